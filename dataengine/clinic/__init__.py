@@ -1,0 +1,1 @@
+"""The embedded world: drawings with exact artifact truth, and the small models made from them."""

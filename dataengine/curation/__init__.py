@@ -1,0 +1,1 @@
+"""Choosing what people should look at: categories, prompts, mining, agreement, balance."""

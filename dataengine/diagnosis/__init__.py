@@ -1,0 +1,1 @@
+"""Finding artifacts: detectors, their training, augmentation and metrics."""

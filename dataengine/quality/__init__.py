@@ -1,0 +1,1 @@
+"""Judging what a treatment did: similarity, collapse guard, study statistics."""

@@ -1,0 +1,1 @@
+"""Teaching a generator to stop: families, differentiable sampling, objectives, tuning."""

@@ -1,0 +1,1 @@
+"""Data in and out: folders, datasets, Label Studio."""

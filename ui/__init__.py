@@ -1,0 +1,1 @@
+"""What people see: server, accounts, annotation page, one file per desk."""
