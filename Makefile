@@ -1,0 +1,42 @@
+# Two commands do all the set-up: `make demo` and `make test`. Everything lands in .venv and build/.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export TOKENIZERS_PARALLELISM = false
+export HF_HUB_DISABLE_TELEMETRY = 1
+export GRADIO_ANALYTICS_ENABLED = False
+
+.PHONY: help setup demo app test check clean
+help:            ## this list
+	@grep -hE '^[a-z-]+%?:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is too old: Artifact Clinic needs Python 3.11 or newer. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "Could not make a virtual environment. On Debian or Ubuntu: apt install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+setup: $(VENV)/.ready   ## virtual environment with tested versions (about 6 GB, 2 minutes)
+
+demo: setup      ## one whole round on the embedded clinic: no GPU, no network
+	$(BIN)/clinic --workspace workspace demo
+
+app: setup       ## the web app on this workspace, with one worker
+	$(BIN)/clinic --workspace workspace app
+
+test: setup      ## all tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: setup     ## ruff, mypy, who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_architecture.py
+
+bench-%: setup   ## a benchmark, e.g. make bench-clinic; QUICK=1 proves that it works; result in build/bench/
+	$(BIN)/python -m tests.bench.$*
+
+clean:           ## forget build results (never the workspace)
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

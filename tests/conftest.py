@@ -1,0 +1,26 @@
+"""Shared by all tests: no network, no telemetry, one thread per process, and where the shared data lies."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+for name, value in {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "OMP_NUM_THREADS": "1",
+}.items():
+    os.environ.setdefault(name, value)
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real photos and other makers' pictures that lie beside the checkout, never in it."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("../shared/data is absent: tests on pictures of other makers need it")
+    return SHARED_DATA
