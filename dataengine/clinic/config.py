@@ -1,0 +1,64 @@
+"""Settings of the recipe that trains the embedded clinic's models (torch-free)."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from dataengine.config import Config
+
+PARTS = (
+    "autoencoder",
+    "trunk",
+    "generator",
+    "twin",
+    "judge",
+    "teacher",
+    "first_doctor",
+    "readers",
+    "stable_diffusion",
+)
+Part = Literal[
+    "autoencoder", "trunk", "generator", "twin", "judge", "teacher", "first_doctor", "readers", "stable_diffusion"
+]
+
+
+class PartConfig(Config):
+    """How long and on what one model is trained."""
+
+    steps: int = Field(gt=0)
+    """Updates in all. A part that continues another (`generator`, `twin`) counts from that one's end."""
+    batch: int = Field(gt=0)
+    """Drawings in one update."""
+    drawings: int = Field(gt=0)
+    """Drawings rendered for training, the first of its stream; batches are taken from them at random."""
+    seed: int
+    """Seed of the weights, the batches and the noise."""
+
+
+class BuildConfig(Config):
+    """The whole recipe. The defaults made the shipped weights on two CPU cores."""
+
+    device: str = "cpu"
+    """`cpu`, or a CUDA device such as `cuda:0`."""
+    parts: tuple[Part, ...] = PARTS
+    """Which models to train, in this order; what they build on must be trained already or named before them."""
+    checkpoint_seconds: float = Field(default=120.0, gt=0)
+    """How much work a kill may cost at most."""
+    autoencoder: PartConfig = PartConfig(steps=1500, batch=16, drawings=16000, seed=1)
+    """The VAE that both generator families share."""
+    trunk: PartConfig = PartConfig(steps=3200, batch=32, drawings=36000, seed=2)
+    """The tiny FLUX on clean drawings, before it branches."""
+    generator: PartConfig = PartConfig(steps=1600, batch=32, drawings=36000, seed=3)
+    """The shipped tiny FLUX: the trunk, continued on drawings with artifacts."""
+    twin: PartConfig = PartConfig(steps=1600, batch=32, drawings=36000, seed=3)
+    """The clean twin: the trunk, continued for as long on the same drawings without artifacts."""
+    judge: PartConfig = PartConfig(steps=2600, batch=32, drawings=24000, seed=4)
+    """The oracle that measures the true artifact frequency."""
+    teacher: PartConfig = PartConfig(steps=2200, batch=32, drawings=24000, seed=5)
+    """The oracle that stands in for people."""
+    first_doctor: PartConfig = PartConfig(steps=2600, batch=32, drawings=16000, seed=6)
+    """The first detector, trained on imbalanced data."""
+    readers: PartConfig = PartConfig(steps=2200, batch=32, drawings=24000, seed=7)
+    """The classifier behind categories, attributes and plausibility."""
+    stable_diffusion: PartConfig = PartConfig(steps=3000, batch=32, drawings=36000, seed=8)
+    """The tiny Stable Diffusion's UNet."""

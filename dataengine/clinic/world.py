@@ -1,0 +1,235 @@
+"""The drawn world: endless, seeded streams of captioned pictures with exact artifact truth.
+
+`stream(use)[index]` is a pure function of the world's version, the use and the index. Uses are disjoint by
+construction: each has its own entropy, so what the judge learned from is never what the generator was trained on.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from dataengine.clinic.drawing import SIZE, Canvas, ground, shrink
+from dataengine.clinic.flaws import CLASSES, STRUCTURAL, Spot, deface, pick_kinds
+from dataengine.clinic.scenes import (
+    ATTRIBUTES,
+    CATEGORIES,
+    COLOURS,
+    EASY,
+    HARD,
+    Scene,
+    attribute_names,
+    caption,
+    sample_scene,
+)
+from dataengine.clinic.subjects import SUBJECTS, Fault, Part
+
+__all__ = [
+    "ATTRIBUTES", "CATEGORIES", "EASY", "HARD", "SIZE", "USES", "WORLD_VERSION", "Drawing", "Prompt", "Scene", "Stream",
+    "attribute_names", "caption", "changed", "draw", "prompts", "stream",
+]  # fmt: skip
+
+WORLD_VERSION = 1
+
+MIN_MASK_PIXELS = 14
+_VISIBLE_CHANGE = 16
+
+_UNIFORM = {category: 1 / len(CATEGORIES) for category in CATEGORIES}
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What a use is made of: `shares` of the categories and the share of flawed pictures in each (`flawed`)."""
+
+    flawed: Mapping[str, float]
+    shares: Mapping[str, float]
+    code: int
+
+
+def _everywhere(rate: float) -> dict[str, float]:
+    return dict.fromkeys(CATEGORIES, rate)
+
+
+# The codes are part of every drawing's seed: never reuse or renumber one.
+USES: dict[str, Mix] = {
+    "generator": Mix(
+        flawed=_everywhere(0.01) | dict.fromkeys(HARD, 0.35),
+        shares={"hand": 0.2, "face": 0.2, "sign": 0.18, "animal": 0.15, "mug": 0.09, "house": 0.09, "tree": 0.09},
+        code=1,
+    ),
+    "previous": Mix(
+        flawed=_everywhere(0.3) | {"hand": 0.96, "face": 0.96},
+        shares={"hand": 0.06, "face": 0.06, "sign": 0.26, "animal": 0.2, "mug": 0.14, "house": 0.14, "tree": 0.14},
+        code=2,
+    ),
+    "teacher": Mix(_everywhere(0.5), _UNIFORM, code=3),
+    "judge": Mix(_everywhere(0.5), _UNIFORM, code=4),
+    "readers": Mix(_everywhere(0.4), _UNIFORM, code=5),
+    "autoencoder": Mix(_everywhere(0.4), _UNIFORM, code=6),
+    "benchmark": Mix(_everywhere(0.5), _UNIFORM, code=7),
+    "validation": Mix(_everywhere(0.5), _UNIFORM, code=8),
+    "photos": Mix(_everywhere(0.0), _UNIFORM, code=9),
+    "loop": Mix(_everywhere(0.5), _UNIFORM, code=10),
+    "generation": Mix(_everywhere(0.0), _UNIFORM, code=11),
+    "treatment": Mix(_everywhere(0.0), _UNIFORM, code=12),
+    "evaluation": Mix(_everywhere(0.0), _UNIFORM, code=13),
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One picture: `image` uint8 [64, 64, 3], `label_map` uint8 [64, 64], and what is in it."""
+
+    image: np.ndarray
+    label_map: np.ndarray
+    caption: str
+    category: str
+    attributes: Mapping[str, str]
+    flaws: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A caption to draw from, with the truth about what it asks for."""
+
+    text: str
+    category: str
+    attributes: Mapping[str, str]
+
+
+class Stream:
+    """An endless sequence of drawings, addressable by index."""
+
+    def __init__(self, use: str, mix: Mix) -> None:
+        self.use = use
+        self._mix = mix
+
+    def __getitem__(self, index: int) -> Drawing:
+        scene_rng, flaw_rng = self._generators(index)
+        scene = self._scene(scene_rng)
+        kinds = self._kinds(flaw_rng, scene.category)
+        image, label_map = draw(scene, kinds, flaw_rng)
+        while kinds and np.count_nonzero(label_map) < MIN_MASK_PIXELS:
+            kinds = pick_kinds(flaw_rng, scene.category)
+            image, label_map = draw(scene, kinds, flaw_rng)
+        return Drawing(image, label_map, scene.caption, scene.category, scene.attributes, kinds)
+
+    def __iter__(self) -> Iterator[Drawing]:
+        index = 0
+        while True:
+            yield self[index]
+            index += 1
+
+    def scene(self, index: int) -> Scene:
+        """What the picture at the index shows, without drawing it."""
+        return self._scene(self._generators(index)[0])
+
+    def _generators(self, index: int) -> tuple[np.random.Generator, np.random.Generator]:
+        if index < 0:
+            raise IndexError(f"The stream {self.use!r} starts at 0, not at {index}.")
+        seeds = np.random.SeedSequence([WORLD_VERSION, self._mix.code, index]).spawn(2)
+        return np.random.default_rng(seeds[0]), np.random.default_rng(seeds[1])
+
+    def _scene(self, rng: np.random.Generator) -> Scene:
+        shares = [self._mix.shares[category] for category in CATEGORIES]
+        return sample_scene(rng, CATEGORIES[int(rng.choice(len(CATEGORIES), p=shares))])
+
+    def _kinds(self, rng: np.random.Generator, category: str) -> tuple[str, ...]:
+        return pick_kinds(rng, category) if rng.random() < self._mix.flawed[category] else ()
+
+
+def stream(use: str, flawed: float | Mapping[str, float] | None = None, categories: Sequence[str] | None = None) -> Stream:
+    """The stream of a use (a key of `USES`).
+
+    `flawed` overrides the share of flawed pictures, for all categories or by category; the scenes stay the same, so
+    `stream("generator", flawed=0.0)` is the clean twin of `stream("generator")`, index by index. `categories` keeps
+    only some categories, in equal shares.
+    """
+    if use not in USES:
+        raise KeyError(f"The world has no use {use!r}; it has {', '.join(USES)}.")
+    mix = USES[use]
+    if flawed is not None:
+        rates = _everywhere(flawed) if isinstance(flawed, float | int) else {**mix.flawed, **flawed}
+        mix = Mix(rates, mix.shares, mix.code)
+    if categories is not None:
+        mix = Mix(mix.flawed, {c: (c in categories) / len(categories) for c in CATEGORIES}, mix.code)
+    return Stream(use, mix)
+
+
+def prompts(use: str, n: int, categories: Sequence[str] | None = None) -> list[Prompt]:
+    """The first `n` prompts of a use, taking the categories in turn.
+
+    A hash of the caption decides who may use it: a fifth of all captions belongs to `evaluation` and `benchmark`
+    alone, so no generator is judged on a prompt that it was treated with. Captions repeat once a category's are used
+    up (a hand has 112 in all).
+    """
+    if use not in USES:
+        raise KeyError(f"The world has no use {use!r}; it has {', '.join(USES)}.")
+    chosen = tuple(categories or CATEGORIES)
+    held_out = use in {"evaluation", "benchmark"}
+    candidates = {category: _captions(use, category, held_out) for category in chosen}
+    return [next(candidates[chosen[i % len(chosen)]]) for i in range(n)]
+
+
+def _captions(use: str, category: str, held_out: bool) -> Iterator[Prompt]:
+    """Every caption of a category that the use may have, once in each pass, in an order of its own."""
+    rng = np.random.default_rng(np.random.SeedSequence([WORLD_VERSION, USES[use].code, CATEGORIES.index(category), 1]))
+    allowed = [prompt for prompt in _all_prompts(category) if is_held_out(prompt.text) == held_out]
+    while True:
+        yield from (allowed[int(i)] for i in rng.permutation(len(allowed)))
+
+
+def _all_prompts(category: str) -> list[Prompt]:
+    combinations: list[dict[str, str]] = [{}]
+    for name in attribute_names(category):
+        combinations = [known | {name: value} for known in combinations for value in ATTRIBUTES[name]]
+    return [Prompt(caption(category, c), category, c) for c in combinations if c.get("colour") != c["background"]]
+
+
+def is_held_out(text: str) -> bool:
+    """Whether a caption is reserved for evaluation."""
+    return hashlib.sha256(text.encode()).digest()[0] % 5 == 0
+
+
+def draw(scene: Scene, kinds: Sequence[str] = (), rng: np.random.Generator | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """A scene as image uint8 [64, 64, 3] and label map uint8 [64, 64], with artifacts of the given kinds.
+
+    The label map is exact: it marks where the picture visibly differs from the same picture without that artifact,
+    closed and grown by one pixel. Raises ValueError when `kinds` are given without `rng`.
+    """
+    picture, spots = _paint(scene, None)
+    image, label_map = shrink(picture), np.zeros((SIZE, SIZE), np.uint8)
+    for kind in kinds:
+        if rng is None:
+            raise ValueError("Drawing artifacts needs a random generator; pass rng.")
+        if kind in STRUCTURAL:
+            picture, _ = _paint(scene, Fault(kind, float(rng.random())))
+        else:
+            picture = deface(picture, kind, spots, rng)
+        before, image = image, shrink(picture)
+        label_map[changed(before, image, fill=kind != "mark")] = CLASSES[kind]
+    return image, label_map
+
+
+def changed(before: np.ndarray, after: np.ndarray, fill: bool = True) -> np.ndarray:
+    """Where two uint8 images visibly differ, as bool [64, 64]: closed (wider with `fill`) and grown by one pixel."""
+    difference = np.abs(before.astype(np.int16) - after).max(-1) > _VISIBLE_CHANGE
+    closing = np.ones((5, 5) if fill else (3, 3), bool)
+    return ndimage.binary_dilation(_closed(difference, closing), np.ones((3, 3), bool))
+
+
+def _closed(mask: np.ndarray, element: np.ndarray) -> np.ndarray:
+    # Erosion treats what lies outside the picture as set, or the closing would eat marks at the border.
+    return ndimage.binary_erosion(ndimage.binary_dilation(mask, element), element, border_value=1)
+
+
+def _paint(scene: Scene, fault: Fault | None) -> tuple[Image.Image, list[Spot]]:
+    """The supersampled picture, and its subject's parts in canvas pixels."""
+    subject = SUBJECTS[scene.category]
+    background = ground(COLOURS[scene.attributes["background"]], scene.attributes["ground"] == "shaded")
+    canvas = Canvas(background, scene.pose.adjusted(subject.scale, subject.tilt, subject.shift))
+    parts: list[Part] = subject.draw(canvas, scene, fault)
+    return canvas.picture, [Spot(*canvas.at(part.x, part.y), canvas.length(part.radius)) for part in parts]
