@@ -1,0 +1,304 @@
+"""Masks and maps as arrays: label maps, masks, connected regions, COCO RLE, 8-bit confidence, overlays.
+
+A label map is uint8 `HW`: 0 nothing, 1…127 the workspace's classes. A mask is bool `HW`. A confidence map
+is float32 `HW` in [0, 1] and is kept as uint8. What comes from outside and lies about itself raises
+`MaskRefused`.
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dataengine.errors import MaskRefused
+
+LabelMap = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+Confidence = NDArray[np.float32]
+
+MAX_PIXELS = 64_000_000
+MAX_CLASS = 127
+EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=np.uint8)
+MAX_VARINT_BYTES = 5
+
+PALETTE = ((230, 57, 70), (255, 176, 0), (58, 134, 255), (131, 56, 236), (6, 167, 125), (251, 86, 7))
+
+
+def check_label_map(
+    label_map: ArrayLike, size: tuple[int, int] | None = None, classes: int = MAX_CLASS
+) -> LabelMap:
+    """The array itself if it is a label map of `size` (height, width) with classes up to `classes`.
+
+    Raises `MaskRefused` otherwise.
+    """
+    array = np.asarray(label_map)
+    if array.dtype != np.uint8 or array.ndim != 2 or 0 in array.shape:
+        raise MaskRefused(f"a label map is uint8 HW and not empty, this is {array.dtype} {array.shape}")
+    if size is not None and array.shape != tuple(size):
+        raise MaskRefused(f"label map is {array.shape} (height, width), its image is {tuple(size)}")
+    if (highest := int(array.max())) > classes:
+        raise MaskRefused(f"label map holds class {highest}, the highest known class is {classes}")
+    return array
+
+
+# ---- union, classes ------------------------------------------------------------------------------
+
+
+def union(label_maps: Sequence[LabelMap]) -> Mask:
+    """Bool `HW`: where any of the maps has any class. What the class-agnostic detector trains on."""
+    if not label_maps:
+        raise MaskRefused("the union of no label maps has no size; give at least one")
+    size = label_maps[0].shape
+    for label_map in label_maps:
+        if label_map.shape != size:
+            raise MaskRefused(f"label maps of one image differ in size: {label_map.shape} and {size}")
+    return np.logical_or.reduce([np.asarray(label_map) > 0 for label_map in label_maps])
+
+
+def merge(masks: Mapping[int, NDArray[Any]]) -> LabelMap:
+    """A label map from one mask per class; where masks overlap the later entry wins."""
+    if not masks:
+        raise MaskRefused("no masks to merge: a label map needs at least one to know its size")
+    merged = np.zeros(next(iter(masks.values())).shape, dtype=np.uint8)
+    for number, mask in masks.items():
+        if not 1 <= number <= MAX_CLASS:
+            raise MaskRefused(f"class {number} must lie in 1…{MAX_CLASS}")
+        if mask.shape != merged.shape:
+            raise MaskRefused(f"the mask of class {number} is {mask.shape}, the others are {merged.shape}")
+        merged[np.asarray(mask) > 0] = number
+    return check_label_map(merged)
+
+
+def by_class(label_map: LabelMap) -> dict[int, Mask]:
+    """One bool mask for every class that occurs, in ascending order; the inverse of `merge`."""
+    return {int(number): label_map == number for number in np.unique(label_map) if number}
+
+
+# ---- connected regions ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Region:
+    """One connected region: its number in `components`, box `(x, y, width, height)` and area in pixels."""
+
+    number: int
+    box: tuple[int, int, int, int]
+    area: int
+
+
+def components(mask: NDArray[Any]) -> tuple[NDArray[np.int32], int]:
+    """8-connected regions of `mask > 0`: int32 `HW` numbered from 1 in scan order, and their count."""
+    from scipy import ndimage
+
+    numbers, count = ndimage.label(np.asarray(mask) > 0, structure=EIGHT_NEIGHBOURS)
+    return numbers.astype(np.int32, copy=False), int(count)
+
+
+def regions(mask: NDArray[Any]) -> list[Region]:
+    """The 8-connected regions of `mask > 0` with box and area, in scan order."""
+    from scipy import ndimage
+
+    numbers, count = components(mask)
+    areas = np.bincount(numbers.ravel(), minlength=count + 1)
+    return [
+        Region(
+            number=number,
+            box=(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start),
+            area=int(areas[number]),
+        )
+        for number, (rows, columns) in enumerate(ndimage.find_objects(numbers), start=1)
+    ]
+
+
+def without_specks(mask: NDArray[Any], min_area: int) -> Mask:
+    """Bool `HW` with every 8-connected region below `min_area` pixels taken out."""
+    numbers, count = components(mask)
+    keep = np.bincount(numbers.ravel(), minlength=count + 1) >= min_area
+    keep[0] = False
+    return keep[numbers]
+
+
+# ---- confidence ----------------------------------------------------------------------------------
+
+
+def quantise(confidence: ArrayLike) -> NDArray[np.uint8]:
+    """8-bit form of confidences in [0, 1], off by 1/510 at most; `MaskRefused` outside [0, 1]."""
+    values = np.asarray(confidence, dtype=np.float32)
+    if values.size and not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+        raise MaskRefused("confidence must be finite and in [0, 1]; apply the sigmoid before storing a map")
+    return np.rint(values * np.float32(255)).astype(np.uint8)
+
+
+def dequantise(stored: NDArray[np.uint8]) -> Confidence:
+    """Float32 confidence in [0, 1] of its 8-bit form."""
+    return np.asarray(stored, dtype=np.float32) / np.float32(255)
+
+
+# ---- the packed form of a label map, also written by the annotation page -------------------------
+
+
+def pack_label_map(label_map: LabelMap) -> bytes:
+    """The label map as bytes: zlib ("deflate" in a browser's CompressionStream) over runs in row order.
+
+    A run is its length as a LEB128 varint (7 bits a byte, lowest first, high bit = more follow) and then one
+    byte of class. Neighbouring runs differ in class, so a label map has exactly one sequence of runs.
+    """
+    flat = check_label_map(label_map).ravel()
+    ends = np.append(np.flatnonzero(flat[1:] != flat[:-1]) + 1, flat.size)
+    return zlib.compress(_write_runs(np.diff(ends, prepend=0), flat[ends - 1]), 6)
+
+
+def _write_runs(lengths: NDArray[np.integer[Any]], values: NDArray[np.uint8]) -> bytes:
+    limits = np.array([1 << 7 * digit for digit in range(1, MAX_VARINT_BYTES)])
+    sizes = 1 + np.searchsorted(limits, lengths, side="right")
+    value_at = np.cumsum(sizes + 1) - 1
+    starts = value_at - sizes
+    raw = np.zeros(int(value_at[-1]) + 1, dtype=np.uint8)
+    raw[value_at] = values
+    for digit in range(MAX_VARINT_BYTES):
+        here = sizes > digit
+        more = np.where(sizes[here] > digit + 1, 128, 0)
+        raw[starts[here] + digit] = (lengths[here] >> 7 * digit & 127) | more
+    return raw.tobytes()
+
+
+def unpack_label_map(packed: bytes, height: int, width: int, classes: int = MAX_CLASS) -> LabelMap:
+    """The label map of `pack_label_map`, uint8 `HW`.
+
+    The bytes are not trusted: never more than two bytes per pixel are inflated, and a truncated or trailing
+    stream, runs that are empty, repeat their class, do not cover the image exactly, or hold a class above
+    `classes` raise `MaskRefused`.
+    """
+    pixels = height * width
+    if height < 1 or width < 1 or pixels > MAX_PIXELS:
+        raise MaskRefused(f"a label map of {height}×{width} is outside 1…{MAX_PIXELS} pixels")
+    raw = np.frombuffer(_inflate(packed, limit=2 * pixels), dtype=np.uint8)
+    lengths, values = _read_runs(raw)
+    if int(lengths.sum()) != pixels:
+        raise MaskRefused(f"label map covers {int(lengths.sum())} pixels, its image has {pixels}")
+    if (lengths == 0).any() or (values[1:] == values[:-1]).any():
+        raise MaskRefused("label map holds an empty run or two neighbouring runs of one class")
+    return check_label_map(np.repeat(values, lengths).reshape(height, width), classes=classes)
+
+
+def _inflate(packed: bytes, limit: int) -> bytes:
+    stream = zlib.decompressobj()
+    try:
+        raw = stream.decompress(packed, limit + 1)
+    except zlib.error as error:
+        raise MaskRefused(f"label map is no zlib stream ({error})") from None
+    if len(raw) > limit:
+        raise MaskRefused(f"label map inflates to more than {limit} bytes, the most its image can need")
+    if not stream.eof or stream.unused_data:
+        raise MaskRefused("label map is cut off or carries bytes after its end")
+    return raw
+
+
+def _read_runs(raw: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    # Bytes below 128 alternate: last byte of a length, class. Everything else belongs to a length.
+    last = np.flatnonzero(raw < 128)
+    length_at, value_at = last[0::2], last[1::2]
+    if not last.size or len(length_at) != len(value_at) or value_at[-1] != raw.size - 1:
+        raise MaskRefused("label map ends within a run")
+    starts = np.append(0, value_at[:-1] + 1)
+    sizes = length_at - starts + 1
+    if (value_at != length_at + 1).any() or sizes.max() > MAX_VARINT_BYTES:
+        raise MaskRefused(f"label map holds a class above {MAX_CLASS} or a run length beyond all bounds")
+    if (raw[length_at[sizes > 1]] == 0).any():
+        raise MaskRefused("label map holds a run length that is padded with empty digits")
+    digit = np.arange(raw.size) - np.repeat(starts, sizes + 1)
+    shifted = (raw.astype(np.int64) & 127) << 7 * digit
+    shifted[value_at] = 0
+    return np.add.reduceat(shifted, starts), raw[value_at]
+
+
+# ---- COCO run-length encoding --------------------------------------------------------------------
+
+
+def encode_coco(mask: NDArray[Any]) -> dict[str, Any]:
+    """COCO's compressed RLE of `mask > 0`: `{"size": [height, width], "counts": str}`, JSON-ready."""
+    from pycocotools import mask as coco
+
+    encoded = coco.encode(np.asfortranarray(np.asarray(mask) > 0, dtype=np.uint8))
+    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
+
+
+def decode_coco(encoded: Mapping[str, Any]) -> Mask:
+    """Bool `HW` of COCO RLE, compressed (str or bytes) or plain (list of counts).
+
+    Read here rather than by pycocotools, whose C code believes the counts; raises `MaskRefused` unless they
+    cover the size exactly.
+    """
+    try:
+        height, width = (int(side) for side in encoded["size"])
+        counts = encoded["counts"]
+    except (KeyError, TypeError, ValueError):
+        raise MaskRefused('COCO RLE needs {"size": [height, width], "counts": …}') from None
+    if height < 1 or width < 1 or height * width > MAX_PIXELS:
+        raise MaskRefused(f"a COCO mask of {height}×{width} is outside 1…{MAX_PIXELS} pixels")
+    runs = _coco_counts(counts, limit=height * width)
+    if min(runs, default=0) < 0 or sum(runs) != height * width:
+        raise MaskRefused(f"COCO counts do not cover {height}×{width} pixels exactly")
+    values = np.arange(len(runs)) % 2 == 1
+    return np.repeat(values, runs).reshape(width, height).T
+
+
+def _coco_counts(counts: str | bytes | Sequence[int], limit: int) -> list[int]:
+    """Plain counts; compressed they are 5 bits a character, from the third on as difference to two before."""
+    if len(counts) > 8 * (limit + 1):
+        raise MaskRefused("COCO counts are longer than their mask can need")
+    if not isinstance(counts, (str, bytes)):
+        if not all(isinstance(count, int) for count in counts):
+            raise MaskRefused("plain COCO counts must be whole numbers")
+        return list(counts)
+    runs: list[int] = []
+    value = shift = 0
+    for character in counts.encode("utf-8") if isinstance(counts, str) else counts:
+        digit = character - 48
+        if not 0 <= digit < 64 or shift > 30:
+            raise MaskRefused("COCO counts hold a character or number outside their alphabet")
+        value |= (digit & 31) << shift
+        shift += 5
+        if digit & 32:
+            continue
+        if digit & 16:
+            value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value = shift = 0
+    if shift:
+        raise MaskRefused("COCO counts end within a number")
+    return runs
+
+
+# ---- overlays ------------------------------------------------------------------------------------
+
+
+def overlay_confidence(
+    image: NDArray[np.uint8],
+    confidence: NDArray[Any],
+    colour: tuple[int, int, int] = PALETTE[0],
+    strength: float = 0.7,
+) -> NDArray[np.uint8]:
+    """The uint8 `HWC` image tinted where confidence (float in [0, 1] or its 8-bit form, `HW`) is high."""
+    weight = (
+        dequantise(confidence) if confidence.dtype == np.uint8 else np.asarray(confidence, dtype=np.float32)
+    )
+    return _tint(image, weight[..., None] * np.float32(strength), np.array(colour, dtype=np.float32))
+
+
+def overlay_labels(
+    image: NDArray[np.uint8], label_map: LabelMap, strength: float = 0.55
+) -> NDArray[np.uint8]:
+    """The uint8 `HWC` image tinted with one palette colour per class."""
+    colours = np.array([PALETTE[(number - 1) % len(PALETTE)] for number in range(256)], dtype=np.float32)
+    weight = (label_map > 0).astype(np.float32)[..., None] * np.float32(strength)
+    return _tint(image, weight, colours[label_map])
+
+
+def _tint(image: NDArray[np.uint8], weight: Confidence, colour: Confidence) -> NDArray[np.uint8]:
+    if image.ndim != 3 or image.shape[2] != 3 or image.shape[:2] != weight.shape[:2]:
+        raise MaskRefused(f"image {image.shape} and map {weight.shape[:2]} do not lie over each other")
+    return np.rint(image * (1 - weight) + colour * weight).astype(np.uint8)
