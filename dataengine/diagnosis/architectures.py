@@ -1,0 +1,188 @@
+"""The networks behind a detector: transformers' SegFormer, and segmentation-models-pytorch by name.
+
+A network maps normalised images N3HW to logits N1hw. Weights travel as plain state dicts in the names that
+each library publishes them under; transformers renames its SegFormer modules between versions, so that one
+goes through its own loading and saving.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dataengine.diagnosis.config import MIT, DetectorConfig, published_config
+from dataengine.errors import ConfigRefused, ModelRefused
+
+StateDict = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """How one library builds, runs, loads and saves a network."""
+
+    build: Callable[[DetectorConfig], nn.Module]
+    """Fresh random weights."""
+    load: Callable[[DetectorConfig, StateDict], nn.Module]
+    """Given weights; raises `ModelRefused` when keys or shapes do not fit."""
+    logits: Callable[[nn.Module, Tensor], Tensor]
+    """Normalised N3HW to N1hw."""
+    published: Callable[[nn.Module], dict[str, Tensor]]
+    """The state dict under the names that the library publishes."""
+    head: tuple[str, ...]
+    """Prefixes of the parameters that learn at the decode head's rate."""
+
+
+def architecture_of(config: DetectorConfig) -> Architecture:
+    """The library that knows `config.architecture`."""
+    return SEGFORMER if config.architecture == "segformer" else SMP
+
+
+def _width_of_stage(state: StateDict, stage: int) -> int | None:
+    weight = state.get(f"segformer.encoder.patch_embeddings.{stage}.proj.weight")
+    return None if weight is None else len(weight)
+
+
+def _depth_of_stage(state: StateDict, stage: int) -> int:
+    prefix = f"segformer.encoder.block.{stage}."
+    return len({key.split(".")[4] for key in state if key.startswith(prefix)})
+
+
+def mit_variant(state: StateDict) -> str:
+    """Which SegFormer variant ("b0" … "b5") a published one-channel state dict holds.
+
+    Raises `ModelRefused` when it is none of them.
+    """
+    classifier = state.get("decode_head.classifier.weight")
+    if classifier is not None and classifier.shape[0] == 1:
+        for variant, sizes in MIT.items():
+            widths = sizes["hidden_sizes"] == [_width_of_stage(state, stage) for stage in range(4)]
+            depths = sizes["depths"] == [_depth_of_stage(state, stage) for stage in range(4)]
+            if widths and depths and classifier.shape[1] == sizes["decoder_hidden_size"]:
+                return variant
+    raise ModelRefused(
+        f"the checkpoint's {len(state)} tensors are not a one-channel SegFormer b0 to b5; "
+        "save it as a detector folder with its detector.json instead"
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars of transformers for files that take milliseconds."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _segformer_config(config: DetectorConfig) -> Any:
+    from transformers import SegformerConfig
+
+    arguments: dict[str, Any] = {"num_labels": config.classes, **config.segformer}
+    return SegformerConfig(**arguments)
+
+
+def _build_segformer(config: DetectorConfig) -> nn.Module:
+    from transformers import SegformerForSemanticSegmentation
+
+    return SegformerForSemanticSegmentation(_segformer_config(config))
+
+
+def _load_segformer(config: DetectorConfig, state: StateDict) -> nn.Module:
+    from transformers import SegformerForSemanticSegmentation
+
+    try:
+        with _quiet():
+            loaded: Any = SegformerForSemanticSegmentation.from_pretrained(
+                None,
+                config=_segformer_config(config),
+                state_dict=dict(state),
+                output_loading_info=True,
+                dtype=torch.float32,
+            )
+    except RuntimeError as error:
+        raise _misfit(str(error)) from error
+    network, info = loaded
+    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
+    wrong = {kind: sorted(map(str, info[kind])) for kind in kinds if info[kind]}
+    if wrong:
+        raise _misfit(", ".join(f"{kind}: {keys[:3]}" for kind, keys in wrong.items()))
+    return network
+
+
+def _published_segformer(network: nn.Module) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        network.save_pretrained(folder, max_shard_size="100GB")  # type: ignore[operator]
+        return load_file(Path(folder) / "model.safetensors")
+
+
+def _build_smp(config: DetectorConfig) -> nn.Module:
+    import segmentation_models_pytorch as smp
+
+    try:
+        return smp.create_model(
+            config.architecture.removeprefix("smp-"),
+            encoder_name=config.encoder,
+            encoder_weights=None,
+            classes=config.classes,
+            **config.options,
+        )
+    except KeyError as error:
+        raise ConfigRefused(
+            f"no architecture {config.architecture!r} with encoder {config.encoder!r}: {error}"
+        ) from error
+
+
+def _load_smp(config: DetectorConfig, state: StateDict) -> nn.Module:
+    network = _build_smp(config)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise _misfit(str(error)) from error
+    return network
+
+
+def _published_smp(network: nn.Module) -> dict[str, Tensor]:
+    return {key: value.detach().contiguous() for key, value in network.state_dict().items()}
+
+
+def _misfit(why: str) -> ModelRefused:
+    return ModelRefused(
+        f"the weights do not fit the architecture ({' '.join(why.split())[:300]}); "
+        "check the architecture and sizes in detector.json"
+    )
+
+
+SEGFORMER = Architecture(
+    build=_build_segformer,
+    load=_load_segformer,
+    logits=lambda network, images: network(pixel_values=images).logits,
+    published=_published_segformer,
+    head=("decode_head.",),
+)
+
+SMP = Architecture(
+    build=_build_smp,
+    load=_load_smp,
+    logits=lambda network, images: network(images),
+    published=lambda network: {
+        key: value.detach().contiguous() for key, value in network.state_dict().items()
+    },
+    head=("decoder.", "segmentation_head."),
+)
+
+
+def published_architecture(state: StateDict) -> DetectorConfig:
+    """The configuration under which a bare published state dict is loaded."""
+    return published_config(mit_variant(state))

@@ -1,0 +1,235 @@
+"""The artifact detector: one confidence in [0, 1] per pixel, through two doors.
+
+`find_artifacts` is for people: a uint8 array in, a map of the same size out. `confidence` is for treatment:
+it is differentiable, so that a generator can be trained through it. Values are normalised here and nowhere else.
+
+A detector folder holds `detector.json` (`DetectorConfig`) and `model.safetensors` (the plain state dict).
+"""
+
+import json
+import pickle
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+import pydantic
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dataengine.diagnosis.architectures import StateDict, architecture_of, published_architecture
+from dataengine.diagnosis.config import DetectorConfig
+from dataengine.errors import ImageRefused, ModelRefused
+
+CONFIG_FILE = "detector.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+class Detector(Protocol):
+    """What treatment, diagnosis and people need of a detector, whatever is behind it."""
+
+    @property
+    def name(self) -> str:
+        """Name shown to people."""
+
+    def confidence(self, images: Tensor) -> Tensor:
+        """Confidence, float32 NHW in [0, 1], of images, float N3HW RGB in [0, 1]; differentiable."""
+
+    def find_artifacts(self, image: np.ndarray) -> np.ndarray:
+        """Confidence, float32 HW in [0, 1], of one image, uint8 HWC RGB, at its own size; no gradient."""
+
+    def requires_grad_(self, requires_grad: bool = True) -> Any:
+        """Let the weights learn, or freeze them."""
+
+    def to(self, *args: Any, **kwargs: Any) -> Any:
+        """Move to a device or to a precision."""
+
+    def parameters(self) -> Iterator[Any]:
+        """The weights."""
+
+    def eval(self) -> Any:
+        """Turn off everything that is random."""
+
+
+class NetworkDetector(nn.Module):
+    """A segmentation network as a `Detector`. As loaded it is frozen and in evaluation mode."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: DetectorConfig, network: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.network = network
+        self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1), persistent=False)
+
+    @classmethod
+    def fresh(cls, config: DetectorConfig, seed: int = 0) -> Self:
+        """Random weights drawn from `seed`, in training mode."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(config, architecture_of(config).build(config)).train()
+
+    @property
+    def name(self) -> str:
+        """Name shown to people."""
+        return self.config.name
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Confidence, float32 NHW in [0, 1], of images, float N3HW RGB in [0, 1]; differentiable."""
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ImageRefused(f"a batch of shape {tuple(images.shape)} was given; N3HW is expected")
+        if self.config.fit == "tiles" and images.shape[-2:] != (self.config.size, self.config.size):
+            return self._tiled(images).sigmoid()
+        return self._logits(images).sigmoid()
+
+    def confidence(self, images: Tensor) -> Tensor:
+        """See `Detector.confidence`."""
+        return self(images)
+
+    @torch.no_grad()
+    def find_artifacts(self, image: np.ndarray) -> np.ndarray:
+        """See `Detector.find_artifacts`. Raises `ImageRefused` for anything but uint8 HW3."""
+        return artifact_maps(self, [image])[0]
+
+    def _logits(self, images: Tensor) -> Tensor:
+        """Logits float32 NHW: the image resized to the training square, the answer resized back."""
+        height, width = images.shape[-2:]
+        square = (self.config.size, self.config.size)
+        if (height, width) != square:
+            images = F.interpolate(
+                images, square, mode="bilinear", align_corners=False, antialias=self.config.antialias
+            )
+        normalised = (images.to(self.mean.dtype) - self.mean) / self.std
+        logits = architecture_of(self.config).logits(self.network, normalised).float()
+        return F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)[:, 0]
+
+    def _tiled(self, images: Tensor) -> Tensor:
+        """Logits float32 NHW: overlapping squares at the image's own scale, one at a time, blended."""
+        size = self.config.size
+        height, width = images.shape[-2:]
+        padded = F.pad(images, (0, max(0, size - width), 0, max(0, size - height)), mode="replicate")
+        weight = tile_weight(size, self.config.overlap).to(images.device)
+        total = torch.zeros((len(images), *padded.shape[-2:]), device=images.device)
+        weights = torch.zeros(padded.shape[-2:], device=images.device)
+        for top in tile_starts(padded.shape[-2], size, self.config.overlap):
+            for left in tile_starts(padded.shape[-1], size, self.config.overlap):
+                window = (slice(top, top + size), slice(left, left + size))
+                tile = self._logits(padded[:, :, window[0], window[1]]) * weight
+                total[:, window[0], window[1]] += tile
+                weights[window] += weight
+        return (total / weights)[:, :height, :width]
+
+
+def tile_starts(length: int, size: int, overlap: float) -> list[int]:
+    """Evenly spread starts of the fewest tiles that cover `length`, each sharing `overlap` or more."""
+    if length <= size:
+        return [0]
+    count = -(-(length - size) // max(1, round(size * (1 - overlap)))) + 1
+    return [round(i * (length - size) / (count - 1)) for i in range(count)]
+
+
+def tile_weight(size: int, overlap: float) -> Tensor:
+    """Blending weight, float32 size×size in (0, 1]: falls linearly towards the border over the overlap."""
+    ramp = max(1.0, size * overlap)
+    edge = torch.minimum(torch.arange(size) + 0.5, size - torch.arange(size) - 0.5)
+    weight = (edge / ramp).clamp(max=1.0)
+    return weight[:, None] * weight[None, :]
+
+
+def as_images(arrays: Sequence[np.ndarray]) -> Tensor:
+    """uint8 HW3 arrays of one size as float32 N3HW in [0, 1]. Raises `ImageRefused` for anything else."""
+    for array in arrays:
+        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+            raise ImageRefused(
+                f"an array of {array.dtype} {array.shape} was given; uint8 (H, W, 3) is expected"
+            )
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
+
+
+@torch.no_grad()
+def artifact_maps(detector: Detector, images: Sequence[np.ndarray], batch: int = 16) -> list[np.ndarray]:
+    """Maps, float32 HW in [0, 1], of images, uint8 HW3 of any sizes, in their order.
+
+    Images of one size go through together, `batch` at a time.
+    """
+    parameter = next(detector.parameters())
+    by_size: dict[tuple[int, ...], list[int]] = {}
+    for index, image in enumerate(images):
+        by_size.setdefault(image.shape, []).append(index)
+    maps: dict[int, np.ndarray] = {}
+    for indices in by_size.values():
+        for start in range(0, len(indices), batch):
+            chosen = indices[start : start + batch]
+            found = detector.confidence(as_images([images[i] for i in chosen]).to(parameter.device))
+            maps.update(zip(chosen, found.float().cpu().numpy(), strict=True))
+    return [maps[i] for i in range(len(images))]
+
+
+def save_detector(detector: NetworkDetector, folder: Path) -> None:
+    """Write `detector.json` and `model.safetensors`, each by a temporary name and a rename."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    state = architecture_of(detector.config).published(detector.network)
+    weights, config = folder / f".{WEIGHTS_FILE}.part", folder / f".{CONFIG_FILE}.part"
+    save_file({key: value.cpu() for key, value in state.items()}, weights, metadata={"format": "pt"})
+    config.write_text(json.dumps(detector.config.model_dump(), indent=2) + "\n")
+    weights.replace(folder / WEIGHTS_FILE)
+    config.replace(folder / CONFIG_FILE)
+
+
+def load_detector(path: Path, device: str | torch.device = "cpu") -> NetworkDetector:
+    """A frozen detector in evaluation mode from a detector folder, or from a bare published state dict.
+
+    A file (`.safetensors`, `.bin`, `.pt`, `.pth`) is taken as a one-channel SegFormer under its published
+    names, such as DiffDoctor's `ad_pytorch_model.bin`. Nothing pickled is executed.
+
+    Raises `ModelRefused` when files are missing, or when keys or shapes do not fit.
+    """
+    path = Path(path)
+    if path.is_file():
+        state = read_state(path)
+        config = published_architecture(state)
+    else:
+        config = read_config(path)
+        state = read_state(path / WEIGHTS_FILE)
+    network = architecture_of(config).load(config, state)
+    return NetworkDetector(config, network).to(device).eval().requires_grad_(False)
+
+
+def read_config(folder: Path) -> DetectorConfig:
+    """The configuration in a detector folder. Raises `ModelRefused` when it is missing or wrong."""
+    file = folder / CONFIG_FILE
+    try:
+        return DetectorConfig.model_validate_json(file.read_text())
+    except OSError as error:
+        raise ModelRefused(
+            f"{folder} has no readable {CONFIG_FILE}; "
+            f"a detector folder holds {CONFIG_FILE} and {WEIGHTS_FILE}"
+        ) from error
+    except pydantic.ValidationError as error:
+        raise ModelRefused(f"{file} is no detector configuration: {error}") from error
+
+
+def read_state(file: Path) -> StateDict:
+    """A plain state dict from a safetensors or torch file, without executing anything from it.
+
+    Raises `ModelRefused` when it is missing or holds anything but tensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        raise ModelRefused(f"{file} cannot be read as weights: {error}") from error
+    except pickle.UnpicklingError as error:
+        raise ModelRefused(f"{file} holds more than tensors, which is never loaded: {error}") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ModelRefused(f"{file} is no plain state dict of tensors")
+    return state
