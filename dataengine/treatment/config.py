@@ -1,0 +1,156 @@
+"""Settings of sampling and treatment (torch-free)."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from dataengine.config import Config
+from dataengine.quality.config import GuardConfig
+
+Precision = Literal["float32", "bfloat16"]
+
+
+class SamplingConfig(Config):
+    """How images are drawn."""
+
+    steps: int = Field(default=5, ge=1)
+    """Denoising steps (METHODS 1: 5 on FLUX.1-schnell)."""
+
+    guidance: float | None = Field(default=None, ge=0)
+    """Guidance scale; the family's own when not given. Stable Diffusion: classifier-free, 1 or less draws without
+    it. FLUX.1-dev: embedded. FLUX.1-schnell takes none."""
+
+    height: int | None = Field(default=None, ge=8, le=4096)
+    """Height in pixels; the family's own when not given."""
+
+    width: int | None = Field(default=None, ge=8, le=4096)
+    """Width in pixels; the family's own when not given."""
+
+    batch: int = Field(default=16, ge=1)
+    """Images drawn at once."""
+
+    precision: Precision = "float32"
+    """Autocast of the denoiser; the VAE always stays in float32."""
+
+
+class LoraSettings(Config):
+    """The layers that learn."""
+
+    rank: int = Field(default=16, ge=1)
+    """Rank of the two matrices (METHODS 1: 16)."""
+
+    alpha: float = Field(default=16.0, gt=0)
+    """Strength; the update is scaled by alpha / rank."""
+
+    targets: Literal["attention", "all"] = "attention"
+    """Which linear layers: the attention projections, as the authors do, or those of the feed-forward parts too."""
+
+
+class PixelConfig(Config):
+    """Pixel-aware treating (DiffDoctor, Eq. 2): which pixels' confidence is lowered."""
+
+    weight: float = Field(default=1.0, ge=0)
+    """Factor of this objective; 0 leaves it out, as a control."""
+
+    pixels: Literal["all", "maximum", "above", "soft"] = "all"
+    """All pixels (Eq. 2), only the highest (the paper's Fig. 4), those above a confidence (the authors' code), or
+    all weighted by their own confidence."""
+
+    above: float = Field(default=0.1, ge=0, lt=1)
+    """Confidence from which a pixel counts, for "above"."""
+
+
+class RegionConfig(Config):
+    """Region constraint (Focus-N-Fix): outside the artifacts of the untreated image nothing shall change."""
+
+    beta: float = Field(default=1e-3, gt=0)
+    """Factor of the constraint (METHODS 3: 1e-3 for artifacts, 5e-4 for safety)."""
+
+    form: Literal["frobenius", "rms"] = "frobenius"
+    """Frobenius norm of the difference, which grows with the size, or its root mean square per value."""
+
+    sigma: float = Field(default=0.008, ge=0)
+    """Deviation of the Gaussian over the map, as a share of the shorter side (the paper's 4 pixels at 512)."""
+
+    threshold: float = Field(default=0.2, gt=0, lt=1)
+    """Smoothed confidence from which a pixel belongs to a region."""
+
+    main: float = Field(default=0.1, ge=0, le=1)
+    """Regions smaller than this share of the largest one are dropped."""
+
+    dilation: float = Field(default=0.03, ge=0, le=0.5)
+    """Growth of the regions, as a share of the shorter side."""
+
+
+class OfflineConfig(Config):
+    """Offline regularisation (DiffDoctor, Eq. 3-4): the ordinary diffusion loss on artifact-free images."""
+
+    gamma: float = Field(default=0.25, gt=0)
+    """Factor of the regularisation. It depends on the reduction, which here is the mean squared error over
+    elements (the paper prints a norm)."""
+
+    times: Literal["uniform", "logit-normal"] = "uniform"
+    """How times are drawn for flow matching; noise prediction always draws them uniformly."""
+
+
+class TreatmentConfig(Config):
+    """One treatment: sampling, objectives, optimizer, LoRA and guard."""
+
+    updates: int = Field(default=110, ge=1)
+    """Updates of the weights, at most; the guard may stop earlier."""
+
+    batch: int = Field(default=8, ge=1)
+    """Images drawn for one gradient, and as many artifact-free ones for the regularisation."""
+
+    accumulation: int = Field(default=1, ge=1)
+    """Gradients averaged for one update."""
+
+    grad_steps: int = Field(default=3, ge=1)
+    """Last denoising steps that the gradient flows through (t_tr; the paper takes 1)."""
+
+    sampling: SamplingConfig = SamplingConfig()
+    """How the images are drawn."""
+
+    checkpointing: bool = False
+    """Recompute activations block by block instead of keeping them: less memory, more time."""
+
+    pixel: PixelConfig = PixelConfig()
+    """Pixel-aware treating."""
+
+    region: RegionConfig | None = None
+    """Region constraint; draws every image a second time without adapter."""
+
+    offline: OfflineConfig | None = OfflineConfig()
+    """Offline regularisation; needs artifact-free images with captions."""
+
+    lora: LoraSettings = LoraSettings()
+    """The layers that learn."""
+
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """AdamW's step size."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's decay of the two moments."""
+
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's weight decay (the authors' code takes 0.1)."""
+
+    clip_norm: float = Field(default=1.0, gt=0)
+    """Gradients are scaled down to this norm (the authors' code takes 5)."""
+
+    seed: int = Field(default=0, ge=0)
+    """Decides prompts, noise and initial weights of every update."""
+
+    guard: GuardConfig = GuardConfig()
+    """When the run has gone too far."""
+
+    checkpoint_every: int = Field(default=10, ge=1)
+    """Updates that a kill may cost at most."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.grad_steps > self.sampling.steps:
+            raise ValueError(f"grad_steps {self.grad_steps} is more than the {self.sampling.steps} steps in all")
+        if self.pixel.weight == 0 and self.offline is None:
+            raise ValueError("nothing to learn: give pixel a weight above 0, or keep the offline regularisation")
+        return self
