@@ -361,6 +361,17 @@ class User:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Session:
+    """One signed-in browser. Only the token's hash is kept; `csrf` must come with every change."""
+
+    token_hash: str
+    user: str
+    csrf: str
+    created: float
+    expires: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Endpoint:
     """A path, model or service that an admin registered, the only ones a browser may choose."""
 

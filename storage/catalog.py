@@ -1,0 +1,87 @@
+"""The catalog: one unit of work over everything that the clinic remembers.
+
+    with workspace.catalog() as catalog:
+        catalog.images.add_many(images)
+        catalog.commit()
+
+Leaving the block without `commit()` rolls everything back. Records go in and come out; SQL
+stays in `storage`.
+"""
+
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import Connection, Engine
+
+from storage.repositories.images import HardCategories, Images, Predictions, Prompts, PseudoLabels
+from storage.repositories.labelling import Labels, Queue, Reviews
+from storage.repositories.models import Detectors, Generators, Snapshots, Treatments
+from storage.repositories.people import Audit, Classes, Endpoints, Sessions, Studies, Users, Votes
+from storage.repositories.work import Jobs, Rounds, Workers
+from storage.schema import READ_ONLY
+
+
+class Catalog:
+    """A unit of work. Not shared between threads; open one where it is needed and keep it short.
+
+    A writing one takes SQLite's write lock at once, so that what it reads cannot change before it writes.
+    With `read_only` it takes none, sees one consistent state, and cannot write.
+    Raises `WorkspaceUnusable` when the database is full, read-only, locked for too long, or away.
+    """
+
+    images: Images
+    prompts: Prompts
+    predictions: Predictions
+    pseudo_labels: PseudoLabels
+    hard: HardCategories
+    queue: Queue
+    labels: Labels
+    reviews: Reviews
+    snapshots: Snapshots
+    detectors: Detectors
+    generators: Generators
+    treatments: Treatments
+    rounds: Rounds
+    jobs: Jobs
+    workers: Workers
+    studies: Studies
+    votes: Votes
+    users: Users
+    sessions: Sessions
+    audit: Audit
+    endpoints: Endpoints
+    classes: Classes
+    connection: Connection
+    """The open transaction, for `storage` itself."""
+
+    def __init__(self, engine: Engine, read_only: bool = False) -> None:
+        self._engine = engine
+        self._read_only = read_only
+
+    def __enter__(self) -> Self:
+        self.connection = self._engine.connect()
+        if self._read_only:
+            self.connection = self.connection.execution_options(**self._reading())
+        self.connection.begin()
+        for name, repository in Catalog.__annotations__.items():
+            if name != "connection":
+                setattr(self, name, repository(self.connection))
+        return self
+
+    def _reading(self) -> dict[str, object]:
+        if self._engine.dialect.name == "postgresql":
+            return {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        return {READ_ONLY: True}
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.connection.close()
+
+    def commit(self) -> None:
+        """Keep everything done so far; what follows is a new transaction."""
+        self.connection.commit()
+
+    def rollback(self) -> None:
+        """Forget everything since the last commit."""
+        self.connection.rollback()

@@ -1,0 +1,71 @@
+"""Bring a catalog to this version's schema, or refuse it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, inspect, text
+
+from dataengine.errors import WorkspaceUnusable
+from storage.schema import READ_ONLY, REVISION
+
+_LOCK = 0x636C696E  # any number that only we use: PostgreSQL's advisory lock against two upgrades at once
+
+
+def revision(engine: Engine) -> str | None:
+    """The migration that the catalog stands at; None for an empty database."""
+    with engine.connect().execution_options(**{READ_ONLY: True}) as connection:
+        return _revision(connection)
+
+
+def migrate(engine: Engine, backup: Callable[[], Any] | None = None) -> None:
+    """Create the schema, or upgrade it after `backup()`, in one transaction; a no-op when current.
+
+    Raises `WorkspaceUnusable` if the catalog was written by a newer version.
+    """
+    current = revision(engine)
+    if current == REVISION:
+        return
+    if current is not None:
+        known = [script.revision for script in _scripts().walk_revisions()]
+        if current not in known:
+            raise WorkspaceUnusable(
+                f"the catalog has schema {current!r}, this version knows up to {REVISION!r}: a "
+                "newer Artifact Clinic wrote it; install that version, or restore an older backup"
+            )
+        if backup is not None:
+            backup()
+    with engine.begin() as connection:
+        upgrade(connection)
+
+
+def upgrade(connection: Connection, target: str = "head") -> None:
+    """Run the migrations up to `target` inside the connection's transaction."""
+    from alembic import command
+
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, target)
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return found
+
+
+def _config() -> Any:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
+    return config
+
+
+def _scripts() -> Any:
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory.from_config(_config())

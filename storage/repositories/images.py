@@ -1,0 +1,231 @@
+"""Images, what detectors and VQA models say of them, and the prompts they come from."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, select, update
+
+from dataengine.errors import NotFound
+from dataengine.records import CategoryAnswer, HardCategory, Image, Prediction, Prompt, PseudoLabel
+from storage import schema
+from storage.repositories.rows import Rows, chunks, insert_new
+
+
+class Images(Rows[Image]):
+    """Every picture, generated or real."""
+
+    table = schema.images
+    makes = Image
+    what = "image"
+
+    def add_many(self, images: Iterable[Image]) -> int:
+        """Store those whose id is new; returns how many were."""
+        return self._insert(images)
+
+    def get(self, id: str) -> Image:
+        """The image with that id. Raises `NotFound`."""
+        found = self._records(self._select().where(self.table.c.id == id))
+        if not found:
+            raise NotFound(f"there is no image {id!r}; it was erased or never imported")
+        return found[0]
+
+    def get_many(self, ids: Iterable[str]) -> list[Image]:
+        """The images with those ids, in the order asked for; ids that are gone are left out."""
+        wanted = list(ids)
+        found = {image.id: image for image in self._in(self.table.c.id, wanted)}
+        return [found[id] for id in wanted if id in found]
+
+    def find(self, *, after: str | None = None, limit: int | None = None, **filters: Any) -> list[Image]:
+        """Images by id that match every filter given; `after` is the last id of the page before.
+
+        Filters: `split`, `source`, `category`, `generator_id`, `round_id`, `purpose`, `status`, `sha256`,
+        `group` (each a value or a collection of values) and `has_prompt` (bool).
+        """
+        return self._records(self._page(self._select(), after, limit, filters))
+
+    def ids(self, *, after: str | None = None, limit: int | None = None, **filters: Any) -> list[str]:
+        """As `find`, the ids alone."""
+        return list(self._connection.scalars(self._page(select(self.table.c.id), after, limit, filters)))
+
+    def count(self, **filters: Any) -> int:
+        """How many images match the filters of `find`."""
+        statement = select(func.count()).select_from(self.table).where(*self._conditions(filters))
+        return self._connection.scalar(statement) or 0
+
+    def set_categories(self, answers: Iterable[CategoryAnswer]) -> int:
+        """Keep each model's answer and give the images their category; returns how many answers were new.
+
+        A second answer of the same model for the same image changes nothing.
+        """
+        table, fresh = schema.category_answers, list(answers)
+        known: set[tuple[str, str]] = set()
+        for chunk in chunks({answer.image_id for answer in fresh}):
+            rows = self._connection.execute(
+                select(table.c.image_id, table.c.model).where(table.c.image_id.in_(chunk))
+            )
+            known.update((row.image_id, row.model) for row in rows)
+        fresh = [answer for answer in fresh if (answer.image_id, answer.model) not in known]
+        kept = [
+            {
+                "image_id": answer.image_id,
+                "model": answer.model,
+                "category": answer.category,
+                "confidence": float(answer.confidence),
+            }
+            for answer in fresh
+        ]
+        new = insert_new(self._connection, table, kept)
+        by_category: dict[str, list[str]] = {}
+        for answer in fresh:
+            by_category.setdefault(answer.category, []).append(answer.image_id)
+        for category, ids in sorted(by_category.items()):
+            self._set_category(category, sorted(ids))
+        return new
+
+    def _set_category(self, category: str, ids: Sequence[str]) -> None:
+        for chunk in chunks(ids):
+            for table, column in ((self.table, "id"), (schema.predictions, "image_id")):
+                self._connection.execute(
+                    update(table).where(table.c[column].in_(chunk)).values(category=category)
+                )
+
+    def answers(self, image_id: str) -> list[CategoryAnswer]:
+        """What each VQA model said the image shows."""
+        table = schema.category_answers
+        rows = self._connection.execute(
+            select(table).where(table.c.image_id == image_id).order_by(table.c.model)
+        )
+        return [CategoryAnswer(**row) for row in rows.mappings()]
+
+    def set_status(self, ids: Iterable[str], status: str) -> int:
+        """Make images "active" or "refused"; returns how many there are."""
+        return self._set(ids, status=status)
+
+    def set_thumbnail(self, id: str, thumbnail: str) -> int:
+        """Name the blob of an image's thumbnail."""
+        return self._set([id], thumbnail=thumbnail)
+
+    def _set(self, ids: Iterable[str], **values: Any) -> int:
+        statement = update(self.table).values(values)
+        return sum(
+            self._connection.execute(statement.where(self.table.c.id.in_(chunk))).rowcount
+            for chunk in chunks(sorted(ids))
+        )
+
+    def _page(self, statement: Any, after: str | None, limit: int | None, filters: dict[str, Any]) -> Any:
+        statement = statement.where(*self._conditions(filters)).order_by(self.table.c.id).limit(limit)
+        return statement if after is None else statement.where(self.table.c.id > after)
+
+    def _conditions(self, filters: dict[str, Any]) -> list[ColumnElement[bool]]:
+        conditions: list[ColumnElement[bool]] = []
+        for name, value in filters.items():
+            if value is None:
+                continue
+            if name == "has_prompt":
+                conditions.append((self.table.c.prompt != "") if value else (self.table.c.prompt == ""))
+            elif isinstance(value, str):
+                conditions.append(self.table.c[name] == value)
+            else:
+                conditions.append(self.table.c[name].in_(list(value)))
+        return conditions
+
+
+class Predictions(Rows[Prediction]):
+    """One answer for each image and detector."""
+
+    table = schema.predictions
+    makes = Prediction
+    what = "prediction"
+
+    def add_many(self, predictions: Iterable[Prediction]) -> int:
+        """Store those whose image and detector are new together; returns how many were."""
+        total = 0
+        for chunk in chunks(predictions):
+            categories = self._categories({prediction.image_id for prediction in chunk})
+            rows = [self._row(one) | {"category": categories.get(one.image_id)} for one in chunk]
+            total += insert_new(self._connection, self.table, rows)
+        return total
+
+    def _categories(self, ids: Iterable[str]) -> dict[str, str]:
+        images = schema.images.c
+        # The share lock makes a concurrent `set_categories` wait, so that it sees the rows that follow.
+        statement = select(images.id, images.category).with_for_update(read=True).order_by(images.id)
+        rows = self._connection.execute(statement.where(images.id.in_(sorted(ids))))
+        return {row.id: row.category for row in rows}
+
+    def get(self, image_id: str, detector_id: str) -> Prediction | None:
+        """The detector's answer for the image, if it gave one."""
+        key = self.table.c.image_id == image_id, self.table.c.detector_id == detector_id
+        return next(iter(self._records(self._select().where(*key))), None)
+
+    def of(self, detector_id: str, image_ids: Iterable[str] | None = None) -> list[Prediction]:
+        """The detector's answers for these images (all of its answers without them), by image id."""
+        mine = self.table.c.detector_id == detector_id
+        if image_ids is None:
+            return self._records(self._select().where(mine).order_by(self.table.c.image_id))
+        found = self._in(self.table.c.image_id, image_ids, mine)
+        return sorted(found, key=lambda prediction: prediction.image_id)
+
+    def missing(self, detector_id: str, image_ids: Iterable[str]) -> list[str]:
+        """Those of the images that the detector has not answered, in the order given."""
+        wanted = list(image_ids)
+        done: set[str] = set()
+        for chunk in chunks(wanted):
+            statement = select(self.table.c.image_id).where(
+                self.table.c.detector_id == detector_id, self.table.c.image_id.in_(chunk)
+            )
+            done.update(self._connection.scalars(statement))
+        return [id for id in wanted if id not in done]
+
+
+class PseudoLabels(Rows[PseudoLabel]):
+    """Detector maps taken as labels, by round."""
+
+    table = schema.pseudo_labels
+    makes = PseudoLabel
+    what = "pseudo-label"
+
+    def add_many(self, labels: Iterable[PseudoLabel]) -> int:
+        """Store those that are new; returns how many were."""
+        return self._insert(labels)
+
+    def of_round(self, round_id: str) -> list[PseudoLabel]:
+        """A round's pseudo-labels, by image id."""
+        table = self.table.c
+        return self._records(self._select().where(table.round_id == round_id).order_by(table.image_id))
+
+
+class HardCategories(Rows[HardCategory]):
+    """The verdict on every category of a round."""
+
+    table = schema.hard_categories
+    makes = HardCategory
+    what = "hard category"
+
+    def record(self, round_id: str, verdicts: Iterable[HardCategory]) -> int:
+        """Store a round's verdicts that are new; returns how many were."""
+        return self._insert(verdicts, round_id=round_id)
+
+    def of_round(self, round_id: str) -> list[HardCategory]:
+        """A round's verdicts, highest statistic first."""
+        table = self.table.c
+        order = table.statistic.desc(), table.category
+        return self._records(self._select().where(table.round_id == round_id).order_by(*order))
+
+
+class Prompts(Rows[Prompt]):
+    """The prompts of each round, numbered within their purpose."""
+
+    table = schema.prompts
+    makes = Prompt
+    what = "prompt"
+
+    def add_many(self, prompts: Iterable[Prompt]) -> int:
+        """Store those whose round, purpose and number are new together; returns how many were."""
+        return self._insert(prompts)
+
+    def of_round(self, round_id: str, purpose: str | None = None) -> list[Prompt]:
+        """A round's prompts of one purpose (of all without it), in their order."""
+        table = self.table.c
+        statement = self._select().where(table.round_id == round_id).order_by(table.purpose, table.index)
+        return self._records(statement if purpose is None else statement.where(table.purpose == purpose))

@@ -1,0 +1,330 @@
+"""The labelling queue, its leases, labels with revisions, and reviews."""
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import replace as with_changes
+
+from sqlalchemy import delete, exists, func, select, update
+
+from dataengine.errors import Conflict
+from dataengine.records import Label, Lease, QueueItem, QueueKind, Review, now
+from storage import schema
+from storage.repositories.rows import Rows, insert_new
+
+
+class Queue(Rows[QueueItem]):
+    """Images that wait for people. One person at a time holds an image; k distinct people answer it."""
+
+    table = schema.queue_items
+    makes = QueueItem
+    what = "queue item"
+
+    def add_many(self, items: Iterable[QueueItem]) -> int:
+        """Store those whose image, round and kind are new together; returns how many were."""
+        return self._insert(items, given=0, done=False)
+
+    def next(
+        self,
+        annotator: str,
+        now: float,
+        lease_seconds: float,
+        kind: QueueKind = "draw",
+        round_id: str | None = None,
+    ) -> Lease | None:
+        """Lease the image of highest priority that this person has not answered and nobody holds.
+
+        An expired lease of somebody else is taken over. None when there is nothing to do. Asking again gives
+        another image: `held` lists those already leased.
+        """
+        while (item := self._first_free(annotator, now, kind, round_id)) is not None:
+            leases = schema.leases
+            self._connection.execute(
+                delete(leases).where(leases.c.image_id == item.image_id, leases.c.expires <= now)
+            )
+            lease = Lease(
+                id=secrets.token_hex(12),
+                image_id=item.image_id,
+                round_id=item.round_id,
+                annotator=annotator,
+                kind=item.kind,
+                expires=now + lease_seconds,
+            )
+            if Leases(self._connection).add(lease):
+                return lease
+        return None
+
+    def _first_free(
+        self, annotator: str, now: float, kind: QueueKind, round_id: str | None
+    ) -> QueueItem | None:
+        items, leases, answers = self.table.c, schema.leases.c, schema.queue_answers.c
+        held = exists().where(leases.image_id == items.image_id, leases.expires > now)
+        answered = exists().where(
+            answers.image_id == items.image_id,
+            answers.round_id == items.round_id,
+            answers.kind == items.kind,
+            answers.author == annotator,
+        )
+        statement = (
+            self._select()
+            .where(items.kind == kind, items.done.is_(False), ~held, ~answered)
+            .order_by(items.priority.desc(), items.image_id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        if round_id is not None:
+            statement = statement.where(items.round_id == round_id)
+        return next(iter(self._records(statement)), None)
+
+    def held(self, annotator: str, now: float) -> list[Lease]:
+        """The person's live leases, the one that ends first before the others."""
+        return Leases(self._connection).held(annotator, now)
+
+    def lease(self, lease_id: str) -> Lease | None:
+        """The lease of that id, unless it ended or somebody took it over."""
+        return Leases(self._connection).find(lease_id)
+
+    def renew(self, lease_id: str, annotator: str, expires: float) -> Lease:
+        """Move the end of a lease. Raises `Conflict` if it was lost."""
+        lease = _owned(self.lease(lease_id), annotator)
+        Leases(self._connection).extend(lease_id, expires)
+        return with_changes(lease, expires=expires)
+
+    def release(self, lease_id: str, annotator: str) -> bool:
+        """Give an image back unanswered; returns whether the lease was still this person's."""
+        lease = self.lease(lease_id)
+        return lease is not None and lease.annotator == annotator and bool(self._end(lease_id))
+
+    def skip(self, lease_id: str, annotator: str, reason: str) -> None:
+        """Decline an image for good: others may still get it. Raises `Conflict` if the lease was lost."""
+        lease = _owned(self.lease(lease_id), annotator)
+        self._answer(lease.image_id, lease.round_id, lease.kind, annotator, skipped=True, reason=reason)
+        self._end(lease_id)
+
+    def answer(self, image_id: str, round_id: str, kind: QueueKind, author: str) -> bool:
+        """Count a person's answer for an item; returns whether the item is now done.
+
+        Answering again counts once; without such an item nothing happens.
+        """
+        items = self.table.c
+        key = items.image_id == image_id, items.round_id == round_id, items.kind == kind
+        opinions = self._connection.scalar(select(items.opinions).where(*key).with_for_update())
+        if opinions is None:
+            return False
+        self._answer(image_id, round_id, kind, author, skipped=False, reason="")
+        return self._recount(image_id, round_id, kind, opinions)
+
+    def withdraw(self, image_id: str, round_id: str) -> int:
+        """Take an image that everybody skips out of a round's queue; returns how many items went."""
+        items, leases = self.table.c, schema.leases.c
+        mine = leases.image_id == image_id, leases.round_id == round_id
+        self._connection.execute(delete(schema.leases).where(*mine))
+        gone = delete(self.table).where(items.image_id == image_id, items.round_id == round_id)
+        return self._connection.execute(gone).rowcount
+
+    def remaining(self, round_id: str | None = None) -> int:
+        """How many items (of a round) still need opinions."""
+        return self._count(False, round_id)
+
+    def done(self, round_id: str | None = None) -> int:
+        """How many items (of a round) have all their opinions."""
+        return self._count(True, round_id)
+
+    def of_round(self, round_id: str) -> list[QueueItem]:
+        """A round's items, highest priority first."""
+        items = self.table.c
+        order = items.priority.desc(), items.image_id
+        return self._records(self._select().where(items.round_id == round_id).order_by(*order))
+
+    def _count(self, done: bool, round_id: str | None) -> int:
+        statement = select(func.count()).select_from(self.table).where(self.table.c.done.is_(done))
+        if round_id is not None:
+            statement = statement.where(self.table.c.round_id == round_id)
+        return self._connection.scalar(statement) or 0
+
+    def _end(self, lease_id: str) -> int:
+        return self._connection.execute(delete(schema.leases).where(schema.leases.c.id == lease_id)).rowcount
+
+    def _answer(
+        self, image_id: str, round_id: str, kind: str, author: str, *, skipped: bool, reason: str
+    ) -> None:
+        table = schema.queue_answers
+        row = {"image_id": image_id, "round_id": round_id, "kind": kind, "author": author}
+        fresh = insert_new(
+            self._connection, table, [row | {"skipped": skipped, "reason": reason, "created": now()}]
+        )
+        if not fresh and not skipped:
+            mine = [table.c[name] == value for name, value in row.items()]
+            self._connection.execute(update(table).where(*mine).values(skipped=False))
+
+    def _recount(self, image_id: str, round_id: str, kind: str, opinions: int) -> bool:
+        items, answers = self.table.c, schema.queue_answers.c
+        given = self._connection.scalar(
+            select(func.count())
+            .select_from(schema.queue_answers)
+            .where(
+                answers.image_id == image_id,
+                answers.round_id == round_id,
+                answers.kind == kind,
+                answers.skipped.is_(False),
+            )
+        )
+        done = (given or 0) >= opinions
+        key = items.image_id == image_id, items.round_id == round_id, items.kind == kind
+        self._connection.execute(update(self.table).where(*key).values(given=given, done=done))
+        return done
+
+
+def _owned(lease: Lease | None, annotator: str) -> Lease:
+    if lease is None or lease.annotator != annotator:
+        raise Conflict("this image is no longer leased to you, somebody else may have it; take the next one")
+    return lease
+
+
+class Leases(Rows[Lease]):
+    """The leases of `Queue`."""
+
+    table = schema.leases
+    makes = Lease
+    what = "lease"
+
+    def add(self, lease: Lease) -> int:
+        """Store the lease unless its image is held; returns 1 or 0."""
+        return insert_new(self._connection, self.table, [self._row(lease)], unique=("image_id",))
+
+    def find(self, lease_id: str) -> Lease | None:
+        """The lease of that id."""
+        return next(iter(self._records(self._select().where(self.table.c.id == lease_id))), None)
+
+    def held(self, annotator: str, now: float) -> list[Lease]:
+        """A person's live leases, by their end."""
+        table = self.table.c
+        mine = self._select().where(table.annotator == annotator, table.expires > now)
+        return self._records(mine.order_by(table.expires, table.id))
+
+    def extend(self, lease_id: str, expires: float) -> None:
+        """Move the end."""
+        self._connection.execute(
+            update(self.table).where(self.table.c.id == lease_id).values(expires=expires)
+        )
+
+
+class Labels(Rows[Label]):
+    """People's answers; every change is a new revision."""
+
+    table = schema.labels
+    makes = Label
+    what = "label"
+
+    def submit(
+        self, label: Label, lease_id: str | None = None, expected_revision: int | None = None
+    ) -> Label:
+        """Store the answer as the author's next revision, end the lease, and count the opinion.
+
+        `expected_revision` is the author's newest revision that the answer was drawn over (0 for none);
+        `Conflict` if there is a newer one, or if the lease was lost. Sending the same answer again after a
+        lost reply returns the stored one. Without a lease (an import, a correction) the answer still counts
+        for the queue item of its round.
+        """
+        newest = self._newest(label.image_id, label.author)
+        at = newest.revision if newest else 0
+        if newest and expected_revision == at - 1 and _same(newest, label):
+            return newest
+        if expected_revision is not None and expected_revision != at:
+            raise Conflict(
+                f"the label of image {label.image_id!r} by {label.author!r} is at revision {at}, not "
+                f"{expected_revision}; load it again before changing it"
+            )
+        queue = Queue(self._connection)
+        if lease_id is not None:
+            lease = _owned(queue.lease(lease_id), label.author)
+            if lease.image_id != label.image_id:
+                raise Conflict(f"lease {lease_id!r} is for another image; submit the image that was leased")
+            label = with_changes(label, round_id=lease.round_id)
+            queue.release(lease_id, label.author)
+            queue.answer(lease.image_id, lease.round_id, lease.kind, label.author)
+        elif label.round_id is not None:
+            queue.answer(label.image_id, label.round_id, "draw", label.author)
+        stored = with_changes(label, revision=at + 1)
+        if not self._insert([stored]):
+            raise Conflict(f"the label of image {label.image_id!r} was just changed; load it again")
+        return stored
+
+    def latest(self, image_id: str, author: str | None = None) -> Label | None:
+        """The newest revision by the author, or by whoever answered last."""
+        if author is not None:
+            return self._newest(image_id, author)
+        table = self.table.c
+        newest = self._select().where(table.image_id == image_id)
+        order = table.created.desc(), table.revision.desc(), table.author
+        return next(iter(self._records(newest.order_by(*order).limit(1))), None)
+
+    def of_images(self, image_ids: Iterable[str]) -> list[Label]:
+        """Every author's newest revision for these images, by image and author."""
+        return _newest_each(self._in(self.table.c.image_id, image_ids))
+
+    def of_round(self, round_id: str) -> list[Label]:
+        """Every author's newest revision among the labels of a round, by image and author."""
+        return _newest_each(self._records(self._select().where(self.table.c.round_id == round_id)))
+
+    def by(self, author: str) -> list[Label]:
+        """All revisions by a person, by time."""
+        table = self.table.c
+        return self._records(self._select().where(table.author == author).order_by(table.created))
+
+    def history(self, image_id: str) -> list[Label]:
+        """All revisions of an image's labels, by author and revision."""
+        table = self.table.c
+        order = table.author, table.revision
+        return self._records(self._select().where(table.image_id == image_id).order_by(*order))
+
+    def count(self, author: str | None = None, since: float = 0.0) -> int:
+        """How many images were answered (by a person) since that time."""
+        table = self.table.c
+        pairs = select(table.image_id, table.author).where(table.created >= since).distinct()
+        if author is not None:
+            pairs = pairs.where(table.author == author)
+        return self._connection.scalar(select(func.count()).select_from(pairs.subquery())) or 0
+
+    def _newest(self, image_id: str, author: str) -> Label | None:
+        table = self.table.c
+        mine = self._select().where(table.image_id == image_id, table.author == author)
+        return next(iter(self._records(mine.order_by(table.revision.desc()).limit(1))), None)
+
+
+def _newest_each(labels: Iterable[Label]) -> list[Label]:
+    newest: dict[tuple[str, str], Label] = {}
+    for label in sorted(labels, key=lambda label: (label.image_id, label.author, label.revision)):
+        newest[label.image_id, label.author] = label
+    return list(newest.values())
+
+
+def _same(stored: Label, sent: Label) -> bool:
+    def content(label: Label) -> tuple[object, ...]:
+        return label.label_map, label.clean, label.height, label.width, label.note
+
+    return content(stored) == content(sent)
+
+
+class Reviews(Rows[Review]):
+    """Curators' verdicts on label revisions."""
+
+    table = schema.reviews
+    makes = Review
+    what = "review"
+
+    def add(self, review: Review) -> int:
+        """Store the verdict unless that reviewer already gave one on that revision; returns 1 or 0.
+
+        Raises `NotFound` if there is no such label revision.
+        """
+        return self._insert([review])
+
+    def of_image(self, image_id: str) -> list[Review]:
+        """The verdicts on an image's labels, oldest first."""
+        table = self.table.c
+        return self._records(self._select().where(table.image_id == image_id).order_by(table.created))
+
+    def verdicts(self, image_ids: Iterable[str]) -> dict[tuple[str, str, int], str]:
+        """The newest verdict for each (image, author, revision) among these images."""
+        reviews = sorted(self._in(self.table.c.image_id, image_ids), key=lambda review: review.created)
+        return {(one.image_id, one.author, one.revision): one.verdict for one in reviews}

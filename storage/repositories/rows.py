@@ -1,0 +1,114 @@
+"""How records become rows and rows become records."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Boolean, Column, Connection, Float, Integer, Select, Table, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from dataengine.errors import NotFound
+
+CHUNK = 1000
+"""Values in one SQL list, below every database's limit of parameters."""
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+def chunks(values: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
+    """The values in order, in lists of at most `size`."""
+    chunk: list[T] = []
+    for value in values:
+        chunk.append(value)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _plain(column: Column[Any], value: Any) -> Any:
+    """NumPy scalars as Python's own: SQLite's driver would store them as bytes."""
+    if value is None:
+        return None
+    if isinstance(column.type, Boolean):
+        return bool(value)
+    if isinstance(column.type, Integer):
+        return int(value)
+    return float(value) if isinstance(column.type, Float) else value
+
+
+def insert_new(
+    connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], unique: Sequence[str] = ()
+) -> int:
+    """Insert the rows whose `unique` columns (the primary key) are new; returns how many were."""
+    if not rows:
+        return 0
+    key = unique or [column.name for column in table.primary_key]
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement = insert(table).on_conflict_do_nothing(index_elements=key)
+    ordered = sorted(rows, key=lambda row: tuple(row[name] for name in key))  # one lock order for all writers
+    return sum(connection.execute(statement, chunk).rowcount for chunk in chunks(ordered, 10 * CHUNK))
+
+
+def replace(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
+    """Insert the row, or overwrite the one that has its primary key."""
+    key = [column.name for column in table.primary_key]
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    values = {name: value for name, value in row.items() if name not in key}
+    connection.execute(insert(table).values(row).on_conflict_do_update(index_elements=key, set_=values))
+
+
+class Rows(Generic[R]):
+    """A table of one record type, reached through a unit of work's connection."""
+
+    table: Table
+    makes: type[R]
+    what: str
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._columns = {field.name: self.table.c[field.name] for field in fields(self.makes)}  # type: ignore[arg-type]
+
+    def _row(self, record: R) -> dict[str, Any]:
+        return {name: _plain(column, getattr(record, name)) for name, column in self._columns.items()}
+
+    def _records(self, statement: Select[Any]) -> list[R]:
+        return [self.makes(**row) for row in self._connection.execute(statement).mappings()]
+
+    def _select(self) -> Select[Any]:
+        return select(*self._columns.values())
+
+    def _insert(self, records: Iterable[R], **extra: Any) -> int:
+        return insert_new(self._connection, self.table, [self._row(record) | extra for record in records])
+
+    def _in(self, column: Column[Any], values: Iterable[Any], *conditions: Any) -> list[R]:
+        found: list[R] = []
+        for chunk in chunks(values):
+            found += self._records(self._select().where(column.in_(chunk), *conditions))
+        return found
+
+
+class Named(Rows[R]):
+    """Rows with one text key `id`."""
+
+    def add(self, record: R) -> int:
+        """Store the record unless its id is taken; returns 1 or 0, the number of new rows."""
+        return self._insert([record])
+
+    def get(self, id: str) -> R:
+        """The record with that id. Raises `NotFound`."""
+        found = self._records(self._select().where(self.table.c.id == id))
+        if not found:
+            raise NotFound(f"there is no {self.what} {id!r}; list them to see the ids in use")
+        return found[0]
+
+    def list(self) -> list[R]:
+        """All records, oldest first."""
+        return self._records(self._select().order_by(self.table.c.created, self.table.c.id))
+
+    def _update(self, id: str, **values: Any) -> None:
+        changed = self._connection.execute(self.table.update().where(self.table.c.id == id).values(values))
+        if not changed.rowcount:
+            raise NotFound(f"there is no {self.what} {id!r}; list them to see the ids in use")

@@ -1,0 +1,159 @@
+"""Rounds, jobs and workers: every change of hands is one compare-and-set."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import delete, or_, select, update
+
+from dataengine.errors import Conflict, InputRefused
+from dataengine.records import Job, JobState, Round, RoundState, WorkerBeat, now
+from storage import schema
+from storage.repositories.rows import Named, Rows, replace
+
+FINISHED: tuple[JobState, ...] = ("succeeded", "failed", "cancelled")
+
+
+class Rounds(Named[Round]):
+    """Turns of the loop and where each of them stands."""
+
+    table = schema.rounds
+    makes = Round
+    what = "round"
+
+    def in_state(self, *states: RoundState) -> Sequence[Round]:
+        """Rounds in any of the states, oldest first."""
+        table = self.table.c
+        return self._records(self._select().where(table.state.in_(states)).order_by(table.created, table.id))
+
+    def advance(
+        self,
+        round_id: str,
+        stage: str,
+        result: dict[str, Any],
+        next_stage: str,
+        state: RoundState = "running",
+    ) -> Round:
+        """Record a stage's result and move the cursor to `next_stage`, if it still stands at `stage`.
+
+        Raises `Conflict` if it does not (another worker was first), `NotFound` without such a round.
+        """
+        rounds = self.table.c
+        row = self._connection.execute(
+            select(rounds.stage, rounds.results).where(rounds.id == round_id).with_for_update()
+        ).first()
+        if row is None:
+            self.get(round_id)
+        elif row.stage == stage:
+            results = {**row.results, stage: result}
+            moved = self._connection.execute(
+                update(self.table)
+                .where(rounds.id == round_id, rounds.stage == stage)
+                .values(stage=next_stage, results=results, state=state, message="")
+            )
+            if moved.rowcount:
+                return self.get(round_id)
+        raise Conflict(f"round {round_id!r} no longer stands at {stage!r}; read it again to see where it is")
+
+    def set_state(self, round_id: str, state: RoundState, message: str = "") -> None:
+        """Say that a round runs, waits, failed, … and why. Raises `NotFound`."""
+        self._update(round_id, state=state, message=message)
+
+
+class Jobs(Named[Job]):
+    """Asked-for work, from request to result."""
+
+    table = schema.jobs
+    makes = Job
+    what = "job"
+
+    def list(
+        self, states: Iterable[JobState] | None = None, kind: str | None = None, limit: int | None = None
+    ) -> list[Job]:
+        """Jobs in any of the states (all without it) and of that kind, newest first."""
+        table = self.table.c
+        statement = self._select().order_by(table.created.desc(), table.id).limit(limit)
+        if states is not None:
+            statement = statement.where(table.state.in_(tuple(states)))
+        return self._records(statement if kind is None else statement.where(table.kind == kind))
+
+    def claim(self, job_id: str, worker: str, stale_before: float | None = None) -> bool:
+        """Take a queued job, or a running one silent since `stale_before`; exactly one taker wins.
+
+        A job whose cancelling was asked for cannot be taken.
+        """
+        table, at = self.table.c, now()
+        free = table.state == "queued"
+        if stale_before is not None:
+            free = or_(free, (table.state == "running") & (table.heartbeat < stale_before))
+        taken = self._connection.execute(
+            update(self.table)
+            .where(table.id == job_id, free, table.cancel_requested.is_(False))
+            .values(state="running", worker=worker, started=at, heartbeat=at)
+        )
+        return bool(taken.rowcount)
+
+    def heartbeat(self, job_id: str, progress: float, message: str = "") -> bool:
+        """Show that a running job lives and how far it is (fraction); returns whether it should stop."""
+        table = self.table.c
+        self._connection.execute(
+            update(self.table)
+            .where(table.id == job_id, table.state == "running")
+            .values(progress=float(progress), message=message, heartbeat=now())
+        )
+        return self.cancelled(job_id)
+
+    def finish(
+        self, job_id: str, state: JobState, result: dict[str, Any] | None = None, error: str = ""
+    ) -> bool:
+        """Record how a job ended; returns False, changing nothing, if it had already ended."""
+        if state not in FINISHED:
+            raise InputRefused(f"a job ends as one of {', '.join(FINISHED)}, not {state!r}")
+        table = self.table.c
+        values: dict[str, Any] = {"state": state, "result": result or {}, "error": error, "finished": now()}
+        if state == "succeeded":
+            values["progress"] = 1.0
+        ended = self._connection.execute(
+            update(self.table).where(table.id == job_id, table.state.not_in(FINISHED)).values(values)
+        )
+        return bool(ended.rowcount)
+
+    def request_cancel(self, job_id: str) -> Job:
+        """Ask a running job to stop; one that still waits ends at once. Raises `NotFound`."""
+        table = self.table.c
+        waiting = update(self.table).where(table.id == job_id, table.state == "queued")
+        self._connection.execute(waiting.values(state="cancelled", cancel_requested=True, finished=now()))
+        running = update(self.table).where(table.id == job_id, table.state == "running")
+        self._connection.execute(running.values(cancel_requested=True))
+        return self.get(job_id)
+
+    def cancelled(self, job_id: str) -> bool:
+        """Whether somebody asked the job to stop, or it has been cancelled."""
+        asked = select(self.table.c.cancel_requested).where(self.table.c.id == job_id)
+        return bool(self._connection.scalar(asked))
+
+    def stale(self, before: float) -> Sequence[Job]:
+        """Running jobs without a heartbeat since `before`, oldest first: their worker died."""
+        table = self.table.c
+        lost = self._select().where(table.state == "running", table.heartbeat < before)
+        return self._records(lost.order_by(table.heartbeat))
+
+
+class Workers(Rows[WorkerBeat]):
+    """Who works."""
+
+    table = schema.workers
+    makes = WorkerBeat
+    what = "worker"
+
+    def beat(self, beat: WorkerBeat) -> None:
+        """Replace the worker's last sign of life."""
+        replace(self._connection, self.table, self._row(beat))
+
+    def alive(self, since: float) -> list[WorkerBeat]:
+        """Workers that gave a sign of life after `since`, by id."""
+        table = self.table.c
+        return self._records(self._select().where(table.beat >= since).order_by(table.id))
+
+    def forget(self, worker_id: str) -> None:
+        """Remove a worker that ended in order."""
+        self._connection.execute(delete(self.table).where(self.table.c.id == worker_id))
