@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from dataengine.config import Config
+from dataengine.records import SampleKind
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -82,3 +83,122 @@ def published_config(variant: str = "b5") -> DetectorConfig:
     return DetectorConfig(
         name=f"DiffDoctor mit-{variant}", segformer=dict(MIT[variant]), antialias=False, licence="unstated"
     )
+
+
+class AugmentationConfig(Config):
+    """How training images are changed, their labels with them (METHODS 1)."""
+
+    flip: float = Field(default=0.5, ge=0, le=1)
+    """Probability of a left-right flip."""
+
+    upright: tuple[str, ...] = ("sign", "word", "words", "text", "logo")
+    """Categories that are never flipped, since mirrored writing is an artifact."""
+
+    translate: float = Field(default=0.06, ge=0, lt=0.5)
+    """Largest shift, as a share of the side; the border is mirrored."""
+
+    jitter: float = Field(default=0.05, ge=0, le=0.5)
+    """Deviation of brightness and colour shifts, and of the contrast factor, on every image."""
+
+    shrink: float = Field(default=0.5, ge=0, le=1)
+    """Probability of dynamic shrink for an image below `shrink_below`."""
+
+    shrink_below: float = Field(default=0.3, ge=0, le=1)
+    """Dynamic shrink takes only images whose highest predicted confidence is below this."""
+
+    shrink_scale: tuple[float, float] = (0.25, 0.75)
+    """Range of the shrunk side, as a share of the side."""
+
+    shrink_kinds: tuple[SampleKind, ...] = ("pseudo", "real")
+    """Kinds of examples that may be shrunk."""
+
+    strong: float = Field(default=0.5, ge=0, le=1)
+    """Probability of each strong change (colour, grey, blur, CutMix) to a pseudo-labelled image; grey at a
+    quarter of it. 0 turns strong augmentation off."""
+
+    strong_colour: float = Field(default=0.3, ge=0, le=1)
+    """Largest relative change of brightness, contrast and saturation in strong augmentation."""
+
+    strong_blur: float = Field(default=0.004, ge=0, le=0.1)
+    """Largest blur deviation in strong augmentation, as a share of the side (2 pixels at 512)."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        low, high = self.shrink_scale
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"shrink_scale {self.shrink_scale} must be 0 < low <= high <= 1")
+        return self
+
+
+class DetectorTrainingConfig(Config):
+    """One training run of a detector. Defaults are the schedule of METHODS 1 at 512 px."""
+
+    detector: DetectorConfig = Field(default_factory=DetectorConfig)
+    """What is built when training starts from random weights; unused when it starts from a detector."""
+
+    name: str = "detector"
+    """Name of the trained detector."""
+
+    steps: int = Field(default=40_000, ge=1)
+    """Updates."""
+
+    batch: int = Field(default=8, ge=1)
+    """Images per update, over all devices together."""
+
+    lr: float = Field(default=6e-5, gt=0)
+    """Peak learning rate of the encoder."""
+
+    head_factor: float = Field(default=10.0, gt=0)
+    """Learning rate of the decode head, as a multiple of the encoder's."""
+
+    weight_decay: float = Field(default=0.01, ge=0)
+    """AdamW's weight decay; norms and biases have none."""
+
+    warmup: float = Field(default=0.0375, ge=0, lt=1)
+    """Share of the steps with a linearly rising learning rate (1,500 of 40,000)."""
+
+    power: float = Field(default=1.0, ge=0)
+    """Exponent of the polynomial decay that follows."""
+
+    clip: float = Field(default=1.0, gt=0)
+    """Largest gradient norm."""
+
+    ema: float = Field(default=0.999, ge=0, lt=1)
+    """Decay of the averaged weights that are kept, reached by (1 + step) / (10 + step); 0 keeps the last."""
+
+    mixture: dict[SampleKind, float] = Field(
+        default={"true": 0.4, "pseudo": 0.3, "real": 0.15, "previous": 0.15}
+    )
+    """Share of each kind of example in a batch; kinds that the set lacks leave theirs to the others."""
+
+    kind_weight: dict[SampleKind, float] = Field(default={})
+    """Factor of the loss per kind of example; 1 where unnamed."""
+
+    balance: float = Field(default=0.5, ge=0, le=1)
+    """How far category × positive/negative are evened out within a kind: 0 as in the set, 1 all alike."""
+
+    augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
+    """Changes to the images."""
+
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    """Mixed precision."""
+
+    device: Literal["auto", "cpu"] = "auto"
+    """"auto" takes what accelerate finds."""
+
+    workers: int = Field(default=2, ge=1, le=64)
+    """Threads that decode the next batch while this one trains."""
+
+    checkpoint_every: int = Field(default=500, ge=1)
+    """Steps between checkpoints; a killed run repeats that many at most."""
+
+    seed: int = Field(default=0, ge=0)
+    """Seed of fresh weights, of the order of examples and of every augmentation."""
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        for name in ("mixture", "kind_weight"):
+            shares: dict[SampleKind, float] = getattr(self, name)
+            if any(share < 0 for share in shares.values()):
+                raise ValueError(f"{name} {shares} must not be negative")
+        return self

@@ -1,7 +1,7 @@
 """The artifact detector: one confidence in [0, 1] per pixel, through two doors.
 
 `find_artifacts` is for people: a uint8 array in, a map of the same size out. `confidence` is for treatment:
-it is differentiable, so that a generator can be trained through it. Values are normalised here and nowhere else.
+it is differentiable, so that a generator can be trained through it. Values are normalised here alone.
 
 A detector folder holds `detector.json` (`DetectorConfig`) and `model.safetensors` (the plain state dict).
 """

@@ -1,0 +1,402 @@
+"""Training and evaluating a detector: MSE on the sigmoid map (DiffDoctor, Eq. 1), resumable to the bit.
+
+Every random choice of a step comes from the seed and the step's number, so a checkpoint needs no generator
+state: weights, averaged weights, optimizer and position are enough to go on with the same losses.
+"""
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dataengine.diagnosis.architectures import architecture_of
+from dataengine.diagnosis.augmentation import augment
+from dataengine.diagnosis.config import DetectorTrainingConfig
+from dataengine.diagnosis.dataset import BalancedSampler, Sample, Samples
+from dataengine.diagnosis.detector import (
+    WEIGHTS_FILE,
+    Detector,
+    NetworkDetector,
+    artifact_maps,
+    as_images,
+    load_detector,
+    save_detector,
+)
+from dataengine.diagnosis.metrics import DetectorMetrics, ImageMetrics, image_metrics, summarise
+from dataengine.errors import ConfigRefused, InputRefused, NonFinite
+from dataengine.records import Report, silent
+
+RESULT_FILE = "result.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingResult:
+    """What a run leaves behind."""
+
+    folder: Path
+    """Detector folder of the averaged weights."""
+    losses: list[float]
+    """The loss of every step."""
+    metrics: dict[str, Any]
+    """`DetectorMetrics` on the validation examples as a dict; empty without any."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """What one update learns from, on the CPU."""
+
+    images: Tensor
+    """float32 N3HW in [0, 1]."""
+    targets: Tensor
+    """float32 NHW in [0, 1]."""
+    weights: Tensor
+    """float32 N."""
+
+
+def train_detector(
+    config: DetectorTrainingConfig,
+    samples: Samples,
+    start: Path | None,
+    work: Path,
+    report: Report = silent,
+    validation: Samples | None = None,
+) -> TrainingResult:
+    """Train from the detector folder `start`, or from random weights of `config.detector` when it is None.
+
+    `work` keeps checkpoints while it runs and the detector folder at the end. Called again with the same
+    folder it goes on from the last checkpoint with the losses of an undisturbed run, or returns the result.
+
+    Raises `NonFinite` before a bad update reaches the weights, `ConfigRefused` when `work` belongs to another
+    run, `InputRefused` for an empty set, and whatever `report` raises.
+    """
+    run = Run(config=config.model_dump(mode="json"), start=_digest(start), examples=len(samples))
+    finished = work / RESULT_FILE
+    if finished.is_file():
+        kept = json.loads(finished.read_text())
+        run.check(kept["run"], work)
+        return TrainingResult(folder=work / "detector", losses=kept["losses"], metrics=kept["metrics"])
+    sampler = BalancedSampler.over(
+        samples, mixture=config.mixture, balance=config.balance, batch=config.batch, seed=config.seed
+    )
+    with torch.random.fork_rng():
+        detector = (
+            NetworkDetector.fresh(config.detector, config.seed) if start is None else load_detector(start)
+        )
+        trained, losses = _optimise(config, detector, samples, sampler, run, work, report)
+    folder = work / "detector"
+    save_detector(trained, folder)
+    metrics = {} if validation is None else asdict(evaluate_detector(trained, validation, report=report))
+    _write(finished, {"run": run.facts(), "losses": losses, "metrics": metrics})
+    for checkpoint in _checkpoints(work):
+        shutil.rmtree(checkpoint)
+    return TrainingResult(folder=folder, losses=losses, metrics=metrics)
+
+
+def evaluate_detector(
+    detector: Detector, samples: Samples, *, batch: int = 32, threshold: float = 0.5, report: Report = silent
+) -> DetectorMetrics:
+    """Metrics over all examples, each at its own size. Raises `InputRefused` for an empty set."""
+    return summarise(measure_detector(detector, samples, batch=batch, threshold=threshold, report=report))
+
+
+def measure_detector(
+    detector: Detector, samples: Samples, *, batch: int = 32, threshold: float = 0.5, report: Report = silent
+) -> list[ImageMetrics]:
+    """The figures of every example, in order, for paired comparisons and intervals."""
+    rows = []
+    for first in range(0, len(samples), batch):
+        chunk = [samples.sample(index) for index in range(first, min(first + batch, len(samples)))]
+        maps = artifact_maps(detector, [sample.image for sample in chunk], batch)
+        rows += [
+            image_metrics(sample.target, map_, sample.category or "", threshold)
+            for sample, map_ in zip(chunk, maps, strict=True)
+        ]
+        report(len(rows), len(samples), "evaluating")
+    return rows
+
+
+def map_loss(predicted: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Eq. 1: squared error, mean over pixels; then the weighted mean over images, Σ wᵢ·MSEᵢ / N."""
+    return (weights * (predicted - targets).square().mean(dim=(1, 2))).mean()
+
+
+def rate_factor(step: int, steps: int, warmup: float, power: float) -> float:
+    """Learning rate of a step (from 0) over the peak: linear warm-up, then polynomial decay towards 0."""
+    rising = round(steps * warmup)
+    if step < rising:
+        return (step + 1) / rising
+    return (1 - (step - rising) / (steps - rising)) ** power
+
+
+def parameter_groups(detector: NetworkDetector, config: DetectorTrainingConfig) -> list[dict[str, Any]]:
+    """AdamW groups: the decode head at `head_factor` × the rate; no decay for norms and biases."""
+    heads = architecture_of(detector.config).head
+    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    for name, parameter in detector.network.named_parameters():
+        groups.setdefault((name.startswith(heads), parameter.ndim > 1), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": config.lr * (config.head_factor if head else 1.0),
+            "peak": config.lr * (config.head_factor if head else 1.0),
+            "weight_decay": config.weight_decay if decays else 0.0,
+        }
+        for (head, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]
+
+
+def collate(chunk: Sequence[Sample], size: int, config: DetectorTrainingConfig, step: int) -> Batch:
+    """Examples of any sizes as one augmented batch of size² squares; the chance is that of the step."""
+    images, targets = zip(*(_square(sample, size) for sample in chunk), strict=True)
+    augmented, moved = augment(
+        torch.stack(images),
+        torch.stack(targets),
+        kinds=[sample.kind for sample in chunk],
+        categories=[sample.category for sample in chunk],
+        max_confidence=[sample.max_confidence for sample in chunk],
+        config=config.augmentation,
+        generator=torch.Generator().manual_seed(step_seed(config.seed, step)),
+    )
+    weights = [sample.weight * config.kind_weight.get(sample.kind, 1.0) for sample in chunk]
+    return Batch(images=augmented, targets=moved, weights=torch.tensor(weights))
+
+
+def step_seed(seed: int, step: int, stream: int = 0) -> int:
+    """A seed for one step and purpose, independent of all others."""
+    return int(np.random.SeedSequence((seed, step, stream)).generate_state(1, np.uint64)[0] >> 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """What a work folder belongs to."""
+
+    config: dict[str, Any]
+    start: str
+    """Hash of the weights that it starts from."""
+    examples: int
+
+    def facts(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
+
+    def check(self, kept: dict[str, Any], work: Path) -> None:
+        """Raise `ConfigRefused` when `work` holds another run."""
+        wrong = [key for key, value in self.facts().items() if kept.get(key) != value]
+        if wrong:
+            raise ConfigRefused(
+                f"{work} holds a training run with another {' and '.join(wrong)}; "
+                "use another folder, or empty it to start over"
+            )
+
+
+@dataclass(kw_only=True, slots=True)
+class State:
+    """Where a run stands; what a checkpoint holds."""
+
+    detector: NetworkDetector
+    average: dict[str, Tensor]
+    optimizer: Any
+    losses: list[float]
+
+
+def _optimise(
+    config: DetectorTrainingConfig,
+    detector: NetworkDetector,
+    samples: Samples,
+    sampler: BalancedSampler,
+    run: Run,
+    work: Path,
+    report: Report,
+) -> tuple[NetworkDetector, list[float]]:
+    """The detector with averaged weights, frozen, and the loss of every step."""
+    accelerator = _accelerator(config)
+    detector.config = detector.config.model_copy(update={"name": config.name})
+    detector.requires_grad_(True).train()
+    optimizer = torch.optim.AdamW(parameter_groups(detector, config))
+    model, optimizer = accelerator.prepare(detector, optimizer)
+    average = {key: value.detach().clone() for key, value in detector.network.state_dict().items()}
+    state = State(detector=detector, average=average, optimizer=optimizer, losses=[])
+    _resume(state, run, work)
+    first = len(state.losses)
+    with _batches(config, detector.config.size, samples, sampler, accelerator, first) as batches:
+        for step in range(first, config.steps):
+            state.losses.append(_update(config, model, state, next(batches), accelerator, step))
+            done = step + 1
+            if done % config.checkpoint_every == 0 and done < config.steps and accelerator.is_main_process:
+                _save(state, run, work)
+            report(done, config.steps, "training", loss=state.losses[-1], lr=optimizer.param_groups[0]["lr"])
+    accelerator.wait_for_everyone()
+    accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    detector.network.load_state_dict(state.average)
+    return detector.eval().requires_grad_(False), state.losses
+
+
+def _update(
+    config: DetectorTrainingConfig, model: Any, state: State, batch: Batch, accelerator: Any, step: int
+) -> float:
+    """One update; returns its loss. Raises `NonFinite` before the weights change."""
+    torch.manual_seed(step_seed(config.seed, step, 1 + accelerator.process_index))
+    factor = rate_factor(step, config.steps, config.warmup, config.power)
+    for group in state.optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
+    device = accelerator.device
+    predicted = model(batch.images.to(device))
+    loss = map_loss(predicted, batch.targets.to(device), batch.weights.to(device))
+    value = accelerator.gather(loss.detach()[None]).mean().item()
+    if not math.isfinite(value):
+        raise NonFinite("the loss", step)
+    state.optimizer.zero_grad()
+    accelerator.backward(loss)
+    norm = accelerator.clip_grad_norm_(model.parameters(), config.clip)
+    # With fp16 an overflow is the scaler's business: it skips the update and lowers the scale.
+    if accelerator.scaler is None and not torch.isfinite(norm):
+        raise NonFinite("the gradient", step)
+    state.optimizer.step()
+    move_average(state.average, state.detector.network.state_dict(), average_decay(config.ema, step))
+    return value
+
+
+def average_decay(ema: float, step: int) -> float:
+    """Decay of the averaged weights at a step: rises to `ema`, so that short runs are not held back."""
+    return min(ema, (1 + step) / (10 + step))
+
+
+def move_average(average: dict[str, Tensor], current: dict[str, Tensor], decay: float) -> None:
+    """average ← decay·average + (1 − decay)·current, in place; counters are copied."""
+    floating = [key for key, value in average.items() if value.is_floating_point()]
+    torch._foreach_lerp_([average[key] for key in floating], [current[key] for key in floating], 1 - decay)
+    for key in average.keys() - floating:
+        average[key].copy_(current[key])
+
+
+def _accelerator(config: DetectorTrainingConfig) -> Any:
+    """A fresh accelerator: its settings are global, and an earlier run in this process may have others."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(mixed_precision=config.precision, cpu=config.device == "cpu")
+    if config.batch % accelerator.num_processes:
+        raise ConfigRefused(
+            f"batch {config.batch} cannot be shared evenly by {accelerator.num_processes} processes; "
+            f"use a multiple of {accelerator.num_processes}"
+        )
+    return accelerator
+
+
+@contextmanager
+def _batches(
+    config: DetectorTrainingConfig,
+    size: int,
+    samples: Samples,
+    sampler: BalancedSampler,
+    accelerator: Any,
+    first: int,
+) -> Iterator[Iterator[Batch]]:
+    """This process's batches from step `first` on; threads prepare the next while the current one trains."""
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    decoders = ThreadPoolExecutor(config.workers, thread_name_prefix="decode")
+    builder = ThreadPoolExecutor(1, thread_name_prefix="batch")
+
+    def build(step: int) -> Batch:
+        chunk = list(decoders.map(samples.sample, sampler.indices(step)[rank::processes]))
+        return collate(chunk, size, config, step * processes + rank)
+
+    def ahead() -> Iterator[Batch]:
+        following: Future[Batch] = builder.submit(build, first)
+        for step in range(first, config.steps):
+            current = following.result()
+            if step + 1 < config.steps:
+                following = builder.submit(build, step + 1)
+            yield current
+
+    try:
+        yield ahead()
+    finally:
+        builder.shutdown(cancel_futures=True)
+        decoders.shutdown(cancel_futures=True)
+
+
+def _square(sample: Sample, size: int) -> tuple[Tensor, Tensor]:
+    """Image float32 3·size·size and target float32 size·size; `InputRefused` when they do not match."""
+    target = torch.from_numpy(np.asarray(sample.target, dtype=np.float32))
+    if tuple(target.shape) != sample.image.shape[:2] or not bool(((target >= 0) & (target <= 1)).all()):
+        raise InputRefused(
+            f"a training target of {tuple(target.shape)} for an image of {sample.image.shape[:2]} "
+            "has another size or leaves [0, 1]; publish the snapshot again"
+        )
+    both = torch.cat([as_images([sample.image]), target[None, None]], dim=1)
+    if both.shape[-2:] != (size, size):
+        both = F.interpolate(both, (size, size), mode="bilinear", align_corners=False, antialias=True).clamp(
+            0, 1
+        )
+    return both[0, :3], both[0, 3]
+
+
+def _checkpoints(work: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    return sorted(path for path in work.glob("checkpoint-*") if path.suffix != ".part")
+
+
+def _save(state: State, run: Run, work: Path) -> None:
+    """Write a checkpoint under a temporary name, rename it, drop the older ones."""
+    from safetensors.torch import save_file
+
+    final = work / f"checkpoint-{len(state.losses):09d}"
+    part = final.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    network = {key: value.contiguous() for key, value in state.detector.network.state_dict().items()}
+    save_file(network, part / "network.safetensors")
+    save_file(state.average, part / "average.safetensors")
+    torch.save(state.optimizer.state_dict(), part / "optimizer.pt")
+    _write(part / "progress.json", {"run": run.facts(), "losses": state.losses})
+    older = _checkpoints(work)
+    part.replace(final)
+    for checkpoint in older:
+        shutil.rmtree(checkpoint)
+
+
+def _resume(state: State, run: Run, work: Path) -> None:
+    """Bring `state` to the latest checkpoint in `work`, if there is one."""
+    from safetensors.torch import load_file
+
+    work.mkdir(parents=True, exist_ok=True)
+    checkpoints = _checkpoints(work)
+    if not checkpoints:
+        return
+    latest = checkpoints[-1]
+    progress = json.loads((latest / "progress.json").read_text())
+    run.check(progress["run"], work)
+    state.detector.network.load_state_dict(load_file(latest / "network.safetensors"))
+    for key, value in load_file(latest / "average.safetensors").items():
+        state.average[key].copy_(value)
+    state.optimizer.load_state_dict(
+        torch.load(latest / "optimizer.pt", map_location="cpu", weights_only=True)
+    )
+    state.losses[:] = progress["losses"]
+
+
+def _digest(start: Path | None) -> str:
+    """Hash of the detector's weights, "" for none; a path would change when the workspace moves."""
+    if start is None:
+        return ""
+    with (start / WEIGHTS_FILE if start.is_dir() else start).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(file: Path, content: dict[str, Any]) -> None:
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(json.dumps(content))
+    part.replace(file)
