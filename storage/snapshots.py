@@ -35,7 +35,13 @@ SHARD_ROWS = 256
 EXPORT_FORMAT = 1
 COLUMNS = tuple(field.name for field in fields(SnapshotItem))
 NUMBERS = ("max_confidence", "weight")
-EXTENSIONS = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
+EXTENSIONS = {
+    "image/png": ".png",
+    "image/jpeg": ".jpg",
+    "image/webp": ".webp",
+    "image/bmp": ".bmp",
+    "image/gif": ".gif",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
