@@ -40,7 +40,9 @@ def font(pixels: int) -> ImageFont.FreeTypeFont:
     """Pillow's own font, so that drawings do not depend on the fonts of a system."""
     loaded = ImageFont.load_default(pixels)
     if not isinstance(loaded, ImageFont.FreeTypeFont):
-        raise RuntimeError("Pillow was built without FreeType; the clinic's drawings need it: install Pillow's wheel.")
+        raise RuntimeError(
+            "Pillow was built without FreeType; the clinic's drawings need it: install Pillow's wheel."
+        )
     return loaded
 
 
@@ -113,7 +115,14 @@ class Canvas:
             self._draw.ellipse([x - reach, y - reach, x + reach, y + reach], fill=colour)
 
     def glyph(
-        self, letter: str, x: float, y: float, height: float, colour: Colour, mirrored: bool = False, turn: float = 0.0
+        self,
+        letter: str,
+        x: float,
+        y: float,
+        height: float,
+        colour: Colour,
+        mirrored: bool = False,
+        turn: float = 0.0,
     ) -> None:
         """One letter, centred, `height` units tall, optionally mirrored and then turned by degrees."""
         pixels = round(self.length(height) * 1.35)

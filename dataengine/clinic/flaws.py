@@ -36,7 +36,13 @@ _KINDS: dict[str, tuple[str, ...]] = {
 _OTHER_KINDS = ("warp", "blur", "blot", "blot")
 _MARK_SHARE = 0.15
 _SECOND_BLOT_SHARE = 0.06
-_BLOT_COLOURS: tuple[Colour, ...] = ((190, 70, 120), (110, 130, 60), (60, 50, 70), (200, 160, 90), (120, 170, 180))
+_BLOT_COLOURS: tuple[Colour, ...] = (
+    (190, 70, 120),
+    (110, 130, 60),
+    (60, 50, 70),
+    (200, 160, 90),
+    (120, 170, 180),
+)
 
 
 @dataclass(frozen=True)
@@ -72,8 +78,15 @@ def _warp(picture: Image.Image, spot: Spot, rng: np.random.Generator) -> Image.I
     fall = np.clip(1 - (dx**2 + dy**2) / radius**2, 0, 1) ** 0.6
     mode = int(rng.integers(3))
     if mode == 0:
-        reach, waves, phase = rng.uniform(0.35, 0.5) * radius, rng.uniform(3.6, 6.6) / radius, rng.uniform(0, 6.28)
-        shift_x, shift_y = reach * np.sin(yy * waves + phase) * fall, reach * np.cos(xx * waves + phase) * fall
+        reach, waves, phase = (
+            rng.uniform(0.35, 0.5) * radius,
+            rng.uniform(3.6, 6.6) / radius,
+            rng.uniform(0, 6.28),
+        )
+        shift_x, shift_y = (
+            reach * np.sin(yy * waves + phase) * fall,
+            reach * np.cos(xx * waves + phase) * fall,
+        )
     elif mode == 1:
         turn = rng.choice([-1.0, 1.0]) * rng.uniform(1.6, 2.6) * fall
         shift_x = dx * (np.cos(turn) - 1) - dy * np.sin(turn)
@@ -106,7 +119,11 @@ def _blot(picture: Image.Image, spot: Spot, rng: np.random.Generator) -> Image.I
     x, y = spot.x + rng.uniform(-0.3, 0.3) * radius, spot.y + rng.uniform(-0.3, 0.3) * radius
     first, second, third = rng.uniform(0, 6.28, 3)
     angles = np.linspace(0, 2 * np.pi, 32, endpoint=False)
-    lobes = 0.25 * np.sin(2 * angles + first) + 0.2 * np.sin(3 * angles + second) + 0.12 * np.sin(5 * angles + third)
+    lobes = (
+        0.25 * np.sin(2 * angles + first)
+        + 0.2 * np.sin(3 * angles + second)
+        + 0.12 * np.sin(5 * angles + third)
+    )
     reach = radius * (1 + lobes)
     opacity = Image.new("L", picture.size)
     outline = list(zip(x + reach * np.cos(angles), y + reach * np.sin(angles), strict=True))

@@ -27,7 +27,12 @@ COLOURS: dict[str, Colour] = {
     "gray": (140, 144, 150),
     "brown": (130, 86, 52),
 }
-SKINS: dict[str, Colour] = {"pale": (246, 216, 192), "tan": (222, 172, 124), "brown": (160, 106, 68), "dark": (92, 62, 46)}
+SKINS: dict[str, Colour] = {
+    "pale": (246, 216, 192),
+    "tan": (222, 172, 124),
+    "brown": (160, 106, 68),
+    "dark": (92, 62, 46),
+}
 BACKGROUNDS = ("red", "yellow", "green", "blue", "purple", "pink", "white")
 GROUNDS = ("plain", "shaded")
 HAIR = ("red", "orange", "yellow", "brown", "gray", "purple")
@@ -101,7 +106,9 @@ def sample_scene(rng: np.random.Generator, category: str) -> Scene:
     """A scene of the category with uniform attributes; a subject never has its background's colour."""
     attributes: dict[str, str] = {}
     for name in attribute_names(category):
-        choices = [value for value in ATTRIBUTES[name] if name != "colour" or value != attributes["background"]]
+        choices = [
+            value for value in ATTRIBUTES[name] if name != "colour" or value != attributes["background"]
+        ]
         attributes[name] = choices[int(rng.integers(len(choices)))]
     pose = Pose(
         x=0.5 + rng.uniform(-0.02, 0.02),

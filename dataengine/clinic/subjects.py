@@ -151,7 +151,9 @@ def _draw_spoilt_letter(canvas: Canvas, fault: Fault, x: float, height: float, i
         turn = float(rng.choice([90, 180, 35, -35]))
         canvas.glyph("RGFKQ"[int(rng.integers(5))], x, -0.04, height, ink, mirrored=True, turn=turn)
         return
-    scribble = [(x + rng.uniform(-0.5, 0.5) * height, -0.04 + rng.uniform(-0.52, 0.52) * height) for _ in range(6)]
+    scribble = [
+        (x + rng.uniform(-0.5, 0.5) * height, -0.04 + rng.uniform(-0.52, 0.52) * height) for _ in range(6)
+    ]
     canvas.stroke(scribble, height / 6, ink)
 
 
@@ -181,7 +183,9 @@ def _draw_animal(canvas: Canvas, scene: Scene, fault: Fault | None) -> list[Part
             canvas.capsule((hx - 0.28, hy), (0.05, 0.0), 0.05 + grow, paint)
         canvas.ellipse(hx, hy, (0.1 if horse else 0.11) + grow, 0.095 + grow, paint)
         _draw_head_features(canvas, kind, hx, hy, paint, grow)
-    canvas.ellipse(hx + 0.035, hy - 0.02, 0.021, 0.023, (20, 20, 20) if luminance(colour) > 75 else (240, 240, 240))
+    canvas.ellipse(
+        hx + 0.035, hy - 0.02, 0.021, 0.023, (20, 20, 20) if luminance(colour) > 75 else (240, 240, 240)
+    )
     return [Part(-0.16, 0.2, 0.14), Part(0.16, 0.2, 0.14), Part(hx, hy, 0.15), Part(0, 0, 0.16)]
 
 
@@ -196,7 +200,14 @@ def _draw_head_features(canvas: Canvas, kind: str, x: float, y: float, paint: Co
     else:
         ears, ear_half, ear_top = [-0.06, 0.05], 0.045, 0.165
     for e in ears:
-        canvas.polygon([(x + e - ear_half - grow, y - 0.05), (x + e + ear_half + grow, y - 0.05), (x + e, y - ear_top - grow)], paint)
+        canvas.polygon(
+            [
+                (x + e - ear_half - grow, y - 0.05),
+                (x + e + ear_half + grow, y - 0.05),
+                (x + e, y - ear_top - grow),
+            ],
+            paint,
+        )
 
 
 def _draw_mug(canvas: Canvas, scene: Scene, fault: Fault | None) -> list[Part]:
@@ -205,7 +216,10 @@ def _draw_mug(canvas: Canvas, scene: Scene, fault: Fault | None) -> list[Part]:
     for paint, grow in ((shade(colour, 0.55), OUTLINE), (colour, 0.0)):
         canvas.stroke(handle, 0.06 + 2 * grow, paint)
         g = grow
-        canvas.polygon([(-0.25 - g, -0.25 - g), (0.23 + g, -0.25 - g), (0.21 + g, 0.31 + g), (-0.23 - g, 0.31 + g)], paint)
+        canvas.polygon(
+            [(-0.25 - g, -0.25 - g), (0.23 + g, -0.25 - g), (0.21 + g, 0.31 + g), (-0.23 - g, 0.31 + g)],
+            paint,
+        )
     canvas.ellipse(-0.01, -0.25, 0.238, 0.065, shade(colour, 0.75))
     canvas.ellipse(-0.01, -0.245, 0.2, 0.046, (92, 60, 40))
     return [Part(0.3, 0.03, 0.14), Part(-0.1, 0.1, 0.16), Part(0, -0.22, 0.14)]

@@ -7,6 +7,7 @@ construction: each has its own entropy, so what the judge learned from is never 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -29,7 +30,7 @@ from dataengine.clinic.subjects import SUBJECTS, Fault, Part
 
 __all__ = [
     "ATTRIBUTES", "CATEGORIES", "EASY", "HARD", "SIZE", "USES", "WORLD_VERSION", "Drawing", "Prompt", "Scene", "Stream",
-    "attribute_names", "caption", "changed", "draw", "prompts", "stream",
+    "all_prompts", "attribute_names", "caption", "changed", "draw", "prompt_of", "prompts", "stream",
 ]  # fmt: skip
 
 WORLD_VERSION = 1
@@ -57,12 +58,28 @@ def _everywhere(rate: float) -> dict[str, float]:
 USES: dict[str, Mix] = {
     "generator": Mix(
         flawed=_everywhere(0.01) | dict.fromkeys(HARD, 0.35),
-        shares={"hand": 0.2, "face": 0.2, "sign": 0.18, "animal": 0.15, "mug": 0.09, "house": 0.09, "tree": 0.09},
+        shares={
+            "hand": 0.2,
+            "face": 0.2,
+            "sign": 0.18,
+            "animal": 0.15,
+            "mug": 0.09,
+            "house": 0.09,
+            "tree": 0.09,
+        },
         code=1,
     ),
     "previous": Mix(
         flawed=_everywhere(0.3) | {"hand": 0.96, "face": 0.96},
-        shares={"hand": 0.06, "face": 0.06, "sign": 0.26, "animal": 0.2, "mug": 0.14, "house": 0.14, "tree": 0.14},
+        shares={
+            "hand": 0.06,
+            "face": 0.06,
+            "sign": 0.26,
+            "animal": 0.2,
+            "mug": 0.14,
+            "house": 0.14,
+            "tree": 0.14,
+        },
         code=2,
     ),
     "teacher": Mix(_everywhere(0.5), _UNIFORM, code=3),
@@ -141,7 +158,9 @@ class Stream:
         return pick_kinds(rng, category) if rng.random() < self._mix.flawed[category] else ()
 
 
-def stream(use: str, flawed: float | Mapping[str, float] | None = None, categories: Sequence[str] | None = None) -> Stream:
+def stream(
+    use: str, flawed: float | Mapping[str, float] | None = None, categories: Sequence[str] | None = None
+) -> Stream:
     """The stream of a use (a key of `USES`).
 
     `flawed` overrides the share of flawed pictures, for all categories or by category; the scenes stay the same, so
@@ -176,17 +195,32 @@ def prompts(use: str, n: int, categories: Sequence[str] | None = None) -> list[P
 
 def _captions(use: str, category: str, held_out: bool) -> Iterator[Prompt]:
     """Every caption of a category that the use may have, once in each pass, in an order of its own."""
-    rng = np.random.default_rng(np.random.SeedSequence([WORLD_VERSION, USES[use].code, CATEGORIES.index(category), 1]))
-    allowed = [prompt for prompt in _all_prompts(category) if is_held_out(prompt.text) == held_out]
+    rng = np.random.default_rng(
+        np.random.SeedSequence([WORLD_VERSION, USES[use].code, CATEGORIES.index(category), 1])
+    )
+    allowed = [prompt for prompt in all_prompts(category) if is_held_out(prompt.text) == held_out]
     while True:
         yield from (allowed[int(i)] for i in rng.permutation(len(allowed)))
 
 
-def _all_prompts(category: str) -> list[Prompt]:
+def all_prompts(category: str) -> list[Prompt]:
+    """Every caption that a category can have."""
     combinations: list[dict[str, str]] = [{}]
     for name in attribute_names(category):
         combinations = [known | {name: value} for known in combinations for value in ATTRIBUTES[name]]
-    return [Prompt(caption(category, c), category, c) for c in combinations if c.get("colour") != c["background"]]
+    return [
+        Prompt(caption(category, c), category, c) for c in combinations if c.get("colour") != c["background"]
+    ]
+
+
+def prompt_of(text: str) -> Prompt | None:
+    """What a caption asks for; None when it is no caption of this world."""
+    return _known_prompts().get(text)
+
+
+@cache
+def _known_prompts() -> dict[str, Prompt]:
+    return {prompt.text: prompt for category in CATEGORIES for prompt in all_prompts(category)}
 
 
 def is_held_out(text: str) -> bool:
@@ -194,7 +228,9 @@ def is_held_out(text: str) -> bool:
     return hashlib.sha256(text.encode()).digest()[0] % 5 == 0
 
 
-def draw(scene: Scene, kinds: Sequence[str] = (), rng: np.random.Generator | None = None) -> tuple[np.ndarray, np.ndarray]:
+def draw(
+    scene: Scene, kinds: Sequence[str] = (), rng: np.random.Generator | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """A scene as image uint8 [64, 64, 3] and label map uint8 [64, 64], with artifacts of the given kinds.
 
     The label map is exact: it marks where the picture visibly differs from the same picture without that artifact,

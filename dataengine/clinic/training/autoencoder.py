@@ -24,7 +24,11 @@ class AutoencoderTask:
     def __init__(self, drawings: Drawings, batch: int, device: str) -> None:
         self._images, self._batch, self._device = drawings.images, batch, device
         self.module: AutoencoderKL = autoencoder().to(device, memory_format=torch.channels_last)
-        inner = [w for n, w in self.module.named_parameters() if w.ndim == 4 and "conv_in" not in n and "conv_out" not in n]
+        inner = [
+            w
+            for n, w in self.module.named_parameters()
+            if w.ndim == 4 and "conv_in" not in n and "conv_out" not in n
+        ]
         chosen = {id(weight) for weight in inner}
         others = [weight for weight in self.module.parameters() if id(weight) not in chosen]
         self.optimisers = [
@@ -52,12 +56,16 @@ def reconstruction_loss(error: Tensor) -> Tensor:
     return error.abs().mean() + 0.5 * edges + 4 * error.pow(2).mean()
 
 
-def train_autoencoder(config: PartConfig, device: str, work: Path, report: Report, checkpoint_seconds: float) -> AutoencoderKL:
+def train_autoencoder(
+    config: PartConfig, device: str, work: Path, report: Report, checkpoint_seconds: float
+) -> AutoencoderKL:
     """The trained VAE, with scale and shift set so that its latents have mean 0 and deviation 1."""
     torch.manual_seed(config.seed)
     drawings = render(stream("autoencoder"), range(config.drawings))
     task = AutoencoderTask(drawings, config.batch, device)
     train(task, Schedule(config.steps, warmup=40, ema=0.995), work, report, checkpoint_seconds)
     latents = encode(task.module, drawings.images[:SCALE_SAMPLES])
-    task.module.register_to_config(scaling_factor=1 / latents.std().item(), shift_factor=latents.mean().item())
+    task.module.register_to_config(
+        scaling_factor=1 / latents.std().item(), shift_factor=latents.mean().item()
+    )
     return task.module

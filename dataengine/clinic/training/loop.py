@@ -22,8 +22,13 @@ LOG_EVERY = 25
 class Task(Protocol):
     """What is trained: its weights, their optimisers, and the loss on a fresh random batch."""
 
-    module: nn.Module
-    optimisers: Sequence[torch.optim.Optimizer]
+    @property
+    def module(self) -> nn.Module:
+        """All weights that learn."""
+
+    @property
+    def optimisers(self) -> Sequence[torch.optim.Optimizer]:
+        """Their optimisers, with the highest learning rates."""
 
     def loss(self) -> Tensor:
         """A scalar; batches and noise come from torch's global generator."""
@@ -82,7 +87,9 @@ def train(
         _move_average(average, task.module, schedule.ema_decay(step))
         if step % LOG_EVERY == 0 or step == schedule.steps:
             mean, losses = sum(losses) / len(losses), []
-            _log(work / "log.jsonl", step=step, loss=round(mean, 5), seconds=round(time.monotonic() - began, 1))
+            _log(
+                work / "log.jsonl", step=step, loss=round(mean, 5), seconds=round(time.monotonic() - began, 1)
+            )
             report(step, schedule.steps, work.name, loss=mean)
         if time.monotonic() - saved > checkpoint_seconds or step == schedule.steps:
             _save(task, average, step, time.monotonic() - began, checkpoint)

@@ -1,0 +1,67 @@
+"""Training of the first doctor on imbalanced "previous" data, so that it has the false alarms the loop must cure.
+
+Nearly all of its hands and faces are flawed, so it learns to suspect every hand and face.
+"""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from dataengine.clinic.config import PartConfig
+from dataengine.clinic.training.data import Drawings, to_float
+from dataengine.clinic.training.loop import Schedule, train
+from dataengine.clinic.training.oracles import exact_pairs, jittered
+from dataengine.diagnosis.config import DetectorConfig
+from dataengine.diagnosis.detector import NetworkDetector
+from dataengine.records import Report
+
+FIRST_DOCTOR = DetectorConfig(
+    name="first doctor",
+    architecture="segformer",
+    segformer={
+        "hidden_sizes": [24, 48, 96, 128],
+        "depths": [2, 2, 2, 2],
+        "num_attention_heads": [1, 2, 4, 4],
+        "sr_ratios": [8, 4, 2, 1],
+        "patch_sizes": [5, 3, 3, 3],
+        "strides": [2, 2, 2, 2],
+        "mlp_ratios": [3, 3, 3, 3],
+        "decoder_hidden_size": 96,
+        "drop_path_rate": 0.05,
+        "classifier_dropout_prob": 0.0,
+        "hidden_dropout_prob": 0.0,
+    },
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+    size=64,
+)
+INITIAL_LOGIT = -1.5
+
+
+class FirstDoctorTask:
+    """Squared error of the confidence, as in the paper (METHODS 1)."""
+
+    def __init__(self, drawings: Drawings, config: PartConfig, device: str) -> None:
+        self._drawings, self._batch, self._device = drawings, config.batch, device
+        self.module = NetworkDetector.fresh(FIRST_DOCTOR, config.seed).to(device)
+        torch.nn.init.constant_(self.module.network.decode_head.classifier.bias, INITIAL_LOGIT)  # type: ignore[union-attr, arg-type]
+        self.optimisers = [torch.optim.AdamW(self.module.parameters(), lr=1.2e-3, weight_decay=0.01)]
+
+    def loss(self) -> Tensor:
+        rows = torch.randint(len(self._drawings.images), (self._batch,))
+        images, masks = jittered(to_float(self._drawings.images[rows]), self._drawings.masks[rows].float())
+        return (self.module.confidence(images.to(self._device)) - masks.to(self._device)).pow(2).mean()
+
+
+def train_first_doctor(
+    config: PartConfig, vae: AutoencoderKL, device: str, work: Path, report: Report, checkpoint_seconds: float
+) -> NetworkDetector:
+    """The trained detector."""
+    torch.manual_seed(config.seed)
+    drawings = exact_pairs("previous", config.drawings, vae, report)
+    torch.manual_seed(config.seed)
+    task = FirstDoctorTask(drawings, config, device)
+    train(task, Schedule(config.steps, ema=0.99), work, report, checkpoint_seconds)
+    return task.module
