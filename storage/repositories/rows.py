@@ -49,7 +49,11 @@ def insert_new(
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     statement = insert(table).on_conflict_do_nothing(index_elements=key)
     ordered = sorted(rows, key=lambda row: tuple(row[name] for name in key))  # one lock order for all writers
-    return sum(connection.execute(statement, chunk).rowcount for chunk in chunks(ordered, 10 * CHUNK))
+    counted = {"preserve_rowcount": True}
+    return sum(
+        connection.execute(statement, chunk, execution_options=counted).rowcount
+        for chunk in chunks(ordered, 10 * CHUNK)
+    )
 
 
 def replace(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:

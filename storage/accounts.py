@@ -1,0 +1,169 @@
+"""Accounts: salted password hashes, server-side sessions, roles.
+
+A session's token leaves this module once, towards the browser; the catalog keeps its SHA-256 alone. Every
+function works inside the caller's unit of work and leaves the commit to it.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Sequence
+
+from dataengine.errors import AccessDenied, Conflict, InputRefused
+from dataengine.records import ROLES, AuditEvent, Session, User, now
+from storage.catalog import Catalog
+
+MIN_PASSWORD = 10
+SESSION_SECONDS = 12 * 3600.0
+MAX_FAILURES = 10
+FAILURE_WINDOW = 900.0
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_COST, _BLOCK, _PARALLEL = 2**14, 8, 1
+_MEMORY = 64 * 1024 * 1024
+
+
+def hash_password(password: str) -> str:
+    """`scrypt$n$r$p$salt$hash`, salted at random (RFC 7914; 16 MiB and some 50 ms each)."""
+    salt = secrets.token_bytes(16)
+    key = _scrypt(password, salt, _COST, _BLOCK, _PARALLEL)
+    return f"scrypt${_COST}${_BLOCK}${_PARALLEL}${_text(salt)}${_text(key)}"
+
+
+def password_matches(password: str, password_hash: str) -> bool:
+    """Whether the password belongs to the hash; compared in constant time, False for another form."""
+    try:
+        scheme, n, r, p, salt, key = password_hash.split("$")
+        expected = base64.b64decode(key)
+        found = _scrypt(password, base64.b64decode(salt), int(n), int(r), int(p))
+    except (ValueError, binascii.Error):
+        return False
+    return scheme == "scrypt" and hmac.compare_digest(found, expected)
+
+
+def create_user(catalog: Catalog, name: str, password: str, roles: Sequence[str], actor: str) -> User:
+    """Open an account. Raises `InputRefused` for a bad name, password or role, `Conflict` if taken."""
+    if not _NAME.fullmatch(name):
+        raise InputRefused(
+            f"user name {name!r} is refused: use 1 to 64 letters, digits and . _ @ -, a letter or digit first"
+        )
+    user = User(name=name, roles=_checked_roles(roles))
+    if not catalog.users.add(user, hash_password(_checked_password(password))):
+        raise Conflict(f"there already is a user {name!r}; choose another name")
+    _audit(catalog, actor, "user.create", name, roles=list(user.roles))
+    return user
+
+
+def set_password(catalog: Catalog, name: str, password: str, actor: str) -> None:
+    """Change a password and end the person's sessions. Raises `InputRefused` or `NotFound`."""
+    catalog.users.set_password_hash(name, hash_password(_checked_password(password)))
+    catalog.sessions.revoke_all(name)
+    _audit(catalog, actor, "user.password", name)
+
+
+def set_roles(catalog: Catalog, name: str, roles: Sequence[str], actor: str) -> None:
+    """Change what a person may do, from their next request on. Raises `InputRefused` or `NotFound`."""
+    wanted = _checked_roles(roles)
+    before = catalog.users.get(name).roles
+    catalog.users.set_roles(name, wanted)
+    _audit(catalog, actor, "user.roles", name, before=list(before), roles=list(wanted))
+
+
+def set_active(catalog: Catalog, name: str, active: bool, actor: str) -> None:
+    """Open or close an account; closing ends its sessions. Raises `NotFound`."""
+    catalog.users.set_active(name, active)
+    if not active:
+        catalog.sessions.revoke_all(name)
+    _audit(catalog, actor, "user.open" if active else "user.close", name)
+
+
+def remove_user(catalog: Catalog, name: str, actor: str) -> None:
+    """Delete an account and its sessions; the person's labels and votes stay. Raises `NotFound`."""
+    catalog.users.get(name)
+    catalog.users.remove(name)
+    _audit(catalog, actor, "user.remove", name)
+
+
+def sign_in(
+    catalog: Catalog, name: str, password: str, seconds: float = SESSION_SECONDS
+) -> tuple[str, Session]:
+    """A new session and its secret token, to be sent to the browser once.
+
+    Raises `AccessDenied`, with the same words for every wrong name, wrong password or closed account, and
+    after ten failures for a name within a quarter of an hour. Commit in that case too: failures are counted.
+    """
+    at = now()
+    if catalog.audit.count("session.refused", name, at - FAILURE_WINDOW) >= MAX_FAILURES:
+        raise AccessDenied("too many failed attempts for this name; wait a quarter of an hour")
+    stored = catalog.users.password_hash(name)
+    matches = password_matches(password, stored or _unknown())  # as slow for a name that does not exist
+    if stored is None or not matches or not catalog.users.get(name).active:
+        _audit(catalog, name, "session.refused", name)
+        raise AccessDenied("name or password is wrong, or the account is closed")
+    token = secrets.token_urlsafe(32)
+    session = Session(
+        token_hash=_token_hash(token),
+        user=name,
+        csrf=secrets.token_urlsafe(32),
+        created=at,
+        expires=at + seconds,
+    )
+    catalog.sessions.purge(at)
+    catalog.sessions.add(session)
+    _audit(catalog, name, "session.open", name)
+    return token, session
+
+
+def session_of(catalog: Catalog, token: str) -> tuple[Session, User] | None:
+    """The live session of a token and its person; None if it ended, was revoked, or the account is closed."""
+    session = catalog.sessions.find(_token_hash(token))
+    if session is None or session.expires <= now():
+        return None
+    user = catalog.users.get(session.user)
+    return (session, user) if user.active else None
+
+
+def sign_out(catalog: Catalog, token: str) -> bool:
+    """End a session; a stolen copy of its token is worth nothing from then on."""
+    return bool(catalog.sessions.revoke(_token_hash(token)))
+
+
+def require(user: User, *roles: str) -> None:
+    """Raise `AccessDenied` unless the person has one of the roles; an admin may do everything."""
+    if not user.active or not {*roles, "admin"} & set(user.roles):
+        raise AccessDenied(f"this needs the role {' or '.join(roles) or 'admin'}; ask an admin for it")
+
+
+def _checked_roles(roles: Sequence[str]) -> tuple[str, ...]:
+    if not roles or not set(roles) <= set(ROLES):
+        raise InputRefused(f"roles {list(roles)} are refused: choose one or more of {', '.join(ROLES)}")
+    return tuple(role for role in ROLES if role in roles)
+
+
+def _checked_password(password: str) -> str:
+    if not MIN_PASSWORD <= len(password) <= 1024:
+        raise InputRefused(f"a password of {len(password)} characters is refused: use {MIN_PASSWORD} to 1024")
+    return password
+
+
+def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
+    return hashlib.scrypt(password.encode(), salt=salt, n=n, r=r, p=p, maxmem=_MEMORY, dklen=32)
+
+
+def _unknown() -> str:
+    return f"scrypt${_COST}${_BLOCK}${_PARALLEL}${_text(bytes(16))}${_text(bytes(32))}"
+
+
+def _token_hash(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _audit(catalog: Catalog, actor: str, action: str, subject: str, **details: object) -> None:
+    catalog.audit.add(AuditEvent(actor=actor, action=action, subject=subject, details=details))

@@ -1,0 +1,124 @@
+"""Accounts on both databases: hashes, sessions, roles."""
+
+import pytest
+
+from dataengine.errors import AccessDenied, Conflict, InputRefused, NotFound
+from dataengine.records import User
+from storage import accounts
+from storage.catalog import Catalog
+
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture
+def anna(catalog: Catalog) -> User:
+    return accounts.create_user(catalog, "anna", PASSWORD, ["rater", "annotator"], actor="root")
+
+
+def test_hash_is_salted_and_checks() -> None:
+    first, second = accounts.hash_password(PASSWORD), accounts.hash_password(PASSWORD)
+    assert first != second and PASSWORD not in first
+    assert accounts.password_matches(PASSWORD, first)
+    assert not accounts.password_matches(PASSWORD + "x", first)
+    assert not accounts.password_matches(PASSWORD, "plain text")
+    assert not accounts.password_matches(PASSWORD, first.replace("scrypt", "md5"))
+
+
+def test_create_user(catalog: Catalog, anna: User) -> None:
+    assert catalog.users.get("anna") == anna
+    assert anna.roles == ("annotator", "rater")
+    assert PASSWORD not in str(catalog.users.password_hash("anna"))
+    assert [event.action for event in catalog.audit.list(actor="root")] == ["user.create"]
+    with pytest.raises(Conflict, match="already is a user 'anna'"):
+        accounts.create_user(catalog, "anna", PASSWORD, ["admin"], actor="root")
+    assert catalog.users.get("anna").roles == anna.roles
+
+
+@pytest.mark.parametrize(
+    ("name", "password", "roles"),
+    [
+        ("", PASSWORD, ["admin"]),
+        ("-x", PASSWORD, ["admin"]),
+        ("a b", PASSWORD, ["admin"]),
+        ("bob", "short", ["admin"]),
+        ("bob", PASSWORD, []),
+        ("bob", PASSWORD, ["king"]),
+    ],
+)
+def test_bad_accounts_are_refused(catalog: Catalog, name: str, password: str, roles: list[str]) -> None:
+    with pytest.raises(InputRefused):
+        accounts.create_user(catalog, name, password, roles, actor="root")
+    assert catalog.users.count() == 0
+
+
+def test_session_from_sign_in_to_sign_out(catalog: Catalog, anna: User) -> None:
+    token, session = accounts.sign_in(catalog, "anna", PASSWORD)
+    assert token != session.token_hash and session.csrf
+    assert accounts.session_of(catalog, token) == (session, anna)
+    assert accounts.session_of(catalog, token + "x") is None
+    assert accounts.sign_out(catalog, token)
+    assert accounts.session_of(catalog, token) is None
+    assert not accounts.sign_out(catalog, token)
+
+
+def test_sessions_end_in_time(catalog: Catalog, anna: User) -> None:
+    token, session = accounts.sign_in(catalog, "anna", PASSWORD, seconds=-1)
+    assert accounts.session_of(catalog, token) is None
+    accounts.sign_in(catalog, "anna", PASSWORD)
+    assert catalog.sessions.find(session.token_hash) is None, "expired sessions are swept at the next sign-in"
+
+
+@pytest.mark.parametrize("change", ["password", "closed", "removed"])
+def test_changes_to_the_account_end_its_sessions(catalog: Catalog, anna: User, change: str) -> None:
+    token, _ = accounts.sign_in(catalog, "anna", PASSWORD)
+    if change == "password":
+        accounts.set_password(catalog, "anna", "another password", actor="root")
+    elif change == "closed":
+        accounts.set_active(catalog, "anna", False, actor="root")
+    else:
+        accounts.remove_user(catalog, "anna", actor="root")
+    assert accounts.session_of(catalog, token) is None
+    with pytest.raises(AccessDenied):
+        accounts.sign_in(catalog, "anna", PASSWORD)
+
+
+def test_roles_change_in_a_live_session(catalog: Catalog, anna: User) -> None:
+    token, _ = accounts.sign_in(catalog, "anna", PASSWORD)
+    accounts.set_roles(catalog, "anna", ["engineer"], actor="root")
+    found = accounts.session_of(catalog, token)
+    assert found is not None and found[1].roles == ("engineer",)
+
+
+def test_refusals_are_alike_counted_and_finally_locked(catalog: Catalog, anna: User) -> None:
+    words = set()
+    for name in ("anna", "nobody"):
+        with pytest.raises(AccessDenied) as refused:
+            accounts.sign_in(catalog, name, "wrong password")
+        words.add(str(refused.value))
+    assert len(words) == 1
+    for _ in range(accounts.MAX_FAILURES - 1):
+        with pytest.raises(AccessDenied):
+            accounts.sign_in(catalog, "anna", "wrong password")
+    with pytest.raises(AccessDenied, match="too many"):
+        accounts.sign_in(catalog, "anna", PASSWORD)
+
+
+def test_unknown_people(catalog: Catalog) -> None:
+    for act in (
+        lambda: accounts.set_password(catalog, "nobody", PASSWORD, "root"),
+        lambda: accounts.set_roles(catalog, "nobody", ["admin"], "root"),
+        lambda: accounts.set_active(catalog, "nobody", True, "root"),
+        lambda: accounts.remove_user(catalog, "nobody", "root"),
+    ):
+        with pytest.raises(NotFound, match="nobody"):
+            act()
+
+
+def test_require() -> None:
+    rater = User(name="r", roles=("rater",))
+    accounts.require(rater, "rater", "curator")
+    accounts.require(User(name="a", roles=("admin",)), "rater")
+    with pytest.raises(AccessDenied, match="curator"):
+        accounts.require(rater, "curator")
+    with pytest.raises(AccessDenied):
+        accounts.require(User(name="r", roles=("rater",), active=False), "rater")
