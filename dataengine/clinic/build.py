@@ -1,11 +1,10 @@
 """The recipe behind `clinic build-clinic`: trains every model of the embedded clinic, one after another.
 
-Each part is one idempotent step. It works in `out/work/PART` (checkpoint, loss log, encoded drawings), goes on there
-after a kill, and is done when `out/PART` stands: a stock diffusers or transformers folder, a detector folder, or one
-safetensors file for an oracle.
+Each part is one idempotent step. It works in `out/work/PART` (checkpoint, loss log, encoded drawings), goes
+on there after a kill, and is done when `out/PART` stands: a stock diffusers or transformers folder, a
+detector folder, or one safetensors file for an oracle.
 """
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +46,7 @@ def _publish(save: Callable[[Path], Any], folder: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     save(partial)
-    os.replace(partial, folder)
+    partial.replace(folder)
 
 
 def _needed(out: Path, part: str) -> Path:

@@ -49,7 +49,9 @@ class BuildConfig(Config):
     device: str = "cpu"
     """`cpu`, or a CUDA device such as `cuda:0`."""
     parts: tuple[Part, ...] = PARTS
-    """Which models to train, in this order; what they build on must be trained already or named before them."""
+    """Which models to train, in this order; what they build on must be trained already or named before
+    them.
+    """
     checkpoint_seconds: float = Field(default=120.0, gt=0)
     """How much work a kill may cost at most."""
     autoencoder: PartConfig = PartConfig(steps=1500, batch=16, drawings=16000, seed=1)

@@ -64,7 +64,9 @@ def pick_kinds(rng: np.random.Generator, category: str) -> tuple[str, ...]:
 
 
 def deface(picture: Image.Image, kind: str, spots: list[Spot], rng: np.random.Generator) -> Image.Image:
-    """A copy of a canvas with an artifact of a pixel kind (`warp`, `blur`, `blot`, `mark`) at one of the spots."""
+    """A copy of a canvas with an artifact of a pixel kind (`warp`, `blur`, `blot`, `mark`) at one of the
+    spots.
+    """
     spot = spots[int(rng.integers(len(spots)))]
     return _DEFACERS[kind](picture, spot, rng)
 
@@ -135,7 +137,9 @@ def _blot(picture: Image.Image, spot: Spot, rng: np.random.Generator) -> Image.I
 
 
 def _mark(picture: Image.Image, spot: Spot, rng: np.random.Generator) -> Image.Image:
-    """A line of half-transparent letters across the picture, in half of the cases on a lighter or darker band."""
+    """A line of half-transparent letters across the picture, in half of the cases on a lighter or darker
+    band.
+    """
     height, opacity = int(rng.integers(20, 30)), int(rng.integers(120, 190))
     colour: Colour = (255, 255, 255) if rng.random() < 0.65 else (30, 30, 30)
     middle = CANVAS * (1 + rng.uniform(-0.38, 0.38))

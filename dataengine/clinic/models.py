@@ -25,7 +25,9 @@ TEXT_WIDTH = 128
 
 
 def autoencoder() -> AutoencoderKL:
-    """Four times smaller latents of 8 channels. With 4 channels the reconstructions themselves look like artifacts."""
+    """Four times smaller latents of 8 channels. With 4 channels the reconstructions themselves look like
+    artifacts.
+    """
     return AutoencoderKL(
         latent_channels=LATENT_CHANNELS,
         block_out_channels=(24, 48, 64),

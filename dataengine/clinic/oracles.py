@@ -1,4 +1,5 @@
-"""The two oracles: the teacher, who stands in for people, and the judge, who measures the true artifact frequency.
+"""The two oracles: the teacher, who stands in for people, and the judge, who measures the true artifact
+frequency.
 
 They differ in architecture, seed and data, and nothing in the loop may import this module.
 """
@@ -11,7 +12,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -19,7 +19,9 @@ class Oracle(Protocol):
     """Says where images are broken."""
 
     def confidence(self, images: Tensor) -> Tensor:
-        """Images float32 [N, 3, H, W] in [0, 1] to confidences float32 [N, H, W] in [0, 1], differentiable."""
+        """Images float32 [N, 3, H, W] in [0, 1] to confidences float32 [N, H, W] in [0, 1],
+        differentiable.
+        """
         ...
 
 
@@ -82,7 +84,9 @@ class Judge(nn.Module):
 
 
 class _Spatial(nn.Module):
-    """Large-kernel depthwise mixing, then a two-layer perceptron on each pixel (Liu et al., ConvNeXt, 2022)."""
+    """Large-kernel depthwise mixing, then a two-layer perceptron on each pixel (Liu et al., ConvNeXt,
+    2022).
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,7 +1,8 @@
 """What the world can show: its vocabulary, scenes drawn from it, and their captions.
 
-Captions name everything that changes the meaning of a picture, and nothing is mirrored: a study found that poses
-which the caption does not name are mixed by the generator (mugs with two handles, animals with two heads).
+Captions name everything that changes the meaning of a picture, and nothing is mirrored: a study found that
+poses which the caption does not name are mixed by the generator (mugs with two handles, animals with two
+heads).
 """
 
 from collections.abc import Mapping
@@ -67,8 +68,8 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 class Scene:
     """One picture's content before it is drawn.
 
-    `attributes` maps the names of `ATTRIBUTES` that apply to the category to their values; `seed` drives the small
-    variations of the drawing (finger lengths, iris colour).
+    `attributes` maps the names of `ATTRIBUTES` that apply to the category to their values; `seed` drives the
+    small variations of the drawing (finger lengths, iris colour).
     """
 
     category: str

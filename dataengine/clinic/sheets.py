@@ -11,7 +11,9 @@ GAP = 2
 def contact_sheet(
     images: Sequence[np.ndarray], marks: Sequence[np.ndarray] | None = None, columns: int = 12, scale: int = 2
 ) -> Image.Image:
-    """uint8 HWC images in rows; `marks` (HW, confidence in [0, 1] or label map) are shown in red in a row below each."""
+    """uint8 HWC images in rows; `marks` (HW, confidence in [0, 1] or label map) are shown in red in a row
+    below each.
+    """
     height, width = images[0].shape[0] * scale, images[0].shape[1] * scale
     bands = 1 if marks is None else 2
     rows = -(-len(images) // columns)

@@ -1,7 +1,8 @@
-"""One drawer per category. A drawer paints the subject, with at most one structural fault, and names its parts.
+"""One drawer per category. A drawer paints the subject, with at most one structural fault, and names its
+parts.
 
-Structural faults (an extra finger, a missing eye, a garbled letter …) have to be drawn by whoever knows the anatomy;
-faults that work on pixels are in `flaws`.
+Structural faults (an extra finger, a missing eye, a garbled letter …) have to be drawn by whoever knows the
+anatomy; faults that work on pixels are in `flaws`.
 """
 
 from collections.abc import Callable
@@ -41,7 +42,8 @@ Drawer = Callable[[Canvas, Scene, Fault | None], list[Part]]
 
 @dataclass(frozen=True)
 class Subject:
-    """How a category is drawn: its drawer, and how the pose is adjusted to keep it large and inside the frame.
+    """How a category is drawn: its drawer, and how the pose is adjusted to keep it large and inside the
+    frame.
 
     `scale` and `tilt` are factors, `shift` moves it to the right by a share of the picture.
     """

@@ -1,4 +1,6 @@
-"""The tokenizers of the tiny generators: every word of the world is one token, every other text falls into letters."""
+"""The tokenizers of the tiny generators: every word of the world is one token, every other text falls into
+letters.
+"""
 
 import json
 import math

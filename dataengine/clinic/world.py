@@ -1,7 +1,8 @@
 """The drawn world: endless, seeded streams of captioned pictures with exact artifact truth.
 
 `stream(use)[index]` is a pure function of the world's version, the use and the index. Uses are disjoint by
-construction: each has its own entropy, so what the judge learned from is never what the generator was trained on.
+construction: each has its own entropy, so what the judge learned from is never what the generator was trained
+on.
 """
 
 import hashlib
@@ -29,9 +30,26 @@ from dataengine.clinic.scenes import (
 from dataengine.clinic.subjects import SUBJECTS, Fault, Part
 
 __all__ = [
-    "ATTRIBUTES", "CATEGORIES", "EASY", "HARD", "SIZE", "USES", "WORLD_VERSION", "Drawing", "Prompt", "Scene", "Stream",
-    "all_prompts", "attribute_names", "caption", "changed", "draw", "prompt_of", "prompts", "stream",
-]  # fmt: skip
+    "ATTRIBUTES",
+    "CATEGORIES",
+    "EASY",
+    "HARD",
+    "SIZE",
+    "USES",
+    "WORLD_VERSION",
+    "Drawing",
+    "Prompt",
+    "Scene",
+    "Stream",
+    "all_prompts",
+    "attribute_names",
+    "caption",
+    "changed",
+    "draw",
+    "prompt_of",
+    "prompts",
+    "stream",
+]
 
 WORLD_VERSION = 1
 
@@ -43,7 +61,9 @@ _UNIFORM = {category: 1 / len(CATEGORIES) for category in CATEGORIES}
 
 @dataclass(frozen=True)
 class Mix:
-    """What a use is made of: `shares` of the categories and the share of flawed pictures in each (`flawed`)."""
+    """What a use is made of: `shares` of the categories and the share of flawed pictures in each
+    (`flawed`).
+    """
 
     flawed: Mapping[str, float]
     shares: Mapping[str, float]
@@ -163,9 +183,9 @@ def stream(
 ) -> Stream:
     """The stream of a use (a key of `USES`).
 
-    `flawed` overrides the share of flawed pictures, for all categories or by category; the scenes stay the same, so
-    `stream("generator", flawed=0.0)` is the clean twin of `stream("generator")`, index by index. `categories` keeps
-    only some categories, in equal shares.
+    `flawed` overrides the share of flawed pictures, for all categories or by category; the scenes stay the
+    same, so `stream("generator", flawed=0.0)` is the clean twin of `stream("generator")`, index by index.
+    `categories` keeps only some categories, in equal shares.
     """
     if use not in USES:
         raise KeyError(f"The world has no use {use!r}; it has {', '.join(USES)}.")
@@ -181,9 +201,9 @@ def stream(
 def prompts(use: str, n: int, categories: Sequence[str] | None = None) -> list[Prompt]:
     """The first `n` prompts of a use, taking the categories in turn.
 
-    A hash of the caption decides who may use it: a fifth of all captions belongs to `evaluation` and `benchmark`
-    alone, so no generator is judged on a prompt that it was treated with. Captions repeat once a category's are used
-    up (a hand has 112 in all).
+    A hash of the caption decides who may use it: a fifth of all captions belongs to `evaluation` and
+    `benchmark` alone, so no generator is judged on a prompt that it was treated with. Captions repeat once a
+    category's are used up (a hand has 112 in all).
     """
     if use not in USES:
         raise KeyError(f"The world has no use {use!r}; it has {', '.join(USES)}.")
@@ -233,8 +253,8 @@ def draw(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A scene as image uint8 [64, 64, 3] and label map uint8 [64, 64], with artifacts of the given kinds.
 
-    The label map is exact: it marks where the picture visibly differs from the same picture without that artifact,
-    closed and grown by one pixel. Raises ValueError when `kinds` are given without `rng`.
+    The label map is exact: it marks where the picture visibly differs from the same picture without that
+    artifact, closed and grown by one pixel. Raises ValueError when `kinds` are given without `rng`.
     """
     picture, spots = _paint(scene, None)
     image, label_map = shrink(picture), np.zeros((SIZE, SIZE), np.uint8)
@@ -251,7 +271,9 @@ def draw(
 
 
 def changed(before: np.ndarray, after: np.ndarray, fill: bool = True) -> np.ndarray:
-    """Where two uint8 images visibly differ, as bool [64, 64]: closed (wider with `fill`) and grown by one pixel."""
+    """Where two uint8 images visibly differ, as bool [64, 64]: closed (wider with `fill`) and grown by one
+    pixel.
+    """
     difference = np.abs(before.astype(np.int16) - after).max(-1) > _VISIBLE_CHANGE
     closing = np.ones((5, 5) if fill else (3, 3), bool)
     return ndimage.binary_dilation(_closed(difference, closing), np.ones((3, 3), bool))

@@ -50,7 +50,9 @@ class AutoencoderTask:
 
 
 def reconstruction_loss(error: Tensor) -> Tensor:
-    """Mean absolute error, half of that of its differences between neighbours, and four times the squared error."""
+    """Mean absolute error, half of that of its differences between neighbours, and four times the squared
+    error.
+    """
     across, down = error[..., 1:] - error[..., :-1], error[..., 1:, :] - error[..., :-1, :]
     edges = across.abs().mean() + down.abs().mean()
     return error.abs().mean() + 0.5 * edges + 4 * error.pow(2).mean()

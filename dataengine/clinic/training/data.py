@@ -15,7 +15,9 @@ CHUNK = 100
 
 @dataclass(frozen=True)
 class Drawings:
-    """Many drawings: `images` uint8 [N, 3, 64, 64], `masks` bool [N, 64, 64], and what they show, in order."""
+    """Many drawings: `images` uint8 [N, 3, 64, 64], `masks` bool [N, 64, 64], and what they show, in
+    order.
+    """
 
     images: Tensor
     masks: Tensor
@@ -56,10 +58,11 @@ def encode(vae: AutoencoderKL, images: Tensor) -> Tensor:
 
 
 def round_trip(vae: AutoencoderKL, images: Tensor, noise: float = 0.0) -> Tensor:
-    """uint8 images through the VAE and back to uint8, with latent noise of a strength drawn from U(0, `noise`).
+    """uint8 images through the VAE and back to uint8, with latent noise of a strength drawn from U(0,
+    `noise`).
 
-    The strength counts in standard deviations of the latents. Generated images come out of the same decoder, from
-    latents that are never exact; an oracle that has not seen this calls its traces artifacts.
+    The strength counts in standard deviations of the latents. Generated images come out of the same decoder,
+    from latents that are never exact; an oracle that has not seen this calls its traces artifacts.
     """
     device = next(vae.parameters()).device
     latents = encode(vae, images)

@@ -1,4 +1,5 @@
-"""Training of the first doctor on imbalanced "previous" data, so that it has the false alarms the loop must cure.
+"""Training of the first doctor on imbalanced "previous" data, so that it has the false alarms the loop must
+cure.
 
 Nearly all of its hands and faces are flawed, so it learns to suspect every hand and face.
 """

@@ -1,7 +1,7 @@
 """Training of the tiny FLUX: a trunk on clean drawings, and two branches of it, with artifacts and without.
 
-The branches see the same scenes in the same order with the same noise. What they differ in is what the generator
-inherited from its data.
+The branches see the same scenes in the same order with the same noise. What they differ in is what the
+generator inherited from its data.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,8 @@ PREPARED_AT_ONCE = 2000
 
 @dataclass(frozen=True)
 class CaptionedLatents:
-    """Scaled latents float16 [N, 8, 16, 16], and the captions as token ids of both tokenizers (int64 [N, length]).
+    """Scaled latents float16 [N, 8, 16, 16], and the captions as token ids of both tokenizers (int64 [N,
+    length]).
 
     The last caption is empty; its latent is not used.
     """
@@ -105,7 +106,7 @@ class FluxTask:
     def loss(self) -> Tensor:
         clean, clip_ids, t5_ids = self._draw_batch()
         noise = torch.randn(clean.shape)
-        # Half of the times uniform, half of them logit-normal: the middle is the hardest, the ends must not starve.
+        # Half uniform, half logit-normal times: the middle is the hardest, the ends must not starve.
         uniform, middle = torch.rand(len(clean)), torch.randn(len(clean)).sigmoid()
         time = torch.where(torch.rand(len(clean)) < 0.5, uniform, middle)
         mixed = torch.lerp(clean, noise, time[:, None, None])
@@ -162,7 +163,9 @@ def train_flux(
     trunk: Path | None = None,
     trunk_steps: int = 0,
 ) -> FluxPipeline:
-    """Trains the trunk at a constant rate, or, given the trunk's checkpoint, a branch whose rate falls to zero."""
+    """Trains the trunk at a constant rate, or, given the trunk's checkpoint, a branch whose rate falls to
+    zero.
+    """
     torch.manual_seed(config.seed)
     data = captioned_latents(stream, indices, vae, work / "data.safetensors", report)
     torch.manual_seed(config.seed)

@@ -1,10 +1,10 @@
 """One resumable training loop for every model of the clinic.
 
-After a kill the loop goes on from its last checkpoint with the same random numbers, so the weights come out the same.
+After a kill the loop goes on from its last checkpoint with the same random numbers, so the weights come out
+the same.
 """
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +37,9 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Schedule:
-    """`steps` in all; the rate rises over `warmup` steps and falls to 0 from the share `decay_from` of all steps on."""
+    """`steps` in all; the rate rises over `warmup` steps and falls to 0 from the share `decay_from` of all
+    steps on.
+    """
 
     steps: int
     warmup: int = 60
@@ -66,8 +68,8 @@ def train(
 ) -> None:
     """Trains, and leaves the averaged weights in `task.module`.
 
-    `work` keeps `checkpoint.pt` and `log.jsonl` (step, loss, seconds). `start` is the checkpoint of another task with
-    the same weights, which is continued: steps, optimisers and averages go on from there.
+    `work` keeps `checkpoint.pt` and `log.jsonl` (step, loss, seconds). `start` is the checkpoint of another
+    task with the same weights, which is continued: steps, optimisers and averages go on from there.
     """
     work.mkdir(parents=True, exist_ok=True)
     rates = [group["lr"] for optimiser in task.optimisers for group in optimiser.param_groups]
@@ -137,7 +139,7 @@ def _save(task: Task, average: dict[str, Tensor], step: int, seconds: float, pat
     }
     temporary = path.with_suffix(".partial")
     torch.save(state, temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _resume(task: Task, average: dict[str, Tensor], path: Path, with_random_state: bool) -> tuple[int, float]:

@@ -9,7 +9,8 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalised(gradient: Tensor, iterations: int = 5) -> Tensor:
-    """The nearest semi-orthogonal matrix, approximately: Newton-Schulz iteration with Jordan's quintic (2024).
+    """The nearest semi-orthogonal matrix, approximately: Newton-Schulz iteration with Jordan's quintic
+    (2024).
 
     `gradient` [m, n] in any float type; singular values of the result lie near 1.
     """

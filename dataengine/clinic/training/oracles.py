@@ -1,4 +1,6 @@
-"""Training of the judge and the teacher on unlimited exact pairs, half of them round-tripped through the VAE."""
+"""Training of the judge and the teacher on unlimited exact pairs, half of them round-tripped through the
+VAE.
+"""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""Training of the tiny Stable Diffusion: noise prediction over the shared VAE's latents, text encoder included."""
+"""Training of the tiny Stable Diffusion: noise prediction over the shared VAE's latents, text encoder
+included.
+"""
 
 from pathlib import Path
 

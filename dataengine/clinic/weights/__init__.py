@@ -1,13 +1,12 @@
 """The shipped weights, and the full stock folders that are made from them.
 
-Parts that models share (the VAE) are kept once, in half precision where that is harmless. `materialise` writes what
-diffusers, transformers and `dataengine.diagnosis.detector` open without us: configuration and tokenizers from code,
-weights from the package.
+Parts that models share (the VAE) are kept once, in half precision where that is harmless. `materialise`
+writes what diffusers, transformers and `dataengine.diagnosis.detector` open without us: configuration and
+tokenizers from code, weights from the package.
 """
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +28,8 @@ def names() -> tuple[str, ...]:
 
 
 def materialise(name: str, folder: Path) -> Path:
-    """Writes a model as a stock folder and returns it; a folder that holds these weights already is left alone.
+    """Writes a model as a stock folder and returns it; a folder that holds these weights already is left
+    alone.
 
     `name`: `flux` and `stable_diffusion` (diffusers pipelines), `autoencoder` (a diffusers model), `readers`
     (a transformers image classifier), `first_doctor` (a detector folder), `teacher` and `judge`
@@ -50,8 +50,8 @@ def materialise(name: str, folder: Path) -> Path:
         _WRITERS[name](fresh)
         (fresh / STAMP).write_text(wanted)
         if folder.exists():
-            os.replace(folder, old)
-        os.replace(fresh, folder)
+            folder.replace(old)
+        fresh.replace(folder)
     return folder
 
 
@@ -96,7 +96,7 @@ def freeze(built: Path, parts: tuple[str, ...] | None = None) -> None:
         }
         partial = SHIPPED / f".{part}.partial"
         save_file(small, partial, metadata=metadata)
-        os.replace(partial, SHIPPED / f"{part}.safetensors")
+        partial.replace(SHIPPED / f"{part}.safetensors")
     lines = [
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
         for path in sorted(SHIPPED.glob("*.safetensors"))
