@@ -128,6 +128,7 @@ images = Table(
     Index(None, "category"),
     Index(None, "source", "split"),
     Index(None, "generator_id"),
+    Index(None, "group"),
     Index(None, "status", "created", "id"),
 )
 

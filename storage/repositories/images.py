@@ -52,6 +52,13 @@ class Images(Rows[Image]):
         statement = select(func.count()).select_from(self.table).where(*self._conditions(filters))
         return self._connection.scalar(statement) or 0
 
+    def groups(self, prefix: str = "") -> dict[str, str]:
+        """The split of every group of images whose name starts with `prefix`."""
+        group, split = self.table.c.group, self.table.c.split
+        named = group.startswith(prefix, autoescape=True)
+        rows = self._connection.execute(select(group, split).distinct().where(named, group != ""))
+        return {row.group: row.split for row in rows}
+
     def set_categories(self, answers: Iterable[CategoryAnswer]) -> int:
         """Keep each model's answer and give the images their category; returns how many answers were new.
 

@@ -106,6 +106,7 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_images_category"), "images", ["category"], unique=False)
     op.create_index(op.f("ix_images_generator_id"), "images", ["generator_id"], unique=False)
+    op.create_index(op.f("ix_images_group"), "images", ["group"], unique=False)
     op.create_index(op.f("ix_images_round_id_purpose"), "images", ["round_id", "purpose"], unique=False)
     op.create_index(op.f("ix_images_sha256"), "images", ["sha256"], unique=False)
     op.create_index(op.f("ix_images_source_split"), "images", ["source", "split"], unique=False)
