@@ -1,0 +1,67 @@
+"""How far people's masks of one image agree, and one mask out of several. NumPy only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataengine.errors import MaskRefused
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairAgreement:
+    """Overlap of two opinions, by their positions; both figures are 1 when both say "clean"."""
+
+    first: int
+    second: int
+    iou: float
+    dice: float
+
+
+def pairwise(label_maps: Sequence[NDArray[np.uint8]]) -> list[PairAgreement]:
+    """Overlap of every pair of uint8 HW label maps; any class counts as artifact.
+
+    Raises `MaskRefused` when sizes differ.
+    """
+    masks = [found > 0 for found in _alike(label_maps)]
+    return [
+        PairAgreement(first=i, second=j, iou=iou(masks[i], masks[j]), dice=dice(masks[i], masks[j]))
+        for i, j in combinations(range(len(masks)), 2)
+    ]
+
+
+def iou(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """Intersection over union; 1 when both are empty."""
+    union = np.count_nonzero(first | second)
+    return 1.0 if union == 0 else float(np.count_nonzero(first & second) / union)
+
+
+def dice(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """Twice the intersection over the sum of areas; 1 when both are empty."""
+    areas = np.count_nonzero(first) + np.count_nonzero(second)
+    return 1.0 if areas == 0 else float(2 * np.count_nonzero(first & second) / areas)
+
+
+def majority(label_maps: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """One label map: an artifact where more than half of the opinions mark one, of the class named most there.
+
+    Ties between classes go to the lower number. Raises `MaskRefused` without opinions or when sizes differ.
+    """
+    stacked = np.stack(_alike(label_maps))
+    marked = 2 * np.count_nonzero(stacked, axis=0) > len(stacked)
+    classes = np.unique(stacked[stacked > 0])
+    if len(classes) == 0:
+        return np.zeros_like(stacked[0])
+    votes = np.stack([np.count_nonzero(stacked == each, axis=0) for each in classes])
+    return np.where(marked, classes[votes.argmax(axis=0)], 0).astype(np.uint8)
+
+
+def _alike(label_maps: Sequence[NDArray[np.uint8]]) -> Sequence[NDArray[np.uint8]]:
+    sizes = {found.shape for found in label_maps}
+    if len(sizes) != 1 or len(next(iter(sizes))) != 2:
+        raise MaskRefused(
+            f"label maps of sizes {sorted(map(str, sizes))} cannot be compared; give one or more of one (H, W) size"
+        )
+    return label_maps

@@ -1,0 +1,101 @@
+"""Settings of curation: hard categories, mining, questions to a VQA model, prompts (torch-free)."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from dataengine.config import Config
+
+
+class HardCategoryConfig(Config):
+    """When a category counts as hard (METHODS 1b)."""
+
+    minimum: int = Field(default=20, ge=2)
+    """Images that a category needs before anything is said about it."""
+
+    margin: float = Field(default=0.05, ge=0, le=1)
+    """Excess over the other categories' median that must be certain, in units of confidence."""
+
+    floor: float = Field(default=0.25, ge=0, le=1)
+    """Mean of the highest confidences below which no category is hard, however quiet the others are."""
+
+    level: float = Field(default=0.05, gt=0, lt=0.5)
+    """Chance of calling a category hard that is not, over all categories together."""
+
+    resamples: int = Field(default=2000, ge=200)
+    """Bootstrap resamples."""
+
+    seed: int = Field(default=0, ge=0)
+    """Seed of the bootstrap."""
+
+
+class MiningConfig(Config):
+    """Which images people are asked about (METHODS 1c)."""
+
+    budget: int = Field(default=300, ge=1)
+    """Images to ask about."""
+
+    threshold: float = Field(default=0.5, ge=0, le=1)
+    """Highest confidence from which an image is a hard case."""
+
+    explore: float = Field(default=0.1, ge=0, le=1)
+    """Share of the budget drawn at random below the threshold, to find what the detector misses."""
+
+    confidence: float = Field(default=1.0, ge=0)
+    """Weight of the highest confidence in an image's worth."""
+
+    uncertainty: float = Field(default=1.0, ge=0)
+    """Weight of the map's uncertainty, ranked over the candidates."""
+
+    diversity: float = Field(default=1.0, ge=0)
+    """Weight of the distance to what is chosen already, ranked over the candidates."""
+
+    seed: int = Field(default=0, ge=0)
+    """Seed of the random share."""
+
+
+class VqaConfig(Config):
+    """What a generative model is asked about an image."""
+
+    question: str = "What is the main subject of this image?"
+    """The question."""
+
+    categories: tuple[str, ...] = Field(
+        default=("hand", "face", "person", "word", "animal", "object", "scene")
+    )
+    """The answers to choose from, which become categories."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = [category.strip().lower() for category in self.categories]
+        if len(names) < 2 or "" in names or len(set(names)) < len(names):
+            raise ValueError(f"categories {self.categories} must be two or more different, non-empty names")
+        return self
+
+
+class PromptWriterConfig(Config):
+    """How a language model is asked for prompts."""
+
+    request: str = (
+        "Write {n} different prompts for a text-to-image model. Each prompt shows: {category}. "
+        "Vary subject, action, setting, viewpoint and style. One prompt per line, no numbering, no comments."
+    )
+    """The request; {n} and {category} are filled in."""
+
+    per_request: int = Field(default=10, ge=1)
+    """Prompts asked for at once."""
+
+    attempts: int = Field(default=8, ge=1)
+    """Requests in a row that may bring nothing new before giving up."""
+
+    temperature: float = Field(default=1.0, gt=0)
+    """Sampling temperature."""
+
+    new_tokens: int = Field(default=40, ge=4)
+    """Tokens allowed per prompt asked for."""
+
+    words: tuple[int, int] = (3, 60)
+    """Fewest and most words of an accepted prompt."""
+
+    similarity: float = Field(default=0.8, gt=0, le=1)
+    """Share of common words (Jaccard) from which two prompts count as the same."""
