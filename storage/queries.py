@@ -27,6 +27,8 @@ class ImageFilter:
     split: str | None = None
     round_id: str | None = None
     labelled: bool | None = None
+    newest: bool = False
+    """Newest first, diagnosed or not; the bounds of confidence then do not apply."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +73,7 @@ def page_of_images(
     """
     wanted = wanted or ImageFilter()
     detector_id = wanted.detector_id or _champion(catalog)
-    if detector_id is None:
+    if detector_id is None or wanted.newest:
         images = schema.images.c
         order = images.created, images.id
         columns: list[Any] = [images.created.label("key"), images.id.label("image_id")]
@@ -93,7 +95,7 @@ def count_of_images(catalog: Catalog, wanted: ImageFilter | None = None, limit: 
     """How many images the filter finds, counted up to `limit` only: screens then show "10,000 or more"."""
     wanted = wanted or ImageFilter()
     detector_id = wanted.detector_id or _champion(catalog)
-    if detector_id is None:
+    if detector_id is None or wanted.newest:
         found: Select[Any] = select(schema.images.c.id).where(
             schema.images.c.status == "active", *_of_image(wanted)
         )
@@ -111,20 +113,23 @@ def _champion(catalog: Catalog) -> str | None:
 def _scored(wanted: ImageFilter, detector_id: str, *columns: Any) -> Select[Any]:
     """Predictions of the detector within the filter, on the one index that also gives the order.
 
-    Without the hint SQLite may choose another one once ANALYZE has run, and sort a million rows.
+    Without the hint SQLite may choose another one once ANALYZE has run, and sort a million rows. Labelled
+    images and those of one round are few, so they are looked up first and sorted.
     """
     predictions, images = schema.predictions, schema.images
-    index = "ix_predictions_page_all" if wanted.category is None else "ix_predictions_page"
     conditions = [
         predictions.c.detector_id == detector_id,
         predictions.c.max.between(wanted.lowest, wanted.highest),
     ]
     if wanted.category is not None:
         conditions.append(predictions.c.category == wanted.category)
-    inside = exists().where(
-        images.c.id == predictions.c.image_id, images.c.status == "active", *_of_image(wanted, category=False)
-    )
-    return select(*columns).where(*conditions, inside).with_hint(predictions, f"INDEXED BY {index}", "sqlite")
+    statement = select(*columns).where(*conditions)
+    of_image = [images.c.status == "active", *_of_image(wanted, category=False)]
+    if not wanted.labelled and wanted.round_id is None:
+        index = "ix_predictions_page_all" if wanted.category is None else "ix_predictions_page"
+        inside = exists().where(images.c.id == predictions.c.image_id, *of_image)
+        return statement.where(inside).with_hint(predictions, f"INDEXED BY {index}", "sqlite")
+    return statement.where(predictions.c.image_id.in_(select(images.c.id).where(*of_image)))
 
 
 def _of_image(wanted: ImageFilter, category: bool = True) -> list[ColumnElement[bool]]:
@@ -140,7 +145,7 @@ def _of_image(wanted: ImageFilter, category: bool = True) -> list[ColumnElement[
         if value is not None:
             conditions.append(column == value)
     if wanted.labelled is not None:
-        labelled = exists().where(schema.labels.c.image_id == images.id)
+        labelled = images.id.in_(select(schema.labels.c.image_id))
         conditions.append(labelled if wanted.labelled else ~labelled)
     return conditions
 
