@@ -1,0 +1,152 @@
+"""What is said of pictures in tables and sidecars: read within bounds, never believed to name a path."""
+
+import csv
+import json
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from dataengine.errors import InputRefused
+
+SIDECARS = (".txt", ".json")
+TABLE = "metadata.csv"
+NAME_COLUMNS = ("file_name", "file")
+MAX_SIDECAR_BYTES = 1024 * 1024
+MAX_PROMPT = 20_000
+MAX_WORD = 500
+
+
+class Refusal(NamedTuple):
+    """What was not taken, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Note:
+    """What a table or a sidecar says of a picture."""
+
+    prompt: str = ""
+    seed: int | None = None
+    category: str | None = None
+    licence: str | None = None
+    generator: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def read_table(root: Path, path: Path | None = None) -> tuple[dict[str, Note], list[Refusal]]:
+    """Notes by file name from `path`, or from `metadata.csv` in `root` if it has one, and rows that cannot be
+    used.
+
+    Raises `InputRefused` when the table itself cannot be read.
+    """
+    path = path or root / TABLE
+    if path == root / TABLE and not path.is_file():
+        return {}, []
+    notes: dict[str, Note] = {}
+    refused: list[Refusal] = []
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            column = next((name for name in NAME_COLUMNS if name in (rows.fieldnames or ())), None)
+            if column is None:
+                raise InputRefused(f"{path} has no column file_name; its first line must name the columns")
+            for row in rows:
+                try:
+                    notes[str(PurePosixPath(row[column] or ""))] = parse(row)
+                except InputRefused as error:
+                    refused.append(Refusal(f"{path.name}, line {rows.line_num}", str(error)))
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise InputRefused(f"the table {path} cannot be read: {error}") from None
+    return notes, refused
+
+
+def sidecar(picture: Path) -> Note | None:
+    """What `a.txt` or `a.json` says of `a.png`; None without one, `InputRefused` for one that cannot be
+    used.
+    """
+    for beside in map(picture.with_suffix, SIDECARS):
+        if not os.path.lexists(beside):
+            continue
+        try:
+            text = read_plain(beside, MAX_SIDECAR_BYTES).decode("utf-8-sig")
+            return parse({"prompt": text.strip()} if beside.suffix == ".txt" else _object(text))
+        except UnicodeDecodeError:
+            raise InputRefused(f"its sidecar {readable(beside.name)} is no UTF-8 text") from None
+        except InputRefused as error:
+            raise InputRefused(f"its sidecar {readable(beside.name)}: {error}") from None
+    return None
+
+
+def parse(said: Mapping[str, Any]) -> Note:
+    """A note from plain values; unknown keys are passed over. `InputRefused` names the value that is
+    wrong.
+    """
+    settings = said.get("settings") or {}
+    if not isinstance(settings, dict):
+        raise InputRefused("settings must be an object of names and values")
+    return Note(
+        prompt=_text(said, "prompt", MAX_PROMPT) or "",
+        seed=_seed(said.get("seed")),
+        category=_text(said, "category", MAX_WORD),
+        licence=_text(said, "licence", MAX_WORD),
+        generator=_text(said, "generator", MAX_WORD),
+        settings=settings,
+    )
+
+
+def read_plain(path: Path, limit: int) -> bytes:
+    """At most `limit` bytes of a plain file; a link, a pipe or a larger file is `InputRefused`."""
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InputRefused("not a plain file")
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise InputRefused(f"cannot be read ({error.strerror}); links are not followed") from None
+    if len(data) > limit:
+        raise InputRefused(f"larger than {limit} bytes")
+    return data
+
+
+def readable(name: str) -> str:
+    """The name with bytes that are no UTF-8 replaced, so that it can be stored and shown."""
+    return name.encode("utf-8", "replace").decode()
+
+
+def _object(text: str) -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise InputRefused(f"holds {constant}, which is no JSON")
+
+    try:
+        said = json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise InputRefused(f"is no JSON: {error}") from None
+    if not isinstance(said, dict):
+        raise InputRefused("must hold one JSON object")
+    return said
+
+
+def _seed(value: object) -> int | None:
+    if value is None or value == "":
+        return None
+    try:
+        seed = int(value)  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError):
+        raise InputRefused(f"seed {value!r} is no whole number") from None
+    if isinstance(value, bool | float) or not 0 <= seed < 2**63:
+        raise InputRefused(f"seed {value!r} must be a whole number from 0 up to 2^63")
+    return int(seed)
+
+
+def _text(said: Mapping[str, Any], key: str, limit: int) -> str | None:
+    value = said.get(key)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or len(value) > limit or "\0" in value:
+        raise InputRefused(f"{key} must be text of at most {limit} characters")
+    return readable(value)
