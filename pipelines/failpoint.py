@@ -2,21 +2,32 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 
 def fail_point(name: str) -> None:
-    """Kill this process without warning if `CLINIC_FAIL_AT` names this place; once per marker file.
+    """Kill a process without warning if `CLINIC_FAIL_AT` names this place; once per marker file.
 
-    `CLINIC_FAIL_AT` is a comma-separated list of names, `CLINIC_FAIL_DIR` the folder of marker files.
-    The marker is made durable before the kill, so a restarted process passes.
+    `CLINIC_FAIL_AT` is a comma-separated list of names (a trailing `*` matches any ending), `CLINIC_FAIL_DIR`
+    the folder of marker files. `CLINIC_FAIL_VICTIM=worker` kills the worker that this process works for
+    instead of this process. The marker is on disk before the kill, so a restarted process passes.
     """
     wanted = os.environ.get("CLINIC_FAIL_AT")
-    if not wanted or name not in wanted.split(","):
+    if not wanted or not any(_names(pattern, name) for pattern in wanted.split(",")):
         return
-    marker = Path(os.environ["CLINIC_FAIL_DIR"]) / name.replace(":", ".")
     try:
-        os.close(os.open(marker, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        os.close(
+            os.open(Path(os.environ["CLINIC_FAIL_DIR"]) / name.replace(":", "."), os.O_CREAT | os.O_EXCL)
+        )
     except FileExistsError:
         return
+    worker = os.environ.get("CLINIC_WORKER_PID")
+    if os.environ.get("CLINIC_FAIL_VICTIM") == "worker" and worker:
+        os.kill(int(worker), signal.SIGKILL)
+        time.sleep(60)  # the worker's death takes this process along; until then nothing more may happen
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _names(pattern: str, name: str) -> bool:
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern

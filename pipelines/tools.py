@@ -1,4 +1,6 @@
-"""What stages need from `dataengine`, opened when first used. Tests pass fakes; the worker passes the real ones."""
+"""What stages need from `dataengine`, opened when first used. Tests pass fakes; the worker passes the real
+ones.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,307 @@
+"""The worker's durable half: jobs and their tasks as DBOS workflows, and the sweep that mends what deaths
+left.
+
+A job's workflow has the job's id. It fans out tasks, which workers' children run one at a time; what a
+finished task answered is kept, so a restarted job repeats only the task in flight. Everything that crosses
+the queue is JSON.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import dbos._serialization
+from dbos import (
+    DBOS,
+    DBOSClient,
+    DBOSPortableJSONSerializer,
+    PortableWorkflowError,
+    SetWorkflowID,
+    WorkflowHandle,
+    WorkflowStatus,
+)
+
+from dataengine.errors import Conflict
+from dataengine.records import AuditEvent, Job, JobState, Round, now
+from pipelines import requests
+from pipelines.context import Context, Result, Waiting
+from pipelines.requests import APPLICATION, JOB_QUEUE, JOB_WORKFLOW, LEASE_SECONDS, STAGE_JOB, TASK_QUEUE
+from pipelines.stage import record, stage_named
+from storage import jobs_database
+
+if TYPE_CHECKING:
+    from pipelines.worker import Worker
+
+log = logging.getLogger("clinic.worker")
+
+JOBS_AT_ONCE = 8
+"""Jobs that one worker shepherds; their tasks still run one at a time."""
+POLL_SECONDS = 0.1
+MAX_RECOVERIES = 50
+"""A job that has taken this many workers down is given up."""
+PENDING, WAITING_FLOW = "PENDING", ("ENQUEUED", "DELAYED")
+GIVEN_UP = "MAX_RECOVERY_ATTEMPTS_EXCEEDED"
+
+
+class Engine:
+    """Runs workflows for one worker."""
+
+    def __init__(self, worker: "Worker") -> None:
+        self.worker = worker
+        self.workspace = worker.workspace
+        self.version = worker.settings.application_version
+        self._run_task: Callable[..., Any] = worker.perform
+
+    def launch(self) -> None:
+        """Refuse what is pickled, then start taking jobs; unfinished ones of this worker's id go on."""
+        forbid_pickle()
+        if jobs_database.exists(self.workspace.jobs_url):
+            self._refuse_pickled()
+        DBOS(
+            config={
+                "name": APPLICATION,
+                "system_database_url": self.workspace.jobs_url,
+                "serializer": DBOSPortableJSONSerializer(),
+                "application_version": self.version,
+                "executor_id": self.worker.id,
+                "log_level": "WARNING",
+                "notification_listener_polling_interval_sec": POLL_SECONDS,
+            }
+        )
+
+        @DBOS.workflow(name=JOB_WORKFLOW, max_recovery_attempts=MAX_RECOVERIES)
+        def run_job(job_id: str) -> None:
+            self._job(job_id)
+
+        @DBOS.workflow(name="task", max_recovery_attempts=MAX_RECOVERIES)
+        def run_task(task: dict[str, Any]) -> dict[str, Any]:
+            return self.worker.perform(task)
+
+        self._run_task = run_task
+        DBOS.launch()
+        DBOS.register_queue(JOB_QUEUE, worker_concurrency=JOBS_AT_ONCE, polling_interval_sec=POLL_SECONDS)
+        DBOS.register_queue(TASK_QUEUE, worker_concurrency=1, polling_interval_sec=POLL_SECONDS)
+
+    def sweep(self) -> None:
+        """Mend what was left undone: rows never enqueued, jobs of the dead, rounds that stand still."""
+        try:
+            self._refuse_pickled()
+            self._adopt()
+            self._reconcile()
+            self._move_rounds()
+        except Exception:
+            log.exception("this sweep failed; the next one tries again")
+
+    def _job(self, job_id: str) -> None:
+        """The workflow of one job, from claim to recorded result."""
+        job = self._claim(job_id)
+        if job is None:
+            return
+        try:
+            with self.worker.holding(job_id):
+                result = self._tasks(job)
+        except Exception as error:
+            name = error.name if isinstance(error, PortableWorkflowError) else type(error).__name__
+            DBOS.run_step({"name": "fail"}, self._fail, job_id, name, str(error))
+        else:
+            DBOS.run_step({"name": "settle"}, self._settle, job_id, result)
+
+    def _claim(self, job_id: str) -> Job | None:
+        """The job, if it is ours: queued, ours from before a restart, or of a worker that is dead."""
+        alive = self._alive()
+        with self.workspace.catalog() as catalog:
+            job = catalog.jobs.get(job_id)
+            ours = job.state == "running" and job.worker == self.worker.id
+            orphaned = job.worker not in alive
+            if not ours and not catalog.jobs.claim(job_id, self.worker.id, now() if orphaned else None):
+                return None
+            catalog.commit()
+        return job
+
+    def _tasks(self, job: Job) -> Result:
+        """The job's result, from one task or from shards fanned out over all workers."""
+        if job.kind != STAGE_JOB or stage_named(job.args["stage"], self.worker.stages).shards is None:
+            return self._answer(job, "run")
+        shards = self._answer(job, "shards")["shards"]
+        handles = [
+            self._ask(job, f"shard{index}", "shard", shard, index, len(shards))
+            for index, shard in enumerate(shards)
+        ]
+        answers = [handle.get_result(polling_interval_sec=POLL_SECONDS) for handle in handles]
+        return self._answer(job, "finish", answers, len(shards), len(shards) + 1)
+
+    def _answer(self, job: Job, action: str, payload: Any = None, part: int = 0, parts: int = 1) -> Result:
+        handle = self._ask(job, action, action, payload, part, parts)
+        result: Result = handle.get_result(polling_interval_sec=POLL_SECONDS)
+        return result
+
+    def _ask(
+        self, job: Job, name: str, action: str, payload: Any, part: int, parts: int
+    ) -> WorkflowHandle[dict[str, Any]]:
+        task = {
+            "job": job.id,
+            "kind": job.kind,
+            "args": job.args,
+            "action": action,
+            "payload": payload,
+            "part": part,
+            "parts": parts,
+        }
+        with SetWorkflowID(f"{job.id}:{name}"):
+            return DBOS.enqueue_workflow(TASK_QUEUE, self._run_task, task)
+
+    def _settle(self, job_id: str, result: Result) -> None:
+        """Record the result, move the round's cursor and write its next job, all in one transaction."""
+        following = None
+        with self.workspace.catalog() as catalog:
+            if not catalog.jobs.finish(job_id, "succeeded", result):
+                return
+            job = catalog.jobs.get(job_id)
+            if job.kind == STAGE_JOB:
+                following = self._record(catalog, job, result)
+            catalog.commit()
+        if following:
+            requests.enqueue(self.workspace, following.id)
+
+    def _record(self, catalog: Any, job: Job, result: Result) -> Job | None:
+        stage = stage_named(job.args["stage"], self.worker.stages)
+        try:
+            row = record(catalog, job.args["round_id"], stage, result, self.worker.stages)
+        except Conflict:  # somebody else recorded this stage: the round is theirs
+            return None
+        if catalog.jobs.cancelled(job.id):
+            catalog.rounds.set_state(row.id, "cancelled", "cancelled as its stage ended")
+            return None
+        return requests.add_stage_job(catalog, row, self.worker.stages, job.requested_by)
+
+    def _fail(self, job_id: str, kind: str, message: str) -> None:
+        self._end(job_id, "cancelled" if kind == "Cancelled" else "failed", message or kind)
+
+    def _end(self, job_id: str, state: JobState, error: str) -> None:
+        """Record that a job ended without result, and the round with it."""
+        with self.workspace.catalog() as catalog:
+            if not catalog.jobs.finish(job_id, state, error=error):
+                return
+            job = catalog.jobs.get(job_id)
+            if job.kind == STAGE_JOB:
+                round_state = "cancelled" if state == "cancelled" else "failed"
+                catalog.rounds.set_state(job.args["round_id"], round_state, f"{job.args['stage']}: {error}")
+            catalog.commit()
+        log.info("job %s %s: %s", job_id, state, error)
+
+    def _refuse_pickled(self) -> None:
+        for workflow_id in jobs_database.refuse_pickled(self.workspace.jobs_url):
+            log.error("refused workflow %s: its row was pickled; the row is deleted, unread", workflow_id)
+            with self.workspace.catalog() as catalog:
+                catalog.audit.add(
+                    AuditEvent(actor=self.worker.id, action="job.refuse-pickled", subject=workflow_id)
+                )
+                catalog.commit()
+            self._end(workflow_id, "failed", "refused: its queue row was pickled, and pickles can run code")
+
+    def _adopt(self) -> None:
+        """Put back into the queue what dead workers of this version had in hand.
+
+        The engine's recovery moves only rows that still name a dead worker, so two adopters cannot both win.
+        """
+        with requests.jobs_client(self.workspace) as client:
+            pending = client.list_workflows(status=PENDING, load_input=False, load_output=False)
+        holders = {
+            flow.executor_id for flow in pending if flow.executor_id and flow.app_version == self.version
+        }
+        if dead := sorted(holders - self._alive()):
+            log.warning("adopting the jobs of %s", ", ".join(dead))
+            DBOS._recover_pending_workflows(dead)
+
+    def _alive(self) -> set[str]:
+        """Workers within their lease."""
+        return {beat.id for beat in requests.workers_alive(self.workspace)} | {self.worker.id}
+
+    def _reconcile(self) -> None:
+        """Bring every open job's row and its place in the queue into agreement."""
+        with self.workspace.catalog(read_only=True) as catalog:
+            jobs = catalog.jobs.list(states=requests.OPEN)
+        if not jobs:
+            return
+        with requests.jobs_client(self.workspace) as client:
+            flows = {
+                flow.workflow_id: flow
+                for flow in client.list_workflows(
+                    workflow_ids=[job.id for job in jobs], load_input=False, load_output=False
+                )
+            }
+            newest = client.get_latest_application_version()["version_name"] == self.version
+            alive = self._alive()
+            for job in jobs:
+                self._reconcile_one(client, job, flows.get(job.id), alive, newest)
+
+    def _reconcile_one(
+        self, client: DBOSClient, job: Job, flow: WorkflowStatus | None, alive: set[str], newest: bool
+    ) -> None:
+        silent = job.state == "queued" or (
+            (job.heartbeat or 0) < now() - LEASE_SECONDS and job.worker != self.worker.id
+        )
+        if job.state == "running" and silent and job.cancel_requested:
+            self._end(job.id, "cancelled", "its worker had died when it was cancelled")
+        elif flow is None:
+            if silent:
+                requests.enqueue(self.workspace, job.id)
+        elif flow.status == PENDING or flow.status in WAITING_FLOW:
+            held = flow.status == PENDING and flow.executor_id in alive
+            if newest and not held and flow.app_version not in (None, self.version):
+                self._begin_again(client, job.id, f"it was begun by version {flow.app_version}")
+        elif flow.status == GIVEN_UP:
+            self._end(job.id, "failed", f"given up: it took {MAX_RECOVERIES} workers down; see its log")
+        elif silent:
+            self._begin_again(client, job.id, f"its workflow ended ({flow.status}) without a result")
+
+    def _begin_again(self, client: DBOSClient, job_id: str, why: str) -> None:
+        """Forget how far the job's workflow came; its stage starts over and skips what the catalog holds."""
+        log.warning("job %s begins again: %s", job_id, why)
+        client.delete_workflow(job_id, delete_children=True)
+        requests.enqueue(self.workspace, job_id)
+
+    def _move_rounds(self) -> None:
+        """Look whether people have acted, and see that every running round has its job."""
+        with self.workspace.catalog(read_only=True) as catalog:
+            rows = catalog.rounds.in_state("running", "waiting")
+        for row in rows:
+            if stage_named(row.stage, self.worker.stages).people:
+                self._ask_people(row)
+            else:
+                self._see_to(row)
+
+    def _ask_people(self, row: Round) -> None:
+        stage = stage_named(row.stage, self.worker.stages)
+        answer = stage.run(Context(self.workspace, self.worker.tools), row.id)
+        following = None
+        with self.workspace.catalog() as catalog:
+            if catalog.rounds.get(row.id).stage != row.stage:
+                return
+            moved = record(catalog, row.id, stage, answer, self.worker.stages)
+            if not isinstance(answer, Waiting):
+                following = requests.add_stage_job(catalog, moved, self.worker.stages)
+            catalog.commit()
+        if following:
+            requests.enqueue(self.workspace, following.id)
+
+    def _see_to(self, row: Round) -> None:
+        with self.workspace.catalog() as catalog:
+            row = catalog.rounds.get(row.id)
+            newest = requests.stage_job(catalog, row)
+            if row.state != "running" or (newest and newest.state in requests.OPEN):
+                return
+            if newest and newest.state in ("failed", "cancelled"):
+                catalog.rounds.set_state(row.id, newest.state, f"{row.stage}: {newest.error}")
+            else:
+                requests.add_stage_job(catalog, row, self.worker.stages)
+            catalog.commit()
+
+
+def forbid_pickle() -> None:
+    """Take the unpickler out of this process: rows tagged `py_pickle` use it whatever the serializer."""
+
+    def refuse(self: object, serialized_data: str) -> NoReturn:
+        raise TypeError("a pickled row was refused: Artifact Clinic writes portable JSON only")
+
+    dbos._serialization.DefaultSerializer.deserialize = refuse  # type: ignore[method-assign,assignment]

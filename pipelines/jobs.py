@@ -1,0 +1,149 @@
+"""What a job does once a worker has it: a round's stage or part of it, or work that stands alone.
+
+Runs inside the worker's child (`Runner`). Input: a task of ids. Output: a small JSON answer; a log and an
+append-only file of metrics in `WORKSPACE/jobs/JOB/`. Cost: the work's own.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dataengine.errors import ConfigRefused
+from pipelines.context import Context, Result, Waiting
+from pipelines.devices import device_lock
+from pipelines.requests import STAGE_JOB, job_folder
+from pipelines.stage import Stage, stage_named
+from pipelines.tools import Tools
+from storage.workspace import Workspace
+
+REPORTS_PER_SECOND = 5.0
+
+Send = Callable[[dict[str, Any]], None]
+
+
+def import_job(context: Context, args: dict[str, Any]) -> Result:
+    """Take pictures from a registered folder."""
+    from pipelines.exchange.folders import import_folder
+
+    return import_folder(context.workspace, report=context.report, **args)
+
+
+JOBS: dict[str, Callable[[Context, dict[str, Any]], Result]] = {"import": import_job}
+"""Work that stands alone, by the kind of job."""
+
+
+def load(spec: str) -> Any:
+    """The object that "module:name" names."""
+    module, _, name = spec.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigRefused(f"{spec!r} names no object of ours: {error}. Expected module:name.") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runner:
+    """Runs tasks in this process, one at a time, holding the device's lock."""
+
+    workspace: Workspace
+    tools: Tools
+    stages: Sequence[Stage]
+    device: str = "cpu"
+
+    @classmethod
+    def open(cls, path: str, *, tools: str, stages: str, device: str) -> "Runner":
+        """From the words of a command line: `tools` and `stages` as "module:name"."""
+        return cls(
+            workspace=Workspace.open(path), tools=load(tools)(device), stages=load(stages), device=device
+        )
+
+    def run(self, task: dict[str, Any], send: Send) -> Result:
+        """Run one task: `{"job", "kind", "args", "action", "payload", "part", "parts"}`."""
+        folder = job_folder(self.workspace, task["job"])
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "metrics.jsonl").open("a", buffering=1) as metrics, output_to(folder / "log.txt"):
+            report = Reporter(send, metrics.write, task.get("part", 0), task.get("parts", 1))
+            with device_lock(self.device, self.workspace.path, lambda message: report(0, 1, message)):
+                answer = self._answer(Context(self.workspace, self.tools, report), task)
+                report.flush()
+        return answer
+
+    def _answer(self, context: Context, task: dict[str, Any]) -> Result:
+        if task["kind"] != STAGE_JOB:
+            return kind_named(task["kind"])(context, task["args"])
+        round_id, stage = task["args"]["round_id"], stage_named(task["args"]["stage"], self.stages)
+        print(f"{time.strftime('%F %T')} {stage.name}: {task['action']} {task.get('payload') or ''}")
+        if task["action"] == "shards":
+            assert stage.shards
+            return {"shards": stage.shards(context, round_id)}
+        if task["action"] == "shard":
+            assert stage.run_shard
+            return stage.run_shard(context, round_id, task["payload"])
+        if task["action"] == "finish":
+            assert stage.finish
+            return stage.finish(context, round_id, task["payload"])
+        answer = stage.run(context, round_id)
+        assert not isinstance(answer, Waiting), f"{stage.name} waits for people, so it is no job"
+        return answer
+
+
+def kind_named(kind: str) -> Callable[[Context, dict[str, Any]], Result]:
+    """The work of that kind. Raises `ConfigRefused` naming the kinds there are."""
+    if kind not in JOBS:
+        raise ConfigRefused(f"there is no job of kind {kind!r}; kinds are {', '.join([STAGE_JOB, *JOBS])}")
+    return JOBS[kind]
+
+
+@dataclass
+class Reporter:
+    """A `Report`: figures go to the job's metrics at once, progress to the worker a few times a second."""
+
+    send: Send
+    write: Callable[[str], object]
+    part: int = 0
+    parts: int = 1
+    _last: float = 0.0
+    _unsent: dict[str, Any] | None = None
+
+    def __call__(self, done: int, total: int, message: str = "", **figures: float) -> None:
+        moment = time.time()
+        if figures:
+            line = {"time": moment, "done": done, "total": total, **figures}
+            self.write(json.dumps(line) + "\n")
+        share = (self.part + done / max(total, 1)) / max(self.parts, 1)
+        self._unsent = {"event": "progress", "progress": min(share, 1.0), "message": message, **figures}
+        if moment - self._last >= 1 / REPORTS_PER_SECOND:
+            self._last = moment
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what was held back."""
+        if self._unsent is not None:
+            self.send(self._unsent)
+            self._unsent = None
+
+
+@contextmanager
+def output_to(path: Path) -> Iterator[None]:
+    """Append everything that this process prints, native libraries included, to a file."""
+    kept = [os.dup(1), os.dup(2)]
+    try:
+        with path.open("a") as file:
+            for descriptor in (1, 2):
+                os.dup2(file.fileno(), descriptor)
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(ValueError):
+                stream.flush()
+        for descriptor, original in zip((1, 2), kept, strict=True):
+            os.dup2(original, descriptor)
+            os.close(original)

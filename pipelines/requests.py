@@ -1,0 +1,256 @@
+"""Asking for work: what desks and commands may do. Torch-free; workers do the rest.
+
+A request is a row in the catalog first and an entry in the workers' queue second, under the same id, so that
+nothing asked for is lost: workers sweep up rows that never reached the queue.
+"""
+
+import json
+import logging
+import os
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dataengine.errors import Conflict, NotFound
+from dataengine.records import AuditEvent, Job, Round, WorkerBeat, now
+from storage import jobs_database
+from storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    import numpy as np
+    from dbos import DBOSClient
+
+    from pipelines.stage import Stage
+    from storage.catalog import Catalog
+
+log = logging.getLogger(__name__)
+
+LEASE_SECONDS = float(os.environ.get("CLINIC_LEASE_SECONDS", "10"))
+"""Without a sign of life for this long, a worker counts as dead."""
+JOB_QUEUE, TASK_QUEUE, JOB_WORKFLOW, APPLICATION = "jobs", "tasks", "job", "artifact-clinic"
+STAGE_JOB = "stage"
+OPEN = ("queued", "running")
+
+
+def request_job(workspace: Workspace, kind: str, args: dict[str, Any], requested_by: str = "") -> Job:
+    """Ask for work that stands alone. Raises `ConfigRefused` for a kind that no worker knows."""
+    from pipelines.jobs import kind_named
+
+    kind_named(kind)
+    job = Job(id=_fresh_id(kind), kind=kind, args=args, requested_by=requested_by)
+    with workspace.catalog() as catalog:
+        catalog.jobs.add(job)
+        catalog.audit.add(AuditEvent(actor=requested_by, action="job.request", subject=job.id, details=args))
+        catalog.commit()
+    enqueue(workspace, job.id)
+    return job
+
+
+def start_round(
+    workspace: Workspace,
+    recipe: dict[str, Any],
+    requested_by: str = "",
+    stages: "Sequence[Stage] | None" = None,
+) -> Round:
+    """Begin a round; workers carry it on. Raises `pydantic.ValidationError` naming a wrong setting."""
+    from pipelines.config import RoundRecipe
+
+    settings = RoundRecipe.model_validate(recipe).model_dump(mode="json")
+    first = (stages or _round_stages())[0].name
+    row = Round(id=_fresh_id("round"), recipe=settings, stage=first)
+    with workspace.catalog() as catalog:
+        catalog.rounds.add(row)
+        job = add_stage_job(catalog, row, stages, requested_by)
+        catalog.audit.add(AuditEvent(actor=requested_by, action="round.start", subject=row.id))
+        catalog.commit()
+    if job:
+        enqueue(workspace, job.id)
+    return row
+
+
+def cancel_job(workspace: Workspace, job_id: str, actor: str = "") -> Job:
+    """Ask a job to stop: at once if it still waits, within two seconds if a worker has it."""
+    with workspace.catalog() as catalog:
+        job = catalog.jobs.request_cancel(job_id)
+        if job.kind == STAGE_JOB:
+            catalog.rounds.set_state(job.args["round_id"], "cancelled", f"cancelled by {actor or 'request'}")
+        catalog.audit.add(AuditEvent(actor=actor, action="job.cancel", subject=job_id))
+        catalog.commit()
+    return job
+
+
+def resume_job(workspace: Workspace, job_id: str, actor: str = "") -> Job:
+    """Ask again for a failed or cancelled job; it goes on from what it had kept. Raises `Conflict` while it
+    runs.
+    """
+    with workspace.catalog() as catalog:
+        old = catalog.jobs.get(job_id)
+    if old.state not in ("failed", "cancelled"):
+        raise Conflict(f"job {job_id} is {old.state}; only a failed or cancelled one can be resumed")
+    if old.kind == STAGE_JOB:
+        return resume_round(workspace, old.args["round_id"], actor)
+    return request_job(workspace, old.kind, old.args, actor)
+
+
+def cancel_round(workspace: Workspace, round_id: str, actor: str = "") -> Round:
+    """Stop a round where it stands; what its stages recorded stays, and it can be resumed."""
+    with workspace.catalog() as catalog:
+        row = catalog.rounds.get(round_id)
+        if row.state in ("done", "cancelled"):
+            raise Conflict(f"round {round_id} is {row.state} already")
+        job = stage_job(catalog, row)
+        if job and job.state in OPEN:
+            catalog.jobs.request_cancel(job.id)
+        catalog.rounds.set_state(round_id, "cancelled", f"cancelled by {actor or 'request'}")
+        catalog.audit.add(AuditEvent(actor=actor, action="round.cancel", subject=round_id))
+        catalog.commit()
+        return catalog.rounds.get(round_id)
+
+
+def resume_round(
+    workspace: Workspace, round_id: str, actor: str = "", stages: "Sequence[Stage] | None" = None
+) -> Job:
+    """Go on with a failed or cancelled round: its stage is asked for anew. Returns the stage's job."""
+    with workspace.catalog() as catalog:
+        row = catalog.rounds.get(round_id)
+        if row.state not in ("failed", "cancelled"):
+            raise Conflict(f"round {round_id} is {row.state}; only a failed or cancelled one can be resumed")
+        catalog.rounds.set_state(round_id, "running")
+        job = add_stage_job(catalog, row, stages, actor)
+        catalog.audit.add(AuditEvent(actor=actor, action="round.resume", subject=round_id))
+        catalog.commit()
+    if job is None:
+        raise NotFound(f"round {round_id} waits for people at {row.stage!r}; a worker will look again")
+    enqueue(workspace, job.id)
+    return job
+
+
+def stage_job(catalog: "Catalog", row: Round) -> Job | None:
+    """The newest job for the stage that the round stands at."""
+    newest, attempt = None, 1
+    while True:
+        try:
+            newest = catalog.jobs.get(_stage_job_id(row, attempt))
+        except NotFound:
+            return newest
+        attempt += 1
+
+
+def add_stage_job(
+    catalog: "Catalog", row: Round, stages: "Sequence[Stage] | None" = None, requested_by: str = ""
+) -> Job | None:
+    """Write the job of the round's stage unless one is open; the caller commits, then enqueues.
+
+    Its id follows from round, stage and attempt, so two workers that do this at once write one row. None for
+    a stage that waits for people, and when the round is over.
+    """
+    from pipelines.stage import DONE, stage_named
+
+    if row.stage == DONE or stage_named(row.stage, stages or _round_stages()).people:
+        return None
+    newest = stage_job(catalog, row)
+    if newest and newest.state in OPEN:
+        return newest
+    attempt = int(newest.id.rpartition(".")[2]) + 1 if newest else 1
+    args = {"round_id": row.id, "stage": row.stage}
+    job = Job(id=_stage_job_id(row, attempt), kind=STAGE_JOB, args=args, requested_by=requested_by)
+    catalog.jobs.add(job)
+    return job
+
+
+def enqueue(workspace: Workspace, *job_ids: str) -> None:
+    """Put jobs into the workers' queue under their own ids; once, however often it is called.
+
+    Quietly does nothing while no worker has made the queue yet: the first one sweeps.
+    """
+    if not jobs_database.exists(workspace.jobs_url):
+        return
+    try:
+        with jobs_client(workspace) as client:
+            for job_id in job_ids:
+                client.enqueue(
+                    {"workflow_name": JOB_WORKFLOW, "queue_name": JOB_QUEUE, "workflow_id": job_id}, job_id
+                )
+    except Exception as error:
+        log.warning("jobs %s stay for the next sweep: %s", ", ".join(job_ids), error)
+
+
+@contextmanager
+def jobs_client(workspace: Workspace) -> "Iterator[DBOSClient]":
+    """A client of the workers' queue that reads and writes portable JSON only."""
+    from dbos import DBOSClient, DBOSPortableJSONSerializer
+
+    client = DBOSClient(
+        system_database_url=workspace.jobs_url,
+        serializer=DBOSPortableJSONSerializer(),
+        application_name=APPLICATION,
+        retry_connection_errors=False,
+    )
+    try:
+        yield client
+    finally:
+        client.destroy()
+
+
+def workers_alive(workspace: Workspace) -> list[WorkerBeat]:
+    """Workers that gave a sign of life within the lease."""
+    with workspace.catalog(read_only=True) as catalog:
+        return catalog.workers.alive(now() - LEASE_SECONDS)
+
+
+def job_folder(workspace: Workspace, job_id: str) -> Path:
+    """Where a job's `log.txt` and `metrics.jsonl` lie, on the machine whose worker ran it."""
+    return workspace.path / "jobs" / job_id
+
+
+def read_log(workspace: Workspace, job_id: str, tail: int = 20_000) -> str:
+    """The last `tail` bytes of a job's log, "" where there is none."""
+    path = job_folder(workspace, job_id) / "log.txt"
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - tail))
+        return file.read().decode(errors="replace")
+
+
+def read_metrics(workspace: Workspace, job_id: str, limit: int = 2000) -> list[dict[str, Any]]:
+    """A job's figures over time, thinned to at most `limit` lines; a half-written last line is left out."""
+    path = job_folder(workspace, job_id) / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    step = max(1, -(-len(lines) // limit))
+    return [json.loads(line) for line in lines[::step]]
+
+
+def find_artifacts(workspace: Workspace, image: "np.ndarray") -> "tuple[str, np.ndarray]":
+    """The champion's id and its map (uint8 HW, 255 is certain) for a uint8 HWC image, from the inference
+    service.
+
+    Raises `ServiceAbsent` when no worker offers it on this machine.
+    """
+    from pipelines.inference import Client
+
+    return Client(workspace.path).find_artifacts(image)
+
+
+def stage_names() -> list[str]:
+    """The stages of a round, in order."""
+    return [stage.name for stage in _round_stages()]
+
+
+def _stage_job_id(row: Round, attempt: int) -> str:
+    return f"{row.id}.{row.stage}.{attempt}"
+
+
+def _fresh_id(kind: str) -> str:
+    return f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+
+
+def _round_stages() -> "Sequence[Stage]":
+    from pipelines.round import ROUND
+
+    return ROUND

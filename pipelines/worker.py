@@ -1,0 +1,238 @@
+"""The worker: a torch-free process that takes jobs from the queue and has its child do them.
+
+Input: job rows. Output: their results, the rounds' next stages, a sign of life a second. Kill it at any
+moment: its children end with it, and it or another worker goes on where it stood.
+"""
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from dataengine.errors import Cancelled, ClinicError, WorkspaceUnusable
+from dataengine.records import WorkerBeat
+from pipelines import inference
+from pipelines.child import Child, ChildDied
+from pipelines.devices import default_device, try_lock
+from pipelines.jobs import load
+from pipelines.stage import Stage
+from storage import jobs_database
+from storage.workspace import Workspace
+
+log = logging.getLogger("clinic.worker")
+
+BEAT_SECONDS = 1.0
+CANCEL_SECONDS = 0.25
+SWEEP_SECONDS = float(os.environ.get("CLINIC_SWEEP_SECONDS", "1"))
+TRIES = 3
+"""How often a task is begun whose process dies on its own."""
+MAX_WORKERS_HERE = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings:
+    """How one worker is set up."""
+
+    workspace: Path
+    device: str = field(default_factory=default_device)
+    tools: str = "pipelines.tools:real_tools"
+    """"module:name" of a function from device to `Tools`."""
+    stages: str = "pipelines.round:ROUND"
+    """"module:name" of the round's stages."""
+    application_version: str = field(default_factory=lambda: version("artifact-clinic"))
+    """Pinned: work begun under another version is begun again, one stage at most."""
+    inference: bool = True
+    """Whether to offer the inference service."""
+
+
+@dataclass
+class Active:
+    """A job that this worker has in hand."""
+
+    progress: float = 0.0
+    message: str = ""
+    stop: bool = False
+    holders: int = 0
+
+
+class Worker:
+    """One worker process. `run` returns when it is asked to end."""
+
+    def __init__(self, settings: WorkerSettings, id: str) -> None:
+        self.settings = settings
+        self.id = id
+        self.workspace = Workspace.open(settings.workspace)
+        self.stages: Sequence[Stage] = load(settings.stages)
+        self.tools = load(settings.tools)(settings.device)
+        self.child = Child(
+            "pipelines.executor",
+            (
+                *("--workspace", str(self.workspace.path), "--device", settings.device),
+                *("--tools", settings.tools, "--stages", settings.stages),
+            ),
+        )
+        self.active: dict[str, Active] = {}
+        self._working, self._counting = threading.Lock(), threading.Lock()
+        self._ending = threading.Event()
+
+    def run(self) -> None:
+        """Take jobs until SIGTERM or SIGINT; then let go at once, so that another worker can take over."""
+        from pipelines.durable import Engine
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._ending.set())
+        jobs_database.prepare(self.workspace.jobs_url)
+        self._beat()
+        threading.Thread(target=self._live, daemon=True, name="beats").start()
+        engine = Engine(self)
+        engine.launch()
+        log.info("worker %s takes jobs on %s", self.id, self.settings.device)
+        with self._inference_service():
+            while not self._ending.wait(SWEEP_SECONDS):
+                engine.sweep()
+        self._let_go()
+
+    def perform(self, task: dict[str, Any]) -> dict[str, Any]:
+        """Have the child run one task; begin again if its process dies, `TRIES` times in all.
+
+        Raises `Cancelled`, `ChildDied` when it died every time, or the task's own error.
+        """
+        with self._working, self.holding(task["job"]) as active:
+            for attempt in range(1, TRIES + 1):
+                try:
+                    return self.child.call(
+                        task, lambda event: self._progress(active, event), lambda: active.stop
+                    )
+                except ChildDied as death:
+                    log.warning("job %s, try %d of %d: %s", task["job"], attempt, TRIES, death)
+                    if attempt == TRIES:
+                        raise
+        raise AssertionError("unreachable")
+
+    @contextmanager
+    def holding(self, job_id: str) -> Iterator[Active]:
+        """Keep a job alive, and watch for its cancelling, while the block runs."""
+        with self._counting:
+            active = self.active.setdefault(job_id, Active())
+            active.holders += 1
+        try:
+            if self._look(job_id):
+                raise Cancelled("stopped as asked")
+            yield active
+        finally:
+            with self._counting:
+                active.holders -= 1
+                if not active.holders:
+                    self.active.pop(job_id, None)
+
+    def _progress(self, active: Active, event: dict[str, Any]) -> None:
+        active.progress, active.message = event["progress"], event["message"]
+
+    def _live(self) -> None:
+        """Beat, and look for cancellations, for as long as the process lives."""
+        beaten = 0.0
+        while not self._ending.wait(CANCEL_SECONDS):
+            with contextlib.suppress(ClinicError, OSError):
+                if time.monotonic() - beaten >= BEAT_SECONDS:
+                    self._beat()
+                    beaten = time.monotonic()
+                for job_id, active in list(self.active.items()):
+                    active.stop = active.stop or self._look(job_id)
+
+    def _beat(self) -> None:
+        jobs = list(self.active.items())
+        with self.workspace.catalog() as catalog:
+            for job_id, active in jobs:
+                catalog.jobs.heartbeat(job_id, active.progress, active.message)
+            catalog.workers.beat(
+                WorkerBeat(
+                    id=self.id,
+                    host=socket.gethostname(),
+                    pid=os.getpid(),
+                    devices=(self.settings.device,),
+                    job_id=jobs[0][0] if jobs else None,
+                )
+            )
+            catalog.commit()
+
+    def _look(self, job_id: str) -> bool:
+        with self.workspace.catalog(read_only=True) as catalog:
+            return catalog.jobs.cancelled(job_id)
+
+    @contextmanager
+    def _inference_service(self) -> Iterator[None]:
+        if not self.settings.inference:
+            yield
+            return
+        with inference.listening(self.workspace.path) as listener:
+            if listener is None:
+                yield
+                return
+            arguments = ("--workspace", str(self.workspace.path), "--tools", self.settings.tools)
+            service = Child(
+                "pipelines.inference",
+                (*arguments, "--device", self.settings.device, "--socket", str(listener.fileno())),
+                pass_fds=(listener.fileno(),),
+            )
+            threading.Thread(target=self._attend, args=(listener, service), daemon=True).start()
+            yield
+
+    def _attend(self, listener: socket.socket, service: Child) -> None:
+        """Start the inference child when somebody calls and none is there."""
+        while not self._ending.is_set():
+            if service.pid is None and select.select([listener], [], [], 0.2)[0]:
+                service.start()
+            time.sleep(0.05)
+
+    def _let_go(self) -> None:
+        """End at once, like a kill, but say so: the sign of life is withdrawn and the lifelines close."""
+        with contextlib.suppress(ClinicError), self.workspace.catalog() as catalog:
+            catalog.workers.forget(self.id)
+            catalog.commit()
+        log.info("worker %s ended", self.id)
+        logging.shutdown()
+        os._exit(0)
+
+
+@contextmanager
+def identity(workspace: Path) -> Iterator[str]:
+    """A worker id of this machine and folder that no living worker has; the same again after a restart.
+
+    Raises `WorkspaceUnusable` when all are taken.
+    """
+    folder = workspace / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(MAX_WORKERS_HERE):
+        with (folder / f"worker-{socket.gethostname()}-{number}").open("a+") as file:
+            if not try_lock(file.fileno()):
+                continue
+            file.seek(0)
+            id = file.read().strip()
+            if not id:
+                id = f"{socket.gethostname()}-{number}-{uuid.uuid4().hex[:6]}"
+                file.write(id)
+                file.flush()
+            yield id
+            return
+    raise WorkspaceUnusable(f"{MAX_WORKERS_HERE} workers use {workspace} on this machine already; stop one")
+
+
+def run_worker(settings: WorkerSettings) -> None:
+    """Be a worker until asked to end."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    with identity(Workspace.open(settings.workspace).path) as id:
+        Worker(settings, id).run()

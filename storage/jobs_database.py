@@ -1,0 +1,73 @@
+"""The durable-work engine's own database: made quick, and kept free of pickles."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, MetaData, Table, create_engine, delete, event, inspect, make_url, select
+
+PORTABLE = "portable_json"
+"""The only serialisation that may be read back."""
+SCHEMA = "dbos"
+
+
+def prepare(url: str) -> None:
+    """Write-ahead logging on a SQLite file, set once: several times the steps per second. Else nothing."""
+    if make_url(url).get_backend_name() == "sqlite":
+        with closing(sqlite3.connect(_file(url), timeout=30)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+
+
+def exists(url: str) -> bool:
+    """Whether a worker has ever made the database's tables."""
+    if make_url(url).get_backend_name() == "sqlite" and not _file(url).exists():
+        return False
+    with _connection(url) as (connection, schema):
+        return inspect(connection).has_table("workflow_status", schema=schema)
+
+
+def refuse_pickled(url: str) -> list[str]:
+    """Delete every row that would be unpickled when read, unread; returns the ids of the workflows they
+    belong to.
+
+    The engine writes portable JSON only, but rows that say `py_pickle` are unpickled whatever the settings:
+    anyone who can write the database could run code in a worker. A row with another tag was not written by
+    us.
+    """
+    refused: set[str] = set()
+    with _connection(url) as (connection, schema):
+        found = inspect(connection)
+        for name in found.get_table_names(schema=schema):
+            columns = {column["name"] for column in found.get_columns(name, schema=schema)}
+            if "serialization" in columns:
+                refused |= _refuse_in(connection, name, schema)
+    return sorted(refused)
+
+
+def _refuse_in(connection: Connection, name: str, schema: str | None) -> set[str]:
+    table = Table(name, MetaData(), schema=schema, autoload_with=connection, resolve_fks=False)
+    foreign = table.c.serialization.is_not(None) & (table.c.serialization != PORTABLE)
+    key = table.c.workflow_uuid if "workflow_uuid" in table.c else table.c.destination_uuid
+    ids = set(connection.scalars(select(key).where(foreign)))
+    if ids:
+        connection.execute(delete(table).where(foreign))
+        connection.commit()
+    return ids
+
+
+@contextmanager
+def _connection(url: str) -> Iterator[tuple[Connection, str | None]]:
+    engine = create_engine(url)
+    sqlite = engine.dialect.name == "sqlite"
+    if sqlite:
+        event.listen(engine, "connect", lambda raw, _: raw.execute("PRAGMA busy_timeout=30000"))
+    try:
+        with engine.connect() as connection:
+            yield connection, None if sqlite else SCHEMA
+    finally:
+        engine.dispose()
+
+
+def _file(url: str) -> Path:
+    return Path(make_url(url).database or "")

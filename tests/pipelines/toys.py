@@ -1,0 +1,107 @@
+"""Toy stages that write into the catalog, quick and torch-free, to drive rounds and workers."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from dataengine.records import Prompt
+from pipelines.context import Context, Result, Waiting
+from pipelines.failpoint import fail_point
+from pipelines.stage import Stage
+from pipelines.tools import Tools
+
+SHARDS = 4
+PER_SHARD = 5
+
+
+def no_tools(device: str) -> Tools:
+    """Tools for stages that need none."""
+
+    def absent(*args: Any) -> Any:
+        raise AssertionError("toy stages open nothing")
+
+    names = [field.name for field in dataclasses.fields(Tools) if field.name != "device"]
+    return Tools(**dict.fromkeys(names, absent), device=device)
+
+
+def write(context: Context, round_id: str, purpose: str, numbers: range) -> int:
+    """Prompts under unique keys: written twice they are there once."""
+    prompts = [Prompt(round_id=round_id, purpose=purpose, index=i, text=f"{purpose} {i}") for i in numbers]
+    for half in (prompts[: len(prompts) // 2], prompts[len(prompts) // 2 :]):
+        with context.workspace.catalog() as catalog:
+            catalog.prompts.add_many(half)
+            catalog.commit()
+        fail_point(f"{purpose}:half")
+    return len(prompts)
+
+
+def draw_shards(context: Context, round_id: str) -> list[dict[str, Any]]:
+    return [{"start": i * PER_SHARD, "stop": (i + 1) * PER_SHARD} for i in range(SHARDS)]
+
+
+def draw_shard(context: Context, round_id: str, shard: dict[str, Any]) -> Result:
+    leave_trace(context, round_id, f"draw {shard['start']}")
+    context.report(1, 2, "drawing", loss=0.5)
+    return {"written": write(context, round_id, "survey", range(shard["start"], shard["stop"]))}
+
+
+def draw_finish(context: Context, round_id: str, answers: Any) -> Result:
+    return {"images": sum(answer["written"] for answer in answers)}
+
+
+def draw(context: Context, round_id: str) -> Result:
+    shards = draw_shards(context, round_id)
+    return draw_finish(context, round_id, [draw_shard(context, round_id, shard) for shard in shards])
+
+
+def count(context: Context, round_id: str) -> Result:
+    leave_trace(context, round_id, "count")
+    fail_point("count:start")
+    with context.workspace.catalog() as catalog:
+        return {"prompts": len(catalog.prompts.of_round(round_id, "survey"))}
+
+
+def ask(context: Context, round_id: str) -> Result | Waiting:
+    fail_point("ask:looked")
+    flag = context.workspace.path / "people-are-done"
+    return {"asked": 1} if flag.exists() else Waiting("somebody has to create a file", 1)
+
+
+def train(context: Context, round_id: str) -> Result:
+    leave_trace(context, round_id, "train")
+    return {"steps": write(context, round_id, "hard", range(10))}
+
+
+def sleep(context: Context, round_id: str) -> Result:
+    """Takes a minute in naps, with a grandchild that would outlive careless parents."""
+    grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"])
+    pids = context.workspace.path / "pids"
+    pids.with_suffix(".part").write_text(f"{os.getpid()} {grandchild.pid}")
+    pids.with_suffix(".part").rename(pids)
+    for second in range(600):
+        context.report(second, 600, "sleeping")
+        time.sleep(0.1)
+    return {"slept": 60}
+
+
+def leave_trace(context: Context, round_id: str, what: str) -> None:
+    """One line for each time the work was begun, and by whom."""
+    with (context.workspace.path / "trace").open("a") as file:
+        file.write(f"{round_id} {os.environ.get('CLINIC_WORKER_PID')} {what}\n")
+
+
+def traces(path: Path) -> list[list[str]]:
+    return [line.split(maxsplit=2) for line in (path / "trace").read_text().splitlines()]
+
+
+STAGES = (
+    Stage(name="draw", run=draw, shards=draw_shards, run_shard=draw_shard, finish=draw_finish),
+    Stage(name="count", run=count),
+    Stage(name="ask", run=ask, people=True),
+    Stage(name="train", run=train),
+)
+SLEEPY = (Stage(name="sleep", run=sleep),)
