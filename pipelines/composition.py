@@ -1,0 +1,136 @@
+"""Which images a detector learns from or is measured on, and with which target.
+
+Every set is a list of snapshot rows, read from the catalog: what people answered in this round ("true"),
+what was labelled before it ("previous"), artifact-free real pictures ("real"), the teacher's maps
+("pseudo").
+"""
+
+from collections.abc import Iterable, Sequence
+
+from dataengine.records import Image, Label, SampleKind, SnapshotItem, Split
+from pipelines.config import PublishConfig
+from pipelines.context import Context
+from pipelines.steps import prompts_of, results_of
+
+
+def labelled(context: Context, round_id: str, split: Split, weights: PublishConfig) -> list[SnapshotItem]:
+    """Images with a person's label that no curator rejected; the newest label of each counts."""
+    with context.workspace.catalog() as catalog:
+        images = catalog.images.find(split=split, status="active")
+        labels = catalog.labels.of_images([image.id for image in images])
+        verdicts = catalog.reviews.verdicts({label.image_id for label in labels})
+    counted = [
+        label
+        for label in labels
+        if verdicts.get((label.image_id, label.author, label.revision)) != "rejected"
+    ]
+    newest = {label.image_id: label for label in sorted(counted, key=lambda label: label.created)}
+    seen = _seen_confidence(context, round_id, newest)
+    categories = categories_of(context, round_id, images)
+    return [
+        _from_label(image, newest[image.id], round_id, weights, seen, categories)
+        for image in images
+        if image.id in newest
+    ]
+
+
+def real(context: Context, split: Split, weights: PublishConfig) -> list[SnapshotItem]:
+    """Real pictures that nobody labelled, taken as free of artifacts."""
+    with context.workspace.catalog() as catalog:
+        images = catalog.images.find(source="real", split=split, status="active")
+        answered = {label.image_id for label in catalog.labels.of_images([image.id for image in images])}
+    free = [image for image in images if image.id not in answered]
+    return [_item(image, "real", None, weights.real_weight) for image in free[: weights.real_limit]]
+
+
+def pseudo(
+    context: Context, round_id: str, taken: Iterable[str], weights: PublishConfig
+) -> list[SnapshotItem]:
+    """The round's pseudo-labels on training images that are not `taken` already."""
+    with context.workspace.catalog() as catalog:
+        labels = {label.image_id: label for label in catalog.pseudo_labels.of_round(round_id)}
+        images = catalog.images.get_many(sorted(set(labels) - set(taken)))
+    categories = categories_of(context, round_id, images)
+    return [
+        _item(
+            image,
+            "pseudo",
+            labels[image.id].map_ref,
+            weights.pseudo_weight,
+            max_confidence=labels[image.id].max,
+            category=categories.get(image.id),
+        )
+        for image in images
+        if image.split == "train" and image.status == "active"
+    ]
+
+
+def categories_of(context: Context, round_id: str, images: Iterable[Image]) -> dict[str, str]:
+    """Category by image id: what the VQA model said, else what the round's prompt was written for."""
+    written = {
+        prompt.text: prompt.category
+        for purpose in ("survey", "hard", "judge")
+        for prompt in prompts_of(context, round_id, purpose)
+    }
+    known = {image.id: image.category or written.get(image.prompt) for image in images}
+    return {image_id: category for image_id, category in known.items() if category}
+
+
+def composition(items: Sequence[SnapshotItem]) -> dict[str, int]:
+    """How many rows of each kind."""
+    counts: dict[str, int] = {}
+    for item in items:
+        counts[item.kind] = counts.get(item.kind, 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def _seen_confidence(context: Context, round_id: str, image_ids: Iterable[str]) -> dict[str, float]:
+    """The highest confidence that the round's first detector saw in each image; decides on dynamic shrink."""
+    detector = results_of(context, round_id).get("diagnose", {}).get("detector")
+    if detector is None:
+        return {}
+    with context.workspace.catalog() as catalog:
+        return {found.image_id: found.max for found in catalog.predictions.of(detector, list(image_ids))}
+
+
+def _from_label(
+    image: Image,
+    label: Label,
+    round_id: str,
+    weights: PublishConfig,
+    seen: dict[str, float],
+    categories: dict[str, str],
+) -> SnapshotItem:
+    ours = label.round_id == round_id
+    return _item(
+        image,
+        "true" if ours else "previous",
+        None if label.clean else label.label_map,
+        weights.true_weight if ours else weights.previous_weight,
+        # An image that no detector has seen is only shrunk if it is known to be clean.
+        max_confidence=seen.get(image.id, 0.0 if label.clean else 1.0),
+        category=categories.get(image.id),
+        author=label.author,
+    )
+
+
+def _item(
+    image: Image,
+    kind: SampleKind,
+    target: str | None,
+    weight: float,
+    max_confidence: float = 0.0,
+    category: str | None = None,
+    author: str | None = None,
+) -> SnapshotItem:
+    return SnapshotItem(
+        image_id=image.id,
+        image_sha256=image.sha256,
+        kind=kind,
+        target=target,
+        category=category or image.category,
+        max_confidence=max_confidence,
+        weight=weight,
+        split=image.split,
+        author=author,
+    )

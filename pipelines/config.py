@@ -1,0 +1,201 @@
+"""Settings of a round, stage by stage, and of the simulated people (torch-free)."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from dataengine.config import Config
+from dataengine.curation.config import HardCategoryConfig, MiningConfig
+from dataengine.diagnosis.config import DetectorTrainingConfig
+from dataengine.treatment.config import SamplingConfig, TreatmentConfig
+
+
+class GenerateConfig(Config):
+    """What the generators draw before anything is known about where they break (stage `generate`)."""
+
+    generators: tuple[str, ...] = ()
+    """Ids of the generators that draw; empty means every registered generator."""
+    categories: tuple[str, ...] = ()
+    """Categories that survey prompts are written for; empty when `prompts` are given."""
+    prompts_per_category: int = Field(default=20, ge=1)
+    """Survey prompts written for each category."""
+    prompts: tuple[str, ...] = ()
+    """Survey prompts to use as they are, instead of or beside written ones."""
+    seeds_per_prompt: int = Field(default=2, ge=1)
+    """Images drawn from each prompt, each with a seed of its own."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the first image; prompts and images count on from it."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How the images are drawn; also before and after treatment."""
+    shard: int = Field(default=64, ge=1)
+    """Images in one shard, the unit that is repeated after a crash."""
+    validation: float = Field(default=0.2, ge=0, lt=1)
+    """Share of prompt-and-seed groups kept apart for validation, decided once."""
+
+
+class DiagnoseConfig(Config):
+    """How artifact maps are made (stage `diagnose`)."""
+
+    batch: int = Field(default=32, ge=1)
+    """Images of equal size that the detector sees at once."""
+    shard: int = Field(default=256, ge=1)
+    """Images in one shard; their maps are packed together."""
+
+
+class CategorizeConfig(Config):
+    """How images get their category (stage `categorize`)."""
+
+    model: str = ""
+    """Folder or hub id of the VQA model; empty leaves images without category."""
+    batch: int = Field(default=64, ge=1)
+    """Images that the model sees at once."""
+    shard: int = Field(default=512, ge=1)
+    """Images in one shard."""
+
+
+class WritePromptsConfig(Config):
+    """Which categories are hard, and how many prompts are written for them (stage `write_prompts`)."""
+
+    statistic: HardCategoryConfig = HardCategoryConfig()
+    """How a category is judged hard."""
+    hard_per_category: int = Field(default=60, ge=1)
+    """Prompts for more images of each hard category."""
+    seeds_per_prompt: int = Field(default=2, ge=1)
+    """Images drawn from each of them."""
+    treat_per_category: int = Field(default=40, ge=1)
+    """Prompts that the generator is treated on, for each hard category."""
+    treat_easy_per_category: int = Field(default=6, ge=0)
+    """Likewise for each other category, so that treatment also sees what is well."""
+    judge_per_category: int = Field(default=20, ge=1)
+    """Held-out prompts for each hard category, on which the generator is judged before and after."""
+    judge_easy_per_category: int = Field(default=6, ge=0)
+    """Likewise for each other category."""
+    judge_seeds: int = Field(default=4, ge=1)
+    """Images drawn from each held-out prompt, by either generator with the same seeds."""
+
+
+class WaitConfig(Config):
+    """When a round goes on with the labels it has (stage `wait_for_labels`)."""
+
+    share: float = Field(default=1.0, gt=0, le=1)
+    """Share of the queued images that must be answered."""
+
+
+class PseudoLabelConfig(Config):
+    """Which images the teacher labels (stage `pseudo_label`)."""
+
+    limit: int = Field(default=100_000, ge=0)
+    """Most images taken, hard cases first."""
+    batch: int = Field(default=32, ge=1)
+    """Images that the teacher sees at once."""
+    shard: int = Field(default=256, ge=1)
+    """Images in one shard."""
+
+
+class PublishConfig(Config):
+    """Weights of the kinds of samples in a snapshot (stage `publish`)."""
+
+    true_weight: float = Field(default=1.0, gt=0)
+    """Weight of an image that a person answered."""
+    pseudo_weight: float = Field(default=1.0, gt=0)
+    """Weight of an image labelled by the teacher."""
+    real_weight: float = Field(default=1.0, gt=0)
+    """Weight of an artifact-free real picture."""
+    previous_weight: float = Field(default=1.0, gt=0)
+    """Weight of an image labelled before this round."""
+    real_limit: int = Field(default=100_000, ge=0)
+    """Most real pictures taken."""
+
+
+class EvaluateConfig(Config):
+    """How champion and candidate are measured (stage `evaluate`)."""
+
+    batch: int = Field(default=32, ge=1)
+    """Images that a detector sees at once."""
+
+
+class PromoteConfig(Config):
+    """The gate that a candidate must pass on validation (stage `promote`)."""
+
+    metric: Literal["mse", "kl", "kl1m"] = "mse"
+    """Figure that must fall, on validation images with labels."""
+    max_ratio: float = Field(default=1.0, gt=0)
+    """Highest figure of the candidate, as a ratio to the champion's."""
+    max_real_ratio: float = Field(default=1.1, gt=0)
+    """Highest MSE on artifact-free validation pictures, as a ratio to the champion's."""
+    real_slack: float = Field(default=1e-4, ge=0)
+    """Worsening of the MSE on artifact-free pictures that is forgiven in any case."""
+
+
+class TreatConfig(Config):
+    """Which generator is treated, and how (stage `treat`)."""
+
+    generator: str | None = None
+    """Id of the generator to treat; the round's first when not given."""
+    tuning: TreatmentConfig = TreatmentConfig()
+    """Sampling, objective, optimizer, LoRA and guard."""
+    real_limit: int = Field(default=2000, ge=0)
+    """Most real pictures taken for the offline regularisation (METHODS 1, Eq. 3-4)."""
+
+
+class JudgeConfig(Config):
+    """How the treated generator is compared with the untreated one (stage `judge`)."""
+
+    attributes: str = ""
+    """Folder or hub id of the model that checks whether an image shows what was asked; empty skips it."""
+
+
+class RoundRecipe(Config):
+    """Everything that one round needs to know, a section for each stage."""
+
+    name: str = "round"
+    """Name of the recipe."""
+    generate: GenerateConfig = GenerateConfig()
+    """Survey images."""
+    diagnose: DiagnoseConfig = DiagnoseConfig()
+    """Artifact maps."""
+    categorize: CategorizeConfig = CategorizeConfig()
+    """Categories."""
+    write_prompts: WritePromptsConfig = WritePromptsConfig()
+    """Hard categories and prompts."""
+    mine: MiningConfig = MiningConfig()
+    """Which images people are asked about."""
+    wait_for_labels: WaitConfig = WaitConfig()
+    """When there are labels enough."""
+    train_teacher: DetectorTrainingConfig = DetectorTrainingConfig()
+    """Training on true labels, from the champion."""
+    pseudo_label: PseudoLabelConfig = PseudoLabelConfig()
+    """Labels by the teacher."""
+    publish: PublishConfig = PublishConfig()
+    """The training set."""
+    retrain: DetectorTrainingConfig = DetectorTrainingConfig()
+    """Joint training on true and pseudo-labels."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """Champion beside candidate."""
+    promote: PromoteConfig = PromoteConfig()
+    """The gate."""
+    treat: TreatConfig = TreatConfig()
+    """The generator learns."""
+    judge: JudgeConfig = JudgeConfig()
+    """Before against after."""
+
+
+class HumanErrorConfig(Config):
+    """How a simulated person departs from what the oracle sees."""
+
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    """Confidence from which a person sees an artifact."""
+    jitter: float = Field(default=0.6, ge=0)
+    """Typical distance in pixels between the painted and the seen outline."""
+    small: int = Field(default=20, ge=0)
+    """Components below this area in pixels may be overlooked."""
+    missed: float = Field(default=0.3, ge=0, le=1)
+    """Probability that such a component is overlooked."""
+    false_strokes: float = Field(default=0.01, ge=0, le=1)
+    """Share of images with a stroke where nothing is wrong."""
+    label: int = Field(default=1, ge=1, le=127)
+    """Class that is painted."""
+    lead_seconds: float = Field(default=12.0, ge=0)
+    """Median time that a person says an image took (log-normal)."""
+    pace: float = Field(default=0.0, ge=0)
+    """Share of that time that is really waited; a demo does not wait."""

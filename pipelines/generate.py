@@ -1,0 +1,171 @@
+"""Generate: the generators draw the round's prompts.
+
+Input: prompts of one purpose ("survey", "hard", "judge"), generators, seeds. Output: images in the catalog,
+each with its prompt, generator, seed and settings; their split is decided here, once, by prompt and seed.
+Cost: one sampling run an image; after a crash a shard is repeated, and images that exist are skipped.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dataengine.errors import ConfigRefused
+from dataengine.records import GeneratorVersion, Image, Prompt, Split, digest, image_id, split_of
+from pipelines.config import GenerateConfig, RoundRecipe
+from pipelines.context import Context, Result
+from pipelines.exchange.images import thumbnail
+from pipelines.failpoint import fail_point
+from pipelines.pictures import encode_png
+from pipelines.steps import HARD, JUDGE, SURVEY, Shard, fresh_seed, prompts_of, recipe_of, run_all, slices
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One image to draw."""
+
+    prompt: str
+    seed: int
+    split: Split
+
+
+def generate(context: Context, round_id: str, purpose: str = SURVEY) -> Result:
+    """Draw everything of one purpose that is not there yet."""
+    answers = run_all(context, round_id, run_shard, shards(context, round_id, purpose))
+    return finish(context, round_id, answers)
+
+
+def shards(context: Context, round_id: str, purpose: str = SURVEY) -> list[Shard]:
+    """Consecutive parts of what each generator has to draw."""
+    recipe = recipe_of(context, round_id)
+    if purpose == SURVEY:
+        _write_survey_prompts(context, round_id, recipe.generate)
+    count = len(_tasks(context, round_id, recipe, purpose))
+    return [
+        {"purpose": purpose, "generator": generator, "start": start, "stop": stop}
+        for generator in _generators(context, recipe)
+        for start, stop in slices(count, recipe.generate.shard)
+    ]
+
+
+def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
+    """Draw one part; images that the catalog holds already are left out."""
+    recipe = recipe_of(context, round_id)
+    with context.workspace.catalog() as catalog:
+        version = catalog.generators.get(shard["generator"])
+        drawn = catalog.images.find(round_id=round_id, generator_id=version.id)
+    there = {(image.prompt, image.seed) for image in drawn if image.purpose == shard["purpose"]}
+    part = _tasks(context, round_id, recipe, shard["purpose"])[shard["start"] : shard["stop"]]
+    missing = [task for task in part if (task.prompt, task.seed) not in there]
+    if missing:
+        family = context.tools.open_generator(version.location, lora_folder(context, version))
+        for start, stop in slices(len(missing), recipe.generate.sampling.batch):
+            context.report(start, len(missing), f"{version.name} draws")
+            _draw(context, round_id, family, version, missing[start:stop], recipe.generate, shard["purpose"])
+    return {"generator": version.id, "images": len(part), "drawn": len(missing)}
+
+
+def finish(context: Context, round_id: str, answers: Sequence[Result]) -> Result:
+    """How many images each generator has drawn."""
+    by_generator: dict[str, int] = {}
+    for answer in answers:
+        by_generator[answer["generator"]] = by_generator.get(answer["generator"], 0) + answer["images"]
+    return {"images": sum(by_generator.values()), "by_generator": by_generator}
+
+
+def lora_folder(context: Context, version: GeneratorVersion) -> Path | None:
+    """Where a treated generator's LoRA lies on this machine, if it has one."""
+    return context.workspace.checkpoints.fetch(version.lora) if version.lora else None
+
+
+def _generators(context: Context, recipe: RoundRecipe) -> tuple[str, ...]:
+    with context.workspace.catalog() as catalog:
+        known = [version.id for version in catalog.generators.list()]
+    chosen = recipe.generate.generators or tuple(known)
+    if not chosen or not set(chosen) <= set(known):
+        raise ConfigRefused(
+            f"The recipe draws with {list(chosen)}, and this workspace knows {known}. "
+            "Register the generator first (desk /admin, or `clinic demo`)."
+        )
+    return chosen
+
+
+def _write_survey_prompts(context: Context, round_id: str, config: GenerateConfig) -> None:
+    prompts = [
+        Prompt(round_id=round_id, purpose=SURVEY, index=i, text=t) for i, t in enumerate(config.prompts)
+    ]
+    seed = fresh_seed(context, round_id, config.seed, SURVEY)
+    for category in config.categories:
+        texts = context.tools.write_prompts(category, config.prompts_per_category, seed, ())
+        prompts += [
+            Prompt(round_id=round_id, purpose=SURVEY, index=len(prompts) + i, text=text, category=category)
+            for i, text in enumerate(texts)
+        ]
+    if not prompts:
+        raise ConfigRefused("The recipe names neither survey prompts nor categories to write them for.")
+    with context.workspace.catalog() as catalog:
+        catalog.prompts.add_many(prompts)
+        catalog.commit()
+
+
+def _tasks(context: Context, round_id: str, recipe: RoundRecipe, purpose: str) -> list[Task]:
+    repeats = {
+        SURVEY: recipe.generate.seeds_per_prompt,
+        HARD: recipe.write_prompts.seeds_per_prompt,
+        JUDGE: recipe.write_prompts.judge_seeds,
+    }[purpose]
+    first = fresh_seed(context, round_id, recipe.generate.seed, "images", purpose)
+    return [
+        _task(prompt.text, first + index * repeats + repeat, recipe.generate.validation)
+        for index, prompt in enumerate(prompts_of(context, round_id, purpose))
+        for repeat in range(repeats)
+    ]
+
+
+def _task(prompt: str, seed: int, validation: float) -> Task:
+    return Task(prompt=prompt, seed=seed, split=split_of(_group(prompt, seed), validation))
+
+
+def _group(prompt: str, seed: int) -> str:
+    return digest("group", prompt, seed)
+
+
+def _draw(
+    context: Context,
+    round_id: str,
+    family: Any,
+    version: GeneratorVersion,
+    tasks: Sequence[Task],
+    config: GenerateConfig,
+    purpose: str,
+) -> None:
+    """Draw one batch and keep it: blobs first, then the rows that name them."""
+    settings = config.sampling.model_dump(exclude={"batch"}, exclude_none=True)
+    pixels = context.tools.generate(
+        family, [task.prompt for task in tasks], [task.seed for task in tasks], config.sampling
+    )
+    sha256s = context.workspace.blobs.put_many([encode_png(image) for image in pixels])
+    thumbnails = context.workspace.blobs.put_many([thumbnail(image) for image in pixels])
+    images = [
+        Image(
+            id=image_id(sha256, version.id, task.prompt, task.seed),
+            sha256=sha256,
+            height=image.shape[0],
+            width=image.shape[1],
+            prompt=task.prompt,
+            generator_id=version.id,
+            seed=task.seed,
+            settings=settings,
+            licence=version.licence,
+            split=task.split,
+            group=_group(task.prompt, task.seed),
+            round_id=round_id,
+            purpose=purpose,
+            thumbnail=small,
+        )
+        for task, image, sha256, small in zip(tasks, pixels, sha256s, thumbnails, strict=True)
+    ]
+    fail_point(f"generate:{purpose}")
+    with context.workspace.catalog() as catalog:
+        catalog.images.add_many(images)
+        catalog.commit()

@@ -1,0 +1,20 @@
+"""Retrain: joint training on true labels, pseudo-labels and real pictures (DiffDoctor, Sec. 3.2).
+
+Input: the round's snapshot. Output: a detector of role "candidate". Dynamic shrink and strong augmentation
+belong to the training itself. Cost: the longest training of a round, resumed where it was after a crash.
+"""
+
+from pipelines.composition import composition
+from pipelines.context import Context, Result
+from pipelines.steps import champion, recipe_of, results_of
+from pipelines.train_teacher import learn
+
+
+def retrain(context: Context, round_id: str) -> Result:
+    """Train from the champion on the published snapshot."""
+    snapshot_id = results_of(context, round_id)["publish"]["snapshot"]
+    items = list(context.workspace.snapshots.read(snapshot_id))
+    config = recipe_of(context, round_id).retrain
+    start = champion(context)
+    version = learn(context, round_id, "retrain", "candidate", config, start, items, snapshot_id)
+    return {"detector": version.id, "samples": composition(items), **version.metrics}

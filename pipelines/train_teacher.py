@@ -1,0 +1,75 @@
+"""Train the teacher: the champion learns from what people have just answered (DiffDoctor, Sec. 3.2).
+
+Input: the round's true labels, artifact-free real pictures, what was labelled before. Output: a detector of
+role "teacher", which is going to label the rest. Cost: one short training, resumed where it was after a
+crash.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from dataengine.diagnosis.config import DetectorTrainingConfig
+from dataengine.errors import ConfigRefused, NotFound
+from dataengine.records import DetectorVersion, SnapshotItem, digest
+from pipelines.composition import composition, labelled, real
+from pipelines.context import Context, Result
+from pipelines.failpoint import fail_point
+from pipelines.samples import StoredSamples
+from pipelines.steps import champion, recipe_of
+
+
+def train_teacher(context: Context, round_id: str) -> Result:
+    """Train from the champion on true labels and real pictures."""
+    recipe = recipe_of(context, round_id)
+    items = labelled(context, round_id, "train", recipe.publish) + real(context, "train", recipe.publish)
+    if not any(item.kind == "true" for item in items):
+        raise ConfigRefused(
+            "No training image of this round has a label. Give the mine stage a larger budget, "
+            "or label more images."
+        )
+    version = learn(
+        context, round_id, "train_teacher", "teacher", recipe.train_teacher, champion(context), items
+    )
+    return {"detector": version.id, "samples": composition(items), **version.metrics}
+
+
+def learn(
+    context: Context,
+    round_id: str,
+    stage: str,
+    role: Literal["teacher", "candidate"],
+    config: DetectorTrainingConfig,
+    start: DetectorVersion,
+    items: list[SnapshotItem],
+    snapshot_id: str | None = None,
+) -> DetectorVersion:
+    """One training run from `start` on these rows; a repeated call gives the same detector."""
+    detector_id = digest("detector", round_id, stage)
+    with context.workspace.catalog() as catalog:
+        try:
+            return catalog.detectors.get(detector_id)
+        except NotFound:
+            pass
+    work_id = f"{round_id}-{stage}"
+    work = context.workspace.checkpoints.pending(work_id)
+    folder = context.workspace.checkpoints.fetch(start.checkpoint)
+    samples = StoredSamples(context.workspace, items)
+    result = context.tools.train_detector(config, samples, folder, work, context.report)
+    fail_point(f"{stage}:trained")
+    version = DetectorVersion(
+        id=detector_id,
+        name=f"{role} of {round_id}",
+        checkpoint=context.workspace.checkpoints.publish(Path(result.folder)),
+        role=role,
+        config=config.model_dump(mode="json"),
+        metrics={"training": dict(result.metrics)},
+        parent=start.id,
+        snapshot_id=snapshot_id,
+        round_id=round_id,
+        licence=start.licence,
+    )
+    with context.workspace.catalog() as catalog:
+        catalog.detectors.add(version)
+        catalog.commit()
+    context.workspace.checkpoints.discard(work_id)
+    return version

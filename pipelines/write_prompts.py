@@ -1,0 +1,109 @@
+"""Write prompts: which categories break too often, and more prompts for them (DiffDoctor, Sec. 3.2).
+
+Input: the survey's highest confidences by category. Output: a verdict on every category (METHODS 1b);
+prompts to draw more hard cases from, to treat on, and, held out from all of these, to judge by. Cost: a
+bootstrap, and what the prompt writer costs (a grammar nothing, an LLM a few minutes).
+"""
+
+from collections.abc import Collection
+
+from dataengine.curation.categories import CategoryVerdict, hard_categories
+from dataengine.records import HardCategory, Prompt
+from pipelines.config import WritePromptsConfig
+from pipelines.context import Context, Result
+from pipelines.failpoint import fail_point
+from pipelines.steps import (
+    HARD,
+    JUDGE,
+    SURVEY,
+    TREAT,
+    fresh_seed,
+    images_of,
+    prompts_of,
+    recipe_of,
+    results_of,
+)
+
+
+def write_prompts(context: Context, round_id: str) -> Result:
+    """Judge the categories, then write for the hard ones. What is written already stays as it is."""
+    config = recipe_of(context, round_id).write_prompts
+    verdicts = hard_categories(_survey_confidences(context, round_id), config.statistic)
+    _record(context, round_id, verdicts)
+    hard = sorted(found.category for found in verdicts if found.verdict == "hard")
+    easy = sorted({found.category for found in verdicts} - set(hard))
+    used = {prompt.text for prompt in prompts_of(context, round_id, SURVEY)}
+    judged = _write(context, round_id, JUDGE, _counts(hard, easy, config, JUDGE), used)
+    written = {
+        purpose: len(_write(context, round_id, purpose, _counts(hard, easy, config, purpose), set(judged)))
+        for purpose in (HARD, TREAT)
+    }
+    return {
+        "hard": hard,
+        "easy": easy,
+        "statistics": {found.category: round(found.statistic, 4) for found in verdicts},
+        "prompts": {JUDGE: len(judged), **written},
+    }
+
+
+def _survey_confidences(context: Context, round_id: str) -> dict[str, list[float]]:
+    """The highest confidence in each survey image, by category."""
+    categories = {image.id: image.category or "other" for image in images_of(context, round_id, SURVEY)}
+    detector = results_of(context, round_id)["diagnose"]["detector"]
+    with context.workspace.catalog() as catalog:
+        predictions = catalog.predictions.of(detector, categories)
+    by_category: dict[str, list[float]] = {}
+    for found in predictions:
+        by_category.setdefault(categories[found.image_id], []).append(found.max)
+    return by_category
+
+
+def _record(context: Context, round_id: str, verdicts: list[CategoryVerdict]) -> None:
+    kept = [
+        HardCategory(
+            round_id=round_id,
+            category=found.category,
+            images=found.images,
+            statistic=found.statistic,
+            limit=1.0 if found.limit is None else found.limit,
+            hard=found.verdict == "hard",
+        )
+        for found in verdicts
+    ]
+    with context.workspace.catalog() as catalog:
+        catalog.hard.record(round_id, kept)
+        catalog.commit()
+
+
+def _counts(hard: list[str], easy: list[str], config: WritePromptsConfig, purpose: str) -> dict[str, int]:
+    """How many prompts each category gets for a purpose."""
+    for_hard, for_easy = {
+        HARD: (config.hard_per_category, 0),
+        TREAT: (config.treat_per_category, config.treat_easy_per_category),
+        JUDGE: (config.judge_per_category, config.judge_easy_per_category),
+    }[purpose]
+    counts = dict.fromkeys(hard, for_hard) | dict.fromkeys(easy, for_easy)
+    return {category: count for category, count in counts.items() if count}
+
+
+def _write(
+    context: Context, round_id: str, purpose: str, counts: dict[str, int], avoid: Collection[str]
+) -> list[str]:
+    """The round's prompts of a purpose; written once, all together."""
+    if there := prompts_of(context, round_id, purpose):
+        return [prompt.text for prompt in there]
+    prompts: list[Prompt] = []
+    for index, (category, count) in enumerate(sorted(counts.items())):
+        context.report(index, len(counts), f"prompts for {category}")
+        seed = fresh_seed(context, round_id, recipe_of(context, round_id).generate.seed, purpose, category)
+        prompts += [
+            Prompt(
+                round_id=round_id, purpose=purpose, index=len(prompts) + place, text=text, category=category
+            )
+            for place, text in enumerate(context.tools.write_prompts(category, count, seed, avoid))
+        ]
+    fail_point(f"write_prompts:{purpose}")
+    with context.workspace.catalog() as catalog:
+        catalog.prompts.add_many(prompts)
+        catalog.commit()
+    return [prompt.text for prompt in prompts]
