@@ -57,4 +57,4 @@ def t5_tokenizer() -> T5Tokenizer:
     known = {piece for piece, _ in pieces}
     letters = [letter for letter in string.printable[:95].replace(" ", "") + "\u2581" if letter not in known]
     pieces += [(letter, _UNSEEN_LETTER) for letter in letters]
-    return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=CLIP_TOKENS)
+    return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=T5_TOKENS)
