@@ -202,12 +202,14 @@ class Blobs:
     def _put_if_absent(self, name: str, data: bytes) -> None:
         key = self._key(name)
         self.fs.makedirs(key.rpartition("/")[0], exist_ok=True)
-        with suppress(FileExistsError):
-            try:
-                self.fs.pipe_file(key, data, mode="create")
-            except (NotImplementedError, TypeError):
-                # A store without conditional puts: whoever else writes this key writes the same bytes.
+        try:
+            self.fs.pipe_file(key, data, mode="create")
+        except FileExistsError:
+            if self._lacks(name, len(data)):
                 self.fs.pipe_file(key, data)
+        except (NotImplementedError, TypeError):
+            # A store without conditional puts: whoever else writes this key writes the same bytes.
+            self.fs.pipe_file(key, data)
 
     def _put_files(self, folder: Path, items: dict[str, bytes]) -> None:
         def put(name_and_data: tuple[str, bytes]) -> None:

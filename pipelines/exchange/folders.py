@@ -233,13 +233,14 @@ def _keep(
     """Keep one batch, the bytes before the rows that name them; how many images were new."""
     if not ready:
         return 0
-    kept = workspace.blobs.put_many([m.thumbnail for _, m in ready] + [loaded.data for loaded, _ in ready])
+    originals = [loaded.data for loaded, _ in ready]
+    thumbnails = workspace.blobs.put_many([m.thumbnail for _, m in ready] + originals)[: len(ready)]
     groups = [_group(loaded.note, measured, looks) for loaded, measured in ready]
     with workspace.catalog() as catalog:
         known = {image.group: image.split for image in catalog.images.find(group=sorted(set(groups)))}
         new = catalog.images.add_many(
             _image(loaded, measured, thumbnail, group, known.get(group), ingest)
-            for (loaded, measured), thumbnail, group in zip(ready, kept, groups, strict=False)
+            for (loaded, measured), thumbnail, group in zip(ready, thumbnails, groups, strict=True)
         )
         catalog.commit()
     return new
