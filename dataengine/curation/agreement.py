@@ -45,7 +45,7 @@ def dice(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
 
 
 def majority(label_maps: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """One label map: an artifact where more than half of the opinions mark one, of the class named most there.
+    """One label map: marked where more than half of the opinions mark, with the class named most there.
 
     Ties between classes go to the lower number. Raises `MaskRefused` without opinions or when sizes differ.
     """
@@ -62,6 +62,6 @@ def _alike(label_maps: Sequence[NDArray[np.uint8]]) -> Sequence[NDArray[np.uint8
     sizes = {found.shape for found in label_maps}
     if len(sizes) != 1 or len(next(iter(sizes))) != 2:
         raise MaskRefused(
-            f"label maps of sizes {sorted(map(str, sizes))} cannot be compared; give one or more of one (H, W) size"
+            f"label maps of sizes {sorted(map(str, sizes))} cannot be compared; give one or more of one size"
         )
     return label_maps

@@ -1,0 +1,238 @@
+"""Prompts for a category: from a grammar, offline, or by a language model (DiffDoctor, Sec. 3.2)."""
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from dataengine.curation.config import PromptWriterConfig
+from dataengine.errors import InputRefused
+
+Rules = Mapping[str, Sequence[str]]
+
+SLOT = re.compile(r"\{(\w+)\}")
+NUMBERING = re.compile(r"^\s*(?:[-*•]|\(?\d{1,3}[.):])\s*")
+FRUITLESS = 200
+"""Draws in a row without a new prompt, after which a grammar counts as exhausted."""
+
+RULES: Rules = {
+    "hand": (
+        "a close-up of the hand of {person} {gesture}, {look}",
+        "{person} {gesture}, {place}, {look}",
+        "the hands of {person} and {person}, both {gesture}, {look}",
+    ),
+    "face": (
+        "a portrait of {person}, {mood}, {place}, {look}",
+        "the face of {person}, {mood}, seen {view}, {look}",
+        "{person} and {person}, {mood}, {place}, {look}",
+    ),
+    "person": (
+        "{person} {activity}, {place}, {look}",
+        "a full-body picture of {person} {activity}, seen {view}, {look}",
+        "a crowd around {person} {activity}, {place}, {look}",
+    ),
+    "word": (
+        'a {sign} that says "{word}", {place}, {look}',
+        'the word "{word}" on a {sign}, seen {view}, {look}',
+        '{person} with a {sign} that reads "{word} {word}", {look}',
+    ),
+    "animal": (
+        "{animal} {motion}, {place}, {look}",
+        "{animal} seen {view}, {place}, {look}",
+        "{animal} and {animal}, both {motion}, {look}",
+    ),
+    "": (
+        "a picture of {category}, {place}, {look}",
+        "{category}, seen {view}, {look}",
+        "a detailed study of {category}, {place}, seen {view}, {look}",
+    ),
+}
+"""Forms of a prompt by category; "" serves every other one."""
+
+WORDS: Mapping[str, str] = {
+    "person": (
+        "a young woman|an old man|a child|a dancer|a nurse|a farmer|a violinist|a chess player|a baker|"
+        "a climber|a teacher|a fisherman|a painter|a grandmother|a boy|a potter"
+    ),
+    "gesture": (
+        "waving|holding a cup of tea|playing the piano|tying a shoelace|counting coins|peeling an apple|"
+        "typing|writing with a pen|pointing at the sky|knitting|holding a phone|shuffling cards|lighting a candle|"
+        "making a heart sign|cutting paper with scissors|holding a small bird"
+    ),
+    "activity": (
+        "running|doing yoga|riding a bicycle|carrying a ladder|dancing|climbing stairs|skating|rowing a boat|"
+        "jumping over a puddle|digging a garden|playing tennis|juggling|sitting on a swing"
+    ),
+    "mood": "laughing|thoughtful|surprised|tired|proud|frowning|smiling shyly|in tears",
+    "place": (
+        "in a kitchen|on a busy street|in a sunlit park|at the seaside|in a workshop|in a library|in a train|"
+        "on a mountain path|at a market|in an empty theatre|in the rain|on a rooftop"
+    ),
+    "view": "from above|from below|from the side|in a mirror|through a window|from far away",
+    "look": (
+        "photograph, soft daylight|photograph, night, neon light|oil painting|film still|watercolour|"
+        "studio photograph|photograph, golden hour|3D rendering|black and white photograph|comic panel"
+    ),
+    "sign": "neon sign|shop window|street sign|book cover|birthday cake|poster|T-shirt|blackboard",
+    "word": "OPEN|WELCOME|Bakery|Library|Good morning|SALE|Museum|Coffee|Ocean|Harvest",
+    "animal": (
+        "a horse|a cat|a dog|an elephant|a fox|an owl|an octopus|a deer|a giraffe|a lizard|a crab|a swan"
+    ),
+    "motion": "running|asleep|jumping|eating|drinking|shaking off water|looking back|hiding",
+}
+"""What fills the slots; "|" stands between alternatives."""
+
+
+class PromptWriter(Protocol):
+    """Writes prompts that show a category."""
+
+    def write(self, category: str, n: int, seed: int, avoid: Collection[str] = ()) -> list[str]:
+        """`n` different prompts, none near one of `avoid`; the same for the same seed.
+
+        Raises `InputRefused` when that many cannot be found.
+        """
+
+
+class GrammarWriter:
+    """Expands forms like "{animal} {motion}, {place}" with words drawn at random."""
+
+    def __init__(self, rules: Rules = RULES, words: Mapping[str, str] = WORDS) -> None:
+        self._rules = rules
+        self._words = words
+
+    def write(self, category: str, n: int, seed: int, avoid: Collection[str] = ()) -> list[str]:
+        """See `PromptWriter.write`; prompts are the same when they differ in case and spaces alone."""
+        rng = np.random.default_rng(seed)
+        seen = {normal(text) for text in avoid}
+        written: list[str] = []
+        fruitless = 0
+        while len(written) < n and fruitless < FRUITLESS:
+            text = self._expand(self._pick(self._forms(category), rng), category, rng)
+            fruitless += 1
+            if normal(text) not in seen:
+                seen.add(normal(text))
+                written.append(text)
+                fruitless = 0
+        return _enough(written, n, category)
+
+    def _forms(self, category: str) -> Sequence[str]:
+        name = category.strip().lower()
+        return self._rules.get(name) or self._rules.get(name.removesuffix("s")) or self._rules[""]
+
+    def _expand(self, form: str, category: str, rng: np.random.Generator) -> str:
+        def fill(slot: re.Match[str]) -> str:
+            return category if slot[1] == "category" else self._pick(self._words[slot[1]].split("|"), rng)
+
+        return SLOT.sub(fill, form)
+
+    @staticmethod
+    def _pick(choices: Sequence[str], rng: np.random.Generator) -> str:
+        return choices[int(rng.integers(len(choices)))]
+
+
+class ModelWriter:
+    """Asks a causal language model, again and again, until there are enough prompts."""
+
+    def __init__(self, complete: Callable[[str, int, int], str], config: PromptWriterConfig) -> None:
+        self._complete = complete
+        self._config = config
+
+    def write(self, category: str, n: int, seed: int, avoid: Collection[str] = ()) -> list[str]:
+        """See `PromptWriter.write`; near-duplicates, by common words, are dropped."""
+        config = self._config
+        known = [words_of(text) for text in avoid]
+        written: list[str] = []
+        fruitless = 0
+        request = 0
+        while len(written) < n and fruitless < config.attempts:
+            wanted = config.request.format(n=config.per_request, category=category)
+            answer = self._complete(wanted, seed + request, config.per_request * config.new_tokens)
+            fresh = _fresh(parse_lines(answer, config.words), known, config.similarity)
+            known += [words_of(text) for text in fresh]
+            written += fresh
+            fruitless = 0 if fresh else fruitless + 1
+            request += 1
+        return _enough(written[:n], n, category)
+
+
+def load_model_writer(
+    location: str | Path, config: PromptWriterConfig | None = None, device: str = "cpu"
+) -> ModelWriter:
+    """A writer over a causal language model of transformers, from a folder or hub id; safetensors only."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    config = config or PromptWriterConfig()
+    tokenizer = AutoTokenizer.from_pretrained(location)
+    model: Any = AutoModelForCausalLM.from_pretrained(location, use_safetensors=True).to(device).eval()
+
+    def complete(request: str, seed: int, new_tokens: int) -> str:
+        text = request
+        if tokenizer.chat_template:
+            turns = [{"role": "user", "content": request}]
+            text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        tokens = tokenizer(text, return_tensors="pt").to(device)
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            output = model.generate(
+                input_ids=tokens["input_ids"],
+                attention_mask=tokens["attention_mask"],
+                do_sample=True,
+                temperature=config.temperature,
+                max_new_tokens=new_tokens,
+                pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id or 0,
+            )
+        return tokenizer.decode(output[0, tokens["input_ids"].shape[1] :], skip_special_tokens=True)
+
+    return ModelWriter(complete, config)
+
+
+def parse_lines(answer: str, words: tuple[int, int]) -> list[str]:
+    """The prompts in a model's answer: one per line, without numbering and quotes, of a sensible length."""
+    prompts = []
+    for line in answer.splitlines():
+        text = NUMBERING.sub("", line).strip()
+        if len(text) > 1 and text[0] == text[-1] == '"':
+            text = text[1:-1].strip()
+        if words[0] <= len(text.split()) <= words[1] and not text.endswith(":"):
+            prompts.append(text)
+    return prompts
+
+
+def normal(text: str) -> str:
+    """Lower case, single spaces."""
+    return " ".join(text.lower().split())
+
+
+def words_of(text: str) -> frozenset[str]:
+    """The words that a prompt is made of."""
+    return frozenset(re.findall(r"\w+", text.lower()))
+
+
+def jaccard(first: Collection[str], second: Collection[str]) -> float:
+    """Share of common words among all words of two prompts, in [0, 1]."""
+    union = set(first) | set(second)
+    return len(set(first) & set(second)) / len(union) if union else 1.0
+
+
+def _fresh(texts: Iterable[str], known: Sequence[frozenset[str]], similarity: float) -> list[str]:
+    """Those that are not near a known prompt or an earlier one of them."""
+    kept: list[str] = []
+    seen = list(known)
+    for text in texts:
+        words = words_of(text)
+        if all(jaccard(words, other) < similarity for other in seen):
+            kept.append(text)
+            seen.append(words)
+    return kept
+
+
+def _enough(written: list[str], n: int, category: str) -> list[str]:
+    if len(written) < n:
+        raise InputRefused(
+            f"only {len(written)} of {n} new prompts for {category!r} could be written; "
+            "ask for fewer, avoid fewer, or use another writer"
+        )
+    return written
