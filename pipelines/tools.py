@@ -46,8 +46,9 @@ class Tools:
     """Folder or hub id -> categorizer."""
     open_attributes: Callable[[str], AttributeReader]
     """Folder or hub id -> attribute reader."""
-    write_prompts: Callable[[str, int, int, Collection[str]], list[str]]
-    """(category, how many, seed, prompts to avoid) -> prompts."""
+    write_prompts: Callable[[str, int, int, Collection[str], str], list[str]]
+    """(category, how many, seed, prompts to avoid, writer) -> prompts. Writer "" is the built-in grammar, "clinic" the
+    drawn world's captions, anything else the folder or hub id of a language model."""
     generate: Callable[..., np.ndarray]
     """(family, prompts, seeds, settings) -> uint8 NHWC: `dataengine.treatment.sampling.generate`."""
     train_detector: Callable[..., Any]
