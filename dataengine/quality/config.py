@@ -10,7 +10,8 @@ Limits = tuple[float, float]
 
 
 class GuardConfig(Config):
-    """When a treatment has gone too far. Every limit is two-sided: (lowest, highest) value that is still well.
+    """When a treatment has gone too far. Every limit is two-sided: (lowest, highest) value that is still
+    well.
 
     In the paper a scorer rose abnormally during collapse, so "better than before" is no proof of health.
     """

@@ -17,8 +17,8 @@ class SamplingConfig(Config):
     """Denoising steps (METHODS 1: 5 on FLUX.1-schnell)."""
 
     guidance: float | None = Field(default=None, ge=0)
-    """Guidance scale; the family's own when not given. Stable Diffusion: classifier-free, 1 or less draws without
-    it. FLUX.1-dev: embedded. FLUX.1-schnell takes none."""
+    """Guidance scale; the family's own when not given. Stable Diffusion: classifier-free, 1 or less
+    draws without it. FLUX.1-dev: embedded. FLUX.1-schnell takes none."""
 
     height: int | None = Field(default=None, ge=8, le=4096)
     """Height in pixels; the family's own when not given."""
@@ -43,7 +43,8 @@ class LoraSettings(Config):
     """Strength; the update is scaled by alpha / rank."""
 
     targets: Literal["attention", "all"] = "attention"
-    """Which linear layers: the attention projections, as the authors do, or those of the feed-forward parts too."""
+    """Which linear layers: the attention projections, as the authors do, or those of the feed-forward
+    parts too."""
 
 
 class PixelConfig(Config):
@@ -53,8 +54,8 @@ class PixelConfig(Config):
     """Factor of this objective; 0 leaves it out, as a control."""
 
     pixels: Literal["all", "maximum", "above", "soft"] = "all"
-    """All pixels (Eq. 2), only the highest (the paper's Fig. 4), those above a confidence (the authors' code), or
-    all weighted by their own confidence."""
+    """All pixels (Eq. 2), only the highest (the paper's Fig. 4), those above a confidence (the authors'
+    code), or all weighted by their own confidence."""
 
     above: float = Field(default=0.1, ge=0, lt=1)
     """Confidence from which a pixel counts, for "above"."""
@@ -70,7 +71,8 @@ class RegionConfig(Config):
     """Frobenius norm of the difference, which grows with the size, or its root mean square per value."""
 
     sigma: float = Field(default=0.008, ge=0)
-    """Deviation of the Gaussian over the map, as a share of the shorter side (the paper's 4 pixels at 512)."""
+    """Deviation of the Gaussian over the map, as a share of the shorter side (the paper's 4 pixels at
+    512)."""
 
     threshold: float = Field(default=0.2, gt=0, lt=1)
     """Smoothed confidence from which a pixel belongs to a region."""
@@ -150,7 +152,7 @@ class TreatmentConfig(Config):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.grad_steps > self.sampling.steps:
-            raise ValueError(f"grad_steps {self.grad_steps} is more than the {self.sampling.steps} steps in all")
+            raise ValueError(f"grad_steps {self.grad_steps} exceeds the {self.sampling.steps} steps in all")
         if self.pixel.weight == 0 and self.offline is None:
-            raise ValueError("nothing to learn: give pixel a weight above 0, or keep the offline regularisation")
+            raise ValueError("nothing to learn: give pixel a weight, or keep the offline regularisation")
         return self

@@ -1,0 +1,95 @@
+"""What noise- and flow-prediction have in common: x_t = α_t·x_0 + σ_t·ε, written once for both.
+
+ε-prediction: α_t = √ᾱ_t, σ_t = √(1 − ᾱ_t), the model predicts ε (DDPM, DDIM). Flow matching: α_t = 1 − t,
+σ_t = t, the model predicts v = ε − x_0 (rectified flow, FLUX).
+
+With the predicted x̂_0 and ε̂, the step x_s = α_s·x̂_0 + σ_s·ε̂ is DDIM's (η = 0) for the former and
+Euler's for the latter. Latents are float32 NCHW; levels are 0-dimensional or of shape (N,), one per
+image.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+
+Prediction = Literal["flow", "epsilon"]
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Encoded prompts: named tensors whose first axis is the image."""
+
+    tensors: Mapping[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    def rows(self, index: Sequence[int] | slice | Tensor) -> Self:
+        """The conditioning of some of the images, in that order; an index may repeat."""
+        chosen = list(index) if isinstance(index, range) else index
+        return type(self)({name: tensor[chosen] for name, tensor in self.tensors.items()})
+
+    def to(self, device: torch.device | str) -> Self:
+        """On that device."""
+        return type(self)({name: tensor.to(device) for name, tensor in self.tensors.items()})
+
+    @classmethod
+    def joined(cls, parts: Iterable[Self]) -> Self:
+        """One after the other."""
+        parts = list(parts)
+        return cls({name: torch.cat([part[name] for part in parts]) for name in parts[0].tensors})
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A sampling chain from noise to image.
+
+    All of length T: `times` is what the model is told at each step, `alpha` and `sigma` are the levels
+    before it, `next_alpha` and `next_sigma` those after it. `clip` bounds |x̂_0| where the scheduler
+    asks for it.
+    """
+
+    times: Tensor
+    alpha: Tensor
+    sigma: Tensor
+    next_alpha: Tensor
+    next_sigma: Tensor
+    clip: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+
+def over(level: Tensor, latents: Tensor) -> Tensor:
+    """A level per image, shaped to multiply NCHW latents."""
+    return level.to(latents.device, torch.float32).reshape(-1, 1, 1, 1)
+
+
+def noised(clean: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """x_t = α_t·x_0 + σ_t·ε."""
+    return over(alpha, clean) * clean + over(sigma, clean) * noise
+
+
+def target(prediction: Prediction, clean: Tensor, noise: Tensor) -> Tensor:
+    """What the model should answer for x_t: ε, or v = ε − x_0."""
+    return noise - clean if prediction == "flow" else noise
+
+
+def predicted_clean(
+    prediction: Prediction, output: Tensor, latents: Tensor, alpha: Tensor, sigma: Tensor
+) -> Tensor:
+    """x̂_0 of the model's answer at x_t: (x_t − σ_t·ε̂) / α_t, or x_t − t·v̂."""
+    if prediction == "flow":
+        return latents - over(sigma, latents) * output
+    return (latents - over(sigma, latents) * output) / over(alpha, latents)
+
+
+def predicted_noise(prediction: Prediction, output: Tensor, latents: Tensor, alpha: Tensor) -> Tensor:
+    """ε̂ of the model's answer at x_t: itself, or x_t + (1 − t)·v̂."""
+    return latents + over(alpha, latents) * output if prediction == "flow" else output

@@ -1,0 +1,152 @@
+"""The LoRA of a pipeline's denoiser, through peft and in diffusers' own keys.
+
+The matrices are kept in float32 whatever the base's precision, so that small updates are not rounded away.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dataengine.errors import ConfigRefused, ModelRefused
+from dataengine.treatment.config import LoraSettings
+
+WEIGHTS = "pytorch_lora_weights.safetensors"
+NAME = "default"
+
+
+class Adapter:
+    """See `families.LoraAdapter`. `component` is the denoiser's name within the pipeline."""
+
+    def __init__(self, pipeline: Any, component: str, targets: Mapping[str, str]) -> None:
+        """`targets` gives, for each choice of `LoraSettings.targets`, a regular expression over module
+        names."""
+        self._pipeline, self._component, self._targets = pipeline, component, targets
+
+    @property
+    def _denoiser(self) -> Any:
+        return getattr(self._pipeline, self._component)
+
+    @property
+    def _attached(self) -> bool:
+        return NAME in getattr(self._denoiser, "peft_config", {})
+
+    def add(self, settings: LoraSettings, seed: int) -> None:
+        """A fresh one: A Gaussian from `seed`, B zero, so that the images stay as they are."""
+        from peft import LoraConfig
+
+        self._refuse_second()
+        config = LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            init_lora_weights="gaussian",
+            target_modules=self._targets[settings.targets],
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self._denoiser.add_adapter(config, adapter_name=NAME)
+        self._train(True)
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Its matrices by name, sorted; empty without one."""
+        named = sorted(self._denoiser.named_parameters(), key=lambda pair: pair[0])
+        return {name: weight for name, weight in named if f".{NAME}." in name and "lora_" in name}
+
+    def save(self, folder: Path) -> None:
+        """Write `pytorch_lora_weights.safetensors` with rank and alpha in its metadata, by a rename."""
+        from peft.utils import get_peft_model_state_dict
+
+        folder.mkdir(parents=True, exist_ok=True)
+        denoiser = self._denoiser
+        settings = denoiser.peft_config[NAME].to_dict()
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".lora-") as temporary:
+            self._pipeline.save_lora_weights(
+                temporary,
+                **{
+                    f"{self._component}_lora_layers": get_peft_model_state_dict(denoiser, adapter_name=NAME),
+                    f"{self._component}_lora_adapter_metadata": settings,
+                },
+            )
+            (Path(temporary) / WEIGHTS).replace(folder / WEIGHTS)
+
+    def load(self, folder: Path, trainable: bool = False) -> None:
+        """Attach the one saved in `folder`; with `trainable`, for further treatment.
+
+        Raises `ModelRefused` unless every matrix of the file finds its place in this base.
+        """
+        self._refuse_second()
+        file = weights_file(folder)
+        expected = self._matrices(file)
+        try:
+            self._pipeline.load_lora_weights(
+                str(file.parent), weight_name=file.name, adapter_name=NAME, use_safetensors=True
+            )
+        except (ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise ModelRefused(f"{file} does not fit this generator: {_first_line(error)}") from error
+        if len(self.parameters()) != expected:
+            raise ModelRefused(
+                f"{file} is for another generator: {len(self.parameters())} of its {expected} matrices fit"
+            )
+        self._train(trainable)
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Within it the base draws as if nothing were attached."""
+        if not self._attached:
+            yield
+            return
+        trained = next(iter(self.parameters().values())).requires_grad
+        self._denoiser.disable_adapters()
+        try:
+            yield
+        finally:
+            self._denoiser.enable_adapters()
+            self._train(trained)
+
+    def _train(self, trainable: bool) -> None:
+        for weight in self.parameters().values():
+            weight.data = weight.data.float()
+            weight.requires_grad_(trainable)
+
+    def _matrices(self, file: Path) -> int:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(file, framework="pt") as opened:
+                keys = [key for key in opened.keys() if not key.endswith(".alpha")]  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise ModelRefused(f"{file} is no safetensors file: {_first_line(error)}") from error
+        foreign = [key for key in keys if not key.startswith(f"{self._component}.")]
+        if foreign or not keys:
+            raise ModelRefused(
+                f"{file} is no LoRA of this generator's {self._component}: "
+                f"it holds {(foreign or ['nothing'])[0]}"
+            )
+        return len(keys)
+
+    def _refuse_second(self) -> None:
+        if self._attached:
+            raise ConfigRefused(
+                "this generator already carries a LoRA; open it again, or go on from the one it has"
+            )
+
+
+def weights_file(folder: Path) -> Path:
+    """The LoRA file in a folder (or the file itself). Raises `ModelRefused` when there is none, or
+    several."""
+    if folder.suffix == ".safetensors":
+        return folder
+    if (folder / WEIGHTS).is_file():
+        return folder / WEIGHTS
+    found = sorted(folder.glob("*.safetensors"))
+    if len(found) != 1:
+        raise ModelRefused(f"{folder} should hold {WEIGHTS}, but holds {[file.name for file in found]}")
+    return found[0]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,153 @@
+"""Drawing images: plain functions over a generator family, the same for noise- and flow-prediction."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dataengine.errors import ConfigRefused
+from dataengine.records import Report, silent
+from dataengine.treatment.config import Precision, SamplingConfig
+from dataengine.treatment.diffusion import Conditioning, Schedule, noised, predicted_clean, predicted_noise
+from dataengine.treatment.families import GeneratorFamily
+
+ENCODED_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one denoising step gives: the next latents, and x̂_0 as predicted before it, both NCHW."""
+
+    latents: Tensor
+    clean: Tensor
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
+    """Mixed precision for the denoiser."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def denoise(
+    family: GeneratorFamily,
+    latents: Tensor,
+    conditioning: Conditioning,
+    schedule: Schedule,
+    step: int,
+    guidance: float,
+    precision: Precision = "float32",
+) -> Step:
+    """One step of the chain, deterministic and differentiable."""
+    times = schedule.times[step].expand(len(latents))
+    with autocast(latents.device, precision):
+        output = family.predict(latents, times, conditioning, guidance)
+    output = output.float()
+    alpha, sigma = schedule.alpha[step], schedule.sigma[step]
+    clean = predicted_clean(family.prediction, output, latents, alpha, sigma)
+    if schedule.clip is not None:
+        clean = clean.clamp(-schedule.clip, schedule.clip)
+    noise = predicted_noise(family.prediction, output, latents, alpha)
+    return Step(
+        latents=noised(clean, noise, schedule.next_alpha[step], schedule.next_sigma[step]), clean=clean
+    )
+
+
+def sample(
+    family: GeneratorFamily,
+    conditioning: Conditioning,
+    latents: Tensor,
+    settings: SamplingConfig,
+    grad_last: int = 0,
+    on_step: Callable[[], None] | None = None,
+) -> Tensor:
+    """Clean latents at the end of the chain that starts from noise `latents`.
+
+    The gradient flows through the last `grad_last` steps only (DiffDoctor, Algorithm 1, t_tr); what
+    comes before runs without a graph, so memory does not grow with the number of steps. `on_step` is
+    called after every step.
+    """
+    schedule = family.schedule(settings.steps, latents)
+    guidance = guidance_of(family, settings)
+    for step in range(len(schedule)):
+        tracked = torch.is_grad_enabled() and step >= len(schedule) - grad_last
+        with torch.set_grad_enabled(tracked):
+            latents = denoise(
+                family, latents, conditioning, schedule, step, guidance, settings.precision
+            ).latents
+        if on_step is not None:
+            on_step()
+    return latents
+
+
+def guidance_of(family: GeneratorFamily, settings: SamplingConfig) -> float:
+    """The guidance scale that is asked for, or the family's own."""
+    return family.guidance if settings.guidance is None else settings.guidance
+
+
+def size_of(family: GeneratorFamily, settings: SamplingConfig) -> tuple[int, int]:
+    """(height, width) asked for, or the family's own. Raises `ConfigRefused` unless the family can draw
+    it."""
+    height, width = settings.height or family.size[0], settings.width or family.size[1]
+    if height % family.multiple or width % family.multiple:
+        raise ConfigRefused(
+            f"{height}×{width} pixels were asked for; {family.name} draws multiples of {family.multiple}"
+        )
+    return height, width
+
+
+def encode(family: GeneratorFamily, prompts: Sequence[str]) -> Conditioning:
+    """Conditioning of many prompts, encoded in batches and kept on the CPU."""
+    starts = range(0, len(prompts), ENCODED_AT_ONCE)
+    return Conditioning.joined(
+        family.encode_prompts(prompts[start : start + ENCODED_AT_ONCE]).to("cpu") for start in starts
+    )
+
+
+@torch.no_grad()
+def generate(
+    family: GeneratorFamily,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    settings: SamplingConfig | None = None,
+    report: Report = silent,
+) -> np.ndarray:
+    """Images uint8 NHWC, one per prompt and its seed, in batches.
+
+    An image depends on its own prompt and seed, not on what shares its batch (up to float rounding).
+    `report` is called after every denoising step. Raises `ConfigRefused` for sizes that the family
+    cannot draw.
+    """
+    settings = settings or SamplingConfig()
+    if len(prompts) != len(seeds):
+        raise ConfigRefused(
+            f"{len(prompts)} prompts and {len(seeds)} seeds were given; one seed per prompt is needed"
+        )
+    height, width = size_of(family, settings)
+    images = np.empty((len(prompts), height, width, 3), dtype=np.uint8)
+    for start in range(0, len(prompts), settings.batch):
+        rows = slice(start, start + settings.batch)
+        latents = family.initial_latents(seeds[rows], (height, width))
+        conditioning = family.encode_prompts(prompts[rows])
+        clean = sample(
+            family,
+            conditioning,
+            latents,
+            settings,
+            on_step=partial(report, start, len(prompts), "drawing"),
+        )
+        images[rows] = as_uint8(family.decode(clean))
+    report(len(prompts), len(prompts), "drawing")
+    return images
+
+
+def as_uint8(images: Tensor) -> np.ndarray:
+    """uint8 NHWC of images float N3HW in [0, 1], rounded to nearest."""
+    return (images.detach().float().cpu() * 255).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def as_tensor(images: np.ndarray) -> Tensor:
+    """Images float32 N3HW in [0, 1] of uint8 NHWC."""
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255

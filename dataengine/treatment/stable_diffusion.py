@@ -1,0 +1,182 @@
+"""Stable Diffusion 1.x and everything that diffusers' `StableDiffusionPipeline` loads: ε-prediction,
+DDIM, CLIP."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from dataengine.errors import ModelRefused
+from dataengine.treatment import autoencoding
+from dataengine.treatment.diffusion import Conditioning, Prediction, Schedule
+from dataengine.treatment.lora import Adapter
+
+GUIDANCE = 7.5
+
+TARGETS = {
+    "attention": r".*attn[12]\.(to_[qkv]|to_out\.0)",
+    "all": r".*(attn[12]\.(to_[qkv]|to_out\.0)|ff\.net\.0\.proj|ff\.net\.2)",
+}
+
+
+class StableDiffusionFamily:
+    """See `families.GeneratorFamily`. Samples with DDIM (η = 0) whatever scheduler the folder names."""
+
+    pipeline_class: ClassVar = "StableDiffusionPipeline"
+    components: ClassVar = {
+        "scheduler": {
+            ("diffusers", name)
+            for name in (
+                "DDIMScheduler",
+                "DDPMScheduler",
+                "PNDMScheduler",
+                "EulerDiscreteScheduler",
+                "DPMSolverMultistepScheduler",
+            )
+        },
+        "vae": {("diffusers", "AutoencoderKL")},
+        "unet": {("diffusers", "UNet2DConditionModel")},
+        "text_encoder": {("transformers", "CLIPTextModel")},
+        "tokenizer": {("transformers", "CLIPTokenizer"), ("transformers", "CLIPTokenizerFast")},
+    }
+    name: ClassVar = "stable-diffusion"
+    prediction: Prediction = "epsilon"
+    guidance: float = GUIDANCE
+    training_guidance: float = 1.0
+
+    def __init__(self, pipeline: Any) -> None:
+        """`pipeline` is a loaded `StableDiffusionPipeline` with its VAE in float32. Its scheduler
+        becomes DDIM."""
+        from diffusers import DDIMScheduler
+
+        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+        config = pipeline.scheduler.config
+        if (
+            config.prediction_type != "epsilon"
+            or config.thresholding
+            or pipeline.unet.config.time_cond_proj_dim
+        ):
+            raise ModelRefused(
+                f"this Stable Diffusion predicts {config.prediction_type!r}, thresholds x0 or embeds its "
+                "guidance; plain noise prediction is expected"
+            )
+        self.pipeline = pipeline
+        self.adapter = Adapter(pipeline, "unet", TARGETS)
+
+    @classmethod
+    def open(cls, folder: Path, dtype: torch.dtype) -> Self:
+        """From a checked folder."""
+        from diffusers import StableDiffusionPipeline
+
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            folder,
+            dtype={"vae": torch.float32, "default": dtype},
+            use_safetensors=True,
+            local_files_only=True,
+            safety_checker=None,
+            feature_extractor=None,
+            image_encoder=None,
+            requires_safety_checker=False,
+        )
+        return cls(pipeline)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The UNet's sample size in pixels: 512 for SD 1.x."""
+        side = self.pipeline.unet.config.sample_size
+        height, width = (side, side) if isinstance(side, int) else side
+        return height * self._factor, width * self._factor
+
+    @property
+    def _factor(self) -> int:
+        return autoencoding.scale_factor(self.pipeline.vae)
+
+    @property
+    def multiple(self) -> int:
+        """The UNet halves the latents between its levels."""
+        return self._factor * 2 ** (len(self.pipeline.unet.config.block_out_channels) - 1)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the UNet lies."""
+        return self.pipeline.unet.device
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Its three networks."""
+        return {name: getattr(self.pipeline, name) for name in ("unet", "vae", "text_encoder")}
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move all networks."""
+        self.pipeline.to(device)
+        return self
+
+    def use_checkpointing(self) -> None:
+        """See `GeneratorFamily`."""
+        self.pipeline.unet.enable_gradient_checkpointing()
+        self.pipeline.vae.enable_gradient_checkpointing()
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """CLIP's sequence, and that of the empty prompt for classifier-free guidance."""
+        sequence, empty = self.pipeline.encode_prompt(
+            list(prompts), self.device, num_images_per_prompt=1, do_classifier_free_guidance=True
+        )
+        return Conditioning({"sequence": sequence, "empty": empty})
+
+    def initial_latents(self, seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
+        """The stock pipeline's noise for a list of CPU generators."""
+        height, width = (side // self._factor for side in size)
+        channels = self.pipeline.unet.config.in_channels
+        return autoencoding.noise(list(seeds), (channels, height, width), self.device)
+
+    def schedule(self, steps: int, latents: Tensor) -> Schedule:
+        """DDIM's timesteps and levels; after the last step comes the scheduler's `final_alpha_cumprod`."""
+        scheduler, config = self.pipeline.scheduler, self.pipeline.scheduler.config
+        scheduler.set_timesteps(steps, device=latents.device)
+        times = scheduler.timesteps
+        kept = scheduler.alphas_cumprod.to(latents.device)
+        before = times - config.num_train_timesteps // steps
+        final = scheduler.final_alpha_cumprod.to(latents.device)
+        now, after = kept[times], torch.where(before >= 0, kept[before.clamp(min=0)], final)
+        return Schedule(
+            times=times,
+            alpha=now.sqrt(),
+            sigma=(1 - now).sqrt(),
+            next_alpha=after.sqrt(),
+            next_sigma=(1 - after).sqrt(),
+            clip=config.clip_sample_range if config.clip_sample else None,
+        )
+
+    def random_times(self, count: int, rng: torch.Generator) -> Tensor:
+        """Uniform whole timesteps."""
+        return torch.randint(self.pipeline.scheduler.config.num_train_timesteps, (count,), generator=rng)
+
+    def levels(self, times: Tensor) -> tuple[Tensor, Tensor]:
+        """(√ᾱ_t, √(1 − ᾱ_t))."""
+        alpha_bar = self.pipeline.scheduler.alphas_cumprod.to(times.device)[times]
+        return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+
+    def predict(self, latents: Tensor, times: Tensor, conditioning: Conditioning, guidance: float) -> Tensor:
+        """Noise ε; with `guidance` above 1 extrapolated from the empty prompt's (Ho & Salimans 2022)."""
+        dtype = self.pipeline.unet.dtype
+        sequence, guided = conditioning["sequence"], guidance > 1
+        if guided:
+            latents, times = torch.cat([latents, latents]), torch.cat([times, times])
+            sequence = torch.cat([conditioning["empty"], sequence])
+        output = self.pipeline.unet(
+            latents.to(dtype), times.to(latents.device), encoder_hidden_states=sequence, return_dict=False
+        )[0].float()
+        if not guided:
+            return output
+        plain, prompted = output.chunk(2)
+        return plain + guidance * (prompted - plain)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """See `GeneratorFamily`. The stock pipeline ignores the VAE's shift, so it is ignored here."""
+        return autoencoding.decode(self.pipeline.vae, latents, shift=0.0)
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """See `GeneratorFamily`."""
+        return autoencoding.encode(self.pipeline.vae, images, shift=0.0)

@@ -1,0 +1,193 @@
+"""Diffusers pipelines small enough for a test, built from configs, with tokenizers trained on the spot."""
+
+import json
+from pathlib import Path
+
+import torch
+
+SIDE = 32
+PROMPTS = ("a red house", "a blue tree", "two cats on a mat", "a sign that says yes")
+
+
+def clip_tokenizer():
+    """Byte-pair encoding of the prompts."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import CLIPTokenizer
+
+    stock = CLIPTokenizer().backend_tokenizer
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|startoftext|>", "<|endoftext|>"],
+        end_of_word_suffix="</w>",
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    tokenizer = Tokenizer(
+        models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix="", unk_token="<|endoftext|>")
+    )
+    tokenizer.normalizer, tokenizer.pre_tokenizer = stock.normalizer, stock.pre_tokenizer
+    tokenizer.train_from_iterator(PROMPTS, trainer)
+    learned = json.loads(tokenizer.to_str())["model"]
+    merges = [tuple(pair) for pair in learned["merges"]]
+    return CLIPTokenizer(vocab=learned["vocab"], merges=merges, model_max_length=16)
+
+
+def t5_tokenizer():
+    """The prompts' words and all letters."""
+    import string
+
+    from transformers import T5Tokenizer
+
+    words = sorted({word for prompt in PROMPTS for word in prompt.split()})
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)] + [("\u2581" + word, -3.0) for word in words]
+    known = {piece for piece, _ in pieces}
+    pieces += [(letter, -14.0) for letter in string.ascii_lowercase + "\u2581" if letter not in known]
+    return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=12)
+
+
+def clip_encoder(tokenizer):
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=16,
+            projection_dim=32,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def autoencoder(**kwargs):
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        latent_channels=4,
+        block_out_channels=(8, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1,
+        norm_num_groups=4,
+        sample_size=SIDE,
+        mid_block_add_attention=False,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        force_upcast=False,
+        **kwargs,
+    )
+
+
+def flux(folder: Path, guidance_embeds: bool = False, dynamic_shift: bool = False, heads: int = 2) -> Path:
+    """A saved `FluxPipeline` of random weights; with embedded guidance and dynamic shift it stands for
+    dev."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+    from transformers import T5Config, T5EncoderModel
+
+    torch.manual_seed(0)
+    clip, t5 = clip_tokenizer(), t5_tokenizer()
+    pipeline = FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            shift=3.0 if dynamic_shift else 1.0, use_dynamic_shifting=dynamic_shift
+        ),
+        vae=autoencoder(scaling_factor=0.7, shift_factor=0.1),
+        text_encoder=clip_encoder(clip),
+        tokenizer=clip,
+        text_encoder_2=T5EncoderModel(
+            T5Config(
+                vocab_size=len(t5),
+                d_model=32,
+                d_kv=16,
+                d_ff=32,
+                num_layers=1,
+                num_heads=2,
+                feed_forward_proj="gated-gelu",
+                tie_word_embeddings=False,
+                dropout_rate=0.0,
+                pad_token_id=0,
+                eos_token_id=1,
+            )
+        ),
+        tokenizer_2=t5,
+        transformer=FluxTransformer2DModel(
+            patch_size=1,
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=heads,
+            joint_attention_dim=32,
+            pooled_projection_dim=32,
+            guidance_embeds=guidance_embeds,
+            axes_dims_rope=(4, 6, 6),
+        ),
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def stable_diffusion(folder: Path, **scheduler) -> Path:
+    """A saved `StableDiffusionPipeline` of random weights with DDIM."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+
+    torch.manual_seed(0)
+    tokenizer = clip_tokenizer()
+    settings = {
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "clip_sample": False,
+        "set_alpha_to_one": False,
+        "steps_offset": 1,
+    }
+    pipeline = StableDiffusionPipeline(
+        vae=autoencoder(scaling_factor=0.7, shift_factor=0.1),
+        text_encoder=clip_encoder(tokenizer),
+        tokenizer=tokenizer,
+        unet=UNet2DConditionModel(
+            sample_size=SIDE // 4,
+            in_channels=4,
+            out_channels=4,
+            block_out_channels=(16, 32),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            layers_per_block=1,
+            cross_attention_dim=32,
+            attention_head_dim=2,
+            norm_num_groups=8,
+        ),
+        scheduler=DDIMScheduler(**{**settings, **scheduler}),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+class ToyDetector(torch.nn.Module):
+    """A smooth detector of two convolutions with random weights, one confidence per pixel."""
+
+    name = "toy"
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(3)
+            self.layers = torch.nn.Sequential(
+                torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.SiLU(), torch.nn.Conv2d(8, 1, 3, padding=1)
+            )
+        self.eval().requires_grad_(False)
+
+    def confidence(self, images: torch.Tensor) -> torch.Tensor:
+        return (4 * self.layers(images)[:, 0]).sigmoid()
+
+    def find_artifacts(self, image):
+        with torch.no_grad():
+            return self.confidence(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)[0].numpy()
