@@ -1,0 +1,165 @@
+"""Workspaces: one folder, or a database and a blob store; a full or read-only disk is one clear error."""
+
+import os
+import resource
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from dataengine.errors import WorkspaceUnusable
+from dataengine.records import Image
+from storage.workspace import Workspace
+
+
+def image(name: str) -> Image:
+    return Image(id=name, sha256="0" * 64, height=4, width=6)
+
+
+def names(workspace: Workspace) -> list[str]:
+    with workspace.catalog(read_only=True) as catalog:
+        return catalog.images.ids()
+
+
+def add(workspace: Workspace, name: str) -> None:
+    with workspace.catalog() as catalog:
+        catalog.images.add_many([image(name)])
+        catalog.commit()
+
+
+@contextmanager
+def mounted(folder: Path, options: str) -> Iterator[Path]:
+    """A small disk of the test's own; skips where mounting is not allowed."""
+    folder.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False
+    )
+    if made.returncode:
+        pytest.skip("mounting a disk needs root with the right to mount")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def remount(folder: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
+
+
+def test_one_folder_is_one_project(tmp_path: Path) -> None:
+    workspace = Workspace.create(tmp_path / "deep" / "project")
+    add(workspace, "a")
+    name = workspace.blobs.put(b"x")
+    again = Workspace.open(tmp_path / "deep" / "project")
+    assert names(again) == ["a"] and again.blobs.get(name) == b"x"
+    assert {path.name for path in again.path.iterdir()} >= {"catalog.sqlite", "blobs"}
+    assert again.jobs_url == f"sqlite:///{again.path}/jobs.sqlite"
+    assert names(Workspace.create(again.path)) == ["a"]
+
+
+def test_opening_nothing_says_so_and_makes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(WorkspaceUnusable, match="there is no workspace in"):
+        Workspace.open(tmp_path / "typo")
+    assert not (tmp_path / "typo").exists()
+
+
+def test_teams_share_a_database_and_a_blob_store(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = f"memory://{uuid.uuid4().hex}"
+    here = Workspace.create(tmp_path / "here", database_url=database_url, blob_url=blobs)
+    add(here, "a")
+    name = here.blobs.put(b"shared")
+    monkeypatch.setenv("CLINIC_DATABASE_URL", database_url)
+    monkeypatch.setenv("CLINIC_BLOB_URL", blobs)
+    there = Workspace.open(tmp_path / "there")
+    assert names(there) == ["a"] and there.blobs.get(name) == b"shared"
+    assert there.jobs_url == database_url
+    private = Workspace.create(tmp_path / "p", database_url=f"sqlite:///{tmp_path / 'p.sqlite'}")
+    assert names(private) == []
+    for workspace in (here, there, private):
+        workspace.close()
+
+
+def test_opening_is_light(tmp_path: Path) -> None:
+    """The web process and `clinic status` open workspaces: no array or model library may come along."""
+    code = (
+        "import sys; from storage.workspace import Workspace; Workspace.create(sys.argv[1]).blobs.put(b'x');"
+        "print([m for m in ('torch', 'pyarrow', 'scipy', 'datasets', 'PIL') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "w")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_a_file_size_limit_leaves_no_half_made_catalog(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(WorkspaceUnusable):
+            Workspace.create(tmp_path / "w")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list((tmp_path / "w").iterdir())
+    assert names(Workspace.create(tmp_path / "w")) == []
+
+
+def test_a_full_disk_then_a_larger_one(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "size=2m") as disk:
+        workspace = Workspace.create(disk / "w")
+        add(workspace, "kept")
+        with pytest.raises(WorkspaceUnusable, match="is full"):
+            for number in range(100):
+                workspace.blobs.put(os.urandom(50_000) + bytes([number]))
+        stored = list(workspace.blobs.stored())
+        assert stored and all(workspace.blobs.get(blob.sha256) for blob in stored)
+        with pytest.raises(WorkspaceUnusable, match="is full"), workspace.catalog() as catalog:
+            catalog.images.add_many(image(f"lost-{number}") for number in range(20_000))
+            catalog.commit()
+        assert names(workspace) == ["kept"]
+        remount(disk, "size=16m")
+        add(workspace, "later")
+        workspace.blobs.put(os.urandom(50_000))
+        assert names(workspace) == ["kept", "later"]
+        workspace.close()
+
+
+def test_no_room_for_a_workspace(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "size=64k") as disk:
+        with pytest.raises(WorkspaceUnusable, match="is full"):
+            Workspace.create(disk / "w")
+        assert not list((disk / "w").iterdir())
+
+
+def test_a_read_only_workspace_is_read_or_refused_whole(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "size=8m") as disk:
+        workspace = Workspace.create(disk / "w")
+        add(workspace, "a")
+        name = workspace.blobs.put(b"x")
+        workspace.close()
+        remount(disk, "ro")
+        for attempt in (
+            lambda: add(Workspace.open(disk / "w"), "b"),
+            lambda: workspace.blobs.put(b"y"),
+            lambda: workspace.blobs.delete(name),
+            lambda: workspace.checkpoints.pending("job"),
+            lambda: Workspace.create(disk / "other"),
+        ):
+            with pytest.raises(WorkspaceUnusable, match=r"read-only|cannot be opened"):
+                attempt()
+        assert workspace.blobs.get(name) == b"x"
+        remount(disk, "rw")
+        again = Workspace.open(disk / "w")
+        assert names(again) == ["a"]
+        again.close()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere; a read-only mount is tested instead")
+def test_a_forbidden_folder_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "w").mkdir(mode=0o500)
+    with pytest.raises(WorkspaceUnusable):
+        Workspace.create(tmp_path / "w")
+    assert not list((tmp_path / "w").iterdir())
