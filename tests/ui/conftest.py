@@ -1,0 +1,156 @@
+"""A workspace with one person of every role, a champion and a few small images, and servers over it."""
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image as Picture
+
+from dataengine.masks import quantise
+from dataengine.records import (
+    ROLES,
+    DetectorVersion,
+    GeneratorVersion,
+    Image,
+    Prediction,
+    QueueItem,
+    Treatment,
+    image_id,
+)
+from storage.accounts import create_user
+from storage.workspace import Workspace
+from ui.config import ServerConfig
+from ui.server import create_app
+
+PASSWORD = "correct horse battery"
+ORIGIN = "http://127.0.0.1:7860"
+SIDE = 64
+
+
+def png(seed: int) -> bytes:
+    """A small picture: a disc on a gradient, different for every seed."""
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    pixels = np.stack([rows * 3, columns * 3, np.full((SIDE, SIDE), (40 * seed) % 200)], axis=2).astype(
+        np.uint8
+    )
+    pixels[(rows - 32) ** 2 + (columns - 32) ** 2 < (8 + seed % 16) ** 2] = (230, 180, 90)
+    body = io.BytesIO()
+    Picture.fromarray(pixels).save(body, "PNG")
+    return body.getvalue()
+
+
+def blob(seed: int) -> np.ndarray:
+    """A confidence map with one bright spot, float32 HW in [0, 1]."""
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    spot = np.exp(-((rows - 10 - 4 * (seed % 12)) ** 2 + (columns - 40) ** 2) / 60.0)
+    return (spot * (0.4 + 0.05 * (seed % 12))).astype(np.float32)
+
+
+def furnish(workspace: Workspace, images: int = 8) -> list[str]:
+    """Images by a base and a treated generator with maps of a champion, all but the last two waiting for labels."""
+    pictures = [png(seed) for seed in range(images)]
+    shas = workspace.blobs.put_many(pictures)
+    maps = workspace.maps.put_many([quantise(blob(seed)) for seed in range(images)])
+    made = []
+    for seed, sha in enumerate(shas):
+        generator = "base" if seed % 2 == 0 else "treated"
+        prompt = f"a drawn hand, number {seed // 2}"
+        made.append(
+            Image(
+                id=image_id(sha, generator, prompt, seed // 2),
+                sha256=sha,
+                height=SIDE,
+                width=SIDE,
+                prompt=prompt,
+                category="hands" if seed < 4 else "mugs",
+                generator_id=generator,
+                seed=seed // 2,
+                round_id="r1",
+                purpose="evaluate",
+            )
+        )
+    with workspace.catalog() as catalog:
+        catalog.images.add_many(made)
+        detector = DetectorVersion(
+            id="d1", name="first doctor", checkpoint="0" * 64, metrics={"mse": 0.031, "kl1m": 0.4}
+        )
+        catalog.detectors.add(detector)
+        catalog.detectors.promote("d1", "test", "the only one")
+        catalog.generators.add(GeneratorVersion(id="base", name="tiny flux", location="/models/flux"))
+        catalog.generators.add(
+            GeneratorVersion(id="treated", name="treated flux", location="/models/flux", parent="base")
+        )
+        catalog.treatments.add(
+            Treatment(
+                id="t1",
+                generator_id="base",
+                detector_id="d1",
+                treated_id="treated",
+                config={"steps": 40},
+                result={"kept_step": 30, "mean_conf_ratio": 0.41},
+            )
+        )
+        catalog.predictions.add_many(
+            Prediction(
+                image_id=image.id,
+                detector_id="d1",
+                max=float(blob(seed).max()),
+                mean=float(blob(seed).mean()),
+                uncertainty=0.1 * seed,
+                map_ref=maps[seed],
+            )
+            for seed, image in enumerate(made)
+        )
+        catalog.queue.add_many(
+            QueueItem(image_id=image.id, round_id="r1", priority=-float(seed))
+            for seed, image in enumerate(made[:-2])
+        )
+        catalog.commit()
+    return [image.id for image in made]
+
+
+def add_people(workspace: Workspace) -> None:
+    """One person for each role, named after it."""
+    with workspace.catalog() as catalog:
+        for role in ROLES:
+            create_user(catalog, role, PASSWORD, [role], "test")
+        catalog.commit()
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Workspace:
+    """A workspace without accounts."""
+    return Workspace.create(tmp_path / "workspace")
+
+
+@pytest.fixture
+def workspace(bare: Workspace) -> Workspace:
+    """A furnished workspace with one person of every role."""
+    furnish(bare)
+    add_people(bare)
+    return bare
+
+
+@pytest.fixture
+def client_of(workspace: Workspace) -> Iterator[Callable[..., TestClient]]:
+    """Clients of the app without desks, signed in as somebody or as nobody."""
+    app = create_app(workspace, ServerConfig(desks=False))
+
+    def client(name: str | None = None, **options: object) -> TestClient:
+        made = TestClient(app, base_url=ORIGIN, follow_redirects=False, **options)  # type: ignore[arg-type]
+        if name is not None:
+            sign_in(made, name)
+        return made
+
+    yield client
+
+
+def sign_in(client: TestClient, name: str, password: str = PASSWORD) -> TestClient:
+    """Sign in through the JSON door; the CSRF token rides along from then on."""
+    answer = client.post("/api/login", json={"name": name, "password": password})
+    assert answer.status_code == 200, answer.text
+    client.headers["X-Clinic-CSRF"] = answer.json()["csrf"]
+    return client

@@ -1,0 +1,30 @@
+"""Settings of the web server."""
+
+from dataengine.config import Config
+
+
+class ServerConfig(Config):
+    """Where the server listens and how much it allows."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Any address but loopback needs accounts (`clinic users add`)."""
+    port: int = 7860
+    """Port to listen on; 0 takes a free one."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Further host names under which browsers reach the server; loopback and the bound address always work."""
+    secure_cookies: bool = False
+    """Mark cookies Secure: set it when the server stands behind HTTPS."""
+    session_hours: float = 12.0
+    """Hours after which a sign-in ends."""
+    lease_minutes: float = 15.0
+    """Minutes for which an image stays with the annotator who opened it."""
+    max_body_bytes: int = 8 * 2**20
+    """Largest request body in bytes; larger ones are refused unread."""
+    login_failures: int = 10
+    """Wrong passwords for one name, or from one address, within ten minutes before sign-in pauses."""
+    allowed_networks: tuple[str, ...] = ()
+    """Private networks ("10.0.0.0/8", "127.0.0.1/32") in which an admin may register endpoints."""
+    desks: bool = True
+    """Mount the Gradio desks; without them only sign-in, home, /annotate and its API are served."""
+    start_token: str = ""
+    """Start-up token that opens the server while it has no accounts; empty draws a new one."""

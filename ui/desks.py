@@ -1,0 +1,31 @@
+"""All Gradio desks, mounted under their paths. Importing this loads Gradio."""
+
+from collections.abc import Callable
+
+import gradio as gr
+from fastapi import FastAPI
+
+from storage.workspace import Workspace
+from ui.admin import build_admin_desk
+from ui.config import ServerConfig
+from ui.curate import build_curate_desk
+from ui.desk import mount
+from ui.rounds import build_rounds_desk
+from ui.study import build_study_desk
+from ui.train import build_train_desk
+from ui.treat import build_treat_desk
+
+DESKS: dict[str, Callable[[Workspace], gr.Blocks]] = {
+    "/curate": build_curate_desk,
+    "/train": build_train_desk,
+    "/treat": build_treat_desk,
+    "/study": build_study_desk,
+    "/rounds": build_rounds_desk,
+}
+
+
+def mount_desks(app: FastAPI, workspace: Workspace, settings: ServerConfig) -> None:
+    """Build every desk and mount it for the roles of the access table."""
+    for path, build in DESKS.items():
+        mount(app, path, build(workspace))
+    mount(app, "/admin", build_admin_desk(workspace, settings.allowed_networks))

@@ -1,0 +1,53 @@
+"""The home page: the workspace in figures, and a card for every place this person may go."""
+
+from fastapi import APIRouter, Request
+from starlette.responses import RedirectResponse, Response
+
+from pipelines.requests import workers_alive
+from storage.queries import Overview, overview
+from storage.workspace import Workspace
+from ui.access import AREAS, may
+from ui.auth import signed_in
+from ui.pages import annotate_page, home_page
+
+NO_WORKER = "No worker is running, so jobs wait. Start one with “clinic worker”."
+
+
+def home_routes(workspace: Workspace) -> APIRouter:
+    """The pages / and /annotate."""
+    routes = APIRouter()
+
+    @routes.get("/")
+    def home(request: Request, token: str = "") -> Response:
+        if token:
+            return RedirectResponse("/", 303)
+        person = signed_in(request)
+        with workspace.catalog(read_only=True) as catalog:
+            seen = overview(catalog)
+            champion = catalog.detectors.champion()
+        areas = [(area.path, area.title, area.caption) for area in AREAS if may(person.roles, area.roles)]
+        greeting = "Artifact Clinic" if person.local else f"Hello, {person.name}"
+        return home_page(
+            greeting,
+            "" if workers_alive(workspace) else NO_WORKER,
+            figures(seen, champion and champion.name),
+            areas,
+        )
+
+    @routes.get("/annotate")
+    def annotate() -> Response:
+        return annotate_page()
+
+    return routes
+
+
+def figures(seen: Overview, champion: str | None) -> list[tuple[str, str]]:
+    """The workspace's counts as (value, caption)."""
+    return [
+        (f"{sum(seen.images.values()):,}", "images"),
+        (f"{seen.labelled:,}", "labelled by people"),
+        (f"{seen.waiting:,}", "waiting for a label"),
+        (f"{seen.detectors:,}", f"detectors, champion {champion}" if champion else "detectors"),
+        (f"{seen.treatments:,}", "treatments"),
+        (f"{sum(seen.rounds.values()):,}", "rounds"),
+    ]

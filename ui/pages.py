@@ -1,0 +1,74 @@
+"""Our own pages: constant templates, every value escaped. Sign-in, home, refusals and the annotation page."""
+
+from functools import cache
+from html import escape
+from pathlib import Path
+from string import Template
+
+from starlette.responses import HTMLResponse
+
+HERE = Path(__file__).parent
+STATIC = HERE / "static"
+
+SIGN_IN_FORM = Template(
+    """<form method="post" action="/login">
+<input type="hidden" name="form_token" value="$token"><input type="hidden" name="next" value="$next">
+<label>Name<input name="name" autocomplete="username" maxlength="128" required autofocus></label>
+<label>Password<input name="password" type="password" autocomplete="current-password" maxlength="1024" required></label>
+<button class="button">Sign in</button></form>"""
+)
+
+
+@cache
+def template(name: str) -> Template:
+    """A page of `ui/pages` by name."""
+    return Template((HERE / "pages" / f"{name}.html").read_text(encoding="utf-8"))
+
+
+def note(text: str, kind: str = "") -> str:
+    """A coloured line, or nothing for an empty text."""
+    return f'<p class="note {kind}">{escape(text)}</p>' if text else ""
+
+
+def login_page(form_token: str, target: str, problem: str = "", status: int = 200) -> HTMLResponse:
+    """Name and password."""
+    form = SIGN_IN_FORM.substitute(token=escape(form_token), next=escape(target))
+    page = template("login").substitute(intro="Sign in to go on.", note=note(problem, "bad"), form=form)
+    return HTMLResponse(page, status)
+
+
+def start_link_page(problem: str = "", status: int = 200) -> HTMLResponse:
+    """What somebody sees who comes without the start-up link while there are no accounts."""
+    intro = (
+        "There are no accounts yet. Open the link that <b>clinic app</b> printed when it started; "
+        "it ends in <b>?token=…</b>"
+    )
+    return HTMLResponse(template("login").substitute(intro=intro, note=note(problem, "bad"), form=""), status)
+
+
+def message_page(title: str, text: str, status: int) -> HTMLResponse:
+    """One plain statement, for refusals and what does not exist."""
+    return HTMLResponse(template("message").substitute(title=escape(title), text=escape(text)), status)
+
+
+def annotate_page() -> HTMLResponse:
+    """The canvas page; everything in it is fetched by its script."""
+    return HTMLResponse(template("annotate").template)
+
+
+def home_page(
+    greeting: str, problem: str, figures: list[tuple[str, str]], areas: list[tuple[str, str, str]]
+) -> HTMLResponse:
+    """Figures as (value, caption) and cards as (path, title, caption)."""
+    page = template("home").substitute(
+        greeting=escape(greeting),
+        note=note(problem),
+        figures="".join(
+            f"<div><b>{escape(value)}</b><span>{escape(caption)}</span></div>" for value, caption in figures
+        ),
+        areas="".join(
+            f'<a class="card" href="{escape(path)}"><b>{escape(title)}</b><span>{escape(caption)}</span></a>'
+            for path, title, caption in areas
+        ),
+    )
+    return HTMLResponse(page)

@@ -1,0 +1,228 @@
+"""The web server: one FastAPI application, its checks in order, and how it is run.
+
+    serve(workspace, ServerConfig(port=7860))
+
+Importing this loads neither torch nor Gradio; the desks are loaded when they are mounted.
+"""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from dataengine import errors
+from dataengine.errors import ClinicError, ConfigRefused, JobFailed
+from storage.workspace import Workspace
+from ui.annotation import annotation_routes
+from ui.auth import Doorkeeper, Gate, auth_routes
+from ui.config import ServerConfig
+from ui.home import home_routes
+from ui.logs import log_to, logger
+from ui.pages import STATIC, message_page
+from ui.security import BodyLimit, RequestLog, ResponseHeaders, SameSite, is_loopback
+
+STATUS: dict[type[ClinicError], int] = {
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.InputRefused: 422,
+    errors.AccessDenied: 403,
+    errors.WorkspaceUnusable: 503,
+    errors.ServiceAbsent: 503,
+}
+START_SECONDS = 30.0
+
+
+def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None = None) -> FastAPI:
+    """The whole application over a workspace; `app.state.doorkeeper.start_token` opens it without accounts."""
+    if not isinstance(workspace, Workspace):
+        workspace = Workspace.create(workspace)
+    settings = settings or ServerConfig()
+    doorkeeper = Doorkeeper(workspace, settings)
+    app = FastAPI(title="Artifact Clinic", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.doorkeeper = doorkeeper
+    app.include_router(auth_routes(doorkeeper))
+    app.include_router(home_routes(workspace))
+    app.include_router(annotation_routes(workspace, settings))
+    add_plain_routes(app, workspace)
+    if settings.desks:
+        from ui.desks import mount_desks
+
+        mount_desks(app, workspace, settings)
+    answer_errors(app)
+    # The last one added sees a request first.
+    app.add_middleware(Gate, doorkeeper=doorkeeper)
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(SameSite, hosts=(settings.host, *settings.allowed_hosts))
+    app.add_middleware(ResponseHeaders)
+    app.add_middleware(RequestLog)
+    return app
+
+
+def add_plain_routes(app: FastAPI, workspace: Workspace) -> None:
+    """Health, icon and the files that hold no secret."""
+
+    @app.get("/healthz")
+    def healthz() -> dict[str, str]:
+        with workspace.catalog(read_only=True) as catalog:
+            catalog.users.count()
+        return {"status": "ok"}
+
+    @app.get("/favicon.ico")
+    def favicon() -> Response:
+        return FileResponse(STATIC / "mark.svg", media_type="image/svg+xml")
+
+    app.mount("/static", CachedFiles(directory=STATIC))
+
+
+class CachedFiles(StaticFiles):
+    """Static files that browsers keep but ask about, so that an upgrade shows at once."""
+
+    def file_response(self, *arguments: object, **keywords: object) -> Response:
+        response = super().file_response(*arguments, **keywords)  # type: ignore[arg-type]
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Turn our errors into one clear line, as JSON or as a page, never a traceback."""
+
+    @app.exception_handler(ClinicError)
+    async def refused(request: Request, error: ClinicError) -> Response:
+        status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500)
+        if request.url.path == "/api/login" and status == 403:
+            status = 401
+        if status >= 500:
+            logger.error("failed", extra={"path": request.url.path, "reason": str(error)})
+        return worded(request, status, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        problems = (f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()[:5])
+        return worded(request, 422, "; ".join(problems))
+
+    @app.exception_handler(HTTPException)
+    async def refused_by_route(request: Request, error: HTTPException) -> Response:
+        return worded(request, error.status_code, str(error.detail))
+
+    @app.exception_handler(Exception)
+    async def broken(request: Request, error: Exception) -> Response:
+        logger.exception("broken", extra={"path": request.url.path}, exc_info=error)
+        return worded(request, 500, "something went wrong on the server; its log says what")
+
+
+def worded(request: Request, status: int, text: str) -> Response:
+    """An error as the asker can read it: a page for browsers that navigate, JSON otherwise."""
+    if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
+        return message_page("That did not work", text, status)
+    return JSONResponse({"error": text}, status)
+
+
+class Listening(NamedTuple):
+    """Where a server can be reached; `link` holds the start-up token while there are no accounts."""
+
+    url: str
+    link: str
+
+
+def check_binding(settings: ServerConfig, doorkeeper: Doorkeeper) -> None:
+    """Refuse to be reachable from elsewhere while anybody there could do everything. Raises `ConfigRefused`."""
+    if not is_loopback(settings.host) and not doorkeeper.has_accounts():
+        raise ConfigRefused(
+            f"listening on {settings.host} needs accounts, and there are none: add an admin with "
+            "`clinic users add NAME --role admin`, or listen on 127.0.0.1"
+        )
+
+
+def bound_socket(settings: ServerConfig) -> socket.socket:
+    """A listening socket, bound before anything is announced. Raises `ConfigRefused`."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise ConfigRefused(
+            f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); choose another --port, 0 for a free one"
+        ) from None
+    return listener
+
+
+def server_for(app: FastAPI) -> uvicorn.Server:
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            lifespan="on",
+            timeout_graceful_shutdown=3,
+        )
+    )
+
+
+def listening(app: FastAPI, settings: ServerConfig, port: int) -> Listening:
+    doorkeeper: Doorkeeper = app.state.doorkeeper
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{port}"
+    return Listening(url, f"{url}/?token={doorkeeper.start_token}" if doorkeeper.open_to_token() else url)
+
+
+def serve(
+    workspace: Workspace,
+    settings: ServerConfig | None = None,
+    announce: Callable[[Listening], None] | None = None,
+) -> None:
+    """Serve until interrupted; `announce` is told the address (default: it is printed)."""
+    settings = settings or ServerConfig()
+    log_to()
+    app = create_app(workspace, settings)
+    check_binding(settings, app.state.doorkeeper)
+    with bound_socket(settings) as listener:
+        (announce or print_link)(listening(app, settings, listener.getsockname()[1]))
+        server_for(app).run(sockets=[listener])
+
+
+def print_link(where: Listening) -> None:
+    """Print where to go, and that there are no accounts yet if so."""
+    print(f"Artifact Clinic: {where.link}", flush=True)
+    if where.link != where.url:
+        print("There are no accounts: only this computer can connect, and only with this link.", flush=True)
+
+
+@contextmanager
+def background(workspace: Workspace, settings: ServerConfig | None = None) -> Iterator[Listening]:
+    """A server in a thread of this process, for demos and tests; it ends with the block."""
+    settings = settings or ServerConfig(port=0)
+    app = create_app(workspace, settings)
+    check_binding(settings, app.state.doorkeeper)
+    with bound_socket(settings) as listener:
+        server = server_for(app)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        try:
+            wait_until_started(server, thread)
+            yield listening(app, settings, listener.getsockname()[1])
+        finally:
+            server.should_exit = True
+            thread.join(START_SECONDS)
+
+
+def wait_until_started(server: uvicorn.Server, thread: threading.Thread) -> None:
+    """Return once the server answers. Raises `JobFailed` if it does not come up."""
+    deadline = time.monotonic() + START_SECONDS
+    while not server.started:
+        if not thread.is_alive() or time.monotonic() > deadline:
+            raise JobFailed("the web server did not start; its log says why")
+        time.sleep(0.01)

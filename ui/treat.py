@@ -1,0 +1,147 @@
+"""The treating desk: LoRA treatments, their figures and curves, and the same seeds before and after."""
+
+from typing import Any
+
+import gradio as gr
+
+from dataengine.records import Image, Treatment
+from storage.catalog import Catalog
+from storage.workspace import Workspace
+from ui.curves import curve, figure_names, history
+from ui.desk import checked, desk, facts, heading, panel, short, when
+from ui.pictures import TILE, at_height, decode, heat, strip
+
+PATH = "/treat"
+STAGES = ("treat",)
+PAIRS = 24
+HEADLINES = (
+    "mean_conf_ratio",
+    "attribute_drop",
+    "detail_ratio",
+    "diversity_ratio",
+    "kept_step",
+    "stopped_reason",
+)
+
+
+def build_treat_desk(workspace: Workspace) -> gr.Blocks:
+    """The desk at /treat."""
+    with desk("Treat") as blocks:
+        heading(
+            "Treat",
+            "A generator fine-tuned until a frozen detector finds less to mark, under a quality guard.",
+        )
+        chosen = gr.Dropdown(label="Treatment", choices=[], allow_custom_value=True)
+        figures = panel("figures")
+        gallery = gr.Gallery(
+            label="Before and after: same prompt, same seed", columns=3, object_fit="contain", height="auto",
+            buttons=["fullscreen"], elem_classes="crisp",
+        )  # fmt: skip
+        with gr.Row():
+            with gr.Column(scale=3):
+                figure = gr.Dropdown(label="Curve", choices=[], allow_custom_value=True)
+                plot = gr.LinePlot(x="step", y="value", label="Treatment", height=300)
+            with gr.Column(scale=2):
+                results = panel("facts", label="Result")
+                config = panel("facts", label="Settings")
+
+    @checked(PATH, "seeing treatments")
+    def load(request: gr.Request) -> Any:
+        return choices(workspace)
+
+    @checked(PATH, "seeing treatments")
+    def show(treatment_id: str | None, request: gr.Request) -> tuple[Any, ...]:
+        return details(workspace, treatment_id)
+
+    @checked(PATH, "seeing treatments")
+    def draw(treatment_id: str | None, name: str | None, request: gr.Request) -> Any:
+        return curve(lines_of(workspace, treatment_id), name)
+
+    with blocks:
+        shown = [figures, gallery, results, config, figure]
+        blocks.load(load, None, [chosen], api_name="treatments", show_progress="hidden").then(
+            show, [chosen], shown, api_name=False, show_progress="hidden"
+        )
+        chosen.input(show, [chosen], shown, api_name="treatment", show_progress="hidden")
+        figure.change(draw, [chosen, figure], [plot], api_name="curve", show_progress="hidden")
+    return blocks
+
+
+def choices(workspace: Workspace) -> Any:
+    """All treatments, the newest chosen."""
+    with workspace.catalog(read_only=True) as catalog:
+        runs = list(reversed(catalog.treatments.list()))
+        names = {one.id: one.name for one in catalog.generators.list()}
+    found = [
+        (f"{names.get(one.generator_id, one.generator_id)} · {when(one.created)}", one.id) for one in runs
+    ]
+    return gr.update(choices=found, value=runs[0].id if runs else None)
+
+
+def details(workspace: Workspace, treatment_id: str | None) -> tuple[Any, ...]:
+    """A treatment's headline figures, pairs, result, settings and curves."""
+    if not treatment_id:
+        nothing = {"items": [], "empty": "No treatment yet. A round's treat stage makes one."}
+        return nothing, [], nothing, {"items": []}, gr.update(choices=[], value=None)
+    with workspace.catalog(read_only=True) as catalog:
+        run = catalog.treatments.get(treatment_id)
+        pairs = before_and_after(catalog, run)
+        maps = {one.image_id: one.map_ref for one in catalog.predictions.of(run.detector_id, ids_of(pairs))}
+    names = figure_names(lines_of(workspace, treatment_id))
+    made_of = {
+        "generator": run.generator_id,
+        "detector": run.detector_id,
+        "treated": run.treated_id,
+        "round": run.round_id,
+    }
+    return (
+        headline_figures(run),
+        [(pair_tile(workspace, pair, maps), pair[0].prompt) for pair in pairs],
+        {"items": facts(run.result), "empty": "Not finished."},
+        {"items": facts({**made_of, **run.config})},
+        gr.update(choices=names, value=names[0] if names else None),
+    )
+
+
+def headline_figures(run: Treatment) -> dict[str, Any]:
+    """The figures that say whether it worked."""
+    found = [
+        {"value": short(run.result[name]), "label": name.replace("_", " ")}
+        for name in HEADLINES
+        if name in run.result
+    ]
+    return {"items": found, "empty": "This treatment has not finished."}
+
+
+def before_and_after(catalog: Catalog, run: Treatment) -> list[tuple[Image, Image]]:
+    """Images of the treated generator, each with the base generator's of the same prompt and seed."""
+    if run.treated_id is None:
+        return []
+    treated = catalog.images.find(generator_id=run.treated_id, limit=10 * PAIRS)
+    purposes, rounds = {one.purpose for one in treated}, {one.round_id for one in treated} - {None}
+    base = catalog.images.find(generator_id=run.generator_id, purpose=purposes, round_id=rounds or None)
+    by_key = {(one.prompt, one.seed): one for one in base}
+    pairs = [(by_key[one.prompt, one.seed], one) for one in treated if (one.prompt, one.seed) in by_key]
+    return sorted(pairs, key=lambda pair: (pair[0].prompt, pair[0].seed or 0))[:PAIRS]
+
+
+def ids_of(pairs: list[tuple[Image, Image]]) -> list[str]:
+    """The ids of all images in the pairs."""
+    return [image.id for pair in pairs for image in pair]
+
+
+def pair_tile(workspace: Workspace, pair: tuple[Image, Image], maps: dict[str, str | None]) -> Any:
+    """Before and after, and where there are maps, both maps to the right."""
+    images = [at_height(decode(workspace.blobs.get(image.sha256)), TILE) for image in pair]
+    refs = [maps.get(image.id) for image in pair]
+    seen = [heat(pixels, workspace.maps.get(ref)) for pixels, ref in zip(images, refs, strict=True) if ref]
+    return strip([*images, *seen] if len(seen) == len(images) else images)
+
+
+def lines_of(workspace: Workspace, treatment_id: str | None) -> list[dict[str, Any]]:
+    """The history of a treatment's run."""
+    if not treatment_id:
+        return []
+    with workspace.catalog(read_only=True) as catalog:
+        run = catalog.treatments.get(treatment_id)
+    return history(workspace, STAGES, run.round_id)
