@@ -9,6 +9,8 @@ from sqlalchemy import Connection, Engine, inspect, text
 from dataengine.errors import WorkspaceUnusable
 from storage.schema import READ_ONLY, REVISION
 
+SCRIPTS = Path(__file__).with_name("migrations")
+
 _LOCK = 0x636C696E  # any number that only we use: PostgreSQL's advisory lock against two upgrades at once
 
 
@@ -61,7 +63,7 @@ def _config() -> Any:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
+    config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
     return config
 
 

@@ -1,0 +1,131 @@
+"""The schema and its migrations, on both databases."""
+
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import JSON, Engine, inspect, text
+
+import storage.migrate
+from dataengine.errors import WorkspaceUnusable
+from dataengine.records import Image
+from storage import schema
+from storage.catalog import Catalog
+from storage.migrate import _scripts, migrate, revision
+from storage.schema import make_engine
+
+
+def test_migrations_make_exactly_the_schema(database_url: str) -> None:
+    engine = make_engine(database_url)
+    assert revision(engine) is None
+    migrate(engine)
+    assert revision(engine) == schema.REVISION
+
+    def same_type(
+        context: object, inspected: object, column: object, found: object, wanted: object
+    ) -> bool | None:
+        return False if isinstance(wanted, schema.Tuples) and isinstance(found, JSON) else None
+
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": same_type})
+        assert compare_metadata(context, schema.metadata) == []
+    engine.dispose()
+
+
+def test_revision_named_in_the_schema_is_the_newest_script() -> None:
+    assert _scripts().get_heads() == [schema.REVISION]
+
+
+def test_a_newer_catalog_is_refused_and_left_alone(database_url: str) -> None:
+    engine, calls = make_engine(database_url), []
+    migrate(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(WorkspaceUnusable, match=r"'9999'.*newer Artifact Clinic"):
+        migrate(engine, backup=lambda: calls.append("backup"))
+    assert calls == [] and revision(engine) == "9999"
+    engine.dispose()
+
+
+NEXT = """
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision = "0002", "0001"
+
+
+def upgrade() -> None:
+    op.add_column("images", sa.Column("mood", sa.Text(), server_default="calm"))
+    {then}
+"""
+
+
+@pytest.fixture
+def a_next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The installed version, with one more migration to be written to the file returned."""
+    scripts = tmp_path / "migrations"
+    shutil.copytree(storage.migrate.SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(storage.migrate, "SCRIPTS", scripts)
+    monkeypatch.setattr(storage.migrate, "REVISION", "0002")
+    return scripts / "versions" / "version_0002.py"
+
+
+def test_an_upgrade_backs_up_first_and_keeps_the_data(engine: Engine, a_next_version: Path) -> None:
+    with Catalog(engine) as catalog:
+        catalog.images.add_many([Image(id="a", sha256="s", height=1, width=1)])
+        catalog.commit()
+    a_next_version.write_text(NEXT.format(then=""))
+    seen: list[str | None] = []
+    migrate(engine, backup=lambda: seen.append(revision(engine)))
+    assert seen == ["0001"] and revision(engine) == "0002"
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT id, mood FROM images")).all() == [("a", "calm")]
+    migrate(engine, backup=lambda: seen.append("again"))
+    assert seen == ["0001"]
+    with engine.begin() as connection:  # other tests share the database
+        connection.execute(text("ALTER TABLE images DROP COLUMN mood"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+
+
+def test_an_upgrade_that_fails_changes_nothing(engine: Engine, a_next_version: Path) -> None:
+    a_next_version.write_text(NEXT.format(then='raise OSError("power is gone")'))
+    with pytest.raises(OSError, match="power"):
+        migrate(engine)
+    assert revision(engine) == "0001"
+    assert "mood" not in [column["name"] for column in inspect(engine).get_columns("images")]
+
+
+def test_an_upgrade_waits_for_its_backup(engine: Engine, a_next_version: Path) -> None:
+    def backup() -> None:
+        raise WorkspaceUnusable("the disk is full")
+
+    a_next_version.write_text(NEXT.format(then=""))
+    with pytest.raises(WorkspaceUnusable, match="full"):
+        migrate(engine, backup)
+    assert revision(engine) == "0001"
+
+
+def test_two_processes_may_open_a_new_workspace_at_once(database_url: str) -> None:
+    errors: list[Exception] = []
+
+    def open_it() -> None:
+        engine = make_engine(database_url)
+        try:
+            migrate(engine)
+        except Exception as error:
+            errors.append(error)
+        engine.dispose()
+
+    threads = [threading.Thread(target=open_it) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    engine = make_engine(database_url)
+    with Catalog(engine) as catalog:
+        assert catalog.images.count() == 0
+    engine.dispose()
