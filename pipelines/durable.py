@@ -22,7 +22,7 @@ from dbos import (
 )
 
 from dataengine.errors import Conflict
-from dataengine.records import AuditEvent, Job, JobState, Round, now
+from dataengine.records import AuditEvent, Job, JobState, Round, RoundState, now
 from pipelines import requests
 from pipelines.context import Context, Result, Waiting
 from pipelines.requests import APPLICATION, JOB_QUEUE, JOB_WORKFLOW, LEASE_SECONDS, STAGE_JOB, TASK_QUEUE
@@ -184,7 +184,7 @@ class Engine:
                 return
             job = catalog.jobs.get(job_id)
             if job.kind == STAGE_JOB:
-                round_state = "cancelled" if state == "cancelled" else "failed"
+                round_state: RoundState = "cancelled" if state == "cancelled" else "failed"
                 catalog.rounds.set_state(job.args["round_id"], round_state, f"{job.args['stage']}: {error}")
             catalog.commit()
         log.info("job %s %s: %s", job_id, state, error)
@@ -247,7 +247,7 @@ class Engine:
             if silent:
                 requests.enqueue(self.workspace, job.id)
         elif flow.status == PENDING or flow.status in WAITING_FLOW:
-            held = flow.status == PENDING and flow.executor_id in alive
+            held = flow.status == PENDING and flow.executor_id in alive - {self.worker.id}
             if newest and not held and flow.app_version not in (None, self.version):
                 self._begin_again(client, job.id, f"it was begun by version {flow.app_version}")
         elif flow.status == GIVEN_UP:
@@ -292,7 +292,8 @@ class Engine:
             if row.state != "running" or (newest and newest.state in requests.OPEN):
                 return
             if newest and newest.state in ("failed", "cancelled"):
-                catalog.rounds.set_state(row.id, newest.state, f"{row.stage}: {newest.error}")
+                state: RoundState = "failed" if newest.state == "failed" else "cancelled"
+                catalog.rounds.set_state(row.id, state, f"{row.stage}: {newest.error}")
             else:
                 requests.add_stage_job(catalog, row, self.worker.stages)
             catalog.commit()

@@ -1,7 +1,7 @@
 """Where a stage's shards run: in a plain loop here (the default), or spread over a Ray cluster.
 
-Input: a context, a round, a stage's `run_shard` and its shards. Output: the shards' answers, in order. The stage
-functions are the same. Ray pays from about 10,000 images a shard on.
+Input: a context, a round, a stage's `run_shard` and its shards. Output: the shards' answers, in order. The
+stage functions are the same. Ray pays from about 10,000 images a shard on.
 """
 
 import os

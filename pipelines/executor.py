@@ -15,7 +15,6 @@ import os
 import select
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -113,7 +112,6 @@ def answer(
     except Cancelled:
         raise
     except Exception as error:
-        traceback.print_exc()
         return {"event": "error", "type": type(error).__name__, "message": str(error)}
 
 

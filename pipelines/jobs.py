@@ -10,9 +10,10 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def import_job(context: Context, args: dict[str, Any]) -> Result:
     """Take pictures from a registered folder."""
     from pipelines.exchange.folders import import_folder
 
-    return import_folder(context.workspace, report=context.report, **args)
+    return asdict(import_folder(context.workspace, report=context.report, **args))
 
 
 JOBS: dict[str, Callable[[Context, dict[str, Any]], Result]] = {"import": import_job}
@@ -72,9 +73,13 @@ class Runner:
         with (folder / "metrics.jsonl").open("a", buffering=1) as metrics, output_to(folder / "log.txt"):
             report = Reporter(send, metrics.write, task.get("part", 0), task.get("parts", 1))
             with device_lock(self.device, self.workspace.path, lambda message: report(0, 1, message)):
-                answer = self._answer(Context(self.workspace, self.tools, report), task)
-                report.flush()
-        return answer
+                try:
+                    return self._answer(Context(self.workspace, self.tools, report), task)
+                except Exception:
+                    traceback.print_exc()
+                    raise
+                finally:
+                    report.flush()
 
     def _answer(self, context: Context, task: dict[str, Any]) -> Result:
         if task["kind"] != STAGE_JOB:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import Conflict, NotFound
-from dataengine.records import AuditEvent, Job, Round, WorkerBeat, now
+from dataengine.records import AuditEvent, Job, JobState, Round, WorkerBeat, now
 from storage import jobs_database
 from storage.workspace import Workspace
 
@@ -32,7 +32,7 @@ LEASE_SECONDS = float(os.environ.get("CLINIC_LEASE_SECONDS", "10"))
 """Without a sign of life for this long, a worker counts as dead."""
 JOB_QUEUE, TASK_QUEUE, JOB_WORKFLOW, APPLICATION = "jobs", "tasks", "job", "artifact-clinic"
 STAGE_JOB = "stage"
-OPEN = ("queued", "running")
+OPEN: tuple[JobState, ...] = ("queued", "running")
 
 
 def request_job(workspace: Workspace, kind: str, args: dict[str, Any], requested_by: str = "") -> Job:

@@ -1,4 +1,4 @@
-"""`python -m tests.pipelines.one_worker WORKSPACE STAGES [VERSION]`: a worker over toy stages, for tests to kill."""
+"""`python -m tests.pipelines.one_worker WORKSPACE STAGES TOOLS [VERSION]`: a worker for tests to kill."""
 
 import sys
 from pathlib import Path
@@ -10,10 +10,10 @@ def main() -> None:
     settings = WorkerSettings(
         workspace=Path(sys.argv[1]),
         device="cpu",
-        tools="tests.pipelines.toys:no_tools",
         stages=sys.argv[2],
+        tools=sys.argv[3],
         inference=False,
-        **({"application_version": sys.argv[3]} if len(sys.argv) > 3 else {}),
+        **({"application_version": sys.argv[4]} if len(sys.argv) > 4 else {}),
     )
     run_worker(settings)
 
