@@ -1,17 +1,19 @@
-"""What stages need from `dataengine`, opened when first used. Tests pass fakes; the worker passes the real
-ones.
-"""
+"""What stages need from `dataengine`, opened when first used. Tests pass fakes, workers pass the real ones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from dataengine.errors import InputRefused
+
 if TYPE_CHECKING:
+    from dataengine.clinic.readers import Reader
     from dataengine.diagnosis.detector import Detector
     from dataengine.treatment.families import GeneratorFamily
 
@@ -47,8 +49,8 @@ class Tools:
     open_attributes: Callable[[str], AttributeReader]
     """Folder or hub id -> attribute reader."""
     write_prompts: Callable[[str, int, int, Collection[str], str], list[str]]
-    """(category, how many, seed, prompts to avoid, writer) -> prompts. Writer "" is the built-in grammar, "clinic" the
-    drawn world's captions, anything else the folder or hub id of a language model."""
+    """(category, how many, seed, prompts to avoid, writer) -> prompts. Writer "" is the built-in grammar,
+    "clinic" the drawn world's captions, anything else the folder or hub id of a language model."""
     generate: Callable[..., np.ndarray]
     """(family, prompts, seeds, settings) -> uint8 NHWC: `dataengine.treatment.sampling.generate`."""
     train_detector: Callable[..., Any]
@@ -59,3 +61,110 @@ class Tools:
     """`dataengine.treatment.tuning.treat`."""
     device: str = "cpu"
     """Where models are put: "cpu" or "cuda:N"."""
+
+
+CLINIC = "clinic"
+"""Stands for the embedded clinic's own models where a folder or hub id is asked for."""
+
+
+def real_tools(device: str = "cpu") -> Tools:
+    """The real doors. Nothing heavy is imported before one is used."""
+    return Tools(
+        open_generator=partial(_open_generator, device),
+        open_detector=partial(_open_detector, device),
+        open_vqa=partial(_open_vqa, device),
+        open_attributes=partial(_open_attributes, device),
+        write_prompts=partial(_write_prompts, device),
+        generate=_generate,
+        train_detector=_train_detector,
+        evaluate_detector=_evaluate_detector,
+        treat=_treat,
+        device=device,
+    )
+
+
+def _open_generator(device: str, location: str, lora: Path | None) -> GeneratorFamily:
+    from dataengine.treatment.loading import load_family
+
+    return load_family(location, lora, device)
+
+
+def _open_detector(device: str, folder: Path) -> Detector:
+    from dataengine.diagnosis.detector import load_detector
+
+    return load_detector(folder, device)
+
+
+def _open_vqa(device: str, location: str) -> Categorizer:
+    if location == CLINIC:
+        return _clinic_reader()
+    from dataengine.curation.vqa import load_categorizer
+
+    return load_categorizer(location, device=device)
+
+
+def _open_attributes(device: str, location: str) -> AttributeReader:
+    if location == CLINIC:
+        return _clinic_reader()
+    from dataengine.quality.attributes import ClipReader
+
+    return ClipReader(location, device)
+
+
+def _clinic_reader() -> Reader:
+    from dataengine.clinic.models import reader_network
+    from dataengine.clinic.readers import Reader, labels
+    from dataengine.clinic.weights import load_part
+
+    network = reader_network(labels())
+    network.load_state_dict(load_part("readers"))
+    return Reader(network)
+
+
+def _write_prompts(
+    device: str, category: str, n: int, seed: int, avoid: Collection[str], writer: str
+) -> list[str]:
+    from dataengine.curation.prompts import GrammarWriter, load_model_writer
+
+    if writer == CLINIC:
+        return _captions(category, n, seed, avoid)
+    chosen = load_model_writer(writer, device=device) if writer else GrammarWriter()
+    return chosen.write(category, n, seed, avoid)
+
+
+def _captions(category: str, n: int, seed: int, avoid: Collection[str]) -> list[str]:
+    """Captions of the drawn world in an order of the seed's own. Raises `InputRefused` when they run out."""
+    from dataengine.clinic.world import CATEGORIES, all_prompts
+
+    known = [prompt.text for prompt in all_prompts(category)] if category in CATEGORIES else []
+    free = sorted(set(known) - set(avoid))
+    if len(free) < n:
+        raise InputRefused(
+            f"the clinic's world has {len(free)} unused captions of {category!r} and {n} were asked for; "
+            "ask for fewer prompts per category"
+        )
+    return [free[i] for i in np.random.default_rng(seed).permutation(len(free))[:n]]
+
+
+def _generate(*arguments: Any, **named: Any) -> np.ndarray:
+    from dataengine.treatment.sampling import generate
+
+    return generate(*arguments, **named)
+
+
+def _train_detector(*arguments: Any, **named: Any) -> Any:
+    from dataengine.diagnosis.training import train_detector
+
+    return train_detector(*arguments, **named)
+
+
+def _evaluate_detector(*arguments: Any, **named: Any) -> Any:
+    from dataengine.diagnosis.training import evaluate_detector
+
+    return evaluate_detector(*arguments, **named)
+
+
+def _treat(*arguments: Any, **named: Any) -> Any:
+    from dataengine.treatment.tuning import treat
+
+    return treat(*arguments, **named)
