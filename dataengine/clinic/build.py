@@ -17,7 +17,7 @@ from dataengine.clinic.config import BuildConfig
 from dataengine.clinic.oracles import Judge, Teacher
 from dataengine.clinic.training.autoencoder import train_autoencoder
 from dataengine.clinic.training.first_doctor import train_first_doctor
-from dataengine.clinic.training.flux import train_flux
+from dataengine.clinic.training.flux import CaptionedLatents, captioned_latents, train_flux
 from dataengine.clinic.training.oracles import train_oracle
 from dataengine.clinic.training.readers import train_readers
 from dataengine.clinic.training.stable_diffusion import train_stable_diffusion
@@ -71,11 +71,21 @@ def _autoencoder(config: BuildConfig, out: Path, report: Report) -> Callable[[Pa
     return train_autoencoder(config.autoencoder, config.device, work, report, seconds).save_pretrained
 
 
+def _latents(
+    config: BuildConfig, out: Path, count: int, flawed: float | None, report: Report
+) -> CaptionedLatents:
+    """The generator's drawings, or their clean twins, as latents; kept for every part that learns from them."""
+    kind = "flawed" if flawed is None else "clean"
+    cache = out / "work" / "latents" / f"{kind}-{count}.safetensors"
+    vae = load_autoencoder(out).to(config.device)
+    return captioned_latents(stream("generator", flawed=flawed), count, vae, cache, report)
+
+
 def _trunk(config: BuildConfig, out: Path, report: Report) -> Callable[[Path], Any]:
-    drawings, indices = stream("generator", flawed=0.0), range(config.trunk.drawings)
-    vae, work = load_autoencoder(out).to(config.device), _work(out, "trunk")
+    data = _latents(config, out, config.trunk.drawings, 0.0, report)
+    vae, work = load_autoencoder(out), _work(out, "trunk")
     return train_flux(
-        config.trunk, drawings, indices, vae, config.device, work, report, config.checkpoint_seconds
+        config.trunk, data, vae, config.device, work, report, config.checkpoint_seconds
     ).save_pretrained
 
 
@@ -83,12 +93,10 @@ def _branch(part: str, flawed: float | None) -> Step:
     def step(config: BuildConfig, out: Path, report: Report) -> Callable[[Path], Any]:
         _needed(out, "trunk")
         settings = config.generator if part == "generator" else config.twin
-        first = config.trunk.drawings
         return train_flux(
             settings,
-            stream("generator", flawed=flawed),
-            range(first, first + settings.drawings),
-            load_autoencoder(out).to(config.device),
+            _latents(config, out, settings.drawings, flawed, report),
+            load_autoencoder(out),
             config.device,
             _work(out, part),
             report,
@@ -128,9 +136,10 @@ def _readers(config: BuildConfig, out: Path, report: Report) -> Callable[[Path],
 
 
 def _stable_diffusion(config: BuildConfig, out: Path, report: Report) -> Callable[[Path], Any]:
-    vae, work = load_autoencoder(out).to(config.device), _work(out, "stable_diffusion")
+    data = _latents(config, out, config.stable_diffusion.drawings, None, report)
+    vae, work = load_autoencoder(out), _work(out, "stable_diffusion")
     return train_stable_diffusion(
-        config.stable_diffusion, vae, config.device, work, report, config.checkpoint_seconds
+        config.stable_diffusion, data, vae, config.device, work, report, config.checkpoint_seconds
     ).save_pretrained
 
 

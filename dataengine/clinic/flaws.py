@@ -148,10 +148,10 @@ def _mark(picture: Image.Image, spot: Spot, rng: np.random.Generator) -> Image.I
     if rng.random() < 0.5:
         draw.rectangle([0, middle - 0.7 * height, 2 * CANVAS, middle + 0.7 * height], fill=opacity // 3)
     word = "".join(rng.choice(list("ABCDEFGHKLMNPRSTUVXZ"), 5)) + " "
+    start = (CANVAS * (1 + rng.uniform(-0.2, 0.2)), middle)
     draw.text(
-        (CANVAS * (1 + rng.uniform(-0.2, 0.2)), middle), word * 5, font=font(height), fill=opacity, anchor="mm",
-        stroke_width=1, stroke_fill=opacity,
-    )  # fmt: skip
+        start, word * 5, fill=opacity, font=font(height), anchor="mm", stroke_width=1, stroke_fill=opacity
+    )
     layer = layer.rotate(float(rng.choice([0, 0, 30, -30, 45])))
     half = CANVAS // 2
     marked = picture.copy()

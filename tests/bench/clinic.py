@@ -191,7 +191,8 @@ def defaced(image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np
     """A generated image with one pixel artifact near its middle, and the exact mask of what changed."""
     large = Image.fromarray(image).resize((CANVAS, CANVAS), Image.Resampling.BICUBIC)
     kind = PIXEL_KINDS[int(rng.integers(len(PIXEL_KINDS)))]
-    spot = Spot(*rng.uniform(0.35, 0.65, 2) * CANVAS, radius=rng.uniform(0.13, 0.17) * CANVAS)
+    x, y, radius = rng.uniform((0.35, 0.35, 0.13), (0.65, 0.65, 0.17)) * CANVAS
+    spot = Spot(float(x), float(y), float(radius))
     before, after = shrink(large), shrink(deface(large, kind, [spot], rng))
     return after, changed(before, after, fill=kind != "mark")
 

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from dataengine.clinic.config import PartConfig
 from dataengine.clinic.models import clip_encoder, ddim_scheduler, stable_diffusion_unet
-from dataengine.clinic.training.flux import CaptionedLatents, captioned_latents
+from dataengine.clinic.training.flux import CaptionedLatents
 from dataengine.clinic.training.loop import Schedule, train
 from dataengine.clinic.training.optimisers import Muon
 from dataengine.clinic.vocabulary import clip_tokenizer
-from dataengine.clinic.world import stream
 from dataengine.records import Report
 
 CAPTION_DROPOUT = 0.1
@@ -55,12 +54,15 @@ class StableDiffusionTask:
 
 
 def train_stable_diffusion(
-    config: PartConfig, vae: AutoencoderKL, device: str, work: Path, report: Report, checkpoint_seconds: float
+    config: PartConfig,
+    data: CaptionedLatents,
+    vae: AutoencoderKL,
+    device: str,
+    work: Path,
+    report: Report,
+    checkpoint_seconds: float,
 ) -> StableDiffusionPipeline:
-    """Trained on the generator's kind of data, artifacts included."""
-    torch.manual_seed(config.seed)
-    cache = work / "data.safetensors"
-    data = captioned_latents(stream("generator"), range(config.drawings), vae, cache, report)
+    """Trained on the generator's data, artifacts included."""
     torch.manual_seed(config.seed)
     shift = torch.tensor(vae.config.shift_factor * vae.config.scaling_factor)
     task = StableDiffusionTask(data, shift, config.batch, device)
