@@ -74,7 +74,7 @@ def _autoencoder(config: BuildConfig, out: Path, report: Report) -> Callable[[Pa
 def _latents(
     config: BuildConfig, out: Path, count: int, flawed: float | None, report: Report
 ) -> CaptionedLatents:
-    """The generator's drawings, or their clean twins, as latents; kept for every part that learns from them."""
+    """The generator's drawings, or their clean twins, as latents; kept for all parts that use them."""
     kind = "flawed" if flawed is None else "clean"
     cache = out / "work" / "latents" / f"{kind}-{count}.safetensors"
     vae = load_autoencoder(out).to(config.device)
