@@ -58,8 +58,8 @@ WORDS: Mapping[str, str] = {
     ),
     "gesture": (
         "waving|holding a cup of tea|playing the piano|tying a shoelace|counting coins|peeling an apple|"
-        "typing|writing with a pen|pointing at the sky|knitting|holding a phone|shuffling cards|lighting a candle|"
-        "making a heart sign|cutting paper with scissors|holding a small bird"
+        "typing|writing with a pen|pointing at the sky|knitting|holding a phone|shuffling cards|"
+        "lighting a candle|making a heart sign|cutting paper with scissors|holding a small bird"
     ),
     "activity": (
         "running|doing yoga|riding a bicycle|carrying a ladder|dancing|climbing stairs|skating|rowing a boat|"
