@@ -3,10 +3,12 @@
 The clean twin is not shipped; `inherited` is measured when a build left one in `build/clinic/twin`.
 """
 
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +21,15 @@ from dataengine.clinic.drawing import CANVAS, SIZE, shrink
 from dataengine.clinic.flaws import PIXEL_KINDS, Spot, deface
 from dataengine.clinic.oracles import Oracle, load_judge, load_teacher
 from dataengine.clinic.readers import Reader, load_reader
+from dataengine.clinic.sheets import contact_sheet
 from dataengine.clinic.training.data import Drawings, render, round_trip
-from dataengine.clinic.world import CATEGORIES, EASY, HARD, Prompt, changed, prompts, stream
+from dataengine.clinic.world import CATEGORIES, EASY, HARD, Prompt, Stream, changed, prompts, stream
 from dataengine.diagnosis.detector import load_detector
 from dataengine.treatment.config import LoraSettings, SamplingConfig
 from dataengine.treatment.families import GeneratorFamily
 from dataengine.treatment.loading import load_family
 from dataengine.treatment.sampling import generate, sample
-from tests.bench.harness import ROOT, Figure, bootstrap, figure, mean, quick, share, write
+from tests.bench.harness import RESULTS, ROOT, Figure, bootstrap, figure, mean, quick, share, write
 
 TWIN = ROOT / "build" / "clinic" / "twin"
 SETTINGS = SamplingConfig(steps=5, batch=16, precision="bfloat16")
@@ -75,6 +78,7 @@ def main() -> None:
         tripped = round_trip(weights.autoencoder(), exact.images)
         asked = prompts("evaluation", SIZES.images_per_category * len(CATEGORIES))
         drawn = draw(family, asked, judge)
+        sheets(exact, tripped, drawn)
         figures = [
             vae_psnr(exact, tripped),
             *oracle_figures("judge", judge, exact, tripped),
@@ -99,6 +103,29 @@ def draw(
     seeds = range(FIRST_SEED, FIRST_SEED + len(asked))
     images = generate(family, [prompt.text for prompt in asked], list(seeds), settings)
     return Generated(images, asked, look(judge, as_batch(images)))
+
+
+def sheets(exact: Drawings, tripped: Tensor, drawn: Generated) -> None:
+    """The data sheet's pictures: the world, its artifacts, round trips, and images with the judge's marks."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    clean, flawed = (stream("benchmark", flawed=rate) for rate in (0.0, 1.0))
+    shown = [i for category in CATEGORIES for i in of_category(clean, category, 10)]
+    spoilt = [flawed[i] for i in shown]
+    pairs = [image for i in range(30) for image in (exact.images[i], tripped[i])]
+    rows = [i for category in CATEGORIES for i in np.flatnonzero(drawn.among([category]))[:10]]
+    made = {
+        "world": contact_sheet([clean[i].image for i in shown], columns=10),
+        "flaws": contact_sheet([d.image for d in spoilt], [d.label_map > 0 for d in spoilt], columns=10),
+        "round-trips": contact_sheet([image.permute(1, 2, 0).numpy() for image in pairs], columns=10),
+        "generated": contact_sheet(drawn.images[rows], drawn.confidence[rows].numpy(), columns=10),
+    }
+    for name, sheet in made.items():
+        sheet.save(RESULTS / f"clinic-{name}.jpg", quality=88)
+
+
+def of_category(drawings: Stream, category: str, count: int) -> list[int]:
+    """The first indices of a stream that show the category."""
+    return list(islice((i for i in itertools.count() if drawings.scene(i).category == category), count))
 
 
 def as_batch(images: np.ndarray) -> Tensor:
@@ -214,10 +241,11 @@ def frequencies(prefix: str, drawn: Generated) -> list[Figure]:
 
 
 def inherited(drawn: Generated, asked: list[Prompt], judge: Oracle) -> list[Figure]:
-    """How much more often the generator's hard images are flawed than those of its clean twin, pair by pair."""
+    """How much more often the generator's hard images are flawed than those of its clean twin, paired."""
     if not TWIN.is_dir():
-        note = "no twin in build/clinic; `clinic build-clinic` trains one (it is not shipped)"
-        return [figure("inherited", "not measured", note=note)]
+        return [
+            figure("inherited", "not measured", note="no build/clinic/twin; `clinic build-clinic` makes it")
+        ]
     twin = draw(load_family(TWIN), asked, judge)
     hard = drawn.among(HARD)
     pairs = drawn.flawed[hard].astype(float) - twin.flawed[hard]

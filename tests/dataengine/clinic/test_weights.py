@@ -111,7 +111,7 @@ def test_oracles_tell_flawed_from_clean(name: str, folders: dict[str, Path]) -> 
     flawed, clean = stream("validation", flawed=1.0), stream("validation", flawed=0.0)
     images = np.stack([s[i].image for s in (flawed, clean) for i in range(32)])
     confidence = oracle.confidence(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
-    assert confidence.shape == (64, 64, 64) and 0 <= confidence.min() and confidence.max() <= 1
+    assert confidence.shape == (64, 64, 64) and confidence.min() >= 0 and confidence.max() <= 1
     highest = confidence.flatten(1).amax(1) >= 0.5
     assert highest[:32].float().mean() > 0.8
     assert highest[32:].float().mean() < 0.15
