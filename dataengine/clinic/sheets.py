@@ -9,7 +9,10 @@ GAP = 2
 
 
 def contact_sheet(
-    images: Sequence[np.ndarray], marks: Sequence[np.ndarray] | None = None, columns: int = 12, scale: int = 2
+    images: Sequence[np.ndarray] | np.ndarray,
+    marks: Sequence[np.ndarray] | np.ndarray | None = None,
+    columns: int = 12,
+    scale: int = 2,
 ) -> Image.Image:
     """uint8 HWC images in rows; `marks` (HW, confidence in [0, 1] or label map) are shown in red in a row
     below each.
