@@ -173,9 +173,14 @@ class Blobs:
     def _lacks(self, sha256: str, size: int) -> bool:
         """Absent, or there at another length: then it was cut off by a fault and is written anew."""
         try:
-            return self.size(sha256) != size
+            lacking = self.size(sha256) != size
         except NotFound:
             return True
+        if not lacking and self.folder is not None:
+            # Young again: `storage.gc` then leaves it to the row that is about to name it.
+            with suppress(OSError):
+                os.utime(self._key(sha256))
+        return lacking
 
     def _key(self, sha256: str) -> str:
         if not SHA256.fullmatch(sha256):

@@ -13,12 +13,12 @@ from typing import Self
 
 from sqlalchemy import Connection, Engine
 
+from storage.engine import connect_for_reading
 from storage.repositories.images import HardCategories, Images, Predictions, Prompts, PseudoLabels
 from storage.repositories.labelling import Labels, Queue, Reviews
 from storage.repositories.models import Detectors, Generators, Snapshots, Treatments
 from storage.repositories.people import Audit, Classes, Endpoints, Sessions, Studies, Users, Votes
 from storage.repositories.work import Jobs, Rounds, Workers
-from storage.schema import READ_ONLY
 
 
 class Catalog:
@@ -59,19 +59,12 @@ class Catalog:
         self._read_only = read_only
 
     def __enter__(self) -> Self:
-        self.connection = self._engine.connect()
-        if self._read_only:
-            self.connection = self.connection.execution_options(**self._reading())
+        self.connection = connect_for_reading(self._engine) if self._read_only else self._engine.connect()
         self.connection.begin()
         for name, repository in Catalog.__annotations__.items():
             if name != "connection":
                 setattr(self, name, repository(self.connection))
         return self
-
-    def _reading(self) -> dict[str, object]:
-        if self._engine.dialect.name == "postgresql":
-            return {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-        return {READ_ONLY: True}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

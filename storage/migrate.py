@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, inspect, text
 
 from dataengine.errors import WorkspaceUnusable
-from storage.schema import READ_ONLY, REVISION
+from storage.engine import connect_for_reading
+from storage.schema import REVISION
 
 SCRIPTS = Path(__file__).with_name("migrations")
 
@@ -16,7 +17,7 @@ _LOCK = 0x636C696E  # any number that only we use: PostgreSQL's advisory lock ag
 
 def revision(engine: Engine) -> str | None:
     """The migration that the catalog stands at; None for an empty database."""
-    with engine.connect().execution_options(**{READ_ONLY: True}) as connection:
+    with connect_for_reading(engine) as connection:
         return _revision(connection)
 
 

@@ -1,10 +1,9 @@
-"""The catalog's tables and the engine that reaches them.
+"""The catalog's tables.
 
 Columns are named after the fields of `dataengine.records`, so that rows and records map one to one. Rows that
 describe an image die with it; snapshots keep their items, since lineage must outlive an erasure.
 """
 
-import re
 from typing import Any
 
 from sqlalchemy import (
@@ -13,7 +12,6 @@ from sqlalchemy import (
     Boolean,
     Column,
     Dialect,
-    Engine,
     Float,
     ForeignKey,
     ForeignKeyConstraint,
@@ -24,24 +22,11 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
-    create_engine,
-    event,
     text,
 )
-from sqlalchemy.engine import Connection, ExceptionContext
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
-from sqlalchemy.pool import ConnectionPoolEntry
-
-from dataengine.errors import Conflict, NotFound, WorkspaceUnusable
 
 REVISION = "0001"
 """The newest migration; a catalog that names another one is older (upgrade) or newer (refused)."""
-
-BUSY_SECONDS = 30.0
-"""How long a SQLite writer waits for another one."""
-
-READ_ONLY = "clinic_read_only"
 
 metadata = MetaData(
     naming_convention={
@@ -482,69 +467,3 @@ endpoints = Table(
     _json("settings"),
     _number("created"),
 )
-
-
-def make_engine(database_url: str) -> Engine:
-    """An engine for a SQLite or PostgreSQL URL; nothing is opened yet.
-
-    SQLite runs in WAL mode with foreign keys and a busy timeout, and takes its write lock when a transaction
-    begins. Errors of the database come out as ours: `WorkspaceUnusable` when it is full, read-only or away,
-    `NotFound` for a reference to nothing, `Conflict` for a broken uniqueness rule.
-    """
-    plain = re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", database_url)
-    engine = create_engine(plain, pool_pre_ping=not plain.startswith("sqlite"))
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-    event.listen(engine, "handle_error", _translate)
-    return engine
-
-
-def _prepare_sqlite(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
-    connection.isolation_level = None  # the driver must not open transactions of its own
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    reading = bool(connection.get_execution_options().get(READ_ONLY, False))
-    connection.exec_driver_sql(f"PRAGMA query_only={int(reading)}")
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
-
-
-_CAUSES = (
-    (r"disk is full|no space left|diskfull|could not extend", "is full; free some space, then try again"),
-    (r"readonly|read-only", "is read-only; make it writable for this account, then try again"),
-    (r"is locked|lock timeout", "was held by another writer for too long; try again"),
-    (
-        r"unable to open|disk i/o",
-        "cannot be opened; check that its folder exists and may be read and written",
-    ),
-    (
-        r"connect|server closed|terminating|password|authentication|does not exist",
-        "does not answer; check CLINIC_DATABASE_URL and that the server runs",
-    ),
-)
-
-
-def _translate(context: ExceptionContext) -> None:
-    error = context.sqlalchemy_exception
-    message = str(context.original_exception).strip()
-    where = f"the catalog's database{_place(context)}"
-    if isinstance(error, IntegrityError):
-        if "foreign key" in message.lower():
-            raise NotFound(f"a row refers to something that is not in the catalog: {message}") from error
-        raise Conflict(f"the catalog already holds that, or a value is missing: {message}") from error
-    if isinstance(error, OperationalError | InterfaceError) or "read-only" in message:
-        for pattern, advice in _CAUSES:
-            if re.search(pattern, message, re.IGNORECASE):
-                raise WorkspaceUnusable(f"{where} {advice} ({message.splitlines()[0]})") from error
-
-
-def _place(context: ExceptionContext) -> str:
-    url = context.engine.url if context.engine is not None else None
-    return f" {url.database}" if url is not None and url.database else ""

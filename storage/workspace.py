@@ -99,7 +99,7 @@ class Workspace:
     @cached_property
     def engine(self) -> "Engine":
         """The database engine, for `storage` itself."""
-        from storage.schema import make_engine
+        from storage.engine import make_engine
 
         return make_engine(self.database_url)
 
@@ -133,6 +133,7 @@ class Workspace:
         return self.path / CATALOG_FILE
 
     def _migrate(self) -> None:
+        from storage.backup import before_upgrade
         from storage.migrate import migrate
 
-        migrate(self.engine)
+        migrate(self.engine, backup=lambda: before_upgrade(self))

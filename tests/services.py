@@ -15,8 +15,10 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
 from storage.catalog import Catalog
+from storage.engine import Engine, make_engine
 from storage.migrate import migrate
-from storage.schema import Engine, make_engine, metadata
+from storage.schema import metadata
+from storage.workspace import Workspace
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
@@ -79,7 +81,7 @@ def postgres_cluster() -> Iterator[str]:
 
 def _run(command: list[str], folder: Path) -> None:
     subprocess.run(
-        command, check=True, timeout=60, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, check=True, timeout=180, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
 
 
@@ -170,6 +172,18 @@ def engine(catalog_url: str) -> Iterator[Engine]:
     engine = make_engine(catalog_url)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def workspace(catalog_url: str, tmp_path: Path) -> Iterator[Workspace]:
+    """An empty workspace with its catalog in the database of the test."""
+    own = catalog_url.startswith("sqlite")
+    (tmp_path / "workspace").mkdir()
+    if own:
+        (tmp_path / "catalog.sqlite").rename(tmp_path / "workspace" / "catalog.sqlite")
+    workspace = Workspace.create(tmp_path / "workspace", database_url=None if own else catalog_url)
+    yield workspace
+    workspace.close()
 
 
 @pytest.fixture

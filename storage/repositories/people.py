@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from dataengine.errors import InputRefused, NotFound
 from dataengine.records import DEFAULT_CLASSES, AuditEvent, Endpoint, Session, Study, User, Vote
@@ -185,7 +185,7 @@ class Endpoints(Named[Endpoint]):
 class Classes:
     """The workspace's label classes: label map value 1 is the first name, and so on."""
 
-    def __init__(self, connection: schema.Connection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def names(self) -> tuple[str, ...]:

@@ -34,8 +34,8 @@ from dataengine.records import (
     now,
 )
 from storage.catalog import Catalog
+from storage.engine import make_engine
 from storage.migrate import migrate
-from storage.schema import make_engine
 
 
 def image(id: str, **values: Any) -> Image:
@@ -129,7 +129,7 @@ def test_a_database_that_is_away_is_one_clear_error(tmp_path: Path) -> None:
 
 
 def test_a_writer_that_waits_too_long_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storage.schema.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("storage.engine.BUSY_SECONDS", 0.05)
     engine = make_engine(f"sqlite:///{tmp_path}/catalog.sqlite")
     with Catalog(engine), pytest.raises(WorkspaceUnusable, match="another writer"), Catalog(engine):
         pass

@@ -14,8 +14,8 @@ from dataengine.errors import WorkspaceUnusable
 from dataengine.records import Image
 from storage import schema
 from storage.catalog import Catalog
+from storage.engine import make_engine
 from storage.migrate import _scripts, migrate, revision
-from storage.schema import make_engine
 
 
 def test_migrations_make_exactly_the_schema(database_url: str) -> None:

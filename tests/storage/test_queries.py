@@ -24,9 +24,9 @@ from dataengine.records import (
 )
 from storage import queries
 from storage.catalog import Catalog
+from storage.engine import make_engine
 from storage.migrate import migrate
 from storage.queries import ImageFilter
-from storage.schema import make_engine
 from tests.bench.fill import fill_catalog
 
 CATEGORIES = ("face", "hand", None)
