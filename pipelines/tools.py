@@ -1,4 +1,4 @@
-"""What stages need from `dataengine`, opened when first used. Tests pass fakes, workers pass the real ones."""
+"""What stages need from `dataengine`, opened when first used. Tests pass fakes, workers the real ones."""
 
 from __future__ import annotations
 

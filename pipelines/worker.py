@@ -55,6 +55,8 @@ class WorkerSettings:
     """Pinned: work begun under another version is begun again, one stage at most."""
     inference: bool = True
     """Whether to offer the inference service."""
+    with_parent: bool = False
+    """Whether to end when standard input ends, which it does with the process that holds its other end."""
 
 
 @dataclass
@@ -96,6 +98,8 @@ class Worker:
         jobs_database.prepare(self.workspace.jobs_url)
         self._beat()
         threading.Thread(target=self._live, daemon=True, name="beats").start()
+        if self.settings.with_parent:
+            threading.Thread(target=self._watch_parent, daemon=True, name="parent").start()
         engine = Engine(self)
         engine.launch()
         log.info("worker %s takes jobs on %s", self.id, self.settings.device)
@@ -150,6 +154,11 @@ class Worker:
                     beaten = time.monotonic()
                 for job_id, active in list(self.active.items()):
                     active.stop = active.stop or self._look(job_id)
+
+    def _watch_parent(self) -> None:
+        while os.read(0, 1024):
+            pass
+        self._ending.set()
 
     def _beat(self) -> None:
         jobs = list(self.active.items())

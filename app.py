@@ -1,0 +1,105 @@
+"""Composition root and console script: `clinic COMMAND`. Everything heavy is imported by the command that
+needs it.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+from pipelines.commands import data, models, work
+from pipelines.commands.front import Call, Command
+from pipelines.commands.front import main as run_command
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+
+def demo_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--recipe", default="demo", help="demo (ten minutes) or cpu-smoke (two, learns little)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything random in it")
+
+
+def demo(call: Call) -> Any:
+    """One whole round on the embedded clinic."""
+    from pipelines import recipes
+    from pipelines.demo import demo as run_demo
+    from ui.config import ServerConfig
+    from ui.server import background
+
+    given = call.options
+    result = run_demo(
+        given.workspace,
+        serve=lambda workspace: background(workspace, ServerConfig(port=0, desks=False)),
+        say=call.say,
+        recipe=recipes.named(given.recipe, given.seed),
+        seed=given.seed,
+    )
+    return {"round": result.round_id, "folder": result.folder, "report": result.report}
+
+
+def app_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="any but loopback needs accounts (`clinic users add`)"
+    )
+    parser.add_argument("--port", type=int, default=7860, help="0 takes a free one (default: 7860)")
+    parser.add_argument(
+        "--no-worker", action="store_true", help="only the web server; work waits for a worker"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a further setting")
+
+
+def app(call: Call) -> Any:
+    """The web server, and one supervised worker unless that is declined."""
+    from pipelines.commands.front import with_settings
+    from pipelines.supervision import supervised_worker
+    from ui.config import ServerConfig
+    from ui.server import serve
+
+    given = call.options
+    chosen = ServerConfig(host=given.host, port=given.port).model_dump(mode="json")
+    settings = ServerConfig.model_validate(with_settings(chosen, given.set))
+    workspace = call.new_workspace
+    with nullcontext() if given.no_worker else supervised_worker(workspace):
+        serve(workspace, settings)
+    return {"workspace": workspace.path}
+
+
+def server_config() -> "type[BaseModel]":
+    from ui.config import ServerConfig
+
+    return ServerConfig
+
+
+COMMANDS = (
+    Command(
+        name="demo",
+        summary="one whole round on the embedded clinic: no GPU, no network, ten minutes",
+        run=demo,
+        arguments=demo_arguments,
+        examples=("clinic demo", "clinic --workspace try demo --recipe cpu-smoke"),
+    ),
+    Command(
+        name="app",
+        summary="the web app on this workspace, with one worker",
+        run=app,
+        arguments=app_arguments,
+        examples=("clinic app", "clinic app --port 0 --no-worker"),
+        settings=server_config,
+    ),
+    *work.COMMANDS,
+    *data.COMMANDS,
+    *models.COMMANDS,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    return run_command(COMMANDS, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What `clinic` does, one file per group of commands. Imported for `--help`, so nothing heavy at the top."""

@@ -1,0 +1,237 @@
+"""The front of the command line: parsing, progress, one clear line on an error, JSON for machines."""
+
+import argparse
+import json
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dataengine.errors import ClinicError, ConfigRefused
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from storage.workspace import Workspace
+
+STOPPED = 130
+DEFAULT_WORKSPACE = "workspace"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One command: what it is called, what it takes, what it does."""
+
+    name: str
+    summary: str
+    run: "Callable[[Call], Any]"
+    """Returns what `--json` prints."""
+    arguments: Callable[[argparse.ArgumentParser], object] = lambda parser: None
+    examples: Sequence[str] = ()
+    settings: "Callable[[], type[BaseModel]] | None" = None
+    """The configuration whose fields `--set` takes; its docstrings become help."""
+
+
+class Call:
+    """One run of a command: its options, its workspace, and how it talks."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+
+    @cached_property
+    def workspace(self) -> "Workspace":
+        """The workspace that `--workspace` names, which must exist."""
+        from storage.workspace import Workspace
+
+        return Workspace.open(self.options.workspace)
+
+    @cached_property
+    def new_workspace(self) -> "Workspace":
+        """The same, made where there is none."""
+        from storage.workspace import Workspace
+
+        return Workspace.create(self.options.workspace)
+
+    def say(self, *words: object) -> None:
+        """A line for people; silent under `--json`."""
+        if not self.options.json:
+            print(*words, flush=True)
+
+    @cached_property
+    def report(self) -> "Progress":
+        """A `Report` that draws a bar on a terminal."""
+        return Progress(shown=sys.stderr.isatty() and not self.options.json)
+
+
+@dataclass
+class Progress:
+    """A `Report` for people: one bar, replaced when its message's work changes."""
+
+    shown: bool
+    _bar: Any = None
+
+    def __call__(self, done: int, total: int, message: str = "", **figures: float) -> None:
+        if not self.shown:
+            return
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, leave=False, file=sys.stderr, dynamic_ncols=True)
+        self._bar.total = total
+        self._bar.n = done
+        self._bar.set_description_str(message, refresh=False)
+        self._bar.set_postfix({name: f"{value:.4g}" for name, value in figures.items()}, refresh=False)
+        self._bar.refresh()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose help ends with examples and, read only then, the settings of its configuration."""
+
+    command: Command | None = None
+
+    def format_help(self) -> str:
+        """The usual help, examples, settings."""
+        text = super().format_help()
+        if self.command and self.command.examples:
+            text += "\nexamples:\n" + "".join(f"  {line}\n" for line in self.command.examples)
+        if self.command and self.command.settings:
+            text += "\nsettings (--set NAME=VALUE):\n" + describe(self.command.settings())
+        return text
+
+
+def parser(commands: Sequence[Command]) -> Parser:
+    """The whole command line."""
+    common = Parser(add_help=False)
+    common.add_argument(
+        "--workspace",
+        metavar="DIR",
+        default=argparse.SUPPRESS,
+        help=f"folder of the project (default: ./{DEFAULT_WORKSPACE})",
+    )
+    common.add_argument(
+        "--json", action="store_true", default=argparse.SUPPRESS, help="print the result as one JSON object"
+    )
+    front = Parser(
+        prog="clinic",
+        parents=[common],
+        description="Finds where generated images are broken, and trains the model that drew them to stop.",
+        epilog="New here? `clinic demo` runs one whole round on small models of its own. "
+        "`clinic COMMAND --help` shows a command's options with examples.",
+    )
+    choices = front.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    for command in commands:
+        each = choices.add_parser(
+            command.name, parents=[common], help=command.summary, description=command.summary
+        )
+        each.command = command
+        command.arguments(each)
+        each.set_defaults(run=command.run)
+    return front
+
+
+def main(commands: Sequence[Command], argv: Sequence[str] | None = None) -> int:
+    """Run one command; the process's exit status. Errors of ours are one line on standard error."""
+    options = parser(commands).parse_args(argv)
+    options.workspace = Path(getattr(options, "workspace", DEFAULT_WORKSPACE))
+    options.json = getattr(options, "json", False)
+    call = Call(options)
+    try:
+        result = options.run(call)
+    except KeyboardInterrupt:
+        return complain(options, "stopped; the same command goes on where it was", STOPPED)
+    except ClinicError as error:
+        return complain(options, str(error))
+    except ValueError as error:
+        if type(error).__name__ != "ValidationError":
+            raise
+        return complain(options, one_line(error))
+    finally:
+        call.report.close()
+    if options.json:
+        print(json.dumps(plain(result), indent=1))
+    return 0
+
+
+def complain(options: argparse.Namespace, message: str, status: int = 1) -> int:
+    """Say what went wrong, on standard error, and as JSON where that was asked for."""
+    line = " ".join(message.split())
+    print(f"clinic {options.command}: {line}", file=sys.stderr)
+    if options.json:
+        print(json.dumps({"error": line}))
+    return status
+
+
+def one_line(error: Any) -> str:
+    """A pydantic error as one line naming each field, its value and the rule."""
+    return "; ".join(
+        f"{'.'.join(map(str, each['loc']))}: {each['msg']} (was {each.get('input')!r})"
+        for each in error.errors()[:3]
+    )
+
+
+def plain(value: Any) -> Any:
+    """Records, paths and tuples as JSON's own kinds."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, dict):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def with_settings(settings: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """Nested settings with "a.b=value" changes. Raises `ConfigRefused` for a name that is none of them."""
+    changed: dict[str, Any] = json.loads(json.dumps(settings))
+    for change in changes:
+        name, given, value = change.partition("=")
+        *path, last = name.split(".")
+        place: Any = changed
+        for part in path:
+            place = place.get(part) if isinstance(place, dict) else None
+        if not given or not isinstance(place, dict) or last not in place:
+            raise ConfigRefused(
+                f"--set {change}: expected NAME=VALUE with a name that `--help` lists, such as "
+                f"{first_name(settings)}"
+            )
+        try:
+            place[last] = json.loads(value)
+        except json.JSONDecodeError:
+            place[last] = value
+    return changed
+
+
+def first_name(settings: dict[str, Any]) -> str:
+    """The dotted name of the first setting that holds a plain value."""
+    for name, value in settings.items():
+        if isinstance(value, dict) and value:
+            return f"{name}.{first_name(value)}"
+    return next(iter(settings), "name")
+
+
+def describe(config: "type[BaseModel]", prefix: str = "") -> str:
+    """One entry for each field, sections indented by their name: the docstring and the default."""
+    text = ""
+    for name, field in config.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        inner = type(default) if hasattr(type(default), "model_fields") else None
+        if inner is not None:
+            text += describe(inner, f"{prefix}{name}.")
+            continue
+        what = " ".join((field.description or "").split())
+        shown = json.dumps(default) if isinstance(default, str | int | float | bool | None) else default
+        line = f"{what} (default: {shown})"
+        text += f"  {prefix}{name}\n" + textwrap.fill(
+            line, 100, initial_indent=" " * 6, subsequent_indent=" " * 6
+        )
+        text += "\n"
+    return text

@@ -1,0 +1,207 @@
+"""Commands about models and judging: study, build-clinic, check."""
+
+import argparse
+import importlib
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dataengine.errors import ClinicError, ConfigRefused, JobFailed
+from pipelines.commands.front import Call, Command
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from dataengine.records import Study
+
+LIBRARIES = (
+    *("torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "datasets"),
+    *("segmentation_models_pytorch", "sqlalchemy", "alembic", "dbos", "gradio", "fastapi", "pycocotools"),
+)
+QUESTIONS = ("quality", "artifacts")
+
+
+def study_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
+    actions.add_parser("list", help="every study and what its votes say (the default)")
+    opened = actions.add_parser("open", help="a blind study of a round's treated generator and its base")
+    opened.add_argument("--round", metavar="ID", help="the judged round (default: the newest one)")
+    opened.add_argument("--name", default="", help="what raters see (default: the round's date)")
+    opened.add_argument("--seed", type=int, default=0, help="seed of what stands left and right")
+    actions.add_parser("close", help="take no more votes").add_argument("study")
+
+
+def study(call: Call) -> Any:
+    given = call.options
+    if given.action == "open":
+        open_study(call)
+    if given.action == "close":
+        with call.workspace.catalog() as catalog:
+            catalog.studies.close(given.study)
+            catalog.commit()
+    with call.workspace.catalog(read_only=True) as catalog:
+        found = [say_study(call, each, catalog.votes.of_study(each.id)) for each in catalog.studies.list()]
+    if not found:
+        call.say("no study yet: `clinic study open` makes one of a round that `judge` has ended")
+    return {"studies": found}
+
+
+def open_study(call: Call) -> None:
+    """Write the study row. Raises `ConfigRefused` when the round has no pairs yet."""
+    from dataengine.records import Study, digest
+    from pipelines.commands.work import newest
+    from pipelines.context import Context
+    from pipelines.judge import pairs_of
+    from pipelines.tools import real_tools
+
+    row = newest(call)
+    treated = row.results.get("treat", {})
+    pairs = pairs_of(Context(call.workspace, real_tools()), row.id) if treated.get("treated") else []
+    if not pairs:
+        raise ConfigRefused(
+            f"{row.id} has no pairs to judge: it has not treated a generator, or not judged it"
+        )
+    study = Study(
+        id=digest("study", row.id, call.options.seed),
+        name=call.options.name or f"Before and after, {row.id}",
+        before_id=treated["generator"],
+        after_id=treated["treated"],
+        pairs=tuple((pair.before.id, pair.after.id) for pair in pairs),
+        seed=call.options.seed,
+        round_id=row.id,
+    )
+    with call.workspace.catalog() as catalog:
+        catalog.studies.add(study)
+        catalog.commit()
+
+
+def say_study(call: Call, study: "Study", votes: Any) -> dict[str, Any]:
+    """One study with its verdicts."""
+    from dataengine.quality.study import verdict
+
+    verdicts = {question: asdict(verdict(votes, question)) for question in QUESTIONS}
+    call.say(f"{study.id}  {study.name}: {study.state}, {len(study.pairs)} pairs, {len(votes)} votes")
+    for question, found in verdicts.items():
+        rate = (
+            "undecided"
+            if found["win_rate"] is None
+            else f"after wins {found['win_rate']:.0%} of decided pairs"
+        )
+        call.say(f"  {question:10} {rate} ({found['after']} : {found['before']}, {found['ties']} ties)")
+    return {"study": study.id, "name": study.name, "state": study.state, "verdicts": verdicts}
+
+
+def build_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("build/clinic"), help="default: build/clinic")
+    parser.add_argument("--part", action="append", help="train only this part; may be repeated")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda:0, …")
+
+
+def build_clinic(call: Call) -> Any:
+    from dataengine.clinic.build import build
+    from dataengine.clinic.config import BuildConfig
+
+    given = call.options
+    parts = {"parts": tuple(given.part)} if given.part else {}
+    config = BuildConfig.model_validate({"device": given.device, **parts})
+    build(config, given.out, call.report)
+    call.report.close()
+    call.say(f"{', '.join(config.parts)} in {given.out}")
+    return {"out": given.out, "parts": config.parts}
+
+
+def build_config() -> "type[BaseModel]":
+    from dataengine.clinic.config import BuildConfig
+
+    return BuildConfig
+
+
+def check(call: Call) -> Any:
+    """Look at everything that an installation needs. Raises `JobFailed` naming what is unsound."""
+    looked = {
+        "python": check_python,
+        "libraries": check_libraries,
+        "device": check_device,
+        "clinic weights": check_weights,
+        "workspace": lambda: check_workspace(call),
+    }
+    found: dict[str, str] = {}
+    unsound = []
+    for name, look in looked.items():
+        try:
+            found[name] = look()
+        except (ClinicError, ImportError, OSError, RuntimeError, ValueError) as error:
+            found[name] = " ".join(f"{type(error).__name__}: {error}".split())
+            unsound.append(name)
+        call.say(f"{'✗' if name in unsound else '✓'} {name}: {found[name]}")
+    if unsound:
+        raise JobFailed("; ".join(f"{name}: {found[name]}" for name in unsound))
+    return found
+
+
+def check_python() -> str:
+    return f"{platform.python_version()} on {platform.platform()}"
+
+
+def check_libraries() -> str:
+    """Import every library, so that a torch and a torchvision of different builds show here."""
+    versions = {name: getattr(importlib.import_module(name), "__version__", "") for name in LIBRARIES}
+    return ", ".join(f"{name} {version}".strip() for name, version in versions.items())
+
+
+def check_device() -> str:
+    import torch
+
+    from pipelines.devices import default_device
+
+    device = default_device()
+    torch.ones(2, device=device).sum().item()
+    return f"{device} computes"
+
+
+def check_weights() -> str:
+    from dataengine.clinic.weights import frozen_sums, load_part
+
+    parts = [Path(name).stem for name in frozen_sums()]
+    for part in parts:
+        load_part(part)
+    return f"{', '.join(parts)} match their hashes"
+
+
+def check_workspace(call: Call) -> str:
+    from storage.workspace import Workspace
+
+    path = Workspace._located(call.options.workspace, None, None).path
+    if not path.exists():
+        return f"none in {path} yet"
+    blob = call.workspace.blobs.put(b"clinic check")
+    call.workspace.blobs.get(blob)
+    with call.workspace.catalog() as catalog:
+        images = catalog.images.count()
+    return f"{call.workspace.path} reads and writes, {images} images"
+
+
+COMMANDS = (
+    Command(
+        name="study",
+        summary="blind judging of before against after: open, close, verdicts",
+        run=study,
+        arguments=study_arguments,
+        examples=("clinic study open", "clinic study", "clinic study close ID"),
+    ),
+    Command(
+        name="build-clinic",
+        summary="train the embedded clinic's models anew (hours on two cores)",
+        run=build_clinic,
+        arguments=build_arguments,
+        examples=("clinic build-clinic --part judge --out build/clinic",),
+        settings=build_config,
+    ),
+    Command(
+        name="check",
+        summary="is this installation sound?",
+        run=check,
+        examples=("clinic check", "clinic check --json"),
+    ),
+)

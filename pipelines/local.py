@@ -1,0 +1,132 @@
+"""A round's stages in this process, for commands: claimed and kept alive like a worker's, so both never run
+one.
+
+Input: a round. Output: its recorded stages. Stop it at any moment: the round goes on here or on a worker.
+"""
+
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from dataengine.errors import Cancelled, Conflict
+from dataengine.records import Report, Round, WorkerBeat, now
+from pipelines import requests
+from pipelines.context import Context, Waiting
+from pipelines.devices import device_lock
+from pipelines.engines import RunShards
+from pipelines.jobs import Reporter
+from pipelines.round import advance
+from pipelines.stage import DONE, Done, Stage, stage_named
+from pipelines.tools import Tools
+from storage.workspace import Workspace
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalRunner:
+    """Runs stages here, one at a time."""
+
+    workspace: Workspace
+    tools: Tools
+    report: Report
+    stages: Sequence[Stage]
+    run_shards: RunShards
+
+    def advance(self, round_id: str) -> Stage | Waiting | Done:
+        """Run the round's next stage. Raises `Conflict` when a living worker has it, and what the stage
+        raises.
+        """
+        with self.workspace.catalog(read_only=True) as catalog:
+            row = catalog.rounds.get(round_id)
+        if row.stage == DONE:
+            return Done()
+        if stage_named(row.stage, self.stages).people:
+            return advance(Context(self.workspace, self.tools, self.report), round_id, self.stages)
+        with (
+            self._claimed(row) as job_id,
+            self._files(job_id) as report,
+            device_lock(self.tools.device, self.workspace.path, lambda message: report(0, 1, message)),
+        ):
+            context = Context(self.workspace, self.tools, report)
+            return advance(context, round_id, self.stages, self.run_shards)
+
+    @contextmanager
+    def _claimed(self, row: Round) -> Iterator[str]:
+        """The stage's job, ours while the block runs, and its end recorded."""
+        me = f"{socket.gethostname()}-here-{uuid.uuid4().hex[:6]}"
+        with self.workspace.catalog() as catalog:
+            if row.state in ("failed", "cancelled"):
+                catalog.rounds.set_state(row.id, "running")
+            job = requests.add_stage_job(catalog, row, self.stages, "command line")
+            assert job
+            alive = {beat.id for beat in catalog.workers.alive(now() - requests.LEASE_SECONDS)}
+            if not catalog.jobs.claim(job.id, me, now() if job.worker not in alive else None):
+                raise Conflict(f"{job.worker} is working on {row.stage} of {row.id}; see `clinic status`")
+            catalog.commit()
+        with self._alive(me, job.id):
+            try:
+                yield job.id
+            except BaseException as error:
+                stopped = isinstance(error, KeyboardInterrupt | Cancelled)
+                self._end(row, job.id, "cancelled" if stopped else "failed", str(error) or "stopped")
+                raise
+            with self.workspace.catalog() as catalog:
+                catalog.jobs.finish(job.id, "succeeded", catalog.rounds.get(row.id).results.get(row.stage))
+                catalog.commit()
+
+    def _end(self, row: Round, job_id: str, state: Literal["cancelled", "failed"], error: str) -> None:
+        with self.workspace.catalog() as catalog:
+            catalog.jobs.finish(job_id, state, error=error)
+            catalog.rounds.set_state(row.id, state, f"{row.stage}: {error}")
+            catalog.commit()
+
+    @contextmanager
+    def _alive(self, me: str, job_id: str) -> Iterator[None]:
+        """Signs of life, a second apart, while the block runs."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while True:
+                with self.workspace.catalog() as catalog:
+                    catalog.jobs.heartbeat(job_id, 0.0, "runs in a command")
+                    catalog.workers.beat(
+                        WorkerBeat(
+                            id=me,
+                            host=socket.gethostname(),
+                            pid=os.getpid(),
+                            devices=(self.tools.device,),
+                            job_id=job_id,
+                        )
+                    )
+                    catalog.commit()
+                if over.wait(1.0):
+                    return
+
+        thread = threading.Thread(target=beat, daemon=True, name="beats")
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            with self.workspace.catalog() as catalog:
+                catalog.workers.forget(me)
+                catalog.commit()
+
+    @contextmanager
+    def _files(self, job_id: str) -> Iterator[Report]:
+        """A report that writes the job's metrics file and tells the command."""
+        folder = requests.job_folder(self.workspace, job_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "metrics.jsonl").open("a", buffering=1) as metrics:
+            write = Reporter(lambda event: None, metrics.write)
+
+            def report(done: int, total: int, message: str = "", **figures: float) -> None:
+                write(done, total, message, **figures)
+                self.report(done, total, message, **figures)
+
+            yield report
