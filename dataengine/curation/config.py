@@ -20,7 +20,7 @@ class HardCategoryConfig(Config):
     """Mean of the highest confidences below which no category is hard, however quiet the others are."""
 
     level: float = Field(default=0.05, gt=0, lt=0.5)
-    """Chance of calling a category hard that is not, over all categories together."""
+    """One-sided level of the bootstrap bound of the excess."""
 
     resamples: int = Field(default=2000, ge=200)
     """Bootstrap resamples."""

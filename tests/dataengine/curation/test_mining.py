@@ -1,0 +1,118 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from dataengine.curation.config import MiningConfig
+from dataengine.curation.mining import Candidate, choose, greedy, ranks, split_evenly, thumbnail_features
+
+
+def candidate(name: str, category: str = "hand", confidence: float = 0.9, **more: float) -> Candidate:
+    return Candidate(
+        image_id=name, category=category, confidence=confidence, uncertainty=more.get("uncertainty", 0.0)
+    )
+
+
+def many(category: str, count: int, confidence: float = 0.9) -> list[Candidate]:
+    return [candidate(f"{category}-{i:03d}", category, confidence) for i in range(count)]
+
+
+PLAIN = MiningConfig(budget=4, explore=0, uncertainty=0, diversity=0)
+
+
+def test_the_budget_is_kept_and_categories_share_it() -> None:
+    choices = choose(
+        many("hand", 50) + many("face", 50) + many("sign", 3), MiningConfig(budget=33, explore=0)
+    )
+    assert Counter(found.category for found in choices) == {"hand": 15, "face": 15, "sign": 3}
+    assert len({found.image_id for found in choices}) == 33
+
+
+def test_only_confident_images_are_hard_cases() -> None:
+    choices = choose(many("hand", 3, 0.5) + many("tree", 9, 0.49), PLAIN)
+    assert [found.category for found in choices] == ["hand"] * 3
+
+
+def test_the_most_confident_and_most_undecided_come_first() -> None:
+    sure = [candidate(str(i), confidence=0.5 + i / 100) for i in range(10)]
+    assert [found.image_id for found in choose(sure, PLAIN)] == ["9", "8", "7", "6"]
+    unsure = [candidate(str(i), uncertainty=i / 100) for i in range(10)]
+    config = PLAIN.model_copy(update={"uncertainty": 1.0})
+    assert [found.image_id for found in choose(unsure, config)] == ["9", "8", "7", "6"]
+
+
+def test_diversity_takes_one_of_each_look_before_repeating() -> None:
+    looks = np.eye(3, dtype=np.float32)
+    found = [
+        Candidate(
+            image_id=f"{look}{copy}",
+            category="hand",
+            confidence=0.9 - 0.1 * look,
+            uncertainty=0.0,
+            features=looks[look] + 0.001 * copy,
+        )
+        for look in range(3)
+        for copy in range(5)
+    ]
+    config = MiningConfig(budget=3, explore=0, uncertainty=0, diversity=1)
+    assert {each.image_id[0] for each in greedy(found, 3, config)} == {"0", "1", "2"}
+    without = config.model_copy(update={"diversity": 0.0})
+    assert {each.image_id[0] for each in greedy(found, 3, without)} == {"0"}
+
+
+def test_a_share_looks_where_nothing_was_found() -> None:
+    candidates = many("hand", 100) + many("hand-quiet", 100, 0.1)
+    config = MiningConfig(budget=20, explore=0.2, seed=1)
+    choices = choose(candidates, config)
+    quiet = [found for found in choices if found.category == "hand-quiet"]
+    assert len(choices) == 20 and len(quiet) == 4
+    assert all("random" in found.reason for found in quiet)
+    other = choose(candidates, config.model_copy(update={"seed": 2}))
+    assert {found.image_id for found in other} != {found.image_id for found in choices}
+    assert choose(list(reversed(candidates)), config) == choices
+
+
+def test_any_first_part_of_the_list_is_balanced() -> None:
+    choices = choose(many("hand", 30) + many("face", 30), MiningConfig(budget=20, explore=0))
+    for length in range(2, 21, 2):
+        assert Counter(found.category for found in choices[:length]) == {
+            "hand": length // 2,
+            "face": length // 2,
+        }
+    priorities = [found.priority for found in choices]
+    assert priorities[0] == 1 and priorities[-1] > 0 and all(np.diff(priorities) < 0)
+
+
+def test_reasons_say_what_was_seen() -> None:
+    (choice,) = choose([candidate("a", confidence=0.87, uncertainty=0.31)], PLAIN)
+    assert choice.reason == "hand: confidence 0.87, undecided 0.31"
+    assert choose([], PLAIN) == []
+
+
+@pytest.mark.parametrize(
+    ("available", "budget", "shares"),
+    [
+        ({"a": 10, "b": 10}, 5, {"a": 3, "b": 2}),
+        ({"a": 1, "b": 10, "c": 10}, 9, {"a": 1, "b": 4, "c": 4}),
+        ({"a": 2, "b": 1}, 9, {"a": 2, "b": 1}),
+        ({}, 3, {}),
+    ],
+)
+def test_shares_are_as_even_as_can_be(available: dict[str, int], budget: int, shares: dict[str, int]) -> None:
+    assert split_evenly(available, budget) == shares
+
+
+def test_ranks_by_hand() -> None:
+    assert ranks(np.array([3.0, 1.0, 2.0, 1.0, np.inf])).tolist() == [0.75, 0.0, 0.5, 0.0, 1.0]
+    assert ranks(np.array([5.0])).tolist() == [0.0]
+
+
+def test_thumbnails_are_mean_colours_of_the_grid() -> None:
+    images = np.zeros((2, 20, 37, 3), np.uint8)
+    images[1, :, :, 0] = 255
+    images[0, :3, :5] = 255
+    features = thumbnail_features(images)
+    assert features.shape == (2, 192) and features.dtype == np.float32
+    assert features[1].reshape(8, 8, 3)[..., 0].min() == 1 and features[1].reshape(8, 8, 3)[..., 1].max() == 0
+    assert features[0].reshape(8, 8, 3)[0, 0].tolist() == [1, 1, 1]
+    assert features[0].reshape(8, 8, 3)[4:].max() == 0
