@@ -113,14 +113,6 @@ def regions(mask: NDArray[Any]) -> list[Region]:
     ]
 
 
-def without_specks(mask: NDArray[Any], min_area: int) -> Mask:
-    """Bool `HW` with every 8-connected region below `min_area` pixels taken out."""
-    numbers, count = components(mask)
-    keep = np.bincount(numbers.ravel(), minlength=count + 1) >= min_area
-    keep[0] = False
-    return keep[numbers]
-
-
 # ---- confidence ----------------------------------------------------------------------------------
 
 
