@@ -72,13 +72,12 @@ def predict(context: Context, detector_id: str, images: Sequence[Image], batch: 
 def _predict_missing(context: Context, version: DetectorVersion, images: Sequence[Image], batch: int) -> None:
     if not images:
         return
-    from dataengine.diagnosis.detector import artifact_maps
-
     detector = context.tools.open_detector(context.workspace.checkpoints.fetch(version.checkpoint))
     done = 0
     for group in alike(images, batch):
         context.report(done, len(images), f"{version.name} looks")
-        maps = artifact_maps(detector, [read(context.workspace, image) for image in group], batch)
+        pixels = [read(context.workspace, image) for image in group]
+        maps = context.tools.artifact_maps(detector, pixels, batch)
         refs = context.workspace.maps.put_many([quantise(each) for each in maps])
         fail_point("diagnose:maps")
         with context.workspace.catalog() as catalog:

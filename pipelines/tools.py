@@ -44,6 +44,8 @@ class Tools:
     """(folder or hub id, LoRA folder or None) -> generator."""
     open_detector: Callable[[Path], Detector]
     """Detector folder -> detector."""
+    artifact_maps: Callable[[Detector, Sequence[np.ndarray], int], list[np.ndarray]]
+    """(detector, uint8 HWC images, batch) -> float32 HW maps."""
     open_vqa: Callable[[str], Categorizer]
     """Folder or hub id -> categorizer."""
     open_attributes: Callable[[str], AttributeReader]
@@ -72,6 +74,7 @@ def real_tools(device: str = "cpu") -> Tools:
     return Tools(
         open_generator=partial(_open_generator, device),
         open_detector=partial(_open_detector, device),
+        artifact_maps=_artifact_maps,
         open_vqa=partial(_open_vqa, device),
         open_attributes=partial(_open_attributes, device),
         write_prompts=partial(_write_prompts, device),
@@ -93,6 +96,12 @@ def _open_detector(device: str, folder: Path) -> Detector:
     from dataengine.diagnosis.detector import load_detector
 
     return load_detector(folder, device)
+
+
+def _artifact_maps(detector: Detector, images: Sequence[np.ndarray], batch: int) -> list[np.ndarray]:
+    from dataengine.diagnosis.detector import artifact_maps
+
+    return artifact_maps(detector, images, batch)
 
 
 def _open_vqa(device: str, location: str) -> Categorizer:
