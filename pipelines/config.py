@@ -46,7 +46,7 @@ class CategorizeConfig(Config):
     """How images get their category (stage `categorize`)."""
 
     model: str = ""
-    """Folder or hub id of the VQA model; empty leaves images without category."""
+    """Folder or hub id of the VQA model, or "clinic" for the embedded one; empty takes the prompt's category."""
     batch: int = Field(default=64, ge=1)
     """Images that the model sees at once."""
     shard: int = Field(default=512, ge=1)
@@ -142,7 +142,8 @@ class JudgeConfig(Config):
     """How the treated generator is compared with the untreated one (stage `judge`)."""
 
     attributes: str = ""
-    """Folder or hub id of the model that checks whether an image shows what was asked; empty skips it."""
+    """Folder or hub id of the model that checks whether an image shows what was asked, or "clinic" for the
+    embedded one; empty leaves the check out. The guard uses it too."""
 
 
 class RoundRecipe(Config):
@@ -150,6 +151,9 @@ class RoundRecipe(Config):
 
     name: str = "round"
     """Name of the recipe."""
+    writer: str = ""
+    """Who writes prompts: empty for the built-in grammar, "clinic" for the drawn world's captions, else the
+    folder or hub id of a language model."""
     generate: GenerateConfig = GenerateConfig()
     """Survey images."""
     diagnose: DiagnoseConfig = DiagnoseConfig()
@@ -199,3 +203,16 @@ class HumanErrorConfig(Config):
     """Median time that a person says an image took (log-normal)."""
     pace: float = Field(default=0.0, ge=0)
     """Share of that time that is really waited; a demo does not wait."""
+
+
+class DemoDataConfig(Config):
+    """How much a demo workspace begins with."""
+
+    clean: int = Field(default=700, ge=10)
+    """Artifact-free pictures, split into training and validation; treatment's regularisation uses them too."""
+    previous: int = Field(default=200, ge=0)
+    """Drawings of those that the first doctor learned from, with their labels."""
+    benchmark: int = Field(default=240, ge=6)
+    """Drawings of hard categories with exact truth, half of them flawed."""
+    benchmark_clean: int = Field(default=240, ge=6)
+    """Artifact-free drawings of all categories that nothing trains on."""

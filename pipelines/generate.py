@@ -17,7 +17,18 @@ from pipelines.context import Context, Result
 from pipelines.exchange.images import thumbnail
 from pipelines.failpoint import fail_point
 from pipelines.pictures import encode_png
-from pipelines.steps import HARD, JUDGE, SURVEY, Shard, fresh_seed, prompts_of, recipe_of, run_all, slices
+from pipelines.steps import (
+    HARD,
+    JUDGE,
+    SURVEY,
+    Shard,
+    fresh_seed,
+    prompts_of,
+    recipe_of,
+    results_of,
+    run_all,
+    slices,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +50,11 @@ def shards(context: Context, round_id: str, purpose: str = SURVEY) -> list[Shard
     """Consecutive parts of what each generator has to draw."""
     recipe = recipe_of(context, round_id)
     if purpose == SURVEY:
-        _write_survey_prompts(context, round_id, recipe.generate)
+        _write_survey_prompts(context, round_id, recipe)
     count = len(_tasks(context, round_id, recipe, purpose))
     return [
         {"purpose": purpose, "generator": generator, "start": start, "stop": stop}
-        for generator in _generators(context, recipe)
+        for generator in generators_of(context, round_id, recipe, purpose)
         for start, stop in slices(count, recipe.generate.shard)
     ]
 
@@ -78,7 +89,11 @@ def lora_folder(context: Context, version: GeneratorVersion) -> Path | None:
     return context.workspace.checkpoints.fetch(version.lora) if version.lora else None
 
 
-def _generators(context: Context, recipe: RoundRecipe) -> tuple[str, ...]:
+def generators_of(context: Context, round_id: str, recipe: RoundRecipe, purpose: str) -> tuple[str, ...]:
+    """Who draws: for judging the treated generator and its base, else those that the recipe names."""
+    if purpose == JUDGE:
+        treated = results_of(context, round_id)["treat"]
+        return treated["generator"], treated["treated"]
     with context.workspace.catalog() as catalog:
         known = [version.id for version in catalog.generators.list()]
     chosen = recipe.generate.generators or tuple(known)
@@ -90,13 +105,14 @@ def _generators(context: Context, recipe: RoundRecipe) -> tuple[str, ...]:
     return chosen
 
 
-def _write_survey_prompts(context: Context, round_id: str, config: GenerateConfig) -> None:
+def _write_survey_prompts(context: Context, round_id: str, recipe: RoundRecipe) -> None:
+    config = recipe.generate
     prompts = [
         Prompt(round_id=round_id, purpose=SURVEY, index=i, text=t) for i, t in enumerate(config.prompts)
     ]
     seed = fresh_seed(context, round_id, config.seed, SURVEY)
     for category in config.categories:
-        texts = context.tools.write_prompts(category, config.prompts_per_category, seed, ())
+        texts = context.tools.write_prompts(category, config.prompts_per_category, seed, (), recipe.writer)
         prompts += [
             Prompt(round_id=round_id, purpose=SURVEY, index=len(prompts) + i, text=text, category=category)
             for i, text in enumerate(texts)

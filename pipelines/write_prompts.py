@@ -92,15 +92,17 @@ def _write(
     """The round's prompts of a purpose; written once, all together."""
     if there := prompts_of(context, round_id, purpose):
         return [prompt.text for prompt in there]
+    recipe = recipe_of(context, round_id)
     prompts: list[Prompt] = []
     for index, (category, count) in enumerate(sorted(counts.items())):
         context.report(index, len(counts), f"prompts for {category}")
-        seed = fresh_seed(context, round_id, recipe_of(context, round_id).generate.seed, purpose, category)
+        seed = fresh_seed(context, round_id, recipe.generate.seed, purpose, category)
+        texts = context.tools.write_prompts(category, count, seed, avoid, recipe.writer)
         prompts += [
             Prompt(
                 round_id=round_id, purpose=purpose, index=len(prompts) + place, text=text, category=category
             )
-            for place, text in enumerate(context.tools.write_prompts(category, count, seed, avoid))
+            for place, text in enumerate(texts)
         ]
     fail_point(f"write_prompts:{purpose}")
     with context.workspace.catalog() as catalog:

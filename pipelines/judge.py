@@ -1,0 +1,124 @@
+"""Judge: the treated generator against its base, on held-out prompts with the same seeds.
+
+Input: prompts that neither hard cases nor treatment came from. Output: both generators' images, the
+treating detector's maps of them, and by how much confidence, artifact frequency, attributes, detail and
+diversity changed, each with an interval over prompts. Cost: two sampling runs a prompt and seed. People
+judge the same pairs, blind, in a study; an oracle has no part in this.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dataengine.quality.guard import detail, diversity
+from dataengine.records import Image, Prediction
+from pipelines.context import Context, Result
+from pipelines.diagnose import predict
+from pipelines.failpoint import fail_point
+from pipelines.generate import generate
+from pipelines.intervals import mean_difference, ratio
+from pipelines.pictures import stack
+from pipelines.steps import JUDGE, images_of, recipe_of, results_of
+
+FLAWED = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One prompt and seed, drawn by the base and by the treated generator."""
+
+    before: Image
+    after: Image
+
+
+def judge(context: Context, round_id: str) -> Result:
+    """Draw with both, look at both, compare."""
+    treated = results_of(context, round_id)["treat"]
+    if treated["treated"] is None:
+        return {"treated": None, "pairs": 0, "reason": treated["stopped"]}
+    generate(context, round_id, JUDGE)
+    pairs = pairs_of(context, round_id)
+    batch = recipe_of(context, round_id).diagnose.batch
+    before = predict(context, treated["detector"], [pair.before for pair in pairs], batch)
+    after = predict(context, treated["detector"], [pair.after for pair in pairs], batch)
+    fail_point("judge:predicted")
+    figures = {**confidence_figures(pairs, before, after), **quality_figures(context, round_id, pairs)}
+    return {"treated": treated["treated"], "pairs": len(pairs), **figures}
+
+
+def pairs_of(context: Context, round_id: str) -> list[Pair]:
+    """Every prompt and seed that both generators have drawn, in a fixed order."""
+    treated = results_of(context, round_id)["treat"]
+    by_generator: dict[str | None, dict[tuple[str, int | None], Image]] = {}
+    for image in images_of(context, round_id, JUDGE):
+        by_generator.setdefault(image.generator_id, {})[image.prompt, image.seed] = image
+    before, after = by_generator.get(treated["generator"], {}), by_generator.get(treated["treated"], {})
+    both = sorted(before.keys() & after.keys(), key=str)
+    return [Pair(before=before[key], after=after[key]) for key in both]
+
+
+def confidence_figures(
+    pairs: Sequence[Pair], before: Sequence[Prediction], after: Sequence[Prediction]
+) -> dict[str, object]:
+    """What the treating detector says (METHODS 1, treatment metrics): means, and ratios with intervals."""
+    prompts = [pair.before.prompt for pair in pairs]
+    figures: dict[str, object] = {}
+    for name in ("mean", "max"):
+        figures[f"{name}_confidence"] = _compared(
+            [getattr(found, name) for found in before], [getattr(found, name) for found in after], prompts
+        )
+    figures["frequency"] = _compared(
+        [found.max >= FLAWED for found in before], [found.max >= FLAWED for found in after], prompts
+    )
+    return figures
+
+
+def quality_figures(context: Context, round_id: str, pairs: Sequence[Pair]) -> dict[str, object]:
+    """What treatment must not cost: attributes shown, detail, and variety among the seeds of a prompt."""
+    before = stack(context.workspace, [pair.before for pair in pairs])
+    after = stack(context.workspace, [pair.after for pair in pairs])
+    prompts = [pair.before.prompt for pair in pairs]
+    figures: dict[str, object] = {
+        "detail": _compared(_each_detail(before), _each_detail(after), prompts),
+        "diversity": _compared(
+            _each_diversity(before, prompts), _each_diversity(after, prompts), list(dict.fromkeys(prompts))
+        ),
+    }
+    location = recipe_of(context, round_id).judge.attributes
+    if location:
+        reader = context.tools.open_attributes(location)
+        shown_before, shown_after = reader.match(before, prompts), reader.match(after, prompts)
+        drop, interval = mean_difference(shown_after, shown_before, prompts)
+        figures["attributes"] = {
+            "before": float(np.mean(shown_before)),
+            "after": float(np.mean(shown_after)),
+            "drop": drop,
+            "interval": list(interval),
+        }
+    return figures
+
+
+def _each_detail(images: np.ndarray) -> list[float]:
+    return [detail(image[None]) for image in images]
+
+
+def _each_diversity(images: np.ndarray, prompts: Sequence[str]) -> list[float]:
+    """Variety among the seeds of each prompt, in the order of their first appearance; 0 for a single seed."""
+    rows: dict[str, list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        rows.setdefault(prompt, []).append(index)
+    return [diversity(images[found], len(found)) if len(found) > 1 else 0.0 for found in rows.values()]
+
+
+def _compared(
+    before: Sequence[float] | np.ndarray, after: Sequence[float] | np.ndarray, prompts: Sequence[str]
+) -> dict[str, object]:
+    """Means before and after, and the ratio of the means with its interval over prompts."""
+    value, interval = ratio(before, after, prompts)
+    return {
+        "before": float(np.mean(before)),
+        "after": float(np.mean(after)),
+        "ratio": value,
+        "interval": list(interval),
+    }

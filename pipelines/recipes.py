@@ -1,0 +1,184 @@
+"""Complete named runs. A recipe is plain data; what differs from another is said by `model_copy`, nothing
+else.
+
+`clinic round --recipe NAME` starts one, and its settings are stored with the round.
+"""
+
+from collections.abc import Callable
+
+from dataengine.curation.config import HardCategoryConfig, MiningConfig
+from dataengine.diagnosis.config import AugmentationConfig, DetectorTrainingConfig
+from dataengine.errors import NotFound
+from dataengine.quality.config import GuardConfig
+from dataengine.treatment.config import OfflineConfig, SamplingConfig, TreatmentConfig
+from pipelines.config import (
+    CategorizeConfig,
+    GenerateConfig,
+    JudgeConfig,
+    PublishConfig,
+    RoundRecipe,
+    TreatConfig,
+    WritePromptsConfig,
+)
+
+CLINIC = "clinic"
+CLINIC_CATEGORIES = ("hand", "face", "sign", "animal", "mug", "house", "tree")
+HUMAN_SUBJECTS = ("hand", "face", "person", "word", "animal", "building", "object")
+
+
+def demo(seed: int = 0) -> RoundRecipe:
+    """One round on the embedded clinic in ten minutes on two cores."""
+    sampling = SamplingConfig(steps=5, batch=16)
+    training = DetectorTrainingConfig(
+        name="candidate",
+        steps=280,
+        batch=16,
+        lr=3e-4,
+        head_factor=2.0,
+        ema=0.98,
+        warmup=0.05,
+        device="cpu",
+        workers=1,
+        checkpoint_every=70,
+        mixture={"true": 0.45, "pseudo": 0.25, "real": 0.2, "previous": 0.1},
+        augmentation=AugmentationConfig(flip=0.5),
+        seed=seed,
+    )
+    return RoundRecipe(
+        name="demo",
+        writer=CLINIC,
+        generate=GenerateConfig(
+            categories=CLINIC_CATEGORIES,
+            prompts_per_category=14,
+            seeds_per_prompt=2,
+            seed=seed,
+            sampling=sampling,
+            validation=0.25,
+            shard=64,
+        ),
+        categorize=CategorizeConfig(model=CLINIC),
+        write_prompts=WritePromptsConfig(
+            statistic=HardCategoryConfig(minimum=12, seed=seed),
+            hard_per_category=30,
+            seeds_per_prompt=3,
+            treat_per_category=30,
+            treat_easy_per_category=4,
+            judge_per_category=14,
+            judge_easy_per_category=3,
+            judge_seeds=4,
+        ),
+        mine=MiningConfig(budget=150, explore=0.15, seed=seed),
+        train_teacher=training.model_copy(update={"name": "teacher", "steps": 160}),
+        retrain=training,
+        publish=PublishConfig(real_limit=600),
+        treat=TreatConfig(
+            tuning=TreatmentConfig(
+                updates=110,
+                batch=8,
+                grad_steps=3,
+                learning_rate=1e-4,
+                sampling=sampling,
+                offline=OfflineConfig(gamma=0.25),
+                guard=GuardConfig(every=22, prompts=10, seeds=2),
+                checkpoint_every=22,
+                seed=seed,
+            ),
+            real_limit=400,
+        ),
+        judge=JudgeConfig(attributes=CLINIC),
+    )
+
+
+def cpu_smoke(seed: int = 0) -> RoundRecipe:
+    """The smallest run of the real parts: everything happens, nothing is learned well. Under two minutes."""
+    recipe = demo(seed)
+    sampling = SamplingConfig(steps=2, batch=8)
+    training = recipe.retrain.model_copy(update={"steps": 6, "batch": 4, "checkpoint_every": 3})
+    tuning = recipe.treat.tuning.model_copy(
+        update={
+            "updates": 2,
+            "batch": 2,
+            "grad_steps": 1,
+            "sampling": sampling,
+            "guard": GuardConfig(every=1, prompts=2, seeds=2, change=(0.0, 1.0)),
+            "checkpoint_every": 1,
+        }
+    )
+    return recipe.model_copy(
+        update={
+            "name": "cpu-smoke",
+            "generate": recipe.generate.model_copy(
+                update={"prompts_per_category": 3, "seeds_per_prompt": 1, "sampling": sampling, "shard": 16}
+            ),
+            "write_prompts": WritePromptsConfig(
+                statistic=HardCategoryConfig(minimum=2, floor=0.0, margin=0.0, level=0.4, resamples=200),
+                hard_per_category=3,
+                seeds_per_prompt=1,
+                treat_per_category=2,
+                treat_easy_per_category=1,
+                judge_per_category=2,
+                judge_easy_per_category=1,
+                judge_seeds=2,
+            ),
+            "mine": MiningConfig(budget=12, explore=0.5, seed=seed),
+            "train_teacher": training,
+            "retrain": training,
+            "treat": TreatConfig(tuning=tuning, real_limit=12),
+        }
+    )
+
+
+def fakes(seed: int = 0) -> RoundRecipe:
+    """The round with tools that pretend: seconds, for tests of what surrounds the stages."""
+    recipe = cpu_smoke(seed)
+    return recipe.model_copy(
+        update={
+            "name": "fakes",
+            "writer": "",
+            "generate": recipe.generate.model_copy(update={"categories": ("hand", "face", "house", "tree")}),
+        }
+    )
+
+
+def paper(seed: int = 0) -> RoundRecipe:
+    """DiffDoctor at its own size; register FLUX.1-schnell, photographs and a mit-b5 detector first."""
+    training = DetectorTrainingConfig(seed=seed)
+    return RoundRecipe(
+        name="paper",
+        generate=GenerateConfig(
+            categories=HUMAN_SUBJECTS, prompts_per_category=100, seeds_per_prompt=4, seed=seed
+        ),
+        write_prompts=WritePromptsConfig(
+            hard_per_category=2000,
+            seeds_per_prompt=4,
+            treat_per_category=1000,
+            treat_easy_per_category=0,
+            judge_per_category=100,
+            judge_easy_per_category=10,
+            judge_seeds=4,
+        ),
+        mine=MiningConfig(budget=2000, seed=seed),
+        train_teacher=training.model_copy(update={"name": "teacher", "steps": 8000}),
+        retrain=training.model_copy(update={"name": "candidate"}),
+        treat=TreatConfig(
+            tuning=TreatmentConfig(
+                updates=750, batch=4, grad_steps=1, weight_decay=0.1, clip_norm=5.0, seed=seed
+            )
+        ),
+    )
+
+
+RECIPES: dict[str, Callable[[int], RoundRecipe]] = {
+    "demo": demo,
+    "cpu-smoke": cpu_smoke,
+    "fakes": fakes,
+    "paper": paper,
+}
+"""By name, from a seed."""
+
+
+def named(name: str, seed: int = 0) -> RoundRecipe:
+    """The recipe of that name. Raises `NotFound` naming those there are."""
+    if name not in RECIPES:
+        raise NotFound(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
+    return RECIPES[name](seed)
