@@ -15,7 +15,7 @@ from pipelines.steps import prompts_of, results_of
 
 def labelled(context: Context, round_id: str, split: Split, weights: PublishConfig) -> list[SnapshotItem]:
     """Images with a person's label that no curator rejected; the newest label of each counts."""
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         images = catalog.images.find(split=split, status="active")
         labels = catalog.labels.of_images([image.id for image in images])
         verdicts = catalog.reviews.verdicts({label.image_id for label in labels})
@@ -36,7 +36,7 @@ def labelled(context: Context, round_id: str, split: Split, weights: PublishConf
 
 def real(context: Context, split: Split, weights: PublishConfig) -> list[SnapshotItem]:
     """Real pictures that nobody labelled, taken as free of artifacts."""
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         images = catalog.images.find(source="real", split=split, status="active")
         answered = {label.image_id for label in catalog.labels.of_images([image.id for image in images])}
     free = [image for image in images if image.id not in answered]
@@ -47,7 +47,7 @@ def pseudo(
     context: Context, round_id: str, taken: Iterable[str], weights: PublishConfig
 ) -> list[SnapshotItem]:
     """The round's pseudo-labels on training images that are not `taken` already."""
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         labels = {label.image_id: label for label in catalog.pseudo_labels.of_round(round_id)}
         images = catalog.images.get_many(sorted(set(labels) - set(taken)))
     categories = categories_of(context, round_id, images)
@@ -89,7 +89,7 @@ def _seen_confidence(context: Context, round_id: str, image_ids: Iterable[str]) 
     detector = results_of(context, round_id).get("diagnose", {}).get("detector")
     if detector is None:
         return {}
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         return {found.image_id: found.max for found in catalog.predictions.of(detector, list(image_ids))}
 
 

@@ -60,11 +60,11 @@ def finish(context: Context, round_id: str, answers: Sequence[Result]) -> Result
 def predict(context: Context, detector_id: str, images: Sequence[Image], batch: int) -> list[Prediction]:
     """Predictions of one detector for these images, in their order; what is missing is made and kept."""
     ids = [image.id for image in images]
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         version = catalog.detectors.get(detector_id)
         absent = set(catalog.predictions.missing(detector_id, ids))
     _predict_missing(context, version, [image for image in images if image.id in absent], batch)
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         found = {prediction.image_id: prediction for prediction in catalog.predictions.of(detector_id, ids)}
     return [found[each] for each in ids]
 

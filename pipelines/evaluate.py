@@ -49,7 +49,7 @@ def measure(
     context: Context, round_id: str, detector_id: str, sets: dict[str, list[SnapshotItem]]
 ) -> dict[str, Any]:
     """One detector's figures on each set."""
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         version = catalog.detectors.get(detector_id)
     detector = context.tools.open_detector(context.workspace.checkpoints.fetch(version.checkpoint))
     batch = recipe_of(context, round_id).evaluate.batch

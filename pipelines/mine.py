@@ -21,7 +21,7 @@ from pipelines.steps import HARD, SURVEY, images_of, recipe_of, results_of
 
 def mine(context: Context, round_id: str) -> Result:
     """Fill the round's queue, unless it is filled."""
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         queued = catalog.queue.of_round(round_id)
     if not queued:
         queued = _fill(context, round_id)
@@ -60,7 +60,7 @@ def _candidates(context: Context, round_id: str) -> list[Candidate]:
     hard = set(results["write_prompts"]["hard"]) or set(categories.values())
     chosen = [image for image in images if image.purpose == HARD or categories.get(image.id) in hard]
     features = _features(context, chosen)
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         found = catalog.predictions.of(results["diagnose"]["detector"], [image.id for image in chosen])
     return [
         Candidate(

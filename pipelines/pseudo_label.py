@@ -59,7 +59,7 @@ def finish(context: Context, round_id: str, answers: Sequence[Result]) -> Result
 def _unlabelled(context: Context, round_id: str) -> list[Image]:
     """Training images without a person's label, hard cases first, at most the recipe's limit."""
     images = [image for image in images_of(context, round_id, SURVEY, HARD) if image.split == "train"]
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         answered = {label.image_id for label in catalog.labels.of_images([image.id for image in images])}
     free = [image for image in images if image.id not in answered]
     free.sort(key=lambda image: (image.purpose != HARD, image.id))

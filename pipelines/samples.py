@@ -30,7 +30,7 @@ class StoredSamples:
     def __init__(self, workspace: Workspace, items: Sequence[SnapshotItem]) -> None:
         self._workspace = workspace
         self._items = list(items)
-        with workspace.catalog() as catalog:
+        with workspace.catalog(read_only=True) as catalog:
             found = catalog.images.get_many([item.image_id for item in self._items])
         self._images = {image.id: image for image in found}
         small = all(image.height * image.width <= 128 * 128 for image in found)

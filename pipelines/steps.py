@@ -17,19 +17,19 @@ SURVEY, HARD, TREAT, JUDGE = "survey", "hard", "treat", "judge"
 
 def recipe_of(context: Context, round_id: str) -> RoundRecipe:
     """The recipe that the round was started with."""
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         return RoundRecipe.model_validate(catalog.rounds.get(round_id).recipe)
 
 
 def results_of(context: Context, round_id: str) -> dict[str, Any]:
     """What the round's finished stages answered, by stage."""
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         return catalog.rounds.get(round_id).results
 
 
 def fresh_seed(context: Context, round_id: str, seed: int, *use: str) -> int:
     """A seed below 2³⁰ for one use, set by the recipe's seed and by how many rounds came before this one."""
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         rounds = sorted(catalog.rounds.list(), key=lambda each: (each.created, each.id))
     number = [each.id for each in rounds].index(round_id)
     return int(digest("seed", seed, number, *use, length=8), 16) % 2**30
@@ -37,7 +37,7 @@ def fresh_seed(context: Context, round_id: str, seed: int, *use: str) -> int:
 
 def champion(context: Context) -> DetectorVersion:
     """The detector in use. Raises `ConfigRefused` when there is none."""
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         version = catalog.detectors.champion()
     if version is None:
         raise ConfigRefused(
@@ -49,13 +49,13 @@ def champion(context: Context) -> DetectorVersion:
 
 def prompts_of(context: Context, round_id: str, purpose: str) -> list[Prompt]:
     """The round's prompts of one purpose, in order."""
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         return sorted(catalog.prompts.of_round(round_id, purpose), key=lambda prompt: prompt.index)
 
 
 def images_of(context: Context, round_id: str, *purposes: str) -> list[Image]:
     """The round's usable images of these purposes, ordered by id."""
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         found = catalog.images.find(round_id=round_id, status="active")
     return sorted((image for image in found if image.purpose in purposes), key=lambda image: image.id)
 

@@ -45,7 +45,7 @@ def learn(
 ) -> DetectorVersion:
     """One training run from `start` on these rows; a repeated call gives the same detector."""
     detector_id = digest("detector", round_id, stage)
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         try:
             return catalog.detectors.get(detector_id)
         except NotFound:

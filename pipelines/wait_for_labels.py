@@ -13,7 +13,7 @@ from pipelines.steps import recipe_of
 
 def wait_for_labels(context: Context, round_id: str) -> Result | Waiting:
     """Go on when the wanted share of the queue is answered."""
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         answered, remaining = catalog.queue.done(round_id), catalog.queue.remaining(round_id)
         labels = catalog.labels.of_round(round_id)
     total = answered + remaining
