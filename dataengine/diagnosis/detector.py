@@ -155,7 +155,7 @@ def artifact_maps(detector: Detector, images: Sequence[np.ndarray], batch: int =
 
     Images of one size go through together, `batch` at a time.
     """
-    parameter = next(detector.parameters())
+    parameter = next(detector.parameters(), torch.empty(0))
     by_size: dict[tuple[int, ...], list[int]] = {}
     for index, image in enumerate(images):
         by_size.setdefault(image.shape, []).append(index)
