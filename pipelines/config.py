@@ -46,7 +46,7 @@ class CategorizeConfig(Config):
     """How images get their category (stage `categorize`)."""
 
     model: str = ""
-    """Folder or hub id of the VQA model, or "clinic" for the embedded one; empty takes the prompt's category."""
+    """Folder or hub id of the VQA model, or "clinic" for the embedded one; empty trusts the prompts."""
     batch: int = Field(default=64, ge=1)
     """Images that the model sees at once."""
     shard: int = Field(default=512, ge=1)
@@ -209,7 +209,7 @@ class DemoDataConfig(Config):
     """How much a demo workspace begins with."""
 
     clean: int = Field(default=700, ge=10)
-    """Artifact-free pictures, split into training and validation; treatment's regularisation uses them too."""
+    """Artifact-free pictures for training, validation and the treatment's regularisation."""
     previous: int = Field(default=200, ge=0)
     """Drawings of those that the first doctor learned from, with their labels."""
     benchmark: int = Field(default=240, ge=6)

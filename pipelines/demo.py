@@ -12,8 +12,6 @@ import json
 import os
 import platform
 import secrets
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +31,7 @@ from pipelines.demo_data import CHAMPION, oracle_folder, prepare
 from pipelines.narration import TITLES, found
 from pipelines.requests import resume_round, start_round
 from pipelines.stage import DONE
+from pipelines.supervision import supervised_worker
 from storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ def demo(
     with timed(say, "taking in the clinic's models and drawings"):
         prepare(workspace, data)
     row = begin(workspace, recipe or recipes.demo(seed))
-    with serve(workspace) as server, worker(workspace), people(workspace, row.id, server.url, seed):
+    with serve(workspace) as server, supervised_worker(workspace), people(workspace, row.id, server.url, seed):
         watch(workspace, row.id, say)
     with timed(say, "the judge looks at the result"):
         result = conclude(workspace, row.id, time.monotonic() - started)
@@ -98,29 +97,6 @@ def begin(workspace: Workspace, recipe: RoundRecipe) -> Round:
     if rows[-1].state in ("failed", "cancelled"):
         resume_round(workspace, rows[-1].id, "demo")
     return rows[-1]
-
-
-@contextmanager
-def worker(workspace: Workspace) -> Iterator[None]:
-    """One worker process beside this one; it ends with the block. Its log lies in the workspace."""
-    code = (
-        "import sys; from pathlib import Path; from pipelines.worker import WorkerSettings, run_worker; "
-        "run_worker(WorkerSettings(workspace=Path(sys.argv[1]), inference=False))"
-    )
-    folder = workspace.path / FOLDER
-    folder.mkdir(exist_ok=True)
-    with (folder / "worker.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, str(workspace.path)],
-            stdout=log,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-        )
-        try:
-            yield
-        finally:
-            process.terminate()
-            process.wait(20)
 
 
 @contextmanager
@@ -235,7 +211,7 @@ def watch(workspace: Workspace, round_id: str, say: Say) -> None:
             seen, moved = now_seen, time.monotonic()
         elif time.monotonic() - moved > STALLED_SECONDS:
             raise JobFailed(
-                f"Nothing has moved at {row.stage} for {STALLED_SECONDS:.0f} s; see {FOLDER}/worker.log."
+                f"Nothing has moved at {row.stage} for {STALLED_SECONDS:.0f} s; see worker.log."
             )
         time.sleep(POLL_SECONDS)
 

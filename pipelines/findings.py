@@ -91,7 +91,7 @@ def detector_figures(context: Context, round_id: str, first: str, last: str) -> 
     }
     rows: dict[tuple[str, str], list[Any]] = {}
     for detector_id in dict.fromkeys((first, last)):
-        with context.workspace.catalog() as catalog:
+        with context.workspace.catalog(read_only=True) as catalog:
             version = catalog.detectors.get(detector_id)
         detector = context.tools.open_detector(context.workspace.checkpoints.fetch(version.checkpoint))
         for name, items in sets.items():
@@ -196,7 +196,7 @@ def _survey(context: Context, round_id: str, each: int = 4) -> Gallery:
 def _labels(context: Context, round_id: str, first: str, most: int = 18) -> Gallery:
     """Answered images: what the first doctor saw, what the person painted, what the new doctor sees."""
     last = results_of(context, round_id)["promote"]["champion"]
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         labels = {label.image_id: label for label in catalog.labels.of_round(round_id)}
         images = catalog.images.get_many(sorted(labels))
     chosen = _alternating(images, labels)[:most]
@@ -261,7 +261,7 @@ def _pair(context: Context, evidence: Evidence, index: int) -> tuple[Tile, Tile]
 
 def maps_of(context: Context, detector_id: str, images: Sequence[Image]) -> dict[str, np.ndarray]:
     """Kept maps of a detector by image id, float32 HW in [0, 1]."""
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         found = catalog.predictions.of(detector_id, [image.id for image in images])
     kept = {one.image_id: one.map_ref for one in found if one.map_ref is not None}
     return dict(zip(kept, map(dequantise, context.workspace.maps.get_many(list(kept.values()))), strict=True))
@@ -269,7 +269,7 @@ def maps_of(context: Context, detector_id: str, images: Sequence[Image]) -> dict
 
 def fresh_maps(context: Context, detector_id: str, pixels: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Maps of a detector, made now, float32 HW in [0, 1]."""
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         version = catalog.detectors.get(detector_id)
     detector = context.tools.open_detector(context.workspace.checkpoints.fetch(version.checkpoint))
     return context.tools.artifact_maps(detector, pixels, 16)
@@ -355,7 +355,7 @@ def report_data(
 ) -> dict[str, Any]:
     """Everything that the report says, as JSON."""
     results = results_of(context, round_id)
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         row = catalog.rounds.get(round_id)
         verdicts = catalog.hard.of_round(round_id)
     minutes = f"{int(seconds // 60)} min {int(seconds % 60)} s"

@@ -62,7 +62,7 @@ def shards(context: Context, round_id: str, purpose: str = SURVEY) -> list[Shard
 def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
     """Draw one part; images that the catalog holds already are left out."""
     recipe = recipe_of(context, round_id)
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         version = catalog.generators.get(shard["generator"])
         drawn = catalog.images.find(round_id=round_id, generator_id=version.id)
     there = {(image.prompt, image.seed) for image in drawn if image.purpose == shard["purpose"]}
@@ -94,7 +94,7 @@ def generators_of(context: Context, round_id: str, recipe: RoundRecipe, purpose:
     if purpose == JUDGE:
         treated = results_of(context, round_id)["treat"]
         return treated["generator"], treated["treated"]
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         known = [version.id for version in catalog.generators.list()]
     chosen = recipe.generate.generators or tuple(known)
     if not chosen or not set(chosen) <= set(known):

@@ -35,7 +35,7 @@ TOLERANCE = 1.0
 def treat(context: Context, round_id: str) -> Result:
     """Train a LoRA against the champion, verify it in a fresh pipeline, register what it makes."""
     treatment_id = digest("treatment", round_id)
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         try:
             return dict(catalog.treatments.get(treatment_id).result)
         except NotFound:
@@ -52,8 +52,8 @@ def treat(context: Context, round_id: str) -> Result:
         "kept": outcome.kept_step,
         "updates": outcome.updates,
         "stopped": outcome.stopped_reason or "all updates done",
-        "curve": [[row["update"], round(row.get("pixel", row["loss"]), 6)] for row in outcome.history],
-        "looks": [{"update": row["update"], **row["guard"]} for row in outcome.history if "guard" in row],
+        "curve": [[n, round(row.get("pixel", row["loss"]), 6)] for n, row in enumerate(outcome.history, 1)],
+        "looks": [{"update": n, **row["guard"]} for n, row in enumerate(outcome.history, 1) if "guard" in row],
     }
     _record(context, round_id, result, treated)
     context.workspace.checkpoints.discard(_work_id(round_id))
@@ -67,7 +67,7 @@ def _chosen(context: Context, round_id: str) -> str:
 
 
 def _tune(context: Context, round_id: str, family: Any, detector: DetectorVersion) -> Any:
-    """Run the treatment; it goes on where a crash has stopped it. Afterwards `family` carries the kept weights."""
+    """Run the treatment, or go on with it after a crash; then `family` carries the kept weights."""
     recipe = recipe_of(context, round_id)
     prompts = [prompt.text for prompt in prompts_of(context, round_id, TREAT)]
     if not prompts:
@@ -87,7 +87,7 @@ def _tune(context: Context, round_id: str, family: Any, detector: DetectorVersio
 
 
 def _guard_prompts(context: Context, round_id: str, treated: Sequence[str]) -> list[str]:
-    """Survey prompts that are not treated on, categories in turn; treating prompts where there are no others."""
+    """Survey prompts that are not treated on, categories in turn; treating prompts if there are no others."""
     by_category: dict[str | None, list[str]] = {}
     for prompt in prompts_of(context, round_id, SURVEY):
         if prompt.text not in treated:
@@ -98,7 +98,7 @@ def _guard_prompts(context: Context, round_id: str, treated: Sequence[str]) -> l
 
 def _clean_pictures(context: Context, limit: int) -> tuple[np.ndarray, list[str]]:
     """Artifact-free training pictures of the commonest size with their captions: uint8 NHWC."""
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         images = catalog.images.find(source="real", split="train", status="active", has_prompt=True)
     sizes = Counter((image.height, image.width) for image in images)
     if not sizes:

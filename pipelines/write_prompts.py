@@ -50,7 +50,7 @@ def _survey_confidences(context: Context, round_id: str) -> dict[str, list[float
     """The highest confidence in each survey image, by category."""
     categories = {image.id: image.category or "other" for image in images_of(context, round_id, SURVEY)}
     detector = results_of(context, round_id)["diagnose"]["detector"]
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         predictions = catalog.predictions.of(detector, categories)
     by_category: dict[str, list[float]] = {}
     for found in predictions:
