@@ -143,7 +143,7 @@ def may(held: Collection[str], wanted: Collection[str]) -> bool:
 
 
 def require(held: Collection[str], wanted: Collection[str], action: str) -> None:
-    """Raise `AccessDenied` unless a held role allows the action: the second check, beside the action itself."""
+    """Raise `AccessDenied` unless a held role allows the action: the second check."""
     if not may(held, wanted):
         raise AccessDenied(
             f"{action} needs one of the roles {', '.join(sorted(wanted))}; "

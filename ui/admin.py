@@ -52,12 +52,12 @@ def build_admin_desk(workspace: Workspace, allowed_networks: Sequence[str] = ())
                             reopen = gr.Button("Activate")
             with gr.Tab("Models and endpoints"):
                 endpoints = gr.Dataframe(interactive=False, label="Registered", buttons=[], wrap=True)
-                with gr.Row(equal_height=True):
+                with gr.Row(elem_classes="line"):
                     kind = gr.Dropdown(list(KINDS), value=KINDS[0], label="Kind", scale=1)
                     name = gr.Textbox(label="Name", max_length=100, scale=1)
                     location = gr.Textbox(label="Folder, hub id or URL", max_length=500, scale=2)
                     register = gr.Button("Register", variant="primary", scale=1)
-                with gr.Row(equal_height=True):
+                with gr.Row(elem_classes="line"):
                     doomed = gr.Dropdown(label="Entry", choices=[], allow_custom_value=True, scale=4)
                     remove = gr.Button("Remove", variant="stop", scale=1)
             with gr.Tab("System"):

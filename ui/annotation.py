@@ -169,7 +169,7 @@ def describe(catalog: Catalog, lease: Lease, annotator: str) -> dict[str, Any]:
     mine = catalog.labels.latest(image.id, annotator)
     day = annotator_day(catalog, annotator, now(), start_of_today())
     champion = catalog.detectors.champion()
-    prediction = champion and catalog.predictions.get(image.id, champion.id)
+    prediction = catalog.predictions.get(image.id, champion.id) if champion else None
     shown = champion is not None and prediction is not None and prediction.map_ref is not None
     return {
         "lease": lease.id,

@@ -1,7 +1,7 @@
-"""Who is it, and may they: sessions behind a signed cookie, sign-in and sign-out, and the gate before every route.
+"""Who is it, and may they: sessions behind a signed cookie, sign-in, sign-out, the gate before every route.
 
-With accounts, sessions live in the catalog (`storage.accounts`). Without any, whoever holds the start-up token may
-do everything, on loopback alone, and such sessions live in this process; the first account ends them all.
+With accounts, sessions live in the catalog (`storage.accounts`). Without any, whoever holds the start-up token
+may do everything, on loopback alone; such sessions live in this process, and the first account ends them.
 """
 
 import contextlib
@@ -226,7 +226,7 @@ class Gate:
                 else refused(404, "not found")
             )
         if not may(person.roles, wanted):
-            text = f"This needs one of the roles {', '.join(sorted(wanted))}. Ask an admin to add one to your account."
+            text = f"This needs one of the roles {', '.join(sorted(wanted))}. Ask an admin to add one."
             return message_page("Not for your role", text, 403) if page else refused(403, text)
         if scope["method"] not in SAFE_METHODS and path.startswith("/api/"):
             sent = headers.get(CSRF_HEADER, "")
@@ -246,7 +246,7 @@ def cookies(headers: Headers) -> dict[str, str]:
 def to_sign_in(scope: Scope) -> Response:
     """Redirect to the sign-in page, taking along where to go and a start-up token."""
     query = parse_qs(scope["query_string"].decode("latin-1"))
-    carried = {"next": scope["path"]} | {"token": token for token in query.get("token", [])[:1]}
+    carried = {"next": scope["path"]} | ({"token": query["token"][0]} if "token" in query else {})
     return RedirectResponse(f"/login?{urlencode(carried)}", 303)
 
 

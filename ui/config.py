@@ -11,7 +11,7 @@ class ServerConfig(Config):
     port: int = 7860
     """Port to listen on; 0 takes a free one."""
     allowed_hosts: tuple[str, ...] = ()
-    """Further host names under which browsers reach the server; loopback and the bound address always work."""
+    """Further host names of the server; loopback and the bound address always work."""
     secure_cookies: bool = False
     """Mark cookies Secure: set it when the server stands behind HTTPS."""
     session_hours: float = 12.0

@@ -34,9 +34,9 @@ def build_curate_desk(workspace: Workspace) -> gr.Blocks:
             category = gr.Dropdown([ANY], value=ANY, label="Category", allow_custom_value=True)
             source = gr.Dropdown([ANY, "generated", "real", "imported", "drawn"], value=ANY, label="Source")
             split = gr.Dropdown([ANY, "train", "validation", "benchmark"], value=ANY, label="Split")
-            labelled = gr.Radio(list(LABELLED), value=ANY, label="Labels")
-            lowest = gr.Slider(0, 1, 0, step=0.05, label="Lowest maximum confidence")
-            highest = gr.Slider(0, 1, 1, step=0.05, label="Highest maximum confidence")
+            labelled = gr.Dropdown(list(LABELLED), value=ANY, label="Labels")
+            lowest = gr.Slider(0, 1, 0, step=0.05, label="Lowest max")
+            highest = gr.Slider(0, 1, 1, step=0.05, label="Highest max")
         gallery = gr.Gallery(
             show_label=False,
             columns=4,
@@ -44,12 +44,12 @@ def build_curate_desk(workspace: Workspace) -> gr.Blocks:
             height="auto",
             allow_preview=False,
             buttons=[],
-            elem_classes="crisp",
+            elem_classes="crisp tiles",
         )
-        with gr.Row(equal_height=True):
-            back = gr.Button("← Back", scale=1)
+        with gr.Row(elem_classes="line"):
+            back = gr.Button("← Back", size="sm", scale=1)
             count = gr.Markdown("", elem_classes="page-count")
-            forward = gr.Button("Next →", scale=1)
+            forward = gr.Button("Next →", size="sm", scale=1)
         with gr.Row():
             picture = gr.Image(
                 label="Image, map, label",

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import gradio as gr
 import pandas as pd
 
 from dataengine.records import Job
@@ -42,3 +43,14 @@ def curve(lines: list[dict[str, Any]], figure: str | None) -> pd.DataFrame:
         (line.get("done", at), line[figure]) for at, line in enumerate(lines) if figure and figure in line
     ]
     return pd.DataFrame(points, columns=list(COLUMNS))
+
+
+def curve_choice(names: list[str]) -> tuple[Any, Any]:
+    """Updates of the choice of figures and of the plot; both hide while there is nothing to plot."""
+    first = names[0] if names else None
+    return gr.update(choices=names, value=first, visible=bool(names)), gr.update(visible=bool(names))
+
+
+def no_curve() -> tuple[Any, Any]:
+    """Updates that hide the choice of figures and the plot."""
+    return curve_choice([])

@@ -1,6 +1,6 @@
 """What all desks share: look, safe panels, the second role check, and how desks are mounted.
 
-A panel is a `gr.HTML` with a constant template. Its value is JSON, and `desk.js` writes it with `textContent`,
+A panel is a `gr.HTML` with a constant template. Its value is JSON that `desk.js` writes with `textContent`,
 because Gradio compiles values that stand in templates.
 """
 
@@ -52,7 +52,13 @@ def theme() -> gr.themes.Base:
         "block_info_text_color": "var(--soft)",
         "border_color_primary": "var(--line)",
         "border_color_accent": "var(--accent)",
+        "color_accent": "var(--accent)",
         "color_accent_soft": "var(--accent-wash)",
+        "checkbox_background_color_selected": "var(--accent)",
+        "checkbox_border_color_selected": "var(--accent)",
+        "checkbox_label_background_fill": "var(--ground)",
+        "checkbox_label_background_fill_selected": "var(--accent-wash)",
+        "checkbox_label_text_color": "var(--ink)",
         "panel_background_fill": "var(--surface)",
         "panel_border_color": "var(--line)",
         "input_background_fill": "var(--ground)",
@@ -92,6 +98,7 @@ def theme() -> gr.themes.Base:
         **values,
         block_shadow="none",
         block_border_width="1px",
+        button_border_width="1px",
         button_transform_hover="none",
         block_label_text_weight="500",
         block_title_text_weight="500",
@@ -131,7 +138,7 @@ def acting(request: gr.Request, path: str, action: str) -> str:
 
 
 def checked(path: str, action: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorates a handler whose last argument is the `gr.Request`: role first, our errors as plain messages."""
+    """Decorates a handler whose last argument is the `gr.Request`: role first, our errors as messages."""
 
     def decorate(handler: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(handler)

@@ -1,4 +1,4 @@
-"""What an admin may register for browsers to choose: folders, hub ids, and services outside private networks."""
+"""What an admin may register for browsers to choose: folders, hub ids, services outside private networks."""
 
 import ipaddress
 import re
@@ -37,8 +37,8 @@ def checked_endpoint(
     """An endpoint that may be registered. Raises `InputRefused`, saying what would do.
 
     A service is an http(s) URL without credentials, none of whose addresses is private or local unless
-    `allowed_networks` ("10.0.0.0/8") holds it. A model is an absolute folder that exists or a hub id; a folder is an
-    absolute folder that exists.
+    `allowed_networks` ("10.0.0.0/8") holds it. A model is an absolute folder that exists or a hub id; a
+    folder is an absolute folder that exists.
     """
     name, location = name.strip(), location.strip()
     if kind not in KINDS:
@@ -66,7 +66,7 @@ def check_folder(location: str, hub_too: bool) -> None:
 def check_url(
     location: str, allowed_networks: Sequence[str], resolved: Callable[[str], list[Address]]
 ) -> None:
-    """Raise `InputRefused` unless this is a plain http(s) URL to an address that is public or allow-listed."""
+    """Raise `InputRefused` unless this is a plain http(s) URL to a public or allow-listed address."""
     try:
         parts = urlsplit(location)
         host, _ = parts.hostname, parts.port
@@ -80,7 +80,8 @@ def check_url(
     for address in resolved(host):
         if not is_public(address) and not any(address in network for network in networks):
             raise InputRefused(
-                f"{host} is {address}, a private or local address; add its network to allowed_networks to permit it"
+                f"{host} is {address}, a private or local address; "
+                "add its network to allowed_networks to permit it"
             )
 
 

@@ -30,7 +30,7 @@ def home_routes(workspace: Workspace) -> APIRouter:
         return home_page(
             greeting,
             "" if workers_alive(workspace) else NO_WORKER,
-            figures(seen, champion and champion.name),
+            figures(seen, champion.name if champion else None),
             areas,
         )
 

@@ -14,7 +14,8 @@ SIGN_IN_FORM = Template(
     """<form method="post" action="/login">
 <input type="hidden" name="form_token" value="$token"><input type="hidden" name="next" value="$next">
 <label>Name<input name="name" autocomplete="username" maxlength="128" required autofocus></label>
-<label>Password<input name="password" type="password" autocomplete="current-password" maxlength="1024" required></label>
+<label>Password
+<input name="password" type="password" autocomplete="current-password" maxlength="1024" required></label>
 <button class="button">Sign in</button></form>"""
 )
 

@@ -1,4 +1,4 @@
-"""Pictures for the desks: an image beside its artifact map, labels drawn over, before beside after. No torch."""
+"""Pictures for the desks: an image beside its artifact map, labels drawn over, before beside after."""
 
 import io
 from collections.abc import Sequence

@@ -25,7 +25,7 @@ def build_rounds_desk(workspace: Workspace) -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=3):
                 jobs = panel("rows", label="Jobs")
-                with gr.Row(equal_height=True):
+                with gr.Row(elem_classes="line"):
                     job = gr.Dropdown(label="Job", choices=[], allow_custom_value=True, scale=3)
                     cancel = gr.Button("Cancel", variant="stop", scale=1)
                     resume = gr.Button("Resume", scale=1)
@@ -94,8 +94,8 @@ def job_choices(workspace: Workspace) -> Any:
 def round_panels(workspace: Workspace, round_id: str | None) -> tuple[Any, Any, Any]:
     """Figures, stages and results of a round."""
     if not round_id:
-        nothing = {"items": [], "empty": "No round yet. `clinic round` or `clinic demo` starts one."}
-        return nothing, nothing, {"items": [], "empty": "Nothing yet."}
+        nothing = {"items": [], "empty": "No round yet. “clinic round” or “clinic demo” starts one."}
+        return {"items": [{"value": "–", "label": "no round yet"}]}, nothing, {"items": []}
     with workspace.catalog(read_only=True) as catalog:
         progress = round_progress(catalog, round_id)
     return (
@@ -165,7 +165,7 @@ def job_rows(workspace: Workspace) -> dict[str, Any]:
 def worker_rows(workspace: Workspace) -> dict[str, Any]:
     """Workers that give signs of life."""
     return {
-        "empty": "No worker is running: jobs wait. Start one with `clinic worker`.",
+        "empty": "No worker is running: jobs wait. Start one with “clinic worker”.",
         "items": [
             {
                 "title": f"{worker.host} · {worker.pid}",

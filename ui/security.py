@@ -33,7 +33,7 @@ PAGE_POLICY = "; ".join(
         "base-uri 'none'",
     ]
 )
-# Gradio compiles templates and injects styles, so its pages need eval and inline; everything stays same-origin.
+# Gradio compiles templates and injects styles, so its pages need eval and inline, from the same origin.
 DESK_POLICY = "; ".join(
     [
         "default-src 'self'",
@@ -80,7 +80,7 @@ def is_loopback(host: str) -> bool:
 class SameSite:
     """Refuses requests for another host name, and requests that another site's page sent.
 
-    A browser sends Origin with everything that changes state; programs that send none carry no ambient cookie.
+    A browser sends Origin with what changes state; programs that send none carry no ambient cookie.
     """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:

@@ -43,7 +43,7 @@ START_SECONDS = 30.0
 
 
 def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None = None) -> FastAPI:
-    """The whole application over a workspace; `app.state.doorkeeper.start_token` opens it without accounts."""
+    """The application over a workspace; `app.state.doorkeeper.start_token` opens it without accounts."""
     if not isinstance(workspace, Workspace):
         workspace = Workspace.create(workspace)
     settings = settings or ServerConfig()
@@ -135,7 +135,7 @@ class Listening(NamedTuple):
 
 
 def check_binding(settings: ServerConfig, doorkeeper: Doorkeeper) -> None:
-    """Refuse to be reachable from elsewhere while anybody there could do everything. Raises `ConfigRefused`."""
+    """Refuse to be reachable from elsewhere without accounts. Raises `ConfigRefused`."""
     if not is_loopback(settings.host) and not doorkeeper.has_accounts():
         raise ConfigRefused(
             f"listening on {settings.host} needs accounts, and there are none: add an admin with "
@@ -153,7 +153,8 @@ def bound_socket(settings: ServerConfig) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ConfigRefused(
-            f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); choose another --port, 0 for a free one"
+            f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); "
+            "choose another --port, 0 for a free one"
         ) from None
     return listener
 

@@ -8,7 +8,7 @@ import pandas as pd
 from dataengine.errors import NotFound
 from dataengine.records import DetectorVersion
 from storage.workspace import Workspace
-from ui.curves import curve, figure_names, history
+from ui.curves import curve, curve_choice, figure_names, history, no_curve
 from ui.desk import acting, checked, desk, facts, heading, panel, short, when
 
 PATH = "/train"
@@ -22,18 +22,16 @@ def build_train_desk(workspace: Workspace) -> gr.Blocks:
         heading("Train", "Detectors find artifacts per pixel. The champion is the one in use everywhere.")
         champion = panel("figures")
         table = gr.Dataframe(label="Detectors", interactive=False, wrap=True, buttons=[])
-        with gr.Row(equal_height=True):
+        with gr.Row(elem_classes="line"):
             chosen = gr.Dropdown(label="Detector", choices=[], allow_custom_value=True, scale=3)
             reason = gr.Textbox(label="Reason", placeholder="why this one", max_length=300, scale=3)
             promote = gr.Button("Make champion", variant="primary", scale=1)
             rollback = gr.Button("Roll back", scale=1)
+        figure = gr.Dropdown(label="Curve", choices=[], allow_custom_value=True, visible=False)
+        plot = gr.LinePlot(x="step", y="value", label="Training", height=300, visible=False)
         with gr.Row():
-            with gr.Column(scale=3):
-                figure = gr.Dropdown(label="Curve", choices=[], allow_custom_value=True)
-                plot = gr.LinePlot(x="step", y="value", label="Training", height=300)
-            with gr.Column(scale=2):
-                metrics = panel("facts", label="Metrics")
-                config = panel("facts", label="Settings")
+            metrics = panel("facts", label="Metrics")
+            config = panel("facts", label="Settings")
 
     @checked(PATH, "seeing detectors")
     def load(request: gr.Request) -> tuple[Any, ...]:
@@ -62,7 +60,9 @@ def build_train_desk(workspace: Workspace) -> gr.Blocks:
     with blocks:
         shown = [champion, table, chosen]
         blocks.load(load, None, shown, api_name="detectors", show_progress="hidden")
-        chosen.change(show, [chosen], [metrics, config, figure], api_name="detector", show_progress="hidden")
+        chosen.change(
+            show, [chosen], [metrics, config, figure, plot], api_name="detector", show_progress="hidden"
+        )
         figure.change(draw, [chosen, figure], [plot], api_name="curve", show_progress="hidden")
         promote.click(promote_it, [chosen, reason], shown, api_name="promote", show_progress="hidden")
         rollback.click(roll_back, None, shown, api_name="rollback", show_progress="hidden")
@@ -136,11 +136,11 @@ def lines_of(workspace: Workspace, detector_id: str | None) -> list[dict[str, An
     return history(workspace, stages, detector.round_id)
 
 
-def details(workspace: Workspace, detector_id: str | None) -> tuple[Any, Any, Any]:
+def details(workspace: Workspace, detector_id: str | None) -> tuple[Any, ...]:
     """A detector's measurements, settings, and the curves there are."""
     if not detector_id:
         nothing = {"items": [], "empty": "Choose a detector."}
-        return nothing, nothing, gr.update(choices=[], value=None)
+        return nothing, nothing, *no_curve()
     with workspace.catalog(read_only=True) as catalog:
         detector = catalog.detectors.get(detector_id)
     lineage = {
@@ -153,5 +153,5 @@ def details(workspace: Workspace, detector_id: str | None) -> tuple[Any, Any, An
     return (
         {"items": facts(detector.metrics), "empty": "Not measured yet."},
         {"items": facts({**lineage, "licence": detector.licence or "–", **detector.config})},
-        gr.update(choices=names, value=names[0] if names else None),
+        *curve_choice(names),
     )

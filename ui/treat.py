@@ -7,7 +7,7 @@ import gradio as gr
 from dataengine.records import Image, Treatment
 from storage.catalog import Catalog
 from storage.workspace import Workspace
-from ui.curves import curve, figure_names, history
+from ui.curves import curve, curve_choice, figure_names, history, no_curve
 from ui.desk import checked, desk, facts, heading, panel, short, when
 from ui.pictures import TILE, at_height, decode, heat, strip
 
@@ -34,16 +34,18 @@ def build_treat_desk(workspace: Workspace) -> gr.Blocks:
         chosen = gr.Dropdown(label="Treatment", choices=[], allow_custom_value=True)
         figures = panel("figures")
         gallery = gr.Gallery(
-            label="Before and after: same prompt, same seed", columns=3, object_fit="contain", height="auto",
-            buttons=["fullscreen"], elem_classes="crisp",
-        )  # fmt: skip
+            label="Before, after, and what the detector sees in both: same prompt, same seed",
+            columns=2,
+            object_fit="contain",
+            height="auto",
+            buttons=["fullscreen"],
+            elem_classes="crisp tiles pairs",
+        )
+        figure = gr.Dropdown(label="Curve", choices=[], allow_custom_value=True, visible=False)
+        plot = gr.LinePlot(x="step", y="value", label="Treatment", height=300, visible=False)
         with gr.Row():
-            with gr.Column(scale=3):
-                figure = gr.Dropdown(label="Curve", choices=[], allow_custom_value=True)
-                plot = gr.LinePlot(x="step", y="value", label="Treatment", height=300)
-            with gr.Column(scale=2):
-                results = panel("facts", label="Result")
-                config = panel("facts", label="Settings")
+            results = panel("facts", label="Result")
+            config = panel("facts", label="Settings")
 
     @checked(PATH, "seeing treatments")
     def load(request: gr.Request) -> Any:
@@ -58,7 +60,7 @@ def build_treat_desk(workspace: Workspace) -> gr.Blocks:
         return curve(lines_of(workspace, treatment_id), name)
 
     with blocks:
-        shown = [figures, gallery, results, config, figure]
+        shown = [figures, gallery, results, config, figure, plot]
         blocks.load(load, None, [chosen], api_name="treatments", show_progress="hidden").then(
             show, [chosen], shown, api_name=False, show_progress="hidden"
         )
@@ -82,7 +84,7 @@ def details(workspace: Workspace, treatment_id: str | None) -> tuple[Any, ...]:
     """A treatment's headline figures, pairs, result, settings and curves."""
     if not treatment_id:
         nothing = {"items": [], "empty": "No treatment yet. A round's treat stage makes one."}
-        return nothing, [], nothing, {"items": []}, gr.update(choices=[], value=None)
+        return nothing, [], nothing, {"items": []}, *no_curve()
     with workspace.catalog(read_only=True) as catalog:
         run = catalog.treatments.get(treatment_id)
         pairs = before_and_after(catalog, run)
@@ -99,7 +101,7 @@ def details(workspace: Workspace, treatment_id: str | None) -> tuple[Any, ...]:
         [(pair_tile(workspace, pair, maps), pair[0].prompt) for pair in pairs],
         {"items": facts(run.result), "empty": "Not finished."},
         {"items": facts({**made_of, **run.config})},
-        gr.update(choices=names, value=names[0] if names else None),
+        *curve_choice(names),
     )
 
 

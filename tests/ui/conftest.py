@@ -1,11 +1,13 @@
 """A workspace with one person of every role, a champion and a few small images, and servers over it."""
 
 import io
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image as Picture
 
@@ -23,7 +25,7 @@ from dataengine.records import (
 from storage.accounts import create_user
 from storage.workspace import Workspace
 from ui.config import ServerConfig
-from ui.server import create_app
+from ui.server import background, create_app
 
 PASSWORD = "correct horse battery"
 ORIGIN = "http://127.0.0.1:7860"
@@ -50,7 +52,7 @@ def blob(seed: int) -> np.ndarray:
 
 
 def furnish(workspace: Workspace, images: int = 8) -> list[str]:
-    """Images by a base and a treated generator with maps of a champion, all but the last two waiting for labels."""
+    """Images by a base and a treated generator with a champion's maps; all but two wait for labels."""
     pictures = [png(seed) for seed in range(images)]
     shas = workspace.blobs.put_many(pictures)
     maps = workspace.maps.put_many([quantise(blob(seed)) for seed in range(images)])
@@ -120,18 +122,35 @@ def add_people(workspace: Workspace) -> None:
         catalog.commit()
 
 
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two workspaces made once, "bare" and "furnished", that tests copy: migrations and hashes are slow."""
+    folder = tmp_path_factory.mktemp("templates")
+    for name in ("bare", "furnished"):
+        workspace = Workspace.create(folder / name)
+        if name == "furnished":
+            furnish(workspace)
+            add_people(workspace)
+        workspace.close()
+    return folder
+
+
 @pytest.fixture
-def bare(tmp_path: Path) -> Workspace:
+def bare(templates: Path, tmp_path: Path) -> Iterator[Workspace]:
     """A workspace without accounts."""
-    return Workspace.create(tmp_path / "workspace")
+    yield from copied(templates / "bare", tmp_path / "bare")
 
 
 @pytest.fixture
-def workspace(bare: Workspace) -> Workspace:
+def workspace(templates: Path, tmp_path: Path) -> Iterator[Workspace]:
     """A furnished workspace with one person of every role."""
-    furnish(bare)
-    add_people(bare)
-    return bare
+    yield from copied(templates / "furnished", tmp_path / "furnished")
+
+
+def copied(source: Path, target: Path) -> Iterator[Workspace]:
+    workspace = Workspace.open(shutil.copytree(source, target))
+    yield workspace
+    workspace.close()
 
 
 @pytest.fixture
@@ -154,3 +173,18 @@ def sign_in(client: TestClient, name: str, password: str = PASSWORD) -> TestClie
     assert answer.status_code == 200, answer.text
     client.headers["X-Clinic-CSRF"] = answer.json()["csrf"]
     return client
+
+
+@pytest.fixture(scope="session")
+def full(templates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[FastAPI, Workspace]]:
+    """The app with all desks over a furnished workspace; its tests leave the people as they are."""
+    for workspace in copied(templates / "furnished", tmp_path_factory.mktemp("full") / "furnished"):
+        yield create_app(workspace), workspace
+
+
+@pytest.fixture(scope="session")
+def live(templates: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Workspace]]:
+    """The same, listening on a free port."""
+    for workspace in copied(templates / "furnished", tmp_path_factory.mktemp("live") / "furnished"):
+        with background(workspace) as where:
+            yield where.url, workspace

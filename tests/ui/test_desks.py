@@ -1,0 +1,230 @@
+"""What the desks show and do, without a browser."""
+
+import json
+
+import numpy as np
+import pytest
+from gradio_client import Client
+
+from dataengine.errors import InputRefused, NotFound
+from dataengine.masks import pack_label_map
+from dataengine.records import DetectorVersion, Job, Label, Round, Study, now
+from pipelines import requests
+from storage.queries import ImageFilter
+from storage.workspace import Workspace
+from tests.ui.conftest import PASSWORD
+from ui import admin, curate, rounds, study, train, treat
+from ui.desk import ago, facts, short, size
+from ui.pictures import TILE, decode, heat, strip
+
+
+def items(panel: dict) -> list:
+    return panel["items"]
+
+
+def test_a_page_of_images_shows_picture_and_map_most_uncertain_first(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curate, "PAGE", 3)
+    gallery, ids, trail, after, back, forward, words = curate.page(workspace, ImageFilter(), [])
+    pictures = gallery["value"]
+    assert len(pictures) == len(ids) == 3 and words == "1–3 of 8"
+    assert pictures[0][0].shape == (TILE, 2 * TILE + 4, 3) and pictures[0][1] == "mugs · max 0.75"
+    assert not back["interactive"] and forward["interactive"]
+    trail = curate.further(trail, after)
+    _, more, trail, _, back, _, words = curate.page(workspace, ImageFilter(), trail)
+    assert not set(ids) & set(more) and words == "4–6 of 8" and back["interactive"]
+    assert curate.nearer(trail, None) == []
+
+
+def test_filters_narrow_the_page(workspace: Workspace) -> None:
+    wanted = curate.wanted("hands", "any", "any", "not yet", 0.5, 1.0)
+    ids = curate.page(workspace, wanted, [])[1]
+    with workspace.catalog(read_only=True) as catalog:
+        shown = catalog.images.get_many(ids)
+    assert len(shown) == 2 and {image.category for image in shown} == {"hands"}
+    nothing = curate.page(workspace, curate.wanted("hands", "real", "any", "any", 0, 1), [])
+    assert nothing[1] == [] and "No image" in nothing[-1]
+
+
+def test_one_bad_blob_hides_no_page(workspace: Workspace) -> None:
+    with workspace.catalog(read_only=True) as catalog:
+        image = catalog.images.find(limit=1)[0]
+    workspace.blobs.delete(image.sha256)
+    assert len(curate.page(workspace, ImageFilter(), [])[1]) == 8
+
+
+def test_the_detail_of_an_image_draws_its_newest_label(workspace: Workspace) -> None:
+    with workspace.catalog() as catalog:
+        image = catalog.images.find(limit=1)[0]
+        label_map = np.zeros((64, 64), np.uint8)
+        label_map[20:40, 20:40] = 1
+        blob = workspace.blobs.put(pack_label_map(label_map))
+        catalog.labels.submit(
+            Label(image_id=image.id, author="annotator", height=64, width=64, label_map=blob)
+        )
+        catalog.commit()
+    shown, known, labels = curate.image_detail(workspace, image.id)
+    assert shown.shape[1] == 3 * curate.DETAIL + 8
+    plain, drawn = shown[:, : curate.DETAIL], shown[:, -curate.DETAIL :]
+    changed = (plain != drawn).any(axis=2).mean()
+    assert changed == pytest.approx((20 / 64) ** 2, abs=0.01)
+    assert ["prompt", image.prompt] in items(known) and items(labels)[0]["title"] == "annotator, revision 1"
+
+
+def test_training_shows_champion_table_and_curve(workspace: Workspace) -> None:
+    with workspace.catalog() as catalog:
+        newer = DetectorVersion(
+            id="d2",
+            name="round 1",
+            checkpoint="1" * 64,
+            round_id="r9",
+            metrics={"mse": 0.01, "hard": {"mse": 0.5}},
+        )
+        catalog.detectors.add(newer)
+        catalog.jobs.add(Job(id="j", kind="stage", args={"round_id": "r9", "stage": "retrain"}))
+        catalog.commit()
+    folder = requests.job_folder(workspace, "j")
+    folder.mkdir(parents=True)
+    lines = [{"time": 1.0, "done": step, "total": 9, "loss": 1 / (1 + step), "mse": 0.1} for step in range(9)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    figures, table, choice = train.overview(workspace)
+    assert items(figures)[0]["value"] == "first doctor" and choice["value"] == "d1"
+    assert list(table["name"]) == ["round 1", "first doctor"] and list(table["hard.mse"]) == ["0.5", "–"]
+    metrics, _, curves, plot = train.details(workspace, "d2")
+    assert ["hard.mse", "0.5"] in items(metrics) and curves["choices"] == ["loss", "mse"] and plot["visible"]
+    points = train.curve(train.lines_of(workspace, "d2"), "loss")
+    assert list(points["step"]) == list(range(9)) and points["value"][1] == 0.5
+
+
+def test_promoting_by_hand_is_kept_with_its_reason(workspace: Workspace) -> None:
+    with workspace.catalog() as catalog:
+        catalog.detectors.add(DetectorVersion(id="d2", name="round 1", checkpoint="1" * 64))
+        catalog.commit()
+    train.change_champion(workspace, "engineer", "d2", "fewer false alarms")
+    with workspace.catalog(read_only=True) as catalog:
+        champion, event = catalog.detectors.champion(), catalog.audit.list(actor="engineer")[0]
+    assert champion is not None and champion.id == "d2" and event.details["reason"] == "fewer false alarms"
+    with pytest.raises(NotFound, match="no detector is chosen"):
+        train.change_champion(workspace, "engineer", None, "")
+
+
+def test_treatments_pair_the_same_prompt_and_seed(workspace: Workspace) -> None:
+    with workspace.catalog(read_only=True) as catalog:
+        pairs = treat.before_and_after(catalog, catalog.treatments.get("t1"))
+    assert len(pairs) == 4
+    for before, after in pairs:
+        assert (before.generator_id, after.generator_id) == ("base", "treated")
+        assert (before.prompt, before.seed) == (after.prompt, after.seed)
+    figures, gallery, results, _, _, _ = treat.details(workspace, "t1")
+    assert {item["label"] for item in items(figures)} == {"mean conf ratio", "kept step"}
+    assert gallery[0][0].shape == (TILE, 4 * TILE + 12, 3) and ["kept step", "30"] in items(results)
+    assert treat.details(workspace, None)[1] == []
+
+
+def test_a_round_shows_stages_jobs_and_logs(workspace: Workspace) -> None:
+    names = requests.stage_names()
+    with workspace.catalog() as catalog:
+        results = {name: {"images": 4} for name in names[:2]}
+        catalog.rounds.add(Round(id="r1", recipe={}, stage=names[2], state="waiting", results=results))
+        catalog.jobs.add(Job(id="j1", kind="stage", args={"stage": names[1]}, state="running", progress=0.4))
+        catalog.commit()
+    figures, stages, shown = rounds.round_panels(workspace, "r1")
+    assert [item["state"] for item in items(stages)][:4] == ["done", "done", "waiting", "ahead"]
+    assert items(figures)[0]["value"] == "waiting" and [f"{names[0]}.images".replace("_", " "), "4"] in [
+        [key.replace("_", " "), value] for key, value in items(shown)
+    ]
+    assert items(rounds.job_rows(workspace))[0]["progress"] == 0.4
+    assert items(rounds.log_tail(workspace, "j1")) == []
+    folder = requests.job_folder(workspace, "j1")
+    folder.mkdir(parents=True)
+    (folder / "log.txt").write_text("one\ntwo\n")
+    assert items(rounds.log_tail(workspace, "j1")) == ["one", "two"]
+    assert items(rounds.worker_rows(workspace)) == []
+    with pytest.raises(NotFound):
+        rounds.wanted(None)
+
+
+def test_the_study_desk_names_no_generator(workspace: Workspace) -> None:
+    with workspace.catalog() as catalog:
+        catalog.studies.add(
+            Study(id="s", name="first look", before_id="base", after_id="treated", pairs=(("a", "b"),))
+        )
+        catalog.commit()
+    shown = study.study_rows(workspace)
+    assert items(shown)[0]["sub"] == "1 pairs, 0 answers by 0 people"
+    assert "base" not in str(shown) and "treated" not in str(shown)
+
+
+def test_the_first_account_must_be_admin_and_one_always_stays(bare: Workspace) -> None:
+    def create(name: str, *roles: str) -> None:
+        admin.change(bare, lambda catalog: admin.create_person(catalog, name, PASSWORD, roles, "local"))
+
+    with pytest.raises(InputRefused, match="first account"):
+        create("ann", "annotator")
+    create("boss", "admin")
+    create("ann", "annotator")
+    with pytest.raises(InputRefused, match="no active admin"):
+        admin.change(bare, lambda catalog: admin.set_roles_safely(catalog, "boss", ["rater"], "boss"))
+    with pytest.raises(InputRefused, match="no active admin"):
+        admin.change(bare, lambda catalog: admin.set_active_safely(catalog, "boss", False, "boss"))
+    admin.change(bare, lambda catalog: admin.set_active_safely(catalog, "ann", False, "boss"))
+    table, choice = admin.people_table(bare)
+    assert list(table["state"]) == ["closed", "active"] and choice["choices"] == ["ann", "boss"]
+    assert "user.close" in list(admin.audit_table(bare)["did"])
+
+
+def test_system_panels_and_disk_use(workspace: Workspace) -> None:
+    figures, _, backups = admin.system_panels(workspace)
+    assert items(figures)[1] == {"value": "8", "label": "images"} and items(backups) == []
+    names = [name for name, _ in items(admin.disk_use(workspace))]
+    assert "blobs" in names and "catalog.sqlite" in names
+
+
+def test_through_gradios_own_client(live: tuple[str, Workspace]) -> None:
+    url, workspace = live
+    import httpx
+
+    def cookie(name: str) -> dict[str, str]:
+        answer = httpx.post(f"{url}/api/login", json={"name": name, "password": PASSWORD})
+        return {"Cookie": answer.headers["set-cookie"].split(";")[0]}
+
+    client = Client(f"{url}/admin/", headers=cookie("admin"), download_files=False, verbose=False)
+    client.predict("guest", PASSWORD, ["rater"], api_name="/add_person")
+    with workspace.catalog(read_only=True) as catalog:
+        assert catalog.users.get("guest").roles == ("rater",)
+        assert catalog.audit.list(action="user.create", actor="admin")
+    with pytest.raises(Exception, match="already"):
+        client.predict("guest", PASSWORD, ["rater"], api_name="/add_person")
+    for name in ("rater", "engineer"):
+        with pytest.raises(Exception):  # noqa: B017 the client has no error of its own for 403
+            Client(f"{url}/admin/", headers=cookie(name), download_files=False, verbose=False)
+
+
+def test_words_for_numbers() -> None:
+    assert [short(value) for value in (True, None, 12345, 0.123456, "x")] == [
+        "yes",
+        "–",
+        "12,345",
+        "0.123",
+        "x",
+    ]
+    assert [size(value) for value in (12, 1500, 2.5e9, 3e12)] == ["12 B", "1.5 kB", "2.5 GB", "3.0 TB"]
+    assert [ago(now() - seconds) for seconds in (5, 120, 7300, 200_000)] == [
+        "5 s ago",
+        "2 min ago",
+        "2 h ago",
+        "2 d ago",
+    ]
+    assert facts({"a_b": 1, "c": {"d": 0.5}}) == [["a b", "1"], ["c.d", "0.5"]]
+
+
+def test_heat_glows_where_confidence_is_high() -> None:
+    image = np.full((8, 8, 3), 200, np.uint8)
+    confidence = np.zeros((4, 4), np.uint8)
+    confidence[0, 0] = 255
+    shown = heat(image, confidence)
+    assert shown.shape == image.shape and shown[0, 0, 0] > 200 and tuple(shown[7, 7]) == (90, 90, 90)
+    assert strip([image, image], 16).shape == (16, 36, 3)
+    with pytest.raises(InputRefused):
+        decode(b"no picture")
