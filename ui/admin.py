@@ -20,6 +20,9 @@ from ui.rounds import worker_rows
 
 PATH = "/admin"
 EVENTS_SHOWN = 100
+PEOPLE = ("name", "roles", "state", "since")
+ENDPOINTS = ("kind", "name", "location", "since")
+EVENTS = ("when", "who", "did", "what", "details")
 
 
 def build_admin_desk(workspace: Workspace, allowed_networks: Sequence[str] = ()) -> gr.Blocks:
@@ -30,7 +33,9 @@ def build_admin_desk(workspace: Workspace, allowed_networks: Sequence[str] = ())
         )
         with gr.Tabs():
             with gr.Tab("People"):
-                people = gr.Dataframe(interactive=False, label="Accounts", buttons=[], wrap=True)
+                people = gr.Dataframe(
+                    headers=list(PEOPLE), interactive=False, label="Accounts", buttons=[], wrap=True
+                )
                 with gr.Row():
                     with gr.Column():
                         gr.Markdown("#### Add a person")
@@ -51,7 +56,9 @@ def build_admin_desk(workspace: Workspace, allowed_networks: Sequence[str] = ())
                             close = gr.Button("Deactivate", variant="stop")
                             reopen = gr.Button("Activate")
             with gr.Tab("Models and endpoints"):
-                endpoints = gr.Dataframe(interactive=False, label="Registered", buttons=[], wrap=True)
+                endpoints = gr.Dataframe(
+                    headers=list(ENDPOINTS), interactive=False, label="Registered", buttons=[], wrap=True
+                )
                 with gr.Row(elem_classes="line"):
                     kind = gr.Dropdown(list(KINDS), value=KINDS[0], label="Kind", scale=1)
                     name = gr.Textbox(label="Name", max_length=100, scale=1)
@@ -71,7 +78,11 @@ def build_admin_desk(workspace: Workspace, allowed_networks: Sequence[str] = ())
                 usage = panel("facts", label="Disk use")
             with gr.Tab("Audit"):
                 events = gr.Dataframe(
-                    interactive=False, label="Newest first", buttons=["fullscreen"], wrap=True
+                    headers=list(EVENTS),
+                    interactive=False,
+                    label="Newest first",
+                    buttons=["fullscreen"],
+                    wrap=True,
                 )
 
     people_shown, endpoints_shown, system_shown = (
@@ -234,7 +245,7 @@ def people_table(workspace: Workspace, name: str | None = None) -> tuple[pd.Data
         [one.name, ", ".join(one.roles), "active" if one.active else "closed", when(one.created)]
         for one in users
     ]
-    return pd.DataFrame(rows, columns=["name", "roles", "state", "since"]), gr.update(
+    return pd.DataFrame(rows, columns=list(PEOPLE)), gr.update(
         choices=[one.name for one in users], value=name
     )
 
@@ -248,9 +259,7 @@ def endpoint_table(workspace: Workspace) -> tuple[pd.DataFrame, Any]:
         found = catalog.endpoints.list()
     rows = [[one.kind, one.name, one.location, when(one.created)] for one in found]
     choices = [(f"{one.kind} · {one.name}", one.id) for one in found]
-    return pd.DataFrame(rows, columns=["kind", "name", "location", "since"]), gr.update(
-        choices=choices, value=None
-    )
+    return pd.DataFrame(rows, columns=list(ENDPOINTS)), gr.update(choices=choices, value=None)
 
 
 def system_panels(workspace: Workspace) -> tuple[Any, Any, Any]:
@@ -307,4 +316,4 @@ def audit_table(workspace: Workspace) -> pd.DataFrame:
         ]
         for one in events
     ]
-    return pd.DataFrame(rows, columns=["when", "who", "did", "what", "details"])
+    return pd.DataFrame(rows, columns=list(EVENTS))

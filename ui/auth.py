@@ -1,7 +1,7 @@
 """Who is it, and may they: sessions behind a signed cookie, sign-in, sign-out, the gate before every route.
 
-With accounts, sessions live in the catalog (`storage.accounts`). Without any, whoever holds the start-up token
-may do everything, on loopback alone; such sessions live in this process, and the first account ends them.
+With accounts, sessions live in the catalog (`storage.accounts`). Without any, whoever holds the start-up
+token may do everything, on loopback alone; these sessions live in this process until the first account.
 """
 
 import contextlib

@@ -35,8 +35,8 @@ def build_curate_desk(workspace: Workspace) -> gr.Blocks:
             source = gr.Dropdown([ANY, "generated", "real", "imported", "drawn"], value=ANY, label="Source")
             split = gr.Dropdown([ANY, "train", "validation", "benchmark"], value=ANY, label="Split")
             labelled = gr.Dropdown(list(LABELLED), value=ANY, label="Labels")
-            lowest = gr.Slider(0, 1, 0, step=0.05, label="Lowest max")
-            highest = gr.Slider(0, 1, 1, step=0.05, label="Highest max")
+            lowest = gr.Slider(0, 1, 0, step=0.05, label="Confidence ≥", buttons=[])
+            highest = gr.Slider(0, 1, 1, step=0.05, label="Confidence ≤", buttons=[])
         gallery = gr.Gallery(
             show_label=False,
             columns=4,
@@ -47,9 +47,9 @@ def build_curate_desk(workspace: Workspace) -> gr.Blocks:
             elem_classes="crisp tiles",
         )
         with gr.Row(elem_classes="line"):
-            back = gr.Button("← Back", size="sm", scale=1)
+            back = gr.Button("← Back", size="sm", scale=1, interactive=False)
             count = gr.Markdown("", elem_classes="page-count")
-            forward = gr.Button("Next →", size="sm", scale=1)
+            forward = gr.Button("Next →", size="sm", scale=1, interactive=False)
         with gr.Row():
             picture = gr.Image(
                 label="Image, map, label",

@@ -92,8 +92,11 @@ def job_choices(workspace: Workspace) -> Any:
 
 
 def round_panels(workspace: Workspace, round_id: str | None) -> tuple[Any, Any, Any]:
-    """Figures, stages and results of a round."""
-    if not round_id:
+    """Figures, stages and results of a round, the newest if none is chosen."""
+    with workspace.catalog(read_only=True) as catalog:
+        rounds = catalog.rounds.list()
+    round_id = round_id or (rounds[-1].id if rounds else None)
+    if round_id is None:
         nothing = {"items": [], "empty": "No round yet. “clinic round” or “clinic demo” starts one."}
         return {"items": [{"value": "–", "label": "no round yet"}]}, nothing, {"items": []}
     with workspace.catalog(read_only=True) as catalog:
@@ -178,6 +181,9 @@ def worker_rows(workspace: Workspace) -> dict[str, Any]:
 
 
 def log_tail(workspace: Workspace, job_id: str | None) -> dict[str, Any]:
-    """The end of a job's log."""
+    """The end of a job's log, the newest job's if none is chosen."""
+    with workspace.catalog(read_only=True) as catalog:
+        newest = catalog.jobs.list(limit=1)
+    job_id = job_id or (newest[0].id if newest else None)
     lines = requests.read_log(workspace, job_id).splitlines() if job_id else []
     return {"items": lines[-200:], "empty": "This job has written no log on this machine."}

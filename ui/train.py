@@ -14,6 +14,7 @@ from ui.desk import acting, checked, desk, facts, heading, panel, short, when
 PATH = "/train"
 STAGES = ("retrain", "train_teacher")
 METRICS_SHOWN = 8
+TABLE = ("name", "role", "id", "made")
 
 
 def build_train_desk(workspace: Workspace) -> gr.Blocks:
@@ -21,11 +22,11 @@ def build_train_desk(workspace: Workspace) -> gr.Blocks:
     with desk("Train") as blocks:
         heading("Train", "Detectors find artifacts per pixel. The champion is the one in use everywhere.")
         champion = panel("figures")
-        table = gr.Dataframe(label="Detectors", interactive=False, wrap=True, buttons=[])
+        table = gr.Dataframe(headers=list(TABLE), label="Detectors", interactive=False, wrap=True, buttons=[])
         with gr.Row(elem_classes="line"):
             chosen = gr.Dropdown(label="Detector", choices=[], allow_custom_value=True, scale=3)
             reason = gr.Textbox(label="Reason", placeholder="why this one", max_length=300, scale=3)
-            promote = gr.Button("Make champion", variant="primary", scale=1)
+            promote = gr.Button("Make champion", variant="primary", scale=1, min_width=170)
             rollback = gr.Button("Roll back", scale=1)
         figure = gr.Dropdown(label="Curve", choices=[], allow_custom_value=True, visible=False)
         plot = gr.LinePlot(x="step", y="value", label="Training", height=300, visible=False)
@@ -123,7 +124,7 @@ def detector_table(detectors: list[DetectorVersion]) -> pd.DataFrame:
         [one.name, one.role, one.id[:8], when(one.created), *(short(figures.get(name)) for name in names)]
         for one, figures in zip(detectors, measured, strict=True)
     ]
-    return pd.DataFrame(rows, columns=["name", "role", "id", "made", *names])
+    return pd.DataFrame(rows, columns=[*TABLE, *names])
 
 
 def lines_of(workspace: Workspace, detector_id: str | None) -> list[dict[str, Any]]:

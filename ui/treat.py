@@ -48,8 +48,9 @@ def build_treat_desk(workspace: Workspace) -> gr.Blocks:
             config = panel("facts", label="Settings")
 
     @checked(PATH, "seeing treatments")
-    def load(request: gr.Request) -> Any:
-        return choices(workspace)
+    def load(request: gr.Request) -> tuple[Any, ...]:
+        found = choices(workspace)
+        return found, *details(workspace, found["value"])
 
     @checked(PATH, "seeing treatments")
     def show(treatment_id: str | None, request: gr.Request) -> tuple[Any, ...]:
@@ -61,9 +62,7 @@ def build_treat_desk(workspace: Workspace) -> gr.Blocks:
 
     with blocks:
         shown = [figures, gallery, results, config, figure, plot]
-        blocks.load(load, None, [chosen], api_name="treatments", show_progress="hidden").then(
-            show, [chosen], shown, api_name=False, show_progress="hidden"
-        )
+        blocks.load(load, None, [chosen, *shown], api_name="treatments", show_progress="hidden")
         chosen.input(show, [chosen], shown, api_name="treatment", show_progress="hidden")
         figure.change(draw, [chosen, figure], [plot], api_name="curve", show_progress="hidden")
     return blocks
