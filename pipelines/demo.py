@@ -80,7 +80,11 @@ def demo(
     with timed(say, "taking in the clinic's models and drawings"):
         prepare(workspace, data)
     row = begin(workspace, recipe or recipes.demo(seed))
-    with serve(workspace) as server, supervised_worker(workspace), people(workspace, row.id, server.url, seed):
+    with (
+        serve(workspace) as server,
+        supervised_worker(workspace),
+        people(workspace, row.id, server.url, seed),
+    ):
         watch(workspace, row.id, say)
     with timed(say, "the judge looks at the result"):
         result = conclude(workspace, row.id, time.monotonic() - started)
@@ -210,9 +214,7 @@ def watch(workspace: Workspace, round_id: str, say: Say) -> None:
         if now_seen != seen:
             seen, moved = now_seen, time.monotonic()
         elif time.monotonic() - moved > STALLED_SECONDS:
-            raise JobFailed(
-                f"Nothing has moved at {row.stage} for {STALLED_SECONDS:.0f} s; see worker.log."
-            )
+            raise JobFailed(f"Nothing has moved at {row.stage} for {STALLED_SECONDS:.0f} s; see worker.log.")
         time.sleep(POLL_SECONDS)
 
 

@@ -95,7 +95,9 @@ def generators_of(context: Context, round_id: str, recipe: RoundRecipe, purpose:
         treated = results_of(context, round_id)["treat"]
         return treated["generator"], treated["treated"]
     with context.workspace.catalog(read_only=True) as catalog:
-        known = [version.id for version in catalog.generators.list()]
+        begun = catalog.rounds.get(round_id).created
+        # What is registered later, as by this round's treatment, draws from the next round on.
+        known = [version.id for version in catalog.generators.list() if version.created <= begun]
     chosen = recipe.generate.generators or tuple(known)
     if not chosen or not set(chosen) <= set(known):
         raise ConfigRefused(

@@ -121,7 +121,7 @@ def cpu_smoke(seed: int = 0) -> RoundRecipe:
                 judge_seeds=2,
             ),
             "mine": MiningConfig(budget=12, explore=0.5, seed=seed),
-            "train_teacher": training,
+            "train_teacher": training.model_copy(update={"name": "teacher"}),
             "retrain": training,
             "treat": TreatConfig(tuning=tuning, real_limit=12),
         }

@@ -53,7 +53,9 @@ def treat(context: Context, round_id: str) -> Result:
         "updates": outcome.updates,
         "stopped": outcome.stopped_reason or "all updates done",
         "curve": [[n, round(row.get("pixel", row["loss"]), 6)] for n, row in enumerate(outcome.history, 1)],
-        "looks": [{"update": n, **row["guard"]} for n, row in enumerate(outcome.history, 1) if "guard" in row],
+        "looks": [
+            {"update": n, **row["guard"]} for n, row in enumerate(outcome.history, 1) if "guard" in row
+        ],
     }
     _record(context, round_id, result, treated)
     context.workspace.checkpoints.discard(_work_id(round_id))

@@ -1,0 +1,44 @@
+"""Categorize: the model's answer becomes the category; without a model the prompt's does."""
+
+from dataclasses import replace
+
+from pipelines.categorize import PROMPT, categorize
+from pipelines.context import Context
+from pipelines.generate import generate
+from pipelines.steps import SURVEY, images_of, prompts_of
+from tests.fakes import Readers, category_of
+from tests.pipelines.conftest import Played
+
+
+def test_every_survey_image_has_the_models_answer(played: Played) -> None:
+    images = images_of(played.context, played.round_id, SURVEY)
+    assert all(image.category == category_of(image.prompt) for image in images)
+    with played.context.workspace.catalog(read_only=True) as catalog:
+        answers = catalog.images.answers(images[0].id)
+    assert [answer.confidence for answer in answers] == [0.9]
+    assert sum(played.results["categorize"]["categories"].values()) == len(images)
+
+
+def test_asking_again_asks_nobody(played: Played) -> None:
+    def refuse(location: str) -> Readers:
+        raise AssertionError("everything has its category")
+
+    tools = replace(played.context.tools, open_vqa=refuse)
+    again = categorize(Context(played.context.workspace, tools), played.round_id)
+    assert again == played.results["categorize"]
+
+
+def test_without_a_model_the_prompt_decides(fresh: tuple[Context, str]) -> None:
+    context, round_id = fresh
+    with context.workspace.catalog() as catalog:
+        row = catalog.rounds.get(round_id)
+        recipe = {**row.recipe, "categorize": {**row.recipe["categorize"], "model": ""}}
+        catalog.rounds.add(replace(row, id="blind", recipe=recipe))
+        catalog.commit()
+    generate(context, "blind")
+    categorize(context, "blind")
+    written = {prompt.text: prompt.category for prompt in prompts_of(context, "blind", SURVEY)}
+    images = images_of(context, "blind", SURVEY)
+    assert images and all(image.category == written[image.prompt] for image in images)
+    with context.workspace.catalog(read_only=True) as catalog:
+        assert catalog.images.answers(images[0].id)[0].model == PROMPT

@@ -1,0 +1,90 @@
+"""Composition: which label counts, what is clean, and whose confidence decides on shrinking."""
+
+from dataclasses import replace
+
+import pytest
+
+from dataengine.records import Label, Review
+from pipelines.composition import categories_of, composition, labelled, pseudo, real
+from pipelines.config import PublishConfig
+from pipelines.context import Context
+from pipelines.requests import start_round
+from pipelines.steps import HARD, SURVEY, images_of
+from tests.pipelines.conftest import Played, fresh_context, play
+
+WEIGHTS = PublishConfig(true_weight=2.0, previous_weight=0.5)
+
+
+def relabel(context: Context, image_id: str, **changes: object) -> Label:
+    """A further answer by somebody else."""
+    with context.workspace.catalog() as catalog:
+        label = catalog.labels.latest(image_id)
+        assert label is not None
+        stored = catalog.labels.submit(replace(label, created=label.created + 1, **changes))  # type: ignore[arg-type]
+        catalog.commit()
+    return stored
+
+
+@pytest.fixture
+def answered(tmp_path) -> tuple[Context, str]:  # type: ignore[no-untyped-def]
+    context, round_id = fresh_context(tmp_path / "workspace")
+    play(context, round_id, until="train_teacher")
+    return context, round_id
+
+
+def test_the_newest_label_that_nobody_rejected_counts(answered: tuple[Context, str]) -> None:
+    context, round_id = answered
+    flawed = next(item for item in labelled(context, round_id, "train", WEIGHTS) if item.target)
+    second = relabel(context, flawed.image_id, author="ben", clean=True, label_map=None)
+    found = {item.image_id: item for item in labelled(context, round_id, "train", WEIGHTS)}[flawed.image_id]
+    assert (found.target, found.author) == (None, "ben")
+    with context.workspace.catalog() as catalog:
+        review = Review(
+            image_id=second.image_id,
+            author="ben",
+            revision=second.revision,
+            reviewer="cora",
+            verdict="rejected",
+        )
+        catalog.reviews.add(review)
+        catalog.commit()
+    found = {item.image_id: item for item in labelled(context, round_id, "train", WEIGHTS)}[flawed.image_id]
+    assert (found.target, found.author) == (flawed.target, flawed.author)
+
+
+def test_labels_from_before_the_round_are_previous_ones(answered: tuple[Context, str]) -> None:
+    context, round_id = answered
+    ours = labelled(context, round_id, "train", WEIGHTS)
+    with context.workspace.catalog(read_only=True) as catalog:
+        recipe = catalog.rounds.get(round_id).recipe
+    later = start_round(context.workspace, recipe, "test")
+    others = labelled(context, later.id, "train", WEIGHTS)
+    assert {(item.kind, item.weight) for item in ours} == {("true", 2.0)}
+    assert {(item.kind, item.weight) for item in others} == {("previous", 0.5)}
+
+
+def test_the_first_detectors_confidence_decides_on_shrinking(played: Played) -> None:
+    items = labelled(played.context, played.round_id, "train", WEIGHTS)
+    with played.context.workspace.catalog(read_only=True) as catalog:
+        seen = {each.image_id: each.max for each in catalog.predictions.of("first")}
+    assert items and all(item.max_confidence == seen[item.image_id] for item in items)
+
+
+def test_pseudo_labels_leave_what_is_taken(played: Played) -> None:
+    everything = pseudo(played.context, played.round_id, (), WEIGHTS)
+    fewer = pseudo(played.context, played.round_id, [everything[0].image_id], WEIGHTS)
+    assert len(fewer) == len(everything) - 1
+    assert all(":" in (item.target or "") for item in everything)
+
+
+def test_real_pictures_are_clean_and_limited(played: Played) -> None:
+    items = real(played.context, "train", PublishConfig(real_limit=3))
+    assert len(items) == 3 and {(item.kind, item.target) for item in items} == {("real", None)}
+    assert composition(items) == {"real": 3}
+
+
+def test_a_category_comes_from_the_model_or_the_prompt(played: Played) -> None:
+    images = images_of(played.context, played.round_id, SURVEY, HARD)
+    categories = categories_of(played.context, played.round_id, images)
+    assert len(categories) == len(images)
+    assert {categories[image.id] for image in images if image.purpose == HARD} == {"hand", "face"}

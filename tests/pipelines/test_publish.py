@@ -1,0 +1,39 @@
+"""Publish: every kind of row, the same snapshot again, and never the benchmark."""
+
+from dataclasses import replace
+
+import pytest
+
+from dataengine.errors import InputRefused
+from dataengine.records import now
+from pipelines.composition import real
+from pipelines.config import PublishConfig
+from pipelines.publish import publish
+from tests.fakes import real_picture
+from tests.pipelines.conftest import Played
+
+
+def test_the_snapshot_holds_all_kinds(played: Played) -> None:
+    result = played.results["publish"]
+    items = played.context.workspace.snapshots.read(result["snapshot"])
+    assert len(items) == result["rows"] == sum(result["composition"].values())
+    assert {item.kind for item in items} == {"true", "pseudo", "real"}
+    assert all(item.split == "train" for item in items)
+    assert len({item.image_id for item in items}) == len(items)
+
+
+def test_the_same_rows_are_the_same_snapshot(played: Played) -> None:
+    assert publish(played.context, played.round_id)["snapshot"] == played.results["publish"]["snapshot"]
+
+
+def test_the_benchmark_stays_out(played: Played) -> None:
+    workspace = played.context.workspace
+    secret = replace(real_picture(workspace, "a tree to measure by", 1), split="benchmark", created=now())
+    with workspace.catalog() as catalog:
+        catalog.images.add_many([secret])
+        catalog.commit()
+    publish(played.context, played.round_id)
+    items = real(played.context, "benchmark", PublishConfig())
+    assert [item.image_id for item in items] == [secret.id]
+    with pytest.raises(InputRefused, match="benchmark"):
+        workspace.snapshots.publish(items)
