@@ -16,6 +16,7 @@ ClinicError
 │   ├── JobFailed           a job ended without a result
 │   └── ServiceAbsent       no worker or inference service answers
 ├── NonFinite               a loss or gradient is no longer a number; names the step
+├── NothingLearned          the first update left the trained weights as they were
 └── AccessDenied            the role does not allow it
 """
 
@@ -89,6 +90,10 @@ class NonFinite(ClinicError):
             "Lower the learning rate or the clipping norm, then resume."
         )
         self.step = step
+
+
+class NothingLearned(ClinicError):
+    """The first update left the trained weights as they were."""
 
 
 class AccessDenied(ClinicError):

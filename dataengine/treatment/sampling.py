@@ -106,7 +106,6 @@ def encode(family: GeneratorFamily, prompts: Sequence[str]) -> Conditioning:
     )
 
 
-@torch.no_grad()
 def generate(
     family: GeneratorFamily,
     prompts: Sequence[str],
@@ -117,29 +116,39 @@ def generate(
     """Images uint8 NHWC, one per prompt and its seed, in batches.
 
     An image depends on its own prompt and seed, not on what shares its batch (up to float rounding).
-    `report` is called after every denoising step. Raises `ConfigRefused` for sizes that the family
-    cannot draw.
+    `report` is called after every denoising step. Raises `ConfigRefused` for no prompts, and for sizes that
+    the family cannot draw.
     """
-    settings = settings or SamplingConfig()
-    if len(prompts) != len(seeds):
+    if not prompts or len(prompts) != len(seeds):
         raise ConfigRefused(
             f"{len(prompts)} prompts and {len(seeds)} seeds were given; one seed per prompt is needed"
         )
+    return draw(family, encode(family, prompts), seeds, settings or SamplingConfig(), report)
+
+
+@torch.no_grad()
+def draw(
+    family: GeneratorFamily,
+    conditioning: Conditioning,
+    seeds: Sequence[int],
+    settings: SamplingConfig,
+    report: Report = silent,
+) -> np.ndarray:
+    """The same for prompts that are encoded already."""
     height, width = size_of(family, settings)
-    images = np.empty((len(prompts), height, width, 3), dtype=np.uint8)
-    for start in range(0, len(prompts), settings.batch):
+    images = np.empty((len(seeds), height, width, 3), dtype=np.uint8)
+    for start in range(0, len(seeds), settings.batch):
         rows = slice(start, start + settings.batch)
         latents = family.initial_latents(seeds[rows], (height, width))
-        conditioning = family.encode_prompts(prompts[rows])
         clean = sample(
             family,
-            conditioning,
+            conditioning.rows(rows).to(family.device),
             latents,
             settings,
-            on_step=partial(report, start, len(prompts), "drawing"),
+            on_step=partial(report, start, len(seeds), "drawing"),
         )
         images[rows] = as_uint8(family.decode(clean))
-    report(len(prompts), len(prompts), "drawing")
+    report(len(seeds), len(seeds), "drawing")
     return images
 
 

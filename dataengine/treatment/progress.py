@@ -1,0 +1,121 @@
+"""Where a treatment stands, and how it is kept so that a killed run goes on exactly where it stood.
+
+Every random choice of an update derives from the run's seed and the update's number, so that weights,
+optimizer and position are all there is to keep. One safetensors file holds them; it is replaced by a
+rename.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from dataengine.errors import ConfigRefused
+
+FILE = "progress.safetensors"
+
+Weights = Mapping[str, nn.Parameter]
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Updates done, what each of them measured, and the best weights so far."""
+
+    done: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    breaches: int = 0
+    """Looks in a row at which the guard found something outside its limits."""
+    stopped: str = ""
+    """Why the guard ended the run; empty while it has not."""
+    kept_step: int = 0
+    kept_confidence: float = float("inf")
+    kept: dict[str, Tensor] = field(default_factory=dict)
+
+    def keep(self, step: int, confidence: float, weights: Weights) -> None:
+        """Take the present weights as the best."""
+        self.kept_step, self.kept_confidence = step, confidence
+        self.kept = {name: weight.detach().cpu().clone() for name, weight in weights.items()}
+
+
+def save(
+    progress: Progress, weights: Weights, optimizer: torch.optim.Optimizer, identity: str, work: Path
+) -> None:
+    """Write everything, by a temporary name and a rename. `identity` says which run it belongs to."""
+    tensors = {f"weight/{name}": weight.detach() for name, weight in weights.items()}
+    tensors |= {f"kept/{name}": weight for name, weight in progress.kept.items()}
+    for name, weight in weights.items():
+        tensors |= {f"optimizer/{key}/{name}": value for key, value in optimizer.state[weight].items()}
+    plain = {
+        "done": progress.done,
+        "history": progress.history,
+        "breaches": progress.breaches,
+        "stopped": progress.stopped,
+        "kept_step": progress.kept_step,
+        "kept_confidence": progress.kept_confidence,
+    }
+    work.mkdir(parents=True, exist_ok=True)
+    temporary = work / f".{FILE}.part"
+    save_file(
+        {key: value.cpu().contiguous() for key, value in tensors.items()},
+        temporary,
+        metadata={"progress": json.dumps(plain), "identity": identity},
+    )
+    temporary.replace(work / FILE)
+
+
+def restore(weights: Weights, optimizer: torch.optim.Optimizer, identity: str, work: Path) -> Progress | None:
+    """Put weights and optimizer back to where a run in `work` stood; None where there is none.
+
+    Raises `ConfigRefused` when what lies there belongs to a run with other settings, or cannot be read.
+    """
+    if not (work / FILE).is_file():
+        return None
+    try:
+        with safe_open(work / FILE, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ConfigRefused(
+            f"{work / FILE} cannot be read ({error}); empty the folder to start over"
+        ) from error
+    if metadata.get("identity") != identity:
+        raise ConfigRefused(
+            f"{work} holds a treatment with other settings, prompts or generator; "
+            "use another folder, or empty it"
+        )
+    _put_back(tensors, weights, optimizer)
+    kept = {key.removeprefix("kept/"): value for key, value in tensors.items() if key.startswith("kept/")}
+    return Progress(**json.loads(metadata["progress"]), kept=kept)
+
+
+@torch.no_grad()
+def _put_back(tensors: dict[str, Tensor], weights: Weights, optimizer: torch.optim.Optimizer) -> None:
+    for name, weight in weights.items():
+        weight.copy_(tensors[f"weight/{name}"])
+        states = {
+            key.split("/")[1]: value
+            for key, value in tensors.items()
+            if key.startswith("optimizer/") and key.split("/", 2)[2] == name
+        }
+        optimizer.state[weight] = {
+            key: value if key == "step" else value.to(weight.device) for key, value in states.items()
+        }
+
+
+@torch.no_grad()
+def put(kept: Mapping[str, Tensor], weights: Weights) -> None:
+    """Set the weights to the kept ones."""
+    for name, weight in weights.items():
+        weight.copy_(kept[name])
+
+
+def seed_of(*numbers: int) -> int:
+    """A seed of its own for every combination of numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,361 @@
+"""Treatment: LoRA fine-tuning of a generator against a frozen detector (DiffDoctor, Algorithm 1).
+
+How it differs from the paper, and why: - the gradient flows through the last 3 of 5 steps by default;
+the paper takes the last one (t_tr = 1). Structural faults stand before the last step; - the offline
+regularisation is the mean squared error over elements; Eq. 3 prints a norm. Its images may be any
+artifact-free ones with captions; the paper takes LAION-Aesthetics; - clipping at norm 1 without weight
+decay; the authors' code clips at 5 and decays by 0.1; - the run is stopped, and its checkpoint chosen,
+by measurement (`quality.guard`); the paper stops early by eye; - back-propagation really ends at the
+truncation; in the authors' code it never does.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dataengine.diagnosis.detector import Detector
+from dataengine.errors import ConfigRefused, NonFinite, NothingLearned
+from dataengine.quality.guard import Baseline, Guard
+from dataengine.records import Report, digest, silent
+from dataengine.treatment import progress as progress_file
+from dataengine.treatment.config import TreatmentConfig
+from dataengine.treatment.diffusion import Conditioning
+from dataengine.treatment.families import GeneratorFamily
+from dataengine.treatment.objectives import offline_loss, pixel_loss, region_constraint, region_mask
+from dataengine.treatment.progress import Progress, seed_of
+from dataengine.treatment.sampling import as_tensor, draw, encode, sample, size_of
+
+HISTORY = "history.json"
+LORA = "lora"
+
+FREE_TO_CHANGE = {"updates", "learning_rate", "clip_norm", "checkpoint_every"}
+"""Settings that a resumed run may change, as after a non-finite loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TreatmentResult:
+    """What a treatment leaves: the kept LoRA, how it went, and why it ended.
+
+    `kept_step` is the update whose weights were kept; 0 means that nothing beat the generator as it was
+    given. `history` has a row per update: its losses, its gradient norm, and under "guard" what a look
+    measured.
+    """
+
+    lora_folder: Path
+    kept_step: int
+    updates: int
+    stopped_reason: str
+    history: list[dict[str, Any]]
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+def treat(
+    config: TreatmentConfig,
+    family: GeneratorFamily,
+    detector: Detector,
+    prompts: Sequence[str],
+    clean_images: Sequence[np.ndarray] | np.ndarray | None,
+    clean_captions: Sequence[str],
+    guard: Guard | None,
+    work: Path,
+    report: Report = silent,
+) -> TreatmentResult:
+    """Train the family's LoRA until the updates are done or the guard stops; resumes what lies in `work`.
+
+    `clean_images`, uint8 HWC of any sizes (or NHWC), and their captions feed the offline regularisation. A
+    LoRA that the family carries already is trained further, and counts as part of the generator as given.
+    Afterwards the family carries the kept weights, and `work` holds `lora/` and `history.json`.
+
+    Raises `ConfigRefused` for missing prompts or pictures, `NonFinite` before a non-finite value reaches
+    the weights (the state is saved first), `NothingLearned` when no gradient reached the LoRA, and
+    whatever `report` raises.
+    """
+    run = _Run(config, family, detector, prompts, clean_images, clean_captions, guard, work, report)
+    return run.result(run.go())
+
+
+class _Run:
+    """One treatment with everything it computes once: embeddings, latents, the guard's untreated images."""
+
+    def __init__(
+        self,
+        config: TreatmentConfig,
+        family: GeneratorFamily,
+        detector: Detector,
+        prompts: Sequence[str],
+        clean_images: Sequence[np.ndarray] | np.ndarray | None,
+        clean_captions: Sequence[str],
+        guard: Guard | None,
+        work: Path,
+        report: Report,
+    ) -> None:
+        if not prompts:
+            raise ConfigRefused("there are no prompts to treat on; give at least one")
+        self.config, self.family, self.guard, self.work, self.report = config, family, guard, work, report
+        self.accelerator = _accelerator(family.device, config.accumulation)
+        self.detector = detector
+        self.detector.requires_grad_(False)
+        self.detector.eval()
+        self.size = size_of(family, config.sampling)
+        self.prompts = encode(family, prompts)
+        self.clean, self.captions = self._regularisation(clean_images, clean_captions)
+        # The untreated images are drawn before any weights are restored.
+        self.guarded = encode(family, guard.prompts) if guard else None
+        self.untreated = self._guard_images(0) if guard else None
+        if not family.adapter.parameters():
+            family.adapter.add(config.lora, seed=config.seed)
+        if config.checkpointing:
+            family.use_checkpointing()
+        self.weights = family.adapter.parameters()
+        for weight in self.weights.values():
+            weight.requires_grad_(True)
+        self.optimizer = torch.optim.AdamW(
+            list(self.weights.values()),
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+        )
+        fixed = config.model_dump(exclude=FREE_TO_CHANGE)
+        shapes = [(name, tuple(weight.shape)) for name, weight in self.weights.items()]
+        self.identity = digest("treatment", json.dumps(fixed, sort_keys=True), list(prompts), shapes)
+        self.seconds: list[float] = []
+
+    # ---- the loop ------------------------------------------------------------------------------------------
+
+    def go(self) -> Progress:
+        """Update after update, with looks of the guard and checkpoints between them."""
+        restored = progress_file.restore(self.weights, self.optimizer, self.identity, self.work)
+        state = restored or Progress()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate
+        baseline = self._baseline(None if restored else state)
+        while state.done < self.config.updates and not state.stopped:
+            row = self._update(state)
+            state.done += 1
+            state.history.append(row)
+            if baseline is not None and self._looks_now(state.done):
+                self._look(state, baseline, row)
+            if self._saves_now(state):
+                self._save(state)
+            values = {name: value for name, value in row.items() if isinstance(value, float)}
+            self.report(state.done, self.config.updates, state.stopped or "treating", **values)
+        if self.guard is None:
+            state.keep(state.done, 0.0, self.weights)
+        return state
+
+    def _baseline(self, fresh: Progress | None) -> Baseline | None:
+        """What the guard compares with. In a fresh run it is also what the first checkpoint has to beat."""
+        if self.guard is None or self.untreated is None:
+            return None
+        if fresh is not None:
+            fresh.keep(0, float(self._confidence(self.untreated).mean()), self.weights)
+        return self.guard.baseline(self.untreated)
+
+    def _looks_now(self, done: int) -> bool:
+        return done % self.config.guard.every == 0 or done == self.config.updates
+
+    def _saves_now(self, state: Progress) -> bool:
+        ended = state.done == self.config.updates or state.stopped
+        return bool(ended) or state.done % self.config.checkpoint_every == 0
+
+    def _save(self, state: Progress) -> None:
+        if self.accelerator.is_main_process:
+            progress_file.save(state, self.weights, self.optimizer, self.identity, self.work)
+        self.accelerator.wait_for_everyone()
+
+    def _update(self, state: Progress) -> dict[str, Any]:
+        """One step of the optimizer; returns what it measured. `NonFinite` leaves weights and file as
+        before it."""
+        started, number = time.perf_counter(), state.done + 1
+        self.optimizer.zero_grad()
+        sums: dict[str, float] = {}
+        for part in range(self.config.accumulation):
+            for name, value in self._losses(number, part).items():
+                sums[name] = sums.get(name, 0.0) + value / self.config.accumulation
+        self._require_finite("the loss", sum(sums.values()), state)
+        for weight in self.weights.values():
+            weight.grad = self.accelerator.reduce(weight.grad, "mean")
+        norm = float(self.accelerator.clip_grad_norm_(list(self.weights.values()), self.config.clip_norm))
+        self._require_finite("the gradient", norm, state)
+        self.optimizer.step()
+        if number == 1:
+            self._require_learning(norm)
+        self.seconds.append(time.perf_counter() - started)
+        return {"update": number, "loss": sum(sums.values()), **sums, "grad_norm": norm}
+
+    def _require_finite(self, what: str, value: float, state: Progress) -> None:
+        if not np.isfinite(value):
+            self._save(state)
+            raise NonFinite(what, state.done + 1)
+
+    def _require_learning(self, norm: float) -> None:
+        """Gradient checkpointing over frozen inputs, for one, can cut the LoRA off without a word."""
+        second = [weight for name, weight in self.weights.items() if "lora_B" in name]
+        moved = sum(float(weight.detach().norm()) for weight in second)
+        if not moved > 0 or not norm > 0:
+            raise NothingLearned(
+                f"after the first update the LoRA is still where it began (gradient norm {norm:.3g}); "
+                "check that its target layers lie within the tracked steps"
+            )
+
+    # ---- objectives ----------------------------------------------------------------------------------------
+
+    def _losses(self, number: int, part: int) -> dict[str, float]:
+        """Back-propagate every objective of one batch by itself, so that only one graph is alive at a
+        time."""
+        rng = torch.Generator().manual_seed(
+            seed_of(self.config.seed, number, part, self.accelerator.process_index)
+        )
+        values: dict[str, float] = {}
+        if self.config.pixel.weight > 0 or self.config.region:
+            values |= self._backward(self._treating(rng))
+        if self.clean is not None and self.config.offline is not None:
+            rows = torch.randint(len(self.clean), (self.config.batch,), generator=rng)
+            loss = offline_loss(
+                self.family,
+                self.clean[rows].to(self.family.device),
+                self.captions.rows(rows).to(self.family.device),
+                self.config.offline,
+                rng,
+                self.config.sampling.precision,
+            )
+            values |= self._backward({"offline": self.config.offline.gamma * loss})
+        return values
+
+    def _backward(self, terms: dict[str, Tensor]) -> dict[str, float]:
+        total = torch.stack(list(terms.values())).sum()
+        if torch.isfinite(total):
+            self.accelerator.backward(total)
+        return {name: float(term.detach()) for name, term in terms.items()}
+
+    def _treating(self, rng: torch.Generator) -> dict[str, Tensor]:
+        """Pixel-aware treating (Eq. 2) and the region constraint, weighted, on one batch of fresh images."""
+        config, family = self.config, self.family
+        rows = torch.randint(len(self.prompts), (config.batch,), generator=rng)
+        seeds = torch.randint(2**62, (config.batch,), generator=rng).tolist()
+        conditioning = self.prompts.rows(rows).to(family.device)
+        noise = family.initial_latents(seeds, self.size)
+        images = family.decode(sample(family, conditioning, noise, config.sampling, config.grad_steps))
+        terms = {}
+        if config.pixel.weight > 0:
+            confidence = self.detector.confidence(images)
+            terms["pixel"] = config.pixel.weight * pixel_loss(confidence, config.pixel)
+        if config.region:
+            with torch.no_grad(), family.adapter.disabled():
+                untreated = family.decode(sample(family, conditioning, noise, config.sampling))
+                mask = region_mask(self.detector.confidence(untreated), config.region)
+            constraint = region_constraint(images, untreated, mask, config.region.form)
+            terms["region"] = config.region.beta * constraint
+        return terms
+
+    def _regularisation(
+        self, images: Sequence[np.ndarray] | np.ndarray | None, captions: Sequence[str]
+    ) -> tuple[Tensor | None, Conditioning]:
+        """Latents of the artifact-free images, encoded once and kept on the CPU, and their captions."""
+        if self.config.offline is None:
+            return None, self.prompts
+        if images is None or len(images) == 0 or len(images) != len(captions):
+            raise ConfigRefused(
+                "offline regularisation needs artifact-free images, a caption for each; there are "
+                f"{0 if images is None else len(images)} images and {len(captions)} captions. "
+                "Add pictures, or set offline to null"
+            )
+        latents = []
+        for index, image in enumerate(images):
+            latents.append(self.family.encode_images(_fitted(image, self.size).to(self.family.device)).cpu())
+            if index % 16 == 0:
+                self.report(0, self.config.updates, "encoding artifact-free pictures")
+        return torch.cat(latents), encode(self.family, captions)
+
+    # ---- the guard -----------------------------------------------------------------------------------------
+
+    def _look(self, state: Progress, baseline: Baseline, row: dict[str, Any]) -> None:
+        """Measure, keep the weights if they are the best inside the limits, and stop after too many
+        breaches."""
+        assert self.guard is not None
+        images = self._guard_images(state.done)
+        reading = self.guard.check(baseline, images)
+        confidence = self._confidence(images)
+        row["guard"] = {
+            "values": reading.values,
+            "breaches": list(reading.breaches),
+            "mean_confidence": float(confidence.mean()),
+            "max_confidence": float(confidence.max(axis=(1, 2)).mean()),
+        }
+        if not reading.breaches and confidence.mean() < state.kept_confidence:
+            state.keep(state.done, float(confidence.mean()), self.weights)
+        state.breaches = state.breaches + 1 if reading.breaches else 0
+        if state.breaches >= self.config.guard.patience:
+            state.stopped = f"the quality guard stopped at update {state.done}: {'; '.join(reading.breaches)}"
+
+    def _guard_images(self, updates: int) -> np.ndarray:
+        assert self.guard is not None and self.guarded is not None
+
+        def tell(done: int, total: int, message: str = "", **figures: float) -> None:
+            self.report(updates, self.config.updates, "the quality guard looks")
+
+        return draw(self.family, self.guarded, self.guard.seeds, self.config.sampling, tell)
+
+    @torch.no_grad()
+    def _confidence(self, images: np.ndarray) -> np.ndarray:
+        """The treating detector's maps, float32 NHW; for choosing among checkpoints that the guard lets
+        pass."""
+        batches = np.array_split(images, -(-len(images) // self.config.sampling.batch))
+        maps = [self.detector.confidence(as_tensor(part).to(self.family.device)) for part in batches]
+        return torch.cat(maps).float().cpu().numpy()
+
+    # ---- the end -------------------------------------------------------------------------------------------
+
+    def result(self, state: Progress) -> TreatmentResult:
+        """Put the kept weights in place, write the LoRA and the history."""
+        progress_file.put(state.kept, self.weights)
+        folder = self.work / LORA
+        if self.accelerator.is_main_process:
+            self.family.adapter.save(folder)
+            temporary = self.work / f".{HISTORY}.part"
+            temporary.write_text(json.dumps(state.history) + "\n")
+            temporary.replace(self.work / HISTORY)
+        self.accelerator.wait_for_everyone()
+        figures = {"kept_confidence": state.kept_confidence} if self.guard else {}
+        if self.seconds:
+            figures["update_s"] = float(np.median(self.seconds))
+        return TreatmentResult(
+            lora_folder=folder,
+            kept_step=state.kept_step,
+            updates=state.done,
+            stopped_reason=state.stopped,
+            history=state.history,
+            figures=figures,
+        )
+
+
+def _accelerator(device: torch.device, accumulation: int) -> Any:
+    """A fresh accelerator: its settings are global, and an earlier run in this process may have others.
+
+    Precision is autocast's around the denoiser alone, since VAE and detector stay in float32.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(cpu=device.type == "cpu", gradient_accumulation_steps=accumulation)
+
+
+def _fitted(image: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """One image float32 13HW: cropped in the middle to the size's proportions, then resized."""
+    height, width = image.shape[:2]
+    scale = min(height / size[0], width / size[1])
+    rows, columns = round(size[0] * scale), round(size[1] * scale)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    cut = as_tensor(image[None, top : top + rows, left : left + columns])
+    if (rows, columns) == size:
+        return cut
+    return F.interpolate(cut, size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
