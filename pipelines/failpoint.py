@@ -7,19 +7,17 @@ from pathlib import Path
 
 
 def fail_point(name: str) -> None:
-    """Kill a process without warning if `CLINIC_FAIL_AT` names this place; once per marker file.
+    """Kill a process without warning if `CLINIC_FAIL_AT` names this place; once for each stage.
 
-    `CLINIC_FAIL_AT` is a comma-separated list of names (a trailing `*` matches any ending), `CLINIC_FAIL_DIR`
-    the folder of marker files. `CLINIC_FAIL_VICTIM=worker` kills the worker that this process works for
-    instead of this process. The marker is on disk before the kill, so a restarted process passes.
+    `CLINIC_FAIL_AT` is a comma-separated list of names, `CLINIC_FAIL_DIR` the folder of marker files.
+    `CLINIC_FAIL_VICTIM=worker` kills the worker that this process works for instead of this process. The
+    marker is on disk before the kill, so a restarted process passes.
     """
-    wanted = os.environ.get("CLINIC_FAIL_AT")
-    if not wanted or not any(_names(pattern, name) for pattern in wanted.split(",")):
+    if name not in os.environ.get("CLINIC_FAIL_AT", "").split(","):
         return
+    marker = f"{os.environ.get('CLINIC_STAGE', 'worker')}.{name.replace(':', '.')}"
     try:
-        os.close(
-            os.open(Path(os.environ["CLINIC_FAIL_DIR"]) / name.replace(":", "."), os.O_CREAT | os.O_EXCL)
-        )
+        os.close(os.open(Path(os.environ["CLINIC_FAIL_DIR"]) / marker, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return
     worker = os.environ.get("CLINIC_WORKER_PID")
@@ -27,7 +25,3 @@ def fail_point(name: str) -> None:
         os.kill(int(worker), signal.SIGKILL)
         time.sleep(60)  # the worker's death takes this process along; until then nothing more may happen
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _names(pattern: str, name: str) -> bool:
-    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern

@@ -161,16 +161,20 @@ class Service:
 
 
 def serve(listener: socket.socket, service: Service, idle_seconds: float = IDLE_SECONDS) -> None:
-    """Answer callers one after another; return when none has come for a while."""
-    listener.settimeout(1.0)
+    """Answer callers one after another; return when none has come for a while, or the listener was closed."""
+    listener.settimeout(0.5)
     last = time.monotonic()
     while time.monotonic() - last < idle_seconds:
-        with contextlib.suppress(TimeoutError):
+        try:
             connection, _ = listener.accept()
-            last = time.monotonic()
-            with connection, contextlib.suppress(OSError, EOFError):
-                connection.settimeout(READ_SECONDS)
-                _answer_one(connection, service)
+        except TimeoutError:
+            continue
+        except OSError:
+            return
+        with connection, contextlib.suppress(OSError, EOFError):
+            connection.settimeout(READ_SECONDS)
+            _answer_one(connection, service)
+        last = time.monotonic()
 
 
 def _answer_one(connection: socket.socket, service: Service) -> None:

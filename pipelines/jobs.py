@@ -85,6 +85,7 @@ class Runner:
         if task["kind"] != STAGE_JOB:
             return kind_named(task["kind"])(context, task["args"])
         round_id, stage = task["args"]["round_id"], stage_named(task["args"]["stage"], self.stages)
+        os.environ["CLINIC_STAGE"] = stage.name
         print(f"{time.strftime('%F %T')} {stage.name}: {task['action']} {task.get('payload') or ''}")
         if task["action"] == "shards":
             assert stage.shards

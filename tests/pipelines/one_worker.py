@@ -1,5 +1,6 @@
 """`python -m tests.pipelines.one_worker WORKSPACE STAGES TOOLS [VERSION]`: a worker for tests to kill."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ def main() -> None:
         device="cpu",
         stages=sys.argv[2],
         tools=sys.argv[3],
-        inference=False,
+        inference="CLINIC_TEST_INFERENCE" in os.environ,
         **({"application_version": sys.argv[4]} if len(sys.argv) > 4 else {}),
     )
     run_worker(settings)

@@ -14,10 +14,11 @@ from storage.workspace import Workspace
 REPOSITORY = Path(__file__).resolve().parents[2]
 QUICK = {"CLINIC_SWEEP_SECONDS": "0.2", "CLINIC_LEASE_SECONDS": "3", "OMP_NUM_THREADS": "1"}
 TOYS = ("tests.pipelines.toys:STAGES", "tests.pipelines.toys:no_tools")
+FAKES = ("pipelines.round:ROUND", "tests.fakes:fake_tools")
 SLEEPY = ("tests.pipelines.toys:SLEEPY", "tests.pipelines.toys:no_tools")
 
 
-def until(condition: Callable[[], object], seconds: float = 60.0, why: str = "") -> None:
+def until(condition: Callable[[], object], seconds: float = 120.0, why: str = "") -> None:
     """Wait for a condition; fail when it has not come true in time."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -34,20 +34,21 @@ def results(workspace: Workspace, round_id: str) -> dict[str, object]:
     return row.results
 
 
-@pytest.mark.parametrize("victim", ["self", "worker"])
-def test_a_kill_inside_every_stage_changes_nothing(tmp_path: Path, database_url: str, victim: str) -> None:
+def test_a_worker_killed_inside_every_stage_loses_nothing(tmp_path: Path) -> None:
     fails = {
         "CLINIC_FAIL_AT": "survey:half,count:start,ask:looked,hard:half",
         "CLINIC_FAIL_DIR": str(tmp_path),
-        "CLINIC_FAIL_VICTIM": victim,
+        "CLINIC_FAIL_VICTIM": "worker",
     }
-    with crew(tmp_path / "w", database_url, **fails) as team:
+    with crew(tmp_path / "w", "sqlite", **fails) as team:
         (team.workspace.path / "people-are-done").touch()
         row = requests.start_round(team.workspace, {}, stages=toys.STAGES)
-        until(lambda: (team.keep_one(TOYS), team.round_is(row.id, "done", "failed"))[1], 90, "the round ends")
+        until(
+            lambda: (team.keep_one(TOYS), team.round_is(row.id, "done", "failed"))[1], 240, "the round ends"
+        )
         assert results(team.workspace, row.id) == UNDISTURBED
         assert len(list(tmp_path.glob("*.*"))) == 4, "every fail point fired once"
-        assert len(team.processes) == (2 if victim == "self" else 5)
+        assert len(team.processes) == 5
 
 
 def test_two_workers_never_run_one_job(tmp_path: Path, database_url: str) -> None:
@@ -55,9 +56,9 @@ def test_two_workers_never_run_one_job(tmp_path: Path, database_url: str) -> Non
         (team.workspace.path / "people-are-done").touch()
         for _ in range(2):
             team.start(TOYS)
-        until(lambda: len(requests.workers_alive(team.workspace)) == 2, 30, "both workers live")
+        until(lambda: len(requests.workers_alive(team.workspace)) == 2, 120, "both workers live")
         rounds = [requests.start_round(team.workspace, {}, stages=toys.STAGES).id for _ in range(3)]
-        until(lambda: all(team.round_is(id, "done", "failed") for id in rounds), 90, "all rounds end")
+        until(lambda: all(team.round_is(id, "done", "failed") for id in rounds), 240, "all rounds end")
         assert all(results(team.workspace, id) == UNDISTURBED for id in rounds)
         begun = Counter((id, what) for id, _, what in toys.traces(team.workspace.path))
         assert set(begun.values()) == {1} and len(begun) == 3 * 6
@@ -69,13 +70,13 @@ def test_a_dead_workers_job_is_adopted_by_another(tmp_path: Path) -> None:
     with crew(tmp_path, "sqlite") as team:
         first = team.start(SLEEPY)
         row = requests.start_round(team.workspace, {}, stages=toys.SLEEPY)
-        until(lambda: (tmp_path / "pids").exists(), 30, "the job is under way")
+        until(lambda: (tmp_path / "pids").exists(), 120, "the job is under way")
         second = team.start(SLEEPY)
-        until(lambda: len(requests.workers_alive(team.workspace)) == 2, 30, "the second worker lives")
+        until(lambda: len(requests.workers_alive(team.workspace)) == 2, 120, "the second worker lives")
         (tmp_path / "pids").unlink()
         first.kill()
         first.wait()
-        until(lambda: (tmp_path / "pids").exists(), 30, "the second worker began the stage anew")
+        until(lambda: (tmp_path / "pids").exists(), 120, "the second worker began the stage anew")
         with team.workspace.catalog(read_only=True) as catalog:
             job = catalog.jobs.list(states=["running"])[0]
             holder = {beat.id: beat.pid for beat in catalog.workers.alive(time.time() - 2)}
@@ -100,13 +101,13 @@ def test_a_cancelled_job_stops_within_two_seconds(tmp_path: Path) -> None:
         requests.cancel_job(team.workspace, job.id, "somebody")
         until(lambda: not any(alive(pid) for pid in pids), 2, "child and grandchild stop")
         assert time.monotonic() - began < 2
-        until(lambda: state_of(team, job.id) == "cancelled", 5, "the job's row says so")
+        until(lambda: state_of(team, job.id) == "cancelled", 30, "the job's row says so")
         assert team.round_is(job.args["round_id"], "cancelled")
         assert worker.poll() is None, "the worker itself goes on"
         (tmp_path / "pids").unlink()
         again = requests.resume_round(team.workspace, job.args["round_id"], stages=toys.SLEEPY)
         assert again.id != job.id
-        until(lambda: (tmp_path / "pids").exists(), 20, "a resumed round works again")
+        until(lambda: (tmp_path / "pids").exists(), 120, "a resumed round works again")
 
 
 def test_a_job_that_waits_is_cancelled_at_once(tmp_path: Path) -> None:
@@ -121,12 +122,12 @@ def test_an_upgrade_between_two_stages_continues_the_round(tmp_path: Path) -> No
     with crew(tmp_path, "sqlite") as team:
         row = requests.start_round(team.workspace, {}, stages=toys.STAGES)
         old = team.start(TOYS, "1.0")
-        until(lambda: team.round_is(row.id, "waiting"), 30, "the old version reaches the people")
+        until(lambda: team.round_is(row.id, "waiting"), 120, "the old version reaches the people")
         old.kill()
         old.wait()
         (tmp_path / "people-are-done").touch()
         team.start(TOYS, "2.0")
-        until(lambda: team.round_is(row.id, "done"), 30, "the new version ends the round")
+        until(lambda: team.round_is(row.id, "done"), 120, "the new version ends the round")
         assert results(team.workspace, row.id) == UNDISTURBED
 
 
@@ -139,9 +140,9 @@ def test_an_upgrade_within_a_stage_repeats_that_stage_alone(tmp_path: Path) -> N
     with crew(tmp_path / "w", "sqlite", **fails) as team:
         (team.workspace.path / "people-are-done").touch()
         row = requests.start_round(team.workspace, {}, stages=toys.STAGES)
-        team.start(TOYS, "1.0").wait(30)
+        team.start(TOYS, "1.0").wait(120)
         team.start(TOYS, "2.0")
-        until(lambda: team.round_is(row.id, "done"), 30, "the new version ends the round")
+        until(lambda: team.round_is(row.id, "done"), 120, "the new version ends the round")
         assert results(team.workspace, row.id) == UNDISTURBED
         begun = Counter(what for _, _, what in toys.traces(team.workspace.path))
         assert begun.pop("count") == 2 and set(begun.values()) == {1}
@@ -159,15 +160,15 @@ def test_a_planted_pickle_is_refused_and_never_run(tmp_path: Path) -> None:
         (team.workspace.path / "people-are-done").touch()
         before = team.start(TOYS)
         jobs = tmp_path / "w" / "jobs.sqlite"
-        until(lambda: "takes jobs" in team.log(), 30, "the queue exists")
+        until(lambda: "takes jobs" in team.log(), 120, "the queue exists")
         plant(jobs, "planted-live", payload)
-        until(lambda: refused(team.workspace) == {"planted-live"}, 10, "a living worker refuses the row")
+        until(lambda: refused(team.workspace) == {"planted-live"}, 60, "a living worker refuses the row")
         before.kill()
         before.wait()
         plant(jobs, "planted-at-rest", payload)
         row = requests.start_round(team.workspace, {}, stages=toys.STAGES)
         team.start(TOYS)
-        until(lambda: team.round_is(row.id, "done"), 60, "honest work goes on")
+        until(lambda: team.round_is(row.id, "done"), 120, "honest work goes on")
         assert refused(team.workspace) == {"planted-live", "planted-at-rest"}
         with sqlite3.connect(jobs) as raw:
             assert not raw.execute(
@@ -196,11 +197,11 @@ def test_a_row_that_was_never_enqueued_is_swept_up(tmp_path: Path) -> None:
     with crew(tmp_path, "sqlite") as team:
         (tmp_path / "people-are-done").touch()
         team.start(TOYS)
-        until(lambda: "takes jobs" in team.log(), 30, "the queue exists")
+        until(lambda: "takes jobs" in team.log(), 120, "the queue exists")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(requests, "enqueue", lambda workspace, *ids: None)
             row = requests.start_round(team.workspace, {}, stages=toys.STAGES)
-        until(lambda: team.round_is(row.id, "done"), 30, "the sweep found the row")
+        until(lambda: team.round_is(row.id, "done"), 120, "the sweep found the row")
         assert results(team.workspace, row.id) == UNDISTURBED
 
 
@@ -210,14 +211,14 @@ def test_a_stage_that_raises_fails_the_round_with_its_message_and_can_be_resumed
         (tmp_path / "trace").mkdir()  # every toy stage writes a file of that name
         row = requests.start_round(team.workspace, {}, stages=toys.STAGES)
         team.start(TOYS)
-        until(lambda: team.round_is(row.id, "failed"), 30, "the round fails")
+        until(lambda: team.round_is(row.id, "failed"), 120, "the round fails")
         with team.workspace.catalog(read_only=True) as catalog:
             failed = catalog.jobs.list(states=["failed"])[0]
             assert "IsADirectoryError" in failed.error and "draw" in catalog.rounds.get(row.id).message
         assert "Traceback" in requests.read_log(team.workspace, failed.id)
         (tmp_path / "trace").rmdir()
         requests.resume_job(team.workspace, failed.id)
-        until(lambda: team.round_is(row.id, "done"), 30, "the resumed round ends")
+        until(lambda: team.round_is(row.id, "done"), 120, "the resumed round ends")
         assert results(team.workspace, row.id) == UNDISTURBED
         metrics = requests.read_metrics(team.workspace, f"{row.id}.draw.2")
         assert [line["loss"] for line in metrics] == [0.5] * 4
@@ -233,7 +234,7 @@ def under_way(team: Crew) -> tuple[subprocess.Popen[bytes], list[int]]:
     """A worker in the middle of the sleepy stage, and the ids of its child and grandchild."""
     worker = team.start(SLEEPY)
     requests.start_round(team.workspace, {}, stages=toys.SLEEPY)
-    until(lambda: (team.workspace.path / "pids").exists(), 30, "the job is under way")
+    until(lambda: (team.workspace.path / "pids").exists(), 120, "the job is under way")
     pids = [int(pid) for pid in (team.workspace.path / "pids").read_text().split()]
     assert all(alive(pid) for pid in pids)
     return worker, pids
