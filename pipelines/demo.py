@@ -27,7 +27,7 @@ from dataengine.records import Job, Round
 from pipelines import recipes
 from pipelines.config import DemoDataConfig, HumanErrorConfig, RoundRecipe
 from pipelines.context import Context
-from pipelines.demo_data import CHAMPION, oracle_folder, prepare
+from pipelines.demo_data import CHAMPION, SIZES, oracle_folder, prepare
 from pipelines.narration import TITLES, found
 from pipelines.requests import resume_round, start_round
 from pipelines.stage import DONE
@@ -75,11 +75,13 @@ def demo(
 ) -> DemoResult:
     """Prepare, run one round, judge, report."""
     started = time.monotonic()
+    quiet()
     workspace = Workspace.create(path)
+    recipe = recipe or recipes.demo(seed)
     say(f"Artifact Clinic: one round on the embedded clinic, in {workspace.path}")
     with timed(say, "taking in the clinic's models and drawings"):
-        prepare(workspace, data)
-    row = begin(workspace, recipe or recipes.demo(seed))
+        prepare(workspace, data or SIZES.get(recipe.name))
+    row = begin(workspace, recipe)
     with (
         serve(workspace) as server,
         supervised_worker(workspace),
@@ -90,6 +92,13 @@ def demo(
         result = conclude(workspace, row.id, time.monotonic() - started)
     tell(result, say)
     return result
+
+
+def quiet() -> None:
+    """No progress bars of libraries among our own lines."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def begin(workspace: Workspace, recipe: RoundRecipe) -> Round:

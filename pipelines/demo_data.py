@@ -34,6 +34,9 @@ from storage.workspace import Workspace
 GENERATOR, CHAMPION, AUTHOR = "tiny-flux", "first-doctor", "clinic"
 LICENCE = "Apache-2.0"
 
+SIZES = {"cpu-smoke": DemoDataConfig(clean=60, previous=20, benchmark=24, benchmark_clean=12)}
+"""How much a recipe's demo begins with, where it differs from the default."""
+
 
 def prepare(workspace: Workspace, config: DemoDataConfig | None = None, report: Report = silent) -> None:
     """Register the models and take in the drawings."""

@@ -123,20 +123,14 @@ def treatment_figures(judgement: dict[str, Any], evidence: Evidence) -> list[Fig
     true = _ratio(
         "true_freq_ratio", "images with a true artifact, by the judge", true_before, true_after, prompts, 0.85
     )
-    confidence, detail = judgement["mean_confidence"], judgement["detail"]
+    by_detector = "mean confidence by the treating detector"
+    energy, variety = "detail (Laplacian energy)", "variety among the seeds of a prompt"
+    pairs = len(prompts)
     found = [
-        _within(
-            "mean_conf_ratio", "mean confidence by the treating detector", confidence, (0.0, 0.5), "≤ 0.5"
-        ),
+        _within("mean_conf_ratio", by_detector, judgement["mean_confidence"], (0.0, 0.5), "≤ 0.5", pairs),
         replace(true, met=true.met and true.interval is not None and true.interval[1] < 1),
-        _within("detail_ratio", "detail (Laplacian energy)", detail, (0.8, 1.25), "0.8 – 1.25"),
-        _within(
-            "diversity_ratio",
-            "variety among the seeds of a prompt",
-            judgement["diversity"],
-            (0.9, 9e9),
-            "≥ 0.9",
-        ),
+        _within("detail_ratio", energy, judgement["detail"], (0.8, 1.25), "0.8 – 1.25", pairs),
+        _within("diversity_ratio", variety, judgement["diversity"], (0.9, 9e9), "≥ 0.9", pairs),
     ]
     if "attributes" in judgement:
         drop = judgement["attributes"]
@@ -322,7 +316,7 @@ def _ratio(
     )
 
 
-def _within(id: str, title: str, found: dict[str, Any], limits: Interval, goal: str) -> Figure:
+def _within(id: str, title: str, found: dict[str, Any], limits: Interval, goal: str, n: int) -> Figure:
     low, high = found["interval"]
     return Figure(
         id=id,
@@ -331,6 +325,7 @@ def _within(id: str, title: str, found: dict[str, Any], limits: Interval, goal: 
         interval=(low, high),
         goal=goal,
         met=low <= limits[1] and high >= limits[0],
+        n=n,
         note=f"{found['before']:.4g} → {found['after']:.4g}",
     )
 

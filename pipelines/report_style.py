@@ -3,8 +3,8 @@
 STYLE = """
 :root{--paper:#faf9f6;--card:#fff;--ink:#20222a;--faint:#6d7280;--line:#e5e3dc;--hot:#e63946;
 --good:#0b8a6b;--cool:#3a6ea5}
-@media (prefers-color-scheme:dark){:root{--paper:#14161b;--card:#1d2027;--ink:#e9e7e1;--faint:#9a9fac;--line:#2e323c;
---hot:#ff5d68;--good:#3cc79d;--cool:#7fb0e6}}
+@media (prefers-color-scheme:dark){:root{--paper:#14161b;--card:#1d2027;--ink:#e9e7e1;--faint:#9a9fac;
+--line:#2e323c;--hot:#ff5d68;--good:#3cc79d;--cool:#7fb0e6}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--paper);color:var(--ink);
 font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}

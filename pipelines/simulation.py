@@ -42,7 +42,7 @@ def teacher_eyes(folder: Path, device: str = "cpu") -> See:
 
     @torch.inference_mode()
     def see(image: np.ndarray) -> np.ndarray:
-        pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float().div(255).to(device)
+        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float().div(255).to(device)
         return teacher.confidence(pixels)[0].float().cpu().numpy()
 
     return see

@@ -52,10 +52,7 @@ def treat(context: Context, round_id: str) -> Result:
         "kept": outcome.kept_step,
         "updates": outcome.updates,
         "stopped": outcome.stopped_reason or "all updates done",
-        "curve": [[n, round(row.get("pixel", row["loss"]), 6)] for n, row in enumerate(outcome.history, 1)],
-        "looks": [
-            {"update": n, **row["guard"]} for n, row in enumerate(outcome.history, 1) if "guard" in row
-        ],
+        **_history(outcome.history),
     }
     _record(context, round_id, result, treated)
     context.workspace.checkpoints.discard(_work_id(round_id))
@@ -148,6 +145,15 @@ def _verify(context: Context, round_id: str, base: GeneratorVersion, tuned: Any,
             f"The saved LoRA draws other images in a fresh pipeline than the tuned one (mean difference "
             f"{difference:.2f} of 255). Nothing was registered; run the stage again."
         )
+
+
+def _history(rows: Sequence[dict[str, Any]]) -> Result:
+    """Confidence (or loss, without the pixel objective) by update, and the guard's looks."""
+    numbered = list(enumerate(rows, start=1))
+    return {
+        "curve": [[update, round(row.get("pixel", row["loss"]), 6)] for update, row in numbered],
+        "looks": [{"update": update, **row["guard"]} for update, row in numbered if "guard" in row],
+    }
 
 
 def _work_id(round_id: str) -> str:
