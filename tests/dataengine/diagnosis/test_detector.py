@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
+from dataengine.diagnosis.architectures import mit_variant
 from dataengine.diagnosis.config import IMAGENET_MEAN, IMAGENET_STD, MIT, DetectorConfig, published_config
 from dataengine.diagnosis.detector import (
     NetworkDetector,
@@ -231,3 +232,18 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 400, f"grew by {done.stdout.strip()} MiB"
+
+
+@pytest.mark.parametrize("variant", list(MIT))
+def test_a_published_state_dict_names_its_variant(variant: str) -> None:
+    sizes = MIT[variant]
+    state = {"decode_head.classifier.weight": torch.empty(1, sizes["decoder_hidden_size"], 1, 1)}
+    for stage, (width, depth) in enumerate(zip(sizes["hidden_sizes"], sizes["depths"], strict=True)):
+        state[f"segformer.encoder.patch_embeddings.{stage}.proj.weight"] = torch.empty(width, 3, 3, 3)
+        for block in range(depth):
+            state[f"segformer.encoder.block.{stage}.{block}.layer_norm_1.weight"] = torch.empty(width)
+    assert mit_variant(state) == variant
+    with pytest.raises(ModelRefused):
+        mit_variant(
+            state | {"decode_head.classifier.weight": torch.empty(150, sizes["decoder_hidden_size"], 1, 1)}
+        )
