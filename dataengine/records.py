@@ -49,6 +49,11 @@ def image_id(sha256: str, generator_id: str | None, prompt: str, seed: int | Non
     return digest("image", sha256, generator_id, prompt, seed)
 
 
+def prompt_group(prompt: str, seed: int) -> str:
+    """The group of what was drawn from one prompt and seed, by whichever generator."""
+    return digest("group", prompt, seed)
+
+
 def split_of(group: str, validation: float = 0.15, benchmark: float = 0.0) -> Split:
     """Decide a split once, from the group alone: same prompt and seed, or near-duplicates, stay together."""
     if not 0 <= validation + benchmark < 1:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dataengine.errors import ConfigRefused
-from dataengine.records import GeneratorVersion, Image, Prompt, Split, digest, image_id, split_of
+from dataengine.records import GeneratorVersion, Image, Prompt, Split, image_id, prompt_group, split_of
 from pipelines.config import GenerateConfig, RoundRecipe
 from pipelines.context import Context, Result
 from pipelines.exchange.images import thumbnail
@@ -141,11 +141,7 @@ def _tasks(context: Context, round_id: str, recipe: RoundRecipe, purpose: str) -
 
 
 def _task(prompt: str, seed: int, validation: float) -> Task:
-    return Task(prompt=prompt, seed=seed, split=split_of(_group(prompt, seed), validation))
-
-
-def _group(prompt: str, seed: int) -> str:
-    return digest("group", prompt, seed)
+    return Task(prompt=prompt, seed=seed, split=split_of(prompt_group(prompt, seed), validation))
 
 
 def _draw(
@@ -176,7 +172,7 @@ def _draw(
             settings=settings,
             licence=version.licence,
             split=task.split,
-            group=_group(task.prompt, task.seed),
+            group=prompt_group(task.prompt, task.seed),
             round_id=round_id,
             purpose=purpose,
             thumbnail=small,

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.errors import InputRefused
-from dataengine.records import Image, Report, Source, Split, digest, image_id, silent, split_of
+from dataengine.records import Image, Report, Source, Split, image_id, prompt_group, silent, split_of
 from pipelines.exchange.images import MAX_BYTES, Measured, measure
 from pipelines.exchange.notes import SIDECARS, Note, Refusal, read_plain, read_table, readable, sidecar
 from storage.workspace import Workspace
@@ -124,11 +124,6 @@ def import_folder(
             done += len(batch)
     report(done, len(found), f"{added} added, {duplicates} known already, {len(refused)} refused")
     return ImportResult(added=added, duplicates=duplicates, refused=tuple(refused))
-
-
-def prompt_group(prompt: str, seed: int) -> str:
-    """The group of what was drawn from one prompt and seed, by whichever generator."""
-    return digest("group", prompt, seed)
 
 
 # ---- which files -------------------------------------------------------------------------------------

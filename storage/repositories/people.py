@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy import Connection, delete, func, select, update
 
 from dataengine.errors import InputRefused, NotFound
+from dataengine.masks import MAX_CLASS
 from dataengine.records import DEFAULT_CLASSES, AuditEvent, Endpoint, Session, Study, User, Vote
 from storage import schema
 from storage.repositories.rows import Named, Rows, insert_new
@@ -196,14 +197,14 @@ class Classes:
         )
 
     def set(self, names: Iterable[str]) -> None:
-        """Rename classes or append new ones, 255 at most. Raises `InputRefused` if one would disappear.
+        """Rename classes or append new ones, `masks.MAX_CLASS` in all at most. Raises `InputRefused` if one would disappear.
 
         Label maps hold the values, so a class that labels may use can be renamed but not removed.
         """
         wanted, have = [name.strip() for name in names], self.names()
-        if not len(have) <= len(wanted) <= 255 or len(set(wanted)) < len(wanted) or not all(wanted):
+        if not len(have) <= len(wanted) <= MAX_CLASS or len(set(wanted)) < len(wanted) or not all(wanted):
             raise InputRefused(
-                f"{len(wanted)} class names given; expected {len(have)} to 255 distinct, non-empty ones: "
+                f"{len(wanted)} class names given; expected {len(have)} to {MAX_CLASS} distinct, non-empty ones: "
                 "labels refer to the classes by number, so rename or append only"
             )
         self._connection.execute(delete(schema.label_classes))

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from dataengine.errors import Cancelled, InputRefused, WorkspaceUnusable
-from dataengine.records import Image
-from pipelines.exchange.folders import import_folder, prompt_group
+from dataengine.records import Image, prompt_group
+from pipelines.exchange.folders import import_folder
 from storage.workspace import Workspace
 from tests.pipelines.exchange import pictures
 from tests.storage.test_workspace import mounted, remount
