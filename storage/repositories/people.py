@@ -197,15 +197,15 @@ class Classes:
         )
 
     def set(self, names: Iterable[str]) -> None:
-        """Rename classes or append new ones, `masks.MAX_CLASS` in all at most. Raises `InputRefused` if one would disappear.
+        """Rename classes or append new ones, up to `masks.MAX_CLASS`. Raises `InputRefused` if one would go.
 
         Label maps hold the values, so a class that labels may use can be renamed but not removed.
         """
         wanted, have = [name.strip() for name in names], self.names()
         if not len(have) <= len(wanted) <= MAX_CLASS or len(set(wanted)) < len(wanted) or not all(wanted):
             raise InputRefused(
-                f"{len(wanted)} class names given; expected {len(have)} to {MAX_CLASS} distinct, non-empty ones: "
-                "labels refer to the classes by number, so rename or append only"
+                f"{len(wanted)} class names given; expected {len(have)} to {MAX_CLASS} distinct, "
+                "non-empty ones: labels refer to the classes by number, so rename or append only"
             )
         self._connection.execute(delete(schema.label_classes))
         rows = [{"value": value, "name": name} for value, name in enumerate(wanted, 1)]
