@@ -35,8 +35,8 @@ def build_curate_desk(workspace: Workspace) -> gr.Blocks:
             source = gr.Dropdown([ANY, "generated", "real", "imported", "drawn"], value=ANY, label="Source")
             split = gr.Dropdown([ANY, "train", "validation", "benchmark"], value=ANY, label="Split")
             labelled = gr.Dropdown(list(LABELLED), value=ANY, label="Labels")
-            lowest = gr.Slider(0, 1, 0, step=0.05, label="Confidence ≥", buttons=[])
-            highest = gr.Slider(0, 1, 1, step=0.05, label="Confidence ≤", buttons=[])
+            lowest = gr.Slider(0, 1, 0, step=0.05, label="Max from", buttons=[])
+            highest = gr.Slider(0, 1, 1, step=0.05, label="Max to", buttons=[])
         gallery = gr.Gallery(
             show_label=False,
             columns=4,

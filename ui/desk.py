@@ -7,6 +7,7 @@ because Gradio compiles values that stand in templates.
 from collections.abc import Callable
 from datetime import datetime
 from functools import wraps
+from html import escape
 from typing import Any, Literal
 
 import gradio as gr
@@ -147,7 +148,7 @@ def checked(path: str, action: str) -> Callable[[Callable[..., Any]], Callable[.
                 acting(arguments[-1], path, action)
                 return handler(*arguments)
             except ClinicError as error:
-                raise gr.Error(str(error), print_exception=False) from error
+                raise gr.Error(escape(str(error), quote=False), print_exception=False) from error
 
         return run
 
@@ -177,7 +178,7 @@ def mount(app: FastAPI, path: str, blocks: gr.Blocks) -> None:
         auth_dependency=dependency,
         footer_links=[],
         run_history=False,
-        show_error=True,
+        show_error=False,
         ssr_mode=False,
         enable_monitoring=False,
         mcp_server=False,

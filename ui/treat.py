@@ -13,7 +13,7 @@ from ui.pictures import TILE, at_height, decode, heat, strip
 
 PATH = "/treat"
 STAGES = ("treat",)
-PAIRS = 24
+PAIRS = 12
 HEADLINES = (
     "mean_conf_ratio",
     "attribute_drop",
@@ -33,8 +33,9 @@ def build_treat_desk(workspace: Workspace) -> gr.Blocks:
         )
         chosen = gr.Dropdown(label="Treatment", choices=[], allow_custom_value=True)
         figures = panel("figures")
+        gr.Markdown("Same prompt, same seed: before, after, and what the detector sees in both.")
         gallery = gr.Gallery(
-            label="Before, after, and what the detector sees in both: same prompt, same seed",
+            show_label=False,
             columns=2,
             object_fit="contain",
             height="auto",

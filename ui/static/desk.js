@@ -52,6 +52,8 @@
       const title = element.querySelector("h2");
       if (items.title !== undefined) title.textContent = items.title;
       title.hidden = !title.textContent;
+      const log = body.querySelector("pre");
+      if (log) log.scrollTop = log.scrollHeight;
     };
     show();
     watch("value", show);
