@@ -58,17 +58,17 @@ class BuildConfig(Config):
     """The VAE that both generator families share."""
     trunk: PartConfig = PartConfig(steps=1900, batch=24, drawings=30000, seed=2)
     """The tiny FLUX on clean drawings, before it branches."""
-    generator: PartConfig = PartConfig(steps=1300, batch=24, drawings=30000, seed=3)
+    generator: PartConfig = PartConfig(steps=1500, batch=24, drawings=30000, seed=3)
     """The shipped tiny FLUX: the trunk, continued on drawings with artifacts."""
-    twin: PartConfig = PartConfig(steps=1300, batch=24, drawings=30000, seed=3)
+    twin: PartConfig = PartConfig(steps=1500, batch=24, drawings=30000, seed=3)
     """The clean twin: the trunk, continued for as long on the same drawings without artifacts."""
     judge: PartConfig = PartConfig(steps=2400, batch=32, drawings=16000, seed=4)
     """The oracle that measures the true artifact frequency."""
-    teacher: PartConfig = PartConfig(steps=1500, batch=32, drawings=9000, seed=5)
+    teacher: PartConfig = PartConfig(steps=1300, batch=32, drawings=9000, seed=5)
     """The oracle that stands in for people."""
-    first_doctor: PartConfig = PartConfig(steps=1500, batch=32, drawings=8000, seed=6)
+    first_doctor: PartConfig = PartConfig(steps=1200, batch=32, drawings=8000, seed=6)
     """The first detector, trained on imbalanced data."""
-    readers: PartConfig = PartConfig(steps=1000, batch=32, drawings=9000, seed=7)
+    readers: PartConfig = PartConfig(steps=900, batch=32, drawings=9000, seed=7)
     """The classifier behind categories, attributes and plausibility."""
-    stable_diffusion: PartConfig = PartConfig(steps=1500, batch=32, drawings=30000, seed=8)
+    stable_diffusion: PartConfig = PartConfig(steps=1200, batch=32, drawings=30000, seed=8)
     """The tiny Stable Diffusion's UNet."""

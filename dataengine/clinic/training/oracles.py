@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from dataengine.clinic.config import PartConfig
 from dataengine.clinic.training.data import Drawings, render, round_trip, to_float
 from dataengine.clinic.training.loop import Schedule, train
-from dataengine.clinic.world import stream
+from dataengine.clinic.world import Stream, stream
 from dataengine.records import Report
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -67,9 +67,9 @@ def jittered(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     return together[:, :3], together[:, 3]
 
 
-def exact_pairs(use: str, count: int, vae: AutoencoderKL, report: Report) -> Drawings:
-    """The first `count` drawings of a use; the first half round-tripped with latent noise."""
-    drawings = render(stream(use), range(count))
+def exact_pairs(source: Stream, count: int, vae: AutoencoderKL, report: Report) -> Drawings:
+    """The first `count` drawings of a stream; the first half round-tripped with latent noise."""
+    drawings = render(source, range(count))
     report(0, count, "round trips through the VAE")
     half = count // 2
     images = torch.cat([round_trip(vae, drawings.images[:half], LATENT_NOISE), drawings.images[half:]])
@@ -88,7 +88,7 @@ def train_oracle(
 ) -> Network:
     """An oracle of an architecture (images to logits), trained on the stream of `use`."""
     torch.manual_seed(config.seed)
-    drawings = exact_pairs(use, config.drawings, vae, report)
+    drawings = exact_pairs(stream(use), config.drawings, vae, report)
     torch.manual_seed(config.seed)
     module = architecture()
     task = SegmentationTask(module, drawings, config.batch, device)

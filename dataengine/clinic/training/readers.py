@@ -14,7 +14,7 @@ from dataengine.clinic.readers import PLAUSIBLE, groups, labels, normalised
 from dataengine.clinic.training.data import Drawings, to_float
 from dataengine.clinic.training.loop import Schedule, train
 from dataengine.clinic.training.oracles import exact_pairs, jittered
-from dataengine.clinic.world import Drawing
+from dataengine.clinic.world import Drawing, stream
 from dataengine.records import Report
 
 NOT_ASKED = -100
@@ -71,7 +71,7 @@ def train_readers(
 ) -> ResNetForImageClassification:
     """The trained classifier."""
     torch.manual_seed(config.seed)
-    drawings = exact_pairs("readers", config.drawings, vae, report)
+    drawings = exact_pairs(stream("readers"), config.drawings, vae, report)
     torch.manual_seed(config.seed)
     task = ReaderTask(drawings, config.batch, device)
     train(task, Schedule(config.steps, ema=0.99), work, report, checkpoint_seconds)
