@@ -13,7 +13,8 @@ from pipelines.train_teacher import learn
 def retrain(context: Context, round_id: str) -> Result:
     """Train from the champion on the published snapshot."""
     snapshot_id = results_of(context, round_id)["publish"]["snapshot"]
-    items = list(context.workspace.snapshots.read(snapshot_id))
+    snapshots = context.workspace.snapshots
+    items = snapshots.present(snapshots.read(snapshot_id))
     config = recipe_of(context, round_id).retrain
     start = champion(context)
     version = learn(context, round_id, "retrain", "candidate", config, start, items, snapshot_id)

@@ -46,7 +46,7 @@ EXTENSIONS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SnapshotExport:
-    """The shards in `folder`, how many of them were there already, rows, and rows of images erased since."""
+    """The shards in `folder`, how many of them were there already, rows, and rows erased since."""
 
     folder: Path
     shards: tuple[Path, ...]
@@ -116,13 +116,13 @@ class Snapshots:
 
         Columns: the snapshot's own, `prompt`, `image`, `label_map` (classes; all 0 for artifact-free rows,
         null where the target is a confidence map) and `confidence_map` (8-bit, null elsewhere). Rows come
-        oldest ancestor first, so that a snapshot that adds to its parent shares the parent's shards. Images
-        erased since are left out and counted.
+        oldest ancestor first, so that a snapshot that adds to its parent shares the parent's shards. Rows
+        whose image or label was erased since are left out and counted.
         """
         items = self._oldest_first(snapshot_id)
         with self._open_catalog(read_only=True) as catalog:
             images = {image.id: image for image in catalog.images.get_many(_image_ids(items))}
-        kept = [item for item in items if item.image_id in images]
+        kept = self.present(items)
         parts = [kept[start : start + shard_rows] for start in range(0, len(kept), shard_rows)]
         target = self.folder / snapshot_id
         shards, reused = [], 0
@@ -139,6 +139,18 @@ class Snapshots:
         return SnapshotExport(
             folder=target, shards=tuple(shards), reused=reused, rows=len(kept), erased=len(items) - len(kept)
         )
+
+    def present(self, items: Sequence[SnapshotItem]) -> list[SnapshotItem]:
+        """Those of the rows whose image and label nobody has erased since, in order."""
+        with self._open_catalog(read_only=True) as catalog:
+            images = {image.id for image in catalog.images.get_many(_image_ids(items))}
+        targets = {item.target.partition(":")[0] for item in items if item.target}
+        kept = {target for target in targets if self.blobs.has(target)}
+        return [
+            item
+            for item in items
+            if item.image_id in images and (item.target is None or item.target.partition(":")[0] in kept)
+        ]
 
     def _oldest_first(self, snapshot_id: str) -> list[SnapshotItem]:
         """The rows; those shared with the oldest ancestor come first, then those of the next, and so on."""

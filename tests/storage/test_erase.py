@@ -216,6 +216,8 @@ def test_a_person_goes_with_all_they_drew_and_said(filled: Workspace, tmp_path: 
         treatments=("t",),
         generators=("g2", "g3"),
     )
+    assert filled.snapshots.present(filled.snapshots.read(snapshot)) == []
+    assert filled.snapshots.export(snapshot).erased == 1
     assert mentions(filled, "anna") == ["snapshot_items"], "the lineage of what was trained stays"
     assert not filled.blobs.has(second.label_map)
     assert filled.blobs.has(first.label_map), "Bob drew the same as Anna's first"
