@@ -37,7 +37,16 @@ def import_job(context: Context, args: dict[str, Any]) -> Result:
     return asdict(import_folder(context.workspace, report=context.report, **args))
 
 
-JOBS: dict[str, Callable[[Context, dict[str, Any]], Result]] = {"import": import_job}
+def backup_job(context: Context, args: dict[str, Any]) -> Result:
+    """Write the catalog and all blobs to a new file in the workspace's `backups/`."""
+    from storage.backup import back_up
+
+    target = context.workspace.path / "backups" / f"backup-{time.strftime('%Y%m%d-%H%M%S')}.tar"
+    made = back_up(context.workspace, target, report=context.report)
+    return {"path": str(made.path), "bytes": made.bytes, "damaged": list(made.damaged)}
+
+
+JOBS: dict[str, Callable[[Context, dict[str, Any]], Result]] = {"import": import_job, "backup": backup_job}
 """Work that stands alone, by the kind of job."""
 
 

@@ -152,3 +152,12 @@ def test_a_machine_without_gpu_works_on_its_cpu(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert default_device() == "cpu"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_a_backup_asked_for_on_the_admin_desk_is_a_whole_file(workspace: Workspace) -> None:
+    from storage.backup import read_backup
+
+    runner = Runner(workspace=workspace, tools=toys.no_tools("cpu"), stages=toys.STAGES)
+    answer = runner.run({"job": "b", "kind": "backup", "args": {}, "action": "run"}, lambda event: None)
+    assert Path(answer["path"]).parent == workspace.path / "backups" and answer["damaged"] == []
+    assert read_backup(Path(answer["path"])).bytes == answer["bytes"]
