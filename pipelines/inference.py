@@ -36,8 +36,11 @@ def socket_path(workspace: Path) -> Path:
 
 
 def send(connection: socket.socket, header: dict[str, Any], array: np.ndarray | None = None) -> None:
-    """Write one message: JSON, then the array's bytes if there is one."""
-    described = None if array is None else {"dtype": array.dtype.name, "shape": list(array.shape)}
+    """Write one message: JSON, then the array's bytes if any. Raises `InputRefused` as `receive` does."""
+    described = None
+    if array is not None:
+        described = {"dtype": array.dtype.name, "shape": list(array.shape)}
+        size_in_bytes(array.dtype.name, array.shape)
     text = json.dumps({**header, "array": described}).encode()
     connection.sendall(LENGTH.pack(len(text)) + text)
     if array is not None:
@@ -61,6 +64,11 @@ def _array(connection: socket.socket, described: Any) -> np.ndarray:
         dtype, shape = described["dtype"], tuple(int(side) for side in described["shape"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputRefused("an array is described by its dtype and shape") from error
+    return np.frombuffer(_exactly(connection, size_in_bytes(dtype, shape)), dtype).reshape(shape)
+
+
+def size_in_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """How long an array is. Raises `InputRefused` for one that no message may carry."""
     if dtype not in DTYPES or len(shape) > 3 or any(not 0 < side <= MAX_SIDE for side in shape):
         raise InputRefused(
             f"an array {dtype} {shape}; expected {' or '.join(DTYPES)}, sides up to {MAX_SIDE}"
@@ -68,7 +76,7 @@ def _array(connection: socket.socket, described: Any) -> np.ndarray:
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size > MAX_ARRAY:
         raise InputRefused(f"an array of {size} bytes; at most {MAX_ARRAY} are read")
-    return np.frombuffer(_exactly(connection, size), dtype).reshape(shape)
+    return size
 
 
 def _exactly(connection: socket.socket, count: int) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 
 from dataengine.errors import InputRefused
 from dataengine.records import ROLES
-from pipelines.commands.front import Call, Command
+from pipelines.commands.front import Call, Command, shared
 
 
 def import_arguments(parser: argparse.ArgumentParser) -> None:
@@ -128,9 +128,9 @@ def gc(call: Call) -> Any:
 
 def users_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
-    actions.add_parser("list", help="who has an account (the default)")
+    actions.add_parser("list", help="who has an account (the default)", parents=[shared()])
     for name, what in (("add", "open an account"), ("roles", "change what somebody may do")):
-        each = actions.add_parser(name, help=what)
+        each = actions.add_parser(name, help=what, parents=[shared()])
         each.add_argument("name")
         each.add_argument("--role", action="append", choices=ROLES, required=True, help="may be repeated")
     for name, what in (
@@ -139,7 +139,7 @@ def users_arguments(parser: argparse.ArgumentParser) -> None:
         ("open", "open a closed account again"),
         ("remove", "delete an account; labels and votes stay"),
     ):
-        actions.add_parser(name, help=what).add_argument("name")
+        actions.add_parser(name, help=what, parents=[shared()]).add_argument("name")
 
 
 def users(call: Call) -> Any:

@@ -108,18 +108,24 @@ class Parser(argparse.ArgumentParser):
         return text
 
 
-def parser(commands: Sequence[Command]) -> Parser:
-    """The whole command line."""
-    common = Parser(add_help=False)
-    common.add_argument(
+def shared() -> Parser:
+    """The options that every command and action takes, before or after its name."""
+    options = Parser(add_help=False)
+    options.add_argument(
         "--workspace",
         metavar="DIR",
         default=argparse.SUPPRESS,
         help=f"folder of the project (default: ./{DEFAULT_WORKSPACE})",
     )
-    common.add_argument(
+    options.add_argument(
         "--json", action="store_true", default=argparse.SUPPRESS, help="print the result as one JSON object"
     )
+    return options
+
+
+def parser(commands: Sequence[Command]) -> Parser:
+    """The whole command line."""
+    common = shared()
     front = Parser(
         prog="clinic",
         parents=[common],

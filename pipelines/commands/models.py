@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ClinicError, ConfigRefused, JobFailed
-from pipelines.commands.front import Call, Command
+from pipelines.commands.front import Call, Command, shared
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -24,12 +24,14 @@ QUESTIONS = ("quality", "artifacts")
 
 def study_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
-    actions.add_parser("list", help="every study and what its votes say (the default)")
-    opened = actions.add_parser("open", help="a blind study of a round's treated generator and its base")
+    actions.add_parser("list", help="every study and its votes (the default)", parents=[shared()])
+    opened = actions.add_parser(
+        "open", help="a blind study of a round's treated generator and its base", parents=[shared()]
+    )
     opened.add_argument("--round", metavar="ID", help="the judged round (default: the newest one)")
     opened.add_argument("--name", default="", help="what raters see (default: the round's date)")
     opened.add_argument("--seed", type=int, default=0, help="seed of what stands left and right")
-    actions.add_parser("close", help="take no more votes").add_argument("study")
+    actions.add_parser("close", help="take no more votes", parents=[shared()]).add_argument("study")
 
 
 def study(call: Call) -> Any:

@@ -164,6 +164,7 @@ def round_command(call: Call) -> Any:
     if given.resume:
         row = newest(call)
         requests.resume_round(call.workspace, row.id, "command line")
+        row = newest_of(call, row.id)
     else:
         row = newest(call) if given.round else begun(call, new=True)
     call.say(f"{row.id}: {row.recipe['name']}, at {row.stage}")
