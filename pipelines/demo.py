@@ -211,9 +211,9 @@ def watch(workspace: Workspace, round_id: str, say: Say) -> None:
         with workspace.catalog(read_only=True) as catalog:
             row = catalog.rounds.get(round_id)
             jobs = jobs_of(catalog, round_id)
-        for stage in row.results.keys() - told:
+        for stage in (name for name in TITLES if name in row.results and name not in told):
             told.add(stage)
-            say(f"  ✓ {TITLES.get(stage, stage)}: {found(stage, row.results[stage])}")
+            say(f"  ✓ {TITLES[stage]}: {found(stage, row.results[stage])}")
         if row.stage == DONE:
             return
         if row.state in ("failed", "cancelled"):

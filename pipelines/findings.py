@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from dataengine.diagnosis.metrics import ImageMetrics, image_metrics
 from dataengine.masks import dequantise, unpack_label_map
-from dataengine.records import Image, Label
+from dataengine.records import Image, Label, SnapshotItem
 from pipelines.composition import categories_of, labelled, real
 from pipelines.context import Context
 from pipelines.intervals import Interval, ratio
@@ -82,21 +83,16 @@ def figures(
 
 def detector_figures(context: Context, round_id: str, first: str, last: str) -> list[Figure]:
     """The benchmark by the detector before and the one after the round (DiffDoctor, Table 1)."""
-    from dataengine.diagnosis.training import measure_detector
-
     weights = recipe_of(context, round_id).publish
     sets = {
         "hard": labelled(context, round_id, "benchmark", weights),
         "clean": real(context, "benchmark", weights),
     }
-    rows: dict[tuple[str, str], list[Any]] = {}
-    for detector_id in dict.fromkeys((first, last)):
-        with context.workspace.catalog(read_only=True) as catalog:
-            version = catalog.detectors.get(detector_id)
-        detector = context.tools.open_detector(context.workspace.checkpoints.fetch(version.checkpoint))
-        for name, items in sets.items():
-            samples = StoredSamples(context.workspace, items)
-            rows[detector_id, name] = measure_detector(detector, samples)
+    rows = {
+        (detector_id, name): image_rows(context, detector_id, items)
+        for detector_id in dict.fromkeys((first, last))
+        for name, items in sets.items()
+    }
     wanted = (
         ("mse_ratio", "detector error (MSE) on the hard benchmark", "hard", "mse", 0.5),
         ("kl1m_ratio", "false alarms, KL(1−P‖1−Q), on the hard benchmark", "hard", "kl1m", 0.5),
@@ -113,6 +109,14 @@ def detector_figures(context: Context, round_id: str, first: str, last: str) -> 
         )
         for id, title, name, metric, goal in wanted
     ]
+
+
+def image_rows(context: Context, detector_id: str, items: Sequence[SnapshotItem]) -> list[ImageMetrics]:
+    """A detector's figures of every image, in order."""
+    samples = StoredSamples(context.workspace, items)
+    examples = [samples.sample(index) for index in range(len(samples))]
+    maps = fresh_maps(context, detector_id, [example.image for example in examples])
+    return [image_metrics(example.target, seen) for example, seen in zip(examples, maps, strict=True)]
 
 
 def treatment_figures(judgement: dict[str, Any], evidence: Evidence) -> list[Figure]:

@@ -1,19 +1,23 @@
 """A whole round of fakes, played once, that the tests of the stages look at."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from dataengine.masks import pack_label_map
+from dataengine.records import Image, Label, image_id
 from pipelines import recipes
 from pipelines.context import Context, Waiting
+from pipelines.pictures import encode_png
 from pipelines.requests import start_round
 from pipelines.round import advance
 from pipelines.stage import Done
 from storage.workspace import Workspace
-from tests.fakes import answer_queue, fake_tools, prepare
+from tests.fakes import answer_queue, fake_tools, paint, prepare, real_picture
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,47 @@ def fresh_context(folder: Path) -> tuple[Context, str]:
     """A prepared workspace of fakes with a round at its beginning."""
     workspace = Workspace.create(folder)
     prepare(workspace, real=24)
+    add_benchmark(workspace)
     row = start_round(workspace, recipes.fakes().model_dump(mode="json"), "test")
     return Context(workspace, fake_tools()), row.id
+
+
+def add_benchmark(workspace: Workspace, each: int = 4) -> None:
+    """Pictures with known truth, and clean ones, of split "benchmark"."""
+    clean = [real_picture(workspace, "a photo of a hand", 1000 + seed) for seed in range(each)]
+    flawed = [broken_picture(workspace, "a photo of a hand", 2000 + seed) for seed in range(each)]
+    with workspace.catalog() as catalog:
+        catalog.images.add_many(replace(image, split="benchmark") for image in clean)
+        catalog.images.add_many(image for image, _ in flawed)
+        for _, label in flawed:
+            catalog.labels.submit(label)
+        catalog.commit()
+
+
+def broken_picture(workspace: Workspace, prompt: str, seed: int) -> tuple[Image, Label]:
+    """A picture with a red square, and the label that says where."""
+    pixels = paint(prompt, seed, flawless=True)
+    label_map = np.zeros(pixels.shape[:2], np.uint8)
+    label_map[4:12, 4:12] = 1
+    pixels[label_map > 0] = (250, 5, 5)
+    sha256 = workspace.blobs.put(encode_png(pixels))
+    image = Image(
+        id=image_id(sha256, None, prompt, seed),
+        sha256=sha256,
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        prompt=prompt,
+        category="hand",
+        seed=seed,
+        source="drawn",
+        split="benchmark",
+        group=str(seed),
+    )
+    blob = workspace.blobs.put(pack_label_map(label_map))
+    height, width = label_map.shape
+    return image, Label(
+        image_id=image.id, author="clinic", height=height, width=width, label_map=blob, source="import"
+    )
 
 
 @pytest.fixture(scope="session")
