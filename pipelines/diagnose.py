@@ -12,6 +12,7 @@ import numpy as np
 from dataengine.masks import quantise
 from dataengine.records import DetectorVersion, Image, Prediction
 from pipelines.context import Context, Result
+from pipelines.engines import prefetched
 from pipelines.failpoint import fail_point
 from pipelines.pictures import alike, read
 from pipelines.steps import SURVEY, Shard, champion, images_of, recipe_of, run_all, slices
@@ -74,9 +75,12 @@ def _predict_missing(context: Context, version: DetectorVersion, images: Sequenc
         return
     detector = context.tools.open_detector(context.workspace.checkpoints.fetch(version.checkpoint))
     done = 0
-    for group in alike(images, batch):
+
+    def load(group: list[Image]) -> tuple[list[Image], list[np.ndarray]]:
+        return group, [read(context.workspace, image) for image in group]
+
+    for group, pixels in prefetched(alike(images, batch), load):
         context.report(done, len(images), f"{version.name} looks")
-        pixels = [read(context.workspace, image) for image in group]
         maps = context.tools.artifact_maps(detector, pixels, batch)
         refs = context.workspace.maps.put_many([quantise(each) for each in maps])
         fail_point("diagnose:maps")

@@ -24,10 +24,13 @@ from tests.pipelines.test_round import begin, counts, run_here
 KILLS = 5 if quick() else 100
 SEED = 0
 LONGEST_PAUSE = 4.0
-"""Seconds between two kills at most; a worker takes about two to start."""
+"""Seconds of work between two kills at most."""
+WHILE_STARTING = 0.1
+"""Kills a second that do not wait until the worker has started again."""
 WORKER_SHARE = 0.7
 """Share of kills that hit the worker, its child dying with it; the others hit the child or its minder."""
 GIVE_UP_SECONDS = 2400.0
+TICK = 0.02
 
 
 def main() -> None:
@@ -79,7 +82,7 @@ def disturb(team: Crew, round_id: str, rng: random.Random, most: int) -> tuple[i
     """Bring a round to its end under kills; how many there were, and how often it was resumed by hand."""
     killed = resumed = 0
     began = time.monotonic()
-    following = began + rng.uniform(0, LONGEST_PAUSE)
+    following: float | None = None
     while not team.round_is(round_id, "done"):
         if time.monotonic() - began > GIVE_UP_SECONDS:
             raise SystemExit(f"the round did not end\n{team.log()}")
@@ -89,11 +92,18 @@ def disturb(team: Crew, round_id: str, rng: random.Random, most: int) -> tuple[i
         if team.round_is(round_id, "failed"):
             requests.resume_round(team.workspace, round_id, "bench")
             resumed += 1
-        if killed < most and time.monotonic() >= following:
-            killed += kill(worker, rng)
+        if following is None and (rng.random() < WHILE_STARTING * TICK or works(team, worker)):
             following = time.monotonic() + rng.uniform(0, LONGEST_PAUSE)
-        time.sleep(0.02)
+        if killed < most and following is not None and time.monotonic() >= following:
+            killed += kill(worker, rng)
+            following = None
+        time.sleep(TICK)
     return killed, resumed
+
+
+def works(team: Crew, worker: "subprocess.Popen[bytes]") -> bool:
+    """Whether this very process has given a sign of life."""
+    return worker.pid in [beat.pid for beat in requests.workers_alive(team.workspace)]
 
 
 def kill(worker: "subprocess.Popen[bytes]", rng: random.Random) -> int:
