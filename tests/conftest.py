@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = ["tests.services"]
 
@@ -16,6 +17,10 @@ for name, value in {
     "OMP_NUM_THREADS": "1",
 }.items():
     os.environ.setdefault(name, value)
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("clinic", deadline=None)
+settings.load_profile("clinic")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
