@@ -3,6 +3,7 @@ import { get, post } from "/static/api.js";
 import { LabelMap } from "/static/labelmap.js";
 
 const LOOK_AGAIN_MS = 5000;
+const RENEW_MS = 240000;
 const COLOURS = [[0, 0, 0], [230, 57, 70], [255, 176, 0], [58, 134, 255], [131, 56, 236], [6, 167, 125], [251, 86, 7]];
 const MAP_COLOUR = [34, 211, 238];
 const LABEL_ALPHA = 150;
@@ -269,6 +270,11 @@ addEventListener("resize", fit);
 addEventListener("pagehide", () => {
   if (state.task) post("/api/annotate/release", { lease: state.task.lease }, { keepalive: true }).catch(() => {});
 });
+
+// A page that comes back from the browser's cache has lost its lease.
+addEventListener("pageshow", (event) => event.persisted && location.reload());
+// Asking again renews the lease of whoever paints for long.
+setInterval(() => state.task && !state.busy && get("/api/annotate/next").catch(() => {}), RENEW_MS);
 
 $("size").addEventListener("input", showTools);
 $("opacity").addEventListener("input", showTools);
