@@ -58,7 +58,13 @@ def _candidates(context: Context, round_id: str) -> list[Candidate]:
     images = images_of(context, round_id, SURVEY, HARD)
     categories = categories_of(context, round_id, images)
     hard = set(results["write_prompts"]["hard"]) or set(categories.values())
-    chosen = [image for image in images if image.purpose == HARD or categories.get(image.id) in hard]
+    with context.workspace.catalog(read_only=True) as catalog:
+        answered = {label.image_id for label in catalog.labels.of_images([image.id for image in images])}
+    chosen = [
+        image
+        for image in images
+        if (image.purpose == HARD or categories.get(image.id) in hard) and image.id not in answered
+    ]
     features = _features(context, chosen)
     with context.workspace.catalog(read_only=True) as catalog:
         found = catalog.predictions.of(results["diagnose"]["detector"], [image.id for image in chosen])

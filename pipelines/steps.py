@@ -14,6 +14,9 @@ Shard = dict[str, Any]
 SURVEY, HARD, TREAT, JUDGE = "survey", "hard", "treat", "judge"
 """Purposes of prompts and images. Treatment has prompts but keeps no images."""
 
+IMPORTED = ("generated", "imported")
+"""Sources of other makers' pictures, which carry no purpose."""
+
 
 def recipe_of(context: Context, round_id: str) -> RoundRecipe:
     """The recipe that the round was started with."""
@@ -54,10 +57,16 @@ def prompts_of(context: Context, round_id: str, purpose: str) -> list[Prompt]:
 
 
 def images_of(context: Context, round_id: str, *purposes: str) -> list[Image]:
-    """The round's usable images of these purposes, ordered by id."""
+    """The round's usable images of these purposes, by id. A survey takes in what was imported before it."""
     with context.workspace.catalog(read_only=True) as catalog:
-        found = catalog.images.find(round_id=round_id, status="active")
-    return sorted((image for image in found if image.purpose in purposes), key=lambda image: image.id)
+        begun = catalog.rounds.get(round_id).created
+        found = catalog.images.find(round_id=round_id, purpose=purposes, status="active")
+        if SURVEY in purposes:
+            imported = catalog.images.find(
+                source=IMPORTED, purpose="", split=("train", "validation"), status="active"
+            )
+            found += [image for image in imported if image.created <= begun]
+    return sorted(found, key=lambda image: image.id)
 
 
 def slices(count: int, size: int) -> Iterator[tuple[int, int]]:
