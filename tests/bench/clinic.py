@@ -43,10 +43,11 @@ class Sizes:
 
     drawings: int
     images_per_category: int
+    pairs: int
     timings: int
 
 
-SIZES = Sizes(drawings=210, images_per_category=6, timings=2) if quick() else Sizes(1400, 60, 9)
+SIZES = Sizes(210, 6, 12, 2) if quick() else Sizes(1400, 60, 600, 9)
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ def main() -> None:
             *oracle_figures("judge", judge, exact, tripped),
             *oracle_figures("teacher", teacher, exact, tripped),
             *judge_on_generated(judge, drawn),
-            *frequencies("", drawn),
-            *inherited(drawn, asked, judge),
+            *frequencies(drawn),
+            *inherited(family, judge),
             *attribute_figures(reader, drawn, exact, tripped),
             *doctor_figures(doctor, tripped, exact),
             *stable_diffusion_figures(open_["stable_diffusion"], asked, judge, reader),
@@ -231,26 +232,29 @@ def striped(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.broadcast_to(np.where(rows[:, None, None], first, second), image.shape).astype(np.uint8)
 
 
-def frequencies(prefix: str, drawn: Generated) -> list[Figure]:
+def frequencies(drawn: Generated) -> list[Figure]:
     """The judge's artifact frequency, by kind of category and by category."""
     goals = {"easy": (EASY, "goal ≤ 0.15"), "hard": (HARD, "goal 0.3 to 0.7")}
     groups = {f"{kind}_frequency": which for kind, which in goals.items()}
     groups |= {f"frequency_{category}": ((category,), "") for category in CATEGORIES}
     rows = {id: (drawn.flawed[drawn.among(categories)], note) for id, (categories, note) in groups.items()}
-    return [share(prefix + id, int(hit.sum()), len(hit), note) for id, (hit, note) in rows.items()]
+    return [share(id, int(hit.sum()), len(hit), note) for id, (hit, note) in rows.items()]
 
 
-def inherited(drawn: Generated, asked: list[Prompt], judge: Oracle) -> list[Figure]:
+def inherited(family: GeneratorFamily, judge: Oracle) -> list[Figure]:
     """How much more often the generator's hard images are flawed than those of its clean twin, paired."""
     if not TWIN.is_dir():
         return [
             figure("inherited", "not measured", note="no build/clinic/twin; `clinic build-clinic` makes it")
         ]
-    twin = draw(load_family(TWIN), asked, judge)
-    hard = drawn.among(HARD)
-    pairs = drawn.flawed[hard].astype(float) - twin.flawed[hard]
-    found = mean("inherited", pairs, "share", "hard categories, same prompts and noise; goal > 0, clear of 0")
-    return [found, *frequencies("twin_", twin)]
+    asked = prompts("benchmark", SIZES.pairs, HARD)
+    own, clean = (draw(one, asked, judge).flawed.astype(float) for one in (family, load_family(TWIN)))
+    note = "hard categories, same prompts and noise; goal > 0, clear of 0"
+    return [
+        mean("inherited", own - clean, "share", note),
+        mean("inherited_generator", own, "share", "the generator's part of the pairs"),
+        mean("inherited_twin", clean, "share", "the clean twin's part of the pairs"),
+    ]
 
 
 def attribute_figures(reader: Reader, drawn: Generated, exact: Drawings, tripped: Tensor) -> list[Figure]:
