@@ -5,7 +5,7 @@ needs it.
 import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from pipelines.commands import data, models, work
@@ -63,7 +63,7 @@ def app(call: Call) -> Any:
     chosen = ServerConfig(host=given.host, port=given.port).model_dump(mode="json")
     settings = ServerConfig.model_validate(with_settings(chosen, given.set))
     workspace = call.new_workspace
-    with nullcontext() if given.no_worker else supervised_worker(workspace):
+    with nullcontext() if given.no_worker else supervised_worker(workspace), suppress(KeyboardInterrupt):
         serve(workspace, settings)
     return {"workspace": workspace.path}
 
