@@ -146,7 +146,7 @@ def as_images(arrays: Sequence[np.ndarray]) -> Tensor:
             raise ImageRefused(
                 f"an array of {array.dtype} {array.shape} was given; uint8 (H, W, 3) is expected"
             )
-    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 255
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float().div_(255)
 
 
 @torch.no_grad()
