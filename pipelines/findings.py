@@ -244,17 +244,17 @@ def _pairs(context: Context, round_id: str, evidence: Evidence, most: int = 16) 
 
 
 def _pair(context: Context, evidence: Evidence, index: int) -> tuple[Tile, Tile]:
-    pair, maps = evidence.pairs[index], (evidence.before[index], evidence.after[index])
-    before, after = (
-        Tile(
-            image=read(context.workspace, image),
-            confidence=seen,
-            text=image.prompt,
-            marked=bool(seen.max() >= FLAWED),
-        )
-        for image, seen in zip((pair.before, pair.after), maps, strict=True)
+    pair = evidence.pairs[index]
+    seen_before, seen_after = evidence.before[index], evidence.after[index]
+    return (
+        _judged(context, pair.before, seen_before, pair.before.prompt),
+        _judged(context, pair.after, seen_after, f"{seen_before.max():.2f} → {seen_after.max():.2f}"),
     )
-    return before, after
+
+
+def _judged(context: Context, image: Image, seen: np.ndarray, text: str) -> Tile:
+    marked = bool(seen.max() >= FLAWED)
+    return Tile(image=read(context.workspace, image), confidence=seen, text=text, marked=marked)
 
 
 def maps_of(context: Context, detector_id: str, images: Sequence[Image]) -> dict[str, np.ndarray]:
@@ -316,7 +316,7 @@ def _ratio(
         goal=f"≤ {goal:g}",
         met=interval[0] <= goal,
         n=len(before),
-        note=f"{np.mean(before):.4g} → {np.mean(after):.4g}",
+        note=f"{np.mean(before):.3g} → {np.mean(after):.3g}",
     )
 
 
@@ -330,7 +330,7 @@ def _within(id: str, title: str, found: dict[str, Any], limits: Interval, goal: 
         goal=goal,
         met=low <= limits[1] and high >= limits[0],
         n=n,
-        note=f"{found['before']:.4g} → {found['after']:.4g}",
+        note=f"{found['before']:.3g} → {found['after']:.3g}",
     )
 
 

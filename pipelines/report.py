@@ -65,8 +65,9 @@ def _tile(tile: Tile, head: str) -> str:
     if tile.mask is not None:
         layers += f'<img class="over" src="{data_uri(edge(tile.mask))}" alt="">'
     mark = " marked" if tile.marked else ""
+    title = f'<span class="head">{escape(head)}</span>' if head else ""
     return (
-        f'<figure><span class="head">{escape(head)}</span><div class="stack{mark}">{layers}</div>'
+        f'<figure>{title}<div class="stack{mark}">{layers}</div>'
         f"<figcaption>{escape(tile.text)}</figcaption></figure>"
     )
 

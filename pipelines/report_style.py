@@ -8,7 +8,7 @@ STYLE = """
 *{box-sizing:border-box}
 body{margin:0;background:var(--paper);color:var(--ink);
 font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-main{max-width:1080px;margin:0 auto;padding:48px 24px 72px}
+main{max-width:1120px;margin:0 auto;padding:48px 24px 72px}
 h1{font-size:38px;line-height:1.12;letter-spacing:-.02em;margin:0 0 12px}
 h2{font-size:22px;letter-spacing:-.01em;margin:0 0 4px}
 section{margin-top:56px}
@@ -18,7 +18,7 @@ section>p,.lead{color:var(--faint);margin:0 0 18px;max-width:70ch}
 .card{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:16px 18px}
 .cards .card{display:flex;flex-direction:column;gap:2px}
 .label,.note,.faint,.head,figcaption{color:var(--faint);font-size:13px}
-.value{font-size:28px;font-weight:650;letter-spacing:-.02em;font-variant-numeric:tabular-nums}
+.value{font-size:24px;font-weight:650;letter-spacing:-.02em;font-variant-numeric:tabular-nums}
 .arrow{color:var(--faint);font-weight:400}
 .wide{overflow-x:auto}
 table{border-collapse:collapse;width:100%;background:var(--card);border:1px solid var(--line);
@@ -36,8 +36,8 @@ code{color:var(--faint);font-size:12px}
 .bar b{position:absolute;top:6px;bottom:6px;width:2px;background:var(--ink);opacity:.55;margin-left:12px}
 .gallery{display:flex;flex-wrap:wrap;gap:14px}
 .row{display:flex;gap:12px;padding:12px 14px}
-figure{margin:0;width:112px}
-.stack{position:relative;width:112px;height:112px;border-radius:6px;overflow:hidden;
+figure{margin:0;width:107px}
+.stack{position:relative;width:107px;height:107px;border-radius:6px;overflow:hidden;
 background:var(--line);margin:3px 0}
 .stack img{position:absolute;inset:0;width:100%;height:100%;object-fit:contain}
 .stack .over{transition:opacity .15s}
