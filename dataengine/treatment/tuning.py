@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,7 @@ def treat(
     the weights (the state is saved first), `NothingLearned` when no gradient reached the LoRA, and
     whatever `report` raises.
     """
-    run = _Run(config, family, detector, prompts, clean_images, clean_captions, guard, work, report)
-    return run.result(run.go())
+    return _Run(config, family, detector, prompts, clean_images, clean_captions, guard, work, report).go()
 
 
 class _Run:
@@ -100,6 +100,7 @@ class _Run:
         if not prompts:
             raise ConfigRefused("there are no prompts to treat on; give at least one")
         self.config, self.family, self.guard, self.work, self.report = config, family, guard, work, report
+        self.state = Progress()
         self.accelerator = _accelerator(family.device, config.accumulation)
         self.detector = detector
         self.detector.requires_grad_(False)
@@ -109,7 +110,7 @@ class _Run:
         self.clean, self.captions = self._regularisation(clean_images, clean_captions)
         # The untreated images are drawn before any weights are restored.
         self.guarded = encode(family, guard.prompts) if guard else None
-        self.untreated = self._guard_images(0) if guard else None
+        self.untreated = self._guard_images() if guard else None
         if not family.adapter.parameters():
             family.adapter.add(config.lora, seed=config.seed)
         if config.checkpointing:
@@ -130,71 +131,81 @@ class _Run:
 
     # ---- the loop ------------------------------------------------------------------------------------------
 
-    def go(self) -> Progress:
+    def go(self) -> TreatmentResult:
         """Update after update, with looks of the guard and checkpoints between them."""
+        baseline = self._resume()
+        while self.state.done < self.config.updates and not self.state.stopped:
+            row = self._update()
+            self.state.done += 1
+            self.state.history.append(row)
+            if baseline is not None and self._looks_now():
+                self._look(baseline, row)
+            if self._saves_now():
+                self._save()
+            values = {name: value for name, value in row.items() if isinstance(value, float)}
+            self._tell(self.state.stopped or "treating", **values)
+        if self.guard is None:
+            self.state.keep(self.state.done, 0.0, self.weights)
+        return self._result()
+
+    def _resume(self) -> Baseline | None:
+        """Go to where a run in the work folder stood; returns what the guard compares with.
+
+        In a fresh run the generator as given is also what the first checkpoint has to beat.
+        """
         restored = progress_file.restore(self.weights, self.optimizer, self.identity, self.work)
-        state = restored or Progress()
+        self.state = restored or self.state
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate
-        baseline = self._baseline(None if restored else state)
-        while state.done < self.config.updates and not state.stopped:
-            row = self._update(state)
-            state.done += 1
-            state.history.append(row)
-            if baseline is not None and self._looks_now(state.done):
-                self._look(state, baseline, row)
-            if self._saves_now(state):
-                self._save(state)
-            values = {name: value for name, value in row.items() if isinstance(value, float)}
-            self.report(state.done, self.config.updates, state.stopped or "treating", **values)
-        if self.guard is None:
-            state.keep(state.done, 0.0, self.weights)
-        return state
-
-    def _baseline(self, fresh: Progress | None) -> Baseline | None:
-        """What the guard compares with. In a fresh run it is also what the first checkpoint has to beat."""
         if self.guard is None or self.untreated is None:
             return None
-        if fresh is not None:
-            fresh.keep(0, float(self._confidence(self.untreated).mean()), self.weights)
+        if restored is None:
+            self.state.keep(0, float(self._confidence(self.untreated).mean()), self.weights)
         return self.guard.baseline(self.untreated)
 
-    def _looks_now(self, done: int) -> bool:
+    def _tell(self, message: str, **figures: float) -> None:
+        self.report(self.state.done, self.config.updates, message, **figures)
+
+    def _looks_now(self) -> bool:
+        done = self.state.done
         return done % self.config.guard.every == 0 or done == self.config.updates
 
-    def _saves_now(self, state: Progress) -> bool:
-        ended = state.done == self.config.updates or state.stopped
-        return bool(ended) or state.done % self.config.checkpoint_every == 0
+    def _saves_now(self) -> bool:
+        done = self.state.done
+        ended = done == self.config.updates or bool(self.state.stopped)
+        return ended or done % self.config.checkpoint_every == 0
 
-    def _save(self, state: Progress) -> None:
+    def _save(self) -> None:
         if self.accelerator.is_main_process:
-            progress_file.save(state, self.weights, self.optimizer, self.identity, self.work)
+            progress_file.save(self.state, self.weights, self.optimizer, self.identity, self.work)
         self.accelerator.wait_for_everyone()
 
-    def _update(self, state: Progress) -> dict[str, Any]:
+    def _update(self) -> dict[str, Any]:
         """One step of the optimizer; returns what it measured. `NonFinite` leaves weights and file as
-        before it."""
-        started, number = time.perf_counter(), state.done + 1
+        before it.
+        """
+        started, number = time.perf_counter(), self.state.done + 1
         self.optimizer.zero_grad()
         sums: dict[str, float] = {}
         for part in range(self.config.accumulation):
             for name, value in self._losses(number, part).items():
                 sums[name] = sums.get(name, 0.0) + value / self.config.accumulation
-        self._require_finite("the loss", sum(sums.values()), state)
+        self._require_finite("the loss", sum(sums.values()))
         for weight in self.weights.values():
-            weight.grad = self.accelerator.reduce(weight.grad, "mean")
+            if weight.grad is not None:
+                weight.grad = self.accelerator.reduce(weight.grad, "mean")
         norm = float(self.accelerator.clip_grad_norm_(list(self.weights.values()), self.config.clip_norm))
-        self._require_finite("the gradient", norm, state)
+        self._require_finite("the gradient", norm)
         self.optimizer.step()
         if number == 1:
             self._require_learning(norm)
         self.seconds.append(time.perf_counter() - started)
         return {"update": number, "loss": sum(sums.values()), **sums, "grad_norm": norm}
 
-    def _require_finite(self, what: str, value: float, state: Progress) -> None:
+    def _require_finite(self, what: str, value: float) -> None:
         if not np.isfinite(value):
-            self._save(state)
-            raise NonFinite(what, state.done + 1)
+            self._save()
+            raise NonFinite(what, self.state.done + 1)
 
     def _require_learning(self, norm: float) -> None:
         """Gradient checkpointing over frozen inputs, for one, can cut the LoRA off without a word."""
@@ -243,15 +254,19 @@ class _Run:
         seeds = torch.randint(2**62, (config.batch,), generator=rng).tolist()
         conditioning = self.prompts.rows(rows).to(family.device)
         noise = family.initial_latents(seeds, self.size)
-        images = family.decode(sample(family, conditioning, noise, config.sampling, config.grad_steps))
+        if config.region:
+            with torch.no_grad(), family.adapter.disabled():
+                untreated = family.decode(sample(family, conditioning, noise, config.sampling))
+                mask = region_mask(self.detector.confidence(untreated), config.region)
+        clean = sample(
+            family, conditioning, noise, config.sampling, config.grad_steps, partial(self._tell, "treating")
+        )
+        images = family.decode(clean)
         terms = {}
         if config.pixel.weight > 0:
             confidence = self.detector.confidence(images)
             terms["pixel"] = config.pixel.weight * pixel_loss(confidence, config.pixel)
         if config.region:
-            with torch.no_grad(), family.adapter.disabled():
-                untreated = family.decode(sample(family, conditioning, noise, config.sampling))
-                mask = region_mask(self.detector.confidence(untreated), config.region)
             constraint = region_constraint(images, untreated, mask, config.region.form)
             terms["region"] = config.region.beta * constraint
         return terms
@@ -269,19 +284,21 @@ class _Run:
                 "Add pictures, or set offline to null"
             )
         latents = []
-        for index, image in enumerate(images):
-            latents.append(self.family.encode_images(_fitted(image, self.size).to(self.family.device)).cpu())
-            if index % 16 == 0:
-                self.report(0, self.config.updates, "encoding artifact-free pictures")
+        for start in range(0, len(images), self.config.sampling.batch):
+            chunk = [
+                _fitted(image, self.size) for image in images[start : start + self.config.sampling.batch]
+            ]
+            latents.append(self.family.encode_images(torch.cat(chunk).to(self.family.device)).cpu())
+            self._tell("encoding artifact-free pictures")
         return torch.cat(latents), encode(self.family, captions)
 
     # ---- the guard -----------------------------------------------------------------------------------------
 
-    def _look(self, state: Progress, baseline: Baseline, row: dict[str, Any]) -> None:
+    def _look(self, baseline: Baseline, row: dict[str, Any]) -> None:
         """Measure, keep the weights if they are the best inside the limits, and stop after too many
         breaches."""
         assert self.guard is not None
-        images = self._guard_images(state.done)
+        state, images = self.state, self._guard_images()
         reading = self.guard.check(baseline, images)
         confidence = self._confidence(images)
         row["guard"] = {
@@ -296,11 +313,11 @@ class _Run:
         if state.breaches >= self.config.guard.patience:
             state.stopped = f"the quality guard stopped at update {state.done}: {'; '.join(reading.breaches)}"
 
-    def _guard_images(self, updates: int) -> np.ndarray:
+    def _guard_images(self) -> np.ndarray:
         assert self.guard is not None and self.guarded is not None
 
         def tell(done: int, total: int, message: str = "", **figures: float) -> None:
-            self.report(updates, self.config.updates, "the quality guard looks")
+            self._tell("the quality guard looks")
 
         return draw(self.family, self.guarded, self.guard.seeds, self.config.sampling, tell)
 
@@ -314,10 +331,10 @@ class _Run:
 
     # ---- the end -------------------------------------------------------------------------------------------
 
-    def result(self, state: Progress) -> TreatmentResult:
+    def _result(self) -> TreatmentResult:
         """Put the kept weights in place, write the LoRA and the history."""
+        state, folder = self.state, self.work / LORA
         progress_file.put(state.kept, self.weights)
-        folder = self.work / LORA
         if self.accelerator.is_main_process:
             self.family.adapter.save(folder)
             temporary = self.work / f".{HISTORY}.part"
