@@ -21,11 +21,11 @@ from dbos import (
     WorkflowStatus,
 )
 
-from dataengine.errors import Conflict
+from dataengine.errors import ConfigRefused, Conflict, NotFound
 from dataengine.records import AuditEvent, Job, JobState, Round, RoundState, now
 from pipelines import requests
 from pipelines.context import Context, Result, Waiting
-from pipelines.requests import APPLICATION, JOB_QUEUE, JOB_WORKFLOW, LEASE_SECONDS, STAGE_JOB, TASK_QUEUE
+from pipelines.requests import APPLICATION, JOB_QUEUE, JOB_WORKFLOW, STAGE_JOB, TASK_QUEUE
 from pipelines.stage import record, stage_named
 from storage import jobs_database
 
@@ -84,13 +84,11 @@ class Engine:
 
     def sweep(self) -> None:
         """Mend what was left undone: rows never enqueued, jobs of the dead, rounds that stand still."""
-        try:
-            self._refuse_pickled()
-            self._adopt()
-            self._reconcile()
-            self._move_rounds()
-        except Exception:
-            log.exception("this sweep failed; the next one tries again")
+        for step in (self._refuse_pickled, self._adopt, self._reconcile, self._move_rounds):
+            try:
+                step()
+            except Exception:
+                log.exception("%s failed; the next sweep tries again", step.__name__)
 
     def _job(self, job_id: str) -> None:
         """The workflow of one job, from claim to recorded result."""
@@ -211,7 +209,7 @@ class Engine:
         }
         if dead := sorted(holders - self._alive()):
             log.warning("adopting the jobs of %s", ", ".join(dead))
-            DBOS._recover_pending_workflows(dead)
+            DBOS._recover_pending_workflows(dead)  # resume_workflow would also move what a living one took
 
     def _alive(self) -> set[str]:
         """Workers within their lease."""
@@ -238,9 +236,7 @@ class Engine:
     def _reconcile_one(
         self, client: DBOSClient, job: Job, flow: WorkflowStatus | None, alive: set[str], newest: bool
     ) -> None:
-        silent = job.state == "queued" or (
-            (job.heartbeat or 0) < now() - LEASE_SECONDS and job.worker != self.worker.id
-        )
+        silent = job.state == "queued" or (job.heartbeat or 0) < now() - requests.lease_seconds()
         if job.state == "running" and silent and job.cancel_requested:
             self._end(job.id, "cancelled", "its worker had died when it was cancelled")
         elif flow is None:
@@ -266,10 +262,19 @@ class Engine:
         with self.workspace.catalog(read_only=True) as catalog:
             rows = catalog.rounds.in_state("running", "waiting")
         for row in rows:
-            if stage_named(row.stage, self.worker.stages).people:
-                self._ask_people(row)
-            else:
-                self._see_to(row)
+            try:
+                if stage_named(row.stage, self.worker.stages).people:
+                    self._ask_people(row)
+                else:
+                    self._see_to(row)
+            except (ConfigRefused, NotFound) as error:
+                self._fail_round(row, str(error))
+
+    def _fail_round(self, row: Round, error: str) -> None:
+        """A round that can go on in no way says so, instead of failing every sweep."""
+        with self.workspace.catalog() as catalog:
+            catalog.rounds.set_state(row.id, "failed", f"{row.stage}: {error}")
+            catalog.commit()
 
     def _ask_people(self, row: Round) -> None:
         stage = stage_named(row.stage, self.worker.stages)

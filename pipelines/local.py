@@ -63,7 +63,7 @@ class LocalRunner:
                 catalog.rounds.set_state(row.id, "running")
             job = requests.add_stage_job(catalog, row, self.stages, "command line")
             assert job
-            alive = {beat.id for beat in catalog.workers.alive(now() - requests.LEASE_SECONDS)}
+            alive = {beat.id for beat in catalog.workers.alive(now() - requests.lease_seconds())}
             if not catalog.jobs.claim(job.id, me, now() if job.worker not in alive else None):
                 raise Conflict(f"{job.worker} is working on {row.stage} of {row.id}; see `clinic status`")
             catalog.commit()

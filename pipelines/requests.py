@@ -28,11 +28,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LEASE_SECONDS = float(os.environ.get("CLINIC_LEASE_SECONDS", "10"))
-"""Without a sign of life for this long, a worker counts as dead."""
 JOB_QUEUE, TASK_QUEUE, JOB_WORKFLOW, APPLICATION = "jobs", "tasks", "job", "artifact-clinic"
 STAGE_JOB = "stage"
 OPEN: tuple[JobState, ...] = ("queued", "running")
+
+
+def lease_seconds() -> float:
+    """Without a sign of life for this long, a worker counts as dead (`CLINIC_LEASE_SECONDS`, default 10)."""
+    return float(os.environ.get("CLINIC_LEASE_SECONDS", "10"))
 
 
 def request_job(workspace: Workspace, kind: str, args: dict[str, Any], requested_by: str = "") -> Job:
@@ -198,7 +201,7 @@ def jobs_client(workspace: Workspace) -> "Iterator[DBOSClient]":
 def workers_alive(workspace: Workspace) -> list[WorkerBeat]:
     """Workers that gave a sign of life within the lease."""
     with workspace.catalog(read_only=True) as catalog:
-        return catalog.workers.alive(now() - LEASE_SECONDS)
+        return catalog.workers.alive(now() - lease_seconds())
 
 
 def job_folder(workspace: Workspace, job_id: str) -> Path:

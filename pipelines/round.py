@@ -23,22 +23,28 @@ from pipelines.stage import DONE, Done, Stage, record, run_stage, sharded, stage
 from pipelines.steps import HARD, run_all
 
 ROUND: tuple[Stage, ...] = (
-    sharded("generate", generate),  #                    what the generators draw
-    sharded("diagnose", diagnose),  #                    where it breaks
-    sharded("categorize", categorize),  #                what it shows
-    whole("write_prompts", write_prompts.write_prompts),  # for the hard categories
-    sharded("generate_hard", generate, purpose=HARD),  #    more of what is hard
+    # What the generators draw, where it breaks, what it shows.
+    sharded("generate", generate),
+    sharded("diagnose", diagnose),
+    sharded("categorize", categorize),
+    # More of what is hard.
+    whole("write_prompts", write_prompts.write_prompts),
+    sharded("generate_hard", generate, purpose=HARD),
     sharded("diagnose_hard", diagnose, purpose=HARD),
-    whole("mine", mine.mine),  #                         the few images that teach most
-    whole("wait_for_labels", wait_for_labels.wait_for_labels, people=True),  # days, if people need days
-    whole("train_teacher", train_teacher.train_teacher),  # on true labels alone
-    sharded("pseudo_label", pseudo_label),  #            the teacher labels the rest
-    whole("publish", publish.publish),  #                one immutable training set
-    whole("retrain", retrain.retrain),  #                a better detector, on all of it
-    whole("evaluate", evaluate.evaluate),  #             champion beside candidate
-    whole("promote", promote.promote),  #                or not
-    whole("treat", treat.treat),  #                      the generator learns
-    whole("judge", judge.judge),  #                      before against after
+    # People draw on the few that teach most; days, if they need days.
+    whole("mine", mine.mine),
+    whole("wait_for_labels", wait_for_labels.wait_for_labels, people=True),
+    # The updated detector labels the rest.
+    whole("train_teacher", train_teacher.train_teacher),
+    sharded("pseudo_label", pseudo_label),
+    # One immutable training set, a better detector or none.
+    whole("publish", publish.publish),
+    whole("retrain", retrain.retrain),
+    whole("evaluate", evaluate.evaluate),
+    whole("promote", promote.promote),
+    # The generator learns; people and measures decide.
+    whole("treat", treat.treat),
+    whole("judge", judge.judge),
 )
 
 

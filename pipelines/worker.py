@@ -35,7 +35,6 @@ log = logging.getLogger("clinic.worker")
 
 BEAT_SECONDS = 1.0
 CANCEL_SECONDS = 0.25
-SWEEP_SECONDS = float(os.environ.get("CLINIC_SWEEP_SECONDS", "1"))
 TRIES = 3
 """How often a task is begun whose process dies on its own."""
 MAX_WORKERS_HERE = 64
@@ -53,6 +52,8 @@ class WorkerSettings:
     """"module:name" of the round's stages."""
     application_version: str = field(default_factory=lambda: version("artifact-clinic"))
     """Pinned: work begun under another version is begun again, one stage at most."""
+    sweep_seconds: float = 1.0
+    """Pause between two looks for what was left undone."""
     inference: bool = True
     """Whether to offer the inference service."""
     with_parent: bool = False
@@ -104,7 +105,7 @@ class Worker:
         engine.launch()
         log.info("worker %s takes jobs on %s", self.id, self.settings.device)
         with self._inference_service():
-            while not self._ending.wait(SWEEP_SECONDS):
+            while not self._ending.wait(self.settings.sweep_seconds):
                 engine.sweep()
         self._let_go()
 

@@ -172,11 +172,8 @@ def check_weights() -> str:
 
 
 def check_workspace(call: Call) -> str:
-    from storage.workspace import Workspace
-
-    path = Workspace._located(call.options.workspace, None, None).path
-    if not path.exists():
-        return f"none in {path} yet"
+    if not call.options.workspace.exists():
+        return f"none in {call.options.workspace} yet"
     blob = call.workspace.blobs.put(b"clinic check")
     call.workspace.blobs.get(blob)
     with call.workspace.catalog() as catalog:

@@ -12,7 +12,7 @@ from pathlib import Path
 from storage.workspace import Workspace
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-QUICK = {"CLINIC_SWEEP_SECONDS": "0.2", "CLINIC_LEASE_SECONDS": "3", "OMP_NUM_THREADS": "1"}
+QUICK = {"CLINIC_LEASE_SECONDS": "4", "OMP_NUM_THREADS": "1"}
 TOYS = ("tests.pipelines.toys:STAGES", "tests.pipelines.toys:no_tools")
 FAKES = ("pipelines.round:ROUND", "tests.fakes:fake_tools")
 SLEEPY = ("tests.pipelines.toys:SLEEPY", "tests.pipelines.toys:no_tools")

@@ -52,7 +52,7 @@ def test_a_worker_killed_inside_every_stage_loses_nothing(tmp_path: Path) -> Non
 
 
 def test_two_workers_never_run_one_job(tmp_path: Path, database_url: str) -> None:
-    with crew(tmp_path, database_url) as team:
+    with crew(tmp_path, database_url, CLINIC_LEASE_SECONDS="60") as team:
         (team.workspace.path / "people-are-done").touch()
         for _ in range(2):
             team.start(TOYS)
