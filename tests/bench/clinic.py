@@ -89,7 +89,9 @@ def main() -> None:
             *inherited(family, judge),
             *attribute_figures(reader, drawn, exact, tripped),
             *doctor_figures(doctor, tripped, exact),
-            *stable_diffusion_figures(open_["stable_diffusion"], asked, judge, reader),
+            *stable_diffusion_figures(
+                open_["stable_diffusion"], asked[: SIZES.drawings // 10], judge, reader
+            ),
             sampling_time(family),
             treating_time(family, doctor),
             total_size(),

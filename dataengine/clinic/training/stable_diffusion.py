@@ -47,7 +47,8 @@ class StableDiffusionTask:
         noise = torch.randn(latents.shape)
         time = torch.randint(self._scheduler.config.num_train_timesteps, (self._batch,))
         mixed = self._scheduler.add_noise(latents, noise, time).to(self._device)
-        with torch.autocast(torch.device(self._device).type, torch.bfloat16):
+        # On CPUs convolutions this narrow are faster in single precision.
+        with torch.autocast("cuda", torch.bfloat16, enabled=self._device != "cpu"):
             text = self.clip(self._data.clip_ids[captions].to(self._device))[0]
             predicted = self.unet(mixed, time.to(self._device), text).sample
         return (predicted.float() - noise.to(self._device)).pow(2).mean()
