@@ -4,7 +4,7 @@ A panel is a `gr.HTML` with a constant template. Its value is JSON that `desk.js
 because Gradio compiles values that stand in templates.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import wraps
 from html import escape
@@ -19,6 +19,7 @@ from ui.access import ACCESS, AREAS, may, require
 
 PanelKind = Literal["figures", "stages", "rows", "facts", "text"]
 POLL_SECONDS = 3.0
+LISTED = 6
 
 HEAD = """<link rel="icon" href="/static/mark.svg">
 <link rel="stylesheet" href="/static/style.css"><link rel="stylesheet" href="/static/desk.css">
@@ -213,7 +214,10 @@ def ago(moment: float | None) -> str:
 
 
 def short(value: Any) -> str:
-    """A number with three significant digits; anything else as text."""
+    """A number with three significant digits, a short list in full; anything else as text."""
+    if isinstance(value, list | tuple):
+        plain = len(value) <= LISTED and not any(isinstance(one, list | tuple | dict) for one in value)
+        return ", ".join(map(short, value)) or "none" if plain else f"{len(value)} values"
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "–"}[value]
     if isinstance(value, int):
@@ -230,6 +234,17 @@ def facts(values: dict[str, Any]) -> list[list[str]]:
         else:
             pairs.append([str(key).replace("_", " "), short(value)])
     return pairs
+
+
+def numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """The plain numbers in a nested mapping under dotted names."""
+    found: dict[str, float] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found |= numbers(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found[f"{prefix}{key}"] = float(value)
+    return found
 
 
 def size(count: float) -> str:

@@ -9,7 +9,7 @@ from dataengine.errors import NotFound
 from dataengine.records import DetectorVersion
 from storage.workspace import Workspace
 from ui.curves import curve, curve_choice, figure_names, history, no_curve
-from ui.desk import acting, checked, desk, facts, heading, panel, short, when
+from ui.desk import acting, checked, desk, facts, heading, numbers, panel, short, when
 
 PATH = "/train"
 STAGES = ("retrain", "train_teacher")
@@ -95,7 +95,7 @@ def champion_figures(champion: DetectorVersion | None) -> dict[str, Any]:
         return {
             "items": [{"value": "none", "label": "champion: a round's promotion, or you, make the first one"}]
         }
-    measured = list(plain_metrics(champion).items())[:4]
+    measured = list(numbers(champion.metrics).items())[:4]
     return {
         "items": [
             {"value": champion.name, "label": f"champion since {when(champion.created)}"},
@@ -104,20 +104,9 @@ def champion_figures(champion: DetectorVersion | None) -> dict[str, Any]:
     }
 
 
-def plain_metrics(detector: DetectorVersion) -> dict[str, float]:
-    """The measurements that are plain numbers; `a.b` for those of a nested group."""
-    found: dict[str, float] = {}
-    for name, value in detector.metrics.items():
-        parts = value.items() if isinstance(value, dict) else [("", value)]
-        for inner, figure in parts:
-            if isinstance(figure, int | float) and not isinstance(figure, bool):
-                found[f"{name}.{inner}" if inner else name] = float(figure)
-    return found
-
-
 def detector_table(detectors: list[DetectorVersion]) -> pd.DataFrame:
     """One row for each detector, with the measurements that most of them have."""
-    measured = [plain_metrics(one) for one in detectors]
+    measured = [numbers(one.metrics) for one in detectors]
     counts = pd.Series([name for one in measured for name in one], dtype=str).value_counts(sort=False)
     names = list(counts.sort_values(ascending=False, kind="stable").index[:METRICS_SHOWN])
     rows = [

@@ -3,25 +3,18 @@
 from typing import Any
 
 import gradio as gr
+import pandas as pd
 
 from dataengine.records import Image, Treatment
 from storage.catalog import Catalog
 from storage.workspace import Workspace
-from ui.curves import curve, curve_choice, figure_names, history, no_curve
+from ui.curves import POINTS
 from ui.desk import checked, desk, facts, heading, panel, short, when
 from ui.pictures import TILE, at_height, decode, heat, strip
 
 PATH = "/treat"
-STAGES = ("treat",)
 PAIRS = 12
-HEADLINES = (
-    "mean_conf_ratio",
-    "attribute_drop",
-    "detail_ratio",
-    "diversity_ratio",
-    "kept_step",
-    "stopped_reason",
-)
+JUDGED = ("mean_confidence", "max_confidence", "frequency", "detail", "diversity")
 
 
 def build_treat_desk(workspace: Workspace) -> gr.Blocks:
@@ -42,8 +35,7 @@ def build_treat_desk(workspace: Workspace) -> gr.Blocks:
             buttons=["fullscreen"],
             elem_classes="crisp tiles pairs",
         )
-        figure = gr.Dropdown(label="Curve", choices=[], allow_custom_value=True, visible=False)
-        plot = gr.LinePlot(x="step", y="value", label="Treatment", height=300, visible=False)
+        plot = gr.LinePlot(x="step", y="value", label="Confidence by update", height=300, visible=False)
         with gr.Row():
             results = panel("facts", label="Result")
             config = panel("facts", label="Settings")
@@ -57,15 +49,10 @@ def build_treat_desk(workspace: Workspace) -> gr.Blocks:
     def show(treatment_id: str | None, request: gr.Request) -> tuple[Any, ...]:
         return details(workspace, treatment_id)
 
-    @checked(PATH, "seeing treatments")
-    def draw(treatment_id: str | None, name: str | None, request: gr.Request) -> Any:
-        return curve(lines_of(workspace, treatment_id), name)
-
     with blocks:
-        shown = [figures, gallery, results, config, figure, plot]
+        shown = [figures, gallery, results, config, plot]
         blocks.load(load, None, [chosen, *shown], api_name="treatments", show_progress="hidden")
         chosen.input(show, [chosen], shown, api_name="treatment", show_progress="hidden")
-        figure.change(draw, [chosen, figure], [plot], api_name="curve", show_progress="hidden")
     return blocks
 
 
@@ -84,12 +71,12 @@ def details(workspace: Workspace, treatment_id: str | None) -> tuple[Any, ...]:
     """A treatment's headline figures, pairs, result, settings and curves."""
     if not treatment_id:
         nothing = {"items": [], "empty": "No treatment yet. A round's treat stage makes one."}
-        return nothing, [], nothing, {"items": []}, *no_curve()
+        return nothing, [], nothing, {"items": []}, plotted([])
     with workspace.catalog(read_only=True) as catalog:
         run = catalog.treatments.get(treatment_id)
         pairs = before_and_after(catalog, run)
+        judged = judged_figures(catalog, run)
         maps = {one.image_id: one.map_ref for one in catalog.predictions.of(run.detector_id, ids_of(pairs))}
-    names = figure_names(lines_of(workspace, treatment_id))
     made_of = {
         "generator": run.generator_id,
         "detector": run.detector_id,
@@ -97,22 +84,41 @@ def details(workspace: Workspace, treatment_id: str | None) -> tuple[Any, ...]:
         "round": run.round_id,
     }
     return (
-        headline_figures(run),
+        headline_figures(run, judged),
         [(pair_tile(workspace, pair, maps), pair[0].prompt) for pair in pairs],
-        {"items": facts(run.result), "empty": "Not finished."},
+        {"items": facts({**run.result, **judged})},
         {"items": facts({**made_of, **run.config})},
-        *curve_choice(names),
+        plotted(run.result.get("curve", [])),
     )
 
 
-def headline_figures(run: Treatment) -> dict[str, Any]:
+def judged_figures(catalog: Catalog, run: Treatment) -> dict[str, Any]:
+    """What the round's judge stage measured on held-out prompts; empty before it has."""
+    rounds = {one.id: one for one in catalog.rounds.list()}
+    return dict(rounds[run.round_id].results.get("judge", {})) if run.round_id in rounds else {}
+
+
+def headline_figures(run: Treatment, judged: dict[str, Any]) -> dict[str, Any]:
     """The figures that say whether it worked."""
     found = [
-        {"value": short(run.result[name]), "label": name.replace("_", " ")}
-        for name in HEADLINES
-        if name in run.result
+        {"value": short(judged[name]["ratio"]), "label": f"{name.replace('_', ' ')}, after / before"}
+        for name in JUDGED
+        if name in judged
     ]
-    return {"items": found, "empty": "This treatment has not finished."}
+    if "attributes" in judged:
+        found.append({"value": short(judged["attributes"]["drop"]), "label": "attributes lost"})
+    if "kept" in run.result:
+        kept, updates = run.result["kept"], run.result.get("updates", "?")
+        found.append(
+            {"value": f"{kept} / {updates}", "label": f"update kept; {run.result.get('stopped', '')}"}
+        )
+    return {"items": found, "empty": "Nothing was measured yet."}
+
+
+def plotted(curve: list[list[float]]) -> Any:
+    """The plot of confidence by update; hidden without a curve."""
+    points = pd.DataFrame(curve, columns=["step", "value"])
+    return gr.update(value=points.iloc[:: max(1, len(points) // POINTS)], visible=len(points) > 0)
 
 
 def before_and_after(catalog: Catalog, run: Treatment) -> list[tuple[Image, Image]]:
@@ -138,12 +144,3 @@ def pair_tile(workspace: Workspace, pair: tuple[Image, Image], maps: dict[str, s
     refs = [maps.get(image.id) for image in pair]
     seen = [heat(pixels, workspace.maps.get(ref)) for pixels, ref in zip(images, refs, strict=True) if ref]
     return strip([*images, *seen] if len(seen) == len(images) else images)
-
-
-def lines_of(workspace: Workspace, treatment_id: str | None) -> list[dict[str, Any]]:
-    """The history of a treatment's run."""
-    if not treatment_id:
-        return []
-    with workspace.catalog(read_only=True) as catalog:
-        run = catalog.treatments.get(treatment_id)
-    return history(workspace, STAGES, run.round_id)

@@ -19,6 +19,7 @@ from dataengine.records import (
     Image,
     Prediction,
     QueueItem,
+    Round,
     Treatment,
     image_id,
 )
@@ -92,9 +93,15 @@ def furnish(workspace: Workspace, images: int = 8) -> list[str]:
                 detector_id="d1",
                 treated_id="treated",
                 config={"steps": 40},
-                result={"kept_step": 30, "mean_conf_ratio": 0.41},
+                result={"kept": 30, "updates": 40, "stopped": "guard", "curve": [[1, 0.5], [2, 0.3]]},
+                round_id="r0",
             )
         )
+        judged = {
+            "mean_confidence": {"before": 0.5, "after": 0.2, "ratio": 0.41},
+            "attributes": {"drop": 0.01},
+        }
+        catalog.rounds.add(Round(id="r0", recipe={}, stage="done", state="done", results={"judge": judged}))
         catalog.predictions.add_many(
             Prediction(
                 image_id=image.id,

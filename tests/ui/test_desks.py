@@ -116,9 +116,10 @@ def test_treatments_pair_the_same_prompt_and_seed(workspace: Workspace) -> None:
     for before, after in pairs:
         assert (before.generator_id, after.generator_id) == ("base", "treated")
         assert (before.prompt, before.seed) == (after.prompt, after.seed)
-    figures, gallery, results, _, _, _ = treat.details(workspace, "t1")
-    assert {item["label"] for item in items(figures)} == {"mean conf ratio", "kept step"}
-    assert gallery[0][0].shape == (TILE, 4 * TILE + 12, 3) and ["kept step", "30"] in items(results)
+    figures, gallery, results, _, plot = treat.details(workspace, "t1")
+    assert [item["value"] for item in items(figures)] == ["0.41", "0.01", "30 / 40"]
+    assert list(plot["value"]["value"]) == [0.5, 0.3] and plot["visible"]
+    assert gallery[0][0].shape == (TILE, 4 * TILE + 12, 3) and ["kept", "30"] in items(results)
     assert treat.details(workspace, None)[1] == []
 
 
@@ -215,6 +216,12 @@ def test_words_for_numbers() -> None:
         "2 min ago",
         "2 h ago",
         "2 d ago",
+    ]
+    assert [short(value) for value in ([1, 2.5], [], [[1]], list(range(9)))] == [
+        "1, 2.5",
+        "none",
+        "1 values",
+        "9 values",
     ]
     assert facts({"a_b": 1, "c": {"d": 0.5}}) == [["a b", "1"], ["c.d", "0.5"]]
 
