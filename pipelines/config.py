@@ -210,8 +210,8 @@ class DemoDataConfig(Config):
 
     clean: int = Field(default=700, ge=10)
     """Artifact-free pictures for training, validation and the treatment's regularisation."""
-    previous: int = Field(default=200, ge=0)
-    """Drawings of those that the first doctor learned from, with their labels."""
+    previous: int = Field(default=800, ge=0)
+    """Drawings of those that the first doctor learned from, as the earlier annotators marked them."""
     benchmark: int = Field(default=240, ge=6)
     """Drawings of hard categories with exact truth, half of them flawed."""
     benchmark_clean: int = Field(default=240, ge=6)

@@ -7,6 +7,7 @@ seconds. Running it again adds nothing.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +47,7 @@ def prepare(workspace: Workspace, config: DemoDataConfig | None = None, report: 
     report(1, 4, "clean pictures and what the first doctor learned from")
     clean = [(i, stream("photos")[i]) for i in range(config.clean)]
     ingest(workspace, "photos", clean, "real", None)
-    previous = [(i, stream("previous")[i]) for i in range(config.previous)]
-    ingest(workspace, "previous", previous, "drawn", "train")
+    ingest(workspace, "previous", enumerate(earlier_data(config.previous)), "drawn", "train")
     report(2, 4, "the benchmark")
     hard, benchmark = stream("benchmark", categories=HARD), stream("benchmark", flawed=0.0)
     flawed = through_the_autoencoder([hard[i] for i in range(config.benchmark)])
@@ -105,10 +105,23 @@ def ingest(
         catalog.commit()
 
 
+def earlier_data(count: int) -> list[Drawing]:
+    """Some of what the first doctor learned from, as the earlier annotators marked it, mistakes included."""
+    import torch
+
+    from dataengine.clinic.training.data import render
+    from dataengine.clinic.training.first_doctor import SUSPECTS, previous_labels
+
+    drawings = stream("previous", flawed=SUSPECTS)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        masks = previous_labels(render(drawings, range(count))).masks.numpy()
+    marked = [replace(drawings[i], label_map=masks[i].astype(np.uint8)) for i in range(count)]
+    return through_the_autoencoder(marked) if marked else []
+
+
 def through_the_autoencoder(drawings: Sequence[Drawing]) -> list[Drawing]:
     """The drawings as the generator's decoder would have painted them; what is broken stays where it was."""
-    from dataclasses import replace
-
     import torch
 
     from dataengine.clinic.training.data import round_trip

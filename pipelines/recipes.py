@@ -31,16 +31,17 @@ def demo(seed: int = 0) -> RoundRecipe:
     sampling = SamplingConfig(steps=5, batch=16)
     training = DetectorTrainingConfig(
         name="candidate",
-        steps=280,
+        steps=320,
         batch=16,
-        lr=3e-4,
+        lr=6e-4,
         head_factor=2.0,
         ema=0.98,
         warmup=0.05,
         device="cpu",
         workers=1,
         checkpoint_every=70,
-        mixture={"true": 0.45, "pseudo": 0.25, "real": 0.2, "previous": 0.1},
+        mixture={"true": 0.4, "pseudo": 0.1, "real": 0.15, "previous": 0.35},
+        balance=1.0,
         augmentation=AugmentationConfig(flip=0.5),
         seed=seed,
     )
@@ -59,7 +60,7 @@ def demo(seed: int = 0) -> RoundRecipe:
         categorize=CategorizeConfig(model=CLINIC),
         write_prompts=WritePromptsConfig(
             statistic=HardCategoryConfig(minimum=12, seed=seed),
-            hard_per_category=30,
+            hard_per_category=40,
             seeds_per_prompt=3,
             treat_per_category=30,
             treat_easy_per_category=4,
@@ -67,8 +68,8 @@ def demo(seed: int = 0) -> RoundRecipe:
             judge_easy_per_category=3,
             judge_seeds=4,
         ),
-        mine=MiningConfig(budget=150, explore=0.15, seed=seed),
-        train_teacher=training.model_copy(update={"name": "teacher", "steps": 160}),
+        mine=MiningConfig(budget=260, explore=0.3, seed=seed),
+        train_teacher=training.model_copy(update={"name": "teacher", "steps": 200}),
         retrain=training,
         publish=PublishConfig(real_limit=600),
         treat=TreatConfig(
@@ -83,7 +84,7 @@ def demo(seed: int = 0) -> RoundRecipe:
                 checkpoint_every=22,
                 seed=seed,
             ),
-            real_limit=400,
+            real_limit=240,
         ),
         judge=JudgeConfig(attributes=CLINIC),
     )

@@ -9,7 +9,7 @@ import pytest
 from dataengine.clinic.world import HARD, stream
 from dataengine.masks import unpack_label_map
 from pipelines.config import DemoDataConfig
-from pipelines.demo_data import CHAMPION, GENERATOR, ingest, prepare
+from pipelines.demo_data import CHAMPION, GENERATOR, earlier_data, ingest, prepare
 from pipelines.pictures import read
 from storage.workspace import Workspace
 
@@ -59,7 +59,7 @@ def test_the_benchmark_holds_exact_truth(workspace: Workspace) -> None:
 
 
 def test_taking_in_again_adds_nothing(workspace: Workspace) -> None:
-    drawings = [(i, stream("previous")[i]) for i in range(8)]
+    drawings = list(enumerate(earlier_data(8)))
     with workspace.catalog(read_only=True) as catalog:
         before = catalog.images.count(), catalog.labels.count()
     ingest(workspace, "previous", drawings, "drawn", "train")
