@@ -15,13 +15,12 @@ from dbos import (
     DBOS,
     DBOSClient,
     DBOSPortableJSONSerializer,
-    PortableWorkflowError,
     SetWorkflowID,
     WorkflowHandle,
     WorkflowStatus,
 )
 
-from dataengine.errors import ConfigRefused, Conflict, NotFound
+from dataengine.errors import Cancelled, ClinicError, ConfigRefused, Conflict, JobFailed, NotFound
 from dataengine.records import AuditEvent, Job, JobState, Round, RoundState, now
 from pipelines import requests
 from pipelines.context import Context, Result, Waiting
@@ -50,7 +49,7 @@ class Engine:
         self.worker = worker
         self.workspace = worker.workspace
         self.version = worker.settings.application_version
-        self._run_task: Callable[..., Any] = worker.perform
+        self._run_task: Callable[..., Any] = self._attempt
 
     def launch(self) -> None:
         """Refuse what is pickled, then start taking jobs; unfinished ones of this worker's id go on."""
@@ -75,7 +74,7 @@ class Engine:
 
         @DBOS.workflow(name="task", max_recovery_attempts=MAX_RECOVERIES)
         def run_task(task: dict[str, Any]) -> dict[str, Any]:
-            return self.worker.perform(task)
+            return self._attempt(task)
 
         self._run_task = run_task
         DBOS.launch()
@@ -99,10 +98,17 @@ class Engine:
             with self.worker.holding(job_id):
                 result = self._tasks(job)
         except Exception as error:
-            name = error.name if isinstance(error, PortableWorkflowError) else type(error).__name__
-            DBOS.run_step({"name": "fail"}, self._fail, job_id, name, str(error))
+            state: JobState = "cancelled" if isinstance(error, Cancelled) else "failed"
+            DBOS.run_step({"name": "end"}, self._end, job_id, state, str(error) or type(error).__name__)
         else:
             DBOS.run_step({"name": "settle"}, self._settle, job_id, result)
+
+    def _attempt(self, task: dict[str, Any]) -> dict[str, Any]:
+        """One task's answer, or its error as data: a task that fails is no failure of the engine."""
+        try:
+            return {"answer": self.worker.perform(task)}
+        except ClinicError as error:
+            return {"error": type(error).__name__, "message": str(error)}
 
     def _claim(self, job_id: str) -> Job | None:
         """The job, if it is ours: queued, ours from before a restart, or of a worker that is dead."""
@@ -125,13 +131,11 @@ class Engine:
             self._ask(job, f"shard{index}", "shard", shard, index, len(shards))
             for index, shard in enumerate(shards)
         ]
-        answers = [handle.get_result(polling_interval_sec=POLL_SECONDS) for handle in handles]
+        answers = [answer_of(handle) for handle in handles]
         return self._answer(job, "finish", answers, len(shards), len(shards) + 1)
 
     def _answer(self, job: Job, action: str, payload: Any = None, part: int = 0, parts: int = 1) -> Result:
-        handle = self._ask(job, action, action, payload, part, parts)
-        result: Result = handle.get_result(polling_interval_sec=POLL_SECONDS)
-        return result
+        return answer_of(self._ask(job, action, action, payload, part, parts))
 
     def _ask(
         self, job: Job, name: str, action: str, payload: Any, part: int, parts: int
@@ -171,9 +175,6 @@ class Engine:
             catalog.rounds.set_state(row.id, "cancelled", "cancelled as its stage ended")
             return None
         return requests.add_stage_job(catalog, row, self.worker.stages, job.requested_by)
-
-    def _fail(self, job_id: str, kind: str, message: str) -> None:
-        self._end(job_id, "cancelled" if kind == "Cancelled" else "failed", message or kind)
 
     def _end(self, job_id: str, state: JobState, error: str) -> None:
         """Record that a job ended without result, and the round with it."""
@@ -302,6 +303,16 @@ class Engine:
             else:
                 requests.add_stage_job(catalog, row, self.worker.stages)
             catalog.commit()
+
+
+def answer_of(handle: WorkflowHandle[dict[str, Any]]) -> Result:
+    """Wait for a task. Raises `Cancelled` or `JobFailed` with its words."""
+    outcome = handle.get_result(polling_interval_sec=POLL_SECONDS)
+    if "error" in outcome:
+        kind = Cancelled if outcome["error"] == "Cancelled" else JobFailed
+        raise kind(outcome["message"])
+    answer: Result = outcome["answer"]
+    return answer
 
 
 def forbid_pickle() -> None:

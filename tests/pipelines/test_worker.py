@@ -217,7 +217,7 @@ def test_a_stage_that_raises_fails_the_round_with_its_message_and_can_be_resumed
             assert "IsADirectoryError" in failed.error and "draw" in catalog.rounds.get(row.id).message
         assert "Traceback" in requests.read_log(team.workspace, failed.id)
         (tmp_path / "trace").rmdir()
-        requests.resume_job(team.workspace, failed.id)
+        requests.resume_round(team.workspace, row.id, stages=toys.STAGES)
         until(lambda: team.round_is(row.id, "done"), 120, "the resumed round ends")
         assert results(team.workspace, row.id) == UNDISTURBED
         metrics = requests.read_metrics(team.workspace, f"{row.id}.draw.2")
