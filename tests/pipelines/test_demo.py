@@ -10,7 +10,7 @@ from dataengine.errors import JobFailed
 from dataengine.records import Job, Round
 from pipelines import demo as demo_module
 from pipelines import recipes
-from pipelines.demo import begin, close_accounts, demo, open_accounts, stage_times, watch
+from pipelines.demo import begin, close_accounts, demo, open_accounts, stage_times, watch, work_before
 from storage.workspace import Workspace
 
 
@@ -99,6 +99,7 @@ def test_people_count_from_mining_to_training(workspace: Workspace) -> None:
             )
             catalog.jobs.add(job)
         catalog.commit()
+    assert (work_before(workspace, "r1", 20.0), work_before(workspace, "r1", 50.0)) == (2.0, 17.0)
     assert stage_times(workspace, "r1") == {"mine": 2.0, "train_teacher": 15.0, "wait_for_labels": 18.0}
 
 
