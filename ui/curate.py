@@ -186,7 +186,7 @@ def image_facts(image: Image, prediction: Prediction | None) -> list[list[str]]:
         "category": image.category,
         "source": f"{image.source}, {image.split}",
         "generator": image.generator_id,
-        "seed": image.seed,
+        "seed": None if image.seed is None else str(image.seed),
         "size": f"{image.height} × {image.width}",
         "licence": image.licence or "–",
         "round": image.round_id,
