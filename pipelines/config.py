@@ -213,6 +213,6 @@ class DemoDataConfig(Config):
     previous: int = Field(default=800, ge=0)
     """Drawings of those that the first doctor learned from, as the earlier annotators marked them."""
     benchmark: int = Field(default=240, ge=6)
-    """Drawings of hard categories with exact truth, half of them flawed."""
+    """Drawings of hard categories with exact truth, broken as often as the generator's."""
     benchmark_clean: int = Field(default=240, ge=6)
     """Artifact-free drawings of all categories that nothing trains on."""

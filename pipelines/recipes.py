@@ -31,9 +31,9 @@ def demo(seed: int = 0) -> RoundRecipe:
     sampling = SamplingConfig(steps=5, batch=16)
     training = DetectorTrainingConfig(
         name="candidate",
-        steps=320,
+        steps=450,
         batch=16,
-        lr=6e-4,
+        lr=1e-3,
         head_factor=2.0,
         ema=0.98,
         warmup=0.05,
@@ -69,7 +69,7 @@ def demo(seed: int = 0) -> RoundRecipe:
             judge_seeds=4,
         ),
         mine=MiningConfig(budget=260, explore=0.3, seed=seed),
-        train_teacher=training.model_copy(update={"name": "teacher", "steps": 200}),
+        train_teacher=training.model_copy(update={"name": "teacher", "steps": 240}),
         retrain=training,
         publish=PublishConfig(real_limit=600),
         treat=TreatConfig(

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataengine.clinic.world import HARD, stream
+from dataengine.clinic.world import HARD
 from dataengine.masks import unpack_label_map
 from pipelines.config import DemoDataConfig
-from pipelines.demo_data import CHAMPION, GENERATOR, earlier_data, ingest, prepare
+from pipelines.demo_data import CHAMPION, GENERATOR, earlier_data, hard_benchmark, ingest, prepare
 from pipelines.pictures import read
 from storage.workspace import Workspace
 
@@ -47,7 +47,7 @@ def test_the_benchmark_holds_exact_truth(workspace: Workspace) -> None:
     with workspace.catalog(read_only=True) as catalog:
         images = catalog.images.find(source="drawn", split="benchmark")
         labels = {label.image_id: label for label in catalog.labels.of_images([image.id for image in images])}
-    truth = stream("benchmark", categories=HARD)
+    truth = hard_benchmark()
     for image in images:
         drawing, label = truth[image.seed or 0], labels[image.id]
         assert (label.source, label.clean) == ("import", not drawing.label_map.any())
