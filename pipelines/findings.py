@@ -248,7 +248,7 @@ def _pair(context: Context, evidence: Evidence, index: int) -> tuple[Tile, Tile]
     seen_before, seen_after = evidence.before[index], evidence.after[index]
     return (
         _judged(context, pair.before, seen_before, pair.before.prompt),
-        _judged(context, pair.after, seen_after, f"{seen_before.max():.2f} → {seen_after.max():.2f}"),
+        _judged(context, pair.after, seen_after, f"{seen_before.max():.2f} to {seen_after.max():.2f}"),
     )
 
 

@@ -181,13 +181,13 @@ def _curve(treatment: dict[str, Any]) -> str:
     last, top = points[-1][0] or 1, max(value for _, value in points) * 1.08 or 1
 
     def place(update: float, value: float) -> tuple[float, float]:
-        return 46 + 640 * update / last, 190 - 170 * value / top
+        return 58 + 628 * update / last, 190 - 170 * value / top
 
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in points))
     kept = place(treatment["kept"], 0)[0]
     ticks = "".join(
         f'<text x="{place(0, v)[0] - 8:.0f}" y="{place(0, v)[1] + 4:.0f}" text-anchor="end">{v:.3g}</text>'
-        f'<line class="grid" x1="46" x2="686" y1="{place(0, v)[1]:.1f}" y2="{place(0, v)[1]:.1f}"/>'
+        f'<line class="grid" x1="58" x2="686" y1="{place(0, v)[1]:.1f}" y2="{place(0, v)[1]:.1f}"/>'
         for v in (0, top / 2.16, top / 1.08)
     )
     looks = "".join(
@@ -200,7 +200,7 @@ def _curve(treatment: dict[str, Any]) -> str:
         '<div class="wide"><svg viewBox="0 0 720 226" role="img" aria-label="confidence over updates">'
         f'{ticks}<line class="kept" x1="{kept:.1f}" x2="{kept:.1f}" y1="12" y2="190"/>'
         f'<text x="{kept - 6:.1f}" y="22" text-anchor="end">kept</text><polyline points="{line}"/>{looks}'
-        '<text x="46" y="212">0</text>'
+        '<text x="58" y="212">0</text>'
         f'<text x="686" y="212" text-anchor="end">{last:.0f} updates</text></svg></div>'
     )
 

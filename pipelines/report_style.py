@@ -18,7 +18,7 @@ section>p,.lead{color:var(--faint);margin:0 0 18px;max-width:70ch}
 .card{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:16px 18px}
 .cards .card{display:flex;flex-direction:column;gap:2px}
 .label,.note,.faint,.head,figcaption{color:var(--faint);font-size:13px}
-.value{font-size:24px;font-weight:650;letter-spacing:-.02em;font-variant-numeric:tabular-nums}
+.value{font-size:21px;font-weight:650;letter-spacing:-.02em;font-variant-numeric:tabular-nums}
 .arrow{color:var(--faint);font-weight:400}
 .wide{overflow-x:auto}
 table{border-collapse:collapse;width:100%;background:var(--card);border:1px solid var(--line);
