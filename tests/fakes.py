@@ -368,7 +368,9 @@ def treat(
     folder = work / "lora"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "treated.json").write_text(json.dumps({"updates": config.updates}))
-    history: list[dict[str, Any]] = [{"update": step + 1, "loss": 1.0 / (1 + step)} for step in range(config.updates)]
+    history: list[dict[str, Any]] = [
+        {"update": step + 1, "loss": 1.0 / (1 + step)} for step in range(config.updates)
+    ]
     for step in range(config.updates):
         report(step + 1, config.updates, "treating", loss=history[step]["loss"])
     family.treated = True
