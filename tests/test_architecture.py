@@ -1,4 +1,4 @@
-"""The house rules that a machine can check: who may import whom, one home per library, small modules, a light web."""
+"""House rules a machine can check: who imports whom, one home per library, small modules, a light web."""
 
 import ast
 import subprocess
@@ -95,7 +95,9 @@ def test_layers_import_only_what_they_may() -> None:
 def test_a_forbidden_import_would_be_seen() -> None:
     (ROOT / "build").mkdir(exist_ok=True)
     probe = ROOT / "build" / "architecture_probe.py"
-    probe.write_text("from pipelines.worker import Worker\nimport storage.catalog\nfrom dataengine.config import Config\n")
+    probe.write_text(
+        "from pipelines.worker import Worker\nimport storage.catalog\nfrom dataengine.config import Config\n"
+    )
     try:
         assert [b.split(" imports ")[1] for b in broken_layers(probe, "ui")] == ["pipelines.worker.Worker"]
     finally:
@@ -128,7 +130,9 @@ def test_only_the_tests_import_the_composition_root() -> None:
 
 
 def test_modules_stay_short() -> None:
-    long = {p.relative_to(ROOT).as_posix(): n for p in modules() if (n := len(p.read_text().splitlines())) > 500}
+    long = {
+        p.relative_to(ROOT).as_posix(): n for p in modules() if (n := len(p.read_text().splitlines())) > 500
+    }
     assert not long, f"split these before 500 lines: {long}"
 
 

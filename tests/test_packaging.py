@@ -20,7 +20,9 @@ def test_every_data_file_is_declared() -> None:
     patterns = PROJECT["tool"]["setuptools"]["package-data"]
     for package, globs in patterns.items():
         base = ROOT / package.replace(".", "/")
-        assert any(path.is_file() for glob in globs for path in base.glob(glob)), f"{package}: {globs} match nothing"
+        assert any(path.is_file() for glob in globs for path in base.glob(glob)), (
+            f"{package}: {globs} match nothing"
+        )
 
 
 def test_constraints_pin_every_dependency_and_hold_no_address() -> None:

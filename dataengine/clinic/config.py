@@ -64,7 +64,7 @@ class BuildConfig(Config):
     """The clean twin: the trunk, continued for as long on the same drawings without artifacts."""
     judge: PartConfig = PartConfig(steps=2400, batch=32, drawings=16000, seed=4)
     """The oracle that measures the true artifact frequency."""
-    teacher: PartConfig = PartConfig(steps=1300, batch=32, drawings=9000, seed=5)
+    teacher: PartConfig = PartConfig(steps=1900, batch=32, drawings=9000, seed=5)
     """The oracle that stands in for people."""
     first_doctor: PartConfig = PartConfig(steps=1200, batch=32, drawings=8000, seed=6)
     """The first detector, trained on imbalanced data."""
