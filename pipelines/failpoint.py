@@ -3,7 +3,11 @@
 import os
 import signal
 import time
+from contextvars import ContextVar
 from pathlib import Path
+
+STAGE: ContextVar[str] = ContextVar("STAGE", default="worker")
+"""The stage that this process runs."""
 
 
 def fail_point(name: str) -> None:
@@ -15,7 +19,7 @@ def fail_point(name: str) -> None:
     """
     if name not in os.environ.get("CLINIC_FAIL_AT", "").split(","):
         return
-    marker = f"{os.environ.get('CLINIC_STAGE', 'worker')}.{name.replace(':', '.')}"
+    marker = f"{STAGE.get()}.{name.replace(':', '.')}"
     try:
         os.close(os.open(Path(os.environ["CLINIC_FAIL_DIR"]) / marker, os.O_CREAT | os.O_EXCL))
     except FileExistsError:

@@ -20,6 +20,7 @@ from typing import Any
 from dataengine.errors import ConfigRefused
 from pipelines.context import Context, Result, Waiting
 from pipelines.devices import device_lock
+from pipelines.failpoint import STAGE
 from pipelines.requests import STAGE_JOB, job_folder
 from pipelines.stage import Stage, stage_named
 from pipelines.tools import Tools
@@ -94,8 +95,14 @@ class Runner:
         if task["kind"] != STAGE_JOB:
             return kind_named(task["kind"])(context, task["args"])
         round_id, stage = task["args"]["round_id"], stage_named(task["args"]["stage"], self.stages)
-        os.environ["CLINIC_STAGE"] = stage.name
         print(f"{time.strftime('%F %T')} {stage.name}: {task['action']} {task.get('payload') or ''}")
+        running = STAGE.set(stage.name)
+        try:
+            return self._run_stage(context, round_id, stage, task)
+        finally:
+            STAGE.reset(running)
+
+    def _run_stage(self, context: Context, round_id: str, stage: Stage, task: dict[str, Any]) -> Result:
         if task["action"] == "shards":
             assert stage.shards
             return {"shards": stage.shards(context, round_id)}
