@@ -6,16 +6,18 @@ belong to the training itself. Cost: the longest training of a round, resumed wh
 
 from pipelines.composition import composition
 from pipelines.context import Context, Result
-from pipelines.steps import champion, recipe_of, results_of
+from pipelines.steps import recipe_of, results_of
 from pipelines.train_teacher import learn
 
 
 def retrain(context: Context, round_id: str) -> Result:
-    """Train from the champion on the published snapshot."""
-    snapshot_id = results_of(context, round_id)["publish"]["snapshot"]
+    """Train on from the teacher, which has seen the true labels already, on the published snapshot."""
+    results = results_of(context, round_id)
+    snapshot_id = results["publish"]["snapshot"]
     snapshots = context.workspace.snapshots
     items = snapshots.present(snapshots.read(snapshot_id))
     config = recipe_of(context, round_id).retrain
-    start = champion(context)
-    version = learn(context, round_id, "retrain", "candidate", config, start, items, snapshot_id)
+    with context.workspace.catalog(read_only=True) as catalog:
+        teacher = catalog.detectors.get(results["train_teacher"]["detector"])
+    version = learn(context, round_id, "retrain", "candidate", config, teacher, items, snapshot_id)
     return {"detector": version.id, "samples": composition(items), **version.metrics}

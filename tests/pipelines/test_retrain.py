@@ -8,7 +8,8 @@ def test_the_candidate_knows_what_it_learned_from(played: Played) -> None:
     result = played.results["retrain"]
     with played.context.workspace.catalog(read_only=True) as catalog:
         candidate = catalog.detectors.get(result["detector"])
-    assert (candidate.parent, candidate.round_id) == ("first", played.round_id)
+    assert candidate.parent == played.results["train_teacher"]["detector"]
+    assert candidate.round_id == played.round_id
     assert candidate.snapshot_id == played.results["publish"]["snapshot"]
     assert result["samples"] == played.results["publish"]["composition"]
 
