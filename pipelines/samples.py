@@ -44,7 +44,7 @@ class StoredSamples:
         from dataengine.diagnosis.dataset import Sample
 
         item = self._items[index]
-        pixels, target = self._load(index)
+        pixels, target, label_map = self._load(index)
         return Sample(
             image=pixels,
             target=target,
@@ -52,6 +52,7 @@ class StoredSamples:
             category=item.category,
             max_confidence=item.max_confidence,
             weight=item.weight,
+            label_map=label_map,
         )
 
     def facts(self, index: int) -> "Facts":
@@ -62,17 +63,27 @@ class StoredSamples:
         positive = item.target is not None and (item.kind != "pseudo" or item.max_confidence >= POSITIVE)
         return Facts(kind=item.kind, category=item.category, positive=positive)
 
-    def _decoded(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def _decoded(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         item = self._items[index]
         image = self._images[item.image_id]
-        return read(self._workspace, image), target_of(self._workspace, item, image)
+        pixels, label_map = read(self._workspace, image), label_map_of(self._workspace, item, image)
+        if label_map is None:
+            return pixels, target_of(self._workspace, item, image), None
+        return pixels, (label_map > 0).astype(np.float32), label_map
+
+
+def label_map_of(workspace: Workspace, item: SnapshotItem, image: Image) -> np.ndarray | None:
+    """What a person marked, uint8 HW; None where no person marked anything."""
+    if item.target is None or item.kind == "pseudo":
+        return None
+    return unpack_label_map(workspace.blobs.get(item.target), image.height, image.width)
 
 
 def target_of(workspace: Workspace, item: SnapshotItem, image: Image) -> np.ndarray:
     """The row's target, float32 HW in [0, 1]."""
     if item.target is None:
         return np.zeros((image.height, image.width), np.float32)
-    if item.kind == "pseudo":
+    label_map = label_map_of(workspace, item, image)
+    if label_map is None:
         return dequantise(workspace.maps.get(item.target))
-    packed = workspace.blobs.get(item.target)
-    return (unpack_label_map(packed, image.height, image.width) > 0).astype(np.float32)
+    return (label_map > 0).astype(np.float32)

@@ -35,6 +35,8 @@ class Sample:
     """The highest confidence that the current detector predicts in the image; decides on dynamic shrink."""
     weight: float = 1.0
     """Factor of its loss."""
+    label_map: np.ndarray | None = None
+    """uint8 HW, the classes that a person marked; training needs none."""
 
     def facts(self) -> Facts:
         """What sampling must know of it."""

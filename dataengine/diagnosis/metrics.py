@@ -1,17 +1,24 @@
-"""Detector metrics (DiffDoctor, Sec. 4.1 and Table 1; METHODS 1). NumPy only.
+"""Detector metrics (DiffDoctor, Sec. 4.1 and Table 1; METHODS 1), and beside them what people ask next: is it
+found, is it outlined, are the flawed images told from the others? NumPy and SciPy only.
 
 Throughout, `p` is the true map and `q` the predicted one, both in [0, 1] and of one shape. The paper prints
 its figures × 100; these are plain.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+from scipy import ndimage
 
+from dataengine.diagnosis.intervals import bootstrap_intervals
+from dataengine.diagnosis.ranking import Counts, area_under_roc, average_precision, levels_of
 from dataengine.errors import InputRefused
 
 EPSILON = 1e-6
+OVERLAP = 0.25
+"""Share of a component's pixels that must lie in the other map for the two to speak of the same artifact."""
+NEIGHBOURS = np.ones((3, 3), dtype=bool)
 
 
 def mse(p: np.ndarray, q: np.ndarray) -> float:
@@ -57,6 +64,7 @@ class ImageMetrics:
     """One image's figures. `flawed`: its true map reaches the threshold. `alarm`: the prediction does.
 
     `hit`: the prediction reaches the threshold on a truly flawed pixel. Intersection and union are in pixels.
+    A component is a set of pixels that touch, corners included.
     """
 
     category: str
@@ -70,6 +78,32 @@ class ImageMetrics:
     hit: bool
     intersection: int
     union: int
+    predicted: int
+    """Components of the prediction."""
+    right: int
+    """Those of them with a share `OVERLAP` or more on truly flawed pixels."""
+    true: int
+    """Components of the truth."""
+    found: int
+    """Those of them with a share `OVERLAP` or more predicted."""
+    classes: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    """By class of the label map: its pixels, and how many of them are predicted."""
+    inside: Counts = field(compare=False, repr=False)
+    """Truly flawed pixels by level of predicted confidence, int64 (LEVELS,)."""
+    outside: Counts = field(compare=False, repr=False)
+    """The other pixels likewise."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassMetrics:
+    """A class's figures over the images that show it."""
+
+    images: int
+    pixels: int
+    recall: float
+    """Share of its pixels that are predicted."""
+    miss: float
+    """Share of the images without one predicted pixel on it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +117,8 @@ class CategoryMetrics:
     """Share of truly clean images that draw an alarm."""
     miss: float | None
     """Share of truly flawed images without one confident pixel on the flaw."""
+    pixel_ap: float | None
+    """See `DetectorMetrics`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,13 +137,36 @@ class DetectorMetrics:
     """MSE on truly clean images alone."""
     kl1m_clean: float | None
     """KL(1−P‖1−Q) on truly clean images alone."""
+    pixel_ap: float | None
+    """Average precision over the set's pixels; None without a flawed one."""
+    auroc: float | None
+    """Probability that a flawed image's highest confidence exceeds a clean one's; None without either."""
+    component_precision: float | None
+    """Share of the predicted components that are right; None when nothing is predicted."""
+    component_recall: float | None
+    """Share of the true components that are found."""
     categories: dict[str, CategoryMetrics]
+    classes: dict[str, ClassMetrics]
+    """By class number, where the examples carry label maps."""
+    intervals: dict[str, tuple[float, float]]
+    """95 % bootstrap intervals of the figures above, over images."""
 
 
-def image_metrics(p: np.ndarray, q: np.ndarray, category: str = "", threshold: float = 0.5) -> ImageMetrics:
-    """Every figure of one image from its true map `p` and predicted map `q`, both HW in [0, 1]."""
+def image_metrics(
+    p: np.ndarray,
+    q: np.ndarray,
+    category: str = "",
+    threshold: float = 0.5,
+    label_map: np.ndarray | None = None,
+) -> ImageMetrics:
+    """Every figure of one image from its true map `p` and predicted map `q`, both HW in [0, 1].
+
+    `label_map`, uint8 HW, tells the classes apart where it is known.
+    """
     inside_p, inside_q = np.asarray(p) >= threshold, np.asarray(q) >= threshold
     intersection = int(np.count_nonzero(inside_p & inside_q))
+    right, predicted = covered_components(inside_q, inside_p)
+    found, true = covered_components(inside_p, inside_q)
     return ImageMetrics(
         category=category,
         mse=mse(p, q),
@@ -120,7 +179,23 @@ def image_metrics(p: np.ndarray, q: np.ndarray, category: str = "", threshold: f
         hit=intersection > 0,
         intersection=intersection,
         union=int(np.count_nonzero(inside_p | inside_q)),
+        predicted=predicted,
+        right=right,
+        true=true,
+        found=found,
+        classes=_by_class(label_map, inside_q),
+        inside=levels_of(np.asarray(q)[inside_p]),
+        outside=levels_of(np.asarray(q)[~inside_p]),
     )
+
+
+def covered_components(mask: np.ndarray, other: np.ndarray) -> tuple[int, int]:
+    """How many components of bool HW `mask` have a share `OVERLAP` or more in `other`, and of how many."""
+    labelled, count = ndimage.label(mask, NEIGHBOURS)
+    if count == 0:
+        return 0, 0
+    shares = ndimage.mean(other.astype(np.float64), labelled, np.arange(1, count + 1))
+    return int(np.count_nonzero(np.asarray(shares) >= OVERLAP)), int(count)
 
 
 def summarise(rows: Sequence[ImageMetrics]) -> DetectorMetrics:
@@ -140,6 +215,12 @@ def summarise(rows: Sequence[ImageMetrics]) -> DetectorMetrics:
         miss=miss(rows),
         mse_clean=_mean(row.mse for row in clean),
         kl1m_clean=_mean(row.kl1m for row in clean),
+        pixel_ap=pixel_ap(rows),
+        auroc=auroc(rows),
+        component_precision=_share(sum(row.right for row in rows), sum(row.predicted for row in rows)),
+        component_recall=_share(sum(row.found for row in rows), sum(row.true for row in rows)),
+        classes=_classes(rows),
+        intervals=bootstrap_intervals(rows),
         categories={
             category: _category([row for row in rows if row.category == category])
             for category in sorted({row.category for row in rows})
@@ -157,6 +238,22 @@ def miss(rows: Iterable[ImageMetrics]) -> float | None:
     return _mean(not row.hit for row in rows if row.flawed)
 
 
+def pixel_ap(rows: Sequence[ImageMetrics]) -> float | None:
+    """Average precision over all pixels of the images; None without a truly flawed one."""
+    inside, outside = sum(row.inside for row in rows), sum(row.outside for row in rows)
+    return _known(average_precision(np.asarray(inside), np.asarray(outside)))
+
+
+def auroc(rows: Sequence[ImageMetrics]) -> float | None:
+    """How well the highest confidence tells flawed images from clean ones; None without either."""
+    positive = levels_of(np.array([row.max for row in rows if row.flawed]))
+    return _known(area_under_roc(positive, levels_of(np.array([row.max for row in rows if not row.flawed]))))
+
+
+def _known(value: np.ndarray) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
 def _category(rows: Sequence[ImageMetrics]) -> CategoryMetrics:
     return CategoryMetrics(
         images=len(rows),
@@ -164,7 +261,40 @@ def _category(rows: Sequence[ImageMetrics]) -> CategoryMetrics:
         mse=_mean(row.mse for row in rows) or 0.0,
         false_alarm=false_alarm(rows),
         miss=miss(rows),
+        pixel_ap=pixel_ap(rows),
     )
+
+
+def _by_class(label_map: np.ndarray | None, predicted: np.ndarray) -> dict[int, tuple[int, int]]:
+    if label_map is None:
+        return {}
+    return {
+        int(number): (
+            int(np.count_nonzero(label_map == number)),
+            int(np.count_nonzero(predicted & (label_map == number))),
+        )
+        for number in np.unique(label_map[label_map > 0])
+    }
+
+
+def _classes(rows: Sequence[ImageMetrics]) -> dict[str, ClassMetrics]:
+    by_class: dict[int, list[tuple[int, int]]] = {}
+    for row in rows:
+        for number, counts in row.classes.items():
+            by_class.setdefault(number, []).append(counts)
+    return {
+        str(number): ClassMetrics(
+            images=len(counts),
+            pixels=sum(pixels for pixels, _ in counts),
+            recall=sum(found for _, found in counts) / sum(pixels for pixels, _ in counts),
+            miss=sum(found == 0 for _, found in counts) / len(counts),
+        )
+        for number, counts in sorted(by_class.items())
+    }
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
 
 
 def _mean(values: Iterable[float]) -> float | None:

@@ -119,7 +119,7 @@ def measure_detector(
         chunk = [samples.sample(index) for index in range(first, min(first + batch, len(samples)))]
         maps = artifact_maps(detector, [sample.image for sample in chunk], batch)
         rows += [
-            image_metrics(sample.target, map_, sample.category or "", threshold)
+            image_metrics(sample.target, map_, sample.category or "", threshold, sample.label_map)
             for sample, map_ in zip(chunk, maps, strict=True)
         ]
         report(len(rows), len(samples), "evaluating")

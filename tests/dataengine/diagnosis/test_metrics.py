@@ -6,7 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dataengine.diagnosis.metrics import artifact_frequency, image_metrics, iou, kl, kl1m, mse, summarise
+from dataengine.diagnosis.intervals import FIGURES, bootstrap_intervals
+from dataengine.diagnosis.metrics import (
+    artifact_frequency,
+    covered_components,
+    image_metrics,
+    iou,
+    kl,
+    kl1m,
+    mse,
+    summarise,
+)
+from dataengine.diagnosis.ranking import area_under_roc, average_precision, levels_of
 from dataengine.errors import InputRefused
 
 P = np.array([[1.0, 0.0], [0.5, 0.0]])
@@ -98,3 +109,87 @@ def test_rates_per_category_by_hand() -> None:
 def test_metrics_of_nothing_are_refused() -> None:
     with pytest.raises(InputRefused):
         summarise([])
+
+
+def test_components_count_when_a_quarter_of_them_is_covered() -> None:
+    truth = np.zeros((6, 8))
+    truth[0:2, 0:2] = truth[4:6, 0:4] = 1
+    predicted = np.zeros((6, 8))
+    predicted[0, 0] = predicted[4, 3] = predicted[0, 7] = 1
+    assert covered_components(truth >= 0.5, predicted >= 0.5) == (1, 2)
+    assert covered_components(predicted >= 0.5, truth >= 0.5) == (2, 3)
+    assert covered_components(np.zeros((2, 2), bool), np.ones((2, 2), bool)) == (0, 0)
+    diagonal = np.eye(3, dtype=bool)
+    assert covered_components(diagonal, diagonal) == (1, 1)
+    found = summarise([image_metrics(truth, predicted), image_metrics(np.zeros((6, 8)), np.zeros((6, 8)))])
+    assert found.component_precision == pytest.approx(2 / 3) and found.component_recall == 0.5
+
+
+def naive_average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
+    """From its definition: over thresholds from high to low, the gain in recall times the precision."""
+    total, recall = 0.0, 0.0
+    for threshold in sorted(set(scores.tolist()), reverse=True):
+        chosen = scores >= threshold
+        precision, now = labels[chosen].mean(), labels[chosen].sum() / labels.sum()
+        total, recall = total + (now - recall) * precision, now
+    return total
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ranking_figures_agree_with_their_definitions(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.random(300) < 0.2
+    scores = np.round((0.3 * labels + rng.random(300)) / 1.3 * 40) / 40
+    inside, outside = levels_of(scores[labels]), levels_of(scores[~labels])
+    assert float(average_precision(inside, outside)) == pytest.approx(naive_average_precision(labels, scores))
+    above = scores[labels][:, None] - scores[~labels][None]
+    expected = ((above > 0) + 0.5 * (above == 0)).mean()
+    assert float(area_under_roc(inside, outside)) == pytest.approx(expected)
+    assert np.isnan(average_precision(np.zeros(256), outside)) and np.isnan(
+        area_under_roc(inside, outside * 0)
+    )
+
+
+def test_a_perfect_detector_has_every_figure_at_its_best() -> None:
+    flaw = np.zeros((8, 8))
+    flaw[2:5, 2:5] = 1
+    found = summarise([image_metrics(flaw, flaw), image_metrics(flaw * 0, flaw * 0)])
+    best = (found.pixel_ap, found.auroc, found.iou, found.component_precision, found.component_recall)
+    assert best == (1, 1, 1, 1, 1)
+    clean = summarise([image_metrics(flaw * 0, flaw * 0)])
+    assert (clean.pixel_ap, clean.auroc, clean.component_precision, clean.miss) == (None, None, None, None)
+
+
+def test_classes_are_told_apart_where_the_label_map_is_known() -> None:
+    label_map = np.zeros((4, 4), np.uint8)
+    label_map[0], label_map[3, 0] = 1, 3
+    target = (label_map > 0).astype(float)
+    predicted = np.zeros((4, 4))
+    predicted[0, :2] = 0.9
+    classes = summarise([image_metrics(target, predicted, label_map=label_map)]).classes
+    assert set(classes) == {"1", "3"}
+    assert (classes["1"].pixels, classes["1"].recall, classes["1"].miss) == (4, 0.5, 0)
+    assert (classes["3"].pixels, classes["3"].recall, classes["3"].miss) == (1, 0, 1)
+
+
+def test_intervals_hold_the_figures_and_narrow_with_more_images() -> None:
+    rng = np.random.default_rng(0)
+
+    def rows(count: int) -> list:
+        made = []
+        for i in range(count):
+            truth = np.zeros((8, 8))
+            truth[:3, :3] = i % 2
+            made.append(image_metrics(truth, np.clip(0.6 * truth + 0.5 * rng.random((8, 8)), 0, 1)))
+        return made
+
+    few, many = rows(20), rows(320)
+    summary = summarise(many)
+    assert set(summary.intervals) == set(FIGURES)
+    for name, (low, high) in summary.intervals.items():
+        value = getattr(summary, name)
+        assert low - 1e-9 <= value <= high + 1e-9, name
+    width = {name: high - low for name, (low, high) in bootstrap_intervals(few).items()}
+    assert width["mse"] > 2 * (summary.intervals["mse"][1] - summary.intervals["mse"][0])
+    assert bootstrap_intervals(few) == bootstrap_intervals(few)
+    assert "mse_clean" not in bootstrap_intervals(few[1::2])

@@ -1,0 +1,81 @@
+"""How sure a detector's figures are: bootstrap intervals over images (Efron 1979). NumPy only.
+
+Every figure is a function of sums over images, so one matrix product of resampling weights and per-image
+columns gives it for all resamples at once.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dataengine.diagnosis.ranking import LEVELS, area_under_roc, average_precision
+
+if TYPE_CHECKING:
+    from dataengine.diagnosis.metrics import ImageMetrics
+
+DRAWS = 500
+TAIL = 2.5
+
+Totals = Mapping[str, np.ndarray]
+"""Sums over the images of each resample, (draws,) or (draws, LEVELS)."""
+
+
+def bootstrap_intervals(
+    rows: "Sequence[ImageMetrics]", draws: int = DRAWS, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """95 % percentile intervals by figure; a figure that some resample leaves undefined has none."""
+    rng = np.random.default_rng(seed)
+    weights = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=draws).astype(np.float64)
+    totals = {name: weights @ column for name, column in _columns(rows).items()}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = {name: figure(totals) for name, figure in FIGURES.items()}
+    return {
+        name: (float(np.percentile(found, TAIL)), float(np.percentile(found, 100 - TAIL)))
+        for name, found in values.items()
+        if np.isfinite(found).all()
+    }
+
+
+def _columns(rows: "Sequence[ImageMetrics]") -> dict[str, np.ndarray]:
+    plain = ("mse", "kl", "kl1m", "intersection", "union", "predicted", "right", "true", "found", "flawed")
+    columns = {name: np.array([getattr(row, name) for row in rows], dtype=np.float64) for name in plain}
+    flawed, alarm = columns["flawed"], np.array([row.alarm for row in rows], dtype=np.float64)
+    hit = np.array([row.hit for row in rows], dtype=np.float64)
+    level = np.rint(np.array([row.max for row in rows]) * (LEVELS - 1)).astype(int)
+    highest = np.eye(LEVELS)[level]
+    return columns | {
+        "images": np.ones(len(rows)),
+        "alarm": alarm,
+        "clean": 1 - flawed,
+        "clean_alarm": (1 - flawed) * alarm,
+        "missed": flawed * (1 - hit),
+        "mse_clean": (1 - flawed) * columns["mse"],
+        "kl1m_clean": (1 - flawed) * columns["kl1m"],
+        "inside": np.array([row.inside for row in rows], dtype=np.float64),
+        "outside": np.array([row.outside for row in rows], dtype=np.float64),
+        "flawed_highest": highest * flawed[:, None],
+        "clean_highest": highest * (1 - flawed)[:, None],
+    }
+
+
+def _over(part: str, whole: str) -> Callable[[Totals], np.ndarray]:
+    return lambda totals: totals[part] / totals[whole]
+
+
+FIGURES: Mapping[str, Callable[[Totals], np.ndarray]] = {
+    "mse": _over("mse", "images"),
+    "kl": _over("kl", "images"),
+    "kl1m": _over("kl1m", "images"),
+    "frequency": _over("alarm", "images"),
+    "false_alarm": _over("clean_alarm", "clean"),
+    "miss": _over("missed", "flawed"),
+    "mse_clean": _over("mse_clean", "clean"),
+    "kl1m_clean": _over("kl1m_clean", "clean"),
+    "iou": _over("intersection", "union"),
+    "component_precision": _over("right", "predicted"),
+    "component_recall": _over("found", "true"),
+    "pixel_ap": lambda totals: average_precision(totals["inside"], totals["outside"]),
+    "auroc": lambda totals: area_under_roc(totals["flawed_highest"], totals["clean_highest"]),
+}
+"""Each figure of `DetectorMetrics` from sums over images."""
