@@ -266,7 +266,7 @@ def test_opening_an_older_workspace_keeps_a_backup(
 
     url = None if filled.own_database else filled.database_url
     with monkeypatch.context() as patch:
-        patch.setattr("storage.migrate.REVISION", "0002")
+        patch.setattr("storage.migrate.REVISION", "9999")
         patch.setattr("storage.migrate.upgrade", upgrade)
         Workspace.open(filled.path, database_url=url).close()
     assert upgraded == ["head"]

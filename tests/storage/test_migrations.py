@@ -50,16 +50,17 @@ def test_a_newer_catalog_is_refused_and_left_alone(database_url: str) -> None:
     engine.dispose()
 
 
-NEXT = """
+FOLLOWING = f"{int(schema.REVISION) + 1:04d}"
+NEXT = f"""
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = "0002", "0001"
+revision, down_revision = "{FOLLOWING}", "{schema.REVISION}"
 
 
 def upgrade() -> None:
     op.add_column("images", sa.Column("mood", sa.Text(), server_default="calm"))
-    {then}
+    {{then}}
 """
 
 
@@ -69,8 +70,8 @@ def a_next_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     scripts = tmp_path / "migrations"
     shutil.copytree(storage.migrate.SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(storage.migrate, "SCRIPTS", scripts)
-    monkeypatch.setattr(storage.migrate, "REVISION", "0002")
-    return scripts / "versions" / "version_0002.py"
+    monkeypatch.setattr(storage.migrate, "REVISION", FOLLOWING)
+    return scripts / "versions" / f"version_{FOLLOWING}.py"
 
 
 def test_an_upgrade_backs_up_first_and_keeps_the_data(engine: Engine, a_next_version: Path) -> None:
@@ -80,21 +81,21 @@ def test_an_upgrade_backs_up_first_and_keeps_the_data(engine: Engine, a_next_ver
     a_next_version.write_text(NEXT.format(then=""))
     seen: list[str | None] = []
     migrate(engine, backup=lambda: seen.append(revision(engine)))
-    assert seen == ["0001"] and revision(engine) == "0002"
+    assert seen == [schema.REVISION] and revision(engine) == FOLLOWING
     with engine.connect() as connection:
         assert connection.execute(text("SELECT id, mood FROM images")).all() == [("a", "calm")]
     migrate(engine, backup=lambda: seen.append("again"))
-    assert seen == ["0001"]
+    assert seen == [schema.REVISION]
     with engine.begin() as connection:  # other tests share the database
         connection.execute(text("ALTER TABLE images DROP COLUMN mood"))
-        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+        connection.execute(text(f"UPDATE alembic_version SET version_num = '{schema.REVISION}'"))
 
 
 def test_an_upgrade_that_fails_changes_nothing(engine: Engine, a_next_version: Path) -> None:
     a_next_version.write_text(NEXT.format(then='raise OSError("power is gone")'))
     with pytest.raises(OSError, match="power"):
         migrate(engine)
-    assert revision(engine) == "0001"
+    assert revision(engine) == schema.REVISION
     assert "mood" not in [column["name"] for column in inspect(engine).get_columns("images")]
 
 
@@ -105,7 +106,7 @@ def test_an_upgrade_waits_for_its_backup(engine: Engine, a_next_version: Path) -
     a_next_version.write_text(NEXT.format(then=""))
     with pytest.raises(WorkspaceUnusable, match="full"):
         migrate(engine, backup)
-    assert revision(engine) == "0001"
+    assert revision(engine) == schema.REVISION
 
 
 def test_two_processes_may_open_a_new_workspace_at_once(database_url: str) -> None:

@@ -1,0 +1,71 @@
+"""What the catalog's tables are made of: the metadata they share, and short words for columns."""
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Dialect,
+    Float,
+    ForeignKey,
+    Integer,
+    MetaData,
+    Text,
+    TypeDecorator,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+
+class Tuples(TypeDecorator[tuple[Any, ...]]):
+    """JSON lists that come back as tuples, at every depth."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> tuple[Any, ...] | None:
+        return None if value is None else _as_tuple(value)
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+
+
+def key(name: str) -> Column[Any]:
+    return Column(name, Text, primary_key=True)
+
+
+def words(name: str) -> Column[Any]:
+    return Column(name, Text, nullable=False)
+
+
+def maybe(name: str) -> Column[Any]:
+    return Column(name, Text)
+
+
+def whole(name: str) -> Column[Any]:
+    return Column(name, Integer, nullable=False)
+
+
+def number(name: str) -> Column[Any]:
+    return Column(name, Float, nullable=False)
+
+
+def flag(name: str) -> Column[Any]:
+    return Column(name, Boolean, nullable=False)
+
+
+def json(name: str) -> Column[Any]:
+    return Column(name, JSON, nullable=False)
+
+
+def image_key() -> Column[Any]:
+    return Column("image_id", Text, ForeignKey("images.id", ondelete="CASCADE"), primary_key=True)
