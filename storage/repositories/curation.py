@@ -1,0 +1,123 @@
+"""What the curation desk keeps beside labels: facts of label maps, detector features, who may take an image."""
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, exists, select
+
+from storage import schema
+from storage.repositories.rows import chunks, insert_new
+
+FEATURE_LENGTH = 96
+"""Bytes of a stored feature vector; a multiple of three, so that many decode as one text."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MapFacts:
+    """What a packed label map holds: the classes painted and the share of the image that they cover."""
+
+    sha256: str
+    classes: tuple[int, ...]
+    area: float
+
+
+class LabelMapFacts:
+    """Facts by the hash of the map; they never change."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def missing(self, limit: int) -> list[tuple[str, int, int]]:
+        """Maps of labels that nobody has looked into, as (hash, height, width), at most `limit`."""
+        labels, facts = schema.labels.c, schema.label_map_facts.c
+        known = exists(select(facts.sha256).where(facts.sha256 == labels.label_map))
+        statement = (
+            select(labels.label_map, labels.height, labels.width)
+            .where(labels.label_map.is_not(None), ~known)
+            .distinct()
+            .limit(limit)
+        )
+        return [(row.label_map, row.height, row.width) for row in self._connection.execute(statement)]
+
+    def add_many(self, facts: Iterable[MapFacts]) -> int:
+        """Store those that are new; returns how many were."""
+        rows = [
+            {
+                "sha256": one.sha256,
+                "classes": sum(1 << (value - 1) for value in one.classes if value <= 31),
+                "area": float(one.area),
+            }
+            for one in facts
+        ]
+        return insert_new(self._connection, schema.label_map_facts, rows)
+
+
+class Features:
+    """One short vector for each image and detector, for "more like this"."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add_many(self, detector_id: str, vectors: Mapping[str, NDArray[np.int8]]) -> int:
+        """Store vectors by image id, int8 of length 96; returns how many were new."""
+        rows = [
+            {
+                "image_id": id,
+                "detector_id": detector_id,
+                "vector": base64.b64encode(vector.tobytes()).decode(),
+            }
+            for id, vector in vectors.items()
+        ]
+        return insert_new(self._connection, schema.image_features, rows)
+
+    def missing(self, detector_id: str) -> list[str]:
+        """Ids of active images without a vector of that detector, in order."""
+        images, mine = schema.images.c, schema.image_features.c
+        has = exists(select(mine.image_id).where(mine.image_id == images.id, mine.detector_id == detector_id))
+        statement = select(images.id).where(images.status == "active", ~has).order_by(images.id)
+        return list(self._connection.scalars(statement))
+
+    def of(self, detector_id: str, limit: int) -> tuple[list[str], NDArray[np.int8]]:
+        """Ids and vectors, int8 N×96, of at most `limit` images of that detector."""
+        mine = schema.image_features.c
+        statement = select(mine.image_id, mine.vector).where(mine.detector_id == detector_id).limit(limit)
+        rows = self._connection.execute(statement).all()
+        raw = base64.b64decode("".join(row.vector for row in rows))
+        return [row.image_id for row in rows], np.frombuffer(raw, np.int8).reshape(-1, FEATURE_LENGTH)
+
+    def get(self, detector_id: str, image_id: str) -> NDArray[np.int8] | None:
+        """One image's vector, or None."""
+        mine = schema.image_features.c
+        key = mine.detector_id == detector_id, mine.image_id == image_id
+        found = self._connection.scalar(select(mine.vector).where(*key))
+        return None if found is None else np.frombuffer(base64.b64decode(found), np.int8)
+
+
+class Takers:
+    """Who alone may take a queue item; items without takers are open to all."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add_many(
+        self, image_ids: Iterable[str], round_id: str, people: Sequence[str], kind: str = "draw"
+    ) -> int:
+        """Reserve items for people; returns how many rows were new."""
+        rows = [
+            {"image_id": id, "round_id": round_id, "kind": kind, "person": person}
+            for id in image_ids
+            for person in people
+        ]
+        return insert_new(self._connection, schema.queue_takers, rows)
+
+    def of(self, image_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """The people who alone may take each image, by image."""
+        table, found = schema.queue_takers.c, {}
+        for chunk in chunks(image_ids):
+            statement = select(table.image_id, table.person).where(table.image_id.in_(chunk)).distinct()
+            for row in self._connection.execute(statement.order_by(table.person)):
+                found[row.image_id] = (*found.get(row.image_id, ()), row.person)
+        return found
