@@ -7,7 +7,7 @@ else.
 from collections.abc import Callable
 
 from dataengine.curation.config import HardCategoryConfig, MiningConfig
-from dataengine.diagnosis.config import AugmentationConfig, DetectorTrainingConfig
+from dataengine.diagnosis.config import AugmentationConfig, DetectorTrainingConfig, published_config
 from dataengine.errors import NotFound
 from dataengine.quality.config import GuardConfig
 from dataengine.treatment.config import OfflineConfig, SamplingConfig, TreatmentConfig
@@ -141,9 +141,26 @@ def fakes(seed: int = 0) -> RoundRecipe:
     )
 
 
+def paper_detector(seed: int = 0) -> DetectorTrainingConfig:
+    """The detector's schedule for mit-b5 at 512² (METHODS 1; PAL4VST's, as the authors' is unpublished)."""
+    return DetectorTrainingConfig(
+        name="candidate",
+        detector=published_config("b5"),
+        steps=40_000,
+        batch=8,
+        lr=6e-5,
+        head_factor=10.0,
+        weight_decay=0.01,
+        warmup=0.0375,
+        power=1.0,
+        precision="bf16",
+        seed=seed,
+    )
+
+
 def paper(seed: int = 0) -> RoundRecipe:
     """DiffDoctor at its own size; register FLUX.1-schnell, photographs and a mit-b5 detector first."""
-    training = DetectorTrainingConfig(seed=seed)
+    training = paper_detector(seed)
     return RoundRecipe(
         name="paper",
         generate=GenerateConfig(
@@ -160,7 +177,7 @@ def paper(seed: int = 0) -> RoundRecipe:
         ),
         mine=MiningConfig(budget=2000, seed=seed),
         train_teacher=training.model_copy(update={"name": "teacher", "steps": 8000}),
-        retrain=training.model_copy(update={"name": "candidate"}),
+        retrain=training,
         treat=TreatConfig(
             tuning=TreatmentConfig(
                 updates=750, batch=4, grad_steps=1, weight_decay=0.1, clip_norm=5.0, seed=seed

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dataengine.config import Config
 from dataengine.records import SampleKind
@@ -32,7 +32,8 @@ class DetectorConfig(Config):
     "deeplabv3plus", …; its own SegFormer is "smp-segformer")."""
 
     segformer: dict[str, Any] = Field(default_factory=lambda: dict(MIT["b5"]))
-    """Keyword arguments of transformers' `SegformerConfig`; used by architecture "segformer" only."""
+    """Size of transformers' SegFormer: a name from "b0" to "b5", or keyword arguments of `SegformerConfig`;
+    used by architecture "segformer" only."""
 
     encoder: str = "resnet34"
     """Encoder of a segmentation-models-pytorch architecture. Its `mit_*` encoders are under NVIDIA's
@@ -65,6 +66,15 @@ class DetectorConfig(Config):
 
     licence: str = "Apache-2.0"
     """Licence of the weights."""
+
+    @field_validator("segformer", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value not in MIT:
+            raise ValueError(f"there is no SegFormer {value!r}; there are {', '.join(MIT)}")
+        return dict(MIT[value])
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -130,6 +140,26 @@ class AugmentationConfig(Config):
         return self
 
 
+class PseudoTargetConfig(Config):
+    """What a detector's map teaches another (METHODS 1d)."""
+
+    form: Literal["soft", "thresholded"] = "soft"
+    """"soft" takes confidences as they are; "thresholded" makes them 0 or 1 at `threshold`."""
+
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    """Confidence from which a thresholded target is 1."""
+
+    leave_out: tuple[float, float] | None = None
+    """Pixels whose confidence lies in this open range teach nothing, for example (0.3, 0.7): there the
+    teacher is undecided. None keeps all."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.leave_out is not None and not 0 <= self.leave_out[0] < self.leave_out[1] <= 1:
+            raise ValueError(f"leave_out {self.leave_out} must be 0 <= low < high <= 1")
+        return self
+
+
 class DetectorTrainingConfig(Config):
     """One training run of a detector. Defaults are the schedule of METHODS 1 at 512 px."""
 
@@ -173,6 +203,9 @@ class DetectorTrainingConfig(Config):
 
     kind_weight: dict[SampleKind, float] = Field(default={})
     """Factor of the loss per kind of example; 1 where unnamed."""
+
+    pseudo: PseudoTargetConfig = PseudoTargetConfig()
+    """What pseudo-labels teach."""
 
     balance: float = Field(default=0.5, ge=0, le=1)
     """How far category × positive/negative are evened out within a kind: 0 as in the set, 1 all alike."""

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from dataengine.diagnosis.architectures import architecture_of
 from dataengine.diagnosis.augmentation import augment
-from dataengine.diagnosis.config import DetectorTrainingConfig
+from dataengine.diagnosis.config import DetectorTrainingConfig, PseudoTargetConfig
 from dataengine.diagnosis.dataset import BalancedSampler, Sample, Samples
 from dataengine.diagnosis.detector import (
     WEIGHTS_FILE,
@@ -62,6 +62,8 @@ class Batch:
     """float32 NHW in [0, 1]."""
     weights: Tensor
     """float32 N."""
+    counted: Tensor
+    """float32 NHW, 1 where a pixel teaches, 0 where it is left out."""
 
 
 def train_detector(
@@ -77,6 +79,9 @@ def train_detector(
     `work` keeps checkpoints while it runs and the detector folder at the end. Called again with the same
     folder it goes on from the last checkpoint with the losses of an undisturbed run, or returns the result.
 
+    Started in several processes (`accelerate launch`, `torchrun`) with one `work` they share every batch, and
+    the main one writes.
+
     Raises `NonFinite` before a bad update reaches the weights, `ConfigRefused` when `work` belongs to another
     run, `InputRefused` for an empty set, and whatever `report` raises.
     """
@@ -89,18 +94,21 @@ def train_detector(
     sampler = BalancedSampler.over(
         samples, mixture=config.mixture, balance=config.balance, batch=config.batch, seed=config.seed
     )
+    accelerator = _accelerator(config)
     with torch.random.fork_rng():
         detector = (
             NetworkDetector.fresh(config.detector, config.seed) if start is None else load_detector(start)
         )
-        trained, losses = _optimise(config, detector, samples, sampler, run, work, report)
-    folder = work / "detector"
-    save_detector(trained, folder)
-    metrics = {} if validation is None else asdict(evaluate_detector(trained, validation, report=report))
-    _write(finished, {"run": run.facts(), "losses": losses, "metrics": metrics})
-    for checkpoint in _checkpoints(work):
-        shutil.rmtree(checkpoint)
-    return TrainingResult(folder=folder, losses=losses, metrics=metrics)
+        trained, losses = _optimise(config, detector, samples, sampler, run, work, report, accelerator)
+    if accelerator.is_main_process:
+        save_detector(trained, work / "detector")
+        metrics = {} if validation is None else asdict(evaluate_detector(trained, validation, report=report))
+        _write(finished, {"run": run.facts(), "losses": losses, "metrics": metrics})
+        for checkpoint in _checkpoints(work):
+            shutil.rmtree(checkpoint)
+    accelerator.wait_for_everyone()
+    kept = json.loads(finished.read_text())
+    return TrainingResult(folder=work / "detector", losses=kept["losses"], metrics=kept["metrics"])
 
 
 def evaluate_detector(
@@ -126,9 +134,22 @@ def measure_detector(
     return rows
 
 
-def map_loss(predicted: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Eq. 1: squared error, mean over pixels; then the weighted mean over images, Σ wᵢ·MSEᵢ / N."""
-    return (weights * (predicted - targets).square().mean(dim=(1, 2))).mean()
+def map_loss(predicted: Tensor, targets: Tensor, weights: Tensor, counted: Tensor) -> Tensor:
+    """Eq. 1: squared error, mean over counted pixels; then the weighted mean over images, Σ wᵢ·MSEᵢ / N.
+
+    An image without a counted pixel adds 0.
+    """
+    pixels = counted.sum(dim=(1, 2)).clamp(min=1)
+    return (weights * (counted * (predicted - targets).square()).sum(dim=(1, 2)) / pixels).mean()
+
+
+def pseudo_targets(maps: Tensor, config: PseudoTargetConfig) -> tuple[Tensor, Tensor]:
+    """What maps NHW in [0, 1] teach: targets in [0, 1], and 1 where a pixel counts or 0, both NHW."""
+    counted = torch.ones_like(maps)
+    if config.leave_out is not None:
+        low, high = config.leave_out
+        counted = 1 - ((maps > low) & (maps < high)).float()
+    return (maps if config.form == "soft" else (maps >= config.threshold).float()), counted
 
 
 def rate_factor(step: int, steps: int, warmup: float, power: float) -> float:
@@ -169,7 +190,11 @@ def collate(chunk: Sequence[Sample], size: int, config: DetectorTrainingConfig, 
         generator=torch.Generator().manual_seed(step_seed(config.seed, step)),
     )
     weights = [sample.weight * config.kind_weight.get(sample.kind, 1.0) for sample in chunk]
-    return Batch(images=augmented, targets=moved, weights=torch.tensor(weights))
+    counted = torch.ones_like(moved)
+    pseudo = [i for i, sample in enumerate(chunk) if sample.kind == "pseudo"]
+    if pseudo:
+        moved[pseudo], counted[pseudo] = pseudo_targets(moved[pseudo], config.pseudo)
+    return Batch(images=augmented, targets=moved, weights=torch.tensor(weights), counted=counted)
 
 
 def step_seed(seed: int, step: int, stream: int = 0) -> int:
@@ -207,6 +232,8 @@ class State:
     detector: NetworkDetector
     average: dict[str, Tensor]
     optimizer: Any
+    scaler: Any
+    """The gradient scaler of fp16; None otherwise."""
     losses: list[float]
 
 
@@ -218,15 +245,17 @@ def _optimise(
     run: Run,
     work: Path,
     report: Report,
+    accelerator: Any,
 ) -> tuple[NetworkDetector, list[float]]:
     """The detector with averaged weights, frozen, and the loss of every step."""
-    accelerator = _accelerator(config)
     detector.config = detector.config.model_copy(update={"name": config.name})
     detector.requires_grad_(True).train()
     optimizer = torch.optim.AdamW(parameter_groups(detector, config))
     model, optimizer = accelerator.prepare(detector, optimizer)
     average = {key: value.detach().clone() for key, value in detector.network.state_dict().items()}
-    state = State(detector=detector, average=average, optimizer=optimizer, losses=[])
+    state = State(
+        detector=detector, average=average, optimizer=optimizer, scaler=accelerator.scaler, losses=[]
+    )
     _resume(state, run, work)
     first = len(state.losses)
     with _batches(config, detector.config.size, samples, sampler, accelerator, first) as batches:
@@ -252,7 +281,7 @@ def _update(
         group["lr"] = group["peak"] * factor
     device = accelerator.device
     predicted = model(batch.images.to(device))
-    loss = map_loss(predicted, batch.targets.to(device), batch.weights.to(device))
+    loss = map_loss(predicted, batch.targets.to(device), batch.weights.to(device), batch.counted.to(device))
     value = accelerator.gather(loss.detach()[None]).mean().item()
     if not math.isfinite(value):
         raise NonFinite("the loss", step)
@@ -361,7 +390,8 @@ def _save(state: State, run: Run, work: Path) -> None:
     save_file(network, part / "network.safetensors")
     save_file(state.average, part / "average.safetensors")
     torch.save(state.optimizer.state_dict(), part / "optimizer.pt")
-    _write(part / "progress.json", {"run": run.facts(), "losses": state.losses})
+    scale = state.scaler.state_dict() if state.scaler else None
+    _write(part / "progress.json", {"run": run.facts(), "losses": state.losses, "scaler": scale})
     older = _checkpoints(work)
     part.replace(final)
     for checkpoint in older:
@@ -385,6 +415,8 @@ def _resume(state: State, run: Run, work: Path) -> None:
     state.optimizer.load_state_dict(
         torch.load(latest / "optimizer.pt", map_location="cpu", weights_only=True)
     )
+    if state.scaler:
+        state.scaler.load_state_dict(progress["scaler"])
     state.losses[:] = progress["losses"]
 
 
