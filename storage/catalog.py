@@ -14,6 +14,9 @@ from typing import Self
 from sqlalchemy import Connection, Engine
 
 from storage.engine import connect_for_reading
+from storage.repositories.annotating import Comments, Drafts, Gold, Receipts
+from storage.repositories.benchmarks import Benchmarks
+from storage.repositories.curation import Features, LabelMapFacts, Takers
 from storage.repositories.images import HardCategories, Images, Predictions, Prompts, PseudoLabels
 from storage.repositories.labelling import Labels, Queue, Reviews
 from storage.repositories.models import Detectors, Generators, Snapshots, Treatments
@@ -37,6 +40,14 @@ class Catalog:
     queue: Queue
     labels: Labels
     reviews: Reviews
+    drafts: Drafts
+    receipts: Receipts
+    comments: Comments
+    gold: Gold
+    facts: LabelMapFacts
+    features: Features
+    takers: Takers
+    benchmarks: Benchmarks
     snapshots: Snapshots
     detectors: Detectors
     generators: Generators

@@ -99,6 +99,10 @@ def erase_person(workspace: Workspace, name: str, actor: str) -> Erased:
                 (schema.labels, schema.labels.c.author),
                 (schema.votes, schema.votes.c.rater),
                 (schema.leases, schema.leases.c.annotator),
+                (schema.drafts, schema.drafts.c.author),
+                (schema.receipts, schema.receipts.c.author),
+                (schema.comments, schema.comments.c.author),
+                (schema.gold_scores, schema.gold_scores.c.author),
                 (schema.queue_answers, schema.queue_answers.c.author),
                 (schema.users, schema.users.c.name),
             )
@@ -233,7 +237,9 @@ def _used(connection: Connection, name: str) -> bool:
     images, labels = schema.images.c, schema.labels.c
     by_image = select(images.id).where(or_(images.sha256 == name, images.thumbnail == name)).limit(1)
     by_label = select(labels.image_id).where(labels.label_map == name).limit(1)
-    return any(connection.scalar(statement) is not None for statement in (by_image, by_label))
+    gold = schema.gold_images.c
+    by_gold = select(gold.image_id).where(gold.label_map == name).limit(1)
+    return any(connection.scalar(statement) is not None for statement in (by_image, by_label, by_gold))
 
 
 def _pack_used(connection: Connection, pack: str) -> bool:

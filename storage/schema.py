@@ -18,6 +18,7 @@ from sqlalchemy import (
     text,
 )
 
+from storage.annotation_tables import comments, drafts, gold_images, gold_scores, receipts
 from storage.columns import (
     Tuples,
     flag,
@@ -42,13 +43,18 @@ __all__ = [
     "Tuples",
     "benchmark_items",
     "benchmarks",
+    "comments",
+    "drafts",
+    "gold_images",
+    "gold_scores",
     "image_features",
     "label_map_facts",
     "metadata",
     "queue_takers",
+    "receipts",
 ]
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest migration; a catalog that names another one is older (upgrade) or newer (refused)."""
 
 images = Table(
@@ -225,8 +231,9 @@ leases = Table(
     words("annotator"),
     words("kind"),
     number("expires"),
-    UniqueConstraint("image_id"),
+    UniqueConstraint("image_id", "annotator"),
     Index(None, "annotator"),
+    Index(None, "expires"),
 )
 
 snapshots = Table(

@@ -159,7 +159,7 @@ def take_lease(catalog: Catalog, annotator: str, lease_seconds: float) -> Lease 
     moment = now()
     for lease in catalog.queue.held(annotator, moment):
         if lease.kind == "draw":
-            return catalog.queue.renew(lease.id, annotator, moment + lease_seconds)
+            return catalog.queue.renew(lease.id, annotator, moment + lease_seconds, moment)
     return catalog.queue.next(annotator, moment, lease_seconds, "draw")
 
 

@@ -9,11 +9,16 @@ from sqlalchemy import delete, exists, func, select, update
 from dataengine.errors import Conflict
 from dataengine.records import Label, Lease, QueueItem, QueueKind, Review, now
 from storage import schema
-from storage.repositories.rows import Rows, insert_new
+from storage.repositories.rows import Rows, chunks, insert_new
+
+FLAWED = "flawed"
+"""The reason of drawings that triage asked for."""
+LATE_SECONDS = 7 * 86_400.0
+"""How long after its end a lease still tells whose a late answer is."""
 
 
 class Queue(Rows[QueueItem]):
-    """Images that wait for people. One person at a time holds an image; k distinct people answer it."""
+    """Images that wait for people. As many people at a time hold an image as it still needs opinions."""
 
     table = schema.queue_items
     makes = QueueItem
@@ -30,63 +35,133 @@ class Queue(Rows[QueueItem]):
         lease_seconds: float,
         kind: QueueKind = "draw",
         round_id: str | None = None,
+        image_id: str | None = None,
+        category: str | None = None,
     ) -> Lease | None:
-        """Lease the image of highest priority that this person has not answered and nobody holds.
+        """Lease the image of highest priority that this person has not answered and that is free.
 
-        An expired lease of somebody else is taken over. None when there is nothing to do. Asking again gives
-        another image: `held` lists those already leased.
+        An image is free while fewer people hold it than it needs opinions; expired leases do not count. None
+        when there is nothing to do. Asking again gives another image: `held` lists those already leased. Of
+        a `category`, for triage, those that it has shown to be flawed do not come again.
         """
-        while (item := self._first_free(annotator, now, kind, round_id)) is not None:
-            leases = schema.leases
-            self._connection.execute(
-                delete(leases).where(leases.c.image_id == item.image_id, leases.c.expires <= now)
-            )
-            lease = Lease(
-                id=secrets.token_hex(12),
-                image_id=item.image_id,
-                round_id=item.round_id,
-                annotator=annotator,
-                kind=item.kind,
-                expires=now + lease_seconds,
-            )
-            if Leases(self._connection).add(lease):
-                return lease
+        leases = Leases(self._connection)
+        leases.forget(now - LATE_SECONDS)
+        while (item := self._first_free(annotator, now, kind, round_id, image_id, category)) is not None:
+            # Since the search another transaction may have ended; the item's row is locked from here on.
+            if leases.holders(item.image_id, now) >= item.opinions:
+                continue
+            return leases.take(item, annotator, now + lease_seconds)
         return None
 
     def _first_free(
-        self, annotator: str, now: float, kind: QueueKind, round_id: str | None
+        self,
+        annotator: str,
+        now: float,
+        kind: QueueKind,
+        round_id: str | None,
+        image_id: str | None,
+        category: str | None,
     ) -> QueueItem | None:
         items, leases, answers = self.table.c, schema.leases.c, schema.queue_answers.c
-        held = exists().where(leases.image_id == items.image_id, leases.expires > now)
+        live = leases.image_id == items.image_id, leases.expires > now
+        holders = select(func.count()).select_from(schema.leases).where(*live).scalar_subquery()
+        mine = exists().where(*live, leases.annotator == annotator)
         answered = exists().where(
             answers.image_id == items.image_id,
             answers.round_id == items.round_id,
             answers.kind == items.kind,
             answers.author == annotator,
         )
+        takers = schema.queue_takers.c
+        named = (
+            takers.image_id == items.image_id,
+            takers.round_id == items.round_id,
+            takers.kind == items.kind,
+        )
+        open_to = ~exists().where(*named) | exists().where(*named, takers.person == annotator)
         statement = (
             self._select()
-            .where(items.kind == kind, items.done.is_(False), ~held, ~answered)
+            .where(items.kind == kind, items.done.is_(False), ~mine, ~answered, open_to)
+            .where(holders < items.opinions - items.given)
             .order_by(items.priority.desc(), items.image_id)
             .limit(1)
             .with_for_update(skip_locked=True)
         )
         if round_id is not None:
             statement = statement.where(items.round_id == round_id)
+        if image_id is not None:
+            statement = statement.where(items.image_id == image_id)
+        if category is not None:
+            images = schema.images.c
+            of_category = exists().where(images.id == items.image_id, images.category == category)
+            statement = statement.where(of_category, items.reason != FLAWED)
         return next(iter(self._records(statement)), None)
+
+    def categories(self, annotator: str, kind: QueueKind) -> list[tuple[str, int]]:
+        """Categories with open items of that kind for this person, and how many; most urgent first."""
+        items, images, answers = self.table.c, schema.images.c, schema.queue_answers.c
+        answered = exists().where(
+            answers.image_id == items.image_id,
+            answers.round_id == items.round_id,
+            answers.kind == items.kind,
+            answers.author == annotator,
+        )
+        waiting = (
+            select(images.category, func.count(), func.max(items.priority))
+            .select_from(self.table.join(schema.images, images.id == items.image_id))
+            .where(items.kind == kind, items.done.is_(False), items.reason != FLAWED, ~answered)
+            .where(images.category.is_not(None))
+            .group_by(images.category)
+        )
+        found = self._connection.execute(waiting).all()
+        return [(row[0], row[1]) for row in sorted(found, key=lambda row: (-row[2], row[0]))]
+
+    def to_draw(self, lease_id: str, annotator: str) -> None:
+        """Ask for a drawing, soon, of the image that triage showed to be flawed. Raises `Conflict`."""
+        lease = _owned(self.lease(lease_id), annotator)
+        items = self.table.c
+        item = items.image_id == lease.image_id, items.round_id == lease.round_id
+        others = items.round_id == lease.round_id, items.reason != FLAWED
+        highest = self._connection.scalar(select(func.max(items.priority)).where(*others)) or 0.0
+        drawing = QueueItem(
+            image_id=lease.image_id, round_id=lease.round_id, priority=highest + 1, reason=FLAWED
+        )
+        if not self.add_many([drawing]):
+            changed = update(self.table).where(*item, items.kind == "draw", items.reason != FLAWED)
+            self._connection.execute(changed.values(priority=highest + 1, reason=FLAWED))
+        if lease.kind != "draw":
+            self.answer(lease.image_id, lease.round_id, lease.kind, annotator)
+        self._end(lease_id)
+
+    def ask_opinions(self, image_ids: Iterable[str], round_id: str, opinions: int) -> int:
+        """Ask for that many people's drawings of these images; returns how many items that changed."""
+        items, changed = self.table.c, 0
+        for chunk in chunks(image_ids):
+            these = items.image_id.in_(chunk), items.round_id == round_id, items.kind == "draw"
+            more = update(self.table).where(*these, items.opinions != opinions)
+            changed += self._connection.execute(
+                more.values(opinions=opinions, done=items.given >= opinions)
+            ).rowcount
+        return changed
 
     def held(self, annotator: str, now: float) -> list[Lease]:
         """The person's live leases, the one that ends first before the others."""
         return Leases(self._connection).held(annotator, now)
 
     def lease(self, lease_id: str) -> Lease | None:
-        """The lease of that id, unless it ended or somebody took it over."""
+        """The lease of that id, even if its time is over: the person may still answer, late."""
         return Leases(self._connection).find(lease_id)
 
-    def renew(self, lease_id: str, annotator: str, expires: float) -> Lease:
-        """Move the end of a lease. Raises `Conflict` if it was lost."""
-        lease = _owned(self.lease(lease_id), annotator)
-        Leases(self._connection).extend(lease_id, expires)
+    def renew(self, lease_id: str, annotator: str, expires: float, now: float) -> Lease:
+        """Move the end of a lease. Raises `Conflict` if it was lost: it ended, and others took the image."""
+        lease, leases = _owned(self.lease(lease_id), annotator), Leases(self._connection)
+        others = leases.holders(lease.image_id, now, but=annotator)
+        items = self.table.c
+        item = items.image_id == lease.image_id, items.round_id == lease.round_id, items.kind == lease.kind
+        wanted = self._connection.scalar(select(items.opinions - items.given).where(*item))
+        if lease.expires <= now and wanted is not None and others >= wanted:
+            raise Conflict("this lease ended and somebody else has the image; take the next one")
+        leases.extend(lease_id, expires)
         return with_changes(lease, expires=expires)
 
     def release(self, lease_id: str, annotator: str) -> bool:
@@ -187,9 +262,38 @@ class Leases(Rows[Lease]):
     makes = Lease
     what = "lease"
 
-    def add(self, lease: Lease) -> int:
-        """Store the lease unless its image is held; returns 1 or 0."""
-        return insert_new(self._connection, self.table, [self._row(lease)], unique=("image_id",))
+    def take(self, item: QueueItem, annotator: str, expires: float) -> Lease:
+        """A lease of the item; the person's own expired one lives on."""
+        table = self.table.c
+        mine = self._select().where(table.image_id == item.image_id, table.annotator == annotator)
+        for old in self._records(mine):
+            if (old.round_id, old.kind) == (item.round_id, item.kind):
+                self.extend(old.id, expires)
+                return with_changes(old, expires=expires)
+            self._connection.execute(delete(self.table).where(table.id == old.id))
+        lease = Lease(
+            id=secrets.token_hex(12),
+            image_id=item.image_id,
+            round_id=item.round_id,
+            annotator=annotator,
+            kind=item.kind,
+            expires=expires,
+        )
+        self._insert([lease])
+        return lease
+
+    def holders(self, image_id: str, now: float, but: str | None = None) -> int:
+        """How many people (others than `but`) hold the image."""
+        table = self.table.c
+        live = select(func.count()).select_from(self.table)
+        live = live.where(table.image_id == image_id, table.expires > now)
+        if but is not None:
+            live = live.where(table.annotator != but)
+        return self._connection.scalar(live) or 0
+
+    def forget(self, before: float) -> None:
+        """Delete leases that ended before that time."""
+        self._connection.execute(delete(self.table).where(self.table.c.expires < before))
 
     def find(self, lease_id: str) -> Lease | None:
         """The lease of that id."""

@@ -1,0 +1,148 @@
+"""What the annotation desk keeps besides labels: drafts, receipts, comments, gold images and scores."""
+
+import secrets
+from collections.abc import Sequence
+
+from sqlalchemy import delete, exists, select
+
+from dataengine.errors import Conflict, NotFound
+from dataengine.records import Comment, Draft, GoldImage, GoldScore, Receipt
+from storage import schema
+from storage.repositories.rows import Rows, replace
+
+GOLD_ROUND = "gold"
+"""The round that leases and labels of gold images name; no real round is called so."""
+
+
+class Drafts(Rows[Draft]):
+    """Unfinished label maps, one per image and person."""
+
+    table = schema.drafts
+    makes = Draft
+    what = "draft"
+
+    def save(self, draft: Draft) -> None:
+        """Store the draft in place of an older one. Raises `NotFound` if there is no such image."""
+        replace(self._connection, self.table, self._row(draft))
+
+    def get(self, image_id: str, author: str) -> Draft | None:
+        """The person's draft of the image."""
+        table = self.table.c
+        mine = table.image_id == image_id, table.author == author
+        return next(iter(self._records(self._select().where(*mine))), None)
+
+    def discard(self, image_id: str, author: str) -> int:
+        """Delete a draft; returns 1 or 0."""
+        table = self.table.c
+        mine = table.image_id == image_id, table.author == author
+        return self._connection.execute(delete(self.table).where(*mine)).rowcount
+
+
+class Receipts(Rows[Receipt]):
+    """Answers by idempotency key."""
+
+    table = schema.receipts
+    makes = Receipt
+    what = "receipt"
+
+    def find(self, author: str, key: str, digest: str) -> Receipt | None:
+        """The answer given under that key. Raises `Conflict` if it was another one."""
+        table = self.table.c
+        mine = self._select().where(table.author == author, table.key == key)
+        found = next(iter(self._records(mine)), None)
+        if found is not None and found.digest != digest:
+            raise Conflict(
+                "this idempotency key was used for another answer; send each answer under a key of its own"
+            )
+        return found
+
+    def add(self, receipt: Receipt) -> int:
+        """Store the receipt; returns 1 or 0."""
+        return self._insert([receipt])
+
+
+class Comments(Rows[Comment]):
+    """What people wrote about images."""
+
+    table = schema.comments
+    makes = Comment
+    what = "comment"
+
+    def add(self, image_id: str, author: str, text: str) -> Comment:
+        """Store a comment. Raises `NotFound` if there is no such image."""
+        comment = Comment(id=secrets.token_hex(12), image_id=image_id, author=author, text=text)
+        self._insert([comment])
+        return comment
+
+    def of_image(self, image_id: str) -> list[Comment]:
+        """An image's comments, oldest first."""
+        table = self.table.c
+        order = table.created, table.id
+        return self._records(self._select().where(table.image_id == image_id).order_by(*order))
+
+    def newest(self, limit: int = 100) -> list[Comment]:
+        """The newest comments on any image."""
+        return self._records(self._select().order_by(self.table.c.created.desc()).limit(limit))
+
+
+class Gold(Rows[GoldImage]):
+    """Images whose right answer is known, mixed in among the others, and how people did on them."""
+
+    table = schema.gold_images
+    makes = GoldImage
+    what = "gold image"
+
+    def choose(self, gold: GoldImage) -> None:
+        """Make an image gold, or change its right answer. Raises `NotFound` if there is no such image."""
+        replace(self._connection, self.table, self._row(gold))
+
+    def drop(self, image_id: str) -> int:
+        """Make an image an ordinary one again; returns 1 or 0. Scores given stay."""
+        return self._connection.execute(delete(self.table).where(self.table.c.image_id == image_id)).rowcount
+
+    def get(self, image_id: str) -> GoldImage:
+        """The right answer for an image. Raises `NotFound`."""
+        found = self._records(self._select().where(self.table.c.image_id == image_id))
+        if not found:
+            raise NotFound(f"image {image_id!r} is no gold image; list them to see which are")
+        return found[0]
+
+    def list(self) -> list[GoldImage]:
+        """All gold images, oldest first."""
+        return self._records(self._select().order_by(self.table.c.created, self.table.c.image_id))
+
+    def unseen(self, annotator: str) -> GoldImage | None:
+        """The oldest gold image that this person has not labelled."""
+        labels, gold = schema.labels.c, self.table.c
+        labelled = exists(select(labels.image_id)).where(
+            labels.image_id == gold.image_id, labels.author == annotator
+        )
+        oldest = self._select().where(~labelled).order_by(gold.created, gold.image_id).limit(1)
+        return next(iter(self._records(oldest)), None)
+
+    def score(self, score: GoldScore) -> None:
+        """Store how a person did."""
+        Scores(self._connection).add(score)
+
+    def scores(self, author: str | None = None) -> Sequence[GoldScore]:
+        """How people (or one person) did, oldest first. For curators' eyes only."""
+        return Scores(self._connection).of(author)
+
+
+class Scores(Rows[GoldScore]):
+    """The scores of `Gold`."""
+
+    table = schema.gold_scores
+    makes = GoldScore
+    what = "gold score"
+
+    def add(self, score: GoldScore) -> None:
+        """Store it in place of one for the same revision."""
+        replace(self._connection, self.table, self._row(score))
+
+    def of(self, author: str | None) -> Sequence[GoldScore]:
+        """All scores, or one person's, oldest first."""
+        statement = self._select().order_by(self.table.c.created)
+        if author is not None:
+            statement = statement.where(self.table.c.author == author)
+        return self._records(statement)
