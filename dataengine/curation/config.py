@@ -1,6 +1,6 @@
 """Settings of curation: hard categories, mining, questions to a VQA model, prompts (torch-free)."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -45,13 +45,40 @@ class MiningConfig(Config):
     """Weight of the highest confidence in an image's worth."""
 
     uncertainty: float = Field(default=1.0, ge=0)
-    """Weight of the map's uncertainty, ranked over the candidates."""
+    """Weight of the map's own uncertainty (quadratic entropy, 4p(1 − p)), ranked over the candidates."""
+
+    variance: float = Field(default=0.0, ge=0)
+    """Weight of how much the map changes when the image is mirrored or shrunk, ranked over the candidates.
+    Costs two further looks an image; 0 spares them."""
+
+    disagreement: float = Field(default=0.0, ge=0)
+    """Weight of the mean difference to another detector's map, ranked over the candidates. Costs one look an
+    image; 0 spares it."""
+
+    rival: str = ""
+    """Id of that other detector; empty takes the newest one that is not the champion."""
 
     diversity: float = Field(default=1.0, ge=0)
     """Weight of the distance to what is chosen already, ranked over the candidates."""
 
+    features: Literal["thumbnail", "encoder"] = "thumbnail"
+    """What distances are measured in: colours of a small thumbnail, or the champion's encoder."""
+
+    near: float = Field(default=0.004, ge=0, le=1)
+    """Mean colour difference of two thumbnails, as a share of the full range, below which only the more
+    valuable image is asked about; 0 keeps both."""
+
+    shares: dict[str, float] = Field(default={})
+    """Relative shares of the budget by category; 1 where unnamed, so that by default it is split evenly."""
+
     seed: int = Field(default=0, ge=0)
     """Seed of the random share."""
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if any(share < 0 for share in self.shares.values()):
+            raise ValueError(f"shares {self.shares} must not be negative")
+        return self
 
 
 class VqaConfig(Config):

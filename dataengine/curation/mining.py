@@ -21,8 +21,14 @@ class Candidate:
     """Highest predicted confidence, in [0, 1]."""
     uncertainty: float
     """How undecided its map is, in [0, 1]."""
+    variance: float = 0.0
+    """How much its map changes when it is mirrored or shrunk, in [0, 1]."""
+    disagreement: float = 0.0
+    """Mean difference to another detector's map, in [0, 1]."""
     features: NDArray[np.float32] | None = None
     """What it looks like, one vector length for all candidates; None: diversity plays no part."""
+    thumbnail: NDArray[np.float32] | None = None
+    """Colours in [0, 1] that near-duplicates share, one length for all; None: it is like no other."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,26 +46,27 @@ class Choice:
 def choose(candidates: Sequence[Candidate], config: MiningConfig | None = None) -> list[Choice]:
     """The images to ask about, most valuable first; at most `budget`, fewer when candidates run out.
 
-    The budget is split evenly over categories, and what one cannot use goes to the others. Within a
-    category, images at or above `threshold` are taken greedily by worth: weighted confidence, rank of
-    uncertainty, and rank of the distance to the nearest image taken already (k-centre greedy, Sener &
-    Savarese 2018). A share `explore` is drawn at random from below the threshold. Categories take turns, so
-    that any first part of the list is balanced too.
+    The budget is split over categories by `shares`, and what one cannot use goes to the others. Within a
+    category, images at or above `threshold` are taken greedily by worth: the weighted sum of confidence, of
+    the ranks of uncertainty, test-time variance and disagreement, and of the rank of the distance to the
+    nearest image taken already (k-centre greedy, Sener & Savarese 2018). A share `explore` is drawn at random
+    from below the threshold. Categories take turns, so that any first part of the list is balanced too. Of
+    near-duplicates one is a candidate.
     """
     config = config or MiningConfig()
     rng = np.random.default_rng(config.seed)
     hard: dict[str, list[Candidate]] = {}
     quiet: dict[str, list[Candidate]] = {}
-    for candidate in sorted(candidates, key=lambda found: found.image_id):
+    for candidate in without_near_duplicates(candidates, config.near):
         side = hard if candidate.confidence >= config.threshold else quiet
         side.setdefault(candidate.category, []).append(candidate)
     exploring = round(config.budget * config.explore)
     chosen: dict[str, list[tuple[Candidate, str]]] = {}
-    for category, quota in split_evenly(_sizes(hard), config.budget - exploring).items():
+    for category, quota in split_budget(_sizes(hard), config.budget - exploring, config.shares).items():
         picked = greedy(hard[category], quota, config)
         chosen[category] = [(found, _why(found)) for found in picked]
     left = config.budget - sum(map(len, chosen.values()))
-    for category, quota in split_evenly(_sizes(quiet), min(exploring, left)).items():
+    for category, quota in split_budget(_sizes(quiet), min(exploring, left), config.shares).items():
         picked = [quiet[category][int(i)] for i in rng.permutation(len(quiet[category]))[:quota]]
         chosen.setdefault(category, []).extend((found, _why_random(found)) for found in picked)
     turns = _in_turns([chosen[category] for category in sorted(chosen)])
@@ -74,10 +81,31 @@ def choose(candidates: Sequence[Candidate], config: MiningConfig | None = None) 
     ]
 
 
+def without_near_duplicates(candidates: Sequence[Candidate], near: float) -> list[Candidate]:
+    """Those whose thumbnail differs by `near` or more (mean absolute) from every more valuable one.
+
+    Value is the confidence, then the order of ids. The result stands in the order of ids.
+    """
+    kept: list[Candidate] = []
+    looks: list[NDArray[np.float32]] = []
+    for candidate in sorted(candidates, key=lambda found: (-found.confidence, found.image_id)):
+        if near > 0 and candidate.thumbnail is not None:
+            if looks and np.abs(np.array(looks) - candidate.thumbnail).mean(axis=1).min() < near:
+                continue
+            looks.append(candidate.thumbnail)
+        kept.append(candidate)
+    return sorted(kept, key=lambda found: found.image_id)
+
+
 def greedy(candidates: Sequence[Candidate], count: int, config: MiningConfig) -> list[Candidate]:
     """`count` candidates of one category, each the most valuable given those taken before it."""
     worth = config.confidence * np.array([found.confidence for found in candidates])
-    worth = worth + config.uncertainty * ranks(np.array([found.uncertainty for found in candidates]))
+    for weight, name in (
+        (config.uncertainty, "uncertainty"),
+        (config.variance, "variance"),
+        (config.disagreement, "disagreement"),
+    ):
+        worth = worth + weight * ranks(np.array([getattr(found, name) for found in candidates]))
     features = [found.features for found in candidates]
     vectors = None if any(each is None for each in features) else np.array(features, dtype=np.float64)
     nearest = np.full(len(candidates), np.inf)
@@ -102,13 +130,24 @@ def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.searchsorted(np.sort(values), values) / (len(values) - 1)
 
 
-def split_evenly(available: Mapping[str, int], budget: int) -> dict[str, int]:
-    """Shares of `budget` as even as what is available allows; an indivisible rest goes by name order."""
+def split_budget(
+    available: Mapping[str, int], budget: int, weights: Mapping[str, float] | None = None
+) -> dict[str, int]:
+    """Shares of `budget` as near to `weights` (1 where unnamed) as what is available allows.
+
+    The next place goes to the category that is furthest behind its weight, by name order when level.
+    """
+    weights = weights or {}
     shares = dict.fromkeys(sorted(available), 0)
     for _ in range(min(budget, sum(available.values()))):
-        open_ones = [name for name in shares if shares[name] < available[name]]
-        least = min(open_ones, key=lambda name: shares[name])
-        shares[least] += 1
+        behind = {
+            name: (shares[name] + 1) / weights.get(name, 1.0)
+            for name in shares
+            if shares[name] < available[name] and weights.get(name, 1.0) > 0
+        }
+        if not behind:
+            break
+        shares[min(behind, key=behind.__getitem__)] += 1
     return shares
 
 

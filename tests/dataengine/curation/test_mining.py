@@ -1,16 +1,23 @@
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dataengine.curation.config import MiningConfig
-from dataengine.curation.mining import Candidate, choose, greedy, ranks, split_evenly, thumbnail_features
+from dataengine.curation.mining import (
+    Candidate,
+    choose,
+    greedy,
+    ranks,
+    split_budget,
+    thumbnail_features,
+    without_near_duplicates,
+)
 
 
-def candidate(name: str, category: str = "hand", confidence: float = 0.9, **more: float) -> Candidate:
-    return Candidate(
-        image_id=name, category=category, confidence=confidence, uncertainty=more.get("uncertainty", 0.0)
-    )
+def candidate(name: str, category: str = "hand", confidence: float = 0.9, **more: Any) -> Candidate:
+    return Candidate(image_id=name, category=category, confidence=confidence, **({"uncertainty": 0.0} | more))
 
 
 def many(category: str, count: int, confidence: float = 0.9) -> list[Candidate]:
@@ -39,6 +46,39 @@ def test_the_most_confident_and_most_undecided_come_first() -> None:
     unsure = [candidate(str(i), uncertainty=i / 100) for i in range(10)]
     config = PLAIN.model_copy(update={"uncertainty": 1.0})
     assert [found.image_id for found in choose(unsure, config)] == ["9", "8", "7", "6"]
+
+
+@pytest.mark.parametrize("signal", ["uncertainty", "variance", "disagreement"])
+def test_each_signal_counts_by_its_weight_alone(signal: str) -> None:
+    found = [candidate(str(i), **{signal: (i * 7 % 10) / 1000}) for i in range(10)]
+    best = sorted(found, key=lambda each: -getattr(each, signal))[:4]
+    config = PLAIN.model_copy(update={signal: 0.1})
+    assert [each.image_id for each in choose(found, config)] == [each.image_id for each in best]
+    assert [each.image_id for each in choose(found, PLAIN)] == ["0", "1", "2", "3"]
+
+
+def test_of_near_duplicates_the_more_valuable_one_stays() -> None:
+    look = np.linspace(0, 1, 12, dtype=np.float32)
+    found = [
+        candidate("a", confidence=0.6, thumbnail=look),
+        candidate("b", confidence=0.9, thumbnail=look + 0.001),
+        candidate("c", confidence=0.5, thumbnail=look[::-1].copy()),
+        candidate("d", confidence=0.5),
+    ]
+    assert [each.image_id for each in without_near_duplicates(found, 0.004)] == ["b", "c", "d"]
+    assert len(without_near_duplicates(found, 0.0)) == 4
+    assert {each.image_id for each in choose(found, PLAIN)} == {"b", "c", "d"}
+
+
+def test_the_budget_follows_the_shares() -> None:
+    available = {"a": 100, "b": 100, "c": 100}
+    assert split_budget(available, 40, {"a": 2.0}) == {"a": 20, "b": 10, "c": 10}
+    assert split_budget(available, 40, {"a": 0.0}) == {"a": 0, "b": 20, "c": 20}
+    assert split_budget({"a": 100}, 40, {"a": 0.0}) == {"a": 0}
+    choices = choose(
+        many("hand", 50) + many("face", 50), PLAIN.model_copy(update={"budget": 30, "shares": {"hand": 2.0}})
+    )
+    assert Counter(found.category for found in choices) == {"hand": 20, "face": 10}
 
 
 def test_diversity_takes_one_of_each_look_before_repeating() -> None:
@@ -99,7 +139,7 @@ def test_reasons_say_what_was_seen() -> None:
     ],
 )
 def test_shares_are_as_even_as_can_be(available: dict[str, int], budget: int, shares: dict[str, int]) -> None:
-    assert split_evenly(available, budget) == shares
+    assert split_budget(available, budget) == shares
 
 
 def test_ranks_by_hand() -> None:
