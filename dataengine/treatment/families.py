@@ -17,6 +17,7 @@ from dataengine.treatment.config import LoraSettings
 from dataengine.treatment.diffusion import Conditioning, Prediction, Schedule
 from dataengine.treatment.flux import FluxFamily
 from dataengine.treatment.stable_diffusion import StableDiffusionFamily
+from dataengine.treatment.stable_diffusion_xl import StableDiffusionXLFamily
 
 
 class LoraAdapter(Protocol):
@@ -111,5 +112,6 @@ class GeneratorFamily(Protocol):
 FAMILIES: dict[str, type[FluxFamily] | type[StableDiffusionFamily]] = {
     FluxFamily.pipeline_class: FluxFamily,
     StableDiffusionFamily.pipeline_class: StableDiffusionFamily,
+    StableDiffusionXLFamily.pipeline_class: StableDiffusionXLFamily,
 }
 """By the class that a pipeline's `model_index.json` names."""

@@ -24,8 +24,8 @@ TARGETS = {
 class StableDiffusionFamily:
     """See `families.GeneratorFamily`. Samples with DDIM (η = 0) whatever scheduler the folder names."""
 
-    pipeline_class: ClassVar = "StableDiffusionPipeline"
-    components: ClassVar = {
+    pipeline_class: ClassVar[str] = "StableDiffusionPipeline"
+    components: ClassVar[dict[str, set[tuple[str, str]]]] = {
         "scheduler": {
             ("diffusers", name)
             for name in (
@@ -41,7 +41,8 @@ class StableDiffusionFamily:
         "text_encoder": {("transformers", "CLIPTextModel")},
         "tokenizer": {("transformers", "CLIPTokenizer"), ("transformers", "CLIPTokenizerFast")},
     }
-    name: ClassVar = "stable-diffusion"
+    name: ClassVar[str] = "stable-diffusion"
+    networks: ClassVar[tuple[str, ...]] = ("unet", "vae", "text_encoder")
     prediction: Prediction = "epsilon"
     guidance: float = GUIDANCE
     training_guidance: float = 1.0
@@ -104,8 +105,8 @@ class StableDiffusionFamily:
         return self.pipeline.unet.device
 
     def modules(self) -> Mapping[str, nn.Module]:
-        """Its three networks."""
-        return {name: getattr(self.pipeline, name) for name in ("unet", "vae", "text_encoder")}
+        """Its networks."""
+        return {name: getattr(self.pipeline, name) for name in self.networks}
 
     def to(self, device: torch.device | str) -> Self:
         """Move all networks."""
@@ -160,18 +161,28 @@ class StableDiffusionFamily:
 
     def predict(self, latents: Tensor, times: Tensor, conditioning: Conditioning, guidance: float) -> Tensor:
         """Noise ε; with `guidance` above 1 extrapolated from the empty prompt's (Ho & Salimans 2022)."""
-        dtype = self.pipeline.unet.dtype
-        sequence, guided = conditioning["sequence"], guidance > 1
-        if guided:
-            latents, times = torch.cat([latents, latents]), torch.cat([times, times])
-            sequence = torch.cat([conditioning["empty"], sequence])
-        output = self.pipeline.unet(
-            latents.to(dtype), times.to(latents.device), encoder_hidden_states=sequence, return_dict=False
-        )[0].float()
-        if not guided:
-            return output
-        plain, prompted = output.chunk(2)
+        if guidance <= 1:
+            return self._answer(latents, times, conditioning, "sequence")
+        both = torch.cat([latents, latents]), torch.cat([times, times])
+        plain, prompted = self._answer(*both, conditioning, "empty", "sequence").chunk(2)
         return plain + guidance * (prompted - plain)
+
+    def _answer(self, latents: Tensor, times: Tensor, conditioning: Conditioning, *told: str) -> Tensor:
+        """The UNet's own answer, float32; `told` names the sequences that the rows of latents are told."""
+        unet = self.pipeline.unet
+        return unet(
+            latents.to(unet.dtype),
+            times.to(latents.device),
+            encoder_hidden_states=torch.cat([conditioning[name] for name in told]),
+            added_cond_kwargs=self._added(latents, conditioning, told),
+            return_dict=False,
+        )[0].float()
+
+    def _added(
+        self, latents: Tensor, conditioning: Conditioning, told: Sequence[str]
+    ) -> dict[str, Tensor] | None:
+        """What else the UNet is told; nothing here."""
+        return None
 
     def decode(self, latents: Tensor) -> Tensor:
         """See `GeneratorFamily`. The stock pipeline ignores the VAE's shift, so it is ignored here."""

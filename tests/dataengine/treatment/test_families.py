@@ -57,3 +57,23 @@ class TestStableDiffusionWithoutGuidance(TestStableDiffusion):
         return tiny.stable_diffusion(
             tmp_path_factory.mktemp("sd1"), beta_schedule="linear", clip_sample=True, set_alpha_to_one=True
         )
+
+
+class TestStableDiffusionXL(PipelineContract):
+    """Two text encoders, sizes told to the UNet; the folder names Euler, both sides sample with DDIM."""
+
+    settings = SamplingConfig(steps=4, guidance=5.0)
+
+    @pytest.fixture(scope="class")
+    def folder(self, tmp_path_factory):
+        return tiny.stable_diffusion_xl(tmp_path_factory.mktemp("sdxl"))
+
+    def stock_pipeline(self, folder):
+        from diffusers import DDIMScheduler
+
+        pipeline = super().stock_pipeline(folder)
+        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+        return pipeline
+
+    def stock_call(self, pipeline, family, **kwargs):
+        return pipeline(guidance_scale=self.settings.guidance, **kwargs).images

@@ -171,6 +171,51 @@ def stable_diffusion(folder: Path, **scheduler) -> Path:
     return folder
 
 
+def stable_diffusion_xl(folder: Path) -> Path:
+    """A saved `StableDiffusionXLPipeline` of random weights, with the scheduler that SDXL names."""
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    torch.manual_seed(0)
+    tokenizer = clip_tokenizer()
+    first = clip_encoder(tokenizer)
+    second = CLIPTextModelWithProjection(CLIPTextConfig.from_dict(first.config.to_dict()))
+    pipeline = StableDiffusionXLPipeline(
+        vae=autoencoder(scaling_factor=0.7, shift_factor=0.1),
+        text_encoder=first,
+        text_encoder_2=second,
+        tokenizer=tokenizer,
+        tokenizer_2=clip_tokenizer(),
+        unet=UNet2DConditionModel(
+            sample_size=SIDE // 4,
+            in_channels=4,
+            out_channels=4,
+            block_out_channels=(16, 32),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            layers_per_block=1,
+            cross_attention_dim=64,
+            attention_head_dim=2,
+            norm_num_groups=8,
+            transformer_layers_per_block=1,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=6 * 8 + 32,
+        ),
+        scheduler=EulerDiscreteScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            steps_offset=1,
+            timestep_spacing="leading",
+        ),
+        add_watermarker=False,
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
 class ToyDetector(torch.nn.Module):
     """A smooth detector of two convolutions with random weights, one confidence per pixel."""
 
