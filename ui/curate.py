@@ -5,12 +5,12 @@ from typing import Any
 import gradio as gr
 
 from dataengine.records import Image, Label, Prediction
-from storage.queries import (
+from storage.queries.curation import categories
+from storage.queries.images import (
     COUNT_LIMIT,
     Cursor,
     ImageCard,
     ImageFilter,
-    categories,
     count_of_images,
     page_of_images,
 )

@@ -70,7 +70,7 @@ class Benchmarks(Named[Benchmark]):
         return next(iter(self._records(frozen.order_by(self.table.c.version.desc()).limit(1))), None)
 
     def require_frozen(self) -> Benchmark:
-        """As `newest_frozen`. Raises `ConfigRefused` when nobody has made one: promotion then does not run."""
+        """As `newest_frozen`. Raises `ConfigRefused` when there is none: promotion then does not run."""
         found = self.newest_frozen()
         if found is None:
             raise ConfigRefused(

@@ -1,4 +1,4 @@
-"""What the curation desk keeps beside labels: facts of label maps, detector features, who may take an image."""
+"""What the curation desk keeps beside labels: facts of label maps, detector features, who takes an image."""
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence

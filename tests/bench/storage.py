@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image as Picture
 
 from pipelines.exchange.folders import import_folder
-from storage.queries import PAGE, ImageFilter, page_of_images
+from storage.queries.images import PAGE, ImageFilter, page_of_images
 from storage.workspace import Workspace
 from tests.bench.fill import CATEGORIES, fill_catalog
 from tests.bench.harness import RESULTS, Figure, bootstrap, figure, missed, p95, quick, write

@@ -10,7 +10,7 @@ from dataengine.errors import InputRefused, NotFound
 from dataengine.masks import pack_label_map
 from dataengine.records import DetectorVersion, Job, Label, Round, Study, now
 from pipelines import requests
-from storage.queries import ImageFilter
+from storage.queries.images import ImageFilter
 from storage.workspace import Workspace
 from tests.ui.conftest import PASSWORD
 from ui import admin, curate, rounds, study, train, treat

@@ -1,0 +1,265 @@
+"""Pages of images: filtered, sorted, and followed by a key, never an offset."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, tuple_
+
+from storage import schema
+from storage.catalog import Catalog
+
+PAGE = 48
+COUNT_LIMIT = 10_000
+
+Order = Literal["uncertainty", "max", "newest", "oldest"]
+State = Literal["unlabelled", "waiting", "unreviewed", "approved", "returned", "refused"]
+STATES: tuple[State, ...] = ("unlabelled", "waiting", "unreviewed", "approved", "returned", "refused")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageFilter:
+    """Which images a page shows; `lowest` and `highest` bound the maximum confidence, inclusive."""
+
+    category: str | None = None
+    lowest: float = 0.0
+    highest: float = 1.0
+    detector_id: str | None = None
+    """Whose predictions count; None means the champion's."""
+    generator_id: str | None = None
+    source: str | None = None
+    split: str | None = None
+    round_id: str | None = None
+    label_class: int | None = None
+    """Only images on which somebody's newest revision paints that class."""
+    state: State | None = None
+    labelled: bool | None = None
+    order: Order = "uncertainty"
+    """By age, images that nobody diagnosed are shown too unless confidence is bounded."""
+
+    @property
+    def bounded(self) -> bool:
+        """Whether confidence narrows the page."""
+        return self.lowest > 0 or self.highest < 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageCard:
+    """One image as a gallery shows it; figures are None without a prediction."""
+
+    id: str
+    prompt: str
+    category: str | None
+    source: str
+    split: str
+    generator_id: str | None
+    height: int
+    width: int
+    sha256: str
+    thumbnail: str | None
+    round_id: str | None
+    created: float
+    max: float | None
+    mean: float | None
+    uncertainty: float | None
+    map_ref: str | None
+    labelled: bool
+
+
+Cursor = tuple[float, str]
+"""Where a page ends: the sorting value and the image id of its last card. Opaque to screens."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page:
+    """Cards in order and the cursor of the next page, None on the last one."""
+
+    cards: tuple[ImageCard, ...]
+    after: Cursor | None
+
+
+def page_of_images(
+    catalog: Catalog, wanted: ImageFilter | None = None, after: Cursor | None = None, limit: int = PAGE
+) -> Page:
+    """Images in the order asked for; newest first as long as no detector has been promoted or named.
+
+    The last page is as quick as the first, and none repeats an image.
+    """
+    wanted = wanted or ImageFilter()
+    detector_id = wanted.detector_id or champion_id(catalog)
+    statement, key, ascending = _ordered(wanted, detector_id)
+    if after is not None:
+        statement = statement.where(tuple_(*key) > after if ascending else tuple_(*key) < after)
+    direction = [column.asc() if ascending else column.desc() for column in key]
+    statement = statement.order_by(*direction).limit(limit + 1)
+    keys = [(float(row.key), str(row.image_id)) for row in catalog.connection.execute(statement)]
+    shown = keys[:limit]
+    cards = cards_of(catalog, [image_id for _, image_id in shown], detector_id)
+    return Page(cards=cards, after=shown[-1] if len(keys) > limit else None)
+
+
+def count_of_images(catalog: Catalog, wanted: ImageFilter | None = None, limit: int = COUNT_LIMIT) -> int:
+    """How many images the filter finds, counted up to `limit` only: screens then show "10,000 or more"."""
+    wanted = wanted or ImageFilter()
+    statement, _, _ = _ordered(wanted, wanted.detector_id or champion_id(catalog))
+    return catalog.connection.scalar(select(func.count()).select_from(statement.limit(limit).subquery())) or 0
+
+
+def ids_of_images(catalog: Catalog, wanted: ImageFilter, limit: int) -> list[str]:
+    """The first ids that the filter finds, in its order."""
+    statement, key, ascending = _ordered(wanted, wanted.detector_id or champion_id(catalog))
+    direction = [column.asc() if ascending else column.desc() for column in key]
+    rows = catalog.connection.execute(statement.order_by(*direction).limit(limit))
+    return [str(row.image_id) for row in rows]
+
+
+def champion_id(catalog: Catalog) -> str | None:
+    """The id of the detector in use."""
+    champion = catalog.detectors.champion()
+    return None if champion is None else champion.id
+
+
+def matching(wanted: ImageFilter, category: bool = True) -> list[ColumnElement[bool]]:
+    """Conditions on `images` that the filter asks for, all but the bounds of confidence."""
+    images = schema.images.c
+    conditions: list[ColumnElement[bool]] = [
+        images.status == ("refused" if wanted.state == "refused" else "active")
+    ]
+    for column, value in (
+        (images.category, wanted.category if category else None),
+        (images.source, wanted.source),
+        (images.split, wanted.split),
+        (images.generator_id, wanted.generator_id),
+        (images.round_id, wanted.round_id),
+    ):
+        if value is not None:
+            conditions.append(column == value)
+    labelled = images.id.in_(select(schema.labels.c.image_id))
+    if wanted.labelled is not None:
+        conditions.append(labelled if wanted.labelled else ~labelled)
+    if wanted.label_class is not None:
+        conditions.append(images.id.in_(_painted(wanted.label_class)))
+    if wanted.state == "unlabelled":
+        conditions.append(~labelled)
+    elif wanted.state not in (None, "refused"):
+        conditions.append(images.id.in_(_in_state(wanted.state)))
+    return conditions
+
+
+def cards_of(catalog: Catalog, ids: Sequence[str], detector_id: str | None) -> tuple[ImageCard, ...]:
+    """The cards of these images in their order; those that are gone are left out."""
+    images, predictions = schema.images, schema.predictions
+    labelled = exists().where(schema.labels.c.image_id == images.c.id)
+    names = (
+        *("id", "prompt", "category", "source", "split", "generator_id", "height", "width"),
+        *("sha256", "thumbnail", "round_id", "created"),
+    )
+    statement = (
+        select(
+            *(images.c[name] for name in names),
+            *(predictions.c[name] for name in ("max", "mean", "uncertainty", "map_ref")),
+            labelled.label("labelled"),
+        )
+        .outerjoin(
+            predictions,
+            and_(predictions.c.image_id == images.c.id, predictions.c.detector_id == detector_id),
+        )
+        .where(images.c.id.in_(ids))
+    )
+    found = {
+        row["id"]: ImageCard(**{**row, "labelled": bool(row["labelled"])})
+        for row in catalog.connection.execute(statement).mappings()
+    }
+    return tuple(found[id] for id in ids if id in found)
+
+
+def _ordered(wanted: ImageFilter, detector_id: str | None) -> tuple[Select[Any], tuple[Any, Any], bool]:
+    """The statement of sorting keys and image ids, the columns of the key, and whether it ascends."""
+    if detector_id is None or wanted.order in ("newest", "oldest"):
+        images = schema.images.c
+        columns: list[Any] = [images.created.label("key"), images.id.label("image_id")]
+        statement: Select[Any] = select(*columns).where(*matching(wanted))
+        if wanted.bounded:
+            statement = statement.where(exists().where(*_bounds(wanted, detector_id), _same_image()))
+        return statement, (images.created, images.id), wanted.order == "oldest"
+    return _scored(wanted, detector_id)
+
+
+def _same_image() -> ColumnElement[bool]:
+    return schema.predictions.c.image_id == schema.images.c.id
+
+
+def _bounds(wanted: ImageFilter, detector_id: str | None) -> list[ColumnElement[bool]]:
+    predictions = schema.predictions.c
+    # A sum cannot be looked up, so that SQLite keeps to the index that gives the order by uncertainty.
+    highest = predictions.max if wanted.order == "max" else predictions.max + 0.0
+    return [predictions.detector_id == detector_id, highest.between(wanted.lowest, wanted.highest)]
+
+
+def _scored(wanted: ImageFilter, detector_id: str) -> tuple[Select[Any], tuple[Any, Any], bool]:
+    """Predictions of the detector within the filter, on the one index that also gives the order.
+
+    Images with labels, in the queue and of one round are few, so they are looked up first and sorted.
+    """
+    predictions, images = schema.predictions, schema.images
+    value = predictions.c.max if wanted.order == "max" else predictions.c.uncertainty
+    conditions = _bounds(wanted, detector_id)
+    if wanted.category is not None:
+        conditions.append(predictions.c.category == wanted.category)
+    statement: Select[Any] = select(value.label("key"), predictions.c.image_id).where(*conditions)
+    of_image = matching(wanted, category=False)
+    few = wanted.labelled or wanted.round_id or wanted.label_class or wanted.state not in (None, "unlabelled")
+    if few:
+        statement = statement.where(predictions.c.image_id.in_(select(images.c.id).where(*of_image)))
+    else:
+        statement = statement.where(exists().where(images.c.id == predictions.c.image_id, *of_image))
+    return statement, (value, predictions.c.image_id), False
+
+
+def _painted(label_class: int) -> Select[Any]:
+    labels, facts = schema.labels, schema.label_map_facts
+    return (
+        select(labels.c.image_id)
+        .join(facts, facts.c.sha256 == labels.c.label_map)
+        .where(facts.c.classes.bitwise_and(1 << (label_class - 1)) != 0, newest_revision(labels.c))
+    )
+
+
+def newest_revision(labels: Any) -> ColumnElement[bool]:
+    """True for the newest revision of each image and author."""
+    later = schema.labels.alias("later")
+    return ~exists().where(
+        later.c.image_id == labels.image_id,
+        later.c.author == labels.author,
+        later.c.revision > labels.revision,
+    )
+
+
+def newest_verdict(reviews: Any) -> ColumnElement[bool]:
+    """True for the newest verdict on each revision."""
+    later = schema.reviews.alias("later_review")
+    return ~exists().where(
+        later.c.image_id == reviews.image_id,
+        later.c.author == reviews.author,
+        later.c.revision == reviews.revision,
+        or_(
+            later.c.created > reviews.created,
+            and_(later.c.created == reviews.created, later.c.reviewer > reviews.reviewer),
+        ),
+    )
+
+
+def _in_state(state: str | None) -> Select[Any]:
+    labels, reviews, items = schema.labels.c, schema.reviews.c, schema.queue_items.c
+    if state == "waiting":
+        return select(items.image_id).where(items.done.is_(False))
+    verdict = and_(
+        reviews.image_id == labels.image_id,
+        reviews.author == labels.author,
+        reviews.revision == labels.revision,
+    )
+    if state == "unreviewed":
+        return select(labels.image_id).where(newest_revision(labels), ~exists().where(verdict))
+    wanted = ("rejected",) if state == "returned" else ("accepted", "corrected")
+    judged = exists().where(verdict, newest_verdict(reviews), reviews.verdict.in_(wanted))
+    return select(labels.image_id).where(newest_revision(labels), judged)
