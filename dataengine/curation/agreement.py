@@ -65,3 +65,33 @@ def _alike(label_maps: Sequence[NDArray[np.uint8]]) -> Sequence[NDArray[np.uint8
             f"label maps of sizes {sorted(map(str, sizes))} cannot be compared; give one or more of one size"
         )
     return label_maps
+
+
+def coincidences(label_maps: Sequence[NDArray[np.uint8]], classes: int) -> NDArray[np.float64]:
+    """Krippendorff's coincidence matrix of two or more uint8 HW label maps, (classes + 1) square, symmetric.
+
+    Every pixel is a unit and "none" a value of its own. Matrices of several images add up. Krippendorff,
+    "Computing Krippendorff's Alpha-Reliability" (2011), nominal data: o_ck = Σ_u pairs_ck(u) / (m_u − 1).
+    Raises `MaskRefused` when sizes differ.
+    """
+    maps, values = _alike(label_maps), classes + 1
+    together = np.zeros((values, values))
+    for first, second in combinations(maps, 2):
+        pairs = first.astype(np.int64).ravel() * values + second.ravel()
+        counts = np.bincount(pairs, minlength=values * values).reshape(values, values)
+        together += counts + counts.T
+    return together / (len(maps) - 1)
+
+
+def krippendorff_alpha(together: NDArray[np.float64]) -> float | None:
+    """Agreement beyond chance from a coincidence matrix (ibid., nominal): 1 is perfect, 0 is chance.
+
+    None where it is not defined: nothing was compared, or everybody said the same everywhere.
+    """
+    totals = together.sum(axis=1)
+    count = float(totals.sum())
+    expected = count**2 - float((totals**2).sum())
+    if expected <= 0:
+        return None
+    disagreeing = count - float(np.trace(together))
+    return 1.0 - (count - 1) * disagreeing / expected

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dataengine.curation.agreement import dice, iou, majority, pairwise
+from dataengine.curation.agreement import coincidences, dice, iou, krippendorff_alpha, majority, pairwise
 from dataengine.errors import MaskRefused
 
 A = np.array([[1, 1, 0, 0]], np.uint8)
@@ -51,3 +51,18 @@ def test_other_sizes_and_no_opinions_are_refused() -> None:
         pairwise([A, A.T])
     with pytest.raises(MaskRefused):
         majority([])
+
+
+def test_alpha_of_krippendorffs_own_kind() -> None:
+    first = np.array([[0, 1, 1, 0, 2, 2]], np.uint8)
+    assert krippendorff_alpha(coincidences([first, first, first], 2)) == pytest.approx(1.0)
+    noise = np.random.default_rng(0)
+    maps = [noise.integers(0, 3, (200, 200)).astype(np.uint8) for _ in range(3)]
+    chance = krippendorff_alpha(coincidences(maps, 2))
+    assert chance is not None and abs(chance) < 0.01
+    # Two coders, binary: Krippendorff 2011, section A, whose alpha is 0.095.
+    meg = np.array([[0, 1, 0, 0, 0, 0, 0, 0, 1, 0]], np.uint8)
+    owen = np.array([[1, 1, 1, 0, 0, 1, 0, 0, 0, 0]], np.uint8)
+    assert krippendorff_alpha(coincidences([meg, owen], 1)) == pytest.approx(0.095, abs=5e-4)
+    clean = np.zeros((2, 2), np.uint8)
+    assert krippendorff_alpha(coincidences([clean, clean], 1)) is None

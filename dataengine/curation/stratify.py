@@ -1,0 +1,51 @@
+"""Stratified choice for a benchmark: as many of every category and band of confidence. No dependencies."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from dataengine.errors import InputRefused
+from dataengine.records import digest
+
+BANDS = (0.25, 0.5, 0.75)
+"""Where one band of maximum confidence ends and the next begins."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """An image that a benchmark may hold."""
+
+    image_id: str
+    category: str
+    confidence: float
+    """Highest predicted confidence, in [0, 1]."""
+    reserved: bool = False
+    """Taken before others, as it is already kept apart from training."""
+
+
+def stratum_of(category: str, confidence: float, bands: Sequence[float] = BANDS) -> str:
+    """The name of a stratum, "hand 0.25–0.50"."""
+    edges = [0.0, *bands, 1.0]
+    band = sum(confidence >= edge for edge in bands)
+    return f"{category or 'uncategorised'} {edges[band]:.2f}–{edges[band + 1]:.2f}"
+
+
+def stratified(
+    candidates: Iterable[Candidate], per_stratum: int, seed: int = 0, bands: Sequence[float] = BANDS
+) -> list[tuple[Candidate, str]]:
+    """At most `per_stratum` candidates of each stratum with its name, at random by `seed`, reserved ones first.
+
+    Without the bands a benchmark would hold what detectors suspect anyway and miss what they overlook.
+    Raises `InputRefused` for fewer than one per stratum.
+    """
+    if per_stratum < 1:
+        raise InputRefused("a benchmark needs at least one image of each stratum")
+    strata: dict[str, list[Candidate]] = {}
+    for candidate in candidates:
+        strata.setdefault(stratum_of(candidate.category, candidate.confidence, bands), []).append(candidate)
+    chosen: list[tuple[Candidate, str]] = []
+    for name in sorted(strata):
+        drawn = sorted(
+            strata[name], key=lambda one: (not one.reserved, digest("stratum", seed, one.image_id))
+        )
+        chosen += [(one, name) for one in drawn[:per_stratum]]
+    return chosen
