@@ -1,0 +1,188 @@
+"""Calibration: does a confidence of 0.7 mean that 7 of 10 such pixels are broken? (Guo et al. 2017)
+
+One temperature is fitted on validation and stands beside the detector as a figure. It changes nothing by
+itself: `Calibrated` must be asked for, and treatment never is given one, since a temperature rescales the
+gradient that the generator learns from.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from dataengine.diagnosis.dataset import Samples
+from dataengine.diagnosis.detector import Detector, artifact_maps
+from dataengine.errors import InputRefused
+from dataengine.records import Report, silent
+
+BINS = 15
+LEVELS = 1024
+CLAMP = 1e-6
+RANGE = (0.05, 20.0)
+STEPS = 80
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reliability:
+    """A reliability diagram: pixels by confidence, in `BINS` equal bins of [0, 1]."""
+
+    pixels: list[int]
+    confidence: list[float]
+    """Mean confidence in each bin; its middle where it is empty."""
+    flawed: list[float]
+    """Share of truly flawed pixels in each bin; 0 where it is empty."""
+    error: float
+    """Expected calibration error: mean over pixels of |confidence − share flawed| of their bin."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """A fitted temperature, and the diagram of a held-out set without and with it."""
+
+    temperature: float
+    before: Reliability
+    after: Reliability
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Pixels by level of confidence, int64 (LEVELS,): truly flawed ones and the others."""
+
+    flawed: np.ndarray
+    clean: np.ndarray
+
+    @property
+    def levels(self) -> np.ndarray:
+        """The confidence at the middle of each level."""
+        return (np.arange(LEVELS) + 0.5) / LEVELS
+
+
+def calibrate(
+    detector: Detector, validation: Samples, held_out: Samples | None = None, report: Report = silent
+) -> Calibration:
+    """Fit on `validation`; the diagrams are of `held_out`, or of validation itself when there is none.
+
+    Raises `InputRefused` for an empty set, and when validation has only flawed or only clean pixels.
+    """
+    fitted_on = histogram(detector, validation, report)
+    temperature = fit_temperature(fitted_on)
+    shown = fitted_on if held_out is None else histogram(detector, held_out, report)
+    return Calibration(
+        temperature=temperature, before=reliability(shown), after=reliability(shown, temperature)
+    )
+
+
+def histogram(detector: Detector, samples: Samples, report: Report = silent, batch: int = 32) -> Histogram:
+    """Confidences of all pixels, counted. Targets count as flawed from 0.5 on."""
+    if len(samples) == 0:
+        raise InputRefused("calibration on no images was asked; give labelled validation images")
+    counts = np.zeros((2, LEVELS), dtype=np.int64)
+    for first in range(0, len(samples), batch):
+        chunk = [samples.sample(index) for index in range(first, min(first + batch, len(samples)))]
+        for sample, map_ in zip(
+            chunk, artifact_maps(detector, [sample.image for sample in chunk], batch), strict=True
+        ):
+            level = np.minimum((map_ * LEVELS).astype(np.int64), LEVELS - 1)
+            for row, pixels in enumerate((level[sample.target < 0.5], level[sample.target >= 0.5])):
+                counts[row] += np.bincount(pixels, minlength=LEVELS)
+        report(first + len(chunk), len(samples), "calibrating")
+    return Histogram(flawed=counts[1], clean=counts[0])
+
+
+def fit_temperature(found: Histogram) -> float:
+    """The T that minimises the negative log-likelihood of σ(logit / T), by golden-section search over log T.
+
+    Raises `InputRefused` when the pixels are all flawed or all clean: any T would do.
+    """
+    if not found.flawed.any() or not found.clean.any():
+        raise InputRefused(
+            "calibration needs flawed and clean pixels; label validation images of both kinds first"
+        )
+    low, high = np.log(RANGE)
+    golden = (np.sqrt(5) - 1) / 2
+    for _ in range(STEPS):
+        left, right = high - golden * (high - low), low + golden * (high - low)
+        if _likelihood_loss(found, np.exp(left)) < _likelihood_loss(found, np.exp(right)):
+            high = right
+        else:
+            low = left
+    return float(np.exp((low + high) / 2))
+
+
+def tempered(confidence: np.ndarray, temperature: float) -> np.ndarray:
+    """σ(logit(confidence) / T), float64 in [0, 1]."""
+    clipped = np.clip(np.asarray(confidence, dtype=np.float64), CLAMP, 1 - CLAMP)
+    logits = np.log(clipped) - np.log1p(-clipped)
+    return 1 / (1 + np.exp(-logits / temperature))
+
+
+def reliability(found: Histogram, temperature: float = 1.0) -> Reliability:
+    """The diagram and its expected calibration error."""
+    confidence = tempered(found.levels, temperature) if temperature != 1 else found.levels
+    pixels = found.flawed + found.clean
+    number = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    totals = np.bincount(number, pixels, BINS)
+    sums = np.bincount(number, pixels * confidence, BINS)
+    flawed = np.bincount(number, found.flawed, BINS)
+    middles = (np.arange(BINS) + 0.5) / BINS
+    filled = np.maximum(totals, 1)
+    return Reliability(
+        pixels=[int(total) for total in totals],
+        confidence=np.where(totals > 0, sums / filled, middles).tolist(),
+        flawed=(flawed / filled).tolist(),
+        error=float(np.abs(sums - flawed).sum() / max(totals.sum(), 1)),
+    )
+
+
+def _likelihood_loss(found: Histogram, temperature: float) -> float:
+    q = np.clip(tempered(found.levels, temperature), 1e-12, 1 - 1e-12)
+    return float(-(found.flawed * np.log(q) + found.clean * np.log1p(-q)).sum())
+
+
+class Calibrated:
+    """A detector whose maps for people are calibrated. What treatment learns from stays as it was."""
+
+    def __init__(self, detector: Detector, temperature: float) -> None:
+        if not RANGE[0] <= temperature <= RANGE[1]:
+            raise InputRefused(
+                f"a temperature of {temperature:g} was given; {RANGE[0]} to {RANGE[1]} is expected"
+            )
+        self._detector = detector
+        self.temperature = temperature
+
+    @property
+    def name(self) -> str:
+        """The detector's name, and that it is calibrated."""
+        return f"{self._detector.name} (calibrated)"
+
+    def find_artifacts(self, image: np.ndarray) -> np.ndarray:
+        """See `Detector.find_artifacts`; at the fitted temperature."""
+        return tempered(self._detector.find_artifacts(image), self.temperature).astype(np.float32)
+
+    def confidence(self, images: Tensor) -> Tensor:
+        """See `Detector.confidence`; uncalibrated, so that no treatment changes unasked."""
+        return self._detector.confidence(images)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Any:
+        """See `Detector`."""
+        self._detector.requires_grad_(requires_grad)
+        return self
+
+    def to(self, *args: Any, **kwargs: Any) -> Any:
+        """See `Detector`."""
+        self._detector.to(*args, **kwargs)
+        return self
+
+    def parameters(self) -> Iterator[Any]:
+        """See `Detector`."""
+        return self._detector.parameters()
+
+    def eval(self) -> Any:
+        """See `Detector`."""
+        self._detector.eval()
+        return self
+
+
+__all__ = ["Calibrated", "Calibration", "Reliability", "calibrate", "fit_temperature", "tempered"]

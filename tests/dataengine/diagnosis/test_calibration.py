@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+import torch
+
+from dataengine.diagnosis.calibration import (
+    LEVELS,
+    Calibrated,
+    Histogram,
+    calibrate,
+    fit_temperature,
+    reliability,
+    tempered,
+)
+from dataengine.diagnosis.dataset import MemorySamples, Sample
+from dataengine.diagnosis.detector import NetworkDetector
+from dataengine.errors import InputRefused
+from tests.dataengine.diagnosis.detector_contract import DetectorContract
+from tests.dataengine.diagnosis.tiny import SEGFORMER, examples
+
+
+def overconfident(temperature: float, seed: int = 0) -> Histogram:
+    """Pixels whose truth follows σ(logit / T) while the detector says σ(logit)."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(-1, 2, 200_000)
+    flawed = rng.random(len(logits)) < 1 / (1 + np.exp(-logits / temperature))
+    level = np.minimum((LEVELS / (1 + np.exp(-logits))).astype(int), LEVELS - 1)
+    return Histogram(
+        flawed=np.bincount(level[flawed], minlength=LEVELS),
+        clean=np.bincount(level[~flawed], minlength=LEVELS),
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+def test_the_temperature_that_spoilt_the_confidences_is_found(temperature: float) -> None:
+    found = overconfident(temperature)
+    fitted = fit_temperature(found)
+    assert fitted == pytest.approx(temperature, rel=0.06)
+    assert reliability(found, fitted).error < 0.01
+    if temperature != 1:
+        assert reliability(found).error > 3 * reliability(found, fitted).error
+
+
+def test_a_diagram_by_hand() -> None:
+    flawed, clean = np.zeros(LEVELS, np.int64), np.zeros(LEVELS, np.int64)
+    flawed[-1], clean[-1] = 3, 1
+    clean[0] = 4
+    diagram = reliability(Histogram(flawed=flawed, clean=clean))
+    assert sum(diagram.pixels) == 8 and diagram.pixels[0] == diagram.pixels[-1] == 4
+    assert diagram.flawed[-1] == 0.75 and diagram.flawed[0] == 0
+    assert diagram.error == pytest.approx((0.25 + 0) / 2, abs=1e-3)
+
+
+def test_tempering_keeps_order_and_one_half() -> None:
+    q = np.array([0.0, 0.1, 0.5, 0.9, 1.0])
+    soft = tempered(q, 2.0)
+    assert soft[2] == 0.5 and (np.diff(soft) > 0).all() and soft[3] < 0.9 and soft[1] > 0.1
+    assert np.allclose(tempered(q, 1.0), q, atol=1e-5)
+
+
+def test_it_is_fitted_on_validation_and_shown_on_what_is_held_out() -> None:
+    detector = NetworkDetector.fresh(SEGFORMER, seed=1).eval().requires_grad_(False)
+    fitted = calibrate(detector, examples(16), examples(8))
+    assert sum(fitted.before.pixels) == 8 * 32 * 32
+    assert calibrate(detector, examples(16)).temperature == fitted.temperature
+    assert fitted.temperature > 0
+
+
+def test_sets_that_decide_nothing_are_refused() -> None:
+    detector = NetworkDetector.fresh(SEGFORMER, seed=1).eval()
+    clean = Sample(image=np.zeros((8, 8, 3), np.uint8), target=np.zeros((8, 8), np.float32), kind="true")
+    with pytest.raises(InputRefused, match="both kinds"):
+        calibrate(detector, MemorySamples([clean]))
+    with pytest.raises(InputRefused, match="no images"):
+        calibrate(detector, MemorySamples([]))
+    with pytest.raises(InputRefused, match="temperature of 0"):
+        Calibrated(detector, 0.0)
+
+
+def test_treatment_sees_the_detector_as_it_was() -> None:
+    plain = NetworkDetector.fresh(SEGFORMER, seed=1).eval()
+    calibrated = Calibrated(plain, 3.0)
+    images = torch.rand(1, 3, 32, 32)
+    assert torch.equal(calibrated.confidence(images), plain.confidence(images))
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    expected = tempered(plain.find_artifacts(image), 3.0)
+    assert np.allclose(calibrated.find_artifacts(image), expected, atol=1e-6)
+    assert not np.allclose(calibrated.find_artifacts(image), plain.find_artifacts(image), atol=1e-3)
+
+
+class TestCalibratedAtOne(DetectorContract):
+    """At a temperature of 1 the two doors agree again, so the whole contract holds."""
+
+    @pytest.fixture
+    def detector(self) -> Calibrated:
+        return Calibrated(NetworkDetector.fresh(SEGFORMER, seed=1).eval().requires_grad_(False), 1.0)
