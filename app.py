@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
-from pipelines.commands import data, models, work
+from pipelines.commands import data, exchange, models, work
 from pipelines.commands.front import Call, Command
 from pipelines.commands.front import main as run_command
 
@@ -91,6 +91,7 @@ COMMANDS = (
         settings=server_config,
     ),
     *work.COMMANDS,
+    *exchange.COMMANDS,
     *data.COMMANDS,
     *models.COMMANDS,
 )

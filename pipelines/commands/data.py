@@ -1,4 +1,4 @@
-"""Commands about what is kept: import, export, backup, restore, gc, users."""
+"""Commands about what is kept: backup, restore, gc, users."""
 
 import argparse
 import getpass
@@ -11,70 +11,6 @@ from typing import Any
 from dataengine.errors import InputRefused
 from dataengine.records import ROLES
 from pipelines.commands.front import Call, Command, shared
-
-
-def import_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", type=Path, help="a folder of pictures, or one picture")
-    parser.add_argument("--source", choices=("generated", "real", "imported"), default="generated")
-    parser.add_argument("--licence", default="", help="licence of the pictures")
-    parser.add_argument("--prompts", type=Path, metavar="CSV", help="table with file_name, prompt, seed, …")
-    parser.add_argument("--generator", metavar="ID", help="the registered generator that drew them")
-    parser.add_argument("--validation", type=float, default=0.15, help="share kept for validation")
-    parser.add_argument("--benchmark", type=float, default=0.0, help="share kept for the benchmark")
-
-
-def import_pictures(call: Call) -> Any:
-    from pipelines.exchange.folders import import_folder
-
-    given = call.options
-    found = import_folder(
-        call.new_workspace,
-        given.path,
-        source=given.source,
-        licence=given.licence,
-        prompts=given.prompts,
-        generator_id=given.generator,
-        validation=given.validation,
-        benchmark=given.benchmark,
-        report=call.report,
-    )
-    call.report.close()
-    call.say(f"{found.added} added, {found.duplicates} known already, {len(found.refused)} refused")
-    for refusal in found.refused:
-        call.say(f"  refused {refusal.name}: {refusal.reason}")
-    return {
-        "added": found.added,
-        "duplicates": found.duplicates,
-        "refused": [refusal._asdict() for refusal in found.refused],
-    }
-
-
-def export_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, help="a new or empty folder")
-    parser.add_argument("--labelled", action="store_true", help="only images that somebody labelled")
-    parser.add_argument("--split", choices=("train", "validation", "benchmark"))
-    parser.add_argument("--source", choices=("generated", "real", "imported", "drawn"))
-    parser.add_argument("--category")
-    parser.add_argument("--round", metavar="ID")
-
-
-def export(call: Call) -> Any:
-    from pipelines.exchange.export import export_folder
-
-    given = call.options
-    wanted = {
-        "split": given.split,
-        "source": given.source,
-        "category": given.category,
-        "round_id": given.round,
-    }
-    filters = {name: value for name, value in wanted.items() if value is not None}
-    done = export_folder(
-        call.workspace, given.folder, only_labelled=given.labelled, report=call.report, **filters
-    )
-    call.report.close()
-    call.say(f"{done.images} images and {done.masks} masks in {done.folder}")
-    return asdict(done)
 
 
 def backup_arguments(parser: argparse.ArgumentParser) -> None:
@@ -180,23 +116,6 @@ def ask_password() -> str:
 
 
 COMMANDS = (
-    Command(
-        name="import",
-        summary="take in a folder of pictures, with prompts from sidecar files or a table",
-        run=import_pictures,
-        arguments=import_arguments,
-        examples=(
-            "clinic import photos --source real --licence CC0",
-            "clinic import drawn --prompts drawn/metadata.csv",
-        ),
-    ),
-    Command(
-        name="export",
-        summary="write images, masks and tables (CSV, COCO) to a folder",
-        run=export,
-        arguments=export_arguments,
-        examples=("clinic export labelled --labelled", "clinic export hands --category hand --split train"),
-    ),
     Command(
         name="users",
         summary="accounts and roles",

@@ -104,7 +104,7 @@ def decode_alpha(code: bytes | Sequence[int], height: int, width: int) -> Bytes:
     Nothing of the code is trusted: it must say exactly 4·height·width values and hold them all; raises
     `MaskRefused` otherwise, before memory beyond a few times the code and the mask is taken.
     """
-    if not (0 < height and 0 < width and height * width <= MAX_PIXELS):
+    if not (height > 0 and width > 0 and height * width <= MAX_PIXELS):
         raise MaskRefused(f"a brush mask of {height}×{width} is outside 1…{MAX_PIXELS} pixels")
     ends, values, literal = _decode_records(code, CHANNELS * height * width)
     if literal is not None:
@@ -197,7 +197,8 @@ def _walk(data: bytes, padded: Bytes, word: int, length_bits: tuple[int, ...]) -
         for bit in range(8):
             kinds[:, bit] = table[pairs >> 13 - bit & 7]
         widths, base = kinds.tobytes(), 8 * window
-        here, at, stop = [], at - base, stop - base
+        here: list[int] = []
+        at, stop = at - base, stop - base
         append = here.append
         while at < stop:
             append(at)

@@ -1,0 +1,185 @@
+"""Commands about data in and out: import, export, push, pull."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dataengine.errors import InputRefused
+from pipelines.commands.front import Call, Command
+
+FORMATS_IN = ("folder", "coco", "masks", "hf", "pal4vst", "richhf", "hadm", "label-studio")
+FORMATS_OUT = ("folder", "masks", "coco", "fiftyone", "label-studio", "hf", "predictions")
+
+
+def import_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", help="a folder, a file, a .zip, or hf://OWNER/NAME")
+    parser.add_argument("--format", choices=FORMATS_IN, default="folder", help="layout of the dataset")
+    parser.add_argument("--source", choices=("generated", "real", "imported"), default="generated")
+    parser.add_argument("--licence", default="", help="licence of the pictures")
+    parser.add_argument("--prompts", type=Path, metavar="CSV", help="table with file_name, prompt, seed, …")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="where the pictures lie, if elsewhere")
+    parser.add_argument("--author", default="", help="who drew labels that name nobody")
+    parser.add_argument(
+        "--class", action="append", default=[], metavar="THEIRS=OURS", dest="classes", help="map a class name"
+    )
+    parser.add_argument(
+        "--one-class", default="", metavar="OURS", help="class of masks that know only broken"
+    )
+    parser.add_argument(
+        "--column", action="append", default=[], metavar="OURS=THEIRS", help="column of an hf dataset"
+    )
+    parser.add_argument("--clean", action="store_true", help="no annotation means free of artifacts")
+    parser.add_argument("--generator", metavar="ID", help="the registered generator that drew them")
+    parser.add_argument("--validation", type=float, default=0.15, help="share kept for validation")
+    parser.add_argument("--benchmark", type=float, default=0.0, help="share kept for the benchmark")
+    parser.add_argument("--dry-run", action="store_true", help="read and count everything, keep nothing")
+
+
+def import_data(call: Call) -> Any:
+    from pipelines.exchange.datasets import import_dataset, write_problems
+    from pipelines.exchange.folders import read_folder
+    from pipelines.exchange.intake import Ingest, take_in
+    from pipelines.exchange.wanted import Wanted
+
+    given = call.options
+    ingest = Ingest(
+        source=given.source,
+        licence=given.licence,
+        generator_id=given.generator,
+        validation=given.validation,
+        benchmark=given.benchmark,
+    )
+    if given.prompts:
+        if given.format != "folder":
+            raise InputRefused("--prompts belongs to --format folder; other formats hold prompts themselves")
+        reading = read_folder(Path(given.path), given.prompts)
+        found = take_in(call.new_workspace, reading, ingest, trial=given.dry_run, report=call.report)
+    else:
+        wanted = Wanted(
+            path=Path(given.path),
+            images=given.images,
+            author=given.author,
+            mapping=pairs(given.classes, "--class"),
+            one_class=given.one_class,
+            columns=pairs(given.column, "--column"),
+            clean=given.clean,
+        )
+        found = import_dataset(
+            call.new_workspace, given.format, wanted, ingest, trial=given.dry_run, report=call.report
+        )
+    call.report.close()
+    would = "would be " if given.dry_run else ""
+    call.say(
+        f"{found.added} {would}added, {found.duplicates} known already, {found.labels} labels "
+        f"{would or 'are '}new, {len(found.refused)} refused, {len(found.alike)} look like another"
+    )
+    for refusal in found.refused[:20]:
+        call.say(f"  refused {refusal.name}: {refusal.reason}")
+    for loss in found.losses:
+        call.say(f"  note: {loss}")
+    written = None if given.dry_run else write_problems(call.new_workspace, found)
+    if written:
+        call.say(f"  all of it: {written}")
+    return {
+        "added": found.added,
+        "duplicates": found.duplicates,
+        "labels": found.labels,
+        "refused": [refusal._asdict() for refusal in found.refused],
+        "alike": [one._asdict() for one in found.alike],
+        "losses": found.losses,
+        "dry_run": given.dry_run,
+        "problems": written,
+    }
+
+
+def pairs(given: Sequence[str], option: str) -> dict[str, str]:
+    """`A=B` options as a mapping. Raises `InputRefused` naming one that is none."""
+    found = {}
+    for each in given:
+        left, equals, right = each.partition("=")
+        if not (left and equals and right):
+            raise InputRefused(f"{option} {each}: expected two names with = between them")
+        found[left] = right
+    return found
+
+
+def export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="a new or empty folder")
+    parser.add_argument("--format", choices=FORMATS_OUT, default="folder", help="layout (default: folder)")
+    parser.add_argument("--snapshot", metavar="ID", help="exactly the rows of this training set")
+    parser.add_argument("--push-to-hub", metavar="OWNER/NAME", help="upload as well (--format hf)")
+    parser.add_argument("--without-pictures", action="store_true", help="only what is said of the images")
+    parser.add_argument("--labelled", action="store_true", help="only images that somebody labelled")
+    parser.add_argument("--split", choices=("train", "validation", "benchmark"))
+    parser.add_argument("--source", choices=("generated", "real", "imported", "drawn"))
+    parser.add_argument("--category")
+    parser.add_argument("--round", metavar="ID")
+
+
+def export(call: Call) -> Any:
+    from pipelines.exchange.export import export_folder
+    from pipelines.exchange.hub import export_snapshot
+
+    given = call.options
+    wanted = {
+        "split": given.split,
+        "source": given.source,
+        "category": given.category,
+        "round_id": given.round,
+    }
+    filters = {name: value for name, value in wanted.items() if value is not None}
+    if given.snapshot and (filters or given.labelled):
+        raise InputRefused("--snapshot names the rows itself; leave out the other filters")
+    if given.format == "hf" or given.push_to_hub:
+        if given.format != "hf" or not given.snapshot:
+            raise InputRefused("the hub takes snapshots: give --format hf --snapshot ID (`clinic publish`)")
+        pushed = export_snapshot(
+            call.workspace, given.snapshot, given.folder, push_to=given.push_to_hub, report=call.report
+        )
+        call.report.close()
+        call.say(f"{pushed.rows} rows in {pushed.folder} {pushed.url}".rstrip())
+        return asdict(pushed)
+    done = export_folder(
+        call.workspace,
+        given.folder,
+        format=given.format,
+        only_labelled=given.labelled,
+        snapshot=given.snapshot,
+        pictures=not given.without_pictures,
+        report=call.report,
+        **filters,
+    )
+    call.report.close()
+    call.say(f"{done.images} images and {done.masks} masks in {done.folder}")
+    for loss in done.losses:
+        call.say(f"  note: {loss}")
+    return asdict(done)
+
+
+COMMANDS = (
+    Command(
+        name="import",
+        summary="take in pictures and labels: a folder, COCO, masks, Hugging Face, Label Studio, …",
+        run=import_data,
+        arguments=import_arguments,
+        examples=(
+            "clinic import photos --source real --licence CC0",
+            "clinic import drawn --prompts drawn/metadata.csv",
+            "clinic import coco.zip --format coco --class hand='shape distortion' --dry-run",
+            "clinic import RichHF-18K --format richhf --images pick-a-pic",
+        ),
+    ),
+    Command(
+        name="export",
+        summary="write images, masks and tables to a folder: CSV, COCO, FiftyOne, Label Studio, Hugging Face",
+        run=export,
+        arguments=export_arguments,
+        examples=(
+            "clinic export labelled --labelled",
+            "clinic export hands --category hand --split train",
+            "clinic export set --snapshot ID --format hf --push-to-hub OWNER/NAME",
+        ),
+    ),
+)
