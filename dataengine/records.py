@@ -468,7 +468,7 @@ class Endpoint:
     """A path, model or service that an admin registered, the only ones a browser may choose."""
 
     id: str
-    kind: Literal["generator", "detector", "vqa", "llm", "label-studio", "folder"]
+    kind: Literal["generator", "detector", "vqa", "segmenter", "llm", "label-studio", "folder"]
     name: str
     location: str
     settings: dict[str, Any] = field(default_factory=dict)

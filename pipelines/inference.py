@@ -1,4 +1,5 @@
-"""The inference service: a resident process with the champion loaded, for answers while somebody waits.
+"""The inference service: a resident process with the champion (and a segmenter) loaded, for answers while
+somebody waits.
 
 A local socket carries length-prefixed JSON and raw arrays, bounded in size; nothing is pickled. The worker
 listens and starts the process (`python -m pipelines.inference`) when the first caller comes. No worker:
@@ -12,7 +13,7 @@ import math
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -102,6 +103,19 @@ class Client:
         assert answer is not None
         return header["detector"], answer
 
+    def segment(
+        self,
+        name: str,
+        image: np.ndarray,
+        clicks: Sequence[tuple[float, float, bool]],
+        box: Sequence[float] | None = None,
+    ) -> tuple[float, np.ndarray]:
+        """Score and uint8 HW mask of what was clicked on in a uint8 HWC image."""
+        request = {"call": "segment", "name": name, "clicks": list(clicks), "box": box and list(box)}
+        header, answer = self._call(request, image)
+        assert answer is not None
+        return header["score"], answer
+
     def _call(self, request: dict[str, Any], array: np.ndarray) -> tuple[dict[str, Any], np.ndarray | None]:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -145,17 +159,41 @@ class Service:
     tools: Any
     _loaded: str = ""
     _detector: Any = None
+    _segmenter: Any = None
+    _segmenter_at: str = ""
 
     def answer(self, request: dict[str, Any], array: np.ndarray | None) -> tuple[dict[str, Any], np.ndarray]:
         """One call's answer. Raises `InputRefused` for what it does not know."""
-        if request.get("call") != "find_artifacts" or array is None:
-            raise InputRefused(f"the service knows find_artifacts(image), not {request.get('call')!r}")
+        answers = {"find_artifacts": self._artifacts, "segment": self._segment}
+        call = answers.get(str(request.get("call")))
+        if call is None or array is None:
+            raise InputRefused(
+                f"the service knows {', '.join(answers)}, each of an image, not {request.get('call')!r}"
+            )
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
             raise InputRefused(f"an image is uint8 HWC with three channels, not {array.dtype} {array.shape}")
+        return call(request, array)
+
+    def _artifacts(self, request: dict[str, Any], image: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
         from dataengine.masks import quantise
 
         detector_id, detector = self._champion()
-        return {"detector": detector_id}, quantise(detector.find_artifacts(array))
+        return {"detector": detector_id}, quantise(detector.find_artifacts(image))
+
+    def _segment(self, request: dict[str, Any], image: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
+        from dataengine.diagnosis.segmenter import load_segmenter
+
+        with self.workspace.catalog(read_only=True) as catalog:
+            found = catalog.endpoints.of_kind("segmenter")
+        if not found:
+            raise InputRefused("this workspace has no segmenter; an admin can register one")
+        location = found[-1].location
+        if location != self._segmenter_at:
+            self._segmenter = load_segmenter(location, self.tools.device)
+            self._segmenter_at = location
+        clicks = [(float(x), float(y), bool(inside)) for x, y, inside in request.get("clicks", [])]
+        score, mask = self._segmenter.segment(str(request.get("name")), image, clicks, request.get("box"))
+        return {"score": score}, mask
 
     def _champion(self) -> tuple[str, Any]:
         with self.workspace.catalog(read_only=True) as catalog:

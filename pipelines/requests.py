@@ -240,6 +240,23 @@ def find_artifacts(workspace: Workspace, image: "np.ndarray") -> "tuple[str, np.
     return Client(workspace.path).find_artifacts(image)
 
 
+def segment(
+    workspace: Workspace,
+    name: str,
+    image: "np.ndarray",
+    clicks: "Sequence[tuple[float, float, bool]]",
+    box: "Sequence[float] | None" = None,
+) -> "tuple[float, np.ndarray]":
+    """Score and mask (uint8 HW, 0 or 1) of what was clicked on in a uint8 HWC image, from the inference
+    service; `name` is what its embedding is kept under.
+
+    Raises `ServiceAbsent` when no worker offers it on this machine, `InputRefused` without a segmenter.
+    """
+    from pipelines.inference import Client
+
+    return Client(workspace.path).segment(name, image, clicks, box)
+
+
 def stage_names() -> list[str]:
     """The stages of a round, in order."""
     return [stage.name for stage in _round_stages()]

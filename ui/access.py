@@ -80,6 +80,7 @@ ACCESS: dict[str, frozenset[str]] = {
     "/logout": SIGNED_IN,
     "/api/logout": SIGNED_IN,
     "/api/session": SIGNED_IN,
+    "/api/openapi.json": SIGNED_IN,
     "/api/annotate": roles("annotator", "curator"),
     "/api/images": roles("annotator", "curator", "engineer"),
     **{area.path: area.roles for area in AREAS},

@@ -1,246 +1,276 @@
-"""The annotation API: the next image under a lease, its pixels and map, and a person's answer.
+"""The annotation API: images under leases, drafts, answers, comments, own statistics.
 
 The only door for labels: the page at /annotate and simulated people use it alike.
 """
 
 import base64
-import binascii
-import gzip
-import re
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.openapi.utils import get_openapi
 
-from dataengine.errors import MaskRefused, NotFound
-from dataengine.masks import pack_label_map, unpack_label_map
-from dataengine.records import Image, Label, Lease, now
+from dataengine.errors import Conflict
+from dataengine.masks import pack_label_map
+from dataengine.records import Draft, Image, Label, now
 from storage.catalog import Catalog
 from storage.queries import annotator_day
 from storage.workspace import Workspace
 from ui.access import ACCESS, require
+from ui.annotation_answers import accept, require_editable, save_draft, take_lease
+from ui.annotation_assist import assist_routes, can_assist
+from ui.annotation_bodies import (
+    ERRORS,
+    MAX_AHEAD,
+    Answer,
+    CommentBody,
+    Done,
+    DraftBody,
+    Problem,
+    Release,
+    Renew,
+    Said,
+    Short,
+    ShownDraft,
+    ShownImage,
+    ShownMap,
+    Skip,
+    Statistics,
+    Submitted,
+    Task,
+)
+from ui.annotation_images import image_routes
+from ui.annotation_triage import triage_routes
 from ui.auth import Person, signed_in
 from ui.config import ServerConfig
+from ui.pictures import label_map
 
 ANSWERING = ACCESS["/api/annotate"]
-SEEING = ACCESS["/api/images"]
-IMMUTABLE = "private, max-age=31536000, immutable"
-SHOWN_TYPES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp"})
 
-Short = Annotated[str, Field(min_length=1, max_length=128)]
 Signed = Annotated[Person, Depends(signed_in)]
 
 
-class Body(BaseModel):
-    """A request body: strict, bounded."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class Answer(Body):
-    """What a person says of the leased image: a label map, or that nothing is broken."""
-
-    lease: Short
-    image: Short
-    revision: int = Field(ge=0, le=1_000_000)
-    clean: bool = False
-    label_map: str | None = Field(default=None, max_length=12_000_000)
-    seconds: float = Field(default=0.0, ge=0, le=86_400, allow_inf_nan=False)
-    simulated: bool = False
+def answering(person: Signed) -> Person:
+    """FastAPI dependency: somebody who may label."""
+    require(person.roles, ANSWERING, "labelling")
+    return person
 
 
-class Skip(Body):
-    """Declining the leased image."""
-
-    lease: Short
-    reason: str = Field(default="", max_length=500)
-
-
-class Release(Body):
-    """Giving the leased image back."""
-
-    lease: Short
+Annotator = Annotated[Person, Depends(answering)]
 
 
 def annotation_routes(workspace: Workspace, settings: ServerConfig) -> APIRouter:
-    """The routes under /api/annotate and /api/images."""
+    """The routes under /api/annotate and /api/images, and their description."""
     routes = APIRouter(prefix="/api")
-    lease_seconds = 60 * settings.lease_minutes
+    routes.include_router(lease_routes(workspace, 60 * settings.lease_minutes))
+    routes.include_router(answer_routes(workspace))
+    routes.include_router(comment_routes(workspace))
+    everything = APIRouter()
+    everything.include_router(routes)
+    everything.include_router(triage_routes(workspace, 60 * settings.lease_minutes))
+    everything.include_router(assist_routes(workspace))
+    everything.include_router(image_routes(workspace))
 
-    @routes.get("/annotate/next", response_model=None)
-    def next_image(person: Signed) -> dict[str, Any] | Response:
-        require(person.roles, ANSWERING, "labelling")
+    @everything.get("/api/openapi.json", include_in_schema=False)
+    def description(request: Request, person: Signed) -> dict[str, Any]:
+        return describe_api(everything)
+
+    return everything
+
+
+def describe_api(routes: APIRouter) -> dict[str, Any]:
+    """OpenAPI of the annotation API."""
+    found = get_openapi(title="Artifact Clinic: annotation", version="1", routes=routes.routes)
+    components = found.setdefault("components", {})
+    components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
+    components["securitySchemes"] = {"session": {"type": "apiKey", "in": "cookie", "name": "clinic_session"}}
+    return found
+
+
+def lease_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:
+    """Getting images and keeping them."""
+    routes = APIRouter(prefix="/annotate", tags=["annotate"], responses=ERRORS)
+
+    @routes.get("/next", response_model=Task, responses={204: {"description": "Nothing waits"}})
+    def next_image(
+        person: Annotator,
+        besides: Annotated[list[Short], Query(max_length=MAX_AHEAD)] = [],  # noqa: B006
+        prefer: Short | None = None,
+    ) -> Any:
+        """The image that this person holds, else the next one under a lease, but none of `besides`."""
         with workspace.catalog() as catalog:
-            lease = take_lease(catalog, person.name, lease_seconds)
-            task = None if lease is None else describe(catalog, lease, person.name)
+            lease = take_lease(catalog, person.name, lease_seconds, set(besides), prefer)
+            if lease is None:
+                catalog.commit()
+                return Response(status_code=204)
+            image = catalog.images.get(lease.image_id)
+            task = describe(catalog, image, person.name, day_of(catalog, person.name), can_assist(catalog))
             catalog.commit()
-        return Response(status_code=204) if task is None else task
+        return task | {"lease": lease.id, "expires": lease.expires}
 
-    @routes.post("/annotate/submit")
-    def submit(answer: Answer, person: Signed) -> dict[str, Any]:
-        require(person.roles, ANSWERING, "labelling")
-        with workspace.catalog(read_only=True) as catalog:
-            image, classes = catalog.images.get(answer.image), len(catalog.classes.names())
-        packed = read_label_map(answer, image, classes)
-        blob = None if packed is None else workspace.blobs.put(packed)
+    @routes.post("/renew", response_model=Done)
+    def renew(request: Renew, person: Annotator) -> Done:
+        """Keep leases for somebody who is at work."""
+        lost, moment = [], now()
         with workspace.catalog() as catalog:
-            champion = catalog.detectors.champion()
-            label = Label(
-                image_id=image.id,
-                author=person.name,
-                height=image.height,
-                width=image.width,
-                label_map=blob,
-                clean=answer.clean,
-                source="simulated" if answer.simulated else "person",
-                lead_seconds=answer.seconds,
-                detector_id=champion.id if champion else None,
-            )
-            stored = catalog.labels.submit(label, answer.lease, answer.revision)
+            for lease in dict.fromkeys(request.leases):
+                try:
+                    catalog.queue.renew(lease, person.name, moment + lease_seconds, moment)
+                except Conflict:
+                    lost.append(lease)
             catalog.commit()
-        return {"revision": stored.revision}
+        return Done(lost=lost)
 
-    @routes.post("/annotate/skip")
-    def skip(request: Skip, person: Signed) -> dict[str, bool]:
-        require(person.roles, ANSWERING, "labelling")
-        with workspace.catalog() as catalog:
-            catalog.queue.skip(request.lease, person.name, request.reason)
-            catalog.commit()
-        return {"skipped": True}
-
-    @routes.post("/annotate/release")
-    def release(request: Release, person: Signed) -> dict[str, bool]:
-        require(person.roles, ANSWERING, "labelling")
+    @routes.post("/release")
+    def release(request: Release, person: Annotator) -> dict[str, bool]:
+        """Give an image back unanswered."""
         with workspace.catalog() as catalog:
             released = catalog.queue.release(request.lease, person.name)
             catalog.commit()
         return {"released": released}
 
-    @routes.get("/images/{image_id}/pixels")
-    def pixels(image_id: str, request: Request, person: Signed) -> Response:
-        require(person.roles, SEEING, "seeing images")
+    @routes.get("/previous", response_model=Task, responses={204: {"description": "Nothing before"}})
+    def previous(person: Annotator, before: Short | None = None) -> Any:
+        """The person's newest answer, or the one before that of image `before`; editable until reviewed."""
         with workspace.catalog(read_only=True) as catalog:
-            image = catalog.images.get(image_id)
-        return picture(workspace, request, image.sha256, image.media_type)
+            mine = newest_each(catalog.labels.by(person.name))
+            places = [place for place, label in enumerate(mine) if label.image_id == before]
+            earlier = mine[: places[0]] if places else mine
+            if not earlier:
+                return Response(status_code=204)
+            label = earlier[-1]
+            require_editable(catalog, label.image_id, person.name)
+            image = catalog.images.get(label.image_id)
+            verdicts = [one for one in catalog.reviews.of_image(image.id) if one.author == person.name]
+            task = describe(catalog, image, person.name, day_of(catalog, person.name), can_assist(catalog))
+        drawn = shown(pack_label_map(label_map(workspace, label)), label.lead_seconds, label.created)
+        said = verdicts[-1].note if verdicts else ""
+        return task | {"lease": None, "expires": None, "answer": drawn, "note": said}
 
-    @routes.get("/images/{image_id}/thumbnail")
-    def thumbnail(image_id: str, request: Request, person: Signed) -> Response:
-        require(person.roles, SEEING, "seeing images")
+    @routes.get("/mine", response_model=Statistics)
+    def mine(person: Annotator) -> Statistics:
+        """The person's own numbers."""
         with workspace.catalog(read_only=True) as catalog:
-            image = catalog.images.get(image_id)
-        if image.thumbnail is None:
-            return picture(workspace, request, image.sha256, image.media_type)
-        return picture(workspace, request, image.thumbnail)
-
-    @routes.get("/images/{image_id}/map")
-    def confidence_map(image_id: str, person: Signed, detector: str | None = None) -> Response:
-        require(person.roles, SEEING, "seeing artifact maps")
-        with workspace.catalog(read_only=True) as catalog:
-            map_ref, detector_id = find_map(catalog, image_id, detector)
-        confidence = workspace.maps.get(map_ref)
-        height, width = confidence.shape
-        headers = {
-            "Content-Encoding": "gzip",
-            "X-Height": str(height),
-            "X-Width": str(width),
-            "X-Detector": detector_id,
-            "Cache-Control": "private, max-age=3600",
-        }
-        return Response(
-            gzip.compress(confidence.tobytes(), 4), headers=headers, media_type="application/octet-stream"
+            remaining, today = day_of(catalog, person.name)
+            labels = newest_each(catalog.labels.by(person.name))
+        times = sorted(label.lead_seconds for label in labels if label.lead_seconds)
+        return Statistics(
+            remaining=remaining,
+            done_today=today,
+            done_ever=len(labels),
+            seconds_today=sum(one.lead_seconds for one in labels if one.created >= start_of_today()),
+            median_seconds=times[len(times) // 2] if times else 0.0,
         )
 
     return routes
 
 
-def take_lease(catalog: Catalog, annotator: str, lease_seconds: float) -> Lease | None:
-    """The lease this person already holds, renewed, or else the next free image; None when nothing waits."""
-    moment = now()
-    for lease in catalog.queue.held(annotator, moment):
-        if lease.kind == "draw":
-            return catalog.queue.renew(lease.id, annotator, moment + lease_seconds, moment)
-    return catalog.queue.next(annotator, moment, lease_seconds, "draw")
+def answer_routes(workspace: Workspace) -> APIRouter:
+    """Drafts, answers and skips."""
+    routes = APIRouter(prefix="/annotate", tags=["annotate"], responses=ERRORS)
+
+    @routes.post("/submit", response_model=Submitted)
+    def submit(answer: Answer, person: Annotator) -> Submitted:
+        """Store an answer. One on a lease whose time is over is kept, as another opinion."""
+        return Submitted(revision=accept(workspace, answer, person.name).revision)
+
+    @routes.post("/draft")
+    def draft(body: DraftBody, person: Annotator) -> dict[str, bool]:
+        """Keep unfinished work, so that it is there on another machine as well."""
+        save_draft(workspace, body.image, body.label_map, body.seconds, person.name)
+        return {"saved": True}
+
+    @routes.post("/skip")
+    def skip(request: Skip, person: Annotator) -> dict[str, bool]:
+        """Decline an image: somebody else may know."""
+        with workspace.catalog() as catalog:
+            lease = catalog.queue.lease(request.lease)
+            catalog.queue.skip(request.lease, person.name, request.reason)
+            if lease is not None:
+                catalog.drafts.discard(lease.image_id, person.name)
+            catalog.commit()
+        return {"skipped": True}
+
+    return routes
 
 
-def describe(catalog: Catalog, lease: Lease, annotator: str) -> dict[str, Any]:
-    """What the page needs to know of a leased image."""
-    image = catalog.images.get(lease.image_id)
-    mine = catalog.labels.latest(image.id, annotator)
+def comment_routes(workspace: Workspace) -> APIRouter:
+    """What people say about an image."""
+    routes = APIRouter(prefix="/annotate", tags=["annotate"], responses=ERRORS)
+
+    @routes.get("/comments", response_model=list[Said])
+    def comments(person: Annotator, image: Short) -> list[dict[str, Any]]:
+        """An image's comments, oldest first."""
+        with workspace.catalog(read_only=True) as catalog:
+            catalog.images.get(image)
+            found = catalog.comments.of_image(image)
+        return [
+            {"id": one.id, "author": one.author, "text": one.text, "created": one.created} for one in found
+        ]
+
+    @routes.post("/comments", response_model=Said)
+    def comment(body: CommentBody, person: Annotator) -> dict[str, Any]:
+        """Say something about an image; curators answer the same way."""
+        with workspace.catalog() as catalog:
+            catalog.images.get(body.image)
+            said = catalog.comments.add(body.image, person.name, body.text)
+            catalog.commit()
+        return {"id": said.id, "author": said.author, "text": said.text, "created": said.created}
+
+    return routes
+
+
+def newest_each(labels: list[Label]) -> list[Label]:
+    """Of one person's labels the newest of each image, oldest first, without triage's."""
+    newest = {label.image_id: label for label in sorted(labels, key=lambda one: one.revision)}
+    return sorted(newest.values(), key=lambda label: label.created)
+
+
+def day_of(catalog: Catalog, annotator: str) -> tuple[int, int]:
+    """How many images wait for this person, and how many they did today."""
     day = annotator_day(catalog, annotator, now(), start_of_today())
+    return day.remaining, day.done_today
+
+
+def describe(
+    catalog: Catalog, image: Image, annotator: str, day: tuple[int, int], assist: bool
+) -> dict[str, Any]:
+    """What the page needs to know of an image, but for its lease."""
+    mine = catalog.labels.latest(image.id, annotator)
     champion = catalog.detectors.champion()
     prediction = catalog.predictions.get(image.id, champion.id) if champion else None
-    shown = champion is not None and prediction is not None and prediction.map_ref is not None
+    draft = catalog.drafts.get(image.id, annotator)
+    url = f"/api/images/{image.id}"
+    heat = None
+    if champion is not None and prediction is not None and prediction.map_ref is not None:
+        heat = ShownMap(url=f"{url}/map?detector={champion.id}", detector=champion.name)
+    picture = ShownImage(
+        id=image.id,
+        height=image.height,
+        width=image.width,
+        prompt=image.prompt,
+        category=image.category,
+        url=f"{url}/pixels",
+    )
     return {
-        "lease": lease.id,
-        "expires": lease.expires,
-        "image": {
-            "id": image.id,
-            "height": image.height,
-            "width": image.width,
-            "prompt": image.prompt,
-            "category": image.category,
-            "url": f"/api/images/{image.id}/pixels",
-        },
-        "map": {"url": f"/api/images/{image.id}/map?detector={champion.id}", "detector": champion.name}
-        if champion is not None and shown
-        else None,
+        "image": picture,
+        "map": heat,
         "classes": list(catalog.classes.names()),
-        "remaining": day.remaining,
-        "done_today": day.done_today,
+        "remaining": day[0],
+        "done_today": day[1],
         "revision": mine.revision if mine else 0,
+        "draft": shown_draft(draft),
+        "comments": len(catalog.comments.of_image(image.id)),
+        "tools": ["assist"] if assist else [],
     }
 
 
-def read_label_map(answer: Answer, image: Image, classes: int) -> bytes | None:
-    """The packed label map in its one form, or None for a clean image. Raises `MaskRefused`."""
-    if answer.label_map is None:
-        if answer.clean:
-            return None
-        raise MaskRefused("the answer holds no label map; send one, or say that the image is clean")
-    try:
-        packed = base64.b64decode(answer.label_map, validate=True)
-    except binascii.Error as error:
-        raise MaskRefused(f"the label map is no base64 ({error})") from None
-    label_map = unpack_label_map(packed, image.height, image.width, classes)
-    if label_map.any() == answer.clean:
-        raise MaskRefused("an image is clean exactly when nothing is painted; this answer says otherwise")
-    return None if answer.clean else pack_label_map(label_map)
+def shown_draft(draft: Draft | None) -> ShownDraft | None:
+    return None if draft is None else shown(draft.label_map, draft.seconds, draft.saved)
 
 
-def find_map(catalog: Catalog, image_id: str, detector_id: str | None) -> tuple[str, str]:
-    """Where the detector's (the champion's) map of an image lies, and whose it is. Raises `NotFound`."""
-    if detector_id is None:
-        champion = catalog.detectors.champion()
-        detector_id = champion.id if champion else ""
-    prediction = catalog.predictions.get(image_id, detector_id)
-    if prediction is None or prediction.map_ref is None:
-        raise NotFound(
-            f"image {image_id!r} has no map by detector {detector_id!r}; run `clinic diagnose` first"
-        )
-    return prediction.map_ref, detector_id
-
-
-def picture(workspace: Workspace, request: Request, sha256: str, media_type: str | None = None) -> Response:
-    """A stored picture, unchanged for ever under its hash; nothing in it is ever run."""
-    etag = f'"{sha256}"'
-    headers = {"ETag": etag, "Cache-Control": IMMUTABLE}
-    if etag in re.split(r"\s*,\s*", request.headers.get("if-none-match", "")):
-        return Response(status_code=304, headers=headers)
-    data = workspace.blobs.get(sha256)
-    kind = media_type or sniffed(data)
-    return Response(
-        data, headers=headers, media_type=kind if kind in SHOWN_TYPES else "application/octet-stream"
-    )
-
-
-def sniffed(data: bytes) -> str:
-    """The media type by the first bytes, for thumbnails, whose type no row records."""
-    if data.startswith(b"\x89PNG"):
-        return "image/png"
-    if data.startswith(b"\xff\xd8"):
-        return "image/jpeg"
-    return "image/webp" if data[8:12] == b"WEBP" else "application/octet-stream"
+def shown(packed: bytes, seconds: float, saved: float) -> ShownDraft:
+    return ShownDraft(label_map=base64.b64encode(packed).decode(), seconds=seconds, saved=saved)
 
 
 def start_of_today() -> float:

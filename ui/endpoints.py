@@ -12,7 +12,7 @@ from dataengine.records import Endpoint, digest
 
 SERVICES = frozenset({"llm", "label-studio"})
 MODELS = frozenset({"generator", "detector", "vqa"})
-KINDS = ("generator", "detector", "vqa", "llm", "label-studio", "folder")
+KINDS = ("generator", "detector", "vqa", "segmenter", "llm", "label-studio", "folder")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address

@@ -4,15 +4,19 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import replace as with_changes
 
-from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy import ColumnElement, delete, exists, func, select, update
 
 from dataengine.errors import Conflict
 from dataengine.records import Label, Lease, QueueItem, QueueKind, Review, now
 from storage import schema
-from storage.repositories.rows import Rows, chunks, insert_new
+from storage.repositories.rows import Rows, chunks, insert_new, replace
 
 FLAWED = "flawed"
 """The reason of drawings that triage asked for."""
+RETURNED = "returned"
+"""The round of images that a curator returned although their label belonged to none."""
+RETURN_FIRST = 5.0
+"""Priority of returned images, above what mining and triage give."""
 LATE_SECONDS = 7 * 86_400.0
 """How long after its end a lease still tells whose a late answer is."""
 
@@ -82,7 +86,7 @@ class Queue(Rows[QueueItem]):
         statement = (
             self._select()
             .where(items.kind == kind, items.done.is_(False), ~mine, ~answered, open_to)
-            .where(holders < items.opinions - items.given)
+            .where(holders < items.opinions - items.given, open_to(annotator))
             .order_by(items.priority.desc(), items.image_id)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -109,7 +113,13 @@ class Queue(Rows[QueueItem]):
         waiting = (
             select(images.category, func.count(), func.max(items.priority))
             .select_from(self.table.join(schema.images, images.id == items.image_id))
-            .where(items.kind == kind, items.done.is_(False), items.reason != FLAWED, ~answered)
+            .where(
+                items.kind == kind,
+                items.done.is_(False),
+                items.reason != FLAWED,
+                ~answered,
+                open_to(annotator),
+            )
             .where(images.category.is_not(None))
             .group_by(images.category)
         )
@@ -143,6 +153,11 @@ class Queue(Rows[QueueItem]):
                 more.values(opinions=opinions, done=items.given >= opinions)
             ).rowcount
         return changed
+
+    def lend(self, image_id: str, round_id: str, annotator: str, expires: float) -> Lease:
+        """Lease an image that no item asks for, as gold images are."""
+        item = QueueItem(image_id=image_id, round_id=round_id)
+        return Leases(self._connection).take(item, annotator, expires)
 
     def held(self, annotator: str, now: float) -> list[Lease]:
         """The person's live leases, the one that ends first before the others."""
@@ -187,6 +202,22 @@ class Queue(Rows[QueueItem]):
             return False
         self._answer(image_id, round_id, kind, author, skipped=False, reason="")
         return self._recount(image_id, round_id, kind, opinions)
+
+    def give_back(self, label: Label, reason: str) -> None:
+        """Ask a label's author for the image again, soon, as their answer no longer counts."""
+        items, answers = self.table.c, schema.queue_answers.c
+        round_id = label.round_id or RETURNED
+        key = items.image_id == label.image_id, items.round_id == round_id, items.kind == "draw"
+        item = QueueItem(image_id=label.image_id, round_id=round_id, priority=RETURN_FIRST, reason=reason)
+        if self.add_many([item]):
+            row = {"image_id": label.image_id, "round_id": round_id, "kind": "draw", "person": label.author}
+            insert_new(self._connection, schema.queue_takers, [row])
+            return
+        mine = answers.image_id == label.image_id, answers.round_id == round_id, answers.kind == "draw"
+        self._connection.execute(delete(schema.queue_answers).where(*mine, answers.author == label.author))
+        self._connection.execute(update(self.table).where(*key).values(priority=RETURN_FIRST, reason=reason))
+        opinions = self._connection.scalar(select(items.opinions).where(*key)) or 1
+        self._recount(label.image_id, round_id, "draw", opinions)
 
     def withdraw(self, image_id: str, round_id: str) -> int:
         """Take an image that everybody skips out of a round's queue; returns how many items went."""
@@ -247,6 +278,17 @@ class Queue(Rows[QueueItem]):
         key = items.image_id == image_id, items.round_id == round_id, items.kind == kind
         self._connection.execute(update(self.table).where(*key).values(given=given, done=done))
         return done
+
+
+def open_to(annotator: str) -> ColumnElement[bool]:
+    """True for queue items that everybody, or this person among others, may take."""
+    items, takers = schema.queue_items.c, schema.queue_takers.c
+    of_item = (
+        takers.image_id == items.image_id,
+        takers.round_id == items.round_id,
+        takers.kind == items.kind,
+    )
+    return ~exists().where(*of_item) | exists().where(*of_item, takers.person == annotator)
 
 
 def _owned(lease: Lease | None, annotator: str) -> Lease:
@@ -422,6 +464,10 @@ class Reviews(Rows[Review]):
         Raises `NotFound` if there is no such label revision.
         """
         return self._insert([review])
+
+    def decide(self, review: Review) -> None:
+        """Store the verdict in place of an earlier one by the same reviewer. Raises `NotFound` as `add`."""
+        replace(self._connection, self.table, self._row(review))
 
     def of_image(self, image_id: str) -> list[Review]:
         """The verdicts on an image's labels, oldest first."""

@@ -22,6 +22,7 @@ MATRIX = {
     "/logout": EVERYONE,
     "/api/logout": EVERYONE,
     "/api/session": EVERYONE,
+    "/api/openapi.json": EVERYONE,
     "/annotate": {"annotator", "curator", "admin"},
     "/api/annotate": {"annotator", "curator", "admin"},
     "/api/images": {"annotator", "curator", "engineer", "admin"},
