@@ -47,7 +47,22 @@ def backup_job(context: Context, args: dict[str, Any]) -> Result:
     return {"path": str(made.path), "bytes": made.bytes, "damaged": list(made.damaged)}
 
 
-JOBS: dict[str, Callable[[Context, dict[str, Any]], Result]] = {"import": import_job, "backup": backup_job}
+def pull_job(context: Context, args: dict[str, Any]) -> Result:
+    """Bring labels in line with a Label Studio project that was pushed; the token is in the environment."""
+    from pipelines.exchange.label_studio import Server, token
+    from pipelines.exchange.pull import pull
+
+    with context.workspace.catalog(read_only=True) as catalog:
+        home = catalog.endpoints.get(args["endpoint"])
+    server = Server.connect(home.location, token())
+    return asdict(pull(context.workspace, server, str(home.settings["project"]), report=context.report))
+
+
+JOBS: dict[str, Callable[[Context, dict[str, Any]], Result]] = {
+    "import": import_job,
+    "backup": backup_job,
+    "pull": pull_job,
+}
 """Work that stands alone, by the kind of job."""
 
 

@@ -24,6 +24,7 @@ ALLOWED = {
     "ui": (
         "ui",
         "pipelines.requests",
+        "pipelines.exchange.requests",
         "storage.queries",
         "storage.workspace",
         "storage.catalog",
@@ -32,6 +33,9 @@ ALLOWED = {
         "dataengine.masks",
         "dataengine.errors",
         "dataengine.curation.agreement",
+        "dataengine.curation.balance",
+        "dataengine.curation.outliers",
+        "dataengine.curation.stratify",
         "dataengine.quality.study",
     ),
 }

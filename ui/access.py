@@ -76,6 +76,7 @@ ACCESS: dict[str, frozenset[str]] = {
     "/favicon.ico": PUBLIC,
     "/login": PUBLIC,
     "/api/login": PUBLIC,
+    "/label-studio": PUBLIC,  # its routes ask for the secret themselves
     "/": SIGNED_IN,
     "/logout": SIGNED_IN,
     "/api/logout": SIGNED_IN,

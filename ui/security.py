@@ -18,6 +18,8 @@ from ui.access import desk_of
 from ui.logs import logger
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+SIGNED = "/label-studio/images/"
+"""Pages of Label Studio may show these: the address itself is signed, and no cookie matters."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 PAGE_POLICY = "; ".join(
@@ -101,6 +103,8 @@ class SameSite:
             return 421, "this server does not answer to that host name; add it to allowed_hosts"
         if scope["type"] == "websocket":
             return 403, "this server speaks no WebSocket"
+        if scope["method"] in SAFE_METHODS and scope["path"].startswith(SIGNED):
+            return None
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             return 403, "a page of another site sent this request"
@@ -167,7 +171,8 @@ class ResponseHeaders:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers.update(HEADERS)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
                 headers["Content-Security-Policy"] = policy
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)

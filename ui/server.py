@@ -27,6 +27,7 @@ from ui.annotation import annotation_routes
 from ui.auth import Doorkeeper, Gate, auth_routes
 from ui.config import ServerConfig
 from ui.home import home_routes
+from ui.labelstudio import label_studio_routes
 from ui.logs import log_to, logger
 from ui.pages import STATIC, message_page
 from ui.security import BodyLimit, RequestLog, ResponseHeaders, SameSite, is_loopback
@@ -52,6 +53,7 @@ def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None 
     app.state.doorkeeper = doorkeeper
     app.include_router(auth_routes(doorkeeper))
     app.include_router(home_routes(workspace))
+    app.include_router(label_studio_routes(workspace))
     app.include_router(annotation_routes(workspace, settings))
     add_plain_routes(app, workspace)
     if settings.desks:

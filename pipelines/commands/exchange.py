@@ -158,6 +158,86 @@ def export(call: Call) -> Any:
     return asdict(done)
 
 
+def server_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", default="", help="address of the server (default: $LABEL_STUDIO_URL)")
+    parser.add_argument("--project", required=True, help="title or number of the project")
+    parser.add_argument(
+        "--token",
+        default="",
+        help="personal or legacy token; better in $LABEL_STUDIO_API_KEY, where no process list shows it",
+    )
+
+
+def server_of(call: Call) -> Any:
+    """The Label Studio server that the options name. Raises as `Server.connect`."""
+    import os
+
+    from pipelines.exchange.label_studio import URL_VARIABLE, Server, token
+
+    return Server.connect(call.options.url or os.environ.get(URL_VARIABLE, ""), token(call.options.token))
+
+
+def push_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--to", choices=("label-studio",), default="label-studio")
+    server_arguments(parser)
+    parser.add_argument("--round", metavar="ID", help="only images that wait in this round")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the N that teach most")
+    parser.add_argument(
+        "--pixels",
+        choices=("upload", "signed", "storage"),
+        default="upload",
+        help="upload pictures, give out signed addresses of ours, or name a storage both can reach",
+    )
+    parser.add_argument(
+        "--prefix", default="", metavar="URL", help="what --pixels signed|storage begins with"
+    )
+    parser.add_argument(
+        "--hooks",
+        default="",
+        metavar="URL",
+        help="our web server as Label Studio sees it: webhook, ML backend",
+    )
+
+
+def push(call: Call) -> Any:
+    from pipelines.exchange.push import push as push_to
+
+    given = call.options
+    done = push_to(
+        call.workspace,
+        server_of(call),
+        given.project,
+        round_id=given.round,
+        limit=given.limit,
+        pixels=given.pixels,
+        prefix=given.prefix,
+        hooks=given.hooks,
+        report=call.report,
+    )
+    call.report.close()
+    call.say(
+        f"{done.tasks} new tasks, {done.known} there already, {done.predictions} new predictions "
+        f"({done.model_version or 'no champion'}): {done.url}"
+    )
+    return asdict(done)
+
+
+def pull(call: Call) -> Any:
+    from pipelines.exchange.pull import pull as pull_from
+
+    done = pull_from(call.workspace, server_of(call), call.options.project, report=call.report)
+    call.report.close()
+    call.say(
+        f"{done.annotations} annotations: {done.labels} labels new or changed, {done.withdrawn} withdrawn, "
+        f"{len(done.refused)} refused"
+    )
+    for refusal in done.refused[:20]:
+        call.say(f"  refused {refusal.name}: {refusal.reason}")
+    if done.tasks_gone:
+        call.say(f"  {done.tasks_gone} tasks were deleted there; their labels stay here")
+    return asdict(done) | {"refused": [refusal._asdict() for refusal in done.refused]}
+
+
 COMMANDS = (
     Command(
         name="import",
@@ -181,5 +261,22 @@ COMMANDS = (
             "clinic export hands --category hand --split train",
             "clinic export set --snapshot ID --format hf --push-to-hub OWNER/NAME",
         ),
+    ),
+    Command(
+        name="push",
+        summary="hard cases and artifact maps to a Label Studio project",
+        run=push,
+        arguments=push_arguments,
+        examples=(
+            "clinic push --to label-studio --url http://127.0.0.1:8080 --project hands",
+            "clinic push --project hands --hooks http://clinic.example:7860",
+        ),
+    ),
+    Command(
+        name="pull",
+        summary="Label Studio's annotations as labels; changes and deletions followed",
+        run=pull,
+        arguments=server_arguments,
+        examples=("clinic pull --url http://127.0.0.1:8080 --project hands",),
     ),
 )

@@ -20,6 +20,7 @@ from dataengine.masks import LabelMap, check_label_map, pack_label_map
 from dataengine.records import (
     Image,
     Label,
+    LabelSource,
     Report,
     Source,
     Split,
@@ -53,6 +54,7 @@ class Answer:
     lead_seconds: float = 0.0
     note: str = ""
     created: float | None = None
+    round_id: str | None = None
 
 
 Answers = Callable[[int, int], list[Answer]]
@@ -300,7 +302,9 @@ class _Intake:
         return images
 
 
-def keep_answers(workspace: Workspace, pairs: Sequence[tuple[Image, Answer]]) -> int:
+def keep_answers(
+    workspace: Workspace, pairs: Sequence[tuple[Image, Answer]], source: LabelSource = "import"
+) -> int:
     """Keep each answer unless its author's newest one for that image says the same; how many were new."""
     packed = [None if a.label_map is None else pack_label_map(a.label_map) for _, a in pairs]
     blobs = iter(workspace.blobs.put_many([each for each in packed if each is not None]))
@@ -322,7 +326,8 @@ def keep_answers(workspace: Workspace, pairs: Sequence[tuple[Image, Answer]]) ->
                 width=image.width,
                 label_map=blob,
                 clean=blob is None,
-                source="import",
+                source=source,
+                round_id=answer.round_id,
                 lead_seconds=answer.lead_seconds,
                 note=answer.note,
                 created=now() if answer.created is None else answer.created,
