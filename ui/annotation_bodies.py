@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 LABEL_MAP_CHARACTERS = 7_500_000
-MAX_AHEAD = 4
+MAX_AHEAD = 16
 TRIAGE_IMAGES = 12
 
 # NUL, which a database refuses, is refused here, with a clear line.

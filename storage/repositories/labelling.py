@@ -76,16 +76,9 @@ class Queue(Rows[QueueItem]):
             answers.kind == items.kind,
             answers.author == annotator,
         )
-        takers = schema.queue_takers.c
-        named = (
-            takers.image_id == items.image_id,
-            takers.round_id == items.round_id,
-            takers.kind == items.kind,
-        )
-        open_to = ~exists().where(*named) | exists().where(*named, takers.person == annotator)
         statement = (
             self._select()
-            .where(items.kind == kind, items.done.is_(False), ~mine, ~answered, open_to)
+            .where(items.kind == kind, items.done.is_(False), ~mine, ~answered)
             .where(holders < items.opinions - items.given, open_to(annotator))
             .order_by(items.priority.desc(), items.image_id)
             .limit(1)

@@ -14,6 +14,11 @@ export async function currentSession() {
   return session;
 }
 
+// After signing in again the token is another one.
+export function forgetSession() {
+  session = null;
+}
+
 export async function get(path) {
   return read(await fetch(path, { headers: { Accept: "application/json" } }));
 }

@@ -1,0 +1,57 @@
+// A label map as bytes and back: the form of masks.pack_label_map, zlib over runs in row order. A run is its
+// length as a LEB128 varint and then the class.
+
+export function runs(pixels) {
+  let bytes = new Uint8Array(4096), size = 0;
+  const count = pixels.length;
+  for (let start = 0; start < count; ) {
+    const value = pixels[start];
+    let end = start + 1;
+    while (end < count && pixels[end] === value) end++;
+    if (size + 8 > bytes.length) {
+      const grown = new Uint8Array(2 * bytes.length);
+      grown.set(bytes);
+      bytes = grown;
+    }
+    let length = end - start;
+    for (; length > 127; length >>>= 7) bytes[size++] = (length & 127) | 128;
+    bytes[size++] = length;
+    bytes[size++] = value;
+    start = end;
+  }
+  return bytes.slice(0, size);
+}
+
+export function unrun(bytes, count) {
+  const pixels = new Uint8Array(count);
+  let at = 0;
+  for (let position = 0; position < bytes.length; ) {
+    let length = 0, scale = 1, byte;
+    do {
+      byte = bytes[position++];
+      length += (byte & 127) * scale;
+      scale *= 128;
+    } while (byte & 128);
+    const value = bytes[position++];
+    if (value) pixels.fill(value, at, at + length);
+    at += length;
+  }
+  if (at !== count) throw new Error(`A label map of ${at} pixels for an image of ${count}.`);
+  return pixels;
+}
+
+async function through(stream, bytes) {
+  return new Uint8Array(await new Response(new Blob([bytes]).stream().pipeThrough(stream)).arrayBuffer());
+}
+
+export async function packed(pixels) {
+  const bytes = await through(new CompressionStream("deflate"), runs(pixels));
+  let text = "";
+  for (let at = 0; at < bytes.length; at += 32768) text += String.fromCharCode(...bytes.subarray(at, at + 32768));
+  return btoa(text);
+}
+
+export async function unpacked(text, count) {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  return unrun(await through(new DecompressionStream("deflate"), bytes), count);
+}

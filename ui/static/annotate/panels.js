@@ -1,0 +1,125 @@
+// Panels of the desk: keys and their remapping, skip reasons, comments, the guideline.
+import { get, post } from "/static/api.js";
+import { ACTIONS, keyOf, remap, resetKeys, written } from "/static/annotate/keys.js";
+
+export const $ = (id) => document.getElementById(id);
+
+export function element(tag, text = "", attributes = {}) {
+  const node = document.createElement(tag);
+  node.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  return node;
+}
+
+// ---- keys ----
+
+export function drawKeys(changed) {
+  const list = $("key-list");
+  list.replaceChildren(...ACTIONS.map(([action, , text]) => {
+    const row = element("div"), button = element("button", "", { type: "button", class: "key", title: "Press to change" });
+    button.append(element("kbd", keyOf(action)));
+    button.setAttribute("aria-label", `${text}: ${keyOf(action)}. Press to change.`);
+    button.addEventListener("click", () => listen(button, action, changed));
+    row.append(element("dt"), element("dd", text));
+    row.firstChild.append(button);
+    return row;
+  }));
+}
+
+function listen(button, action, changed) {
+  button.replaceChildren(element("kbd", "press …"));
+  const take = (event) => {
+    if (["Shift", "Control", "Alt", "Meta", "AltGraph"].includes(event.key)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    removeEventListener("keydown", take, true);
+    const before = event.key === "Escape" ? null : remap(action, written(event));
+    $("key-note").textContent = before ? `“${ACTIONS.find(([name]) => name === before)[2]}” is now on ${keyOf(before)}.` : "";
+    drawKeys(changed);
+    changed();
+  };
+  addEventListener("keydown", take, true);
+}
+
+export function wireKeys(changed) {
+  $("keys-reset").addEventListener("click", () => {
+    resetKeys();
+    drawKeys(changed);
+    changed();
+  });
+  drawKeys(changed);
+}
+
+// ---- skipping ----
+
+const REASONS = ["I cannot tell whether it is broken", "Too many small artifacts to draw", "The image does not load or is damaged", "I do not want to look at this image"];
+
+// Asks why; resolves to the reason, or null.
+export function askReason() {
+  const dialog = $("skip-dialog"), list = $("skip-reasons");
+  return new Promise((done) => {
+    const finish = (reason) => {
+      dialog.removeEventListener("close", cancelled);
+      dialog.removeEventListener("keydown", digits);
+      dialog.close();
+      done(reason);
+    };
+    const cancelled = () => finish(null);
+    const digits = (event) => {
+      const chosen = REASONS[Number(event.key) - 1];
+      if (!chosen || event.target === $("skip-other")) return;
+      event.preventDefault();
+      finish(chosen);
+    };
+    list.replaceChildren(...REASONS.map((reason, at) => {
+      const button = element("button", reason, { type: "button" });
+      button.append(element("kbd", at + 1));
+      button.addEventListener("click", () => finish(reason));
+      return button;
+    }));
+    $("skip-other").value = "";
+    $("skip-form").onsubmit = (event) => {
+      event.preventDefault();
+      finish($("skip-other").value.trim());
+    };
+    dialog.addEventListener("close", cancelled);
+    dialog.addEventListener("keydown", digits);
+    dialog.showModal();
+    list.firstChild.focus();
+  });
+}
+
+// ---- comments ----
+
+export async function showComments(image, say) {
+  const list = $("comment-list"), dialog = $("comments");
+  const draw = (comments) => list.replaceChildren(...comments.map((comment) => {
+    const row = element("li"), when = new Date(1000 * comment.created).toLocaleString();
+    row.append(element("b", comment.author), element("time", when), element("p", comment.text));
+    return row;
+  }));
+  draw([]);
+  $("comment-text").value = "";
+  dialog.showModal();
+  $("comment-text").focus();
+  let comments = [];
+  $("comment-form").onsubmit = async (event) => {
+    event.preventDefault();
+    const text = $("comment-text").value.trim();
+    if (!text) return;
+    try {
+      comments = [...comments, await post("/api/annotate/comments", { image, text })];
+      draw(comments);
+      $("comment-text").value = "";
+      $("comment-count").textContent = comments.length;
+    } catch (error) {
+      say(error.message, "bad");
+    }
+  };
+  try {
+    comments = await get(`/api/annotate/comments?image=${encodeURIComponent(image)}`);
+    draw(comments);
+  } catch (error) {
+    say(error.message, "bad");
+  }
+}

@@ -1,0 +1,10 @@
+// Finds the components of an artifact map away from the page: the map once, then a threshold at a time.
+import { components } from "/static/annotate/geometry.js";
+
+let map = null;
+
+onmessage = ({ data }) => {
+  if (data.confidence) map = data;
+  const found = components(map.confidence, map.height, map.width, data.threshold, data.smallest);
+  postMessage({ image: map.image, turn: data.turn, ...found }, [found.numbers.buffer]);
+};
