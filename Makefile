@@ -36,7 +36,7 @@ check: setup     ## ruff, mypy, who may import whom
 	$(BIN)/python -m pytest tests/test_architecture.py
 
 bench-%: setup   ## a benchmark, e.g. make bench-clinic; QUICK=1 proves that it works; result in build/bench/
-	$(BIN)/python -m tests.bench.$*
+	$(BIN)/python -m tests.bench.$(subst -,_,$*)
 
 clean:           ## forget build results (never the workspace)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -16,6 +16,7 @@ ClinicError
 │   ├── JobFailed           a job ended without a result
 │   └── ServiceAbsent       no worker or inference service answers
 ├── NonFinite               a loss or gradient is no longer a number; names the step
+├── OutOfMemory             a computation did not fit; says what would make it smaller
 ├── NothingLearned          the first update left the trained weights as they were
 └── AccessDenied            the role does not allow it
 """
@@ -90,6 +91,10 @@ class NonFinite(ClinicError):
             "Lower the learning rate or the clipping norm, then resume."
         )
         self.step = step
+
+
+class OutOfMemory(ClinicError):
+    """A computation did not fit into memory."""
 
 
 class NothingLearned(ClinicError):

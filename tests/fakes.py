@@ -204,6 +204,12 @@ class TinyGenerator:
         rows = [random("prompt", prompt).normal(size=3) for prompt in prompts]
         return Conditioning({"colour": torch.tensor(np.array(rows), dtype=torch.float32)})
 
+    def cut(self, prompts: Sequence[str]) -> list[str]:
+        return []
+
+    def blank(self, count: int) -> Any:
+        return self.encode_prompts([""] * count)
+
     def initial_latents(self, seeds: Sequence[int], size: tuple[int, int]) -> Any:
         import torch
 
@@ -297,12 +303,14 @@ def fake_tools(device: str = "cpu") -> Tools:
         open_generator=lambda location, lora: TinyGenerator(treated=lora is not None),  # type: ignore[arg-type,return-value]
         open_detector=TinyDetector.open,  # type: ignore[arg-type]
         artifact_maps=lambda detector, images, batch: [detector.find_artifacts(each) for each in images],
-        open_vqa=lambda location: Readers(),
+        open_vqa=lambda location, config, keep: Readers(),
         open_attributes=lambda location: Readers(),
         write_prompts=write_prompts,
         generate=generate,
         train_detector=train_detector,
         evaluate_detector=evaluate_detector,
+        view_variance=lambda detector, images, flips, batch: [float(np.std(each) / 255) for each in images],
+        encoder_features=lambda detector, images, batch: np.stack([each.mean((0, 1)) for each in images]),
         treat=treat,
         device=device,
     )

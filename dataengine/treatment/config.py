@@ -61,8 +61,46 @@ class PixelConfig(Config):
     """Confidence from which a pixel counts, for "above"."""
 
 
+class RewardConfig(Config):
+    """An image-level scorer whose score is raised (DRaFT, AlignProp, ReFL), or lowered."""
+
+    kind: Literal["clip", "pickscore", "classifier"] = "classifier"
+    """CLIP score, PickScore, or the probability that an image classifier gives to `label`."""
+
+    location: str
+    """Folder or hub id of the model in transformers' format, read from safetensors only."""
+
+    label: str = ""
+    """The classifier's label."""
+
+    activation: Literal["softmax", "sigmoid"] = "softmax"
+    """Whether the classifier's labels exclude each other."""
+
+    goal: Literal["raise", "lower"] = "raise"
+    """Whether a high score is wanted, as of plausibility, or a low one, as of violence."""
+
+    weight: float = Field(default=1.0, gt=0)
+    """Factor of this objective."""
+
+    @model_validator(mode="after")
+    def _labelled(self) -> Self:
+        if (self.kind == "classifier") != bool(self.label):
+            raise ValueError(
+                f"a label belongs to a classifier and to nothing else; {self.kind} has {self.label!r}"
+            )
+        return self
+
+
 class RegionConfig(Config):
     """Region constraint (Focus-N-Fix): outside the artifacts of the untreated image nothing shall change."""
+
+    map: Literal["detector", "saliency"] = "detector"
+    """Where the untreated image is at fault: the detector's map, or the gradient saliency of the rewards, for
+    scorers that give a number only."""
+
+    reference: Literal["base", "given"] = "base"
+    """What counts as untreated: the base without any LoRA, or the generator as it was given to the run, so
+    that sequential tuning keeps what the LoRA of the first run has won."""
 
     beta: float = Field(default=1e-3, gt=0)
     """Factor of the constraint (METHODS 3: 1e-3 for artifacts, 5e-4 for safety)."""
@@ -110,14 +148,26 @@ class TreatmentConfig(Config):
     grad_steps: int = Field(default=3, ge=1)
     """Last denoising steps that the gradient flows through (t_tr; the paper takes 1)."""
 
+    truncation: Literal["last", "random", "single"] = "last"
+    """Which steps the gradient flows through: the last `grad_steps` (DRaFT-K, DiffDoctor), a random number of
+    last steps up to `grad_steps` (AlignProp), or one step among the last `grad_steps`, whose prediction of
+    the clean image is judged (ReFL)."""
+
     sampling: SamplingConfig = SamplingConfig()
     """How the images are drawn."""
 
     checkpointing: bool = False
     """Recompute activations block by block instead of keeping them: less memory, more time."""
 
+    offload: tuple[Literal["text", "activations"], ...] = ()
+    """What waits in host memory: the text encoders, which are done once all prompts are encoded, and the
+    activations between forward and backward."""
+
     pixel: PixelConfig = PixelConfig()
     """Pixel-aware treating."""
+
+    rewards: tuple[RewardConfig, ...] = ()
+    """Image-level scorers whose scores are raised."""
 
     region: RegionConfig | None = None
     """Region constraint; draws every image a second time without adapter."""
@@ -130,6 +180,9 @@ class TreatmentConfig(Config):
 
     learning_rate: float = Field(default=1e-4, gt=0)
     """AdamW's step size."""
+
+    decay: Literal["constant", "sqrt"] = "constant"
+    """Whether the step size stays, or is divided by √i at update i (Focus-N-Fix)."""
 
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's decay of the two moments."""
@@ -153,6 +206,10 @@ class TreatmentConfig(Config):
     def _consistent(self) -> Self:
         if self.grad_steps > self.sampling.steps:
             raise ValueError(f"grad_steps {self.grad_steps} exceeds the {self.sampling.steps} steps in all")
-        if self.pixel.weight == 0 and self.offline is None:
-            raise ValueError("nothing to learn: give pixel a weight, or keep the offline regularisation")
+        if self.pixel.weight == 0 and self.offline is None and not self.rewards:
+            raise ValueError(
+                "nothing to learn: give pixel a weight, name a reward, or keep the offline regularisation"
+            )
+        if self.region is not None and self.region.map == "saliency" and not self.rewards:
+            raise ValueError("the region's map is the saliency of rewards, and there are none; name one")
         return self

@@ -10,7 +10,7 @@ image.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -44,6 +44,14 @@ class Conditioning:
         """One after the other."""
         parts = list(parts)
         return cls({name: torch.cat([part[name] for part in parts]) for name in parts[0].tensors})
+
+
+def beyond(prompts: Sequence[str], tokenizer: Any, limit: int) -> list[str]:
+    """Those prompts that a tokenizer makes more than `limit` tokens of."""
+    if not prompts:
+        return []
+    lengths = map(len, tokenizer(list(prompts), verbose=False).input_ids)
+    return [prompt for prompt, length in zip(prompts, lengths, strict=True) if length > limit]
 
 
 @dataclass(frozen=True)

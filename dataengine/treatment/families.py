@@ -87,6 +87,12 @@ class GeneratorFamily(Protocol):
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Conditioning of the prompts, without gradient."""
 
+    def blank(self, count: int) -> Conditioning:
+        """Conditioning of the right shapes and without meaning, for estimates."""
+
+    def cut(self, prompts: Sequence[str]) -> list[str]:
+        """Those prompts whose end is beyond the model's limit, and is left out by `encode_prompts`."""
+
     def initial_latents(self, seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
         """Standard Gaussian noise, one image per seed, independent of the other seeds."""
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from dataengine.errors import ModelRefused
 from dataengine.treatment import autoencoding
-from dataengine.treatment.diffusion import Conditioning, Prediction, Schedule
+from dataengine.treatment.diffusion import Conditioning, Prediction, Schedule, beyond
 from dataengine.treatment.lora import Adapter
+from dataengine.treatment.quantized import Bits, loading_options
 
 SCHNELL_TOKENS = 256
 DEV_TOKENS = 512
@@ -60,8 +61,8 @@ class FluxFamily:
         self.guidance = self.training_guidance = DEV_GUIDANCE if self._guided else 0.0
 
     @classmethod
-    def open(cls, folder: Path, dtype: torch.dtype) -> Self:
-        """From a checked folder."""
+    def open(cls, folder: Path, dtype: torch.dtype, bits: Bits | None = None) -> Self:
+        """From a checked folder, with the denoiser in so few bits."""
         from diffusers import FluxPipeline
 
         pipeline = FluxPipeline.from_pretrained(
@@ -69,6 +70,7 @@ class FluxFamily:
             dtype={"vae": torch.float32, "default": dtype},
             use_safetensors=True,
             local_files_only=True,
+            **loading_options("transformer", bits, dtype),
             image_encoder=None,
             feature_extractor=None,
         )
@@ -112,6 +114,19 @@ class FluxFamily:
             list(prompts), None, device=self.device, max_sequence_length=self.tokens
         )
         return Conditioning({"sequence": sequence, "pooled": pooled})
+
+    def blank(self, count: int) -> Conditioning:
+        """See `GeneratorFamily`."""
+        config, dtype = self.pipeline.transformer.config, self.pipeline.transformer.dtype
+        shapes = {
+            "sequence": (count, self.tokens, config.joint_attention_dim),
+            "pooled": (count, config.pooled_projection_dim),
+        }
+        return Conditioning({k: torch.zeros(v, device=self.device, dtype=dtype) for k, v in shapes.items()})
+
+    def cut(self, prompts: Sequence[str]) -> list[str]:
+        """By T5's limit; CLIP gives a summary only."""
+        return beyond(prompts, self.pipeline.tokenizer_2, self.tokens)
 
     def initial_latents(self, seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
         """The stock pipeline's noise for a list of CPU generators."""

@@ -13,6 +13,7 @@ import torch
 
 from dataengine.errors import ModelRefused
 from dataengine.treatment.families import FAMILIES, GeneratorFamily
+from dataengine.treatment.quantized import Bits
 
 INDEX = "model_index.json"
 CODE = {".py", ".pyc", ".pyd", ".so", ".dll", ".sh"}
@@ -26,17 +27,19 @@ def load_family(
     lora: Path | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    bits: Bits | None = None,
 ) -> GeneratorFamily:
     """The generator at a folder, or at a hub id ("owner/name" or "owner/name@revision"), frozen, on
     `device`.
 
-    `dtype` is that of all networks but the VAE, which stays in float32. `lora` is a folder written by a
-    treatment. Raises `ModelRefused`, naming the file, for anything that we do not load.
+    `dtype` is that of all networks but the VAE, which stays in float32; with `bits` the denoiser's weights
+    are stored in 4 or 8 and computed in `dtype`. `lora` is a folder written by a treatment. Raises
+    `ModelRefused`, naming the file, for anything that we do not load.
     """
     folder = Path(location) if Path(location).is_dir() else fetch(str(location))
     kind = inspect(folder)
     try:
-        family = FAMILIES[kind].open(folder, dtype)
+        family = FAMILIES[kind].open(folder, dtype, bits)
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         raise ModelRefused(f"{folder} does not load as a {kind}: {str(error).splitlines()[0]}") from error
     family.pipeline.set_progress_bar_config(disable=True)

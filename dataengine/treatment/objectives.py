@@ -3,11 +3,14 @@
 Confidence is float32 NHW in [0, 1] with gradient; images are float32 N3HW in [0, 1].
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from dataengine.treatment.config import OfflineConfig, PixelConfig, Precision, RegionConfig
+from dataengine.quality.scorers import Reward
+from dataengine.treatment.config import OfflineConfig, PixelConfig, Precision, RegionConfig, RewardConfig
 from dataengine.treatment.diffusion import Conditioning, noised, target
 from dataengine.treatment.families import GeneratorFamily
 from dataengine.treatment.sampling import autocast
@@ -68,7 +71,7 @@ def region_constraint(images: Tensor, untreated: Tensor, mask: Tensor, form: str
 
 def region_mask(confidence: Tensor, config: RegionConfig) -> Tensor:
     """M float32 NHW in {0, 1}: heatmap → Gaussian → threshold → main connected regions → dilation
-    (METHODS 3)."""
+    (METHODS 3). A saliency has no scale of its own: its smoothed maximum counts as 1."""
     maps = confidence.detach().float().cpu().numpy()
     return torch.from_numpy(np.stack([_regions(one, config) for one in maps])).to(confidence.device)
 
@@ -77,7 +80,8 @@ def _regions(heatmap: np.ndarray, config: RegionConfig) -> np.ndarray:
     from scipy import ndimage
 
     side = min(heatmap.shape)
-    found = ndimage.gaussian_filter(heatmap, config.sigma * side) > config.threshold
+    smooth = ndimage.gaussian_filter(heatmap, config.sigma * side)
+    found = smooth > config.threshold * (smooth.max() if config.map == "saliency" else 1)
     numbers, count = ndimage.label(found, structure=np.ones((3, 3)))
     if count == 0:
         return np.zeros(heatmap.shape, dtype=np.float32)
@@ -86,6 +90,27 @@ def _regions(heatmap: np.ndarray, config: RegionConfig) -> np.ndarray:
     main = (areas >= config.main * areas.max()) & (areas > 0)
     grown = ndimage.distance_transform_edt(~main[numbers]) <= config.dilation * side
     return grown.astype(np.float32)
+
+
+# ---- image-level rewards (DRaFT, AlignProp, ReFL, Focus-N-Fix) ---------------------------------------------
+
+
+def reward_loss(scores: Tensor, config: RewardConfig) -> Tensor:
+    """The mean score, negated where a high one is wanted, times its weight."""
+    return config.weight * (scores.mean() if config.goal == "lower" else -scores.mean())
+
+
+def open_rewards(configs: Sequence[RewardConfig], device: torch.device) -> list[Reward]:
+    """The frozen scorers that the configs name. Raises `ModelRefused` for what does not load."""
+    return [_open_reward(config, device) for config in configs]
+
+
+def _open_reward(config: RewardConfig, device: torch.device) -> Reward:
+    from dataengine.quality.scorers import ClassifierScorer, ClipScorer
+
+    if config.kind == "classifier":
+        return ClassifierScorer(config.location, config.label, config.activation, device)
+    return ClipScorer(config.location, config.kind, device)
 
 
 # ---- offline regularisation (DiffDoctor, Eq. 3-4) ----------------------------------------------------------

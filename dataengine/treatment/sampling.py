@@ -82,6 +82,27 @@ def sample(
     return latents
 
 
+def predict_clean(
+    family: GeneratorFamily,
+    conditioning: Conditioning,
+    latents: Tensor,
+    settings: SamplingConfig,
+    at: int,
+    on_step: Callable[[], None] | None = None,
+) -> Tensor:
+    """x̂_0 as predicted at step `at` of the chain, with gradient through that step alone (ReFL, Alg. 1)."""
+    schedule = family.schedule(settings.steps, latents)
+    guidance = guidance_of(family, settings)
+    tracked = torch.is_grad_enabled()
+    for step in range(at + 1):
+        with torch.set_grad_enabled(tracked and step == at):
+            made = denoise(family, latents, conditioning, schedule, step, guidance, settings.precision)
+        latents = made.latents
+        if on_step is not None:
+            on_step()
+    return made.clean
+
+
 def guidance_of(family: GeneratorFamily, settings: SamplingConfig) -> float:
     """The guidance scale that is asked for, or the family's own."""
     return family.guidance if settings.guidance is None else settings.guidance

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from dataengine.errors import ModelRefused
 from dataengine.treatment import autoencoding
-from dataengine.treatment.diffusion import Conditioning, Prediction, Schedule
+from dataengine.treatment.diffusion import Conditioning, Prediction, Schedule, beyond
 from dataengine.treatment.lora import Adapter
+from dataengine.treatment.quantized import Bits, loading_options
 
 GUIDANCE = 7.5
 
@@ -67,8 +68,8 @@ class StableDiffusionFamily:
         self.adapter = Adapter(pipeline, "unet", TARGETS)
 
     @classmethod
-    def open(cls, folder: Path, dtype: torch.dtype) -> Self:
-        """From a checked folder."""
+    def open(cls, folder: Path, dtype: torch.dtype, bits: Bits | None = None) -> Self:
+        """From a checked folder, with the denoiser in so few bits."""
         from diffusers import StableDiffusionPipeline
 
         pipeline = StableDiffusionPipeline.from_pretrained(
@@ -76,6 +77,7 @@ class StableDiffusionFamily:
             dtype={"vae": torch.float32, "default": dtype},
             use_safetensors=True,
             local_files_only=True,
+            **loading_options("unet", bits, dtype),
             safety_checker=None,
             feature_extractor=None,
             image_encoder=None,
@@ -125,6 +127,17 @@ class StableDiffusionFamily:
             list(prompts), self.device, num_images_per_prompt=1, do_classifier_free_guidance=True
         )
         return Conditioning({"sequence": sequence, "empty": empty})
+
+    def blank(self, count: int) -> Conditioning:
+        """See `GeneratorFamily`."""
+        unet = self.pipeline.unet
+        shape = (count, self.pipeline.tokenizer.model_max_length, unet.config.cross_attention_dim)
+        sequence = torch.zeros(shape, device=self.device, dtype=unet.dtype)
+        return Conditioning({"sequence": sequence, "empty": sequence})
+
+    def cut(self, prompts: Sequence[str]) -> list[str]:
+        """By CLIP's limit."""
+        return beyond(prompts, self.pipeline.tokenizer, self.pipeline.tokenizer.model_max_length)
 
     def initial_latents(self, seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
         """The stock pipeline's noise for a list of CPU generators."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dataengine.treatment.diffusion import Conditioning
+from dataengine.treatment.quantized import Bits, loading_options
 from dataengine.treatment.stable_diffusion import StableDiffusionFamily
 
 GUIDANCE = 5.0
@@ -32,8 +33,8 @@ class StableDiffusionXLFamily(StableDiffusionFamily):
     guidance: float = GUIDANCE
 
     @classmethod
-    def open(cls, folder: Path, dtype: torch.dtype) -> Self:
-        """From a checked folder."""
+    def open(cls, folder: Path, dtype: torch.dtype, bits: Bits | None = None) -> Self:
+        """From a checked folder, with the denoiser in so few bits."""
         from diffusers import StableDiffusionXLPipeline
 
         pipeline = StableDiffusionXLPipeline.from_pretrained(
@@ -41,6 +42,7 @@ class StableDiffusionXLFamily(StableDiffusionFamily):
             dtype={"vae": torch.float32, "default": dtype},
             use_safetensors=True,
             local_files_only=True,
+            **loading_options("unet", bits, dtype),
             feature_extractor=None,
             image_encoder=None,
             add_watermarker=False,
@@ -56,6 +58,15 @@ class StableDiffusionXLFamily(StableDiffusionFamily):
         )
         return Conditioning(
             {"sequence": sequence, "empty": empty, "pooled": pooled, "empty pooled": empty_pooled}
+        )
+
+    def blank(self, count: int) -> Conditioning:
+        """See `GeneratorFamily`."""
+        config, sequence = self.pipeline.unet.config, super().blank(count)["sequence"]
+        width = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        pooled = sequence.new_zeros(count, width)
+        return Conditioning(
+            {"sequence": sequence, "empty": sequence, "pooled": pooled, "empty pooled": pooled}
         )
 
     def _added(

@@ -11,7 +11,9 @@ truncation; in the authors' code it never does.
 
 import json
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,22 +25,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dataengine.diagnosis.detector import Detector
-from dataengine.errors import ConfigRefused, NonFinite, NothingLearned
+from dataengine.errors import ConfigRefused, NonFinite, NothingLearned, OutOfMemory
 from dataengine.quality.guard import Baseline, Guard
 from dataengine.records import Report, digest, silent
 from dataengine.treatment import progress as progress_file
+from dataengine.treatment.batches import Batches
 from dataengine.treatment.config import TreatmentConfig
 from dataengine.treatment.diffusion import Conditioning
+from dataengine.treatment.estimate import advice, out_of_memory
 from dataengine.treatment.families import GeneratorFamily
-from dataengine.treatment.objectives import offline_loss, pixel_loss, region_constraint, region_mask
+from dataengine.treatment.objectives import offline_loss
 from dataengine.treatment.progress import Progress, seed_of
-from dataengine.treatment.sampling import as_tensor, draw, encode, sample, size_of
+from dataengine.treatment.sampling import as_tensor, draw, encode
 
 HISTORY = "history.json"
 LORA = "lora"
 
-FREE_TO_CHANGE = {"updates", "learning_rate", "clip_norm", "checkpoint_every"}
-"""Settings that a resumed run may change, as after a non-finite loss."""
+FREE_TO_CHANGE = {"updates", "learning_rate", "clip_norm", "checkpoint_every", "offload"}
+"""Settings that a resumed run may change, as after a non-finite loss or a lack of memory."""
+ADDED = ("rewards", "truncation", "decay")
+"""Settings that came later; where they are not used, runs begun before go on."""
+NAMED = 3
+"""Prompts that a warning names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +69,7 @@ class TreatmentResult:
 def treat(
     config: TreatmentConfig,
     family: GeneratorFamily,
-    detector: Detector,
+    detector: Detector | None,
     prompts: Sequence[str],
     clean_images: Sequence[np.ndarray] | np.ndarray | None,
     clean_captions: Sequence[str],
@@ -73,13 +81,23 @@ def treat(
 
     `clean_images`, uint8 HWC of any sizes (or NHWC), and their captions feed the offline regularisation. A
     LoRA that the family carries already is trained further, and counts as part of the generator as given.
-    Afterwards the family carries the kept weights, and `work` holds `lora/` and `history.json`.
+    Afterwards the family carries the kept weights, and `work` holds `lora/` and `history.json`. Prompts
+    beyond the generator's limit are cut, with a warning that names them. `detector` may be None where
+    neither objectives nor guard ask it.
 
-    Raises `ConfigRefused` for missing prompts or pictures, `NonFinite` before a non-finite value reaches
-    the weights (the state is saved first), `NothingLearned` when no gradient reached the LoRA, and
-    whatever `report` raises.
+    Raises `ConfigRefused` for missing prompts or pictures and for a detector that cannot take the
+    generator's size, `NonFinite` before a non-finite value reaches the weights (the state is saved first),
+    `NothingLearned` when no gradient reached the LoRA, `OutOfMemory` with what would need less (the last
+    checkpoint stays), and whatever `report` raises.
     """
-    return _Run(config, family, detector, prompts, clean_images, clean_captions, guard, work, report).go()
+    try:
+        return _Run(config, family, detector, prompts, clean_images, clean_captions, guard, work, report).go()
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise OutOfMemory(
+            f"the treatment ran out of memory; its last checkpoint stays. {advice(config, family)}"
+        ) from error
 
 
 class _Run:
@@ -89,7 +107,7 @@ class _Run:
         self,
         config: TreatmentConfig,
         family: GeneratorFamily,
-        detector: Detector,
+        detector: Detector | None,
         prompts: Sequence[str],
         clean_images: Sequence[np.ndarray] | np.ndarray | None,
         clean_captions: Sequence[str],
@@ -102,11 +120,8 @@ class _Run:
         self.config, self.family, self.guard, self.work, self.report = config, family, guard, work, report
         self.state = Progress()
         self.accelerator = _accelerator(family.device, config.accumulation)
-        self.detector = detector
-        self.detector.requires_grad_(False)
-        self.detector.eval()
-        self.size = size_of(family, config.sampling)
-        self.prompts = encode(family, prompts)
+        warn_of_cut(family, prompts)
+        self.batches = Batches(config, family, detector, prompts, partial(self._tell, "treating"))
         self.clean, self.captions = self._regularisation(clean_images, clean_captions)
         # The untreated images are drawn before any weights are restored.
         self.guarded = encode(family, guard.prompts) if guard else None
@@ -118,13 +133,15 @@ class _Run:
         self.weights = family.adapter.parameters()
         for weight in self.weights.values():
             weight.requires_grad_(True)
+        self.batches.start_from(self.weights)
         self.optimizer = torch.optim.AdamW(
             list(self.weights.values()),
             lr=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
         )
-        fixed = config.model_dump(exclude=FREE_TO_CHANGE)
+        unused = {name for name in ADDED if getattr(config, name) == type(config).model_fields[name].default}
+        fixed = config.model_dump(exclude=FREE_TO_CHANGE | unused)
         shapes = [(name, tuple(weight.shape)) for name, weight in self.weights.items()]
         self.identity = digest("treatment", json.dumps(fixed, sort_keys=True), list(prompts), shapes)
         self.seconds: list[float] = []
@@ -133,6 +150,10 @@ class _Run:
 
     def go(self) -> TreatmentResult:
         """Update after update, with looks of the guard and checkpoints between them."""
+        with self._text_encoders_away():
+            return self._updates()
+
+    def _updates(self) -> TreatmentResult:
         baseline = self._resume()
         while self.state.done < self.config.updates and not self.state.stopped:
             row = self._update()
@@ -196,6 +217,9 @@ class _Run:
                 weight.grad = self.accelerator.reduce(weight.grad, "mean")
         norm = float(self.accelerator.clip_grad_norm_(list(self.weights.values()), self.config.clip_norm))
         self._require_finite("the gradient", norm)
+        if self.config.decay == "sqrt":
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.config.learning_rate / number**0.5
         self.optimizer.step()
         if number == 1:
             self._require_learning(norm)
@@ -226,18 +250,21 @@ class _Run:
             seed_of(self.config.seed, number, part, self.accelerator.process_index)
         )
         values: dict[str, float] = {}
-        if self.config.pixel.weight > 0 or self.config.region:
-            values |= self._backward(self._treating(rng))
+        if self.batches.wanted:
+            with self._activations():
+                terms = self.batches.terms(rng)
+            values |= self._backward(terms)
         if self.clean is not None and self.config.offline is not None:
             rows = torch.randint(len(self.clean), (self.config.batch,), generator=rng)
-            loss = offline_loss(
-                self.family,
-                self.clean[rows].to(self.family.device),
-                self.captions.rows(rows).to(self.family.device),
-                self.config.offline,
-                rng,
-                self.config.sampling.precision,
-            )
+            with self._activations():
+                loss = offline_loss(
+                    self.family,
+                    self.clean[rows].to(self.family.device),
+                    self.captions.rows(rows).to(self.family.device),
+                    self.config.offline,
+                    rng,
+                    self.config.sampling.precision,
+                )
             values |= self._backward({"offline": self.config.offline.gamma * loss})
         return values
 
@@ -247,36 +274,36 @@ class _Run:
             self.accelerator.backward(total)
         return {name: float(term.detach()) for name, term in terms.items()}
 
-    def _treating(self, rng: torch.Generator) -> dict[str, Tensor]:
-        """Pixel-aware treating (Eq. 2) and the region constraint, weighted, on one batch of fresh images."""
-        config, family = self.config, self.family
-        rows = torch.randint(len(self.prompts), (config.batch,), generator=rng)
-        seeds = torch.randint(2**62, (config.batch,), generator=rng).tolist()
-        conditioning = self.prompts.rows(rows).to(family.device)
-        noise = family.initial_latents(seeds, self.size)
-        if config.region:
-            with torch.no_grad(), family.adapter.disabled():
-                untreated = family.decode(sample(family, conditioning, noise, config.sampling))
-                mask = region_mask(self.detector.confidence(untreated), config.region)
-        clean = sample(
-            family, conditioning, noise, config.sampling, config.grad_steps, partial(self._tell, "treating")
-        )
-        images = family.decode(clean)
-        terms = {}
-        if config.pixel.weight > 0:
-            confidence = self.detector.confidence(images)
-            terms["pixel"] = config.pixel.weight * pixel_loss(confidence, config.pixel)
-        if config.region:
-            constraint = region_constraint(images, untreated, mask, config.region.form)
-            terms["region"] = config.region.beta * constraint
-        return terms
+    # ---- memory --------------------------------------------------------------------------------------------
+
+    def _activations(self) -> AbstractContextManager[Any]:
+        """Where what backward needs is kept: here, or in host memory."""
+        if "activations" not in self.config.offload:
+            return nullcontext()
+        return torch.autograd.graph.save_on_cpu(pin_memory=self.family.device.type == "cuda")
+
+    @contextmanager
+    def _text_encoders_away(self) -> Iterator[None]:
+        """All prompts are encoded by now: until the run ends the text encoders may wait in host memory."""
+        if "text" not in self.config.offload:
+            yield
+            return
+        for name, network in self.family.modules().items():
+            if name.startswith("text_encoder"):
+                network.to("cpu")
+        try:
+            yield
+        finally:
+            self.family.to(self.family.device)
+
+    # ---- what the run starts from --------------------------------------------------------------------------
 
     def _regularisation(
         self, images: Sequence[np.ndarray] | np.ndarray | None, captions: Sequence[str]
     ) -> tuple[Tensor | None, Conditioning]:
         """Latents of the artifact-free images, encoded once and kept on the CPU, and their captions."""
         if self.config.offline is None:
-            return None, self.prompts
+            return None, self.batches.prompts
         if images is None or len(images) == 0 or len(images) != len(captions):
             raise ConfigRefused(
                 "offline regularisation needs artifact-free images, a caption for each; there are "
@@ -286,7 +313,8 @@ class _Run:
         latents = []
         for start in range(0, len(images), self.config.sampling.batch):
             chunk = [
-                _fitted(image, self.size) for image in images[start : start + self.config.sampling.batch]
+                _fitted(image, self.batches.size)
+                for image in images[start : start + self.config.sampling.batch]
             ]
             latents.append(self.family.encode_images(torch.cat(chunk).to(self.family.device)).cpu())
             self._tell("encoding artifact-free pictures")
@@ -326,7 +354,7 @@ class _Run:
         """The treating detector's maps, float32 NHW; for choosing among checkpoints that the guard lets
         pass."""
         batches = np.array_split(images, -(-len(images) // self.config.sampling.batch))
-        maps = [self.detector.confidence(as_tensor(part).to(self.family.device)) for part in batches]
+        maps = [self.batches.detect(as_tensor(part).to(self.family.device)) for part in batches]
         return torch.cat(maps).float().cpu().numpy()
 
     # ---- the end -------------------------------------------------------------------------------------------
@@ -351,6 +379,17 @@ class _Run:
             stopped_reason=state.stopped,
             history=state.history,
             figures=figures,
+        )
+
+
+def warn_of_cut(family: GeneratorFamily, prompts: Sequence[str]) -> None:
+    """Warn of prompts beyond the generator's limit, naming the first of them."""
+    cut = family.cut(prompts)
+    if cut:
+        named = "; ".join(repr(prompt) for prompt in cut[:NAMED])
+        more = f" and {len(cut) - NAMED} more" if len(cut) > NAMED else ""
+        warnings.warn(
+            f"{family.name} reads only the beginning of {len(cut)} prompts: {named}{more}", stacklevel=2
         )
 
 

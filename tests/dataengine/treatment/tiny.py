@@ -216,6 +216,49 @@ def stable_diffusion_xl(folder: Path) -> Path:
     return folder
 
 
+def clip(folder: Path) -> Path:
+    """A saved `CLIPModel` of random weights with tokenizer and image processor."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPVisionConfig
+
+    torch.manual_seed(0)
+    tokenizer = clip_tokenizer()
+    vision = CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=24,
+        patch_size=8,
+        projection_dim=32,
+    )
+    text = clip_encoder(tokenizer).config
+    config = CLIPConfig(
+        text_config=text.to_dict(),
+        vision_config=vision.to_dict(),
+        projection_dim=32,
+        logit_scale_init_value=3.0,
+    )
+    CLIPModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessor(
+        size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}, do_center_crop=True
+    ).save_pretrained(folder)
+    return folder
+
+
+def classifier(folder: Path, labels: tuple[str, ...] = ("calm", "violent")) -> Path:
+    """A saved image classifier of random weights, which takes images of any size in [-1, 1]."""
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    torch.manual_seed(1)
+    names = dict(enumerate(labels))
+    config = ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", id2label=names
+    )
+    ResNetForImageClassification(config).save_pretrained(folder)
+    return folder
+
+
 class ToyDetector(torch.nn.Module):
     """A smooth detector of two convolutions with random weights, one confidence per pixel."""
 

@@ -1,0 +1,108 @@
+"""Image-level scorers on tiny models: the right number, with gradient, from safetensors only."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from dataengine.errors import ModelRefused, WorkError
+from dataengine.quality.scorers import ClassifierScorer, ClipScorer, Elsewhere, Preprocessing, saliency
+from tests.dataengine.treatment import tiny
+
+IMAGES = np.random.default_rng(0).integers(0, 256, size=(3, 32, 40, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory):
+    return tiny.clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="module")
+def classifier_folder(tmp_path_factory):
+    return tiny.classifier(tmp_path_factory.mktemp("classifier"))
+
+
+def test_clip_scores_are_those_of_transformers_own_path(clip_folder):
+    from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+    prompts = tiny.PROMPTS[:3]
+    model, tokenizer = CLIPModel.from_pretrained(clip_folder), CLIPTokenizer.from_pretrained(clip_folder)
+    pixels = CLIPImageProcessor.from_pretrained(clip_folder)(images=list(IMAGES), return_tensors="pt")
+    with torch.no_grad():
+        answer = model(**pixels, **tokenizer(list(prompts), padding=True, return_tensors="pt"))
+    expected = (answer.image_embeds * answer.text_embeds).sum(-1).numpy()
+    assert ClipScorer(clip_folder).score(IMAGES, prompts) == pytest.approx(2.5 * expected, abs=0.02)
+    picked = ClipScorer(clip_folder, "pickscore").score(IMAGES, prompts)
+    assert picked == pytest.approx(float(np.exp(3.0)) * expected, abs=0.2)
+
+
+def test_a_reward_has_a_gradient_at_the_pixels(clip_folder, classifier_folder):
+    for scorer in (ClipScorer(clip_folder), ClassifierScorer(classifier_folder, "violent")):
+        images = torch.rand(2, 3, 32, 32, requires_grad=True)
+        scores = scorer.reward(images, tiny.PROMPTS[:2])
+        scores.sum().backward()
+        assert scores.shape == (2,) and images.grad.abs().max() > 0
+
+
+def test_a_classifier_gives_the_share_of_its_label(classifier_folder):
+    images = torch.rand(2, 3, 32, 32)
+    calm, violent = (ClassifierScorer(classifier_folder, name) for name in ("calm", "violent"))
+    assert torch.allclose(calm.reward(images, []) + violent.reward(images, []), torch.ones(2))
+    alone = ClassifierScorer(classifier_folder, "violent", activation="sigmoid").reward(images, [])
+    assert not torch.allclose(alone, violent.reward(images, []))
+
+
+def test_what_does_not_load_is_refused(classifier_folder, tmp_path):
+    with pytest.raises(ModelRefused, match="no label 'rude'"):
+        ClassifierScorer(classifier_folder, "rude")
+    with pytest.raises(ModelRefused, match="does not load as CLIPModel"):
+        ClipScorer(tmp_path)
+
+
+def test_images_are_fitted_as_the_processor_says():
+    image = torch.zeros(1, 3, 8, 16)
+    image[..., :4] = 1
+    cut = Preprocessing((8, 8), (0.0,) * 3, (1.0,) * 3, whole=False)(image)
+    squeezed = Preprocessing((8, 8), (0.0,) * 3, (1.0,) * 3, whole=True)(image)
+    assert cut.shape == squeezed.shape == (1, 3, 8, 8)
+    assert cut.max() == 0 and squeezed[..., 0].min() > 0.9
+    assert Preprocessing(None, (0.5,) * 3, (0.5,) * 3, whole=True)(image).min() == -1
+
+
+def test_saliency_points_at_what_counts():
+    class Corner:
+        name = "corner"
+
+        def reward(self, images, prompts):
+            return images[:, 0, :2, :2].square().sum((1, 2))
+
+    heat = saliency(Corner(), torch.full((2, 3, 6, 6), 0.5), ["", ""])
+    assert heat.shape == (2, 6, 6) and torch.all(heat[:, :2, :2] == 1)
+    assert heat.sum() == 8
+
+
+def elsewhere(tmp_path, body):
+    script = tmp_path / "score.py"
+    script.write_text("import json, sys\nasked = json.load(open(sys.argv[-1]))\n" + body)
+    return Elsewhere("image-reward", [sys.executable, str(script)])
+
+
+def test_a_scorer_in_another_environment(tmp_path):
+    body = "print('loading')\nprint(json.dumps([len(prompt) for prompt in asked['prompts']]))"
+    scores = elsewhere(tmp_path, body).score(IMAGES, ["a", "bb", "ccc"])
+    assert scores.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("sys.exit('no such model')", "no such model"),
+        ("print('not numbers')", "failed"),
+        ("print(json.dumps([1.0]))", r"answered \(1,\)"),
+        ("print('[NaN, 1, 2]')", "answered"),
+    ],
+)
+def test_a_scorer_that_fails_elsewhere_says_so(tmp_path, body, said):
+    with pytest.raises(WorkError, match=said):
+        elsewhere(tmp_path, body).score(IMAGES, ["a", "b", "c"])
