@@ -104,6 +104,7 @@ def erase_person(workspace: Workspace, name: str, actor: str) -> Erased:
                 (schema.comments, schema.comments.c.author),
                 (schema.gold_scores, schema.gold_scores.c.author),
                 (schema.queue_answers, schema.queue_answers.c.author),
+                (schema.queue_takers, schema.queue_takers.c.person),
                 (schema.users, schema.users.c.name),
             )
         }
@@ -112,6 +113,9 @@ def erase_person(workspace: Workspace, name: str, actor: str) -> Erased:
             schema.audit_events.c.actor,
             schema.audit_events.c.subject,
             schema.jobs.c.requested_by,
+            schema.benchmarks.c.created_by,
+            schema.benchmarks.c.frozen_by,
+            schema.benchmark_items.c.settled_by,
         ):
             renamed += _set(connection, column, name, pseudonym)
         if not renamed and not any(gone.values()):

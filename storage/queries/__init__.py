@@ -11,6 +11,7 @@ from dataengine.records import Lease, Round
 from storage import schema
 from storage.catalog import Catalog
 from storage.queries.images import champion_id
+from storage.repositories.labelling import open_to
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,7 +129,7 @@ def annotator_day(
     remaining = (
         select(func.count())
         .select_from(schema.queue_items)
-        .where(items.kind == kind, items.done.is_(False), ~answered)
+        .where(items.kind == kind, items.done.is_(False), ~answered, open_to(annotator))
     )
     return AnnotatorDay(
         remaining=catalog.connection.scalar(remaining) or 0,

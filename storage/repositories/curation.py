@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +14,8 @@ FEATURE_LENGTH = 96
 """Bytes of a stored feature vector; a multiple of three, so that many decode as one text."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MapFacts:
-    """What a packed label map holds: the classes painted and the share of the image that they cover."""
-
-    sha256: str
-    classes: tuple[int, ...]
-    area: float
-
-
 class LabelMapFacts:
-    """Facts by the hash of the map; they never change."""
+    """What packed label maps hold, by their hash; it never changes."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -42,15 +32,11 @@ class LabelMapFacts:
         )
         return [(row.label_map, row.height, row.width) for row in self._connection.execute(statement)]
 
-    def add_many(self, facts: Iterable[MapFacts]) -> int:
-        """Store those that are new; returns how many were."""
+    def add_many(self, facts: Iterable[tuple[str, Sequence[int], float]]) -> int:
+        """Store (hash, classes painted, share of the image covered) that are new; returns how many were."""
         rows = [
-            {
-                "sha256": one.sha256,
-                "classes": sum(1 << (value - 1) for value in one.classes if value <= 31),
-                "area": float(one.area),
-            }
-            for one in facts
+            {"sha256": sha256, "classes": sum(1 << (value - 1) for value in set(classes)), "area": area}
+            for sha256, classes, area in facts
         ]
         return insert_new(self._connection, schema.label_map_facts, rows)
 

@@ -7,7 +7,7 @@ from dataengine.records import Label, QueueItem, Review, Snapshot, SnapshotItem
 from storage.catalog import Catalog
 from storage.queries import curation, images
 from storage.queries.images import ImageFilter
-from storage.repositories.curation import FEATURE_LENGTH, LabelMapFacts, MapFacts
+from storage.repositories.curation import FEATURE_LENGTH, LabelMapFacts
 
 
 def label(id: str, author: str, **values: object) -> Label:
@@ -85,9 +85,7 @@ def test_classes_are_found_on_newest_revisions(filled: Catalog) -> None:
     filled.labels.submit(label("001", "anna", label_map="a"))
     filled.labels.submit(label("001", "anna", label_map="b"))
     assert sorted(facts.missing(10)) == [("a", 4, 6), ("b", 4, 6)]
-    facts.add_many(
-        [MapFacts(sha256="a", classes=(1, 3), area=0.5), MapFacts(sha256="b", classes=(2,), area=0.1)]
-    )
+    facts.add_many([("a", (1, 3), 0.5), ("b", (2,), 0.1)])
     assert facts.missing(10) == []
     assert ids(filled, label_class=1) == ["000"] == ids(filled, label_class=3)
     assert ids(filled, label_class=2) == ["001"]
