@@ -14,6 +14,8 @@ from pipelines.failpoint import fail_point
 from pipelines.pictures import alike, stack
 from pipelines.steps import SURVEY, Shard, images_of, prompts_of, recipe_of, run_all, slices
 
+ANSWERS = "answers"
+"""Folder of the workspace in which the words of VQA models are kept, so that nothing is asked twice."""
 PROMPT = "prompt"
 """The name under which a category taken from the prompt is kept."""
 
@@ -49,9 +51,10 @@ def finish(context: Context, round_id: str, answers: Sequence[Result]) -> Result
 
 
 def _ask(context: Context, round_id: str, images: Sequence[Image], model: str) -> None:
-    vqa = context.tools.open_vqa(model)
+    config = recipe_of(context, round_id).categorize
+    vqa = context.tools.open_vqa(model, config.vqa, context.workspace.path / ANSWERS)
     done = 0
-    for group in alike(images, recipe_of(context, round_id).categorize.batch):
+    for group in alike(images, config.batch):
         context.report(done, len(images), "what do the images show?")
         said = vqa.categories(stack(context.workspace, group))
         _keep(

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from dataengine.config import Config
-from dataengine.curation.config import HardCategoryConfig, MiningConfig
+from dataengine.curation.config import HardCategoryConfig, MiningConfig, VqaConfig
 from dataengine.diagnosis.config import DetectorTrainingConfig
 from dataengine.treatment.config import SamplingConfig, TreatmentConfig
 
@@ -46,7 +46,10 @@ class CategorizeConfig(Config):
     """How images get their category (stage `categorize`)."""
 
     model: str = ""
-    """Folder or hub id of the VQA model, or "clinic" for the embedded one; empty trusts the prompts."""
+    """Folder or hub id of the VQA model, the URL of an OpenAI-compatible endpoint with "#" and the model's
+    name, or "clinic" for the embedded one; empty trusts the prompts."""
+    vqa: VqaConfig = VqaConfig()
+    """What is asked, and what the answers mean; an image classifier's labels need neither."""
     batch: int = Field(default=64, ge=1)
     """Images that the model sees at once."""
     shard: int = Field(default=512, ge=1)
@@ -153,7 +156,7 @@ class RoundRecipe(Config):
     """Name of the recipe."""
     writer: str = ""
     """Who writes prompts: empty for the built-in grammar, "clinic" for the drawn world's captions, else the
-    folder or hub id of a language model."""
+    folder, hub id or endpoint URL of a language model."""
     generate: GenerateConfig = GenerateConfig()
     """Survey images."""
     diagnose: DiagnoseConfig = DiagnoseConfig()

@@ -6,6 +6,7 @@ skipped.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from pipelines.engines import prefetched
 from pipelines.failpoint import fail_point
 from pipelines.pictures import alike, read
 from pipelines.steps import SURVEY, Shard, champion, images_of, recipe_of, run_all, slices
+
+if TYPE_CHECKING:
+    from dataengine.diagnosis.detector import Detector
 
 
 def diagnose(context: Context, round_id: str, purpose: str = SURVEY) -> Result:
@@ -70,10 +74,17 @@ def predict(context: Context, detector_id: str, images: Sequence[Image], batch: 
     return [found[each] for each in ids]
 
 
+def opened(context: Context, detector_id: str) -> "Detector":
+    """A registered detector, ready to look."""
+    with context.workspace.catalog(read_only=True) as catalog:
+        version = catalog.detectors.get(detector_id)
+    return context.tools.open_detector(context.workspace.checkpoints.fetch(version.checkpoint))
+
+
 def _predict_missing(context: Context, version: DetectorVersion, images: Sequence[Image], batch: int) -> None:
     if not images:
         return
-    detector = context.tools.open_detector(context.workspace.checkpoints.fetch(version.checkpoint))
+    detector = opened(context, version.id)
     done = 0
 
     def load(group: list[Image]) -> tuple[list[Image], list[np.ndarray]]:

@@ -2,21 +2,27 @@
 
 Input: the champion's predictions on the round's images of hard categories. Output: a queue of at most the
 recipe's budget, balanced over categories, most valuable first, each with a reason. Training and validation
-images are asked about alike. Cost: reading the candidates once.
+images are asked about alike. Cost: reading the candidates once, and further looks at them where the recipe
+gives test-time variance, disagreement or encoder features a say.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from dataengine.curation.mining import Candidate, Choice, choose, thumbnail_features
+from dataengine.masks import dequantise
 from dataengine.records import Image, QueueItem
 from pipelines.composition import categories_of
 from pipelines.context import Context, Result
+from pipelines.diagnose import opened, predict
 from pipelines.failpoint import fail_point
 from pipelines.pictures import alike, stack
 from pipelines.steps import HARD, SURVEY, images_of, recipe_of, results_of
+
+BATCH = 64
 
 
 def mine(context: Context, round_id: str) -> Result:
@@ -65,26 +71,81 @@ def _candidates(context: Context, round_id: str) -> list[Candidate]:
         for image in images
         if (image.purpose == HARD or categories.get(image.id) in hard) and image.id not in answered
     ]
-    features = _features(context, chosen)
+    detector_id = results["diagnose"]["detector"]
+    looks = _looks(context, round_id, detector_id, chosen, categories)
     with context.workspace.catalog(read_only=True) as catalog:
-        found = catalog.predictions.of(results["diagnose"]["detector"], [image.id for image in chosen])
+        found = catalog.predictions.of(detector_id, [image.id for image in chosen])
+    rival = _disagreement(context, round_id, detector_id, chosen)
     return [
         Candidate(
             image_id=prediction.image_id,
             category=categories.get(prediction.image_id, ""),
             confidence=prediction.max,
             uncertainty=prediction.uncertainty,
-            features=features[prediction.image_id],
+            variance=looks[prediction.image_id].variance,
+            disagreement=rival.get(prediction.image_id, 0.0),
+            features=looks[prediction.image_id].features,
+            thumbnail=looks[prediction.image_id].thumbnail,
         )
         for prediction in found
     ]
 
 
-def _features(context: Context, images: Sequence[Image]) -> dict[str, np.ndarray]:
-    """What each image looks like from afar."""
-    features: dict[str, np.ndarray] = {}
-    for group in alike(images, 64):
-        context.report(len(features), len(images), "comparing candidates")
-        vectors = thumbnail_features(stack(context.workspace, group))
-        features.update(zip((image.id for image in group), vectors, strict=True))
-    return features
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What another look at a candidate's pixels gives."""
+
+    thumbnail: np.ndarray
+    features: np.ndarray
+    variance: float
+
+
+def _looks(
+    context: Context, round_id: str, detector_id: str, images: Sequence[Image], categories: Mapping[str, str]
+) -> dict[str, Look]:
+    """Thumbnails of all candidates; the champion is opened where the recipe asks for more."""
+    recipe = recipe_of(context, round_id)
+    config, upright = recipe.mine, recipe.retrain.augmentation.upright
+    detector = None
+    if config.features == "encoder" or config.variance > 0:
+        detector = opened(context, detector_id)
+    looks: dict[str, Look] = {}
+    for group in alike(images, BATCH):
+        context.report(len(looks), len(images), "comparing candidates")
+        pixels = stack(context.workspace, group)
+        thumbnails = features = thumbnail_features(pixels)
+        variances = [0.0] * len(group)
+        if detector is not None and config.features == "encoder":
+            features = context.tools.encoder_features(detector, pixels, BATCH)
+        if detector is not None and config.variance > 0:
+            flips = [categories.get(image.id) not in upright for image in group]
+            variances = context.tools.view_variance(detector, pixels, flips, BATCH)
+        for image, *look in zip(group, thumbnails, features, variances, strict=True):
+            looks[image.id] = Look(*look)
+    return looks
+
+
+def _disagreement(
+    context: Context, round_id: str, detector_id: str, images: Sequence[Image]
+) -> dict[str, float]:
+    """Mean difference of each image's map to the rival's; empty when it has no say or there is no rival."""
+    recipe = recipe_of(context, round_id)
+    if recipe.mine.disagreement == 0:
+        return {}
+    with context.workspace.catalog(read_only=True) as catalog:
+        others = [found.id for found in catalog.detectors.list() if found.id != detector_id]
+    rival = recipe.mine.rival or (others[-1] if others else "")
+    if not rival:
+        return {}
+    batch = recipe.diagnose.batch
+    pairs = zip(
+        predict(context, detector_id, images, batch), predict(context, rival, images, batch), strict=True
+    )
+    maps = context.workspace.maps
+    return {
+        one.image_id: float(
+            np.abs(dequantise(maps.get(one.map_ref)) - dequantise(maps.get(other.map_ref))).mean()
+        )
+        for one, other in pairs
+        if one.map_ref and other.map_ref
+    }

@@ -14,6 +14,7 @@ from dataengine.errors import InputRefused
 
 if TYPE_CHECKING:
     from dataengine.clinic.readers import Reader
+    from dataengine.curation.config import VqaConfig
     from dataengine.diagnosis.detector import Detector
     from dataengine.treatment.families import GeneratorFamily
 
@@ -46,19 +47,24 @@ class Tools:
     """Detector folder -> detector."""
     artifact_maps: Callable[[Detector, Sequence[np.ndarray], int], list[np.ndarray]]
     """(detector, uint8 HWC images, batch) -> float32 HW maps."""
-    open_vqa: Callable[[str], Categorizer]
-    """Folder or hub id -> categorizer."""
+    open_vqa: Callable[[str, VqaConfig, Path], Categorizer]
+    """(folder, hub id or endpoint URL; question and table; where answers are kept) -> categorizer."""
     open_attributes: Callable[[str], AttributeReader]
     """Folder or hub id -> attribute reader."""
     write_prompts: Callable[[str, int, int, Collection[str], str], list[str]]
     """(category, how many, seed, prompts to avoid, writer) -> prompts. Writer "" is the built-in grammar,
-    "clinic" the drawn world's captions, anything else the folder or hub id of a language model."""
+    "clinic" the drawn world's captions, anything else the folder, hub id or endpoint URL of a language
+    model."""
     generate: Callable[..., np.ndarray]
     """(family, prompts, seeds, settings) -> uint8 NHWC: `dataengine.treatment.sampling.generate`."""
     train_detector: Callable[..., Any]
     """`dataengine.diagnosis.training.train_detector`."""
     evaluate_detector: Callable[..., Any]
     """`dataengine.diagnosis.training.evaluate_detector`."""
+    view_variance: Callable[[Detector, Sequence[np.ndarray], Sequence[bool], int], list[float]]
+    """`dataengine.diagnosis.uncertainty.view_variance`."""
+    encoder_features: Callable[[Detector, Sequence[np.ndarray], int], np.ndarray]
+    """`dataengine.diagnosis.uncertainty.encoder_features`."""
     treat: Callable[..., Any]
     """`dataengine.treatment.tuning.treat`."""
     device: str = "cpu"
@@ -81,6 +87,8 @@ def real_tools(device: str = "cpu") -> Tools:
         generate=_generate,
         train_detector=_train_detector,
         evaluate_detector=_evaluate_detector,
+        view_variance=_view_variance,
+        encoder_features=_encoder_features,
         treat=_treat,
         device=device,
     )
@@ -104,12 +112,12 @@ def _artifact_maps(detector: Detector, images: Sequence[np.ndarray], batch: int)
     return artifact_maps(detector, images, batch)
 
 
-def _open_vqa(device: str, location: str) -> Categorizer:
+def _open_vqa(device: str, location: str, config: VqaConfig, keep: Path) -> Categorizer:
     if location == CLINIC:
         return _clinic_reader()
     from dataengine.curation.vqa import load_categorizer
 
-    return load_categorizer(location, device=device)
+    return load_categorizer(location, config, device, keep)
 
 
 def _open_attributes(device: str, location: str) -> AttributeReader:
@@ -171,6 +179,18 @@ def _evaluate_detector(*arguments: Any, **named: Any) -> Any:
     from dataengine.diagnosis.training import evaluate_detector
 
     return evaluate_detector(*arguments, **named)
+
+
+def _view_variance(*arguments: Any) -> list[float]:
+    from dataengine.diagnosis.uncertainty import view_variance
+
+    return view_variance(*arguments)
+
+
+def _encoder_features(*arguments: Any) -> np.ndarray:
+    from dataengine.diagnosis.uncertainty import encoder_features
+
+    return encoder_features(*arguments)
 
 
 def _treat(*arguments: Any, **named: Any) -> Any:

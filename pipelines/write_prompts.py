@@ -5,9 +5,11 @@ prompts to draw more hard cases from, to treat on, and, held out from all of the
 bootstrap, and what the prompt writer costs (a grammar nothing, an LLM a few minutes).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
 
 from dataengine.curation.categories import CategoryVerdict, hard_categories
+from dataengine.curation.evidence import evidence
 from dataengine.records import HardCategory, Prompt
 from pipelines.config import WritePromptsConfig
 from pipelines.context import Context, Result
@@ -28,7 +30,8 @@ from pipelines.steps import (
 def write_prompts(context: Context, round_id: str) -> Result:
     """Judge the categories, then write for the hard ones. What is written already stays as it is."""
     config = recipe_of(context, round_id).write_prompts
-    verdicts = hard_categories(_survey_confidences(context, round_id), config.statistic)
+    seen = _survey_confidences(context, round_id)
+    verdicts = hard_categories(_over_generators(seen), config.statistic)
     _record(context, round_id, verdicts)
     hard = sorted(found.category for found in verdicts if found.verdict == "hard")
     easy = sorted({found.category for found in verdicts} - set(hard))
@@ -42,19 +45,28 @@ def write_prompts(context: Context, round_id: str) -> Result:
         "hard": hard,
         "easy": easy,
         "statistics": {found.category: round(found.statistic, 4) for found in verdicts},
+        "evidence": [asdict(row) for row in evidence(seen, config.statistic.minimum)],
         "prompts": {JUDGE: len(judged), **written},
     }
 
 
-def _survey_confidences(context: Context, round_id: str) -> dict[str, list[float]]:
-    """The highest confidence in each survey image, by category."""
-    categories = {image.id: image.category or "other" for image in images_of(context, round_id, SURVEY)}
+def _survey_confidences(context: Context, round_id: str) -> dict[tuple[str, str], list[float]]:
+    """The highest confidence in each survey image, by category and generator."""
+    images = {image.id: image for image in images_of(context, round_id, SURVEY)}
     detector = results_of(context, round_id)["diagnose"]["detector"]
     with context.workspace.catalog(read_only=True) as catalog:
-        predictions = catalog.predictions.of(detector, categories)
-    by_category: dict[str, list[float]] = {}
+        predictions = catalog.predictions.of(detector, images)
+    seen: dict[tuple[str, str], list[float]] = {}
     for found in predictions:
-        by_category.setdefault(categories[found.image_id], []).append(found.max)
+        image = images[found.image_id]
+        seen.setdefault((image.category or "other", image.generator_id or "imported"), []).append(found.max)
+    return seen
+
+
+def _over_generators(seen: Mapping[tuple[str, str], list[float]]) -> dict[str, list[float]]:
+    by_category: dict[str, list[float]] = {}
+    for (category, _), values in seen.items():
+        by_category.setdefault(category, []).extend(values)
     return by_category
 
 

@@ -81,22 +81,49 @@ class MiningConfig(Config):
         return self
 
 
-class VqaConfig(Config):
-    """What a generative model is asked about an image."""
+class EndpointConfig(Config):
+    """How an OpenAI-compatible endpoint is treated."""
 
-    question: str = "What is the main subject of this image?"
-    """The question."""
+    timeout_seconds: float = Field(default=60.0, gt=0)
+    """Longest wait for one answer."""
+
+    attempts: int = Field(default=3, ge=1)
+    """Requests for one answer before the endpoint counts as absent."""
+
+
+class VqaConfig(Config):
+    """What a model is asked about an image, and what its answers mean."""
+
+    question: str = "What is the main subject of this image? Answer with exactly one of: {categories}."
+    """The question; {categories} is filled in. Classic VQA models (ViLT, BLIP) want a short one."""
 
     categories: tuple[str, ...] = Field(
         default=("hand", "face", "person", "word", "animal", "object", "scene")
     )
-    """The answers to choose from, which become categories."""
+    """The categories that an answer may name."""
+
+    answers: dict[str, str] = Field(default={})
+    """Other words that an answer may use, and the category each means, for example "fingers": "hand"."""
+
+    new_tokens: int = Field(default=12, ge=1)
+    """Tokens allowed for an answer."""
+
+    endpoint: EndpointConfig = EndpointConfig()
+    """Patience with an endpoint."""
+
+    @property
+    def asked(self) -> str:
+        """The question as it is put."""
+        return self.question.replace("{categories}", ", ".join(self.categories))
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         names = [category.strip().lower() for category in self.categories]
         if len(names) < 2 or "" in names or len(set(names)) < len(names):
             raise ValueError(f"categories {self.categories} must be two or more different, non-empty names")
+        unknown = set(self.answers.values()) - set(self.categories)
+        if unknown or any(not word.strip() for word in self.answers):
+            raise ValueError(f"answers {self.answers} must lead from words to some of {self.categories}")
         return self
 
 
@@ -126,3 +153,6 @@ class PromptWriterConfig(Config):
 
     similarity: float = Field(default=0.8, gt=0, le=1)
     """Share of common words (Jaccard) from which two prompts count as the same."""
+
+    endpoint: EndpointConfig = EndpointConfig()
+    """Patience with an endpoint."""

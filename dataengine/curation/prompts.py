@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from dataengine.curation.config import PromptWriterConfig
+from dataengine.curation.endpoints import Endpoint, is_endpoint
 from dataengine.errors import InputRefused
 
 Rules = Mapping[str, Sequence[str]]
@@ -160,11 +162,16 @@ class ModelWriter:
 def load_model_writer(
     location: str | Path, config: PromptWriterConfig | None = None, device: str = "cpu"
 ) -> ModelWriter:
-    """A writer over a causal language model of transformers, from a folder or hub id; safetensors only."""
+    """A writer over a causal language model of transformers, from a folder or hub id (safetensors only), or
+    over an endpoint's URL (see `Endpoint`).
+    """
+    config = config or PromptWriterConfig()
+    if is_endpoint(location):
+        endpoint = Endpoint(str(location), config.endpoint)
+        return ModelWriter(partial(endpoint.complete, temperature=config.temperature), config)
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    config = config or PromptWriterConfig()
     tokenizer = AutoTokenizer.from_pretrained(location)
     model: Any = AutoModelForCausalLM.from_pretrained(location, use_safetensors=True).to(device).eval()
 

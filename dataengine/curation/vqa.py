@@ -1,22 +1,27 @@
 """What an image shows, asked of a vision model: the categories of METHODS 1b.
 
-Two kinds of transformers models answer: an image classifier, whose labels are the categories, and a
-generative image-text-to-text model (Qwen-VL and the like), which is given one closed question.
+Four kinds answer: an image classifier of transformers, whose labels are the categories; a model that is asked
+one question, be it image-text-to-text (Qwen-VL and the like), classic visual question answering (ViLT, BLIP),
+or one behind an OpenAI-compatible endpoint. Words are kept, and a table makes categories of them.
 """
 
+import logging
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from dataengine.curation.answers import KeptAnswers
 from dataengine.curation.config import VqaConfig
+from dataengine.curation.endpoints import Endpoint, is_endpoint, picture
 from dataengine.errors import ModelRefused
 
 OTHER = "other"
 """The category of an answer that fits none."""
+
+log = logging.getLogger(__name__)
 
 
 class ClassifierCategorizer:
@@ -36,8 +41,50 @@ class ClassifierCategorizer:
         return [(names[int(i)], float(c)) for i, c in zip(best, confidence, strict=True)]
 
 
+class Answerer(Protocol):
+    """A model that says something about an image."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+
+    def answer(self, image: np.ndarray) -> str:
+        """Its words about one uint8 HW3 image; "" when it has none."""
+
+
 class QuestionCategorizer:
-    """A generative model that is asked one question and must choose among the categories."""
+    """A model that is asked one question, and the table that makes a category of its answer."""
+
+    def __init__(self, answerer: Answerer, config: VqaConfig, kept: KeptAnswers | None = None) -> None:
+        self.name = answerer.name
+        self.other = 0
+        """Answers so far that fit no category."""
+        self._answerer = answerer
+        self._config = config
+        self._kept = kept
+
+    def categories(self, images: np.ndarray) -> list[tuple[str, float]]:
+        """(category, confidence) of each of the uint8 NHW3 images; see `category_in`."""
+        found = [category_in(self.answer(image), self._config) for image in images]
+        odd = sum(category == OTHER for category, _ in found)
+        if odd:
+            self.other += odd
+            log.info("%s: %d of %d answers fit no category", self.name, odd, len(found))
+        return found
+
+    def answer(self, image: np.ndarray) -> str:
+        """The model's words about one uint8 HW3 image, asked once."""
+        known = None if self._kept is None else self._kept.get(image)
+        if known is not None:
+            return known
+        said = self._answerer.answer(image)
+        if self._kept is not None and said:
+            self._kept.keep(image, said)
+        return said
+
+
+class GenerativeAnswerer:
+    """An image-text-to-text model of transformers, without sampling."""
 
     def __init__(self, name: str, model: Any, processor: Any, config: VqaConfig) -> None:
         self.name = name
@@ -45,19 +92,15 @@ class QuestionCategorizer:
         self._processor = processor
         self._config = config
 
-    def categories(self, images: np.ndarray) -> list[tuple[str, float]]:
-        """(category, confidence) of each of the uint8 NHW3 images; see `category_in`."""
-        answers = [self.answer(image) for image in images]
-        return [category_in(answer, self._config.categories) for answer in answers]
-
     @torch.no_grad()
     def answer(self, image: np.ndarray) -> str:
-        """The model's words about one uint8 HW3 image, without sampling."""
+        """See `Answerer.answer`."""
         from PIL import Image
 
-        choices = ", ".join(self._config.categories)
-        question = f"{self._config.question} Answer with exactly one of: {choices}."
-        content = [{"type": "image", "image": Image.fromarray(image)}, {"type": "text", "text": question}]
+        content = [
+            {"type": "image", "image": Image.fromarray(image)},
+            {"type": "text", "text": self._config.asked},
+        ]
         inputs = self._processor.apply_chat_template(
             [{"role": "user", "content": content}],
             add_generation_prompt=True,
@@ -65,15 +108,56 @@ class QuestionCategorizer:
             return_dict=True,
             return_tensors="pt",
         ).to(self._model.device)
-        output = self._model.generate(**inputs, max_new_tokens=12, do_sample=False)
+        output = self._model.generate(**inputs, max_new_tokens=self._config.new_tokens, do_sample=False)
         return self._processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
-def category_in(answer: str, categories: Sequence[str]) -> tuple[str, float]:
-    """The one category named in an answer, with confidence 1; ("other", 0) when none or several are."""
+class ClassicAnswerer:
+    """A visual-question-answering model of transformers: it chooses an answer (ViLT) or writes it (BLIP)."""
+
+    def __init__(self, name: str, model: Any, processor: Any, config: VqaConfig) -> None:
+        self.name = name
+        self._model = model.eval().requires_grad_(False)
+        self._processor = processor
+        self._config = config
+
+    @torch.no_grad()
+    def answer(self, image: np.ndarray) -> str:
+        """See `Answerer.answer`."""
+        from PIL import Image
+
+        inputs = self._processor(
+            images=Image.fromarray(image), text=self._config.asked, return_tensors="pt", truncation=True
+        ).to(self._model.device)
+        if self._model.can_generate():
+            output = self._model.generate(**inputs, max_new_tokens=self._config.new_tokens, do_sample=False)
+            return self._processor.decode(output[0], skip_special_tokens=True)
+        return str(self._model.config.id2label[int(self._model(**inputs).logits[0].argmax())])
+
+
+class EndpointAnswerer:
+    """A vision model behind an OpenAI-compatible endpoint."""
+
+    def __init__(self, endpoint: Endpoint, config: VqaConfig) -> None:
+        self.name = endpoint.name
+        self._endpoint = endpoint
+        self._config = config
+
+    def answer(self, image: np.ndarray) -> str:
+        """See `Answerer.answer`. Raises `ServiceAbsent`."""
+        content = [picture(image), {"type": "text", "text": self._config.asked}]
+        return self._endpoint.complete(content, seed=0, new_tokens=self._config.new_tokens, temperature=0.0)
+
+
+def category_in(answer: str, config: VqaConfig) -> tuple[str, float]:
+    """The one category that an answer names, itself or by the table, with confidence 1.
+
+    ("other", 0) when none or several are named.
+    """
     said = _spaced(answer)
-    named = [category for category in categories if any(form in said for form in _forms(category))]
-    return (named[0], 1.0) if len(named) == 1 else (OTHER, 0.0)
+    words = {category: category for category in config.categories} | config.answers
+    named = {category for word, category in words.items() if any(form in said for form in _forms(word))}
+    return (named.pop(), 1.0) if len(named) == 1 else (OTHER, 0.0)
 
 
 def _forms(category: str) -> tuple[str, str]:
@@ -88,17 +172,24 @@ def _spaced(text: str) -> str:
 
 
 def load_categorizer(
-    location: str | Path, config: VqaConfig | None = None, device: str = "cpu"
+    location: str | Path, config: VqaConfig | None = None, device: str = "cpu", keep: Path | None = None
 ) -> ClassifierCategorizer | QuestionCategorizer:
-    """The categorizer for a folder or hub id, by what its configuration says it is; safetensors only.
+    """The categorizer for a folder, a hub id (safetensors only), or an endpoint's URL (see `Endpoint`).
 
-    Raises `ModelRefused` when it is neither an image classifier nor an image-text-to-text model.
+    What a model says in words is kept in the folder `keep`. Raises `ModelRefused` when the model's
+    configuration names no kind that answers.
     """
+    config = config or VqaConfig()
+    kept = None if keep is None else KeptAnswers(keep, str(location), config.asked)
+    if is_endpoint(location):
+        endpoint = Endpoint(str(location), config.endpoint)
+        return QuestionCategorizer(EndpointAnswerer(endpoint, config), config, kept)
     from transformers import (
         AutoConfig,
         AutoImageProcessor,
         AutoModelForImageClassification,
         AutoModelForImageTextToText,
+        AutoModelForVisualQuestionAnswering,
         AutoProcessor,
     )
 
@@ -108,11 +199,18 @@ def load_categorizer(
     if any(kind.endswith("ForImageClassification") for kind in kinds):
         model = AutoModelForImageClassification.from_pretrained(location, use_safetensors=True)
         return ClassifierCategorizer(name, model.to(device), AutoImageProcessor.from_pretrained(location))
-    if type(settings) in AutoModelForImageTextToText._model_mapping:
+    answerer: Answerer
+    if any(kind.endswith("ForQuestionAnswering") for kind in kinds):
+        model = AutoModelForVisualQuestionAnswering.from_pretrained(location, use_safetensors=True)
+        processor = AutoProcessor.from_pretrained(location)
+        answerer = ClassicAnswerer(name, model.to(device), processor, config)
+    elif type(settings) in AutoModelForImageTextToText._model_mapping:
         model = AutoModelForImageTextToText.from_pretrained(location, use_safetensors=True)
         processor = AutoProcessor.from_pretrained(location)
-        return QuestionCategorizer(name, model.to(device), processor, config or VqaConfig())
-    raise ModelRefused(
-        f"{location} is {', '.join(kinds) or 'of unknown kind'}; "
-        "give an image classifier or an image-text-to-text model"
-    )
+        answerer = GenerativeAnswerer(name, model.to(device), processor, config)
+    else:
+        raise ModelRefused(
+            f"{location} is {', '.join(kinds) or 'of unknown kind'}; give an image classifier, "
+            "a visual-question-answering or image-text-to-text model, or an endpoint's URL"
+        )
+    return QuestionCategorizer(answerer, config, kept)

@@ -31,6 +31,8 @@ class Architecture:
     """Given weights; raises `ModelRefused` when keys or shapes do not fit."""
     logits: Callable[[nn.Module, Tensor], Tensor]
     """Normalised N3HW to N1hw."""
+    features: Callable[[nn.Module, Tensor], Tensor]
+    """Normalised N3HW to the encoder's deepest features, NChw."""
     published: Callable[[nn.Module], dict[str, Tensor]]
     """The state dict under the names that the library publishes."""
     head: tuple[str, ...]
@@ -157,6 +159,12 @@ def _published_smp(network: nn.Module) -> dict[str, Tensor]:
     return {key: value.detach().contiguous() for key, value in network.state_dict().items()}
 
 
+def _smp_features(network: nn.Module, images: Tensor) -> Tensor:
+    found = network.encoder(images)  # type: ignore[operator]
+    # Encoders of DPT also give the tokens that stand before the picture's.
+    return (found[0] if isinstance(found, tuple) else found)[-1]
+
+
 def _misfit(why: str) -> ModelRefused:
     return ModelRefused(
         f"the weights do not fit the architecture ({' '.join(why.split())[:300]}); "
@@ -168,6 +176,7 @@ SEGFORMER = Architecture(
     build=_build_segformer,
     load=_load_segformer,
     logits=lambda network, images: network(pixel_values=images).logits,
+    features=lambda network, images: network.segformer(pixel_values=images).last_hidden_state,  # type: ignore[union-attr, operator]
     published=_published_segformer,
     head=("decode_head.",),
 )
@@ -176,6 +185,7 @@ SMP = Architecture(
     build=_build_smp,
     load=_load_smp,
     logits=lambda network, images: network(images),
+    features=_smp_features,
     published=lambda network: {
         key: value.detach().contiguous() for key, value in network.state_dict().items()
     },

@@ -94,16 +94,24 @@ class NetworkDetector(nn.Module):
         """See `Detector.find_artifacts`. Raises `ImageRefused` for anything but uint8 HW3."""
         return artifact_maps(self, [image])[0]
 
-    def _logits(self, images: Tensor) -> Tensor:
-        """Logits float32 NHW: the image resized to the training square, the answer resized back."""
-        height, width = images.shape[-2:]
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """What the images show, float32 NC: the encoder's deepest features, mean over the picture."""
+        return architecture_of(self.config).features(self.network, self._squared(images)).float().mean((2, 3))
+
+    def _squared(self, images: Tensor) -> Tensor:
+        """Images resized to the training square and normalised."""
         square = (self.config.size, self.config.size)
-        if (height, width) != square:
+        if images.shape[-2:] != square:
             images = F.interpolate(
                 images, square, mode="bilinear", align_corners=False, antialias=self.config.antialias
             )
-        normalised = (images.to(self.mean.dtype) - self.mean) / self.std
-        logits = architecture_of(self.config).logits(self.network, normalised).float()
+        return (images.to(self.mean.dtype) - self.mean) / self.std
+
+    def _logits(self, images: Tensor) -> Tensor:
+        """Logits float32 NHW: the image resized to the training square, the answer resized back."""
+        height, width = images.shape[-2:]
+        logits = architecture_of(self.config).logits(self.network, self._squared(images)).float()
         return F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)[:, 0]
 
     def _tiled(self, images: Tensor) -> Tensor:
@@ -153,7 +161,7 @@ def as_images(arrays: Sequence[np.ndarray]) -> Tensor:
 def artifact_maps(detector: Detector, images: Sequence[np.ndarray], batch: int = 16) -> list[np.ndarray]:
     """Maps, float32 HW in [0, 1], of images, uint8 HW3 of any sizes, in their order.
 
-    Images of one size go through together, `batch` at a time.
+    Images of one size go through together, `batch` at a time. Raises `ModelRefused` when a map is no number.
     """
     parameter = next(detector.parameters(), torch.empty(0))
     by_size: dict[tuple[int, ...], list[int]] = {}
@@ -164,6 +172,11 @@ def artifact_maps(detector: Detector, images: Sequence[np.ndarray], batch: int =
         for start in range(0, len(indices), batch):
             chosen = indices[start : start + batch]
             found = detector.confidence(as_images([images[i] for i in chosen]).to(parameter.device))
+            if not torch.isfinite(found).all():
+                raise ModelRefused(
+                    f"{detector.name} gives confidences that are no numbers; its weights are damaged or its "
+                    "precision is too low: look at it in float32, or promote another detector"
+                )
             maps.update(zip(chosen, found.float().cpu().numpy(), strict=True))
     return [maps[i] for i in range(len(images))]
 

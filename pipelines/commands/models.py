@@ -1,4 +1,4 @@
-"""Commands about models and judging: study, build-clinic, check."""
+"""Commands about models and judging: detectors, study, build-clinic, check."""
 
 import argparse
 import importlib
@@ -20,6 +20,45 @@ LIBRARIES = (
     *("segmentation_models_pytorch", "sqlalchemy", "alembic", "dbos", "gradio", "fastapi", "pycocotools"),
 )
 QUESTIONS = ("quality", "artifacts")
+
+
+def detectors_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--split", choices=("validation", "benchmark"), default="validation", help="what is shown"
+    )
+    parser.add_argument("--round", metavar="ID", help="whose labels count as new (default: the newest round)")
+    parser.add_argument(
+        "--measure", action="store_true", help="measure every version on today's labels first"
+    )
+    parser.add_argument(
+        "--calibrate", metavar="ID", help="fit this detector's temperature on validation first"
+    )
+    parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
+
+
+def detectors(call: Call) -> Any:
+    """Print the leaderboard, after measuring or calibrating where that was asked for."""
+    from pipelines import leaderboard
+    from pipelines.commands.work import newest
+    from pipelines.context import Context
+    from pipelines.devices import default_device
+    from pipelines.tools import real_tools
+
+    given = call.options
+    context = Context(call.workspace, real_tools(given.device or default_device()), call.report)
+    if given.measure:
+        leaderboard.measured(context, newest(call).id)
+    if given.calibrate:
+        found = leaderboard.calibrated(context, newest(call).id, given.calibrate)
+        errors = f"calibration error {found['before']['error']:.4f} → {found['after']['error']:.4f}"
+        call.say(
+            f"{given.calibrate}: temperature {found['temperature']:.3f}, {errors}; used only where asked for"
+        )
+    call.report.close()
+    rows = leaderboard.leaderboard(context, given.split)
+    for line in leaderboard.table(rows):
+        call.say(line)
+    return {"split": given.split, "detectors": rows}
 
 
 def study_arguments(parser: argparse.ArgumentParser) -> None:
@@ -182,6 +221,13 @@ def check_workspace(call: Call) -> str:
 
 
 COMMANDS = (
+    Command(
+        name="detectors",
+        summary="every detector version side by side: measure, calibrate, compare",
+        run=detectors,
+        arguments=detectors_arguments,
+        examples=("clinic detectors", "clinic detectors --measure --split benchmark"),
+    ),
     Command(
         name="study",
         summary="blind judging of before against after: open, close, verdicts",

@@ -1,5 +1,10 @@
 """Mine: a balanced queue within the budget, filled once."""
 
+import pytest
+
+from dataengine.curation.config import MiningConfig
+from dataengine.curation.mining import Candidate
+from pipelines import mine as stage
 from pipelines.mine import mine
 from pipelines.steps import HARD, SURVEY, images_of, recipe_of
 from tests.pipelines.conftest import Played
@@ -20,3 +25,24 @@ def test_queues_hard_cases_within_the_budget(played: Played) -> None:
 
 def test_the_queue_is_filled_once(played: Played) -> None:
     assert mine(played.context, played.round_id) == played.results["mine"]
+
+
+def candidates_with(played: Played, monkeypatch: pytest.MonkeyPatch, config: MiningConfig) -> list[Candidate]:
+    recipe = recipe_of(played.context, played.round_id).model_copy(update={"mine": config})
+    monkeypatch.setattr(stage, "recipe_of", lambda context, round_id: recipe)
+    return stage._candidates(played.context, played.round_id)
+
+
+def test_further_looks_are_taken_only_where_they_have_a_say(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = candidates_with(played, monkeypatch, MiningConfig())
+    assert plain and all(each.variance == each.disagreement == 0 for each in plain)
+    config = MiningConfig(variance=1.0, disagreement=1.0, features="encoder")
+    keen = candidates_with(played, monkeypatch, config)
+    assert [each.image_id for each in keen] == [each.image_id for each in plain]
+    assert all(each.variance > 0 for each in keen)
+    assert any(each.disagreement > 0 for each in keen), "the round's own detectors differ from the first"
+    for one, other in zip(plain, keen, strict=True):
+        assert one.features is not None and other.features is not None and other.thumbnail is not None
+        assert (len(one.features), len(other.features), len(other.thumbnail)) == (192, 3, 192)

@@ -36,3 +36,12 @@ def test_what_is_written_stays(played: Played) -> None:
     results = played.results
     assert write_prompts(played.context, played.round_id)["prompts"] == results["write_prompts"]["prompts"]
     assert prompts_of(played.context, played.round_id, TREAT) == before
+
+
+def test_the_evidence_stands_beside_the_verdicts(played: Played) -> None:
+    found = played.results["write_prompts"]
+    rows = {row["category"]: row for row in found["evidence"] if row["generator"] == ""}
+    assert set(found["hard"]) <= set(rows) and set(found["easy"]) <= set(rows)
+    assert min(rows[name]["median"] for name in found["hard"]) > max(
+        rows[name]["median"] for name in found["easy"]
+    )

@@ -3,27 +3,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     BertConfig,
     BertModel,
-    CLIPImageProcessor,
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-    PreTrainedTokenizerFast,
+    BertTokenizerFast,
     ResNetConfig,
     ResNetForImageClassification,
+    ViltConfig,
+    ViltForQuestionAnswering,
+    ViltImageProcessor,
+    ViltProcessor,
     ViTImageProcessor,
 )
 
+from dataengine.curation.answers import KeptAnswers
 from dataengine.curation.config import VqaConfig
 from dataengine.curation.vqa import ClassifierCategorizer, QuestionCategorizer, category_in, load_categorizer
 from dataengine.errors import ModelRefused
+from tests.dataengine.curation.tiny import WORDS, save_llava
 
 CATEGORIES = ("hand", "face", "street sign")
+CONFIG = VqaConfig(categories=CATEGORIES, answers={"finger": "hand", "letters": "street sign"})
 
 
 def images(count: int, side: int = 24) -> np.ndarray:
@@ -50,43 +50,13 @@ def test_a_classifier_from_a_folder_answers_with_its_labels(tmp_path: Path) -> N
 
 
 def test_a_generative_model_is_asked_and_answers_in_words(tmp_path: Path) -> None:
-    words = ["<pad>", "<image>", "[unk]", "hand", "face", "street", "sign", "it", "shows"]
-    vocabulary = {word: i for i, word in enumerate(words)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[unk]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token="[unk]",
-        pad_token="<pad>",
-        extra_special_tokens={"image_token": "<image>"},
-    )
-    template = (
-        "{% for turn in messages %}{% for part in turn['content'] %}"
-        "{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} {% endif %}"
-        "{% endfor %}{% endfor %}"
-    )
-    LlavaProcessor(
-        image_processor=CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}),
-        tokenizer=fast,
-        patch_size=8,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=template,
-    ).save_pretrained(tmp_path)
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
-    config = LlavaConfig(
-        vision_config=CLIPVisionConfig(image_size=16, patch_size=8, **sizes),
-        text_config=LlamaConfig(vocab_size=len(words), num_key_value_heads=1, pad_token_id=0, **sizes),
-        image_token_id=1,
-        vision_feature_layer=-1,
-    )
     torch.manual_seed(0)  # random weights may well answer with nothing but padding
-    LlavaForConditionalGeneration(config).save_pretrained(tmp_path)
-    categorizer = load_categorizer(tmp_path, VqaConfig(categories=CATEGORIES))
+    save_llava(tmp_path)
+    categorizer = load_categorizer(tmp_path, CONFIG)
     assert isinstance(categorizer, QuestionCategorizer)
     said = categorizer.answer(images(1)[0])
-    assert said and set(said.split()) <= set(words)
-    assert categorizer.categories(images(2))[0] == category_in(said, CATEGORIES)
+    assert said and set(said.split()) <= set(WORDS)
+    assert categorizer.categories(images(2))[0] == category_in(said, CONFIG)
 
 
 def test_what_is_no_vision_model_is_refused(tmp_path: Path) -> None:
@@ -105,6 +75,9 @@ def test_what_is_no_vision_model_is_refused(tmp_path: Path) -> None:
         (" It shows two Hands. ", "hand"),
         ("a street-sign", "street sign"),
         ("handle", None),
+        ("two fingers of a hand", "hand"),
+        ("Letters!", "street sign"),
+        ("a finger on a face", None),
         ("a hand or a face", None),
         ("no idea", None),
         ("", None),
@@ -112,7 +85,78 @@ def test_what_is_no_vision_model_is_refused(tmp_path: Path) -> None:
 )
 def test_an_answer_names_one_category_or_none(answer: str, category: str | None) -> None:
     expected = (category, 1.0) if category else ("other", 0.0)
-    assert category_in(answer, CATEGORIES) == expected
+    assert category_in(answer, CONFIG) == expected
+
+
+def test_the_question_is_put_with_its_choices_or_as_it_is() -> None:
+    assert CONFIG.asked.endswith("exactly one of: hand, face, street sign.")
+    assert VqaConfig(question="What is shown {here}?").asked == "What is shown {here}?"
+    with pytest.raises(ValueError, match="must lead"):
+        VqaConfig(categories=CATEGORIES, answers={"paw": "animal"})
+
+
+class Parrot:
+    """Says what it was given, and counts."""
+
+    name = "parrot"
+
+    def __init__(self, *words: str) -> None:
+        self.words = list(words)
+
+    def answer(self, image: np.ndarray) -> str:
+        return self.words.pop(0)
+
+
+def test_answers_are_kept_and_a_changed_table_asks_nobody(tmp_path: Path) -> None:
+    pictures = images(3)
+    first = QuestionCategorizer(Parrot("hand", "paw", ""), CONFIG, KeptAnswers(tmp_path, "m", "q"))
+    assert [category for category, _ in first.categories(pictures)] == ["hand", "other", "other"]
+    assert first.other == 2
+    paws = CONFIG.model_copy(update={"answers": {"paw": "hand"}})
+    again = QuestionCategorizer(Parrot("face"), paws, KeptAnswers(tmp_path, "m", "q"))
+    assert [category for category, _ in again.categories(pictures)] == ["hand", "hand", "face"]
+    assert len(KeptAnswers(tmp_path, "m", "other question")) == 0
+
+
+def test_a_torn_line_of_kept_answers_is_skipped(tmp_path: Path) -> None:
+    first, second, third = images(3)
+    kept = KeptAnswers(tmp_path, "m", "q")
+    kept.keep(first, "hand")
+    kept.keep(second, "face")
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-4])
+    kept = KeptAnswers(tmp_path, "m", "q")
+    assert (kept.get(first), kept.get(second)) == ("hand", None)
+    kept.keep(third, "sign")
+    assert KeptAnswers(tmp_path, "m", "q").get(third) == "sign"
+
+
+def test_a_classic_model_chooses_an_answer(tmp_path: Path) -> None:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "what", "is", "shown", "?"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    tokenizer = BertTokenizerFast(vocab=str(tmp_path / "vocab.txt"))
+    config = ViltConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=16,
+        image_size=32,
+        patch_size=16,
+        max_position_embeddings=16,
+        type_vocab_size=2,
+        id2label={0: "hand", 1: "two faces"},
+        label2id={"hand": 0, "two faces": 1},
+    )
+    torch.manual_seed(0)
+    ViltForQuestionAnswering(config).save_pretrained(tmp_path)
+    ViltProcessor(ViltImageProcessor(size={"shortest_edge": 32}), tokenizer).save_pretrained(tmp_path)
+    asked = CONFIG.model_copy(update={"question": "what is shown ?"})
+    categorizer = load_categorizer(tmp_path, asked, keep=tmp_path / "kept")
+    said = [categorizer.answer(image) for image in images(2)]
+    assert set(said) <= {"hand", "two faces"}
+    assert {category for category, _ in categorizer.categories(images(2))} <= {"hand", "face"}
+    assert len(KeptAnswers(tmp_path / "kept", str(tmp_path), asked.asked)) == 2
 
 
 def test_questions_need_different_choices() -> None:

@@ -189,6 +189,14 @@ def test_many_maps_come_back_in_order_and_at_their_own_size() -> None:
     assert artifact_maps(detector, []) == []
 
 
+def test_a_map_that_is_no_number_is_one_clear_error() -> None:
+    detector = NetworkDetector.fresh(SEGFORMER, seed=1).eval()
+    with torch.no_grad():
+        next(detector.parameters()).fill_(float("nan"))
+    with pytest.raises(ModelRefused, match="tiny segformer gives confidences that are no numbers"):
+        artifact_maps(detector, [np.zeros((8, 8, 3), np.uint8)])
+
+
 @pytest.mark.parametrize(("length", "overlap"), [(32, 0.25), (33, 0.25), (100, 0.25), (100, 0.0), (97, 0.5)])
 def test_tiles_cover_everything_and_overlap_enough(length: int, overlap: float) -> None:
     starts = tile_starts(length, 32, overlap)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dataengine.diagnosis.config import DetectorTrainingConfig
+from dataengine.diagnosis.config import DetectorTrainingConfig, PseudoTargetConfig
 from dataengine.diagnosis.dataset import MemorySamples, Sample
 from dataengine.diagnosis.detector import NetworkDetector, load_detector, save_detector
 from dataengine.diagnosis.training import (
@@ -21,6 +21,7 @@ from dataengine.diagnosis.training import (
     measure_detector,
     move_average,
     parameter_groups,
+    pseudo_targets,
     rate_factor,
     step_seed,
     train_detector,
@@ -50,8 +51,42 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
 def test_the_loss_is_equation_1_weighted_by_image() -> None:
     predicted = torch.tensor([[[0.5, 1.0]], [[0.0, 0.0]]])
     targets = torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]]])
-    assert map_loss(predicted, targets, torch.ones(2)).item() == pytest.approx((0.125 + 0.5) / 2)
-    assert map_loss(predicted, targets, torch.tensor([2.0, 0.0])).item() == pytest.approx(0.125)
+    ones, all_pixels = torch.ones(2), torch.ones(2, 1, 2)
+    assert map_loss(predicted, targets, ones, all_pixels).item() == pytest.approx((0.125 + 0.5) / 2)
+    assert map_loss(predicted, targets, 2 * ones, all_pixels).item() == pytest.approx(0.125 + 0.5)
+    one_image = torch.tensor([2.0, 0.0])
+    assert map_loss(predicted, targets, one_image, all_pixels).item() == pytest.approx(0.125)
+
+
+def test_pixels_left_out_teach_nothing() -> None:
+    predicted = torch.tensor([[[0.5, 1.0]], [[0.0, 0.0]]], requires_grad=True)
+    targets, counted = torch.zeros(2, 1, 2), torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]])
+    loss = map_loss(predicted, targets, torch.ones(2), counted)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.25 / 2)
+    assert predicted.grad is not None and predicted.grad.flatten().tolist() == [0.5, 0, 0, 0]
+
+
+def test_pseudo_targets_by_hand() -> None:
+    maps = torch.tensor([[[0.0, 0.3, 0.45, 0.7, 0.9]]])
+    soft, counted = pseudo_targets(maps, PseudoTargetConfig())
+    assert torch.equal(soft, maps) and counted.all()
+    hard, counted = pseudo_targets(maps, PseudoTargetConfig(form="thresholded", leave_out=(0.3, 0.7)))
+    assert hard.flatten().tolist() == [0, 0, 0, 1, 1]
+    assert counted.flatten().tolist() == [1, 1, 0, 1, 1]
+    with pytest.raises(ValueError, match="leave_out"):
+        PseudoTargetConfig(leave_out=(0.7, 0.3))
+
+
+def test_the_band_moves_with_the_augmented_map_and_touches_pseudo_labels_alone() -> None:
+    map_ = np.tile(np.linspace(0, 1, 32, dtype=np.float32), (32, 1))
+    image = np.repeat((map_ * 255).astype(np.uint8)[..., None], 3, axis=2)
+    chunk = [Sample(image=image, target=map_, kind=kind) for kind in ("pseudo", "true", "pseudo")]
+    band = PseudoTargetConfig(leave_out=(0.25, 0.75))
+    batch = collate(chunk, 32, CONFIG.model_copy(update={"pseudo": band}), 5)
+    assert batch.counted[1].all() and not batch.counted[[0, 2]].all()
+    undecided = (batch.targets > 0.25) & (batch.targets < 0.75)
+    assert torch.equal(batch.counted[[0, 2]] == 0, undecided[[0, 2]])
 
 
 def test_the_rate_warms_up_and_decays() -> None:
@@ -247,3 +282,39 @@ def test_figures_come_in_the_order_of_the_examples(undisturbed: TrainingResult) 
 def test_seeds_of_steps_do_not_repeat() -> None:
     seeds = {step_seed(0, step, stream) for step in range(500) for stream in range(2)}
     assert len(seeds) == 1000 and all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_detector_and_go_on_after_a_kill(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        f"""
+import os, sys
+from pathlib import Path
+sys.path.insert(0, {str(Path.cwd())!r})
+from dataengine.diagnosis.training import train_detector
+from tests.dataengine.diagnosis.test_training import CONFIG
+from tests.dataengine.diagnosis.tiny import examples
+def report(done, total, message="", **figures):
+    if sys.argv[2] == "dies" and done == 5:
+        os._exit(9)
+result = train_detector(CONFIG, examples(), None, Path(sys.argv[1]), report)
+print("rank", os.environ["RANK"], result.losses)
+"""
+    )
+
+    def launch(work: Path, fate: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+        return subprocess.run(
+            [*command, str(program), str(work), fate], capture_output=True, text=True, timeout=200
+        )
+
+    whole = launch(tmp_path / "whole", "lives")
+    assert whole.returncode == 0, whole.stderr[-2000:]
+    assert launch(tmp_path / "cut", "dies").returncode != 0
+    assert [found.name for found in (tmp_path / "cut").glob("checkpoint-*")] == ["checkpoint-000000003"]
+    resumed = launch(tmp_path / "cut", "lives")
+    assert sorted(resumed.stdout.splitlines()) == sorted(whole.stdout.splitlines())
+    assert whole.stdout.count("rank") == 2
+    first, second = (load_detector(tmp_path / name / "detector").state_dict() for name in ("whole", "cut"))
+    assert all(torch.equal(value, second[key]) for key, value in first.items())

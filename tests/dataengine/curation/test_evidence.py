@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from dataengine.curation.evidence import benjamini_hochberg, evidence, rank_test
+from dataengine.errors import InputRefused
+
+
+def survey(rng: np.random.Generator, count: int = 40) -> dict[tuple[str, str], list[float]]:
+    """Hands break with both generators, faces with the second alone."""
+    broken = {("hand", "a"), ("hand", "b"), ("face", "b")}
+    return {
+        (category, generator): rng.beta(
+            *((4, 3) if (category, generator) in broken else (2, 6)), count
+        ).tolist()
+        for category in ("hand", "face", "tree", "house", "mug")
+        for generator in ("a", "b")
+    }
+
+
+def test_the_rank_test_by_hand() -> None:
+    high, low = np.array([3.0, 4.0, 5.0]), np.array([1.0, 2.0, 3.0])
+    effect, p = rank_test(high, low)
+    assert effect == pytest.approx((8 + 0.5) / 9 * 2 - 1) and p < 0.1
+    assert rank_test(low, high)[0] == pytest.approx(-effect)
+
+
+def test_benjamini_hochberg_by_hand() -> None:
+    assert benjamini_hochberg([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.16 / 3, 0.16 / 3, 0.5])
+    assert benjamini_hochberg([]) == []
+
+
+def test_what_breaks_is_found_with_the_generator_to_blame() -> None:
+    rows = evidence(survey(np.random.default_rng(0)))
+    assert len(rows) == 15
+    unusual = {(row.category, row.generator) for row in rows if row.q is not None and row.q < 0.01}
+    assert {("hand", ""), ("hand", "a"), ("hand", "b"), ("face", "b")} <= unusual
+    assert ("face", "a") not in unusual and not any(category == "tree" for category, _ in unusual)
+    hand = next(row for row in rows if (row.category, row.generator) == ("hand", "a"))
+    assert hand.z is not None and hand.z > 3 and hand.effect is not None and hand.effect > 0.5
+    assert rows[0].effect == max(row.effect for row in rows if row.effect is not None)
+
+
+def test_where_all_are_alike_little_is_called() -> None:
+    called = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        found = evidence({(name, "g"): rng.beta(2, 6, 30).tolist() for name in "abcdefg"})
+        called += any(row.q is not None and row.q < 0.05 for row in found)
+    assert called <= 6
+
+
+def test_too_few_images_are_only_counted() -> None:
+    rows = evidence({("hand", "g"): [0.9] * 5, ("tree", "g"): [0.1] * 30, ("mug", "g"): [0.2] * 30})
+    hand = next(row for row in rows if row.category == "hand")
+    assert (hand.images, hand.median, hand.z, hand.effect, hand.p, hand.q) == (5, 0.9, None, None, None, None)
+    assert evidence({}) == [] and evidence({("hand", "g"): []}) == []
+    with pytest.raises(InputRefused):
+        evidence({("hand", "g"): [float("nan")]})

@@ -1,0 +1,95 @@
+"""The detector's contract over every architecture that has a name, and the published mit-b5 at full size."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+import torch.nn.functional as F
+from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+from dataengine.diagnosis.config import IMAGENET_MEAN, IMAGENET_STD, MIT, DetectorConfig, published_config
+from dataengine.diagnosis.detector import Detector, NetworkDetector, load_detector, save_detector
+from tests.dataengine.diagnosis.detector_contract import DetectorContract
+from tests.dataengine.diagnosis.tiny import SIDE
+
+NARROW = {
+    "hidden_sizes": [8, 8, 16, 16],
+    "num_attention_heads": [1, 1, 2, 2],
+    "mlp_ratios": [2, 2, 2, 2],
+    "strides": [2, 2, 2, 2],
+    "decoder_hidden_size": 16,
+}
+"""The named sizes keep their depths; their widths are cut for tests."""
+
+SMP: dict[str, dict[str, Any]] = {
+    name: {} for name in sorted(smp.MODEL_ARCHITECTURES_MAPPING) if name not in ("segformer", "dpt", "pan")
+} | {
+    "smp-segformer": {},
+    "dpt": {"encoder": "tu-vit_tiny_patch16_224", "options": {"dynamic_img_size": True}},
+    "pan": {"size": 128},
+}
+"""Every architecture of segmentation-models-pytorch, with what it needs beside its name."""
+
+
+def configurations() -> dict[str, DetectorConfig]:
+    by_name = {
+        f"segformer-{name}": DetectorConfig(size=SIDE, segformer=sizes | NARROW)
+        for name, sizes in MIT.items()
+    }
+    for name, needs in SMP.items():
+        settings = {"architecture": name, "encoder": "resnet18", "size": 2 * SIDE} | needs
+        by_name[name] = DetectorConfig(name=name, **settings)
+    return by_name
+
+
+CONFIGURATIONS = configurations()
+
+
+class TestEveryArchitecture(DetectorContract):
+    @pytest.fixture(scope="class", params=list(CONFIGURATIONS))
+    def saved(self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp("detector")
+        save_detector(NetworkDetector.fresh(CONFIGURATIONS[request.param], seed=1), folder)
+        return folder
+
+    @pytest.fixture(scope="class")
+    def detector(self, saved: Path) -> Detector:
+        return load_detector(saved)
+
+    def test_its_encoder_tells_pictures_apart(self, detector: NetworkDetector) -> None:
+        found = detector.features(torch.rand((2, 3, 40, 24), generator=torch.Generator().manual_seed(0)))
+        assert found.shape[0] == 2 and found.ndim == 2 and not torch.allclose(found[0], found[1])
+
+
+def test_a_size_of_segformer_goes_by_its_name() -> None:
+    assert DetectorConfig.model_validate({"segformer": "b2"}).segformer == MIT["b2"]
+    with pytest.raises(ValueError, match="no SegFormer 'b6'"):
+        DetectorConfig.model_validate({"segformer": "b6"})
+
+
+@pytest.mark.slow
+def test_the_published_mit_b5_gives_the_authors_map(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = SegformerForSemanticSegmentation(SegformerConfig(num_labels=1, **MIT["b5"])).eval()
+    network.save_pretrained(tmp_path)
+    from safetensors.torch import load_file
+
+    state = load_file(tmp_path / "model.safetensors")
+    torch.save(state, tmp_path / "ad_pytorch_model.bin")
+    assert tuple(state["decode_head.classifier.weight"].shape) == (1, 768, 1, 1)
+    assert 320e6 < (tmp_path / "ad_pytorch_model.bin").stat().st_size < 345e6
+    detector = load_detector(tmp_path / "ad_pytorch_model.bin")
+    assert detector.config == published_config("b5")
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    for size in ((512, 512), (300, 420)):
+        image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+        tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+        square = F.interpolate(tensor, (512, 512), mode="bilinear", align_corners=False)
+        with torch.no_grad():
+            logits = network(pixel_values=(square - mean) / std).logits
+        expected = F.interpolate(logits, size, mode="bilinear", align_corners=False)[0, 0].sigmoid().numpy()
+        assert np.abs(detector.find_artifacts(image) - expected).max() < 1e-5
+        assert np.abs(detector.confidence(tensor)[0].numpy() - expected).max() < 1e-5
