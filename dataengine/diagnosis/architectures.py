@@ -176,7 +176,7 @@ SEGFORMER = Architecture(
     build=_build_segformer,
     load=_load_segformer,
     logits=lambda network, images: network(pixel_values=images).logits,
-    features=lambda network, images: network.segformer(pixel_values=images).last_hidden_state,  # type: ignore[union-attr, operator]
+    features=lambda network, images: network.segformer(pixel_values=images).last_hidden_state,  # type: ignore[operator]
     published=_published_segformer,
     head=("decode_head.",),
 )

@@ -173,7 +173,8 @@ class Bench:
 
     def without(self, rows: Mapping[str, Path], **off: float) -> Path:
         """The last row's detector trained without one kind of augmentation."""
-        config = self.schedule.model_copy(update={"augmentation": AugmentationConfig(**off)})
+        augmentation = AugmentationConfig().model_copy(update=off)
+        config = self.schedule.model_copy(update={"augmentation": augmentation})
         pseudo = self.pseudo(rows["hard"], self.sizes.large)
         true = self.mined(self.sizes.labels)
         return self.trained(f"without {' '.join(off)}", config, self.previous, self.real, true, pseudo)

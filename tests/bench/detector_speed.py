@@ -66,9 +66,10 @@ def stored() -> Iterator[tuple[Context, list[SnapshotItem], Path]]:
 def loader_over_step(context: Context, items: list[SnapshotItem]) -> Figure:
     """Rate of decoding and augmenting over the rate of the training step, each alone on one core."""
     config = DetectorTrainingConfig(batch=BATCH, device="cpu", detector=FIRST_DOCTOR)
-    shares = {"mixture": config.mixture, "balance": config.balance}
     samples = StoredSamples(context.workspace, items)
-    sampler = BalancedSampler.over(samples, batch=BATCH, seed=0, **shares)
+    sampler = BalancedSampler.over(
+        samples, mixture=config.mixture, balance=config.balance, batch=BATCH, seed=0
+    )
     steps = iter(range(10**9))
 
     def load() -> Any:
@@ -193,7 +194,7 @@ def on_gpu(device: str = "cuda:0") -> Iterator[Figure]:
         if name == "channels_last":
             detector = detector.to(memory_format=torch.channels_last)
         if name == "compiled":
-            detector.network = torch.compile(detector.network)
+            detector.network.compile()
         step = training_step(detector, config, batch, fused=name == "fused_adamw")
         torch.cuda.reset_peak_memory_stats(device)
         rate = GPU_BATCH / timed(step, device)

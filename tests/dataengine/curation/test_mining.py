@@ -50,7 +50,8 @@ def test_the_most_confident_and_most_undecided_come_first() -> None:
 
 @pytest.mark.parametrize("signal", ["uncertainty", "variance", "disagreement"])
 def test_each_signal_counts_by_its_weight_alone(signal: str) -> None:
-    found = [candidate(str(i), **{signal: (i * 7 % 10) / 1000}) for i in range(10)]
+    marks: list[dict[str, Any]] = [{signal: (i * 7 % 10) / 1000} for i in range(10)]
+    found = [candidate(str(i), **mark) for i, mark in enumerate(marks)]
     best = sorted(found, key=lambda each: -getattr(each, signal))[:4]
     config = PLAIN.model_copy(update={signal: 0.1})
     assert [each.image_id for each in choose(found, config)] == [each.image_id for each in best]

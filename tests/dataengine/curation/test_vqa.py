@@ -153,6 +153,7 @@ def test_a_classic_model_chooses_an_answer(tmp_path: Path) -> None:
     ViltProcessor(ViltImageProcessor(size={"shortest_edge": 32}), tokenizer).save_pretrained(tmp_path)
     asked = CONFIG.model_copy(update={"question": "what is shown ?"})
     categorizer = load_categorizer(tmp_path, asked, keep=tmp_path / "kept")
+    assert isinstance(categorizer, QuestionCategorizer)
     said = [categorizer.answer(image) for image in images(2)]
     assert set(said) <= {"hand", "two faces"}
     assert {category for category, _ in categorizer.categories(images(2))} <= {"hand", "face"}
