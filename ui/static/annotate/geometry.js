@@ -177,14 +177,15 @@ export function withoutHoles(mask, box, largest) {
   return closed;
 }
 
-// A pixel well inside a mask: of the row with the longest run, that run's middle.
+// A pixel well inside a mask: the middle of a long run of a row, rather of one halfway down.
 export function middle({ mask, box }) {
-  let best = { length: 0, x: box.left, y: box.top };
+  let best = { worth: -1, x: box.left, y: box.top };
   for (let row = 0; row < box.height; row++) {
+    const halfway = 1 - Math.abs(row + 0.5 - box.height / 2) / box.height;
     for (let column = 0, length = 0; column <= box.width; column++) {
       if (column < box.width && mask[row * box.width + column]) length++;
       else {
-        if (length > best.length) best = { length, x: box.left + column - ((length + 1) >> 1), y: box.top + row };
+        if (length * halfway > best.worth) best = { worth: length * halfway, x: box.left + column - ((length + 1) >> 1), y: box.top + row };
         length = 0;
       }
     }

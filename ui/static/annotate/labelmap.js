@@ -143,6 +143,24 @@ export class LabelMap {
     return box;
   }
 
+  get whole() {
+    return { left: 0, top: 0, width: this.width, height: this.height };
+  }
+
+  // Takes over another label map's pixels.
+  replace(pixels) {
+    for (let row = 0; row < this.height; row++) {
+      const start = row * this.width;
+      for (let first = 0; first < this.width; ) {
+        let last = first;
+        while (last + 1 < this.width && pixels[start + last + 1] === pixels[start + first]) last++;
+        this.span(row, first, last, pixels[start + first]);
+        first = last + 1;
+      }
+    }
+    return this.whole;
+  }
+
   undo() {
     return this.swap(this.done, this.undone);
   }

@@ -4,7 +4,7 @@ import { Clock } from "/static/annotate/clock.js";
 import { packed, runs, unpacked } from "/static/annotate/codec.js";
 import { Hand } from "/static/annotate/hand.js";
 import { actionOf, keyOf } from "/static/annotate/keys.js";
-import { $, askReason, element, showComments, wireKeys } from "/static/annotate/panels.js";
+import { $, askReason, element, showComments, showOutbox, wireKeys } from "/static/annotate/panels.js";
 import { Sender } from "/static/annotate/sender.js";
 import { drafts, outbox } from "/static/annotate/store.js";
 import { Suggestions } from "/static/annotate/suggestions.js";
@@ -25,7 +25,7 @@ const suggestions = new Suggestions(() => {
   view.request();
   showTools();
 });
-const sender = new Sender(person, showOutbox, confirmed);
+const sender = new Sender(person, (state) => showOutbox(state, { reopen, drop }), confirmed);
 const triage = new Triage(sender, clock, say, () => (tasks.current ? showTools() : advance()));
 const desk = {
   labels: null, tool: "brush", value: 1, radius: 4, tolerance: 24, pressure: false, hidden: false,
@@ -42,7 +42,7 @@ const desk = {
 };
 const hand = new Hand(view, suggestions, desk);
 const day = { remaining: 0, done: 0 };
-let busy = false, lessons = [], serverDraftAt = 0, savedChanges = 0, resting = 0, clicks = [];
+let busy = false, lessons = [], serverDraftAt = 0, savedChanges = 0, resting = 0, clicks = [], assisted = null;
 
 view.overlayPainter = (context, pixel) => {
   if (!desk.hidden) suggestions.paint(context, pixel, desk.value);
@@ -97,28 +97,9 @@ function drawClasses(names) {
   }));
 }
 
-function showOutbox({ waiting, refused, state }) {
-  const words = { offline: "the server does not answer", "signed-out": "you are signed out" };
-  const stuck = waiting && state;
-  $("outbox").hidden = !stuck && !refused.length;
-  $("outbox-text").textContent = stuck ? `${waiting} ${waiting === 1 ? "answer is" : "answers are"} kept here: ${words[state]}.` : "";
-  $("sign-in").hidden = !(stuck && state === "signed-out");
-  $("outbox").dataset.waiting = waiting;
-  $("refused").replaceChildren(...refused.map((entry) => {
-    const row = element("li", `Not accepted: ${entry.refused}`);
-    const drop = element("button", "Discard", { type: "button", class: "link" });
-    drop.addEventListener("click", async () => {
-      await outbox.drop(entry.key);
-      sender.flush();
-    });
-    if (entry.body.label_map) {
-      const open = element("button", "Put it on this image’s canvas", { type: "button", class: "link" });
-      open.addEventListener("click", () => reopen(entry));
-      row.append(open);
-    }
-    row.append(drop);
-    return row;
-  }));
+async function drop(entry) {
+  await outbox.drop(entry.key);
+  sender.flush();
 }
 
 // Brings a refused label map back, onto the same image if it is in hand or can be had again.
@@ -132,15 +113,10 @@ async function reopen(entry) {
     }
     const pixels = await unpacked(entry.body.label_map, desk.labels.pixels.length);
     desk.labels.begin();
-    desk.labels.fill(new Uint8Array(pixels.length).fill(1), { left: 0, top: 0, width: desk.labels.width, height: desk.labels.height }, 0);
-    for (let value = 1; value <= 127; value++) {
-      if (pixels.includes(value)) desk.labels.fill(pixels.map((one) => (one === value ? 1 : 0)), { left: 0, top: 0, width: desk.labels.width, height: desk.labels.height }, value);
-    }
+    view.touch(desk.labels.replace(pixels));
     desk.labels.end();
-    view.touch({ left: 0, top: 0, width: desk.labels.width, height: desk.labels.height });
     changed();
-    await outbox.drop(entry.key);
-    sender.flush();
+    await drop(entry);
   });
 }
 
@@ -225,12 +201,11 @@ async function assist(at, inside) {
     const found = await post("/api/annotate/assist", { image: current.task.image.id, points: clicks });
     if (tasks.current !== current) return;
     const mask = await unpacked(found.label_map, desk.labels.pixels.length);
-    if (clicks.length > 1 && clicks.undo === desk.labels.done.length) desk.labels.undo();
+    if (clicks.length > 1 && assisted && assisted === desk.labels.done.at(-1)) view.touch(desk.labels.undo());
     desk.labels.begin();
-    desk.labels.fill(mask, { left: 0, top: 0, width: desk.labels.width, height: desk.labels.height }, desk.value);
+    view.touch(desk.labels.fill(mask, desk.labels.whole, desk.value));
     desk.labels.end();
-    clicks.undo = desk.labels.done.length;
-    view.touch({ left: 0, top: 0, width: desk.labels.width, height: desk.labels.height });
+    assisted = desk.labels.done.at(-1);
     changed();
     say("Click again to add to it, with Shift to leave something out; Ctrl Z takes it back.");
   });
@@ -297,7 +272,7 @@ function show(loaded) {
   $("tools").classList.remove("idle");
   $("comment-button").disabled = Boolean(loaded.lesson);
   if (!loaded.lesson) localStorage.setItem(`clinic.current.${person}`, task.image.id);
-  if (loaded.restored) say("Your draft is back.");
+  say(loaded.restored ? "Your draft is back." : "");
   takeTool(desk.tool === "assist" && !task.tools.includes("assist") ? "brush" : desk.tool);
 }
 
@@ -370,7 +345,6 @@ async function answer(clean) {
       day.done++;
       day.remaining = Math.max(0, day.remaining - 1);
     }
-    say(clean ? "Kept as clean." : "Kept.");
     kept = true;
   });
   if (kept) await advance();
@@ -403,7 +377,6 @@ async function skip() {
     await sender.add("/api/annotate/skip", { lease: current.task.lease, reason }, current.task.image.id);
     drafts.drop(person, current.task.image.id).catch(() => {});
     day.remaining = Math.max(0, day.remaining - 1);
-    say("Skipped.");
   });
   await advance();
 }

@@ -123,3 +123,27 @@ export async function showComments(image, say) {
     say(error.message, "bad");
   }
 }
+
+// ---- outbox ----
+
+// What has not arrived: how many answers wait and why, and those that were refused.
+export function showOutbox({ waiting, refused, state }, { reopen, drop }) {
+  const words = { offline: "the server does not answer", "signed-out": "you are signed out" };
+  const stuck = waiting && state;
+  $("outbox").hidden = !stuck && !refused.length;
+  $("outbox-text").textContent = stuck ? `${waiting} ${waiting === 1 ? "answer is" : "answers are"} kept here: ${words[state]}.` : "";
+  $("sign-in").hidden = !(stuck && state === "signed-out");
+  $("outbox").dataset.waiting = waiting;
+  $("refused").replaceChildren(...refused.map((entry) => {
+    const row = element("li", `Not accepted: ${entry.refused}`);
+    const discard = element("button", "Discard", { type: "button", class: "link" });
+    discard.addEventListener("click", () => drop(entry));
+    if (entry.body.label_map) {
+      const open = element("button", "Put it on this image’s canvas", { type: "button", class: "link" });
+      open.addEventListener("click", () => reopen(entry));
+      row.append(open);
+    }
+    row.append(discard);
+    return row;
+  }));
+}

@@ -1,0 +1,72 @@
+"""One headless Chromium for the session, and pages opened as somebody."""
+
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from storage.workspace import Workspace
+from tests.services import chromium_path
+from tests.ui.conftest import PASSWORD
+
+FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE_MS = 60_000
+WITHOUT_TOUR = "localStorage.setItem('clinic.tour', 'done')"
+
+Live = tuple[str, Workspace]
+Visit = Callable[..., Page]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = chromium_path()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visiting(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Opens a page of a server as somebody, through the form; at the end no page may have thrown anything."""
+    problems: list[str] = []
+    contexts = []
+
+    def visit(
+        url: str, name: str, path: str, scheme: str = "light", tour: bool = False, **how: object
+    ) -> Page:
+        size = {"width": 1200, "height": 800}
+        context = browser.new_context(viewport=size, color_scheme=scheme, **how)  # type: ignore[arg-type]
+        contexts.append(context)
+        if not tour:
+            context.add_init_script(WITHOUT_TOUR)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("pageerror", lambda error: problems.append(f"{page.url}: {error}"))
+        page.goto(url + path)
+        page.get_by_label("Name").fill(name)
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url(re.compile(re.escape(url + path) + "/?$"))
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert not problems, problems
+
+
+@pytest.fixture
+def visit(visiting: Callable[..., Page], live: Live) -> Visit:
+    """As `visiting`, on the shared server with all desks."""
+    return lambda name, path, scheme="light": visiting(live[0], name, path, scheme)
