@@ -28,6 +28,8 @@ FIGURES = (
 )
 """What a row shows of the hard set; of real pictures it shows MSE and KL(1−P‖1−Q)."""
 REAL = ("mse", "kl1m")
+PICTURES = "calibration"
+"""Folder of the workspace for reliability diagrams."""
 
 
 def leaderboard(context: Context, split: str = "validation") -> list[dict[str, Any]]:
@@ -54,17 +56,22 @@ def measured(context: Context, round_id: str) -> int:
 
 
 def calibrated(context: Context, round_id: str, detector_id: str) -> dict[str, Any]:
-    """Fit the detector's temperature on validation, and keep it and both reliability diagrams as figures.
+    """Fit the detector's temperature on validation; keep it with both reliability diagrams, and draw them.
 
-    Nothing uses the temperature unasked: treatment and diagnosis go on with the detector as it is.
+    The picture is `calibration/DETECTOR.svg` in the workspace. Nothing uses the temperature unasked:
+    treatment and diagnosis go on with the detector as it is.
     """
-    from dataengine.diagnosis.calibration import calibrate
+    from dataengine.diagnosis.calibration import calibrate, diagram
 
     sets = evaluation_sets(context, round_id)
     validation = StoredSamples(
         context.workspace, sets.get("validation", []) + sets.get("validation_real", [])
     )
-    found = asdict(calibrate(opened(context, detector_id), validation, report=context.report))
+    fitted = calibrate(opened(context, detector_id), validation, report=context.report)
+    found = asdict(fitted)
+    picture = context.workspace.path / PICTURES / f"{detector_id}.svg"
+    picture.parent.mkdir(exist_ok=True)
+    picture.write_text(diagram(fitted))
     with context.workspace.catalog() as catalog:
         catalog.detectors.record_metrics(detector_id, {"calibration": found})
         catalog.commit()
@@ -96,6 +103,8 @@ def _row(version: DetectorVersion, metrics: Mapping[str, Any], split: str) -> di
         **{name: hard.get(name) for name in FIGURES},
         **{f"real_{name}": real.get(name) for name in REAL},
         "intervals": hard.get("intervals", {}),
+        "categories": hard.get("categories", {}),
+        "classes": hard.get("classes", {}),
         "temperature": metrics.get("calibration", {}).get("temperature"),
     }
 

@@ -136,6 +136,38 @@ def reliability(found: Histogram, temperature: float = 1.0) -> Reliability:
     )
 
 
+def diagram(found: Calibration) -> str:
+    """Both reliability diagrams as one SVG: the nearer to the diagonal, the better calibrated."""
+    side, margin = 300, 40
+    shapes = [
+        f'<rect x="{margin}" y="{margin}" width="{side}" height="{side}" fill="none" stroke="#888"/>',
+        f'<path d="M{margin} {margin + side}L{margin + side} {margin}" stroke="#888" stroke-dasharray="4"/>',
+    ]
+    for row, (name, bins, colour) in enumerate(
+        (("as it is", found.before, "#c2410c"), (f"T = {found.temperature:.2f}", found.after, "#0369a1"))
+    ):
+        points = [
+            (margin + side * confidence, margin + side * (1 - flawed))
+            for confidence, flawed, pixels in zip(bins.confidence, bins.flawed, bins.pixels, strict=True)
+            if pixels
+        ]
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        shapes.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        shapes += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in points]
+        label = f"{name}: error {bins.error:.4f}"
+        shapes.append(f'<text x="{margin + 8}" y="{margin + 18 + 16 * row}" fill="{colour}">{label}</text>')
+    whole, middle = side + 2 * margin, margin + side / 2
+    shapes += [
+        f'<text x="{middle}" y="{whole - 12}" text-anchor="middle" fill="#888">confidence</text>',
+        f'<text transform="translate(16 {middle}) rotate(-90)" text-anchor="middle" fill="#888">'
+        "share of pixels that are broken</text>",
+    ]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {whole} {whole}" font-family="sans-serif" '
+        f'font-size="12">{"".join(shapes)}</svg>\n'
+    )
+
+
 def _likelihood_loss(found: Histogram, temperature: float) -> float:
     q = np.clip(tempered(found.levels, temperature), 1e-12, 1 - 1e-12)
     return float(-(found.flawed * np.log(q) + found.clean * np.log1p(-q)).sum())
@@ -183,6 +215,3 @@ class Calibrated:
         """See `Detector`."""
         self._detector.eval()
         return self
-
-
-__all__ = ["Calibrated", "Calibration", "Reliability", "calibrate", "fit_temperature", "tempered"]

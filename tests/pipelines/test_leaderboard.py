@@ -1,5 +1,7 @@
 """The leaderboard: kept figures in order, every version measured alike, calibration only kept."""
 
+from xml.etree import ElementTree
+
 import pytest
 
 from pipelines.leaderboard import calibrated, leaderboard, measured, table
@@ -25,6 +27,7 @@ def test_every_version_can_be_measured_on_todays_labels(played: Played) -> None:
     for row in rows:
         if before[row["detector"]] is not None:
             assert row["mse"] == pytest.approx(before[row["detector"]])
+        assert row["categories"] and set(row["classes"]) <= {"1", "2", "3"}
     lines = table(rows)
     assert len(lines) == len(rows) + 1 and "★" in "".join(lines)
 
@@ -34,3 +37,5 @@ def test_a_temperature_is_kept_as_a_figure(played: Played) -> None:
     found = calibrated(played.context, played.round_id, best)
     assert found["temperature"] > 0 and found["after"]["error"] <= found["before"]["error"] + 0.01
     assert leaderboard(played.context)[0]["temperature"] == found["temperature"]
+    picture = ElementTree.parse(played.context.workspace.path / "calibration" / f"{best}.svg").getroot()
+    assert len(picture.findall("{http://www.w3.org/2000/svg}polyline")) == 2
