@@ -236,7 +236,7 @@ def _learned(network: FeatureNetwork) -> list[Tensor] | None:
         return None
     from torchmetrics.functional.image.lpips import _LPIPS
 
-    judge = _LPIPS(pretrained=True, net="alex", pnet_rand=True)
+    judge: Any = _LPIPS(pretrained=True, net="alex", pnet_rand=True)
     return [layer.model[-1].weight.detach() for layer in judge.lins]
 
 

@@ -80,7 +80,7 @@ class ClipScorer:
         """`location` is a folder or hub id of a `CLIPModel`. Raises `ModelRefused` when it does not load."""
         from transformers import CLIPModel, CLIPTokenizer
 
-        self.name = kind
+        self.name: str = kind
         self._model: Any = _opened(CLIPModel, location, device)
         self._tokenizer: Any = _opened(CLIPTokenizer, location)
         side = self._model.config.vision_config.image_size

@@ -72,7 +72,7 @@ class Estimate:
 
 
 class Ledger(TorchDispatchMode):
-    """Counts the bytes of all tensors that are made within it and still alive, and the calls."""
+    """Counts the bytes of all tensors that are made within it and still live, and the calls that made any."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,7 +85,6 @@ class Ledger(TorchDispatchMode):
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         given = {leaf.untyped_storage()._cdata for leaf in inputs}
         result = func(*args, **(kwargs or {}))
-        self.calls += 1
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 self._enter(leaf, given)
@@ -96,6 +95,7 @@ class Ledger(TorchDispatchMode):
         key, size = storage._cdata, storage.nbytes()
         if key in given or key in self._known:
             return
+        self.calls += 1
         self._known[key] = weakref.ref(storage, lambda _: self._leave(key, size))
         self.alive += size
         self.peak = max(self.peak, self.alive)
@@ -103,6 +103,21 @@ class Ledger(TorchDispatchMode):
     def _leave(self, key: int, size: int) -> None:
         self._known.pop(key, None)
         self.alive -= size
+
+
+def preflight(
+    config: TreatmentConfig,
+    generator: Path | GeneratorFamily,
+    detector: Any = None,
+    dtype: torch.dtype = torch.float32,
+    bits: int | None = None,
+) -> Estimate:
+    """What one update will need, for a pipeline folder that is not loaded yet, or for a loaded generator.
+
+    Without a detector its part is left out. Raises `ModelRefused` for a folder that would not be loaded.
+    """
+    with faked():
+        return estimate(config, outline(generator, dtype), detector or _Nothing(), bits)
 
 
 def estimate(
@@ -367,8 +382,11 @@ def advice(config: TreatmentConfig, family: Any) -> str:
         "offload text and activations": {"offload": ("text", "activations")},
     }
     try:
-        now = peak(config, family)
-        peaks = {name: peak(config.model_copy(update=change), family) for name, change in changes.items()}
+        now = preflight(config, family).peak_bytes
+        peaks = {
+            name: preflight(config.model_copy(update=change), family).peak_bytes
+            for name, change in changes.items()
+        }
     except Exception:  # an estimate must never hide the error that it comments on
         return f"Less memory is needed with: {'; '.join(changes)}; or a 4-bit base."
     less = [f"{name} ({size / GIGABYTE:.2f} GB)" for name, size in peaks.items() if size < now]
@@ -376,12 +394,6 @@ def advice(config: TreatmentConfig, family: Any) -> str:
         f"Without the detector it is estimated at {now / GIGABYTE:.2f} GB. Less is needed with: "
         f"{'; '.join(less)}; or a 4-bit base."
     )
-
-
-def peak(config: TreatmentConfig, family: Any) -> int:
-    """Estimated bytes at the peak for a loaded generator, without its detector."""
-    with faked():
-        return estimate(config, outline(family), _Nothing()).peak_bytes
 
 
 class _Nothing:

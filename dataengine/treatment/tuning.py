@@ -288,13 +288,15 @@ class _Run:
         if "text" not in self.config.offload:
             yield
             return
-        for name, network in self.family.modules().items():
-            if name.startswith("text_encoder"):
-                network.to("cpu")
+        modules = self.family.modules().items()
+        encoders = [network for name, network in modules if name.startswith("text_encoder")]
+        for network in encoders:
+            network.to("cpu")
         try:
             yield
         finally:
-            self.family.to(self.family.device)
+            for network in encoders:
+                network.to(self.family.device)
 
     # ---- what the run starts from --------------------------------------------------------------------------
 

@@ -9,11 +9,9 @@ from dataengine.treatment.estimate import (
     Ledger,
     Rates,
     advice,
-    estimate,
-    faked,
     measured_rates,
     out_of_memory,
-    outline,
+    preflight,
 )
 from dataengine.treatment.loading import load_family
 from dataengine.treatment.objectives import all_pixels
@@ -36,9 +34,7 @@ def folder(request, tmp_path_factory):
 
 
 def predicted(folder, config=CONFIG, **kwargs):
-    detector = tiny.ToyDetector()
-    with faked():
-        return estimate(config, outline(folder), detector, **kwargs)
+    return preflight(config, folder, tiny.ToyDetector(), **kwargs)
 
 
 def test_memory_and_operations_are_those_of_a_real_update(folder):
@@ -59,7 +55,8 @@ def test_memory_and_operations_are_those_of_a_real_update(folder):
     assert found.weights_bytes == stored + matrices * 12
 
 
-def test_what_costs_and_what_saves(folder):
+def test_what_costs_and_what_saves(flux_folder):
+    folder = flux_folder
     plain = predicted(folder)
     long = predicted(folder, CONFIG.model_copy(update={"sampling": SamplingConfig(steps=40, guidance=3.0)}))
     assert long.peak_bytes == plain.peak_bytes and long.saved_bytes == plain.saved_bytes
@@ -72,8 +69,8 @@ def test_what_costs_and_what_saves(folder):
     assert small.weights_bytes < plain.weights_bytes
 
 
-def test_advice_names_what_needs_less(folder):
-    said = advice(CONFIG, load_family(folder))
+def test_advice_names_what_needs_less(flux_folder):
+    said = advice(CONFIG, load_family(flux_folder))
     assert "checkpointing (" in said and "GB" in said and "4-bit" in said
 
 

@@ -1,0 +1,278 @@
+"""What `bench-treatment` measures with: a treating detector, cached runs, and what their images show.
+
+Everything lies under `build/bench/work/treatment`; what lies there is not made again.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dataengine.clinic import weights
+from dataengine.clinic.oracles import Judge, load_judge
+from dataengine.clinic.readers import PLAUSIBLE, Reader, load_reader
+from dataengine.clinic.training.data import render, round_trip
+from dataengine.clinic.world import Prompt, prompts, stream
+from dataengine.diagnosis.config import DetectorTrainingConfig
+from dataengine.diagnosis.dataset import MemorySamples, Sample
+from dataengine.diagnosis.detector import NetworkDetector, load_detector
+from dataengine.diagnosis.training import train_detector
+from dataengine.quality.config import GuardConfig
+from dataengine.quality.distances import ClassifierFeatures, perceptual
+from dataengine.quality.guard import Guard, Reading
+from dataengine.quality.similarity import psnr, ssim
+from dataengine.treatment.config import LoraSettings, RewardConfig, SamplingConfig, TreatmentConfig
+from dataengine.treatment.loading import load_family
+from dataengine.treatment.sampling import as_tensor, generate
+from dataengine.treatment.tuning import treat
+from tests.bench.harness import RESULTS, Figure, bootstrap, figure, quick
+
+FLAWED = 0.5
+WORK = RESULTS / "work" / ("treatment-quick" if quick() else "treatment")
+
+
+PLAN = TreatmentConfig(
+    batch=2 if quick() else 8,
+    grad_steps=1 if quick() else 3,
+    learning_rate=2e-4,
+    lora=LoraSettings(rank=16, targets="all"),
+    sampling=SamplingConfig(steps=2 if quick() else 5, batch=16),
+    offline=None,
+)
+"""What all rows have in common, so that they differ in their objective alone."""
+BETA = 0.05
+"""Focus-N-Fix's factor in the table."""
+
+
+def changed(**changes: object) -> TreatmentConfig:
+    """The plan with other settings."""
+    return PLAN.model_copy(update=changes)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is drawn and trained."""
+
+    judged: int
+    """Held-out prompts that rows are compared on."""
+    seeds: int
+    validation: int
+    """Prompts that choices are made on."""
+    updates: int
+    every: int
+    """Updates between two points of a curve."""
+    drawings: int
+    """Exact drawings that the treating detector is trained on."""
+    detector_steps: int
+    clean: int
+    """Correct drawings for the regularisation."""
+
+
+SIZES = Sizes(2, 2, 2, 1, 1, 12, 2, 4) if quick() else Sizes(100, 4, 20, 60, 15, 1200, 300, 240)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Images uint8 NHWC of some prompts and seeds with what is seen in them, one value an image."""
+
+    images: np.ndarray
+    mean: np.ndarray
+    """Mean confidence of the treating detector."""
+    highest: np.ndarray
+    judged: np.ndarray
+    """Highest confidence of the judge."""
+    right: np.ndarray
+    """Share of the asked attributes that are shown."""
+    plausible: np.ndarray
+    categories: np.ndarray
+
+
+@dataclass
+class Ward:
+    """The clinic's models, opened once."""
+
+    flux: Path
+    stable_diffusion: Path
+    readers: Path
+    reader: Reader
+    judge: Judge
+    detector: NetworkDetector
+    features: ClassifierFeatures
+    clean: np.ndarray
+    captions: list[str]
+    treating: list[str]
+    asked: dict[str, list[Prompt]] = field(default_factory=dict)
+
+    @property
+    def plausibility(self) -> RewardConfig:
+        """The image-level scorer: how free of artifacts the reader finds an image as a whole."""
+        return RewardConfig(location=str(self.readers), label=PLAUSIBLE, activation="sigmoid")
+
+
+def open_ward() -> Ward:
+    """Materialise the clinic, train the treating detector, draw what the regularisation needs."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    folders = {
+        name: weights.materialise(name, WORK / "clinic" / name)
+        for name in ("flux", "stable_diffusion", "readers", "judge", "first_doctor")
+    }
+    clean = render(stream("photos"), range(SIZES.clean))
+    return Ward(
+        flux=folders["flux"],
+        stable_diffusion=folders["stable_diffusion"],
+        readers=folders["readers"],
+        reader=load_reader(folders["readers"]),
+        judge=load_judge(folders["judge"]),
+        detector=treating_detector(folders["first_doctor"], "loop", WORK / "detector"),
+        features=ClassifierFeatures(folders["readers"]),
+        clean=clean.images.permute(0, 2, 3, 1).numpy(),
+        captions=list(clean.captions),
+        treating=[prompt.text for prompt in prompts("treatment", 70)],
+        asked={
+            "validation": prompts("validation", SIZES.validation),
+            "judged": prompts("evaluation", SIZES.judged),
+        },
+    )
+
+
+def treating_detector(start: Path, use: str, work: Path, extra: Sequence[Sample] = ()) -> NetworkDetector:
+    """The first doctor trained on, by exact masks of drawings that went through the generator's VAE."""
+    drawn = render(stream(use), range(SIZES.drawings))
+    tripped = round_trip(weights.autoencoder(), drawn.images).permute(0, 2, 3, 1).numpy()
+    masks = drawn.masks.numpy().astype(np.float32)
+    samples = [
+        Sample(image=image, target=mask, kind="true", category=shown.category)
+        for image, mask, shown in zip(tripped, masks, drawn.shown, strict=True)
+    ]
+    config = DetectorTrainingConfig(
+        name="treating detector", steps=SIZES.detector_steps, batch=16, checkpoint_every=50
+    )
+    result = train_detector(config, MemorySamples([*samples, *extra]), start, work)
+    return load_detector(result.folder)
+
+
+# ---- runs --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """A treatment without guard, with the LoRA that it had at every point of its curve."""
+
+    name: str
+    base: Path
+    points: dict[int, Path]
+    history: list[dict[str, Any]]
+    seconds: float
+
+    @property
+    def last(self) -> int:
+        return max(self.points)
+
+
+def tuned(
+    ward: Ward,
+    name: str,
+    config: TreatmentConfig,
+    base: Path | None = None,
+    updates: int | None = None,
+    detector: NetworkDetector | None = None,
+    start: Path | None = None,
+    every: int = SIZES.every,
+) -> Run:
+    """Run `config`, keeping the weights at regular points; from the LoRA `start`, where one is given."""
+    folder, base = WORK / "runs" / name, base or ward.flux
+    ends = range(every, (updates or SIZES.updates) + 1, every)
+    points, spent = {}, []
+    for end in ends:
+        point = folder / f"lora-{end}"
+        if not point.is_dir():
+            family = load_family(base, lora=start)
+            offline = config.offline is not None
+            result = treat(
+                config.model_copy(update={"updates": end, "checkpoint_every": every}),
+                family,
+                detector or ward.detector,
+                ward.treating,
+                ward.clean if offline else None,
+                ward.captions if offline else [],
+                None,
+                folder / "work",
+            )
+            spent.append(result.figures.get("update_s", 0.0))
+            shutil.copytree(result.lora_folder, folder / ".part", dirs_exist_ok=True)
+            (folder / ".part").rename(point)
+            (folder / "history.json").write_text(json.dumps(result.history))
+            (folder / "seconds.json").write_text(json.dumps(float(np.median(spent))))
+        points[end] = point
+    history = json.loads((folder / "history.json").read_text())
+    return Run(name, base, points, history, json.loads((folder / "seconds.json").read_text()))
+
+
+def shown(ward: Ward, base: Path, lora: Path | None, which: str, config: TreatmentConfig) -> Shown:
+    """Images of a set of prompts, with the same seeds for all generators; cached."""
+    name = f"{base.name}-{lora.parent.name + '-' + lora.name if lora else 'base'}-{which}"
+    file = WORK / "shown" / f"{name}.npz"
+    if not file.is_file():
+        asked = [prompt for prompt in ward.asked[which] for _ in range(SIZES.seeds)]
+        images = generate(
+            load_family(base, lora=lora),
+            [prompt.text for prompt in asked],
+            list(range(5000, 5000 + len(asked))),
+            config.sampling,
+        )
+        seen = look(ward, images, asked)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part.npz")
+        np.savez(part, images=images, **seen)
+        part.replace(file)
+    with np.load(file, allow_pickle=False) as kept:
+        return Shown(**{key: kept[key] for key in kept.files})
+
+
+@torch.no_grad()
+def look(ward: Ward, images: np.ndarray, asked: Sequence[Prompt]) -> dict[str, np.ndarray]:
+    """What detector, judge and reader see."""
+    parts = as_tensor(images).split(32)
+    maps = torch.cat([ward.detector.confidence(part) for part in parts])
+    judged = torch.cat([ward.judge.confidence(part).flatten(1).amax(1) for part in parts])
+    return {
+        "mean": maps.mean((1, 2)).numpy(),
+        "highest": maps.flatten(1).amax(1).numpy(),
+        "judged": judged.numpy(),
+        "right": ward.reader.match(images, [prompt.text for prompt in asked]),
+        "plausible": ward.reader.plausibility(images),
+        "categories": np.asarray([prompt.category for prompt in asked]),
+    }
+
+
+def reading(ward: Ward, before: Shown, after: Shown, which: str) -> Reading:
+    """What the quality guard says of these images."""
+    texts = [prompt.text for prompt in ward.asked[which]]
+    config = GuardConfig(prompts=len(texts), seeds=SIZES.seeds)
+    guard = Guard(config, texts, ward.reader)
+    return guard.check(guard.baseline(before.images), after.images)
+
+
+def likeness(ward: Ward, before: Shown, after: Shown) -> dict[str, np.ndarray]:
+    """How like the untreated images the treated ones are, pair by pair."""
+    finite = np.minimum(psnr(before.images, after.images), 60.0)
+    return {
+        "psnr": finite,
+        "ssim": ssim(before.images, after.images),
+        "feature_distance": perceptual(before.images, after.images, ward.features),
+    }
+
+
+def ratio(id: str, after: np.ndarray, before: np.ndarray, note: str = "") -> Figure:
+    """after / before of the means, bootstrapped over pairs."""
+    pairs = np.stack([after, before], axis=1).astype(np.float64)
+
+    def statistic(drawn: np.ndarray) -> float:
+        return float(drawn[:, 0].mean() / max(drawn[:, 1].mean(), 1e-9))
+
+    return figure(id, statistic(pairs), bootstrap(pairs, statistic), "ratio", len(pairs), note)

@@ -1,0 +1,231 @@
+"""The long sections of `bench-treatment`: over-treating, a second round, another family, β, sequential
+tuning, DreamBooth."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from dataengine.clinic.oracles import load_teacher
+from dataengine.clinic.weights import materialise
+from dataengine.clinic.world import Prompt, prompts, stream
+from dataengine.diagnosis.dataset import Sample
+from dataengine.diagnosis.detector import NetworkDetector
+from dataengine.quality.distances import similarity
+from dataengine.treatment import recipes
+from dataengine.treatment.config import RegionConfig, TreatmentConfig
+from dataengine.treatment.dreambooth import learn_instance
+from dataengine.treatment.loading import load_family
+from dataengine.treatment.sampling import as_tensor, generate
+from tests.bench.harness import Figure, curve, figure, quick
+from tests.bench.treated import (
+    BETA,
+    FLAWED,
+    PLAN,
+    SIZES,
+    WORK,
+    Run,
+    Ward,
+    likeness,
+    ratio,
+    reading,
+    shown,
+    treating_detector,
+    tuned,
+)
+
+OVER = 2 if quick() else 10
+"""How much longer the over-treated runs are."""
+PATIENCE = 2
+HARM = {"attributes": (-0.05, 1.0), "detail": (0.75, 1.33)}
+BETAS = (0.5,) if quick() else (0.01, 0.05, 0.2, 1.0)
+MINED = 4 if quick() else 210
+NAME = "sks"
+"""The rare word that names the instance."""
+
+
+def more_figures(
+    ward: Ward, configs: Mapping[str, TreatmentConfig], runs: Mapping[str, Run], best: Run, update: int
+) -> list[Figure]:
+    config = configs[best.name]
+    return [
+        stops_in_time(ward, configs),
+        round_two(ward, best, update, config),
+        *second_family(ward, config),
+        beta_sweep(ward, configs["focus_n_fix"], runs),
+        sequential(ward, configs["focus_n_fix"], runs["draft"]),
+        *dreambooth(ward, config),
+    ]
+
+
+def stops_in_time(ward: Ward, configs: Mapping[str, TreatmentConfig]) -> Figure:
+    """Runs many times longer without guard: does its second breach in a row come before any harm?"""
+    told, well = [], True
+    for name in ("all", "all_offline"):
+        every = SIZES.updates // 2 or 1
+        run = tuned(ward, f"{name}_over", configs[name], updates=OVER * SIZES.updates, every=every)
+        before = shown(ward, run.base, None, "validation", PLAN)
+        stopped = harmed = None
+        breaches = 0
+        for at, lora in sorted(run.points.items()):
+            found = reading(ward, before, shown(ward, run.base, lora, "validation", PLAN), "validation")
+            breaches = breaches + 1 if found.breaches else 0
+            stopped = at if stopped is None and breaches >= PATIENCE else stopped
+            outside = any(not low <= found.values[key] <= high for key, (low, high) in HARM.items())
+            harmed = at if harmed is None and outside else harmed
+        well &= harmed is None or (stopped is not None and stopped <= harmed)
+        told.append(f"{name}: stop at {stopped}, harm at {harmed}, of {run.last} updates")
+    return figure("guard_stops_in_time", well, n=len(told), note="; ".join(told))
+
+
+# ---- a second round ----------------------------------------------------------------------------------------
+
+
+def round_two(ward: Ward, best: Run, update: int, config: TreatmentConfig) -> Figure:
+    """From the treated generator: a detector retrained on what it still draws, or more updates by the old."""
+    start = best.points[update]
+    detector = retrained(ward, best.base, start)
+    again = tuned(ward, "round_two", config, best.base, detector=detector, start=start)
+    more = tuned(ward, "more_updates", config, best.base, start=start)
+    after, other = (shown(ward, best.base, run.points[run.last], "judged", PLAN) for run in (again, more))
+    note = f"round two over {more.last} more updates with the old detector, both from {best.name} {update}"
+    return ratio(
+        "round_two_over_more_updates", after.judged >= FLAWED, other.judged >= FLAWED, f"{note}; goal < 1"
+    )
+
+
+def retrained(ward: Ward, base: Path, lora: Path) -> NetworkDetector:
+    """The treating detector, trained on with the treated generator's images, which the teacher (who stands
+    in for people) has marked."""
+    teacher = load_teacher(materialise("teacher", WORK / "clinic" / "teacher"))
+    asked = prompts("loop", MINED)
+    images = generate(
+        load_family(base, lora=lora), [p.text for p in asked], list(range(9000, 9000 + MINED)), PLAN.sampling
+    )
+    marks = (teacher.confidence(as_tensor(images)) >= FLAWED).float().detach().numpy()
+    mined = [
+        Sample(image=image, target=mark, kind="true", category=prompt.category)
+        for image, mark, prompt in zip(images, marks, asked, strict=True)
+    ]
+    return treating_detector(WORK / "detector" / "detector", "loop", WORK / "detector-two", mined)
+
+
+# ---- other settings ----------------------------------------------------------------------------------------
+
+
+def second_family(ward: Ward, config: TreatmentConfig) -> list[Figure]:
+    """The headline objective on the tiny Stable Diffusion: does it take the shortcut?"""
+    steps = 2 if quick() else 20
+    plan = config.model_copy(
+        update={"sampling": PLAN.sampling.model_copy(update={"steps": steps, "guidance": 3.0})}
+    )
+    run = tuned(ward, "stable_diffusion", plan, ward.stable_diffusion)
+    before, after = (shown(ward, run.base, lora, "judged", plan) for lora in (None, run.points[run.last]))
+    note = f"{steps} steps, guidance 3, {run.last} updates"
+    return [
+        ratio("sd_true_freq_ratio", after.judged >= FLAWED, before.judged >= FLAWED, note),
+        ratio("sd_mean_conf_ratio", after.mean, before.mean, f"{note}; paper 0.92, its shortcut"),
+    ]
+
+
+def beta_sweep(ward: Ward, config: TreatmentConfig, runs: Mapping[str, Run]) -> Figure:
+    """Gain of plausibility against SSIM to the base; β = 0 is DRaFT."""
+    swept = {0.0: runs["draft"], BETA: runs["focus_n_fix"]}
+    for beta in BETAS:
+        if beta not in swept:
+            plan = config.model_copy(update={"region": RegionConfig(beta=beta)})
+            swept[beta] = tuned(ward, f"beta_{beta:g}", plan)
+    before = shown(ward, ward.flux, None, "validation", PLAN)
+    table: dict[str, list[float]] = {"beta": [], "gain": [], "ssim": []}
+    for beta, run in sorted(swept.items()):
+        after = shown(ward, run.base, run.points[run.last], "validation", PLAN)
+        table["beta"].append(beta)
+        table["gain"].append(float((after.plausible - before.plausible).mean()))
+        table["ssim"].append(float(likeness(ward, before, after)["ssim"].mean()))
+    return figure(
+        "beta_sweep",
+        "reported",
+        n=len(swept),
+        note=f"curve in {curve('treatment-beta', table)}, β = 0 is DRaFT",
+    )
+
+
+def sequential(ward: Ward, config: TreatmentConfig, first: Run) -> Figure:
+    """M ≡ 1 first, then a regional run from that LoRA."""
+    _, second = recipes.sequential(config, config)
+    run = tuned(ward, "sequential", second, start=first.points[first.last])
+    base = shown(ward, ward.flux, None, "validation", PLAN)
+    table: dict[str, list[object]] = {"run": [], "update": [], "gain": [], "ssim_base": [], "ssim_first": []}
+    middle = shown(ward, ward.flux, first.points[first.last], "validation", PLAN)
+    for name, path in (("first", first), ("second", run)):
+        for update, lora in path.points.items():
+            after = shown(ward, ward.flux, lora, "validation", PLAN)
+            values = (
+                name,
+                update,
+                float((after.plausible - base.plausible).mean()),
+                float(likeness(ward, base, after)["ssim"].mean()),
+                float(likeness(ward, middle, after)["ssim"].mean()),
+            )
+            for column, value in zip(table.values(), values, strict=True):
+                column.append(value)
+    return figure(
+        "sequential", "reported", n=len(table["run"]), note=f"curve in {curve('treatment-sequential', table)}"
+    )
+
+
+# ---- DreamBooth --------------------------------------------------------------------------------------------
+
+
+def dreambooth(ward: Ward, config: TreatmentConfig) -> list[Figure]:
+    """An instance LoRA of one hand, treated on instance and class prompts; judged on unseen ones."""
+    category = "hand"
+    instance, caption = one_hand(category)
+    learned = instance_lora(ward, instance, f"{NAME} {caption}", caption)
+    seen = [p.text for p in prompts("treatment", 20, [category])]
+    own = Ward(**{**vars(ward), "treating": [*seen, *(f"{NAME} {text}" for text in seen)]})
+    run = tuned(own, "dreambooth", config, start=learned)
+    unseen = [
+        Prompt(text=f"{NAME} {p.text}", category=p.category, attributes=p.attributes)
+        for p in prompts("evaluation", SIZES.judged // 2 or 1, [category])
+    ]
+    ward.asked["instance"] = unseen
+    before, after = (
+        shown(ward, ward.flux, lora, "instance", PLAN) for lora in (learned, run.points[run.last])
+    )
+    alike = [similarity(x.images, instance, ward.features) for x in (after, before)]
+    identity = ratio("dreambooth_identity", *alike, f"in features of {ward.features.name}; goal ≥ 0.98")
+    note = f"{len(unseen)} unseen instance prompts; goal < 1"
+    return [
+        identity,
+        ratio("dreambooth_true_freq_ratio", after.judged >= FLAWED, before.judged >= FLAWED, note),
+    ]
+
+
+def one_hand(category: str) -> tuple[np.ndarray, str]:
+    """Correct drawings of one caption, uint8 NHWC: the commonest among the first that the world shows."""
+    source = stream("photos", categories=[category])
+    drawn = [source[i] for i in range(8 if quick() else 400)]
+    captions = [drawing.caption for drawing in drawn]
+    caption = max(sorted(set(captions)), key=captions.count)
+    return np.stack([d.image for d in drawn if d.caption == caption]), caption
+
+
+def instance_lora(ward: Ward, images: np.ndarray, instance_prompt: str, class_prompt: str) -> Path:
+    """The instance LoRA, trained once."""
+    updates = SIZES.updates * (1 if quick() else 4)
+    plan = recipes.dreambooth().model_copy(
+        update={"updates": updates, "batch": PLAN.batch, "sampling": PLAN.sampling, "lora": PLAN.lora}
+    )
+    family, work = load_family(ward.flux), WORK / "runs" / "instance" / "work"
+    count = 4 if quick() else 64
+    result = learn_instance(
+        plan.model_copy(update={"grad_steps": 1}),
+        family,
+        list(images),
+        instance_prompt,
+        class_prompt,
+        work,
+        count,
+    )
+    return result.lora_folder

@@ -1,0 +1,248 @@
+"""`make bench-treatment`: does treatment remove artifacts, and what does it cost the images?
+
+Rows are published methods as settings of the one `treat`, on the tiny FLUX; the judge, which nothing was
+trained against, counts artifacts. Choices are made on validation prompts, figures on held-out ones. By
+default the rows, and Focus-N-Fix against DRaFT; `FULL=1` adds the long sections. Resumable: runs and images
+are kept in `build/bench/work/treatment`.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from dataengine.treatment import recipes
+from dataengine.treatment.config import (
+    OfflineConfig,
+    PixelConfig,
+    RegionConfig,
+    TreatmentConfig,
+)
+from dataengine.treatment.estimate import preflight
+from tests.bench.harness import Figure, bootstrap, curve, figure, full, quick, write
+from tests.bench.treated import (
+    BETA,
+    FLAWED,
+    PLAN,
+    Run,
+    Ward,
+    changed,
+    likeness,
+    open_ward,
+    ratio,
+    reading,
+    shown,
+    tuned,
+)
+from tests.bench.treated_more import more_figures
+
+
+def rows(ward: Ward) -> dict[str, TreatmentConfig]:
+    """The table's rows by name."""
+    draft = recipes.draft(ward.plausibility)
+    return {
+        "all": PLAN,
+        "max": changed(pixel=PixelConfig(pixels="maximum")),
+        "above": changed(pixel=PixelConfig(pixels="above")),
+        "all_offline": changed(offline=OfflineConfig()),
+        "above_offline": changed(pixel=PixelConfig(pixels="above"), offline=OfflineConfig()),
+        "draft": changed(pixel=draft.pixel, rewards=draft.rewards),
+        "focus_n_fix": changed(pixel=draft.pixel, rewards=draft.rewards, region=RegionConfig(beta=BETA)),
+    }
+
+
+# ---- the table ---------------------------------------------------------------------------------------------
+
+
+def row_figures(ward: Ward, run: Run, config: TreatmentConfig) -> list[Figure]:
+    """All columns of one row, at its last update, on held-out prompts."""
+    before, after = (shown(ward, run.base, lora, "judged", config) for lora in (None, run.points[run.last]))
+    count, name = len(after.images), run.name
+    columns = [
+        ratio(f"{name}_mean_conf_ratio", after.mean, before.mean),
+        ratio(f"{name}_max_conf_ratio", after.highest, before.highest),
+        ratio(f"{name}_freq_ratio", after.highest >= FLAWED, before.highest >= FLAWED),
+        ratio(f"{name}_true_freq_ratio", after.judged >= FLAWED, before.judged >= FLAWED),
+    ]
+    for category in np.unique(after.categories):
+        chosen = after.categories == category
+        columns.append(
+            figure(
+                f"{name}_true_freq_{category}",
+                float((after.judged[chosen] >= FLAWED).mean()),
+                unit="share",
+                n=int(chosen.sum()),
+                note=f"{float((before.judged[chosen] >= FLAWED).mean()):.3f} before",
+            )
+        )
+    for measure, values in likeness(ward, before, after).items():
+        note = f"in features of {ward.features.name}" if measure == "feature_distance" else ""
+        columns.append(
+            figure(f"{name}_{measure}", float(values.mean()), bootstrap(values), n=count, note=note)
+        )
+    columns += [
+        figure(f"{name}_guard_{key}", value, n=count)
+        for key, value in reading(ward, before, after, "judged").values.items()
+    ]
+    columns += [
+        figure(f"{name}_step_s", run.seconds, unit="s", note="median over the run, on the machine as it was"),
+        figure(
+            f"{name}_peak_mb", peak_bytes(ward, config) / 1e6, unit="MB", note="estimated, weights included"
+        ),
+    ]
+    return columns
+
+
+def peak_bytes(ward: Ward, config: TreatmentConfig) -> int:
+    return preflight(config, ward.flux, ward.detector).peak_bytes
+
+
+def headline(ward: Ward, runs: Sequence[Run]) -> tuple[Run, int]:
+    """Row and update with the lowest mean confidence among those that the guard lets pass, on validation."""
+    best: tuple[float, Run, int] | None = None
+    for run in runs:
+        before = shown(ward, run.base, None, "validation", PLAN)
+        for update, lora in run.points.items():
+            after = shown(ward, run.base, lora, "validation", PLAN)
+            well = not reading(ward, before, after, "validation").breaches
+            if (well or quick()) and (best is None or after.mean.mean() < best[0]):
+                best = float(after.mean.mean()), run, update
+    return (best[1], best[2]) if best else (runs[0], min(runs[0].points))
+
+
+def headline_figures(ward: Ward, runs: Sequence[Run]) -> list[Figure]:
+    run, update = headline(ward, runs)
+    before, after = (shown(ward, run.base, lora, "judged", PLAN) for lora in (None, run.points[update]))
+    told = f"{run.name} at update {update}, chosen on validation prompts with the guard inside its limits"
+    return [
+        ratio("mean_conf_ratio", after.mean, before.mean, f"{told}; goal ≤ 0.3"),
+        ratio(
+            "true_freq_ratio",
+            after.judged >= FLAWED,
+            before.judged >= FLAWED,
+            f"{told}; goal ≤ 0.6, interval below 1",
+        ),
+    ]
+
+
+def curves(ward: Ward, runs: Sequence[Run]) -> Figure:
+    """Confidence and likeness over updates, on validation prompts (the paper's Fig. 4)."""
+    table: dict[str, list[object]] = {"row": [], "update": [], "mean": [], "max": [], "true": [], "ssim": []}
+    for run in runs:
+        before = shown(ward, run.base, None, "validation", PLAN)
+        for update, lora in ({0: None} | run.points).items():
+            after = shown(ward, run.base, lora, "validation", PLAN)
+            values = (
+                run.name,
+                update,
+                float(after.mean.mean()),
+                float(after.highest.mean()),
+                float((after.judged >= FLAWED).mean()),
+                float(likeness(ward, before, after)["ssim"].mean()),
+            )
+            for column, value in zip(table.values(), values, strict=True):
+                column.append(value)
+    file = curve("treatment-curves", table)
+    return figure("all_vs_max", "reported", n=len(table["row"]), note=f"curves over updates in {file}")
+
+
+# ---- Focus-N-Fix against DRaFT -----------------------------------------------------------------------------
+
+
+def at_equal_gain(ward: Ward, draft: Run, fix: Run) -> list[Figure]:
+    """What each pays, in likeness to the base, for the same rise of the same reward."""
+    before = shown(ward, draft.base, None, "validation", PLAN)
+    paths = [
+        [shown(ward, run.base, lora, "validation", PLAN) for lora in run.points.values()]
+        for run in (draft, fix)
+    ]
+    rises = [np.stack([point.plausible - before.plausible for point in path]) for path in paths]
+    costs = {
+        measure: [np.stack([likeness(ward, before, point)[measure] for point in path]) for path in paths]
+        for measure in ("ssim", "feature_distance")
+    }
+    images = np.arange(len(before.images))
+
+    def compared(measure: str, combine: Callable[[float, float], float]) -> Callable[[np.ndarray], float]:
+        nothing = 1.0 if measure == "ssim" else 0.0
+
+        def statistic(rows: np.ndarray) -> float:
+            drawn = rows.astype(int)
+            gains = [np.concatenate([[0.0], rise[:, drawn].mean(1)]) for rise in rises]
+            paid = [np.concatenate([[nothing], cost[:, drawn].mean(1)]) for cost in costs[measure]]
+            common = max(min(np.max(gain) for gain in gains), 0.0)
+            return combine(*(interpolated(common, g, p) for g, p in zip(gains, paid, strict=True)))
+
+        return statistic
+
+    kinds: dict[str, tuple[str, Callable[[float, float], float], str]] = {
+        "ssim_gain_over_draft": ("ssim", lambda a, b: b - a, "goal ≥ 0.1"),
+        "feature_distance_over_draft": ("feature_distance", lambda a, b: b / max(a, 1e-9), "goal ≤ 0.5"),
+    }
+    note = f"at equal gain of plausibility, interpolated over updates, β = {BETA}; in {ward.features.name}"
+    figures = []
+    for id, (measure, combine, goal) in kinds.items():
+        statistic = compared(measure, combine)
+        spread = bootstrap(images, statistic, draws=400)
+        figures.append(figure(id, statistic(images), spread, n=len(images), note=f"{note}; {goal}"))
+    return figures
+
+
+def interpolated(gain: float, gains: np.ndarray, paid: np.ndarray) -> float:
+    """What was paid when the gain first reached this height."""
+    reached = int(np.argmax(gains >= gain - 1e-12))
+    if reached == 0:
+        return float(paid[0])
+    low, high = gains[reached - 1], gains[reached]
+    share = (gain - low) / max(high - low, 1e-12)
+    return float(paid[reached - 1] + share * (paid[reached] - paid[reached - 1]))
+
+
+def forgetting(ward: Ward, draft: Run, fix: Run) -> list[Figure]:
+    """Attribute accuracy that is lost, by category, with a paired t-test between the two methods."""
+    from scipy import stats
+
+    before = shown(ward, draft.base, None, "judged", PLAN)
+    lost = [
+        before.right - shown(ward, run.base, run.points[run.last], "judged", PLAN).right
+        for run in (draft, fix)
+    ]
+    figures = []
+    for category in np.unique(before.categories):
+        rows = before.categories == category
+        first, second = (values[rows] for values in lost)
+        same = bool(np.allclose(first, second))
+        p = 1.0 if same else float(stats.ttest_rel(first, second).pvalue)
+        note = f"lost by Focus-N-Fix less that by DRaFT; DRaFT lost {first.mean():.4f}; t-test p = {p:.3f}"
+        gap = second - first
+        figures.append(
+            figure(
+                f"forgetting_{category}", float(gap.mean()), bootstrap(gap), "share", int(rows.sum()), note
+            )
+        )
+    gap = lost[1] - lost[0]
+    note = (
+        "Focus-N-Fix loses no more attributes than DRaFT; the interval of the difference reaches 0 or below"
+    )
+    return [*figures, figure("forgetting", bool(bootstrap(gap)[0] <= 0), n=len(gap), note=note)]
+
+
+def main() -> None:
+    ward = open_ward()
+    configs = rows(ward)
+    runs = {name: tuned(ward, name, config) for name, config in configs.items()}
+    pixel = [runs[name] for name in ("all", "max", "above", "all_offline", "above_offline")]
+    figures = [
+        *headline_figures(ward, pixel),
+        *at_equal_gain(ward, runs["draft"], runs["focus_n_fix"]),
+        curves(ward, list(runs.values())),
+        *forgetting(ward, runs["draft"], runs["focus_n_fix"]),
+    ]
+    for name, run in runs.items():
+        figures += row_figures(ward, run, configs[name])
+    if full() or quick():
+        figures += more_figures(ward, configs, runs, *headline(ward, pixel))
+    write("treatment", figures, seeds=[PLAN.seed, 5000])
+
+
+if __name__ == "__main__":
+    main()
