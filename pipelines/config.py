@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from dataengine.config import Config
-from dataengine.curation.config import HardCategoryConfig, MiningConfig, VqaConfig
+from dataengine.curation.config import HardCategoryConfig, MiningConfig, PromptWriterConfig, VqaConfig
 from dataengine.diagnosis.config import DetectorTrainingConfig
 from dataengine.treatment.config import SamplingConfig, TreatmentConfig
 
@@ -157,6 +157,8 @@ class RoundRecipe(Config):
     writer: str = ""
     """Who writes prompts: empty for the built-in grammar, "clinic" for the drawn world's captions, else the
     folder, hub id or endpoint URL of a language model."""
+    writing: PromptWriterConfig = PromptWriterConfig()
+    """How a language model is asked; grammar and captions need nothing."""
     generate: GenerateConfig = GenerateConfig()
     """Survey images."""
     diagnose: DiagnoseConfig = DiagnoseConfig()

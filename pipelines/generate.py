@@ -114,7 +114,9 @@ def _write_survey_prompts(context: Context, round_id: str, recipe: RoundRecipe) 
     ]
     seed = fresh_seed(context, round_id, config.seed, SURVEY)
     for category in config.categories:
-        texts = context.tools.write_prompts(category, config.prompts_per_category, seed, (), recipe.writer)
+        texts = context.tools.write_prompts(
+            category, config.prompts_per_category, seed, (), recipe.writer, recipe.writing
+        )
         prompts += [
             Prompt(round_id=round_id, purpose=SURVEY, index=len(prompts) + i, text=text, category=category)
             for i, text in enumerate(texts)

@@ -14,7 +14,7 @@ from dataengine.errors import InputRefused
 
 if TYPE_CHECKING:
     from dataengine.clinic.readers import Reader
-    from dataengine.curation.config import VqaConfig
+    from dataengine.curation.config import PromptWriterConfig, VqaConfig
     from dataengine.diagnosis.detector import Detector
     from dataengine.treatment.families import GeneratorFamily
 
@@ -51,10 +51,10 @@ class Tools:
     """(folder, hub id or endpoint URL; question and table; where answers are kept) -> categorizer."""
     open_attributes: Callable[[str], AttributeReader]
     """Folder or hub id -> attribute reader."""
-    write_prompts: Callable[[str, int, int, Collection[str], str], list[str]]
-    """(category, how many, seed, prompts to avoid, writer) -> prompts. Writer "" is the built-in grammar,
-    "clinic" the drawn world's captions, anything else the folder, hub id or endpoint URL of a language
-    model."""
+    write_prompts: Callable[[str, int, int, Collection[str], str, PromptWriterConfig], list[str]]
+    """(category, how many, seed, prompts to avoid, writer, how it is asked) -> prompts. Writer "" is the
+    built-in grammar, "clinic" the drawn world's captions, anything else the folder, hub id or endpoint URL of
+    a language model."""
     generate: Callable[..., np.ndarray]
     """(family, prompts, seeds, settings) -> uint8 NHWC: `dataengine.treatment.sampling.generate`."""
     train_detector: Callable[..., Any]
@@ -139,13 +139,19 @@ def _clinic_reader() -> Reader:
 
 
 def _write_prompts(
-    device: str, category: str, n: int, seed: int, avoid: Collection[str], writer: str
+    device: str,
+    category: str,
+    n: int,
+    seed: int,
+    avoid: Collection[str],
+    writer: str,
+    config: PromptWriterConfig,
 ) -> list[str]:
     from dataengine.curation.prompts import GrammarWriter, load_model_writer
 
     if writer == CLINIC:
         return _captions(category, n, seed, avoid)
-    chosen = load_model_writer(writer, device=device) if writer else GrammarWriter()
+    chosen = load_model_writer(writer, config, device) if writer else GrammarWriter()
     return chosen.write(category, n, seed, avoid)
 
 

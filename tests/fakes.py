@@ -316,7 +316,9 @@ def fake_tools(device: str = "cpu") -> Tools:
     )
 
 
-def write_prompts(category: str, n: int, seed: int, avoid: Collection[str], writer: str) -> list[str]:
+def write_prompts(
+    category: str, n: int, seed: int, avoid: Collection[str], writer: str, config: Any
+) -> list[str]:
     """Numbered prompts, none of those to avoid."""
     known = (f"a {category}, number {seed % 1000 + number}" for number in range(10 * n + len(avoid) + 1))
     found = [text for text in known if text not in avoid][:n]

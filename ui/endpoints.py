@@ -37,15 +37,15 @@ def checked_endpoint(
     """An endpoint that may be registered. Raises `InputRefused`, saying what would do.
 
     A service is an http(s) URL without credentials, none of whose addresses is private or local unless
-    `allowed_networks` ("10.0.0.0/8") holds it. A model is an absolute folder that exists or a hub id; a
-    folder is an absolute folder that exists.
+    `allowed_networks` ("10.0.0.0/8") holds it. A model is an absolute folder that exists or a hub id, one
+    that answers questions ("vqa") may also be a service; a folder is an absolute folder that exists.
     """
     name, location = name.strip(), location.strip()
     if kind not in KINDS:
         raise InputRefused(f"kind {kind!r} is refused: choose one of {', '.join(KINDS)}")
     if not 1 <= len(name) <= 100 or not name.isprintable():
         raise InputRefused("give the endpoint a name of 1 to 100 printable characters")
-    if kind in SERVICES:
+    if kind in SERVICES or (kind == "vqa" and "://" in location):
         check_url(location, allowed_networks, resolved)
     else:
         check_folder(location, hub_too=kind in MODELS)

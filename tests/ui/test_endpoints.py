@@ -43,6 +43,10 @@ def test_a_public_address_or_an_allowed_network_is_taken() -> None:
     assert public.kind == "llm" and public.location == "https://writer.example/v1"
     inside = checked_endpoint("label-studio", "ls", "http://ls.lan:8080", ["10.0.0.0/8"], at("10.1.2.3"))  # type: ignore[arg-type]
     assert inside.name == "ls"
+    vqa = checked_endpoint("vqa", "eyes", "https://eyes.example/v1#qwen-vl", resolved=at("93.184.216.34"))  # type: ignore[arg-type]
+    assert vqa.location == "https://eyes.example/v1#qwen-vl"
+    with pytest.raises(InputRefused, match="private or local"):
+        checked_endpoint("vqa", "eyes", "https://eyes.example/v1", resolved=at("10.1.2.3"))  # type: ignore[arg-type]
     with pytest.raises(InputRefused):
         checked_endpoint(
             "label-studio", "ls", "http://ls.lan:8080", ["10.0.0.0/8"], at("10.1.2.3", "127.0.0.1")
