@@ -35,7 +35,7 @@ log = logging.getLogger("clinic.worker")
 
 JOBS_AT_ONCE = 8
 """Jobs that one worker shepherds; their tasks still run one at a time."""
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.2
 MAX_RECOVERIES = 50
 """A job that has taken this many workers down is given up."""
 PENDING, WAITING_FLOW = "PENDING", ("ENQUEUED", "DELAYED")
