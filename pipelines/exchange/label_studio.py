@@ -172,6 +172,7 @@ class Server:
                     project=project_id,
                     page=page,
                     page_size=PAGE,
+                    fields="all",
                     include="id,data,predictions_model_versions",
                 )
             yield from said["tasks"]
@@ -184,16 +185,17 @@ class Server:
     def upload(self, project_id: int, files: Sequence[tuple[str, bytes, str]]) -> list[str]:
         """Put (name, bytes, media type) files into the project, without tasks; their addresses, in order."""
         with plainly(self.url):
-            sent = [(f"file{number}", file) for number, file in enumerate(files)]
+            sent = {f"file{number}": file for number, file in enumerate(files)}
             said = self.post(
                 f"projects/{project_id}/import", params={"commit_to_project": "false"}, files=sent
             )
             ids = said["file_upload_ids"]
             known = self.get(f"projects/{project_id}/file-uploads", ids=json.dumps(ids))
-        by_id = {one["id"]: one["file"] for one in known}
-        if len(ids) != len(files) or any(key not in by_id for key in ids):
-            raise InputRefused(f"{self.url} took {len(by_id)} of {len(files)} uploaded files")
-        return [f"/data/{by_id[key]}" for key in ids]
+        # It puts a random part before each name.
+        paths = {one["file"].rpartition("/")[2].partition("-")[2]: one["file"] for one in known}
+        if any(name not in paths for name, _, _ in files):
+            raise InputRefused(f"{self.url} took {len(paths)} of {len(files)} uploaded files")
+        return [f"/data/{paths[name]}" for name, _, _ in files]
 
     def add_tasks(self, project_id: int, tasks: Sequence[dict[str, Any]]) -> None:
         """Add tasks with their predictions."""
