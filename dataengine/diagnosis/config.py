@@ -10,6 +10,8 @@ from dataengine.records import SampleKind
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+NVIDIA_LICENCE = "NVIDIA Source Code License (non-commercial)"
+
 MIT: dict[str, dict[str, Any]] = {
     "b0": {"hidden_sizes": [32, 64, 160, 256], "depths": [2, 2, 2, 2], "decoder_hidden_size": 256},
     "b1": {"hidden_sizes": [64, 128, 320, 512], "depths": [2, 2, 2, 2], "decoder_hidden_size": 256},
@@ -65,7 +67,16 @@ class DetectorConfig(Config):
     """Smooth before shrinking. The authors' inference does not, so the published checkpoint turns it off."""
 
     licence: str = "Apache-2.0"
-    """Licence of the weights."""
+    """Licence of the weights; with a `mit_*` encoder NVIDIA's non-commercial one unless it is given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_nvidia(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or "licence" in given:
+            return given
+        network, encoder = str(given.get("architecture", "segformer")), str(given.get("encoder", ""))
+        foreign = network != "segformer" and encoder.startswith("mit_")
+        return given | {"licence": NVIDIA_LICENCE} if foreign else given
 
     @field_validator("segformer", mode="before")
     @classmethod

@@ -24,6 +24,11 @@ QUESTIONS = ("quality", "artifacts")
 
 def detectors_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
+        "--add", metavar="PATH", type=Path, help="first register a detector folder or checkpoint"
+    )
+    parser.add_argument("--name", default="", help="its name (default: its own)")
+    parser.add_argument("--licence", default="", help="its licence (default: what its configuration says)")
+    parser.add_argument(
         "--split", choices=("validation", "benchmark"), default="validation", help="what is shown"
     )
     parser.add_argument("--round", metavar="ID", help="whose labels count as new (default: the newest round)")
@@ -45,6 +50,11 @@ def detectors(call: Call) -> Any:
     from pipelines.tools import real_tools
 
     given = call.options
+    if given.add:
+        from pipelines.registration import register_detector
+
+        added = register_detector(call.new_workspace, given.add, given.name, given.licence)
+        call.say(f"{added.id}: {added.name}, licence {added.licence}, {added.role}")
     context = Context(call.workspace, real_tools(given.device or default_device()), call.report)
     if given.measure:
         leaderboard.measured(context, newest(call).id)
@@ -223,10 +233,14 @@ def check_workspace(call: Call) -> str:
 COMMANDS = (
     Command(
         name="detectors",
-        summary="every detector version side by side: measure, calibrate, compare",
+        summary="every detector version side by side: register, measure, calibrate, compare",
         run=detectors,
         arguments=detectors_arguments,
-        examples=("clinic detectors", "clinic detectors --measure --split benchmark"),
+        examples=(
+            "clinic detectors",
+            "clinic detectors --add ad_pytorch_model.bin --name DiffDoctor",
+            "clinic detectors --measure --split benchmark",
+        ),
     ),
     Command(
         name="study",

@@ -70,6 +70,13 @@ def test_a_size_of_segformer_goes_by_its_name() -> None:
         DetectorConfig.model_validate({"segformer": "b6"})
 
 
+def test_an_encoder_under_a_non_commercial_licence_is_marked() -> None:
+    assert "non-commercial" in DetectorConfig(architecture="unet", encoder="mit_b0").licence
+    assert DetectorConfig(architecture="unet", encoder="mit_b0", licence="bought").licence == "bought"
+    for free in (DetectorConfig(), DetectorConfig(architecture="unet", encoder="resnet18")):
+        assert free.licence == "Apache-2.0"
+
+
 @pytest.mark.slow
 def test_the_published_mit_b5_gives_the_authors_map(tmp_path: Path) -> None:
     torch.manual_seed(0)

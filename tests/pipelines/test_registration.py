@@ -1,0 +1,37 @@
+"""A detector from elsewhere becomes a version, once; what is none is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dataengine.diagnosis.detector import NetworkDetector, load_detector, save_detector
+from dataengine.errors import InputRefused, ModelRefused
+from pipelines.registration import register_detector
+from storage.workspace import Workspace
+from tests.dataengine.diagnosis.tiny import SEGFORMER
+
+
+def test_a_foreign_detector_is_registered_once_and_the_first_is_champion(tmp_path: Path) -> None:
+    workspace = Workspace.create(tmp_path / "workspace")
+    for seed in (0, 1):
+        save_detector(NetworkDetector.fresh(SEGFORMER, seed).eval(), tmp_path / str(seed))
+    first = register_detector(workspace, tmp_path / "0")
+    assert (first.role, first.licence, first.name) == ("champion", "Apache-2.0", "tiny segformer")
+    assert register_detector(workspace, tmp_path / "0", name="again") == first
+    second = register_detector(workspace, tmp_path / "1", name="other", licence="bought")
+    assert (second.role, second.licence, second.name) == ("candidate", "bought", "other")
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    kept = load_detector(workspace.checkpoints.fetch(second.checkpoint)).find_artifacts(image)
+    assert np.array_equal(kept, load_detector(tmp_path / "1").find_artifacts(image))
+
+
+def test_what_is_no_detector_is_refused(tmp_path: Path) -> None:
+    workspace = Workspace.create(tmp_path / "workspace")
+    with pytest.raises(InputRefused, match="nothing at"):
+        register_detector(workspace, tmp_path / "absent")
+    (tmp_path / "noise.bin").write_bytes(b"noise")
+    with pytest.raises(ModelRefused):
+        register_detector(workspace, tmp_path / "noise.bin")
+    with workspace.catalog(read_only=True) as catalog:
+        assert catalog.detectors.list() == []
