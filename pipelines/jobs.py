@@ -58,10 +58,18 @@ def pull_job(context: Context, args: dict[str, Any]) -> Result:
     return asdict(pull(context.workspace, server, str(home.settings["project"]), report=context.report))
 
 
+def features_job(context: Context, args: dict[str, Any]) -> Result:
+    """Compute the champion's features of images that have none."""
+    from pipelines.features import compute_features
+
+    return compute_features(context)
+
+
 JOBS: dict[str, Callable[[Context, dict[str, Any]], Result]] = {
     "import": import_job,
     "backup": backup_job,
     "pull": pull_job,
+    "features": features_job,
 }
 """Work that stands alone, by the kind of job."""
 

@@ -84,8 +84,13 @@ ACCESS: dict[str, frozenset[str]] = {
     "/api/openapi.json": SIGNED_IN,
     "/api/annotate": roles("annotator", "curator"),
     "/api/images": roles("annotator", "curator", "engineer"),
+    "/api/curate": roles("curator", "engineer"),
+    "/api/curate/people": roles("curator"),
     **{area.path: area.roles for area in AREAS},
 }
+
+OWN_PAGES = frozenset({"/annotate", "/curate"})
+"""Areas that are pages of ours under the strict content policy; the others are Gradio desks."""
 
 GRADIO_ROUTES = (
     "",
@@ -122,7 +127,7 @@ def allowed_roles(path: str) -> frozenset[str]:
 def desk_of(path: str) -> Area | None:
     """The Gradio desk that `path` lies in, or None."""
     for area in AREAS:
-        if area.path != "/annotate" and (path == area.path or path.startswith(area.path + "/")):
+        if area.path not in OWN_PAGES and (path == area.path or path.startswith(area.path + "/")):
             return area
     return None
 

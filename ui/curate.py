@@ -1,217 +1,280 @@
-"""The curating desk: images with their artifact maps and labels, filtered and paged by key."""
+"""The curation desk at /curate: its page, and the API that its views are drawn from.
 
-from typing import Any
+Pages of images are followed by a key; filters are query parameters, so that a link keeps them.
+"""
 
-import gradio as gr
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
 
-from dataengine.records import Image, Label, Prediction
-from storage.queries.curation import categories
+import numpy as np
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from dataengine.errors import InputRefused, NotFound
+from dataengine.records import Image
+from pipelines import requests
+from storage.catalog import Catalog
+from storage.queries import curation
 from storage.queries.images import (
     COUNT_LIMIT,
     Cursor,
     ImageCard,
     ImageFilter,
+    State,
+    cards_of,
+    champion_id,
     count_of_images,
+    matching,
     page_of_images,
 )
 from storage.workspace import Workspace
-from ui.desk import checked, desk, facts, heading, panel, when
-from ui.pictures import at_height, decode, heat, strip, tile_or_blank, with_labels
+from ui.access import ACCESS, require
+from ui.auth import Person, signed_in
+from ui.curate_agreement import agreement_routes, disagreements, look_into_maps
+from ui.curate_benchmark import benchmark_routes
+from ui.curate_categories import category_routes
+from ui.curate_review import review_routes
 
-PATH = "/curate"
-PAGE = 24
-DETAIL = 420
-ANY = "any"
-LABELLED: dict[str, bool | None] = {"any": None, "labelled": True, "not yet": False}
+READING = ACCESS["/api/curate"]
+SIMILAR_FROM = 100_000
+"""Most images that "more like this" compares; 9.6 MB of vectors."""
+
+Signed = Annotated[Person, Depends(signed_in)]
 
 
-def build_curate_desk(workspace: Workspace) -> gr.Blocks:
-    """The desk at /curate."""
-    with desk("Curate") as blocks:
-        heading("Curate", "Every image beside what the champion suspects in it, most uncertain first.")
-        ids, trail, after = gr.State([]), gr.State([]), gr.State(None)
-        with gr.Row():
-            category = gr.Dropdown([ANY], value=ANY, label="Category", allow_custom_value=True)
-            source = gr.Dropdown([ANY, "generated", "real", "imported", "drawn"], value=ANY, label="Source")
-            split = gr.Dropdown([ANY, "train", "validation", "benchmark"], value=ANY, label="Split")
-            labelled = gr.Dropdown(list(LABELLED), value=ANY, label="Labels")
-            lowest = gr.Slider(0, 1, 0, step=0.05, label="Max from", buttons=[])
-            highest = gr.Slider(0, 1, 1, step=0.05, label="Max to", buttons=[])
-        gallery = gr.Gallery(
-            show_label=False,
-            columns=4,
-            object_fit="contain",
-            height="auto",
-            allow_preview=False,
-            buttons=[],
-            elem_classes="crisp tiles",
+def curating(person: Signed) -> Person:
+    """FastAPI dependency: somebody who may curate."""
+    require(person.roles, READING, "curating")
+    return person
+
+
+Curator = Annotated[Person, Depends(curating)]
+
+
+class Wanted(BaseModel):
+    """The filter of a page as query parameters."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    category: str | None = Field(default=None, max_length=200)
+    generator: str | None = Field(default=None, max_length=200)
+    detector: str | None = Field(default=None, max_length=200)
+    low: float = Field(default=0.0, ge=0, le=1)
+    high: float = Field(default=1.0, ge=0, le=1)
+    label_class: int | None = Field(default=None, alias="class", ge=1, le=31)
+    state: State | None = None
+    split: Literal["train", "validation", "benchmark"] | None = None
+    source: Literal["generated", "real", "imported", "drawn"] | None = None
+    round: str | None = Field(default=None, max_length=200)
+    sort: Literal["uncertainty", "max", "disagreement", "newest", "oldest"] = "uncertainty"
+    after: str | None = Field(default=None, max_length=300)
+    limit: int = Field(default=48, ge=1, le=200)
+
+    def filter(self) -> ImageFilter:
+        """What the catalog is asked for."""
+        return ImageFilter(
+            category=self.category,
+            lowest=self.low,
+            highest=self.high,
+            detector_id=self.detector,
+            generator_id=self.generator,
+            source=self.source,
+            split=self.split,
+            round_id=self.round,
+            label_class=self.label_class,
+            state=self.state,
+            order="uncertainty" if self.sort == "disagreement" else self.sort,
         )
-        with gr.Row(elem_classes="line"):
-            back = gr.Button("← Back", size="sm", scale=1, interactive=False)
-            count = gr.Markdown("", elem_classes="page-count")
-            forward = gr.Button("Next →", size="sm", scale=1, interactive=False)
-        with gr.Row():
-            picture = gr.Image(
-                label="Image, map, label",
-                interactive=False,
-                buttons=["fullscreen"],
-                elem_classes="crisp",
-                scale=3,
-            )
-            with gr.Column(scale=2):
-                about = panel("facts", label="Image")
-                labels = panel("rows", label="Labels")
 
-    @checked(PATH, "seeing images")
-    def choices(request: gr.Request) -> Any:
-        return category_choices(workspace)
-
-    @checked(PATH, "seeing images")
-    def first(
-        category: str,
-        source: str,
-        split: str,
-        labelled: str,
-        lowest: float,
-        highest: float,
-        request: gr.Request,
-    ) -> tuple[Any, ...]:
-        return page(workspace, wanted(category, source, split, labelled, lowest, highest), [])
-
-    @checked(PATH, "seeing images")
-    def turn(
-        category: str, source: str, split: str, labelled: str, lowest: float, highest: float,
-        trail: list[Cursor], request: gr.Request,
-    ) -> tuple[Any, ...]:  # fmt: skip
-        return page(workspace, wanted(category, source, split, labelled, lowest, highest), trail)
-
-    @checked(PATH, "seeing images")
-    def detail(shown: list[str], event: gr.SelectData, request: gr.Request) -> tuple[Any, ...]:
-        return image_detail(workspace, shown[event.index])
-
-    with blocks:
-        filters = [category, source, split, labelled, lowest, highest]
-        screen = [gallery, ids, trail, after, back, forward, count]
-        blocks.load(choices, None, [category], api_name="choices")
-        blocks.load(first, filters, screen, api_name="images", show_progress="hidden")
-        for widget in (category, source, split, labelled):
-            widget.input(first, filters, screen, api_name=False, show_progress="hidden")
-        for slider in (lowest, highest):
-            slider.release(first, filters, screen, api_name=False, show_progress="hidden")
-        for button, move in ((forward, further), (back, nearer)):
-            button.click(move, [trail, after], [trail], api_name=False, show_progress="hidden").then(
-                turn, [*filters, trail], screen, api_name=False, show_progress="hidden"
-            )
-        gallery.select(detail, [ids], [picture, about, labels], api_name=False, show_progress="hidden")
-    return blocks
+    def cursor(self) -> Cursor | None:
+        """Where the page begins. Raises `InputRefused`."""
+        if self.after is None:
+            return None
+        value, separator, image_id = self.after.partition(":")
+        try:
+            return float(value), image_id if separator else ""
+        except ValueError:
+            raise InputRefused(f"{self.after!r} is no place in a list; begin at its start") from None
 
 
-def category_choices(workspace: Workspace) -> Any:
-    """Categories, those with the highest mean confidence first."""
-    with workspace.catalog(read_only=True) as catalog:
-        found = categories(catalog)
-    return gr.update(
-        choices=[(ANY, ANY)] + [(f"{one.category} ({one.images:,})", one.category) for one in found]
-    )
+Asked = Annotated[Wanted, Query()]
 
 
-def wanted(
-    category: str, source: str, split: str, labelled: str, lowest: float, highest: float
-) -> ImageFilter:
-    """The filter that the widgets ask for."""
-    return ImageFilter(
-        category=None if category == ANY else category,
-        source=None if source == ANY else source,
-        split=None if split == ANY else split,
-        labelled=LABELLED.get(labelled),
-        lowest=lowest,
-        highest=highest,
-    )
+def curate_routes(workspace: Workspace) -> APIRouter:
+    """The routes under /api/curate."""
+    routes = APIRouter(prefix="/api/curate", dependencies=[Depends(curating)])
+    for more in (category_routes, review_routes, benchmark_routes, agreement_routes):
+        routes.include_router(more(workspace))
+
+    @routes.get("/choices")
+    def choices() -> dict[str, Any]:
+        with workspace.catalog(read_only=True) as catalog:
+            return all_choices(catalog)
+
+    @routes.get("/images")
+    def images(wanted: Asked) -> dict[str, Any]:
+        if wanted.label_class is not None:
+            look_into_maps(workspace)
+        if wanted.sort == "disagreement":
+            return most_disputed(workspace, wanted)
+        with workspace.catalog(read_only=True) as catalog:
+            page = page_of_images(catalog, wanted.filter(), wanted.cursor(), wanted.limit)
+        return {"cards": list(map(card, page.cards)), "after": place(page.after)}
+
+    @routes.get("/count")
+    def count(wanted: Asked) -> dict[str, Any]:
+        if wanted.sort == "disagreement":
+            return {"count": len(disputed(workspace, wanted)), "more": False}
+        with workspace.catalog(read_only=True) as catalog:
+            found = count_of_images(catalog, wanted.filter())
+        return {"count": found, "more": found >= COUNT_LIMIT}
+
+    @routes.get("/images/{image_id}")
+    def image(image_id: str) -> dict[str, Any]:
+        with workspace.catalog(read_only=True) as catalog:
+            return image_detail(catalog, catalog.images.get(image_id))
+
+    @routes.get("/similar/{image_id}")
+    def similar(image_id: str, limit: Annotated[int, Query(ge=1, le=200)] = 47) -> dict[str, Any]:
+        with workspace.catalog(read_only=True) as catalog:
+            return more_like(catalog, catalog.images.get(image_id), limit)
+
+    @routes.post("/features")
+    def features(person: Curator) -> dict[str, str]:
+        job = requests.request_job(workspace, "features", {}, person.name)
+        return {"job": job.id}
+
+    return routes
 
 
-def further(trail: list[Cursor], after: Cursor | None) -> list[Cursor]:
-    """The trail of page starts, one page on."""
-    return trail if after is None else [*trail, after]
-
-
-def nearer(trail: list[Cursor], after: Cursor | None) -> list[Cursor]:
-    """The trail of page starts, one page back."""
-    return trail[:-1]
-
-
-def page(workspace: Workspace, filter: ImageFilter, trail: list[Cursor]) -> tuple[Any, ...]:
-    """Gallery, ids, trail, where the next page starts, both buttons, and the words between them."""
-    start = (float(trail[-1][0]), str(trail[-1][1])) if trail else None
-    with workspace.catalog(read_only=True) as catalog:
-        found = page_of_images(catalog, filter, start, PAGE)
-        total = count_of_images(catalog, filter)
-    pictures = [(tile_or_blank(workspace, card.sha256, card.map_ref), caption(card)) for card in found.cards]
-    many = f"{total:,} or more" if total >= COUNT_LIMIT else f"{total:,}"
-    first = len(trail) * PAGE + 1
-    words = (
-        f"{first:,}–{first + len(pictures) - 1:,} of {many}" if pictures else "No image fits these filters."
-    )
-    ids = [card.id for card in found.cards]
-    back, forward = gr.update(interactive=bool(trail)), gr.update(interactive=found.after is not None)
-    return gr.update(value=pictures, selected_index=None), ids, trail, found.after, back, forward, words
-
-
-def caption(card: ImageCard) -> str:
-    """Category, confidence and whether somebody labelled it."""
-    figures = "not diagnosed" if card.max is None else f"max {card.max:.2f}"
-    return " · ".join(filter(None, [card.category, figures, "labelled" if card.labelled else ""]))
-
-
-def image_detail(workspace: Workspace, image_id: str) -> tuple[Any, Any, Any]:
-    """One image large, with map and newest label, what is known of it, and who labelled it."""
-    with workspace.catalog(read_only=True) as catalog:
-        image = catalog.images.get(image_id)
-        champion = catalog.detectors.champion()
-        prediction = catalog.predictions.get(image_id, champion.id) if champion else None
-        history = catalog.labels.history(image_id)
-    pixels = at_height(decode(workspace.blobs.get(image.sha256)), DETAIL)
-    shown = [pixels]
-    if prediction is not None and prediction.map_ref is not None:
-        shown.append(heat(pixels, workspace.maps.get(prediction.map_ref)))
-    if history:
-        newest = max(history, key=lambda label: label.created)
-        shown.append(with_labels(workspace, pixels, newest, DETAIL))
-    return strip(shown, DETAIL), {"items": image_facts(image, prediction)}, label_rows(history)
-
-
-def image_facts(image: Image, prediction: Prediction | None) -> list[list[str]]:
-    """What is known of an image, as pairs of words."""
-    known: dict[str, Any] = {
-        "prompt": image.prompt or "–",
-        "category": image.category,
-        "source": f"{image.source}, {image.split}",
-        "generator": image.generator_id,
-        "seed": None if image.seed is None else str(image.seed),
-        "size": f"{image.height} × {image.width}",
-        "licence": image.licence or "–",
-        "round": image.round_id,
-        "id": image.id,
-    }
-    if prediction is not None:
-        known |= {
-            "max confidence": prediction.max,
-            "mean": prediction.mean,
-            "uncertainty": prediction.uncertainty,
-        }
-    return facts(known)
-
-
-def label_rows(history: list[Label]) -> dict[str, Any]:
-    """Every revision by every author, newest first."""
-    return {
-        "empty": "Nobody has labelled this image.",
-        "items": [
-            {
-                "title": f"{label.author}, revision {label.revision}",
-                "sub": "clean" if label.clean else f"painted, {label.lead_seconds:.0f} s",
-                "note": when(label.created),
-                "state": label.source,
-            }
-            for label in sorted(history, key=lambda label: -label.created)
+def all_choices(catalog: Catalog) -> dict[str, Any]:
+    """What the filters and forms may be set to."""
+    champion = catalog.detectors.champion()
+    people = [user.name for user in catalog.users.list() if {"annotator", "curator"} & set(user.roles)]
+    return asdict(curation.choices(catalog)) | {
+        "detectors": [
+            {"id": one.id, "name": one.name, "champion": champion is not None and one.id == champion.id}
+            for one in reversed(catalog.detectors.list())
         ],
+        "classes": list(catalog.classes.names()),
+        "annotators": people,
+        "folders": [{"id": one.id, "name": one.name} for one in catalog.endpoints.of_kind("folder")],
+        "open_rounds": [one.id for one in catalog.rounds.list() if one.state in ("running", "waiting")],
     }
+
+
+def card(found: ImageCard, **more: Any) -> dict[str, Any]:
+    """A card as the grid draws it; pictures and maps are fetched from /api/images."""
+    return {
+        "id": found.id,
+        "prompt": found.prompt,
+        "category": found.category,
+        "source": found.source,
+        "split": found.split,
+        "generator": found.generator_id,
+        "height": found.height,
+        "width": found.width,
+        "round": found.round_id,
+        "max": found.max,
+        "uncertainty": found.uncertainty,
+        "map": found.map_ref is not None,
+        "labelled": found.labelled,
+        **more,
+    }
+
+
+def place(cursor: Cursor | None) -> str | None:
+    """A cursor as one word."""
+    return None if cursor is None else f"{cursor[0]!r}:{cursor[1]}"
+
+
+def disputed(workspace: Workspace, wanted: Wanted) -> list[tuple[float, str]]:
+    """(disagreement, image) of all images with several opinions within the filter, the highest first."""
+    filter = wanted.filter()
+    with workspace.catalog(read_only=True) as catalog:
+        found = curation.with_several_opinions(catalog, matching(filter))
+        labels = curation.labels_of(catalog, found)
+        detector = filter.detector_id or champion_id(catalog)
+        if filter.bounded:
+            cards = cards_of(catalog, found, detector)
+            inside = {one.id for one in cards if one.max is not None and wanted.low <= one.max <= wanted.high}
+            labels = {id: opinions for id, opinions in labels.items() if id in inside}
+    return sorted(((value, id) for id, value in disagreements(workspace, labels).items()), reverse=True)
+
+
+def most_disputed(workspace: Workspace, wanted: Wanted) -> dict[str, Any]:
+    """A page by disagreement between people: 1 − mean pairwise IoU of their newest revisions."""
+    after, values = wanted.cursor(), disputed(workspace, wanted)
+    rest = [one for one in values if after is None or one < after]
+    shown = rest[: wanted.limit]
+    with workspace.catalog(read_only=True) as catalog:
+        detector = wanted.detector or champion_id(catalog)
+        cards = cards_of(catalog, [id for _, id in shown], detector)
+    value_of = {id: value for value, id in shown}
+    last = shown[-1] if len(rest) > len(shown) else None
+    return {"cards": [card(one, disagreement=value_of[one.id]) for one in cards], "after": place(last)}
+
+
+def image_detail(catalog: Catalog, image: Image) -> dict[str, Any]:
+    """What is known of an image: where it comes from, what detectors and people said, where it went."""
+    verdicts = {(one.author, one.revision): one for one in catalog.reviews.of_image(image.id)}
+    known = asdict(image)
+    shown = ("id", "prompt", "category", "source", "origin", "licence", "split", "generator_id", "seed")
+    predictions = [
+        (detector.name, found)
+        for detector in catalog.detectors.list()
+        if (found := catalog.predictions.get(image.id, detector.id)) is not None
+    ]
+    return {
+        **{name: known[name] for name in (*shown, "round_id", "height", "width", "created", "settings")},
+        "predictions": [
+            {"detector": name, "max": one.max, "mean": one.mean, "uncertainty": one.uncertainty}
+            for name, one in predictions
+        ],
+        "answers": [asdict(answer) for answer in catalog.images.answers(image.id)],
+        "labels": [
+            {
+                "author": label.author,
+                "revision": label.revision,
+                "clean": label.clean,
+                "seconds": label.lead_seconds,
+                "source": label.source,
+                "created": label.created,
+                "review": None
+                if (review := verdicts.get((label.author, label.revision))) is None
+                else {"verdict": review.verdict, "by": review.reviewer, "note": review.note},
+            }
+            for label in sorted(catalog.labels.history(image.id), key=lambda label: -label.created)
+        ],
+        "comments": [asdict(one) for one in catalog.comments.of_image(image.id)],
+        "takers": list(catalog.takers.of([image.id]).get(image.id, ())),
+        "snapshots": [one.id for one in catalog.snapshots.containing(image.id)],
+    }
+
+
+def more_like(catalog: Catalog, image: Image, limit: int) -> dict[str, Any]:
+    """Images whose detector features point the same way, the closest first.
+
+    Raises `NotFound`, saying what to do, while nobody has computed the image's features.
+    """
+    detector = champion_id(catalog)
+    mine = None if detector is None else catalog.features.get(detector, image.id)
+    if detector is None or mine is None:
+        raise NotFound(
+            "the champion's features of this image are not computed yet; press “Compute features”, which "
+            "asks a worker for them, and try again once that job on the Rounds desk is done"
+        )
+    ids, vectors = catalog.features.of(detector, SIMILAR_FROM)
+    closeness = cosine(vectors, mine)
+    order = np.argsort(-closeness)[: limit + 1]
+    near = [(ids[int(i)], float(closeness[i])) for i in order if ids[int(i)] != image.id][:limit]
+    by_id = dict(near)
+    cards = cards_of(catalog, [id for id, _ in near], detector)
+    return {"cards": [card(one, similarity=by_id[one.id]) for one in cards], "compared": len(ids)}
+
+
+def cosine(vectors: np.ndarray, one: np.ndarray) -> np.ndarray:
+    """Cosine of every row of int8 N×D with one int8 D, float32 N; a zero vector is like nothing."""
+    rows, wanted = vectors.astype(np.float32), one.astype(np.float32)
+    lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(wanted)
+    return np.divide(rows @ wanted, lengths, out=np.zeros(len(rows), np.float32), where=lengths > 0)

@@ -8,7 +8,6 @@ from fastapi import FastAPI
 from storage.workspace import Workspace
 from ui.admin import build_admin_desk
 from ui.config import ServerConfig
-from ui.curate import build_curate_desk
 from ui.desk import mount
 from ui.rounds import build_rounds_desk
 from ui.study import build_study_desk
@@ -16,7 +15,6 @@ from ui.train import build_train_desk
 from ui.treat import build_treat_desk
 
 DESKS: dict[str, Callable[[Workspace], gr.Blocks]] = {
-    "/curate": build_curate_desk,
     "/train": build_train_desk,
     "/treat": build_treat_desk,
     "/study": build_study_desk,

@@ -57,6 +57,11 @@ def annotate_page() -> HTMLResponse:
     return HTMLResponse(template("annotate").template)
 
 
+def curate_page() -> HTMLResponse:
+    """The curation desk; everything in it is fetched by its scripts."""
+    return HTMLResponse(template("curate").template)
+
+
 def home_page(
     greeting: str, problem: str, figures: list[tuple[str, str]], areas: list[tuple[str, str, str]]
 ) -> HTMLResponse:

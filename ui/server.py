@@ -26,6 +26,7 @@ from storage.workspace import Workspace
 from ui.annotation import annotation_routes
 from ui.auth import Doorkeeper, Gate, auth_routes
 from ui.config import ServerConfig
+from ui.curate import curate_routes
 from ui.home import home_routes
 from ui.labelstudio import label_studio_routes
 from ui.logs import log_to, logger
@@ -55,6 +56,7 @@ def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None 
     app.include_router(home_routes(workspace))
     app.include_router(label_studio_routes(workspace))
     app.include_router(annotation_routes(workspace, settings))
+    app.include_router(curate_routes(workspace))
     add_plain_routes(app, workspace)
     if settings.desks:
         from ui.desks import mount_desks

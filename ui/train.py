@@ -71,10 +71,15 @@ def build_train_desk(workspace: Workspace) -> gr.Blocks:
 
 
 def change_champion(workspace: Workspace, actor: str, detector_id: str | None, why: str) -> None:
-    """Promote a detector by hand; the audit trail keeps who and why. Raises `NotFound`."""
+    """Promote a detector by hand; the audit trail keeps who and why.
+
+    Raises `NotFound`, and `ConfigRefused` where a champion would be replaced and no benchmark is frozen.
+    """
     if not detector_id:
         raise NotFound("no detector is chosen; choose one from the list first")
     with workspace.catalog() as catalog:
+        if catalog.detectors.champion() is not None:
+            catalog.benchmarks.require_frozen()
         catalog.detectors.promote(detector_id, actor, why.strip() or "by hand")
         catalog.commit()
 

@@ -32,7 +32,7 @@ def stratum_of(category: str, confidence: float, bands: Sequence[float] = BANDS)
 def stratified(
     candidates: Iterable[Candidate], per_stratum: int, seed: int = 0, bands: Sequence[float] = BANDS
 ) -> list[tuple[Candidate, str]]:
-    """At most `per_stratum` candidates of each stratum with its name, at random by `seed`, reserved ones first.
+    """At most `per_stratum` candidates of each stratum with its name, by `seed`, reserved ones first.
 
     Without the bands a benchmark would hold what detectors suspect anyway and miss what they overlook.
     Raises `InputRefused` for fewer than one per stratum.

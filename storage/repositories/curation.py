@@ -5,13 +5,18 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, exists, select
+from sqlalchemy import Connection, delete, exists, select, update
 
+from dataengine.records import QueueItem
 from storage import schema
+from storage.repositories.labelling import Queue
 from storage.repositories.rows import chunks, insert_new
 
 FEATURE_LENGTH = 96
 """Bytes of a stored feature vector; a multiple of three, so that many decode as one text."""
+
+EDIT_FIRST = 20.0
+"""Priority of an image that a curator opened: it comes before everything else."""
 
 
 class LabelMapFacts:
@@ -98,6 +103,19 @@ class Takers:
             for person in people
         ]
         return insert_new(self._connection, schema.queue_takers, rows)
+
+    def hand(self, image_id: str, person: str) -> None:
+        """Give one person an image to draw now, however often they and others have drawn it before."""
+        round_id, items, answers = f"edit by {person}", schema.queue_items, schema.queue_answers
+        item = QueueItem(
+            image_id=image_id, round_id=round_id, priority=EDIT_FIRST, reason="opened from the curation desk"
+        )
+        if not Queue(self._connection).add_many([item]):
+            mine = answers.c.image_id == image_id, answers.c.round_id == round_id
+            self._connection.execute(delete(answers).where(*mine))
+            again = items.c.image_id == image_id, items.c.round_id == round_id
+            self._connection.execute(update(items).where(*again).values(given=0, done=False))
+        self.add_many([image_id], round_id, [person])
 
     def of(self, image_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """The people who alone may take each image, by image."""

@@ -13,7 +13,7 @@ from dataengine.errors import AccessDenied
 from dataengine.records import ROLES
 from storage.workspace import Workspace
 from tests.ui.conftest import ORIGIN, sign_in
-from ui.access import ACCESS, AREAS, PUBLIC, allowed_roles, require
+from ui.access import ACCESS, AREAS, OWN_PAGES, PUBLIC, allowed_roles, require
 from ui.auth import Person
 
 EVERYONE = set(ROLES)
@@ -27,6 +27,8 @@ MATRIX = {
     "/api/annotate": {"annotator", "curator", "admin"},
     "/api/images": {"annotator", "curator", "engineer", "admin"},
     "/curate": {"curator", "engineer", "admin"},
+    "/api/curate": {"curator", "engineer", "admin"},
+    "/api/curate/people": {"curator", "admin"},
     "/train": {"engineer", "admin"},
     "/treat": {"engineer", "admin"},
     "/study": {"rater", "engineer", "admin"},
@@ -34,7 +36,7 @@ MATRIX = {
     "/admin": {"admin"},
 }
 OPEN = {"/healthz", "/static", "/favicon.ico", "/login", "/api/login"}
-DESKS = [area.path for area in AREAS if area.path != "/annotate"]
+DESKS = [area.path for area in AREAS if area.path not in OWN_PAGES]
 SIGNING_OUT = {"/logout", "/api/logout"}
 
 Full = tuple[FastAPI, Workspace]
@@ -160,18 +162,18 @@ def test_every_handler_checks_the_role_itself(full: Full) -> None:
     [
         "/nothing",
         "/admins",
-        "/curate/../admin",
+        "/rounds/../admin",
         "//admin",
         "/ADMIN",
         "/api",
         "/api/imagesx",
         "/static2",
-        "/curate//gradio_api/upload",
+        "/rounds//gradio_api/upload",
     ],
 )
 def test_what_is_not_listed_is_shut(path: str) -> None:
     listed = allowed_roles(path)
-    assert not listed or (path.startswith("/curate/..") and listed == ACCESS["/curate"])
+    assert not listed or (path.startswith("/rounds/..") and listed == ACCESS["/rounds"])
 
 
 def test_an_unknown_page_is_404_for_people_and_401_for_strangers(clients: dict[str, TestClient]) -> None:

@@ -6,70 +6,18 @@ import numpy as np
 import pytest
 from gradio_client import Client
 
-from dataengine.errors import InputRefused, NotFound
-from dataengine.masks import pack_label_map
-from dataengine.records import DetectorVersion, Job, Label, Round, Study, now
+from dataengine.errors import ConfigRefused, InputRefused, NotFound
+from dataengine.records import BenchmarkItem, DetectorVersion, Job, Round, Study, now
 from pipelines import requests
-from storage.queries.images import ImageFilter
 from storage.workspace import Workspace
 from tests.ui.conftest import PASSWORD
-from ui import admin, curate, rounds, study, train, treat
+from ui import admin, rounds, study, train, treat
 from ui.desk import ago, facts, short, size
 from ui.pictures import TILE, decode, heat, strip
 
 
 def items(panel: dict) -> list:
     return panel["items"]
-
-
-def test_a_page_of_images_shows_picture_and_map_most_uncertain_first(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(curate, "PAGE", 3)
-    gallery, ids, trail, after, back, forward, words = curate.page(workspace, ImageFilter(), [])
-    pictures = gallery["value"]
-    assert len(pictures) == len(ids) == 3 and words == "1–3 of 8"
-    assert pictures[0][0].shape == (TILE, 2 * TILE + 4, 3) and pictures[0][1] == "mugs · max 0.75"
-    assert not back["interactive"] and forward["interactive"]
-    trail = curate.further(trail, after)
-    _, more, trail, _, back, _, words = curate.page(workspace, ImageFilter(), trail)
-    assert not set(ids) & set(more) and words == "4–6 of 8" and back["interactive"]
-    assert curate.nearer(trail, None) == []
-
-
-def test_filters_narrow_the_page(workspace: Workspace) -> None:
-    wanted = curate.wanted("hands", "any", "any", "not yet", 0.5, 1.0)
-    ids = curate.page(workspace, wanted, [])[1]
-    with workspace.catalog(read_only=True) as catalog:
-        shown = catalog.images.get_many(ids)
-    assert len(shown) == 2 and {image.category for image in shown} == {"hands"}
-    nothing = curate.page(workspace, curate.wanted("hands", "real", "any", "any", 0, 1), [])
-    assert nothing[1] == [] and "No image" in nothing[-1]
-
-
-def test_one_bad_blob_hides_no_page(workspace: Workspace) -> None:
-    with workspace.catalog(read_only=True) as catalog:
-        image = catalog.images.find(limit=1)[0]
-    workspace.blobs.delete(image.sha256)
-    assert len(curate.page(workspace, ImageFilter(), [])[1]) == 8
-
-
-def test_the_detail_of_an_image_draws_its_newest_label(workspace: Workspace) -> None:
-    with workspace.catalog() as catalog:
-        image = catalog.images.find(limit=1)[0]
-        label_map = np.zeros((64, 64), np.uint8)
-        label_map[20:40, 20:40] = 1
-        blob = workspace.blobs.put(pack_label_map(label_map))
-        catalog.labels.submit(
-            Label(image_id=image.id, author="annotator", height=64, width=64, label_map=blob)
-        )
-        catalog.commit()
-    shown, known, labels = curate.image_detail(workspace, image.id)
-    assert shown.shape[1] == 3 * curate.DETAIL + 8
-    plain, drawn = shown[:, : curate.DETAIL], shown[:, -curate.DETAIL :]
-    changed = (plain != drawn).any(axis=2).mean()
-    assert changed == pytest.approx((20 / 64) ** 2, abs=0.01)
-    assert ["prompt", image.prompt] in items(known) and items(labels)[0]["title"] == "annotator, revision 1"
 
 
 def test_training_shows_champion_table_and_curve(workspace: Workspace) -> None:
@@ -97,9 +45,16 @@ def test_training_shows_champion_table_and_curve(workspace: Workspace) -> None:
     assert list(points["step"]) == list(range(9)) and points["value"][1] == 0.5
 
 
-def test_promoting_by_hand_is_kept_with_its_reason(workspace: Workspace) -> None:
+def test_promoting_by_hand_needs_a_benchmark_and_is_kept_with_its_reason(workspace: Workspace) -> None:
     with workspace.catalog() as catalog:
         catalog.detectors.add(DetectorVersion(id="d2", name="round 1", checkpoint="1" * 64))
+        catalog.commit()
+    with pytest.raises(ConfigRefused, match="no frozen benchmark"):
+        train.change_champion(workspace, "engineer", "d2", "fewer false alarms")
+    with workspace.catalog() as catalog:
+        item = BenchmarkItem(image_id=catalog.images.ids(limit=1)[0], stratum="hands", settled=True)
+        draft = catalog.benchmarks.draft("first", [item], "curator")
+        catalog.benchmarks.freeze(draft.id, "curator")
         catalog.commit()
     train.change_champion(workspace, "engineer", "d2", "fewer false alarms")
     with workspace.catalog(read_only=True) as catalog:

@@ -512,5 +512,5 @@ showTools();
 sender.flush();
 if (tourIsDue()) lessons = await practice(["shape distortion", "unreasonable content", "watermark"]).catch(() => []);
 countAgain();
-await advance(localStorage.getItem(`clinic.current.${person}`));
+await advance(new URLSearchParams(location.search).get("image") ?? localStorage.getItem(`clinic.current.${person}`));
 document.body.dataset.ready = "true";
