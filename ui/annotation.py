@@ -40,6 +40,7 @@ from ui.annotation_bodies import (
     Task,
 )
 from ui.annotation_images import image_routes
+from ui.annotation_opinions import opinion_routes
 from ui.annotation_triage import triage_routes
 from ui.auth import Person, signed_in
 from ui.config import ServerConfig
@@ -69,6 +70,7 @@ def annotation_routes(workspace: Workspace, settings: ServerConfig) -> APIRouter
     everything.include_router(routes)
     everything.include_router(triage_routes(workspace, 60 * settings.lease_minutes))
     everything.include_router(assist_routes(workspace))
+    everything.include_router(opinion_routes(workspace))
     everything.include_router(image_routes(workspace))
 
     @everything.get("/api/openapi.json", include_in_schema=False)

@@ -74,6 +74,13 @@ class CommentBody(Body):
     text: Annotated[str, Field(min_length=1, max_length=2_000, pattern=r"^[^\x00]*$")]
 
 
+class GoldBody(Body):
+    """Whose label of which image is the known answer."""
+
+    image: Short
+    author: Short
+
+
 class Point(Body):
     """A click, in pixels of the image, on the thing or beside it."""
 

@@ -58,6 +58,14 @@ def majority(label_maps: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return np.where(marked, classes[votes.argmax(axis=0)], 0).astype(np.uint8)
 
 
+def soft_mean(label_maps: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """Float32 HW in [0, 1]: the share of opinions that mark each pixel, with any class.
+
+    Raises `MaskRefused` without opinions or when sizes differ.
+    """
+    return np.mean([found > 0 for found in _alike(label_maps)], axis=0, dtype=np.float32)
+
+
 def _alike(label_maps: Sequence[NDArray[np.uint8]]) -> Sequence[NDArray[np.uint8]]:
     sizes = {found.shape for found in label_maps}
     if len(sizes) != 1 or len(next(iter(sizes))) != 2:

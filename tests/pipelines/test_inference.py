@@ -11,9 +11,11 @@ import pytest
 
 from dataengine.errors import InputRefused, ServiceAbsent
 from dataengine.masks import quantise
+from dataengine.records import Endpoint
 from pipelines import inference, requests
 from storage.workspace import Workspace
 from tests import fakes
+from tests.dataengine.diagnosis.test_segmenter import tiny_sam
 from tests.pipelines.rig import FAKES, crew, until
 
 
@@ -101,3 +103,21 @@ def test_a_worker_starts_the_service_for_its_first_caller(tmp_path: Path) -> Non
         worker.wait()
         with pytest.raises(ServiceAbsent):
             requests.find_artifacts(team.workspace, image)
+
+
+def test_a_click_is_segmented_by_the_registered_model(workspace: Workspace, tmp_path: Path) -> None:
+    image = fakes.paint("a hand", 1)
+    with inference.listening(workspace.path) as listener:
+        assert listener is not None
+        answering = inference.Service(workspace, fakes.fake_tools())
+        thread = threading.Thread(target=inference.serve, args=(listener, answering), daemon=True)
+        thread.start()
+        with pytest.raises(InputRefused, match="no segmenter"):
+            requests.segment(workspace, "one", image, [(3.0, 4.0, True)])
+        location = str(tiny_sam(tmp_path))
+        with workspace.catalog() as catalog:
+            catalog.endpoints.add(Endpoint(id="s", kind="segmenter", name="tiny", location=location))
+            catalog.commit()
+        score, mask = requests.segment(workspace, "one", image, [(3.0, 4.0, True)], [1, 1, 9, 9])
+    thread.join()
+    assert 0 <= score <= 1 and mask.shape == image.shape[:2]
