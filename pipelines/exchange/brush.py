@@ -33,9 +33,23 @@ Bytes = NDArray[np.uint8]
 
 def encode_mask(mask: NDArray[Any]) -> bytes:
     """The code of `mask > 0` (`HW`, any dtype) as an opaque RGBA picture of 0 and 255."""
-    painted = np.ascontiguousarray(mask, dtype=bool).ravel()
-    ends, values = _runs(painted)
-    return _encode_runs(np.diff(ends, prepend=0) * CHANNELS, values.astype(np.uint8) * np.uint8(255))
+    plain = mask if mask.dtype == np.uint8 else np.asarray(mask, dtype=bool)
+    flat = np.ascontiguousarray(plain).ravel().view(np.uint8)
+    if flat.size == 0:
+        raise MaskRefused("an empty mask has no brush code; a mask needs at least one pixel")
+    ends = np.append(_changes(flat), flat.size)
+    values = (flat[ends - 1] > 0).astype(np.uint8) * np.uint8(255)
+    return _encode_runs(np.diff(ends, prepend=0) * CHANNELS, values)
+
+
+def _changes(flat: Bytes) -> NDArray[np.int64]:
+    """Where `flat > 0` differs from the one before. Looked for eight at a time: most eights are all alike."""
+    differs = np.empty(-(-flat.size // 8) * 8, dtype=bool)
+    differs[flat.size - 1 :] = False
+    np.not_equal(flat[1:], flat[:-1], out=differs[: flat.size - 1])
+    at = (np.flatnonzero(differs.view(np.uint64))[:, None] * 8 + np.arange(1, 9)).ravel()
+    at = at[differs[at - 1]]
+    return at[(flat[at] > 0) != (flat[at - 1] > 0)]
 
 
 def encode_values(values: Bytes) -> bytes:
