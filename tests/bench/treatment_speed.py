@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -35,7 +36,7 @@ from dataengine.treatment.flux import FluxFamily
 from dataengine.treatment.loading import load_family
 from dataengine.treatment.objectives import all_pixels
 from dataengine.treatment.sampling import denoise, guidance_of
-from tests.bench.harness import Figure, figure, quick, seconds, timing_ratio, write
+from tests.bench.harness import Figure, bootstrap, figure, quick, seconds, table, timing_ratio, write
 
 PAIRS = 2 if quick() else 9
 STEPS, LONG = 5, 50
@@ -152,12 +153,8 @@ def settings(steps: int, tracked: int) -> TreatmentConfig:
 # ---- ratios ------------------------------------------------------------------------------------------------
 
 
-def update_over_parts(bench: Bench) -> Figure:
+def update_over_parts(bench: Bench) -> list[Figure]:
     """One update against the sum of its parts, interleaved."""
-    import numpy as np
-
-    from tests.bench.harness import bootstrap
-
     update, parts = bench.update(STEPS, 1), bench.parts(STEPS, 1)
     update(), parts()
     ratios = []
@@ -170,7 +167,7 @@ def update_over_parts(bench: Bench) -> Figure:
             ratios.append(whole / parts())
     middle = lambda drawn: float(np.median(drawn))  # noqa: E731
     note = "T = 5, K = 1, drawing the noise and picking prompts included; goal ≤ 1.05"
-    return figure("update_over_parts", middle(ratios), bootstrap(ratios, middle), "ratio", PAIRS, note)
+    return [figure("update_over_parts", middle(ratios), bootstrap(ratios, middle), "ratio", PAIRS, note)]
 
 
 def saved(update: Callable[[], None]) -> int:
@@ -252,6 +249,7 @@ def true_size(side: int, bits: int | None = None) -> tuple[TreatmentConfig, int 
         sampling=SamplingConfig(steps=5, height=side, width=side),
         checkpointing=True,
         offload=("text",),
+        offline=None,
         lora=LORA_16,
     )
     return config, bits
@@ -317,7 +315,7 @@ def predictions() -> list[Figure]:
                     f"flux_{side}_step_s",
                     spent,
                     unit="s",
-                    note=f"PREDICTED, at {SUSTAINED / 1e12:.0f} TFLOP/s sustained, with regularisation",
+                    note=f"PREDICTED, at {SUSTAINED / 1e12:.0f} TFLOP/s sustained, no regularisation",
                 )
             )
     return figures
@@ -364,15 +362,14 @@ def measured_on_gpu() -> list[Figure]:
 
 def main() -> None:
     torch.set_num_threads(1)
+    large = measured_on_gpu if torch.cuda.is_available() else predictions
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder))
-        figures = [
-            update_over_parts(bench),
-            *memory_figures(bench),
-            *full_chain_figures(bench),
-            *estimator_figures(bench),
-            *(measured_on_gpu() if torch.cuda.is_available() else predictions()),
-        ]
+        figures: list[Figure] = []
+        for part in (update_over_parts, memory_figures, full_chain_figures, estimator_figures):
+            figures += part(bench)
+            print(table(figures), flush=True)
+        figures += large()
     write("treatment_speed", figures, seeds=[0])
 
 

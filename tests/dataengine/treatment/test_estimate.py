@@ -58,9 +58,12 @@ def test_memory_and_operations_are_those_of_a_real_update(folder):
 def test_what_costs_and_what_saves(flux_folder):
     folder = flux_folder
     plain = predicted(folder)
-    long = predicted(folder, CONFIG.model_copy(update={"sampling": SamplingConfig(steps=40, guidance=3.0)}))
+    middle, long = (
+        predicted(folder, CONFIG.model_copy(update={"sampling": SamplingConfig(steps=steps, guidance=3.0)}))
+        for steps in (22, 40)
+    )
     assert long.peak_bytes == plain.peak_bytes and long.saved_bytes == plain.saved_bytes
-    assert long.flops > 5 * plain.flops
+    assert long.flops - middle.flops == middle.flops - plain.flops > 0
     region = predicted(folder, CONFIG.model_copy(update={"region": RegionConfig()}))
     assert region.flops > plain.flops and region.peak_bytes == plain.peak_bytes
     for change in ({"checkpointing": True}, {"offload": ("text", "activations")}, {"grad_steps": 1}):
