@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.bench.annotate_actions import action_figures
 from tests.bench.annotate_browser import page_figures
+from tests.bench.annotate_filter import filter_figures
 from tests.bench.annotate_load import load_figures
 from tests.bench.harness import RESULTS, missed, quick, write
 
@@ -33,6 +34,7 @@ def main() -> int:
         figures = [
             *page_figures(scratch, *((6, 20, 6) if short else (40, 200, 60))),
             *load_figures(scratch, *((8, 10) if short else (60, 120))),
+            *filter_figures(scratch, *((5_000, 40) if short else (100_000, 400))),
             *action_figures(scratch, 4 if short else 60),
         ]
     write("annotate", figures, seeds=[0])

@@ -8,6 +8,7 @@ import { $, askReason, element, showComments, showOutbox, wireKeys } from "/stat
 import { Sender } from "/static/annotate/sender.js";
 import { drafts, outbox } from "/static/annotate/store.js";
 import { Suggestions } from "/static/annotate/suggestions.js";
+import { keepLeases } from "/static/annotate/leases.js";
 import { Tasks, load } from "/static/annotate/tasks.js";
 import { endTour, practice, tourIsDue, verdict } from "/static/annotate/tour.js";
 import { Triage } from "/static/annotate/triage.js";
@@ -15,8 +16,6 @@ import { View, colourOf } from "/static/annotate/view.js";
 
 const LOOK_AGAIN_MS = 5000;
 const SERVER_DRAFT_MS = 4000;
-const RENEW_MS = 60000;
-const AT_WORK_SECONDS = 300;
 
 const person = (await currentSession()).name;
 const tasks = new Tasks(person), clock = new Clock();
@@ -167,6 +166,7 @@ function acceptOne(index) {
   view.touch(suggestions.accept(index, desk.value));
   desk.labels.end();
   changed();
+  say(`Accepted: ${suggestions.regions[index].area} pixels.`);
 }
 
 function rejectOne(index) {
@@ -177,6 +177,7 @@ function rejectOne(index) {
   if (box) view.touch(box);
   desk.labels.end();
   changed();
+  say("Rejected.");
 }
 
 function acceptAll() {
@@ -408,29 +409,9 @@ async function countAgain() {
   showTools();
 }
 
-// ---- leases ----
-
-setInterval(async () => {
-  const { leases } = tasks;
-  if (!leases.length || clock.idle > AT_WORK_SECONDS) return;
-  const answered = await post("/api/annotate/renew", { leases }).catch(() => null);
-  if (!answered?.lost.length) return;
-  tasks.waiting = tasks.waiting.filter(({ task }) => !answered.lost.includes(task.lease));
-  if (answered.lost.includes(tasks.current?.task.lease)) say("Somebody else has this image by now; your answer will be kept as another opinion.");
-}, RENEW_MS);
-
+keepLeases(tasks, clock, say, saveDraft);
 setInterval(saveOnServer, SERVER_DRAFT_MS);
 setInterval(() => hand.busy && saveDraft(), 1000);
-
-addEventListener("pagehide", () => {
-  saveDraft();
-  const keep = tasks.current?.labels.painted ? tasks.current.task.lease : null;
-  for (const lease of tasks.leases) {
-    if (lease !== keep) post("/api/annotate/release", { lease }, { keepalive: true }).catch(() => {});
-  }
-});
-// A page that comes back from the browser's cache has lost its leases.
-addEventListener("pageshow", (event) => event.persisted && location.reload());
 
 // ---- wiring ----
 
@@ -510,7 +491,9 @@ wireKeys(showKeys);
 showKeys();
 showTools();
 sender.flush();
-if (tourIsDue()) lessons = await practice(["shape distortion", "unreasonable content", "watermark"]).catch(() => []);
+// The curation desk opens an image by name.
+const wanted = new URLSearchParams(location.search).get("image");
+if (tourIsDue() && !wanted) lessons = await practice(["shape distortion", "unreasonable content", "watermark"]).catch(() => []);
 countAgain();
 await advance(new URLSearchParams(location.search).get("image") ?? localStorage.getItem(`clinic.current.${person}`));
 document.body.dataset.ready = "true";
