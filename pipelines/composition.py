@@ -6,36 +6,60 @@ what was labelled before it ("previous"), artifact-free real pictures ("real"), 
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
+import numpy as np
+
+from dataengine.curation.agreement import majority
+from dataengine.masks import pack_label_map, unpack_label_map
 from dataengine.records import Image, Label, SampleKind, SnapshotItem, Split
 from pipelines.config import PublishConfig
 from pipelines.context import Context
 from pipelines.steps import prompts_of, results_of
+from storage.queries.curation import counting_labels
 
 
 def labelled(context: Context, round_id: str, split: Split, weights: PublishConfig) -> list[SnapshotItem]:
-    """Images with a person's label that no curator rejected; the newest label of each counts."""
+    """Images with a label that counts (see `storage.queries.curation.counting_labels`).
+
+    Where several people's labels count, their majority does. Split "benchmark" is the newest frozen benchmark
+    once there is one, with its settled truth.
+    """
+    if split == "benchmark" and (frozen := _frozen(context, "drawn")) is not None:
+        return frozen
     with context.workspace.catalog(read_only=True) as catalog:
         images = catalog.images.find(split=split, status="active")
-        labels = catalog.labels.of_images([image.id for image in images])
-        verdicts = catalog.reviews.verdicts({label.image_id for label in labels})
-    counted = [
-        label
-        for label in labels
-        if verdicts.get((label.image_id, label.author, label.revision)) != "rejected"
-    ]
-    newest = {label.image_id: label for label in sorted(counted, key=lambda label: label.created)}
-    seen = _seen_confidence(context, round_id, newest)
+        counting = counting_labels(catalog, [image.id for image in images], weights.labels)
+    seen = _seen_confidence(context, round_id, counting)
     categories = categories_of(context, round_id, images)
     return [
-        _from_label(image, newest[image.id], round_id, weights, seen, categories)
+        _from_label(image, merged(context, counting[image.id]), round_id, weights, seen, categories)
         for image in images
-        if image.id in newest
+        if image.id in counting
     ]
+
+
+def merged(context: Context, labels: Sequence[Label]) -> Label:
+    """The one label itself, or the newest with the majority of all as its map, kept as a blob."""
+    newest = labels[-1]
+    if len(labels) == 1:
+        return newest
+    blobs = context.workspace.blobs
+    drawn = [
+        np.zeros((label.height, label.width), np.uint8)
+        if label.label_map is None
+        else unpack_label_map(blobs.get(label.label_map), label.height, label.width)
+        for label in labels
+    ]
+    together = majority(drawn)
+    blob = blobs.put(pack_label_map(together)) if together.any() else None
+    return replace(newest, label_map=blob, clean=blob is None)
 
 
 def real(context: Context, split: Split, weights: PublishConfig) -> list[SnapshotItem]:
-    """Real pictures that nobody labelled, taken as free of artifacts."""
+    """Real pictures that nobody labelled, taken as free of artifacts; of the benchmark, those in it."""
+    if split == "benchmark" and (frozen := _frozen(context, "real")) is not None:
+        return frozen
     with context.workspace.catalog(read_only=True) as catalog:
         images = catalog.images.find(source="real", split=split, status="active")
         answered = {label.image_id for label in catalog.labels.of_images([image.id for image in images])}
@@ -82,6 +106,18 @@ def composition(items: Sequence[SnapshotItem]) -> dict[str, int]:
     for item in items:
         counts[item.kind] = counts.get(item.kind, 0) + 1
     return dict(sorted(counts.items()))
+
+
+def _frozen(context: Context, kind: str) -> list[SnapshotItem] | None:
+    """The rows of one kind of the newest frozen benchmark; None while there is none."""
+    with context.workspace.catalog(read_only=True) as catalog:
+        benchmark = catalog.benchmarks.newest_frozen()
+        if benchmark is None:
+            return None
+        items = {item.image_id: item for item in catalog.benchmarks.items(benchmark.id) if item.kind == kind}
+        images = catalog.images.get_many(items)
+    sample: SampleKind = "real" if kind == "real" else "true"
+    return [_item(image, sample, items[image.id].target, 1.0) for image in images]
 
 
 def _seen_confidence(context: Context, round_id: str, image_ids: Iterable[str]) -> dict[str, float]:

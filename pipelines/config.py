@@ -96,7 +96,10 @@ class PseudoLabelConfig(Config):
 
 
 class PublishConfig(Config):
-    """Weights of the kinds of samples in a snapshot (stage `publish`)."""
+    """Which labels go into a snapshot, and with what weights (stage `publish`)."""
+
+    labels: Literal["unreturned", "approved"] = "unreturned"
+    """Labels that count: all but returned and replaced ones, or those alone that a curator approved."""
 
     true_weight: float = Field(default=1.0, gt=0)
     """Weight of an image that a person answered."""
@@ -215,7 +218,7 @@ class DemoDataConfig(Config):
 
     clean: int = Field(default=700, ge=10)
     """Artifact-free pictures for training, validation and the treatment's regularisation."""
-    previous: int = Field(default=800, ge=0)
+    previous: int = Field(default=1200, ge=0)
     """Drawings of those that the first doctor learned from, as the earlier annotators marked them."""
     benchmark: int = Field(default=240, ge=6)
     """Drawings of hard categories with exact truth, broken as often as the generator's."""

@@ -27,6 +27,7 @@ from dataengine.records import (
     silent,
     split_of,
 )
+from pipelines.benchmark import freeze_known
 from pipelines.config import DemoDataConfig
 from pipelines.exchange.images import thumbnail
 from pipelines.pictures import encode_png
@@ -57,6 +58,7 @@ def prepare(workspace: Workspace, config: DemoDataConfig | None = None, report: 
     start = config.benchmark
     intact = [(i, benchmark[i]) for i in range(start, start + config.benchmark_clean)]
     ingest(workspace, "benchmark", intact, "real", "benchmark")
+    freeze_known(workspace, "demo", "the clinic's exact truth")
     report(4, 4, "ready")
 
 

@@ -1,7 +1,8 @@
 """Promote: the candidate becomes champion if it is better on validation, and only then.
 
 Input: what `evaluate` measured. Output: the new champion, or a recorded refusal with its reasons. The
-benchmark is never asked. Cost: one transaction.
+benchmark only has to exist, so that its report says what the promotion brought; it is never asked. Cost:
+one transaction.
 """
 
 from typing import Any
@@ -14,7 +15,12 @@ from pipelines.steps import recipe_of, results_of
 
 
 def promote(context: Context, round_id: str) -> Result:
-    """Ask the gate, then change the champion or write down why not."""
+    """Ask the gate, then change the champion or write down why not.
+
+    Raises `ConfigRefused` while there is no frozen benchmark; the round can be resumed once there is one.
+    """
+    with context.workspace.catalog(read_only=True) as catalog:
+        benchmark = catalog.benchmarks.require_frozen()
     measured = results_of(context, round_id)["evaluate"]
     objections = regressions(
         recipe_of(context, round_id).promote, measured["champion"], measured["candidate"]
@@ -38,6 +44,7 @@ def promote(context: Context, round_id: str) -> Result:
         "promoted": not objections,
         "champion": measured["before"] if objections else candidate,
         "reasons": objections,
+        "benchmark": benchmark.version,
     }
 
 

@@ -8,7 +8,7 @@ round of fakes runs without it; those doors pass the same contracts as the real 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from dataengine.records import (
     now,
     split_of,
 )
+from pipelines.benchmark import freeze_known
 from pipelines.pictures import encode_png, read
 from pipelines.tools import Tools
 from storage.workspace import Workspace
@@ -394,12 +395,17 @@ def prepare(workspace: Workspace, real: int = 12) -> None:
     )
     pictures = [(f"a photo of a {list(COLOURS)[number % 4]}", number) for number in range(real)]
     images = [real_picture(workspace, prompt, seed) for prompt, seed in pictures]
+    kept_apart = [
+        replace(real_picture(workspace, "a photo of a hand", 900 + seed), split="benchmark")
+        for seed in range(2)
+    ]
     with workspace.catalog() as catalog:
         catalog.generators.add(GeneratorVersion(id="squares", name="squares", location="squares"))
         catalog.detectors.add(DetectorVersion(id="first", name="first", checkpoint=checkpoint))
         catalog.detectors.promote("first", "test", "it is the first")
-        catalog.images.add_many(images)
+        catalog.images.add_many([*images, *kept_apart])
         catalog.commit()
+    freeze_known(workspace, "test")
 
 
 def real_picture(workspace: Workspace, prompt: str, seed: int) -> Image:

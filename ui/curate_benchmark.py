@@ -112,6 +112,7 @@ def drafted(catalog: Catalog, body: NewBenchmark, actor: str) -> Benchmark:
         raise InputRefused(
             f"{body.opinions} opinions need as many people, and {len(set(body.people))} may give one"
         )
+    catalog.benchmarks.refuse_second_draft()
     detector = champion_id(catalog)
     drawn = [
         Candidate(image_id=id, category=category, confidence=highest, reserved=reserved)

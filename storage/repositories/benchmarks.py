@@ -43,8 +43,7 @@ class Benchmarks(Named[Benchmark]):
 
         Raises `Conflict` while another draft is open.
         """
-        if open_one := self.open_draft():
-            raise Conflict(f"benchmark {open_one.version} is still a draft; freeze or discard it first")
+        self.refuse_second_draft()
         version = 1 + (self._connection.scalar(select(func.max(self.table.c.version))) or 0)
         made = Benchmark(
             id=digest("benchmark", version, now()),
@@ -63,6 +62,11 @@ class Benchmarks(Named[Benchmark]):
     def open_draft(self) -> Benchmark | None:
         """The version that is being built."""
         return next(iter(self._records(self._select().where(self.table.c.state == "draft"))), None)
+
+    def refuse_second_draft(self) -> None:
+        """Raise `Conflict` while a draft is open."""
+        if open_one := self.open_draft():
+            raise Conflict(f"benchmark {open_one.version} is still a draft; freeze or discard it first")
 
     def newest_frozen(self) -> Benchmark | None:
         """The version that detectors are measured on."""

@@ -11,6 +11,7 @@ import pytest
 from dataengine.masks import pack_label_map
 from dataengine.records import Image, Label, image_id
 from pipelines import recipes
+from pipelines.benchmark import freeze_known
 from pipelines.context import Context, Waiting
 from pipelines.pictures import encode_png
 from pipelines.requests import start_round
@@ -54,6 +55,7 @@ def fresh_context(folder: Path) -> tuple[Context, str]:
     workspace = Workspace.create(folder)
     prepare(workspace, real=24)
     add_benchmark(workspace)
+    freeze_known(workspace, "test")
     row = start_round(workspace, recipes.fakes().model_dump(mode="json"), "test")
     return Context(workspace, fake_tools()), row.id
 

@@ -2,14 +2,17 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from dataengine.masks import pack_label_map
 from dataengine.records import Label, Review
-from pipelines.composition import categories_of, composition, labelled, pseudo, real
+from pipelines.composition import categories_of, composition, labelled, merged, pseudo, real
 from pipelines.config import PublishConfig
 from pipelines.context import Context
 from pipelines.requests import start_round
 from pipelines.steps import HARD, SURVEY, images_of
+from storage.queries.curation import counting_labels
 from tests.pipelines.conftest import Played, fresh_context, play
 
 WEIGHTS = PublishConfig(true_weight=2.0, previous_weight=0.5)
@@ -88,3 +91,32 @@ def test_a_category_comes_from_the_model_or_the_prompt(played: Played) -> None:
     categories = categories_of(played.context, played.round_id, images)
     assert len(categories) == len(images)
     assert {categories[image.id] for image in images if image.purpose == HARD} == {"hand", "face"}
+
+
+def test_several_opinions_are_merged_and_a_policy_may_ask_for_approval(played: Played) -> None:
+    context, workspace = played.context, played.context.workspace
+    row = next(item for item in labelled(context, played.round_id, "train", PublishConfig()) if item.target)
+    opinions = []
+    for author, value in (("bea", 1), ("cid", 1), ("dan", 0)):
+        drawn = np.full((32, 32), value, np.uint8)
+        blob = workspace.blobs.put(pack_label_map(drawn)) if value else None
+        opinions.append(
+            Label(image_id="x", author=author, height=32, width=32, label_map=blob, clean=blob is None)
+        )
+    together = merged(context, opinions)
+    assert together.label_map == opinions[0].label_map and not together.clean
+    assert merged(context, opinions[2:]) == opinions[2]
+    with workspace.catalog() as catalog:
+        label = catalog.labels.latest(row.image_id)
+        assert label is not None
+        review = Review(
+            image_id=row.image_id,
+            author=label.author,
+            revision=label.revision,
+            reviewer="c",
+            verdict="accepted",
+        )
+        catalog.reviews.add(review)
+        approved = counting_labels(catalog, [row.image_id], "approved")
+        others = counting_labels(catalog, catalog.images.ids(), "approved")
+    assert list(approved) == [row.image_id] == list(others), "the rollback leaves nothing approved"
