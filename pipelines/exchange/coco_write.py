@@ -2,46 +2,91 @@
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dataengine.masks import LabelMap, components
+from dataengine.masks import LabelMap
 from dataengine.records import Image
 
 
 def annotations_of(label_map: LabelMap) -> list[dict[str, Any]]:
-    """`category_id`, `segmentation`, `bbox`, `area` of every region, by class and then in scan order.
+    """`category_id`, `segmentation`, `bbox`, `area` of every 8-connected region, by class, in scan order.
 
-    Only the part of the map that holds something is looked at, so that small regions cost little.
+    Works on the runs of its rows, of which there are hundreds where there are a hundred thousand pixels.
     """
-    from scipy import ndimage
-
-    rows = np.flatnonzero(label_map.any(axis=1))
-    if not rows.size:
+    height, width = label_map.shape
+    starts, ends, values = _row_runs(label_map)
+    if not starts.size:
         return []
-    top, bottom = int(rows[0]), int(rows[-1]) + 1
-    columns = np.flatnonzero(label_map[top:bottom].any(axis=0))
-    left, right = int(columns[0]), int(columns[-1]) + 1
-    part = label_map[top:bottom, left:right]
+    region = _regions(starts, ends, values, width)
+    order = np.argsort(region, kind="stable")
+    bounds = np.flatnonzero(np.diff(region[order], prepend=-1, append=-1))
     found = []
-    for number in np.flatnonzero(np.bincount(part.ravel())[1:]) + 1:
-        numbers, _ = components(part == number)
-        for region, (down, across) in enumerate(ndimage.find_objects(numbers), start=1):
-            mask = numbers[down, across] == region
-            y, x = top + down.start, left + across.start
-            found.append(
-                {
-                    "category_id": int(number),
-                    "segmentation": encode_at(mask, y, x, label_map.shape),
-                    "bbox": [x, y, mask.shape[1], mask.shape[0]],
-                    "area": int(np.count_nonzero(mask)),
-                    "iscrowd": 0,
-                }
-            )
-    return found
+    for first, last in pairwise(bounds.tolist()):
+        mine = order[first:last]
+        begin, end = starts[mine], ends[mine]
+        top, bottom = int(begin[0]) // width, int(begin[-1]) // width + 1
+        left, right = int((begin % width).min()), int(((end - 1) % width).max()) + 1
+        mask = np.zeros((bottom - top, right - left), dtype=bool)
+        shift = begin // width * (width - mask.shape[1]) + top * mask.shape[1] + left
+        flat = mask.ravel()
+        for start, stop in zip((begin - shift).tolist(), (end - shift).tolist(), strict=True):
+            flat[start:stop] = True
+        found.append(
+            {
+                "category_id": int(values[mine[0]]),
+                "segmentation": encode_at(mask, top, left, (height, width)),
+                "bbox": [left, top, mask.shape[1], mask.shape[0]],
+                "area": int((end - begin).sum()),
+                "iscrowd": 0,
+            }
+        )
+    return sorted(found, key=lambda one: one["category_id"])
+
+
+Positions = NDArray[np.int64]
+
+
+def _row_runs(label_map: LabelMap) -> tuple[Positions, Positions, NDArray[np.uint8]]:
+    """Flat start, flat end and class of every run of one class within a row, in scan order; 0 left out."""
+    flat, width = label_map.ravel(), label_map.shape[1]
+    differs = np.empty(-(-flat.size // 8) * 8, dtype=bool)
+    differs[0], differs[flat.size :] = True, False
+    np.not_equal(flat[1:], flat[:-1], out=differs[1 : flat.size])
+    # Most eights of pixels are all alike.
+    at = (np.flatnonzero(differs.view(np.uint64))[:, None] * 8 + np.arange(8)).ravel()
+    edges = at[differs[at]]
+    over = np.flatnonzero(flat[np.arange(width, flat.size, width)]) * width + width
+    starts = np.union1d(edges, over)
+    ends = np.append(starts[1:], flat.size)
+    drawn = flat[starts] > 0
+    return starts[drawn], ends[drawn], flat[starts[drawn]]
+
+
+def _regions(starts: Positions, ends: Positions, values: NDArray[np.uint8], width: int) -> Positions:
+    """The first run of the 8-connected region of one class that each run belongs to."""
+    below = (starts // width + 1) * width
+    low = np.maximum(np.searchsorted(ends, starts + width - 1, "right"), np.searchsorted(starts, below))
+    high = np.minimum(np.searchsorted(starts, ends + width, "right"), np.searchsorted(starts, below + width))
+    counts = np.maximum(high - low, 0)
+    upper = np.repeat(np.arange(len(starts)), counts)
+    lower = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(low, counts)
+    same = values[upper] == values[lower]
+    parent = list(range(len(starts)))
+    for one, other in zip(upper[same].tolist(), lower[same].tolist(), strict=True):
+        while parent[one] != one:
+            one = parent[one]
+        while parent[other] != other:
+            parent[other] = other = parent[parent[other]]
+        parent[max(one, other)] = min(one, other)
+    # A parent always comes first, so one pass leads every run to its region's first.
+    for run, above in enumerate(parent):
+        parent[run] = parent[above]
+    return np.array(parent, dtype=np.int64)
 
 
 def encode_at(mask: NDArray[np.bool_], y: int, x: int, size: tuple[int, ...]) -> dict[str, Any]:

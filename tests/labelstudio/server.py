@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "build" / "labelstudio-venv" / "bin" / "label-studio"
 EMAIL, PASSWORD = "ada@example.org", "correct-horse-9"
-START_SECONDS = 600.0
+START_SECONDS = 1500.0
 
 
 def free_port() -> int:

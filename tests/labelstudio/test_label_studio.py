@@ -23,7 +23,7 @@ from tests.labelstudio.server import EMAIL, PASSWORD, LabelStudioServer
 from tests.services import chromium_path
 from tests.ui.conftest import SIDE, blob
 
-pytestmark = [pytest.mark.labelstudio, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.labelstudio, pytest.mark.timeout(1800)]
 AUTHOR = f"label-studio:{EMAIL}"
 CLASSES = ("shape distortion", "unreasonable content", "watermark")
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dataengine.errors import InputRefused, NotFound
-from dataengine.masks import encode_coco, pack_label_map, unpack_label_map
+from dataengine.masks import by_class, components, encode_coco, pack_label_map, unpack_label_map
 from dataengine.records import Label, SnapshotItem
 from pipelines.exchange.coco_write import annotations_of, encode_at
 from pipelines.exchange.datasets import import_dataset
@@ -162,6 +162,8 @@ def test_coco_regions_are_those_of_coco(label_map: np.ndarray) -> None:
         )
         rebuilt[mask] = one["category_id"]
     assert np.array_equal(rebuilt, label_map)
+    counted = sum(components(mask)[1] for mask in by_class(label_map).values())
+    assert len(annotations_of(label_map)) == counted
 
 
 def test_a_region_over_whole_columns() -> None:
