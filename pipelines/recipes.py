@@ -10,7 +10,7 @@ from dataengine.curation.config import HardCategoryConfig, MiningConfig
 from dataengine.diagnosis.config import AugmentationConfig, DetectorTrainingConfig, published_config
 from dataengine.errors import NotFound
 from dataengine.quality.config import GuardConfig
-from dataengine.treatment.config import OfflineConfig, SamplingConfig, TreatmentConfig
+from dataengine.treatment.config import LoraSettings, OfflineConfig, SamplingConfig, TreatmentConfig
 from pipelines.config import (
     CategorizeConfig,
     GenerateConfig,
@@ -31,9 +31,9 @@ def demo(seed: int = 0) -> RoundRecipe:
     sampling = SamplingConfig(steps=5, batch=16)
     training = DetectorTrainingConfig(
         name="candidate",
-        steps=450,
+        steps=500,
         batch=16,
-        lr=1e-3,
+        lr=5e-4,
         head_factor=2.0,
         ema=0.98,
         warmup=0.05,
@@ -41,7 +41,7 @@ def demo(seed: int = 0) -> RoundRecipe:
         workers=1,
         checkpoint_every=70,
         mixture={"true": 0.4, "pseudo": 0.1, "real": 0.15, "previous": 0.35},
-        balance=1.0,
+        balance=0.7,
         augmentation=AugmentationConfig(flip=0.5),
         seed=seed,
     )
@@ -50,7 +50,7 @@ def demo(seed: int = 0) -> RoundRecipe:
         writer=CLINIC,
         generate=GenerateConfig(
             categories=CLINIC_CATEGORIES,
-            prompts_per_category=14,
+            prompts_per_category=25,
             seeds_per_prompt=2,
             seed=seed,
             sampling=sampling,
@@ -60,7 +60,7 @@ def demo(seed: int = 0) -> RoundRecipe:
         categorize=CategorizeConfig(model=CLINIC),
         write_prompts=WritePromptsConfig(
             statistic=HardCategoryConfig(minimum=12, seed=seed),
-            hard_per_category=40,
+            hard_per_category=50,
             seeds_per_prompt=3,
             treat_per_category=30,
             treat_easy_per_category=4,
@@ -68,8 +68,8 @@ def demo(seed: int = 0) -> RoundRecipe:
             judge_easy_per_category=3,
             judge_seeds=4,
         ),
-        mine=MiningConfig(budget=260, explore=0.3, seed=seed),
-        train_teacher=training.model_copy(update={"name": "teacher", "steps": 240}),
+        mine=MiningConfig(budget=360, explore=0.3, seed=seed),
+        train_teacher=training.model_copy(update={"name": "teacher", "steps": 200}),
         retrain=training,
         publish=PublishConfig(real_limit=600),
         treat=TreatConfig(
@@ -77,10 +77,11 @@ def demo(seed: int = 0) -> RoundRecipe:
                 updates=110,
                 batch=8,
                 grad_steps=3,
-                learning_rate=1e-4,
+                learning_rate=6e-4,
+                lora=LoraSettings(targets="all"),
                 sampling=sampling,
                 offline=OfflineConfig(gamma=0.25),
-                guard=GuardConfig(every=22, prompts=10, seeds=2),
+                guard=GuardConfig(every=22, prompts=20, seeds=2),
                 checkpoint_every=22,
                 seed=seed,
             ),

@@ -66,7 +66,7 @@ class BuildConfig(Config):
     """The oracle that measures the true artifact frequency."""
     teacher: PartConfig = PartConfig(steps=1900, batch=32, drawings=9000, seed=5)
     """The oracle that stands in for people."""
-    first_doctor: PartConfig = PartConfig(steps=1500, batch=32, drawings=8000, seed=6)
+    first_doctor: PartConfig = PartConfig(steps=3000, batch=32, drawings=8000, seed=6)
     """The first detector, trained on imbalanced data."""
     readers: PartConfig = PartConfig(steps=900, batch=32, drawings=9000, seed=7)
     """The classifier behind categories, attributes and plausibility."""
