@@ -7,28 +7,46 @@ const PAUSES_MS = [1000, 2000, 4000, 8000, 15000];
 export class Sender {
   // `tell({waiting, refused, state})` after every change; state is "", "offline" or "signed-out".
   constructor(person, tell, confirmed) {
-    Object.assign(this, { person, tell, confirmed, state: "", tries: 0, running: null, timer: 0 });
+    Object.assign(this, { person, tell, confirmed, state: "", tries: 0, asked: false, running: null, timer: 0 });
     addEventListener("online", () => this.flush());
     addEventListener("focus", () => this.state && this.flush());
   }
 
   async add(path, body, image) {
     await outbox.put({ key: body.key ?? crypto.randomUUID(), person: this.person, at: Date.now(), path, body, image });
+    await this.report();
     this.flush();
+  }
+
+  async report() {
+    const entries = await outbox.of(this.person), refused = entries.filter((entry) => entry.refused);
+    this.tell({ waiting: entries.length - refused.length, refused, state: this.state });
+    return entries;
   }
 
   // Resolves when nothing more can be sent now.
   flush() {
     clearTimeout(this.timer);
-    this.running ??= this.run().finally(() => (this.running = null));
+    this.asked = true;
+    this.running ??= this.loop();
     return this.running;
+  }
+
+  // What is added while the last entry is being sent asks again: none may wait for the one after it.
+  async loop() {
+    try {
+      while (this.asked) {
+        this.asked = false;
+        await this.run();
+      }
+    } finally {
+      this.running = null;
+    }
   }
 
   async run() {
     for (;;) {
-      const entries = await outbox.of(this.person);
-      const next = entries.find((entry) => !entry.refused);
-      this.tell({ waiting: entries.filter((entry) => !entry.refused).length, refused: entries.filter((entry) => entry.refused), state: this.state });
+      const next = (await this.report()).find((entry) => !entry.refused);
       if (!next) return;
       try {
         const answer = await this.send(next);
@@ -64,8 +82,7 @@ export class Sender {
     }
     this.state = error.status === 401 ? "signed-out" : "offline";
     if (error.status === 401) forgetSession();
-    const entries = await outbox.of(this.person);
-    this.tell({ waiting: entries.filter((one) => !one.refused).length, refused: entries.filter((one) => one.refused), state: this.state });
+    await this.report();
     this.timer = setTimeout(() => this.flush(), PAUSES_MS[Math.min(this.tries++, PAUSES_MS.length - 1)]);
     return false;
   }
