@@ -70,11 +70,10 @@ def import_data(call: Call) -> Any:
             call.new_workspace, given.format, wanted, ingest, trial=given.dry_run, report=call.report
         )
     call.report.close()
-    would = "would be " if given.dry_run else ""
-    call.say(
-        f"{found.added} {would}added, {found.duplicates} known already, {found.labels} labels "
-        f"{would or 'are '}new, {len(found.refused)} refused, {len(found.alike)} look like another"
-    )
+    line = f"{found.added} added, {found.duplicates} known already, {len(found.refused)} refused"
+    line += f", {found.labels} labels" * bool(found.labels)
+    line += f", {len(found.alike)} look like another" * bool(found.alike)
+    call.say(line + " (a dry run: nothing was kept)" * given.dry_run)
     for refusal in found.refused[:20]:
         call.say(f"  refused {refusal.name}: {refusal.reason}")
     for loss in found.losses:
