@@ -245,14 +245,18 @@ def cookies(headers: Headers) -> dict[str, str]:
 
 def to_sign_in(scope: Scope) -> Response:
     """Redirect to the sign-in page, taking along where to go and a start-up token."""
-    query = parse_qs(scope["query_string"].decode("latin-1"))
-    carried = {"next": scope["path"]} | ({"token": query["token"][0]} if "token" in query else {})
+    asked = scope["query_string"].decode("latin-1")
+    query = parse_qs(asked)
+    if "token" in query:
+        carried = {"next": scope["path"], "token": query["token"][0]}
+    else:
+        carried = {"next": f"{scope['path']}?{asked}" if asked else scope["path"]}
     return RedirectResponse(f"/login?{urlencode(carried)}", 303)
 
 
 def safe_target(target: str) -> str:
-    """A place of ours to go to after signing in; anything else becomes the home page."""
-    return target if target in {area.path for area in AREAS} else "/"
+    """A place of ours to go to after signing in, with its query; anything else becomes the home page."""
+    return target if target.partition("?")[0] in {area.path for area in AREAS} else "/"
 
 
 def address_of(request: Request) -> str:
@@ -296,7 +300,7 @@ def auth_routes(doorkeeper: Doorkeeper) -> APIRouter:
         name: Annotated[str, Form(max_length=128)],
         password: Annotated[str, Form(max_length=1024)],
         form_token: Annotated[str, Form(max_length=256)] = "",
-        next: Annotated[str, Form(max_length=256)] = "/",
+        next: Annotated[str, Form(max_length=2048)] = "/",
     ) -> Response:
         nonce = request.cookies.get(FORM_COOKIE, "")
         if not nonce or not hmac.compare_digest(form_token.encode(), doorkeeper.form_token(nonce).encode()):

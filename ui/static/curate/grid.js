@@ -4,7 +4,7 @@ import { address, count, draw, h, nothing, number, percent, query, say, select, 
 import { drawHeat, drawLabels, labelOf, pixels, thumbnail } from "./pictures.js";
 
 const FILTERS = ["category", "generator", "detector", "low", "high", "class", "state", "split", "source", "round", "sort"];
-const SORTS = [["uncertainty", "most uncertain"], ["max", "highest confidence"], ["disagreement", "most disputed"], ["newest", "newest"], ["oldest", "oldest"]];
+const SORTS = [["uncertainty", "uncertain first"], ["max", "highest first"], ["disagreement", "disputed first"], ["newest", "newest"], ["oldest", "oldest"]];
 const STATES = [["unlabelled", "not labelled"], ["waiting", "waiting for people"], ["unreviewed", "to review"], ["approved", "approved"], ["returned", "returned"], ["refused", "refused"]];
 const any = (values) => [["", "any"], ...values.map((value) => (Array.isArray(value) ? value : [value, value]))];
 let always = localStorage.getItem("curate.overlay") === "always";

@@ -25,7 +25,7 @@ function table(title, rows) {
 const meter = (value) => h("span", { class: "inline-meter", style: { "--value": String(value ?? 0) } }, number(value));
 
 function goldTable(gold) {
-  return h("div", {}, h("p", { class: "hint" }, `${count(gold.images)} gold images are mixed in among the others.`),
+  return h("div", {}, h("p", { class: "hint" }, `${count(gold.images)} gold image${gold.images === 1 ? " is" : "s are"} mixed in among the others.`),
     h("table", {}, h("thead", {}, h("tr", {}, ["Person", "Answered", "Mean IoU", "Right class", "Lowest IoU"].map((name) => h("th", {}, name)))),
       h("tbody", {}, gold.people.map((one) => h("tr", {}, h("td", {}, one.name), h("td", { class: "figure" }, count(one.answered)), h("td", { class: "figure" }, meter(one.iou)), h("td", { class: "figure" }, percent(one.right_class)), h("td", { class: "figure" }, number(one.lowest)))))));
 }

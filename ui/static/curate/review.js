@@ -33,8 +33,8 @@ class Desk {
     this.note = h("textarea", { rows: "2", maxlength: "2000", placeholder: "What should change? The annotator reads this.", "aria-label": "Note" });
     this.all = h("input", { type: "checkbox", "aria-label": "Choose all", onchange: () => this.list.querySelectorAll("input").forEach((box) => { box.checked = this.all.checked; }) });
     this.bulk = h("div", { class: "bulk" }, h("label", { class: "switch" }, this.all, "all"),
-      h("button", { type: "button", class: "button quiet", onclick: () => this.decide(this.chosen(), "accepted") }, "Approve chosen"),
-      h("button", { type: "button", class: "button quiet", onclick: () => this.returnMany() }, "Return chosen"));
+      h("button", { type: "button", class: "button quiet", onclick: () => this.decide(this.chosen(), "accepted") }, "Approve ticked"),
+      h("button", { type: "button", class: "button quiet", onclick: () => this.returnMany() }, "Return"));
     this.keys = (event) => this.key(event);
     document.addEventListener("keydown", this.keys);
   }
