@@ -18,6 +18,7 @@ from storage.queries import curation
 from storage.workspace import Workspace
 from ui.access import ACCESS, require
 from ui.auth import Person, signed_in
+from ui.pictures import label_map
 
 SEEING_PEOPLE = ACCESS["/api/curate/people"]
 MAPS_AT_ONCE = 2000
@@ -80,18 +81,16 @@ def _unpacked(workspace: Workspace, sha256: str, height: int, width: int) -> Lab
 
 def label_map_of(workspace: Workspace, label: Label) -> LabelMap:
     """A label's map, uint8 HW; all zero for a clean image. Kept in memory while it is small."""
-    if label.label_map is None:
-        return np.zeros((label.height, label.width), np.uint8)
-    if label.height * label.width > 512 * 512:
-        return unpack_label_map(workspace.blobs.get(label.label_map), label.height, label.width)
+    if label.label_map is None or label.height * label.width > 512 * 512:
+        return label_map(workspace, label)
     return _unpacked(workspace, label.label_map, label.height, label.width)
 
 
-def map_response(label_map: LabelMap, **headers: str) -> Response:
+def map_response(shown: LabelMap, **headers: str) -> Response:
     """A label map as the browser takes it: gzipped raw bytes, its size in headers."""
-    height, width = label_map.shape
+    height, width = shown.shape
     sent = {"Content-Encoding": "gzip", "X-Height": str(height), "X-Width": str(width), **headers}
-    body = gzip.compress(np.ascontiguousarray(label_map).tobytes(), 4)
+    body = gzip.compress(np.ascontiguousarray(shown).tobytes(), 4)
     return Response(body, headers=sent, media_type="application/octet-stream")
 
 

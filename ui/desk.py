@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request
 
 from dataengine.errors import ClinicError
 from dataengine.records import now
-from ui.access import ACCESS, AREAS, OWN_PAGES, may, require
+from ui.access import ACCESS, may, require
 
 PanelKind = Literal["figures", "stages", "rows", "facts", "text"]
 POLL_SECONDS = 3.0
@@ -187,11 +187,6 @@ def mount(app: FastAPI, path: str, blocks: gr.Blocks) -> None:
         theme=theme(),
         head=HEAD,
     )
-
-
-def area_paths() -> list[str]:
-    """The paths of all desks."""
-    return [area.path for area in AREAS if area.path not in OWN_PAGES]
 
 
 # ---- words for numbers ---------------------------------------------------------------------------

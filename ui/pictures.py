@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image as Picture
 from PIL import ImageOps
 
-from dataengine.errors import ClinicError, ImageRefused
-from dataengine.masks import MAX_PIXELS, LabelMap, overlay_labels, unpack_label_map
+from dataengine.errors import ImageRefused
+from dataengine.masks import MAX_PIXELS, LabelMap, unpack_label_map
 from dataengine.records import Label
 from storage.workspace import Workspace
 
@@ -63,28 +63,8 @@ def strip(pictures: Sequence[Pixels], height: int = TILE) -> Pixels:
     return np.concatenate(parts[1:], axis=1)
 
 
-def tile(workspace: Workspace, sha256: str, map_ref: str | None, height: int = TILE) -> Pixels:
-    """An image, and beside it its map if there is one."""
-    image = at_height(decode(workspace.blobs.get(sha256)), height)
-    return strip([image] if map_ref is None else [image, heat(image, workspace.maps.get(map_ref))], height)
-
-
-def tile_or_blank(workspace: Workspace, sha256: str, map_ref: str | None) -> Pixels:
-    """As `tile`; a grey square where the stored bytes cannot be shown, so that one bad file hides no page."""
-    try:
-        return tile(workspace, sha256, map_ref)
-    except ClinicError:
-        return np.full((TILE, TILE, 3), 128, np.uint8)
-
-
 def label_map(workspace: Workspace, label: Label) -> LabelMap:
     """A label's map, uint8 HW; all zero for a clean image."""
     if label.label_map is None:
         return np.zeros((label.height, label.width), np.uint8)
     return unpack_label_map(workspace.blobs.get(label.label_map), label.height, label.width)
-
-
-def with_labels(workspace: Workspace, image: Pixels, label: Label, height: int) -> Pixels:
-    """The image at `height` with a person's label map over it."""
-    shown = at_height(image, height)
-    return overlay_labels(shown, resized(label_map(workspace, label), *shown.shape[:2]))
