@@ -7,6 +7,7 @@ server's own imports.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from pipelines.exchange.tasks import prediction, task_data
 from storage.snapshots import EXTENSIONS
 from storage.workspace import Workspace
 
-BATCH = 40
+BATCH = 100
 BATCH_BYTES = 24 * 1024 * 1024
 
 Pixels = Literal["upload", "signed", "storage"]
@@ -72,11 +73,10 @@ def push(
     version = model_version(champion)
     new = [image for image in images if image.id not in there]
     address = _addresses(workspace, server, home.id, pixels, prefix)
-    done = predictions = 0
-    for batch in _batches(new):
-        report(done, len(images), "pushing tasks")
+    rounds = _rounds(workspace, new)
+
+    def prepared(batch: list[Image]) -> tuple[list[dict[str, Any]], int]:
         made = _predictions(workspace, batch, champion, classes)
-        rounds = _rounds(workspace, batch)
         tasks = [
             {
                 "data": task_data(image, url, round=rounds.get(image.id, "")),
@@ -84,9 +84,21 @@ def push(
             }
             for image, url in zip(batch, address(batch), strict=True)
         ]
-        server.add_tasks(home.id, tasks)
-        predictions += len(made)
-        done += len(batch)
+        return tasks, len(made)
+
+    done = predictions = 0
+    with ThreadPoolExecutor(1) as pool:
+        # The next tasks are made while the server takes in the last ones.
+        batches = list(_batches(new))
+        waiting = pool.submit(prepared, batches[0]) if batches else None
+        for number in range(len(batches)):
+            report(done, len(images), "pushing tasks")
+            assert waiting
+            tasks, made_now = waiting.result()
+            waiting = pool.submit(prepared, batches[number + 1]) if number + 1 < len(batches) else None
+            server.add_tasks(home.id, tasks)
+            predictions += made_now
+            done += len(tasks)
     outdated = [i for i in images if i.id in there and not _has_version(there[i.id], version)]
     for batch in _batches(outdated):
         report(done, len(images), "pushing predictions")

@@ -23,7 +23,7 @@ from pipelines.exchange.brush import decode_alpha, encode_mask
 from pipelines.exchange.export import export_folder
 from pipelines.exchange.label_studio import Server, plainly
 from pipelines.exchange.pull import pull
-from pipelines.exchange.push import push
+from pipelines.exchange.push import BATCH, push
 from pipelines.exchange.tasks import brush_results, prediction, task_data
 from pipelines.pictures import encode_png
 from storage.workspace import Workspace
@@ -196,9 +196,10 @@ def push_figures(scratch: Path, server: Server, count: int) -> list[Figure]:
     ratios, rates = [], []
     for repeat in range(5):
         project = server.ready_project(f"bare {repeat}", CLASSES)
+        server.ready_project(f"push {repeat}", CLASSES)
         started = time.perf_counter()
-        for start in range(0, count, 40):
-            server.add_tasks(project.id, bare[start : start + 40])
+        for start in range(0, count, BATCH):
+            server.add_tasks(project.id, bare[start : start + BATCH])
         alone = time.perf_counter() - started
         started = time.perf_counter()
         push(workspace, server, f"push {repeat}", round_id="r", pixels="storage", prefix="http://x")
