@@ -119,7 +119,8 @@ class Takers:
 
     def of(self, image_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """The people who alone may take each image, by image."""
-        table, found = schema.queue_takers.c, {}
+        table = schema.queue_takers.c
+        found: dict[str, tuple[str, ...]] = {}
         for chunk in chunks(image_ids):
             statement = select(table.image_id, table.person).where(table.image_id.in_(chunk)).distinct()
             for row in self._connection.execute(statement.order_by(table.person)):

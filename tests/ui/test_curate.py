@@ -45,7 +45,9 @@ def test_pages_follow_a_key_and_keep_the_filter(curator: TestClient) -> None:
     seen: list[str] = []
     after: str | None = None
     while True:
-        query = {"limit": 3, "sort": "max", "low": 0.2, **({"after": after} if after else {})}
+        query: dict[str, str | float] = {"limit": 3, "sort": "max", "low": 0.2}
+        if after is not None:
+            query["after"] = after
         page = curator.get("/api/curate/images", params=query).json()
         seen += [card["id"] for card in page["cards"]]
         after = page["after"]
