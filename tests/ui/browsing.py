@@ -8,7 +8,6 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from storage.workspace import Workspace
 from tests.services import chromium_path
-from tests.ui.conftest import PASSWORD
 
 FLAGS = [
     "--headless=new",
@@ -21,6 +20,7 @@ FLAGS = [
     "--disable-sync",
 ]
 PATIENCE_MS = 60_000
+PASSWORD = "correct horse battery"
 WITHOUT_TOUR = "localStorage.setItem('clinic.tour', 'done')"
 
 Live = tuple[str, Workspace]

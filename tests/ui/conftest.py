@@ -25,10 +25,12 @@ from dataengine.records import (
 )
 from storage.accounts import create_user
 from storage.workspace import Workspace
+from tests.ui.browsing import PASSWORD, browser, visit, visiting
 from ui.config import ServerConfig
 from ui.server import background, create_app
 
-PASSWORD = "correct horse battery"
+__all__ = ["PASSWORD", "browser", "visit", "visiting"]
+
 ORIGIN = "http://127.0.0.1:7860"
 SIDE = 64
 

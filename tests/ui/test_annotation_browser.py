@@ -12,12 +12,10 @@ from playwright.sync_api import Page, expect
 from dataengine.masks import unpack_label_map
 from dataengine.records import Label
 from storage.workspace import Workspace
-from tests.ui.browsing import PATIENCE_MS, browser, visiting
+from tests.ui.browsing import PATIENCE_MS
 from tests.ui.conftest import SIDE, add_people, furnish
 from ui.config import ServerConfig
 from ui.server import background
-
-__all__ = ["browser", "visiting"]
 
 pytestmark = pytest.mark.browser
 

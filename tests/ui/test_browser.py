@@ -3,10 +3,8 @@
 import pytest
 from playwright.sync_api import expect
 
-from tests.ui.browsing import PATIENCE_MS, Live, Visit, browser, visit, visiting
+from tests.ui.browsing import PATIENCE_MS, Live, Visit
 from ui.access import AREAS, OWN_PAGES
-
-__all__ = ["browser", "visit", "visiting"]
 
 pytestmark = pytest.mark.browser
 

@@ -9,12 +9,10 @@ from playwright.sync_api import Page, expect
 from dataengine.masks import pack_label_map, unpack_label_map
 from dataengine.records import Label
 from storage.workspace import Workspace
-from tests.ui.browsing import PATIENCE_MS, browser, visiting
+from tests.ui.browsing import PATIENCE_MS
 from tests.ui.conftest import add_people, furnish
 from ui.config import ServerConfig
 from ui.server import background
-
-__all__ = ["browser", "visiting"]
 
 pytestmark = pytest.mark.browser
 
@@ -44,6 +42,17 @@ def square(workspace: Workspace, image: str, author: str, left: int) -> None:
             Label(image_id=image, author=author, height=64, width=64, label_map=blob, lead_seconds=5)
         )
         catalog.commit()
+
+
+def own_label(page: Page, workspace: Workspace, image: str) -> Label:
+    """The curator's own revision, once the page has sent it: it goes out after the next image is asked for."""
+    for _ in range(100):
+        with workspace.catalog(read_only=True) as catalog:
+            label = catalog.labels.latest(image, "curator")
+        if label is not None:
+            return label
+        page.wait_for_timeout(200)
+    raise AssertionError("the curator's revision never reached the server")
 
 
 def ready(page: Page, view: str) -> None:
@@ -105,9 +114,7 @@ def test_the_whole_review_path(visiting, curating) -> None:  # type: ignore[no-u
     expect(page.locator("#layers")).to_have_attribute("data-image", ids[0], timeout=PATIENCE_MS)
     page.keyboard.press("Enter")
     expect(page.locator("#empty")).to_be_visible(timeout=PATIENCE_MS)
-    with workspace.catalog(read_only=True) as catalog:
-        edited = catalog.labels.latest(ids[0], "curator")
-    assert edited is not None, "the curator's own revision, begun from the annotator's map"
+    edited = own_label(page, workspace, ids[0])
     found = unpack_label_map(workspace.blobs.get(edited.label_map or ""), 64, 64)
     assert found[20:40, 14:34].all() and found.sum() == 400
     page.goto(url + "/curate?view=review&author=curator")

@@ -39,7 +39,7 @@ async function watchWorker(sign) {
   };
   show((await currentSession()).worker);
   setInterval(async () => {
-    if (!document.hidden) show((await get("/api/session")).worker);
+    if (!document.hidden) await get("/api/session").then(({ worker }) => show(worker), () => show(false));
   }, WORKER_POLL_MS);
 }
 

@@ -44,8 +44,29 @@ async function through(stream, bytes) {
   return new Uint8Array(await new Response(new Blob([bytes]).stream().pipeThrough(stream)).arrayBuffer());
 }
 
+const STORED_BYTES = 32768;
+
+// Few runs go into zlib's stored form, at once; only many are worth the way to the compressor and back.
 export async function packed(pixels) {
-  const bytes = await through(new CompressionStream("deflate"), runs(pixels));
+  const bytes = runs(pixels);
+  return base64(bytes.length <= STORED_BYTES ? stored(bytes) : await through(new CompressionStream("deflate"), bytes));
+}
+
+// A zlib stream of one stored block (RFC 1950, RFC 1951).
+function stored(bytes) {
+  const out = new Uint8Array(bytes.length + 11), { length } = bytes;
+  out.set([0x78, 0x01, 1, length & 255, length >> 8, ~length & 255, (~length >> 8) & 255]);
+  out.set(bytes, 7);
+  let low = 1, high = 0;
+  for (const byte of bytes) {
+    low = (low + byte) % 65521;
+    high = (high + low) % 65521;
+  }
+  out.set([high >> 8, high & 255, low >> 8, low & 255], length + 7);
+  return out;
+}
+
+function base64(bytes) {
   let text = "";
   for (let at = 0; at < bytes.length; at += 32768) text += String.fromCharCode(...bytes.subarray(at, at + 32768));
   return btoa(text);

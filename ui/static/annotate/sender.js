@@ -7,19 +7,25 @@ const PAUSES_MS = [1000, 2000, 4000, 8000, 15000];
 export class Sender {
   // `tell({waiting, refused, state})` after every change; state is "", "offline" or "signed-out".
   constructor(person, tell, confirmed) {
-    Object.assign(this, { person, tell, confirmed, state: "", tries: 0, asked: false, running: null, timer: 0 });
+    Object.assign(this, { person, tell, confirmed, state: "", tries: 0, asked: false, entries: [], running: null, timer: 0 });
     addEventListener("online", () => this.flush());
     addEventListener("focus", () => this.state && this.flush());
   }
 
   async add(path, body, image) {
-    await outbox.put({ key: body.key ?? crypto.randomUUID(), person: this.person, at: Date.now(), path, body, image });
-    await this.report();
+    const entry = { key: body.key ?? crypto.randomUUID(), person: this.person, at: Date.now(), path, body, image };
+    await outbox.put(entry);
+    this.stand([...this.entries, entry]);
     this.flush();
   }
 
   async report() {
-    const entries = await outbox.of(this.person), refused = entries.filter((entry) => entry.refused);
+    return this.stand(await outbox.of(this.person));
+  }
+
+  stand(entries) {
+    const refused = entries.filter((entry) => entry.refused);
+    this.entries = entries;
     this.tell({ waiting: entries.length - refused.length, refused, state: this.state });
     return entries;
   }

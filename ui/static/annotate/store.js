@@ -14,7 +14,7 @@ const opened = new Promise((done, failed) => {
 async function within(store, mode, act) {
   const database = await opened;
   return new Promise((done, failed) => {
-    const transaction = database.transaction(store, mode, { durability: "strict" });
+    const transaction = database.transaction(store, mode);
     const request = act(transaction.objectStore(store));
     transaction.oncomplete = () => done(request.result);
     transaction.onerror = transaction.onabort = () => failed(transaction.error);

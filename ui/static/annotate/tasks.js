@@ -56,6 +56,13 @@ export class Tasks {
     return this.filling;
   }
 
+  // Loading ahead: what goes wrong is told when the image's turn comes.
+  begin(task) {
+    const loaded = load(task, this.person);
+    loaded.catch(() => {});
+    return { task, loaded };
+  }
+
   async ask(prefer) {
     while (this.waiting.length < AHEAD) {
       const unsent = (await outbox.of(this.person)).filter((entry) => !entry.refused).map((entry) => entry.image);
@@ -65,9 +72,7 @@ export class Tasks {
       prefer = null;
       const task = await get(`/api/annotate/next?${query}`);
       if (!task || known.includes(task.image.id)) return;
-      const loaded = load(task, this.person);
-      loaded.catch(() => {});
-      this.waiting.push({ task, loaded });
+      this.waiting.push(this.begin(task));
     }
   }
 
@@ -81,7 +86,7 @@ export class Tasks {
         return await entry.loaded;
       } catch (error) {
         if (!error.status || error.status >= 500 || error.status === 401) {
-          this.waiting.unshift({ task: entry.task, loaded: load(entry.task, this.person) });
+          this.waiting.unshift(this.begin(entry.task));
           throw error;
         }
         await post("/api/annotate/skip", { lease: entry.task.lease, reason: `not loadable: ${error.message}` }).catch(() => {});
