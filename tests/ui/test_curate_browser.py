@@ -45,7 +45,7 @@ def square(workspace: Workspace, image: str, author: str, left: int) -> None:
 
 
 def own_label(page: Page, workspace: Workspace, image: str) -> Label:
-    """The curator's own revision, once the page has sent it: it goes out after the next image is asked for."""
+    """The curator's own revision, once the page has sent it, which may be after it asked for the next."""
     for _ in range(100):
         with workspace.catalog(read_only=True) as catalog:
             label = catalog.labels.latest(image, "curator")
