@@ -32,7 +32,7 @@ FLAWED = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One figure beside its goal. `met` counts an interval that misses the goal entirely as missed."""
+    """One figure beside its goal; `met` goes by the value, the interval says how sure that is."""
 
     id: str
     title: str
@@ -146,7 +146,7 @@ def treatment_figures(judgement: dict[str, Any], evidence: Evidence) -> list[Fig
                 interval=(drop["interval"][0], drop["interval"][1]),
                 unit="share",
                 goal="≤ 0.03",
-                met=drop["interval"][0] <= 0.03,
+                met=drop["drop"] <= 0.03,
                 n=len(prompts),
                 note=f"{drop['before']:.3f} → {drop['after']:.3f}",
             )
@@ -314,7 +314,7 @@ def _ratio(
         value=value,
         interval=interval,
         goal=f"≤ {goal:g}",
-        met=interval[0] <= goal,
+        met=value <= goal,
         n=len(before),
         note=f"{np.mean(before):.3g} → {np.mean(after):.3g}",
     )
@@ -328,7 +328,7 @@ def _within(id: str, title: str, found: dict[str, Any], limits: Interval, goal: 
         value=found["ratio"],
         interval=(low, high),
         goal=goal,
-        met=low <= limits[1] and high >= limits[0],
+        met=limits[0] <= found["ratio"] <= limits[1],
         n=n,
         note=f"{found['before']:.3g} → {found['after']:.3g}",
     )
