@@ -70,5 +70,5 @@ class BuildConfig(Config):
     """The first detector, trained on imbalanced data."""
     readers: PartConfig = PartConfig(steps=900, batch=32, drawings=9000, seed=7)
     """The classifier behind categories, attributes and plausibility."""
-    stable_diffusion: PartConfig = PartConfig(steps=1000, batch=16, drawings=30000, seed=8)
+    stable_diffusion: PartConfig = PartConfig(steps=3300, batch=16, drawings=30000, seed=8)
     """The tiny Stable Diffusion's UNet."""
