@@ -83,6 +83,8 @@ ACCESS: dict[str, frozenset[str]] = {
     "/api/session": SIGNED_IN,
     "/api/openapi.json": SIGNED_IN,
     "/api/annotate": roles("annotator", "curator"),
+    "/api/annotate/gold": roles("curator"),
+    "/api/annotate/merged": roles("curator"),
     "/api/images": roles("annotator", "curator", "engineer"),
     "/api/curate": roles("curator", "engineer"),
     "/api/curate/people": roles("curator"),

@@ -321,7 +321,7 @@ def test_triage_labels_the_rest_clean_and_queues_the_flawed(desk: Desk, server: 
     page.keyboard.press("Space")
     expect(page.locator("#triage-confirm-text")).to_have_text(f"{count - 2} clean, 2 to draw")
     page.keyboard.press("Enter")
-    expect(page.locator("#triage-title")).not_to_contain_text("Looking", timeout=PATIENCE_MS)
+    expect(page.locator("#triage-title")).not_to_contain_text("…", timeout=PATIENCE_MS)
     with server.workspace.catalog(read_only=True) as catalog:
         assert catalog.labels.count("annotator") == before + count - 2
         flawed = [item for item in catalog.queue.of_round("r1") if item.reason == "flawed"]

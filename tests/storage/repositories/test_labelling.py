@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from dataengine.errors import Conflict, NotFound
 from dataengine.records import CategoryAnswer, Image, Label, Lease, QueueItem, Review
 from storage.catalog import Catalog
-from tests.storage.test_catalog import at_once
+from tests.storage.builders import at_once
 
 PEOPLE = ("anna", "bob", "carla")
 

@@ -72,6 +72,7 @@ export class Triage {
     const { images } = this.grid, flawed = [...this.flawed];
     const clean = images.map(({ lease }) => lease).filter((lease) => !this.flawed.has(lease));
     this.grid = null;
+    $("triage-title").textContent = "Sending …";
     await this.sender.add("/api/annotate/triage", { clean, flawed, seconds: this.clock.seconds });
     this.say(`${clean.length} clean, ${flawed.length} queued for drawing.`);
     await this.more().catch((error) => this.say(error.message, "bad"));
