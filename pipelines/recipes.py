@@ -31,7 +31,7 @@ def demo(seed: int = 0) -> RoundRecipe:
     sampling = SamplingConfig(steps=5, batch=16)
     training = DetectorTrainingConfig(
         name="candidate",
-        steps=500,
+        steps=420,
         batch=16,
         lr=5e-4,
         head_factor=2.0,
@@ -74,15 +74,15 @@ def demo(seed: int = 0) -> RoundRecipe:
         publish=PublishConfig(real_limit=600),
         treat=TreatConfig(
             tuning=TreatmentConfig(
-                updates=120,
+                updates=60,
                 batch=8,
                 grad_steps=3,
-                learning_rate=8e-4,
+                learning_rate=5e-4,
                 lora=LoraSettings(targets="all"),
                 sampling=sampling,
                 offline=OfflineConfig(gamma=0.25),
-                guard=GuardConfig(every=24, prompts=20, seeds=2),
-                checkpoint_every=24,
+                guard=GuardConfig(every=10, prompts=20, seeds=2),
+                checkpoint_every=20,
                 seed=seed,
             ),
             real_limit=240,

@@ -164,7 +164,7 @@ def score_gold(workspace: Workspace, catalog: Catalog, label: Label, given: Labe
     """Compare an answer with the known one, for curators to see."""
     gold = catalog.gold.get(label.image_id)
     size = label.height, label.width
-    right = np.zeros(size, np.uint8)
+    right: LabelMap = np.zeros(size, np.uint8)
     if gold.label_map is not None:
         right = unpack_label_map(workspace.blobs.get(gold.label_map), *size)
     mine = np.zeros(size, np.uint8) if given is None else given

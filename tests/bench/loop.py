@@ -2,7 +2,7 @@
 reports.
 
 A seed's run is the command that people type, in a process of its own; its memory is that of the process and
-all of its children together, sampled twice a second. A finished seed is not run again. `QUICK=1` runs the
+all of its children together, sampled every three seconds. A finished seed is not run again. `QUICK=1` runs the
 smallest recipe once.
 """
 
@@ -29,7 +29,7 @@ RATIOS = (
     "detail_ratio",
     "diversity_ratio",
 )
-SAMPLE_SECONDS = 0.5
+SAMPLE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
