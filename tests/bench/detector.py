@@ -70,7 +70,7 @@ class Bench:
 
     @property
     def schedule(self) -> DetectorTrainingConfig:
-        """Chosen on validation; the demo's, with the shares of a larger set."""
+        """The schedule of the demo, with the shares of a larger set; nothing was tuned here."""
         return DetectorTrainingConfig(
             name="bench",
             steps=self.sizes.steps,
