@@ -2,8 +2,8 @@
 reports.
 
 A seed's run is the command that people type, in a process of its own; its memory is that of the process and
-all of its children together, sampled every three seconds. A finished seed is not run again. `QUICK=1` runs the
-smallest recipe once.
+all of its children together, sampled every three seconds. A finished seed is not run again. `QUICK=1` runs
+the smallest recipe once.
 """
 
 import json
