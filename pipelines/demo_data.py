@@ -2,8 +2,8 @@
 benchmark.
 
 Input: an empty workspace. Output: generator "tiny-flux", champion "first-doctor", artifact-free drawings of
-all splits, some of the doctor's own training data, and a benchmark with exact truth. Cost: about ten
-seconds. Running it again adds nothing.
+all splits, some of the doctor's own training data, and a benchmark with exact truth. Cost: about
+half a minute. Running it again adds nothing.
 """
 
 from collections.abc import Iterable, Sequence

@@ -3,7 +3,7 @@
 Five detectors, each with one source of data more than the one before; how many labels mining saves; what
 dynamic shrink and strong augmentation bring; whether the first doctor's maps name the hard categories.
 
-Resumable: every trained detector lies in `build/bench/work/detector`, named by what it was trained on, and
+Resumable: every trained detector lies in `build/bench/kept/detector`, named by what it was trained on, and
 goes on from its last checkpoint. `QUICK=1` proves in under a minute that the command works; `--seeds 0` takes
 fewer seeds.
 """

@@ -1,5 +1,5 @@
 """What `make bench-detector` learns from and measures on: drawings of the embedded clinic as the generator's
-decoder paints them, cached in `build/bench/work`.
+decoder paints them, cached in `build/bench/kept`.
 
 Pools are disjoint by stream and index: what a detector trains on, the validation set and the benchmark never
 share a scene.
@@ -19,7 +19,7 @@ from dataengine.records import SampleKind
 from pipelines.demo_data import FLAWED, earlier_data, through_the_autoencoder
 from tests.bench.harness import RESULTS
 
-WORK = RESULTS / "work" / "detector"
+WORK = RESULTS / "kept" / "detector"
 INHERITED = dict.fromkeys(CATEGORIES, 0.02) | dict.fromkeys(HARD, FLAWED)
 """How often the generator breaks each category."""
 CHUNK = 500

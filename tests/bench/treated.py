@@ -1,6 +1,6 @@
 """What `bench-treatment` measures with: a treating detector, cached runs, and what their images show.
 
-Everything lies under `build/bench/work/treatment`; what lies there is not made again.
+Everything lies under `build/bench/kept/treatment`; what lies there is not made again.
 """
 
 import json
@@ -33,7 +33,7 @@ from dataengine.treatment.tuning import treat
 from tests.bench.harness import RESULTS, Figure, bootstrap, figure, quick
 
 FLAWED = 0.5
-WORK = RESULTS / "work" / ("treatment-quick" if quick() else "treatment")
+WORK = RESULTS / "kept" / ("treatment-quick" if quick() else "treatment")
 
 
 PLAN = TreatmentConfig(

@@ -3,7 +3,7 @@
 Rows are published methods as settings of the one `treat`, on the tiny FLUX; the judge, which nothing was
 trained against, counts artifacts. Choices are made on validation prompts, figures on held-out ones. By
 default the rows, and Focus-N-Fix against DRaFT; `FULL=1` adds the long sections. Resumable: runs and images
-are kept in `build/bench/work/treatment`.
+are kept in `build/bench/kept/treatment`.
 """
 
 from collections.abc import Callable, Sequence
