@@ -426,19 +426,46 @@ class Study:
     seed: int = 0
     state: Literal["open", "closed"] = "open"
     round_id: str | None = None
+    design: dict[str, Any] = field(default_factory=dict)
+    created_by: str = ""
     created: float = field(default_factory=now)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Vote:
-    """One rater's answer for one pair and question; `choice` is what they saw, already unblinded."""
+    """One rater's answer for one pair and question; `choice` is what they saw, already unblinded.
+
+    Pairs from `len(study.pairs)` on are attention checks, in which "after" is the unspoiled picture.
+    """
 
     study_id: str
     pair: int
     rater: str
-    question: Literal["quality", "artifacts"]
+    question: str
     choice: Literal["before", "after", "tie"]
     seconds: float = 0.0
+    created: float = field(default_factory=now)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Invitation:
+    """A link with which strangers become raters of one study; only its token's hash is kept."""
+
+    token_hash: str
+    study_id: str
+    created_by: str
+    expires: float
+    places: int
+    taken: int = 0
+    created: float = field(default_factory=now)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Guest:
+    """An account that an invitation made: it judges that one study and nothing else."""
+
+    name: str
+    study_id: str
     created: float = field(default_factory=now)
 
 
@@ -468,7 +495,7 @@ class Endpoint:
     """A path, model or service that an admin registered, the only ones a browser may choose."""
 
     id: str
-    kind: Literal["generator", "detector", "vqa", "segmenter", "llm", "label-studio", "folder"]
+    kind: Literal["generator", "detector", "vqa", "segmenter", "llm", "label-studio", "folder", "webhook"]
     name: str
     location: str
     settings: dict[str, Any] = field(default_factory=dict)

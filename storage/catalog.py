@@ -20,7 +20,17 @@ from storage.repositories.curation import Features, LabelMapFacts, Takers
 from storage.repositories.images import HardCategories, Images, Predictions, Prompts, PseudoLabels
 from storage.repositories.labelling import Labels, Queue, Reviews
 from storage.repositories.models import Detectors, Generators, Snapshots, Treatments
-from storage.repositories.people import Audit, Classes, Endpoints, Sessions, Studies, Users, Votes
+from storage.repositories.people import (
+    Audit,
+    Classes,
+    Endpoints,
+    Guests,
+    Invitations,
+    Sessions,
+    Studies,
+    Users,
+    Votes,
+)
 from storage.repositories.work import Jobs, Rounds, Workers
 
 
@@ -57,6 +67,8 @@ class Catalog:
     workers: Workers
     studies: Studies
     votes: Votes
+    invitations: Invitations
+    guests: Guests
     users: Users
     sessions: Sessions
     audit: Audit

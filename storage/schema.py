@@ -38,6 +38,7 @@ from storage.curation_tables import (
     label_map_facts,
     queue_takers,
 )
+from storage.study_tables import guests, invitations
 
 __all__ = [
     "Tuples",
@@ -47,14 +48,16 @@ __all__ = [
     "drafts",
     "gold_images",
     "gold_scores",
+    "guests",
     "image_features",
+    "invitations",
     "label_map_facts",
     "metadata",
     "queue_takers",
     "receipts",
 ]
 
-REVISION = "0003"
+REVISION = "0004"
 """The newest migration; a catalog that names another one is older (upgrade) or newer (refused)."""
 
 images = Table(
@@ -383,6 +386,8 @@ studies = Table(
     Column("seed", BigInteger, nullable=False),
     words("state"),
     maybe("round_id"),
+    json("design"),
+    words("created_by"),
     number("created"),
 )
 

@@ -6,7 +6,17 @@ from sqlalchemy import Connection, delete, func, select, update
 
 from dataengine.errors import InputRefused, NotFound
 from dataengine.masks import MAX_CLASS
-from dataengine.records import DEFAULT_CLASSES, AuditEvent, Endpoint, Session, Study, User, Vote
+from dataengine.records import (
+    DEFAULT_CLASSES,
+    AuditEvent,
+    Endpoint,
+    Guest,
+    Invitation,
+    Session,
+    Study,
+    User,
+    Vote,
+)
 from storage import schema
 from storage.repositories.rows import Named, Rows, insert_new
 
@@ -30,9 +40,9 @@ class Votes(Rows[Vote]):
     makes = Vote
     what = "vote"
 
-    def add(self, vote: Vote) -> int:
-        """Store the vote unless that rater already answered; returns 1 or 0."""
-        return self._insert([vote])
+    def add(self, *votes: Vote) -> int:
+        """Store the votes unless that rater already answered; returns how many were new."""
+        return self._insert(votes)
 
     def of_study(self, study_id: str, rater: str | None = None) -> list[Vote]:
         """A study's votes (one rater's with `rater`), in order of pairs."""
@@ -40,6 +50,64 @@ class Votes(Rows[Vote]):
         order = table.pair, table.question, table.rater
         statement = self._select().where(table.study_id == study_id).order_by(*order)
         return self._records(statement if rater is None else statement.where(table.rater == rater))
+
+
+class Invitations(Rows[Invitation]):
+    """Links with which strangers become raters of one study."""
+
+    table = schema.invitations
+    makes = Invitation
+    what = "invitation"
+
+    def add(self, invitation: Invitation) -> int:
+        """Store the invitation; returns 1 or 0."""
+        return self._insert([invitation])
+
+    def find(self, token_hash: str) -> Invitation | None:
+        """The invitation of that token's hash, expired or not."""
+        return next(iter(self._records(self._select().where(self.table.c.token_hash == token_hash))), None)
+
+    def of_study(self, study_id: str) -> list[Invitation]:
+        """A study's invitations, oldest first."""
+        table = self.table.c
+        return self._records(self._select().where(table.study_id == study_id).order_by(table.created))
+
+    def take(self, token_hash: str, at: float) -> bool:
+        """Take one place if there is one and the link has not expired; exactly one taker gets the last."""
+        table = self.table.c
+        free = table.token_hash == token_hash, table.taken < table.places, table.expires > at
+        return bool(
+            self._connection.execute(
+                update(self.table).where(*free).values(taken=self.table.c.taken + 1)
+            ).rowcount
+        )
+
+    def end(self, study_id: str, at: float) -> int:
+        """Let a study's open invitations expire now; returns how many there were."""
+        table = self.table.c
+        open_ones = table.study_id == study_id, table.expires > at
+        return self._connection.execute(update(self.table).where(*open_ones).values(expires=at)).rowcount
+
+
+class Guests(Rows[Guest]):
+    """Accounts that judge one study and nothing else."""
+
+    table = schema.guests
+    makes = Guest
+    what = "guest"
+
+    def add(self, guest: Guest) -> int:
+        """Store the guest; returns 1 or 0."""
+        return self._insert([guest])
+
+    def find(self, name: str) -> Guest | None:
+        """The guest of that account, None for everybody else."""
+        return next(iter(self._records(self._select().where(self.table.c.name == name))), None)
+
+    def of_study(self, study_id: str) -> list[Guest]:
+        """A study's guests, oldest first."""
+        table = self.table.c
+        return self._records(self._select().where(table.study_id == study_id).order_by(table.created))
 
 
 class Users(Rows[User]):
