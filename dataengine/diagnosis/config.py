@@ -246,3 +246,55 @@ class DetectorTrainingConfig(Config):
             if any(share < 0 for share in shares.values()):
                 raise ValueError(f"{name} {shares} must not be negative")
         return self
+
+
+class DynamicsConfig(Config):
+    """Score dynamics (ASCED; METHODS 2): artifacts as abrupt changes of the predicted image while it is drawn.
+
+    Lengths are shares of the shorter side and areas shares of the image, so that one setting holds for pixels
+    and latents of any size. The defaults are the released code's values at 256 × 256.
+    """
+
+    form: Literal["robust", "paper"] = "robust"
+    """How a change counts as abnormal: against median and MAD of x̂0's changes, as the authors' code does, or
+    the paper's Eq. 4, max(MAD, mean of the score bank) on the weighted score's."""
+
+    space: Literal["latent", "pixel"] = "latent"
+    """Where changes are measured: in what the model works on, which costs nothing, or in decoded 8-bit
+    images, which decodes once a step."""
+
+    start: float = Field(default=0.8, gt=0, lt=1)
+    """Where the window begins, counted from noise = 1 to image = 0, once the layout stands."""
+
+    stop: float = Field(default=0.2, ge=0, lt=1)
+    """Where it ends, counted likewise: 0.2 for a map, about 0.48 where something is to be corrected."""
+
+    deviations: float = Field(default=3.0, gt=0)
+    """Robust form: a change is abnormal this many scaled MADs above the median."""
+
+    sigma: float = Field(default=2 / 256, ge=0, le=0.5)
+    """Deviation of the Gaussian over the changes; 0 leaves it out."""
+
+    smallest: float = Field(default=100 / 256**2, ge=0, le=1)
+    """Components of less area are dropped."""
+
+    largest: float = Field(default=10_000 / 256**2, gt=0, le=1)
+    """Components of more area are dropped."""
+
+    erosion: float = Field(default=5 / 256, ge=0, le=0.5)
+    """Components that an erosion by a square of this side leaves nothing of are dropped."""
+
+    dilation: float = Field(default=5 / 256, ge=0, le=0.5)
+    """Growth of what stays."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.start <= self.stop:
+            raise ValueError(
+                f"the window runs down from start {self.start} to stop {self.stop}; start is higher"
+            )
+        if self.smallest >= self.largest:
+            raise ValueError(f"smallest {self.smallest:g} must lie below largest {self.largest:g}")
+        if self.form == "paper" and self.space == "pixel":
+            raise ValueError("the paper's form measures the score, which lives in latents: take space=latent")
+        return self

@@ -60,7 +60,7 @@ class Schedule:
 
     All of length T: `times` is what the model is told at each step, `alpha` and `sigma` are the levels
     before it, `next_alpha` and `next_sigma` those after it. `clip` bounds |x̂_0| where the scheduler
-    asks for it.
+    asks for it. `span` is what `times` count down from at pure noise.
     """
 
     times: Tensor
@@ -69,9 +69,15 @@ class Schedule:
     next_alpha: Tensor
     next_sigma: Tensor
     clip: float | None = None
+    span: float = 1.0
 
     def __len__(self) -> int:
         return len(self.times)
+
+    @property
+    def shares(self) -> list[float]:
+        """How far each step is from the image, counted from noise = 1."""
+        return (self.times.double() / self.span).tolist()
 
 
 def over(level: Tensor, latents: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,6 +25,26 @@ class Step:
 
     latents: Tensor
     clean: Tensor
+
+
+class Stepper(Protocol):
+    """Makes one step of a chain: `denoise`, or something around it that watches or steers."""
+
+    def __call__(
+        self,
+        family: GeneratorFamily,
+        latents: Tensor,
+        conditioning: Conditioning,
+        schedule: Schedule,
+        step: int,
+        guidance: float,
+        precision: Precision = "float32",
+    ) -> Step:
+        """The next latents, and x̂_0."""
+
+
+Steppers = Callable[[Sequence[int]], Stepper]
+"""Makes the stepper of one batch from its images' seeds."""
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
@@ -62,19 +83,21 @@ def sample(
     settings: SamplingConfig,
     grad_last: int = 0,
     on_step: Callable[[], None] | None = None,
+    stepper: Stepper | None = None,
 ) -> Tensor:
     """Clean latents at the end of the chain that starts from noise `latents`.
 
     The gradient flows through the last `grad_last` steps only (DiffDoctor, Algorithm 1, t_tr); what
     comes before runs without a graph, so memory does not grow with the number of steps. `on_step` is
-    called after every step.
+    called after every step. `stepper` makes the steps, `denoise` unless given.
     """
     schedule = family.schedule(settings.steps, latents)
     guidance = guidance_of(family, settings)
+    take = stepper or denoise
     for step in range(len(schedule)):
         tracked = torch.is_grad_enabled() and step >= len(schedule) - grad_last
         with torch.set_grad_enabled(tracked):
-            latents = denoise(
+            latents = take(
                 family, latents, conditioning, schedule, step, guidance, settings.precision
             ).latents
         if on_step is not None:
@@ -133,18 +156,19 @@ def generate(
     seeds: Sequence[int],
     settings: SamplingConfig | None = None,
     report: Report = silent,
+    steppers: Steppers | None = None,
 ) -> np.ndarray:
     """Images uint8 NHWC, one per prompt and its seed, in batches.
 
     An image depends on its own prompt and seed, not on what shares its batch (up to float rounding).
-    `report` is called after every denoising step. Raises `ConfigRefused` for no prompts, and for sizes that
-    the family cannot draw.
+    `report` is called after every denoising step. `steppers` watch or steer (see `correction`, `guidance`).
+    Raises `ConfigRefused` for no prompts, and for sizes that the family cannot draw.
     """
     if not prompts or len(prompts) != len(seeds):
         raise ConfigRefused(
             f"{len(prompts)} prompts and {len(seeds)} seeds were given; one seed per prompt is needed"
         )
-    return draw(family, encode(family, prompts), seeds, settings or SamplingConfig(), report)
+    return draw(family, encode(family, prompts), seeds, settings or SamplingConfig(), report, steppers)
 
 
 @torch.no_grad()
@@ -154,6 +178,7 @@ def draw(
     seeds: Sequence[int],
     settings: SamplingConfig,
     report: Report = silent,
+    steppers: Steppers | None = None,
 ) -> np.ndarray:
     """The same for prompts that are encoded already."""
     height, width = size_of(family, settings)
@@ -167,6 +192,7 @@ def draw(
             latents,
             settings,
             on_step=partial(report, start, len(seeds), "drawing"),
+            stepper=None if steppers is None else steppers(seeds[rows]),
         )
         images[rows] = as_uint8(family.decode(clean))
     report(len(seeds), len(seeds), "drawing")

@@ -161,6 +161,7 @@ class StableDiffusionFamily:
             next_alpha=after.sqrt(),
             next_sigma=(1 - after).sqrt(),
             clip=config.clip_sample_range if config.clip_sample else None,
+            span=config.num_train_timesteps,
         )
 
     def random_times(self, count: int, rng: torch.Generator) -> Tensor:
