@@ -8,7 +8,7 @@ is float32 `HW` in [0, 1] and is kept as uint8. What comes from outside and lies
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -159,7 +159,38 @@ def _write_runs(lengths: NDArray[np.integer[Any]], values: NDArray[np.uint8]) ->
 
 
 def unpack_label_map(packed: bytes, height: int, width: int, classes: int = MAX_CLASS) -> LabelMap:
-    """The label map of `pack_label_map`, uint8 `HW`.
+    """The label map of `pack_label_map`, uint8 `HW`. Raises `MaskRefused` as `read_label_runs`."""
+    runs = read_label_runs([packed], height, width, classes)
+    return np.repeat(runs.values, runs.lengths).reshape(height, width)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedMap:
+    """A label map as it is kept, for those who do not all need its pixels."""
+
+    data: bytes
+    height: int
+    width: int
+
+    def unpack(self) -> LabelMap:
+        """Its pixels; raises as `unpack_label_map`."""
+        return unpack_label_map(self.data, self.height, self.width)
+
+
+class LabelRuns(NamedTuple):
+    """The runs of label maps one after the other: int64 length in pixels and uint8 class of each, and how
+    many each map has.
+    """
+
+    lengths: NDArray[np.int64]
+    values: NDArray[np.uint8]
+    counts: NDArray[np.int64]
+
+
+def read_label_runs(
+    packed: Sequence[bytes], height: int, width: int, classes: int = MAX_CLASS
+) -> LabelRuns:
+    """The runs of several packed label maps of one size, in row order.
 
     The bytes are not trusted: never more than two bytes per pixel are inflated, and a truncated or trailing
     stream, runs that are empty, repeat their class, do not cover the image exactly, or hold a class above
@@ -168,13 +199,23 @@ def unpack_label_map(packed: bytes, height: int, width: int, classes: int = MAX_
     pixels = height * width
     if height < 1 or width < 1 or pixels > MAX_PIXELS:
         raise MaskRefused(f"a label map of {height}×{width} is outside 1…{MAX_PIXELS} pixels")
-    raw = np.frombuffer(_inflate(packed, limit=2 * pixels), dtype=np.uint8)
-    lengths, values = _read_runs(raw)
-    if int(lengths.sum()) != pixels:
-        raise MaskRefused(f"label map covers {int(lengths.sum())} pixels, its image has {pixels}")
-    if (lengths == 0).any() or (values[1:] == values[:-1]).any():
+    raws = [_inflate(one, limit=2 * pixels) for one in packed]
+    lengths, values, value_at = _read_runs(np.frombuffer(b"".join(raws), dtype=np.uint8))
+    last_bytes = np.cumsum([len(raw) for raw in raws]) - 1
+    last = np.searchsorted(value_at, last_bytes)
+    counts = np.diff(last, prepend=-1)
+    if (value_at[last] != last_bytes).any() or (counts < 1).any():
+        raise MaskRefused("label map ends within a run")
+    covered = np.diff(np.cumsum(lengths)[last], prepend=0)
+    if (wrong := covered != pixels).any():
+        raise MaskRefused(f"label map covers {covered[wrong][0]} pixels, its image has {pixels}")
+    repeats = values[1:] == values[:-1]
+    repeats[last[:-1]] = False
+    if (lengths == 0).any() or repeats.any():
         raise MaskRefused("label map holds an empty run or two neighbouring runs of one class")
-    return check_label_map(np.repeat(values, lengths).reshape(height, width), classes=classes)
+    if (highest := int(values.max())) > classes:
+        raise MaskRefused(f"label map holds class {highest}, the highest known class is {classes}")
+    return LabelRuns(lengths, values, counts)
 
 
 def _inflate(packed: bytes, limit: int) -> bytes:
@@ -190,7 +231,10 @@ def _inflate(packed: bytes, limit: int) -> bytes:
     return raw
 
 
-def _read_runs(raw: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+def _read_runs(
+    raw: NDArray[np.uint8],
+) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]:
+    """Lengths, values, and at which byte each value stands."""
     # Bytes below 128 alternate: last byte of a length, class. Everything else belongs to a length.
     last = np.flatnonzero(raw < 128)
     length_at, value_at = last[0::2], last[1::2]
@@ -202,10 +246,11 @@ def _read_runs(raw: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.ui
         raise MaskRefused(f"label map holds a class above {MAX_CLASS} or a run length beyond all bounds")
     if (raw[length_at[sizes > 1]] == 0).any():
         raise MaskRefused("label map holds a run length that is padded with empty digits")
-    digit = np.arange(raw.size) - np.repeat(starts, sizes + 1)
-    shifted = (raw.astype(np.int64) & 127) << 7 * digit
-    shifted[value_at] = 0
-    return np.add.reduceat(shifted, starts), raw[value_at]
+    lengths = raw[length_at].astype(np.int64)
+    for digit in range(1, int(sizes.max())):
+        longer = np.flatnonzero(sizes > digit)
+        lengths[longer] = lengths[longer] << 7 | raw[length_at[longer] - digit] & 127
+    return lengths, raw[value_at], value_at
 
 
 # ---- COCO run-length encoding --------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 Every set is a list of snapshot rows, read from the catalog: what people answered in this round ("true"),
 what was labelled before it ("previous"), artifact-free real pictures ("real"), the teacher's maps
-("pseudo").
+("pseudo"). Outside a round (`round_id` None) every answer given in this workspace is "true", and what was
+imported with its labels is "previous".
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +20,15 @@ from pipelines.steps import prompts_of, results_of
 from storage.queries.curation import counting_labels
 
 
-def labelled(context: Context, round_id: str, split: Split, weights: PublishConfig) -> list[SnapshotItem]:
+def training_set(context: Context, weights: PublishConfig, round_id: str | None = None) -> list[SnapshotItem]:
+    """Everything that a joint training learns from: labels, real pictures, and pseudo-labels of the rest."""
+    items = labelled(context, round_id, "train", weights) + real(context, "train", weights)
+    return items + pseudo(context, round_id, {item.image_id for item in items}, weights)
+
+
+def labelled(
+    context: Context, round_id: str | None, split: Split, weights: PublishConfig
+) -> list[SnapshotItem]:
     """Images with a label that counts (see `storage.queries.curation.counting_labels`).
 
     Where several people's labels count, their majority does. Split "benchmark" is the newest frozen benchmark
@@ -68,11 +77,13 @@ def real(context: Context, split: Split, weights: PublishConfig) -> list[Snapsho
 
 
 def pseudo(
-    context: Context, round_id: str, taken: Iterable[str], weights: PublishConfig
+    context: Context, round_id: str | None, taken: Iterable[str], weights: PublishConfig
 ) -> list[SnapshotItem]:
-    """The round's pseudo-labels on training images that are not `taken` already."""
+    """The round's (the newest) pseudo-labels on training images that are not `taken` already."""
     with context.workspace.catalog(read_only=True) as catalog:
-        labels = {label.image_id: label for label in catalog.pseudo_labels.of_round(round_id)}
+        rounds = [round_id] if round_id else [row.id for row in catalog.rounds.list()]
+        found = [label for each in rounds for label in catalog.pseudo_labels.of_round(each)]
+        labels = {label.image_id: label for label in sorted(found, key=lambda label: label.created)}
         images = catalog.images.get_many(sorted(set(labels) - set(taken)))
     categories = categories_of(context, round_id, images)
     return [
@@ -89,12 +100,16 @@ def pseudo(
     ]
 
 
-def categories_of(context: Context, round_id: str, images: Iterable[Image]) -> dict[str, str]:
-    """Category by image id: what the VQA model said, else what the round's prompt was written for."""
+def categories_of(context: Context, round_id: str | None, images: Iterable[Image]) -> dict[str, str]:
+    """Category by image id: what the VQA model said, else what the prompt was written for, in this round or,
+    outside a round, in any."""
+    images = list(images)
+    rounds = {round_id} if round_id else {image.round_id for image in images if not image.category}
     written = {
         prompt.text: prompt.category
         for purpose in ("survey", "hard", "judge")
-        for prompt in prompts_of(context, round_id, purpose)
+        for each in sorted(filter(None, rounds))
+        for prompt in prompts_of(context, each, purpose)
     }
     known = {image.id: image.category or written.get(image.prompt) for image in images}
     return {image_id: category for image_id, category in known.items() if category}
@@ -120,9 +135,14 @@ def _frozen(context: Context, kind: str) -> list[SnapshotItem] | None:
     return [_item(image, sample, items[image.id].target, 1.0) for image in images]
 
 
-def _seen_confidence(context: Context, round_id: str, image_ids: Iterable[str]) -> dict[str, float]:
-    """The highest confidence that the round's first detector saw in each image; decides on dynamic shrink."""
-    detector = results_of(context, round_id).get("diagnose", {}).get("detector")
+def _seen_confidence(context: Context, round_id: str | None, image_ids: Iterable[str]) -> dict[str, float]:
+    """The highest confidence that the round's first detector (the champion) saw in each image; decides on
+    dynamic shrink."""
+    with context.workspace.catalog(read_only=True) as catalog:
+        champion = catalog.detectors.champion()
+    detector = champion.id if champion else None
+    if round_id:
+        detector = results_of(context, round_id).get("diagnose", {}).get("detector")
     if detector is None:
         return {}
     with context.workspace.catalog(read_only=True) as catalog:
@@ -132,12 +152,12 @@ def _seen_confidence(context: Context, round_id: str, image_ids: Iterable[str]) 
 def _from_label(
     image: Image,
     label: Label,
-    round_id: str,
+    round_id: str | None,
     weights: PublishConfig,
     seen: dict[str, float],
     categories: dict[str, str],
 ) -> SnapshotItem:
-    ours = label.round_id == round_id
+    ours = label.round_id == round_id if round_id else label.source != "import"
     return _item(
         image,
         "true" if ours else "previous",

@@ -192,6 +192,62 @@ class RoundRecipe(Config):
     """Before against after."""
 
 
+class TrainingRun(Config):
+    """A detector trained outside a round, at the desk."""
+
+    start: str | None = None
+    """Id of the detector to go on from; the champion when not given."""
+    publish: PublishConfig = PublishConfig()
+    """Which labels go into the snapshot, and with what weights."""
+    training: DetectorTrainingConfig = DetectorTrainingConfig()
+    """The training itself."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """How champion and candidate are measured."""
+
+
+class PromptChoice(Config):
+    """Prompts for a treatment or for judging it."""
+
+    source: Literal["hard", "category", "given"] = "hard"
+    """Written for the categories found hard in the newest round, for categories that are named here, or
+    given one by one."""
+    categories: tuple[str, ...] = ()
+    """Categories to write for, with source "category"."""
+    per_category: int = Field(default=20, ge=1, le=10_000)
+    """Prompts written for each category."""
+    texts: tuple[str, ...] = Field(default=(), max_length=100_000)
+    """The prompts themselves, with source "given"."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of what is written."""
+
+
+class TreatmentRun(Config):
+    """A generator treated outside a round, at the desk."""
+
+    generator: str
+    """Id of the generator, or of the registered model that becomes one."""
+    detector: str | None = None
+    """Id of the detector to treat against; the champion when not given."""
+    name: str = Field(default="", max_length=200)
+    """Name of the treated generator; the generator's own and "treated" when empty."""
+    prompts: PromptChoice = PromptChoice()
+    """What the generator is treated on."""
+    judge: PromptChoice = PromptChoice(seed=1)
+    """Held-out prompts on which both generators are drawn side by side; the guard looks at them too."""
+    judge_seeds: int = Field(default=2, ge=1, le=64)
+    """Images of each held-out prompt, by either generator with the same seeds."""
+    writer: str = ""
+    """Who writes prompts: empty for the built-in grammar, "clinic" for the drawn world's captions, else the
+    folder, hub id or endpoint URL of a language model."""
+    tuning: TreatmentConfig = TreatmentConfig()
+    """Sampling, objective, optimizer, LoRA and guard."""
+    real_limit: int = Field(default=2000, ge=0)
+    """Most real pictures taken for the offline regularisation (METHODS 1, Eq. 3-4)."""
+    attributes: str = ""
+    """Folder or hub id of the model that checks whether an image shows what was asked, or "clinic" for the
+    embedded one; empty leaves the check out."""
+
+
 class HumanErrorConfig(Config):
     """How a simulated person departs from what the oracle sees."""
 

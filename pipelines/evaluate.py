@@ -11,6 +11,7 @@ from typing import Any
 
 from dataengine.records import SnapshotItem, Split
 from pipelines.composition import labelled, real
+from pipelines.config import PublishConfig
 from pipelines.context import Context, Result
 from pipelines.failpoint import fail_point
 from pipelines.samples import StoredSamples
@@ -22,9 +23,10 @@ SPLITS: tuple[Split, ...] = ("validation", "benchmark")
 def evaluate(context: Context, round_id: str) -> Result:
     """Measure both detectors and keep the figures with them."""
     before, after = champion(context).id, results_of(context, round_id)["retrain"]["detector"]
-    sets = evaluation_sets(context, round_id)
+    recipe = recipe_of(context, round_id)
+    sets = evaluation_sets(context, recipe.publish, round_id)
     figures = {
-        detector_id: measure(context, round_id, detector_id, sets)
+        detector_id: measure(context, detector_id, sets, recipe.evaluate.batch)
         for detector_id in dict.fromkeys((before, after))
     }
     fail_point("evaluate:measured")
@@ -35,9 +37,10 @@ def evaluate(context: Context, round_id: str) -> Result:
     return {"before": before, "after": after, "champion": figures[before], "candidate": figures[after]}
 
 
-def evaluation_sets(context: Context, round_id: str) -> dict[str, list[SnapshotItem]]:
+def evaluation_sets(
+    context: Context, weights: PublishConfig, round_id: str | None = None
+) -> dict[str, list[SnapshotItem]]:
     """Rows to measure on: labelled images by split, real ones by split + "_real"; empty sets are left out."""
-    weights = recipe_of(context, round_id).publish
     sets: dict[str, list[SnapshotItem]] = {}
     for split in SPLITS:
         sets[split] = labelled(context, round_id, split, weights)
@@ -46,13 +49,12 @@ def evaluation_sets(context: Context, round_id: str) -> dict[str, list[SnapshotI
 
 
 def measure(
-    context: Context, round_id: str, detector_id: str, sets: dict[str, list[SnapshotItem]]
+    context: Context, detector_id: str, sets: dict[str, list[SnapshotItem]], batch: int
 ) -> dict[str, Any]:
     """One detector's figures on each set."""
     with context.workspace.catalog(read_only=True) as catalog:
         version = catalog.detectors.get(detector_id)
     detector = context.tools.open_detector(context.workspace.checkpoints.fetch(version.checkpoint))
-    batch = recipe_of(context, round_id).evaluate.batch
     figures = {}
     for index, (name, items) in enumerate(sets.items()):
         context.report(index, len(sets), f"{version.name} on {name}")

@@ -116,7 +116,14 @@ class Client:
         assert answer is not None
         return header["score"], answer
 
-    def _call(self, request: dict[str, Any], array: np.ndarray) -> tuple[dict[str, Any], np.ndarray | None]:
+    def estimate(self, kind: str, settings: dict[str, Any]) -> dict[str, Any]:
+        """What a training or treatment with these settings would need (`preflight.estimated`)."""
+        header, _ = self._call({"call": "estimate", "kind": kind, "settings": settings})
+        return header
+
+    def _call(
+        self, request: dict[str, Any], array: np.ndarray | None = None
+    ) -> tuple[dict[str, Any], np.ndarray | None]:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
                 connection.settimeout(self.seconds)
@@ -162,8 +169,12 @@ class Service:
     _segmenter: Any = None
     _segmenter_at: str = ""
 
-    def answer(self, request: dict[str, Any], array: np.ndarray | None) -> tuple[dict[str, Any], np.ndarray]:
+    def answer(
+        self, request: dict[str, Any], array: np.ndarray | None
+    ) -> tuple[dict[str, Any], np.ndarray | None]:
         """One call's answer. Raises `InputRefused` for what it does not know."""
+        if request.get("call") == "estimate":
+            return self._estimate(request), None
         answers = {"find_artifacts": self._artifacts, "segment": self._segment}
         call = answers.get(str(request.get("call")))
         if call is None or array is None:
@@ -173,6 +184,13 @@ class Service:
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
             raise InputRefused(f"an image is uint8 HWC with three channels, not {array.dtype} {array.shape}")
         return call(request, array)
+
+    def _estimate(self, request: dict[str, Any]) -> dict[str, Any]:
+        from pipelines.context import Context
+        from pipelines.preflight import estimated
+
+        context = Context(self.workspace, self.tools)
+        return estimated(context, str(request.get("kind")), dict(request.get("settings") or {}))
 
     def _artifacts(self, request: dict[str, Any], image: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
         from dataengine.masks import quantise

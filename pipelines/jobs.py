@@ -65,11 +65,27 @@ def features_job(context: Context, args: dict[str, Any]) -> Result:
     return compute_features(context)
 
 
+def retrain_job(context: Context, args: dict[str, Any]) -> Result:
+    """Retrain a detector outside a round."""
+    from pipelines.retraining import retrain_job
+
+    return retrain_job(context, args)
+
+
+def treat_job(context: Context, args: dict[str, Any]) -> Result:
+    """Treat a generator outside a round."""
+    from pipelines.treating import treat_job
+
+    return treat_job(context, args)
+
+
 JOBS: dict[str, Callable[[Context, dict[str, Any]], Result]] = {
     "import": import_job,
     "backup": backup_job,
     "pull": pull_job,
     "features": features_job,
+    "retrain": retrain_job,
+    "treat": treat_job,
 }
 """Work that stands alone, by the kind of job."""
 

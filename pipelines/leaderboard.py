@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from dataengine.records import DetectorVersion
+from dataengine.records import DetectorVersion, SnapshotItem
 from pipelines.context import Context
 from pipelines.diagnose import opened
 from pipelines.evaluate import evaluation_sets, measure
 from pipelines.samples import StoredSamples
+from pipelines.steps import recipe_of
 
 FIGURES = (
     "mse",
@@ -44,11 +45,12 @@ def leaderboard(context: Context, split: str = "validation") -> list[dict[str, A
 
 def measured(context: Context, round_id: str) -> int:
     """Measure every version on the round's labelled and real images, and keep the figures; how many."""
-    sets = evaluation_sets(context, round_id)
+    recipe = recipe_of(context, round_id)
+    sets = evaluation_sets(context, recipe.publish, round_id)
     with context.workspace.catalog(read_only=True) as catalog:
         versions = catalog.detectors.list()
     for version in versions:
-        figures = measure(context, round_id, version.id, sets)
+        figures = measure(context, version.id, sets, recipe.evaluate.batch)
         with context.workspace.catalog() as catalog:
             catalog.detectors.record_metrics(version.id, figures)
             catalog.commit()
@@ -61,9 +63,17 @@ def calibrated(context: Context, round_id: str, detector_id: str) -> dict[str, A
     The picture is `calibration/DETECTOR.svg` in the workspace. Nothing uses the temperature unasked:
     treatment and diagnosis go on with the detector as it is.
     """
+    return calibrated_on(
+        context, evaluation_sets(context, recipe_of(context, round_id).publish, round_id), detector_id
+    )
+
+
+def calibrated_on(
+    context: Context, sets: Mapping[str, list[SnapshotItem]], detector_id: str
+) -> dict[str, Any]:
+    """As `calibrated`, on the validation rows among `sets` (see `evaluate.evaluation_sets`)."""
     from dataengine.diagnosis.calibration import calibrate, diagram
 
-    sets = evaluation_sets(context, round_id)
     validation = StoredSamples(
         context.workspace, sets.get("validation", []) + sets.get("validation_real", [])
     )

@@ -4,7 +4,7 @@ Input: the round's true labels, pseudo-labels, real pictures, what was labelled 
 named by the hash of its rows; anything of the benchmark is refused. Cost: one manifest.
 """
 
-from pipelines.composition import composition, labelled, pseudo, real
+from pipelines.composition import composition, training_set
 from pipelines.context import Context, Result
 from pipelines.failpoint import fail_point
 from pipelines.steps import recipe_of
@@ -13,9 +13,7 @@ from pipelines.steps import recipe_of
 def publish(context: Context, round_id: str) -> Result:
     """Write the snapshot; the same rows always give the same one."""
     weights = recipe_of(context, round_id).publish
-    by_people = labelled(context, round_id, "train", weights)
-    items = by_people + real(context, "train", weights)
-    items += pseudo(context, round_id, {item.image_id for item in items}, weights)
+    items = training_set(context, weights, round_id)
     fail_point("publish:composed")
     snapshot = context.workspace.snapshots.publish(items, round_id=round_id)
     return {"snapshot": snapshot.id, "rows": snapshot.rows, "composition": composition(items)}

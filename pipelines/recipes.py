@@ -74,14 +74,14 @@ def demo(seed: int = 0) -> RoundRecipe:
         publish=PublishConfig(real_limit=600),
         treat=TreatConfig(
             tuning=TreatmentConfig(
-                updates=60,
+                updates=100,
                 batch=8,
                 grad_steps=3,
                 learning_rate=5e-4,
                 lora=LoraSettings(targets="all"),
                 sampling=sampling,
-                offline=OfflineConfig(gamma=0.25),
-                guard=GuardConfig(every=10, prompts=20, seeds=2),
+                offline=OfflineConfig(gamma=0.05),
+                guard=GuardConfig(every=20, prompts=20, seeds=2),
                 checkpoint_every=20,
                 seed=seed,
             ),

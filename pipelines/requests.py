@@ -257,6 +257,16 @@ def segment(
     return Client(workspace.path).segment(name, image, clicks, box)
 
 
+def estimate(workspace: Workspace, kind: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """What a run of kind "train" or "treat" would need, from the inference service: bytes, seconds, verdict.
+
+    Raises `ServiceAbsent` when no worker offers it on this machine, `InputRefused` for what cannot be loaded.
+    """
+    from pipelines.inference import Client
+
+    return Client(workspace.path).estimate(kind, settings)
+
+
 def stage_names() -> list[str]:
     """The stages of a round, in order."""
     return [stage.name for stage in _round_stages()]

@@ -6,7 +6,7 @@ crash.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from dataengine.diagnosis.config import DetectorTrainingConfig
 from dataengine.errors import ConfigRefused, NotFound
@@ -35,37 +35,42 @@ def train_teacher(context: Context, round_id: str) -> Result:
 
 def learn(
     context: Context,
-    round_id: str,
+    run: str,
     stage: str,
     role: Literal["teacher", "candidate"],
     config: DetectorTrainingConfig,
     start: DetectorVersion,
     items: list[SnapshotItem],
     snapshot_id: str | None = None,
+    name: str = "",
+    **watched: Any,
 ) -> DetectorVersion:
-    """One training run from `start` on these rows; a repeated call gives the same detector."""
-    detector_id = digest("detector", round_id, stage)
+    """One training run from `start` on these rows; a repeated call gives the same detector.
+
+    `run` is a round's id, or with a `name` that of a run which stands alone.
+    """
+    detector_id = digest("detector", run, stage)
     with context.workspace.catalog(read_only=True) as catalog:
         try:
             return catalog.detectors.get(detector_id)
         except NotFound:
             pass
-    work_id = f"{round_id}-{stage}"
+    work_id = f"{run}-{stage}"
     work = context.workspace.checkpoints.pending(work_id)
     folder = context.workspace.checkpoints.fetch(start.checkpoint)
     samples = StoredSamples(context.workspace, items)
-    result = context.tools.train_detector(config, samples, folder, work, context.report)
+    result = context.tools.train_detector(config, samples, folder, work, context.report, **watched)
     fail_point(f"{stage}:trained")
     version = DetectorVersion(
         id=detector_id,
-        name=f"{role} of {round_id}",
+        name=name or f"{role} of {run}",
         checkpoint=context.workspace.checkpoints.publish(Path(result.folder)),
         role=role,
         config=config.model_dump(mode="json"),
         metrics={"training": dict(result.metrics)},
         parent=start.id,
         snapshot_id=snapshot_id,
-        round_id=round_id,
+        round_id=None if name else run,
         licence=start.licence,
     )
     with context.workspace.catalog() as catalog:

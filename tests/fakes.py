@@ -337,7 +337,9 @@ def generate(
     )
 
 
-def train_detector(config: Any, samples: Any, start: Path, work: Path, report: Any) -> Trained:
+def train_detector(
+    config: Any, samples: Any, start: Path, work: Path, report: Any, watch: Any = None
+) -> Trained:
     """Look at some samples, a step at a time with the step kept in `work`, and suspect less."""
     position = work / "step"
     done = int(position.read_text()) if position.is_file() else 0
@@ -347,7 +349,10 @@ def train_detector(config: Any, samples: Any, start: Path, work: Path, report: A
         losses.append(float(np.mean(sample.target)))
         report(step + 1, config.steps, "training", loss=losses[-1])
         position.write_text(str(step + 1))
-    folder = TinyDetector(TRAINED, config.name).save(work / "detector")
+    trained = TinyDetector(TRAINED, config.name)
+    if watch is not None:
+        watch(config.steps, trained)
+    folder = trained.save(work / "detector")
     return Trained(folder=folder, losses=losses, metrics={"steps": config.steps})
 
 
@@ -374,6 +379,7 @@ def treat(
     guard: Any,
     work: Path,
     report: Any,
+    watch: Any = None,
 ) -> FakeTreatment:
     """A LoRA folder that says "treated"; the given family carries it too, as after real tuning."""
     folder = work / "lora"
@@ -384,6 +390,10 @@ def treat(
     ]
     for step in range(config.updates):
         report(step + 1, config.updates, "treating", loss=history[step]["loss"])
+    for done in (0, config.updates) if watch is not None else ():
+        family.treated = done > 0
+        images = generate(family, guard.prompts, guard.seeds, config.sampling)
+        watch(done, images, np.stack([detector.find_artifacts(each) for each in images]))
     family.treated = True
     return FakeTreatment(folder, config.updates, config.updates, "all updates done", history, {})
 

@@ -77,6 +77,7 @@ ACCESS: dict[str, frozenset[str]] = {
     "/login": PUBLIC,
     "/api/login": PUBLIC,
     "/label-studio": PUBLIC,  # its routes ask for the secret themselves
+    "/join": PUBLIC,  # an invitation is its own secret
     "/": SIGNED_IN,
     "/logout": SIGNED_IN,
     "/api/logout": SIGNED_IN,
@@ -88,10 +89,13 @@ ACCESS: dict[str, frozenset[str]] = {
     "/api/images": roles("annotator", "curator", "engineer"),
     "/api/curate": roles("curator", "engineer"),
     "/api/curate/people": roles("curator"),
+    "/api/study": roles("rater", "engineer"),
+    "/api/studies": roles("engineer"),
+    "/api/invitations": roles(),
     **{area.path: area.roles for area in AREAS},
 }
 
-OWN_PAGES = frozenset({"/annotate", "/curate"})
+OWN_PAGES = frozenset({"/annotate", "/curate", "/study"})
 """Areas that are pages of ours under the strict content policy; the others are Gradio desks."""
 
 GRADIO_ROUTES = (

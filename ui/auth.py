@@ -141,12 +141,12 @@ class Doorkeeper:
             catalog.audit.add(AuditEvent(actor=actor, action=action, subject=subject))
             catalog.commit()
 
-    def let_in(self, response: Response, person: Person) -> Response:
-        """The response with the session's cookie."""
+    def let_in(self, response: Response, person: Person, seconds: float | None = None) -> Response:
+        """The response with the session's cookie, which lasts `seconds`, or as long as sign-ins do."""
         response.set_cookie(
             COOKIE,
             self.signer.sign(person.token).decode(),
-            max_age=int(3600 * self.settings.session_hours),
+            max_age=int(3600 * self.settings.session_hours if seconds is None else seconds),
             httponly=True,
             samesite="lax",
             secure=self.settings.secure_cookies,

@@ -8,13 +8,13 @@ from storage.queries import Overview, overview
 from storage.workspace import Workspace
 from ui.access import AREAS, may
 from ui.auth import signed_in
-from ui.pages import annotate_page, curate_page, home_page
+from ui.pages import annotate_page, curate_page, home_page, study_page
 
 NO_WORKER = "No worker is running, so jobs wait. Start one with “clinic worker”."
 
 
 def home_routes(workspace: Workspace) -> APIRouter:
-    """The pages /, /annotate and /curate."""
+    """The pages /, /annotate, /curate and /study."""
     routes = APIRouter()
 
     @routes.get("/")
@@ -41,6 +41,10 @@ def home_routes(workspace: Workspace) -> APIRouter:
     @routes.get("/curate")
     def curate() -> Response:
         return curate_page()
+
+    @routes.get("/study")
+    def study() -> Response:
+        return study_page()
 
     return routes
 

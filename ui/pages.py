@@ -20,6 +20,14 @@ SIGN_IN_FORM = Template(
 )
 
 
+JOIN_FORM = Template(
+    """<p>You will see two pictures at a time and say which is better. It needs no name and no password;
+what is kept is your answers and how long they took. You can stop at any time.</p>
+<form method="post" action="/join"><input type="hidden" name="invitation" value="$token">
+<button class="button">Begin</button></form>"""
+)
+
+
 @cache
 def template(name: str) -> Template:
     """A page of `ui/pages` by name."""
@@ -55,6 +63,22 @@ def message_page(title: str, text: str, status: int) -> HTMLResponse:
 def annotate_page() -> HTMLResponse:
     """The canvas page; everything in it is fetched by its script."""
     return HTMLResponse(template("annotate").template)
+
+
+def study_page() -> HTMLResponse:
+    """The page of blind studies; everything in it is fetched by its scripts."""
+    return HTMLResponse(template("study").template)
+
+
+def join_page(study: str, token: str, problem: str = "", status: int = 200) -> HTMLResponse:
+    """What an invitation opens: one button, or why it opens nothing."""
+    form = JOIN_FORM.substitute(token=escape(token)) if token else ""
+    intro = (
+        f"You are invited to judge pictures: <b>{escape(study)}</b>." if token else "An invitation to judge."
+    )
+    return HTMLResponse(
+        template("login").substitute(intro=intro, note=note(problem, "bad"), form=form), status
+    )
 
 
 def curate_page() -> HTMLResponse:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -52,6 +52,10 @@ class TrainingResult:
     """`DetectorMetrics` on the validation examples as a dict; empty without any."""
 
 
+Watch = Callable[[int, Detector], None]
+"""Told the steps done, and shown the detector as it then is."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
     """What one update learns from, on the CPU."""
@@ -73,6 +77,7 @@ def train_detector(
     work: Path,
     report: Report = silent,
     validation: Samples | None = None,
+    watch: Watch | None = None,
 ) -> TrainingResult:
     """Train from the detector folder `start`, or from random weights of `config.detector` when it is None.
 
@@ -80,7 +85,7 @@ def train_detector(
     folder it goes on from the last checkpoint with the losses of an undisturbed run, or returns the result.
 
     Started in several processes (`accelerate launch`, `torchrun`) with one `work` they share every batch, and
-    the main one writes.
+    the main one writes. `watch` is shown the averaged weights at every checkpoint and at the end.
 
     Raises `NonFinite` before a bad update reaches the weights, `ConfigRefused` when `work` belongs to another
     run, `InputRefused` for an empty set, and whatever `report` raises.
@@ -99,7 +104,7 @@ def train_detector(
         detector = (
             NetworkDetector.fresh(config.detector, config.seed) if start is None else load_detector(start)
         )
-        trained, losses = _optimise(config, detector, samples, sampler, run, work, report, accelerator)
+        trained, losses = _optimise(config, detector, samples, sampler, run, work, report, accelerator, watch)
     if accelerator.is_main_process:
         save_detector(trained, work / "detector")
         metrics = {} if validation is None else asdict(evaluate_detector(trained, validation, report=report))
@@ -246,6 +251,7 @@ def _optimise(
     work: Path,
     report: Report,
     accelerator: Any,
+    watch: Watch | None,
 ) -> tuple[NetworkDetector, list[float]]:
     """The detector with averaged weights, frozen, and the loss of every step."""
     detector.config = detector.config.model_copy(update={"name": config.name})
@@ -264,11 +270,30 @@ def _optimise(
             done = step + 1
             if done % config.checkpoint_every == 0 and done < config.steps and accelerator.is_main_process:
                 _save(state, run, work)
+                if watch is not None:
+                    _show(state, watch, done)
             report(done, config.steps, "training", loss=state.losses[-1], lr=optimizer.param_groups[0]["lr"])
     accelerator.wait_for_everyone()
     accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     detector.network.load_state_dict(state.average)
-    return detector.eval().requires_grad_(False), state.losses
+    detector.eval().requires_grad_(False)
+    if watch is not None and accelerator.is_main_process:
+        watch(config.steps, detector)
+    return detector, state.losses
+
+
+def _show(state: State, watch: Watch, done: int) -> None:
+    """Let `watch` see the averaged weights in place of those that learn, which come back unchanged."""
+    network = state.detector.network
+    learning = {key: value.detach().clone() for key, value in network.state_dict().items()}
+    network.load_state_dict(state.average)
+    state.detector.eval()
+    try:
+        with torch.no_grad():
+            watch(done, state.detector)
+    finally:
+        network.load_state_dict(learning)
+        state.detector.train()
 
 
 def _update(

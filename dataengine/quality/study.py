@@ -1,18 +1,24 @@
 """Statistics of blind pairwise judging (torch-free).
 
 Votes on one pair are not independent of each other, so rates, intervals and tests count pairs: each has
-the winner that most of its raters chose, or is a tie.
+the winner that most of its raters chose, or is a tie. Opinion scores and the vote-based classes are those of
+Focus-N-Fix, section 4.4: −1 for the untreated picture, 0 for no difference, +1 for the treated one.
 """
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
+import numpy as np
+
+from dataengine.curation.agreement import krippendorff_alpha
 from dataengine.records import Vote
 
 Z95 = 1.959963984540054
+SCORES = {"before": -1, "tie": 0, "after": 1}
+SPOILED = frozenset({"artifacts", "quality"})
+"""Questions in which an attention check's unspoiled picture is the better one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,45 +26,108 @@ class Verdict:
     """The outcome of one question of a study.
 
     `win_rate` is the share of "after" among decided pairs with its 95 % Wilson interval, `p_value` that
-    of the two-sided sign test; all of them None while no pair is decided. `agreement` is Krippendorff's
-    α of the raters, None while no two of them saw the same pair.
+    of the two-sided sign test; all of them None while no pair is decided. `mean_opinion` is the mean over
+    prompts of the prompt's mean score in [-1, 1], None without votes. `improves` and `degrades` count the
+    pairs in which one picture has at least the margin more votes than the other; the rest is similar.
+    `agreement` is Krippendorff's α of the raters, None where it is not defined.
     """
 
     question: str
     votes: int
     raters: int
+    pairs: int
     after: int
     before: int
     ties: int
     win_rate: float | None
     interval: tuple[float, float] | None
     p_value: float | None
+    mean_opinion: float | None
+    improves: int
+    degrades: int
     agreement: float | None
 
 
-def verdict(votes: Iterable[Vote], question: str) -> Verdict:
-    """Sum up the votes on one question. A rater's later vote on a pair replaces the earlier one."""
+def verdict(
+    votes: Iterable[Vote], question: str, margin: int = 3, prompts: Mapping[int, str] | None = None
+) -> Verdict:
+    """Sum up the votes on one question. A rater's later vote on a pair replaces the earlier one.
+
+    `prompts` names the prompt of each pair; without it, every pair has a prompt of its own.
+    """
     latest: dict[tuple[int, str], Vote] = {}
     for vote in sorted((v for v in votes if v.question == question), key=lambda v: v.created):
         latest[vote.pair, vote.rater] = vote
-    by_pair: dict[int, dict[str, str]] = defaultdict(dict)
-    for (pair, rater), vote in latest.items():
-        by_pair[pair][rater] = vote.choice
-    winners = Counter(majority(list(choices.values())) for choices in by_pair.values())
+    by_pair: dict[int, list[str]] = defaultdict(list)
+    for (pair, _), vote in latest.items():
+        by_pair[pair].append(vote.choice)
+    winners = Counter(majority(choices) for choices in by_pair.values())
+    leads = [sum(SCORES[choice] for choice in choices) for choices in by_pair.values()]
     after, before = winners["after"], winners["before"]
     decided = after + before
+    opinions = prompt_opinions(latest.values(), prompts or {})
     return Verdict(
         question=question,
         votes=len(latest),
         raters=len({rater for _, rater in latest}),
+        pairs=len(by_pair),
         after=after,
         before=before,
         ties=winners["tie"],
         win_rate=after / decided if decided else None,
         interval=wilson(after, decided) if decided else None,
         p_value=sign_test(after, before) if decided else None,
-        agreement=krippendorff([list(choices.values()) for choices in by_pair.values()]),
+        mean_opinion=sum(opinions.values()) / len(opinions) if opinions else None,
+        improves=sum(lead >= margin for lead in leads),
+        degrades=sum(lead <= -margin for lead in leads),
+        agreement=krippendorff(list(by_pair.values())),
     )
+
+
+def prompt_opinions(votes: Iterable[Vote], prompts: Mapping[int, str]) -> dict[str, float]:
+    """Mean opinion score of every prompt with votes, in [-1, 1]."""
+    scores: dict[str, list[int]] = defaultdict(list)
+    for vote in votes:
+        scores[prompts.get(vote.pair, f"pair {vote.pair}")].append(SCORES[vote.choice])
+    return {prompt: sum(found) / len(found) for prompt, found in scores.items()}
+
+
+def minimum_over_aspects(
+    votes: Sequence[Vote], questions: Collection[str], prompts: Mapping[int, str] | None = None
+) -> float | None:
+    """Mean over prompts of the lowest of the questions' mean opinion scores: what was gained in one aspect
+    does not pay for another. Prompts that lack an answer to one of them are left out; None when all do.
+    """
+    by_question = [
+        prompt_opinions([vote for vote in votes if vote.question == question], prompts or {})
+        for question in questions
+    ]
+    if not by_question:
+        return None
+    complete = set.intersection(*(set(found) for found in by_question))
+    lowest = [min(found[prompt] for found in by_question) for prompt in complete]
+    return sum(lowest) / len(lowest) if lowest else None
+
+
+def checks_of(votes: Iterable[Vote], pairs: int) -> dict[str, tuple[int, int]]:
+    """Attention checks passed and seen by each rater; passed are those whose answers are all right."""
+    answers: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for vote in votes:
+        if vote.pair >= pairs and vote.question in SPOILED:
+            answers[vote.rater, vote.pair].append(vote.choice)
+    passed: dict[str, tuple[int, int]] = {}
+    for (rater, _), choices in answers.items():
+        right, seen = passed.get(rater, (0, 0))
+        passed[rater] = right + all(choice == "after" for choice in choices), seen + 1
+    return passed
+
+
+def counted(votes: Sequence[Vote], pairs: int, keep_from: float) -> tuple[list[Vote], list[str]]:
+    """The votes on pairs by raters who passed at least that share of their checks, and who is left out."""
+    careless = sorted(
+        rater for rater, (right, seen) in checks_of(votes, pairs).items() if right < keep_from * seen
+    )
+    return [vote for vote in votes if vote.pair < pairs and vote.rater not in careless], careless
 
 
 def majority(choices: Sequence[str]) -> str:
@@ -89,29 +158,16 @@ def sign_test(wins: int, losses: int) -> float:
     return min(1.0, tail / 2 ** (n - 1))
 
 
-def krippendorff(units: Sequence[Sequence[str]]) -> float | None:
+def krippendorff(units: Iterable[Sequence[str]]) -> float | None:
     """Krippendorff's α for nominal answers; units may have different numbers of raters.
 
-    1 is agreement, 0 is chance. None when no unit has two answers; 1 when only one answer ever occurs.
+    1 is agreement, 0 is chance. None when no unit has two answers, and when only one answer ever occurs.
     """
-    units = [unit for unit in units if len(unit) > 1]
-    if not units:
-        return None
-    coincidences: dict[tuple[str, str], float] = defaultdict(float)
+    answers = list(SCORES)
+    together = np.zeros((len(answers), len(answers)))
     for unit in units:
-        for first, second in combinations(unit, 2):
-            coincidences[first, second] += 1 / (len(unit) - 1)
-            coincidences[second, first] += 1 / (len(unit) - 1)
-    totals: dict[str, float] = defaultdict(float)
-    for (answer, _), weight in coincidences.items():
-        totals[answer] += weight
-    n = sum(totals.values())
-    observed = sum(weight for (a, b), weight in coincidences.items() if a != b) / n
-    expected = sum(totals[a] * totals[b] for a in totals for b in totals if a != b) / (n * (n - 1))
-    return 1.0 if expected == 0 else 1 - observed / expected
-
-
-def mean_opinion(choices: Sequence[str], scores: Mapping[str, int] | None = None) -> float:
-    """Mean opinion score in [-1, 1]: before −1, tie 0, after +1 (Focus-N-Fix's human evaluation)."""
-    scores = scores or {"before": -1, "tie": 0, "after": 1}
-    return sum(scores[choice] for choice in choices) / len(choices)
+        if len(unit) < 2:
+            continue
+        counts = np.array([unit.count(answer) for answer in answers], dtype=np.float64)
+        together += (np.outer(counts, counts) - np.diag(counts)) / (len(unit) - 1)
+    return krippendorff_alpha(together)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from dataengine.diagnosis.config import DetectorConfig
 from dataengine.treatment.config import TreatmentConfig
 from dataengine.treatment.families import FAMILIES, GeneratorFamily
 from dataengine.treatment.objectives import all_pixels, offline_loss
@@ -154,6 +155,24 @@ def estimate(
         calls=int(config.accumulation * sum(part.calls * times for part, times in parts)),
         saved_bytes=treated.saved,
     )
+
+
+def training_step(detector: DetectorConfig, batch: int) -> Estimate:
+    """Play one update of a detector's training: weights, two moments and the average, float32."""
+    from dataengine.diagnosis.detector import NetworkDetector
+
+    with faked():
+        network = NetworkDetector.fresh(detector).requires_grad_(True)
+        weights = dict(network.named_parameters())
+        images = torch.empty(batch, 3, detector.size, detector.size)
+        played = _played(lambda: network(images).square().mean(), weights)
+        return Estimate(
+            weights_bytes=4 * _bytes(network),
+            activations_bytes=played.peak,
+            flops=played.flops,
+            calls=played.calls,
+            saved_bytes=played.saved,
+        )
 
 
 @dataclass(frozen=True)

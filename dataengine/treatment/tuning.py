@@ -12,7 +12,7 @@ truncation; in the authors' code it never does.
 import json
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -48,6 +48,9 @@ ADDED = ("rewards", "truncation", "decay")
 NAMED = 3
 """Prompts that a warning names."""
 
+Watch = Callable[[int, np.ndarray, np.ndarray], None]
+"""Told the updates done; shown the guard's images then, uint8 NHWC, and the detector's maps, float32 NHW."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TreatmentResult:
@@ -76,6 +79,7 @@ def treat(
     guard: Guard | None,
     work: Path,
     report: Report = silent,
+    watch: Watch | None = None,
 ) -> TreatmentResult:
     """Train the family's LoRA until the updates are done or the guard stops; resumes what lies in `work`.
 
@@ -83,7 +87,7 @@ def treat(
     LoRA that the family carries already is trained further, and counts as part of the generator as given.
     Afterwards the family carries the kept weights, and `work` holds `lora/` and `history.json`. Prompts
     beyond the generator's limit are cut, with a warning that names them. `detector` may be None where
-    neither objectives nor guard ask it.
+    neither objectives nor guard ask it. `watch` is shown what the guard looks at.
 
     Raises `ConfigRefused` for missing prompts or pictures and for a detector that cannot take the
     generator's size, `NonFinite` before a non-finite value reaches the weights (the state is saved first),
@@ -91,7 +95,9 @@ def treat(
     checkpoint stays), and whatever `report` raises.
     """
     try:
-        return _Run(config, family, detector, prompts, clean_images, clean_captions, guard, work, report).go()
+        return _Run(
+            config, family, detector, prompts, clean_images, clean_captions, guard, work, report, watch
+        ).go()
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
@@ -114,11 +120,12 @@ class _Run:
         guard: Guard | None,
         work: Path,
         report: Report,
+        watch: Watch | None = None,
     ) -> None:
         if not prompts:
             raise ConfigRefused("there are no prompts to treat on; give at least one")
         self.config, self.family, self.guard, self.work, self.report = config, family, guard, work, report
-        self.state = Progress()
+        self.watch, self.state = watch, Progress()
         self.accelerator = _accelerator(family.device, config.accumulation)
         warn_of_cut(family, prompts)
         self.batches = Batches(config, family, detector, prompts, partial(self._tell, "treating"))
@@ -164,7 +171,7 @@ class _Run:
             if self._saves_now():
                 self._save()
             values = {name: value for name, value in row.items() if isinstance(value, float)}
-            self._tell(self.state.stopped or "treating", **values)
+            self._tell(self.state.stopped or "treating", **values, **looked(row))
         if self.guard is None:
             self.state.keep(self.state.done, 0.0, self.weights)
         return self._result()
@@ -181,7 +188,11 @@ class _Run:
         if self.guard is None or self.untreated is None:
             return None
         if restored is None:
-            self.state.keep(0, float(self._confidence(self.untreated).mean()), self.weights)
+            confidence = self._confidence(self.untreated)
+            self.state.keep(0, float(confidence.mean()), self.weights)
+            if self.watch is not None:
+                self.watch(0, self.untreated, confidence)
+            self._tell("treating", mean_confidence=float(confidence.mean()))
         return self.guard.baseline(self.untreated)
 
     def _tell(self, message: str, **figures: float) -> None:
@@ -337,6 +348,8 @@ class _Run:
             "mean_confidence": float(confidence.mean()),
             "max_confidence": float(confidence.max(axis=(1, 2)).mean()),
         }
+        if self.watch is not None:
+            self.watch(state.done, images, confidence)
         if not reading.breaches and confidence.mean() < state.kept_confidence:
             state.keep(state.done, float(confidence.mean()), self.weights)
         state.breaches = state.breaches + 1 if reading.breaches else 0
@@ -382,6 +395,15 @@ class _Run:
             history=state.history,
             figures=figures,
         )
+
+
+def looked(row: Mapping[str, Any]) -> dict[str, float]:
+    """What the guard's look after an update measured, as figures: `guard_…` by name; none without a look."""
+    if "guard" not in row:
+        return {}
+    guard = row["guard"]
+    figures = {f"guard_{name.replace(' ', '_')}": float(value) for name, value in guard["values"].items()}
+    return figures | {name: float(guard[name]) for name in ("mean_confidence", "max_confidence")}
 
 
 def warn_of_cut(family: GeneratorFamily, prompts: Sequence[str]) -> None:

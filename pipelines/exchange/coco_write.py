@@ -1,113 +1,183 @@
-"""COCO instances out: one annotation for each class and connected region, RLE with holes, memory flat."""
+"""COCO instances out: one annotation for each class and connected region, RLE with holes, memory flat.
+
+Regions, boxes and codes are computed from the runs that labels are kept as, for many label maps at once:
+no mask is ever painted, and NumPy's cost of a call is shared by all of them.
+"""
 
 import json
 import shutil
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dataengine.masks import LabelMap
+from dataengine.masks import MAX_PIXELS, LabelRuns, PackedMap, read_label_runs
 from dataengine.records import Image
 
+Integers = NDArray[np.int64]
 
-def annotations_of(label_map: LabelMap) -> list[dict[str, Any]]:
-    """`category_id`, `segmentation`, `bbox`, `area` of every 8-connected region, by class, in scan order.
+WAITING = 256
+DIGIT_LIMITS = [16 << 5 * digits for digits in range(6)]
+"""COCO writes numbers in digits of 5 bits, two's complement: below 16 one digit, below 512 two, …"""
 
-    Works on the runs of its rows, of which there are hundreds where there are a hundred thousand pixels.
+
+def annotations_of(packed: Sequence[bytes], height: int, width: int) -> list[list[dict[str, Any]]]:
+    """`category_id`, `segmentation`, `bbox`, `area` of every 8-connected region of every packed label map of
+    one size, by class, in scan order. Raises `MaskRefused` as `unpack_label_map`.
     """
-    height, width = label_map.shape
-    starts, ends, values = _row_runs(label_map)
-    if not starts.size:
-        return []
-    region = _regions(starts, ends, values, width)
+    found: list[list[dict[str, Any]]] = [[] for _ in packed]
+    runs = _row_runs(read_label_runs(packed, height, width), height, width)
+    if not runs.row.size:
+        return found
+    region = _regions(runs, width)
     order = np.argsort(region, kind="stable")
-    bounds = np.flatnonzero(np.diff(region[order], prepend=-1, append=-1))
-    found = []
-    for first, last in pairwise(bounds.tolist()):
-        mine = order[first:last]
-        begin, end = starts[mine], ends[mine]
-        top, bottom = int(begin[0]) // width, int(begin[-1]) // width + 1
-        left, right = int((begin % width).min()), int(((end - 1) % width).max()) + 1
-        mask = np.zeros((bottom - top, right - left), dtype=bool)
-        shift = begin // width * (width - mask.shape[1]) + top * mask.shape[1] + left
-        flat = mask.ravel()
-        for start, stop in zip((begin - shift).tolist(), (end - shift).tolist(), strict=True):
-            flat[start:stop] = True
-        found.append(
+    region, (of, row, left, right, values) = region[order], (each[order] for each in runs)
+    first = np.flatnonzero(np.diff(region, prepend=-1))
+    last = np.append(first[1:], region.size) - 1
+    x, y = np.minimum.reduceat(left, first), row[first]
+    columns = np.stack(
+        [
+            of[first],
+            values[first],
+            x,
+            y - of[first] * (height + 1),
+            np.maximum.reduceat(right, first) - x,
+            row[last] + 1 - y,
+            np.add.reduceat(right - left, first),
+        ]
+    )
+    codes = _codes(region, row - of * (height + 1), left, right, height, width)
+    for (which, number, *box, area), counts in zip(columns.T.tolist(), codes, strict=True):
+        found[which].append(
             {
-                "category_id": int(values[mine[0]]),
-                "segmentation": encode_at(mask, top, left, (height, width)),
-                "bbox": [left, top, mask.shape[1], mask.shape[0]],
-                "area": int((end - begin).sum()),
+                "category_id": number,
+                "segmentation": {"size": [height, width], "counts": counts},
+                "bbox": box,
+                "area": area,
                 "iscrowd": 0,
             }
         )
-    return sorted(found, key=lambda one: one["category_id"])
+    return found
 
 
-Positions = NDArray[np.int64]
+class _Runs(NamedTuple):
+    """Drawn runs within rows, in scan order: map, row (maps below each other, an empty row between), columns
+    [left, right), class.
+    """
+
+    of: Integers
+    row: Integers
+    left: Integers
+    right: Integers
+    values: NDArray[np.uint8]
 
 
-def _row_runs(label_map: LabelMap) -> tuple[Positions, Positions, NDArray[np.uint8]]:
-    """Flat start, flat end and class of every run of one class within a row, in scan order; 0 left out."""
-    flat, width = label_map.ravel(), label_map.shape[1]
-    differs = np.empty(-(-flat.size // 8) * 8, dtype=bool)
-    differs[0], differs[flat.size :] = True, False
-    np.not_equal(flat[1:], flat[:-1], out=differs[1 : flat.size])
-    # Most eights of pixels are all alike.
-    at = (np.flatnonzero(differs.view(np.uint64))[:, None] * 8 + np.arange(8)).ravel()
-    edges = at[differs[at]]
-    over = np.flatnonzero(flat[np.arange(width, flat.size, width)]) * width + width
-    starts = np.union1d(edges, over)
-    ends = np.append(starts[1:], flat.size)
-    drawn = flat[starts] > 0
-    return starts[drawn], ends[drawn], flat[starts[drawn]]
+def _row_runs(runs: LabelRuns, height: int, width: int) -> _Runs:
+    ends = np.cumsum(runs.lengths)
+    drawn = np.flatnonzero(runs.values)
+    start, end, values = ends[drawn] - runs.lengths[drawn], ends[drawn], runs.values[drawn]
+    first = start // width
+    pieces = (end - 1) // width + 1 - first
+    row = np.repeat(first, pieces) + _count_up(pieces)
+    left = np.maximum(np.repeat(start, pieces) - row * width, 0)
+    right = np.minimum(np.repeat(end, pieces) - row * width, width)
+    of = row // height
+    return _Runs(of, row + of, left, right, np.repeat(values, pieces))
 
 
-def _regions(starts: Positions, ends: Positions, values: NDArray[np.uint8], width: int) -> Positions:
-    """The first run of the 8-connected region of one class that each run belongs to."""
-    below = (starts // width + 1) * width
-    low = np.maximum(np.searchsorted(ends, starts + width - 1, "right"), np.searchsorted(starts, below))
-    high = np.minimum(np.searchsorted(starts, ends + width, "right"), np.searchsorted(starts, below + width))
-    counts = np.maximum(high - low, 0)
-    upper = np.repeat(np.arange(len(starts)), counts)
-    lower = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(low, counts)
-    same = values[upper] == values[lower]
-    parent = list(range(len(starts)))
-    for one, other in zip(upper[same].tolist(), lower[same].tolist(), strict=True):
-        while parent[one] != one:
-            one = parent[one]
-        while parent[other] != other:
-            parent[other] = other = parent[parent[other]]
-        parent[max(one, other)] = min(one, other)
-    # A parent always comes first, so one pass leads every run to its region's first.
-    for run, above in enumerate(parent):
-        parent[run] = parent[above]
-    return np.array(parent, dtype=np.int64)
+def _count_up(counts: Integers) -> Integers:
+    """0, 1, … below each count, one after the other."""
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
-def encode_at(mask: NDArray[np.bool_], y: int, x: int, size: tuple[int, ...]) -> dict[str, Any]:
-    """COCO's compressed RLE of a small mask that lies at (y, x) in a picture of `size` (height, width)."""
-    from pycocotools import mask as coco
+def _regions(runs: _Runs, width: int) -> Integers:
+    """The 8-connected region of one class that each run belongs to, numbered by map, class, scan order."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    height, width = size
-    padded = np.zeros((mask.shape[1], mask.shape[0] + 2), dtype=np.int8)
-    padded[:, 1:-1] = mask.T
-    step = np.diff(padded, axis=1)
-    column, row = np.nonzero(step)
-    at = (x + column) * height + y + row
-    # A run that ends where the next begins goes on over the border of two columns.
-    if mask.shape[0] == height:
-        same = np.flatnonzero(at[1:] == at[:-1])
-        at = np.delete(at, np.concatenate([same, same + 1]))
-    counts = np.diff(at, prepend=0).tolist()
-    if at[-1] < height * width:
-        counts.append(height * width - int(at[-1]))
-    encoded = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-    return {"size": [height, width], "counts": encoded["counts"].decode("ascii")}
+    stride = width + 1
+    starts, ends = runs.row * stride + runs.left, runs.row * stride + runs.right
+    # The runs of the next row that touch this one, corners included, stand beside each other.
+    low, high = np.searchsorted(ends, starts + stride), np.searchsorted(starts, ends + stride, "right")
+    counts = high - low
+    upper = np.repeat(np.arange(starts.size), counts)
+    lower = np.repeat(low, counts) + _count_up(counts)
+    same = np.flatnonzero(runs.values[upper] == runs.values[lower])
+    links = (np.ones(same.size, dtype=bool), (upper[same], lower[same]))
+    count, region = connected_components(coo_array(links, shape=(starts.size,) * 2), directed=False)
+    first = np.empty(count, dtype=np.int64)
+    first[region[::-1]] = np.arange(starts.size)[::-1]
+    number = np.empty(count, dtype=np.int64)
+    number[np.lexsort((first, runs.values[first], runs.of[first]))] = np.arange(count)
+    return number[region]
+
+
+# ---- COCO's compressed run-length code ---------------------------------------------------------------
+
+
+def _codes(
+    region: Integers, row: Integers, left: Integers, right: Integers, height: int, width: int
+) -> list[str]:
+    """The code of each region, whose runs within rows stand together."""
+    at, first = _column_edges(region, row, left, right, height, width)
+    counts = np.diff(at, prepend=0)
+    counts[first] = at[first]
+    # From the fourth on a count is told as its difference to the one two before.
+    told = counts.copy()
+    told[2:] -= counts[:-2]
+    sizes = np.diff(np.append(first, at.size))
+    for place in range(3):
+        plain = first[sizes > place] + place
+        told[plain] = counts[plain]
+    digits = 1 + np.searchsorted(DIGIT_LIMITS, told ^ told >> 63, "right")
+    ends = np.cumsum(digits)
+    text = np.empty(int(ends[-1]), dtype=np.uint8)
+    for digit in range(int(digits.max())):
+        here = np.flatnonzero(digits > digit)
+        more = (digits[here] > digit + 1) << 5
+        text[ends[here] - digits[here] + digit] = (told[here] >> 5 * digit & 31 | more) + 48
+    whole = text.tobytes().decode("ascii")
+    cuts = [0, *ends[np.append(first[1:], at.size) - 1].tolist()]
+    return [whole[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+
+
+def _column_edges(
+    region: Integers, row: Integers, left: Integers, right: Integers, height: int, width: int
+) -> tuple[Integers, Integers]:
+    """Where each region begins and ends going down its picture's columns, its picture's end at last; and
+    where each region's positions begin.
+
+    Going down, a mask changes exactly where a row differs from the row above: the exclusive or of two sets
+    of intervals, which is what lies between every other one of their sorted ends.
+    """
+    stride, pixels = width + 1, height * width
+    above = (region * (height + 1) + row) * stride
+    ends = np.concatenate([above + left, above + right, above + stride + left, above + stride + right])
+    ends.sort()
+    spans = ends[1::2] - ends[::2]
+    kept = np.flatnonzero(spans)
+    spans = spans[kept]
+    line, x = np.divmod(ends[::2][kept], stride)
+    of, y = np.divmod(line, height + 1)
+    at = np.repeat(of * (pixels + 1) + x * height + y, spans) + _count_up(spans) * height
+    at = np.append(at, np.arange(region[-1] + 1) * (pixels + 1) + pixels)
+    at.sort()
+    # A column that ends drawn where the next begins drawn goes on; at the picture's end one end is enough.
+    of, at = np.divmod(at, pixels + 1)
+    twice = np.flatnonzero((at[1:] == at[:-1]) & (of[1:] == of[:-1]))
+    goes_on = twice[at[twice] < pixels]
+    kept_at = np.ones(at.size, dtype=bool)
+    kept_at[twice] = kept_at[goes_on + 1] = False
+    at, of = at[kept_at], of[kept_at]
+    return at, np.flatnonzero(np.diff(of, prepend=-1))
+
+
+class _Waiting(NamedTuple):
+    image: int
+    author: str
+    drawn: PackedMap
 
 
 class CocoFile:
@@ -115,17 +185,19 @@ class CocoFile:
 
     def __init__(self, path: Path, classes: tuple[str, ...]) -> None:
         self.images = self.annotations = 0
+        self._waiting: list[_Waiting] = []
+        self._pixels = 0
         self._file = path.open("w", encoding="utf-8")
-        # COCO keeps images and annotations apart, so annotations wait in a file of their own.
+        # COCO keeps images and annotations apart, so annotations go to a file of their own at first.
         self._rest = path.with_suffix(".annotations")
-        self._waiting = self._rest.open("w+", encoding="utf-8")
+        self._later = self._rest.open("w+", encoding="utf-8")
         categories = [{"id": number, "name": name} for number, name in enumerate(classes, start=1)]
         info = {"description": "Artifact Clinic", "version": "1"}
         self._file.write(
             f'{{"info": {json.dumps(info)},\n"categories": {json.dumps(categories)},\n"images": ['
         )
 
-    def add(self, image: Image, name: str, drawn: dict[str, LabelMap], clean_by: list[str]) -> None:
+    def add(self, image: Image, name: str, drawn: Mapping[str, PackedMap], clean_by: list[str]) -> None:
         """One picture, who drew what on it, and who found nothing."""
         entry: dict[str, Any] = {
             "id": self.images + 1,
@@ -137,20 +209,38 @@ class CocoFile:
             entry["clean_by"] = clean_by
         _append(self._file, entry, first=self.images == 0)
         self.images += 1
-        for author, label_map in drawn.items():
-            for one in annotations_of(label_map):
-                whole = {"id": self.annotations + 1, "image_id": self.images, **one, "author": author}
-                _append(self._waiting, whole, first=self.annotations == 0)
+        for author, packed in drawn.items():
+            # As much as the largest picture may hold, and no more, is worked on at once.
+            pixels = packed.height * packed.width
+            if len(self._waiting) == WAITING or self._pixels + pixels > MAX_PIXELS:
+                self._annotate()
+            self._waiting.append(_Waiting(self.images, author, packed))
+            self._pixels += pixels
+
+    def _annotate(self) -> None:
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for position, (_, _, drawn) in enumerate(self._waiting):
+            by_size.setdefault((drawn.height, drawn.width), []).append(position)
+        found: dict[int, list[dict[str, Any]]] = {}
+        for size, positions in by_size.items():
+            packed = [self._waiting[position].drawn.data for position in positions]
+            found |= zip(positions, annotations_of(packed, *size), strict=True)
+        for position, (image, author, _) in enumerate(self._waiting):
+            for one in found[position]:
+                whole = {"id": self.annotations + 1, "image_id": image, **one, "author": author}
+                _append(self._later, whole, first=self.annotations == 0)
                 self.annotations += 1
+        self._waiting, self._pixels = [], 0
 
     def close(self) -> None:
         """Write the annotations behind the images."""
+        self._annotate()
         self._file.write('],\n"annotations": [')
-        self._waiting.seek(0)
-        shutil.copyfileobj(self._waiting, self._file)
+        self._later.seek(0)
+        shutil.copyfileobj(self._later, self._file)
         self._file.write("]}\n")
         self._file.close()
-        self._waiting.close()
+        self._later.close()
         self._rest.unlink()
 
 

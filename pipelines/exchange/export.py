@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dataengine.errors import InputRefused
-from dataengine.masks import LabelMap, unpack_label_map
+from dataengine.masks import PackedMap
 from dataengine.records import Image, Label, Report, digest, silent
 from pipelines.exchange.coco_write import CocoFile
 from pipelines.exchange.task_file import TaskFile
@@ -47,8 +47,8 @@ IMAGE_COLUMNS = (
 LABEL_COLUMNS = ("image", "mask", "author", "revision", "clean", "source", "lead_seconds", "created")
 PREDICTION_COLUMNS = ("image", "detector", "max", "mean", "uncertainty", "created")
 
-Drawn = dict[str, LabelMap]
-"""Label maps by author."""
+Drawn = dict[str, PackedMap]
+"""Label maps by author, unpacked by the parts that want pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -242,7 +242,7 @@ class _Masks(_Tables):
         for label in labels:
             mask = f"{image.id}.{_file_part(label.author)}.png" if label.author in drawn else ""
             if mask:
-                (self._folder / mask).write_bytes(encode_png(drawn[label.author]))
+                (self._folder / mask).write_bytes(encode_png(drawn[label.author].unpack()))
             values = {column: getattr(label, column, None) for column in LABEL_COLUMNS}
             self._labels.writerow(values | {"image": name, "mask": mask, "clean": int(label.clean)})
 
@@ -333,9 +333,7 @@ class _Writer:
     def add(self, image: Image, labels: list[Label]) -> None:
         name = image.id + EXTENSIONS.get(image.media_type, "")
         drawn = {
-            label.author: unpack_label_map(
-                self._workspace.blobs.get(label.label_map), label.height, label.width
-            )
+            label.author: PackedMap(self._workspace.blobs.get(label.label_map), label.height, label.width)
             for label in labels
             if label.label_map is not None
         }

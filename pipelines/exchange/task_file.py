@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dataengine.masks import LabelMap
+from dataengine.masks import PackedMap
 from dataengine.records import Image, Label
 from pipelines.exchange.tasks import brush_results, task_data
 
@@ -21,7 +21,7 @@ class TaskFile:
         self._file.write("[")
         self._tasks = self._annotations = 0
 
-    def add(self, image: Image, name: str, labels: list[Label], drawn: dict[str, LabelMap]) -> None:
+    def add(self, image: Image, name: str, labels: list[Label], drawn: dict[str, PackedMap]) -> None:
         """One picture with its labels; a clean one is an annotation without regions."""
         annotations = []
         for label in labels:
@@ -34,7 +34,7 @@ class TaskFile:
                     "completed_by": {"email": label.author},
                     "result": []
                     if label.label_map is None
-                    else brush_results(drawn[label.author], self._classes, key),
+                    else brush_results(drawn[label.author].unpack(), self._classes, key),
                     "was_cancelled": False,
                     "lead_time": label.lead_seconds,
                     "created_at": stamp,

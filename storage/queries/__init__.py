@@ -1,6 +1,7 @@
 """What screens show: rows shaped for them, read through a (read-only) unit of work.
 
-Pages of images stand in `storage.queries.images`, the curation desk in `storage.queries.curation`.
+Pages of images stand in `storage.queries.images`, the curation desk in `storage.queries.curation`, blind
+studies in `storage.queries.studies`, and what was made of what in `storage.queries.lineage`.
 """
 
 from dataclasses import dataclass
@@ -136,30 +137,6 @@ def annotator_day(
         done_today=catalog.labels.count(annotator, since=day_start),
         leases=tuple(catalog.queue.held(annotator, now)),
     )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StudyProgress:
-    """A study's pairs and who answered how many questions."""
-
-    study_id: str
-    pairs: int
-    votes: int
-    by_rater: dict[str, int]
-
-
-def study_progress(catalog: Catalog, study_id: str) -> StudyProgress:
-    """How far a study is. Raises `NotFound`."""
-    votes = schema.votes.c
-    rows = catalog.connection.execute(
-        select(votes.rater, func.count())
-        .where(votes.study_id == study_id)
-        .group_by(votes.rater)
-        .order_by(votes.rater)
-    )
-    by_rater = {rater: count for rater, count in rows}
-    pairs = len(catalog.studies.get(study_id).pairs)
-    return StudyProgress(study_id=study_id, pairs=pairs, votes=sum(by_rater.values()), by_rater=by_rater)
 
 
 def is_shown(catalog: Catalog, sha256: str) -> bool:

@@ -4,8 +4,19 @@ import subprocess
 import sys
 
 import pytest
+from pydantic import ValidationError
 
-from dataengine.quality.study import krippendorff, majority, mean_opinion, sign_test, verdict, wilson
+from dataengine.quality.config import StudyDesign
+from dataengine.quality.study import (
+    checks_of,
+    counted,
+    krippendorff,
+    majority,
+    minimum_over_aspects,
+    sign_test,
+    verdict,
+    wilson,
+)
 from dataengine.records import Vote
 
 
@@ -28,11 +39,12 @@ def test_wilson():
 def test_krippendorff():
     """The nominal example of Krippendorff (2011): two observers, ten units."""
     first, second = "0100000000", "1110010100"
-    assert krippendorff([*map(list, zip(first, second, strict=True))]) == pytest.approx(0.095, abs=1e-3)
-    assert krippendorff([["a", "a"], ["b", "b", "b"]]) == 1.0
-    assert krippendorff([["a", "a"], ["a", "a"]]) == 1.0
-    assert krippendorff([["a"], ["b"]]) is None
-    assert krippendorff([["a", "b"]] * 10) < 0
+    said = {"0": "before", "1": "after"}
+    units = [[said[one], said[other]] for one, other in zip(first, second, strict=True)]
+    assert krippendorff(units) == pytest.approx(0.095, abs=1e-3)
+    assert krippendorff([["tie", "tie"], ["after", "after", "after"]]) == 1.0
+    assert krippendorff([["tie"], ["after"]]) is None and krippendorff([["tie", "tie"]]) is None
+    assert krippendorff([["before", "after"]] * 10) < 0
 
 
 def test_majority():
@@ -71,8 +83,53 @@ def test_no_votes_decide_nothing():
     assert (found.win_rate, found.interval, found.p_value, found.agreement) == (None, None, None, None)
 
 
-def test_mean_opinion():
-    assert mean_opinion(["after", "tie", "before", "after"]) == 0.25
+def test_opinions_margins_and_the_minimum_over_aspects_by_hand():
+    """Three prompts; the first has two pairs. Scores: −1 before, 0 tie, +1 after."""
+    prompts = {0: "a hand", 1: "a hand", 2: "a mug", 3: "a sign"}
+    said = {  # pair: artifacts, alignment by ann, bob, cyd
+        0: (["after", "after", "after"], ["tie", "tie", "tie"]),  # means 1, 0
+        1: (["after", "tie", "before"], ["after", "after", "after"]),  # means 0, 1
+        2: (["before", "before", "before"], ["after", "tie", "tie"]),  # means −1, 1/3
+        3: (["after", "after", "tie"], ["before", "tie", "tie"]),  # means 2/3, −1/3
+    }
+    votes = [
+        vote(pair, rater, choice, question)
+        for pair, answers in said.items()
+        for question, choices in zip(("artifacts", "alignment"), answers, strict=True)
+        for rater, choice in zip(("ann", "bob", "cyd"), choices, strict=True)
+    ]
+    artifacts = verdict(votes, "artifacts", 3, prompts)
+    assert artifacts.mean_opinion == pytest.approx((0.5 - 1 + 2 / 3) / 3)
+    assert (artifacts.improves, artifacts.degrades, artifacts.pairs) == (1, 1, 4)
+    assert (verdict(votes, "artifacts", 2).improves, verdict(votes, "artifacts", 2).degrades) == (2, 1)
+    lowest = [min(0.5, 0.5), min(-1, 1 / 3), min(2 / 3, -1 / 3)]
+    found = minimum_over_aspects(votes, ("artifacts", "alignment"), prompts)
+    assert found == pytest.approx(sum(lowest) / 3)
+    assert minimum_over_aspects(votes[:3], ("artifacts", "alignment"), prompts) is None
+
+
+def test_raters_who_fail_attention_checks_are_left_out():
+    votes = [
+        *(vote(pair, rater, "after") for pair in (0, 1) for rater in ("ann", "bob")),
+        vote(2, "ann", "after"),
+        vote(3, "ann", "before"),
+        vote(2, "bob", "before"),
+        vote(3, "bob", "tie"),
+        vote(2, "bob", "after", question="alignment"),
+    ]
+    assert checks_of(votes, 2) == {"ann": (1, 2), "bob": (0, 2)}
+    kept, careless = counted(votes, 2, keep_from=0.5)
+    assert careless == ["bob"] and {(one.rater, one.pair) for one in kept} == {("ann", 0), ("ann", 1)}
+    assert counted(votes, 2, keep_from=0.0)[1] == []
+
+
+def test_a_design_must_be_askable():
+    assert StudyDesign().questions == ("artifacts", "quality") and StudyDesign().raters_a_pair == 11
+    with pytest.raises(ValidationError, match="one or more questions"):
+        StudyDesign(questions=())
+    with pytest.raises(ValidationError, match="attention checks need"):
+        StudyDesign(questions=("safety",))
+    assert StudyDesign(questions=("safety",), checks=0).checks == 0
 
 
 def test_it_stays_light():

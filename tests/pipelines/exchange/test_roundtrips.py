@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from dataengine.errors import InputRefused, NotFound
 from dataengine.masks import by_class, components, encode_coco, pack_label_map, unpack_label_map
 from dataengine.records import Label, SnapshotItem
-from pipelines.exchange.coco_write import annotations_of, encode_at
 from pipelines.exchange.datasets import import_dataset
 from pipelines.exchange.export import export_folder
 from pipelines.exchange.folders import import_folder
@@ -145,33 +144,6 @@ def test_snapshots_through_hugging_face(drawn: list[np.ndarray], _bare: Path) ->
             for i in images
         }  # fmt: skip
         assert {(key[0], key[2]): value for key, value in answers(target).items()} == expected
-
-
-@given(label_maps())
-def test_coco_regions_are_those_of_coco(label_map: np.ndarray) -> None:
-    rebuilt = np.zeros_like(label_map)
-    for one in annotations_of(label_map):
-        from pipelines.exchange.coco import mask_of
-
-        mask = mask_of(one, HEIGHT, WIDTH)
-        assert one["segmentation"] == encode_coco(mask) and one["area"] == mask.sum()
-        x, y, width, height = one["bbox"]
-        assert mask[y : y + height, x : x + width].sum() == mask.sum()
-        assert (
-            mask[:, x].any() and mask[:, x + width - 1].any() and mask[y].any() and mask[y + height - 1].any()
-        )
-        rebuilt[mask] = one["category_id"]
-    assert np.array_equal(rebuilt, label_map)
-    counted = sum(components(mask)[1] for mask in by_class(label_map).values())
-    assert len(annotations_of(label_map)) == counted
-
-
-def test_a_region_over_whole_columns() -> None:
-    mask = np.ones((6, 3), dtype=bool)
-    whole = np.zeros((6, 9), dtype=bool)
-    whole[:, 4:7] = True
-    assert encode_at(mask, 0, 4, (6, 9)) == encode_coco(whole)
-    assert encode_at(np.ones((6, 9), dtype=bool), 0, 0, (6, 9)) == encode_coco(np.ones((6, 9)))
 
 
 def test_snapshots_as_other_formats_and_losses(fresh: Workspace, tmp_path: Path) -> None:
