@@ -187,9 +187,7 @@ class LabelRuns(NamedTuple):
     counts: NDArray[np.int64]
 
 
-def read_label_runs(
-    packed: Sequence[bytes], height: int, width: int, classes: int = MAX_CLASS
-) -> LabelRuns:
+def read_label_runs(packed: Sequence[bytes], height: int, width: int, classes: int = MAX_CLASS) -> LabelRuns:
     """The runs of several packed label maps of one size, in row order.
 
     The bytes are not trusted: never more than two bytes per pixel are inflated, and a truncated or trailing

@@ -7,6 +7,7 @@ no mask is ever painted, and NumPy's cost of a call is shared by all of them.
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -33,14 +34,15 @@ def annotations_of(packed: Sequence[bytes], height: int, width: int) -> list[lis
         return found
     region = _regions(runs, width)
     order = np.argsort(region, kind="stable")
-    region, (of, row, left, right, values) = region[order], (each[order] for each in runs)
+    region = region[order]
+    of, row, left, right = (each[order] for each in runs[:4])
     first = np.flatnonzero(np.diff(region, prepend=-1))
     last = np.append(first[1:], region.size) - 1
     x, y = np.minimum.reduceat(left, first), row[first]
     columns = np.stack(
         [
             of[first],
-            values[first],
+            runs.values[order[first]],
             x,
             y - of[first] * (height + 1),
             np.maximum.reduceat(right, first) - x,
@@ -140,7 +142,7 @@ def _codes(
         text[ends[here] - digits[here] + digit] = (told[here] >> 5 * digit & 31 | more) + 48
     whole = text.tobytes().decode("ascii")
     cuts = [0, *ends[np.append(first[1:], at.size) - 1].tolist()]
-    return [whole[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
+    return [whole[start:end] for start, end in pairwise(cuts)]
 
 
 def _column_edges(

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dataengine.errors import InputRefused, NotFound
-from dataengine.masks import by_class, components, encode_coco, pack_label_map, unpack_label_map
+from dataengine.masks import pack_label_map, unpack_label_map
 from dataengine.records import Label, SnapshotItem
 from pipelines.exchange.datasets import import_dataset
 from pipelines.exchange.export import export_folder
