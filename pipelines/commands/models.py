@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import platform
+import secrets
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,6 @@ LIBRARIES = (
     *("torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "datasets"),
     *("segmentation_models_pytorch", "sqlalchemy", "alembic", "dbos", "gradio", "fastapi", "pycocotools"),
 )
-QUESTIONS = ("quality", "artifacts")
 
 
 def detectors_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +79,11 @@ def study_arguments(parser: argparse.ArgumentParser) -> None:
     )
     opened.add_argument("--round", metavar="ID", help="the judged round (default: the newest one)")
     opened.add_argument("--name", default="", help="what raters see (default: the round's date)")
-    opened.add_argument("--seed", type=int, default=0, help="seed of what stands left and right")
+    opened.add_argument(
+        "--seed",
+        type=int,
+        help="seed of what stands left and right (default: drawn, and told nobody)",
+    )
     actions.add_parser("close", help="take no more votes", parents=[shared()]).add_argument("study")
 
 
@@ -113,14 +117,16 @@ def open_study(call: Call) -> None:
         raise ConfigRefused(
             f"{row.id} has no pairs to judge: it has not treated a generator, or not judged it"
         )
+    seed = secrets.randbits(62) if call.options.seed is None else call.options.seed
     study = Study(
-        id=digest("study", row.id, call.options.seed),
+        id=digest("study", row.id, seed),
         name=call.options.name or f"Before and after, {row.id}",
         before_id=treated["generator"],
         after_id=treated["treated"],
         pairs=tuple((pair.before.id, pair.after.id) for pair in pairs),
-        seed=call.options.seed,
+        seed=seed,
         round_id=row.id,
+        created_by="command line",
     )
     with call.workspace.catalog() as catalog:
         catalog.studies.add(study)
@@ -128,10 +134,13 @@ def open_study(call: Call) -> None:
 
 
 def say_study(call: Call, study: "Study", votes: Any) -> dict[str, Any]:
-    """One study with its verdicts."""
-    from dataengine.quality.study import verdict
+    """One study with its verdicts; raters who failed their attention checks are left out."""
+    from dataengine.quality.config import StudyDesign
+    from dataengine.quality.study import counted, verdict
 
-    verdicts = {question: asdict(verdict(votes, question)) for question in QUESTIONS}
+    design = StudyDesign.model_validate(study.design)
+    kept, _ = counted(votes, len(study.pairs), design.keep_from)
+    verdicts = {each: asdict(verdict(kept, each, design.margin)) for each in design.questions}
     call.say(f"{study.id}  {study.name}: {study.state}, {len(study.pairs)} pairs, {len(votes)} votes")
     for question, found in verdicts.items():
         rate = (

@@ -12,8 +12,6 @@ from dataengine.records import (
     PseudoLabel,
     QueueItem,
     Round,
-    Study,
-    Vote,
 )
 from storage import queries
 from storage.catalog import Catalog
@@ -66,15 +64,6 @@ def test_annotator_day(filled: Catalog) -> None:
     day = queries.annotator_day(filled, "bob", now=101.0, day_start=50.0)
     assert day == queries.AnnotatorDay(remaining=3, done_today=1, leases=(held,))
     assert queries.annotator_day(filled, "carla", now=101.0, day_start=50.0).remaining == 4
-
-
-def test_study_progress(catalog: Catalog) -> None:
-    catalog.studies.add(Study(id="s", name="s", before_id="g", after_id="h", pairs=(("a", "b"), ("c", "d"))))
-    for rater, pair in (("anna", 0), ("anna", 1), ("bob", 0)):
-        catalog.votes.add(Vote(study_id="s", pair=pair, rater=rater, question="quality", choice="tie"))
-    assert queries.study_progress(catalog, "s") == queries.StudyProgress(
-        study_id="s", pairs=2, votes=3, by_rater={"anna": 2, "bob": 1}
-    )
 
 
 def test_only_pictures_in_use_are_served(filled: Catalog) -> None:

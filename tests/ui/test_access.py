@@ -34,11 +34,14 @@ MATRIX = {
     "/train": {"engineer", "admin"},
     "/treat": {"engineer", "admin"},
     "/study": {"rater", "engineer", "admin"},
+    "/api/study": {"rater", "engineer", "admin"},
+    "/api/studies": {"engineer", "admin"},
+    "/api/invitations": {"admin"},
     "/rounds": {"curator", "engineer", "admin"},
     "/admin": {"admin"},
 }
-OPEN = {"/healthz", "/static", "/favicon.ico", "/login", "/api/login", "/label-studio"}
-OWN_SECRET = ("/login", "/label-studio/")
+OPEN = {"/healthz", "/static", "/favicon.ico", "/login", "/api/login", "/label-studio", "/join"}
+OWN_SECRET = ("/login", "/label-studio/", "/join")
 """Open to everybody who knows a password or a secret, which the route itself asks for."""
 DESKS = [area.path for area in AREAS if area.path not in OWN_PAGES]
 SIGNING_OUT = {"/logout", "/api/logout"}

@@ -7,11 +7,11 @@ import pytest
 from gradio_client import Client
 
 from dataengine.errors import ConfigRefused, InputRefused, NotFound
-from dataengine.records import BenchmarkItem, DetectorVersion, Job, Round, Study, now
+from dataengine.records import BenchmarkItem, DetectorVersion, Job, Round, now
 from pipelines import requests
 from storage.workspace import Workspace
 from tests.ui.conftest import PASSWORD
-from ui import admin, rounds, study, train, treat
+from ui import admin, rounds, train, treat
 from ui.desk import ago, facts, short, size
 from ui.pictures import TILE, decode, heat, strip
 
@@ -99,17 +99,6 @@ def test_a_round_shows_stages_jobs_and_logs(workspace: Workspace) -> None:
     assert items(rounds.worker_rows(workspace)) == []
     with pytest.raises(NotFound):
         rounds.wanted(None)
-
-
-def test_the_study_desk_names_no_generator(workspace: Workspace) -> None:
-    with workspace.catalog() as catalog:
-        catalog.studies.add(
-            Study(id="s", name="first look", before_id="base", after_id="treated", pairs=(("a", "b"),))
-        )
-        catalog.commit()
-    shown = study.study_rows(workspace)
-    assert items(shown)[0]["sub"] == "1 pairs, 0 answers by 0 people"
-    assert "base" not in str(shown) and "treated" not in str(shown)
 
 
 def test_the_first_account_must_be_admin_and_one_always_stays(bare: Workspace) -> None:
