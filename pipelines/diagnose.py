@@ -5,7 +5,7 @@ uncertainty, map), the maps packed by batch. Cost: one forward pass an image; pr
 skipped.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -85,14 +85,16 @@ def _predict_missing(context: Context, version: DetectorVersion, images: Sequenc
     if not images:
         return
     detector = opened(context, version.id)
-    done = 0
 
     def load(group: list[Image]) -> tuple[list[Image], list[np.ndarray]]:
         return group, [read(context.workspace, image) for image in group]
 
-    for group, pixels in prefetched(alike(images, batch), load):
-        context.report(done, len(images), f"{version.name} looks")
-        maps = context.tools.artifact_maps(detector, pixels, batch)
+    def seen() -> Iterator[tuple[list[Image], list[np.ndarray]]]:
+        for group, pixels in prefetched(alike(images, batch), load):
+            yield group, context.tools.artifact_maps(detector, pixels, batch)
+
+    def keep(found: tuple[list[Image], list[np.ndarray]]) -> int:
+        group, maps = found
         refs = context.workspace.maps.put_many([quantise(each) for each in maps])
         fail_point("diagnose:maps")
         with context.workspace.catalog() as catalog:
@@ -100,7 +102,13 @@ def _predict_missing(context: Context, version: DetectorVersion, images: Sequenc
                 [_prediction(*each, version.id) for each in zip(group, maps, refs, strict=True)]
             )
             catalog.commit()
-        done += len(group)
+        return len(group)
+
+    done = 0
+    context.report(done, len(images), f"{version.name} looks")
+    for kept in prefetched(seen(), keep, ahead=1):
+        done += kept
+        context.report(done, len(images), f"{version.name} looks")
 
 
 def _prediction(image: Image, confidence: np.ndarray, map_ref: str, detector_id: str) -> Prediction:

@@ -7,6 +7,7 @@ stage functions are the same. Ray pays from about 10,000 images a shard on.
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 from dataengine.errors import ConfigRefused
@@ -24,12 +25,15 @@ RAY_SECONDS = 24 * 3600.0
 
 
 def prefetched(items: Iterable[T], load: Callable[[T], R], ahead: int = 2) -> Iterator[R]:
-    """`load(item)` for each item in order, the next `ahead` loading in threads while one is worked on."""
+    """`load(item)` for each item in order, the next `ahead` loading in threads while one is worked on.
+
+    Around a generator it works the other way as well: what was made is kept while the next is in the making.
+    """
     with ThreadPoolExecutor(max_workers=max(1, ahead), thread_name_prefix="prefetch") as pool:
         waiting: list[Future[R]] = []
         try:
             for item in items:
-                waiting.append(pool.submit(load, item))
+                waiting.append(pool.submit(copy_context().run, load, item))
                 if len(waiting) > ahead:
                     yield waiting.pop(0).result()
             while waiting:
