@@ -56,7 +56,7 @@ def test_an_upgrade_keeps_studies_and_votes(database_url: str) -> None:
         upgrade(connection, "0003")
         connection.execute(
             text(
-                "INSERT INTO studies VALUES ('old', 'old', 'g', 'h', '[[\"a\", \"b\"]]', 7, 'open', NULL, 1.0)"
+                "INSERT INTO studies VALUES ('old', 'o', 'g', 'h', '[[\"a\", \"b\"]]', 7, 'open', NULL, 1.0)"
             )
         )
         connection.execute(text("INSERT INTO votes VALUES ('old', 0, 'ann', 'quality', 'after', 2.0, 1.0)"))
