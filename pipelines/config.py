@@ -152,11 +152,17 @@ class JudgeConfig(Config):
     embedded one; empty leaves the check out. The guard uses it too."""
 
 
+Part = Literal["hard", "detector", "treatment"]
+
+
 class RoundRecipe(Config):
     """Everything that one round needs to know, a section for each stage."""
 
     name: str = "round"
     """Name of the recipe."""
+    parts: tuple[Part, ...] = ("hard", "detector", "treatment")
+    """What the round does beyond its survey: more of the hard categories; labels by people and a detector
+    that learns from them; treating a generator and judging it."""
     writer: str = ""
     """Who writes prompts: empty for the built-in grammar, "clinic" for the drawn world's captions, else the
     folder, hub id or endpoint URL of a language model."""

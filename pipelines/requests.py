@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataengine.errors import Conflict, NotFound
+from dataengine.errors import Conflict, InputRefused, NotFound
 from dataengine.records import AuditEvent, Job, JobState, Round, WorkerBeat, now
 from storage import jobs_database
 from storage.workspace import Workspace
@@ -270,6 +270,40 @@ def estimate(workspace: Workspace, kind: str, settings: dict[str, Any]) -> dict[
 def stage_names() -> list[str]:
     """The stages of a round, in order."""
     return [stage.name for stage in _round_stages()]
+
+
+def stages_left_out(row: Round) -> set[str]:
+    """The stages that the round's recipe does without."""
+    from pipelines.stage import left_out
+
+    return left_out(row)
+
+
+def recipe_names() -> list[str]:
+    """The named recipes that a round can be run with."""
+    from pipelines.recipes import RECIPES
+
+    return list(RECIPES)
+
+
+def recipe(name: str, seed: int, parts: Sequence[str], budget: int | None = None) -> dict[str, Any]:
+    """A named recipe's settings with these parts, and with that many images for people.
+
+    Raises `NotFound` naming the recipes there are, `InputRefused` for a part or budget that is none.
+    """
+    from pydantic import ValidationError
+
+    from pipelines.config import RoundRecipe
+    from pipelines.recipes import named
+
+    settings = named(name, seed).model_dump(mode="json") | {"parts": list(parts)}
+    if budget is not None:
+        settings["mine"]["budget"] = budget
+    try:
+        return RoundRecipe.model_validate(settings).model_dump(mode="json")
+    except ValidationError as error:
+        found = error.errors()[0]
+        raise InputRefused(f"{'.'.join(map(str, found['loc']))}: {found['msg']}") from None
 
 
 def _stage_job_id(row: Round, attempt: int) -> str:

@@ -17,6 +17,22 @@ if TYPE_CHECKING:
 DONE = "done"
 """Where the cursor stands when no stage is left."""
 
+PARTS: dict[str, tuple[str, ...]] = {
+    "hard": ("generate_hard", "diagnose_hard"),
+    "detector": (
+        "mine",
+        "wait_for_labels",
+        "train_teacher",
+        "pseudo_label",
+        "publish",
+        "retrain",
+        "evaluate",
+        "promote",
+    ),
+    "treatment": ("treat", "judge"),
+}
+"""The stages of each part that a recipe may leave out; all others belong to the survey."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
@@ -74,10 +90,18 @@ def record(
         if (row.state, row.message) != ("waiting", answer.reason):
             catalog.rounds.set_state(round_id, "waiting", answer.reason)
         return row
-    following = stage_after(stage.name, stages)
+    leaves_out, following = left_out(catalog.rounds.get(round_id)), stage_after(stage.name, stages)
+    while following in leaves_out:
+        following = stage_after(following, stages)
     return catalog.rounds.advance(
         round_id, stage.name, answer, following, "done" if following == DONE else "running"
     )
+
+
+def left_out(row: Round) -> set[str]:
+    """The stages that the round's recipe does without."""
+    parts = row.recipe.get("parts", PARTS)
+    return {name for part, names in PARTS.items() if part not in parts for name in names}
 
 
 def stage_named(name: str, stages: Sequence[Stage]) -> Stage:

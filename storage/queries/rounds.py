@@ -1,0 +1,80 @@
+"""Rounds as a timeline: jobs of their stages, who labels, who is waited for."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+
+from dataengine.records import Job
+from storage import schema
+from storage.catalog import Catalog
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Labeller:
+    """What one person answered in a round; revisions of one image count once, seconds all."""
+
+    author: str
+    images: int
+    clean: int
+    seconds: float
+
+
+def stage_jobs(catalog: Catalog, round_id: str) -> list[Job]:
+    """Every job of a round's stages, oldest first."""
+    jobs = schema.jobs.c
+    ids = select(jobs.id).where(jobs.id.startswith(f"{round_id}.", autoescape=True)).order_by(jobs.created)
+    return [catalog.jobs.get(id) for id in catalog.connection.scalars(ids).all()]
+
+
+def labellers(catalog: Catalog, round_id: str) -> list[Labeller]:
+    """Who labelled in a round, the busiest first."""
+    labels = schema.labels.c
+    latest = (
+        select(labels.image_id, labels.author, func.max(labels.revision).label("revision"))
+        .where(labels.round_id == round_id)
+        .group_by(labels.image_id, labels.author)
+        .subquery()
+    )
+    newest = (
+        (labels.image_id == latest.c.image_id)
+        & (labels.author == latest.c.author)
+        & (labels.revision == latest.c.revision)
+    )
+    clean = func.count().filter(labels.clean.is_(True))
+    answered = (
+        select(labels.author, func.count(), clean)
+        .join(latest, newest)
+        .group_by(labels.author)
+        .order_by(func.count().desc(), labels.author)
+    )
+    spent = (
+        select(labels.author, func.sum(labels.lead_seconds))
+        .where(labels.round_id == round_id)
+        .group_by(labels.author)
+    )
+    seconds = {author: total for author, total in catalog.connection.execute(spent)}
+    return [
+        Labeller(author=author, images=images, clean=without, seconds=seconds[author])
+        for author, images, without in catalog.connection.execute(answered)
+    ]
+
+
+def waited_for(catalog: Catalog, round_id: str) -> tuple[dict[str, int], int]:
+    """Open images of a round that are reserved for somebody, by person, and how many anybody may take."""
+    items, takers = schema.queue_items.c, schema.queue_takers.c
+    reserved = (
+        (takers.image_id == items.image_id)
+        & (takers.round_id == items.round_id)
+        & (takers.kind == items.kind)
+    )
+    open_ones = items.round_id == round_id, items.done.is_(False)
+    by_person = catalog.connection.execute(
+        select(takers.person, func.count())
+        .select_from(schema.queue_items.join(schema.queue_takers, reserved))
+        .where(*open_ones)
+        .group_by(takers.person)
+        .order_by(takers.person)
+    )
+    taken = select(takers.image_id).where(reserved).exists()
+    free = select(func.count()).select_from(schema.queue_items).where(*open_ones, ~taken)
+    return {person: count for person, count in by_person}, catalog.connection.scalar(free) or 0
