@@ -8,10 +8,11 @@ Cost: one sampling run an image; after a crash a shard is repeated, and images t
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ConfigRefused
 from dataengine.records import GeneratorVersion, Image, Prompt, Split, image_id, prompt_group, split_of
+from dataengine.treatment.config import WeightsConfig
 from pipelines.config import GenerateConfig, RoundRecipe
 from pipelines.context import Context, Result
 from pipelines.exchange.images import thumbnail
@@ -29,6 +30,9 @@ from pipelines.steps import (
     run_all,
     slices,
 )
+
+if TYPE_CHECKING:
+    from dataengine.treatment.families import GeneratorFamily
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +73,7 @@ def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
     part = _tasks(context, round_id, recipe, shard["purpose"])[shard["start"] : shard["stop"]]
     missing = [task for task in part if (task.prompt, task.seed) not in there]
     if missing:
-        family = context.tools.open_generator(version.location, lora_folder(context, version))
+        family = open_generator(context, version)
         for start, stop in slices(len(missing), recipe.generate.sampling.batch):
             context.report(start, len(missing), f"{version.name} draws")
             _draw(context, round_id, family, version, missing[start:stop], recipe.generate, shard["purpose"])
@@ -82,6 +86,14 @@ def finish(context: Context, round_id: str, answers: Sequence[Result]) -> Result
     for answer in answers:
         by_generator[answer["generator"]] = by_generator.get(answer["generator"], 0) + answer["images"]
     return {"images": sum(by_generator.values()), "by_generator": by_generator}
+
+
+def open_generator(
+    context: Context, version: GeneratorVersion, lora: Path | None = None
+) -> "GeneratorFamily":
+    """A registered generator with its own LoRA, or with `lora` instead, loaded as its settings ask."""
+    weights = WeightsConfig.model_validate(version.settings.get("weights", {}))
+    return context.tools.open_generator(version.location, lora or lora_folder(context, version), weights)
 
 
 def lora_folder(context: Context, version: GeneratorVersion) -> Path | None:
@@ -102,7 +114,7 @@ def generators_of(context: Context, round_id: str, recipe: RoundRecipe, purpose:
     if not chosen or not set(chosen) <= set(known):
         raise ConfigRefused(
             f"The recipe draws with {list(chosen)}, and this workspace knows {known}. "
-            "Register the generator first (desk /admin, or `clinic demo`)."
+            "Register the generator first: clinic generators --add FOLDER."
         )
     return chosen
 

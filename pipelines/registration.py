@@ -1,15 +1,17 @@
-"""Take in a detector that was trained elsewhere, such as the published DiffDoctor checkpoint.
+"""Take in models that were trained elsewhere: generators, and detectors such as the published DiffDoctor.
 
-Input: a detector folder, or a bare state dict of a one-channel SegFormer. Output: a version that rounds can
-begin with; the first one of a workspace becomes champion. Cost: loading it once, which checks it. The same
-weights are registered once.
+A detector is a folder, or a bare state dict of a one-channel SegFormer; it is loaded once, which checks it,
+and the first one of a workspace becomes champion. A generator is a diffusers pipeline in a folder, or a hub
+id, which is fetched now, so that rounds need no network later; its files are checked and not loaded. The same
+model is registered once.
 """
 
 import tempfile
 from pathlib import Path
 
 from dataengine.errors import InputRefused
-from dataengine.records import DetectorVersion, digest
+from dataengine.records import DetectorVersion, GeneratorVersion, digest
+from dataengine.treatment.config import WeightsConfig
 from storage.workspace import Workspace
 
 
@@ -38,3 +40,31 @@ def register_detector(
         catalog.commit()
     with workspace.catalog(read_only=True) as catalog:
         return catalog.detectors.get(version.id)
+
+
+def register_generator(
+    workspace: Workspace,
+    location: str,
+    name: str = "",
+    licence: str = "",
+    weights: WeightsConfig = WeightsConfig(),
+) -> GeneratorVersion:
+    """The registered generator. Raises `ModelRefused` for what we do not load, or cannot fetch."""
+    from dataengine.treatment.loading import fetch, inspect
+
+    folder = Path(location).expanduser()
+    here = folder.is_dir()
+    inspect(folder if here else fetch(location))
+    found = str(folder.resolve()) if here else location
+    version = GeneratorVersion(
+        id=digest("generator", found, weights.model_dump_json()),
+        name=name.strip() or folder.name,
+        location=found,
+        settings={"weights": weights.model_dump(mode="json")},
+        licence=licence.strip(),
+    )
+    with workspace.catalog() as catalog:
+        catalog.generators.add(version)
+        catalog.commit()
+    with workspace.catalog(read_only=True) as catalog:
+        return catalog.generators.get(version.id)

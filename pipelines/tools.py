@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dataengine.clinic.readers import Reader
     from dataengine.curation.config import PromptWriterConfig, VqaConfig
     from dataengine.diagnosis.detector import Detector
+    from dataengine.treatment.config import WeightsConfig
     from dataengine.treatment.families import GeneratorFamily
 
 
@@ -41,8 +42,8 @@ class AttributeReader(Protocol):
 class Tools:
     """The doors into `dataengine` that stages go through."""
 
-    open_generator: Callable[[str, Path | None], GeneratorFamily]
-    """(folder or hub id, LoRA folder or None) -> generator."""
+    open_generator: Callable[[str, Path | None, WeightsConfig], GeneratorFamily]
+    """(folder or hub id, LoRA folder or None, how its weights lie in memory) -> generator."""
     open_detector: Callable[[Path], Detector]
     """Detector folder -> detector."""
     artifact_maps: Callable[[Detector, Sequence[np.ndarray], int], list[np.ndarray]]
@@ -94,10 +95,12 @@ def real_tools(device: str = "cpu") -> Tools:
     )
 
 
-def _open_generator(device: str, location: str, lora: Path | None) -> GeneratorFamily:
+def _open_generator(device: str, location: str, lora: Path | None, weights: WeightsConfig) -> GeneratorFamily:
+    import torch
+
     from dataengine.treatment.loading import load_family
 
-    return load_family(location, lora, device)
+    return load_family(location, lora, device, getattr(torch, weights.precision), weights.bits)
 
 
 def _open_detector(device: str, folder: Path) -> Detector:

@@ -22,7 +22,7 @@ from dataengine.quality.guard import Guard
 from dataengine.records import DetectorVersion, GeneratorVersion, Treatment, digest
 from pipelines.context import Context, Result
 from pipelines.failpoint import fail_point
-from pipelines.generate import generators_of, lora_folder
+from pipelines.generate import generators_of, open_generator
 from pipelines.pictures import stack
 from pipelines.steps import SURVEY, TREAT, champion, prompts_of, recipe_of
 
@@ -41,7 +41,7 @@ def treat(context: Context, round_id: str) -> Result:
         except NotFound:
             base = catalog.generators.get(_chosen(context, round_id))
     detector = champion(context)
-    family = context.tools.open_generator(base.location, lora_folder(context, base))
+    family = open_generator(context, base)
     outcome = _tune(context, round_id, family, detector)
     treated = _published(context, round_id, base, family, outcome, treatment_id)
     result = {
@@ -135,7 +135,7 @@ def _verify(context: Context, round_id: str, base: GeneratorVersion, tuned: Any,
     prompts = [prompt.text for prompt in prompts_of(context, round_id, TREAT)][:CHECKED]
     settings = recipe_of(context, round_id).generate.sampling
     seeds = list(range(len(prompts)))
-    fresh = context.tools.open_generator(base.location, lora)
+    fresh = open_generator(context, base, lora)
     expected, found = (
         context.tools.generate(family, prompts, seeds, settings).astype(np.float32)
         for family in (tuned, fresh)

@@ -301,7 +301,7 @@ class FakeTreatment:
 def fake_tools(device: str = "cpu") -> Tools:
     """Tools of the world of squares."""
     return Tools(
-        open_generator=lambda location, lora: TinyGenerator(treated=lora is not None),  # type: ignore[arg-type,return-value]
+        open_generator=lambda location, lora, weights: TinyGenerator(treated=lora is not None),  # type: ignore[arg-type,return-value]
         open_detector=TinyDetector.open,  # type: ignore[arg-type]
         artifact_maps=lambda detector, images, batch: [detector.find_artifacts(each) for each in images],
         open_vqa=lambda location, config, keep: Readers(),

@@ -33,6 +33,16 @@ class SamplingConfig(Config):
     """Autocast of the denoiser; the VAE always stays in float32."""
 
 
+class WeightsConfig(Config):
+    """How a registered generator's weights lie in memory. Its VAE always stays in float32."""
+
+    precision: Precision = "float32"
+    """Type of the weights; bfloat16 halves them (FLUX.1: 24 GB instead of 48)."""
+
+    bits: Literal[4, 8] | None = None
+    """Store the denoiser in so few bits and compute in `precision` (bitsandbytes, on a GPU only)."""
+
+
 class LoraSettings(Config):
     """The layers that learn."""
 

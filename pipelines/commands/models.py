@@ -1,4 +1,4 @@
-"""Commands about models and judging: detectors, study, build-clinic, check."""
+"""Commands about models and judging: generators, detectors, study, build-clinic, check."""
 
 import argparse
 import importlib
@@ -20,6 +20,48 @@ LIBRARIES = (
     *("torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "datasets"),
     *("segmentation_models_pytorch", "sqlalchemy", "alembic", "dbos", "gradio", "fastapi", "pycocotools"),
 )
+
+
+def generators_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--add",
+        metavar="LOCATION",
+        help="first register a diffusers pipeline: a folder, or owner/name[@revision]",
+    )
+    parser.add_argument("--name", default="", help="its name (default: that of folder or repository)")
+    parser.add_argument("--licence", default="", help="its licence, for cards and exports")
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="type of its weights in memory (default: float32; FLUX.1 and SDXL want bfloat16)",
+    )
+    parser.add_argument(
+        "--bits", type=int, choices=(4, 8), help="store the denoiser in so few bits (needs a GPU)"
+    )
+
+
+def generators(call: Call) -> Any:
+    """Print every generator, after registering one where that was asked for."""
+    given = call.options
+    if given.add:
+        from dataengine.treatment.config import WeightsConfig
+        from pipelines.registration import register_generator
+
+        weights = WeightsConfig(precision=given.precision, bits=given.bits)
+        added = register_generator(call.new_workspace, given.add, given.name, given.licence, weights)
+        call.say(f"registered {added.name}; rounds begun from now on draw with it")
+    with call.workspace.catalog(read_only=True) as catalog:
+        found = catalog.generators.list()
+    for version in found:
+        weights_of = version.settings.get("weights", {})
+        bits = weights_of.get("bits")
+        told = f"{bits} bits" if bits else weights_of.get("precision", "float32")
+        kind = "base and LoRA" if version.lora else "base"
+        call.say(f"{version.id}  {version.name}  {kind}  {told}  {version.location}")
+    if not found:
+        call.say("no generator yet: `clinic generators --add FOLDER` registers a diffusers pipeline")
+    return {"generators": [asdict(version) for version in found]}
 
 
 def detectors_arguments(parser: argparse.ArgumentParser) -> None:
@@ -240,6 +282,17 @@ def check_workspace(call: Call) -> str:
 
 
 COMMANDS = (
+    Command(
+        name="generators",
+        summary="every generator version: register a pipeline from a folder or the hub, list",
+        run=generators,
+        arguments=generators_arguments,
+        examples=(
+            "clinic generators",
+            "clinic generators --add models/sdxl --precision bfloat16",
+            "clinic generators --add black-forest-labs/FLUX.1-schnell --precision bfloat16 --bits 4",
+        ),
+    ),
     Command(
         name="detectors",
         summary="every detector version side by side: register, measure, calibrate, compare",

@@ -1,15 +1,21 @@
-"""A detector from elsewhere becomes a version, once; what is none is refused."""
+"""Models from elsewhere become versions, once; what is none is refused."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from dataengine.diagnosis.detector import NetworkDetector, load_detector, save_detector
 from dataengine.errors import InputRefused, ModelRefused
-from pipelines.registration import register_detector
+from dataengine.treatment.config import WeightsConfig
+from pipelines.context import Context
+from pipelines.generate import open_generator
+from pipelines.registration import register_detector, register_generator
+from pipelines.tools import real_tools
 from storage.workspace import Workspace
 from tests.dataengine.diagnosis.tiny import SEGFORMER
+from tests.dataengine.treatment import tiny
 
 
 def test_a_foreign_detector_is_registered_once_and_the_first_is_champion(tmp_path: Path) -> None:
@@ -35,3 +41,29 @@ def test_what_is_no_detector_is_refused(tmp_path: Path) -> None:
         register_detector(workspace, tmp_path / "noise.bin")
     with workspace.catalog(read_only=True) as catalog:
         assert catalog.detectors.list() == []
+
+
+def test_a_generator_is_loaded_as_it_was_registered(tmp_path: Path) -> None:
+    workspace = Workspace.create(tmp_path / "workspace")
+    folder = tiny.flux(tmp_path)
+    plain = register_generator(workspace, str(folder))
+    assert (plain.name, plain.location) == (folder.name, str(folder.resolve()))
+    assert register_generator(workspace, str(folder), name="again") == plain
+    halved = register_generator(workspace, str(folder), "half", "MIT", WeightsConfig(precision="bfloat16"))
+    assert (halved.name, halved.licence) == ("half", "MIT")
+    context = Context(workspace, real_tools("cpu"))
+    for version, expected in ((plain, torch.float32), (halved, torch.bfloat16)):
+        modules = open_generator(context, version).modules()
+        assert {weight.dtype for weight in modules["transformer"].parameters()} == {expected}
+        assert {weight.dtype for weight in modules["vae"].parameters()} == {torch.float32}
+
+
+def test_what_is_no_generator_is_refused(tmp_path: Path) -> None:
+    workspace = Workspace.create(tmp_path / "workspace")
+    with pytest.raises(ModelRefused, match="model_index"):
+        register_generator(workspace, str(tmp_path))
+    (folder := tiny.flux(tmp_path)).joinpath("hook.py").write_text("print()")
+    with pytest.raises(ModelRefused, match="program code"):
+        register_generator(workspace, str(folder))
+    with workspace.catalog(read_only=True) as catalog:
+        assert catalog.generators.list() == []

@@ -51,7 +51,7 @@ def test_a_lora_that_draws_otherwise_afresh_is_refused(fresh: tuple[Context, str
             2 if getattr(family, "saved", False) else 1
         )
 
-    def opened(location: str, lora: Any) -> Any:
+    def opened(location: str, lora: Any, weights: Any) -> Any:
         family = fakes.TinyGenerator(treated=lora is not None)
         family.saved = lora is not None  # type: ignore[attr-defined]
         return family
