@@ -122,16 +122,16 @@ def regions(abnormal: Mask, config: DynamicsConfig) -> Mask:
 
 
 def enlarged(map_: NDArray[np.generic], size: tuple[int, int]) -> NDArray[np.generic]:
-    """The map of a latent grid, …HW, at `size` (height, width) in pixels: every pixel has its latent's value."""
+    """The map of a latent grid, …HW, at `size` (height, width) in pixels, each with its latent's value."""
     rows = np.arange(size[0]) * map_.shape[-2] // size[0]
     columns = np.arange(size[1]) * map_.shape[-1] // size[1]
     return map_[..., rows[:, None], columns]
 
 
 def at_point(found: Dynamics, point: tuple[int, int], size: tuple[int, int]) -> tuple[Floats, Floats]:
-    """|Δ| over the steps at one pixel (x, y) of an image of `size`, and the image's median beside it (Fig. 4).
+    """|Δ| over the steps at one pixel (x, y) of an image of `size`, and beside it the image's median.
 
-    Both of shape (T − 1,). Raises `ConfigRefused` for a point outside.
+    The paper's Fig. 4. Both of shape (T − 1,). Raises `ConfigRefused` for a point outside.
     """
     (x, y), (height, width) = point, size
     if not (0 <= x < width and 0 <= y < height):

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from dataengine.config import Config
+from dataengine.diagnosis.config import DynamicsConfig
 from dataengine.quality.config import GuardConfig
 
 Precision = Literal["float32", "bfloat16"]
@@ -141,6 +142,101 @@ class OfflineConfig(Config):
 
     times: Literal["uniform", "logit-normal"] = "uniform"
     """How times are drawn for flow matching; noise prediction always draws them uniformly."""
+
+
+class CorrectionConfig(Config):
+    """Correction while an image is drawn (ASCED; METHODS 2): what looks broken on the way is drawn again."""
+
+    method: Literal["ttc", "replacement", "clipping", "sargd"] = "ttc"
+    """Trajectory-aware targeted correction: the region starts again from x̂0 with noise on it (Eq. 6). State
+    replacement: from x̂0 of an earlier step. Score clipping: the score may not change by more than the
+    threshold. SARGD, adapted: from the window's beginning on, the region is held to the first x̂0."""
+
+    regions: Literal["dynamics", "detector", "everywhere"] = "dynamics"
+    """Where: what score dynamics find, what the trained detector finds on x̂0, or the whole image, as a
+    control."""
+
+    dynamics: DynamicsConfig = DynamicsConfig(stop=0.48)
+    """The window, which ends where the correction is made (METHODS 2: about 0.48), and how regions are found
+    in it."""
+
+    gamma: float = Field(default=0.2, ge=0)
+    """TTC: strength of the noise on x̂0."""
+
+    earlier: int = Field(default=2, ge=1)
+    """State replacement: how many steps back its x̂0 is taken from."""
+
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    """Confidence from which the detector's pixels belong to a region."""
+
+    cover: float = Field(default=0.5, gt=0, le=1)
+    """An image whose regions cover more than this share is left as it is: that is no local fault, and
+    drawing everything again brings as many artifacts as before."""
+
+    seed: int = Field(default=0, ge=0)
+    """Varies the noise of the correction, which each image's own seed decides otherwise."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.method == "clipping" and self.dynamics.space == "pixel":
+            raise ValueError("score clipping works on the latents' own changes: take dynamics.space=latent")
+        if self.method == "sargd" and self.regions == "dynamics":
+            raise ValueError("SARGD goes by a trained detector: take regions=detector")
+        return self
+
+    @property
+    def needs_detector(self) -> bool:
+        """Whether a trained detector takes part."""
+        return self.regions == "detector"
+
+
+class GuidanceConfig(Config):
+    """Guidance without training (METHODS 3): the chain is pulled towards what is judged well."""
+
+    kind: Literal["clean", "reward"] = "clean"
+    """"clean": the gradient runs through VAE and detector only, and moves the next latents. "reward": it runs
+    through the denoiser as well, and changes the predicted noise (Focus-N-Fix's baseline)."""
+
+    reward: RewardConfig | None = None
+    """What is raised, for "reward"; without one the detector's mean squared confidence is lowered, as always
+    for "clean"."""
+
+    region: RegionConfig | None = None
+    """Guide only inside the detector's regions of x̂0."""
+
+    start: float = Field(default=0.8, gt=0, lt=1)
+    """Where guidance begins, counted from noise = 1 to image = 0 (the paper's step 10 of 50)."""
+
+    stop: float = Field(default=0.0, ge=0, lt=1)
+    """Where it ends."""
+
+    strength: float = Field(default=25.0, gt=0)
+    """"clean": length λ of the move at the first step, for latents of the size of FLUX's at 1024 × 1024;
+    others move by as much per value."""
+
+    last_strength: float = Field(default=1.0, ge=0)
+    """Likewise at the last step; in between λ falls quadratically."""
+
+    scale: float = Field(default=2.0, gt=0)
+    """"reward": λ of ε̂ = ε − λ·σ_t·∇r."""
+
+    clip_norm: float = Field(default=2.0, gt=0)
+    """"reward": each image's gradient is scaled down to this norm."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.start <= self.stop:
+            raise ValueError(f"guidance runs down from start {self.start}, so stop {self.stop} must be less")
+        if self.reward is not None and self.kind != "reward":
+            raise ValueError("a reward guides through the denoiser: take kind=reward")
+        if self.region is not None and self.region.map != "detector":
+            raise ValueError("guidance takes its regions from the detector: take region.map=detector")
+        return self
+
+    @property
+    def needs_detector(self) -> bool:
+        """Whether a trained detector takes part."""
+        return self.reward is None or self.region is not None
 
 
 class TreatmentConfig(Config):

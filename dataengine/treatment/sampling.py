@@ -43,8 +43,8 @@ class Stepper(Protocol):
         """The next latents, and x̂_0."""
 
 
-Steppers = Callable[[Sequence[int]], Stepper]
-"""Makes the stepper of one batch from its images' seeds."""
+Steppers = Callable[[slice], Stepper]
+"""Makes the stepper of one batch, which is those rows of all images."""
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
@@ -192,7 +192,7 @@ def draw(
             latents,
             settings,
             on_step=partial(report, start, len(seeds), "drawing"),
-            stepper=None if steppers is None else steppers(seeds[rows]),
+            stepper=None if steppers is None else steppers(rows),
         )
         images[rows] = as_uint8(family.decode(clean))
     report(len(seeds), len(seeds), "drawing")

@@ -87,8 +87,8 @@ def watched_steps(
     many are needed."""
     if family.prediction not in ("epsilon", "flow"):
         raise ConfigRefused(
-            f"{family.name} predicts {family.prediction!r}, which gives no x̂0; noise prediction with DDIM and "
-            "flow matching with Euler steps are supported"
+            f"{family.name} predicts {family.prediction!r}, which gives no x̂0; noise prediction with DDIM "
+            "and flow matching with Euler steps are supported"
         )
     steps = window(schedule.shares, config.start, config.stop)
     if len(steps) < FEWEST:
@@ -130,7 +130,7 @@ def watch(
         rows = slice(start, start + settings.batch)
         latents = family.initial_latents(seeds[rows], (height, width))
         schedule = family.schedule(settings.steps, latents)
-        recorder = Recorder(config, denoise if steppers is None else steppers(seeds[rows]))
+        recorder = Recorder(config, denoise if steppers is None else steppers(rows))
         told = conditioning.rows(rows).to(family.device)
         for step in range(watched_steps(family, schedule, latents, config)[-1] + 1):
             latents = recorder(

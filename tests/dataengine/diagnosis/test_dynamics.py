@@ -1,5 +1,7 @@
 """Score dynamics: the released rule to the letter, the paper's threshold, sizes that carry over, plots."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -22,7 +24,7 @@ from dataengine.masks import dequantise, quantise
 def released_rule(frames: np.ndarray) -> np.ndarray:
     """METHODS 2, line by line, on 8-bit frames T, 256, 256, 3; nothing shared with the module under test."""
     union = np.zeros(frames.shape[1:3], dtype=bool)
-    for before, after in zip(frames[:-1], frames[1:], strict=True):
+    for before, after in pairwise(frames):
         difference = np.abs(after.astype(np.float32) - before.astype(np.float32))
         for channel in range(3):
             difference[..., channel] = ndimage.gaussian_filter(difference[..., channel], 2)
