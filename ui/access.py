@@ -89,13 +89,17 @@ ACCESS: dict[str, frozenset[str]] = {
     "/api/images": roles("annotator", "curator", "engineer"),
     "/api/curate": roles("curator", "engineer"),
     "/api/curate/people": roles("curator"),
+    "/api/train": roles("engineer"),
+    "/api/treat": roles("engineer"),
+    "/api/queue": roles(),
     "/api/study": roles("rater", "engineer"),
     "/api/studies": roles("engineer"),
     "/api/invitations": roles(),
+    "/api/rounds": roles("curator", "engineer"),
     **{area.path: area.roles for area in AREAS},
 }
 
-OWN_PAGES = frozenset({"/annotate", "/curate", "/study"})
+OWN_PAGES = frozenset({"/annotate", "/curate", "/train", "/study", "/rounds"})
 """Areas that are pages of ours under the strict content policy; the others are Gradio desks."""
 
 GRADIO_ROUTES = (

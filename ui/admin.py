@@ -16,7 +16,6 @@ from storage.queries import overview
 from storage.workspace import Workspace
 from ui.desk import acting, ago, checked, desk, heading, panel, refresh, short, size, when
 from ui.endpoints import KINDS, checked_endpoint
-from ui.rounds import worker_rows
 
 PATH = "/admin"
 EVENTS_SHOWN = 100
@@ -288,6 +287,21 @@ def system_panels(workspace: Workspace) -> tuple[Any, Any, Any]:
         for job in jobs
     ]
     return figures, worker_rows(workspace), {"items": rows, "empty": "No backup was asked for yet."}
+
+
+def worker_rows(workspace: Workspace) -> dict[str, Any]:
+    """Workers that give signs of life."""
+    return {
+        "empty": "No worker is running: jobs wait. Start one with “clinic worker”.",
+        "items": [
+            {
+                "title": f"{worker.host} · {worker.pid}",
+                "sub": worker.job_id or "idle",
+                "note": ", ".join(worker.devices) or "cpu",
+            }
+            for worker in requests.workers_alive(workspace)
+        ],
+    }
 
 
 def disk_use(workspace: Workspace) -> dict[str, Any]:

@@ -9,14 +9,10 @@ from storage.workspace import Workspace
 from ui.admin import build_admin_desk
 from ui.config import ServerConfig
 from ui.desk import mount
-from ui.rounds import build_rounds_desk
-from ui.train import build_train_desk
 from ui.treat import build_treat_desk
 
 DESKS: dict[str, Callable[[Workspace], gr.Blocks]] = {
-    "/train": build_train_desk,
     "/treat": build_treat_desk,
-    "/rounds": build_rounds_desk,
 }
 
 

@@ -7,21 +7,21 @@ from pipelines.requests import workers_alive
 from storage.queries import Overview, overview
 from storage.workspace import Workspace
 from ui.access import AREAS, may
-from ui.auth import signed_in
-from ui.pages import annotate_page, curate_page, home_page, study_page
+from ui.auth import person_of
+from ui.pages import annotate_page, curate_page, home_page, rounds_page, runs_page, study_page
 
 NO_WORKER = "No worker is running, so jobs wait. Start one with “clinic worker”."
 
 
 def home_routes(workspace: Workspace) -> APIRouter:
-    """The pages /, /annotate, /curate and /study."""
+    """The pages /, /annotate, /curate, /train, /study and /rounds."""
     routes = APIRouter()
 
     @routes.get("/")
     def home(request: Request, token: str = "") -> Response:
         if token:
             return RedirectResponse("/", 303)
-        person = signed_in(request)
+        person = person_of(request)
         with workspace.catalog(read_only=True) as catalog:
             seen = overview(catalog)
             champion = catalog.detectors.champion()
@@ -42,9 +42,17 @@ def home_routes(workspace: Workspace) -> APIRouter:
     def curate() -> Response:
         return curate_page()
 
+    @routes.get("/train")
+    def train() -> Response:
+        return runs_page("Train", "train.js")
+
     @routes.get("/study")
     def study() -> Response:
         return study_page()
+
+    @routes.get("/rounds")
+    def rounds() -> Response:
+        return rounds_page()
 
     return routes
 

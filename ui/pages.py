@@ -65,9 +65,19 @@ def annotate_page() -> HTMLResponse:
     return HTMLResponse(template("annotate").template)
 
 
+def runs_page(title: str, script: str) -> HTMLResponse:
+    """The page of a desk that follows runs, /train or /treat; everything in it is fetched by its script."""
+    return HTMLResponse(template("runs").substitute(title=escape(title), script=escape(script)))
+
+
 def study_page() -> HTMLResponse:
     """The page of blind studies; everything in it is fetched by its scripts."""
     return HTMLResponse(template("study").template)
+
+
+def rounds_page() -> HTMLResponse:
+    """The rounds desk; everything in it is fetched by its scripts."""
+    return HTMLResponse(template("rounds").template)
 
 
 def join_page(study: str, token: str, problem: str = "", status: int = 200) -> HTMLResponse:

@@ -1,189 +1,169 @@
-"""The rounds desk: where each round stands, what its stages brought, jobs with their logs, and who works."""
+"""The rounds desk at /rounds: the loop as a timeline, its figures, lineage, jobs and workers."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import gradio as gr
+from fastapi import APIRouter, Depends, Response
+from pydantic import BaseModel, ConfigDict, Field
 
-from dataengine.errors import NotFound
-from dataengine.records import Job, Round
+from dataengine.records import Job, WorkerBeat
 from pipelines import requests
-from storage.queries import RoundProgress, round_progress
+from storage.queries import round_progress
 from storage.workspace import Workspace
-from ui.desk import acting, ago, checked, desk, facts, heading, panel, refresh, short, when
+from ui.access import ACCESS, require
+from ui.auth import Person, signed_in
+from ui.rounds_lineage import labels_csv, lineage_of
+from ui.rounds_timeline import figures, people, timeline, waiting
 
-PATH = "/rounds"
-JOBS_SHOWN = 20
+WATCHING = ACCESS["/api/rounds"]
+JOBS_SHOWN = 30
+LOG_LINES = 200
 
-
-def build_rounds_desk(workspace: Workspace) -> gr.Blocks:
-    """The desk at /rounds."""
-    with desk("Rounds") as blocks:
-        heading("Rounds", "The loop from drawing to judging: where it stands and what each stage brought.")
-        chosen = gr.Dropdown(label="Round", choices=[], allow_custom_value=True)
-        figures = panel("figures")
-        stages = panel("stages", label="Stages")
-        with gr.Row():
-            with gr.Column(scale=3):
-                jobs = panel("rows", label="Jobs")
-                with gr.Row(elem_classes="line"):
-                    job = gr.Dropdown(label="Job", choices=[], allow_custom_value=True, scale=3)
-                    cancel = gr.Button("Cancel", variant="stop", scale=1)
-                    resume = gr.Button("Resume", scale=1)
-                log = panel("text", label="Log")
-            with gr.Column(scale=2):
-                workers = panel("rows", label="Workers")
-                results = panel("facts", label="Results")
-
-    @checked(PATH, "seeing rounds")
-    def choices(request: gr.Request) -> tuple[Any, Any]:
-        return round_choices(workspace), job_choices(workspace)
-
-    @checked(PATH, "seeing rounds")
-    def show(round_id: str | None, job_id: str | None, request: gr.Request) -> tuple[Any, ...]:
-        return (
-            *round_panels(workspace, round_id),
-            job_rows(workspace),
-            worker_rows(workspace),
-            log_tail(workspace, job_id),
-        )
-
-    @checked(PATH, "cancelling a job")
-    def cancel_job(job_id: str | None, request: gr.Request) -> dict[str, Any]:
-        requests.cancel_job(workspace, wanted(job_id), acting(request, PATH, "cancelling a job"))
-        return job_rows(workspace)
-
-    @checked(PATH, "resuming a job")
-    def resume_job(job_id: str | None, request: gr.Request) -> dict[str, Any]:
-        requests.resume_job(workspace, wanted(job_id), acting(request, PATH, "resuming a job"))
-        return job_rows(workspace)
-
-    with blocks:
-        shown = [figures, stages, results, jobs, workers, log]
-        blocks.load(choices, None, [chosen, job], api_name="choices")
-        refresh(blocks, show, [chosen, job], shown, api_name="round")
-        for picker in (chosen, job):
-            picker.change(show, [chosen, job], shown, api_name=False, show_progress="hidden")
-        cancel.click(cancel_job, [job], [jobs], api_name="cancel_job")
-        resume.click(resume_job, [job], [jobs], api_name="resume_job")
-    return blocks
+Signed = Annotated[Person, Depends(signed_in)]
 
 
-def wanted(job_id: str | None) -> str:
-    """The chosen job's id. Raises `NotFound` when none is chosen."""
-    if not job_id:
-        raise NotFound("no job is chosen; choose one from the list first")
-    return job_id
+def watching(person: Signed) -> Person:
+    """FastAPI dependency: somebody who may see and run rounds."""
+    require(person.roles, WATCHING, "seeing rounds")
+    return person
 
 
-def round_choices(workspace: Workspace) -> Any:
-    """All rounds, the newest chosen."""
-    with workspace.catalog(read_only=True) as catalog:
-        rounds = list(reversed(catalog.rounds.list()))
-    choices = [(f"{one.id} · {one.state}", one.id) for one in rounds]
-    return gr.update(choices=choices, value=rounds[0].id if rounds else None)
+Watcher = Annotated[Person, Depends(watching)]
 
 
-def job_choices(workspace: Workspace) -> Any:
-    """The newest jobs, the newest chosen."""
-    with workspace.catalog(read_only=True) as catalog:
-        jobs = catalog.jobs.list(limit=JOBS_SHOWN)
-    choices = [(f"{job_title(one)} · {one.state}", one.id) for one in jobs]
-    return gr.update(choices=choices, value=jobs[0].id if jobs else None)
+class NewRound(BaseModel):
+    """Which recipe, and what of it."""
+
+    model_config = ConfigDict(extra="forbid")
+    recipe: str = Field(max_length=100)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    parts: list[Literal["hard", "detector", "treatment"]] = Field(max_length=3)
+    budget: int | None = Field(default=None, ge=1, le=100_000)
 
 
-def round_panels(workspace: Workspace, round_id: str | None) -> tuple[Any, Any, Any]:
-    """Figures, stages and results of a round, the newest if none is chosen."""
-    with workspace.catalog(read_only=True) as catalog:
-        rounds = catalog.rounds.list()
-    round_id = round_id or (rounds[-1].id if rounds else None)
-    if round_id is None:
-        nothing = {"items": [], "empty": "No round yet. “clinic round” or “clinic demo” starts one."}
-        return {"items": [{"value": "–", "label": "no round yet"}]}, nothing, {"items": []}
-    with workspace.catalog(read_only=True) as catalog:
-        progress = round_progress(catalog, round_id)
-    return (
-        round_figures(progress),
-        round_stages(progress.round),
-        {"items": facts(progress.round.results), "empty": "No stage is done yet."},
-    )
+def rounds_routes(workspace: Workspace) -> APIRouter:
+    """The routes under /api/rounds."""
+    routes = APIRouter(prefix="/api/rounds", tags=["rounds"], dependencies=[Depends(watching)])
 
+    @routes.get("")
+    def overview() -> dict[str, Any]:
+        """Every round with its figures, and what a new one can be."""
+        with workspace.catalog(read_only=True) as catalog:
+            rows = figures(catalog)
+            champion = catalog.detectors.champion()
+            treated = [
+                {"id": one.id, "name": one.name}
+                for one in reversed(catalog.generators.list())
+                if one.treatment_id is not None
+            ]
+        return {
+            "rounds": rows,
+            "recipes": requests.recipe_names(),
+            "treated": treated,
+            "champion": champion.name if champion else None,
+        }
 
-def round_figures(progress: RoundProgress) -> dict[str, Any]:
-    """A round's counts."""
-    return {
-        "items": [
-            {
-                "value": progress.round.state,
-                "label": progress.round.message or f"since {when(progress.round.created)}",
-            },
-            {"value": short(sum(progress.images.values())), "label": "images"},
-            {"value": ", ".join(progress.hard_categories) or "–", "label": "hard categories"},
-            {"value": f"{progress.answered} / {progress.queued}", "label": "labels given"},
-            {"value": short(progress.pseudo_labels), "label": "pseudo-labels"},
-        ]
-    }
+    @routes.get("/jobs")
+    def jobs() -> dict[str, Any]:
+        """The newest jobs, and who works."""
+        with workspace.catalog(read_only=True) as catalog:
+            found = catalog.jobs.list(limit=JOBS_SHOWN)
+        alive = requests.workers_alive(workspace)
+        return {"jobs": list(map(job_row, found)), "workers": list(map(worker_row, alive))}
 
+    @routes.get("/jobs/{job_id}/log")
+    def log(job_id: str) -> dict[str, Any]:
+        """The end of a job's log, if its worker ran on this machine."""
+        with workspace.catalog(read_only=True) as catalog:
+            job = catalog.jobs.get(job_id)
+        return job_row(job) | {"lines": requests.read_log(workspace, job_id).splitlines()[-LOG_LINES:]}
 
-def round_stages(row: Round) -> dict[str, Any]:
-    """The stages in order, each done, current or ahead."""
-    return {
-        "items": [
-            {"name": name.replace("_", " "), "state": stage_state(row, name)}
-            for name in requests.stage_names()
-        ]
-    }
+    @routes.post("/jobs/{job_id}/cancel")
+    def cancel_job(job_id: str, person: Watcher) -> dict[str, Any]:
+        """Ask a job to stop."""
+        return job_row(requests.cancel_job(workspace, job_id, person.name))
 
+    @routes.post("/jobs/{job_id}/resume")
+    def resume_job(job_id: str, person: Watcher) -> dict[str, Any]:
+        """Ask again for a failed or cancelled job."""
+        return job_row(requests.resume_job(workspace, job_id, person.name))
 
-def stage_state(row: Round, name: str) -> str:
-    """How a stage of the round stands."""
-    if name in row.results:
-        return "done"
-    return row.state if name == row.stage else "ahead"
+    @routes.get("/lineage/{generator_id}")
+    def what_it_rests_on(generator_id: str) -> dict[str, Any]:
+        """From a treated generator back to every label under it."""
+        with workspace.catalog(read_only=True) as catalog:
+            return lineage_of(catalog, generator_id)
 
+    @routes.get("/lineage/{generator_id}/labels.csv")
+    def labels(generator_id: str) -> Response:
+        """Every label under a generator."""
+        with workspace.catalog(read_only=True) as catalog:
+            text = labels_csv(catalog, generator_id)
+        headers = {"Content-Disposition": 'attachment; filename="labels.csv"'}
+        return Response(text, media_type="text/csv", headers=headers)
 
-def job_title(job: Job) -> str:
-    """What a job does, in a few words."""
-    return f"{job.kind} {job.args.get('stage', '')}".strip().replace("_", " ")
+    @routes.post("/round")
+    def start(wanted: NewRound, person: Watcher) -> dict[str, str]:
+        """Run a round; workers carry it on."""
+        settings = requests.recipe(wanted.recipe, wanted.seed, wanted.parts, wanted.budget)
+        return {"round": requests.start_round(workspace, settings, person.name).id}
 
-
-def job_rows(workspace: Workspace) -> dict[str, Any]:
-    """The newest jobs with progress."""
-    with workspace.catalog(read_only=True) as catalog:
-        jobs = catalog.jobs.list(limit=JOBS_SHOWN)
-    return {
-        "empty": "No job was asked for yet.",
-        "items": [
-            {
-                "title": job_title(job),
-                "sub": job.error or job.message or job.id,
-                "state": job.state,
-                "progress": job.progress,
-                "note": ago(job.finished or job.heartbeat or job.created),
+    @routes.get("/round/{round_id}")
+    def one_round(round_id: str) -> dict[str, Any]:
+        """A round's timeline, counts and people."""
+        with workspace.catalog(read_only=True) as catalog:
+            progress = round_progress(catalog, round_id)
+            row = progress.round
+            return {
+                "round": row.id,
+                "recipe": row.recipe.get("name", ""),
+                "state": row.state,
+                "stage": row.stage,
+                "message": row.message,
+                "created": row.created,
+                "images": progress.images,
+                "queued": progress.queued,
+                "answered": progress.answered,
+                "pseudo_labels": progress.pseudo_labels,
+                "hard": progress.hard_categories,
+                "stages": timeline(catalog, row),
+                "people": people(catalog, row),
+                "waiting": waiting(catalog, row),
+                "results": row.results,
             }
-            for job in jobs
-        ],
-    }
+
+    @routes.post("/round/{round_id}/cancel")
+    def cancel(round_id: str, person: Watcher) -> dict[str, str]:
+        """Stop a round where it stands."""
+        return {"state": requests.cancel_round(workspace, round_id, person.name).state}
+
+    @routes.post("/round/{round_id}/resume")
+    def resume(round_id: str, person: Watcher) -> dict[str, str]:
+        """Go on with a failed or cancelled round."""
+        return {"job": requests.resume_round(workspace, round_id, person.name).id}
+
+    return routes
 
 
-def worker_rows(workspace: Workspace) -> dict[str, Any]:
-    """Workers that give signs of life."""
+def job_row(job: Job) -> dict[str, Any]:
+    """A job as a list shows it."""
     return {
-        "empty": "No worker is running: jobs wait. Start one with “clinic worker”.",
-        "items": [
-            {
-                "title": f"{worker.host} · {worker.pid}",
-                "sub": worker.job_id or "idle",
-                "note": ", ".join(worker.devices) or "cpu",
-            }
-            for worker in requests.workers_alive(workspace)
-        ],
+        "id": job.id,
+        "title": f"{job.kind} {job.args.get('stage', '')}".strip().replace("_", " "),
+        "state": job.state,
+        "progress": job.progress,
+        "message": job.error or job.message,
+        "at": job.finished or job.heartbeat or job.created,
+        "by": job.requested_by,
+        "round": job.args.get("round_id"),
+        "stopping": job.cancel_requested and job.state in requests.OPEN,
     }
 
 
-def log_tail(workspace: Workspace, job_id: str | None) -> dict[str, Any]:
-    """The end of a job's log, the newest job's if none is chosen."""
-    with workspace.catalog(read_only=True) as catalog:
-        newest = catalog.jobs.list(limit=1)
-    job_id = job_id or (newest[0].id if newest else None)
-    lines = requests.read_log(workspace, job_id).splitlines() if job_id else []
-    return {"items": lines[-200:], "empty": "This job has written no log on this machine."}
+def worker_row(worker: WorkerBeat) -> dict[str, Any]:
+    """A worker as a list shows it."""
+    return {
+        "host": worker.host,
+        "pid": worker.pid,
+        "job": worker.job_id,
+        "devices": list(worker.devices) or ["cpu"],
+    }

@@ -31,10 +31,13 @@ from ui.home import home_routes
 from ui.labelstudio import label_studio_routes
 from ui.logs import log_to, logger
 from ui.pages import STATIC, message_page
+from ui.rounds import rounds_routes
+from ui.runs import queue_routes
 from ui.security import BodyLimit, RequestLog, ResponseHeaders, SameSite, is_loopback
 from ui.study import study_routes
 from ui.study_joining import joining_routes
 from ui.study_making import making_routes
+from ui.train import train_routes
 
 STATUS: dict[type[ClinicError], int] = {
     errors.NotFound: 404,
@@ -60,9 +63,12 @@ def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None 
     app.include_router(label_studio_routes(workspace))
     app.include_router(annotation_routes(workspace, settings))
     app.include_router(curate_routes(workspace))
+    app.include_router(train_routes(workspace))
+    app.include_router(queue_routes(workspace))
     app.include_router(study_routes(workspace))
     app.include_router(making_routes(workspace))
     app.include_router(joining_routes(doorkeeper))
+    app.include_router(rounds_routes(workspace))
     add_plain_routes(app, workspace)
     if settings.desks:
         from ui.desks import mount_desks

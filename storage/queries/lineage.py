@@ -10,6 +10,8 @@ from dataengine.records import DetectorVersion, GeneratorVersion, Snapshot, Trea
 from storage import schema
 from storage.catalog import Catalog
 
+ROW = ("snapshot_id", "position", "image_id", "kind", "author", "target")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingSet:

@@ -7,11 +7,11 @@ import pytest
 from gradio_client import Client
 
 from dataengine.errors import ConfigRefused, InputRefused, NotFound
-from dataengine.records import BenchmarkItem, DetectorVersion, Job, Round, now
+from dataengine.records import BenchmarkItem, DetectorVersion, Job, now
 from pipelines import requests
 from storage.workspace import Workspace
 from tests.ui.conftest import PASSWORD
-from ui import admin, rounds, train, treat
+from ui import admin, train, treat
 from ui.desk import ago, facts, short, size
 from ui.pictures import TILE, decode, heat, strip
 
@@ -76,29 +76,6 @@ def test_treatments_pair_the_same_prompt_and_seed(workspace: Workspace) -> None:
     assert list(plot["value"]["value"]) == [0.5, 0.3] and plot["visible"]
     assert gallery[0][0].shape == (TILE, 4 * TILE + 12, 3) and ["kept", "30"] in items(results)
     assert treat.details(workspace, None)[1] == []
-
-
-def test_a_round_shows_stages_jobs_and_logs(workspace: Workspace) -> None:
-    names = requests.stage_names()
-    with workspace.catalog() as catalog:
-        results = {name: {"images": 4} for name in names[:2]}
-        catalog.rounds.add(Round(id="r1", recipe={}, stage=names[2], state="waiting", results=results))
-        catalog.jobs.add(Job(id="j1", kind="stage", args={"stage": names[1]}, state="running", progress=0.4))
-        catalog.commit()
-    figures, stages, shown = rounds.round_panels(workspace, "r1")
-    assert [item["state"] for item in items(stages)][:4] == ["done", "done", "waiting", "ahead"]
-    assert items(figures)[0]["value"] == "waiting" and [f"{names[0]}.images".replace("_", " "), "4"] in [
-        [key.replace("_", " "), value] for key, value in items(shown)
-    ]
-    assert items(rounds.job_rows(workspace))[0]["progress"] == 0.4
-    assert items(rounds.log_tail(workspace, "j1")) == []
-    folder = requests.job_folder(workspace, "j1")
-    folder.mkdir(parents=True)
-    (folder / "log.txt").write_text("one\ntwo\n")
-    assert items(rounds.log_tail(workspace, "j1")) == ["one", "two"]
-    assert items(rounds.worker_rows(workspace)) == []
-    with pytest.raises(NotFound):
-        rounds.wanted(None)
 
 
 def test_the_first_account_must_be_admin_and_one_always_stays(bare: Workspace) -> None:

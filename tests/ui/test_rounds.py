@@ -1,0 +1,164 @@
+"""The rounds desk over HTTP: timeline, who is waited for, figures, lineage, jobs, and running a round."""
+
+import csv
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from dataengine.errors import InputRefused
+from dataengine.records import Job, Label, Round, now
+from pipelines import requests
+from pipelines.context import Context
+from storage.workspace import Workspace
+from tests import fakes
+from tests.pipelines.conftest import fresh_context, play
+from tests.ui.conftest import ORIGIN, add_people, sign_in
+from ui.config import ServerConfig
+from ui.rounds_timeline import came_out
+from ui.server import create_app
+
+Clients = Callable[..., TestClient]
+NAMES = requests.stage_names()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Workspace, str, TestClient]]:
+    """A round of fakes from begin to end with simulated people, and an engineer's client."""
+    context, round_id = fresh_context(tmp_path_factory.mktemp("finished") / "workspace")
+    play(context, round_id)
+    workspace = context.workspace
+    add_people(workspace)
+    client = TestClient(create_app(workspace, ServerConfig(desks=False)), base_url=ORIGIN)
+    yield workspace, round_id, sign_in(client, "engineer")
+    workspace.close()
+
+
+def test_a_finished_round_says_what_went_in_and_out(finished: tuple[Workspace, str, TestClient]) -> None:
+    workspace, round_id, engineer = finished
+    found = engineer.get(f"/api/rounds/round/{round_id}").json()
+    assert [one["name"] for one in found["stages"]] == NAMES
+    assert {one["state"] for one in found["stages"]} == {"done"} and found["waiting"] is None
+    by_name = {one["name"]: one for one in found["stages"]}
+    with workspace.catalog(read_only=True) as catalog:
+        results = catalog.rounds.get(round_id).results
+        labels = catalog.labels.of_round(round_id)
+    assert by_name["generate"]["gives"].startswith(f"{results['generate']['images']} images: ")
+    assert by_name["publish"]["gives"].startswith(f"{results['publish']['rows']} rows: ")
+    assert all(one["gives"] and one["takes"] for one in found["stages"])
+    assert {one["name"]: one["images"] for one in found["people"]} == {
+        author: len({label.image_id for label in labels if label.author == author})
+        for author in {label.author for label in labels}
+    }
+    row = engineer.get("/api/rounds").json()["rounds"][0]
+    assert row["labels"] == len(labels) and row["generator"] == results["treat"]["treated"]
+    assert row["frequency"] == [results["judge"]["frequency"][when] for when in ("before", "after")]
+    measured = results["evaluate"]
+    assert row["mse"] == [measured[who]["validation"]["mse"] for who in ("champion", "candidate")]
+
+
+def test_lineage_leads_from_the_treated_generator_to_every_label(
+    finished: tuple[Workspace, str, TestClient],
+) -> None:
+    workspace, round_id, engineer = finished
+    with workspace.catalog(read_only=True) as catalog:
+        results = catalog.rounds.get(round_id).results
+        snapshot = results["publish"]["snapshot"]
+        drawn = [item for item in catalog.snapshots.items(snapshot) if item.author is not None]
+    treated, promoted = results["treat"]["treated"], results["promote"]["promoted"]
+    assert promoted and drawn, "the fakes' candidate is the better one and people drew for it"
+    found = engineer.get(f"/api/rounds/lineage/{treated}").json()
+    step = found["steps"][0]
+    assert step["treatment"]["round"] == round_id and found["base"]["id"] == results["treat"]["generator"]
+    chain = [one["id"] for one in step["detectors"]]
+    assert chain[:2] == [results["retrain"]["detector"], results["train_teacher"]["detector"]]
+    assert step["detectors"][0]["snapshot"]["id"] == snapshot
+    assert found["labels"] == len({(item.image_id, item.author) for item in drawn})
+    assert sum(found["authors"].values()) == found["labels"]
+    text = engineer.get(f"/api/rounds/lineage/{treated}/labels.csv").text
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert {(row["image"], row["author"]) for row in rows} == {(item.image_id, item.author) for item in drawn}
+    assert all(row["revision"].isdigit() and row["snapshot"] == snapshot for row in rows)
+    assert engineer.get("/api/rounds/lineage/nobody").status_code == 404
+
+
+def test_an_untreated_generator_rests_on_no_label(finished: tuple[Workspace, str, TestClient]) -> None:
+    workspace, round_id, engineer = finished
+    with workspace.catalog(read_only=True) as catalog:
+        base = catalog.rounds.get(round_id).results["treat"]["generator"]
+    found = engineer.get(f"/api/rounds/lineage/{base}").json()
+    assert (found["steps"], found["labels"], found["base"]["id"]) == ([], 0, base)
+
+
+def test_a_waiting_round_says_for_whom(client_of: Clients, workspace: Workspace) -> None:
+    began = now() - 1000
+    done = {name: {"images": 4} for name in NAMES[: NAMES.index("wait_for_labels")]}
+    with workspace.catalog() as catalog:
+        row = Round(id="r1", recipe={}, stage="wait_for_labels", results=done, state="waiting")
+        catalog.rounds.add(row)
+        ids = [item.image_id for item in catalog.queue.of_round("r1")]
+        catalog.takers.add_many(ids[:2], "r1", ["annotator"])
+        catalog.jobs.add(
+            Job(id="r1.generate.1", kind="stage", args={"round_id": "r1", "stage": "generate"}, created=began)
+        )
+        catalog.jobs.claim("r1.generate.1", "w")
+        catalog.jobs.finish("r1.generate.1", "succeeded")
+        answer = {"height": 64, "width": 64, "clean": True, "round_id": "r1", "lead_seconds": 9}
+        catalog.labels.submit(Label(image_id=ids[5], author="curator", **answer))
+        catalog.commit()
+    found = client_of("curator").get("/api/rounds/round/r1").json()
+    waits = found["waiting"]
+    assert waits["reserved"] == {"annotator": 2} and waits["free"] == len(ids) - 2
+    assert waits["able"] == ["admin", "annotator", "curator"]
+    assert found["people"] == [{"name": "curator", "images": 1, "clean": 1, "seconds": 9.0}]
+    states = {one["name"]: one["state"] for one in found["stages"]}
+    assert (states["mine"], states["wait_for_labels"], states["treat"]) == ("done", "waiting", "ahead")
+    first = found["stages"][0]
+    assert first["attempts"] == 1 and 0 <= first["seconds"] < 60 and first["gives"] == "images 4"
+
+
+def test_a_round_runs_cancels_and_resumes(client_of: Clients, workspace: Workspace) -> None:
+    engineer = client_of("engineer")
+    wanted = {"recipe": "fakes", "seed": 3, "parts": ["treatment"], "budget": 7}
+    round_id = engineer.post("/api/rounds/round", json=wanted).json()["round"]
+    found = engineer.get(f"/api/rounds/round/{round_id}").json()
+    states = {one["name"]: one["state"] for one in found["stages"]}
+    assert states["generate"] == "queued" and states["treat"] == "ahead"
+    assert states["mine"] == states["diagnose_hard"] == "left out"
+    with workspace.catalog(read_only=True) as catalog:
+        assert catalog.rounds.get(round_id).recipe["mine"]["budget"] == 7
+    assert engineer.post(f"/api/rounds/round/{round_id}/cancel").json() == {"state": "cancelled"}
+    assert engineer.post(f"/api/rounds/round/{round_id}/cancel").status_code == 409
+    job = engineer.post(f"/api/rounds/round/{round_id}/resume").json()["job"]
+    assert engineer.post(f"/api/rounds/jobs/{job}/cancel").json()["state"] == "cancelled"
+    assert engineer.post(f"/api/rounds/jobs/{job}/resume").json()["state"] == "queued"
+    folder = requests.job_folder(workspace, job)
+    folder.mkdir(parents=True)
+    (folder / "log.txt").write_text("one\ntwo\n")
+    assert engineer.get(f"/api/rounds/jobs/{job}/log").json()["lines"] == ["one", "two"]
+    shown = engineer.get("/api/rounds/jobs").json()
+    assert len(shown["jobs"]) == 3 and shown["workers"] == []
+    assert engineer.post("/api/rounds/round", json=wanted | {"recipe": "none"}).status_code == 404
+    assert engineer.post("/api/rounds/round", json=wanted | {"parts": ["lunch"]}).status_code == 422
+    assert client_of("annotator").post("/api/rounds/round", json=wanted).status_code == 403
+    with pytest.raises(InputRefused, match="parts"):
+        requests.recipe("fakes", 0, ["lunch"])
+
+
+def test_a_round_without_its_labels_goes_from_prompts_to_treatment(tmp_path: Path) -> None:
+    workspace = Workspace.create(tmp_path / "workspace")
+    fakes.prepare(workspace)
+    row = requests.start_round(workspace, requests.recipe("fakes", 0, ["treatment"]))
+    assert play(Context(workspace, fakes.fake_tools()), row.id) == ()
+    with workspace.catalog(read_only=True) as catalog:
+        ended = catalog.rounds.get(row.id)
+    workspace.close()
+    assert ended.state == "done"
+    assert list(ended.results) == ["generate", "diagnose", "categorize", "write_prompts", "treat", "judge"]
+
+
+def test_an_unknown_answer_still_shows_its_figures() -> None:
+    assert came_out("generate", {"odd": 3, "more": [1]}) == "odd 3"
+    assert came_out("promote", {"promoted": False, "reasons": ["worse", "slower"]}) == "kept: worse; slower"

@@ -1,0 +1,107 @@
+// One round from top to bottom, and a new one.
+import { get, post } from "/static/api.js";
+import { count, h, input, panel, select, tell, when } from "/static/curate/dom.js";
+import { lasting, names, share, state } from "./words.js";
+
+const PARTS = [
+  ["hard", "More of what is hard", "prompts and images for the hard categories"],
+  ["detector", "Labels and detector", "people label, a detector learns from them, the better one is promoted"],
+  ["treatment", "Treatment", "a generator is treated with the champion and judged before against after"],
+];
+
+function stage(one, longest) {
+  const takes = one.state === "left out" || one.state === "ahead" ? null : h("span", { class: "takes" }, one.takes);
+  return h("li", { class: `stage ${one.state.replaceAll(" ", "-")}`, "data-stage": one.name },
+    h("i", { class: "dot" }),
+    h("div", { class: "words" },
+      h("div", { class: "line" }, h("b", {}, one.name.replaceAll("_", " ")), one.state === "done" ? null : state(one.state), one.attempts > 1 ? h("span", { class: "soft" }, `attempt ${one.attempts}`) : null, takes),
+      one.gives ? h("p", { class: "gives" }, one.gives) : null,
+      one.message ? h("p", { class: "message" }, one.message) : null,
+      one.progress !== null ? h("progress", { value: one.progress, max: 1 }) : null),
+    h("div", { class: "time" },
+      h("span", {}, one.state === "ahead" || one.state === "left out" ? "" : lasting(one.seconds)),
+      one.seconds ? h("i", { class: "bar", style: { "--value": Math.max(0.01, one.seconds / longest) } }) : null,
+      one.job ? h("a", { href: `?view=jobs&job=${encodeURIComponent(one.job)}`, "data-go": true }, "log") : null));
+}
+
+function waited(found) {
+  const { reserved, free, able } = found;
+  const people = Object.entries(reserved).map(([name, images]) => `${name} (${images})`);
+  const parts = [];
+  if (people.length) parts.push(`Reserved for ${names(people)}.`);
+  if (free) parts.push(able.length ? `${free} may be taken by ${able.length > 8 ? `any of ${able.length} people` : names(able)}.` : `${free} may be taken by anybody, but there are no accounts yet.`);
+  return h("div", { class: "note waitnote", id: "waiting" }, h("b", {}, "Waiting for people. "), found.message, ". ", parts.join(" "), " ", h("a", { href: "/annotate" }, "Annotate"));
+}
+
+function draw(found, act) {
+  const longest = Math.max(1, ...found.stages.map((one) => one.seconds ?? 0));
+  const spent = found.stages.reduce((sum, one) => sum + (one.state === "done" ? one.seconds ?? 0 : 0), 0);
+  const open = found.state === "running" || found.state === "waiting";
+  return [
+    h("header", { class: "line" },
+      h("div", {}, h("h1", {}, found.round, " ", state(found.state)), h("p", { class: "lead" }, `Recipe “${found.recipe}”, begun ${when(found.created)}${spent ? `, ${lasting(spent)} of work so far` : ""}.`)),
+      h("span", { class: "gap" }),
+      open ? h("button", { class: "button quiet bad", type: "button", id: "cancel", onclick: () => act("cancel") }, "Cancel") : null,
+      found.state === "failed" || found.state === "cancelled" ? h("button", { class: "button", type: "button", id: "resume", onclick: () => act("resume") }, "Resume") : null),
+    found.waiting ? waited(found.waiting) : null,
+    found.state === "failed" || found.state === "cancelled" ? h("p", { class: "note bad" }, found.message || `This round is ${found.state}.`) : null,
+    h("div", { class: "home-figures card" }, [
+      [count(Object.values(found.images).reduce((sum, one) => sum + one, 0)), "images"],
+      [found.hard.join(", ") || "–", "hard categories"],
+      [`${found.answered} / ${found.queued}`, "images answered"],
+      [count(found.pseudo_labels), "pseudo-labels"],
+    ].map(([value, label]) => h("div", {}, h("b", {}, value), h("span", {}, label)))),
+    h("div", { class: "split" },
+      panel("Stages", h("ol", { class: "timeline" }, found.stages.map((one) => stage(one, longest)))),
+      panel("Who labelled", found.people.length
+        ? h("table", {}, h("thead", {}, h("tr", {}, ["Person", "Images", "Clean", "Time"].map((name) => h("th", {}, name)))), h("tbody", {}, found.people.map((one) => h("tr", {}, h("td", {}, one.name), h("td", { class: "figure" }, String(one.images)), h("td", { class: "figure" }, share(one.clean / one.images)), h("td", { class: "figure" }, lasting(one.seconds))))))
+        : h("p", { class: "soft" }, "Nobody yet."))),
+  ].filter(Boolean);
+}
+
+function starting(recipes, go) {
+  const form = h("form", { class: "card panel start", id: "start" });
+  form.append(
+    h("h2", {}, "Run a round"),
+    h("div", { class: "two" }, select("recipe", "Recipe", recipes.map((name) => [name, name]), "demo"), input("seed", "Seed", "number", 0, { min: 0 }), input("budget", "Images for people (empty: the recipe’s)", "number", "", { min: 1 })),
+    h("fieldset", { class: "ticks" }, h("legend", {}, "Beyond the survey"), PARTS.map(([name, title, hint]) => h("label", {}, h("input", { type: "checkbox", name: "part", value: name, checked: true }), h("span", {}, h("b", {}, title), h("br"), h("span", { class: "soft" }, hint))))),
+    h("div", { class: "line" }, h("button", { class: "button" }, "Run"), h("button", { class: "button quiet", type: "button", onclick: () => { form.hidden = true; } }, "Cancel"), h("span", { class: "soft" }, "Every other setting: clinic round --recipe … --set NAME=VALUE")));
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const field = (name) => form.elements.namedItem(name).value;
+    const parts = [...form.querySelectorAll("input[name=part]:checked")].map((box) => box.value);
+    const made = await tell(post("/api/rounds/round", { recipe: field("recipe"), seed: Number(field("seed")), parts, budget: field("budget") ? Number(field("budget")) : null }), "The round has begun.");
+    if (made) go({ view: "rounds", round: made.round });
+  });
+  return form;
+}
+
+export async function rounds(root, { asked, go }) {
+  const { rounds: all, recipes } = await get("/api/rounds");
+  const form = starting(recipes, go);
+  form.hidden = all.length > 0 && asked.new === undefined;
+  const newest = [...all].reverse();
+  const chosen = asked.round ?? newest[0]?.round;
+  root.append(h("div", { class: "line top" },
+    all.length ? select("round", "Round", newest.map((one) => [one.round, `${one.round} · ${one.state}`]), chosen, (event) => go({ view: "rounds", round: event.target.value })) : h("h1", {}, "No round yet"),
+    h("span", { class: "gap" }),
+    h("button", { class: "button", type: "button", id: "new", onclick: () => { form.hidden = false; form.querySelector("select").focus(); } }, "Run a round")), form);
+  if (!chosen) return null;
+  const place = h("div", { class: "round" });
+  root.append(place);
+  const path = `/api/rounds/round/${encodeURIComponent(chosen)}`;
+  const act = async (what) => {
+    if (what === "cancel" && !confirm("Cancel this round? What its stages recorded stays, and it can be resumed.")) return;
+    if (await tell(post(`${path}/${what}`))) await look();
+  };
+  let said = "";
+  async function look() {
+    const found = await get(path);
+    const text = JSON.stringify({ ...found, stages: found.stages.map((one) => ({ ...one, seconds: Math.round(one.seconds ?? 0) })) });
+    if (text === said) return;
+    said = text;
+    place.replaceChildren(...draw(found, act));
+  }
+  await look();
+  return look;
+}

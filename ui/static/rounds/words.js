@@ -1,0 +1,30 @@
+// Times and states in words.
+import { h } from "/static/curate/dom.js";
+
+export function lasting(seconds) {
+  if (seconds === null || seconds === undefined) return "–";
+  if (seconds < 60) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+  return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
+}
+
+export function ago(moment) {
+  const seconds = Math.max(0, Date.now() / 1000 - moment);
+  if (seconds < 90) return `${Math.round(seconds)} s ago`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min ago`;
+  return seconds < 172800 ? `${Math.round(seconds / 3600)} h ago` : `${Math.round(seconds / 86400)} d ago`;
+}
+
+export const state = (word) => h("span", { class: `state ${word.replaceAll(" ", "-")}` }, word);
+export const figure = (value, digits = 3) => (value === null || value === undefined ? "–" : Number(value.toPrecision(digits)).toString());
+export const share = (value) => (value === null || value === undefined ? "–" : `${Math.round(100 * value)} %`);
+export const names = (list) => (list.length > 1 ? `${list.slice(0, -1).join(", ")} and ${list.at(-1)}` : list.join(""));
+
+// Replaces a node's children only when what they say has changed, so that nothing flickers or loses its place.
+export function renew(node, ...children) {
+  const made = h(node.tagName, {}, ...children);
+  if (made.innerHTML !== node.dataset.said) {
+    node.dataset.said = made.innerHTML;
+    node.replaceChildren(...made.childNodes);
+  }
+}
