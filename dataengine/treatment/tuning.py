@@ -222,6 +222,7 @@ class _Run:
         for part in range(self.config.accumulation):
             for name, value in self._losses(number, part).items():
                 sums[name] = sums.get(name, 0.0) + value / self.config.accumulation
+        sums = self._over_processes(sums)
         self._require_finite("the loss", sum(sums.values()))
         for weight in self.weights.values():
             if weight.grad is not None:
@@ -236,6 +237,11 @@ class _Run:
             self._require_learning(norm)
         self.seconds.append(time.perf_counter() - started)
         return {"update": number, "loss": sum(sums.values()), **sums, "grad_norm": norm}
+
+    def _over_processes(self, sums: dict[str, float]) -> dict[str, float]:
+        """The mean over all processes, so that a loss that is no number in one of them stops them all."""
+        values = torch.tensor(list(sums.values()), dtype=torch.float64, device=self.accelerator.device)
+        return dict(zip(sums, self.accelerator.reduce(values, "mean").tolist(), strict=True))
 
     def _require_finite(self, what: str, value: float) -> None:
         if not np.isfinite(value):
