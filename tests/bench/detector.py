@@ -50,7 +50,7 @@ class Sizes:
     small: int = 800
     large: int = 6000
     benchmark: int = 400
-    steps: int = 900
+    steps: int = 2000
     random: int = 600
     """Labels drawn at random that mining is measured against."""
     mined: tuple[int, ...] = (75, 150, 300, 600)
