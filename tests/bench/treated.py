@@ -26,7 +26,13 @@ from dataengine.quality.config import GuardConfig
 from dataengine.quality.distances import ClassifierFeatures, perceptual
 from dataengine.quality.guard import Guard, Reading
 from dataengine.quality.similarity import psnr, ssim
-from dataengine.treatment.config import LoraSettings, RewardConfig, SamplingConfig, TreatmentConfig
+from dataengine.treatment.config import (
+    LoraSettings,
+    OfflineConfig,
+    RewardConfig,
+    SamplingConfig,
+    TreatmentConfig,
+)
 from dataengine.treatment.loading import load_family
 from dataengine.treatment.sampling import as_tensor, generate
 from dataengine.treatment.tuning import treat
@@ -39,12 +45,14 @@ WORK = RESULTS / "kept" / ("treatment-quick" if quick() else "treatment")
 PLAN = TreatmentConfig(
     batch=2 if quick() else 8,
     grad_steps=1 if quick() else 3,
-    learning_rate=2e-4,
+    learning_rate=5e-4,
     lora=LoraSettings(rank=16, targets="all"),
     sampling=SamplingConfig(steps=2 if quick() else 5, batch=16),
     offline=None,
 )
 """What all rows have in common, so that they differ in their objective alone."""
+OFFLINE = OfflineConfig(gamma=0.05)
+"""The demo's regularisation, chosen on prompts of another stream."""
 BETA = 0.05
 """Focus-N-Fix's factor in the table."""
 
@@ -73,7 +81,7 @@ class Sizes:
     """Correct drawings for the regularisation."""
 
 
-SIZES = Sizes(2, 2, 2, 1, 1, 12, 2, 4) if quick() else Sizes(100, 4, 20, 60, 15, 1200, 300, 240)
+SIZES = Sizes(2, 2, 2, 1, 1, 12, 2, 4) if quick() else Sizes(100, 4, 20, 120, 20, 3000, 1200, 240)
 
 
 @dataclass(frozen=True)

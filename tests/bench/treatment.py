@@ -12,7 +12,6 @@ import numpy as np
 
 from dataengine.treatment import recipes
 from dataengine.treatment.config import (
-    OfflineConfig,
     PixelConfig,
     RegionConfig,
     TreatmentConfig,
@@ -22,6 +21,7 @@ from tests.bench.harness import Figure, bootstrap, curve, figure, full, quick, w
 from tests.bench.treated import (
     BETA,
     FLAWED,
+    OFFLINE,
     PLAN,
     Run,
     Ward,
@@ -43,8 +43,8 @@ def rows(ward: Ward) -> dict[str, TreatmentConfig]:
         "all": PLAN,
         "max": changed(pixel=PixelConfig(pixels="maximum")),
         "above": changed(pixel=PixelConfig(pixels="above")),
-        "all_offline": changed(offline=OfflineConfig()),
-        "above_offline": changed(pixel=PixelConfig(pixels="above"), offline=OfflineConfig()),
+        "all_offline": changed(offline=OFFLINE),
+        "above_offline": changed(pixel=PixelConfig(pixels="above"), offline=OFFLINE),
         "draft": changed(pixel=draft.pixel, rewards=draft.rewards),
         "focus_n_fix": changed(pixel=draft.pixel, rewards=draft.rewards, region=RegionConfig(beta=BETA)),
     }

@@ -1,4 +1,4 @@
-"""Treatment by several processes: they share gradients, go on exactly where they stopped, and stop together."""
+"""Treatment by several processes: they share gradients, resume exactly, and stop together."""
 
 import json
 import subprocess
