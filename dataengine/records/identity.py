@@ -1,0 +1,50 @@
+"""What every layer names things by, and how long work tells how far it is."""
+
+import hashlib
+import time
+from typing import Literal, Protocol
+
+from dataengine.errors import InputRefused
+
+Split = Literal["train", "validation", "benchmark"]
+
+
+class Report(Protocol):
+    """Called by every long loop at least once a second; raises `Cancelled` when a person asked to stop."""
+
+    def __call__(self, done: int, total: int, message: str = "", **figures: float) -> None: ...
+
+
+def silent(done: int, total: int, message: str = "", **figures: float) -> None:
+    """A `Report` that says nothing."""
+
+
+def now() -> float:
+    """Seconds since the epoch."""
+    return time.time()
+
+
+def digest(*parts: object, length: int = 24) -> str:
+    """Deterministic hexadecimal id of the parts, `length` characters."""
+    text = "\x1f".join("" if part is None else str(part) for part in parts)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def image_id(sha256: str, generator_id: str | None, prompt: str, seed: int | None) -> str:
+    """The id that an image always gets, so that repeating a stage stores nothing twice."""
+    return digest("image", sha256, generator_id, prompt, seed)
+
+
+def prompt_group(prompt: str, seed: int) -> str:
+    """The group of what was drawn from one prompt and seed, by whichever generator."""
+    return digest("group", prompt, seed)
+
+
+def split_of(group: str, validation: float = 0.15, benchmark: float = 0.0) -> Split:
+    """Decide a split once, from the group alone: same prompt and seed, or near-duplicates, stay together."""
+    if not 0 <= validation + benchmark < 1:
+        raise InputRefused(f"split shares {validation} + {benchmark} must lie in [0, 1)")
+    share = int(hashlib.sha256(group.encode()).hexdigest()[:12], 16) / 16**12
+    if share < benchmark:
+        return "benchmark"
+    return "validation" if share < benchmark + validation else "train"

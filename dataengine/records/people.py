@@ -1,0 +1,107 @@
+"""People, what they may do, what they judge, and what is kept of what they did."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from dataengine.records.identity import now
+
+ROLES = ("annotator", "curator", "engineer", "rater", "admin")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Study:
+    """Blind pairwise judging of two generators on the same prompts and seeds."""
+
+    id: str
+    name: str
+    before_id: str
+    after_id: str
+    pairs: tuple[tuple[str, str], ...] = ()
+    seed: int = 0
+    state: Literal["open", "closed"] = "open"
+    round_id: str | None = None
+    design: dict[str, Any] = field(default_factory=dict)
+    created_by: str = ""
+    created: float = field(default_factory=now)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Vote:
+    """One rater's answer for one pair and question; `choice` is what they saw, already unblinded.
+
+    Pairs from `len(study.pairs)` on are attention checks, in which "after" is the unspoiled picture.
+    """
+
+    study_id: str
+    pair: int
+    rater: str
+    question: str
+    choice: Literal["before", "after", "tie"]
+    seconds: float = 0.0
+    created: float = field(default_factory=now)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Invitation:
+    """A link with which strangers become raters of one study; only its token's hash is kept."""
+
+    token_hash: str
+    study_id: str
+    created_by: str
+    expires: float
+    places: int
+    taken: int = 0
+    created: float = field(default_factory=now)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Guest:
+    """An account that an invitation made: it judges that one study and nothing else."""
+
+    name: str
+    study_id: str
+    created: float = field(default_factory=now)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class User:
+    """A person with an account; the password is kept as a salted scrypt hash by `storage.accounts`."""
+
+    name: str
+    roles: tuple[str, ...]
+    active: bool = True
+    created: float = field(default_factory=now)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Session:
+    """One signed-in browser. Only the token's hash is kept; `csrf` must come with every change."""
+
+    token_hash: str
+    user: str
+    csrf: str
+    created: float
+    expires: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Endpoint:
+    """A path, model or service that an admin registered, the only ones a browser may choose."""
+
+    id: str
+    kind: Literal["generator", "detector", "vqa", "segmenter", "llm", "label-studio", "folder", "webhook"]
+    name: str
+    location: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    created: float = field(default_factory=now)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuditEvent:
+    """Who did what to which thing, and when."""
+
+    actor: str
+    action: str
+    subject: str
+    details: dict[str, Any] = field(default_factory=dict)
+    at: float = field(default_factory=now)
