@@ -306,6 +306,13 @@ def recipe(name: str, seed: int, parts: Sequence[str], budget: int | None = None
         raise InputRefused(f"{'.'.join(map(str, found['loc']))}: {found['msg']}") from None
 
 
+def check_webhook(location: str) -> None:
+    """Raise `InputRefused` for an address to which workers would not send."""
+    from pipelines.webhook import check_target
+
+    check_target(location)
+
+
 def _stage_job_id(row: Round, attempt: int) -> str:
     return f"{row.id}.{row.stage}.{attempt}"
 

@@ -28,6 +28,7 @@ from pipelines.child import Child, ChildDied
 from pipelines.devices import default_device, try_lock
 from pipelines.jobs import load
 from pipelines.stage import Stage
+from pipelines.webhook import Webhooks
 from storage import jobs_database
 from storage.workspace import Workspace
 
@@ -99,6 +100,8 @@ class Worker:
         jobs_database.prepare(self.workspace.jobs_url)
         self._beat()
         threading.Thread(target=self._live, daemon=True, name="beats").start()
+        hooks = Webhooks(self.workspace)
+        threading.Thread(target=hooks.run, args=(self._ending,), daemon=True, name="webhooks").start()
         if self.settings.with_parent:
             threading.Thread(target=self._watch_parent, daemon=True, name="parent").start()
         engine = Engine(self)

@@ -3,12 +3,13 @@
 import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import gradio as gr
 import pandas as pd
 
 from dataengine.errors import InputRefused
-from dataengine.records import ROLES, AuditEvent
+from dataengine.records import ROLES, AuditEvent, Endpoint
 from pipelines import requests
 from storage import accounts
 from storage.catalog import Catalog
@@ -143,7 +144,7 @@ def build_admin_desk(workspace: Workspace, allowed_networks: Sequence[str] = ())
             lambda catalog: catalog.endpoints.add(endpoint),
             actor,
             "endpoint.add",
-            endpoint.location,
+            endpoint.name if endpoint.kind == "webhook" else endpoint.location,
         )
         return endpoint_table(workspace)
 
@@ -256,9 +257,16 @@ def endpoint_table(workspace: Workspace) -> tuple[pd.DataFrame, Any]:
     """Everything registered, and the choice among it."""
     with workspace.catalog(read_only=True) as catalog:
         found = catalog.endpoints.list()
-    rows = [[one.kind, one.name, one.location, when(one.created)] for one in found]
+    rows = [[one.kind, one.name, shown_location(one), when(one.created)] for one in found]
     choices = [(f"{one.kind} · {one.name}", one.id) for one in found]
     return pd.DataFrame(rows, columns=list(ENDPOINTS)), gr.update(choices=choices, value=None)
+
+
+def shown_location(endpoint: Endpoint) -> str:
+    """Where an endpoint is; of a webhook the server alone, since its path may be a secret."""
+    if endpoint.kind != "webhook":
+        return endpoint.location
+    return f"{urlsplit(endpoint.location).scheme}://{urlsplit(endpoint.location).netloc}/…"
 
 
 def system_panels(workspace: Workspace) -> tuple[Any, Any, Any]:

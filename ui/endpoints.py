@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 
 from dataengine.errors import InputRefused
 from dataengine.records import Endpoint, digest
+from pipelines.requests import check_webhook
 
-SERVICES = frozenset({"llm", "label-studio"})
+SERVICES = frozenset({"llm", "label-studio", "webhook"})
 MODELS = frozenset({"generator", "detector", "vqa"})
-KINDS = ("generator", "detector", "vqa", "segmenter", "llm", "label-studio", "folder")
+KINDS = ("generator", "detector", "vqa", "segmenter", "llm", "label-studio", "folder", "webhook")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -37,7 +38,8 @@ def checked_endpoint(
     """An endpoint that may be registered. Raises `InputRefused`, saying what would do.
 
     A service is an http(s) URL without credentials, none of whose addresses is private or local unless
-    `allowed_networks` ("10.0.0.0/8") holds it. A model is an absolute folder that exists or a hub id, one
+    `allowed_networks` ("10.0.0.0/8") holds it; a webhook, to which things are sent, is https but on this
+    machine. A model is an absolute folder that exists or a hub id, one
     that answers questions ("vqa") may also be a service; a folder is an absolute folder that exists.
     """
     name, location = name.strip(), location.strip()
@@ -45,6 +47,8 @@ def checked_endpoint(
         raise InputRefused(f"kind {kind!r} is refused: choose one of {', '.join(KINDS)}")
     if not 1 <= len(name) <= 100 or not name.isprintable():
         raise InputRefused("give the endpoint a name of 1 to 100 printable characters")
+    if kind == "webhook":
+        check_webhook(location)
     if kind in SERVICES or (kind == "vqa" and "://" in location):
         check_url(location, allowed_networks, resolved)
     else:

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tarfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -243,3 +244,29 @@ def under_way(team: Crew) -> tuple[subprocess.Popen[bytes], list[int]]:
 def state_of(team: Crew, job_id: str) -> str:
     with team.workspace.catalog(read_only=True) as catalog:
         return catalog.jobs.get(job_id).state
+
+
+def test_a_worker_elsewhere_needs_only_the_two_addresses(tmp_path: Path, postgres_url: str) -> None:
+    """Its folder is its own; what it works on comes from PostgreSQL and from the blob store."""
+    objects = (tmp_path / "objects").as_uri()
+    office = Workspace.create(tmp_path / "office", postgres_url, objects)
+    picture = office.blobs.put(b"something that only the blob store holds")
+    with crew(tmp_path / "elsewhere", postgres_url, CLINIC_BLOB_URL=objects) as team:
+        (team.workspace.path / "people-are-done").touch()
+        team.start(TOYS)
+        row = requests.start_round(office, {}, "engineer", stages=toys.STAGES)
+        kept = requests.request_job(office, "backup", {}, "admin")
+        until(lambda: team.round_is(row.id, "done", "failed"), 120, "the round ends")
+        assert results(office, row.id) == UNDISTURBED
+        until(lambda: state_of(team, kept.id) in ("succeeded", "failed"), 60, "the backup ends")
+        with office.catalog(read_only=True) as catalog:
+            backup = catalog.jobs.get(kept.id)
+            workers = {job.worker for job in catalog.jobs.list()}
+        assert backup.state == "succeeded", backup.error
+        made = Path(backup.result["path"])
+        assert made.parent == team.workspace.path / "backups"
+        with tarfile.open(made) as archive:
+            assert f"blobs/{picture}" in archive.getnames()
+        assert workers == {next(iter(requests.workers_alive(office))).id}
+        assert not (office.path / "jobs").exists(), "nothing was done in the office's own folder"
+    office.close()

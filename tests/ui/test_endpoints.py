@@ -91,3 +91,15 @@ def test_this_machine_resolves_to_itself() -> None:
     assert any(address.is_loopback for address in resolve("localhost"))
     with pytest.raises(InputRefused, match="no address"):
         resolve("nowhere.invalid")
+
+
+def test_a_webhook_is_https_or_stays_on_this_machine() -> None:
+    public, here = at("93.184.216.34"), at("127.0.0.1")
+    for location in ("http://hooks.example/x", "http://localhost.hooks.example/x"):
+        with pytest.raises(InputRefused, match="https"):
+            checked_endpoint("webhook", "chat", location, resolved=public)  # type: ignore[arg-type]
+    assert checked_endpoint("webhook", "chat", "https://hooks.example/x", resolved=public).kind == "webhook"  # type: ignore[arg-type]
+    with pytest.raises(InputRefused, match="private or local"):
+        checked_endpoint("webhook", "chat", "http://localhost:9/x", resolved=here)  # type: ignore[arg-type]
+    allowed = checked_endpoint("webhook", "chat", "http://localhost:9/x", ["127.0.0.0/8"], here)  # type: ignore[arg-type]
+    assert allowed.location == "http://localhost:9/x"
