@@ -8,12 +8,13 @@ Leaving the block without `commit()` rolls everything back. Records go in and co
 stays in `storage`.
 """
 
+from contextlib import ExitStack
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from sqlalchemy import Connection, Engine
 
-from storage.engine import connect_for_reading
+from storage.engine import connect_for_reading, turn_to_write
 from storage.repositories.annotating import Comments, Drafts, Gold, Receipts
 from storage.repositories.benchmarks import Benchmarks
 from storage.repositories.curation import Features, LabelMapFacts, Takers
@@ -82,22 +83,36 @@ class Catalog:
         self._read_only = read_only
 
     def __enter__(self) -> Self:
-        self.connection = connect_for_reading(self._engine) if self._read_only else self._engine.connect()
-        self.connection.begin()
-        for name, repository in Catalog.__annotations__.items():
-            if name != "connection":
-                setattr(self, name, repository(self.connection))
+        with ExitStack() as opened:
+            if not self._read_only:
+                opened.enter_context(turn_to_write(self._engine))
+            reading = self._read_only
+            self.connection = connect_for_reading(self._engine) if reading else self._engine.connect()
+            self.connection.begin()
+            self._turn = opened.pop_all()
         return self
+
+    def __getattr__(self, name: str) -> Any:
+        # A unit of work uses few of its repositories, so each is made when it is first asked for.
+        repository = Catalog.__annotations__.get(name)
+        if repository is None or name == "connection":
+            raise AttributeError(f"a catalog has no {name!r}, or is not open")
+        made = repository(self.connection)
+        setattr(self, name, made)
+        return made
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.connection.close()
+        with self._turn:
+            self.connection.close()
 
     def commit(self) -> None:
         """Keep everything done so far; what follows is a new transaction."""
-        self.connection.commit()
+        with self._turn:
+            self.connection.commit()
 
     def rollback(self) -> None:
         """Forget everything since the last commit."""
-        self.connection.rollback()
+        with self._turn:
+            self.connection.rollback()

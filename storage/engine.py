@@ -1,6 +1,10 @@
 """Reaching the catalog's database: SQLite or PostgreSQL, and what their errors mean to a person."""
 
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import Connection, ExceptionContext
@@ -14,6 +18,7 @@ BUSY_SECONDS = 30.0
 """How long a SQLite writer waits for another one."""
 
 _QUERY_ONLY = "clinic_query_only"
+_TURNS: WeakKeyDictionary[Engine, threading.Lock] = WeakKeyDictionary()
 
 
 def make_engine(database_url: str) -> Engine:
@@ -28,8 +33,24 @@ def make_engine(database_url: str) -> Engine:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
+        _TURNS[engine] = threading.Lock()
     event.listen(engine, "handle_error", _translate)
     return engine
+
+
+@contextmanager
+def turn_to_write(engine: Engine) -> Iterator[None]:
+    """Writers of this process one after the other, since SQLite's own wait is to sleep and look again.
+
+    It is a courtesy only: the database's lock decides, and after `BUSY_SECONDS` it is asked all the same.
+    """
+    turn = _TURNS.get(engine)
+    mine = turn is not None and turn.acquire(timeout=BUSY_SECONDS)
+    try:
+        yield
+    finally:
+        if turn is not None and mine:
+            turn.release()
 
 
 def connect_for_reading(engine: Engine) -> Connection:
@@ -51,7 +72,9 @@ def _prepare_sqlite(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> 
 
 def _begin_sqlite(connection: Connection) -> None:
     reading = bool(connection.get_execution_options().get(_QUERY_ONLY, False))
-    connection.exec_driver_sql(f"PRAGMA query_only={int(reading)}")
+    if connection.info.get(_QUERY_ONLY) != reading:
+        connection.exec_driver_sql(f"PRAGMA query_only={int(reading)}")
+        connection.info[_QUERY_ONLY] = reading
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 

@@ -51,7 +51,7 @@ ANSWERING = ACCESS["/api/annotate"]
 Signed = Annotated[Person, Depends(signed_in)]
 
 
-def answering(person: Signed) -> Person:
+async def answering(person: Signed) -> Person:
     """FastAPI dependency: somebody who may label."""
     require(person.roles, ANSWERING, "labelling")
     return person

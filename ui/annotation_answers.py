@@ -28,6 +28,7 @@ def accept(workspace: Workspace, answer: Answer, author: str) -> Label:
     """
     with workspace.catalog(read_only=True) as catalog:
         image, classes = catalog.images.get(answer.image), len(catalog.classes.names())
+        champion = catalog.detectors.champion_id()
     label_map = read_label_map(answer, image, classes)
     blob = None if label_map is None else workspace.blobs.put(pack_label_map(label_map))
     digest = hashlib.sha256(answer.model_dump_json(exclude={"lease", "seconds"}).encode()).hexdigest()[:24]
@@ -36,8 +37,6 @@ def accept(workspace: Workspace, answer: Answer, author: str) -> Label:
             return next(one for one in catalog.labels.history(image.id) if is_that(one, known))
         if answer.lease is None:
             require_editable(catalog, image.id, author)
-        champion = catalog.detectors.champion()
-        lease = catalog.queue.lease(answer.lease) if answer.lease else None
         label = Label(
             image_id=image.id,
             author=author,
@@ -47,7 +46,7 @@ def accept(workspace: Workspace, answer: Answer, author: str) -> Label:
             clean=answer.clean,
             source="simulated" if answer.simulated else "person",
             lead_seconds=answer.seconds,
-            detector_id=champion.id if champion else None,
+            detector_id=champion,
             note=answer.note,
             round_id=round_before(catalog, image.id, author) if answer.lease is None else None,
         )
@@ -63,7 +62,7 @@ def accept(workspace: Workspace, answer: Answer, author: str) -> Label:
                 )
             )
         catalog.drafts.discard(image.id, author)
-        if lease is not None and lease.round_id == GOLD_ROUND:
+        if answer.lease is not None and stored.round_id == GOLD_ROUND:
             with contextlib.suppress(NotFound):  # it may have become an ordinary image meanwhile
                 score_gold(workspace, catalog, stored, label_map)
         catalog.commit()

@@ -18,7 +18,7 @@ from ui.pictures import label_map
 CURATING = roles("curator")
 
 
-def curating(person: Annotated[Person, Depends(signed_in)]) -> Person:
+async def curating(person: Annotated[Person, Depends(signed_in)]) -> Person:
     """FastAPI dependency: a curator, for what annotators must not see."""
     require(person.roles, CURATING, "curating")
     return person

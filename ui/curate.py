@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import JSONResponse
 
 from dataengine.errors import InputRefused, NotFound
 from dataengine.records import Image
@@ -42,7 +43,7 @@ SIMILAR_FROM = 100_000
 Signed = Annotated[Person, Depends(signed_in)]
 
 
-def curating(person: Signed) -> Person:
+async def curating(person: Signed) -> Person:
     """FastAPI dependency: somebody who may curate."""
     require(person.roles, READING, "curating")
     return person
@@ -112,14 +113,13 @@ def curate_routes(workspace: Workspace) -> APIRouter:
             return all_choices(catalog)
 
     @routes.get("/images")
-    def images(wanted: Asked) -> dict[str, Any]:
+    def images(wanted: Asked) -> JSONResponse:
         if wanted.label_class is not None:
             look_into_maps(workspace)
-        if wanted.sort == "disagreement":
-            return most_disputed(workspace, wanted)
-        with workspace.catalog(read_only=True) as catalog:
-            page = page_of_images(catalog, wanted.filter(), wanted.cursor(), wanted.limit)
-        return {"cards": list(map(card, page.cards)), "after": place(page.after)}
+        # A response of its own, since FastAPI would walk through every value of every card.
+        return JSONResponse(
+            most_disputed(workspace, wanted) if wanted.sort == "disagreement" else one_page(workspace, wanted)
+        )
 
     @routes.get("/count")
     def count(wanted: Asked) -> dict[str, Any]:
@@ -200,6 +200,13 @@ def disputed(workspace: Workspace, wanted: Wanted) -> list[tuple[float, str]]:
             inside = {one.id for one in cards if one.max is not None and wanted.low <= one.max <= wanted.high}
             labels = {id: opinions for id, opinions in labels.items() if id in inside}
     return sorted(((value, id) for id, value in disagreements(workspace, labels).items()), reverse=True)
+
+
+def one_page(workspace: Workspace, wanted: Wanted) -> dict[str, Any]:
+    """A page in the order of a stored value."""
+    with workspace.catalog(read_only=True) as catalog:
+        page = page_of_images(catalog, wanted.filter(), wanted.cursor(), wanted.limit)
+    return {"cards": list(map(card, page.cards)), "after": place(page.after)}
 
 
 def most_disputed(workspace: Workspace, wanted: Wanted) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Reply(BaseModel):
     text: str = Field(min_length=1, max_length=2000)
 
 
-def seeing_people(person: Annotated[Person, Depends(signed_in)]) -> Person:
+async def seeing_people(person: Annotated[Person, Depends(signed_in)]) -> Person:
     """FastAPI dependency: somebody who may see how individual people do."""
     require(person.roles, SEEING_PEOPLE, "seeing how people agree")
     return person

@@ -115,8 +115,7 @@ def ids_of_images(catalog: Catalog, wanted: ImageFilter, limit: int) -> list[str
 
 def champion_id(catalog: Catalog) -> str | None:
     """The id of the detector in use."""
-    champion = catalog.detectors.champion()
-    return None if champion is None else champion.id
+    return catalog.detectors.champion_id()
 
 
 def matching(wanted: ImageFilter, category: bool = True) -> list[ColumnElement[bool]]:

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Sequence
 
-from sqlalchemy import delete, exists, select
+from sqlalchemy import exists, select
 
 from dataengine.errors import Conflict, NotFound
 from dataengine.records import Comment, Draft, GoldImage, GoldScore, Receipt
@@ -27,15 +27,11 @@ class Drafts(Rows[Draft]):
 
     def get(self, image_id: str, author: str) -> Draft | None:
         """The person's draft of the image."""
-        table = self.table.c
-        mine = table.image_id == image_id, table.author == author
-        return next(iter(self._records(self._select().where(*mine))), None)
+        return self._one(image_id=image_id, author=author)
 
     def discard(self, image_id: str, author: str) -> int:
         """Delete a draft; returns 1 or 0."""
-        table = self.table.c
-        mine = table.image_id == image_id, table.author == author
-        return self._connection.execute(delete(self.table).where(*mine)).rowcount
+        return self._drop(image_id=image_id, author=author)
 
 
 class Receipts(Rows[Receipt]):
@@ -47,9 +43,7 @@ class Receipts(Rows[Receipt]):
 
     def find(self, author: str, key: str, digest: str) -> Receipt | None:
         """The answer given under that key. Raises `Conflict` if it was another one."""
-        table = self.table.c
-        mine = self._select().where(table.author == author, table.key == key)
-        found = next(iter(self._records(mine)), None)
+        found = self._one(author=author, key=key)
         if found is not None and found.digest != digest:
             raise Conflict(
                 "this idempotency key was used for another answer; send each answer under a key of its own"
@@ -98,14 +92,14 @@ class Gold(Rows[GoldImage]):
 
     def drop(self, image_id: str) -> int:
         """Make an image an ordinary one again; returns 1 or 0. Scores given stay."""
-        return self._connection.execute(delete(self.table).where(self.table.c.image_id == image_id)).rowcount
+        return self._drop(image_id=image_id)
 
     def get(self, image_id: str) -> GoldImage:
         """The right answer for an image. Raises `NotFound`."""
-        found = self._records(self._select().where(self.table.c.image_id == image_id))
-        if not found:
+        found = self._one(image_id=image_id)
+        if found is None:
             raise NotFound(f"image {image_id!r} is no gold image; list them to see which are")
-        return found[0]
+        return found
 
     def list(self) -> list[GoldImage]:
         """All gold images, oldest first."""

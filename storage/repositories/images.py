@@ -24,10 +24,10 @@ class Images(Rows[Image]):
 
     def get(self, id: str) -> Image:
         """The image with that id. Raises `NotFound`."""
-        found = self._records(self._select().where(self.table.c.id == id))
-        if not found:
+        found = self._one(id=id)
+        if found is None:
             raise NotFound(f"there is no image {id!r}; it was erased or never imported")
-        return found[0]
+        return found
 
     def get_many(self, ids: Iterable[str]) -> list[Image]:
         """The images with those ids, in the order asked for; ids that are gone are left out."""

@@ -3,8 +3,11 @@
 import secrets
 from collections.abc import Iterable
 from dataclasses import replace as with_changes
+from functools import cache
+from typing import Any
 
-from sqlalchemy import ColumnElement, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, delete, exists, func, select, update
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from dataengine.errors import Conflict
 from dataengine.records import Label, Lease, QueueItem, QueueKind, Review, now
@@ -134,7 +137,7 @@ class Queue(Rows[QueueItem]):
             self._connection.execute(changed.values(priority=highest + 1, reason=FLAWED))
         if lease.kind != "draw":
             self.answer(lease.image_id, lease.round_id, lease.kind, annotator)
-        self._end(lease_id)
+        Leases(self._connection).end(lease_id)
 
     def ask_opinions(self, image_ids: Iterable[str], round_id: str, opinions: int) -> int:
         """Ask for that many people's drawings of these images; returns how many items that changed."""
@@ -175,26 +178,28 @@ class Queue(Rows[QueueItem]):
     def release(self, lease_id: str, annotator: str) -> bool:
         """Give an image back unanswered; returns whether the lease was still this person's."""
         lease = self.lease(lease_id)
-        return lease is not None and lease.annotator == annotator and bool(self._end(lease_id))
+        return (
+            lease is not None
+            and lease.annotator == annotator
+            and bool(Leases(self._connection).end(lease_id))
+        )
 
     def skip(self, lease_id: str, annotator: str, reason: str) -> None:
         """Decline an image for good: others may still get it. Raises `Conflict` if the lease was lost."""
         lease = _owned(self.lease(lease_id), annotator)
         self._answer(lease.image_id, lease.round_id, lease.kind, annotator, skipped=True, reason=reason)
-        self._end(lease_id)
+        Leases(self._connection).end(lease_id)
 
     def answer(self, image_id: str, round_id: str, kind: QueueKind, author: str) -> bool:
         """Count a person's answer for an item; returns whether the item is now done.
 
         Answering again counts once; without such an item nothing happens.
         """
-        items = self.table.c
-        key = items.image_id == image_id, items.round_id == round_id, items.kind == kind
-        opinions = self._connection.scalar(select(items.opinions).where(*key).with_for_update())
-        if opinions is None:
+        item = {"of_image": image_id, "of_round": round_id, "of_kind": kind}
+        if self._connection.scalar(_locking(), item) is None:
             return False
         self._answer(image_id, round_id, kind, author, skipped=False, reason="")
-        return self._recount(image_id, round_id, kind, opinions)
+        return self._recount(image_id, round_id, kind)
 
     def give_back(self, label: Label, reason: str) -> None:
         """Ask a label's author for the image again, soon, as their answer no longer counts."""
@@ -209,8 +214,7 @@ class Queue(Rows[QueueItem]):
         mine = answers.image_id == label.image_id, answers.round_id == round_id, answers.kind == "draw"
         self._connection.execute(delete(schema.queue_answers).where(*mine, answers.author == label.author))
         self._connection.execute(update(self.table).where(*key).values(priority=RETURN_FIRST, reason=reason))
-        opinions = self._connection.scalar(select(items.opinions).where(*key)) or 1
-        self._recount(label.image_id, round_id, "draw", opinions)
+        self._recount(label.image_id, round_id, "draw")
 
     def withdraw(self, image_id: str, round_id: str) -> int:
         """Take an image that everybody skips out of a round's queue; returns how many items went."""
@@ -240,9 +244,6 @@ class Queue(Rows[QueueItem]):
             statement = statement.where(self.table.c.round_id == round_id)
         return self._connection.scalar(statement) or 0
 
-    def _end(self, lease_id: str) -> int:
-        return self._connection.execute(delete(schema.leases).where(schema.leases.c.id == lease_id)).rowcount
-
     def _answer(
         self, image_id: str, round_id: str, kind: str, author: str, *, skipped: bool, reason: str
     ) -> None:
@@ -255,22 +256,33 @@ class Queue(Rows[QueueItem]):
             mine = [table.c[name] == value for name, value in row.items()]
             self._connection.execute(update(table).where(*mine).values(skipped=False))
 
-    def _recount(self, image_id: str, round_id: str, kind: str, opinions: int) -> bool:
-        items, answers = self.table.c, schema.queue_answers.c
-        given = self._connection.scalar(
-            select(func.count())
-            .select_from(schema.queue_answers)
-            .where(
-                answers.image_id == image_id,
-                answers.round_id == round_id,
-                answers.kind == kind,
-                answers.skipped.is_(False),
-            )
-        )
-        done = (given or 0) >= opinions
-        key = items.image_id == image_id, items.round_id == round_id, items.kind == kind
-        self._connection.execute(update(self.table).where(*key).values(given=given, done=done))
-        return done
+    def _recount(self, image_id: str, round_id: str, kind: str) -> bool:
+        item = {"of_image": image_id, "of_round": round_id, "of_kind": kind}
+        return bool(self._connection.scalar(_counting(), item))
+
+
+@cache
+def _locking() -> Select[Any]:
+    items = schema.queue_items.c
+    return select(items.opinions).where(*_of_item(items)).with_for_update()
+
+
+@cache
+def _counting() -> ReturningUpdate[Any]:
+    items, answers = schema.queue_items.c, schema.queue_answers.c
+    counted = select(func.count()).select_from(schema.queue_answers)
+    given = counted.where(*_of_item(answers), answers.skipped.is_(False)).scalar_subquery()
+    changed = update(schema.queue_items).where(*_of_item(items))
+    return changed.values(given=given, done=given >= items.opinions).returning(items.done)
+
+
+def _of_item(table: Any) -> tuple[ColumnElement[bool], ...]:
+    """Columns of a table that names queue items, held against the parameters of one."""
+    return (
+        table.image_id == bindparam("of_image"),
+        table.round_id == bindparam("of_round"),
+        table.kind == bindparam("of_kind"),
+    )
 
 
 def open_to(annotator: str) -> ColumnElement[bool]:
@@ -332,7 +344,11 @@ class Leases(Rows[Lease]):
 
     def find(self, lease_id: str) -> Lease | None:
         """The lease of that id."""
-        return next(iter(self._records(self._select().where(self.table.c.id == lease_id))), None)
+        return self._one(id=lease_id)
+
+    def end(self, lease_id: str) -> int:
+        """Delete the lease, whosever it is; returns 1 or 0."""
+        return self._drop(id=lease_id)
 
     def held(self, annotator: str, now: float) -> list[Lease]:
         """A person's live leases, by their end."""
@@ -379,7 +395,7 @@ class Labels(Rows[Label]):
             if lease.image_id != label.image_id:
                 raise Conflict(f"lease {lease_id!r} is for another image; submit the image that was leased")
             label = with_changes(label, round_id=lease.round_id)
-            queue.release(lease_id, label.author)
+            Leases(self._connection).end(lease_id)
             queue.answer(lease.image_id, lease.round_id, lease.kind, label.author)
         elif label.round_id is not None:
             queue.answer(label.image_id, label.round_id, "draw", label.author)
@@ -425,9 +441,7 @@ class Labels(Rows[Label]):
         return self._connection.scalar(select(func.count()).select_from(pairs.subquery())) or 0
 
     def _newest(self, image_id: str, author: str) -> Label | None:
-        table = self.table.c
-        mine = self._select().where(table.image_id == image_id, table.author == author)
-        return next(iter(self._records(mine.order_by(table.revision.desc()).limit(1))), None)
+        return self._one(newest="revision", image_id=image_id, author=author)
 
 
 def _newest_each(labels: Iterable[Label]) -> list[Label]:

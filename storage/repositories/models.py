@@ -1,9 +1,10 @@
 """Snapshots, detectors, generators and treatments: what was trained on what."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Select, func, select, update
 
 from dataengine.errors import Conflict
 from dataengine.records import (
@@ -69,6 +70,12 @@ class Snapshots(Named[Snapshot]):
         return self._records(self._select().where(table.id.in_(inside)).order_by(table.created, table.id))
 
 
+@cache
+def _champion_id() -> Select[Any]:
+    table = schema.detectors.c
+    return select(table.id).where(table.role == "champion")
+
+
 class Detectors(Named[DetectorVersion]):
     """Trained detectors; at most one of them is the champion."""
 
@@ -78,7 +85,11 @@ class Detectors(Named[DetectorVersion]):
 
     def champion(self) -> DetectorVersion | None:
         """The detector in use."""
-        return next(iter(self._records(self._select().where(self.table.c.role == "champion"))), None)
+        return self._one(role="champion")
+
+    def champion_id(self) -> str | None:
+        """The id of the detector in use."""
+        return self._connection.scalar(_champion_id())
 
     def record_metrics(self, detector_id: str, metrics: Mapping[str, Any]) -> None:
         """Add measurements to those that the detector has. Raises `NotFound`."""

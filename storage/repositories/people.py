@@ -1,8 +1,10 @@
 """Accounts, sessions, studies, votes, the audit trail, and what an admin registered."""
 
 from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, Select, delete, func, select, update
 
 from dataengine.errors import InputRefused, NotFound
 from dataengine.masks import MAX_CLASS
@@ -123,10 +125,10 @@ class Users(Rows[User]):
 
     def get(self, name: str) -> User:
         """The account of that name. Raises `NotFound`."""
-        found = self._records(self._select().where(self.table.c.name == name))
-        if not found:
+        found = self._one(name=name)
+        if found is None:
             raise NotFound(f"there is no user {name!r}; `clinic users` lists them")
-        return found[0]
+        return found
 
     def password_hash(self, name: str) -> str | None:
         """The salted hash, or None without such an account."""
@@ -175,7 +177,7 @@ class Sessions(Rows[Session]):
 
     def find(self, token_hash: str) -> Session | None:
         """The session of that token's hash, expired or not."""
-        return next(iter(self._records(self._select().where(self.table.c.token_hash == token_hash))), None)
+        return self._one(token_hash=token_hash)
 
     def of_user(self, name: str) -> list[Session]:
         """A person's sessions, oldest first."""
@@ -251,6 +253,12 @@ class Endpoints(Named[Endpoint]):
         return self._connection.execute(delete(self.table).where(self.table.c.id == id)).rowcount
 
 
+@cache
+def _class_names() -> Select[Any]:
+    table = schema.label_classes
+    return select(table.c.name).order_by(table.c.value)
+
+
 class Classes:
     """The workspace's label classes: label map value 1 is the first name, and so on."""
 
@@ -259,10 +267,7 @@ class Classes:
 
     def names(self) -> tuple[str, ...]:
         """The names in order of their values; the project's three as long as nobody set others."""
-        table = schema.label_classes
-        return (
-            tuple(self._connection.scalars(select(table.c.name).order_by(table.c.value))) or DEFAULT_CLASSES
-        )
+        return tuple(self._connection.scalars(_class_names())) or DEFAULT_CLASSES
 
     def set(self, names: Iterable[str]) -> None:
         """Rename classes or append new ones, up to `masks.MAX_CLASS`. Raises `InputRefused` if one would go.

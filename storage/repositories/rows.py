@@ -2,10 +2,24 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import cache
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Boolean, Column, Connection, Float, Integer, Select, Table, select
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Connection,
+    Delete,
+    Float,
+    Integer,
+    Select,
+    Table,
+    bindparam,
+    delete,
+    select,
+)
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.dml import Insert
 
 from dataengine.errors import NotFound
 
@@ -45,15 +59,41 @@ def insert_new(
     """Insert the rows whose `unique` columns (the primary key) are new; returns how many were."""
     if not rows:
         return 0
-    key = unique or [column.name for column in table.primary_key]
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = insert(table).on_conflict_do_nothing(index_elements=key)
+    key = tuple(unique) or tuple(column.name for column in table.primary_key)
+    statement = _inserting(table, key, connection.dialect.name)
     ordered = sorted(rows, key=lambda row: tuple(row[name] for name in key))  # one lock order for all writers
-    counted = {"preserve_rowcount": True}
-    return sum(
-        connection.execute(statement, chunk, execution_options=counted).rowcount
-        for chunk in chunks(ordered, 10 * CHUNK)
-    )
+    return sum(connection.execute(statement, chunk).rowcount for chunk in chunks(ordered, 10 * CHUNK))
+
+
+# Statements are built once: building one takes SQLAlchemy as long as SQLite takes to answer it.
+
+
+@cache
+def _inserting(table: Table, key: tuple[str, ...], dialect: str) -> Insert:
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    statement = insert(table).on_conflict_do_nothing(index_elements=key)
+    return statement.execution_options(preserve_rowcount=True)
+
+
+@cache
+def _columns_of(table: Table, makes: Any) -> dict[str, Column[Any]]:
+    return {field.name: table.c[field.name] for field in fields(makes)}
+
+
+@cache
+def _selecting(table: Table, makes: Any, by: tuple[str, ...] = (), newest: str | None = None) -> Select[Any]:
+    """All of a record's columns, where each of the columns `by` equals the parameter of its name.
+
+    With `newest` only the row in which that column is highest.
+    """
+    named = (table.c[name] == bindparam(name) for name in by)
+    statement = select(*_columns_of(table, makes).values()).where(*named)
+    return statement if newest is None else statement.order_by(table.c[newest].desc()).limit(1)
+
+
+@cache
+def _deleting(table: Table, by: tuple[str, ...]) -> Delete:
+    return delete(table).where(*(table.c[name] == bindparam(name) for name in by))
 
 
 def replace(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
@@ -73,16 +113,25 @@ class Rows(Generic[R]):
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._columns = {field.name: self.table.c[field.name] for field in fields(self.makes)}  # type: ignore[arg-type]
+        self._columns = _columns_of(self.table, self.makes)  # type: ignore[arg-type]
 
     def _row(self, record: R) -> dict[str, Any]:
         return {name: _plain(column, getattr(record, name)) for name, column in self._columns.items()}
 
-    def _records(self, statement: Select[Any]) -> list[R]:
-        return [self.makes(**row) for row in self._connection.execute(statement).mappings()]
+    def _records(self, statement: Select[Any], values: Mapping[str, Any] | None = None) -> list[R]:
+        return [self.makes(**row) for row in self._connection.execute(statement, values).mappings()]
 
     def _select(self) -> Select[Any]:
-        return select(*self._columns.values())
+        return _selecting(self.table, self.makes)  # type: ignore[arg-type]
+
+    def _one(self, newest: str | None = None, **key: Any) -> R | None:
+        """The record whose columns hold these values, of several the one where column `newest` is highest."""
+        statement = _selecting(self.table, self.makes, tuple(key), newest)  # type: ignore[arg-type]
+        return next(iter(self._records(statement, key)), None)
+
+    def _drop(self, **key: Any) -> int:
+        """Delete the rows whose columns hold these values; returns how many there were."""
+        return self._connection.execute(_deleting(self.table, tuple(key)), key).rowcount
 
     def _insert(self, records: Iterable[R], **extra: Any) -> int:
         return insert_new(self._connection, self.table, [self._row(record) | extra for record in records])
@@ -103,10 +152,10 @@ class Named(Rows[R]):
 
     def get(self, id: str) -> R:
         """The record with that id. Raises `NotFound`."""
-        found = self._records(self._select().where(self.table.c.id == id))
-        if not found:
+        found = self._one(id=id)
+        if found is None:
             raise NotFound(f"there is no {self.what} {id!r}; list them to see the ids in use")
-        return found[0]
+        return found
 
     def list(self) -> list[R]:
         """All records, oldest first."""

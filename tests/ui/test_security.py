@@ -3,14 +3,17 @@
 import io
 import json
 import logging
+import socket
 from collections.abc import Callable, Iterator
 
 import pytest
 from fastapi.testclient import TestClient
 
 from tests.ui.conftest import PASSWORD
+from ui.config import ServerConfig
 from ui.logs import JsonFormatter, log_to, logger, without_secrets
 from ui.security import DESK_POLICY, PAGE_POLICY, Throttle, host_name, is_loopback
+from ui.server import bound_socket
 
 Clients = Callable[..., TestClient]
 
@@ -134,3 +137,9 @@ def test_a_throttle_forgets_with_time_and_stays_small() -> None:
 def test_host_names_are_read_strictly() -> None:
     assert [host_name(text) for text in ("A.b:80", "[::1]:1", "x@y", "[bad")] == ["a.b", "::1", "y", ""]
     assert is_loopback("127.0.0.9") and is_loopback("LocalHost") and not is_loopback("0.0.0.0")
+
+
+def test_answers_do_not_wait_for_the_readers_acknowledgement() -> None:
+    """asyncio switches Nagle's algorithm off only on sockets that are named TCP."""
+    with bound_socket(ServerConfig(port=0)) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
