@@ -148,7 +148,7 @@ def job_row(job: Job) -> dict[str, Any]:
     """A job as a list shows it."""
     return {
         "id": job.id,
-        "title": f"{job.kind} {job.args.get('stage', '')}".strip().replace("_", " "),
+        "title": str(job.args.get("stage") or job.kind).replace("_", " "),
         "state": job.state,
         "progress": job.progress,
         "message": job.error or job.message,

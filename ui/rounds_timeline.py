@@ -128,7 +128,7 @@ def timeline(catalog: Catalog, row: Round) -> list[dict[str, Any]]:
                 "name": name,
                 "state": state,
                 "began": began,
-                "seconds": None if began is None else (finished or now()) - began,
+                "seconds": None if began is None else max(0.0, (finished or now()) - began),
                 "attempts": len(jobs),
                 "progress": open_job.progress if open_job else None,
                 "takes": INTO.get(name, ""),

@@ -166,8 +166,6 @@ def described(study: Study, showing: Showing, image: Image, done: int, left: int
         "prompt": image.prompt,
         "left": url + showing.pictures[showing.left],
         "right": url + showing.pictures[showing.right],
-        "height": image.height,
-        "width": image.width,
         "questions": list(design.questions),
         "scale": design.scale,
         "done": done,

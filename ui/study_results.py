@@ -12,6 +12,7 @@ from typing import Any
 from dataengine.quality.study import SCORES, checks_of, counted, minimum_over_aspects, verdict
 from dataengine.records import Image, Study, Vote
 from storage.catalog import Catalog
+from storage.queries.studies import prompt_categories
 from ui.study_blinding import design_of
 
 COLUMNS = (
@@ -37,8 +38,8 @@ def results_of(catalog: Catalog, study: Study) -> dict[str, Any]:
     kept, careless = counted(votes, len(study.pairs), design.keep_from)
     prompts = {pair: image.prompt for pair, image in images.items()}
     categories: dict[str, set[int]] = defaultdict(set)
-    for pair, image in images.items():
-        categories[image.category or "none"].add(pair)
+    for pair, category in categories_of(catalog, images).items():
+        categories[category or "none"].add(pair)
 
     def verdicts(of: list[Vote]) -> list[dict[str, Any]]:
         return [asdict(verdict(of, question, design.margin, prompts)) for question in design.questions]
@@ -60,6 +61,12 @@ def images_of(catalog: Catalog, study: Study) -> dict[int, Image]:
     """The untreated picture of each pair whose pictures are still there; for prompt, seed and category."""
     found = {image.id: image for image in catalog.images.get_many([before for before, _ in study.pairs])}
     return {pair: found[before] for pair, (before, _) in enumerate(study.pairs) if before in found}
+
+
+def categories_of(catalog: Catalog, images: dict[int, Image]) -> dict[int, str]:
+    """Each pair's category: the picture's, or else its prompt's, or else nothing."""
+    meant = prompt_categories(catalog)
+    return {pair: image.category or meant.get(image.prompt, "") for pair, image in images.items()}
 
 
 def raters_of(votes: list[Vote], pairs: int, careless: list[str]) -> list[dict[str, Any]]:
@@ -84,7 +91,7 @@ def raters_of(votes: list[Vote], pairs: int, careless: list[str]) -> list[dict[s
 def votes_csv(catalog: Catalog, study: Study) -> str:
     """Every vote as a line, attention checks and left-out raters marked."""
     votes, images = catalog.votes.of_study(study.id), images_of(catalog, study)
-    pairs = len(study.pairs)
+    pairs, categories = len(study.pairs), categories_of(catalog, images)
     careless = counted(votes, pairs, design_of(study).keep_from)[1]
     return as_csv(
         COLUMNS,
@@ -93,7 +100,7 @@ def votes_csv(catalog: Catalog, study: Study) -> str:
                 vote.pair,
                 int(vote.pair >= pairs),
                 image.prompt if (image := images.get(vote.pair)) else "",
-                (image.category or "") if image else "",
+                categories.get(vote.pair, ""),
                 image.seed if image else "",
                 vote.rater,
                 vote.question,

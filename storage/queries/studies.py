@@ -32,7 +32,8 @@ def shared_pairs(
 ) -> list[SharedPair]:
     """Every prompt and seed of which both generators have a usable picture of one size, in a fixed order.
 
-    Where a generator drew one twice, the picture with the lowest id stands for it.
+    Where a generator drew one twice, the picture with the lowest id stands for it. A picture without a
+    category has its prompt's.
     """
     before, after = schema.images.alias("before"), schema.images.alias("after")
     statement = (
@@ -62,11 +63,19 @@ def shared_pairs(
     )
     if purpose is not None:
         statement = statement.where(before.c.purpose == purpose)
-    if categories:
-        statement = statement.where(before.c.category.in_(sorted(categories)))
     if round_id is not None:
         statement = statement.where(before.c.round_id == round_id)
-    return [SharedPair(**row) for row in catalog.connection.execute(statement).mappings()]
+    meant = prompt_categories(catalog)
+    rows = [dict(row) for row in catalog.connection.execute(statement).mappings()]
+    found = [SharedPair(**row | {"category": row["category"] or meant.get(row["prompt"])}) for row in rows]
+    return [one for one in found if not categories or one.category in categories]
+
+
+def prompt_categories(catalog: Catalog) -> dict[str, str]:
+    """What prompts were written for, by their text."""
+    prompts = schema.prompts.c
+    known = select(prompts.text, prompts.category).where(prompts.category.is_not(None)).distinct()
+    return {text: category for text, category in catalog.connection.execute(known)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

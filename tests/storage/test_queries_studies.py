@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import text
 
-from dataengine.records import Image, Invitation, Study, Vote
+from dataengine.records import Image, Invitation, Prompt, Study, Vote
 from storage import schema
 from storage.catalog import Catalog
 from storage.engine import make_engine
@@ -27,13 +27,20 @@ def test_pairs_share_prompt_seed_and_size(catalog: Catalog) -> None:
             drawn("b3", "treated", "a mug", 1, category="mugs", purpose="survey"),
             drawn("a4", "base", "a sign", 1),
             drawn("b4", "treated", "a sign", 1, width=16),
+            drawn("a6", "base", "a face", 1, category=None),
+            drawn("b6", "treated", "a face", 1, category=None),
             drawn("a5", "base", "a tree", 1),
             drawn("b5", "treated", "a tree", 1, status="refused"),
         ]
     )
     hand = SharedPair(before="a1", after="b1", prompt="a hand", seed=1, category="hands", purpose="judge")
     mug = SharedPair(before="a3", after="b3", prompt="a mug", seed=1, category="mugs", purpose="survey")
-    assert shared_pairs(catalog, "base", "treated") == [hand, mug]
+    catalog.prompts.add_many(
+        [Prompt(round_id="r", purpose="judge", index=0, text="a face", category="faces")]
+    )
+    face = SharedPair(before="a6", after="b6", prompt="a face", seed=1, category="faces", purpose="judge")
+    assert shared_pairs(catalog, "base", "treated") == [face, hand, mug]
+    assert shared_pairs(catalog, "base", "treated", categories=["faces"]) == [face]
     assert shared_pairs(catalog, "base", "treated", purpose="survey") == [mug]
     assert shared_pairs(catalog, "base", "treated", categories=["hands"]) == [hand]
     assert shared_pairs(catalog, "base", "treated", round_id="other") == []

@@ -33,7 +33,7 @@ export async function lineage(root, { asked, go }) {
   root.append(h("div", { class: "line top" }, select("generator", "Treated generator", treated.map((one) => [one.id, `${one.name} · ${one.id.slice(0, 8)}`]), chosen, (event) => go({ view: "lineage", generator: event.target.value }))));
   const found = await get(`/api/rounds/lineage/${encodeURIComponent(chosen)}`);
   root.append(
-    h("div", { class: "home-figures card" }, [[count(found.labels), "labels by people under it"], [String(Object.keys(found.authors).length), "people"], [String(found.snapshots), "training sets"], [String(found.steps.length), found.steps.length === 1 ? "treatment" : "treatments"]].map(([value, label]) => h("div", {}, h("b", {}, value), h("span", {}, label)))),
+    h("div", { class: "home-figures card" }, [[count(found.labels), "labels under it"], [String(Object.keys(found.authors).length), "authors"], [String(found.snapshots), "training sets"], [String(found.steps.length), found.steps.length === 1 ? "treatment" : "treatments"]].map(([value, label]) => h("div", {}, h("b", {}, value), h("span", {}, label)))),
     h("section", { class: "card panel" },
       h("div", { class: "line" }, h("h2", {}, "The chain"), h("span", { class: "gap" }), h("a", { class: "button quiet", href: `/api/rounds/lineage/${encodeURIComponent(chosen)}/labels.csv`, download: "" }, "Every label, as CSV")),
       h("ul", { class: "tree" }, found.steps.map(step), h("li", {}, node("base", found.base.name, found.base.id, h("p", {}, [found.base.location, found.base.licence].filter(Boolean).join(" · ")))))));

@@ -3,6 +3,7 @@ import { get, post } from "/static/api.js";
 import { count, h, input, panel, select, tell, when } from "/static/curate/dom.js";
 import { lasting, names, share, state } from "./words.js";
 
+const PEOPLE = "wait_for_labels";
 const PARTS = [
   ["hard", "More of what is hard", "prompts and images for the hard categories"],
   ["detector", "Labels and detector", "people label, a detector learns from them, the better one is promoted"],
@@ -14,13 +15,13 @@ function stage(one, longest) {
   return h("li", { class: `stage ${one.state.replaceAll(" ", "-")}`, "data-stage": one.name },
     h("i", { class: "dot" }),
     h("div", { class: "words" },
-      h("div", { class: "line" }, h("b", {}, one.name.replaceAll("_", " ")), one.state === "done" ? null : state(one.state), one.attempts > 1 ? h("span", { class: "soft" }, `attempt ${one.attempts}`) : null, takes),
+      h("div", { class: "line" }, h("b", {}, one.name.replaceAll("_", " ")), one.state === "done" || one.state === "ahead" ? null : state(one.state), one.attempts > 1 ? h("span", { class: "soft" }, `attempt ${one.attempts}`) : null, takes),
       one.gives ? h("p", { class: "gives" }, one.gives) : null,
       one.message ? h("p", { class: "message" }, one.message) : null,
       one.progress !== null ? h("progress", { value: one.progress, max: 1 }) : null),
     h("div", { class: "time" },
       h("span", {}, one.state === "ahead" || one.state === "left out" ? "" : lasting(one.seconds)),
-      one.seconds ? h("i", { class: "bar", style: { "--value": Math.max(0.01, one.seconds / longest) } }) : null,
+      one.seconds && one.name !== PEOPLE ? h("i", { class: "bar", style: { "--value": Math.max(0.01, one.seconds / longest) } }) : null,
       one.job ? h("a", { href: `?view=jobs&job=${encodeURIComponent(one.job)}`, "data-go": true }, "log") : null));
 }
 
@@ -34,8 +35,9 @@ function waited(found) {
 }
 
 function draw(found, act) {
-  const longest = Math.max(1, ...found.stages.map((one) => one.seconds ?? 0));
-  const spent = found.stages.reduce((sum, one) => sum + (one.state === "done" ? one.seconds ?? 0 : 0), 0);
+  const worked = found.stages.filter((one) => one.name !== PEOPLE).map((one) => one.seconds ?? 0);
+  const longest = Math.max(1, ...worked);
+  const spent = worked.reduce((sum, one) => sum + one, 0);
   const open = found.state === "running" || found.state === "waiting";
   return [
     h("header", { class: "line" },
@@ -44,7 +46,7 @@ function draw(found, act) {
       open ? h("button", { class: "button quiet bad", type: "button", id: "cancel", onclick: () => act("cancel") }, "Cancel") : null,
       found.state === "failed" || found.state === "cancelled" ? h("button", { class: "button", type: "button", id: "resume", onclick: () => act("resume") }, "Resume") : null),
     found.waiting ? waited(found.waiting) : null,
-    found.state === "failed" || found.state === "cancelled" ? h("p", { class: "note bad" }, found.message || `This round is ${found.state}.`) : null,
+    found.state === "failed" || found.state === "cancelled" ? h("p", { class: "note bad" }, `Stopped at ${found.stage.replaceAll("_", " ")}. Resume repeats this stage; what came before stays.`) : null,
     h("div", { class: "home-figures card" }, [
       [count(Object.values(found.images).reduce((sum, one) => sum + one, 0)), "images"],
       [found.hard.join(", ") || "–", "hard categories"],

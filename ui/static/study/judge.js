@@ -109,13 +109,9 @@ export async function judge(root, { asked, go, current }) {
     count.textContent = `${pair.remaining} left`;
     bar.value = pair.done / (pair.done + pair.remaining);
     camera.reset();
-    for (const side of ["left", "right"]) {
-      stages[side === "left" ? 0 : 1].style.setProperty("--ratio", `${pair.width} / ${pair.height}`);
-      pictures[side].src = pair[side];
-    }
+    for (const side of ["left", "right"]) pictures[side].src = pair[side];
     draw();
     await Promise.allSettled(Object.values(pictures).map((picture) => picture.decode()));
-    for (const stage of stages) stage.classList.toggle("crisp", pair.width < stage.clientWidth);
     began = performance.now();
     bench.dataset.ready = pair.task;
   }

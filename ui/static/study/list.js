@@ -8,7 +8,7 @@ const names = (questions) => questions.map((one) => QUESTIONS[one].name.toLowerC
 function waiting(study) {
   const over = study.left === 0;
   return h("article", { class: "card waiting" },
-    h("div", {}, h("h2", {}, study.name), h("p", {}, over ? `You have judged all ${study.done}. Thank you.` : `${study.left} pairs to judge${study.done ? `, ${study.done} done` : ""}: ${names(study.questions)}.`)),
+    h("div", {}, h("h2", {}, study.name), h("p", {}, over ? (study.done ? `You have judged all ${study.done}. Thank you.` : "Enough people have judged this one.") : `${study.left} pairs to judge${study.done ? `, ${study.done} done` : ""}: ${names(study.questions)}.`)),
     over ? null : h("a", { class: "button", href: `?view=judge&study=${study.id}`, "data-go": true }, study.done ? "Go on" : "Begin"));
 }
 

@@ -17,13 +17,13 @@ function outcome(one, study, margin) {
     h("h2", {}, QUESTIONS[one.question].name),
     h("p", { class: "big" }, share(one.win_rate), h("span", {}, one.win_rate === null ? " no pair is decided yet" : ` of decided pairs for ${study.after}`)), rate,
     balance(one),
-    h("p", { class: "soft" }, `${one.before} for ${study.before}, ${one.ties} ties, ${one.after} for ${study.after}`),
+    h("p", { class: "legend" }, h("span", { class: "before" }, `${study.before}: ${one.before}`), h("span", { class: "tie" }, `no winner: ${one.ties}`), h("span", { class: "after" }, `${study.after}: ${one.after}`)),
     h("dl", { class: "facts" },
       h("dt", {}, "95 % interval (Wilson)"), h("dd", {}, interval(one.interval)),
       h("dt", {}, "Sign test, two-sided"), h("dd", {}, chance(one.p_value)),
       h("dt", {}, "Mean opinion, −1 to 1"), h("dd", { "data-figure": "mos" }, signed(one.mean_opinion)),
       h("dt", {}, `Improves / degrades (by ${margin} votes)`), h("dd", { "data-figure": "margin" }, one.pairs ? `${share(one.improves / one.pairs)} / ${share(one.degrades / one.pairs)}` : "–"),
-      h("dt", {}, "Agreement (Krippendorff’s α)"), h("dd", { "data-figure": "alpha" }, one.agreement === null ? "–" : one.agreement.toFixed(2))));
+      h("dt", {}, "Agreement (Krippendorff’s α)"), h("dd", { "data-figure": "alpha" }, one.agreement === null ? "–" : signed(one.agreement))));
 }
 
 function byCategory(found) {
