@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
-from pipelines.commands import data, exchange, models, work
+from pipelines.commands import data, exchange, models, trainingfree, work
 from pipelines.commands.front import Call, Command
 from pipelines.commands.front import main as run_command
 
@@ -94,6 +94,7 @@ COMMANDS = (
     *exchange.COMMANDS,
     *data.COMMANDS,
     *models.COMMANDS,
+    *trainingfree.COMMANDS,
 )
 
 

@@ -6,8 +6,8 @@ from pydantic import Field
 
 from dataengine.config import Config
 from dataengine.curation.config import HardCategoryConfig, MiningConfig, PromptWriterConfig, VqaConfig
-from dataengine.diagnosis.config import DetectorTrainingConfig
-from dataengine.treatment.config import SamplingConfig, TreatmentConfig
+from dataengine.diagnosis.config import DetectorTrainingConfig, DynamicsConfig
+from dataengine.treatment.config import CorrectionConfig, GuidanceConfig, SamplingConfig, TreatmentConfig
 
 
 class GenerateConfig(Config):
@@ -27,6 +27,12 @@ class GenerateConfig(Config):
     """Seed of the first image; prompts and images count on from it."""
     sampling: SamplingConfig = SamplingConfig()
     """How the images are drawn; also before and after treatment."""
+    correction: CorrectionConfig | None = None
+    """Correct what looks broken while it is drawn; {} takes the defaults, null leaves it out."""
+    guidance: GuidanceConfig | None = None
+    """Pull the drawing towards what is judged well; {} takes the defaults, null leaves it out."""
+    detector: str = ""
+    """Id of the trained detector that corrects or guides, where one does; empty for the champion."""
     shard: int = Field(default=64, ge=1)
     """Images in one shard, the unit that is repeated after a crash."""
     validation: float = Field(default=0.2, ge=0, lt=1)
@@ -40,6 +46,9 @@ class DiagnoseConfig(Config):
     """Images of equal size that the detector sees at once."""
     shard: int = Field(default=256, ge=1)
     """Images in one shard; their maps are packed together."""
+    dynamics: DynamicsConfig | None = None
+    """Keep maps of score dynamics beside the champion's, under a detector of their own; {} takes the
+    defaults. The generators draw their images once more, as far as the window goes."""
 
 
 class CategorizeConfig(Config):

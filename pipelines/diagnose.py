@@ -6,20 +6,17 @@ skipped.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dataengine.masks import quantise
 from dataengine.records import DetectorVersion, Image, Prediction
+from pipelines import dynamics
 from pipelines.context import Context, Result
 from pipelines.engines import prefetched
 from pipelines.failpoint import fail_point
 from pipelines.pictures import alike, read
-from pipelines.steps import SURVEY, Shard, champion, images_of, recipe_of, run_all, slices
-
-if TYPE_CHECKING:
-    from dataengine.diagnosis.detector import Detector
+from pipelines.steps import SURVEY, Shard, champion, images_of, opened, recipe_of, run_all, slices
 
 
 def diagnose(context: Context, round_id: str, purpose: str = SURVEY) -> Result:
@@ -39,10 +36,13 @@ def shards(context: Context, round_id: str, purpose: str = SURVEY) -> list[Shard
 
 
 def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
-    """Predict one part."""
+    """Predict one part; score dynamics look too where the recipe asks for them."""
     images = images_of(context, round_id, shard["purpose"])[shard["start"] : shard["stop"]]
-    batch = recipe_of(context, round_id).diagnose.batch
-    predictions = predict(context, shard["detector"], images, batch)
+    config = recipe_of(context, round_id).diagnose
+    predictions = predict(context, shard["detector"], images, config.batch)
+    if config.dynamics is not None:
+        watcher = dynamics.detector_for(context.workspace, config.dynamics)
+        predict(context, watcher.id, dynamics.drawn_here(images), config.batch)
     return {
         "detector": shard["detector"],
         "images": len(images),
@@ -74,27 +74,13 @@ def predict(context: Context, detector_id: str, images: Sequence[Image], batch: 
     return [found[each] for each in ids]
 
 
-def opened(context: Context, detector_id: str) -> "Detector":
-    """A registered detector, ready to look."""
-    with context.workspace.catalog(read_only=True) as catalog:
-        version = catalog.detectors.get(detector_id)
-    return context.tools.open_detector(context.workspace.checkpoints.fetch(version.checkpoint))
-
-
 def _predict_missing(context: Context, version: DetectorVersion, images: Sequence[Image], batch: int) -> None:
     if not images:
         return
-    detector = opened(context, version.id)
-
-    def load(group: list[Image]) -> tuple[list[Image], list[np.ndarray]]:
-        return group, [read(context.workspace, image) for image in group]
-
-    def seen() -> Iterator[tuple[list[Image], list[np.ndarray]]]:
-        for group, pixels in prefetched(alike(images, batch), load):
-            yield group, context.tools.artifact_maps(detector, pixels, batch)
-
-    def keep(found: tuple[list[Image], list[np.ndarray]]) -> int:
-        group, maps = found
+    look = dynamics.watched if dynamics.watches(version) else _looked_at
+    done = 0
+    for group, maps in look(context, version, images, batch):
+        context.report(done, len(images), f"{version.name} looks")
         refs = context.workspace.maps.put_many([quantise(each) for each in maps])
         fail_point("diagnose:maps")
         with context.workspace.catalog() as catalog:
@@ -102,13 +88,20 @@ def _predict_missing(context: Context, version: DetectorVersion, images: Sequenc
                 [_prediction(*each, version.id) for each in zip(group, maps, refs, strict=True)]
             )
             catalog.commit()
-        return len(group)
+        done += len(group)
 
-    done = 0
-    context.report(done, len(images), f"{version.name} looks")
-    for kept in prefetched(seen(), keep, ahead=1):
-        done += kept
-        context.report(done, len(images), f"{version.name} looks")
+
+def _looked_at(
+    context: Context, version: DetectorVersion, images: Sequence[Image], batch: int
+) -> Iterator[tuple[list[Image], list[np.ndarray]]]:
+    """Batches of the images with the maps of a trained detector, which looks at their pixels."""
+    detector = opened(context, version.id)
+
+    def load(group: list[Image]) -> tuple[list[Image], list[np.ndarray]]:
+        return group, [read(context.workspace, image) for image in group]
+
+    for group, pixels in prefetched(alike(images, batch), load):
+        yield group, context.tools.artifact_maps(detector, pixels, batch)
 
 
 def _prediction(image: Image, confidence: np.ndarray, map_ref: str, detector_id: str) -> Prediction:

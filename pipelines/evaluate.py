@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from dataengine.records import SnapshotItem, Split
+from pipelines import dynamics
 from pipelines.composition import labelled, real
 from pipelines.config import PublishConfig
 from pipelines.context import Context, Result
@@ -54,6 +55,8 @@ def measure(
     """One detector's figures on each set."""
     with context.workspace.catalog(read_only=True) as catalog:
         version = catalog.detectors.get(detector_id)
+    if dynamics.watches(version):
+        return dynamics.measured(context, detector_id, sets, batch)
     detector = context.tools.open_detector(context.workspace.checkpoints.fetch(version.checkpoint))
     figures = {}
     for index, (name, items) in enumerate(sets.items()):

@@ -18,6 +18,7 @@ from pipelines.context import Context, Result
 from pipelines.exchange.images import thumbnail
 from pipelines.failpoint import fail_point
 from pipelines.pictures import encode_png
+from pipelines.steering import steering_of, steppers_of
 from pipelines.steps import (
     HARD,
     JUDGE,
@@ -76,7 +77,7 @@ def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
         family = open_generator(context, version)
         for start, stop in slices(len(missing), recipe.generate.sampling.batch):
             context.report(start, len(missing), f"{version.name} draws")
-            _draw(context, round_id, family, version, missing[start:stop], recipe.generate, shard["purpose"])
+            draw(context, family, version, missing[start:stop], recipe.generate, shard["purpose"], round_id)
     return {"generator": version.id, "images": len(part), "drawn": len(missing)}
 
 
@@ -148,30 +149,33 @@ def _tasks(context: Context, round_id: str, recipe: RoundRecipe, purpose: str) -
     }[purpose]
     first = fresh_seed(context, round_id, recipe.generate.seed, "images", purpose)
     return [
-        _task(prompt.text, first + index * repeats + repeat, recipe.generate.validation)
+        task_of(prompt.text, first + index * repeats + repeat, recipe.generate.validation)
         for index, prompt in enumerate(prompts_of(context, round_id, purpose))
         for repeat in range(repeats)
     ]
 
 
-def _task(prompt: str, seed: int, validation: float) -> Task:
+def task_of(prompt: str, seed: int, validation: float) -> Task:
+    """One image to draw; its split is that of its prompt and seed."""
     return Task(prompt=prompt, seed=seed, split=split_of(prompt_group(prompt, seed), validation))
 
 
-def _draw(
+def draw(
     context: Context,
-    round_id: str,
     family: Any,
     version: GeneratorVersion,
     tasks: Sequence[Task],
     config: GenerateConfig,
     purpose: str,
+    round_id: str | None = None,
 ) -> None:
     """Draw one batch and keep it: blobs first, then the rows that name them."""
-    settings = config.sampling.model_dump(exclude={"batch"}, exclude_none=True)
-    pixels = context.tools.generate(
-        family, [task.prompt for task in tasks], [task.seed for task in tasks], config.sampling
-    )
+    prompts, seeds = [task.prompt for task in tasks], [task.seed for task in tasks]
+    steering = steering_of(context, config.model_dump(mode="json"))
+    steppers = steppers_of(context, steering, family, prompts, seeds)
+    steered = {} if steppers is None else {"steppers": steppers}
+    settings = config.sampling.model_dump(exclude={"batch"}, exclude_none=True) | steering.settings()
+    pixels = context.tools.generate(family, prompts, seeds, config.sampling, **steered)
     sha256s = context.workspace.blobs.put_many([encode_png(image) for image in pixels])
     thumbnails = context.workspace.blobs.put_many([thumbnail(image) for image in pixels])
     images = [

@@ -79,11 +79,19 @@ def treat_job(context: Context, args: dict[str, Any]) -> Result:
     return treat_job(context, args)
 
 
+def dynamics_job(context: Context, args: dict[str, Any]) -> Result:
+    """Score dynamics of one drawn image at a point (x, y) in its pixels."""
+    from pipelines.dynamics import at_point
+
+    return at_point(context, args["image"], tuple(args["point"]))
+
+
 JOBS: dict[str, Callable[[Context, dict[str, Any]], Result]] = {
     "import": import_job,
     "backup": backup_job,
     "pull": pull_job,
     "features": features_job,
+    "dynamics": dynamics_job,
     "retrain": retrain_job,
     "treat": treat_job,
 }

@@ -11,10 +11,9 @@ from typing import Any
 
 from dataengine.records import DetectorVersion, SnapshotItem
 from pipelines.context import Context
-from pipelines.diagnose import opened
 from pipelines.evaluate import evaluation_sets, measure
 from pipelines.samples import StoredSamples
-from pipelines.steps import recipe_of
+from pipelines.steps import opened, recipe_of
 
 FIGURES = (
     "mse",

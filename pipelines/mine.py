@@ -15,12 +15,13 @@ import numpy as np
 from dataengine.curation.mining import Candidate, Choice, choose, thumbnail_features
 from dataengine.masks import dequantise
 from dataengine.records import Image, QueueItem
+from pipelines import dynamics
 from pipelines.composition import categories_of
 from pipelines.context import Context, Result
-from pipelines.diagnose import opened, predict
+from pipelines.diagnose import predict
 from pipelines.failpoint import fail_point
 from pipelines.pictures import alike, stack
-from pipelines.steps import HARD, SURVEY, images_of, recipe_of, results_of
+from pipelines.steps import HARD, SURVEY, images_of, opened, recipe_of, results_of
 
 BATCH = 64
 
@@ -133,10 +134,13 @@ def _disagreement(
     if recipe.mine.disagreement == 0:
         return {}
     with context.workspace.catalog(read_only=True) as catalog:
-        others = [found.id for found in catalog.detectors.list() if found.id != detector_id]
+        known = {found.id: found for found in catalog.detectors.list()}
+    others = [name for name, found in known.items() if name != detector_id and not dynamics.watches(found)]
     rival = recipe.mine.rival or (others[-1] if others else "")
     if not rival:
         return {}
+    if dynamics.watches(known.get(rival)):
+        images = dynamics.drawn_here(images)
     batch = recipe.diagnose.batch
     pairs = zip(
         predict(context, detector_id, images, batch), predict(context, rival, images, batch), strict=True

@@ -1,12 +1,15 @@
 """What stages share: their recipe, the round's images and prompts, seeds, and shards run in turn."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ConfigRefused
 from dataengine.records import DetectorVersion, Image, Prompt, digest
 from pipelines.config import RoundRecipe
 from pipelines.context import Context, Result
+
+if TYPE_CHECKING:
+    from dataengine.diagnosis.detector import Detector
 
 Shard = dict[str, Any]
 """A part of a stage's work, as JSON: ids and positions only."""
@@ -48,6 +51,13 @@ def champion(context: Context) -> DetectorVersion:
             "Register a detector and promote it, or start with `clinic demo`."
         )
     return version
+
+
+def opened(context: Context, detector_id: str) -> "Detector":
+    """A registered detector, ready to look."""
+    with context.workspace.catalog(read_only=True) as catalog:
+        version = catalog.detectors.get(detector_id)
+    return context.tools.open_detector(context.workspace.checkpoints.fetch(version.checkpoint))
 
 
 def prompts_of(context: Context, round_id: str, purpose: str) -> list[Prompt]:

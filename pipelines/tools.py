@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from dataengine.errors import InputRefused
+from dataengine.errors import InputRefused, ModelRefused
 
 if TYPE_CHECKING:
     from dataengine.clinic.readers import Reader
@@ -57,7 +57,8 @@ class Tools:
     built-in grammar, "clinic" the drawn world's captions, anything else the folder, hub id or endpoint URL of
     a language model."""
     generate: Callable[..., np.ndarray]
-    """(family, prompts, seeds, settings) -> uint8 NHWC: `dataengine.treatment.sampling.generate`."""
+    """(family, prompts, seeds, settings) -> uint8 NHWC: `dataengine.treatment.sampling.generate`. With
+    `steppers` the drawing is corrected or guided."""
     train_detector: Callable[..., Any]
     """`dataengine.diagnosis.training.train_detector`."""
     evaluate_detector: Callable[..., Any]
@@ -72,6 +73,8 @@ class Tools:
     """Where models are put: "cpu" or "cuda:N"."""
 
 
+DYNAMICS_FILE = "dynamics.json"
+"""What a checkpoint of score dynamics holds: their settings, and nothing else."""
 CLINIC = "clinic"
 """Stands for the embedded clinic's own models where a folder or hub id is asked for."""
 
@@ -106,6 +109,11 @@ def _open_generator(device: str, location: str, lora: Path | None, weights: Weig
 def _open_detector(device: str, folder: Path) -> Detector:
     from dataengine.diagnosis.detector import load_detector
 
+    if (folder / DYNAMICS_FILE).is_file():
+        raise ModelRefused(
+            "score dynamics have no weights and look only at images while they are drawn; "
+            "choose a trained detector here"
+        )
     return load_detector(folder, device)
 
 

@@ -7,8 +7,9 @@ or one behind an OpenAI-compatible endpoint. Words are kept, and a table makes c
 
 import logging
 import re
+from copy import copy
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -51,6 +52,9 @@ class Answerer(Protocol):
     def answer(self, image: np.ndarray) -> str:
         """Its words about one uint8 HW3 image; "" when it has none."""
 
+    def asking(self, config: VqaConfig) -> Self:
+        """The same model, asked something else."""
+
 
 class QuestionCategorizer:
     """A model that is asked one question, and the table that makes a category of its answer."""
@@ -72,6 +76,10 @@ class QuestionCategorizer:
             log.info("%s: %d of %d answers fit no category", self.name, odd, len(found))
         return found
 
+    def asking(self, config: VqaConfig, kept: KeptAnswers | None = None) -> Self:
+        """The same model, asked something else; its answers are kept apart."""
+        return type(self)(self._answerer.asking(config), config, kept)
+
     def answer(self, image: np.ndarray) -> str:
         """The model's words about one uint8 HW3 image, asked once."""
         known = None if self._kept is None else self._kept.get(image)
@@ -83,7 +91,19 @@ class QuestionCategorizer:
         return said
 
 
-class GenerativeAnswerer:
+class _Asked:
+    """An answerer with the question that it asks."""
+
+    _config: VqaConfig
+
+    def asking(self, config: VqaConfig) -> Self:
+        """See `Answerer.asking`."""
+        other = copy(self)
+        other._config = config
+        return other
+
+
+class GenerativeAnswerer(_Asked):
     """An image-text-to-text model of transformers, without sampling."""
 
     def __init__(self, name: str, model: Any, processor: Any, config: VqaConfig) -> None:
@@ -112,7 +132,7 @@ class GenerativeAnswerer:
         return self._processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
-class ClassicAnswerer:
+class ClassicAnswerer(_Asked):
     """A visual-question-answering model of transformers: it chooses an answer (ViLT) or writes it (BLIP)."""
 
     def __init__(self, name: str, model: Any, processor: Any, config: VqaConfig) -> None:
@@ -135,7 +155,7 @@ class ClassicAnswerer:
         return str(self._model.config.id2label[int(self._model(**inputs).logits[0].argmax())])
 
 
-class EndpointAnswerer:
+class EndpointAnswerer(_Asked):
     """A vision model behind an OpenAI-compatible endpoint."""
 
     def __init__(self, endpoint: Endpoint, config: VqaConfig) -> None:

@@ -249,7 +249,7 @@ class DetectorTrainingConfig(Config):
 
 
 class DynamicsConfig(Config):
-    """Score dynamics (ASCED; METHODS 2): artifacts as abrupt changes of the predicted image while it is drawn.
+    """Score dynamics (ASCED; METHODS 2): artifacts as abrupt changes of what is predicted while drawing.
 
     Lengths are shares of the shorter side and areas shares of the image, so that one setting holds for pixels
     and latents of any size. The defaults are the released code's values at 256 × 256.

@@ -39,6 +39,14 @@ class Dynamics:
     """HW: how far the furthest change is towards its threshold (1) or beyond."""
 
     @property
+    def strength(self) -> float:
+        """How much the prediction moves in a step, over the whole image: a score of the image as such.
+
+        Comparable only among images of one generator and number of steps.
+        """
+        return float(self.changes.mean())
+
+    @property
     def confidence(self) -> Floats:
         """HW in [0, 1]: e/(e + 1) of the excess, at least one half inside the regions and less outside, so
         that a threshold of one half gives the regions back, stored as 8 bits too."""
@@ -64,11 +72,11 @@ def dynamics(frames: NDArray[np.generic], config: DynamicsConfig) -> Dynamics:
     beyond = changes > limits[:, None, None, None]
     span = np.maximum(limits - bases, TINY)[:, None, None, None]
     excess = np.maximum(changes - bases[:, None, None, None], 0) / span
-    abnormal = beyond.any(1)
+    abnormal: Mask = np.any(beyond, axis=1)
     return Dynamics(
         changes=changes.max(1),
         abnormal=abnormal,
-        regions=regions(abnormal.any(0), config),
+        regions=regions(np.any(abnormal, axis=0), config),
         excess=excess.max((0, 1)).astype(np.float32),
     )
 

@@ -29,6 +29,8 @@ NEIGHBOURS = 3
 SUBSETS = 100
 SUBSET = 1000
 """KID's usual subsets; smaller where there are fewer images."""
+PER_FEATURE = 2
+"""Images for each feature that FID takes at least."""
 FEW = 10
 """Fewer images than this say nothing about a distribution."""
 
@@ -150,8 +152,14 @@ class Distances:
         )
 
 
-def distances(real: Images, generated: Images, network: FeatureNetwork, seed: int = 0) -> Distances:
-    """Compare two sets of images, uint8 NHWC. Raises `ImageRefused` for fewer than ten on either side."""
+def distances(
+    real: Images, generated: Images, network: FeatureNetwork, seed: int = 0, forced: bool = False
+) -> Distances:
+    """Compare two sets of images, uint8 NHWC.
+
+    Raises `ImageRefused` for fewer than ten on either side, and, unless `forced`, for fewer than twice as
+    many as there are features: FID's covariances would be of low rank.
+    """
     from torchmetrics.image.fid import FrechetInceptionDistance
     from torchmetrics.image.kid import KernelInceptionDistance
 
@@ -161,6 +169,12 @@ def distances(real: Images, generated: Images, network: FeatureNetwork, seed: in
             f"{len(real)} real and {len(generated)} generated images were given; {FEW} of each are needed"
         )
     first, second = features(real, network), features(generated, network)
+    wanted = PER_FEATURE * first.shape[1]
+    if fewer < wanted and not forced:
+        raise ImageRefused(
+            f"{fewer} images are too few for FID in the {first.shape[1]} features of {network.name}; give "
+            f"{wanted} of each, take KID or a smaller network, or force it"
+        )
     given = _Given(first.shape[1])
     fid = FrechetInceptionDistance(feature=given)
     kid = KernelInceptionDistance(feature=given, subsets=SUBSETS, subset_size=min(SUBSET, fewer))

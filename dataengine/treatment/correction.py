@@ -175,5 +175,5 @@ class Corrector:
 
 
 def on_latents(mask: Tensor, like: Tensor) -> Tensor:
-    """A bool mask NHW of any size on the grid of NCHW latents, which are inside when any of their pixels is."""
+    """A bool mask NHW of any size, on the grid of NCHW latents: inside is what any pixel inside lies on."""
     return F.adaptive_max_pool2d(mask[:, None].float(), like.shape[-2:])[:, 0] > 0

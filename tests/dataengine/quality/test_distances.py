@@ -112,6 +112,9 @@ def test_alexnet_gives_lpips_proper(tmp_path):
 def test_what_cannot_be_compared_is_refused(network, tmp_path):
     with pytest.raises(ImageRefused, match="10 of each"):
         distances(images(3), images(40), network)
+    with pytest.raises(ImageRefused, match="20 images are too few for FID in the 16 features"):
+        distances(images(20), images(40), network)
+    assert distances(images(20), images(40), network, forced=True).images == 20
     with pytest.raises(ImageRefused, match="equal shape"):
         perceptual(images(2), images(3), network)
     with pytest.raises(ImageRefused, match="uint8 NHWC"):

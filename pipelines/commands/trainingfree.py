@@ -1,0 +1,147 @@
+"""Commands about finding artifacts without a trained detector: dynamics, ask."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from dataengine.errors import ConfigRefused
+from pipelines.commands.front import Call, Command, with_settings
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from dataengine.records import Image
+
+
+def dynamics_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--round", metavar="ID", help="whose images (default: the newest round)")
+    parser.add_argument("--image", metavar="ID", help="one image alone, with --point")
+    parser.add_argument(
+        "--point", metavar="X,Y", help="draw its dynamics at this pixel instead of keeping maps"
+    )
+    parser.add_argument("--batch", type=int, default=16, help="images drawn at once (default: 16)")
+    parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated"
+    )
+
+
+def dynamics(call: Call) -> Any:
+    """Keep maps of score dynamics for a round's drawn images, or plot one image's dynamics at a point."""
+    from dataengine.diagnosis.config import DynamicsConfig
+    from pipelines import dynamics as stage
+    from pipelines.commands.work import tools_for
+    from pipelines.context import Context
+    from pipelines.diagnose import predict
+
+    given = call.options
+    config = DynamicsConfig.model_validate(with_settings(DynamicsConfig().model_dump(mode="json"), given.set))
+    if bool(given.image) != bool(given.point):
+        raise ConfigRefused("--image and --point belong together: give both, or neither for a whole round")
+    context = Context(call.workspace, tools_for(call), call.report)
+    if given.image:
+        found = stage.at_point(context, given.image, point_of(given.point), config)
+        call.report.close()
+        call.say(found["picture"])
+        return found
+    images, left_out = round_images(call)
+    version = stage.detector_for(call.workspace, config)
+    predictions = predict(context, version.id, images, given.batch)
+    call.report.close()
+    suspected = sum(prediction.max >= stage.THRESHOLD for prediction in predictions)
+    picture = stage.abnormal_chart(call.workspace, version.id)
+    call.say(f"{version.id} ({version.name}): {suspected} of {len(images)} images have regions")
+    if left_out:
+        call.say(f"  {left_out} images were drawn elsewhere, and were left out")
+    call.say(f"  abnormal places at each step: {picture}")
+    return {
+        "detector": version.id,
+        "images": len(images),
+        "suspected": suspected,
+        "left_out": left_out,
+        "picture": picture,
+    }
+
+
+def point_of(text: str) -> tuple[int, int]:
+    """(x, y) of "X,Y". Raises `ConfigRefused`."""
+    x, _, y = text.partition(",")
+    if not (x.strip().isdigit() and y.strip().isdigit()):
+        raise ConfigRefused(f"--point {text}: expected X,Y in pixels, such as 20,31")
+    return int(x), int(y)
+
+
+def round_images(call: Call) -> "tuple[list[Image], int]":
+    """The round's images that can be drawn again, and how many others it has. Raises `ConfigRefused` when
+    there is none."""
+    from pipelines.commands.work import newest
+    from pipelines.dynamics import drawn_here
+
+    row = newest(call)
+    with call.workspace.catalog(read_only=True) as catalog:
+        images = catalog.images.find(round_id=row.id, status="active")
+    drawn = drawn_here(images)
+    if not drawn:
+        raise ConfigRefused(
+            f"{row.id} has no image that a generator of this workspace drew; `clinic generate`"
+        )
+    return drawn, len(images) - len(drawn)
+
+
+def dynamics_config() -> "type[BaseModel]":
+    from dataengine.diagnosis.config import DynamicsConfig
+
+    return DynamicsConfig
+
+
+def ask_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="folder or hub id of a VQA model, or the URL of an endpoint")
+    parser.add_argument("--round", metavar="ID", help="whose labels count (default: the newest round)")
+    parser.add_argument(
+        "--questions", metavar="N,N,…", default="", help="numbers of the questions (default: all 43)"
+    )
+    parser.add_argument("--limit", type=int, default=200, help="validation images asked about (default: 200)")
+    parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
+
+
+def ask(call: Call) -> Any:
+    """Choose the yes/no question that tells flawed from clean images best, on labelled validation images."""
+    from pipelines.asking import choose_question
+    from pipelines.commands.work import newest, tools_for
+    from pipelines.context import Context
+
+    given = call.options
+    numbers = tuple(int(each) for each in given.questions.split(",") if each.strip().isdigit())
+    if given.questions and not numbers:
+        raise ConfigRefused(f"--questions {given.questions}: expected numbers of questions, such as 5,16,31")
+    context = Context(call.workspace, tools_for(call), call.report)
+    rows = choose_question(context, newest(call).id, given.model, numbers, given.limit)
+    call.report.close()
+    for row in rows:
+        call.say(
+            f"{row['accuracy']:.3f} of {row['images']} right, {row['unclear']} unclear  "
+            f"question {row['number']}: {row['question']}"
+        )
+    return {"questions": rows}
+
+
+COMMANDS = (
+    Command(
+        name="dynamics",
+        summary="artifact maps by score dynamics, without a trained detector",
+        run=dynamics,
+        arguments=dynamics_arguments,
+        examples=(
+            "clinic dynamics",
+            "clinic dynamics --set form=paper --set stop=0.48",
+            "clinic dynamics --image 3f2c… --point 20,31",
+        ),
+        settings=dynamics_config,
+    ),
+    Command(
+        name="ask",
+        summary="which yes/no question to a VQA model finds artifacts best, on validation",
+        run=ask,
+        arguments=ask_arguments,
+        examples=("clinic ask dandelin/vilt-b32-finetuned-vqa --questions 5,16,31",),
+    ),
+)
