@@ -122,7 +122,7 @@ def test_every_gradio_endpoint_is_open_to_its_roles_alone(clients: dict[str, Tes
                 expected = {401} if role == "nobody" else {200, 422, 500} if role in MATRIX[desk] else {403}
                 assert answer.status_code in expected, f"{role}: {desk}{name} answered {answer.status_code}"
                 checked += 1
-    assert checked > 100
+    assert checked > 60
 
 
 @pytest.mark.parametrize("desk", DESKS)
@@ -181,7 +181,7 @@ def test_every_handler_checks_the_role_itself(full: Full) -> None:
         "/api",
         "/api/imagesx",
         "/static2",
-        "/rounds//gradio_api/upload",
+        "/admin//gradio_api/upload",
     ],
 )
 def test_what_is_not_listed_is_shut(path: str) -> None:
