@@ -43,7 +43,8 @@ def judge(context: Context, round_id: str) -> Result:
     before = predict(context, treated["detector"], [pair.before for pair in pairs], batch)
     after = predict(context, treated["detector"], [pair.after for pair in pairs], batch)
     fail_point("judge:predicted")
-    figures = {**confidence_figures(pairs, before, after), **quality_figures(context, round_id, pairs)}
+    attributes = recipe_of(context, round_id).judge.attributes
+    figures = {**confidence_figures(pairs, before, after), **quality_figures(context, pairs, attributes)}
     return {"treated": treated["treated"], "pairs": len(pairs), **figures}
 
 
@@ -74,8 +75,11 @@ def confidence_figures(
     return figures
 
 
-def quality_figures(context: Context, round_id: str, pairs: Sequence[Pair]) -> dict[str, object]:
-    """What treatment must not cost: attributes shown, detail, and variety among the seeds of a prompt."""
+def quality_figures(context: Context, pairs: Sequence[Pair], attributes: str) -> dict[str, object]:
+    """What treatment must not cost: attributes shown, detail, and variety among the seeds of a prompt.
+
+    `attributes` names the model that checks what is shown; "" leaves the check out.
+    """
     before = stack(context.workspace, [pair.before for pair in pairs])
     after = stack(context.workspace, [pair.after for pair in pairs])
     prompts = [pair.before.prompt for pair in pairs]
@@ -85,9 +89,8 @@ def quality_figures(context: Context, round_id: str, pairs: Sequence[Pair]) -> d
             _each_diversity(before, prompts), _each_diversity(after, prompts), list(dict.fromkeys(prompts))
         ),
     }
-    location = recipe_of(context, round_id).judge.attributes
-    if location:
-        reader = context.tools.open_attributes(location)
+    if attributes:
+        reader = context.tools.open_attributes(attributes)
         shown_before, shown_after = reader.match(before, prompts), reader.match(after, prompts)
         drop, interval = mean_difference(shown_after, shown_before, prompts)
         figures["attributes"] = {

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.errors import ClinicError, ConfigRefused, ModelRefused, ServiceAbsent
 from dataengine.records import DetectorVersion, GeneratorVersion, SnapshotItem
+from dataengine.treatment.config import WeightsConfig
 from pipelines import requests
 from pipelines.composition import composition, training_set
 from pipelines.config import PublishConfig, TrainingRun, TreatmentRun
@@ -361,14 +362,23 @@ def training_estimate(context: Context, plan: TrainingRun) -> "Estimate":
 
 def treatment_estimate(context: Context, plan: TreatmentRun) -> "Estimate":
     """One update of a treatment, the detector included."""
+    import torch
+
     from dataengine.treatment.estimate import preflight
 
     with context.workspace.catalog(read_only=True) as catalog:
+        base = catalog.generators.get(plan.generator)
         found = catalog.detectors.get(plan.detector) if plan.detector else catalog.detectors.champion()
     if found is None:
         raise ConfigRefused("there is no champion to treat against: register a detector first")
     detector = context.tools.open_detector(context.workspace.checkpoints.fetch(found.checkpoint))
-    estimate = preflight(plan.tuning, pipeline_folder(context.workspace, plan.generator))
+    stored = WeightsConfig.model_validate(base.settings.get("weights", {}))
+    estimate = preflight(
+        plan.tuning,
+        pipeline_folder(context.workspace, plan.generator),
+        dtype=getattr(torch, stored.precision),
+        bits=stored.bits,
+    )
     weights = sum(each.numel() * each.element_size() for each in detector.parameters())
     return type(estimate)(**{**asdict(estimate), "weights_bytes": estimate.weights_bytes + weights})
 
@@ -402,6 +412,13 @@ def spoken(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def require(checks: Iterable[Check]) -> None:
+    """Raises `ConfigRefused` with the first check that forbids to begin."""
+    for check in checks:
+        if check.verdict == "bad":
+            raise ConfigRefused(check.text)
 
 
 def as_json(checks: Sequence[Check]) -> list[dict[str, str]]:

@@ -4,19 +4,25 @@ A run is one piece of work with an id of its own; it may take several jobs, sinc
 job that goes on from what the run had kept.
 """
 
+import contextlib
 import json
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from dataengine.diagnosis.config import DetectorTrainingConfig
 from dataengine.errors import ConfigRefused, Conflict, NotFound
-from dataengine.records import Job, WorkerBeat, now
-from pipelines import requests
+from dataengine.records import AuditEvent, Job, WorkerBeat
+from dataengine.treatment import recipes as published
+from dataengine.treatment.config import PixelConfig, TreatmentConfig
+from pipelines import recipes, requests
+from pipelines.config import PromptChoice, TrainingRun, TreatmentRun
+from storage import jobs_database
 from storage.workspace import Workspace
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -90,7 +96,7 @@ def standing(workspace: Workspace, run: Run) -> dict[str, Any]:
     job = run.job
     alive = requests.workers_alive(workspace)
     figures = last_figures(workspace, run) if job.state in requests.OPEN else {}
-    queue = [each.id for each in waiting(workspace)] if job.state in requests.OPEN else []
+    waits = line(workspace) if job.state in requests.OPEN and not figures else []
     return {
         "run": run.id,
         "job": job.id,
@@ -99,7 +105,7 @@ def standing(workspace: Workspace, run: Run) -> dict[str, Any]:
         "message": job.message,
         "error": job.error,
         "note": note_of(job, alive),
-        "position": queue.index(job.id) if job.id in queue else None,
+        "position": waits.index(job.id) + 1 if job.id in waits else None,
         "created": run.jobs[-1].created,
         "started": job.started,
         "finished": job.finished,
@@ -125,11 +131,24 @@ def note_of(job: Job, alive: Sequence[WorkerBeat]) -> str:
     return ""
 
 
-def waiting(workspace: Workspace) -> list[Job]:
-    """Jobs of these kinds that are open, the one that a worker has in hand first, then in queue order."""
-    with workspace.catalog(read_only=True) as catalog:
-        jobs = [job for job in catalog.jobs.list(requests.OPEN) if job.kind in KINDS]
-    return sorted(jobs, key=lambda job: (job.state != "running", job.started or job.created, job.created))
+def line(workspace: Workspace) -> list[str]:
+    """Ids of the jobs that wait for a device, the next one first; [] before any worker has made the queue."""
+    if not jobs_database.exists(workspace.jobs_url):
+        return []
+    tasks = jobs_database.in_line(workspace.jobs_url, requests.TASK_QUEUE)
+    return list(dict.fromkeys(task.rpartition(":")[0] for task in tasks))
+
+
+def move_first(workspace: Workspace, run: Run, actor: str = "") -> None:
+    """Let a waiting run be the next that gets a device. Raises `Conflict` when it does not wait."""
+    task = f"{run.job.id}:run"
+    if run.job.id not in line(workspace) or not jobs_database.move_first(
+        workspace.jobs_url, requests.TASK_QUEUE, task
+    ):
+        raise Conflict(f"run {run.id} does not wait in line, so it cannot be moved; it is {run.job.state}")
+    with workspace.catalog() as catalog:
+        catalog.audit.add(AuditEvent(actor=actor, action="job.first", subject=run.job.id))
+        catalog.commit()
 
 
 def last_figures(workspace: Workspace, run: Run) -> dict[str, Any]:
@@ -233,11 +252,52 @@ def sentence(error: ValidationError) -> str:
     return f"{where} is {given!r}: {said[0].lower()}{said[1:]}"
 
 
-def recent_seconds(workspace: Workspace, kind: str) -> tuple[float, int] | None:
-    """Seconds per step of the newest run here that has figures, and when; None without one."""
-    for run in runs(workspace, kind, limit=20):
-        lines = thinned(metrics_file(workspace, run.job), 400)
-        steps = lines[-1]["done"] - lines[0]["done"] if lines else 0
-        if steps > 0:
-            return (lines[-1]["time"] - lines[0]["time"]) / steps, int(now() - lines[-1]["time"])
-    return None
+def training_presets(workspace: Workspace) -> dict[str, dict[str, Any]]:
+    """Settings to begin with, the likeliest first: as the newest detector was trained, then named recipes."""
+    with workspace.catalog(read_only=True) as catalog:
+        versions = catalog.detectors.list()
+    found: dict[str, dict[str, Any]] = {}
+    for version in reversed(versions):
+        if version.config and version.role != "teacher":
+            with contextlib.suppress(ValidationError):
+                plan = TrainingRun(training=DetectorTrainingConfig.model_validate(version.config))
+                found[f"as {version.name}"] = plan.model_dump(mode="json")
+                break
+    for name, recipe in recipes.RECIPES.items():
+        row = recipe(0)
+        plan = TrainingRun(training=row.retrain, publish=row.publish, evaluate=row.evaluate)
+        found[f"recipe {name}"] = plan.model_dump(mode="json")
+    return found
+
+
+TREATMENTS: dict[str, Callable[[], TreatmentConfig]] = {
+    "DiffDoctor": published.diffdoctor,
+    "DiffDoctor, only the maximum pixel": lambda: published.diffdoctor(PixelConfig(pixels="maximum")),
+    "DiffDoctor, pixels above 0.1": lambda: published.diffdoctor(PixelConfig(pixels="above")),
+    "DRaFT": published.draft,
+    "AlignProp": published.align_prop,
+    "ReFL": published.refl,
+    "Focus-N-Fix": published.focus_n_fix,
+}
+"""Published objectives by the name that people choose."""
+
+
+def treatment_presets(generator: str) -> dict[str, dict[str, Any]]:
+    """Settings to begin with: named recipes, then published objectives."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, recipe in recipes.RECIPES.items():
+        row = recipe(0)
+        choice = PromptChoice(per_category=min(20, row.write_prompts.treat_per_category))
+        plan = TreatmentRun(
+            generator=generator,
+            prompts=choice,
+            judge=PromptChoice(per_category=min(10, row.write_prompts.judge_per_category), seed=1),
+            writer=row.writer,
+            tuning=row.treat.tuning,
+            real_limit=row.treat.real_limit,
+            attributes=row.judge.attributes,
+        )
+        found[f"recipe {name}"] = plan.model_dump(mode="json")
+    for name, objective in TREATMENTS.items():
+        found[name] = TreatmentRun(generator=generator, tuning=objective()).model_dump(mode="json")
+    return found

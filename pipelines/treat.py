@@ -11,6 +11,7 @@ guard that asks neither detector nor oracle chooses the kept checkpoint, where t
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 from dataengine.errors import ConfigRefused, Corrupt, NotFound
 from dataengine.quality.guard import Guard
 from dataengine.records import DetectorVersion, GeneratorVersion, Treatment, digest
+from dataengine.treatment.config import SamplingConfig, TreatmentConfig
 from pipelines.context import Context, Result
 from pipelines.failpoint import fail_point
 from pipelines.generate import generators_of, open_generator
@@ -32,31 +34,86 @@ TOLERANCE = 1.0
 """Largest mean difference, of 255, to what the tuned pipeline draws; float rounding stays far below."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One treatment, settled: who is treated against whom, on what, and how."""
+
+    run: str
+    """What it is resumed under: the round's id, or its own."""
+    base: GeneratorVersion
+    detector: DetectorVersion
+    prompts: Sequence[str]
+    guarded: Sequence[str]
+    """Prompts that the guard's images are drawn from."""
+    tuning: TreatmentConfig
+    sampling: SamplingConfig
+    """How the saved LoRA is drawn with to verify it."""
+    real_limit: int
+    attributes: str = ""
+    name: str = ""
+    round_id: str | None = None
+
+    @property
+    def treatment_id(self) -> str:
+        """What the treatment is kept under."""
+        return digest("treatment", self.run)
+
+
 def treat(context: Context, round_id: str) -> Result:
     """Train a LoRA against the champion, verify it in a fresh pipeline, register what it makes."""
-    treatment_id = digest("treatment", round_id)
+    if done := _done(context, digest("treatment", round_id)):
+        return done
+    recipe = recipe_of(context, round_id)
     with context.workspace.catalog(read_only=True) as catalog:
-        try:
-            return dict(catalog.treatments.get(treatment_id).result)
-        except NotFound:
-            base = catalog.generators.get(_chosen(context, round_id))
-    detector = champion(context)
-    family = open_generator(context, base)
-    outcome = _tune(context, round_id, family, detector)
-    treated = _published(context, round_id, base, family, outcome, treatment_id)
+        base = catalog.generators.get(_chosen(context, round_id))
+    prompts = [prompt.text for prompt in prompts_of(context, round_id, TREAT)]
+    if not prompts:
+        raise ConfigRefused(
+            "The round has no prompts to treat on; let write_prompts.treat_per_category be above 0."
+        )
+    plan = Plan(
+        run=round_id,
+        base=base,
+        detector=champion(context),
+        prompts=prompts,
+        guarded=_guard_prompts(context, round_id, prompts),
+        tuning=recipe.treat.tuning,
+        sampling=recipe.generate.sampling,
+        real_limit=recipe.treat.real_limit,
+        attributes=recipe.judge.attributes,
+        round_id=round_id,
+    )
+    return carried_out(context, plan)
+
+
+def carried_out(context: Context, plan: Plan, **watched: Any) -> Result:
+    """The treatment's answer; asked again, what there is. A killed one goes on from its last checkpoint."""
+    if done := _done(context, plan.treatment_id):
+        return done
+    family = open_generator(context, plan.base)
+    outcome = _tune(context, plan, family, **watched)
+    treated = _published(context, plan, family, outcome)
     result = {
-        "treatment": treatment_id,
-        "generator": base.id,
-        "detector": detector.id,
+        "treatment": plan.treatment_id,
+        "generator": plan.base.id,
+        "detector": plan.detector.id,
         "treated": treated.id if treated else None,
         "kept": outcome.kept_step,
         "updates": outcome.updates,
         "stopped": outcome.stopped_reason or "all updates done",
         **_history(outcome.history),
     }
-    _record(context, round_id, result, treated)
-    context.workspace.checkpoints.discard(_work_id(round_id))
+    _record(context, plan, result, treated)
+    context.workspace.checkpoints.discard(_work_id(plan))
     return result
+
+
+def _done(context: Context, treatment_id: str) -> Result | None:
+    with context.workspace.catalog(read_only=True) as catalog:
+        try:
+            return dict(catalog.treatments.get(treatment_id).result)
+        except NotFound:
+            return None
 
 
 def _chosen(context: Context, round_id: str) -> str:
@@ -65,21 +122,24 @@ def _chosen(context: Context, round_id: str) -> str:
     return recipe.treat.generator or generators_of(context, round_id, recipe, SURVEY)[0]
 
 
-def _tune(context: Context, round_id: str, family: Any, detector: DetectorVersion) -> Any:
+def _tune(context: Context, plan: Plan, family: Any, **watched: Any) -> Any:
     """Run the treatment, or go on with it after a crash; then `family` carries the kept weights."""
-    recipe = recipe_of(context, round_id)
-    prompts = [prompt.text for prompt in prompts_of(context, round_id, TREAT)]
-    if not prompts:
-        raise ConfigRefused(
-            "The round has no prompts to treat on; let write_prompts.treat_per_category be above 0."
-        )
-    frozen = context.tools.open_detector(context.workspace.checkpoints.fetch(detector.checkpoint))
-    reader = context.tools.open_attributes(recipe.judge.attributes) if recipe.judge.attributes else None
-    guard = Guard(recipe.treat.tuning.guard, _guard_prompts(context, round_id, prompts), reader)
-    clean, captions = _clean_pictures(context, recipe.treat.real_limit)
-    work = context.workspace.checkpoints.pending(_work_id(round_id))
+    frozen = context.tools.open_detector(context.workspace.checkpoints.fetch(plan.detector.checkpoint))
+    reader = context.tools.open_attributes(plan.attributes) if plan.attributes else None
+    guard = Guard(plan.tuning.guard, plan.guarded, reader)
+    clean, captions = _clean_pictures(context, plan.real_limit)
+    work = context.workspace.checkpoints.pending(_work_id(plan))
     outcome = context.tools.treat(
-        recipe.treat.tuning, family, frozen, prompts, clean, captions, guard, work, context.report
+        plan.tuning,
+        family,
+        frozen,
+        plan.prompts,
+        clean,
+        captions,
+        guard,
+        work,
+        context.report,
+        **watched,
     )
     fail_point("treat:tuned")
     return outcome
@@ -107,37 +167,35 @@ def _clean_pictures(context: Context, limit: int) -> tuple[np.ndarray, list[str]
     return stack(context.workspace, chosen), [image.prompt for image in chosen]
 
 
-def _published(
-    context: Context, round_id: str, base: GeneratorVersion, tuned: Any, outcome: Any, treatment_id: str
-) -> GeneratorVersion | None:
+def _published(context: Context, plan: Plan, tuned: Any, outcome: Any) -> GeneratorVersion | None:
     """The kept LoRA as a generator version; None when nothing was better than the generator as it was."""
     if outcome.kept_step == 0:
         return None
     checkpoint = context.workspace.checkpoints.publish(Path(outcome.lora_folder))
-    _verify(context, round_id, base, tuned, context.workspace.checkpoints.fetch(checkpoint))
+    _verify(context, plan, tuned, context.workspace.checkpoints.fetch(checkpoint))
+    base = plan.base
     return GeneratorVersion(
-        id=digest("generator", base.id, treatment_id),
-        name=f"{base.name}, treated",
+        id=digest("generator", base.id, plan.treatment_id),
+        name=plan.name or f"{base.name}, treated",
         location=base.location,
         lora=checkpoint,
         parent=base.id,
-        treatment_id=treatment_id,
+        treatment_id=plan.treatment_id,
         settings=base.settings,
         licence=base.licence,
     )
 
 
-def _verify(context: Context, round_id: str, base: GeneratorVersion, tuned: Any, lora: Path) -> None:
+def _verify(context: Context, plan: Plan, tuned: Any, lora: Path) -> None:
     """Hold what a fresh pipeline draws with the saved LoRA against what the tuned one draws.
 
     Raises `Corrupt` when they differ, so that no generator is registered that others could not use.
     """
-    prompts = [prompt.text for prompt in prompts_of(context, round_id, TREAT)][:CHECKED]
-    settings = recipe_of(context, round_id).generate.sampling
+    prompts = list(plan.prompts)[:CHECKED]
     seeds = list(range(len(prompts)))
-    fresh = open_generator(context, base, lora)
+    fresh = open_generator(context, plan.base, lora)
     expected, found = (
-        context.tools.generate(family, prompts, seeds, settings).astype(np.float32)
+        context.tools.generate(family, prompts, seeds, plan.sampling).astype(np.float32)
         for family in (tuned, fresh)
     )
     if (difference := float(np.abs(expected - found).mean())) > TOLERANCE:
@@ -156,20 +214,20 @@ def _history(rows: Sequence[dict[str, Any]]) -> Result:
     }
 
 
-def _work_id(round_id: str) -> str:
-    return f"{round_id}-treat"
+def _work_id(plan: Plan) -> str:
+    return f"{plan.run}-treat"
 
 
-def _record(context: Context, round_id: str, result: Result, treated: GeneratorVersion | None) -> None:
+def _record(context: Context, plan: Plan, result: Result, treated: GeneratorVersion | None) -> None:
     """Generator and treatment become known together."""
     treatment = Treatment(
         id=result["treatment"],
         generator_id=result["generator"],
         detector_id=result["detector"],
-        config=recipe_of(context, round_id).treat.tuning.model_dump(mode="json"),
+        config=plan.tuning.model_dump(mode="json"),
         result=result,
         treated_id=result["treated"],
-        round_id=round_id,
+        round_id=plan.round_id,
     )
     with context.workspace.catalog() as catalog:
         if treated is not None:

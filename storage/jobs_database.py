@@ -5,7 +5,19 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, MetaData, Table, create_engine, delete, event, inspect, make_url, select
+from sqlalchemy import (
+    Connection,
+    MetaData,
+    Select,
+    Table,
+    create_engine,
+    delete,
+    event,
+    inspect,
+    make_url,
+    select,
+    update,
+)
 
 PORTABLE = "portable_json"
 """The only serialisation that may be read back."""
@@ -54,6 +66,36 @@ def _refuse_in(connection: Connection, name: str, schema: str | None) -> set[str
         connection.execute(delete(table).where(foreign))
         connection.commit()
     return ids
+
+
+def in_line(url: str, queue: str) -> list[str]:
+    """Workflows that wait in a queue, the next one first."""
+    with _connection(url) as (connection, schema):
+        return list(connection.scalars(_line(_workflows(connection, schema), queue)))
+
+
+def move_first(url: str, queue: str, workflow_id: str) -> bool:
+    """Let a waiting workflow be the next of its queue; False when it does not wait there (any more)."""
+    with _connection(url) as (connection, schema):
+        table = _workflows(connection, schema)
+        line = list(connection.scalars(_line(table, queue)))
+        if workflow_id not in line:
+            return False
+        first = connection.scalar(select(table.c.priority).where(table.c.workflow_uuid == line[0])) or 0
+        waits = (table.c.workflow_uuid == workflow_id) & (table.c.status == "ENQUEUED")
+        connection.execute(update(table).where(waits).values(priority=first - 1))
+        connection.commit()
+    return True
+
+
+def _workflows(connection: Connection, schema: str | None) -> Table:
+    return Table("workflow_status", MetaData(), schema=schema, autoload_with=connection, resolve_fks=False)
+
+
+def _line(table: Table, queue: str) -> Select[tuple[str]]:
+    """The engine takes the lowest priority first, then the oldest."""
+    waits = (table.c.queue_name == queue) & (table.c.status == "ENQUEUED")
+    return select(table.c.workflow_uuid).where(waits).order_by(table.c.priority, table.c.created_at)
 
 
 @contextmanager

@@ -99,7 +99,7 @@ ACCESS: dict[str, frozenset[str]] = {
     **{area.path: area.roles for area in AREAS},
 }
 
-OWN_PAGES = frozenset({"/annotate", "/curate", "/train", "/study", "/rounds"})
+OWN_PAGES = frozenset({"/annotate", "/curate", "/train", "/treat", "/study", "/rounds"})
 """Areas that are pages of ours under the strict content policy; the others are Gradio desks."""
 
 GRADIO_ROUTES = (

@@ -14,7 +14,7 @@ NO_WORKER = "No worker is running, so jobs wait. Start one with “clinic worker
 
 
 def home_routes(workspace: Workspace) -> APIRouter:
-    """The pages /, /annotate, /curate, /train, /study and /rounds."""
+    """The pages /, /annotate, /curate, /train, /treat, /study and /rounds."""
     routes = APIRouter()
 
     @routes.get("/")
@@ -45,6 +45,10 @@ def home_routes(workspace: Workspace) -> APIRouter:
     @routes.get("/train")
     def train() -> Response:
         return runs_page("Train", "train.js")
+
+    @routes.get("/treat")
+    def treat() -> Response:
+        return runs_page("Treat", "treat.js")
 
     @routes.get("/study")
     def study() -> Response:

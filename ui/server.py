@@ -38,6 +38,7 @@ from ui.study import study_routes
 from ui.study_joining import joining_routes
 from ui.study_making import making_routes
 from ui.train import train_routes
+from ui.treat import treat_routes
 
 STATUS: dict[type[ClinicError], int] = {
     errors.NotFound: 404,
@@ -64,6 +65,7 @@ def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None 
     app.include_router(annotation_routes(workspace, settings))
     app.include_router(curate_routes(workspace))
     app.include_router(train_routes(workspace))
+    app.include_router(treat_routes(workspace))
     app.include_router(queue_routes(workspace))
     app.include_router(study_routes(workspace))
     app.include_router(making_routes(workspace))

@@ -1,152 +1,258 @@
-"""The training desk: detectors, what they measure, how they were trained, and which one is champion."""
+"""The training desk at /train: its page's API. Retraining asks for a durable job; promotion is a person's."""
 
-from typing import Any
+import time
+from collections.abc import Callable
+from threading import Lock
+from typing import Annotated, Any
 
-import gradio as gr
-import pandas as pd
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, ConfigDict, Field
 
-from dataengine.errors import NotFound
-from dataengine.records import DetectorVersion
+from dataengine.records import DetectorVersion, Job
+from pipelines import preflight, requests, runs
+from pipelines.config import TrainingRun
+from pipelines.promote import objections_to, promote_by_hand, roll_back_by_hand
 from storage.workspace import Workspace
-from ui.curves import curve, curve_choice, figure_names, history, no_curve
-from ui.desk import acting, checked, desk, facts, heading, numbers, panel, short, when
+from ui.access import ACCESS, require
+from ui.auth import Person, signed_in
+from ui.forms import form
+from ui.runs import Settings, run_routes, run_rows
 
-PATH = "/train"
-STAGES = ("retrain", "train_teacher")
-METRICS_SHOWN = 8
-TABLE = ("name", "role", "id", "made")
+ENGINEERS = ACCESS["/api/train"]
+DETECTORS_SHOWN = 100
+PREVIEW_SECONDS = 20.0
+STAGES = {"teacher": ("train_teacher",)}
+JOINT_STAGES = ("retrain", "train_teacher")
+FIGURES = ("mse", "kl", "kl1m")
+REAL_FIGURES = ("mse", "kl1m")
+
+Signed = Annotated[Person, Depends(signed_in)]
 
 
-def build_train_desk(workspace: Workspace) -> gr.Blocks:
-    """The desk at /train."""
-    with desk("Train") as blocks:
-        heading("Train", "Detectors find artifacts per pixel. The champion is the one in use everywhere.")
-        champion = panel("figures")
-        table = gr.Dataframe(headers=list(TABLE), label="Detectors", interactive=False, wrap=True, buttons=[])
-        with gr.Row(elem_classes="line"):
-            chosen = gr.Dropdown(label="Detector", choices=[], allow_custom_value=True, scale=3)
-            reason = gr.Textbox(label="Reason", placeholder="why this one", max_length=300, scale=3)
-            promote = gr.Button("Make champion", variant="primary", scale=1, min_width=170)
-            rollback = gr.Button("Roll back", scale=1)
-        figure = gr.Dropdown(label="Curve", choices=[], allow_custom_value=True, visible=False)
-        plot = gr.LinePlot(x="step", y="value", label="Training", height=300, visible=False)
-        with gr.Row():
-            metrics = panel("facts", label="Metrics")
-            config = panel("facts", label="Settings")
+async def training(person: Signed) -> Person:
+    """FastAPI dependency: somebody who may train."""
+    require(person.roles, ENGINEERS, "training detectors")
+    return person
 
-    @checked(PATH, "seeing detectors")
-    def load(request: gr.Request) -> tuple[Any, ...]:
+
+Engineer = Annotated[Person, Depends(training)]
+
+
+class Promotion(BaseModel):
+    """Who shall be champion, why, and who was when the page was drawn."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    detector: str = Field(default="", max_length=200)
+    reason: str = Field(default="", max_length=1000)
+    champion: str | None = Field(default=None, max_length=200)
+
+
+def train_routes(workspace: Workspace) -> APIRouter:
+    """The routes under /api/train."""
+    routes = APIRouter(prefix="/api/train", dependencies=[Depends(training)])
+    routes.include_router(run_routes(workspace, runs.TRAINING))
+    previews = Remembered(lambda plan: preflight.snapshot_preview(workspace, plan.publish))
+
+    @routes.get("/overview")
+    def seen() -> dict[str, Any]:
         return overview(workspace)
 
-    @checked(PATH, "seeing detectors")
-    def show(detector_id: str | None, request: gr.Request) -> tuple[Any, ...]:
-        return details(workspace, detector_id)
+    @routes.get("/form")
+    def asked(preset: Annotated[str, Field(max_length=100)] = "") -> dict[str, Any]:
+        return training_form(workspace, preset)
 
-    @checked(PATH, "seeing detectors")
-    def draw(detector_id: str | None, name: str | None, request: gr.Request) -> Any:
-        return curve(lines_of(workspace, detector_id), name)
+    @routes.post("/preview")
+    def preview(asked: Settings) -> dict[str, Any]:
+        return previews.of(runs.validated(TrainingRun, asked.settings))
 
-    @checked(PATH, "promoting a detector")
-    def promote_it(detector_id: str | None, why: str, request: gr.Request) -> tuple[Any, ...]:
-        change_champion(workspace, acting(request, PATH, "promoting a detector"), detector_id, why)
-        return overview(workspace)
+    @routes.post("/checks")
+    def checks(asked: Settings) -> dict[str, Any]:
+        plan = runs.validated(TrainingRun, asked.settings)
+        return {"checks": preflight.as_json(preflight.training_checks(workspace, plan))}
 
-    @checked(PATH, "rolling back the champion")
-    def roll_back(request: gr.Request) -> tuple[Any, ...]:
-        with workspace.catalog() as catalog:
-            catalog.detectors.rollback(acting(request, PATH, "rolling back the champion"))
-            catalog.commit()
-        return overview(workspace)
+    @routes.post("/needs")
+    def needs(asked: Settings) -> dict[str, Any]:
+        plan = runs.validated(TrainingRun, asked.settings)
+        found = preflight.needs(workspace, "train", plan.model_dump(mode="json"))
+        return {"checks": preflight.as_json([found])}
 
-    with blocks:
-        shown = [champion, table, chosen]
-        blocks.load(load, None, shown, api_name="detectors", show_progress="hidden")
-        chosen.change(
-            show, [chosen], [metrics, config, figure, plot], api_name="detector", show_progress="hidden"
-        )
-        figure.change(draw, [chosen, figure], [plot], api_name="curve", show_progress="hidden")
-        promote.click(promote_it, [chosen, reason], shown, api_name="promote", show_progress="hidden")
-        rollback.click(roll_back, None, shown, api_name="rollback", show_progress="hidden")
-    return blocks
+    @routes.post("/start")
+    def start(asked: Settings, person: Engineer) -> dict[str, str]:
+        job = start_training(workspace, runs.validated(TrainingRun, asked.settings), person.name)
+        return {"run": job.args["run"]}
+
+    @routes.get("/detectors/{detector_id}")
+    def detector(detector_id: str) -> dict[str, Any]:
+        return detector_details(workspace, detector_id)
+
+    @routes.get("/detectors/{detector_id}/curves")
+    def detector_curves(detector_id: str) -> dict[str, tuple[list[int], list[float]]]:
+        return runs.curves(workspace, jobs_behind(workspace, detector_id))
+
+    @routes.post("/promote")
+    def promote(asked: Promotion, person: Engineer) -> dict[str, str]:
+        made = promote_by_hand(workspace, asked.detector, person.name, asked.reason, asked.champion)
+        return {"champion": made.id, "name": made.name}
+
+    @routes.post("/rollback")
+    def rollback(asked: Promotion, person: Engineer) -> dict[str, str]:
+        made = roll_back_by_hand(workspace, person.name, asked.champion)
+        return {"champion": made.id, "name": made.name}
+
+    return routes
 
 
-def change_champion(workspace: Workspace, actor: str, detector_id: str | None, why: str) -> None:
-    """Promote a detector by hand; the audit trail keeps who and why.
+class Remembered:
+    """A slow answer, kept for a few seconds by the settings that it depends on; one is made at a time."""
 
-    Raises `NotFound`, and `ConfigRefused` where a champion would be replaced and no benchmark is frozen.
-    """
-    if not detector_id:
-        raise NotFound("no detector is chosen; choose one from the list first")
-    with workspace.catalog() as catalog:
-        if catalog.detectors.champion() is not None:
-            catalog.benchmarks.require_frozen()
-        catalog.detectors.promote(detector_id, actor, why.strip() or "by hand")
-        catalog.commit()
+    def __init__(self, make: Callable[[TrainingRun], dict[str, Any]]) -> None:
+        self._make = make
+        self._kept: dict[str, tuple[float, dict[str, Any]]] = {}
+        self._making = Lock()
+
+    def of(self, plan: TrainingRun) -> dict[str, Any]:
+        """The answer for these settings."""
+        key = plan.publish.model_dump_json()
+        with self._making:
+            made, answer = self._kept.get(key, (0.0, {}))
+            if time.monotonic() - made > PREVIEW_SECONDS or not answer:
+                answer = self._make(plan)
+                self._kept = {key: (time.monotonic(), answer)}
+            return answer
 
 
-def overview(workspace: Workspace) -> tuple[Any, Any, Any]:
-    """The champion's figures, the table of detectors, and the choice among them."""
+def start_training(workspace: Workspace, plan: TrainingRun, actor: str) -> Job:
+    """Queue a training; the detector that it goes on from is settled now. Raises `ConfigRefused`."""
+    preflight.require(preflight.training_checks(workspace, plan))
     with workspace.catalog(read_only=True) as catalog:
-        detectors = list(reversed(catalog.detectors.list()))
+        start = catalog.detectors.get(plan.start) if plan.start else catalog.detectors.champion()
+    assert start is not None  # the checks have looked
+    return runs.ask(workspace, runs.TRAINING, plan.model_copy(update={"start": start.id}), actor)
+
+
+def overview(workspace: Workspace) -> dict[str, Any]:
+    """The champion, the newest detectors and runs."""
+    with workspace.catalog(read_only=True) as catalog:
+        versions = list(reversed(catalog.detectors.list()))
         champion = catalog.detectors.champion()
-    choices = [(f"{one.name} · {one.role} · {one.id[:8]}", one.id) for one in detectors]
-    first = champion.id if champion else (detectors[0].id if detectors else None)
-    return champion_figures(champion), detector_table(detectors), gr.update(choices=choices, value=first)
-
-
-def champion_figures(champion: DetectorVersion | None) -> dict[str, Any]:
-    """The detector in use and its first measurements."""
-    if champion is None:
-        return {
-            "items": [{"value": "none", "label": "champion: a round's promotion, or you, make the first one"}]
-        }
-    measured = list(numbers(champion.metrics).items())[:4]
     return {
-        "items": [
-            {"value": champion.name, "label": f"champion since {when(champion.created)}"},
-            *({"value": short(value), "label": name} for name, value in measured),
-        ]
+        "champion": None if champion is None else {**row_of(champion), "intervals": intervals_of(champion)},
+        "detectors": [row_of(one) for one in versions[:DETECTORS_SHOWN]],
+        "more": max(0, len(versions) - DETECTORS_SHOWN),
+        "runs": run_rows(workspace, runs.TRAINING),
+        "worker": bool(requests.workers_alive(workspace)),
     }
 
 
-def detector_table(detectors: list[DetectorVersion]) -> pd.DataFrame:
-    """One row for each detector, with the measurements that most of them have."""
-    measured = [numbers(one.metrics) for one in detectors]
-    counts = pd.Series([name for one in measured for name in one], dtype=str).value_counts(sort=False)
-    names = list(counts.sort_values(ascending=False, kind="stable").index[:METRICS_SHOWN])
-    rows = [
-        [one.name, one.role, one.id[:8], when(one.created), *(short(figures.get(name)) for name in names)]
-        for one, figures in zip(detectors, measured, strict=True)
-    ]
-    return pd.DataFrame(rows, columns=[*TABLE, *names])
-
-
-def lines_of(workspace: Workspace, detector_id: str | None) -> list[dict[str, Any]]:
-    """The training history behind a detector."""
-    if not detector_id:
-        return []
-    with workspace.catalog(read_only=True) as catalog:
-        detector = catalog.detectors.get(detector_id)
-    stages = ("train_teacher",) if detector.role == "teacher" else STAGES
-    return history(workspace, stages, detector.round_id)
-
-
-def details(workspace: Workspace, detector_id: str | None) -> tuple[Any, ...]:
-    """A detector's measurements, settings, and the curves there are."""
-    if not detector_id:
-        nothing = {"items": [], "empty": "Choose a detector."}
-        return nothing, nothing, *no_curve()
-    with workspace.catalog(read_only=True) as catalog:
-        detector = catalog.detectors.get(detector_id)
-    lineage = {
-        "id": detector.id,
-        "parent": detector.parent,
-        "snapshot": detector.snapshot_id,
-        "round": detector.round_id,
+def row_of(version: DetectorVersion) -> dict[str, Any]:
+    """A detector as the list shows it."""
+    return {
+        "id": version.id,
+        "name": version.name,
+        "role": version.role,
+        "created": version.created,
+        "round": version.round_id,
+        "figures": five(version.metrics, "validation"),
     }
-    names = figure_names(lines_of(workspace, detector_id))
-    return (
-        {"items": facts(detector.metrics), "empty": "Not measured yet."},
-        {"items": facts({**lineage, "licence": detector.licence or "–", **detector.config})},
-        *curve_choice(names),
+
+
+def five(metrics: dict[str, Any], split: str) -> dict[str, float | None]:
+    """The five metrics (DiffDoctor, Table 1) of a split: three on labelled images, two on real ones."""
+    hard, real = metrics.get(split, {}), metrics.get(f"{split}_real", {})
+    return {
+        **{name: hard.get(name) for name in FIGURES},
+        **{f"real_{name}": real.get(name) for name in REAL_FIGURES},
+    }
+
+
+def intervals_of(version: DetectorVersion, split: str = "validation") -> dict[str, Any]:
+    """95 % intervals of the five metrics."""
+    return five(
+        {
+            key: found.get("intervals", {})
+            for key, found in version.metrics.items()
+            if key in (split, f"{split}_real")
+        },
+        split,
     )
+
+
+def training_form(workspace: Workspace, preset: str) -> dict[str, Any]:
+    """The form, filled in from a preset, and what can be chosen."""
+    presets = runs.training_presets(workspace)
+    name = preset if preset in presets else next(iter(presets))
+    with workspace.catalog(read_only=True) as catalog:
+        versions = list(reversed(catalog.detectors.list()))
+    return {
+        "fields": form(TrainingRun, presets[name]),
+        "presets": list(presets),
+        "preset": name,
+        "choices": {"start": [[one.id, f"{one.name} · {one.role}"] for one in versions[:DETECTORS_SHOWN]]},
+    }
+
+
+def detector_details(workspace: Workspace, detector_id: str) -> dict[str, Any]:
+    """Everything that a decision needs: figures beside the champion's, reliability, worst images, lineage."""
+    with workspace.catalog(read_only=True) as catalog:
+        version = catalog.detectors.get(detector_id)
+        champion = catalog.detectors.champion()
+        parent = next((one.name for one in catalog.detectors.list() if one.id == version.parent), None)
+        frozen = catalog.benchmarks.newest_frozen() is not None
+    beside = version.metrics.get("beside", {})
+    other = beside if champion and beside.get("detector") == champion.id else None
+    if other is None and champion is not None and champion.id != version.id:
+        other = champion.metrics
+    return {
+        **row_of(version),
+        "champion": None if champion is None else {"id": champion.id, "name": champion.name},
+        "measured": split_figures(version.metrics),
+        "beside": None if other is None else split_figures(other),
+        "calibration": version.metrics.get("calibration"),
+        "worst": version.metrics.get("worst", {}),
+        "objections": objections_to(version, champion),
+        "benchmark_frozen": frozen,
+        "lineage": {
+            "goes on from": parent or "random weights, or another workspace",
+            "snapshot": version.snapshot_id,
+            "round": version.round_id,
+            "licence": version.licence or "not recorded",
+        },
+        "config": version.config,
+    }
+
+
+def split_figures(metrics: dict[str, Any]) -> dict[str, Any]:
+    """By split, figures with intervals, and rates by category."""
+    return {
+        split: {
+            "images": found.get("images"),
+            "figures": {key: found.get(key) for key in (*FIGURES, "false_alarm", "miss", "iou", "auroc")},
+            "intervals": found.get("intervals", {}),
+            "categories": {
+                name: {key: one.get(key) for key in ("images", "clean", "mse", "false_alarm", "miss")}
+                for name, one in found.get("categories", {}).items()
+            },
+        }
+        for split, found in metrics.items()
+        if split in ("validation", "validation_real", "benchmark", "benchmark_real")
+    }
+
+
+def jobs_behind(workspace: Workspace, detector_id: str) -> list[Job]:
+    """The jobs that trained a detector: of its round's stage, or of its run."""
+    with workspace.catalog(read_only=True) as catalog:
+        version = catalog.detectors.get(detector_id)
+        of_stages = catalog.jobs.list(kind=requests.STAGE_JOB) if version.round_id else []
+    if version.round_id is None:
+        of_runs = (run.jobs for run in runs.runs(workspace, runs.TRAINING) if made(run, detector_id))
+        return list(next(of_runs, ()))
+    for stage in STAGES.get(version.role, JOINT_STAGES):
+        if found := [one for one in of_stages if one.args == {"round_id": version.round_id, "stage": stage}]:
+            return found
+    return []
+
+
+def made(run: runs.Run, detector_id: str) -> bool:
+    """Whether the run ended in that detector."""
+    return any(job.result.get("detector") == detector_id for job in run.jobs)

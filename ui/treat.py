@@ -1,146 +1,267 @@
-"""The treating desk: LoRA treatments, their figures and curves, and the same seeds before and after."""
+"""The treating desk at /treat: its page's API. A treatment is a durable job; its LoRA can be taken away."""
 
-from typing import Any
+from typing import Annotated, Any
 
-import gradio as gr
-import pandas as pd
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import Field
 
-from dataengine.records import Image, Treatment
+from dataengine.errors import InputRefused, NotFound
+from dataengine.records import DetectorVersion, GeneratorVersion, Image, Job, Treatment
+from pipelines import preflight, requests, runs
+from pipelines.config import TreatmentRun
 from storage.catalog import Catalog
 from storage.workspace import Workspace
-from ui.curves import POINTS
-from ui.desk import checked, desk, facts, heading, panel, short, when
-from ui.pictures import TILE, at_height, decode, heat, strip
+from ui.access import ACCESS, require
+from ui.annotation_images import picture
+from ui.auth import Person, signed_in
+from ui.forms import form
+from ui.runs import Settings, run_routes, run_rows
+from ui.treat_card import packed
 
-PATH = "/treat"
-PAIRS = 12
-JUDGED = ("mean_confidence", "max_confidence", "frequency", "detail", "diversity")
+ENGINEERS = ACCESS["/api/treat"]
+SHOWN = 100
+PAIRS = 24
+MAX_PROMPTS = 2 << 20
+NEEDS_CHOOSING = "choose a generator first; clinic generators --add FOLDER registers one"
 
-
-def build_treat_desk(workspace: Workspace) -> gr.Blocks:
-    """The desk at /treat."""
-    with desk("Treat") as blocks:
-        heading(
-            "Treat",
-            "A generator fine-tuned until a frozen detector finds less to mark, under a quality guard.",
-        )
-        chosen = gr.Dropdown(label="Treatment", choices=[], allow_custom_value=True)
-        figures = panel("figures")
-        gr.Markdown("Same prompt, same seed: before, after, and what the detector sees in both.")
-        gallery = gr.Gallery(
-            show_label=False,
-            columns=2,
-            object_fit="contain",
-            height="auto",
-            buttons=["fullscreen"],
-            elem_classes="crisp tiles pairs",
-        )
-        plot = gr.LinePlot(x="step", y="value", label="Confidence by update", height=300, visible=False)
-        with gr.Row():
-            results = panel("facts", label="Result")
-            config = panel("facts", label="Settings")
-
-    @checked(PATH, "seeing treatments")
-    def load(request: gr.Request) -> tuple[Any, ...]:
-        found = choices(workspace)
-        return found, *details(workspace, found["value"])
-
-    @checked(PATH, "seeing treatments")
-    def show(treatment_id: str | None, request: gr.Request) -> tuple[Any, ...]:
-        return details(workspace, treatment_id)
-
-    with blocks:
-        shown = [figures, gallery, results, config, plot]
-        blocks.load(load, None, [chosen, *shown], api_name="treatments", show_progress="hidden")
-        chosen.input(show, [chosen], shown, api_name="treatment", show_progress="hidden")
-    return blocks
+Signed = Annotated[Person, Depends(signed_in)]
 
 
-def choices(workspace: Workspace) -> Any:
-    """All treatments, the newest chosen."""
+async def treating(person: Signed) -> Person:
+    """FastAPI dependency: somebody who may treat."""
+    require(person.roles, ENGINEERS, "treating generators")
+    return person
+
+
+Engineer = Annotated[Person, Depends(treating)]
+
+
+def treat_routes(workspace: Workspace) -> APIRouter:
+    """The routes under /api/treat."""
+    routes = APIRouter(prefix="/api/treat", dependencies=[Depends(treating)])
+    routes.include_router(run_routes(workspace, runs.TREATMENT))
+
+    @routes.get("/overview")
+    def seen() -> dict[str, Any]:
+        return overview(workspace)
+
+    @routes.get("/form")
+    def asked(preset: Annotated[str, Field(max_length=100)] = "") -> dict[str, Any]:
+        return treatment_form(workspace, preset)
+
+    @routes.post("/prompts")
+    async def prompts(request: Request) -> dict[str, list[str]]:
+        return {"texts": prompts_in(await request.body())}
+
+    @routes.post("/checks")
+    def checks(asked: Settings) -> dict[str, Any]:
+        plan = settled(workspace, asked)
+        return {"checks": preflight.as_json(checked(workspace, plan))}
+
+    @routes.post("/needs")
+    def needs(asked: Settings) -> dict[str, Any]:
+        plan = settled(workspace, asked)
+        found = preflight.needs(workspace, "treat", plan.model_dump(mode="json"))
+        return {"checks": preflight.as_json([found])}
+
+    @routes.post("/start")
+    def start(asked: Settings, person: Engineer) -> dict[str, str]:
+        plan = settled(workspace, asked)
+        preflight.require(checked(workspace, plan))
+        return {"run": runs.ask(workspace, runs.TREATMENT, plan, person.name).args["run"]}
+
+    @routes.get("/runs/{run_id}/pictures/{sha256}")
+    def shown(run_id: str, sha256: str, request: Request) -> Response:
+        kept = runs.kept_json(workspace, runs.run_of(workspace, runs.TREATMENT, run_id).id, "samples.json")
+        if sha256 not in {one.get(side) for one in kept.get("samples", []) for side in ("before", "after")}:
+            raise NotFound("this run shows no such picture any more; look again")
+        return picture(workspace, request, sha256, "image/png")
+
+    @routes.get("/treatments/{treatment_id}")
+    def treatment(treatment_id: str) -> dict[str, Any]:
+        return treatment_details(workspace, treatment_id)
+
+    @routes.get("/treatments/{treatment_id}/curves")
+    def treatment_curves(treatment_id: str) -> dict[str, tuple[list[int], list[float]]]:
+        return runs.curves(workspace, jobs_behind(workspace, treatment_id))
+
+    @routes.get("/treatments/{treatment_id}/lora.zip")
+    def lora(treatment_id: str) -> Response:
+        name, body = packed(workspace, treatment_id)
+        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+        return Response(body, headers=headers, media_type="application/zip")
+
+    return routes
+
+
+def settled(workspace: Workspace, asked: Settings) -> TreatmentRun:
+    """The form's settings with the detector settled now. Raises `ConfigRefused` naming a wrong field."""
+    if not asked.settings.get("generator"):
+        raise InputRefused(NEEDS_CHOOSING)
+    plan = runs.validated(TreatmentRun, asked.settings)
     with workspace.catalog(read_only=True) as catalog:
-        runs = list(reversed(catalog.treatments.list()))
+        catalog.generators.get(plan.generator)
+        champion = catalog.detectors.champion()
+    if plan.detector is None and champion is not None:
+        return plan.model_copy(update={"detector": champion.id})
+    return plan
+
+
+def checked(workspace: Workspace, plan: TreatmentRun) -> list[preflight.Check]:
+    """Everything that can be said before anything is loaded."""
+    with workspace.catalog(read_only=True) as catalog:
+        base = catalog.generators.get(plan.generator)
+        detector = catalog.detectors.get(plan.detector) if plan.detector else None
+    return preflight.treatment_checks(workspace, plan, base, detector)
+
+
+def prompts_in(data: bytes) -> list[str]:
+    """One prompt a line. Raises `InputRefused` for another encoding than UTF-8, and for no prompt."""
+    if len(data) > MAX_PROMPTS:
+        raise InputRefused(f"the file has {len(data)} bytes and {MAX_PROMPTS} are read; split it")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        likely = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "Latin-1 or Windows-1252"
+        raise InputRefused(
+            f"the file is not UTF-8 text (byte {error.start} does not fit; it looks like {likely}); save it "
+            "as UTF-8 and choose it again"
+        ) from None
+    if "\x00" in text:
+        raise InputRefused("the file is not text: it holds zero bytes; give one prompt a line, in UTF-8")
+    found = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+    if not found:
+        raise InputRefused("the file holds no prompt; give one a line")
+    return found
+
+
+def overview(workspace: Workspace) -> dict[str, Any]:
+    """The newest treatments and runs."""
+    with workspace.catalog(read_only=True) as catalog:
+        found = list(reversed(catalog.treatments.list()))
         names = {one.id: one.name for one in catalog.generators.list()}
-    found = [
-        (f"{names.get(one.generator_id, one.generator_id)} · {when(one.created)}", one.id) for one in runs
-    ]
-    return gr.update(choices=found, value=runs[0].id if runs else None)
-
-
-def details(workspace: Workspace, treatment_id: str | None) -> tuple[Any, ...]:
-    """A treatment's headline figures, pairs, result, settings and curves."""
-    if not treatment_id:
-        nothing = {"items": [], "empty": "No treatment yet. A round's treat stage makes one."}
-        return nothing, [], nothing, {"items": []}, plotted([])
-    with workspace.catalog(read_only=True) as catalog:
-        run = catalog.treatments.get(treatment_id)
-        pairs = before_and_after(catalog, run)
-        judged = judged_figures(catalog, run)
-        maps = {one.image_id: one.map_ref for one in catalog.predictions.of(run.detector_id, ids_of(pairs))}
-    made_of = {
-        "generator": run.generator_id,
-        "detector": run.detector_id,
-        "treated": run.treated_id,
-        "round": run.round_id,
+        judged = {row.id: row.results.get("judge", {}) for row in catalog.rounds.list()}
+    return {
+        "treatments": [
+            {
+                "id": one.id,
+                "generator": names.get(one.generator_id, one.generator_id),
+                "treated": names.get(one.treated_id or ""),
+                "created": one.created,
+                "round": one.round_id,
+                "kept": one.result.get("kept"),
+                "updates": one.result.get("updates"),
+                "ratios": ratios(one.result.get("judged") or judged.get(one.round_id or "", {})),
+            }
+            for one in found[:SHOWN]
+        ],
+        "more": max(0, len(found) - SHOWN),
+        "runs": run_rows(workspace, runs.TREATMENT),
+        "worker": bool(requests.workers_alive(workspace)),
     }
-    return (
-        headline_figures(run, judged),
-        [(pair_tile(workspace, pair, maps), pair[0].prompt) for pair in pairs],
-        {"items": facts({**run.result, **judged})},
-        {"items": facts({**made_of, **run.config})},
-        plotted(run.result.get("curve", [])),
-    )
 
 
-def judged_figures(catalog: Catalog, run: Treatment) -> dict[str, Any]:
-    """What the round's judge stage measured on held-out prompts; empty before it has."""
-    rounds = {one.id: one for one in catalog.rounds.list()}
-    return dict(rounds[run.round_id].results.get("judge", {})) if run.round_id in rounds else {}
-
-
-def headline_figures(run: Treatment, judged: dict[str, Any]) -> dict[str, Any]:
-    """The figures that say whether it worked."""
-    found = [
-        {"value": short(judged[name]["ratio"]), "label": f"{name.replace('_', ' ')}, after / before"}
-        for name in JUDGED
+def ratios(judged: dict[str, Any]) -> dict[str, float]:
+    """After over before, by figure."""
+    return {
+        name: judged[name]["ratio"]
+        for name in ("mean_confidence", "max_confidence", "frequency")
         if name in judged
-    ]
-    if "attributes" in judged:
-        found.append({"value": short(judged["attributes"]["drop"]), "label": "attributes lost"})
-    if "kept" in run.result:
-        kept, updates = run.result["kept"], run.result.get("updates", "?")
-        found.append(
-            {"value": f"{kept} / {updates}", "label": f"update kept; {run.result.get('stopped', '')}"}
+    }
+
+
+def treatment_form(workspace: Workspace, preset: str) -> dict[str, Any]:
+    """The form, filled in from a preset, and what can be chosen."""
+    with workspace.catalog(read_only=True) as catalog:
+        generators = list(reversed(catalog.generators.list()))
+        detectors = list(reversed(catalog.detectors.list()))
+        categories = sorted(
+            {one.category for row in catalog.rounds.list() for one in catalog.hard.of_round(row.id)}
         )
-    return {"items": found, "empty": "Nothing was measured yet."}
+    presets = runs.treatment_presets(generators[-1].id if generators else "")
+    name = preset if preset in presets else next(iter(presets))
+    return {
+        "fields": form(TreatmentRun, presets[name]),
+        "presets": list(presets),
+        "preset": name,
+        "choices": {
+            "generator": [[one.id, generator_label(one)] for one in generators[:SHOWN]],
+            "detector": [[one.id, f"{one.name} · {one.role}"] for one in detectors[:SHOWN]],
+        },
+        "categories": categories,
+    }
 
 
-def plotted(curve: list[list[float]]) -> Any:
-    """The plot of confidence by update; hidden without a curve."""
-    points = pd.DataFrame(curve, columns=["step", "value"])
-    return gr.update(value=points.iloc[:: max(1, len(points) // POINTS)], visible=len(points) > 0)
+def generator_label(version: GeneratorVersion) -> str:
+    """A generator's name, and that a LoRA goes on being trained when it carries one."""
+    return f"{version.name} · goes on with its LoRA" if version.lora else version.name
 
 
-def before_and_after(catalog: Catalog, run: Treatment) -> list[tuple[Image, Image]]:
+def treatment_details(workspace: Workspace, treatment_id: str) -> dict[str, Any]:
+    """What came of a treatment: figures, the kept checkpoint and why, pairs, lineage."""
+    with workspace.catalog(read_only=True) as catalog:
+        found = catalog.treatments.get(treatment_id)
+        base, treated, detector = people_of(catalog, found)
+        judged = found.result.get("judged") or round_judged(catalog, found)
+        pairs = before_and_after(catalog, found)
+    return {
+        "id": found.id,
+        "created": found.created,
+        "base": {"id": found.generator_id, "name": base.name if base else found.generator_id},
+        "treated": None if treated is None else {"id": treated.id, "name": treated.name},
+        "detector": {"id": found.detector_id, "name": detector.name if detector else found.detector_id},
+        "round": found.round_id,
+        "run": found.result.get("run"),
+        "kept": found.result.get("kept"),
+        "updates": found.result.get("updates"),
+        "stopped": found.result.get("stopped", ""),
+        "looks": found.result.get("looks", []),
+        "curve": found.result.get("curve", []),
+        "judged": judged,
+        "pairs": [
+            {"prompt": before.prompt, "seed": before.seed, "before": before.id, "after": after.id}
+            for before, after in pairs
+        ],
+        "config": found.config,
+        "licence": base.licence if base else "",
+    }
+
+
+def people_of(
+    catalog: Catalog, found: Treatment
+) -> tuple[GeneratorVersion | None, GeneratorVersion | None, DetectorVersion | None]:
+    """The generator before and after, and the detector, where they are known."""
+    generators = {one.id: one for one in catalog.generators.list()}
+    detectors = {one.id: one for one in catalog.detectors.list()}
+    base, treated = generators.get(found.generator_id), generators.get(found.treated_id or "")
+    return base, treated, detectors.get(found.detector_id)
+
+
+def round_judged(catalog: Catalog, found: Treatment) -> dict[str, Any]:
+    """What the round's judge stage measured on held-out prompts; empty before it has."""
+    rows = {one.id: one for one in catalog.rounds.list()}
+    return dict(rows[found.round_id].results.get("judge", {})) if found.round_id in rows else {}
+
+
+def before_and_after(catalog: Catalog, found: Treatment) -> list[tuple[Image, Image]]:
     """Images of the treated generator, each with the base generator's of the same prompt and seed."""
-    if run.treated_id is None:
+    if found.treated_id is None:
         return []
-    treated = catalog.images.find(generator_id=run.treated_id, limit=10 * PAIRS)
-    purposes, rounds = {one.purpose for one in treated}, {one.round_id for one in treated} - {None}
-    base = catalog.images.find(generator_id=run.generator_id, purpose=purposes, round_id=rounds or None)
+    treated = catalog.images.find(generator_id=found.treated_id, limit=10 * PAIRS)
+    purposes = {one.purpose for one in treated}
+    base = catalog.images.find(generator_id=found.generator_id, purpose=purposes) if purposes else []
     by_key = {(one.prompt, one.seed): one for one in base}
     pairs = [(by_key[one.prompt, one.seed], one) for one in treated if (one.prompt, one.seed) in by_key]
     return sorted(pairs, key=lambda pair: (pair[0].prompt, pair[0].seed or 0))[:PAIRS]
 
 
-def ids_of(pairs: list[tuple[Image, Image]]) -> list[str]:
-    """The ids of all images in the pairs."""
-    return [image.id for pair in pairs for image in pair]
-
-
-def pair_tile(workspace: Workspace, pair: tuple[Image, Image], maps: dict[str, str | None]) -> Any:
-    """Before and after, and where there are maps, both maps to the right."""
-    images = [at_height(decode(workspace.blobs.get(image.sha256)), TILE) for image in pair]
-    refs = [maps.get(image.id) for image in pair]
-    seen = [heat(pixels, workspace.maps.get(ref)) for pixels, ref in zip(images, refs, strict=True) if ref]
-    return strip([*images, *seen] if len(seen) == len(images) else images)
+def jobs_behind(workspace: Workspace, treatment_id: str) -> list[Job]:
+    """The jobs of the run, or of the round's stage, that made a treatment."""
+    with workspace.catalog(read_only=True) as catalog:
+        found = catalog.treatments.get(treatment_id)
+        of_stages = catalog.jobs.list(kind=requests.STAGE_JOB) if found.round_id else []
+    if found.round_id is not None:
+        wanted = {"round_id": found.round_id, "stage": "treat"}
+        return [one for one in of_stages if one.args == wanted]
+    run = found.result.get("run")
+    return [] if run is None else list(runs.run_of(workspace, runs.TREATMENT, run).jobs)

@@ -49,8 +49,10 @@ function paint(canvas, found, colour) {
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
-export async function drawHeat(canvas, id, detector) {
-  const found = await raw(mapOf(id, detector));
+export const drawHeat = (canvas, id, detector) => drawHeatAt(canvas, mapOf(id, detector));
+
+export async function drawHeatAt(canvas, url) {
+  const found = await raw(url);
   if (found) paint(canvas, found, (value) => HEAT.subarray(4 * value, 4 * value + 4));
   return Boolean(found);
 }

@@ -1,0 +1,31 @@
+"""A small workspace of the embedded clinic with real models, for tests that train and treat for real."""
+
+from pathlib import Path
+from typing import Any
+
+from dataengine.clinic.world import stream
+from pipelines import recipes
+from pipelines.config import DemoDataConfig, TrainingRun
+from pipelines.demo_data import ingest, prepare, through_the_autoencoder
+from storage.workspace import Workspace
+
+REAL = ("pipelines.round:ROUND", "pipelines.tools:real_tools")
+"""Stages and tools of a worker."""
+
+
+def settle(path: Path) -> Workspace:
+    """A workspace with tiny FLUX, the first doctor, clean pictures, labels of both splits and a benchmark."""
+    workspace = Workspace.create(path)
+    prepare(workspace, DemoDataConfig(clean=30, previous=24, benchmark=6, benchmark_clean=6))
+    drawings = stream("validation", flawed=0.5)
+    watched = through_the_autoencoder([drawings[index] for index in range(16)])
+    ingest(workspace, "watched", enumerate(watched), "drawn", "validation")
+    return workspace
+
+
+def short_training(name: str, steps: int = 8) -> dict[str, Any]:
+    """A training of seconds, as the form would send it."""
+    smoke = recipes.cpu_smoke()
+    training = smoke.retrain.model_copy(update={"name": name, "steps": steps, "checkpoint_every": 2})
+    return TrainingRun(training=training, publish=smoke.publish).model_dump(mode="json")
+
