@@ -1,16 +1,17 @@
 """Several opinions of one image as one: the merged map, the soft mean; and images whose answer is known."""
 
 import gzip
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
 
 from dataengine.curation.agreement import majority, soft_mean
-from dataengine.errors import NotFound
+from dataengine.errors import Conflict, NotFound
 from dataengine.masks import quantise
 from dataengine.records import AuditEvent, GoldImage
+from storage.catalog import Catalog
 from storage.workspace import Workspace
-from ui.access import require, roles
+from ui.access import may, require, roles
 from ui.annotation_bodies import ERRORS, GoldBody, Short
 from ui.auth import Person, signed_in
 from ui.pictures import label_map
@@ -51,11 +52,14 @@ def opinion_routes(workspace: Workspace) -> APIRouter:
 
     @routes.post("/gold")
     def choose(body: GoldBody, person: Curator) -> dict[str, bool]:
-        """Make an image gold: the author's newest label of it is the known answer."""
+        """Make an image gold: the author's newest label of it is the known answer, if it counts."""
         with workspace.catalog() as catalog:
             known = catalog.labels.latest(body.image, body.author)
             if known is None:
                 raise NotFound(f"{body.author!r} has not labelled image {body.image!r}")
+            verdicts = catalog.reviews.verdicts([body.image])
+            if verdicts.get((body.image, body.author, known.revision)) in ("rejected", "corrected"):
+                raise Conflict("that label was returned or replaced; only one that counts can be gold")
             gold = GoldImage(
                 image_id=known.image_id,
                 label_map=known.label_map,
@@ -72,7 +76,17 @@ def opinion_routes(workspace: Workspace) -> APIRouter:
         """Make it an ordinary image again."""
         with workspace.catalog() as catalog:
             dropped = catalog.gold.drop(image_id)
+            if dropped:
+                catalog.audit.add(AuditEvent(actor=person.name, action="gold.drop", subject=image_id))
             catalog.commit()
         return {"dropped": bool(dropped)}
 
     return routes
+
+
+def gold_seen(catalog: Catalog, image_id: str, person: Person) -> dict[str, Any] | None:
+    """Whether an image is gold and by whom, for curators; None tells others nothing."""
+    if not may(person.roles, CURATING):
+        return None
+    gold = catalog.gold.find(image_id)
+    return {"chosen": gold is not None, "by": gold.chosen_by if gold else ""}

@@ -30,6 +30,7 @@ from storage.queries.images import (
 )
 from storage.workspace import Workspace
 from ui.access import ACCESS, require
+from ui.annotation_opinions import gold_seen
 from ui.auth import Person, signed_in
 from ui.curate_agreement import agreement_routes, disagreements, look_into_maps
 from ui.curate_benchmark import benchmark_routes
@@ -130,9 +131,10 @@ def curate_routes(workspace: Workspace) -> APIRouter:
         return {"count": found, "more": found >= COUNT_LIMIT}
 
     @routes.get("/images/{image_id}")
-    def image(image_id: str) -> dict[str, Any]:
+    def image(image_id: str, person: Curator) -> dict[str, Any]:
         with workspace.catalog(read_only=True) as catalog:
-            return image_detail(catalog, catalog.images.get(image_id))
+            known = image_detail(catalog, catalog.images.get(image_id))
+            return known | {"gold": gold_seen(catalog, image_id, person)}
 
     @routes.get("/similar/{image_id}")
     def similar(image_id: str, limit: Annotated[int, Query(ge=1, le=200)] = 47) -> dict[str, Any]:

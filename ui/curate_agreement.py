@@ -191,7 +191,7 @@ def gold_report(workspace: Workspace) -> dict[str, Any]:
         gold, scores = catalog.gold.list(), catalog.gold.scores()
     people = sorted({score.author for score in scores})
     return {
-        "images": len(gold),
+        "images": [{"id": one.image_id, "clean": one.clean, "by": one.chosen_by} for one in gold],
         "people": [
             {
                 "name": name,

@@ -18,6 +18,7 @@ from dataengine.records import AuditEvent, Draft, Review
 from storage.catalog import Catalog
 from storage.queries import curation
 from storage.workspace import Workspace
+from ui.annotation_opinions import gold_seen
 from ui.auth import Person, signed_in
 from ui.curate_agreement import disagreements, label_map_of, map_response
 from ui.curate_categories import Body, Name
@@ -71,8 +72,8 @@ def review_routes(workspace: Workspace) -> APIRouter:
         return {"labels": [asdict(row) for row in rows], "after": place(last), "counts": counts}
 
     @routes.get("/reviews/{image_id}")
-    def opinions(image_id: str) -> dict[str, Any]:
-        return opinions_on(workspace, image_id)
+    def opinions(image_id: str, person: Signed) -> dict[str, Any]:
+        return opinions_on(workspace, image_id, person)
 
     @routes.post("/reviews")
     def decide(body: Verdict, person: Signed) -> dict[str, int]:
@@ -139,18 +140,20 @@ def place(last: curation.ReviewCursor | None) -> str | None:
     return None if last is None else f"{last[0]!r}:{last[1]}:{last[2]}"
 
 
-def opinions_on(workspace: Workspace, image_id: str) -> dict[str, Any]:
-    """Everybody's newest revision of an image, how far they agree, and which of them count."""
+def opinions_on(workspace: Workspace, image_id: str, person: Person) -> dict[str, Any]:
+    """Everybody's newest revision of an image, how far they agree, which count, and what is gold."""
     with workspace.catalog(read_only=True) as catalog:
         image = catalog.images.get(image_id)
         labels = catalog.labels.of_images([image_id])
         counting = curation.counting_labels(catalog, [image_id]).get(image_id, [])
         verdicts = {(one.author, one.revision): one for one in catalog.reviews.of_image(image_id)}
+        gold = gold_seen(catalog, image_id, person)
     counted = {(label.author, label.revision) for label in counting}
     return {
         "image": image_id,
         "height": image.height,
         "width": image.width,
+        "gold": gold,
         "disagreement": disagreements(workspace, {image_id: labels}).get(image_id),
         "opinions": [
             {

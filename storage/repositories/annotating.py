@@ -94,9 +94,13 @@ class Gold(Rows[GoldImage]):
         """Make an image an ordinary one again; returns 1 or 0. Scores given stay."""
         return self._drop(image_id=image_id)
 
+    def find(self, image_id: str) -> GoldImage | None:
+        """The right answer for an image, None for an ordinary one."""
+        return self._one(image_id=image_id)
+
     def get(self, image_id: str) -> GoldImage:
-        """The right answer for an image. Raises `NotFound`."""
-        found = self._one(image_id=image_id)
+        """As `find`. Raises `NotFound`."""
+        found = self.find(image_id)
         if found is None:
             raise NotFound(f"image {image_id!r} is no gold image; list them to see which are")
         return found

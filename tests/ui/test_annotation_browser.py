@@ -1,7 +1,9 @@
 """Headless Chromium on /annotate: what is drawn is what is stored, and nothing is ever lost."""
 
 import contextlib
+import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,12 +11,17 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
+from dataengine.diagnosis.segmenter import load_segmenter
 from dataengine.masks import unpack_label_map
-from dataengine.records import Label
+from dataengine.records import Endpoint, Label
+from pipelines import inference
 from storage.workspace import Workspace
+from tests import fakes
+from tests.dataengine.diagnosis.test_segmenter import tiny_sam
 from tests.ui.browsing import PATIENCE_MS
 from tests.ui.conftest import SIDE, add_people, furnish
 from ui.config import ServerConfig
+from ui.pictures import decode
 from ui.server import background
 
 pytestmark = pytest.mark.browser
@@ -347,6 +354,49 @@ def test_the_tour_teaches_with_three_images_and_sends_nothing(desk: Desk, server
     )
     with server.workspace.catalog(read_only=True) as catalog:
         assert catalog.labels.count("curator") == before
+
+
+def test_a_box_and_clicks_are_segmented(desk: Desk, server: Server, tmp_path: Path) -> None:
+    """A tiny SAM in the inference service: every answer takes the place of the one before."""
+    segmenter = Endpoint(id="s", kind="segmenter", name="tiny", location=str(tiny_sam(tmp_path)))
+    with server.workspace.catalog() as catalog:
+        catalog.endpoints.add(segmenter)
+        catalog.commit()
+    loaded = load_segmenter(segmenter.location)
+    with inference.listening(server.workspace.path) as listener:
+        assert listener is not None
+        service = inference.Service(server.workspace, fakes.fake_tools())
+        thread = threading.Thread(target=inference.serve, args=(listener, service), daemon=True)
+        thread.start()
+        page = desk()
+        image = shown(page)
+        with server.workspace.catalog(read_only=True) as catalog:
+            pixels = decode(server.workspace.blobs.get(catalog.images.get(image).sha256))
+        page.keyboard.press("g")
+        with page.expect_request("**/assist") as asked, page.expect_response("**/assist"):
+            stroke(page, (0.7, 0.6), (0.2, 0.3))
+        sent = json.loads(asked.value.post_data or "")
+        box = sent["box"]
+        assert sent["points"] == []
+        assert np.allclose(box, [0.2 * SIDE, 0.3 * SIDE, 0.7 * SIDE, 0.6 * SIDE], atol=0.5)
+        page.wait_for_timeout(300)
+        boxed = loaded.segment("it", pixels, [], box)[1]
+        assert boxed.any() and np.array_equal(seen(page), boxed)
+        with page.expect_request("**/assist") as asked, page.expect_response("**/assist"):
+            page.mouse.click(*at(page, 0.5, 0.5))
+        sent = json.loads(asked.value.post_data or "")
+        (point,) = sent["points"]
+        assert sent["box"] == box and point["inside"]
+        expect(page.locator("#undo")).to_be_enabled()
+        clicked = loaded.segment("it", pixels, [(point["x"], point["y"], True)], box)[1]
+        page.wait_for_timeout(300)
+        assert np.array_equal(seen(page), clicked)
+        page.keyboard.press("Control+z")
+        assert not seen(page).any()
+    thread.join()
+    with server.workspace.catalog() as catalog:
+        catalog.endpoints.remove("s")
+        catalog.commit()
 
 
 def test_keys_can_be_changed_and_follow_the_layout(desk: Desk) -> None:

@@ -292,9 +292,34 @@ def test_agreement_is_for_curators(curator: TestClient, client_of: Clients, work
         "curator",
     ]
     assert client_of("engineer").get("/api/curate/people/agreement").status_code == 403
-    assert curator.get("/api/curate/people/gold").json() == {"images": 0, "people": []}
+    assert curator.get("/api/curate/people/gold").json() == {"images": [], "people": []}
     curator.post("/api/curate/people/comments", json={"image": first, "text": "one region, please"})
     assert curator.get("/api/curate/people/comments").json()["comments"][0]["text"] == "one region, please"
+
+
+def test_gold_is_chosen_seen_and_dropped_by_curators_alone(
+    curator: TestClient, client_of: Clients, workspace: Workspace
+) -> None:
+    image, other, *_ = ids_of(workspace)
+    draw(workspace, image, "annotator", 10)
+    returned = which(draw(workspace, other, "annotator", 10))
+    curator.post("/api/curate/reviews", json={"labels": [returned], "verdict": "rejected", "note": "thumb"})
+    refused = curator.post("/api/annotate/gold", json={"image": other, "author": "annotator"})
+    assert refused.status_code == 409 and "returned" in refused.json()["error"]
+    asked = {"image": image, "author": "annotator"}
+    engineer = client_of("engineer")
+    assert engineer.post("/api/annotate/gold", json=asked).status_code == 403
+    assert curator.post("/api/annotate/gold", json=asked).json() == {"gold": True}
+    for path in (f"/api/curate/images/{image}", f"/api/curate/reviews/{image}"):
+        assert curator.get(path).json()["gold"] == {"chosen": True, "by": "curator"}
+        assert engineer.get(path).json()["gold"] is None
+    listed = curator.get("/api/curate/people/gold").json()["images"]
+    assert listed == [{"id": image, "clean": False, "by": "curator"}]
+    assert curator.delete(f"/api/annotate/gold/{image}").json() == {"dropped": True}
+    assert curator.get(f"/api/curate/images/{image}").json()["gold"] == {"chosen": False, "by": ""}
+    with workspace.catalog(read_only=True) as catalog:
+        done = {event.action for event in catalog.audit.list()}
+    assert {"gold.choose", "gold.drop"} <= done
 
 
 def test_maps_travel_as_raw_bytes(curator: TestClient, workspace: Workspace) -> None:

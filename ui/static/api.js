@@ -23,10 +23,14 @@ export async function get(path) {
   return read(await fetch(path, { headers: { Accept: "application/json" } }));
 }
 
-export async function post(path, body = {}, options = {}) {
+export const post = (path, body = {}, options = {}) => change("POST", path, body, options);
+
+export const del = (path) => change("DELETE", path, {}, {});
+
+async function change(method, path, body, options) {
   const { csrf } = await currentSession();
   return read(await fetch(path, {
-    method: "POST",
+    method,
     headers: { "Content-Type": "application/json", Accept: "application/json", "X-Clinic-CSRF": csrf },
     body: JSON.stringify(body),
     ...options,

@@ -1,4 +1,4 @@
-// What pointers do on the stage: paint, erase, lasso, fill, wand, accept and reject, pan, pinch.
+// What pointers do on the stage: paint, erase, lasso, fill, wand, segment, accept and reject, pan, pinch.
 import { flood, middle, polygon, wand } from "/static/annotate/geometry.js";
 import { colourOf } from "/static/annotate/view.js";
 
@@ -9,10 +9,10 @@ const MOST_FLOODED = 0.5;
 
 export class Hand {
   // `desk` gives: labels, tool, value, radius, tolerance, pressure, rgba(), and takes: changed(), say(text, kind),
-  // assist(point, inside), accept(index), reject(index).
+  // accept(index), reject(index); its segmenter takes clicks and boxes.
   constructor(view, suggestions, desk) {
     Object.assign(this, { view, suggestions, desk, space: false, last: null, loop: null, dragging: false });
-    Object.assign(this, { panning: null, pointers: new Map(), penAt: -Infinity, kept: null, pressureAt: 1 });
+    Object.assign(this, { panning: null, frame: null, pointers: new Map(), penAt: -Infinity, kept: null, pressureAt: 1 });
     const { stage } = view;
     stage.addEventListener("pointerdown", (event) => this.down(event));
     stage.addEventListener("pointermove", (event) => this.move(event));
@@ -25,7 +25,7 @@ export class Hand {
   }
 
   get busy() {
-    return this.last !== null || this.dragging;
+    return this.last !== null || this.dragging || this.frame !== null;
   }
 
   // Rejects the palm: while a pen is in use, and wherever the contact is as broad as no finger.
@@ -56,7 +56,7 @@ export class Hand {
       this.last = at;
       this.paintTo(at, this.pressureAt);
     } else if (tool === "fill") this.fillAt(at);
-    else if (tool === "assist") this.desk.assist(at, !event.shiftKey);
+    else if (tool === "assist") this.frame = { from: at, to: at, started: { x: event.clientX, y: event.clientY } };
     else this.corner(at, event);
   }
 
@@ -68,6 +68,9 @@ export class Hand {
     if (this.last) {
       const moments = event.getCoalescedEvents?.() ?? [];
       for (const moment of moments.length ? moments : [event]) this.paintTo(this.view.place(moment), this.pressure(moment));
+    } else if (this.frame) {
+      this.frame.to = this.view.place(event);
+      this.view.request();
     } else if (this.loop) {
       const at = this.view.place(event), [before] = this.loop.points.slice(-1);
       if (this.dragging && Math.hypot(at.x - before.x, at.y - before.y) * this.view.scale >= 2) this.loop.points.push(at);
@@ -82,6 +85,8 @@ export class Hand {
     if (this.last) {
       this.last = null;
       if (this.desk.labels.end()) this.desk.changed();
+    } else if (this.frame) {
+      this.endFrame(event);
     } else if (this.dragging) {
       this.dragging = false;
       const { points, started } = this.loop;
@@ -97,7 +102,7 @@ export class Hand {
 
   // Takes back what the present stroke did: a second finger came, or the system took the pointer away.
   abort() {
-    this.panning = null;
+    this.panning = this.frame = null;
     this.dragging = false;
     if (this.last) {
       this.last = null;
@@ -193,13 +198,25 @@ export class Hand {
     if (labels.end()) this.desk.changed();
   }
 
+  // A drag frames what is meant, a click without one points at it.
+  endFrame(event) {
+    const { from, to, started } = this.frame;
+    this.frame = null;
+    this.view.request();
+    const dragged = Math.hypot(event.clientX - started.x, event.clientY - started.y) > CORNER_PX;
+    if (dragged) this.desk.segmenter.surround(from, to);
+    else this.desk.segmenter.click(from, !event.shiftKey);
+  }
+
   rejectAt(at) {
     const found = this.suggestions.at(at);
     if (found >= 0) this.desk.reject(found);
   }
 
   paint(context, pixel) {
-    for (const [points, next] of [[this.loop?.points, this.loop?.next], [this.kept?.points, null]]) {
+    const { from, to } = this.frame ?? {};
+    const corners = from && [from, { x: to.x, y: from.y }, to, { x: from.x, y: to.y }];
+    for (const [points, next] of [[this.loop?.points, this.loop?.next], [this.kept?.points, null], [corners, null]]) {
       if (!points) continue;
       context.beginPath();
       for (const point of points) context.lineTo(point.x, point.y);

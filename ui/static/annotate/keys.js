@@ -16,7 +16,7 @@ export const ACTIONS = [
   ["lasso", "L", "lasso: draw around it, or click corner by corner"],
   ["fill", "F", "fill an outline that is closed"],
   ["wand", "W", "magic wand: draw a loop around it"],
-  ["assist", "G", "segment anything: click on it (where a model is set up)"],
+  ["assist", "G", "segment anything: click on it or drag a box around it (where a model is set up)"],
   ["smaller", "[", "smaller brush"],
   ["larger", "]", "larger brush"],
   ["undo", "Ctrl+Z", "undo"],

@@ -5,6 +5,7 @@ import { packed, runs, unpacked } from "/static/annotate/codec.js";
 import { Hand } from "/static/annotate/hand.js";
 import { actionOf, keyOf } from "/static/annotate/keys.js";
 import { $, askReason, element, showComments, showOutbox, wireKeys } from "/static/annotate/panels.js";
+import { Segmenter } from "/static/annotate/segment.js";
 import { Sender } from "/static/annotate/sender.js";
 import { drafts, outbox } from "/static/annotate/store.js";
 import { Suggestions } from "/static/annotate/suggestions.js";
@@ -28,7 +29,7 @@ const sender = new Sender(person, (state) => showOutbox(state, { reopen, drop })
 const triage = new Triage(sender, clock, say, () => (tasks.current ? showTools() : advance()));
 const desk = {
   labels: null, tool: "brush", value: 1, radius: 4, tolerance: 24, pressure: false, hidden: false,
-  changed, say, assist, accept: acceptOne, reject: rejectOne,
+  changed, say, accept: acceptOne, reject: rejectOne,
   rgba() {
     const { current } = tasks;
     if (!current.rgba) {
@@ -39,9 +40,10 @@ const desk = {
     return current.rgba;
   },
 };
-const hand = new Hand(view, suggestions, desk);
+const hand = new Hand(view, suggestions, desk), segmenter = new Segmenter(desk, view, tasks, act);
+desk.segmenter = segmenter;
 const day = { remaining: 0, done: 0 };
-let busy = false, lessons = [], serverDraftAt = 0, savedChanges = 0, resting = 0, clicks = [], assisted = null;
+let busy = false, lessons = [], serverDraftAt = 0, savedChanges = 0, resting = 0;
 
 view.overlayPainter = (context, pixel) => {
   if (!desk.hidden) suggestions.paint(context, pixel, desk.value);
@@ -132,7 +134,7 @@ function choose(value) {
 function takeTool(tool) {
   if (tool === "assist" && !tasks.current?.task.tools.includes("assist")) return;
   desk.tool = tool;
-  clicks = [];
+  segmenter.forget();
   hand.dropLoop();
   view.cursor.hidden = true;
   showTools();
@@ -194,24 +196,6 @@ function walk(direction) {
   say(`Suggestion ${suggestions.chosen + 1} of ${suggestions.regions.length}: ${region.area} pixels, ${how}.`);
 }
 
-// One click after the other narrows down what is meant; Shift means "not this".
-async function assist(at, inside) {
-  const { current } = tasks;
-  clicks.push({ x: at.x, y: at.y, inside });
-  await act(async () => {
-    const found = await post("/api/annotate/assist", { image: current.task.image.id, points: clicks });
-    if (tasks.current !== current) return;
-    const mask = await unpacked(found.label_map, desk.labels.pixels.length);
-    if (clicks.length > 1 && assisted && assisted === desk.labels.done.at(-1)) view.touch(desk.labels.undo());
-    desk.labels.begin();
-    view.touch(desk.labels.fill(mask, desk.labels.whole, desk.value));
-    desk.labels.end();
-    assisted = desk.labels.done.at(-1);
-    changed();
-    say("Click again to add to it, with Shift to leave something out; Ctrl Z takes it back.");
-  });
-}
-
 // ---- drafts ----
 
 // After every change of the label map: a draft here at once, one on the server soon.
@@ -245,7 +229,7 @@ function show(loaded) {
   const { task, width, height, labels } = loaded;
   tasks.current = loaded;
   Object.assign(desk, { labels });
-  clicks = [];
+  segmenter.forget();
   serverDraftAt = savedChanges = labels.changes;
   hand.abort();
   view.open(loaded);

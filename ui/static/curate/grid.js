@@ -1,6 +1,7 @@
 // The grid: filters in the address, pages by key, the detector's map on hover, and one image large.
 import { get, post } from "/static/api.js";
 import { address, count, draw, h, nothing, number, percent, query, say, select, tell, when } from "./dom.js";
+import { goldMark, makeGold } from "./gold.js";
 import { drawHeat, drawLabels, labelOf, pixels, thumbnail } from "./pictures.js";
 
 const FILTERS = ["category", "generator", "detector", "low", "high", "class", "state", "split", "source", "round", "sort"];
@@ -160,7 +161,8 @@ async function open(id, go, detector) {
         h("button", { type: "button", class: "button", onclick: () => draw(id) }, "Draw on it"),
         h("button", { type: "button", class: "button quiet", onclick: () => { dialog.close(); go({ view: "images", like: id }); } }, "More like this"),
         h("button", { type: "button", class: "button quiet", onclick: () => navigator.clipboard?.writeText(location.href).then(() => say("The link is copied.")) }, "Copy link")),
-      factList(known), labelList(known), commentList(known)));
+      known.gold?.chosen ? goldMark(id, known.gold, () => open(id, go, detector)) : null,
+      factList(known), labelList(known, () => open(id, go, detector)), commentList(known)));
   document.body.append(dialog);
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   dialog.showModal();
@@ -185,12 +187,15 @@ function factList(known) {
 
 const VERDICT = { accepted: "approved", rejected: "returned", corrected: "replaced" };
 
-function labelList(known) {
+function labelList(known, changed) {
   if (!known.labels.length) return nothing("Nobody has labelled this image.");
+  const newest = new Set(known.labels.filter((one, at) => known.labels.findIndex((other) => other.author === one.author) === at));
+  const usable = (one) => known.gold && !known.gold.chosen && newest.has(one) && !["rejected", "corrected"].includes(one.review?.verdict);
   return h("ul", { class: "history" }, known.labels.map((one) => h("li", {},
     h("b", {}, `${one.author}, revision ${one.revision}`),
     h("span", {}, `${one.clean ? "clean" : "drawn"} · ${when(one.created)}${one.seconds ? ` · ${Math.round(one.seconds)} s` : ""}`),
-    one.review ? h("em", { class: `verdict ${one.review.verdict}` }, `${VERDICT[one.review.verdict]} by ${one.review.by}${one.review.note ? `: ${one.review.note}` : ""}`) : h("em", { class: "verdict" }, "not reviewed"))));
+    one.review ? h("em", { class: `verdict ${one.review.verdict}` }, `${VERDICT[one.review.verdict]} by ${one.review.by}${one.review.note ? `: ${one.review.note}` : ""}`) : h("em", { class: "verdict" }, "not reviewed"),
+    usable(one) ? [" · ", makeGold(known.id, one.author, changed)] : null)));
 }
 
 function commentList(known) {

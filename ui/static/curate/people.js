@@ -11,7 +11,7 @@ export async function people(root) {
       agreement.images ? h("div", { class: "line figures-line" }, h("div", { class: "figures" }, figure(count(agreement.images), "images with several opinions"), figure(number(agreement.overall.iou), "mean pairwise IoU"), figure(number(agreement.overall.alpha), "Krippendorff's alpha")))
         : nothing("No image has several opinions yet. Ask for two or more when you send images to people."),
       agreement.images ? h("div", { class: "two" }, table("By category", agreement.categories), table("By person", agreement.people)) : null),
-    panel("Gold images", gold.images || gold.people.length ? goldTable(gold) : nothing("No gold image yet. A label that you are sure of can become one, and is then mixed in unannounced.")),
+    panel("Gold images", gold.images.length || gold.people.length ? goldTable(gold) : nothing("No gold image yet. Under Review or on an image, press “Use as gold” at a label that you are sure of: it is then mixed in unannounced.")),
     panel("What people say", said.comments.length ? h("div", { class: "comments" }, said.comments.map((one) => comment(one))) : nothing("No comment yet.")));
 }
 
@@ -25,9 +25,10 @@ function table(title, rows) {
 const meter = (value) => h("span", { class: "inline-meter", style: { "--value": String(value ?? 0) } }, number(value));
 
 function goldTable(gold) {
-  return h("div", {}, h("p", { class: "hint" }, `${count(gold.images)} gold image${gold.images === 1 ? " is" : "s are"} mixed in among the others.`),
-    h("table", {}, h("thead", {}, h("tr", {}, ["Person", "Answered", "Mean IoU", "Right class", "Lowest IoU"].map((name) => h("th", {}, name)))),
-      h("tbody", {}, gold.people.map((one) => h("tr", {}, h("td", {}, one.name), h("td", { class: "figure" }, count(one.answered)), h("td", { class: "figure" }, meter(one.iou)), h("td", { class: "figure" }, percent(one.right_class)), h("td", { class: "figure" }, number(one.lowest)))))));
+  return h("div", {}, h("p", { class: "hint" }, `${count(gold.images.length)} gold image${gold.images.length === 1 ? " is" : "s are"} mixed in among the others. Only curators see this.`),
+    h("div", { class: "goldens" }, gold.images.map((one) => h("a", { href: `?view=images&image=${one.id}`, title: `${one.clean ? "clean" : "drawn"}, chosen by ${one.by}` }, h("img", { src: thumbnail(one.id), alt: `Gold image chosen by ${one.by}`, loading: "lazy" })))),
+    gold.people.length ? h("table", {}, h("thead", {}, h("tr", {}, ["Person", "Answered", "Mean IoU", "Right class", "Lowest IoU"].map((name) => h("th", {}, name)))),
+      h("tbody", {}, gold.people.map((one) => h("tr", {}, h("td", {}, one.name), h("td", { class: "figure" }, count(one.answered)), h("td", { class: "figure" }, meter(one.iou)), h("td", { class: "figure" }, percent(one.right_class)), h("td", { class: "figure" }, number(one.lowest)))))) : nothing("Nobody has met one yet."));
 }
 
 function comment(one) {

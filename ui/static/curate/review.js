@@ -1,6 +1,7 @@
 // Review: a list of labels, and for one image predicted, labelled and merged side by side.
 import { get, post } from "/static/api.js";
 import { address, count, draw, h, nothing, number, percent, select, tell, when } from "./dom.js";
+import { goldMark, makeGold } from "./gold.js";
 import { drawHeat, drawLabels, forget, labelOf, mergedOf, pixels, thumbnail } from "./pictures.js";
 
 const STATES = [["unreviewed", "To review"], ["approved", "Approved"], ["returned", "Returned"]];
@@ -77,17 +78,19 @@ class Desk {
     const view = (title, sub, canvas) => h("figure", {}, h("figcaption", {}, h("b", {}, title), h("span", {}, sub)), h("div", { class: "stage" }, h("img", { src: pixels(row.image_id), alt: "" }), canvas));
     const counted = found.opinions.filter((one) => one.counts).length;
     this.note.value = "";
-    this.stage.replaceChildren(
+    this.stage.replaceChildren(...[
       h("header", {}, h("h2", {}, row.category ?? "No category"), h("p", { class: "prompt" }, row.prompt || "No prompt.")),
       h("div", { class: "three" }, view("Predicted", "what the champion suspects", heat), view("Labelled", `${row.author}, revision ${row.revision}${row.clean ? ", clean" : ""}`, label),
         view("Merged", counted ? `majority of ${counted} that count` : "no label counts", merged)),
+      found.gold?.chosen ? goldMark(row.image_id, found.gold, () => this.show(row)) : null,
       this.opinions(found, label),
       h("div", { class: "line decide" }, this.note,
         h("button", { type: "button", class: "button", id: "approve", onclick: () => this.decide([row], "accepted") }, "Approve ", h("kbd", {}, "A")),
         found.opinions.length > 1 ? h("button", { type: "button", class: "button quiet", onclick: () => this.decide([row], "accepted", true) }, "Approve this one alone") : null,
         h("button", { type: "button", class: "button quiet bad", id: "return", onclick: () => this.decide([row], "rejected") }, "Return with note ", h("kbd", {}, "R")),
         h("button", { type: "button", class: "button quiet", id: "edit", onclick: () => draw(row.image_id, row.author) }, "Edit in the canvas ", h("kbd", {}, "E"))),
-      h("p", { class: "hint" }, "Publish takes approved labels, and unreviewed ones unless the recipe says “approved” (publish.labels). Returned and replaced ones never count; a new revision is unreviewed again."));
+      h("p", { class: "hint" }, "Publish takes approved labels, and unreviewed ones unless the recipe says “approved” (publish.labels). Returned and replaced ones never count; a new revision is unreviewed again."),
+    ].filter(Boolean));
     drawHeat(heat, row.image_id);
     drawLabels(label, labelOf(row.image_id, row.author));
     if (counted) drawLabels(merged, mergedOf(row.image_id));
@@ -96,10 +99,11 @@ class Desk {
 
   opinions(found, canvas) {
     const disputed = found.disagreement === null ? "" : `, disagreement ${percent(found.disagreement)}`;
-    return h("details", { class: "opinions", open: found.opinions.length > 1 }, h("summary", {}, `${found.opinions.length} opinion${found.opinions.length === 1 ? "" : "s"}${disputed}`),
+    return h("details", { class: "opinions", open: found.opinions.length > 1 || found.gold !== null }, h("summary", {}, `${found.opinions.length} opinion${found.opinions.length === 1 ? "" : "s"}${disputed}`),
       h("ul", { class: "history" }, found.opinions.map((one) => h("li", {},
         h("button", { type: "button", class: "link", onclick: () => drawLabels(canvas, labelOf(found.image, one.author)) }, `${one.author}, revision ${one.revision}`),
         h("span", {}, `${one.clean ? "clean" : "drawn"} · ${when(one.created)} · ${number(one.seconds, 0)} s · ${one.counts ? "counts" : "does not count"}`),
+        found.gold && !found.gold.chosen && one.counts ? makeGold(found.image, one.author, () => this.show(this.shown)) : null,
         one.verdict ? h("em", { class: `verdict ${one.verdict.verdict}` }, `${VERDICT[one.verdict.verdict]} by ${one.verdict.by}${one.verdict.note ? `: ${one.verdict.note}` : ""}`) : null))));
   }
 

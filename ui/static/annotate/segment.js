@@ -1,0 +1,49 @@
+// Segment anything: a box or clicks say what is meant; each answer takes the place of the one before.
+import { post } from "/static/api.js";
+import { unpacked } from "/static/annotate/codec.js";
+
+export class Segmenter {
+  // `act` runs one action at a time and says what went wrong.
+  constructor(desk, view, tasks, act) {
+    Object.assign(this, { desk, view, tasks, act });
+    this.forget();
+  }
+
+  forget() {
+    Object.assign(this, { points: [], box: null, answer: null });
+  }
+
+  // Inside: this belongs to it; otherwise this does not.
+  click({ x, y }, inside) {
+    this.points.push({ x, y, inside });
+    return this.ask();
+  }
+
+  // A box is about another thing than what was asked before.
+  surround(from, to) {
+    const { width, height } = this.desk.labels;
+    const within = (value, most) => Math.min(most, Math.max(0, value));
+    this.forget();
+    this.box = [
+      within(Math.min(from.x, to.x), width), within(Math.min(from.y, to.y), height),
+      within(Math.max(from.x, to.x), width), within(Math.max(from.y, to.y), height),
+    ];
+    return this.ask();
+  }
+
+  ask() {
+    const { desk, view } = this, { current } = this.tasks;
+    return this.act(async () => {
+      const found = await post("/api/annotate/assist", { image: current.task.image.id, points: this.points, box: this.box });
+      if (this.tasks.current !== current) return;
+      const mask = await unpacked(found.label_map, desk.labels.pixels.length);
+      if (this.answer && this.answer === desk.labels.done.at(-1)) view.touch(desk.labels.undo());
+      desk.labels.begin();
+      view.touch(desk.labels.fill(mask, desk.labels.whole, desk.value));
+      desk.labels.end();
+      this.answer = desk.labels.done.at(-1);
+      desk.changed();
+      desk.say("Click to add to it, with Shift to leave something out; a new box begins anew. Ctrl Z takes it back.");
+    });
+  }
+}
