@@ -176,7 +176,7 @@ async function outcome(place, id, whole = false) {
   const name = one.treated?.name ?? "Nothing was kept";
   const next = one.treated === null ? null : h("div", { class: "line next" },
     h("a", { class: "button", href: `${API}/treatments/${one.id}/lora.zip`, download: "" }, "Download the LoRA"),
-    h("a", { class: "button quiet", href: "/study" }, "Start a study"),
+    h("a", { class: "button quiet", href: `/study?view=make&after=${encodeURIComponent(one.treated.id)}` }, "Start a study"),
     h("a", { class: "button quiet", href: `/curate?view=images&generator=${encodeURIComponent(one.treated.id)}&sort=max&low=0.3` }, "Mine its remaining artifacts"));
   place.append(h("section", { class: "card panel" },
     h("div", { class: "line" }, whole ? h("h1", {}, name) : h("h2", {}, name), h("span", { class: "gap" }), h("span", { class: "hint" }, when(one.created))),
