@@ -6,7 +6,7 @@ export TOKENIZERS_PARALLELISM = false
 export HF_HUB_DISABLE_TELEMETRY = 1
 export GRADIO_ANALYTICS_ENABLED = False
 
-.PHONY: help setup demo app test test-labelstudio check clean
+.PHONY: help setup demo app test test-labelstudio lessons check clean
 help:            ## this list
 	@grep -hE '^[a-z-]+%?:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
 
@@ -39,6 +39,9 @@ test-labelstudio: setup $(LABEL_STUDIO)/.ready   ## push and pull against a real
 	$(BIN)/python -m pytest -m labelstudio tests/labelstudio
 
 bench-labelstudio: $(LABEL_STUDIO)/.ready
+
+lessons: setup   ## draw the practice and guideline pictures of the annotation page again
+	$(BIN)/python -m dataengine.clinic.lessons ui/static/annotate
 
 check: setup     ## ruff, mypy, who may import whom
 	$(BIN)/ruff check .
