@@ -12,14 +12,14 @@ export async function jobs(root, { asked, go }) {
   const title = h("h2", {}, "Log");
   const buttons = h("div", { class: "line" });
   const log = h("pre", { id: "log" });
-  root.append(h("h1", {}, "Jobs and workers"), h("div", { class: "split" },
+  root.append(h("h1", { class: "over" }, "Jobs and workers"), h("div", { class: "split" },
     panel("Newest jobs", list),
     h("div", {}, panel("Workers", workers), h("section", { class: "card panel" }, h("div", { class: "line" }, title, h("span", { class: "gap" }), buttons), log))));
   let chosen = asked.job ?? null;
 
   function row(job) {
     return h("a", { class: "row", href: `?view=jobs&job=${encodeURIComponent(job.id)}`, "data-go": true, "aria-current": job.id === chosen ? "true" : null },
-      h("div", { class: "words" }, h("b", {}, job.title), h("span", { class: "soft" }, [job.round ?? job.id, job.message].filter(Boolean).join(" · ")), job.state === "running" ? h("progress", { value: job.progress, max: 1 }) : null),
+      h("div", { class: "words" }, h("b", {}, job.title), h("span", { class: "soft" }, [job.round ?? job.id, job.state === "succeeded" ? "" : job.message].filter(Boolean).join(" · ")), job.state === "running" ? h("progress", { value: job.progress, max: 1 }) : null),
       h("span", { class: "soft nowrap" }, ago(job.at)), state(job.stopping ? "stopping" : job.state));
   }
 

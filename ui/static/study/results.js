@@ -27,7 +27,7 @@ function outcome(one, study, margin) {
 }
 
 function byCategory(found) {
-  const rows = found.categories.flatMap(({ category, questions }) => questions.map((one) => h("tr", {}, h("td", {}, category), h("td", {}, QUESTIONS[one.question].name), h("td", { class: "figure" }, String(one.pairs)), h("td", { class: "wide" }, balance(one)), h("td", { class: "figure" }, share(one.win_rate)), h("td", { class: "figure" }, interval(one.interval)), h("td", { class: "figure" }, signed(one.mean_opinion)))));
+  const rows = found.categories.flatMap(({ category, questions }) => questions.map((one, place) => h("tr", { class: place ? "more" : "" }, h("td", {}, place ? "" : category), h("td", {}, QUESTIONS[one.question].name), h("td", { class: "figure" }, String(one.pairs)), h("td", { class: "wide" }, balance(one)), h("td", { class: "figure" }, share(one.win_rate)), h("td", { class: "figure" }, interval(one.interval)), h("td", { class: "figure" }, signed(one.mean_opinion)))));
   return h("section", { class: "card panel" }, h("h2", {}, "By category"), h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Category", "Question", "Pairs", "", "Wins", "95 % interval", "Mean opinion"].map((name) => h("th", {}, name)))), h("tbody", {}, rows))));
 }
 
