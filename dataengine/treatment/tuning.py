@@ -152,6 +152,7 @@ class _Run:
         shapes = [(name, tuple(weight.shape)) for name, weight in self.weights.items()]
         self.identity = digest("treatment", json.dumps(fixed, sort_keys=True), list(prompts), shapes)
         self.seconds: list[float] = []
+        self.learns = False
 
     # ---- the loop ------------------------------------------------------------------------------------------
 
@@ -233,7 +234,7 @@ class _Run:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.config.learning_rate / number**0.5
         self.optimizer.step()
-        if number == 1:
+        if not self.learns and any(sums.values()):
             self._require_learning(norm)
         self.seconds.append(time.perf_counter() - started)
         return {"update": number, "loss": sum(sums.values()), **sums, "grad_norm": norm}
@@ -249,7 +250,10 @@ class _Run:
             raise NonFinite(what, self.state.done + 1)
 
     def _require_learning(self, norm: float) -> None:
-        """Gradient checkpointing over frozen inputs, for one, can cut the LoRA off without a word."""
+        """Gradient checkpointing over frozen inputs, for one, can cut the LoRA off without a word.
+
+        Asked once, at the first update with a loss: where no pixel counts there is nothing to learn.
+        """
         second = [weight for name, weight in self.weights.items() if "lora_B" in name]
         moved = sum(float(weight.detach().norm()) for weight in second)
         if not moved > 0 or not norm > 0:
@@ -257,6 +261,7 @@ class _Run:
                 f"after the first update the LoRA is still where it began (gradient norm {norm:.3g}); "
                 "check that its target layers lie within the tracked steps"
             )
+        self.learns = True
 
     # ---- objectives ----------------------------------------------------------------------------------------
 

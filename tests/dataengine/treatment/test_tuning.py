@@ -233,11 +233,18 @@ def test_a_non_finite_value_stops_before_the_weights_change(flux_folder, tmp_pat
 def test_a_lora_that_no_gradient_reaches_is_noticed(flux_folder, tmp_path):
     class Blind(ToyDetector):
         def confidence(self, images):
-            return super().confidence(images) * 0
+            return super().confidence(images).detach() + 0 * images.sum()
 
     config = CONFIG.model_copy(update={"offline": None})
     with pytest.raises(NothingLearned, match="still where it began"):
         run(flux_folder, tmp_path, config, guard=False, detector=Blind())
+
+
+def test_a_batch_where_no_pixel_counts_is_not_mistaken_for_that(flux_folder, tmp_path):
+    nothing = PixelConfig(pixels="above", above=0.999)
+    config = CONFIG.model_copy(update={"offline": None, "pixel": nothing})
+    _, result = run(flux_folder, tmp_path, config, guard=False)
+    assert result.updates == config.updates and {row["loss"] for row in result.history} == {0.0}
 
 
 def test_the_guard_stops_a_collapsing_run_and_keeps_what_was_well(flux_folder, tmp_path):
