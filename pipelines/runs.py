@@ -32,6 +32,8 @@ KINDS = {TRAINING: "train", TREATMENT: "treat"}
 NO_WORKER = "No worker is alive, so this waits. Start one with “clinic worker”; nothing is lost meanwhile."
 RATE_SECONDS = 30.0
 """The rate is that of this many last seconds."""
+SAMPLED = 30
+"""Lines that are looked at to find where those seconds begin."""
 NOT_FIGURES = frozenset({"time", "done", "total"})
 RARE = b'"validation_', b'"guard_', b'"mean_confidence"'
 """Lines of a metrics file that thinning never leaves out."""
@@ -156,15 +158,16 @@ def last_figures(workspace: Workspace, run: Run) -> dict[str, Any]:
     lines = tail_of(metrics_file(workspace, run.job))
     if not lines:
         return {}
-    last = lines[-1]
-    recent = [line for line in lines if line["time"] >= last["time"] - RATE_SECONDS]
-    steps, seconds = last["done"] - recent[0]["done"], last["time"] - recent[0]["time"]
+    last = json.loads(lines[-1])
+    few = map(json.loads, lines[:: max(1, len(lines) // SAMPLED)])
+    first = next((line for line in few if line["time"] >= last["time"] - RATE_SECONDS), last)
+    steps, seconds = last["done"] - first["done"], last["time"] - first["time"]
     rate = steps / seconds if steps > 0 and seconds > 0 else None
     left = (last["total"] - last["done"]) / rate if rate else None
     return {"step": last["done"], "total": last["total"], "rate": rate, "left": left}
 
 
-def tail_of(path: Path, bytes_read: int = 65_536) -> list[dict[str, Any]]:
+def tail_of(path: Path, bytes_read: int = 32_768) -> list[bytes]:
     """The last whole lines of a metrics file."""
     if not path.is_file():
         return []
@@ -172,7 +175,7 @@ def tail_of(path: Path, bytes_read: int = 65_536) -> list[dict[str, Any]]:
         file.seek(max(0, path.stat().st_size - bytes_read))
         body = file.read()
     whole = body[: body.rfind(b"\n") + 1].splitlines()
-    return [json.loads(line) for line in (whole[1:] if len(body) == bytes_read else whole)]
+    return whole[1:] if len(body) == bytes_read else whole
 
 
 def metrics_file(workspace: Workspace, job: Job) -> Path:

@@ -4,7 +4,7 @@ A panel is a `gr.HTML` with a constant template. Its value is JSON that `desk.js
 because Gradio compiles values that stand in templates.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from functools import wraps
 from html import escape
@@ -218,28 +218,6 @@ def short(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def facts(values: dict[str, Any]) -> list[list[str]]:
-    """Flat pairs of words for a facts panel; nested mappings become dotted names."""
-    pairs: list[list[str]] = []
-    for key, value in values.items():
-        if isinstance(value, dict):
-            pairs += [[f"{key}.{inner}", text] for inner, text in facts(value)]
-        else:
-            pairs.append([str(key).replace("_", " "), short(value)])
-    return pairs
-
-
-def numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """The plain numbers in a nested mapping under dotted names."""
-    found: dict[str, float] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            found |= numbers(value, f"{prefix}{key}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            found[f"{prefix}{key}"] = float(value)
-    return found
 
 
 def size(count: float) -> str:

@@ -20,7 +20,7 @@ from ui.runs import Settings, run_routes, run_rows
 
 ENGINEERS = ACCESS["/api/train"]
 DETECTORS_SHOWN = 100
-PREVIEW_SECONDS = 20.0
+PREVIEW_SECONDS = 60.0
 STAGES = {"teacher": ("train_teacher",)}
 JOINT_STAGES = ("retrain", "train_teacher")
 FIGURES = ("mse", "kl", "kl1m")

@@ -63,6 +63,7 @@ export function chart(series, { limits = [], label = "step" } = {}) {
   const line = s("line", { y1: top, y2: height - bottom, class: "cursor", visibility: "hidden" });
   svg.append(line);
   const read = h("div", { class: "read" });
+  const last = Math.max(...shown.map(({ steps }) => steps[steps.length - 1]));
   const say = (at) => {
     const parts = shown.map(({ name, steps, values }, number) => {
       const i = at === null ? steps.length - 1 : nearest(steps, at);
@@ -70,7 +71,7 @@ export function chart(series, { limits = [], label = "step" } = {}) {
       key.style.background = COLOURS[number % COLOURS.length];
       return h("span", {}, key, `${name} ${figure(values[i])}`);
     });
-    read.replaceChildren(h("b", {}, `${label} ${at === null ? to : Math.round(at)}`), ...parts);
+    read.replaceChildren(h("b", {}, `${label} ${at === null ? last : Math.round(at)}`), ...parts);
   };
   say(null);
   svg.addEventListener("pointermove", (event) => {

@@ -4,7 +4,7 @@ import { h, nothing, panel, say, tell, when } from "/static/curate/dom.js";
 import { drawHeatAt } from "/static/curate/pictures.js";
 import { chart, figure } from "./chart.js";
 
-const POLL_MS = 1000, CURVE_MS = 2500, IDLE_MS = 5000;
+const POLL_MS = 1000, CURVE_MS = 4000, IDLE_MS = 5000;
 const OPEN = ["queued", "running"];
 
 export const spoken = (seconds) => {
@@ -12,6 +12,9 @@ export const spoken = (seconds) => {
   if (seconds < 90) return `${Math.round(seconds)} s`;
   return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
 };
+
+// A progress bar writes over its own line; only what it last said is of interest.
+const legible = (text) => text.split("\n").map((line) => line.split("\r").pop().replace(/\u001b\[[0-9;]*[A-Za-z]/g, "")).filter((line) => line.trim()).join("\n");
 
 export const pill = (state) => h("span", { class: `state ${state}` }, state);
 
@@ -89,13 +92,13 @@ export async function runView(root, { api, kind, id, back, groups, gallery, admi
     if (run.size !== size && (now - drawn > CURVE_MS || !open)) {
       [size, drawn] = [run.size, now];
       await Promise.all([curves(), samples()]);
-      const text = (await get(`${at}/log`)).log;
+      const text = legible((await get(`${at}/log`)).log);
       if (log.textContent !== text) { log.textContent = text || "Nothing was written on this machine yet."; log.scrollTop = log.scrollHeight; }
     }
     if (!open && !ended) {
       ended = true;
       await Promise.all([curves(), samples()]);
-      log.textContent = (await get(`${at}/log`)).log;
+      log.textContent = legible((await get(`${at}/log`)).log) || "Nothing was written on this machine.";
       result.replaceChildren();
       if (run.state === "succeeded") await done(result, run);
     }

@@ -28,7 +28,7 @@ async function overview(root) {
       h("span", { class: "gap" }), h("a", { class: "button", href: "?new=1" }, "New training")),
     seen.worker ? "" : h("p", { class: "note" }, "No worker is alive, so trainings wait. Start one with “clinic worker”."),
     champion(seen.champion),
-    h("div", { class: "two narrow" }, panel("Trainings", runList(seen.runs, "No training outside a round yet.")), panel("Detectors", detectors(seen))));
+    h("div", { class: "two slim" }, panel("Trainings", runList(seen.runs, "No training outside a round yet.")), panel("Detectors", detectors(seen))));
 }
 
 function champion(one) {

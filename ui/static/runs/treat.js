@@ -29,7 +29,7 @@ async function overview(root) {
     h("div", { class: "line head" }, h("div", {}, h("h1", {}, "Treat"), h("p", { class: "lead" }, "A generator is fine-tuned until a frozen detector finds less to mark, under a quality guard.")),
       h("span", { class: "gap" }), h("a", { class: "button", href: "?new=1" }, "New treatment")),
     seen.worker ? "" : h("p", { class: "note" }, "No worker is alive, so treatments wait. Start one with “clinic worker”."),
-    h("div", { class: "two narrow" }, panel("Runs", runList(seen.runs, "No treatment outside a round yet.")), panel("Treatments", treatments(seen))));
+    h("div", { class: "two slim" }, panel("Runs", runList(seen.runs, "No treatment outside a round yet.")), panel("Treatments", treatments(seen))));
 }
 
 function treatments({ treatments: rows, more }) {
@@ -150,16 +150,17 @@ function drawSamples(place, kept, mapAt, at) {
 
 // One picture over the other, divided where the slider stands; both maps below.
 function slider({ prompt, before, after, maps }) {
-  const over = h("img", { src: after ?? before, alt: `after: ${prompt}`, class: "over", loading: "lazy" });
+  const over = h("img", { src: after ?? "", alt: `after: ${prompt}`, class: "over", loading: "lazy" });
   const knob = h("input", { type: "range", min: "0", max: "100", value: "50", "aria-label": `Before or after: ${prompt}` });
-  const frame = h("span", { class: "frame slider" }, h("img", { src: before, alt: `before: ${prompt}`, loading: "lazy" }), over, h("span", { class: "divide" }), knob, h("i", { class: "tag left" }, "before"), h("i", { class: "tag right" }, "after"));
+  const frame = h("span", { class: "frame slider" }, h("img", { src: before, alt: `before: ${prompt}`, loading: "lazy" }),
+    after ? [over, h("span", { class: "divide" }), knob] : null, h("i", { class: "tag left" }, "before"), after ? h("i", { class: "tag right" }, "after") : null);
   const set = () => frame.style.setProperty("--at", `${knob.value}%`);
   knob.addEventListener("input", set);
   set();
-  const seen = maps.map((url, i) => {
+  const seen = maps.filter(Boolean).map((url, i) => {
     const canvas = h("canvas", { class: "heat" });
-    if (url) drawHeatAt(canvas, url).then((ok) => canvas.classList.toggle("drawn", ok));
-    return h("span", { class: "frame" }, h("img", { src: (i ? after : before) ?? before, alt: "", loading: "lazy", class: "dim" }), canvas);
+    drawHeatAt(canvas, url).then((ok) => canvas.classList.toggle("drawn", ok));
+    return h("span", { class: "frame" }, h("img", { src: i ? after : before, alt: "", loading: "lazy", class: "dim" }), canvas);
   });
   return h("figure", { class: "pairbox" }, frame, h("span", { class: "maps" }, seen), h("figcaption", {}, prompt));
 }

@@ -1,0 +1,87 @@
+"""A generator treated outside a round, with fakes: prompts held apart, figures before against after."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from dataengine.errors import Cancelled, ConfigRefused
+from dataengine.treatment.config import SamplingConfig, TreatmentConfig
+from pipelines import runs
+from pipelines.config import PromptChoice, TreatmentRun
+from pipelines.context import Context
+from pipelines.treating import chosen_prompts, treat_job
+from tests.pipelines.conftest import fresh_context
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
+    return fresh_context(tmp_path_factory.mktemp("treating") / "workspace")[0]
+
+
+def plan(run: str, **changes: Any) -> dict[str, Any]:
+    choice = PromptChoice(source="category", categories=("hand", "face"), per_category=4)
+    settings = TreatmentRun(
+        generator="squares",
+        name="steadier",
+        prompts=choice,
+        judge=choice.model_copy(update={"seed": 1, "per_category": 2}),
+        tuning=TreatmentConfig(updates=3, sampling=SamplingConfig(steps=5, batch=4)),
+        **changes,
+    )
+    return {"run": run, "settings": settings.model_dump(mode="json")}
+
+
+def test_a_treated_generator_is_judged_on_prompts_that_it_was_not_treated_on(context: Context) -> None:
+    told: list[str] = []
+
+    def tools_treat(config: Any, family: Any, detector: Any, prompts: Any, *rest: Any, **more: Any) -> Any:
+        told.extend(prompts)
+        return context.tools.treat(config, family, detector, prompts, *rest, **more)
+
+    answer = treat_job(replace(context, tools=replace(context.tools, treat=tools_treat)), plan("treat-1"))
+    with context.workspace.catalog(read_only=True) as catalog:
+        found = catalog.treatments.get(answer["treatment"])
+        treated = catalog.generators.get(answer["treated"])
+        images = catalog.images.find(generator_id=treated.id)
+    assert treated.name == "steadier" and treated.parent == "squares" and found.round_id is None
+    assert len(told) == 8 and {image.prompt for image in images}.isdisjoint(told)
+    figures = found.result["judged"]
+    assert figures["pairs"] == len(images) == 8 and figures["prompts"] == 4
+    # The fake treated generator paints fewer red squares, which is what the fake detector looks for.
+    assert figures["mean_confidence"]["after"] < figures["mean_confidence"]["before"]
+    assert treat_job(context, plan("treat-1")) == answer
+    shown = runs.kept_json(context.workspace, "treat-1", "samples.json")
+    first = shown["samples"][0]
+    assert shown["step"] == 3 and {"prompt", "before", "after", "map_before", "map_after"} == first.keys()
+    assert context.workspace.blobs.has(first["after"])
+
+
+def test_a_cancelled_run_goes_on_with_the_prompts_it_had(context: Context) -> None:
+    def stop(done: int, total: int, message: str = "", **figures: float) -> None:
+        if message == "treating":
+            raise Cancelled("stopped as asked")
+
+    with pytest.raises(Cancelled):
+        treat_job(replace(context, report=stop), plan("treat-2"))
+    kept = runs.kept_json(context.workspace, "treat-2", "prompts.json")
+
+    def another(*arguments: Any) -> list[str]:
+        raise AssertionError("the prompts were written already")
+
+    tools = replace(context.tools, write_prompts=another)
+    answer = treat_job(replace(context, tools=tools), plan("treat-2"))
+    assert answer["treated"] and runs.kept_json(context.workspace, "treat-2", "prompts.json") == kept
+
+
+def test_prompts_that_are_missing_are_named(context: Context) -> None:
+    with pytest.raises(ConfigRefused, match="no category is known to be hard yet"):
+        chosen_prompts(context, PromptChoice(), "", ())
+    with pytest.raises(ConfigRefused, match="name at least one category"):
+        chosen_prompts(context, PromptChoice(source="category"), "", ())
+    given = PromptChoice(source="given", texts=(" a hand ", "a hand", ""))
+    assert chosen_prompts(context, given, "", ()) == ["a hand"]
+    args = plan("treat-3")
+    args["settings"]["prompts"] = args["settings"]["judge"] = given.model_dump(mode="json")
+    with pytest.raises(ConfigRefused, match="no prompts to treat on that the others do not hold"):
+        treat_job(context, args)

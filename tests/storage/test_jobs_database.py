@@ -1,0 +1,39 @@
+"""The line of waiting work in the durable-work engine's own database."""
+
+from pathlib import Path
+
+from sqlalchemy import Connection, create_engine, text
+
+from storage import jobs_database
+
+COLUMNS = "workflow_uuid TEXT, status TEXT, queue_name TEXT, priority INTEGER, created_at INTEGER"
+ROWS = [
+    ("b:run", "ENQUEUED", "tasks", 0, 20),
+    ("a:run", "ENQUEUED", "tasks", 0, 10),
+    ("c:run", "ENQUEUED", "tasks", 0, 30),
+    ("busy:run", "PENDING", "tasks", 0, 1),
+    ("job", "ENQUEUED", "jobs", 0, 2),
+]
+
+
+def fill(connection: Connection) -> None:
+    connection.execute(text(f"CREATE TABLE workflow_status ({COLUMNS})"))
+    for row in ROWS:
+        names = dict(zip(("id", "status", "queue", "priority", "at"), row, strict=True))
+        connection.execute(
+            text("INSERT INTO workflow_status VALUES (:id, :status, :queue, :priority, :at)"), names
+        )
+    connection.commit()
+
+
+def test_who_is_moved_first_is_next_and_the_others_keep_their_order(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'jobs.sqlite'}"
+    with create_engine(url).connect() as connection:
+        fill(connection)
+    assert jobs_database.in_line(url, "tasks") == ["a:run", "b:run", "c:run"]
+    assert jobs_database.move_first(url, "tasks", "c:run")
+    assert jobs_database.in_line(url, "tasks") == ["c:run", "a:run", "b:run"]
+    assert jobs_database.move_first(url, "tasks", "b:run")
+    assert jobs_database.in_line(url, "tasks") == ["b:run", "c:run", "a:run"]
+    assert not jobs_database.move_first(url, "tasks", "busy:run")
+    assert not jobs_database.move_first(url, "tasks", "job")
