@@ -296,12 +296,16 @@ def needs(workspace: Workspace, kind: str, settings: dict[str, Any]) -> Check:
     """Peak memory against what is free on the worker's device, and the time of a step.
 
     Asked of the inference service, which plays one step without data; a worker of another machine is not
-    asked, and the job looks again before it loads anything.
+    asked. A treatment looks again before it loads anything, wherever it runs.
     """
+    if kind == "treat" and not generator_is_here(workspace, settings["generator"]):
+        text = "No estimate before the weights are on this machine."
+        return Check(name="memory", verdict="warn", text=text)
     try:
         told = requests.estimate(workspace, kind, settings)
     except ServiceAbsent:
-        text = "No estimate: no worker on this machine answers. The run looks again before it loads anything."
+        text = "No estimate: no worker on this machine answers."
+        text += " The run looks again before it loads anything." if kind == "treat" else ""
         return Check(name="memory", verdict="warn", text=text)
     except ClinicError as error:
         return Check(name="memory", verdict="bad", text=str(error))
@@ -381,6 +385,12 @@ def treatment_estimate(context: Context, plan: TreatmentRun) -> "Estimate":
     )
     weights = sum(each.numel() * each.element_size() for each in detector.parameters())
     return type(estimate)(**{**asdict(estimate), "weights_bytes": estimate.weights_bytes + weights})
+
+
+def generator_is_here(workspace: Workspace, generator: str) -> bool:
+    """Whether the generator's folder lies on this machine."""
+    with workspace.catalog(read_only=True) as catalog:
+        return Path(catalog.generators.get(generator).location).is_dir()
 
 
 def pipeline_folder(workspace: Workspace, generator: str) -> Path:

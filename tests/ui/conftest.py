@@ -26,10 +26,11 @@ from dataengine.records import (
 from storage.accounts import create_user
 from storage.workspace import Workspace
 from tests.ui.browsing import PASSWORD, browser, visit, visiting
+from tests.ui.world import world
 from ui.config import ServerConfig
 from ui.server import background, create_app
 
-__all__ = ["PASSWORD", "browser", "visit", "visiting"]
+__all__ = ["PASSWORD", "browser", "visit", "visiting", "world"]
 
 ORIGIN = "http://127.0.0.1:7860"
 SIDE = 64

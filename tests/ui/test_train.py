@@ -197,7 +197,7 @@ def test_a_detector_for_other_channels_is_refused_before_it_is_loaded(
 
 def test_without_a_worker_here_there_is_no_estimate_but_no_error(engineer: TestClient) -> None:
     (found,) = engineer.post("/api/train/needs", json=settings()).json()["checks"]
-    assert found["verdict"] == "warn" and "looks again before it loads anything" in found["text"]
+    assert found["verdict"] == "warn" and "no worker on this machine answers" in found["text"]
 
 
 # ---- curves ------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """A retraining outlives its page and its worker; its candidate is promoted and rolled back, in Chromium."""
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from storage.accounts import create_user
 from storage.catalog import Catalog
 from tests.pipelines.rig import crew, until
 from tests.ui.browsing import PASSWORD
-from tests.ui.world import REAL, settle
+from tests.ui.world import REAL
 from ui.config import ServerConfig
 from ui.server import background
 
@@ -28,9 +29,9 @@ def trained(catalog: Catalog, state: str, steps: int = 0) -> bool:
 
 
 def test_a_retraining_survives_page_and_worker_and_is_promoted(
-    tmp_path: Path, visiting: Callable[..., Page]
+    world: Path, tmp_path: Path, visiting: Callable[..., Page]
 ) -> None:
-    settle(tmp_path / "world").close()
+    shutil.copytree(world, tmp_path / "world")
     with crew(tmp_path / "world", "sqlite", CLINIC_LEASE_SECONDS="3") as team:
         with team.workspace.catalog() as catalog:
             create_user(catalog, "eve", PASSWORD, ["engineer"], "test")

@@ -110,6 +110,8 @@ def test_a_generator_of_the_hub_is_told_how_to_get(engineer: TestClient, workspa
         "somebody/some-flux is not on this machine: the worker fetches it when it begins. To have it before, "
         "run “hf download somebody/some-flux”.",
     )
+    (needs,) = engineer.post("/api/treat/needs", json=settings("folder")).json()["checks"]
+    assert needs["verdict"] == "warn" and "before the weights are on this machine" in needs["text"]
 
 
 @pytest.mark.parametrize(

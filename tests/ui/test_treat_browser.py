@@ -1,5 +1,6 @@
 """A treatment of the embedded FLUX: watched, cancelled, resumed; its LoRA drawn with by diffusers alone."""
 
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from playwright.sync_api import Page, expect
 from storage.accounts import create_user
 from tests.pipelines.rig import crew, until
 from tests.ui.browsing import PASSWORD
-from tests.ui.world import REAL, settle
+from tests.ui.world import REAL
 from ui.config import ServerConfig
 from ui.server import background
 
@@ -22,9 +23,9 @@ PROMPTS = "a drawing of a hand on a blue background\n"
 
 
 def test_a_treatment_is_watched_cancelled_resumed_and_taken_away(
-    tmp_path: Path, visiting: Callable[..., Page]
+    world: Path, tmp_path: Path, visiting: Callable[..., Page]
 ) -> None:
-    settle(tmp_path / "world").close()
+    shutil.copytree(world, tmp_path / "world")
     with crew(tmp_path / "world", "sqlite", CLINIC_LEASE_SECONDS="3") as team:
         with team.workspace.catalog() as catalog:
             create_user(catalog, "eve", PASSWORD, ["engineer"], "test")

@@ -3,18 +3,28 @@
 from pathlib import Path
 from typing import Any
 
-from dataengine.clinic.world import stream
-from pipelines import recipes
-from pipelines.config import DemoDataConfig, TrainingRun
-from pipelines.demo_data import ingest, prepare, through_the_autoencoder
+import pytest
+
 from storage.workspace import Workspace
 
 REAL = ("pipelines.round:ROUND", "pipelines.tools:real_tools")
 """Stages and tools of a worker."""
 
 
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a workspace, made once; tests copy it."""
+    path = tmp_path_factory.mktemp("world") / "workspace"
+    settle(path).close()
+    return path
+
+
 def settle(path: Path) -> Workspace:
     """A workspace with tiny FLUX, the first doctor, clean pictures, labels of both splits and a benchmark."""
+    from dataengine.clinic.world import stream
+    from pipelines.config import DemoDataConfig
+    from pipelines.demo_data import ingest, prepare, through_the_autoencoder
+
     workspace = Workspace.create(path)
     prepare(workspace, DemoDataConfig(clean=30, previous=24, benchmark=6, benchmark_clean=6))
     drawings = stream("validation", flawed=0.5)
@@ -25,7 +35,9 @@ def settle(path: Path) -> Workspace:
 
 def short_training(name: str, steps: int = 8) -> dict[str, Any]:
     """A training of seconds, as the form would send it."""
+    from pipelines import recipes
+    from pipelines.config import TrainingRun
+
     smoke = recipes.cpu_smoke()
     training = smoke.retrain.model_copy(update={"name": name, "steps": steps, "checkpoint_every": 2})
     return TrainingRun(training=training, publish=smoke.publish).model_dump(mode="json")
-
