@@ -1,7 +1,6 @@
 """A small workspace of the embedded clinic with real models, for tests that train and treat for real."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -31,13 +30,3 @@ def settle(path: Path) -> Workspace:
     watched = through_the_autoencoder([drawings[index] for index in range(16)])
     ingest(workspace, "watched", enumerate(watched), "drawn", "validation")
     return workspace
-
-
-def short_training(name: str, steps: int = 8) -> dict[str, Any]:
-    """A training of seconds, as the form would send it."""
-    from pipelines import recipes
-    from pipelines.config import TrainingRun
-
-    smoke = recipes.cpu_smoke()
-    training = smoke.retrain.model_copy(update={"name": name, "steps": steps, "checkpoint_every": 2})
-    return TrainingRun(training=training, publish=smoke.publish).model_dump(mode="json")
