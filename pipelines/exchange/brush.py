@@ -8,6 +8,7 @@ that format allows.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,11 @@ LITERAL_LIMIT_BITS = 1 + 2 + 16 + WORD_BITS
 """The most that any sane writer spends on one value: a record of its own with the longest length field."""
 WINDOW = 1 << 18
 
+SINGLE = tuple(bytes([value]) for value in range(256))
+EIGHT, EIGHT_ALIKE = np.dtype("<u8"), 0x0101010101010101
+
 Bytes = NDArray[np.uint8]
+Integers = NDArray[np.int64]
 
 
 def encode_mask(mask: NDArray[Any]) -> bytes:
@@ -37,71 +42,91 @@ def encode_mask(mask: NDArray[Any]) -> bytes:
     flat = np.ascontiguousarray(plain).ravel().view(np.uint8)
     if flat.size == 0:
         raise MaskRefused("an empty mask has no brush code; a mask needs at least one pixel")
-    ends = np.append(_changes(flat), flat.size)
-    values = (flat[ends - 1] > 0).astype(np.uint8) * np.uint8(255)
-    return _encode_runs(np.diff(ends, prepend=0) * CHANNELS, values)
+    changes = _changes(flat)
+    ends = np.concatenate((changes, (flat.size,)))
+    values = np.zeros(ends.size, dtype=np.int64)
+    values[int(flat[0] == 0) :: 2] = 255
+    lengths = ends * CHANNELS
+    lengths[1:] -= changes * CHANNELS
+    return _encode_runs(lengths, values, flat.size * CHANNELS)
 
 
-def _changes(flat: Bytes) -> NDArray[np.int64]:
-    """Where `flat > 0` differs from the one before. Looked for eight at a time: most eights are all alike."""
-    differs = np.empty(-(-flat.size // 8) * 8, dtype=bool)
-    differs[flat.size - 1 :] = False
-    np.not_equal(flat[1:], flat[:-1], out=differs[: flat.size - 1])
-    at = (np.flatnonzero(differs.view(np.uint64))[:, None] * 8 + np.arange(1, 9)).ravel()
-    at = at[differs[at - 1]]
-    return at[(flat[at] > 0) != (flat[at - 1] > 0)]
+def _changes(flat: Bytes) -> Integers:
+    """Where `flat > 0` differs from the pixel before.
+
+    Eight pixels are compared at once: most eights are like the eight before, and those that are can hold a
+    change only if they are not all alike, as in noise.
+    """
+    whole = flat.size - flat.size % 8
+    eights = flat[:whole].view(EIGHT)
+    begins = np.concatenate((np.arange(min(1, eights.size)), np.flatnonzero(eights[1:] != eights[:-1]) + 1))
+    held = eights[begins]
+    mixed = held != (held & 255) * EIGHT_ALIKE
+    alone = np.concatenate((begins[1:] == begins[:-1] + 1, begins[-1:] == eights.size - 1))
+    if (mixed & ~alone).any():
+        begins = _spread(begins, np.where(mixed, np.diff(begins, append=eights.size), 1))
+        held = eights[begins]
+    # One byte a pixel, 0 or 1, the pixel before in the byte below.
+    painted = (held.view(np.uint8) > 0).view(EIGHT)
+    before = (flat[8 * begins - 1] > 0) if begins.size > 1 else np.zeros(begins.size, dtype=bool)
+    before[:1] = flat[:1] > 0
+    hits = np.flatnonzero((painted ^ (painted << 8 | before)).view(bool))
+    found = (8 * begins)[hits >> 3] + (hits & 7)
+    rest = flat[max(0, whole - 1) :] > 0
+    return np.concatenate((found, np.flatnonzero(rest[1:] != rest[:-1]) + max(1, whole)))
+
+
+def _spread(starts: Integers, counts: Integers) -> Integers:
+    """`count` numbers from each start on."""
+    return np.arange(counts.sum()) + np.repeat(starts - (np.cumsum(counts) - counts), counts)
 
 
 def encode_values(values: Bytes) -> bytes:
     """The code of flat uint8 values, as the SDK's `encode_rle`."""
-    ends, kept = _runs(values)
-    return _encode_runs(np.diff(ends, prepend=0), kept)
-
-
-def _runs(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """Where each run of equal values ends, and its value."""
     if values.size == 0:
         raise MaskRefused("an empty mask has no brush code; a mask needs at least one pixel")
     ends = np.append(np.flatnonzero(values[1:] != values[:-1]) + 1, values.size)
-    return ends, values[ends - 1]
+    return _encode_runs(np.diff(ends, prepend=0), values[ends - 1].astype(np.int64), values.size)
 
 
-def _encode_runs(lengths: NDArray[np.int64], values: Bytes) -> bytes:
-    lengths, values = _split_long(lengths, values)
-    count = int(lengths.sum())
+def _encode_runs(lengths: Integers, values: Integers, count: int) -> bytes:
     if count >= 1 << 32:
         raise MaskRefused(f"{count} values; the brush code counts up to 2^32 - 1")
-    sizes = np.searchsorted([1 << bits for bits in LENGTH_BITS], lengths)
+    if int(lengths.max()) > LONGEST:
+        lengths, values = _split_long(lengths, values)
+    sizes = (lengths > 8).view(np.uint8) + (lengths > 16) + (lengths > 256)
     bits = np.array(LENGTH_BITS)[sizes]
-    run = (lengths > 1).astype(np.int64)
-    codes = (((run << 2 | sizes) << bits) | (lengths - 1)) << WORD_BITS | values
-    widths = 3 + bits + WORD_BITS
-    starts = HEADER_BITS + np.cumsum(widths) - widths
-    end = int(starts[-1] + widths[-1])
-    out = np.zeros(end // 8 + 1 + 8, dtype=np.uint8)
-    out[:7] = np.frombuffer(_header(count), dtype=np.uint8)
-    aligned = (codes << (40 - widths - starts % 8)).astype(np.uint64)
-    first = starts // 8
-    for byte in range(5):
-        # A record has 14 bits or more, so no two records start in one byte and this adds each index once.
-        out[first + byte] |= (aligned >> np.uint64(32 - 8 * byte)).astype(np.uint8)
-    return out[: end // 8 + 1].tobytes()
+    codes = (((4 | sizes) << bits) + lengths - 1) << WORD_BITS | values
+    if int(lengths.min()) == 1:
+        codes -= (lengths == 1) * (4 << bits << WORD_BITS)  # one value is told as a literal
+    widths = bits + (3 + WORD_BITS)
+    ends = np.cumsum(widths) + HEADER_BITS
+    end = int(ends[-1])
+    # A record fits into the 64 bits from the 32-bit word on in which it starts; those of one word are joined.
+    at = (ends - widths) >> 5
+    placed = codes << 64 + (at << 5) - ends
+    first = np.concatenate(((0,), np.flatnonzero(at[1:] != at[:-1]) + 1))
+    joined, at = np.bitwise_or.reduceat(placed, first).view(np.uint64), at[first]
+    words = np.zeros(end // 32 + 2, dtype=np.uint32)
+    words[:2] = _header(count) >> 32, _header(count) & 0xFFFFFFFF
+    words[at] |= (joined >> 32).astype(np.uint32)
+    words[at + 1] |= joined.astype(np.uint32)
+    return words.astype(">u4").tobytes()[: end // 8 + 1]
 
 
-def _split_long(lengths: NDArray[np.int64], values: Bytes) -> tuple[NDArray[np.int64], Bytes]:
+def _split_long(lengths: Integers, values: Integers) -> tuple[Integers, Integers]:
     parts = (lengths - 1) // LONGEST + 1
-    if (parts == 1).all():
-        return lengths, values
     split = np.full(int(parts.sum()), LONGEST, dtype=np.int64)
     split[np.cumsum(parts) - 1] = lengths - (parts - 1) * LONGEST
     return split, np.repeat(values, parts)
 
 
-def _header(count: int) -> bytes:
+def _header(count: int) -> int:
+    """The header in the upper bits of the first 64."""
     head = count << 5 | WORD_BITS - 1
     for bits in LENGTH_BITS:
         head = head << 4 | bits - 1
-    return (head << 56 - HEADER_BITS).to_bytes(7, "big")
+    return head << 64 - HEADER_BITS
 
 
 # ---- reading -----------------------------------------------------------------------------------------
@@ -124,15 +149,16 @@ def decode_alpha(code: bytes | Sequence[int], height: int, width: int) -> Bytes:
     if literal is not None:
         return literal.reshape(height, width, CHANNELS)[..., CHANNELS - 1].copy()
     # Alpha is every fourth value: of the values before position `end`, `end // 4` are alphas.
-    alpha = np.zeros(height * width, dtype=np.uint8)
     stops = ends // CHANNELS
-    starts = np.append(0, stops[:-1])
+    starts = np.concatenate(((0,), stops[:-1]))
     shown = np.flatnonzero((values > 0) & (stops > starts))
-    for start, stop, value in zip(
-        starts[shown].tolist(), stops[shown].tolist(), values[shown].tolist(), strict=True
+    alpha = bytearray(height * width)
+    counts = (stops - starts)[shown]
+    for start, stop, count, value in zip(
+        starts[shown].tolist(), stops[shown].tolist(), counts.tolist(), values[shown].tolist(), strict=True
     ):
-        alpha[start:stop] = value
-    return alpha.reshape(height, width)
+        alpha[start:stop] = SINGLE[value] * count
+    return np.frombuffer(alpha, dtype=np.uint8).reshape(height, width)
 
 
 def decode_values(code: bytes | Sequence[int], count: int) -> Bytes:
@@ -143,32 +169,45 @@ def decode_values(code: bytes | Sequence[int], count: int) -> Bytes:
     return np.repeat(values, np.diff(ends, prepend=0)) if literal is None else literal
 
 
-def _decode_records(code: bytes | Sequence[int], count: int) -> tuple[NDArray[np.int64], Bytes, Bytes | None]:
+def _decode_records(code: bytes | Sequence[int], count: int) -> tuple[Integers, Bytes, Bytes | None]:
     """Where each record ends, its first value, and all values where some record is a longer literal."""
     data = _checked_bytes(code, count)
-    word, lengths_bits = _read_header(data, count)
-    padded = np.frombuffer(data + bytes(16), dtype=np.uint8)
-    at = _walk(data, padded, word, lengths_bits)
-    kinds = _bits(padded, at, 3)
-    bits = np.array(lengths_bits)[kinds & 3]
-    lengths = _bits(padded, at + 3, bits) + 1
+    word, length_bits = _read_header(data, count)
+    # The 64 bits from every byte on, beyond the end too.
+    windows: NDArray[np.uint64] = np.ndarray(
+        (len(data) + 8,), dtype=">u8", buffer=data + bytes(16), strides=(1,)
+    )
+    at = _walk(data, windows, word, length_bits)
+    head = _from_bit(windows, at)
+    kinds = (head >> 61).astype(np.intp)
+    bits = np.array(length_bits, dtype=np.uint64)[kinds & 3]
+    lengths = ((head << 3) >> (64 - bits)).astype(np.int64) + 1
+    values = ((head << (3 + bits)) >> (64 - word)).astype(np.uint8)
     ends = np.cumsum(lengths)
     last = int(np.searchsorted(ends, count))
     if last == len(ends):
         raise MaskRefused(f"the brush code ends after {int(ends[-1]) if len(ends) else 0} of {count} values")
-    at, kinds, bits, lengths, ends = (each[: last + 1] for each in (at, kinds, bits, lengths, ends))
-    literal = kinds < 4
-    words = np.where(literal, lengths, 1)
-    if int(at[-1] + 3 + bits[-1] + word * words[-1]) > 8 * len(data):
+    if last + 1 < len(ends):
+        at, kinds, bits, lengths, ends, values = (
+            each[: last + 1] for each in (at, kinds, bits, lengths, ends, values)
+        )
+    words = int(lengths[-1]) if kinds[-1] < 4 else 1
+    if int(at[-1]) + 3 + int(bits[-1]) + word * words > 8 * len(data):
         raise MaskRefused(f"the brush code ends within its last record, before {count} values")
     ends[-1] = min(int(ends[-1]), count)
-    values = _bits(padded, at + 3 + bits, word).astype(np.uint8)
+    literal = kinds < 4
     if not (literal & (lengths > 1)).any():
         return ends, values, None
-    total = int(words.sum())
-    within = np.arange(total) - np.repeat(np.cumsum(words) - words, words)
-    each = _bits(padded, np.repeat(at + 3 + bits, words) + word * within, word).astype(np.uint8)
-    return ends, values, np.repeat(each, np.repeat(np.where(literal, 1, lengths), words))[:count]
+    words_of = np.where(literal, lengths, 1)
+    first = at + 3 + bits.astype(np.int64)
+    within = np.arange(words_of.sum()) - np.repeat(np.cumsum(words_of) - words_of, words_of)
+    each = (_from_bit(windows, np.repeat(first, words_of) + word * within) >> (64 - word)).astype(np.uint8)
+    return ends, values, np.repeat(each, np.repeat(np.where(literal, 1, lengths), words_of))[:count]
+
+
+def _from_bit(windows: NDArray[np.uint64], at: Integers) -> NDArray[np.uint64]:
+    """The 57 bits or more from each bit on, in the upper bits of 64."""
+    return windows[at >> 3].astype(np.uint64) << (at & 7).astype(np.uint64)
 
 
 def _checked_bytes(code: bytes | Sequence[int], count: int) -> bytes:
@@ -193,44 +232,40 @@ def _read_header(data: bytes, count: int) -> tuple[int, tuple[int, ...]]:
     return word, tuple((head >> shift & 15) + 1 for shift in (12, 8, 4, 0))
 
 
-def _walk(data: bytes, padded: Bytes, word: int, length_bits: tuple[int, ...]) -> NDArray[np.int64]:
+def _walk(data: bytes, windows: NDArray[np.uint64], word: int, length_bits: tuple[int, ...]) -> Integers:
     """The bit at which each record starts, up to the end of the data.
 
     A record's width follows from its first three bits, literals aside, so the widths of records at every bit
-    of a window are looked up at once and only the steps from record to record remain.
+    of a part of the data are looked up at once and only the steps from record to record remain.
     """
-    table = np.array([0] * 4 + [3 + bits + word for bits in length_bits], dtype=np.uint8)
+    table = _widths(word, length_bits)
     limit, at = 8 * len(data), HEADER_BITS
-    found: list[NDArray[np.int64]] = []
+    found: list[Integers] = []
     while at < limit:
-        window = at // 8
-        stop = min(limit, 8 * (window + WINDOW))
-        part = padded[window : window + WINDOW + 1].astype(np.uint16)
-        pairs = part[:-1] << 8 | part[1:]
-        kinds = np.empty((len(pairs), 8), dtype=np.uint8)
-        for bit in range(8):
-            kinds[:, bit] = table[pairs >> 13 - bit & 7]
-        widths, base = kinds.tobytes(), 8 * window
-        here: list[int] = []
+        first = at // 8
+        stop = min(limit, 8 * (first + WINDOW))
+        widths = table[windows[first : first + WINDOW] >> 54].tobytes()
+        base = 8 * first
+        marks = bytearray(stop - base)
         at, stop = at - base, stop - base
-        append = here.append
         while at < stop:
-            append(at)
-            width = widths[at]
-            at += width or _literal_width(data, base + at, word, length_bits)
-        found.append(np.array(here, dtype=np.int64) + base)
+            marks[at] = 1
+            at += widths[at] or _literal_width(data, base + at, word, length_bits)
+        found.append(np.flatnonzero(np.frombuffer(marks, dtype=bool)) + base)
         at += base
     return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+
+
+@lru_cache(maxsize=8)
+def _widths(word: int, length_bits: tuple[int, ...]) -> Bytes:
+    """For each value of ten bits, the width of a record that starts at its first, second, … eighth bit; 0
+    for a literal's.
+    """
+    kinds = np.arange(1 << 10)[:, None] >> np.arange(7, -1, -1) & 7
+    return np.array([0] * 4 + [3 + bits + word for bits in length_bits], dtype=np.uint8)[kinds]
 
 
 def _literal_width(data: bytes, at: int, word: int, length_bits: tuple[int, ...]) -> int:
     head = int.from_bytes(data[at >> 3 : (at >> 3) + 4].ljust(4, b"\0"), "big") << (at & 7) & 0xFFFFFFFF
     bits = length_bits[head >> 29 & 3]
     return 3 + bits + word * ((head >> 29 - bits & (1 << bits) - 1) + 1)
-
-
-def _bits(padded: Bytes, at: NDArray[np.int64], count: Any) -> NDArray[np.int64]:
-    """The `count` (up to 17) bits from each bit position on; zeros beyond the end."""
-    byte = np.minimum(at >> 3, len(padded) - 4)
-    word = padded[byte].astype(np.int64) << 16 | padded[byte + 1].astype(np.int64) << 8 | padded[byte + 2]
-    return word >> (24 - count - (at & 7)) & (1 << count) - 1

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from label_studio_sdk.converter import brush as sdk
 
 from dataengine.errors import MaskRefused
+from pipelines.exchange import brush
 from pipelines.exchange.brush import decode_alpha, decode_mask, decode_values, encode_mask, encode_values
 from tests.pipelines.exchange.rle_pack import pack
 
@@ -48,6 +49,24 @@ def test_values_both_ways(values: bytes, repeat: int) -> None:
     assert list(code) == sdk.encode_rle(array)
     assert np.array_equal(decode_values(code, len(array)), array)
     assert np.array_equal(sdk.decode_rle(list(code)), array)
+
+
+@given(SIZES, st.lists(st.sampled_from([0, 0, 1, 7, 255]), min_size=1, max_size=24), st.integers(1, 20))
+def test_masks_of_any_values_and_patterns(size: tuple[int, int], pattern: list[int], wide: int) -> None:
+    """Pixels are compared eight at a time, so patterns that repeat every eight must not hide."""
+    mask = np.resize(np.repeat(np.array(pattern, np.uint8), wide), size)
+    expected = sdk.mask2rle(np.where(mask > 0, 255, 0).astype(np.uint8))
+    assert list(encode_mask(mask)) == expected
+    assert list(encode_mask(mask > 0)) == expected
+    assert list(encode_mask(np.asfortranarray(mask.astype(np.float32)))) == expected
+
+
+def test_codes_longer_than_one_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = masks()["noise"]
+    code = encode_mask(mask)
+    for window in (1, 3, 1000):
+        monkeypatch.setattr(brush, "WINDOW", window)
+        assert np.array_equal(decode_alpha(code, *mask.shape), mask)
 
 
 @given(SIZES, st.integers(0, 2**32), st.sampled_from([(3, 4, 8, 16), (1, 2, 5, 9), (16, 1, 1, 1)]))
