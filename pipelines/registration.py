@@ -6,12 +6,14 @@ id, which is fetched now, so that rounds need no network later; its files are ch
 model is registered once.
 """
 
+import shutil
 import tempfile
 from pathlib import Path
 
-from dataengine.errors import InputRefused
+from dataengine.errors import InputRefused, ModelRefused
 from dataengine.records import DetectorVersion, GeneratorVersion, digest
 from dataengine.treatment.config import WeightsConfig
+from pipelines.preflight import tensor_shapes
 from storage.workspace import Workspace
 
 
@@ -48,18 +50,22 @@ def register_generator(
     name: str = "",
     licence: str = "",
     weights: WeightsConfig = WeightsConfig(),
+    lora: Path | None = None,
 ) -> GeneratorVersion:
-    """The registered generator. Raises `ModelRefused` for what we do not load, or cannot fetch."""
+    """The registered generator, with a LoRA such as DreamBooth's where one is given: treatments go on with
+    it. Raises `ModelRefused` for what we do not load, or cannot fetch."""
     from dataengine.treatment.loading import fetch, inspect
 
     folder = Path(location).expanduser()
     here = folder.is_dir()
     inspect(folder if here else fetch(location))
     found = str(folder.resolve()) if here else location
+    checkpoint = None if lora is None else published_lora(workspace, lora)
     version = GeneratorVersion(
-        id=digest("generator", found, weights.model_dump_json()),
-        name=name.strip() or folder.name,
+        id=digest("generator", found, weights.model_dump_json(), *([checkpoint] if checkpoint else [])),
+        name=name.strip() or (folder.name if lora is None else f"{folder.name} with {lora.stem}"),
         location=found,
+        lora=checkpoint,
         settings={"weights": weights.model_dump(mode="json")},
         licence=licence.strip(),
     )
@@ -68,3 +74,17 @@ def register_generator(
         catalog.commit()
     with workspace.catalog(read_only=True) as catalog:
         return catalog.generators.get(version.id)
+
+
+def published_lora(workspace: Workspace, path: Path) -> str:
+    """A LoRA in diffusers' format as a checkpoint. Raises `ModelRefused` for any other file."""
+    from dataengine.treatment.lora import WEIGHTS, weights_file
+
+    if not path.exists():
+        raise InputRefused(f"there is nothing at {path}; give a LoRA's folder or its .safetensors file")
+    file = weights_file(path)
+    if not any("lora" in name for name in tensor_shapes(file)):
+        raise ModelRefused(f"{file} holds no LoRA weights; one saved by diffusers or peft is expected")
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copyfile(file, Path(folder) / WEIGHTS)
+        return workspace.checkpoints.publish(Path(folder))

@@ -29,6 +29,9 @@ def generators_arguments(parser: argparse.ArgumentParser) -> None:
         help="first register a diffusers pipeline: a folder, or owner/name[@revision]",
     )
     parser.add_argument("--name", default="", help="its name (default: that of folder or repository)")
+    parser.add_argument(
+        "--lora", metavar="PATH", type=Path, help="a LoRA that it carries, such as DreamBooth's"
+    )
     parser.add_argument("--licence", default="", help="its licence, for cards and exports")
     parser.add_argument(
         "--precision",
@@ -49,7 +52,9 @@ def generators(call: Call) -> Any:
         from pipelines.registration import register_generator
 
         weights = WeightsConfig(precision=given.precision, bits=given.bits)
-        added = register_generator(call.new_workspace, given.add, given.name, given.licence, weights)
+        added = register_generator(
+            call.new_workspace, given.add, given.name, given.licence, weights, given.lora
+        )
         call.say(f"registered {added.name}; rounds begun from now on draw with it")
     with call.workspace.catalog(read_only=True) as catalog:
         found = catalog.generators.list()

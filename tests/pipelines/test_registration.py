@@ -8,7 +8,7 @@ import torch
 
 from dataengine.diagnosis.detector import NetworkDetector, load_detector, save_detector
 from dataengine.errors import InputRefused, ModelRefused
-from dataengine.treatment.config import WeightsConfig
+from dataengine.treatment.config import LoraSettings, WeightsConfig
 from pipelines.context import Context
 from pipelines.generate import open_generator
 from pipelines.registration import register_detector, register_generator
@@ -56,6 +56,27 @@ def test_a_generator_is_loaded_as_it_was_registered(tmp_path: Path) -> None:
         modules = open_generator(context, version).modules()
         assert {weight.dtype for weight in modules["transformer"].parameters()} == {expected}
         assert {weight.dtype for weight in modules["vae"].parameters()} == {torch.float32}
+
+
+def test_a_generator_may_carry_a_lora_that_treatments_go_on_with(tmp_path: Path) -> None:
+    workspace = Workspace.create(tmp_path / "workspace")
+    folder, context = tiny.flux(tmp_path), Context(workspace, real_tools("cpu"))
+    plain = register_generator(workspace, str(folder))
+    family = open_generator(context, plain)
+    family.adapter.add(LoraSettings(rank=2), seed=0)
+    family.adapter.save(tmp_path / "dog")
+    carrying = register_generator(workspace, str(folder), lora=tmp_path / "dog")
+    assert carrying.id != plain.id and carrying.name == f"{folder.name} with dog"
+    assert open_generator(context, carrying).adapter.parameters().keys() == family.adapter.parameters().keys()
+    (tmp_path / "noise.safetensors").write_bytes(b"noise")
+    with pytest.raises(ModelRefused, match="is no safetensors file"):
+        register_generator(workspace, str(folder), lora=tmp_path / "noise.safetensors")
+    with pytest.raises(ModelRefused, match="holds no LoRA weights"):
+        register_generator(
+            workspace, str(folder), lora=folder / "vae" / "diffusion_pytorch_model.safetensors"
+        )
+    with pytest.raises(InputRefused, match="there is nothing at"):
+        register_generator(workspace, str(folder), lora=tmp_path / "cat")
 
 
 def test_what_is_no_generator_is_refused(tmp_path: Path) -> None:
