@@ -182,7 +182,8 @@ def waiting(catalog: Catalog, row: Round) -> dict[str, Any] | None:
 
 def figures(catalog: Catalog) -> list[dict[str, Any]]:
     """What each round did to the detector and to the generator, the oldest first."""
-    names = {one.id: one.name for one in (*catalog.detectors.list(), *catalog.generators.list())}
+    names = {one.id: one.name for one in catalog.detectors.list()}
+    names |= {one.id: one.name for one in catalog.generators.list()}
     return [round_figures(row, names) for row in catalog.rounds.list()]
 
 

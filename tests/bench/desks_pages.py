@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
@@ -47,6 +47,7 @@ READY = {
 """What stands on each desk once it shows its first content."""
 PATIENCE_MS = 60_000
 SIDES = ("champion", "candidate")
+CHOICES: tuple[Literal["before", "tie", "after"], ...] = ("before", "tie", "after")
 
 
 def filled(folder: Path, images: int, rounds: int) -> Workspace:
@@ -108,7 +109,7 @@ def study(catalog: Catalog, id: str, random: np.random.Generator) -> None:
     catalog.studies.add(
         Study(id=id, name=f"Study {id}", before_id="base", after_id="g0", pairs=pairs, seed=7)
     )
-    choices = random.choice(["before", "tie", "after"], size=(100, 5, 2))
+    drawn = random.integers(len(CHOICES), size=(100, 5, 2))
     catalog.votes.add(
         *(
             Vote(
@@ -116,8 +117,8 @@ def study(catalog: Catalog, id: str, random: np.random.Generator) -> None:
                 pair=pair,
                 rater=f"r{rater}",
                 question=name,
-                choice=str(choices[pair, rater, place]),
-            )  # type: ignore[arg-type]
+                choice=CHOICES[drawn[pair, rater, place]],
+            )
             for pair in range(100)
             for rater in range(5)
             for place, name in enumerate(("artifacts", "quality"))

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -105,8 +106,8 @@ def test_a_waiting_round_says_for_whom(client_of: Clients, workspace: Workspace)
         )
         catalog.jobs.claim("r1.generate.1", "w")
         catalog.jobs.finish("r1.generate.1", "succeeded")
-        answer = {"height": 64, "width": 64, "clean": True, "round_id": "r1", "lead_seconds": 9}
-        catalog.labels.submit(Label(image_id=ids[5], author="curator", **answer))
+        label = Label(image_id=ids[5], author="curator", height=64, width=64, clean=True, round_id="r1")
+        catalog.labels.submit(replace(label, lead_seconds=9.0))
         catalog.commit()
     found = client_of("curator").get("/api/rounds/round/r1").json()
     waits = found["waiting"]

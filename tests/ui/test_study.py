@@ -5,6 +5,7 @@ import io
 import re
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -183,8 +184,8 @@ def test_nothing_a_rater_gets_tells_the_sides_apart(client_of: Clients, workspac
 
 def test_order_and_sides_differ_by_rater_and_repeat(workspace: Workspace) -> None:
     pairs = tuple((f"a{n}", f"b{n}") for n in range(60))
-    more = {"before_id": "g", "after_id": "h", "pairs": pairs, "seed": 77, "design": {"checks": 4}}
-    study = Study(id="s", name="s", **more)
+    design = {"checks": 4}
+    study = Study(id="s", name="s", before_id="g", after_id="h", pairs=pairs, seed=77, design=design)
     plans = [plan_of(study, f"rater-{n}") for n in range(20)]
     orders = [[one.pair for one in plan.showings] for plan in plans]
     assert all(sorted(order) == list(range(64)) for order in orders)
@@ -198,10 +199,7 @@ def test_order_and_sides_differ_by_rater_and_repeat(workspace: Workspace) -> Non
     for order in orders:
         places = [place for place, pair in enumerate(order) if pair >= 60]
         assert len(places) == 4 and places[0] <= 13 and max(np.diff(places)) <= 16
-    again = Study(
-        id="s", name="other", before_id="g", after_id="h", pairs=pairs, seed=77, design={"checks": 4}
-    )
-    assert plan_of(again, "rater-3") == plans[3]
+    assert plan_of(replace(study, name="other"), "rater-3") == plans[3]
 
 
 def test_a_check_is_the_same_picture_spoiled(client_of: Clients, workspace: Workspace) -> None:
