@@ -13,7 +13,7 @@ import numpy as np
 
 from dataengine.curation.agreement import majority
 from dataengine.masks import pack_label_map, unpack_label_map
-from dataengine.records import Image, Label, SampleKind, SnapshotItem, Split
+from dataengine.records import AND, Image, Label, SampleKind, SnapshotItem, Split
 from pipelines.config import PublishConfig
 from pipelines.context import Context
 from pipelines.steps import prompts_of, results_of
@@ -49,7 +49,7 @@ def labelled(
 
 
 def merged(context: Context, labels: Sequence[Label]) -> Label:
-    """The one label itself, or the newest with the majority of all as its map, kept as a blob."""
+    """The one label itself, or the newest with the majority of all as its map and the names of all."""
     newest = labels[-1]
     if len(labels) == 1:
         return newest
@@ -62,7 +62,8 @@ def merged(context: Context, labels: Sequence[Label]) -> Label:
     ]
     together = majority(drawn)
     blob = blobs.put(pack_label_map(together)) if together.any() else None
-    return replace(newest, label_map=blob, clean=blob is None)
+    authors = AND.join(sorted(label.author for label in labels))
+    return replace(newest, label_map=blob, clean=blob is None, author=authors)
 
 
 def real(context: Context, split: Split, weights: PublishConfig) -> list[SnapshotItem]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Connection, Table, delete, or_, select, update
 
 from dataengine.errors import NotFound
-from dataengine.records import AuditEvent
+from dataengine.records import AND, AuditEvent
 from storage import schema
 from storage.catalog import Catalog
 from storage.maps import MapRef
@@ -53,7 +53,8 @@ def erase_images(workspace: Workspace, image_ids: Iterable[str], actor: str) -> 
         doomed = {blob for image in found.values() for blob in (image.sha256, image.thumbnail) if blob}
         labels = _values(catalog.connection, schema.labels.c.label_map, schema.labels.c.image_id, ids)
         packs = {MapRef.parse(ref).pack for ref in _map_refs(catalog.connection, ids)}
-        lineage = _lineage(catalog, schema.snapshot_items.c.image_id, ids)
+        items = schema.snapshot_items.c
+        lineage = _lineage(catalog, _values(catalog.connection, items.snapshot_id, items.image_id, ids))
     moved = _repack(workspace, packs, set(ids))
     with workspace.catalog() as catalog:
         for old, new in moved.items():
@@ -88,7 +89,7 @@ def erase_person(workspace: Workspace, name: str, actor: str) -> Erased:
     """
     with workspace.catalog(read_only=True) as catalog:
         maps = _values(catalog.connection, schema.labels.c.label_map, schema.labels.c.author, [name])
-        lineage = _lineage(catalog, schema.snapshot_items.c.author, [name])
+        lineage = _lineage(catalog, {one.id for one in catalog.snapshots.drawn_by(name)})
     pseudonym = f"erased-{secrets.token_hex(4)}"
     with workspace.catalog() as catalog:
         connection = catalog.connection
@@ -141,12 +142,8 @@ def erase_person(workspace: Workspace, name: str, actor: str) -> Erased:
 # ---- where it went -----------------------------------------------------------------------------------
 
 
-def _lineage(catalog: Catalog, column: ColumnElement[str], values: Sequence[str]) -> Erased:
-    """Snapshots with such a row, what was trained on these, and what was made with or from that."""
-    snapshots: set[str] = set()
-    for chunk in chunks(values):
-        inside = select(schema.snapshot_items.c.snapshot_id).where(column.in_(chunk)).distinct()
-        snapshots.update(catalog.connection.scalars(inside))
+def _lineage(catalog: Catalog, snapshots: set[str]) -> Erased:
+    """The snapshots, what was trained on these, and what was made with or from that."""
     detectors = {one.id for one in catalog.detectors.list() if one.snapshot_id in snapshots}
     _add_descendants(detectors, [(one.id, one.parent) for one in catalog.detectors.list()])
     treatments = {one.id for one in catalog.treatments.list() if one.detector_id in detectors}
@@ -262,5 +259,6 @@ def _remove_exports(
     for snapshot in snapshots:
         shutil.rmtree(folder / snapshot, ignore_errors=True)
     for shard in folder.glob("shards/*.parquet"):
-        if erased & set(parquet.read_table(shard, columns=[column])[column].to_pylist()):
+        held = filter(None, parquet.read_table(shard, columns=[column])[column].to_pylist())
+        if any(not erased.isdisjoint(value.split(AND)) for value in held):
             shard.unlink(missing_ok=True)

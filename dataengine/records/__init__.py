@@ -28,6 +28,7 @@ from dataengine.records.identity import (
     split_of,
 )
 from dataengine.records.images import (
+    AND,
     DEFAULT_CLASSES,
     CategoryAnswer,
     HardCategory,
@@ -65,6 +66,7 @@ from dataengine.records.people import (
 )
 
 __all__ = [
+    "AND",
     "DEFAULT_CLASSES",
     "ROLES",
     "AuditEvent",

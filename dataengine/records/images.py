@@ -117,6 +117,10 @@ class Label:
     created: float = field(default_factory=now)
 
 
+AND = " + "
+"""Between the names of those whose labels were merged; no account's name holds it."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SnapshotItem:
     """One training example: which pixels, which target, how it is weighted."""
@@ -130,6 +134,7 @@ class SnapshotItem:
     weight: float = 1.0
     split: Split = "train"
     author: str | None = None
+    """Who drew the target; of a merged one all of them, between `AND`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,16 +1,16 @@
 """From a treated generator back to every label that it rests on."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Row, func, select
 
 from dataengine.errors import NotFound
-from dataengine.records import DetectorVersion, GeneratorVersion, Snapshot, Treatment
+from dataengine.records import AND, DetectorVersion, GeneratorVersion, Snapshot, Treatment
 from storage import schema
 from storage.catalog import Catalog
-
-ROW = ("snapshot_id", "position", "image_id", "kind", "author", "target")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,16 +90,14 @@ def training_set(catalog: Catalog, snapshot_id: str) -> TrainingSet:
     items = schema.snapshot_items.c
     inside = items.snapshot_id == snapshot_id
     kinds = select(items.kind, func.count()).where(inside).group_by(items.kind).order_by(items.kind)
-    authors = (
-        select(items.author, func.count())
-        .where(inside, items.author.is_not(None))
-        .group_by(items.author)
-        .order_by(func.count().desc(), items.author)
-    )
+    drawn = select(items.author, func.count()).where(inside, items.author.is_not(None))
+    authors: Counter[str] = Counter()
+    for names, count in catalog.connection.execute(drawn.group_by(items.author)):
+        authors.update(dict.fromkeys(names.split(AND), count))
     return TrainingSet(
         snapshot=catalog.snapshots.get(snapshot_id),
         kinds=dict(catalog.connection.execute(kinds).tuples().all()),
-        authors={str(author): count for author, count in catalog.connection.execute(authors)},
+        authors=dict(sorted(authors.items(), key=lambda one: (-one[1], one[0]))),
     )
 
 
@@ -110,27 +108,34 @@ def snapshots_under(steps: list[Treated]) -> list[str]:
 
 
 def labels_under(catalog: Catalog, snapshot_ids: list[str]) -> Iterator[UsedLabel]:
-    """Every label by people in these snapshots: the revision whose map went in, the newest of equal ones."""
+    """Every label by people in these snapshots, one for each author of a merged one.
+
+    The revision is that whose map went in, the newest of equal ones; where several people's were merged, each
+    one's newest of when the snapshot was made.
+    """
     items, labels = schema.snapshot_items.c, schema.labels.c
-    same_map = (items.target == labels.label_map) | (items.target.is_(None) & labels.clean.is_(True))
-    matching = (labels.image_id == items.image_id) & (labels.author == items.author) & same_map
     for snapshot_id in snapshot_ids:
-        statement = (
-            select(
-                items.snapshot_id,
-                items.image_id,
-                items.kind,
-                items.author,
-                func.max(labels.revision).label("revision"),
-                func.max(labels.created).label("created"),
-                items.target.is_(None).label("clean"),
-            )
-            .select_from(schema.snapshot_items.outerjoin(schema.labels, matching))
-            .where(items.snapshot_id == snapshot_id, items.author.is_not(None))
-            .group_by(
-                items.snapshot_id, items.position, items.image_id, items.kind, items.author, items.target
-            )
-            .order_by(items.position)
-        )
-        for row in catalog.connection.execute(statement).mappings():
-            yield UsedLabel(**{**row, "clean": bool(row["clean"])})
+        made = catalog.snapshots.get(snapshot_id).created
+        drawn = items.snapshot_id == snapshot_id, items.author.is_not(None)
+        images = select(items.image_id).where(*drawn)
+        revisions: dict[tuple[str, str], list[Row[Any]]] = {}
+        given = select(schema.labels).where(labels.image_id.in_(images)).order_by(labels.revision)
+        for label in catalog.connection.execute(given):
+            revisions.setdefault((label.image_id, label.author), []).append(label)
+        rows = select(items.image_id, items.kind, items.author, items.target).where(*drawn)
+        for row in catalog.connection.execute(rows.order_by(items.position)):
+            authors = row.author.split(AND)
+            for author in authors:
+                known = revisions.get((row.image_id, author), [])
+                same = [one for one in known if one.label_map == row.target or (one.clean and not row.target)]
+                before = [one for one in known if one.created <= made]
+                used = next(reversed(same if len(authors) == 1 else before), None)
+                yield UsedLabel(
+                    snapshot_id=snapshot_id,
+                    image_id=row.image_id,
+                    kind=row.kind,
+                    author=author,
+                    revision=used.revision if used else None,
+                    created=used.created if used else None,
+                    clean=row.target is None,
+                )

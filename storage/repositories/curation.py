@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, delete, exists, select, update
 
-from dataengine.records import QueueItem
+from dataengine.records import QueueItem, now
 from storage import schema
 from storage.repositories.labelling import Queue
 from storage.repositories.rows import chunks, insert_new
@@ -17,6 +17,8 @@ FEATURE_LENGTH = 96
 
 EDIT_FIRST = 20.0
 """Priority of an image that a curator opened: it comes before everything else."""
+EDIT_SECONDS = 900.0
+"""How long it waits for them before they have the page open, which renews the lease."""
 
 
 class LabelMapFacts:
@@ -105,7 +107,7 @@ class Takers:
         return insert_new(self._connection, schema.queue_takers, rows)
 
     def hand(self, image_id: str, person: str) -> None:
-        """Give one person an image to draw now, however often they and others have drawn it before."""
+        """Lease one person an image to draw now, whoever else holds it or has drawn it before."""
         round_id, items, answers = f"edit by {person}", schema.queue_items, schema.queue_answers
         item = QueueItem(
             image_id=image_id, round_id=round_id, priority=EDIT_FIRST, reason="opened from the curation desk"
@@ -116,6 +118,7 @@ class Takers:
             again = items.c.image_id == image_id, items.c.round_id == round_id
             self._connection.execute(update(items).where(*again).values(given=0, done=False))
         self.add_many([image_id], round_id, [person])
+        Queue(self._connection).lend(image_id, round_id, person, now() + EDIT_SECONDS)
 
     def of(self, image_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """The people who alone may take each image, by image."""

@@ -8,6 +8,7 @@ from sqlalchemy import Select, func, select, update
 
 from dataengine.errors import Conflict
 from dataengine.records import (
+    AND,
     AuditEvent,
     DetectorVersion,
     GeneratorVersion,
@@ -61,8 +62,9 @@ class Snapshots(Named[Snapshot]):
         return self._where_item(schema.snapshot_items.c.image_id == image_id)
 
     def drawn_by(self, author: str) -> Sequence[Snapshot]:
-        """The snapshots that a person's labels went into, oldest first."""
-        return self._where_item(schema.snapshot_items.c.author == author)
+        """The snapshots that a person's labels went into, alone or merged with others', oldest first."""
+        names = AND + schema.snapshot_items.c.author + AND
+        return self._where_item(names.contains(AND + author + AND, autoescape=True))
 
     def _where_item(self, condition: Any) -> Sequence[Snapshot]:
         inside = select(schema.snapshot_items.c.snapshot_id).where(condition)

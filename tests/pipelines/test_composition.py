@@ -40,7 +40,7 @@ def test_the_newest_label_that_nobody_rejected_counts(answered: tuple[Context, s
     flawed = next(item for item in labelled(context, round_id, "train", WEIGHTS) if item.target)
     second = relabel(context, flawed.image_id, author="ben", clean=True, label_map=None)
     found = {item.image_id: item for item in labelled(context, round_id, "train", WEIGHTS)}[flawed.image_id]
-    assert (found.target, found.author) == (None, "ben")
+    assert (found.target, found.author) == (None, "ada + ben")
     with context.workspace.catalog() as catalog:
         review = Review(
             image_id=second.image_id,
@@ -105,6 +105,7 @@ def test_several_opinions_are_merged_and_a_policy_may_ask_for_approval(played: P
         )
     together = merged(context, opinions)
     assert together.label_map == opinions[0].label_map and not together.clean
+    assert together.author == "bea + cid + dan"
     assert merged(context, opinions[2:]) == opinions[2]
     with workspace.catalog() as catalog:
         label = catalog.labels.latest(row.image_id)

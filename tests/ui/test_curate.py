@@ -200,6 +200,12 @@ def test_one_label_alone_replaces_the_others_and_bulk_verdicts_hold(
     assert len(listed["labels"]) == 4 and listed["counts"] == {"unreviewed": 0, "approved": 4, "returned": 0}
 
 
+def test_an_image_that_somebody_holds_is_opened_all_the_same(curator: TestClient, client_of: Clients) -> None:
+    held = client_of("annotator").get("/api/annotate/next").json()["image"]["id"]
+    curator.post("/api/curate/open", json={"image": held}).raise_for_status()
+    assert curator.get("/api/annotate/next", params={"prefer": held}).json()["image"]["id"] == held
+
+
 def test_a_label_is_opened_in_the_canvas_with_the_annotators_map(
     curator: TestClient, workspace: Workspace
 ) -> None:

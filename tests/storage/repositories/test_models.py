@@ -109,14 +109,17 @@ def test_snapshots_keep_their_rows_and_know_what_went_in(catalog: Catalog) -> No
     items = [
         SnapshotItem(image_id="b", image_sha256="sb", kind="true", target="m", author="anna", weight=2.0),
         SnapshotItem(image_id="a", image_sha256="sa", kind="real", target=None, split="validation"),
+        SnapshotItem(image_id="c", image_sha256="sc", kind="true", target="n", author="anna + b_b"),
     ]
     first = Snapshot(id="s1", manifest="m1", rows=2, composition={"true": 1, "real": 1}, created=1.0)
     second = Snapshot(id="s2", manifest="m2", rows=1, composition={"real": 1}, parent="s1", created=2.0)
     assert catalog.snapshots.add(first, items) == 1
     assert catalog.snapshots.add(first, items[:1]) == 0
-    catalog.snapshots.add(second, items[1:])
+    catalog.snapshots.add(second, items[1:2])
     assert catalog.snapshots.items("s1") == items
     assert catalog.snapshots.get("s1") == first and catalog.snapshots.list() == [first, second]
     assert [found.id for found in catalog.snapshots.containing("a")] == ["s1", "s2"]
     assert [found.id for found in catalog.snapshots.drawn_by("anna")] == ["s1"]
+    assert [found.id for found in catalog.snapshots.drawn_by("b_b")] == ["s1"], "merged with Anna's"
+    assert not catalog.snapshots.drawn_by("bob") and not catalog.snapshots.drawn_by("b")
     assert catalog.snapshots.containing("x") == []
