@@ -416,7 +416,7 @@ const DO = {
     await act(() => triage.enter());
   },
   comment: () => tasks.current && !tasks.current.lesson && showComments(tasks.current.task.image.id, say),
-  guide: () => $("guide").showModal(), help: () => $("help").showModal(),
+  guide: () => showFromTop("guide"), help: () => showFromTop("help"),
   ...Object.fromEntries(["select", "brush", "eraser", "lasso", "fill", "wand", "assist"].map((tool) => [tool, () => takeTool(tool)])),
   ...Object.fromEntries([["zoom-in", 1.4], ["zoom-out", 1 / 1.4]].map(([name, factor]) => [name, () => {
     const box = view.stage.getBoundingClientRect();
@@ -466,6 +466,12 @@ $("tour-again").addEventListener("click", async () => {
   lessons = await practice(desk.labels ? tasks.current.task.classes : ["shape distortion", "unreasonable content", "watermark"]);
   await advance();
 });
+
+// The focus goes to a button, which may lie far down.
+function showFromTop(id) {
+  $(id).showModal();
+  $(id).scrollTop = 0;
+}
 
 function showKeys() {
   for (const place of document.querySelectorAll("kbd[data-key]")) place.textContent = keyOf(place.dataset.key).replace("Shift+", "⇧");

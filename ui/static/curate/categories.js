@@ -51,8 +51,9 @@ function line(row, changed, go) {
   const above = h("td", { class: "figure" });
   const would = h("td", { class: "figure would" });
   const shown = h("output", {});
-  const slider = h("input", { type: "range", min: "0", max: String(STEPS), value: "50", "aria-label": `Ask about ${row.category} above`, disabled: !row.askable.length });
-  const on = h("input", { type: "checkbox", checked: hard, "aria-label": `Ask about ${row.category}`, disabled: !row.askable.length });
+  const why = row.askable.length ? null : "Every image of this category is labelled or waits already.";
+  const slider = h("input", { type: "range", title: why, min: "0", max: String(STEPS), value: "50", "aria-label": `Ask about ${row.category} above`, disabled: !row.askable.length });
+  const on = h("input", { type: "checkbox", title: why, checked: hard, "aria-label": `Ask about ${row.category}`, disabled: !row.askable.length });
   const asked = () => (on.checked ? row.askable[slider.value] ?? 0 : 0);
   const redraw = () => {
     shown.textContent = (slider.value / STEPS).toFixed(2);

@@ -166,6 +166,7 @@ async function open(id, go, detector) {
   document.body.append(dialog);
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   dialog.showModal();
+  dialog.scrollTop = 0;  // the focus goes to a control below the image
 }
 
 function layer(text, canvas, on) {

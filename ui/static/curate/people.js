@@ -18,7 +18,7 @@ export async function people(root) {
 const figure = (value, label) => h("div", {}, h("b", {}, value), h("span", {}, label));
 
 function table(title, rows) {
-  return h("div", {}, h("h3", {}, title), h("table", {}, h("thead", {}, h("tr", {}, [title.slice(3), "Compared", "IoU", "Alpha"].map((name) => h("th", {}, name)))),
+  return h("div", {}, h("h3", {}, title), h("table", {}, h("thead", {}, h("tr", {}, [title[3].toUpperCase() + title.slice(4), "Compared", "IoU", "Alpha"].map((name) => h("th", {}, name)))),
     h("tbody", {}, rows.map((row) => h("tr", {}, h("td", {}, row.name), h("td", { class: "figure" }, count(row.compared)), h("td", { class: "figure" }, meter(row.iou)), h("td", { class: row.alpha !== null && row.alpha < 0.67 ? "figure warn" : "figure" }, number(row.alpha)))))));
 }
 

@@ -1,7 +1,8 @@
 // Pictures with overlays: the detector's map as a tint, people's label maps in class colours.
 
 const RAMP = [[0, 22, 18, 60], [0.35, 142, 32, 110], [0.7, 240, 90, 60], [1, 255, 226, 120]];
-export const COLOURS = ["#e69f00", "#56b4e9", "#cc79a7", "#009e73", "#f0e442", "#0072b2", "#d55e00"];
+// As on the annotation page.
+export const COLOURS = ["#d55e00", "#56b4e9", "#f0e442", "#cc79a7", "#009e73", "#0072b2"];
 const kept = new Map();
 const KEPT = 400;
 

@@ -35,7 +35,7 @@ class Desk {
     this.all = h("input", { type: "checkbox", "aria-label": "Choose all", onchange: () => this.list.querySelectorAll("input").forEach((box) => { box.checked = this.all.checked; }) });
     this.bulk = h("div", { class: "bulk" }, h("label", { class: "switch" }, this.all, "all"),
       h("button", { type: "button", class: "button quiet", onclick: () => this.decide(this.chosen(), "accepted") }, "Approve ticked"),
-      h("button", { type: "button", class: "button quiet", onclick: () => this.returnMany() }, "Return"));
+      h("button", { type: "button", class: "button quiet", onclick: () => this.returnMany() }, "Return ticked"));
     this.keys = (event) => this.key(event);
     document.addEventListener("keydown", this.keys);
   }
@@ -82,13 +82,13 @@ class Desk {
       h("header", {}, h("h2", {}, row.category ?? "No category"), h("p", { class: "prompt" }, row.prompt || "No prompt.")),
       h("div", { class: "three" }, view("Predicted", "what the champion suspects", heat), view("Labelled", `${row.author}, revision ${row.revision}${row.clean ? ", clean" : ""}`, label),
         view("Merged", counted ? `majority of ${counted} that count` : "no label counts", merged)),
-      found.gold?.chosen ? goldMark(row.image_id, found.gold, () => this.show(row)) : null,
-      this.opinions(found, label),
       h("div", { class: "line decide" }, this.note,
         h("button", { type: "button", class: "button", id: "approve", onclick: () => this.decide([row], "accepted") }, "Approve ", h("kbd", {}, "A")),
         found.opinions.length > 1 ? h("button", { type: "button", class: "button quiet", onclick: () => this.decide([row], "accepted", true) }, "Approve this one alone") : null,
         h("button", { type: "button", class: "button quiet bad", id: "return", onclick: () => this.decide([row], "rejected") }, "Return with note ", h("kbd", {}, "R")),
         h("button", { type: "button", class: "button quiet", id: "edit", onclick: () => draw(row.image_id, row.author) }, "Edit in the canvas ", h("kbd", {}, "E"))),
+      found.gold?.chosen ? goldMark(row.image_id, found.gold, () => this.show(row)) : null,
+      this.opinions(found, label),
       h("p", { class: "hint" }, "Publish takes approved labels, and unreviewed ones unless the recipe says “approved” (publish.labels). Returned and replaced ones never count; a new revision is unreviewed again."),
     ].filter(Boolean));
     drawHeat(heat, row.image_id);
