@@ -16,13 +16,16 @@ export const spoken = (seconds) => {
 // A progress bar writes over its own line; only what it last said is of interest.
 const legible = (text) => text.split("\n").map((line) => line.split("\r").pop().replace(/\u001b\[[0-9;]*[A-Za-z]/g, "")).filter((line) => line.trim()).join("\n");
 
+// A worker has a job in hand that still waits for its device.
+const waits = ({ state, position, progress, message }) => Boolean(position) || (state === "running" && !progress && !message);
+
 export const pill = (state) => h("span", { class: `state ${state}` }, state);
 
 export function runList(rows, empty) {
   if (!rows.length) return nothing(empty);
   return h("ul", { class: "runlist" }, rows.map((row) => h("li", {}, h("a", { href: `?run=${encodeURIComponent(row.run)}` },
     h("span", { class: "words" }, h("b", {}, row.name), h("span", {}, `${when(row.created)}${row.by ? ` by ${row.by}` : ""}`)),
-    row.state === "running" ? h("progress", { value: row.progress, max: 1 }) : null, pill(row.state)))));
+    row.state === "running" && !waits(row) ? h("progress", { value: row.progress, max: 1 }) : null, pill(waits(row) ? "waiting" : row.state)))));
 }
 
 // `api` is "/api/train" or "/api/treat"; `groups` say which figures share a chart; `done` draws what came of it.
@@ -34,7 +37,7 @@ export async function runView(root, { api, kind, id, back, groups, gallery, admi
   const pictures = panel(gallery.title);
   const log = h("pre", {});
   const result = h("div", {});
-  let size = -1, drawn = 0, shown = "", ended = false, chosen = null;
+  let size = -1, drawn = -Infinity, shown = "", ended = false, chosen = null;
 
   root.append(h("p", { class: "crumb" }, h("a", { href: location.pathname }, `← ${back}`)), head, after, result,
     h("div", { class: "two" }, charts, pictures), panel("Log", log));
@@ -61,11 +64,11 @@ export async function runView(root, { api, kind, id, back, groups, gallery, admi
       ["asked for", `${when(run.created)}${run.by ? ` by ${run.by}` : ""}`],
     ];
     if (run.attempts > 1) facts.push(["attempts", String(run.attempts)]);
-    const waits = run.position ? `Waits in line: ${run.position === 1 ? "next" : `number ${run.position}`}. One job a device at a time.` : "";
+    const line = run.position ? `Waits in line: ${run.position === 1 ? "next" : `number ${run.position}`}. One job a device at a time.` : "";
     head.replaceChildren(
-      h("div", { class: "line" }, h("h1", {}, run.name), pill(run.state), h("span", { class: "gap" }), buttons(run)),
+      h("div", { class: "line" }, h("h1", {}, run.name), pill(waits(run) ? "waiting" : run.state), h("span", { class: "gap" }), buttons(run)),
       h("progress", { value: run.state === "succeeded" ? 1 : run.progress, max: 1 }),
-      h("p", { class: "message" }, waits || run.message || (run.state === "queued" ? "Waits for a worker." : "")),
+      h("p", { class: "message" }, line || run.message || (run.state === "queued" ? "Waits for a worker." : "")),
       run.note ? h("p", { class: "note" }, run.note) : "",
       run.error ? h("p", { class: "note bad" }, run.error) : "",
       h("dl", { class: "standing-facts" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))));
@@ -73,7 +76,7 @@ export async function runView(root, { api, kind, id, back, groups, gallery, admi
 
   async function curves() {
     const series = await get(`${at}/curves`);
-    drawCurves(charts, series, groups, chosen, (name) => { chosen = name; drawn = 0; drawCurves(charts, series, groups, chosen, () => {}); curves(); });
+    drawCurves(charts, series, groups, chosen, (name) => { chosen = name; drawCurves(charts, series, groups, chosen, () => {}); curves(); });
   }
 
   async function samples() {

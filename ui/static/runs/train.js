@@ -44,7 +44,7 @@ const range = (interval) => (interval ? `${figure(interval[0])} – ${figure(int
 function detectors({ detectors: rows, more }) {
   if (!rows.length) return nothing("No detector yet: clinic detectors --add FOLDER.");
   return h("div", { class: "scroll" }, h("table", {},
-    h("thead", {}, h("tr", {}, h("th", {}, "Detector"), h("th", {}, "Role"), FIVE.slice(0, 3).map((name) => h("th", { class: "figure" }, NAMES[name])), h("th", {}, "Made"))),
+    h("thead", {}, h("tr", {}, h("th", {}, "Detector"), h("th", {}, "Role"), FIVE.slice(0, 3).map((name) => h("th", { class: "figure" }, NAMES[name])), h("th", { class: "figure" }, "Made"))),
     h("tbody", {}, rows.map((row) => h("tr", {}, h("td", {}, h("a", { href: `?detector=${row.id}` }, row.name)), h("td", {}, pill(row.role)),
       FIVE.slice(0, 3).map((name) => h("td", { class: "figure" }, figure(row.figures[name]))), h("td", { class: "figure" }, when(row.created)))))),
     more ? h("p", { class: "hint" }, `${more} older ones are not shown; clinic detectors lists them all.`) : null);
