@@ -216,7 +216,7 @@ function categories(one, against) {
 }
 
 function calibration(one) {
-  return panel("Does it mean what it says?", one.calibration ? reliability(one.calibration.before) : nothing("No reliability diagram: validation holds no labelled images of both signs."));
+  return panel("Does it mean what it says?", one.calibration ? reliability(one.calibration.before) : nothing("Not measured. Trainings started on this page measure it where validation holds flawed and clean labels; “clinic detectors --calibrate ID” does for any other."));
 }
 
 function worst(one, key, title) {
