@@ -56,7 +56,7 @@ LESSONS = (
         flawed=True,
         suspected=False,
         text="No help this time: paint what is broken with the brush (B), erase with E, then Enter.",
-        hint="Paint the part that looks wrong, tightly.",
+        hint="One finger has a second tip: paint that, tightly.",
     ),
     Lesson(
         index=7,

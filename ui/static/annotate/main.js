@@ -258,7 +258,8 @@ function show(loaded) {
   $("comment-button").disabled = Boolean(loaded.lesson);
   if (!loaded.lesson) localStorage.setItem(`clinic.current.${person}`, task.image.id);
   say(loaded.restored ? "Your draft is back." : "");
-  takeTool(desk.tool === "assist" && !task.tools.includes("assist") ? "brush" : desk.tool);
+  const useless = (desk.tool === "assist" && !task.tools.includes("assist")) || (desk.tool === "eraser" && !labels.painted);
+  takeTool(useless ? "brush" : desk.tool);
 }
 
 function rest() {

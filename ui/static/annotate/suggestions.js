@@ -127,7 +127,7 @@ export class Suggestions {
       context.strokeStyle = "rgb(0 0 0 / 75%)";
       context.stroke(region.path);
       context.lineWidth = (chosen ? 3 : 1.6) * pixel;
-      context.strokeStyle = region.rejected ? "rgb(160 160 160)" : region.accepted ? `rgb(${colourOf(value)})` : chosen ? "#fff" : "rgb(222 180 255)";
+      context.strokeStyle = region.rejected ? "rgb(160 160 160)" : region.accepted ? `rgb(${colourOf(this.labels.pixels[region.peak] || value)})` : chosen ? "#fff" : "rgb(222 180 255)";
       context.stroke(region.path);
     }
     context.setLineDash([]);
