@@ -10,14 +10,27 @@ from dataengine.errors import InputRefused
 from pipelines.commands.front import Call, Command
 
 FORMATS_IN = ("folder", "coco", "masks", "hf", "pal4vst", "richhf", "hadm", "label-studio")
+SHOWN = 20
 FORMATS_OUT = ("folder", "masks", "coco", "fiftyone", "label-studio", "hf", "predictions")
 
 
 def import_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", help="a folder, a file, a .zip, or hf://OWNER/NAME")
-    parser.add_argument("--format", choices=FORMATS_IN, default="folder", help="layout of the dataset")
-    parser.add_argument("--source", choices=("generated", "real", "imported"), default="generated")
-    parser.add_argument("--licence", default="", help="licence of the pictures")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS_IN,
+        default="folder",
+        help="layout of the dataset: folder (pictures alone, the default), coco (JSON beside images/), "
+        "masks (images/ and masks/), hf (Parquet), pal4vst, richhf (TFRecords), hadm (as published), "
+        "label-studio (its JSON export)",
+    )
+    parser.add_argument(
+        "--source",
+        choices=("generated", "real", "imported"),
+        default="generated",
+        help="what the pictures are; recorded with each (default: generated)",
+    )
+    parser.add_argument("--licence", default="", help="licence of the pictures, recorded with each")
     parser.add_argument("--prompts", type=Path, metavar="CSV", help="table with file_name, prompt, seed, …")
     parser.add_argument("--images", type=Path, metavar="DIR", help="where the pictures lie, if elsewhere")
     parser.add_argument("--author", default="", help="who drew labels that name nobody")
@@ -32,8 +45,8 @@ def import_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--clean", action="store_true", help="no annotation means free of artifacts")
     parser.add_argument("--generator", metavar="ID", help="the registered generator that drew them")
-    parser.add_argument("--validation", type=float, default=0.15, help="share kept for validation")
-    parser.add_argument("--benchmark", type=float, default=0.0, help="share kept for the benchmark")
+    parser.add_argument("--validation", type=float, default=0.15, help="share for validation (default: 0.15)")
+    parser.add_argument("--benchmark", type=float, default=0.0, help="share for the benchmark (default: 0)")
     parser.add_argument("--dry-run", action="store_true", help="read and count everything, keep nothing")
 
 
@@ -74,8 +87,10 @@ def import_data(call: Call) -> Any:
     line += f", {found.labels} labels" * bool(found.labels)
     line += f", {len(found.alike)} look like another" * bool(found.alike)
     call.say(line + " (a dry run: nothing was kept)" * given.dry_run)
-    for refusal in found.refused[:20]:
+    for refusal in found.refused[:SHOWN]:
         call.say(f"  refused {refusal.name}: {refusal.reason}")
+    if len(found.refused) > SHOWN:
+        call.say(f"  … and {len(found.refused) - SHOWN} more refused")
     for loss in found.losses:
         call.say(f"  note: {loss}")
     written = None if given.dry_run else write_problems(call.new_workspace, found)
@@ -230,7 +245,7 @@ def pull(call: Call) -> Any:
         f"{done.annotations} annotations: {done.labels} labels new or changed, {done.withdrawn} withdrawn, "
         f"{len(done.refused)} refused"
     )
-    for refusal in done.refused[:20]:
+    for refusal in done.refused[:SHOWN]:
         call.say(f"  refused {refusal.name}: {refusal.reason}")
     if done.tasks_gone:
         call.say(f"  {done.tasks_gone} tasks were deleted there; their labels stay here")
@@ -248,6 +263,8 @@ COMMANDS = (
             "clinic import drawn --prompts drawn/metadata.csv",
             "clinic import coco.zip --format coco --class hand='shape distortion' --dry-run",
             "clinic import RichHF-18K --format richhf --images pick-a-pic",
+            "clinic import hf://OWNER/NAME --format hf --column image=photo --column mask=flaws",
+            "clinic import export.json --format label-studio --images pictures",
         ),
     ),
     Command(

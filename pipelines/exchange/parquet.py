@@ -8,7 +8,7 @@ a note: `prompt`, `seed`, `category`, `licence`, `generator`. What our own snaps
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dataengine.errors import InputRefused
 from pipelines.exchange.bounds import inside, read_inside
@@ -17,9 +17,6 @@ from pipelines.exchange.intake import Answer, Reading, Row
 from pipelines.exchange.mask_files import mask_picture
 from pipelines.exchange.notes import Note, Refusal, parse
 from pipelines.exchange.wanted import Wanted
-
-if TYPE_CHECKING:
-    pass
 
 USUAL = {
     "image": ("image", "img", "picture"),
