@@ -1,6 +1,7 @@
 """Export: originals, masks, tables and COCO that pycocotools and our own import read back."""
 
 import csv
+import json
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image as Picture
+from pycocotools import mask as mask_codes
 from pycocotools.coco import COCO
 
 from dataengine.errors import Cancelled, Corrupt, InputRefused
@@ -110,6 +112,29 @@ def test_masks_and_coco_agree(workspace: Workspace, tmp_path: Path) -> None:
     assert np.array_equal(drawn, ring((96, 128)))
     names = {image["file_name"] for image in coco.loadImgs(coco.getImgIds())}
     assert names == {p.name for p in (folder / "images").iterdir()} - {"metadata.csv"}
+
+
+def test_fiftyone_finds_what_its_coco_reader_needs(workspace: Workspace, tmp_path: Path) -> None:
+    """FiftyOne is not installed here; this is what `fiftyone.utils.coco` reads of a COCODetectionDataset:
+    pictures by name below data/, their sizes, classes by id, and the mask within each box.
+    """
+    folder = export_folder(workspace, tmp_path / "out", format="fiftyone").folder
+    said = json.loads((folder / "labels.json").read_text())
+    assert [one["id"] for one in said["categories"]] == [1, 2, 3]
+    sizes = {one["id"]: (one["height"], one["width"]) for one in said["images"]}
+    for one in said["images"]:
+        with Picture.open(folder / "data" / one["file_name"]) as opened:
+            assert opened.size == (one["width"], one["height"])
+    drawn = np.zeros((96, 128), dtype=np.uint8)
+    assert {one["author"] for one in said["annotations"]} == {"ada", "Jürgen/../x"}
+    for one in said["annotations"]:
+        assert isinstance(one["iscrowd"], int) and sizes[one["image_id"]] == (96, 128)
+        left, top, width, height = one["bbox"]
+        inside = mask_codes.decode(one["segmentation"])[top : top + height, left : left + width]
+        assert inside.sum() == one["area"]
+        if one["author"] == "ada":
+            drawn[top : top + height, left : left + width][inside == 1] = one["category_id"]
+    assert np.array_equal(drawn, ring((96, 128)))
 
 
 def test_pages_filters_and_order(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
