@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from pipelines import runs
 from storage.accounts import create_user
-from storage.catalog import Catalog
 from tests.pipelines.rig import crew, until
 from tests.ui.browsing import PASSWORD
 from tests.ui.world import REAL
@@ -20,12 +20,6 @@ from ui.server import background
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
 
 STATE = ".standing .state"
-
-
-def trained(catalog: Catalog, state: str, steps: int = 0) -> bool:
-    """Whether the one training is in that state and so far."""
-    (job,) = catalog.jobs.list(kind="retrain")
-    return job.state == state and job.progress * 60 >= steps
 
 
 def test_a_retraining_survives_page_and_worker_and_is_promoted(
@@ -38,14 +32,18 @@ def test_a_retraining_survives_page_and_worker_and_is_promoted(
             catalog.commit()
 
         def so_far(state: str, steps: int = 0) -> bool:
-            with team.workspace.catalog(read_only=True) as catalog:
-                return trained(catalog, state, steps)
+            (run,) = runs.runs(team.workspace, runs.TRAINING)
+            assert run.job.state in ("queued", "running", "succeeded"), run.job.error
+            step = runs.last_figures(team.workspace, run).get("step", 0)
+            return run.job.state == state and step >= steps
 
         with background(team.workspace, ServerConfig(port=0, desks=False)) as where:
             page = visiting(where.url, "eve", "/train")
             page.goto(f"{where.url}/train?new=1&preset=recipe+cpu-smoke")
             page.locator('[data-path="training.name"] input').fill("second doctor")
-            page.locator('[data-path="training.steps"] input').fill("60")
+            page.locator('[data-path="training.steps"] input').fill("400")
+            page.get_by_text("All settings").click()
+            page.locator('[data-path="training.checkpoint_every"] input').fill("20")
             expect(page.locator(".kinds")).to_contain_text("earlier sets")
             expect(page.locator(".checks")).to_contain_text("No worker is alive")
             page.get_by_role("button", name="Start training").click()
@@ -54,7 +52,7 @@ def test_a_retraining_survives_page_and_worker_and_is_promoted(
             page.context.close()
 
             first = team.start(REAL)
-            until(lambda: so_far("running", 10), 120, "the first worker trains")
+            until(lambda: so_far("running", 40), 120, "the first worker trains")
             os.kill(first.pid, signal.SIGKILL)
             first.wait(10)
             team.start(REAL)
