@@ -244,7 +244,8 @@ def round_judged(catalog: Catalog, found: Treatment) -> dict[str, Any]:
 
 
 def before_and_after(catalog: Catalog, found: Treatment) -> list[tuple[Image, Image]]:
-    """Images of the treated generator, each with the base generator's of the same prompt and seed."""
+    """Images of the treated generator, each with the base generator's of the same prompt and seed; those
+    that the treating detector suspected most come first."""
     if found.treated_id is None:
         return []
     treated = catalog.images.find(generator_id=found.treated_id, limit=10 * PAIRS)
@@ -252,7 +253,9 @@ def before_and_after(catalog: Catalog, found: Treatment) -> list[tuple[Image, Im
     base = catalog.images.find(generator_id=found.generator_id, purpose=purposes) if purposes else []
     by_key = {(one.prompt, one.seed): one for one in base}
     pairs = [(by_key[one.prompt, one.seed], one) for one in treated if (one.prompt, one.seed) in by_key]
-    return sorted(pairs, key=lambda pair: (pair[0].prompt, pair[0].seed or 0))[:PAIRS]
+    seen = catalog.predictions.of(found.detector_id, [before.id for before, _ in pairs])
+    suspected = {one.image_id: one.max for one in seen}
+    return sorted(pairs, key=lambda pair: (-suspected.get(pair[0].id, 0.0), pair[0].id))[:PAIRS]
 
 
 def jobs_behind(workspace: Workspace, treatment_id: str) -> list[Job]:
