@@ -18,7 +18,7 @@ from pipelines.context import Context, Result
 from pipelines.exchange.images import thumbnail
 from pipelines.failpoint import fail_point
 from pipelines.pictures import encode_png
-from pipelines.steering import steering_of, steppers_of
+from pipelines.steering import Steered, steered
 from pipelines.steps import (
     HARD,
     JUDGE,
@@ -74,10 +74,12 @@ def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
     part = _tasks(context, round_id, recipe, shard["purpose"])[shard["start"] : shard["stop"]]
     missing = [task for task in part if (task.prompt, task.seed) not in there]
     if missing:
-        family = open_generator(context, version)
-        for start, stop in slices(len(missing), recipe.generate.sampling.batch):
+        family, config = open_generator(context, version), recipe.generate
+        steering = steered(context, config.model_dump(mode="json"), family)
+        for start, stop in slices(len(missing), config.sampling.batch):
             context.report(start, len(missing), f"{version.name} draws")
-            draw(context, family, version, missing[start:stop], recipe.generate, shard["purpose"], round_id)
+            tasks = missing[start:stop]
+            draw(context, family, version, tasks, config, shard["purpose"], round_id, steering)
     return {"generator": version.id, "images": len(part), "drawn": len(missing)}
 
 
@@ -92,9 +94,18 @@ def finish(context: Context, round_id: str, answers: Sequence[Result]) -> Result
 def open_generator(
     context: Context, version: GeneratorVersion, lora: Path | None = None
 ) -> "GeneratorFamily":
-    """A registered generator with its own LoRA, or with `lora` instead, loaded as its settings ask."""
+    """A registered generator with its own LoRA, or with `lora` instead, loaded as its settings ask.
+
+    Its own LoRA counts with the strength that the generator was registered at.
+    """
     weights = WeightsConfig.model_validate(version.settings.get("weights", {}))
-    return context.tools.open_generator(version.location, lora or lora_folder(context, version), weights)
+    family = context.tools.open_generator(version.location, lora or lora_folder(context, version), weights)
+    strength = version.settings.get("strength")
+    if strength is not None and lora is None:
+        from dataengine.treatment.sharing import set_strength
+
+        set_strength(family, strength)
+    return family
 
 
 def lora_folder(context: Context, version: GeneratorVersion) -> Path | None:
@@ -168,14 +179,18 @@ def draw(
     config: GenerateConfig,
     purpose: str,
     round_id: str | None = None,
+    steering: Steered | None = None,
 ) -> None:
-    """Draw one batch and keep it: blobs first, then the rows that name them."""
+    """Draw one batch and keep it: blobs first, then the rows that name them.
+
+    `steering` is what the config asks for with its models open; it is opened here where it is not given.
+    """
     prompts, seeds = [task.prompt for task in tasks], [task.seed for task in tasks]
-    steering = steering_of(context, config.model_dump(mode="json"))
-    steppers = steppers_of(context, steering, family, prompts, seeds)
-    steered = {} if steppers is None else {"steppers": steppers}
-    settings = config.sampling.model_dump(exclude={"batch"}, exclude_none=True) | steering.settings()
-    pixels = context.tools.generate(family, prompts, seeds, config.sampling, **steered)
+    steering = steering or steered(context, config.model_dump(mode="json"), family)
+    steppers = steering.steppers(prompts, seeds)
+    steps = {} if steppers is None else {"steppers": steppers}
+    pixels = context.tools.generate(family, prompts, seeds, config.sampling, **steps)
+    settings = config.sampling.model_dump(exclude={"batch"}, exclude_none=True) | steering.settings
     sha256s = context.workspace.blobs.put_many([encode_png(image) for image in pixels])
     thumbnails = context.workspace.blobs.put_many([thumbnail(image) for image in pixels])
     images = [

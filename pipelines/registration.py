@@ -8,10 +8,11 @@ model is registered once.
 
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from dataengine.errors import InputRefused, ModelRefused
-from dataengine.records import DetectorVersion, GeneratorVersion, digest
+from dataengine.records import DetectorVersion, GeneratorVersion, digest, now
 from dataengine.treatment.config import WeightsConfig
 from pipelines.preflight import tensor_shapes
 from storage.workspace import Workspace
@@ -88,3 +89,27 @@ def published_lora(workspace: Workspace, path: Path) -> str:
     with tempfile.TemporaryDirectory() as folder:
         shutil.copyfile(file, Path(folder) / WEIGHTS)
         return workspace.checkpoints.publish(Path(folder))
+
+
+def register_strength(workspace: Workspace, generator_id: str, strength: float) -> GeneratorVersion:
+    """The same generator with its LoRA counting `strength`-fold, as a version of its own: both draw the same
+    prompts and seeds in a round, so that a study can compare them.
+
+    Raises `NotFound`, and `InputRefused` without a LoRA or for a strength outside [0, 2].
+    """
+    if not 0 <= strength <= 2:
+        raise InputRefused(f"a strength of {strength:g} is refused: give 0 (the base) to 2, 1 is as trained")
+    with workspace.catalog() as catalog:
+        version = catalog.generators.get(generator_id)
+        if version.lora is None:
+            raise InputRefused(f"{version.name} carries no LoRA, so it has no strength to change")
+        varied = replace(
+            version,
+            id=digest("generator", version.id, "strength", f"{strength:g}"),
+            name=f"{version.name}, at {strength:g}",
+            settings={**version.settings, "strength": float(strength)},
+            created=now(),
+        )
+        catalog.generators.add(varied)
+        catalog.commit()
+        return catalog.generators.get(varied.id)

@@ -32,6 +32,15 @@ def generators_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lora", metavar="PATH", type=Path, help="a LoRA that it carries, such as DreamBooth's"
     )
+    parser.add_argument(
+        "--vary", metavar="ID", help="first register this generator once more, its LoRA at another --strength"
+    )
+    parser.add_argument(
+        "--strength",
+        type=float,
+        default=0.5,
+        help="how far the LoRA counts: 0 base, 1 as trained (default: 0.5)",
+    )
     parser.add_argument("--licence", default="", help="its licence, for cards and exports")
     parser.add_argument(
         "--precision",
@@ -56,6 +65,11 @@ def generators(call: Call) -> Any:
             call.new_workspace, given.add, given.name, given.licence, weights, given.lora
         )
         call.say(f"registered {added.name}; rounds begun from now on draw with it")
+    if given.vary:
+        from pipelines.registration import register_strength
+
+        varied = register_strength(call.workspace, given.vary, given.strength)
+        call.say(f"registered {varied.name}; rounds begun from now on draw with it")
     with call.workspace.catalog(read_only=True) as catalog:
         found = catalog.generators.list()
     for version in found:

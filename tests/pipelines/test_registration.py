@@ -8,10 +8,10 @@ import torch
 
 from dataengine.diagnosis.detector import NetworkDetector, load_detector, save_detector
 from dataengine.errors import InputRefused, ModelRefused
-from dataengine.treatment.config import LoraSettings, WeightsConfig
+from dataengine.treatment.config import LoraSettings, SamplingConfig, WeightsConfig
 from pipelines.context import Context
 from pipelines.generate import open_generator
-from pipelines.registration import register_detector, register_generator
+from pipelines.registration import register_detector, register_generator, register_strength
 from pipelines.tools import real_tools
 from storage.workspace import Workspace
 from tests.dataengine.diagnosis.tiny import SEGFORMER
@@ -77,6 +77,34 @@ def test_a_generator_may_carry_a_lora_that_treatments_go_on_with(tmp_path: Path)
         )
     with pytest.raises(InputRefused, match="there is nothing at"):
         register_generator(workspace, str(folder), lora=tmp_path / "cat")
+
+
+def test_one_lora_at_two_strengths_is_two_generators(tmp_path: Path) -> None:
+    workspace = Workspace.create(tmp_path / "workspace")
+    folder, context = tiny.flux(tmp_path), Context(workspace, real_tools("cpu"))
+    plain = register_generator(workspace, str(folder))
+    family = open_generator(context, plain)
+    family.adapter.add(LoraSettings(rank=2), seed=0)
+    with torch.no_grad():
+        for weight in family.adapter.parameters().values():
+            weight.normal_(generator=torch.Generator().manual_seed(weight.numel()))
+    family.adapter.save(tmp_path / "dog")
+    carrying = register_generator(workspace, str(folder), lora=tmp_path / "dog")
+    half = register_strength(workspace, carrying.id, 0.5)
+    assert half == register_strength(workspace, carrying.id, 0.5) and half.name.endswith(", at 0.5")
+    versions = [plain, register_strength(workspace, carrying.id, 0.0), half, carrying]
+    drawn = [
+        context.tools.generate(open_generator(context, one), ["a dog"], [3], SamplingConfig(steps=1)).astype(
+            int
+        )
+        for one in versions
+    ]
+    assert (drawn[0] == drawn[1]).all(), "at 0 it is the base"
+    assert np.abs(drawn[2] - drawn[0]).mean() > 0 and np.abs(drawn[3] - drawn[2]).mean() > 0
+    with pytest.raises(InputRefused, match="carries no LoRA"):
+        register_strength(workspace, plain.id, 0.5)
+    with pytest.raises(InputRefused, match="give 0"):
+        register_strength(workspace, carrying.id, 3.0)
 
 
 def test_what_is_no_generator_is_refused(tmp_path: Path) -> None:
