@@ -1,5 +1,6 @@
 """The unit of work, on both databases: nothing half, one clear error."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from sqlalchemy import Engine, text
 
 from dataengine.errors import WorkspaceUnusable
 from storage.catalog import Catalog
-from storage.engine import make_engine
+from storage.engine import BUSY_SECONDS, make_engine
 from storage.migrate import migrate
 from tests.storage.builders import image
 
@@ -74,3 +75,19 @@ def test_a_writer_that_waits_too_long_says_so(tmp_path: Path, monkeypatch: pytes
     engine = make_engine(f"sqlite:///{tmp_path}/catalog.sqlite")
     with Catalog(engine), pytest.raises(WorkspaceUnusable, match="another writer"), Catalog(engine):
         pass
+
+
+def test_a_writer_that_committed_lets_the_next_one_write(engine: Engine) -> None:
+    """Writers of one process take turns; a turn ends with the commit, not with the block."""
+    began = time.monotonic()
+    with Catalog(engine) as first:
+        first.classes.set(["a", "b", "c"])
+        first.commit()
+        with Catalog(engine) as second:
+            second.classes.set(["a", "b", "c", "d"])
+            second.commit()
+    assert time.monotonic() - began < BUSY_SECONDS / 3
+    with Catalog(engine, read_only=True) as catalog:
+        assert catalog.classes.names() == ("a", "b", "c", "d")
+        with pytest.raises(AttributeError, match="nothing"):
+            _ = catalog.nothing
