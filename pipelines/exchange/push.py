@@ -65,11 +65,7 @@ def push(
     if not images:
         raise InputRefused("no image waits for labels; run `clinic mine` first, or name a --round")
     home = server.ready_project(project, classes)
-    there = {
-        task["data"]["clinic_id"]: task
-        for task in server.tasks(home.id)
-        if isinstance(task.get("data"), dict) and isinstance(task["data"].get("clinic_id"), str)
-    }
+    there = _there(server, home)
     version = model_version(champion)
     new = [image for image in images if image.id not in there]
     address = _addresses(workspace, server, home.id, pixels, prefix)
@@ -86,7 +82,7 @@ def push(
         ]
         return tasks, len(made)
 
-    done = predictions = 0
+    done = predictions = inline = 0
     with ThreadPoolExecutor(1) as pool:
         # The next tasks are made while the server takes in the last ones.
         batches = list(_batches(new))
@@ -97,7 +93,7 @@ def push(
             tasks, made_now = waiting.result()
             waiting = pool.submit(prepared, batches[number + 1]) if number + 1 < len(batches) else None
             server.add_tasks(home.id, tasks)
-            predictions += made_now
+            inline += made_now
             done += len(tasks)
     outdated = [i for i in images if i.id in there and not _has_version(there[i.id], version)]
     for batch in _batches(outdated):
@@ -107,7 +103,9 @@ def push(
             server.add_predictions(home.id, [one | {"task": there[key]["id"]} for key, one in made.items()])
         predictions += len(made)
         done += len(batch)
-    if version and getattr(home, "model_version", "") != version:
+    # A project without a model version takes that of the predictions that come with its tasks.
+    settled = version if inline and not home.model_version else home.model_version
+    if version and settled != version:
         server.set_model_version(home.id, version)
     _remember(workspace, server, home)
     if hooks:
@@ -117,10 +115,21 @@ def push(
         project=home.id,
         url=f"{server.url}/projects/{home.id}",
         tasks=len(new),
-        predictions=predictions,
+        predictions=inline + predictions,
         known=len(images) - len(new),
         model_version=version,
     )
+
+
+def _there(server: Server, project: Any) -> dict[str, dict[str, Any]]:
+    """The project's tasks by our image id."""
+    if project.task_number == 0:
+        return {}
+    return {
+        task["data"]["clinic_id"]: task
+        for task in server.tasks(project.id)
+        if isinstance(task.get("data"), dict) and isinstance(task["data"].get("clinic_id"), str)
+    }
 
 
 def chosen(workspace: Workspace, round_id: str | None, limit: int | None) -> list[Image]:

@@ -167,7 +167,8 @@ def waiting_workspace(path: Path, count: int, side: int) -> Workspace:
     for number in range(count):
         picture[0, :4] = np.frombuffer(number.to_bytes(4, "big") * 3, np.uint8).reshape(4, 3)
         shas.append(workspace.blobs.put(encode_png(picture[: side // 4])))
-    refs = workspace.maps.put_many([blobs(side, 3, number)[: side // 4] for number in range(count)])
+    drawn = artifact_maps(side, count)
+    refs = workspace.maps.put_many([drawn[number % len(drawn)] for number in range(count)])
     ids = [f"t{number:06d}" for number in range(count)]
     with workspace.catalog() as catalog:
         catalog.rounds.add(Round(id="r", recipe={}, stage="wait_for_labels", state="waiting"))
@@ -186,13 +187,23 @@ def waiting_workspace(path: Path, count: int, side: int) -> Workspace:
     return workspace
 
 
+def artifact_maps(side: int, count: int) -> list[np.ndarray]:
+    """As many different maps of side / 4 by side as images, up to 400."""
+    return [blobs(side, 3, number)[: side // 4] for number in range(min(count, 400))]
+
+
 def push_figures(scratch: Path, server: Server, count: int) -> list[Figure]:
     """Pushing with predictions (pictures in a shared storage) beside importing the same tasks bare."""
     workspace = waiting_workspace(scratch / "push", count, 512)
     with workspace.catalog(read_only=True) as catalog:
         images = catalog.images.find()
-    drawn = prediction(blobs(512, 3, 0)[:128], (128, 512), 0.9, "champion (d)", CLASSES)
-    bare = [{"data": task_data(image, "http://x/y.png"), "predictions": [drawn]} for image in images]
+    bare = [
+        {
+            "data": task_data(image, f"http://x/{image.id}.png", round="r"),
+            "predictions": [prediction(drawn, (128, 512), 0.9, "champion (d)", CLASSES)],
+        }
+        for image, drawn in zip(images, artifact_maps(512, count), strict=True)
+    ]
     ratios, rates = [], []
     for repeat in range(5):
         project = server.ready_project(f"bare {repeat}", CLASSES)

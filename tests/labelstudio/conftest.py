@@ -1,10 +1,12 @@
 """One Label Studio for the session, and our own web server over a furnished workspace."""
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pipelines.exchange.label_studio import Server
 from storage.workspace import Workspace
 from tests.labelstudio.server import LabelStudioServer, running
 from tests.ui.conftest import add_people, furnish
@@ -38,3 +40,13 @@ def ours(workspace: Workspace) -> Iterator[str]:
     """The address of our web server."""
     with background(workspace, ServerConfig(port=0, desks=False)) as where:
         yield where.url
+
+
+@pytest.fixture(scope="session")
+def server(label_studio: LabelStudioServer) -> Server:
+    return Server.connect(label_studio.url, label_studio.token)
+
+
+@pytest.fixture
+def title(request: pytest.FixtureRequest) -> str:
+    return f"{request.node.name[:30]} {uuid.uuid4().hex[:8]}"

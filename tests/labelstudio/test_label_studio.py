@@ -28,16 +28,6 @@ AUTHOR = f"label-studio:{EMAIL}"
 CLASSES = ("shape distortion", "unreasonable content", "watermark")
 
 
-@pytest.fixture(scope="session")
-def server(label_studio: LabelStudioServer) -> Server:
-    return Server.connect(label_studio.url, label_studio.token)
-
-
-@pytest.fixture
-def title(request: pytest.FixtureRequest) -> str:
-    return f"{request.node.name[:30]} {uuid.uuid4().hex[:8]}"
-
-
 def square() -> np.ndarray:
     label_map = np.zeros((SIDE, SIDE), dtype=np.uint8)
     label_map[5:20, 10:40] = 1
