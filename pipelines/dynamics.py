@@ -24,7 +24,7 @@ from pipelines.charts import Line, chart
 from pipelines.context import Context, Result
 from pipelines.generate import open_generator
 from pipelines.samples import StoredSamples
-from pipelines.steering import FIELDS, steering_of, steppers_of
+from pipelines.steering import FIELDS, Steered, steered
 from pipelines.steps import slices
 from pipelines.tools import DYNAMICS_FILE
 from storage.workspace import Workspace
@@ -93,11 +93,11 @@ def watched(context: Context, version: DetectorVersion, images: Sequence[Image],
             f"{strange} of {len(images)} images were not drawn by a generator of this workspace, and score "
             "dynamics look at images while they are drawn; give these to a trained detector"
         )
-    config = DynamicsConfig.model_validate(version.config["dynamics"])
+    camera = Camera(context, DynamicsConfig.model_validate(version.config["dynamics"]))
     for alike in _alike(images):
         for start, stop in slices(len(alike), batch):
             group = alike[start:stop]
-            found, levels = _watch(context, group, config)
+            found, levels = camera.watch(group)
             _remember(context, version.id, group, found, levels)
             sizes = [(image.height, image.width) for image in group]
             yield group, [map_of(each, size) for each, size in zip(found, sizes, strict=True)]
@@ -112,28 +112,36 @@ def _alike(images: Sequence[Image]) -> Iterator[list[Image]]:
     return (list(group) for _, group in groupby(sorted(images, key=key), key))
 
 
-def _watch(
-    context: Context, images: Sequence[Image], config: DynamicsConfig
-) -> tuple[list[Any], list[float]]:
-    from dataengine.treatment.trajectory import watch
+class Camera:
+    """Watches images being drawn once more; what draws and steers them stays open until another is needed."""
 
-    first = images[0]
-    with context.workspace.catalog(read_only=True) as catalog:
-        generator = catalog.generators.get(str(first.generator_id))
-    family = open_generator(context, generator)
-    sampling = {name: value for name, value in first.settings.items() if name not in FIELDS}
-    sampling |= {"batch": len(images), "height": first.height, "width": first.width}
-    prompts, seeds = [image.prompt for image in images], [int(image.seed or 0) for image in images]
-    steering = steering_of(context, first.settings)
-    return watch(
-        family,
-        prompts,
-        seeds,
-        SamplingConfig.model_validate(sampling),
-        config,
-        steppers_of(context, steering, family, prompts, seeds),
-        context.report,
-    )
+    def __init__(self, context: Context, config: DynamicsConfig) -> None:
+        self._context = context
+        self._config = config
+        self._open: tuple[str, Any, Any] = ("", None, None)
+
+    def watch(self, images: Sequence[Image]) -> tuple[list[Any], list[float]]:
+        """Dynamics of images of one generator with the same settings, and the window's shares of the way."""
+        from dataengine.treatment.trajectory import watch
+
+        first = images[0]
+        family, steering = self._opened(first)
+        sampling = {name: value for name, value in first.settings.items() if name not in FIELDS}
+        sampling |= {"batch": len(images), "height": first.height, "width": first.width}
+        settings = SamplingConfig.model_validate(sampling)
+        prompts, seeds = [image.prompt for image in images], [int(image.seed or 0) for image in images]
+        steppers = steering.steppers(prompts, seeds)
+        return watch(family, prompts, seeds, settings, self._config, steppers, self._context.report)
+
+    def _opened(self, image: Image) -> tuple[Any, Steered]:
+        wanted = {name: image.settings.get(name) for name in FIELDS}
+        key = json.dumps([image.generator_id, wanted], sort_keys=True)
+        if self._open[0] != key:
+            with self._context.workspace.catalog(read_only=True) as catalog:
+                generator = catalog.generators.get(str(image.generator_id))
+            family = open_generator(self._context, generator)
+            self._open = (key, family, steered(self._context, wanted, family))
+        return self._open[1], self._open[2]
 
 
 def _remember(
@@ -197,7 +205,7 @@ def at_point(
         image = catalog.images.get(image_id)
     if not _can_be_drawn(image):
         raise ConfigRefused(f"image {image_id} was not drawn by a generator of this workspace")
-    found, levels = _watch(context, [image], config or DynamicsConfig())
+    found, levels = Camera(context, config or DynamicsConfig()).watch([image])
     here, median = dynamics_at(found[0], point, (image.height, image.width))
     lines = [
         Line(f"at {point[0]}, {point[1]}", levels[1:], here.tolist()),

@@ -4,7 +4,8 @@ Input: the section of a recipe, or the settings that an image was drawn with. Ou
 `sampling.generate` takes. Cost: opening the detector and the reward once for each call.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dataengine.config import Config
@@ -41,34 +42,40 @@ class Steering(Config):
         return self.model_dump(mode="json", exclude_none=True)
 
 
+@dataclass(frozen=True)
+class Steered:
+    """A way of drawing with its models opened."""
+
+    settings: dict[str, Any]
+    """What stands with the images' settings; empty for plain sampling."""
+    steppers: "Callable[[Sequence[str], Sequence[int]], Steppers | None]"
+    """(prompts, seeds) -> what makes the steps of these images; None for plain sampling."""
+
+
 def steering_of(context: Context, wanted: Mapping[str, Any]) -> Steering:
     """The steering among settings of either kind, the champion's id filled in where a detector is needed."""
-    found = Steering.model_validate({name: wanted[name] for name in FIELDS if wanted.get(name)})
+    found = Steering.model_validate({name: wanted[name] for name in FIELDS if wanted.get(name) is not None})
     if not found.needs_detector:
         return found.model_copy(update={"detector": ""})
     return found.model_copy(update={"detector": found.detector or champion(context).id})
 
 
-def steppers_of(
-    context: Context,
-    steering: Steering,
-    family: "GeneratorFamily",
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-) -> "Steppers | None":
-    """What makes the steps of these images, guidance inside correction; None for plain sampling."""
-    if steering.correction is None and steering.guidance is None:
-        return None
+def steered(context: Context, wanted: Mapping[str, Any], family: "GeneratorFamily") -> Steered:
+    """The steering among these settings with its detector and reward opened, guidance inside correction."""
+    steering = steering_of(context, wanted)
+    correction, guidance = steering.correction, steering.guidance
+    if correction is None and guidance is None:
+        return Steered({}, lambda prompts, seeds: None)
     from dataengine.treatment.correction import correcting
     from dataengine.treatment.guidance import guiding
     from dataengine.treatment.objectives import open_rewards
 
     detector = opened(context, steering.detector).requires_grad_(False) if steering.detector else None
-    guides = None
-    if steering.guidance is not None:
-        wanted = steering.guidance.reward
-        reward = None if wanted is None else open_rewards([wanted], family.device)[0]
-        guides = guiding(steering.guidance, prompts, detector, reward)
-    if steering.correction is None:
-        return guides
-    return correcting(steering.correction, seeds, detector, guides)
+    raised = guidance.reward if guidance is not None else None
+    reward = None if raised is None else open_rewards([raised], family.device)[0]
+
+    def steppers(prompts: Sequence[str], seeds: Sequence[int]) -> "Steppers | None":
+        guides = None if guidance is None else guiding(guidance, prompts, detector, reward)
+        return guides if correction is None else correcting(correction, seeds, detector, guides)
+
+    return Steered(steering.settings(), steppers)

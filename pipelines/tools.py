@@ -75,6 +75,8 @@ class Tools:
 
 DYNAMICS_FILE = "dynamics.json"
 """What a checkpoint of score dynamics holds: their settings, and nothing else."""
+HIGHLIGHTER_FILE = "highlighter.json"
+"""What a flaw highlighter's folder holds in place of a detector's configuration."""
 CLINIC = "clinic"
 """Stands for the embedded clinic's own models where a folder or hub id is asked for."""
 
@@ -114,6 +116,10 @@ def _open_detector(device: str, folder: Path) -> Detector:
             "score dynamics have no weights and look only at images while they are drawn; "
             "choose a trained detector here"
         )
+    if (folder / HIGHLIGHTER_FILE).is_file():
+        from dataengine.diagnosis.flaw_activation import FlawHighlighter
+
+        return FlawHighlighter.load(folder, device)
     return load_detector(folder, device)
 
 

@@ -298,3 +298,25 @@ class DynamicsConfig(Config):
         if self.form == "paper" and self.space == "pixel":
             raise ValueError("the paper's form measures the score, which lives in latents: take space=latent")
         return self
+
+
+class HighlighterConfig(Config):
+    """The flaw highlighter: VGG16 that learns real from generated (METHODS 4; the authors' schedule)."""
+
+    name: str = "flaw highlighter"
+    """Name shown to people."""
+
+    weights: str = ""
+    """File of torchvision's VGG16 as safetensors to begin with; empty begins at random."""
+
+    lr: float = Field(default=2e-5, gt=0)
+    """AdamW's highest step size; from random weights a larger one is needed."""
+
+    batch: int = Field(default=64, ge=2)
+    """Images in one update."""
+
+    epochs: int = Field(default=30, ge=1)
+    """Times that every image is seen."""
+
+    seed: int = Field(default=0, ge=0)
+    """Decides the first weights and the order."""

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from dataengine.config import Config
-from dataengine.diagnosis.config import DynamicsConfig
+from dataengine.diagnosis.config import DynamicsConfig, HighlighterConfig
 from dataengine.quality.config import GuardConfig
 
 Precision = Literal["float32", "bfloat16"]
@@ -319,3 +319,50 @@ class TreatmentConfig(Config):
         if self.region is not None and self.region.map == "saliency" and not self.rewards:
             raise ValueError("the region's map is the saliency of rewards, and there are none; name one")
         return self
+
+
+class RefiningConfig(Config):
+    """Self-refining training of an unconditional pixel-space UNet (METHODS 4)."""
+
+    steps: int = Field(default=500_000, ge=2)
+    """Updates in all."""
+
+    refinement: float = Field(default=0.5, ge=0, lt=1)
+    """Share of them, at the end, that is refinement; 0 is ordinary training, for comparison."""
+
+    forward: float = Field(default=0.01, ge=0)
+    """λ of the noise, ε + λ·M; 0 leaves it alone."""
+
+    reverse: float = Field(default=0.025, ge=0)
+    """λ of keys and values, K·(1 + λ·M_emb); 0 leaves them alone."""
+
+    form: Literal["both", "state", "target"] = "both"
+    """Where the raised noise goes: into x_t and the target, as the paper prints, or into one of them alone,
+    as either official repository does."""
+
+    cycle: int = Field(default=100, ge=1)
+    """Updates between two mean flaw activation maps."""
+
+    sample_steps: int = Field(default=20, ge=2)
+    """DDIM steps of the images that these are taken of."""
+
+    highlighted: int = Field(default=1000, ge=12)
+    """Images of either kind that the flaw highlighter learns from when refinement begins."""
+
+    highlighter: HighlighterConfig = HighlighterConfig()
+    """Its training."""
+
+    batch: int = Field(default=64, ge=1)
+    """Images in one update."""
+
+    lr: float = Field(default=1e-4, gt=0)
+    """AdamW's step size."""
+
+    ema: float = Field(default=0.9999, ge=0, lt=1)
+    """Decay of the averaged weights, which are kept."""
+
+    seed: int = Field(default=0, ge=0)
+    """Decides order, noise, times, and first weights of the embeddings."""
+
+    checkpoint_every: int = Field(default=500, ge=1)
+    """Updates that a kill may cost at most."""

@@ -1,4 +1,4 @@
-"""Commands about finding artifacts without a trained detector: dynamics, ask."""
+"""Commands about finding artifacts without a trained detector: dynamics, highlight, ask."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
@@ -93,6 +93,41 @@ def dynamics_config() -> "type[BaseModel]":
     return DynamicsConfig
 
 
+def highlight_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--round", metavar="ID", help="whose images are the generated ones (default: newest)")
+    parser.add_argument("--limit", type=int, default=2000, help="images of either kind (default: 2000)")
+    parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated"
+    )
+
+
+def highlight(call: Call) -> Any:
+    """Train a flaw highlighter on real and generated images, and register it as a detector."""
+    from pipelines.commands.work import newest, tools_for
+    from pipelines.context import Context
+    from pipelines.highlight import highlight as stage
+
+    given = call.options
+    config = highlighter_config()
+    settings = config.model_validate(with_settings(config().model_dump(mode="json"), given.set))
+    context = Context(call.workspace, tools_for(call), call.report)
+    version = stage(context, newest(call).id, settings, given.limit)
+    call.report.close()
+    told = version.metrics["training"]
+    call.say(
+        f"{version.id}: {version.name} tells {told['accuracy']:.2f} of held-out images apart "
+        f"({told['real']} real and {told['generated']} generated ones learned from)"
+    )
+    return {"detector": version.id, **told}
+
+
+def highlighter_config() -> "type[BaseModel]":
+    from dataengine.diagnosis.config import HighlighterConfig
+
+    return HighlighterConfig
+
+
 def ask_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="folder or hub id of a VQA model, or the URL of an endpoint")
     parser.add_argument("--round", metavar="ID", help="whose labels count (default: the newest round)")
@@ -136,6 +171,14 @@ COMMANDS = (
             "clinic dynamics --image 3f2c… --point 20,31",
         ),
         settings=dynamics_config,
+    ),
+    Command(
+        name="highlight",
+        summary="train a flaw highlighter: maps of what gives generated images away",
+        run=highlight,
+        arguments=highlight_arguments,
+        examples=("clinic highlight --set weights=vgg16.safetensors", "clinic highlight --set lr=0.0003"),
+        settings=highlighter_config,
     ),
     Command(
         name="ask",

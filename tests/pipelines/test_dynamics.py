@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from pipelines.tools import real_tools
 from storage.workspace import Workspace
 from tests.fakes import fake_tools, prepare
 from tests.pipelines.conftest import play
+from ui.annotation_images import find_map
 
 LOOSE = DynamicsConfig(deviations=1.0, smallest=0.0, largest=1.0, erosion=0.0)
 
@@ -70,12 +72,21 @@ def test_looking_again_draws_nothing(diagnosed: tuple[Context, str], monkeypatch
     context, round_id = diagnosed
     version = dynamics.detector_for(context.workspace, LOOSE)
     images = dynamics.drawn_here(images_of(context, round_id, SURVEY))
-    monkeypatch.setattr(dynamics, "_watch", None)
+    monkeypatch.setattr(dynamics, "Camera", None)
     assert len(predict(context, version.id, images, 8)) == len(images)
 
 
-def test_maps_do_not_depend_on_the_batch(diagnosed: tuple[Context, str]) -> None:
-    context, round_id = diagnosed
+def test_maps_do_not_depend_on_the_batch_and_the_generator_is_opened_once(
+    diagnosed: tuple[Context, str],
+) -> None:
+    looked, round_id = diagnosed
+    openings = []
+
+    def counted(*arguments: Any) -> Any:
+        openings.append(arguments)
+        return looked.tools.open_generator(*arguments)
+
+    context = Context(looked.workspace, replace(looked.tools, open_generator=counted))
     images = dynamics.drawn_here(images_of(context, round_id, SURVEY))
     version = dynamics.detector_for(context.workspace, LOOSE)
     found = {
@@ -87,6 +98,7 @@ def test_maps_do_not_depend_on_the_batch(diagnosed: tuple[Context, str]) -> None
         for batch in (3, 100)
     }
     assert all(np.allclose(found[3][one], found[100][one], atol=1e-3) for one in found[100])
+    assert len(openings) == 2, "once for each way through all images"
 
 
 def test_settings_name_the_detector(diagnosed: tuple[Context, str]) -> None:
@@ -98,7 +110,7 @@ def test_settings_name_the_detector(diagnosed: tuple[Context, str]) -> None:
 
 
 def test_shares_of_abnormal_places_are_kept_and_drawn(diagnosed: tuple[Context, str]) -> None:
-    context, round_id = diagnosed
+    context, _ = diagnosed
     version = dynamics.detector_for(context.workspace, LOOSE)
     with context.workspace.catalog(read_only=True) as catalog:
         kept = catalog.detectors.get(version.id).metrics["abnormal"]
@@ -138,6 +150,19 @@ def test_it_has_a_say_in_mining_and_figures_of_its_own(tmp_path: Path) -> None:
     assert drawn and 0 < figures[drawn[0]]["mse"] < 1
     assert figures[drawn[0]]["images"] <= len(sets[drawn[0]])
     assert not any(name.endswith("_real") for name in drawn), "photos cannot be drawn again"
+
+
+def test_as_champion_it_suspects_and_prefills_before_anything_was_trained(tmp_path: Path) -> None:
+    context, round_id = begun(tmp_path / "workspace")
+    version = dynamics.detector_for(context.workspace, LOOSE)
+    with context.workspace.catalog() as catalog:
+        catalog.detectors.promote(version.id, "test", "nothing is trained yet")
+        catalog.commit()
+    generate(context, round_id)
+    assert diagnose(context, round_id)["detector"] == version.id
+    image = images_of(context, round_id, SURVEY)[0]
+    with context.workspace.catalog(read_only=True) as catalog:
+        assert find_map(catalog, image.id, None)[1] == version.id
 
 
 def test_strange_images_are_refused_and_it_has_no_weights(diagnosed: tuple[Context, str]) -> None:
