@@ -35,6 +35,8 @@ from tests.bench.detector_data import WORK, Pool, memory
 from tests.bench.harness import Figure, figure, mean, quick, share, write
 
 ROWS = ("previous", "real", "hard", "small pseudo", "large pseudo")
+CONTROL = "control"
+"""The teacher trained on for as long again, without pseudo-labels: what time alone brings."""
 SURVEYS = 5
 
 
@@ -143,41 +145,52 @@ class Bench:
         maps = artifact_maps(load_detector(teacher), list(unlabelled.images), 64)
         return unlabelled.samples("pseudo", [float(map_.max()) for map_ in maps], maps)
 
-    def trained(self, name: str, config: DetectorTrainingConfig, *parts: Sequence[Sample]) -> Path:
-        """A detector folder: from the first doctor on these examples, or what an earlier call trained."""
+    def trained(
+        self, name: str, config: DetectorTrainingConfig, *parts: Sequence[Sample], teacher: Path | None = None
+    ) -> Path:
+        """A detector folder: from the first doctor, or from a teacher, on these examples; or what an earlier
+        call trained."""
         samples = memory(*parts)
         facts = {
             "config": config.model_dump(mode="json"),
-            "start": data.first_doctor().name,
+            "start": teacher.parent.name if teacher else data.first_doctor().name,
             "n": len(samples),
         }
         facts["targets"] = [[len(part), float(sum(sample.target.sum() for sample in part))] for part in parts]
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
         print(f"seed {self.seed}: {name}, {len(samples)} examples, {config.steps} updates", flush=True)
         work = WORK / f"seed{self.seed}-{name.replace(' ', '-')}-{digest}"
-        return train_detector(config, samples, data.first_doctor(), work).folder
+        return train_detector(config, samples, teacher or data.first_doctor(), work).folder
 
     def rows(self) -> dict[str, Path]:
-        """The five detectors of Table 1. The first is the first doctor itself, trained on previous data."""
+        """The five detectors of Table 1, and the control. The first is the first doctor itself, trained on
+        previous data; those with pseudo-labels go on from their teacher, as a round's do, and so does the
+        control, without pseudo-labels."""
         sizes, config = self.sizes, self.schedule
-        true = self.mined(sizes.labels)
-        teacher = self.trained("hard", config, self.previous, self.real, true)
-        everything = (self.previous, self.real, true)
+        everything = (self.previous, self.real, self.mined(sizes.labels))
+        teacher = self.trained("hard", config, *everything)
+
+        def further(name: str, count: int) -> Path:
+            pseudo = self.pseudo(teacher, count) if count else []
+            return self.trained(name, config, *everything, pseudo, teacher=teacher)
+
         return {
             "previous": data.first_doctor(),
             "real": self.trained("real", config, self.previous, self.real),
             "hard": teacher,
-            "small pseudo": self.trained("small", config, *everything, self.pseudo(teacher, sizes.small)),
-            "large pseudo": self.trained("large", config, *everything, self.pseudo(teacher, sizes.large)),
+            "small pseudo": further("small", sizes.small),
+            "large pseudo": further("large", sizes.large),
+            CONTROL: further("control", 0),
         }
 
     def without(self, rows: Mapping[str, Path], **off: float) -> Path:
         """The last row's detector trained without one kind of augmentation."""
         augmentation = AugmentationConfig().model_copy(update=off)
         config = self.schedule.model_copy(update={"augmentation": augmentation})
-        pseudo = self.pseudo(rows["hard"], self.sizes.large)
-        true = self.mined(self.sizes.labels)
-        return self.trained(f"without {' '.join(off)}", config, self.previous, self.real, true, pseudo)
+        teacher = rows["hard"]
+        parts = (self.mined(self.sizes.labels), self.pseudo(teacher, self.sizes.large))
+        name = f"without {' '.join(off)}"
+        return self.trained(name, config, self.previous, self.real, *parts, teacher=teacher)
 
     def label_efficiency(self, error: Callable[[Path], float]) -> tuple[float, list[float], float]:
         """(labels at random ÷ mined labels of equal error, errors by mined count, error at random)."""
@@ -336,6 +349,7 @@ def counts_of(sizes: Sizes) -> dict[str, str]:
         "hard": hard,
         "small pseudo": f"{hard}, {sizes.small} pseudo",
         "large pseudo": f"{hard}, {sizes.large} pseudo",
+        CONTROL: f"{hard}, for as long as the rows with pseudo-labels",
     }
 
 
@@ -345,7 +359,7 @@ def main() -> None:
     seeds = parser.parse_args().seeds
     sizes = SMALL if quick() else Sizes()
     measure = sets(sizes)
-    by_row: dict[str, list[Measured]] = {row: [] for row in ROWS}
+    by_row: dict[str, list[Measured]] = {row: [] for row in (*ROWS, CONTROL)}
     without: dict[str, list[Measured]] = {"shrink": [], "strong": []}
     efficiency: list[tuple[float, list[float], float]] = []
     last = data.first_doctor()
