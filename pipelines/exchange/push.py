@@ -105,7 +105,9 @@ def push(
         done += len(batch)
     # A project without a model version takes that of the predictions that come with its tasks.
     settled = version if inline and not home.model_version else home.model_version
-    if version and settled != version:
+    # It takes no version that no prediction has.
+    held = inline or predictions or any(_has_version(task, version) for task in there.values())
+    if version and held and settled != version:
         server.set_model_version(home.id, version)
     _remember(workspace, server, home)
     if hooks:

@@ -93,6 +93,19 @@ def test_push_twice_changes_nothing_and_a_new_champion_updates(
     assert push(workspace, server, title, round_id="r1").predictions == 0
 
 
+def test_a_champion_that_has_not_looked_yet(workspace: Workspace, server: Server, title: str) -> None:
+    """Tasks without predictions: there is no model version that the project could take."""
+    with workspace.catalog() as catalog:
+        catalog.detectors.add(DetectorVersion(id="d2", name="second doctor", checkpoint="1" * 64))
+        catalog.detectors.promote("d2", "test", "better")
+        catalog.commit()
+    for known in (0, 6):
+        done = push(workspace, server, title, round_id="r1")
+        assert (done.tasks, done.predictions, done.known) == (6 - known, 0, known)
+    project = server.project(title)
+    assert project is not None and not project.model_version
+
+
 def test_pull_follows_updates_and_deletions(workspace: Workspace, server: Server, title: str) -> None:
     pushed = push(workspace, server, title, round_id="r1")
     tasks = tasks_of(server, pushed.project)
