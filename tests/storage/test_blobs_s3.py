@@ -23,17 +23,17 @@ class Store(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     objects: dict[str, bytes]
 
-    def say(self, status: int, body: bytes = b"", **headers: str) -> None:
+    def say(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
 
     def about(self, body: bytes) -> dict[str, str]:
-        return {"ETag": f'"{md5(body).hexdigest()}"', "Last_Modified": formatdate(usegmt=True)}
+        return {"ETag": f'"{md5(body).hexdigest()}"', "Last-Modified": formatdate(usegmt=True)}
 
     def do_PUT(self) -> None:
         path, body = unquote(urlsplit(self.path).path), self.received()
@@ -41,7 +41,7 @@ class Store(BaseHTTPRequestHandler):
             self.say(412, b"<Error><Code>PreconditionFailed</Code></Error>")
         else:
             self.objects[path] = body
-            self.say(200, **self.about(body))
+            self.say(200, headers=self.about(body))
 
     def received(self) -> bytes:
         """The body; without its frames where the client sends it in chunks of its own."""
@@ -54,8 +54,8 @@ class Store(BaseHTTPRequestHandler):
         else:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if "aws-chunked" in self.headers.get("Content-Encoding", ""):
-            size, _, rest = body.partition(b"\r\n")
-            return rest[: int(size.split(b";")[0], 16)]
+            head, _, rest = body.partition(b"\r\n")
+            return rest[: int(head.split(b";")[0], 16)]
         return body
 
     def do_GET(self) -> None:
@@ -70,8 +70,8 @@ class Store(BaseHTTPRequestHandler):
             start, end = self.headers["Range"].removeprefix("bytes=").split("-")
             part = body[int(start) : int(end) + 1 if end else None]
             where = f"bytes {start}-{int(start) + len(part) - 1}/{len(body)}"
-            return self.say(206, part, Content_Range=where, **self.about(body))
-        return self.say(200, body, **self.about(body))
+            return self.say(206, part, {"Content-Range": where} | self.about(body))
+        return self.say(200, body, self.about(body))
 
     do_HEAD = do_GET
 
@@ -90,8 +90,8 @@ class Store(BaseHTTPRequestHandler):
             found += "<LastModified>2026-11-20T00:00:00Z</LastModified></Contents>"
         for folder in sorted(folders):
             found += f"<CommonPrefixes><Prefix>{escape(folder)}</Prefix></CommonPrefixes>"
-        body = f"<ListBucketResult><IsTruncated>false</IsTruncated>{found}</ListBucketResult>"
-        self.say(200, body.encode(), Content_Type="application/xml")
+        answer = f"<ListBucketResult><IsTruncated>false</IsTruncated>{found}</ListBucketResult>"
+        self.say(200, answer.encode(), {"Content-Type": "application/xml"})
 
     def do_DELETE(self) -> None:
         self.objects.pop(unquote(urlsplit(self.path).path), None)
