@@ -33,15 +33,15 @@ def highlight(context: Context, round_id: str, config: HighlighterConfig, limit:
     with context.workspace.catalog(read_only=True) as catalog:
         real = catalog.images.find(source="real", split="train", status="active")
     size = _shared_size(real, generated)
-    kinds = [
+    shown, drawn = (
         stack(context.workspace, [image for image in images if _size(image) == size][:limit])
         for images in (real, generated)
-    ]
-    network, accuracy = train_highlighter(config, *kinds, context.report)
+    )
+    network, accuracy = train_highlighter(config, shown, drawn, context.report)
     with tempfile.TemporaryDirectory() as folder:
         network.save(Path(folder))
         checkpoint = context.workspace.checkpoints.publish(Path(folder))
-    training = {"accuracy": accuracy, "real": len(kinds[0]), "generated": len(kinds[1])}
+    training = {"accuracy": accuracy, "real": len(shown), "generated": len(drawn)}
     version = DetectorVersion(
         id=digest(KIND, checkpoint),
         name=config.name,

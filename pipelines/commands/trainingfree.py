@@ -9,6 +9,7 @@ from pipelines.commands.front import Call, Command, with_settings
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from dataengine.diagnosis.config import HighlighterConfig
     from dataengine.records import Image
 
 
@@ -122,7 +123,7 @@ def highlight(call: Call) -> Any:
     return {"detector": version.id, **told}
 
 
-def highlighter_config() -> "type[BaseModel]":
+def highlighter_config() -> "type[HighlighterConfig]":
     from dataengine.diagnosis.config import HighlighterConfig
 
     return HighlighterConfig

@@ -1,6 +1,7 @@
 """Flaw activation maps and self-refining training, for `bench-trainingfree`; what is trained is kept."""
 
 import json
+from typing import Any
 
 import numpy as np
 import torch
@@ -121,7 +122,7 @@ def _drawn(name: str, change: dict[str, float], images: np.ndarray, count: int) 
         return kept["images"]
 
 
-def unet():
+def unet() -> Any:
     """A DDPM's UNet of 1.5 million weights."""
     from diffusers import UNet2DModel
 

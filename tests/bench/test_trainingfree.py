@@ -10,10 +10,10 @@ from tests.bench.trainingfree import accuracy, pixel_ap, threshold_of
 
 
 def test_the_threshold_is_that_of_the_best_balanced_accuracy() -> None:
-    scores = np.array([0.1, 0.2, 0.6, 0.3, 0.7, 0.9])
-    flawed = np.array([False, False, False, True, True, True])
+    scores = np.array([0.1, 0.2, 0.3, 0.25, 0.7, 0.8, 0.9])
+    flawed = np.array([False, False, False, True, True, True, True])
     level, right = threshold_of(scores, flawed)
-    assert level == 0.7 and right == pytest.approx((2 / 3 + 1) / 2)
+    assert level == 0.7 and right == pytest.approx((3 / 4 + 1) / 2)
 
 
 def test_accuracy_stands_on_as_many_flawed_as_clean_images() -> None:
@@ -37,7 +37,7 @@ def test_kid_compares_fold_with_fold() -> None:
     same, other = (torch.randn(20 * FOLDS, 4, generator=rng) + shift for shift in (0, 2))
     base = torch.randn(20 * FOLDS, 4, generator=rng)
     near, far = kids(base, same), kids(base, other)
-    assert near.shape == (FOLDS,) and abs(near.mean()) < 0.1 < far.mean()
+    assert near.shape == (FOLDS,) and abs(near.mean()) < far.mean() / 5
 
 
 def test_rows_share_their_prompts() -> None:
