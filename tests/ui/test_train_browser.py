@@ -41,7 +41,7 @@ def test_a_retraining_survives_page_and_worker_and_is_promoted(
             page = visiting(where.url, "eve", "/train")
             page.goto(f"{where.url}/train?new=1&preset=recipe+cpu-smoke")
             page.locator('[data-path="training.name"] input').fill("second doctor")
-            page.locator('[data-path="training.steps"] input').fill("400")
+            page.locator('[data-path="training.steps"] input').fill("240")
             page.get_by_text("All settings").click()
             page.locator('[data-path="training.checkpoint_every"] input').fill("20")
             expect(page.locator(".kinds")).to_contain_text("earlier sets")
@@ -52,7 +52,7 @@ def test_a_retraining_survives_page_and_worker_and_is_promoted(
             page.context.close()
 
             first = team.start(REAL)
-            until(lambda: so_far("running", 40), 120, "the first worker trains")
+            until(lambda: so_far("running", 30), 120, "the first worker trains")
             os.kill(first.pid, signal.SIGKILL)
             first.wait(10)
             team.start(REAL)
