@@ -26,7 +26,7 @@ function newForm(choices, go) {
     event.preventDefault();
     const values = new FormData(form);
     const numbers = Object.fromEntries(["per_stratum", "opinions", "real", "seed"].map((name) => [name, Number(values.get(name))]));
-    const made = await tell(post("/api/curate/benchmarks", { name: values.get("name"), ...numbers, people: ticked(form) }), (one) => `Version ${one.version}: ${count(one.images)} images, and people are asked.`);
+    const made = await tell(post("/api/curate/benchmarks", { name: values.get("name"), ...numbers, people: ticked(form) }), (one) => `Version ${one.version}: ${count(one.images)} image${one.images === 1 ? "" : "s"}, and people are asked.`);
     if (made) go({ view: "benchmark", benchmark: made.id });
   });
   return panel("A new version", form);

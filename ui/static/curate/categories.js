@@ -32,7 +32,7 @@ export async function categories(root, { choices, go }) {
       thresholds: Object.fromEntries(chosen.map((row) => [row.category, row.threshold()])),
       opinions: Number(values.get("opinions")), priority: Number(values.get("priority")), limit: Number(values.get("limit")),
       people: ticked(form), round: values.get("round") || null,
-    }), (sent) => `${count(sent.sent)} images wait for people now.`);
+    }), (sent) => `${count(sent.sent)} image${sent.sent === 1 ? " waits" : "s wait"} for people now.`);
     if (answer) go({ view: "categories" });
   });
   root.append(

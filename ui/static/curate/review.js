@@ -33,7 +33,7 @@ class Desk {
     this.stage = h("section", { class: "card stage-of-three", "aria-label": "Review" });
     this.note = h("textarea", { rows: "2", maxlength: "2000", placeholder: "What should change? The annotator reads this.", "aria-label": "Note" });
     this.all = h("input", { type: "checkbox", "aria-label": "Choose all", onchange: () => this.list.querySelectorAll("input").forEach((box) => { box.checked = this.all.checked; }) });
-    this.bulk = h("div", { class: "bulk" }, h("label", { class: "switch" }, this.all, "all"),
+    this.bulk = h("div", { class: "bulk" }, this.all,
       h("button", { type: "button", class: "button quiet", onclick: () => this.decide(this.chosen(), "accepted") }, "Approve ticked"),
       h("button", { type: "button", class: "button quiet", onclick: () => this.returnMany() }, "Return ticked"));
     this.keys = (event) => this.key(event);
