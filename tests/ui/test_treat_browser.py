@@ -49,6 +49,7 @@ def test_a_treatment_is_watched_cancelled_resumed_and_taken_away(
             page.get_by_role("button", name="Cancel").click()
             expect(page.locator(STATE)).to_have_text("cancelled", timeout=30_000)
             page.get_by_role("button", name="Resume").click()
+            expect(page.locator(STATE)).not_to_have_text("cancelled")
 
             def ended() -> bool:
                 with team.workspace.catalog(read_only=True) as catalog:

@@ -45,7 +45,7 @@ export async function runView(root, { api, kind, id, back, groups, gallery, admi
   async function press(what) {
     await tell(post(what === "first" ? `/api/queue/${kind}/${encodeURIComponent(id)}/first` : `${at}/${what}`), { cancel: "Stopping. What it has kept stays.", resume: "It goes on from what it had kept.", first: "It is next in line." }[what]);
     ended = false;
-    await look();
+    await tell(look());
   }
 
   function buttons(run) {
@@ -76,7 +76,7 @@ export async function runView(root, { api, kind, id, back, groups, gallery, admi
 
   async function curves() {
     const series = await get(`${at}/curves`);
-    drawCurves(charts, series, groups, chosen, (name) => { chosen = name; drawCurves(charts, series, groups, chosen, () => {}); curves(); });
+    drawCurves(charts, series, groups, chosen, (name) => { chosen = name; drawCurves(charts, series, groups, chosen, () => {}); tell(curves()); });
   }
 
   async function samples() {
