@@ -189,7 +189,7 @@ def train_highlighter(
         loss.backward()
         optimizer.step()
         cycle.step()
-        report(step + 1, steps, "learning real from generated", loss=float(loss))
+        report(step + 1, steps, "learning real from generated", loss=loss.item())
     network.eval().requires_grad_(False)
     known, truth = _mixed(real[held[0]], generated[held[1]])
     with torch.no_grad():

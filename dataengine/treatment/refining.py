@@ -190,7 +190,7 @@ def _update(
     loss.backward()
     nn.utils.clip_grad_norm_([each for group in optimizer.param_groups for each in group["params"]], 1.0)
     optimizer.step()
-    return float(loss)
+    return loss.item()
 
 
 @torch.no_grad()
