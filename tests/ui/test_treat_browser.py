@@ -19,7 +19,7 @@ from ui.server import background
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
 
 STATE = ".standing .state"
-PROMPTS = "a drawing of a hand on a blue background\n"
+PROMPT = "an open brown hand over a plain blue background"
 
 
 def test_a_treatment_is_watched_cancelled_resumed_and_taken_away(
@@ -76,16 +76,17 @@ def drawn_by_diffusers(folder: Path, lora: Path | None) -> np.ndarray:
     import torch
     from diffusers import DiffusionPipeline
 
-    pipeline = DiffusionPipeline.from_pretrained(folder, use_safetensors=True)
+    pipeline = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
     pipeline.set_progress_bar_config(disable=True)
     if lora is not None:
-        pipeline.load_lora_weights(lora)
-    size = pipeline.vae_scale_factor * pipeline.default_sample_size
+        pipeline.load_lora_weights(str(lora))
+    side = pipeline.vae.config.sample_size
     image = pipeline(
-        PROMPTS.strip(),
-        height=min(size, 64),
-        width=min(size, 64),
+        PROMPT,
+        height=side,
+        width=side,
         num_inference_steps=2,
+        max_sequence_length=pipeline.tokenizer_2.model_max_length,
         generator=torch.Generator().manual_seed(0),
     ).images[0]
     return np.asarray(image)
