@@ -40,7 +40,7 @@ def test_a_treatment_is_watched_cancelled_resumed_and_taken_away(
                 field.get_by_label("Categories").fill(names)
                 field.get_by_label("Prompts for each category").fill(each)
             page.locator('[data-path="name"] input').fill("steadier hands")
-            page.locator('[data-path="tuning.updates"] input').fill("80")
+            page.locator('[data-path="tuning.updates"] input').fill("30")
             page.get_by_text("All settings").click()
             page.locator('[data-path="tuning.learning_rate"] input').fill("5e-5")
             expect(page.locator(".checks")).to_contain_text("FluxPipeline")
@@ -57,7 +57,7 @@ def test_a_treatment_is_watched_cancelled_resumed_and_taken_away(
                 assert newest.state in ("queued", "running", "succeeded"), newest.error
                 return newest.state == "succeeded"
 
-            until(ended, 300, "the treatment goes on to its end")
+            until(ended, 240, "the treatment goes on to its end")
             expect(page.locator(STATE)).to_have_text("succeeded")
             expect(page.locator("table").first).to_contain_text("mean confidence")
             with page.expect_download() as download:
