@@ -1,6 +1,6 @@
 // The benchmark builder: draw by strata, watch opinions come in, settle, freeze.
 import { get, post } from "/static/api.js";
-import { count, draw, h, input, nothing, panel, people, percent, tell, ticked, when } from "./dom.js";
+import { count, draw, h, input, nothing, panel, people, percent, tell, ticked, when } from "/static/dom.js";
 import { drawLabels, labelOf, mergedOf, pixels } from "./pictures.js";
 
 const SHOWN = 60;

@@ -1,6 +1,6 @@
 // Hard categories with thresholds that say at once how many images would go to people; and the balance.
 import { get, post } from "/static/api.js";
-import { count, h, input, nothing, number, panel, people, percent, select, tell, ticked } from "./dom.js";
+import { count, h, input, nothing, number, panel, people, percent, select, tell, ticked } from "/static/dom.js";
 
 const STEPS = 100;
 

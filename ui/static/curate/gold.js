@@ -1,6 +1,6 @@
 // Gold images: a label that a curator is sure of, mixed in among others' work without a word.
 import { del, post } from "/static/api.js";
-import { h, tell } from "./dom.js";
+import { h, tell } from "/static/dom.js";
 
 const WHY = "Gold images come to every annotator once, looking like any other; how they do is seen under Agreement, by curators alone.";
 

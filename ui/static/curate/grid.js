@@ -1,6 +1,6 @@
 // The grid: filters in the address, pages by key, the detector's map on hover, and one image large.
 import { get, post } from "/static/api.js";
-import { address, count, draw, h, nothing, number, percent, query, say, select, tell, when } from "./dom.js";
+import { address, count, draw, h, nothing, number, percent, query, say, select, tell, when } from "/static/dom.js";
 import { goldMark, makeGold } from "./gold.js";
 import { drawHeat, drawLabels, labelOf, pixels, thumbnail } from "./pictures.js";
 

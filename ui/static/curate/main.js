@@ -1,6 +1,6 @@
 // The curation desk: one page, six views, every state of them in the address.
 import { get } from "/static/api.js";
-import { address, h, query, say } from "./dom.js";
+import { address, h, query, say } from "/static/dom.js";
 import { benchmark } from "./benchmark.js";
 import { balance, categories } from "./categories.js";
 import { images } from "./grid.js";

@@ -1,6 +1,6 @@
 // How far people agree, how they do on gold images, and what they say.
 import { get, post } from "/static/api.js";
-import { count, h, nothing, number, panel, percent, tell, when } from "./dom.js";
+import { count, h, nothing, number, panel, percent, tell, when } from "/static/dom.js";
 import { thumbnail } from "./pictures.js";
 
 export async function people(root) {

@@ -1,6 +1,6 @@
 // Review: a list of labels, and for one image predicted, labelled and merged side by side.
 import { get, post } from "/static/api.js";
-import { address, count, draw, h, nothing, number, percent, select, tell, when } from "./dom.js";
+import { address, count, draw, h, nothing, number, percent, select, tell, when } from "/static/dom.js";
 import { goldMark, makeGold } from "./gold.js";
 import { drawHeat, drawLabels, forget, labelOf, mergedOf, pixels, thumbnail } from "./pictures.js";
 

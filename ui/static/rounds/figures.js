@@ -1,6 +1,6 @@
 // What every round did to the detector and to the generator.
 import { get } from "/static/api.js";
-import { h, panel, when } from "/static/curate/dom.js";
+import { h, panel, when } from "/static/dom.js";
 import { figure, share, state } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";

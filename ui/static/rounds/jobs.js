@@ -1,6 +1,6 @@
 // Jobs with their logs, and who works.
 import { get, post } from "/static/api.js";
-import { h, panel, tell } from "/static/curate/dom.js";
+import { h, panel, tell } from "/static/dom.js";
 import { ago, renew, state } from "./words.js";
 
 const OPEN = ["queued", "running"];

@@ -1,6 +1,6 @@
 // From a treated generator back to every label under it.
 import { get } from "/static/api.js";
-import { count, h, select, when } from "/static/curate/dom.js";
+import { count, h, select, when } from "/static/dom.js";
 import { names } from "./words.js";
 
 const counted = (values) => Object.entries(values).map(([name, number]) => `${count(number)} ${name}`).join(", ");

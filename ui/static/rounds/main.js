@@ -1,5 +1,5 @@
 // The rounds desk: four views, every state of them in the address; what runs is looked at every few seconds.
-import { address, h, query, say } from "/static/curate/dom.js";
+import { address, h, query, say } from "/static/dom.js";
 import { figures } from "./figures.js";
 import { jobs } from "./jobs.js";
 import { lineage } from "./lineage.js";

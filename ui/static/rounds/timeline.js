@@ -1,6 +1,6 @@
 // One round from top to bottom, and a new one.
 import { get, post } from "/static/api.js";
-import { count, h, input, panel, select, tell, when } from "/static/curate/dom.js";
+import { count, h, input, panel, select, tell, when } from "/static/dom.js";
 import { lasting, names, share, state } from "./words.js";
 
 const PEOPLE = "wait_for_labels";

@@ -1,5 +1,5 @@
 // Times and states in words.
-import { h } from "/static/curate/dom.js";
+import { h } from "/static/dom.js";
 
 export function lasting(seconds) {
   if (seconds === null || seconds === undefined) return "–";

@@ -1,5 +1,5 @@
 // A line chart in SVG: one or more series over steps, readable in light and dark, values under the pointer.
-import { h } from "/static/curate/dom.js";
+import { h } from "/static/dom.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const SIZE = { width: 720, height: 260, left: 58, right: 14, top: 12, bottom: 30 };

@@ -1,5 +1,5 @@
 // A form drawn from the server's description of a configuration (ui/forms.py), and read back with its nesting.
-import { h } from "/static/curate/dom.js";
+import { h } from "/static/dom.js";
 
 // fields → { node, read() → values, mark(path, message) }. `first` names the paths that stand open on top;
 // `replace` draws some paths otherwise: path → (field) → { node, read }.

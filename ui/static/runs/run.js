@@ -1,6 +1,6 @@
 // One run as it goes: state, rate and time left, curves, what it shows, its log; stop it, go on with it.
 import { get, post } from "/static/api.js";
-import { h, nothing, panel, say, tell, when } from "/static/curate/dom.js";
+import { h, nothing, panel, say, tell, when } from "/static/dom.js";
 import { drawHeatAt } from "/static/curate/pictures.js";
 import { chart, figure } from "./chart.js";
 

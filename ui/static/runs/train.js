@@ -1,13 +1,13 @@
 // The training desk: who is champion, who could be, and trainings that go on while nobody looks.
 import { currentSession, get, post } from "/static/api.js";
-import { h, nothing, panel, percent, query, say, tell, when } from "/static/curate/dom.js";
+import { h, nothing, panel, percent, query, say, tell, when } from "/static/dom.js";
 import { drawLabels, mapOf, mergedOf, pixels } from "/static/curate/pictures.js";
 import { figure, reliability } from "./chart.js";
 import { form } from "./form.js";
+import { route } from "./routing.js";
 import { drawChecks, drawCurves, facts, flat, overlaid, pill, runList, runView } from "./run.js";
 
 const API = "/api/train";
-const view = document.getElementById("view");
 const NAMES = { mse: "MSE", kl: "KL(P‖Q)", kl1m: "KL(1−P‖1−Q)", real_mse: "MSE, real", real_kl1m: "KL(1−P‖1−Q), real", false_alarm: "false alarms", miss: "misses", iou: "IoU", auroc: "AUROC" };
 const FIVE = ["mse", "kl", "kl1m", "real_mse", "real_kl1m"];
 const GROUPS = [
@@ -227,29 +227,8 @@ function worst(one, key, title) {
 
 // ---- which view --------------------------------------------------------------------------------------------
 
-async function show() {
+const show = route("/train", "Train", () => {
   const asked = query();
-  const root = h("div", { class: "view" });
   const draw = asked.run ? run : asked.detector ? detector : asked.new ? fresh : overview;
-  delete view.dataset.ready;
-  try {
-    await draw(root, asked);
-    view.replaceChildren(root);
-  } catch (error) {
-    if (error.status === 401) return location.assign("/login?next=/train");
-    view.replaceChildren(h("p", { class: "crumb" }, h("a", { href: "/train" }, "← Train")), h("p", { class: "note bad" }, error.message));
-  }
-  view.dataset.ready = "yes";
-}
-
-view.addEventListener("click", (event) => {
-  const link = event.target.closest("a[href^='?'], a[href='/train']");
-  if (!link || event.metaKey || event.ctrlKey || event.button) return;
-  event.preventDefault();
-  history.pushState(null, "", link.getAttribute("href"));
-  show();
-  scrollTo(0, 0);
+  return (root) => draw(root, asked);
 });
-addEventListener("popstate", show);
-addEventListener("unhandledrejection", (event) => say(event.reason?.message ?? "Something went wrong.", true));
-show();

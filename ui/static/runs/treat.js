@@ -1,13 +1,13 @@
 // The treating desk: launch a treatment, watch it under its guard, see before and after, take the LoRA away.
 import { currentSession, get, post } from "/static/api.js";
-import { h, nothing, panel, query, say, when } from "/static/curate/dom.js";
+import { h, nothing, panel, query, say, when } from "/static/dom.js";
 import { drawHeatAt, mapOf, pixels } from "/static/curate/pictures.js";
 import { figure } from "./chart.js";
 import { form } from "./form.js";
+import { route } from "./routing.js";
 import { drawCurves, drawChecks, facts, flat, runList, runView } from "./run.js";
 
 const API = "/api/treat";
-const view = document.getElementById("view");
 const FIRST = ["generator", "detector", "name", "prompts", "judge", "tuning.updates", "tuning.batch", "tuning.lora"];
 const NAMES = { mean_confidence: "mean confidence", max_confidence: "max confidence", frequency: "artifact frequency", detail: "detail", diversity: "diversity" };
 const groups = (guard) => [
@@ -215,29 +215,8 @@ function table(judged) {
 
 // ---- which view --------------------------------------------------------------------------------------------
 
-async function show() {
+const show = route("/treat", "Treat", () => {
   const asked = query();
-  const root = h("div", { class: "view" });
   const draw = asked.run ? run : asked.treatment ? treatment : asked.new ? fresh : overview;
-  delete view.dataset.ready;
-  try {
-    await draw(root, asked);
-    view.replaceChildren(root);
-  } catch (error) {
-    if (error.status === 401) return location.assign("/login?next=/treat");
-    view.replaceChildren(h("p", { class: "crumb" }, h("a", { href: "/treat" }, "← Treat")), h("p", { class: "note bad" }, error.message));
-  }
-  view.dataset.ready = "yes";
-}
-
-view.addEventListener("click", (event) => {
-  const link = event.target.closest("a[href^='?'], a[href='/treat']");
-  if (!link || event.metaKey || event.ctrlKey || event.button) return;
-  event.preventDefault();
-  history.pushState(null, "", link.getAttribute("href"));
-  show();
-  scrollTo(0, 0);
+  return (root) => draw(root, asked);
 });
-addEventListener("popstate", show);
-addEventListener("unhandledrejection", (event) => say(event.reason?.message ?? "Something went wrong.", true));
-show();

@@ -1,6 +1,6 @@
 // Judging one pair after another, with keys alone if one likes. Both pictures move and zoom as one.
 import { get, post } from "/static/api.js";
-import { h, say } from "/static/curate/dom.js";
+import { h, say } from "/static/dom.js";
 import { QUESTIONS } from "./words.js";
 
 const SIDES = ["left", "tie", "right"];

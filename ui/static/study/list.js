@@ -1,6 +1,6 @@
 // The studies that wait for this person; for makers also every study and how far it is.
 import { get } from "/static/api.js";
-import { h, when } from "/static/curate/dom.js";
+import { h, when } from "/static/dom.js";
 import { QUESTIONS, share } from "./words.js";
 
 const names = (questions) => questions.map((one) => QUESTIONS[one].name.toLowerCase()).join(", ");

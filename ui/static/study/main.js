@@ -1,6 +1,6 @@
 // Blind studies: judging for raters; making, watching and closing for makers. The address holds the view.
 import { get } from "/static/api.js";
-import { address, h, query, say } from "/static/curate/dom.js";
+import { address, h, query, say } from "/static/dom.js";
 import { judge } from "./judge.js";
 import { list } from "./list.js";
 import { make } from "./make.js";

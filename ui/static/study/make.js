@@ -1,6 +1,6 @@
 // A new study: which generators, which pairs, which questions.
 import { get, post } from "/static/api.js";
-import { h, input, say, select, tell } from "/static/curate/dom.js";
+import { h, input, say, select, tell } from "/static/dom.js";
 import { QUESTIONS } from "./words.js";
 
 const PRESETS = {

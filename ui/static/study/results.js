@@ -1,6 +1,6 @@
 // One study for its makers: how far it is, what it found, who judged, invitations, the end.
 import { get, post } from "/static/api.js";
-import { h, tell, when } from "/static/curate/dom.js";
+import { h, tell, when } from "/static/dom.js";
 import { QUESTIONS, share, signed } from "./words.js";
 
 const interval = (pair) => (pair ? `${share(pair[0])} to ${share(pair[1])}` : "–");
