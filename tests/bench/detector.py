@@ -4,22 +4,27 @@ Five detectors, each with one source of data more than the one before; how many 
 dynamic shrink and strong augmentation bring; whether the first doctor's maps name the hard categories.
 
 Resumable: every trained detector lies in `build/bench/kept/detector`, named by what it was trained on, and
-goes on from its last checkpoint. `QUICK=1` proves in under a minute that the command works; `--seeds 0` takes
-fewer seeds.
+goes on from its last checkpoint, on this machine or, with the folder, on another. One seed by default, three
+with `FULL=1`; `QUICK=1` proves in under a minute that the command works.
 """
 
 import argparse
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from dataengine.clinic.world import CATEGORIES, HARD
+from dataengine.clinic.weights import fingerprint
+from dataengine.clinic.world import CATEGORIES, HARD, WORLD_VERSION
 from dataengine.curation.categories import hard_categories
 from dataengine.curation.config import HardCategoryConfig, MiningConfig
 from dataengine.curation.mining import Candidate, choose, thumbnail_features
@@ -28,15 +33,17 @@ from dataengine.diagnosis.config import AugmentationConfig, DetectorTrainingConf
 from dataengine.diagnosis.dataset import Sample
 from dataengine.diagnosis.detector import artifact_maps, load_detector
 from dataengine.diagnosis.metrics import ImageMetrics
-from dataengine.diagnosis.training import measure_detector, train_detector
+from dataengine.diagnosis.training import RESULT_FILE, measure_detector, train_detector
 from pipelines.diagnose import uncertainty
 from tests.bench import detector_data as data
 from tests.bench.detector_data import WORK, Pool, memory
-from tests.bench.harness import Figure, figure, mean, quick, share, write
+from tests.bench.harness import Figure, figure, full, mean, quick, share, write
 
 ROWS = ("previous", "real", "hard", "small pseudo", "large pseudo")
 CONTROL = "control"
 """The teacher trained on for as long again, without pseudo-labels: what time alone brings."""
+OFF = ("shrink", "strong")
+"""Kinds of augmentation that the last row is also trained without."""
 SURVEYS = 5
 
 
@@ -61,6 +68,15 @@ class Sizes:
 
 
 SMALL = Sizes(40, 30, 60, 30, 20, 40, 24, 3, 20, (10, 20), 3, 2)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One detector to train: the settings, the examples by name, and the training that it goes on from."""
+
+    config: DetectorTrainingConfig
+    examples: tuple[str, ...]
+    teacher: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +107,71 @@ class Bench:
         )
 
     @cached_property
+    def trainings(self) -> dict[str, Training]:
+        """All of them by name. Those with pseudo-labels go on from their teacher, as a round's do, and so
+        does the control, without pseudo-labels."""
+        sizes, config = self.sizes, self.schedule
+        common = ("previous", "real")
+        labelled = (*common, f"mined {sizes.labels}")
+        everything = (*labelled, f"pseudo {sizes.large}")
+        short = config.model_copy(update={"steps": sizes.efficiency_steps})
+
+        def without(change: str) -> DetectorTrainingConfig:
+            augmentation = AugmentationConfig().model_copy(update={change: 0.0})
+            return config.model_copy(update={"augmentation": augmentation})
+
+        return {
+            "real": Training(config, common),
+            "hard": Training(config, labelled),
+            "small pseudo": Training(config, (*labelled, f"pseudo {sizes.small}"), "hard"),
+            "large pseudo": Training(config, everything, "hard"),
+            CONTROL: Training(config, labelled, "hard"),
+            **{f"without {change}": Training(without(change), everything, "hard") for change in OFF},
+            "random": Training(short, (*common, f"random {sizes.random}")),
+            **{f"mined {n}": Training(short, (*common, f"mined {n}")) for n in sizes.mined},
+        }
+
+    def work(self, name: str) -> Path:
+        """The folder of a training, named by everything that it follows from."""
+        training = self.trainings[name]
+        facts = {
+            "config": training.config.model_dump(mode="json"),
+            "examples": training.examples,
+            "sizes": asdict(self.sizes),
+            "world": [WORLD_VERSION, fingerprint("autoencoder"), fingerprint("first_doctor")],
+            "teacher": training.teacher and self.work(training.teacher).name,
+        }
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+        return WORK / f"seed{self.seed}-{name.replace(' ', '-')}-{digest}"
+
+    def folder(self, name: str) -> Path:
+        """The detector of a training; of "previous", the first doctor as shipped."""
+        return data.first_doctor() if name == ROWS[0] else self.work(name) / "detector"
+
+    def train(self, name: str) -> None:
+        """Train what is not there yet."""
+        training, work = self.trainings[name], self.work(name)
+        if (work / RESULT_FILE).is_file():
+            return
+        samples = memory(*(self.examples(part) for part in training.examples))
+        print(
+            f"seed {self.seed}: {name}, {len(samples)} examples, {training.config.steps} updates", flush=True
+        )
+        start = self.folder(training.teacher or ROWS[0])
+        train_detector(training.config, samples, start, work)
+
+    # ---- examples --------------------------------------------------------------------------------------
+
+    def examples(self, name: str) -> list[Sample]:
+        """Training examples by kind and number."""
+        kind, _, count = name.partition(" ")
+        if kind == "previous":
+            return data.previous(self.sizes.previous).samples("previous")
+        if kind == "real":
+            return data.photos(self.sizes.real, self.seed * 10_000).samples("real")
+        return {"mined": self.mined, "random": self.at_random, "pseudo": self.pseudo}[kind](int(count))
+
+    @cached_property
     def pool(self) -> Pool:
         """Unlabelled images of the hard categories."""
         return data.generated("loop", self.sizes.pool, self.seed * 100_000, HARD)
@@ -100,21 +181,14 @@ class Bench:
         """Unlabelled images of all categories, for pseudo-labels."""
         return data.generated("loop", self.sizes.large, 50_000 + self.seed * 100_000)
 
-    @cached_property
-    def previous(self) -> list[Sample]:
-        return data.previous(self.sizes.previous).samples("previous")
-
-    @cached_property
-    def real(self) -> list[Sample]:
-        return data.photos(self.sizes.real, self.seed * 10_000).samples("real")
-
-    @cached_property
-    def first_maps(self) -> list[np.ndarray]:
-        """The first doctor's maps of the pool."""
-        return artifact_maps(load_detector(data.first_doctor()), list(self.pool.images), 64)
+    def draw(self) -> None:
+        """Draw what is not there yet, so that trainings beside each other find it."""
+        assert len(self.pool) and len(self.everything)
+        self.examples("previous"), self.examples("real")
 
     def mined(self, count: int) -> list[Sample]:
-        """What people answer when asked about the images that our mining chooses."""
+        """What people answer when asked about the images that our mining chooses by the first doctor."""
+        maps = artifact_maps(load_detector(data.first_doctor()), list(self.pool.images), 64)
         candidates = [
             Candidate(
                 image_id=f"{index:06d}",
@@ -124,81 +198,42 @@ class Bench:
                 features=look,
                 thumbnail=look,
             )
-            for index, (map_, look) in enumerate(
-                zip(self.first_maps, thumbnail_features(self.pool.images), strict=True)
-            )
+            for index, (map_, look) in enumerate(zip(maps, thumbnail_features(self.pool.images), strict=True))
         ]
         choices = choose(candidates, MiningConfig(budget=count, explore=0.3, seed=self.seed))
-        return self.labelled([int(choice.image_id) for choice in choices])
+        chosen = [int(choice.image_id) for choice in choices]
+        return self.pool.take(chosen).samples("true", [float(maps[i].max()) for i in chosen])
 
     def at_random(self, count: int) -> list[Sample]:
         """What people answer when asked about images of all categories at random."""
         drawn = np.random.default_rng(self.seed).permutation(len(self.everything))[:count]
         return self.everything.take(drawn.tolist()).samples("true", [1.0] * len(drawn))
 
-    def labelled(self, indices: Sequence[int]) -> list[Sample]:
-        return self.pool.take(indices).samples("true", [float(self.first_maps[i].max()) for i in indices])
-
-    def pseudo(self, teacher: Path, count: int) -> list[Sample]:
+    def pseudo(self, count: int) -> list[Sample]:
         """The teacher's maps of images that nobody answered; hard categories and others alike."""
         unlabelled = self.everything.take(range(count))
-        maps = artifact_maps(load_detector(teacher), list(unlabelled.images), 64)
+        maps = artifact_maps(load_detector(self.folder("hard")), list(unlabelled.images), 64)
         return unlabelled.samples("pseudo", [float(map_.max()) for map_ in maps], maps)
 
-    def trained(
-        self, name: str, config: DetectorTrainingConfig, *parts: Sequence[Sample], teacher: Path | None = None
-    ) -> Path:
-        """A detector folder: from the first doctor, or from a teacher, on these examples; or what an earlier
-        call trained."""
-        samples = memory(*parts)
-        facts = {
-            "config": config.model_dump(mode="json"),
-            "start": teacher.parent.name if teacher else data.first_doctor().name,
-            "n": len(samples),
-        }
-        facts["targets"] = [[len(part), float(sum(sample.target.sum() for sample in part))] for part in parts]
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
-        print(f"seed {self.seed}: {name}, {len(samples)} examples, {config.steps} updates", flush=True)
-        work = WORK / f"seed{self.seed}-{name.replace(' ', '-')}-{digest}"
-        return train_detector(config, samples, teacher or data.first_doctor(), work).folder
 
-    def rows(self) -> dict[str, Path]:
-        """The five detectors of Table 1, and the control. The first is the first doctor itself, trained on
-        previous data; those with pseudo-labels go on from their teacher, as a round's do, and so does the
-        control, without pseudo-labels."""
-        sizes, config = self.sizes, self.schedule
-        everything = (self.previous, self.real, self.mined(sizes.labels))
-        teacher = self.trained("hard", config, *everything)
+def train_all(benches: Sequence[Bench], only: Iterable[str], jobs: int) -> None:
+    """Train what has these names, `jobs` at a time: teachers first, after what all of them learn from."""
+    chosen = [(bench, name) for bench in benches for name in bench.trainings if name in set(only)]
+    waiting = [(bench, name) for bench, name in chosen if not (bench.work(name) / RESULT_FILE).is_file()]
+    data.first_doctor()
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        if waiting:
+            list(pool.map(Bench.draw, benches))
+        for late in (False, True):
+            wave = [each for each in waiting if bool(each[0].trainings[each[1]].teacher) == late]
+            list(pool.map(Bench.train, *zip(*wave, strict=True)) if wave else ())
 
-        def further(name: str, count: int) -> Path:
-            pseudo = self.pseudo(teacher, count) if count else []
-            return self.trained(name, config, *everything, pseudo, teacher=teacher)
 
-        return {
-            "previous": data.first_doctor(),
-            "real": self.trained("real", config, self.previous, self.real),
-            "hard": teacher,
-            "small pseudo": further("small", sizes.small),
-            "large pseudo": further("large", sizes.large),
-            CONTROL: further("control", 0),
-        }
-
-    def without(self, rows: Mapping[str, Path], **off: float) -> Path:
-        """The last row's detector trained without one kind of augmentation."""
-        augmentation = AugmentationConfig().model_copy(update=off)
-        config = self.schedule.model_copy(update={"augmentation": augmentation})
-        teacher = rows["hard"]
-        parts = (self.mined(self.sizes.labels), self.pseudo(teacher, self.sizes.large))
-        name = f"without {' '.join(off)}"
-        return self.trained(name, config, self.previous, self.real, *parts, teacher=teacher)
-
-    def label_efficiency(self, error: Callable[[Path], float]) -> tuple[float, list[float], float]:
-        """(labels at random ÷ mined labels of equal error, errors by mined count, error at random)."""
-        config = self.schedule.model_copy(update={"steps": self.sizes.efficiency_steps})
-        common = (self.previous, self.real)
-        wanted = error(self.trained("random", config, *common, self.at_random(self.sizes.random)))
-        errors = [error(self.trained(f"mined {n}", config, *common, self.mined(n))) for n in self.sizes.mined]
-        return self.sizes.random / needed(self.sizes.mined, errors, wanted), errors, wanted
+def label_efficiency(bench: Bench, error: Callable[[Path], float]) -> tuple[float, list[float], float]:
+    """(labels at random ÷ mined labels of equal error, errors by mined count, error at random)."""
+    wanted = error(bench.folder("random"))
+    errors = [error(bench.folder(f"mined {n}")) for n in bench.sizes.mined]
+    return bench.sizes.random / needed(bench.sizes.mined, errors, wanted), errors, wanted
 
 
 def needed(counts: Sequence[int], errors: Sequence[float], wanted: float) -> float:
@@ -355,39 +390,39 @@ def counts_of(sizes: Sizes) -> dict[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0] if quick() else [0, 1, 2])
-    seeds = parser.parse_args().seeds
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2] if full() else [0])
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="trainings at a time")
+    parser.add_argument("--train", nargs="+", metavar="NAME", help="only train these and stop")
+    given = parser.parse_args()
     sizes = SMALL if quick() else Sizes()
+    benches = [Bench(sizes, seed) for seed in given.seeds]
+    train_all(benches, given.train or benches[0].trainings, given.jobs)
+    if given.train:
+        return
     measure = sets(sizes)
-    by_row: dict[str, list[Measured]] = {row: [] for row in (*ROWS, CONTROL)}
-    without: dict[str, list[Measured]] = {"shrink": [], "strong": []}
-    efficiency: list[tuple[float, list[float], float]] = []
-    last = data.first_doctor()
-    for seed in seeds:
-        bench = Bench(sizes, seed)
-        rows = bench.rows()
-        last = rows[ROWS[-1]]
-        for row, folder in rows.items():
-            by_row[row].append(measure.measured(folder))
-        efficiency.append(
-            bench.label_efficiency(
-                lambda folder: float(np.mean([row.mse for row in measure.measured(folder)["hard"]]))
-            )
+    by_row = {
+        name: [measure.measured(bench.folder(name)) for bench in benches]
+        for name in (*ROWS, CONTROL, *(f"without {change}" for change in OFF))
+    }
+    rows = {name: by_row[name] for name in (*ROWS, CONTROL)}
+    figures = table_rows(rows, counts_of(sizes))
+    efficiency = [
+        label_efficiency(
+            bench, lambda folder: float(np.mean([row.mse for row in measure.measured(folder)["hard"]]))
         )
-        for name, found in without.items():
-            found.append(measure.measured(bench.without(rows, **{name: 0.0})))
-    figures = table_rows(by_row, counts_of(sizes))
-    ratios = [found[0] for found in efficiency]
+        for bench in benches
+    ]
     curves = "; ".join(
         f"random {wanted:.5f}, mined " + ", ".join(f"{error:.5f}" for error in errors)
         for _, errors, wanted in efficiency
     )
+    ratios = [found[0] for found in efficiency]
     figures.append(mean("label_efficiency", ratios, "ratio", f"goal ≥ 3; mined {sizes.mined}: {curves}"))
-    figures.append(gain("shrink_gain", by_row[ROWS[-1]], without["shrink"]))
-    figures.append(gain("strong_gain", by_row[ROWS[-1]], without["strong"]))
+    for change in OFF:
+        figures.append(gain(f"{change}_gain", by_row[ROWS[-1]], by_row[f"without {change}"]))
     figures.append(hard_found(sizes))
-    figures += calibration_figures(sizes, last)
-    write("detector", figures, seeds)
+    figures += calibration_figures(sizes, benches[-1].folder(ROWS[-1]))
+    write("detector", figures, given.seeds)
 
 
 if __name__ == "__main__":
