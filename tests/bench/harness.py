@@ -68,6 +68,13 @@ def full() -> bool:
     return os.environ.get("FULL", "") not in ("", "0")
 
 
+def device() -> str:
+    """Where the models of a benchmark lie: `DEVICE=cpu` or `DEVICE=cuda`, else a GPU where there is one."""
+    import torch
+
+    return os.environ.get("DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
 # ---- intervals ---------------------------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ from dataengine.clinic.world import Prompt, prompts, stream
 from dataengine.diagnosis.config import DetectorTrainingConfig
 from dataengine.diagnosis.dataset import MemorySamples, Sample
 from dataengine.diagnosis.detector import NetworkDetector, load_detector
-from dataengine.diagnosis.training import train_detector
+from dataengine.diagnosis.training import RESULT_FILE, train_detector
 from dataengine.quality.config import GuardConfig
 from dataengine.quality.distances import ClassifierFeatures, perceptual
 from dataengine.quality.guard import Guard, Reading
@@ -36,7 +36,7 @@ from dataengine.treatment.config import (
 from dataengine.treatment.loading import load_family
 from dataengine.treatment.sampling import as_tensor, generate
 from dataengine.treatment.tuning import treat
-from tests.bench.harness import RESULTS, Figure, bootstrap, figure, quick
+from tests.bench.harness import RESULTS, Figure, bootstrap, device, figure, quick
 
 FLAWED = 0.5
 WORK = RESULTS / "kept" / ("treatment-quick" if quick() else "treatment")
@@ -135,9 +135,9 @@ def open_ward() -> Ward:
         stable_diffusion=folders["stable_diffusion"],
         readers=folders["readers"],
         reader=load_reader(folders["readers"]),
-        judge=load_judge(folders["judge"]),
+        judge=load_judge(folders["judge"]).to(device()),
         detector=treating_detector(folders["first_doctor"], "loop", WORK / "detector"),
-        features=ClassifierFeatures(folders["readers"]),
+        features=ClassifierFeatures(folders["readers"], device()),
         clean=clean.images.permute(0, 2, 3, 1).numpy(),
         captions=list(clean.captions),
         treating=[prompt.text for prompt in prompts("treatment", 70)],
@@ -150,18 +150,19 @@ def open_ward() -> Ward:
 
 def treating_detector(start: Path, use: str, work: Path, extra: Sequence[Sample] = ()) -> NetworkDetector:
     """The first doctor trained on, by exact masks of drawings that went through the generator's VAE."""
-    drawn = render(stream(use), range(SIZES.drawings))
-    tripped = round_trip(weights.autoencoder(), drawn.images).permute(0, 2, 3, 1).numpy()
-    masks = drawn.masks.numpy().astype(np.float32)
-    samples = [
-        Sample(image=image, target=mask, kind="true", category=shown.category)
-        for image, mask, shown in zip(tripped, masks, drawn.shown, strict=True)
-    ]
-    config = DetectorTrainingConfig(
-        name="treating detector", steps=SIZES.detector_steps, batch=16, checkpoint_every=50
-    )
-    result = train_detector(config, MemorySamples([*samples, *extra]), start, work)
-    return load_detector(result.folder)
+    if not (work / RESULT_FILE).is_file():
+        drawn = render(stream(use), range(SIZES.drawings))
+        tripped = round_trip(weights.autoencoder(), drawn.images).permute(0, 2, 3, 1).numpy()
+        masks = drawn.masks.numpy().astype(np.float32)
+        samples = [
+            Sample(image=image, target=mask, kind="true", category=shown.category)
+            for image, mask, shown in zip(tripped, masks, drawn.shown, strict=True)
+        ]
+        config = DetectorTrainingConfig(
+            name="treating detector", steps=SIZES.detector_steps, batch=16, checkpoint_every=50
+        )
+        train_detector(config, MemorySamples([*samples, *extra]), start, work)
+    return load_detector(work / "detector", device())
 
 
 # ---- runs --------------------------------------------------------------------------------------------------
@@ -199,7 +200,7 @@ def tuned(
     for end in ends:
         point = folder / f"lora-{end}"
         if not point.is_dir():
-            family = load_family(base, lora=start)
+            family = load_family(base, lora=start, device=device())
             offline = config.offline is not None
             result = treat(
                 config.model_copy(update={"updates": end, "checkpoint_every": every}),
@@ -228,7 +229,7 @@ def shown(ward: Ward, base: Path, lora: Path | None, which: str, config: Treatme
     if not file.is_file():
         asked = [prompt for prompt in ward.asked[which] for _ in range(SIZES.seeds)]
         images = generate(
-            load_family(base, lora=lora),
+            load_family(base, lora=lora, device=device()),
             [prompt.text for prompt in asked],
             list(range(5000, 5000 + len(asked))),
             config.sampling,
@@ -245,13 +246,13 @@ def shown(ward: Ward, base: Path, lora: Path | None, which: str, config: Treatme
 @torch.no_grad()
 def look(ward: Ward, images: np.ndarray, asked: Sequence[Prompt]) -> dict[str, np.ndarray]:
     """What detector, judge and reader see."""
-    parts = as_tensor(images).split(32)
+    parts = as_tensor(images).to(device()).split(32)
     maps = torch.cat([ward.detector.confidence(part) for part in parts])
     judged = torch.cat([ward.judge.confidence(part).flatten(1).amax(1) for part in parts])
     return {
-        "mean": maps.mean((1, 2)).numpy(),
-        "highest": maps.flatten(1).amax(1).numpy(),
-        "judged": judged.numpy(),
+        "mean": maps.mean((1, 2)).cpu().numpy(),
+        "highest": maps.flatten(1).amax(1).cpu().numpy(),
+        "judged": judged.cpu().numpy(),
         "right": ward.reader.match(images, [prompt.text for prompt in asked]),
         "plausible": ward.reader.plausibility(images),
         "categories": np.asarray([prompt.category for prompt in asked]),

@@ -5,19 +5,21 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from dataengine.clinic.oracles import load_teacher
 from dataengine.clinic.weights import materialise
 from dataengine.clinic.world import Prompt, prompts, stream
 from dataengine.diagnosis.dataset import Sample
 from dataengine.diagnosis.detector import NetworkDetector
+from dataengine.diagnosis.training import RESULT_FILE
 from dataengine.quality.distances import similarity
 from dataengine.treatment import recipes
 from dataengine.treatment.config import RegionConfig, TreatmentConfig
 from dataengine.treatment.dreambooth import learn_instance
 from dataengine.treatment.loading import load_family
 from dataengine.treatment.sampling import as_tensor, generate
-from tests.bench.harness import Figure, curve, figure, quick
+from tests.bench.harness import Figure, curve, device, figure, quick
 from tests.bench.treated import (
     BETA,
     FLAWED,
@@ -97,17 +99,25 @@ def round_two(ward: Ward, best: Run, update: int, config: TreatmentConfig) -> Fi
 def retrained(ward: Ward, base: Path, lora: Path) -> NetworkDetector:
     """The treating detector, trained on with the treated generator's images, which the teacher (who stands
     in for people) has marked."""
-    teacher = load_teacher(materialise("teacher", WORK / "clinic" / "teacher"))
+    work = WORK / "detector-two"
+    first = WORK / "detector" / "detector"
+    if (work / RESULT_FILE).is_file():
+        return treating_detector(first, "loop", work)
+    teacher = load_teacher(materialise("teacher", WORK / "clinic" / "teacher")).to(device())
     asked = prompts("loop", MINED)
     images = generate(
-        load_family(base, lora=lora), [p.text for p in asked], list(range(9000, 9000 + MINED)), PLAN.sampling
+        load_family(base, lora=lora, device=device()),
+        [p.text for p in asked],
+        list(range(9000, 9000 + MINED)),
+        PLAN.sampling,
     )
-    marks = (teacher.confidence(as_tensor(images)) >= FLAWED).float().detach().numpy()
+    with torch.no_grad():
+        marks = (teacher.confidence(as_tensor(images).to(device())) >= FLAWED).float().cpu().numpy()
     mined = [
         Sample(image=image, target=mark, kind="true", category=prompt.category)
         for image, mark, prompt in zip(images, marks, asked, strict=True)
     ]
-    return treating_detector(WORK / "detector" / "detector", "loop", WORK / "detector-two", mined)
+    return treating_detector(first, "loop", work, mined)
 
 
 # ---- other settings ----------------------------------------------------------------------------------------
@@ -217,7 +227,7 @@ def instance_lora(ward: Ward, images: np.ndarray, instance_prompt: str, class_pr
     plan = recipes.dreambooth().model_copy(
         update={"updates": updates, "batch": PLAN.batch, "sampling": PLAN.sampling, "lora": PLAN.lora}
     )
-    family, work = load_family(ward.flux), WORK / "runs" / "instance" / "work"
+    family, work = load_family(ward.flux, device=device()), WORK / "runs" / "instance" / "work"
     count = 4 if quick() else 64
     result = learn_instance(
         plan.model_copy(update={"grad_steps": 1}),

@@ -7,8 +7,10 @@ are kept in `build/bench/kept/treatment`.
 """
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 
 import numpy as np
+from PIL import Image
 
 from dataengine.treatment import recipes
 from dataengine.treatment.config import (
@@ -17,13 +19,14 @@ from dataengine.treatment.config import (
     TreatmentConfig,
 )
 from dataengine.treatment.estimate import preflight
-from tests.bench.harness import Figure, bootstrap, curve, figure, full, quick, write
+from tests.bench.harness import RESULTS, Figure, bootstrap, curve, figure, full, quick, write
 from tests.bench.treated import (
     BETA,
     FLAWED,
     OFFLINE,
     PLAN,
     Run,
+    Shown,
     Ward,
     changed,
     likeness,
@@ -34,6 +37,9 @@ from tests.bench.treated import (
     tuned,
 )
 from tests.bench.treated_more import more_figures
+
+SHEET = 12
+"""Pairs in a row of the sheet."""
 
 
 def rows(ward: Ward) -> dict[str, TreatmentConfig]:
@@ -93,7 +99,7 @@ def row_figures(ward: Ward, run: Run, config: TreatmentConfig) -> list[Figure]:
 
 
 def peak_bytes(ward: Ward, config: TreatmentConfig) -> int:
-    return preflight(config, ward.flux, ward.detector).peak_bytes
+    return preflight(config, ward.flux, deepcopy(ward.detector).to("cpu")).peak_bytes
 
 
 def headline(ward: Ward, runs: Sequence[Run]) -> tuple[Run, int]:
@@ -113,6 +119,7 @@ def headline_figures(ward: Ward, runs: Sequence[Run]) -> list[Figure]:
     run, update = headline(ward, runs)
     before, after = (shown(ward, run.base, lora, "judged", PLAN) for lora in (None, run.points[update]))
     told = f"{run.name} at update {update}, chosen on validation prompts with the guard inside its limits"
+    told += f"; pairs in {pairs_sheet(before, after)}"
     return [
         ratio("mean_conf_ratio", after.mean, before.mean, f"{told}; goal ≤ 0.3"),
         ratio(
@@ -122,6 +129,29 @@ def headline_figures(ward: Ward, runs: Sequence[Run]) -> list[Figure]:
             f"{told}; goal ≤ 0.6, interval below 1",
         ),
     ]
+
+
+def pairs_sheet(before: Shown, after: Shown) -> str:
+    """Held-out images before (upper rows) and after, those first that the judge found worst; its file name.
+
+    A red frame is a flaw by the judge.
+    """
+    worst = np.argsort(-before.judged, kind="stable")[: 3 * SHEET]
+    rows = [
+        np.concatenate([_framed(shown, i) for i in worst[start : start + SHEET]], axis=1)
+        for start in range(0, len(worst) - SHEET + 1, SHEET)
+        for shown in (before, after)
+    ]
+    file = RESULTS / "treatment-pairs.png"
+    Image.fromarray(np.concatenate(rows or [_framed(before, 0)])).save(file, optimize=True)
+    return file.name
+
+
+def _framed(shown: Shown, index: int) -> np.ndarray:
+    colour = (200, 30, 30) if shown.judged[index] >= FLAWED else (235, 235, 235)
+    framed = np.full((shown.images.shape[1] + 6, shown.images.shape[2] + 6, 3), colour, np.uint8)
+    framed[3:-3, 3:-3] = shown.images[index]
+    return framed
 
 
 def curves(ward: Ward, runs: Sequence[Run]) -> Figure:
