@@ -19,7 +19,7 @@ from dataengine.treatment.config import SamplingConfig
 from dataengine.treatment.families import GeneratorFamily
 from dataengine.treatment.sampling import Steppers, as_tensor, generate
 from dataengine.treatment.trajectory import Recorder, map_of
-from tests.bench.harness import RESULTS, full, quick
+from tests.bench.harness import RESULTS, device, full, quick
 from tests.bench.treated import FLAWED, Ward
 
 WORK = RESULTS / "kept" / ("trainingfree-quick" if quick() else "trainingfree")
@@ -147,8 +147,8 @@ def _dynamics(recorders: Mapping[str, list[Recorder]], images: np.ndarray) -> di
 
 @torch.no_grad()
 def _judged(ward: Ward, images: np.ndarray) -> np.ndarray:
-    found = torch.cat([ward.judge.confidence(part) for part in as_tensor(images).split(32)])
-    return np.rint(255 * found.numpy()).astype(np.uint8)
+    found = torch.cat([ward.judge.confidence(part) for part in as_tensor(images).to(device()).split(32)])
+    return np.rint(255 * found.cpu().numpy()).astype(np.uint8)
 
 
 def kids(real: Tensor, vectors: Tensor) -> np.ndarray:

@@ -26,7 +26,18 @@ from dataengine.treatment.correction import correcting
 from dataengine.treatment.guidance import guiding
 from dataengine.treatment.loading import load_family
 from dataengine.treatment.sampling import Steppers, as_tensor, generate
-from tests.bench.harness import Figure, bootstrap, curve, figure, full, quick, share, timing_ratio, write
+from tests.bench.harness import (
+    Figure,
+    bootstrap,
+    curve,
+    device,
+    figure,
+    full,
+    quick,
+    share,
+    timing_ratio,
+    write,
+)
 from tests.bench.refined import fam_figures, self_refining
 from tests.bench.steered import FORMS, SAMPLING, SCORES, SEED, SIZES, Drawn, asked, drawn, kids
 from tests.bench.treated import FLAWED, Ward, open_ward, ratio, tuned
@@ -88,7 +99,7 @@ def pixel_ap(map_: np.ndarray, truth: np.ndarray) -> float:
 
 def detection(ward: Ward, name: str, base: Path) -> tuple[list[Figure], str]:
     """Accuracy of score dynamics of one generator, detectors beside it; and the form chosen on validation."""
-    open_one = partial(load_family, base)
+    open_one = partial(load_family, base, device=device())
     known, test = (
         drawn(ward, f"{name}-watched", open_one, SAMPLING[name], use, count, watched=FORMS)
         for use, count in (("validation", SIZES.validation), ("evaluation", SIZES.accuracy))
@@ -155,11 +166,13 @@ def within(name: str, test: Drawn, scores: np.ndarray) -> list[Figure]:
 @torch.no_grad()
 def beside(ward: Ward, name: str, known: Drawn, test: Drawn) -> list[Figure]:
     """The same for trained detectors and the reader's plausibility, which sees whole images."""
-    doctor = load_detector(TREATMENT / "clinic" / "first_doctor")
+    doctor = load_detector(TREATMENT / "clinic" / "first_doctor", device())
     figures = []
     for label, detector in (("first_doctor", doctor), ("champion", ward.detector)):
         maps = [
-            torch.cat([detector.confidence(part) for part in as_tensor(each.images).split(32)]).numpy()
+            torch.cat([detector.confidence(part) for part in as_tensor(each.images).to(device()).split(32)])
+            .cpu()
+            .numpy()
             for each in (known, test)
         ]
         scores = [each.max((1, 2)) for each in maps]
@@ -220,7 +233,7 @@ def compared(ward: Ward, real: Tensor, none: Drawn, row: str, other: Drawn) -> l
 
 def steering(ward: Ward, form: str) -> list[Figure]:
     """Every row on FLUX, by prompts and seeds that all share."""
-    count, sampling, base = SIZES.kid, SAMPLING["flux"], partial(load_family, ward.flux)
+    count, sampling, base = SIZES.kid, SAMPLING["flux"], partial(load_family, ward.flux, device=device())
     clean = render(stream("photos"), range(count)).images.permute(0, 2, 3, 1).numpy()
     real = features(clean, ward.features)
     none = drawn(ward, "none", base, *NONE)
@@ -247,7 +260,7 @@ def on_clean(ward: Ward, none: Drawn, config: CorrectionConfig) -> Figure:
     few = SIZES.clean
     wanted = config.model_copy(update={"regions": "detector"})
     steer = correction_steer(ward, wanted, Patch())
-    base = partial(load_family, ward.flux)
+    base = partial(load_family, ward.flux, device=device())
     other = drawn(ward, "patch", base, SAMPLING["flux"], "evaluation", few, steer)
     clean = ~none.flawed[:few]
     new = int(other.flawed[clean].sum())
@@ -260,12 +273,18 @@ def with_treatment(ward: Ward, config: CorrectionConfig) -> list[Figure]:
     """Treated, corrected, and both."""
     run = tuned(ward, "all", treatments(ward)["all"])
     few, sampling = SIZES.clean, SAMPLING["flux"]
-    treated = partial(load_family, run.base, lora=run.points[run.last])
+    treated = partial(load_family, run.base, lora=run.points[run.last], device=device())
     steer = correction_steer(ward, config)
     made = {
         "treated": drawn(ward, "treated", treated, sampling, "evaluation", few),
         "corrected": drawn(
-            ward, "corrected", partial(load_family, run.base), sampling, "evaluation", few, steer
+            ward,
+            "corrected",
+            partial(load_family, run.base, device=device()),
+            sampling,
+            "evaluation",
+            few,
+            steer,
         ),
         "both": drawn(ward, "treated-corrected", treated, sampling, "evaluation", few, steer),
     }
@@ -278,7 +297,7 @@ def with_treatment(ward: Ward, config: CorrectionConfig) -> list[Figure]:
 
 def overhead(ward: Ward, config: CorrectionConfig) -> Figure:
     """Time on top of sampling, decoding included in both."""
-    family, sampling = load_family(ward.flux), SAMPLING["flux"]
+    family, sampling = load_family(ward.flux, device=device()), SAMPLING["flux"]
     told, seeds = [prompt.text for prompt in asked("evaluation", 16)], list(range(16))
     found = timing_ratio(
         "ttc_overhead",
@@ -297,7 +316,7 @@ def main() -> None:
     flux, form = detection(ward, "flux", ward.flux)
     sd, _ = detection(ward, "sd", ward.stable_diffusion)
     figures = [*flux, *sd, *steering(ward, form)]
-    figures += fam_figures(ward, drawn(ward, "none", partial(load_family, ward.flux), *NONE))
+    figures += fam_figures(ward, drawn(ward, "none", partial(load_family, ward.flux, device=device()), *NONE))
     if full() or quick():
         figures += self_refining(ward)
     write("trainingfree", figures, seeds=list(SEED.values()))
