@@ -13,10 +13,10 @@ import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -181,10 +181,17 @@ class Bench:
         """Unlabelled images of all categories, for pseudo-labels."""
         return data.generated("loop", self.sizes.large, 50_000 + self.seed * 100_000)
 
-    def draw(self) -> None:
-        """Draw what is not there yet, so that trainings beside each other find it."""
-        assert len(self.pool) and len(self.everything)
-        self.examples("previous"), self.examples("real")
+    def drawings(self, names: Iterable[str]) -> Iterator[Callable[[], object]]:
+        """What draws the parts of what these trainings learn from."""
+        kinds = {example.partition(" ")[0] for name in names for example in self.trainings[name].examples}
+        for kind in sorted(kinds & {"previous", "real"}):
+            yield partial(self.examples, kind)
+        if "mined" in kinds:
+            for span in data.spans(self.sizes.pool, self.seed * 100_000):
+                yield partial(data.chunk, "loop", *span, HARD)
+        if kinds & {"random", "pseudo"}:
+            for span in data.spans(self.sizes.large, 50_000 + self.seed * 100_000):
+                yield partial(data.chunk, "loop", *span)
 
     def mined(self, count: int) -> list[Sample]:
         """What people answer when asked about the images that our mining chooses by the first doctor."""
@@ -222,11 +229,19 @@ def train_all(benches: Sequence[Bench], only: Iterable[str], jobs: int) -> None:
     waiting = [(bench, name) for bench, name in chosen if not (bench.work(name) / RESULT_FILE).is_file()]
     data.first_doctor()
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        if waiting:
-            list(pool.map(Bench.draw, benches))
+        draws = [
+            draw for bench in benches for draw in bench.drawings(name for of, name in waiting if of is bench)
+        ]
+        for drawn in [pool.submit(_quietly, draw) for draw in draws]:
+            drawn.result()
         for late in (False, True):
             wave = [each for each in waiting if bool(each[0].trainings[each[1]].teacher) == late]
-            list(pool.map(Bench.train, *zip(*wave, strict=True)) if wave else ())
+            for trained in [pool.submit(Bench.train, *each) for each in wave]:
+                trained.result()
+
+
+def _quietly(draw: Callable[[], object]) -> None:
+    draw()
 
 
 def label_efficiency(bench: Bench, error: Callable[[Path], float]) -> tuple[float, list[float], float]:

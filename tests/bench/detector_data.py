@@ -5,6 +5,7 @@ Pools are disjoint by stream and index: what a detector trains on, the validatio
 share a scene.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -74,16 +75,22 @@ def joined(*pools: Pool) -> Pool:
 
 def generated(use: str, count: int, first: int = 0, categories: Sequence[str] = CATEGORIES) -> Pool:
     """Drawings of a use from index `first` on, broken as often as the generator's, painted by its decoder."""
-    drawings = stream(use, INHERITED, categories)
+    return joined(*(chunk(use, start, stop, categories) for start, stop in spans(count, first)))
+
+
+def spans(count: int, first: int = 0) -> list[tuple[int, int]]:
+    """The parts in which a pool is drawn and kept, so that several can be drawn at a time."""
+    return [(start, min(start + CHUNK, first + count)) for start in range(first, first + count, CHUNK)]
+
+
+def chunk(use: str, start: int, stop: int, categories: Sequence[str] = CATEGORIES) -> Pool:
+    """One part of `generated`."""
 
     def draw() -> Pool:
-        parts = []
-        for start in range(first, first + count, CHUNK):
-            stop = min(start + CHUNK, first + count)
-            parts.append(_pool(through_the_autoencoder([drawings[i] for i in range(start, stop)])))
-        return joined(*parts)
+        drawings = stream(use, INHERITED, categories)
+        return _pool(through_the_autoencoder([drawings[i] for i in range(start, stop)]))
 
-    return cached(f"{use}-{'-'.join(categories)}-{first}-{count}", draw)
+    return cached(f"{use}-{'-'.join(categories)}-{start}-{stop}", draw)
 
 
 def photos(count: int, first: int = 0) -> Pool:
@@ -147,7 +154,7 @@ def cached(name: str, draw: Callable[[], Pool]) -> Pool:
             return Pool(kept["images"], kept["label_maps"], tuple(kept["categories"].tolist()))
     pool = draw()
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part.npz")
+    part = file.with_suffix(f".{os.getpid()}.part.npz")
     np.savez(part, images=pool.images, label_maps=pool.label_maps, categories=np.array(pool.categories))
     part.replace(file)
     return pool
