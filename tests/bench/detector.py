@@ -31,8 +31,7 @@ from dataengine.curation.mining import Candidate, choose, thumbnail_features
 from dataengine.diagnosis.calibration import calibrate
 from dataengine.diagnosis.config import AugmentationConfig, DetectorTrainingConfig
 from dataengine.diagnosis.dataset import Sample
-from dataengine.diagnosis.detector import artifact_maps, load_detector
-from dataengine.diagnosis.metrics import ImageMetrics
+from dataengine.diagnosis.detector import NetworkDetector, artifact_maps, load_detector
 from dataengine.diagnosis.training import RESULT_FILE, measure_detector, train_detector
 from pipelines.diagnose import uncertainty
 from tests.bench import detector_data as data
@@ -149,7 +148,11 @@ class Bench:
         return data.first_doctor() if name == ROWS[0] else self.work(name) / "detector"
 
     def train(self, name: str) -> None:
-        """Train what is not there yet."""
+        """Train and measure what is not there yet."""
+        self._train(name)
+        sets(self.sizes).measured(self.folder(name))
+
+    def _train(self, name: str) -> None:
         training, work = self.trainings[name], self.work(name)
         if (work / RESULT_FILE).is_file():
             return
@@ -232,6 +235,8 @@ def train_all(benches: Sequence[Bench], only: Iterable[str], jobs: int) -> None:
         draws = [
             draw for bench in benches for draw in bench.drawings(name for of, name in waiting if of is bench)
         ]
+        if waiting:
+            draws.append(partial(sets, benches[0].sizes))
         for drawn in [pool.submit(_quietly, draw) for draw in draws]:
             drawn.result()
         for late in (False, True):
@@ -276,13 +281,24 @@ class Sets:
     clean: Pool
     people: Pool
 
-    def measured(self, folder: Path) -> dict[str, list[ImageMetrics]]:
-        """Per set, the figures of each image; kept beside the detector."""
-        detector = load_detector(folder)
-        return {
-            name: measure_detector(detector, memory(getattr(self, name).samples("true")), batch=64)
-            for name in ("hard", "clean", "people")
-        }
+    def measured(self, folder: Path) -> "Measured":
+        """Per set, the figures of each image by name; kept beside the detector."""
+        file = folder.parent / f"{folder.name}-measured-{len(self.hard)}.json"
+        if not file.is_file():
+            found = {name: _figures_of(load_detector(folder), pool) for name, pool in vars(self).items()}
+            part = file.with_suffix(f".{os.getpid()}.part")
+            part.write_text(json.dumps(found))
+            part.replace(file)
+        return json.loads(file.read_text())
+
+
+Measured = dict[str, dict[str, list[float]]]
+KEPT = ("mse", "kl", "kl1m", "alarm", "hit", "flawed")
+
+
+def _figures_of(detector: NetworkDetector, pool: Pool) -> dict[str, list[float]]:
+    rows = measure_detector(detector, memory(pool.samples("true")), batch=64)
+    return {name: [float(getattr(row, name)) for row in rows] for name in KEPT}
 
 
 def sets(sizes: Sizes) -> Sets:
@@ -292,9 +308,6 @@ def sets(sizes: Sizes) -> Sets:
         clean=data.benchmark_clean(sizes.benchmark),
         people=data.benchmark_clean(sizes.benchmark // 2, ("hand", "face")),
     )
-
-
-Measured = dict[str, list[ImageMetrics]]
 
 
 def ratio(id: str, first: np.ndarray, last: np.ndarray, note: str) -> Figure:
@@ -309,7 +322,7 @@ def ratio(id: str, first: np.ndarray, last: np.ndarray, note: str) -> Figure:
 
 def over_seeds(measured: Sequence[Measured], name: str, value: str) -> np.ndarray:
     """A figure of each image, averaged over the seeds."""
-    return np.mean([[getattr(row, value) for row in each[name]] for each in measured], axis=0)
+    return np.mean([each[name][value] for each in measured], axis=0)
 
 
 def table_rows(by_row: Mapping[str, list[Measured]], counts: Mapping[str, str]) -> list[Figure]:
@@ -325,8 +338,13 @@ def table_rows(by_row: Mapping[str, list[Measured]], counts: Mapping[str, str]) 
             ("clean_kl1m", "clean", "kl1m"),
         ):
             figures.append(mean(f"{id}_{key}", over_seeds(measured, name, value), note=counts[row]))
-        alarms = [line.alarm for each in measured for line in each["people"]]
-        missed = [not line.hit for each in measured for line in each["hard"] if line.flawed]
+        alarms = [alarm for each in measured for alarm in each["people"]["alarm"]]
+        missed = [
+            not hit
+            for each in measured
+            for hit, flawed in zip(each["hard"]["hit"], each["hard"]["flawed"], strict=True)
+            if flawed
+        ]
         figures.append(share(f"false_alarm_{key}", sum(alarms), len(alarms), "correct hands and faces"))
         figures.append(share(f"miss_{key}", sum(missed), len(missed), "flawed images without a hit"))
     errors = [float(over_seeds(by_row[row], "hard", "mse").mean()) for row in ROWS]
@@ -343,7 +361,7 @@ def table_rows(by_row: Mapping[str, list[Measured]], counts: Mapping[str, str]) 
         last_over_first("clean_mse_last_over_first", "clean", "mse", "goal ≤ 0.02"),
     ]
     for id, measured, goal in (("first", first, "goal 0.3–0.6"), ("last", last, "goal ≤ 0.03")):
-        alarms = [line.alarm for each in measured for line in each["people"]]
+        alarms = [alarm for each in measured for alarm in each["people"]["alarm"]]
         figures.append(
             share(f"false_alarm_{id}", sum(alarms), len(alarms), f"correct hands and faces; {goal}")
         )
@@ -422,9 +440,7 @@ def main() -> None:
     rows = {name: by_row[name] for name in (*ROWS, CONTROL)}
     figures = table_rows(rows, counts_of(sizes))
     efficiency = [
-        label_efficiency(
-            bench, lambda folder: float(np.mean([row.mse for row in measure.measured(folder)["hard"]]))
-        )
+        label_efficiency(bench, lambda folder: float(np.mean(measure.measured(folder)["hard"]["mse"])))
         for bench in benches
     ]
     curves = "; ".join(
