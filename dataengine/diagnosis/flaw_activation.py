@@ -37,14 +37,11 @@ class FlawHighlighter(nn.Module):
 
         Raises `ModelRefused` when its file is no state dict of torchvision's VGG16.
         """
-        from torchvision.models import vgg16
-
         super().__init__()
         self.config = config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            # Without the last pooling: the map is taken from the last convolution.
-            self.features = vgg16(weights=None).features[:-1]
+            self.features = _convolutions()
             self.head = nn.Sequential(
                 nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2)
             )
@@ -145,6 +142,22 @@ class FlawHighlighter(nn.Module):
         config.replace(folder / HIGHLIGHTER_FILE)
 
 
+def _convolutions() -> nn.Sequential:
+    """VGG16's with torchvision's random weights, without the last pooling: the map is taken from the last
+    convolution. Its classifier, nine tenths of the network, is never made."""
+    from torchvision.models import vgg16
+
+    with torch.device("meta"):
+        layers: nn.Sequential = vgg16(weights=None, init_weights=False).features[:-1]
+    layers.to_empty(device="cpu")
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):
+            assert layer.bias is not None
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+    return layers
+
+
 def grad_cam(activations: Tensor, gradient: Tensor, size: tuple[int, int]) -> Tensor:
     """ReLU(Σ_k α_k·A_k) with α_k the mean gradient of channel k, enlarged to `size` (height, width).
 
@@ -162,7 +175,11 @@ def mean_map(maps: Tensor) -> Tensor:
 
 
 def train_highlighter(
-    config: HighlighterConfig, real: np.ndarray, generated: np.ndarray, report: Report = silent
+    config: HighlighterConfig,
+    real: np.ndarray,
+    generated: np.ndarray,
+    report: Report = silent,
+    device: str | torch.device = "cpu",
 ) -> tuple[FlawHighlighter, float]:
     """A highlighter of these images, uint8 NHW3 of one size, and the share of held-out ones that it tells
     apart.
@@ -176,13 +193,13 @@ def train_highlighter(
         )
     held = [np.arange(len(each)) % 10 == 9 for each in (real, generated)]
     images, labels = _mixed(real[~held[0]], generated[~held[1]])
-    network = FlawHighlighter(config).train()
+    network = FlawHighlighter(config).train().to(device)
     batches = -(-len(images) // config.batch)
     steps = batches * config.epochs
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=max(steps, 2))
     for step, rows in enumerate(_order(len(images), config, batches)):
-        loss = F.cross_entropy(network(_floats(images[rows])), labels[rows])
+        loss = F.cross_entropy(network(_floats(images[rows], device)), labels[rows].to(device))
         if not torch.isfinite(loss):
             raise NonFinite("the highlighter's loss", step)
         optimizer.zero_grad()
@@ -193,7 +210,9 @@ def train_highlighter(
     network.eval().requires_grad_(False)
     known, truth = _mixed(real[held[0]], generated[held[1]])
     with torch.no_grad():
-        said = torch.cat([network(_floats(part)).argmax(1) for part in known.split(config.batch)])
+        said = torch.cat(
+            [network(_floats(part, device)).argmax(1).cpu() for part in known.split(config.batch)]
+        )
     return network, float((said == truth).float().mean())
 
 
@@ -202,8 +221,8 @@ def _mixed(real: np.ndarray, generated: np.ndarray) -> tuple[Tensor, Tensor]:
     return images, torch.tensor([REAL] * len(real) + [GENERATED] * len(generated))
 
 
-def _floats(images: Tensor) -> Tensor:
-    return images.permute(0, 3, 1, 2).float() / 255
+def _floats(images: Tensor, device: str | torch.device) -> Tensor:
+    return images.to(device).permute(0, 3, 1, 2).float() / 255
 
 
 def _order(count: int, config: HighlighterConfig, batches: int) -> Iterator[Any]:

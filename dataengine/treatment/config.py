@@ -322,7 +322,7 @@ class TreatmentConfig(Config):
 
 
 class RefiningConfig(Config):
-    """Self-refining training of an unconditional pixel-space UNet (METHODS 4)."""
+    """Self-refining training of a generator's whole denoiser (METHODS 4)."""
 
     steps: int = Field(default=500_000, ge=2)
     """Updates in all."""
@@ -330,8 +330,9 @@ class RefiningConfig(Config):
     refinement: float = Field(default=0.5, ge=0, lt=1)
     """Share of them, at the end, that is refinement; 0 is ordinary training, for comparison."""
 
-    forward: float = Field(default=0.01, ge=0)
-    """λ of the noise, ε + λ·M; 0 leaves it alone."""
+    forward: float | None = Field(default=None, ge=0)
+    """λ of the noise, ε + λ·M; 0 leaves it alone. When not given, 0.01 in pixels and 0 in latents, where the
+    map has no place."""
 
     reverse: float = Field(default=0.025, ge=0)
     """λ of keys and values, K·(1 + λ·M_emb); 0 leaves them alone."""
@@ -353,10 +354,22 @@ class RefiningConfig(Config):
     """Its training."""
 
     batch: int = Field(default=64, ge=1)
-    """Images in one update."""
+    """Images in one update, and those that a mean map is taken of."""
 
     lr: float = Field(default=1e-4, gt=0)
     """AdamW's step size."""
+
+    dropped: float = Field(default=0.1, ge=0, lt=1)
+    """Share of prompts that are left out, so that the model can be guided; unconditional ones have none."""
+
+    bound: float = Field(default=0.001, ge=0)
+    """Factor of the variational bound where the network learns its variance (improved DDPM)."""
+
+    precision: Precision = "float32"
+    """Autocast of the denoiser; its weights stay in float32."""
+
+    checkpointing: bool = False
+    """Recompute activations block by block instead of keeping them: less memory, more time."""
 
     ema: float = Field(default=0.9999, ge=0, lt=1)
     """Decay of the averaged weights, which are kept."""

@@ -8,16 +8,18 @@ line in `FAMILIES`.
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from dataengine.treatment.config import LoraSettings
 from dataengine.treatment.diffusion import Conditioning, Prediction, Schedule
+from dataengine.treatment.dit import DiTFamily
 from dataengine.treatment.flux import FluxFamily
 from dataengine.treatment.stable_diffusion import StableDiffusionFamily
 from dataengine.treatment.stable_diffusion_xl import StableDiffusionXLFamily
+from dataengine.treatment.unconditional import UnconditionalFamily
 
 
 class LoraAdapter(Protocol):
@@ -115,9 +117,36 @@ class GeneratorFamily(Protocol):
         """Clean latents of images (the posterior's mean), without gradient."""
 
 
-FAMILIES: dict[str, type[FluxFamily] | type[StableDiffusionFamily]] = {
+@runtime_checkable
+class Refinable(GeneratorFamily, Protocol):
+    """A family whose whole denoiser can be trained by noise prediction (see `refining`)."""
+
+    @property
+    def pipeline(self) -> Any:
+        """The stock pipeline, which is saved with the trained network in it."""
+
+    @property
+    def denoiser(self) -> nn.Module:
+        """The network that is trained."""
+
+    @property
+    def betas(self) -> Tensor:
+        """β_t of the training noise, shape (T,)."""
+
+    def answer(self, latents: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
+        """The network's own answer for x_t, float32: the noise and, where it learns its variance, as many
+        channels again behind it. `times` has shape (N,)."""
+
+
+FAMILIES: dict[
+    str,
+    type[FluxFamily] | type[StableDiffusionFamily] | type[UnconditionalFamily] | type[DiTFamily],
+] = {
     FluxFamily.pipeline_class: FluxFamily,
     StableDiffusionFamily.pipeline_class: StableDiffusionFamily,
     StableDiffusionXLFamily.pipeline_class: StableDiffusionXLFamily,
+    DiTFamily.pipeline_class: DiTFamily,
+    UnconditionalFamily.pipeline_class: UnconditionalFamily,
+    "DDIMPipeline": UnconditionalFamily,
 }
 """By the class that a pipeline's `model_index.json` names."""

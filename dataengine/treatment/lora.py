@@ -5,7 +5,7 @@ The matrices are kept in float32 whatever the base's precision, so that small up
 
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,36 @@ class Adapter:
             raise ConfigRefused(
                 "this generator already carries a LoRA; open it again, or go on from the one it has"
             )
+
+
+class NoAdapter:
+    """Stands for the LoRA of families whose pipelines load none in diffusers."""
+
+    def __init__(self, family: str) -> None:
+        self._refusal = ConfigRefused(
+            f"{family} takes no LoRA, since diffusers loads none into its pipeline, so it cannot be treated; "
+            "`clinic refine` trains its whole network"
+        )
+
+    def add(self, settings: LoraSettings, seed: int) -> None:
+        """Raises `ConfigRefused`."""
+        raise self._refusal
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """None."""
+        return {}
+
+    def save(self, folder: Path) -> None:
+        """Raises `ConfigRefused`."""
+        raise self._refusal
+
+    def load(self, folder: Path, trainable: bool = False) -> None:
+        """Raises `ConfigRefused`."""
+        raise self._refusal
+
+    def disabled(self) -> AbstractContextManager[None]:
+        """The base draws as it is."""
+        return nullcontext()
 
 
 def weights_file(folder: Path) -> Path:

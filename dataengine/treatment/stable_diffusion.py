@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dataengine.errors import ModelRefused
-from dataengine.treatment import autoencoding
+from dataengine.treatment import autoencoding, ddim
 from dataengine.treatment.diffusion import Conditioning, Prediction, Schedule, beyond
 from dataengine.treatment.lora import Adapter
 from dataengine.treatment.quantized import Bits, loading_options
@@ -51,18 +51,10 @@ class StableDiffusionFamily:
     def __init__(self, pipeline: Any) -> None:
         """`pipeline` is a loaded `StableDiffusionPipeline` with its VAE in float32. Its scheduler
         becomes DDIM."""
-        from diffusers import DDIMScheduler
-
-        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
-        config = pipeline.scheduler.config
-        if (
-            config.prediction_type != "epsilon"
-            or config.thresholding
-            or pipeline.unet.config.time_cond_proj_dim
-        ):
+        pipeline.scheduler = ddim.sampler(pipeline.scheduler, "this Stable Diffusion")
+        if pipeline.unet.config.time_cond_proj_dim:
             raise ModelRefused(
-                f"this Stable Diffusion predicts {config.prediction_type!r}, thresholds x0 or embeds its "
-                "guidance; plain noise prediction is expected"
+                "this Stable Diffusion embeds its guidance; plain noise prediction is expected"
             )
         self.pipeline = pipeline
         self.adapter = Adapter(pipeline, "unet", TARGETS)
@@ -106,6 +98,16 @@ class StableDiffusionFamily:
         """Where the UNet lies."""
         return self.pipeline.unet.device
 
+    @property
+    def denoiser(self) -> nn.Module:
+        """See `Refinable`."""
+        return self.pipeline.unet
+
+    @property
+    def betas(self) -> Tensor:
+        """See `Refinable`."""
+        return self.pipeline.scheduler.betas
+
     def modules(self) -> Mapping[str, nn.Module]:
         """Its networks."""
         return {name: getattr(self.pipeline, name) for name in self.networks}
@@ -146,32 +148,16 @@ class StableDiffusionFamily:
         return autoencoding.noise(list(seeds), (channels, height, width), self.device)
 
     def schedule(self, steps: int, latents: Tensor) -> Schedule:
-        """DDIM's timesteps and levels; after the last step comes the scheduler's `final_alpha_cumprod`."""
-        scheduler, config = self.pipeline.scheduler, self.pipeline.scheduler.config
-        scheduler.set_timesteps(steps, device=latents.device)
-        times = scheduler.timesteps
-        kept = scheduler.alphas_cumprod.to(latents.device)
-        before = times - config.num_train_timesteps // steps
-        final = scheduler.final_alpha_cumprod.to(latents.device)
-        now, after = kept[times], torch.where(before >= 0, kept[before.clamp(min=0)], final)
-        return Schedule(
-            times=times,
-            alpha=now.sqrt(),
-            sigma=(1 - now).sqrt(),
-            next_alpha=after.sqrt(),
-            next_sigma=(1 - after).sqrt(),
-            clip=config.clip_sample_range if config.clip_sample else None,
-            span=config.num_train_timesteps,
-        )
+        """See `ddim.schedule`."""
+        return ddim.schedule(self.pipeline.scheduler, steps, latents.device)
 
     def random_times(self, count: int, rng: torch.Generator) -> Tensor:
         """Uniform whole timesteps."""
-        return torch.randint(self.pipeline.scheduler.config.num_train_timesteps, (count,), generator=rng)
+        return ddim.random_times(self.pipeline.scheduler, count, rng)
 
     def levels(self, times: Tensor) -> tuple[Tensor, Tensor]:
         """(√ᾱ_t, √(1 − ᾱ_t))."""
-        alpha_bar = self.pipeline.scheduler.alphas_cumprod.to(times.device)[times]
-        return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+        return ddim.levels(self.pipeline.scheduler, times)
 
     def predict(self, latents: Tensor, times: Tensor, conditioning: Conditioning, guidance: float) -> Tensor:
         """Noise ε; with `guidance` above 1 extrapolated from the empty prompt's (Ho & Salimans 2022)."""
@@ -180,6 +166,10 @@ class StableDiffusionFamily:
         both = torch.cat([latents, latents]), torch.cat([times, times])
         plain, prompted = self._answer(*both, conditioning, "empty", "sequence").chunk(2)
         return plain + guidance * (prompted - plain)
+
+    def answer(self, latents: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
+        """See `Refinable`."""
+        return self._answer(latents, times, conditioning, "sequence")
 
     def _answer(self, latents: Tensor, times: Tensor, conditioning: Conditioning, *told: str) -> Tensor:
         """The UNet's own answer, float32; `told` names the sequences that the rows of latents are told."""

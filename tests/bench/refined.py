@@ -1,7 +1,6 @@
 """Flaw activation maps and self-refining training, for `bench-trainingfree`; what is trained is kept."""
 
 import json
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +10,10 @@ from dataengine.clinic.world import stream
 from dataengine.diagnosis.config import HighlighterConfig
 from dataengine.diagnosis.flaw_activation import FlawHighlighter, train_highlighter
 from dataengine.quality.distances import features
-from dataengine.treatment.config import RefiningConfig
+from dataengine.treatment.config import RefiningConfig, SamplingConfig
 from dataengine.treatment.refining import refine
-from dataengine.treatment.sampling import as_tensor, as_uint8
+from dataengine.treatment.sampling import as_tensor, as_uint8, generate
+from dataengine.treatment.unconditional import UnconditionalFamily
 from tests.bench.harness import Figure, bootstrap, figure, quick
 from tests.bench.steered import SIZES, WORK, Drawn, kids
 from tests.bench.treated import FLAWED, Ward
@@ -93,8 +93,6 @@ def halved(images: torch.Tensor) -> np.ndarray:
 
 def _drawn(name: str, change: dict[str, float], images: np.ndarray, count: int) -> np.ndarray:
     """Images of a row's finished model, uint8 NHW3; kept."""
-    from diffusers import DDIMPipeline
-
     file = WORK / "refined" / f"{name}.npz"
     if not file.is_file():
         config = RefiningConfig(
@@ -105,31 +103,24 @@ def _drawn(name: str, change: dict[str, float], images: np.ndarray, count: int) 
             highlighted=12 if quick() else 300,
             highlighter=HighlighterConfig(lr=1e-4, batch=32, epochs=1 if quick() else 6),
         )
-        result = refine(config.model_copy(update=change), unet(), images, WORK / "refined" / name)
-        pipeline = DDIMPipeline.from_pretrained(result.folder)
-        pipeline.set_progress_bar_config(disable=True)
-        rng = torch.Generator().manual_seed(7)
-        parts = [
-            pipeline(
-                batch_size=min(50, count - start), generator=rng, num_inference_steps=25, output_type="np"
-            ).images
-            for start in range(0, count, 50)
-        ]
+        family = ddpm(SIDE)
+        refine(config.model_copy(update=change), family, images, WORK / "refined" / name)
+        drawn = generate(family, [""] * count, range(count), SamplingConfig(steps=25, batch=50))
         part = file.with_suffix(".part.npz")
-        np.savez_compressed(part, images=np.rint(255 * np.concatenate(parts)).astype(np.uint8))
+        np.savez_compressed(part, images=drawn)
         part.replace(file)
     with np.load(file, allow_pickle=False) as kept:
         return kept["images"]
 
 
-def unet() -> Any:
-    """A DDPM's UNet of 1.5 million weights."""
-    from diffusers import UNet2DModel
+def ddpm(side: int) -> UnconditionalFamily:
+    """A DDPM of 1.5 million random weights."""
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return UNet2DModel(
-            sample_size=SIDE,
+        unet = UNet2DModel(
+            sample_size=side,
             block_out_channels=(32, 64, 96),
             down_block_types=("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
             up_block_types=("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
@@ -137,3 +128,4 @@ def unet() -> Any:
             norm_num_groups=8,
             attention_head_dim=16,
         )
+    return UnconditionalFamily(DDPMPipeline(unet=unet, scheduler=DDPMScheduler()))

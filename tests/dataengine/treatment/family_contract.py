@@ -28,33 +28,30 @@ def disturb(family):
         weight.data += 0.3 * torch.randn(weight.shape, generator=rng)
 
 
-class FamilyContract:
-    """Run on tiny pipelines, on the shipped families, and on the fake of `tests/fakes.py`."""
+class DrawingContract:
+    """What every family keeps, those included that carry no LoRA."""
+
+    prompts: tuple[str, ...] = PROMPTS
 
     @pytest.fixture
     def family(self):
         """A freshly opened family without adapter."""
         raise NotImplementedError
 
-    @pytest.fixture
-    def again(self, family):
-        """The same family, opened anew; by default through the `family` fixture's own recipe."""
-        raise NotImplementedError
-
     def test_same_seed_same_image_whatever_shares_the_batch(self, family):
-        alone = generate(family, [PROMPTS[1]], [11], SETTINGS)
-        together = generate(family, PROMPTS[:3], [10, 11, 12], SETTINGS)
+        alone = generate(family, [self.prompts[1]], [11], SETTINGS)
+        together = generate(family, self.prompts[:3], [10, 11, 12], SETTINGS)
         assert np.abs(alone[0].astype(int) - together[1]).max() <= 1
-        assert np.array_equal(together, generate(family, PROMPTS[:3], [10, 11, 12], SETTINGS))
-        other = generate(family, [PROMPTS[1]], [12], SETTINGS)
+        assert np.array_equal(together, generate(family, self.prompts[:3], [10, 11, 12], SETTINGS))
+        other = generate(family, [self.prompts[1]], [12], SETTINGS)
         assert np.abs(alone.astype(int) - other).max() > 1
 
     def test_images_are_uint8_of_the_asked_size(self, family):
-        side = family.multiple * 2
+        side = max(2 * family.multiple, 16)
         images = generate(family, PROMPTS[:1], [0], SamplingConfig(steps=1, height=side, width=2 * side))
         assert images.shape == (1, side, 2 * side, 3) and images.dtype == np.uint8
         with pytest.raises(ConfigRefused, match="multiples"):
-            generate(family, PROMPTS[:1], [0], SamplingConfig(steps=1, height=family.multiple + 1))
+            generate(family, PROMPTS[:1], [0], SamplingConfig(steps=1, height=side + 1))
 
     def test_clean_and_noise_are_what_the_levels_say(self, family):
         """x̂_0 and ε̂ of the true answer are x_0 and ε, and those of any answer recombine to x_t."""
@@ -82,6 +79,15 @@ class FamilyContract:
         assert schedule.sigma[0] > 0.9 and schedule.next_sigma[-1] < 0.1
         assert torch.equal(schedule.sigma[1:], schedule.next_sigma[:-1])
         assert (schedule.next_sigma < schedule.sigma).all()
+
+
+class FamilyContract(DrawingContract):
+    """Run on tiny pipelines, on the shipped families, and on the fake of `tests/fakes.py`."""
+
+    @pytest.fixture
+    def again(self, family):
+        """The same family, opened anew; by default through the `family` fixture's own recipe."""
+        raise NotImplementedError
 
     def test_an_added_adapter_changes_nothing_yet(self, family):
         before = draw(family)

@@ -171,6 +171,54 @@ def stable_diffusion(folder: Path, **scheduler) -> Path:
     return folder
 
 
+def ddpm(folder: Path, learned: bool = False, **scheduler) -> Path:
+    """A saved `DDPMPipeline` of random weights; one that learns its variance stands for improved DDPM."""
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=SIDE,
+        in_channels=3,
+        out_channels=6 if learned else 3,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=8,
+        dropout=0.1,
+    )
+    kind = "learned_range" if learned else "fixed_small"
+    DDPMPipeline(unet=unet, scheduler=DDPMScheduler(variance_type=kind, **scheduler)).save_pretrained(folder)
+    return folder
+
+
+def dit(folder: Path, learned: bool = True) -> Path:
+    """A saved `DiTPipeline` of random weights, two blocks, with the classes that diffusers expects."""
+    from diffusers import DDIMScheduler, DiTPipeline, DiTTransformer2DModel
+
+    torch.manual_seed(0)
+    transformer = DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=8 if learned else 4,
+        num_layers=2,
+        sample_size=SIDE // 4,
+        patch_size=2,
+        norm_num_groups=4,
+        num_embeds_ada_norm=1000,
+    )
+    pipeline = DiTPipeline(
+        transformer=transformer,
+        vae=autoencoder(scaling_factor=0.7, shift_factor=0.1),
+        scheduler=DDIMScheduler(clip_sample=False),
+    )
+    pipeline.register_to_config(id2label={0: "tench", 1: "goldfish"})
+    pipeline.save_pretrained(folder)
+    return folder
+
+
 def stable_diffusion_xl(folder: Path) -> Path:
     """A saved `StableDiffusionXLPipeline` of random weights, with the scheduler that SDXL names."""
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
