@@ -14,7 +14,7 @@ from dataengine.treatment.config import RefiningConfig, SamplingConfig
 from dataengine.treatment.refining import refine
 from dataengine.treatment.sampling import as_tensor, as_uint8, generate
 from dataengine.treatment.unconditional import UnconditionalFamily
-from tests.bench.harness import Figure, bootstrap, figure, quick
+from tests.bench.harness import Figure, bootstrap, device, figure, quick
 from tests.bench.steered import SIZES, WORK, Drawn, kids
 from tests.bench.treated import FLAWED, Ward
 
@@ -37,12 +37,12 @@ def highlighter(ward: Ward, none: Drawn) -> tuple[FlawHighlighter, float]:
         count = 16 if quick() else 300
         real = render(stream("photos"), range(count)).images.permute(0, 2, 3, 1).numpy()
         config = HighlighterConfig(lr=1e-4, batch=32, epochs=1 if quick() else 4)
-        network, right = train_highlighter(config, real, none.images[:count])
+        network, right = train_highlighter(config, real, none.images[:count], device=device())
         part = WORK / ".highlighter.part"
         network.save(part)
         (part / "accuracy.json").write_text(json.dumps(right))
         part.rename(folder)
-    return FlawHighlighter.load(folder), json.loads((folder / "accuracy.json").read_text())
+    return FlawHighlighter.load(folder, device()), json.loads((folder / "accuracy.json").read_text())
 
 
 def fam_figures(ward: Ward, none: Drawn) -> list[Figure]:
@@ -51,8 +51,8 @@ def fam_figures(ward: Ward, none: Drawn) -> list[Figure]:
     rows = np.flatnonzero(none.flawed)[-SIZES.kind :]
     if not len(rows):
         return [figure("fam_inside_share", "not measured", note="no flawed image was drawn")]
-    maps = torch.cat([network.activation_maps(part) for part in as_tensor(none.images[rows]).split(16)])
-    hot = maps.numpy() >= HOT
+    parts = as_tensor(none.images[rows]).to(device()).split(16)
+    hot = torch.cat([network.activation_maps(part) for part in parts]).cpu().numpy() >= HOT
     inside = none.judged[rows] >= round(255 * FLAWED)
     value = (hot & inside).sum() / max(hot.sum(), 1)
     pairs = np.stack([(hot & inside).sum((1, 2)), hot.sum((1, 2))], 1).astype(float)
@@ -103,7 +103,7 @@ def _drawn(name: str, change: dict[str, float], images: np.ndarray, count: int) 
             highlighted=12 if quick() else 300,
             highlighter=HighlighterConfig(lr=1e-4, batch=32, epochs=1 if quick() else 6),
         )
-        family = ddpm(SIDE)
+        family = ddpm(SIDE).to(device())
         refine(config.model_copy(update=change), family, images, WORK / "refined" / name)
         drawn = generate(family, [""] * count, range(count), SamplingConfig(steps=25, batch=50))
         part = file.with_suffix(".part.npz")
