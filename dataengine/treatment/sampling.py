@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dataengine.errors import ConfigRefused
@@ -207,3 +208,15 @@ def as_uint8(images: Tensor) -> np.ndarray:
 def as_tensor(images: np.ndarray) -> Tensor:
     """Images float32 N3HW in [0, 1] of uint8 NHWC."""
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
+
+
+def fitted(image: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """One image float32 13HW: cropped in the middle to the size's proportions, then resized."""
+    height, width = image.shape[:2]
+    scale = min(height / size[0], width / size[1])
+    rows, columns = round(size[0] * scale), round(size[1] * scale)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    cut = as_tensor(image[None, top : top + rows, left : left + columns])
+    if (rows, columns) == size:
+        return cut
+    return F.interpolate(cut, size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dataengine.diagnosis.detector import Detector
@@ -36,7 +35,7 @@ from dataengine.treatment.estimate import advice, out_of_memory
 from dataengine.treatment.families import GeneratorFamily
 from dataengine.treatment.objectives import offline_loss
 from dataengine.treatment.progress import Progress, seed_of
-from dataengine.treatment.sampling import as_tensor, draw, encode
+from dataengine.treatment.sampling import as_tensor, draw, encode, fitted
 
 HISTORY = "history.json"
 LORA = "lora"
@@ -337,7 +336,7 @@ class _Run:
         latents = []
         for start in range(0, len(images), self.config.sampling.batch):
             chunk = [
-                _fitted(image, self.batches.size)
+                fitted(image, self.batches.size)
                 for image in images[start : start + self.config.sampling.batch]
             ]
             latents.append(self.family.encode_images(torch.cat(chunk).to(self.family.device)).cpu())
@@ -438,15 +437,3 @@ def _accelerator(device: torch.device, accumulation: int) -> Any:
 
     AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(cpu=device.type == "cpu", gradient_accumulation_steps=accumulation)
-
-
-def _fitted(image: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """One image float32 13HW: cropped in the middle to the size's proportions, then resized."""
-    height, width = image.shape[:2]
-    scale = min(height / size[0], width / size[1])
-    rows, columns = round(size[0] * scale), round(size[1] * scale)
-    top, left = (height - rows) // 2, (width - columns) // 2
-    cut = as_tensor(image[None, top : top + rows, left : left + columns])
-    if (rows, columns) == size:
-        return cut
-    return F.interpolate(cut, size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
