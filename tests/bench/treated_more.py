@@ -61,23 +61,28 @@ def more_figures(
 
 
 def stops_in_time(ward: Ward, configs: Mapping[str, TreatmentConfig]) -> Figure:
-    """Runs many times longer without guard: does its second breach in a row come before any harm?"""
+    """Runs many times longer without guard: does its second breach in a row come before any harm?
+
+    A run ends early once both are known.
+    """
     told, well = [], True
     for name in ("all", "all_offline"):
-        every = SIZES.updates // 2 or 1
-        run = tuned(ward, f"{name}_over", configs[name], updates=OVER * SIZES.updates, every=every)
-        before = shown(ward, run.base, None, "validation", PLAN)
         stopped = harmed = None
-        breaches = 0
-        for at, lora in sorted(run.points.items()):
-            found = reading(ward, before, shown(ward, run.base, lora, "validation", PLAN), "validation")
+        breaches = at = 0
+        while at < OVER * SIZES.updates and (stopped is None or harmed is None):
+            at += SIZES.every
+            run = tuned(ward, f"{name}_over", configs[name], updates=at)
+            before = shown(ward, run.base, None, "validation", PLAN)
+            after = shown(ward, run.base, run.points[at], "validation", PLAN)
+            found = reading(ward, before, after, "validation")
             breaches = breaches + 1 if found.breaches else 0
             stopped = at if stopped is None and breaches >= PATIENCE else stopped
             outside = any(not low <= found.values[key] <= high for key, (low, high) in HARM.items())
             harmed = at if harmed is None and outside else harmed
         well &= harmed is None or (stopped is not None and stopped <= harmed)
-        told.append(f"{name}: stop at {stopped}, harm at {harmed}, of {run.last} updates")
-    return figure("guard_stops_in_time", well, n=len(told), note="; ".join(told))
+        told.append(f"{name}: stop at {stopped}, harm at {harmed}, looked at until {at}")
+    note = f"of {OVER * SIZES.updates} updates at most; {'; '.join(told)}"
+    return figure("guard_stops_in_time", well, n=len(told), note=note)
 
 
 # ---- a second round ----------------------------------------------------------------------------------------
