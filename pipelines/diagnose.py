@@ -78,9 +78,9 @@ def _predict_missing(context: Context, version: DetectorVersion, images: Sequenc
     if not images:
         return
     look = dynamics.watched if dynamics.watches(version) else _looked_at
-    done = 0
-    for group, maps in look(context, version, images, batch):
-        context.report(done, len(images), f"{version.name} looks")
+
+    def keep(found: tuple[list[Image], list[np.ndarray]]) -> int:
+        group, maps = found
         refs = context.workspace.maps.put_many([quantise(each) for each in maps])
         fail_point("diagnose:maps")
         with context.workspace.catalog() as catalog:
@@ -88,7 +88,14 @@ def _predict_missing(context: Context, version: DetectorVersion, images: Sequenc
                 [_prediction(*each, version.id) for each in zip(group, maps, refs, strict=True)]
             )
             catalog.commit()
-        done += len(group)
+        return len(group)
+
+    done = 0
+    context.report(done, len(images), f"{version.name} looks")
+    # What was seen is kept while the next is looked at, so that nothing waits for the disk.
+    for kept in prefetched(look(context, version, images, batch), keep, ahead=1):
+        done += kept
+        context.report(done, len(images), f"{version.name} looks")
 
 
 def _looked_at(

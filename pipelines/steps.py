@@ -54,10 +54,14 @@ def champion(context: Context) -> DetectorVersion:
 
 
 def opened(context: Context, detector_id: str) -> "Detector":
-    """A registered detector, ready to look."""
+    """A registered detector, ready to look. It stays open for the next shard: leave it as it is."""
     with context.workspace.catalog(read_only=True) as catalog:
-        version = catalog.detectors.get(detector_id)
-    return context.tools.open_detector(context.workspace.checkpoints.fetch(version.checkpoint))
+        checkpoint = catalog.detectors.get(detector_id).checkpoint
+    kept = context.tools.kept
+    if checkpoint not in kept:
+        kept.clear()
+        kept[checkpoint] = context.tools.open_detector(context.workspace.checkpoints.fetch(checkpoint))
+    return kept[checkpoint]
 
 
 def prompts_of(context: Context, round_id: str, purpose: str) -> list[Prompt]:

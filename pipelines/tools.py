@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -71,6 +71,9 @@ class Tools:
     """`dataengine.treatment.tuning.treat`."""
     device: str = "cpu"
     """Where models are put: "cpu" or "cuda:N"."""
+    kept: dict[str, Detector] = field(default_factory=dict, init=False, compare=False, repr=False)
+    """The detector that looked last, by its checkpoint: a worker's shards follow each other, and opening a
+    SegFormer-b5 takes about a second."""
 
 
 DYNAMICS_FILE = "dynamics.json"

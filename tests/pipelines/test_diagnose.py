@@ -1,13 +1,18 @@
 """Diagnose: one prediction an image, maps as they were seen, and what is uncertain."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from dataengine.errors import ModelRefused
+from pipelines.context import Context
 from pipelines.diagnose import diagnose, predict, uncertainty
 from pipelines.pictures import read
-from pipelines.steps import HARD, SURVEY, images_of
+from pipelines.steps import HARD, SURVEY, images_of, opened
 from tests.fakes import FIRST, TinyDetector
-from tests.pipelines.conftest import Played
+from tests.pipelines.conftest import Played, play
 
 
 def test_uncertainty_is_highest_at_one_half() -> None:
@@ -40,3 +45,39 @@ def test_counts_alarms_and_does_not_look_twice(played: Played, monkeypatch: pyte
 def test_names_the_champion_of_its_time(played: Played) -> None:
     assert played.results["diagnose"]["detector"] == "first"
     assert diagnose(played.context, played.round_id)["detector"] == played.results["promote"]["champion"]
+
+
+def test_what_was_seen_before_an_error_is_kept(fresh: tuple[Context, str]) -> None:
+    """The next call looks at the rest only."""
+    context, round_id = fresh
+    play(context, round_id, until="diagnose")
+    images = images_of(context, round_id, SURVEY)
+    looks: list[int] = []
+
+    def faulty(detector: TinyDetector, pixels: list[np.ndarray], batch: int) -> list[np.ndarray]:
+        looks.append(len(pixels))
+        if len(looks) == 3:
+            raise ModelRefused("no numbers")
+        return context.tools.artifact_maps(detector, pixels, batch)
+
+    broken = Context(context.workspace, replace(context.tools, artifact_maps=faulty))
+    with pytest.raises(ModelRefused, match="no numbers"):
+        predict(broken, "first", images, 2)
+    with context.workspace.catalog(read_only=True) as catalog:
+        kept = len(catalog.predictions.of("first"))
+    assert 2 <= kept <= 4
+    found = predict(broken, "first", images, 2)
+    assert len(found) == len(images) and sum(looks[3:]) == len(images) - kept
+
+
+def test_a_detector_is_opened_once_for_all_shards(played: Played) -> None:
+    opens: list[Path] = []
+
+    def counting(folder: Path) -> TinyDetector:
+        opens.append(folder)
+        return TinyDetector.open(folder)
+
+    context = Context(played.context.workspace, replace(played.context.tools, open_detector=counting))
+    assert opened(context, "first") is opened(context, "first")
+    other = opened(context, played.results["promote"]["champion"])
+    assert other is not opened(context, "first") and len(opens) == 3, "only the last stays open"

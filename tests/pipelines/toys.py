@@ -24,7 +24,7 @@ def no_tools(device: str) -> Tools:
     def absent(*args: Any) -> Any:
         raise AssertionError("toy stages open nothing")
 
-    names = [field.name for field in dataclasses.fields(Tools) if field.name != "device"]
+    names = [field.name for field in dataclasses.fields(Tools) if field.init and field.name != "device"]
     return Tools(**dict.fromkeys(names, absent), device=device)
 
 
