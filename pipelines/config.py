@@ -6,8 +6,15 @@ from pydantic import Field
 
 from dataengine.config import Config
 from dataengine.curation.config import HardCategoryConfig, MiningConfig, PromptWriterConfig, VqaConfig
-from dataengine.diagnosis.config import DetectorTrainingConfig, DynamicsConfig
-from dataengine.treatment.config import CorrectionConfig, GuidanceConfig, SamplingConfig, TreatmentConfig
+from dataengine.diagnosis.config import DetectorTrainingConfig, DynamicsConfig, HighlighterConfig
+from dataengine.treatment.config import (
+    CorrectionConfig,
+    GuidanceConfig,
+    RefiningConfig,
+    SamplingConfig,
+    TreatmentConfig,
+    UNetConfig,
+)
 
 
 class GenerateConfig(Config):
@@ -261,6 +268,23 @@ class TreatmentRun(Config):
     attributes: str = ""
     """Folder or hub id of the model that checks whether an image shows what was asked, or "clinic" for the
     embedded one; empty leaves the check out."""
+
+
+class RefiningRun(Config):
+    """Self-refining training of a generator on the workspace's real pictures, outside a round."""
+
+    generator: str = ""
+    """Id of the generator whose whole network is trained on; empty begins a new unconditional UNet."""
+    network: UNetConfig = UNetConfig()
+    """The new UNet."""
+    name: str = Field(default="", max_length=200)
+    """Name of what comes out; the generator's own and "refined" when empty."""
+    limit: int = Field(default=20_000, ge=10)
+    """Most real pictures taken; all are cut and scaled to the generator's size."""
+    refining: RefiningConfig = RefiningConfig(
+        steps=20_000, lr=2e-4, ema=0.999, highlighter=HighlighterConfig(lr=1e-4, epochs=6)
+    )
+    """Both phases of the training; sized for small pictures and a highlighter from random weights."""
 
 
 class HumanErrorConfig(Config):

@@ -79,6 +79,13 @@ def treat_job(context: Context, args: dict[str, Any]) -> Result:
     return treat_job(context, args)
 
 
+def refine_job(context: Context, args: dict[str, Any]) -> Result:
+    """Train a generator on real pictures, minding its own flaws."""
+    from pipelines.refine import refine_job
+
+    return refine_job(context, args)
+
+
 def dynamics_job(context: Context, args: dict[str, Any]) -> Result:
     """Score dynamics of one drawn image at a point (x, y) in its pixels."""
     from pipelines.dynamics import at_point
@@ -94,6 +101,7 @@ JOBS: dict[str, Callable[[Context, dict[str, Any]], Result]] = {
     "dynamics": dynamics_job,
     "retrain": retrain_job,
     "treat": treat_job,
+    "refine": refine_job,
 }
 """Work that stands alone, by the kind of job."""
 

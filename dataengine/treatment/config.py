@@ -321,6 +321,39 @@ class TreatmentConfig(Config):
         return self
 
 
+class UNetConfig(Config):
+    """A new unconditional UNet in pixels, with random weights (DDPM; METHODS 4)."""
+
+    side: int = Field(default=32, ge=32, le=1024)
+    """Sides of its pictures in pixels."""
+
+    channels: tuple[int, ...] = (32, 64, 96)
+    """Channels of each level, multiples of 8; every level but the first halves the picture."""
+
+    layers: int = Field(default=1, ge=1)
+    """Residual blocks in each level."""
+
+    attention: int = Field(default=1, ge=0)
+    """First level, from 0, with self-attention; the later ones have it too."""
+
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout of the residual blocks."""
+
+    variance: Literal["fixed", "learned"] = "fixed"
+    """DDPM's fixed variance, or one that is learned (improved DDPM)."""
+
+    betas: Literal["linear", "squaredcos_cap_v2"] = "linear"
+    """Noise over the steps: DDPM's, or improved DDPM's cosine."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.channels or any(each < 8 or each % 8 for each in self.channels):
+            raise ValueError(f"channels {self.channels} must be multiples of 8, one for each level")
+        if self.side % 2 ** (len(self.channels) - 1):
+            raise ValueError(f"a side of {self.side} cannot be halved between {len(self.channels)} levels")
+        return self
+
+
 class RefiningConfig(Config):
     """Self-refining training of a generator's whole denoiser (METHODS 4)."""
 

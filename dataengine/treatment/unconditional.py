@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dataengine.errors import ModelRefused
 from dataengine.treatment import autoencoding, ddim
+from dataengine.treatment.config import UNetConfig
 from dataengine.treatment.diffusion import Conditioning, Prediction, Schedule
 from dataengine.treatment.lora import NoAdapter
 from dataengine.treatment.quantized import Bits, loading_options
@@ -142,3 +143,28 @@ class UnconditionalFamily:
     def encode_images(self, images: Tensor) -> Tensor:
         """See `decode`."""
         return images.float() * 2 - 1
+
+
+def fresh(config: UNetConfig, seed: int) -> UnconditionalFamily:
+    """A new one with random weights from the seed, frozen."""
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    learned = config.variance == "learned"
+    seeing = [level >= config.attention for level in range(len(config.channels))]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet = UNet2DModel(
+            sample_size=config.side,
+            out_channels=2 * RGB if learned else RGB,
+            block_out_channels=config.channels,
+            down_block_types=tuple("AttnDownBlock2D" if sees else "DownBlock2D" for sees in seeing),
+            up_block_types=tuple("AttnUpBlock2D" if sees else "UpBlock2D" for sees in reversed(seeing)),
+            layers_per_block=config.layers,
+            norm_num_groups=8,
+            attention_head_dim=8,
+            dropout=config.dropout,
+        )
+    scheduler = DDPMScheduler(
+        beta_schedule=config.betas, variance_type="learned_range" if learned else "fixed_small"
+    )
+    return UnconditionalFamily(DDPMPipeline(unet=unet.requires_grad_(False).eval(), scheduler=scheduler))

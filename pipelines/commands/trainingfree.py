@@ -1,4 +1,4 @@
-"""Commands about finding artifacts without a trained detector: dynamics, highlight, ask."""
+"""Commands about what needs no label: dynamics, highlight, ask, refine."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from dataengine.diagnosis.config import HighlighterConfig
     from dataengine.records import Image
+    from pipelines.config import RefiningRun
 
 
 def dynamics_arguments(parser: argparse.ArgumentParser) -> None:
@@ -160,6 +161,70 @@ def ask(call: Call) -> Any:
     return {"questions": rows}
 
 
+def refine_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Train a generator's whole network on this workspace's real pictures: first as usual, then (from the "
+        "middle on) with the mean flaw map of its own drawings in its noise and its attention. Without "
+        "--generator a new unconditional UNet is trained from random weights. Unconditional UNets (DDPM, "
+        "improved DDPM), Stable Diffusion and DiT pipelines can be trained on. What comes out is a stock "
+        "diffusers pipeline, registered as a generator. Pictures come from `clinic import FOLDER --source "
+        "real`; the demo's workspace has some. Stopped, the same command goes on where it was."
+    )
+    parser.add_argument(
+        "--generator", metavar="ID", default="", help="whose training goes on (default: a new UNet)"
+    )
+    parser.add_argument("--name", default="", help="name of what comes out")
+    parser.add_argument("--limit", type=int, help="most real pictures (default: 20000)")
+    parser.add_argument("--worker", action="store_true", help="ask a worker for it and return")
+    parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated"
+    )
+
+
+def refine(call: Call) -> Any:
+    """Train here, or ask a worker for it."""
+    from dataengine.records import digest
+    from pipelines.requests import request_job
+
+    plan = refining_plan(call)
+    settings = plan.model_dump(mode="json")
+    run = f"refine-{digest(plan.model_dump_json())[:12]}"
+    if call.options.worker:
+        job = request_job(call.workspace, "refine", {"run": run, "settings": settings}, "command line")
+        call.say(f"{job.id}: asked for; `clinic status` follows it")
+        return {"job": job.id, "run": run}
+    from pipelines.commands.work import tools_for
+    from pipelines.context import Context
+    from pipelines.refine import refine_job
+
+    context = Context(call.workspace, tools_for(call), call.report)
+    made = refine_job(context, {"run": run, "settings": settings})
+    call.report.close()
+    call.say(
+        f"{made['generator']}: {made['name']}, from {made['pictures']} pictures, mean map taken "
+        f"{made['maps']} times, last loss {made['curve'][-1][1]:.4f}"
+    )
+    call.say("  rounds begun from now on draw with it too, unless generate.generators names others")
+    return made
+
+
+def refining_plan(call: Call) -> "RefiningRun":
+    """The settings with the command's own options in them."""
+    from pipelines.config import RefiningRun
+
+    given = call.options
+    settings = with_settings(RefiningRun().model_dump(mode="json"), given.set)
+    named = {"generator": given.generator, "name": given.name, "limit": given.limit}
+    return RefiningRun.model_validate(settings | {name: value for name, value in named.items() if value})
+
+
+def refining_config() -> "type[BaseModel]":
+    from pipelines.config import RefiningRun
+
+    return RefiningRun
+
+
 COMMANDS = (
     Command(
         name="dynamics",
@@ -187,5 +252,18 @@ COMMANDS = (
         run=ask,
         arguments=ask_arguments,
         examples=("clinic ask dandelin/vilt-b32-finetuned-vqa --questions 5,16,31",),
+    ),
+    Command(
+        name="refine",
+        summary="self-refining training of a generator on real pictures, or of a new one",
+        run=refine,
+        arguments=refine_arguments,
+        examples=(
+            "clinic refine --set refining.steps=2000",
+            "clinic refine --set network.side=64 --set network.variance=learned --worker",
+            "clinic refine --generator 4f1c… --set refining.reverse=0.05",
+            "clinic refine --set refining.refinement=0",
+        ),
+        settings=refining_config,
     ),
 )

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from dataengine.errors import ConfigRefused, ModelRefused
-from dataengine.treatment.config import LoraSettings, SamplingConfig
+from dataengine.treatment.config import LoraSettings, SamplingConfig, UNetConfig
 from dataengine.treatment.families import Refinable
 from dataengine.treatment.loading import load_family
 from dataengine.treatment.sampling import generate
+from dataengine.treatment.unconditional import fresh
 from tests.dataengine.treatment import tiny
 from tests.dataengine.treatment.family_contract import DrawingContract, PipelineContract, draw
 
@@ -142,6 +143,15 @@ class TestImprovedDDPM(WithoutLora):
     @pytest.fixture(scope="class")
     def folder(self, tmp_path_factory):
         return tiny.ddpm(tmp_path_factory.mktemp("iddpm"), learned=True)
+
+    def test_a_new_one_learns_its_variance_over_the_cosine(self):
+        config = UNetConfig(channels=(8, 16), variance="learned", betas="squaredcos_cap_v2", attention=1)
+        family, again = fresh(config, seed=3), fresh(config, seed=3)
+        assert family.denoiser.config.out_channels == 6 and family.size == (32, 32)
+        assert family.denoiser.config.down_block_types == ("DownBlock2D", "AttnDownBlock2D")
+        assert family.pipeline.scheduler.config.variance_type == "learned_range"
+        assert torch.equal(family.denoiser.conv_in.weight, again.denoiser.conv_in.weight)
+        assert torch.equal(draw(family), draw(again))
 
     def test_the_variance_is_part_of_the_answer_alone(self, family):
         noise, times = family.initial_latents([1], family.size), torch.tensor([500])
