@@ -13,6 +13,7 @@ ClinicError
 │   └── Corrupt             stored bytes do not match their hash
 ├── WorkError
 │   ├── Cancelled           a person asked to stop
+│   ├── Paused              a person asked to wait; all that was done is kept
 │   ├── JobFailed           a job ended without a result
 │   └── ServiceAbsent       no worker or inference service answers
 ├── NonFinite               a loss or gradient is no longer a number; names the step
@@ -72,6 +73,10 @@ class WorkError(ClinicError):
 
 class Cancelled(WorkError):
     """A person asked to stop."""
+
+
+class Paused(WorkError):
+    """A person asked to wait; all that was done is kept, so it goes on exactly."""
 
 
 class JobFailed(WorkError):

@@ -1,20 +1,29 @@
 """What a stage is given, and the three things it can answer with."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dataengine.records import Report, silent
+from dataengine.errors import Paused
+from dataengine.records import Report, never, silent
 from pipelines.tools import Tools
 from storage.workspace import Workspace
 
 
 @dataclass(frozen=True)
 class Context:
-    """Where a stage works, with what, and whom it tells about progress."""
+    """Where a stage works, with what, whom it tells about progress, who may ask it to wait."""
 
     workspace: Workspace
     tools: Tools
     report: Report = silent
+    pausing: Callable[[], bool] = never
+    """Whether somebody asked the work to pause; cheap to ask."""
+
+    def may_pause(self) -> None:
+        """A place where nothing is in hand. Raises `Paused` when somebody asked for it."""
+        if self.pausing():
+            raise Paused("paused as asked; all that was done is kept")
 
 
 @dataclass(frozen=True)

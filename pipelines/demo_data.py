@@ -30,6 +30,7 @@ from dataengine.records import (
 from pipelines.benchmark import freeze_known
 from pipelines.config import DemoDataConfig
 from pipelines.exchange.images import thumbnail
+from pipelines.generator_files import kept_for_others
 from pipelines.pictures import encode_png
 from storage.workspace import Workspace
 
@@ -71,7 +72,13 @@ def register_models(workspace: Workspace) -> None:
     checkpoint = workspace.checkpoints.publish(doctor)
     with workspace.catalog() as catalog:
         catalog.generators.add(
-            GeneratorVersion(id=GENERATOR, name="tiny FLUX", location=str(folder), licence=LICENCE)
+            GeneratorVersion(
+                id=GENERATOR,
+                name="tiny FLUX",
+                location=str(folder),
+                licence=LICENCE,
+                settings=kept_for_others(workspace, folder),
+            )
         )
         catalog.detectors.add(
             DetectorVersion(id=CHAMPION, name="first doctor", checkpoint=checkpoint, licence=LICENCE)

@@ -19,8 +19,9 @@ from dbos import (
     WorkflowHandle,
     WorkflowStatus,
 )
+from dbos._error import DBOSAwaitedWorkflowCancelledError
 
-from dataengine.errors import Cancelled, ClinicError, ConfigRefused, Conflict, JobFailed, NotFound
+from dataengine.errors import Cancelled, ClinicError, ConfigRefused, Conflict, JobFailed, NotFound, Paused
 from dataengine.records import AuditEvent, Job, JobState, Round, RoundState, now
 from pipelines import requests
 from pipelines.context import Context, Result, Waiting
@@ -39,6 +40,9 @@ POLL_SECONDS = 0.2
 MAX_RECOVERIES = 50
 """A job that has taken this many workers down is given up."""
 PENDING, WAITING_FLOW = "PENDING", ("ENQUEUED", "DELAYED")
+STOPS: dict[str, type[ClinicError]] = {"Cancelled": Cancelled, "Paused": Paused}
+ENDS: dict[type[BaseException], JobState] = {Cancelled: "cancelled", Paused: "paused"}
+"""How a job ended that did not come to its end."""
 GIVEN_UP = "MAX_RECOVERY_ATTEMPTS_EXCEEDED"
 
 
@@ -83,7 +87,7 @@ class Engine:
 
     def sweep(self) -> None:
         """Mend what was left undone: rows never enqueued, jobs of the dead, rounds that stand still."""
-        for step in (self._refuse_pickled, self._adopt, self._reconcile, self._move_rounds):
+        for step in (self._refuse_pickled, self._let_go, self._adopt, self._reconcile, self._move_rounds):
             try:
                 step()
             except Exception:
@@ -95,13 +99,23 @@ class Engine:
         if job is None:
             return
         try:
-            with self.worker.holding(job_id):
-                result = self._tasks(job)
+            with self.worker.holding(job_id) as active:
+                try:
+                    result = self._tasks(job)
+                except DBOSAwaitedWorkflowCancelledError:  # it had left the line
+                    active.heed()
+                    raise
         except Exception as error:
-            state: JobState = "cancelled" if isinstance(error, Cancelled) else "failed"
+            state: JobState = ENDS.get(type(error), "failed")
             DBOS.run_step({"name": "end"}, self._end, job_id, state, str(error) or type(error).__name__)
         else:
             DBOS.run_step({"name": "settle"}, self._settle, job_id, result)
+
+    def _let_go(self) -> None:
+        """Take jobs out of the line that are to stop or to wait before they got a device."""
+        for job_id, active in list(self.worker.active.items()):
+            if active.asked:
+                jobs_database.leave_line(self.workspace.jobs_url, f"{job_id}:run")
 
     def _attempt(self, task: dict[str, Any]) -> dict[str, Any]:
         """One task's answer, or its error as data: a task that fails is no failure of the engine."""
@@ -149,8 +163,12 @@ class Engine:
             "part": part,
             "parts": parts,
         }
-        with SetWorkflowID(f"{job.id}:{name}"):
-            return DBOS.enqueue_workflow(TASK_QUEUE, self._run_task, task)
+        workflow_id = f"{job.id}:{name}"
+        with SetWorkflowID(workflow_id):
+            handle = DBOS.enqueue_workflow(TASK_QUEUE, self._run_task, task)
+        since = requests.place_of(job)
+        jobs_database.inherit_place(self.workspace.jobs_url, workflow_id, job.id, since)
+        return handle
 
     def _settle(self, job_id: str, result: Result) -> None:
         """Record the result, move the round's cursor and write its next job, all in one transaction."""
@@ -240,6 +258,8 @@ class Engine:
         silent = job.state == "queued" or (job.heartbeat or 0) < now() - requests.lease_seconds()
         if job.state == "running" and silent and job.cancel_requested:
             self._end(job.id, "cancelled", "its worker had died when it was cancelled")
+        elif job.state == "running" and silent and job.pause_requested:
+            self._end(job.id, "paused", "its worker had died when it was paused")
         elif flow is None:
             if silent:
                 requests.enqueue(self.workspace, job.id)
@@ -306,11 +326,10 @@ class Engine:
 
 
 def answer_of(handle: WorkflowHandle[dict[str, Any]]) -> Result:
-    """Wait for a task. Raises `Cancelled` or `JobFailed` with its words."""
+    """Wait for a task. Raises `Cancelled`, `Paused` or `JobFailed` with its words."""
     outcome = handle.get_result(polling_interval_sec=POLL_SECONDS)
     if "error" in outcome:
-        kind = Cancelled if outcome["error"] == "Cancelled" else JobFailed
-        raise kind(outcome["message"])
+        raise STOPS.get(outcome["error"], JobFailed)(outcome["message"])
     answer: Result = outcome["answer"]
     return answer
 

@@ -17,6 +17,7 @@ from pipelines.config import GenerateConfig, RoundRecipe
 from pipelines.context import Context, Result
 from pipelines.exchange.images import thumbnail
 from pipelines.failpoint import fail_point
+from pipelines.generator_files import brought_here
 from pipelines.pictures import encode_png
 from pipelines.steering import Steered, steered
 from pipelines.steps import (
@@ -99,7 +100,8 @@ def open_generator(
     Its own LoRA counts with the strength that the generator was registered at.
     """
     weights = WeightsConfig.model_validate(version.settings.get("weights", {}))
-    family = context.tools.open_generator(version.location, lora or lora_folder(context, version), weights)
+    location = brought_here(context.workspace, version)
+    family = context.tools.open_generator(location, lora or lora_folder(context, version), weights)
     strength = version.settings.get("strength")
     if strength is not None and lora is None:
         from dataengine.treatment.sharing import set_strength

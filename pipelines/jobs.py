@@ -7,6 +7,7 @@ append-only file of metrics in `WORKSPACE/jobs/JOB/`. Cost: the work's own.
 import contextlib
 import importlib
 import json
+import math
 import os
 import sys
 import time
@@ -17,16 +18,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dataengine.errors import ConfigRefused
+from dataengine.errors import ConfigRefused, Paused
 from pipelines.context import Context, Result, Waiting
 from pipelines.devices import device_lock
 from pipelines.failpoint import STAGE
-from pipelines.requests import STAGE_JOB, job_folder
+from pipelines.requests import STAGE_JOB
 from pipelines.stage import Stage, stage_named
 from pipelines.tools import Tools
+from storage.job_files import LOG, METRICS
 from storage.workspace import Workspace
 
 REPORTS_PER_SECOND = 5.0
+PAUSE_SECONDS = 1.0
 
 Send = Callable[[dict[str, Any]], None]
 
@@ -133,13 +136,17 @@ class Runner:
 
     def run(self, task: dict[str, Any], send: Send) -> Result:
         """Run one task: `{"job", "kind", "args", "action", "payload", "part", "parts"}`."""
-        folder = job_folder(self.workspace, task["job"])
+        folder = self.workspace.job_files.folder(task["job"])
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "metrics.jsonl").open("a", buffering=1) as metrics, output_to(folder / "log.txt"):
+        with (folder / METRICS).open("a", buffering=1) as metrics, output_to(folder / LOG):
             report = Reporter(send, metrics.write, task.get("part", 0), task.get("parts", 1))
             with device_lock(self.device, self.workspace.path, lambda message: report(0, 1, message)):
                 try:
-                    return self._answer(Context(self.workspace, self.tools, report), task)
+                    pausing = PauseAsked(self.workspace, task["job"])
+                    return self._answer(Context(self.workspace, self.tools, report, pausing), task)
+                except Paused as pause:
+                    print(f"{time.strftime('%F %T')} {pause}")
+                    raise
                 except Exception:
                     traceback.print_exc()
                     raise
@@ -177,6 +184,23 @@ def kind_named(kind: str) -> Callable[[Context, dict[str, Any]], Result]:
     if kind not in JOBS:
         raise ConfigRefused(f"there is no job of kind {kind!r}; kinds are {', '.join([STAGE_JOB, *JOBS])}")
     return JOBS[kind]
+
+
+@dataclass
+class PauseAsked:
+    """Whether somebody asked a job to pause; looked up about once a second, however often it is asked."""
+
+    workspace: Workspace
+    job: str
+    _looked: float = -math.inf
+    _asked: bool = False
+
+    def __call__(self) -> bool:
+        if not self._asked and time.monotonic() - self._looked >= PAUSE_SECONDS:
+            self._looked = time.monotonic()
+            with self.workspace.catalog(read_only=True) as catalog:
+                self._asked = catalog.jobs.asked(self.job) == "pause"
+        return self._asked
 
 
 @dataclass

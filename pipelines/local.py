@@ -4,6 +4,7 @@ one.
 Input: a round. Output: its recorded stages. Stop it at any moment: the round goes on here or on a worker.
 """
 
+import contextlib
 import os
 import socket
 import threading
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from dataengine.errors import Cancelled, Conflict
+from dataengine.errors import Cancelled, ClinicError, Conflict
 from dataengine.records import Report, Round, WorkerBeat, now
 from pipelines import requests
 from pipelines.context import Context, Waiting
@@ -23,6 +24,7 @@ from pipelines.jobs import Reporter
 from pipelines.round import advance
 from pipelines.stage import DONE, Done, Stage, stage_named
 from pipelines.tools import Tools
+from storage.job_files import METRICS
 from storage.workspace import Workspace
 
 
@@ -103,6 +105,8 @@ class LocalRunner:
                         )
                     )
                     catalog.commit()
+                with contextlib.suppress(ClinicError, OSError):
+                    self.workspace.job_files.send(job_id)
                 if over.wait(1.0):
                     return
 
@@ -113,6 +117,7 @@ class LocalRunner:
         finally:
             over.set()
             thread.join()
+            self.workspace.job_files.send(job_id, everything=True)
             with self.workspace.catalog() as catalog:
                 catalog.workers.forget(me)
                 catalog.commit()
@@ -120,9 +125,9 @@ class LocalRunner:
     @contextmanager
     def _files(self, job_id: str) -> Iterator[Report]:
         """A report that writes the job's metrics file and tells the command."""
-        folder = requests.job_folder(self.workspace, job_id)
+        folder = self.workspace.job_files.folder(job_id)
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "metrics.jsonl").open("a", buffering=1) as metrics:
+        with (folder / METRICS).open("a", buffering=1) as metrics:
             write = Reporter(lambda event: None, metrics.write)
 
             def report(done: int, total: int, message: str = "", **figures: float) -> None:

@@ -24,6 +24,7 @@ from pipelines import requests
 from pipelines.composition import composition, training_set
 from pipelines.config import PublishConfig, TrainingRun, TreatmentRun
 from pipelines.context import Context
+from pipelines.generator_files import FILES, folder_here
 from pipelines.tools import real_tools
 from storage.workspace import Workspace
 
@@ -224,7 +225,7 @@ def treatment_checks(
     workspace: Workspace, plan: TreatmentRun, base: GeneratorVersion, detector: DetectorVersion | None
 ) -> list[Check]:
     """Everything about a treatment that can be said without its networks."""
-    found = [worker_check(workspace), weights_check(base)]
+    found = [worker_check(workspace), weights_check(workspace, base)]
     if detector is None:
         text = "There is no champion to treat against. Register a detector: clinic detectors --add FOLDER."
         found.append(Check(name="detector", verdict="bad", text=text))
@@ -236,18 +237,23 @@ def treatment_checks(
     return found
 
 
-def weights_check(base: GeneratorVersion) -> Check:
+def weights_check(workspace: Workspace, base: GeneratorVersion) -> Check:
     """Whether the generator's files are here, or how they come here."""
-    folder = Path(base.location)
-    if folder.is_dir():
+    if folder := folder_here(workspace, base):
         try:
             kind = pipeline_class(folder)
         except ModelRefused as error:
             return Check(name="weights", verdict="bad", text=str(error))
         size = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
         return Check(name="weights", verdict="good", text=f"{kind}, {size / GIGABYTE:.2f} GB in {folder}.")
-    if folder.is_absolute():
-        text = f"{folder} does not exist on this machine; copy the pipeline there, or register another."
+    if kept := base.settings.get(FILES):
+        size = sum(file.size for file in workspace.checkpoints.files(kept))
+        text = f"{size / GIGABYTE:.2f} GB in the blob store; a worker that has no copy yet fetches them."
+        return Check(name="weights", verdict="good", text=text)
+    if Path(base.location).is_absolute():
+        text = (
+            f"{base.location} does not exist on this machine; copy the pipeline there, or register another."
+        )
         return Check(name="weights", verdict="bad", text=text)
     from huggingface_hub import try_to_load_from_cache
 
@@ -394,16 +400,17 @@ def treatment_estimate(context: Context, plan: TreatmentRun) -> "Estimate":
 def generator_is_here(workspace: Workspace, generator: str) -> bool:
     """Whether the generator's folder lies on this machine."""
     with workspace.catalog(read_only=True) as catalog:
-        return Path(catalog.generators.get(generator).location).is_dir()
+        version = catalog.generators.get(generator)
+    return folder_here(workspace, version) is not None
 
 
 def pipeline_folder(workspace: Workspace, generator: str) -> Path:
     """The generator's folder on this machine. Raises `ConfigRefused` while it is not here."""
     with workspace.catalog(read_only=True) as catalog:
-        location = catalog.generators.get(generator).location
-    if not Path(location).is_dir():
-        raise ConfigRefused(f"{location} is not on this machine yet, so nothing can be estimated")
-    return Path(location)
+        version = catalog.generators.get(generator)
+    if folder := folder_here(workspace, version):
+        return folder
+    raise ConfigRefused(f"{version.location} is not on this machine yet, so nothing can be estimated")
 
 
 def free_memory(device: str) -> tuple[int, int]:

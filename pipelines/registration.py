@@ -14,6 +14,7 @@ from pathlib import Path
 from dataengine.errors import InputRefused, ModelRefused
 from dataengine.records import DetectorVersion, GeneratorVersion, digest, now
 from dataengine.treatment.config import WeightsConfig
+from pipelines.generator_files import kept_for_others
 from pipelines.preflight import tensor_shapes
 from storage.workspace import Workspace
 
@@ -67,7 +68,8 @@ def register_generator(
         name=name.strip() or (folder.name if lora is None else f"{folder.name} with {lora.stem}"),
         location=found,
         lora=checkpoint,
-        settings={"weights": weights.model_dump(mode="json")},
+        settings={"weights": weights.model_dump(mode="json")}
+        | (kept_for_others(workspace, folder) if here else {}),
         licence=licence.strip(),
     )
     with workspace.catalog() as catalog:

@@ -11,12 +11,12 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import Conflict, InputRefused, NotFound
 from dataengine.records import AuditEvent, Job, JobState, Round, WorkerBeat, now
 from storage import jobs_database
+from storage.job_files import LOG, METRICS
 from storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -29,8 +29,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 JOB_QUEUE, TASK_QUEUE, JOB_WORKFLOW, APPLICATION = "jobs", "tasks", "job", "artifact-clinic"
+LINE = (TASK_QUEUE, JOB_QUEUE)
+"""Who waits for a device: jobs that a worker has looked at, through their task, and those that it has not."""
 STAGE_JOB = "stage"
+PLACE = "place"
+"""The argument of a resumed job that says since when its work has stood in line."""
 OPEN: tuple[JobState, ...] = ("queued", "running")
+STOPPED: tuple[JobState, ...] = ("paused", "failed", "cancelled")
+"""What can be resumed."""
+PAUSABLE = ("retrain", "treat")
+"""Work that knows places where it can stop with nothing lost."""
 
 
 def lease_seconds() -> float:
@@ -85,17 +93,39 @@ def cancel_job(workspace: Workspace, job_id: str, actor: str = "") -> Job:
     return job
 
 
+def pause_job(workspace: Workspace, job_id: str, actor: str = "") -> Job:
+    """Ask a training or treatment to give its device free after the update in hand, and to wait.
+
+    It keeps everything and its place in line. Raises `Conflict` for other work and for what has ended.
+    """
+    with workspace.catalog() as catalog:
+        job = catalog.jobs.get(job_id)
+        if job.kind not in PAUSABLE:
+            raise Conflict(
+                f"job {job_id} cannot pause; cancel it: what it has kept stays, and it can be resumed"
+            )
+        if job.state not in OPEN:
+            raise Conflict(f"job {job_id} is {job.state} already, so there is nothing to pause")
+        job = catalog.jobs.request_pause(job_id)
+        catalog.audit.add(AuditEvent(actor=actor, action="job.pause", subject=job_id))
+        catalog.commit()
+    return job
+
+
 def resume_job(workspace: Workspace, job_id: str, actor: str = "") -> Job:
-    """Ask again for a failed or cancelled job; it goes on from what it had kept. Raises `Conflict` while it
-    runs.
+    """Ask again for a paused, failed or cancelled job; it goes on from what it had kept. A paused one takes
+    the place in line that it had. Raises `Conflict` while it runs.
     """
     with workspace.catalog() as catalog:
         old = catalog.jobs.get(job_id)
-    if old.state not in ("failed", "cancelled"):
-        raise Conflict(f"job {job_id} is {old.state}; only a failed or cancelled one can be resumed")
+    if old.state not in STOPPED:
+        raise Conflict(f"job {job_id} is {old.state}; only a paused, failed or cancelled one can be resumed")
     if old.kind == STAGE_JOB:
         return resume_round(workspace, old.args["round_id"], actor)
-    return request_job(workspace, old.kind, old.args, actor)
+    args = {name: value for name, value in old.args.items() if name != PLACE}
+    if old.state == "paused":
+        args[PLACE] = old.args.get(PLACE, old.created)
+    return request_job(workspace, old.kind, args, actor)
 
 
 def cancel_round(workspace: Workspace, round_id: str, actor: str = "") -> Round:
@@ -177,8 +207,16 @@ def enqueue(workspace: Workspace, *job_ids: str) -> None:
                 client.enqueue(
                     {"workflow_name": JOB_WORKFLOW, "queue_name": JOB_QUEUE, "workflow_id": job_id}, job_id
                 )
+                with workspace.catalog(read_only=True) as catalog:
+                    since = place_of(catalog.jobs.get(job_id))
+                jobs_database.stand_since(workspace.jobs_url, job_id, since)  # its own clock counts seconds
     except Exception as error:
         log.warning("jobs %s stay for the next sweep: %s", ", ".join(job_ids), error)
+
+
+def place_of(job: Job) -> float:
+    """Since when a job stands in line: since it was asked for, a resumed one since before it was paused."""
+    return float(job.args.get(PLACE, job.created))
 
 
 @contextmanager
@@ -204,14 +242,9 @@ def workers_alive(workspace: Workspace) -> list[WorkerBeat]:
         return catalog.workers.alive(now() - lease_seconds())
 
 
-def job_folder(workspace: Workspace, job_id: str) -> Path:
-    """Where a job's `log.txt` and `metrics.jsonl` lie, on the machine whose worker ran it."""
-    return workspace.path / "jobs" / job_id
-
-
 def read_log(workspace: Workspace, job_id: str, tail: int = 20_000) -> str:
     """The last `tail` bytes of a job's log, "" where there is none."""
-    path = job_folder(workspace, job_id) / "log.txt"
+    path = workspace.job_files.read(job_id, LOG)
     if not path.is_file():
         return ""
     with path.open("rb") as file:
@@ -221,7 +254,7 @@ def read_log(workspace: Workspace, job_id: str, tail: int = 20_000) -> str:
 
 def read_metrics(workspace: Workspace, job_id: str, limit: int = 2000) -> list[dict[str, Any]]:
     """A job's figures over time, thinned to at most `limit` lines; a half-written last line is left out."""
-    path = job_folder(workspace, job_id) / "metrics.jsonl"
+    path = workspace.job_files.read(job_id, METRICS)
     if not path.is_file():
         return []
     lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

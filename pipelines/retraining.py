@@ -6,10 +6,8 @@ the same snapshot from the training's last checkpoint. Cost: the training, and t
 image outside of it.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +23,6 @@ from pipelines.evaluate import evaluation_sets, measure
 from pipelines.failpoint import fail_point
 from pipelines.leaderboard import calibrated_on
 from pipelines.pictures import read
-from pipelines.requests import job_folder
 from pipelines.samples import StoredSamples, target_of
 from pipelines.train_teacher import learn
 
@@ -33,7 +30,7 @@ WATCHED = 96
 """Validation images that are looked at while training goes on."""
 SHOWN = 6
 WORST = 10
-SAMPLES = "samples.json"
+SAMPLES, FROZEN = "samples.json", "snapshot.json"
 WATCHED_FIGURES = ("mse", "kl", "kl1m", "false_alarm", "miss")
 
 
@@ -49,11 +46,23 @@ def retrain_job(context: Context, args: dict[str, Any]) -> Result:
     few = even(sets.get("validation", []), WATCHED)
     watcher = Watcher(context=context, run=run, items=few, steps=plan.training.steps)
     watched: dict[str, Any] = {"watch": watcher.look} if watcher.items else {}
+    context.may_pause()
     name = plan.training.name
     candidate = learn(
-        context, run, "retrain", "candidate", plan.training, start, items, snapshot_id, name, **watched
+        context,
+        run,
+        "retrain",
+        "candidate",
+        plan.training,
+        start,
+        items,
+        snapshot_id,
+        name,
+        pausing=context.pausing,
+        **watched,
     )
     fail_point("retrain:learned")
+    context.may_pause()
     figures = beside_the_champion(context, candidate, sets, plan.evaluate.batch)
     return {
         "detector": candidate.id,
@@ -65,13 +74,13 @@ def retrain_job(context: Context, args: dict[str, Any]) -> Result:
 
 def frozen_set(context: Context, run: str, plan: TrainingRun) -> tuple[str, list[SnapshotItem]]:
     """The run's snapshot, taken when it first began: labels given later are for the next run."""
-    snapshots, note = context.workspace.snapshots, job_folder(context.workspace, run) / "snapshot.json"
-    if note.is_file():
-        snapshot_id = json.loads(note.read_text())["snapshot"]
+    snapshots, files = context.workspace.snapshots, context.workspace.job_files
+    if kept := files.get(run, FROZEN):
+        snapshot_id: str = kept["snapshot"]
     else:
         context.report(0, 1, "publishing the snapshot")
         snapshot_id = snapshots.publish(training_set(context, plan.publish)).id
-        write_json(note, {"snapshot": snapshot_id})
+        files.put(run, FROZEN, {"snapshot": snapshot_id})
     return snapshot_id, snapshots.present(snapshots.read(snapshot_id))
 
 
@@ -158,18 +167,10 @@ class Watcher:
             {"image": image.id, "map": ref, "caption": image.category or image.prompt}
             for image, ref in zip(images, refs, strict=True)
         ]
-        write_json(job_folder(workspace, self.run) / SAMPLES, {"step": done, "samples": samples})
+        workspace.job_files.put(self.run, SAMPLES, {"step": done, "samples": samples})
 
 
 def even(items: Sequence[SnapshotItem], count: int) -> list[SnapshotItem]:
     """At most `count` of the items, spread evenly, in their order."""
     step = max(1, -(-len(items) // count))
     return list(items[::step])
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Replace a small file in one piece."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.part")
-    draft.write_text(json.dumps(value))
-    draft.replace(path)

@@ -23,6 +23,7 @@ from dataengine.treatment.config import PixelConfig, TreatmentConfig
 from pipelines import recipes, requests
 from pipelines.config import PromptChoice, TrainingRun, TreatmentRun
 from storage import jobs_database
+from storage.job_files import METRICS
 from storage.workspace import Workspace
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -79,13 +80,20 @@ def run_of(workspace: Workspace, kind: str, run_id: str) -> Run:
 
 
 def resume(workspace: Workspace, run: Run, actor: str = "") -> Job:
-    """Go on with a failed or cancelled run from what it had kept. Raises `Conflict` while it is open."""
+    """Go on with a paused, failed or cancelled run from what it had kept. Raises `Conflict` while it is
+    open.
+    """
     return requests.resume_job(workspace, run.job.id, actor)
+
+
+def pause(workspace: Workspace, run: Run, actor: str = "") -> Job:
+    """Ask the run to give its device free and to wait. Raises `Conflict` when it has ended."""
+    return requests.pause_job(workspace, run.job.id, actor)
 
 
 def cancel(workspace: Workspace, run: Run, actor: str = "") -> Job:
     """Ask the run to stop; what it has kept stays. Raises `Conflict` when it has ended."""
-    if run.job.state not in requests.OPEN:
+    if run.job.state not in (*requests.OPEN, "paused"):
         raise Conflict(f"run {run.id} is {run.job.state} already, so there is nothing to cancel")
     return requests.cancel_job(workspace, run.job.id, actor)
 
@@ -114,6 +122,7 @@ def standing(workspace: Workspace, run: Run) -> dict[str, Any]:
         "by": job.requested_by,
         "attempts": len(run.jobs),
         "stopping": job.cancel_requested and job.state in requests.OPEN,
+        "pausing": job.pause_requested and job.state in requests.OPEN,
         "result": job.result,
         **figures,
     }
@@ -137,19 +146,20 @@ def line(workspace: Workspace) -> list[str]:
     """Ids of the jobs that wait for a device, the next one first; [] before any worker has made the queue."""
     if not jobs_database.exists(workspace.jobs_url):
         return []
-    tasks = jobs_database.in_line(workspace.jobs_url, requests.TASK_QUEUE)
-    return list(dict.fromkeys(task.rpartition(":")[0] for task in tasks))
+    found = jobs_database.in_line(workspace.jobs_url, *requests.LINE)
+    with workspace.catalog(read_only=True) as catalog:
+        waiting = {job.id for job in catalog.jobs.list(states=requests.OPEN)}
+    return [job for job in dict.fromkeys(flow.partition(":")[0] for flow in found) if job in waiting]
 
 
 def move_first(workspace: Workspace, run: Run, actor: str = "") -> None:
     """Let a waiting run be the next that gets a device. Raises `Conflict` when it does not wait."""
-    task = f"{run.job.id}:run"
-    if run.job.id not in line(workspace) or not jobs_database.move_first(
-        workspace.jobs_url, requests.TASK_QUEUE, task
-    ):
+    job, url = run.job.id, workspace.jobs_url
+    waits = job in line(workspace)
+    if not waits or not any(jobs_database.move_first(url, requests.LINE, id) for id in (f"{job}:run", job)):
         raise Conflict(f"run {run.id} does not wait in line, so it cannot be moved; it is {run.job.state}")
     with workspace.catalog() as catalog:
-        catalog.audit.add(AuditEvent(actor=actor, action="job.first", subject=run.job.id))
+        catalog.audit.add(AuditEvent(actor=actor, action="job.first", subject=job))
         catalog.commit()
 
 
@@ -179,8 +189,8 @@ def tail_of(path: Path, bytes_read: int = 32_768) -> list[bytes]:
 
 
 def metrics_file(workspace: Workspace, job: Job) -> Path:
-    """The job's figures, on the machine whose worker ran it."""
-    return requests.job_folder(workspace, job.id) / "metrics.jsonl"
+    """The job's figures so far, wherever it runs."""
+    return workspace.job_files.read(job.id, METRICS)
 
 
 def metrics_size(workspace: Workspace, jobs: Iterable[Job]) -> int:
@@ -228,9 +238,8 @@ def thinned(path: Path, points: int) -> list[dict[str, Any]]:
 
 
 def kept_json(workspace: Workspace, run_id: str, name: str) -> dict[str, Any]:
-    """A small file that the run keeps beside its figures; {} where there is none on this machine."""
-    path = requests.job_folder(workspace, run_id) / name
-    return json.loads(path.read_text()) if path.is_file() else {}
+    """A small note that the run keeps beside its figures; {} where there is none."""
+    return workspace.job_files.get(run_id, name) or {}
 
 
 # ---- settings from outside ---------------------------------------------------------------------------------

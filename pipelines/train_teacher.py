@@ -14,6 +14,7 @@ from dataengine.records import DetectorVersion, SnapshotItem, digest
 from pipelines.composition import composition, labelled, real
 from pipelines.context import Context, Result
 from pipelines.failpoint import fail_point
+from pipelines.handover import cleared, workplace
 from pipelines.samples import StoredSamples
 from pipelines.steps import champion, recipe_of
 
@@ -56,10 +57,10 @@ def learn(
         except NotFound:
             pass
     work_id = f"{run}-{stage}"
-    work = context.workspace.checkpoints.pending(work_id)
     folder = context.workspace.checkpoints.fetch(start.checkpoint)
     samples = StoredSamples(context.workspace, items)
-    result = context.tools.train_detector(config, samples, folder, work, context.report, **watched)
+    with workplace(context.workspace, work_id) as work:
+        result = context.tools.train_detector(config, samples, folder, work, context.report, **watched)
     fail_point(f"{stage}:trained")
     version = DetectorVersion(
         id=detector_id,
@@ -76,5 +77,5 @@ def learn(
     with context.workspace.catalog() as catalog:
         catalog.detectors.add(version)
         catalog.commit()
-    context.workspace.checkpoints.discard(work_id)
+    cleared(context.workspace, work_id)
     return version

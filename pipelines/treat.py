@@ -25,6 +25,7 @@ from dataengine.treatment.config import SamplingConfig, TreatmentConfig
 from pipelines.context import Context, Result
 from pipelines.failpoint import fail_point
 from pipelines.generate import generators_of, open_generator
+from pipelines.handover import cleared, workplace
 from pipelines.pictures import stack
 from pipelines.steps import SURVEY, TREAT, champion, prompts_of, recipe_of
 
@@ -104,7 +105,7 @@ def carried_out(context: Context, plan: Plan, **watched: Any) -> Result:
         **_history(outcome.history),
     }
     _record(context, plan, result, treated)
-    context.workspace.checkpoints.discard(_work_id(plan))
+    cleared(context.workspace, _work_id(plan))
     return result
 
 
@@ -128,19 +129,9 @@ def _tune(context: Context, plan: Plan, family: Any, **watched: Any) -> Any:
     reader = context.tools.open_attributes(plan.attributes) if plan.attributes else None
     guard = Guard(plan.tuning.guard, plan.guarded, reader)
     clean, captions = _clean_pictures(context, plan.real_limit)
-    work = context.workspace.checkpoints.pending(_work_id(plan))
-    outcome = context.tools.treat(
-        plan.tuning,
-        family,
-        frozen,
-        plan.prompts,
-        clean,
-        captions,
-        guard,
-        work,
-        context.report,
-        **watched,
-    )
+    given = (plan.tuning, family, frozen, plan.prompts, clean, captions, guard)
+    with workplace(context.workspace, _work_id(plan)) as work:
+        outcome = context.tools.treat(*given, work, context.report, **watched)
     fail_point("treat:tuned")
     return outcome
 

@@ -6,7 +6,6 @@ it goes on exactly where its last checkpoint stood. Cost: the treatment, and two
 held-out prompt and seed.
 """
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -24,16 +23,17 @@ from pipelines.context import Context, Result
 from pipelines.diagnose import predict
 from pipelines.failpoint import fail_point
 from pipelines.generate import draw, open_generator, task_of
+from pipelines.generator_files import brought_here
 from pipelines.judge import Pair, confidence_figures, quality_figures
 from pipelines.pictures import encode_png
 from pipelines.preflight import estimated
-from pipelines.requests import job_folder
-from pipelines.retraining import SAMPLES, write_json
+from pipelines.retraining import SAMPLES
 from pipelines.steps import JUDGE, slices
 from pipelines.treat import Plan, carried_out
 
 FIRST_SEED = 1_000_000
 """Held-out images count their seeds from here, so that runs on the same prompts share the base's images."""
+PROMPTS = "prompts.json"
 SHOWN = 12
 BATCH = 32
 
@@ -47,6 +47,7 @@ def treat_job(context: Context, args: dict[str, Any]) -> Result:
     if detector is None:
         raise ConfigRefused("there is no champion to treat against: register a detector, or choose one")
     refuse_what_does_not_fit(context, base, args["settings"])
+    context.may_pause()
     texts = frozen_prompts(context, run, plan)
     watcher = Watcher(context=context, run=run, prompts=guard_prompts(plan, texts["judge"]))
     answer = carried_out(
@@ -64,6 +65,7 @@ def treat_job(context: Context, args: dict[str, Any]) -> Result:
             name=plan.name,
         ),
         watch=watcher.look,
+        pausing=context.pausing,
     )
     fail_point("treat:carried_out")
     if answer["treated"] is not None and "judged" not in answer:
@@ -76,7 +78,7 @@ def treat_job(context: Context, args: dict[str, Any]) -> Result:
 def refuse_what_does_not_fit(context: Context, base: GeneratorVersion, settings: dict[str, Any]) -> None:
     """Raises `ConfigRefused` when the estimate exceeds what is free here; a pipeline from the hub is not
     estimated before it is fetched."""
-    if Path(base.location).is_dir():
+    if Path(brought_here(context.workspace, base)).is_dir():
         context.report(0, 1, "estimating what it needs")
         told = estimated(context, "treat", settings)
         print(told["text"])
@@ -98,10 +100,9 @@ def kept_with(context: Context, answer: Result, run: str, figures: Result) -> Re
 
 def frozen_prompts(context: Context, run: str, plan: TreatmentRun) -> dict[str, list[str]]:
     """Prompts to treat on and held-out ones, written once for a run. They have none in common."""
-    note = job_folder(context.workspace, run) / "prompts.json"
-    if note.is_file():
-        kept: dict[str, list[str]] = json.loads(note.read_text())
-        return kept
+    files = context.workspace.job_files
+    if kept := files.get(run, PROMPTS):
+        return dict(kept)
     context.report(0, 1, "writing prompts")
     judged = chosen_prompts(context, plan.judge, plan.writer, ())
     treated = chosen_prompts(context, plan.prompts, plan.writer, set(judged))
@@ -111,7 +112,7 @@ def frozen_prompts(context: Context, run: str, plan: TreatmentRun) -> dict[str, 
             raise ConfigRefused(
                 f"there are no prompts to {purpose} on that the others do not hold: give some of their own"
             )
-    write_json(note, texts)
+    files.put(run, PROMPTS, texts)
     return texts
 
 
@@ -169,13 +170,13 @@ class Watcher:
         blobs = workspace.blobs.put_many([encode_png(images[row]) for row in rows])
         refs = workspace.maps.put_many([quantise(maps[row]) for row in rows])
         moment = "before" if done == 0 else "after"
-        path = job_folder(workspace, self.run) / SAMPLES
-        kept = json.loads(path.read_text())["samples"] if path.is_file() else [{} for _ in rows]
+        before = workspace.job_files.get(self.run, SAMPLES)
+        kept = before["samples"] if before else [{} for _ in rows]
         samples = [
             {**old, "prompt": self.prompts[row], moment: blob, f"map_{moment}": ref}
             for old, row, blob, ref in zip(kept, rows, blobs, refs, strict=True)
         ]
-        write_json(path, {"step": done, "samples": samples})
+        workspace.job_files.put(self.run, SAMPLES, {"step": done, "samples": samples})
 
 
 # ---- before against after ----------------------------------------------------------------------------------
@@ -221,6 +222,7 @@ def drawn(
         family = open_generator(context, version)
         config = GenerateConfig(sampling=plan.tuning.sampling)
         for start, stop in slices(len(missing), plan.tuning.sampling.batch):
+            context.may_pause()
             context.report(start, len(missing), f"{version.name} draws held-out prompts")
             draw(context, family, version, missing[start:stop], config, JUDGE)
         there = judged_images(context, version.id)

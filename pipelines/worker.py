@@ -21,7 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from dataengine.errors import Cancelled, ClinicError, WorkspaceUnusable
+from dataengine.errors import Cancelled, ClinicError, Paused, WorkspaceUnusable
 from dataengine.records import WorkerBeat
 from pipelines import inference
 from pipelines.child import Child, ChildDied
@@ -30,6 +30,7 @@ from pipelines.jobs import load
 from pipelines.stage import Stage
 from pipelines.webhook import Webhooks
 from storage import jobs_database
+from storage.repositories.work import Asked
 from storage.workspace import Workspace
 
 log = logging.getLogger("clinic.worker")
@@ -67,8 +68,15 @@ class Active:
 
     progress: float = 0.0
     message: str = ""
-    stop: bool = False
+    asked: Asked = ""
     holders: int = 0
+
+    def heed(self) -> None:
+        """Raise `Cancelled` or `Paused` when somebody asked for it."""
+        if self.asked == "cancel":
+            raise Cancelled("stopped as asked")
+        if self.asked == "pause":
+            raise Paused("paused before it began")
 
 
 class Worker:
@@ -121,12 +129,18 @@ class Worker:
             for attempt in range(1, TRIES + 1):
                 try:
                     return self.child.call(
-                        task, lambda event: self._progress(active, event), lambda: active.stop
+                        task, lambda event: self._progress(active, event), lambda: active.asked == "cancel"
                     )
+                except Paused:
+                    self.child.kill()  # its memory on the device with it
+                    raise
                 except ChildDied as death:
                     log.warning("job %s, try %d of %d: %s", task["job"], attempt, TRIES, death)
                     if attempt == TRIES:
                         raise
+                finally:
+                    with contextlib.suppress(ClinicError, OSError):
+                        self.workspace.job_files.send(task["job"], everything=True)
         raise AssertionError("unreachable")
 
     @contextmanager
@@ -136,8 +150,8 @@ class Worker:
             active = self.active.setdefault(job_id, Active())
             active.holders += 1
         try:
-            if self._look(job_id):
-                raise Cancelled("stopped as asked")
+            active.asked = self._look(job_id)
+            active.heed()
             yield active
         finally:
             with self._counting:
@@ -156,8 +170,10 @@ class Worker:
                 if time.monotonic() - beaten >= BEAT_SECONDS:
                     self._beat()
                     beaten = time.monotonic()
+                    for job_id in list(self.active):
+                        self.workspace.job_files.send(job_id)
                 for job_id, active in list(self.active.items()):
-                    active.stop = active.stop or self._look(job_id)
+                    active.asked = self._look(job_id)
 
     def _watch_parent(self) -> None:
         while os.read(0, 1024):
@@ -180,9 +196,9 @@ class Worker:
             )
             catalog.commit()
 
-    def _look(self, job_id: str) -> bool:
+    def _look(self, job_id: str) -> Asked:
         with self.workspace.catalog(read_only=True) as catalog:
-            return catalog.jobs.cancelled(job_id)
+            return catalog.jobs.asked(job_id)
 
     @contextmanager
     def _inference_service(self) -> Iterator[None]:

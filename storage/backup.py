@@ -6,6 +6,7 @@ restored at that schema and then upgraded. Scratch of unfinished training, expor
 checkpoints are left out, since a machine can make them again; queued jobs are queued anew by the next worker.
 """
 
+import base64
 import gzip
 import hashlib
 import io
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from sqlalchemy import Connection, Engine, Integer, MetaData, Table, func, insert, select, text
+from sqlalchemy import Connection, Engine, Integer, LargeBinary, MetaData, Table, func, insert, select, text
 
 from dataengine.errors import Conflict, Corrupt, InputRefused, NotFound
 from dataengine.records import Report, now, silent
@@ -119,9 +120,24 @@ def _dump(engine: Engine, folder: Path) -> dict[str, int]:
                 folder / f"{table.name}.jsonl.gz", "wt", compresslevel=3, encoding="utf-8"
             ) as file:
                 for row in rows:
-                    file.write(json.dumps(dict(row)) + "\n")
+                    file.write(json.dumps(dict(row), default=_as_text) + "\n")
                     counts[table.name] += 1
     return counts
+
+
+def _as_text(value: Any) -> str:
+    """Bytes in a row, such as a draft's label map."""
+    if isinstance(value, bytes | memoryview):
+        return base64.b64encode(value).decode()
+    raise TypeError(f"a {type(value).__name__} in the catalog has no form in a backup")
+
+
+def _as_row(table: Table, line: str) -> dict[str, Any]:
+    row: dict[str, Any] = json.loads(line)
+    for column in table.columns:
+        if isinstance(column.type, LargeBinary) and row.get(column.name) is not None:
+            row[column.name] = base64.b64decode(row[column.name])
+    return row
 
 
 def _tables(connection: Connection) -> list[Table]:
@@ -255,7 +271,7 @@ def _restore_rows(archive: tarfile.TarFile, connection: Connection, about: Backu
         with gzip.open(_content(archive, member), "rt", encoding="utf-8") as file:
             rows: list[dict[str, Any]] = []
             for line in file:
-                rows.append(json.loads(line))
+                rows.append(_as_row(table, line))
                 if len(rows) == ROWS:
                     connection.execute(insert(table), rows)
                     count += len(rows)

@@ -32,7 +32,7 @@ from storage.repositories.people import (
     Users,
     Votes,
 )
-from storage.repositories.work import Jobs, Rounds, Workers
+from storage.repositories.work import JobFiles, Jobs, Rounds, Workers
 
 
 class Catalog:
@@ -65,6 +65,7 @@ class Catalog:
     treatments: Treatments
     rounds: Rounds
     jobs: Jobs
+    job_files: JobFiles
     workers: Workers
     studies: Studies
     votes: Votes

@@ -17,6 +17,7 @@ from storage.blobs import Blobs, writing
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 READ_ONLY = 0o444
+HANDED_OVER = ".handed-over"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,10 +71,9 @@ class Checkpoints:
 
     def fetch(self, checkpoint_id: str) -> Path:
         """A local folder with the checkpoint, files read-only: copied once, verified, never half there."""
-        target = self.folder / checkpoint_id
-        files = self.files(checkpoint_id)
-        if all(_has_size(target / file.path, file.size) for file in files):
-            return target
+        if here := self.fetched(checkpoint_id):
+            return here
+        target, files = self.folder / checkpoint_id, self.files(checkpoint_id)
         fresh = self.folder / f".{checkpoint_id}.{os.getpid()}.{time.monotonic_ns()}"
         try:
             with writing(self.folder):
@@ -87,6 +87,12 @@ class Checkpoints:
             shutil.rmtree(fresh, ignore_errors=True)
         return target
 
+    def fetched(self, checkpoint_id: str) -> Path | None:
+        """The local folder, None while it is not here as a whole."""
+        target = self.folder / checkpoint_id
+        whole = all(_has_size(target / file.path, file.size) for file in self.files(checkpoint_id))
+        return target if whole else None
+
     def forget(self, checkpoint_id: str) -> None:
         """Remove the local copy; the checkpoint itself stays in the blobs."""
         shutil.rmtree(self.folder / _safe(checkpoint_id), ignore_errors=True)
@@ -97,6 +103,32 @@ class Checkpoints:
         with writing(self.folder):
             path.mkdir(parents=True, exist_ok=True)
         return path
+
+    def hand_over(self, work_id: str) -> str:
+        """Publish what the scratch folder holds, so that another machine can go on; the checkpoint's id."""
+        folder = self.pending(work_id)
+        for stale in folder.rglob(".*"):
+            if stale.is_file():
+                stale.unlink()
+        checkpoint = self.publish(folder)
+        (folder / HANDED_OVER).write_text(checkpoint)
+        return checkpoint
+
+    def take_over(self, work_id: str, checkpoint_id: str) -> None:
+        """Fill the scratch folder from what another machine handed over, unless it goes on from that already.
+
+        What this machine had before is older: the other one went on from it.
+        """
+        folder = self.pending(work_id)
+        note = folder / HANDED_OVER
+        if note.is_file() and note.read_text() == checkpoint_id:
+            return
+        self.discard(work_id)
+        for file in self.files(checkpoint_id):
+            path = self.pending(work_id) / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.blobs.fetch(file.sha256, path)
+        note.write_text(checkpoint_id)
 
     def discard(self, work_id: str) -> None:
         """Remove a scratch folder."""

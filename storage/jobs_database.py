@@ -1,9 +1,10 @@
 """The durable-work engine's own database: made quick, and kept free of pickles."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import (
     Connection,
@@ -68,33 +69,66 @@ def _refuse_in(connection: Connection, name: str, schema: str | None) -> set[str
     return ids
 
 
-def in_line(url: str, queue: str) -> list[str]:
-    """Workflows that wait in a queue, the next one first."""
+def in_line(url: str, *queues: str) -> list[str]:
+    """Workflows that wait in these queues, seen as one line, the next one first."""
     with _connection(url) as (connection, schema):
-        return list(connection.scalars(_line(_workflows(connection, schema), queue)))
+        return list(connection.scalars(_line(_workflows(connection, schema), queues)))
 
 
-def move_first(url: str, queue: str, workflow_id: str) -> bool:
-    """Let a waiting workflow be the next of its queue; False when it does not wait there (any more)."""
+def move_first(url: str, queues: Sequence[str], workflow_id: str) -> bool:
+    """Let a waiting workflow be the next of these queues; False when it does not wait there (any more)."""
     with _connection(url) as (connection, schema):
         table = _workflows(connection, schema)
-        line = list(connection.scalars(_line(table, queue)))
+        line = list(connection.scalars(_line(table, queues)))
         if workflow_id not in line:
             return False
         first = connection.scalar(select(table.c.priority).where(table.c.workflow_uuid == line[0])) or 0
-        waits = (table.c.workflow_uuid == workflow_id) & (table.c.status == "ENQUEUED")
-        connection.execute(update(table).where(waits).values(priority=first - 1))
-        connection.commit()
+        _change_waiting(connection, table, workflow_id, priority=first - 1)
     return True
+
+
+def stand_since(url: str, workflow_id: str, since: float) -> None:
+    """Let a waiting workflow stand in line as if it had been asked for at that time (epoch seconds)."""
+    with _connection(url) as (connection, schema):
+        table = _workflows(connection, schema)
+        _change_waiting(connection, table, workflow_id, created_at=int(1000 * since))
+
+
+def inherit_place(url: str, workflow_id: str, parent_id: str, since: float) -> None:
+    """Let a waiting workflow that nobody has moved stand in line since then, moved as its parent was."""
+    with _connection(url) as (connection, schema):
+        table = _workflows(connection, schema)
+        mine, parent = (
+            connection.scalar(select(table.c.priority).where(table.c.workflow_uuid == id))
+            for id in (workflow_id, parent_id)
+        )
+        if mine == 0:
+            place = {"priority": parent or 0, "created_at": int(1000 * since)}
+            _change_waiting(connection, table, workflow_id, **place)
+
+
+def leave_line(url: str, workflow_id: str) -> bool:
+    """Take a workflow out of its queue; False when it does not wait (any more)."""
+    with _connection(url) as (connection, schema):
+        table = _workflows(connection, schema)
+        return _change_waiting(connection, table, workflow_id, status="CANCELLED")
+
+
+def _change_waiting(connection: Connection, table: Table, workflow_id: str, **values: Any) -> bool:
+    """Change a workflow that nobody has taken yet, in one statement; whether it still waited."""
+    waits = (table.c.workflow_uuid == workflow_id) & (table.c.status == "ENQUEUED")
+    changed = connection.execute(update(table).where(waits).values(**values))
+    connection.commit()
+    return bool(changed.rowcount)
 
 
 def _workflows(connection: Connection, schema: str | None) -> Table:
     return Table("workflow_status", MetaData(), schema=schema, autoload_with=connection, resolve_fks=False)
 
 
-def _line(table: Table, queue: str) -> Select[tuple[str]]:
+def _line(table: Table, queues: Sequence[str]) -> Select[tuple[str]]:
     """The engine takes the lowest priority first, then the oldest."""
-    waits = (table.c.queue_name == queue) & (table.c.status == "ENQUEUED")
+    waits = table.c.queue_name.in_(queues) & (table.c.status == "ENQUEUED")
     return select(table.c.workflow_uuid).where(waits).order_by(table.c.priority, table.c.created_at)
 
 

@@ -57,7 +57,7 @@ __all__ = [
     "receipts",
 ]
 
-REVISION = "0004"
+REVISION = "0005"
 """The newest migration; a catalog that names another one is older (upgrade) or newer (refused)."""
 
 images = Table(
@@ -357,11 +357,22 @@ jobs = Table(
     words("requested_by"),
     maybe("worker"),
     flag("cancel_requested"),
+    flag("pause_requested"),
     number("created"),
     Column("started", Float),
     Column("heartbeat", Float),
     Column("finished", Float),
     Index(None, "state", "created"),
+)
+
+# What jobs write, where workers and web server share a database and no disk: a file is its pieces in order.
+job_files = Table(
+    "job_files",
+    metadata,
+    key("job_id"),
+    key("name"),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    words("text"),
 )
 
 workers = Table(

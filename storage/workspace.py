@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from dataengine.errors import WorkspaceUnusable
 from storage.blobs import Blobs, writing
 from storage.checkpoints import Checkpoints
+from storage.job_files import JobFiles
 from storage.maps import Maps
 from storage.snapshots import Snapshots
 
@@ -117,6 +118,11 @@ class Workspace:
     def checkpoints(self) -> Checkpoints:
         """Trained weights, and scratch folders for training."""
         return Checkpoints(self.blobs, self.path / "checkpoints")
+
+    @cached_property
+    def job_files(self) -> JobFiles:
+        """What jobs write while they run."""
+        return JobFiles(self.catalog, self.path / "jobs", shared=not self.own_database)
 
     @cached_property
     def snapshots(self) -> Snapshots:

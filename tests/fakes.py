@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dataengine.errors import ConfigRefused, InputRefused, ModelRefused
+from dataengine.errors import ConfigRefused, InputRefused, ModelRefused, Paused
 from dataengine.masks import pack_label_map
 from dataengine.records import (
     DetectorVersion,
@@ -23,6 +23,7 @@ from dataengine.records import (
     Label,
     digest,
     image_id,
+    never,
     now,
     split_of,
 )
@@ -338,7 +339,13 @@ def generate(
 
 
 def train_detector(
-    config: Any, samples: Any, start: Path, work: Path, report: Any, watch: Any = None
+    config: Any,
+    samples: Any,
+    start: Path,
+    work: Path,
+    report: Any,
+    watch: Any = None,
+    pausing: Any = never,
 ) -> Trained:
     """Look at some samples, a step at a time with the step kept in `work`, and suspect less."""
     position = work / "step"
@@ -349,6 +356,8 @@ def train_detector(
         losses.append(float(np.mean(sample.target)))
         report(step + 1, config.steps, "training", loss=losses[-1])
         position.write_text(str(step + 1))
+        if pausing():
+            raise Paused(f"paused after step {step + 1}")
     trained = TinyDetector(TRAINED, config.name)
     if watch is not None:
         watch(config.steps, trained)
@@ -380,6 +389,7 @@ def treat(
     work: Path,
     report: Any,
     watch: Any = None,
+    pausing: Any = never,
 ) -> FakeTreatment:
     """A LoRA folder that says "treated"; the given family carries it too, as after real tuning."""
     folder = work / "lora"

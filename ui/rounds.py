@@ -72,7 +72,7 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
 
     @routes.get("/jobs/{job_id}/log")
     def log(job_id: str) -> dict[str, Any]:
-        """The end of a job's log, if its worker ran on this machine."""
+        """The end of a job's log."""
         with workspace.catalog(read_only=True) as catalog:
             job = catalog.jobs.get(job_id)
         return job_row(job) | {"lines": requests.read_log(workspace, job_id).splitlines()[-LOG_LINES:]}
@@ -82,9 +82,14 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
         """Ask a job to stop."""
         return job_row(requests.cancel_job(workspace, job_id, person.name))
 
+    @routes.post("/jobs/{job_id}/pause")
+    def pause_job(job_id: str, person: Watcher) -> dict[str, Any]:
+        """Ask a training or treatment to wait."""
+        return job_row(requests.pause_job(workspace, job_id, person.name))
+
     @routes.post("/jobs/{job_id}/resume")
     def resume_job(job_id: str, person: Watcher) -> dict[str, Any]:
-        """Ask again for a failed or cancelled job."""
+        """Ask again for a paused, failed or cancelled job."""
         return job_row(requests.resume_job(workspace, job_id, person.name))
 
     @routes.get("/lineage/{generator_id}")
@@ -156,6 +161,8 @@ def job_row(job: Job) -> dict[str, Any]:
         "by": job.requested_by,
         "round": job.args.get("round_id"),
         "stopping": job.cancel_requested and job.state in requests.OPEN,
+        "pausing": job.pause_requested and job.state in requests.OPEN,
+        "pausable": job.kind in requests.PAUSABLE,
     }
 
 

@@ -70,6 +70,11 @@ def run_routes(workspace: Workspace, kind: str) -> APIRouter:
         job = runs.cancel(workspace, runs.run_of(workspace, kind, run_id), person.name)
         return {"state": job.state}
 
+    @routes.post("/{run_id}/pause")
+    def pause(run_id: str, person: Signed) -> dict[str, str]:
+        job = runs.pause(workspace, runs.run_of(workspace, kind, run_id), person.name)
+        return {"state": job.state}
+
     @routes.post("/{run_id}/resume")
     def resume(run_id: str, person: Signed) -> dict[str, str]:
         job = runs.resume(workspace, runs.run_of(workspace, kind, run_id), person.name)

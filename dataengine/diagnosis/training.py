@@ -34,8 +34,8 @@ from dataengine.diagnosis.detector import (
     save_detector,
 )
 from dataengine.diagnosis.metrics import DetectorMetrics, ImageMetrics, image_metrics, summarise
-from dataengine.errors import ConfigRefused, InputRefused, NonFinite
-from dataengine.records import Report, silent
+from dataengine.errors import ConfigRefused, InputRefused, NonFinite, Paused
+from dataengine.records import Report, never, silent
 
 RESULT_FILE = "result.json"
 
@@ -78,6 +78,7 @@ def train_detector(
     report: Report = silent,
     validation: Samples | None = None,
     watch: Watch | None = None,
+    pausing: Callable[[], bool] = never,
 ) -> TrainingResult:
     """Train from the detector folder `start`, or from random weights of `config.detector` when it is None.
 
@@ -85,10 +86,12 @@ def train_detector(
     folder it goes on from the last checkpoint with the losses of an undisturbed run, or returns the result.
 
     Started in several processes (`accelerate launch`, `torchrun`) with one `work` they share every batch, and
-    the main one writes. `watch` is shown the averaged weights at every checkpoint and at the end.
+    the main one writes. `watch` is shown the averaged weights at every checkpoint and at the end. `pausing`
+    is asked after every step, in a run of one process.
 
     Raises `NonFinite` before a bad update reaches the weights, `ConfigRefused` when `work` belongs to another
-    run, `InputRefused` for an empty set, and whatever `report` raises.
+    run, `InputRefused` for an empty set, `Paused` after a checkpoint where `pausing` says so, and whatever
+    `report` raises.
     """
     run = Run(config=config.model_dump(mode="json"), start=_digest(start), examples=len(samples))
     finished = work / RESULT_FILE
@@ -104,7 +107,9 @@ def train_detector(
         detector = (
             NetworkDetector.fresh(config.detector, config.seed) if start is None else load_detector(start)
         )
-        trained, losses = _optimise(config, detector, samples, sampler, run, work, report, accelerator, watch)
+        trained, losses = _optimise(
+            config, detector, samples, sampler, run, work, report, accelerator, watch, pausing
+        )
     if accelerator.is_main_process:
         save_detector(trained, work / "detector")
         metrics = {} if validation is None else asdict(evaluate_detector(trained, validation, report=report))
@@ -252,6 +257,7 @@ def _optimise(
     report: Report,
     accelerator: Any,
     watch: Watch | None,
+    pausing: Callable[[], bool],
 ) -> tuple[NetworkDetector, list[float]]:
     """The detector with averaged weights, frozen, and the loss of every step."""
     detector.config = detector.config.model_copy(update={"name": config.name})
@@ -268,11 +274,15 @@ def _optimise(
         for step in range(first, config.steps):
             state.losses.append(_update(config, model, state, next(batches), accelerator, step))
             done = step + 1
-            if done % config.checkpoint_every == 0 and done < config.steps and accelerator.is_main_process:
+            pauses = done < config.steps and accelerator.num_processes == 1 and pausing()
+            due = done % config.checkpoint_every == 0 and done < config.steps
+            if (due or pauses) and accelerator.is_main_process:
                 _save(state, run, work)
-                if watch is not None:
+                if watch is not None and due:
                     _show(state, watch, done)
             report(done, config.steps, "training", loss=state.losses[-1], lr=optimizer.param_groups[0]["lr"])
+            if pauses:
+                raise Paused(f"paused after step {done}; it goes on from there")
     accelerator.wait_for_everyone()
     accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     detector.network.load_state_dict(state.average)

@@ -19,6 +19,11 @@ def silent(done: int, total: int, message: str = "", **figures: float) -> None:
     """A `Report` that says nothing."""
 
 
+def never() -> bool:
+    """What work is told that nobody may ask to pause."""
+    return False
+
+
 def now() -> float:
     """Seconds since the epoch."""
     return time.time()

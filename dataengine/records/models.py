@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from dataengine.records.identity import now
 
-JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+JobState = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
 RoundState = Literal["running", "waiting", "done", "failed", "cancelled"]
 
 
@@ -83,6 +83,7 @@ class Job:
     requested_by: str = ""
     worker: str | None = None
     cancel_requested: bool = False
+    pause_requested: bool = False
     created: float = field(default_factory=now)
     started: float | None = None
     heartbeat: float | None = None

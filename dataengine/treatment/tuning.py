@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from dataengine.diagnosis.detector import Detector
-from dataengine.errors import ConfigRefused, NonFinite, NothingLearned, OutOfMemory
+from dataengine.errors import ConfigRefused, NonFinite, NothingLearned, OutOfMemory, Paused
 from dataengine.quality.guard import Baseline, Guard
-from dataengine.records import Report, digest, silent
+from dataengine.records import Report, digest, never, silent
 from dataengine.treatment import progress as progress_file
 from dataengine.treatment.batches import Batches
 from dataengine.treatment.config import TreatmentConfig
@@ -79,6 +79,7 @@ def treat(
     work: Path,
     report: Report = silent,
     watch: Watch | None = None,
+    pausing: Callable[[], bool] = never,
 ) -> TreatmentResult:
     """Train the family's LoRA until the updates are done or the guard stops; resumes what lies in `work`.
 
@@ -86,16 +87,27 @@ def treat(
     LoRA that the family carries already is trained further, and counts as part of the generator as given.
     Afterwards the family carries the kept weights, and `work` holds `lora/` and `history.json`. Prompts
     beyond the generator's limit are cut, with a warning that names them. `detector` may be None where
-    neither objectives nor guard ask it. `watch` is shown what the guard looks at.
+    neither objectives nor guard ask it. `watch` is shown what the guard looks at. `pausing` is asked after
+    every update, in a run of one process.
 
     Raises `ConfigRefused` for missing prompts or pictures and for a detector that cannot take the
     generator's size, `NonFinite` before a non-finite value reaches the weights (the state is saved first),
     `NothingLearned` when no gradient reached the LoRA, `OutOfMemory` with what would need less (the last
-    checkpoint stays), and whatever `report` raises.
+    checkpoint stays), `Paused` after a checkpoint where `pausing` says so, and whatever `report` raises.
     """
     try:
         return _Run(
-            config, family, detector, prompts, clean_images, clean_captions, guard, work, report, watch
+            config,
+            family,
+            detector,
+            prompts,
+            clean_images,
+            clean_captions,
+            guard,
+            work,
+            report,
+            watch,
+            pausing,
         ).go()
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
@@ -120,11 +132,12 @@ class _Run:
         work: Path,
         report: Report,
         watch: Watch | None = None,
+        pausing: Callable[[], bool] = never,
     ) -> None:
         if not prompts:
             raise ConfigRefused("there are no prompts to treat on; give at least one")
         self.config, self.family, self.guard, self.work, self.report = config, family, guard, work, report
-        self.watch, self.state = watch, Progress()
+        self.watch, self.pausing, self.state = watch, pausing, Progress()
         self.accelerator = _accelerator(family.device, config.accumulation)
         warn_of_cut(family, prompts)
         self.batches = Batches(config, family, detector, prompts, partial(self._tell, "treating"))
@@ -168,10 +181,13 @@ class _Run:
             self.state.history.append(row)
             if baseline is not None and self._looks_now():
                 self._look(baseline, row)
-            if self._saves_now():
+            pauses = self._pauses_now()
+            if self._saves_now() or pauses:
                 self._save()
             values = {name: value for name, value in row.items() if isinstance(value, float)}
             self._tell(self.state.stopped or "treating", **values, **looked(row))
+            if pauses:
+                raise Paused(f"paused after update {self.state.done}; it goes on from there")
         if self.guard is None:
             self.state.keep(self.state.done, 0.0, self.weights)
         return self._result()
@@ -206,6 +222,11 @@ class _Run:
         done = self.state.done
         ended = done == self.config.updates or bool(self.state.stopped)
         return ended or done % self.config.checkpoint_every == 0
+
+    def _pauses_now(self) -> bool:
+        """Somebody waits for the device, and there is something left to do later."""
+        ended = self.state.done == self.config.updates or bool(self.state.stopped)
+        return not ended and self.accelerator.num_processes == 1 and self.pausing()
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:

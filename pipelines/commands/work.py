@@ -269,7 +269,8 @@ def status_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--log", metavar="JOB", help="show the end of a job's log instead")
     parser.add_argument("--cancel", metavar="JOB", help="stop a job")
-    parser.add_argument("--resume", metavar="JOB", help="ask again for a failed or cancelled job")
+    parser.add_argument("--pause", metavar="JOB", help="let a training or treatment wait, its device free")
+    parser.add_argument("--resume", metavar="JOB", help="go on with a paused, failed or cancelled job")
 
 
 def status(call: Call) -> Any:
@@ -279,10 +280,12 @@ def status(call: Call) -> Any:
     given = call.options
     if given.log:
         text = requests.read_log(call.workspace, given.log)
-        call.say(text or "there is no log of that job on this machine")
+        call.say(text or "there is no log of that job")
         return {"log": text}
     if given.cancel:
         requests.cancel_job(call.workspace, given.cancel, "command line")
+    if given.pause:
+        requests.pause_job(call.workspace, given.pause, "command line")
     if given.resume:
         requests.resume_job(call.workspace, given.resume, "command line")
     with call.workspace.catalog(read_only=True) as catalog:
@@ -363,7 +366,12 @@ COMMANDS = (
         summary="rounds, jobs and workers at a glance",
         run=status,
         arguments=status_arguments,
-        examples=("clinic status", "clinic status --json", "clinic status --log JOB"),
+        examples=(
+            "clinic status",
+            "clinic status --json",
+            "clinic status --log JOB",
+            "clinic status --pause JOB",
+        ),
     ),
     *(stage_command(name, what) for name, what in STAGES.items()),
 )

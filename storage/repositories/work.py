@@ -1,16 +1,20 @@
 """Rounds, jobs and workers: every change of hands is one compare-and-set."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import Connection, delete, func, or_, select, update
 
 from dataengine.errors import Conflict, InputRefused
 from dataengine.records import Job, JobState, Round, RoundState, WorkerBeat, now
 from storage import schema
-from storage.repositories.rows import Named, Rows, replace
+from storage.repositories.rows import Named, Rows, insert_new, replace
 
-FINISHED: tuple[JobState, ...] = ("succeeded", "failed", "cancelled")
+Asked = Literal["", "pause", "cancel"]
+FINISHED: tuple[JobState, ...] = ("paused", "succeeded", "failed", "cancelled")
+"""A paused job is over as well: whoever resumes it gets a new one for the same work."""
+APPENDERS = 20
+"""Workers that may write one job's file at the same moment."""
 
 
 class Rounds(Named[Round]):
@@ -79,7 +83,7 @@ class Jobs(Named[Job]):
     def claim(self, job_id: str, worker: str, stale_before: float | None = None) -> bool:
         """Take a queued job, or a running one silent since `stale_before`; exactly one taker wins.
 
-        A job whose cancelling was asked for cannot be taken.
+        A job that somebody asked to stop or to pause cannot be taken.
         """
         table, at = self.table.c, now()
         free = table.state == "queued"
@@ -87,7 +91,12 @@ class Jobs(Named[Job]):
             free = or_(free, (table.state == "running") & (table.heartbeat < stale_before))
         taken = self._connection.execute(
             update(self.table)
-            .where(table.id == job_id, free, table.cancel_requested.is_(False))
+            .where(
+                table.id == job_id,
+                free,
+                table.cancel_requested.is_(False),
+                table.pause_requested.is_(False),
+            )
             .values(state="running", worker=worker, started=at, heartbeat=at)
         )
         return bool(taken.rowcount)
@@ -118,13 +127,30 @@ class Jobs(Named[Job]):
         return bool(ended.rowcount)
 
     def request_cancel(self, job_id: str) -> Job:
-        """Ask a running job to stop; one that still waits ends at once. Raises `NotFound`."""
+        """Ask a running job to stop; one that waits or is paused ends at once. Raises `NotFound`."""
         table = self.table.c
-        waiting = update(self.table).where(table.id == job_id, table.state == "queued")
+        waiting = update(self.table).where(table.id == job_id, table.state.in_(("queued", "paused")))
         self._connection.execute(waiting.values(state="cancelled", cancel_requested=True, finished=now()))
         running = update(self.table).where(table.id == job_id, table.state == "running")
         self._connection.execute(running.values(cancel_requested=True))
         return self.get(job_id)
+
+    def request_pause(self, job_id: str) -> Job:
+        """Ask a running job to pause where it can; one that still waits pauses at once. Raises `NotFound`."""
+        table = self.table.c
+        waiting = update(self.table).where(table.id == job_id, table.state == "queued")
+        self._connection.execute(waiting.values(state="paused", pause_requested=True, finished=now()))
+        running = update(self.table).where(table.id == job_id, table.state == "running")
+        self._connection.execute(running.values(pause_requested=True))
+        return self.get(job_id)
+
+    def asked(self, job_id: str) -> Asked:
+        """What somebody wants of the job; stopping it comes before letting it wait."""
+        flags = select(self.table.c.cancel_requested, self.table.c.pause_requested)
+        row = self._connection.execute(flags.where(self.table.c.id == job_id)).first()
+        if row is None:
+            return ""
+        return "cancel" if row.cancel_requested else "pause" if row.pause_requested else ""
 
     def cancelled(self, job_id: str) -> bool:
         """Whether somebody asked the job to stop, or it has been cancelled."""
@@ -136,6 +162,46 @@ class Jobs(Named[Job]):
         table = self.table.c
         lost = self._select().where(table.state == "running", table.heartbeat < before)
         return self._records(lost.order_by(table.heartbeat))
+
+
+class JobFiles:
+    """What jobs write, in numbered pieces without gaps, so that a reader asks for what it has not seen."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def append(self, job_id: str, name: str, text: str) -> None:
+        """Add a piece after the last one, also when several write at once."""
+        table = schema.job_files.c
+        last = select(func.max(table.number)).where(table.job_id == job_id, table.name == name)
+        for _ in range(APPENDERS):
+            number = (self._connection.scalar(last) or 0) + 1
+            row = {"job_id": job_id, "name": name, "number": number, "text": text}
+            if insert_new(self._connection, schema.job_files, [row]):
+                return
+        raise Conflict(f"{APPENDERS} others write {name} of job {job_id} at once; it is tried again")
+
+    def put(self, job_id: str, name: str, text: str) -> None:
+        """Replace the whole file."""
+        replace(
+            self._connection,
+            schema.job_files,
+            {"job_id": job_id, "name": name, "number": 0, "text": text},
+        )
+
+    def after(self, job_id: str, name: str, number: int = -1) -> Sequence[tuple[int, str]]:
+        """Number and text of the pieces after that one, in order."""
+        table = schema.job_files.c
+        pieces = select(table.number, table.text).where(
+            table.job_id == job_id, table.name == name, table.number > number
+        )
+        rows = self._connection.execute(pieces.order_by(table.number))
+        return [(row.number, row.text) for row in rows]
+
+    def drop(self, job_id: str, name: str) -> None:
+        """Remove a file."""
+        table = schema.job_files.c
+        self._connection.execute(delete(schema.job_files).where(table.job_id == job_id, table.name == name))
 
 
 class Workers(Rows[WorkerBeat]):

@@ -16,7 +16,6 @@ import numpy as np
 from playwright.sync_api import Browser, sync_playwright
 
 from dataengine.records import Job, WorkerBeat, now
-from pipelines import requests
 from pipelines.config import TrainingRun
 from pipelines.jobs import Reporter
 from storage.accounts import create_user
@@ -81,7 +80,7 @@ def running(workspace: Workspace, run: str) -> Job:
     with workspace.catalog() as catalog:
         catalog.jobs.add(job)
         catalog.commit()
-    requests.job_folder(workspace, run).mkdir(parents=True)
+    workspace.job_files.folder(run).mkdir(parents=True)
     return job
 
 
@@ -90,7 +89,7 @@ def logged(workspace: Workspace, run: str, points: int) -> None:
     running(workspace, run)
     random = np.random.default_rng(0)
     losses = np.exp(-np.arange(points) / points * 4) + 0.05 * random.random(points)
-    with (requests.job_folder(workspace, run) / "metrics.jsonl").open("w") as file:
+    with (workspace.job_files.folder(run) / "metrics.jsonl").open("w") as file:
         for step, loss in enumerate(losses):
             line = {"time": step / 10, "done": step, "total": points, "loss": float(loss), "lr": 1e-4}
             file.write(json.dumps(line) + "\n")
@@ -143,7 +142,7 @@ def working(workspace: Workspace, run: str) -> Iterator[dict[int, float]]:
             catalog.commit()
 
     def work() -> None:
-        path = requests.job_folder(workspace, run) / "metrics.jsonl"
+        path = workspace.job_files.folder(run) / "metrics.jsonl"
         with path.open("a", buffering=1) as file:
             report, step = Reporter(sent, file.write), 0
             while not ended.wait(0.1):

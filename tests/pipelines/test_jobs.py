@@ -47,8 +47,8 @@ def test_a_sharded_stage_part_by_part(workspace: Workspace) -> None:
 
 
 def test_what_native_code_prints_lands_in_the_log(workspace: Workspace) -> None:
-    requests.job_folder(workspace, "job").mkdir(parents=True)
-    with output_to(requests.job_folder(workspace, "job") / "log.txt"):
+    workspace.job_files.folder("job").mkdir(parents=True)
+    with output_to(workspace.job_files.folder("job") / "log.txt"):
         os.write(2, b"from native code\n")
         subprocess.run([sys.executable, "-c", "print('from a grandchild')"], check=True)
     os.write(2, b"not in the log\n")
@@ -56,7 +56,7 @@ def test_what_native_code_prints_lands_in_the_log(workspace: Workspace) -> None:
 
 
 def test_metrics_are_thinned_and_a_torn_line_is_left_out(workspace: Workspace) -> None:
-    folder = requests.job_folder(workspace, "job")
+    folder = workspace.job_files.folder("job")
     folder.mkdir(parents=True)
     lines = "".join(json.dumps({"loss": number}) + "\n" for number in range(100))
     (folder / "metrics.jsonl").write_text(lines + '{"los')

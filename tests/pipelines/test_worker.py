@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import requests
+from dataengine.errors import Conflict
+from pipelines import requests, runs
 from storage.workspace import Workspace
 from tests.pipelines import toys
 from tests.pipelines.rig import REPOSITORY, SLEEPY, TOYS, Crew, alive, crew, until
@@ -270,3 +271,59 @@ def test_a_worker_elsewhere_needs_only_the_two_addresses(tmp_path: Path, postgre
         assert workers == {next(iter(requests.workers_alive(office))).id}
         assert not (office.path / "jobs").exists(), "nothing was done in the office's own folder"
     office.close()
+
+
+def waiting_run(workspace: Workspace, name: str) -> runs.Run:
+    """A training that waits for its turn; what it would do does not matter."""
+    requests.request_job(workspace, runs.TRAINING, {"run": name, "settings": {}}, "eve")
+    return runs.run_of(workspace, runs.TRAINING, name)
+
+
+def test_the_line_is_paused_resumed_reordered_and_left(tmp_path: Path, database_url: str) -> None:
+    """While the one device is in use: ten wait, which is more than a worker looks at."""
+    with crew(tmp_path, database_url) as team:
+        under_way(team)
+        space = team.workspace
+        names = [waiting_run(space, f"run-{number}").id for number in range(10)]
+
+        def line() -> list[str]:
+            with space.catalog(read_only=True) as catalog:
+                return [catalog.jobs.get(job_id).args["run"] for job_id in runs.line(space)]
+
+        def run(name: str) -> runs.Run:
+            return runs.run_of(space, runs.TRAINING, name)
+
+        until(lambda: line() == names, 30, "all ten stand in line as they came")
+        assert runs.standing(space, run("run-9"))["position"] == 10
+        runs.pause(space, run("run-2"), "eve")
+        until(lambda: run("run-2").job.state == "paused", 5, "what waits pauses at once")
+        until(lambda: line() == [name for name in names if name != "run-2"], 5, "it left the line")
+        with pytest.raises(Conflict, match="paused already"):
+            runs.pause(space, run("run-2"), "eve")
+        runs.resume(space, run("run-2"), "eve")
+        until(lambda: line() == names, 5, "it stands where it stood")
+        assert len(run("run-2").jobs) == 2
+        runs.move_first(space, run("run-5"), "ada")
+        assert line()[0] == "run-5"
+        runs.cancel(space, run("run-0"), "eve")
+        until(lambda: run("run-0").job.state == "cancelled", 5, "what waits is cancelled at once")
+        runs.pause(space, run("run-9"), "eve")
+        assert run("run-9").job.state == "paused"
+        runs.cancel(space, run("run-9"), "eve")
+        assert run("run-9").job.state == "cancelled"
+
+
+def test_a_pause_outlives_the_worker(tmp_path: Path) -> None:
+    """Asked of a worker that dies before it can heed it, the run is paused all the same, and not begun
+    again."""
+    with crew(tmp_path, "sqlite") as team:
+        job = requests.request_job(team.workspace, runs.TRAINING, {"run": "r", "settings": {}})
+        with team.workspace.catalog() as catalog:
+            assert catalog.jobs.claim(job.id, "a worker that is gone")
+            catalog.commit()
+        assert requests.pause_job(team.workspace, job.id, "eve").state == "running"
+        team.start(TOYS, CLINIC_LEASE_SECONDS="1")
+        until(lambda: state_of(team, job.id) == "paused", 60, "a worker that comes later says so")
+        backup = requests.request_job(team.workspace, "backup", {})
+        with pytest.raises(Conflict, match="cannot pause; cancel it"):
+            requests.pause_job(team.workspace, backup.id)

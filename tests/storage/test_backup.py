@@ -16,6 +16,7 @@ from dataengine.errors import Conflict, Corrupt, InputRefused, WorkspaceUnusable
 from dataengine.records import (
     AuditEvent,
     DetectorVersion,
+    Draft,
     Image,
     Label,
     Prediction,
@@ -55,6 +56,7 @@ def filled(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
                     )
                 ]
             )
+        catalog.drafts.save(Draft(image_id="i1", author="ann", label_map=bytes(range(256))))
         catalog.predictions.add_many(
             [Prediction(image_id="i1", detector_id="d", max=1 / 3, mean=1e-9, uncertainty=0.1)]
         )

@@ -31,9 +31,9 @@ def test_who_is_moved_first_is_next_and_the_others_keep_their_order(tmp_path: Pa
     with create_engine(url).connect() as connection:
         fill(connection)
     assert jobs_database.in_line(url, "tasks") == ["a:run", "b:run", "c:run"]
-    assert jobs_database.move_first(url, "tasks", "c:run")
+    assert jobs_database.move_first(url, ["tasks"], "c:run")
     assert jobs_database.in_line(url, "tasks") == ["c:run", "a:run", "b:run"]
-    assert jobs_database.move_first(url, "tasks", "b:run")
+    assert jobs_database.move_first(url, ["tasks"], "b:run")
     assert jobs_database.in_line(url, "tasks") == ["b:run", "c:run", "a:run"]
-    assert not jobs_database.move_first(url, "tasks", "busy:run")
-    assert not jobs_database.move_first(url, "tasks", "job")
+    assert not jobs_database.move_first(url, ["tasks"], "busy:run")
+    assert not jobs_database.move_first(url, ["tasks"], "job")

@@ -135,7 +135,7 @@ def test_a_round_runs_cancels_and_resumes(client_of: Clients, workspace: Workspa
     job = engineer.post(f"/api/rounds/round/{round_id}/resume").json()["job"]
     assert engineer.post(f"/api/rounds/jobs/{job}/cancel").json()["state"] == "cancelled"
     assert engineer.post(f"/api/rounds/jobs/{job}/resume").json()["state"] == "queued"
-    folder = requests.job_folder(workspace, job)
+    folder = workspace.job_files.folder(job)
     folder.mkdir(parents=True)
     (folder / "log.txt").write_text("one\ntwo\n")
     assert engineer.get(f"/api/rounds/jobs/{job}/log").json()["lines"] == ["one", "two"]

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.records import BenchmarkItem, DetectorVersion, Job, Label, WorkerBeat, now
-from pipelines import requests, runs
+from pipelines import runs
 from pipelines.config import TrainingRun
 from storage.workspace import Workspace
 from ui.forms import form
@@ -207,7 +207,7 @@ def write_metrics(workspace: Workspace, job: Job, lines: list[dict[str, Any]]) -
     with workspace.catalog() as catalog:
         catalog.jobs.add(job)
         catalog.commit()
-    folder = requests.job_folder(workspace, job.id)
+    folder = workspace.job_files.folder(job.id)
     folder.mkdir(parents=True)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"half')
 

@@ -7,7 +7,7 @@
     return made;
   };
 
-  const STATES = new Set(["queued", "running", "waiting", "succeeded", "done", "failed", "cancelled", "champion"]);
+  const STATES = new Set(["queued", "running", "waiting", "paused", "succeeded", "done", "failed", "cancelled", "champion"]);
   const state = (word) => node("span", word, STATES.has(word) ? `state ${word}` : "state");
 
   const draw = {

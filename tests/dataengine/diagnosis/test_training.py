@@ -26,7 +26,7 @@ from dataengine.diagnosis.training import (
     step_seed,
     train_detector,
 )
-from dataengine.errors import Cancelled, ConfigRefused, InputRefused, NonFinite
+from dataengine.errors import Cancelled, ConfigRefused, InputRefused, NonFinite, Paused
 from tests.dataengine.diagnosis.tiny import SEGFORMER, UNET, example, examples
 
 CONFIG = DetectorTrainingConfig(
@@ -170,6 +170,16 @@ train_detector(CONFIG, examples(), None, Path({str(tmp_path)!r}), report)
     state = load_detector(resumed.folder).state_dict()
     for key, value in load_detector(undisturbed.folder).state_dict().items():
         assert torch.equal(state[key], value), key
+
+
+def test_paused_between_checkpoints_it_goes_on_with_the_same_losses(
+    undisturbed: TrainingResult, tmp_path: Path
+) -> None:
+    told = iter([False] * 7 + [True])
+    with pytest.raises(Paused, match="after step 8"):
+        train_detector(CONFIG, examples(), None, tmp_path, pausing=lambda: next(told))
+    assert [found.name for found in tmp_path.glob("checkpoint-*")] == ["checkpoint-000000008"]
+    assert train_detector(CONFIG, examples(), None, tmp_path).losses == undisturbed.losses
 
 
 def test_a_half_written_checkpoint_is_ignored(undisturbed: TrainingResult, tmp_path: Path) -> None:

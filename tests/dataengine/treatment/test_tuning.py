@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dataengine.errors import Cancelled, ConfigRefused, NonFinite, NothingLearned
+from dataengine.errors import Cancelled, ConfigRefused, NonFinite, NothingLearned, Paused
 from dataengine.quality.config import GuardConfig
 from dataengine.quality.guard import Guard
 from dataengine.treatment.config import (
@@ -123,6 +123,15 @@ def test_a_resumed_run_is_the_undisturbed_run(undisturbed, flux_folder, tmp_path
     assert result.kept_step == undisturbed[1].kept_step
     theirs = undisturbed[0].adapter.parameters()
     assert all(torch.equal(weight, theirs[name]) for name, weight in family.adapter.parameters().items())
+
+
+def test_a_paused_run_goes_on_exactly(undisturbed, flux_folder, tmp_path):
+    config = CONFIG.model_copy(update={"checkpoint_every": 100})
+    told = iter([False, False, True])
+    with pytest.raises(Paused, match="after update 3"):
+        run(flux_folder, tmp_path, config, pausing=lambda: next(told))
+    _, result = run(flux_folder, tmp_path, config)
+    assert numbers(result) == numbers(undisturbed[1])
 
 
 def run_and_die(folder, work):

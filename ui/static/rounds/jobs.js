@@ -4,7 +4,7 @@ import { h, panel, tell } from "/static/dom.js";
 import { ago, renew, state } from "./words.js";
 
 const OPEN = ["queued", "running"];
-const AGAIN = ["failed", "cancelled"];
+const AGAIN = ["paused", "failed", "cancelled"];
 
 export async function jobs(root, { asked, go }) {
   const list = h("div", { class: "rows", id: "jobs" });
@@ -20,7 +20,7 @@ export async function jobs(root, { asked, go }) {
   function row(job) {
     return h("a", { class: "row", href: `?view=jobs&job=${encodeURIComponent(job.id)}`, "data-go": true, "aria-current": job.id === chosen ? "true" : null },
       h("div", { class: "words" }, h("b", {}, job.title), h("span", { class: "soft" }, [job.round ?? job.id, job.state === "succeeded" ? "" : job.message].filter(Boolean).join(" · ")), job.state === "running" ? h("progress", { value: job.progress, max: 1 }) : null),
-      h("span", { class: "soft nowrap" }, ago(job.at)), state(job.stopping ? "stopping" : job.state));
+      h("span", { class: "soft nowrap" }, ago(job.at)), state(job.stopping ? "stopping" : job.pausing ? "pausing" : job.state));
   }
 
   async function look() {
@@ -37,14 +37,16 @@ export async function jobs(root, { asked, go }) {
       if (answer) go({ view: "jobs", job: answer.id });
     };
     title.textContent = `Log: ${job.title}`;
-    if (buttons.dataset.state !== job.state) {
-      buttons.dataset.state = job.state;
+    const stands = `${chosen} ${job.state} ${job.pausing}`;
+    if (buttons.dataset.stands !== stands) {
+      buttons.dataset.stands = stands;
       buttons.replaceChildren(...[
-        OPEN.includes(job.state) ? h("button", { class: "button quiet bad", type: "button", id: "cancel-job", onclick: act("cancel") }, "Cancel") : null,
+        job.pausable && OPEN.includes(job.state) ? h("button", { class: "button quiet", type: "button", id: "pause-job", disabled: job.pausing, onclick: act("pause") }, job.pausing ? "Pausing…" : "Pause") : null,
+        OPEN.includes(job.state) || job.state === "paused" ? h("button", { class: "button quiet bad", type: "button", id: "cancel-job", onclick: act("cancel") }, "Cancel") : null,
         AGAIN.includes(job.state) ? h("button", { class: "button quiet", type: "button", id: "resume-job", onclick: act("resume") }, "Resume") : null,
       ].filter(Boolean));
     }
-    const text = job.lines.join("\n") || "This job has written no log on this machine.";
+    const text = job.lines.join("\n") || "This job has written no log.";
     if (log.textContent !== text) {
       log.textContent = text;
       log.scrollTop = log.scrollHeight;

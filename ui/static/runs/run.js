@@ -43,7 +43,7 @@ export async function runView(root, { api, kind, id, back, groups, gallery, admi
     h("div", { class: "two" }, charts, pictures), panel("Log", log));
 
   async function press(what) {
-    await tell(post(what === "first" ? `/api/queue/${kind}/${encodeURIComponent(id)}/first` : `${at}/${what}`), { cancel: "Stopping. What it has kept stays.", resume: "It goes on from what it had kept.", first: "It is next in line." }[what]);
+    await tell(post(what === "first" ? `/api/queue/${kind}/${encodeURIComponent(id)}/first` : `${at}/${what}`), { cancel: "Stopping. What it has kept stays.", pause: "Pausing after the step in hand. Nothing is lost.", resume: "It goes on from what it had kept.", first: "It is next in line." }[what]);
     ended = false;
     await tell(look());
   }
@@ -51,9 +51,10 @@ export async function runView(root, { api, kind, id, back, groups, gallery, admi
   function buttons(run) {
     const open = OPEN.includes(run.state);
     return h("div", { class: "line" },
-      open ? h("button", { type: "button", class: "button quiet", disabled: run.stopping, onclick: () => press("cancel") }, run.stopping ? "Stopping…" : "Cancel") : null,
+      open ? h("button", { type: "button", class: "button quiet", disabled: run.pausing || run.stopping, onclick: () => press("pause") }, run.pausing && !run.stopping ? "Pausing…" : "Pause") : null,
+      open || run.state === "paused" ? h("button", { type: "button", class: "button quiet bad", disabled: run.stopping, onclick: () => press("cancel") }, run.stopping ? "Stopping…" : "Cancel") : null,
       run.position > 1 && admin ? h("button", { type: "button", class: "button quiet", onclick: () => press("first") }, "Move to the front") : null,
-      ["failed", "cancelled"].includes(run.state) ? h("button", { type: "button", class: "button", onclick: () => press("resume") }, "Resume") : null);
+      ["paused", "failed", "cancelled"].includes(run.state) ? h("button", { type: "button", class: "button", onclick: () => press("resume") }, "Resume") : null);
   }
 
   function draw(run) {
@@ -70,7 +71,8 @@ export async function runView(root, { api, kind, id, back, groups, gallery, admi
       h("progress", { value: run.state === "succeeded" ? 1 : run.progress, max: 1 }),
       h("p", { class: "message" }, line || run.message || (run.state === "queued" ? "Waits for a worker." : "")),
       run.note ? h("p", { class: "note" }, run.note) : "",
-      run.error ? h("p", { class: "note bad" }, run.error) : "",
+      run.state === "paused" ? h("p", { class: "note" }, "Paused; it holds no device. Resume goes on exactly where it stopped, at the place in line that it had.")
+        : run.error ? h("p", { class: "note bad" }, run.error) : "",
       h("dl", { class: "standing-facts" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))));
   }
 
@@ -96,12 +98,12 @@ export async function runView(root, { api, kind, id, back, groups, gallery, admi
       [size, drawn] = [run.size, now];
       await Promise.all([curves(), samples()]);
       const text = legible((await get(`${at}/log`)).log);
-      if (log.textContent !== text) { log.textContent = text || "Nothing was written on this machine yet."; log.scrollTop = log.scrollHeight; }
+      if (log.textContent !== text) { log.textContent = text || "Nothing was written yet."; log.scrollTop = log.scrollHeight; }
     }
     if (!open && !ended) {
       ended = true;
       await Promise.all([curves(), samples()]);
-      log.textContent = legible((await get(`${at}/log`)).log) || "Nothing was written on this machine.";
+      log.textContent = legible((await get(`${at}/log`)).log) || "Nothing was written.";
       result.replaceChildren();
       if (run.state === "succeeded") await done(result, run);
     }
