@@ -160,7 +160,6 @@ def distances(
     Raises `ImageRefused` for fewer than ten on either side, and, unless `forced`, for fewer than twice as
     many as there are features: FID's covariances would be of low rank.
     """
-    from torchmetrics.image.fid import FrechetInceptionDistance
     from torchmetrics.image.kid import KernelInceptionDistance
 
     fewer = min(len(real), len(generated))
@@ -176,11 +175,9 @@ def distances(
             f"{wanted} of each, take KID or a smaller network, or force it"
         )
     given = _Given(first.shape[1])
-    fid = FrechetInceptionDistance(feature=given)
     kid = KernelInceptionDistance(feature=given, subsets=SUBSETS, subset_size=min(SUBSET, fewer))
-    for metric in (fid, kid):
-        metric.update(first, real=True)
-        metric.update(second, real=False)
+    kid.update(first, real=True)
+    kid.update(second, real=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         mean, deviation = kid.compute()
@@ -188,12 +185,22 @@ def distances(
     return Distances(
         network=network.name,
         images=fewer,
-        fid=float(fid.compute()),
+        fid=frechet(first, second),
         kid=float(mean),
         kid_std=float(deviation),
         precision=precision,
         recall=recall,
     )
+
+
+def frechet(real: Tensor, generated: Tensor) -> float:
+    """FID of feature vectors (N, D) (Heusel et al. 2017): of low rank below twice as many as features."""
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    fid = FrechetInceptionDistance(feature=_Given(real.shape[1]))
+    fid.update(real, real=True)
+    fid.update(generated, real=False)
+    return float(fid.compute())
 
 
 @torch.no_grad()

@@ -95,6 +95,21 @@ def restore(weights: Weights, optimizer: torch.optim.Optimizer, identity: str, w
     return Progress(**json.loads(metadata["progress"]), kept=kept)
 
 
+def fork(work: Path, other: Path, identity: str, wanted: str) -> None:
+    """Let a run with the identity `wanted` go on in `other` from where the one in `work` stands.
+
+    Raises `ConfigRefused` unless what lies in `work` has `identity`.
+    """
+    with safe_open(work / FILE, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    if metadata.get("identity") != identity:
+        raise ConfigRefused(f"{work} holds another run than the one that is asked for")
+    other.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, other / f".{FILE}.part", metadata={**metadata, "identity": wanted})
+    (other / f".{FILE}.part").replace(other / FILE)
+
+
 @torch.no_grad()
 def _put_back(tensors: dict[str, Tensor], weights: Weights, optimizer: torch.optim.Optimizer) -> None:
     for name, weight in weights.items():

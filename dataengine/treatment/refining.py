@@ -95,7 +95,7 @@ def refine(
     """
     subject = _subject(config, family, images, prompts)
     optimizer = torch.optim.AdamW(subject.weights.values(), lr=config.lr)
-    identity = _identity(subject)
+    identity = identity_of(config, family.name, len(images), subject.prompts)
     state = keeping.restore(subject.weights, optimizer, identity, work) or keeping.Progress(
         kept={name: weight.detach().clone() for name, weight in subject.weights.items()}
     )
@@ -184,11 +184,10 @@ def _refuse_blind_highlighter(config: RefiningConfig, images: np.ndarray) -> Non
         )
 
 
-def _identity(subject: Subject) -> str:
-    told = hashlib.sha256("\n".join(subject.prompts).encode()).hexdigest()
-    return json.dumps(
-        [subject.config.model_dump(mode="json"), subject.family.name, len(subject.images), told]
-    )
+def identity_of(config: RefiningConfig, family: str, pictures: int, prompts: Sequence[str]) -> str:
+    """What a run in a folder is known by, so that another one does not go on with it."""
+    told = hashlib.sha256("\n".join(prompts).encode()).hexdigest()
+    return json.dumps([config.model_dump(mode="json"), family, pictures, told])
 
 
 # ---- training ----------------------------------------------------------------------------------------------

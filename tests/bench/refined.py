@@ -1,6 +1,17 @@
-"""Flaw activation maps and self-refining training, for `bench-trainingfree`; what is trained is kept."""
+"""Flaw activation maps and self-refining training, for `bench-trainingfree`; what is trained is kept.
 
+All rows of one length share their base phase, which is the same for all of them: it is trained once.
+"""
+
+import contextlib
 import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,25 +20,65 @@ from dataengine.clinic.training.data import render
 from dataengine.clinic.world import stream
 from dataengine.diagnosis.config import HighlighterConfig
 from dataengine.diagnosis.flaw_activation import FlawHighlighter, train_highlighter
-from dataengine.quality.distances import features
-from dataengine.treatment.config import RefiningConfig, SamplingConfig
-from dataengine.treatment.refining import refine
+from dataengine.errors import Cancelled
+from dataengine.quality.distances import features, frechet
+from dataengine.treatment import progress as keeping
+from dataengine.treatment.config import RefiningConfig, SamplingConfig, UNetConfig
+from dataengine.treatment.refining import identity_of, refine
 from dataengine.treatment.sampling import as_tensor, as_uint8, generate
-from dataengine.treatment.unconditional import UnconditionalFamily
-from tests.bench.harness import Figure, bootstrap, device, figure, quick
+from dataengine.treatment.unconditional import UnconditionalFamily, fresh
+from tests.bench.harness import Figure, bootstrap, curve, device, figure, full, quick
 from tests.bench.steered import SIZES, WORK, Drawn, kids
 from tests.bench.treated import FLAWED, Ward
 
 HOT = 0.5
-SIDE = 32
-STEPS = 4 if quick() else 8000
-BATCH = 2 if quick() else 64
-ROWS = {
+EXACT = 200
+HELD_OUT = 1_000_000
+"""Where drawings of the generator's stream begin that nothing is trained on."""
+WORKSPACE = "CLINIC_WORKSPACE"
+"""Names a workspace in which people have labelled generated images."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long and on what a row is trained."""
+
+    steps: int
+    batch: int
+    drawings: int
+    highlighted: int
+    epochs: int
+    network: UNetConfig
+
+
+SMALL = Training(1400, 32, 4000, 200, 5, UNetConfig(channels=(24, 48, 64), attention=2))
+"""About a quarter of an hour for all rows on two cores."""
+LARGE = Training(8000, 64, 6000, 300, 6, UNetConfig(channels=(32, 64, 96), attention=1))
+TINY = Training(4, 2, 16, 12, 1, UNetConfig(channels=(8, 16), attention=1))
+TRAINING = TINY if quick() else LARGE if full() or device() != "cpu" else SMALL
+REFINED = WORK / f"refined-{TRAINING.steps}"
+
+ROWS: dict[str, dict[str, Any]] = {
     "base": {"refinement": 0.0},
     "forward": {"reverse": 0.0},
     "reverse": {"forward": 0.0},
     "both": {},
 }
+SWEPT: dict[str, tuple[str, dict[float, dict[str, Any]]]] = {
+    "strength": (
+        "λ of noise and of keys and values alike",
+        {value: {"forward": value, "reverse": value} for value in (0.005, 0.01, 0.025, 0.05, 0.1)},
+    ),
+    "cycle": ("updates between two maps", {value: {"cycle": value} for value in (10, 100, 1000)}),
+    "refinement": (
+        "share of refinement: base to refinement 4:1, 1:1, 1:4",
+        {value: {"refinement": value} for value in (0.2, 0.5, 0.8)},
+    ),
+}
+"""Sensitivity of training: by name, what is swept and the settings at each value."""
+
+
+# ---- flaw activation maps ----------------------------------------------------------------------------------
 
 
 def highlighter(ward: Ward, none: Drawn) -> tuple[FlawHighlighter, float]:
@@ -46,44 +97,139 @@ def highlighter(ward: Ward, none: Drawn) -> tuple[FlawHighlighter, float]:
 
 
 def fam_figures(ward: Ward, none: Drawn) -> list[Figure]:
-    """Do the hot spots of flawed images lie in what the judge marks?"""
+    """Do the hot spots of flawed images lie in what the judge marks, in exact flaws, in people's masks?"""
     network, right = highlighter(ward, none)
+    note = f"the highlighter, from random weights, tells {right:.2f} of held-out images apart; paper 0.87"
     rows = np.flatnonzero(none.flawed)[-SIZES.kind :]
-    if not len(rows):
-        return [figure("fam_inside_share", "not measured", note="no flawed image was drawn")]
-    parts = as_tensor(none.images[rows]).to(device()).split(16)
-    hot = torch.cat([network.activation_maps(part) for part in parts]).cpu().numpy() >= HOT
     inside = none.judged[rows] >= round(255 * FLAWED)
-    value = (hot & inside).sum() / max(hot.sum(), 1)
+    figures = [share_inside("fam_inside_share", network, none.images[rows], inside, f"by the judge; {note}")]
+    drawings = render(stream("generator"), range(HELD_OUT, HELD_OUT + (16 if quick() else EXACT)))
+    masks = drawings.masks.numpy()
+    flawed = masks.any((1, 2))
+    pictures = drawings.images.permute(0, 2, 3, 1).numpy()[flawed]
+    figures.append(share_inside("fam_inside_exact", network, pictures, masks[flawed], "drawn flaws, exactly"))
+    return [*figures, by_people(network)]
+
+
+def hot_spots(network: FlawHighlighter, images: np.ndarray) -> np.ndarray:
+    """Bool NHW of images uint8 NHW3: where a flaw map exceeds half its maximum."""
+    parts = as_tensor(images).to(device()).split(16)
+    return torch.cat([network.activation_maps(part) for part in parts]).cpu().numpy() >= HOT
+
+
+def share_inside(
+    id: str, network: FlawHighlighter, images: np.ndarray, inside: np.ndarray, note: str
+) -> Figure:
+    """Share of the hot pixels that lie inside masks, bool NHW, beside chance."""
+    if not len(images):
+        return figure(id, "not measured", note="no flawed image is at hand")
+    hot = hot_spots(network, images)
     pairs = np.stack([(hot & inside).sum((1, 2)), hot.sum((1, 2))], 1).astype(float)
+    value = pairs[:, 0].sum() / max(pairs[:, 1].sum(), 1)
     spread = bootstrap(pairs, lambda drawn: float(drawn[:, 0].sum() / max(drawn[:, 1].sum(), 1)))
-    note = (
-        f"chance {inside.mean():.3f}; the highlighter, from random weights, tells {right:.2f} of held-out "
-        "images apart; paper 0.87, by people"
-    )
-    return [figure("fam_inside_share", float(value), spread, "share", len(rows), note)]
+    return figure(id, float(value), spread, "share", len(images), f"chance {inside.mean():.3f}; {note}")
+
+
+def by_people(network: FlawHighlighter) -> Figure:
+    """The same by the masks that people drew on generated images of a workspace, where one is named."""
+    id, place = "fam_inside_people", os.environ.get(WORKSPACE)
+    if not place:
+        return figure(id, "not measured", note=f"{WORKSPACE}=DIR names a workspace with people's masks")
+    from dataengine.masks import unpack_label_map
+    from pipelines.pictures import read
+    from storage.workspace import Workspace
+
+    workspace = Workspace.open(Path(place))
+    with workspace.catalog(read_only=True) as catalog:
+        images = {image.id: image for image in catalog.images.find(source="generated", status="active")}
+        labels = [
+            label
+            for label in catalog.labels.of_images(list(images))
+            if label.source == "person" and label.label_map is not None
+        ]
+    pairs = []
+    for label in labels:
+        packed = workspace.blobs.get(str(label.label_map))
+        mask = unpack_label_map(packed, label.height, label.width) > 0
+        hot = hot_spots(network, read(workspace, images[label.image_id])[None])[0]
+        pairs.append(((hot & mask).sum(), hot.sum(), mask.mean()))
+    if not pairs:
+        return figure(id, "not measured", note=f"{place} holds no mask by a person on a generated image")
+    found = np.array(pairs, dtype=float)
+    value = found[:, 0].sum() / max(found[:, 1].sum(), 1)
+    spread = bootstrap(found, lambda drawn: float(drawn[:, 0].sum() / max(drawn[:, 1].sum(), 1)))
+    note = f"chance {found[:, 2].mean():.3f}; masks by people; paper 0.87"
+    return figure(id, float(value), spread, "share", len(found), note)
+
+
+# ---- self-refining training --------------------------------------------------------------------------------
 
 
 def self_refining(ward: Ward) -> list[Figure]:
-    """KID of every row against base at equal updates, on drawings of 32 × 32 pixels."""
-    count = SIZES.kid
-    images = halved(render(stream("generator"), range(16 if quick() else 6000)).images)
-    real = features(halved(render(stream("photos"), range(count)).images), ward.features)
-    vectors = {
-        name: features(_drawn(name, change, images, count), ward.features) for name, change in ROWS.items()
-    }
-    found = {name: kids(real, each) for name, each in vectors.items()}
-    base = found["base"]
+    """KID of every row against base at equal updates, on drawings of 32 × 32 pixels; FID in FULL."""
+    base, note = distances_of(ward, "base", ROWS["base"]), f"{TRAINING.steps} updates of {TRAINING.batch}"
     figures = []
     for name in ("forward", "reverse", "both"):
-        pairs = np.stack([found[name], base], 1)
-        gain = bootstrap(pairs, lambda drawn: float(1 - drawn[:, 0].mean() / max(drawn[:, 1].mean(), 1e-9)))
+        other = distances_of(ward, name, ROWS[name])
         id = "self_refining_gain" if name == "both" else f"self_refining_gain_{name}"
-        note = f"base's KID {base.mean():.4f}, {STEPS} updates of {BATCH}; goal ≥ 0.05 for both"
-        figures.append(
-            figure(id, float(1 - found[name].mean() / max(base.mean(), 1e-9)), gain, "share", count, note)
-        )
+        told = f"KID, base's {base['kid'].mean():.4f}, {note}; goal ≥ 0.05 for both"
+        figures.append(gain(id, base["kid"], other["kid"], told))
+        if full():
+            better = 1 - float(other["fid"]) / max(float(base["fid"]), 1e-9)
+            told = f"FID, base's {float(base['fid']):.3f}, {note}"
+            figures.append(figure(f"{id}_fid", better, None, "share", SIZES.kid, told))
+    return [*figures, overhead_of_maps()]
+
+
+def gain(id: str, base: np.ndarray, other: np.ndarray, note: str) -> Figure:
+    """By how much of base's KID the other's is lower, fold by fold."""
+    pairs = np.stack([other, base], 1)
+    spread = bootstrap(pairs, lambda drawn: float(1 - drawn[:, 0].mean() / max(drawn[:, 1].mean(), 1e-9)))
+    value = float(1 - other.mean() / max(base.mean(), 1e-9))
+    return figure(id, value, spread, "share", SIZES.kid, note)
+
+
+def sensitivity_of_training(ward: Ward) -> list[Figure]:
+    """Gain of "both" at other strengths, cycles and shares of refinement, as curves."""
+    base = distances_of(ward, "base", ROWS["base"])["kid"]
+    figures = []
+    for name, (what, changes) in SWEPT.items():
+        gains = {}
+        for value, change in list(changes.items())[: 1 if quick() else None]:
+            other = distances_of(ward, f"{name}-{value:g}", change)["kid"]
+            gains[value] = float(1 - other.mean() / max(base.mean(), 1e-9))
+        kept = curve(f"trainingfree-{name}", {name: list(gains), "gain": list(gains.values())})
+        best = max(gains, key=lambda value: gains[value])
+        note = f"{what}; the best, at {best:g}; curve in {kept}"
+        figures.append(figure(f"sensitivity_{name}", gains[best], None, "share", SIZES.kid, note))
     return figures
+
+
+def overhead_of_maps() -> Figure:
+    """Time that mean flaw maps add to refinement, at the cycle of the row "both"."""
+    file, config = REFINED / "both.npz", configured({})
+    with np.load(file, allow_pickle=False) as kept:
+        seconds = kept["seconds"]
+    base = config.steps - round(config.steps * config.refinement)
+    if len(seconds) < config.steps - base:
+        return figure("mfam_overhead", "not measured", note="the training was resumed, and not timed whole")
+    later = seconds[-(config.steps - base) :]
+    # The first map comes with the highlighter's training, which is paid once.
+    maps = np.arange(len(later)) % config.cycle == 0
+    plain, refreshed = float(np.median(later[~maps])), later[maps][1:]
+    if not len(refreshed):
+        return figure("mfam_overhead", "not measured", note="one map in all, and it trains the highlighter")
+    value = (float(np.median(refreshed)) - plain) / (config.cycle * plain)
+    note = f"every {config.cycle} updates, {config.batch} images of {config.sample_steps} steps each"
+    return figure("mfam_overhead", value, None, "share", len(refreshed), note)
+
+
+@cache
+def drawings() -> tuple[np.ndarray, np.ndarray]:
+    """What is learned from, and held-out drawings of the same stream: at half size, uint8 NHW3."""
+    learned = render(stream("generator"), range(TRAINING.drawings)).images
+    held = render(stream("generator"), range(HELD_OUT, HELD_OUT + SIZES.kid)).images
+    return halved(learned), halved(held)
 
 
 def halved(images: torch.Tensor) -> np.ndarray:
@@ -91,41 +237,90 @@ def halved(images: torch.Tensor) -> np.ndarray:
     return as_uint8(torch.nn.functional.avg_pool2d(images.float() / 255, 2))
 
 
-def _drawn(name: str, change: dict[str, float], images: np.ndarray, count: int) -> np.ndarray:
+def doubled(images: np.ndarray) -> np.ndarray:
+    """At the size that the feature network was made for."""
+    scaled = torch.nn.functional.interpolate(as_tensor(images), scale_factor=2.0, mode="bilinear")
+    return as_uint8(scaled)
+
+
+def distances_of(ward: Ward, name: str, change: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """KID of each fold, and FID, of a row's finished model to held-out drawings."""
+    real, vectors = (
+        features(doubled(each), ward.features) for each in (drawings()[1], drawn_by(name, change))
+    )
+    return {"kid": kids(real, vectors), "fid": np.array(frechet(real, vectors))}
+
+
+def configured(change: Mapping[str, Any]) -> RefiningConfig:
+    """The training with a row's settings."""
+    return RefiningConfig(
+        steps=TRAINING.steps,
+        batch=TRAINING.batch,
+        lr=2e-4,
+        ema=0.999,
+        highlighted=TRAINING.highlighted,
+        highlighter=HighlighterConfig(lr=1e-4, batch=32, epochs=TRAINING.epochs),
+        checkpoint_every=max(1, TRAINING.steps // 20),
+    ).model_copy(update=dict(change))
+
+
+def drawn_by(name: str, change: Mapping[str, Any]) -> np.ndarray:
     """Images of a row's finished model, uint8 NHW3; kept."""
-    file = WORK / "refined" / f"{name}.npz"
+    file = REFINED / f"{name}.npz"
     if not file.is_file():
-        config = RefiningConfig(
-            steps=STEPS,
-            batch=BATCH,
-            lr=2e-4,
-            ema=0.999,
-            highlighted=12 if quick() else 300,
-            highlighter=HighlighterConfig(lr=1e-4, batch=32, epochs=1 if quick() else 6),
-        )
-        family = ddpm(SIDE).to(device())
-        refine(config.model_copy(update=change), family, images, WORK / "refined" / name)
-        drawn = generate(family, [""] * count, range(count), SamplingConfig(steps=25, batch=50))
+        family, config, images = opened(), configured(change), drawings()[0]
+        watch = Watch()
+        work = REFINED / name
+        begin(config, len(images), work)
+        refine(config, family, images, work, report=watch)
+        drawn = generate(family, [""] * SIZES.kid, range(SIZES.kid), SamplingConfig(steps=25, batch=50))
         part = file.with_suffix(".part.npz")
-        np.savez_compressed(part, images=drawn)
+        np.savez_compressed(part, images=drawn, seconds=watch.seconds)
         part.replace(file)
     with np.load(file, allow_pickle=False) as kept:
         return kept["images"]
 
 
-def ddpm(side: int) -> UnconditionalFamily:
-    """A DDPM of 1.5 million random weights."""
-    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+def opened() -> UnconditionalFamily:
+    """A DDPM of random weights, the same for all rows."""
+    return fresh(TRAINING.network, 0).to(device())
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        unet = UNet2DModel(
-            sample_size=side,
-            block_out_channels=(32, 64, 96),
-            down_block_types=("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
-            up_block_types=("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
-            layers_per_block=1,
-            norm_num_groups=8,
-            attention_head_dim=16,
-        )
-    return UnconditionalFamily(DDPMPipeline(unet=unet, scheduler=DDPMScheduler()))
+
+def begin(config: RefiningConfig, pictures: int, work: Path) -> None:
+    """Put what the base phase comes to where the row goes on from it; "base" itself has all of it."""
+    if (work / keeping.FILE).is_file():
+        return
+    whole = configured({"refinement": config.refinement} if config.refinement else {})
+    base = whole.steps - round(whole.steps * whole.refinement)
+    shared = REFINED / f"base-{base}"
+    if not (shared / "done").is_file():
+        with contextlib.suppress(Cancelled):
+            refine(whole, opened(), drawings()[0], shared, report=until(base))
+        (shared / "done").touch()
+    names = [""] * pictures
+    old, new = (identity_of(each, UnconditionalFamily.name, pictures, names) for each in (whole, config))
+    keeping.fork(shared, work, old, new)
+
+
+def until(base: int) -> Callable[..., None]:
+    """A `Report` that ends the training there, once it is kept."""
+
+    def report(done: int, total: int, message: str = "", **figures: float) -> None:
+        if message in ("training", "refining") and done >= base:
+            raise Cancelled("the base phase is over")
+
+    return report
+
+
+class Watch:
+    """A `Report` that takes the time of every update."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._last = time.perf_counter()
+
+    def __call__(self, done: int, total: int, message: str = "", **figures: float) -> None:
+        if message in ("training", "refining"):
+            now = time.perf_counter()
+            self.seconds.append(now - self._last)
+            self._last = now

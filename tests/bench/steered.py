@@ -29,6 +29,7 @@ FOLDS = 10
 SAMPLING = {
     "flux": SamplingConfig(steps=10, batch=32),
     "sd": SamplingConfig(steps=25, batch=32, guidance=3.0),
+    "ddpm": SamplingConfig(steps=25, batch=32),
 }
 SIGMAS = (2 / 256, 1 / 32, 1 / 16)
 """Smoothing that is chosen among: the released value, half a latent, a latent."""

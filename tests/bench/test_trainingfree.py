@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.bench import trainingfree
+from tests.bench import refined, trainingfree
+from tests.bench.refined import gain, share_inside
+from tests.bench.sensitivity import overlap
 from tests.bench.steered import FOLDS, asked, kids
 from tests.bench.trainingfree import accuracy, pixel_ap, threshold_of
 
@@ -45,3 +47,39 @@ def test_rows_share_their_prompts() -> None:
     assert len(asked("evaluation", 500)) == 500
     assert not {one.text for one in asked("validation", 50)} & {one.text for one in asked("evaluation", 50)}
     assert trainingfree.NONE[1] == "evaluation"
+
+
+def test_a_gain_is_the_share_of_bases_distance_that_is_gone() -> None:
+    base = np.full(FOLDS, 2.0)
+    found = gain("a", base, np.full(FOLDS, 1.5), "note")
+    assert found.value == pytest.approx(0.25) and found.interval == pytest.approx((0.25, 0.25))
+    assert gain("a", base, np.full(FOLDS, 3.0), "note").value == pytest.approx(-0.5)
+
+
+def test_hot_spots_are_counted_inside_the_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = np.zeros((2, 4, 4), dtype=bool)
+    inside[:, :2] = True
+    hot = np.zeros_like(inside)
+    hot[:, 1:3, 0] = True
+    monkeypatch.setattr(refined, "hot_spots", lambda network, images: hot)
+    found = share_inside("a", None, np.zeros((2, 4, 4, 3)), inside, "note")  # type: ignore[arg-type]
+    assert found.value == 0.5 and "chance 0.500" in found.note
+    assert share_inside("a", None, np.zeros((0,)), inside, "").value == "not measured"  # type: ignore[arg-type]
+
+
+def test_overlap_is_intersection_over_union() -> None:
+    one, other = np.zeros((2, 2, 2), dtype=bool), np.zeros((2, 2, 2), dtype=bool)
+    one[0, 0], other[0, :, 0] = True, True
+    assert overlap(one, other) == pytest.approx(1 / 3), "a pair without regions says nothing"
+    assert overlap(one[1:], other[1:]) == 0
+
+
+def test_rows_differ_from_each_other_and_from_base_only_in_refinement() -> None:
+    configs = {name: refined.configured(change) for name, change in refined.ROWS.items()}
+    assert configs["base"].refinement == 0 and configs["both"].refinement == 0.5
+    assert configs["forward"].reverse == 0 and configs["reverse"].forward == 0
+    assert len({config.steps for config in configs.values()}) == 1
+    for training in (refined.SMALL, refined.LARGE):
+        every = max(1, training.steps // 20)
+        bases = [training.steps - round(training.steps * share) for share in (0.2, 0.5, 0.8)]
+        assert not any(base % every for base in bases), "a base phase ends with a checkpoint"

@@ -1,8 +1,9 @@
 """Detection, correction and guidance without training, on the clinic's generators, by its judge.
 
-    make bench-trainingfree            about 45 minutes on two cores, resumable
+    make bench-trainingfree            about an hour on two cores, resumable
     QUICK=1 make bench-trainingfree    proves that the command works
-    FULL=1 make bench-trainingfree     5,000 images a row, and self-refining training: a day
+    FULL=1 make bench-trainingfree     5,000 images a row, longer trainings, a DDPM, sensitivity: days on two
+                                       cores, an hour or two where a GPU is
 
 Settings and thresholds are chosen on validation prompts; figures stand on others.
 """
@@ -20,12 +21,13 @@ from dataengine.clinic.training.data import render
 from dataengine.clinic.world import stream
 from dataengine.diagnosis.detector import load_detector
 from dataengine.diagnosis.ranking import area_under_roc, average_precision, levels_of
-from dataengine.quality.distances import features, precision_recall
+from dataengine.quality.distances import features, frechet, precision_recall
 from dataengine.treatment.config import CorrectionConfig, GuidanceConfig
 from dataengine.treatment.correction import correcting
 from dataengine.treatment.guidance import guiding
 from dataengine.treatment.loading import load_family
 from dataengine.treatment.sampling import Steppers, as_tensor, generate
+from tests.bench.asking import asked_figure
 from tests.bench.harness import (
     Figure,
     bootstrap,
@@ -38,7 +40,9 @@ from tests.bench.harness import (
     timing_ratio,
     write,
 )
-from tests.bench.refined import fam_figures, self_refining
+from tests.bench.pixels import trained
+from tests.bench.refined import fam_figures, self_refining, sensitivity_of_training
+from tests.bench.sensitivity import of_moment, of_steps
 from tests.bench.steered import FORMS, SAMPLING, SCORES, SEED, SIZES, Drawn, asked, drawn, kids
 from tests.bench.treated import FLAWED, Ward, open_ward, ratio, tuned
 from tests.bench.treated import WORK as TREATMENT
@@ -65,6 +69,8 @@ class Patch:
 def threshold_of(scores: np.ndarray, flawed: np.ndarray) -> tuple[float, float]:
     """(threshold, balanced accuracy) of the best threshold: flawed is what reaches it."""
     best = (float(np.inf), 0.5)
+    if flawed.all() or not flawed.any():
+        return best
     for level in np.unique(scores):
         accuracy = ((scores[flawed] >= level).mean() + (scores[~flawed] < level).mean()) / 2
         best = max(best, (float(level), float(accuracy)), key=lambda pair: pair[1])
@@ -84,7 +90,8 @@ def accuracy(
     level, _ = threshold_of(*known)
     scores, flawed = (values[balanced(test[1])] for values in test)
     if not len(scores):
-        return figure(id, "not measured", note="no flawed image was drawn")
+        drawn_ones = f"{int(test[1].sum())} of {len(test[1])} drawn images are"
+        return figure(id, "not measured", note=f"flawed and clean images are needed; {drawn_ones} flawed")
     right = int(((scores >= level) == flawed).sum())
     return share(id, right, len(scores), f"{note}; threshold {level:.4g} from validation")
 
@@ -139,13 +146,20 @@ def detection(ward: Ward, name: str, base: Path) -> tuple[list[Figure], str]:
                 each,
             )
         )
-    figures += within(name, test, test.extras[f"{form}|{score}"])
+    if not told_nothing(name):
+        figures += within(name, test, test.extras[f"{form}|{score}"])
     figures += beside(ward, name, known, test)
+    figures.append(asked_figure(name, known, test, balanced(test.flawed)))
     shares = np.mean(test.extras[f"{form}|abnormal"], axis=0)
     table = {"change": list(range(1, len(shares) + 1)), "share": shares.tolist()}
     note = f"highest of the steps; curve in {curve(f'trainingfree-abnormal-{name}', table)}"
     figures.append(figure(f"abnormal_share_{name}", float(shares.max()), n=len(test.images), note=note))
     return figures, sharpest
+
+
+def told_nothing(name: str) -> bool:
+    """Whether a generator draws without prompts, so that its images have no categories."""
+    return name == "ddpm"
 
 
 def within(name: str, test: Drawn, scores: np.ndarray) -> list[Figure]:
@@ -224,11 +238,15 @@ def compared(ward: Ward, real: Tensor, none: Drawn, row: str, other: Drawn) -> l
     covered = [precision_recall(real, each)[1] for each in (before, after)]
     touched = float((none.images != other.images).any((1, 2, 3)).mean())
     note = f"{touched:.2f} of the images differ from none's"
-    return [
+    figures = [
         figure(f"kid_{row}_minus_none", float(gap.mean()), bootstrap(gap), "KID", len(none.images), note),
         figure(f"recall_{row}_minus_none", covered[1] - covered[0], None, "share", len(none.images)),
         ratio(f"true_freq_{row}", other.flawed, none.flawed, f"none's is {none.flawed.mean():.3f}"),
     ]
+    if full():
+        far = frechet(real, after) - frechet(real, before)
+        figures.append(figure(f"fid_{row}_minus_none", far, None, "FID", len(none.images)))
+    return figures
 
 
 def steering(ward: Ward, form: str) -> list[Figure]:
@@ -311,14 +329,28 @@ def overhead(ward: Ward, config: CorrectionConfig) -> Figure:
     )
 
 
+def in_pixels(ward: Ward) -> list[Figure]:
+    """The same detection on a DDPM in pixels, where one is trained."""
+    folder = trained()
+    if folder is None:
+        note = "its training takes a day on two cores: FULL=1, or a GPU; then it is kept and used always"
+        return [figure("accuracy_dynamics_ddpm", "not measured", note=note)]
+    return detection(ward, "ddpm", folder)[0]
+
+
 def main() -> None:
     ward = open_ward()
     flux, form = detection(ward, "flux", ward.flux)
     sd, _ = detection(ward, "sd", ward.stable_diffusion)
     figures = [*flux, *sd, *steering(ward, form)]
-    figures += fam_figures(ward, drawn(ward, "none", partial(load_family, ward.flux, device=device()), *NONE))
+    figures += in_pixels(ward)
+    none = drawn(ward, "none", partial(load_family, ward.flux, device=device()), *NONE)
+    figures += fam_figures(ward, none)
+    figures += self_refining(ward)
     if full() or quick():
-        figures += self_refining(ward)
+        figures += of_moment(ward, none, corrections(form)["ttc"], partial(correction_steer, ward))
+        figures += of_steps(ward, form, FORMS[form])
+        figures += sensitivity_of_training(ward)
     write("trainingfree", figures, seeds=list(SEED.values()))
 
 

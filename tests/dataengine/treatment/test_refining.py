@@ -8,7 +8,8 @@ from dataengine.diagnosis.config import HighlighterConfig
 from dataengine.errors import Cancelled, ConfigRefused, NonFinite
 from dataengine.treatment.config import RefiningConfig, SamplingConfig
 from dataengine.treatment.loading import load_family
-from dataengine.treatment.refining import noises, refine, refining_noise
+from dataengine.treatment.progress import fork
+from dataengine.treatment.refining import identity_of, noises, refine, refining_noise
 from dataengine.treatment.sampling import as_uint8, generate
 from tests.dataengine.treatment import tiny
 
@@ -151,6 +152,23 @@ def test_either_part_alone_changes_the_refinement(images, folders, tmp_path, ref
         losses.append(run.losses)
     assert len({tuple(np.round(each[3:], 9)) for each in losses}) == 4
     assert len({tuple(np.round(each[:3], 6)) for each in losses}) == 1
+
+
+def test_runs_that_share_their_base_phase_can_be_forked(images, folders, tmp_path, refined):
+    def stop(done, total, message="", **figures):
+        if message == "training" and done == 3:
+            raise Cancelled("the base phase is over")
+
+    config, other = changed(checkpoint_every=1), changed(checkpoint_every=1, form="state")
+    with pytest.raises(Cancelled):
+        refine(config, load_family(folders["ddpm"]), images, tmp_path / "base", report=stop)
+    old, new = (identity_of(each, "unconditional", 16, [""] * 16) for each in (config, other))
+    fork(tmp_path / "base", tmp_path / "row", old, new)
+    forked = refine(other, load_family(folders["ddpm"]), images, tmp_path / "row")
+    whole = refine(other, load_family(folders["ddpm"]), images, tmp_path / "whole")
+    assert forked.losses == pytest.approx(whole.losses, rel=1e-5)
+    with pytest.raises(ConfigRefused, match="another run"):
+        fork(tmp_path / "base", tmp_path / "third", new, old)
 
 
 def test_recomputing_activations_changes_nothing(images, folders, tmp_path, refined):

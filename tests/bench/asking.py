@@ -1,0 +1,43 @@
+"""The yes/no detector of `bench-trainingfree`: a VQA model asked the paper's questions, where one is at hand.
+
+CLINIC_VQA=FOLDER-OR-URL make bench-trainingfree
+"""
+
+import os
+
+import numpy as np
+
+from dataengine.curation.answers import KeptAnswers
+from dataengine.curation.questions import YesNoDetector, questions, ranked
+from dataengine.curation.vqa import QuestionCategorizer, load_categorizer
+from tests.bench.harness import Figure, device, figure, share
+from tests.bench.steered import WORK, Drawn
+
+MODEL = "CLINIC_VQA"
+CHOSEN_ON = 40
+"""Validation images, flawed and clean, on which the question is chosen."""
+
+
+def asked_figure(name: str, known: Drawn, test: Drawn, rows: np.ndarray) -> Figure:
+    """Share right of the test images `rows` by the question that is best on validation (ASCED, Sec. 4.2)."""
+    id, location = f"accuracy_vqa_{name}", os.environ.get(MODEL)
+    if not location:
+        return figure(id, "not measured", note=f"no VQA model is shipped; {MODEL}=FOLDER names one")
+    folder = WORK / "answers"
+    opened = load_categorizer(location, questions()[0].config, device(), folder)
+    if not isinstance(opened, QuestionCategorizer):
+        return figure(id, "not measured", note=f"{location} answers no question")
+    half = CHOSEN_ON // 2
+    chosen = np.concatenate([np.flatnonzero(known.flawed == kind)[:half] for kind in (True, False)])
+
+    def asking(number: int) -> YesNoDetector:
+        question = questions([number])[0]
+        kept = KeptAnswers(folder, location, question.text)
+        return YesNoDetector(opened.asking(question.config, kept), question)
+
+    verdicts = {each: asking(each.number).verdicts(known.images[chosen]) for each in questions()}
+    best = ranked(verdicts, known.flawed[chosen].tolist())[0]
+    said = asking(best.question.number).verdicts(test.images[rows])
+    right = sum(one is bool(bad) for one, bad in zip(said, test.flawed[rows], strict=True))
+    note = f"question {best.question.number}, {best.accuracy:.2f} on validation; paper's LLaVA 0.60-0.91"
+    return share(id, right, len(rows), note)

@@ -1,0 +1,77 @@
+"""How far what is drawn depends on when it is corrected and in how many steps, for FULL; curves beside it."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from dataengine.clinic.training.data import render
+from dataengine.clinic.world import stream
+from dataengine.diagnosis.config import DynamicsConfig
+from dataengine.quality.distances import features
+from dataengine.treatment.config import CorrectionConfig, SamplingConfig
+from dataengine.treatment.loading import load_family
+from tests.bench.harness import Figure, curve, device, figure, quick
+from tests.bench.steered import SAMPLING, SIZES, Drawn, drawn, kids
+from tests.bench.treated import Ward
+
+MOMENTS = (0.3, 0.48, 0.7) if quick() else (0.3, 0.4, 0.48, 0.6, 0.7)
+"""T_c / T, counted from noise = 1."""
+STEPS = (10, 20) if quick() else (10, 20, 50, 100, 250, 1000)
+"""Numbers of function evaluations."""
+FEW = 4 if quick() else 50
+"""Images that are drawn in each of them."""
+
+
+def of_moment(
+    ward: Ward, none: Drawn, config: CorrectionConfig, steer: Callable[[CorrectionConfig], Any]
+) -> list[Figure]:
+    """TTC at other moments: KID and the judge's frequency against none."""
+    count, base = min(SIZES.kid, 300), partial(load_family, ward.flux, device=device())
+    real = features(render(stream("photos"), range(count)).images.permute(0, 2, 3, 1).numpy(), ward.features)
+    plain = kids(real, features(none.images[:count], ward.features))
+    rows = []
+    for moment in MOMENTS:
+        dynamics = config.dynamics.model_copy(update={"stop": moment})
+        changed = config.model_copy(update={"dynamics": dynamics})
+        other = drawn(ward, f"moment-{moment:g}", base, SAMPLING["flux"], "evaluation", count, steer(changed))
+        gap = kids(real, features(other.images, ward.features)) - plain
+        ratio = other.flawed.mean() / max(none.flawed[:count].mean(), 1e-9)
+        rows.append((moment, float(gap.mean()), float(ratio)))
+    columns = dict(zip(("moment", "kid_minus_none", "frequency_ratio"), zip(*rows, strict=True), strict=True))
+    best = min(rows, key=lambda row: row[1])
+    note = (
+        f"KID against none at the best T_c/T, {best[0]:g}; curve in {curve('trainingfree-moment', columns)}"
+    )
+    return [figure("sensitivity_moment", best[1], None, "KID", count, note)]
+
+
+def of_steps(ward: Ward, form: str, config: DynamicsConfig) -> list[Figure]:
+    """Do regions persist with more steps (ASCED, Sec. 7.1)? By the overlap with those of the most steps."""
+    base = partial(load_family, ward.flux, device=device())
+    regions, rows, frequencies = {}, [], {}
+    for steps in STEPS:
+        sampling = SamplingConfig(steps=steps, batch=32)
+        made = drawn(ward, f"steps-{steps}", base, sampling, "evaluation", FEW, watched={form: config})
+        regions[steps] = made.extras[f"{form}|map"] >= 128
+        frequencies[steps] = float(made.flawed.mean())
+    most = regions[STEPS[-1]]
+    for steps in STEPS:
+        same, others = overlap(regions[steps], most), overlap(regions[steps], np.roll(most, 1, axis=0))
+        rows.append((steps, same, others, float(regions[steps].mean()), frequencies[steps]))
+    names = ("steps", "overlap", "chance", "regions", "frequency")
+    kept = curve("trainingfree-steps", dict(zip(names, zip(*rows, strict=True), strict=True)))
+    first = rows[-2]
+    note = (
+        f"of {first[0]} and {STEPS[-1]} steps, {first[2]:.3f} between different images; judge's frequency "
+        f"from {rows[0][4]:.2f} at {STEPS[0]} to {rows[-1][4]:.2f}; curve in {kept}"
+    )
+    return [figure("sensitivity_steps", first[1], None, "IoU", FEW, note)]
+
+
+def overlap(first: np.ndarray, second: np.ndarray) -> float:
+    """Mean intersection over union of bool masks NHW, over pairs in which there is anything."""
+    union = (first | second).sum((1, 2))
+    pairs: Sequence[Any] = (first & second).sum((1, 2))[union > 0] / union[union > 0]
+    return float(np.mean(pairs)) if len(pairs) else 0.0
