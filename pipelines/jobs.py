@@ -139,13 +139,13 @@ class Runner:
         folder = self.workspace.job_files.folder(task["job"])
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / METRICS).open("a", buffering=1) as metrics, output_to(folder / LOG):
-            report = Reporter(send, metrics.write, task.get("part", 0), task.get("parts", 1))
+            report = Reporter(send, metrics.write, task.get("part", 0), task.get("parts", 1), say=log_line)
             with device_lock(self.device, self.workspace.path, lambda message: report(0, 1, message)):
                 try:
                     pausing = PauseAsked(self.workspace, task["job"])
                     return self._answer(Context(self.workspace, self.tools, report, pausing), task)
                 except Paused as pause:
-                    print(f"{time.strftime('%F %T')} {pause}")
+                    log_line(str(pause))
                     raise
                 except Exception:
                     traceback.print_exc()
@@ -157,7 +157,7 @@ class Runner:
         if task["kind"] != STAGE_JOB:
             return kind_named(task["kind"])(context, task["args"])
         round_id, stage = task["args"]["round_id"], stage_named(task["args"]["stage"], self.stages)
-        print(f"{time.strftime('%F %T')} {stage.name}: {task['action']} {task.get('payload') or ''}")
+        log_line(f"{stage.name}: {task['action']} {task.get('payload') or ''}")
         running = STAGE.set(stage.name)
         try:
             return self._run_stage(context, round_id, stage, task)
@@ -211,7 +211,10 @@ class Reporter:
     write: Callable[[str], object]
     part: int = 0
     parts: int = 1
+    say: Callable[[str], None] = lambda line: None
+    """Told what the work turns to."""
     _last: float = 0.0
+    _said: str = ""
     _unsent: dict[str, Any] | None = None
 
     def __call__(self, done: int, total: int, message: str = "", **figures: float) -> None:
@@ -219,6 +222,9 @@ class Reporter:
         if figures:
             line = {"time": moment, "done": done, "total": total, **figures}
             self.write(json.dumps(line) + "\n")
+        if message != self._said:
+            self._said = message
+            self.say(message)
         share = (self.part + done / max(total, 1)) / max(self.parts, 1)
         self._unsent = {"event": "progress", "progress": min(share, 1.0), "message": message, **figures}
         if moment - self._last >= 1 / REPORTS_PER_SECOND:
@@ -230,6 +236,12 @@ class Reporter:
         if self._unsent is not None:
             self.send(self._unsent)
             self._unsent = None
+
+
+def log_line(text: str) -> None:
+    """A line of the job's log, with the time."""
+    if text:
+        print(f"{time.strftime('%F %T')} {text}", flush=True)
 
 
 @contextmanager

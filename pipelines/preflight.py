@@ -431,7 +431,7 @@ def free_memory(device: str) -> tuple[int, int]:
 def spoken(seconds: float) -> str:
     """A duration for people."""
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{max(1, seconds):.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 

@@ -7,6 +7,7 @@ nothing asked for is lost: workers sweep up rows that never reached the queue.
 import json
 import logging
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,10 @@ STOPPED: tuple[JobState, ...] = ("paused", "failed", "cancelled")
 """What can be resumed."""
 PAUSABLE = ("retrain", "treat")
 """Work that knows places where it can stop with nothing lost."""
+
+
+TERMINAL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+"""What moves a terminal's cursor."""
 
 
 def lease_seconds() -> float:
@@ -116,8 +121,12 @@ def resume_job(workspace: Workspace, job_id: str, actor: str = "") -> Job:
     """Ask again for a paused, failed or cancelled job; it goes on from what it had kept. A paused one takes
     the place in line that it had. Raises `Conflict` while it runs.
     """
-    with workspace.catalog() as catalog:
+    with workspace.catalog(read_only=True) as catalog:
         old = catalog.jobs.get(job_id)
+        later = [job for job in catalog.jobs.list(kind=old.kind) if job.created > old.created]
+    run = old.args.get("run")
+    if run and (newer := [job.id for job in later if job.args.get("run") == run]):
+        raise Conflict(f"job {job_id} was resumed already: it went on as {newer[0]}")
     if old.state not in STOPPED:
         raise Conflict(f"job {job_id} is {old.state}; only a paused, failed or cancelled one can be resumed")
     if old.kind == STAGE_JOB:
@@ -249,7 +258,15 @@ def read_log(workspace: Workspace, job_id: str, tail: int = 20_000) -> str:
         return ""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - tail))
-        return file.read().decode(errors="replace")
+        return legible(file.read().decode(errors="replace"))
+
+
+def legible(text: str) -> str:
+    """A log for people: of a line that was written over, as by a progress bar, what it said last."""
+    return "\n".join(
+        next((part for part in reversed(line.split("\r")) if part), "")
+        for line in TERMINAL.sub("", text).split("\n")
+    )
 
 
 def read_metrics(workspace: Workspace, job_id: str, limit: int = 2000) -> list[dict[str, Any]]:

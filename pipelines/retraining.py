@@ -25,12 +25,16 @@ from pipelines.leaderboard import calibrated_on
 from pipelines.pictures import read
 from pipelines.samples import StoredSamples, target_of
 from pipelines.train_teacher import learn
+from storage.workspace import Workspace
 
 WATCHED = 96
 """Validation images that are looked at while training goes on."""
 SHOWN = 6
 WORST = 10
 SAMPLES, FROZEN = "samples.json", "snapshot.json"
+PICTURES = ("before", "after", "map")
+"""What names of blobs and maps among the samples begin with."""
+LOOKS_KEPT = 4
 WATCHED_FIGURES = ("mse", "kl", "kl1m", "false_alarm", "miss")
 
 
@@ -167,7 +171,15 @@ class Watcher:
             {"image": image.id, "map": ref, "caption": image.category or image.prompt}
             for image, ref in zip(images, refs, strict=True)
         ]
-        workspace.job_files.put(self.run, SAMPLES, {"step": done, "samples": samples})
+        show(workspace, self.run, done, samples)
+
+
+def show(workspace: Workspace, run: str, step: int, samples: Sequence[Mapping[str, str | None]]) -> None:
+    """Keep what a run shows now. What it showed just before can still be asked for, by pages under way."""
+    before = workspace.job_files.get(run, SAMPLES) or {}
+    refs = [value for one in samples for name, value in one.items() if name.startswith(PICTURES)]
+    recent = [refs, *before.get("recent", [])][:LOOKS_KEPT]
+    workspace.job_files.put(run, SAMPLES, {"step": step, "samples": list(samples), "recent": recent})
 
 
 def even(items: Sequence[SnapshotItem], count: int) -> list[SnapshotItem]:

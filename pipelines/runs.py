@@ -105,7 +105,9 @@ def standing(workspace: Workspace, run: Run) -> dict[str, Any]:
     """State, progress, rate and what a person should know, as JSON."""
     job = run.job
     alive = requests.workers_alive(workspace)
-    figures = last_figures(workspace, run) if job.state in requests.OPEN else {}
+    figures = last_figures(workspace, run)
+    if job.state not in requests.OPEN:
+        figures = {name: value for name, value in figures.items() if name in ("step", "total")}
     waits = line(workspace) if job.state in requests.OPEN and not figures else []
     return {
         "run": run.id,

@@ -27,7 +27,7 @@ from pipelines.generator_files import brought_here
 from pipelines.judge import Pair, confidence_figures, quality_figures
 from pipelines.pictures import encode_png
 from pipelines.preflight import estimated
-from pipelines.retraining import SAMPLES
+from pipelines.retraining import SAMPLES, show
 from pipelines.steps import JUDGE, slices
 from pipelines.treat import Plan, carried_out
 
@@ -176,7 +176,7 @@ class Watcher:
             {**old, "prompt": self.prompts[row], moment: blob, f"map_{moment}": ref}
             for old, row, blob, ref in zip(kept, rows, blobs, refs, strict=True)
         ]
-        workspace.job_files.put(self.run, SAMPLES, {"step": done, "samples": samples})
+        show(workspace, self.run, done, samples)
 
 
 # ---- before against after ----------------------------------------------------------------------------------

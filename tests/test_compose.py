@@ -10,6 +10,7 @@ import yaml
 
 from app import COMMANDS
 from pipelines.commands.front import parser, with_settings
+from tests.object_store import object_store
 from ui.config import ServerConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,8 +34,10 @@ def ours(compose: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def test_every_command_is_one_of_ours(compose: dict[str, Any]) -> None:
     services = ours(compose)
-    assert set(services) == {"app", "worker", "worker-gpu"}
+    assert set(services) == {"app", "worker", "worker-gpu", "bucket"}
     for name, service in services.items():
+        if name == "bucket":
+            continue
         program, *words = map(filled_in, service["command"])
         options = parser(COMMANDS).parse_args(words)
         assert program == "clinic" and options.command == ("app" if name == "app" else "worker")
@@ -43,6 +46,25 @@ def test_every_command_is_one_of_ours(compose: dict[str, Any]) -> None:
     settings = with_settings(ServerConfig(host=served.host).model_dump(mode="json"), served.set)
     assert ServerConfig.model_validate(settings).allowed_hosts == ()
     assert services["app"]["ports"] == [f"127.0.0.1:{served.port}:{served.port}"] and served.no_worker
+
+
+def test_the_bucket_is_made_before_anything_starts(compose: dict[str, Any]) -> None:
+    pytest.importorskip("s3fs", reason="the extra `s3` is not installed")
+    program, flag, code = compose["services"]["bucket"]["command"]
+    assert (program, flag) == ("python", "-c")
+    with object_store():
+        exec(code)
+    made = re.search(r'makedirs\("(\w+)"', code)
+    for name in ("app", "worker", "worker-gpu"):
+        service = compose["services"][name]
+        assert made and service["environment"]["CLINIC_BLOB_URL"] == f"s3://{made[1]}"
+        assert service["depends_on"]["bucket"] == {"condition": "service_completed_successfully"}
+
+
+def test_nothing_of_ours_runs_as_root(compose: dict[str, Any]) -> None:
+    lines = compose["services"]["app"]["build"]["dockerfile_inline"].splitlines()
+    assert "USER clinic" in lines and "USER root" not in lines
+    assert not any("user" in service or "privileged" in service for service in ours(compose).values())
 
 
 def test_every_clinic_variable_is_read_somewhere(compose: dict[str, Any]) -> None:
@@ -59,7 +81,7 @@ def test_images_are_pinned_and_secrets_come_from_outside(compose: dict[str, Any]
             tag = service["image"].rpartition(":")[2]
             assert re.search(r"\d+\.\d+|\d{4}-\d\d-\d\d", tag), f"{name} follows a moving tag"
         for variable, value in service.get("environment", {}).items():
-            if re.search("PASSWORD|SECRET|_URL$|MC_HOST", variable) and "http://objects" not in value:
+            if re.search("PASSWORD|SECRET|_URL$", variable) and "http://objects" not in value:
                 assert "${" in value or value.startswith("s3://"), f"{name}: {variable} is written down"
 
 

@@ -59,7 +59,8 @@ def run_routes(workspace: Workspace, kind: str) -> APIRouter:
 
     @routes.get("/{run_id}/samples")
     def samples(run_id: str) -> dict[str, Any]:
-        return runs.kept_json(workspace, runs.run_of(workspace, kind, run_id).id, "samples.json")
+        kept = runs.kept_json(workspace, runs.run_of(workspace, kind, run_id).id, "samples.json")
+        return {name: kept[name] for name in ("step", "samples") if name in kept}
 
     @routes.get("/{run_id}/maps/{ref}")
     def confidence_map(run_id: str, ref: str) -> Response:
@@ -119,10 +120,11 @@ def run_name(job: Job) -> str:
 
 
 def sample_ref(workspace: Workspace, run_id: str, ref: str) -> str:
-    """The reference, if the run shows it. Raises `NotFound`."""
-    shown = runs.kept_json(workspace, run_id, "samples.json").get("samples", [])
-    if ref not in {value for one in shown for name, value in one.items() if name.startswith("map")}:
-        raise NotFound("this run shows no such map any more; look again")
+    """The name of a blob or map, if the run shows it or did so a moment ago. Raises `NotFound`."""
+    kept = runs.kept_json(workspace, run_id, "samples.json")
+    shown = [kept.get("recent", []), [list(one.values()) for one in kept.get("samples", [])]]
+    if not any(ref in refs for looks in shown for refs in looks):
+        raise NotFound("this run shows no such picture any more; look again")
     return ref
 
 

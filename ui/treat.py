@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field
 
-from dataengine.errors import InputRefused, NotFound
+from dataengine.errors import InputRefused
 from dataengine.records import DetectorVersion, GeneratorVersion, Image, Job, Treatment
 from pipelines import preflight, requests, runs
 from pipelines.config import TreatmentRun
@@ -15,7 +15,7 @@ from ui.access import ACCESS, require
 from ui.annotation_images import picture
 from ui.auth import Person, signed_in
 from ui.forms import form
-from ui.runs import Settings, run_routes, run_rows
+from ui.runs import Settings, run_routes, run_rows, sample_ref
 from ui.treat_card import packed
 
 ENGINEERS = ACCESS["/api/treat"]
@@ -72,10 +72,8 @@ def treat_routes(workspace: Workspace) -> APIRouter:
 
     @routes.get("/runs/{run_id}/pictures/{sha256}")
     def shown(run_id: str, sha256: str, request: Request) -> Response:
-        kept = runs.kept_json(workspace, runs.run_of(workspace, runs.TREATMENT, run_id).id, "samples.json")
-        if sha256 not in {one.get(side) for one in kept.get("samples", []) for side in ("before", "after")}:
-            raise NotFound("this run shows no such picture any more; look again")
-        return picture(workspace, request, sha256, "image/png")
+        run = runs.run_of(workspace, runs.TREATMENT, run_id)
+        return picture(workspace, request, sample_ref(workspace, run.id, sha256), "image/png")
 
     @routes.get("/treatments/{treatment_id}")
     def treatment(treatment_id: str) -> dict[str, Any]:

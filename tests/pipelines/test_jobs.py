@@ -55,6 +55,13 @@ def test_what_native_code_prints_lands_in_the_log(workspace: Workspace) -> None:
     assert requests.read_log(workspace, "job") == "from native code\nfrom a grandchild\n"
 
 
+def test_a_log_is_told_without_what_was_written_over(workspace: Workspace) -> None:
+    folder = workspace.job_files.folder("job")
+    folder.mkdir(parents=True)
+    (folder / "log.txt").write_text("begin\n  0%|  |\r 50%|# |\r100%|##|\r\n\x1b[A\x1b[31mend\n")
+    assert requests.read_log(workspace, "job") == "begin\n100%|##|\nend\n"
+
+
 def test_metrics_are_thinned_and_a_torn_line_is_left_out(workspace: Workspace) -> None:
     folder = workspace.job_files.folder("job")
     folder.mkdir(parents=True)

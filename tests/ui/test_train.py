@@ -146,6 +146,13 @@ def test_a_training_is_asked_for_once_stopped_and_gone_on_with(
     assert engineer.post(f"/api/train/runs/{run}/resume").json()["state"] == "queued"
     seen = engineer.get(f"/api/train/runs/{run}").json()
     assert seen["state"] == "queued" and seen["attempts"] == 2
+    first = min(runs.run_of(workspace, "retrain", run).jobs, key=lambda job: job.created)
+    again = engineer.post(f"/api/rounds/jobs/{first.id}/resume")
+    assert again.status_code == 409 and "it went on as" in again.json()["error"]
+    assert engineer.post(f"/api/train/runs/{run}/pause").json() == {"state": "paused"}
+    assert engineer.get(f"/api/train/runs/{run}").json()["state"] == "paused"
+    assert engineer.post(f"/api/train/runs/{run}/resume").json()["state"] == "queued"
+    assert engineer.get(f"/api/train/runs/{run}").json()["attempts"] == 3
     listed = engineer.get("/api/train/overview").json()
     assert [one["run"] for one in listed["runs"]] == [run] and not listed["worker"]
     moved = client_of("admin").post(f"/api/queue/retrain/{run}/first")

@@ -12,7 +12,9 @@ from fastapi.testclient import TestClient
 
 from dataengine.errors import InputRefused
 from dataengine.records import GeneratorVersion, Treatment
+from pipelines import runs
 from pipelines.config import TreatmentRun
+from pipelines.retraining import show
 from storage.workspace import Workspace
 from ui.treat import prompts_in
 
@@ -195,3 +197,18 @@ def test_the_lora_comes_with_a_model_card(engineer: TestClient, workspace: Works
     assert "| mean confidence | 0.2000 | 0.1000 | 0.500 | 0.400 – 0.600 |" in card
     assert "Kept is update 30 of 40" in card and "load_lora_weights" in card
     assert engineer.get("/api/treat/treatments/t3/lora.zip").status_code == 404
+
+
+def test_a_picture_that_a_page_is_about_to_ask_for_is_still_there(
+    engineer: TestClient, workspace: Workspace
+) -> None:
+    run = runs.ask(workspace, runs.TREATMENT, TreatmentRun(generator="base"), "eve").args["run"]
+    blobs = workspace.blobs.put_many([f"picture {number}".encode() for number in range(9)])
+    at = f"/api/treat/runs/{run}"
+    for step, blob in enumerate(blobs):
+        show(workspace, run, step, [{"prompt": "a hand", "before": blobs[0], "after": blob}])
+    assert engineer.get(f"{at}/samples").json()["samples"][0]["after"] == blobs[-1]
+    assert engineer.get(f"{at}/pictures/{blobs[-2]}").content == b"picture 7"
+    assert engineer.get(f"{at}/pictures/{blobs[0]}").status_code == 200
+    assert engineer.get(f"{at}/pictures/{blobs[1]}").status_code == 404, "nobody asks for it any more"
+    assert engineer.get(f"{at}/pictures/{'0' * 64}").status_code == 404

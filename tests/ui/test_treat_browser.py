@@ -1,4 +1,4 @@
-"""A treatment of the embedded FLUX: watched, cancelled, resumed; its LoRA drawn with by diffusers alone."""
+"""A treatment of the embedded FLUX: watched, paused, cancelled, resumed; its LoRA drawn with by diffusers."""
 
 import shutil
 import zipfile
@@ -22,7 +22,7 @@ STATE = ".standing .state"
 PROMPT = "an open brown hand over a plain blue background"
 
 
-def test_a_treatment_is_watched_cancelled_resumed_and_taken_away(
+def test_a_treatment_is_watched_paused_cancelled_resumed_and_taken_away(
     world: Path, tmp_path: Path, visiting: Callable[..., Page]
 ) -> None:
     shutil.copytree(world, tmp_path / "world")
@@ -46,6 +46,13 @@ def test_a_treatment_is_watched_cancelled_resumed_and_taken_away(
             expect(page.locator(".checks")).to_contain_text("FluxPipeline")
             page.get_by_role("button", name="Start treatment").click()
             expect(page.locator(".pairbox .tag.right").first).to_be_visible(timeout=120_000)
+            page.get_by_role("button", name="Pause").click()
+            expect(page.locator(STATE)).to_have_text("paused", timeout=30_000)
+            page.reload()
+            expect(page.locator(".standing")).to_contain_text("it holds no device")
+            expect(page.locator(".standing-facts")).to_contain_text("of 30")
+            page.get_by_role("button", name="Resume").click()
+            expect(page.locator(STATE)).to_have_text("running", timeout=60_000)
             page.get_by_role("button", name="Cancel").click()
             expect(page.locator(STATE)).to_have_text("cancelled", timeout=30_000)
             page.get_by_role("button", name="Resume").click()

@@ -13,9 +13,6 @@ export const spoken = (seconds) => {
   return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
 };
 
-// A progress bar writes over its own line; only what it last said is of interest.
-const legible = (text) => text.split("\n").map((line) => line.split("\r").pop().replace(/\u001b\[[0-9;]*[A-Za-z]/g, "")).filter((line) => line.trim()).join("\n");
-
 // A worker has a job in hand that still waits for its device.
 const waits = ({ state, position, progress, message }) => Boolean(position) || (state === "running" && !progress && !message);
 
@@ -59,17 +56,18 @@ export async function runView(root, { api, kind, id, back, groups, gallery, admi
 
   function draw(run) {
     const facts = [
-      ["step", run.total ? `${run.step} of ${run.total}` : "–"],
-      ["rate", run.rate ? (run.rate >= 1 ? `${figure(run.rate)} a second` : `${figure(1 / run.rate)} s each`) : "–"],
-      ["left", run.state === "running" ? spoken(run.left) : "–"],
+      run.total && run.state !== "succeeded" ? ["step", `${run.step} of ${run.total}`] : null,
+      run.rate ? ["rate", run.rate >= 1 ? `${figure(run.rate)} a second` : `${figure(1 / run.rate)} s each`] : null,
+      run.state === "running" && run.left ? ["left", spoken(run.left)] : null,
+      run.state === "succeeded" && run.attempts === 1 ? ["took", spoken(run.finished - run.started)] : null,
       ["asked for", `${when(run.created)}${run.by ? ` by ${run.by}` : ""}`],
-    ];
+    ].filter(Boolean);
     if (run.attempts > 1) facts.push(["attempts", String(run.attempts)]);
     const line = run.position ? `Waits in line: ${run.position === 1 ? "next" : `number ${run.position}`}. One job a device at a time.` : "";
     head.replaceChildren(
       h("div", { class: "line" }, h("h1", {}, run.name), pill(waits(run) ? "waiting" : run.state), h("span", { class: "gap" }), buttons(run)),
       h("progress", { value: run.state === "succeeded" ? 1 : run.progress, max: 1 }),
-      h("p", { class: "message" }, line || run.message || (run.state === "queued" ? "Waits for a worker." : "")),
+      h("p", { class: "message" }, line || (OPEN.includes(run.state) ? run.message : "") || (run.state === "queued" ? "Waits for a worker." : "")),
       run.note ? h("p", { class: "note" }, run.note) : "",
       run.state === "paused" ? h("p", { class: "note" }, "Paused; it holds no device. Resume goes on exactly where it stopped, at the place in line that it had.")
         : run.error ? h("p", { class: "note bad" }, run.error) : "",
@@ -97,13 +95,13 @@ export async function runView(root, { api, kind, id, back, groups, gallery, admi
     if (run.size !== size && (now - drawn > CURVE_MS || !open)) {
       [size, drawn] = [run.size, now];
       await Promise.all([curves(), samples()]);
-      const text = legible((await get(`${at}/log`)).log);
-      if (log.textContent !== text) { log.textContent = text || "Nothing was written yet."; log.scrollTop = log.scrollHeight; }
+      const text = (await get(`${at}/log`)).log.trim() || "Nothing was written yet.";
+      if (log.textContent !== text) { log.textContent = text; log.scrollTop = log.scrollHeight; }
     }
     if (!open && !ended) {
       ended = true;
       await Promise.all([curves(), samples()]);
-      log.textContent = legible((await get(`${at}/log`)).log) || "Nothing was written.";
+      log.textContent = (await get(`${at}/log`)).log.trim() || "Nothing was written.";
       result.replaceChildren();
       if (run.state === "succeeded") await done(result, run);
     }
