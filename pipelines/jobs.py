@@ -89,6 +89,13 @@ def refine_job(context: Context, args: dict[str, Any]) -> Result:
     return refine_job(context, args)
 
 
+def compare_job(context: Context, args: dict[str, Any]) -> Result:
+    """Draw prompts with and without a treatment."""
+    from pipelines.treating import compare_job
+
+    return compare_job(context, args)
+
+
 def dynamics_job(context: Context, args: dict[str, Any]) -> Result:
     """Score dynamics of one drawn image at a point (x, y) in its pixels."""
     from pipelines.dynamics import at_point
@@ -104,6 +111,7 @@ JOBS: dict[str, Callable[[Context, dict[str, Any]], Result]] = {
     "dynamics": dynamics_job,
     "retrain": retrain_job,
     "treat": treat_job,
+    "compare": compare_job,
     "refine": refine_job,
 }
 """Work that stands alone, by the kind of job."""

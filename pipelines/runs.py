@@ -29,6 +29,8 @@ from storage.workspace import Workspace
 Settings = TypeVar("Settings", bound=BaseModel)
 
 TRAINING, TREATMENT = "retrain", "treat"
+COMPARED = "compare"
+"""Purpose of images that were drawn to look at, with and without a treatment."""
 KINDS = {TRAINING: "train", TREATMENT: "treat"}
 NO_WORKER = "No worker is alive, so this waits. Start one with “clinic worker”; nothing is lost meanwhile."
 RATE_SECONDS = 30.0

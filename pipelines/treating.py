@@ -18,6 +18,7 @@ from dataengine.curation.config import PromptWriterConfig
 from dataengine.errors import ConfigRefused
 from dataengine.masks import quantise
 from dataengine.records import DetectorVersion, GeneratorVersion, Image
+from dataengine.treatment.config import TreatmentConfig
 from pipelines.config import GenerateConfig, PromptChoice, TreatmentRun
 from pipelines.context import Context, Result
 from pipelines.diagnose import predict
@@ -28,6 +29,7 @@ from pipelines.judge import Pair, confidence_figures, quality_figures
 from pipelines.pictures import encode_png
 from pipelines.preflight import estimated
 from pipelines.retraining import SAMPLES, show
+from pipelines.runs import COMPARED
 from pipelines.steps import JUDGE, slices
 from pipelines.treat import Plan, carried_out
 
@@ -207,8 +209,25 @@ def judged(
     }
 
 
+def compare_job(context: Context, args: dict[str, Any]) -> Result:
+    """Any prompts with and without a treatment, same seeds, and what its detector sees in both."""
+    with context.workspace.catalog(read_only=True) as catalog:
+        found = catalog.treatments.get(args["treatment"])
+        versions = [catalog.generators.get(id) for id in (found.generator_id, found.treated_id or "")]
+    tuning = TreatmentConfig.model_validate(found.config)
+    plan = TreatmentRun(generator=found.generator_id, judge_seeds=args["seeds"], tuning=tuning)
+    for version in versions:
+        images = drawn(context, plan, version, args["prompts"], COMPARED)
+        predict(context, found.detector_id, list(images.values()), BATCH)
+    return {"pairs": len(images)}
+
+
 def drawn(
-    context: Context, plan: TreatmentRun, version: GeneratorVersion, texts: Sequence[str]
+    context: Context,
+    plan: TreatmentRun,
+    version: GeneratorVersion,
+    texts: Sequence[str],
+    purpose: str = JUDGE,
 ) -> dict[tuple[str, int], Image]:
     """The version's held-out images by prompt and seed; what is missing is drawn and kept."""
     wanted = [
@@ -216,21 +235,21 @@ def drawn(
         for index, text in enumerate(texts)
         for repeat in range(plan.judge_seeds)
     ]
-    there = judged_images(context, version.id)
+    there = images_drawn(context, version.id, purpose)
     missing = [task_of(*key, validation=0.0) for key in wanted if key not in there]
     if missing:
         family = open_generator(context, version)
         config = GenerateConfig(sampling=plan.tuning.sampling)
         for start, stop in slices(len(missing), plan.tuning.sampling.batch):
             context.may_pause()
-            context.report(start, len(missing), f"{version.name} draws held-out prompts")
-            draw(context, family, version, missing[start:stop], config, JUDGE)
-        there = judged_images(context, version.id)
+            context.report(start, len(missing), f"{version.name} draws")
+            draw(context, family, version, missing[start:stop], config, purpose)
+        there = images_drawn(context, version.id, purpose)
     return {key: there[key] for key in wanted}
 
 
-def judged_images(context: Context, generator_id: str) -> dict[tuple[str, int], Image]:
-    """The generator's held-out images of runs that stand alone."""
+def images_drawn(context: Context, generator_id: str, purpose: str) -> dict[tuple[str, int], Image]:
+    """The generator's images for that purpose, outside rounds."""
     with context.workspace.catalog(read_only=True) as catalog:
-        found = catalog.images.find(generator_id=generator_id, purpose=JUDGE, status="active")
+        found = catalog.images.find(generator_id=generator_id, purpose=purpose, status="active")
     return {(image.prompt, image.seed or 0): image for image in found if image.round_id is None}

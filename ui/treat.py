@@ -1,11 +1,12 @@
 """The treating desk at /treat: its page's API. A treatment is a durable job; its LoRA can be taken away."""
 
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from dataengine.errors import InputRefused
+from dataengine.errors import InputRefused, NotFound
 from dataengine.records import DetectorVersion, GeneratorVersion, Image, Job, Treatment
 from pipelines import preflight, requests, runs
 from pipelines.config import TreatmentRun
@@ -34,6 +35,15 @@ async def treating(person: Signed) -> Person:
 
 
 Engineer = Annotated[Person, Depends(treating)]
+
+
+class Prompts(BaseModel):
+    """What is drawn with and without a treatment: a prompt a line, and seeds for each."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str = Field(max_length=20_000)
+    seeds: int = Field(default=1, ge=1, le=8)
 
 
 def treat_routes(workspace: Workspace) -> APIRouter:
@@ -83,6 +93,22 @@ def treat_routes(workspace: Workspace) -> APIRouter:
     def treatment_curves(treatment_id: str) -> dict[str, tuple[list[int], list[float]]]:
         return runs.curves(workspace, jobs_behind(workspace, treatment_id))
 
+    @routes.post("/treatments/{treatment_id}/draw")
+    def draw(treatment_id: str, asked: Prompts, person: Engineer) -> dict[str, str]:
+        with workspace.catalog(read_only=True) as catalog:
+            found = catalog.treatments.get(treatment_id)
+        if found.treated_id is None:
+            raise NotFound("this treatment kept nothing, so there is nothing to draw with")
+        prompts = prompts_in(asked.text.encode())
+        if len(prompts) * asked.seeds > PAIRS:
+            raise InputRefused(f"at most {PAIRS} pairs are drawn at once; ask for fewer prompts or seeds")
+        args = {"treatment": found.id, "prompts": prompts, "seeds": asked.seeds}
+        return {"job": requests.request_job(workspace, "compare", args, person.name).id}
+
+    @routes.get("/treatments/{treatment_id}/draw/{job_id}")
+    def drawn(treatment_id: str, job_id: str) -> dict[str, Any]:
+        return compared(workspace, treatment_id, job_id)
+
     @routes.get("/treatments/{treatment_id}/lora.zip")
     def lora(treatment_id: str) -> Response:
         name, body = packed(workspace, treatment_id)
@@ -129,7 +155,7 @@ def prompts_in(data: bytes) -> list[str]:
         raise InputRefused("the file is not text: it holds zero bytes; give one prompt a line, in UTF-8")
     found = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
     if not found:
-        raise InputRefused("the file holds no prompt; give one a line")
+        raise InputRefused("there is no prompt; give one a line")
     return found
 
 
@@ -216,13 +242,29 @@ def treatment_details(workspace: Workspace, treatment_id: str) -> dict[str, Any]
         "looks": found.result.get("looks", []),
         "curve": found.result.get("curve", []),
         "judged": judged,
-        "pairs": [
-            {"prompt": before.prompt, "seed": before.seed, "before": before.id, "after": after.id}
-            for before, after in pairs
-        ],
+        "pairs": pair_rows(pairs),
         "config": found.config,
         "licence": base.licence if base else "",
     }
+
+
+def pair_rows(pairs: Sequence[tuple[Image, Image]]) -> list[dict[str, Any]]:
+    """Pairs as the page shows them."""
+    return [
+        {"prompt": before.prompt, "seed": before.seed, "before": before.id, "after": after.id}
+        for before, after in pairs
+    ]
+
+
+def compared(workspace: Workspace, treatment_id: str, job_id: str) -> dict[str, Any]:
+    """How a job that draws with and without a treatment stands, and what it has drawn."""
+    with workspace.catalog(read_only=True) as catalog:
+        job, found = catalog.jobs.get(job_id), catalog.treatments.get(treatment_id)
+        if job.args.get("treatment") != found.id:
+            raise NotFound(f"job {job_id} draws nothing for this treatment")
+        prompts = job.args["prompts"]
+        pairs = before_and_after(catalog, found, prompts) if job.state == "succeeded" else []
+    return {"state": job.state, "message": job.error or job.message, "pairs": pair_rows(pairs)}
 
 
 def people_of(
@@ -241,12 +283,16 @@ def round_judged(catalog: Catalog, found: Treatment) -> dict[str, Any]:
     return dict(rows[found.round_id].results.get("judge", {})) if found.round_id in rows else {}
 
 
-def before_and_after(catalog: Catalog, found: Treatment) -> list[tuple[Image, Image]]:
-    """Images of the treated generator, each with the base generator's of the same prompt and seed; those
-    that the treating detector suspected most come first."""
+def before_and_after(
+    catalog: Catalog, found: Treatment, prompts: Collection[str] = ()
+) -> list[tuple[Image, Image]]:
+    """Images of the treated generator, each with the base generator's of the same prompt and seed, of these
+    prompts or of any; those that the treating detector suspected most come first."""
     if found.treated_id is None:
         return []
-    treated = catalog.images.find(generator_id=found.treated_id, limit=10 * PAIRS)
+    treated = catalog.images.find(generator_id=found.treated_id, limit=None if prompts else 10 * PAIRS)
+    asked = [one for one in treated if one.purpose == runs.COMPARED and one.prompt in prompts]
+    treated = asked if prompts else [one for one in treated if one.purpose != runs.COMPARED]
     purposes = {one.purpose for one in treated}
     base = catalog.images.find(generator_id=found.generator_id, purpose=purposes) if purposes else []
     by_key = {(one.prompt, one.seed): one for one in base}

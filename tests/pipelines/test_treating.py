@@ -10,7 +10,7 @@ from dataengine.treatment.config import SamplingConfig, TreatmentConfig
 from pipelines import runs
 from pipelines.config import PromptChoice, TreatmentRun
 from pipelines.context import Context
-from pipelines.treating import chosen_prompts, treat_job
+from pipelines.treating import chosen_prompts, compare_job, treat_job
 from tests.pipelines.conftest import fresh_context
 
 
@@ -85,3 +85,15 @@ def test_prompts_that_are_missing_are_named(context: Context) -> None:
     args["settings"]["prompts"] = args["settings"]["judge"] = given.model_dump(mode="json")
     with pytest.raises(ConfigRefused, match="no prompts to treat on that the others do not hold"):
         treat_job(context, args)
+
+
+def test_any_prompt_is_drawn_with_and_without_the_treatment(context: Context) -> None:
+    made = treat_job(context, plan("treat-9"))
+    asked = {"treatment": made["treatment"], "prompts": ["a dog", "a cat"], "seeds": 2}
+    assert compare_job(context, asked) == {"pairs": 4} == compare_job(context, asked)
+    with context.workspace.catalog(read_only=True) as catalog:
+        for generator in (made["generator"], made["treated"]):
+            drawn = catalog.images.find(generator_id=generator)
+            mine = [one for one in drawn if one.prompt in ("a dog", "a cat")]
+            assert len(mine) == 4
+            assert len(catalog.predictions.of(made["detector"], [one.id for one in mine])) == 4

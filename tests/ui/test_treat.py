@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from dataengine.errors import InputRefused
 from dataengine.records import GeneratorVersion, Treatment
-from pipelines import runs
+from pipelines import requests, runs
 from pipelines.config import TreatmentRun
 from pipelines.retraining import show
 from storage.workspace import Workspace
@@ -56,7 +57,7 @@ def test_a_prompt_file_gives_one_prompt_a_line() -> None:
         ("eine schöne Hand".encode("latin-1"), "not UTF-8 text (byte 8 does not fit; it looks like Latin-1"),
         ("a hand".encode("utf-16"), "it looks like UTF-16"),
         (b"a hand\x00", "it holds zero bytes"),
-        (b" \n\n", "holds no prompt"),
+        (b" \n\n", "there is no prompt"),
     ],
 )
 def test_a_prompt_file_in_another_encoding_is_refused(data: bytes, sentence: str) -> None:
@@ -212,3 +213,30 @@ def test_a_picture_that_a_page_is_about_to_ask_for_is_still_there(
     assert engineer.get(f"{at}/pictures/{blobs[0]}").status_code == 200
     assert engineer.get(f"{at}/pictures/{blobs[1]}").status_code == 404, "nobody asks for it any more"
     assert engineer.get(f"{at}/pictures/{'0' * 64}").status_code == 404
+
+
+def test_prompts_are_drawn_with_and_without_a_treatment(engineer: TestClient, workspace: Workspace) -> None:
+    at = "/api/treat/treatments/t1/draw"
+    job = engineer.post(at, json={"text": "a drawn hand, number 1\n\n a dog ", "seeds": 2}).json()["job"]
+    assert engineer.get(f"{at}/{job}").json() == {"state": "queued", "message": "", "pairs": []}
+    with workspace.catalog() as catalog:
+        assert catalog.jobs.get(job).args["prompts"] == ["a drawn hand, number 1", "a dog"]
+        catalog.jobs.claim(job, "w")
+        catalog.jobs.finish(job, "succeeded", {"pairs": 1})
+        catalog.commit()
+    assert engineer.get(f"{at}/{job}").json()["pairs"] == [], "held-out images are no answer"
+    with workspace.catalog() as catalog:
+        held_out = [one for one in catalog.images.find() if one.prompt == "a drawn hand, number 1"]
+        catalog.images.add_many(
+            replace(one, id=f"c{one.id}", purpose=runs.COMPARED, seed=70) for one in held_out
+        )
+        catalog.commit()
+    (pair,) = engineer.get(f"{at}/{job}").json()["pairs"]
+    assert (pair["prompt"], pair["seed"]) == ("a drawn hand, number 1", 70)
+    shown = engineer.get("/api/treat/treatments/t1").json()["pairs"]
+    assert shown and all(one["seed"] != 70 for one in shown), "nor the other way round"
+    assert engineer.post(at, json={"text": " \n"}).status_code == 422
+    many = engineer.post(at, json={"text": "\n".join(map(str, range(20))), "seeds": 2})
+    assert many.status_code == 422 and "at most 24 pairs" in many.json()["error"]
+    other = requests.request_job(workspace, "backup", {}).id
+    assert engineer.get(f"{at}/{other}").status_code == 404

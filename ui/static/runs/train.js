@@ -73,6 +73,7 @@ async function fresh(root, asked) {
     try {
       const { run } = await post(`${API}/start`, { settings: made.read() });
       history.pushState(null, "", `?run=${encodeURIComponent(run)}`);
+      scrollTo(0, 0);
       await show();
     } catch (error) { say(error.message, true); made.mark(error.message); } finally { start.disabled = false; }
   }

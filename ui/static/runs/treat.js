@@ -67,6 +67,7 @@ async function fresh(root, asked) {
     try {
       const { run } = await post(`${API}/start`, { settings: made.read() });
       history.pushState(null, "", `?run=${encodeURIComponent(run)}`);
+      scrollTo(0, 0);
       await show();
     } catch (error) { say(error.message, true); made.mark(error.message); } finally { start.disabled = false; }
   }
@@ -182,8 +183,8 @@ async function outcome(place, id, whole = false) {
   place.append(h("section", { class: "card panel" },
     h("div", { class: "line" }, whole ? h("h1", {}, name) : h("h2", {}, name), h("span", { class: "gap" }), h("span", { class: "hint" }, when(one.created))),
     kept(one), table(one.judged), next));
-  if (one.pairs.length) place.append(panel("The same prompts and seeds", h("div", { class: "sliders many" }, one.pairs.map((pair) =>
-    slider({ prompt: pair.prompt, before: pixels(pair.before), after: pixels(pair.after), maps: [mapOf(pair.before, one.detector.id), mapOf(pair.after, one.detector.id)] })))));
+  if (one.pairs.length) place.append(panel("The same prompts and seeds", h("div", { class: "sliders many" }, one.pairs.map((pair) => paired(one, pair)))));
+  if (one.treated) place.append(withAndWithout(one));
   if (!whole) return;
   const charts = panel("Curves");
   const lineage = { generator: one.base.name, "treated against": one.detector.name, round: one.round, licence: one.licence || "not recorded" };
@@ -193,6 +194,32 @@ async function outcome(place, id, whole = false) {
   const draw = (chosen) => drawCurves(charts, series, groups(one.config.guard), chosen, draw);
   draw(null);
 }
+
+// Any prompts, drawn by the generator as it was and as it is now.
+function withAndWithout(one) {
+  const text = h("textarea", { rows: "3", placeholder: "one prompt a line", "aria-label": "Prompts" });
+  const seeds = h("input", { type: "number", min: "1", max: "8", value: "1", "aria-label": "Seeds for each" });
+  const button = h("button", { type: "button", class: "button quiet", onclick: draw }, "Draw both");
+  const said = h("p", { class: "hint", role: "status" });
+  const found = h("div", { class: "sliders many" });
+  async function draw() {
+    button.disabled = true;
+    try {
+      const { job } = await post(`${API}/treatments/${one.id}/draw`, { text: text.value, seeds: Number(seeds.value) });
+      for (let now = null; !now || ["queued", "running"].includes(now.state);) {
+        now = await get(`${API}/treatments/${one.id}/draw/${job}`);
+        said.textContent = now.state === "queued" ? "Waits for a worker." : now.state === "succeeded" ? "" : now.message || now.state;
+        if (now.state === "succeeded") found.replaceChildren(...now.pairs.map((pair) => paired(one, pair)));
+        else await new Promise((go) => setTimeout(go, 1000));
+        if (!button.isConnected) return;
+      }
+    } catch (error) { say(error.message, true); } finally { button.disabled = false; }
+  }
+  return panel("With and without", h("p", { class: "hint" }, "Prompts of your own, the same seeds with the treatment and without."),
+    h("div", { class: "setting tall" }, text, h("div", { class: "line" }, h("label", { class: "hint" }, "seeds each ", seeds), button)), said, found);
+}
+
+const paired = (one, pair) => slider({ prompt: pair.prompt, before: pixels(pair.before), after: pixels(pair.after), maps: [mapOf(pair.before, one.detector.id), mapOf(pair.after, one.detector.id)] });
 
 function kept(one) {
   const look = one.looks.find(({ update }) => update === one.kept);
@@ -210,7 +237,7 @@ function table(judged) {
       const { before, after, ratio, interval } = judged[key];
       const mood = !better[key] ? "" : interval[1] < 1 ? "better" : interval[0] > 1 ? "worse" : "";
       return h("tr", {}, h("td", {}, label), h("td", { class: "figure" }, figure(before)), h("td", { class: "figure" }, figure(after)), h("td", { class: `figure ${mood}` }, h("b", {}, figure(ratio))), h("td", { class: "figure" }, `${figure(interval[0])} – ${figure(interval[1])}`));
-    }), judged.attributes ? h("tr", {}, h("td", {}, "attributes shown"), h("td", { class: "figure" }, figure(judged.attributes.before)), h("td", { class: "figure" }, figure(judged.attributes.after)), h("td", { class: "figure" }, h("b", {}, `lost ${figure(judged.attributes.drop)}`)), h("td", { class: "figure" }, judged.attributes.interval.map(figure).join(" – "))) : null)));
+    }), judged.attributes ? h("tr", {}, h("td", {}, "attributes shown"), h("td", { class: "figure" }, figure(judged.attributes.before)), h("td", { class: "figure" }, figure(judged.attributes.after)), h("td", { class: "figure" }, h("b", {}, judged.attributes.drop > 0 ? `${figure(judged.attributes.drop)} lost` : judged.attributes.drop < 0 ? `${figure(-judged.attributes.drop)} gained` : "same")), h("td", { class: "figure" }, judged.attributes.interval.map(figure).join(" – "))) : null)));
 }
 
 // ---- which view --------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ async function show() {
 function go(values) {
   delete view.dataset.ready;
   history.pushState(null, "", address(values));
+  scrollTo(0, 0);
   return show();
 }
 

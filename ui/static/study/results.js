@@ -69,7 +69,7 @@ export async function results(root, { desk, asked, go }) {
   root.append(
     h("p", { class: "crumb" }, h("a", { href: "/study", "data-go": true }, "All studies")),
     h("header", { class: "line" }, h("div", {}, h("h1", {}, study.name, " ", h("span", { class: `state ${study.state}` }, study.state)),
-      h("p", { class: "lead" }, `${study.before} against ${study.after}. ${study.complete} of ${study.pairs} pairs have ${study.design.raters_a_pair} raters; ${study.raters} people gave ${study.votes} answers.`)),
+      h("p", { class: "lead" }, `${study.before} against ${study.after}. ${study.complete} of ${study.pairs} pairs have ${study.design.raters_a_pair === 1 ? "their rater" : `${study.design.raters_a_pair} raters`}; ${study.raters} people gave ${study.votes} answers.`)),
     h("span", { class: "gap" }),
     h("a", { class: "button quiet", href: `/api/studies/${study.id}/results.csv`, download: "" }, "Results CSV"),
     h("a", { class: "button quiet", href: `/api/studies/${study.id}/votes.csv`, download: "" }, "Votes CSV"),
