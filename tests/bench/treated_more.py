@@ -40,7 +40,7 @@ OVER = 2 if quick() else 10
 """How much longer the over-treated runs are."""
 PATIENCE = 2
 HARM = {"attributes": (-0.05, 1.0), "detail": (0.75, 1.33)}
-BETAS = (0.5,) if quick() else (0.01, 0.05, 0.2, 1.0)
+BETAS = (0.5,) if quick() else (0.002, 0.02, 0.05, 0.2)
 MINED = 4 if quick() else 210
 NAME = "sks"
 """The rare word that names the instance."""

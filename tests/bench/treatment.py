@@ -179,11 +179,10 @@ def curves(ward: Ward, runs: Sequence[Run]) -> Figure:
 
 
 def at_equal_gain(ward: Ward, draft: Run, fix: Run) -> list[Figure]:
-    """What each pays, in likeness to the base, for the same rise of the same reward."""
-    before = shown(ward, draft.base, None, "validation", PLAN)
+    """What each pays, in likeness to the base, for the same rise of the same reward, on held-out prompts."""
+    before = shown(ward, draft.base, None, "judged", PLAN)
     paths = [
-        [shown(ward, run.base, lora, "validation", PLAN) for lora in run.points.values()]
-        for run in (draft, fix)
+        [shown(ward, run.base, lora, "judged", PLAN) for lora in run.points.values()] for run in (draft, fix)
     ]
     rises = [np.stack([point.plausible - before.plausible for point in path]) for path in paths]
     costs = {
