@@ -16,7 +16,7 @@ from pipelines.config import PublishConfig
 from pipelines.context import Context, Result
 from pipelines.failpoint import fail_point
 from pipelines.samples import StoredSamples
-from pipelines.steps import champion, recipe_of, results_of
+from pipelines.steps import champion, opened, recipe_of, results_of
 
 SPLITS: tuple[Split, ...] = ("validation", "benchmark")
 
@@ -57,7 +57,7 @@ def measure(
         version = catalog.detectors.get(detector_id)
     if dynamics.watches(version):
         return dynamics.measured(context, detector_id, sets, batch)
-    detector = context.tools.open_detector(context.workspace.checkpoints.fetch(version.checkpoint))
+    detector = opened(context, detector_id)
     figures = {}
     for index, (name, items) in enumerate(sets.items()):
         context.report(index, len(sets), f"{version.name} on {name}")

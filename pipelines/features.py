@@ -9,7 +9,7 @@ import numpy as np
 from dataengine.errors import ConfigRefused
 from pipelines.context import Context, Result
 from pipelines.pictures import read
-from pipelines.steps import champion
+from pipelines.steps import champion, opened
 from storage.repositories.curation import FEATURE_LENGTH
 
 BATCH = 32
@@ -24,7 +24,7 @@ def compute_features(context: Context) -> Result:
         images = catalog.images.get_many(missing)
     if not images:
         return {"detector": version.id, "images": 0}
-    detector = context.tools.open_detector(context.workspace.checkpoints.fetch(version.checkpoint))
+    detector = opened(context, version.id)
     for start in range(0, len(images), BATCH):
         context.report(start, len(images), f"{version.name} looks at what images have in common")
         part = images[start : start + BATCH]

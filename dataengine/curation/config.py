@@ -156,3 +156,7 @@ class PromptWriterConfig(Config):
 
     endpoint: EndpointConfig = EndpointConfig()
     """Patience with an endpoint."""
+
+    def asked(self, category: str) -> str:
+        """The request as it is put; other braces in it stay as they are."""
+        return self.request.replace("{n}", str(self.per_request)).replace("{category}", category)

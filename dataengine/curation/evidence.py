@@ -51,7 +51,7 @@ def evidence(confidences: Confidences, minimum: int = 20) -> list[Evidence]:
     rows: list[Evidence] = []
     for generator in [EVERY, *(generators if len(generators) > 1 else [])]:
         rows += _of_generator(_by_category(confidences, generator), generator, minimum)
-    return sorted(_adjusted(rows), key=lambda row: (-(row.effect or -2.0), row.category, row.generator))
+    return sorted(_adjusted(rows), key=_unusual)
 
 
 def rank_test(values: NDArray[np.float64], others: NDArray[np.float64]) -> tuple[float, float]:
@@ -109,6 +109,11 @@ def _of_generator(values: Mapping[str, NDArray[np.float64]], generator: str, min
             )
         )
     return rows
+
+
+def _unusual(row: Evidence) -> tuple[float, str, str]:
+    """The order of rows: by effect, those without one last."""
+    return 2.0 if row.effect is None else -row.effect, row.category, row.generator
 
 
 def _adjusted(rows: Sequence[Evidence]) -> list[Evidence]:

@@ -87,14 +87,26 @@ def without_near_duplicates(candidates: Sequence[Candidate], near: float) -> lis
     Value is the confidence, then the order of ids. The result stands in the order of ids.
     """
     kept: list[Candidate] = []
-    looks: list[NDArray[np.float32]] = []
-    for candidate in sorted(candidates, key=lambda found: (-found.confidence, found.image_id)):
-        if near > 0 and candidate.thumbnail is not None:
-            if looks and np.abs(np.array(looks) - candidate.thumbnail).mean(axis=1).min() < near:
-                continue
-            looks.append(candidate.thumbnail)
-        kept.append(candidate)
+    ordered = sorted(candidates, key=lambda found: (-found.confidence, found.image_id))
+    looks = [each.thumbnail for each in ordered if each.thumbnail is not None]
+    alike = iter(_repeats(np.array(looks), near) if looks and near > 0 else [False] * len(looks))
+    for candidate in ordered:
+        if candidate.thumbnail is None or not next(alike):
+            kept.append(candidate)
     return sorted(kept, key=lambda found: found.image_id)
+
+
+def _repeats(looks: NDArray[np.float32], near: float) -> list[bool]:
+    """Whether each row of N×D lies nearer than `near` (mean absolute) to an earlier one that is no repeat.
+
+    |mean(a) − mean(b)| ≤ mean|a − b|, so that only rows of nearly the same brightness are compared.
+    """
+    brightness = looks.mean(axis=1, dtype=np.float64)
+    first = np.zeros(len(looks), dtype=bool)
+    for row, look in enumerate(looks):
+        close = np.flatnonzero(first[:row] & (np.abs(brightness[:row] - brightness[row]) < near + 1e-6))
+        first[row] = not (np.abs(looks[close] - look).mean(axis=1) < near).any()
+    return [bool(each) for each in ~first]
 
 
 def greedy(candidates: Sequence[Candidate], count: int, config: MiningConfig) -> list[Candidate]:
@@ -154,12 +166,17 @@ def split_budget(
 def thumbnail_features(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """What uint8 NHW3 images look like from afar: mean colour on an 8×8 grid, float32 N×192 in [0, 1].
 
-    H and W must be at least 8. A cheap stand-in for encoder features, enough to tell repeated layouts apart.
+    A cheap stand-in for encoder features, enough to tell repeated layouts apart. A side below 8 pixels
+    repeats some of them.
     """
     count, height, width = images.shape[:3]
     rows, columns = np.arange(GRID) * height // GRID, np.arange(GRID) * width // GRID
     sums = np.add.reduceat(np.add.reduceat(images.astype(np.float32), rows, axis=1), columns, axis=2)
-    areas = np.outer(np.diff([*rows, height]), np.diff([*columns, width]))[None, :, :, None]
+    # Where an index repeats, `reduceat` gives that one pixel.
+    tall, wide = (
+        np.maximum(np.diff([*edges, side]), 1) for edges, side in ((rows, height), (columns, width))
+    )
+    areas = np.outer(tall, wide)[None, :, :, None]
     return (sums / areas / 255).reshape(count, -1).astype(np.float32)
 
 

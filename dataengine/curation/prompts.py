@@ -149,7 +149,7 @@ class ModelWriter:
         fruitless = 0
         request = 0
         while len(written) < n and fruitless < config.attempts:
-            wanted = config.request.format(n=config.per_request, category=category)
+            wanted = config.asked(category)
             answer = self._complete(wanted, seed + request, config.per_request * config.new_tokens)
             fresh = _fresh(parse_lines(answer, config.words), known, config.similarity)
             known += [words_of(text) for text in fresh]

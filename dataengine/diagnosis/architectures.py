@@ -186,9 +186,7 @@ SMP = Architecture(
     load=_load_smp,
     logits=lambda network, images: network(images),
     features=_smp_features,
-    published=lambda network: {
-        key: value.detach().contiguous() for key, value in network.state_dict().items()
-    },
+    published=_published_smp,
     head=("decoder.", "segmentation_head."),
 )
 

@@ -225,7 +225,7 @@ class DetectorTrainingConfig(Config):
     """Changes to the images."""
 
     precision: Literal["no", "bf16", "fp16"] = "no"
-    """Mixed precision."""
+    """Mixed precision. "fp16" scales the loss and needs a GPU; a processor computes it in float32."""
 
     device: Literal["auto", "cpu"] = "auto"
     """"auto" takes what accelerate finds."""

@@ -38,6 +38,8 @@ from dataengine.errors import ConfigRefused, InputRefused, NonFinite, Paused
 from dataengine.records import Report, never, silent
 
 RESULT_FILE = "result.json"
+SMALLEST_SCALE = 2.0**-10
+"""Of fp16's gradients."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -323,8 +325,10 @@ def _update(
     state.optimizer.zero_grad()
     accelerator.backward(loss)
     norm = accelerator.clip_grad_norm_(model.parameters(), config.clip)
-    # With fp16 an overflow is the scaler's business: it skips the update and lowers the scale.
-    if accelerator.scaler is None and not torch.isfinite(norm):
+    # With fp16 an overflow is the scaler's business: it skips the update and lowers the scale. Below the
+    # smallest scale it is no overflow, and every update would be skipped.
+    scaler = accelerator.scaler
+    if not torch.isfinite(norm) and (scaler is None or scaler.get_scale() < SMALLEST_SCALE):
         raise NonFinite("the gradient", step)
     state.optimizer.step()
     move_average(state.average, state.detector.network.state_dict(), average_decay(config.ema, step))

@@ -56,3 +56,9 @@ def test_too_few_images_are_only_counted() -> None:
     assert evidence({}) == [] and evidence({("hand", "g"): []}) == []
     with pytest.raises(InputRefused):
         evidence({("hand", "g"): [float("nan")]})
+
+
+def test_a_category_like_the_others_stands_before_those_below_them() -> None:
+    same = [0.1, 0.5, 0.9] * 10
+    rows = evidence({("cup", "g"): same, ("mug", "g"): same, ("few", "g"): [0.9]})
+    assert [(row.category, row.effect) for row in rows] == [("cup", 0.0), ("mug", 0.0), ("few", None)]

@@ -157,3 +157,25 @@ def test_thumbnails_are_mean_colours_of_the_grid() -> None:
     assert features[1].reshape(8, 8, 3)[..., 0].min() == 1 and features[1].reshape(8, 8, 3)[..., 1].max() == 0
     assert features[0].reshape(8, 8, 3)[0, 0].tolist() == [1, 1, 1]
     assert features[0].reshape(8, 8, 3)[4:].max() == 0
+
+
+def test_thumbnails_of_pictures_smaller_than_the_grid_are_numbers() -> None:
+    images = np.arange(2 * 3 * 5 * 3, dtype=np.uint8).reshape(2, 3, 5, 3)
+    found = thumbnail_features(images).reshape(2, 8, 8, 3)
+    assert np.isfinite(found).all()
+    assert found[1, 0, 0].tolist() == pytest.approx((images[1, 0, 0] / 255).tolist())
+    assert found[1, 7, 7].tolist() == pytest.approx((images[1, 2, 4] / 255).tolist())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_near_duplicates_are_those_of_comparing_each_with_each(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    looks = rng.random((8, 12)).astype(np.float32)[rng.integers(0, 8, 60)]
+    looks += rng.normal(0, 0.03, looks.shape).astype(np.float32)
+    found = [candidate(f"{i:02d}", confidence=float(rng.random()), thumbnail=looks[i]) for i in range(60)]
+    kept: list[Candidate] = []
+    for each in sorted(found, key=lambda one: -one.confidence):
+        if all(np.abs(each.thumbnail - other.thumbnail).mean() >= 0.03 for other in kept):
+            kept.append(each)
+    assert 8 < len(kept) < 60
+    assert without_near_duplicates(found, 0.03) == sorted(kept, key=lambda one: one.image_id)

@@ -138,3 +138,8 @@ def test_a_causal_language_model_of_transformers_writes(tmp_path: Path) -> None:
     assert len(set(prompts)) == 2
     assert all(set(words_of(prompt)) <= {word.strip("[]") for word in words} for prompt in prompts)
     assert load_model_writer(tmp_path, settings).write("hand", 2, seed=3) == prompts
+
+
+def test_other_braces_in_a_request_stay() -> None:
+    config = PromptWriterConfig(request="Answer {n} lines as {json: yes} about {category}.", per_request=4)
+    assert config.asked("a {cat}") == "Answer 4 lines as {json: yes} about a {cat}."

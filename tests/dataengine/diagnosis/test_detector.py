@@ -255,3 +255,33 @@ def test_a_published_state_dict_names_its_variant(variant: str) -> None:
         mit_variant(
             state | {"decode_head.classifier.weight": torch.empty(150, sizes["decoder_hidden_size"], 1, 1)}
         )
+
+
+@pytest.mark.parametrize("config", [SEGFORMER, UNET], ids=["segformer", "unet"])
+@pytest.mark.parametrize("change", ["foreign", "absent"])
+def test_foreign_and_absent_keys_are_refused(config: DetectorConfig, change: str, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    save_detector(NetworkDetector.fresh(config), tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    if change == "foreign":
+        state["somebody.elses.weight"] = torch.zeros(3)
+    else:
+        state.pop(next(key for key in sorted(state) if key.endswith("weight")))
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelRefused, match="do not fit"):
+        load_detector(tmp_path)
+
+
+def test_a_checkpoint_that_wraps_its_weights_is_refused(
+    published: tuple[Path, SegformerForSemanticSegmentation], tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    state = load_file(published[0])
+    torch.save({"state_dict": state}, tmp_path / "wrapped.pt")
+    with pytest.raises(ModelRefused, match="no plain state dict"):
+        load_detector(tmp_path / "wrapped.pt")
+    torch.save({f"module.{key}": value for key, value in state.items()}, tmp_path / "parallel.pt")
+    with pytest.raises(ModelRefused, match="not a one-channel SegFormer"):
+        load_detector(tmp_path / "parallel.pt")

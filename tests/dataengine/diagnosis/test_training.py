@@ -1,3 +1,4 @@
+import json
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from dataengine.diagnosis import training
 from dataengine.diagnosis.config import DetectorTrainingConfig, PseudoTargetConfig
 from dataengine.diagnosis.dataset import MemorySamples, Sample
 from dataengine.diagnosis.detector import NetworkDetector, load_detector, save_detector
@@ -241,6 +243,54 @@ def test_a_gradient_that_is_no_number_stops_too(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(NonFinite, match="gradient became non-finite at step 0"):
         train_detector(CONFIG, examples(), None, tmp_path)
     assert torch.equal(kept[0], kept[1])
+
+
+def scaled(monkeypatch: pytest.MonkeyPatch, *, start: float, overflows_above: float) -> None:
+    """Train with fp16's loss scaling on the processor, which accelerate has for GPUs alone."""
+    from accelerate import Accelerator
+
+    accelerator_for = training._accelerator
+
+    def with_scaler(config: DetectorTrainingConfig) -> Accelerator:
+        found = accelerator_for(config)
+        found.scaler = torch.amp.GradScaler("cpu", init_scale=start)
+        return found
+
+    def backward(self: Accelerator, loss: torch.Tensor) -> None:
+        self.scaler.scale(loss).backward()
+        if self.scaler.get_scale() > overflows_above:
+            weight = next(one for one in self._models[0].parameters() if one.grad is not None)
+            weight.grad.fill_(float("inf"))
+
+    def clip(self: Accelerator, parameters: Any, norm: float) -> torch.Tensor:
+        self.scaler.unscale_(self._optimizers[0].optimizer)
+        return torch.nn.utils.clip_grad_norm_(parameters, norm)
+
+    monkeypatch.setattr(training, "_accelerator", with_scaler)
+    monkeypatch.setattr(Accelerator, "backward", backward)
+    monkeypatch.setattr(Accelerator, "clip_grad_norm_", clip)
+
+
+def test_an_overflow_of_the_scaled_loss_skips_that_update_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two updates overflow, the scale falls, training goes on, and a resumed run does the same."""
+    plain = train_detector(CONFIG, examples(), None, tmp_path / "plain").losses
+    scaled(monkeypatch, start=2.0**22, overflows_above=2.0**20)
+    whole = train_detector(CONFIG, examples(), None, tmp_path / "whole").losses
+    assert np.isfinite(whole).all() and whole[0] == pytest.approx(plain[0], abs=1e-6)
+    assert whole[5:] != pytest.approx(plain[5:], abs=1e-4), "what is skipped is missing"
+    with pytest.raises(Cancelled):
+        train_detector(CONFIG, examples(), None, tmp_path / "cut", report=stopping_at(5))
+    kept = json.loads((tmp_path / "cut" / "checkpoint-000000003" / "progress.json").read_text())
+    assert kept["scaler"]["scale"] == 2.0**20
+    assert train_detector(CONFIG, examples(), None, tmp_path / "cut").losses == whole
+
+
+def test_a_gradient_that_no_scale_mends_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scaled(monkeypatch, start=2.0**-8, overflows_above=0)
+    with pytest.raises(NonFinite, match="gradient became non-finite at step 3"):
+        train_detector(CONFIG, examples(), None, tmp_path)
 
 
 def test_the_same_process_can_train_in_another_precision(tmp_path: Path) -> None:
