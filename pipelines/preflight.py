@@ -25,7 +25,7 @@ from pipelines.composition import composition, training_set
 from pipelines.config import PublishConfig, TrainingRun, TreatmentRun
 from pipelines.context import Context
 from pipelines.generator_files import FILES, folder_here
-from pipelines.tools import real_tools
+from pipelines.tools import DYNAMICS_FILE, HIGHLIGHTER_FILE, real_tools
 from storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ POSITIVE = 0.5
 MARGIN = 1.1
 """An estimate leaves out what the allocator wastes and what a driver takes."""
 KNOWN_PIPELINES = frozenset({"FluxPipeline", "StableDiffusionPipeline", "StableDiffusionXLPipeline"})
+WITHOUT_LORA = frozenset({"DDPMPipeline", "DDIMPipeline", "DiTPipeline"})
+"""Those that are drawn with and refined, and cannot be treated."""
 FIRST_LAYERS = ("encoder.patch_embeddings.0.proj.weight", "encoder.conv1.weight", "conv_stem.weight")
 LAST_LAYERS = ("decode_head.classifier.weight", "segmentation_head.0.weight")
 MAX_HEADER = 100 << 20
@@ -178,6 +180,12 @@ def detector_check(workspace: Workspace, version: DetectorVersion) -> Check:
 
 def refuse_other_channels(folder: Path, name: str) -> None:
     """Raises `ModelRefused` for a detector folder of another shape than RGB in, one confidence out."""
+    for file, what in ((DYNAMICS_FILE, "score dynamics"), (HIGHLIGHTER_FILE, "a flaw highlighter")):
+        if (folder / file).is_file():
+            raise ModelRefused(
+                f"{name} is {what}: it finds artifacts and carries no gradient, so nothing is trained from "
+                "it or treated against it; choose a trained detector"
+            )
     try:
         told = json.loads((folder / "detector.json").read_text())
     except (OSError, ValueError) as error:
@@ -280,6 +288,11 @@ def pipeline_class(folder: Path) -> str:
             f"{folder} is not a pipeline: it has no readable model_index.json. A diffusers pipeline folder "
             "is expected"
         ) from error
+    if kind in WITHOUT_LORA:
+        raise ModelRefused(
+            f"{folder} holds a {kind}, which takes no LoRA and cannot be treated; “clinic refine” trains it "
+            "whole"
+        )
     if kind not in KNOWN_PIPELINES:
         raise ModelRefused(f"{folder} holds a {kind}; known are {', '.join(sorted(KNOWN_PIPELINES))}")
     return str(kind)

@@ -56,7 +56,7 @@ def refine(context: Context, run: str, plan: RefiningRun) -> GeneratorVersion:
     chosen = _real_pictures(context, run, plan.limit)
     pictures, prompts = _fitted(context, chosen, family), [image.prompt for image in chosen]
     with workplace(context.workspace, run) as work:
-        outcome = train(plan.refining, family, pictures, work, prompts, context.report)
+        outcome = train(plan.refining, family, pictures, work, prompts, context.report, context.pausing)
         checkpoint = context.workspace.checkpoints.publish(outcome.folder)
         _verify(context, family, context.workspace.checkpoints.fetch(checkpoint), prompts)
     version = GeneratorVersion(

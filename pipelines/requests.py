@@ -38,7 +38,23 @@ PLACE = "place"
 OPEN: tuple[JobState, ...] = ("queued", "running")
 STOPPED: tuple[JobState, ...] = ("paused", "failed", "cancelled")
 """What can be resumed."""
-PAUSABLE = ("retrain", "treat")
+CORRECTIONS: dict[str, dict[str, Any]] = {
+    "ttc": {},
+    "ttc-champion": {"regions": "detector"},
+    "replacement": {"method": "replacement"},
+    "clipping": {"method": "clipping"},
+    "sargd": {"method": "sargd", "regions": "detector"},
+    "everywhere": {"regions": "everywhere"},
+}
+"""Corrections while drawing by the name that people choose, and what it sets."""
+GUIDANCES: dict[str, dict[str, Any]] = {
+    "clean": {},
+    "clean-regions": {"region": {}},
+    "reward": {"kind": "reward"},
+    "reward-regions": {"kind": "reward", "region": {}},
+}
+"""Likewise guidance without training."""
+PAUSABLE = ("retrain", "treat", "refine")
 """Work that knows places where it can stop with nothing lost."""
 
 
@@ -336,10 +352,20 @@ def recipe_names() -> list[str]:
     return list(RECIPES)
 
 
-def recipe(name: str, seed: int, parts: Sequence[str], budget: int | None = None) -> dict[str, Any]:
+def recipe(
+    name: str,
+    seed: int,
+    parts: Sequence[str],
+    budget: int | None = None,
+    correction: str = "",
+    guidance: str = "",
+    dynamics: bool = False,
+) -> dict[str, Any]:
     """A named recipe's settings with these parts, and with that many images for people.
 
-    Raises `NotFound` naming the recipes there are, `InputRefused` for a part or budget that is none.
+    `correction` and `guidance` are named in `CORRECTIONS` and `GUIDANCES`; empty leaves the recipe's own.
+    `dynamics` keeps maps of score dynamics beside the champion's. Raises `NotFound` naming the recipes there
+    are, `InputRefused` for a part, budget or way of drawing that is none.
     """
     from pydantic import ValidationError
 
@@ -349,6 +375,16 @@ def recipe(name: str, seed: int, parts: Sequence[str], budget: int | None = None
     settings = named(name, seed).model_dump(mode="json") | {"parts": list(parts)}
     if budget is not None:
         settings["mine"]["budget"] = budget
+    for field, chosen, known in (
+        ("correction", correction, CORRECTIONS),
+        ("guidance", guidance, GUIDANCES),
+    ):
+        if chosen and chosen not in known:
+            raise InputRefused(f"{field} is {chosen!r}: choose {', '.join(known)}, or leave it empty")
+        if chosen:
+            settings["generate"][field] = known[chosen]
+    if dynamics:
+        settings["diagnose"]["dynamics"] = settings["diagnose"]["dynamics"] or {}
     try:
         return RoundRecipe.model_validate(settings).model_dump(mode="json")
     except ValidationError as error:

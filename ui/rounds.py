@@ -38,6 +38,9 @@ class NewRound(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**31)
     parts: list[Literal["hard", "detector", "treatment"]] = Field(max_length=3)
     budget: int | None = Field(default=None, ge=1, le=100_000)
+    correction: str = Field(default="", max_length=40)
+    guidance: str = Field(default="", max_length=40)
+    dynamics: bool = False
 
 
 def rounds_routes(workspace: Workspace) -> APIRouter:
@@ -109,7 +112,15 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
     @routes.post("/round")
     def start(wanted: NewRound, person: Watcher) -> dict[str, str]:
         """Run a round; workers carry it on."""
-        settings = requests.recipe(wanted.recipe, wanted.seed, wanted.parts, wanted.budget)
+        settings = requests.recipe(
+            wanted.recipe,
+            wanted.seed,
+            wanted.parts,
+            wanted.budget,
+            wanted.correction,
+            wanted.guidance,
+            wanted.dynamics,
+        )
         return {"round": requests.start_round(workspace, settings, person.name).id}
 
     @routes.get("/round/{round_id}")

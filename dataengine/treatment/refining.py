@@ -9,7 +9,7 @@ added to the noise (in pixels only) and weighs keys and values of self-attention
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from dataengine.diagnosis.flaw_activation import SMALLEST, FlawHighlighter, mean_map, train_highlighter
 from dataengine.diagnosis.training import average_decay
-from dataengine.errors import ConfigRefused, NonFinite
-from dataengine.records import Report, silent
+from dataengine.errors import ConfigRefused, NonFinite, Paused
+from dataengine.records import Report, never, silent
 from dataengine.treatment import progress as keeping
 from dataengine.treatment.config import RefiningConfig, SamplingConfig
 from dataengine.treatment.diffusion import noised, target
@@ -85,13 +85,14 @@ def refine(
     work: Path,
     prompts: Sequence[str] = (),
     report: Report = silent,
+    pausing: Callable[[], bool] = never,
 ) -> Refined:
     """Train the family's denoiser on images uint8 NHW3 of its size and their prompts: base phase, then
     refinement. At the end the family carries the averaged weights that were saved.
 
     Called again with the same `work` it goes on where it was, with the losses of an undisturbed run. Raises
     `ConfigRefused` for what cannot be refined, for images of another size, and for a `work` of another run;
-    `NonFinite` naming the step.
+    `NonFinite` naming the step; `Paused`, with all updates kept, where `pausing` says so after one of them.
     """
     subject = _subject(config, family, images, prompts)
     optimizer = torch.optim.AdamW(subject.weights.values(), lr=config.lr)
@@ -112,9 +113,12 @@ def refine(
             _average(subject, state.kept, step)
             state.done = step + 1
             state.history.append({"loss": loss})
-            if state.done % config.checkpoint_every == 0 or state.done == config.steps:
+            paused = pausing() and state.done < config.steps
+            if paused or state.done % config.checkpoint_every == 0 or state.done == config.steps:
                 keeping.save(state, subject.weights, optimizer, identity, work)
             report(state.done, config.steps, "refining" if step >= base else "training", loss=loss)
+            if paused:
+                raise Paused(f"paused as asked after {state.done} updates; all of them are kept")
     keeping.put(state.kept, subject.weights)
     return Refined(
         folder=_published(subject.family, work),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dataengine.diagnosis.config import DetectorConfig
-from dataengine.errors import ConfigRefused
+from dataengine.errors import ConfigRefused, ModelRefused
 from dataengine.records import SnapshotItem
 from dataengine.treatment.estimate import Estimate, training_step
 from pipelines import preflight
@@ -78,6 +78,21 @@ def test_a_training_step_grows_with_the_batch() -> None:
     assert small.weights_bytes == large.weights_bytes > 0
     assert 2.5 < large.activations_bytes / small.activations_bytes < 4.5
     assert large.flops == pytest.approx(4 * small.flops, rel=0.05)
+
+
+def test_detectors_without_a_gradient_are_refused_by_what_they_are(tmp_path: Path) -> None:
+    for file, what in (("dynamics.json", "score dynamics"), ("highlighter.json", "flaw highlighter")):
+        folder = tmp_path / file
+        folder.mkdir()
+        (folder / file).write_text("{}")
+        with pytest.raises(ModelRefused, match=f"{what}: it finds artifacts and carries no gradient"):
+            preflight.refuse_other_channels(folder, "mine")
+
+
+def test_pipelines_without_lora_are_sent_to_refine(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text('{"_class_name": "DDPMPipeline"}')
+    with pytest.raises(ModelRefused, match=r"takes no LoRA.*clinic refine"):
+        preflight.pipeline_class(tmp_path)
 
 
 def test_a_pipeline_names_its_class(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import app
 from dataengine.diagnosis.config import DynamicsConfig, HighlighterConfig
-from dataengine.errors import Cancelled, ConfigRefused, NotFound
+from dataengine.errors import Cancelled, ConfigRefused, NotFound, Paused
 from dataengine.records import Report
 from dataengine.treatment.config import RefiningConfig, SamplingConfig, UNetConfig
 from dataengine.treatment.sampling import generate
@@ -79,6 +79,22 @@ def test_a_killed_run_goes_on_with_the_pictures_it_began_with(context: Context) 
 
     again = refine(with_report(context, follow), "refine-c", PLAN)
     assert steps[0] >= 3 and steps[-1] == 4 and again.settings["refined"]["pictures"] == 12
+
+
+def test_a_paused_run_keeps_every_update(context: Context) -> None:
+    asked = iter([False, True])
+    pausing = Context(context.workspace, context.tools, pausing=lambda: next(asked))
+    plan = PLAN.model_copy(update={"refining": TRAINING.model_copy(update={"checkpoint_every": 100})})
+    with pytest.raises(Paused, match="after 2 updates"):
+        refine(pausing, "refine-e", plan)
+    steps: list[int] = []
+
+    def follow(done: int, total: int, message: str = "", **figures: float) -> None:
+        if message in ("training", "refining"):
+            steps.append(done)
+
+    refine(with_report(context, follow), "refine-e", plan)
+    assert steps == [3, 4] and "refine" in requests.PAUSABLE
 
 
 def test_a_registered_stable_diffusion_is_refined_with_its_captions(context: Context, tmp_path: Path) -> None:

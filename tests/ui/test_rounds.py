@@ -148,6 +148,25 @@ def test_a_round_runs_cancels_and_resumes(client_of: Clients, workspace: Workspa
         requests.recipe("fakes", 0, ["lunch"])
 
 
+def test_a_round_is_drawn_and_looked_at_as_chosen(client_of: Clients, workspace: Workspace) -> None:
+    engineer, wanted = client_of("engineer"), {"recipe": "fakes", "parts": []}
+    chosen = {"correction": "ttc-champion", "guidance": "reward-regions", "dynamics": True}
+    round_id = engineer.post("/api/rounds/round", json=wanted | chosen).json()["round"]
+    with workspace.catalog(read_only=True) as catalog:
+        settings = catalog.rounds.get(round_id).recipe
+    assert settings["generate"]["correction"]["regions"] == "detector"
+    assert settings["generate"]["guidance"]["kind"] == "reward" and settings["generate"]["guidance"]["region"]
+    assert settings["diagnose"]["dynamics"]["form"] == "robust"
+    plain = requests.recipe("fakes", 0, [])
+    assert plain["generate"]["correction"] is None and plain["diagnose"]["dynamics"] is None
+    refused = engineer.post("/api/rounds/round", json=wanted | {"correction": "magic"})
+    assert refused.status_code == 422 and "choose ttc" in refused.json()["error"]
+    for name in requests.CORRECTIONS:
+        requests.recipe("demo", 0, [], correction=name)
+    for name in requests.GUIDANCES:
+        requests.recipe("demo", 0, [], guidance=name)
+
+
 def test_a_round_without_its_labels_goes_from_prompts_to_treatment(tmp_path: Path) -> None:
     workspace = Workspace.create(tmp_path / "workspace")
     fakes.prepare(workspace)

@@ -9,6 +9,22 @@ const PARTS = [
   ["detector", "Labels and detector", "people label, a detector learns from them, the better one is promoted"],
   ["treatment", "Treatment", "a generator is treated with the champion and judged before against after"],
 ];
+const CORRECTIONS = [
+  ["", "as the recipe says"],
+  ["ttc", "where the prediction jumps (TTC)"],
+  ["ttc-champion", "where the champion suspects (TTC)"],
+  ["replacement", "state replacement"],
+  ["clipping", "score clipping"],
+  ["sargd", "SARGD, adapted"],
+  ["everywhere", "everywhere, as a control"],
+];
+const GUIDANCES = [
+  ["", "as the recipe says"],
+  ["clean", "by the champion, on the predicted picture"],
+  ["clean-regions", "the same, inside its regions only"],
+  ["reward", "by the champion, through the generator"],
+  ["reward-regions", "the same, inside its regions only"],
+];
 
 function stage(one, longest) {
   const takes = one.state === "left out" || one.state === "ahead" ? null : h("span", { class: "takes" }, one.takes);
@@ -67,12 +83,14 @@ function starting(recipes, go) {
     h("h2", {}, "Run a round"),
     h("div", { class: "two" }, select("recipe", "Recipe", recipes.map((name) => [name, name]), "demo"), input("seed", "Seed", "number", 0, { min: 0 }), input("budget", "Images for people (empty: the recipe’s)", "number", "", { min: 1 })),
     h("fieldset", { class: "ticks" }, h("legend", {}, "Beyond the survey"), PARTS.map(([name, title, hint]) => h("label", {}, h("input", { type: "checkbox", name: "part", value: name, checked: true }), h("span", {}, h("b", {}, title), h("br"), h("span", { class: "soft" }, hint))))),
+    h("div", { class: "two halves" }, select("correction", "Correct while drawing", CORRECTIONS, ""), select("guidance", "Guide while drawing", GUIDANCES, "")),
+    h("fieldset", { class: "ticks" }, h("legend", {}, "Detectors beside the champion"), h("label", {}, h("input", { type: "checkbox", name: "dynamics" }), h("span", {}, h("b", {}, "Score dynamics"), h("br"), h("span", { class: "soft" }, "maps without a trained detector; every picture is drawn once more, most of the way")))),
     h("div", { class: "line" }, h("button", { class: "button" }, "Run"), h("button", { class: "button quiet", type: "button", onclick: () => { form.hidden = true; } }, "Cancel"), h("span", { class: "soft" }, "Every other setting: clinic round --recipe … --set NAME=VALUE")));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const field = (name) => form.elements.namedItem(name).value;
     const parts = [...form.querySelectorAll("input[name=part]:checked")].map((box) => box.value);
-    const made = await tell(post("/api/rounds/round", { recipe: field("recipe"), seed: Number(field("seed")), parts, budget: field("budget") ? Number(field("budget")) : null }), "The round has begun.");
+    const made = await tell(post("/api/rounds/round", { recipe: field("recipe"), seed: Number(field("seed")), parts, budget: field("budget") ? Number(field("budget")) : null, correction: field("correction"), guidance: field("guidance"), dynamics: form.elements.namedItem("dynamics").checked }), "The round has begun.");
     if (made) go({ view: "rounds", round: made.round });
   });
   return form;
