@@ -79,7 +79,7 @@ class Endpoint:
                 log.warning("endpoint %s, attempt %d: %s", self._base, attempt + 1, problem)
         raise ServiceAbsent(
             f"the endpoint {self._base} did not answer in {self._config.attempts} attempts ({problem}); "
-            "check that it runs and serves this model, then run the stage again: what is answered is kept"
+            "check that it runs and serves this model, then run the stage again"
         )
 
     def _text(self, answer: Any) -> str:

@@ -1,7 +1,12 @@
 """Categorize: the model's answer becomes the category; without a model the prompt's does."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+import pytest
+
+from dataengine.errors import ServiceAbsent
 from pipelines.categorize import PROMPT, categorize
 from pipelines.context import Context
 from pipelines.generate import generate
@@ -42,3 +47,31 @@ def test_without_a_model_the_prompt_decides(fresh: tuple[Context, str]) -> None:
     assert images and all(image.category == written[image.prompt] for image in images)
     with context.workspace.catalog(read_only=True) as catalog:
         assert catalog.images.answers(images[0].id)[0].model == PROMPT
+
+
+def test_a_model_that_stops_answering_loses_nothing_that_it_said(fresh: tuple[Context, str]) -> None:
+    """The next run asks about the rest only."""
+    context, round_id = fresh
+    with context.workspace.catalog() as catalog:
+        row = catalog.rounds.get(round_id)
+        recipe = {**row.recipe, "categorize": {**row.recipe["categorize"], "batch": 2}}
+        catalog.rounds.add(replace(row, id="patient", recipe=recipe))
+        catalog.commit()
+    generate(context, "patient")
+    asked: list[int] = []
+
+    class Weary(Readers):
+        def categories(self, images: np.ndarray) -> Sequence[tuple[str, float]]:
+            asked.append(len(images))
+            if len(asked) == 3:
+                raise ServiceAbsent("the endpoint did not answer")
+            return super().categories(images)
+
+    weary = Context(context.workspace, replace(context.tools, open_vqa=lambda *about: Weary()))
+    with pytest.raises(ServiceAbsent):
+        categorize(weary, "patient")
+    images = images_of(context, "patient", SURVEY)
+    assert sum(image.category is not None for image in images) == sum(asked[:2]) == 4
+    categorize(weary, "patient")
+    assert all(image.category for image in images_of(context, "patient", SURVEY))
+    assert sum(asked[3:]) == len(images) - 4
