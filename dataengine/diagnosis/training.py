@@ -264,7 +264,9 @@ def _optimise(
     """The detector with averaged weights, frozen, and the loss of every step."""
     detector.config = detector.config.model_copy(update={"name": config.name})
     detector.requires_grad_(True).train()
-    optimizer = torch.optim.AdamW(parameter_groups(detector, config))
+    # One kernel: SegFormer-b5's updates take two thirds of the time on a card, and no less on a CPU.
+    fused = accelerator.device.type == "cuda"
+    optimizer = torch.optim.AdamW(parameter_groups(detector, config), fused=fused)
     model, optimizer = accelerator.prepare(detector, optimizer)
     average = {key: value.detach().clone() for key, value in detector.network.state_dict().items()}
     state = State(
