@@ -237,7 +237,13 @@ function table(judged) {
       const { before, after, ratio, interval } = judged[key];
       const mood = !better[key] ? "" : interval[1] < 1 ? "better" : interval[0] > 1 ? "worse" : "";
       return h("tr", {}, h("td", {}, label), h("td", { class: "figure" }, figure(before)), h("td", { class: "figure" }, figure(after)), h("td", { class: `figure ${mood}` }, h("b", {}, figure(ratio))), h("td", { class: "figure" }, `${figure(interval[0])} – ${figure(interval[1])}`));
-    }), judged.attributes ? h("tr", {}, h("td", {}, "attributes shown"), h("td", { class: "figure" }, figure(judged.attributes.before)), h("td", { class: "figure" }, figure(judged.attributes.after)), h("td", { class: "figure" }, h("b", {}, judged.attributes.drop > 0 ? `${figure(judged.attributes.drop)} lost` : judged.attributes.drop < 0 ? `${figure(-judged.attributes.drop)} gained` : "same")), h("td", { class: "figure" }, judged.attributes.interval.map(figure).join(" – "))) : null)));
+    }), judged.attributes ? attributesRow(judged.attributes) : null)));
+}
+
+function attributesRow({ before, after, drop, interval }) {
+  const told = drop > 0 ? `${figure(drop)} lost` : drop < 0 ? `${figure(-drop)} gained` : "same";
+  const spread = drop < 0 ? [-interval[1], -interval[0]] : interval;
+  return h("tr", {}, h("td", {}, "attributes shown"), ...[before, after].map((value) => h("td", { class: "figure" }, figure(value))), h("td", { class: "figure" }, h("b", {}, told)), h("td", { class: "figure" }, spread.map((value) => figure(value || 0)).join(" – ")));
 }
 
 // ---- which view --------------------------------------------------------------------------------------------
