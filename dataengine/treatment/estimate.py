@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.treatment.config import TreatmentConfig
@@ -29,6 +30,8 @@ from dataengine.treatment.sampling import denoise, guidance_of, size_of
 GIGABYTE = 1e9
 OPTIMIZER = 4 * 4
 """Bytes per LoRA weight: itself, its gradient and AdamW's two moments, in float32."""
+NF4_BLOCK = 64
+"""Values that share a scale in bitsandbytes' 4-bit weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +76,15 @@ class Estimate:
 
 
 class Ledger(TorchDispatchMode):
-    """Counts the bytes of all tensors that are made within it and still live, and the calls that made any."""
+    """Counts the bytes of all tensors that are made within it and still live, the calls that made any, and
+    their operations.
+
+    Torch's own `FlopCounterMode` beside it would keep what checkpointing recomputes until backward ends.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.alive = self.peak = self.calls = 0
+        self.alive = self.peak = self.calls = self.flops = 0
         self._known: dict[int, weakref.ref[Any]] = {}
 
     def __torch_dispatch__(
@@ -86,6 +93,9 @@ class Ledger(TorchDispatchMode):
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         given = {leaf.untyped_storage()._cdata for leaf in inputs}
         result = func(*args, **(kwargs or {}))
+        counted = flop_registry.get(func._overloadpacket)
+        if counted is not None:
+            self.flops += int(counted(*args, **(kwargs or {}), out_val=result))
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 self._enter(leaf, given)
@@ -185,10 +195,7 @@ class _Part:
 
 def _played(action: Callable[[], Tensor], lora: Any = None) -> _Part:
     """Count what `action` does; with `lora`, its scalar answer is back-propagated."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    ledger = Ledger()
-    with FlopCounterMode(display=False) as flops, ledger, torch.set_grad_enabled(lora is not None):
+    with Ledger() as ledger, torch.set_grad_enabled(lora is not None):
         answer = action()
         saved = ledger.alive
         if lora is not None:
@@ -196,7 +203,7 @@ def _played(action: Callable[[], Tensor], lora: Any = None) -> _Part:
     # Gradients live in the optimizer's share.
     for weight in (lora or {}).values():
         weight.grad = None
-    return _Part(ledger.peak, float(flops.get_total_flops()), ledger.calls, saved)
+    return _Part(ledger.peak, float(ledger.flops), ledger.calls, saved)
 
 
 def _noise(config: TreatmentConfig, family: GeneratorFamily) -> Tensor:
@@ -254,8 +261,14 @@ def _stored(family: GeneratorFamily, config: TreatmentConfig, bits: int | None) 
         for key, weight in network.named_parameters():
             if "lora_" not in key:
                 quantised = small and weight.ndim == 2
-                total += weight.numel() * (bits or 0) // 8 if quantised else _size(weight)
+                total += _quantised(weight, bits or 0) if quantised else _size(weight)
     return total
+
+
+def _quantised(weight: Tensor, bits: int) -> int:
+    """Bytes of a matrix in so few bits, with a float32 scale for every 64 values, or for every row."""
+    scales = weight.numel() // NF4_BLOCK if bits == 4 else len(weight)
+    return weight.numel() * bits // 8 + 4 * scales
 
 
 def _bytes(network: Any) -> int:
@@ -365,17 +378,22 @@ def unweighted(kind: Any, config: Any, dtype: torch.dtype) -> nn.Module:
 
 def measured_rates(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Rates:
     """Matrix-product rate and overhead per call of a device, measured in well under a second."""
-    square = torch.randn(1024, 1024, device=device, dtype=dtype)
+    # A product that a processor takes a moment for is over before a GPU is awake.
+    side = 1024 if torch.device(device).type == "cpu" else 8192
+    square = torch.randn(side, side, device=device, dtype=dtype)
     small = torch.zeros(8, device=device)
     product = min(_timed(lambda: square @ square, device) for _ in range(5))
     call = min(_timed(lambda: [small + small for _ in range(1000)], device) for _ in range(3)) / 1000
-    return Rates(flops_per_s=2 * 1024**3 / product, seconds_per_call=call)
+    return Rates(flops_per_s=2 * side**3 / product, seconds_per_call=call)
 
 
 def _timed(action: Callable[[], Any], device: str | torch.device) -> float:
+    cuda = torch.device(device).type == "cuda"
+    if cuda:
+        torch.cuda.synchronize()
     started = time.perf_counter()
     action()
-    if torch.device(device).type == "cuda":
+    if cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - started
 
