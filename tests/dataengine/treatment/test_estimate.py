@@ -37,17 +37,28 @@ def predicted(folder, config=CONFIG, **kwargs):
     return preflight(config, folder, tiny.ToyDetector(), **kwargs)
 
 
-def test_memory_and_operations_are_those_of_a_real_update(folder):
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_memory_and_operations_are_those_of_a_real_update(folder, checkpointing):
     family, detector = load_family(folder), tiny.ToyDetector()
     family.adapter.add(CONFIG.lora, seed=0)
+    if checkpointing:
+        family.use_checkpointing()
     conditioning = family.encode_prompts(tiny.PROMPTS[:3])
     noise = family.initial_latents([0, 1, 2], family.size)
-    with FlopCounterMode(display=False) as flops, Ledger() as ledger:
+
+    def update():
         images = family.decode(sample(family, conditioning, noise, CONFIG.sampling, CONFIG.grad_steps))
         all_pixels(detector.confidence(images)).backward()
-    found = predicted(folder)
+
+    # One after the other: the counter keeps what checkpointing recomputes.
+    with FlopCounterMode(display=False) as flops:
+        update()
+    with Ledger() as ledger:
+        update()
+    found = predicted(folder, CONFIG.model_copy(update={"checkpointing": checkpointing}))
     assert found.activations_bytes == pytest.approx(ledger.peak, rel=0.15)
-    assert found.flops == pytest.approx(flops.get_total_flops(), rel=0.1)
+    assert ledger.flops == flops.get_total_flops()
+    assert found.flops == pytest.approx(ledger.flops, rel=0.1)
     assert found.calls == pytest.approx(ledger.calls, rel=0.15)
     networks = [*family.modules().values(), detector]
     stored = sum(w.numel() * w.element_size() for net in networks for w in net.parameters())
