@@ -1,7 +1,7 @@
 """The long sections of `bench-treatment`: over-treating, a second round, another family, β, sequential
 tuning, DreamBooth."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -46,17 +46,18 @@ NAME = "sks"
 """The rare word that names the instance."""
 
 
-def more_figures(
+def more_sections(
     ward: Ward, configs: Mapping[str, TreatmentConfig], runs: Mapping[str, Run], best: Run, update: int
-) -> list[Figure]:
+) -> list[Callable[[], list[Figure]]]:
+    """The long sections, the shortest first; each trains and draws what is not kept."""
     config = configs[best.name]
     return [
-        stops_in_time(ward, configs),
-        round_two(ward, best, update, config),
-        *second_family(ward, config),
-        beta_sweep(ward, configs["focus_n_fix"], runs),
-        sequential(ward, configs["focus_n_fix"], runs["draft"]),
-        *dreambooth(ward, config),
+        lambda: [sequential(ward, configs["focus_n_fix"], runs["draft"])],
+        lambda: [beta_sweep(ward, configs["focus_n_fix"], runs)],
+        lambda: dreambooth(ward, config),
+        lambda: [round_two(ward, best, update, config)],
+        lambda: second_family(ward, config),
+        lambda: [stops_in_time(ward, configs)],
     ]
 
 

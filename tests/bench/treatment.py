@@ -36,7 +36,7 @@ from tests.bench.treated import (
     shown,
     tuned,
 )
-from tests.bench.treated_more import more_figures
+from tests.bench.treated_more import more_sections
 
 SHEET = 12
 """Pairs in a row of the sheet."""
@@ -268,9 +268,11 @@ def main() -> None:
     ]
     for name, run in runs.items():
         figures += row_figures(ward, run, configs[name])
-    if full() or quick():
-        figures += more_figures(ward, configs, runs, *headline(ward, pixel))
     write("treatment", figures, seeds=[PLAN.seed, 5000])
+    if full() or quick():
+        for section in more_sections(ward, configs, runs, *headline(ward, pixel)):
+            figures += section()
+            write("treatment", figures, seeds=[PLAN.seed, 5000])
 
 
 if __name__ == "__main__":
