@@ -40,7 +40,7 @@ def chart(lines: Sequence[Line], x_title: str, y_title: str, falling: bool = Fal
         part = tick / (TICKS - 1)
         x, y = LEFT + inner_width * part, above + PLOT * (1 - part)
         along = start + (end - start) * part
-        shapes.append(_text(x, above + PLOT + 16, f"{along:.2g}", anchor="middle"))
+        shapes.append(_text(x, above + PLOT + 16, f"{along:.3g}", anchor="middle"))
         shapes.append(_text(LEFT - 6, y + 4, f"{top * part:.2g}", anchor="end"))
     for row, (line, colour) in enumerate(zip(lines, _colours(len(lines)), strict=True)):
         points = [place(x, y) for x, y in zip(line.x, line.y, strict=True)]
