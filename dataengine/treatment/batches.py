@@ -16,6 +16,7 @@ from dataengine.treatment.diffusion import Conditioning
 from dataengine.treatment.estimate import out_of_memory
 from dataengine.treatment.families import GeneratorFamily
 from dataengine.treatment.objectives import (
+    judged,
     open_rewards,
     pixel_loss,
     region_constraint,
@@ -109,7 +110,7 @@ class Batches:
         trouble: object = "there is none"
         try:
             if self.detector is not None:
-                confidence = self.detector.confidence(images)
+                confidence = judged(self.detector, images, self.config.checkpointing)
                 if confidence.shape == (len(images), height, width):
                     return confidence
                 trouble = f"it answers with {tuple(confidence.shape)}"

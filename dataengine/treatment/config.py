@@ -263,7 +263,8 @@ class TreatmentConfig(Config):
     """How the images are drawn."""
 
     checkpointing: bool = False
-    """Recompute activations block by block instead of keeping them: less memory, more time."""
+    """Recompute activations block by block instead of keeping them, and decode and judge one image at a
+    time: less memory, more time."""
 
     offload: tuple[Literal["text", "activations"], ...] = ()
     """What waits in host memory: the text encoders, which are done once all prompts are encoded, and the

@@ -24,7 +24,7 @@ from torch.utils.flop_counter import flop_registry
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.treatment.config import TreatmentConfig
 from dataengine.treatment.families import FAMILIES, GeneratorFamily
-from dataengine.treatment.objectives import all_pixels, offline_loss
+from dataengine.treatment.objectives import all_pixels, judged, offline_loss
 from dataengine.treatment.sampling import denoise, guidance_of, size_of
 
 GIGABYTE = 1e9
@@ -229,7 +229,7 @@ def _forward(config: TreatmentConfig, family: GeneratorFamily) -> Tensor:
 def _treated(config: TreatmentConfig, family: GeneratorFamily, detector: Any, tracked: int) -> Tensor:
     with _elsewhere() if "activations" in config.offload else nullcontext():
         images = family.decode(_chain(config, family, _noise(config, family), tracked))
-        return all_pixels(detector.confidence(images))
+        return all_pixels(judged(detector, images, config.checkpointing))
 
 
 def _decoded(config: TreatmentConfig, family: GeneratorFamily, detector: Any) -> Tensor:

@@ -84,7 +84,8 @@ class GeneratorFamily(Protocol):
         """Move all networks."""
 
     def use_checkpointing(self) -> None:
-        """Recompute activations in backward, block by block, instead of keeping them."""
+        """Recompute activations in backward instead of keeping them, block by block, and in the VAE image by
+        image."""
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Conditioning of the prompts, without gradient."""

@@ -106,6 +106,7 @@ class FluxFamily:
         """See `GeneratorFamily`."""
         self.pipeline.transformer.enable_gradient_checkpointing()
         self.pipeline.vae.enable_gradient_checkpointing()
+        self.pipeline.vae.enable_slicing()
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:

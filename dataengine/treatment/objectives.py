@@ -4,16 +4,29 @@ Confidence is float32 NHW in [0, 1] with gradient; images are float32 N3HW in [0
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from dataengine.quality.scorers import Reward
 from dataengine.treatment.config import OfflineConfig, PixelConfig, Precision, RegionConfig, RewardConfig
 from dataengine.treatment.diffusion import Conditioning, noised, target
 from dataengine.treatment.families import GeneratorFamily
 from dataengine.treatment.sampling import autocast
+
+# ---- what the detector says --------------------------------------------------------------------------------
+
+
+def judged(detector: Any, images: Tensor, apart: bool = False) -> Tensor:
+    """The detector's confidence, float NHW. `apart` looks at one image at a time and looks again in
+    backward, so that memory does not grow with the batch."""
+    if not apart or len(images) == 1 or not torch.is_grad_enabled():
+        return detector.confidence(images)
+    return torch.cat([checkpoint(detector.confidence, one, use_reentrant=False) for one in images.split(1)])
+
 
 # ---- pixel-aware treating (DiffDoctor, Eq. 2) --------------------------------------------------------------
 

@@ -121,6 +121,7 @@ class StableDiffusionFamily:
         """See `GeneratorFamily`."""
         self.pipeline.unet.enable_gradient_checkpointing()
         self.pipeline.vae.enable_gradient_checkpointing()
+        self.pipeline.vae.enable_slicing()
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:

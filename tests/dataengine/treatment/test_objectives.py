@@ -6,14 +6,17 @@ import torch
 
 from dataengine.treatment.config import OfflineConfig, PixelConfig, RegionConfig, SamplingConfig
 from dataengine.treatment.diffusion import Conditioning, Schedule
+from dataengine.treatment.estimate import Ledger
 from dataengine.treatment.objectives import (
     all_pixels,
+    judged,
     offline_loss,
     pixel_loss,
     region_constraint,
     region_mask,
 )
 from dataengine.treatment.sampling import sample
+from tests.dataengine.treatment import tiny
 
 CONFIDENCE = torch.tensor([[[0.0, 0.2], [0.4, 0.8]], [[0.05, 0.05], [0.0, 0.3]]])
 
@@ -29,6 +32,20 @@ CONFIDENCE = torch.tensor([[[0.0, 0.2], [0.4, 0.8]], [[0.05, 0.05], [0.0, 0.3]]]
 )
 def test_pixel_losses(pixels, expected):
     assert pixel_loss(CONFIDENCE, PixelConfig(pixels=pixels)).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_images_that_are_judged_apart_keep_memory_and_gradient():
+    detector, gradients, kept = tiny.ToyDetector(), {}, {}
+    for apart in (False, True):
+        images = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        with Ledger() as ledger:
+            confidence = judged(detector, images, apart)
+            kept[apart] = ledger.alive
+            confidence.mean().backward()
+        gradients[apart] = images.grad
+        assert confidence.shape == (6, 16, 16)
+    assert torch.allclose(gradients[False], gradients[True], rtol=1e-4, atol=1e-9)
+    assert kept[True] < kept[False] / 2
 
 
 def test_which_pixels_learn():
