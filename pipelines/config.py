@@ -158,6 +158,9 @@ class TreatConfig(Config):
     """Sampling, objective, optimizer, LoRA and guard."""
     real_limit: int = Field(default=2000, ge=0)
     """Most real pictures taken for the offline regularisation (METHODS 1, Eq. 3-4)."""
+    scorers: tuple[str, ...] = ()
+    """Preference models that the guard asks too: "clip:LOCATION", "pickscore:LOCATION", or "program:NAME" for
+    one in another environment, such as ImageReward, whose command a worker reads in CLINIC_SCORER_NAME."""
 
 
 class JudgeConfig(Config):
@@ -265,6 +268,9 @@ class TreatmentRun(Config):
     """Sampling, objective, optimizer, LoRA and guard."""
     real_limit: int = Field(default=2000, ge=0)
     """Most real pictures taken for the offline regularisation (METHODS 1, Eq. 3-4)."""
+    scorers: tuple[str, ...] = ()
+    """Preference models that the guard asks too: "clip:LOCATION", "pickscore:LOCATION", or "program:NAME" for
+    one in another environment, such as ImageReward, whose command a worker reads in CLINIC_SCORER_NAME."""
     attributes: str = ""
     """Folder or hub id of the model that checks whether an image shows what was asked, or "clinic" for the
     embedded one; empty leaves the check out."""

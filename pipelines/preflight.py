@@ -29,6 +29,8 @@ from pipelines.tools import DYNAMICS_FILE, HIGHLIGHTER_FILE, real_tools
 from storage.workspace import Workspace
 
 if TYPE_CHECKING:
+    import torch
+
     from dataengine.treatment.estimate import Estimate
 
 GIGABYTE = 1e9
@@ -352,7 +354,7 @@ def estimated(context: Context, kind: str, settings: dict[str, Any]) -> dict[str
         folder = pipeline_folder(context.workspace, treatment.generator)
 
         def advise() -> str:
-            return advice(treatment.tuning, folder)
+            return advice(treatment.tuning, folder, *stored(context, treatment))
 
     return {**asdict(found), **verdict_on(context.tools.device, found, steps, advise)}
 
@@ -389,25 +391,27 @@ def training_estimate(context: Context, plan: TrainingRun) -> "Estimate":
 
 def treatment_estimate(context: Context, plan: TreatmentRun) -> "Estimate":
     """One update of a treatment, the detector included."""
-    import torch
-
     from dataengine.treatment.estimate import preflight
 
     with context.workspace.catalog(read_only=True) as catalog:
-        base = catalog.generators.get(plan.generator)
         found = catalog.detectors.get(plan.detector) if plan.detector else catalog.detectors.champion()
     if found is None:
         raise ConfigRefused("there is no champion to treat against: register a detector first")
     detector = context.tools.open_detector(context.workspace.checkpoints.fetch(found.checkpoint))
-    stored = WeightsConfig.model_validate(base.settings.get("weights", {}))
-    estimate = preflight(
-        plan.tuning,
-        pipeline_folder(context.workspace, plan.generator),
-        dtype=getattr(torch, stored.precision),
-        bits=stored.bits,
-    )
+    folder = pipeline_folder(context.workspace, plan.generator)
+    estimate = preflight(plan.tuning, folder, None, *stored(context, plan))
     weights = sum(each.numel() * each.element_size() for each in detector.parameters())
     return type(estimate)(**{**asdict(estimate), "weights_bytes": estimate.weights_bytes + weights})
+
+
+def stored(context: Context, plan: TreatmentRun) -> "tuple[torch.dtype, int | None]":
+    """Type and bits of the generator's weights."""
+    import torch
+
+    with context.workspace.catalog(read_only=True) as catalog:
+        base = catalog.generators.get(plan.generator)
+    weights = WeightsConfig.model_validate(base.settings.get("weights", {}))
+    return getattr(torch, weights.precision), weights.bits
 
 
 def generator_is_here(workspace: Workspace, generator: str) -> bool:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dataengine.clinic.readers import Reader
     from dataengine.curation.config import PromptWriterConfig, VqaConfig
     from dataengine.diagnosis.detector import Detector
+    from dataengine.quality.guard import Scorer
     from dataengine.treatment.config import WeightsConfig
     from dataengine.treatment.families import GeneratorFamily
 
@@ -52,6 +53,8 @@ class Tools:
     """(folder, hub id or endpoint URL; question and table; where answers are kept) -> categorizer."""
     open_attributes: Callable[[str], AttributeReader]
     """Folder or hub id -> attribute reader."""
+    open_scorer: Callable[[str], Scorer]
+    """`dataengine.quality.scorers.open_scorer`: "pickscore:LOCATION", … -> preference model."""
     write_prompts: Callable[[str, int, int, Collection[str], str, PromptWriterConfig], list[str]]
     """(category, how many, seed, prompts to avoid, writer, how it is asked) -> prompts. Writer "" is the
     built-in grammar, "clinic" the drawn world's captions, anything else the folder, hub id or endpoint URL of
@@ -92,6 +95,7 @@ def real_tools(device: str = "cpu") -> Tools:
         artifact_maps=_artifact_maps,
         open_vqa=partial(_open_vqa, device),
         open_attributes=partial(_open_attributes, device),
+        open_scorer=partial(_open_scorer, device),
         write_prompts=partial(_write_prompts, device),
         generate=_generate,
         train_detector=_train_detector,
@@ -146,6 +150,12 @@ def _open_attributes(device: str, location: str) -> AttributeReader:
     from dataengine.quality.attributes import ClipReader
 
     return ClipReader(location, device)
+
+
+def _open_scorer(device: str, named: str) -> Scorer:
+    from dataengine.quality.scorers import open_scorer
+
+    return open_scorer(named, device)
 
 
 def _clinic_reader() -> Reader:

@@ -9,7 +9,6 @@ one; the regularisation is a mean squared error over elements, where the paper p
 guard that asks neither detector nor oracle chooses the kept checkpoint, where the paper stops by eye.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -26,7 +25,7 @@ from pipelines.context import Context, Result
 from pipelines.failpoint import fail_point
 from pipelines.generate import generators_of, open_generator
 from pipelines.handover import cleared, workplace
-from pipelines.pictures import stack
+from pipelines.pictures import read
 from pipelines.steps import SURVEY, TREAT, champion, prompts_of, recipe_of
 
 CHECKED = 4
@@ -51,6 +50,8 @@ class Plan:
     """How the saved LoRA is drawn with to verify it."""
     real_limit: int
     attributes: str = ""
+    scorers: Sequence[str] = ()
+    """Preference models that the guard asks too."""
     name: str = ""
     round_id: str | None = None
 
@@ -82,6 +83,7 @@ def treat(context: Context, round_id: str) -> Result:
         sampling=recipe.generate.sampling,
         real_limit=recipe.treat.real_limit,
         attributes=recipe.judge.attributes,
+        scorers=recipe.treat.scorers,
         round_id=round_id,
     )
     return carried_out(context, plan)
@@ -127,7 +129,8 @@ def _tune(context: Context, plan: Plan, family: Any, **watched: Any) -> Any:
     """Run the treatment, or go on with it after a crash; then `family` carries the kept weights."""
     frozen = context.tools.open_detector(context.workspace.checkpoints.fetch(plan.detector.checkpoint))
     reader = context.tools.open_attributes(plan.attributes) if plan.attributes else None
-    guard = Guard(plan.tuning.guard, plan.guarded, reader)
+    scorers = [context.tools.open_scorer(named) for named in plan.scorers]
+    guard = Guard(plan.tuning.guard, plan.guarded, reader, scorers)
     clean, captions = _clean_pictures(context, plan.real_limit)
     given = (plan.tuning, family, frozen, plan.prompts, clean, captions, guard)
     with workplace(context.workspace, _work_id(plan)) as work:
@@ -146,16 +149,12 @@ def _guard_prompts(context: Context, round_id: str, treated: Sequence[str]) -> l
     return [text for turn in turns for text in turn if text is not None] or list(treated)
 
 
-def _clean_pictures(context: Context, limit: int) -> tuple[np.ndarray, list[str]]:
-    """Artifact-free training pictures of the commonest size with their captions: uint8 NHWC."""
+def _clean_pictures(context: Context, limit: int) -> tuple[list[np.ndarray], list[str]]:
+    """Artifact-free training pictures with their captions: uint8 HWC of any sizes."""
     with context.workspace.catalog(read_only=True) as catalog:
         images = catalog.images.find(source="real", split="train", status="active", has_prompt=True)
-    sizes = Counter((image.height, image.width) for image in images)
-    if not sizes:
-        return np.zeros((0, 1, 1, 3), np.uint8), []
-    size = sizes.most_common(1)[0][0]
-    chosen = [image for image in images if (image.height, image.width) == size][:limit]
-    return stack(context.workspace, chosen), [image.prompt for image in chosen]
+    chosen = images[:limit]
+    return [read(context.workspace, image) for image in chosen], [image.prompt for image in chosen]
 
 
 def _published(context: Context, plan: Plan, tuned: Any, outcome: Any) -> GeneratorVersion | None:

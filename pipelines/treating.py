@@ -64,6 +64,7 @@ def treat_job(context: Context, args: dict[str, Any]) -> Result:
             sampling=plan.tuning.sampling,
             real_limit=plan.real_limit,
             attributes=plan.attributes,
+            scorers=plan.scorers,
             name=plan.name,
         ),
         watch=watcher.look,

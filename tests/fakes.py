@@ -259,6 +259,16 @@ class TinyGenerator:
         return images.clamp(0.01, 0.99).logit()
 
 
+class Liking:
+    """A preference model that likes bright pictures."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def score(self, images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
+        return images.mean(axis=(1, 2, 3))
+
+
 class Readers:
     """Answers from the background's colour."""
 
@@ -307,6 +317,7 @@ def fake_tools(device: str = "cpu") -> Tools:
         artifact_maps=lambda detector, images, batch: [detector.find_artifacts(each) for each in images],
         open_vqa=lambda location, config, keep: Readers(),
         open_attributes=lambda location: Readers(),
+        open_scorer=lambda named: Liking(named),
         write_prompts=write_prompts,
         generate=generate,
         train_detector=train_detector,

@@ -6,6 +6,9 @@ its own age: `Elsewhere` asks a program in another environment.
 """
 
 import json
+import os
+import re
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -19,7 +22,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dataengine.errors import ModelRefused, WorkError
+from dataengine.errors import ConfigRefused, ModelRefused, WorkError
 
 CLIP_SCORE = 2.5
 """Factor of CLIPScore (Hessel et al. 2021)."""
@@ -192,6 +195,31 @@ class Elsewhere:
         if scores.shape != (count,) or not np.isfinite(scores).all():
             raise WorkError(f"the scorer {self.name} answered {scores.shape} numbers for {count} images")
         return scores
+
+
+def open_scorer(named: str, device: str | torch.device = "cpu") -> "ClipScorer | Elsewhere":
+    """A preference model for the guard: "clip:LOCATION", "pickscore:LOCATION", or "program:NAME".
+
+    A program's command is what the environment of whoever asks says in `CLINIC_SCORER_NAME`, never a setting
+    of a run: those come from web forms. Raises `ConfigRefused` for anything else, `ModelRefused` for a model
+    that does not load.
+    """
+    kind, _, location = named.partition(":")
+    if kind == "program" and location:
+        variable = "CLINIC_SCORER_" + re.sub(r"\W", "_", location).upper()
+        if command := shlex.split(os.environ.get(variable, "")):
+            return Elsewhere(location, command)
+        raise ConfigRefused(
+            f"the scorer {location} is not set up on this machine: set {variable} to the Python of its "
+            "environment and the script that scores"
+        )
+    if kind == "clip" and location:
+        return ClipScorer(location, "clip", device)
+    if kind == "pickscore" and location:
+        return ClipScorer(location, "pickscore", device)
+    raise ConfigRefused(
+        f"{named!r} names no scorer; clip:LOCATION, pickscore:LOCATION or program:NAME is expected"
+    )
 
 
 def preprocessing(location: str | Path, size: tuple[int, int] | None) -> Preprocessing:

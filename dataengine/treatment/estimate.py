@@ -127,8 +127,9 @@ def preflight(
 
     Without a detector its part is left out. Raises `ModelRefused` for a folder that would not be loaded.
     """
+    stored = _stored_bits(generator, bits)
     with faked():
-        return estimate(config, outline(generator, dtype), detector or _Nothing(), bits)
+        return estimate(config, outline(generator, dtype), detector or _Nothing(), stored)
 
 
 def estimate(
@@ -409,8 +410,17 @@ def out_of_memory(error: BaseException) -> bool:
     return "out of memory" in said or "can't allocate memory" in said
 
 
-def advice(config: TreatmentConfig, family: Any) -> str:
-    """Settings that need less memory, with the peaks they are estimated at; the detector is left out."""
+def advice(
+    config: TreatmentConfig,
+    generator: Path | GeneratorFamily,
+    dtype: torch.dtype = torch.float32,
+    bits: int | None = None,
+) -> str:
+    """Settings that need less memory, with the peaks they are estimated at; the detector is left out.
+
+    `dtype` and `bits` are those of a folder's weights; a loaded generator's own are known.
+    """
+    fewer = "" if _stored_bits(generator, bits) == 4 else "; or a 4-bit base"
     halves = {"batch": max(1, config.batch // 2), "accumulation": 2 * config.accumulation}
     changes: dict[str, dict[str, Any]] = {
         "checkpointing": {"checkpointing": True},
@@ -419,18 +429,27 @@ def advice(config: TreatmentConfig, family: Any) -> str:
         "offload text and activations": {"offload": ("text", "activations")},
     }
     try:
-        now = preflight(config, family).peak_bytes
+        now = preflight(config, generator, None, dtype, bits).peak_bytes
         peaks = {
-            name: preflight(config.model_copy(update=change), family).peak_bytes
+            name: preflight(config.model_copy(update=change), generator, None, dtype, bits).peak_bytes
             for name, change in changes.items()
         }
     except Exception:  # an estimate must never hide the error that it comments on
-        return f"Less memory is needed with: {'; '.join(changes)}; or a 4-bit base."
+        return f"Less memory is needed with: {'; '.join(changes)}{fewer}."
     less = [f"{name} ({size / GIGABYTE:.2f} GB)" for name, size in peaks.items() if size < now]
     return (
         f"Without the detector it is estimated at {now / GIGABYTE:.2f} GB. Less is needed with: "
-        f"{'; '.join(less)}; or a 4-bit base."
+        f"{'; '.join(less)}{fewer}."
     )
+
+
+def _stored_bits(generator: Path | GeneratorFamily, bits: int | None) -> int | None:
+    """Of a loaded generator's denoiser, as diffusers marks it; else what was asked for."""
+    if isinstance(generator, Path):
+        return bits
+    networks = generator.modules().values()
+    found = [size for size in (4, 8) for net in networks if getattr(net, f"is_loaded_in_{size}bit", False)]
+    return found[0] if found else bits
 
 
 class _Nothing:

@@ -33,9 +33,11 @@ from dataengine.treatment.config import TreatmentConfig
 from dataengine.treatment.diffusion import Conditioning
 from dataengine.treatment.estimate import advice, out_of_memory
 from dataengine.treatment.families import GeneratorFamily
+from dataengine.treatment.lora import weights_file
 from dataengine.treatment.objectives import offline_loss
 from dataengine.treatment.progress import Progress, seed_of
 from dataengine.treatment.sampling import as_tensor, draw, encode, fitted
+from dataengine.treatment.sharing import COMFYUI, to_comfyui
 
 HISTORY = "history.json"
 LORA = "lora"
@@ -411,6 +413,7 @@ class _Run:
         progress_file.put(state.kept, self.weights)
         if self.accelerator.is_main_process:
             self.family.adapter.save(folder)
+            to_comfyui(weights_file(folder), folder / COMFYUI)
             temporary = self.work / f".{HISTORY}.part"
             temporary.write_text(json.dumps(state.history) + "\n")
             temporary.replace(self.work / HISTORY)

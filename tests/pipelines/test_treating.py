@@ -10,7 +10,9 @@ from dataengine.treatment.config import SamplingConfig, TreatmentConfig
 from pipelines import runs
 from pipelines.config import PromptChoice, TreatmentRun
 from pipelines.context import Context
+from pipelines.pictures import encode_png
 from pipelines.treating import chosen_prompts, compare_job, treat_job
+from tests.fakes import paint, real_picture
 from tests.pipelines.conftest import fresh_context
 
 
@@ -97,3 +99,26 @@ def test_any_prompt_is_drawn_with_and_without_the_treatment(context: Context) ->
             mine = [one for one in drawn if one.prompt in ("a dog", "a cat")]
             assert len(mine) == 4
             assert len(catalog.predictions.of(made["detector"], [one.id for one in mine])) == 4
+
+
+def test_the_guard_asks_scorers_and_pictures_may_have_any_size(tmp_path: Any) -> None:
+    context, _ = fresh_context(tmp_path / "workspace")
+    other = replace(real_picture(context.workspace, "a photo of a hand", 77), split="train")
+    pixels = paint("a photo of a hand", 77, flawless=True)[:24]
+    other = replace(other, sha256=context.workspace.blobs.put(encode_png(pixels)), height=24)
+    with context.workspace.catalog() as catalog:
+        catalog.images.add_many([other])
+        catalog.commit()
+    seen: dict[str, Any] = {}
+
+    def looking(*given: Any, **more: Any) -> Any:
+        clean, captions, guard = given[4:7]
+        seen.update(scorers=[one.name for one in guard._scorers], sizes={each.shape for each in clean})
+        seen.update(images=len(clean), captions=len(captions))
+        raise Cancelled("enough")
+
+    tools = replace(context.tools, treat=looking)
+    with pytest.raises(Cancelled):
+        treat_job(replace(context, tools=tools), plan("treat-any", scorers=("pickscore:here",)))
+    assert seen["scorers"] == ["pickscore:here"]
+    assert len(seen["sizes"]) == 2 and seen["images"] == seen["captions"] > 2

@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from dataengine.errors import ModelRefused, WorkError
-from dataengine.quality.scorers import ClassifierScorer, ClipScorer, Elsewhere, Preprocessing, saliency
+from dataengine.errors import ConfigRefused, ModelRefused, WorkError
+from dataengine.quality.scorers import (
+    ClassifierScorer,
+    ClipScorer,
+    Elsewhere,
+    Preprocessing,
+    open_scorer,
+    saliency,
+)
 from tests.dataengine.treatment import tiny
 
 IMAGES = np.random.default_rng(0).integers(0, 256, size=(3, 32, 40, 3), dtype=np.uint8)
@@ -106,3 +113,28 @@ def test_a_scorer_in_another_environment(tmp_path):
 def test_a_scorer_that_fails_elsewhere_says_so(tmp_path, body, said):
     with pytest.raises(WorkError, match=said):
         elsewhere(tmp_path, body).score(IMAGES, ["a", "b", "c"])
+
+
+def test_a_scorer_is_opened_by_its_name(clip_folder, tmp_path, monkeypatch):
+    assert open_scorer(f"pickscore:{clip_folder}").name == "pickscore"
+    script = tmp_path / "score me.py"
+    script.write_text("print('[1, 2, 3]')")
+    monkeypatch.setenv("CLINIC_SCORER_IMAGE_REWARD", f"{sys.executable} '{script}'")
+    scorer = open_scorer("program:image-reward")
+    assert scorer.name == "image-reward"
+    assert scorer.score(IMAGES, ["a", "b", "c"]).tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("program:image-reward", "set CLINIC_SCORER_IMAGE_REWARD"),
+        ("program:", "names no scorer"),
+        ("rm -rf /", "names no scorer"),
+        ("pickscore:", "names no scorer"),
+    ],
+)
+def test_a_run_cannot_say_what_is_executed(named, said, monkeypatch):
+    monkeypatch.delenv("CLINIC_SCORER_IMAGE_REWARD", raising=False)
+    with pytest.raises(ConfigRefused, match=said):
+        open_scorer(named)

@@ -88,6 +88,15 @@ def test_advice_names_what_needs_less(flux_folder):
     assert "checkpointing (" in said and "GB" in said and "4-bit" in said
 
 
+def test_a_base_in_few_bits_is_known_and_not_advised(flux_folder):
+    family = load_family(flux_folder)
+    full = preflight(CONFIG, family).weights_bytes
+    family.modules()["transformer"].is_loaded_in_4bit = True
+    assert preflight(CONFIG, family).weights_bytes < full
+    for said in (advice(CONFIG, family), advice(CONFIG, flux_folder, torch.bfloat16, 4)):
+        assert "checkpointing (" in said and "4-bit" not in said
+
+
 def test_rates_and_words():
     rates = measured_rates()
     assert rates.flops_per_s > 1e8 and 0 < rates.seconds_per_call < 1e-2

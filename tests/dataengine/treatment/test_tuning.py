@@ -87,7 +87,8 @@ def test_history_and_lora_are_written(undisturbed):
     _, result = undisturbed
     work = result.lora_folder.parent
     assert json.loads((work / "history.json").read_text()) == result.history
-    assert (result.lora_folder / "pytorch_lora_weights.safetensors").is_file()
+    written = {file.name for file in result.lora_folder.iterdir()}
+    assert written == {"pytorch_lora_weights.safetensors", "comfyui_lora.safetensors"}
     first = result.history[0]
     assert first["loss"] == pytest.approx(first["pixel"] + first["offline"])
     assert result.figures["update_s"] > 0
