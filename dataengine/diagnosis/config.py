@@ -121,8 +121,9 @@ class AugmentationConfig(Config):
     jitter: float = Field(default=0.05, ge=0, le=0.5)
     """Deviation of brightness and colour shifts, and of the contrast factor, on every image."""
 
-    shrink: float = Field(default=0.5, ge=0, le=1)
-    """Probability of dynamic shrink for an image below `shrink_below`."""
+    shrink: float = Field(default=0, ge=0, le=1)
+    """Probability of dynamic shrink for an image below `shrink_below`; 0.5 is METHODS' reading of the paper.
+    Off by default: on the clinic it neither helped nor harmed (docs/benchmarks.md)."""
 
     shrink_below: float = Field(default=0.3, ge=0, le=1)
     """Dynamic shrink takes only images whose highest predicted confidence is below this."""
@@ -133,9 +134,9 @@ class AugmentationConfig(Config):
     shrink_kinds: tuple[SampleKind, ...] = ("pseudo", "real")
     """Kinds of examples that may be shrunk."""
 
-    strong: float = Field(default=0.5, ge=0, le=1)
+    strong: float = Field(default=0, ge=0, le=1)
     """Probability of each strong change (colour, grey, blur, CutMix) to a pseudo-labelled image; grey at a
-    quarter of it. 0 turns strong augmentation off."""
+    quarter of it. 0, the default, turns strong augmentation off: on the clinic it did a little harm."""
 
     strong_colour: float = Field(default=0.3, ge=0, le=1)
     """Largest relative change of brightness, contrast and saturation in strong augmentation."""

@@ -44,6 +44,8 @@ CONTROL = "control"
 """The teacher trained on for as long again, without pseudo-labels: what time alone brings."""
 OFF = ("shrink", "strong")
 """Kinds of augmentation that the last row is also trained without."""
+AUGMENTED = AugmentationConfig(shrink=0.5, strong=0.5)
+"""What all rows but those without one of them are trained with."""
 SURVEYS = 5
 
 
@@ -102,7 +104,7 @@ class Bench:
             checkpoint_every=150,
             mixture={"true": 0.45, "pseudo": 0.2, "real": 0.15, "previous": 0.2},
             balance=1.0,
-            augmentation=AugmentationConfig(),
+            augmentation=AUGMENTED,
             seed=self.seed,
         )
 
@@ -117,7 +119,7 @@ class Bench:
         short = config.model_copy(update={"steps": sizes.efficiency_steps})
 
         def without(change: str) -> DetectorTrainingConfig:
-            augmentation = AugmentationConfig().model_copy(update={change: 0.0})
+            augmentation = AUGMENTED.model_copy(update={change: 0.0})
             return config.model_copy(update={"augmentation": augmentation})
 
         return {

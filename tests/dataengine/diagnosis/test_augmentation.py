@@ -211,7 +211,7 @@ def test_the_same_seed_gives_the_same_batch_and_inputs_stay() -> None:
             kinds=["true", "pseudo", "real"] * 2,
             categories=["hand", "sign", None] * 2,
             max_confidence=[0.1] * 6,
-            config=AugmentationConfig(),
+            config=AugmentationConfig(shrink=0.5, strong=0.5),
             generator=seeded(seed),
         )
 
