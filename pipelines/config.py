@@ -21,7 +21,8 @@ class GenerateConfig(Config):
     """What the generators draw before anything is known about where they break (stage `generate`)."""
 
     generators: tuple[str, ...] = ()
-    """Ids of the generators that draw; empty means every generator registered before the round."""
+    """Ids of the generators that draw; empty means every one registered before the round that reads prompts.
+    Unconditional generators and those of numbered classes draw only where they are named."""
     categories: tuple[str, ...] = ()
     """Categories that survey prompts are written for; empty when `prompts` are given."""
     prompts_per_category: int = Field(default=20, ge=1)

@@ -17,7 +17,7 @@ from pipelines.config import GenerateConfig, RoundRecipe
 from pipelines.context import Context, Result
 from pipelines.exchange.images import thumbnail
 from pipelines.failpoint import fail_point
-from pipelines.generator_files import brought_here
+from pipelines.generator_files import brought_here, reads_prompts
 from pipelines.pictures import encode_png
 from pipelines.steering import Steered, steered
 from pipelines.steps import (
@@ -116,18 +116,25 @@ def lora_folder(context: Context, version: GeneratorVersion) -> Path | None:
 
 
 def generators_of(context: Context, round_id: str, recipe: RoundRecipe, purpose: str) -> tuple[str, ...]:
-    """Who draws: for judging the treated generator and its base, else those that the recipe names."""
+    """Who draws: for judging the treated generator and its base, else those that the recipe names, or all
+    that read prompts. Raises `ConfigRefused` for none and for one that is not registered."""
     if purpose == JUDGE:
         treated = results_of(context, round_id)["treat"]
         return treated["generator"], treated["treated"]
     with context.workspace.catalog(read_only=True) as catalog:
         begun = catalog.rounds.get(round_id).created
         # What is registered later, as by this round's treatment, draws from the next round on.
-        known = [version.id for version in catalog.generators.list() if version.created <= begun]
-    chosen = recipe.generate.generators or tuple(known)
+        known = {one.id: one for one in catalog.generators.list() if one.created <= begun}
+    reading = tuple(one.id for one in known.values() if reads_prompts(context.workspace, one))
+    chosen = recipe.generate.generators or reading
+    if known and not chosen:
+        raise ConfigRefused(
+            f"No generator of this workspace reads prompts; name those that shall draw without "
+            f"(generate.generators, of {list(known)}), or register another: clinic generators --add FOLDER."
+        )
     if not chosen or not set(chosen) <= set(known):
         raise ConfigRefused(
-            f"The recipe draws with {list(chosen)}, and this workspace knows {known}. "
+            f"The recipe draws with {list(chosen)}, and this workspace knows {list(known)}. "
             "Register the generator first: clinic generators --add FOLDER."
         )
     return chosen

@@ -1,13 +1,20 @@
-"""Where a generator's pipeline lies: in a folder of this machine, in the team's blob store, or on the hub."""
+"""What a generator's pipeline is, and where it lies: in a folder of this machine, in the team's blob store,
+or on the hub."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+from dataengine.errors import ModelRefused
 from dataengine.records import GeneratorVersion
 from storage.workspace import Workspace
 
 FILES = "files"
 """The setting of a generator that names its files in the blob store."""
+PIPELINE = "pipeline"
+"""The setting that names the class of its pipeline."""
+WITHOUT_PROMPTS = frozenset({"DDPMPipeline", "DDIMPipeline", "DiTPipeline"})
+"""Those to which a sentence says nothing: they draw whatever comes, or numbered classes."""
 
 
 def kept_for_others(workspace: Workspace, folder: Path) -> dict[str, Any]:
@@ -31,3 +38,25 @@ def brought_here(workspace: Workspace, version: GeneratorVersion) -> str:
     if here is None and version.settings.get(FILES):
         here = workspace.checkpoints.fetch(version.settings[FILES])
     return version.location if here is None else str(here)
+
+
+def reads_prompts(workspace: Workspace, version: GeneratorVersion) -> bool:
+    """Whether sentences say something to the generator; its files tell where its settings do not."""
+    kind, folder = version.settings.get(PIPELINE), folder_here(workspace, version)
+    if kind is None and folder is not None:
+        try:
+            kind = pipeline_of(folder)
+        except ModelRefused:
+            return True
+    return kind not in WITHOUT_PROMPTS
+
+
+def pipeline_of(folder: Path) -> str:
+    """The pipeline class that a folder names. Raises `ModelRefused` when it is no pipeline."""
+    try:
+        return str(json.loads((folder / "model_index.json").read_text())["_class_name"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelRefused(
+            f"{folder} is not a pipeline: it has no readable model_index.json. A diffusers pipeline folder "
+            "is expected"
+        ) from error

@@ -24,7 +24,7 @@ from pipelines import requests
 from pipelines.composition import composition, training_set
 from pipelines.config import PublishConfig, TrainingRun, TreatmentRun
 from pipelines.context import Context
-from pipelines.generator_files import FILES, folder_here
+from pipelines.generator_files import FILES, folder_here, pipeline_of
 from pipelines.tools import DYNAMICS_FILE, HIGHLIGHTER_FILE, real_tools
 from storage.workspace import Workspace
 
@@ -278,18 +278,11 @@ def weights_check(workspace: Workspace, base: GeneratorVersion) -> Check:
 
 
 def pipeline_class(folder: Path) -> str:
-    """The pipeline class that a folder names. Raises `ModelRefused` when it is no pipeline of ours.
+    """The pipeline class that a folder names. Raises `ModelRefused` when it is none that can be treated.
 
     The worker looks at every file before it loads any (`dataengine.treatment.loading.inspect`).
     """
-    index = folder / "model_index.json"
-    try:
-        kind = json.loads(index.read_text())["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelRefused(
-            f"{folder} is not a pipeline: it has no readable model_index.json. A diffusers pipeline folder "
-            "is expected"
-        ) from error
+    kind = pipeline_of(folder)
     if kind in WITHOUT_LORA:
         raise ModelRefused(
             f"{folder} holds a {kind}, which takes no LoRA and cannot be treated; “clinic refine” trains it "
@@ -297,7 +290,7 @@ def pipeline_class(folder: Path) -> str:
         )
     if kind not in KNOWN_PIPELINES:
         raise ModelRefused(f"{folder} holds a {kind}; known are {', '.join(sorted(KNOWN_PIPELINES))}")
-    return str(kind)
+    return kind
 
 
 def pictures_check(workspace: Workspace) -> Check:

@@ -17,7 +17,7 @@ from dataengine.records import GeneratorVersion, Image, digest
 from pipelines.config import RefiningRun
 from pipelines.context import Context, Result
 from pipelines.generate import open_generator
-from pipelines.generator_files import FILES
+from pipelines.generator_files import FILES, PIPELINE, pipeline_of
 from pipelines.handover import cleared, workplace
 from pipelines.pictures import read
 
@@ -58,7 +58,8 @@ def refine(context: Context, run: str, plan: RefiningRun) -> GeneratorVersion:
     with workplace(context.workspace, run) as work:
         outcome = train(plan.refining, family, pictures, work, prompts, context.report, context.pausing)
         checkpoint = context.workspace.checkpoints.publish(outcome.folder)
-        _verify(context, family, context.workspace.checkpoints.fetch(checkpoint), prompts)
+        made_of = context.workspace.checkpoints.fetch(checkpoint)
+        _verify(context, family, made_of, prompts)
     version = GeneratorVersion(
         id=made,
         name=plan.name or (f"{base.name}, refined" if base else f"unconditional {family.size[0]}²"),
@@ -66,6 +67,7 @@ def refine(context: Context, run: str, plan: RefiningRun) -> GeneratorVersion:
         parent=base.id if base else None,
         settings={
             "weights": {"precision": "float32", "bits": None},
+            PIPELINE: pipeline_of(made_of),
             FILES: checkpoint,
             "refined": {
                 "run": run,

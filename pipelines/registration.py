@@ -14,7 +14,7 @@ from pathlib import Path
 from dataengine.errors import InputRefused, ModelRefused
 from dataengine.records import DetectorVersion, GeneratorVersion, digest, now
 from dataengine.treatment.config import WeightsConfig
-from pipelines.generator_files import kept_for_others
+from pipelines.generator_files import PIPELINE, kept_for_others
 from pipelines.preflight import tensor_shapes
 from storage.workspace import Workspace
 
@@ -60,7 +60,7 @@ def register_generator(
 
     folder = Path(location).expanduser()
     here = folder.is_dir()
-    inspect(folder if here else fetch(location))
+    kind = inspect(folder if here else fetch(location))
     found = str(folder.resolve()) if here else location
     checkpoint = None if lora is None else published_lora(workspace, lora)
     version = GeneratorVersion(
@@ -68,7 +68,7 @@ def register_generator(
         name=name.strip() or (folder.name if lora is None else f"{folder.name} with {lora.stem}"),
         location=found,
         lora=checkpoint,
-        settings={"weights": weights.model_dump(mode="json")}
+        settings={"weights": weights.model_dump(mode="json"), PIPELINE: kind}
         | (kept_for_others(workspace, folder) if here else {}),
         licence=licence.strip(),
     )

@@ -14,7 +14,7 @@ from pipelines.commands.front import Call, Command, shared
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from dataengine.records import Study
+    from dataengine.records import GeneratorVersion, Study
 
 LIBRARIES = (
     *("torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "datasets"),
@@ -64,12 +64,12 @@ def generators(call: Call) -> Any:
         added = register_generator(
             call.new_workspace, given.add, given.name, given.licence, weights, given.lora
         )
-        call.say(f"registered {added.name}; rounds begun from now on draw with it")
+        call.say(f"registered {added.name}; {who_draws(call, added)}")
     if given.vary:
         from pipelines.registration import register_strength
 
         varied = register_strength(call.workspace, given.vary, given.strength)
-        call.say(f"registered {varied.name}; rounds begun from now on draw with it")
+        call.say(f"registered {varied.name}; {who_draws(call, varied)}")
     with call.workspace.catalog(read_only=True) as catalog:
         found = catalog.generators.list()
     for version in found:
@@ -81,6 +81,15 @@ def generators(call: Call) -> Any:
     if not found:
         call.say("no generator yet: `clinic generators --add FOLDER` registers a diffusers pipeline")
     return {"generators": [asdict(version) for version in found]}
+
+
+def who_draws(call: Call, version: "GeneratorVersion") -> str:
+    """Which rounds draw with a generator, as a line for people."""
+    from pipelines.generator_files import reads_prompts
+
+    if reads_prompts(call.workspace, version):
+        return "rounds begun from now on draw with it"
+    return "it reads no prompts, so rounds draw with it only where generate.generators names it"
 
 
 def detectors_arguments(parser: argparse.ArgumentParser) -> None:

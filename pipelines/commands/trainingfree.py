@@ -194,6 +194,7 @@ def refine(call: Call) -> Any:
         job = request_job(call.workspace, "refine", {"run": run, "settings": settings}, "command line")
         call.say(f"{job.id}: asked for; `clinic status` follows it")
         return {"job": job.id, "run": run}
+    from pipelines.commands.models import who_draws
     from pipelines.commands.work import tools_for
     from pipelines.context import Context
     from pipelines.refine import refine_job
@@ -205,7 +206,8 @@ def refine(call: Call) -> Any:
         f"{made['generator']}: {made['name']}, from {made['pictures']} pictures, mean map taken "
         f"{made['maps']} times, last loss {made['curve'][-1][1]:.4f}"
     )
-    call.say("  rounds begun from now on draw with it too, unless generate.generators names others")
+    with call.workspace.catalog(read_only=True) as catalog:
+        call.say(f"  {who_draws(call, catalog.generators.get(made['generator']))}")
     return made
 
 

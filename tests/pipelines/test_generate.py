@@ -1,12 +1,17 @@
 """Generate: every prompt and seed once, splits by group, missing ones only, judging by two generators."""
 
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dataengine.errors import ConfigRefused
+from dataengine.records import GeneratorVersion
 from pipelines.context import Context
 from pipelines.generate import generate, run_shard, shards
+from pipelines.generator_files import PIPELINE, reads_prompts
 from pipelines.steps import HARD, JUDGE, SURVEY, images_of, prompts_of, recipe_of
 from tests.pipelines.conftest import Played
 
@@ -54,14 +59,53 @@ def test_judging_draws_with_the_base_and_the_treated_one(played: Played) -> None
     assert len(set(drawn.values())) == 1
 
 
-def test_an_unknown_generator_is_refused(fresh: tuple[Context, str]) -> None:
-    context, round_id = fresh
+def drawing(context: Context, round_id: str, named: list[str], generators: list[GeneratorVersion]) -> str:
+    """A round like that one which draws with the named generators, begun once those are registered."""
     with context.workspace.catalog() as catalog:
-        from dataclasses import replace
-
         row = catalog.rounds.get(round_id)
-        recipe = {**row.recipe, "generate": {**row.recipe["generate"], "generators": ["nobody"]}}
+        recipe: dict[str, Any] = {**row.recipe, "generate": {**row.recipe["generate"], "generators": named}}
+        for each in generators:
+            catalog.generators.add(replace(each, created=row.created))
         catalog.rounds.add(replace(row, id="other", recipe=recipe))
         catalog.commit()
+    return "other"
+
+
+def test_an_unknown_generator_is_refused(fresh: tuple[Context, str]) -> None:
+    context, round_id = fresh
     with pytest.raises(ConfigRefused, match=r"nobody.*squares"):
-        shards(context, "other")
+        shards(context, drawing(context, round_id, ["nobody"], []))
+
+
+UNPROMPTED = [
+    GeneratorVersion(id=kind, name=kind, location="nowhere", settings={PIPELINE: kind})
+    for kind in ("DDPMPipeline", "DiTPipeline")
+]
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"), [([], {"squares"}), (["DDPMPipeline", "squares"], {"DDPMPipeline", "squares"})]
+)
+def test_what_reads_no_prompts_draws_only_where_it_is_named(
+    fresh: tuple[Context, str], named: list[str], expected: set[str]
+) -> None:
+    context, round_id = fresh
+    found = shards(context, drawing(context, round_id, named, UNPROMPTED))
+    assert {shard["generator"] for shard in found} == expected
+
+
+def test_a_workspace_whose_generators_read_no_prompts_says_so(
+    fresh: tuple[Context, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.generate.reads_prompts", lambda workspace, version: False)
+    with pytest.raises(ConfigRefused, match=r"reads prompts.*generate\.generators.*squares"):
+        shards(*fresh)
+
+
+def test_files_tell_what_an_earlier_registration_did_not(fresh: tuple[Context, str], tmp_path: Path) -> None:
+    context, _ = fresh
+    version = GeneratorVersion(id="old", name="old", location=str(tmp_path))
+    assert reads_prompts(context.workspace, version), "nothing is known against it"
+    for kind, reads in (("FluxPipeline", True), ("DDPMPipeline", False)):
+        (tmp_path / "model_index.json").write_text(f'{{"_class_name": "{kind}"}}')
+        assert reads_prompts(context.workspace, version) == reads

@@ -17,6 +17,7 @@ from pipelines import requests
 from pipelines.config import RefiningRun
 from pipelines.context import Context
 from pipelines.generate import open_generator
+from pipelines.generator_files import reads_prompts
 from pipelines.jobs import kind_named
 from pipelines.refine import refine
 from pipelines.registration import register_generator
@@ -52,6 +53,7 @@ def with_report(context: Context, report: Report) -> Context:
 def test_a_new_generator_is_registered_and_draws_and_is_watched(context: Context) -> None:
     version = refine(context, "refine-a", PLAN)
     assert version.name == "unconditional 32²" and version.settings["refined"]["pictures"] == 12
+    assert not reads_prompts(context.workspace, version), "a round draws with it only where it is named"
     assert version.settings["refined"]["maps"] == 2 and len(version.settings["refined"]["curve"]) == 4
     family = open_generator(context, version)
     settings = SamplingConfig(steps=10)
@@ -130,7 +132,8 @@ def test_the_command_trains_here_or_asks_a_worker(
     words = ["--workspace", str(context.workspace.path), "refine", "--limit", "10", "--name", "mine"]
     words += [word for each in small for word in ("--set", each)]
     assert app.main([*words, "--device", "cpu"]) == 0
-    assert "mine, from 10 pictures, mean map taken 0 times" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "mine, from 10 pictures, mean map taken 0 times" in told and "it reads no prompts" in told
     assert app.main([*words, "--worker"]) == 0
     with context.workspace.catalog(read_only=True) as catalog:
         job = catalog.jobs.list(kind="refine")[0]
