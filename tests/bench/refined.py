@@ -24,10 +24,11 @@ from dataengine.errors import Cancelled
 from dataengine.quality.distances import features, frechet
 from dataengine.treatment import progress as keeping
 from dataengine.treatment.config import RefiningConfig, SamplingConfig, UNetConfig
-from dataengine.treatment.refining import identity_of, refine
+from dataengine.treatment.loading import load_family
+from dataengine.treatment.refining import RESULT, identity_of, refine
 from dataengine.treatment.sampling import as_tensor, as_uint8, generate
 from dataengine.treatment.unconditional import UnconditionalFamily, fresh
-from tests.bench.harness import Figure, bootstrap, curve, device, figure, full, quick
+from tests.bench.harness import Figure, bootstrap, curve, device, figure, quick
 from tests.bench.steered import SIZES, WORK, Drawn, kids
 from tests.bench.treated import FLAWED, Ward
 
@@ -55,8 +56,9 @@ SMALL = Training(1400, 32, 4000, 200, 5, UNetConfig(channels=(24, 48, 64), atten
 """About a quarter of an hour for all rows on two cores."""
 LARGE = Training(8000, 64, 6000, 300, 6, UNetConfig(channels=(32, 64, 96), attention=1))
 TINY = Training(4, 2, 16, 12, 1, UNetConfig(channels=(8, 16), attention=1))
-TRAINING = TINY if quick() else LARGE if full() or device() != "cpu" else SMALL
+TRAINING = TINY if quick() else SMALL if device() == "cpu" else LARGE
 REFINED = WORK / f"refined-{TRAINING.steps}"
+SECONDS = "seconds.npy"
 
 ROWS: dict[str, dict[str, Any]] = {
     "base": {"refinement": 0.0},
@@ -166,19 +168,34 @@ def by_people(network: FlawHighlighter) -> Figure:
 
 
 def self_refining(ward: Ward) -> list[Figure]:
-    """KID of every row against base at equal updates, on drawings of 32 × 32 pixels; FID in FULL."""
-    base, note = distances_of(ward, "base", ROWS["base"]), f"{TRAINING.steps} updates of {TRAINING.batch}"
+    """KID of every row against base at equal updates, on drawings of 32 × 32 pixels."""
+    base, note = kid_of(ward, "base", ROWS["base"]), f"{TRAINING.steps} updates of {TRAINING.batch}"
+    told = f"KID, base's {base.mean():.4f}, {note}; goal ≥ 0.05 for both"
+    figures = [
+        gain(id_of(name), base, kid_of(ward, name, ROWS[name]), told)
+        for name in ("forward", "reverse", "both")
+    ]
+    return [*figures, overhead_of_maps()]
+
+
+def far_refined(ward: Ward) -> list[Figure]:
+    """The same rows by FID, on more images."""
+    real = features(doubled(drawings(SIZES.fid)[1]), ward.features)
+    fid = {
+        name: frechet(real, features(doubled(drawn_by(name, change, SIZES.fid)), ward.features))
+        for name, change in ROWS.items()
+    }
     figures = []
     for name in ("forward", "reverse", "both"):
-        other = distances_of(ward, name, ROWS[name])
-        id = "self_refining_gain" if name == "both" else f"self_refining_gain_{name}"
-        told = f"KID, base's {base['kid'].mean():.4f}, {note}; goal ≥ 0.05 for both"
-        figures.append(gain(id, base["kid"], other["kid"], told))
-        if full():
-            better = 1 - float(other["fid"]) / max(float(base["fid"]), 1e-9)
-            told = f"FID, base's {float(base['fid']):.3f}, {note}"
-            figures.append(figure(f"{id}_fid", better, None, "share", SIZES.kid, told))
-    return [*figures, overhead_of_maps()]
+        better = 1 - fid[name] / max(fid["base"], 1e-9)
+        told = f"FID, {fid[name]:.3f}, base's {fid['base']:.3f}"
+        figures.append(figure(f"{id_of(name)}_fid", better, None, "share", SIZES.fid, told))
+    return figures
+
+
+def id_of(name: str) -> str:
+    """The id of a row's gain; "both" is the one with a goal."""
+    return "self_refining_gain" if name == "both" else f"self_refining_gain_{name}"
 
 
 def gain(id: str, base: np.ndarray, other: np.ndarray, note: str) -> Figure:
@@ -191,12 +208,12 @@ def gain(id: str, base: np.ndarray, other: np.ndarray, note: str) -> Figure:
 
 def sensitivity_of_training(ward: Ward) -> list[Figure]:
     """Gain of "both" at other strengths, cycles and shares of refinement, as curves."""
-    base = distances_of(ward, "base", ROWS["base"])["kid"]
+    base = kid_of(ward, "base", ROWS["base"])
     figures = []
     for name, (what, changes) in SWEPT.items():
         gains = {}
         for value, change in list(changes.items())[: 1 if quick() else None]:
-            other = distances_of(ward, f"{name}-{value:g}", change)["kid"]
+            other = kid_of(ward, f"{name}-{value:g}", change)
             gains[value] = float(1 - other.mean() / max(base.mean(), 1e-9))
         kept = curve(f"trainingfree-{name}", {name: list(gains), "gain": list(gains.values())})
         best = max(gains, key=lambda value: gains[value])
@@ -207,9 +224,8 @@ def sensitivity_of_training(ward: Ward) -> list[Figure]:
 
 def overhead_of_maps() -> Figure:
     """Time that mean flaw maps add to refinement, at the cycle of the row "both"."""
-    file, config = REFINED / "both.npz", configured({})
-    with np.load(file, allow_pickle=False) as kept:
-        seconds = kept["seconds"]
+    config = configured({})
+    seconds = np.load(REFINED / "both" / SECONDS, allow_pickle=False)
     base = config.steps - round(config.steps * config.refinement)
     if len(seconds) < config.steps - base:
         return figure("mfam_overhead", "not measured", note="the training was resumed, and not timed whole")
@@ -225,10 +241,10 @@ def overhead_of_maps() -> Figure:
 
 
 @cache
-def drawings() -> tuple[np.ndarray, np.ndarray]:
+def drawings(held_out: int) -> tuple[np.ndarray, np.ndarray]:
     """What is learned from, and held-out drawings of the same stream: at half size, uint8 NHW3."""
     learned = render(stream("generator"), range(TRAINING.drawings)).images
-    held = render(stream("generator"), range(HELD_OUT, HELD_OUT + SIZES.kid)).images
+    held = render(stream("generator"), range(HELD_OUT, HELD_OUT + held_out)).images
     return halved(learned), halved(held)
 
 
@@ -243,12 +259,13 @@ def doubled(images: np.ndarray) -> np.ndarray:
     return as_uint8(scaled)
 
 
-def distances_of(ward: Ward, name: str, change: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """KID of each fold, and FID, of a row's finished model to held-out drawings."""
+def kid_of(ward: Ward, name: str, change: Mapping[str, Any]) -> np.ndarray:
+    """KID of each fold of a row's finished model to held-out drawings."""
     real, vectors = (
-        features(doubled(each), ward.features) for each in (drawings()[1], drawn_by(name, change))
+        features(doubled(each), ward.features)
+        for each in (drawings(SIZES.kid)[1], drawn_by(name, change, SIZES.kid))
     )
-    return {"kid": kids(real, vectors), "fid": np.array(frechet(real, vectors))}
+    return kids(real, vectors)
 
 
 def configured(change: Mapping[str, Any]) -> RefiningConfig:
@@ -264,21 +281,28 @@ def configured(change: Mapping[str, Any]) -> RefiningConfig:
     ).model_copy(update=dict(change))
 
 
-def drawn_by(name: str, change: Mapping[str, Any]) -> np.ndarray:
+def drawn_by(name: str, change: Mapping[str, Any], count: int) -> np.ndarray:
     """Images of a row's finished model, uint8 NHW3; kept."""
-    file = REFINED / f"{name}.npz"
+    file = REFINED / f"{name}-{count}.npz"
     if not file.is_file():
-        family, config, images = opened(), configured(change), drawings()[0]
-        watch = Watch()
-        work = REFINED / name
-        begin(config, len(images), work)
-        refine(config, family, images, work, report=watch)
-        drawn = generate(family, [""] * SIZES.kid, range(SIZES.kid), SamplingConfig(steps=25, batch=50))
+        family = load_family(refined_by(name, change), device=device())
+        drawn = generate(family, [""] * count, range(count), SamplingConfig(steps=25, batch=50))
         part = file.with_suffix(".part.npz")
-        np.savez_compressed(part, images=drawn, seconds=watch.seconds)
+        np.savez_compressed(part, images=drawn)
         part.replace(file)
     with np.load(file, allow_pickle=False) as kept:
         return kept["images"]
+
+
+def refined_by(name: str, change: Mapping[str, Any]) -> Path:
+    """The pipeline that a row's training ends with, and beside it what its updates took; kept."""
+    work = REFINED / name
+    if not (work / SECONDS).is_file():
+        config, images, watch = configured(change), drawings(SIZES.kid)[0], Watch()
+        begin(config, len(images), work)
+        refine(config, opened(), images, work, report=watch)
+        np.save(work / SECONDS, watch.seconds)
+    return work / RESULT
 
 
 def opened() -> UnconditionalFamily:
@@ -295,7 +319,7 @@ def begin(config: RefiningConfig, pictures: int, work: Path) -> None:
     shared = REFINED / f"base-{base}"
     if not (shared / "done").is_file():
         with contextlib.suppress(Cancelled):
-            refine(whole, opened(), drawings()[0], shared, report=until(base))
+            refine(whole, opened(), drawings(SIZES.kid)[0], shared, report=until(base))
         (shared / "done").touch()
     names = [""] * pictures
     old, new = (identity_of(each, UnconditionalFamily.name, pictures, names) for each in (whole, config))

@@ -19,7 +19,7 @@ from dataengine.treatment.config import SamplingConfig
 from dataengine.treatment.families import GeneratorFamily
 from dataengine.treatment.sampling import Steppers, as_tensor, generate
 from dataengine.treatment.trajectory import Recorder, map_of
-from tests.bench.harness import RESULTS, device, full, quick
+from tests.bench.harness import RESULTS, device, quick
 from tests.bench.treated import FLAWED, Ward
 
 WORK = RESULTS / "kept" / ("trainingfree-quick" if quick() else "trainingfree")
@@ -55,11 +55,13 @@ class Sizes:
     kind: int
     """Flawed images, and clean ones, that accuracy stands on."""
     kid: int
+    fid: int
+    """Images of a row whose FID is taken."""
     clean: int
     """Images of which the clean ones get a clean region corrected."""
 
 
-SIZES = Sizes(8, 16, 16, 4, 16, 8) if quick() else Sizes(50, 300, 1000, 100, 5000 if full() else 1000, 300)
+SIZES = Sizes(8, 16, 16, 4, 16, 16, 8) if quick() else Sizes(50, 300, 1000, 100, 1000, 5000, 300)
 
 
 @dataclass(frozen=True)
