@@ -27,6 +27,7 @@ from tests.bench.treated import (
     SIZES,
     WORK,
     Run,
+    Shown,
     Ward,
     likeness,
     ratio,
@@ -167,12 +168,12 @@ def beta_sweep(ward: Ward, config: TreatmentConfig, runs: Mapping[str, Run]) -> 
 
 
 def sequential(ward: Ward, config: TreatmentConfig, first: Run) -> Figure:
-    """M ≡ 1 first, then a regional run from that LoRA."""
+    """M ≡ 1 first, as far as the guard lets it, then a regional run from that LoRA."""
     _, second = recipes.sequential(config, config)
-    run = tuned(ward, "sequential", second, start=first.points[first.last])
     base = shown(ward, ward.flux, None, "validation", PLAN)
-    table: dict[str, list[object]] = {"run": [], "update": [], "gain": [], "ssim_base": [], "ssim_first": []}
-    middle = shown(ward, ward.flux, first.points[first.last], "validation", PLAN)
+    until = last_within(ward, first, base)
+    run = tuned(ward, f"sequential_{until}", second, start=first.points[until])
+    table: dict[str, list[object]] = {"run": [], "update": [], "gain": [], "true": [], "ssim": []}
     for name, path in (("first", first), ("second", run)):
         for update, lora in path.points.items():
             after = shown(ward, ward.flux, lora, "validation", PLAN)
@@ -180,14 +181,26 @@ def sequential(ward: Ward, config: TreatmentConfig, first: Run) -> Figure:
                 name,
                 update,
                 float((after.plausible - base.plausible).mean()),
+                float((after.judged >= FLAWED).mean()),
                 float(likeness(ward, base, after)["ssim"].mean()),
-                float(likeness(ward, middle, after)["ssim"].mean()),
             )
             for column, value in zip(table.values(), values, strict=True):
                 column.append(value)
-    return figure(
-        "sequential", "reported", n=len(table["run"]), note=f"curve in {curve('treatment-sequential', table)}"
+    note = (
+        f"the regional run begins at update {until} of the first; curve in "
+        f"{curve('treatment-sequential', table)}"
     )
+    return figure("sequential", "reported", n=len(table["run"]), note=note)
+
+
+def last_within(ward: Ward, run: Run, base: Shown) -> int:
+    """The last update of a run before the guard's first breach; its first point where there is none."""
+    within = min(run.points)
+    for update, lora in run.points.items():
+        if reading(ward, base, shown(ward, run.base, lora, "validation", PLAN), "validation").breaches:
+            break
+        within = update
+    return within
 
 
 # ---- DreamBooth --------------------------------------------------------------------------------------------
