@@ -9,11 +9,12 @@ from typing import Any
 from dataengine.errors import NotFound
 from dataengine.records import DetectorVersion, GeneratorVersion, Treatment
 from storage.workspace import Workspace
+from ui.endpoints import HUB_ID
 
 CARD = """---
-license: {licence}
+{base_model}license: {licence}
 library_name: diffusers
-tags: [lora, artifact-clinic]
+tags: [lora, text-to-image, artifact-clinic]
 ---
 # {name}
 
@@ -30,9 +31,11 @@ The same settings again: `treatment.json`.
 ```python
 from diffusers import DiffusionPipeline
 
-pipeline = DiffusionPipeline.from_pretrained("PATH OR HUB ID OF {base}")
+pipeline = DiffusionPipeline.from_pretrained({location})
 pipeline.load_lora_weights("FOLDER OF THIS FILE")
 ```
+
+`comfyui_lora.safetensors` holds the same matrices under the names that ComfyUI reads.
 
 The weights inherit the licence of the generator that they change: {licence_said}. The figures are those of
 the detector that was trained against, so they flatter; a blind study says more.
@@ -66,12 +69,15 @@ def model_card(
 ) -> str:
     """What whoever gets the LoRA should know, as Markdown."""
     judged = found.result.get("judged", {})
+    hub_id = base.location.partition("@")[0] if HUB_ID.fullmatch(base.location.partition("@")[0]) else ""
     return CARD.format(
+        base_model=f"base_model: {hub_id}\n" if hub_id else "",
+        location=json.dumps(hub_id or f"PATH OR HUB ID OF {line(base.name)}"),
         licence=base.licence.lower() if re.fullmatch(r"[A-Za-z0-9.-]+", base.licence) else "other",
         licence_said=base.licence or "not recorded here",
-        name=treated.name,
-        base=base.name,
-        detector=f"{detector.name} ({detector.id})",
+        name=line(treated.name),
+        base=line(base.name),
+        detector=f"{line(detector.name)} ({detector.id})",
         rows="\n".join(
             row(name, one) for name, one in judged.items() if isinstance(one, dict) and "ratio" in one
         )
@@ -80,6 +86,11 @@ def model_card(
         updates=found.result.get("updates", "?"),
         stopped=found.result.get("stopped", ""),
     )
+
+
+def line(text: str) -> str:
+    """One line that stays one in Markdown."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def row(name: str, one: dict[str, Any]) -> str:

@@ -1,8 +1,7 @@
-"""LoRAs for others: a model card, ComfyUI's key layout, strengths, fusing, several at once."""
+"""LoRAs for others: ComfyUI's key layout, strengths, fusing, several at once."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,71 +10,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from dataengine.errors import ConfigRefused, ModelRefused
-from dataengine.treatment.lora import NAME, WEIGHTS, weights_file
+from dataengine.treatment.lora import NAME, weights_file
 
-CARD = "README.md"
 COMFYUI = "comfyui_lora.safetensors"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Card:
-    """What a model card says."""
-
-    name: str
-    base: str
-    """Location of the generator that the LoRA belongs to."""
-    licence: str = ""
-    """SPDX name or words; that of the base where nothing else is known."""
-    prompts: tuple[str, ...] = ()
-    """A few examples."""
-    figures: Mapping[str, float] = field(default_factory=dict)
-    """What was measured, by name."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """The treatment's."""
-
-    def text(self, pipeline_class: str) -> str:
-        """Markdown with the header that hubs read."""
-        header = ["---", f"base_model: {json.dumps(self.base)}", "library_name: diffusers"]
-        header += [f"license: {json.dumps(self.licence)}"] if self.licence else []
-        header += ["tags: [lora, text-to-image, diffusers, artifact-clinic]", "---", ""]
-        lines = [
-            f"# {_line(self.name)}",
-            "",
-            "A LoRA that was trained with Artifact Clinic to make a generator draw fewer artifacts, against "
-            "a frozen artifact detector (DiffDoctor). It changes nothing but the layers that it names.",
-            "",
-            "```python",
-            f"from diffusers import {pipeline_class}",
-            "",
-            f"pipeline = {pipeline_class}.from_pretrained({self.base!r})",
-            'pipeline.load_lora_weights("FOLDER_OF_THIS_CARD")',
-            "```",
-            "",
-            f"`{COMFYUI}` holds the same matrices under the names that ComfyUI reads.",
-        ]
-        if self.figures:
-            lines += ["", "| measured | value |", "|---|---|"]
-            lines += [f"| {_line(name)} | {value:.4g} |" for name, value in self.figures.items()]
-        if self.prompts:
-            lines += ["", "Drawn well, for example:", ""] + [f"- {_line(prompt)}" for prompt in self.prompts]
-        if self.settings:
-            lines += ["", "```json", json.dumps(self.settings, indent=1, default=str), "```"]
-        return "\n".join([*header, *lines]) + "\n"
-
-
-def share(folder: Path, out: Path, card: Card, pipeline_class: str) -> Path:
-    """Write a LoRA as others take it: diffusers' file, ComfyUI's file, and a card. Returns `out`.
-
-    Raises `ModelRefused` when `folder` holds no LoRA of ours.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    source = weights_file(folder)
-    temporary = out / f".{WEIGHTS}.part"
-    temporary.write_bytes(source.read_bytes())
-    temporary.replace(out / WEIGHTS)
-    to_comfyui(source, out / COMFYUI)
-    (out / CARD).write_text(card.text(pipeline_class))
-    return out
 
 
 def to_comfyui(source: Path, target: Path) -> None:
@@ -157,8 +94,3 @@ def fuse(family: Any, strength: float = 1.0) -> None:
 def _require(family: Any) -> None:
     if not family.adapter.parameters():
         raise ConfigRefused("this generator carries no LoRA; load one first")
-
-
-def _line(text: str) -> str:
-    """One line that stays one in Markdown."""
-    return " ".join(text.split()).replace("|", "\\|")

@@ -12,12 +12,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 from dataengine.errors import InputRefused
-from dataengine.records import GeneratorVersion, Treatment
+from dataengine.records import DetectorVersion, GeneratorVersion, Treatment
 from pipelines import requests, runs
 from pipelines.config import TreatmentRun
 from pipelines.retraining import show
 from storage.workspace import Workspace
 from ui.treat import prompts_in
+from ui.treat_card import model_card
 
 ClientOf = Callable[..., TestClient]
 
@@ -197,7 +198,18 @@ def test_the_lora_comes_with_a_model_card(engineer: TestClient, workspace: Works
         card = archive.read("README.md").decode()
     assert "| mean confidence | 0.2000 | 0.1000 | 0.500 | 0.400 – 0.600 |" in card
     assert "Kept is update 30 of 40" in card and "load_lora_weights" in card
+    assert "/models/flux" not in card and "base_model" not in card, "a path is nobody else's business"
     assert engineer.get("/api/treat/treatments/t3/lora.zip").status_code == 404
+
+
+def test_a_card_names_the_hub_s_base_and_keeps_names_on_their_line() -> None:
+    base = GeneratorVersion(id="b", name="flux", location="owner/flux@main", licence="Apache-2.0")
+    treated = GeneratorVersion(id="t", name="less |\n# broken", location=base.location)
+    detector = DetectorVersion(id="d", name="doctor", checkpoint="c")
+    card = model_card(Treatment(id="t", generator_id="b", detector_id="d"), base, treated, detector)
+    assert card.startswith("---\nbase_model: owner/flux\nlicense: apache-2.0\n")
+    assert "# less \\| # broken\n" in card and 'from_pretrained("owner/flux")' in card
+    assert "| not judged |" in card and "comfyui_lora.safetensors" in card
 
 
 def test_a_picture_that_a_page_is_about_to_ask_for_is_still_there(

@@ -9,7 +9,7 @@ from dataengine.errors import ConfigRefused, ModelRefused
 from dataengine.treatment.config import LoraSettings, SamplingConfig
 from dataengine.treatment.loading import load_family
 from dataengine.treatment.sampling import generate
-from dataengine.treatment.sharing import CARD, COMFYUI, Card, blend, fuse, set_strength, share, to_comfyui
+from dataengine.treatment.sharing import COMFYUI, blend, fuse, set_strength, to_comfyui
 from tests.dataengine.treatment.family_contract import disturb
 from tests.dataengine.treatment.tiny import PROMPTS
 
@@ -37,24 +37,6 @@ def treated(folder, tmp_path):
     disturb(family)
     family.adapter.save(tmp_path / "lora")
     return family, tmp_path / "lora"
-
-
-def test_a_shared_folder_holds_both_layouts_and_a_card(treated, folder, tmp_path):
-    family, lora = treated
-    card = Card(
-        name="less | broken",
-        base=str(folder),
-        licence="apache-2.0",
-        prompts=("a red house",),
-        figures={"true_freq_ratio": 0.51},
-        settings={"updates": 3},
-    )
-    out = share(lora, tmp_path / "out", card, type(family).pipeline_class)
-    assert near(drawn(load_family(folder, lora=out / "pytorch_lora_weights.safetensors")), drawn(family))
-    text = (out / CARD).read_text()
-    assert text.startswith("---\nbase_model: ") and 'license: "apache-2.0"' in text
-    assert r"# less \| broken" in text and "| true_freq_ratio | 0.51 |" in text and "- a red house" in text
-    assert type(family).pipeline_class in text and '"updates": 3' in text
 
 
 def test_comfyui_reads_every_matrix_by_its_name(treated, tmp_path):
