@@ -1,6 +1,24 @@
 """The base of every configuration: frozen, strict, and documented field by field."""
 
+from dataclasses import dataclass
+
 from pydantic import BaseModel, ConfigDict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Location:
+    """Marks a setting whose text leads to a file, model or service: `x: Annotated[str, Location(…)]`.
+
+    Commands take any, since their caller owns the machine. A browser may name only what an admin registered
+    (`ui.locations`).
+    """
+
+    kind: str = ""
+    """Kind of endpoint that may stand here; "" for none, so that no browser can set it."""
+    prefixes: tuple[str, ...] = ("",)
+    """What stands before the location, such as "clip:"."""
+    harmless: str = ""
+    """Pattern of texts that are no location, such as the name of what comes with the project."""
 
 
 class Config(BaseModel):

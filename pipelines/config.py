@@ -1,10 +1,10 @@
 """Settings of a round, stage by stage, and of the simulated people (torch-free)."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dataengine.config import Config
+from dataengine.config import Config, Location
 from dataengine.curation.config import HardCategoryConfig, MiningConfig, PromptWriterConfig, VqaConfig
 from dataengine.diagnosis.config import DetectorTrainingConfig, DynamicsConfig, HighlighterConfig
 from dataengine.treatment.config import (
@@ -15,6 +15,15 @@ from dataengine.treatment.config import (
     TreatmentConfig,
     UNetConfig,
 )
+
+CLINIC = "clinic"
+"""Stands for the embedded clinic's own models where a folder or hub id is asked for."""
+
+Scorers = Annotated[
+    tuple[str, ...], Location(kind="scorer", prefixes=("clip:", "pickscore:"), harmless="program:.+")
+]
+Attributes = Annotated[str, Location(kind="scorer", harmless=CLINIC)]
+Writer = Annotated[str, Location(kind="llm", harmless=CLINIC)]
 
 
 class GenerateConfig(Config):
@@ -62,7 +71,7 @@ class DiagnoseConfig(Config):
 class CategorizeConfig(Config):
     """How images get their category (stage `categorize`)."""
 
-    model: str = ""
+    model: Annotated[str, Location(kind="vqa", harmless=CLINIC)] = ""
     """Folder or hub id of the VQA model, the URL of an OpenAI-compatible endpoint with "#" and the model's
     name, or "clinic" for the embedded one; empty trusts the prompts."""
     vqa: VqaConfig = VqaConfig()
@@ -159,7 +168,7 @@ class TreatConfig(Config):
     """Sampling, objective, optimizer, LoRA and guard."""
     real_limit: int = Field(default=2000, ge=0)
     """Most real pictures taken for the offline regularisation (METHODS 1, Eq. 3-4)."""
-    scorers: tuple[str, ...] = ()
+    scorers: Scorers = ()
     """Preference models that the guard asks too: "clip:LOCATION", "pickscore:LOCATION", or "program:NAME" for
     one in another environment, such as ImageReward, whose command a worker reads in CLINIC_SCORER_NAME."""
 
@@ -167,7 +176,7 @@ class TreatConfig(Config):
 class JudgeConfig(Config):
     """How the treated generator is compared with the untreated one (stage `judge`)."""
 
-    attributes: str = ""
+    attributes: Attributes = ""
     """Folder or hub id of the model that checks whether an image shows what was asked, or "clinic" for the
     embedded one; empty leaves the check out. The guard uses it too."""
 
@@ -183,7 +192,7 @@ class RoundRecipe(Config):
     parts: tuple[Part, ...] = ("hard", "detector", "treatment")
     """What the round does beyond its survey: more of the hard categories; labels by people and a detector
     that learns from them; treating a generator and judging it."""
-    writer: str = ""
+    writer: Writer = ""
     """Who writes prompts: empty for the built-in grammar, "clinic" for the drawn world's captions, else the
     folder, hub id or endpoint URL of a language model."""
     writing: PromptWriterConfig = PromptWriterConfig()
@@ -262,17 +271,17 @@ class TreatmentRun(Config):
     """Held-out prompts on which both generators are drawn side by side; the guard looks at them too."""
     judge_seeds: int = Field(default=2, ge=1, le=64)
     """Images of each held-out prompt, by either generator with the same seeds."""
-    writer: str = ""
+    writer: Writer = ""
     """Who writes prompts: empty for the built-in grammar, "clinic" for the drawn world's captions, else the
     folder, hub id or endpoint URL of a language model."""
     tuning: TreatmentConfig = TreatmentConfig()
     """Sampling, objective, optimizer, LoRA and guard."""
     real_limit: int = Field(default=2000, ge=0)
     """Most real pictures taken for the offline regularisation (METHODS 1, Eq. 3-4)."""
-    scorers: tuple[str, ...] = ()
+    scorers: Scorers = ()
     """Preference models that the guard asks too: "clip:LOCATION", "pickscore:LOCATION", or "program:NAME" for
     one in another environment, such as ImageReward, whose command a worker reads in CLINIC_SCORER_NAME."""
-    attributes: str = ""
+    attributes: Attributes = ""
     """Folder or hub id of the model that checks whether an image shows what was asked, or "clinic" for the
     embedded one; empty leaves the check out."""
 

@@ -12,6 +12,7 @@ from dataengine.errors import NotFound
 from dataengine.quality.config import GuardConfig
 from dataengine.treatment.config import LoraSettings, OfflineConfig, SamplingConfig, TreatmentConfig
 from pipelines.config import (
+    CLINIC,
     CategorizeConfig,
     GenerateConfig,
     JudgeConfig,
@@ -21,7 +22,6 @@ from pipelines.config import (
     WritePromptsConfig,
 )
 
-CLINIC = "clinic"
 CLINIC_CATEGORIES = ("hand", "face", "sign", "animal", "mug", "house", "tree")
 HUMAN_SUBJECTS = ("hand", "face", "person", "word", "animal", "building", "object")
 

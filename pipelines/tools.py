@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from dataengine.errors import InputRefused, ModelRefused
+from pipelines.config import CLINIC
 
 if TYPE_CHECKING:
     from dataengine.clinic.readers import Reader
@@ -83,8 +84,6 @@ DYNAMICS_FILE = "dynamics.json"
 """What a checkpoint of score dynamics holds: their settings, and nothing else."""
 HIGHLIGHTER_FILE = "highlighter.json"
 """What a flaw highlighter's folder holds in place of a detector's configuration."""
-CLINIC = "clinic"
-"""Stands for the embedded clinic's own models where a folder or hub id is asked for."""
 
 
 def real_tools(device: str = "cpu") -> Tools:

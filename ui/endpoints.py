@@ -11,9 +11,10 @@ from dataengine.errors import InputRefused
 from dataengine.records import Endpoint, digest
 from pipelines.requests import check_webhook
 
-SERVICES = frozenset({"llm", "label-studio", "webhook"})
-MODELS = frozenset({"generator", "detector", "vqa"})
-KINDS = ("generator", "detector", "vqa", "segmenter", "llm", "label-studio", "folder", "webhook")
+SERVICES = frozenset({"label-studio", "webhook"})
+EITHER = frozenset({"vqa", "llm"})
+MODELS = frozenset({"generator", "detector", "scorer", *EITHER})
+KINDS = ("generator", "detector", "vqa", "scorer", "segmenter", "llm", "label-studio", "folder", "webhook")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -39,8 +40,8 @@ def checked_endpoint(
 
     A service is an http(s) URL without credentials, none of whose addresses is private or local unless
     `allowed_networks` ("10.0.0.0/8") holds it; a webhook, to which things are sent, is https but on this
-    machine. A model is an absolute folder that exists or a hub id, one
-    that answers questions ("vqa") may also be a service; a folder is an absolute folder that exists.
+    machine. A model is an absolute folder that exists or a hub id, one that answers questions ("vqa") or
+    writes ("llm") may also be a service; a folder is an absolute folder that exists.
     """
     name, location = name.strip(), location.strip()
     if kind not in KINDS:
@@ -49,7 +50,7 @@ def checked_endpoint(
         raise InputRefused("give the endpoint a name of 1 to 100 printable characters")
     if kind == "webhook":
         check_webhook(location)
-    if kind in SERVICES or (kind == "vqa" and "://" in location):
+    if kind in SERVICES or (kind in EITHER and "://" in location):
         check_url(location, allowed_networks, resolved)
     else:
         check_folder(location, hub_too=kind in MODELS)

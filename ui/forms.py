@@ -2,11 +2,12 @@
 
     fields = form(TrainingRun, settings)     # JSON for static/runs/form.js, which gives the same nesting back
 
-The docstring under a field is its help; its type and limits decide how it is asked for.
+The docstring under a field is its help; its type and limits decide how it is asked for, and `offers` what it
+may be completed to.
 """
 
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -15,15 +16,24 @@ from pydantic.fields import FieldInfo
 
 NONE = type(None)
 
+Offers = Callable[[FieldInfo], list[tuple[str, str]]]
+"""A field's suggestions: value, and what to call it."""
 
-def form(kind: type[BaseModel], values: Mapping[str, Any]) -> list[dict[str, Any]]:
+
+def nothing(field: FieldInfo) -> list[tuple[str, str]]:
+    """No suggestions."""
+    return []
+
+
+def form(kind: type[BaseModel], values: Mapping[str, Any], offers: Offers = nothing) -> list[dict[str, Any]]:
     """The fields of `kind` in order, with `values` (as `model_dump(mode="json")` gives them) filled in."""
     return [
-        asked(name, field, values.get(name, default_of(field))) for name, field in kind.model_fields.items()
+        asked(name, field, values.get(name, default_of(field)), offers)
+        for name, field in kind.model_fields.items()
     ]
 
 
-def asked(name: str, field: FieldInfo, value: Any) -> dict[str, Any]:
+def asked(name: str, field: FieldInfo, value: Any, offers: Offers = nothing) -> dict[str, Any]:
     """One field: name, label, help, how it is asked for, and its value."""
     inner, optional = without_none(field.annotation)
     return {
@@ -32,15 +42,16 @@ def asked(name: str, field: FieldInfo, value: Any) -> dict[str, Any]:
         "help": " ".join((field.description or "").split()),
         "optional": optional,
         "value": value,
-        **way(inner, field, value),
+        **way(inner, field, value, offers),
+        **({"suggestions": offered} if (offered := offers(field)) else {}),
     }
 
 
-def way(kind: Any, field: FieldInfo, value: Any) -> dict[str, Any]:
+def way(kind: Any, field: FieldInfo, value: Any, offers: Offers = nothing) -> dict[str, Any]:
     """How a type is asked for: `kind` and what that needs."""
     origin, parts = get_origin(kind), get_args(kind)
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return {"kind": "group", "fields": form(kind, value or blank(kind))}
+        return {"kind": "group", "fields": form(kind, value or blank(kind), offers)}
     if origin is Literal:
         return {"kind": "choice", "options": list(parts)}
     if kind is bool:

@@ -7,10 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dataengine.records import Job, WorkerBeat
 from pipelines import requests
+from pipelines.config import RoundRecipe
 from storage.queries import round_progress
 from storage.workspace import Workspace
 from ui.access import ACCESS, require
 from ui.auth import Person, signed_in
+from ui.locations import check_locations
 from ui.rounds_lineage import labels_csv, lineage_of
 from ui.rounds_timeline import figures, people, timeline, waiting
 
@@ -112,15 +114,7 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
     @routes.post("/round")
     def start(wanted: NewRound, person: Watcher) -> dict[str, str]:
         """Run a round; workers carry it on."""
-        settings = requests.recipe(
-            wanted.recipe,
-            wanted.seed,
-            wanted.parts,
-            wanted.budget,
-            wanted.correction,
-            wanted.guidance,
-            wanted.dynamics,
-        )
+        settings = settled(workspace, wanted).model_dump(mode="json")
         return {"round": requests.start_round(workspace, settings, person.name).id}
 
     @routes.get("/round/{round_id}")
@@ -158,6 +152,23 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
         return {"job": requests.resume_round(workspace, round_id, person.name).id}
 
     return routes
+
+
+def settled(workspace: Workspace, wanted: NewRound) -> RoundRecipe:
+    """The recipe with what was chosen. Raises `ConfigRefused` where that names what no admin registered."""
+    settings = requests.recipe(
+        wanted.recipe,
+        wanted.seed,
+        wanted.parts,
+        wanted.budget,
+        wanted.correction,
+        wanted.guidance,
+        wanted.dynamics,
+    )
+    plan = RoundRecipe.model_validate(settings)
+    own = RoundRecipe.model_validate(requests.recipe(wanted.recipe, wanted.seed, wanted.parts))
+    check_locations(workspace, plan, [own])
+    return plan
 
 
 def job_row(job: Job) -> dict[str, Any]:

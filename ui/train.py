@@ -16,6 +16,7 @@ from storage.workspace import Workspace
 from ui.access import ACCESS, require
 from ui.auth import Person, signed_in
 from ui.forms import form
+from ui.locations import check_locations, offers
 from ui.runs import Settings, run_routes, run_rows
 
 ENGINEERS = ACCESS["/api/train"]
@@ -64,22 +65,22 @@ def train_routes(workspace: Workspace) -> APIRouter:
 
     @routes.post("/preview")
     def preview(asked: Settings) -> dict[str, Any]:
-        return previews.of(runs.validated(TrainingRun, asked.settings))
+        return previews.of(settled(workspace, asked))
 
     @routes.post("/checks")
     def checks(asked: Settings) -> dict[str, Any]:
-        plan = runs.validated(TrainingRun, asked.settings)
+        plan = settled(workspace, asked)
         return {"checks": preflight.as_json(preflight.training_checks(workspace, plan))}
 
     @routes.post("/needs")
     def needs(asked: Settings) -> dict[str, Any]:
-        plan = runs.validated(TrainingRun, asked.settings)
+        plan = settled(workspace, asked)
         found = preflight.needs(workspace, "train", plan.model_dump(mode="json"))
         return {"checks": preflight.as_json([found])}
 
     @routes.post("/start")
     def start(asked: Settings, person: Engineer) -> dict[str, str]:
-        job = start_training(workspace, runs.validated(TrainingRun, asked.settings), person.name)
+        job = start_training(workspace, settled(workspace, asked), person.name)
         return {"run": job.args["run"]}
 
     @routes.get("/detectors/{detector_id}")
@@ -101,6 +102,14 @@ def train_routes(workspace: Workspace) -> APIRouter:
         return {"champion": made.id, "name": made.name}
 
     return routes
+
+
+def settled(workspace: Workspace, asked: Settings) -> TrainingRun:
+    """The form's settings. Raises `ConfigRefused` naming a wrong field, or one that leads elsewhere."""
+    plan = runs.validated(TrainingRun, asked.settings)
+    presets = runs.training_presets(workspace).values()
+    check_locations(workspace, plan, map(TrainingRun.model_validate, presets))
+    return plan
 
 
 class Remembered:
@@ -185,7 +194,7 @@ def training_form(workspace: Workspace, preset: str) -> dict[str, Any]:
     with workspace.catalog(read_only=True) as catalog:
         versions = list(reversed(catalog.detectors.list()))
     return {
-        "fields": form(TrainingRun, presets[name]),
+        "fields": form(TrainingRun, presets[name], offers(workspace)),
         "presets": list(presets),
         "preset": name,
         "choices": {"start": [[one.id, f"{one.name} · {one.role}"] for one in versions[:DETECTORS_SHOWN]]},

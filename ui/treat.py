@@ -16,6 +16,7 @@ from ui.access import ACCESS, require
 from ui.annotation_images import picture
 from ui.auth import Person, signed_in
 from ui.forms import form
+from ui.locations import check_locations, offers
 from ui.runs import Settings, run_routes, run_rows, sample_ref
 from ui.treat_card import packed
 
@@ -119,10 +120,13 @@ def treat_routes(workspace: Workspace) -> APIRouter:
 
 
 def settled(workspace: Workspace, asked: Settings) -> TreatmentRun:
-    """The form's settings with the detector settled now. Raises `ConfigRefused` naming a wrong field."""
+    """The form's settings with the detector settled now. Raises `ConfigRefused` naming a wrong field, or one
+    that names what no admin registered."""
     if not asked.settings.get("generator"):
         raise InputRefused(NEEDS_CHOOSING)
     plan = runs.validated(TreatmentRun, asked.settings)
+    presets = runs.treatment_presets(plan.generator).values()
+    check_locations(workspace, plan, map(TreatmentRun.model_validate, presets))
     with workspace.catalog(read_only=True) as catalog:
         catalog.generators.get(plan.generator)
         champion = catalog.detectors.champion()
@@ -205,7 +209,7 @@ def treatment_form(workspace: Workspace, preset: str) -> dict[str, Any]:
     presets = runs.treatment_presets(generators[-1].id if generators else "")
     name = preset if preset in presets else next(iter(presets))
     return {
-        "fields": form(TreatmentRun, presets[name]),
+        "fields": form(TreatmentRun, presets[name], offers(workspace)),
         "presets": list(presets),
         "preset": name,
         "choices": {

@@ -1,14 +1,17 @@
 """Settings of the artifact detector and of its training (METHODS 1)."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from dataengine.config import Config
+from dataengine.config import Config, Location
 from dataengine.records import SampleKind
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Names = Location(harmless=r"[^/\\:]+")
+"""Names of networks and layers; with a slash or colon libraries take them for files, or ask a hub."""
 
 NVIDIA_LICENCE = "NVIDIA Source Code License (non-commercial)"
 
@@ -33,15 +36,15 @@ class DetectorConfig(Config):
     """"segformer" (transformers), or an architecture of segmentation-models-pytorch ("unet", "fpn",
     "deeplabv3plus", …; its own SegFormer is "smp-segformer")."""
 
-    segformer: dict[str, Any] = Field(default_factory=lambda: dict(MIT["b5"]))
+    segformer: Annotated[dict[str, Any], Names] = Field(default_factory=lambda: dict(MIT["b5"]))
     """Size of transformers' SegFormer: a name from "b0" to "b5", or keyword arguments of `SegformerConfig`;
     used by architecture "segformer" only."""
 
-    encoder: str = "resnet34"
+    encoder: Annotated[str, Names] = "resnet34"
     """Encoder of a segmentation-models-pytorch architecture. Its `mit_*` encoders are under NVIDIA's
     non-commercial licence."""
 
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Annotated[dict[str, Any], Names] = Field(default_factory=dict)
     """Further keyword arguments of a segmentation-models-pytorch architecture."""
 
     classes: Literal[1] = 1
@@ -307,7 +310,7 @@ class HighlighterConfig(Config):
     name: str = "flaw highlighter"
     """Name shown to people."""
 
-    weights: str = ""
+    weights: Annotated[str, Location()] = ""
     """File of torchvision's VGG16 as safetensors to begin with; empty begins at random."""
 
     lr: float = Field(default=2e-5, gt=0)

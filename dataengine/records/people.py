@@ -89,7 +89,9 @@ class Endpoint:
     """A path, model or service that an admin registered, the only ones a browser may choose."""
 
     id: str
-    kind: Literal["generator", "detector", "vqa", "segmenter", "llm", "label-studio", "folder", "webhook"]
+    kind: Literal[
+        "generator", "detector", "vqa", "scorer", "segmenter", "llm", "label-studio", "folder", "webhook"
+    ]
     name: str
     location: str
     settings: dict[str, Any] = field(default_factory=dict)

@@ -1,10 +1,10 @@
 """Settings of sampling and treatment (torch-free)."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dataengine.config import Config
+from dataengine.config import Config, Location
 from dataengine.diagnosis.config import DynamicsConfig, HighlighterConfig
 from dataengine.quality.config import GuardConfig
 
@@ -78,7 +78,7 @@ class RewardConfig(Config):
     kind: Literal["clip", "pickscore", "classifier"] = "classifier"
     """CLIP score, PickScore, or the probability that an image classifier gives to `label`."""
 
-    location: str
+    location: Annotated[str, Location(kind="scorer")]
     """Folder or hub id of the model in transformers' format, read from safetensors only."""
 
     label: str = ""

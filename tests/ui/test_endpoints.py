@@ -87,6 +87,16 @@ def test_models_are_folders_that_exist_or_hub_ids(tmp_path: Path) -> None:
             checked_endpoint("generator", name, str(tmp_path))
 
 
+def test_writers_and_eyes_are_models_or_services_and_scorers_are_models(tmp_path: Path) -> None:
+    for kind in ("llm", "vqa", "scorer"):
+        assert checked_endpoint(kind, "mine", str(tmp_path)).location == str(tmp_path)
+        assert checked_endpoint(kind, "hub", "owner/name").kind == kind
+        with pytest.raises(InputRefused):
+            checked_endpoint(kind, "mine", str(tmp_path / "absent"))
+    with pytest.raises(InputRefused, match="no absolute path"):
+        checked_endpoint("scorer", "mine", "https://scorer.example/v1")
+
+
 def test_this_machine_resolves_to_itself() -> None:
     assert any(address.is_loopback for address in resolve("localhost"))
     with pytest.raises(InputRefused, match="no address"):

@@ -51,7 +51,20 @@ function labelled(field, control, extra = "") {
 }
 
 function simple(field, control, parse) {
-  return { node: labelled(field, control), read: () => parse(control.value.trim()) };
+  return { node: labelled(field, field.suggestions ? completed(field, control) : control), read: () => parse(control.value.trim()) };
+}
+
+let lists = 0;
+
+// What a field may be completed to; of several words the last one.
+function completed(field, control) {
+  const list = h("datalist", { id: `suggestions-${++lists}` });
+  const before = () => (field.kind === "words" ? control.value.match(/^.*,\s*/)?.[0] ?? "" : "");
+  const fill = () => list.replaceChildren(...field.suggestions.map(([value, name]) => h("option", { value: before() + value }, name)));
+  control.setAttribute("list", list.id);
+  control.addEventListener("input", fill);
+  fill();
+  return h("span", { class: "completed" }, control, list);
 }
 
 const words = (text) => text.split(/[\n,]/).map((one) => one.trim()).filter(Boolean);
