@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from playwright.sync_api import Page, expect
 from pydantic import BaseModel
 
 from dataengine.errors import ConfigRefused
@@ -16,8 +17,10 @@ from dataengine.treatment.config import RewardConfig, TreatmentConfig
 from pipelines import requests, runs
 from pipelines.config import RefiningRun, RoundRecipe, TrainingRun, TreatmentRun
 from storage.workspace import Workspace
+from ui.config import ServerConfig
 from ui.endpoints import KINDS
 from ui.locations import check_locations, marks_of
+from ui.server import background
 
 ClientOf = Callable[..., TestClient]
 
@@ -202,3 +205,27 @@ def test_what_a_command_may_name_a_browser_may_not(workspace: Workspace, tmp_pat
         check_locations(workspace, plan)
     check_locations(workspace, plan, [plan])
     check_locations(workspace, RefiningRun())
+
+
+# ---- in a browser ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.browser
+def test_the_last_of_several_words_is_completed(workspace: Workspace, visiting: Callable[..., Page]) -> None:
+    register(workspace, "scorer")
+    with background(workspace, ServerConfig(port=0, desks=False)) as where:
+        page = visiting(where.url, "engineer", "/treat")
+        page.goto(f"{where.url}/treat?new=1")
+        page.get_by_text("All settings").click()
+        field = page.locator('[data-path="scorers"]')
+        expect(field.locator("option").first).to_have_attribute("value", f"clip:{PATH}")
+        field.locator("input").fill("program:image-reward, p")
+        expect(field.locator("option").last).to_have_attribute(
+            "value", f"program:image-reward, pickscore:{PATH}"
+        )
+        page.locator('[data-path="attributes"] input').fill("/etc/other")
+        page.locator('[data-path="scorers"] input').fill("")
+        expect(page.locator(".note.bad")).to_contain_text(
+            "attributes is '/etc/other', which nobody registered"
+        )
+        expect(page.locator('[data-path="attributes"].wrong')).to_be_visible()
