@@ -1,6 +1,9 @@
-"""Commands about what needs no label: dynamics, highlight, ask, refine."""
+"""Commands about what needs no label: dynamics, highlight, ask, refine, inpaint."""
 
 import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ConfigRefused
@@ -11,6 +14,7 @@ if TYPE_CHECKING:
 
     from dataengine.diagnosis.config import HighlighterConfig
     from dataengine.records import Image
+    from dataengine.treatment.families import GeneratorFamily
     from pipelines.config import RefiningRun
 
 
@@ -227,6 +231,93 @@ def refining_config() -> "type[BaseModel]":
     return RefiningRun
 
 
+def inpaint_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Draw anew what masks mark, and leave every other pixel as it is. FOLDER holds images/ and masks/: "
+        "PNG masks of the pictures' names and sizes, black where nothing is to change, as `clinic export "
+        "--format masks` writes people's labels. Any generator can do it: known pixels are put back after "
+        "each of its steps (RePaint). OUT gets a PNG for each picture, and beside it a JSON file that says "
+        "how it was made; `clinic import OUT` takes both. A picture without a mark is copied as it is. "
+        "Everything is looked at before anything is drawn. Stopped, the same command goes on where it was."
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="images/ and masks/, or a .zip of them")
+    parser.add_argument("out", type=Path, metavar="OUT", help="where the drawn pictures go")
+    parser.add_argument(
+        "--generator",
+        metavar="ID|DIR",
+        required=True,
+        help="a registered generator (`clinic generators` lists them), or the folder of a diffusers pipeline",
+    )
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="where the pictures lie, if not in images/"
+    )
+    parser.add_argument(
+        "--prompt",
+        default="",
+        help="what pictures show that bring no prompt; others have it in metadata.csv, or in a .txt beside "
+        "them. Unconditional generators need none",
+    )
+    parser.add_argument("--steps", type=int, default=20, help="denoising steps (default: 20)")
+    parser.add_argument("--guidance", type=float, help="guidance scale (default: the generator's own)")
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=3,
+        help="times that each step is made, so that old and new come to fit; costs as much (default: 3)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="another one draws otherwise (default: 0)")
+    parser.add_argument("--batch", type=int, default=4, help="pictures drawn at once (default: 4)")
+    parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
+
+
+def inpaint(call: Call) -> Any:
+    """Draw here, into a folder."""
+    from dataengine.treatment.config import SamplingConfig
+    from pipelines.exchange.wanted import Wanted
+    from pipelines.inpaint import Asked
+    from pipelines.inpaint import inpaint as stage
+
+    given = call.options
+    if given.repeats < 1:
+        raise ConfigRefused(f"--repeats {given.repeats}: each step is made once or more often")
+    sampling = SamplingConfig(steps=given.steps, guidance=given.guidance, batch=given.batch)
+    opener, name, reads = chosen_generator(call, given.generator)
+    asked = Asked(
+        generator=name,
+        reads_prompts=reads,
+        sampling=sampling,
+        repeats=given.repeats,
+        seed=given.seed,
+        prompt=given.prompt,
+    )
+    done = stage(opener, Wanted(path=given.folder, images=given.images), given.out, asked, call.report)
+    call.report.close()
+    call.say(
+        f"{name} drew {done['drawn']} pictures into {done['out']}; {done['unmarked']} without a mark copied, "
+        f"{done['there']} there already"
+    )
+    return done
+
+
+def chosen_generator(call: Call, given: str) -> "tuple[Callable[[], GeneratorFamily], str, bool]":
+    """What opens a registered generator, or one in a folder, which needs no workspace; its name, and whether
+    it reads prompts. Raises `NotFound`."""
+    from dataengine.treatment.config import WeightsConfig
+    from pipelines.commands.work import tools_for
+    from pipelines.context import Context
+    from pipelines.generate import open_generator
+    from pipelines.generator_files import WITHOUT_PROMPTS, pipeline_of, reads_prompts
+
+    folder, tools = Path(given).expanduser(), tools_for(call)
+    if folder.is_dir():
+        opener = partial(tools.open_generator, str(folder), None, WeightsConfig())
+        return opener, folder.resolve().name, pipeline_of(folder) not in WITHOUT_PROMPTS
+    with call.workspace.catalog(read_only=True) as catalog:
+        version = catalog.generators.get(given)
+    opener = partial(open_generator, Context(call.workspace, tools, call.report), version)
+    return opener, version.name, reads_prompts(call.workspace, version)
+
+
 COMMANDS = (
     Command(
         name="dynamics",
@@ -267,5 +358,16 @@ COMMANDS = (
             "clinic refine --set refining.refinement=0",
         ),
         settings=refining_config,
+    ),
+    Command(
+        name="inpaint",
+        summary="draw anew what masks mark in pictures, and nothing else",
+        run=inpaint,
+        arguments=inpaint_arguments,
+        examples=(
+            "clinic export broken --format masks --labelled",
+            "clinic inpaint broken mended --generator 4f1c… --steps 30",
+            "clinic inpaint broken mended --generator models/sd15 --prompt 'a hand' --repeats 10 --seed 1",
+        ),
     ),
 )
