@@ -14,6 +14,7 @@ from dataengine.treatment.config import (
     SamplingConfig,
     TreatmentConfig,
     UNetConfig,
+    WeightsConfig,
 )
 
 CLINIC = "clinic"
@@ -261,6 +262,9 @@ class TreatmentRun(Config):
 
     generator: str
     """Id of the generator, or of the registered model that becomes one."""
+    weights: WeightsConfig | None = None
+    """How the generator's weights lie in memory, here and when it is judged; as it was registered when not
+    given. Other weights make a generator of their own, which rounds draw with too."""
     detector: str | None = None
     """Id of the detector to treat against; the champion when not given."""
     name: str = Field(default="", max_length=200)

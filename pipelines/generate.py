@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ConfigRefused
 from dataengine.records import GeneratorVersion, Image, Prompt, Split, image_id, prompt_group, split_of
-from dataengine.treatment.config import WeightsConfig
 from pipelines.config import GenerateConfig, RoundRecipe
 from pipelines.context import Context, Result
 from pipelines.exchange.images import thumbnail
 from pipelines.failpoint import fail_point
-from pipelines.generator_files import brought_here, reads_prompts
+from pipelines.generator_files import brought_here, reads_prompts, stored_as
 from pipelines.pictures import encode_png
 from pipelines.steering import Steered, steered
 from pipelines.steps import (
@@ -99,9 +98,8 @@ def open_generator(
 
     Its own LoRA counts with the strength that the generator was registered at.
     """
-    weights = WeightsConfig.model_validate(version.settings.get("weights", {}))
     location = brought_here(context.workspace, version)
-    family = context.tools.open_generator(location, lora or lora_folder(context, version), weights)
+    family = context.tools.open_generator(location, lora or lora_folder(context, version), stored_as(version))
     strength = version.settings.get("strength")
     if strength is not None and lora is None:
         from dataengine.treatment.sharing import set_strength

@@ -7,10 +7,13 @@ from typing import Any
 
 from dataengine.errors import ModelRefused
 from dataengine.records import GeneratorVersion
+from dataengine.treatment.config import WeightsConfig
 from storage.workspace import Workspace
 
 FILES = "files"
 """The setting of a generator that names its files in the blob store."""
+WEIGHTS = "weights"
+"""The setting that says how its weights lie in memory."""
 PIPELINE = "pipeline"
 """The setting that names the class of its pipeline."""
 WITHOUT_PROMPTS = frozenset({"DDPMPipeline", "DDIMPipeline", "DiTPipeline"})
@@ -38,6 +41,11 @@ def brought_here(workspace: Workspace, version: GeneratorVersion) -> str:
     if here is None and version.settings.get(FILES):
         here = workspace.checkpoints.fetch(version.settings[FILES])
     return version.location if here is None else str(here)
+
+
+def stored_as(version: GeneratorVersion) -> WeightsConfig:
+    """How the generator's weights lie in memory."""
+    return WeightsConfig.model_validate(version.settings.get(WEIGHTS, {}))
 
 
 def reads_prompts(workspace: Workspace, version: GeneratorVersion) -> bool:

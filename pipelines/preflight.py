@@ -19,12 +19,11 @@ from pydantic import ValidationError
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.errors import ClinicError, ConfigRefused, ModelRefused, ServiceAbsent
 from dataengine.records import DetectorVersion, GeneratorVersion, SnapshotItem
-from dataengine.treatment.config import WeightsConfig
 from pipelines import requests
 from pipelines.composition import composition, training_set
 from pipelines.config import PublishConfig, TrainingRun, TreatmentRun
 from pipelines.context import Context
-from pipelines.generator_files import FILES, folder_here, pipeline_of
+from pipelines.generator_files import FILES, folder_here, pipeline_of, stored_as
 from pipelines.tools import DYNAMICS_FILE, HIGHLIGHTER_FILE, real_tools
 from storage.workspace import Workspace
 
@@ -152,6 +151,12 @@ def worker_check(workspace: Workspace) -> Check:
     return Check(name="worker", verdict="good", text=text)
 
 
+def on_a_gpu(workspace: Workspace) -> bool:
+    """Whether a worker that is alive has a GPU."""
+    alive = requests.workers_alive(workspace)
+    return any(device.startswith("cuda") for beat in alive for device in beat.devices)
+
+
 def disk_check(workspace: Workspace) -> Check:
     """Whether the workspace has room."""
     free = shutil.disk_usage(workspace.path).free
@@ -241,6 +246,9 @@ def treatment_checks(
         found.append(Check(name="detector", verdict="bad", text=text))
     else:
         found.append(detector_check(workspace, detector))
+    if (bits := (plan.weights or stored_as(base)).bits) and not on_a_gpu(workspace):
+        text = f"Weights of {bits} bits need a GPU, and no worker that is alive has one."
+        found.append(Check(name="bits", verdict="warn", text=text))
     found += [disk_check(workspace), licence_check(base.name, base.licence)]
     if plan.tuning.offline is not None:
         found.append(pictures_check(workspace))
@@ -403,7 +411,7 @@ def stored(context: Context, plan: TreatmentRun) -> "tuple[torch.dtype, int | No
 
     with context.workspace.catalog(read_only=True) as catalog:
         base = catalog.generators.get(plan.generator)
-    weights = WeightsConfig.model_validate(base.settings.get("weights", {}))
+    weights = plan.weights or stored_as(base)
     return getattr(torch, weights.precision), weights.bits
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from dataengine.errors import InputRefused, ModelRefused
 from dataengine.records import DetectorVersion, GeneratorVersion, digest, now
 from dataengine.treatment.config import WeightsConfig
-from pipelines.generator_files import PIPELINE, kept_for_others
+from pipelines.generator_files import PIPELINE, WEIGHTS, kept_for_others, stored_as
 from pipelines.preflight import tensor_shapes
 from storage.workspace import Workspace
 
@@ -68,7 +68,7 @@ def register_generator(
         name=name.strip() or (folder.name if lora is None else f"{folder.name} with {lora.stem}"),
         location=found,
         lora=checkpoint,
-        settings={"weights": weights.model_dump(mode="json"), PIPELINE: kind}
+        settings={WEIGHTS: weights.model_dump(mode="json"), PIPELINE: kind}
         | (kept_for_others(workspace, folder) if here else {}),
         licence=licence.strip(),
     )
@@ -110,6 +110,25 @@ def register_strength(workspace: Workspace, generator_id: str, strength: float) 
             id=digest("generator", version.id, "strength", f"{strength:g}"),
             name=f"{version.name}, at {strength:g}",
             settings={**version.settings, "strength": float(strength)},
+            created=now(),
+        )
+        catalog.generators.add(varied)
+        catalog.commit()
+        return catalog.generators.get(varied.id)
+
+
+def register_weights(workspace: Workspace, generator_id: str, weights: WeightsConfig) -> GeneratorVersion:
+    """The same generator with its weights stored otherwise, as a version of its own; the generator itself
+    where they are stored so. Raises `NotFound`."""
+    with workspace.catalog() as catalog:
+        version = catalog.generators.get(generator_id)
+        if stored_as(version) == weights:
+            return version
+        varied = replace(
+            version,
+            id=digest("generator", version.id, "weights", weights.model_dump_json()),
+            name=f"{version.name}, in {weights.told}",
+            settings={**version.settings, WEIGHTS: weights.model_dump(mode="json")},
             created=now(),
         )
         catalog.generators.add(varied)

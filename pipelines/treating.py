@@ -28,6 +28,7 @@ from pipelines.generator_files import brought_here
 from pipelines.judge import Pair, confidence_figures, quality_figures
 from pipelines.pictures import encode_png
 from pipelines.preflight import estimated
+from pipelines.registration import register_weights
 from pipelines.retraining import SAMPLES, show
 from pipelines.runs import COMPARED
 from pipelines.steps import JUDGE, slices
@@ -49,6 +50,8 @@ def treat_job(context: Context, args: dict[str, Any]) -> Result:
     if detector is None:
         raise ConfigRefused("there is no champion to treat against: register a detector, or choose one")
     refuse_what_does_not_fit(context, base, args["settings"])
+    if plan.weights is not None:
+        base = register_weights(context.workspace, base.id, plan.weights)
     context.may_pause()
     texts = frozen_prompts(context, run, plan)
     watcher = Watcher(context=context, run=run, prompts=guard_prompts(plan, texts["judge"]))

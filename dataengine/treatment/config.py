@@ -43,6 +43,11 @@ class WeightsConfig(Config):
     bits: Literal[4, 8] | None = None
     """Store the denoiser in so few bits and compute in `precision` (bitsandbytes, on a GPU only)."""
 
+    @property
+    def told(self) -> str:
+        """In two words."""
+        return f"{self.bits} bits" if self.bits else self.precision
+
 
 class LoraSettings(Config):
     """The layers that learn."""

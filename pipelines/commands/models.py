@@ -55,6 +55,8 @@ def generators_arguments(parser: argparse.ArgumentParser) -> None:
 
 def generators(call: Call) -> Any:
     """Print every generator, after registering one where that was asked for."""
+    from pipelines.generator_files import stored_as
+
     given = call.options
     if given.add:
         from dataengine.treatment.config import WeightsConfig
@@ -73,9 +75,7 @@ def generators(call: Call) -> Any:
     with call.workspace.catalog(read_only=True) as catalog:
         found = catalog.generators.list()
     for version in found:
-        weights_of = version.settings.get("weights", {})
-        bits = weights_of.get("bits")
-        told = f"{bits} bits" if bits else weights_of.get("precision", "float32")
+        told = stored_as(version).told
         kind = "base and LoRA" if version.lora else "base"
         call.say(f"{version.id}  {version.name}  {kind}  {told}  {version.location}")
     if not found:

@@ -1,16 +1,19 @@
 """A generator treated outside a round, with fakes: prompts held apart, figures before against after."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dataengine.errors import Cancelled, ConfigRefused
-from dataengine.treatment.config import SamplingConfig, TreatmentConfig
+from dataengine.treatment.config import SamplingConfig, TreatmentConfig, WeightsConfig
 from pipelines import runs
 from pipelines.config import PromptChoice, TreatmentRun
 from pipelines.context import Context
+from pipelines.generator_files import stored_as
 from pipelines.pictures import encode_png
+from pipelines.registration import register_weights
 from pipelines.treating import chosen_prompts, compare_job, treat_job
 from tests.fakes import paint, real_picture
 from tests.pipelines.conftest import fresh_context
@@ -57,6 +60,26 @@ def test_a_treated_generator_is_judged_on_prompts_that_it_was_not_treated_on(con
     first = shown["samples"][0]
     assert shown["step"] == 3 and {"prompt", "before", "after", "map_before", "map_after"} == first.keys()
     assert context.workspace.blobs.has(first["after"])
+
+
+def test_a_base_in_other_weights_is_judged_as_it_was_treated(context: Context) -> None:
+    opened: list[WeightsConfig] = []
+
+    def remembering(location: str, lora: Path | None, weights: WeightsConfig) -> Any:
+        opened.append(weights)
+        return context.tools.open_generator(location, lora, weights)
+
+    halved = WeightsConfig(precision="bfloat16")
+    tools = replace(context.tools, open_generator=remembering)
+    answer = treat_job(replace(context, tools=tools), plan("treat-4", weights=halved))
+    with context.workspace.catalog(read_only=True) as catalog:
+        treated = catalog.generators.get(answer["treated"])
+        base = catalog.generators.get(answer["generator"])
+    assert set(map(str, opened)) == {str(halved)} and treated.parent == base.id != "squares"
+    assert base.name == "squares, in bfloat16" and stored_as(treated) == stored_as(base) == halved
+    assert treat_job(context, plan("treat-4", weights=halved)) == answer
+    assert register_weights(context.workspace, "squares", WeightsConfig()).id == "squares"
+    assert register_weights(context.workspace, "squares", halved) == base
 
 
 def test_a_cancelled_run_goes_on_with_the_prompts_it_had(context: Context) -> None:

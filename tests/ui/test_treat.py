@@ -104,7 +104,12 @@ def test_preflight_says_what_is_missing_and_what_would_do(
     assert found["licence"][0] == "warn" and "inherits" in found["licence"][1]
     assert found["pictures"][0] == "bad" and "switch “offline” off" in found["pictures"][1]
     tuning = TreatmentRun(generator="x").tuning.model_dump(mode="json") | {"offline": None}
-    assert "pictures" not in checks(engineer, settings("folder", tuning=tuning))
+    assert "pictures" not in checks(engineer, settings("folder", tuning=tuning)) and "bits" not in found
+    assert "need a GPU" in checks(engineer, settings("folder", weights={"bits": 4}))["bits"][1]
+    weights = next(
+        one for one in engineer.get("/api/treat/form").json()["fields"] if one["name"] == "weights"
+    )
+    assert [one["name"] for one in weights["fields"]] == ["precision", "bits"] and weights["value"] is None
 
 
 def test_a_generator_of_the_hub_is_told_how_to_get(engineer: TestClient, workspace: Workspace) -> None:
