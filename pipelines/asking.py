@@ -5,17 +5,14 @@ Output: the questions by accuracy. Cost: one answer for each question and image;
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dataengine.curation.answers import KeptAnswers
-from dataengine.curation.questions import YesNoDetector, questions, ranked
-from dataengine.errors import ConfigRefused
-from pipelines.categorize import ANSWERS
+from dataengine.curation.questions import questions, ranked
 from pipelines.context import Context
 from pipelines.evaluate import evaluation_sets
+from pipelines.questioning import asking, opened
 from pipelines.samples import StoredSamples
 from pipelines.steps import recipe_of
 
@@ -31,17 +28,11 @@ def choose_question(
     """
     chosen = questions(numbers)
     images, flawed = _known(context, round_id, limit)
-    folder: Path = context.workspace.path / ANSWERS
-    opened = context.tools.open_vqa(model, chosen[0].config, folder)
-    if not hasattr(opened, "asking"):
-        raise ConfigRefused(
-            f"{model} classifies images and answers no question; give a VQA model or an endpoint"
-        )
+    found = opened(context, model, chosen[0])
     verdicts = {}
     for index, question in enumerate(chosen):
         context.report(index, len(chosen), f"question {question.number}")
-        kept = KeptAnswers(folder, model, question.text)
-        detector = YesNoDetector(opened.asking(question.config, kept), question)
+        detector = asking(context, found, model, question)
         verdicts[question] = [detector.verdicts(image[None])[0] for image in images]
     return [
         {

@@ -12,10 +12,9 @@ from dataengine.records import CategoryAnswer, Image
 from pipelines.context import Context, Result
 from pipelines.failpoint import fail_point
 from pipelines.pictures import alike, stack
+from pipelines.questioning import ANSWERS
 from pipelines.steps import SURVEY, Shard, images_of, prompts_of, recipe_of, run_all, slices
 
-ANSWERS = "answers"
-"""Folder of the workspace in which the words of VQA models are kept, so that nothing is asked twice."""
 PROMPT = "prompt"
 """The name under which a category taken from the prompt is kept."""
 

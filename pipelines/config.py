@@ -5,7 +5,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from dataengine.config import Config, Location
-from dataengine.curation.config import HardCategoryConfig, MiningConfig, PromptWriterConfig, VqaConfig
+from dataengine.curation.config import (
+    HardCategoryConfig,
+    MiningConfig,
+    PromptWriterConfig,
+    QuestionConfig,
+    VqaConfig,
+)
 from dataengine.diagnosis.config import DetectorTrainingConfig, DynamicsConfig, HighlighterConfig
 from dataengine.treatment.config import (
     CorrectionConfig,
@@ -67,6 +73,10 @@ class DiagnoseConfig(Config):
     dynamics: DynamicsConfig | None = None
     """Keep maps of score dynamics beside the champion's, under a detector of their own; {} takes the
     defaults. The generators draw their images once more, as far as the window goes."""
+    question: QuestionConfig | None = None
+    """Ask a VQA model about every image whether it is broken, and keep its verdicts under a detector of their
+    own; {"model": "FOLDER, HUB ID OR URL"} asks the paper's best question. Named as `mine.rival` (with
+    `mine.disagreement` above 0) it has a say in what people are asked about."""
 
 
 class CategorizeConfig(Config):

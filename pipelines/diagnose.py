@@ -5,13 +5,15 @@ uncertainty, map), the maps packed by batch. Cost: one forward pass an image; pr
 skipped.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from dataengine.masks import quantise
 from dataengine.records import DetectorVersion, Image, Prediction
-from pipelines import dynamics
+from pipelines import dynamics, questioning
 from pipelines.context import Context, Result
 from pipelines.engines import prefetched
 from pipelines.failpoint import fail_point
@@ -36,13 +38,16 @@ def shards(context: Context, round_id: str, purpose: str = SURVEY) -> list[Shard
 
 
 def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
-    """Predict one part; score dynamics look too where the recipe asks for them."""
+    """Predict one part; score dynamics and a VQA model look too where the recipe asks for them."""
     images = images_of(context, round_id, shard["purpose"])[shard["start"] : shard["stop"]]
     config = recipe_of(context, round_id).diagnose
     predictions = predict(context, shard["detector"], images, config.batch)
     if config.dynamics is not None:
         watcher = dynamics.detector_for(context.workspace, config.dynamics)
         predict(context, watcher.id, dynamics.drawn_here(images), config.batch)
+    if config.question is not None:
+        asker = questioning.detector_for(context.workspace, config.question)
+        predict(context, asker.id, images, config.batch)
     return {
         "detector": shard["detector"],
         "images": len(images),
@@ -77,18 +82,20 @@ def predict(context: Context, detector_id: str, images: Sequence[Image], batch: 
 def _predict_missing(context: Context, version: DetectorVersion, images: Sequence[Image], batch: int) -> None:
     if not images:
         return
-    look = dynamics.watched if dynamics.watches(version) else _looked_at
+    look: Callable[..., Iterator[Any]]
+    made: Callable[[Any], list[Prediction]] = partial(_mapped, context, version.id)
+    if questioning.asks(version):
+        look, made = questioning.answered, list
+    else:
+        look = dynamics.watched if dynamics.watches(version) else _looked_at
 
-    def keep(found: tuple[list[Image], list[np.ndarray]]) -> int:
-        group, maps = found
-        refs = context.workspace.maps.put_many([quantise(each) for each in maps])
+    def keep(found: Any) -> int:
+        predictions = made(found)
         fail_point("diagnose:maps")
         with context.workspace.catalog() as catalog:
-            catalog.predictions.add_many(
-                [_prediction(*each, version.id) for each in zip(group, maps, refs, strict=True)]
-            )
+            catalog.predictions.add_many(predictions)
             catalog.commit()
-        return len(group)
+        return len(predictions)
 
     done = 0
     context.report(done, len(images), f"{version.name} looks")
@@ -96,6 +103,14 @@ def _predict_missing(context: Context, version: DetectorVersion, images: Sequenc
     for kept in prefetched(look(context, version, images, batch), keep, ahead=1):
         done += kept
         context.report(done, len(images), f"{version.name} looks")
+
+
+def _mapped(
+    context: Context, detector_id: str, found: tuple[list[Image], list[np.ndarray]]
+) -> list[Prediction]:
+    """Predictions of images and their maps, which are kept."""
+    refs = context.workspace.maps.put_many([quantise(each) for each in found[1]])
+    return [_prediction(*each, detector_id) for each in zip(*found, refs, strict=True)]
 
 
 def _looked_at(

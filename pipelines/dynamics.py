@@ -6,7 +6,6 @@ kept with that version; and, for one image, its dynamics at a point. Cost: sampl
 """
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
@@ -18,20 +17,20 @@ import numpy as np
 from dataengine.diagnosis.config import DynamicsConfig
 from dataengine.errors import ConfigRefused
 from dataengine.masks import dequantise
-from dataengine.records import DetectorVersion, Image, SnapshotItem, digest
+from dataengine.records import DetectorVersion, Image, SnapshotItem
 from dataengine.treatment.config import SamplingConfig
+from pipelines import weightless
 from pipelines.charts import Line, chart
 from pipelines.context import Context, Result
 from pipelines.generate import open_generator
 from pipelines.samples import StoredSamples
 from pipelines.steering import FIELDS, Steered, steered
 from pipelines.steps import slices
-from pipelines.tools import DYNAMICS_FILE
 from storage.workspace import Workspace
 
 KIND = "score dynamics"
 FOLDER = "dynamics"
-"""Where pictures lie in the workspace."""
+"""Where pictures lie in the workspace; also what a version's config calls its settings."""
 THRESHOLD = 0.5
 
 Looked = Iterator[tuple[list[Image], list[np.ndarray]]]
@@ -39,31 +38,13 @@ Looked = Iterator[tuple[list[Image], list[np.ndarray]]]
 
 def identity(config: DynamicsConfig) -> str:
     """Id of the detector version that stands for these settings, known before it is registered."""
-    return digest(KIND, json.dumps(config.model_dump(mode="json"), sort_keys=True))
+    return weightless.identity(KIND, config)
 
 
 def detector_for(workspace: Workspace, config: DynamicsConfig) -> DetectorVersion:
     """The detector version that stands for these settings; registered when it is first asked for."""
-    settings, detector_id = config.model_dump(mode="json"), identity(config)
-    with workspace.catalog(read_only=True) as catalog:
-        known = [found for found in catalog.detectors.list() if found.id == detector_id]
-    if known:
-        return known[0]
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / DYNAMICS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
-        checkpoint = workspace.checkpoints.publish(Path(folder))
-    name = KIND if config == DynamicsConfig() else f"{KIND} {detector_id[:6]}"
-    version = DetectorVersion(
-        id=detector_id,
-        name=name,
-        checkpoint=checkpoint,
-        config={"kind": KIND, "dynamics": settings},
-        licence="none needed",
-    )
-    with workspace.catalog() as catalog:
-        catalog.detectors.add(version)
-        catalog.commit()
-    return version
+    name = KIND if config == DynamicsConfig() else f"{KIND} {identity(config)[:6]}"
+    return weightless.version_of(workspace, KIND, FOLDER, config, name)
 
 
 def watches(version: DetectorVersion | None) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from dataengine.records import SnapshotItem, Split
-from pipelines import dynamics
+from pipelines import dynamics, questioning
 from pipelines.composition import labelled, real
 from pipelines.config import PublishConfig
 from pipelines.context import Context, Result
@@ -57,6 +57,8 @@ def measure(
         version = catalog.detectors.get(detector_id)
     if dynamics.watches(version):
         return dynamics.measured(context, detector_id, sets, batch)
+    if questioning.asks(version):
+        return {}  # Every figure is one of maps, and it gives none.
     detector = opened(context, detector_id)
     figures = {}
     for index, (name, items) in enumerate(sets.items()):

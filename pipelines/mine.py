@@ -15,7 +15,7 @@ import numpy as np
 from dataengine.curation.mining import Candidate, Choice, choose, thumbnail_features
 from dataengine.masks import dequantise
 from dataengine.records import Image, QueueItem
-from pipelines import dynamics
+from pipelines import dynamics, questioning
 from pipelines.composition import categories_of
 from pipelines.context import Context, Result
 from pipelines.diagnose import predict
@@ -129,13 +129,18 @@ def _looks(
 def _disagreement(
     context: Context, round_id: str, detector_id: str, images: Sequence[Image]
 ) -> dict[str, float]:
-    """Mean difference of each image's map to the rival's; empty when it has no say or there is no rival."""
+    """Mean difference of each image's map to the rival's, or of both verdicts on the whole image where the
+    rival gives no map; empty when it has no say or there is no rival."""
     recipe = recipe_of(context, round_id)
     if recipe.mine.disagreement == 0:
         return {}
     with context.workspace.catalog(read_only=True) as catalog:
         known = {found.id: found for found in catalog.detectors.list()}
-    others = [name for name, found in known.items() if name != detector_id and not dynamics.watches(found)]
+    others = [
+        name
+        for name, found in known.items()
+        if name != detector_id and not dynamics.watches(found) and not questioning.asks(found)
+    ]
     rival = recipe.mine.rival or (others[-1] if others else "")
     if not rival:
         return {}
@@ -145,6 +150,8 @@ def _disagreement(
     pairs = zip(
         predict(context, detector_id, images, batch), predict(context, rival, images, batch), strict=True
     )
+    if questioning.asks(known.get(rival)):
+        return {one.image_id: abs(one.max - other.max) for one, other in pairs}
     maps = context.workspace.maps
     return {
         one.image_id: float(

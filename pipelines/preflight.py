@@ -24,7 +24,7 @@ from pipelines.composition import composition, training_set
 from pipelines.config import PublishConfig, TrainingRun, TreatmentRun
 from pipelines.context import Context
 from pipelines.generator_files import FILES, folder_here, pipeline_of, stored_as
-from pipelines.tools import DYNAMICS_FILE, HIGHLIGHTER_FILE, real_tools
+from pipelines.tools import DYNAMICS_FILE, HIGHLIGHTER_FILE, QUESTION_FILE, real_tools
 from storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -187,7 +187,11 @@ def detector_check(workspace: Workspace, version: DetectorVersion) -> Check:
 
 def refuse_other_channels(folder: Path, name: str) -> None:
     """Raises `ModelRefused` for a detector folder of another shape than RGB in, one confidence out."""
-    for file, what in ((DYNAMICS_FILE, "score dynamics"), (HIGHLIGHTER_FILE, "a flaw highlighter")):
+    for file, what in (
+        (DYNAMICS_FILE, "score dynamics"),
+        (HIGHLIGHTER_FILE, "a flaw highlighter"),
+        (QUESTION_FILE, "a yes/no question"),
+    ):
         if (folder / file).is_file():
             raise ModelRefused(
                 f"{name} is {what}: it finds artifacts and carries no gradient, so nothing is trained from "

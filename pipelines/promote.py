@@ -9,6 +9,7 @@ from typing import Any
 
 from dataengine.errors import ConfigRefused, Conflict
 from dataengine.records import AuditEvent, DetectorVersion
+from pipelines import questioning
 from pipelines.config import PromoteConfig
 from pipelines.context import Context, Result
 from pipelines.failpoint import fail_point
@@ -72,7 +73,8 @@ def promote_by_hand(
 
     `seen` is the champion that the person had before their eyes. Raises `NotFound`; `Conflict` when somebody
     else changed the champion meanwhile; `ConfigRefused` where no benchmark is frozen though there is a
-    champion to replace, and where the figures speak against it and no reason is given.
+    champion to replace, where the figures speak against it and no reason is given, and for a detector that
+    gives no maps.
     """
     with workspace.catalog() as catalog:
         champion, candidate = catalog.detectors.champion(), catalog.detectors.get(detector_id)
@@ -80,6 +82,10 @@ def promote_by_hand(
             raise Conflict(
                 f"somebody else made {champion.name if champion else 'no detector'} champion meanwhile, so "
                 "nothing was changed; look at its figures, then decide again"
+            )
+        if questioning.asks(candidate):
+            raise ConfigRefused(
+                f"{candidate.name} says whether an image is broken and not where, so it cannot be champion"
             )
         if champion is not None:
             catalog.benchmarks.require_frozen()

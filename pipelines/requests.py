@@ -360,11 +360,13 @@ def recipe(
     correction: str = "",
     guidance: str = "",
     dynamics: bool = False,
+    question: tuple[str, int] | None = None,
 ) -> dict[str, Any]:
     """A named recipe's settings with these parts, and with that many images for people.
 
     `correction` and `guidance` are named in `CORRECTIONS` and `GUIDANCES`; empty leaves the recipe's own.
-    `dynamics` keeps maps of score dynamics beside the champion's. Raises `NotFound` naming the recipes there
+    `dynamics` keeps maps of score dynamics beside the champion's, `question` a VQA model's verdicts on one of
+    the paper's questions, by its number. Raises `NotFound` naming the recipes there
     are, `InputRefused` for a part, budget or way of drawing that is none.
     """
     from pydantic import ValidationError
@@ -385,11 +387,20 @@ def recipe(
             settings["generate"][field] = known[chosen]
     if dynamics:
         settings["diagnose"]["dynamics"] = settings["diagnose"]["dynamics"] or {}
+    if question is not None:
+        settings["diagnose"]["question"] = {"model": question[0], "number": question[1]}
     try:
         return RoundRecipe.model_validate(settings).model_dump(mode="json")
     except ValidationError as error:
         found = error.errors()[0]
         raise InputRefused(f"{'.'.join(map(str, found['loc']))}: {found['msg']}") from None
+
+
+def yes_no_questions() -> list[tuple[int, str]]:
+    """The paper's questions to a VQA model, by number."""
+    from dataengine.curation.questions import QUESTIONS
+
+    return [(one.number, one.text) for one in QUESTIONS]
 
 
 def check_webhook(location: str) -> None:

@@ -82,6 +82,8 @@ class Tools:
 
 DYNAMICS_FILE = "dynamics.json"
 """What a checkpoint of score dynamics holds: their settings, and nothing else."""
+QUESTION_FILE = "question.json"
+"""What a checkpoint of a yes/no question holds."""
 HIGHLIGHTER_FILE = "highlighter.json"
 """What a flaw highlighter's folder holds in place of a detector's configuration."""
 
@@ -121,6 +123,10 @@ def _open_detector(device: str, folder: Path) -> Detector:
         raise ModelRefused(
             "score dynamics have no weights and look only at images while they are drawn; "
             "choose a trained detector here"
+        )
+    if (folder / QUESTION_FILE).is_file():
+        raise ModelRefused(
+            "a yes/no question says whether an image is broken, not where; choose a detector with maps here"
         )
     if (folder / HIGHLIGHTER_FILE).is_file():
         from dataengine.diagnosis.flaw_activation import FlawHighlighter

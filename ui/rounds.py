@@ -43,6 +43,8 @@ class NewRound(BaseModel):
     correction: str = Field(default="", max_length=40)
     guidance: str = Field(default="", max_length=40)
     dynamics: bool = False
+    vqa: str = Field(default="", max_length=1000)
+    question: int = Field(default=5, ge=1, le=50)
 
 
 def rounds_routes(workspace: Workspace) -> APIRouter:
@@ -55,6 +57,7 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
         with workspace.catalog(read_only=True) as catalog:
             rows = figures(catalog)
             champion = catalog.detectors.champion()
+            answering = catalog.endpoints.of_kind("vqa")
             treated = [
                 {"id": one.id, "name": one.name}
                 for one in reversed(catalog.generators.list())
@@ -63,6 +66,8 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
         return {
             "rounds": rows,
             "recipes": requests.recipe_names(),
+            "vqa": [{"location": one.location, "name": one.name} for one in answering],
+            "questions": requests.yes_no_questions(),
             "treated": treated,
             "champion": champion.name if champion else None,
         }
@@ -164,6 +169,7 @@ def settled(workspace: Workspace, wanted: NewRound) -> RoundRecipe:
         wanted.correction,
         wanted.guidance,
         wanted.dynamics,
+        (wanted.vqa, wanted.question) if wanted.vqa else None,
     )
     plan = RoundRecipe.model_validate(settings)
     own = RoundRecipe.model_validate(requests.recipe(wanted.recipe, wanted.seed, wanted.parts))

@@ -1,10 +1,11 @@
 """Settings of curation: hard categories, mining, questions to a VQA model, prompts (torch-free)."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from dataengine.config import Config
+from dataengine.config import Config, Location
+from dataengine.errors import ConfigRefused
 
 
 class HardCategoryConfig(Config):
@@ -125,6 +126,29 @@ class VqaConfig(Config):
         if unknown or any(not word.strip() for word in self.answers):
             raise ValueError(f"answers {self.answers} must lead from words to some of {self.categories}")
         return self
+
+
+class QuestionConfig(Config):
+    """A yes/no question to a vision model, as a detector of whole images (ASCED, Sec. 4.2)."""
+
+    model: Annotated[str, Location(kind="vqa")] = Field(min_length=1)
+    """Folder or hub id of a VQA model, or the URL of an OpenAI-compatible endpoint with "#" and the model's
+    name."""
+
+    number: int = Field(default=5, ge=1, le=50)
+    """The question, by its number in the paper, whose best was 5; `clinic ask` ranks them on labelled
+    images."""
+
+    @field_validator("number")
+    @classmethod
+    def _known(cls, number: int) -> int:
+        from dataengine.curation.questions import questions
+
+        try:
+            questions((number,))
+        except ConfigRefused as error:
+            raise ValueError(str(error)) from None
+        return number
 
 
 class PromptWriterConfig(Config):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dataengine.records import Image
     from dataengine.treatment.families import GeneratorFamily
     from pipelines.config import RefiningRun
+    from pipelines.context import Context
 
 
 def dynamics_arguments(parser: argparse.ArgumentParser) -> None:
@@ -141,6 +142,12 @@ def ask_arguments(parser: argparse.ArgumentParser) -> None:
         "--questions", metavar="N,N,…", default="", help="numbers of the questions (default: all 43)"
     )
     parser.add_argument("--limit", type=int, default=200, help="validation images asked about (default: 200)")
+    parser.add_argument(
+        "--keep",
+        type=int,
+        metavar="N",
+        help="ask question N about all of the round's images instead, and keep the verdicts as a detector's",
+    )
     parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
 
 
@@ -155,6 +162,8 @@ def ask(call: Call) -> Any:
     if given.questions and not numbers:
         raise ConfigRefused(f"--questions {given.questions}: expected numbers of questions, such as 5,16,31")
     context = Context(call.workspace, tools_for(call), call.report)
+    if given.keep is not None:
+        return kept_verdicts(call, context, given.model, given.keep)
     rows = choose_question(context, newest(call).id, given.model, numbers, given.limit)
     call.report.close()
     for row in rows:
@@ -163,6 +172,27 @@ def ask(call: Call) -> Any:
             f"question {row['number']}: {row['question']}"
         )
     return {"questions": rows}
+
+
+def kept_verdicts(call: Call, context: "Context", model: str, number: int) -> Any:
+    """Ask one question about the round's images; its verdicts are predictions of a detector of their own."""
+    from dataengine.curation.config import QuestionConfig
+    from pipelines.commands.work import newest
+    from pipelines.diagnose import predict
+    from pipelines.questioning import detector_for
+
+    version = detector_for(call.workspace, QuestionConfig(model=model, number=number))
+    row = newest(call)
+    with call.workspace.catalog(read_only=True) as catalog:
+        images = catalog.images.find(round_id=row.id, status="active")
+    found = predict(context, version.id, images, batch=16)
+    call.report.close()
+    suspected, unclear = (sum(one.max == value for one in found) for value in (1.0, 0.5))
+    call.say(
+        f"{version.id} ({version.name}): {suspected} of {len(found)} images broken, {unclear} unclear; "
+        "Curate shows them by this detector"
+    )
+    return {"detector": version.id, "images": len(found), "suspected": suspected, "unclear": unclear}
 
 
 def refine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -344,7 +374,10 @@ COMMANDS = (
         summary="which yes/no question to a VQA model finds artifacts best, on validation",
         run=ask,
         arguments=ask_arguments,
-        examples=("clinic ask dandelin/vilt-b32-finetuned-vqa --questions 5,16,31",),
+        examples=(
+            "clinic ask dandelin/vilt-b32-finetuned-vqa --questions 5,16,31",
+            "clinic ask dandelin/vilt-b32-finetuned-vqa --keep 16",
+        ),
     ),
     Command(
         name="refine",

@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from dataengine.errors import InputRefused
-from dataengine.records import Job, Label, Round, now
+from dataengine.records import Endpoint, Job, Label, Round, now
 from pipelines import requests
 from pipelines.context import Context
 from storage.workspace import Workspace
@@ -165,6 +165,25 @@ def test_a_round_is_drawn_and_looked_at_as_chosen(client_of: Clients, workspace:
         requests.recipe("demo", 0, [], correction=name)
     for name in requests.GUIDANCES:
         requests.recipe("demo", 0, [], guidance=name)
+
+
+def test_a_registered_vqa_model_may_be_asked_beside_the_champion(
+    client_of: Clients, workspace: Workspace
+) -> None:
+    engineer, wanted = client_of("engineer"), {"recipe": "fakes", "parts": []}
+    asked = wanted | {"vqa": "owner/seer", "question": 16}
+    refused = engineer.post("/api/rounds/round", json=asked)
+    assert refused.status_code == 422
+    assert "diagnose.question.model is 'owner/seer', which nobody registered" in refused.json()["error"]
+    with workspace.catalog() as catalog:
+        catalog.endpoints.add(Endpoint(id="e", kind="vqa", name="seer", location="owner/seer"))
+        catalog.commit()
+    offered = engineer.get("/api/rounds").json()
+    assert offered["vqa"] == [{"location": "owner/seer", "name": "seer"}] and len(offered["questions"]) == 43
+    round_id = engineer.post("/api/rounds/round", json=asked).json()["round"]
+    with workspace.catalog(read_only=True) as catalog:
+        settings = catalog.rounds.get(round_id).recipe
+    assert settings["diagnose"]["question"] == {"model": "owner/seer", "number": 16}
 
 
 def test_a_round_without_its_labels_goes_from_prompts_to_treatment(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ const GUIDANCES = [
   ["reward", "by the champion, through the generator"],
   ["reward-regions", "the same, inside its regions only"],
 ];
+const BEST = 5; // the paper's best question
 
 function stage(one, longest) {
   const takes = one.state === "left out" || one.state === "ahead" ? null : h("span", { class: "takes" }, one.takes);
@@ -77,28 +78,41 @@ function draw(found, act) {
   ].filter(Boolean);
 }
 
-function starting(recipes, go) {
+// A detector of whole images: any VQA model that an admin registered, asked one yes/no question.
+function asking({ vqa, questions }) {
+  if (!vqa.length) return h("p", { class: "asking soft" }, "A VQA model could be asked about every image too, once an admin has registered one (kind “vqa”).");
+  const texts = Object.fromEntries(questions);
+  const text = h("p", { class: "soft" }, texts[BEST]);
+  const show = (event) => { text.textContent = texts[event.target.value]; };
+  return h("div", { class: "asking" },
+    h("div", { class: "two halves" },
+      select("vqa", "Ask a VQA model whether an image is broken", [["", "no"], ...vqa.map((one) => [one.location, one.name])], ""),
+      select("question", "Question (clinic ask ranks them)", questions.map(([number, words]) => [number, `${number} · ${words}`]), BEST, show)),
+    text);
+}
+
+function starting({ recipes, ...offered }, go) {
   const form = h("form", { class: "card panel start", id: "start" });
   form.append(
     h("h2", {}, "Run a round"),
     h("div", { class: "two" }, select("recipe", "Recipe", recipes.map((name) => [name, name]), "demo"), input("seed", "Seed", "number", 0, { min: 0 }), input("budget", "Images for people (empty: the recipe’s)", "number", "", { min: 1 })),
     h("fieldset", { class: "ticks" }, h("legend", {}, "Beyond the survey"), PARTS.map(([name, title, hint]) => h("label", {}, h("input", { type: "checkbox", name: "part", value: name, checked: true }), h("span", {}, h("b", {}, title), h("br"), h("span", { class: "soft" }, hint))))),
     h("div", { class: "two halves" }, select("correction", "Correct while drawing", CORRECTIONS, ""), select("guidance", "Guide while drawing", GUIDANCES, "")),
-    h("fieldset", { class: "ticks" }, h("legend", {}, "Detectors beside the champion"), h("label", {}, h("input", { type: "checkbox", name: "dynamics" }), h("span", {}, h("b", {}, "Score dynamics"), h("br"), h("span", { class: "soft" }, "maps without a trained detector; every picture is drawn once more, most of the way")))),
+    h("fieldset", { class: "ticks" }, h("legend", {}, "Detectors beside the champion"), h("label", {}, h("input", { type: "checkbox", name: "dynamics" }), h("span", {}, h("b", {}, "Score dynamics"), h("br"), h("span", { class: "soft" }, "maps without a trained detector; every picture is drawn once more, most of the way"))), asking(offered)),
     h("div", { class: "line" }, h("button", { class: "button" }, "Run"), h("button", { class: "button quiet", type: "button", onclick: () => { form.hidden = true; } }, "Cancel"), h("span", { class: "soft" }, "Every other setting: clinic round --recipe … --set NAME=VALUE")));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const field = (name) => form.elements.namedItem(name).value;
     const parts = [...form.querySelectorAll("input[name=part]:checked")].map((box) => box.value);
-    const made = await tell(post("/api/rounds/round", { recipe: field("recipe"), seed: Number(field("seed")), parts, budget: field("budget") ? Number(field("budget")) : null, correction: field("correction"), guidance: field("guidance"), dynamics: form.elements.namedItem("dynamics").checked }), "The round has begun.");
+    const made = await tell(post("/api/rounds/round", { recipe: field("recipe"), seed: Number(field("seed")), parts, budget: field("budget") ? Number(field("budget")) : null, correction: field("correction"), guidance: field("guidance"), dynamics: form.elements.namedItem("dynamics").checked, ...(form.elements.namedItem("vqa") ? { vqa: field("vqa"), question: Number(field("question")) } : {}) }), "The round has begun.");
     if (made) go({ view: "rounds", round: made.round });
   });
   return form;
 }
 
 export async function rounds(root, { asked, go }) {
-  const { rounds: all, recipes } = await get("/api/rounds");
-  const form = starting(recipes, go);
+  const { rounds: all, ...offered } = await get("/api/rounds");
+  const form = starting(offered, go);
   form.hidden = all.length > 0 && asked.new === undefined;
   const newest = [...all].reverse();
   const chosen = asked.round ?? newest[0]?.round;
