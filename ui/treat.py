@@ -18,7 +18,7 @@ from ui.auth import Person, signed_in
 from ui.forms import form
 from ui.locations import check_locations, offers
 from ui.runs import Settings, run_routes, run_rows, sample_ref
-from ui.treat_card import packed
+from ui.treat_card import judged_of, packed
 
 ENGINEERS = ACCESS["/api/treat"]
 SHOWN = 100
@@ -230,7 +230,7 @@ def treatment_details(workspace: Workspace, treatment_id: str) -> dict[str, Any]
     with workspace.catalog(read_only=True) as catalog:
         found = catalog.treatments.get(treatment_id)
         base, treated, detector = people_of(catalog, found)
-        judged = found.result.get("judged") or round_judged(catalog, found)
+        judged = judged_of(catalog, found)
         pairs = before_and_after(catalog, found)
     return {
         "id": found.id,
@@ -279,12 +279,6 @@ def people_of(
     detectors = {one.id: one for one in catalog.detectors.list()}
     base, treated = generators.get(found.generator_id), generators.get(found.treated_id or "")
     return base, treated, detectors.get(found.detector_id)
-
-
-def round_judged(catalog: Catalog, found: Treatment) -> dict[str, Any]:
-    """What the round's judge stage measured on held-out prompts; empty before it has."""
-    rows = {one.id: one for one in catalog.rounds.list()}
-    return dict(rows[found.round_id].results.get("judge", {})) if found.round_id in rows else {}
 
 
 def before_and_after(

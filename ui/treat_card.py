@@ -8,6 +8,7 @@ from typing import Any
 
 from dataengine.errors import NotFound
 from dataengine.records import DetectorVersion, GeneratorVersion, Treatment
+from storage.catalog import Catalog
 from storage.workspace import Workspace
 from ui.endpoints import HUB_ID
 
@@ -53,22 +54,34 @@ def packed(workspace: Workspace, treatment_id: str) -> tuple[str, bytes]:
         treated = catalog.generators.get(found.treated_id)
         base = catalog.generators.get(found.generator_id)
         detector = catalog.detectors.get(found.detector_id)
+        judged = judged_of(catalog, found)
     folder = workspace.checkpoints.fetch(treated.lora or "")
     body = io.BytesIO()
     with zipfile.ZipFile(body, "w", zipfile.ZIP_STORED) as archive:
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             archive.write(file, file.relative_to(folder).as_posix())
-        archive.writestr("README.md", model_card(found, base, treated, detector))
+        archive.writestr("README.md", model_card(found, judged, base, treated, detector))
         archive.writestr("treatment.json", json.dumps(found.config, indent=1))
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", treated.name).strip("-.") or "lora"
     return f"{name}-{treated.id[:8]}.zip", body.getvalue()
 
 
+def judged_of(catalog: Catalog, found: Treatment) -> dict[str, Any]:
+    """What was measured on held-out prompts, by the run or by its round's judge stage; empty before that."""
+    if judged := found.result.get("judged"):
+        return dict(judged)
+    rows = {one.id: one for one in catalog.rounds.list()}
+    return dict(rows[found.round_id].results.get("judge", {})) if found.round_id in rows else {}
+
+
 def model_card(
-    found: Treatment, base: GeneratorVersion, treated: GeneratorVersion, detector: DetectorVersion
+    found: Treatment,
+    judged: dict[str, Any],
+    base: GeneratorVersion,
+    treated: GeneratorVersion,
+    detector: DetectorVersion,
 ) -> str:
     """What whoever gets the LoRA should know, as Markdown."""
-    judged = found.result.get("judged", {})
     hub_id = base.location.partition("@")[0] if HUB_ID.fullmatch(base.location.partition("@")[0]) else ""
     return CARD.format(
         base_model=f"base_model: {hub_id}\n" if hub_id else "",

@@ -12,13 +12,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 from dataengine.errors import InputRefused
-from dataengine.records import DetectorVersion, GeneratorVersion, Treatment
+from dataengine.records import DetectorVersion, GeneratorVersion, Round, Treatment
 from pipelines import requests, runs
 from pipelines.config import TreatmentRun
 from pipelines.retraining import show
 from storage.workspace import Workspace
 from ui.treat import prompts_in
-from ui.treat_card import model_card
+from ui.treat_card import judged_of, model_card
 
 ClientOf = Callable[..., TestClient]
 
@@ -205,13 +205,17 @@ def test_the_lora_comes_with_a_model_card(engineer: TestClient, workspace: Works
     assert "Kept is update 30 of 40" in card and "load_lora_weights" in card
     assert "/models/flux" not in card and "base_model" not in card, "a path is nobody else's business"
     assert engineer.get("/api/treat/treatments/t3/lora.zip").status_code == 404
+    with workspace.catalog() as catalog:
+        catalog.rounds.add(Round(id="r", recipe={}, stage="done", results={"judge": {"frequency": figure}}))
+        judged = judged_of(catalog, replace(catalog.treatments.get("t3"), round_id="r"))
+    assert judged == {"frequency": figure}, "a round's treatment is judged by a stage of its own"
 
 
 def test_a_card_names_the_hub_s_base_and_keeps_names_on_their_line() -> None:
     base = GeneratorVersion(id="b", name="flux", location="owner/flux@main", licence="Apache-2.0")
     treated = GeneratorVersion(id="t", name="less |\n# broken", location=base.location)
     detector = DetectorVersion(id="d", name="doctor", checkpoint="c")
-    card = model_card(Treatment(id="t", generator_id="b", detector_id="d"), base, treated, detector)
+    card = model_card(Treatment(id="t", generator_id="b", detector_id="d"), {}, base, treated, detector)
     assert card.startswith("---\nbase_model: owner/flux\nlicense: apache-2.0\n")
     assert "# less \\| # broken\n" in card and 'from_pretrained("owner/flux")' in card
     assert "| not judged |" in card and "comfyui_lora.safetensors" in card
