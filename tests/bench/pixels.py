@@ -44,7 +44,7 @@ def _lasting(steps: int, batch: int, **others: object) -> RefiningConfig:
 
 
 TINY = Learned((8, 16), 16, None, _lasting(2, 2))
-SMALL = Learned((16, 32, 64, 128), 6000, ["hand"], _lasting(5000, 16, lr=4e-4))
+SMALL = Learned((16, 32, 64, 128), 6000, ["hand"], _lasting(3000, 16, lr=5e-4, ema=0.995))
 LARGE = Learned((32, 64, 96, 128), 20_000, None, _lasting(20_000, 64, precision="bfloat16"))
 LEARNED = TINY if quick() else SMALL if device() == "cpu" else LARGE
 FOLDER = WORK / f"ddpm-{LEARNED.plan.steps}"

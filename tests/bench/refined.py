@@ -213,7 +213,8 @@ def sensitivity_of_training(ward: Ward) -> list[Figure]:
     for name, (what, changes) in SWEPT.items():
         gains = {}
         for value, change in list(changes.items())[: 1 if quick() else None]:
-            other = kid_of(ward, f"{name}-{value:g}", change)
+            row = "both" if configured(change) == configured({}) else f"{name}-{value:g}"
+            other = kid_of(ward, row, change)
             gains[value] = float(1 - other.mean() / max(base.mean(), 1e-9))
         kept = curve(f"trainingfree-{name}", {name: list(gains), "gain": list(gains.values())})
         best = max(gains, key=lambda value: gains[value])
