@@ -178,7 +178,7 @@ class TreatConfig(Config):
     tuning: TreatmentConfig = TreatmentConfig()
     """Sampling, objective, optimizer, LoRA and guard."""
     real_limit: int = Field(default=2000, ge=0)
-    """Most real pictures taken for the offline regularisation (METHODS 1, Eq. 3-4)."""
+    """Most real pictures taken for the offline regularisation (DiffDoctor, Eq. 3-4)."""
     scorers: Scorers = ()
     """Preference models that the guard asks too: "clip:LOCATION", "pickscore:LOCATION", or "program:NAME" for
     one in another environment, such as ImageReward, whose command a worker reads in CLINIC_SCORER_NAME."""
@@ -291,7 +291,7 @@ class TreatmentRun(Config):
     tuning: TreatmentConfig = TreatmentConfig()
     """Sampling, objective, optimizer, LoRA and guard."""
     real_limit: int = Field(default=2000, ge=0)
-    """Most real pictures taken for the offline regularisation (METHODS 1, Eq. 3-4)."""
+    """Most real pictures taken for the offline regularisation (DiffDoctor, Eq. 3-4)."""
     scorers: Scorers = ()
     """Preference models that the guard asks too: "clip:LOCATION", "pickscore:LOCATION", or "program:NAME" for
     one in another environment, such as ImageReward, whose command a worker reads in CLINIC_SCORER_NAME."""

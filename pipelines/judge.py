@@ -62,7 +62,7 @@ def pairs_of(context: Context, round_id: str) -> list[Pair]:
 def confidence_figures(
     pairs: Sequence[Pair], before: Sequence[Prediction], after: Sequence[Prediction]
 ) -> dict[str, object]:
-    """What the treating detector says (METHODS 1, treatment metrics): means, and ratios with intervals."""
+    """What the treating detector says (DiffDoctor, treatment metrics): means, and ratios with intervals."""
     prompts = [pair.before.prompt for pair in pairs]
     figures: dict[str, object] = {}
     for name in ("mean", "max"):

@@ -144,7 +144,7 @@ def fakes(seed: int = 0) -> RoundRecipe:
 
 
 def paper_detector(seed: int = 0) -> DetectorTrainingConfig:
-    """The detector's schedule for mit-b5 at 512² (METHODS 1; PAL4VST's, as the authors' is unpublished)."""
+    """The detector's schedule for mit-b5 at 512² (PAL4VST's, as the authors' is unpublished)."""
     return DetectorTrainingConfig(
         name="candidate",
         detector=published_config("b5"),

@@ -1,6 +1,6 @@
 """Treat a generator outside a round: prompts, preflight, the treatment itself, before against after.
 
-Input: a `TreatmentRun` and its id. Output: a treatment with its figures on held-out prompts (METHODS 1,
+Input: a `TreatmentRun` and its id. Output: a treatment with its figures on held-out prompts (DiffDoctor,
 treatment metrics), and a treated generator unless the guard kept nothing. Killed or cancelled at any moment
 it goes on exactly where its last checkpoint stood. Cost: the treatment, and two sampling runs for each
 held-out prompt and seed.

@@ -1,6 +1,6 @@
 """Write prompts: which categories break too often, and more prompts for them (DiffDoctor, Sec. 3.2).
 
-Input: the survey's highest confidences by category. Output: a verdict on every category (METHODS 1b);
+Input: the survey's highest confidences by category. Output: a verdict on every category (DiffDoctor);
 prompts to draw more hard cases from, to treat on, and, held out from all of these, to judge by. Cost: a
 bootstrap, and what the prompt writer costs (a grammar nothing, an LLM a few minutes).
 """

@@ -9,7 +9,7 @@ from dataengine.errors import ConfigRefused
 
 
 class HardCategoryConfig(Config):
-    """When a category counts as hard (METHODS 1b)."""
+    """When a category counts as hard (DiffDoctor)."""
 
     minimum: int = Field(default=20, ge=2)
     """Images that a category needs before anything is said about it."""
@@ -31,7 +31,7 @@ class HardCategoryConfig(Config):
 
 
 class MiningConfig(Config):
-    """Which images people are asked about (METHODS 1c)."""
+    """Which images people are asked about (DiffDoctor)."""
 
     budget: int = Field(default=300, ge=1)
     """Images to ask about."""

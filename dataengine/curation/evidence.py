@@ -1,4 +1,4 @@
-"""Evidence on each category, per generator: how unusual its confidences are, and how surely (METHODS 1b).
+"""Evidence on each category, per generator: how unusual its confidences are, and how surely (DiffDoctor).
 
 Beside the verdicts of `categories`, which decide; these figures say why, and which generator is to blame.
 """

@@ -1,4 +1,4 @@
-"""What an image shows, asked of a vision model: the categories of METHODS 1b.
+"""What an image shows, asked of a vision model: the categories of DiffDoctor.
 
 Four kinds answer: an image classifier of transformers, whose labels are the categories; a model that is asked
 one question, be it image-text-to-text (Qwen-VL and the like), classic visual question answering (ViLT, BLIP),

@@ -1,4 +1,4 @@
-"""Augmentation of training batches: dynamic shrink, strong changes for pseudo-labels, safe flips (METHODS 1).
+"""Augmentation of training batches (DiffDoctor): dynamic shrink, strong changes for pseudo-labels, flips.
 
 A batch is images float32 N3HW in [0, 1] and targets float32 NHW in [0, 1]. Whatever moves, moves in both. All
 chance comes from the `torch.Generator` (on the CPU) that is passed in.

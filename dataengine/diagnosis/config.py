@@ -1,4 +1,4 @@
-"""Settings of the artifact detector and of its training (METHODS 1)."""
+"""Settings of the artifact detector and of its training (DiffDoctor)."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -103,14 +103,14 @@ class DetectorConfig(Config):
 
 
 def published_config(variant: str = "b5") -> DetectorConfig:
-    """The authors' detector: SegFormer of that variant at 512², ImageNet statistics (METHODS 1, C)."""
+    """The authors' detector: SegFormer of that variant at 512², ImageNet statistics (DiffDoctor, App. C)."""
     return DetectorConfig(
         name=f"DiffDoctor mit-{variant}", segformer=dict(MIT[variant]), antialias=False, licence="unstated"
     )
 
 
 class AugmentationConfig(Config):
-    """How training images are changed, their labels with them (METHODS 1)."""
+    """How training images are changed, their labels with them (DiffDoctor)."""
 
     flip: float = Field(default=0.5, ge=0, le=1)
     """Probability of a left-right flip."""
@@ -125,7 +125,7 @@ class AugmentationConfig(Config):
     """Deviation of brightness and colour shifts, and of the contrast factor, on every image."""
 
     shrink: float = Field(default=0, ge=0, le=1)
-    """Probability of dynamic shrink for an image below `shrink_below`; 0.5 is METHODS' reading of the paper.
+    """Probability of dynamic shrink for an image below `shrink_below`; 0.5 is our reading of DiffDoctor.
     Off by default: on the clinic it neither helped nor harmed (docs/benchmarks.md)."""
 
     shrink_below: float = Field(default=0.3, ge=0, le=1)
@@ -156,7 +156,7 @@ class AugmentationConfig(Config):
 
 
 class PseudoTargetConfig(Config):
-    """What a detector's map teaches another (METHODS 1d)."""
+    """What a detector's map teaches another (DiffDoctor)."""
 
     form: Literal["soft", "thresholded"] = "soft"
     """"soft" takes confidences as they are; "thresholded" makes them 0 or 1 at `threshold`."""
@@ -176,7 +176,7 @@ class PseudoTargetConfig(Config):
 
 
 class DetectorTrainingConfig(Config):
-    """One training run of a detector. Defaults are the schedule of METHODS 1 at 512 px."""
+    """One training run of a detector. Defaults are the schedule of DiffDoctor at 512 px."""
 
     detector: DetectorConfig = Field(default_factory=DetectorConfig)
     """What is built when training starts from random weights; unused when it starts from a detector."""
@@ -253,7 +253,7 @@ class DetectorTrainingConfig(Config):
 
 
 class DynamicsConfig(Config):
-    """Score dynamics (ASCED; METHODS 2): artifacts as abrupt changes of what is predicted while drawing.
+    """Score dynamics (ASCED): artifacts as abrupt changes of what is predicted while drawing.
 
     Lengths are shares of the shorter side and areas shares of the image, so that one setting holds for pixels
     and latents of any size. The defaults are the released code's values at 256 × 256.
@@ -305,7 +305,7 @@ class DynamicsConfig(Config):
 
 
 class HighlighterConfig(Config):
-    """The flaw highlighter: VGG16 that learns real from generated (METHODS 4; the authors' schedule)."""
+    """The flaw highlighter: VGG16 that learns real from generated (self-refining diffusion's schedule)."""
 
     name: str = "flaw highlighter"
     """Name shown to people."""

@@ -1,4 +1,4 @@
-"""Flaw activation maps: where a real-or-generated classifier looks (self-refining diffusion; METHODS 4).
+"""Flaw activation maps: where a real-or-generated classifier looks (self-refining diffusion).
 
 The flaw highlighter is VGG16's convolutions, 512 hidden units and two classes. Grad-CAM (Selvaraju et al.
 2017, Eq. 1-2) of the class "generated" on the last convolution gives an image's flaw activation map (FAM),

@@ -1,4 +1,4 @@
-"""Detector metrics (DiffDoctor, Sec. 4.1 and Table 1; METHODS 1), and beside them what people ask next: is it
+"""Detector metrics (DiffDoctor, Sec. 4.1 and Table 1), and beside them what people ask next: is it
 found, is it outlined, are the flawed images told from the others? NumPy and SciPy only.
 
 Throughout, `p` is the true map and `q` the predicted one, both in [0, 1] and of one shape. The paper prints
@@ -53,7 +53,7 @@ def iou(p: np.ndarray, q: np.ndarray, threshold: float = 0.5) -> float:
 
 
 def artifact_frequency(maximums: Sequence[float] | np.ndarray, threshold: float = 0.5) -> float:
-    """Share of images whose maximum confidence is at or above `threshold` (METHODS 1, treatment metrics)."""
+    """Share of images whose maximum confidence is at or above `threshold` (DiffDoctor, treatment metrics)."""
     if len(maximums) == 0:
         raise InputRefused("the artifact frequency of no images was asked; give at least one maximum")
     return float(np.mean(np.asarray(maximums) >= threshold))

@@ -74,7 +74,7 @@ class CategoryAnswer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HardCategory:
-    """A category judged in one round: the statistic, its limit, and the verdict (METHODS 1b)."""
+    """A category judged in one round: the statistic, its limit, and the verdict (DiffDoctor)."""
 
     round_id: str
     category: str

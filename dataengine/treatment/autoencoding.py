@@ -8,7 +8,7 @@ from torch import Tensor
 def decode(vae: AutoencoderKL, latents: Tensor, shift: float) -> Tensor:
     """Images float32 N3HW in [0, 1] of latents NCHW, with gradient.
 
-    Autocast is switched off: half-precision FLUX VAEs give black images (METHODS 1).
+    Autocast is switched off: half-precision FLUX VAEs give black images.
     """
     with torch.autocast(latents.device.type, enabled=False):
         unscaled = latents.float() / vae.config.scaling_factor + shift

@@ -15,7 +15,7 @@ class SamplingConfig(Config):
     """How images are drawn."""
 
     steps: int = Field(default=5, ge=1)
-    """Denoising steps (METHODS 1: 5 on FLUX.1-schnell)."""
+    """Denoising steps (DiffDoctor: 5 on FLUX.1-schnell)."""
 
     guidance: float | None = Field(default=None, ge=0)
     """Guidance scale; the family's own when not given. Stable Diffusion: classifier-free, 1 or less
@@ -53,7 +53,7 @@ class LoraSettings(Config):
     """The layers that learn."""
 
     rank: int = Field(default=16, ge=1)
-    """Rank of the two matrices (METHODS 1: 16)."""
+    """Rank of the two matrices (DiffDoctor: 16)."""
 
     alpha: float = Field(default=16.0, gt=0)
     """Strength; the update is scaled by alpha / rank."""
@@ -119,7 +119,7 @@ class RegionConfig(Config):
     that sequential tuning keeps what the LoRA of the first run has won."""
 
     beta: float = Field(default=1e-3, gt=0)
-    """Factor of the constraint (METHODS 3: 1e-3 for artifacts, 5e-4 for safety)."""
+    """Factor of the constraint (Focus-N-Fix: 1e-3 for artifacts, 5e-4 for safety)."""
 
     form: Literal["frobenius", "rms"] = "frobenius"
     """Frobenius norm of the difference, which grows with the size, or its root mean square per value."""
@@ -150,7 +150,7 @@ class OfflineConfig(Config):
 
 
 class CorrectionConfig(Config):
-    """Correction while an image is drawn (ASCED; METHODS 2): what looks broken on the way is drawn again."""
+    """Correction while an image is drawn (ASCED): what looks broken on the way is drawn again."""
 
     method: Literal["ttc", "replacement", "clipping", "sargd"] = "ttc"
     """Trajectory-aware targeted correction: the region starts again from x̂0 with noise on it (Eq. 6). State
@@ -162,7 +162,7 @@ class CorrectionConfig(Config):
     control."""
 
     dynamics: DynamicsConfig = DynamicsConfig(stop=0.48)
-    """The window, which ends where the correction is made (METHODS 2: about 0.48), and how regions are found
+    """The window, which ends where the correction is made (ASCED: about 0.48), and how regions are found
     in it."""
 
     gamma: float = Field(default=0.2, ge=0)
@@ -196,7 +196,7 @@ class CorrectionConfig(Config):
 
 
 class GuidanceConfig(Config):
-    """Guidance without training (METHODS 3): the chain is pulled towards what is judged well."""
+    """Guidance without training (Focus-N-Fix): the chain is pulled towards what is judged well."""
 
     kind: Literal["clean", "reward"] = "clean"
     """"clean": the gradient runs through VAE and detector only, and moves the next latents. "reward": it runs
@@ -328,7 +328,7 @@ class TreatmentConfig(Config):
 
 
 class UNetConfig(Config):
-    """A new unconditional UNet in pixels, with random weights (DDPM; METHODS 4)."""
+    """A new unconditional UNet in pixels, with random weights (DDPM)."""
 
     side: int = Field(default=32, ge=32, le=1024)
     """Sides of its pictures in pixels."""
@@ -361,7 +361,7 @@ class UNetConfig(Config):
 
 
 class RefiningConfig(Config):
-    """Self-refining training of a generator's whole denoiser (METHODS 4)."""
+    """Self-refining training of a generator's whole denoiser."""
 
     steps: int = Field(default=500_000, ge=2)
     """Updates in all."""

@@ -1,4 +1,4 @@
-"""Guidance without training (METHODS 3): a detector or reward pulls each step, and no weight changes."""
+"""Guidance without training (Focus-N-Fix): a detector or reward pulls each step, and no weight changes."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Keys and values of self-attention weighed by the mean flaw activation map (METHODS 4, reverse part)."""
+"""Keys and values of self-attention weighed by the mean flaw map (self-refining diffusion, reverse part)."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

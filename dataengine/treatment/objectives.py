@@ -84,7 +84,7 @@ def region_constraint(images: Tensor, untreated: Tensor, mask: Tensor, form: str
 
 def region_mask(confidence: Tensor, config: RegionConfig) -> Tensor:
     """M float32 NHW in {0, 1}: heatmap → Gaussian → threshold → main connected regions → dilation
-    (METHODS 3). A saliency has no scale of its own: its smoothed maximum counts as 1."""
+    (Focus-N-Fix). A saliency has no scale of its own: its smoothed maximum counts as 1."""
     maps = confidence.detach().float().cpu().numpy()
     return torch.from_numpy(np.stack([_regions(one, config) for one in maps])).to(confidence.device)
 

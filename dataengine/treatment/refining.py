@@ -1,4 +1,4 @@
-"""Self-refining diffusion (METHODS 4): the second half of a generator's own training minds its flaws.
+"""Self-refining diffusion: the second half of a generator's own training minds its flaws.
 
 For every `Refinable` family: DDPM and improved DDPM in pixels, Stable Diffusion and DiT in latents. Base
 phase: ordinary training. Refinement phase: the mean flaw activation map of the model's own samples, mFAM, is

@@ -1,4 +1,4 @@
-"""Watching a generator draw: what it predicts at the steps of a window, for score dynamics (METHODS 2)."""
+"""Watching a generator draw: what it predicts at the steps of a window, for score dynamics (ASCED)."""
 
 from collections.abc import Sequence
 

@@ -65,7 +65,7 @@ def previous_labels(drawings: Drawings) -> Drawings:
 
 
 class FirstDoctorTask:
-    """Squared error of the confidence, as in the paper (METHODS 1)."""
+    """Squared error of the confidence, as in the paper (DiffDoctor)."""
 
     def __init__(self, drawings: Drawings, config: PartConfig, device: str) -> None:
         self._drawings, self._batch, self._device = drawings, config.batch, device

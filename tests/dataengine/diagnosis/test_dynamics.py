@@ -22,7 +22,7 @@ from dataengine.masks import dequantise, quantise
 
 
 def released_rule(frames: np.ndarray) -> np.ndarray:
-    """METHODS 2, line by line, on 8-bit frames T, 256, 256, 3; nothing shared with the module under test."""
+    """The released rule (ASCED), line by line, on 8-bit frames T, 256, 256, 3; nothing shared with ours."""
     union = np.zeros(frames.shape[1:3], dtype=bool)
     for before, after in pairwise(frames):
         difference = np.abs(after.astype(np.float32) - before.astype(np.float32))

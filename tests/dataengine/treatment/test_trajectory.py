@@ -47,7 +47,7 @@ def test_an_images_map_does_not_depend_on_its_batch(family):
 
 
 def test_the_papers_form_compares_the_weighted_score(family):
-    """w·s = x̂_0 − x_t/√ᾱ_t = −(1 − ᾱ_t)/√ᾱ_t · ε/√(1 − ᾱ_t), and x̂_0 − x_σ/(1 − σ) for flows (METHODS 2)."""
+    """w·s = x̂_0 − x_t/√ᾱ_t = −(1 − ᾱ_t)/√ᾱ_t · ε/√(1 − ᾱ_t), and x̂_0 − x_σ/(1 − σ) for flows (ASCED)."""
     config = LOOSE.model_copy(update={"form": "paper", "sigma": 0.0})
     latents = family.initial_latents([4], family.size)
     schedule = family.schedule(10, latents)
