@@ -43,6 +43,8 @@ class Task:
     prompt: str
     seed: int
     split: Split
+    category: str | None = None
+    """What its prompt was written for; none where it is asked of the image itself."""
 
 
 def generate(context: Context, round_id: str, purpose: str = SURVEY) -> Result:
@@ -167,15 +169,21 @@ def _tasks(context: Context, round_id: str, recipe: RoundRecipe, purpose: str) -
     }[purpose]
     first = fresh_seed(context, round_id, recipe.generate.seed, "images", purpose)
     return [
-        task_of(prompt.text, first + index * repeats + repeat, recipe.generate.validation)
+        task_of(
+            prompt.text,
+            first + index * repeats + repeat,
+            recipe.generate.validation,
+            prompt.category if purpose == HARD else None,
+        )
         for index, prompt in enumerate(prompts_of(context, round_id, purpose))
         for repeat in range(repeats)
     ]
 
 
-def task_of(prompt: str, seed: int, validation: float) -> Task:
+def task_of(prompt: str, seed: int, validation: float, category: str | None = None) -> Task:
     """One image to draw; its split is that of its prompt and seed."""
-    return Task(prompt=prompt, seed=seed, split=split_of(prompt_group(prompt, seed), validation))
+    split = split_of(prompt_group(prompt, seed), validation)
+    return Task(prompt=prompt, seed=seed, split=split, category=category)
 
 
 def draw(
@@ -207,6 +215,7 @@ def draw(
             height=image.shape[0],
             width=image.shape[1],
             prompt=task.prompt,
+            category=task.category,
             generator_id=version.id,
             seed=task.seed,
             settings=settings,

@@ -27,6 +27,12 @@ def test_draws_every_prompt_with_its_seeds(played: Played) -> None:
     assert all(image.settings["steps"] == config.sampling.steps and image.thumbnail for image in images)
 
 
+def test_hard_images_show_what_their_prompts_were_written_for(played: Played) -> None:
+    written = {prompt.text: prompt.category for prompt in prompts_of(played.context, played.round_id, HARD)}
+    images = images_of(played.context, played.round_id, HARD)
+    assert images and all(image.category == written[image.prompt] for image in images)
+
+
 def test_drawing_again_adds_nothing(played: Played) -> None:
     before = len(images_of(played.context, played.round_id, SURVEY, HARD, JUDGE))
     again = generate(played.context, played.round_id, HARD)
