@@ -25,6 +25,8 @@ HIGHLIGHTER_FILE = "highlighter.json"
 WEIGHTS_FILE = "model.safetensors"
 REAL, GENERATED = 0, 1
 HIDDEN = 512
+BEGUN_ON = 64
+"""Images that random weights are fitted to."""
 SMALLEST = 32
 """Sides below this leave nothing after VGG16's strides."""
 
@@ -96,10 +98,15 @@ class FlawHighlighter(nn.Module):
                 f"a batch of shape {tuple(images.shape)} was given; N3HW with sides of {SMALLEST} pixels or "
                 "more is expected"
             )
+        return self.features(self.normalised(images))
+
+    @staticmethod
+    def normalised(images: Tensor) -> Tensor:
+        """Images as VGG16 expects them, by ImageNet's statistics."""
         mean, std = (
             torch.tensor(v, device=images.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD)
         )
-        return self.features((images - mean) / std)
+        return (images - mean) / std
 
     def _take(self, file: Path) -> None:
         from safetensors import SafetensorError
@@ -184,7 +191,8 @@ def train_highlighter(
     """A highlighter of these images, uint8 NHW3 of one size, and the share of held-out ones that it tells
     apart.
 
-    AdamW with a one-cycle schedule, as in the authors' code. Every tenth image of each kind is held out.
+    AdamW with a one-cycle schedule, as in the authors' code; random weights are fitted to the images first.
+    Every tenth image of each kind is held out.
     Raises `ConfigRefused` for fewer than ten of either, `NonFinite` naming the step.
     """
     if min(len(real), len(generated)) < 10:
@@ -194,6 +202,8 @@ def train_highlighter(
     held = [np.arange(len(each)) % 10 == 9 for each in (real, generated)]
     images, labels = _mixed(real[~held[0]], generated[~held[1]])
     network = FlawHighlighter(config).train().to(device)
+    if not config.weights:
+        begin_at(network, _floats(images[:: max(1, len(images) // BEGUN_ON)], device))
     batches = -(-len(images) // config.batch)
     steps = batches * config.epochs
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr)
@@ -214,6 +224,28 @@ def train_highlighter(
             [network(_floats(part, device)).argmax(1).cpu() for part in known.split(config.batch)]
         )
     return network, float((said == truth).float().mean())
+
+
+@torch.no_grad()
+def begin_at(network: FlawHighlighter, images: Tensor) -> None:
+    """Scale and shift the convolutions one after the other, so that each answers these images, float N3HW in
+    [0, 1], with mean 0 and deviation 1 in every channel (Krähenbühl et al. 2016, "Data-dependent
+    initializations").
+
+    Thirteen random layers otherwise answer all images nearly alike, and little is learned for hundreds of
+    updates.
+    """
+    answers = network.normalised(images)
+    for layer in network.features:
+        if isinstance(layer, nn.Conv2d):
+            assert layer.bias is not None
+            answers = layer(answers)
+            mean, deviation = answers.mean((0, 2, 3)), answers.std((0, 2, 3)).clamp(min=1e-5)
+            layer.weight.div_(deviation.view(-1, 1, 1, 1))
+            layer.bias.sub_(mean).div_(deviation)
+            answers = (answers - mean.view(-1, 1, 1)) / deviation.view(-1, 1, 1)
+        else:
+            answers = layer(answers)
 
 
 def _mixed(real: np.ndarray, generated: np.ndarray) -> tuple[Tensor, Tensor]:

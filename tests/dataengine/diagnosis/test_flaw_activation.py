@@ -9,6 +9,7 @@ from dataengine.diagnosis.detector import artifact_maps
 from dataengine.diagnosis.flaw_activation import (
     GENERATED,
     FlawHighlighter,
+    begin_at,
     grad_cam,
     mean_map,
     train_highlighter,
@@ -60,6 +61,26 @@ def test_it_learns_to_tell_real_from_generated(trained):
     assert all(each.shape == (32, 32) and each.dtype == np.float32 for each in maps)
     assert min(each.max() for each in maps[:2]) > 0.5 > max(each.max() for each in maps[2:])
     assert np.allclose(network.find_artifacts(pictures(2, True, 7)[0]), maps[0], atol=1e-5)
+
+
+def test_random_weights_begin_where_images_differ():
+    network, other = FlawHighlighter(FAST), FlawHighlighter(FAST)
+    images = np.concatenate([pictures(6, False, 1), pictures(6, True, 2)])
+    batch = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    begin_at(network, batch)
+    for last in (2, 28):
+        answers = network.features[: last + 1](network.normalised(batch))
+        assert torch.allclose(answers.mean((0, 2, 3)), torch.zeros(answers.shape[1]), atol=1e-3)
+        assert torch.allclose(answers.std((0, 2, 3)), torch.ones(answers.shape[1]), atol=1e-2)
+    alike = [likeness(each.features(each.normalised(batch))) for each in (network, other)]
+    assert alike[0] < 0.8 < 0.95 < alike[1]
+
+
+def likeness(answers: torch.Tensor) -> float:
+    """Mean cosine between the answers to different images."""
+    rows = torch.nn.functional.normalize(answers.flatten(1), dim=1)
+    count = len(rows)
+    return float(((rows @ rows.T).sum() - count) / (count * (count - 1)))
 
 
 def test_it_is_saved_and_loaded(trained, tmp_path):
