@@ -106,13 +106,16 @@ def pixel_ap(map_: np.ndarray, truth: np.ndarray) -> float:
     return float(average_precision(levels_of(map_[inside] / 255), levels_of(map_[~inside] / 255)))
 
 
+def watched(ward: Ward, name: str, base: Path, use: str, count: int) -> Drawn:
+    """Images of a generator whose score dynamics were watched while it drew."""
+    open_one = partial(load_family, base, device=device())
+    return drawn(ward, f"{name}-watched", open_one, SAMPLING[name], use, count, watched=FORMS)
+
+
 def detection(ward: Ward, name: str, base: Path) -> tuple[list[Figure], str]:
     """Accuracy of score dynamics of one generator, detectors beside it; and the form chosen on validation."""
-    open_one = partial(load_family, base, device=device())
-    known, test = (
-        drawn(ward, f"{name}-watched", open_one, SAMPLING[name], use, count, watched=FORMS)
-        for use, count in (("validation", SIZES.validation), ("evaluation", SIZES.accuracy))
-    )
+    known = watched(ward, name, base, "validation", SIZES.validation)
+    test = watched(ward, name, base, "evaluation", SIZES.accuracy)
     accuracies = {
         (form, score): threshold_of(known.extras[f"{form}|{score}"], known.flawed)[1]
         for form in FORMS
@@ -360,7 +363,9 @@ def in_pixels(ward: Ward) -> list[Figure]:
         note = "its training takes an hour: FULL=1, or a GPU; then it is kept and used always"
         return [figure("accuracy_dynamics_ddpm", "not measured", note=note)]
     found = detection(ward, "ddpm", folder)[0]
-    return [replace(found[0], note=f"{found[0].note}; it learned {LEARNED.told}"), *found[1:]]
+    made = watched(ward, "ddpm", folder, "evaluation", SIZES.accuracy)
+    found[0] = replace(found[0], note=f"{found[0].note}; it learned {LEARNED.told}")
+    return [*found, *fam_figures("ddpm", made, LEARNED.categories)]
 
 
 def main() -> None:
@@ -370,7 +375,7 @@ def main() -> None:
     sections: list[Callable[[], list[Figure]]] = [
         lambda: detection(ward, "sd", ward.stable_diffusion)[0],
         lambda: steering(ward, form),
-        lambda: fam_figures(ward, none),
+        lambda: fam_figures("flux", none),
         lambda: self_refining(ward),
         lambda: in_pixels(ward),
     ]
