@@ -16,7 +16,7 @@ from tests.dataengine.treatment.tiny import PROMPTS
 SETTINGS = SamplingConfig(steps=10, batch=4)
 SEEDS = [1, 2, 3]
 WINDOW = DynamicsConfig(stop=0.48)
-LOOSE = WINDOW.model_copy(update={"deviations": 2.0, "smallest": 0.0, "largest": 1.0, "erosion": 0.0})
+LOOSE = WINDOW.model_copy(update={"deviations": 1.0, "smallest": 0.0, "largest": 1.0, "erosion": 0.0})
 STRICT = WINDOW.model_copy(update={"deviations": 1e6})
 METHODS = ("ttc", "replacement", "clipping", "sargd")
 
@@ -57,7 +57,8 @@ def test_without_regions_the_images_keep_their_bits(family, plain, method):
 
 def test_without_abnormal_dynamics_the_images_keep_their_bits(family, plain):
     assert np.array_equal(corrected(family, CorrectionConfig(dynamics=STRICT)), plain)
-    found = corrected(family, CorrectionConfig(dynamics=LOOSE))
+    # The tiny tokenizer differs from build to build, and with it the regions: any share of the image will do.
+    found = corrected(family, CorrectionConfig(dynamics=LOOSE, cover=1.0))
     assert not np.array_equal(found, plain)
 
 
