@@ -9,13 +9,14 @@ Settings and thresholds are chosen on validation prompts; figures stand on other
 trainings are longer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
 from torch import Tensor
 
@@ -31,6 +32,7 @@ from dataengine.treatment.loading import load_family
 from dataengine.treatment.sampling import Steppers, as_tensor, generate
 from tests.bench.asking import asked_figure
 from tests.bench.harness import (
+    RESULTS,
     Figure,
     bootstrap,
     curve,
@@ -48,6 +50,7 @@ from tests.bench.sensitivity import of_moment, of_steps
 from tests.bench.steered import FORMS, SAMPLING, SCORES, SEED, SIZES, Drawn, asked, drawn, kids
 from tests.bench.treated import FLAWED, Ward, open_ward, ratio, tuned
 from tests.bench.treated import WORK as TREATMENT
+from tests.bench.treatment import SHEET, framed
 from tests.bench.treatment import rows as treatments
 
 NONE = (SAMPLING["flux"], "evaluation", SIZES.kid)
@@ -282,22 +285,43 @@ def steering(ward: Ward, form: str) -> list[Figure]:
     clean = render(stream("photos"), range(count)).images.permute(0, 2, 3, 1).numpy()
     real = features(clean, ward.features)
     none = drawn(ward, "none", base, *NONE)
-    figures = []
+    figures, shown = [], {"none": none}
     rows = corrections(form)
     for row, config in rows.items():
         steer = correction_steer(ward, config)
         other = drawn(ward, f"{row}-{form}", base, sampling, "evaluation", count, steer)
         figures += compared(ward, real, none, row, other)
+        shown[row] = other
     for row, guide in {"guidance": GuidanceConfig(), "reward": GuidanceConfig(kind="reward")}.items():
         few = count // 5 or count
         other = drawn(ward, row, base, sampling, "evaluation", few, guidance_steer(ward, guide))
+        shown[row] = other
         part = Drawn(none.images[:few], none.judged[:few], none.categories[:few])
         note = f"by the champion, defaults; none's is {part.flawed.mean():.3f}"
         figures.append(ratio(f"true_freq_{row}", other.flawed, part.flawed, note))
+    sheet = f"{', '.join(shown)}, from top to bottom, in {sheet_of(shown, none.flawed[:few])}"
+    figures.append(figure("correction_sheet", "reported", n=len(shown), note=sheet))
     figures.append(on_clean(ward, none, rows["ttc"]))
     figures += with_treatment(ward, rows["ttc_champion"])
     figures.append(overhead(ward, rows["ttc"]))
     return figures
+
+
+def sheet_of(shown: Mapping[str, Drawn], flawed: np.ndarray) -> str:
+    """The first images that are flawed uncorrected, a row of the sheet for each way; its file name.
+
+    A red frame is a flaw by the judge.
+    """
+    columns = np.flatnonzero(flawed)[:SHEET]
+    if not len(columns):
+        columns = np.arange(min(SHEET, len(flawed)))
+    rows = [
+        np.concatenate([framed(one.images[i], bool(one.flawed[i])) for i in columns], axis=1)
+        for one in shown.values()
+    ]
+    file = RESULTS / "trainingfree-sheet.png"
+    PIL.Image.fromarray(np.concatenate(rows)).save(file, optimize=True)
+    return file.name
 
 
 def on_clean(ward: Ward, none: Drawn, config: CorrectionConfig) -> Figure:

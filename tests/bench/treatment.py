@@ -136,22 +136,28 @@ def pairs_sheet(before: Shown, after: Shown) -> str:
 
     A red frame is a flaw by the judge.
     """
+
+    def one(shown: Shown, index: int) -> np.ndarray:
+        return framed(shown.images[index], bool(shown.judged[index] >= FLAWED))
+
     worst = np.argsort(-before.judged, kind="stable")[: 3 * SHEET]
     rows = [
-        np.concatenate([_framed(shown, i) for i in worst[start : start + SHEET]], axis=1)
+        np.concatenate([one(shown, i) for i in worst[start : start + SHEET]], axis=1)
         for start in range(0, len(worst) - SHEET + 1, SHEET)
         for shown in (before, after)
     ]
     file = RESULTS / "treatment-pairs.png"
-    Image.fromarray(np.concatenate(rows or [_framed(before, 0)])).save(file, optimize=True)
+    Image.fromarray(np.concatenate(rows or [one(before, 0)])).save(file, optimize=True)
     return file.name
 
 
-def _framed(shown: Shown, index: int) -> np.ndarray:
-    colour = (200, 30, 30) if shown.judged[index] >= FLAWED else (235, 235, 235)
-    framed = np.full((shown.images.shape[1] + 6, shown.images.shape[2] + 6, 3), colour, np.uint8)
-    framed[3:-3, 3:-3] = shown.images[index]
-    return framed
+def framed(image: np.ndarray, flawed: bool) -> np.ndarray:
+    """An image, uint8 HW3, in a frame that is red where it is flawed."""
+    made = np.full((image.shape[0] + 6, image.shape[1] + 6, 3), (235, 235, 235), np.uint8)
+    if flawed:
+        made[:] = (200, 30, 30)
+    made[3:-3, 3:-3] = image
+    return made
 
 
 def curves(ward: Ward, runs: Sequence[Run]) -> Figure:
