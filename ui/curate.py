@@ -155,7 +155,13 @@ def all_choices(catalog: Catalog) -> dict[str, Any]:
     people = [user.name for user in catalog.users.list() if {"annotator", "curator"} & set(user.roles)]
     return asdict(curation.choices(catalog)) | {
         "detectors": [
-            {"id": one.id, "name": one.name, "champion": champion is not None and one.id == champion.id}
+            {
+                "id": one.id,
+                "name": one.name,
+                "champion": champion is not None and one.id == champion.id,
+                "role": one.role,
+                "looked": catalog.predictions.any_of(one.id),
+            }
             for one in reversed(catalog.detectors.list())
         ],
         "classes": list(catalog.classes.names()),

@@ -173,6 +173,11 @@ class Predictions(Rows[Prediction]):
         found = self._in(self.table.c.image_id, image_ids, mine)
         return sorted(found, key=lambda prediction: prediction.image_id)
 
+    def any_of(self, detector_id: str) -> bool:
+        """Whether the detector has looked at any image."""
+        statement = select(self.table.c.image_id).where(self.table.c.detector_id == detector_id).limit(1)
+        return self._connection.execute(statement).first() is not None
+
     def missing(self, detector_id: str, image_ids: Iterable[str]) -> list[str]:
         """Those of the images that the detector has not answered, in the order given."""
         wanted = list(image_ids)

@@ -7,7 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from dataengine.masks import pack_label_map, unpack_label_map
-from dataengine.records import Endpoint, Image, Label
+from dataengine.records import DetectorVersion, Endpoint, Image, Label
 from storage.workspace import Workspace
 
 Clients = Callable[..., TestClient]
@@ -337,7 +337,18 @@ def test_maps_travel_as_raw_bytes(curator: TestClient, workspace: Workspace) -> 
     assert curator.get(f"/api/curate/labels/{image}", params={"author": "nobody"}).status_code == 404
 
 
+def test_choices_say_which_detectors_have_looked(curator: TestClient, workspace: Workspace) -> None:
+    fresh = DetectorVersion(id="fresh", name="promoted just now", checkpoint="none", config={})
+    with workspace.catalog() as catalog:
+        catalog.detectors.add(fresh)
+        catalog.commit()
+    found = curator.get("/api/curate/choices").json()
+    looked = {one["id"]: one["looked"] for one in found["detectors"]}
+    assert looked.pop("fresh") is False and all(looked.values())
+
+
 def test_choices_name_what_is_in_use(curator: TestClient) -> None:
     found = curator.get("/api/curate/choices").json()
     assert found["categories"] == ["hands", "mugs"] and found["detectors"][0]["champion"]
+    assert found["detectors"][0]["looked"]
     assert found["annotators"] == ["annotator", "curator"] and len(found["classes"]) == 3

@@ -12,10 +12,12 @@ let always = localStorage.getItem("curate.overlay") === "always";
 
 export async function images(root, { choices, asked, go, current }) {
   const filters = Object.fromEntries(FILTERS.filter((name) => asked[name]).map((name) => [name, asked[name]]));
+  const standing = standIn(choices.detectors, filters.detector);
+  if (standing) filters.detector = standing.other.id;
   const grid = h("div", { class: "grid", role: "list" });
   const total = h("span", { class: "total", role: "status" });
   const more = h("div", { class: "more" });
-  root.append(bar(choices, filters, go, total), asked.like ? similarHead(asked.like, go) : "", grid, more);
+  root.append(bar(choices, filters, go, total), standing && !asked.like ? standInNote(standing) : "", asked.like ? similarHead(asked.like, go) : "", grid, more);
   if (asked.like) {
     await like(grid, total, asked.like, go);
   } else {
@@ -26,6 +28,20 @@ export async function images(root, { choices, asked, go, current }) {
     );
   }
   if (asked.image && current()) open(asked.image, go);
+}
+
+// A new champion has looked at nothing before the next round: the newest detector that has stands in for it,
+// a teacher last, since it sees a round's leftovers only.
+function standIn(detectors, chosen) {
+  const champion = detectors.find((one) => one.champion);
+  if (chosen || !champion || champion.looked) return null;
+  const looked = detectors.filter((one) => one.looked);
+  const other = looked.find((one) => one.role !== "teacher") ?? looked[0];
+  return other ? { champion, other } : null;
+}
+
+function standInNote({ champion, other }) {
+  return h("p", { class: "hint" }, `The champion, ${champion.name}, has not looked at images yet; the next round does that. Shown is what ${other.name} suspects.`);
 }
 
 function bar(choices, filters, go, total) {
