@@ -1,8 +1,8 @@
 """A DDPM in pixels for `bench-trainingfree`: trained on drawings of which some are flawed, 64 × 64.
 
 The judge works at that size: on drawings of half the size, enlarged, half of what it marks is no flaw. On a
-GPU it learns all that the world shows. Two cores have time for hands alone, by a smaller network, in half an hour;
-so there it is for FULL, and used always once it is kept.
+GPU it learns all that the world shows. Two cores have time for hands alone, by a smaller network, in half an
+hour; so there it is for FULL, and used always once it is kept.
 """
 
 import time

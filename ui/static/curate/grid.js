@@ -13,11 +13,12 @@ let always = localStorage.getItem("curate.overlay") === "always";
 export async function images(root, { choices, asked, go, current }) {
   const filters = Object.fromEntries(FILTERS.filter((name) => asked[name]).map((name) => [name, asked[name]]));
   const standing = standIn(choices.detectors, filters.detector);
+  const chosen = Object.keys(filters).length > 0;
   if (standing) filters.detector = standing.other.id;
   const grid = h("div", { class: "grid", role: "list" });
   const total = h("span", { class: "total", role: "status" });
   const more = h("div", { class: "more" });
-  root.append(bar(choices, filters, go, total), standing && !asked.like ? standInNote(standing) : "", asked.like ? similarHead(asked.like, go) : "", grid, more);
+  root.append(bar(choices, filters, chosen, go, total), standing && !asked.like ? standInNote(standing) : "", asked.like ? similarHead(asked.like, go) : "", grid, more);
   if (asked.like) {
     await like(grid, total, asked.like, go);
   } else {
@@ -44,7 +45,7 @@ function standInNote({ champion, other }) {
   return h("p", { class: "hint" }, `The champion, ${champion.name}, has not looked at images yet; the next round does that. Shown is what ${other.name} suspects.`);
 }
 
-function bar(choices, filters, go, total) {
+function bar(choices, filters, chosen, go, total) {
   const change = () => {
     const values = Object.fromEntries(new FormData(form));
     if (values.low === "0") delete values.low;
@@ -73,7 +74,7 @@ function bar(choices, filters, go, total) {
     document.querySelector(".grid")?.classList.toggle("overlays", always);
     if (always) document.querySelectorAll(".tile").forEach((tile) => tile.heat());
   } });
-  const reset = Object.keys(filters).length ? h("button", { type: "button", class: "link", onclick: () => go({ view: "images" }) }, "Clear filters") : null;
+  const reset = chosen ? h("button", { type: "button", class: "link", onclick: () => go({ view: "images" }) }, "Clear filters") : null;
   return h("div", { class: "top" }, form, h("div", { class: "line" }, total, reset, h("span", { class: "gap" }),
     h("label", { class: "switch" }, overlay, "Always show what the detector suspects"),
     h("button", { type: "button", class: "button quiet", onclick: () => tell(post("/api/curate/features"), "A worker computes features of new images now.") }, "Compute features")));
