@@ -204,7 +204,8 @@ def close_accounts(workspace: Workspace) -> None:
 
 
 def watch(workspace: Workspace, round_id: str, say: Say) -> None:
-    """Tell how the round goes until it is done. Raises `JobFailed` when it fails or nothing moves."""
+    """Tell how the round goes until it is done. Raises `JobFailed` when it fails, or when nothing moves and
+    nothing is at work: a stage that is slow, on a machine that does much else, is waited for."""
     told: set[str] = set()
     seen, moved = "", time.monotonic()
     while True:
@@ -223,7 +224,11 @@ def watch(workspace: Workspace, round_id: str, say: Say) -> None:
         if now_seen != seen:
             seen, moved = now_seen, time.monotonic()
         elif time.monotonic() - moved > STALLED_SECONDS:
-            raise JobFailed(f"Nothing has moved at {row.stage} for {STALLED_SECONDS:.0f} s; see worker.log.")
+            what = f"Nothing has moved at {row.stage} for {STALLED_SECONDS:.0f} s; see worker.log."
+            if not any(job.state == "running" for job in jobs):
+                raise JobFailed(what)
+            say(f"  … {what} Its job is still at work; Ctrl-C stops, and another start goes on from there.")
+            moved = time.monotonic()
         time.sleep(POLL_SECONDS)
 
 

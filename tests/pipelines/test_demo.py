@@ -70,6 +70,26 @@ def test_nothing_moving_is_noticed(workspace: Workspace, monkeypatch: pytest.Mon
         watch(workspace, "r1", lambda text: None)
 
 
+def test_a_slow_stage_is_waited_for(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_round(workspace)
+    args = {"round_id": "r1", "stage": "generate"}
+    with workspace.catalog() as catalog:
+        catalog.jobs.add(Job(id="j1", kind="stage", args=args, state="running"))
+        catalog.commit()
+    monkeypatch.setattr(demo_module, "STALLED_SECONDS", 0.3)
+    said: list[str] = []
+    watching = threading.Thread(target=watch, args=(workspace, "r1", said.append))
+    watching.start()
+    while not said and watching.is_alive():
+        watching.join(0.1)
+    assert "Its job is still at work" in said[0]
+    with workspace.catalog() as catalog:
+        catalog.rounds.advance("r1", "generate", {"images": 7}, "done", "done")
+        catalog.commit()
+    watching.join(10)
+    assert not watching.is_alive()
+
+
 def test_every_stage_is_told_once(workspace: Workspace) -> None:
     add_round(workspace)
     said: list[str] = []
