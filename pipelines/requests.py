@@ -41,6 +41,7 @@ STOPPED: tuple[JobState, ...] = ("paused", "failed", "cancelled")
 CORRECTIONS: dict[str, dict[str, Any]] = {
     "ttc": {},
     "ttc-champion": {"regions": "detector"},
+    "ttc-champion-repeated": {"regions": "detector", "repeated": True},
     "replacement": {"method": "replacement"},
     "clipping": {"method": "clipping"},
     "sargd": {"method": "sargd", "regions": "detector"},

@@ -165,6 +165,11 @@ class CorrectionConfig(Config):
     """The window, which ends where the correction is made (ASCED: about 0.48), and how regions are found
     in it."""
 
+    repeated: bool = False
+    """TTC and state replacement: look for regions and draw them again at every step of the window, not only
+    at its end. The window may then begin early, while a part can still come out otherwise, and end late,
+    since what is found again is drawn again."""
+
     gamma: float = Field(default=0.2, ge=0)
     """TTC: strength of the noise on x̂0."""
 
@@ -187,6 +192,8 @@ class CorrectionConfig(Config):
             raise ValueError("score clipping works on the latents' own changes: take dynamics.space=latent")
         if self.method == "sargd" and self.regions == "dynamics":
             raise ValueError("SARGD goes by a trained detector: take regions=detector")
+        if self.repeated and self.regions == "dynamics":
+            raise ValueError("dynamics would take a correction for a jump: repeat with regions=detector")
         return self
 
     @property

@@ -78,8 +78,13 @@ class Corrector:
         precision: Precision = "float32",
     ) -> Step:
         """The step that `inner` makes, corrected. Raises `ConfigRefused` when too few steps are in the
-        window."""
+        window, or the last one is: nothing is drawn after it."""
         steps = watched_steps(family, schedule, latents, self._config.dynamics)
+        if steps[-1] == len(schedule) - 1 and self._config.method != "clipping":
+            raise ConfigRefused(
+                f"the window's last step is the last of {len(schedule)}, and nothing is drawn after it that "
+                f"could use a correction: take dynamics.stop above {schedule.shares[-1]:.3g}"
+            )
         made = self._inner(family, latents, conditioning, schedule, step, guidance, precision)
         self._cleans.append(made.clean)
         if step not in steps:
@@ -91,7 +96,7 @@ class Corrector:
             return self._clipped(family, latents, made, schedule, step)
         if self._config.method == "sargd":
             return self._held(family, made, schedule, step)
-        if step != steps[-1]:
+        if step != steps[-1] and not self._config.repeated:
             return made
         return self._renewed(made, self._base(made), schedule, step, self._found(family, made.clean))
 

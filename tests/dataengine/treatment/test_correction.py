@@ -11,6 +11,7 @@ from dataengine.treatment.config import CorrectionConfig, SamplingConfig
 from dataengine.treatment.correction import Corrector, correcting, on_latents
 from dataengine.treatment.loading import load_family
 from dataengine.treatment.sampling import denoise, generate
+from dataengine.treatment.trajectory import watched_steps
 from tests.dataengine.treatment.tiny import PROMPTS
 
 SETTINGS = SamplingConfig(steps=10, batch=4)
@@ -107,6 +108,34 @@ def test_only_the_region_is_touched(family):
     assert (made.latents[inside] != usual.latents[inside]).float().mean() > 0.99
 
 
+def test_repeated_corrections_follow_what_is_found_at_every_step(family):
+    class Told(Suspicious):
+        def __init__(self):
+            super().__init__(0)
+            self.asked = 0
+
+        def confidence(self, images):
+            self.asked += 1
+            self.rows = (0,) if self.asked < 3 else ()
+            return super().confidence(images)
+
+    config = CorrectionConfig(regions="detector", repeated=True, dynamics=WINDOW)
+    detector, corrector = Told(), None
+    latents = family.initial_latents(SEEDS, family.size)
+    told, schedule, changed = family.encode_prompts(PROMPTS[:3]), family.schedule(10, latents), []
+    corrector = Corrector(config, SEEDS, detector)
+    with torch.no_grad():
+        for step in range(10):
+            made = corrector(family, latents, told, schedule, step, family.guidance)
+            usual = denoise(family, latents, told, schedule, step, family.guidance)
+            changed.append((made.latents != usual.latents).flatten(1).any(1).tolist())
+            latents = made.latents
+    steps = watched_steps(family, schedule, latents, WINDOW)
+    assert detector.asked == len(steps) >= 3
+    assert [step for step in range(10) if changed[step][0]] == steps[:2]
+    assert not any(row[1] or row[2] for row in changed)
+
+
 def test_replacement_goes_back_to_an_earlier_x0(family):
     near, far = (
         one_step(family, CorrectionConfig(method="replacement", earlier=n, regions="everywhere"))[0]
@@ -156,6 +185,11 @@ def test_refusals(family):
         generate(family, PROMPTS[:1], [1], few, steppers=correcting(CorrectionConfig(), [1]))
     with pytest.raises(ValidationError, match="trained detector"):
         CorrectionConfig(method="sargd")
+    with pytest.raises(ValidationError, match="for a jump"):
+        CorrectionConfig(repeated=True)
+    late = CorrectionConfig(regions="everywhere", dynamics=DynamicsConfig(stop=0.0))
+    with pytest.raises(ConfigRefused, match=r"nothing is drawn after it.*take dynamics\.stop above"):
+        generate(family, PROMPTS[:1], [1], SETTINGS, steppers=correcting(late, [1]))
     with pytest.raises(ValidationError, match="latent"):
         CorrectionConfig(method="clipping", dynamics=DynamicsConfig(space="pixel"))
 

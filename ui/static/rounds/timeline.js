@@ -13,6 +13,7 @@ const CORRECTIONS = [
   ["", "as the recipe says"],
   ["ttc", "where the prediction jumps (TTC)"],
   ["ttc-champion", "where the champion suspects (TTC)"],
+  ["ttc-champion-repeated", "the same, again at every step"],
   ["replacement", "state replacement"],
   ["clipping", "score clipping"],
   ["sargd", "SARGD, adapted"],
