@@ -8,10 +8,11 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from dataengine.diagnosis.flaw_activation import FlawHighlighter, train_highligh
 from dataengine.errors import Cancelled
 from dataengine.quality.distances import features, frechet
 from dataengine.treatment import progress as keeping
+from dataengine.treatment import refining
 from dataengine.treatment.config import RefiningConfig, SamplingConfig, UNetConfig
 from dataengine.treatment.loading import load_family
 from dataengine.treatment.refining import RESULT, identity_of, refine
@@ -68,6 +70,23 @@ TRAINING = TINY if quick() else SMALL if device() == "cpu" else LARGE
 REFINED = WORK / f"refined-{TRAINING.steps}"
 SECONDS = "seconds.npy"
 
+
+@dataclass(frozen=True)
+class Row:
+    """One training: what it changes of the ordinary settings, and what chance it had."""
+
+    name: str
+    change: Mapping[str, Any]
+    seed: int = 0
+    flat: bool = False
+    """Whether its maps say nothing about where."""
+
+    @property
+    def folder(self) -> str:
+        """Where it is kept."""
+        return self.name + ("-flat" if self.flat else "") + (f"-seed-{self.seed}" if self.seed else "")
+
+
 ROWS: dict[str, dict[str, Any]] = {
     "base": {"refinement": 0.0},
     "forward": {"reverse": 0.0},
@@ -86,6 +105,10 @@ SWEPT: dict[str, tuple[str, dict[float, dict[str, Any]]]] = {
     ),
 }
 """Sensitivity of training: by name, what is swept and the settings at each value."""
+ANEW = 1_000_000
+"""Where seeds of images and drawings begin by which a strength is chosen; figures stand on others."""
+SEEDS = (0, 1) if quick() else (0, 1, 2)
+"""Of trainings, where FULL asks how far a gain depends on chance."""
 
 
 # ---- flaw activation maps ----------------------------------------------------------------------------------
@@ -183,35 +206,70 @@ def by_people(id: str, network: FlawHighlighter) -> Figure:
 
 def self_refining(ward: Ward) -> list[Figure]:
     """KID of every row against base at equal updates, on drawings of 32 × 32 pixels."""
-    base = kid_of(ward, "base", ROWS["base"])
+    base = kid_of(ward, Row("base", ROWS["base"]))
     shows = "all categories" if TRAINING.categories is None else " and ".join(TRAINING.categories) + " alone"
-    note = f"{TRAINING.steps} updates of {TRAINING.batch}, {shows}"
-    told = f"KID, base's {base.mean():.4f}, {note}; goal ≥ 0.05 for both"
+    told = f"KID, base's {base.mean():.4f}, {TRAINING.steps} updates of {TRAINING.batch}, {shows}"
+    chosen, note = strongest(ward)
+    rows = {"": chosen, "_flat": replace(chosen, flat=True)}
+    rows |= {f"_{name}": Row(name, ROWS[name]) for name in ("forward", "reverse", "both")}
+    notes = {
+        "": f"{told}; {note}; goal ≥ 0.05",
+        "_flat": f"{told}; every map flattened to its mean, a control",
+    }
     figures = [
-        gain(id_of(name), base, kid_of(ward, name, ROWS[name]), told)
-        for name in ("forward", "reverse", "both")
+        gain(f"self_refining_gain{end}", base, kid_of(ward, row), notes.get(end, f"{told}; the paper's λ"))
+        for end, row in rows.items()
     ]
     return [*figures, overhead_of_maps()]
+
+
+def strongest(ward: Ward) -> tuple[Row, str]:
+    """ "both" at the strength that is best on images and drawings of their own, and how it was chosen."""
+    rows = [swept("strength", change, value) for value, change in SWEPT["strength"][1].items()]
+    rows = [Row("both", ROWS["both"]), *rows][: 2 if quick() else None]
+    distances = {row.name: float(kid_of(ward, row, ANEW).mean()) for row in rows}
+    best = min(rows, key=lambda row: distances[row.name])
+    told = ", ".join(f"{name} {value:.3f}" for name, value in distances.items())
+    return best, f"λ chosen by KID on other images and drawings: {told}"
+
+
+def of_seeds(ward: Ward) -> list[Figure]:
+    """The gain that has a goal, at the strength chosen with the first seed, from other beginnings."""
+    chosen, _ = strongest(ward)
+    gains = []
+    for seed in SEEDS:
+        pair = (replace(chosen, seed=seed), Row("base", ROWS["base"], seed))
+        other, base = (kid_of(ward, row).mean() for row in pair)
+        gains.append(float(1 - other / max(base, 1e-9)))
+    told = ", ".join(f"{each:.3f}" for each in gains)
+    note = f"{chosen.name}, mean of trainings with seeds of their own: {told}; least and most as interval"
+    return [
+        figure(
+            "self_refining_gain_seeds",
+            float(np.mean(gains)),
+            (min(gains), max(gains)),
+            "share",
+            len(gains),
+            note,
+        )
+    ]
 
 
 def far_refined(ward: Ward) -> list[Figure]:
     """The same rows by FID, on more images."""
     real = features(doubled(drawings(SIZES.fid)[1]), ward.features)
+    rows = {f"_{name}": Row(name, ROWS[name]) for name in ("forward", "reverse", "both")}
+    rows = {"": strongest(ward)[0], **rows, "base": Row("base", ROWS["base"])}
     fid = {
-        name: frechet(real, features(doubled(drawn_by(name, change, SIZES.fid)), ward.features))
-        for name, change in ROWS.items()
+        end: frechet(real, features(doubled(drawn_by(row, SIZES.fid)), ward.features))
+        for end, row in rows.items()
     }
     figures = []
-    for name in ("forward", "reverse", "both"):
-        better = 1 - fid[name] / max(fid["base"], 1e-9)
-        told = f"FID, {fid[name]:.3f}, base's {fid['base']:.3f}"
-        figures.append(figure(f"{id_of(name)}_fid", better, None, "share", SIZES.fid, told))
+    for end in list(rows)[:-1]:
+        better = 1 - fid[end] / max(fid["base"], 1e-9)
+        told = f"FID, {fid[end]:.3f}, base's {fid['base']:.3f}"
+        figures.append(figure(f"self_refining_gain{end}_fid", better, None, "share", SIZES.fid, told))
     return figures
-
-
-def id_of(name: str) -> str:
-    """The id of a row's gain; "both" is the one with a goal."""
-    return "self_refining_gain" if name == "both" else f"self_refining_gain_{name}"
 
 
 def gain(id: str, base: np.ndarray, other: np.ndarray, note: str) -> Figure:
@@ -224,13 +282,12 @@ def gain(id: str, base: np.ndarray, other: np.ndarray, note: str) -> Figure:
 
 def sensitivity_of_training(ward: Ward) -> list[Figure]:
     """Gain of "both" at other strengths, cycles and shares of refinement, as curves."""
-    base = kid_of(ward, "base", ROWS["base"])
+    base = kid_of(ward, Row("base", ROWS["base"]))
     figures = []
     for name, (what, changes) in SWEPT.items():
         gains = {}
         for value, change in list(changes.items())[: 1 if quick() else None]:
-            row = "both" if configured(change) == configured({}) else f"{name}-{value:g}"
-            other = kid_of(ward, row, change)
+            other = kid_of(ward, swept(name, change, value))
             gains[value] = float(1 - other.mean() / max(base.mean(), 1e-9))
         kept = curve(f"trainingfree-{name}", {name: list(gains), "gain": list(gains.values())})
         best = max(gains, key=lambda value: gains[value])
@@ -239,9 +296,15 @@ def sensitivity_of_training(ward: Ward) -> list[Figure]:
     return figures
 
 
+def swept(name: str, change: Mapping[str, Any], value: float) -> Row:
+    """The row of one value of a sweep, which may be the row that all others are compared with."""
+    usual = configured(Row("", change)) == configured(Row("", {}))
+    return Row("both", ROWS["both"]) if usual else Row(f"{name}-{value:g}", change)
+
+
 def overhead_of_maps() -> Figure:
     """Time that mean flaw maps add to refinement, at the cycle of the row "both"."""
-    config = configured({})
+    config = configured(Row("both", ROWS["both"]))
     seconds = np.load(REFINED / "both" / SECONDS, allow_pickle=False)
     base = config.steps - round(config.steps * config.refinement)
     if len(seconds) < config.steps - base:
@@ -258,11 +321,11 @@ def overhead_of_maps() -> Figure:
 
 
 @cache
-def drawings(held_out: int) -> tuple[np.ndarray, np.ndarray]:
+def drawings(held_out: int, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """What is learned from, and held-out drawings of the same stream: at half size, uint8 NHW3."""
     source = stream("generator", categories=TRAINING.categories)
     learned = render(source, range(TRAINING.drawings)).images
-    held = render(source, range(HELD_OUT, HELD_OUT + held_out)).images
+    held = render(source, range(HELD_OUT + first, HELD_OUT + first + held_out)).images
     return halved(learned), halved(held)
 
 
@@ -277,16 +340,16 @@ def doubled(images: np.ndarray) -> np.ndarray:
     return as_uint8(scaled)
 
 
-def kid_of(ward: Ward, name: str, change: Mapping[str, Any]) -> np.ndarray:
+def kid_of(ward: Ward, row: Row, first: int = 0) -> np.ndarray:
     """KID of each fold of a row's finished model to held-out drawings."""
     real, vectors = (
         features(doubled(each), ward.features)
-        for each in (drawings(SIZES.kid)[1], drawn_by(name, change, SIZES.kid))
+        for each in (drawings(SIZES.kid, first)[1], drawn_by(row, SIZES.kid, first))
     )
     return kids(real, vectors)
 
 
-def configured(change: Mapping[str, Any]) -> RefiningConfig:
+def configured(row: Row) -> RefiningConfig:
     """The training with a row's settings."""
     return RefiningConfig(
         steps=TRAINING.steps,
@@ -296,15 +359,17 @@ def configured(change: Mapping[str, Any]) -> RefiningConfig:
         highlighted=TRAINING.highlighted,
         highlighter=HighlighterConfig(lr=1e-4, batch=32, epochs=TRAINING.epochs),
         checkpoint_every=max(1, TRAINING.steps // 20),
-    ).model_copy(update=dict(change))
+        seed=row.seed,
+    ).model_copy(update=dict(row.change))
 
 
-def drawn_by(name: str, change: Mapping[str, Any], count: int) -> np.ndarray:
+def drawn_by(row: Row, count: int, first: int = 0) -> np.ndarray:
     """Images of a row's finished model, uint8 NHW3; kept."""
-    file = REFINED / f"{name}-{count}.npz"
+    file = REFINED / f"{row.folder}-{count}{f'-from-{first}' if first else ''}.npz"
     if not file.is_file():
-        family = load_family(refined_by(name, change), device=device())
-        drawn = generate(family, [""] * count, range(count), SamplingConfig(steps=25, batch=50))
+        family = load_family(refined_by(row), device=device())
+        seeds = range(first, first + count)
+        drawn = generate(family, [""] * count, seeds, SamplingConfig(steps=25, batch=50))
         part = file.with_suffix(".part.npz")
         np.savez_compressed(part, images=drawn)
         part.replace(file)
@@ -312,32 +377,45 @@ def drawn_by(name: str, change: Mapping[str, Any], count: int) -> np.ndarray:
         return kept["images"]
 
 
-def refined_by(name: str, change: Mapping[str, Any]) -> Path:
+def refined_by(row: Row) -> Path:
     """The pipeline that a row's training ends with, and beside it what its updates took; kept."""
-    work = REFINED / name
+    work = REFINED / row.folder
     if not (work / SECONDS).is_file():
-        config, images, watch = configured(change), drawings(SIZES.kid)[0], Watch()
-        begin(config, len(images), work)
-        refine(config, opened(), images, work, report=watch)
+        config, images, watch = configured(row), drawings(SIZES.kid)[0], Watch()
+        begin(row, len(images), work)
+        with flattened() if row.flat else contextlib.nullcontext():
+            refine(config, opened(row.seed), images, work, report=watch)
         np.save(work / SECONDS, watch.seconds)
     return work / RESULT
 
 
-def opened() -> UnconditionalFamily:
-    """A DDPM of random weights, the same for all rows."""
-    return fresh(TRAINING.network, 0).to(device())
+def flattened() -> contextlib.AbstractContextManager[Any]:
+    """While it lasts, every mean flaw map is as strong as ever and the same everywhere."""
+    ordinary = refining._mfam
+
+    def flat(*given: Any) -> torch.Tensor:
+        found = ordinary(*given)
+        return found.mean().expand_as(found).clone()
+
+    return patch.object(refining, "_mfam", flat)
 
 
-def begin(config: RefiningConfig, pictures: int, work: Path) -> None:
+def opened(seed: int) -> UnconditionalFamily:
+    """A DDPM of random weights, the same for all rows of a seed."""
+    return fresh(TRAINING.network, seed).to(device())
+
+
+def begin(row: Row, pictures: int, work: Path) -> None:
     """Put what the base phase comes to where the row goes on from it; "base" itself has all of it."""
     if (work / keeping.FILE).is_file():
         return
-    whole = configured({"refinement": config.refinement} if config.refinement else {})
+    config = configured(row)
+    whole = configured(replace(row, change={"refinement": config.refinement} if config.refinement else {}))
     base = whole.steps - round(whole.steps * whole.refinement)
-    shared = REFINED / f"base-{base}"
+    shared = REFINED / Row(f"base-{base}", {}, row.seed).folder
     if not (shared / "done").is_file():
         with contextlib.suppress(Cancelled):
-            refine(whole, opened(), drawings(SIZES.kid)[0], shared, report=until(base))
+            refine(whole, opened(row.seed), drawings(SIZES.kid)[0], shared, report=until(base))
         (shared / "done").touch()
     names = [""] * pictures
     old, new = (identity_of(each, UnconditionalFamily.name, pictures, names) for each in (whole, config))

@@ -75,7 +75,7 @@ def test_overlap_is_intersection_over_union() -> None:
 
 
 def test_rows_differ_from_each_other_and_from_base_only_in_refinement() -> None:
-    configs = {name: refined.configured(change) for name, change in refined.ROWS.items()}
+    configs = {name: refined.configured(refined.Row(name, change)) for name, change in refined.ROWS.items()}
     assert configs["base"].refinement == 0 and configs["both"].refinement == 0.5
     assert configs["forward"].reverse == 0 and configs["reverse"].forward == 0
     assert len({config.steps for config in configs.values()}) == 1
@@ -83,3 +83,25 @@ def test_rows_differ_from_each_other_and_from_base_only_in_refinement() -> None:
         every = max(1, training.steps // 20)
         bases = [training.steps - round(training.steps * share) for share in (0.2, 0.5, 0.8)]
         assert not any(base % every for base in bases), "a base phase ends with a checkpoint"
+
+
+def test_the_strength_is_chosen_on_images_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def kid_of(ward: object, row: refined.Row, first: int = 0) -> np.ndarray:
+        seen.append(first)
+        return np.full(FOLDS, {"both": 3.0, "strength-0.05": 1.0}.get(row.name, 2.0))
+
+    monkeypatch.setattr(refined, "quick", lambda: False)
+    monkeypatch.setattr(refined, "kid_of", kid_of)
+    best, note = refined.strongest(None)  # type: ignore[arg-type]
+    assert best.name == "strength-0.05" and best.change == {"forward": 0.05, "reverse": 0.05}
+    assert set(seen) == {refined.ANEW} and "both 3.000" in note
+
+
+def test_a_flattened_map_is_as_strong_and_says_nothing_of_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    map_ = torch.tensor([[0.0, 1.0], [0.5, 0.1]])
+    monkeypatch.setattr(refined.refining, "_mfam", lambda *given: map_)
+    with refined.flattened():
+        assert refined.refining._mfam().eq(0.4).all()
+    assert refined.refining._mfam() is map_

@@ -10,7 +10,7 @@ trainings are longer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from dataengine.treatment.guidance import guiding
 from dataengine.treatment.loading import load_family
 from dataengine.treatment.sampling import Steppers, as_tensor, generate
 from tests.bench.asking import asked_figure
+from tests.bench.choosing import CHOICES, chosen
 from tests.bench.harness import (
     RESULTS,
     Figure,
@@ -45,7 +46,7 @@ from tests.bench.harness import (
     write,
 )
 from tests.bench.pixels import LEARNED, trained
-from tests.bench.refined import fam_figures, far_refined, self_refining, sensitivity_of_training
+from tests.bench.refined import fam_figures, far_refined, of_seeds, self_refining, sensitivity_of_training
 from tests.bench.sensitivity import of_moment, of_steps
 from tests.bench.steered import FORMS, SAMPLING, SCORES, SEED, SIZES, Drawn, asked, drawn, kids
 from tests.bench.treated import FLAWED, Ward, open_ward, ratio, tuned
@@ -216,17 +217,33 @@ def beside(ward: Ward, name: str, known: Drawn, test: Drawn) -> list[Figure]:
 # ---- correction and guidance -------------------------------------------------------------------------------
 
 
-def corrections(form: str) -> dict[str, CorrectionConfig]:
-    """The rows, with regions of the form chosen on validation."""
-    found = FORMS[form].model_copy(update={"stop": 0.48})
-    return {
-        "ttc": CorrectionConfig(dynamics=found),
-        "replacement": CorrectionConfig(method="replacement", dynamics=found),
-        "clipping": CorrectionConfig(method="clipping", dynamics=found),
-        "sargd": CorrectionConfig(method="sargd", regions="detector", dynamics=found),
-        "ttc_champion": CorrectionConfig(regions="detector", dynamics=found),
-        "everywhere": CorrectionConfig(regions="everywhere", dynamics=found),
-    }
+@dataclass(frozen=True)
+class Ways:
+    """What validation decided."""
+
+    form: str
+    """Of score dynamics."""
+    champion: str
+    """How the champion corrects, by its name among the choices."""
+
+    def rows(self) -> dict[str, CorrectionConfig]:
+        """The corrections that are compared."""
+        found = FORMS[self.form].model_copy(update={"stop": 0.48})
+        again = CHOICES[self.champion].model_copy(update={"regions": "everywhere", "cover": 1.0})
+        return {
+            "ttc": CorrectionConfig(dynamics=found),
+            "replacement": CorrectionConfig(method="replacement", dynamics=found),
+            "clipping": CorrectionConfig(method="clipping", dynamics=found),
+            "sargd": CorrectionConfig(method="sargd", regions="detector", dynamics=found),
+            "ttc_champion_once": CorrectionConfig(regions="detector", dynamics=found),
+            "ttc_champion": CHOICES[self.champion],
+            "everywhere": CorrectionConfig(regions="everywhere", dynamics=found),
+            "everywhere_again": again,
+        }
+
+    def folder(self, row: str) -> str:
+        """Where a row's images are kept."""
+        return f"{row}-{self.champion if row in ('ttc_champion', 'everywhere_again') else self.form}"
 
 
 def correction_steer(
@@ -239,7 +256,7 @@ def guidance_steer(ward: Ward, config: GuidanceConfig) -> Callable[[Sequence[str
     return lambda told, seeds: guiding(config, told, ward.detector)
 
 
-def compared(ward: Ward, real: Tensor, none: Drawn, row: str, other: Drawn) -> list[Figure]:
+def compared(ward: Ward, real: Tensor, none: Drawn, row: str, other: Drawn, how: str = "") -> list[Figure]:
     """One row against none: KID, recall, and the judge's frequency."""
     before, after = (features(each.images, ward.features) for each in (none, other))
     gap = kids(real, after) - kids(real, before)
@@ -249,12 +266,12 @@ def compared(ward: Ward, real: Tensor, none: Drawn, row: str, other: Drawn) -> l
     figures = [
         figure(f"kid_{row}_minus_none", float(gap.mean()), bootstrap(gap), "KID", len(none.images), note),
         figure(f"recall_{row}_minus_none", covered[1] - covered[0], None, "share", len(none.images)),
-        ratio(f"true_freq_{row}", other.flawed, none.flawed, f"none's is {none.flawed.mean():.3f}"),
+        ratio(f"true_freq_{row}", other.flawed, none.flawed, f"none's is {none.flawed.mean():.3f}{how}"),
     ]
     return figures
 
 
-def far_steered(ward: Ward, form: str) -> list[Figure]:
+def far_steered(ward: Ward, ways: Ways) -> list[Figure]:
     """FID of every row against none, on more images."""
     count, base = SIZES.fid, partial(load_family, ward.flux, device=device())
     clean = render(stream("photos"), range(count)).images.permute(0, 2, 3, 1).numpy()
@@ -269,28 +286,28 @@ def far_steered(ward: Ward, form: str) -> list[Figure]:
     return [
         figure(
             f"fid_{row}_minus_none",
-            fid(f"{row}-{form}", config) - none,
+            fid(ways.folder(row), config) - none,
             None,
             "FID",
             count,
             f"none's is {none:.2f}",
         )
-        for row, config in corrections(form).items()
+        for row, config in ways.rows().items()
     ]
 
 
-def steering(ward: Ward, form: str) -> list[Figure]:
-    """Every row on FLUX, by prompts and seeds that all share."""
+def steering(ward: Ward, ways: Ways, how: str) -> list[Figure]:
+    """Every row on FLUX, by prompts and seeds that all share; `how` says why the champion corrects so."""
     count, sampling, base = SIZES.kid, SAMPLING["flux"], partial(load_family, ward.flux, device=device())
     clean = render(stream("photos"), range(count)).images.permute(0, 2, 3, 1).numpy()
     real = features(clean, ward.features)
     none = drawn(ward, "none", base, *NONE)
     figures, shown = [], {"none": none}
-    rows = corrections(form)
+    rows = ways.rows()
     for row, config in rows.items():
         steer = correction_steer(ward, config)
-        other = drawn(ward, f"{row}-{form}", base, sampling, "evaluation", count, steer)
-        figures += compared(ward, real, none, row, other)
+        other = drawn(ward, ways.folder(row), base, sampling, "evaluation", count, steer)
+        figures += compared(ward, real, none, row, other, f"; {how}" if row == "ttc_champion" else "")
         shown[row] = other
     for row, guide in {"guidance": GuidanceConfig(), "reward": GuidanceConfig(kind="reward")}.items():
         few = count // 5 or count
@@ -302,7 +319,7 @@ def steering(ward: Ward, form: str) -> list[Figure]:
     sheet = f"{', '.join(shown)}, from top to bottom, in {sheet_of(shown, none.flawed[:few])}"
     figures.append(figure("correction_sheet", "reported", n=len(shown), note=sheet))
     figures.append(on_clean(ward, none, rows["ttc"]))
-    figures += with_treatment(ward, rows["ttc_champion"])
+    figures.append(with_treatment(ward, ways))
     figures.append(overhead(ward, rows["ttc"]))
     return figures
 
@@ -338,30 +355,27 @@ def on_clean(ward: Ward, none: Drawn, config: CorrectionConfig) -> Figure:
     )
 
 
-def with_treatment(ward: Ward, config: CorrectionConfig) -> list[Figure]:
-    """Treated, corrected, and both."""
+def with_treatment(ward: Ward, ways: Ways) -> Figure:
+    """Treated, corrected by the champion, and both."""
     run = tuned(ward, "all", treatments(ward)["all"])
     few, sampling = SIZES.clean, SAMPLING["flux"]
     treated = partial(load_family, run.base, lora=run.points[run.last], device=device())
-    steer = correction_steer(ward, config)
+    untreated = partial(load_family, run.base, device=device())
+    steer = correction_steer(ward, ways.rows()["ttc_champion"])
+    rows = {
+        "treated": ("treated", treated, None),
+        "corrected": (f"corrected-{ways.champion}", untreated, steer),
+        "both": (f"treated-corrected-{ways.champion}", treated, steer),
+    }
     made = {
-        "treated": drawn(ward, "treated", treated, sampling, "evaluation", few),
-        "corrected": drawn(
-            ward,
-            "corrected",
-            partial(load_family, run.base, device=device()),
-            sampling,
-            "evaluation",
-            few,
-            steer,
-        ),
-        "both": drawn(ward, "treated-corrected", treated, sampling, "evaluation", few, steer),
+        row: drawn(ward, folder, family, sampling, "evaluation", few, by)
+        for row, (folder, family, by) in rows.items()
     }
     alone = min(("treated", "corrected"), key=lambda row: made[row].flawed.mean())
     note = f"over {alone} alone; " + ", ".join(
         f"{row} {each.flawed.mean():.3f}" for row, each in made.items()
     )
-    return [ratio("treated_plus_ttc", made["both"].flawed, made[alone].flawed, note)]
+    return ratio("treated_plus_ttc", made["both"].flawed, made[alone].flawed, note)
 
 
 def overhead(ward: Ward, config: CorrectionConfig) -> Figure:
@@ -396,20 +410,23 @@ def main() -> None:
     ward = open_ward()
     flux, form = detection(ward, "flux", ward.flux)
     none = drawn(ward, "none", partial(load_family, ward.flux, device=device()), *NONE)
+    champion, how = chosen(ward, partial(correction_steer, ward))
+    ways = Ways(form, champion)
     sections: list[Callable[[], list[Figure]]] = [
         lambda: detection(ward, "sd", ward.stable_diffusion)[0],
-        lambda: steering(ward, form),
+        lambda: steering(ward, ways, how),
         lambda: fam_figures("flux", none),
         lambda: self_refining(ward),
         lambda: in_pixels(ward),
     ]
     if full() or quick():
         sections += [
-            lambda: of_moment(ward, none, corrections(form)["ttc"], partial(correction_steer, ward)),
+            lambda: of_moment(ward, none, ways.rows()["ttc"], partial(correction_steer, ward)),
             lambda: of_steps(ward, form, FORMS[form]),
             lambda: sensitivity_of_training(ward),
+            lambda: of_seeds(ward),
             lambda: far_refined(ward),
-            lambda: far_steered(ward, form),
+            lambda: far_steered(ward, ways),
         ]
     figures = flux
     for section in sections:
