@@ -206,7 +206,8 @@ class _Intake:
         """Keep one batch, the bytes before the rows that name them; how many images were new."""
         if not ready:
             return 0
-        groups = [self._group(loaded, measured) for loaded, measured in ready]
+        mended = self._mended([loaded for loaded, _ in ready])
+        groups = [mended.get(loaded.sha256) or self._group(loaded, measured) for loaded, measured in ready]
         if self.trial:
             self._tried |= {loaded.sha256 for loaded, _ in ready}
             return len(ready)
@@ -220,6 +221,18 @@ class _Intake:
             )
             catalog.commit()
         return new
+
+    def _mended(self, loaded: Sequence[Loaded]) -> dict[str, str]:
+        """Groups of those that `clinic inpaint` drew parts of anew, by hash: that of the image which they come
+        from, so that a validation image that was mended is none to train on."""
+        told = {each.sha256: each.note.settings.get("inpainted") for each in loaded}
+        origins = {sha: str(how.get("of")) for sha, how in told.items() if isinstance(how, dict)}
+        if not origins:
+            return {}
+        with self.workspace.catalog(read_only=True) as catalog:
+            known = catalog.images.find(sha256=sorted(set(origins.values())))
+        groups = {image.sha256: image.group for image in known}
+        return {sha: groups[origin] for sha, origin in origins.items() if origin in groups}
 
     def _group(self, loaded: Loaded, measured: Measured) -> str:
         note = loaded.note

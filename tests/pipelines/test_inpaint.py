@@ -138,6 +138,7 @@ def test_people_s_labels_mend_the_workspace_s_images(
     with workspace.catalog(read_only=True) as catalog:
         taken = catalog.images.find(source="generated")
     assert [(one.prompt, one.settings["inpainted"]["repeats"]) for one in taken] == [(image.prompt, 3)]
+    assert (taken[0].group, taken[0].split) == (image.group, image.split), "what it comes from decides"
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_drawn(
