@@ -12,10 +12,11 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import Conflict, InputRefused, NotFound
-from dataengine.records import AuditEvent, Job, JobState, Round, WorkerBeat, now
+from dataengine.records import AuditEvent, DetectorVersion, Job, JobState, Round, WorkerBeat, now
 from storage import jobs_database
 from storage.job_files import LOG, METRICS
 from storage.workspace import Workspace
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from dbos import DBOSClient
 
+    from pipelines.config import RoundRecipe
     from pipelines.stage import Stage
     from storage.catalog import Catalog
 
@@ -55,6 +57,8 @@ GUIDANCES: dict[str, dict[str, Any]] = {
     "reward-regions": {"kind": "reward", "region": {}},
 }
 """Likewise guidance without training."""
+DYNAMICS, QUESTION = RIVALS = ("dynamics", "question")
+"""Rivals in mining by the name that people choose: what a round keeps beside the champion's maps."""
 PAUSABLE = ("retrain", "treat", "refine")
 """Work that knows places where it can stop with nothing lost."""
 
@@ -353,48 +357,81 @@ def recipe_names() -> list[str]:
     return list(RECIPES)
 
 
-def recipe(
-    name: str,
-    seed: int,
-    parts: Sequence[str],
-    budget: int | None = None,
-    correction: str = "",
-    guidance: str = "",
-    dynamics: bool = False,
-    question: tuple[str, int] | None = None,
-) -> dict[str, Any]:
-    """A named recipe's settings with these parts, and with that many images for people.
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """What a round does otherwise than its recipe says; empty leaves the recipe's own."""
 
-    `correction` and `guidance` are named in `CORRECTIONS` and `GUIDANCES`; empty leaves the recipe's own.
-    `dynamics` keeps maps of score dynamics beside the champion's, `question` a VQA model's verdicts on one of
-    the paper's questions, by its number. Raises `NotFound` naming the recipes there
-    are, `InputRefused` for a part, budget or way of drawing that is none.
+    budget: int | None = None
+    """Images for people."""
+    correction: str = ""
+    """A name in `CORRECTIONS`."""
+    guidance: str = ""
+    """A name in `GUIDANCES`."""
+    dynamics: bool = False
+    """Keep maps of score dynamics beside the champion's."""
+    question: tuple[str, int] | None = None
+    """A VQA model, and the number of one of the paper's questions whose verdicts are kept likewise."""
+    rival: str = ""
+    """Whose disagreement with the champion counts in mining: a detector's id, or one of `RIVALS`."""
+
+
+def recipe(name: str, seed: int, parts: Sequence[str], wishes: Wishes | None = None) -> dict[str, Any]:
+    """A named recipe's settings with these parts and wishes.
+
+    Raises `NotFound` naming the recipes there are, `InputRefused` for a part or wish that is none.
     """
     from pydantic import ValidationError
 
     from pipelines.config import RoundRecipe
     from pipelines.recipes import named
 
+    wishes = wishes or Wishes()
     settings = named(name, seed).model_dump(mode="json") | {"parts": list(parts)}
-    if budget is not None:
-        settings["mine"]["budget"] = budget
+    if wishes.budget is not None:
+        settings["mine"]["budget"] = wishes.budget
     for field, chosen, known in (
-        ("correction", correction, CORRECTIONS),
-        ("guidance", guidance, GUIDANCES),
+        ("correction", wishes.correction, CORRECTIONS),
+        ("guidance", wishes.guidance, GUIDANCES),
     ):
         if chosen and chosen not in known:
             raise InputRefused(f"{field} is {chosen!r}: choose {', '.join(known)}, or leave it empty")
         if chosen:
             settings["generate"][field] = known[chosen]
-    if dynamics:
+    if wishes.dynamics or wishes.rival == DYNAMICS:
         settings["diagnose"]["dynamics"] = settings["diagnose"]["dynamics"] or {}
-    if question is not None:
-        settings["diagnose"]["question"] = {"model": question[0], "number": question[1]}
+    if wishes.question is not None:
+        settings["diagnose"]["question"] = {"model": wishes.question[0], "number": wishes.question[1]}
     try:
-        return RoundRecipe.model_validate(settings).model_dump(mode="json")
+        found = RoundRecipe.model_validate(settings)
     except ValidationError as error:
-        found = error.errors()[0]
-        raise InputRefused(f"{'.'.join(map(str, found['loc']))}: {found['msg']}") from None
+        first = error.errors()[0]
+        raise InputRefused(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return _with_rival(found, wishes.rival).model_dump(mode="json")
+
+
+def _with_rival(recipe: "RoundRecipe", rival: str) -> "RoundRecipe":
+    """The recipe with that rival in mining, which has as much of a say as uncertainty unless it says more."""
+    if not rival:
+        return recipe
+    from pipelines import dynamics, questioning
+
+    if rival == DYNAMICS and recipe.diagnose.dynamics is not None:
+        rival = dynamics.identity(recipe.diagnose.dynamics)
+    if rival == QUESTION:
+        if recipe.diagnose.question is None:
+            raise InputRefused("the rival is a question's verdict, and no VQA model is asked: choose one")
+        rival = questioning.identity(recipe.diagnose.question)
+    mine = recipe.mine.model_copy(update={"rival": rival, "disagreement": recipe.mine.disagreement or 1.0})
+    return recipe.model_copy(update={"mine": mine})
+
+
+def rivals(catalog: "Catalog") -> list[DetectorVersion]:
+    """Detectors that may disagree with the champion in mining, the newest first, besides `RIVALS`."""
+    from pipelines import dynamics, questioning
+
+    champion = catalog.detectors.champion()
+    found = [one for one in reversed(catalog.detectors.list()) if champion is None or one.id != champion.id]
+    return [one for one in found if not dynamics.watches(one) and not questioning.asks(one)]
 
 
 def yes_no_questions() -> list[tuple[int, str]]:

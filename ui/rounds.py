@@ -45,6 +45,7 @@ class NewRound(BaseModel):
     dynamics: bool = False
     vqa: str = Field(default="", max_length=1000)
     question: int = Field(default=5, ge=1, le=50)
+    rival: str = Field(default="", max_length=100)
 
 
 def rounds_routes(workspace: Workspace) -> APIRouter:
@@ -57,6 +58,7 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
         with workspace.catalog(read_only=True) as catalog:
             rows = figures(catalog)
             champion = catalog.detectors.champion()
+            rivals = requests.rivals(catalog)
             answering = catalog.endpoints.of_kind("vqa")
             treated = [
                 {"id": one.id, "name": one.name}
@@ -68,6 +70,7 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
             "recipes": requests.recipe_names(),
             "vqa": [{"location": one.location, "name": one.name} for one in answering],
             "questions": requests.yes_no_questions(),
+            "detectors": [{"id": one.id, "name": one.name} for one in rivals],
             "treated": treated,
             "champion": champion.name if champion else None,
         }
@@ -160,18 +163,20 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
 
 
 def settled(workspace: Workspace, wanted: NewRound) -> RoundRecipe:
-    """The recipe with what was chosen. Raises `ConfigRefused` where that names what no admin registered."""
-    settings = requests.recipe(
-        wanted.recipe,
-        wanted.seed,
-        wanted.parts,
-        wanted.budget,
-        wanted.correction,
-        wanted.guidance,
-        wanted.dynamics,
-        (wanted.vqa, wanted.question) if wanted.vqa else None,
+    """The recipe with what was chosen. Raises `ConfigRefused` where that names what no admin registered,
+    `NotFound` for a rival that is no detector."""
+    wishes = requests.Wishes(
+        budget=wanted.budget,
+        correction=wanted.correction,
+        guidance=wanted.guidance,
+        dynamics=wanted.dynamics,
+        question=(wanted.vqa, wanted.question) if wanted.vqa else None,
+        rival=wanted.rival,
     )
-    plan = RoundRecipe.model_validate(settings)
+    if wanted.rival and wanted.rival not in requests.RIVALS:
+        with workspace.catalog(read_only=True) as catalog:
+            catalog.detectors.get(wanted.rival)
+    plan = RoundRecipe.model_validate(requests.recipe(wanted.recipe, wanted.seed, wanted.parts, wishes))
     own = RoundRecipe.model_validate(requests.recipe(wanted.recipe, wanted.seed, wanted.parts))
     check_locations(workspace, plan, [own])
     return plan

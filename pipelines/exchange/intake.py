@@ -223,8 +223,8 @@ class _Intake:
         return new
 
     def _mended(self, loaded: Sequence[Loaded]) -> dict[str, str]:
-        """Groups of those that `clinic inpaint` drew parts of anew, by hash: that of the image which they come
-        from, so that a validation image that was mended is none to train on."""
+        """By hash, the groups of those that `clinic inpaint` drew parts of anew: each is that of the image it
+        comes from, so that a validation image that was mended is none to train on."""
         told = {each.sha256: each.note.settings.get("inpainted") for each in loaded}
         origins = {sha: str(how.get("of")) for sha, how in told.items() if isinstance(how, dict)}
         if not origins:

@@ -5,13 +5,15 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
+from dataengine.diagnosis.config import DynamicsConfig
 from dataengine.errors import InputRefused
-from dataengine.records import Endpoint, Job, Label, Round, now
-from pipelines import requests
+from dataengine.records import DetectorVersion, Endpoint, Job, Label, Round, now
+from pipelines import dynamics, requests
 from pipelines.context import Context
 from storage.workspace import Workspace
 from tests import fakes
@@ -162,9 +164,30 @@ def test_a_round_is_drawn_and_looked_at_as_chosen(client_of: Clients, workspace:
     refused = engineer.post("/api/rounds/round", json=wanted | {"correction": "magic"})
     assert refused.status_code == 422 and "choose ttc" in refused.json()["error"]
     for name in requests.CORRECTIONS:
-        requests.recipe("demo", 0, [], correction=name)
+        requests.recipe("demo", 0, [], requests.Wishes(correction=name))
     for name in requests.GUIDANCES:
-        requests.recipe("demo", 0, [], guidance=name)
+        requests.recipe("demo", 0, [], requests.Wishes(guidance=name))
+
+
+def test_a_rival_has_a_say_in_which_images_people_see(client_of: Clients, workspace: Workspace) -> None:
+    engineer, wanted = client_of("engineer"), {"recipe": "fakes", "parts": []}
+    with workspace.catalog() as catalog:
+        catalog.detectors.add(DetectorVersion(id="d2", name="second", checkpoint="1" * 64))
+        catalog.commit()
+    assert engineer.get("/api/rounds").json()["detectors"] == [{"id": "d2", "name": "second"}]
+
+    def mining(**chosen: Any) -> dict[str, Any]:
+        return requests.recipe("fakes", 0, [], requests.Wishes(**chosen))["mine"]
+
+    assert (mining(rival="d2")["rival"], mining(rival="d2")["disagreement"]) == ("d2", 1.0)
+    kept = requests.recipe("fakes", 0, [], requests.Wishes(rival="dynamics"))
+    assert kept["mine"]["rival"] == dynamics.identity(DynamicsConfig()) and kept["diagnose"]["dynamics"]
+    assert mining(rival="question", question=("owner/seer", 16))["rival"] not in ("", "question")
+    with pytest.raises(InputRefused, match="no VQA model is asked"):
+        mining(rival="question")
+    refused = engineer.post("/api/rounds/round", json=wanted | {"rival": "nobody"})
+    assert refused.status_code == 404 and "nobody" in refused.json()["error"]
+    assert engineer.post("/api/rounds/round", json=wanted | {"rival": "d2"}).status_code == 200
 
 
 def test_a_registered_vqa_model_may_be_asked_beside_the_champion(

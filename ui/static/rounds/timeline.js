@@ -92,6 +92,11 @@ function asking({ vqa, questions }) {
     text);
 }
 
+// Whose maps or verdicts have a say in which images people see.
+function rivals({ vqa, detectors }) {
+  return [["", "as the recipe says"], ["dynamics", "score dynamics"], ...(vqa.length ? [["question", "the VQA model’s verdict"]] : []), ...detectors.map((one) => [one.id, one.name])];
+}
+
 function starting({ recipes, ...offered }, go) {
   const form = h("form", { class: "card panel start", id: "start" });
   form.append(
@@ -99,13 +104,13 @@ function starting({ recipes, ...offered }, go) {
     h("div", { class: "two" }, select("recipe", "Recipe", recipes.map((name) => [name, name]), "demo"), input("seed", "Seed", "number", 0, { min: 0 }), input("budget", "Images for people (empty: the recipe’s)", "number", "", { min: 1 })),
     h("fieldset", { class: "ticks" }, h("legend", {}, "Beyond the survey"), PARTS.map(([name, title, hint]) => h("label", {}, h("input", { type: "checkbox", name: "part", value: name, checked: true }), h("span", {}, h("b", {}, title), h("br"), h("span", { class: "soft" }, hint))))),
     h("div", { class: "two halves" }, select("correction", "Correct while drawing", CORRECTIONS, ""), select("guidance", "Guide while drawing", GUIDANCES, "")),
-    h("fieldset", { class: "ticks" }, h("legend", {}, "Detectors beside the champion"), h("label", {}, h("input", { type: "checkbox", name: "dynamics" }), h("span", {}, h("b", {}, "Score dynamics"), h("br"), h("span", { class: "soft" }, "maps without a trained detector; every picture is drawn once more, most of the way"))), asking(offered)),
+    h("fieldset", { class: "ticks" }, h("legend", {}, "Detectors beside the champion"), h("label", {}, h("input", { type: "checkbox", name: "dynamics" }), h("span", {}, h("b", {}, "Score dynamics"), h("br"), h("span", { class: "soft" }, "maps without a trained detector; every picture is drawn once more, most of the way"))), asking(offered), select("rival", "Ask people where the champion disagrees with", rivals(offered), "")),
     h("div", { class: "line" }, h("button", { class: "button" }, "Run"), h("button", { class: "button quiet", type: "button", onclick: () => { form.hidden = true; } }, "Cancel"), h("span", { class: "soft" }, "Every other setting: clinic round --recipe … --set NAME=VALUE")));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const field = (name) => form.elements.namedItem(name).value;
     const parts = [...form.querySelectorAll("input[name=part]:checked")].map((box) => box.value);
-    const made = await tell(post("/api/rounds/round", { recipe: field("recipe"), seed: Number(field("seed")), parts, budget: field("budget") ? Number(field("budget")) : null, correction: field("correction"), guidance: field("guidance"), dynamics: form.elements.namedItem("dynamics").checked, ...(form.elements.namedItem("vqa") ? { vqa: field("vqa"), question: Number(field("question")) } : {}) }), "The round has begun.");
+    const made = await tell(post("/api/rounds/round", { recipe: field("recipe"), seed: Number(field("seed")), parts, budget: field("budget") ? Number(field("budget")) : null, correction: field("correction"), guidance: field("guidance"), rival: field("rival"), dynamics: form.elements.namedItem("dynamics").checked, ...(form.elements.namedItem("vqa") ? { vqa: field("vqa"), question: Number(field("question")) } : {}) }), "The round has begun.");
     if (made) go({ view: "rounds", round: made.round });
   });
   return form;
