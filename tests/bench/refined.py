@@ -234,25 +234,21 @@ def strongest(ward: Ward) -> tuple[Row, str]:
 
 
 def of_seeds(ward: Ward) -> list[Figure]:
-    """The gain that has a goal, at the strength chosen with the first seed, from other beginnings."""
+    """The gain that has a goal and its control, at the strength chosen with the first seed, from other
+    beginnings."""
     chosen, _ = strongest(ward)
-    gains = []
-    for seed in SEEDS:
-        pair = (replace(chosen, seed=seed), Row("base", ROWS["base"], seed))
-        other, base = (kid_of(ward, row).mean() for row in pair)
-        gains.append(float(1 - other / max(base, 1e-9)))
-    told = ", ".join(f"{each:.3f}" for each in gains)
-    note = f"{chosen.name}, mean of trainings with seeds of their own: {told}; least and most as interval"
-    return [
-        figure(
-            "self_refining_gain_seeds",
-            float(np.mean(gains)),
-            (min(gains), max(gains)),
-            "share",
-            len(gains),
-            note,
+    bases = [kid_of(ward, Row("base", ROWS["base"], seed)).mean() for seed in SEEDS]
+    figures = []
+    for id, row in {"gain": chosen, "gain_flat": replace(chosen, flat=True)}.items():
+        others = [kid_of(ward, replace(row, seed=seed)).mean() for seed in SEEDS]
+        gains = [float(1 - other / max(base, 1e-9)) for other, base in zip(others, bases, strict=True)]
+        told = ", ".join(f"{each:.3f}" for each in gains)
+        note = f"{chosen.name}, mean of trainings with seeds of their own: {told}; least and most as interval"
+        spread = (min(gains), max(gains))
+        figures.append(
+            figure(f"self_refining_{id}_seeds", float(np.mean(gains)), spread, "share", len(gains), note)
         )
-    ]
+    return figures
 
 
 def far_refined(ward: Ward) -> list[Figure]:
