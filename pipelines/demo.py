@@ -225,11 +225,16 @@ def watch(workspace: Workspace, round_id: str, say: Say) -> None:
             seen, moved = now_seen, time.monotonic()
         elif time.monotonic() - moved > STALLED_SECONDS:
             what = f"Nothing has moved at {row.stage} for {STALLED_SECONDS:.0f} s; see worker.log."
-            if not any(job.state == "running" for job in jobs):
+            if not any(map(at_work, jobs)):
                 raise JobFailed(what)
             say(f"  … {what} Its job is still at work; Ctrl-C stops, and another start goes on from there.")
             moved = time.monotonic()
         time.sleep(POLL_SECONDS)
+
+
+def at_work(job: Job) -> bool:
+    """Whether a worker that lives has it."""
+    return job.state == "running" and time.time() - (job.heartbeat or 0) < STALLED_SECONDS
 
 
 def conclude(workspace: Workspace, round_id: str, started: float) -> DemoResult:

@@ -192,6 +192,8 @@ class CorrectionConfig(Config):
             raise ValueError("score clipping works on the latents' own changes: take dynamics.space=latent")
         if self.method == "sargd" and self.regions == "dynamics":
             raise ValueError("SARGD goes by a trained detector: take regions=detector")
+        if self.repeated and self.method in ("clipping", "sargd"):
+            raise ValueError(f"{self.method} works at every step of the window already: leave repeated out")
         if self.repeated and self.regions == "dynamics":
             raise ValueError("dynamics would take a correction for a jump: repeat with regions=detector")
         return self

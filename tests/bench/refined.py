@@ -63,7 +63,7 @@ class Training:
 SMALL = Training(
     2000, 16, 5e-4, 0.995, 4000, ["hand"], 200, 5, UNetConfig(channels=(24, 48, 64), attention=2)
 )
-"""A quarter of an hour for all rows: hands alone, since of everything it learns noise in that time."""
+"""A few minutes a row on one core: hands alone, since of everything it learns noise in that time."""
 LARGE = Training(8000, 64, 2e-4, 0.999, 6000, None, 300, 6, UNetConfig(channels=(32, 64, 96), attention=1))
 TINY = Training(4, 2, 2e-4, 0.999, 16, None, 12, 1, UNetConfig(channels=(8, 16), attention=1))
 TRAINING = TINY if quick() else SMALL if device() == "cpu" else LARGE

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -70,12 +71,16 @@ def test_nothing_moving_is_noticed(workspace: Workspace, monkeypatch: pytest.Mon
         watch(workspace, "r1", lambda text: None)
 
 
-def test_a_slow_stage_is_waited_for(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    add_round(workspace)
+def add_running(workspace: Workspace, heartbeat: float) -> None:
     args = {"round_id": "r1", "stage": "generate"}
     with workspace.catalog() as catalog:
-        catalog.jobs.add(Job(id="j1", kind="stage", args=args, state="running"))
+        catalog.jobs.add(Job(id="j1", kind="stage", args=args, state="running", heartbeat=heartbeat))
         catalog.commit()
+
+
+def test_a_slow_stage_is_waited_for(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_round(workspace)
+    add_running(workspace, heartbeat=time.time() + 3600)
     monkeypatch.setattr(demo_module, "STALLED_SECONDS", 0.3)
     said: list[str] = []
     watching = threading.Thread(target=watch, args=(workspace, "r1", said.append))
@@ -88,6 +93,16 @@ def test_a_slow_stage_is_waited_for(workspace: Workspace, monkeypatch: pytest.Mo
         catalog.commit()
     watching.join(10)
     assert not watching.is_alive()
+
+
+def test_a_stage_whose_worker_died_is_not_waited_for(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_round(workspace)
+    add_running(workspace, heartbeat=time.time() - 60)
+    monkeypatch.setattr(demo_module, "STALLED_SECONDS", 0.3)
+    with pytest.raises(JobFailed, match="Nothing has moved at generate"):
+        watch(workspace, "r1", lambda text: None)
 
 
 def test_every_stage_is_told_once(workspace: Workspace) -> None:

@@ -187,6 +187,8 @@ def test_refusals(family):
         CorrectionConfig(method="sargd")
     with pytest.raises(ValidationError, match="for a jump"):
         CorrectionConfig(repeated=True)
+    with pytest.raises(ValidationError, match="at every step of the window already"):
+        CorrectionConfig(method="sargd", regions="detector", repeated=True)
     late = CorrectionConfig(regions="everywhere", dynamics=DynamicsConfig(stop=0.0))
     with pytest.raises(ConfigRefused, match=r"nothing is drawn after it.*take dynamics\.stop above"):
         generate(family, PROMPTS[:1], [1], SETTINGS, steppers=correcting(late, [1]))
