@@ -1,18 +1,25 @@
 """How early, how often and on what suspicion the trained detector corrects, for `bench-trainingfree`.
 
-Chosen on validation prompts by what the champion's corrections leave; figures stand on others.
+Chosen on validation prompts by what the clinic's teacher, who stands in for people, still marks; the judge
+measures the outcome on other prompts, and has no say here.
 """
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
+
+from dataengine.clinic import weights
+from dataengine.clinic.oracles import load_teacher
 from dataengine.diagnosis.config import DynamicsConfig
 from dataengine.treatment.config import CorrectionConfig
 from dataengine.treatment.loading import load_family
+from dataengine.treatment.sampling import as_tensor
 from tests.bench.harness import curve, device, quick
-from tests.bench.steered import SAMPLING, Drawn, drawn
-from tests.bench.treated import Ward
+from tests.bench.steered import SAMPLING, drawn
+from tests.bench.treated import FLAWED, Ward
+from tests.bench.treated import WORK as TREATMENT
 
 COUNT = 16 if quick() else 400
 """Validation images of a choice."""
@@ -39,22 +46,25 @@ CHOICES = {f"once at {stop:g}": once(stop) for stop in (0.48, 0.6, 0.7)} | {
 
 
 def chosen(ward: Ward, steer: Callable[[CorrectionConfig], Any]) -> tuple[str, str]:
-    """The choice that leaves the fewest flawed validation images by the judge: its name, and how."""
+    """The choice that leaves the fewest validation images in which the teacher marks a flaw: its name, and
+    how."""
     base = partial(load_family, ward.flux, device=device())
+    teacher = load_teacher(weights.materialise("teacher", TREATMENT / "clinic" / "teacher")).to(device())
 
+    @torch.no_grad()
     def frequency(row: str, config: CorrectionConfig | None) -> float:
-        made: Drawn = drawn(
-            ward, row, base, SAMPLING["flux"], "validation", COUNT, None if config is None else steer(config)
-        )
-        return float(made.flawed.mean())
+        steps = None if config is None else steer(config)
+        made = drawn(ward, row, base, SAMPLING["flux"], "validation", COUNT, steps)
+        parts = as_tensor(made.images).to(device()).split(32)
+        highest = torch.cat([teacher.confidence(part).amax((1, 2)) for part in parts])
+        return float((highest >= FLAWED).float().mean())
 
     choices = dict(list(CHOICES.items())[::6]) if quick() else CHOICES
     left = {name: frequency(f"champion, {name}", config) for name, config in choices.items()}
     kept = curve("trainingfree-champion", {"choice": list(left), "frequency": list(left.values())})
     best = min(left, key=lambda name: left[name])
-    without = frequency("none", None)
     note = (
-        f"{best}, chosen among {len(left)} on {COUNT} validation images, of which {left[best]:.3f} of "
-        f"{without:.3f} stay flawed; all in {kept}"
+        f"{best}, chosen among {len(left)} by the teacher, who still finds {left[best]:.3f} of {COUNT} "
+        f"validation images flawed, and {frequency('none', None):.3f} without; all in {kept}"
     )
     return best, note
