@@ -1,13 +1,16 @@
 """What the training-free bench computes: thresholds from validation, balanced sets, KID by folds."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from tests.bench import refined, trainingfree
+from tests.bench import choosing, refined, trainingfree
 from tests.bench.refined import gain, share_inside
 from tests.bench.sensitivity import overlap
-from tests.bench.steered import FOLDS, asked, kids
+from tests.bench.steered import FOLDS, Drawn, asked, kids
 from tests.bench.trainingfree import accuracy, pixel_ap, threshold_of
 
 
@@ -97,6 +100,31 @@ def test_the_strength_is_chosen_on_images_of_their_own(monkeypatch: pytest.Monke
     best, note = refined.strongest(None)  # type: ignore[arg-type]
     assert best.name == "strength-0.05" and best.change == {"forward": 0.05, "reverse": 0.05}
     assert set(seen) == {refined.ANEW} and "both 3.000" in note
+
+
+def test_the_champions_correction_is_chosen_by_the_teacher_and_not_by_the_judge(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Brightness:
+        def to(self, device: object) -> "Brightness":
+            return self
+
+        def confidence(self, images: torch.Tensor) -> torch.Tensor:
+            return images.mean(1)
+
+    def drawn(ward: object, row: str, *given: object) -> Drawn:
+        best = row == "champion, from 0.8 above 0.3"
+        images = np.full((4, 4, 4, 3), 0 if best else 255, np.uint8)
+        return Drawn(images, np.full((4, 4, 4), 255 if best else 0, np.uint8), np.zeros(4))
+
+    monkeypatch.setattr(choosing, "quick", lambda: False)
+    monkeypatch.setattr(choosing, "drawn", drawn)
+    monkeypatch.setattr(choosing, "curve", lambda name, columns: f"{name}.csv")
+    monkeypatch.setattr(choosing, "load_teacher", lambda folder: Brightness())
+    monkeypatch.setattr(choosing.weights, "materialise", lambda name, folder: tmp_path)
+    ward = SimpleNamespace(flux=tmp_path)
+    best, note = choosing.chosen(ward, lambda config: None)  # type: ignore[arg-type]
+    assert best == "from 0.8 above 0.3" and "by the teacher" in note
 
 
 def test_a_flattened_map_is_as_strong_and_says_nothing_of_where(monkeypatch: pytest.MonkeyPatch) -> None:
