@@ -137,8 +137,9 @@ class FamilyContract(DrawingContract):
 
         plain = gradient()
         family.use_checkpointing()
-        # Image by image the VAE rounds otherwise.
-        assert (plain - gradient()).norm() < 2e-3 * plain.norm()
+        # Image by image the VAE rounds otherwise, and threads add up in any order: mostly by 1e-4, rarely by
+        # more than 2e-3. A step that is left out changes it by half and more.
+        assert (plain - gradient()).norm() < 2e-2 * plain.norm()
 
     def test_without_the_adapter_the_base_draws(self, family):
         base = draw(family)
