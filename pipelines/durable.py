@@ -6,6 +6,7 @@ finished task answered is kept, so a restarted job repeats only the task in flig
 the queue is JSON.
 """
 
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -174,9 +175,11 @@ class Engine:
         """Record the result, move the round's cursor and write its next job, all in one transaction."""
         following = None
         with self.workspace.catalog() as catalog:
+            job = catalog.jobs.get(job_id)
+            if job.kind == STAGE_JOB:
+                catalog.rounds.hold(job.args["round_id"])
             if not catalog.jobs.finish(job_id, "succeeded", result):
                 return
-            job = catalog.jobs.get(job_id)
             if job.kind == STAGE_JOB:
                 following = self._record(catalog, job, result)
             catalog.commit()
@@ -197,9 +200,11 @@ class Engine:
     def _end(self, job_id: str, state: JobState, error: str) -> None:
         """Record that a job ended without result, and the round with it."""
         with self.workspace.catalog() as catalog:
+            job = catalog.jobs.get(job_id)
+            if job.kind == STAGE_JOB:
+                catalog.rounds.hold(job.args["round_id"])
             if not catalog.jobs.finish(job_id, state, error=error):
                 return
-            job = catalog.jobs.get(job_id)
             if job.kind == STAGE_JOB:
                 round_state: RoundState = "cancelled" if state == "cancelled" else "failed"
                 catalog.rounds.set_state(job.args["round_id"], round_state, f"{job.args['stage']}: {error}")
@@ -214,7 +219,10 @@ class Engine:
                     AuditEvent(actor=self.worker.id, action="job.refuse-pickled", subject=workflow_id)
                 )
                 catalog.commit()
-            self._end(workflow_id, "failed", "refused: its queue row was pickled, and pickles can run code")
+            with contextlib.suppress(NotFound):  # or a workflow that never was a job of ours
+                self._end(
+                    workflow_id, "failed", "refused: its queue row was pickled, and pickles can run code"
+                )
 
     def _adopt(self) -> None:
         """Put back into the queue what dead workers of this version had in hand.
@@ -294,15 +302,17 @@ class Engine:
     def _fail_round(self, row: Round, error: str) -> None:
         """A round that can go on in no way says so, instead of failing every sweep."""
         with self.workspace.catalog() as catalog:
-            catalog.rounds.set_state(row.id, "failed", f"{row.stage}: {error}")
-            catalog.commit()
+            if catalog.rounds.hold(row.id) == row:
+                catalog.rounds.set_state(row.id, "failed", f"{row.stage}: {error}")
+                catalog.commit()
 
     def _ask_people(self, row: Round) -> None:
         stage = stage_named(row.stage, self.worker.stages)
         answer = stage.run(Context(self.workspace, self.worker.tools), row.id)
         following = None
         with self.workspace.catalog() as catalog:
-            if catalog.rounds.get(row.id).stage != row.stage:
+            held = catalog.rounds.hold(row.id)
+            if held.stage != row.stage or held.state not in ("running", "waiting"):
                 return
             moved = record(catalog, row.id, stage, answer, self.worker.stages)
             if not isinstance(answer, Waiting):
@@ -313,7 +323,7 @@ class Engine:
 
     def _see_to(self, row: Round) -> None:
         with self.workspace.catalog() as catalog:
-            row = catalog.rounds.get(row.id)
+            row = catalog.rounds.hold(row.id)
             newest = requests.stage_job(catalog, row)
             if row.state != "running" or (newest and newest.state in requests.OPEN):
                 return

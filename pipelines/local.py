@@ -61,6 +61,10 @@ class LocalRunner:
         """The stage's job, ours while the block runs, and its end recorded."""
         me = f"{socket.gethostname()}-here-{uuid.uuid4().hex[:6]}"
         with self.workspace.catalog() as catalog:
+            held = catalog.rounds.hold(row.id)
+            if held.stage != row.stage:
+                raise Conflict(f"round {row.id} has moved on to {held.stage}; see `clinic status`")
+            row = held
             if row.state in ("failed", "cancelled"):
                 catalog.rounds.set_state(row.id, "running")
             job = requests.add_stage_job(catalog, row, self.stages, "command line")
@@ -82,6 +86,7 @@ class LocalRunner:
 
     def _end(self, row: Round, job_id: str, state: Literal["cancelled", "failed"], error: str) -> None:
         with self.workspace.catalog() as catalog:
+            catalog.rounds.hold(row.id)
             catalog.jobs.finish(job_id, state, error=error)
             catalog.rounds.set_state(row.id, state, f"{row.stage}: {error}")
             catalog.commit()

@@ -111,9 +111,10 @@ def start_round(
 def cancel_job(workspace: Workspace, job_id: str, actor: str = "") -> Job:
     """Ask a job to stop: at once if it still waits, within two seconds if a worker has it."""
     with workspace.catalog() as catalog:
-        job = catalog.jobs.request_cancel(job_id)
+        job = catalog.jobs.get(job_id)
         if job.kind == STAGE_JOB:
-            catalog.rounds.set_state(job.args["round_id"], "cancelled", f"cancelled by {actor or 'request'}")
+            _stop(catalog, catalog.rounds.hold(job.args["round_id"]), actor)
+        job = catalog.jobs.request_cancel(job_id)
         catalog.audit.add(AuditEvent(actor=actor, action="job.cancel", subject=job_id))
         catalog.commit()
     return job
@@ -161,16 +162,23 @@ def resume_job(workspace: Workspace, job_id: str, actor: str = "") -> Job:
 def cancel_round(workspace: Workspace, round_id: str, actor: str = "") -> Round:
     """Stop a round where it stands; what its stages recorded stays, and it can be resumed."""
     with workspace.catalog() as catalog:
-        row = catalog.rounds.get(round_id)
+        row = catalog.rounds.hold(round_id)
         if row.state in ("done", "cancelled"):
             raise Conflict(f"round {round_id} is {row.state} already")
-        job = stage_job(catalog, row)
-        if job and job.state in OPEN:
-            catalog.jobs.request_cancel(job.id)
-        catalog.rounds.set_state(round_id, "cancelled", f"cancelled by {actor or 'request'}")
+        _stop(catalog, row, actor)
         catalog.audit.add(AuditEvent(actor=actor, action="round.cancel", subject=round_id))
         catalog.commit()
         return catalog.rounds.get(round_id)
+
+
+def _stop(catalog: "Catalog", row: Round, actor: str) -> None:
+    """Cancel a held round and the job that it has come to by now."""
+    if row.state in ("done", "cancelled"):
+        return
+    job = stage_job(catalog, row)
+    if job and job.state in OPEN:
+        catalog.jobs.request_cancel(job.id)
+    catalog.rounds.set_state(row.id, "cancelled", f"cancelled by {actor or 'request'}")
 
 
 def resume_round(
@@ -178,9 +186,12 @@ def resume_round(
 ) -> Job:
     """Go on with a failed or cancelled round: its stage is asked for anew. Returns the stage's job."""
     with workspace.catalog() as catalog:
-        row = catalog.rounds.get(round_id)
+        row = catalog.rounds.hold(round_id)
         if row.state not in ("failed", "cancelled"):
             raise Conflict(f"round {round_id} is {row.state}; only a failed or cancelled one can be resumed")
+        old = stage_job(catalog, row)
+        if old and old.state in OPEN and old.cancel_requested:
+            raise Conflict(f"round {round_id} is still stopping; resume it again in a few seconds")
         catalog.rounds.set_state(round_id, "running")
         job = add_stage_job(catalog, row, stages, actor)
         catalog.audit.add(AuditEvent(actor=actor, action="round.resume", subject=round_id))

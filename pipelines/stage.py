@@ -85,12 +85,12 @@ def record(
     catalog: "Catalog", round_id: str, stage: Stage, answer: Result | Waiting, stages: Sequence[Stage]
 ) -> Round:
     """Keep a stage's answer and move the cursor, or put the round to sleep. The caller commits."""
+    row = catalog.rounds.hold(round_id)
     if isinstance(answer, Waiting):
-        row = catalog.rounds.get(round_id)
-        if (row.state, row.message) != ("waiting", answer.reason):
+        if row.stage == stage.name and (row.state, row.message) != ("waiting", answer.reason):
             catalog.rounds.set_state(round_id, "waiting", answer.reason)
         return row
-    leaves_out, following = left_out(catalog.rounds.get(round_id)), stage_after(stage.name, stages)
+    leaves_out, following = left_out(row), stage_after(stage.name, stages)
     while following in leaves_out:
         following = stage_after(following, stages)
     return catalog.rounds.advance(

@@ -20,6 +20,8 @@ from sqlalchemy import (
     update,
 )
 
+from storage.engine import BUSY_SECONDS, write_ahead
+
 PORTABLE = "portable_json"
 """The only serialisation that may be read back."""
 SCHEMA = "dbos"
@@ -28,8 +30,8 @@ SCHEMA = "dbos"
 def prepare(url: str) -> None:
     """Write-ahead logging on a SQLite file, set once: several times the steps per second. Else nothing."""
     if make_url(url).get_backend_name() == "sqlite":
-        with closing(sqlite3.connect(_file(url), timeout=30)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
+        with closing(sqlite3.connect(_file(url), timeout=BUSY_SECONDS)) as connection:
+            write_ahead(connection)
 
 
 def exists(url: str) -> bool:

@@ -55,8 +55,9 @@ class Workspace:
         try:
             workspace._migrate()
         except BaseException:
+            half_made = fresh and not workspace._has_schema()
             workspace.close()
-            if fresh:
+            if half_made:
                 for leftover in workspace.path.glob(f"{CATALOG_FILE}*"):
                     leftover.unlink(missing_ok=True)
             raise
@@ -137,6 +138,15 @@ class Workspace:
     @property
     def _catalog_file(self) -> Path:
         return self.path / CATALOG_FILE
+
+    def _has_schema(self) -> bool:
+        """Whether the catalog is there after all: another process may have made it meanwhile."""
+        from storage.migrate import revision
+
+        try:
+            return revision(self.engine) is not None
+        except WorkspaceUnusable:
+            return False
 
     def _migrate(self) -> None:
         from storage.backup import before_upgrade

@@ -29,6 +29,14 @@ class Rounds(Named[Round]):
         table = self.table.c
         return self._records(self._select().where(table.state.in_(states)).order_by(table.created, table.id))
 
+    def hold(self, round_id: str) -> Round:
+        """The round, which until the commit nobody else moves: for deciding by its row and its jobs together.
+
+        Whoever changes both holds the round first. Raises `NotFound`.
+        """
+        self._connection.execute(select(self.table.c.id).where(self.table.c.id == round_id).with_for_update())
+        return self.get(round_id)
+
     def advance(
         self,
         round_id: str,
@@ -41,22 +49,14 @@ class Rounds(Named[Round]):
 
         Raises `Conflict` if it does not (another worker was first), `NotFound` without such a round.
         """
-        rounds = self.table.c
-        row = self._connection.execute(
-            select(rounds.stage, rounds.results).where(rounds.id == round_id).with_for_update()
-        ).first()
-        if row is None:
-            self.get(round_id)
-        elif row.stage == stage:
-            results = {**row.results, stage: result}
-            moved = self._connection.execute(
-                update(self.table)
-                .where(rounds.id == round_id, rounds.stage == stage)
-                .values(stage=next_stage, results=results, state=state, message="")
+        row = self.hold(round_id)
+        if row.stage != stage:
+            raise Conflict(
+                f"round {round_id!r} no longer stands at {stage!r}; read it again to see where it is"
             )
-            if moved.rowcount:
-                return self.get(round_id)
-        raise Conflict(f"round {round_id!r} no longer stands at {stage!r}; read it again to see where it is")
+        results = {**row.results, stage: result}
+        self._update(round_id, stage=next_stage, results=results, state=state, message="")
+        return self.get(round_id)
 
     def set_state(self, round_id: str, state: RoundState, message: str = "") -> None:
         """Say that a round runs, waits, failed, … and why. Raises `NotFound`."""

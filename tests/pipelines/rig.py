@@ -70,7 +70,8 @@ class Crew:
 
     def log(self) -> str:
         """What the workers wrote."""
-        return (self.workspace.path / "worker.log").read_text()
+        log = self.workspace.path / "worker.log"
+        return log.read_text() if log.exists() else ""
 
 
 @contextmanager
@@ -82,6 +83,9 @@ def crew(path: Path, database_url: str, **environment: str) -> Iterator[Crew]:
     team = Crew(workspace, environment)
     try:
         yield team
+    except AssertionError as error:
+        error.add_note(f"the workers wrote:\n{team.log()[-4000:]}")
+        raise
     finally:
         for process in team.processes:
             if process.poll() is None:

@@ -123,6 +123,29 @@ def test_a_round_is_resumed_by_a_new_attempt_under_a_deterministic_id(workspace:
         assert len(catalog.jobs.list()) == 2
 
 
+def test_a_round_that_is_still_stopping_is_not_resumed(workspace: Workspace) -> None:
+    row = requests.start_round(workspace, {}, stages=toys.STAGES)
+    with workspace.catalog() as catalog:
+        assert catalog.jobs.claim(f"{row.id}.draw.1", "somebody")
+        catalog.commit()
+    requests.cancel_round(workspace, row.id)
+    with pytest.raises(Conflict, match="still stopping"):
+        requests.resume_round(workspace, row.id, stages=toys.STAGES)
+
+
+def test_cancelling_a_stage_that_has_just_ended_stops_the_next_one(workspace: Workspace) -> None:
+    row = requests.start_round(workspace, {}, stages=toys.STAGES)
+    with workspace.catalog() as catalog:
+        catalog.jobs.finish(f"{row.id}.draw.1", "succeeded")
+        catalog.rounds.advance(row.id, "draw", {}, "count")
+        requests.add_stage_job(catalog, catalog.rounds.get(row.id), toys.STAGES)
+        catalog.commit()
+    requests.cancel_job(workspace, f"{row.id}.draw.1", "ada")
+    with workspace.catalog(read_only=True) as catalog:
+        assert catalog.rounds.get(row.id).state == "cancelled"
+        assert catalog.jobs.get(f"{row.id}.count.1").state == "cancelled"
+
+
 def test_one_claim_wins(workspace: Workspace) -> None:
     with workspace.catalog() as catalog:
         catalog.jobs.add(Job(id="job", kind="import"))

@@ -1,5 +1,7 @@
 """The line of waiting work in the durable-work engine's own database."""
 
+import sqlite3
+import threading
 from pathlib import Path
 
 from sqlalchemy import Connection, create_engine, text
@@ -37,3 +39,12 @@ def test_who_is_moved_first_is_next_and_the_others_keep_their_order(tmp_path: Pa
     assert jobs_database.in_line(url, "tasks") == ["b:run", "c:run", "a:run"]
     assert not jobs_database.move_first(url, ["tasks"], "busy:run")
     assert not jobs_database.move_first(url, ["tasks"], "job")
+
+
+def test_a_file_that_another_process_writes_is_waited_for(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.sqlite"
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")  # in this state SQLite refuses to change the mode without waiting
+    threading.Timer(0.3, lambda: other.execute("COMMIT")).start()
+    jobs_database.prepare(f"sqlite:///{file}")
+    assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)

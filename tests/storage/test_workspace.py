@@ -2,8 +2,10 @@
 
 import os
 import resource
+import sqlite3
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,6 +61,28 @@ def test_one_folder_is_one_project(tmp_path: Path) -> None:
     assert {path.name for path in again.path.iterdir()} >= {"catalog.sqlite", "blobs"}
     assert again.jobs_url == f"sqlite:///{again.path}/jobs.sqlite"
     assert names(Workspace.create(again.path)) == ["a"]
+
+
+def test_a_workspace_that_another_process_makes_too_is_waited_for(tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / "catalog.sqlite", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    threading.Timer(0.3, lambda: other.execute("COMMIT")).start()
+    add(Workspace.create(tmp_path), "a")
+    assert names(Workspace.open(tmp_path)) == ["a"]
+
+
+def test_who_fails_to_make_a_workspace_leaves_the_one_that_another_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overtaken(self: Workspace) -> None:
+        monkeypatch.undo()
+        add(Workspace.create(tmp_path), "a")
+        raise WorkspaceUnusable("the disk is full")
+
+    monkeypatch.setattr(Workspace, "_migrate", overtaken)
+    with pytest.raises(WorkspaceUnusable, match="full"):
+        Workspace.create(tmp_path)
+    assert names(Workspace.open(tmp_path)) == ["a"]
 
 
 def test_opening_nothing_says_so_and_makes_nothing(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Rounds, jobs and workers: one winner."""
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -40,6 +41,35 @@ def test_the_cursor_moves_once(engine: Engine) -> None:
             catalog.rounds.advance("x", "a", {}, "b")
         with pytest.raises(NotFound):
             catalog.rounds.set_state("x", "done")
+
+
+def test_who_holds_a_round_sees_it_and_its_jobs_as_one(engine: Engine) -> None:
+    """Else a job would be made again for a stage that has just been recorded."""
+    with Catalog(engine) as catalog:
+        catalog.rounds.add(Round(id="r", recipe={}, stage="generate"))
+        catalog.jobs.add(Job(id="j", kind="stage"))
+        catalog.commit()
+    begun, seen = threading.Event(), []
+
+    def look() -> None:
+        with Catalog(engine) as catalog:
+            begun.set()
+            seen.extend((catalog.rounds.hold("r").stage, catalog.jobs.get("j").state))
+
+    with Catalog(engine) as catalog:
+        catalog.rounds.hold("r")
+        thread = threading.Thread(target=look)
+        thread.start()
+        begun.wait(0.3)  # SQLite does not even let it begin
+        catalog.jobs.finish("j", "succeeded")
+        catalog.rounds.advance("r", "generate", {}, "diagnose")
+        thread.join(0.3)
+        assert not seen
+        catalog.commit()
+    thread.join(30)
+    assert seen == ["diagnose", "succeeded"]
+    with Catalog(engine) as catalog, pytest.raises(NotFound, match="no round 'x'"):
+        catalog.rounds.hold("x")
 
 
 def test_a_job_has_one_worker(engine: Engine) -> None:
