@@ -206,8 +206,7 @@ class _Intake:
         """Keep one batch, the bytes before the rows that name them; how many images were new."""
         if not ready:
             return 0
-        mended = self._mended([loaded for loaded, _ in ready])
-        groups = [mended.get(loaded.sha256) or self._group(loaded, measured) for loaded, measured in ready]
+        groups = self._groups(ready)
         if self.trial:
             self._tried |= {loaded.sha256 for loaded, _ in ready}
             return len(ready)
@@ -222,17 +221,20 @@ class _Intake:
             catalog.commit()
         return new
 
-    def _mended(self, loaded: Sequence[Loaded]) -> dict[str, str]:
-        """By hash, the groups of those that `clinic inpaint` drew parts of anew: each is that of the image it
-        comes from, so that a validation image that was mended is none to train on."""
-        told = {each.sha256: each.note.settings.get("inpainted") for each in loaded}
+    def _groups(self, ready: Sequence[tuple[Loaded, Measured]]) -> list[str]:
+        """One each. Of what `clinic inpaint` drew parts of anew it is that of the image it comes from, here or
+        in the catalog, so that a validation image that was mended is none to train on."""
+        told = {loaded.sha256: loaded.note.settings.get("inpainted") for loaded, _ in ready}
         origins = {sha: str(how.get("of")) for sha, how in told.items() if isinstance(how, dict)}
-        if not origins:
-            return {}
-        with self.workspace.catalog(read_only=True) as catalog:
-            known = catalog.images.find(sha256=sorted(set(origins.values())))
-        groups = {image.sha256: image.group for image in known}
-        return {sha: groups[origin] for sha, origin in origins.items() if origin in groups}
+        groups: dict[str, str] = {}
+        if origins:
+            with self.workspace.catalog(read_only=True) as catalog:
+                known = catalog.images.find(sha256=sorted(set(origins.values())))
+            groups = {image.sha256: image.group for image in known}
+        for loaded, measured in sorted(ready, key=lambda each: each[0].sha256 in origins):
+            of = origins.get(loaded.sha256, "")
+            groups[loaded.sha256] = groups.get(of) or self._group(loaded, measured)
+        return [groups[loaded.sha256] for loaded, _ in ready]
 
     def _group(self, loaded: Loaded, measured: Measured) -> str:
         note = loaded.note

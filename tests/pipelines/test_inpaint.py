@@ -140,6 +140,13 @@ def test_people_s_labels_mend_the_workspace_s_images(
     assert [(one.prompt, one.settings["inpainted"]["repeats"]) for one in taken] == [(image.prompt, 3)]
     assert (taken[0].group, taken[0].split) == (image.group, image.split), "what it comes from decides"
 
+    both = tmp_path / "mended"
+    (both / "z.png").write_bytes(workspace.blobs.get(image.sha256))
+    assert app.main(["--workspace", str(tmp_path / "elsewhere"), "import", str(both)]) == 0
+    with Workspace.open(tmp_path / "elsewhere").catalog(read_only=True) as catalog:
+        one, other = catalog.images.get_many(catalog.images.ids())
+    assert (one.group, one.split) == (other.group, other.split), "also when they come together"
+
 
 def test_what_does_not_fit_is_refused_before_anything_is_drawn(
     console: Console, models: dict[str, Path], folder: Path, tmp_path: Path
