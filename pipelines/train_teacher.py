@@ -64,7 +64,7 @@ def learn(
     fail_point(f"{stage}:trained")
     version = DetectorVersion(
         id=detector_id,
-        name=name or f"{role} of {run}",
+        name=name or f"{'teacher' if role == 'teacher' else 'detector'} of {run}",
         checkpoint=context.workspace.checkpoints.publish(Path(result.folder)),
         role=role,
         config=config.model_dump(mode="json"),

@@ -61,7 +61,7 @@ def category_routes(workspace: Workspace) -> APIRouter:
     @routes.get("/categories")
     def categories(detector: str | None = None) -> dict[str, Any]:
         with workspace.catalog(read_only=True) as catalog:
-            return category_report(catalog, detector or champion_id(catalog))
+            return category_report(catalog, detector or who_has_looked(catalog))
 
     @routes.post("/ask")
     def ask(body: Ask, person: Signed) -> dict[str, Any]:
@@ -85,6 +85,17 @@ def category_routes(workspace: Workspace) -> APIRouter:
         return {"job": requests.request_job(workspace, "import", args, person.name).id}
 
     return routes
+
+
+def who_has_looked(catalog: Catalog) -> str | None:
+    """The champion, or while it has looked at no image with a category the newest detector that has.
+
+    A teacher comes last, since it sees a round's leftovers only.
+    """
+    champion, others = champion_id(catalog), list(reversed(catalog.detectors.list()))
+    others.sort(key=lambda one: one.role == "teacher")
+    candidates = [champion, *(one.id for one in others)]
+    return next((id for id in candidates if curation.histograms(catalog, id)), champion)
 
 
 def category_report(catalog: Catalog, detector_id: str | None) -> dict[str, Any]:

@@ -222,8 +222,8 @@ class _Intake:
         return new
 
     def _groups(self, ready: Sequence[tuple[Loaded, Measured]]) -> list[str]:
-        """One each. Of what `clinic inpaint` drew parts of anew it is that of the image it comes from, here or
-        in the catalog, so that a validation image that was mended is none to train on."""
+        """One each. What `clinic inpaint` drew parts of anew joins the image that it comes from, here or in
+        the catalog, so that a validation image that was mended is none to train on."""
         told = {loaded.sha256: loaded.note.settings.get("inpainted") for loaded, _ in ready}
         origins = {sha: str(how.get("of")) for sha, how in told.items() if isinstance(how, dict)}
         groups: dict[str, str] = {}

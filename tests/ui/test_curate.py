@@ -1,5 +1,6 @@
 """The curation API: filters and pages, asking people, reviewing, benchmarks, balance, agreement."""
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from dataengine.masks import pack_label_map, unpack_label_map
-from dataengine.records import DetectorVersion, Endpoint, Image, Label
+from dataengine.records import DetectorVersion, Endpoint, Image, Label, now
 from storage.workspace import Workspace
 
 Clients = Callable[..., TestClient]
@@ -110,6 +111,24 @@ def test_more_like_this_says_how_to_get_features_and_then_finds(
     near = curator.get(f"/api/curate/similar/{ids[0]}").json()["cards"]
     assert near[0]["id"] == ids[3] and near[0]["similarity"] > 0.99 and len(near) == 7
     assert curator.post("/api/curate/features").status_code == 200
+
+
+def test_while_the_champion_has_seen_nothing_the_newest_that_has_shows_the_hard_categories(
+    curator: TestClient, workspace: Workspace
+) -> None:
+    with workspace.catalog() as catalog:
+        old = catalog.detectors.champion()
+        assert old
+        for id, role in (("new", "candidate"), ("tutor", "teacher")):
+            catalog.detectors.add(dataclasses.replace(old, id=id, name=id, role=role, created=now()))
+        seen = catalog.predictions.of(old.id)[:2]
+        catalog.predictions.add_many(dataclasses.replace(one, detector_id="tutor") for one in seen)
+        catalog.detectors.promote("new", "test", "better")
+        catalog.commit()
+    report = curator.get("/api/curate/categories").json()
+    assert report["detector"] == old.id and report["categories"]
+    sent = curator.post("/api/curate/ask", json={"thresholds": {"mugs": 0}, "detector": old.id}).json()
+    assert sent["sent"] > 0
 
 
 def test_sliders_count_what_is_sent_and_only_takers_get_it(

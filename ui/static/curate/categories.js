@@ -7,10 +7,12 @@ const STEPS = 100;
 export async function categories(root, { choices, go }) {
   const found = await get("/api/curate/categories");
   if (!found.categories.length) {
-    root.append(panel("Hard categories", nothing("No image has both a category and a prediction of the champion yet. A round's diagnose and categorize stages make them.")));
+    root.append(panel("Hard categories", nothing("No image has both a category and a prediction yet. A round's diagnose and categorize stages make them.")));
     return;
   }
-  const rows = found.categories.map((row) => line(row, () => retotal(), go));
+  const champion = choices.detectors.find((one) => one.champion);
+  const looked = choices.detectors.find((one) => one.id === found.detector) ?? champion;
+  const rows = found.categories.map((row) => line(row, () => retotal(), go, found.detector));
   const total = h("b", { id: "would-go" });
   const send = h("button", { type: "button", class: "button", id: "send" }, "Send to people");
   const form = h("form", { class: "send", onsubmit: (event) => event.preventDefault() },
@@ -31,12 +33,14 @@ export async function categories(root, { choices, go }) {
     const answer = await tell(post("/api/curate/ask", {
       thresholds: Object.fromEntries(chosen.map((row) => [row.category, row.threshold()])),
       opinions: Number(values.get("opinions")), priority: Number(values.get("priority")), limit: Number(values.get("limit")),
-      people: ticked(form), round: values.get("round") || null,
+      people: ticked(form), detector: found.detector, round: values.get("round") || null,
     }), (sent) => `${count(sent.sent)} image${sent.sent === 1 ? " waits" : "s wait"} for people now.`);
     if (answer) go({ view: "categories" });
   });
   root.append(
-    panel("Where the champion suspects most", h("p", { class: "hint" },
+    panel(`Where ${looked === champion ? "the champion" : looked.name} suspects most`,
+      looked === champion ? null : h("p", { class: "hint stand-in" }, `The champion, ${champion?.name ?? "none yet"}, has not looked at images with a category yet; the next round does that.`),
+      h("p", { class: "hint" },
       "A category is hard when its mean confidence stands out from the others: robust z over the categories' means, p corrected for looking at many (Holm). Positives among reviewed far above one half teach the detector that the category itself is an artifact."),
       chart(found.categories),
       h("div", { class: "scroll" }, h("table", { class: "categories" },
@@ -46,7 +50,7 @@ export async function categories(root, { choices, go }) {
   retotal();
 }
 
-function line(row, changed, go) {
+function line(row, changed, go, detector) {
   const hard = row.p !== null && row.p < 0.05;
   const above = h("td", { class: "figure" });
   const would = h("td", { class: "figure would" });
@@ -62,9 +66,9 @@ function line(row, changed, go) {
     changed();
   };
   const node = h("tr", { "data-category": row.category },
-    h("td", {}, h("a", { href: `?view=images&category=${encodeURIComponent(row.category)}&sort=max`, onclick: (event) => {
+    h("td", {}, h("a", { href: `?view=images&category=${encodeURIComponent(row.category)}&sort=max&detector=${encodeURIComponent(detector)}`, onclick: (event) => {
       event.preventDefault();
-      go({ view: "images", category: row.category, sort: "max" });
+      go({ view: "images", category: row.category, sort: "max", detector });
     } }, row.category), hard ? h("em", { class: "hard" }, "hard") : null),
     h("td", { class: "figure" }, count(row.images)), h("td", { class: "figure" }, number(row.mean)), h("td", { class: "figure" }, number(row.p90)),
     above, h("td", { class: "figure" }, number(row.z, 1)), h("td", { class: "figure" }, row.p === null ? "–" : row.p < 0.001 ? "< .001" : number(row.p, 3)),

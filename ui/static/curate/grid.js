@@ -117,7 +117,7 @@ function tile(card, detector, go) {
   const made = h("button", { type: "button", class: "tile", role: "listitem", title: card.prompt, "data-id": card.id, onclick: () => open(card.id, go, detector) },
     h("span", { class: "picture" }, h("img", { src: thumbnail(card.id), alt: card.prompt || card.category || "image", loading: "lazy" }), canvas,
       card.labelled ? h("i", { class: "badge", title: "labelled" }, "✓") : null),
-    h("span", { class: "caption" }, h("b", {}, card.category ?? card.source), h("span", {}, figures)),
+    h("span", { class: "caption" }, h("b", {}, card.category ?? (card.prompt || card.source)), h("span", {}, figures)),
     card.max === null ? null : h("span", { class: "meter", style: { "--value": String(card.max) } }));
   let drawn = false;
   made.heat = async () => {
