@@ -19,7 +19,7 @@ export async function categories(root, { choices, go }) {
     input("opinions", "Opinions each", "number", 1, { min: "1", max: "9" }),
     input("priority", "Priority", "number", 0.5, { min: "0", max: "10", step: "0.1" }),
     input("limit", "At most", "number", 1000, { min: "1", max: "20000" }),
-    select("round", "For round", [["", "none, just ask"], ...choices.open_rounds.map((id) => [id, id])], ""),
+    select("round", "For round", [["", "none"], ...choices.open_rounds.map((id) => [id, id])], ""),
     people(choices.annotators));
   const retotal = () => {
     const sum = rows.reduce((all, row) => all + row.asked(), 0);
