@@ -58,7 +58,7 @@ def test_two_workers_never_run_one_job(tmp_path: Path, database_url: str) -> Non
         (team.workspace.path / "people-are-done").touch()
         for _ in range(2):
             team.start(TOYS)
-        until(lambda: len(requests.workers_alive(team.workspace)) == 2, 120, "both workers live")
+        until(lambda: team.log().count(" takes jobs ") == 2, 120, "both workers take jobs")
         rounds = [requests.start_round(team.workspace, {}, stages=toys.STAGES).id for _ in range(3)]
         until(lambda: all(team.round_is(id, "done", "failed") for id in rounds), 240, "all rounds end")
         assert all(results(team.workspace, id) == UNDISTURBED for id in rounds)
