@@ -1,8 +1,8 @@
 """A DDPM in pixels for `bench-trainingfree`: trained on drawings of which some are flawed, 64 × 64.
 
 The judge works at that size: on drawings of half the size, enlarged, half of what it marks is no flaw. On a
-GPU it learns all that the world shows. Two cores have time for hands alone, by a smaller network, in half an
-hour; so there it is for FULL, and used always once it is kept.
+GPU it learns all that the world shows. Two cores have time for hands alone, by a smaller network, in an hour
+or two; so there it is for FULL, and used always once it is kept.
 """
 
 import time
@@ -44,7 +44,7 @@ def _lasting(steps: int, batch: int, **others: object) -> RefiningConfig:
 
 
 TINY = Learned((8, 16), 16, None, _lasting(2, 2))
-SMALL = Learned((16, 32, 64, 128), 6000, ["hand"], _lasting(3000, 16, lr=5e-4, ema=0.995))
+SMALL = Learned((16, 32, 64, 128), 6000, ["hand"], _lasting(10_000, 16, lr=5e-4, ema=0.999))
 LARGE = Learned((32, 64, 96, 128), 20_000, None, _lasting(20_000, 64, precision="bfloat16"))
 LEARNED = TINY if quick() else SMALL if device() == "cpu" else LARGE
 FOLDER = WORK / f"ddpm-{LEARNED.plan.steps}"

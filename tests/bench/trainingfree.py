@@ -398,7 +398,7 @@ def in_pixels(ward: Ward) -> list[Figure]:
     """The same detection on a DDPM in pixels, where one is trained."""
     folder = trained()
     if folder is None:
-        note = "its training takes half an hour: FULL=1, or a GPU; then it is kept and used always"
+        note = "its training takes an hour or two: FULL=1, or a GPU; then it is kept and used always"
         return [figure("accuracy_dynamics_ddpm", "not measured", note=note)]
     found = detection(ward, "ddpm", folder)[0]
     made = watched(ward, "ddpm", folder, "evaluation", SIZES.accuracy)
