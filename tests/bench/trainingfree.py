@@ -3,7 +3,7 @@
     make bench-trainingfree            some two hours on two cores, resumable
     QUICK=1 make bench-trainingfree    proves that the command works
     FULL=1 make bench-trainingfree     a DDPM in pixels, sensitivity, other seeds, and FID on 5,000 images a
-                                       row besides: some six hours on two cores
+                                       row besides: some seven hours on two cores
 
 Settings and thresholds are chosen on validation prompts; figures stand on others. Where a GPU is, the
 trainings are longer.
@@ -30,6 +30,7 @@ from dataengine.treatment.correction import correcting
 from dataengine.treatment.guidance import guiding
 from dataengine.treatment.loading import load_family
 from dataengine.treatment.sampling import Steppers, as_tensor, generate
+from pipelines.charts import Line, chart
 from tests.bench.asking import asked_figure
 from tests.bench.choosing import CHOICES, chosen
 from tests.bench.harness import (
@@ -406,6 +407,18 @@ def in_pixels(ward: Ward) -> list[Figure]:
     return [*found, *fam_figures("ddpm", made, LEARNED.categories)]
 
 
+def draw_abnormal() -> None:
+    """The share of abnormal places over the window, a line a generator, as an SVG beside its tables."""
+    lines = []
+    for name, sampling in SAMPLING.items():
+        if (table := RESULTS / f"trainingfree-abnormal-{name}.csv").is_file():
+            shares = np.loadtxt(table, delimiter=",", skiprows=1, usecols=1, ndmin=1)
+            way = (np.arange(len(shares)) + 0.5) / len(shares)
+            lines.append(Line(f"{name}, {sampling.steps} steps", way.tolist(), shares.tolist()))
+    drawn_as = chart(lines, "way through the window (noise 0.8 to 0.2)", "share of abnormal places")
+    (RESULTS / "trainingfree-abnormal.svg").write_text(drawn_as)
+
+
 def main() -> None:
     ward = open_ward()
     flux, form = detection(ward, "flux", ward.flux)
@@ -432,6 +445,7 @@ def main() -> None:
     for section in sections:
         figures += section()
         write("trainingfree", figures, seeds=list(SEED.values()))
+    draw_abnormal()
 
 
 if __name__ == "__main__":
