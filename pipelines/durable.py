@@ -175,9 +175,7 @@ class Engine:
         """Record the result, move the round's cursor and write its next job, all in one transaction."""
         following = None
         with self.workspace.catalog() as catalog:
-            job = catalog.jobs.get(job_id)
-            if job.kind == STAGE_JOB:
-                catalog.rounds.hold(job.args["round_id"])
+            job = with_its_round_held(catalog, job_id)
             if not catalog.jobs.finish(job_id, "succeeded", result):
                 return
             if job.kind == STAGE_JOB:
@@ -200,9 +198,7 @@ class Engine:
     def _end(self, job_id: str, state: JobState, error: str) -> None:
         """Record that a job ended without result, and the round with it."""
         with self.workspace.catalog() as catalog:
-            job = catalog.jobs.get(job_id)
-            if job.kind == STAGE_JOB:
-                catalog.rounds.hold(job.args["round_id"])
+            job = with_its_round_held(catalog, job_id)
             if not catalog.jobs.finish(job_id, state, error=error):
                 return
             if job.kind == STAGE_JOB:
@@ -333,6 +329,14 @@ class Engine:
             else:
                 requests.add_stage_job(catalog, row, self.worker.stages)
             catalog.commit()
+
+
+def with_its_round_held(catalog: Any, job_id: str) -> Job:
+    """The job, after its round is held if it is a stage of one. Raises `NotFound`."""
+    job: Job = catalog.jobs.get(job_id)
+    if job.kind == STAGE_JOB:
+        catalog.rounds.hold(job.args["round_id"])
+    return job
 
 
 def answer_of(handle: WorkflowHandle[dict[str, Any]]) -> Result:

@@ -61,7 +61,11 @@ def category_routes(workspace: Workspace) -> APIRouter:
     @routes.get("/categories")
     def categories(detector: str | None = None) -> dict[str, Any]:
         with workspace.catalog(read_only=True) as catalog:
-            return category_report(catalog, detector or who_has_looked(catalog))
+            for id in [detector] if detector else by_who_may_have_looked(catalog):
+                report = category_report(catalog, id)
+                if report["categories"]:
+                    break
+            return report
 
     @routes.post("/ask")
     def ask(body: Ask, person: Signed) -> dict[str, Any]:
@@ -87,15 +91,14 @@ def category_routes(workspace: Workspace) -> APIRouter:
     return routes
 
 
-def who_has_looked(catalog: Catalog) -> str | None:
-    """The champion, or while it has looked at no image with a category the newest detector that has.
+def by_who_may_have_looked(catalog: Catalog) -> list[str | None]:
+    """The champion, and who stands in while it has looked at no image with a category: the newest first.
 
     A teacher comes last, since it sees a round's leftovers only.
     """
-    champion, others = champion_id(catalog), list(reversed(catalog.detectors.list()))
+    others = [one for one in reversed(catalog.detectors.list()) if one.role != "champion"]
     others.sort(key=lambda one: one.role == "teacher")
-    candidates = [champion, *(one.id for one in others)]
-    return next((id for id in candidates if curation.histograms(catalog, id)), champion)
+    return [champion_id(catalog), *(one.id for one in others)]
 
 
 def category_report(catalog: Catalog, detector_id: str | None) -> dict[str, Any]:

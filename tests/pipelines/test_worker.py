@@ -296,17 +296,17 @@ def test_the_line_is_paused_resumed_reordered_and_left(tmp_path: Path, database_
         until(lambda: line() == names, 30, "all ten stand in line as they came")
         assert runs.standing(space, run("run-9"))["position"] == 10
         runs.pause(space, run("run-2"), "eve")
-        until(lambda: run("run-2").job.state == "paused", 5, "what waits pauses at once")
-        until(lambda: line() == [name for name in names if name != "run-2"], 5, "it left the line")
+        until(lambda: run("run-2").job.state == "paused", 30, "what waits pauses at once")
+        until(lambda: line() == [name for name in names if name != "run-2"], 30, "it left the line")
         with pytest.raises(Conflict, match="paused already"):
             runs.pause(space, run("run-2"), "eve")
         runs.resume(space, run("run-2"), "eve")
-        until(lambda: line() == names, 5, "it stands where it stood")
+        until(lambda: line() == names, 30, "it stands where it stood")
         assert len(run("run-2").jobs) == 2
         runs.move_first(space, run("run-5"), "ada")
         assert line()[0] == "run-5"
         runs.cancel(space, run("run-0"), "eve")
-        until(lambda: run("run-0").job.state == "cancelled", 5, "what waits is cancelled at once")
+        until(lambda: run("run-0").job.state == "cancelled", 30, "what waits is cancelled at once")
         runs.pause(space, run("run-9"), "eve")
         assert run("run-9").job.state == "paused"
         runs.cancel(space, run("run-9"), "eve")

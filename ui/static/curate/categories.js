@@ -39,7 +39,7 @@ export async function categories(root, { choices, go }) {
   });
   root.append(
     panel(`Where ${looked === champion ? "the champion" : looked.name} suspects most`,
-      looked === champion ? null : h("p", { class: "hint stand-in" }, `The champion, ${champion?.name ?? "none yet"}, has not looked at images with a category yet; the next round does that.`),
+      looked === champion ? null : h("p", { class: "hint" }, `The champion, ${champion?.name ?? "none yet"}, has not looked at images with a category yet; the next round does that.`),
       h("p", { class: "hint" },
       "A category is hard when its mean confidence stands out from the others: robust z over the categories' means, p corrected for looking at many (Holm). Positives among reviewed far above one half teach the detector that the category itself is an artifact."),
       chart(found.categories),
