@@ -41,7 +41,7 @@ test-labelstudio: setup $(LABEL_STUDIO)/.ready   ## push and pull against a real
 bench-labelstudio: $(LABEL_STUDIO)/.ready
 
 lessons: setup   ## draw the practice and guideline pictures of the annotation page again
-	$(BIN)/python -m dataengine.clinic.lessons ui/static/annotate
+	$(BIN)/python -m dataengine.clinic.lessons ui/annotate/static
 
 check: setup     ## ruff, mypy, who may import whom
 	$(BIN)/ruff check .

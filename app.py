@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
-from pipelines.commands import data, exchange, models, trainingfree, work
-from pipelines.commands.front import Call, Command
-from pipelines.commands.front import main as run_command
+from pipelines.cli import exchange, maintenance, models, rounds, training_free
+from pipelines.cli.command import Call, Command
+from pipelines.cli.main import main as run_command
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -26,7 +26,7 @@ def demo_arguments(parser: argparse.ArgumentParser) -> None:
 def demo(call: Call) -> Any:
     """One whole round on the embedded clinic."""
     from pipelines import recipes
-    from pipelines.demo import demo as run_demo
+    from pipelines.demo.run import demo as run_demo
     from ui.config import ServerConfig
     from ui.server import background
 
@@ -54,8 +54,8 @@ def app_arguments(parser: argparse.ArgumentParser) -> None:
 
 def app(call: Call) -> Any:
     """The web server, and one supervised worker unless that is declined."""
-    from pipelines.commands.front import with_settings
-    from pipelines.supervision import supervised_worker
+    from pipelines.cli.command import with_settings
+    from pipelines.worker.supervisor import supervised_worker
     from ui.config import ServerConfig
     from ui.server import serve
 
@@ -90,11 +90,11 @@ COMMANDS = (
         examples=("clinic app", "clinic app --port 0 --no-worker"),
         settings=server_config,
     ),
-    *work.COMMANDS,
+    *rounds.COMMANDS,
     *exchange.COMMANDS,
-    *data.COMMANDS,
+    *maintenance.COMMANDS,
     *models.COMMANDS,
-    *trainingfree.COMMANDS,
+    *training_free.COMMANDS,
 )
 
 

@@ -10,7 +10,7 @@ class Location:
     """Marks a setting whose text leads to a file, model or service: `x: Annotated[str, Location(…)]`.
 
     Commands take any, since their caller owns the machine. A browser may name only what an admin registered
-    (`ui.locations`).
+    (`pipelines.services.locations`).
     """
 
     kind: str = ""

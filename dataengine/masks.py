@@ -45,9 +45,6 @@ def check_label_map(
     return array
 
 
-# ---- union, classes ------------------------------------------------------------------------------
-
-
 def union(label_maps: Sequence[LabelMap]) -> Mask:
     """Bool `HW`: where any of the maps has any class. What the class-agnostic detector trains on."""
     if not label_maps:
@@ -76,9 +73,6 @@ def merge(masks: Mapping[int, NDArray[Any]]) -> LabelMap:
 def by_class(label_map: LabelMap) -> dict[int, Mask]:
     """One bool mask for every class that occurs, in ascending order; the inverse of `merge`."""
     return {int(number): label_map == number for number in np.unique(label_map) if number}
-
-
-# ---- connected regions ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,9 +108,6 @@ def regions(mask: NDArray[Any]) -> list[Region]:
     ]
 
 
-# ---- confidence ----------------------------------------------------------------------------------
-
-
 def quantise(confidence: ArrayLike) -> NDArray[np.uint8]:
     """8-bit form of confidences in [0, 1], off by 1/510 at most; `MaskRefused` outside [0, 1]."""
     values = np.asarray(confidence, dtype=np.float32)
@@ -128,9 +119,6 @@ def quantise(confidence: ArrayLike) -> NDArray[np.uint8]:
 def dequantise(stored: NDArray[np.uint8]) -> Confidence:
     """Float32 confidence in [0, 1] of its 8-bit form."""
     return np.asarray(stored, dtype=np.float32) / np.float32(255)
-
-
-# ---- the packed form of a label map, also written by the annotation page -------------------------
 
 
 def pack_label_map(label_map: LabelMap) -> bytes:
@@ -251,9 +239,6 @@ def _read_runs(
     return lengths, raw[value_at], value_at
 
 
-# ---- COCO run-length encoding --------------------------------------------------------------------
-
-
 def encode_coco(mask: NDArray[Any]) -> dict[str, Any]:
     """COCO's compressed RLE of `mask > 0`: `{"size": [height, width], "counts": str}`, JSON-ready."""
     from pycocotools import mask as coco
@@ -307,9 +292,6 @@ def _coco_counts(counts: str | bytes | Sequence[int], limit: int) -> list[int]:
     if shift:
         raise MaskRefused("COCO counts end within a number")
     return runs
-
-
-# ---- overlays ------------------------------------------------------------------------------------
 
 
 def overlay_confidence(

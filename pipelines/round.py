@@ -2,7 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from pipelines import (
+from dataengine.records.images import HARD
+from pipelines.runtime.context import Context, Result, Waiting
+from pipelines.runtime.shards import run_all
+from pipelines.stages import (
     categorize,
     diagnose,
     evaluate,
@@ -18,9 +21,7 @@ from pipelines import (
     wait_for_labels,
     write_prompts,
 )
-from pipelines.context import Context, Result, Waiting
-from pipelines.stage import DONE, Done, Stage, record, run_stage, sharded, stage_named, whole
-from pipelines.steps import HARD, run_all
+from pipelines.stages.stage import DONE, Done, Stage, record, run_stage, sharded, stage_named, whole
 
 ROUND: tuple[Stage, ...] = (
     # What the generators draw, where it breaks, what it shows.

@@ -15,23 +15,14 @@ from typing import Any, Self
 from sqlalchemy import Connection, Engine
 
 from storage.engine import connect_for_reading, turn_to_write
-from storage.repositories.annotating import Comments, Drafts, Gold, Receipts
-from storage.repositories.benchmarks import Benchmarks
-from storage.repositories.curation import Features, LabelMapFacts, Takers
-from storage.repositories.images import HardCategories, Images, Predictions, Prompts, PseudoLabels
-from storage.repositories.labelling import Labels, Queue, Reviews
-from storage.repositories.models import Detectors, Generators, Snapshots, Treatments
-from storage.repositories.people import (
-    Audit,
-    Classes,
-    Endpoints,
-    Guests,
-    Invitations,
-    Sessions,
-    Studies,
-    Users,
-    Votes,
-)
+from storage.repositories.accounts import Audit, Endpoints, Sessions, Users
+from storage.repositories.annotation import Comments, Drafts, Gold, Receipts
+from storage.repositories.datasets import Benchmarks, Snapshots
+from storage.repositories.images import Features, HardCategories, Images, Predictions, Prompts, PseudoLabels
+from storage.repositories.labels import Classes, LabelMapFacts, Labels, Reviews
+from storage.repositories.models import Detectors, Generators, Treatments
+from storage.repositories.queue import Queue, Takers
+from storage.repositories.studies import Guests, Invitations, Studies, Votes
 from storage.repositories.work import JobFiles, Jobs, Rounds, Workers
 
 

@@ -8,8 +8,9 @@ from sqlalchemy import Connection, Engine, inspect, text
 
 from dataengine.errors import WorkspaceUnusable
 from storage.engine import connect_for_reading
-from storage.schema import REVISION
 
+REVISION = "0005"
+"""The newest migration; a catalog that names another one is older (upgrade) or newer (refused)."""
 SCRIPTS = Path(__file__).with_name("migrations")
 
 _LOCK = 0x636C696E  # any number that only we use: PostgreSQL's advisory lock against two upgrades at once

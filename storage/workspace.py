@@ -9,17 +9,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from dataengine.errors import WorkspaceUnusable
-from storage.blobs import Blobs, writing
-from storage.checkpoints import Checkpoints
-from storage.job_files import JobFiles
-from storage.maps import Maps
-from storage.snapshots import Snapshots
+from storage.stores.blobs import Blobs
+from storage.stores.checkpoints import Checkpoints
+from storage.stores.job_files import JobFiles
+from storage.stores.maps import Maps
+from storage.stores.snapshots import Snapshots
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from storage.catalog import Catalog
+
 
 DATABASE_VARIABLE = "CLINIC_DATABASE_URL"
 BLOB_VARIABLE = "CLINIC_BLOB_URL"
@@ -28,7 +28,7 @@ JOBS_FILE = "jobs.sqlite"
 
 
 class Workspace:
-    """Where everything of one project is kept. Made by `create` or `open`, shared freely between threads."""
+    """Where everything of one project is kept. Made by `storage.opening`, shared freely between threads."""
 
     def __init__(self, path: Path, database_url: str | None, blob_url: str | None) -> None:
         self.path = path
@@ -40,47 +40,8 @@ class Workspace:
         return f"Workspace({str(self.path)!r})"
 
     @classmethod
-    def create(
-        cls, path: str | Path, database_url: str | None = None, blob_url: str | None = None
-    ) -> "Workspace":
-        """Make the workspace in `path`, or open and upgrade the one that is there.
-
-        Arguments win over the environment. Raises `WorkspaceUnusable`, leaving no half-made catalog behind,
-        when the folder is full or read-only, and when a newer version wrote it.
-        """
-        workspace = cls._located(path, database_url, blob_url)
-        fresh = workspace.own_database and not workspace._catalog_file.exists()
-        with writing(workspace.path):
-            workspace.path.mkdir(parents=True, exist_ok=True)
-        try:
-            workspace._migrate()
-        except BaseException:
-            half_made = fresh and not workspace._has_schema()
-            workspace.close()
-            if half_made:
-                for leftover in workspace.path.glob(f"{CATALOG_FILE}*"):
-                    leftover.unlink(missing_ok=True)
-            raise
-        return workspace
-
-    @classmethod
-    def open(
-        cls, path: str | Path, database_url: str | None = None, blob_url: str | None = None
-    ) -> "Workspace":
-        """Open the workspace in `path`, upgrading its catalog after a backup where that is needed.
-
-        Raises `WorkspaceUnusable` when there is none, it cannot be used, or a newer version wrote it.
-        """
-        workspace = cls._located(path, database_url, blob_url)
-        if workspace.own_database and not workspace._catalog_file.is_file():
-            raise WorkspaceUnusable(
-                f"there is no workspace in {workspace.path}: it has no {CATALOG_FILE}. Give the right folder "
-                f"with --workspace, make one with `clinic app`, or set {DATABASE_VARIABLE}."
-            )
-        return cls.create(path, database_url, blob_url)
-
-    @classmethod
-    def _located(cls, path: str | Path, database_url: str | None, blob_url: str | None) -> Self:
+    def located(cls, path: str | Path, database_url: str | None, blob_url: str | None) -> Self:
+        """The workspace in `path`, neither made nor looked at. Arguments win over the environment."""
         return cls(
             Path(path).expanduser().absolute(),
             database_url or os.environ.get(DATABASE_VARIABLE) or None,
@@ -136,20 +97,6 @@ class Workspace:
             self.engine.dispose()
 
     @property
-    def _catalog_file(self) -> Path:
+    def catalog_file(self) -> Path:
+        """The SQLite catalog's file; it exists only where the workspace has a database of its own."""
         return self.path / CATALOG_FILE
-
-    def _has_schema(self) -> bool:
-        """Whether the catalog is there after all: another process may have made it meanwhile."""
-        from storage.migrate import revision
-
-        try:
-            return revision(self.engine) is not None
-        except WorkspaceUnusable:
-            return False
-
-    def _migrate(self) -> None:
-        from storage.backup import before_upgrade
-        from storage.migrate import migrate
-
-        migrate(self.engine, backup=lambda: before_upgrade(self))

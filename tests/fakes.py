@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dataengine.errors import ConfigRefused, InputRefused, ModelRefused, Paused
+from dataengine.images import encode_png
 from dataengine.masks import pack_label_map
 from dataengine.records import (
     DetectorVersion,
@@ -27,9 +28,9 @@ from dataengine.records import (
     now,
     split_of,
 )
-from pipelines.benchmark import freeze_known
-from pipelines.pictures import encode_png, read
-from pipelines.tools import Tools
+from pipelines.runtime.images import read
+from pipelines.runtime.models import Tools
+from pipelines.services.benchmarks import freeze_known
 from storage.workspace import Workspace
 
 SIDE = 32
@@ -201,7 +202,7 @@ class TinyGenerator:
     def encode_prompts(self, prompts: Sequence[str]) -> Any:
         import torch
 
-        from dataengine.treatment.diffusion import Conditioning
+        from dataengine.treatment.families.diffusion import Conditioning
 
         rows = [random("prompt", prompt).normal(size=3) for prompt in prompts]
         return Conditioning({"colour": torch.tensor(np.array(rows), dtype=torch.float32)})
@@ -223,7 +224,7 @@ class TinyGenerator:
     def schedule(self, steps: int, latents: Any) -> Any:
         import torch
 
-        from dataengine.treatment.diffusion import Schedule
+        from dataengine.treatment.families.diffusion import Schedule
 
         sigma = torch.linspace(1, 0, steps + 1)
         alpha = 1 - sigma
@@ -378,7 +379,8 @@ def train_detector(
 
 def evaluate_detector(detector: TinyDetector, samples: Any, *, batch: int = 32, **settings: Any) -> Any:
     """The real metrics, on the fake detector's maps."""
-    from dataengine.diagnosis.metrics import image_metrics, summarise
+    from dataengine.diagnosis.image_metrics import image_metrics
+    from dataengine.diagnosis.metrics import summarise
 
     looked = [samples.sample(index) for index in range(len(samples))]
     return summarise(

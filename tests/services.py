@@ -17,7 +17,8 @@ from sqlalchemy.pool import NullPool
 from storage.catalog import Catalog
 from storage.engine import Engine, make_engine
 from storage.migrate import migrate
-from storage.schema import metadata
+from storage.opening import create_workspace
+from storage.tables import metadata
 from storage.workspace import Workspace
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -181,7 +182,7 @@ def workspace(catalog_url: str, tmp_path: Path) -> Iterator[Workspace]:
     (tmp_path / "workspace").mkdir()
     if own:
         (tmp_path / "catalog.sqlite").rename(tmp_path / "workspace" / "catalog.sqlite")
-    workspace = Workspace.create(tmp_path / "workspace", database_url=None if own else catalog_url)
+    workspace = create_workspace(tmp_path / "workspace", database_url=None if own else catalog_url)
     yield workspace
     workspace.close()
 

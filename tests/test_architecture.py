@@ -3,13 +3,32 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("dataengine", "storage", "pipelines", "ui")
+MOST_FILES = 25
+
+ORDER = {
+    "": "dataengine storage pipelines ui app",
+    "dataengine": "errors masks images records config curation quality diagnosis treatment clinic",
+    "dataengine/clinic": "drawing flaws scenes subjects world lessons readers models vocabulary config training "
+    "parts oracles contact_sheet build",
+    "dataengine/treatment": "config presets families sampling tuning refining guided_sampling",
+    "pipelines": "config runtime generators detectors stages round recipes exchange jobs services worker cli demo",
+    "pipelines/exchange": "metadata importer safe_files import_options label_studio readers formats writers",
+    "storage": "tables repositories engine catalog accounts stores migrate workspace maintenance opening "
+    "job_queue queries",
+    "storage/migrations": "env versions",
+    "ui": "config web runs home annotate curate train treat rounds study admin label_studio desks server",
+}
+"""The rooms and files of every folder that has rooms, from the lowest up: each may import those before it.
+Folders of files alone need no order; there, too, nothing may import in a circle."""
 
 ALLOWED = {
     "dataengine": ("dataengine",),
@@ -23,26 +42,31 @@ ALLOWED = {
     "pipelines": ("pipelines", "dataengine", "storage"),
     "ui": (
         "ui",
-        "pipelines.requests",
-        "pipelines.exchange.requests",
-        "pipelines.preflight",
-        "pipelines.promote",
-        "pipelines.runs",
+        "pipelines.services",
         "storage.queries",
         "storage.workspace",
+        "storage.opening",
         "storage.catalog",
         "storage.accounts",
         "dataengine.records",
+        "dataengine.images",
         "dataengine.masks",
         "dataengine.errors",
-        "dataengine.curation.agreement",
-        "dataengine.curation.balance",
-        "dataengine.curation.outliers",
-        "dataengine.curation.stratify",
-        "dataengine.quality.study",
     ),
 }
-"""What a layer may import of ours; every `config` module is open to `ui` as well."""
+"""What a layer may import of ours; every `config` module is open to `ui` and `pipelines/cli` as well."""
+
+COMMANDS_ALLOWED = (
+    "pipelines.cli",
+    *ALLOWED["ui"][1:],
+    "pipelines.recipes",
+    # The doors of `worker/` that start a worker or run a stage in this process.
+    "pipelines.worker.worker",
+    "pipelines.worker.supervisor",
+    "pipelines.worker.local_runner",
+    "pipelines.worker.ray_shards",
+)
+"""What `pipelines/cli` may import of ours besides `config` modules."""
 
 HOME = {
     "gradio": "ui",
@@ -59,7 +83,7 @@ HOME = {
     "ray": "pipelines",
 }
 ORACLES = "dataengine.clinic.oracles"
-MAY_IMPORT_ORACLES = ("dataengine/clinic/", "pipelines/simulation.py", "pipelines/demo.py")
+MAY_IMPORT_ORACLES = ("dataengine/clinic/", "pipelines/demo/simulated_annotators.py", "pipelines/demo/run.py")
 
 
 def modules() -> list[Path]:
@@ -68,7 +92,7 @@ def modules() -> list[Path]:
 
 @cache
 def imports(path: Path) -> tuple[tuple[str, int], ...]:
-    """Every imported dotted name with its line; `from a import b` gives `a.b`."""
+    """Every imported dotted name with its line, in functions too; `from a import b` gives `a.b`."""
     found: list[tuple[str, int]] = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -82,33 +106,162 @@ def within(name: str, packages: tuple[str, ...]) -> bool:
     return any(name == package or name.startswith(package + ".") for package in packages)
 
 
-def broken_layers(path: Path, layer: str) -> list[str]:
-    bad = []
-    for name, line in imports(path):
-        if name.split(".")[0] not in (*LAYERS, "app", "tests") or within(name, ALLOWED[layer]):
-            continue
-        parts = name.split(".")
-        if layer == "ui" and "config" in parts[1:]:
-            continue
-        bad.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
-    return bad
+def broken_layers(path: Path, allowed: tuple[str, ...], configs: bool) -> list[str]:
+    return [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for name, line in imports(path)
+        if name.split(".")[0] in (*LAYERS, "app", "tests")
+        and not within(name, allowed)
+        and not (configs and "config" in name.split(".")[1:])
+    ]
 
 
 def test_layers_import_only_what_they_may() -> None:
-    bad = [b for p in modules() for b in broken_layers(p, p.relative_to(ROOT).parts[0])]
+    bad = []
+    for path in modules():
+        layer = path.relative_to(ROOT).parts[0]
+        bad += broken_layers(path, ALLOWED[layer], configs=layer == "ui")
     assert not bad, "\n".join(bad)
 
 
-def test_a_forbidden_import_would_be_seen() -> None:
+def test_commands_use_services_like_the_desks() -> None:
+    bad = [
+        b
+        for path in (ROOT / "pipelines/cli").glob("*.py")
+        for b in broken_layers(path, COMMANDS_ALLOWED, True)
+    ]
+    assert not bad, "\n".join(bad)
+
+
+def test_a_forbidden_import_would_be_seen(tmp_path: Path) -> None:
     (ROOT / "build").mkdir(exist_ok=True)
     probe = ROOT / "build" / "architecture_probe.py"
     probe.write_text(
-        "from pipelines.worker import Worker\nimport storage.catalog\nfrom dataengine.config import Config\n"
+        "from pipelines.worker.worker import Worker\n"
+        "import storage.catalog\nfrom dataengine.config import Config\n"
     )
     try:
-        assert [b.split(" imports ")[1] for b in broken_layers(probe, "ui")] == ["pipelines.worker.Worker"]
+        found = broken_layers(probe, ALLOWED["ui"], configs=True)
+        assert [b.split(" imports ")[1] for b in found] == ["pipelines.worker.worker.Worker"]
     finally:
         probe.unlink()
+
+
+Arrows = dict[str, dict[tuple[str, str], list[str]]]
+"""Folder -> (importing child, imported child) -> where."""
+
+
+def arrows(root: Path, paths: Iterable[Path]) -> Arrows:
+    """Who imports whom inside every folder, between its files and folders; a package's own file counts as
+    one named `__init__`."""
+    dotted = {".".join(p.relative_to(root).with_suffix("").parts): p for p in paths}
+    found: Arrows = {}
+    for module, path in dotted.items():
+        for name, line in imports(path):
+            target = _module_of(name, dotted)
+            if target is None or target == module:
+                continue
+            a, b = module.split("."), target.split(".")
+            depth = next(i for i in range(min(len(a), len(b))) if a[i] != b[i])
+            folder = "/".join(a[:depth])
+            pair = (a[depth], b[depth])
+            found.setdefault(folder, {}).setdefault(pair, []).append(f"{module}:{line} imports {target}")
+    return found
+
+
+def _module_of(name: str, dotted: Mapping[str, Path]) -> str | None:
+    """The module that an imported name lies in; a package's name stands for its `__init__`."""
+    while name:
+        for known in (name, f"{name}.__init__"):
+            if known in dotted:
+                return known
+        name = name.rpartition(".")[0]
+    return None
+
+
+def circles(found: Arrows) -> list[str]:
+    bad = []
+    for folder, pairs in found.items():
+        graph: dict[str, set[str]] = {}
+        for importer, imported in pairs:
+            graph.setdefault(importer, set()).add(imported)
+        try:
+            TopologicalSorter(graph).prepare()
+        except CycleError as error:
+            bad.append(f"{folder or 'the top'}: {' <- '.join(error.args[1])}")
+    return bad
+
+
+def upward(found: Arrows, order: Mapping[str, str]) -> list[str]:
+    bad = []
+    for folder, rooms in order.items():
+        rank = {name: place for place, name in enumerate(["__init__", *rooms.split()])}
+        for (importer, imported), where in found.get(folder, {}).items():
+            if unknown := {importer, imported} - rank.keys():
+                bad.append(f"{folder}: write {', '.join(unknown)} into ORDER")
+            elif rank[imported] > rank[importer] and imported != "__init__" and importer != "__init__":
+                bad += [f"upward: {each}" for each in where]
+    return bad
+
+
+@cache
+def product_arrows() -> Arrows:
+    return arrows(ROOT, [*modules(), ROOT / "app.py"])
+
+
+def test_no_folder_imports_in_a_circle() -> None:
+    assert not circles(product_arrows()), "\n".join(circles(product_arrows()))
+
+
+def test_imports_point_downward_only() -> None:
+    bad = upward(product_arrows(), ORDER)
+    assert not bad, "\n".join(bad)
+
+
+def test_every_folder_with_rooms_has_its_order() -> None:
+    rooms = {
+        parent.relative_to(ROOT).as_posix()
+        for path in modules()
+        if (parent := path.parent.parent) != ROOT and parent.is_relative_to(ROOT)
+    }
+    assert rooms - ORDER.keys() == set(), "write the order of these folders into ORDER"
+
+
+def planted(root: Path, files: Mapping[str, str]) -> Arrows:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return arrows(root, sorted(root.rglob("*.py")))
+
+
+def test_a_planted_circle_and_a_planted_upward_import_are_seen(tmp_path: Path) -> None:
+    circle = planted(
+        tmp_path / "circle",
+        {
+            "pipelines/worker/a.py": "def f():\n    from pipelines.worker.b import g\n",
+            "pipelines/worker/b.py": "TYPE_CHECKING = False\nif TYPE_CHECKING:\n"
+            "    from pipelines.worker.a import f\n",
+        },
+    )
+    assert len(circles(circle)) == 1
+    up = planted(
+        tmp_path / "up",
+        {
+            "pipelines/runtime/a.py": "def f():\n    from pipelines.worker.b import g\n",
+            "pipelines/worker/b.py": "g = 1\n",
+        },
+    )
+    assert not circles(up)
+    assert upward(up, ORDER) == ["upward: pipelines.runtime.a:2 imports pipelines.worker.b"]
+
+
+def test_folders_stay_small() -> None:
+    counts = {
+        folder.relative_to(ROOT).as_posix(): len([p for p in folder.glob("*.py") if p.name != "__init__.py"])
+        for folder in {path.parent for path in modules()}
+    }
+    full = {folder: count for folder, count in counts.items() if count > MOST_FILES}
+    assert not full, f"at most {MOST_FILES} files to a folder: {full}"
 
 
 def test_each_library_has_one_home() -> None:
@@ -149,7 +302,7 @@ def test_modules_stay_short() -> None:
         ("ui.server", ("torch", "transformers", "diffusers")),
         ("app", ("torch", "transformers", "diffusers", "gradio", "dbos", "sqlalchemy")),
         ("storage.workspace", ("torch", "gradio", "dbos")),
-        ("pipelines.requests", ("torch", "gradio")),
+        ("pipelines.services.jobs", ("torch", "gradio")),
         ("pipelines.recipes", ("torch", "gradio")),
     ],
 )

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from app import COMMANDS
-from pipelines.commands.front import parser, with_settings
+from pipelines.cli.command import with_settings
+from pipelines.cli.main import parser
 from tests.object_store import object_store
 from ui.config import ServerConfig
 

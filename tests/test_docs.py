@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app import COMMANDS
-from pipelines.commands.front import parser
+from pipelines.cli.main import parser
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = ("annotators", "curators", "engineers", "admins")

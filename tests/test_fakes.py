@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tests.dataengine.diagnosis.detector_contract import DetectorContract
-from tests.dataengine.treatment.family_contract import FamilyContract
+from tests.dataengine.treatment.families.family_contract import FamilyContract
 from tests.fakes import TinyDetector, TinyGenerator
 from tests.pipelines.rig import REPOSITORY
 

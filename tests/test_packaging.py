@@ -3,17 +3,20 @@
 import tomllib
 from pathlib import Path
 
+from setuptools import find_packages
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-def test_every_package_is_declared_and_tests_are_not() -> None:
-    found = {
-        ".".join(init.parent.relative_to(ROOT).parts)
+def test_every_folder_with_code_is_a_package_and_tests_are_none() -> None:
+    found = find_packages(str(ROOT), **PROJECT["tool"]["setuptools"]["packages"]["find"])
+    folders = {
+        ".".join(module.parent.relative_to(ROOT).parts)
         for top in ("dataengine", "storage", "pipelines", "ui")
-        for init in (ROOT / top).rglob("__init__.py")
+        for module in (ROOT / top).rglob("*.py")
     }
-    assert set(PROJECT["tool"]["setuptools"]["packages"]) == found
+    assert set(found) == folders
 
 
 def test_every_data_file_is_declared() -> None:

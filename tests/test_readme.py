@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from app import COMMANDS
-from pipelines.commands.front import parser
+from pipelines.cli.main import parser
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

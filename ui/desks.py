@@ -3,9 +3,9 @@
 from fastapi import FastAPI
 
 from storage.workspace import Workspace
-from ui.admin import build_admin_desk
+from ui.admin.gradio_kit import mount
+from ui.admin.routes import build_admin_desk
 from ui.config import ServerConfig
-from ui.desk import mount
 
 
 def mount_desks(app: FastAPI, workspace: Workspace, settings: ServerConfig) -> None:

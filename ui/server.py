@@ -22,23 +22,26 @@ from starlette.staticfiles import StaticFiles
 
 from dataengine import errors
 from dataengine.errors import ClinicError, ConfigRefused, JobFailed
+from storage.opening import create_workspace
 from storage.workspace import Workspace
-from ui.annotation import annotation_routes
-from ui.auth import Doorkeeper, Gate, auth_routes
+from ui.annotate.routes import annotation_routes
 from ui.config import ServerConfig
-from ui.curate import curate_routes
-from ui.home import home_routes
-from ui.labelstudio import label_studio_routes
-from ui.logs import log_to, logger
-from ui.pages import STATIC, message_page
-from ui.rounds import rounds_routes
-from ui.runs import queue_routes
-from ui.security import BodyLimit, RequestLog, ResponseHeaders, SameSite, is_loopback
-from ui.study import study_routes
-from ui.study_joining import joining_routes
-from ui.study_making import making_routes
-from ui.train import train_routes
-from ui.treat import treat_routes
+from ui.curate.routes import curate_routes
+from ui.home.routes import home_routes
+from ui.label_studio.routes import label_studio_routes
+from ui.rounds.routes import rounds_routes
+from ui.runs.routes import queue_routes
+from ui.study.invitations import joining_routes
+from ui.study.routes import study_routes
+from ui.study.studies import making_routes
+from ui.train.routes import train_routes
+from ui.treat.routes import treat_routes
+from ui.web.gate import Gate
+from ui.web.logs import log_to, logger
+from ui.web.middleware import BodyLimit, RequestLog, ResponseHeaders, SameSite, is_loopback
+from ui.web.pages import STATIC, message_page
+from ui.web.sessions import Doorkeeper
+from ui.web.sign_in import auth_routes
 
 STATUS: dict[type[ClinicError], int] = {
     errors.NotFound: 404,
@@ -54,7 +57,7 @@ START_SECONDS = 30.0
 def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None = None) -> FastAPI:
     """The application over a workspace; `app.state.doorkeeper.start_token` opens it without accounts."""
     if not isinstance(workspace, Workspace):
-        workspace = Workspace.create(workspace)
+        workspace = create_workspace(workspace)
     settings = settings or ServerConfig()
     doorkeeper = Doorkeeper(workspace, settings)
     app = FastAPI(title="Artifact Clinic", docs_url=None, redoc_url=None, openapi_url=None)
@@ -99,6 +102,9 @@ def add_plain_routes(app: FastAPI, workspace: Workspace) -> None:
     def favicon() -> Response:
         return FileResponse(STATIC / "mark.svg", media_type="image/svg+xml")
 
+    for folder in sorted(STATIC.parent.parent.glob("*/static")):
+        if folder != STATIC:
+            app.mount(f"/static/{folder.parent.name}", CachedFiles(directory=folder))
     app.mount("/static", CachedFiles(directory=STATIC))
 
 

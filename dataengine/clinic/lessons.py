@@ -1,6 +1,6 @@
 """The pictures that teach annotators: three practice images with answers, three examples of a guideline.
 
-    python -m dataengine.clinic.lessons ui/static/annotate
+    python -m dataengine.clinic.lessons ui/annotate/static
 
 draws those that the annotation page ships, from the world's validation stream, so that no training and no
 measurement ever uses them.

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from dataengine.config import Config, Location
+from dataengine.curation.questions import questions
 from dataengine.errors import ConfigRefused
 
 
@@ -142,8 +143,6 @@ class QuestionConfig(Config):
     @field_validator("number")
     @classmethod
     def _known(cls, number: int) -> int:
-        from dataengine.curation.questions import questions
-
         try:
             questions((number,))
         except ConfigRefused as error:

@@ -4,13 +4,10 @@ The paper lists fifty questions, forty-three of them different; in some "yes" me
 The best one is chosen on validation, as the paper chose on its test images.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
-import numpy as np
-
-from dataengine.curation.config import VqaConfig
 from dataengine.errors import ConfigRefused
 
 Meaning = Literal["artifact", "clean"]
@@ -27,11 +24,6 @@ class Question:
     text: str
     yes_means: Meaning
     """What "yes" says of the image."""
-
-    @property
-    def config(self) -> VqaConfig:
-        """How a model is asked it."""
-        return VqaConfig(question=self.text, categories=(YES, NO))
 
     def artifact(self, answer: str) -> bool | None:
         """Whether the answer, "yes" or "no", says that there is an artifact; None for anything else."""
@@ -332,55 +324,3 @@ def questions(numbers: Sequence[int] = ()) -> tuple[Question, ...]:
             f"there is no question {strange}; numbers from 1 to 50, but for repetitions, are: {sorted(known)}"
         )
     return tuple(known[number] for number in numbers) or QUESTIONS
-
-
-class Asked(Protocol):
-    """Answers one question about images."""
-
-    def categories(self, images: np.ndarray) -> Sequence[tuple[str, float]]:
-        """("yes" or "no", confidence) of each of the uint8 NHW3 images; another word where it is unclear."""
-
-
-class YesNoDetector:
-    """Says of whole images whether there is an artifact, by asking a model one question."""
-
-    def __init__(self, model: Asked, question: Question) -> None:
-        """`model` is asked with `question.config`."""
-        self.question = question
-        self._model = model
-
-    def verdicts(self, images: np.ndarray) -> list[bool | None]:
-        """Whether each of the uint8 NHW3 images has an artifact; None where the answer is unclear."""
-        return [self.question.artifact(said) for said, _ in self._model.categories(images)]
-
-
-@dataclass(frozen=True)
-class Score:
-    """How well one question told flawed from clean images."""
-
-    question: Question
-    accuracy: float
-    """Mean of the shares that are right among flawed and among clean images; an unclear answer is wrong."""
-    found: float
-    """Share of the flawed images that it finds."""
-    cleared: float
-    """Share of the clean images that it clears."""
-    unclear: int
-
-
-def ranked(verdicts: Mapping[Question, Sequence[bool | None]], flawed: Sequence[bool]) -> list[Score]:
-    """The questions by accuracy on images whose truth is known, best first, lower numbers first among equals.
-
-    Raises `ConfigRefused` unless there are flawed and clean images.
-    """
-    if not any(flawed) or all(flawed):
-        raise ConfigRefused(
-            f"{sum(flawed)} of {len(flawed)} images are flawed; a choice needs flawed and clean ones"
-        )
-    scores = []
-    for question, said in verdicts.items():
-        found = float(np.mean([one is True for one, bad in zip(said, flawed, strict=True) if bad]))
-        cleared = float(np.mean([one is False for one, bad in zip(said, flawed, strict=True) if not bad]))
-        unclear = sum(one is None for one in said)
-        scores.append(Score(question, (found + cleared) / 2, found, cleared, unclear))
-    return sorted(scores, key=lambda score: (-score.accuracy, score.question.number))

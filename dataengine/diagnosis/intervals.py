@@ -12,7 +12,8 @@ import numpy as np
 from dataengine.diagnosis.ranking import LEVELS, area_under_roc, average_precision
 
 if TYPE_CHECKING:
-    from dataengine.diagnosis.metrics import ImageMetrics
+    from dataengine.diagnosis.image_metrics import ImageMetrics
+
 
 DRAWS = 500
 TAIL = 2.5

@@ -12,6 +12,7 @@ from dataengine.errors import InputRefused, ModelRefused
 if TYPE_CHECKING:
     import torch
 
+
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 KEPT_EMBEDDINGS = 8
 MAX_POINTS = 64

@@ -33,7 +33,8 @@ from dataengine.diagnosis.detector import (
     load_detector,
     save_detector,
 )
-from dataengine.diagnosis.metrics import DetectorMetrics, ImageMetrics, image_metrics, summarise
+from dataengine.diagnosis.image_metrics import ImageMetrics, image_metrics
+from dataengine.diagnosis.metrics import DetectorMetrics, summarise
 from dataengine.errors import ConfigRefused, InputRefused, NonFinite, Paused
 from dataengine.records import Report, never, silent
 

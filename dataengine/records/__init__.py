@@ -4,9 +4,8 @@ Ids are strings, times are seconds since the epoch, sizes are (height, width), s
 Random choices carry their seed. Nothing here knows how or where it is stored.
 """
 
-from dataengine.records.curation import (
-    Benchmark,
-    BenchmarkItem,
+from dataengine.records.accounts import ROLES, AuditEvent, Endpoint, Session, User
+from dataengine.records.annotation import (
     Comment,
     Draft,
     GoldImage,
@@ -15,8 +14,8 @@ from dataengine.records.curation import (
     QueueItem,
     QueueKind,
     Receipt,
-    Review,
 )
+from dataengine.records.datasets import Benchmark, BenchmarkItem, SampleKind, Snapshot, SnapshotItem
 from dataengine.records.identity import (
     Report,
     Split,
@@ -29,47 +28,35 @@ from dataengine.records.identity import (
     split_of,
 )
 from dataengine.records.images import (
-    AND,
-    DEFAULT_CLASSES,
     CategoryAnswer,
     HardCategory,
     Image,
-    Label,
-    LabelSource,
     Prediction,
     Prompt,
     PseudoLabel,
-    SampleKind,
-    Snapshot,
-    SnapshotItem,
     Source,
 )
-from dataengine.records.models import (
-    DetectorVersion,
-    GeneratorVersion,
+from dataengine.records.labels import AND, DEFAULT_CLASSES, Label, LabelSource, Review
+from dataengine.records.models import DetectorVersion, GeneratorVersion, Treatment
+from dataengine.records.studies import Guest, Invitation, Study, Vote
+from dataengine.records.work import (
+    JOB_KINDS,
+    PAUSABLE,
+    STAGE_JOB,
     Job,
     JobState,
     Round,
     RoundState,
-    Treatment,
     WorkerBeat,
-)
-from dataengine.records.people import (
-    ROLES,
-    AuditEvent,
-    Endpoint,
-    Guest,
-    Invitation,
-    Session,
-    Study,
-    User,
-    Vote,
 )
 
 __all__ = [
     "AND",
     "DEFAULT_CLASSES",
+    "JOB_KINDS",
+    "PAUSABLE",
     "ROLES",
+    "STAGE_JOB",
     "AuditEvent",
     "Benchmark",
     "BenchmarkItem",

@@ -6,9 +6,6 @@ from typing import Any, Literal
 from dataengine.records.identity import Split, now
 
 Source = Literal["generated", "real", "imported", "drawn"]
-LabelSource = Literal["person", "simulated", "import"]
-SampleKind = Literal["true", "pseudo", "real", "previous"]
-DEFAULT_CLASSES = ("shape distortion", "unreasonable content", "watermark")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,56 +92,11 @@ class Prompt:
     category: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Label:
-    """A person's answer for one image: a label map (blob of `masks.pack_label_map`) or "clean".
+COMPARED = "compare"
+"""Purpose of images that were drawn to look at, with and without a treatment."""
 
-    `revision` counts that author's answers for that image from 1; the highest one counts.
-    """
+SURVEY, HARD, TREAT, JUDGE = "survey", "hard", "treat", "judge"
+"""Purposes of prompts and images. Treatment has prompts but keeps no images."""
 
-    image_id: str
-    author: str
-    height: int
-    width: int
-    label_map: str | None = None
-    clean: bool = False
-    revision: int = 1
-    source: LabelSource = "person"
-    lead_seconds: float = 0.0
-    round_id: str | None = None
-    detector_id: str | None = None
-    note: str = ""
-    created: float = field(default_factory=now)
-
-
-AND = " + "
-"""Between the names of those whose labels were merged; no account's name holds it."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SnapshotItem:
-    """One training example: which pixels, which target, how it is weighted."""
-
-    image_id: str
-    image_sha256: str
-    kind: SampleKind
-    target: str | None
-    category: str | None = None
-    max_confidence: float = 0.0
-    weight: float = 1.0
-    split: Split = "train"
-    author: str | None = None
-    """Who drew the target; of a merged one all of them, between `AND`."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Snapshot:
-    """An immutable training set; `id` is the hash of its sorted rows."""
-
-    id: str
-    manifest: str
-    rows: int
-    composition: dict[str, int]
-    round_id: str | None = None
-    parent: str | None = None
-    created: float = field(default_factory=now)
+IMPORTED = ("generated", "imported")
+"""Sources of other makers' pictures, which carry no purpose."""

@@ -5,9 +5,6 @@ from typing import Any, Literal
 
 from dataengine.records.identity import now
 
-JobState = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
-RoundState = Literal["running", "waiting", "done", "failed", "cancelled"]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DetectorVersion:
@@ -53,50 +50,3 @@ class Treatment:
     treated_id: str | None = None
     round_id: str | None = None
     created: float = field(default_factory=now)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Round:
-    """One turn of the loop: the stage that comes next, and the recorded result of those that are done."""
-
-    id: str
-    recipe: dict[str, Any]
-    stage: str
-    state: RoundState = "running"
-    results: dict[str, Any] = field(default_factory=dict)
-    message: str = ""
-    created: float = field(default_factory=now)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """A piece of asked-for work; `id` is also the workflow's id."""
-
-    id: str
-    kind: str
-    args: dict[str, Any] = field(default_factory=dict)
-    state: JobState = "queued"
-    progress: float = 0.0
-    message: str = ""
-    result: dict[str, Any] = field(default_factory=dict)
-    error: str = ""
-    requested_by: str = ""
-    worker: str | None = None
-    cancel_requested: bool = False
-    pause_requested: bool = False
-    created: float = field(default_factory=now)
-    started: float | None = None
-    heartbeat: float | None = None
-    finished: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WorkerBeat:
-    """The last sign of life of a worker."""
-
-    id: str
-    host: str
-    pid: int
-    devices: tuple[str, ...] = ()
-    job_id: str | None = None
-    beat: float = field(default_factory=now)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, tuple_
 
-from storage import schema
+from storage import tables
 from storage.catalog import Catalog
 
 PAGE = 48
@@ -120,7 +120,7 @@ def champion_id(catalog: Catalog) -> str | None:
 
 def matching(wanted: ImageFilter, category: bool = True) -> list[ColumnElement[bool]]:
     """Conditions on `images` that the filter asks for, all but the bounds of confidence."""
-    images = schema.images.c
+    images = tables.images.c
     conditions: list[ColumnElement[bool]] = [
         images.status == ("refused" if wanted.state == "refused" else "active")
     ]
@@ -133,7 +133,7 @@ def matching(wanted: ImageFilter, category: bool = True) -> list[ColumnElement[b
     ):
         if value is not None:
             conditions.append(column == value)
-    labelled = images.id.in_(select(schema.labels.c.image_id))
+    labelled = images.id.in_(select(tables.labels.c.image_id))
     if wanted.labelled is not None:
         conditions.append(labelled if wanted.labelled else ~labelled)
     if wanted.label_class is not None:
@@ -147,8 +147,8 @@ def matching(wanted: ImageFilter, category: bool = True) -> list[ColumnElement[b
 
 def cards_of(catalog: Catalog, ids: Sequence[str], detector_id: str | None) -> tuple[ImageCard, ...]:
     """The cards of these images in their order; those that are gone are left out."""
-    images, predictions = schema.images, schema.predictions
-    labelled = exists().where(schema.labels.c.image_id == images.c.id)
+    images, predictions = tables.images, tables.predictions
+    labelled = exists().where(tables.labels.c.image_id == images.c.id)
     names = (
         *("id", "prompt", "category", "source", "split", "generator_id", "height", "width"),
         *("sha256", "thumbnail", "round_id", "created"),
@@ -175,7 +175,7 @@ def cards_of(catalog: Catalog, ids: Sequence[str], detector_id: str | None) -> t
 def _ordered(wanted: ImageFilter, detector_id: str | None) -> tuple[Select[Any], tuple[Any, Any], bool]:
     """The statement of sorting keys and image ids, the columns of the key, and whether it ascends."""
     if detector_id is None or wanted.order in ("newest", "oldest"):
-        images = schema.images.c
+        images = tables.images.c
         columns: list[Any] = [images.created.label("key"), images.id.label("image_id")]
         statement: Select[Any] = select(*columns).where(*matching(wanted))
         if wanted.bounded:
@@ -185,11 +185,11 @@ def _ordered(wanted: ImageFilter, detector_id: str | None) -> tuple[Select[Any],
 
 
 def _same_image() -> ColumnElement[bool]:
-    return schema.predictions.c.image_id == schema.images.c.id
+    return tables.predictions.c.image_id == tables.images.c.id
 
 
 def _bounds(wanted: ImageFilter, detector_id: str | None) -> list[ColumnElement[bool]]:
-    predictions = schema.predictions.c
+    predictions = tables.predictions.c
     # A sum cannot be looked up, so that SQLite keeps to the index that gives the order by uncertainty.
     highest = predictions.max if wanted.order == "max" else predictions.max + 0.0
     return [predictions.detector_id == detector_id, highest.between(wanted.lowest, wanted.highest)]
@@ -200,7 +200,7 @@ def _scored(wanted: ImageFilter, detector_id: str) -> tuple[Select[Any], tuple[A
 
     Images with labels, in the queue and of one round are few, so they are looked up first and sorted.
     """
-    predictions, images = schema.predictions, schema.images
+    predictions, images = tables.predictions, tables.images
     value = predictions.c.max if wanted.order == "max" else predictions.c.uncertainty
     conditions = _bounds(wanted, detector_id)
     if wanted.category is not None:
@@ -216,7 +216,7 @@ def _scored(wanted: ImageFilter, detector_id: str) -> tuple[Select[Any], tuple[A
 
 
 def _painted(label_class: int) -> Select[Any]:
-    labels, facts = schema.labels, schema.label_map_facts
+    labels, facts = tables.labels, tables.label_map_facts
     return (
         select(labels.c.image_id)
         .join(facts, facts.c.sha256 == labels.c.label_map)
@@ -226,7 +226,7 @@ def _painted(label_class: int) -> Select[Any]:
 
 def newest_revision(labels: Any) -> ColumnElement[bool]:
     """True for the newest revision of each image and author."""
-    later = schema.labels.alias("later")
+    later = tables.labels.alias("later")
     return ~exists().where(
         later.c.image_id == labels.image_id,
         later.c.author == labels.author,
@@ -236,7 +236,7 @@ def newest_revision(labels: Any) -> ColumnElement[bool]:
 
 def newest_verdict(reviews: Any) -> ColumnElement[bool]:
     """True for the newest verdict on each revision."""
-    later = schema.reviews.alias("later_review")
+    later = tables.reviews.alias("later_review")
     return ~exists().where(
         later.c.image_id == reviews.image_id,
         later.c.author == reviews.author,
@@ -249,7 +249,7 @@ def newest_verdict(reviews: Any) -> ColumnElement[bool]:
 
 
 def _in_state(state: str | None) -> Select[Any]:
-    labels, reviews, items = schema.labels.c, schema.reviews.c, schema.queue_items.c
+    labels, reviews, items = tables.labels.c, tables.reviews.c, tables.queue_items.c
     if state == "waiting":
         return select(items.image_id).where(items.done.is_(False))
     verdict = and_(

@@ -9,7 +9,7 @@ from sqlalchemy import Row, func, select
 
 from dataengine.errors import NotFound
 from dataengine.records import AND, DetectorVersion, GeneratorVersion, Snapshot, Treatment
-from storage import schema
+from storage import tables
 from storage.catalog import Catalog
 
 
@@ -87,7 +87,7 @@ def taught(catalog: Catalog, detector_id: str | None) -> Iterator[Taught]:
 
 def training_set(catalog: Catalog, snapshot_id: str) -> TrainingSet:
     """A snapshot's rows, counted."""
-    items = schema.snapshot_items.c
+    items = tables.snapshot_items.c
     inside = items.snapshot_id == snapshot_id
     kinds = select(items.kind, func.count()).where(inside).group_by(items.kind).order_by(items.kind)
     drawn = select(items.author, func.count()).where(inside, items.author.is_not(None))
@@ -113,13 +113,13 @@ def labels_under(catalog: Catalog, snapshot_ids: list[str]) -> Iterator[UsedLabe
     The revision is that whose map went in, the newest of equal ones; where several people's were merged, each
     one's newest of when the snapshot was made.
     """
-    items, labels = schema.snapshot_items.c, schema.labels.c
+    items, labels = tables.snapshot_items.c, tables.labels.c
     for snapshot_id in snapshot_ids:
         made = catalog.snapshots.get(snapshot_id).created
         drawn = items.snapshot_id == snapshot_id, items.author.is_not(None)
         images = select(items.image_id).where(*drawn)
         revisions: dict[tuple[str, str], list[Row[Any]]] = {}
-        given = select(schema.labels).where(labels.image_id.in_(images)).order_by(labels.revision)
+        given = select(tables.labels).where(labels.image_id.in_(images)).order_by(labels.revision)
         for label in catalog.connection.execute(given):
             revisions.setdefault((label.image_id, label.author), []).append(label)
         rows = select(items.image_id, items.kind, items.author, items.target).where(*drawn)

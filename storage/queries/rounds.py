@@ -1,11 +1,11 @@
-"""Rounds as a timeline: jobs of their stages, who labels, who is waited for."""
+"""Read models of rounds."""
 
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
 
-from dataengine.records import Job
-from storage import schema
+from dataengine.records import Job, Round
+from storage import tables
 from storage.catalog import Catalog
 
 
@@ -21,14 +21,14 @@ class Labeller:
 
 def stage_jobs(catalog: Catalog, round_id: str) -> list[Job]:
     """Every job of a round's stages, oldest first."""
-    jobs = schema.jobs.c
+    jobs = tables.jobs.c
     ids = select(jobs.id).where(jobs.id.startswith(f"{round_id}.", autoescape=True)).order_by(jobs.created)
     return [catalog.jobs.get(id) for id in catalog.connection.scalars(ids).all()]
 
 
 def labellers(catalog: Catalog, round_id: str) -> list[Labeller]:
     """Who labelled in a round, the busiest first."""
-    labels = schema.labels.c
+    labels = tables.labels.c
     latest = (
         select(labels.image_id, labels.author, func.max(labels.revision).label("revision"))
         .where(labels.round_id == round_id)
@@ -61,7 +61,7 @@ def labellers(catalog: Catalog, round_id: str) -> list[Labeller]:
 
 def waited_for(catalog: Catalog, round_id: str) -> tuple[dict[str, int], int]:
     """Open images of a round that are reserved for somebody, by person, and how many anybody may take."""
-    items, takers = schema.queue_items.c, schema.queue_takers.c
+    items, takers = tables.queue_items.c, tables.queue_takers.c
     reserved = (
         (takers.image_id == items.image_id)
         & (takers.round_id == items.round_id)
@@ -70,11 +70,48 @@ def waited_for(catalog: Catalog, round_id: str) -> tuple[dict[str, int], int]:
     open_ones = items.round_id == round_id, items.done.is_(False)
     by_person = catalog.connection.execute(
         select(takers.person, func.count())
-        .select_from(schema.queue_items.join(schema.queue_takers, reserved))
+        .select_from(tables.queue_items.join(tables.queue_takers, reserved))
         .where(*open_ones)
         .group_by(takers.person)
         .order_by(takers.person)
     )
     taken = select(takers.image_id).where(reserved).exists()
-    free = select(func.count()).select_from(schema.queue_items).where(*open_ones, ~taken)
+    free = select(func.count()).select_from(tables.queue_items).where(*open_ones, ~taken)
     return {person: count for person, count in by_person}, catalog.connection.scalar(free) or 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoundProgress:
+    """A round and what it has brought so far."""
+
+    round: Round
+    images: dict[str, int]
+    """By purpose."""
+    queued: int
+    answered: int
+    labels: int
+    pseudo_labels: int
+    hard_categories: tuple[str, ...]
+
+
+def round_progress(catalog: Catalog, round_id: str) -> RoundProgress:
+    """Where a round stands. Raises `NotFound`."""
+    images, labels, pseudo = tables.images.c, tables.labels.c, tables.pseudo_labels.c
+    by_purpose = catalog.connection.execute(
+        select(images.purpose, func.count())
+        .where(images.round_id == round_id)
+        .group_by(images.purpose)
+        .order_by(images.purpose)
+    )
+    pairs = select(labels.image_id, labels.author).where(labels.round_id == round_id).distinct().subquery()
+    remaining, done = catalog.queue.remaining(round_id), catalog.queue.done(round_id)
+    pseudo_count = select(func.count()).select_from(tables.pseudo_labels).where(pseudo.round_id == round_id)
+    return RoundProgress(
+        round=catalog.rounds.get(round_id),
+        images={purpose: count for purpose, count in by_purpose},
+        queued=remaining + done,
+        answered=done,
+        labels=catalog.connection.scalar(select(func.count()).select_from(pairs)) or 0,
+        pseudo_labels=catalog.connection.scalar(pseudo_count) or 0,
+        hard_categories=tuple(one.category for one in catalog.hard.of_round(round_id) if one.hard),
+    )

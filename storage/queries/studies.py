@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 
 from dataengine.records import Study
-from storage import schema
+from storage import tables
 from storage.catalog import Catalog
 
 
@@ -35,7 +35,7 @@ def shared_pairs(
     Where a generator drew one twice, the picture with the lowest id stands for it. A picture without a
     category has its prompt's.
     """
-    before, after = schema.images.alias("before"), schema.images.alias("after")
+    before, after = tables.images.alias("before"), tables.images.alias("after")
     statement = (
         select(
             func.min(before.c.id).label("before"),
@@ -73,7 +73,7 @@ def shared_pairs(
 
 def prompt_categories(catalog: Catalog) -> dict[str, str]:
     """What prompts were written for, by their text."""
-    prompts = schema.prompts.c
+    prompts = tables.prompts.c
     known = select(prompts.text, prompts.category).where(prompts.category.is_not(None)).distinct()
     return {text: category for text, category in catalog.connection.execute(known)}
 
@@ -92,7 +92,7 @@ class StudyProgress:
 
 def study_progress(catalog: Catalog, study: Study) -> StudyProgress:
     """Raters and answers so far."""
-    votes = schema.votes.c
+    votes = tables.votes.c
     pairs = len(study.pairs)
     mine = votes.study_id == study.id, votes.pair < pairs
     answered = select(votes.pair, func.count(func.distinct(votes.rater))).where(*mine).group_by(votes.pair)
@@ -110,6 +110,6 @@ def study_progress(catalog: Catalog, study: Study) -> StudyProgress:
 
 def pairs_answered(catalog: Catalog, study_id: str, rater: str) -> set[int]:
     """The pairs and attention checks that a rater has answered."""
-    votes = schema.votes.c
+    votes = tables.votes.c
     mine = select(votes.pair).where(votes.study_id == study_id, votes.rater == rater).distinct()
     return set(catalog.connection.scalars(mine))

@@ -1,20 +1,23 @@
 """Images, what detectors and VQA models say of them, and the prompts they come from."""
 
-from collections.abc import Iterable, Sequence
+import base64
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, update
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, Connection, exists, func, select, update
 
 from dataengine.errors import NotFound
 from dataengine.records import CategoryAnswer, HardCategory, Image, Prediction, Prompt, PseudoLabel
-from storage import schema
+from storage import tables
 from storage.repositories.rows import Rows, chunks, insert_new
 
 
 class Images(Rows[Image]):
     """Every picture, generated or real."""
 
-    table = schema.images
+    table = tables.images
     makes = Image
     what = "image"
 
@@ -64,7 +67,7 @@ class Images(Rows[Image]):
 
         A second answer of the same model for the same image changes nothing.
         """
-        table, fresh = schema.category_answers, list(answers)
+        table, fresh = tables.category_answers, list(answers)
         known: set[tuple[str, str]] = set()
         for chunk in chunks({answer.image_id for answer in fresh}):
             rows = self._connection.execute(
@@ -91,14 +94,14 @@ class Images(Rows[Image]):
 
     def _set_category(self, category: str, ids: Sequence[str]) -> None:
         for chunk in chunks(ids):
-            for table, column in ((self.table, "id"), (schema.predictions, "image_id")):
+            for table, column in ((self.table, "id"), (tables.predictions, "image_id")):
                 self._connection.execute(
                     update(table).where(table.c[column].in_(chunk)).values(category=category)
                 )
 
     def answers(self, image_id: str) -> list[CategoryAnswer]:
         """What each VQA model said the image shows."""
-        table = schema.category_answers
+        table = tables.category_answers
         rows = self._connection.execute(
             select(table).where(table.c.image_id == image_id).order_by(table.c.model)
         )
@@ -140,7 +143,7 @@ class Images(Rows[Image]):
 class Predictions(Rows[Prediction]):
     """One answer for each image and detector."""
 
-    table = schema.predictions
+    table = tables.predictions
     makes = Prediction
     what = "prediction"
 
@@ -154,7 +157,7 @@ class Predictions(Rows[Prediction]):
         return total
 
     def _categories(self, ids: Iterable[str]) -> dict[str, str]:
-        images = schema.images.c
+        images = tables.images.c
         # The share lock makes a concurrent `set_categories` wait, so that it sees the rows that follow.
         statement = select(images.id, images.category).with_for_update(read=True).order_by(images.id)
         rows = self._connection.execute(statement.where(images.id.in_(sorted(ids))))
@@ -193,7 +196,7 @@ class Predictions(Rows[Prediction]):
 class PseudoLabels(Rows[PseudoLabel]):
     """Detector maps taken as labels, by round."""
 
-    table = schema.pseudo_labels
+    table = tables.pseudo_labels
     makes = PseudoLabel
     what = "pseudo-label"
 
@@ -210,7 +213,7 @@ class PseudoLabels(Rows[PseudoLabel]):
 class HardCategories(Rows[HardCategory]):
     """The verdict on every category of a round."""
 
-    table = schema.hard_categories
+    table = tables.hard_categories
     makes = HardCategory
     what = "hard category"
 
@@ -228,7 +231,7 @@ class HardCategories(Rows[HardCategory]):
 class Prompts(Rows[Prompt]):
     """The prompts of each round, numbered within their purpose."""
 
-    table = schema.prompts
+    table = tables.prompts
     makes = Prompt
     what = "prompt"
 
@@ -241,3 +244,48 @@ class Prompts(Rows[Prompt]):
         table = self.table.c
         statement = self._select().where(table.round_id == round_id).order_by(table.purpose, table.index)
         return self._records(statement if purpose is None else statement.where(table.purpose == purpose))
+
+
+FEATURE_LENGTH = 96
+"""Bytes of a stored feature vector; a multiple of three, so that many decode as one text."""
+
+
+class Features:
+    """One short vector for each image and detector, for "more like this"."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add_many(self, detector_id: str, vectors: Mapping[str, NDArray[np.int8]]) -> int:
+        """Store vectors by image id, int8 of length 96; returns how many were new."""
+        rows = [
+            {
+                "image_id": id,
+                "detector_id": detector_id,
+                "vector": base64.b64encode(vector.tobytes()).decode(),
+            }
+            for id, vector in vectors.items()
+        ]
+        return insert_new(self._connection, tables.image_features, rows)
+
+    def missing(self, detector_id: str) -> list[str]:
+        """Ids of active images without a vector of that detector, in order."""
+        images, mine = tables.images.c, tables.image_features.c
+        has = exists(select(mine.image_id).where(mine.image_id == images.id, mine.detector_id == detector_id))
+        statement = select(images.id).where(images.status == "active", ~has).order_by(images.id)
+        return list(self._connection.scalars(statement))
+
+    def of(self, detector_id: str, limit: int) -> tuple[list[str], NDArray[np.int8]]:
+        """Ids and vectors, int8 N×96, of at most `limit` images of that detector."""
+        mine = tables.image_features.c
+        statement = select(mine.image_id, mine.vector).where(mine.detector_id == detector_id).limit(limit)
+        rows = self._connection.execute(statement).all()
+        raw = base64.b64decode("".join(row.vector for row in rows))
+        return [row.image_id for row in rows], np.frombuffer(raw, np.int8).reshape(-1, FEATURE_LENGTH)
+
+    def get(self, detector_id: str, image_id: str) -> NDArray[np.int8] | None:
+        """One image's vector, or None."""
+        mine = tables.image_features.c
+        key = mine.detector_id == detector_id, mine.image_id == image_id
+        found = self._connection.scalar(select(mine.vector).where(*key))
+        return None if found is None else np.frombuffer(base64.b64decode(found), np.int8)

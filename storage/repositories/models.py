@@ -1,87 +1,22 @@
 """Snapshots, detectors, generators and treatments: what was trained on what."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from sqlalchemy import Select, func, select, update
 
 from dataengine.errors import Conflict
-from dataengine.records import (
-    AND,
-    AuditEvent,
-    DetectorVersion,
-    GeneratorVersion,
-    Snapshot,
-    SnapshotItem,
-    Treatment,
-    now,
-)
-from storage import schema
-from storage.repositories.people import Audit
-from storage.repositories.rows import Named, Rows, insert_new
-
-
-class _Items(Rows[SnapshotItem]):
-    table = schema.snapshot_items
-    makes = SnapshotItem
-    what = "snapshot item"
-
-    def add(self, snapshot_id: str, items: Iterable[SnapshotItem]) -> int:
-        rows = [
-            self._row(item) | {"snapshot_id": snapshot_id, "position": position}
-            for position, item in enumerate(items)
-        ]
-        return insert_new(self._connection, self.table, rows)
-
-    def of(self, snapshot_id: str) -> list[SnapshotItem]:
-        table = self.table.c
-        return self._records(self._select().where(table.snapshot_id == snapshot_id).order_by(table.position))
-
-
-class Snapshots(Named[Snapshot]):
-    """Immutable training sets and their rows."""
-
-    table = schema.snapshots
-    makes = Snapshot
-    what = "snapshot"
-
-    def add(self, record: Snapshot, items: Iterable[SnapshotItem] = ()) -> int:
-        """Store the snapshot with its rows unless its id is taken; returns 1 or 0."""
-        new = super().add(record)
-        if new:
-            _Items(self._connection).add(record.id, items)
-        return new
-
-    def items(self, snapshot_id: str) -> Sequence[SnapshotItem]:
-        """The snapshot's rows in their order."""
-        return _Items(self._connection).of(snapshot_id)
-
-    def containing(self, image_id: str) -> Sequence[Snapshot]:
-        """The snapshots that an image went into, oldest first; an erased image is still found."""
-        return self._where_item(schema.snapshot_items.c.image_id == image_id)
-
-    def drawn_by(self, author: str) -> Sequence[Snapshot]:
-        """The snapshots that a person's labels went into, alone or merged with others', oldest first."""
-        names = AND + schema.snapshot_items.c.author + AND
-        return self._where_item(names.contains(AND + author + AND, autoescape=True))
-
-    def _where_item(self, condition: Any) -> Sequence[Snapshot]:
-        inside = select(schema.snapshot_items.c.snapshot_id).where(condition)
-        table = self.table.c
-        return self._records(self._select().where(table.id.in_(inside)).order_by(table.created, table.id))
-
-
-@cache
-def _champion_id() -> Select[Any]:
-    table = schema.detectors.c
-    return select(table.id).where(table.role == "champion")
+from dataengine.records import AuditEvent, DetectorVersion, GeneratorVersion, Treatment, now
+from storage import tables
+from storage.repositories.accounts import Audit
+from storage.repositories.rows import Named
 
 
 class Detectors(Named[DetectorVersion]):
     """Trained detectors; at most one of them is the champion."""
 
-    table = schema.detectors
+    table = tables.detectors
     makes = DetectorVersion
     what = "detector"
 
@@ -110,7 +45,7 @@ class Detectors(Named[DetectorVersion]):
         self._hand_over(previous, detector_id)
         before = None if previous is None else previous.id
         self._connection.execute(
-            schema.promotions.insert().values(
+            tables.promotions.insert().values(
                 detector_id=detector_id, previous_id=before, undone=False, at=now()
             )
         )
@@ -123,9 +58,9 @@ class Detectors(Named[DetectorVersion]):
         Raises `Conflict` when there is none to go back to.
         """
         current = self._lock_champion()
-        promotions = schema.promotions.c
+        promotions = tables.promotions.c
         last = self._connection.execute(
-            select(schema.promotions)
+            select(tables.promotions)
             .where(promotions.undone.is_(False), promotions.detector_id == (current.id if current else None))
             .order_by(promotions.id.desc())
             .limit(1)
@@ -134,7 +69,7 @@ class Detectors(Named[DetectorVersion]):
             raise Conflict("there is no previous champion to go back to; promote another detector instead")
         self._hand_over(current, last.previous_id)
         self._connection.execute(
-            update(schema.promotions).where(promotions.id == last.id).values(undone=True)
+            update(tables.promotions).where(promotions.id == last.id).values(undone=True)
         )
         self._audit(actor, "rollback", last.previous_id, {"from": current.id})
         return self.get(last.previous_id)
@@ -156,7 +91,7 @@ class Detectors(Named[DetectorVersion]):
 class Generators(Named[GeneratorVersion]):
     """Diffusion pipelines, base or treated."""
 
-    table = schema.generators
+    table = tables.generators
     makes = GeneratorVersion
     what = "generator"
 
@@ -164,7 +99,7 @@ class Generators(Named[GeneratorVersion]):
 class Treatments(Named[Treatment]):
     """LoRA fine-tuning runs against a frozen detector."""
 
-    table = schema.treatments
+    table = tables.treatments
     makes = Treatment
     what = "treatment"
 
@@ -175,3 +110,9 @@ class Treatments(Named[Treatment]):
     def count(self) -> int:
         """How many runs there are."""
         return self._connection.scalar(select(func.count()).select_from(self.table)) or 0
+
+
+@cache
+def _champion_id() -> Select[Any]:
+    table = tables.detectors.c
+    return select(table.id).where(table.role == "champion")

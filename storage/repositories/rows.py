@@ -65,9 +65,6 @@ def insert_new(
     return sum(connection.execute(statement, chunk).rowcount for chunk in chunks(ordered, 10 * CHUNK))
 
 
-# Statements are built once: building one takes SQLAlchemy as long as SQLite takes to answer it.
-
-
 @cache
 def _inserting(table: Table, key: tuple[str, ...], dialect: str) -> Insert:
     insert = postgresql.insert if dialect == "postgresql" else sqlite.insert

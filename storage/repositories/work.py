@@ -7,7 +7,7 @@ from sqlalchemy import Connection, delete, func, or_, select, update
 
 from dataengine.errors import Conflict, InputRefused
 from dataengine.records import Job, JobState, Round, RoundState, WorkerBeat, now
-from storage import schema
+from storage import tables
 from storage.repositories.rows import Named, Rows, insert_new, replace
 
 Asked = Literal["", "pause", "cancel"]
@@ -20,7 +20,7 @@ APPENDERS = 20
 class Rounds(Named[Round]):
     """Turns of the loop and where each of them stands."""
 
-    table = schema.rounds
+    table = tables.rounds
     makes = Round
     what = "round"
 
@@ -66,7 +66,7 @@ class Rounds(Named[Round]):
 class Jobs(Named[Job]):
     """Asked-for work, from request to result."""
 
-    table = schema.jobs
+    table = tables.jobs
     makes = Job
     what = "job"
 
@@ -172,12 +172,12 @@ class JobFiles:
 
     def append(self, job_id: str, name: str, text: str) -> None:
         """Add a piece after the last one, also when several write at once."""
-        table = schema.job_files.c
+        table = tables.job_files.c
         last = select(func.max(table.number)).where(table.job_id == job_id, table.name == name)
         for _ in range(APPENDERS):
             number = (self._connection.scalar(last) or 0) + 1
             row = {"job_id": job_id, "name": name, "number": number, "text": text}
-            if insert_new(self._connection, schema.job_files, [row]):
+            if insert_new(self._connection, tables.job_files, [row]):
                 return
         raise Conflict(f"{APPENDERS} others write {name} of job {job_id} at once; it is tried again")
 
@@ -185,13 +185,13 @@ class JobFiles:
         """Replace the whole file."""
         replace(
             self._connection,
-            schema.job_files,
+            tables.job_files,
             {"job_id": job_id, "name": name, "number": 0, "text": text},
         )
 
     def after(self, job_id: str, name: str, number: int = -1) -> Sequence[tuple[int, str]]:
         """Number and text of the pieces after that one, in order."""
-        table = schema.job_files.c
+        table = tables.job_files.c
         pieces = select(table.number, table.text).where(
             table.job_id == job_id, table.name == name, table.number > number
         )
@@ -200,14 +200,14 @@ class JobFiles:
 
     def drop(self, job_id: str, name: str) -> None:
         """Remove a file."""
-        table = schema.job_files.c
-        self._connection.execute(delete(schema.job_files).where(table.job_id == job_id, table.name == name))
+        table = tables.job_files.c
+        self._connection.execute(delete(tables.job_files).where(table.job_id == job_id, table.name == name))
 
 
 class Workers(Rows[WorkerBeat]):
     """Who works."""
 
-    table = schema.workers
+    table = tables.workers
     makes = WorkerBeat
     what = "worker"
 

@@ -203,7 +203,7 @@ def set_threshold(page: Page, percent: int) -> None:
 
 def action_figures(scratch: Path, count: int) -> list[Figure]:
     """The ratio on clinic images with the first doctor's maps, and what stands behind it."""
-    from dataengine.clinic.weights import materialise
+    from dataengine.clinic.parts import materialise
     from dataengine.clinic.world import stream
     from dataengine.diagnosis.detector import load_detector
 

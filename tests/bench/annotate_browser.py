@@ -45,7 +45,7 @@ addEventListener("keydown", (event) => {
 """
 
 SERIALISED = """async (rounds) => {
-  const { LabelMap } = await import("/static/annotate/labelmap.js");
+  const { LabelMap } = await import("/static/annotate/label_map.js");
   const { packed } = await import("/static/annotate/codec.js");
   const times = [];
   for (let round = 0; round < rounds; round++) {

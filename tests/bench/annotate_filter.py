@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 
 from storage.accounts import create_user
-from storage.workspace import Workspace
+from storage.opening import create_workspace
 from tests.bench.annotate_server import PASSWORD, served
 from tests.bench.fill import CATEGORIES, fill_catalog
 from tests.bench.harness import Figure, p95
@@ -22,7 +22,7 @@ CURATOR = "curator"
 
 def filter_figures(scratch: Path, images: int, pages: int) -> list[Figure]:
     """`filter_p95_ms`: category and confidence filter, sorted, in SQLite; and the count shown beside it."""
-    workspace = Workspace.create(scratch / "filter")
+    workspace = create_workspace(scratch / "filter")
     fill_catalog(workspace.engine, images, seed=SEED)
     with workspace.catalog() as catalog:
         create_user(catalog, CURATOR, PASSWORD, [CURATOR], "bench")

@@ -13,6 +13,7 @@ from PIL import Image as Picture
 from dataengine.masks import quantise
 from dataengine.records import DetectorVersion, Image, Prediction, QueueItem, image_id
 from storage.accounts import create_user
+from storage.opening import create_workspace
 from storage.workspace import Workspace
 from tests.bench.harness import ROOT
 
@@ -21,9 +22,10 @@ PASSWORD = "correct horse battery"
 SERVE = """
 import sys
 from storage.workspace import Workspace
+from storage.opening import create_workspace, open_workspace
 from ui.config import ServerConfig
 from ui.server import serve
-serve(Workspace.open(sys.argv[1]), ServerConfig(port=0, desks=False, login_failures=1000),
+serve(open_workspace(sys.argv[1]), ServerConfig(port=0, desks=False, login_failures=1000),
       lambda where: print(where.url, flush=True))
 """
 
@@ -45,7 +47,7 @@ def served(workspace: Workspace) -> Iterator[str]:
 
 def furnished(folder: Path, images: list[np.ndarray], maps: list[np.ndarray], people: list[str]) -> Workspace:
     """A workspace with queued pictures (uint8 HWC), a champion's maps (float32 HW), and annotators."""
-    workspace = Workspace.create(folder)
+    workspace = create_workspace(folder)
     shas = workspace.blobs.put_many([png(image) for image in images])
     refs = workspace.maps.put_many([quantise(found) for found in maps])
     rows = [

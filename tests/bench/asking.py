@@ -8,8 +8,9 @@ import os
 import numpy as np
 
 from dataengine.curation.answers import KeptAnswers
-from dataengine.curation.questions import YesNoDetector, questions, ranked
+from dataengine.curation.questions import questions
 from dataengine.curation.vqa import QuestionCategorizer, load_categorizer
+from dataengine.curation.yes_no import YesNoDetector, ranked, vqa_config
 from tests.bench.harness import Figure, device, figure, share
 from tests.bench.steered import WORK, Drawn
 
@@ -24,7 +25,7 @@ def asked_figure(name: str, known: Drawn, test: Drawn, rows: np.ndarray) -> Figu
     if not location:
         return figure(id, "not measured", note=f"no VQA model is shipped; {MODEL}=FOLDER names one")
     folder = WORK / "answers"
-    opened = load_categorizer(location, questions()[0].config, device(), folder)
+    opened = load_categorizer(location, vqa_config(questions()[0]), device(), folder)
     if not isinstance(opened, QuestionCategorizer):
         return figure(id, "not measured", note=f"{location} answers no question")
     half = CHOSEN_ON // 2
@@ -33,7 +34,7 @@ def asked_figure(name: str, known: Drawn, test: Drawn, rows: np.ndarray) -> Figu
     def asking(number: int) -> YesNoDetector:
         question = questions([number])[0]
         kept = KeptAnswers(folder, location, question.text)
-        return YesNoDetector(opened.asking(question.config, kept), question)
+        return YesNoDetector(opened.asking(vqa_config(question), kept), question)
 
     verdicts = {each: asking(each.number).verdicts(known.images[chosen]) for each in questions()}
     best = ranked(verdicts, known.flawed[chosen].tolist())[0]

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from dataengine.clinic import weights
+from dataengine.clinic import parts as clinic_parts
 from dataengine.clinic.oracles import load_teacher
 from dataengine.diagnosis.config import DynamicsConfig
 from dataengine.treatment.config import CorrectionConfig
-from dataengine.treatment.loading import load_family
-from dataengine.treatment.sampling import as_tensor
+from dataengine.treatment.families.loading import load_family
+from dataengine.treatment.sampling.sampler import as_tensor
 from tests.bench.harness import curve, device, quick
 from tests.bench.steered import SAMPLING, drawn
 from tests.bench.treated import FLAWED, Ward
@@ -49,7 +49,7 @@ def chosen(ward: Ward, steer: Callable[[CorrectionConfig], Any]) -> tuple[str, s
     """The choice that leaves the fewest validation images in which the teacher marks a flaw: its name, and
     how."""
     base = partial(load_family, ward.flux, device=device())
-    teacher = load_teacher(weights.materialise("teacher", TREATMENT / "clinic" / "teacher")).to(device())
+    teacher = load_teacher(clinic_parts.materialise("teacher", TREATMENT / "clinic" / "teacher")).to(device())
 
     @torch.no_grad()
     def frequency(row: str, config: CorrectionConfig | None) -> float:

@@ -16,19 +16,19 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from dataengine.clinic import weights
+from dataengine.clinic import parts
+from dataengine.clinic.contact_sheet import contact_sheet
 from dataengine.clinic.drawing import CANVAS, SIZE, shrink
 from dataengine.clinic.flaws import PIXEL_KINDS, Spot, deface
 from dataengine.clinic.oracles import Oracle, load_judge, load_teacher
 from dataengine.clinic.readers import Reader, load_reader
-from dataengine.clinic.sheets import contact_sheet
 from dataengine.clinic.training.data import Drawings, render, round_trip
 from dataengine.clinic.world import CATEGORIES, EASY, HARD, Prompt, Stream, changed, prompts, stream
 from dataengine.diagnosis.detector import load_detector
 from dataengine.treatment.config import LoraSettings, SamplingConfig
-from dataengine.treatment.families import GeneratorFamily
-from dataengine.treatment.loading import load_family
-from dataengine.treatment.sampling import generate, sample
+from dataengine.treatment.families.family import GeneratorFamily
+from dataengine.treatment.families.loading import load_family
+from dataengine.treatment.sampling.sampler import generate, sample
 from tests.bench.harness import RESULTS, ROOT, Figure, bootstrap, figure, mean, quick, share, write
 
 TWIN = ROOT / "build" / "clinic" / "twin"
@@ -71,12 +71,12 @@ class Generated:
 def main() -> None:
     """Measures everything and writes `build/bench/clinic.json`."""
     with tempfile.TemporaryDirectory() as folder:
-        open_ = {name: weights.materialise(name, Path(folder) / name) for name in weights.names()}
+        open_ = {name: parts.materialise(name, Path(folder) / name) for name in parts.names()}
         judge, teacher = load_judge(open_["judge"]), load_teacher(open_["teacher"])
         reader, doctor = load_reader(open_["readers"]), load_detector(open_["first_doctor"])
         family = load_family(open_["flux"])
         exact = render(stream("benchmark"), range(SIZES.drawings))
-        tripped = round_trip(weights.autoencoder(), exact.images)
+        tripped = round_trip(parts.autoencoder(), exact.images)
         asked = prompts("evaluation", SIZES.images_per_category * len(CATEGORIES))
         drawn = draw(family, asked, judge)
         sheets(exact, tripped, drawn)
@@ -374,7 +374,7 @@ def time_figure(id: str, spent: np.ndarray, note: str) -> Figure:
 
 
 def total_size() -> Figure:
-    files = list(weights.SHIPPED.glob("*.safetensors"))
+    files = list(parts.SHIPPED.glob("*.safetensors"))
     return figure(
         "total_mb", sum(f.stat().st_size for f in files) / MEGABYTE, unit="MB", n=len(files), note="goal ≤ 32"
     )

@@ -14,8 +14,9 @@ from typing import Any
 
 import psutil
 
-from pipelines import requests
-from storage.workspace import Workspace
+from pipelines.services import queue
+from pipelines.services import rounds as services_rounds
+from storage.opening import create_workspace
 from tests import fakes
 from tests.bench.harness import figure, mean, quick, write
 from tests.pipelines.rig import FAKES, Crew, crew
@@ -72,7 +73,7 @@ def main() -> None:
 
 def undisturbed(path: Path) -> dict[str, Any]:
     """What a round leaves that nobody disturbs."""
-    workspace = Workspace.create(path)
+    workspace = create_workspace(path)
     round_id = begin(workspace)
     run_here(workspace, round_id)
     return counts(workspace, round_id)
@@ -90,7 +91,7 @@ def disturb(team: Crew, round_id: str, rng: random.Random, most: int) -> tuple[i
         if team.round_is(round_id, "waiting"):
             fakes.answer_queue(team.workspace, round_id)
         if team.round_is(round_id, "failed"):
-            requests.resume_round(team.workspace, round_id, "bench")
+            services_rounds.resume_round(team.workspace, round_id, "bench")
             resumed += 1
         if following is None and (rng.random() < WHILE_STARTING * TICK or works(team, worker)):
             following = time.monotonic() + rng.uniform(0, LONGEST_PAUSE)
@@ -103,7 +104,7 @@ def disturb(team: Crew, round_id: str, rng: random.Random, most: int) -> tuple[i
 
 def works(team: Crew, worker: "subprocess.Popen[bytes]") -> bool:
     """Whether this very process has given a sign of life."""
-    return worker.pid in [beat.pid for beat in requests.workers_alive(team.workspace)]
+    return worker.pid in [beat.pid for beat in queue.workers_alive(team.workspace)]
 
 
 def kill(worker: "subprocess.Popen[bytes]", rng: random.Random) -> int:

@@ -17,8 +17,9 @@ from playwright.sync_api import Browser, sync_playwright
 
 from dataengine.records import Job, WorkerBeat, now
 from pipelines.config import TrainingRun
-from pipelines.jobs import Reporter
+from pipelines.runtime.progress import Reporter
 from storage.accounts import create_user
+from storage.opening import create_workspace
 from storage.workspace import Workspace
 from tests.bench.annotate_server import PASSWORD
 from tests.bench.desks_pages import page_figures, served, signed_in
@@ -52,7 +53,7 @@ def main() -> None:
     """Measure and write."""
     points, times, seconds = (5_000, 3, 4.0) if quick() else (POINTS, 30, 60.0)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        workspace = Workspace.create(Path(folder) / "workspace")
+        workspace = create_workspace(Path(folder) / "workspace")
         with workspace.catalog() as catalog:
             create_user(catalog, "ada", PASSWORD, ["admin"], "bench")
             catalog.commit()

@@ -17,9 +17,10 @@ import numpy as np
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from dataengine.records import GeneratorVersion, Job, Round, Study, Treatment, Vote, WorkerBeat, now
-from pipelines import requests
+from pipelines.services import rounds as services_rounds
 from storage.accounts import create_user
 from storage.catalog import Catalog
+from storage.opening import create_workspace
 from storage.workspace import Workspace
 from tests.bench.annotate_server import PASSWORD
 from tests.bench.fill import fill_catalog
@@ -30,9 +31,10 @@ from tests.ui.browsing import FLAGS, WITHOUT_TOUR
 SERVE = """
 import sys
 from storage.workspace import Workspace
+from storage.opening import create_workspace, open_workspace
 from ui.config import ServerConfig
 from ui.server import serve
-serve(Workspace.open(sys.argv[1]), ServerConfig(port=0), lambda where: print(where.url, flush=True))
+serve(open_workspace(sys.argv[1]), ServerConfig(port=0), lambda where: print(where.url, flush=True))
 """
 OWN = "#view[data-ready]"
 READY = {
@@ -54,9 +56,9 @@ CHOICES: tuple[Literal["before", "tie", "after"], ...] = ("before", "tie", "afte
 
 def filled(folder: Path, images: int, rounds: int) -> Workspace:
     """A busy team's workspace; everything in it is drawn by seed."""
-    workspace = Workspace.create(folder)
+    workspace = create_workspace(folder)
     fill_catalog(workspace.engine, images)
-    random, names, began = np.random.default_rng(0), requests.stage_names(), now() - 40_000 * rounds
+    random, names, began = np.random.default_rng(0), services_rounds.stage_names(), now() - 40_000 * rounds
     measured = {who: {"validation": {"mse": 0.03, "false_alarm": 0.1, "miss": 0.2}} for who in SIDES}
     with workspace.catalog() as catalog:
         create_user(catalog, "ada", PASSWORD, ["admin"], "bench")

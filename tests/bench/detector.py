@@ -24,17 +24,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dataengine.clinic.weights import fingerprint
+from dataengine.clinic.parts import fingerprint
 from dataengine.clinic.world import CATEGORIES, HARD, WORLD_VERSION
-from dataengine.curation.categories import hard_categories
 from dataengine.curation.config import HardCategoryConfig, MiningConfig
+from dataengine.curation.hard_categories import hard_categories
 from dataengine.curation.mining import Candidate, choose, thumbnail_features
 from dataengine.diagnosis.calibration import calibrate
 from dataengine.diagnosis.config import AugmentationConfig, DetectorTrainingConfig
 from dataengine.diagnosis.dataset import Sample
 from dataengine.diagnosis.detector import NetworkDetector, artifact_maps, load_detector
 from dataengine.diagnosis.training import RESULT_FILE, measure_detector, train_detector
-from pipelines.diagnose import uncertainty
+from pipelines.detectors.predict import uncertainty
 from tests.bench import detector_data as data
 from tests.bench.detector_data import WORK, Pool, memory
 from tests.bench.harness import Figure, figure, full, mean, quick, share, write
@@ -271,9 +271,6 @@ def needed(counts: Sequence[int], errors: Sequence[float], wanted: float) -> flo
         return float(counts[-1] * best[-1] / wanted)
     logs = np.interp(-wanted, -best, np.log(counts))
     return float(np.exp(logs))
-
-
-# ---- figures -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

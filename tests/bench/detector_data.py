@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dataengine.clinic.weights import fingerprint, materialise
+from dataengine.clinic.parts import fingerprint, materialise
 from dataengine.clinic.world import CATEGORIES, HARD, WORLD_VERSION, Drawing, stream
 from dataengine.diagnosis.dataset import MemorySamples, Sample
 from dataengine.records import SampleKind
-from pipelines.demo_data import FLAWED, earlier_data, through_the_autoencoder
+from pipelines.demo.data import FLAWED, earlier_data, through_the_autoencoder
 from tests.bench.harness import RESULTS
 
 WORK = RESULTS / "kept" / "detector"
@@ -131,8 +131,8 @@ def survey(count: int, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
     """`count` images of each category drawn by the tiny FLUX, and the category that each was asked for."""
     from dataengine.clinic.world import prompts
     from dataengine.treatment.config import SamplingConfig
-    from dataengine.treatment.loading import load_family
-    from dataengine.treatment.sampling import generate
+    from dataengine.treatment.families.loading import load_family
+    from dataengine.treatment.sampling.sampler import generate
 
     asked = prompts("generation", count * len(CATEGORIES))
 

@@ -88,9 +88,6 @@ def tiny_plan(device: str) -> Plan:
     )
 
 
-# ---- one update, one look ------------------------------------------------------------------------------
-
-
 def training_step(
     detector: NetworkDetector,
     config: DetectorTrainingConfig,
@@ -138,9 +135,6 @@ def look_of(plan: Plan, detector: NetworkDetector, count: int, bf16: bool = True
             detector.confidence(images)
 
     return look
-
-
-# ---- measuring -----------------------------------------------------------------------------------------
 
 
 def waited(action: Callable[[], object], device: str) -> Callable[[], None]:
@@ -219,9 +213,6 @@ def at_most(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-# ---- sections ------------------------------------------------------------------------------------------
 
 
 class Bench:

@@ -20,15 +20,15 @@ from dataengine.diagnosis.dataset import BalancedSampler
 from dataengine.diagnosis.detector import NetworkDetector, save_detector
 from dataengine.diagnosis.training import collate
 from dataengine.records import DetectorVersion, SnapshotItem
-from pipelines.composition import real
 from pipelines.config import DiagnoseConfig, PublishConfig
-from pipelines.context import Context
-from pipelines.demo_data import ingest
-from pipelines.diagnose import predict
-from pipelines.samples import StoredSamples
-from pipelines.steps import slices
-from pipelines.tools import real_tools
-from storage.workspace import Workspace
+from pipelines.demo.data import ingest
+from pipelines.detectors.dataset import StoredSamples
+from pipelines.detectors.predict import predict
+from pipelines.detectors.training_set import real
+from pipelines.runtime.context import Context
+from pipelines.runtime.models import real_tools
+from pipelines.runtime.shards import slices
+from storage.opening import create_workspace
 from tests.bench.detector_gpu import training_step
 from tests.bench.harness import Figure, quick, timing_ratio, write
 
@@ -54,7 +54,7 @@ def one_core() -> Iterator[None]:
 def stored() -> Iterator[tuple[Context, list[SnapshotItem], Path]]:
     """A workspace with drawings, the rows that train on them, and a fresh detector's folder."""
     with tempfile.TemporaryDirectory() as folder:
-        workspace = Workspace.create(Path(folder) / "workspace")
+        workspace = create_workspace(Path(folder) / "workspace")
         drawings = stream("photos")
         ingest(workspace, "photos", ((i, drawings[i]) for i in range(IMAGES)), "real", "train")
         context = Context(workspace, real_tools("cpu"))

@@ -75,9 +75,6 @@ def device() -> str:
     return os.environ.get("DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-# ---- intervals ---------------------------------------------------------------------------------------
-
-
 def bootstrap(
     samples: ArrayLike,
     statistic: Callable[[np.ndarray], float] = np.mean,
@@ -130,9 +127,6 @@ def missed(of: Figure, *, at_least: float | None = None, at_most: float | None =
     return (at_least is not None and high < at_least) or (at_most is not None and low > at_most)
 
 
-# ---- timing ------------------------------------------------------------------------------------------
-
-
 def seconds(action: Callable[[], object]) -> float:
     """Wall time of one call."""
     started = time.perf_counter()
@@ -154,9 +148,6 @@ def timing_ratio(
         ratios.append(first / second)
     middle = lambda drawn: float(np.median(drawn))  # noqa: E731
     return figure(id, float(np.median(ratios)), bootstrap(ratios, middle), "ratio", pairs, note)
-
-
-# ---- results -----------------------------------------------------------------------------------------
 
 
 def machine() -> dict[str, Any]:

@@ -18,15 +18,16 @@ from pathlib import Path
 import numpy as np
 from label_studio_sdk.converter import brush as sdk
 
+from dataengine.images import encode_png
 from dataengine.masks import pack_label_map
 from dataengine.records import DetectorVersion, Image, Label, Prediction, QueueItem, Round
-from pipelines.exchange.brush import decode_alpha, encode_mask
-from pipelines.exchange.export import export_folder
-from pipelines.exchange.label_studio import Server, plainly
-from pipelines.exchange.pull import pull
-from pipelines.exchange.push import BATCH, push
-from pipelines.exchange.tasks import brush_results, prediction, task_data
-from pipelines.pictures import encode_png
+from pipelines.exchange.label_studio.brush_rle import decode_alpha, encode_mask
+from pipelines.exchange.label_studio.pull import pull
+from pipelines.exchange.label_studio.push import BATCH, push
+from pipelines.exchange.label_studio.server import Server, plainly
+from pipelines.exchange.label_studio.tasks import brush_results, prediction, task_data
+from pipelines.exchange.writers.snapshot_folder import export_folder
+from storage.opening import create_workspace
 from storage.workspace import Workspace
 from tests.bench.harness import RESULTS, Figure, bootstrap, figure, missed, quick, timing_ratio, write
 from tests.bench.storage import one_core
@@ -95,9 +96,6 @@ def codec_figures() -> list[Figure]:
     ]
 
 
-# ---- COCO out ----------------------------------------------------------------------------------------
-
-
 def export_figures(scratch: Path, images: int) -> list[Figure]:
     """Label maps of 512² as COCO, pinned to one core, in quarters so that memory's growth shows."""
     workspace = labelled_workspace(scratch / "export", images)
@@ -127,7 +125,7 @@ def export_figures(scratch: Path, images: int) -> list[Figure]:
 
 def labelled_workspace(path: Path, images: int) -> Workspace:
     """Rows of images (their pictures are never read) with a label each; 512 different label maps."""
-    workspace = Workspace.create(path)
+    workspace = create_workspace(path)
     packed = []
     for number in range(512):
         label_map = (blobs(512, 1 + number % 4, number) > 0).astype(np.uint8) * (1 + number % 3)
@@ -148,9 +146,6 @@ def labelled_workspace(path: Path, images: int) -> Workspace:
     return workspace
 
 
-# ---- a real server -----------------------------------------------------------------------------------
-
-
 def server_figures(scratch: Path, tasks: int, annotations: int) -> list[Figure]:
     """Push and pull beside what the server does by itself."""
     with running(scratch / "label-studio") as label_studio:
@@ -160,7 +155,7 @@ def server_figures(scratch: Path, tasks: int, annotations: int) -> list[Figure]:
 
 def waiting_workspace(path: Path, count: int, side: int) -> Workspace:
     """Images that wait in a round, with a champion's maps."""
-    workspace = Workspace.create(path)
+    workspace = create_workspace(path)
     rng = np.random.default_rng(SEED)
     picture = np.repeat(rng.integers(0, 256, (side, side, 1), dtype=np.uint8), 3, axis=2)
     shas = []

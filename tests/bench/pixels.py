@@ -13,8 +13,8 @@ from pathlib import Path
 from dataengine.clinic.training.data import render
 from dataengine.clinic.world import stream
 from dataengine.treatment.config import RefiningConfig, UNetConfig
-from dataengine.treatment.refining import RESULT, refine
-from dataengine.treatment.unconditional import fresh
+from dataengine.treatment.families.unconditional import fresh
+from dataengine.treatment.refining.trainer import RESULT, refine
 from tests.bench.harness import device, full, quick
 from tests.bench.steered import WORK
 

@@ -23,13 +23,13 @@ from dataengine.diagnosis.config import HighlighterConfig
 from dataengine.diagnosis.flaw_activation import FlawHighlighter, train_highlighter
 from dataengine.errors import Cancelled
 from dataengine.quality.distances import features, frechet
-from dataengine.treatment import progress as keeping
-from dataengine.treatment import refining
 from dataengine.treatment.config import RefiningConfig, SamplingConfig, UNetConfig
-from dataengine.treatment.loading import load_family
-from dataengine.treatment.refining import RESULT, identity_of, refine
-from dataengine.treatment.sampling import as_tensor, as_uint8, generate
-from dataengine.treatment.unconditional import UnconditionalFamily, fresh
+from dataengine.treatment.families.loading import load_family
+from dataengine.treatment.families.unconditional import UnconditionalFamily, fresh
+from dataengine.treatment.refining import trainer
+from dataengine.treatment.refining.trainer import RESULT, identity_of, refine
+from dataengine.treatment.sampling.sampler import as_tensor, as_uint8, generate
+from dataengine.treatment.tuning import progress as keeping
 from tests.bench.harness import Figure, bootstrap, curve, device, figure, quick
 from tests.bench.steered import SIZES, WORK, Drawn, kids
 from tests.bench.treated import FLAWED, Ward
@@ -111,9 +111,6 @@ SEEDS = (0, 1) if quick() else (0, 1, 2)
 """Of trainings, where FULL asks how far a gain depends on chance."""
 
 
-# ---- flaw activation maps ----------------------------------------------------------------------------------
-
-
 def highlighter(name: str, generated: np.ndarray, real: np.ndarray) -> tuple[FlawHighlighter, float]:
     """Trained from random weights to tell these images, uint8 NHW3, apart; with the share that it does."""
     folder = WORK / f"highlighter-{name}"
@@ -175,10 +172,10 @@ def by_people(id: str, network: FlawHighlighter) -> Figure:
     if not place:
         return figure(id, "not measured", note=f"{WORKSPACE}=DIR names a workspace with people's masks")
     from dataengine.masks import unpack_label_map
-    from pipelines.pictures import read
-    from storage.workspace import Workspace
+    from pipelines.runtime.images import read
+    from storage.opening import open_workspace
 
-    workspace = Workspace.open(Path(place))
+    workspace = open_workspace(Path(place))
     with workspace.catalog(read_only=True) as catalog:
         images = {image.id: image for image in catalog.images.find(source="generated", status="active")}
         labels = [
@@ -199,9 +196,6 @@ def by_people(id: str, network: FlawHighlighter) -> Figure:
     spread = bootstrap(found, lambda drawn: float(drawn[:, 0].sum() / max(drawn[:, 1].sum(), 1)))
     note = f"chance {found[:, 2].mean():.3f}; masks by people; paper 0.87"
     return figure(id, float(value), spread, "share", len(found), note)
-
-
-# ---- self-refining training --------------------------------------------------------------------------------
 
 
 def self_refining(ward: Ward) -> list[Figure]:
@@ -387,13 +381,13 @@ def refined_by(row: Row) -> Path:
 
 def flattened() -> contextlib.AbstractContextManager[Any]:
     """While it lasts, every mean flaw map is as strong as ever and the same everywhere."""
-    ordinary = refining._mfam
+    ordinary = trainer._mfam
 
     def flat(*given: Any) -> torch.Tensor:
         found = ordinary(*given)
         return found.mean().expand_as(found).clone()
 
-    return patch.object(refining, "_mfam", flat)
+    return patch.object(trainer, "_mfam", flat)
 
 
 def opened(seed: int) -> UnconditionalFamily:

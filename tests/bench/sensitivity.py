@@ -11,7 +11,7 @@ from dataengine.clinic.world import stream
 from dataengine.diagnosis.config import DynamicsConfig
 from dataengine.quality.distances import features
 from dataengine.treatment.config import CorrectionConfig, SamplingConfig
-from dataengine.treatment.loading import load_family
+from dataengine.treatment.families.loading import load_family
 from tests.bench.harness import Figure, curve, device, figure, quick
 from tests.bench.steered import SAMPLING, SIZES, Drawn, drawn, kids
 from tests.bench.treated import Ward

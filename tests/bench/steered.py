@@ -16,9 +16,9 @@ from dataengine.clinic.world import Prompt, prompts
 from dataengine.diagnosis.config import DynamicsConfig
 from dataengine.diagnosis.dynamics import Dynamics
 from dataengine.treatment.config import SamplingConfig
-from dataengine.treatment.families import GeneratorFamily
-from dataengine.treatment.sampling import Steppers, as_tensor, generate
-from dataengine.treatment.trajectory import Recorder, map_of
+from dataengine.treatment.families.family import GeneratorFamily
+from dataengine.treatment.sampling.sampler import Steppers, as_tensor, generate
+from dataengine.treatment.sampling.trajectory import Recorder, map_of
 from tests.bench.harness import RESULTS, device, quick
 from tests.bench.treated import FLAWED, Ward
 

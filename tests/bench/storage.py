@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Picture
 
-from pipelines.exchange.folders import import_folder
+from pipelines.exchange.readers.folders import import_folder
+from storage.opening import create_workspace
 from storage.queries.images import PAGE, ImageFilter, page_of_images
-from storage.workspace import Workspace
 from tests.bench.fill import CATEGORIES, fill_catalog
 from tests.bench.harness import RESULTS, Figure, bootstrap, figure, missed, p95, quick, write
 
@@ -40,12 +40,9 @@ def main() -> int:
     return int(failed and not quick())
 
 
-# ---- a page among many -------------------------------------------------------------------------------
-
-
 def page_figures(scratch: Path, images: int, pages: int) -> list[Figure]:
     """Times of random filtered pages in a filled SQLite catalog."""
-    workspace = Workspace.create(scratch / "pages", database_url=f"sqlite:///{scratch / 'pages.sqlite'}")
+    workspace = create_workspace(scratch / "pages", database_url=f"sqlite:///{scratch / 'pages.sqlite'}")
     fill_catalog(workspace.engine, images, seed=SEED)
     rng = np.random.default_rng(SEED)
     times, shown = [], 0
@@ -73,9 +70,6 @@ def random_page(rng: np.random.Generator) -> tuple[ImageFilter, tuple[float, str
     return ImageFilter(category=str(rng.choice(CATEGORIES)), lowest=lowest, highest=highest), after
 
 
-# ---- importing ---------------------------------------------------------------------------------------
-
-
 def import_figures(scratch: Path, files: int, repeats: int) -> list[Figure]:
     """Imports of one folder into fresh workspaces, then once more into the last one."""
     folder = scratch / "pictures"
@@ -85,7 +79,7 @@ def import_figures(scratch: Path, files: int, repeats: int) -> list[Figure]:
     rates, processor = [], []
     with one_core():
         for repeat in range(repeats):
-            workspace = Workspace.create(scratch / f"import-{repeat}")
+            workspace = create_workspace(scratch / f"import-{repeat}")
             started, busy = time.perf_counter(), time.process_time()
             result = import_folder(workspace, folder, source="real", workers=1)
             rates.append(files / (time.perf_counter() - started))

@@ -121,7 +121,7 @@ def test_the_champions_correction_is_chosen_by_the_teacher_and_not_by_the_judge(
     monkeypatch.setattr(choosing, "drawn", drawn)
     monkeypatch.setattr(choosing, "curve", lambda name, columns: f"{name}.csv")
     monkeypatch.setattr(choosing, "load_teacher", lambda folder: Brightness())
-    monkeypatch.setattr(choosing.weights, "materialise", lambda name, folder: tmp_path)
+    monkeypatch.setattr(choosing.clinic_parts, "materialise", lambda name, folder: tmp_path)
     ward = SimpleNamespace(flux=tmp_path)
     best, note = choosing.chosen(ward, lambda config: None)  # type: ignore[arg-type]
     assert best == "from 0.8 above 0.3" and "by the teacher" in note
@@ -129,7 +129,7 @@ def test_the_champions_correction_is_chosen_by_the_teacher_and_not_by_the_judge(
 
 def test_a_flattened_map_is_as_strong_and_says_nothing_of_where(monkeypatch: pytest.MonkeyPatch) -> None:
     map_ = torch.tensor([[0.0, 1.0], [0.5, 0.1]])
-    monkeypatch.setattr(refined.refining, "_mfam", lambda *given: map_)
+    monkeypatch.setattr(refined.trainer, "_mfam", lambda *given: map_)
     with refined.flattened():
-        assert refined.refining._mfam().eq(0.4).all()
-    assert refined.refining._mfam() is map_
+        assert refined.trainer._mfam().eq(0.4).all()
+    assert refined.trainer._mfam() is map_

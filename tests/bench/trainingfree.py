@@ -26,11 +26,11 @@ from dataengine.diagnosis.detector import load_detector
 from dataengine.diagnosis.ranking import area_under_roc, average_precision, levels_of
 from dataengine.quality.distances import features, frechet, precision_recall
 from dataengine.treatment.config import CorrectionConfig, GuidanceConfig
-from dataengine.treatment.correction import correcting
-from dataengine.treatment.guidance import guiding
-from dataengine.treatment.loading import load_family
-from dataengine.treatment.sampling import Steppers, as_tensor, generate
-from pipelines.charts import Line, chart
+from dataengine.treatment.families.loading import load_family
+from dataengine.treatment.guided_sampling.correction import correcting
+from dataengine.treatment.guided_sampling.guidance import guiding
+from dataengine.treatment.sampling.sampler import Steppers, as_tensor, generate
+from pipelines.runtime.line_chart import Line, chart
 from tests.bench.asking import asked_figure
 from tests.bench.choosing import CHOICES, chosen
 from tests.bench.harness import (
@@ -70,9 +70,6 @@ class Patch:
         side = images.shape[-1] // 4
         found[:, side : 2 * side, side : 2 * side] = 1
         return found
-
-
-# ---- detection ---------------------------------------------------------------------------------------------
 
 
 def threshold_of(scores: np.ndarray, flawed: np.ndarray) -> tuple[float, float]:
@@ -215,9 +212,6 @@ def beside(ward: Ward, name: str, known: Drawn, test: Drawn) -> list[Figure]:
         accuracy(f"accuracy_reader_{name}", (plain[0], known.flawed), (plain[1], test.flawed), note)
     )
     return figures
-
-
-# ---- correction and guidance -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

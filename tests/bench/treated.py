@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dataengine.clinic import weights
+from dataengine.clinic import parts as clinic_parts
 from dataengine.clinic.oracles import Judge, load_judge
 from dataengine.clinic.readers import PLAUSIBLE, Reader, load_reader
 from dataengine.clinic.training.data import render, round_trip
@@ -33,9 +33,9 @@ from dataengine.treatment.config import (
     SamplingConfig,
     TreatmentConfig,
 )
-from dataengine.treatment.loading import load_family
-from dataengine.treatment.sampling import as_tensor, generate
-from dataengine.treatment.tuning import treat
+from dataengine.treatment.families.loading import load_family
+from dataengine.treatment.sampling.sampler import as_tensor, generate
+from dataengine.treatment.tuning.trainer import treat
 from tests.bench.harness import RESULTS, Figure, bootstrap, device, figure, quick
 
 FLAWED = 0.5
@@ -126,7 +126,7 @@ def open_ward() -> Ward:
     """Materialise the clinic, train the treating detector, draw what the regularisation needs."""
     WORK.mkdir(parents=True, exist_ok=True)
     folders = {
-        name: weights.materialise(name, WORK / "clinic" / name)
+        name: clinic_parts.materialise(name, WORK / "clinic" / name)
         for name in ("flux", "stable_diffusion", "readers", "judge", "first_doctor")
     }
     clean = render(stream("photos"), range(SIZES.clean))
@@ -152,7 +152,7 @@ def treating_detector(start: Path, use: str, work: Path, extra: Sequence[Sample]
     """The first doctor trained on, by exact masks of drawings that went through the generator's VAE."""
     if not (work / RESULT_FILE).is_file():
         drawn = render(stream(use), range(SIZES.drawings))
-        tripped = round_trip(weights.autoencoder(), drawn.images).permute(0, 2, 3, 1).numpy()
+        tripped = round_trip(clinic_parts.autoencoder(), drawn.images).permute(0, 2, 3, 1).numpy()
         masks = drawn.masks.numpy().astype(np.float32)
         samples = [
             Sample(image=image, target=mask, kind="true", category=shown.category)
@@ -163,9 +163,6 @@ def treating_detector(start: Path, use: str, work: Path, extra: Sequence[Sample]
         )
         train_detector(config, MemorySamples([*samples, *extra]), start, work)
     return load_detector(work / "detector", device())
-
-
-# ---- runs --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,17 @@ import numpy as np
 import torch
 
 from dataengine.clinic.oracles import load_teacher
-from dataengine.clinic.weights import materialise
+from dataengine.clinic.parts import materialise
 from dataengine.clinic.world import Prompt, prompts, stream
 from dataengine.diagnosis.dataset import Sample
 from dataengine.diagnosis.detector import NetworkDetector
 from dataengine.diagnosis.training import RESULT_FILE
 from dataengine.quality.distances import similarity
-from dataengine.treatment import recipes
+from dataengine.treatment import presets
 from dataengine.treatment.config import RegionConfig, TreatmentConfig
-from dataengine.treatment.dreambooth import learn_instance
-from dataengine.treatment.loading import load_family
-from dataengine.treatment.sampling import as_tensor, generate
+from dataengine.treatment.families.loading import load_family
+from dataengine.treatment.sampling.sampler import as_tensor, generate
+from dataengine.treatment.tuning.dreambooth import learn_instance
 from tests.bench.harness import Figure, curve, device, figure, quick
 from tests.bench.treated import (
     BETA,
@@ -87,9 +87,6 @@ def stops_in_time(ward: Ward, configs: Mapping[str, TreatmentConfig]) -> Figure:
     return figure("guard_stops_in_time", well, n=len(told), note=note)
 
 
-# ---- a second round ----------------------------------------------------------------------------------------
-
-
 def round_two(ward: Ward, best: Run, update: int, config: TreatmentConfig) -> Figure:
     """From the treated generator: a detector retrained on what it still draws, or more updates by the old."""
     start = best.points[update]
@@ -125,9 +122,6 @@ def retrained(ward: Ward, base: Path, lora: Path) -> NetworkDetector:
         for image, mark, prompt in zip(images, marks, asked, strict=True)
     ]
     return treating_detector(first, "loop", work, mined)
-
-
-# ---- other settings ----------------------------------------------------------------------------------------
 
 
 def second_family(ward: Ward, config: TreatmentConfig) -> list[Figure]:
@@ -169,7 +163,7 @@ def beta_sweep(ward: Ward, config: TreatmentConfig, runs: Mapping[str, Run]) -> 
 
 def sequential(ward: Ward, config: TreatmentConfig, first: Run) -> Figure:
     """M ≡ 1 first, as far as the guard lets it, then a regional run from that LoRA."""
-    _, second = recipes.sequential(config, config)
+    _, second = presets.sequential(config, config)
     base = shown(ward, ward.flux, None, "validation", PLAN)
     until = last_within(ward, first, base)
     run = tuned(ward, f"sequential_{until}", second, start=first.points[until])
@@ -201,9 +195,6 @@ def last_within(ward: Ward, run: Run, base: Shown) -> int:
             break
         within = update
     return within
-
-
-# ---- DreamBooth --------------------------------------------------------------------------------------------
 
 
 def dreambooth(ward: Ward, config: TreatmentConfig) -> list[Figure]:
@@ -243,7 +234,7 @@ def one_hand(category: str) -> tuple[np.ndarray, str]:
 def instance_lora(ward: Ward, images: np.ndarray, instance_prompt: str, class_prompt: str) -> Path:
     """The instance LoRA, trained once."""
     updates = SIZES.updates * (1 if quick() else 4)
-    plan = recipes.dreambooth().model_copy(
+    plan = presets.dreambooth().model_copy(
         update={"updates": updates, "batch": PLAN.batch, "sampling": PLAN.sampling, "lora": PLAN.lora}
     )
     family, work = load_family(ward.flux, device=device()), WORK / "runs" / "instance" / "work"

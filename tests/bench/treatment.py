@@ -12,13 +12,9 @@ from copy import deepcopy
 import numpy as np
 from PIL import Image
 
-from dataengine.treatment import recipes
-from dataengine.treatment.config import (
-    PixelConfig,
-    RegionConfig,
-    TreatmentConfig,
-)
-from dataengine.treatment.estimate import preflight
+from dataengine.treatment import presets
+from dataengine.treatment.config import PixelConfig, RegionConfig, TreatmentConfig
+from dataengine.treatment.tuning.estimate import preflight
 from tests.bench.harness import RESULTS, Figure, bootstrap, curve, figure, full, quick, write
 from tests.bench.treated import (
     BETA,
@@ -44,7 +40,7 @@ SHEET = 12
 
 def rows(ward: Ward) -> dict[str, TreatmentConfig]:
     """The table's rows by name."""
-    draft = recipes.draft(ward.plausibility)
+    draft = presets.draft(ward.plausibility)
     return {
         "all": PLAN,
         "max": changed(pixel=PixelConfig(pixels="maximum")),
@@ -54,9 +50,6 @@ def rows(ward: Ward) -> dict[str, TreatmentConfig]:
         "draft": changed(pixel=draft.pixel, rewards=draft.rewards),
         "focus_n_fix": changed(pixel=draft.pixel, rewards=draft.rewards, region=RegionConfig(beta=BETA)),
     }
-
-
-# ---- the table ---------------------------------------------------------------------------------------------
 
 
 def row_figures(ward: Ward, run: Run, config: TreatmentConfig) -> list[Figure]:
@@ -179,9 +172,6 @@ def curves(ward: Ward, runs: Sequence[Run]) -> Figure:
                 column.append(value)
     file = curve("treatment-curves", table)
     return figure("all_vs_max", "reported", n=len(table["row"]), note=f"curves over updates in {file}")
-
-
-# ---- Focus-N-Fix against DRaFT -----------------------------------------------------------------------------
 
 
 def at_equal_gain(ward: Ward, draft: Run, fix: Run) -> list[Figure]:

@@ -24,13 +24,13 @@ from torch import nn
 
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.diagnosis.detector import NetworkDetector
-from dataengine.treatment.batches import Batches
 from dataengine.treatment.config import LoraSettings, Precision, SamplingConfig, TreatmentConfig
-from dataengine.treatment.diffusion import Conditioning
-from dataengine.treatment.estimate import Estimate, Ledger, estimate, faked, measured_rates, unweighted
-from dataengine.treatment.flux import FluxFamily
-from dataengine.treatment.quantized import Bits, loading_options
-from dataengine.treatment.sampling import autocast
+from dataengine.treatment.families.diffusion import Conditioning
+from dataengine.treatment.families.flux import FluxFamily
+from dataengine.treatment.families.quantization import Bits, loading_options
+from dataengine.treatment.sampling.sampler import autocast
+from dataengine.treatment.tuning.batches import Batches
+from dataengine.treatment.tuning.estimate import Estimate, Ledger, estimate, faked, measured_rates, unweighted
 from tests.bench.harness import Figure, bootstrap, figure, seconds, write
 
 GIGABYTE, TERA = 1e9, 1e12
@@ -132,9 +132,6 @@ def settings(plan: Plan, dimensions: Dimensions = TRUE) -> TreatmentConfig:
     )
 
 
-# ---- networks ----------------------------------------------------------------------------------------------
-
-
 class Wordless(FluxFamily):
     """FLUX without text encoders: prompts are random numbers of the right shapes."""
 
@@ -209,9 +206,6 @@ def predicted(plan: Plan, dimensions: Dimensions = TRUE) -> Estimate:
     with faked():
         detector = NetworkDetector.fresh(dimensions.detector).eval().requires_grad_(False)
         return estimate(settings(plan, dimensions), outline(dimensions), detector, plan.bits)
-
-
-# ---- one update --------------------------------------------------------------------------------------------
 
 
 class Subject:
@@ -314,9 +308,6 @@ def memory(plan: Plan) -> Iterator[Figure]:
     yield figure(f"{plan.name}_fits", taken < plan.card * GIGABYTE, note=f"a card of {plan.card} GB")
 
 
-# ---- the estimator's word ----------------------------------------------------------------------------------
-
-
 def foretold(plan: Plan, found: Future[Estimate], log: "Log") -> Iterator[Figure]:
     """The estimator's peak beside the measured one, and its operations over the measured time."""
     told = found.result()
@@ -328,9 +319,6 @@ def foretold(plan: Plan, found: Future[Estimate], log: "Log") -> Iterator[Figure
         yield figure(f"{plan.name}_predicted_over_peak", size / peak, unit="ratio", note="over allocated")
     if spent is not None and rate is not None:
         yield share(f"{plan.name}_rate_share", told.flops, spent, rate)
-
-
-# ---- sections ----------------------------------------------------------------------------------------------
 
 
 class Log:

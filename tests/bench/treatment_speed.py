@@ -15,20 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dataengine.clinic import weights
+from dataengine.clinic import parts as clinic_parts
 from dataengine.clinic.world import prompts
 from dataengine.diagnosis.detector import load_detector
-from dataengine.treatment.batches import Batches
 from dataengine.treatment.config import LoraSettings, SamplingConfig, TreatmentConfig
-from dataengine.treatment.estimate import (
-    Ledger,
-    Rates,
-    measured_rates,
-    preflight,
-)
-from dataengine.treatment.loading import load_family
-from dataengine.treatment.objectives import all_pixels
-from dataengine.treatment.sampling import denoise, guidance_of
+from dataengine.treatment.families.loading import load_family
+from dataengine.treatment.sampling.sampler import denoise, guidance_of
+from dataengine.treatment.tuning.batches import Batches
+from dataengine.treatment.tuning.estimate import Ledger, Rates, measured_rates, preflight
+from dataengine.treatment.tuning.objectives import all_pixels
 from tests.bench.harness import Figure, bootstrap, figure, quick, seconds, table, timing_ratio, write
 from tests.bench.treatment_gpu import PLANS, predicted
 
@@ -44,8 +39,8 @@ class Bench:
     """A tiny generator with LoRA, a detector, and updates of one batch."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = weights.materialise("flux", folder / "flux")
-        self.detector = load_detector(weights.materialise("first_doctor", folder / "first_doctor"))
+        self.folder = clinic_parts.materialise("flux", folder / "flux")
+        self.detector = load_detector(clinic_parts.materialise("first_doctor", folder / "first_doctor"))
         self.texts = [prompt.text for prompt in prompts("treatment", 8)]
 
     def update(self, steps: int, tracked: int, checkpointing: bool = False) -> Callable[[], None]:
@@ -115,9 +110,6 @@ def settings(steps: int, tracked: int) -> TreatmentConfig:
     return TreatmentConfig(
         batch=BATCH, grad_steps=tracked, offline=None, sampling=SamplingConfig(steps=steps)
     )
-
-
-# ---- ratios ------------------------------------------------------------------------------------------------
 
 
 def update_over_parts(bench: Bench) -> list[Figure]:
@@ -214,9 +206,6 @@ def estimator_figures(bench: Bench) -> list[Figure]:
             note=f"{predicted:.2f} s estimated, {spent:.2f} s measured; small matrices run below the rate",
         ),
     ]
-
-
-# ---- FLUX.1-schnell's dimensions ---------------------------------------------------------------------------
 
 
 def predictions() -> list[Figure]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.exchange.label_studio import Server
+from pipelines.exchange.label_studio.server import Server
+from storage.opening import create_workspace
 from storage.workspace import Workspace
 from tests.labelstudio.server import LabelStudioServer, running
 from tests.ui.conftest import add_people, furnish
@@ -25,7 +26,7 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
     """Six images that wait in round r1, with a champion's maps."""
     from dataengine.records import Round
 
-    workspace = Workspace.create(tmp_path / "workspace")
+    workspace = create_workspace(tmp_path / "workspace")
     furnish(workspace)
     add_people(workspace)
     with workspace.catalog() as catalog:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from dataengine.records import DetectorVersion, Prediction
-from pipelines.exchange.label_studio import Server
-from pipelines.exchange.pull import pull
-from pipelines.exchange.push import push
-from pipelines.exchange.tasks import brush_results
+from pipelines.exchange.label_studio.pull import pull
+from pipelines.exchange.label_studio.push import push
+from pipelines.exchange.label_studio.server import Server
+from pipelines.exchange.label_studio.tasks import brush_results
 from storage.workspace import Workspace
 from tests.labelstudio.server import EMAIL, LabelStudioServer
 from tests.ui.conftest import SIDE

@@ -15,11 +15,11 @@ from playwright.sync_api import Locator, Page, TimeoutError
 from dataengine.errors import ConfigRefused, InputRefused, ServiceAbsent
 from dataengine.masks import unpack_label_map
 from dataengine.records import DetectorVersion, Label, Prediction
-from pipelines.exchange.brush import decode_mask
-from pipelines.exchange.label_studio import Server
-from pipelines.exchange.pull import about, pull
-from pipelines.exchange.push import push, register_hooks
-from pipelines.exchange.tasks import brush_results
+from pipelines.exchange.label_studio.brush_rle import decode_mask
+from pipelines.exchange.label_studio.pull import about, pull
+from pipelines.exchange.label_studio.push import push, register_hooks
+from pipelines.exchange.label_studio.server import Server
+from pipelines.exchange.label_studio.tasks import brush_results
 from storage.workspace import Workspace
 from tests.labelstudio.server import EMAIL, PASSWORD, LabelStudioServer
 from tests.services import chromium_path

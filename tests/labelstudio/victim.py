@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pipelines.exchange import intake, pull, push
-from pipelines.exchange.label_studio import Server
-from storage.workspace import Workspace
+from pipelines.exchange import importer
+from pipelines.exchange.label_studio import pull, push
+from pipelines.exchange.label_studio.server import Server
+from storage.opening import open_workspace
 
 PLACES: dict[str, tuple[Any, str]] = {
     "ready_project": (Server, "ready_project"),
@@ -24,7 +25,7 @@ PLACES: dict[str, tuple[Any, str]] = {
     "remember": (push, "_remember"),
     "export": (pull, "_exported"),
     "keep": (pull, "keep_answers"),
-    "pack": (intake, "pack_label_map"),
+    "pack": (importer, "pack_label_map"),
     "withdraw": (pull, "_withdraw"),
 }
 UNDER_WAY_SECONDS = 0.02
@@ -60,7 +61,7 @@ def main(url: str, token: str, path: str, project: str, point: str) -> None:
     home, attribute = PLACES[name]
     setattr(home, attribute, deadly(getattr(home, attribute), when, int(visit)))
     push.BATCH = pull.BATCH = 2
-    workspace, server = Workspace.open(path), Server.connect(url, token)
+    workspace, server = open_workspace(path), Server.connect(url, token)
     if what == "push":
         push.push(workspace, server, project, round_id="r1")
     else:

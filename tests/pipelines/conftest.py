@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dataengine.images import encode_png
 from dataengine.masks import pack_label_map
 from dataengine.records import Image, Label, image_id
 from pipelines import recipes
-from pipelines.benchmark import freeze_known
-from pipelines.context import Context, Waiting
-from pipelines.pictures import encode_png
-from pipelines.requests import start_round
 from pipelines.round import advance
-from pipelines.stage import Done
+from pipelines.runtime.context import Context, Waiting
+from pipelines.services.benchmarks import freeze_known
+from pipelines.services.rounds import start_round
+from pipelines.stages.stage import Done
+from storage.opening import create_workspace
 from storage.workspace import Workspace
 from tests.fakes import answer_queue, fake_tools, paint, prepare, real_picture
 
@@ -52,7 +53,7 @@ def play(context: Context, round_id: str, until: str = "") -> tuple[Waiting, ...
 
 def fresh_context(folder: Path) -> tuple[Context, str]:
     """A prepared workspace of fakes with a round at its beginning."""
-    workspace = Workspace.create(folder)
+    workspace = create_workspace(folder)
     prepare(workspace, real=24)
     add_benchmark(workspace)
     freeze_known(workspace, "test")

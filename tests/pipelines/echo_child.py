@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from dataengine.errors import ConfigRefused, NonFinite
-from pipelines.executor import serve, split_from_minder
+from pipelines.worker.child_main import serve
+from pipelines.worker.process_group import split_from_minder
 
 GRANDCHILD = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(120)"
 

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from pipelines.worker import WorkerSettings, run_worker
+from pipelines.worker.worker import WorkerSettings, run_worker
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from storage.opening import create_workspace
 from storage.workspace import Workspace
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -77,7 +78,7 @@ class Crew:
 @contextmanager
 def crew(path: Path, database_url: str, **environment: str) -> Iterator[Crew]:
     """A workspace with its catalog in that database, and no worker left behind at the end."""
-    workspace = Workspace.create(path, None if database_url.startswith("sqlite") else database_url)
+    workspace = create_workspace(path, None if database_url.startswith("sqlite") else database_url)
     if not workspace.own_database:
         environment["CLINIC_DATABASE_URL"] = workspace.database_url
     team = Crew(workspace, environment)

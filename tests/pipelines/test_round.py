@@ -5,13 +5,16 @@ from typing import Any
 
 import pytest
 
-from pipelines import recipes, requests
-from pipelines.context import Context, Waiting
-from pipelines.local import LocalRunner
+from pipelines import recipes
 from pipelines.round import ROUND, advance
-from pipelines.stage import DONE, Done, Stage
-from pipelines.steps import run_all
-from storage import queries
+from pipelines.runtime.context import Context, Waiting
+from pipelines.runtime.shards import run_all
+from pipelines.services import rounds
+from pipelines.stages.stage import DONE, Done, Stage
+from pipelines.worker.local_runner import LocalRunner
+from storage.opening import create_workspace
+from storage.queries import overview as queries_overview
+from storage.queries import rounds as queries_rounds
 from storage.workspace import Workspace
 from tests import fakes
 from tests.pipelines import toys
@@ -31,15 +34,15 @@ FAIL_AT = (
 def begin(workspace: Workspace) -> str:
     """A prepared workspace's new round of fakes."""
     fakes.prepare(workspace)
-    return requests.start_round(workspace, recipes.fakes().model_dump(mode="json")).id
+    return rounds.start_round(workspace, recipes.fakes().model_dump(mode="json")).id
 
 
 def counts(workspace: Workspace, round_id: str) -> dict[str, Any]:
     """How much of everything there is, and every number that the stages recorded."""
     with workspace.catalog(read_only=True) as catalog:
         row = catalog.rounds.get(round_id)
-        progress = queries.round_progress(catalog, round_id)
-        overview = queries.overview(catalog)
+        progress = queries_rounds.round_progress(catalog, round_id)
+        overview = queries_overview.overview(catalog)
         purposes = ("survey", "hard", "treat", "judge")
         prompts = {each: len(catalog.prompts.of_round(round_id, each)) for each in purposes}
         predictions = {
@@ -95,7 +98,7 @@ def run_here(workspace: Workspace, round_id: str) -> list[str]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a round leaves that nobody disturbs."""
-    workspace = Workspace.create(tmp_path_factory.mktemp("undisturbed"))
+    workspace = create_workspace(tmp_path_factory.mktemp("undisturbed"))
     round_id = begin(workspace)
     assert run_here(workspace, round_id) == [*STAGES[:7], "waiting", *STAGES[7:]]
     return counts(workspace, round_id)
@@ -148,8 +151,8 @@ def test_a_kill_inside_every_stage_changes_nothing(
 
 
 def test_advance_may_be_called_again_at_any_time(tmp_path: Path) -> None:
-    workspace = Workspace.create(tmp_path)
-    row = requests.start_round(workspace, {}, stages=toys.STAGES)
+    workspace = create_workspace(tmp_path)
+    row = rounds.start_round(workspace, {}, stages=toys.STAGES)
     context = Context(workspace, toys.no_tools("cpu"))
     said = [advance(context, row.id, toys.STAGES) for _ in range(4)]
     assert [getattr(each, "name", each) for each in said] == [

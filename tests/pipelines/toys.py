@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from dataengine.records import Prompt
-from pipelines.context import Context, Result, Waiting
-from pipelines.failpoint import fail_point
-from pipelines.stage import Stage
-from pipelines.tools import Tools
+from pipelines.runtime.context import Context, Result, Waiting
+from pipelines.runtime.failpoint import fail_point
+from pipelines.runtime.models import Tools
+from pipelines.stages.stage import Stage
 
 SHARDS = 4
 PER_SHARD = 5

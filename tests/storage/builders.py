@@ -6,10 +6,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from dataengine.records import (
-    DetectorVersion,
-    Image,
-)
+from dataengine.records import DetectorVersion, Image
 from storage.catalog import Catalog
 
 

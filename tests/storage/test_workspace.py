@@ -15,6 +15,8 @@ import pytest
 
 from dataengine.errors import WorkspaceUnusable
 from dataengine.records import Image
+from storage import opening
+from storage.opening import create_workspace, open_workspace
 from storage.workspace import Workspace
 
 
@@ -53,41 +55,41 @@ def remount(folder: Path, options: str) -> None:
 
 
 def test_one_folder_is_one_project(tmp_path: Path) -> None:
-    workspace = Workspace.create(tmp_path / "deep" / "project")
+    workspace = create_workspace(tmp_path / "deep" / "project")
     add(workspace, "a")
     name = workspace.blobs.put(b"x")
-    again = Workspace.open(tmp_path / "deep" / "project")
+    again = open_workspace(tmp_path / "deep" / "project")
     assert names(again) == ["a"] and again.blobs.get(name) == b"x"
     assert {path.name for path in again.path.iterdir()} >= {"catalog.sqlite", "blobs"}
     assert again.jobs_url == f"sqlite:///{again.path}/jobs.sqlite"
-    assert names(Workspace.create(again.path)) == ["a"]
+    assert names(create_workspace(again.path)) == ["a"]
 
 
 def test_a_workspace_that_another_process_makes_too_is_waited_for(tmp_path: Path) -> None:
     other = sqlite3.connect(tmp_path / "catalog.sqlite", isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
     threading.Timer(0.3, lambda: other.execute("COMMIT")).start()
-    add(Workspace.create(tmp_path), "a")
-    assert names(Workspace.open(tmp_path)) == ["a"]
+    add(create_workspace(tmp_path), "a")
+    assert names(open_workspace(tmp_path)) == ["a"]
 
 
 def test_who_fails_to_make_a_workspace_leaves_the_one_that_another_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def overtaken(self: Workspace) -> None:
+    def overtaken(workspace: Workspace) -> None:
         monkeypatch.undo()
-        add(Workspace.create(tmp_path), "a")
+        add(create_workspace(tmp_path), "a")
         raise WorkspaceUnusable("the disk is full")
 
-    monkeypatch.setattr(Workspace, "_migrate", overtaken)
+    monkeypatch.setattr(opening, "_migrate", overtaken)
     with pytest.raises(WorkspaceUnusable, match="full"):
-        Workspace.create(tmp_path)
-    assert names(Workspace.open(tmp_path)) == ["a"]
+        create_workspace(tmp_path)
+    assert names(open_workspace(tmp_path)) == ["a"]
 
 
 def test_opening_nothing_says_so_and_makes_nothing(tmp_path: Path) -> None:
     with pytest.raises(WorkspaceUnusable, match="there is no workspace in"):
-        Workspace.open(tmp_path / "typo")
+        open_workspace(tmp_path / "typo")
     assert not (tmp_path / "typo").exists()
 
 
@@ -95,15 +97,15 @@ def test_teams_share_a_database_and_a_blob_store(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blobs = f"memory://{uuid.uuid4().hex}"
-    here = Workspace.create(tmp_path / "here", database_url=database_url, blob_url=blobs)
+    here = create_workspace(tmp_path / "here", database_url=database_url, blob_url=blobs)
     add(here, "a")
     name = here.blobs.put(b"shared")
     monkeypatch.setenv("CLINIC_DATABASE_URL", database_url)
     monkeypatch.setenv("CLINIC_BLOB_URL", blobs)
-    there = Workspace.open(tmp_path / "there")
+    there = open_workspace(tmp_path / "there")
     assert names(there) == ["a"] and there.blobs.get(name) == b"shared"
     assert there.jobs_url == database_url
-    private = Workspace.create(tmp_path / "p", database_url=f"sqlite:///{tmp_path / 'p.sqlite'}")
+    private = create_workspace(tmp_path / "p", database_url=f"sqlite:///{tmp_path / 'p.sqlite'}")
     assert names(private) == []
     for workspace in (here, there, private):
         workspace.close()
@@ -112,7 +114,8 @@ def test_teams_share_a_database_and_a_blob_store(
 def test_opening_is_light(tmp_path: Path) -> None:
     """The web process and `clinic status` open workspaces: no array or model library may come along."""
     code = (
-        "import sys; from storage.workspace import Workspace; Workspace.create(sys.argv[1]).blobs.put(b'x');"
+        "import sys; from storage.opening import create_workspace;"
+        "create_workspace(sys.argv[1]).blobs.put(b'x');"
         "print([m for m in ('torch', 'pyarrow', 'scipy', 'datasets', 'PIL') if m in sys.modules])"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "w")]
@@ -124,16 +127,16 @@ def test_a_file_size_limit_leaves_no_half_made_catalog(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
         with pytest.raises(WorkspaceUnusable):
-            Workspace.create(tmp_path / "w")
+            create_workspace(tmp_path / "w")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list((tmp_path / "w").iterdir())
-    assert names(Workspace.create(tmp_path / "w")) == []
+    assert names(create_workspace(tmp_path / "w")) == []
 
 
 def test_a_full_disk_then_a_larger_one(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "size=2m") as disk:
-        workspace = Workspace.create(disk / "w")
+        workspace = create_workspace(disk / "w")
         add(workspace, "kept")
         with pytest.raises(WorkspaceUnusable, match="is full"):
             for number in range(100):
@@ -154,29 +157,29 @@ def test_a_full_disk_then_a_larger_one(tmp_path: Path) -> None:
 def test_no_room_for_a_workspace(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "size=64k") as disk:
         with pytest.raises(WorkspaceUnusable, match="is full"):
-            Workspace.create(disk / "w")
+            create_workspace(disk / "w")
         assert not list((disk / "w").iterdir())
 
 
 def test_a_read_only_workspace_is_read_or_refused_whole(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "size=8m") as disk:
-        workspace = Workspace.create(disk / "w")
+        workspace = create_workspace(disk / "w")
         add(workspace, "a")
         name = workspace.blobs.put(b"x")
         workspace.close()
         remount(disk, "ro")
         for attempt in (
-            lambda: add(Workspace.open(disk / "w"), "b"),
+            lambda: add(open_workspace(disk / "w"), "b"),
             lambda: workspace.blobs.put(b"y"),
             lambda: workspace.blobs.delete(name),
             lambda: workspace.checkpoints.pending("job"),
-            lambda: Workspace.create(disk / "other"),
+            lambda: create_workspace(disk / "other"),
         ):
             with pytest.raises(WorkspaceUnusable, match=r"read-only|cannot be opened"):
                 attempt()
         assert workspace.blobs.get(name) == b"x"
         remount(disk, "rw")
-        again = Workspace.open(disk / "w")
+        again = open_workspace(disk / "w")
         assert names(again) == ["a"]
         again.close()
 
@@ -185,5 +188,5 @@ def test_a_read_only_workspace_is_read_or_refused_whole(tmp_path: Path) -> None:
 def test_a_forbidden_folder_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "w").mkdir(mode=0o500)
     with pytest.raises(WorkspaceUnusable):
-        Workspace.create(tmp_path / "w")
+        create_workspace(tmp_path / "w")
     assert not list((tmp_path / "w").iterdir())

@@ -24,6 +24,7 @@ from dataengine.records import (
     image_id,
 )
 from storage.accounts import create_user
+from storage.opening import create_workspace, open_workspace
 from storage.workspace import Workspace
 from tests.ui.browsing import PASSWORD, browser, visit, visiting
 from tests.ui.world import world
@@ -137,7 +138,7 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two workspaces made once, "bare" and "furnished", that tests copy: migrations and hashes are slow."""
     folder = tmp_path_factory.mktemp("templates")
     for name in ("bare", "furnished"):
-        workspace = Workspace.create(folder / name)
+        workspace = create_workspace(folder / name)
         if name == "furnished":
             furnish(workspace)
             add_people(workspace)
@@ -158,7 +159,7 @@ def workspace(templates: Path, tmp_path: Path) -> Iterator[Workspace]:
 
 
 def copied(source: Path, target: Path) -> Iterator[Workspace]:
-    workspace = Workspace.open(shutil.copytree(source, target))
+    workspace = open_workspace(shutil.copytree(source, target))
     yield workspace
     workspace.close()
 

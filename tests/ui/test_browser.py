@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.ui.browsing import PATIENCE_MS, Live, Visit
-from ui.access import AREAS, OWN_PAGES
+from ui.web.access import AREAS, OWN_PAGES
 
 pytestmark = pytest.mark.browser
 

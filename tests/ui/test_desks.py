@@ -4,12 +4,12 @@ import pytest
 from gradio_client import Client
 
 from dataengine.errors import InputRefused
+from dataengine.images import decode
 from dataengine.records import now
 from storage.workspace import Workspace
 from tests.ui.conftest import PASSWORD
-from ui import admin
-from ui.desk import ago, short, size
-from ui.pictures import decode
+from ui.admin import routes
+from ui.admin.gradio_kit import ago, short, size
 
 
 def items(panel: dict) -> list:
@@ -18,26 +18,26 @@ def items(panel: dict) -> list:
 
 def test_the_first_account_must_be_admin_and_one_always_stays(bare: Workspace) -> None:
     def create(name: str, *roles: str) -> None:
-        admin.change(bare, lambda catalog: admin.create_person(catalog, name, PASSWORD, roles, "local"))
+        routes.change(bare, lambda catalog: routes.create_person(catalog, name, PASSWORD, roles, "local"))
 
     with pytest.raises(InputRefused, match="first account"):
         create("ann", "annotator")
     create("boss", "admin")
     create("ann", "annotator")
     with pytest.raises(InputRefused, match="no active admin"):
-        admin.change(bare, lambda catalog: admin.set_roles_safely(catalog, "boss", ["rater"], "boss"))
+        routes.change(bare, lambda catalog: routes.set_roles_safely(catalog, "boss", ["rater"], "boss"))
     with pytest.raises(InputRefused, match="no active admin"):
-        admin.change(bare, lambda catalog: admin.set_active_safely(catalog, "boss", False, "boss"))
-    admin.change(bare, lambda catalog: admin.set_active_safely(catalog, "ann", False, "boss"))
-    table, choice = admin.people_table(bare)
+        routes.change(bare, lambda catalog: routes.set_active_safely(catalog, "boss", False, "boss"))
+    routes.change(bare, lambda catalog: routes.set_active_safely(catalog, "ann", False, "boss"))
+    table, choice = routes.people_table(bare)
     assert list(table["state"]) == ["closed", "active"] and choice["choices"] == ["ann", "boss"]
-    assert "user.close" in list(admin.audit_table(bare)["did"])
+    assert "user.close" in list(routes.audit_table(bare)["did"])
 
 
 def test_system_panels_and_disk_use(workspace: Workspace) -> None:
-    figures, _, backups = admin.system_panels(workspace)
+    figures, _, backups = routes.system_panels(workspace)
     assert items(figures)[1] == {"value": "8", "label": "images"} and items(backups) == []
-    names = [name for name, _ in items(admin.disk_use(workspace))]
+    names = [name for name, _ in items(routes.disk_use(workspace))]
     assert "blobs" in names and "catalog.sqlite" in names
 
 

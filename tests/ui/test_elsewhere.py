@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from pipelines import runs
+from pipelines.services import runs
 from storage.accounts import create_user
 from storage.workspace import Workspace
 from tests.object_store import URL, object_store

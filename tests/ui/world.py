@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from storage.opening import create_workspace
 from storage.workspace import Workspace
 
-REAL = ("pipelines.round:ROUND", "pipelines.tools:real_tools")
+REAL = ("pipelines.round:ROUND", "pipelines.runtime.models:real_tools")
 """Stages and tools of a worker."""
 
 
@@ -22,9 +23,9 @@ def settle(path: Path) -> Workspace:
     """A workspace with tiny FLUX, the first doctor, clean pictures, labels of both splits and a benchmark."""
     from dataengine.clinic.world import stream
     from pipelines.config import DemoDataConfig
-    from pipelines.demo_data import ingest, prepare, through_the_autoencoder
+    from pipelines.demo.data import ingest, prepare, through_the_autoencoder
 
-    workspace = Workspace.create(path)
+    workspace = create_workspace(path)
     prepare(workspace, DemoDataConfig(clean=30, previous=24, benchmark=6, benchmark_clean=6))
     drawings = stream("validation", flawed=0.5)
     watched = through_the_autoencoder([drawings[index] for index in range(16)])

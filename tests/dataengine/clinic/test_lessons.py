@@ -8,7 +8,7 @@ from PIL import Image
 
 from dataengine.clinic.lessons import write_lessons
 
-SHIPPED = Path(__file__).resolve().parents[3] / "ui" / "static" / "annotate"
+SHIPPED = Path(__file__).resolve().parents[3] / "ui" / "annotate" / "static"
 
 
 def test_the_shipped_pictures_are_drawn_again(tmp_path: Path) -> None:

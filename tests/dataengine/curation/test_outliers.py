@@ -2,7 +2,7 @@
 
 import pytest
 
-from dataengine.curation.outliers import holm, outliers
+from dataengine.curation.evidence import holm, outliers
 from dataengine.curation.stratify import Candidate, stratified, stratum_of
 from dataengine.errors import InputRefused
 

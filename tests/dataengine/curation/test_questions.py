@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from dataengine.curation.config import VqaConfig
-from dataengine.curation.questions import QUESTIONS, YesNoDetector, questions, ranked
+from dataengine.curation.questions import QUESTIONS, questions
 from dataengine.curation.vqa import QuestionCategorizer
+from dataengine.curation.yes_no import YesNoDetector, ranked, vqa_config
 from dataengine.errors import ConfigRefused
 
 CLEAN_ON_YES = {30, 31, 32, *range(34, 41)}
@@ -41,10 +42,10 @@ class Parrot:
 
 def test_a_model_is_asked_and_its_words_are_understood() -> None:
     five, thirty = questions([5, 30])
-    model = QuestionCategorizer(Parrot(), five.config)
+    model = QuestionCategorizer(Parrot(), vqa_config(five))
     images = np.stack([np.full((4, 4, 3), value, np.uint8) for value in (0, 1, 2)])
     assert YesNoDetector(model, five).verdicts(images) == [True, False, None]
-    other = model.asking(thirty.config)
+    other = model.asking(vqa_config(thirty))
     assert YesNoDetector(other, thirty).verdicts(images) == [False, True, None]
 
 

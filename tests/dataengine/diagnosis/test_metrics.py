@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dataengine.diagnosis.intervals import FIGURES, bootstrap_intervals
-from dataengine.diagnosis.metrics import (
+from dataengine.diagnosis.image_metrics import (
     artifact_frequency,
     covered_components,
     image_metrics,
@@ -15,8 +14,9 @@ from dataengine.diagnosis.metrics import (
     kl,
     kl1m,
     mse,
-    summarise,
 )
+from dataengine.diagnosis.intervals import FIGURES, bootstrap_intervals
+from dataengine.diagnosis.metrics import summarise
 from dataengine.diagnosis.ranking import area_under_roc, average_precision, levels_of
 from dataengine.errors import InputRefused
 

@@ -6,20 +6,21 @@ from pathlib import Path
 
 import pytest
 
+from storage.opening import create_workspace, open_workspace
 from storage.workspace import Workspace
 
 
 @pytest.fixture(scope="session")
 def _bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bare") / "workspace"
-    Workspace.create(path).close()
+    create_workspace(path).close()
     return path
 
 
 @pytest.fixture
 def fresh(_bare: Path, tmp_path: Path) -> Iterator[Workspace]:
     """An empty workspace on SQLite."""
-    workspace = Workspace.open(shutil.copytree(_bare, tmp_path / "fresh"))
+    workspace = open_workspace(shutil.copytree(_bare, tmp_path / "fresh"))
     yield workspace
     workspace.close()
 
@@ -27,6 +28,6 @@ def fresh(_bare: Path, tmp_path: Path) -> Iterator[Workspace]:
 @pytest.fixture
 def another(_bare: Path, tmp_path: Path) -> Iterator[Workspace]:
     """A second one, to import into."""
-    workspace = Workspace.open(shutil.copytree(_bare, tmp_path / "another"))
+    workspace = open_workspace(shutil.copytree(_bare, tmp_path / "another"))
     yield workspace
     workspace.close()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dataengine.masks import encode_coco
-from pipelines.exchange.tfrecord import masked_crc32c
+from pipelines.exchange.readers.tfrecord import masked_crc32c
 from tests.pipelines.exchange import pictures
 
 HEIGHT, WIDTH = 96, 128

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from dataengine.errors import InputRefused, NotFound
 from dataengine.masks import pack_label_map, unpack_label_map
 from dataengine.records import Label, SnapshotItem
-from pipelines.exchange.datasets import import_dataset
-from pipelines.exchange.export import export_folder
-from pipelines.exchange.folders import import_folder
-from pipelines.exchange.hub import export_snapshot
-from pipelines.exchange.intake import Ingest
-from pipelines.exchange.wanted import Wanted
+from pipelines.exchange.formats import import_dataset
+from pipelines.exchange.import_options import Wanted
+from pipelines.exchange.importer import Ingest
+from pipelines.exchange.readers.folders import import_folder
+from pipelines.exchange.writers.hub import export_snapshot
+from pipelines.exchange.writers.snapshot_folder import export_folder
+from storage.opening import open_workspace
 from storage.workspace import Workspace
 from tests.pipelines.exchange import pictures
 
@@ -45,7 +46,7 @@ def label_maps(draw: st.DrawFn) -> np.ndarray:
 @contextmanager
 def workspaces(bare: Path) -> Iterator[tuple[Workspace, Workspace, Path]]:
     with tempfile.TemporaryDirectory() as folder:
-        both = [Workspace.open(shutil.copytree(bare, Path(folder) / name)) for name in ("from", "to")]
+        both = [open_workspace(shutil.copytree(bare, Path(folder) / name)) for name in ("from", "to")]
         yield both[0], both[1], Path(folder)
         for workspace in both:
             workspace.close()

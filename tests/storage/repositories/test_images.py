@@ -6,13 +6,7 @@ import numpy as np
 import pytest
 
 from dataengine.errors import NotFound
-from dataengine.records import (
-    CategoryAnswer,
-    HardCategory,
-    Prediction,
-    Prompt,
-    PseudoLabel,
-)
+from dataengine.records import CategoryAnswer, HardCategory, Prediction, Prompt, PseudoLabel
 from storage.catalog import Catalog
 from tests.storage.builders import image
 

@@ -6,14 +6,7 @@ import pytest
 from sqlalchemy import Engine
 
 from dataengine.errors import Conflict, NotFound
-from dataengine.records import (
-    DetectorVersion,
-    Endpoint,
-    GeneratorVersion,
-    Snapshot,
-    SnapshotItem,
-    Treatment,
-)
+from dataengine.records import DetectorVersion, Endpoint, GeneratorVersion, Snapshot, SnapshotItem, Treatment
 from storage.catalog import Catalog
 from tests.storage.builders import at_once, detector
 
@@ -61,7 +54,7 @@ def test_promotion_is_all_or_nothing(engine: Engine, monkeypatch: pytest.MonkeyP
         raise OSError("power is gone")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="power"), Catalog(engine) as catalog:
-        patch.setattr("storage.repositories.people.Audit.add", lost)
+        patch.setattr("storage.repositories.accounts.Audit.add", lost)
         catalog.detectors.promote("b", "root", "")
     with Catalog(engine) as catalog:
         champion = catalog.detectors.champion()

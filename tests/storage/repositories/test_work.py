@@ -7,12 +7,7 @@ import pytest
 from sqlalchemy import Engine
 
 from dataengine.errors import Conflict, InputRefused, NotFound
-from dataengine.records import (
-    Job,
-    Round,
-    WorkerBeat,
-    now,
-)
+from dataengine.records import Job, Round, WorkerBeat, now
 from storage.catalog import Catalog
 from tests.storage.builders import at_once
 

@@ -1,0 +1,161 @@
+"""Figures of one artifact map against its true mask."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import ndimage
+
+from dataengine.diagnosis.ranking import Counts, levels_of
+from dataengine.errors import InputRefused
+
+EPSILON = 1e-6
+OVERLAP = 0.25
+"""Share of a component's pixels that must lie in the other map for the two to speak of the same artifact."""
+NEIGHBOURS = np.ones((3, 3), dtype=bool)
+
+
+def mse(p: np.ndarray, q: np.ndarray) -> float:
+    """Mean over pixels of (p − q)² (DiffDoctor, Eq. 1)."""
+    p, q = _pair(p, q)
+    return float(np.mean((p - q) ** 2))
+
+
+def kl(p: np.ndarray, q: np.ndarray) -> float:
+    """KL(P‖Q): mean over pixels of p·log(p/q), large where artifacts are missed.
+
+    q is clamped to [1e-6, 1 − 1e-6] and 0·log 0 counts as 0.
+    """
+    p, q = _pair(p, q)
+    q = np.clip(q, EPSILON, 1 - EPSILON)
+    logarithm = np.log(np.where(p > 0, p, 1.0) / q)
+    return float(np.mean(np.where(p > 0, p * logarithm, 0.0)))
+
+
+def kl1m(p: np.ndarray, q: np.ndarray) -> float:
+    """KL(1−P‖1−Q): mean over pixels of (1−p)·log((1−p)/(1−q)), large where there are false alarms."""
+    p, q = _pair(p, q)
+    return kl(1 - p, 1 - q)
+
+
+def iou(p: np.ndarray, q: np.ndarray, threshold: float = 0.5) -> float:
+    """Intersection over union of the pixels at or above `threshold`; 1 when both are empty."""
+    p, q = _pair(p, q)
+    inside_p, inside_q = p >= threshold, q >= threshold
+    union = np.count_nonzero(inside_p | inside_q)
+    return 1.0 if union == 0 else float(np.count_nonzero(inside_p & inside_q) / union)
+
+
+def artifact_frequency(maximums: Sequence[float] | np.ndarray, threshold: float = 0.5) -> float:
+    """Share of images whose maximum confidence is at or above `threshold` (DiffDoctor, treatment metrics)."""
+    if len(maximums) == 0:
+        raise InputRefused("the artifact frequency of no images was asked; give at least one maximum")
+    return float(np.mean(np.asarray(maximums) >= threshold))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageMetrics:
+    """One image's figures. `flawed`: its true map reaches the threshold. `alarm`: the prediction does.
+
+    `hit`: the prediction reaches the threshold on a truly flawed pixel. Intersection and union are in pixels.
+    A component is a set of pixels that touch, corners included.
+    """
+
+    category: str
+    mse: float
+    kl: float
+    kl1m: float
+    max: float
+    mean: float
+    flawed: bool
+    alarm: bool
+    hit: bool
+    intersection: int
+    union: int
+    predicted: int
+    """Components of the prediction."""
+    right: int
+    """Those of them with a share `OVERLAP` or more on truly flawed pixels."""
+    true: int
+    """Components of the truth."""
+    found: int
+    """Those of them with a share `OVERLAP` or more predicted."""
+    classes: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    """By class of the label map: its pixels, and how many of them are predicted."""
+    inside: Counts = field(compare=False, repr=False)
+    """Truly flawed pixels by level of predicted confidence, int64 (LEVELS,)."""
+    outside: Counts = field(compare=False, repr=False)
+    """The other pixels likewise."""
+
+
+def image_metrics(
+    p: np.ndarray,
+    q: np.ndarray,
+    category: str = "",
+    threshold: float = 0.5,
+    label_map: np.ndarray | None = None,
+) -> ImageMetrics:
+    """Every figure of one image from its true map `p` and predicted map `q`, both HW in [0, 1].
+
+    `label_map`, uint8 HW, tells the classes apart where it is known.
+    """
+    inside_p, inside_q = np.asarray(p) >= threshold, np.asarray(q) >= threshold
+    intersection = int(np.count_nonzero(inside_p & inside_q))
+    right, predicted = covered_components(inside_q, inside_p)
+    found, true = covered_components(inside_p, inside_q)
+    return ImageMetrics(
+        category=category,
+        mse=mse(p, q),
+        kl=kl(p, q),
+        kl1m=kl1m(p, q),
+        max=float(np.max(q)),
+        mean=float(np.mean(q)),
+        flawed=bool(inside_p.any()),
+        alarm=bool(inside_q.any()),
+        hit=intersection > 0,
+        intersection=intersection,
+        union=int(np.count_nonzero(inside_p | inside_q)),
+        predicted=predicted,
+        right=right,
+        true=true,
+        found=found,
+        classes=_by_class(label_map, inside_q),
+        inside=levels_of(np.asarray(q)[inside_p]),
+        outside=levels_of(np.asarray(q)[~inside_p]),
+    )
+
+
+def covered_components(mask: np.ndarray, other: np.ndarray) -> tuple[int, int]:
+    """How many components of bool HW `mask` have a share `OVERLAP` or more in `other`, and of how many."""
+    labelled, count = ndimage.label(mask, NEIGHBOURS)
+    if count == 0:
+        return 0, 0
+    shares = ndimage.mean(other.astype(np.float64), labelled, np.arange(1, count + 1))
+    return int(np.count_nonzero(np.asarray(shares) >= OVERLAP)), int(count)
+
+
+def _by_class(label_map: np.ndarray | None, predicted: np.ndarray) -> dict[int, tuple[int, int]]:
+    if label_map is None:
+        return {}
+    return {
+        int(number): (
+            int(np.count_nonzero(label_map == number)),
+            int(np.count_nonzero(predicted & (label_map == number))),
+        )
+        for number in np.unique(label_map[label_map > 0])
+    }
+
+
+def _pair(p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both maps as float64; `InputRefused` on unequal or empty shapes and values outside [0, 1]."""
+    p, q = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)
+    if p.shape != q.shape or p.size == 0:
+        raise InputRefused(
+            f"true map {p.shape} and predicted map {q.shape} must have one shape and not be empty"
+        )
+    for name, values in (("true", p), ("predicted", q)):
+        if not (np.min(values) >= 0 and np.max(values) <= 1):
+            raise InputRefused(
+                f"the {name} map leaves [0, 1] or holds NaN; give confidences or masks of 0 and 1"
+            )
+    return p, q

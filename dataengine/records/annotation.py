@@ -1,0 +1,89 @@
+"""Who is asked for what, what they have begun, and how their answers are checked."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dataengine.records.identity import now
+
+QueueKind = Literal["draw", "triage", "review"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueueItem:
+    """One image waiting for `opinions` people; higher priority first."""
+
+    image_id: str
+    round_id: str
+    kind: QueueKind = "draw"
+    priority: float = 0.0
+    opinions: int = 1
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lease:
+    """A promise that nobody else gets this image while it lasts."""
+
+    id: str
+    image_id: str
+    round_id: str
+    annotator: str
+    kind: QueueKind
+    expires: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draft:
+    """A person's unfinished label map (bytes of `masks.pack_label_map`) and their seconds on it so far."""
+
+    image_id: str
+    author: str
+    label_map: bytes
+    seconds: float = 0.0
+    saved: float = field(default_factory=now)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Receipt:
+    """What was answered under a person's idempotency key: the answer's digest, and the revision it became."""
+
+    author: str
+    key: str
+    digest: str
+    image_id: str
+    revision: int
+    created: float = field(default_factory=now)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comment:
+    """What somebody wrote about an image."""
+
+    id: str
+    image_id: str
+    author: str
+    text: str
+    created: float = field(default_factory=now)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GoldImage:
+    """An image whose right answer a curator knows: a label map (blob) or "clean"."""
+
+    image_id: str
+    label_map: str | None
+    clean: bool
+    chosen_by: str
+    created: float = field(default_factory=now)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GoldScore:
+    """How a person did on a gold image: IoU of what is marked, share of the overlap with the right class."""
+
+    image_id: str
+    author: str
+    revision: int
+    iou: float
+    right_class: float
+    created: float = field(default_factory=now)

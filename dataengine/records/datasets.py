@@ -1,0 +1,68 @@
+"""Records of snapshots and benchmarks."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from dataengine.records.identity import Split, now
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Benchmark:
+    """A numbered set of images with settled truth; once frozen, neither changes. `digest` covers its rows."""
+
+    id: str
+    version: int
+    name: str
+    state: Literal["draft", "frozen"] = "draft"
+    settings: dict[str, Any] = field(default_factory=dict)
+    digest: str | None = None
+    created_by: str = ""
+    created: float = field(default_factory=now)
+    frozen_by: str | None = None
+    frozen: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchmarkItem:
+    """One image of a benchmark; `target` is its truth (blob of a label map, None: clean) once `settled`."""
+
+    image_id: str
+    stratum: str
+    kind: Literal["drawn", "real"] = "drawn"
+    opinions: int = 1
+    settled: bool = False
+    target: str | None = None
+    settled_by: str = ""
+    how: str = ""
+
+
+SampleKind = Literal["true", "pseudo", "real", "previous"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SnapshotItem:
+    """One training example: which pixels, which target, how it is weighted."""
+
+    image_id: str
+    image_sha256: str
+    kind: SampleKind
+    target: str | None
+    category: str | None = None
+    max_confidence: float = 0.0
+    weight: float = 1.0
+    split: Split = "train"
+    author: str | None = None
+    """Who drew the target; of a merged one all of them, between `AND`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """An immutable training set; `id` is the hash of its sorted rows."""
+
+    id: str
+    manifest: str
+    rows: int
+    composition: dict[str, int]
+    round_id: str | None = None
+    parent: str | None = None
+    created: float = field(default_factory=now)

@@ -1,0 +1,50 @@
+"""Records of labels and of their reviews."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dataengine.records.identity import now
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Review:
+    """A curator's verdict on a label revision."""
+
+    image_id: str
+    author: str
+    revision: int
+    reviewer: str
+    verdict: Literal["accepted", "rejected", "corrected"]
+    note: str = ""
+    created: float = field(default_factory=now)
+
+
+LabelSource = Literal["person", "simulated", "import"]
+
+DEFAULT_CLASSES = ("shape distortion", "unreasonable content", "watermark")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Label:
+    """A person's answer for one image: a label map (blob of `masks.pack_label_map`) or "clean".
+
+    `revision` counts that author's answers for that image from 1; the highest one counts.
+    """
+
+    image_id: str
+    author: str
+    height: int
+    width: int
+    label_map: str | None = None
+    clean: bool = False
+    revision: int = 1
+    source: LabelSource = "person"
+    lead_seconds: float = 0.0
+    round_id: str | None = None
+    detector_id: str | None = None
+    note: str = ""
+    created: float = field(default_factory=now)
+
+
+AND = " + "
+"""Between the names of those whose labels were merged; no account's name holds it."""

@@ -1,0 +1,63 @@
+"""Records of rounds, jobs and workers."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from dataengine.records.identity import now
+
+JobState = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
+RoundState = Literal["running", "waiting", "done", "failed", "cancelled"]
+
+STAGE_JOB = "stage"
+"""The kind of a job that runs a round's stage."""
+JOB_KINDS = ("import", "backup", "pull", "features", "dynamics", "retrain", "treat", "compare", "refine")
+"""The kinds of jobs outside rounds; `pipelines.worker.handlers` runs each."""
+PAUSABLE = ("retrain", "treat", "refine")
+"""Jobs that know points where they can stop with nothing lost."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Round:
+    """One turn of the loop: the stage that comes next, and the recorded result of those that are done."""
+
+    id: str
+    recipe: dict[str, Any]
+    stage: str
+    state: RoundState = "running"
+    results: dict[str, Any] = field(default_factory=dict)
+    message: str = ""
+    created: float = field(default_factory=now)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """A piece of asked-for work; `id` is also the workflow's id."""
+
+    id: str
+    kind: str
+    args: dict[str, Any] = field(default_factory=dict)
+    state: JobState = "queued"
+    progress: float = 0.0
+    message: str = ""
+    result: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+    requested_by: str = ""
+    worker: str | None = None
+    cancel_requested: bool = False
+    pause_requested: bool = False
+    created: float = field(default_factory=now)
+    started: float | None = None
+    heartbeat: float | None = None
+    finished: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerBeat:
+    """The last sign of life of a worker."""
+
+    id: str
+    host: str
+    pid: int
+    devices: tuple[str, ...] = ()
+    job_id: str | None = None
+    beat: float = field(default_factory=now)

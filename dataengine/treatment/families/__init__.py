@@ -1,0 +1,1 @@
+"""Generator families: one pipeline class each behind one Protocol."""

@@ -1,0 +1,127 @@
+"""Opening a generator from a folder or a hub id, and refusing what could run code.
+
+A pipeline is loaded only when its `model_index.json` names classes that we know, no file in it is Python
+or pickled, and every network lies there as safetensors.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dataengine.errors import ModelRefused
+from dataengine.treatment.families.family import FAMILIES, GeneratorFamily
+from dataengine.treatment.families.quantization import Bits
+
+INDEX = "model_index.json"
+CODE = {".py", ".pyc", ".pyd", ".so", ".dll", ".sh"}
+PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".h5", ".msgpack"}
+TEXT = ("*.json", "*.txt", "*.model")
+WITHOUT_WEIGHTS = ("scheduler", "tokenizer", "tokenizer_2")
+
+
+def load_family(
+    location: str | Path,
+    lora: Path | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    bits: Bits | None = None,
+) -> GeneratorFamily:
+    """The generator at a folder, or at a hub id ("owner/name" or "owner/name@revision"), frozen, on
+    `device`.
+
+    `dtype` is that of all networks but the VAE, which stays in float32; with `bits` the denoiser's weights
+    are stored in 4 or 8 and computed in `dtype`. `lora` is a folder written by a treatment. Raises
+    `ModelRefused`, naming the file, for anything that we do not load.
+    """
+    folder = Path(location) if Path(location).is_dir() else fetch(str(location))
+    kind = inspect(folder)
+    try:
+        family = FAMILIES[kind].open(folder, dtype, bits)
+    except (OSError, ValueError, RuntimeError, TypeError) as error:
+        raise ModelRefused(f"{folder} does not load as a {kind}: {str(error).splitlines()[0]}") from error
+    family.pipeline.set_progress_bar_config(disable=True)
+    for network in family.modules().values():
+        network.requires_grad_(False).eval()
+    if lora is not None:
+        family.adapter.load(Path(lora))
+    family.to(device)
+    return family
+
+
+def inspect(folder: Path) -> str:
+    """The pipeline class of a folder that may be loaded. Raises `ModelRefused` naming the file that
+    forbids it."""
+    kind, index = read_index(folder / INDEX)
+    wanted = FAMILIES[kind].components
+    for name, allowed in wanted.items():
+        found = index.get(name)
+        if not isinstance(found, list) or len(found) != 2 or tuple(found) not in allowed:
+            raise ModelRefused(
+                f"{folder / INDEX} names {found} as {name}; "
+                f"{' or '.join(sorted(kind for _, kind in allowed))} is expected"
+            )
+    top = [path for path in folder.iterdir() if path.is_file()]
+    parts = [path for name in wanted for path in (folder / name).rglob("*") if path.is_file()]
+    refuse_code(top, pickled=set())
+    refuse_code(parts, pickled=PICKLED)
+    for name in wanted:
+        if name not in WITHOUT_WEIGHTS and not list((folder / name).glob("*.safetensors")):
+            raise ModelRefused(f"{folder / name} holds no .safetensors file; save it with safe_serialization")
+    return kind
+
+
+def read_index(file: Path) -> tuple[str, dict[str, Any]]:
+    """Class name and content of a `model_index.json`. Raises `ModelRefused` for one of no known family."""
+    try:
+        index = json.loads(file.read_text())
+        kind = index["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelRefused(
+            f"{file} is missing or no pipeline index; a diffusers pipeline folder is expected"
+        ) from error
+    if not isinstance(kind, str) or kind not in FAMILIES:
+        raise ModelRefused(
+            f"{file} names the pipeline class {kind!r}; known are {', '.join(sorted(FAMILIES))}"
+        )
+    return kind, index
+
+
+def refuse_code(files: Iterable[Path], pickled: set[str]) -> None:
+    """Raises `ModelRefused` for the first file that holds code, or has one of the pickled suffixes."""
+    for file in sorted(files):
+        if file.suffix.lower() in CODE:
+            raise ModelRefused(
+                f"{file} is program code, which is never loaded; remove it if you trust the rest"
+            )
+        if file.suffix.lower() in pickled:
+            raise ModelRefused(f"{file} may run code when loaded; convert it to .safetensors and remove it")
+
+
+def fetch(location: str) -> Path:
+    """The local snapshot of a hub repository: index first, then only the parts and file types that we
+    load."""
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    repository, _, revision = location.partition("@")
+    try:
+        index = hf_hub_download(repository, INDEX, revision=revision or None)
+        kind, _ = read_index(Path(index))
+        wanted = FAMILIES[kind].components
+        patterns = [f"{name}/{text}" for name in wanted for text in TEXT]
+        patterns += [f"{name}/*.safetensors" for name in wanted if name not in WITHOUT_WEIGHTS]
+        folder = snapshot_download(
+            repository,
+            revision=revision or None,
+            allow_patterns=[INDEX, *patterns],
+            ignore_patterns=["*.fp16.*", "*non_ema*"],
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelRefused(
+            f"{location} is neither a folder here nor a repository that can be fetched: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    return Path(folder)

@@ -1,0 +1,81 @@
+"""Stable Diffusion XL and everything that diffusers' `StableDiffusionXLPipeline` loads: ε-prediction, two
+CLIPs, and the picture's size told to the UNet."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from dataengine.treatment.families.diffusion import Conditioning
+from dataengine.treatment.families.quantization import Bits, loading_options
+from dataengine.treatment.families.stable_diffusion import StableDiffusionFamily
+
+GUIDANCE = 5.0
+
+
+class StableDiffusionXLFamily(StableDiffusionFamily):
+    """See `families.GeneratorFamily`. Samples with DDIM (η = 0) whatever scheduler the folder names.
+
+    The UNet is told that the picture was never cropped and has the size that is drawn, as the stock pipeline
+    does unless asked otherwise.
+    """
+
+    pipeline_class: ClassVar[str] = "StableDiffusionXLPipeline"
+    components: ClassVar[dict[str, set[tuple[str, str]]]] = {
+        **StableDiffusionFamily.components,
+        "text_encoder_2": {("transformers", "CLIPTextModelWithProjection")},
+        "tokenizer_2": {("transformers", "CLIPTokenizer"), ("transformers", "CLIPTokenizerFast")},
+    }
+    name: ClassVar[str] = "stable-diffusion-xl"
+    networks: ClassVar[tuple[str, ...]] = ("unet", "vae", "text_encoder", "text_encoder_2")
+    guidance: float = GUIDANCE
+
+    @classmethod
+    def open(cls, folder: Path, dtype: torch.dtype, bits: Bits | None = None) -> Self:
+        """From a checked folder, with the denoiser in so few bits."""
+        from diffusers import StableDiffusionXLPipeline
+
+        pipeline = StableDiffusionXLPipeline.from_pretrained(
+            folder,
+            dtype={"vae": torch.float32, "default": dtype},
+            use_safetensors=True,
+            local_files_only=True,
+            **loading_options("unet", bits, dtype),
+            feature_extractor=None,
+            image_encoder=None,
+            add_watermarker=False,
+        )
+        return cls(pipeline)
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """Both CLIPs' sequences side by side and the second one's pooled vector, and those of the empty
+        prompt."""
+        sequence, empty, pooled, empty_pooled = self.pipeline.encode_prompt(
+            list(prompts), device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=True
+        )
+        return Conditioning(
+            {"sequence": sequence, "empty": empty, "pooled": pooled, "empty pooled": empty_pooled}
+        )
+
+    def blank(self, count: int) -> Conditioning:
+        """See `GeneratorFamily`."""
+        config, sequence = self.pipeline.unet.config, super().blank(count)["sequence"]
+        width = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        pooled = sequence.new_zeros(count, width)
+        return Conditioning(
+            {"sequence": sequence, "empty": sequence, "pooled": pooled, "empty pooled": pooled}
+        )
+
+    def _added(
+        self, latents: Tensor, conditioning: Conditioning, told: Sequence[str]
+    ) -> dict[str, Tensor] | None:
+        pooled = {"sequence": "pooled", "empty": "empty pooled"}
+        height, width = (side * self._factor for side in latents.shape[-2:])
+        sizes = torch.tensor([height, width, 0, 0, height, width], dtype=self.pipeline.unet.dtype)
+        return {
+            "text_embeds": torch.cat([conditioning[pooled[name]] for name in told]),
+            "time_ids": sizes.expand(len(latents), -1).to(latents.device),
+        }

@@ -1,0 +1,1 @@
+"""Correct, guide or inpaint while sampling."""

@@ -1,0 +1,112 @@
+"""Inpainting by a generator as it is: RePaint (Lugmayr et al. 2022) around any family's own steps.
+
+After every step, what is known is put back with the noise of its level; the rest is drawn. `repeats` above 1
+go back up one level and step again, so that the drawn part comes to fit the known one (RePaint, Alg. 1).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dataengine.errors import ConfigRefused
+from dataengine.records import Report, silent
+from dataengine.treatment.config import Precision, SamplingConfig
+from dataengine.treatment.families.diffusion import Conditioning, Schedule, noised, over
+from dataengine.treatment.families.family import GeneratorFamily
+from dataengine.treatment.guided_sampling.correction import on_latents
+from dataengine.treatment.sampling.sampler import Step, Stepper, as_tensor, denoise, generate
+
+STREAM = 0x1A9A17
+"""Sets the noise of the known part apart from that which images begin with."""
+
+
+class Inpainter:
+    """A `Stepper` for one batch and one chain: keeps to what is known where nothing shall be drawn."""
+
+    def __init__(
+        self,
+        known: Tensor,
+        missing: Tensor,
+        seeds: Sequence[int],
+        repeats: int = 1,
+        inner: Stepper = denoise,
+    ) -> None:
+        """`known` are clean latents NCHW, `missing` is bool NHW over them: True is drawn."""
+        self._known, self._missing = known, missing[:, None]
+        self._repeats, self._inner = repeats, inner
+        self._noise = [
+            torch.Generator().manual_seed(int(np.random.SeedSequence([STREAM, seed]).generate_state(1)[0]))
+            for seed in seeds
+        ]
+
+    def __call__(
+        self,
+        family: GeneratorFamily,
+        latents: Tensor,
+        conditioning: Conditioning,
+        schedule: Schedule,
+        step: int,
+        guidance: float,
+        precision: Precision = "float32",
+    ) -> Step:
+        """The step that `inner` makes from a state whose known part is right, `repeats` times."""
+        now = schedule.alpha[step], schedule.sigma[step]
+        after = schedule.next_alpha[step], schedule.next_sigma[step]
+
+        def stepped(state: Tensor) -> Step:
+            made = self._inner(family, state, conditioning, schedule, step, guidance, precision)
+            return Step(latents=self._joined(made.latents, *after), clean=made.clean)
+
+        made = stepped(latents if step else self._joined(latents, *now))
+        for _ in range(self._repeats - 1):
+            made = stepped(raised(made.latents, self._drawn(), after, now))
+        return made
+
+    def _joined(self, latents: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return torch.where(self._missing, latents, noised(self._known, self._drawn(), alpha, sigma))
+
+    def _drawn(self) -> Tensor:
+        """Gaussian noise, every image's from its own seed."""
+        rows = [torch.randn(self._known.shape[1:], generator=each) for each in self._noise]
+        return torch.stack(rows).to(self._known)
+
+
+def raised(latents: Tensor, noise: Tensor, low: tuple[Tensor, Tensor], high: tuple[Tensor, Tensor]) -> Tensor:
+    """States at level `low`, (α, σ), taken back up to `high` with fresh noise: q(x_t | x_s) for s < t."""
+    ratio = over(high[0], latents) / over(low[0], latents)
+    spread = over(high[1], latents).square() - (ratio * over(low[1], latents)).square()
+    return ratio * latents + spread.clamp(min=0).sqrt() * noise
+
+
+def inpaint(
+    family: GeneratorFamily,
+    images: np.ndarray,
+    missing: np.ndarray,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    settings: SamplingConfig,
+    repeats: int = 1,
+    report: Report = silent,
+) -> np.ndarray:
+    """Images uint8 NHWC in which the `missing` pixels, bool NHW, are drawn; all others keep their bytes.
+
+    Raises `ConfigRefused` unless masks, prompts and seeds fit the images, and the images the settings.
+    """
+    if missing.shape != images.shape[:3] or missing.dtype != np.bool_ or repeats < 1:
+        raise ConfigRefused(
+            f"{missing.dtype} masks of shape {missing.shape} and {repeats} repeats were given; bool masks of "
+            f"shape {images.shape[:3]} and one repeat or more are expected"
+        )
+    if len(images) != len(seeds):
+        raise ConfigRefused(f"{len(images)} images and {len(seeds)} seeds were given; one each is needed")
+    sized = settings.model_copy(update={"height": images.shape[1], "width": images.shape[2]})
+
+    def of(rows: slice) -> Inpainter:
+        known = family.encode_images(as_tensor(images[rows]).to(family.device))
+        holes = torch.from_numpy(missing[rows]).to(family.device)
+        return Inpainter(known, on_latents(holes, known), seeds[rows], repeats)
+
+    drawn = generate(family, prompts, seeds, sized, report, of)
+    return np.where(missing[..., None], drawn, images)

@@ -1,0 +1,1 @@
+"""Self-refining diffusion: fine-tuning with flaw maps."""

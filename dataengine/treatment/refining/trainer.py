@@ -1,0 +1,317 @@
+"""Self-refining diffusion: the second half of a generator's own training minds its flaws.
+
+For every `Refinable` family: DDPM and improved DDPM in pixels, Stable Diffusion and DiT in latents. Base
+phase: ordinary training. Refinement phase: the mean flaw activation map of the model's own samples, mFAM, is
+added to the noise (in pixels only) and weighs keys and values of self-attention; it is refreshed every
+`cycle` updates. The result is a stock pipeline: nothing of this is left in it.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dataengine.diagnosis.flaw_activation import SMALLEST, FlawHighlighter, mean_map, train_highlighter
+from dataengine.diagnosis.training import average_decay
+from dataengine.errors import ConfigRefused, NonFinite, Paused
+from dataengine.records import Report, never, silent
+from dataengine.treatment.config import RefiningConfig, SamplingConfig
+from dataengine.treatment.families.diffusion import noised, target
+from dataengine.treatment.families.family import GeneratorFamily, Refinable
+from dataengine.treatment.refining.modulation import KeyValueModulation
+from dataengine.treatment.refining.variance import variational_bound
+from dataengine.treatment.sampling.sampler import as_tensor, autocast, draw, encode
+from dataengine.treatment.tuning import progress as keeping
+
+HIGHLIGHTER, RESULT = "highlighter", "pipeline"
+MFAM = "mfam"
+FORWARD = 0.01
+"""The paper's λ of the noise, in pixels."""
+FEWEST = 10
+"""Images of either kind that a highlighter needs."""
+LOOKED = 16
+"""Images whose maps are taken at once."""
+
+
+@dataclass(frozen=True)
+class Refined:
+    """A finished training: a folder that the stock pipeline loads, and what was measured."""
+
+    folder: Path
+    losses: list[float]
+    maps: int
+    """How many times mFAM was taken."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is trained, and on what."""
+
+    config: RefiningConfig
+    family: Refinable
+    modulation: KeyValueModulation
+    images: np.ndarray
+    prompts: Sequence[str]
+    forward: float
+    """λ of the noise."""
+    weights: dict[str, nn.Parameter] = field(default_factory=dict)
+
+
+def refining_noise(noise: Tensor, mfam: Tensor, strength: float) -> Tensor:
+    """ε_sr = ε + λ·M, with M float HW over all images and channels alike."""
+    return noise + strength * mfam.to(noise)
+
+
+def noises(noise: Tensor, mfam: Tensor | None, strength: float, form: str) -> tuple[Tensor, Tensor]:
+    """(what noises x_0, what the model should answer): ε_sr for both, or for one of them alone."""
+    if mfam is None or strength == 0:
+        return noise, noise
+    raised = refining_noise(noise, mfam, strength)
+    return (noise if form == "target" else raised), (noise if form == "state" else raised)
+
+
+def refine(
+    config: RefiningConfig,
+    family: GeneratorFamily,
+    images: np.ndarray,
+    work: Path,
+    prompts: Sequence[str] = (),
+    report: Report = silent,
+    pausing: Callable[[], bool] = never,
+) -> Refined:
+    """Train the family's denoiser on images uint8 NHW3 of its size and their prompts: base phase, then
+    refinement. At the end the family carries the averaged weights that were saved.
+
+    Called again with the same `work` it goes on where it was, with the losses of an undisturbed run. Raises
+    `ConfigRefused` for what cannot be refined, for images of another size, and for a `work` of another run;
+    `NonFinite` naming the step; `Paused`, with all updates kept, where `pausing` says so after one of them.
+    """
+    subject = _subject(config, family, images, prompts)
+    optimizer = torch.optim.AdamW(subject.weights.values(), lr=config.lr)
+    identity = identity_of(config, family.name, len(images), subject.prompts)
+    state = keeping.restore(subject.weights, optimizer, identity, work) or keeping.Progress(
+        kept={name: weight.detach().clone() for name, weight in subject.weights.items()}
+    )
+    state.kept = {name: each.to(subject.family.device) for name, each in state.kept.items()}
+    base = config.steps - round(config.steps * config.refinement)
+    highlighter = None
+    with _training(subject):
+        for step in range(state.done, config.steps):
+            if step >= base and (step - base) % config.cycle == 0:
+                highlighter = highlighter or _highlighter(subject, state.kept, work, report)
+                state.kept[MFAM] = _mfam(subject, state.kept, highlighter, step)
+            mfam = state.kept.get(MFAM) if step >= base else None
+            loss = _update(subject, optimizer, mfam, step)
+            _average(subject, state.kept, step)
+            state.done = step + 1
+            state.history.append({"loss": loss})
+            paused = pausing() and state.done < config.steps
+            if paused or state.done % config.checkpoint_every == 0 or state.done == config.steps:
+                keeping.save(state, subject.weights, optimizer, identity, work)
+            report(state.done, config.steps, "refining" if step >= base else "training", loss=loss)
+            if paused:
+                raise Paused(f"paused as asked after {state.done} updates; all of them are kept")
+    keeping.put(state.kept, subject.weights)
+    return Refined(
+        folder=_published(subject.family, work),
+        losses=[each["loss"] for each in state.history],
+        maps=-(-(config.steps - base) // config.cycle),
+    )
+
+
+def _subject(
+    config: RefiningConfig, family: GeneratorFamily, images: np.ndarray, prompts: Sequence[str]
+) -> Subject:
+    """Raises `ConfigRefused` for whatever would fail later, or be ignored."""
+    if not isinstance(family, Refinable):
+        raise ConfigRefused(
+            f"{family.name} is not trained this way; unconditional UNets, Stable Diffusion and DiT are"
+        )
+    if images.ndim != 4 or images.shape[1:] != (*family.size, 3) or not len(images):
+        raise ConfigRefused(
+            f"images of shape {images.shape} were given; this generator draws {(*family.size, 3)}"
+        )
+    if prompts and len(prompts) != len(images):
+        raise ConfigRefused(f"{len(images)} images and {len(prompts)} prompts were given; one each is needed")
+    weights = dict(family.denoiser.named_parameters())
+    if any(weight.dtype != torch.float32 for weight in weights.values()):
+        raise ConfigRefused("only float32 weights are trained: open the generator with precision float32")
+    if config.refinement:
+        _refuse_blind_highlighter(config, images)
+    modulation = KeyValueModulation(
+        family.denoiser, config.reverse if config.refinement else 0.0, config.seed
+    )
+    modulation.to(family.device)
+    if config.checkpointing:
+        family.use_checkpointing()
+    return Subject(
+        config=config,
+        family=family,
+        modulation=modulation,
+        images=images,
+        prompts=prompts or [""] * len(images),
+        forward=_forward(config, family),
+        weights={
+            **{f"denoiser.{name}": each for name, each in weights.items()},
+            **{f"kv.{name}": each for name, each in modulation.named_parameters()},
+        },
+    )
+
+
+def _forward(config: RefiningConfig, family: Refinable) -> float:
+    latent = "vae" in family.modules()
+    if latent and config.forward:
+        raise ConfigRefused(
+            f"mFAM lies in pixels and {family.name} adds noise to latents, so that only keys and values are "
+            "weighed there: leave forward out, or set it to 0"
+        )
+    return (0.0 if latent else FORWARD) if config.forward is None else config.forward
+
+
+def _refuse_blind_highlighter(config: RefiningConfig, images: np.ndarray) -> None:
+    count = min(config.highlighted, len(images))
+    if count < FEWEST or min(images.shape[1:3]) < SMALLEST:
+        raise ConfigRefused(
+            f"{count} images of {images.shape[1]} × {images.shape[2]} pixels were given; the flaw "
+            f"highlighter learns from {FEWEST} of {SMALLEST} × {SMALLEST} or more"
+        )
+
+
+def identity_of(config: RefiningConfig, family: str, pictures: int, prompts: Sequence[str]) -> str:
+    """What a run in a folder is known by, so that another one does not go on with it."""
+    told = hashlib.sha256("\n".join(prompts).encode()).hexdigest()
+    return json.dumps([config.model_dump(mode="json"), family, pictures, told])
+
+
+@contextmanager
+def _training(subject: Subject) -> Iterator[None]:
+    """Within it the denoiser learns; then it is frozen again."""
+    from diffusers.models.embeddings import LabelEmbedding
+
+    network = subject.family.denoiser.requires_grad_(True).train()
+    for layer in network.modules():
+        # Classes are dropped by `_told`, as prompts are.
+        if isinstance(layer, LabelEmbedding):
+            layer.eval()
+    try:
+        yield
+    finally:
+        network.requires_grad_(False).eval()
+
+
+def _update(subject: Subject, optimizer: torch.optim.Optimizer, mfam: Tensor | None, step: int) -> float:
+    """One update; its loss. Everything random in it follows from the seed and the step."""
+    seed, device = keeping.seed_of(subject.config.seed, step), subject.family.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        with subject.modulation.attached(mfam):
+            loss = _loss(subject, mfam, torch.Generator().manual_seed(seed))
+            if not torch.isfinite(loss):
+                raise NonFinite("the loss", step)
+            optimizer.zero_grad()
+            loss.backward()
+    nn.utils.clip_grad_norm_(subject.weights.values(), 1.0)
+    optimizer.step()
+    return loss.item()
+
+
+def _loss(subject: Subject, mfam: Tensor | None, rng: torch.Generator) -> Tensor:
+    """The denoising loss of one batch, and the variance's where it is learned (improved DDPM, Eq. 16)."""
+    config, family = subject.config, subject.family
+    rows = torch.randint(len(subject.images), (config.batch,), generator=rng)
+    clean = family.encode_images(as_tensor(subject.images[rows.numpy()]).to(family.device))
+    noise = torch.randn(clean.shape, generator=rng).to(clean)
+    times = family.random_times(config.batch, rng)
+    added, wanted = noises(noise, mfam, subject.forward, config.form)
+    state = noised(clean, added, *family.levels(times))
+    told = family.encode_prompts(_told(subject, rows, rng))
+    with autocast(family.device, config.precision):
+        answer = family.answer(state, times, told)
+    answer, share = answer[:, : clean.shape[1]].float(), answer[:, clean.shape[1] :].float()
+    loss = F.mse_loss(answer, target(family.prediction, clean, wanted))
+    if share.shape[1]:
+        bound = variational_bound(clean, state, answer, share, times, family.betas)
+        loss = loss + config.bound * len(family.betas) * bound.mean()
+    return loss
+
+
+def _told(subject: Subject, rows: Tensor, rng: torch.Generator) -> list[str]:
+    """The images' prompts, some of them dropped, so that guidance has something to go away from."""
+    dropped = torch.rand(len(rows), generator=rng) < subject.config.dropped
+    return [
+        "" if drop else subject.prompts[row]
+        for row, drop in zip(rows.tolist(), dropped.tolist(), strict=True)
+    ]
+
+
+@torch.no_grad()
+def _average(subject: Subject, average: dict[str, Tensor], step: int) -> None:
+    decay = average_decay(subject.config.ema, step)
+    for name, weight in subject.weights.items():
+        average[name].lerp_(weight.detach(), 1 - decay)
+
+
+@contextmanager
+def _averaged(subject: Subject, average: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within it the network has its averaged weights, and drops nothing out."""
+    present = {name: weight.detach().clone() for name, weight in subject.weights.items()}
+    modes = {layer: layer.training for layer in subject.family.denoiser.modules()}
+    keeping.put(average, subject.weights)
+    subject.family.denoiser.eval()
+    try:
+        yield
+    finally:
+        keeping.put(present, subject.weights)
+        for layer, training in modes.items():
+            layer.training = training
+
+
+def _mfam(subject: Subject, average: Mapping[str, Tensor], highlighter: FlawHighlighter, step: int) -> Tensor:
+    """The mean flaw activation map of a batch of the averaged model's own images, float HW."""
+    own = as_tensor(sampled(subject, average, subject.config.batch, step)).to(subject.family.device)
+    return mean_map(torch.cat([highlighter.activation_maps(part) for part in own.split(LOOKED)]))
+
+
+def sampled(subject: Subject, average: Mapping[str, Tensor], count: int, step: int) -> np.ndarray:
+    """The averaged model's own images, uint8 NHW3, by a few DDIM steps and some images' prompts."""
+    config = subject.config
+    rng = torch.Generator().manual_seed(keeping.seed_of(config.seed, step, 1))
+    rows = torch.randint(len(subject.images), (count,), generator=rng).tolist()
+    seeds = [keeping.seed_of(config.seed, step, 2, row) for row in range(count)]
+    settings = SamplingConfig(steps=config.sample_steps, batch=config.batch, precision=config.precision)
+    told = encode(subject.family, [subject.prompts[row] for row in rows])
+    with _averaged(subject, average):
+        return draw(subject.family, told, seeds, settings)
+
+
+def _highlighter(
+    subject: Subject, average: Mapping[str, Tensor], work: Path, report: Report
+) -> FlawHighlighter:
+    """The flaw highlighter, trained once, when refinement begins, on real images and the model's own."""
+    config, device, folder = subject.config, subject.family.device, work / HIGHLIGHTER
+    if not folder.is_dir():
+        count = min(config.highlighted, len(subject.images))
+        own = sampled(subject, average, count, config.steps)
+        network, _ = train_highlighter(config.highlighter, subject.images[:count], own, report, device)
+        part = work / f".{HIGHLIGHTER}.part"
+        network.save(part)
+        part.rename(folder)
+    return FlawHighlighter.load(folder, device)
+
+
+def _published(family: Refinable, work: Path) -> Path:
+    """The stock pipeline with the trained network, whole or not at all."""
+    part, result = work / f".{RESULT}.part", work / RESULT
+    for folder in (part, result):
+        shutil.rmtree(folder, ignore_errors=True)
+    family.pipeline.save_pretrained(part)
+    part.rename(result)
+    return result

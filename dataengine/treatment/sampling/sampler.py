@@ -1,0 +1,228 @@
+"""Drawing images: plain functions over a generator family, the same for noise- and flow-prediction."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dataengine.errors import ConfigRefused
+from dataengine.records import Report, silent
+from dataengine.treatment.config import Precision, SamplingConfig
+from dataengine.treatment.families.diffusion import (
+    Conditioning,
+    Schedule,
+    noised,
+    predicted_clean,
+    predicted_noise,
+)
+from dataengine.treatment.families.family import GeneratorFamily
+
+ENCODED_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one denoising step gives: the next latents, and x̂_0 as predicted before it, both NCHW."""
+
+    latents: Tensor
+    clean: Tensor
+
+
+class Stepper(Protocol):
+    """Makes one step of a chain: `denoise`, or something around it that watches or steers."""
+
+    def __call__(
+        self,
+        family: GeneratorFamily,
+        latents: Tensor,
+        conditioning: Conditioning,
+        schedule: Schedule,
+        step: int,
+        guidance: float,
+        precision: Precision = "float32",
+    ) -> Step:
+        """The next latents, and x̂_0."""
+
+
+Steppers = Callable[[slice], Stepper]
+"""Makes the stepper of one batch, which is those rows of all images."""
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
+    """Mixed precision for the denoiser."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def denoise(
+    family: GeneratorFamily,
+    latents: Tensor,
+    conditioning: Conditioning,
+    schedule: Schedule,
+    step: int,
+    guidance: float,
+    precision: Precision = "float32",
+) -> Step:
+    """One step of the chain, deterministic and differentiable."""
+    times = schedule.times[step].expand(len(latents))
+    with autocast(latents.device, precision):
+        output = family.predict(latents, times, conditioning, guidance)
+    output = output.float()
+    alpha, sigma = schedule.alpha[step], schedule.sigma[step]
+    clean = predicted_clean(family.prediction, output, latents, alpha, sigma)
+    if schedule.clip is not None:
+        clean = clean.clamp(-schedule.clip, schedule.clip)
+    noise = predicted_noise(family.prediction, output, latents, alpha)
+    return Step(
+        latents=noised(clean, noise, schedule.next_alpha[step], schedule.next_sigma[step]), clean=clean
+    )
+
+
+def sample(
+    family: GeneratorFamily,
+    conditioning: Conditioning,
+    latents: Tensor,
+    settings: SamplingConfig,
+    grad_last: int = 0,
+    on_step: Callable[[], None] | None = None,
+    stepper: Stepper | None = None,
+) -> Tensor:
+    """Clean latents at the end of the chain that starts from noise `latents`.
+
+    The gradient flows through the last `grad_last` steps only (DiffDoctor, Algorithm 1, t_tr); what
+    comes before runs without a graph, so memory does not grow with the number of steps. `on_step` is
+    called after every step. `stepper` makes the steps, `denoise` unless given.
+    """
+    schedule = family.schedule(settings.steps, latents)
+    guidance = guidance_of(family, settings)
+    take = stepper or denoise
+    for step in range(len(schedule)):
+        tracked = torch.is_grad_enabled() and step >= len(schedule) - grad_last
+        with torch.set_grad_enabled(tracked):
+            latents = take(
+                family, latents, conditioning, schedule, step, guidance, settings.precision
+            ).latents
+        if on_step is not None:
+            on_step()
+    return latents
+
+
+def predict_clean(
+    family: GeneratorFamily,
+    conditioning: Conditioning,
+    latents: Tensor,
+    settings: SamplingConfig,
+    at: int,
+    on_step: Callable[[], None] | None = None,
+) -> Tensor:
+    """x̂_0 as predicted at step `at` of the chain, with gradient through that step alone (ReFL, Alg. 1)."""
+    schedule = family.schedule(settings.steps, latents)
+    guidance = guidance_of(family, settings)
+    tracked = torch.is_grad_enabled()
+    for step in range(at + 1):
+        with torch.set_grad_enabled(tracked and step == at):
+            made = denoise(family, latents, conditioning, schedule, step, guidance, settings.precision)
+        latents = made.latents
+        if on_step is not None:
+            on_step()
+    return made.clean
+
+
+def guidance_of(family: GeneratorFamily, settings: SamplingConfig) -> float:
+    """The guidance scale that is asked for, or the family's own."""
+    return family.guidance if settings.guidance is None else settings.guidance
+
+
+def size_of(family: GeneratorFamily, settings: SamplingConfig) -> tuple[int, int]:
+    """(height, width) asked for, or the family's own. Raises `ConfigRefused` unless the family can draw
+    it."""
+    height, width = settings.height or family.size[0], settings.width or family.size[1]
+    if height % family.multiple or width % family.multiple:
+        raise ConfigRefused(
+            f"{height}×{width} pixels were asked for; {family.name} draws multiples of {family.multiple}"
+        )
+    return height, width
+
+
+def encode(family: GeneratorFamily, prompts: Sequence[str]) -> Conditioning:
+    """Conditioning of many prompts, encoded in batches and kept on the CPU."""
+    starts = range(0, len(prompts), ENCODED_AT_ONCE)
+    return Conditioning.joined(
+        family.encode_prompts(prompts[start : start + ENCODED_AT_ONCE]).to("cpu") for start in starts
+    )
+
+
+def generate(
+    family: GeneratorFamily,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    settings: SamplingConfig | None = None,
+    report: Report = silent,
+    steppers: Steppers | None = None,
+) -> np.ndarray:
+    """Images uint8 NHWC, one per prompt and its seed, in batches.
+
+    An image depends on its own prompt and seed, not on what shares its batch (up to float rounding).
+    `report` is called after every denoising step. `steppers` watch or steer (see `correction`, `guidance`).
+    Raises `ConfigRefused` for no prompts, and for sizes that the family cannot draw.
+    """
+    if not prompts or len(prompts) != len(seeds):
+        raise ConfigRefused(
+            f"{len(prompts)} prompts and {len(seeds)} seeds were given; one seed per prompt is needed"
+        )
+    return draw(family, encode(family, prompts), seeds, settings or SamplingConfig(), report, steppers)
+
+
+@torch.no_grad()
+def draw(
+    family: GeneratorFamily,
+    conditioning: Conditioning,
+    seeds: Sequence[int],
+    settings: SamplingConfig,
+    report: Report = silent,
+    steppers: Steppers | None = None,
+) -> np.ndarray:
+    """The same for prompts that are encoded already."""
+    height, width = size_of(family, settings)
+    images = np.empty((len(seeds), height, width, 3), dtype=np.uint8)
+    for start in range(0, len(seeds), settings.batch):
+        rows = slice(start, start + settings.batch)
+        latents = family.initial_latents(seeds[rows], (height, width))
+        clean = sample(
+            family,
+            conditioning.rows(rows).to(family.device),
+            latents,
+            settings,
+            on_step=partial(report, start, len(seeds), "drawing"),
+            stepper=None if steppers is None else steppers(rows),
+        )
+        images[rows] = as_uint8(family.decode(clean))
+    report(len(seeds), len(seeds), "drawing")
+    return images
+
+
+def as_uint8(images: Tensor) -> np.ndarray:
+    """uint8 NHWC of images float N3HW in [0, 1], rounded to nearest."""
+    return (images.detach().float().cpu() * 255).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def as_tensor(images: np.ndarray) -> Tensor:
+    """Images float32 N3HW in [0, 1] of uint8 NHWC."""
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
+
+
+def fitted(image: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """One image float32 13HW: cropped in the middle to the size's proportions, then resized."""
+    height, width = image.shape[:2]
+    scale = min(height / size[0], width / size[1])
+    rows, columns = round(size[0] * scale), round(size[1] * scale)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    cut = as_tensor(image[None, top : top + rows, left : left + columns])
+    if (rows, columns) == size:
+        return cut
+    return F.interpolate(cut, size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)

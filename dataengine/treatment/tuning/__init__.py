@@ -1,0 +1,1 @@
+"""LoRA fine-tuning against a frozen detector."""

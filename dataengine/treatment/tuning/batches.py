@@ -1,0 +1,139 @@
+"""The losses of one batch of fresh images: pixel-aware treating, rewards, region constraint."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from dataengine.diagnosis.detector import Detector
+from dataengine.errors import ConfigRefused
+from dataengine.quality.scorers import saliency
+from dataengine.treatment.config import TreatmentConfig
+from dataengine.treatment.families.diffusion import Conditioning
+from dataengine.treatment.families.family import GeneratorFamily
+from dataengine.treatment.sampling.sampler import encode, predict_clean, sample, size_of
+from dataengine.treatment.tuning import progress as progress_file
+from dataengine.treatment.tuning.estimate import out_of_memory
+from dataengine.treatment.tuning.objectives import (
+    judged,
+    open_rewards,
+    pixel_loss,
+    region_constraint,
+    region_mask,
+    reward_loss,
+)
+from dataengine.treatment.tuning.progress import Weights
+
+
+class Batches:
+    """Draws batches of prompts and noise, and judges the images with the frozen detector and scorers."""
+
+    def __init__(
+        self,
+        config: TreatmentConfig,
+        family: GeneratorFamily,
+        detector: Detector | None,
+        prompts: Sequence[str],
+        tell: Callable[[], None],
+    ) -> None:
+        """`tell` is called after every denoising step. Raises `ModelRefused` for rewards that do not load."""
+        self.config, self.family, self.detector, self._tell = config, family, detector, tell
+        if detector is not None:
+            detector.requires_grad_(False)
+            detector.eval()
+        self.size = size_of(family, config.sampling)
+        self.texts = list(prompts)
+        self.prompts = encode(family, self.texts)
+        self.rewards = open_rewards(config.rewards, family.device)
+        self._weights: Weights = {}
+        self._given: dict[str, Tensor] = {}
+
+    @property
+    def wanted(self) -> bool:
+        """Whether fresh images are judged at all."""
+        return bool(self.config.pixel.weight > 0 or self.config.region or self.rewards)
+
+    def start_from(self, weights: Weights) -> None:
+        """Remember the LoRA as it is given, which the region constraint may refer to."""
+        self._weights = weights
+        self._given = {name: weight.detach().clone() for name, weight in weights.items()}
+
+    def terms(self, rng: torch.Generator) -> dict[str, Tensor]:
+        """Pixel-aware treating (Eq. 2), rewards and region constraint, weighted, on one batch of fresh
+        images."""
+        config, family = self.config, self.family
+        rows = torch.randint(len(self.prompts), (config.batch,), generator=rng)
+        seeds = torch.randint(2**62, (config.batch,), generator=rng).tolist()
+        conditioning = self.prompts.rows(rows).to(family.device)
+        texts = [self.texts[row] for row in rows.tolist()]
+        noise = family.initial_latents(seeds, self.size)
+        chain = self._chain(conditioning, noise, rng)
+        if config.region:
+            with torch.no_grad(), self._untreated():
+                untreated = family.decode(chain(None))
+                mask = region_mask(self._faults(untreated, texts), config.region)
+        images = family.decode(chain(self._tell))
+        terms: dict[str, Tensor] = {}
+        if config.pixel.weight > 0:
+            terms["pixel"] = config.pixel.weight * pixel_loss(self.detect(images), config.pixel)
+        for number, (reward, settings) in enumerate(zip(self.rewards, config.rewards, strict=True), start=1):
+            terms[f"reward {number} {reward.name}"] = reward_loss(reward.reward(images, texts), settings)
+        if config.region:
+            constraint = region_constraint(images, untreated, mask, config.region.form)
+            terms["region"] = config.region.beta * constraint
+        return terms
+
+    def _chain(
+        self, conditioning: Conditioning, noise: Tensor, rng: torch.Generator
+    ) -> Callable[[Callable[[], None] | None], Tensor]:
+        """From this noise to clean latents, with gradient through the steps that `truncation` names."""
+        config, last = self.config, self.config.grad_steps
+        if config.truncation == "single":
+            at = config.sampling.steps - 1 - int(torch.randint(last, (), generator=rng))
+            return partial(predict_clean, self.family, conditioning, noise, config.sampling, at)
+        if config.truncation == "random":
+            last = 1 + int(torch.randint(last, (), generator=rng))
+        return partial(sample, self.family, conditioning, noise, config.sampling, last)
+
+    def _faults(self, untreated: Tensor, texts: Sequence[str]) -> Tensor:
+        """Where the untreated images are at fault, float32 NHW in [0, 1]."""
+        assert self.config.region is not None
+        if self.config.region.map == "detector":
+            return self.detect(untreated)
+        return torch.stack([saliency(reward, untreated, texts) for reward in self.rewards]).amax(0)
+
+    def detect(self, images: Tensor) -> Tensor:
+        """The detector's confidence, float NHW. Raises `ConfigRefused` when it cannot take this size."""
+        height, width = images.shape[-2:]
+        trouble: object = "there is none"
+        try:
+            if self.detector is not None:
+                confidence = judged(self.detector, images, self.config.checkpointing)
+                if confidence.shape == (len(images), height, width):
+                    return confidence
+                trouble = f"it answers with {tuple(confidence.shape)}"
+        except (RuntimeError, ValueError) as error:
+            if out_of_memory(error):
+                raise
+            trouble = str(error).partition("\n")[0]
+        raise ConfigRefused(
+            f"a detector that takes the generator's {height}×{width} pixels is needed; {trouble}. Choose "
+            "another detector, or another height and width for sampling"
+        )
+
+    @contextmanager
+    def _untreated(self) -> Iterator[None]:
+        """Within it the generator draws as the region constraint's reference does."""
+        assert self.config.region is not None
+        if self.config.region.reference == "base":
+            with self.family.adapter.disabled():
+                yield
+            return
+        now = {name: weight.detach().clone() for name, weight in self._weights.items()}
+        progress_file.put(self._given, self._weights)
+        try:
+            yield
+        finally:
+            progress_file.put(now, self._weights)

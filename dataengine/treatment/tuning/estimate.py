@@ -1,0 +1,453 @@
+"""What an update will need, before anything is loaded: peak memory and step time from configs alone.
+
+One update is played with fake tensors, which have shapes and no data: every allocation and every release
+is counted, and so is every multiplication. Nothing is computed, so that a model of twelve billion weights
+is played on a laptop. What the allocator wastes and what a driver takes for itself is not seen.
+"""
+
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from dataengine.diagnosis.config import DetectorConfig
+from dataengine.treatment.config import TreatmentConfig
+from dataengine.treatment.families.family import FAMILIES, GeneratorFamily
+from dataengine.treatment.sampling.sampler import denoise, guidance_of, size_of
+from dataengine.treatment.tuning.objectives import all_pixels, judged, offline_loss
+
+GIGABYTE = 1e9
+OPTIMIZER = 4 * 4
+"""Bytes per LoRA weight: itself, its gradient and AdamW's two moments, in float32."""
+NF4_BLOCK = 64
+"""Values that share a scale in bitsandbytes' 4-bit weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """What a device does: multiply-adds count two operations."""
+
+    flops_per_s: float
+    seconds_per_call: float = 0.0
+    """Overhead of one tensor operation, which small models consist of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """One update of one process. Bytes are those of the device."""
+
+    weights_bytes: int
+    """Of all networks that stay on the device, LoRA, gradients and optimizer included."""
+    activations_bytes: int
+    """The most that is alive beside them."""
+    flops: float
+    calls: int
+    saved_bytes: int
+    """Kept for backward at the end of the forward pass."""
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that is alive at once."""
+        return self.weights_bytes + self.activations_bytes
+
+    def seconds(self, rates: Rates) -> float:
+        """How long an update takes at these rates, at least."""
+        return self.flops / rates.flops_per_s + self.calls * rates.seconds_per_call
+
+    def text(self, rates: Rates | None = None) -> str:
+        """For people."""
+        weights, beside = (size / GIGABYTE for size in (self.weights_bytes, self.activations_bytes))
+        said = (
+            f"{weights + beside:.2f} GB at the peak ({weights:.2f} GB weights, {beside:.2f} GB activations)"
+        )
+        said += f", {self.flops / 1e12:.3g} TFLOP per update"
+        return f"{said}, {self.seconds(rates):.3g} s" if rates else said
+
+
+class Ledger(TorchDispatchMode):
+    """Counts the bytes of all tensors that are made within it and still live, the calls that made any, and
+    their operations.
+
+    Torch's own `FlopCounterMode` beside it would keep what checkpointing recomputes until backward ends.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive = self.peak = self.calls = self.flops = 0
+        self._known: dict[int, weakref.ref[Any]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        given = {leaf.untyped_storage()._cdata for leaf in inputs}
+        result = func(*args, **(kwargs or {}))
+        counted = flop_registry.get(func._overloadpacket)
+        if counted is not None:
+            self.flops += int(counted(*args, **(kwargs or {}), out_val=result))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._enter(leaf, given)
+        return result
+
+    def _enter(self, tensor: Tensor, given: set[int]) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in given or key in self._known:
+            return
+        self.calls += 1
+        self._known[key] = weakref.ref(storage, lambda _: self._leave(key, size))
+        self.alive += size
+        self.peak = max(self.peak, self.alive)
+
+    def _leave(self, key: int, size: int) -> None:
+        self._known.pop(key, None)
+        self.alive -= size
+
+
+def preflight(
+    config: TreatmentConfig,
+    generator: Path | GeneratorFamily,
+    detector: Any = None,
+    dtype: torch.dtype = torch.float32,
+    bits: int | None = None,
+) -> Estimate:
+    """What one update will need, for a pipeline folder that is not loaded yet, or for a loaded generator.
+
+    Without a detector its part is left out. Raises `ModelRefused` for a folder that would not be loaded.
+    """
+    stored = _stored_bits(generator, bits)
+    with faked():
+        return estimate(config, outline(generator, dtype), detector or _Nothing(), stored)
+
+
+def estimate(
+    config: TreatmentConfig,
+    family: GeneratorFamily,
+    detector: Any,
+    bits: int | None = None,
+) -> Estimate:
+    """Play one update of `config` with an outline of the generator (see `outline`) and of the detector.
+
+    `bits` is 4 or 8 for a quantised base. Rewards are not played: their networks are small beside a
+    generator's. Must be called within `faked()`.
+    """
+    family.adapter.add(config.lora, seed=0)
+    if config.checkpointing:
+        family.use_checkpointing()
+    lora = family.adapter.parameters()
+    for weight in lora.values():
+        weight.requires_grad_(True)
+    steps, tracked = config.sampling.steps, 1 if config.truncation == "single" else config.grad_steps
+    drawn = _played(lambda: _forward(config, family))
+    treated = _played(lambda: _treated(config, family, detector, tracked), lora)
+    parts = [(drawn, float(steps - tracked)), (treated, 1.0)]
+    if config.offline is not None:
+        parts.append((_played(lambda: _regularised(config, family), lora), 1.0))
+    if config.region is not None:
+        parts += [(drawn, float(steps)), (_played(lambda: _decoded(config, family, detector)), 1.0)]
+    weights = _stored(family, config, bits) + _bytes(detector)
+    weights += OPTIMIZER * sum(weight.numel() for weight in lora.values())
+    return Estimate(
+        weights_bytes=weights,
+        activations_bytes=max(part.peak for part, _ in parts),
+        flops=config.accumulation * sum(part.flops * times for part, times in parts),
+        calls=int(config.accumulation * sum(part.calls * times for part, times in parts)),
+        saved_bytes=treated.saved,
+    )
+
+
+def training_step(detector: DetectorConfig, batch: int) -> Estimate:
+    """Play one update of a detector's training: weights, two moments and the average, float32."""
+    from dataengine.diagnosis.detector import NetworkDetector
+
+    with faked():
+        network = NetworkDetector.fresh(detector).requires_grad_(True)
+        weights = dict(network.named_parameters())
+        images = torch.empty(batch, 3, detector.size, detector.size)
+        played = _played(lambda: network(images).square().mean(), weights)
+        return Estimate(
+            weights_bytes=4 * _bytes(network),
+            activations_bytes=played.peak,
+            flops=played.flops,
+            calls=played.calls,
+            saved_bytes=played.saved,
+        )
+
+
+@dataclass(frozen=True)
+class _Part:
+    peak: int
+    flops: float
+    calls: int
+    saved: int
+
+
+def _played(action: Callable[[], Tensor], lora: Any = None) -> _Part:
+    """Count what `action` does; with `lora`, its scalar answer is back-propagated."""
+    with Ledger() as ledger, torch.set_grad_enabled(lora is not None):
+        answer = action()
+        saved = ledger.alive
+        if lora is not None:
+            answer.backward()
+    # Gradients live in the optimizer's share.
+    for weight in (lora or {}).values():
+        weight.grad = None
+    return _Part(ledger.peak, float(ledger.flops), ledger.calls, saved)
+
+
+def _noise(config: TreatmentConfig, family: GeneratorFamily) -> Tensor:
+    return family.initial_latents([0] * config.batch, size_of(family, config.sampling))
+
+
+def _chain(config: TreatmentConfig, family: GeneratorFamily, latents: Tensor, steps: int) -> Tensor:
+    conditioning = family.blank(len(latents))
+    with _real():
+        schedule = family.schedule(max(steps, 2), torch.zeros(1, *latents.shape[1:]))
+    guidance = guidance_of(family, config.sampling)
+    for step in range(steps):
+        latents = denoise(
+            family, latents, conditioning, schedule, step, guidance, config.sampling.precision
+        ).latents
+    return latents
+
+
+def _forward(config: TreatmentConfig, family: GeneratorFamily) -> Tensor:
+    return _chain(config, family, _noise(config, family), 1)
+
+
+def _treated(config: TreatmentConfig, family: GeneratorFamily, detector: Any, tracked: int) -> Tensor:
+    with _elsewhere() if "activations" in config.offload else nullcontext():
+        images = family.decode(_chain(config, family, _noise(config, family), tracked))
+        return all_pixels(judged(detector, images, config.checkpointing))
+
+
+def _decoded(config: TreatmentConfig, family: GeneratorFamily, detector: Any) -> Tensor:
+    return all_pixels(detector.confidence(family.decode(_noise(config, family))))
+
+
+def _regularised(config: TreatmentConfig, family: GeneratorFamily) -> Tensor:
+    assert config.offline is not None
+    latents, rng = _noise(config, family), torch.Generator()
+    conditioning = family.blank(len(latents))
+    with _elsewhere() if "activations" in config.offload else nullcontext():
+        return offline_loss(family, latents, conditioning, config.offline, rng, config.sampling.precision)
+
+
+def _elsewhere() -> Any:
+    """Saved tensors leave the device and come back."""
+    return torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: (tensor.shape, tensor.dtype), lambda told: torch.empty(told[0], dtype=told[1])
+    )
+
+
+def _stored(family: GeneratorFamily, config: TreatmentConfig, bits: int | None) -> int:
+    """Bytes of the generator's own weights on the device."""
+    total = 0
+    for name, network in family.modules().items():
+        if name.startswith("text_encoder") and "text" in config.offload:
+            continue
+        small = bits is not None and name in ("transformer", "unet")
+        for key, weight in network.named_parameters():
+            if "lora_" not in key:
+                quantised = small and weight.ndim == 2
+                total += _quantised(weight, bits or 0) if quantised else _size(weight)
+    return total
+
+
+def _quantised(weight: Tensor, bits: int) -> int:
+    """Bytes of a matrix in so few bits, with a float32 scale for every 64 values, or for every row."""
+    scales = weight.numel() // NF4_BLOCK if bits == 4 else len(weight)
+    return weight.numel() * bits // 8 + 4 * scales
+
+
+def _bytes(network: Any) -> int:
+    return sum(_size(weight) for weight in network.parameters())
+
+
+def _size(weight: Tensor) -> int:
+    return weight.numel() * weight.element_size()
+
+
+@contextmanager
+def faked() -> Iterator[None]:
+    """Within it tensors have shapes and no data; attention counts as fused, as devices compute it."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    # All is made in its place already; modules that hold fake weights cannot be moved, which peft tries.
+    changes: list[tuple[Any, str, Callable[..., Any]]] = [
+        (F, "scaled_dot_product_attention", _fused),
+        (nn.Module, "to", lambda module, *args, **kwargs: module),
+    ]
+    stock = [getattr(owner, name) for owner, name, _ in changes]
+    for owner, name, ours in changes:
+        setattr(owner, name, ours)
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            yield
+    finally:
+        for (owner, name, _), theirs in zip(changes, stock, strict=True):
+            setattr(owner, name, theirs)
+
+
+def _real() -> Any:
+    """Schedules are computed: they decide nothing but numbers."""
+    from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+    return unset_fake_temporarily()
+
+
+def _fused(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, dropout_p: float = 0.0, **kwargs: Any
+) -> Tensor:
+    return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
+
+
+def outline(location: Path | GeneratorFamily, dtype: torch.dtype = torch.float32) -> GeneratorFamily:
+    """A generator without weights: that of a pipeline folder, or one like another. Call within `faked()`.
+
+    Raises `ModelRefused` for a folder that would not be loaded.
+    """
+    if isinstance(location, Path):
+        kind, parts = _folder_parts(location, dtype)
+    else:
+        kind, parts = _live_parts(location)
+    with _real():
+        return FAMILIES[kind](SimpleNamespace(**parts))
+
+
+def _folder_parts(folder: Path, dtype: torch.dtype) -> tuple[str, dict[str, Any]]:
+    import diffusers
+    import transformers
+
+    from dataengine.treatment.families.loading import INDEX, WITHOUT_WEIGHTS, inspect, read_index
+
+    kind = inspect(folder)
+    _, index = read_index(folder / INDEX)
+    parts: dict[str, Any] = {}
+    for name in FAMILIES[kind].components:
+        library, class_name = index[name]
+        found = getattr(diffusers if library == "diffusers" else transformers, class_name)
+        if name in WITHOUT_WEIGHTS:
+            with _real():
+                parts[name] = found.from_pretrained(folder / name)
+            continue
+        config = (
+            found.load_config(folder / name)
+            if library == "diffusers"
+            else found.config_class.from_pretrained(folder / name)
+        )
+        parts[name] = unweighted(found, config, torch.float32 if name == "vae" else dtype)
+    return kind, parts
+
+
+def _live_parts(family: Any) -> tuple[str, dict[str, Any]]:
+    pipeline, kind = family.pipeline, type(family).pipeline_class
+    parts = {name: getattr(pipeline, name) for name in type(family).components}
+    for name, network in family.modules().items():
+        parts[name] = unweighted(type(network), network.config, network.dtype)
+    return kind, parts
+
+
+def unweighted(kind: Any, config: Any, dtype: torch.dtype) -> nn.Module:
+    """A diffusers or transformers network of that class and config, without weights, frozen."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        network: nn.Module = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
+    finally:
+        torch.set_default_dtype(before)
+    return network.eval().requires_grad_(False)
+
+
+def measured_rates(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Rates:
+    """Matrix-product rate and overhead per call of a device, measured in well under a second."""
+    # A product that a processor takes a moment for is over before a GPU is awake.
+    side = 1024 if torch.device(device).type == "cpu" else 8192
+    square = torch.randn(side, side, device=device, dtype=dtype)
+    small = torch.zeros(8, device=device)
+    product = min(_timed(lambda: square @ square, device) for _ in range(5))
+    call = min(_timed(lambda: [small + small for _ in range(1000)], device) for _ in range(3)) / 1000
+    return Rates(flops_per_s=2 * side**3 / product, seconds_per_call=call)
+
+
+def _timed(action: Callable[[], Any], device: str | torch.device) -> float:
+    cuda = torch.device(device).type == "cuda"
+    if cuda:
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    action()
+    if cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on whichever device."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    said = str(error)
+    return "out of memory" in said or "can't allocate memory" in said
+
+
+def advice(
+    config: TreatmentConfig,
+    generator: Path | GeneratorFamily,
+    dtype: torch.dtype = torch.float32,
+    bits: int | None = None,
+) -> str:
+    """Settings that need less memory, with the peaks they are estimated at; the detector is left out.
+
+    `dtype` and `bits` are those of a folder's weights; a loaded generator's own are known.
+    """
+    fewer = "" if _stored_bits(generator, bits) == 4 else "; or a 4-bit base"
+    halves = {"batch": max(1, config.batch // 2), "accumulation": 2 * config.accumulation}
+    changes: dict[str, dict[str, Any]] = {
+        "checkpointing": {"checkpointing": True},
+        f"grad_steps {1}": {"grad_steps": 1},
+        f"batch {halves['batch']} with accumulation {halves['accumulation']}": halves,
+        "offload text and activations": {"offload": ("text", "activations")},
+    }
+    try:
+        now = preflight(config, generator, None, dtype, bits).peak_bytes
+        peaks = {
+            name: preflight(config.model_copy(update=change), generator, None, dtype, bits).peak_bytes
+            for name, change in changes.items()
+        }
+    except Exception:  # an estimate must never hide the error that it comments on
+        return f"Less memory is needed with: {'; '.join(changes)}{fewer}."
+    less = [f"{name} ({size / GIGABYTE:.2f} GB)" for name, size in peaks.items() if size < now]
+    return (
+        f"Without the detector it is estimated at {now / GIGABYTE:.2f} GB. Less is needed with: "
+        f"{'; '.join(less)}{fewer}."
+    )
+
+
+def _stored_bits(generator: Path | GeneratorFamily, bits: int | None) -> int | None:
+    """Of a loaded generator's denoiser, as diffusers marks it; else what was asked for."""
+    if isinstance(generator, Path):
+        return bits
+    networks = generator.modules().values()
+    found = [size for size in (4, 8) for net in networks if getattr(net, f"is_loaded_in_{size}bit", False)]
+    return found[0] if found else bits
+
+
+class _Nothing:
+    """A detector that costs nothing."""
+
+    def confidence(self, images: Tensor) -> Tensor:
+        return images.mean(1)
+
+    def parameters(self) -> list[nn.Parameter]:
+        return []

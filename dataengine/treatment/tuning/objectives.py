@@ -1,0 +1,140 @@
+"""What treatment minimises. Objectives are scalars that add up.
+
+Confidence is float32 NHW in [0, 1] with gradient; images are float32 N3HW in [0, 1].
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from dataengine.quality.scorers import Reward
+from dataengine.treatment.config import OfflineConfig, PixelConfig, Precision, RegionConfig, RewardConfig
+from dataengine.treatment.families.diffusion import Conditioning, noised, target
+from dataengine.treatment.families.family import GeneratorFamily
+from dataengine.treatment.sampling.sampler import autocast
+
+
+def judged(detector: Any, images: Tensor, apart: bool = False) -> Tensor:
+    """The detector's confidence, float NHW. `apart` looks at one image at a time and looks again in
+    backward, so that memory does not grow with the batch."""
+    if not apart or len(images) == 1 or not torch.is_grad_enabled():
+        return detector.confidence(images)
+    return torch.cat([checkpoint(detector.confidence, one, use_reentrant=False) for one in images.split(1)])
+
+
+def all_pixels(confidence: Tensor) -> Tensor:
+    """L_pixel = 1/(h·w) · Σ C(x)[i, j], averaged over the batch (Eq. 2)."""
+    return confidence.mean()
+
+
+def maximum_pixel(confidence: Tensor) -> Tensor:
+    """Only the highest pixel of every image (Fig. 4)."""
+    return confidence.flatten(1).amax(1).mean()
+
+
+def pixels_above(confidence: Tensor, above: float) -> Tensor:
+    """Mean over those pixels of the batch whose confidence exceeds `above`; 0 when none does (the
+    authors' code)."""
+    chosen = (confidence.detach() > above).to(confidence.dtype)
+    return (confidence * chosen).sum() / chosen.sum().clamp(min=1)
+
+
+def soft_pixels(confidence: Tensor) -> Tensor:
+    """Mean over all pixels, each weighted by its own confidence, which takes no part in the gradient."""
+    weights = confidence.detach()
+    return (confidence * weights).sum() / weights.sum().clamp(min=1e-6)
+
+
+PIXELS = {
+    "all": lambda confidence, config: all_pixels(confidence),
+    "maximum": lambda confidence, config: maximum_pixel(confidence),
+    "above": lambda confidence, config: pixels_above(confidence, config.above),
+    "soft": lambda confidence, config: soft_pixels(confidence),
+}
+
+
+def pixel_loss(confidence: Tensor, config: PixelConfig) -> Tensor:
+    """The pixel-aware loss that the config names, without its weight."""
+    return PIXELS[config.pixels](confidence, config)
+
+
+def region_constraint(images: Tensor, untreated: Tensor, mask: Tensor, form: str) -> Tensor:
+    """‖(1 − M) ⊙ (Î_0 − Î)‖ over an image, averaged over the batch; M float NHW in {0, 1}.
+
+    "frobenius" is the paper's norm, not squared; "rms" divides it by √(number of values), so that it
+    does not depend on the image's size.
+    """
+    outside = ((1 - mask)[:, None] * (untreated - images)).flatten(1)
+    # The norm has no gradient at zero, where treatment starts.
+    norms = (outside.pow(2).sum(1) + 1e-12).sqrt()
+    return norms.mean() if form == "frobenius" else norms.mean() / outside.shape[1] ** 0.5
+
+
+def region_mask(confidence: Tensor, config: RegionConfig) -> Tensor:
+    """M float32 NHW in {0, 1}: heatmap → Gaussian → threshold → main connected regions → dilation
+    (Focus-N-Fix). A saliency has no scale of its own: its smoothed maximum counts as 1."""
+    maps = confidence.detach().float().cpu().numpy()
+    return torch.from_numpy(np.stack([_regions(one, config) for one in maps])).to(confidence.device)
+
+
+def _regions(heatmap: np.ndarray, config: RegionConfig) -> np.ndarray:
+    from scipy import ndimage
+
+    side = min(heatmap.shape)
+    smooth = ndimage.gaussian_filter(heatmap, config.sigma * side)
+    found = smooth > config.threshold * (smooth.max() if config.map == "saliency" else 1)
+    numbers, count = ndimage.label(found, structure=np.ones((3, 3)))
+    if count == 0:
+        return np.zeros(heatmap.shape, dtype=np.float32)
+    areas = np.bincount(numbers.ravel(), minlength=count + 1)
+    areas[0] = 0
+    main = (areas >= config.main * areas.max()) & (areas > 0)
+    grown = ndimage.distance_transform_edt(~main[numbers]) <= config.dilation * side
+    return grown.astype(np.float32)
+
+
+def reward_loss(scores: Tensor, config: RewardConfig) -> Tensor:
+    """The mean score, negated where a high one is wanted, times its weight."""
+    return config.weight * (scores.mean() if config.goal == "lower" else -scores.mean())
+
+
+def open_rewards(configs: Sequence[RewardConfig], device: torch.device) -> list[Reward]:
+    """The frozen scorers that the configs name. Raises `ModelRefused` for what does not load."""
+    return [_open_reward(config, device) for config in configs]
+
+
+def _open_reward(config: RewardConfig, device: torch.device) -> Reward:
+    from dataengine.quality.scorers import ClassifierScorer, ClipScorer
+
+    if config.kind == "classifier":
+        return ClassifierScorer(config.location, config.label, config.activation, device)
+    return ClipScorer(config.location, config.kind, device)
+
+
+def offline_loss(
+    family: GeneratorFamily,
+    clean: Tensor,
+    conditioning: Conditioning,
+    config: OfflineConfig,
+    rng: torch.Generator,
+    precision: Precision = "float32",
+) -> Tensor:
+    """The ordinary diffusion loss on latents of artifact-free images: (z_T − z_0) − v_θ(z_t, t), or ε −
+    ε_θ.
+
+    Reduction: the mean squared error over all elements of the batch, where the paper prints a norm (Eq.
+    3). Times and noise come from `rng`, a CPU generator.
+    """
+    times = family.random_times(len(clean), rng)
+    if config.times == "logit-normal" and family.prediction == "flow":
+        times = torch.randn(len(clean), generator=rng).sigmoid()
+    noise = torch.randn(clean.shape, generator=rng).to(clean.device)
+    alpha, sigma = family.levels(times)
+    latents = noised(clean, noise, alpha, sigma)
+    with autocast(clean.device, precision):
+        output = family.predict(latents, times.to(clean.device), conditioning, family.training_guidance)
+    return (output.float() - target(family.prediction, clean, noise)).pow(2).mean()

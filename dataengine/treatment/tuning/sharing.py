@@ -1,0 +1,96 @@
+"""LoRAs for others: ComfyUI's key layout, strengths, fusing, several at once."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from dataengine.errors import ConfigRefused, ModelRefused
+from dataengine.treatment.families.lora import NAME, weights_file
+
+COMFYUI = "comfyui_lora.safetensors"
+
+
+def to_comfyui(source: Path, target: Path) -> None:
+    """The same LoRA under ComfyUI's names: `lora_COMPONENT_path_with_underscores.lora_down|lora_up.weight`,
+    and `.alpha` for every pair, since ComfyUI does not read diffusers' metadata.
+
+    Raises `ModelRefused` for a file that is no LoRA in diffusers' keys.
+    """
+    layers, alpha, metadata = _read(source)
+    tensors = {}
+    for layer, (down, up) in layers.items():
+        name = "lora_" + layer.replace(".", "_")
+        tensors[f"{name}.lora_down.weight"] = down.contiguous()
+        tensors[f"{name}.lora_up.weight"] = up.contiguous()
+        tensors[f"{name}.alpha"] = torch.tensor(float(down.shape[0] if alpha is None else alpha))
+    temporary = target.with_name(f".{target.name}.part")
+    save_file(tensors, temporary, metadata={"format": "pt", **({"made_of": metadata} if metadata else {})})
+    temporary.replace(target)
+
+
+def _read(source: Path) -> tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], float | None, str]:
+    """(A, B) by layer, alpha where the file says one, and its metadata."""
+    with safe_open(source, framework="pt") as file:
+        metadata = (file.metadata() or {}).get("lora_adapter_metadata", "")
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    first = {key.removesuffix(".lora_A.weight") for key in tensors if key.endswith(".lora_A.weight")}
+    second = {key.removesuffix(".lora_B.weight") for key in tensors if key.endswith(".lora_B.weight")}
+    if not first or first != second or len(tensors) != 2 * len(first):
+        raise ModelRefused(f"{source} holds no pairs of lora_A and lora_B; a LoRA of diffusers is expected")
+    told = json.loads(metadata) if metadata else {}
+    found = [value for key, value in told.items() if key.endswith("lora_alpha")]
+    pairs = {
+        layer: (tensors[f"{layer}.lora_A.weight"], tensors[f"{layer}.lora_B.weight"])
+        for layer in sorted(first)
+    }
+    return pairs, float(found[0]) if found else None, metadata
+
+
+def set_strength(family: Any, strength: float) -> None:
+    """Let the LoRA that the generator carries count `strength`-fold: 0 is the base, 1 as it was trained.
+
+    Raises `ConfigRefused` when it carries none.
+    """
+    _require(family)
+    family.pipeline.set_adapters([NAME], [strength])
+
+
+def blend(family: Any, loras: Mapping[str, tuple[Path, float]]) -> None:
+    """Attach several saved LoRAs to a generator that carries none, each by a name and with a strength.
+
+    For drawing only: a blend is not trained further. Raises `ConfigRefused` for none, or where one is
+    attached, and `ModelRefused` for files that are no LoRA of diffusers.
+    """
+    if not loras:
+        raise ConfigRefused("no LoRA was named to blend; name at least one")
+    if family.adapter.parameters():
+        raise ConfigRefused("this generator already carries a LoRA; open it again to blend several")
+    for name, (folder, _) in loras.items():
+        file = weights_file(folder)
+        _read(file)
+        family.pipeline.load_lora_weights(
+            str(file.parent), weight_name=file.name, adapter_name=name, use_safetensors=True
+        )
+    family.pipeline.set_adapters(list(loras), [strength for _, strength in loras.values()])
+    for network in family.modules().values():
+        network.requires_grad_(False)
+
+
+def fuse(family: Any, strength: float = 1.0) -> None:
+    """Add the carried LoRA to the base's weights and take it off; the generator then needs no LoRA file.
+
+    Raises `ConfigRefused` when it carries none.
+    """
+    _require(family)
+    family.pipeline.fuse_lora(lora_scale=strength)
+    family.pipeline.unload_lora_weights()
+
+
+def _require(family: Any) -> None:
+    if not family.adapter.parameters():
+        raise ConfigRefused("this generator carries no LoRA; load one first")

@@ -1,0 +1,463 @@
+"""Treatment: LoRA fine-tuning of a generator against a frozen detector (DiffDoctor, Algorithm 1).
+
+How it differs from the paper, and why: - the gradient flows through the last 3 of 5 steps by default;
+the paper takes the last one (t_tr = 1). Structural faults stand before the last step; - the offline
+regularisation is the mean squared error over elements; Eq. 3 prints a norm. Its images may be any
+artifact-free ones with captions; the paper takes LAION-Aesthetics; - clipping at norm 1 without weight
+decay; the authors' code clips at 5 and decays by 0.1; - the run is stopped, and its checkpoint chosen,
+by measurement (`quality.guard`); the paper stops early by eye; - back-propagation really ends at the
+truncation; in the authors' code it never does.
+"""
+
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dataengine.diagnosis.detector import Detector
+from dataengine.errors import ConfigRefused, NonFinite, NothingLearned, OutOfMemory, Paused
+from dataengine.quality.guard import Baseline, Guard
+from dataengine.records import Report, digest, never, silent
+from dataengine.treatment.config import TreatmentConfig
+from dataengine.treatment.families.diffusion import Conditioning
+from dataengine.treatment.families.family import GeneratorFamily
+from dataengine.treatment.families.lora import weights_file
+from dataengine.treatment.sampling.sampler import as_tensor, draw, encode, fitted
+from dataengine.treatment.tuning import progress as progress_file
+from dataengine.treatment.tuning.batches import Batches
+from dataengine.treatment.tuning.estimate import advice, out_of_memory
+from dataengine.treatment.tuning.objectives import offline_loss
+from dataengine.treatment.tuning.progress import Progress, seed_of
+from dataengine.treatment.tuning.sharing import COMFYUI, to_comfyui
+
+HISTORY = "history.json"
+LORA = "lora"
+
+FREE_TO_CHANGE = {"updates", "learning_rate", "clip_norm", "checkpoint_every", "offload"}
+"""Settings that a resumed run may change, as after a non-finite loss or a lack of memory."""
+ADDED = ("rewards", "truncation", "decay")
+"""Settings that came later; where they are not used, runs begun before go on."""
+NAMED = 3
+"""Prompts that a warning names."""
+
+Watch = Callable[[int, np.ndarray, np.ndarray], None]
+"""Told the updates done; shown the guard's images then, uint8 NHWC, and the detector's maps, float32 NHW."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TreatmentResult:
+    """What a treatment leaves: the kept LoRA, how it went, and why it ended.
+
+    `kept_step` is the update whose weights were kept; 0 means that nothing beat the generator as it was
+    given. `history` has a row per update: its losses, its gradient norm, and under "guard" what a look
+    measured.
+    """
+
+    lora_folder: Path
+    kept_step: int
+    updates: int
+    stopped_reason: str
+    history: list[dict[str, Any]]
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+def treat(
+    config: TreatmentConfig,
+    family: GeneratorFamily,
+    detector: Detector | None,
+    prompts: Sequence[str],
+    clean_images: Sequence[np.ndarray] | np.ndarray | None,
+    clean_captions: Sequence[str],
+    guard: Guard | None,
+    work: Path,
+    report: Report = silent,
+    watch: Watch | None = None,
+    pausing: Callable[[], bool] = never,
+) -> TreatmentResult:
+    """Train the family's LoRA until the updates are done or the guard stops; resumes what lies in `work`.
+
+    `clean_images`, uint8 HWC of any sizes (or NHWC), and their captions feed the offline regularisation. A
+    LoRA that the family carries already is trained further, and counts as part of the generator as given.
+    Afterwards the family carries the kept weights, and `work` holds `lora/` and `history.json`. Prompts
+    beyond the generator's limit are cut, with a warning that names them. `detector` may be None where
+    neither objectives nor guard ask it. `watch` is shown what the guard looks at. `pausing` is asked after
+    every update, in a run of one process.
+
+    Raises `ConfigRefused` for missing prompts or pictures and for a detector that cannot take the
+    generator's size, `NonFinite` before a non-finite value reaches the weights (the state is saved first),
+    `NothingLearned` when no gradient reached the LoRA, `OutOfMemory` with what would need less (the last
+    checkpoint stays), `Paused` after a checkpoint where `pausing` says so, and whatever `report` raises.
+    """
+    try:
+        return _Run(
+            config,
+            family,
+            detector,
+            prompts,
+            clean_images,
+            clean_captions,
+            guard,
+            work,
+            report,
+            watch,
+            pausing,
+        ).go()
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise OutOfMemory(
+            f"the treatment ran out of memory; its last checkpoint stays. {advice(config, family)}"
+        ) from error
+
+
+class _Run:
+    """One treatment with everything it computes once: embeddings, latents, the guard's untreated images."""
+
+    def __init__(
+        self,
+        config: TreatmentConfig,
+        family: GeneratorFamily,
+        detector: Detector | None,
+        prompts: Sequence[str],
+        clean_images: Sequence[np.ndarray] | np.ndarray | None,
+        clean_captions: Sequence[str],
+        guard: Guard | None,
+        work: Path,
+        report: Report,
+        watch: Watch | None = None,
+        pausing: Callable[[], bool] = never,
+    ) -> None:
+        if not prompts:
+            raise ConfigRefused("there are no prompts to treat on; give at least one")
+        self.config, self.family, self.guard, self.work, self.report = config, family, guard, work, report
+        self.watch, self.pausing, self.state = watch, pausing, Progress()
+        self.accelerator = _accelerator(family.device, config.accumulation)
+        warn_of_cut(family, prompts)
+        self.batches = Batches(config, family, detector, prompts, partial(self._tell, "treating"))
+        self.clean, self.captions = self._regularisation(clean_images, clean_captions)
+        # The untreated images are drawn before any weights are restored.
+        self.guarded = encode(family, guard.prompts) if guard else None
+        self.untreated = self._guard_images() if guard else None
+        if not family.adapter.parameters():
+            family.adapter.add(config.lora, seed=config.seed)
+        if config.checkpointing:
+            family.use_checkpointing()
+        self.weights = family.adapter.parameters()
+        for weight in self.weights.values():
+            weight.requires_grad_(True)
+        self.batches.start_from(self.weights)
+        self.optimizer = torch.optim.AdamW(
+            list(self.weights.values()),
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+        )
+        unused = {name for name in ADDED if getattr(config, name) == type(config).model_fields[name].default}
+        fixed = config.model_dump(exclude=FREE_TO_CHANGE | unused)
+        shapes = [(name, tuple(weight.shape)) for name, weight in self.weights.items()]
+        self.identity = digest("treatment", json.dumps(fixed, sort_keys=True), list(prompts), shapes)
+        self.seconds: list[float] = []
+        self.learns = False
+
+    # ---- the loop ------------------------------------------------------------------------------------------
+
+    def go(self) -> TreatmentResult:
+        """Update after update, with looks of the guard and checkpoints between them."""
+        with self._text_encoders_away():
+            return self._updates()
+
+    def _updates(self) -> TreatmentResult:
+        baseline = self._resume()
+        while self.state.done < self.config.updates and not self.state.stopped:
+            row = self._update()
+            self.state.done += 1
+            self.state.history.append(row)
+            if baseline is not None and self._looks_now():
+                self._look(baseline, row)
+            pauses = self._pauses_now()
+            if self._saves_now() or pauses:
+                self._save()
+            values = {name: value for name, value in row.items() if isinstance(value, float)}
+            self._tell(self.state.stopped or "treating", **values, **looked(row))
+            if pauses:
+                raise Paused(f"paused after update {self.state.done}; it goes on from there")
+        if self.guard is None:
+            self.state.keep(self.state.done, 0.0, self.weights)
+        return self._result()
+
+    def _resume(self) -> Baseline | None:
+        """Go to where a run in the work folder stood; returns what the guard compares with.
+
+        In a fresh run the generator as given is also what the first checkpoint has to beat.
+        """
+        restored = progress_file.restore(self.weights, self.optimizer, self.identity, self.work)
+        self.state = restored or self.state
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate
+        if self.guard is None or self.untreated is None:
+            return None
+        if restored is None:
+            confidence = self._confidence(self.untreated)
+            self.state.keep(0, float(confidence.mean()), self.weights)
+            if self.watch is not None:
+                self.watch(0, self.untreated, confidence)
+            self._tell("treating", mean_confidence=float(confidence.mean()))
+        return self.guard.baseline(self.untreated)
+
+    def _tell(self, message: str, **figures: float) -> None:
+        self.report(self.state.done, self.config.updates, message, **figures)
+
+    def _looks_now(self) -> bool:
+        done = self.state.done
+        return done % self.config.guard.every == 0 or done == self.config.updates
+
+    def _saves_now(self) -> bool:
+        done = self.state.done
+        ended = done == self.config.updates or bool(self.state.stopped)
+        return ended or done % self.config.checkpoint_every == 0
+
+    def _pauses_now(self) -> bool:
+        """Somebody waits for the device, and there is something left to do later."""
+        ended = self.state.done == self.config.updates or bool(self.state.stopped)
+        return not ended and self.accelerator.num_processes == 1 and self.pausing()
+
+    def _save(self) -> None:
+        if self.accelerator.is_main_process:
+            progress_file.save(self.state, self.weights, self.optimizer, self.identity, self.work)
+        self.accelerator.wait_for_everyone()
+
+    def _update(self) -> dict[str, Any]:
+        """One step of the optimizer; returns what it measured. `NonFinite` leaves weights and file as
+        before it.
+        """
+        started, number = time.perf_counter(), self.state.done + 1
+        self.optimizer.zero_grad()
+        sums: dict[str, float] = {}
+        for part in range(self.config.accumulation):
+            for name, value in self._losses(number, part).items():
+                sums[name] = sums.get(name, 0.0) + value / self.config.accumulation
+        sums = self._over_processes(sums)
+        self._require_finite("the loss", sum(sums.values()))
+        for weight in self.weights.values():
+            if weight.grad is not None:
+                weight.grad = self.accelerator.reduce(weight.grad, "mean")
+        norm = float(self.accelerator.clip_grad_norm_(list(self.weights.values()), self.config.clip_norm))
+        self._require_finite("the gradient", norm)
+        if self.config.decay == "sqrt":
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.config.learning_rate / number**0.5
+        self.optimizer.step()
+        if not self.learns and any(sums.values()):
+            self._require_learning(norm)
+        self.seconds.append(time.perf_counter() - started)
+        return {"update": number, "loss": sum(sums.values()), **sums, "grad_norm": norm}
+
+    def _over_processes(self, sums: dict[str, float]) -> dict[str, float]:
+        """The mean over all processes, so that a loss that is no number in one of them stops them all."""
+        values = torch.tensor(list(sums.values()), dtype=torch.float64, device=self.accelerator.device)
+        return dict(zip(sums, self.accelerator.reduce(values, "mean").tolist(), strict=True))
+
+    def _require_finite(self, what: str, value: float) -> None:
+        if not np.isfinite(value):
+            self._save()
+            raise NonFinite(what, self.state.done + 1)
+
+    def _require_learning(self, norm: float) -> None:
+        """Gradient checkpointing over frozen inputs, for one, can cut the LoRA off without a word.
+
+        Asked once, at the first update with a loss: where no pixel counts there is nothing to learn.
+        """
+        second = [weight for name, weight in self.weights.items() if "lora_B" in name]
+        moved = sum(float(weight.detach().norm()) for weight in second)
+        if not moved > 0 or not norm > 0:
+            raise NothingLearned(
+                f"after the first update the LoRA is still where it began (gradient norm {norm:.3g}); "
+                "check that its target layers lie within the tracked steps"
+            )
+        self.learns = True
+
+    # ---- objectives ----------------------------------------------------------------------------------------
+
+    def _losses(self, number: int, part: int) -> dict[str, float]:
+        """Back-propagate every objective of one batch by itself, so that only one graph is alive at a
+        time."""
+        rng = torch.Generator().manual_seed(
+            seed_of(self.config.seed, number, part, self.accelerator.process_index)
+        )
+        values: dict[str, float] = {}
+        if self.batches.wanted:
+            with self._activations():
+                terms = self.batches.terms(rng)
+            values |= self._backward(terms)
+        if self.clean is not None and self.config.offline is not None:
+            rows = torch.randint(len(self.clean), (self.config.batch,), generator=rng)
+            with self._activations():
+                loss = offline_loss(
+                    self.family,
+                    self.clean[rows].to(self.family.device),
+                    self.captions.rows(rows).to(self.family.device),
+                    self.config.offline,
+                    rng,
+                    self.config.sampling.precision,
+                )
+            values |= self._backward({"offline": self.config.offline.gamma * loss})
+        return values
+
+    def _backward(self, terms: dict[str, Tensor]) -> dict[str, float]:
+        total = torch.stack(list(terms.values())).sum()
+        if torch.isfinite(total):
+            self.accelerator.backward(total)
+        return {name: float(term.detach()) for name, term in terms.items()}
+
+    # ---- memory --------------------------------------------------------------------------------------------
+
+    def _activations(self) -> AbstractContextManager[Any]:
+        """Where what backward needs is kept: here, or in host memory."""
+        if "activations" not in self.config.offload:
+            return nullcontext()
+        return torch.autograd.graph.save_on_cpu(pin_memory=self.family.device.type == "cuda")
+
+    @contextmanager
+    def _text_encoders_away(self) -> Iterator[None]:
+        """All prompts are encoded by now: until the run ends the text encoders may wait in host memory."""
+        if "text" not in self.config.offload:
+            yield
+            return
+        modules = self.family.modules().items()
+        encoders = [network for name, network in modules if name.startswith("text_encoder")]
+        for network in encoders:
+            network.to("cpu")
+        try:
+            yield
+        finally:
+            for network in encoders:
+                network.to(self.family.device)
+
+    # ---- what the run starts from --------------------------------------------------------------------------
+
+    def _regularisation(
+        self, images: Sequence[np.ndarray] | np.ndarray | None, captions: Sequence[str]
+    ) -> tuple[Tensor | None, Conditioning]:
+        """Latents of the artifact-free images, encoded once and kept on the CPU, and their captions."""
+        if self.config.offline is None:
+            return None, self.batches.prompts
+        if images is None or len(images) == 0 or len(images) != len(captions):
+            raise ConfigRefused(
+                "offline regularisation needs artifact-free images, a caption for each; there are "
+                f"{0 if images is None else len(images)} images and {len(captions)} captions. "
+                "Add pictures, or set offline to null"
+            )
+        latents = []
+        for start in range(0, len(images), self.config.sampling.batch):
+            chunk = [
+                fitted(image, self.batches.size)
+                for image in images[start : start + self.config.sampling.batch]
+            ]
+            latents.append(self.family.encode_images(torch.cat(chunk).to(self.family.device)).cpu())
+            self._tell("encoding artifact-free pictures")
+        return torch.cat(latents), encode(self.family, captions)
+
+    # ---- the guard -----------------------------------------------------------------------------------------
+
+    def _look(self, baseline: Baseline, row: dict[str, Any]) -> None:
+        """Measure, keep the weights if they are the best inside the limits, and stop after too many
+        breaches."""
+        assert self.guard is not None
+        state, images = self.state, self._guard_images()
+        reading = self.guard.check(baseline, images)
+        confidence = self._confidence(images)
+        row["guard"] = {
+            "values": reading.values,
+            "breaches": list(reading.breaches),
+            "mean_confidence": float(confidence.mean()),
+            "max_confidence": float(confidence.max(axis=(1, 2)).mean()),
+        }
+        if self.watch is not None:
+            self.watch(state.done, images, confidence)
+        if not reading.breaches and confidence.mean() < state.kept_confidence:
+            state.keep(state.done, float(confidence.mean()), self.weights)
+        state.breaches = state.breaches + 1 if reading.breaches else 0
+        if state.breaches >= self.config.guard.patience:
+            state.stopped = f"the quality guard stopped at update {state.done}: {'; '.join(reading.breaches)}"
+
+    def _guard_images(self) -> np.ndarray:
+        assert self.guard is not None and self.guarded is not None
+
+        def tell(done: int, total: int, message: str = "", **figures: float) -> None:
+            self._tell("the quality guard looks")
+
+        return draw(self.family, self.guarded, self.guard.seeds, self.config.sampling, tell)
+
+    @torch.no_grad()
+    def _confidence(self, images: np.ndarray) -> np.ndarray:
+        """The treating detector's maps, float32 NHW; for choosing among checkpoints that the guard lets
+        pass."""
+        batches = np.array_split(images, -(-len(images) // self.config.sampling.batch))
+        maps = [self.batches.detect(as_tensor(part).to(self.family.device)) for part in batches]
+        return torch.cat(maps).float().cpu().numpy()
+
+    # ---- the end -------------------------------------------------------------------------------------------
+
+    def _result(self) -> TreatmentResult:
+        """Put the kept weights in place, write the LoRA and the history."""
+        state, folder = self.state, self.work / LORA
+        progress_file.put(state.kept, self.weights)
+        if self.accelerator.is_main_process:
+            self.family.adapter.save(folder)
+            to_comfyui(weights_file(folder), folder / COMFYUI)
+            temporary = self.work / f".{HISTORY}.part"
+            temporary.write_text(json.dumps(state.history) + "\n")
+            temporary.replace(self.work / HISTORY)
+        self.accelerator.wait_for_everyone()
+        figures = {"kept_confidence": state.kept_confidence} if self.guard else {}
+        if self.seconds:
+            figures["update_s"] = float(np.median(self.seconds))
+        return TreatmentResult(
+            lora_folder=folder,
+            kept_step=state.kept_step,
+            updates=state.done,
+            stopped_reason=state.stopped,
+            history=state.history,
+            figures=figures,
+        )
+
+
+def looked(row: Mapping[str, Any]) -> dict[str, float]:
+    """What the guard's look after an update measured, as figures: `guard_…` by name; none without a look."""
+    if "guard" not in row:
+        return {}
+    guard = row["guard"]
+    figures = {f"guard_{name.replace(' ', '_')}": float(value) for name, value in guard["values"].items()}
+    return figures | {name: float(guard[name]) for name in ("mean_confidence", "max_confidence")}
+
+
+def warn_of_cut(family: GeneratorFamily, prompts: Sequence[str]) -> None:
+    """Warn of prompts beyond the generator's limit, naming the first of them."""
+    cut = family.cut(prompts)
+    if cut:
+        named = "; ".join(repr(prompt) for prompt in cut[:NAMED])
+        more = f" and {len(cut) - NAMED} more" if len(cut) > NAMED else ""
+        warnings.warn(
+            f"{family.name} reads only the beginning of {len(cut)} prompts: {named}{more}", stacklevel=2
+        )
+
+
+def _accelerator(device: torch.device, accumulation: int) -> Any:
+    """A fresh accelerator: its settings are global, and an earlier run in this process may have others.
+
+    Precision is autocast's around the denoiser alone, since VAE and detector stay in float32.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(cpu=device.type == "cpu", gradient_accumulation_steps=accumulation)

@@ -1,0 +1,106 @@
+"""`clinic check` and `clinic build-clinic`: is the installation sound, and the embedded clinic made anew."""
+
+import argparse
+import importlib
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dataengine.errors import ClinicError, JobFailed
+from pipelines.cli.command import Call
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+
+LIBRARIES = (
+    *("torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "datasets"),
+    *("segmentation_models_pytorch", "sqlalchemy", "alembic", "dbos", "gradio", "fastapi", "pycocotools"),
+)
+
+
+def build_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("build/clinic"), help="default: build/clinic")
+    parser.add_argument("--part", action="append", help="train only this part; may be repeated")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda:0, …")
+
+
+def build_clinic(call: Call) -> Any:
+    from dataengine.clinic.build import build
+    from dataengine.clinic.config import BuildConfig
+
+    given = call.options
+    parts = {"parts": tuple(given.part)} if given.part else {}
+    config = BuildConfig.model_validate({"device": given.device, **parts})
+    build(config, given.out, call.report)
+    call.report.close()
+    call.say(f"{', '.join(config.parts)} in {given.out}")
+    return {"out": given.out, "parts": config.parts}
+
+
+def build_config() -> "type[BaseModel]":
+    from dataengine.clinic.config import BuildConfig
+
+    return BuildConfig
+
+
+def check(call: Call) -> Any:
+    """Look at everything that an installation needs. Raises `JobFailed` naming what is unsound."""
+    looked = {
+        "python": check_python,
+        "libraries": check_libraries,
+        "device": check_device,
+        "clinic weights": check_weights,
+        "workspace": lambda: check_workspace(call),
+    }
+    found: dict[str, str] = {}
+    unsound = []
+    for name, look in looked.items():
+        try:
+            found[name] = look()
+        except (ClinicError, ImportError, OSError, RuntimeError, ValueError) as error:
+            found[name] = " ".join(f"{type(error).__name__}: {error}".split())
+            unsound.append(name)
+        call.say(f"{'✗' if name in unsound else '✓'} {name}: {found[name]}")
+    if unsound:
+        raise JobFailed("; ".join(f"{name}: {found[name]}" for name in unsound))
+    return found
+
+
+def check_python() -> str:
+    return f"{platform.python_version()} on {platform.platform()}"
+
+
+def check_libraries() -> str:
+    """Import every library, so that a torch and a torchvision of different builds show here."""
+    versions = {name: getattr(importlib.import_module(name), "__version__", "") for name in LIBRARIES}
+    return ", ".join(f"{name} {version}".strip() for name, version in versions.items())
+
+
+def check_device() -> str:
+    import torch
+
+    from pipelines.runtime.devices import default_device
+
+    device = default_device()
+    torch.ones(2, device=device).sum().item()
+    return f"{device} computes"
+
+
+def check_weights() -> str:
+    from dataengine.clinic.parts import frozen_sums, load_part
+
+    parts = [Path(name).stem for name in frozen_sums()]
+    for part in parts:
+        load_part(part)
+    return f"{', '.join(parts)} match their hashes"
+
+
+def check_workspace(call: Call) -> str:
+    if not call.options.workspace.exists():
+        return f"none in {call.options.workspace} yet"
+    blob = call.workspace.blobs.put(b"clinic check")
+    call.workspace.blobs.get(blob)
+    with call.workspace.catalog() as catalog:
+        images = catalog.images.count()
+    return f"{call.workspace.path} reads and writes, {images} images"

@@ -1,0 +1,298 @@
+"""Commands about data in and out: import, export, push, pull."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dataengine.errors import InputRefused
+from pipelines.cli.command import Call, Command
+
+FORMATS_IN = ("folder", "coco", "masks", "hf", "pal4vst", "richhf", "hadm", "label-studio")
+SHOWN = 20
+FORMATS_OUT = ("folder", "masks", "coco", "fiftyone", "label-studio", "hf", "predictions")
+
+
+def import_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", help="a folder, a file, a .zip, or hf://OWNER/NAME")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS_IN,
+        default="folder",
+        help="layout of the dataset: folder (pictures alone, the default), coco (JSON beside images/), "
+        "masks (images/ and masks/), hf (Parquet), pal4vst, richhf (TFRecords), hadm (as published), "
+        "label-studio (its JSON export)",
+    )
+    parser.add_argument(
+        "--source",
+        choices=("generated", "real", "imported"),
+        default="generated",
+        help="what the pictures are; recorded with each (default: generated)",
+    )
+    parser.add_argument("--licence", default="", help="licence of the pictures, recorded with each")
+    parser.add_argument("--prompts", type=Path, metavar="CSV", help="table with file_name, prompt, seed, …")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="where the pictures lie, if elsewhere")
+    parser.add_argument("--author", default="", help="who drew labels that name nobody")
+    parser.add_argument(
+        "--class", action="append", default=[], metavar="THEIRS=OURS", dest="classes", help="map a class name"
+    )
+    parser.add_argument(
+        "--one-class", default="", metavar="OURS", help="class of masks that know only broken"
+    )
+    parser.add_argument(
+        "--column", action="append", default=[], metavar="OURS=THEIRS", help="column of an hf dataset"
+    )
+    parser.add_argument("--clean", action="store_true", help="no annotation means free of artifacts")
+    parser.add_argument("--generator", metavar="ID", help="the registered generator that drew them")
+    parser.add_argument("--validation", type=float, default=0.15, help="share for validation (default: 0.15)")
+    parser.add_argument("--benchmark", type=float, default=0.0, help="share for the benchmark (default: 0)")
+    parser.add_argument("--dry-run", action="store_true", help="read and count everything, keep nothing")
+
+
+def import_data(call: Call) -> Any:
+    from pipelines.exchange.formats import import_dataset, write_problems
+    from pipelines.exchange.import_options import Wanted
+    from pipelines.exchange.importer import Ingest, take_in
+    from pipelines.exchange.readers.folders import read_folder
+
+    given = call.options
+    ingest = Ingest(
+        source=given.source,
+        licence=given.licence,
+        generator_id=given.generator,
+        validation=given.validation,
+        benchmark=given.benchmark,
+    )
+    if given.prompts:
+        if given.format != "folder":
+            raise InputRefused("--prompts belongs to --format folder; other formats hold prompts themselves")
+        reading = read_folder(Path(given.path), given.prompts)
+        found = take_in(call.new_workspace, reading, ingest, trial=given.dry_run, report=call.report)
+    else:
+        wanted = Wanted(
+            path=Path(given.path),
+            images=given.images,
+            author=given.author,
+            mapping=pairs(given.classes, "--class"),
+            one_class=given.one_class,
+            columns=pairs(given.column, "--column"),
+            clean=given.clean,
+        )
+        found = import_dataset(
+            call.new_workspace, given.format, wanted, ingest, trial=given.dry_run, report=call.report
+        )
+    call.report.close()
+    line = f"{found.added} added, {found.duplicates} known already, {len(found.refused)} refused"
+    line += f", {found.labels} labels" * bool(found.labels)
+    line += f", {len(found.alike)} look like another" * bool(found.alike)
+    call.say(line + " (a dry run: nothing was kept)" * given.dry_run)
+    for refusal in found.refused[:SHOWN]:
+        call.say(f"  refused {refusal.name}: {refusal.reason}")
+    if len(found.refused) > SHOWN:
+        call.say(f"  … and {len(found.refused) - SHOWN} more refused")
+    for loss in found.losses:
+        call.say(f"  note: {loss}")
+    written = None if given.dry_run else write_problems(call.new_workspace, found)
+    if written:
+        call.say(f"  all of it: {written}")
+    return {
+        "added": found.added,
+        "duplicates": found.duplicates,
+        "labels": found.labels,
+        "refused": [refusal._asdict() for refusal in found.refused],
+        "alike": [one._asdict() for one in found.alike],
+        "losses": found.losses,
+        "dry_run": given.dry_run,
+        "problems": written,
+    }
+
+
+def pairs(given: Sequence[str], option: str) -> dict[str, str]:
+    """`A=B` options as a mapping. Raises `InputRefused` naming one that is none."""
+    found = {}
+    for each in given:
+        left, equals, right = each.partition("=")
+        if not (left and equals and right):
+            raise InputRefused(f"{option} {each}: expected two names with = between them")
+        found[left] = right
+    return found
+
+
+def export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="a new or empty folder")
+    parser.add_argument("--format", choices=FORMATS_OUT, default="folder", help="layout (default: folder)")
+    parser.add_argument("--snapshot", metavar="ID", help="exactly the rows of this training set")
+    parser.add_argument("--push-to-hub", metavar="OWNER/NAME", help="upload as well (--format hf)")
+    parser.add_argument("--without-pictures", action="store_true", help="only what is said of the images")
+    parser.add_argument("--labelled", action="store_true", help="only images that somebody labelled")
+    parser.add_argument("--split", choices=("train", "validation", "benchmark"))
+    parser.add_argument("--source", choices=("generated", "real", "imported", "drawn"))
+    parser.add_argument("--category")
+    parser.add_argument("--round", metavar="ID")
+
+
+def export(call: Call) -> Any:
+    from pipelines.exchange.writers.hub import export_snapshot
+    from pipelines.exchange.writers.snapshot_folder import export_folder
+
+    given = call.options
+    wanted = {
+        "split": given.split,
+        "source": given.source,
+        "category": given.category,
+        "round_id": given.round,
+    }
+    filters = {name: value for name, value in wanted.items() if value is not None}
+    if given.snapshot and (filters or given.labelled):
+        raise InputRefused("--snapshot names the rows itself; leave out the other filters")
+    if given.format == "hf" or given.push_to_hub:
+        if given.format != "hf" or not given.snapshot:
+            raise InputRefused("the hub takes snapshots: give --format hf --snapshot ID (`clinic publish`)")
+        pushed = export_snapshot(
+            call.workspace, given.snapshot, given.folder, push_to=given.push_to_hub, report=call.report
+        )
+        call.report.close()
+        call.say(f"{pushed.rows} rows in {pushed.folder} {pushed.url}".rstrip())
+        return asdict(pushed)
+    done = export_folder(
+        call.workspace,
+        given.folder,
+        format=given.format,
+        only_labelled=given.labelled,
+        snapshot=given.snapshot,
+        pictures=not given.without_pictures,
+        report=call.report,
+        **filters,
+    )
+    call.report.close()
+    call.say(f"{done.images} images and {done.masks} masks in {done.folder}")
+    for loss in done.losses:
+        call.say(f"  note: {loss}")
+    return asdict(done)
+
+
+def server_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", default="", help="address of the server (default: $LABEL_STUDIO_URL)")
+    parser.add_argument("--project", required=True, help="title or number of the project")
+    parser.add_argument(
+        "--token",
+        default="",
+        help="personal or legacy token; better in $LABEL_STUDIO_API_KEY, where no process list shows it",
+    )
+
+
+def server_of(call: Call) -> Any:
+    """The Label Studio server that the options name. Raises as `Server.connect`."""
+    import os
+
+    from pipelines.exchange.label_studio.server import URL_VARIABLE, Server, token
+
+    return Server.connect(call.options.url or os.environ.get(URL_VARIABLE, ""), token(call.options.token))
+
+
+def push_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--to", choices=("label-studio",), default="label-studio")
+    server_arguments(parser)
+    parser.add_argument("--round", metavar="ID", help="only images that wait in this round")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the N that teach most")
+    parser.add_argument(
+        "--pixels",
+        choices=("upload", "signed", "storage"),
+        default="upload",
+        help="upload pictures, give out signed addresses of ours, or name a storage both can reach",
+    )
+    parser.add_argument(
+        "--prefix", default="", metavar="URL", help="what --pixels signed|storage begins with"
+    )
+    parser.add_argument(
+        "--hooks",
+        default="",
+        metavar="URL",
+        help="our web server as Label Studio sees it: webhook, ML backend",
+    )
+
+
+def push(call: Call) -> Any:
+    from pipelines.exchange.label_studio.push import push as push_to
+
+    given = call.options
+    done = push_to(
+        call.workspace,
+        server_of(call),
+        given.project,
+        round_id=given.round,
+        limit=given.limit,
+        pixels=given.pixels,
+        prefix=given.prefix,
+        hooks=given.hooks,
+        report=call.report,
+    )
+    call.report.close()
+    call.say(
+        f"{done.tasks} new tasks, {done.known} there already, {done.predictions} new predictions "
+        f"({done.model_version or 'no champion'}): {done.url}"
+    )
+    return asdict(done)
+
+
+def pull(call: Call) -> Any:
+    from pipelines.exchange.label_studio.pull import pull as pull_from
+
+    done = pull_from(call.workspace, server_of(call), call.options.project, report=call.report)
+    call.report.close()
+    call.say(
+        f"{done.annotations} annotations: {done.labels} labels new or changed, {done.withdrawn} withdrawn, "
+        f"{len(done.refused)} refused"
+    )
+    for refusal in done.refused[:SHOWN]:
+        call.say(f"  refused {refusal.name}: {refusal.reason}")
+    if done.tasks_gone:
+        call.say(f"  {done.tasks_gone} tasks were deleted there; their labels stay here")
+    return asdict(done) | {"refused": [refusal._asdict() for refusal in done.refused]}
+
+
+COMMANDS = (
+    Command(
+        name="import",
+        summary="take in pictures and labels: a folder, COCO, masks, Hugging Face, Label Studio, …",
+        run=import_data,
+        arguments=import_arguments,
+        examples=(
+            "clinic import photos --source real --licence CC0",
+            "clinic import drawn --prompts drawn/metadata.csv",
+            "clinic import coco.zip --format coco --class hand='shape distortion' --dry-run",
+            "clinic import RichHF-18K --format richhf --images pick-a-pic",
+            "clinic import hf://OWNER/NAME --format hf --column image=photo --column mask=flaws",
+            "clinic import export.json --format label-studio --images pictures",
+        ),
+    ),
+    Command(
+        name="export",
+        summary="write images, masks and tables to a folder: CSV, COCO, FiftyOne, Label Studio, Hugging Face",
+        run=export,
+        arguments=export_arguments,
+        examples=(
+            "clinic export labelled --labelled",
+            "clinic export hands --category hand --split train",
+            "clinic export set --snapshot ID --format hf --push-to-hub OWNER/NAME",
+        ),
+    ),
+    Command(
+        name="push",
+        summary="hard cases and artifact maps to a Label Studio project",
+        run=push,
+        arguments=push_arguments,
+        examples=(
+            "clinic push --to label-studio --url http://127.0.0.1:8080 --project hands",
+            "clinic push --project hands --hooks http://clinic.example:7860",
+        ),
+    ),
+    Command(
+        name="pull",
+        summary="Label Studio's annotations as labels; changes and deletions followed",
+        run=pull,
+        arguments=server_arguments,
+        examples=("clinic pull --url http://127.0.0.1:8080 --project hands",),
+    ),
+)

@@ -1,0 +1,167 @@
+"""Commands about models and judging: generators, detectors, study, build-clinic, check."""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipelines.cli.check import build_arguments, build_clinic, build_config, check
+from pipelines.cli.command import Call, Command, who_draws
+from pipelines.cli.studies import study, study_arguments
+
+
+def generators_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--add",
+        metavar="LOCATION",
+        help="first register a diffusers pipeline: a folder, or owner/name[@revision]",
+    )
+    parser.add_argument("--name", default="", help="its name (default: that of folder or repository)")
+    parser.add_argument(
+        "--lora", metavar="PATH", type=Path, help="a LoRA that it carries, such as DreamBooth's"
+    )
+    parser.add_argument(
+        "--vary", metavar="ID", help="first register this generator once more, its LoRA at another --strength"
+    )
+    parser.add_argument(
+        "--strength",
+        type=float,
+        default=0.5,
+        help="how far the LoRA counts: 0 base, 1 as trained (default: 0.5)",
+    )
+    parser.add_argument("--licence", default="", help="its licence, for cards and exports")
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="type of its weights in memory (default: float32; FLUX.1 and SDXL want bfloat16)",
+    )
+    parser.add_argument(
+        "--bits", type=int, choices=(4, 8), help="store the denoiser in so few bits (needs a GPU)"
+    )
+
+
+def generators(call: Call) -> Any:
+    """Print every generator, after registering one where that was asked for."""
+    from pipelines.generators.files import stored_as
+
+    given = call.options
+    if given.add:
+        from dataengine.treatment.config import WeightsConfig
+        from pipelines.generators.register import register_generator
+
+        weights = WeightsConfig(precision=given.precision, bits=given.bits)
+        added = register_generator(
+            call.new_workspace, given.add, given.name, given.licence, weights, given.lora
+        )
+        call.say(f"registered {added.name}; {who_draws(call, added)}")
+    if given.vary:
+        from pipelines.generators.register import register_strength
+
+        varied = register_strength(call.workspace, given.vary, given.strength)
+        call.say(f"registered {varied.name}; {who_draws(call, varied)}")
+    with call.workspace.catalog(read_only=True) as catalog:
+        found = catalog.generators.list()
+    for version in found:
+        told = stored_as(version).told
+        kind = "base and LoRA" if version.lora else "base"
+        call.say(f"{version.id}  {version.name}  {kind}  {told}  {version.location}")
+    if not found:
+        call.say("no generator yet: `clinic generators --add FOLDER` registers a diffusers pipeline")
+    return {"generators": [asdict(version) for version in found]}
+
+
+def detectors_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--add", metavar="PATH", type=Path, help="first register a detector folder or checkpoint"
+    )
+    parser.add_argument("--name", default="", help="its name (default: its own)")
+    parser.add_argument("--licence", default="", help="its licence (default: what its configuration says)")
+    parser.add_argument(
+        "--split", choices=("validation", "benchmark"), default="validation", help="what is shown"
+    )
+    parser.add_argument("--round", metavar="ID", help="whose labels count as new (default: the newest round)")
+    parser.add_argument(
+        "--measure", action="store_true", help="measure every version on today's labels first"
+    )
+    parser.add_argument(
+        "--calibrate", metavar="ID", help="fit this detector's temperature on validation first"
+    )
+    parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
+
+
+def detectors(call: Call) -> Any:
+    """Print the leaderboard, after measuring or calibrating where that was asked for."""
+    from pipelines.cli.command import newest
+    from pipelines.detectors import leaderboard
+    from pipelines.runtime.context import Context
+    from pipelines.runtime.devices import default_device
+    from pipelines.runtime.models import real_tools
+
+    given = call.options
+    if given.add:
+        from pipelines.detectors.register import register_detector
+
+        added = register_detector(call.new_workspace, given.add, given.name, given.licence)
+        call.say(f"{added.id}: {added.name}, licence {added.licence}, {added.role}")
+    context = Context(call.workspace, real_tools(given.device or default_device()), call.report)
+    if given.measure:
+        leaderboard.measured(context, newest(call).id)
+    if given.calibrate:
+        found = leaderboard.calibrated(context, newest(call).id, given.calibrate)
+        errors = f"calibration error {found['before']['error']:.4f} → {found['after']['error']:.4f}"
+        call.say(
+            f"{given.calibrate}: temperature {found['temperature']:.3f}, {errors}; used only where asked for"
+        )
+    call.report.close()
+    rows = leaderboard.leaderboard(context, given.split)
+    for line in leaderboard.table(rows):
+        call.say(line)
+    return {"split": given.split, "detectors": rows}
+
+
+COMMANDS = (
+    Command(
+        name="generators",
+        summary="every generator version: register a pipeline from a folder or the hub, list",
+        run=generators,
+        arguments=generators_arguments,
+        examples=(
+            "clinic generators",
+            "clinic generators --add models/sdxl --precision bfloat16",
+            "clinic generators --add black-forest-labs/FLUX.1-schnell --precision bfloat16 --bits 4",
+        ),
+    ),
+    Command(
+        name="detectors",
+        summary="every detector version side by side: register, measure, calibrate, compare",
+        run=detectors,
+        arguments=detectors_arguments,
+        examples=(
+            "clinic detectors",
+            "clinic detectors --add ad_pytorch_model.bin --name DiffDoctor",
+            "clinic detectors --measure --split benchmark",
+        ),
+    ),
+    Command(
+        name="study",
+        summary="blind judging of before against after: open, close, verdicts",
+        run=study,
+        arguments=study_arguments,
+        examples=("clinic study open", "clinic study", "clinic study close ID"),
+    ),
+    Command(
+        name="build-clinic",
+        summary="train the embedded clinic's models anew (hours on two cores)",
+        run=build_clinic,
+        arguments=build_arguments,
+        examples=("clinic build-clinic --part judge --out build/clinic",),
+        settings=build_config,
+    ),
+    Command(
+        name="check",
+        summary="is this installation sound?",
+        run=check,
+        examples=("clinic check", "clinic check --json"),
+    ),
+)

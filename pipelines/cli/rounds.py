@@ -1,0 +1,359 @@
+"""Commands about work: one for each stage, the round as a whole, the worker, and what is going on."""
+
+import argparse
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from dataengine.errors import Conflict, JobFailed
+from pipelines.cli.command import Call, Command, newest, tools_for, with_settings
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from dataengine.records import Round
+    from pipelines.worker.local_runner import LocalRunner
+
+
+STAGES = {
+    "generate": "the generators draw the survey, and later the hard cases",
+    "diagnose": "the champion marks where images are broken",
+    "categorize": "a VQA model says what each image shows",
+    "write-prompts": "which categories are hard, and prompts for them",
+    "mine": "choose the few images that teach most, for people to draw on",
+    "train-teacher": "train on what people answered",
+    "pseudo-label": "the teacher labels the rest",
+    "publish": "one immutable training set",
+    "retrain": "joint training on true and pseudo labels",
+    "evaluate": "champion beside candidate",
+    "promote": "the candidate becomes champion, if it passes the gate",
+    "treat": "the generator learns where it breaks",
+    "judge": "the treated generator against its base",
+}
+AGAIN = {"generate_hard": "generate", "diagnose_hard": "diagnose"}
+"""Stages that a command runs a second time."""
+FOLLOW_SECONDS = 0.5
+
+
+def recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--recipe", default="demo", help="a named recipe (default: demo)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything random in it")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated"
+    )
+
+
+def place_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--round", metavar="ID", help="the round (default: the newest one)")
+    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="where shards run")
+    parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
+
+
+def stage_arguments(name: str, parser: argparse.ArgumentParser) -> None:
+    place_arguments(parser)
+    if name == "generate":
+        recipe_arguments(parser)
+        parser.add_argument("--new", action="store_true", help="begin a new round even if one is open")
+
+
+def run_stage(name: str, call: Call) -> Any:
+    """Run that stage of the round here. Raises `Conflict` when the round stands elsewhere."""
+    row = begun(call, new=call.options.new) if name == "generate" else newest(call)
+    runner = runner_for(call)
+    if row.stage == "wait_for_labels" and name == "train-teacher":
+        runner.advance(row.id)
+        row = newest(call)
+        if row.state == "waiting":
+            raise Conflict(f"{row.id}: {row.message}")
+    if command_of(row.stage) != name:
+        raise Conflict(f"{row.id} stands at {row.stage!r}, not at {name!r}; see `clinic status`")
+    runner.advance(row.id)
+    call.report.close()
+    result = newest(call).results[row.stage]
+    call.say(f"{row.id} {row.stage}: {summary(result)}")
+    return {"round": row.id, "stage": row.stage, "result": result}
+
+
+def command_of(stage: str) -> str:
+    """The command that runs a stage."""
+    return AGAIN.get(stage, stage).replace("_", "-")
+
+
+def begun(call: Call, new: bool) -> "Round":
+    """The round that is named or open, or else a new one by the recipe."""
+    from pipelines.services import rounds as services_rounds
+
+    if call.options.round and not new:
+        return newest(call)
+    with call.workspace.catalog(read_only=True) as catalog:
+        open_ones = [row for row in catalog.rounds.list() if row.state in ("running", "waiting")]
+    if open_ones and not new:
+        return open_ones[-1]
+    return services_rounds.start_round(call.workspace, settings_of(call), "command line")
+
+
+def settings_of(call: Call) -> dict[str, Any]:
+    """The recipe with its `--set` changes."""
+    from pipelines import recipes
+
+    recipe = recipes.named(call.options.recipe, call.options.seed)
+    return with_settings(recipe.model_dump(mode="json"), call.options.set)
+
+
+def runner_for(call: Call) -> "LocalRunner":
+    """Runs stages in this process with the real tools."""
+    from pipelines.round import ROUND
+    from pipelines.worker.local_runner import LocalRunner
+    from pipelines.worker.ray_shards import ENGINES
+
+    return LocalRunner(
+        workspace=call.workspace,
+        tools=tools_for(call),
+        report=call.report,
+        stages=ROUND,
+        run_shards=ENGINES[call.options.engine],
+    )
+
+
+def summary(result: Any) -> str:
+    """A stage's answer in a line."""
+    shown = {name: value for name, value in result.items() if isinstance(value, str | int | float | bool)}
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in shown.items()
+    )
+
+
+def round_arguments(parser: argparse.ArgumentParser) -> None:
+    recipe_arguments(parser)
+    place_arguments(parser)
+    parser.add_argument(
+        "--local", action="store_true", help="run all stages in this process, without a worker"
+    )
+    parser.add_argument("--detach", action="store_true", help="ask for the round and return")
+    parser.add_argument("--cancel", action="store_true", help="stop the round")
+    parser.add_argument("--resume", action="store_true", help="go on with a failed or cancelled round")
+
+
+def round_command(call: Call) -> Any:
+    """Begin, follow, cancel or resume a round."""
+    from pipelines.services import rounds as services_rounds
+
+    given = call.options
+    if given.cancel:
+        return outcome(call, services_rounds.cancel_round(call.workspace, newest(call).id, "command line"))
+    if given.resume:
+        row = newest(call)
+        services_rounds.resume_round(call.workspace, row.id, "command line")
+        row = newest_of(call, row.id)
+    else:
+        row = newest(call) if given.round else begun(call, new=True)
+    call.say(f"{row.id}: {row.recipe['name']}, at {row.stage}")
+    if given.detach:
+        return outcome(call, row)
+    return run_here(call, row) if given.local else follow(call, row)
+
+
+def run_here(call: Call, row: "Round") -> Any:
+    """Every stage in this process; waits for people where they are needed."""
+    from pipelines.runtime.context import Waiting
+    from pipelines.stages.stage import Done
+
+    runner = runner_for(call)
+    waited = ""
+    while True:
+        answer = runner.advance(row.id)
+        call.report.close()
+        if isinstance(answer, Done):
+            return outcome(call, newest_of(call, row.id))
+        if isinstance(answer, Waiting):
+            if answer.reason != waited:
+                call.say(f"  … {answer.reason}")
+            waited = answer.reason
+            time.sleep(FOLLOW_SECONDS)
+        else:
+            result = newest_of(call, row.id).results[answer.name]
+            call.say(f"  {answer.name}: {summary(result)}")
+
+
+def follow(call: Call, row: "Round") -> Any:
+    """Tell how workers get on with the round until it ends. Raises `JobFailed` when it does not end well."""
+    from pipelines.services import queue
+
+    told: set[str] = set()
+    said = ""
+    while True:
+        row = newest_of(call, row.id)
+        for stage in row.results.keys() - told:
+            told.add(stage)
+            call.report.close()
+            call.say(f"  {stage}: {summary(row.results[stage])}")
+        if row.state == "done":
+            return outcome(call, row)
+        if row.state in ("failed", "cancelled"):
+            raise JobFailed(f"{row.id} {row.state}: {row.message}; resume it with `clinic round --resume`")
+        line = row.message if row.state == "waiting" else ""
+        if row.state == "running" and not queue.workers_alive(call.workspace):
+            line = "no worker is alive: start one with `clinic worker`, or run here with --local"
+        if line and line != said:
+            call.say(f"  … {line}")
+        said = line
+        show_progress(call, row)
+        time.sleep(FOLLOW_SECONDS)
+
+
+def show_progress(call: Call, row: "Round") -> None:
+    from pipelines.services import rounds as services_rounds
+
+    with call.workspace.catalog(read_only=True) as catalog:
+        job = services_rounds.stage_job(catalog, row)
+    if job and job.state == "running":
+        call.report(int(1000 * job.progress), 1000, f"{row.stage} {job.message}")
+
+
+def newest_of(call: Call, round_id: str) -> "Round":
+    with call.workspace.catalog(read_only=True) as catalog:
+        return catalog.rounds.get(round_id)
+
+
+def outcome(call: Call, row: "Round") -> Any:
+    call.say(f"{row.id} {row.state}{': ' + row.message if row.message else ''}")
+    return {"round": row.id, "state": row.state, "stage": row.stage, "results": row.results}
+
+
+def worker_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device", help="cpu, cuda:0, …: one worker for each (default: the first GPU, else cpu)"
+    )
+    parser.add_argument("--no-inference", action="store_true", help="do not offer interactive predictions")
+    parser.add_argument("--with-parent", action="store_true", help="end when standard input ends")
+
+
+def worker(call: Call) -> Any:
+    from pipelines.runtime.devices import default_device
+    from pipelines.worker.worker import WorkerSettings, run_worker
+
+    given = call.options
+    run_worker(
+        WorkerSettings(
+            workspace=call.new_workspace.path,
+            device=given.device or default_device(),
+            inference=not given.no_inference,
+            with_parent=given.with_parent,
+        )
+    )
+
+
+def status_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--jobs", type=int, default=10, metavar="N", help="how many jobs to show (default: 10)"
+    )
+    parser.add_argument("--log", metavar="JOB", help="show the end of a job's log instead")
+    parser.add_argument("--cancel", metavar="JOB", help="stop a job")
+    parser.add_argument("--pause", metavar="JOB", help="let a training or treatment wait, its device free")
+    parser.add_argument("--resume", metavar="JOB", help="go on with a paused, failed or cancelled job")
+
+
+def status(call: Call) -> Any:
+    from pipelines.services import jobs as services_jobs
+    from pipelines.services import queue
+    from storage.queries import overview as queries_overview
+
+    given = call.options
+    if given.log:
+        text = services_jobs.read_log(call.workspace, given.log)
+        call.say(text or "there is no log of that job")
+        return {"log": text}
+    if given.cancel:
+        services_jobs.cancel_job(call.workspace, given.cancel, "command line")
+    if given.pause:
+        services_jobs.pause_job(call.workspace, given.pause, "command line")
+    if given.resume:
+        services_jobs.resume_job(call.workspace, given.resume, "command line")
+    with call.workspace.catalog(read_only=True) as catalog:
+        overview = queries_overview.overview(catalog)
+        rounds = sorted(catalog.rounds.list(), key=lambda row: row.created)
+        jobs = catalog.jobs.list(limit=given.jobs)
+    workers = queue.workers_alive(call.workspace)
+    say_status(call, overview, rounds, jobs, workers)
+    return {"overview": overview, "rounds": rounds, "jobs": jobs, "workers": workers}
+
+
+def say_status(call: Call, overview: Any, rounds: Any, jobs: Any, workers: Any) -> None:
+    from pipelines.round import ROUND
+
+    images = ", ".join(f"{count} {source}" for source, count in overview.images.items()) or "none yet"
+    call.say(f"images    {images}; {overview.labelled} labelled, {overview.waiting} waiting for people")
+    call.say(f"champion  {overview.champion or 'none yet'}")
+    for row in rounds[-3:]:
+        marks = "".join(mark(stage.name, row) for stage in ROUND)
+        call.say(f"round     {row.id} [{marks}] {row.stage} {row.state}  {row.message}".rstrip())
+    for job in jobs:
+        how = f"{job.progress:4.0%}" if job.state == "running" else "    "
+        call.say(f"job       {job.id} {job.state} {how} {job.error or job.message}".rstrip())
+    for beat in workers:
+        call.say(f"worker    {beat.id} pid {beat.pid} on {', '.join(beat.devices)} {beat.job_id or 'idle'}")
+    if not workers:
+        call.say("worker    none alive: start one with `clinic worker`")
+
+
+def mark(stage: str, row: "Round") -> str:
+    """One character: recorded, here, or still to come."""
+    if stage in row.results:
+        return "■"
+    return "▶" if stage == row.stage else "·"
+
+
+def whole_recipe() -> "type[BaseModel]":
+    from pipelines.config import RoundRecipe
+
+    return RoundRecipe
+
+
+def stage_command(name: str, what: str) -> Command:
+    """The command of one stage, run in this process."""
+    return Command(
+        name=name,
+        summary=f"stage of a round: {what}",
+        run=partial(run_stage, name),
+        arguments=partial(stage_arguments, name),
+        examples=(f"clinic {name}", f"clinic {name} --round round-20260101-120000-abcdef"),
+        settings=whole_recipe if name == "generate" else None,
+    )
+
+
+COMMANDS = (
+    Command(
+        name="worker",
+        summary="do the work that desks and commands ask for, until stopped",
+        run=worker,
+        arguments=worker_arguments,
+        examples=("clinic worker", "clinic worker --device cuda:1"),
+    ),
+    Command(
+        name="round",
+        summary="run a whole round: through workers, or with --local in this process",
+        run=round_command,
+        arguments=round_arguments,
+        examples=(
+            "clinic round --recipe demo --local",
+            "clinic round --recipe demo --set treat.tuning.learning_rate=5e-5",
+            "clinic round --cancel",
+            "clinic round --resume",
+        ),
+        settings=whole_recipe,
+    ),
+    Command(
+        name="status",
+        summary="rounds, jobs and workers at a glance",
+        run=status,
+        arguments=status_arguments,
+        examples=(
+            "clinic status",
+            "clinic status --json",
+            "clinic status --log JOB",
+            "clinic status --pause JOB",
+        ),
+    ),
+    *(stage_command(name, what) for name, what in STAGES.items()),
+)

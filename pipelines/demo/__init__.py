@@ -1,0 +1,1 @@
+"""`clinic demo`: one whole round on the embedded clinic."""

@@ -1,0 +1,192 @@
+"""What a demo workspace begins with: the clinic's models registered, clean pictures, earlier labels, a
+benchmark.
+
+Input: an empty workspace. Output: generator "tiny-flux", champion "first-doctor", artifact-free drawings of
+all splits, some of the doctor's own training data, and a benchmark with exact truth. Cost: about
+half a minute. Running it again adds nothing.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from dataengine.clinic.world import HARD, Drawing, Stream, stream
+from dataengine.images import encode_png, thumbnail
+from dataengine.masks import pack_label_map
+from dataengine.records import (
+    DetectorVersion,
+    GeneratorVersion,
+    Image,
+    Label,
+    Report,
+    Source,
+    Split,
+    digest,
+    image_id,
+    silent,
+    split_of,
+)
+from pipelines.config import DemoDataConfig
+from pipelines.generators.files import kept_for_others
+from pipelines.services.benchmarks import freeze_known
+from storage.workspace import Workspace
+
+GENERATOR, CHAMPION, AUTHOR = "tiny-flux", "first-doctor", "clinic"
+LICENCE = "Apache-2.0"
+FLAWED = 0.37
+"""Share of broken images that the judge finds in the tiny FLUX's hard categories."""
+
+SIZES = {"cpu-smoke": DemoDataConfig(clean=60, previous=20, benchmark=24, benchmark_clean=12)}
+"""How much a recipe's demo begins with, where it differs from the default."""
+
+
+def prepare(workspace: Workspace, config: DemoDataConfig | None = None, report: Report = silent) -> None:
+    """Register the models and take in the drawings."""
+    config = config or DemoDataConfig()
+    report(0, 4, "the generator and the first doctor")
+    register_models(workspace)
+    report(1, 4, "clean pictures and what the first doctor learned from")
+    clean = [(i, stream("photos")[i]) for i in range(config.clean)]
+    ingest(workspace, "photos", clean, "real", None)
+    ingest(workspace, "previous", enumerate(earlier_data(config.previous)), "drawn", "train")
+    report(2, 4, "the benchmark")
+    hard, benchmark = hard_benchmark(), stream("benchmark", flawed=0.0)
+    flawed = through_the_autoencoder([hard[i] for i in range(config.benchmark)])
+    ingest(workspace, "benchmark", enumerate(flawed), "drawn", "benchmark")
+    start = config.benchmark
+    intact = [(i, benchmark[i]) for i in range(start, start + config.benchmark_clean)]
+    ingest(workspace, "benchmark", intact, "real", "benchmark")
+    freeze_known(workspace, "demo", "the clinic's exact truth")
+    report(4, 4, "ready")
+
+
+def register_models(workspace: Workspace) -> None:
+    """The tiny FLUX as a folder, the first doctor as a checkpoint and champion."""
+    from dataengine.clinic.parts import materialise
+
+    folder = materialise("flux", workspace.path / "models" / GENERATOR)
+    doctor = materialise("first_doctor", workspace.path / "models" / CHAMPION)
+    checkpoint = workspace.checkpoints.publish(doctor)
+    with workspace.catalog() as catalog:
+        catalog.generators.add(
+            GeneratorVersion(
+                id=GENERATOR,
+                name="tiny FLUX",
+                location=str(folder),
+                licence=LICENCE,
+                settings=kept_for_others(workspace, folder),
+            )
+        )
+        catalog.detectors.add(
+            DetectorVersion(id=CHAMPION, name="first doctor", checkpoint=checkpoint, licence=LICENCE)
+        )
+        if catalog.detectors.champion() is None:
+            catalog.detectors.promote(CHAMPION, "demo", "the clinic ships it")
+        catalog.commit()
+
+
+def ingest(
+    workspace: Workspace,
+    use: str,
+    drawings: Iterable[tuple[int, Drawing]],
+    source: Source,
+    split: Split | None,
+) -> None:
+    """Keep drawings with their captions, drawn ones with their exact truth as imported labels.
+
+    Without `split` each drawing's own group decides between training and validation.
+    """
+    chosen = list(drawings)
+    hashes = workspace.blobs.put_many([encode_png(drawing.image) for _, drawing in chosen])
+    smalls = workspace.blobs.put_many([thumbnail(drawing.image) for _, drawing in chosen])
+    images = [
+        _image(use, index, drawing, sha256, small, source, split)
+        for (index, drawing), sha256, small in zip(chosen, hashes, smalls, strict=True)
+    ]
+    labels = _labels(workspace, images, [drawing for _, drawing in chosen]) if source == "drawn" else []
+    with workspace.catalog() as catalog:
+        catalog.images.add_many(images)
+        known = {label.image_id for label in catalog.labels.of_images([image.id for image in images])}
+        for label in labels:
+            if label.image_id not in known:
+                catalog.labels.submit(label)
+        catalog.commit()
+
+
+def hard_benchmark() -> Stream:
+    """Hard categories, broken as often as the generator breaks them."""
+    return stream("benchmark", flawed=FLAWED, categories=HARD)
+
+
+def earlier_data(count: int) -> list[Drawing]:
+    """Some of what the first doctor learned from, as the earlier annotators marked it, mistakes included."""
+    import torch
+
+    from dataengine.clinic.training.data import render
+    from dataengine.clinic.training.first_doctor import SUSPECTS, previous_labels
+
+    drawings = stream("previous", flawed=SUSPECTS)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        masks = previous_labels(render(drawings, range(count))).masks.numpy()
+    marked = [replace(drawings[i], label_map=masks[i].astype(np.uint8)) for i in range(count)]
+    return through_the_autoencoder(marked) if marked else []
+
+
+def through_the_autoencoder(drawings: Sequence[Drawing]) -> list[Drawing]:
+    """The drawings as the generator's decoder would have painted them; what is broken stays where it was."""
+    import torch
+
+    from dataengine.clinic.parts import autoencoder
+    from dataengine.clinic.training.data import round_trip
+
+    pixels = torch.from_numpy(np.stack([drawing.image for drawing in drawings])).permute(0, 3, 1, 2)
+    painted = round_trip(autoencoder(), pixels).permute(0, 2, 3, 1).numpy()
+    return [replace(drawing, image=image) for drawing, image in zip(drawings, painted, strict=True)]
+
+
+def oracle_folder(workspace: Workspace, name: str) -> Path:
+    """Where an oracle's weights are put, outside of everything that stages read."""
+    from dataengine.clinic.parts import materialise
+
+    return materialise(name, workspace.path / "oracles" / name)
+
+
+def _image(
+    use: str, index: int, drawing: Drawing, sha256: str, small: str, source: Source, split: Split | None
+) -> Image:
+    group = digest("clinic", use, index)
+    return Image(
+        id=image_id(sha256, None, drawing.caption, index),
+        sha256=sha256,
+        height=drawing.image.shape[0],
+        width=drawing.image.shape[1],
+        prompt=drawing.caption,
+        category=drawing.category,
+        seed=index,
+        source=source,
+        origin=f"clinic world, stream {use}, index {index}",
+        licence=LICENCE,
+        split=split or split_of(group, 0.2),
+        group=group,
+        thumbnail=small,
+    )
+
+
+def _labels(workspace: Workspace, images: Sequence[Image], drawings: Sequence[Drawing]) -> list[Label]:
+    maps = [drawing.label_map for drawing in drawings]
+    packed = workspace.blobs.put_many([pack_label_map(label_map) for label_map in maps])
+    return [
+        Label(
+            image_id=image.id,
+            author=AUTHOR,
+            height=image.height,
+            width=image.width,
+            label_map=blob if label_map.any() else None,
+            clean=not label_map.any(),
+            source="import",
+        )
+        for image, label_map, blob in zip(images, maps, packed, strict=True)
+    ]

@@ -1,0 +1,430 @@
+"""What a finished round has shown: the figures against their goals, and the pictures that show it.
+
+Input: a round whose stages are recorded; how a judge sees images (`See`). Output: plain data for
+`report.json`, and galleries. Cost: one pass of two detectors over the benchmark, one of the judge over the
+judged pairs.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from dataengine.diagnosis.image_metrics import ImageMetrics, image_metrics
+from dataengine.masks import dequantise, unpack_label_map
+from dataengine.quality.intervals import Interval, ratio
+from dataengine.records import Image, Label, SnapshotItem
+from dataengine.records.images import SURVEY
+from pipelines.demo.contact_sheet import Gallery, Tile
+from pipelines.detectors.dataset import StoredSamples
+from pipelines.detectors.training_set import categories_of, labelled, real
+from pipelines.generators.comparison import Pair
+from pipelines.runtime.context import Context
+from pipelines.runtime.images import read, stack
+from pipelines.runtime.round_data import images_of, recipe_of, results_of
+from pipelines.stages.judge import pairs_of
+from pipelines.stages.stage import TITLES, found
+
+Judge = Callable[[np.ndarray], np.ndarray]
+"""uint8 NHWC images to confidence float32 NHW in [0, 1]; measures, and never takes part in a round."""
+
+FLAWED = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One figure beside its goal; `met` goes by the value, the interval says how sure that is."""
+
+    id: str
+    title: str
+    value: float | bool
+    goal: str
+    met: bool
+    interval: Interval | None = None
+    unit: str = "ratio"
+    n: int = 1
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """The judged pairs and what the judge sees in them: confidences float32 NHW in [0, 1]."""
+
+    pairs: list[Pair]
+    before: np.ndarray
+    after: np.ndarray
+
+
+def judged(context: Context, round_id: str, judge: Judge) -> Evidence | None:
+    """Let the judge look at every pair; None when no generator was treated."""
+    if results_of(context, round_id)["treat"]["treated"] is None:
+        return None
+    pairs = pairs_of(context, round_id)
+    before = stack(context.workspace, [pair.before for pair in pairs])
+    after = stack(context.workspace, [pair.after for pair in pairs])
+    return Evidence(pairs=pairs, before=judge(before), after=judge(after))
+
+
+def figures(
+    context: Context, round_id: str, evidence: Evidence | None, hard: Sequence[str], first: str
+) -> list[Figure]:
+    """The figures of the round. `hard`: what should be found hard; `first`: the detector before the round."""
+    results = results_of(context, round_id)
+    found = [
+        *detector_figures(context, round_id, first, results["promote"]["champion"]),
+        _claim(
+            "hard_categories_exact",
+            "hard categories found, and nothing easy",
+            set(results["write_prompts"]["hard"]) == set(hard),
+            ", ".join(results["write_prompts"]["hard"]) or "none",
+        ),
+    ]
+    return found if evidence is None else found + treatment_figures(results["judge"], evidence)
+
+
+def detector_figures(context: Context, round_id: str, first: str, last: str) -> list[Figure]:
+    """The benchmark by the detector before and the one after the round (DiffDoctor, Table 1)."""
+    weights = recipe_of(context, round_id).publish
+    sets = {
+        "hard": labelled(context, round_id, "benchmark", weights),
+        "clean": real(context, "benchmark", weights),
+    }
+    rows = {
+        (detector_id, name): image_rows(context, detector_id, items)
+        for detector_id in dict.fromkeys((first, last))
+        for name, items in sets.items()
+    }
+    wanted = (
+        ("mse_ratio", "detector error (MSE) on the hard benchmark", "hard", "mse", 0.5),
+        ("kl1m_ratio", "false alarms, KL(1−P‖1−Q), on the hard benchmark", "hard", "kl1m", 0.5),
+        ("mse_clean_ratio", "detector error (MSE) on artifact-free pictures", "clean", "mse", 0.2),
+    )
+    return [
+        _ratio(
+            id,
+            title,
+            [getattr(row, metric) for row in rows[first, name]],
+            [getattr(row, metric) for row in rows[last, name]],
+            [item.image_id for item in sets[name]],
+            goal,
+        )
+        for id, title, name, metric, goal in wanted
+    ]
+
+
+def image_rows(context: Context, detector_id: str, items: Sequence[SnapshotItem]) -> list[ImageMetrics]:
+    """A detector's figures of every image, in order."""
+    samples = StoredSamples(context.workspace, items)
+    examples = [samples.sample(index) for index in range(len(samples))]
+    maps = fresh_maps(context, detector_id, [example.image for example in examples])
+    return [image_metrics(example.target, seen) for example, seen in zip(examples, maps, strict=True)]
+
+
+def treatment_figures(judgement: dict[str, Any], evidence: Evidence) -> list[Figure]:
+    """What treatment did: by the treating detector, by the judge, and what it cost."""
+    prompts = [pair.before.prompt for pair in evidence.pairs]
+    true_before = evidence.before.max((1, 2)) >= FLAWED
+    true_after = evidence.after.max((1, 2)) >= FLAWED
+    true = _ratio(
+        "true_freq_ratio", "images with a true artifact, by the judge", true_before, true_after, prompts, 0.85
+    )
+    by_detector = "mean confidence by the treating detector"
+    energy, variety = "detail (Laplacian energy)", "variety among the seeds of a prompt"
+    pairs = len(prompts)
+    found = [
+        _within("mean_conf_ratio", by_detector, judgement["mean_confidence"], (0.0, 0.5), "≤ 0.5", pairs),
+        replace(true, met=true.met and true.interval is not None and true.interval[1] < 1),
+        _within("detail_ratio", energy, judgement["detail"], (0.8, 1.25), "0.8 – 1.25", pairs),
+        _within("diversity_ratio", variety, judgement["diversity"], (0.9, 9e9), "≥ 0.9", pairs),
+    ]
+    if "attributes" in judgement:
+        drop = judgement["attributes"]
+        found.append(
+            Figure(
+                id="attribute_drop",
+                title="asked attributes that are no longer shown",
+                value=drop["drop"],
+                interval=(drop["interval"][0], drop["interval"][1]),
+                unit="share",
+                goal="≤ 0.03",
+                met=drop["drop"] <= 0.03,
+                n=len(prompts),
+                note=f"{drop['before']:.3f} → {drop['after']:.3f}",
+            )
+        )
+    return found
+
+
+def galleries(context: Context, round_id: str, evidence: Evidence | None, first: str) -> list[Gallery]:
+    """Pictures of the survey, the labels, the detectors, and before and after treatment."""
+    shown = [_survey(context, round_id), _labels(context, round_id, first)]
+    if evidence is not None:
+        shown += _pairs(context, round_id, evidence)
+    return [gallery for gallery in shown if gallery.rows]
+
+
+def _survey(context: Context, round_id: str, each: int = 4) -> Gallery:
+    """Survey images of every category with the first doctor's maps."""
+    detector = results_of(context, round_id)["diagnose"]["detector"]
+    images = images_of(context, round_id, SURVEY)
+    categories = categories_of(context, round_id, images)
+    rows = []
+    for category in sorted(set(categories.values())):
+        chosen = [image for image in images if categories.get(image.id) == category][:each]
+        maps = maps_of(context, detector, chosen)
+        rows.append(
+            tuple(
+                Tile(
+                    image=read(context.workspace, image),
+                    confidence=maps.get(image.id),
+                    text=f"{category} · {maps[image.id].max():.2f}" if image.id in maps else category,
+                )
+                for image in chosen
+            )
+        )
+    full = tuple(row for row in rows if len(row) == each)
+    return Gallery(
+        name="survey",
+        title="What the generator draws, and where the first doctor sees it break",
+        lead="Survey images by category, the champion's artifact map in red, its highest confidence below.",
+        columns=("",) * each,
+        rows=full,
+    )
+
+
+def _labels(context: Context, round_id: str, first: str, most: int = 18) -> Gallery:
+    """Answered images: what the first doctor saw, what the person painted, what the new doctor sees."""
+    last = results_of(context, round_id)["promote"]["champion"]
+    with context.workspace.catalog(read_only=True) as catalog:
+        labels = {label.image_id: label for label in catalog.labels.of_round(round_id)}
+        images = catalog.images.get_many(sorted(labels))
+    chosen = _alternating(images, labels)[:most]
+    pixels = [read(context.workspace, image) for image in chosen]
+    before = maps_of(context, first, chosen)
+    after = fresh_maps(context, last, pixels)
+    rows = tuple(
+        (
+            Tile(image=picture, text=image.prompt),
+            Tile(image=picture, confidence=before.get(image.id)),
+            Tile(image=picture, mask=mask_of(context, labels[image.id]), text=_answer(labels[image.id])),
+            Tile(image=picture, confidence=now, text=f"{now.max():.2f}"),
+        )
+        for image, picture, now in zip(chosen, pixels, after, strict=True)
+    )
+    return Gallery(
+        name="labels",
+        title="What people answered, and what the doctor learned from it",
+        lead="The image, the first doctor's map, the person's mask in yellow, the new doctor's map.",
+        columns=("image", "first doctor", "person", "new doctor"),
+        rows=rows,
+        repeat=2,
+    )
+
+
+def _pairs(context: Context, round_id: str, evidence: Evidence, most: int = 16) -> list[Gallery]:
+    """Before and after treatment with the judge's marks: mended, broken anew, still broken."""
+    flawed_before = evidence.before.max((1, 2)) >= FLAWED
+    flawed_after = evidence.after.max((1, 2)) >= FLAWED
+    groups = (
+        ("mended", "Mended by the treatment", flawed_before & ~flawed_after),
+        ("still", "Still broken: the next round starts here", flawed_before & flawed_after),
+        ("broken", "Broken by the treatment", ~flawed_before & flawed_after),
+        ("intact", "Well before and after", ~flawed_before & ~flawed_after),
+    )
+    shown = []
+    for name, title, chosen in groups:
+        rows = tuple(_pair(context, evidence, int(i)) for i in _spread(np.flatnonzero(chosen), most))
+        lead = (
+            f"{int(chosen.sum())} of {len(evidence.pairs)} held-out pairs of one prompt and seed. "
+            "The judge's map in red; a red frame where it is sure of an artifact."
+        )
+        shown.append(
+            Gallery(name=name, title=title, lead=lead, columns=("before", "after"), rows=rows, repeat=4)
+        )
+    return shown
+
+
+def _pair(context: Context, evidence: Evidence, index: int) -> tuple[Tile, Tile]:
+    pair = evidence.pairs[index]
+    seen_before, seen_after = evidence.before[index], evidence.after[index]
+    return (
+        _judged(context, pair.before, seen_before, pair.before.prompt),
+        _judged(context, pair.after, seen_after, f"{seen_before.max():.2f} to {seen_after.max():.2f}"),
+    )
+
+
+def _judged(context: Context, image: Image, seen: np.ndarray, text: str) -> Tile:
+    marked = bool(seen.max() >= FLAWED)
+    return Tile(image=read(context.workspace, image), confidence=seen, text=text, marked=marked)
+
+
+def maps_of(context: Context, detector_id: str, images: Sequence[Image]) -> dict[str, np.ndarray]:
+    """Kept maps of a detector by image id, float32 HW in [0, 1]."""
+    with context.workspace.catalog(read_only=True) as catalog:
+        found = catalog.predictions.of(detector_id, [image.id for image in images])
+    kept = {one.image_id: one.map_ref for one in found if one.map_ref is not None}
+    return dict(zip(kept, map(dequantise, context.workspace.maps.get_many(list(kept.values()))), strict=True))
+
+
+def fresh_maps(context: Context, detector_id: str, pixels: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Maps of a detector, made now, float32 HW in [0, 1]."""
+    with context.workspace.catalog(read_only=True) as catalog:
+        version = catalog.detectors.get(detector_id)
+    detector = context.tools.open_detector(context.workspace.checkpoints.fetch(version.checkpoint))
+    return context.tools.artifact_maps(detector, pixels, 16)
+
+
+def mask_of(context: Context, label: Label) -> np.ndarray:
+    """What the person painted, bool HW."""
+    if label.label_map is None:
+        return np.zeros((label.height, label.width), bool)
+    return unpack_label_map(context.workspace.blobs.get(label.label_map), label.height, label.width) > 0
+
+
+def _answer(label: Label) -> str:
+    return "clean" if label.clean else "broken"
+
+
+def _alternating(images: Sequence[Image], labels: dict[str, Label]) -> list[Image]:
+    """Broken and clean ones in turn."""
+    broken = [image for image in images if not labels[image.id].clean]
+    clean = [image for image in images if labels[image.id].clean]
+    longest = max(len(broken), len(clean))
+    return [group[i] for i in range(longest) for group in (broken, clean) if i < len(group)]
+
+
+def _spread(indices: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` of the indices, evenly spread."""
+    if len(indices) <= most:
+        return indices
+    return indices[np.linspace(0, len(indices) - 1, most).round().astype(int)]
+
+
+def _ratio(
+    id: str,
+    title: str,
+    before: Sequence[float] | np.ndarray,
+    after: Sequence[float] | np.ndarray,
+    groups: Sequence[str],
+    goal: float,
+) -> Figure:
+    value, interval = ratio(before, after, groups)
+    return Figure(
+        id=id,
+        title=title,
+        value=value,
+        interval=interval,
+        goal=f"≤ {goal:g}",
+        met=value <= goal,
+        n=len(before),
+        note=f"{np.mean(before):.3g} → {np.mean(after):.3g}",
+    )
+
+
+def _within(id: str, title: str, found: dict[str, Any], limits: Interval, goal: str, n: int) -> Figure:
+    low, high = found["interval"]
+    return Figure(
+        id=id,
+        title=title,
+        value=found["ratio"],
+        interval=(low, high),
+        goal=goal,
+        met=limits[0] <= found["ratio"] <= limits[1],
+        n=n,
+        note=f"{found['before']:.3g} → {found['after']:.3g}",
+    )
+
+
+def _claim(id: str, title: str, value: bool, note: str) -> Figure:
+    return Figure(id=id, title=title, value=value, goal="yes", met=value, unit="", note=note)
+
+
+def wall_time(seconds: float) -> Figure:
+    """How long the demo took."""
+    return Figure(
+        id="wall_s", title="the whole demo", value=seconds, goal="≤ 600", met=seconds <= 600, unit="s"
+    )
+
+
+def report_data(
+    context: Context,
+    round_id: str,
+    figures: Sequence[Figure],
+    seconds_by_stage: dict[str, float],
+    seconds: float,
+) -> dict[str, Any]:
+    """Everything that the report says, as JSON."""
+    results = results_of(context, round_id)
+    with context.workspace.catalog(read_only=True) as catalog:
+        row = catalog.rounds.get(round_id)
+        verdicts = catalog.hard.of_round(round_id)
+    minutes = f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    return {
+        "title": "One round of the Artifact Clinic",
+        "lead": (
+            f"Drawn, diagnosed, labelled, retrained and treated in {minutes}: every step ran for real, "
+            "on small models of a drawn world whose truth is known exactly."
+        ),
+        "round": round_id,
+        "seconds": seconds,
+        "recipe": row.recipe,
+        "cards": cards(figures),
+        "figures": [asdict(figure) for figure in figures],
+        "stages": [
+            {
+                "stage": stage,
+                "title": TITLES.get(stage, stage),
+                "seconds": seconds_by_stage.get(stage, 0.0),
+                "found": found(stage, result),
+            }
+            for stage, result in results.items()
+        ],
+        "categories": [asdict(verdict) for verdict in verdicts],
+        "categories_lead": (
+            "Mean of the images' highest confidence, by category. The mark is what a category must exceed "
+            "to count as hard, with the doubt that so few images leave."
+        ),
+        "treatment": treatment_curve(results["treat"]),
+        "treatment_lead": (
+            "Mean confidence of the frozen detector on the images drawn for each update. The dots are the "
+            "quality guard's looks at fixed prompts; it asks no detector, and decides which update is kept."
+        ),
+        "results": results,
+    }
+
+
+def cards(figures: Sequence[Figure]) -> list[dict[str, str]]:
+    """The figures that a hurried reader wants, as before and after."""
+    wanted = {
+        "mse_ratio": "detector error, hard benchmark",
+        "mse_clean_ratio": "detector error, clean pictures",
+        "mean_conf_ratio": "artifact confidence of new images",
+        "true_freq_ratio": "images with a true artifact",
+    }
+    chosen = [figure for figure in figures if figure.id in wanted]
+    return [
+        {
+            "label": wanted[figure.id],
+            "before": figure.note.split(" → ")[0],
+            "after": figure.note.split(" → ")[1],
+            "note": f"× {figure.value:.2f}",
+        }
+        for figure in chosen
+    ]
+
+
+def treatment_curve(treated: dict[str, Any]) -> dict[str, Any]:
+    """Confidence by update, and the guard's looks, as the page draws them."""
+    looks = [
+        {
+            "update": look["update"],
+            "confidence": look["mean_confidence"],
+            "well": not look["breaches"],
+            "text": "; ".join(look["breaches"])
+            or ", ".join(f"{k} {v:.3g}" for k, v in look["values"].items()),
+        }
+        for look in treated["looks"]
+    ]
+    history = [{"update": update, "confidence": confidence} for update, confidence in treated["curve"]]
+    return {"history": history, "looks": looks, "kept": treated["kept"]}

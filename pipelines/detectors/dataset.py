@@ -1,0 +1,90 @@
+"""A snapshot's rows as training examples: pixels and targets are read from the workspace when a batch needs
+them.
+
+Targets by kind: "true" and "previous" name a packed label map (None: clean), "pseudo" names a detector's map,
+"real" has none and is empty.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dataengine.masks import dequantise, unpack_label_map
+from dataengine.records import Image, SnapshotItem
+from pipelines.runtime.images import read
+from storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    from dataengine.diagnosis.dataset import Facts, Sample
+
+
+POSITIVE = 0.5
+CACHED = 4096
+"""Decoded examples kept in memory while they are small: at most 64 KiB of pixels each."""
+
+
+class StoredSamples:
+    """Rows of a snapshot as a `dataengine.diagnosis.dataset.Samples`."""
+
+    def __init__(self, workspace: Workspace, items: Sequence[SnapshotItem]) -> None:
+        self._workspace = workspace
+        self._items = list(items)
+        with workspace.catalog(read_only=True) as catalog:
+            found = catalog.images.get_many([item.image_id for item in self._items])
+        self._images = {image.id: image for image in found}
+        small = all(image.height * image.width <= 128 * 128 for image in found)
+        self._load = lru_cache(maxsize=CACHED)(self._decoded) if small else self._decoded
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def sample(self, index: int) -> "Sample":
+        """The example, decoded."""
+        from dataengine.diagnosis.dataset import Sample
+
+        item = self._items[index]
+        pixels, target, label_map = self._load(index)
+        return Sample(
+            image=pixels,
+            target=target,
+            kind=item.kind,
+            category=item.category,
+            max_confidence=item.max_confidence,
+            weight=item.weight,
+            label_map=label_map,
+        )
+
+    def facts(self, index: int) -> "Facts":
+        """Its kind, category and sign, from the row alone."""
+        from dataengine.diagnosis.dataset import Facts
+
+        item = self._items[index]
+        positive = item.target is not None and (item.kind != "pseudo" or item.max_confidence >= POSITIVE)
+        return Facts(kind=item.kind, category=item.category, positive=positive)
+
+    def _decoded(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        item = self._items[index]
+        image = self._images[item.image_id]
+        pixels, label_map = read(self._workspace, image), label_map_of(self._workspace, item, image)
+        if label_map is None:
+            return pixels, target_of(self._workspace, item, image), None
+        return pixels, (label_map > 0).astype(np.float32), label_map
+
+
+def label_map_of(workspace: Workspace, item: SnapshotItem, image: Image) -> np.ndarray | None:
+    """What a person marked, uint8 HW; None where no person marked anything."""
+    if item.target is None or item.kind == "pseudo":
+        return None
+    return unpack_label_map(workspace.blobs.get(item.target), image.height, image.width)
+
+
+def target_of(workspace: Workspace, item: SnapshotItem, image: Image) -> np.ndarray:
+    """The row's target, float32 HW in [0, 1]."""
+    if item.target is None:
+        return np.zeros((image.height, image.width), np.float32)
+    label_map = label_map_of(workspace, item, image)
+    if label_map is None:
+        return dequantise(workspace.maps.get(item.target))
+    return (label_map > 0).astype(np.float32)

@@ -1,0 +1,80 @@
+"""Measure a detector on the fixed evaluation sets."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from dataengine.masks import dequantise
+from dataengine.records import SnapshotItem, Split
+from pipelines.config import PublishConfig
+from pipelines.detectors import score_dynamics, yes_no_question
+from pipelines.detectors.dataset import StoredSamples
+from pipelines.detectors.score_dynamics import drawn_here
+from pipelines.detectors.training_set import labelled, real
+from pipelines.runtime.context import Context
+from pipelines.runtime.open_detector import opened
+
+THRESHOLD = 0.5
+
+
+def measured(
+    context: Context, detector_id: str, sets: Mapping[str, Sequence[SnapshotItem]], batch: int
+) -> dict[str, Any]:
+    """The figures of `evaluate.measure`, on those images of each set that were drawn here."""
+    from dataengine.diagnosis.image_metrics import image_metrics
+    from dataengine.diagnosis.metrics import summarise
+    from pipelines.detectors.predict import predict
+
+    figures = {}
+    for name, items in sets.items():
+        with context.workspace.catalog(read_only=True) as catalog:
+            known = catalog.images.get_many([item.image_id for item in items])
+        drawn = {image.id: image for image in drawn_here(known)}
+        chosen = [item for item in items if item.image_id in drawn]
+        if not chosen:
+            continue
+        samples = StoredSamples(context.workspace, chosen)
+        looked = predict(context, detector_id, [drawn[item.image_id] for item in chosen], batch)
+        rows = []
+        for index, prediction in enumerate(looked):
+            sample, seen = samples.sample(index), context.workspace.maps.get(str(prediction.map_ref))
+            rows.append(
+                image_metrics(
+                    sample.target, dequantise(seen), sample.category or "", THRESHOLD, sample.label_map
+                )
+            )
+        figures[name] = asdict(summarise(rows))
+    return figures
+
+
+SPLITS: tuple[Split, ...] = ("validation", "benchmark")
+
+
+def evaluation_sets(
+    context: Context, weights: PublishConfig, round_id: str | None = None
+) -> dict[str, list[SnapshotItem]]:
+    """Rows to measure on: labelled images by split, real ones by split + "_real"; empty sets are left out."""
+    sets: dict[str, list[SnapshotItem]] = {}
+    for split in SPLITS:
+        sets[split] = labelled(context, round_id, split, weights)
+        sets[f"{split}_real"] = real(context, split, weights)
+    return {name: items for name, items in sets.items() if items}
+
+
+def measure(
+    context: Context, detector_id: str, sets: dict[str, list[SnapshotItem]], batch: int
+) -> dict[str, Any]:
+    """One detector's figures on each set."""
+    with context.workspace.catalog(read_only=True) as catalog:
+        version = catalog.detectors.get(detector_id)
+    if score_dynamics.watches(version):
+        return measured(context, detector_id, sets, batch)
+    if yes_no_question.asks(version):
+        return {}  # Every figure is one of maps, and it gives none.
+    detector = opened(context, detector_id)
+    figures = {}
+    for index, (name, items) in enumerate(sets.items()):
+        context.report(index, len(sets), f"{version.name} on {name}")
+        samples = StoredSamples(context.workspace, items)
+        figures[name] = asdict(context.tools.evaluate_detector(detector, samples, batch=batch))
+    return figures

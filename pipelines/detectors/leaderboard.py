@@ -1,0 +1,123 @@
+"""Every version of the detector side by side, on the labelled images of today.
+
+Input: the workspace's detectors. Output: one row each, the best on validation first; the benchmark is shown
+and never sorts. Cost: nothing for figures that `evaluate` has kept; `measured` looks at every labelled image
+with each detector.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from dataengine.records import DetectorVersion, SnapshotItem
+from pipelines.detectors.dataset import StoredSamples
+from pipelines.detectors.evaluation import evaluation_sets, measure
+from pipelines.runtime.context import Context
+from pipelines.runtime.open_detector import opened
+from pipelines.runtime.round_data import recipe_of
+
+FIGURES = (
+    "mse",
+    "kl",
+    "kl1m",
+    "pixel_ap",
+    "iou",
+    "component_precision",
+    "component_recall",
+    "auroc",
+    "false_alarm",
+)
+"""What a row shows of the hard set; of real pictures it shows MSE and KL(1−P‖1−Q)."""
+REAL = ("mse", "kl1m")
+PICTURES = "calibration"
+"""Folder of the workspace for reliability diagrams."""
+
+
+def leaderboard(context: Context, split: str = "validation") -> list[dict[str, Any]]:
+    """Rows from the kept figures of a split, the lowest MSE on validation first, unmeasured versions last."""
+    with context.workspace.catalog(read_only=True) as catalog:
+        versions, champion = catalog.detectors.list(), catalog.detectors.champion()
+    rows = [_row(version, version.metrics, split) for version in versions]
+    for row in rows:
+        row["champion"] = champion is not None and row["detector"] == champion.id
+    return sorted(rows, key=lambda row: (row["order"] is None, row["order"] or 0.0, row["detector"]))
+
+
+def measured(context: Context, round_id: str) -> int:
+    """Measure every version on the round's labelled and real images, and keep the figures; how many."""
+    recipe = recipe_of(context, round_id)
+    sets = evaluation_sets(context, recipe.publish, round_id)
+    with context.workspace.catalog(read_only=True) as catalog:
+        versions = catalog.detectors.list()
+    for version in versions:
+        figures = measure(context, version.id, sets, recipe.evaluate.batch)
+        with context.workspace.catalog() as catalog:
+            catalog.detectors.record_metrics(version.id, figures)
+            catalog.commit()
+    return len(versions)
+
+
+def calibrated(context: Context, round_id: str, detector_id: str) -> dict[str, Any]:
+    """Fit the detector's temperature on validation; keep it with both reliability diagrams, and draw them.
+
+    The picture is `calibration/DETECTOR.svg` in the workspace. Nothing uses the temperature unasked:
+    treatment and diagnosis go on with the detector as it is.
+    """
+    return calibrated_on(
+        context, evaluation_sets(context, recipe_of(context, round_id).publish, round_id), detector_id
+    )
+
+
+def calibrated_on(
+    context: Context, sets: Mapping[str, list[SnapshotItem]], detector_id: str
+) -> dict[str, Any]:
+    """As `calibrated`, on the validation rows among `sets` (see `evaluate.evaluation_sets`)."""
+    from dataengine.diagnosis.calibration import calibrate, diagram
+
+    validation = StoredSamples(
+        context.workspace, sets.get("validation", []) + sets.get("validation_real", [])
+    )
+    fitted = calibrate(opened(context, detector_id), validation, report=context.report)
+    found = asdict(fitted)
+    picture = context.workspace.path / PICTURES / f"{detector_id}.svg"
+    picture.parent.mkdir(exist_ok=True)
+    picture.write_text(diagram(fitted))
+    with context.workspace.catalog() as catalog:
+        catalog.detectors.record_metrics(detector_id, {"calibration": found})
+        catalog.commit()
+    return found
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The rows as lines of text."""
+    header = ["detector", "role", *FIGURES, *(f"real {name}" for name in REAL)]
+    lines = [header]
+    for row in rows:
+        name = f"{'★ ' if row['champion'] else ''}{row['name']}"
+        lines.append(
+            [name, row["role"], *(_text(row[key]) for key in (*FIGURES, *(f"real_{key}" for key in REAL)))]
+        )
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+
+
+def _row(version: DetectorVersion, metrics: Mapping[str, Any], split: str) -> dict[str, Any]:
+    hard, real = metrics.get(split, {}), metrics.get(f"{split}_real", {})
+    return {
+        "detector": version.id,
+        "name": version.name,
+        "role": version.role,
+        "round": version.round_id,
+        "images": hard.get("images", 0),
+        "order": metrics.get("validation", {}).get("mse"),
+        **{name: hard.get(name) for name in FIGURES},
+        **{f"real_{name}": real.get(name) for name in REAL},
+        "intervals": hard.get("intervals", {}),
+        "categories": hard.get("categories", {}),
+        "classes": hard.get("classes", {}),
+        "temperature": metrics.get("calibration", {}).get("temperature"),
+    }
+
+
+def _text(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

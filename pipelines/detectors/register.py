@@ -1,0 +1,35 @@
+"""Register detectors that were trained elsewhere, such as the published DiffDoctor checkpoint."""
+
+import tempfile
+from pathlib import Path
+
+from dataengine.errors import InputRefused
+from dataengine.records import DetectorVersion, digest
+from storage.workspace import Workspace
+
+
+def register_detector(
+    workspace: Workspace, path: Path, name: str = "", licence: str = "", actor: str = "import"
+) -> DetectorVersion:
+    """The registered version. Raises `ModelRefused` when the files are no detector that we load."""
+    from dataengine.diagnosis.detector import load_detector, save_detector
+
+    if not path.exists():
+        raise InputRefused(f"there is nothing at {path}; give a detector folder or a file of weights")
+    detector = load_detector(path)
+    with tempfile.TemporaryDirectory() as folder:
+        save_detector(detector, Path(folder))
+        checkpoint = workspace.checkpoints.publish(Path(folder))
+    version = DetectorVersion(
+        id=digest("detector", checkpoint),
+        name=name.strip() or detector.name,
+        checkpoint=checkpoint,
+        licence=licence.strip() or detector.config.licence,
+    )
+    with workspace.catalog() as catalog:
+        catalog.detectors.add(version)
+        if catalog.detectors.champion() is None:
+            catalog.detectors.promote(version.id, actor, "the first detector of this workspace")
+        catalog.commit()
+    with workspace.catalog(read_only=True) as catalog:
+        return catalog.detectors.get(version.id)

@@ -1,0 +1,139 @@
+"""Score dynamics as a detector: without weights, it looks at images by drawing them once more.
+
+Input: images that a registered generator drew, with prompt, seed and settings. Output: artifact maps, kept as
+predictions of a detector version that stands for the settings; the share of abnormal places at each step,
+kept with that version; and, for one image, its dynamics at a point. Cost: sampling as far as the window goes.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from dataengine.diagnosis.config import DynamicsConfig
+from dataengine.errors import ConfigRefused
+from dataengine.records import DetectorVersion, Image
+from dataengine.treatment.config import SamplingConfig
+from pipelines.detectors import training_free
+from pipelines.generators.draw import open_generator
+from pipelines.generators.guided_sampling import FIELDS, Steered, steered
+from pipelines.runtime.context import Context
+from pipelines.runtime.shards import slices
+from storage.workspace import Workspace
+
+KIND = "score dynamics"
+FOLDER = "dynamics"
+"""Where pictures lie in the workspace; also what a version's config calls its settings."""
+
+
+Looked = Iterator[tuple[list[Image], list[np.ndarray]]]
+
+
+def identity(config: DynamicsConfig) -> str:
+    """Id of the detector version that stands for these settings, known before it is registered."""
+    return training_free.identity(KIND, config)
+
+
+def detector_for(workspace: Workspace, config: DynamicsConfig) -> DetectorVersion:
+    """The detector version that stands for these settings; registered when it is first asked for."""
+    name = KIND if config == DynamicsConfig() else f"{KIND} {identity(config)[:6]}"
+    return training_free.version_of(workspace, KIND, FOLDER, config, name)
+
+
+def watches(version: DetectorVersion | None) -> bool:
+    """Whether the version is score dynamics, which has no weights to open."""
+    return version is not None and version.config.get("kind") == KIND
+
+
+def drawn_here(images: Sequence[Image]) -> list[Image]:
+    """Those that a registered generator drew, so that it can draw them again."""
+    return [image for image in images if _can_be_drawn(image)]
+
+
+def _can_be_drawn(image: Image) -> bool:
+    return image.generator_id is not None and image.seed is not None and "steps" in image.settings
+
+
+def watched(context: Context, version: DetectorVersion, images: Sequence[Image], batch: int) -> Looked:
+    """Batches of the images with their maps, float32 HW.
+
+    Raises `ConfigRefused` for images that nothing here can draw again, and for too few steps.
+    """
+    from dataengine.treatment.sampling.trajectory import map_of
+
+    strange = len(images) - len(drawn_here(images))
+    if strange:
+        raise ConfigRefused(
+            f"{strange} of {len(images)} images were not drawn by a generator of this workspace, and score "
+            "dynamics look at images while they are drawn; give these to a trained detector"
+        )
+    camera = Camera(context, DynamicsConfig.model_validate(version.config["dynamics"]))
+    for alike in _alike(images):
+        for start, stop in slices(len(alike), batch):
+            group = alike[start:stop]
+            found, levels = camera.watch(group)
+            _remember(context, version.id, group, found, levels)
+            sizes = [(image.height, image.width) for image in group]
+            yield group, [map_of(each, size) for each, size in zip(found, sizes, strict=True)]
+
+
+def _alike(images: Sequence[Image]) -> Iterator[list[Image]]:
+    """Images of one generator with the same settings and size."""
+
+    def key(image: Image) -> str:
+        return json.dumps([image.generator_id, image.height, image.width, image.settings], sort_keys=True)
+
+    return (list(group) for _, group in groupby(sorted(images, key=key), key))
+
+
+class Camera:
+    """Watches images being drawn once more; what draws and steers them stays open until another is needed."""
+
+    def __init__(self, context: Context, config: DynamicsConfig) -> None:
+        self._context = context
+        self._config = config
+        self._open: tuple[str, Any, Any] = ("", None, None)
+
+    def watch(self, images: Sequence[Image]) -> tuple[list[Any], list[float]]:
+        """Dynamics of images of one generator with the same settings, and the window's shares of the way."""
+        from dataengine.treatment.sampling.trajectory import watch
+
+        first = images[0]
+        family, steering = self._opened(first)
+        sampling = {name: value for name, value in first.settings.items() if name not in FIELDS}
+        sampling |= {"batch": len(images), "height": first.height, "width": first.width}
+        settings = SamplingConfig.model_validate(sampling)
+        prompts, seeds = [image.prompt for image in images], [int(image.seed or 0) for image in images]
+        steppers = steering.steppers(prompts, seeds)
+        return watch(family, prompts, seeds, settings, self._config, steppers, self._context.report)
+
+    def _opened(self, image: Image) -> tuple[Any, Steered]:
+        wanted = {name: image.settings.get(name) for name in FIELDS}
+        key = json.dumps([image.generator_id, wanted], sort_keys=True)
+        if self._open[0] != key:
+            with self._context.workspace.catalog(read_only=True) as catalog:
+                generator = catalog.generators.get(str(image.generator_id))
+            family = open_generator(self._context, generator)
+            self._open = (key, family, steered(self._context, wanted, family))
+        return self._open[1], self._open[2]
+
+
+def _remember(
+    context: Context, detector_id: str, images: Sequence[Image], found: Sequence[Any], levels: list[float]
+) -> None:
+    """Add to the share of abnormal places at each step, by generator and number of steps (Fig. 7)."""
+    from dataengine.diagnosis.dynamics import abnormal_shares
+
+    first = images[0]
+    name = f"{first.generator_id}, {first.settings['steps']} steps"
+    shares = abnormal_shares(found)
+    with context.workspace.catalog() as catalog:
+        kept = dict(catalog.detectors.get(detector_id).metrics.get("abnormal", {}))
+        before = kept.get(name, {"images": 0, "shares": [0.0] * len(shares)})
+        count = before["images"] + len(found)
+        mixed = (np.array(before["shares"]) * before["images"] + shares * len(found)) / count
+        kept[name] = {"images": count, "levels": levels[1:], "shares": mixed.tolist()}
+        catalog.detectors.record_metrics(detector_id, {"abnormal": kept})
+        catalog.commit()

@@ -1,0 +1,59 @@
+"""Train a detector on a training set of the workspace."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from dataengine.diagnosis.config import DetectorTrainingConfig
+from dataengine.errors import NotFound
+from dataengine.records import DetectorVersion, SnapshotItem, digest
+from pipelines.detectors.dataset import StoredSamples
+from pipelines.runtime.context import Context
+from pipelines.runtime.failpoint import fail_point
+from pipelines.runtime.scratch import cleared, workplace
+
+
+def learn(
+    context: Context,
+    run: str,
+    stage: str,
+    role: Literal["teacher", "candidate"],
+    config: DetectorTrainingConfig,
+    start: DetectorVersion,
+    items: list[SnapshotItem],
+    snapshot_id: str | None = None,
+    name: str = "",
+    **watched: Any,
+) -> DetectorVersion:
+    """One training run from `start` on these rows; a repeated call gives the same detector.
+
+    `run` is a round's id, or with a `name` that of a run which stands alone.
+    """
+    detector_id = digest("detector", run, stage)
+    with context.workspace.catalog(read_only=True) as catalog:
+        try:
+            return catalog.detectors.get(detector_id)
+        except NotFound:
+            pass
+    work_id = f"{run}-{stage}"
+    folder = context.workspace.checkpoints.fetch(start.checkpoint)
+    samples = StoredSamples(context.workspace, items)
+    with workplace(context.workspace, work_id) as work:
+        result = context.tools.train_detector(config, samples, folder, work, context.report, **watched)
+    fail_point(f"{stage}:trained")
+    version = DetectorVersion(
+        id=detector_id,
+        name=name or f"{'teacher' if role == 'teacher' else 'detector'} of {run}",
+        checkpoint=context.workspace.checkpoints.publish(Path(result.folder)),
+        role=role,
+        config=config.model_dump(mode="json"),
+        metrics={"training": dict(result.metrics)},
+        parent=start.id,
+        snapshot_id=snapshot_id,
+        round_id=None if name else run,
+        licence=start.licence,
+    )
+    with context.workspace.catalog() as catalog:
+        catalog.detectors.add(version)
+        catalog.commit()
+    cleared(context.workspace, work_id)
+    return version

@@ -1,0 +1,208 @@
+"""Pull from Label Studio: annotations become labels; what changes or is deleted there is followed here.
+
+The whole project is read each time and compared with what is kept, so that nothing depends on hints that may
+be lost; what is the same is left alone, so that an interrupted or repeated pull doubles nothing.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dataengine.errors import InputRefused
+from dataengine.records import Image, Label, Report, Review, silent
+from pipelines.exchange.import_options import Wanted
+from pipelines.exchange.importer import Answer, keep_answers
+from pipelines.exchange.label_studio.server import Server, brush_labels, plainly
+from pipelines.exchange.label_studio.tasks import (
+    Annotation,
+    author_of,
+    label_map_of,
+    note_of,
+    read_annotation,
+)
+from pipelines.exchange.metadata import Refusal
+from pipelines.exchange.safe_files import read_json
+from storage.workspace import Workspace
+
+BATCH = 64
+REVIEWER = "label-studio"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pulled:
+    """Annotations read, labels new or changed, labels withdrawn because they were deleted there, tasks that
+    were deleted there (their labels stay), and what was refused.
+    """
+
+    annotations: int
+    labels: int
+    withdrawn: int
+    tasks_gone: int
+    refused: tuple[Refusal, ...] = ()
+
+
+def pull(workspace: Workspace, server: Server, project: str, *, report: Report = silent) -> Pulled:
+    """Bring the labels here in line with the project's annotations.
+
+    Each author's newest annotation of an image counts. Alpha from 128 on is painted. Raises as `Server`;
+    single annotations that cannot be used are refused by name.
+    """
+    home = server.project(project)
+    if home is None:
+        raise InputRefused(f"{server.url} has no project {project!r}; was it deleted, or the name mistyped?")
+    brush_labels(home)
+    people = _people(server)
+    tasks = {task["id"]: task for task in server.tasks(home.id)}
+    refused: list[Refusal] = []
+    newest: dict[tuple[str, str], tuple[Annotation, int]] = {}
+    count = 0
+    for task_id, image_id, annotation in _annotations(server, home.id, people, refused):
+        count += 1
+        key = (image_id, annotation.author)
+        if key not in newest or newest[key][0].updated <= annotation.updated:
+            newest[key] = (annotation, task_id)
+    place = {"url": server.url, "project": home.id}
+    mine = _labels_of(workspace, set(people.values()), place)
+    labels = _keep(workspace, newest, mine, place, tasks, refused, report)
+    withdrawn, gone = _withdraw(workspace, mine, newest, tasks)
+    return Pulled(
+        annotations=count, labels=labels, withdrawn=withdrawn, tasks_gone=gone, refused=tuple(refused)
+    )
+
+
+def _people(server: Server) -> dict[int, str]:
+    with plainly(server.url):
+        return {user.id: author_of({"email": user.email}) for user in server.client.users.list()}
+
+
+def _annotations(
+    server: Server, project_id: int, people: dict[int, str], refused: list[Refusal]
+) -> Iterator[tuple[int, str, Annotation]]:
+    """Every annotation of a task of ours, from the server's own export."""
+    named: Callable[[Any], str] = lambda said: people.get(said) or author_of(said)  # noqa: E731
+    for task in _exported(server, project_id):
+        image_id = (task.get("data") or {}).get("clinic_id")
+        if not isinstance(image_id, str):
+            refused.append(Refusal(f"task {task.get('id')}", "carries no clinic_id; it was not pushed by us"))
+            continue
+        for said in task.get("annotations") or []:
+            try:
+                annotation = read_annotation(said, named)
+            except InputRefused as error:
+                refused.append(Refusal(f"task {task.get('id')}", str(error)))
+            else:
+                if annotation is not None:
+                    yield int(task["id"]), image_id, annotation
+
+
+def _exported(server: Server, project_id: int) -> list[dict[str, Any]]:
+    with tempfile.TemporaryDirectory(prefix="clinic-pull-") as folder:
+        path = Path(folder) / "export.json"
+        with plainly(server.url), path.open("wb") as file:
+            for part in server.client.projects.exports.download_sync(project_id, export_type="JSON"):
+                file.write(part)
+        said = read_json(path)
+    if not isinstance(said, list):
+        raise InputRefused(f"the export of {server.url} is no list of tasks; is the server's version newer?")
+    return [task for task in said if isinstance(task, dict)]
+
+
+def _labels_of(workspace: Workspace, authors: set[str], place: dict[str, Any]) -> list[Label]:
+    """The newest label of each image and author that came from this project."""
+    found: dict[tuple[str, str], Label] = {}
+    with workspace.catalog(read_only=True) as catalog:
+        for author in sorted(authors):
+            for label in catalog.labels.by(author):
+                known = found.get((label.image_id, author))
+                if known is None or known.revision < label.revision:
+                    found[label.image_id, author] = label
+    return [label for label in found.values() if place.items() <= about(label).items()]
+
+
+def about(label: Label) -> dict[str, Any]:
+    """What a label's note says of its annotation; empty if it came from elsewhere."""
+    try:
+        said = json.loads(label.note).get("label_studio", {}) if label.note.startswith("{") else {}
+    except (ValueError, AttributeError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _keep(
+    workspace: Workspace,
+    newest: dict[tuple[str, str], tuple[Annotation, int]],
+    mine: list[Label],
+    place: dict[str, Any],
+    tasks: dict[int, dict[str, Any]],
+    refused: list[Refusal],
+    report: Report,
+) -> int:
+    """Labels for annotations that are new or changed, a batch at a time."""
+    known = {(label.image_id, label.author): label.note for label in mine}
+    notes = {key: note_of(annotation, task, **place) for key, (annotation, task) in newest.items()}
+    changed = sorted(key for key in newest if known.get(key) != notes[key])
+    with workspace.catalog(read_only=True) as catalog:
+        images = {image.id: image for image in catalog.images.get_many(sorted({key[0] for key in changed}))}
+        wanted = Wanted(path=Path(), classes=catalog.classes.names())
+        rounds = {row.id for row in catalog.rounds.list()}
+    labels = 0
+    for start in range(0, len(changed), BATCH):
+        report(start, len(changed), "pulling")
+        pairs: list[tuple[Image, Answer]] = []
+        for key in changed[start : start + BATCH]:
+            annotation, task = newest[key]
+            image = images.get(key[0])
+            try:
+                if image is None:
+                    raise InputRefused(f"image {key[0]!r} is not in this workspace; was it erased?")
+                label_map = label_map_of(annotation.results, image.height, image.width, wanted.number)
+            except InputRefused as error:
+                refused.append(Refusal(f"task {task}, annotation {annotation.id}", str(error)))
+                continue
+            said = str(tasks.get(task, {}).get("data", {}).get("round", ""))
+            answer = Answer(
+                author=annotation.author,
+                label_map=label_map,
+                lead_seconds=annotation.lead_seconds,
+                note=notes[key],
+                created=annotation.updated or None,
+                round_id=said if said in rounds else None,
+            )
+            pairs.append((image, answer))
+        labels += keep_answers(workspace, pairs, source="person")
+    report(len(changed), len(changed), "pulled")
+    return labels
+
+
+def _withdraw(
+    workspace: Workspace,
+    mine: list[Label],
+    newest: dict[tuple[str, str], tuple[Annotation, int]],
+    tasks: dict[int, dict[str, Any]],
+) -> tuple[int, int]:
+    """Reject labels whose annotation was deleted; count tasks that were deleted, whose labels stay."""
+    gone = {about(label).get("task") for label in mine} - tasks.keys()
+    deleted = [
+        label
+        for label in mine
+        if (label.image_id, label.author) not in newest and about(label).get("task") in tasks
+    ]
+    with workspace.catalog() as catalog:
+        withdrawn = sum(
+            catalog.reviews.add(
+                Review(
+                    image_id=label.image_id,
+                    author=label.author,
+                    revision=label.revision,
+                    reviewer=REVIEWER,
+                    verdict="rejected",
+                    note="its annotation was deleted in Label Studio",
+                )
+            )
+            for label in deleted
+        )
+        catalog.commit()
+    return withdrawn, len(gone)

@@ -1,0 +1,257 @@
+"""Push to Label Studio: a project with our classes, tasks for hard cases, artifact maps as predictions.
+
+Pushing twice changes nothing: a task carries our image id, a prediction its model version. A task deleted
+there is made anew; a new champion adds its predictions and becomes the project's model version. Cost: the
+server's own imports.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from dataengine.errors import InputRefused
+from dataengine.records import DetectorVersion, Endpoint, Image, Report, digest, silent
+from pipelines.exchange.label_studio.server import Server
+from pipelines.exchange.label_studio.signing import secret, signed_path
+from pipelines.exchange.label_studio.tasks import model_version, prediction, task_data
+from storage.stores.snapshots import EXTENSIONS
+from storage.workspace import Workspace
+
+BATCH = 100
+BATCH_BYTES = 24 * 1024 * 1024
+
+Pixels = Literal["upload", "signed", "storage"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pushed:
+    """The project, how many tasks and predictions were new, how many tasks were there already."""
+
+    project: int
+    url: str
+    tasks: int
+    predictions: int
+    known: int
+    model_version: str
+
+
+def push(
+    workspace: Workspace,
+    server: Server,
+    project: str,
+    *,
+    round_id: str | None = None,
+    limit: int | None = None,
+    pixels: Pixels = "upload",
+    prefix: str = "",
+    hooks: str = "",
+    report: Report = silent,
+) -> Pushed:
+    """Push the images that wait for labels (of one round, or all) and the champion's maps.
+
+    `pixels` says how Label Studio gets at them: uploaded into it, by our signed addresses below `prefix`
+    (where our web server is reached), or from a storage it can reach (`prefix` + file name). `hooks`, our web
+    server's address as Label Studio sees it, registers its webhook and ML backend. Raises as `Server`.
+    """
+    if pixels != "upload" and not prefix:
+        raise InputRefused(
+            f"--pixels {pixels} needs --prefix, the address below which the pictures are found"
+        )
+    with workspace.catalog(read_only=True) as catalog:
+        classes, champion = catalog.classes.names(), catalog.detectors.champion()
+    images = chosen(workspace, round_id, limit)
+    if not images:
+        raise InputRefused("no image waits for labels; run `clinic mine` first, or name a --round")
+    home = server.ready_project(project, classes)
+    there = _there(server, home)
+    version = model_version(champion)
+    new = [image for image in images if image.id not in there]
+    address = _addresses(workspace, server, home.id, pixels, prefix)
+    rounds = _rounds(workspace, new)
+
+    def prepared(batch: list[Image]) -> tuple[list[dict[str, Any]], int]:
+        made = _predictions(workspace, batch, champion, classes)
+        tasks = [
+            {
+                "data": task_data(image, url, round=rounds.get(image.id, "")),
+                "predictions": [made[image.id]] if image.id in made else [],
+            }
+            for image, url in zip(batch, address(batch), strict=True)
+        ]
+        return tasks, len(made)
+
+    done = predictions = inline = 0
+    with ThreadPoolExecutor(1) as pool:
+        # The next tasks are made while the server takes in the last ones.
+        batches = list(_batches(new))
+        waiting = pool.submit(prepared, batches[0]) if batches else None
+        for number in range(len(batches)):
+            report(done, len(images), "pushing tasks")
+            assert waiting
+            tasks, made_now = waiting.result()
+            waiting = pool.submit(prepared, batches[number + 1]) if number + 1 < len(batches) else None
+            server.add_tasks(home.id, tasks)
+            inline += made_now
+            done += len(tasks)
+    outdated = [i for i in images if i.id in there and not _has_version(there[i.id], version)]
+    for batch in _batches(outdated):
+        report(done, len(images), "pushing predictions")
+        made = _predictions(workspace, batch, champion, classes)
+        if made:
+            server.add_predictions(home.id, [one | {"task": there[key]["id"]} for key, one in made.items()])
+        predictions += len(made)
+        done += len(batch)
+    # A project without a model version takes that of the predictions that come with its tasks.
+    settled = version if inline and not home.model_version else home.model_version
+    # It takes no version that no prediction has.
+    held = inline or predictions or any(_has_version(task, version) for task in there.values())
+    if version and held and settled != version:
+        server.set_model_version(home.id, version)
+    _remember(workspace, server, home)
+    if hooks:
+        register_hooks(workspace, server, home.id, hooks)
+    report(len(images), len(images), "pushed")
+    return Pushed(
+        project=home.id,
+        url=f"{server.url}/projects/{home.id}",
+        tasks=len(new),
+        predictions=inline + predictions,
+        known=len(images) - len(new),
+        model_version=version,
+    )
+
+
+def _there(server: Server, project: Any) -> dict[str, dict[str, Any]]:
+    """The project's tasks by our image id."""
+    if project.task_number == 0:
+        return {}
+    return {
+        task["data"]["clinic_id"]: task
+        for task in server.tasks(project.id)
+        if isinstance(task.get("data"), dict) and isinstance(task["data"].get("clinic_id"), str)
+    }
+
+
+def chosen(workspace: Workspace, round_id: str | None, limit: int | None) -> list[Image]:
+    """The images that wait for labels, those that teach most before others."""
+    with workspace.catalog(read_only=True) as catalog:
+        rounds = [round_id] if round_id else [row.id for row in reversed(catalog.rounds.list())]
+        ids = dict.fromkeys(item.image_id for key in rounds for item in catalog.queue.of_round(key))
+        return catalog.images.get_many(list(ids)[:limit])
+
+
+def _has_version(task: dict[str, Any], version: str) -> bool:
+    said = task.get("predictions_model_versions") or ""
+    return not version or version in (said if isinstance(said, list) else str(said))
+
+
+def _rounds(workspace: Workspace, images: Sequence[Image]) -> dict[str, str]:
+    """The newest round in whose queue each image waits."""
+    wanted = {image.id for image in images}
+    found: dict[str, str] = {}
+    with workspace.catalog(read_only=True) as catalog:
+        for row in catalog.rounds.list():
+            found |= {i.image_id: row.id for i in catalog.queue.of_round(row.id) if i.image_id in wanted}
+    return found
+
+
+def _predictions(
+    workspace: Workspace, images: Sequence[Image], champion: DetectorVersion | None, classes: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    if champion is None:
+        return {}
+    with workspace.catalog(read_only=True) as catalog:
+        answers = catalog.predictions.of(champion.id, [image.id for image in images])
+    sizes = {image.id: (image.height, image.width) for image in images}
+    with_maps = [one for one in answers if one.map_ref]
+    maps = workspace.maps.get_many([one.map_ref for one in with_maps if one.map_ref])
+    return {
+        one.image_id: prediction(drawn, sizes[one.image_id], one.max, model_version(champion), classes)
+        for one, drawn in zip(with_maps, maps, strict=True)
+    }
+
+
+def _batches(images: Sequence[Image]) -> Iterator[list[Image]]:
+    for start in range(0, len(images), BATCH):
+        yield list(images[start : start + BATCH])
+
+
+def _addresses(
+    workspace: Workspace, server: Server, project_id: int, pixels: Pixels, prefix: str
+) -> Callable[[Sequence[Image]], list[str]]:
+    """How a batch of images becomes the addresses of its pixels."""
+
+    def name(image: Image) -> str:
+        return image.id + EXTENSIONS.get(image.media_type, "")
+
+    def uploaded(images: Sequence[Image]) -> list[str]:
+        addresses: list[str] = []
+        part: list[tuple[str, bytes, str]] = []
+        for image in images:
+            part.append((name(image), workspace.blobs.get(image.sha256), image.media_type))
+            if sum(len(one[1]) for one in part) > BATCH_BYTES:
+                addresses += server.upload(project_id, part)
+                part = []
+        return addresses + (server.upload(project_id, part) if part else [])
+
+    if pixels == "upload":
+        return uploaded
+    base = prefix.rstrip("/")
+    if pixels == "signed":
+        key = secret(workspace)
+        return lambda images: [base + signed_path(image.id, key, time.time()) for image in images]
+    return lambda images: [f"{base}/{name(image)}" for image in images]
+
+
+def endpoint_id(url: str, project_id: int) -> str:
+    """The id under which a pushed project is registered."""
+    return f"label-studio-{digest(url, project_id, length=12)}"
+
+
+def _remember(workspace: Workspace, server: Server, project: Any) -> None:
+    """Register the project, so that webhooks about it, and no other, are taken as hints to pull."""
+    with workspace.catalog() as catalog:
+        catalog.endpoints.add(
+            Endpoint(
+                id=endpoint_id(server.url, project.id),
+                kind="label-studio",
+                name=project.title,
+                location=server.url,
+                settings={"project": project.id},
+            )
+        )
+        catalog.commit()
+
+
+EVENTS = ("ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED")
+
+
+def register_hooks(workspace: Workspace, server: Server, project_id: int, base: str) -> None:
+    """Register our webhook and our ML backend with the project, unless they are there already."""
+    from pipelines.exchange.label_studio.server import plainly
+
+    key, address = secret(workspace), f"{base.rstrip('/')}/label-studio"
+    with plainly(server.url):
+        hooks = server.get("webhooks/", project=project_id)
+        if not any(one.get("url") == f"{address}/webhook" for one in hooks):
+            server.client.webhooks.create(
+                url=f"{address}/webhook",
+                project=project_id,
+                actions=list(EVENTS),
+                headers={"X-Clinic-Secret": key},
+                send_payload=True,
+                send_for_all_actions=False,
+            )
+        backends = server.get("ml/", project=project_id)
+        if not any(one.get("url") == address for one in backends):
+            server.client.ml.create(
+                url=address,
+                project=project_id,
+                title="Artifact Clinic",
+                auth_method="BASIC_AUTH",
+                basic_auth_user="clinic",
+                basic_auth_pass=key,
+                timeout=60.0,
+            )

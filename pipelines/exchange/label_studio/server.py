@@ -1,0 +1,232 @@
+"""A Label Studio server through its SDK: connecting, projects, uploads, tasks; errors in one clear line.
+
+Both personal and legacy access tokens work. Tokens are never stored. The SDK is imported when it is used.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from dataengine.errors import ConfigRefused, InputRefused, ServiceAbsent
+from pipelines.exchange.label_studio.tasks import FROM_NAME, TO_NAME, label_config
+
+if TYPE_CHECKING:
+    from label_studio_sdk import LabelStudio
+
+
+OLDEST = (1, 20)
+"""Earlier servers lack personal tokens and bulk imports of predictions."""
+PAGE = 500
+SECONDS = 120.0
+TOKEN_VARIABLE = "LABEL_STUDIO_API_KEY"
+URL_VARIABLE = "LABEL_STUDIO_URL"
+
+
+def token(given: str = "") -> str:
+    """The token that was given, or else the environment's. Raises `ConfigRefused` without one."""
+    found = given or os.environ.get(TOKEN_VARIABLE, "")
+    if not found:
+        raise ConfigRefused(f"no token: set {TOKEN_VARIABLE}, or give --token")
+    return found
+
+
+@contextmanager
+def plainly(url: str) -> Iterator[None]:
+    """Turn the SDK's failures inside the block into ours: `ServiceAbsent` or `InputRefused`."""
+    import httpx
+    from label_studio_sdk.core.api_error import ApiError
+    from pydantic import ValidationError
+
+    try:
+        yield
+    except ApiError as error:
+        raise InputRefused(_said(error, url)) from None
+    except ValidationError:
+        raise InputRefused(f"what answers at {url} is no Label Studio that we understand") from None
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        raise ServiceAbsent(
+            f"no Label Studio answers at {url} ({type(error).__name__}); is it running, is the address right?"
+        ) from None
+
+
+def _said(error: Any, url: str) -> str:
+    body = error.body if isinstance(error.body, dict) else {}
+    detail = body.get("detail") or body.get("validation_errors") or str(error.body or "")[:200]
+    if error.status_code == 401:
+        return (
+            f"{url} refuses the token ({detail}); give a personal access token (Account & Settings), or a "
+            "legacy one if the organization allows those"
+        )
+    if error.status_code == 403:
+        return f"the token's owner may not do this at {url}: {detail}"
+    if error.status_code == 404:
+        return f"{url} has no such page; is this Label Studio's address, and does the project still exist?"
+    return f"{url} answers {error.status_code}: {detail}"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that answers, with a token that it takes."""
+
+    url: str
+    client: "LabelStudio"
+
+    @classmethod
+    def connect(cls, url: str, token: str) -> "Server":
+        """Raises `ConfigRefused` for what is no address or token, `ServiceAbsent` if nothing answers,
+        `InputRefused` for a wrong token, another service, or a server that is too old.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.netloc or parts.username:
+            raise ConfigRefused(
+                f"{url!r} is no address of a Label Studio server, such as https://labels.example"
+            )
+        url = url.rstrip("/")
+        with plainly(url):
+            from label_studio_sdk import LabelStudio
+
+            server = cls(url, LabelStudio(base_url=url, api_key=token, timeout=SECONDS))
+            server._check_version(server.get("version"))
+            server.client.users.whoami()
+        return server
+
+    def _check_version(self, said: Any) -> None:
+        release = said.get("release") if isinstance(said, dict) else None
+        try:
+            version = tuple(int(part) for part in str(release).split(".")[:2])
+        except ValueError:
+            raise InputRefused(f"what answers at {self.url} is no Label Studio") from None
+        if version < OLDEST:
+            raise InputRefused(
+                f"{self.url} runs Label Studio {release}; {'.'.join(map(str, OLDEST))} or newer is needed"
+            )
+
+    def get(self, path: str, **params: Any) -> Any:
+        """JSON of a route of the API. Raises the SDK's errors; call it inside `plainly`."""
+        return self._json(self._http().request(f"api/{path}", method="GET", params=params))
+
+    def post(self, path: str, **sent: Any) -> Any:
+        """Send to a route that the SDK's models are too slow or too strict for."""
+        return self._json(self._http().request(f"api/{path}", method="POST", **sent))
+
+    def _http(self) -> Any:
+        return self.client._client_wrapper.httpx_client
+
+    def _json(self, response: Any) -> Any:
+        from label_studio_sdk.core.api_error import ApiError
+
+        try:
+            body = response.json() if response.content else None
+        except ValueError:
+            body = None if response.status_code < 400 else response.text[:200]
+            if response.status_code < 400:
+                raise InputRefused(f"what answers at {self.url} is no Label Studio") from None
+        if response.status_code >= 400:
+            raise ApiError(status_code=response.status_code, body=body)
+        return body
+
+    # ---- projects ------------------------------------------------------------------------------------
+
+    def project(self, named: str) -> Any | None:
+        """The project of that number or title; None without one. `InputRefused` if two have the title."""
+        found: list[int] = []
+        page, more = 1, True
+        with plainly(self.url):
+            while more:
+                # Names alone: counting every project's tasks is what makes their list slow.
+                said = self.get("projects", page=page, page_size=PAGE, include="id,title")
+                found += [one["id"] for one in said["results"] if named in (str(one["id"]), one["title"])]
+                page, more = page + 1, bool(said.get("next"))
+            exact = [number for number in found if str(number) == named]
+            if len(found) > 1 and not exact:
+                numbers = ", ".join(map(str, found))
+                raise InputRefused(f"{len(found)} projects are called {named!r}; give the number: {numbers}")
+            chosen = next(iter(exact or found), None)
+            return None if chosen is None else self.client.projects.get(chosen)
+
+    def ready_project(self, named: str, classes: Sequence[str]) -> Any:
+        """The project, made or brought up to our classes. `InputRefused` if it labels something else."""
+        project = self.project(named)
+        wanted = label_config(classes)
+        with plainly(self.url):
+            if project is None:
+                if len(named) < 3 or named.isdigit():
+                    raise InputRefused(f"there is no project {named!r}; a new one needs a title of 3 letters")
+                return self.client.projects.create(
+                    title=named, label_config=wanted, enable_empty_annotation=True
+                )
+            theirs = brush_labels(project)
+            if theirs - set(classes):
+                raise InputRefused(
+                    f"project {named!r} has other labels ({', '.join(sorted(theirs)) or 'none of ours'}) "
+                    f"than this workspace ({', '.join(classes)}); name another project, or a new title"
+                )
+            if theirs != set(classes):
+                self.client.projects.update(project.id, label_config=wanted)
+        return project
+
+    def tasks(self, project_id: int) -> Iterator[dict[str, Any]]:
+        """Every task's `id`, `data` and `predictions_model_versions`."""
+        page = 1
+        while True:
+            with plainly(self.url):
+                said = self.get(
+                    "tasks",
+                    project=project_id,
+                    page=page,
+                    page_size=PAGE,
+                    fields="all",
+                    include="id,data,predictions_model_versions",
+                )
+            yield from said["tasks"]
+            if page * PAGE >= said["total"]:
+                return
+            page += 1
+
+    # ---- sending -------------------------------------------------------------------------------------
+
+    def upload(self, project_id: int, files: Sequence[tuple[str, bytes, str]]) -> list[str]:
+        """Put (name, bytes, media type) files into the project, without tasks; their addresses, in order."""
+        with plainly(self.url):
+            sent = {f"file{number}": file for number, file in enumerate(files)}
+            said = self.post(
+                f"projects/{project_id}/import", params={"commit_to_project": "false"}, files=sent
+            )
+            ids = said["file_upload_ids"]
+            known = self.get(f"projects/{project_id}/file-uploads", ids=json.dumps(ids))
+        # It puts a random part before each name.
+        paths = {one["file"].rpartition("/")[2].partition("-")[2]: one["file"] for one in known}
+        if any(name not in paths for name, _, _ in files):
+            raise InputRefused(f"{self.url} took {len(paths)} of {len(files)} uploaded files")
+        return [f"/data/{paths[name]}" for name, _, _ in files]
+
+    def add_tasks(self, project_id: int, tasks: Sequence[dict[str, Any]]) -> None:
+        """Add tasks with their predictions."""
+        with plainly(self.url):
+            self.post(f"projects/{project_id}/import", json=list(tasks))
+
+    def add_predictions(self, project_id: int, predictions: Sequence[dict[str, Any]]) -> None:
+        """Add predictions (with `task`) to tasks that are there."""
+        with plainly(self.url):
+            self.post(f"projects/{project_id}/import/predictions", json=list(predictions))
+
+    def set_model_version(self, project_id: int, model_version: str) -> None:
+        """Say which predictions count; without it score filters silently find nothing."""
+        with plainly(self.url):
+            self.client.projects.update(project_id, model_version=model_version)
+
+
+def brush_labels(project: Any) -> set[str]:
+    """The labels of the project's brush. `InputRefused` if it has no brush of ours."""
+    control = (project.parsed_label_config or {}).get(FROM_NAME)
+    control = control if isinstance(control, dict) else getattr(control, "__dict__", None)
+    if not control or control.get("type") != "BrushLabels" or control.get("to_name") != [TO_NAME]:
+        raise InputRefused(
+            f"project {project.title!r} has other labels: no BrushLabels named {FROM_NAME!r} for an Image "
+            f"named {TO_NAME!r}. Name another project, or a new title to make one"
+        )
+    return set(control.get("labels") or [])

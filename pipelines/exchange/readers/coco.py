@@ -1,0 +1,209 @@
+"""COCO instances in: polygons, RLE (compressed and plain, holes kept) and boxes become label maps.
+
+`annotation["author"]`, where there is one, says who drew it, and `image["clean_by"]` who found nothing; both
+are what our export writes. Later annotations lie over earlier ones, in order of id.
+"""
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataengine.errors import InputRefused, MaskRefused
+from dataengine.masks import MAX_PIXELS, Mask, decode_coco
+from pipelines.exchange.import_options import Wanted
+from pipelines.exchange.importer import Answer, Reading, Row
+from pipelines.exchange.metadata import Refusal, readable
+from pipelines.exchange.safe_files import read_inside, read_json
+
+FILES = ("coco.json", "labels.json", "annotations.json", "_annotations.coco.json")
+FOLDERS = ("images", "data")
+MAX_VERTICES = 100_000
+LOSSES = ("keypoints, captions, attributes and crowd flags are not kept",)
+
+
+def read_coco(wanted: Wanted) -> Reading:
+    """The pictures that a COCO file names, with its annotations. Raises `InputRefused` if it is none."""
+    path = _file(wanted.path)
+    said = read_json(path)
+    lists = [said.get(name, []) if isinstance(said, dict) else None for name in ("images", "annotations")]
+    if not all(isinstance(each, list) for each in lists) or not isinstance(said.get("categories", []), list):
+        raise InputRefused(f"{path.name} is no COCO file: it needs lists of images, annotations, categories")
+    images, annotations = lists
+    refused: list[Refusal] = []
+    names = _categories(said.get("categories", []), wanted, refused)
+    by_image = _by_image(annotations or [], names, refused)
+    known = _images(images or [], refused)
+    refused += [
+        Refusal(f"annotation {one.get('id')}", f"names image {key!r}, which the file does not hold")
+        for key in by_image.keys() - known.keys()
+        for one in by_image[key]
+    ]
+    rows = list(_rows(known, by_image, wanted, _root(wanted, path)))
+    return Reading(rows=rows, total=len(rows), refused=refused, losses=LOSSES)
+
+
+def _file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    for name in FILES:
+        if (path / name).is_file():
+            return path / name
+    found = sorted(path.glob("*.json")) + sorted(path.glob("annotations/*.json"))
+    if len(found) != 1:
+        raise InputRefused(f"{path} holds {len(found)} JSON files; name the COCO file itself")
+    return found[0]
+
+
+def _root(wanted: Wanted, file: Path) -> Path:
+    if wanted.images:
+        return wanted.images
+    return next(
+        (file.parent / name for name in FOLDERS if (file.parent / name).is_dir()),
+        file.parent,
+    )
+
+
+def _categories(said: list[Any], wanted: Wanted, refused: list[Refusal]) -> dict[Any, int | str]:
+    """Their category id → our class, or why it has none."""
+    names: dict[Any, int | str] = {}
+    for one in said:
+        if not isinstance(one, dict) or not isinstance(one.get("name"), str) or "id" not in one:
+            refused.append(Refusal(f"category {one!r:.80}", "needs an id and a name"))
+        elif one["id"] in names:
+            refused.append(Refusal(f"category {one['id']!r}", "its id comes twice; the first one counts"))
+        else:
+            try:
+                names[one["id"]] = wanted.number(one["name"])
+            except InputRefused as error:
+                names[one["id"]] = str(error)
+    return names
+
+
+def _by_image(
+    annotations: list[Any], names: dict[Any, int | str], refused: list[Refusal]
+) -> dict[Any, list[dict[str, Any]]]:
+    found: dict[Any, list[dict[str, Any]]] = {}
+    ids = set()
+    for one in annotations:
+        if not isinstance(one, dict) or not isinstance(one.get("image_id"), int | str):
+            refused.append(Refusal(f"annotation {one!r:.80}", "needs the id of its image"))
+            continue
+        key, number = one.get("id"), names.get(one.get("category_id"), "its category is not in the file")
+        if key is not None and str(key) in ids:
+            refused.append(Refusal(f"annotation {key}", "its id comes twice; the first one counts"))
+        elif isinstance(number, str):
+            refused.append(Refusal(f"annotation {key}", number))
+        else:
+            ids.add(str(key))
+            found.setdefault(one["image_id"], []).append(one | {"number": number})
+    return found
+
+
+def _images(said: list[Any], refused: list[Refusal]) -> dict[Any, dict[str, Any]]:
+    known: dict[Any, dict[str, Any]] = {}
+    for one in said:
+        if not isinstance(one, dict) or not isinstance(one.get("id"), int | str):
+            refused.append(Refusal(f"image {one!r:.80}", "needs an id"))
+        elif not isinstance(one.get("file_name"), str):
+            refused.append(Refusal(f"image {one['id']}", "names no file_name"))
+        elif one["id"] in known:
+            refused.append(Refusal(readable(one["file_name"]), f"image id {one['id']!r} comes twice"))
+        else:
+            known[one["id"]] = one
+    return known
+
+
+def _rows(
+    known: dict[Any, dict[str, Any]],
+    by_image: dict[Any, list[dict[str, Any]]],
+    wanted: Wanted,
+    root: Path,
+) -> Iterator[Row]:
+    for key, image in known.items():
+        mine, clean = by_image.get(key, []), image.get("clean_by", [])
+        name = image["file_name"]
+        clean_by = [one for one in clean if isinstance(one, str)] if isinstance(clean, list) else []
+        if not mine and not clean_by and wanted.clean:
+            clean_by = [_author(wanted)]
+        yield Row(
+            name=readable(name),
+            load=partial(read_inside, root, name),
+            answers=partial(_answers, mine, clean_by, image, wanted) if mine or clean_by else None,
+        )
+
+
+def _author(wanted: Wanted) -> str:
+    return wanted.author or "import:coco"
+
+
+def _answers(
+    annotations: list[dict[str, Any]],
+    clean_by: list[str],
+    image: dict[str, Any],
+    wanted: Wanted,
+    height: int,
+    width: int,
+) -> list[Answer]:
+    said = (image.get("height", height), image.get("width", width))
+    if said != (height, width):
+        raise MaskRefused(f"the file says {said} (height, width), its picture is {(height, width)}")
+    maps: dict[str, Any] = {}
+    for one in annotations:
+        author = one.get("author") or _author(wanted)
+        drawn = maps.setdefault(str(author), np.zeros((height, width), dtype=np.uint8))
+        try:
+            drawn[mask_of(one, height, width)] = one["number"]
+        except InputRefused as error:
+            raise MaskRefused(f"annotation {one.get('id')}: {error}") from None
+    answers = [Answer(author=author, label_map=drawn) for author, drawn in maps.items()]
+    return answers + [Answer(author=author, label_map=None) for author in clean_by if author not in maps]
+
+
+def mask_of(annotation: dict[str, Any], height: int, width: int) -> Mask:
+    """Bool `HW` of one annotation's polygons, RLE, or else box. Raises `MaskRefused` if it has none."""
+    said = annotation.get("segmentation")
+    if isinstance(said, dict):
+        mask = decode_coco(said)
+        if mask.shape != (height, width):
+            raise MaskRefused(f"its mask is {mask.shape} (height, width), its picture is {(height, width)}")
+        return mask
+    if said:
+        return _polygons(said, height, width)
+    return box_mask(annotation.get("bbox"), height, width)
+
+
+def box_mask(box: Any, height: int, width: int) -> Mask:
+    """Bool `HW` of a box `[x, y, width, height]`, cut at the border. Raises `MaskRefused` for no such box."""
+    if not _numbers(box) or len(box) != 4 or min(box[2:]) < 0:
+        raise MaskRefused("it has neither a segmentation nor a box [x, y, width, height]")
+    x, y, w, h = (max(-(2.0**31), min(2.0**31, float(value))) for value in box)
+    mask = np.zeros((height, width), dtype=bool)
+    mask[max(0, round(y)) : max(0, round(y + h)), max(0, round(x)) : max(0, round(x + w))] = True
+    return mask
+
+
+def _polygons(said: Any, height: int, width: int) -> Mask:
+    from pycocotools import mask as coco
+
+    if not isinstance(said, list) or not all(_numbers(p) and len(p) >= 6 and len(p) % 2 == 0 for p in said):
+        raise MaskRefused("a segmentation is RLE or a list of polygons [x, y, x, y, x, y, …]")
+    if sum(map(len, said)) > 2 * MAX_VERTICES or height * width > MAX_PIXELS:
+        raise MaskRefused(f"its polygons have more than {MAX_VERTICES} vertices")
+    # COCO's own C code rasterises, so that areas agree with COCO's; it believes coordinates, so they are cut.
+    kept = [
+        np.clip(np.asarray(p, dtype=np.float64).reshape(-1, 2), -1, (width + 1, height + 1)).ravel().tolist()
+        for p in said
+    ]
+    drawn = coco.decode(coco.merge(coco.frPyObjects(kept, height, width)))
+    return np.asarray(drawn, dtype=bool)
+
+
+def _numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        for value in values
+    )

@@ -1,0 +1,85 @@
+"""Read the human artifact dataset (HADM): boxes per image."""
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataengine.errors import InputRefused, MaskRefused
+from dataengine.images import MAX_BYTES
+from pipelines.exchange.import_options import Wanted
+from pipelines.exchange.importer import Answer, Reading, Row
+from pipelines.exchange.metadata import Note, Refusal, parse, read_plain, readable
+from pipelines.exchange.readers.coco import box_mask
+from pipelines.exchange.readers.richhf import _finite
+from pipelines.exchange.safe_files import MAX_JSON, inside, read_json
+
+
+def read_hadm(wanted: Wanted) -> Reading:
+    """`annotations/SPLIT/*.json` with `images/SPLIT/`: boxes about broken body parts fill a label.
+
+    A box over a person who misses or has too many of something ("human missing arm") is of the class
+    `unreasonable content` where the workspace has it. Pictures without boxes are labelled clean.
+    """
+    homes = sorted(path for path in (wanted.path / "annotations").glob("*") if path.is_dir())
+    if not homes:
+        raise InputRefused(f"{wanted.path} has no folders annotations/SPLIT and images/SPLIT as HADM has")
+    files = [file for home in homes for file in sorted(home.glob("*.json"))]
+    refused: list[Refusal] = []
+    losses = ("boxes become filled boxes; parts, levels and tags go into the note",)
+    return Reading(rows=_had_rows(files, wanted, refused), total=len(files), refused=refused, losses=losses)
+
+
+def _had_rows(files: list[Path], wanted: Wanted, refused: list[Refusal]) -> Iterator[Row]:
+    for file in files:
+        where = f"{file.parent.name}/{readable(file.name)}"
+        root = wanted.images or wanted.path / "images" / file.parent.name
+        try:
+            said = read_json(file, MAX_JSON // 1024)
+            about = said.get("image") if isinstance(said, dict) else None
+            if not isinstance(about, dict) or not isinstance(about.get("file_name"), str):
+                raise InputRefused('has no {"image": {"file_name": …}}')
+            inside(root, about["file_name"])
+            note = parse({"prompt": about.get("prompt")})
+        except InputRefused as error:
+            refused.append(Refusal(where, str(error)))
+            continue
+        yield Row(
+            name=where,
+            load=partial(_had_load, root, about["file_name"], note),
+            answers=partial(_boxes_answer, said, wanted),
+        )
+
+
+def _had_load(root: Path, name: str, note: Note) -> tuple[bytes, Note]:
+    return read_plain(inside(root, name), MAX_BYTES), note
+
+
+def _boxes_answer(said: dict[str, Any], wanted: Wanted, height: int, width: int) -> list[Answer]:
+    other = next((n for n, c in enumerate(wanted.classes, 1) if c == "unreasonable content"), wanted.only)
+    label_map = np.zeros((height, width), dtype=np.uint8)
+    noted = []
+    for kind, number in (("human", other), ("annotation", wanted.only)):
+        for one in said.get(kind) or []:
+            if not isinstance(one, dict):
+                raise MaskRefused(f"{kind} must be a list of objects with a bbox")
+            words = one.get("tag") or one.get("tags") if kind == "human" else one.get("body_parts")
+            if words:
+                label_map[_corners_mask(one.get("bbox"), height, width)] = number
+                noted.append({"box": one["bbox"], "what": words, "level": one.get("level")})
+    note = json.dumps({"dataset": "hadm", "boxes": noted}, sort_keys=True)
+    answer = Answer(
+        author=wanted.author or "import:hadm", label_map=label_map if label_map.any() else None, note=note
+    )
+    return [answer]
+
+
+def _corners_mask(box: Any, height: int, width: int) -> np.ndarray:
+    """Bool `HW` of a box `[x1, y1, x2, y2]`, corners in any order."""
+    if not (isinstance(box, list) and len(box) == 4 and all(_finite(value) for value in box)):
+        raise MaskRefused("a box is [x1, y1, x2, y2]")
+    (left, right), (top, bottom) = sorted((box[0], box[2])), sorted((box[1], box[3]))
+    return box_mask([left, top, right - left, bottom - top], height, width)

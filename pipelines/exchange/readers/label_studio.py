@@ -1,0 +1,92 @@
+"""Read a Label Studio JSON export."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dataengine.errors import InputRefused
+from pipelines.exchange.import_options import Wanted
+from pipelines.exchange.importer import Answer, Reading, Row
+from pipelines.exchange.label_studio.tasks import (
+    Annotation,
+    author_of,
+    label_map_of,
+    note_of,
+    read_annotation,
+)
+from pipelines.exchange.metadata import Note, Refusal, parse, readable
+from pipelines.exchange.safe_files import inside, read_inside, read_json
+
+
+def read_label_studio(wanted: Wanted) -> Reading:
+    """A JSON export, Label Studio's or ours. Pictures are found as files, or by their id here."""
+    path = wanted.path if wanted.path.is_file() else wanted.path / "tasks.json"
+    if not path.is_file():
+        raise InputRefused(f"{wanted.path} holds no tasks.json; give Label Studio's JSON export")
+    tasks = read_json(path)
+    if not isinstance(tasks, list):
+        raise InputRefused(f"{path.name} is no Label Studio export: it must hold a list of tasks")
+    refused: list[Refusal] = []
+    root = wanted.images or (path.parent if (path.parent / "images").is_dir() else None)
+    losses = ("predictions, drafts and skipped annotations are not kept",)
+    rows = list(_rows(tasks, root, wanted, refused))
+    return Reading(rows=rows, total=len(rows), refused=refused, losses=losses)
+
+
+def _rows(tasks: list[Any], root: Path | None, wanted: Wanted, refused: list[Refusal]) -> Iterator[Row]:
+    seen = set()
+    for position, task in enumerate(tasks):
+        where = f"task {task.get('id', position)}" if isinstance(task, dict) else f"task {position}"
+        try:
+            if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
+                raise InputRefused("a task needs data")
+            data, key = task["data"], str(task.get("id", f"position {position}"))
+            if key in seen:
+                raise InputRefused("its id comes twice; the first one counts")
+            seen.add(key)
+            said = [one for one in task.get("annotations") or [] if one]
+            annotations = [a for a in (read_annotation(one, author_of) for one in said) if a]
+            place = _place(data, root)
+        except InputRefused as error:
+            refused.append(Refusal(where, str(error)))
+            continue
+        answers = partial(_answers, annotations, task.get("id"), wanted) if annotations else None
+        yield Row(name=where, answers=answers, **place)
+
+
+def _place(data: Mapping[str, Any], root: Path | None) -> dict[str, Any]:
+    """The picture's file below `root`, or else its id."""
+    said = data.get("file_name") or str(data.get("image") or "").partition("?d=")[2]
+    name = str(said or data.get("image") or "").rpartition("://")[2]
+    if root is not None and name:
+        for candidate in dict.fromkeys((name.lstrip("/"), name.rpartition("/")[2])):
+            if candidate and inside(root, candidate).is_file():
+                return {"load": partial(_load, root, candidate, parse(_note_values(data)))}
+    if isinstance(data.get("clinic_id"), str):
+        return {"image": data["clinic_id"]}
+    raise InputRefused(f"no file {readable(name)!r} here and no clinic_id; give the pictures with --images")
+
+
+def _note_values(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: data.get(name) for name in ("prompt", "seed", "category", "licence", "generator")}
+
+
+def _load(root: Path, name: str, note: Note) -> tuple[bytes, Note]:
+    return read_inside(root, name)[0], note
+
+
+def _answers(
+    annotations: list[Annotation], task: Any, wanted: Wanted, height: int, width: int
+) -> list[Answer]:
+    newest = {each.author: each for each in sorted(annotations, key=lambda each: each.updated)}
+    return [
+        Answer(
+            author=wanted.author or each.author,
+            label_map=label_map_of(each.results, height, width, wanted.number),
+            lead_seconds=each.lead_seconds,
+            note=note_of(each, task),
+            created=each.updated or None,
+        )
+        for each in newest.values()
+    ]

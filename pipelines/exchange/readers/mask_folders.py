@@ -1,0 +1,183 @@
+"""Folders of pictures beside folders of mask pictures: our own export, any pair, PAL4VST's layout."""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from PIL import Image as Picture
+
+from dataengine.errors import InputRefused, MaskRefused
+from dataengine.images import MAX_BYTES
+from dataengine.masks import MAX_CLASS, MAX_PIXELS, LabelMap
+from pipelines.exchange.import_options import Wanted
+from pipelines.exchange.importer import Answer, Reading, Row
+from pipelines.exchange.metadata import Refusal, readable
+from pipelines.exchange.readers.folders import Found, find_pictures, read_folder
+from pipelines.exchange.safe_files import inside, read_inside
+
+TABLE = "labels.csv"
+MASK_FOLDERS = ("masks", "labels", "mask", "label", "annotations", "gt")
+MASK_SUFFIXES = ("", "_mask", "_label", "_labels", "_gt", "_pal")
+
+
+def read_masks(wanted: Wanted) -> Reading:
+    """`images/` and `masks/`: masks by `labels.csv` as our export writes it, else by equal names.
+
+    A mask of 0 and 255 (or of 0 and 1) marks one class; other values are the workspace's classes.
+    """
+    root = wanted.path
+    if not (root / "images").is_dir() and wanted.images is None:
+        raise InputRefused(f"{root} has no folder images/ beside its masks; name it with --images")
+    reading = read_folder(wanted.images or root / "images")
+    refused = list(reading.refused)
+    if (root / TABLE).is_file():
+        answers = _by_table(root, wanted, refused)
+        return _joined(reading, answers, refused, ("leases, rounds and older revisions are not kept",))
+    folder = next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
+    if folder is None:
+        raise InputRefused(f"{root} has no {TABLE} and no folder {', '.join(MASK_FOLDERS)}")
+    return _joined(reading, _by_name(folder, wanted, "import:masks"), refused, ())
+
+
+def read_pal4vst(wanted: Wanted) -> Reading:
+    """Every `TASK/images/` below the folder with binary masks of the same names in a folder beside it."""
+    rows: list[Row] = []
+    refused: list[Refusal] = []
+    homes = sorted(path for path in wanted.path.rglob("images") if path.is_dir() and not path.is_symlink())
+    for home in homes:
+        task = readable(home.parent.relative_to(wanted.path).as_posix())
+        folder = next((home.parent / name for name in MASK_FOLDERS if (home.parent / name).is_dir()), None)
+        if folder is None:
+            refused.append(Refusal(f"{task}/images", "no folder of masks lies beside it"))
+            continue
+        inner: list[Refusal] = []
+        found = _joined(read_folder(home), _by_name(folder, wanted, "import:pal4vst"), inner, ())
+        refused += [Refusal(f"{task}/{one.name}", one.reason) for one in [*inner, *found.refused]]
+        rows += [
+            Row(name=f"{task}/{row.name}", load=row.load, answers=row.answers, size=row.size)
+            for row in found.rows
+        ]
+    if not homes:
+        raise InputRefused(f"{wanted.path} holds no folder named images; PAL4VST has TASK/images and masks")
+    return Reading(rows=rows, total=len(rows), refused=refused)
+
+
+Drawn = dict[str, list[partial[list[Answer]]]]
+"""For each picture's name (with and without its ending) what reads its answers."""
+
+
+def _joined(reading: Reading, drawn: Drawn, refused: list[Refusal], losses: tuple[str, ...]) -> Reading:
+    rows, used = [], set()
+    for row in reading.rows:
+        key = row.name if row.name in drawn else row.name.rpartition(".")[0]
+        used.add(key)
+        readers = drawn.get(key)
+        answers = partial(_all_of, readers) if readers else None
+        rows.append(Row(name=row.name, load=row.load, answers=answers, size=row.size))
+    refused += [Refusal(name, "a label without its picture") for name in sorted(drawn.keys() - used)]
+    return Reading(rows=rows, total=len(rows), refused=refused, losses=losses)
+
+
+def _all_of(readers: list[partial[list[Answer]]], height: int, width: int) -> list[Answer]:
+    return [answer for reader in readers for answer in reader(height, width)]
+
+
+def _by_name(folder: Path, wanted: Wanted, author: str) -> Drawn:
+    drawn: Drawn = {}
+    for found in _pictures(folder):
+        stem = found.name.rpartition(".")[0]
+        suffix = next((s for s in reversed(MASK_SUFFIXES) if s and stem.endswith(s)), "")
+        reader = partial(_from_file, folder, found.name, wanted.only, wanted.author or author)
+        drawn.setdefault(stem.removesuffix(suffix), []).append(reader)
+    return drawn
+
+
+def _pictures(folder: Path) -> Iterator[Found]:
+    found, _ = find_pictures(folder)
+    yield from found
+
+
+def _by_table(root: Path, wanted: Wanted, refused: list[Refusal]) -> Drawn:
+    drawn: Drawn = {}
+    try:
+        with (root / TABLE).open(newline="", encoding="utf-8-sig") as file:
+            for row in csv.DictReader(file):
+                name = readable(row.get("image") or "")
+                try:
+                    reader = _row_reader(root, row, wanted)
+                except InputRefused as error:
+                    refused.append(Refusal(name or TABLE, str(error)))
+                else:
+                    drawn.setdefault(name, []).append(reader)
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise InputRefused(f"the table {root / TABLE} cannot be read: {error}; save it as UTF-8") from None
+    return drawn
+
+
+def _row_reader(root: Path, row: dict[str, str], wanted: Wanted) -> partial[list[Answer]]:
+    author = row.get("author") or wanted.author or "import:masks"
+    try:
+        seconds, created = float(row.get("lead_seconds") or 0), float(row.get("created") or 0)
+    except ValueError:
+        raise InputRefused("lead_seconds and created must be numbers") from None
+    more: dict[str, Any] = {"lead_seconds": seconds, "created": created or None}
+    if row.get("clean") == "1":
+        return partial(_clean, author, more)
+    name = row.get("mask") or ""
+    inside(root / "masks", name)
+    return partial(_from_file, root / "masks", name, None, author, more=more)
+
+
+def _clean(author: str, more: dict[str, Any], height: int, width: int) -> list[Answer]:
+    return [Answer(author=author, label_map=None, **more)]
+
+
+def _from_file(
+    folder: Path,
+    name: str,
+    one_class: int | None,
+    author: str,
+    height: int,
+    width: int,
+    *,
+    more: Mapping[str, Any] = MappingProxyType({}),
+) -> list[Answer]:
+    data, _ = read_inside(folder, name)
+    label_map = mask_picture(data, one_class, (height, width))
+    return [Answer(author=author, label_map=label_map if label_map.any() else None, **more)]
+
+
+def mask_picture(data: bytes, one_class: int | None, size: tuple[int, int]) -> LabelMap:
+    """The label map of a PNG, BMP or WebP mask of `size` (height, width). Raises `MaskRefused`.
+
+    Values 0 and 255, or 0 and 1, become `one_class`; without one all values are class numbers.
+    """
+    if len(data) > MAX_BYTES:
+        raise MaskRefused(f"the mask has {len(data)} bytes, at most {MAX_BYTES} are read")
+    try:
+        with Picture.open(io.BytesIO(data), formats=("PNG", "BMP", "WEBP", "GIF")) as picture:
+            if picture.size[0] * picture.size[1] > MAX_PIXELS:
+                raise MaskRefused(f"{picture.size} pixels are more than the {MAX_PIXELS} that are read")
+            if (picture.size[1], picture.size[0]) != size:
+                found = (picture.size[1], picture.size[0])
+                raise MaskRefused(f"the mask is {found} (height, width), its picture is {size}")
+            values = np.array(picture.convert("L") if picture.mode in ("1", "LA") else picture)
+    except MaskRefused:
+        raise
+    except Exception as error:  # decoders fail on hostile bytes in every way that there is
+        raise MaskRefused(f"the mask cannot be read: {error or type(error).__name__}") from None
+    if values.ndim == 3:
+        if not (values[..., :3] == values[..., :1]).all():
+            raise MaskRefused("the mask has colours; masks are grey or palette pictures of class numbers")
+        values = values[..., 0]
+    present = set(np.unique(values).tolist())
+    if one_class is not None and (present <= {0, 255} or present <= {0, 1}):
+        return np.where(values > 0, one_class, 0).astype(np.uint8)
+    if max(present) > MAX_CLASS:
+        raise MaskRefused(f"the mask holds value {max(present)}; expected 0 and 255, or class numbers")
+    return values.astype(np.uint8)

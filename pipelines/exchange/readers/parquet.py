@@ -1,0 +1,176 @@
+"""Hugging Face datasets in: Parquet (or Arrow stream) files of a folder or of the hub, read in small batches.
+
+Columns are found by their usual names; `--column ours=theirs` says otherwise. Ours are `image` (embedded
+bytes, or a path inside the folder), `mask` (the same, of class numbers or 0 and 255), `author`, and those of
+a note: `prompt`, `seed`, `category`, `licence`, `generator`. What our own snapshots export comes back whole.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dataengine.errors import InputRefused
+from dataengine.images import MAX_BYTES
+from pipelines.exchange.import_options import Wanted
+from pipelines.exchange.importer import Answer, Reading, Row
+from pipelines.exchange.metadata import Note, Refusal, parse
+from pipelines.exchange.readers.mask_folders import mask_picture
+from pipelines.exchange.safe_files import inside, read_inside
+
+USUAL = {
+    "image": ("image", "img", "picture"),
+    "mask": ("label_map", "mask", "label", "segmentation"),
+    "author": ("author", "annotator"),
+    "prompt": ("prompt", "caption", "text"),
+    "seed": ("seed",),
+    "category": ("category",),
+    "licence": ("licence", "license"),
+    "generator": ("generator", "model"),
+}
+BATCH = 32
+LOSSES = ("weights, pseudo-labels' confidence maps and the snapshot's identity are not kept",)
+
+
+def read_parquet(wanted: Wanted) -> Reading:
+    """The rows of a local folder or file; `hf://OWNER/NAME` is fetched from the hub first.
+
+    Raises `InputRefused` when there is no such file, or a file has no column of pictures.
+    """
+    root = _local(wanted.path)
+    files = [root] if root.is_file() else sorted([*root.rglob("*.parquet"), *root.rglob("*.arrow")])
+    if not files:
+        raise InputRefused(f"{root} holds no .parquet or .arrow file; give the dataset's folder")
+    refused: list[Refusal] = []
+    total = 0
+    for file in files:
+        names, rows = _opened(file)
+        columns = _columns(names, wanted.columns, file)
+        if "image" not in columns:
+            raise InputRefused(
+                f"{file.name} has no column of pictures among {', '.join(names)}; name it: --column image=…"
+            )
+        total += rows
+    base = root.parent if root.is_file() else root
+    return Reading(rows=_rows(files, base, wanted, refused), total=total, refused=refused, losses=LOSSES)
+
+
+def _local(path: Path) -> Path:
+    text = path.as_posix()
+    if not text.startswith(("hf:/", "hf://")):
+        if not path.exists():
+            raise InputRefused(f"there is nothing at {path}; hub datasets are written hf://OWNER/NAME")
+        return path
+    from huggingface_hub import snapshot_download
+
+    repository = text.removeprefix("hf:").lstrip("/")
+    try:
+        return Path(snapshot_download(repository, repo_type="dataset", allow_patterns=["*.parquet"]))
+    except Exception as error:  # its errors share no base
+        raise InputRefused(f"the hub dataset {repository!r} cannot be fetched: {error}") from None
+
+
+def _opened(file: Path) -> tuple[list[str], int]:
+    """Column names and rows (0 where only reading tells)."""
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    try:
+        if file.suffix == ".parquet":
+            opened = parquet.ParquetFile(file)
+            return list(opened.schema_arrow.names), opened.metadata.num_rows
+        with pyarrow.memory_map(str(file)) as source:
+            return list(pyarrow.ipc.open_stream(source).schema.names), 0
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputRefused(f"{file.name} cannot be read: {error}") from None
+
+
+def _columns(names: list[str], said: Mapping[str, str], file: Path) -> dict[str, str]:
+    """Ours → theirs."""
+    for ours, theirs in said.items():
+        if ours not in USUAL or theirs not in names:
+            raise InputRefused(
+                f"--column {ours}={theirs}: {file.name} has {', '.join(names)}; ours are {', '.join(USUAL)}"
+            )
+    found = {ours: next((n for n in usual if n in names), None) for ours, usual in USUAL.items()}
+    return {ours: theirs for ours, theirs in (found | dict(said)).items() if theirs is not None}
+
+
+def _rows(files: list[Path], base: Path, wanted: Wanted, refused: list[Refusal]) -> Iterator[Row]:
+    for file in files:
+        columns = _columns(_opened(file)[0], wanted.columns, file)
+        name = file.relative_to(base).as_posix()
+        number = 0
+        try:
+            for batch in _batches(file, columns):
+                for values in batch:
+                    yield from _row(f"{name}#{number}", values, columns, base, wanted, refused)
+                    number += 1
+        except InputRefused as error:
+            refused.append(Refusal(f"{name}#{number}", f"{error}; what follows in this file was not read"))
+
+
+def _batches(file: Path, columns: dict[str, str]) -> Iterator[list[dict[str, Any]]]:
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    theirs = sorted(set(columns.values()))
+    try:
+        if file.suffix == ".parquet":
+            with parquet.ParquetFile(file) as opened:
+                for batch in opened.iter_batches(batch_size=BATCH, columns=theirs):
+                    yield batch.to_pylist()
+            return
+        with pyarrow.memory_map(str(file)) as source:
+            for batch in pyarrow.ipc.open_stream(source):
+                for start in range(0, batch.num_rows, BATCH):
+                    yield batch.select(theirs).slice(start, BATCH).to_pylist()
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise InputRefused(f"cannot be read: {error}") from None
+
+
+def _row(
+    name: str,
+    values: dict[str, Any],
+    columns: dict[str, str],
+    base: Path,
+    wanted: Wanted,
+    refused: list[Refusal],
+) -> Iterator[Row]:
+    ours = {mine: values.get(theirs) for mine, theirs in columns.items()}
+    try:
+        note = parse({key: ours.get(key) for key in ("prompt", "seed", "category", "licence", "generator")})
+        picture, path = _picture(ours["image"], base)
+    except InputRefused as error:
+        refused.append(Refusal(name, str(error)))
+        return
+    answers = None
+    if (mask := ours.get("mask")) is not None:
+        author = ours.get("author") if isinstance(ours.get("author"), str) else None
+        answers = partial(_answer, mask, base, wanted, author or wanted.author or "import:hf")
+    yield Row(name=name, load=partial(_load, picture, path, base, note), answers=answers, size=len(picture))
+
+
+def _picture(value: Any, base: Path) -> tuple[bytes, str]:
+    """Embedded bytes, or the path of a file in the folder."""
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        if len(value) > MAX_BYTES:
+            raise InputRefused(f"its picture has {len(value)} bytes, at most {MAX_BYTES} are read")
+        return value, ""
+    if not isinstance(value, str):
+        raise InputRefused("holds no picture: neither bytes nor a path")
+    inside(base, value)
+    return b"", value
+
+
+def _load(picture: bytes, path: str, base: Path, note: Note) -> tuple[bytes, Note]:
+    return (picture, note) if picture else (read_inside(base, path)[0], note)
+
+
+def _answer(mask: Any, base: Path, wanted: Wanted, author: str, height: int, width: int) -> list[Answer]:
+    data, path = _picture(mask, base)
+    data = data or read_inside(base, path)[0]
+    label_map = mask_picture(data, wanted.only, (height, width))
+    return [Answer(author=author, label_map=label_map if label_map.any() else None)]

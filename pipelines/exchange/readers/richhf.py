@@ -1,0 +1,124 @@
+"""Read RichHF-18K's TFRecords."""
+
+import json
+import math
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataengine.errors import InputRefused, MaskRefused
+from dataengine.images import MAX_BYTES, decode
+from dataengine.masks import components
+from pipelines.exchange.import_options import Wanted
+from pipelines.exchange.importer import Answer, Reading, Row
+from pipelines.exchange.metadata import Refusal, readable
+from pipelines.exchange.readers.folders import find_pictures
+from pipelines.exchange.readers.tfrecord import Example, example, records
+from pipelines.exchange.safe_files import read_inside
+
+HEAT_THRESHOLD = 128
+"""Of 255: where at least half of the raters' circles lie."""
+SIDE = 512
+SCORES = ("aesthetics_score", "artifact_score", "misalignment_score", "overall_score")
+
+
+def read_richhf(wanted: Wanted) -> Reading:
+    """The rows of its TFRecord files whose pictures lie in `wanted.images`, by path or else by file name.
+
+    The heat map (mean of fixed-radius circles about the points that raters marked) becomes a label where it
+    reaches half; the points, as the centres of its regions, and the scores go into the label's note.
+    """
+    files = [wanted.path] if wanted.path.is_file() else sorted(wanted.path.glob("*.tfrecord"))
+    if not files:
+        raise InputRefused(f"{wanted.path} holds no .tfrecord file; RichHF-18K has train, dev and test")
+    if wanted.images is None or not wanted.images.is_dir():
+        raise InputRefused("RichHF-18K holds no pictures; give your Pick-a-Pic folder with --images")
+    refused: list[Refusal] = []
+    by_name: dict[str, str] = {}
+    for found in find_pictures(wanted.images)[0]:
+        by_name.setdefault(found.path.name, found.name)
+        by_name[found.name] = found.name
+    losses = ("misalignment maps and token labels are not kept",)
+    return Reading(rows=_rows(files, by_name, wanted, refused), total=0, refused=refused, losses=losses)
+
+
+def _rows(
+    files: list[Path], by_name: dict[str, str], wanted: Wanted, refused: list[Refusal]
+) -> Iterator[Row]:
+    assert wanted.images
+    seen = set()
+    for file in files:
+        try:
+            for number, record in enumerate(records(file)):
+                where = f"{file.name}#{number}"
+                try:
+                    said = example(record)
+                    name = _text(said, "filename")
+                    here = by_name.get(name) or by_name.get(name.rpartition("/")[2])
+                    if here is None:
+                        raise InputRefused(f"no picture {readable(name)!r} lies in {wanted.images.name}/")
+                    if name in seen:
+                        raise InputRefused(f"the file name {readable(name)!r} comes twice")
+                    seen.add(name)
+                    yield Row(
+                        name=where,
+                        load=partial(read_inside, wanted.images, here),
+                        answers=partial(_heat_answer, said, wanted),
+                    )
+                except InputRefused as error:
+                    refused.append(Refusal(where, str(error)))
+        except InputRefused as error:
+            refused.append(Refusal(file.name, f"{error}; what follows in this file was not read"))
+
+
+def _text(said: Example, name: str) -> str:
+    values = said.get(name)
+    if not values or not isinstance(values[0], bytes):
+        raise InputRefused(f"the record has no {name}")
+    try:
+        return values[0].decode()
+    except UnicodeDecodeError:
+        raise InputRefused(f"its {name} is no UTF-8 text") from None
+
+
+def _heat_answer(said: Example, wanted: Wanted, height: int, width: int) -> list[Answer]:
+    heat = _heat(said)
+    regions, count = components(heat >= HEAT_THRESHOLD)
+    points = [_centre(regions == number, heat.shape, height, width) for number in range(1, count + 1)]
+    scores = {name: round(float(said[name][0]), 6) for name in SCORES if said.get(name)}
+    note = {"dataset": "richhf-18k", "points": points, **scores}
+    rows = np.arange(height) * heat.shape[0] // height
+    columns = np.arange(width) * heat.shape[1] // width
+    broken = (heat >= HEAT_THRESHOLD)[np.ix_(rows, columns)]
+    label_map = np.where(broken, wanted.only, 0).astype(np.uint8)
+    return [
+        Answer(
+            author=wanted.author or "import:richhf",
+            label_map=label_map if broken.any() else None,
+            note=json.dumps(note, sort_keys=True),
+        )
+    ]
+
+
+def _heat(said: Example) -> np.ndarray:
+    values = said.get("artifact_map")
+    if not values or not isinstance(values[0], bytes) or len(values[0]) > MAX_BYTES:
+        raise MaskRefused("the record has no artifact_map")
+    try:
+        return decode(values[0], max_pixels=16 * SIDE * SIDE)[..., 0]
+    except InputRefused as error:
+        raise MaskRefused(f"its artifact_map is {error}") from None
+
+
+def _centre(region: np.ndarray, shape: tuple[int, ...], height: int, width: int) -> tuple[float, float]:
+    """A region's centre as (x, y) in the picture's pixels."""
+    rows, columns = np.nonzero(region)
+    x, y = (columns.mean() + 0.5) * width / shape[1], (rows.mean() + 0.5) * height / shape[0]
+    return round(float(x), 1), round(float(y), 1)
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

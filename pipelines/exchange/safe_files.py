@@ -1,0 +1,126 @@
+"""Names, archives and JSON from outside, taken only within bounds: nothing is read or written elsewhere."""
+
+import json
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from dataengine.errors import InputRefused
+from dataengine.images import MAX_BYTES
+from pipelines.exchange.metadata import Note, read_plain, readable
+
+MAX_JSON = 1024 * 1024 * 1024
+MAX_MEMBERS = 2_000_000
+MAX_RATIO = 200
+"""Pictures hardly shrink; JSON and masks of one colour may by a hundred times."""
+ALWAYS_ALLOWED = 256 * 1024 * 1024
+"""Archives that unpack to less than this are no danger, whatever their ratio."""
+
+
+def inside(root: Path, name: str) -> Path:
+    """The path that `name` (with forward slashes) has below `root`. Raises `InputRefused` if it leaves it."""
+    pure = PurePosixPath(name)
+    if not name or "\0" in name or pure.is_absolute() or ".." in pure.parts:
+        raise InputRefused(
+            f"the name {readable(name)!r} leads out of its folder; such names are not followed"
+        )
+    path = root / pure
+    try:
+        if not path.resolve().is_relative_to(root.resolve()):
+            raise InputRefused(
+                f"{readable(name)!r} leads out of its folder by a link; links are not followed"
+            )
+    except (OSError, RuntimeError, ValueError):
+        raise InputRefused(f"{readable(name)!r} is no usable file name") from None
+    return path
+
+
+def read_inside(root: Path, name: str) -> tuple[bytes, Note]:
+    """The bytes of a picture below `root`, for `intake.Row.load`."""
+    path = inside(root, name)
+    if not path.exists():
+        raise InputRefused(f"there is no picture {readable(name)!r} in {root.name}/")
+    return read_plain(path, MAX_BYTES), Note()
+
+
+def read_json(path: Path, limit: int = MAX_JSON) -> Any:
+    """A JSON file of at most `limit` bytes. Raises `InputRefused` for what is none, or no UTF-8."""
+    try:
+        return json.loads(read_plain(path, limit).decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise InputRefused(f"{path.name} is no UTF-8 text; save it as UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        raise InputRefused(f"{path.name} is no JSON: {error}") from None
+    except InputRefused as error:
+        raise InputRefused(f"{path.name}: {error}") from None
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Path]:
+    """The folder or file itself; a `.zip` is unpacked to a temporary folder for the block.
+
+    Raises `InputRefused` before anything is unpacked if a member is a link, leads out of the folder, comes
+    twice, or if the archive would unpack to more than `MAX_RATIO` times its size; and while unpacking if it
+    lied about that.
+    """
+    if path.suffix.lower() != ".zip" or not path.is_file():
+        yield path
+        return
+    folder = Path(tempfile.mkdtemp(prefix="clinic-zip-"))
+    try:
+        _unpack(path, folder)
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(("__MACOSX", "."))]
+        yield entries[0] if len(entries) == 1 and entries[0].is_dir() else folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    allowed = max(ALWAYS_ALLOWED, MAX_RATIO * path.stat().st_size)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            _check_members(members, allowed, folder)
+            for member in members:
+                if member.is_dir():
+                    continue
+                target = inside(folder, member.filename)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(member) as source, target.open("xb") as file:
+                    while part := source.read(1 << 20):
+                        allowed -= len(part)
+                        if allowed < 0:
+                            raise InputRefused(f"{path.name} unpacks to far more than it says; not taken")
+                        file.write(part)
+    except InputRefused:
+        raise
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise InputRefused(f"the archive {path.name} cannot be read: {error}") from None
+    except Exception as error:  # decompressors fail on hostile bytes in every way that there is
+        raise InputRefused(f"the archive {path.name} is damaged: {error or type(error).__name__}") from None
+
+
+def _check_members(members: list[zipfile.ZipInfo], allowed: int, folder: Path) -> None:
+    if len(members) > MAX_MEMBERS:
+        raise InputRefused(f"the archive has {len(members)} members; at most {MAX_MEMBERS} are read")
+    total = sum(member.file_size for member in members)
+    if total > allowed:
+        raise InputRefused(
+            f"the archive would unpack to {total} bytes, more than {MAX_RATIO} times its size; "
+            "unpack it yourself if you trust it, and import the folder"
+        )
+    names = set()
+    for member in members:
+        inside(folder, member.filename)
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise InputRefused(f"the archive holds a link, {readable(member.filename)!r}; links are not read")
+        key = os.path.normcase(member.filename.rstrip("/"))
+        if key in names:
+            raise InputRefused(f"the archive holds {readable(member.filename)!r} twice; which one is meant?")
+        names.add(key)

@@ -1,0 +1,57 @@
+"""Label Studio's JSON out: a file of tasks with everybody's newest brush annotation."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dataengine.masks import PackedMap
+from dataengine.records import Image, Label
+from pipelines.exchange.label_studio.tasks import brush_results, task_data
+
+LOCAL_FILES = "/data/local-files/?d=images/"
+"""Where Label Studio finds the pictures, once a local storage points at the exported folder."""
+
+
+class TaskFile:
+    """A list of tasks that grows by a picture at a time; it is whole after `close`."""
+
+    def __init__(self, path: Path, classes: tuple[str, ...]) -> None:
+        self._classes = classes
+        self._file = path.open("w", encoding="utf-8")
+        self._file.write("[")
+        self._tasks = self._annotations = 0
+
+    def add(self, image: Image, name: str, labels: list[Label], drawn: dict[str, PackedMap]) -> None:
+        """One picture with its labels; a clean one is an annotation without regions."""
+        annotations = []
+        for label in labels:
+            self._annotations += 1
+            stamp = datetime.fromtimestamp(label.created, UTC).isoformat()
+            key = f"{label.image_id}/{label.author}"
+            annotations.append(
+                {
+                    "id": self._annotations,
+                    "completed_by": {"email": label.author},
+                    "result": []
+                    if label.label_map is None
+                    else brush_results(drawn[label.author].unpack(), self._classes, key),
+                    "was_cancelled": False,
+                    "lead_time": label.lead_seconds,
+                    "created_at": stamp,
+                    "updated_at": stamp,
+                }
+            )
+        self._tasks += 1
+        more = {"seed": image.seed, "licence": image.licence, "generator": image.generator_id}
+        task = {
+            "id": self._tasks,
+            "data": task_data(image, LOCAL_FILES + name, **more),
+            "annotations": annotations,
+            "predictions": [],
+        }
+        self._file.write(("\n" if self._tasks == 1 else ",\n") + json.dumps(task))
+
+    def close(self) -> None:
+        """End the list."""
+        self._file.write("]\n")
+        self._file.close()

@@ -1,0 +1,351 @@
+"""Export pictures and people's masks as files that other tools read. Nobody's data is locked in here.
+
+    folder        images/, masks/, labels.csv, coco.json: everything; `imagefolder` reads it, and so do we
+    masks         images/ID.png (the originals, with metadata.csv), masks/ID.AUTHOR.png, labels.csv
+    coco          images/ and coco.json: one RLE with holes for each author, class and connected region
+    fiftyone      data/ and labels.json, as FiftyOne's COCODetectionDataset reads them
+    label-studio  images/ and tasks.json with brush annotations
+    hf            Parquet shards with a dataset card; `datasets.load_dataset` opens the folder
+    predictions   predictions.csv: every detector's answer for each image
+
+Images pass through one page at a time, so that memory does not grow with their number.
+"""
+
+import csv
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from dataengine.errors import InputRefused
+from dataengine.images import encode_png
+from dataengine.masks import PackedMap
+from dataengine.records import Image, Label, Report, digest, silent
+from pipelines.exchange.writers.coco import CocoFile
+from pipelines.exchange.writers.label_studio import TaskFile
+from storage.stores.blobs import writing
+from storage.stores.snapshots import EXTENSIONS
+from storage.workspace import Workspace
+
+PAGE = 256
+IMAGE_COLUMNS = (
+    "prompt",
+    "seed",
+    "category",
+    "licence",
+    "generator",
+    "source",
+    "origin",
+    "split",
+    "group",
+    "sha256",
+    "height",
+    "width",
+)
+LABEL_COLUMNS = ("image", "mask", "author", "revision", "clean", "source", "lead_seconds", "created")
+PREDICTION_COLUMNS = ("image", "detector", "max", "mean", "uncertainty", "created")
+
+Drawn = dict[str, PackedMap]
+"""Label maps by author, unpacked by the parts that want pixels."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportResult:
+    """What was written: the folder, how many images, masks, and COCO annotations; what the format loses."""
+
+    folder: Path
+    images: int
+    masks: int
+    annotations: int
+    losses: tuple[str, ...] = ()
+
+
+class Part(Protocol):
+    """What one kind of file needs of each picture."""
+
+    def add(self, image: Image, name: str, labels: list[Label], drawn: Drawn) -> None: ...
+    def close(self) -> None: ...
+
+
+def labelled(
+    workspace: Workspace, *, only_labelled: bool = False, **filters: Any
+) -> Iterator[tuple[Image, list[Label]]]:
+    """Images by id, each with every author's newest label, a page at a time; filters as
+    `catalog.images.find`.
+    """
+    after: str | None = None
+    while True:
+        with workspace.catalog(read_only=True) as catalog:
+            page = catalog.images.find(after=after, limit=PAGE, **filters)
+            labels = catalog.labels.of_images([image.id for image in page])
+        by_image: dict[str, list[Label]] = {}
+        for label in labels:
+            by_image.setdefault(label.image_id, []).append(label)
+        for image in page:
+            if image.id in by_image or not only_labelled:
+                yield image, by_image.get(image.id, [])
+        if len(page) < PAGE:
+            return
+        after = page[-1].id
+
+
+def snapshot_rows(workspace: Workspace, snapshot_id: str) -> tuple[list[tuple[Image, list[Label]]], int]:
+    """A snapshot's images with their targets as labels, and how many rows have a confidence map instead."""
+    items = workspace.snapshots.present(workspace.snapshots.read(snapshot_id))
+    with workspace.catalog(read_only=True) as catalog:
+        images = {one.id: one for one in catalog.images.get_many(sorted({i.image_id for i in items}))}
+    rows: dict[str, list[Label]] = {}
+    maps = 0
+    for item in items:
+        labels = rows.setdefault(item.image_id, [])
+        if item.target is not None and ":" in item.target:
+            maps += 1
+            continue
+        image = images[item.image_id]
+        labels.append(
+            Label(
+                image_id=image.id,
+                author=item.author or item.kind,
+                height=image.height,
+                width=image.width,
+                label_map=item.target,
+                clean=item.target is None,
+            )
+        )
+    return [(images[key], rows[key]) for key in sorted(rows)], maps
+
+
+def export_folder(
+    workspace: Workspace,
+    folder: str | Path,
+    *,
+    format: str = "folder",
+    only_labelled: bool = False,
+    snapshot: str | None = None,
+    pictures: bool = True,
+    report: Report = silent,
+    **filters: Any,
+) -> ExportResult:
+    """Write the images that match (active ones unless `status` says otherwise), or those of a snapshot, and
+    their labels to a new folder; without `pictures` only what is said of them.
+
+    The folder appears when it is complete. Raises `InputRefused` if it exists and is not empty or the format
+    is unknown, `WorkspaceUnusable` if the disk there is full or read-only.
+    """
+    if format not in PARTS:
+        raise InputRefused(f"there is no format {format!r}; formats are {', '.join([*PARTS, 'hf'])}")
+    filters = {"status": "active"} | filters
+    with workspace.catalog(read_only=True) as catalog:
+        total = catalog.images.count(**filters)
+    rows: Iterable[tuple[Image, list[Label]]] = labelled(workspace, only_labelled=only_labelled, **filters)
+    losses: tuple[str, ...] = LOSSES.get(format, ())
+    if snapshot is not None:
+        rows, maps = snapshot_rows(workspace, snapshot)
+        total = len(rows)
+        losses += (f"{maps} confidence maps of pseudo-labels are not in this format; hf has them",) * bool(
+            maps
+        )
+    with new_folder(folder) as fresh:
+        writer = _Writer(fresh, workspace, format, pictures)
+        try:
+            for done, (image, labels) in enumerate(rows):
+                report(done, total, "exporting")
+                writer.add(image, labels)
+        finally:
+            writer.close()
+    report(total, total, "exported")
+    return ExportResult(
+        folder=Path(folder).absolute(),
+        images=writer.images,
+        masks=writer.masks,
+        annotations=writer.annotations,
+        losses=losses,
+    )
+
+
+class new_folder:
+    """A folder that appears under its name when the block ends well, and not at all otherwise."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.target = Path(folder).absolute()
+
+    def __enter__(self) -> Path:
+        target = self.target
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise InputRefused(f"{target} exists already; name a new or empty folder to export to")
+        self._guard = writing(target.parent)
+        self._guard.__enter__()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        return self._fresh
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool | None:
+        try:
+            if kind is None:
+                self._fresh.chmod(0o755)
+                self._fresh.replace(self.target)
+        finally:
+            shutil.rmtree(self._fresh, ignore_errors=True)
+            swallowed = self._guard.__exit__(kind, error, trace)
+        return swallowed
+
+
+class _Tables:
+    """CSV files, closed together."""
+
+    def __init__(self) -> None:
+        self._files: list[Any] = []
+
+    def table(self, path: Path, columns: tuple[str, ...]) -> "csv.DictWriter[str]":
+        file = path.open("w", newline="", encoding="utf-8")
+        self._files.append(file)
+        table = csv.DictWriter(file, columns)
+        table.writeheader()
+        return table
+
+    def close(self) -> None:
+        for file in self._files:
+            file.close()
+
+
+class _Pictures(_Tables):
+    """The original files and a table of what is said of them."""
+
+    def __init__(self, folder: Path, workspace: Workspace, write: bool) -> None:
+        super().__init__()
+        self._folder, self._workspace, self._write = folder, workspace, write
+        folder.mkdir()
+        self._metadata = self.table(folder / "metadata.csv", ("file_name", *IMAGE_COLUMNS))
+
+    def add(self, image: Image, name: str, labels: list[Label], drawn: Drawn) -> None:
+        if self._write:
+            (self._folder / name).write_bytes(self._workspace.blobs.get(image.sha256))
+        values = {column: getattr(image, column, None) for column in IMAGE_COLUMNS}
+        self._metadata.writerow({"file_name": name} | values | {"generator": image.generator_id})
+
+
+class _Masks(_Tables):
+    """A PNG for each author's label map, and the table of all labels."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder / "masks"
+        self._folder.mkdir()
+        self._labels = self.table(folder / "labels.csv", LABEL_COLUMNS)
+
+    def add(self, image: Image, name: str, labels: list[Label], drawn: Drawn) -> None:
+        for label in labels:
+            mask = f"{image.id}.{_file_part(label.author)}.png" if label.author in drawn else ""
+            if mask:
+                (self._folder / mask).write_bytes(encode_png(drawn[label.author].unpack()))
+            values = {column: getattr(label, column, None) for column in LABEL_COLUMNS}
+            self._labels.writerow(values | {"image": name, "mask": mask, "clean": int(label.clean)})
+
+
+class _Coco:
+    """A COCO file."""
+
+    def __init__(self, path: Path, classes: tuple[str, ...]) -> None:
+        self.file = CocoFile(path, classes)
+
+    def add(self, image: Image, name: str, labels: list[Label], drawn: Drawn) -> None:
+        self.file.add(image, name, drawn, [label.author for label in labels if label.clean])
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class _Predictions(_Tables):
+    """Every detector's answer for each image."""
+
+    def __init__(self, folder: Path, workspace: Workspace) -> None:
+        super().__init__()
+        self._workspace = workspace
+        self._rows = self.table(folder / "predictions.csv", (*PREDICTION_COLUMNS, *IMAGE_COLUMNS))
+        self._waiting: list[Image] = []
+
+    def add(self, image: Image, name: str, labels: list[Label], drawn: Drawn) -> None:
+        self._waiting.append(image)
+        if len(self._waiting) == PAGE:
+            self._write()
+
+    def _write(self) -> None:
+        images = {image.id: image for image in self._waiting}
+        with self._workspace.catalog(read_only=True) as catalog:
+            for detector in catalog.detectors.list():
+                for one in catalog.predictions.of(detector.id, images):
+                    said = asdict(one) | {"image": one.image_id, "detector": one.detector_id}
+                    row = {column: getattr(images[one.image_id], column, None) for column in IMAGE_COLUMNS}
+                    row |= {column: said[column] for column in PREDICTION_COLUMNS}
+                    self._rows.writerow(row | {"generator": images[one.image_id].generator_id})
+        self._waiting = []
+
+    def close(self) -> None:
+        self._write()
+        super().close()
+
+
+PARTS: dict[str, tuple[str, ...]] = {
+    "folder": ("images", "masks", "coco"),
+    "masks": ("images", "masks"),
+    "coco": ("images", "coco"),
+    "fiftyone": ("data", "labels"),
+    "label-studio": ("images", "tasks"),
+    "predictions": ("predictions",),
+}
+LOSSES = {
+    "coco": ("who answered when and older revisions are not in COCO; masks has them",),
+    "fiftyone": (
+        "authors are attributes there, and clean answers are not told from unlabelled images by FiftyOne",
+    ),
+    "predictions": ("only numbers; the maps stay here",),
+}
+
+
+class _Writer:
+    """The open parts of one export."""
+
+    def __init__(self, folder: Path, workspace: Workspace, format: str, pictures: bool) -> None:
+        self._workspace = workspace
+        with workspace.catalog(read_only=True) as catalog:
+            classes = catalog.classes.names()
+        open_part: dict[str, Callable[[], Part]] = {
+            "images": lambda: _Pictures(folder / "images", workspace, pictures),
+            "data": lambda: _Pictures(folder / "data", workspace, pictures),
+            "masks": lambda: _Masks(folder),
+            "coco": lambda: _Coco(folder / "coco.json", classes),
+            "labels": lambda: _Coco(folder / "labels.json", classes),
+            "tasks": lambda: TaskFile(folder / "tasks.json", classes),
+            "predictions": lambda: _Predictions(folder, workspace),
+        }
+        self._parts = [open_part[name]() for name in PARTS[format]]
+        self.images = self.masks = 0
+
+    @property
+    def annotations(self) -> int:
+        return sum(part.file.annotations for part in self._parts if isinstance(part, _Coco))
+
+    def add(self, image: Image, labels: list[Label]) -> None:
+        name = image.id + EXTENSIONS.get(image.media_type, "")
+        drawn = {
+            label.author: PackedMap(self._workspace.blobs.get(label.label_map), label.height, label.width)
+            for label in labels
+            if label.label_map is not None
+        }
+        for part in self._parts:
+            part.add(image, name, labels, drawn)
+        self.images += 1
+        self.masks += len(drawn)
+
+    def close(self) -> None:
+        for part in self._parts:
+            part.close()
+
+
+def _file_part(author: str) -> str:
+    """The author's name as part of a file name; a digest where it would not be one."""
+    return (
+        author if author.isascii() and author.replace("-", "").replace("_", "").isalnum() else digest(author)
+    )

@@ -1,0 +1,1 @@
+"""Drawing with generators and treating them in a workspace."""

@@ -1,0 +1,90 @@
+"""Compare a treated generator with its base on the same prompts and seeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dataengine.quality.guard import detail, diversity
+from dataengine.quality.intervals import mean_difference, ratio
+from dataengine.records import Image, Prediction
+from pipelines.runtime.context import Context
+from pipelines.runtime.images import stack
+
+FLAWED = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One prompt and seed, drawn by the base and by the treated generator."""
+
+    before: Image
+    after: Image
+
+
+def confidence_figures(
+    pairs: Sequence[Pair], before: Sequence[Prediction], after: Sequence[Prediction]
+) -> dict[str, object]:
+    """What the treating detector says (DiffDoctor, treatment metrics): means, and ratios with intervals."""
+    prompts = [pair.before.prompt for pair in pairs]
+    figures: dict[str, object] = {}
+    for name in ("mean", "max"):
+        figures[f"{name}_confidence"] = _compared(
+            [getattr(found, name) for found in before], [getattr(found, name) for found in after], prompts
+        )
+    figures["frequency"] = _compared(
+        [found.max >= FLAWED for found in before], [found.max >= FLAWED for found in after], prompts
+    )
+    return figures
+
+
+def quality_figures(context: Context, pairs: Sequence[Pair], attributes: str) -> dict[str, object]:
+    """What treatment must not cost: attributes shown, detail, and variety among the seeds of a prompt.
+
+    `attributes` names the model that checks what is shown; "" leaves the check out.
+    """
+    before = stack(context.workspace, [pair.before for pair in pairs])
+    after = stack(context.workspace, [pair.after for pair in pairs])
+    prompts = [pair.before.prompt for pair in pairs]
+    figures: dict[str, object] = {
+        "detail": _compared(_each_detail(before), _each_detail(after), prompts),
+        "diversity": _compared(
+            _each_diversity(before, prompts), _each_diversity(after, prompts), list(dict.fromkeys(prompts))
+        ),
+    }
+    if attributes:
+        reader = context.tools.open_attributes(attributes)
+        shown_before, shown_after = reader.match(before, prompts), reader.match(after, prompts)
+        drop, interval = mean_difference(shown_after, shown_before, prompts)
+        figures["attributes"] = {
+            "before": float(np.mean(shown_before)),
+            "after": float(np.mean(shown_after)),
+            "drop": drop,
+            "interval": list(interval),
+        }
+    return figures
+
+
+def _each_detail(images: np.ndarray) -> list[float]:
+    return [detail(image[None]) for image in images]
+
+
+def _each_diversity(images: np.ndarray, prompts: Sequence[str]) -> list[float]:
+    """Variety among the seeds of each prompt, in the order of their first appearance; 0 for a single seed."""
+    rows: dict[str, list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        rows.setdefault(prompt, []).append(index)
+    return [diversity(images[found], len(found)) if len(found) > 1 else 0.0 for found in rows.values()]
+
+
+def _compared(
+    before: Sequence[float] | np.ndarray, after: Sequence[float] | np.ndarray, prompts: Sequence[str]
+) -> dict[str, object]:
+    """Means before and after, and the ratio of the means with its interval over prompts."""
+    value, interval = ratio(before, after, prompts)
+    return {
+        "before": float(np.mean(before)),
+        "after": float(np.mean(after)),
+        "ratio": value,
+        "interval": list(interval),
+    }

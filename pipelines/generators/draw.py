@@ -1,0 +1,104 @@
+"""Generate the images of one prompt list with one registered generator."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dataengine.images import encode_png, thumbnail
+from dataengine.records import GeneratorVersion, Image, Split, image_id, prompt_group, split_of
+from pipelines.config import GenerateConfig
+from pipelines.generators.files import brought_here, stored_as
+from pipelines.generators.guided_sampling import Steered, steered
+from pipelines.runtime.context import Context
+from pipelines.runtime.failpoint import fail_point
+
+if TYPE_CHECKING:
+    from dataengine.treatment.families.family import GeneratorFamily
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One image to draw."""
+
+    prompt: str
+    seed: int
+    split: Split
+    category: str | None = None
+    """What its prompt was written for; none where it is asked of the image itself."""
+
+
+def open_generator(
+    context: Context, version: GeneratorVersion, lora: Path | None = None
+) -> "GeneratorFamily":
+    """A registered generator with its own LoRA, or with `lora` instead, loaded as its settings ask.
+
+    Its own LoRA counts with the strength that the generator was registered at.
+    """
+    location = brought_here(context.workspace, version)
+    family = context.tools.open_generator(location, lora or lora_folder(context, version), stored_as(version))
+    strength = version.settings.get("strength")
+    if strength is not None and lora is None:
+        from dataengine.treatment.tuning.sharing import set_strength
+
+        set_strength(family, strength)
+    return family
+
+
+def lora_folder(context: Context, version: GeneratorVersion) -> Path | None:
+    """Where a treated generator's LoRA lies on this machine, if it has one."""
+    return context.workspace.checkpoints.fetch(version.lora) if version.lora else None
+
+
+def task_of(prompt: str, seed: int, validation: float, category: str | None = None) -> Task:
+    """One image to draw; its split is that of its prompt and seed."""
+    split = split_of(prompt_group(prompt, seed), validation)
+    return Task(prompt=prompt, seed=seed, split=split, category=category)
+
+
+def draw(
+    context: Context,
+    family: Any,
+    version: GeneratorVersion,
+    tasks: Sequence[Task],
+    config: GenerateConfig,
+    purpose: str,
+    round_id: str | None = None,
+    steering: Steered | None = None,
+) -> None:
+    """Draw one batch and keep it: blobs first, then the rows that name them.
+
+    `steering` is what the config asks for with its models open; it is opened here where it is not given.
+    """
+    prompts, seeds = [task.prompt for task in tasks], [task.seed for task in tasks]
+    steering = steering or steered(context, config.model_dump(mode="json"), family)
+    steppers = steering.steppers(prompts, seeds)
+    steps = {} if steppers is None else {"steppers": steppers}
+    pixels = context.tools.generate(family, prompts, seeds, config.sampling, **steps)
+    settings = config.sampling.model_dump(exclude={"batch"}, exclude_none=True) | steering.settings
+    sha256s = context.workspace.blobs.put_many([encode_png(image) for image in pixels])
+    thumbnails = context.workspace.blobs.put_many([thumbnail(image) for image in pixels])
+    images = [
+        Image(
+            id=image_id(sha256, version.id, task.prompt, task.seed),
+            sha256=sha256,
+            height=image.shape[0],
+            width=image.shape[1],
+            prompt=task.prompt,
+            category=task.category,
+            generator_id=version.id,
+            seed=task.seed,
+            settings=settings,
+            licence=version.licence,
+            split=task.split,
+            group=prompt_group(task.prompt, task.seed),
+            round_id=round_id,
+            purpose=purpose,
+            thumbnail=small,
+        )
+        for task, image, sha256, small in zip(tasks, pixels, sha256s, thumbnails, strict=True)
+    ]
+    fail_point(f"generate:{purpose}")
+    with context.workspace.catalog() as catalog:
+        catalog.images.add_many(images)
+        catalog.commit()

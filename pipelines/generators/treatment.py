@@ -1,0 +1,171 @@
+"""Run one treatment: prompts, clean images, tuning, verification, registration."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataengine.errors import Corrupt, NotFound
+from dataengine.quality.guard import Guard
+from dataengine.records import DetectorVersion, GeneratorVersion, Treatment, digest
+from dataengine.treatment.config import SamplingConfig, TreatmentConfig
+from pipelines.generators.draw import open_generator
+from pipelines.runtime.context import Context, Result
+from pipelines.runtime.failpoint import fail_point
+from pipelines.runtime.images import read
+from pipelines.runtime.scratch import cleared, workplace
+
+CHECKED = 4
+"""Images that the saved LoRA draws in a fresh pipeline."""
+TOLERANCE = 1.0
+"""Largest mean difference, of 255, to what the tuned pipeline draws; float rounding stays far below."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One treatment, settled: who is treated against whom, on what, and how."""
+
+    run: str
+    """What it is resumed under: the round's id, or its own."""
+    base: GeneratorVersion
+    detector: DetectorVersion
+    prompts: Sequence[str]
+    guarded: Sequence[str]
+    """Prompts that the guard's images are drawn from."""
+    tuning: TreatmentConfig
+    sampling: SamplingConfig
+    """How the saved LoRA is drawn with to verify it."""
+    real_limit: int
+    attributes: str = ""
+    scorers: Sequence[str] = ()
+    """Preference models that the guard asks too."""
+    name: str = ""
+    round_id: str | None = None
+
+    @property
+    def treatment_id(self) -> str:
+        """What the treatment is kept under."""
+        return digest("treatment", self.run)
+
+
+def carried_out(context: Context, plan: Plan, **watched: Any) -> Result:
+    """The treatment's answer; asked again, what there is. A killed one goes on from its last checkpoint."""
+    if done := _done(context, plan.treatment_id):
+        return done
+    family = open_generator(context, plan.base)
+    outcome = _tune(context, plan, family, **watched)
+    treated = _published(context, plan, family, outcome)
+    result = {
+        "treatment": plan.treatment_id,
+        "generator": plan.base.id,
+        "detector": plan.detector.id,
+        "treated": treated.id if treated else None,
+        "kept": outcome.kept_step,
+        "updates": outcome.updates,
+        "stopped": outcome.stopped_reason or "all updates done",
+        **_history(outcome.history),
+    }
+    _record(context, plan, result, treated)
+    cleared(context.workspace, _work_id(plan))
+    return result
+
+
+def _done(context: Context, treatment_id: str) -> Result | None:
+    with context.workspace.catalog(read_only=True) as catalog:
+        try:
+            return dict(catalog.treatments.get(treatment_id).result)
+        except NotFound:
+            return None
+
+
+def _tune(context: Context, plan: Plan, family: Any, **watched: Any) -> Any:
+    """Run the treatment, or go on with it after a crash; then `family` carries the kept weights."""
+    frozen = context.tools.open_detector(context.workspace.checkpoints.fetch(plan.detector.checkpoint))
+    reader = context.tools.open_attributes(plan.attributes) if plan.attributes else None
+    scorers = [context.tools.open_scorer(named) for named in plan.scorers]
+    guard = Guard(plan.tuning.guard, plan.guarded, reader, scorers)
+    clean, captions = _clean_pictures(context, plan.real_limit)
+    given = (plan.tuning, family, frozen, plan.prompts, clean, captions, guard)
+    with workplace(context.workspace, _work_id(plan)) as work:
+        outcome = context.tools.treat(*given, work, context.report, **watched)
+    fail_point("treat:tuned")
+    return outcome
+
+
+def _clean_pictures(context: Context, limit: int) -> tuple[list[np.ndarray], list[str]]:
+    """Artifact-free training pictures with their captions: uint8 HWC of any sizes."""
+    with context.workspace.catalog(read_only=True) as catalog:
+        images = catalog.images.find(source="real", split="train", status="active", has_prompt=True)
+    chosen = images[:limit]
+    return [read(context.workspace, image) for image in chosen], [image.prompt for image in chosen]
+
+
+def _published(context: Context, plan: Plan, tuned: Any, outcome: Any) -> GeneratorVersion | None:
+    """The kept LoRA as a generator version; None when nothing was better than the generator as it was."""
+    if outcome.kept_step == 0:
+        return None
+    checkpoint = context.workspace.checkpoints.publish(Path(outcome.lora_folder))
+    _verify(context, plan, tuned, context.workspace.checkpoints.fetch(checkpoint))
+    base = plan.base
+    return GeneratorVersion(
+        id=digest("generator", base.id, plan.treatment_id),
+        name=plan.name or f"{base.name}, treated",
+        location=base.location,
+        lora=checkpoint,
+        parent=base.id,
+        treatment_id=plan.treatment_id,
+        settings=base.settings,
+        licence=base.licence,
+    )
+
+
+def _verify(context: Context, plan: Plan, tuned: Any, lora: Path) -> None:
+    """Hold what a fresh pipeline draws with the saved LoRA against what the tuned one draws.
+
+    Raises `Corrupt` when they differ, so that no generator is registered that others could not use.
+    """
+    prompts = list(plan.prompts)[:CHECKED]
+    seeds = list(range(len(prompts)))
+    fresh = open_generator(context, plan.base, lora)
+    expected, found = (
+        context.tools.generate(family, prompts, seeds, plan.sampling).astype(np.float32)
+        for family in (tuned, fresh)
+    )
+    if (difference := float(np.abs(expected - found).mean())) > TOLERANCE:
+        raise Corrupt(
+            f"The saved LoRA draws other images in a fresh pipeline than the tuned one (mean difference "
+            f"{difference:.2f} of 255). Nothing was registered; run the stage again."
+        )
+
+
+def _history(rows: Sequence[dict[str, Any]]) -> Result:
+    """Confidence (or loss, without the pixel objective) by update, and the guard's looks."""
+    numbered = list(enumerate(rows, start=1))
+    return {
+        "curve": [[update, round(row.get("pixel", row["loss"]), 6)] for update, row in numbered],
+        "looks": [{"update": update, **row["guard"]} for update, row in numbered if "guard" in row],
+    }
+
+
+def _work_id(plan: Plan) -> str:
+    return f"{plan.run}-treat"
+
+
+def _record(context: Context, plan: Plan, result: Result, treated: GeneratorVersion | None) -> None:
+    """Generator and treatment become known together."""
+    treatment = Treatment(
+        id=result["treatment"],
+        generator_id=result["generator"],
+        detector_id=result["detector"],
+        config=plan.tuning.model_dump(mode="json"),
+        result=result,
+        treated_id=result["treated"],
+        round_id=plan.round_id,
+    )
+    with context.workspace.catalog() as catalog:
+        if treated is not None:
+            catalog.generators.add(treated)
+        catalog.treatments.add(treatment)
+        catalog.commit()

@@ -1,0 +1,1 @@
+"""Jobs outside rounds, one module each."""

@@ -1,0 +1,23 @@
+"""Job: generate the same prompts and seeds with two generators."""
+
+from typing import Any
+
+from dataengine.records.images import COMPARED
+from dataengine.treatment.config import TreatmentConfig
+from pipelines.config import TreatmentRun
+from pipelines.detectors.predict import predict
+from pipelines.jobs.treat_generator import BATCH, drawn
+from pipelines.runtime.context import Context, Result
+
+
+def compare_job(context: Context, args: dict[str, Any]) -> Result:
+    """Any prompts with and without a treatment, same seeds, and what its detector sees in both."""
+    with context.workspace.catalog(read_only=True) as catalog:
+        found = catalog.treatments.get(args["treatment"])
+        versions = [catalog.generators.get(id) for id in (found.generator_id, found.treated_id or "")]
+    tuning = TreatmentConfig.model_validate(found.config)
+    plan = TreatmentRun(generator=found.generator_id, judge_seeds=args["seeds"], tuning=tuning)
+    for version in versions:
+        images = drawn(context, plan, version, args["prompts"], COMPARED)
+        predict(context, found.detector_id, list(images.values()), BATCH)
+    return {"pairs": len(images)}

@@ -1,0 +1,51 @@
+"""Features: what the champion's encoder sees in each image, for "more like this" on the curation desk.
+
+Input: active images without a vector of the champion. Output: one int8 vector of length 96 each. Cost: one
+pass of the encoder an image; images that have a vector are skipped.
+"""
+
+import numpy as np
+
+from dataengine.errors import ConfigRefused
+from pipelines.runtime.context import Context, Result
+from pipelines.runtime.images import read
+from pipelines.runtime.open_detector import champion, opened
+from storage.repositories.images import FEATURE_LENGTH
+
+BATCH = 32
+SEED = 96
+
+
+def compute_features(context: Context) -> Result:
+    """Compute and keep what is missing. Raises `ConfigRefused` without a champion or an encoder of ours."""
+    version = champion(context)
+    with context.workspace.catalog(read_only=True) as catalog:
+        missing = catalog.features.missing(version.id)
+        images = catalog.images.get_many(missing)
+    if not images:
+        return {"detector": version.id, "images": 0}
+    detector = opened(context, version.id)
+    for start in range(0, len(images), BATCH):
+        context.report(start, len(images), f"{version.name} looks at what images have in common")
+        part = images[start : start + BATCH]
+        pixels = [read(context.workspace, image) for image in part]
+        vectors = compact(context.tools.encoder_features(detector, pixels, BATCH))
+        with context.workspace.catalog() as catalog:
+            catalog.features.add_many(
+                version.id, dict(zip((image.id for image in part), vectors, strict=True))
+            )
+            catalog.commit()
+    return {"detector": version.id, "images": len(images)}
+
+
+def compact(features: np.ndarray) -> np.ndarray:
+    """Float N×D as int8 N×96: a fixed random projection keeps angles (Johnson & Lindenstrauss 1984).
+
+    Raises `ConfigRefused` for anything but one row of numbers an image.
+    """
+    if features.ndim != 2 or not np.isfinite(features).all():
+        raise ConfigRefused(f"encoder features of shape {features.shape} cannot be compared; expected N×D")
+    projection = np.random.default_rng(SEED).normal(size=(features.shape[1], FEATURE_LENGTH))
+    projected = features @ projection
+    highest = np.abs(projected).max(axis=1, keepdims=True)
+    return np.rint(127 * projected / np.where(highest > 0, highest, 1)).astype(np.int8)

@@ -1,0 +1,133 @@
+"""What a run would need: bytes, seconds, and a verdict for this machine."""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dataengine.diagnosis.config import DetectorConfig
+from dataengine.errors import ConfigRefused
+from pipelines.config import TrainingRun, TreatmentRun
+from pipelines.generators.files import folder_here, stored_as
+from pipelines.runtime.context import Context
+from storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    import torch
+
+    from dataengine.treatment.tuning.estimate import Estimate
+
+
+GIGABYTE = 1e9
+
+
+MARGIN = 1.1
+"""An estimate leaves out what the allocator wastes and what a driver takes."""
+
+
+def estimated(context: Context, kind: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """A step played on fake tensors, and held against the device's free memory. Needs torch."""
+    if kind == "train":
+        plan = TrainingRun.model_validate(settings)
+        found, steps = training_estimate(context, plan), plan.training.steps
+
+        def advise() -> str:
+            return "Halve “batch”, or choose a smaller detector."
+
+    else:
+        from dataengine.treatment.tuning.estimate import advice
+
+        treatment = TreatmentRun.model_validate(settings)
+        found, steps = treatment_estimate(context, treatment), treatment.tuning.updates
+        folder = pipeline_folder(context.workspace, treatment.generator)
+
+        def advise() -> str:
+            return advice(treatment.tuning, folder, *stored(context, treatment))
+
+    return {**asdict(found), **verdict_on(context.tools.device, found, steps, advise)}
+
+
+def verdict_on(device: str, found: "Estimate", steps: int, advise: Any) -> dict[str, Any]:
+    """Whether it fits, in words."""
+    from dataengine.treatment.tuning.estimate import measured_rates
+
+    seconds = found.seconds(measured_rates(device))
+    free, total = free_memory(device)
+    peak = found.peak_bytes
+    text = (
+        f"About {peak / GIGABYTE:.2f} GB at the peak of {free / GIGABYTE:.1f} GB free "
+        f"(of {total / GIGABYTE:.1f}) on {device}; {seconds:.2g} s a step, so {spoken(seconds * steps)} or "
+        "more."
+    )
+    if peak * MARGIN > free:
+        return {"verdict": "bad", "text": f"It does not fit. {text} {advise()}"}
+    return {"verdict": "good", "text": text, "seconds": seconds}
+
+
+def training_estimate(context: Context, plan: TrainingRun) -> "Estimate":
+    """One update of a detector's training."""
+    from dataengine.treatment.tuning.estimate import training_step
+
+    with context.workspace.catalog(read_only=True) as catalog:
+        start = catalog.detectors.get(plan.start) if plan.start else catalog.detectors.champion()
+    if start is None:
+        raise ConfigRefused("there is no detector to go on from: register one first")
+    folder = context.workspace.checkpoints.fetch(start.checkpoint)
+    told = DetectorConfig.model_validate_json((folder / "detector.json").read_text())
+    return training_step(told, plan.training.batch)
+
+
+def treatment_estimate(context: Context, plan: TreatmentRun) -> "Estimate":
+    """One update of a treatment, the detector included."""
+    from dataengine.treatment.tuning.estimate import preflight
+
+    with context.workspace.catalog(read_only=True) as catalog:
+        found = catalog.detectors.get(plan.detector) if plan.detector else catalog.detectors.champion()
+    if found is None:
+        raise ConfigRefused("there is no champion to treat against: register a detector first")
+    detector = context.tools.open_detector(context.workspace.checkpoints.fetch(found.checkpoint))
+    folder = pipeline_folder(context.workspace, plan.generator)
+    estimate = preflight(plan.tuning, folder, None, *stored(context, plan))
+    weights = sum(each.numel() * each.element_size() for each in detector.parameters())
+    return type(estimate)(**{**asdict(estimate), "weights_bytes": estimate.weights_bytes + weights})
+
+
+def stored(context: Context, plan: TreatmentRun) -> "tuple[torch.dtype, int | None]":
+    """Type and bits of the generator's weights."""
+    import torch
+
+    with context.workspace.catalog(read_only=True) as catalog:
+        base = catalog.generators.get(plan.generator)
+    weights = plan.weights or stored_as(base)
+    return getattr(torch, weights.precision), weights.bits
+
+
+def pipeline_folder(workspace: Workspace, generator: str) -> Path:
+    """The generator's folder on this machine. Raises `ConfigRefused` while it is not here."""
+    with workspace.catalog(read_only=True) as catalog:
+        version = catalog.generators.get(generator)
+    if folder := folder_here(workspace, version):
+        return folder
+    raise ConfigRefused(f"{version.location} is not on this machine yet, so nothing can be estimated")
+
+
+def free_memory(device: str) -> tuple[int, int]:
+    """Free and total bytes: of the accelerator, or of this machine."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.mem_get_info(device)
+    told = Path("/proc/meminfo")
+    if not told.is_file():
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return total // 2, total
+    lines = dict(line.split(":", 1) for line in told.read_text().splitlines())
+    free, total = (int(lines[name].split()[0]) * 1024 for name in ("MemAvailable", "MemTotal"))
+    return free, total
+
+
+def spoken(seconds: float) -> str:
+    """A duration for people."""
+    if seconds < 90:
+        return f"{max(1, seconds):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

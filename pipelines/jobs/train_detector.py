@@ -1,0 +1,163 @@
+"""Retrain a detector outside a round: publish, train, measure beside the champion.
+
+Input: a `TrainingRun` and its id. Output: a detector of role "candidate" with its figures, and what a person
+needs to decide on it: reliability, and the images where it fails worst. Killed at any moment it goes on with
+the same snapshot from the training's last checkpoint. Cost: the training, and two looks at every labelled
+image outside of it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dataengine.errors import ConfigRefused, InputRefused
+from dataengine.masks import quantise
+from dataengine.records import DetectorVersion, SnapshotItem
+from pipelines.config import TrainingRun
+from pipelines.detectors.dataset import StoredSamples, target_of
+from pipelines.detectors.evaluation import evaluation_sets, measure
+from pipelines.detectors.leaderboard import calibrated_on
+from pipelines.detectors.train import learn
+from pipelines.detectors.training_set import composition, training_set
+from pipelines.jobs.previews import FROZEN, even, maps_of, show
+from pipelines.runtime.context import Context, Result
+from pipelines.runtime.failpoint import fail_point
+from pipelines.runtime.images import read
+
+WATCHED = 96
+"""Validation images that are looked at while training goes on."""
+SHOWN = 6
+WORST = 10
+
+
+WATCHED_FIGURES = ("mse", "kl", "kl1m", "false_alarm", "miss")
+
+
+def retrain_job(context: Context, args: dict[str, Any]) -> Result:
+    """One run from its snapshot to a measured candidate; a repeated call goes on where it stood."""
+    run, plan = args["run"], TrainingRun.model_validate(args["settings"])
+    with context.workspace.catalog(read_only=True) as catalog:
+        start = catalog.detectors.get(plan.start) if plan.start else catalog.detectors.champion()
+    if start is None:
+        raise ConfigRefused("there is no detector to go on from: register one first, it becomes champion")
+    snapshot_id, items = frozen_set(context, run, plan)
+    sets = evaluation_sets(context, plan.publish)
+    few = even(sets.get("validation", []), WATCHED)
+    watcher = Watcher(context=context, run=run, items=few, steps=plan.training.steps)
+    watched: dict[str, Any] = {"watch": watcher.look} if watcher.items else {}
+    context.may_pause()
+    name = plan.training.name
+    candidate = learn(
+        context,
+        run,
+        "retrain",
+        "candidate",
+        plan.training,
+        start,
+        items,
+        snapshot_id,
+        name,
+        pausing=context.pausing,
+        **watched,
+    )
+    fail_point("retrain:learned")
+    context.may_pause()
+    figures = beside_the_champion(context, candidate, sets, plan.evaluate.batch)
+    return {
+        "detector": candidate.id,
+        "snapshot": snapshot_id,
+        "samples": composition(items),
+        "champion": figures["beside"].get("detector"),
+    }
+
+
+def frozen_set(context: Context, run: str, plan: TrainingRun) -> tuple[str, list[SnapshotItem]]:
+    """The run's snapshot, taken when it first began: labels given later are for the next run."""
+    snapshots, files = context.workspace.snapshots, context.workspace.job_files
+    if kept := files.get(run, FROZEN):
+        snapshot_id: str = kept["snapshot"]
+    else:
+        context.report(0, 1, "publishing the snapshot")
+        snapshot_id = snapshots.publish(training_set(context, plan.publish)).id
+        files.put(run, FROZEN, {"snapshot": snapshot_id})
+    return snapshot_id, snapshots.present(snapshots.read(snapshot_id))
+
+
+def beside_the_champion(
+    context: Context, candidate: DetectorVersion, sets: Mapping[str, list[SnapshotItem]], batch: int
+) -> dict[str, Any]:
+    """Measure both on today's labels, and keep with the candidate everything that a decision needs."""
+    with context.workspace.catalog(read_only=True) as catalog:
+        champion = catalog.detectors.champion()
+    versions = [candidate] if champion is None else [champion, candidate]
+    measured = {one.id: measure(context, one.id, dict(sets), batch) for one in versions}
+    beside = {"detector": champion.id, "name": champion.name, **measured[champion.id]} if champion else {}
+    found = {
+        **measured[candidate.id],
+        "beside": beside,
+        "worst": worst(context, candidate.id, sets.get("validation", []), batch),
+    }
+    with context.workspace.catalog() as catalog:
+        if champion is not None:
+            catalog.detectors.record_metrics(champion.id, measured[champion.id])
+        catalog.detectors.record_metrics(candidate.id, found)
+        catalog.commit()
+    try:
+        calibrated_on(context, sets, candidate.id)
+    except InputRefused as why:
+        print(f"no reliability diagram: {why}")
+    return found
+
+
+def worst(
+    context: Context, detector_id: str, items: Sequence[SnapshotItem], batch: int
+) -> dict[str, list[dict[str, Any]]]:
+    """The images with the largest KL(1−P‖1−Q), false alarms, and with the largest KL(P‖Q), misses."""
+    from dataengine.diagnosis.image_metrics import kl, kl1m
+
+    with context.workspace.catalog(read_only=True) as catalog:
+        images = {image.id: image for image in catalog.images.get_many([item.image_id for item in items])}
+    known = [(item, images[item.image_id]) for item in items if item.image_id in images]
+    maps = maps_of(context, detector_id, [image for _, image in known], batch)
+    scores: dict[str, list[tuple[float, SnapshotItem]]] = {"false_alarms": [], "misses": []}
+    for (item, image), q in zip(known, maps, strict=True):
+        p = target_of(context.workspace, item, image)
+        scores["false_alarms"].append((kl1m(p, q), item))
+        scores["misses"].append((kl(p, q), item))
+    return {
+        name: [
+            {"image": item.image_id, "category": item.category, "score": round(score, 5)}
+            for score, item in sorted(rows, key=lambda row: -row[0])[:WORST]
+            if score > 0
+        ]
+        for name, rows in scores.items()
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watcher:
+    """Looks at a few validation images while a training goes on: figures, and maps for people to see."""
+
+    context: Context
+    run: str
+    items: Sequence[SnapshotItem]
+    steps: int
+
+    def look(self, done: int, detector: Any) -> None:
+        """Tell the figures after `done` steps, and keep the newest maps of a few images."""
+        tools, workspace = self.context.tools, self.context.workspace
+        found = tools.evaluate_detector(detector, StoredSamples(workspace, self.items))
+        figures = {f"validation_{name}": getattr(found, name) for name in WATCHED_FIGURES}
+        known = {name: value for name, value in figures.items() if value is not None}
+        self.context.report(done, self.steps, "validation", **known)
+        shown = even([item for item in self.items if item.target], SHOWN - 1) or self.items[:SHOWN]
+        with workspace.catalog(read_only=True) as catalog:
+            images = catalog.images.get_many([item.image_id for item in shown])
+        pixels = [read(workspace, image) for image in images]
+        maps = tools.artifact_maps(detector, pixels, len(pixels))
+        refs = workspace.maps.put_many([quantise(each) for each in maps])
+        samples = [
+            {"image": image.id, "map": ref, "caption": image.category or image.prompt}
+            for image, ref in zip(images, refs, strict=True)
+        ]
+        show(workspace, self.run, done, samples)

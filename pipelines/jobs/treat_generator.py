@@ -1,0 +1,230 @@
+"""Job: treat a generator."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataengine.curation.config import PromptWriterConfig
+from dataengine.errors import ConfigRefused
+from dataengine.images import encode_png
+from dataengine.masks import quantise
+from dataengine.records import DetectorVersion, GeneratorVersion, Image
+from dataengine.records.images import JUDGE
+from pipelines.config import GenerateConfig, PromptChoice, TreatmentRun
+from pipelines.detectors.predict import predict
+from pipelines.generators.comparison import Pair, confidence_figures, quality_figures
+from pipelines.generators.draw import draw, open_generator, task_of
+from pipelines.generators.files import brought_here
+from pipelines.generators.register import register_weights
+from pipelines.generators.treatment import Plan, carried_out
+from pipelines.jobs.estimate import estimated
+from pipelines.jobs.previews import SAMPLES, show
+from pipelines.runtime.context import Context, Result
+from pipelines.runtime.failpoint import fail_point
+from pipelines.runtime.shards import slices
+
+FIRST_SEED = 1_000_000
+"""Held-out images count their seeds from here, so that runs on the same prompts share the base's images."""
+PROMPTS = "prompts.json"
+SHOWN = 12
+BATCH = 32
+
+
+def treat_job(context: Context, args: dict[str, Any]) -> Result:
+    """One run from its prompts to judged pairs; a repeated call goes on where it stood."""
+    run, plan = args["run"], TreatmentRun.model_validate(args["settings"])
+    with context.workspace.catalog(read_only=True) as catalog:
+        base = catalog.generators.get(plan.generator)
+        detector = catalog.detectors.get(plan.detector) if plan.detector else catalog.detectors.champion()
+    if detector is None:
+        raise ConfigRefused("there is no champion to treat against: register a detector, or choose one")
+    refuse_what_does_not_fit(context, base, args["settings"])
+    if plan.weights is not None:
+        base = register_weights(context.workspace, base.id, plan.weights)
+    context.may_pause()
+    texts = frozen_prompts(context, run, plan)
+    watcher = Watcher(context=context, run=run, prompts=guard_prompts(plan, texts["judge"]))
+    answer = carried_out(
+        context,
+        Plan(
+            run=run,
+            base=base,
+            detector=detector,
+            prompts=texts["treat"],
+            guarded=texts["judge"],
+            tuning=plan.tuning,
+            sampling=plan.tuning.sampling,
+            real_limit=plan.real_limit,
+            attributes=plan.attributes,
+            scorers=plan.scorers,
+            name=plan.name,
+        ),
+        watch=watcher.look,
+        pausing=context.pausing,
+    )
+    fail_point("treat:carried_out")
+    if answer["treated"] is not None and "judged" not in answer:
+        answer = kept_with(
+            context, answer, run, judged(context, plan, base, detector, texts["judge"], answer)
+        )
+    return {name: answer[name] for name in ("treatment", "generator", "detector", "treated", "kept")}
+
+
+def refuse_what_does_not_fit(context: Context, base: GeneratorVersion, settings: dict[str, Any]) -> None:
+    """Raises `ConfigRefused` when the estimate exceeds what is free here; a pipeline from the hub is not
+    estimated before it is fetched."""
+    if Path(brought_here(context.workspace, base)).is_dir():
+        context.report(0, 1, "estimating what it needs")
+        told = estimated(context, "treat", settings)
+        print(told["text"])
+        if told["verdict"] == "bad":
+            raise ConfigRefused(told["text"])
+
+
+def kept_with(context: Context, answer: Result, run: str, figures: Result) -> Result:
+    """The treatment's answer with what was judged, stored."""
+    whole = {**answer, "run": run, "judged": figures}
+    with context.workspace.catalog() as catalog:
+        catalog.treatments.finish(answer["treatment"], whole, answer["treated"])
+        catalog.commit()
+    return whole
+
+
+def frozen_prompts(context: Context, run: str, plan: TreatmentRun) -> dict[str, list[str]]:
+    """Prompts to treat on and held-out ones, written once for a run. They have none in common."""
+    files = context.workspace.job_files
+    if kept := files.get(run, PROMPTS):
+        return dict(kept)
+    context.report(0, 1, "writing prompts")
+    judged = chosen_prompts(context, plan.judge, plan.writer, ())
+    treated = chosen_prompts(context, plan.prompts, plan.writer, set(judged))
+    texts = {"treat": [text for text in treated if text not in set(judged)], "judge": judged}
+    for purpose, found in texts.items():
+        if not found:
+            raise ConfigRefused(
+                f"there are no prompts to {purpose} on that the others do not hold: give some of their own"
+            )
+    files.put(run, PROMPTS, texts)
+    return texts
+
+
+def chosen_prompts(context: Context, choice: PromptChoice, writer: str, avoid: Collection[str]) -> list[str]:
+    """The prompts of a choice, categories in turn. Raises `ConfigRefused` where it names nothing."""
+    if choice.source == "given":
+        return list(dict.fromkeys(text.strip() for text in choice.texts if text.strip()))
+    names = choice.categories if choice.source == "category" else hard_categories(context)
+    if not names:
+        raise ConfigRefused(
+            "no category is known to be hard yet, since no round has looked; name categories, or give prompts"
+            if choice.source == "hard"
+            else "name at least one category to write prompts for"
+        )
+    written = [
+        context.tools.write_prompts(
+            name, choice.per_category, choice.seed, avoid, writer, PromptWriterConfig()
+        )
+        for name in names
+    ]
+    return [text for turn in zip_longest(*written) for text in turn if text is not None]
+
+
+def hard_categories(context: Context) -> list[str]:
+    """The hard categories of the newest round that has judged any."""
+    with context.workspace.catalog(read_only=True) as catalog:
+        for row in sorted(catalog.rounds.list(), key=lambda row: -row.created):
+            if found := [one.category for one in catalog.hard.of_round(row.id) if one.hard]:
+                return sorted(found)
+    return []
+
+
+def guard_prompts(plan: TreatmentRun, texts: Sequence[str]) -> list[str]:
+    """One prompt for each of the guard's images, in their order (`dataengine.quality.guard.Guard`)."""
+    guard = plan.tuning.guard
+    return [text for text in list(texts)[: guard.prompts] for _ in range(guard.seeds)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watcher:
+    """Keeps some of the guard's images before and after, with the detector's maps, for people to see."""
+
+    context: Context
+    run: str
+    prompts: Sequence[str]
+    """One per image."""
+
+    def look(self, done: int, images: np.ndarray, maps: np.ndarray) -> None:
+        """Images uint8 NHWC and maps float32 NHW after `done` updates; 0 are the untreated ones."""
+        workspace = self.context.workspace
+        rows = list(range(len(images)))[:: max(1, -(-len(images) // SHOWN))]
+        blobs = workspace.blobs.put_many([encode_png(images[row]) for row in rows])
+        refs = workspace.maps.put_many([quantise(maps[row]) for row in rows])
+        moment = "before" if done == 0 else "after"
+        before = workspace.job_files.get(self.run, SAMPLES)
+        kept = before["samples"] if before else [{} for _ in rows]
+        samples = [
+            {**old, "prompt": self.prompts[row], moment: blob, f"map_{moment}": ref}
+            for old, row, blob, ref in zip(kept, rows, blobs, refs, strict=True)
+        ]
+        show(workspace, self.run, done, samples)
+
+
+def judged(
+    context: Context,
+    plan: TreatmentRun,
+    base: GeneratorVersion,
+    detector: DetectorVersion,
+    texts: Sequence[str],
+    answer: Result,
+) -> Result:
+    """Both generators on the held-out prompts with the same seeds: figures with intervals over prompts."""
+    with context.workspace.catalog(read_only=True) as catalog:
+        treated = catalog.generators.get(answer["treated"])
+    before, after = (drawn(context, plan, version, texts) for version in (base, treated))
+    pairs = [Pair(before=before[key], after=after[key]) for key in sorted(before)]
+    looks = [
+        predict(context, detector.id, [getattr(pair, side) for pair in pairs], BATCH)
+        for side in ("before", "after")
+    ]
+    return {
+        "pairs": len(pairs),
+        "prompts": len(texts),
+        **confidence_figures(pairs, *looks),
+        **quality_figures(context, pairs, plan.attributes),
+    }
+
+
+def drawn(
+    context: Context,
+    plan: TreatmentRun,
+    version: GeneratorVersion,
+    texts: Sequence[str],
+    purpose: str = JUDGE,
+) -> dict[tuple[str, int], Image]:
+    """The version's held-out images by prompt and seed; what is missing is drawn and kept."""
+    wanted = [
+        (text, FIRST_SEED + index * plan.judge_seeds + repeat)
+        for index, text in enumerate(texts)
+        for repeat in range(plan.judge_seeds)
+    ]
+    there = images_drawn(context, version.id, purpose)
+    missing = [task_of(*key, validation=0.0) for key in wanted if key not in there]
+    if missing:
+        family = open_generator(context, version)
+        config = GenerateConfig(sampling=plan.tuning.sampling)
+        for start, stop in slices(len(missing), plan.tuning.sampling.batch):
+            context.may_pause()
+            context.report(start, len(missing), f"{version.name} draws")
+            draw(context, family, version, missing[start:stop], config, purpose)
+        there = images_drawn(context, version.id, purpose)
+    return {key: there[key] for key in wanted}
+
+
+def images_drawn(context: Context, generator_id: str, purpose: str) -> dict[tuple[str, int], Image]:
+    """The generator's images for that purpose, outside rounds."""
+    with context.workspace.catalog(read_only=True) as catalog:
+        found = catalog.images.find(generator_id=generator_id, purpose=purpose, status="active")
+    return {(image.prompt, image.seed or 0): image for image in found if image.round_id is None}

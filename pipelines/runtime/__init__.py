@@ -1,0 +1,1 @@
+"""What stages and jobs run on: context, models, progress, devices."""

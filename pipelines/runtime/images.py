@@ -1,0 +1,31 @@
+"""Pixels in and out of the workspace: drawn images are encoded, kept ones are read in batches."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from dataengine.images import decode
+from dataengine.records import Image
+from storage.workspace import Workspace
+
+
+def read(workspace: Workspace, image: Image) -> np.ndarray:
+    """The image's pixels, uint8 HWC RGB at native size."""
+    return decode(workspace.blobs.get(image.sha256))
+
+
+def alike(images: Iterable[Image], batch: int) -> Iterator[list[Image]]:
+    """Batches of images of equal size, at most `batch` long and at most 4 megapixels in all."""
+    held: dict[tuple[int, int], list[Image]] = {}
+    for image in images:
+        size = (image.height, image.width)
+        group = held.setdefault(size, [])
+        group.append(image)
+        if len(group) >= min(batch, max(1, 4_194_304 // (size[0] * size[1]))):
+            yield held.pop(size)
+    yield from held.values()
+
+
+def stack(workspace: Workspace, images: Sequence[Image]) -> np.ndarray:
+    """Pixels of images of equal size, uint8 NHWC."""
+    return np.stack([read(workspace, image) for image in images])

@@ -1,0 +1,96 @@
+"""Progress, logs and pauses of a running job."""
+
+import contextlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from storage.workspace import Workspace
+
+REPORTS_PER_SECOND = 5.0
+PAUSE_SECONDS = 1.0
+
+Send = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class PauseAsked:
+    """Whether somebody asked a job to pause; looked up about once a second, however often it is asked."""
+
+    workspace: Workspace
+    job: str
+    _looked: float = -math.inf
+    _asked: bool = False
+
+    def __call__(self) -> bool:
+        if not self._asked and time.monotonic() - self._looked >= PAUSE_SECONDS:
+            self._looked = time.monotonic()
+            with self.workspace.catalog(read_only=True) as catalog:
+                self._asked = catalog.jobs.asked(self.job) == "pause"
+        return self._asked
+
+
+@dataclass
+class Reporter:
+    """A `Report`: figures go to the job's metrics at once, progress to the worker a few times a second."""
+
+    send: Send
+    write: Callable[[str], object]
+    part: int = 0
+    parts: int = 1
+    say: Callable[[str], None] = lambda line: None
+    """Told what the work turns to."""
+    _last: float = 0.0
+    _said: str = ""
+    _unsent: dict[str, Any] | None = None
+
+    def __call__(self, done: int, total: int, message: str = "", **figures: float) -> None:
+        moment = time.time()
+        if figures:
+            line = {"time": moment, "done": done, "total": total, **figures}
+            self.write(json.dumps(line) + "\n")
+        if message != self._said:
+            self._said = message
+            self.say(message)
+        share = (self.part + done / max(total, 1)) / max(self.parts, 1)
+        self._unsent = {"event": "progress", "progress": min(share, 1.0), "message": message, **figures}
+        if moment - self._last >= 1 / REPORTS_PER_SECOND:
+            self._last = moment
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what was held back."""
+        if self._unsent is not None:
+            self.send(self._unsent)
+            self._unsent = None
+
+
+def log_line(text: str) -> None:
+    """A line of the job's log, with the time."""
+    if text:
+        print(f"{time.strftime('%F %T')} {text}", flush=True)
+
+
+@contextmanager
+def output_to(path: Path) -> Iterator[None]:
+    """Append everything that this process prints, native libraries included, to a file."""
+    kept = [os.dup(1), os.dup(2)]
+    try:
+        with path.open("a") as file:
+            for descriptor in (1, 2):
+                os.dup2(file.fileno(), descriptor)
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(ValueError):
+                stream.flush()
+        for descriptor, original in zip((1, 2), kept, strict=True):
+            os.dup2(original, descriptor)
+            os.close(original)

@@ -1,0 +1,32 @@
+"""Shards of a stage's work, run in turn."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from pipelines.runtime.context import Context, Result
+
+Shard = dict[str, Any]
+"""A part of a stage's work, as JSON: ids and positions only."""
+
+
+def slices(count: int, size: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of consecutive parts of at most `size`."""
+    return ((start, min(start + size, count)) for start in range(0, count, size))
+
+
+def run_all(
+    context: Context, round_id: str, run_shard: Callable[..., Result], shards: Sequence[Shard]
+) -> list[Result]:
+    """Run shards here, one after another, as a single stage of progress."""
+    answers = []
+    for index, shard in enumerate(shards):
+        part = Context(context.workspace, context.tools, _part(context, index, len(shards)))
+        answers.append(run_shard(part, round_id, shard))
+    return answers
+
+
+def _part(context: Context, index: int, shards: int) -> Any:
+    def report(done: int, total: int, message: str = "", **figures: float) -> None:
+        context.report(index * 1000 + 1000 * done // max(total, 1), shards * 1000, message, **figures)
+
+    return report

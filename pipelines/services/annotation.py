@@ -1,0 +1,226 @@
+"""Annotators' answers: labels, skips, drafts."""
+
+import base64
+import binascii
+import contextlib
+import hashlib
+
+import numpy as np
+from pydantic import Field
+
+from dataengine.curation.agreement import iou
+from dataengine.errors import Conflict, MaskRefused, NotFound
+from dataengine.masks import LabelMap, pack_label_map, unpack_label_map
+from dataengine.records import Draft, GoldScore, Image, Label, Lease, Receipt, now
+from pipelines.services.schemas import Body, Line, PackedMap, Seconds, Short
+from storage.catalog import Catalog
+from storage.workspace import Workspace
+
+GOLD_ROUND = "gold"
+GOLD_EVERY = 12
+"""One image in so many is a gold one, as long as a person has not seen all of them."""
+LOCKED = frozenset({"accepted", "corrected"})
+
+
+class Answer(Body):
+    """What a person says of an image: a label map, or that nothing is broken."""
+
+    lease: Short | None = None
+    """The lease under which the image was given out. None to change one's own earlier answer."""
+    image: Short
+    revision: int = Field(ge=0, le=1_000_000)
+    """The revision that this one was drawn over, 0 for none."""
+    clean: bool = False
+    label_map: PackedMap | None = None
+    """Base64 of zlib over runs (LEB128 length, class), in row order, at the image's own size."""
+    seconds: Seconds = 0.0
+    """Time on task without idle time."""
+    note: Line = ""
+    simulated: bool = False
+    key: Short | None = None
+    """Idempotency key: the same request under the same key counts once."""
+
+
+def accept(workspace: Workspace, answer: Answer, author: str) -> Label:
+    """Store the answer; the same request again returns what it became.
+
+    Raises `MaskRefused`, `NotFound`, or `Conflict` for leases, revisions and keys that do not fit.
+    """
+    with workspace.catalog(read_only=True) as catalog:
+        image, classes = catalog.images.get(answer.image), len(catalog.classes.names())
+        champion = catalog.detectors.champion_id()
+    label_map = read_label_map(answer, image, classes)
+    blob = None if label_map is None else workspace.blobs.put(pack_label_map(label_map))
+    digest = hashlib.sha256(answer.model_dump_json(exclude={"lease", "seconds"}).encode()).hexdigest()[:24]
+    with workspace.catalog() as catalog:
+        if answer.key and (known := catalog.receipts.find(author, answer.key, digest)):
+            return next(one for one in catalog.labels.history(image.id) if is_that(one, known))
+        if answer.lease is None:
+            require_editable(catalog, image.id, author)
+        label = Label(
+            image_id=image.id,
+            author=author,
+            height=image.height,
+            width=image.width,
+            label_map=blob,
+            clean=answer.clean,
+            source="simulated" if answer.simulated else "person",
+            lead_seconds=answer.seconds,
+            detector_id=champion,
+            note=answer.note,
+            round_id=round_before(catalog, image.id, author) if answer.lease is None else None,
+        )
+        stored = catalog.labels.submit(label, answer.lease, answer.revision)
+        if answer.key:
+            catalog.receipts.add(
+                Receipt(
+                    author=author,
+                    key=answer.key,
+                    digest=digest,
+                    image_id=image.id,
+                    revision=stored.revision,
+                )
+            )
+        catalog.drafts.discard(image.id, author)
+        if answer.lease is not None and stored.round_id == GOLD_ROUND:
+            with contextlib.suppress(NotFound):  # it may have become an ordinary image meanwhile
+                score_gold(workspace, catalog, stored, label_map)
+        catalog.commit()
+    return stored
+
+
+def is_that(label: Label, receipt: Receipt) -> bool:
+    """Whether the label is the one the receipt is for."""
+    return label.author == receipt.author and label.revision == receipt.revision
+
+
+def round_before(catalog: Catalog, image_id: str, author: str) -> str | None:
+    """The round of the person's newest answer, which a correction stays in."""
+    before = catalog.labels.latest(image_id, author)
+    return before.round_id if before else None
+
+
+def require_editable(catalog: Catalog, image_id: str, author: str) -> Label:
+    """The person's own newest answer, if it may still be changed. Raises `Conflict`."""
+    mine = catalog.labels.latest(image_id, author)
+    if mine is None:
+        raise Conflict("you have not answered this image; take the next one under a lease")
+    verdict = catalog.reviews.verdicts([image_id]).get((image_id, author, mine.revision))
+    if verdict in LOCKED:
+        raise Conflict(f"a curator has {verdict} this label, so it can no longer be changed")
+    return mine
+
+
+def read_label_map(answer: Answer, image: Image, classes: int) -> LabelMap | None:
+    """The label map, uint8 HW, or None for a clean image. Raises `MaskRefused`."""
+    if answer.label_map is None:
+        if answer.clean:
+            return None
+        raise MaskRefused("the answer holds no label map; send one, or say that the image is clean")
+    label_map = unpack_label_map(from_base64(answer.label_map), image.height, image.width, classes)
+    if label_map.any() == answer.clean:
+        raise MaskRefused("an image is clean exactly when nothing is painted; this answer says otherwise")
+    return None if answer.clean else label_map
+
+
+def from_base64(text: str) -> bytes:
+    """The bytes. Raises `MaskRefused`."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise MaskRefused(f"the label map is no base64 ({error})") from None
+
+
+def save_draft(workspace: Workspace, image_id: str, packed: str, seconds: float, author: str) -> None:
+    """Keep an unfinished label map. Raises `MaskRefused`, `NotFound`."""
+    with workspace.catalog(read_only=True) as catalog:
+        image, classes = catalog.images.get(image_id), len(catalog.classes.names())
+    data = from_base64(packed)
+    unpack_label_map(data, image.height, image.width, classes)
+    with workspace.catalog() as catalog:
+        catalog.drafts.save(Draft(image_id=image.id, author=author, label_map=data, seconds=seconds))
+        catalog.commit()
+
+
+def take_lease(
+    catalog: Catalog, annotator: str, lease_seconds: float, besides: set[str], prefer: str | None = None
+) -> Lease | None:
+    """A lease of an image that is not among `besides`: one held already, renewed, or else the next free one.
+
+    The preferred image comes first where the person holds it or it is free. None when nothing waits.
+    """
+    moment = now()
+    held = [lease for lease in catalog.queue.held(annotator, moment) if lease.kind == "draw"]
+    held = [lease for lease in held if lease.image_id not in besides]
+    for lease in sorted(held, key=lambda lease: (lease.image_id != prefer, lease.expires)):
+        if prefer in (None, lease.image_id):
+            return catalog.queue.renew(lease.id, annotator, moment + lease_seconds, moment)
+    if prefer is not None:
+        found = catalog.queue.next(annotator, moment, lease_seconds, image_id=prefer)
+        return found or take_lease(catalog, annotator, lease_seconds, besides)
+    gold = due_gold(catalog, annotator, besides)
+    if gold is not None:
+        return catalog.queue.lend(gold, GOLD_ROUND, annotator, moment + lease_seconds)
+    return catalog.queue.next(annotator, moment, lease_seconds)
+
+
+def due_gold(catalog: Catalog, annotator: str, besides: set[str]) -> str | None:
+    """The gold image that this person should see now, if one is due: rarely, and where nobody expects it."""
+    if not (unseen := catalog.gold.unseen(annotator)) or unseen.image_id in besides:
+        return None
+    answered = catalog.labels.count(annotator) + len(besides)
+    place = int(hashlib.sha256(f"{annotator} {answered // GOLD_EVERY}".encode()).hexdigest()[:8], 16)
+    return unseen.image_id if answered % GOLD_EVERY == place % GOLD_EVERY else None
+
+
+def score_gold(workspace: Workspace, catalog: Catalog, label: Label, given: LabelMap | None) -> None:
+    """Compare an answer with the known one, for curators to see."""
+    gold = catalog.gold.get(label.image_id)
+    size = label.height, label.width
+    right: LabelMap = np.zeros(size, np.uint8)
+    if gold.label_map is not None:
+        right = unpack_label_map(workspace.blobs.get(gold.label_map), *size)
+    mine = np.zeros(size, np.uint8) if given is None else given
+    both = (mine > 0) & (right > 0)
+    right_class = float((mine == right)[both].mean()) if both.any() else 1.0
+    score = GoldScore(
+        image_id=label.image_id,
+        author=label.author,
+        revision=label.revision,
+        iou=iou(mine > 0, right > 0),
+        right_class=right_class,
+    )
+    catalog.gold.score(score)
+
+
+def label_clean(catalog: Catalog, lease_id: str, person: str, seconds: float) -> bool:
+    """Label the leased image as clean; False when the lease was lost or its image answered meanwhile."""
+    lease = catalog.queue.lease(lease_id)
+    if lease is None:
+        return False
+    image = catalog.images.get(lease.image_id)
+    champion = catalog.detectors.champion()
+    label = Label(
+        image_id=image.id,
+        author=person,
+        height=image.height,
+        width=image.width,
+        clean=True,
+        lead_seconds=seconds,
+        detector_id=champion.id if champion else None,
+        note="triage",
+    )
+    try:
+        catalog.labels.submit(label, lease_id, 0)
+    except Conflict:
+        return False
+    return True
+
+
+def queue_for_drawing(catalog: Catalog, lease_id: str, person: str) -> bool:
+    """Queue the leased image for drawing; False when the lease was lost."""
+    try:
+        catalog.queue.to_draw(lease_id, person)
+    except Conflict:
+        return False
+    return True

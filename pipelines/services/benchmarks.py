@@ -1,0 +1,248 @@
+"""Draft, settle and freeze benchmarks."""
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from dataengine.curation.agreement import majority
+from dataengine.curation.stratify import Candidate, stratified
+from dataengine.errors import InputRefused
+from dataengine.masks import LabelMap, pack_label_map
+from dataengine.records import Benchmark, BenchmarkItem, Label, QueueItem
+from pipelines.services.agreement import disagreements, label_map_of
+from pipelines.services.schemas import Body, Name
+from storage.catalog import Catalog
+from storage.queries import labels as queries_labels
+from storage.queries.images import champion_id
+from storage.queries.labels import counting_labels
+from storage.repositories.datasets import content_digest
+from storage.workspace import Workspace
+
+
+def freeze_known(workspace: Workspace, actor: str, name: str = "") -> Benchmark:
+    """Freeze every image of split "benchmark" with a label that counts, and every real one without.
+
+    Doing it again with the same images returns the version that there is. Raises `Conflict` if there is
+    nothing to freeze or somebody has an open draft.
+    """
+    with workspace.catalog() as catalog:
+        images = catalog.images.find(split="benchmark", status="active")
+        labels = counting_labels(catalog, [image.id for image in images])
+        items = [
+            BenchmarkItem(
+                image_id=image.id,
+                stratum=image.category or "",
+                settled=True,
+                target=labels[image.id][-1].label_map,
+                settled_by=labels[image.id][-1].author,
+                how="known beforehand",
+            )
+            for image in images
+            if image.id in labels
+        ]
+        items += [
+            BenchmarkItem(
+                image_id=image.id,
+                stratum=f"real {image.category or ''}".strip(),
+                kind="real",
+                opinions=0,
+                settled=True,
+                settled_by=actor,
+                how="a real photo, taken as free of artifacts",
+            )
+            for image in images
+            if image.source == "real" and image.id not in labels
+        ]
+        newest = catalog.benchmarks.newest_frozen()
+        if newest is not None and newest.digest == content_digest(items):
+            return newest
+        draft = catalog.benchmarks.draft(name, items, actor)
+        frozen = catalog.benchmarks.freeze(draft.id, actor)
+        catalog.commit()
+    return frozen
+
+
+class NewBenchmark(Body):
+    """How a draft is drawn."""
+
+    name: str = Field(default="", max_length=100)
+    per_stratum: int = Field(default=5, ge=1, le=1000)
+    opinions: int = Field(default=3, ge=1, le=9)
+    real: int = Field(default=20, ge=0, le=10_000)
+    categories: list[Annotated[str, Field(max_length=200)]] = Field(default_factory=list, max_length=500)
+    people: list[Name] = Field(default_factory=list, max_length=200)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+
+
+class Settle(Body):
+    """What counts as an image's truth: the merged map, "clean", or one person's map (`author`)."""
+
+    image: Name
+    choice: Literal["majority", "clean", "author"]
+    author: Name | None = None
+
+
+class SettleAgreed(Body):
+    """Settle at once whatever has its opinions and at most this much disagreement."""
+
+    disagreement: float = Field(default=0.3, ge=0, le=1)
+
+
+def round_of(benchmark: Benchmark) -> str:
+    """The round that its queue items and labels name."""
+    return f"benchmark-{benchmark.version}"
+
+
+def drafted(catalog: Catalog, body: NewBenchmark, actor: str) -> Benchmark:
+    """Draw images by category and confidence, add real photos, and ask people. Raises `InputRefused`."""
+    if 0 < len(set(body.people)) < body.opinions:
+        raise InputRefused(
+            f"{body.opinions} opinions need as many people, and {len(set(body.people))} may give one"
+        )
+    catalog.benchmarks.refuse_second_draft()
+    detector = champion_id(catalog)
+    drawn = [
+        Candidate(image_id=id, category=category, confidence=highest, reserved=reserved)
+        for id, category, highest, reserved in queries_labels.benchmark_candidates(
+            catalog, detector, real=False
+        )
+        if not body.categories or category in body.categories
+    ]
+    chosen = stratified(drawn, body.per_stratum, body.seed)
+    if not chosen:
+        raise InputRefused(
+            "no diagnosed image is free for a benchmark: all are labelled, queued or were trained on; "
+            "generate or import more and let the champion diagnose them"
+        )
+    photos = queries_labels.benchmark_candidates(catalog, detector, real=True)
+    photos = sorted(photos, key=lambda one: (not one[3], one[0]))[: body.real]
+    items = [
+        BenchmarkItem(image_id=one.image_id, stratum=name, opinions=body.opinions) for one, name in chosen
+    ]
+    items += [
+        BenchmarkItem(
+            image_id=id,
+            stratum=f"real {category}".strip(),
+            kind="real",
+            opinions=0,
+            settled=True,
+            settled_by=actor,
+            how="a real photo, taken as free of artifacts",
+        )
+        for id, category, *_ in photos
+    ]
+    made = catalog.benchmarks.draft(body.name, items, actor, body.model_dump())
+    to_draw = [one.image_id for one, _ in chosen]
+    catalog.queue.add_many(
+        QueueItem(
+            image_id=id,
+            round_id=round_of(made),
+            priority=2.0,
+            opinions=body.opinions,
+            reason=f"benchmark {made.version}",
+        )
+        for id in to_draw
+    )
+    catalog.takers.add_many(to_draw, round_of(made), sorted(set(body.people)))
+    return made
+
+
+def described(catalog: Catalog, benchmark: Benchmark) -> dict[str, Any]:
+    """A benchmark as the list shows it."""
+    items = catalog.benchmarks.items(benchmark.id)
+    return {
+        "id": benchmark.id,
+        "version": benchmark.version,
+        "name": benchmark.name,
+        "state": benchmark.state,
+        "digest": benchmark.digest,
+        "created": benchmark.created,
+        "created_by": benchmark.created_by,
+        "frozen": benchmark.frozen,
+        "frozen_by": benchmark.frozen_by,
+        "images": len(items),
+        "real": sum(item.kind == "real" for item in items),
+        "settled": sum(item.settled for item in items),
+        "strata": len({item.stratum for item in items}),
+    }
+
+
+def items_of(workspace: Workspace, benchmark_id: str) -> dict[str, Any]:
+    """A benchmark's images with the opinions on each, those that need a decision first."""
+    with workspace.catalog(read_only=True) as catalog:
+        about = described(catalog, catalog.benchmarks.get(benchmark_id))
+        items = catalog.benchmarks.items(benchmark_id)
+        labels = queries_labels.counting_labels(catalog, [item.image_id for item in items])
+    apart = disagreements(workspace, labels)
+    rows = [
+        {
+            "image": item.image_id,
+            "stratum": item.stratum,
+            "kind": item.kind,
+            "opinions": item.opinions,
+            "given": len(labels.get(item.image_id, [])),
+            "authors": [label.author for label in labels.get(item.image_id, [])],
+            "disagreement": apart.get(item.image_id),
+            "settled": item.settled,
+            "clean": item.settled and item.target is None,
+            "settled_by": item.settled_by,
+            "how": item.how,
+        }
+        for item in items
+    ]
+    return {**about, "items": sorted(rows, key=urgency)}
+
+
+def urgency(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Open and complete first, the most disputed among them on top; settled ones last."""
+    complete = row["given"] >= row["opinions"]
+    return row["settled"], not complete, -(row["disagreement"] or 0.0), row["stratum"], row["image"]
+
+
+def truth(workspace: Workspace, body: Settle) -> tuple[str | None, str]:
+    """The blob of the chosen map (None: clean) and how it was chosen. Raises `InputRefused`."""
+    if body.choice == "clean":
+        return None, "a curator says clean"
+    with workspace.catalog(read_only=True) as catalog:
+        counting = queries_labels.counting_labels(catalog, [body.image]).get(body.image, [])
+    if body.choice == "author":
+        counting = [label for label in counting if label.author == body.author]
+    if not counting:
+        raise InputRefused(f"image {body.image!r} has no such label that counts; it may have been returned")
+    how = f"{body.author}'s map" if body.choice == "author" else merged_words(counting)
+    return stored(workspace, merged_map(workspace, counting)), how
+
+
+def settle_where_agreed(workspace: Workspace, benchmark_id: str, limit: float, actor: str) -> int:
+    """Take the merged map of every image with enough opinions that agree; returns how many were settled."""
+    with workspace.catalog(read_only=True) as catalog:
+        items = {item.image_id: item for item in catalog.benchmarks.items(benchmark_id) if not item.settled}
+        labels = queries_labels.counting_labels(catalog, items)
+    apart = disagreements(workspace, labels)
+    ready = [
+        id
+        for id, item in items.items()
+        if len(labels.get(id, [])) >= item.opinions and apart.get(id, 0.0) <= limit
+    ]
+    truths = {id: stored(workspace, merged_map(workspace, labels[id])) for id in ready}
+    with workspace.catalog() as catalog:
+        for id, target in truths.items():
+            catalog.benchmarks.settle(benchmark_id, id, target, actor, merged_words(labels[id]))
+        catalog.commit()
+    return len(ready)
+
+
+def merged_map(workspace: Workspace, labels: list[Label]) -> LabelMap:
+    """The majority of the labels, uint8 HW."""
+    return majority([label_map_of(workspace, label) for label in labels])
+
+
+def merged_words(labels: list[Label]) -> str:
+    """How a merged map came about."""
+    return f"majority of {len(labels)} opinions" if len(labels) > 1 else f"{labels[0].author}'s map"
+
+
+def stored(workspace: Workspace, label_map: LabelMap) -> str | None:
+    """The blob of a label map; None for a clean one."""
+    return workspace.blobs.put(pack_label_map(label_map)) if np.any(label_map) else None

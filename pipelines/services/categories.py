@@ -1,0 +1,147 @@
+"""Hard categories: figures, thresholds, and sending their images to people."""
+
+import time
+from collections import Counter
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from dataengine.curation.balance import CategoryBalance, balance_of
+from dataengine.curation.evidence import outliers
+from dataengine.errors import InputRefused
+from dataengine.records import AuditEvent, QueueItem
+from pipelines.services.schemas import Body, Name
+from storage.catalog import Catalog
+from storage.queries import categories
+from storage.queries import labels as queries_labels
+from storage.queries.images import champion_id
+
+SCALE = 100
+"""Steps of the threshold sliders."""
+DESK_ROUND = "desk"
+"""The round that items name which belong to none."""
+
+
+class Ask(Body):
+    """Images of these categories at or above these thresholds go to people."""
+
+    thresholds: dict[Annotated[str, Field(max_length=200)], Annotated[float, Field(ge=0, le=1)]] = Field(
+        min_length=1, max_length=500
+    )
+    priority: float = Field(default=0.5, ge=0, le=10)
+    opinions: int = Field(default=1, ge=1, le=9)
+    people: list[Name] = Field(default_factory=list, max_length=200)
+    round: Name | None = None
+    limit: int = Field(default=1000, ge=1, le=20_000)
+    detector: Name | None = None
+
+
+def by_who_may_have_looked(catalog: Catalog) -> list[str | None]:
+    """The champion, and who stands in while it has looked at no image with a category: the newest first.
+
+    A teacher comes last, since it sees a round's leftovers only.
+    """
+    others = [one for one in reversed(catalog.detectors.list()) if one.role != "champion"]
+    others.sort(key=lambda one: one.role == "teacher")
+    return [champion_id(catalog), *(one.id for one in others)]
+
+
+def category_report(catalog: Catalog, detector_id: str | None) -> dict[str, Any]:
+    """Every category's figures, and how many of its images each threshold would send to people."""
+    found = categories.histograms(catalog, detector_id)
+    askable = categories.histograms(catalog, detector_id, categories.askable())
+    reviewed = categories.reviewed_shares(catalog)
+    stand_out = outliers({category: one.mean for category, one in found.items()})
+    rows = []
+    for category, one in found.items():
+        outlier, (flawed, clean) = stand_out.get(category), reviewed.get(category, (0, 0))
+        rows.append(
+            {
+                "category": category,
+                "images": sum(one.counts.values()),
+                "mean": one.mean,
+                "p90": one.quantile(0.9),
+                "above": [one.share(step / SCALE) for step in range(SCALE + 1)],
+                "z": None if outlier is None else outlier.z,
+                "p": None if outlier is None else outlier.p,
+                "reviewed": flawed + clean,
+                "positive": flawed / (flawed + clean) if flawed + clean else None,
+                "askable": at_or_above(askable[category].counts) if category in askable else [],
+            }
+        )
+    return {"detector": detector_id, "categories": sorted(rows, key=lambda row: -float(row["mean"]))}
+
+
+def at_or_above(counts: dict[int, int]) -> list[int]:
+    """How many images lie at or above each of the slider's steps."""
+    reached = [0] * (SCALE + 1)
+    for step, count in counts.items():
+        reached[step * SCALE // categories.BINS] += count
+    for step in reversed(range(SCALE)):
+        reached[step] += reached[step + 1]
+    return reached
+
+
+def send(catalog: Catalog, body: Ask, actor: str) -> int:
+    """Queue the images for people; returns how many were new. Raises `InputRefused`."""
+    known = {user.name for user in catalog.users.list()}
+    if strangers := sorted(set(body.people) - known):
+        raise InputRefused(f"nobody here is called {strangers[0]!r}; choose people with an account")
+    if 0 < len(set(body.people)) < body.opinions:
+        raise InputRefused(
+            f"{body.opinions} opinions need as many people, and {len(set(body.people))} may take these images"
+        )
+    chosen = categories.to_ask(catalog, body.detector or champion_id(catalog), body.thresholds, body.limit)
+    round_id = body.round or f"{DESK_ROUND}-{time.strftime('%Y%m%d')}"
+    items = [
+        QueueItem(
+            image_id=image_id,
+            round_id=round_id,
+            priority=body.priority + highest / 1000,
+            opinions=body.opinions,
+            reason=f"sent by {actor}: confidence {highest:.2f}",
+        )
+        for image_id, highest in chosen
+    ]
+    new = catalog.queue.add_many(items)
+    catalog.takers.add_many([item.image_id for item in items], round_id, sorted(set(body.people)))
+    details = {"images": new, "thresholds": body.thresholds, "opinions": body.opinions, "people": body.people}
+    catalog.audit.add(AuditEvent(actor=actor, action="queue.send", subject=round_id, details=details))
+    return new
+
+
+def balance_report(catalog: Catalog, policy: queries_labels.Policy) -> dict[str, Any]:
+    """Positives and negatives of every category in the newest snapshot, and in the one that comes next.
+
+    The next one holds what `publish` would take now: labels that count, unlabelled real photos, and the
+    newest round's pseudo-labels.
+    """
+    snapshots, rounds = catalog.snapshots.list(), catalog.rounds.list()
+    now: Counter[tuple[str, bool]] = Counter()
+    if snapshots:
+        for category, flawed, count in queries_labels.examples_of_snapshot(catalog, snapshots[-1].id):
+            now[category, flawed] += count
+    images = {image.id: image for image in catalog.images.find(split="train", status="active")}
+    counting = queries_labels.counting_labels(catalog, images, policy)
+    later = Counter((images[id].category or "", not labels[-1].clean) for id, labels in counting.items())
+    real = queries_labels.unlabelled_real(catalog)
+    later.update((category, False) for _, category in real)
+    newest = rounds[-1].id if rounds else None
+    later.update(queries_labels.pseudo_examples(catalog, newest, set(counting) | {id for id, _ in real}))
+    before = {one.category: one for one in balance_of(now.elements())}
+    after = {one.category: one for one in balance_of(later.elements())}
+    rows = [
+        {
+            "category": category or "uncategorised",
+            "now": signs(before.get(category)),
+            "next": signs(after.get(category)),
+            "wanted": after[category].negatives_wanted(0.5) if category in after else 0,
+        }
+        for category in sorted(set(before) | set(after))
+    ]
+    return {"snapshot": snapshots[-1].id if snapshots else None, "round": newest, "categories": rows}
+
+
+def signs(one: CategoryBalance | None) -> dict[str, int]:
+    """Positives and negatives, zero for an absent category."""
+    return {"positive": one.positive if one else 0, "negative": one.negative if one else 0}

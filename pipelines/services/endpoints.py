@@ -1,0 +1,122 @@
+"""Registered model endpoints and webhooks."""
+
+import ipaddress
+import re
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from dataengine.errors import InputRefused
+from dataengine.records import Endpoint, digest
+
+
+def check_webhook(location: str) -> None:
+    """Raise `InputRefused` for an address to which workers would not send."""
+    ...
+
+    check_target(location)
+
+
+def check_target(location: str) -> None:
+    """Raise `InputRefused` unless this is an https URL, or an http one of this machine."""
+    try:
+        parts = urlsplit(location)
+        scheme, host = parts.scheme, parts.hostname or ""
+    except ValueError:
+        scheme, host = "", ""
+    if not host or not (scheme == "https" or (scheme == "http" and is_local(host))):
+        raise InputRefused("a webhook needs an https address, or an http one of this machine")
+
+
+def is_local(host: str) -> bool:
+    """True for names and addresses that never leave this machine."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+SERVICES = frozenset({"label-studio", "webhook"})
+EITHER = frozenset({"vqa", "llm"})
+MODELS = frozenset({"generator", "detector", "scorer", *EITHER})
+KINDS = ("generator", "detector", "vqa", "scorer", "segmenter", "llm", "label-studio", "folder", "webhook")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def resolve(host: str) -> list[Address]:
+    """Every address of a host name. Raises `InputRefused` if it has none."""
+    try:
+        found = {info[4][0] for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError):
+        raise InputRefused(f"the host {host!r} has no address; check its name") from None
+    return [ipaddress.ip_address(str(address).partition("%")[0]) for address in found]
+
+
+def checked_endpoint(
+    kind: str,
+    name: str,
+    location: str,
+    allowed_networks: Sequence[str] = (),
+    resolved: Callable[[str], list[Address]] = resolve,
+) -> Endpoint:
+    """An endpoint that may be registered. Raises `InputRefused`, saying what would do.
+
+    A service is an http(s) URL without credentials, none of whose addresses is private or local unless
+    `allowed_networks` ("10.0.0.0/8") holds it; a webhook, to which things are sent, is https but on this
+    machine. A model is an absolute folder that exists or a hub id, one that answers questions ("vqa") or
+    writes ("llm") may also be a service; a folder is an absolute folder that exists.
+    """
+    name, location = name.strip(), location.strip()
+    if kind not in KINDS:
+        raise InputRefused(f"kind {kind!r} is refused: choose one of {', '.join(KINDS)}")
+    if not 1 <= len(name) <= 100 or not name.isprintable():
+        raise InputRefused("give the endpoint a name of 1 to 100 printable characters")
+    if kind == "webhook":
+        check_webhook(location)
+    if kind in SERVICES or (kind in EITHER and "://" in location):
+        check_url(location, allowed_networks, resolved)
+    else:
+        check_folder(location, hub_too=kind in MODELS)
+    id = digest("endpoint", kind, name, location)
+    return Endpoint(id=id, kind=kind, name=name, location=location)  # type: ignore[arg-type]
+
+
+def check_folder(location: str, hub_too: bool) -> None:
+    """Raise `InputRefused` unless this is an absolute folder that exists, or a hub id where one will do."""
+    if hub_too and HUB_ID.fullmatch(location) and ".." not in location:
+        return
+    path = Path(location)
+    if not path.is_absolute() or not path.is_dir():
+        other = " or a hub id like owner/name" if hub_too else ""
+        raise InputRefused(f"{location!r} is no absolute path of an existing folder on the server{other}")
+
+
+def check_url(
+    location: str, allowed_networks: Sequence[str], resolved: Callable[[str], list[Address]]
+) -> None:
+    """Raise `InputRefused` unless this is a plain http(s) URL to a public or allow-listed address."""
+    try:
+        parts = urlsplit(location)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise InputRefused(f"{location!r} is no URL ({error})") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise InputRefused(f"{location!r} is no http or https URL")
+    if parts.username or parts.password:
+        raise InputRefused("keep credentials out of the URL; give them to the server by environment variable")
+    networks = [ipaddress.ip_network(network) for network in allowed_networks]
+    for address in resolved(host):
+        if not is_public(address) and not any(address in network for network in networks):
+            raise InputRefused(
+                f"{host} is {address}, a private or local address; "
+                "add its network to allowed_networks to permit it"
+            )
+
+
+def is_public(address: Address) -> bool:
+    """True for addresses of the open internet; IPv4 inside IPv6 counts as the IPv4 address it is."""
+    inner = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
+    return address.is_global and not address.is_multicast and (inner is None or is_public(inner))

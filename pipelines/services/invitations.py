@@ -1,0 +1,77 @@
+"""Invite raters to a study, and admit them."""
+
+import hashlib
+import secrets
+from dataclasses import dataclass, field
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dataengine.errors import AccessDenied, Conflict
+from dataengine.records import AuditEvent, Guest, Invitation, Study, now
+from storage import accounts
+from storage.catalog import Catalog
+from storage.workspace import Workspace
+
+EXPIRED = "this invitation has expired, is used up, or its study is closed; ask whoever sent it for another"
+
+
+class Invite(BaseModel):
+    """How long the link works, and for how many."""
+
+    model_config = ConfigDict(extra="forbid")
+    study: str = Field(max_length=64)
+    hours: float = Field(default=72.0, gt=0, le=24 * 30)
+    places: int = Field(default=11, ge=1, le=500)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admission:
+    """A new rater's account and its first session."""
+
+    name: str
+    roles: tuple[str, ...]
+    csrf: str
+    token: str = field(repr=False)
+    seconds: float
+
+
+def hash_of(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def invitation(catalog: Catalog, wanted: Invite, token: str, actor: str, accounts_exist: bool) -> Invitation:
+    """Write the invitation. Raises `Conflict` for a closed study and while there are no accounts."""
+    if catalog.studies.get(wanted.study).state != "open":
+        raise Conflict("this study is closed; nobody can join it any more")
+    if not accounts_exist:
+        raise Conflict("there are no accounts yet; add an admin first, since invitations make accounts")
+    made = Invitation(
+        token_hash=hash_of(token),
+        study_id=wanted.study,
+        created_by=actor,
+        expires=now() + 3600 * wanted.hours,
+        places=wanted.places,
+    )
+    catalog.invitations.add(made)
+    details = {"hours": wanted.hours, "places": wanted.places}
+    catalog.audit.add(
+        AuditEvent(actor=actor, action="invitation.create", subject=wanted.study, details=details)
+    )
+    return made
+
+
+def admitted(workspace: Workspace, found: Invitation, study: Study) -> Admission:
+    """A new rater's session, which ends with the invitation. Raises `AccessDenied`.
+
+    The account's password is drawn and forgotten, so the session is its only way in.
+    """
+    name, password, at = f"rater-{secrets.token_hex(4)}", secrets.token_urlsafe(32), now()
+    with workspace.catalog() as catalog:
+        if not catalog.invitations.take(found.token_hash, at):
+            raise AccessDenied(EXPIRED)
+        accounts.create_user(catalog, name, password, ["rater"], f"invitation by {found.created_by}")
+        catalog.guests.add(Guest(name=name, study_id=study.id))
+        token, session = accounts.sign_in(catalog, name, password, found.expires - at)
+        catalog.audit.add(AuditEvent(actor=name, action="invitation.take", subject=study.id))
+        catalog.commit()
+    return Admission(name=name, roles=("rater",), csrf=session.csrf, token=token, seconds=found.expires - at)

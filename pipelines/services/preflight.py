@@ -1,0 +1,266 @@
+"""Checks before a run begins: worker, disk, licences, models."""
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from dataengine.diagnosis.config import DetectorConfig
+from dataengine.errors import ClinicError, ConfigRefused, ModelRefused, ServiceAbsent
+from dataengine.records import DetectorVersion, GeneratorVersion
+from pipelines.config import TrainingRun, TreatmentRun
+from pipelines.generators.files import FILES, folder_here, pipeline_of, stored_as
+from pipelines.jobs.estimate import GIGABYTE
+from pipelines.runtime.models import DYNAMICS_FILE, HIGHLIGHTER_FILE, QUESTION_FILE
+from pipelines.runtime.safetensors_header import tensor_shapes
+from pipelines.services import inference, queue
+from storage.workspace import Workspace
+
+LITTLE_DISK, NO_DISK = 5e9, 1e9
+
+
+KNOWN_PIPELINES = frozenset({"FluxPipeline", "StableDiffusionPipeline", "StableDiffusionXLPipeline"})
+WITHOUT_LORA = frozenset({"DDPMPipeline", "DDIMPipeline", "DiTPipeline"})
+"""Those that are drawn with and refined, and cannot be treated."""
+FIRST_LAYERS = ("encoder.patch_embeddings.0.proj.weight", "encoder.conv1.weight", "conv_stem.weight")
+LAST_LAYERS = ("decode_head.classifier.weight", "segmentation_head.0.weight")
+
+
+Verdict = Literal["good", "warn", "bad"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One thing that was looked at: how it stands, and what to do where it does not."""
+
+    name: str
+    verdict: Verdict
+    text: str
+
+
+def training_checks(workspace: Workspace, plan: TrainingRun) -> list[Check]:
+    """What a training needs besides labels."""
+    with workspace.catalog(read_only=True) as catalog:
+        start = catalog.detectors.get(plan.start) if plan.start else catalog.detectors.champion()
+        frozen = catalog.benchmarks.newest_frozen()
+        watched = catalog.images.count(split="validation")
+    if start is None:
+        text = "There is no detector to go on from. Register one: clinic detectors --add FOLDER."
+        return [worker_check(workspace), Check(name="start", verdict="bad", text=text)]
+    found = [
+        worker_check(workspace),
+        detector_check(workspace, start),
+        disk_check(workspace),
+        licence_check(start.name, start.licence),
+    ]
+    if not watched:
+        text = "No image is of split “validation”, so nothing will show whether the candidate is better."
+        found.append(Check(name="validation", verdict="warn", text=text))
+    if frozen is None:
+        text = "No benchmark is frozen yet; freeze one on Curate before you promote what comes of this."
+        found.append(Check(name="benchmark", verdict="warn", text=text))
+    return found
+
+
+def worker_check(workspace: Workspace) -> Check:
+    """Whether somebody is there to do it."""
+    alive = queue.workers_alive(workspace)
+    if not alive:
+        text = "No worker is alive: the job will wait. Start one with “clinic worker”."
+        return Check(name="worker", verdict="warn", text=text)
+    told = ", ".join(f"{beat.host} ({', '.join(beat.devices) or 'cpu'})" for beat in alive)
+    busy = sum(beat.job_id is not None for beat in alive)
+    text = f"{told}; {'all busy, the job will wait its turn' if busy == len(alive) else 'ready'}."
+    return Check(name="worker", verdict="good", text=text)
+
+
+def on_a_gpu(workspace: Workspace) -> bool:
+    """Whether a worker that is alive has a GPU."""
+    alive = queue.workers_alive(workspace)
+    return any(device.startswith("cuda") for beat in alive for device in beat.devices)
+
+
+def disk_check(workspace: Workspace) -> Check:
+    """Whether the workspace has room."""
+    free = shutil.disk_usage(workspace.path).free
+    text = f"{free / GIGABYTE:.0f} GB free in the workspace."
+    if free < NO_DISK:
+        return Check(name="disk", verdict="bad", text=f"{text} Free some: clinic gc.")
+    return Check(name="disk", verdict="warn" if free < LITTLE_DISK else "good", text=text)
+
+
+def licence_check(name: str, licence: str) -> Check:
+    """What the weights may be used for."""
+    if not licence:
+        text = f"No licence is recorded for {name}; find out before you publish what comes of it."
+        return Check(name="licence", verdict="warn", text=text)
+    limited = "non-commercial" in licence.lower() or licence == "unstated"
+    text = f"{name}: {licence}." + (" What comes of it inherits that." if limited else "")
+    return Check(name="licence", verdict="warn" if limited else "good", text=text)
+
+
+def detector_check(workspace: Workspace, version: DetectorVersion) -> Check:
+    """Whether the detector is one that we can use: three channels in, one out."""
+    try:
+        refuse_other_channels(workspace.checkpoints.fetch(version.checkpoint), version.name)
+    except ClinicError as error:
+        return Check(name="detector", verdict="bad", text=str(error))
+    return Check(name="detector", verdict="good", text=f"{version.name} has its weights.")
+
+
+def refuse_other_channels(folder: Path, name: str) -> None:
+    """Raises `ModelRefused` for a detector folder of another shape than RGB in, one confidence out."""
+    for file, what in (
+        (DYNAMICS_FILE, "score dynamics"),
+        (HIGHLIGHTER_FILE, "a flaw highlighter"),
+        (QUESTION_FILE, "a yes/no question"),
+    ):
+        if (folder / file).is_file():
+            raise ModelRefused(
+                f"{name} is {what}: it finds artifacts and carries no gradient, so nothing is trained from "
+                "it or treated against it; choose a trained detector"
+            )
+    try:
+        told = json.loads((folder / "detector.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ModelRefused(f"{name} has no readable detector.json ({error}); register it anew") from error
+    shapes = tensor_shapes(folder / "model.safetensors")
+    for key, shape in shapes.items():
+        if key.endswith(FIRST_LAYERS) and shape[1] != 3:
+            raise ModelRefused(
+                f"{name} was trained for images of {shape[1]} channels; RGB has 3, so choose another detector"
+            )
+        if key.endswith(LAST_LAYERS) and shape[0] != 1:
+            raise ModelRefused(
+                f"{name} answers with {shape[0]} channels; one confidence per pixel is expected, so choose "
+                "another detector"
+            )
+    if shapes:
+        try:
+            DetectorConfig.model_validate(told)
+        except ValidationError as error:
+            raise ModelRefused(
+                f"{name}'s detector.json does not describe a detector of ours: {error.errors()[0]['msg']}"
+            ) from error
+
+
+def treatment_checks(
+    workspace: Workspace, plan: TreatmentRun, base: GeneratorVersion, detector: DetectorVersion | None
+) -> list[Check]:
+    """Everything about a treatment that can be said without its networks."""
+    found = [worker_check(workspace), weights_check(workspace, base)]
+    if detector is None:
+        text = "There is no champion to treat against. Register a detector: clinic detectors --add FOLDER."
+        found.append(Check(name="detector", verdict="bad", text=text))
+    else:
+        found.append(detector_check(workspace, detector))
+    if (bits := (plan.weights or stored_as(base)).bits) and not on_a_gpu(workspace):
+        text = f"Weights of {bits} bits need a GPU, and no worker that is alive has one."
+        found.append(Check(name="bits", verdict="warn", text=text))
+    found += [disk_check(workspace), licence_check(base.name, base.licence)]
+    if plan.tuning.offline is not None:
+        found.append(pictures_check(workspace))
+    return found
+
+
+def weights_check(workspace: Workspace, base: GeneratorVersion) -> Check:
+    """Whether the generator's files are here, or how they come here."""
+    if folder := folder_here(workspace, base):
+        try:
+            kind = pipeline_class(folder)
+        except ModelRefused as error:
+            return Check(name="weights", verdict="bad", text=str(error))
+        size = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+        return Check(name="weights", verdict="good", text=f"{kind}, {size / GIGABYTE:.2f} GB in {folder}.")
+    if kept := base.settings.get(FILES):
+        size = sum(file.size for file in workspace.checkpoints.files(kept))
+        text = f"{size / GIGABYTE:.2f} GB in the blob store; a worker that has no copy yet fetches them."
+        return Check(name="weights", verdict="good", text=text)
+    if Path(base.location).is_absolute():
+        text = (
+            f"{base.location} does not exist on this machine; copy the pipeline there, or register another."
+        )
+        return Check(name="weights", verdict="bad", text=text)
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, _, revision = base.location.partition("@")
+    if isinstance(try_to_load_from_cache(repository, "model_index.json", revision=revision or None), str):
+        return Check(name="weights", verdict="good", text=f"{base.location} is in the model cache.")
+    text = (
+        f"{base.location} is not on this machine: the worker fetches it when it begins. To have it before, "
+        f"run “hf download {repository}”."
+    )
+    return Check(name="weights", verdict="warn", text=text)
+
+
+def pipeline_class(folder: Path) -> str:
+    """The pipeline class that a folder names. Raises `ModelRefused` when it is none that can be treated.
+
+    The worker looks at every file before it loads any (`dataengine.treatment.families.loading.inspect`).
+    """
+    kind = pipeline_of(folder)
+    if kind in WITHOUT_LORA:
+        raise ModelRefused(
+            f"{folder} holds a {kind}, which takes no LoRA and cannot be treated; “clinic refine” trains it "
+            "whole"
+        )
+    if kind not in KNOWN_PIPELINES:
+        raise ModelRefused(f"{folder} holds a {kind}; known are {', '.join(sorted(KNOWN_PIPELINES))}")
+    return kind
+
+
+def pictures_check(workspace: Workspace) -> Check:
+    """Whether there are artifact-free pictures for the offline regularisation."""
+    with workspace.catalog(read_only=True) as catalog:
+        count = catalog.images.count(source="real", split="train", status="active", has_prompt=True)
+    if count:
+        text = f"{count} artifact-free pictures with captions for the regularisation."
+        return Check(name="pictures", verdict="good", text=text)
+    text = (
+        "There are no real pictures with captions for the offline regularisation; import some (clinic import "
+        "--source real), or switch “offline” off."
+    )
+    return Check(name="pictures", verdict="bad", text=text)
+
+
+def needs(workspace: Workspace, kind: str, settings: dict[str, Any]) -> Check:
+    """Peak memory against what is free on the worker's device, and the time of a step.
+
+    Asked of the inference service, which plays one step without data; a worker of another machine is not
+    asked. A treatment looks again before it loads anything, wherever it runs.
+    """
+    if kind == "treat" and not generator_is_here(workspace, settings["generator"]):
+        text = "No estimate before the weights are on this machine."
+        return Check(name="memory", verdict="warn", text=text)
+    try:
+        told = inference.estimate(workspace, kind, settings)
+    except ServiceAbsent:
+        text = "No estimate: no worker on this machine answers."
+        text += " The run looks again before it loads anything." if kind == "treat" else ""
+        return Check(name="memory", verdict="warn", text=text)
+    except ClinicError as error:
+        return Check(name="memory", verdict="bad", text=str(error))
+    return Check(name="memory", verdict=told["verdict"], text=told["text"])
+
+
+def generator_is_here(workspace: Workspace, generator: str) -> bool:
+    """Whether the generator's folder lies on this machine."""
+    with workspace.catalog(read_only=True) as catalog:
+        version = catalog.generators.get(generator)
+    return folder_here(workspace, version) is not None
+
+
+def require(checks: Iterable[Check]) -> None:
+    """Raises `ConfigRefused` with the first check that forbids to begin."""
+    for check in checks:
+        if check.verdict == "bad":
+            raise ConfigRefused(check.text)
+
+
+def as_json(checks: Sequence[Check]) -> list[dict[str, str]]:
+    """For the desks."""
+    return [asdict(check) for check in checks]

@@ -1,0 +1,124 @@
+"""What a round's form offers, and the recipe that comes of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dataengine.errors import InputRefused
+from dataengine.records import DetectorVersion
+
+if TYPE_CHECKING:
+    from pipelines.config import RoundRecipe
+    from storage.catalog import Catalog
+
+
+CORRECTIONS: dict[str, dict[str, Any]] = {
+    "ttc": {},
+    "ttc-champion": {"regions": "detector"},
+    "ttc-champion-repeated": {"regions": "detector", "repeated": True},
+    "replacement": {"method": "replacement"},
+    "clipping": {"method": "clipping"},
+    "sargd": {"method": "sargd", "regions": "detector"},
+    "everywhere": {"regions": "everywhere"},
+}
+"""Corrections while drawing by the name that people choose, and what it sets."""
+GUIDANCES: dict[str, dict[str, Any]] = {
+    "clean": {},
+    "clean-regions": {"region": {}},
+    "reward": {"kind": "reward"},
+    "reward-regions": {"kind": "reward", "region": {}},
+}
+"""Likewise guidance without training."""
+DYNAMICS, QUESTION = RIVALS = ("dynamics", "question")
+"""Rivals in mining by the name that people choose: what a round keeps beside the champion's maps."""
+
+
+def recipe_names() -> list[str]:
+    """The named recipes that a round can be run with."""
+    from pipelines.recipes import RECIPES
+
+    return list(RECIPES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """What a round does otherwise than its recipe says; empty leaves the recipe's own."""
+
+    budget: int | None = None
+    """Images for people."""
+    correction: str = ""
+    """A name in `CORRECTIONS`."""
+    guidance: str = ""
+    """A name in `GUIDANCES`."""
+    dynamics: bool = False
+    """Keep maps of score dynamics beside the champion's."""
+    question: tuple[str, int] | None = None
+    """A VQA model, and the number of one of the paper's questions whose verdicts are kept likewise."""
+    rival: str = ""
+    """Whose disagreement with the champion counts in mining: a detector's id, or one of `RIVALS`."""
+
+
+def recipe(name: str, seed: int, parts: Sequence[str], wishes: Wishes | None = None) -> dict[str, Any]:
+    """A named recipe's settings with these parts and wishes.
+
+    Raises `NotFound` naming the recipes there are, `InputRefused` for a part or wish that is none.
+    """
+    from pydantic import ValidationError
+
+    from pipelines.config import RoundRecipe
+    from pipelines.recipes import named
+
+    wishes = wishes or Wishes()
+    settings = named(name, seed).model_dump(mode="json") | {"parts": list(parts)}
+    if wishes.budget is not None:
+        settings["mine"]["budget"] = wishes.budget
+    for field, chosen, known in (
+        ("correction", wishes.correction, CORRECTIONS),
+        ("guidance", wishes.guidance, GUIDANCES),
+    ):
+        if chosen and chosen not in known:
+            raise InputRefused(f"{field} is {chosen!r}: choose {', '.join(known)}, or leave it empty")
+        if chosen:
+            settings["generate"][field] = known[chosen]
+    if wishes.dynamics or wishes.rival == DYNAMICS:
+        settings["diagnose"]["dynamics"] = settings["diagnose"]["dynamics"] or {}
+    if wishes.question is not None:
+        settings["diagnose"]["question"] = {"model": wishes.question[0], "number": wishes.question[1]}
+    try:
+        found = RoundRecipe.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputRefused(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return _with_rival(found, wishes.rival).model_dump(mode="json")
+
+
+def _with_rival(recipe: "RoundRecipe", rival: str) -> "RoundRecipe":
+    """The recipe with that rival in mining, which has as much of a say as uncertainty unless it says more."""
+    if not rival:
+        return recipe
+    from pipelines.detectors import score_dynamics, yes_no_question
+
+    if rival == DYNAMICS and recipe.diagnose.dynamics is not None:
+        rival = score_dynamics.identity(recipe.diagnose.dynamics)
+    if rival == QUESTION:
+        if recipe.diagnose.question is None:
+            raise InputRefused("the rival is a question's verdict, and no VQA model is asked: choose one")
+        rival = yes_no_question.identity(recipe.diagnose.question)
+    mine = recipe.mine.model_copy(update={"rival": rival, "disagreement": recipe.mine.disagreement or 1.0})
+    return recipe.model_copy(update={"mine": mine})
+
+
+def rivals(catalog: "Catalog") -> list[DetectorVersion]:
+    """Detectors that may disagree with the champion in mining, the newest first, besides `RIVALS`."""
+    from pipelines.detectors import score_dynamics, yes_no_question
+
+    champion = catalog.detectors.champion()
+    found = [one for one in reversed(catalog.detectors.list()) if champion is None or one.id != champion.id]
+    return [one for one in found if not score_dynamics.watches(one) and not yes_no_question.asks(one)]
+
+
+def yes_no_questions() -> list[tuple[int, str]]:
+    """The paper's questions to a VQA model, by number."""
+    from dataengine.curation.questions import QUESTIONS
+
+    return [(one.number, one.text) for one in QUESTIONS]

@@ -1,0 +1,133 @@
+"""Start, cancel and resume rounds."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from dataengine.errors import Conflict, NotFound
+from dataengine.records import STAGE_JOB, AuditEvent, Job, Round
+from pipelines.services.queue import OPEN, _fresh_id, enqueue
+from storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pipelines.stages.stage import Stage
+    from storage.catalog import Catalog
+
+
+def start_round(
+    workspace: Workspace,
+    recipe: dict[str, Any],
+    requested_by: str = "",
+    stages: "Sequence[Stage] | None" = None,
+) -> Round:
+    """Begin a round; workers carry it on. Raises `pydantic.ValidationError` naming a wrong setting."""
+    from pipelines.config import RoundRecipe
+
+    settings = RoundRecipe.model_validate(recipe).model_dump(mode="json")
+    first = (stages or _round_stages())[0].name
+    row = Round(id=_fresh_id("round"), recipe=settings, stage=first)
+    with workspace.catalog() as catalog:
+        catalog.rounds.add(row)
+        job = add_stage_job(catalog, row, stages, requested_by)
+        catalog.audit.add(AuditEvent(actor=requested_by, action="round.start", subject=row.id))
+        catalog.commit()
+    if job:
+        enqueue(workspace, job.id)
+    return row
+
+
+def cancel_round(workspace: Workspace, round_id: str, actor: str = "") -> Round:
+    """Stop a round where it stands; what its stages recorded stays, and it can be resumed."""
+    with workspace.catalog() as catalog:
+        row = catalog.rounds.hold(round_id)
+        if row.state in ("done", "cancelled"):
+            raise Conflict(f"round {round_id} is {row.state} already")
+        _stop(catalog, row, actor)
+        catalog.audit.add(AuditEvent(actor=actor, action="round.cancel", subject=round_id))
+        catalog.commit()
+        return catalog.rounds.get(round_id)
+
+
+def _stop(catalog: "Catalog", row: Round, actor: str) -> None:
+    """Cancel a held round and the job that it has come to by now."""
+    if row.state in ("done", "cancelled"):
+        return
+    job = stage_job(catalog, row)
+    if job and job.state in OPEN:
+        catalog.jobs.request_cancel(job.id)
+    catalog.rounds.set_state(row.id, "cancelled", f"cancelled by {actor or 'request'}")
+
+
+def resume_round(
+    workspace: Workspace, round_id: str, actor: str = "", stages: "Sequence[Stage] | None" = None
+) -> Job:
+    """Go on with a failed or cancelled round: its stage is asked for anew. Returns the stage's job."""
+    with workspace.catalog() as catalog:
+        row = catalog.rounds.hold(round_id)
+        if row.state not in ("failed", "cancelled"):
+            raise Conflict(f"round {round_id} is {row.state}; only a failed or cancelled one can be resumed")
+        old = stage_job(catalog, row)
+        if old and old.state in OPEN and old.cancel_requested:
+            raise Conflict(f"round {round_id} is still stopping; resume it again in a few seconds")
+        catalog.rounds.set_state(round_id, "running")
+        job = add_stage_job(catalog, row, stages, actor)
+        catalog.audit.add(AuditEvent(actor=actor, action="round.resume", subject=round_id))
+        catalog.commit()
+    if job is None:
+        raise NotFound(f"round {round_id} waits for people at {row.stage!r}; a worker will look again")
+    enqueue(workspace, job.id)
+    return job
+
+
+def stage_job(catalog: "Catalog", row: Round) -> Job | None:
+    """The newest job for the stage that the round stands at."""
+    newest, attempt = None, 1
+    while True:
+        try:
+            newest = catalog.jobs.get(_stage_job_id(row, attempt))
+        except NotFound:
+            return newest
+        attempt += 1
+
+
+def add_stage_job(
+    catalog: "Catalog", row: Round, stages: "Sequence[Stage] | None" = None, requested_by: str = ""
+) -> Job | None:
+    """Write the job of the round's stage unless one is open; the caller commits, then enqueues.
+
+    Its id follows from round, stage and attempt, so two workers that do this at once write one row. None for
+    a stage that waits for people, and when the round is over.
+    """
+    from pipelines.stages.stage import DONE, stage_named
+
+    if row.stage == DONE or stage_named(row.stage, stages or _round_stages()).people:
+        return None
+    newest = stage_job(catalog, row)
+    if newest and newest.state in OPEN:
+        return newest
+    attempt = int(newest.id.rpartition(".")[2]) + 1 if newest else 1
+    args = {"round_id": row.id, "stage": row.stage}
+    job = Job(id=_stage_job_id(row, attempt), kind=STAGE_JOB, args=args, requested_by=requested_by)
+    catalog.jobs.add(job)
+    return job
+
+
+def stage_names() -> list[str]:
+    """The stages of a round, in order."""
+    return [stage.name for stage in _round_stages()]
+
+
+def stages_left_out(row: Round) -> set[str]:
+    """The stages that the round's recipe does without."""
+    from pipelines.stages.stage import left_out
+
+    return left_out(row)
+
+
+def _stage_job_id(row: Round, attempt: int) -> str:
+    return f"{row.id}.{row.stage}.{attempt}"
+
+
+def _round_stages() -> "Sequence[Stage]":
+    from pipelines.round import ROUND
+
+    return ROUND

@@ -1,0 +1,315 @@
+"""Trainings and treatments outside a round: asking for them, and how they stand. Torch-free.
+
+A run is one piece of work with an id of its own; it may take several jobs, since every resumption is a new
+job that goes on from what the run had kept.
+"""
+
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from dataengine.diagnosis.config import DetectorTrainingConfig
+from dataengine.errors import ConfigRefused, Conflict, NotFound
+from dataengine.records import AuditEvent, Job, WorkerBeat
+from dataengine.treatment import presets as published
+from dataengine.treatment.config import PixelConfig, TreatmentConfig
+from pipelines import recipes
+from pipelines.config import PromptChoice, TrainingRun, TreatmentRun
+from pipelines.services import jobs as services_jobs
+from pipelines.services import queue
+from storage import job_queue
+from storage.stores.job_files import METRICS
+from storage.workspace import Workspace
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+TRAINING, TREATMENT = "retrain", "treat"
+
+
+KINDS = {TRAINING: "train", TREATMENT: "treat"}
+NO_WORKER = "No worker is alive, so this waits. Start one with “clinic worker”; nothing is lost meanwhile."
+RATE_SECONDS = 30.0
+"""The rate is that of this many last seconds."""
+SAMPLED = 30
+"""Lines that are looked at to find where those seconds begin."""
+NOT_FIGURES = frozenset({"time", "done", "total"})
+RARE = b'"validation_', b'"guard_', b'"mean_confidence"'
+"""Lines of a metrics file that thinning never leaves out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run with its jobs, the newest first."""
+
+    id: str
+    jobs: tuple[Job, ...]
+
+    @property
+    def job(self) -> Job:
+        """The job that decides how the run stands."""
+        return self.jobs[0]
+
+
+def ask(workspace: Workspace, kind: str, settings: BaseModel, actor: str = "") -> Job:
+    """Queue a new run with these settings; workers do the rest."""
+    run = f"{KINDS[kind]}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+    return services_jobs.request_job(
+        workspace, kind, {"run": run, "settings": settings.model_dump(mode="json")}, actor
+    )
+
+
+def runs(workspace: Workspace, kind: str, limit: int = 100) -> list[Run]:
+    """The newest runs, newest first."""
+    with workspace.catalog(read_only=True) as catalog:
+        jobs = catalog.jobs.list(kind=kind)
+    grouped: dict[str, list[Job]] = {}
+    for job in jobs:
+        grouped.setdefault(job.args["run"], []).append(job)
+    return [Run(id=id, jobs=tuple(found)) for id, found in list(grouped.items())[:limit]]
+
+
+def run_of(workspace: Workspace, kind: str, run_id: str) -> Run:
+    """The run of that id. Raises `NotFound`."""
+    for run in runs(workspace, kind, limit=1_000_000):
+        if run.id == run_id:
+            return run
+    raise NotFound(f"there is no run {run_id!r}; it may belong to another workspace")
+
+
+def resume(workspace: Workspace, run: Run, actor: str = "") -> Job:
+    """Go on with a paused, failed or cancelled run from what it had kept. Raises `Conflict` while it is
+    open.
+    """
+    return services_jobs.resume_job(workspace, run.job.id, actor)
+
+
+def pause(workspace: Workspace, run: Run, actor: str = "") -> Job:
+    """Ask the run to give its device free and to wait. Raises `Conflict` when it has ended."""
+    return services_jobs.pause_job(workspace, run.job.id, actor)
+
+
+def cancel(workspace: Workspace, run: Run, actor: str = "") -> Job:
+    """Ask the run to stop; what it has kept stays. Raises `Conflict` when it has ended."""
+    if run.job.state not in (*queue.OPEN, "paused"):
+        raise Conflict(f"run {run.id} is {run.job.state} already, so there is nothing to cancel")
+    return services_jobs.cancel_job(workspace, run.job.id, actor)
+
+
+def standing(workspace: Workspace, run: Run) -> dict[str, Any]:
+    """State, progress, rate and what a person should know, as JSON."""
+    job = run.job
+    alive = queue.workers_alive(workspace)
+    figures = last_figures(workspace, run)
+    if job.state not in queue.OPEN:
+        figures = {name: value for name, value in figures.items() if name in ("step", "total")}
+    waits = line(workspace) if job.state in queue.OPEN and not figures else []
+    return {
+        "run": run.id,
+        "job": job.id,
+        "state": job.state,
+        "progress": job.progress,
+        "message": job.message,
+        "error": job.error,
+        "note": note_of(job, alive),
+        "position": waits.index(job.id) + 1 if job.id in waits else None,
+        "created": run.jobs[-1].created,
+        "started": job.started,
+        "finished": job.finished,
+        "by": job.requested_by,
+        "attempts": len(run.jobs),
+        "stopping": job.cancel_requested and job.state in queue.OPEN,
+        "pausing": job.pause_requested and job.state in queue.OPEN,
+        "result": job.result,
+        **figures,
+    }
+
+
+def note_of(job: Job, alive: Sequence[WorkerBeat]) -> str:
+    """What hinders an open job, in one sentence; "" where nothing does."""
+    if job.state not in queue.OPEN:
+        return ""
+    if not alive:
+        return NO_WORKER
+    if job.state == "running" and job.worker not in {beat.id for beat in alive}:
+        return (
+            "The worker that had this in hand gives no sign of life any more. Another one takes over within "
+            "seconds and goes on from the last checkpoint."
+        )
+    return ""
+
+
+def line(workspace: Workspace) -> list[str]:
+    """Ids of the jobs that wait for a device, the next one first; [] before any worker has made the queue."""
+    if not job_queue.exists(workspace.jobs_url):
+        return []
+    found = job_queue.in_line(workspace.jobs_url, *queue.LINE)
+    with workspace.catalog(read_only=True) as catalog:
+        waiting = {job.id for job in catalog.jobs.list(states=queue.OPEN)}
+    return [job for job in dict.fromkeys(flow.partition(":")[0] for flow in found) if job in waiting]
+
+
+def move_first(workspace: Workspace, run: Run, actor: str = "") -> None:
+    """Let a waiting run be the next that gets a device. Raises `Conflict` when it does not wait."""
+    job, url = run.job.id, workspace.jobs_url
+    waits = job in line(workspace)
+    if not waits or not any(job_queue.move_first(url, queue.LINE, id) for id in (f"{job}:run", job)):
+        raise Conflict(f"run {run.id} does not wait in line, so it cannot be moved; it is {run.job.state}")
+    with workspace.catalog() as catalog:
+        catalog.audit.add(AuditEvent(actor=actor, action="job.first", subject=job))
+        catalog.commit()
+
+
+def last_figures(workspace: Workspace, run: Run) -> dict[str, Any]:
+    """Step, total, steps per second and seconds left, from the end of the run's metrics file."""
+    lines = tail_of(metrics_file(workspace, run.job))
+    if not lines:
+        return {}
+    last = json.loads(lines[-1])
+    few = map(json.loads, lines[:: max(1, len(lines) // SAMPLED)])
+    first = next((line for line in few if line["time"] >= last["time"] - RATE_SECONDS), last)
+    steps, seconds = last["done"] - first["done"], last["time"] - first["time"]
+    rate = steps / seconds if steps > 0 and seconds > 0 else None
+    left = (last["total"] - last["done"]) / rate if rate else None
+    return {"step": last["done"], "total": last["total"], "rate": rate, "left": left}
+
+
+def tail_of(path: Path, bytes_read: int = 32_768) -> list[bytes]:
+    """The last whole lines of a metrics file."""
+    if not path.is_file():
+        return []
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - bytes_read))
+        body = file.read()
+    whole = body[: body.rfind(b"\n") + 1].splitlines()
+    return whole[1:] if len(body) == bytes_read else whole
+
+
+def metrics_file(workspace: Workspace, job: Job) -> Path:
+    """The job's figures so far, wherever it runs."""
+    return workspace.job_files.read(job.id, METRICS)
+
+
+def metrics_size(workspace: Workspace, jobs: Iterable[Job]) -> int:
+    """Bytes of all figures of these jobs; grows while they run."""
+    files = [metrics_file(workspace, job) for job in jobs]
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
+def curves(
+    workspace: Workspace, jobs: Sequence[Job], points: int = 800
+) -> dict[str, tuple[list[int], list[float]]]:
+    """Steps and values of every figure of a run's jobs, at most `points` of those that every step has.
+
+    Rare figures, such as those of validation, are all kept. What a killed job had done beyond its checkpoint
+    was done again: the later attempt counts.
+    """
+    lines: list[dict[str, Any]] = []
+    for job in sorted(jobs, key=lambda job: job.created):
+        lines += thinned(metrics_file(workspace, job), points)
+    kept: dict[str, dict[int, float]] = {}
+    for line in lines:
+        for name, value in line.items():
+            if name not in NOT_FIGURES and isinstance(value, int | float):
+                series = kept.setdefault(name, {})
+                if series and next(reversed(series)) > line["done"]:
+                    kept[name] = series = {step: old for step, old in series.items() if step < line["done"]}
+                series[line["done"]] = value
+    return {name: (list(series), list(series.values())) for name, series in kept.items()}
+
+
+def thinned(path: Path, points: int) -> list[dict[str, Any]]:
+    """At most about `points` lines of a metrics file, and every rare one; a half-written last one is left
+    out."""
+    if not path.is_file():
+        return []
+    body = path.read_bytes()
+    lines = body[: body.rfind(b"\n") + 1].splitlines()
+    step = max(1, -(-len(lines) // points))
+    last = len(lines) - 1
+    return [
+        json.loads(line)
+        for number, line in enumerate(lines)
+        if number % step == 0 or number == last or any(mark in line for mark in RARE)
+    ]
+
+
+def kept_json(workspace: Workspace, run_id: str, name: str) -> dict[str, Any]:
+    """A small note that the run keeps beside its figures; {} where there is none."""
+    return workspace.job_files.get(run_id, name) or {}
+
+
+def validated(kind: type[Settings], values: Any) -> Settings:
+    """Settings from a form. Raises `ConfigRefused` naming the first wrong field, what it was, and why."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ConfigRefused(sentence(error)) from None
+
+
+def sentence(error: ValidationError) -> str:
+    """The first problem of a validation in one sentence."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    given = first.get("input")
+    said = first["msg"].removeprefix("Value error, ")
+    if not where or isinstance(given, dict | list):
+        return f"{where}: {said}" if where else said
+    return f"{where} is {given!r}: {said[0].lower()}{said[1:]}"
+
+
+def training_presets(workspace: Workspace) -> dict[str, dict[str, Any]]:
+    """Settings to begin with, the likeliest first: as the newest detector was trained, then named recipes."""
+    with workspace.catalog(read_only=True) as catalog:
+        versions = catalog.detectors.list()
+    found: dict[str, dict[str, Any]] = {}
+    for version in reversed(versions):
+        if version.config and version.role != "teacher":
+            with contextlib.suppress(ValidationError):
+                plan = TrainingRun(training=DetectorTrainingConfig.model_validate(version.config))
+                found[f"as {version.name}"] = plan.model_dump(mode="json")
+                break
+    for name, recipe in recipes.RECIPES.items():
+        row = recipe(0)
+        plan = TrainingRun(training=row.retrain, publish=row.publish, evaluate=row.evaluate)
+        found[f"recipe {name}"] = plan.model_dump(mode="json")
+    return found
+
+
+TREATMENTS: dict[str, Callable[[], TreatmentConfig]] = {
+    "DiffDoctor": published.diffdoctor,
+    "DiffDoctor, only the maximum pixel": lambda: published.diffdoctor(PixelConfig(pixels="maximum")),
+    "DiffDoctor, pixels above 0.1": lambda: published.diffdoctor(PixelConfig(pixels="above")),
+    "DRaFT": published.draft,
+    "AlignProp": published.align_prop,
+    "ReFL": published.refl,
+    "Focus-N-Fix": published.focus_n_fix,
+}
+"""Published objectives by the name that people choose."""
+
+
+def treatment_presets(generator: str) -> dict[str, dict[str, Any]]:
+    """Settings to begin with: named recipes, then published objectives."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, recipe in recipes.RECIPES.items():
+        row = recipe(0)
+        choice = PromptChoice(per_category=min(20, row.write_prompts.treat_per_category))
+        plan = TreatmentRun(
+            generator=generator,
+            prompts=choice,
+            judge=PromptChoice(per_category=min(10, row.write_prompts.judge_per_category), seed=1),
+            writer=row.writer,
+            tuning=row.treat.tuning,
+            real_limit=row.treat.real_limit,
+            attributes=row.judge.attributes,
+        )
+        found[f"recipe {name}"] = plan.model_dump(mode="json")
+    for name, objective in TREATMENTS.items():
+        found[name] = TreatmentRun(generator=generator, tuning=objective()).model_dump(mode="json")
+    return found

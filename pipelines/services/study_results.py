@@ -1,0 +1,127 @@
+"""What a study has found: figures for its makers, and every vote as a table."""
+
+from collections import defaultdict
+from dataclasses import asdict
+from datetime import UTC, datetime
+from statistics import median
+from typing import Any
+
+from dataengine.quality.study import SCORES, checks_of, counted, minimum_over_aspects, verdict
+from dataengine.records import Image, Study, Vote
+from pipelines.services.csv_files import as_csv
+from pipelines.services.studies import design_of
+from storage.catalog import Catalog
+from storage.queries.studies import prompt_categories
+
+COLUMNS = (
+    "pair",
+    "check",
+    "prompt",
+    "category",
+    "seed",
+    "rater",
+    "question",
+    "choice",
+    "score",
+    "seconds",
+    "at",
+    "counted",
+)
+
+
+def results_of(catalog: Catalog, study: Study) -> dict[str, Any]:
+    """All figures of a study."""
+    design, votes = design_of(study), catalog.votes.of_study(study.id)
+    images = images_of(catalog, study)
+    kept, careless = counted(votes, len(study.pairs), design.keep_from)
+    prompts = {pair: image.prompt for pair, image in images.items()}
+    categories: dict[str, set[int]] = defaultdict(set)
+    for pair, category in categories_of(catalog, images).items():
+        categories[category or "none"].add(pair)
+
+    def verdicts(of: list[Vote]) -> list[dict[str, Any]]:
+        return [asdict(verdict(of, question, design.margin, prompts)) for question in design.questions]
+
+    return {
+        "questions": verdicts(kept),
+        "minimum": minimum_over_aspects(kept, design.questions, prompts),
+        "categories": [
+            {"category": name, "questions": verdicts([vote for vote in kept if vote.pair in pairs])}
+            for name, pairs in sorted(categories.items())
+        ],
+        "raters": raters_of(votes, len(study.pairs), careless),
+        "left_out": careless,
+        "margin": design.margin,
+    }
+
+
+def images_of(catalog: Catalog, study: Study) -> dict[int, Image]:
+    """The untreated picture of each pair whose pictures are still there; for prompt, seed and category."""
+    found = {image.id: image for image in catalog.images.get_many([before for before, _ in study.pairs])}
+    return {pair: found[before] for pair, (before, _) in enumerate(study.pairs) if before in found}
+
+
+def categories_of(catalog: Catalog, images: dict[int, Image]) -> dict[int, str]:
+    """Each pair's category: the picture's, or else its prompt's, or else nothing."""
+    meant = prompt_categories(catalog)
+    return {pair: image.category or meant.get(image.prompt, "") for pair, image in images.items()}
+
+
+def raters_of(votes: list[Vote], pairs: int, careless: list[str]) -> list[dict[str, Any]]:
+    """Each rater's pairs, pace and attention checks."""
+    checks = checks_of(votes, pairs)
+    seconds: dict[str, dict[int, float]] = defaultdict(dict)
+    for vote in votes:
+        if vote.pair < pairs:
+            seconds[vote.rater][vote.pair] = vote.seconds
+    return [
+        {
+            "rater": rater,
+            "pairs": len(seconds[rater]),
+            "median_seconds": median(seconds[rater].values()) if seconds[rater] else None,
+            "checks": list(checks.get(rater, (0, 0))),
+            "counted": rater not in careless,
+        }
+        for rater in sorted({vote.rater for vote in votes})
+    ]
+
+
+def votes_csv(catalog: Catalog, study: Study) -> str:
+    """Every vote as a line, attention checks and left-out raters marked."""
+    votes, images = catalog.votes.of_study(study.id), images_of(catalog, study)
+    pairs, categories = len(study.pairs), categories_of(catalog, images)
+    careless = counted(votes, pairs, design_of(study).keep_from)[1]
+    return as_csv(
+        COLUMNS,
+        (
+            (
+                vote.pair,
+                int(vote.pair >= pairs),
+                image.prompt if (image := images.get(vote.pair)) else "",
+                categories.get(vote.pair, ""),
+                image.seed if image else "",
+                vote.rater,
+                vote.question,
+                vote.choice,
+                SCORES[vote.choice],
+                round(vote.seconds, 2),
+                datetime.fromtimestamp(vote.created, UTC).isoformat(timespec="seconds"),
+                int(vote.pair < pairs and vote.rater not in careless),
+            )
+            for vote in votes
+        ),
+    )
+
+
+def results_csv(catalog: Catalog, study: Study) -> str:
+    """The figures of every question, over all pairs and by category."""
+    found = results_of(catalog, study)
+    groups = [("all", found["questions"])] + [
+        (one["category"], one["questions"]) for one in found["categories"]
+    ]
+    names = list(found["questions"][0])
+    rows = [(group, *(row[name] for name in names)) for group, rows in groups for row in rows]
+    flat = [
+        tuple("–".join(map(str, cell)) if isinstance(cell, tuple) else cell for cell in row) for row in rows
+    ]
+    return as_csv(("category", *names), flat)

@@ -1,0 +1,89 @@
+"""Categorize: a VQA model says what each image shows.
+
+Input: the round's survey images. Output: the model's answer and confidence for each, and the images'
+category. Cost: one question an image; answered images are skipped. Without a model an image takes its
+prompt's category.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from dataengine.records import CategoryAnswer, Image
+from dataengine.records.images import SURVEY
+from pipelines.detectors.yes_no_question import ANSWERS
+from pipelines.runtime.context import Context, Result
+from pipelines.runtime.failpoint import fail_point
+from pipelines.runtime.images import alike, stack
+from pipelines.runtime.round_data import images_of, prompts_of, recipe_of
+from pipelines.runtime.shards import Shard, run_all, slices
+
+PROMPT = "prompt"
+"""The name under which a category taken from the prompt is kept."""
+
+
+def categorize(context: Context, round_id: str) -> Result:
+    """Ask about every survey image without a category."""
+    return finish(context, round_id, run_all(context, round_id, run_shard, shards(context, round_id)))
+
+
+def shards(context: Context, round_id: str) -> list[Shard]:
+    """Consecutive parts of the survey images."""
+    size = recipe_of(context, round_id).categorize.shard
+    count = len(images_of(context, round_id, SURVEY))
+    return [{"start": start, "stop": stop} for start, stop in slices(count, size)]
+
+
+def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
+    """Answer one part."""
+    part = images_of(context, round_id, SURVEY)[shard["start"] : shard["stop"]]
+    open_ones = [image for image in part if image.category is None]
+    model = recipe_of(context, round_id).categorize.model
+    if open_ones and model:
+        _ask(context, round_id, open_ones, model)
+    elif open_ones:
+        _take_from_prompts(context, round_id, open_ones)
+    return {"images": len(part), "asked": len(open_ones)}
+
+
+def finish(context: Context, round_id: str, answers: Sequence[Result]) -> Result:
+    """How many images each category has."""
+    counts = Counter(image.category or "" for image in images_of(context, round_id, SURVEY))
+    return {"images": sum(answer["images"] for answer in answers), "categories": dict(sorted(counts.items()))}
+
+
+def _ask(context: Context, round_id: str, images: Sequence[Image], model: str) -> None:
+    config = recipe_of(context, round_id).categorize
+    vqa = context.tools.open_vqa(model, config.vqa, context.workspace.path / ANSWERS)
+    done = 0
+    for group in alike(images, config.batch):
+        context.report(done, len(images), "what do the images show?")
+        said = vqa.categories(stack(context.workspace, group))
+        _keep(
+            context,
+            [
+                CategoryAnswer(
+                    image_id=image.id, model=model, category=category, confidence=float(confidence)
+                )
+                for image, (category, confidence) in zip(group, said, strict=True)
+            ],
+        )
+        done += len(group)
+
+
+def _take_from_prompts(context: Context, round_id: str, images: Sequence[Image]) -> None:
+    known = {prompt.text: prompt.category for prompt in prompts_of(context, round_id, SURVEY)}
+    _keep(
+        context,
+        [
+            CategoryAnswer(image_id=image.id, model=PROMPT, category=category, confidence=1.0)
+            for image in images
+            if (category := known.get(image.prompt))
+        ],
+    )
+
+
+def _keep(context: Context, answers: Sequence[CategoryAnswer]) -> None:
+    fail_point("categorize:answers")
+    with context.workspace.catalog() as catalog:
+        catalog.images.set_categories(answers)
+        catalog.commit()

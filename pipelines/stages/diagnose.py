@@ -1,0 +1,57 @@
+"""Stage: predict artifact maps for the round's images."""
+
+from collections.abc import Sequence
+
+from dataengine.records.images import SURVEY
+from pipelines.detectors import score_dynamics, yes_no_question
+from pipelines.detectors.predict import predict
+from pipelines.runtime.context import Context, Result
+from pipelines.runtime.open_detector import champion
+from pipelines.runtime.round_data import images_of, recipe_of
+from pipelines.runtime.shards import Shard, run_all, slices
+
+
+def diagnose(context: Context, round_id: str, purpose: str = SURVEY) -> Result:
+    """Predict every image of one purpose that the champion has not seen."""
+    answers = run_all(context, round_id, run_shard, shards(context, round_id, purpose))
+    return finish(context, round_id, answers)
+
+
+def shards(context: Context, round_id: str, purpose: str = SURVEY) -> list[Shard]:
+    """Consecutive parts of the round's images, and the detector that is champion now."""
+    count = len(images_of(context, round_id, purpose))
+    detector = champion(context).id
+    return [
+        {"purpose": purpose, "detector": detector, "start": start, "stop": stop}
+        for start, stop in slices(count, recipe_of(context, round_id).diagnose.shard)
+    ]
+
+
+def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
+    """Predict one part; score dynamics and a VQA model look too where the recipe asks for them."""
+    images = images_of(context, round_id, shard["purpose"])[shard["start"] : shard["stop"]]
+    config = recipe_of(context, round_id).diagnose
+    predictions = predict(context, shard["detector"], images, config.batch)
+    if config.dynamics is not None:
+        watcher = score_dynamics.detector_for(context.workspace, config.dynamics)
+        predict(context, watcher.id, score_dynamics.drawn_here(images), config.batch)
+    if config.question is not None:
+        asker = yes_no_question.detector_for(context.workspace, config.question)
+        predict(context, asker.id, images, config.batch)
+    return {
+        "detector": shard["detector"],
+        "images": len(images),
+        "sum_max": sum(prediction.max for prediction in predictions),
+        "suspected": sum(prediction.max >= 0.5 for prediction in predictions),
+    }
+
+
+def finish(context: Context, round_id: str, answers: Sequence[Result]) -> Result:
+    """Mean of the images' highest confidence, and how many reach one half."""
+    images = sum(answer["images"] for answer in answers)
+    return {
+        "detector": answers[0]["detector"] if answers else champion(context).id,
+        "images": images,
+        "mean_max": sum(answer["sum_max"] for answer in answers) / max(images, 1),
+        "suspected": sum(answer["suspected"] for answer in answers),
+    }

@@ -1,0 +1,125 @@
+"""Stage: generate the round's survey images and hard cases."""
+
+from collections.abc import Sequence
+
+from dataengine.errors import ConfigRefused
+from dataengine.records import Prompt
+from dataengine.records.images import HARD, JUDGE, SURVEY
+from pipelines.config import RoundRecipe
+from pipelines.generators.draw import Task, draw, open_generator, task_of
+from pipelines.generators.files import reads_prompts
+from pipelines.generators.guided_sampling import steered
+from pipelines.runtime.context import Context, Result
+from pipelines.runtime.round_data import fresh_seed, prompts_of, recipe_of, results_of
+from pipelines.runtime.shards import Shard, run_all, slices
+
+
+def generate(context: Context, round_id: str, purpose: str = SURVEY) -> Result:
+    """Draw everything of one purpose that is not there yet."""
+    answers = run_all(context, round_id, run_shard, shards(context, round_id, purpose))
+    return finish(context, round_id, answers)
+
+
+def shards(context: Context, round_id: str, purpose: str = SURVEY) -> list[Shard]:
+    """Consecutive parts of what each generator has to draw."""
+    recipe = recipe_of(context, round_id)
+    if purpose == SURVEY:
+        _write_survey_prompts(context, round_id, recipe)
+    count = len(_tasks(context, round_id, recipe, purpose))
+    return [
+        {"purpose": purpose, "generator": generator, "start": start, "stop": stop}
+        for generator in generators_of(context, round_id, recipe, purpose)
+        for start, stop in slices(count, recipe.generate.shard)
+    ]
+
+
+def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
+    """Draw one part; images that the catalog holds already are left out."""
+    recipe = recipe_of(context, round_id)
+    with context.workspace.catalog(read_only=True) as catalog:
+        version = catalog.generators.get(shard["generator"])
+        drawn = catalog.images.find(round_id=round_id, generator_id=version.id)
+    there = {(image.prompt, image.seed) for image in drawn if image.purpose == shard["purpose"]}
+    part = _tasks(context, round_id, recipe, shard["purpose"])[shard["start"] : shard["stop"]]
+    missing = [task for task in part if (task.prompt, task.seed) not in there]
+    if missing:
+        family, config = open_generator(context, version), recipe.generate
+        steering = steered(context, config.model_dump(mode="json"), family)
+        for start, stop in slices(len(missing), config.sampling.batch):
+            context.report(start, len(missing), f"{version.name} draws")
+            tasks = missing[start:stop]
+            draw(context, family, version, tasks, config, shard["purpose"], round_id, steering)
+    return {"generator": version.id, "images": len(part), "drawn": len(missing)}
+
+
+def finish(context: Context, round_id: str, answers: Sequence[Result]) -> Result:
+    """How many images each generator has drawn."""
+    by_generator: dict[str, int] = {}
+    for answer in answers:
+        by_generator[answer["generator"]] = by_generator.get(answer["generator"], 0) + answer["images"]
+    return {"images": sum(by_generator.values()), "by_generator": by_generator}
+
+
+def generators_of(context: Context, round_id: str, recipe: RoundRecipe, purpose: str) -> tuple[str, ...]:
+    """Who draws: for judging the treated generator and its base, else those that the recipe names, or all
+    that read prompts. Raises `ConfigRefused` for none and for one that is not registered."""
+    if purpose == JUDGE:
+        treated = results_of(context, round_id)["treat"]
+        return treated["generator"], treated["treated"]
+    with context.workspace.catalog(read_only=True) as catalog:
+        begun = catalog.rounds.get(round_id).created
+        # What is registered later, as by this round's treatment, draws from the next round on.
+        known = {one.id: one for one in catalog.generators.list() if one.created <= begun}
+    reading = tuple(one.id for one in known.values() if reads_prompts(context.workspace, one))
+    chosen = recipe.generate.generators or reading
+    if known and not chosen:
+        raise ConfigRefused(
+            f"No generator of this workspace reads prompts; name those that shall draw without "
+            f"(generate.generators, of {list(known)}), or register another: clinic generators --add FOLDER."
+        )
+    if not chosen or not set(chosen) <= set(known):
+        raise ConfigRefused(
+            f"The recipe draws with {list(chosen)}, and this workspace knows {list(known)}. "
+            "Register the generator first: clinic generators --add FOLDER."
+        )
+    return chosen
+
+
+def _write_survey_prompts(context: Context, round_id: str, recipe: RoundRecipe) -> None:
+    config = recipe.generate
+    prompts = [
+        Prompt(round_id=round_id, purpose=SURVEY, index=i, text=t) for i, t in enumerate(config.prompts)
+    ]
+    seed = fresh_seed(context, round_id, config.seed, SURVEY)
+    for category in config.categories:
+        texts = context.tools.write_prompts(
+            category, config.prompts_per_category, seed, (), recipe.writer, recipe.writing
+        )
+        prompts += [
+            Prompt(round_id=round_id, purpose=SURVEY, index=len(prompts) + i, text=text, category=category)
+            for i, text in enumerate(texts)
+        ]
+    if not prompts:
+        raise ConfigRefused("The recipe names neither survey prompts nor categories to write them for.")
+    with context.workspace.catalog() as catalog:
+        catalog.prompts.add_many(prompts)
+        catalog.commit()
+
+
+def _tasks(context: Context, round_id: str, recipe: RoundRecipe, purpose: str) -> list[Task]:
+    repeats = {
+        SURVEY: recipe.generate.seeds_per_prompt,
+        HARD: recipe.write_prompts.seeds_per_prompt,
+        JUDGE: recipe.write_prompts.judge_seeds,
+    }[purpose]
+    first = fresh_seed(context, round_id, recipe.generate.seed, "images", purpose)
+    return [
+        task_of(
+            prompt.text,
+            first + index * repeats + repeat,
+            recipe.generate.validation,
+            prompt.category if purpose == HARD else None,
+        )
+        for index, prompt in enumerate(prompts_of(context, round_id, purpose))
+        for repeat in range(repeats)
+    ]

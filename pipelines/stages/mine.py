@@ -1,0 +1,164 @@
+"""Mine: the few images that teach the detector most go to people.
+
+Input: the champion's predictions on the round's images of hard categories. Output: a queue of at most the
+recipe's budget, balanced over categories, most valuable first, each with a reason. Training and validation
+images are asked about alike. Cost: reading the candidates once, and further looks at them where the recipe
+gives test-time variance, disagreement or encoder features a say.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dataengine.curation.mining import Candidate, Choice, choose, thumbnail_features
+from dataengine.masks import dequantise
+from dataengine.records import Image, QueueItem
+from dataengine.records.images import HARD, SURVEY
+from pipelines.detectors import score_dynamics, yes_no_question
+from pipelines.detectors.predict import predict
+from pipelines.detectors.training_set import categories_of
+from pipelines.runtime.context import Context, Result
+from pipelines.runtime.failpoint import fail_point
+from pipelines.runtime.images import alike, stack
+from pipelines.runtime.open_detector import opened
+from pipelines.runtime.round_data import images_of, recipe_of, results_of
+
+BATCH = 64
+
+
+def mine(context: Context, round_id: str) -> Result:
+    """Fill the round's queue, unless it is filled."""
+    with context.workspace.catalog(read_only=True) as catalog:
+        queued = catalog.queue.of_round(round_id)
+    if not queued:
+        queued = _fill(context, round_id)
+    images = {image.id: image for image in images_of(context, round_id, SURVEY, HARD)}
+    categories = categories_of(context, round_id, images.values())
+    return {
+        "queued": len(queued),
+        "categories": dict(
+            sorted(Counter(categories.get(item.image_id, "other") for item in queued).items())
+        ),
+        "validation": sum(images[item.image_id].split == "validation" for item in queued),
+    }
+
+
+def _fill(context: Context, round_id: str) -> list[QueueItem]:
+    choices = choose(_candidates(context, round_id), recipe_of(context, round_id).mine)
+    items = [_queue_item(round_id, choice) for choice in choices]
+    fail_point("mine:chosen")
+    with context.workspace.catalog() as catalog:
+        catalog.queue.add_many(items)
+        catalog.commit()
+    return items
+
+
+def _queue_item(round_id: str, choice: Choice) -> QueueItem:
+    return QueueItem(
+        image_id=choice.image_id, round_id=round_id, priority=choice.priority, reason=choice.reason
+    )
+
+
+def _candidates(context: Context, round_id: str) -> list[Candidate]:
+    """Images of the hard categories; of all categories when none is hard."""
+    results = results_of(context, round_id)
+    images = images_of(context, round_id, SURVEY, HARD)
+    categories = categories_of(context, round_id, images)
+    hard = set(results["write_prompts"]["hard"]) or set(categories.values())
+    with context.workspace.catalog(read_only=True) as catalog:
+        answered = {label.image_id for label in catalog.labels.of_images([image.id for image in images])}
+    chosen = [
+        image
+        for image in images
+        if (image.purpose == HARD or categories.get(image.id) in hard) and image.id not in answered
+    ]
+    detector_id = results["diagnose"]["detector"]
+    looks = _looks(context, round_id, detector_id, chosen, categories)
+    with context.workspace.catalog(read_only=True) as catalog:
+        found = catalog.predictions.of(detector_id, [image.id for image in chosen])
+    rival = _disagreement(context, round_id, detector_id, chosen)
+    return [
+        Candidate(
+            image_id=prediction.image_id,
+            category=categories.get(prediction.image_id, ""),
+            confidence=prediction.max,
+            uncertainty=prediction.uncertainty,
+            variance=looks[prediction.image_id].variance,
+            disagreement=rival.get(prediction.image_id, 0.0),
+            features=looks[prediction.image_id].features,
+            thumbnail=looks[prediction.image_id].thumbnail,
+        )
+        for prediction in found
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What another look at a candidate's pixels gives."""
+
+    thumbnail: np.ndarray
+    features: np.ndarray
+    variance: float
+
+
+def _looks(
+    context: Context, round_id: str, detector_id: str, images: Sequence[Image], categories: Mapping[str, str]
+) -> dict[str, Look]:
+    """Thumbnails of all candidates; the champion is opened where the recipe asks for more."""
+    recipe = recipe_of(context, round_id)
+    config, upright = recipe.mine, recipe.retrain.augmentation.upright
+    detector = None
+    if config.features == "encoder" or config.variance > 0:
+        detector = opened(context, detector_id)
+    looks: dict[str, Look] = {}
+    for group in alike(images, BATCH):
+        context.report(len(looks), len(images), "comparing candidates")
+        pixels = stack(context.workspace, group)
+        thumbnails = features = thumbnail_features(pixels)
+        variances = [0.0] * len(group)
+        if detector is not None and config.features == "encoder":
+            features = context.tools.encoder_features(detector, list(pixels), BATCH)
+        if detector is not None and config.variance > 0:
+            flips = [categories.get(image.id) not in upright for image in group]
+            variances = context.tools.view_variance(detector, list(pixels), flips, BATCH)
+        for image, *look in zip(group, thumbnails, features, variances, strict=True):
+            looks[image.id] = Look(*look)
+    return looks
+
+
+def _disagreement(
+    context: Context, round_id: str, detector_id: str, images: Sequence[Image]
+) -> dict[str, float]:
+    """Mean difference of each image's map to the rival's, or of both verdicts on the whole image where the
+    rival gives no map; empty when it has no say or there is no rival."""
+    recipe = recipe_of(context, round_id)
+    if recipe.mine.disagreement == 0:
+        return {}
+    with context.workspace.catalog(read_only=True) as catalog:
+        known = {found.id: found for found in catalog.detectors.list()}
+    others = [
+        name
+        for name, found in known.items()
+        if name != detector_id and not score_dynamics.watches(found) and not yes_no_question.asks(found)
+    ]
+    rival = recipe.mine.rival or (others[-1] if others else "")
+    if not rival:
+        return {}
+    if score_dynamics.watches(known.get(rival)):
+        images = score_dynamics.drawn_here(images)
+    batch = recipe.diagnose.batch
+    pairs = zip(
+        predict(context, detector_id, images, batch), predict(context, rival, images, batch), strict=True
+    )
+    if yes_no_question.asks(known.get(rival)):
+        return {one.image_id: abs(one.max - other.max) for one, other in pairs}
+    maps = context.workspace.maps
+    return {
+        one.image_id: float(
+            np.abs(dequantise(maps.get(one.map_ref)) - dequantise(maps.get(other.map_ref))).mean()
+        )
+        for one, other in pairs
+        if one.map_ref and other.map_ref
+    }

@@ -1,0 +1,41 @@
+"""Stage: promote the candidate unless something speaks against it."""
+
+from dataengine.records import AuditEvent
+from pipelines.detectors.promotion import regressions
+from pipelines.runtime.context import Context, Result
+from pipelines.runtime.failpoint import fail_point
+from pipelines.runtime.round_data import recipe_of, results_of
+
+
+def promote(context: Context, round_id: str) -> Result:
+    """Ask the gate, then change the champion or write down why not.
+
+    Raises `ConfigRefused` while there is no frozen benchmark; the round can be resumed once there is one.
+    """
+    with context.workspace.catalog(read_only=True) as catalog:
+        benchmark = catalog.benchmarks.require_frozen()
+    measured = results_of(context, round_id)["evaluate"]
+    objections = regressions(
+        recipe_of(context, round_id).promote, measured["champion"], measured["candidate"]
+    )
+    actor, candidate = f"round {round_id}", measured["after"]
+    fail_point("promote:decided")
+    with context.workspace.catalog() as catalog:
+        if objections:
+            catalog.audit.add(
+                AuditEvent(
+                    actor=actor,
+                    action="detector.promote.refused",
+                    subject=candidate,
+                    details={"reasons": objections},
+                )
+            )
+        else:
+            catalog.detectors.promote(candidate, actor, "passed the gate on validation")
+        catalog.commit()
+    return {
+        "promoted": not objections,
+        "champion": measured["before"] if objections else candidate,
+        "reasons": objections,
+        "benchmark": benchmark.version,
+    }

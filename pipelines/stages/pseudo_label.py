@@ -1,0 +1,68 @@
+"""Pseudo-label: the teacher's maps become labels of what people have not answered (DiffDoctor, Sec. 3.2).
+
+Input: the round's unlabelled training images, the teacher. Output: a pseudo-label for each. The teacher is
+the *updated* detector: the champion's false alarms would be baked in. Cost: one forward pass an image.
+"""
+
+from collections.abc import Sequence
+
+from dataengine.records import Image, PseudoLabel
+from dataengine.records.images import HARD, SURVEY
+from pipelines.detectors.predict import predict
+from pipelines.runtime.context import Context, Result
+from pipelines.runtime.failpoint import fail_point
+from pipelines.runtime.round_data import images_of, recipe_of, results_of
+from pipelines.runtime.shards import Shard, run_all, slices
+
+
+def pseudo_label(context: Context, round_id: str) -> Result:
+    """Label every image that nobody answered."""
+    return finish(context, round_id, run_all(context, round_id, run_shard, shards(context, round_id)))
+
+
+def shards(context: Context, round_id: str) -> list[Shard]:
+    """Consecutive parts of the unlabelled training images."""
+    size = recipe_of(context, round_id).pseudo_label.shard
+    return [
+        {"start": start, "stop": stop} for start, stop in slices(len(_unlabelled(context, round_id)), size)
+    ]
+
+
+def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
+    """Label one part."""
+    images = _unlabelled(context, round_id)[shard["start"] : shard["stop"]]
+    teacher = results_of(context, round_id)["train_teacher"]["detector"]
+    predictions = predict(context, teacher, images, recipe_of(context, round_id).pseudo_label.batch)
+    labels = [
+        PseudoLabel(
+            image_id=found.image_id,
+            detector_id=teacher,
+            round_id=round_id,
+            map_ref=found.map_ref or "",
+            max=found.max,
+        )
+        for found in predictions
+    ]
+    fail_point("pseudo_label:predicted")
+    with context.workspace.catalog() as catalog:
+        catalog.pseudo_labels.add_many(labels)
+        catalog.commit()
+    return {"images": len(labels), "flawed": sum(label.max >= 0.5 for label in labels)}
+
+
+def finish(context: Context, round_id: str, answers: Sequence[Result]) -> Result:
+    """How many images the teacher labelled, and in how many it sees an artifact."""
+    return {
+        "images": sum(answer["images"] for answer in answers),
+        "flawed": sum(answer["flawed"] for answer in answers),
+    }
+
+
+def _unlabelled(context: Context, round_id: str) -> list[Image]:
+    """Training images without a person's label, hard cases first, at most the recipe's limit."""
+    images = [image for image in images_of(context, round_id, SURVEY, HARD) if image.split == "train"]
+    with context.workspace.catalog(read_only=True) as catalog:
+        answered = {label.image_id for label in catalog.labels.of_images([image.id for image in images])}
+    free = [image for image in images if image.id not in answered]
+    free.sort(key=lambda image: (image.purpose != HARD, image.id))
+    return free[: recipe_of(context, round_id).pseudo_label.limit]

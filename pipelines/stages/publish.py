@@ -1,0 +1,19 @@
+"""Publish: one immutable training set for the joint training.
+
+Input: the round's true labels, pseudo-labels, real pictures, what was labelled before. Output: a snapshot,
+named by the hash of its rows; anything of the benchmark is refused. Cost: one manifest.
+"""
+
+from pipelines.detectors.training_set import composition, training_set
+from pipelines.runtime.context import Context, Result
+from pipelines.runtime.failpoint import fail_point
+from pipelines.runtime.round_data import recipe_of
+
+
+def publish(context: Context, round_id: str) -> Result:
+    """Write the snapshot; the same rows always give the same one."""
+    weights = recipe_of(context, round_id).publish
+    items = training_set(context, weights, round_id)
+    fail_point("publish:composed")
+    snapshot = context.workspace.snapshots.publish(items, round_id=round_id)
+    return {"snapshot": snapshot.id, "rows": snapshot.rows, "composition": composition(items)}

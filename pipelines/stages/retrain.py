@@ -1,0 +1,23 @@
+"""Retrain: joint training on true labels, pseudo-labels and real pictures (DiffDoctor, Sec. 3.2).
+
+Input: the round's snapshot. Output: a detector of role "candidate". Dynamic shrink and strong augmentation
+belong to the training itself. Cost: the longest training of a round, resumed where it was after a crash.
+"""
+
+from pipelines.detectors.train import learn
+from pipelines.detectors.training_set import composition
+from pipelines.runtime.context import Context, Result
+from pipelines.runtime.round_data import recipe_of, results_of
+
+
+def retrain(context: Context, round_id: str) -> Result:
+    """Train on from the teacher, which has seen the true labels already, on the published snapshot."""
+    results = results_of(context, round_id)
+    snapshot_id = results["publish"]["snapshot"]
+    snapshots = context.workspace.snapshots
+    items = snapshots.present(snapshots.read(snapshot_id))
+    config = recipe_of(context, round_id).retrain
+    with context.workspace.catalog(read_only=True) as catalog:
+        teacher = catalog.detectors.get(results["train_teacher"]["detector"])
+    version = learn(context, round_id, "retrain", "candidate", config, teacher, items, snapshot_id)
+    return {"detector": version.id, "samples": composition(items), **version.metrics}

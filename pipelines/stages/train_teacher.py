@@ -1,0 +1,23 @@
+"""Stage: train a teacher on people's labels."""
+
+from dataengine.errors import ConfigRefused
+from pipelines.detectors.train import learn
+from pipelines.detectors.training_set import composition, labelled, real
+from pipelines.runtime.context import Context, Result
+from pipelines.runtime.open_detector import champion
+from pipelines.runtime.round_data import recipe_of
+
+
+def train_teacher(context: Context, round_id: str) -> Result:
+    """Train from the champion on true labels and real pictures."""
+    recipe = recipe_of(context, round_id)
+    items = labelled(context, round_id, "train", recipe.publish) + real(context, "train", recipe.publish)
+    if not any(item.kind == "true" for item in items):
+        raise ConfigRefused(
+            "No training image of this round has a label. Give the mine stage a larger budget, "
+            "or label more images."
+        )
+    version = learn(
+        context, round_id, "train_teacher", "teacher", recipe.train_teacher, champion(context), items
+    )
+    return {"detector": version.id, "samples": composition(items), **version.metrics}

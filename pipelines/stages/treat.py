@@ -1,0 +1,57 @@
+"""Stage: treat the generator."""
+
+from collections.abc import Sequence
+from itertools import zip_longest
+
+from dataengine.errors import ConfigRefused
+from dataengine.records import digest
+from dataengine.records.images import SURVEY, TREAT
+from pipelines.generators.treatment import Plan, _done, carried_out
+from pipelines.runtime.context import Context, Result
+from pipelines.runtime.open_detector import champion
+from pipelines.runtime.round_data import prompts_of, recipe_of
+from pipelines.stages.generate import generators_of
+
+
+def treat(context: Context, round_id: str) -> Result:
+    """Train a LoRA against the champion, verify it in a fresh pipeline, register what it makes."""
+    if done := _done(context, digest("treatment", round_id)):
+        return done
+    recipe = recipe_of(context, round_id)
+    with context.workspace.catalog(read_only=True) as catalog:
+        base = catalog.generators.get(_chosen(context, round_id))
+    prompts = [prompt.text for prompt in prompts_of(context, round_id, TREAT)]
+    if not prompts:
+        raise ConfigRefused(
+            "The round has no prompts to treat on; let write_prompts.treat_per_category be above 0."
+        )
+    plan = Plan(
+        run=round_id,
+        base=base,
+        detector=champion(context),
+        prompts=prompts,
+        guarded=_guard_prompts(context, round_id, prompts),
+        tuning=recipe.treat.tuning,
+        sampling=recipe.generate.sampling,
+        real_limit=recipe.treat.real_limit,
+        attributes=recipe.judge.attributes,
+        scorers=recipe.treat.scorers,
+        round_id=round_id,
+    )
+    return carried_out(context, plan)
+
+
+def _chosen(context: Context, round_id: str) -> str:
+    """The generator that the recipe names, else the round's first."""
+    recipe = recipe_of(context, round_id)
+    return recipe.treat.generator or generators_of(context, round_id, recipe, SURVEY)[0]
+
+
+def _guard_prompts(context: Context, round_id: str, treated: Sequence[str]) -> list[str]:
+    """Survey prompts that are not treated on, categories in turn; treating prompts if there are no others."""
+    by_category: dict[str | None, list[str]] = {}
+    for prompt in prompts_of(context, round_id, SURVEY):
+        if prompt.text not in treated:
+            by_category.setdefault(prompt.category, []).append(prompt.text)
+    turns = zip_longest(*by_category.values())
+    return [text for turn in turns for text in turn if text is not None] or list(treated)

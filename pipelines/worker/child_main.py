@@ -1,0 +1,77 @@
+"""The program inside the worker's child: reads tasks, runs them, tells how it goes; ends when its worker
+ends.
+
+`python -m pipelines.worker.child_main LIFELINE EVENTS --workspace DIR …`. The process splits in two before
+anything heavy is imported. The first half, the minder, leads the process group and does nothing but watch the
+lifeline, a pipe whose other end only the worker holds: when the worker dies, however it dies, the minder
+kills the whole group, itself included. It works while the second half is deep inside native code, and for its
+children too.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from dataengine.errors import Cancelled
+from pipelines.worker.process_group import split_from_minder
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="internal: the worker starts this")
+    parser.add_argument("lifeline", type=int)
+    parser.add_argument("events", type=int)
+    parser.add_argument("--workspace", required=True)
+    parser.add_argument("--tools", required=True)
+    parser.add_argument("--stages", required=True)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args(argv)
+    split_from_minder(options.lifeline, keep=options.events)
+
+    from pipelines.worker.task_runner import Runner
+
+    runner = Runner.open(options.workspace, tools=options.tools, stages=options.stages, device=options.device)
+    serve(options.events, runner.run)
+
+
+def serve(
+    events: int, run: Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], dict[str, Any]]
+) -> None:
+    """Answer one task per line of standard input until it ends."""
+
+    def send(event: dict[str, Any]) -> None:
+        line = json.dumps(event, allow_nan=False).encode() + b"\n"
+        while line:
+            line = line[os.write(events, line) :]
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Cancelled("stopped as asked")
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        for line in sys.stdin.buffer:
+            send(answer(json.loads(line), run, send))
+    except Cancelled:
+        sys.exit(128 + signal.SIGTERM)
+
+
+def answer(
+    request: dict[str, Any],
+    run: Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], dict[str, Any]],
+    send: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
+    try:
+        return {"event": "done", "result": run(request, send)}
+    except Cancelled:
+        raise
+    except Exception as error:
+        return {"event": "error", "type": type(error).__name__, "message": str(error)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""The kinds of jobs outside rounds, and what runs them."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from dataengine.errors import ConfigRefused
+from dataengine.records import STAGE_JOB
+from pipelines.runtime.context import Context, Result
+
+
+def import_job(context: Context, args: dict[str, Any]) -> Result:
+    """Take pictures from a registered folder."""
+    from pipelines.exchange.readers.folders import import_folder
+
+    return asdict(import_folder(context.workspace, report=context.report, **args))
+
+
+def backup_job(context: Context, args: dict[str, Any]) -> Result:
+    """Write the catalog and all blobs to a new file in the workspace's `backups/`."""
+    from storage.maintenance.backup import back_up
+
+    target = context.workspace.path / "backups" / f"backup-{time.strftime('%Y%m%d-%H%M%S')}.tar"
+    made = back_up(context.workspace, target, report=context.report)
+    return {"path": str(made.path), "bytes": made.bytes, "damaged": list(made.damaged)}
+
+
+def pull_job(context: Context, args: dict[str, Any]) -> Result:
+    """Bring labels in line with a Label Studio project that was pushed; the token is in the environment."""
+    from pipelines.exchange.label_studio.pull import pull
+    from pipelines.exchange.label_studio.server import Server, token
+
+    with context.workspace.catalog(read_only=True) as catalog:
+        home = catalog.endpoints.get(args["endpoint"])
+    server = Server.connect(home.location, token())
+    return asdict(pull(context.workspace, server, str(home.settings["project"]), report=context.report))
+
+
+def features_job(context: Context, args: dict[str, Any]) -> Result:
+    """Compute the champion's features of images that have none."""
+    from pipelines.jobs.compute_embeddings import compute_features
+
+    return compute_features(context)
+
+
+def retrain_job(context: Context, args: dict[str, Any]) -> Result:
+    """Retrain a detector outside a round."""
+    from pipelines.jobs.train_detector import retrain_job
+
+    return retrain_job(context, args)
+
+
+def treat_job(context: Context, args: dict[str, Any]) -> Result:
+    """Treat a generator outside a round."""
+    from pipelines.jobs.treat_generator import treat_job
+
+    return treat_job(context, args)
+
+
+def refine_job(context: Context, args: dict[str, Any]) -> Result:
+    """Train a generator on real pictures, minding its own flaws."""
+    from pipelines.jobs.refine_generator import refine_job
+
+    return refine_job(context, args)
+
+
+def compare_job(context: Context, args: dict[str, Any]) -> Result:
+    """Draw prompts with and without a treatment."""
+    from pipelines.jobs.compare_generators import compare_job
+
+    return compare_job(context, args)
+
+
+def dynamics_job(context: Context, args: dict[str, Any]) -> Result:
+    """Score dynamics of one drawn image at a point (x, y) in its pixels."""
+    from pipelines.detectors.dynamics_charts import at_point
+
+    return at_point(context, args["image"], tuple(args["point"]))
+
+
+JOBS: dict[str, Callable[[Context, dict[str, Any]], Result]] = {
+    "import": import_job,
+    "backup": backup_job,
+    "pull": pull_job,
+    "features": features_job,
+    "dynamics": dynamics_job,
+    "retrain": retrain_job,
+    "treat": treat_job,
+    "compare": compare_job,
+    "refine": refine_job,
+}
+"""Work that stands alone, by the kind of job."""
+
+
+def kind_named(kind: str) -> Callable[[Context, dict[str, Any]], Result]:
+    """The work of that kind. Raises `ConfigRefused` naming the kinds there are."""
+    if kind not in JOBS:
+        raise ConfigRefused(f"there is no job of kind {kind!r}; kinds are {', '.join([STAGE_JOB, *JOBS])}")
+    return JOBS[kind]

@@ -1,0 +1,157 @@
+"""The inference service: a resident process with the champion (and a segmenter) loaded, for answers while
+somebody waits.
+
+A local socket carries length-prefixed JSON and raw arrays, bounded in size; nothing is pickled. The worker
+listens and starts the process (`python -m pipelines.worker.inference_server`) when the first caller comes.
+No worker: `ServiceAbsent`.
+"""
+
+import argparse
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dataengine.errors import ClinicError, InputRefused
+from pipelines.runtime.devices import try_lock
+from pipelines.services.inference import IDLE_SECONDS, READ_SECONDS, receive, send, socket_path
+
+
+@contextmanager
+def listening(workspace: Path) -> Iterator[socket.socket | None]:
+    """The workspace's socket, listening; None if another worker on this machine has it."""
+    path = socket_path(workspace)
+    with path.with_suffix(".lock").open("a") as lock:
+        if not try_lock(lock.fileno()):
+            yield None
+            return
+        path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+            listener.bind(str(path))
+            path.chmod(0o600)
+            listener.listen(16)
+            try:
+                yield listener
+            finally:
+                path.unlink(missing_ok=True)
+
+
+@dataclass
+class Service:
+    """Answers calls, keeping the champion loaded; a new champion is loaded at the next call."""
+
+    workspace: Any
+    tools: Any
+    _loaded: str = ""
+    _detector: Any = None
+    _segmenter: Any = None
+    _segmenter_at: str = ""
+
+    def answer(
+        self, request: dict[str, Any], array: np.ndarray | None
+    ) -> tuple[dict[str, Any], np.ndarray | None]:
+        """One call's answer. Raises `InputRefused` for what it does not know."""
+        if request.get("call") == "estimate":
+            return self._estimate(request), None
+        answers = {"find_artifacts": self._artifacts, "segment": self._segment}
+        call = answers.get(str(request.get("call")))
+        if call is None or array is None:
+            raise InputRefused(
+                f"the service knows {', '.join(answers)}, each of an image, not {request.get('call')!r}"
+            )
+        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+            raise InputRefused(f"an image is uint8 HWC with three channels, not {array.dtype} {array.shape}")
+        return call(request, array)
+
+    def _estimate(self, request: dict[str, Any]) -> dict[str, Any]:
+        from pipelines.jobs.estimate import estimated
+        from pipelines.runtime.context import Context
+
+        context = Context(self.workspace, self.tools)
+        return estimated(context, str(request.get("kind")), dict(request.get("settings") or {}))
+
+    def _artifacts(self, request: dict[str, Any], image: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
+        from dataengine.masks import quantise
+
+        detector_id, detector = self._champion()
+        return {"detector": detector_id}, quantise(detector.find_artifacts(image))
+
+    def _segment(self, request: dict[str, Any], image: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
+        from dataengine.diagnosis.segmenter import load_segmenter
+
+        with self.workspace.catalog(read_only=True) as catalog:
+            found = catalog.endpoints.of_kind("segmenter")
+        if not found:
+            raise InputRefused("this workspace has no segmenter; an admin can register one")
+        location = found[-1].location
+        if location != self._segmenter_at:
+            self._segmenter = load_segmenter(location, self.tools.device)
+            self._segmenter_at = location
+        clicks = [(float(x), float(y), bool(inside)) for x, y, inside in request.get("clicks", [])]
+        score, mask = self._segmenter.segment(str(request.get("name")), image, clicks, request.get("box"))
+        return {"score": score}, mask
+
+    def _champion(self) -> tuple[str, Any]:
+        with self.workspace.catalog(read_only=True) as catalog:
+            version = catalog.detectors.champion()
+        if version is None:
+            raise InputRefused("this workspace has no champion detector yet; register one, then promote it")
+        if version.id != self._loaded:
+            self._detector = self.tools.open_detector(self.workspace.checkpoints.fetch(version.checkpoint))
+            self._loaded = version.id
+        return self._loaded, self._detector
+
+
+def serve(listener: socket.socket, service: Service, idle_seconds: float = IDLE_SECONDS) -> None:
+    """Answer callers one after another; return when none has come for a while, or the listener was closed."""
+    listener.settimeout(0.5)
+    last = time.monotonic()
+    while time.monotonic() - last < idle_seconds:
+        try:
+            connection, _ = listener.accept()
+        except TimeoutError:
+            continue
+        except OSError:
+            return
+        with connection, contextlib.suppress(OSError, EOFError):
+            connection.settimeout(READ_SECONDS)
+            _answer_one(connection, service)
+        last = time.monotonic()
+
+
+def _answer_one(connection: socket.socket, service: Service) -> None:
+    try:
+        header, array = service.answer(*receive(connection))
+    except (ClinicError, ValueError) as error:
+        send(connection, {"error": str(error)})
+    else:
+        send(connection, header, array)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The child's program; the worker starts it with its listening socket."""
+    from pipelines.runtime.loading import load
+    from pipelines.worker.process_group import split_from_minder
+    from storage.opening import open_workspace
+
+    parser = argparse.ArgumentParser(description="internal: the worker starts this")
+    parser.add_argument("lifeline", type=int)
+    parser.add_argument("events", type=int)
+    parser.add_argument("--workspace", required=True)
+    parser.add_argument("--tools", required=True)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--socket", type=int, required=True)
+    options = parser.parse_args(argv)
+    split_from_minder(options.lifeline, keep=options.events)
+    service = Service(open_workspace(options.workspace), load(options.tools)(options.device))
+    serve(socket.socket(fileno=options.socket), service)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""A round's stages in this process, for commands: claimed and kept alive like a worker's, so both never run
+one.
+
+Input: a round. Output: its recorded stages. Stop it at any moment: the round goes on here or on a worker.
+"""
+
+import socket
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from dataengine.errors import Cancelled, Conflict
+from dataengine.records import Report, Round, now
+from pipelines.round import advance
+from pipelines.runtime.context import Context, Waiting
+from pipelines.runtime.devices import device_lock
+from pipelines.runtime.models import Tools
+from pipelines.runtime.progress import Reporter
+from pipelines.services import queue, rounds
+from pipelines.stages.stage import DONE, Done, Stage, stage_named
+from pipelines.worker.ray_shards import RunShards
+from pipelines.worker.running import Active, RunningJobs
+from storage.stores.job_files import METRICS
+from storage.workspace import Workspace
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalRunner:
+    """Runs stages here, one at a time."""
+
+    workspace: Workspace
+    tools: Tools
+    report: Report
+    stages: Sequence[Stage]
+    run_shards: RunShards
+
+    def advance(self, round_id: str) -> Stage | Waiting | Done:
+        """Run the round's next stage. Raises `Conflict` when a living worker has it, and what the stage
+        raises.
+        """
+        with self.workspace.catalog(read_only=True) as catalog:
+            row = catalog.rounds.get(round_id)
+        if row.stage == DONE:
+            return Done()
+        if stage_named(row.stage, self.stages).people:
+            return advance(Context(self.workspace, self.tools, self.report), round_id, self.stages)
+        with (
+            self._claimed(row) as (job_id, active),
+            self._files(job_id, active) as report,
+            device_lock(self.tools.device, self.workspace.path, lambda message: report(0, 1, message)),
+        ):
+            context = Context(self.workspace, self.tools, report)
+            return advance(context, round_id, self.stages, self.run_shards)
+
+    @contextmanager
+    def _claimed(self, row: Round) -> Iterator[tuple[str, Active]]:
+        """The stage's job, ours while the block runs, and its end recorded."""
+        me = f"{socket.gethostname()}-here-{uuid.uuid4().hex[:6]}"
+        with self.workspace.catalog() as catalog:
+            held = catalog.rounds.hold(row.id)
+            if held.stage != row.stage:
+                raise Conflict(f"round {row.id} has moved on to {held.stage}; see `clinic status`")
+            row = held
+            if row.state in ("failed", "cancelled"):
+                catalog.rounds.set_state(row.id, "running")
+            job = rounds.add_stage_job(catalog, row, self.stages, "command line")
+            assert job
+            alive = {beat.id for beat in catalog.workers.alive(now() - queue.lease_seconds())}
+            if not catalog.jobs.claim(job.id, me, now() if job.worker not in alive else None):
+                raise Conflict(f"{job.worker} is working on {row.stage} of {row.id}; see `clinic status`")
+            catalog.commit()
+        with self._alive(me, job.id) as active:
+            try:
+                yield job.id, active
+            except BaseException as error:
+                stopped = isinstance(error, KeyboardInterrupt | Cancelled)
+                self._end(row, job.id, "cancelled" if stopped else "failed", str(error) or "stopped")
+                raise
+            with self.workspace.catalog() as catalog:
+                catalog.jobs.finish(job.id, "succeeded", catalog.rounds.get(row.id).results.get(row.stage))
+                catalog.commit()
+
+    def _end(self, row: Round, job_id: str, state: Literal["cancelled", "failed"], error: str) -> None:
+        with self.workspace.catalog() as catalog:
+            catalog.rounds.hold(row.id)
+            catalog.jobs.finish(job_id, state, error=error)
+            catalog.rounds.set_state(row.id, state, f"{row.stage}: {error}")
+            catalog.commit()
+
+    @contextmanager
+    def _alive(self, me: str, job_id: str) -> Iterator[Active]:
+        """The job held as a worker holds it, with heartbeats, while the block runs."""
+        running, over = RunningJobs(self.workspace, me, self.tools.device), threading.Event()
+        beats = threading.Thread(target=running.beat_until, args=(over,), daemon=True, name="beats")
+        with running.holding(job_id) as active:
+            active.message = "runs in a command"
+            running.beat()
+            beats.start()
+            try:
+                yield active
+            finally:
+                over.set()
+                beats.join()
+                self.workspace.job_files.send(job_id, everything=True)
+                running.forget()
+
+    @contextmanager
+    def _files(self, job_id: str, active: Active) -> Iterator[Report]:
+        """A report that writes the job's metrics file, shows the command's bar, and stops when asked to."""
+        folder = self.workspace.job_files.folder(job_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / METRICS).open("a", buffering=1) as metrics:
+            write = Reporter(lambda event: None, metrics.write)
+
+            def report(done: int, total: int, message: str = "", **figures: float) -> None:
+                write(done, total, message, **figures)
+                active.progress = done / total if total else 0.0
+                active.heed()
+                self.report(done, total, message, **figures)
+
+            yield report

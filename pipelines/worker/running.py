@@ -1,0 +1,105 @@
+"""The jobs that a process runs now: kept alive by heartbeats, and watched for requests to cancel or pause.
+
+A worker and a command with `--local` hold their jobs in the same way, so that neither takes the other's.
+"""
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from dataengine.errors import Cancelled, ClinicError, Paused
+from dataengine.records import WorkerBeat
+from storage.repositories.work import Asked
+from storage.workspace import Workspace
+
+BEAT_SECONDS = 1.0
+CANCEL_SECONDS = 0.25
+
+
+@dataclass
+class Active:
+    """A running job: how far it is, and what was asked of it."""
+
+    progress: float = 0.0
+    message: str = ""
+    asked: Asked = ""
+    holders: int = 0
+
+    def heed(self) -> None:
+        """Raise `Cancelled` or `Paused` when somebody asked for it."""
+        if self.asked == "cancel":
+            raise Cancelled("stopped as asked")
+        if self.asked == "pause":
+            raise Paused("paused before it began")
+
+
+@dataclass
+class RunningJobs:
+    """All running jobs of one process, which has a row among the workers while it beats."""
+
+    workspace: Workspace
+    worker_id: str
+    device: str
+    active: dict[str, Active] = field(default_factory=dict)
+    _counting: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def holding(self, job_id: str) -> Iterator[Active]:
+        """Keep a job alive, and watch for its cancelling, while the block runs."""
+        with self._counting:
+            active = self.active.setdefault(job_id, Active())
+            active.holders += 1
+        try:
+            active.asked = self._asked(job_id)
+            active.heed()
+            yield active
+        finally:
+            with self._counting:
+                active.holders -= 1
+                if not active.holders:
+                    self.active.pop(job_id, None)
+
+    def beat_until(self, ending: threading.Event) -> None:
+        """Beat, and look for cancellations, until `ending` is set."""
+        beaten = 0.0
+        while not ending.wait(CANCEL_SECONDS):
+            with contextlib.suppress(ClinicError, OSError):
+                if time.monotonic() - beaten >= BEAT_SECONDS:
+                    self.beat()
+                    beaten = time.monotonic()
+                    for job_id in list(self.active):
+                        self.workspace.job_files.send(job_id)
+                for job_id, active in list(self.active.items()):
+                    active.asked = self._asked(job_id)
+
+    def beat(self) -> None:
+        """One heartbeat of the process and of each of its jobs."""
+        jobs = list(self.active.items())
+        with self.workspace.catalog() as catalog:
+            for job_id, active in jobs:
+                catalog.jobs.heartbeat(job_id, active.progress, active.message)
+            catalog.workers.beat(
+                WorkerBeat(
+                    id=self.worker_id,
+                    host=socket.gethostname(),
+                    pid=os.getpid(),
+                    devices=(self.device,),
+                    job_id=jobs[0][0] if jobs else None,
+                )
+            )
+            catalog.commit()
+
+    def forget(self) -> None:
+        """Withdraw the process's row, so that its jobs can be taken over at once."""
+        with self.workspace.catalog() as catalog:
+            catalog.workers.forget(self.worker_id)
+            catalog.commit()
+
+    def _asked(self, job_id: str) -> Asked:
+        with self.workspace.catalog(read_only=True) as catalog:
+            return catalog.jobs.asked(job_id)

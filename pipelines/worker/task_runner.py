@@ -1,0 +1,85 @@
+"""What a job does once a worker has it: a round's stage or part of it, or work that stands alone.
+
+Runs inside the worker's child (`Runner`). Input: a task of ids. Output: a small JSON answer; a log and an
+append-only file of metrics in `WORKSPACE/jobs/JOB/`. Cost: the work's own.
+"""
+
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dataengine.errors import Paused
+from dataengine.records import STAGE_JOB
+from pipelines.runtime.context import Context, Result, Waiting
+from pipelines.runtime.devices import device_lock
+from pipelines.runtime.failpoint import STAGE
+from pipelines.runtime.loading import load
+from pipelines.runtime.models import Tools
+from pipelines.runtime.progress import PauseAsked, Reporter, Send, log_line, output_to
+from pipelines.stages.stage import Stage, stage_named
+from pipelines.worker.handlers import kind_named
+from storage.opening import open_workspace
+from storage.stores.job_files import LOG, METRICS
+from storage.workspace import Workspace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runner:
+    """Runs tasks in this process, one at a time, holding the device's lock."""
+
+    workspace: Workspace
+    tools: Tools
+    stages: Sequence[Stage]
+    device: str = "cpu"
+
+    @classmethod
+    def open(cls, path: str, *, tools: str, stages: str, device: str) -> "Runner":
+        """From the words of a command line: `tools` and `stages` as "module:name"."""
+        return cls(
+            workspace=open_workspace(path), tools=load(tools)(device), stages=load(stages), device=device
+        )
+
+    def run(self, task: dict[str, Any], send: Send) -> Result:
+        """Run one task: `{"job", "kind", "args", "action", "payload", "part", "parts"}`."""
+        folder = self.workspace.job_files.folder(task["job"])
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / METRICS).open("a", buffering=1) as metrics, output_to(folder / LOG):
+            report = Reporter(send, metrics.write, task.get("part", 0), task.get("parts", 1), say=log_line)
+            with device_lock(self.device, self.workspace.path, lambda message: report(0, 1, message)):
+                try:
+                    pausing = PauseAsked(self.workspace, task["job"])
+                    return self._answer(Context(self.workspace, self.tools, report, pausing), task)
+                except Paused as pause:
+                    log_line(str(pause))
+                    raise
+                except Exception:
+                    traceback.print_exc()
+                    raise
+                finally:
+                    report.flush()
+
+    def _answer(self, context: Context, task: dict[str, Any]) -> Result:
+        if task["kind"] != STAGE_JOB:
+            return kind_named(task["kind"])(context, task["args"])
+        round_id, stage = task["args"]["round_id"], stage_named(task["args"]["stage"], self.stages)
+        log_line(f"{stage.name}: {task['action']} {task.get('payload') or ''}")
+        running = STAGE.set(stage.name)
+        try:
+            return self._run_stage(context, round_id, stage, task)
+        finally:
+            STAGE.reset(running)
+
+    def _run_stage(self, context: Context, round_id: str, stage: Stage, task: dict[str, Any]) -> Result:
+        if task["action"] == "shards":
+            assert stage.shards
+            return {"shards": stage.shards(context, round_id)}
+        if task["action"] == "shard":
+            assert stage.run_shard
+            return stage.run_shard(context, round_id, task["payload"])
+        if task["action"] == "finish":
+            assert stage.finish
+            return stage.finish(context, round_id, task["payload"])
+        answer = stage.run(context, round_id)
+        assert not isinstance(answer, Waiting), f"{stage.name} waits for people, so it is no job"
+        return answer

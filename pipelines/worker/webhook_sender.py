@@ -1,0 +1,151 @@
+"""Tell other services, as JSON over HTTP, when people or engineers are needed.
+
+An admin registers the address; workers send. Input: rounds that wait or have failed, studies that are open.
+Output: one POST for each of them and address. Cost: at most `TRIES` requests of `SECONDS` each, on a thread
+of its own. Who is needed is said by role and count: no name, prompt or picture leaves the workspace.
+"""
+
+import hashlib
+import hmac
+import json
+import logging
+import os
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dataengine.errors import ClinicError
+from dataengine.records import AuditEvent, Endpoint, digest, now
+from pipelines.services import rounds
+from pipelines.services.endpoints import check_target
+from storage.catalog import Catalog
+from storage.workspace import Workspace
+
+log = logging.getLogger("clinic.worker")
+
+SECRET = "CLINIC_WEBHOOK_SECRET"
+SECONDS = 5.0
+TRIES = 3
+PAUSE_SECONDS = 5.0
+SWEEP_SECONDS = 2.0
+MAX_TEXT = 500
+SENT, FAILED = "webhook.sent", "webhook.failed"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Notice:
+    """What is sent. The same `id` may arrive twice; a receiver drops the second one."""
+
+    id: str
+    event: str
+    subject: str
+    text: str
+    at: float
+
+
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A webhook is sent to the registered address and nowhere else."""
+
+    def redirect_request(self, *arguments: Any, **keywords: Any) -> None:
+        return None
+
+
+def notices(catalog: Catalog, since: float) -> Iterator[Notice]:
+    """Everything that somebody should come and see to; failures from before `since` are old news."""
+    for row in catalog.rounds.in_state("waiting", "failed"):
+        if row.state == "waiting":
+            waiting = catalog.queue.remaining(row.id)
+            text = f"Round {row.id} waits for people: {waiting} images to label."
+            yield notice("people needed", row.id, f"{row.id} {row.stage}", text)
+        else:
+            job = rounds.stage_job(catalog, row)
+            if job is not None and (job.finished or 0.0) >= since:
+                text = f"Round {row.id} failed at {row.stage}; an engineer can resume it."
+                yield notice("engineers needed", row.id, job.id, text)
+    for study in catalog.studies.list():
+        if study.state == "open":
+            text = f"A blind study of {len(study.pairs)} pairs is open for raters."
+            yield notice("raters needed", study.id, study.id, text)
+
+
+def notice(event: str, subject: str, key: str, text: str) -> Notice:
+    """A notice whose id follows from what it is about."""
+    return Notice(id=digest(event, key), event=event, subject=subject, text=text[:MAX_TEXT], at=now())
+
+
+def post(location: str, body: bytes) -> None:
+    """One request. Raises `InputRefused` for an address that may not be, `OSError` when it does not work."""
+    check_target(location)
+    headers = {"Content-Type": "application/json", "User-Agent": "artifact-clinic"}
+    if secret := os.environ.get(SECRET):
+        signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+        headers["X-Clinic-Signature"] = f"sha256={signature}"
+    request = urllib.request.Request(location, body, headers, method="POST")
+    with urllib.request.build_opener(NoRedirect).open(request, timeout=SECONDS) as answer:
+        answer.read(1024)
+
+
+class Webhooks:
+    """Sends what is due, once to each address, until told to end."""
+
+    def __init__(self, workspace: Workspace, send: Callable[[str, bytes], None] = post) -> None:
+        self.workspace = workspace
+        self.send = send
+
+    def run(self, ending: threading.Event) -> None:
+        """Look and send until `ending` is set."""
+        while not ending.wait(SWEEP_SECONDS):
+            try:
+                self.sweep(ending)
+            except ClinicError as error:
+                log.warning("webhooks wait: %s", error)
+
+    def sweep(self, ending: threading.Event) -> int:
+        """Send what is due; returns how many arrived."""
+        return sum(self.deliver(hook, each, ending) for hook, each in self.claim())
+
+    def claim(self) -> Sequence[tuple[Endpoint, Notice]]:
+        """What nobody has sent yet. It is written down first, so that no other worker sends it too."""
+        with self.workspace.catalog(read_only=True) as catalog:
+            hooks = catalog.endpoints.of_kind("webhook")
+            due = [(hook, each) for hook in hooks for each in notices(catalog, hook.created)]
+            new = [pair for pair in due if not catalog.audit.count(SENT, subject_of(*pair), 0.0)]
+        if not new:
+            return []
+        with self.workspace.catalog() as catalog:
+            mine = [pair for pair in new if not catalog.audit.count(SENT, subject_of(*pair), 0.0)]
+            for hook, each in mine:
+                details = {"webhook": hook.name, "event": each.event, "about": each.subject}
+                catalog.audit.add(
+                    AuditEvent(actor="worker", action=SENT, subject=subject_of(hook, each), details=details)
+                )
+            catalog.commit()
+        return mine
+
+    def deliver(self, hook: Endpoint, each: Notice, ending: threading.Event) -> bool:
+        """Try a few times. Neither log nor audit trail holds the address, which may carry a secret."""
+        body = json.dumps(asdict(each), ensure_ascii=False).encode()
+        for attempt in range(1, TRIES + 1):
+            try:
+                self.send(hook.location, body)
+            except (OSError, ClinicError, ValueError) as error:
+                why = getattr(error, "code", None) or type(error).__name__
+                log.warning("webhook %s, try %d of %d: %s", hook.name, attempt, TRIES, why)
+                if attempt == TRIES or ending.wait(PAUSE_SECONDS * attempt):
+                    break
+            else:
+                return True
+        with self.workspace.catalog() as catalog:
+            details = {"webhook": hook.name, "event": each.event, "about": each.subject}
+            catalog.audit.add(
+                AuditEvent(actor="worker", action=FAILED, subject=subject_of(hook, each), details=details)
+            )
+            catalog.commit()
+        return False
+
+
+def subject_of(hook: Endpoint, each: Notice) -> str:
+    """The name under which one notice to one address is remembered."""
+    return f"{hook.id}:{each.id}"

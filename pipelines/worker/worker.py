@@ -1,0 +1,206 @@
+"""The worker: a torch-free process that takes jobs from the queue and has its child do them.
+
+Input: job rows. Output: their results, the rounds' next stages, a sign of life a second. Kill it at any
+moment: its children end with it, and it or another worker goes on where it stood.
+"""
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from dataengine.errors import ClinicError, Paused, WorkspaceUnusable
+from pipelines.runtime.devices import default_device, try_lock
+from pipelines.runtime.loading import load
+from pipelines.stages.stage import Stage
+from pipelines.worker import inference_server
+from pipelines.worker.child import Child, ChildDied
+from pipelines.worker.running import Active, RunningJobs
+from pipelines.worker.webhook_sender import Webhooks
+from storage import job_queue
+from storage.opening import open_workspace
+
+log = logging.getLogger("clinic.worker")
+
+TRIES = 3
+"""How often a task is begun whose process dies on its own."""
+MAX_WORKERS_HERE = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings:
+    """How one worker is set up."""
+
+    workspace: Path
+    device: str = field(default_factory=default_device)
+    tools: str = "pipelines.runtime.models:real_tools"
+    """"module:name" of a function from device to `Tools`."""
+    stages: str = "pipelines.round:ROUND"
+    """"module:name" of the round's stages."""
+    application_version: str = field(default_factory=lambda: version("artifact-clinic"))
+    """Pinned: work begun under another version is begun again, one stage at most."""
+    sweep_seconds: float = 1.0
+    """Pause between two looks for what was left undone."""
+    inference: bool = True
+    """Whether to offer the inference service."""
+    with_parent: bool = False
+    """Whether to end when standard input ends, which it does with the process that holds its other end."""
+
+
+class Worker:
+    """One worker process. `run` returns when it is asked to end."""
+
+    def __init__(self, settings: WorkerSettings, id: str) -> None:
+        self.settings = settings
+        self.id = id
+        self.workspace = open_workspace(settings.workspace)
+        self.stages: Sequence[Stage] = load(settings.stages)
+        self.tools = load(settings.tools)(settings.device)
+        self.child = Child(
+            "pipelines.worker.child_main",
+            (
+                *("--workspace", str(self.workspace.path), "--device", settings.device),
+                *("--tools", settings.tools, "--stages", settings.stages),
+            ),
+        )
+        self.running = RunningJobs(self.workspace, id, settings.device)
+        self._working = threading.Lock()
+        self._ending = threading.Event()
+
+    def run(self) -> None:
+        """Take jobs until SIGTERM or SIGINT; then let go at once, so that another worker can take over."""
+        from pipelines.worker.workflows import Engine
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._ending.set())
+        job_queue.prepare(self.workspace.jobs_url)
+        self.running.beat()
+        beats = threading.Thread(
+            target=self.running.beat_until, args=(self._ending,), daemon=True, name="beats"
+        )
+        beats.start()
+        hooks = Webhooks(self.workspace)
+        threading.Thread(target=hooks.run, args=(self._ending,), daemon=True, name="webhooks").start()
+        if self.settings.with_parent:
+            threading.Thread(target=self._watch_parent, daemon=True, name="parent").start()
+        engine = Engine(
+            self.running,
+            self.perform,
+            models=self.tools,
+            stages=self.stages,
+            version=self.settings.application_version,
+        )
+        engine.launch()
+        log.info("worker %s takes jobs on %s", self.id, self.settings.device)
+        with self._inference_service():
+            while not self._ending.wait(self.settings.sweep_seconds):
+                engine.sweep()
+        self._let_go()
+
+    def perform(self, task: dict[str, Any]) -> dict[str, Any]:
+        """Have the child run one task; begin again if its process dies, `TRIES` times in all.
+
+        Raises `Cancelled`, `ChildDied` when it died every time, or the task's own error.
+        """
+        with self._working, self.running.holding(task["job"]) as active:
+            for attempt in range(1, TRIES + 1):
+                try:
+                    return self.child.call(
+                        task, lambda event: self._progress(active, event), lambda: active.asked == "cancel"
+                    )
+                except Paused:
+                    self.child.kill()  # its memory on the device with it
+                    raise
+                except ChildDied as death:
+                    log.warning("job %s, try %d of %d: %s", task["job"], attempt, TRIES, death)
+                    if attempt == TRIES:
+                        raise
+                finally:
+                    with contextlib.suppress(ClinicError, OSError):
+                        self.workspace.job_files.send(task["job"], everything=True)
+        raise AssertionError("unreachable")
+
+    def _progress(self, active: Active, event: dict[str, Any]) -> None:
+        active.progress, active.message = event["progress"], event["message"]
+
+    def _watch_parent(self) -> None:
+        while os.read(0, 1024):
+            pass
+        self._ending.set()
+
+    @contextmanager
+    def _inference_service(self) -> Iterator[None]:
+        if not self.settings.inference:
+            yield
+            return
+        with inference_server.listening(self.workspace.path) as listener:
+            if listener is None:
+                yield
+                return
+            arguments = ("--workspace", str(self.workspace.path), "--tools", self.settings.tools)
+            service = Child(
+                "pipelines.worker.inference_server",
+                (*arguments, "--device", self.settings.device, "--socket", str(listener.fileno())),
+                pass_fds=(listener.fileno(),),
+            )
+            threading.Thread(target=self._attend, args=(listener, service), daemon=True).start()
+            yield
+
+    def _attend(self, listener: socket.socket, service: Child) -> None:
+        """Start the inference child when somebody calls and none is there."""
+        while not self._ending.is_set():
+            if service.pid is None and select.select([listener], [], [], 0.2)[0]:
+                service.start()
+            time.sleep(0.05)
+
+    def _let_go(self) -> None:
+        """End at once, like a kill, but say so: the sign of life is withdrawn and the lifelines close."""
+        with contextlib.suppress(ClinicError):
+            self.running.forget()
+        log.info("worker %s ended", self.id)
+        logging.shutdown()
+        os._exit(0)
+
+
+@contextmanager
+def identity(workspace: Path) -> Iterator[str]:
+    """A worker id of this machine and folder that no living worker has; the same again after a restart.
+
+    Raises `WorkspaceUnusable` when all are taken.
+    """
+    folder = workspace / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(MAX_WORKERS_HERE):
+        with (folder / f"worker-{socket.gethostname()}-{number}").open("a+") as file:
+            if not try_lock(file.fileno()):
+                continue
+            file.seek(0)
+            id = file.read().strip()
+            if not id:
+                id = f"{socket.gethostname()}-{number}-{uuid.uuid4().hex[:6]}"
+                file.write(id)
+                file.flush()
+            yield id
+            return
+    raise WorkspaceUnusable(f"{MAX_WORKERS_HERE} workers use {workspace} on this machine already; stop one")
+
+
+def run_worker(settings: WorkerSettings) -> None:
+    """Be a worker until asked to end."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    with identity(open_workspace(settings.workspace).path) as id:
+        Worker(settings, id).run()

@@ -1,0 +1,359 @@
+"""The worker's durable half: jobs and their tasks as DBOS workflows, and the sweep that mends what deaths
+left.
+
+A job's workflow has the job's id. It fans out tasks, which workers' children run one at a time; what a
+finished task answered is kept, so a restarted job repeats only the task in flight. Everything that crosses
+the queue is JSON.
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import dbos._serialization
+from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer, SetWorkflowID, WorkflowHandle, WorkflowStatus
+from dbos._error import DBOSAwaitedWorkflowCancelledError
+
+from dataengine.errors import Cancelled, ClinicError, ConfigRefused, Conflict, JobFailed, NotFound, Paused
+from dataengine.records import STAGE_JOB, AuditEvent, Job, JobState, Round, RoundState, now
+from pipelines.runtime.context import Context, Result, Waiting
+from pipelines.runtime.models import Tools
+from pipelines.services import queue, rounds
+from pipelines.services.queue import APPLICATION, JOB_QUEUE, JOB_WORKFLOW, TASK_QUEUE
+from pipelines.stages.stage import Stage, record, stage_named
+from pipelines.worker.running import RunningJobs
+from storage import job_queue
+
+log = logging.getLogger("clinic.worker")
+
+JOBS_AT_ONCE = 8
+"""Jobs that one worker shepherds; their tasks still run one at a time."""
+POLL_SECONDS = 0.2
+MAX_RECOVERIES = 50
+"""A job that has taken this many workers down is given up."""
+PENDING, WAITING_FLOW = "PENDING", ("ENQUEUED", "DELAYED")
+STOPS: dict[str, type[ClinicError]] = {"Cancelled": Cancelled, "Paused": Paused}
+ENDS: dict[type[BaseException], JobState] = {Cancelled: "cancelled", Paused: "paused"}
+"""How a job ended that did not come to its end."""
+GIVEN_UP = "MAX_RECOVERY_ATTEMPTS_EXCEEDED"
+
+
+class Engine:
+    """Runs workflows for one worker."""
+
+    def __init__(
+        self,
+        running: RunningJobs,
+        perform: Callable[[dict[str, Any]], dict[str, Any]],
+        *,
+        models: Tools,
+        stages: Sequence[Stage],
+        version: str,
+    ) -> None:
+        self.running = running
+        self.perform = perform
+        self.workspace = running.workspace
+        self.id = running.worker_id
+        self.models = models
+        self.stages = stages
+        self.version = version
+        self._run_task: Callable[..., Any] = self._attempt
+
+    def launch(self) -> None:
+        """Refuse what is pickled, then start taking jobs; unfinished ones of this worker's id go on."""
+        forbid_pickle()
+        if job_queue.exists(self.workspace.jobs_url):
+            self._refuse_pickled()
+        DBOS(
+            config={
+                "name": APPLICATION,
+                "system_database_url": self.workspace.jobs_url,
+                "serializer": DBOSPortableJSONSerializer(),
+                "application_version": self.version,
+                "executor_id": self.id,
+                "log_level": "WARNING",
+                "notification_listener_polling_interval_sec": POLL_SECONDS,
+            }
+        )
+
+        @DBOS.workflow(name=JOB_WORKFLOW, max_recovery_attempts=MAX_RECOVERIES)
+        def run_job(job_id: str) -> None:
+            self._job(job_id)
+
+        @DBOS.workflow(name="task", max_recovery_attempts=MAX_RECOVERIES)
+        def run_task(task: dict[str, Any]) -> dict[str, Any]:
+            return self._attempt(task)
+
+        self._run_task = run_task
+        DBOS.launch()
+        DBOS.register_queue(JOB_QUEUE, worker_concurrency=JOBS_AT_ONCE, polling_interval_sec=POLL_SECONDS)
+        DBOS.register_queue(TASK_QUEUE, worker_concurrency=1, polling_interval_sec=POLL_SECONDS)
+
+    def sweep(self) -> None:
+        """Mend what was left undone: rows never enqueued, jobs of the dead, rounds that stand still."""
+        for step in (self._refuse_pickled, self._let_go, self._adopt, self._reconcile, self._move_rounds):
+            try:
+                step()
+            except Exception:
+                log.exception("%s failed; the next sweep tries again", step.__name__)
+
+    def _job(self, job_id: str) -> None:
+        """The workflow of one job, from claim to recorded result."""
+        job = self._claim(job_id)
+        if job is None:
+            return
+        try:
+            with self.running.holding(job_id) as active:
+                try:
+                    result = self._tasks(job)
+                except DBOSAwaitedWorkflowCancelledError:  # it had left the line
+                    active.heed()
+                    raise
+        except Exception as error:
+            state: JobState = ENDS.get(type(error), "failed")
+            DBOS.run_step({"name": "end"}, self._end, job_id, state, str(error) or type(error).__name__)
+        else:
+            DBOS.run_step({"name": "settle"}, self._settle, job_id, result)
+
+    def _let_go(self) -> None:
+        """Take jobs out of the line that are to stop or to wait before they got a device."""
+        for job_id, active in list(self.running.active.items()):
+            if active.asked:
+                job_queue.leave_line(self.workspace.jobs_url, f"{job_id}:run")
+
+    def _attempt(self, task: dict[str, Any]) -> dict[str, Any]:
+        """One task's answer, or its error as data: a task that fails is no failure of the engine."""
+        try:
+            return {"answer": self.perform(task)}
+        except ClinicError as error:
+            return {"error": type(error).__name__, "message": str(error)}
+
+    def _claim(self, job_id: str) -> Job | None:
+        """The job, if it is ours: queued, ours from before a restart, or of a worker that is dead."""
+        alive = self._alive()
+        with self.workspace.catalog() as catalog:
+            job = catalog.jobs.get(job_id)
+            ours = job.state == "running" and job.worker == self.id
+            orphaned = job.worker not in alive
+            if not ours and not catalog.jobs.claim(job_id, self.id, now() if orphaned else None):
+                return None
+            catalog.commit()
+        return job
+
+    def _tasks(self, job: Job) -> Result:
+        """The job's result, from one task or from shards fanned out over all workers."""
+        if job.kind != STAGE_JOB or stage_named(job.args["stage"], self.stages).shards is None:
+            return self._answer(job, "run")
+        shards = self._answer(job, "shards")["shards"]
+        handles = [
+            self._ask(job, f"shard{index}", "shard", shard, index, len(shards))
+            for index, shard in enumerate(shards)
+        ]
+        answers = [answer_of(handle) for handle in handles]
+        return self._answer(job, "finish", answers, len(shards), len(shards) + 1)
+
+    def _answer(self, job: Job, action: str, payload: Any = None, part: int = 0, parts: int = 1) -> Result:
+        return answer_of(self._ask(job, action, action, payload, part, parts))
+
+    def _ask(
+        self, job: Job, name: str, action: str, payload: Any, part: int, parts: int
+    ) -> WorkflowHandle[dict[str, Any]]:
+        task = {
+            "job": job.id,
+            "kind": job.kind,
+            "args": job.args,
+            "action": action,
+            "payload": payload,
+            "part": part,
+            "parts": parts,
+        }
+        workflow_id = f"{job.id}:{name}"
+        with SetWorkflowID(workflow_id):
+            handle = DBOS.enqueue_workflow(TASK_QUEUE, self._run_task, task)
+        since = queue.place_of(job)
+        job_queue.inherit_place(self.workspace.jobs_url, workflow_id, job.id, since)
+        return handle
+
+    def _settle(self, job_id: str, result: Result) -> None:
+        """Record the result, move the round's cursor and write its next job, all in one transaction."""
+        following = None
+        with self.workspace.catalog() as catalog:
+            job = with_its_round_held(catalog, job_id)
+            if not catalog.jobs.finish(job_id, "succeeded", result):
+                return
+            if job.kind == STAGE_JOB:
+                following = self._record(catalog, job, result)
+            catalog.commit()
+        if following:
+            queue.enqueue(self.workspace, following.id)
+
+    def _record(self, catalog: Any, job: Job, result: Result) -> Job | None:
+        stage = stage_named(job.args["stage"], self.stages)
+        try:
+            row = record(catalog, job.args["round_id"], stage, result, self.stages)
+        except Conflict:  # somebody else recorded this stage: the round is theirs
+            return None
+        if catalog.jobs.cancelled(job.id):
+            catalog.rounds.set_state(row.id, "cancelled", "cancelled as its stage ended")
+            return None
+        return rounds.add_stage_job(catalog, row, self.stages, job.requested_by)
+
+    def _end(self, job_id: str, state: JobState, error: str) -> None:
+        """Record that a job ended without result, and the round with it."""
+        with self.workspace.catalog() as catalog:
+            job = with_its_round_held(catalog, job_id)
+            if not catalog.jobs.finish(job_id, state, error=error):
+                return
+            if job.kind == STAGE_JOB:
+                round_state: RoundState = "cancelled" if state == "cancelled" else "failed"
+                catalog.rounds.set_state(job.args["round_id"], round_state, f"{job.args['stage']}: {error}")
+            catalog.commit()
+        log.info("job %s %s: %s", job_id, state, error)
+
+    def _refuse_pickled(self) -> None:
+        for workflow_id in job_queue.refuse_pickled(self.workspace.jobs_url):
+            log.error("refused workflow %s: its row was pickled; the row is deleted, unread", workflow_id)
+            with self.workspace.catalog() as catalog:
+                catalog.audit.add(AuditEvent(actor=self.id, action="job.refuse-pickled", subject=workflow_id))
+                catalog.commit()
+            with contextlib.suppress(NotFound):  # or a workflow that never was a job of ours
+                self._end(
+                    workflow_id, "failed", "refused: its queue row was pickled, and pickles can run code"
+                )
+
+    def _adopt(self) -> None:
+        """Put back into the queue what dead workers of this version had in hand.
+
+        The engine's recovery moves only rows that still name a dead worker, so two adopters cannot both win.
+        """
+        with queue.jobs_client(self.workspace) as client:
+            pending = client.list_workflows(status=PENDING, load_input=False, load_output=False)
+        holders = {
+            flow.executor_id for flow in pending if flow.executor_id and flow.app_version == self.version
+        }
+        if dead := sorted(holders - self._alive()):
+            log.warning("adopting the jobs of %s", ", ".join(dead))
+            DBOS._recover_pending_workflows(dead)  # resume_workflow would also move what a living one took
+
+    def _alive(self) -> set[str]:
+        """Workers within their lease."""
+        return {beat.id for beat in queue.workers_alive(self.workspace)} | {self.id}
+
+    def _reconcile(self) -> None:
+        """Bring every open job's row and its place in the queue into agreement."""
+        with self.workspace.catalog(read_only=True) as catalog:
+            jobs = catalog.jobs.list(states=queue.OPEN)
+        if not jobs:
+            return
+        with queue.jobs_client(self.workspace) as client:
+            flows = {
+                flow.workflow_id: flow
+                for flow in client.list_workflows(
+                    workflow_ids=[job.id for job in jobs], load_input=False, load_output=False
+                )
+            }
+            newest = client.get_latest_application_version()["version_name"] == self.version
+            alive = self._alive()
+            for job in jobs:
+                self._reconcile_one(client, job, flows.get(job.id), alive, newest)
+
+    def _reconcile_one(
+        self, client: DBOSClient, job: Job, flow: WorkflowStatus | None, alive: set[str], newest: bool
+    ) -> None:
+        silent = job.state == "queued" or (job.heartbeat or 0) < now() - queue.lease_seconds()
+        if job.state == "running" and silent and job.cancel_requested:
+            self._end(job.id, "cancelled", "its worker had died when it was cancelled")
+        elif job.state == "running" and silent and job.pause_requested:
+            self._end(job.id, "paused", "its worker had died when it was paused")
+        elif flow is None:
+            if silent:
+                queue.enqueue(self.workspace, job.id)
+        elif flow.status == PENDING or flow.status in WAITING_FLOW:
+            held = flow.status == PENDING and flow.executor_id in alive - {self.id}
+            if newest and not held and flow.app_version not in (None, self.version):
+                self._begin_again(client, job.id, f"it was begun by version {flow.app_version}")
+        elif flow.status == GIVEN_UP:
+            self._end(job.id, "failed", f"given up: it took {MAX_RECOVERIES} workers down; see its log")
+        elif silent:
+            self._begin_again(client, job.id, f"its workflow ended ({flow.status}) without a result")
+
+    def _begin_again(self, client: DBOSClient, job_id: str, why: str) -> None:
+        """Forget how far the job's workflow came; its stage starts over and skips what the catalog holds."""
+        log.warning("job %s begins again: %s", job_id, why)
+        client.delete_workflow(job_id, delete_children=True)
+        queue.enqueue(self.workspace, job_id)
+
+    def _move_rounds(self) -> None:
+        """Look whether people have acted, and see that every running round has its job."""
+        with self.workspace.catalog(read_only=True) as catalog:
+            rows = catalog.rounds.in_state("running", "waiting")
+        for row in rows:
+            try:
+                if stage_named(row.stage, self.stages).people:
+                    self._ask_people(row)
+                else:
+                    self._see_to(row)
+            except (ConfigRefused, NotFound) as error:
+                self._fail_round(row, str(error))
+
+    def _fail_round(self, row: Round, error: str) -> None:
+        """A round that can go on in no way says so, instead of failing every sweep."""
+        with self.workspace.catalog() as catalog:
+            if catalog.rounds.hold(row.id) == row:
+                catalog.rounds.set_state(row.id, "failed", f"{row.stage}: {error}")
+                catalog.commit()
+
+    def _ask_people(self, row: Round) -> None:
+        stage = stage_named(row.stage, self.stages)
+        answer = stage.run(Context(self.workspace, self.models), row.id)
+        following = None
+        with self.workspace.catalog() as catalog:
+            held = catalog.rounds.hold(row.id)
+            if held.stage != row.stage or held.state not in ("running", "waiting"):
+                return
+            moved = record(catalog, row.id, stage, answer, self.stages)
+            if not isinstance(answer, Waiting):
+                following = rounds.add_stage_job(catalog, moved, self.stages)
+            catalog.commit()
+        if following:
+            queue.enqueue(self.workspace, following.id)
+
+    def _see_to(self, row: Round) -> None:
+        with self.workspace.catalog() as catalog:
+            row = catalog.rounds.hold(row.id)
+            newest = rounds.stage_job(catalog, row)
+            if row.state != "running" or (newest and newest.state in queue.OPEN):
+                return
+            if newest and newest.state in ("failed", "cancelled"):
+                state: RoundState = "failed" if newest.state == "failed" else "cancelled"
+                catalog.rounds.set_state(row.id, state, f"{row.stage}: {newest.error}")
+            else:
+                rounds.add_stage_job(catalog, row, self.stages)
+            catalog.commit()
+
+
+def with_its_round_held(catalog: Any, job_id: str) -> Job:
+    """The job, after its round is held if it is a stage of one. Raises `NotFound`."""
+    job: Job = catalog.jobs.get(job_id)
+    if job.kind == STAGE_JOB:
+        catalog.rounds.hold(job.args["round_id"])
+    return job
+
+
+def answer_of(handle: WorkflowHandle[dict[str, Any]]) -> Result:
+    """Wait for a task. Raises `Cancelled`, `Paused` or `JobFailed` with its words."""
+    outcome = handle.get_result(polling_interval_sec=POLL_SECONDS)
+    if "error" in outcome:
+        raise STOPS.get(outcome["error"], JobFailed)(outcome["message"])
+    answer: Result = outcome["answer"]
+    return answer
+
+
+def forbid_pickle() -> None:
+    """Take the unpickler out of this process: rows tagged `py_pickle` use it whatever the serializer."""
+
+    def refuse(self: object, serialized_data: str) -> NoReturn:
+        raise TypeError("a pickled row was refused: Artifact Clinic writes portable JSON only")
+
+    dbos._serialization.DefaultSerializer.deserialize = refuse  # type: ignore[method-assign,assignment]

@@ -1,0 +1,1 @@
+"""Backup, garbage collection and erasure."""

@@ -1,0 +1,54 @@
+"""Which blobs the catalog still speaks of."""
+
+import json
+import re
+from collections.abc import Iterator
+
+from sqlalchemy import JSON, Connection, String, Table, TypeDecorator, select
+
+from storage import tables
+from storage.stores.blobs import Blobs
+from storage.stores.checkpoints import Checkpoints
+
+MANIFEST_BYTES = 4 * 1024 * 1024
+
+_SHA256 = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+_MANY = frozenset({"images", "predictions", "pseudo_labels", "labels", "snapshot_items"})
+"""Tables of single pictures: what they name is never a checkpoint."""
+
+
+def referenced(connection: Connection, blobs: Blobs, checkpoints: Checkpoints) -> set[str]:
+    """Every SHA-256 named anywhere in the catalog, with the files of the checkpoints among them.
+
+    Whatever looks like a hash counts, in any column and inside any JSON: a reference of a kind that does not
+    exist yet is kept as well.
+    """
+    found: set[str] = set()
+    for table in tables.metadata.sorted_tables:
+        names = set(_named_in(connection, table))
+        found |= names
+        if table.name not in _MANY:
+            for name in names:
+                found |= _files(name, blobs, checkpoints)
+    return found
+
+
+def _named_in(connection: Connection, table: Table) -> Iterator[str]:
+    columns = [column for column in table.c if isinstance(column.type, String | JSON | TypeDecorator)]
+    if not columns:
+        return
+    for row in connection.execute(select(*columns).execution_options(yield_per=5000)):
+        for value in row:
+            if value:
+                yield from _SHA256.findall(value if isinstance(value, str) else json.dumps(value))
+
+
+def _files(name: str, blobs: Blobs, checkpoints: Checkpoints) -> set[str]:
+    """The files of a checkpoint; nothing for any other blob."""
+    if (
+        not blobs.has(name)
+        or blobs.size(name) > MANIFEST_BYTES
+        or not blobs.get(name).startswith(b'{"files"')
+    ):
+        return set()
+    return {file.sha256 for file in checkpoints.files(name)}

@@ -1,0 +1,147 @@
+"""Read models of categories."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Integer, and_, cast, exists, func, select
+
+from storage import tables
+from storage.catalog import Catalog
+from storage.queries.images import champion_id, newest_revision, newest_verdict
+
+BINS = 1000
+"""Steps of confidence in a histogram."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CategoryCount:
+    """A category with a detector's figures over its images."""
+
+    category: str
+    images: int
+    mean_max: float
+    share_with_artifact: float
+    """Share of images whose maximum confidence is at least 0.5."""
+
+
+def categories(catalog: Catalog, detector_id: str | None = None) -> list[CategoryCount]:
+    """Categories by the mean of the (champion's) maximum confidence, highest first."""
+    found = histograms(catalog, detector_id or champion_id(catalog))
+    counts = [
+        CategoryCount(
+            category=category,
+            images=sum(one.counts.values()),
+            mean_max=one.mean,
+            share_with_artifact=one.share(0.5),
+        )
+        for category, one in found.items()
+    ]
+    return sorted(counts, key=lambda one: (-one.mean_max, one.category))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Histogram:
+    """Images of one category by their maximum confidence, in steps of 1/1000 (the last one holds 1)."""
+
+    counts: dict[int, int]
+    mean: float
+
+    def share(self, threshold: float) -> float:
+        """Share of the images at or above it."""
+        above = sum(count for step, count in self.counts.items() if step >= step_of(threshold))
+        return above / max(1, sum(self.counts.values()))
+
+    def quantile(self, share: float) -> float:
+        """The confidence that this share of the images does not exceed, to 1/1000."""
+        wanted, seen = share * sum(self.counts.values()), 0
+        for step in sorted(self.counts):
+            seen += self.counts[step]
+            if seen >= wanted:
+                return step / BINS
+        return 0.0
+
+
+def step_of(confidence: float) -> int:
+    """The step of a histogram that a threshold stands for."""
+    return int(confidence * BINS + 1e-9)
+
+
+def histograms(
+    catalog: Catalog, detector_id: str | None, only: Sequence[ColumnElement[bool]] = ()
+) -> dict[str, Histogram]:
+    """Confidence by category over images with a prediction of the detector, or `only` some of them."""
+    predictions, images = tables.predictions.c, tables.images.c
+    step = _step(catalog)
+    statement = (
+        select(predictions.category, step.label("step"), func.count(), func.sum(predictions.max))
+        .where(predictions.detector_id == detector_id, predictions.category.is_not(None))
+        .group_by(predictions.category, step)
+    )
+    if only:
+        inside = exists().where(images.id == predictions.image_id, images.status == "active", *only)
+        statement = statement.where(inside)
+    counts: dict[str, dict[int, int]] = {}
+    sums: dict[str, float] = {}
+    for category, at, count, total in catalog.connection.execute(statement):
+        counts.setdefault(category, {})[int(at)] = count
+        sums[category] = sums.get(category, 0.0) + total
+    return {
+        category: Histogram(counts=found, mean=sums[category] / sum(found.values()))
+        for category, found in counts.items()
+    }
+
+
+def _step(catalog: Catalog) -> ColumnElement[int]:
+    scaled = tables.predictions.c.max * BINS
+    # SQLite's cast cuts off, PostgreSQL's rounds.
+    return cast(scaled if catalog.connection.dialect.name == "sqlite" else func.floor(scaled), Integer)
+
+
+def askable() -> list[ColumnElement[bool]]:
+    """Conditions on `images`: nobody labelled it, it waits for nobody, and no benchmark holds it."""
+    images, items = tables.images.c, tables.queue_items.c
+    return [
+        images.split != "benchmark",
+        ~exists().where(tables.labels.c.image_id == images.id),
+        ~exists().where(items.image_id == images.id),
+    ]
+
+
+def to_ask(
+    catalog: Catalog, detector_id: str | None, thresholds: dict[str, float], limit: int
+) -> list[tuple[str, float]]:
+    """Askable images of these categories at or above their thresholds, the highest confidence first."""
+    predictions, images = tables.predictions.c, tables.images.c
+    step, found = _step(catalog), []
+    for category, threshold in sorted(thresholds.items()):
+        inside = exists().where(images.id == predictions.image_id, images.status == "active", *askable())
+        statement = (
+            select(predictions.image_id, predictions.max)
+            .where(predictions.detector_id == detector_id, predictions.category == category)
+            .where(step >= step_of(threshold), inside)
+            .order_by(predictions.max.desc(), predictions.image_id)
+            .limit(limit)
+        )
+        found += [(row.image_id, row.max) for row in catalog.connection.execute(statement)]
+    return sorted(found, key=lambda one: (-one[1], one[0]))[:limit]
+
+
+def reviewed_shares(catalog: Catalog) -> dict[str, tuple[int, int]]:
+    """(flawed, clean) images by category among those with an approved label."""
+    reviews, labels, images = tables.reviews.c, tables.labels.c, tables.images.c
+    same = and_(
+        reviews.image_id == labels.image_id,
+        reviews.author == labels.author,
+        reviews.revision == labels.revision,
+    )
+    statement = (
+        select(images.category, labels.clean, func.count(images.id.distinct()))
+        .select_from(tables.labels.join(tables.images, images.id == labels.image_id))
+        .where(exists().where(same, newest_verdict(reviews), reviews.verdict == "accepted"))
+        .where(newest_revision(labels), images.category.is_not(None))
+        .group_by(images.category, labels.clean)
+    )
+    found: dict[str, list[int]] = {}
+    for category, clean, count in catalog.connection.execute(statement):
+        found.setdefault(category, [0, 0])[int(bool(clean))] += count
+    return {category: (flawed, clean) for category, (flawed, clean) in found.items()}

@@ -1,0 +1,63 @@
+"""Figures of a workspace for the home page and `clinic status`."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, func, select
+
+from storage import tables
+from storage.catalog import Catalog
+from storage.queries.images import champion_id
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Overview:
+    """The workspace in figures, for the home page and `clinic status`."""
+
+    images: dict[str, int]
+    """By source."""
+    splits: dict[str, int]
+    labelled: int
+    waiting: int
+    """Queue items that still need opinions."""
+    pseudo_labels: int
+    snapshots: int
+    detectors: int
+    generators: int
+    treatments: int
+    studies: int
+    users: int
+    jobs: dict[str, int]
+    """By state."""
+    rounds: dict[str, int]
+    """By state."""
+    champion: str | None
+
+
+def overview(catalog: Catalog) -> Overview:
+    """Counts of everything."""
+
+    def total(name: str) -> int:
+        table = tables.metadata.tables[name]
+        return catalog.connection.scalar(select(func.count()).select_from(table)) or 0
+
+    def grouped(column: ColumnElement[str]) -> dict[str, int]:
+        rows = catalog.connection.execute(select(column, func.count()).group_by(column).order_by(column))
+        return {name: count for name, count in rows}
+
+    labelled = select(func.count(func.distinct(tables.labels.c.image_id)))
+    return Overview(
+        images=grouped(tables.images.c.source),
+        splits=grouped(tables.images.c.split),
+        labelled=catalog.connection.scalar(labelled) or 0,
+        waiting=catalog.queue.remaining(),
+        pseudo_labels=total("pseudo_labels"),
+        snapshots=total("snapshots"),
+        detectors=total("detectors"),
+        generators=total("generators"),
+        treatments=total("treatments"),
+        studies=total("studies"),
+        users=catalog.users.count(),
+        jobs=grouped(tables.jobs.c.state),
+        rounds=grouped(tables.rounds.c.state),
+        champion=champion_id(catalog),
+    )

@@ -1,0 +1,151 @@
+"""Users, sessions, audit events, endpoints."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import delete, func, select, update
+
+from dataengine.errors import NotFound
+from dataengine.records import AuditEvent, Endpoint, Session, User
+from storage import tables
+from storage.repositories.rows import Named, Rows
+
+
+class Users(Rows[User]):
+    """Accounts; `storage.accounts` makes and checks the password hashes."""
+
+    table = tables.users
+    makes = User
+    what = "user"
+
+    def add(self, user: User, password_hash: str) -> int:
+        """Store the account unless its name is taken; returns 1 or 0."""
+        return self._insert([user], password_hash=password_hash)
+
+    def get(self, name: str) -> User:
+        """The account of that name. Raises `NotFound`."""
+        found = self._one(name=name)
+        if found is None:
+            raise NotFound(f"there is no user {name!r}; `clinic users` lists them")
+        return found
+
+    def password_hash(self, name: str) -> str | None:
+        """The salted hash, or None without such an account."""
+        return self._connection.scalar(select(self.table.c.password_hash).where(self.table.c.name == name))
+
+    def set_password_hash(self, name: str, password_hash: str) -> None:
+        """Replace the salted hash. Raises `NotFound`."""
+        self._change(name, password_hash=password_hash)
+
+    def set_roles(self, name: str, roles: Sequence[str]) -> None:
+        """Replace the roles. Raises `NotFound`."""
+        self._change(name, roles=tuple(roles))
+
+    def set_active(self, name: str, active: bool) -> None:
+        """Open or close the account. Raises `NotFound`."""
+        self._change(name, active=active)
+
+    def remove(self, name: str) -> int:
+        """Delete the account and its sessions, not the work under that name; returns 1 or 0."""
+        return self._connection.execute(delete(self.table).where(self.table.c.name == name)).rowcount
+
+    def count(self) -> int:
+        """How many accounts there are."""
+        return self._connection.scalar(select(func.count()).select_from(self.table)) or 0
+
+    def list(self) -> list[User]:
+        """All accounts by name."""
+        return self._records(self._select().order_by(self.table.c.name))
+
+    def _change(self, name: str, **values: object) -> None:
+        changed = self._connection.execute(update(self.table).where(self.table.c.name == name).values(values))
+        if not changed.rowcount:
+            raise NotFound(f"there is no user {name!r}; `clinic users` lists them")
+
+
+class Sessions(Rows[Session]):
+    """Signed-in browsers; a row's end signs it out."""
+
+    table = tables.sessions
+    makes = Session
+    what = "session"
+
+    def add(self, session: Session) -> int:
+        """Store the session; returns 1 or 0."""
+        return self._insert([session])
+
+    def find(self, token_hash: str) -> Session | None:
+        """The session of that token's hash, expired or not."""
+        return self._one(token_hash=token_hash)
+
+    def of_user(self, name: str) -> list[Session]:
+        """A person's sessions, oldest first."""
+        return self._records(self._select().where(self.table.c.user == name).order_by(self.table.c.created))
+
+    def extend(self, token_hash: str, expires: float) -> None:
+        """Move the end of a session."""
+        mine = self.table.c.token_hash == token_hash
+        self._connection.execute(update(self.table).where(mine).values(expires=expires))
+
+    def revoke(self, token_hash: str) -> int:
+        """End one session; returns 1 or 0."""
+        return self._connection.execute(
+            delete(self.table).where(self.table.c.token_hash == token_hash)
+        ).rowcount
+
+    def revoke_all(self, name: str) -> int:
+        """End every session of a person; returns how many there were."""
+        return self._connection.execute(delete(self.table).where(self.table.c.user == name)).rowcount
+
+    def purge(self, now: float) -> int:
+        """Remove expired sessions; returns how many there were."""
+        return self._connection.execute(delete(self.table).where(self.table.c.expires <= now)).rowcount
+
+
+class Audit(Rows[AuditEvent]):
+    """Who did what, and when. Events are only ever added."""
+
+    table = tables.audit_events
+    makes = AuditEvent
+    what = "audit event"
+
+    def add(self, event: AuditEvent) -> None:
+        """Append an event."""
+        self._connection.execute(self.table.insert().values(self._row(event)))
+
+    def count(self, action: str, subject: str, since: float) -> int:
+        """How often the action met the subject since that time."""
+        table = self.table.c
+        conditions = table.action == action, table.subject == subject, table.at >= since
+        return self._connection.scalar(select(func.count()).select_from(self.table).where(*conditions)) or 0
+
+    def list(
+        self,
+        limit: int = 100,
+        actor: str | None = None,
+        action: str | None = None,
+        before: float | None = None,
+    ) -> list[AuditEvent]:
+        """The newest events first; `before` is the time of the last one of the page before."""
+        table = self.table.c
+        statement = self._select().order_by(table.at.desc(), table.id.desc()).limit(limit)
+        if actor is not None:
+            statement = statement.where(table.actor == actor)
+        if action is not None:
+            statement = statement.where(table.action == action)
+        return self._records(statement if before is None else statement.where(table.at < before))
+
+
+class Endpoints(Named[Endpoint]):
+    """Paths, models and services that an admin registered."""
+
+    table = tables.endpoints
+    makes = Endpoint
+    what = "registered endpoint"
+
+    def of_kind(self, kind: str) -> Sequence[Endpoint]:
+        """The endpoints of one kind, oldest first."""
+        return [endpoint for endpoint in self.list() if endpoint.kind == kind]
+
+    def remove(self, id: str) -> int:
+        """Delete one; returns 1 or 0."""
+        return self._connection.execute(delete(self.table).where(self.table.c.id == id)).rowcount

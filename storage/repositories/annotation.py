@@ -1,0 +1,158 @@
+"""What annotators leave besides labels: drafts, idempotency keys, comments, gold scores."""
+
+import secrets
+from collections.abc import Sequence
+
+from sqlalchemy import exists, select
+
+from dataengine.errors import Conflict, NotFound
+from dataengine.records import (
+    Comment,
+    Draft,
+    GoldImage,
+    GoldScore,
+    Receipt,
+)
+from storage import tables
+from storage.repositories.rows import Rows, replace
+
+FLAWED = "flawed"
+"""The reason of drawings that triage asked for."""
+RETURNED = "returned"
+"""The round of images that a curator returned although their label belonged to none."""
+RETURN_FIRST = 5.0
+"""Priority of returned images, above what mining and triage give."""
+LATE_SECONDS = 7 * 86_400.0
+"""How long after its end a lease still tells whose a late answer is."""
+
+
+class Drafts(Rows[Draft]):
+    """Unfinished label maps, one per image and person."""
+
+    table = tables.drafts
+    makes = Draft
+    what = "draft"
+
+    def save(self, draft: Draft) -> None:
+        """Store the draft in place of an older one. Raises `NotFound` if there is no such image."""
+        replace(self._connection, self.table, self._row(draft))
+
+    def get(self, image_id: str, author: str) -> Draft | None:
+        """The person's draft of the image."""
+        return self._one(image_id=image_id, author=author)
+
+    def discard(self, image_id: str, author: str) -> int:
+        """Delete a draft; returns 1 or 0."""
+        return self._drop(image_id=image_id, author=author)
+
+
+class Receipts(Rows[Receipt]):
+    """Answers by idempotency key."""
+
+    table = tables.receipts
+    makes = Receipt
+    what = "receipt"
+
+    def find(self, author: str, key: str, digest: str) -> Receipt | None:
+        """The answer given under that key. Raises `Conflict` if it was another one."""
+        found = self._one(author=author, key=key)
+        if found is not None and found.digest != digest:
+            raise Conflict(
+                "this idempotency key was used for another answer; send each answer under a key of its own"
+            )
+        return found
+
+    def add(self, receipt: Receipt) -> int:
+        """Store the receipt; returns 1 or 0."""
+        return self._insert([receipt])
+
+
+class Comments(Rows[Comment]):
+    """What people wrote about images."""
+
+    table = tables.comments
+    makes = Comment
+    what = "comment"
+
+    def add(self, image_id: str, author: str, text: str) -> Comment:
+        """Store a comment. Raises `NotFound` if there is no such image."""
+        comment = Comment(id=secrets.token_hex(12), image_id=image_id, author=author, text=text)
+        self._insert([comment])
+        return comment
+
+    def of_image(self, image_id: str) -> list[Comment]:
+        """An image's comments, oldest first."""
+        table = self.table.c
+        order = table.created, table.id
+        return self._records(self._select().where(table.image_id == image_id).order_by(*order))
+
+    def newest(self, limit: int = 100) -> list[Comment]:
+        """The newest comments on any image."""
+        return self._records(self._select().order_by(self.table.c.created.desc()).limit(limit))
+
+
+class Gold(Rows[GoldImage]):
+    """Images whose right answer is known, mixed in among the others, and how people did on them."""
+
+    table = tables.gold_images
+    makes = GoldImage
+    what = "gold image"
+
+    def choose(self, gold: GoldImage) -> None:
+        """Make an image gold, or change its right answer. Raises `NotFound` if there is no such image."""
+        replace(self._connection, self.table, self._row(gold))
+
+    def drop(self, image_id: str) -> int:
+        """Make an image an ordinary one again; returns 1 or 0. Scores given stay."""
+        return self._drop(image_id=image_id)
+
+    def find(self, image_id: str) -> GoldImage | None:
+        """The right answer for an image, None for an ordinary one."""
+        return self._one(image_id=image_id)
+
+    def get(self, image_id: str) -> GoldImage:
+        """As `find`. Raises `NotFound`."""
+        found = self.find(image_id)
+        if found is None:
+            raise NotFound(f"image {image_id!r} is no gold image; list them to see which are")
+        return found
+
+    def list(self) -> list[GoldImage]:
+        """All gold images, oldest first."""
+        return self._records(self._select().order_by(self.table.c.created, self.table.c.image_id))
+
+    def unseen(self, annotator: str) -> GoldImage | None:
+        """The oldest gold image that this person has not labelled."""
+        labels, gold = tables.labels.c, self.table.c
+        labelled = exists(select(labels.image_id)).where(
+            labels.image_id == gold.image_id, labels.author == annotator
+        )
+        oldest = self._select().where(~labelled).order_by(gold.created, gold.image_id).limit(1)
+        return next(iter(self._records(oldest)), None)
+
+    def score(self, score: GoldScore) -> None:
+        """Store how a person did."""
+        Scores(self._connection).add(score)
+
+    def scores(self, author: str | None = None) -> Sequence[GoldScore]:
+        """How people (or one person) did, oldest first. For curators' eyes only."""
+        return Scores(self._connection).of(author)
+
+
+class Scores(Rows[GoldScore]):
+    """The scores of `Gold`."""
+
+    table = tables.gold_scores
+    makes = GoldScore
+    what = "gold score"
+
+    def add(self, score: GoldScore) -> None:
+        """Store it in place of one for the same revision."""
+        replace(self._connection, self.table, self._row(score))
+
+    def of(self, author: str | None) -> Sequence[GoldScore]:
+        """All scores, or one person's, oldest first."""
+        statement = self._select().order_by(self.table.c.created)
+        if author is not None:
+            statement = statement.where(self.table.c.author == author)
+        return self._records(statement)

@@ -1,0 +1,198 @@
+"""Snapshots and benchmarks."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import delete, func, select, update
+
+from dataengine.errors import ConfigRefused, Conflict
+from dataengine.records import AND, AuditEvent, Benchmark, BenchmarkItem, Snapshot, SnapshotItem, digest, now
+from storage import tables
+from storage.repositories.accounts import Audit
+from storage.repositories.rows import Named, Rows, chunks, insert_new
+
+
+class _BenchmarkItems(Rows[BenchmarkItem]):
+    table = tables.benchmark_items
+    makes = BenchmarkItem
+    what = "benchmark item"
+
+    def add(self, benchmark_id: str, items: Iterable[BenchmarkItem]) -> int:
+        rows = [self._row(item) | {"benchmark_id": benchmark_id} for item in items]
+        return insert_new(self._connection, self.table, rows)
+
+    def of(self, benchmark_id: str) -> list[BenchmarkItem]:
+        table = self.table.c
+        mine = self._select().where(table.benchmark_id == benchmark_id)
+        return self._records(mine.order_by(table.kind, table.stratum, table.image_id))
+
+
+class Benchmarks(Named[Benchmark]):
+    """A draft collects opinions and settles them; freezing gives it its digest and ends all change."""
+
+    table = tables.benchmarks
+    makes = Benchmark
+    what = "benchmark"
+
+    def draft(
+        self, name: str, items: Iterable[BenchmarkItem], actor: str, settings: Mapping[str, Any] | None = None
+    ) -> Benchmark:
+        """Begin the next version and reserve its images, with all of their groups, for split "benchmark".
+
+        Raises `Conflict` while another draft is open.
+        """
+        self.refuse_second_draft()
+        version = 1 + (self._connection.scalar(select(func.max(self.table.c.version))) or 0)
+        made = Benchmark(
+            id=digest("benchmark", version, now()),
+            version=version,
+            name=name,
+            settings=dict(settings or {}),
+            created_by=actor,
+        )
+        self._insert([made])
+        chosen = list(items)
+        _BenchmarkItems(self._connection).add(made.id, chosen)
+        self._reserve([item.image_id for item in chosen])
+        self._note(actor, "draft", made, {"images": len(chosen)})
+        return made
+
+    def open_draft(self) -> Benchmark | None:
+        """The version that is being built."""
+        return next(iter(self._records(self._select().where(self.table.c.state == "draft"))), None)
+
+    def refuse_second_draft(self) -> None:
+        """Raise `Conflict` while a draft is open."""
+        if open_one := self.open_draft():
+            raise Conflict(f"benchmark {open_one.version} is still a draft; freeze or discard it first")
+
+    def newest_frozen(self) -> Benchmark | None:
+        """The version that detectors are measured on."""
+        frozen = self._select().where(self.table.c.state == "frozen")
+        return next(iter(self._records(frozen.order_by(self.table.c.version.desc()).limit(1))), None)
+
+    def require_frozen(self) -> Benchmark:
+        """As `newest_frozen`. Raises `ConfigRefused` when there is none: promotion then does not run."""
+        found = self.newest_frozen()
+        if found is None:
+            raise ConfigRefused(
+                "there is no frozen benchmark, so nothing independent would show what a promotion brought; "
+                "build one at /curate under Benchmark, freeze it, and try again"
+            )
+        return found
+
+    def items(self, benchmark_id: str) -> list[BenchmarkItem]:
+        """Its images in one order."""
+        return _BenchmarkItems(self._connection).of(benchmark_id)
+
+    def settle(self, benchmark_id: str, image_id: str, target: str | None, actor: str, how: str) -> None:
+        """Write down an image's truth: the blob of a label map, None for a clean image.
+
+        Raises `Conflict` once the benchmark is frozen, or for an image outside of it.
+        """
+        self._open(benchmark_id)
+        items = tables.benchmark_items.c
+        mine = items.benchmark_id == benchmark_id, items.image_id == image_id
+        changed = self._connection.execute(
+            update(tables.benchmark_items)
+            .where(*mine)
+            .values(settled=True, target=target, settled_by=actor, how=how)
+        )
+        if not changed.rowcount:
+            raise Conflict(f"image {image_id!r} is not in this benchmark; load it again")
+
+    def freeze(self, benchmark_id: str, actor: str) -> Benchmark:
+        """End all change. Raises `Conflict` while an image's truth is open, and for an empty draft."""
+        draft = self._open(benchmark_id)
+        items = self.items(benchmark_id)
+        waiting = sum(not item.settled for item in items)
+        if waiting or not items:
+            what = f"{waiting} of {len(items)} images are not settled yet" if items else "it holds no image"
+            raise Conflict(f"benchmark {draft.version} cannot be frozen: {what}")
+        values = {"state": "frozen", "digest": content_digest(items), "frozen_by": actor, "frozen": now()}
+        self._update(benchmark_id, **values)
+        self._note(actor, "freeze", draft, {"images": len(items), "digest": values["digest"]})
+        return self.get(benchmark_id)
+
+    def discard(self, benchmark_id: str, actor: str) -> None:
+        """Drop a draft; its images stay reserved, so that the next draft takes them first."""
+        draft = self._open(benchmark_id)
+        self._connection.execute(delete(self.table).where(self.table.c.id == benchmark_id))
+        self._note(actor, "discard", draft, {})
+
+    def _open(self, benchmark_id: str) -> Benchmark:
+        found = self.get(benchmark_id)
+        if found.state == "frozen":
+            raise Conflict(f"benchmark {found.version} is frozen and never changes; draft the next version")
+        return found
+
+    def _reserve(self, image_ids: list[str]) -> None:
+        images = tables.images.c
+        for chunk in chunks(image_ids):
+            groups = select(images.group).where(images.id.in_(chunk), images.group != "")
+            reserved = images.id.in_(chunk) | images.group.in_(groups)
+            self._connection.execute(update(tables.images).where(reserved).values(split="benchmark"))
+
+    def _note(self, actor: str, action: str, made: Benchmark, details: dict[str, Any]) -> None:
+        event = AuditEvent(
+            actor=actor, action=f"benchmark.{action}", subject=f"version {made.version}", details=details
+        )
+        Audit(self._connection).add(event)
+
+
+def content_digest(items: Iterable[BenchmarkItem]) -> str:
+    """SHA-256 over the sorted images and their truth, so that two equal benchmarks have equal digests."""
+    rows = sorted((item.image_id, item.kind, item.target or "") for item in items)
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+class _SnapshotItems(Rows[SnapshotItem]):
+    table = tables.snapshot_items
+    makes = SnapshotItem
+    what = "snapshot item"
+
+    def add(self, snapshot_id: str, items: Iterable[SnapshotItem]) -> int:
+        rows = [
+            self._row(item) | {"snapshot_id": snapshot_id, "position": position}
+            for position, item in enumerate(items)
+        ]
+        return insert_new(self._connection, self.table, rows)
+
+    def of(self, snapshot_id: str) -> list[SnapshotItem]:
+        table = self.table.c
+        return self._records(self._select().where(table.snapshot_id == snapshot_id).order_by(table.position))
+
+
+class Snapshots(Named[Snapshot]):
+    """Immutable training sets and their rows."""
+
+    table = tables.snapshots
+    makes = Snapshot
+    what = "snapshot"
+
+    def add(self, record: Snapshot, items: Iterable[SnapshotItem] = ()) -> int:
+        """Store the snapshot with its rows unless its id is taken; returns 1 or 0."""
+        new = super().add(record)
+        if new:
+            _SnapshotItems(self._connection).add(record.id, items)
+        return new
+
+    def items(self, snapshot_id: str) -> Sequence[SnapshotItem]:
+        """The snapshot's rows in their order."""
+        return _SnapshotItems(self._connection).of(snapshot_id)
+
+    def containing(self, image_id: str) -> Sequence[Snapshot]:
+        """The snapshots that an image went into, oldest first; an erased image is still found."""
+        return self._where_item(tables.snapshot_items.c.image_id == image_id)
+
+    def drawn_by(self, author: str) -> Sequence[Snapshot]:
+        """The snapshots that a person's labels went into, alone or merged with others', oldest first."""
+        names = AND + tables.snapshot_items.c.author + AND
+        return self._where_item(names.contains(AND + author + AND, autoescape=True))
+
+    def _where_item(self, condition: Any) -> Sequence[Snapshot]:
+        inside = select(tables.snapshot_items.c.snapshot_id).where(condition)
+        table = self.table.c
+        return self._records(self._select().where(table.id.in_(inside)).order_by(table.created, table.id))

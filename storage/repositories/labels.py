@@ -1,0 +1,198 @@
+"""Labels, their classes, reviews and statistics."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace as with_changes
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Connection, Select, delete, exists, func, select
+
+from dataengine.errors import Conflict, InputRefused
+from dataengine.masks import MAX_CLASS
+from dataengine.records import DEFAULT_CLASSES, Label, Review
+from storage import tables
+from storage.repositories.queue import Leases, Queue, _owned
+from storage.repositories.rows import Rows, insert_new, replace
+
+
+class LabelMapFacts:
+    """What packed label maps hold, by their hash; it never changes."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def missing(self, limit: int) -> list[tuple[str, int, int]]:
+        """Maps of labels that nobody has looked into, as (hash, height, width), at most `limit`."""
+        labels, facts = tables.labels.c, tables.label_map_facts.c
+        known = exists(select(facts.sha256).where(facts.sha256 == labels.label_map))
+        statement = (
+            select(labels.label_map, labels.height, labels.width)
+            .where(labels.label_map.is_not(None), ~known)
+            .distinct()
+            .limit(limit)
+        )
+        return [(row.label_map, row.height, row.width) for row in self._connection.execute(statement)]
+
+    def add_many(self, facts: Iterable[tuple[str, Sequence[int], float]]) -> int:
+        """Store (hash, classes painted, share of the image covered) that are new; returns how many were."""
+        rows = [
+            {"sha256": sha256, "classes": sum(1 << (value - 1) for value in set(classes)), "area": area}
+            for sha256, classes, area in facts
+        ]
+        return insert_new(self._connection, tables.label_map_facts, rows)
+
+
+class Labels(Rows[Label]):
+    """People's answers; every change is a new revision."""
+
+    table = tables.labels
+    makes = Label
+    what = "label"
+
+    def submit(
+        self, label: Label, lease_id: str | None = None, expected_revision: int | None = None
+    ) -> Label:
+        """Store the answer as the author's next revision, end the lease, and count the opinion.
+
+        `expected_revision` is the author's newest revision that the answer was drawn over (0 for none);
+        `Conflict` if there is a newer one, or if the lease was lost. Sending the same answer again after a
+        lost reply returns the stored one. Without a lease (an import, a correction) the answer still counts
+        for the queue item of its round.
+        """
+        newest = self._newest(label.image_id, label.author)
+        at = newest.revision if newest else 0
+        if newest and expected_revision == at - 1 and _same(newest, label):
+            return newest
+        if expected_revision is not None and expected_revision != at:
+            raise Conflict(
+                f"the label of image {label.image_id!r} by {label.author!r} is at revision {at}, not "
+                f"{expected_revision}; load it again before changing it"
+            )
+        queue = Queue(self._connection)
+        if lease_id is not None:
+            lease = _owned(queue.lease(lease_id), label.author)
+            if lease.image_id != label.image_id:
+                raise Conflict(f"lease {lease_id!r} is for another image; submit the image that was leased")
+            label = with_changes(label, round_id=lease.round_id)
+            Leases(self._connection).end(lease_id)
+            queue.answer(lease.image_id, lease.round_id, lease.kind, label.author)
+        elif label.round_id is not None:
+            queue.answer(label.image_id, label.round_id, "draw", label.author)
+        stored = with_changes(label, revision=at + 1)
+        if not self._insert([stored]):
+            raise Conflict(f"the label of image {label.image_id!r} was just changed; load it again")
+        return stored
+
+    def latest(self, image_id: str, author: str | None = None) -> Label | None:
+        """The newest revision by the author, or by whoever answered last."""
+        if author is not None:
+            return self._newest(image_id, author)
+        table = self.table.c
+        newest = self._select().where(table.image_id == image_id)
+        order = table.created.desc(), table.revision.desc(), table.author
+        return next(iter(self._records(newest.order_by(*order).limit(1))), None)
+
+    def of_images(self, image_ids: Iterable[str]) -> list[Label]:
+        """Every author's newest revision for these images, by image and author."""
+        return _newest_each(self._in(self.table.c.image_id, image_ids))
+
+    def of_round(self, round_id: str) -> list[Label]:
+        """Every author's newest revision among the labels of a round, by image and author."""
+        return _newest_each(self._records(self._select().where(self.table.c.round_id == round_id)))
+
+    def by(self, author: str) -> list[Label]:
+        """All revisions by a person, by time."""
+        table = self.table.c
+        return self._records(self._select().where(table.author == author).order_by(table.created))
+
+    def history(self, image_id: str) -> list[Label]:
+        """All revisions of an image's labels, by author and revision."""
+        table = self.table.c
+        order = table.author, table.revision
+        return self._records(self._select().where(table.image_id == image_id).order_by(*order))
+
+    def count(self, author: str | None = None, since: float = 0.0) -> int:
+        """How many images were answered (by a person) since that time."""
+        table = self.table.c
+        pairs = select(table.image_id, table.author).where(table.created >= since).distinct()
+        if author is not None:
+            pairs = pairs.where(table.author == author)
+        return self._connection.scalar(select(func.count()).select_from(pairs.subquery())) or 0
+
+    def _newest(self, image_id: str, author: str) -> Label | None:
+        return self._one(newest="revision", image_id=image_id, author=author)
+
+
+def _newest_each(labels: Iterable[Label]) -> list[Label]:
+    newest: dict[tuple[str, str], Label] = {}
+    for label in sorted(labels, key=lambda label: (label.image_id, label.author, label.revision)):
+        newest[label.image_id, label.author] = label
+    return list(newest.values())
+
+
+def _same(stored: Label, sent: Label) -> bool:
+    def content(label: Label) -> tuple[object, ...]:
+        return label.label_map, label.clean, label.height, label.width, label.note
+
+    return content(stored) == content(sent)
+
+
+class Reviews(Rows[Review]):
+    """Curators' verdicts on label revisions."""
+
+    table = tables.reviews
+    makes = Review
+    what = "review"
+
+    def add(self, review: Review) -> int:
+        """Store the verdict unless that reviewer already gave one on that revision; returns 1 or 0.
+
+        Raises `NotFound` if there is no such label revision.
+        """
+        return self._insert([review])
+
+    def decide(self, review: Review) -> None:
+        """Store the verdict in place of an earlier one by the same reviewer. Raises `NotFound` as `add`."""
+        replace(self._connection, self.table, self._row(review))
+
+    def of_image(self, image_id: str) -> list[Review]:
+        """The verdicts on an image's labels, oldest first."""
+        table = self.table.c
+        return self._records(self._select().where(table.image_id == image_id).order_by(table.created))
+
+    def verdicts(self, image_ids: Iterable[str]) -> dict[tuple[str, str, int], str]:
+        """The newest verdict for each (image, author, revision) among these images."""
+        reviews = sorted(self._in(self.table.c.image_id, image_ids), key=lambda review: review.created)
+        return {(one.image_id, one.author, one.revision): one.verdict for one in reviews}
+
+
+@cache
+def _class_names() -> Select[Any]:
+    table = tables.label_classes
+    return select(table.c.name).order_by(table.c.value)
+
+
+class Classes:
+    """The workspace's label classes: label map value 1 is the first name, and so on."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def names(self) -> tuple[str, ...]:
+        """The names in order of their values; the project's three as long as nobody set others."""
+        return tuple(self._connection.scalars(_class_names())) or DEFAULT_CLASSES
+
+    def set(self, names: Iterable[str]) -> None:
+        """Rename classes or append new ones, up to `masks.MAX_CLASS`. Raises `InputRefused` if one would go.
+
+        Label maps hold the values, so a class that labels may use can be renamed but not removed.
+        """
+        wanted, have = [name.strip() for name in names], self.names()
+        if not len(have) <= len(wanted) <= MAX_CLASS or len(set(wanted)) < len(wanted) or not all(wanted):
+            raise InputRefused(
+                f"{len(wanted)} class names given; expected {len(have)} to {MAX_CLASS} distinct, "
+                "non-empty ones: labels refer to the classes by number, so rename or append only"
+            )
+        self._connection.execute(delete(tables.label_classes))
+        rows = [{"value": value, "name": name} for value, name in enumerate(wanted, 1)]
+        insert_new(self._connection, tables.label_classes, rows)

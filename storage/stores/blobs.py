@@ -1,0 +1,265 @@
+"""Content-addressed bytes: a blob's name is the SHA-256 of what it holds.
+
+On a file system a blob is written under a temporary name, forced to disk and renamed; on an object store it
+is put on condition that it is not there yet, where the store can. What is read is verified, so damage never
+travels.
+"""
+
+import errno
+import hashlib
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from dataengine.errors import Corrupt, NotFound, StorageError, WorkspaceUnusable
+
+CHUNK = 1 << 20
+SYNC_THREADS = 8
+SHA256 = re.compile(r"[0-9a-f]{64}")
+LEFTOVER_SECONDS = 24 * 3600.0
+
+UNUSABLE = {
+    errno.ENOSPC: "is full",
+    errno.EDQUOT: "is over its quota",
+    errno.EFBIG: "may not hold a file of this size",
+    errno.EROFS: "is read-only",
+    errno.EACCES: "may not be written by this user",
+    errno.EPERM: "may not be written by this user",
+    errno.EIO: "has a hardware fault",
+}
+
+
+@contextmanager
+def writing(where: str | Path) -> Iterator[None]:
+    """Turn what a full, read-only or forbidden disk raises into one clear `WorkspaceUnusable`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNUSABLE:
+            raise
+        raise WorkspaceUnusable(
+            f"{where} {UNUSABLE[error.errno]}; nothing was half-written. "
+            "Free space or mend its permissions, then run the same again."
+        ) from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredBlob:
+    """A blob as the store lists it: size in bytes, time of writing in epoch seconds."""
+
+    sha256: str
+    size: int
+    modified: float
+
+
+class Blobs:
+    """The blobs under one local folder or fsspec URL."""
+
+    def __init__(self, location: str | Path) -> None:
+        from fsspec.core import url_to_fs
+        from fsspec.implementations.local import LocalFileSystem
+
+        self.fs, root = url_to_fs(str(location))
+        self.folder = Path(root) if isinstance(self.fs, LocalFileSystem) else None
+        self.root = root.rstrip("/")
+
+    def __repr__(self) -> str:
+        return f"Blobs({self.root!r})"
+
+    def put(self, data: bytes) -> str:
+        """Keep `data`; its SHA-256. Keeping the same bytes again changes nothing."""
+        return self.put_many([data])[0]
+
+    def put_many(self, items: Sequence[bytes]) -> list[str]:
+        """Keep each item, waiting for the disk once for all of them; their SHA-256, in order."""
+        names = [hashlib.sha256(item).hexdigest() for item in items]
+        fresh = {name: item for name, item in zip(names, items, strict=True) if self._lacks(name, len(item))}
+        with writing(self.root):
+            if self.folder is None:
+                for name, item in fresh.items():
+                    self._put_if_absent(name, item)
+            else:
+                self._put_files(self.folder, fresh)
+        return names
+
+    def put_file(self, source: Path) -> str:
+        """Keep a file without holding it in memory; its SHA-256."""
+        with source.open("rb") as file:
+            name = hashlib.file_digest(file, "sha256").hexdigest()
+        if not self._lacks(name, source.stat().st_size):
+            return name
+        with writing(self.root):
+            if self.folder is None:
+                self.fs.makedirs(self._key(name).rpartition("/")[0], exist_ok=True)
+                self.fs.put_file(str(source), self._key(name))
+            else:
+                with source.open("rb") as file, self._temporary(self.folder, name) as target:
+                    if _copy(file, target) != name:
+                        raise Corrupt(f"{source} changed while it was being stored; store it again")
+        return name
+
+    def get(self, sha256: str) -> bytes:
+        """The bytes of a blob. `NotFound` if absent, `Corrupt` if they do not match their name."""
+        data = self._read(sha256)
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise self._corrupt(sha256)
+        return data
+
+    def get_range(self, sha256: str, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset`, unverified: for packs whose parts carry their own checksum."""
+        return self._read(sha256, offset, offset + length)
+
+    def fetch(self, sha256: str, target: Path) -> None:
+        """Copy a blob to the file `target`, verified while it is copied."""
+        with (
+            self._missing(sha256),
+            self.fs.open(self._key(sha256), "rb") as source,
+            writing(target.parent),
+            target.open("wb") as file,
+        ):
+            found = _copy(source, file)
+        if found != sha256:
+            target.unlink()
+            raise self._corrupt(sha256)
+
+    def has(self, sha256: str) -> bool:
+        """Whether the blob is there."""
+        if self.folder is not None:
+            return Path(self._key(sha256)).is_file()
+        return bool(self.fs.isfile(self._key(sha256)))
+
+    def size(self, sha256: str) -> int:
+        """Bytes of a blob; `NotFound` if absent."""
+        with self._missing(sha256):
+            return int(self.fs.size(self._key(sha256)))
+
+    def delete(self, sha256: str) -> bool:
+        """Erase a blob; whether it was there."""
+        with suppress(FileNotFoundError), writing(self.root):
+            self.fs.rm_file(self._key(sha256))
+            return True
+        return False
+
+    def path_or_none(self, sha256: str) -> Path | None:
+        """The local file of a blob, to be read only; None when the store is remote or the blob absent."""
+        return Path(self._key(sha256)) if self.folder is not None and self.has(sha256) else None
+
+    def stored(self) -> Iterator[StoredBlob]:
+        """Every blob, in no particular order."""
+        for entry in self._entries():
+            name = entry["name"].rpartition("/")[2]
+            if SHA256.fullmatch(name):
+                yield StoredBlob(sha256=name, size=int(entry["size"]), modified=_modified(entry))
+
+    def sweep(self, older_than: float = LEFTOVER_SECONDS) -> int:
+        """Remove what killed writers left under temporary names; how many files."""
+        if self.folder is None:
+            return 0
+        limit = time.time() - older_than
+        stale = [path for path in self.folder.glob("tmp/*") if path.stat().st_mtime < limit]
+        with writing(self.root):
+            for path in stale:
+                path.unlink(missing_ok=True)
+        return len(stale)
+
+    # ---- how it is done ------------------------------------------------------------------------------
+
+    def _lacks(self, sha256: str, size: int) -> bool:
+        """Absent, or there at another length: then it was cut off by a fault and is written anew."""
+        try:
+            lacking = self.size(sha256) != size
+        except NotFound:
+            return True
+        if not lacking and self.folder is not None:
+            # Young again, so that garbage collection leaves it to the row that is about to name it.
+            with suppress(OSError):
+                os.utime(self._key(sha256))
+        return lacking
+
+    def _key(self, sha256: str) -> str:
+        if not SHA256.fullmatch(sha256):
+            raise NotFound(f"{sha256!r} is no SHA-256, so no blob can have this name")
+        return f"{self.root}/{sha256[:2]}/{sha256}"
+
+    def _read(self, sha256: str, start: int | None = None, end: int | None = None) -> bytes:
+        with self._missing(sha256):
+            return bytes(self.fs.cat_file(self._key(sha256), start=start, end=end))
+
+    @contextmanager
+    def _missing(self, sha256: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise NotFound(f"blob {sha256} is not in {self.root}; was it cleared by gc or erased?") from None
+
+    def _corrupt(self, sha256: str) -> StorageError:
+        return Corrupt(f"blob {sha256} in {self.root} no longer holds what it did; restore it from a backup")
+
+    def _entries(self) -> Iterable[dict[str, Any]]:
+        return self.fs.find(self.root, detail=True).values() if self.fs.exists(self.root) else ()
+
+    def _put_if_absent(self, name: str, data: bytes) -> None:
+        key = self._key(name)
+        self.fs.makedirs(key.rpartition("/")[0], exist_ok=True)
+        try:
+            self.fs.pipe_file(key, data, mode="create")
+        except FileExistsError:
+            if self._lacks(name, len(data)):
+                self.fs.pipe_file(key, data)
+        except (NotImplementedError, TypeError):
+            # A store without conditional puts: whoever else writes this key writes the same bytes.
+            self.fs.pipe_file(key, data)
+
+    def _put_files(self, folder: Path, items: dict[str, bytes]) -> None:
+        def put(name_and_data: tuple[str, bytes]) -> None:
+            with self._temporary(folder, name_and_data[0]) as file:
+                file.write(name_and_data[1])
+
+        if len(items) < 2:
+            for item in items.items():
+                put(item)
+        else:
+            # The disk, not the processor, is waited for: several files share one flush of its journal.
+            with ThreadPoolExecutor(min(SYNC_THREADS, len(items))) as pool:
+                for _ in pool.map(put, items.items()):
+                    pass
+
+    @contextmanager
+    def _temporary(self, folder: Path, name: str) -> Iterator[IO[bytes]]:
+        target = Path(self._key(name))
+        fresh = folder / "tmp" / f"{name}.{os.getpid()}.{time.monotonic_ns()}"
+        fresh.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(exist_ok=True)
+        try:
+            with fresh.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(target)
+        except BaseException:
+            fresh.unlink(missing_ok=True)
+            raise
+
+
+def _copy(source: IO[bytes], target: IO[bytes]) -> str:
+    """Copy all bytes; their SHA-256."""
+    digest = hashlib.sha256()
+    while chunk := source.read(CHUNK):
+        digest.update(chunk)
+        target.write(chunk)
+    return digest.hexdigest()
+
+
+def _modified(entry: dict[str, Any]) -> float:
+    # File systems name the time of writing differently: local `mtime`, memory `created`, S3 `LastModified`.
+    for key in ("mtime", "modified", "LastModified", "last_modified", "created"):
+        value = entry.get(key)
+        if value is not None:
+            return float(value.timestamp() if hasattr(value, "timestamp") else value)
+    return 0.0

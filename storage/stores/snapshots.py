@@ -1,0 +1,294 @@
+"""Training sets that never change: a Parquet manifest to train by, shards with pixels to give away.
+
+A snapshot's id is the SHA-256 of its sorted row hashes, so that the same rows are the same snapshot, in any
+order and from any run. Exported shards are Hugging Face Parquet files that
+`datasets.load_dataset("parquet", …)` opens without us; a shard's name covers what it holds, and shards that
+exist already are used again.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataengine.errors import Corrupt, InputRefused
+from dataengine.masks import unpack_label_map
+from dataengine.records import Image, Report, Snapshot, SnapshotItem, silent
+from storage.stores.blobs import Blobs, writing
+from storage.stores.maps import Maps
+
+if TYPE_CHECKING:
+    import pyarrow
+
+    from storage.catalog import Catalog
+
+
+SHARD_ROWS = 256
+EXPORT_FORMAT = 1
+COLUMNS = tuple(field.name for field in fields(SnapshotItem))
+NUMBERS = ("max_confidence", "weight")
+EXTENSIONS = {
+    "image/png": ".png",
+    "image/jpeg": ".jpg",
+    "image/webp": ".webp",
+    "image/bmp": ".bmp",
+    "image/gif": ".gif",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SnapshotExport:
+    """The shards in `folder`, how many of them were there already, rows, and rows erased since."""
+
+    folder: Path
+    shards: tuple[Path, ...]
+    reused: int
+    rows: int
+    erased: int
+
+
+class Snapshots:
+    """The snapshots of a workspace; exported shards lie under `folder`."""
+
+    def __init__(
+        self, open_catalog: Callable[..., "Catalog"], blobs: Blobs, maps: Maps, folder: Path
+    ) -> None:
+        self._open_catalog = open_catalog
+        self.blobs = blobs
+        self.maps = maps
+        self.folder = folder
+
+    def publish(
+        self, items: Iterable[SnapshotItem], *, round_id: str | None = None, parent: str | None = None
+    ) -> Snapshot:
+        """Keep the rows as a snapshot, or find the one that holds exactly them. Equal rows count once.
+
+        Raises `InputRefused` when there are no rows, or when a row is of split `benchmark` (as the row or
+        as the catalog says), names an unknown image, or other bytes than that image's.
+        """
+        rows = {row_hash(item): item for item in items}
+        if not rows:
+            raise InputRefused(
+                "a snapshot of no rows teaches nothing; label or pseudo-label some images first"
+            )
+        ordered = [rows[key] for key in sorted(rows)]
+        with self._open_catalog(read_only=True) as catalog:
+            _check(ordered, {image.id: image for image in catalog.images.get_many(_image_ids(ordered))})
+        snapshot = Snapshot(
+            id=id_of_rows(rows),
+            manifest=self.blobs.put(_manifest(ordered)),
+            rows=len(ordered),
+            composition=dict(sorted(Counter(f"{item.split}/{item.kind}" for item in ordered).items())),
+            round_id=round_id,
+            parent=parent,
+        )
+        with self._open_catalog() as catalog:
+            catalog.snapshots.add(snapshot, ordered)
+            catalog.commit()
+            return catalog.snapshots.get(snapshot.id)
+
+    def read(self, snapshot_id: str) -> list[SnapshotItem]:
+        """The rows, by row hash. `NotFound`, or `Corrupt` when the manifest is not what was published."""
+        import pyarrow.parquet as parquet
+
+        with self._open_catalog(read_only=True) as catalog:
+            snapshot = catalog.snapshots.get(snapshot_id)
+        table = parquet.read_table(io.BytesIO(self.blobs.get(snapshot.manifest)), columns=list(COLUMNS))
+        items = [SnapshotItem(**row) for row in table.to_pylist()]
+        if id_of_rows(map(row_hash, items)) != snapshot_id:
+            raise Corrupt(
+                f"the manifest of snapshot {snapshot_id} holds other rows; restore it from a backup"
+            )
+        return items
+
+    def export(
+        self, snapshot_id: str, shard_rows: int = SHARD_ROWS, report: Report = silent
+    ) -> SnapshotExport:
+        """Parquet shards with embedded pictures, label maps and confidence maps, in a folder of the snapshot.
+
+        Columns: the snapshot's own, `prompt`, `image`, `label_map` (classes; all 0 for artifact-free rows,
+        null where the target is a confidence map) and `confidence_map` (8-bit, null elsewhere). Rows come
+        oldest ancestor first, so that a snapshot that adds to its parent shares the parent's shards. Rows
+        whose image or label was erased since are left out and counted.
+        """
+        items = self._oldest_first(snapshot_id)
+        with self._open_catalog(read_only=True) as catalog:
+            images = {image.id: image for image in catalog.images.get_many(_image_ids(items))}
+        kept = self.present(items)
+        parts = [kept[start : start + shard_rows] for start in range(0, len(kept), shard_rows)]
+        target = self.folder / snapshot_id
+        shards, reused = [], 0
+        for number, part in enumerate(parts):
+            report(number * shard_rows, len(kept), "exporting the snapshot")
+            shared = self.folder / "shards" / f"{_shard_name(part)}.parquet"
+            if shared.is_file():
+                reused += 1
+            else:
+                self._write_shard(shared, [(item, images[item.image_id]) for item in part])
+            shards.append(target / f"data-{number:05d}-of-{len(parts):05d}.parquet")
+            _link(shared, shards[-1])
+        report(len(kept), len(kept), "exported")
+        return SnapshotExport(
+            folder=target, shards=tuple(shards), reused=reused, rows=len(kept), erased=len(items) - len(kept)
+        )
+
+    def present(self, items: Sequence[SnapshotItem]) -> list[SnapshotItem]:
+        """Those of the rows whose image and label nobody has erased since, in order."""
+        with self._open_catalog(read_only=True) as catalog:
+            images = {image.id for image in catalog.images.get_many(_image_ids(items))}
+        targets = {item.target.partition(":")[0] for item in items if item.target}
+        kept = {target for target in targets if self.blobs.has(target)}
+        return [
+            item
+            for item in items
+            if item.image_id in images and (item.target is None or item.target.partition(":")[0] in kept)
+        ]
+
+    def _oldest_first(self, snapshot_id: str) -> list[SnapshotItem]:
+        """The rows; those shared with the oldest ancestor come first, then those of the next, and so on."""
+        lineage = [snapshot_id]
+        with self._open_catalog(read_only=True) as catalog:
+            while (parent := catalog.snapshots.get(lineage[-1]).parent) and parent not in lineage:
+                lineage.append(parent)
+        rows = {row_hash(item): item for item in self.read(snapshot_id)}
+        ordered: dict[str, SnapshotItem] = {}
+        for ancestor in reversed(lineage):
+            ordered |= {key: rows[key] for key in map(row_hash, self.read(ancestor)) if key in rows}
+        return list(ordered.values())
+
+    def _write_shard(self, path: Path, rows: Sequence[tuple[SnapshotItem, Image]]) -> None:
+        import pyarrow
+        import pyarrow.parquet as parquet
+
+        table = pyarrow.Table.from_pylist([self._row(*row) for row in rows], schema=_export_schema())
+        fresh = path.with_suffix(f".{os.getpid()}.tmp")
+        with writing(self.folder):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                # Pictures are compressed already; small row groups keep random access cheap.
+                parquet.write_table(table, fresh, compression="none", row_group_size=64)
+                fresh.replace(path)
+            finally:
+                fresh.unlink(missing_ok=True)
+
+    def _row(self, item: SnapshotItem, image: Image) -> dict[str, Any]:
+        label_map, confidence_map = self._target(item, image)
+        name = image.id + EXTENSIONS.get(image.media_type, "")
+        return _row(item) | {
+            "prompt": image.prompt,
+            "image": {"bytes": self.blobs.get(item.image_sha256), "path": name},
+            "label_map": label_map,
+            "confidence_map": confidence_map,
+        }
+
+    def _target(
+        self, item: SnapshotItem, image: Image
+    ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        if item.target is None:
+            return _png(np.zeros((image.height, image.width), dtype=np.uint8), f"{image.id}_labels.png"), None
+        if ":" in item.target:
+            return None, _png(self.maps.get(item.target), f"{image.id}_confidence.png")
+        label_map = unpack_label_map(self.blobs.get(item.target), image.height, image.width)
+        return _png(label_map, f"{image.id}_labels.png"), None
+
+
+def row_hash(item: SnapshotItem) -> str:
+    """SHA-256 of a row's fields, by name; floats as their shortest exact decimal."""
+    return hashlib.sha256(json.dumps(_row(item), sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def id_of_rows(row_hashes: Iterable[str]) -> str:
+    """SHA-256 of the sorted row hashes."""
+    return hashlib.sha256("\n".join(sorted(row_hashes)).encode()).hexdigest()
+
+
+def _shard_name(items: Sequence[SnapshotItem]) -> str:
+    return hashlib.sha256("\n".join([str(EXPORT_FORMAT), *map(row_hash, items)]).encode()).hexdigest()
+
+
+def _row(item: SnapshotItem) -> dict[str, Any]:
+    return asdict(item) | {name: float(getattr(item, name)) for name in NUMBERS}
+
+
+def _image_ids(items: Iterable[SnapshotItem]) -> list[str]:
+    return sorted({item.image_id for item in items})
+
+
+def _check(items: Iterable[SnapshotItem], images: dict[str, Image]) -> None:
+    for item in items:
+        if not (image := images.get(item.image_id)):
+            raise InputRefused(f"snapshot row names image {item.image_id}, which the catalog does not hold")
+        if "benchmark" in (item.split, image.split):
+            raise InputRefused(
+                f"image {item.image_id} is of split benchmark: it measures, and nothing may train on it. "
+                "Build the snapshot from train and validation images."
+            )
+        if (item.image_sha256, item.split) != (image.sha256, image.split):
+            raise InputRefused(
+                f"snapshot row of image {item.image_id} says {item.split} {item.image_sha256[:12]}, "
+                f"the catalog {image.split} {image.sha256[:12]}; splits are decided once, at ingest"
+            )
+
+
+def _manifest(items: Sequence[SnapshotItem]) -> bytes:
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    body = io.BytesIO()
+    schema = pyarrow.schema(_item_fields())
+    parquet.write_table(pyarrow.Table.from_pylist(list(map(_row, items)), schema=schema), body)
+    return body.getvalue()
+
+
+def _item_fields() -> list["pyarrow.Field"]:
+    import pyarrow
+
+    numbers = {"max_confidence", "weight"}
+    return [
+        pyarrow.field(name, pyarrow.float64() if name in numbers else pyarrow.string()) for name in COLUMNS
+    ]
+
+
+def _export_schema() -> "pyarrow.Schema":
+    """The columns, with the features that Hugging Face `datasets` reads from the file's own metadata."""
+    import pyarrow
+
+    picture = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    plain = [*_item_fields(), pyarrow.field("prompt", pyarrow.string())]
+    pictures = [pyarrow.field(name, picture) for name in ("image", "label_map", "confidence_map")]
+    features: dict[str, Any] = {f.name: {"dtype": str(f.type), "_type": "Value"} for f in plain}
+    features |= {field.name: {"_type": "Image"} for field in pictures}
+    features |= {name: {"dtype": "float64", "_type": "Value"} for name in NUMBERS}
+    described = json.dumps({"info": {"features": features}})
+    return pyarrow.schema([*plain, *pictures], metadata={"huggingface": described})
+
+
+def _png(pixels: NDArray[np.uint8], name: str) -> dict[str, Any]:
+    from PIL import Image as Picture
+
+    body = io.BytesIO()
+    Picture.fromarray(pixels).save(body, format="PNG", compress_level=4)
+    return {"bytes": body.getvalue(), "path": name}
+
+
+def _link(shared: Path, name: Path) -> None:
+    """Make `name` the file `shared`, without a second copy where the disk can."""
+    fresh = name.with_suffix(f".{os.getpid()}.tmp")
+    with writing(name.parent):
+        name.parent.mkdir(parents=True, exist_ok=True)
+        fresh.unlink(missing_ok=True)
+        try:
+            fresh.hardlink_to(shared)
+        except OSError:
+            shutil.copyfile(shared, fresh)
+        fresh.replace(name)
+        fresh.unlink(missing_ok=True)

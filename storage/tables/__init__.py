@@ -1,0 +1,74 @@
+"""The catalog's tables, one module per noun, on one metadata object."""
+
+from storage.tables.accounts import audit_events, endpoints, sessions, users
+from storage.tables.annotation import (
+    comments,
+    drafts,
+    gold_images,
+    gold_scores,
+    leases,
+    queue_answers,
+    queue_items,
+    queue_takers,
+    receipts,
+)
+from storage.tables.columns import Tuples, metadata
+from storage.tables.datasets import benchmark_items, benchmarks, snapshot_items, snapshots
+from storage.tables.images import (
+    category_answers,
+    hard_categories,
+    image_features,
+    images,
+    predictions,
+    prompts,
+    pseudo_labels,
+)
+from storage.tables.labels import label_classes, label_map_facts, labels, reviews
+from storage.tables.models import detectors, generators, promotions, treatments
+from storage.tables.studies import guests, invitations, studies, votes
+from storage.tables.work import job_files, jobs, rounds, workers
+
+__all__ = [
+    "Tuples",
+    "audit_events",
+    "benchmark_items",
+    "benchmarks",
+    "category_answers",
+    "comments",
+    "detectors",
+    "drafts",
+    "endpoints",
+    "generators",
+    "gold_images",
+    "gold_scores",
+    "guests",
+    "hard_categories",
+    "image_features",
+    "images",
+    "invitations",
+    "job_files",
+    "jobs",
+    "label_classes",
+    "label_map_facts",
+    "labels",
+    "leases",
+    "metadata",
+    "predictions",
+    "promotions",
+    "prompts",
+    "pseudo_labels",
+    "queue_answers",
+    "queue_items",
+    "queue_takers",
+    "receipts",
+    "reviews",
+    "rounds",
+    "sessions",
+    "snapshot_items",
+    "snapshots",
+    "studies",
+    "treatments",
+    "users",
+    "votes",
+    "workers",
+]

@@ -1,0 +1,139 @@
+"""Decoding: what a viewer shows, at native size, within bounds; the rest is refused with its reason."""
+
+import io
+import re
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image as Picture
+
+from dataengine import images
+from dataengine.errors import ImageRefused
+from tests.pipelines.exchange import pictures
+
+GOOD, BAD = pictures.good_files(), pictures.bad_files()
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_unusual_pictures_are_taken(name: str) -> None:
+    pixels = images.decode(GOOD[name])
+    measured = images.measure(GOOD[name])
+    assert pixels.dtype == np.uint8 and pixels.shape == (measured.height, measured.width, 3)
+    assert pixels.flags.writeable
+    with Picture.open(io.BytesIO(measured.thumbnail)) as small:
+        assert small.format == "JPEG" and small.mode == "RGB" and max(small.size) <= 256
+        longest = max(pixels.shape[:2])
+        assert max(small.size) == min(256, longest)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_are_refused_with_their_reason(name: str) -> None:
+    data, reason = BAD[name]
+    for read in (images.decode, images.measure):
+        with pytest.raises(ImageRefused, match=reason):
+            read(data)
+
+
+def test_pixels_are_what_a_viewer_shows() -> None:
+    assert np.array_equal(images.decode(GOOD["plain.png"]), pictures.scene(0))
+    assert np.array_equal(images.decode(GOOD["old.bmp"]), pictures.scene(4))
+    glass = images.decode(GOOD["glass.png"]).astype(int)
+    assert np.abs(glass - (pictures.scene(9).astype(int) + 255) / 2).max() <= 2
+    cmyk = images.decode(GOOD["cmyk.jpg"]).astype(int)
+    assert np.abs(cmyk - pictures.scene(6)).mean() < 4
+    deep, shown = pictures.sixteen_bit_grey()
+    assert np.array_equal(images.decode(deep), np.repeat(shown[..., None], 3, axis=2))
+    assert np.abs(images.decode(GOOD["deep_colour.png"])[0, 0].astype(int) - [255, 128, 0]).max() <= 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_turns_pixels_size_and_thumbnail(orientation: int) -> None:
+    upright, data = pictures.scene(1), pictures.turned(orientation)
+    expected = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, -1),
+        7: np.rot90(upright, 2).transpose(1, 0, 2),
+        8: np.rot90(upright),
+    }[orientation]
+    shown = images.decode(data)
+    assert shown.shape == expected.shape and np.abs(shown.astype(int) - expected).mean() < 3
+    measured = images.measure(data)
+    assert (measured.height, measured.width) == expected.shape[:2]
+    with Picture.open(io.BytesIO(measured.thumbnail)) as small:
+        assert np.abs(np.asarray(small).astype(int) - expected).mean() < 5
+
+
+def test_a_bomb_costs_nothing() -> None:
+    data = pictures.bomb()
+    tracemalloc.start()
+    with pytest.raises(ImageRefused):
+        images.measure(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20_000_000
+
+
+def test_limits_are_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = pictures.encoded(pictures.scene(0))
+    assert images.decode(data, max_pixels=96 * 128).shape == (96, 128, 3)
+    with pytest.raises(ImageRefused, match="128×96"):
+        images.decode(data, max_pixels=96 * 128 - 1)
+    monkeypatch.setattr(images, "MAX_BYTES", 100)
+    with pytest.raises(ImageRefused, match="at most 100"):
+        images.decode(data)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from(sorted(GOOD)),
+    flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=6),
+    cut=st.floats(0.2, 1),
+)
+def test_damage_is_refused_or_read_never_worse(name: str, flips: list[tuple[float, int]], cut: float) -> None:
+    data = bytearray(GOOD[name])
+    for where, flip in flips:
+        data[int(where * len(data))] ^= flip
+    damaged = bytes(data[: int(cut * len(data))])
+    for read in (images.decode, images.measure):
+        try:
+            read(damaged, 1_000_000)
+        except ImageRefused as error:
+            assert str(error)
+
+
+def test_copies_look_alike_and_others_do_not() -> None:
+    def hash_of(pixels: np.ndarray, kind: str = "PNG", **options: int) -> int:
+        return images.measure(pictures.encoded(pixels, kind, **options)).fingerprint
+
+    scenes = [pictures.scene(n, 192, 256) for n in range(8)]
+    prints = [hash_of(scene) for scene in scenes]
+    for scene, print_ in zip(scenes, prints, strict=True):
+        assert (hash_of(scene, "JPEG", quality=50) ^ print_).bit_count() <= 6
+        assert (hash_of(scene[::2, ::2]) ^ print_).bit_count() <= 6
+    distances = [(a ^ b).bit_count() for n, a in enumerate(prints) for b in prints[:n]]
+    assert min(distances) > 8
+
+
+def test_thumbnail_of_pixels() -> None:
+    with Picture.open(io.BytesIO(images.thumbnail(pictures.scene(0, 600, 300)))) as small:
+        assert small.size == (128, 256)
+    with Picture.open(io.BytesIO(images.thumbnail(pictures.scene(0)))) as small:
+        assert small.size == (128, 96)
+
+
+def test_real_pictures(shared_data: object) -> None:
+    from pathlib import Path
+
+    found = sorted(p for p in Path(str(shared_data)).rglob("*") if p.suffix in (".jpg", ".png", ".webp"))
+    assert len(found) > 100
+    for path in found[::12]:
+        measured, pixels = images.measure(path.read_bytes()), images.decode(path.read_bytes())
+        assert pixels.shape == (measured.height, measured.width, 3)
+        assert re.fullmatch(r"[0-9a-f]{64}", measured.sha256)

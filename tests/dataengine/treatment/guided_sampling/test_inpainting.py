@@ -1,0 +1,123 @@
+"""Inpainting: what is known stays, what is missing is drawn to fit it, by the stock scheduler's steps."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from dataengine.errors import ConfigRefused
+from dataengine.treatment.config import SamplingConfig
+from dataengine.treatment.families.diffusion import Schedule
+from dataengine.treatment.families.loading import load_family
+from dataengine.treatment.guided_sampling.inpainting import Inpainter, inpaint, raised
+from dataengine.treatment.sampling.sampler import Step, as_tensor, sample
+from tests.dataengine.treatment import tiny
+
+SETTINGS = SamplingConfig(steps=4, batch=2)
+SEEDS = [3, 4, 5]
+
+
+@pytest.fixture(scope="module")
+def families(tmp_path_factory):
+    made = {"ddpm": tiny.ddpm, "sd": tiny.stable_diffusion, "dit": tiny.dit, "flux": tiny.flux}
+    return {name: load_family(make(tmp_path_factory.mktemp(name))) for name, make in made.items()}
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def missing():
+    found = np.zeros((3, 32, 32), dtype=bool)
+    found[:, 8:24, 8:24] = True
+    return found
+
+
+@pytest.mark.parametrize("kind", ["ddpm", "sd", "dit", "flux"])
+def test_known_pixels_keep_their_bytes_and_the_rest_is_drawn(families, images, missing, kind):
+    prompts = ["1"] * 3 if kind == "dit" else ["a red house"] * 3
+    found = inpaint(families[kind], images, missing, prompts, SEEDS, SETTINGS, repeats=2)
+    assert np.array_equal(found[~missing], images[~missing])
+    assert (found[missing] != images[missing]).mean() > 0.5
+    alone = inpaint(families[kind], images[1:2], missing[1:2], prompts[:1], SEEDS[1:2], SETTINGS, repeats=2)
+    assert np.abs(alone[0].astype(int) - found[1]).max() <= 1, "an image does not depend on its batch"
+    other = inpaint(families[kind], images, missing, prompts, [6, 7, 8], SETTINGS)
+    assert not np.array_equal(other, found)
+
+
+def test_every_step_is_the_stock_schedulers(families, images, missing):
+    """The same chain by hand: diffusers' DDIM, and the known part put back after each of its steps."""
+    family, known, holes = families["ddpm"], as_tensor(images[:1]) * 2 - 1, torch.from_numpy(missing[:1])
+    drawn = []
+
+    class Remembering(Inpainter):
+        def _drawn(self):
+            drawn.append(super()._drawn())
+            return drawn[-1]
+
+    begin = family.initial_latents([3], (32, 32))
+    with torch.no_grad():
+        ours = sample(
+            family, family.encode_prompts([""]), begin, SETTINGS, stepper=Remembering(known, holes, [3])
+        )
+        scheduler = DDIMScheduler.from_config(family.pipeline.scheduler.config)
+        scheduler.set_timesteps(4)
+        noise = iter(drawn)
+        first = scheduler.add_noise(known, next(noise), scheduler.timesteps[:1])
+        state = torch.where(holes[:, None], begin, first)
+        for step, time in enumerate(scheduler.timesteps):
+            state = scheduler.step(family.pipeline.unet(state, time).sample, time, state).prev_sample
+            level = scheduler.timesteps[step + 1 : step + 2]
+            back = scheduler.add_noise(known, next(noise), level) if len(level) else known
+            state = torch.where(holes[:, None], state, back)
+    assert torch.allclose(ours, state, atol=1e-5)
+
+
+def test_going_back_up_a_level_restores_its_noise():
+    """A point mass at level s, taken up to t, is distributed as at t: mean α_t·x_0, deviation σ_t."""
+    rng = torch.Generator().manual_seed(0)
+    clean = torch.full((1, 1, 200, 200), 0.7)
+    low, high = (torch.tensor(0.9), torch.tensor(0.19).sqrt()), (torch.tensor(0.6), torch.tensor(0.8))
+    state = low[0] * clean + low[1] * torch.randn(clean.shape, generator=rng)
+    found = raised(state, torch.randn(clean.shape, generator=rng), low, high)
+    assert found.mean().item() == pytest.approx(0.6 * 0.7, abs=0.02)
+    assert found.std().item() == pytest.approx(0.8, abs=0.02)
+
+
+def test_repeating_makes_the_drawn_part_fit():
+    """A model that knows one value for a whole image: what is drawn beside a known 0.5 becomes 0.5."""
+    alphas = torch.linspace(0.05, 1, 9)
+    sigmas = (1 - alphas**2).clamp(min=0).sqrt()
+    schedule = Schedule(torch.arange(8, 0, -1), alphas[:-1], sigmas[:-1], alphas[1:], sigmas[1:])
+
+    def inner(family, latents, conditioning, schedule, step, guidance, precision):
+        clean = (latents / schedule.alpha[step]).mean((2, 3), keepdim=True).expand_as(latents)
+        noise = (latents - schedule.alpha[step] * clean) / schedule.sigma[step]
+        state = schedule.next_alpha[step] * clean + schedule.next_sigma[step] * noise
+        return Step(latents=state, clean=clean)
+
+    known, holes = torch.full((1, 1, 16, 16), 0.5), torch.zeros(1, 16, 16, dtype=torch.bool)
+    holes[:, :, 4:] = True
+    errors = []
+    for repeats in (1, 12):
+        painter = Inpainter(known, holes, [1], repeats, inner)
+        state = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(2))
+        for step in range(8):
+            state = painter(None, state, None, schedule, step, 1.0).latents
+        assert torch.allclose(state[:, :, :, :4], known[:, :, :, :4])
+        errors.append((state[:, 0][holes].mean() - 0.5).abs().item())
+    assert errors[1] < errors[0]
+
+
+def test_what_does_not_fit_is_refused(families, images, missing):
+    family = families["ddpm"]
+    with pytest.raises(ConfigRefused, match="bool masks"):
+        inpaint(family, images, missing[:, :16], [""] * 3, SEEDS, SETTINGS)
+    with pytest.raises(ConfigRefused, match="bool masks"):
+        inpaint(family, images, missing.astype(np.uint8), [""] * 3, SEEDS, SETTINGS)
+    with pytest.raises(ConfigRefused, match="0 repeats"):
+        inpaint(family, images, missing, [""] * 3, SEEDS, SETTINGS, repeats=0)
+    with pytest.raises(ConfigRefused, match="3 images and 2 seeds"):
+        inpaint(family, images, missing, [""] * 3, SEEDS[:2], SETTINGS)

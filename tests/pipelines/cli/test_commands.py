@@ -1,0 +1,254 @@
+"""The command line: help that teaches, one clear line on errors, JSON; stages and rounds in this process."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import app
+from dataengine.errors import ConfigRefused
+from pipelines import recipes
+from pipelines.cli import rounds as cli_rounds
+from pipelines.cli.command import describe, with_settings
+from pipelines.config import RoundRecipe
+from pipelines.services import rounds as services_rounds
+from storage.opening import create_workspace
+from storage.workspace import Workspace
+from tests import fakes
+from tests.pipelines.rig import REPOSITORY
+
+EVERY = (
+    *("demo", "app", "worker", "import", "generate", "diagnose", "categorize", "write-prompts", "mine"),
+    *("pseudo-label", "publish", "retrain", "evaluate", "promote", "treat", "study", "round", "status"),
+    *("export", "users", "backup", "restore", "gc", "build-clinic", "check", "dynamics", "highlight", "ask"),
+    *("refine", "inpaint"),
+)
+
+
+class Console:
+    """Runs commands on one workspace and keeps what they print."""
+
+    def __init__(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.path, self._capsys = path, capsys
+
+    def __call__(self, *words: str) -> tuple[int, str, str]:
+        self._capsys.readouterr()
+        status = app.main(["--workspace", str(self.path), *words])
+        printed = self._capsys.readouterr()
+        return status, printed.out, printed.err
+
+    def json(self, *words: str) -> Any:
+        status, out, err = self(*words, "--json")
+        assert status == 0, err
+        return json.loads(out)
+
+
+@pytest.fixture
+def console(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Console:
+    return Console(tmp_path / "w", capsys)
+
+
+@pytest.fixture
+def faked(console: Console, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A workspace for a round of fakes, and commands that use them."""
+    monkeypatch.setattr(cli_rounds, "tools_for", lambda call: fakes.fake_tools())
+    workspace = create_workspace(console.path)
+    fakes.prepare(workspace)
+    return workspace
+
+
+def help_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        app.main([*words, "--help"])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of(capsys)
+    assert not [name for name in EVERY if f"\n    {name}" not in text]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_command_teaches_by_example(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    text = help_of(capsys, name)
+    assert f"clinic {name}" in text.partition("examples:")[2] or f" {name} " in text.partition("examples:")[2]
+    assert "--workspace" in text and "--json" in text
+
+
+def test_settings_become_help_with_their_docstrings(capsys: pytest.CaptureFixture[str]) -> None:
+    text = " ".join(help_of(capsys, "round").split())
+    assert "treat.tuning.learning_rate" in text and "generate.seeds_per_prompt" in text
+    assert "Images drawn from each prompt, each with a seed of its own. (default: 2)" in text
+
+
+def test_every_setting_is_described() -> None:
+    def bare(config: Any, prefix: str) -> list[str]:
+        found: list[str] = []
+        for name, field in config.model_fields.items():
+            inner = type(field.get_default(call_default_factory=True))
+            if hasattr(inner, "model_fields"):
+                found += bare(inner, f"{prefix}{name}.")
+            elif not field.description:
+                found.append(prefix + name)
+        return found
+
+    assert not bare(RoundRecipe, "")
+    assert describe(RoundRecipe).count("(default:") > 60
+
+
+def test_help_comes_at_once() -> None:
+    code = "import app, sys; app.main(['--help'])"
+    before = os.times()
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    after = os.times()
+    assert "COMMAND" in done.stdout, done.stderr
+    took = after.children_user + after.children_system - before.children_user - before.children_system
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import app, sys; print(*sys.modules)"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    assert not {"pydantic", "numpy", "sqlalchemy", "torch", "gradio", "dbos"} & set(loaded)
+    assert took < 1, "seconds of processor time, which other load does not change"
+
+
+def test_an_error_is_one_clear_line_and_a_status(console: Console) -> None:
+    status, out, err = console("status")
+    assert status == 1 and out == "" and err.count("\n") == 1
+    assert err.startswith("clinic status: there is no workspace in")
+    status, out, err = console("status", "--json")
+    assert status == 1 and json.loads(out)["error"] in err
+
+
+def test_a_wrong_setting_is_named_with_its_value(console: Console, faked: Workspace) -> None:
+    status, _, err = console("round", "--set", "generate.batch=yes")
+    assert status == 1 and "generate.batch" in err and err.count("\n") == 1
+    status, _, err = console("round", "--set", "generate.seeds_per_prompt=0")
+    assert status == 1 and "greater than or equal to 1 (was 0)" in err
+    assert console("round", "--recipe", "dream")[0] == 1
+
+
+def test_settings_are_changed_by_name() -> None:
+    settings = {"a": {"b": 1, "c": "x"}, "d": None}
+    assert with_settings(settings, ["a.b=2", "a.c=y z", "d=[1]"]) == {"a": {"b": 2, "c": "y z"}, "d": [1]}
+    assert settings["a"] == {"b": 1, "c": "x"}
+    for wrong in ("a.b", "a.e=1", "a.b.c=1", "=1", "d.e=1"):
+        with pytest.raises(ConfigRefused, match=r"a\.b"):
+            with_settings(settings, [wrong])
+
+
+def test_a_round_stage_by_stage(console: Console, faked: Workspace) -> None:
+    begun = console.json("generate", "--recipe", "fakes")
+    assert begun["result"]["images"] == 12 and begun["stage"] == "generate"
+    status, _, err = console("mine")
+    assert status == 1 and "stands at 'diagnose', not at 'mine'" in err
+    for name in ("diagnose", "categorize", "write-prompts"):
+        assert console(name)[0] == 0
+    assert console.json("generate")["stage"] == "generate_hard"
+    assert console("diagnose")[0] == 0 and console("mine")[0] == 0
+    status, _, err = console("train-teacher")
+    assert status == 1 and "still wait for people" in err
+    assert fakes.answer_queue(faked, begun["round"]) == 6
+    for name in ("train-teacher", "pseudo-label", "publish", "retrain", "evaluate", "promote", "treat"):
+        assert console(name)[0] == 0, name
+    judged = console.json("judge")
+    assert judged["result"]["pairs"] == 12
+    shown = console("status")[1]
+    assert "■" * 16 in shown and "done done" in shown and "none alive" in shown
+    opened = console.json("study", "open", "--name", "round one")["studies"]
+    assert [(each["name"], each["state"]) for each in opened] == [("round one", "open")]
+    assert console.json("study", "close", opened[0]["study"])["studies"][0]["state"] == "closed"
+    assert "undecided" in console("study")[1]
+
+
+def test_a_round_in_one_go(console: Console, faked: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer_instead_of_waiting(seconds: float) -> None:
+        with faked.catalog(read_only=True) as catalog:
+            rounds = catalog.rounds.list()
+        fakes.answer_queue(faked, rounds[-1].id)
+
+    monkeypatch.setattr(cli_rounds.time, "sleep", answer_instead_of_waiting)
+    done = console.json("round", "--recipe", "fakes", "--local")
+    assert done["state"] == "done" and list(done["results"])[-1] == "judge"
+    with faked.catalog(read_only=True) as catalog:
+        jobs = catalog.jobs.list()
+        assert {job.state for job in jobs} == {"succeeded"} and len(jobs) == 15
+        assert catalog.workers.alive(0) == []
+
+
+def test_a_round_is_asked_for_cancelled_and_resumed(console: Console, faked: Workspace) -> None:
+    asked = console.json("round", "--recipe", "fakes", "--detach", "--set", "generate.sampling.batch=3")
+    assert (asked["state"], asked["stage"]) == ("running", "generate")
+    with faked.catalog(read_only=True) as catalog:
+        row = catalog.rounds.get(asked["round"])
+    assert row.recipe["generate"]["sampling"]["batch"] == 3
+    assert console.json("round", "--cancel")["state"] == "cancelled"
+    assert console.json("round", "--resume", "--detach")["state"] == "running"
+
+
+def test_a_stage_that_fails_says_so_and_can_be_run_again(
+    console: Console, faked: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any, **named: Any) -> Any:
+        raise ConfigRefused("the paint is out")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fakes, "generate", refuse)
+        status, _, err = console("generate", "--recipe", "fakes")
+    assert (status, err) == (1, "clinic generate: the paint is out\n")
+    assert "failed  generate: the paint is out" in console("status")[1]
+    with faked.catalog(read_only=True) as catalog:
+        round_id = catalog.rounds.list()[0].id
+    assert console.json("generate", "--round", round_id)["result"]["images"] == 12
+
+
+def test_a_stage_that_a_worker_has_is_left_to_it(console: Console, faked: Workspace) -> None:
+    from dataengine.records import WorkerBeat
+
+    row = services_rounds.start_round(faked, recipes.fakes().model_dump(mode="json"))
+    with faked.catalog() as catalog:
+        catalog.workers.beat(WorkerBeat(id="far-away", host="far", pid=1))
+        assert catalog.jobs.claim(f"{row.id}.generate.1", "far-away")
+        catalog.commit()
+    status, _, err = console("generate")
+    assert status == 1 and f"far-away is working on generate of {row.id}" in err
+
+
+def test_users_from_the_command_line(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("correct horse battery\n"))
+    users = console.json("users", "add", "ada", "--role", "admin", "--role", "rater")["users"]
+    assert [(user["name"], user["roles"]) for user in users] == [("ada", ["rater", "admin"])]
+    assert console.json("users", "roles", "ada", "--role", "annotator")["users"][0]["roles"] == ["annotator"]
+    assert "(closed)" in console("users", "close", "ada")[1]
+    status, _, err = console("users", "remove", "bob")
+    assert status == 1 and "'bob'" in err
+    assert console.json("users", "remove", "ada")["users"] == []
+
+
+def test_import_export_backup_restore_gc(console: Console, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for seed in range(3):
+        from dataengine.images import encode_png
+
+        (pictures / f"{seed}.png").write_bytes(encode_png(fakes.paint("a tree", seed)))
+    (pictures / "broken.png").write_bytes(b"no picture")
+    found = console.json("import", str(pictures), "--source", "real", "--licence", "CC0")
+    assert (found["added"], found["duplicates"]) == (3, 0)
+    assert [refusal["name"] for refusal in found["refused"]] == ["broken.png"]
+    assert "0 added, 3 known already, 1 refused" in console("import", str(pictures))[1]
+    assert console.json("export", str(tmp_path / "out"), "--source", "real")["images"] == 3
+    assert console.json("backup", str(tmp_path / "all.tar"))["blobs"] >= 3
+    assert console.json("gc", "--trial", "--days", "0")["blobs"] == 0
+    fresh = Console(tmp_path / "fresh", console._capsys)
+    fresh.json("restore", str(tmp_path / "all.tar"))
+    assert fresh.json("status")["overview"]["images"] == {"real": 3}
+    status, _, err = fresh("restore", str(tmp_path / "all.tar"))
+    assert status == 1 and err.count("\n") == 1

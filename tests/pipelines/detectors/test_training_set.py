@@ -1,0 +1,124 @@
+"""Composition: which label counts, what is clean, and whose confidence decides on shrinking."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dataengine.masks import pack_label_map
+from dataengine.records import Label, Review
+from dataengine.records.images import HARD, SURVEY
+from pipelines.config import PublishConfig
+from pipelines.detectors.training_set import categories_of, composition, labelled, merged, pseudo, real
+from pipelines.runtime.context import Context
+from pipelines.runtime.round_data import images_of
+from pipelines.services.rounds import start_round
+from storage.queries.labels import counting_labels
+from tests.pipelines.conftest import Played, fresh_context, play
+
+WEIGHTS = PublishConfig(true_weight=2.0, previous_weight=0.5)
+
+
+def relabel(context: Context, image_id: str, **changes: object) -> Label:
+    """A further answer by somebody else."""
+    with context.workspace.catalog() as catalog:
+        label = catalog.labels.latest(image_id)
+        assert label is not None
+        stored = catalog.labels.submit(replace(label, created=label.created + 1, **changes))  # type: ignore[arg-type]
+        catalog.commit()
+    return stored
+
+
+@pytest.fixture
+def answered(tmp_path) -> tuple[Context, str]:  # type: ignore[no-untyped-def]
+    context, round_id = fresh_context(tmp_path / "workspace")
+    play(context, round_id, until="train_teacher")
+    return context, round_id
+
+
+def test_the_newest_label_that_nobody_rejected_counts(answered: tuple[Context, str]) -> None:
+    context, round_id = answered
+    flawed = next(item for item in labelled(context, round_id, "train", WEIGHTS) if item.target)
+    second = relabel(context, flawed.image_id, author="ben", clean=True, label_map=None)
+    found = {item.image_id: item for item in labelled(context, round_id, "train", WEIGHTS)}[flawed.image_id]
+    assert (found.target, found.author) == (None, "ada + ben")
+    with context.workspace.catalog() as catalog:
+        review = Review(
+            image_id=second.image_id,
+            author="ben",
+            revision=second.revision,
+            reviewer="cora",
+            verdict="rejected",
+        )
+        catalog.reviews.add(review)
+        catalog.commit()
+    found = {item.image_id: item for item in labelled(context, round_id, "train", WEIGHTS)}[flawed.image_id]
+    assert (found.target, found.author) == (flawed.target, flawed.author)
+
+
+def test_labels_from_before_the_round_are_previous_ones(answered: tuple[Context, str]) -> None:
+    context, round_id = answered
+    ours = labelled(context, round_id, "train", WEIGHTS)
+    with context.workspace.catalog(read_only=True) as catalog:
+        recipe = catalog.rounds.get(round_id).recipe
+    later = start_round(context.workspace, recipe, "test")
+    others = labelled(context, later.id, "train", WEIGHTS)
+    assert {(item.kind, item.weight) for item in ours} == {("true", 2.0)}
+    assert {(item.kind, item.weight) for item in others} == {("previous", 0.5)}
+
+
+def test_the_first_detectors_confidence_decides_on_shrinking(played: Played) -> None:
+    items = labelled(played.context, played.round_id, "train", WEIGHTS)
+    with played.context.workspace.catalog(read_only=True) as catalog:
+        seen = {each.image_id: each.max for each in catalog.predictions.of("first")}
+    assert items and all(item.max_confidence == seen[item.image_id] for item in items)
+
+
+def test_pseudo_labels_leave_what_is_taken(played: Played) -> None:
+    everything = pseudo(played.context, played.round_id, (), WEIGHTS)
+    fewer = pseudo(played.context, played.round_id, [everything[0].image_id], WEIGHTS)
+    assert len(fewer) == len(everything) - 1
+    assert all(":" in (item.target or "") for item in everything)
+
+
+def test_real_pictures_are_clean_and_limited(played: Played) -> None:
+    items = real(played.context, "train", PublishConfig(real_limit=3))
+    assert len(items) == 3 and {(item.kind, item.target) for item in items} == {("real", None)}
+    assert composition(items) == {"real": 3}
+
+
+def test_a_category_comes_from_the_model_or_the_prompt(played: Played) -> None:
+    images = images_of(played.context, played.round_id, SURVEY, HARD)
+    categories = categories_of(played.context, played.round_id, images)
+    assert len(categories) == len(images)
+    assert {categories[image.id] for image in images if image.purpose == HARD} == {"hand", "face"}
+
+
+def test_several_opinions_are_merged_and_a_policy_may_ask_for_approval(played: Played) -> None:
+    context, workspace = played.context, played.context.workspace
+    row = next(item for item in labelled(context, played.round_id, "train", PublishConfig()) if item.target)
+    opinions = []
+    for author, value in (("bea", 1), ("cid", 1), ("dan", 0)):
+        drawn = np.full((32, 32), value, np.uint8)
+        blob = workspace.blobs.put(pack_label_map(drawn)) if value else None
+        opinions.append(
+            Label(image_id="x", author=author, height=32, width=32, label_map=blob, clean=blob is None)
+        )
+    together = merged(context, opinions)
+    assert together.label_map == opinions[0].label_map and not together.clean
+    assert together.author == "bea + cid + dan"
+    assert merged(context, opinions[2:]) == opinions[2]
+    with workspace.catalog() as catalog:
+        label = catalog.labels.latest(row.image_id)
+        assert label is not None
+        review = Review(
+            image_id=row.image_id,
+            author=label.author,
+            revision=label.revision,
+            reviewer="c",
+            verdict="accepted",
+        )
+        catalog.reviews.add(review)
+        approved = counting_labels(catalog, [row.image_id], "approved")
+        others = counting_labels(catalog, catalog.images.ids(), "approved")
+    assert list(approved) == [row.image_id] == list(others), "the rollback leaves nothing approved"

@@ -1,0 +1,119 @@
+"""Models from elsewhere become versions, once; what is none is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dataengine.diagnosis.detector import NetworkDetector, load_detector, save_detector
+from dataengine.errors import InputRefused, ModelRefused
+from dataengine.treatment.config import LoraSettings, SamplingConfig, WeightsConfig
+from pipelines.detectors.register import register_detector
+from pipelines.generators.draw import open_generator
+from pipelines.generators.register import register_generator, register_strength
+from pipelines.runtime.context import Context
+from pipelines.runtime.models import real_tools
+from storage.opening import create_workspace
+from tests.dataengine.diagnosis.tiny import SEGFORMER
+from tests.dataengine.treatment import tiny
+
+
+def test_a_foreign_detector_is_registered_once_and_the_first_is_champion(tmp_path: Path) -> None:
+    workspace = create_workspace(tmp_path / "workspace")
+    for seed in (0, 1):
+        save_detector(NetworkDetector.fresh(SEGFORMER, seed).eval(), tmp_path / str(seed))
+    first = register_detector(workspace, tmp_path / "0")
+    assert (first.role, first.licence, first.name) == ("champion", "Apache-2.0", "tiny segformer")
+    assert register_detector(workspace, tmp_path / "0", name="again") == first
+    second = register_detector(workspace, tmp_path / "1", name="other", licence="bought")
+    assert (second.role, second.licence, second.name) == ("candidate", "bought", "other")
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    kept = load_detector(workspace.checkpoints.fetch(second.checkpoint)).find_artifacts(image)
+    assert np.array_equal(kept, load_detector(tmp_path / "1").find_artifacts(image))
+
+
+def test_what_is_no_detector_is_refused(tmp_path: Path) -> None:
+    workspace = create_workspace(tmp_path / "workspace")
+    with pytest.raises(InputRefused, match="nothing at"):
+        register_detector(workspace, tmp_path / "absent")
+    (tmp_path / "noise.bin").write_bytes(b"noise")
+    with pytest.raises(ModelRefused):
+        register_detector(workspace, tmp_path / "noise.bin")
+    with workspace.catalog(read_only=True) as catalog:
+        assert catalog.detectors.list() == []
+
+
+def test_a_generator_is_loaded_as_it_was_registered(tmp_path: Path) -> None:
+    workspace = create_workspace(tmp_path / "workspace")
+    folder = tiny.flux(tmp_path)
+    plain = register_generator(workspace, str(folder))
+    assert (plain.name, plain.location) == (folder.name, str(folder.resolve()))
+    assert register_generator(workspace, str(folder), name="again") == plain
+    halved = register_generator(workspace, str(folder), "half", "MIT", WeightsConfig(precision="bfloat16"))
+    assert (halved.name, halved.licence) == ("half", "MIT")
+    context = Context(workspace, real_tools("cpu"))
+    for version, expected in ((plain, torch.float32), (halved, torch.bfloat16)):
+        modules = open_generator(context, version).modules()
+        assert {weight.dtype for weight in modules["transformer"].parameters()} == {expected}
+        assert {weight.dtype for weight in modules["vae"].parameters()} == {torch.float32}
+
+
+def test_a_generator_may_carry_a_lora_that_treatments_go_on_with(tmp_path: Path) -> None:
+    workspace = create_workspace(tmp_path / "workspace")
+    folder, context = tiny.flux(tmp_path), Context(workspace, real_tools("cpu"))
+    plain = register_generator(workspace, str(folder))
+    family = open_generator(context, plain)
+    family.adapter.add(LoraSettings(rank=2), seed=0)
+    family.adapter.save(tmp_path / "dog")
+    carrying = register_generator(workspace, str(folder), lora=tmp_path / "dog")
+    assert carrying.id != plain.id and carrying.name == f"{folder.name} with dog"
+    assert open_generator(context, carrying).adapter.parameters().keys() == family.adapter.parameters().keys()
+    (tmp_path / "noise.safetensors").write_bytes(b"noise")
+    with pytest.raises(ModelRefused, match="is no safetensors file"):
+        register_generator(workspace, str(folder), lora=tmp_path / "noise.safetensors")
+    with pytest.raises(ModelRefused, match="holds no LoRA weights"):
+        register_generator(
+            workspace, str(folder), lora=folder / "vae" / "diffusion_pytorch_model.safetensors"
+        )
+    with pytest.raises(InputRefused, match="there is nothing at"):
+        register_generator(workspace, str(folder), lora=tmp_path / "cat")
+
+
+def test_one_lora_at_two_strengths_is_two_generators(tmp_path: Path) -> None:
+    workspace = create_workspace(tmp_path / "workspace")
+    folder, context = tiny.flux(tmp_path), Context(workspace, real_tools("cpu"))
+    plain = register_generator(workspace, str(folder))
+    family = open_generator(context, plain)
+    family.adapter.add(LoraSettings(rank=2), seed=0)
+    with torch.no_grad():
+        for weight in family.adapter.parameters().values():
+            weight.normal_(generator=torch.Generator().manual_seed(weight.numel()))
+    family.adapter.save(tmp_path / "dog")
+    carrying = register_generator(workspace, str(folder), lora=tmp_path / "dog")
+    half = register_strength(workspace, carrying.id, 0.5)
+    assert half == register_strength(workspace, carrying.id, 0.5) and half.name.endswith(", at 0.5")
+    versions = [plain, register_strength(workspace, carrying.id, 0.0), half, carrying]
+    drawn = [
+        context.tools.generate(open_generator(context, one), ["a dog"], [3], SamplingConfig(steps=1)).astype(
+            int
+        )
+        for one in versions
+    ]
+    assert (drawn[0] == drawn[1]).all(), "at 0 it is the base"
+    assert np.abs(drawn[2] - drawn[0]).mean() > 0 and np.abs(drawn[3] - drawn[2]).mean() > 0
+    with pytest.raises(InputRefused, match="carries no LoRA"):
+        register_strength(workspace, plain.id, 0.5)
+    with pytest.raises(InputRefused, match="give 0"):
+        register_strength(workspace, carrying.id, 3.0)
+
+
+def test_what_is_no_generator_is_refused(tmp_path: Path) -> None:
+    workspace = create_workspace(tmp_path / "workspace")
+    with pytest.raises(ModelRefused, match="model_index"):
+        register_generator(workspace, str(tmp_path))
+    (folder := tiny.flux(tmp_path)).joinpath("hook.py").write_text("print()")
+    with pytest.raises(ModelRefused, match="program code"):
+        register_generator(workspace, str(folder))
+    with workspace.catalog(read_only=True) as catalog:
+        assert catalog.generators.list() == []

@@ -1,0 +1,33 @@
+"""The flaw highlighter in the loop: trained on a round's images, registered, looking like any detector."""
+
+from dataclasses import replace
+
+import pytest
+
+from dataengine.diagnosis.config import HighlighterConfig
+from dataengine.errors import ConfigRefused
+from dataengine.records.images import SURVEY
+from pipelines.detectors.predict import predict
+from pipelines.jobs.train_highlighter import highlight
+from pipelines.runtime.context import Context
+from pipelines.runtime.models import real_tools
+from pipelines.runtime.round_data import images_of
+from tests.pipelines.conftest import play
+
+
+def test_it_is_registered_and_looks_at_any_image(fresh: tuple[Context, str]) -> None:
+    began, round_id = fresh
+    play(began, round_id, until="mine")
+    real = real_tools()
+    tools = replace(began.tools, open_detector=real.open_detector, artifact_maps=real.artifact_maps)
+    context = Context(began.workspace, tools)
+    config = HighlighterConfig(batch=16, epochs=1, lr=1e-4)
+    version = highlight(context, round_id, config, 16)
+    assert version.role == "candidate" and version.name == "flaw highlighter"
+    assert version.metrics["training"]["generated"] >= 10
+    images = images_of(context, round_id, SURVEY)[:3]
+    found = predict(context, version.id, images, 8)
+    maps = [context.workspace.maps.get(str(each.map_ref)) for each in found]
+    assert [map_.shape for map_ in maps] == [(image.height, image.width) for image in images]
+    with pytest.raises(ConfigRefused, match="ten of each"):
+        highlight(context, round_id, config, 4)

@@ -1,0 +1,148 @@
+"""A generator treated outside a round, with fakes: prompts held apart, figures before against after."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataengine.errors import Cancelled, ConfigRefused
+from dataengine.images import encode_png
+from dataengine.treatment.config import SamplingConfig, TreatmentConfig, WeightsConfig
+from pipelines.config import PromptChoice, TreatmentRun
+from pipelines.generators.files import stored_as
+from pipelines.generators.register import register_weights
+from pipelines.jobs.compare_generators import compare_job
+from pipelines.jobs.treat_generator import chosen_prompts, treat_job
+from pipelines.runtime.context import Context
+from pipelines.services import runs
+from tests.fakes import paint, real_picture
+from tests.pipelines.conftest import fresh_context
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
+    return fresh_context(tmp_path_factory.mktemp("treating") / "workspace")[0]
+
+
+def plan(run: str, **changes: Any) -> dict[str, Any]:
+    choice = PromptChoice(source="category", categories=("hand", "face"), per_category=4)
+    settings = TreatmentRun(
+        generator="squares",
+        name="steadier",
+        prompts=choice,
+        judge=choice.model_copy(update={"seed": 1, "per_category": 2}),
+        tuning=TreatmentConfig(updates=3, sampling=SamplingConfig(steps=5, batch=4)),
+        **changes,
+    )
+    return {"run": run, "settings": settings.model_dump(mode="json")}
+
+
+def test_a_treated_generator_is_judged_on_prompts_that_it_was_not_treated_on(context: Context) -> None:
+    told: list[str] = []
+
+    def tools_treat(config: Any, family: Any, detector: Any, prompts: Any, *rest: Any, **more: Any) -> Any:
+        told.extend(prompts)
+        return context.tools.treat(config, family, detector, prompts, *rest, **more)
+
+    answer = treat_job(replace(context, tools=replace(context.tools, treat=tools_treat)), plan("treat-1"))
+    with context.workspace.catalog(read_only=True) as catalog:
+        found = catalog.treatments.get(answer["treatment"])
+        treated = catalog.generators.get(answer["treated"])
+        images = catalog.images.find(generator_id=treated.id)
+    assert treated.name == "steadier" and treated.parent == "squares" and found.round_id is None
+    assert len(told) == 8 and {image.prompt for image in images}.isdisjoint(told)
+    figures = found.result["judged"]
+    assert figures["pairs"] == len(images) == 8 and figures["prompts"] == 4
+    # The fake treated generator paints fewer red squares, which is what the fake detector looks for.
+    assert figures["mean_confidence"]["after"] < figures["mean_confidence"]["before"]
+    assert treat_job(context, plan("treat-1")) == answer
+    shown = runs.kept_json(context.workspace, "treat-1", "samples.json")
+    first = shown["samples"][0]
+    assert shown["step"] == 3 and {"prompt", "before", "after", "map_before", "map_after"} == first.keys()
+    assert context.workspace.blobs.has(first["after"])
+
+
+def test_a_base_in_other_weights_is_judged_as_it_was_treated(context: Context) -> None:
+    opened: list[WeightsConfig] = []
+
+    def remembering(location: str, lora: Path | None, weights: WeightsConfig) -> Any:
+        opened.append(weights)
+        return context.tools.open_generator(location, lora, weights)
+
+    halved = WeightsConfig(precision="bfloat16")
+    tools = replace(context.tools, open_generator=remembering)
+    answer = treat_job(replace(context, tools=tools), plan("treat-4", weights=halved))
+    with context.workspace.catalog(read_only=True) as catalog:
+        treated = catalog.generators.get(answer["treated"])
+        base = catalog.generators.get(answer["generator"])
+    assert set(map(str, opened)) == {str(halved)} and treated.parent == base.id != "squares"
+    assert base.name == "squares, in bfloat16" and stored_as(treated) == stored_as(base) == halved
+    assert treat_job(context, plan("treat-4", weights=halved)) == answer
+    assert register_weights(context.workspace, "squares", WeightsConfig()).id == "squares"
+    assert register_weights(context.workspace, "squares", halved) == base
+
+
+def test_a_cancelled_run_goes_on_with_the_prompts_it_had(context: Context) -> None:
+    def stop(done: int, total: int, message: str = "", **figures: float) -> None:
+        if message == "treating":
+            raise Cancelled("stopped as asked")
+
+    with pytest.raises(Cancelled):
+        treat_job(replace(context, report=stop), plan("treat-2"))
+    kept = runs.kept_json(context.workspace, "treat-2", "prompts.json")
+
+    def another(*arguments: Any) -> list[str]:
+        raise AssertionError("the prompts were written already")
+
+    tools = replace(context.tools, write_prompts=another)
+    answer = treat_job(replace(context, tools=tools), plan("treat-2"))
+    assert answer["treated"] and runs.kept_json(context.workspace, "treat-2", "prompts.json") == kept
+
+
+def test_prompts_that_are_missing_are_named(context: Context) -> None:
+    with pytest.raises(ConfigRefused, match="no category is known to be hard yet"):
+        chosen_prompts(context, PromptChoice(), "", ())
+    with pytest.raises(ConfigRefused, match="name at least one category"):
+        chosen_prompts(context, PromptChoice(source="category"), "", ())
+    given = PromptChoice(source="given", texts=(" a hand ", "a hand", ""))
+    assert chosen_prompts(context, given, "", ()) == ["a hand"]
+    args = plan("treat-3")
+    args["settings"]["prompts"] = args["settings"]["judge"] = given.model_dump(mode="json")
+    with pytest.raises(ConfigRefused, match="no prompts to treat on that the others do not hold"):
+        treat_job(context, args)
+
+
+def test_any_prompt_is_drawn_with_and_without_the_treatment(context: Context) -> None:
+    made = treat_job(context, plan("treat-9"))
+    asked = {"treatment": made["treatment"], "prompts": ["a dog", "a cat"], "seeds": 2}
+    assert compare_job(context, asked) == {"pairs": 4} == compare_job(context, asked)
+    with context.workspace.catalog(read_only=True) as catalog:
+        for generator in (made["generator"], made["treated"]):
+            drawn = catalog.images.find(generator_id=generator)
+            mine = [one for one in drawn if one.prompt in ("a dog", "a cat")]
+            assert len(mine) == 4
+            assert len(catalog.predictions.of(made["detector"], [one.id for one in mine])) == 4
+
+
+def test_the_guard_asks_scorers_and_pictures_may_have_any_size(tmp_path: Any) -> None:
+    context, _ = fresh_context(tmp_path / "workspace")
+    other = replace(real_picture(context.workspace, "a photo of a hand", 77), split="train")
+    pixels = paint("a photo of a hand", 77, flawless=True)[:24]
+    other = replace(other, sha256=context.workspace.blobs.put(encode_png(pixels)), height=24)
+    with context.workspace.catalog() as catalog:
+        catalog.images.add_many([other])
+        catalog.commit()
+    seen: dict[str, Any] = {}
+
+    def looking(*given: Any, **more: Any) -> Any:
+        clean, captions, guard = given[4:7]
+        seen.update(scorers=[one.name for one in guard._scorers], sizes={each.shape for each in clean})
+        seen.update(images=len(clean), captions=len(captions))
+        raise Cancelled("enough")
+
+    tools = replace(context.tools, treat=looking)
+    with pytest.raises(Cancelled):
+        treat_job(replace(context, tools=tools), plan("treat-any", scorers=("pickscore:here",)))
+    assert seen["scorers"] == ["pickscore:here"]
+    assert len(seen["sizes"]) == 2 and seen["images"] == seen["captions"] > 2

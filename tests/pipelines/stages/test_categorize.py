@@ -1,0 +1,78 @@
+"""Categorize: the model's answer becomes the category; without a model the prompt's does."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dataengine.errors import ServiceAbsent
+from dataengine.records.images import SURVEY
+from pipelines.runtime.context import Context
+from pipelines.runtime.round_data import images_of, prompts_of
+from pipelines.stages.categorize import PROMPT, categorize
+from pipelines.stages.generate import generate
+from tests.fakes import Readers, category_of
+from tests.pipelines.conftest import Played
+
+
+def test_every_survey_image_has_the_models_answer(played: Played) -> None:
+    images = images_of(played.context, played.round_id, SURVEY)
+    assert all(image.category == category_of(image.prompt) for image in images)
+    with played.context.workspace.catalog(read_only=True) as catalog:
+        answers = catalog.images.answers(images[0].id)
+    assert [answer.confidence for answer in answers] == [0.9]
+    assert sum(played.results["categorize"]["categories"].values()) == len(images)
+
+
+def test_asking_again_asks_nobody(played: Played) -> None:
+    def refuse(*asked: object) -> Readers:
+        raise AssertionError("everything has its category")
+
+    tools = replace(played.context.tools, open_vqa=refuse)
+    again = categorize(Context(played.context.workspace, tools), played.round_id)
+    assert again == played.results["categorize"]
+
+
+def test_without_a_model_the_prompt_decides(fresh: tuple[Context, str]) -> None:
+    context, round_id = fresh
+    with context.workspace.catalog() as catalog:
+        row = catalog.rounds.get(round_id)
+        recipe = {**row.recipe, "categorize": {**row.recipe["categorize"], "model": ""}}
+        catalog.rounds.add(replace(row, id="blind", recipe=recipe))
+        catalog.commit()
+    generate(context, "blind")
+    categorize(context, "blind")
+    written = {prompt.text: prompt.category for prompt in prompts_of(context, "blind", SURVEY)}
+    images = images_of(context, "blind", SURVEY)
+    assert images and all(image.category == written[image.prompt] for image in images)
+    with context.workspace.catalog(read_only=True) as catalog:
+        assert catalog.images.answers(images[0].id)[0].model == PROMPT
+
+
+def test_a_model_that_stops_answering_loses_nothing_that_it_said(fresh: tuple[Context, str]) -> None:
+    """The next run asks about the rest only."""
+    context, round_id = fresh
+    with context.workspace.catalog() as catalog:
+        row = catalog.rounds.get(round_id)
+        recipe = {**row.recipe, "categorize": {**row.recipe["categorize"], "batch": 2}}
+        catalog.rounds.add(replace(row, id="patient", recipe=recipe))
+        catalog.commit()
+    generate(context, "patient")
+    asked: list[int] = []
+
+    class Weary(Readers):
+        def categories(self, images: np.ndarray) -> Sequence[tuple[str, float]]:
+            asked.append(len(images))
+            if len(asked) == 3:
+                raise ServiceAbsent("the endpoint did not answer")
+            return super().categories(images)
+
+    weary = Context(context.workspace, replace(context.tools, open_vqa=lambda *about: Weary()))
+    with pytest.raises(ServiceAbsent):
+        categorize(weary, "patient")
+    images = images_of(context, "patient", SURVEY)
+    assert sum(image.category is not None for image in images) == sum(asked[:2]) == 4
+    categorize(weary, "patient")
+    assert all(image.category for image in images_of(context, "patient", SURVEY))
+    assert sum(asked[3:]) == len(images) - 4

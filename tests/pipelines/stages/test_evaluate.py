@@ -1,0 +1,37 @@
+"""Evaluate: both detectors on the same sets, figures kept with them."""
+
+import pytest
+
+from pipelines.config import PublishConfig
+from pipelines.detectors.dataset import target_of
+from pipelines.detectors.training_set import labelled
+from pipelines.runtime.images import read
+from tests.fakes import FIRST, TinyDetector
+from tests.pipelines.conftest import Played
+
+
+def test_measures_champion_and_candidate_alike(played: Played) -> None:
+    result = played.results["evaluate"]
+    assert (result["before"], result["after"]) == ("first", played.results["retrain"]["detector"])
+    assert result["champion"].keys() == result["candidate"].keys() >= {"validation", "validation_real"}
+    assert result["candidate"]["validation"]["mse"] < result["champion"]["validation"]["mse"]
+
+
+def test_the_error_is_what_a_hand_computes(played: Played) -> None:
+    context = played.context
+    items = labelled(context, played.round_id, "validation", PublishConfig())
+    with context.workspace.catalog(read_only=True) as catalog:
+        images = {image.id: image for image in catalog.images.get_many([item.image_id for item in items])}
+    errors = []
+    for item in items:
+        image = images[item.image_id]
+        seen = TinyDetector(FIRST).find_artifacts(read(context.workspace, image))
+        errors.append(((target_of(context.workspace, item, image) - seen) ** 2).mean())
+    expected = sum(errors) / len(errors)
+    assert played.results["evaluate"]["champion"]["validation"]["mse"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_figures_are_kept_with_the_detector(played: Played) -> None:
+    with played.context.workspace.catalog(read_only=True) as catalog:
+        metrics = catalog.detectors.get(played.results["retrain"]["detector"]).metrics
+    assert metrics["validation"] == played.results["evaluate"]["candidate"]["validation"]

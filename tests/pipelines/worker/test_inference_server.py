@@ -1,0 +1,128 @@
+"""The inference service over its socket: answers, bounds, absence."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dataengine.errors import InputRefused, ServiceAbsent
+from dataengine.masks import quantise
+from dataengine.records import Endpoint
+from pipelines.services import inference
+from pipelines.worker import inference_server
+from storage.opening import create_workspace
+from storage.workspace import Workspace
+from tests import fakes
+from tests.dataengine.diagnosis.test_segmenter import tiny_sam
+from tests.pipelines.rig import FAKES, crew, until
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = create_workspace(tmp_path_factory.mktemp("inference"))
+    fakes.prepare(workspace, real=0)
+    return workspace
+
+
+@pytest.fixture
+def service(workspace: Workspace) -> Iterator[None]:
+    with inference_server.listening(workspace.path) as listener:
+        assert listener is not None
+        answering = inference_server.Service(workspace, fakes.fake_tools())
+        thread = threading.Thread(target=inference_server.serve, args=(listener, answering), daemon=True)
+        thread.start()
+        yield
+    thread.join()
+
+
+def test_the_champions_map_comes_back(workspace: Workspace, service: None) -> None:
+    image = fakes.paint("a hand", 1)
+    for _ in range(2):
+        detector, found = inference.find_artifacts(workspace, image)
+        assert detector == "first"
+        assert np.array_equal(found, quantise(fakes.TinyDetector(fakes.FIRST).find_artifacts(image)))
+
+
+def test_what_is_no_image_is_refused_and_the_service_goes_on(workspace: Workspace, service: None) -> None:
+    with pytest.raises(InputRefused, match="uint8 HWC"):
+        inference.find_artifacts(workspace, np.zeros((4, 4), np.uint8))
+    with pytest.raises(InputRefused, match="sides up to 4096"):
+        inference.find_artifacts(workspace, np.zeros((5000, 1, 3), np.uint8))
+    inference.find_artifacts(workspace, fakes.paint("a hand", 1))
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        (inference.LENGTH.pack(1 << 30), "at most 65536"),
+        (inference.LENGTH.pack(2) + b"[]", "JSON object"),
+        (inference.LENGTH.pack(4) + b"\x80\x04N.", "codec"),
+        (None, "float32"),
+    ],
+)
+def test_broken_messages_get_an_answer(
+    workspace: Workspace, service: None, sent: bytes | None, answer: str
+) -> None:
+    if sent is None:
+        text = json.dumps({"call": "x", "array": {"dtype": "object", "shape": [1]}}).encode()
+        sent = inference.LENGTH.pack(len(text)) + text
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.settimeout(10)
+        caller.connect(str(inference.socket_path(workspace.path)))
+        caller.sendall(sent)
+        header, _ = inference.receive(caller)
+    assert answer in header["error"]
+
+
+def test_without_a_worker_the_service_is_absent(tmp_path: Path) -> None:
+    workspace = create_workspace(tmp_path)
+    with pytest.raises(ServiceAbsent, match="clinic worker"):
+        inference.find_artifacts(workspace, np.zeros((4, 4, 3), np.uint8))
+    inference.socket_path(workspace.path).touch()
+    with pytest.raises(ServiceAbsent):
+        inference.find_artifacts(workspace, np.zeros((4, 4, 3), np.uint8))
+    inference.socket_path(workspace.path).unlink()
+
+
+def test_only_one_worker_on_a_machine_listens(workspace: Workspace) -> None:
+    with (
+        inference_server.listening(workspace.path) as first,
+        inference_server.listening(workspace.path) as second,
+    ):
+        assert first is not None and second is None
+    assert not inference.socket_path(workspace.path).exists()
+
+
+def test_a_worker_starts_the_service_for_its_first_caller(tmp_path: Path) -> None:
+    with crew(tmp_path, "sqlite") as team:
+        fakes.prepare(team.workspace, real=0)
+        worker = team.start(FAKES, CLINIC_TEST_INFERENCE="1")
+        until(lambda: "takes jobs" in team.log())
+        image = fakes.paint("a face", 2)
+        assert inference.find_artifacts(team.workspace, image)[0] == "first"
+        worker.kill()
+        worker.wait()
+        with pytest.raises(ServiceAbsent):
+            inference.find_artifacts(team.workspace, image)
+
+
+def test_a_click_is_segmented_by_the_registered_model(workspace: Workspace, tmp_path: Path) -> None:
+    image = fakes.paint("a hand", 1)
+    with inference_server.listening(workspace.path) as listener:
+        assert listener is not None
+        answering = inference_server.Service(workspace, fakes.fake_tools())
+        thread = threading.Thread(target=inference_server.serve, args=(listener, answering), daemon=True)
+        thread.start()
+        with pytest.raises(InputRefused, match="no segmenter"):
+            inference.segment(workspace, "one", image, [(3.0, 4.0, True)])
+        location = str(tiny_sam(tmp_path))
+        with workspace.catalog() as catalog:
+            catalog.endpoints.add(Endpoint(id="s", kind="segmenter", name="tiny", location=location))
+            catalog.commit()
+        score, mask = inference.segment(workspace, "one", image, [(3.0, 4.0, True)], [1, 1, 9, 9])
+    thread.join()
+    assert 0 <= score <= 1 and mask.shape == image.shape[:2]

@@ -1,0 +1,183 @@
+"""What the curation desk reads beside pages, on both databases."""
+
+import numpy as np
+import pytest
+
+from dataengine.records import Label, QueueItem, Review, Snapshot, SnapshotItem
+from storage.catalog import Catalog
+from storage.queries import categories, images, labels, reviews
+from storage.queries.images import ImageFilter
+from storage.repositories.images import FEATURE_LENGTH
+from storage.repositories.labels import LabelMapFacts
+
+
+def label(id: str, author: str, **values: object) -> Label:
+    return Label(image_id=id, author=author, height=4, width=6, **values)  # type: ignore[arg-type]
+
+
+def review(catalog: Catalog, id: str, author: str, revision: int, verdict: str, created: float = 1.0) -> None:
+    catalog.reviews.add(
+        Review(
+            image_id=id,
+            author=author,
+            revision=revision,
+            reviewer="curator",
+            verdict=verdict,  # type: ignore[arg-type]
+            created=created,
+        )
+    )
+
+
+def ids(catalog: Catalog, **wanted: object) -> list[str]:
+    found = images.page_of_images(catalog, ImageFilter(**wanted), limit=100).cards  # type: ignore[arg-type]
+    return [card.id for card in found]
+
+
+def test_categories_by_confidence(filled: Catalog) -> None:
+    found = categories.categories(filled)
+    assert {one.category for one in found} == {"face", "hand"}
+    assert found[0].mean_max >= found[1].mean_max
+    maxima = [p.max for p in filled.predictions.of("new") if filled.images.get(p.image_id).category == "hand"]
+    hand = next(one for one in found if one.category == "hand")
+    assert hand.images == len(maxima)
+    assert hand.mean_max == pytest.approx(sum(maxima) / len(maxima))
+    assert hand.share_with_artifact == pytest.approx(sum(m >= 0.5 for m in maxima) / len(maxima))
+    assert categories.categories(filled, "nobody") == []
+
+
+def test_quantiles_and_shares_of_a_histogram(filled: Catalog) -> None:
+    hand = categories.histograms(filled, "new")["hand"]
+    maxima = [p.max for p in filled.predictions.of("new") if filled.images.get(p.image_id).category == "hand"]
+    assert hand.quantile(0.9) == pytest.approx(np.quantile(maxima, 0.9, method="inverted_cdf"), abs=0.002)
+    assert hand.share(0.25) == pytest.approx(np.mean(np.array(maxima) >= 0.25))
+    assert hand.share(0.0) == 1 and hand.quantile(0.0) <= min(maxima)
+
+
+def test_what_is_asked_is_what_the_slider_counted(filled: Catalog) -> None:
+    filled.queue.add_many([QueueItem(image_id="010", round_id="r")])
+    counted = categories.histograms(filled, "new", categories.askable())
+    for threshold in (0.0, 0.31, 0.75):
+        asked = categories.to_ask(filled, "new", {"hand": threshold, "face": 1.0}, 1000)
+        above = sum(n for step, n in counted["hand"].counts.items() if step >= categories.step_of(threshold))
+        assert len(asked) == above
+        maxima = [highest for _, highest in asked]
+        assert maxima == sorted(maxima, reverse=True) and all(m >= threshold - 0.001 for m in maxima)
+    asked_ids = {id for id, _ in categories.to_ask(filled, "new", {"hand": 0.0}, 1000)}
+    assert asked_ids and not asked_ids & {"010", "001", "004"}, "queued or labelled"
+
+
+def test_states_follow_reviews(filled: Catalog) -> None:
+    review(filled, "000", "anna", 1, "accepted")
+    review(filled, "001", "anna", 1, "rejected")
+    review(filled, "002", "anna", 1, "rejected")
+    filled.labels.submit(label("002", "anna", clean=False, label_map="m", round_id="r"))
+    filled.queue.add_many([QueueItem(image_id="012", round_id="r")])
+    assert ids(filled, state="approved") == ["000"] and ids(filled, state="returned") == ["001"]
+    assert set(ids(filled, state="unreviewed")) == {"002", "003", "004", "005"}
+    assert ids(filled, state="waiting") == ["012"]
+    assert len(ids(filled, state="unlabelled", order="newest")) == 54 - 6
+    assert all(int(id) % 10 == 9 for id in ids(filled, state="refused"))
+    assert reviews.review_counts(filled) == {"unreviewed": 4, "approved": 1, "returned": 1}
+
+
+def test_classes_are_found_on_newest_revisions(filled: Catalog) -> None:
+    facts = LabelMapFacts(filled.connection)
+    filled.labels.submit(label("000", "anna", label_map="a"))
+    filled.labels.submit(label("001", "anna", label_map="a"))
+    filled.labels.submit(label("001", "anna", label_map="b"))
+    assert sorted(facts.missing(10)) == [("a", 4, 6), ("b", 4, 6)]
+    facts.add_many([("a", (1, 3), 0.5), ("b", (2,), 0.1)])
+    assert facts.missing(10) == []
+    assert ids(filled, label_class=1) == ["000"] == ids(filled, label_class=3)
+    assert ids(filled, label_class=2) == ["001"]
+
+
+def test_generator_age_and_maximum(filled: Catalog) -> None:
+    by_max = ids(filled, order="max", category="hand")
+    maxima = {p.image_id: p.max for p in filled.predictions.of("new")}
+    assert by_max == sorted(by_max, key=lambda id: -maxima[id]) and len(by_max) > 10
+    assert ids(filled, order="oldest", lowest=0.5) == sorted(id for id in ids(filled) if maxima[id] >= 0.5)
+    assert ids(filled, generator_id="nobody") == []
+
+
+def test_pages_by_maximum_repeat_nothing(filled: Catalog) -> None:
+    seen, after = [], None
+    while True:
+        page = images.page_of_images(filled, ImageFilter(order="max"), after, limit=4)
+        seen += [card.id for card in page.cards]
+        if (after := page.after) is None:
+            break
+    assert len(seen) == len(set(seen)) == images.count_of_images(filled, ImageFilter(order="max"))
+
+
+def test_labels_that_count(filled: Catalog) -> None:
+    for author in ("bob", "cleo"):
+        filled.labels.submit(label("000", author, label_map="m"))
+
+    def counting(policy: str = "unreturned") -> list[str]:
+        found = labels.counting_labels(filled, ["000"], policy)  # type: ignore[arg-type]
+        return sorted(one.author for one in found.get("000", []))
+
+    assert counting() == ["anna", "bob", "cleo"] and counting("approved") == []
+    review(filled, "000", "bob", 1, "rejected")
+    assert counting() == ["anna", "cleo"]
+    review(filled, "000", "cleo", 1, "accepted")
+    assert counting() == ["cleo"] == counting("approved")
+    review(filled, "000", "anna", 1, "corrected")
+    filled.labels.submit(label("000", "bob", label_map="n"))
+    assert counting() == ["cleo"], "an approved label puts unreviewed ones aside"
+
+
+def test_the_review_list_turns_pages_oldest_first(filled: Catalog) -> None:
+    review(filled, "003", "anna", 1, "accepted")
+    rows, after = reviews.page_of_reviews(filled, "unreviewed", limit=3)
+    more, end = reviews.page_of_reviews(filled, "unreviewed", after=after, limit=3)
+    assert end is None and [row.image_id for row in [*rows, *more]] == sorted(
+        {"000", "001", "002", "004", "005"}, key=lambda id: [r.image_id for r in [*rows, *more]].index(id)
+    )
+    assert len({row.image_id for row in [*rows, *more]}) == 5
+    [row] = reviews.page_of_reviews(filled, "approved")[0]
+    assert (row.image_id, row.verdict, row.reviewer) == ("003", "accepted", "curator")
+    assert reviews.page_of_reviews(filled, "any", author="bob") == ([], None)
+    assert categories.reviewed_shares(filled) == {"face": (0, 1)}
+
+
+def test_several_opinions_and_balance(filled: Catalog) -> None:
+    filled.labels.submit(label("001", "bob", clean=True))
+    assert labels.with_several_opinions(filled) == ["001"]
+    items = [
+        SnapshotItem(image_id=id, image_sha256="s", kind="true", target=target, category="hand")
+        for id, target in (("000", "t"), ("001", None), ("002", None))
+    ]
+    filled.snapshots.add(Snapshot(id="s", manifest="m", rows=3, composition={}), items)
+    assert sorted(labels.examples_of_snapshot(filled, "s")) == [("hand", False, 2), ("hand", True, 1)]
+    real = {id for id, _ in labels.unlabelled_real(filled)}
+    assert real and all(filled.images.get(id).source == "real" for id in real) and "004" not in real
+
+
+def test_a_benchmark_draws_nothing_that_was_trained_on(filled: Catalog) -> None:
+    before = {id for id, *_ in labels.benchmark_candidates(filled, "new", real=False)}
+    chosen = sorted(before)[0]
+    filled.snapshots.add(
+        Snapshot(id="s", manifest="m", rows=1, composition={}),
+        [SnapshotItem(image_id=chosen, image_sha256="s", kind="true", target=None)],
+    )
+    after = {id for id, *_ in labels.benchmark_candidates(filled, "new", real=False)}
+    assert before - after == {chosen} and not after & {f"{n:03d}" for n in range(6)}
+    assert all(filled.images.get(id).split == "train" for id in after)
+
+
+def test_features_come_back_equal(filled: Catalog) -> None:
+    from storage.repositories.images import Features
+
+    chance = np.random.default_rng(0)
+    vectors = {f"{n:03d}": chance.integers(-127, 128, FEATURE_LENGTH).astype(np.int8) for n in range(5)}
+    features = Features(filled.connection)
+    assert features.add_many("new", vectors) == 5 and features.add_many("new", vectors) == 0
+    found, matrix = features.of("new", 100)
+    assert {id: vector.tolist() for id, vector in zip(found, matrix, strict=True)} == {
+        id: vector.tolist() for id, vector in vectors.items()
+    }
+    one = features.get("new", "002")
+    assert one is not None and one.tolist() == vectors["002"].tolist() and features.get("old", "002") is None
+    assert "000" not in features.missing("new") and "008" in features.missing("new")

@@ -1,0 +1,182 @@
+"""Curating in headless Chromium: deep links, the whole review path, building a benchmark."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page, expect
+
+from dataengine.masks import pack_label_map, unpack_label_map
+from dataengine.records import Label
+from storage.opening import create_workspace
+from storage.workspace import Workspace
+from tests.ui.browsing import PATIENCE_MS
+from tests.ui.conftest import add_people, furnish
+from ui.config import ServerConfig
+from ui.server import background
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def curating(templates: Path, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    """A server without Gradio over a workspace of its own, whose queue is empty."""
+    workspace = create_workspace(tmp_path_factory.mktemp("curating") / "workspace")
+    ids = furnish(workspace)
+    add_people(workspace)
+    with workspace.catalog() as catalog:
+        for id in ids:
+            catalog.queue.withdraw(id, "r1")
+        catalog.commit()
+    with background(workspace, ServerConfig(port=0, desks=False)) as where:
+        yield where.url, workspace, ids
+    workspace.close()
+
+
+def square(workspace: Workspace, image: str, author: str, left: int) -> None:
+    """A label with a square at column `left`."""
+    label_map = np.zeros((64, 64), np.uint8)
+    label_map[20:40, left : left + 20] = 1
+    blob = workspace.blobs.put(pack_label_map(label_map))
+    with workspace.catalog() as catalog:
+        catalog.labels.submit(
+            Label(image_id=image, author=author, height=64, width=64, label_map=blob, lead_seconds=5)
+        )
+        catalog.commit()
+
+
+def own_label(page: Page, workspace: Workspace, image: str) -> Label:
+    """The curator's own revision, once the page has sent it, which may be after it asked for the next."""
+    for _ in range(100):
+        with workspace.catalog(read_only=True) as catalog:
+            label = catalog.labels.latest(image, "curator")
+        if label is not None:
+            return label
+        page.wait_for_timeout(200)
+    raise AssertionError("the curator's revision never reached the server")
+
+
+def ready(page: Page, view: str) -> None:
+    expect(page.locator("#view")).to_have_attribute("data-ready", view, timeout=PATIENCE_MS)
+
+
+def test_a_link_keeps_the_filter_and_hovering_shows_the_map(visiting, curating) -> None:  # type: ignore[no-untyped-def]
+    url, _, _ = curating
+    page = visiting(url, "curator", "/curate")
+    ready(page, "images")
+    expect(page.locator(".tile")).to_have_count(8)
+    page.get_by_label("Category").select_option("mugs")
+    page.wait_for_url("**category=mugs*")
+    expect(page.locator(".tile")).to_have_count(4)
+    expect(page.locator(".total")).to_have_text("4 images")
+    page.locator(".tile").first.hover()
+    expect(page.locator(".tile canvas.drawn")).to_have_count(1)
+    page.locator(".tile").first.click()
+    expect(page.locator("dialog.detail .facts")).to_contain_text("first doctor")
+    page.reload()
+    ready(page, "images")
+    expect(page.locator("dialog.detail")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_label("Category")).to_have_value("mugs")
+    page.go_back()
+    expect(page.locator(".tile")).to_have_count(8)
+
+
+def test_the_whole_review_path(visiting, curating) -> None:  # type: ignore[no-untyped-def]
+    url, workspace, ids = curating
+    for image, author in ((ids[0], "annotator"), (ids[1], "annotator"), (ids[1], "admin")):
+        square(workspace, image, author, 10)
+    page = visiting(url, "curator", "/curate")
+    page.get_by_role("link", name="Review").click()
+    ready(page, "review")
+    expect(page.locator(".entry")).to_have_count(3)
+    expect(page.locator(".three figure")).to_have_count(3)
+    page.locator(f".entry[data-image='{ids[0]}']").click()
+    expect(page.locator(".stage-of-three")).to_have_attribute("data-image", ids[0])
+    page.locator("#return").click()
+    expect(page.locator("#toast")).to_contain_text("Say in the note")
+    page.get_by_label("Note").fill("trace the thumb as well")
+    page.locator("#return").click()
+    expect(page.locator(".entry")).to_have_count(2)
+    page.get_by_label("Choose all").check()
+    page.get_by_role("button", name="Approve ticked").click()
+    expect(page.locator(".labels .nothing")).to_have_text("Everything is reviewed.")
+    with workspace.catalog(read_only=True) as catalog:
+        verdicts = catalog.reviews.verdicts(ids[:2])
+    assert sorted(verdicts.values()) == ["accepted", "accepted", "rejected"]
+    theirs = visiting(url, "annotator", "/annotate")
+    expect(theirs.locator("#layers")).to_have_attribute("data-image", ids[0], timeout=PATIENCE_MS)
+    theirs.close()
+    square(workspace, ids[0], "annotator", 14)
+    page.get_by_role("tab", name="To review").click()
+    expect(page.locator(".entry")).to_have_count(1)
+    page.locator("#edit").click()
+    page.wait_for_url("**/annotate?image=*")
+    expect(page.locator("#layers")).to_have_attribute("data-image", ids[0], timeout=PATIENCE_MS)
+    page.keyboard.press("Enter")
+    expect(page.locator("#empty")).to_be_visible(timeout=PATIENCE_MS)
+    edited = own_label(page, workspace, ids[0])
+    found = unpack_label_map(workspace.blobs.get(edited.label_map or ""), 64, 64)
+    assert found[20:40, 14:34].all() and found.sum() == 400
+    page.goto(url + "/curate?view=review&author=curator")
+    ready(page, "review")
+    page.get_by_role("button", name="Approve this one alone").click()
+    expect(page.locator("#toast")).to_contain_text("approved")
+    page.goto(url + f"/curate?view=images&image={ids[0]}")
+    dialog = page.locator("dialog.detail")
+    dialog.get_by_role("button", name="Use as gold").click()
+    expect(dialog.locator(".gold")).to_contain_text("chosen by curator")
+    page.goto(url + "/curate?view=people")
+    expect(page.locator(".goldens a")).to_have_count(1, timeout=PATIENCE_MS)
+    page.goto(url + "/curate?view=review&state=approved&author=curator")
+    page.get_by_role("button", name="No longer gold").click()
+    expect(page.locator(".use-as-gold")).to_have_count(1)
+    page.goto(url + "/curate?view=balance")
+    expect(page.locator("table.balance")).to_contain_text("hands", timeout=PATIENCE_MS)
+
+
+def test_thresholds_say_what_would_go_and_it_goes(visiting, curating) -> None:  # type: ignore[no-untyped-def]
+    url, workspace, _ = curating
+    page = visiting(url, "curator", "/curate?view=categories")
+    ready(page, "categories")
+    slider = page.get_by_label("Ask about mugs above")
+    slider.fill("62")
+    expect(page.locator("#would-go")).to_have_text("3")
+    slider.fill("0")
+    expect(page.locator("#would-go")).to_have_text("4")
+    slider.fill("62")
+    page.get_by_label("Opinions each").fill("1")
+    page.locator("#send").click()
+    expect(page.locator("#toast")).to_contain_text("3 images wait for people now")
+    with workspace.catalog(read_only=True) as catalog:
+        assert catalog.queue.remaining() >= 3
+
+
+def test_building_a_benchmark(visiting, curating) -> None:  # type: ignore[no-untyped-def]
+    url, workspace, _ = curating
+    page = visiting(url, "curator", "/curate?view=benchmark", "dark")
+    ready(page, "benchmark")
+    expect(page.locator(".versions, .nothing").first).to_contain_text("No benchmark yet")
+    page.get_by_label("Name", exact=True).fill("first")
+    page.get_by_label("Opinions each").fill("2")
+    page.get_by_role("button", name="Draw a draft").click()
+    expect(page.locator(".item").first).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.locator("#freeze")).to_be_disabled()
+    images = [item.get_attribute("data-image") or "" for item in page.locator(".item").all()]
+    for image in images:
+        square(workspace, image, "annotator", 10)
+        square(workspace, image, "curator", 12 if image != images[0] else 40)
+    page.locator("#settle-agreed").click()
+    expect(page.locator("#toast")).to_contain_text("settled by majority")
+    page.get_by_role("button", name="Take annotator's").click()
+    expect(page.locator("#freeze")).to_be_enabled()
+    page.locator("#freeze").click()
+    expect(page.locator("#toast")).to_contain_text("frozen")
+    expect(page.locator(".versions em")).to_have_text("frozen")
+    with workspace.catalog(read_only=True) as catalog:
+        frozen = catalog.benchmarks.newest_frozen()
+        assert frozen is not None and {item.image_id for item in catalog.benchmarks.items(frozen.id)} == set(
+            images
+        )
+    page.goto(url + "/curate?view=people")
+    expect(page.locator("#view")).to_contain_text("Krippendorff", timeout=PATIENCE_MS)

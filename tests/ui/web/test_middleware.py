@@ -1,0 +1,146 @@
+"""What every request passes: host, origin, body size, headers; and the log that holds no secret."""
+
+import io
+import json
+import logging
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.ui.conftest import PASSWORD
+from ui.config import ServerConfig
+from ui.server import bound_socket
+from ui.web.logs import JsonFormatter, log_to, logger, without_secrets
+from ui.web.middleware import DESK_POLICY, PAGE_POLICY, host_name, is_loopback
+from ui.web.throttle import Throttle
+
+Clients = Callable[..., TestClient]
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "", "localhost@evil.example", "["]
+)
+def test_another_host_name_is_refused(client_of: Clients, host: str) -> None:
+    assert client_of().get("/healthz", headers={"Host": host}).status_code == 421
+
+
+@pytest.mark.parametrize("host", ["localhost:7860", "127.0.0.1", "[::1]:7860", "LOCALHOST"])
+def test_loopback_names_are_answered(client_of: Clients, host: str) -> None:
+    assert client_of().get("/healthz", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost:7860"]
+)
+def test_a_foreign_origin_is_refused(client_of: Clients, origin: str) -> None:
+    client = client_of("annotator")
+    body = {"lease": "x"}
+    assert client.post("/api/annotate/release", json=body, headers={"Origin": origin}).status_code == 403
+    own = client.post("/api/annotate/release", json=body, headers={"Origin": "http://127.0.0.1:7860"})
+    assert own.status_code == 200
+
+
+def test_what_another_sites_page_embeds_is_refused_but_links_work(client_of: Clients) -> None:
+    client = client_of("annotator")
+    embedded = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
+    assert client.get("/api/annotate/next", headers=embedded).status_code == 403
+    followed = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    assert client.get("/annotate", headers=followed).status_code == 200
+    assert client.post("/api/logout", headers=followed).status_code == 403
+
+
+def test_bodies_are_bounded_whether_announced_or_not(client_of: Clients) -> None:
+    client = client_of("annotator")
+    big = b" " * (8 * 2**20 + 1)
+    assert client.post("/api/annotate/submit", content=big).status_code == 413
+
+    def pieces() -> Iterator[bytes]:
+        for _ in range(9):
+            yield b" " * 2**20
+
+    assert client.post("/api/annotate/submit", content=pieces()).status_code == 413
+    lying = client.post("/api/annotate/submit", content=b"{}", headers={"Content-Length": "x"})
+    assert lying.status_code == 413
+
+
+def test_security_headers_are_on_every_answer(client_of: Clients) -> None:
+    client = client_of("annotator")
+    for path in ("/", "/annotate", "/api/session", "/static/annotate.js", "/login", "/nothing/here"):
+        headers = client.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff" and headers["x-frame-options"] == "DENY"
+        assert headers["content-security-policy"] == PAGE_POLICY
+    assert "unsafe" not in PAGE_POLICY and "default-src 'none'" in PAGE_POLICY
+    assert "frame-ancestors 'none'" in DESK_POLICY
+    assert client.get("/api/session").headers["cache-control"] == "no-store"
+
+
+def test_own_pages_hold_no_inline_script_or_style(client_of: Clients) -> None:
+    client = client_of("annotator")
+    for path in ("/", "/annotate", "/login"):
+        page = client.get(path, headers={"Accept": "text/html"}).text
+        assert "<style" not in page and " style=" not in page and " on" + "click" not in page
+        assert page.count("<script") == page.count('<script type="module" src="/static/')
+
+
+def test_health_tells_nothing_but_health(client_of: Clients) -> None:
+    assert client_of().get("/healthz").json() == {"status": "ok"}
+
+
+def test_each_request_is_one_json_line_without_secrets(client_of: Clients) -> None:
+    stream = io.StringIO()
+    log_to(stream)
+    try:
+        client = client_of("annotator")
+        client.get("/login?token=verysecret")
+        client.get("/api/annotate/next")
+    finally:
+        logger.handlers.clear()
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["path"], line["status"]) for line in lines] == [
+        ("/api/login", 200),
+        ("/login", 403),
+        ("/api/annotate/next", 200),
+    ]
+    assert lines[2]["person"] == "annotator" and lines[2]["ms"] >= 0
+    for secret in ("verysecret", PASSWORD, client.headers["X-Clinic-CSRF"], client.cookies["clinic_session"]):
+        assert secret not in stream.getvalue()
+
+
+def test_values_named_like_secrets_never_reach_the_log() -> None:
+    for text in (
+        "token=abc123",
+        "password: abc123",
+        '"csrf": "abc123"',
+        "Cookie: clinic=abc123",
+        "api_key=abc123&x=1",
+    ):
+        assert "abc123" not in without_secrets(text)
+    record = logging.makeLogRecord({"msg": "went to ?token=abc123", "detail": "secret=abc123"})
+    assert "abc123" not in JsonFormatter().format(record)
+
+
+def test_a_throttle_forgets_with_time_and_stays_small() -> None:
+    clock = iter(range(1000)).__next__
+    throttle = Throttle(limit=2, seconds=5, keys=3, clock=clock)
+    throttle.fail("a")
+    throttle.fail("a")
+    assert throttle.blocked("a") and not throttle.blocked("b")
+    for _ in range(8):
+        clock()
+    assert not throttle.blocked("a")
+    for name in "bcdefg":
+        throttle.fail(name)
+    assert len(throttle.failures) == 3
+
+
+def test_host_names_are_read_strictly() -> None:
+    assert [host_name(text) for text in ("A.b:80", "[::1]:1", "x@y", "[bad")] == ["a.b", "::1", "y", ""]
+    assert is_loopback("127.0.0.9") and is_loopback("LocalHost") and not is_loopback("0.0.0.0")
+
+
+def test_answers_do_not_wait_for_the_readers_acknowledgement() -> None:
+    """asyncio switches Nagle's algorithm off only on sockets that are named TCP."""
+    with bound_socket(ServerConfig(port=0)) as listener:
+        assert listener.proto == socket.IPPROTO_TCP

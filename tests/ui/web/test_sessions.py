@@ -1,0 +1,183 @@
+"""Signing in and out: revocable sessions, signed cookies, tokens for forms and JSON, counted failures."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from fastapi.testclient import TestClient
+
+from dataengine.errors import ConfigRefused
+from storage.accounts import create_user, set_active, set_roles
+from storage.workspace import Workspace
+from tests.ui.conftest import ORIGIN, PASSWORD, sign_in
+from ui.config import ServerConfig
+from ui.server import background, create_app, serve
+from ui.web.sessions import COOKIE, signing_key
+
+Clients = Callable[..., TestClient]
+HTML = {"Accept": "text/html"}
+
+
+@pytest.fixture
+def open_client(bare: Workspace) -> Iterator[TestClient]:
+    """A client of a workspace without accounts, whose start-up token is "start"."""
+    app = create_app(bare, ServerConfig(desks=False, start_token="start"))
+    yield TestClient(app, base_url=ORIGIN, follow_redirects=False)
+
+
+def test_a_page_sends_strangers_to_sign_in_and_back(client_of: Clients) -> None:
+    client = client_of()
+    away = client.get("/annotate", headers=HTML)
+    assert away.status_code == 303 and away.headers["location"] == "/login?next=%2Fannotate"
+    page = client.get(away.headers["location"], headers=HTML)
+    token = re.search(r'name="form_token" value="([^"]+)"', page.text)
+    assert token
+    form = {"name": "annotator", "password": PASSWORD, "form_token": token[1], "next": "/annotate"}
+    back = client.post("/login", data=form)
+    assert back.status_code == 303 and back.headers["location"] == "/annotate"
+    assert client.get("/annotate").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "target", ["https://evil.example/", "//evil.example", "/api/login", "javascript:alert(1)"]
+)
+def test_signing_in_leads_only_to_our_own_pages(client_of: Clients, target: str) -> None:
+    client = client_of()
+    page = client.get("/login", params={"next": target})
+    assert re.search(r'name="next" value="([^"]+)"', page.text)[1] == "/"  # type: ignore[index]
+
+
+def test_a_form_without_its_token_is_refused(client_of: Clients) -> None:
+    client = client_of()
+    client.get("/login")
+    for form_token in ("", "wrong"):
+        form = {"name": "annotator", "password": PASSWORD, "form_token": form_token}
+        assert client.post("/login", data=form).status_code == 403
+    assert COOKIE not in client.cookies
+
+
+def test_the_cookie_is_signed_and_out_of_scripts_reach(client_of: Clients) -> None:
+    client = client_of()
+    header = client.post("/api/login", json={"name": "annotator", "password": PASSWORD}).headers["set-cookie"]
+    cookie = header.split(";")[0].split("=", 1)[1]
+    assert "HttpOnly" in header and "SameSite=lax" in header
+    for forged in (cookie[:-2] + "xx", cookie.split(".")[0], "", "a.b"):
+        client.cookies.set(COOKIE, forged, domain="127.0.0.1")
+        assert client.get("/api/session").status_code == 401
+
+
+def test_a_stolen_cookie_is_worth_nothing_after_signing_out(client_of: Clients) -> None:
+    client, thief = client_of("annotator"), client_of()
+    thief.cookies = client.cookies
+    stolen = {"Cookie": f"{COOKIE}={client.cookies[COOKIE]}"}
+    assert thief.get("/api/session", headers=stolen).status_code == 200
+    assert client.post("/api/logout").status_code == 200
+    assert client_of().get("/api/session", headers=stolen).status_code == 401
+
+
+def test_signing_out_by_form_needs_the_token(client_of: Clients) -> None:
+    client = client_of("annotator")
+    assert client.post("/logout", data={"csrf": "wrong"}).status_code == 403
+    assert client.post("/logout", data={"csrf": client.headers["X-Clinic-CSRF"]}).status_code == 303
+    assert client.get("/api/session").status_code == 401
+
+
+def test_a_change_without_the_csrf_header_is_refused(client_of: Clients) -> None:
+    client = client_of("annotator")
+    del client.headers["X-Clinic-CSRF"]
+    assert client.post("/api/annotate/release", json={"lease": "x"}).status_code == 403
+    assert client.post("/api/logout").status_code == 403
+    other = sign_in(client_of(), "curator").headers["X-Clinic-CSRF"]
+    refused = client.post("/api/annotate/release", json={"lease": "x"}, headers={"X-Clinic-CSRF": other})
+    assert refused.status_code == 403
+
+
+def test_closing_an_account_and_changing_roles_act_at_once(client_of: Clients, workspace: Workspace) -> None:
+    closed, changed = client_of("annotator"), client_of("curator")
+    with workspace.catalog() as catalog:
+        set_active(catalog, "annotator", False, "test")
+        set_roles(catalog, "curator", ["rater"], "test")
+        catalog.commit()
+    assert closed.get("/api/session").status_code == 401
+    assert changed.get("/api/annotate/next").status_code == 403
+
+
+def test_guessing_is_stopped_by_address_and_counted(workspace: Workspace) -> None:
+    app = create_app(workspace, ServerConfig(desks=False, login_failures=3))
+    client = TestClient(app, base_url=ORIGIN)
+    names = ["annotator", "nobody", "curator"]
+    answers = [client.post("/api/login", json={"name": name, "password": "wrong"}) for name in names]
+    assert {answer.status_code for answer in answers} == {401} and len(
+        {answer.text for answer in answers}
+    ) == 1
+    blocked = client.post("/api/login", json={"name": "annotator", "password": PASSWORD})
+    assert blocked.status_code == 401 and "too many" in blocked.json()["error"]
+    with workspace.catalog(read_only=True) as catalog:
+        assert len(catalog.audit.list(action="session.refused")) == 3
+
+
+def test_signing_in_and_out_leave_audit_events(client_of: Clients, workspace: Workspace) -> None:
+    client_of("annotator").post("/api/logout")
+    with workspace.catalog(read_only=True) as catalog:
+        seen = [event.action for event in catalog.audit.list(actor="annotator")]
+    assert seen == ["session.close", "session.open"]
+
+
+def test_the_start_link_opens_a_workspace_without_accounts(open_client: TestClient) -> None:
+    away = open_client.get("/?token=start", headers=HTML)
+    assert parse_qs(urlsplit(away.headers["location"]).query) == {"next": ["/"], "token": ["start"]}
+    entered = open_client.get(away.headers["location"])
+    assert entered.status_code == 303 and entered.headers["location"] == "/"
+    session = open_client.get("/api/session").json()
+    assert session["local"] and set(session["roles"]) == {
+        "annotator",
+        "curator",
+        "engineer",
+        "rater",
+        "admin",
+    }
+    tidy = open_client.get("/?token=start", headers=HTML)
+    assert tidy.status_code == 303 and tidy.headers["location"] == "/"
+
+
+def test_without_the_token_nothing_opens(open_client: TestClient) -> None:
+    assert open_client.get("/login?token=wrong").status_code == 403
+    assert open_client.get("/api/session").status_code == 401
+    assert "start-up" in open_client.get("/login").text or "clinic app" in open_client.get("/login").text
+    assert COOKIE not in open_client.cookies
+
+
+def test_the_first_account_ends_the_start_link_and_its_sessions(
+    open_client: TestClient, bare: Workspace
+) -> None:
+    open_client.get("/login?token=start")
+    assert open_client.get("/api/session").status_code == 200
+    with bare.catalog() as catalog:
+        create_user(catalog, "boss", PASSWORD, ["admin"], "test")
+        catalog.commit()
+    assert open_client.get("/api/session").status_code == 401
+    assert open_client.get("/login?token=start").status_code == 403
+
+
+def test_elsewhere_than_loopback_needs_accounts(bare: Workspace) -> None:
+    with pytest.raises(ConfigRefused, match="accounts"):
+        serve(bare, ServerConfig(host="0.0.0.0", port=0, desks=False))
+    app = create_app(bare, ServerConfig(host="0.0.0.0", desks=False, start_token="start"))
+    client = TestClient(app, base_url=ORIGIN, follow_redirects=False)
+    assert client.get("/login?token=start").status_code == 403
+
+
+def test_a_taken_port_is_said_in_one_line(bare: Workspace) -> None:
+    with background(bare, ServerConfig(port=0, desks=False)) as where:
+        taken = urlsplit(where.url).port
+        with pytest.raises(ConfigRefused, match="choose another --port"):
+            serve(bare, ServerConfig(port=taken or 0, desks=False))
+
+
+def test_the_cookie_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
+    first = signing_key(tmp_path)
+    assert len(first) == 32 and signing_key(tmp_path) == first
+    assert (tmp_path / "session.key").stat().st_mode & 0o077 == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["session.key"]

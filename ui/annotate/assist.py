@@ -1,0 +1,41 @@
+"""Segment-anything assist: clicks or a box in, a mask to accept out, by the inference service."""
+
+import base64
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+
+from dataengine.errors import NotFound
+from dataengine.images import decode
+from dataengine.masks import pack_label_map
+from pipelines.services.inference import segment
+from storage.catalog import Catalog
+from storage.workspace import Workspace
+from ui.annotate.schemas import Ask, Segment
+from ui.web.access import ACCESS, require
+from ui.web.errors import ERRORS
+from ui.web.sessions import Person, signed_in
+
+
+def can_assist(catalog: Catalog) -> bool:
+    """Whether an admin registered a segmenter."""
+    return bool(catalog.endpoints.of_kind("segmenter"))
+
+
+def assist_routes(workspace: Workspace) -> APIRouter:
+    """The route under /api/annotate/assist."""
+    routes = APIRouter(prefix="/api/annotate", tags=["annotate"], responses=ERRORS)
+
+    @routes.post("/assist", response_model=Segment)
+    def assist(ask: Ask, person: Annotated[Person, Depends(signed_in)]) -> Segment:
+        """The mask of what was clicked on, or boxed."""
+        require(person.roles, ACCESS["/api/annotate"], "labelling")
+        with workspace.catalog(read_only=True) as catalog:
+            image = catalog.images.get(ask.image)
+            if not can_assist(catalog):
+                raise NotFound("no segmenter is registered; an admin can add one on the Admin desk")
+        points = [(point.x, point.y, point.inside) for point in ask.points]
+        score, mask = segment(workspace, image.id, decode(workspace.blobs.get(image.sha256)), points, ask.box)
+        return Segment(label_map=base64.b64encode(pack_label_map(mask)).decode(), score=score)
+
+    return routes

@@ -1,0 +1,278 @@
+"""The annotation API: images under leases, drafts, answers, comments, own statistics.
+
+The only door for labels: the page at /annotate and simulated people use it alike.
+"""
+
+import base64
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.openapi.utils import get_openapi
+
+from dataengine.errors import Conflict
+from dataengine.masks import pack_label_map
+from dataengine.records import Draft, Image, Label, now
+from pipelines.services.annotation import Answer, accept, require_editable, save_draft, take_lease
+from pipelines.services.schemas import Short
+from storage.catalog import Catalog
+from storage.queries.annotation import annotator_day
+from storage.stores.maps import label_map
+from storage.workspace import Workspace
+from ui.annotate.assist import assist_routes, can_assist
+from ui.annotate.gold import opinion_routes
+from ui.annotate.schemas import (
+    MAX_AHEAD,
+    CommentBody,
+    Done,
+    DraftBody,
+    Release,
+    Renew,
+    Said,
+    ShownDraft,
+    ShownImage,
+    ShownMap,
+    Skip,
+    Statistics,
+    Submitted,
+    Task,
+)
+from ui.annotate.triage import triage_routes
+from ui.config import ServerConfig
+from ui.web.access import ACCESS, require
+from ui.web.errors import ERRORS, Problem
+from ui.web.images import image_routes
+from ui.web.sessions import Person, signed_in
+
+ANSWERING = ACCESS["/api/annotate"]
+
+Signed = Annotated[Person, Depends(signed_in)]
+
+
+async def answering(person: Signed) -> Person:
+    """FastAPI dependency: somebody who may label."""
+    require(person.roles, ANSWERING, "labelling")
+    return person
+
+
+Annotator = Annotated[Person, Depends(answering)]
+
+
+def annotation_routes(workspace: Workspace, settings: ServerConfig) -> APIRouter:
+    """The routes under /api/annotate and /api/images, and their description."""
+    routes = APIRouter(prefix="/api")
+    routes.include_router(lease_routes(workspace, 60 * settings.lease_minutes))
+    routes.include_router(answer_routes(workspace))
+    routes.include_router(comment_routes(workspace))
+    everything = APIRouter()
+    everything.include_router(routes)
+    everything.include_router(triage_routes(workspace, 60 * settings.lease_minutes))
+    everything.include_router(assist_routes(workspace))
+    everything.include_router(opinion_routes(workspace))
+    everything.include_router(image_routes(workspace))
+
+    @everything.get("/api/openapi.json", include_in_schema=False)
+    def description(request: Request, person: Signed) -> dict[str, Any]:
+        return describe_api(everything)
+
+    return everything
+
+
+def describe_api(routes: APIRouter) -> dict[str, Any]:
+    """OpenAPI of the annotation API."""
+    found = get_openapi(title="Artifact Clinic: annotation", version="1", routes=routes.routes)
+    components = found.setdefault("components", {})
+    components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
+    components["securitySchemes"] = {"session": {"type": "apiKey", "in": "cookie", "name": "clinic_session"}}
+    return found
+
+
+def lease_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:
+    """Getting images and keeping them."""
+    routes = APIRouter(prefix="/annotate", tags=["annotate"], responses=ERRORS)
+
+    @routes.get("/next", response_model=Task, responses={204: {"description": "Nothing waits"}})
+    def next_image(
+        person: Annotator,
+        besides: Annotated[list[Short], Query(max_length=MAX_AHEAD)] = [],  # noqa: B006
+        prefer: Short | None = None,
+    ) -> Any:
+        """The image that this person holds, else the next one under a lease, but none of `besides`."""
+        with workspace.catalog() as catalog:
+            lease = take_lease(catalog, person.name, lease_seconds, set(besides), prefer)
+            if lease is None:
+                catalog.commit()
+                return Response(status_code=204)
+            image = catalog.images.get(lease.image_id)
+            task = describe(catalog, image, person.name, day_of(catalog, person.name), can_assist(catalog))
+            catalog.commit()
+        return task | {"lease": lease.id, "expires": lease.expires}
+
+    @routes.post("/renew", response_model=Done)
+    def renew(request: Renew, person: Annotator) -> Done:
+        """Keep leases for somebody who is at work."""
+        lost, moment = [], now()
+        with workspace.catalog() as catalog:
+            for lease in dict.fromkeys(request.leases):
+                try:
+                    catalog.queue.renew(lease, person.name, moment + lease_seconds, moment)
+                except Conflict:
+                    lost.append(lease)
+            catalog.commit()
+        return Done(lost=lost)
+
+    @routes.post("/release")
+    def release(request: Release, person: Annotator) -> dict[str, bool]:
+        """Give an image back unanswered."""
+        with workspace.catalog() as catalog:
+            released = catalog.queue.release(request.lease, person.name)
+            catalog.commit()
+        return {"released": released}
+
+    @routes.get("/previous", response_model=Task, responses={204: {"description": "Nothing before"}})
+    def previous(person: Annotator, before: Short | None = None) -> Any:
+        """The person's newest answer, or the one before that of image `before`; editable until reviewed."""
+        with workspace.catalog(read_only=True) as catalog:
+            mine = newest_each(catalog.labels.by(person.name))
+            places = [place for place, label in enumerate(mine) if label.image_id == before]
+            earlier = mine[: places[0]] if places else mine
+            if not earlier:
+                return Response(status_code=204)
+            label = earlier[-1]
+            require_editable(catalog, label.image_id, person.name)
+            image = catalog.images.get(label.image_id)
+            verdicts = [one for one in catalog.reviews.of_image(image.id) if one.author == person.name]
+            task = describe(catalog, image, person.name, day_of(catalog, person.name), can_assist(catalog))
+        drawn = shown(pack_label_map(label_map(workspace.blobs, label)), label.lead_seconds, label.created)
+        said = verdicts[-1].note if verdicts else ""
+        return task | {"lease": None, "expires": None, "answer": drawn, "note": said}
+
+    @routes.get("/mine", response_model=Statistics)
+    def mine(person: Annotator) -> Statistics:
+        """The person's own numbers."""
+        with workspace.catalog(read_only=True) as catalog:
+            remaining, today = day_of(catalog, person.name)
+            labels = newest_each(catalog.labels.by(person.name))
+        times = sorted(label.lead_seconds for label in labels if label.lead_seconds)
+        return Statistics(
+            remaining=remaining,
+            done_today=today,
+            done_ever=len(labels),
+            seconds_today=sum(one.lead_seconds for one in labels if one.created >= start_of_today()),
+            median_seconds=times[len(times) // 2] if times else 0.0,
+        )
+
+    return routes
+
+
+def answer_routes(workspace: Workspace) -> APIRouter:
+    """Drafts, answers and skips."""
+    routes = APIRouter(prefix="/annotate", tags=["annotate"], responses=ERRORS)
+
+    @routes.post("/submit", response_model=Submitted)
+    def submit(answer: Answer, person: Annotator) -> Submitted:
+        """Store an answer. One on a lease whose time is over is kept, as another opinion."""
+        return Submitted(revision=accept(workspace, answer, person.name).revision)
+
+    @routes.post("/draft")
+    def draft(body: DraftBody, person: Annotator) -> dict[str, bool]:
+        """Keep unfinished work, so that it is there on another machine as well."""
+        save_draft(workspace, body.image, body.label_map, body.seconds, person.name)
+        return {"saved": True}
+
+    @routes.post("/skip")
+    def skip(request: Skip, person: Annotator) -> dict[str, bool]:
+        """Decline an image: somebody else may know."""
+        with workspace.catalog() as catalog:
+            lease = catalog.queue.lease(request.lease)
+            catalog.queue.skip(request.lease, person.name, request.reason)
+            if lease is not None:
+                catalog.drafts.discard(lease.image_id, person.name)
+            catalog.commit()
+        return {"skipped": True}
+
+    return routes
+
+
+def comment_routes(workspace: Workspace) -> APIRouter:
+    """What people say about an image."""
+    routes = APIRouter(prefix="/annotate", tags=["annotate"], responses=ERRORS)
+
+    @routes.get("/comments", response_model=list[Said])
+    def comments(person: Annotator, image: Short) -> list[dict[str, Any]]:
+        """An image's comments, oldest first."""
+        with workspace.catalog(read_only=True) as catalog:
+            catalog.images.get(image)
+            found = catalog.comments.of_image(image)
+        return [
+            {"id": one.id, "author": one.author, "text": one.text, "created": one.created} for one in found
+        ]
+
+    @routes.post("/comments", response_model=Said)
+    def comment(body: CommentBody, person: Annotator) -> dict[str, Any]:
+        """Say something about an image; curators answer the same way."""
+        with workspace.catalog() as catalog:
+            catalog.images.get(body.image)
+            said = catalog.comments.add(body.image, person.name, body.text)
+            catalog.commit()
+        return {"id": said.id, "author": said.author, "text": said.text, "created": said.created}
+
+    return routes
+
+
+def newest_each(labels: list[Label]) -> list[Label]:
+    """Of one person's labels the newest of each image, oldest first, without triage's."""
+    newest = {label.image_id: label for label in sorted(labels, key=lambda one: one.revision)}
+    return sorted(newest.values(), key=lambda label: label.created)
+
+
+def day_of(catalog: Catalog, annotator: str) -> tuple[int, int]:
+    """How many images wait for this person, and how many they did today."""
+    day = annotator_day(catalog, annotator, now(), start_of_today())
+    return day.remaining, day.done_today
+
+
+def describe(
+    catalog: Catalog, image: Image, annotator: str, day: tuple[int, int], assist: bool
+) -> dict[str, Any]:
+    """What the page needs to know of an image, but for its lease."""
+    mine = catalog.labels.latest(image.id, annotator)
+    champion = catalog.detectors.champion()
+    prediction = catalog.predictions.get(image.id, champion.id) if champion else None
+    draft = catalog.drafts.get(image.id, annotator)
+    url = f"/api/images/{image.id}"
+    heat = None
+    if champion is not None and prediction is not None and prediction.map_ref is not None:
+        heat = ShownMap(url=f"{url}/map?detector={champion.id}", detector=champion.name)
+    picture = ShownImage(
+        id=image.id,
+        height=image.height,
+        width=image.width,
+        prompt=image.prompt,
+        category=image.category,
+        url=f"{url}/pixels",
+    )
+    return {
+        "image": picture,
+        "map": heat,
+        "classes": list(catalog.classes.names()),
+        "remaining": day[0],
+        "done_today": day[1],
+        "revision": mine.revision if mine else 0,
+        "draft": shown_draft(draft),
+        "comments": len(catalog.comments.of_image(image.id)),
+        "tools": ["assist"] if assist else [],
+    }
+
+
+def shown_draft(draft: Draft | None) -> ShownDraft | None:
+    return None if draft is None else shown(draft.label_map, draft.seconds, draft.saved)
+
+
+def shown(packed: bytes, seconds: float, saved: float) -> ShownDraft:
+    return ShownDraft(label_map=base64.b64encode(packed).decode(), seconds=seconds, saved=saved)
+
+
+def start_of_today() -> float:
+    """This machine's last midnight, in seconds since the epoch."""
+    return datetime.now().replace(hour=0, minute=0, second=0, microsecond=0).timestamp()

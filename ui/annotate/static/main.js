@@ -1,0 +1,490 @@
+// The annotation page: the image in hand, what is done with it, and what comes next.
+import { currentSession, get, post } from "/static/api.js";
+import { Clock } from "/static/annotate/active_timer.js";
+import { packed, runs, unpacked } from "/static/annotate/codec.js";
+import { Hand } from "/static/annotate/pointer_tools.js";
+import { actionOf, keyOf } from "/static/annotate/keys.js";
+import { $, askReason, element, showComments, showOutbox, wireKeys } from "/static/annotate/panels.js";
+import { Segmenter } from "/static/annotate/segment.js";
+import { Sender } from "/static/annotate/outbox.js";
+import { drafts, outbox } from "/static/annotate/draft_store.js";
+import { Suggestions } from "/static/annotate/suggestions.js";
+import { keepLeases } from "/static/annotate/task_queue.js";
+import { Tasks, load } from "/static/annotate/task_queue.js";
+import { endTour, practice, tourIsDue, verdict } from "/static/annotate/tour.js";
+import { Triage } from "/static/annotate/triage.js";
+import { View, colourOf } from "/static/annotate/view.js";
+
+const LOOK_AGAIN_MS = 5000;
+const SERVER_DRAFT_MS = 4000;
+
+const person = (await currentSession()).name;
+const tasks = new Tasks(person), clock = new Clock();
+const view = new View($("stage"));
+const suggestions = new Suggestions(() => {
+  view.request();
+  showTools();
+});
+const sender = new Sender(person, (state) => showOutbox(state, { reopen, drop }), confirmed);
+const triage = new Triage(sender, clock, say, () => (tasks.current ? showTools() : advance()));
+const desk = {
+  labels: null, tool: "brush", value: 1, radius: 4, tolerance: 24, pressure: false, hidden: false,
+  changed, say, accept: acceptOne, reject: rejectOne,
+  rgba() {
+    const { current } = tasks;
+    if (!current.rgba) {
+      const context = new OffscreenCanvas(current.width, current.height).getContext("2d");
+      context.drawImage(current.picture, 0, 0, current.width, current.height);
+      current.rgba = context.getImageData(0, 0, current.width, current.height).data;
+    }
+    return current.rgba;
+  },
+};
+const hand = new Hand(view, suggestions, desk), segmenter = new Segmenter(desk, view, tasks, act);
+desk.segmenter = segmenter;
+const day = { remaining: 0, done: 0 };
+let busy = false, lessons = [], serverDraftAt = 0, savedChanges = 0, resting = 0;
+
+view.overlayPainter = (context, pixel) => {
+  if (!desk.hidden) suggestions.paint(context, pixel, desk.value);
+  hand.paint(context, pixel);
+};
+
+// ---- showing ----
+
+function say(text, kind = "") {
+  $("message").textContent = text;
+  $("message").dataset.kind = kind;
+}
+
+function showTools() {
+  for (const button of document.querySelectorAll("[data-tool]")) button.setAttribute("aria-pressed", button.dataset.tool === desk.tool);
+  desk.radius = Number($("size").value) / 2;
+  desk.tolerance = Number($("tolerance").value);
+  $("size-value").textContent = `${$("size").value} px`;
+  $("tolerance-value").textContent = $("tolerance").value;
+  $("opacity-value").textContent = `${$("opacity").value} %`;
+  $("threshold-value").textContent = `${$("threshold").value} %`;
+  $("tolerance-row").hidden = desk.tool !== "wand";
+  $("size-row").hidden = !["brush", "eraser"].includes(desk.tool);
+  view.canvases.heat.style.opacity = desk.hidden ? 0 : $("opacity").value / 100;
+  view.canvases.labels.style.opacity = desk.hidden ? 0 : 1;
+  $("hide").setAttribute("aria-pressed", desk.hidden);
+  $("undo").disabled = !desk.labels?.done.length;
+  $("redo").disabled = !desk.labels?.undone.length;
+  view.stage.dataset.tool = desk.tool;
+  view.stage.dataset.regions = suggestions.regions.length;
+  view.stage.dataset.ready = suggestions.ready;
+  const left = suggestions.open_, all = suggestions.regions.length;
+  $("suggestion-count").textContent = all ? `${all} suspected, ${left} open` : "nothing suspected at this threshold";
+  for (const id of ["accept", "reject", "accept-all"]) $(id).disabled = !all;
+  for (const button of $("classes").children) {
+    const value = Number(button.dataset.value), count = desk.labels?.counts[value] ?? 0;
+    button.setAttribute("aria-checked", value === desk.value);
+    button.querySelector(".count").textContent = count ? `${count} px` : "";
+  }
+  $("remaining").textContent = day.remaining;
+  $("done").textContent = day.done;
+}
+
+function drawClasses(names) {
+  $("classes").replaceChildren(...names.map((name, at) => {
+    const button = element("button", "", { type: "button", role: "radio", "data-value": at + 1 });
+    button.append(element("span", "", { class: "swatch" }), element("span", name, { class: "name" }), element("span", "", { class: "count" }));
+    if (at < 9) button.append(element("kbd", at + 1));
+    button.firstChild.style.background = `rgb(${colourOf(at + 1)})`;
+    button.addEventListener("click", () => choose(at + 1));
+    return button;
+  }));
+}
+
+async function drop(entry) {
+  await outbox.drop(entry.key);
+  sender.flush();
+}
+
+// Brings a refused label map back, onto the same image if it is in hand or can be had again.
+async function reopen(entry) {
+  await act(async () => {
+    if (tasks.current?.task.image.id !== entry.image) {
+      const task = await get(`/api/annotate/next?prefer=${encodeURIComponent(entry.image)}`);
+      if (task?.image.id !== entry.image) throw new Error("That image is not to be had any more; the answer stays here.");
+      putBack();
+      show(await load(task, person));
+    }
+    const pixels = await unpacked(entry.body.label_map, desk.labels.pixels.length);
+    desk.labels.begin();
+    view.touch(desk.labels.replace(pixels));
+    desk.labels.end();
+    changed();
+    await drop(entry);
+  });
+}
+
+// ---- tools ----
+
+function choose(value) {
+  if (value > $("classes").children.length) return;
+  desk.value = value;
+  if (desk.tool === "eraser") desk.tool = "brush";
+  view.request();
+  showTools();
+}
+
+function takeTool(tool) {
+  if (tool === "assist" && !tasks.current?.task.tools.includes("assist")) return;
+  desk.tool = tool;
+  segmenter.forget();
+  hand.dropLoop();
+  view.cursor.hidden = true;
+  showTools();
+}
+
+function resize(step) {
+  const size = $("size");
+  size.value = Number(size.value) + step * Math.max(1, Math.round(size.value / 8));
+  showTools();
+}
+
+function step(direction) {
+  if (hand.busy) return;
+  const box = desk.labels?.[direction]();
+  if (box) {
+    view.touch(box);
+    changed();
+  }
+}
+
+function hide() {
+  desk.hidden = !desk.hidden;
+  view.request();
+  showTools();
+}
+
+function acceptOne(index) {
+  if (index < 0 || hand.busy) return;
+  suggestions.chosen = index;
+  desk.labels.begin();
+  view.touch(suggestions.accept(index, desk.value));
+  desk.labels.end();
+  changed();
+  say(`Accepted: ${suggestions.regions[index].area} pixels.`);
+}
+
+function rejectOne(index) {
+  if (index < 0 || hand.busy) return;
+  suggestions.chosen = index;
+  desk.labels.begin();
+  const box = suggestions.reject(index);
+  if (box) view.touch(box);
+  desk.labels.end();
+  changed();
+  say("Rejected.");
+}
+
+function acceptAll() {
+  desk.labels.begin();
+  suggestions.regions.forEach((region, index) => region.rejected || region.accepted || view.touch(suggestions.accept(index, desk.value)));
+  desk.labels.end();
+  changed();
+}
+
+function walk(direction) {
+  const region = suggestions.walk(direction);
+  if (!region) return;
+  const how = region.accepted ? "accepted" : region.rejected ? "rejected" : "open";
+  say(`Suggestion ${suggestions.chosen + 1} of ${suggestions.regions.length}: ${region.area} pixels, ${how}.`);
+}
+
+// ---- drafts ----
+
+// After every change of the label map: a draft here at once, one on the server soon.
+function changed() {
+  suggestions.judge();
+  view.request();
+  showTools();
+  saveDraft();
+}
+
+function saveDraft() {
+  const { current } = tasks;
+  if (!current || current.lesson || !current.labels.changes || current.labels.changes === savedChanges) return;
+  savedChanges = current.labels.changes;
+  const bytes = runs(current.labels.pixels);
+  drafts.put({ person, image: current.task.image.id, runs: bytes, seconds: clock.seconds, saved: Date.now() })
+    .catch(() => say("This browser keeps no drafts; the server gets one every few seconds.", "bad"));
+}
+
+async function saveOnServer() {
+  const { current } = tasks;
+  if (!current || current.lesson || busy || current.labels.changes === serverDraftAt) return;
+  serverDraftAt = current.labels.changes;
+  const body = { image: current.task.image.id, label_map: await packed(current.labels.pixels), seconds: clock.seconds };
+  if (tasks.current === current) await post("/api/annotate/draft", body).catch(() => {});
+}
+
+// ---- images ----
+
+function show(loaded) {
+  const { task, width, height, labels } = loaded;
+  tasks.current = loaded;
+  Object.assign(desk, { labels });
+  segmenter.forget();
+  serverDraftAt = savedChanges = labels.changes;
+  hand.abort();
+  view.open(loaded);
+  suggestions.open(task.image.id, loaded.confidence, labels, $("threshold").value / 100);
+  clock.reset(loaded.seconds);
+  const side = Math.min(width, height);
+  $("size").max = Math.max(12, Math.round(side / 3));
+  if (Number($("size").dataset.side) !== side) $("size").value = Math.max(3, Math.round(side / 16));
+  $("size").dataset.side = side;
+  $("map-hint").textContent = task.map ? `What ${task.map.detector} suspects.` : "No detector has looked at this image yet.";
+  $("map-group").classList.toggle("none", !task.map);
+  $("assist-tool").hidden = !task.tools.includes("assist");
+  if ($("classes").dataset.names !== task.classes.join("\n")) {
+    $("classes").dataset.names = task.classes.join("\n");
+    drawClasses(task.classes);
+  }
+  if (desk.value > task.classes.length) desk.value = 1;
+  $("prompt").textContent = task.image.prompt || "No prompt is known.";
+  $("category").textContent = task.image.category ?? "";
+  $("comment-count").textContent = task.comments || "";
+  $("returned").hidden = !task.note;
+  $("returned").textContent = task.note ? `Returned: ${task.note}` : "";
+  view.layers.dataset.image = task.image.id;
+  $("empty").hidden = true;
+  $("tools").classList.remove("idle");
+  $("comment-button").disabled = Boolean(loaded.lesson);
+  if (!loaded.lesson) localStorage.setItem(`clinic.current.${person}`, task.image.id);
+  say(loaded.restored ? "Your draft is back." : "");
+  const useless = (desk.tool === "assist" && !task.tools.includes("assist")) || (desk.tool === "eraser" && !labels.painted);
+  takeTool(useless ? "brush" : desk.tool);
+}
+
+function rest() {
+  tasks.current = desk.labels = null;
+  view.close();
+  suggestions.close();
+  $("empty").hidden = false;
+  $("tools").classList.add("idle");
+  $("prompt").textContent = $("category").textContent = "";
+  day.remaining = 0;
+  showTools();
+  clearTimeout(resting);
+  resting = setTimeout(() => !tasks.current && !triage.open && advance(), LOOK_AGAIN_MS);
+}
+
+// Puts the image in hand back to the front of those that wait.
+function putBack() {
+  const { current } = tasks;
+  if (!current || current.lesson || current.task.lease === null) return;
+  saveDraft();
+  tasks.waiting.unshift({ task: current.task, loaded: Promise.resolve({ ...current, seconds: clock.seconds, restored: false }) });
+}
+
+async function advance(prefer) {
+  await act(async () => {
+    tasks.current = null;
+    const lesson = lessons.shift();
+    const loaded = lesson ?? (await tasks.next(prefer));
+    if (!loaded) return rest();
+    show(loaded);
+    if (lesson) return say(lesson.lesson.text);
+    tasks.fill().catch(() => {});
+  });
+  if (!tasks.current && $("empty").hidden) resting = setTimeout(() => !tasks.current && advance(), LOOK_AGAIN_MS);
+}
+
+// Runs one action at a time; what goes wrong is said, and nothing is thrown away.
+async function act(action) {
+  if (busy) return;
+  busy = true;
+  try {
+    await action();
+  } catch (error) {
+    say(error.status === 401 ? "You are signed out: sign in again in another tab; your work is kept here." : error.message || "The server does not answer; your work is kept here.", "bad");
+    if (error.status === 401) $("outbox").hidden = $("sign-in").hidden = false;
+  } finally {
+    busy = false;
+  }
+}
+
+// ---- answers ----
+
+async function answer(clean) {
+  const { current } = tasks;
+  if (!current || busy || hand.busy) return;
+  if (clean && current.labels.painted) return say(`Something is painted: erase it first, or submit it with ${keyOf("submit")}.`, "bad");
+  if (!clean && !current.labels.painted) return say(`Nothing is painted. If nothing is broken, press ${keyOf("clean")} for clean.`, "bad");
+  if (current.lesson) return judgeLesson(current, clean);
+  let kept = false;
+  await act(async () => {
+    const { lease, image, revision } = current.task;
+    const body = {
+      lease, image: image.id, revision, clean, label_map: clean ? null : await packed(current.labels.pixels),
+      seconds: clock.seconds, key: crypto.randomUUID(),
+    };
+    await sender.add("/api/annotate/submit", body, image.id);
+    drafts.drop(person, image.id).catch(() => {});
+    if (lease && !revision) {
+      day.done++;
+      day.remaining = Math.max(0, day.remaining - 1);
+    }
+    kept = true;
+  });
+  if (kept) await advance();
+}
+
+async function judgeLesson(current, clean) {
+  const { good, text } = verdict(current, clean);
+  if (!good) return say(text, "bad");
+  if (!lessons.length) finishTour();
+  await advance();
+  say(`${text} ${lessons.length || tasks.current?.lesson ? tasks.current?.lesson?.text ?? "" : "That was the tour; these are real."}`);
+}
+
+function finishTour() {
+  endTour();
+  lessons = [];
+}
+
+async function skip() {
+  const { current } = tasks;
+  if (!current || busy || hand.busy) return;
+  if (current.lesson) {
+    finishTour();
+    return advance();
+  }
+  if (current.task.lease === null) return advance();
+  const reason = await askReason();
+  if (reason === null || tasks.current !== current) return;
+  await act(async () => {
+    await sender.add("/api/annotate/skip", { lease: current.task.lease, reason }, current.task.image.id);
+    drafts.drop(person, current.task.image.id).catch(() => {});
+    day.remaining = Math.max(0, day.remaining - 1);
+  });
+  await advance();
+}
+
+async function previous() {
+  if (hand.busy || tasks.current?.lesson) return;
+  await act(async () => {
+    await sender.flush();
+    if ((await outbox.of(person)).some((entry) => !entry.refused)) throw new Error("The last answer has not arrived yet; try again in a moment.");
+    const before = tasks.current?.task.lease === null ? tasks.current.task.image.id : null;
+    const task = await get(`/api/annotate/previous${before ? `?before=${encodeURIComponent(before)}` : ""}`);
+    if (!task) return say("There is nothing before this image.");
+    putBack();
+    show(await load(task, person));
+    say("Your earlier answer: change it and submit again, or go on with S.");
+  });
+}
+
+function confirmed(entry, stored) {
+  if (entry.path.endsWith("/submit")) say(`Saved, revision ${stored.revision}.`);
+  clearTimeout(confirmed.timer);
+  confirmed.timer = setTimeout(countAgain, 1500);
+}
+
+async function countAgain() {
+  const found = await get("/api/annotate/mine").catch(() => null);
+  if (!found || (await outbox.of(person)).length) return;
+  Object.assign(day, { remaining: found.remaining, done: found.done_today });
+  showTools();
+}
+
+keepLeases(tasks, clock, say, saveDraft);
+setInterval(saveOnServer, SERVER_DRAFT_MS);
+setInterval(() => hand.busy && saveDraft(), 1000);
+
+// ---- wiring ----
+
+const DO = {
+  accept: () => {
+    acceptOne(suggestions.chosen < 0 ? suggestions.walkOpen() : suggestions.chosen);
+    suggestions.walkOpen();
+  },
+  reject: () => {
+    rejectOne(suggestions.chosen < 0 ? suggestions.walkOpen() : suggestions.chosen);
+    suggestions.walkOpen();
+  },
+  "accept-all": acceptAll, "next-region": () => walk(1), "previous-region": () => walk(-1),
+  smaller: () => resize(-1), larger: () => resize(1), undo: () => step("undo"), redo: () => step("redo"), hide,
+  fit: () => view.fit(), submit: () => (hand.loop ? hand.closeLoop(false) : answer(false)), clean: () => answer(true), skip, previous,
+  triage: async () => {
+    if (tasks.current?.lesson) finishTour();
+    await act(() => triage.enter());
+  },
+  comment: () => tasks.current && !tasks.current.lesson && showComments(tasks.current.task.image.id, say),
+  guide: () => showFromTop("guide"), help: () => showFromTop("help"),
+  ...Object.fromEntries(["select", "brush", "eraser", "lasso", "fill", "wand", "assist"].map((tool) => [tool, () => takeTool(tool)])),
+  ...Object.fromEntries([["zoom-in", 1.4], ["zoom-out", 1 / 1.4]].map(([name, factor]) => [name, () => {
+    const box = view.stage.getBoundingClientRect();
+    view.zoom(box.left + box.width / 2, box.top + box.height / 2, factor);
+  }])),
+};
+const WITHOUT_IMAGE = ["help", "guide", "triage", "previous"];
+const REPEATING = ["smaller", "larger", "undo", "redo", "zoom-in", "zoom-out", "next-region", "previous-region"];
+
+addEventListener("keydown", (event) => {
+  if (document.querySelector("dialog[open]") || event.target.matches?.("input:not([type=range]), textarea")) return;
+  if (triage.open) {
+    if (event.key === "Enter") {
+      event.preventDefault();
+      triage.confirm();
+    } else if (event.key === "Escape") triage.leave();
+    return;
+  }
+  const action = actionOf(event), onStage = event.target === view.stage || event.target === document.body;
+  if (event.key === "Escape") return void (hand.dropLoop() || $("brush-tool").focus());
+  if (!action) return;
+  if (/region$/.test(action) && (!onStage || !suggestions.regions.length)) return;
+  if (["submit", "pan"].includes(action) && !onStage && event.target.matches?.("button:not(#submit), a, input")) return;
+  if (event.repeat && !REPEATING.includes(action)) return event.preventDefault();
+  event.preventDefault();
+  if (action === "pan") hand.space = true;
+  else if (action.startsWith("class-")) choose(Number(action.slice(6)));
+  else if (tasks.current || WITHOUT_IMAGE.includes(action)) DO[action]();
+  view.stage.classList.toggle("panning", hand.space);
+});
+addEventListener("keyup", (event) => {
+  if (event.key === " ") hand.space = false;
+  view.stage.classList.toggle("panning", hand.space);
+});
+
+for (const id of ["size", "opacity", "tolerance"]) $(id).addEventListener("input", showTools);
+$("threshold").addEventListener("input", () => {
+  suggestions.move($("threshold").value / 100);
+  showTools();
+});
+$("pressure").addEventListener("change", () => (desk.pressure = $("pressure").checked));
+for (const button of document.querySelectorAll("[data-tool]")) button.addEventListener("click", () => takeTool(button.dataset.tool));
+for (const button of document.querySelectorAll("[data-do]")) button.addEventListener("click", () => (tasks.current || WITHOUT_IMAGE.includes(button.dataset.do)) && DO[button.dataset.do]());
+$("tour-again").addEventListener("click", async () => {
+  $("help").close();
+  putBack();
+  lessons = await practice(desk.labels ? tasks.current.task.classes : ["shape distortion", "unreasonable content", "watermark"]);
+  await advance();
+});
+
+// The focus goes to a button, which may lie far down.
+function showFromTop(id) {
+  $(id).showModal();
+  $(id).scrollTop = 0;
+}
+
+function showKeys() {
+  for (const place of document.querySelectorAll("kbd[data-key]")) place.textContent = keyOf(place.dataset.key).replace("Shift+", "⇧");
+}
+
+wireKeys(showKeys);
+showKeys();
+showTools();
+sender.flush();
+// The curation desk opens an image by name.
+const wanted = new URLSearchParams(location.search).get("image");
+if (tourIsDue() && !wanted) lessons = await practice(["shape distortion", "unreasonable content", "watermark"]).catch(() => []);
+countAgain();
+await advance(new URLSearchParams(location.search).get("image") ?? localStorage.getItem(`clinic.current.${person}`));
+document.body.dataset.ready = "true";

@@ -1,0 +1,95 @@
+// Sends what is in the outbox, one after another, until it is empty; says how it stands.
+import { Refused, forgetSession, currentSession, post } from "/static/api.js";
+import { outbox } from "/static/annotate/draft_store.js";
+
+const PAUSES_MS = [1000, 2000, 4000, 8000, 15000];
+
+export class Sender {
+  // `tell({waiting, refused, state})` after every change; state is "", "offline" or "signed-out".
+  constructor(person, tell, confirmed) {
+    Object.assign(this, { person, tell, confirmed, state: "", tries: 0, asked: false, entries: [], running: null, timer: 0 });
+    addEventListener("online", () => this.flush());
+    addEventListener("focus", () => this.state && this.flush());
+  }
+
+  async add(path, body, image) {
+    const entry = { key: body.key ?? crypto.randomUUID(), person: this.person, at: Date.now(), path, body, image };
+    await outbox.put(entry);
+    this.stand([...this.entries, entry]);
+    this.flush();
+  }
+
+  async report() {
+    return this.stand(await outbox.of(this.person));
+  }
+
+  stand(entries) {
+    const refused = entries.filter((entry) => entry.refused);
+    this.entries = entries;
+    this.tell({ waiting: entries.length - refused.length, refused, state: this.state });
+    return entries;
+  }
+
+  // Resolves when nothing more can be sent now.
+  flush() {
+    clearTimeout(this.timer);
+    this.asked = true;
+    this.running ??= this.loop();
+    return this.running;
+  }
+
+  // What is added while the last entry is being sent asks again: none may wait for the one after it.
+  async loop() {
+    try {
+      while (this.asked) {
+        this.asked = false;
+        await this.run();
+      }
+    } finally {
+      this.running = null;
+    }
+  }
+
+  async run() {
+    for (;;) {
+      const next = (await this.report()).find((entry) => !entry.refused);
+      if (!next) return;
+      try {
+        const answer = await this.send(next);
+        await outbox.drop(next.key);
+        this.state = "";
+        this.tries = 0;
+        this.confirmed(next, answer);
+      } catch (error) {
+        if (!(await this.keep(next, error))) return;
+      }
+    }
+  }
+
+  async send(entry) {
+    try {
+      return await post(entry.path, entry.body);
+    } catch (error) {
+      if (error.status !== 403) throw error;
+      // Another session may have begun meanwhile, with a token of its own; of somebody else it must not be used.
+      forgetSession();
+      if ((await currentSession()).name !== this.person) throw new Refused(401, "Somebody else is signed in.");
+      return post(entry.path, entry.body);
+    }
+  }
+
+  // Whether to go on with the next entry: yes after a refusal, which is final and is shown; no while the server
+  // cannot be asked.
+  async keep(entry, error) {
+    const final = error instanceof Refused && error.status >= 400 && error.status < 500 && ![401, 408, 429].includes(error.status);
+    if (final) {
+      await outbox.put({ ...entry, refused: error.message });
+      return true;
+    }
+    this.state = error.status === 401 ? "signed-out" : "offline";
+    if (error.status === 401) forgetSession();
+    await this.report();
+    this.timer = setTimeout(() => this.flush(), PAUSES_MS[Math.min(this.tries++, PAUSES_MS.length - 1)]);
+    return false;
+  }
+}

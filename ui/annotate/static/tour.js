@@ -1,0 +1,44 @@
+// The first-run tour: three practice images with a known answer, on the real desk; nothing of it is sent.
+import { LabelMap } from "/static/annotate/label_map.js";
+import { unpacked } from "/static/annotate/codec.js";
+import { heatPicture } from "/static/annotate/view.js";
+
+const DONE = "clinic.tour";
+
+export const tourIsDue = () => localStorage.getItem(DONE) === null;
+export const endTour = () => localStorage.setItem(DONE, "done");
+
+// The practice images, as the desk shows a task.
+export async function practice(classes) {
+  const lessons = await (await fetch("/static/annotate/practice.json")).json();
+  return Promise.all(lessons.map(async (lesson, at) => {
+    const { width, height } = lesson, count = width * height;
+    const truth = await unpacked(lesson.truth, count);
+    const confidence = lesson.suspected ? (await unpacked(lesson.suspected, count)).map((level) => 2 * level) : null;
+    const response = await fetch(`/static/annotate/${lesson.file}`);
+    const task = {
+      lease: null, image: { id: `practice-${at + 1}`, width, height, prompt: lesson.prompt, category: `practice ${at + 1} of ${lessons.length}` },
+      map: confidence && { detector: "the practice detector" }, classes, revision: 0, comments: 0, tools: [],
+    };
+    return {
+      task, width, height, confidence, heat: confidence && (await heatPicture(confidence, height, width)),
+      picture: await createImageBitmap(await response.blob()), labels: new LabelMap(height, width), seconds: 0,
+      restored: false, waited: [], lesson: { ...lesson, truth },
+    };
+  }));
+}
+
+// What to tell of an answer to a practice image, and whether it will do.
+export function verdict({ lesson, labels }, clean) {
+  let both = 0, either = 0;
+  for (let at = 0; at < lesson.truth.length; at++) {
+    const mine = labels.pixels[at] > 0, right = lesson.truth[at] > 0;
+    both += mine && right;
+    either += mine || right;
+  }
+  if (!either) return { good: clean, text: "Right: nothing is broken here. A clean image teaches the detector as much as a broken one." };
+  if (clean) return { good: false, text: `Look again: ${lesson.hint}` };
+  const overlap = both / either, share = Math.round(100 * overlap);
+  if (overlap >= 0.5) return { good: true, text: `Well seen: your mark and ours overlap by ${share} %.` };
+  return { good: false, text: `Your mark and ours overlap by ${share} %. ${lesson.hint}` };
+}

@@ -1,0 +1,77 @@
+"""Triage: a dozen images of one category at a glance; cheap negatives, and drawings for the rest."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from dataengine.records import QueueKind, now
+from pipelines.services.annotation import label_clean, queue_for_drawing
+from pipelines.services.schemas import Short
+from storage.catalog import Catalog
+from storage.workspace import Workspace
+from ui.annotate.schemas import TRIAGE_IMAGES, TriageBody, Triaged, TriageGrid, TriageImage
+from ui.web.access import ACCESS, require
+from ui.web.errors import ERRORS
+from ui.web.sessions import Person, signed_in
+
+KINDS: tuple[QueueKind, ...] = ("triage", "draw")
+"""What was sent to triage comes first; then what waits to be drawn may be looked through."""
+
+
+def triage_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:
+    """The routes under /api/annotate/triage."""
+    routes = APIRouter(prefix="/api/annotate/triage", tags=["triage"], responses=ERRORS)
+
+    @routes.get("", response_model=TriageGrid, responses={204: {"description": "Nothing waits"}})
+    def grid(
+        person: Annotated[Person, Depends(signed_in)], category: Annotated[Short | None, Query()] = None
+    ) -> Any:
+        """A dozen images of one category under leases, the most urgent category unless one is named."""
+        require(person.roles, ACCESS["/api/annotate"], "labelling")
+        with workspace.catalog() as catalog:
+            found = take_grid(catalog, person.name, category, lease_seconds)
+            catalog.commit()
+        return Response(status_code=204) if found is None else found
+
+    @routes.post("", response_model=Triaged)
+    def confirm(body: TriageBody, person: Annotated[Person, Depends(signed_in)]) -> Triaged:
+        """Label the clean ones as such and queue the flawed ones for drawing; lost leases change nothing."""
+        require(person.roles, ACCESS["/api/annotate"], "labelling")
+        flawed = set(body.flawed)
+        share = body.seconds / max(1, len(flawed | set(body.clean)))
+        with workspace.catalog() as catalog:
+            lost = [lease for lease in sorted(flawed) if not queue_for_drawing(catalog, lease, person.name)]
+            clean = sorted(set(body.clean) - flawed)
+            lost += [lease for lease in clean if not label_clean(catalog, lease, person.name, share)]
+            catalog.commit()
+        done = len(flawed | set(clean)) - len(lost)
+        queued = len(flawed - set(lost))
+        return Triaged(clean=done - queued, queued=queued, lost=lost)
+
+    return routes
+
+
+def take_grid(catalog: Catalog, person: str, category: str | None, lease_seconds: float) -> TriageGrid | None:
+    """Lease a grid's images; those that this person holds already come along. None when nothing waits."""
+    moment = now()
+    for kind in KINDS:
+        waiting = dict(catalog.queue.categories(person, kind))
+        for name in [category] if category in waiting else list(waiting) if category is None else []:
+            leases = []
+            for _ in range(TRIAGE_IMAGES):
+                lease = catalog.queue.next(person, moment, lease_seconds, kind, category=name)
+                if lease is None:
+                    break
+                leases.append(lease)
+            if leases:
+                images = [
+                    TriageImage(
+                        lease=lease.id,
+                        image=lease.image_id,
+                        url=f"/api/images/{lease.image_id}/pixels",
+                        prompt=catalog.images.get(lease.image_id).prompt,
+                    )
+                    for lease in leases
+                ]
+                return TriageGrid(category=str(name), images=images, waiting=waiting[str(name)])
+    return None

@@ -1,0 +1,60 @@
+"""How far people agree: per image, category and person; what label maps hold; gold scores and comments."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipelines.services.agreement import SHOWN_COMMENTS, agreement_report, gold_report
+from storage.workspace import Workspace
+from ui.web.access import ACCESS, require
+from ui.web.sessions import Person, signed_in
+
+SEEING_PEOPLE = ACCESS["/api/curate/people"]
+
+
+class Reply(BaseModel):
+    """A curator's answer to a comment."""
+
+    model_config = ConfigDict(extra="forbid")
+    image: str = Field(min_length=1, max_length=128)
+    text: str = Field(min_length=1, max_length=2000)
+
+
+async def seeing_people(person: Annotated[Person, Depends(signed_in)]) -> Person:
+    """FastAPI dependency: somebody who may see how individual people do."""
+    require(person.roles, SEEING_PEOPLE, "seeing how people agree")
+    return person
+
+
+def agreement_routes(workspace: Workspace) -> APIRouter:
+    """The routes under /api/curate/people."""
+    routes = APIRouter(prefix="/people", dependencies=[Depends(seeing_people)])
+
+    @routes.get("/agreement")
+    def agreement() -> dict[str, Any]:
+        return agreement_report(workspace)
+
+    @routes.get("/gold")
+    def gold() -> dict[str, Any]:
+        return gold_report(workspace)
+
+    @routes.get("/comments")
+    def comments() -> dict[str, Any]:
+        with workspace.catalog(read_only=True) as catalog:
+            newest = catalog.comments.newest(SHOWN_COMMENTS)
+        shown = [
+            {"image": one.image_id, "author": one.author, "text": one.text, "created": one.created}
+            for one in newest
+        ]
+        return {"comments": shown}
+
+    @routes.post("/comments")
+    def reply(body: Reply, person: Annotated[Person, Depends(seeing_people)]) -> dict[str, str]:
+        with workspace.catalog() as catalog:
+            catalog.images.get(body.image)
+            made = catalog.comments.add(body.image, person.name, body.text)
+            catalog.commit()
+        return {"id": made.id}
+
+    return routes

@@ -1,0 +1,60 @@
+"""Hard categories, sending images to people, and the balance of what a detector learns from."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from pydantic import Field
+
+from dataengine.errors import InputRefused
+from pipelines.services import jobs
+from pipelines.services.categories import Ask, balance_report, by_who_may_have_looked, category_report, send
+from pipelines.services.schemas import Body, Name
+from storage.queries import labels
+from storage.workspace import Workspace
+from ui.web.sessions import Person, signed_in
+
+Signed = Annotated[Person, Depends(signed_in)]
+
+
+class RealPhotos(Body):
+    """Real photos of a registered folder become examples without artifacts."""
+
+    folder: Name
+    licence: str = Field(default="", max_length=200)
+
+
+def category_routes(workspace: Workspace) -> APIRouter:
+    """/categories, /ask and /balance."""
+    routes = APIRouter()
+
+    @routes.get("/categories")
+    def categories(detector: str | None = None) -> dict[str, Any]:
+        with workspace.catalog(read_only=True) as catalog:
+            for id in [detector] if detector else by_who_may_have_looked(catalog):
+                report = category_report(catalog, id)
+                if report["categories"]:
+                    break
+            return report
+
+    @routes.post("/ask")
+    def ask(body: Ask, person: Signed) -> dict[str, Any]:
+        with workspace.catalog() as catalog:
+            sent = send(catalog, body, person.name)
+            catalog.commit()
+        return {"sent": sent}
+
+    @routes.get("/balance")
+    def balance(policy: labels.Policy = "unreturned") -> dict[str, Any]:
+        with workspace.catalog(read_only=True) as catalog:
+            return balance_report(catalog, policy)
+
+    @routes.post("/balance/real")
+    def add_real(body: RealPhotos, person: Signed) -> dict[str, str]:
+        with workspace.catalog(read_only=True) as catalog:
+            folder = catalog.endpoints.get(body.folder)
+        if folder.kind != "folder":
+            raise InputRefused(f"{folder.name!r} is a {folder.kind}; choose a registered folder")
+        args = {"path": folder.location, "source": "real", "licence": body.licence}
+        return {"job": jobs.request_job(workspace, "import", args, person.name).id}
+
+    return routes

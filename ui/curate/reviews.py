@@ -1,0 +1,155 @@
+"""Reviewing: what people drew beside what the detector suspects, and the verdicts of curators.
+
+A label is *unreviewed*, *approved* ("accepted"), *returned* ("rejected": its author gets the image again,
+with the note) or *replaced* ("corrected": another label of the image was taken alone). A new revision is
+unreviewed. Which of them `publish` takes is `PublishConfig.labels`: all but returned and replaced ones, or
+approved ones alone.
+"""
+
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from dataengine.curation.agreement import majority
+from dataengine.errors import InputRefused, NotFound
+from dataengine.records import Draft
+from pipelines.services.agreement import disagreements, label_map_of
+from pipelines.services.reviews import Verdict, judge
+from pipelines.services.schemas import Body, Name
+from storage.queries import labels as queries_labels
+from storage.queries import reviews as queries_reviews
+from storage.workspace import Workspace
+from ui.annotate.gold import gold_seen
+from ui.web.images import map_response
+from ui.web.sessions import Person, signed_in
+
+Signed = Annotated[Person, Depends(signed_in)]
+Text = Annotated[str, Query(min_length=1, max_length=200)]
+
+
+class Opened(Body):
+    """An image to draw on, from that person's newest map if one is named."""
+
+    image: Name
+    author: Name | None = None
+
+
+def review_routes(workspace: Workspace) -> APIRouter:
+    """/reviews, /labels and /merged."""
+    routes = APIRouter()
+
+    @routes.get("/reviews")
+    def reviews(
+        state: Literal["unreviewed", "approved", "returned", "any"] = "unreviewed",
+        author: Text | None = None,
+        category: Text | None = None,
+        round: Text | None = None,
+        after: Annotated[str | None, Query(max_length=400)] = None,
+        limit: Annotated[int, Query(ge=1, le=200)] = 48,
+    ) -> dict[str, Any]:
+        with workspace.catalog(read_only=True) as catalog:
+            rows, last = queries_reviews.page_of_reviews(
+                catalog, state, author, category, round, cursor(after), limit
+            )
+            counts = queries_reviews.review_counts(catalog)
+        return {"labels": [asdict(row) for row in rows], "after": place(last), "counts": counts}
+
+    @routes.get("/reviews/{image_id}")
+    def opinions(image_id: str, person: Signed) -> dict[str, Any]:
+        return opinions_on(workspace, image_id, person)
+
+    @routes.post("/reviews")
+    def decide(body: Verdict, person: Signed) -> dict[str, int]:
+        if body.verdict == "rejected" and not body.note.strip():
+            raise InputRefused("say in the note what should change, so that the annotator can change it")
+        with workspace.catalog() as catalog:
+            for which in body.labels:
+                judge(catalog, which, body, person.name)
+            catalog.commit()
+        return {"judged": len(body.labels)}
+
+    @routes.post("/open")
+    def open_in_canvas(body: Opened, person: Signed) -> dict[str, str]:
+        with workspace.catalog() as catalog:
+            image = catalog.images.get(body.image)
+            label = catalog.labels.latest(image.id, body.author) if body.author else None
+            if label is not None and label.label_map is not None and body.author != person.name:
+                start = workspace.blobs.get(label.label_map)
+                catalog.drafts.save(Draft(image_id=image.id, author=person.name, label_map=start))
+            catalog.takers.hand(image.id, person.name)
+            catalog.commit()
+        return {"url": f"/annotate?image={image.id}"}
+
+    @routes.get("/labels/{image_id}")
+    def label(
+        image_id: str, author: Text, revision: Annotated[int | None, Query(ge=1, le=1_000_000)] = None
+    ) -> Response:
+        with workspace.catalog(read_only=True) as catalog:
+            found = [
+                one
+                for one in catalog.labels.history(image_id)
+                if one.author == author and revision in (None, one.revision)
+            ]
+        if not found:
+            raise NotFound(f"{author!r} has no such label of image {image_id!r}; load the list again")
+        return map_response(label_map_of(workspace, found[-1]))
+
+    @routes.get("/merged/{image_id}")
+    def merged(image_id: str) -> Response:
+        with workspace.catalog(read_only=True) as catalog:
+            counting = queries_labels.counting_labels(catalog, [image_id]).get(image_id, [])
+        if not counting:
+            raise NotFound(f"image {image_id!r} has no label that counts, so there is nothing to merge")
+        drawn = [label_map_of(workspace, one) for one in counting]
+        return map_response(majority(drawn), **{"X-Opinions": str(len(drawn))})
+
+    return routes
+
+
+def cursor(after: str | None) -> queries_reviews.ReviewCursor | None:
+    """Where a page of labels begins. Raises `InputRefused`."""
+    if after is None:
+        return None
+    created, _, rest = after.partition(":")
+    image_id, separator, author = rest.partition(":")
+    try:
+        return float(created), image_id, author if separator else ""
+    except ValueError:
+        raise InputRefused(f"{after!r} is no place in a list; begin at its start") from None
+
+
+def place(last: queries_reviews.ReviewCursor | None) -> str | None:
+    """A cursor as one word."""
+    return None if last is None else f"{last[0]!r}:{last[1]}:{last[2]}"
+
+
+def opinions_on(workspace: Workspace, image_id: str, person: Person) -> dict[str, Any]:
+    """Everybody's newest revision of an image, how far they agree, which count, and what is gold."""
+    with workspace.catalog(read_only=True) as catalog:
+        image = catalog.images.get(image_id)
+        labels = catalog.labels.of_images([image_id])
+        counting = queries_labels.counting_labels(catalog, [image_id]).get(image_id, [])
+        verdicts = {(one.author, one.revision): one for one in catalog.reviews.of_image(image_id)}
+        gold = gold_seen(catalog, image_id, person)
+    counted = {(label.author, label.revision) for label in counting}
+    return {
+        "image": image_id,
+        "height": image.height,
+        "width": image.width,
+        "gold": gold,
+        "disagreement": disagreements(workspace, {image_id: labels}).get(image_id),
+        "opinions": [
+            {
+                "author": label.author,
+                "revision": label.revision,
+                "clean": label.clean,
+                "created": label.created,
+                "seconds": label.lead_seconds,
+                "counts": (label.author, label.revision) in counted,
+                "verdict": None if (review := verdicts.get((label.author, label.revision))) is None
+                else {"verdict": review.verdict, "by": review.reviewer, "note": review.note},
+            }
+            for label in labels
+        ],
+    }  # fmt: skip

@@ -1,0 +1,296 @@
+"""The curation desk at /curate: its page, and the API that its views are drawn from.
+
+Pages of images are followed by a key; filters are query parameters, so that a link keeps them.
+"""
+
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import JSONResponse
+
+from dataengine.errors import InputRefused, NotFound
+from dataengine.records import Image
+from pipelines.services import jobs
+from pipelines.services.agreement import disagreements, look_into_maps
+from storage.catalog import Catalog
+from storage.queries import labels as queries_labels
+from storage.queries.images import (
+    COUNT_LIMIT,
+    Cursor,
+    ImageCard,
+    ImageFilter,
+    State,
+    cards_of,
+    champion_id,
+    count_of_images,
+    matching,
+    page_of_images,
+)
+from storage.workspace import Workspace
+from ui.annotate.gold import gold_seen
+from ui.curate.agreement import agreement_routes
+from ui.curate.benchmarks import benchmark_routes
+from ui.curate.categories import category_routes
+from ui.curate.reviews import review_routes
+from ui.web.access import ACCESS, require
+from ui.web.sessions import Person, signed_in
+
+READING = ACCESS["/api/curate"]
+SIMILAR_FROM = 100_000
+"""Most images that "more like this" compares; 9.6 MB of vectors."""
+
+Signed = Annotated[Person, Depends(signed_in)]
+
+
+async def curating(person: Signed) -> Person:
+    """FastAPI dependency: somebody who may curate."""
+    require(person.roles, READING, "curating")
+    return person
+
+
+Curator = Annotated[Person, Depends(curating)]
+
+
+class Wanted(BaseModel):
+    """The filter of a page as query parameters."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    category: str | None = Field(default=None, max_length=200)
+    generator: str | None = Field(default=None, max_length=200)
+    detector: str | None = Field(default=None, max_length=200)
+    low: float = Field(default=0.0, ge=0, le=1)
+    high: float = Field(default=1.0, ge=0, le=1)
+    label_class: int | None = Field(default=None, alias="class", ge=1, le=31)
+    state: State | None = None
+    split: Literal["train", "validation", "benchmark"] | None = None
+    source: Literal["generated", "real", "imported", "drawn"] | None = None
+    round: str | None = Field(default=None, max_length=200)
+    sort: Literal["uncertainty", "max", "disagreement", "newest", "oldest"] = "uncertainty"
+    after: str | None = Field(default=None, max_length=300)
+    limit: int = Field(default=48, ge=1, le=200)
+
+    def filter(self) -> ImageFilter:
+        """What the catalog is asked for."""
+        return ImageFilter(
+            category=self.category,
+            lowest=self.low,
+            highest=self.high,
+            detector_id=self.detector,
+            generator_id=self.generator,
+            source=self.source,
+            split=self.split,
+            round_id=self.round,
+            label_class=self.label_class,
+            state=self.state,
+            order="uncertainty" if self.sort == "disagreement" else self.sort,
+        )
+
+    def cursor(self) -> Cursor | None:
+        """Where the page begins. Raises `InputRefused`."""
+        if self.after is None:
+            return None
+        value, separator, image_id = self.after.partition(":")
+        try:
+            return float(value), image_id if separator else ""
+        except ValueError:
+            raise InputRefused(f"{self.after!r} is no place in a list; begin at its start") from None
+
+
+Asked = Annotated[Wanted, Query()]
+
+
+def curate_routes(workspace: Workspace) -> APIRouter:
+    """The routes under /api/curate."""
+    routes = APIRouter(prefix="/api/curate", dependencies=[Depends(curating)])
+    for more in (category_routes, review_routes, benchmark_routes, agreement_routes):
+        routes.include_router(more(workspace))
+
+    @routes.get("/choices")
+    def choices() -> dict[str, Any]:
+        with workspace.catalog(read_only=True) as catalog:
+            return all_choices(catalog)
+
+    @routes.get("/images")
+    def images(wanted: Asked) -> JSONResponse:
+        if wanted.label_class is not None:
+            look_into_maps(workspace)
+        # A response of its own, since FastAPI would walk through every value of every card.
+        return JSONResponse(
+            most_disputed(workspace, wanted) if wanted.sort == "disagreement" else one_page(workspace, wanted)
+        )
+
+    @routes.get("/count")
+    def count(wanted: Asked) -> dict[str, Any]:
+        if wanted.sort == "disagreement":
+            return {"count": len(disputed(workspace, wanted)), "more": False}
+        with workspace.catalog(read_only=True) as catalog:
+            found = count_of_images(catalog, wanted.filter())
+        return {"count": found, "more": found >= COUNT_LIMIT}
+
+    @routes.get("/images/{image_id}")
+    def image(image_id: str, person: Curator) -> dict[str, Any]:
+        with workspace.catalog(read_only=True) as catalog:
+            known = image_detail(catalog, catalog.images.get(image_id))
+            return known | {"gold": gold_seen(catalog, image_id, person)}
+
+    @routes.get("/similar/{image_id}")
+    def similar(image_id: str, limit: Annotated[int, Query(ge=1, le=200)] = 47) -> dict[str, Any]:
+        with workspace.catalog(read_only=True) as catalog:
+            return more_like(catalog, catalog.images.get(image_id), limit)
+
+    @routes.post("/features")
+    def features(person: Curator) -> dict[str, str]:
+        job = jobs.request_job(workspace, "features", {}, person.name)
+        return {"job": job.id}
+
+    return routes
+
+
+def all_choices(catalog: Catalog) -> dict[str, Any]:
+    """What the filters and forms may be set to."""
+    champion = catalog.detectors.champion()
+    people = [user.name for user in catalog.users.list() if {"annotator", "curator"} & set(user.roles)]
+    return asdict(queries_labels.choices(catalog)) | {
+        "detectors": [
+            {
+                "id": one.id,
+                "name": one.name,
+                "champion": champion is not None and one.id == champion.id,
+                "role": one.role,
+                "looked": catalog.predictions.any_of(one.id),
+            }
+            for one in reversed(catalog.detectors.list())
+        ],
+        "classes": list(catalog.classes.names()),
+        "annotators": people,
+        "folders": [{"id": one.id, "name": one.name} for one in catalog.endpoints.of_kind("folder")],
+        "open_rounds": [one.id for one in catalog.rounds.list() if one.state in ("running", "waiting")],
+    }
+
+
+def card(found: ImageCard, **more: Any) -> dict[str, Any]:
+    """A card as the grid draws it; pictures and maps are fetched from /api/images."""
+    return {
+        "id": found.id,
+        "prompt": found.prompt,
+        "category": found.category,
+        "source": found.source,
+        "split": found.split,
+        "generator": found.generator_id,
+        "height": found.height,
+        "width": found.width,
+        "round": found.round_id,
+        "max": found.max,
+        "uncertainty": found.uncertainty,
+        "map": found.map_ref is not None,
+        "labelled": found.labelled,
+        **more,
+    }
+
+
+def place(cursor: Cursor | None) -> str | None:
+    """A cursor as one word."""
+    return None if cursor is None else f"{cursor[0]!r}:{cursor[1]}"
+
+
+def disputed(workspace: Workspace, wanted: Wanted) -> list[tuple[float, str]]:
+    """(disagreement, image) of all images with several opinions within the filter, the highest first."""
+    filter = wanted.filter()
+    with workspace.catalog(read_only=True) as catalog:
+        found = queries_labels.with_several_opinions(catalog, matching(filter))
+        labels = queries_labels.labels_of(catalog, found)
+        detector = filter.detector_id or champion_id(catalog)
+        if filter.bounded:
+            cards = cards_of(catalog, found, detector)
+            inside = {one.id for one in cards if one.max is not None and wanted.low <= one.max <= wanted.high}
+            labels = {id: opinions for id, opinions in labels.items() if id in inside}
+    return sorted(((value, id) for id, value in disagreements(workspace, labels).items()), reverse=True)
+
+
+def one_page(workspace: Workspace, wanted: Wanted) -> dict[str, Any]:
+    """A page in the order of a stored value."""
+    with workspace.catalog(read_only=True) as catalog:
+        page = page_of_images(catalog, wanted.filter(), wanted.cursor(), wanted.limit)
+    return {"cards": list(map(card, page.cards)), "after": place(page.after)}
+
+
+def most_disputed(workspace: Workspace, wanted: Wanted) -> dict[str, Any]:
+    """A page by disagreement between people: 1 − mean pairwise IoU of their newest revisions."""
+    after, values = wanted.cursor(), disputed(workspace, wanted)
+    rest = [one for one in values if after is None or one < after]
+    shown = rest[: wanted.limit]
+    with workspace.catalog(read_only=True) as catalog:
+        detector = wanted.detector or champion_id(catalog)
+        cards = cards_of(catalog, [id for _, id in shown], detector)
+    value_of = {id: value for value, id in shown}
+    last = shown[-1] if len(rest) > len(shown) else None
+    return {"cards": [card(one, disagreement=value_of[one.id]) for one in cards], "after": place(last)}
+
+
+def image_detail(catalog: Catalog, image: Image) -> dict[str, Any]:
+    """What is known of an image: where it comes from, what detectors and people said, where it went."""
+    verdicts = {(one.author, one.revision): one for one in catalog.reviews.of_image(image.id)}
+    known = asdict(image)
+    shown = ("id", "prompt", "category", "source", "origin", "licence", "split", "generator_id", "seed")
+    predictions = [
+        (detector.name, found)
+        for detector in catalog.detectors.list()
+        if (found := catalog.predictions.get(image.id, detector.id)) is not None
+    ]
+    return {
+        **{name: known[name] for name in (*shown, "round_id", "height", "width", "created", "settings")},
+        "predictions": [
+            {"detector": name, "max": one.max, "mean": one.mean, "uncertainty": one.uncertainty}
+            for name, one in predictions
+        ],
+        "answers": [asdict(answer) for answer in catalog.images.answers(image.id)],
+        "labels": [
+            {
+                "author": label.author,
+                "revision": label.revision,
+                "clean": label.clean,
+                "seconds": label.lead_seconds,
+                "source": label.source,
+                "created": label.created,
+                "review": None
+                if (review := verdicts.get((label.author, label.revision))) is None
+                else {"verdict": review.verdict, "by": review.reviewer, "note": review.note},
+            }
+            for label in sorted(catalog.labels.history(image.id), key=lambda label: -label.created)
+        ],
+        "comments": [asdict(one) for one in catalog.comments.of_image(image.id)],
+        "takers": list(catalog.takers.of([image.id]).get(image.id, ())),
+        "snapshots": [one.id for one in catalog.snapshots.containing(image.id)],
+    }
+
+
+def more_like(catalog: Catalog, image: Image, limit: int) -> dict[str, Any]:
+    """Images whose detector features point the same way, the closest first.
+
+    Raises `NotFound`, saying what to do, while nobody has computed the image's features.
+    """
+    detector = champion_id(catalog)
+    mine = None if detector is None else catalog.features.get(detector, image.id)
+    if detector is None or mine is None:
+        raise NotFound(
+            "the champion's features of this image are not computed yet; press “Compute features”, which "
+            "asks a worker for them, and try again once that job on the Rounds desk is done"
+        )
+    ids, vectors = catalog.features.of(detector, SIMILAR_FROM)
+    closeness = cosine(vectors, mine)
+    order = np.argsort(-closeness)[: limit + 1]
+    near = [(ids[int(i)], float(closeness[i])) for i in order if ids[int(i)] != image.id][:limit]
+    by_id = dict(near)
+    cards = cards_of(catalog, [id for id, _ in near], detector)
+    return {"cards": [card(one, similarity=by_id[one.id]) for one in cards], "compared": len(ids)}
+
+
+def cosine(vectors: np.ndarray, one: np.ndarray) -> np.ndarray:
+    """Cosine of every row of int8 N×D with one int8 D, float32 N; a zero vector is like nothing."""
+    rows, wanted = vectors.astype(np.float32), one.astype(np.float32)
+    lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(wanted)
+    return np.divide(rows @ wanted, lengths, out=np.zeros(len(rows), np.float32), where=lengths > 0)

@@ -1,0 +1,138 @@
+// Review: a list of labels, and for one image predicted, labelled and merged side by side.
+import { get, post } from "/static/api.js";
+import { address, count, draw, h, nothing, number, percent, select, tell, when } from "/static/dom.js";
+import { goldMark, makeGold } from "./gold.js";
+import { drawHeat, drawLabels, forget, labelOf, mergedOf, pixels, thumbnail } from "./images.js";
+
+const STATES = [["unreviewed", "To review"], ["approved", "Approved"], ["returned", "Returned"]];
+const VERDICT = { accepted: "approved", rejected: "returned", corrected: "replaced" };
+const any = (values) => [["", "anybody"], ...values.map((value) => [value, value])];
+
+export async function review(root, { choices, asked, go }) {
+  const filters = Object.fromEntries(["state", "author", "category", "round"].filter((name) => asked[name]).map((name) => [name, asked[name]]));
+  filters.state ??= "unreviewed";
+  const desk = new Desk(root, filters, go);
+  const tabs = h("div", { class: "tabs", role: "tablist" });
+  const change = () => go({ view: "review", ...filters, ...Object.fromEntries(new FormData(form)) });
+  const form = h("form", { class: "filters slim", onsubmit: (event) => event.preventDefault() },
+    select("author", "Author", any(choices.people), filters.author, change),
+    select("category", "Category", [["", "any"], ...choices.categories.map((name) => [name, name])], filters.category, change),
+    select("round", "Round", [["", "any"], ...choices.rounds.map((name) => [name, name])], filters.round, change));
+  root.append(h("div", { class: "line head" }, tabs, h("span", { class: "gap" }), form),
+    h("div", { class: "columns" }, h("aside", { class: "card list" }, desk.bulk, desk.list, desk.more), desk.stage));
+  await desk.load();
+  tabs.append(...STATES.map(([state, name]) => h("button", { type: "button", role: "tab", "aria-selected": String(state === filters.state),
+    onclick: () => go({ view: "review", ...filters, state }) }, name, h("span", {}, count(desk.counts[state])))));
+}
+
+class Desk {
+  constructor(root, filters, go) {
+    Object.assign(this, { root, filters, go, rows: [], counts: {}, shown: null });
+    this.list = h("div", { class: "labels", role: "listbox", "aria-label": "Labels" });
+    this.more = h("div", { class: "more" });
+    this.stage = h("section", { class: "card stage-of-three", "aria-label": "Review" });
+    this.note = h("textarea", { rows: "2", maxlength: "2000", placeholder: "What should change? The annotator reads this.", "aria-label": "Note" });
+    this.all = h("input", { type: "checkbox", "aria-label": "Choose all", onchange: () => this.list.querySelectorAll("input").forEach((box) => { box.checked = this.all.checked; }) });
+    this.bulk = h("div", { class: "bulk" }, this.all,
+      h("button", { type: "button", class: "button quiet", onclick: () => this.decide(this.chosen(), "accepted") }, "Approve ticked"),
+      h("button", { type: "button", class: "button quiet", onclick: () => this.returnMany() }, "Return ticked"));
+    this.keys = (event) => this.key(event);
+    document.addEventListener("keydown", this.keys);
+  }
+
+  async load(after = null) {
+    const page = await get(`/api/curate/reviews${address({ ...this.filters, after })}`);
+    this.counts = page.counts;
+    this.rows.push(...page.labels);
+    this.list.append(...page.labels.map((row) => this.line(row)));
+    this.more.replaceChildren(page.after ? h("button", { type: "button", class: "button quiet", onclick: () => tell(this.load(page.after)) }, "More") : "");
+    if (!this.rows.length) {
+      this.list.append(nothing(this.filters.state === "unreviewed" ? "Everything is reviewed." : "No such label."));
+      this.stage.replaceChildren(nothing("Choose a label on the left: what the detector suspects, what was drawn and what counts then stand side by side."));
+    } else if (!after) await this.show(this.rows[0]);
+  }
+
+  line(row) {
+    row.node = h("div", { class: "entry", role: "option", tabindex: "0", "data-image": row.image_id, "data-author": row.author, onclick: (event) => event.target.type !== "checkbox" && this.show(row),
+      onkeydown: (event) => event.key === "Enter" && this.show(row) },
+      h("input", { type: "checkbox", "aria-label": `Choose ${row.author}'s label` }), h("img", { src: thumbnail(row.image_id), alt: "", loading: "lazy" }),
+      h("span", {}, h("b", {}, row.category ?? "no category"), h("span", {}, `${row.author} · ${row.clean ? "clean" : "drawn"} · r${row.revision}`), row.verdict ? h("em", { class: `verdict ${row.verdict}` }, VERDICT[row.verdict]) : null));
+    return row.node;
+  }
+
+  chosen() {
+    return this.rows.filter((row) => row.node.querySelector("input").checked);
+  }
+
+  async show(row) {
+    if (!row) return;
+    this.shown?.node.removeAttribute("aria-selected");
+    this.shown = row;
+    row.node.setAttribute("aria-selected", "true");
+    row.node.scrollIntoView({ block: "nearest" });
+    const found = await tell(get(`/api/curate/reviews/${row.image_id}`));
+    if (!found || this.shown !== row) return;
+    const heat = h("canvas", { class: "heat drawn" });
+    const label = h("canvas", { class: "labels" });
+    const merged = h("canvas", { class: "labels" });
+    const view = (title, sub, canvas) => h("figure", {}, h("figcaption", {}, h("b", {}, title), h("span", {}, sub)), h("div", { class: "stage" }, h("img", { src: pixels(row.image_id), alt: "" }), canvas));
+    const counted = found.opinions.filter((one) => one.counts).length;
+    this.note.value = "";
+    this.stage.replaceChildren(...[
+      h("header", {}, h("h2", {}, row.category ?? "No category"), h("p", { class: "prompt" }, row.prompt || "No prompt.")),
+      h("div", { class: "three" }, view("Predicted", "what the champion suspects", heat), view("Labelled", `${row.author}, revision ${row.revision}${row.clean ? ", clean" : ""}`, label),
+        view("Merged", counted ? `majority of ${counted} that count` : "no label counts", merged)),
+      h("div", { class: "line decide" }, this.note,
+        h("button", { type: "button", class: "button", id: "approve", onclick: () => this.decide([row], "accepted") }, "Approve ", h("kbd", {}, "A")),
+        found.opinions.length > 1 ? h("button", { type: "button", class: "button quiet", onclick: () => this.decide([row], "accepted", true) }, "Approve this one alone") : null,
+        h("button", { type: "button", class: "button quiet bad", id: "return", onclick: () => this.decide([row], "rejected") }, "Return with note ", h("kbd", {}, "R")),
+        h("button", { type: "button", class: "button quiet", id: "edit", onclick: () => draw(row.image_id, row.author) }, "Edit in the canvas ", h("kbd", {}, "E"))),
+      found.gold?.chosen ? goldMark(row.image_id, found.gold, () => this.show(row)) : null,
+      this.opinions(found, label),
+      h("p", { class: "hint" }, "Publish takes approved labels, and unreviewed ones unless the recipe says “approved” (publish.labels). Returned and replaced ones never count; a new revision is unreviewed again."),
+    ].filter(Boolean));
+    drawHeat(heat, row.image_id);
+    drawLabels(label, labelOf(row.image_id, row.author));
+    if (counted) drawLabels(merged, mergedOf(row.image_id));
+    this.stage.dataset.image = row.image_id;
+  }
+
+  opinions(found, canvas) {
+    const disputed = found.disagreement === null ? "" : `, disagreement ${percent(found.disagreement)}`;
+    return h("details", { class: "opinions", open: found.opinions.length > 1 || found.gold !== null }, h("summary", {}, `${found.opinions.length} opinion${found.opinions.length === 1 ? "" : "s"}${disputed}`),
+      h("ul", { class: "history" }, found.opinions.map((one) => h("li", {},
+        h("button", { type: "button", class: "link", onclick: () => drawLabels(canvas, labelOf(found.image, one.author)) }, `${one.author}, revision ${one.revision}`),
+        h("span", {}, `${one.clean ? "clean" : "drawn"} · ${when(one.created)} · ${number(one.seconds, 0)} s · ${one.counts ? "counts" : "does not count"}`),
+        found.gold && !found.gold.chosen && one.counts ? makeGold(found.image, one.author, () => this.show(this.shown)) : null,
+        one.verdict ? h("em", { class: `verdict ${one.verdict.verdict}` }, `${VERDICT[one.verdict.verdict]} by ${one.verdict.by}${one.verdict.note ? `: ${one.verdict.note}` : ""}`) : null))));
+  }
+
+  returnMany() {
+    const note = this.chosen().length ? prompt("Note to the annotators: what should change?") : "";
+    if (note) this.decide(this.chosen(), "rejected", false, note);
+  }
+
+  async decide(rows, verdict, alone = false, note = this.note.value) {
+    if (!rows.length) return tell(Promise.reject(new Error("Choose labels first.")));
+    if (verdict === "rejected" && !note.trim()) {
+      this.note.focus();
+      return tell(Promise.reject(new Error("Say in the note what should change.")));
+    }
+    const labels = rows.map((row) => ({ image: row.image_id, author: row.author, revision: row.revision }));
+    const done = await tell(post("/api/curate/reviews", { labels, verdict, note: note.trim(), alone }), `${rows.length === 1 ? "The label is" : `${rows.length} labels are`} ${VERDICT[verdict]}.`);
+    if (!done) return undefined;
+    rows.forEach((row) => forget(row.image_id));
+    return this.go({ view: "review", ...this.filters });
+  }
+
+  key(event) {
+    if (!this.root.isConnected) return document.removeEventListener("keydown", this.keys);
+    if (event.target.matches("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey || !this.shown) return undefined;
+    const at = this.rows.indexOf(this.shown);
+    const act = { a: () => this.decide([this.shown], "accepted"), r: () => this.note.focus(), e: () => draw(this.shown.image_id, this.shown.author),
+      arrowdown: () => this.show(this.rows[at + 1]), arrowup: () => this.show(this.rows[at - 1]) }[event.key.toLowerCase()];
+    if (!act) return undefined;
+    event.preventDefault();
+    return act();
+  }
+}

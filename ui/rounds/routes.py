@@ -1,0 +1,210 @@
+"""The rounds desk at /rounds: the loop as a timeline, its figures, lineage, jobs and workers."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from dataengine.records import PAUSABLE, Job, WorkerBeat
+from pipelines.config import RoundRecipe
+from pipelines.services import jobs as services_jobs
+from pipelines.services import queue, round_options, rounds
+from pipelines.services.locations import check_locations
+from storage.queries.rounds import round_progress
+from storage.workspace import Workspace
+from ui.rounds.lineage import labels_csv, lineage_of
+from ui.rounds.timeline import figures, people, timeline, waiting
+from ui.web.access import ACCESS, require
+from ui.web.sessions import Person, signed_in
+
+WATCHING = ACCESS["/api/rounds"]
+JOBS_SHOWN = 30
+LOG_LINES = 200
+
+Signed = Annotated[Person, Depends(signed_in)]
+
+
+def watching(person: Signed) -> Person:
+    """FastAPI dependency: somebody who may see and run rounds."""
+    require(person.roles, WATCHING, "seeing rounds")
+    return person
+
+
+Watcher = Annotated[Person, Depends(watching)]
+
+
+class NewRound(BaseModel):
+    """Which recipe, and what of it."""
+
+    model_config = ConfigDict(extra="forbid")
+    recipe: str = Field(max_length=100)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    parts: list[Literal["hard", "detector", "treatment"]] = Field(max_length=3)
+    budget: int | None = Field(default=None, ge=1, le=100_000)
+    correction: str = Field(default="", max_length=40)
+    guidance: str = Field(default="", max_length=40)
+    dynamics: bool = False
+    vqa: str = Field(default="", max_length=1000)
+    question: int = Field(default=5, ge=1, le=50)
+    rival: str = Field(default="", max_length=100)
+
+
+def rounds_routes(workspace: Workspace) -> APIRouter:
+    """The routes under /api/rounds."""
+    routes = APIRouter(prefix="/api/rounds", tags=["rounds"], dependencies=[Depends(watching)])
+
+    @routes.get("")
+    def overview() -> dict[str, Any]:
+        """Every round with its figures, and what a new one can be."""
+        with workspace.catalog(read_only=True) as catalog:
+            rows = figures(catalog)
+            champion = catalog.detectors.champion()
+            rivals = round_options.rivals(catalog)
+            answering = catalog.endpoints.of_kind("vqa")
+            treated = [
+                {"id": one.id, "name": one.name}
+                for one in reversed(catalog.generators.list())
+                if one.treatment_id is not None
+            ]
+        return {
+            "rounds": rows,
+            "recipes": round_options.recipe_names(),
+            "vqa": [{"location": one.location, "name": one.name} for one in answering],
+            "questions": round_options.yes_no_questions(),
+            "detectors": [{"id": one.id, "name": one.name} for one in rivals],
+            "treated": treated,
+            "champion": champion.name if champion else None,
+        }
+
+    @routes.get("/jobs")
+    def jobs() -> dict[str, Any]:
+        """The newest jobs, and who works."""
+        with workspace.catalog(read_only=True) as catalog:
+            found = catalog.jobs.list(limit=JOBS_SHOWN)
+        alive = queue.workers_alive(workspace)
+        return {"jobs": list(map(job_row, found)), "workers": list(map(worker_row, alive))}
+
+    @routes.get("/jobs/{job_id}/log")
+    def log(job_id: str) -> dict[str, Any]:
+        """The end of a job's log."""
+        with workspace.catalog(read_only=True) as catalog:
+            job = catalog.jobs.get(job_id)
+        return job_row(job) | {"lines": services_jobs.read_log(workspace, job_id).splitlines()[-LOG_LINES:]}
+
+    @routes.post("/jobs/{job_id}/cancel")
+    def cancel_job(job_id: str, person: Watcher) -> dict[str, Any]:
+        """Ask a job to stop."""
+        return job_row(services_jobs.cancel_job(workspace, job_id, person.name))
+
+    @routes.post("/jobs/{job_id}/pause")
+    def pause_job(job_id: str, person: Watcher) -> dict[str, Any]:
+        """Ask a training or treatment to wait."""
+        return job_row(services_jobs.pause_job(workspace, job_id, person.name))
+
+    @routes.post("/jobs/{job_id}/resume")
+    def resume_job(job_id: str, person: Watcher) -> dict[str, Any]:
+        """Ask again for a paused, failed or cancelled job."""
+        return job_row(services_jobs.resume_job(workspace, job_id, person.name))
+
+    @routes.get("/lineage/{generator_id}")
+    def what_it_rests_on(generator_id: str) -> dict[str, Any]:
+        """From a treated generator back to every label under it."""
+        with workspace.catalog(read_only=True) as catalog:
+            return lineage_of(catalog, generator_id)
+
+    @routes.get("/lineage/{generator_id}/labels.csv")
+    def labels(generator_id: str) -> Response:
+        """Every label under a generator."""
+        with workspace.catalog(read_only=True) as catalog:
+            text = labels_csv(catalog, generator_id)
+        headers = {"Content-Disposition": 'attachment; filename="labels.csv"'}
+        return Response(text, media_type="text/csv", headers=headers)
+
+    @routes.post("/round")
+    def start(wanted: NewRound, person: Watcher) -> dict[str, str]:
+        """Run a round; workers carry it on."""
+        settings = settled(workspace, wanted).model_dump(mode="json")
+        return {"round": rounds.start_round(workspace, settings, person.name).id}
+
+    @routes.get("/round/{round_id}")
+    def one_round(round_id: str) -> dict[str, Any]:
+        """A round's timeline, counts and people."""
+        with workspace.catalog(read_only=True) as catalog:
+            progress = round_progress(catalog, round_id)
+            row = progress.round
+            return {
+                "round": row.id,
+                "recipe": row.recipe.get("name", ""),
+                "state": row.state,
+                "stage": row.stage,
+                "message": row.message,
+                "created": row.created,
+                "images": progress.images,
+                "queued": progress.queued,
+                "answered": progress.answered,
+                "pseudo_labels": progress.pseudo_labels,
+                "hard": progress.hard_categories,
+                "stages": timeline(catalog, row),
+                "people": people(catalog, row),
+                "waiting": waiting(catalog, row),
+                "results": row.results,
+            }
+
+    @routes.post("/round/{round_id}/cancel")
+    def cancel(round_id: str, person: Watcher) -> dict[str, str]:
+        """Stop a round where it stands."""
+        return {"state": rounds.cancel_round(workspace, round_id, person.name).state}
+
+    @routes.post("/round/{round_id}/resume")
+    def resume(round_id: str, person: Watcher) -> dict[str, str]:
+        """Go on with a failed or cancelled round."""
+        return {"job": rounds.resume_round(workspace, round_id, person.name).id}
+
+    return routes
+
+
+def settled(workspace: Workspace, wanted: NewRound) -> RoundRecipe:
+    """The recipe with what was chosen. Raises `ConfigRefused` where that names what no admin registered,
+    `NotFound` for a rival that is no detector."""
+    wishes = round_options.Wishes(
+        budget=wanted.budget,
+        correction=wanted.correction,
+        guidance=wanted.guidance,
+        dynamics=wanted.dynamics,
+        question=(wanted.vqa, wanted.question) if wanted.vqa else None,
+        rival=wanted.rival,
+    )
+    if wanted.rival and wanted.rival not in round_options.RIVALS:
+        with workspace.catalog(read_only=True) as catalog:
+            catalog.detectors.get(wanted.rival)
+    plan = RoundRecipe.model_validate(round_options.recipe(wanted.recipe, wanted.seed, wanted.parts, wishes))
+    own = RoundRecipe.model_validate(round_options.recipe(wanted.recipe, wanted.seed, wanted.parts))
+    check_locations(workspace, plan, [own])
+    return plan
+
+
+def job_row(job: Job) -> dict[str, Any]:
+    """A job as a list shows it."""
+    return {
+        "id": job.id,
+        "title": str(job.args.get("stage") or job.kind).replace("_", " "),
+        "state": job.state,
+        "progress": job.progress,
+        "message": job.error or job.message,
+        "at": job.finished or job.heartbeat or job.created,
+        "by": job.requested_by,
+        "round": job.args.get("round_id"),
+        "stopping": job.cancel_requested and job.state in queue.OPEN,
+        "pausing": job.pause_requested and job.state in queue.OPEN,
+        "pausable": job.kind in PAUSABLE,
+    }
+
+
+def worker_row(worker: WorkerBeat) -> dict[str, Any]:
+    """A worker as a list shows it."""
+    return {
+        "host": worker.host,
+        "pid": worker.pid,
+        "job": worker.job_id,
+        "devices": list(worker.devices) or ["cpu"],
+    }

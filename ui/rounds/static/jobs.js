@@ -1,0 +1,57 @@
+// Jobs with their logs, and who works.
+import { get, post } from "/static/api.js";
+import { h, panel, tell } from "/static/dom.js";
+import { ago, renew, state } from "./format.js";
+
+const OPEN = ["queued", "running"];
+const AGAIN = ["paused", "failed", "cancelled"];
+
+export async function jobs(root, { asked, go }) {
+  const list = h("div", { class: "rows", id: "jobs" });
+  const workers = h("div", { class: "rows", id: "workers" });
+  const title = h("h2", {}, "Log");
+  const buttons = h("div", { class: "line" });
+  const log = h("pre", { id: "log" });
+  root.append(h("h1", { class: "over" }, "Jobs and workers"), h("div", { class: "split" },
+    panel("Newest jobs", list),
+    h("div", {}, panel("Workers", workers), h("section", { class: "card panel" }, h("div", { class: "line" }, title, h("span", { class: "gap" }), buttons), log))));
+  let chosen = asked.job ?? null;
+
+  function row(job) {
+    return h("a", { class: "row", href: `?view=jobs&job=${encodeURIComponent(job.id)}`, "data-go": true, "aria-current": job.id === chosen ? "true" : null },
+      h("div", { class: "words" }, h("b", {}, job.title), h("span", { class: "soft" }, [job.round ?? job.id, job.state === "succeeded" ? "" : job.message].filter(Boolean).join(" · ")), job.state === "running" ? h("progress", { value: job.progress, max: 1 }) : null),
+      h("span", { class: "soft nowrap" }, ago(job.at)), state(job.stopping ? "stopping" : job.pausing ? "pausing" : job.state));
+  }
+
+  async function look() {
+    const found = await get("/api/rounds/jobs");
+    chosen ??= found.jobs[0]?.id ?? null;
+    renew(list, found.jobs.length ? found.jobs.map(row) : h("p", { class: "soft" }, "No job was asked for yet."));
+    renew(workers, found.workers.length
+      ? found.workers.map((one) => h("div", { class: "row" }, h("div", { class: "words" }, h("b", {}, `${one.host} · ${one.pid}`), h("span", { class: "soft" }, one.job ?? "idle")), h("span", { class: "soft" }, one.devices.join(", "))))
+      : h("p", { class: "warn" }, "No worker is running: jobs wait. Start one with “clinic worker”."));
+    if (!chosen) return log.replaceChildren("");
+    const job = await get(`/api/rounds/jobs/${encodeURIComponent(chosen)}/log`);
+    const act = (what) => async () => {
+      const answer = await tell(post(`/api/rounds/jobs/${encodeURIComponent(chosen)}/${what}`));
+      if (answer) go({ view: "jobs", job: answer.id });
+    };
+    title.textContent = `Log: ${job.title}`;
+    const stands = `${chosen} ${job.state} ${job.pausing}`;
+    if (buttons.dataset.stands !== stands) {
+      buttons.dataset.stands = stands;
+      buttons.replaceChildren(...[
+        job.pausable && OPEN.includes(job.state) ? h("button", { class: "button quiet", type: "button", id: "pause-job", disabled: job.pausing, onclick: act("pause") }, job.pausing ? "Pausing…" : "Pause") : null,
+        OPEN.includes(job.state) || job.state === "paused" ? h("button", { class: "button quiet bad", type: "button", id: "cancel-job", onclick: act("cancel") }, "Cancel") : null,
+        AGAIN.includes(job.state) ? h("button", { class: "button quiet", type: "button", id: "resume-job", onclick: act("resume") }, "Resume") : null,
+      ].filter(Boolean));
+    }
+    const text = job.lines.join("\n") || "This job has written no log.";
+    if (log.textContent !== text) {
+      log.textContent = text;
+      log.scrollTop = log.scrollHeight;
+    }
+  }
+  await look();
+  return look;
+}

@@ -1,0 +1,41 @@
+// From a treated generator back to every label under it.
+import { get } from "/static/api.js";
+import { count, h, select, when } from "/static/dom.js";
+import { names } from "./format.js";
+
+const counted = (values) => Object.entries(values).map(([name, number]) => `${count(number)} ${name}`).join(", ");
+const short = (id) => h("code", { title: id }, id.length > 14 ? `${id.slice(0, 12)}…` : id);
+
+function node(kind, title, id, ...more) {
+  return h("div", { class: `node ${kind}` }, h("span", { class: "kind" }, kind), h("div", {}, h("b", {}, title), " ", short(id), more));
+}
+
+function detector(one) {
+  const set = one.snapshot;
+  return h("li", {}, node("detector", one.name, one.id, h("p", {}, `${one.role}${one.round ? `, made in ${one.round}` : ""}`)),
+    set ? h("ul", {}, h("li", {}, node("training set", `${count(set.rows)} images`, set.id, h("p", {}, counted(set.kinds))),
+      Object.keys(set.authors).length ? h("ul", {}, h("li", {}, h("div", { class: "node labels" }, h("span", { class: "kind" }, "labels"), h("div", {}, h("b", {}, `by ${names(Object.keys(set.authors))}`), h("p", {}, counted(set.authors))))))
+        : null)) : null);
+}
+
+function step(one) {
+  return h("li", {}, node("generator", one.generator.name, one.generator.id),
+    h("ul", {}, h("li", {}, node("treatment", `of ${when(one.treatment.created)}`, one.treatment.id,
+      h("p", {}, [one.treatment.round ? `in ${one.treatment.round}` : "outside a round", one.treatment.updates ? `kept update ${one.treatment.kept} of ${one.treatment.updates}` : ""].filter(Boolean).join(", "))),
+    h("ul", {}, one.detectors.map(detector)))));
+}
+
+export async function lineage(root, { asked, go }) {
+  const { treated } = await get("/api/rounds");
+  root.append(h("h1", {}, "Lineage"), h("p", { class: "lead" }, "What a treated generator rests on: the detector that treated it, what that one learned from, and who drew those labels."));
+  const chosen = asked.generator ?? treated[0]?.id;
+  if (!chosen) return root.append(h("p", { class: "soft" }, "No generator has been treated yet."));
+  root.append(h("div", { class: "line top" }, select("generator", "Treated generator", treated.map((one) => [one.id, `${one.name} · ${one.id.slice(0, 8)}`]), chosen, (event) => go({ view: "lineage", generator: event.target.value }))));
+  const found = await get(`/api/rounds/lineage/${encodeURIComponent(chosen)}`);
+  root.append(
+    h("div", { class: "home-figures card" }, [[count(found.labels), "labels under it"], [String(Object.keys(found.authors).length), "authors"], [String(found.snapshots), "training sets"], [String(found.steps.length), found.steps.length === 1 ? "treatment" : "treatments"]].map(([value, label]) => h("div", {}, h("b", {}, value), h("span", {}, label)))),
+    h("section", { class: "card panel" },
+      h("div", { class: "line" }, h("h2", {}, "The chain"), h("span", { class: "gap" }), h("a", { class: "button quiet", href: `/api/rounds/lineage/${encodeURIComponent(chosen)}/labels.csv`, download: "" }, "Every label, as CSV")),
+      h("ul", { class: "tree" }, found.steps.map(step), h("li", {}, node("base", found.base.name, found.base.id, h("p", {}, [found.base.location, found.base.licence].filter(Boolean).join(" · ")))))));
+  return null;
+}

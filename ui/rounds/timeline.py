@@ -1,0 +1,122 @@
+"""A round as a timeline: each stage, how long it took, what went in and came out, who is waited for."""
+
+from typing import Any
+
+from dataengine.records import Job, Round, now
+from pipelines.services import queue, rounds
+from pipelines.stages.stage import INTO, came_out, figure
+from storage.catalog import Catalog
+from storage.queries.rounds import labellers, stage_jobs, waited_for
+
+
+def timeline(catalog: Catalog, row: Round) -> list[dict[str, Any]]:
+    """Every stage in order. Times come from the stage's jobs; a round run without a worker has none."""
+    by_stage: dict[str, list[Job]] = {}
+    for job in stage_jobs(catalog, row.id):
+        by_stage.setdefault(job.args.get("stage", ""), []).append(job)
+    leaves_out, ended, shown = rounds.stages_left_out(row), row.created, []
+    for name in rounds.stage_names():
+        jobs = by_stage.get(name, [])
+        began = min((job.started for job in jobs if job.started), default=None)
+        finished = max((job.finished for job in jobs if job.finished), default=None)
+        state = state_of(row, name, jobs, leaves_out)
+        if name == "wait_for_labels" and by_stage and state in ("done", "waiting"):
+            began = ended
+            following = [job.created for found in by_stage.values() for job in found if job.created >= ended]
+            finished = min(following, default=None) if state == "done" else None
+        open_job = jobs[-1] if jobs and jobs[-1].state in queue.OPEN else None
+        shown.append(
+            {
+                "name": name,
+                "state": state,
+                "began": began,
+                "seconds": None if began is None else max(0.0, (finished or now()) - began),
+                "attempts": len(jobs),
+                "progress": open_job.progress if open_job else None,
+                "takes": INTO.get(name, ""),
+                "gives": came_out(name, row.results[name]) if name in row.results else "",
+                "message": message_of(row, name, jobs),
+                "job": jobs[-1].id if jobs else None,
+            }
+        )
+        ended = finished or ended
+    return shown
+
+
+def state_of(row: Round, name: str, jobs: list[Job], leaves_out: set[str]) -> str:
+    """done, queued, running, waiting, failed, cancelled, ahead, or left out."""
+    if name in row.results:
+        return "done"
+    if name in leaves_out:
+        return "left out"
+    if name != row.stage:
+        return "ahead"
+    return "queued" if row.state == "running" and jobs and jobs[-1].state == "queued" else row.state
+
+
+def message_of(row: Round, name: str, jobs: list[Job]) -> str:
+    """What the stage says of itself while it is not done."""
+    if name in row.results or name != row.stage:
+        return ""
+    return row.message or (jobs[-1].error or jobs[-1].message if jobs else "")
+
+
+def people(catalog: Catalog, row: Round) -> list[dict[str, Any]]:
+    """Who labelled."""
+    return [
+        {"name": one.author, "images": one.images, "clean": one.clean, "seconds": one.seconds}
+        for one in labellers(catalog, row.id)
+    ]
+
+
+def waiting(catalog: Catalog, row: Round) -> dict[str, Any] | None:
+    """For whom a waiting round waits: people with images of their own, and who may take the rest."""
+    if row.state != "waiting":
+        return None
+    reserved, free = waited_for(catalog, row.id)
+    able = [
+        user.name
+        for user in catalog.users.list()
+        if user.active and {"annotator", "curator", "admin"} & set(user.roles)
+    ]
+    return {"message": row.message, "reserved": reserved, "free": free, "able": able}
+
+
+def figures(catalog: Catalog) -> list[dict[str, Any]]:
+    """What each round did to the detector and to the generator, the oldest first."""
+    names = {one.id: one.name for one in catalog.detectors.list()}
+    names |= {one.id: one.name for one in catalog.generators.list()}
+    return [round_figures(row, names) for row in catalog.rounds.list()]
+
+
+def round_figures(row: Round, names: dict[str, str]) -> dict[str, Any]:
+    """One round's line; what it has not measured is None."""
+    measured, promoted = row.results.get("evaluate", {}), row.results.get("promote", {})
+    treated, compared = row.results.get("treat", {}), row.results.get("judge", {})
+
+    def beside(name: str) -> list[float | None]:
+        return [figure(measured, who, name) for who in ("champion", "candidate")]
+
+    def change(name: str) -> list[float | None] | None:
+        found = compared.get(name)
+        return [found.get("before"), found.get("after")] if isinstance(found, dict) else None
+
+    return {
+        "round": row.id,
+        "recipe": row.recipe.get("name", ""),
+        "state": row.state,
+        "stage": row.stage,
+        "message": row.message,
+        "created": row.created,
+        "champion": names.get(promoted.get("champion", ""), promoted.get("champion")),
+        "promoted": promoted.get("promoted"),
+        "mse": beside("mse"),
+        "false_alarm": beside("false_alarm"),
+        "miss": beside("miss"),
+        "labels": row.results.get("wait_for_labels", {}).get("labels"),
+        "hard": row.results.get("write_prompts", {}).get("hard", []),
+        "generator": treated.get("treated"),
+        "generator_name": names.get(treated.get("treated") or ""),
+        "mean_confidence": change("mean_confidence"),
+        "frequency": change("frequency"),
+    }

@@ -1,0 +1,143 @@
+"""What /train and /treat share: following a run, its curves, its log, stopping it and going on."""
+
+import gzip
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import BaseModel, ConfigDict
+
+from dataengine.errors import NotFound
+from dataengine.records import Job
+from pipelines.services import jobs, runs
+from storage.workspace import Workspace
+from ui.web.access import ACCESS, require
+from ui.web.sessions import Person, signed_in
+
+LOG_TAIL = 8_000
+POINTS = 800
+
+ADMINS = ACCESS["/api/queue"]
+
+Signed = Annotated[Person, Depends(signed_in)]
+
+
+class Settings(BaseModel):
+    """Settings as a form holds them; the run's own configuration checks them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    settings: dict[str, Any]
+
+
+def run_routes(workspace: Workspace, kind: str) -> APIRouter:
+    """The routes under runs/ for runs of one kind."""
+    routes = APIRouter(prefix="/runs")
+
+    @routes.get("")
+    def listed() -> dict[str, Any]:
+        return {"runs": run_rows(workspace, kind)}
+
+    @routes.get("/{run_id}")
+    def standing(run_id: str) -> dict[str, Any]:
+        run = runs.run_of(workspace, kind, run_id)
+        return {
+            **runs.standing(workspace, run),
+            "name": run_name(run.job),
+            "size": runs.metrics_size(workspace, run.jobs),
+            "settings": run.job.args["settings"],
+        }
+
+    @routes.get("/{run_id}/curves")
+    def curves(
+        run_id: str, points: Annotated[int, Query(ge=10, le=5000)] = POINTS
+    ) -> dict[str, tuple[list[int], list[float]]]:
+        return runs.curves(workspace, runs.run_of(workspace, kind, run_id).jobs, points)
+
+    @routes.get("/{run_id}/log")
+    def log(run_id: str) -> dict[str, str]:
+        return {"log": jobs.read_log(workspace, runs.run_of(workspace, kind, run_id).job.id, LOG_TAIL)}
+
+    @routes.get("/{run_id}/samples")
+    def samples(run_id: str) -> dict[str, Any]:
+        kept = runs.kept_json(workspace, runs.run_of(workspace, kind, run_id).id, "samples.json")
+        return {name: kept[name] for name in ("step", "samples") if name in kept}
+
+    @routes.get("/{run_id}/maps/{ref}")
+    def confidence_map(run_id: str, ref: str) -> Response:
+        return map_response(workspace, sample_ref(workspace, runs.run_of(workspace, kind, run_id).id, ref))
+
+    @routes.post("/{run_id}/cancel")
+    def cancel(run_id: str, person: Signed) -> dict[str, str]:
+        job = runs.cancel(workspace, runs.run_of(workspace, kind, run_id), person.name)
+        return {"state": job.state}
+
+    @routes.post("/{run_id}/pause")
+    def pause(run_id: str, person: Signed) -> dict[str, str]:
+        job = runs.pause(workspace, runs.run_of(workspace, kind, run_id), person.name)
+        return {"state": job.state}
+
+    @routes.post("/{run_id}/resume")
+    def resume(run_id: str, person: Signed) -> dict[str, str]:
+        job = runs.resume(workspace, runs.run_of(workspace, kind, run_id), person.name)
+        return {"state": job.state, "job": job.id}
+
+    return routes
+
+
+def queue_routes(workspace: Workspace) -> APIRouter:
+    """The routes under /api/queue: who comes next is an admin's to say."""
+    routes = APIRouter(prefix="/api/queue")
+
+    @routes.post("/{kind}/{run_id}/first")
+    def move_first(kind: Literal["retrain", "treat"], run_id: str, person: Signed) -> dict[str, str]:
+        require(person.roles, ADMINS, "changing the order of the queue")
+        runs.move_first(workspace, runs.run_of(workspace, kind, run_id), person.name)
+        return {"moved": run_id}
+
+    return routes
+
+
+def run_rows(workspace: Workspace, kind: str) -> list[dict[str, Any]]:
+    """A row for every run, as the list shows it."""
+    return [
+        {
+            "run": run.id,
+            "name": run_name(run.job),
+            "state": run.job.state,
+            "progress": run.job.progress,
+            "message": run.job.error or run.job.message,
+            "created": run.jobs[-1].created,
+            "by": run.job.requested_by,
+        }
+        for run in runs.runs(workspace, kind)
+    ]
+
+
+def run_name(job: Job) -> str:
+    """What people called it."""
+    settings = job.args["settings"]
+    return settings.get("name") or settings.get("training", {}).get("name") or job.args["run"]
+
+
+def sample_ref(workspace: Workspace, run_id: str, ref: str) -> str:
+    """The name of a blob or map, if the run shows it or did so a moment ago. Raises `NotFound`."""
+    kept = runs.kept_json(workspace, run_id, "samples.json")
+    shown = [kept.get("recent", []), [list(one.values()) for one in kept.get("samples", [])]]
+    if not any(ref in refs for looks in shown for refs in looks):
+        raise NotFound("this run shows no such picture any more; look again")
+    return ref
+
+
+def map_response(workspace: Workspace, ref: str) -> Response:
+    """A confidence map as gzipped raw uint8 HW."""
+    confidence = workspace.maps.get(ref)
+    height, width = confidence.shape
+    headers = {
+        "Content-Encoding": "gzip",
+        "X-Height": str(height),
+        "X-Width": str(width),
+        "Cache-Control": "private, max-age=31536000, immutable",
+    }
+    return Response(
+        gzip.compress(confidence.tobytes(), 4), headers=headers, media_type="application/octet-stream"
+    )

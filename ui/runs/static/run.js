@@ -1,0 +1,153 @@
+// One run as it goes: state, rate and time left, curves, what it shows, its log; stop it, go on with it.
+import { get, post } from "/static/api.js";
+import { h, nothing, panel, say, tell, when } from "/static/dom.js";
+import { drawHeatAt } from "/static/curate/images.js";
+import { chart, figure } from "../line_chart.js";
+
+const POLL_MS = 1000, CURVE_MS = 4000, IDLE_MS = 5000;
+const OPEN = ["queued", "running"];
+
+export const spoken = (seconds) => {
+  if (seconds === null || seconds === undefined) return "–";
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
+};
+
+// A worker has a job in hand that still waits for its device.
+const waits = ({ state, position, progress, message }) => Boolean(position) || (state === "running" && !progress && !message);
+
+export const pill = (state) => h("span", { class: `state ${state}` }, state);
+
+export function runList(rows, empty) {
+  if (!rows.length) return nothing(empty);
+  return h("ul", { class: "runlist" }, rows.map((row) => h("li", {}, h("a", { href: `?run=${encodeURIComponent(row.run)}` },
+    h("span", { class: "words" }, h("b", {}, row.name), h("span", {}, `${when(row.created)}${row.by ? ` by ${row.by}` : ""}`)),
+    row.state === "running" && !waits(row) ? h("progress", { value: row.progress, max: 1 }) : null, pill(waits(row) ? "waiting" : row.state)))));
+}
+
+// `api` is "/api/train" or "/api/treat"; `groups` say which figures share a chart; `done` draws what came of it.
+export async function runView(root, { api, kind, id, back, groups, gallery, admin, done }) {
+  const at = `${api}/runs/${encodeURIComponent(id)}`;
+  const head = h("section", { class: "card panel standing" });
+  const after = h("div", {});
+  const charts = panel("Curves");
+  const pictures = panel(gallery.title);
+  const log = h("pre", {});
+  const result = h("div", {});
+  let size = -1, drawn = -Infinity, shown = "", ended = false, chosen = null;
+
+  root.append(h("p", { class: "crumb" }, h("a", { href: location.pathname }, `← ${back}`)), head, after, result,
+    h("div", { class: "two" }, charts, pictures), panel("Log", log));
+
+  async function press(what) {
+    await tell(post(what === "first" ? `/api/queue/${kind}/${encodeURIComponent(id)}/first` : `${at}/${what}`), { cancel: "Stopping. What it has kept stays.", pause: "Pausing after the step in hand. Nothing is lost.", resume: "It goes on from what it had kept.", first: "It is next in line." }[what]);
+    ended = false;
+    await tell(look());
+  }
+
+  function buttons(run) {
+    const open = OPEN.includes(run.state);
+    return h("div", { class: "line" },
+      open ? h("button", { type: "button", class: "button quiet", disabled: run.pausing || run.stopping, onclick: () => press("pause") }, run.pausing && !run.stopping ? "Pausing…" : "Pause") : null,
+      open || run.state === "paused" ? h("button", { type: "button", class: "button quiet bad", disabled: run.stopping, onclick: () => press("cancel") }, run.stopping ? "Stopping…" : "Cancel") : null,
+      run.position > 1 && admin ? h("button", { type: "button", class: "button quiet", onclick: () => press("first") }, "Move to the front") : null,
+      ["paused", "failed", "cancelled"].includes(run.state) ? h("button", { type: "button", class: "button", onclick: () => press("resume") }, "Resume") : null);
+  }
+
+  function draw(run) {
+    const facts = [
+      run.total && run.state !== "succeeded" ? ["step", `${run.step} of ${run.total}`] : null,
+      run.rate ? ["rate", run.rate >= 1 ? `${figure(run.rate)} a second` : `${figure(1 / run.rate)} s each`] : null,
+      run.state === "running" && run.left ? ["left", spoken(run.left)] : null,
+      run.state === "succeeded" && run.attempts === 1 ? ["took", spoken(run.finished - run.started)] : null,
+      ["asked for", `${when(run.created)}${run.by ? ` by ${run.by}` : ""}`],
+    ].filter(Boolean);
+    if (run.attempts > 1) facts.push(["attempts", String(run.attempts)]);
+    const line = run.position ? `Waits in line: ${run.position === 1 ? "next" : `number ${run.position}`}. One job a device at a time.` : "";
+    head.replaceChildren(
+      h("div", { class: "line" }, h("h1", {}, run.name), pill(waits(run) ? "waiting" : run.state), h("span", { class: "gap" }), buttons(run)),
+      h("progress", { value: run.state === "succeeded" ? 1 : run.progress, max: 1 }),
+      h("p", { class: "message" }, line || (OPEN.includes(run.state) ? run.message : "") || (run.state === "queued" ? "Waits for a worker." : "")),
+      run.note ? h("p", { class: "note" }, run.note) : "",
+      run.state === "paused" ? h("p", { class: "note" }, "Paused; it holds no device. Resume goes on exactly where it stopped, at the place in line that it had.")
+        : run.error ? h("p", { class: "note bad" }, run.error) : "",
+      h("dl", { class: "standing-facts" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))));
+  }
+
+  async function curves() {
+    const series = await get(`${at}/curves`);
+    drawCurves(charts, series, groups, chosen, (name) => { chosen = name; drawCurves(charts, series, groups, chosen, () => {}); tell(curves()); });
+  }
+
+  async function samples() {
+    const kept = await get(`${at}/samples`);
+    const key = JSON.stringify(kept);
+    if (key === shown) return;
+    shown = key;
+    gallery.draw(pictures, kept, (ref) => `${at}/maps/${encodeURIComponent(ref)}`);
+  }
+
+  async function look() {
+    const run = await get(at);
+    draw(run);
+    root.dataset.state = run.state;
+    const now = performance.now(), open = OPEN.includes(run.state);
+    if (run.size !== size && (now - drawn > CURVE_MS || !open)) {
+      [size, drawn] = [run.size, now];
+      await Promise.all([curves(), samples()]);
+      const text = (await get(`${at}/log`)).log.trim() || "Nothing was written yet.";
+      if (log.textContent !== text) { log.textContent = text; log.scrollTop = log.scrollHeight; }
+    }
+    if (!open && !ended) {
+      ended = true;
+      await Promise.all([curves(), samples()]);
+      log.textContent = (await get(`${at}/log`)).log.trim() || "Nothing was written.";
+      result.replaceChildren();
+      if (run.state === "succeeded") await done(result, run);
+    }
+    return open;
+  }
+
+  async function follow() {
+    if (!root.isConnected && root.dataset.state) return;
+    let wait = IDLE_MS;
+    if (!document.hidden) {
+      try { if (await look()) wait = POLL_MS; } catch (error) { say(error.message, true); }
+    }
+    setTimeout(follow, wait);
+  }
+
+  await look();
+  charts.dataset.ready = "";
+  setTimeout(follow, POLL_MS);
+}
+
+export function drawCurves(place, series, groups, chosen, choose) {
+  const known = groups.filter(({ figures }) => figures.some((name) => series[name]));
+  const loose = Object.keys(series).filter((name) => !groups.some(({ figures }) => figures.includes(name)));
+  const tabs = [...known, ...loose.map((name) => ({ name: name.replaceAll("_", " "), figures: [name] }))];
+  const title = h("h2", {}, "Curves");
+  if (!tabs.length) return place.replaceChildren(title, nothing("Nothing was logged yet."));
+  const now = tabs.find(({ name }) => name === chosen) ?? tabs[0];
+  const bar = h("div", { class: "chips" }, tabs.map((tab) => h("button", { type: "button", "aria-pressed": String(tab === now), onclick: () => choose(tab.name) }, tab.name)));
+  const lines = now.figures.filter((name) => series[name]).map((name) => ({ name: name.replace(/^(validation|guard)_/, "").replaceAll("_", " "), steps: series[name][0], values: series[name][1] }));
+  return place.replaceChildren(title, bar, chart(lines, { limits: now.limits ?? [], label: now.label ?? "step" }));
+}
+
+// A picture with a map over it; the map shows on hover or while its switch is on.
+export function overlaid(source, mapUrl, caption) {
+  const canvas = h("canvas", { class: "heat" });
+  const box = h("figure", { class: "overlaid" }, h("span", { class: "frame" }, h("img", { src: source, alt: caption, loading: "lazy" }), canvas), caption ? h("figcaption", {}, caption) : null);
+  if (mapUrl) drawHeatAt(canvas, mapUrl).then((ok) => canvas.classList.toggle("drawn", ok));
+  return box;
+}
+
+export function drawChecks(place, title, checks) {
+  const marks = { good: "✓", warn: "!", bad: "✗" };
+  place.replaceChildren(h("h2", {}, title), h("ul", { class: "checks" }, checks.map(({ name, verdict, text }) =>
+    h("li", { class: verdict }, h("i", { "aria-hidden": "true" }, marks[verdict]), h("span", {}, h("b", {}, name), text)))));
+}
+
+export const flat = (value, prefix = "") => Object.fromEntries(Object.entries(value ?? {}).flatMap(([key, one]) =>
+  (one && typeof one === "object" && !Array.isArray(one) ? Object.entries(flat(one, `${prefix}${key}.`)) : [[`${prefix}${key}`, Array.isArray(one) ? one.join(", ") : String(one ?? "–")]])));
+export const facts = (values) => h("dl", { class: "facts" }, Object.entries(values).map(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value ?? "–"))]));

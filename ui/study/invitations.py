@@ -1,0 +1,109 @@
+"""Joining a study by an invitation: an admin makes a link, whoever opens it in time judges that one study."""
+
+import secrets
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Form, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import RedirectResponse, Response
+
+from dataengine.errors import AccessDenied
+from dataengine.records import AuditEvent, Invitation, Study, now
+from pipelines.services.invitations import EXPIRED, Invite, admitted, hash_of, invitation
+from ui.web.access import ACCESS, require
+from ui.web.gate import address_of
+from ui.web.pages import join_page
+from ui.web.sessions import COOKIE, Doorkeeper, Person, signed_in
+
+INVITING = ACCESS["/api/invitations"]
+
+
+Signed = Annotated[Person, Depends(signed_in)]
+Token = Annotated[str, Form(max_length=100)]
+
+
+def inviting(person: Signed) -> Person:
+    """FastAPI dependency: an admin."""
+    require(person.roles, INVITING, "inviting raters")
+    return person
+
+
+Inviter = Annotated[Person, Depends(inviting)]
+
+
+class EndInvitations(BaseModel):
+    """Which study's links end."""
+
+    model_config = ConfigDict(extra="forbid")
+    study: str = Field(max_length=64)
+
+
+def joining_routes(doorkeeper: Doorkeeper) -> APIRouter:
+    """/join and the routes under /api/invitations."""
+    routes, workspace = APIRouter(), doorkeeper.workspace
+
+    @routes.post("/api/invitations")
+    def invite(wanted: Invite, person: Inviter) -> dict[str, Any]:
+        """Make a link; it is shown this once."""
+        token = secrets.token_urlsafe(24)
+        with workspace.catalog() as catalog:
+            made = invitation(catalog, wanted, token, person.name, accounts_exist=not person.local)
+            catalog.commit()
+        return {"path": f"/join?invitation={token}", "expires": made.expires, "places": made.places}
+
+    @routes.post("/api/invitations/end")
+    def end(wanted: EndInvitations, person: Inviter) -> dict[str, int]:
+        """Let the study's links expire now; who has joined stays."""
+        with workspace.catalog() as catalog:
+            ended = catalog.invitations.end(catalog.studies.get(wanted.study).id, now())
+            catalog.audit.add(AuditEvent(actor=person.name, action="invitation.end", subject=wanted.study))
+            catalog.commit()
+        return {"ended": ended}
+
+    @routes.get("/join")
+    def door(request: Request, invitation: str = "") -> Response:
+        """What the link opens."""
+        if already_in(doorkeeper, request):
+            return RedirectResponse("/study", 303)
+        try:
+            study = invited(doorkeeper, invitation, address_of(request))[1]
+        except AccessDenied as error:
+            return join_page("", "", str(error).capitalize() + ".", 403)
+        return join_page(study.name, invitation)
+
+    @routes.post("/join")
+    def join(request: Request, invitation: Token) -> Response:
+        """Open an account for that study, and go there."""
+        if already_in(doorkeeper, request):
+            return RedirectResponse("/study", 303)
+        try:
+            found, study = invited(doorkeeper, invitation, address_of(request))
+            new = admitted(workspace, found, study)
+        except AccessDenied as error:
+            return join_page("", "", str(error).capitalize() + ".", 403)
+        answer = RedirectResponse(f"/study?view=judge&study={study.id}", 303)
+        person = Person(name=new.name, roles=new.roles, csrf=new.csrf, token=new.token)
+        return doorkeeper.let_in(answer, person, new.seconds)
+
+    return routes
+
+
+def already_in(doorkeeper: Doorkeeper, request: Request) -> bool:
+    """Whether this browser belongs to somebody: one person with two accounts would vote twice."""
+    cookie = request.cookies.get(COOKIE, "")
+    return bool(cookie) and doorkeeper.person(cookie) is not None
+
+
+def invited(doorkeeper: Doorkeeper, token: str, address: str) -> tuple[Invitation, Study]:
+    """The invitation that still holds, and its study. Raises `AccessDenied`; guessing is slowed down."""
+    if doorkeeper.by_address.blocked(address):
+        raise AccessDenied("too many failed attempts from this address; wait ten minutes")
+    with doorkeeper.workspace.catalog(read_only=True) as catalog:
+        found = catalog.invitations.find(hash_of(token))
+        study = catalog.studies.get(found.study_id) if found else None
+    if found is None or study is None:
+        doorkeeper.by_address.fail(address)
+        raise AccessDenied(EXPIRED)
+    if found.expires <= now() or found.taken >= found.places or study.state != "open":
+        raise AccessDenied(EXPIRED)
+    return found, study

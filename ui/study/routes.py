@@ -1,0 +1,199 @@
+"""Judging blind at /study: what a rater sees and sends.
+
+Nothing here names a generator, an image of the catalog, or a side: pairs and pictures go by names drawn for
+this rater alone, and answers are unblinded on arrival.
+"""
+
+from functools import lru_cache
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from dataengine.errors import Conflict, InputRefused, NotFound
+from dataengine.records import Image, Study, Vote
+from pipelines.services.studies import Plan, Showing, design_of, plan_of
+from storage.catalog import Catalog
+from storage.queries.studies import pairs_answered, study_progress
+from storage.workspace import Workspace
+from ui.study.blind_images import blind_bodies
+from ui.web.access import ACCESS, may, require
+from ui.web.sessions import Person, signed_in
+
+JUDGING = ACCESS["/api/study"]
+PAIRS_KEPT = 8
+"""Pairs of encoded pictures kept in memory, so that the second picture of a pair costs nothing."""
+
+Signed = Annotated[Person, Depends(signed_in)]
+Side = Literal["left", "right", "tie"]
+
+
+def judging(person: Signed) -> Person:
+    """FastAPI dependency: somebody who may judge."""
+    require(person.roles, JUDGING, "judging")
+    return person
+
+
+Rater = Annotated[Person, Depends(judging)]
+
+
+class Answer(BaseModel):
+    """One pair's answers, by question."""
+
+    model_config = ConfigDict(extra="forbid")
+    task: str = Field(max_length=64)
+    answers: dict[str, Side] = Field(max_length=8)
+    seconds: float = Field(default=0.0, ge=0, le=86_400)
+
+
+def study_routes(workspace: Workspace) -> APIRouter:
+    """The routes under /api/study."""
+    routes = APIRouter(prefix="/api/study", tags=["study"])
+    encoded = lru_cache(maxsize=PAIRS_KEPT)(lambda *pair: blind_bodies(workspace, *pair))
+
+    @routes.get("")
+    def studies(person: Rater) -> dict[str, Any]:
+        """The open studies of this person, and what else they may do here."""
+        with workspace.catalog(read_only=True) as catalog:
+            shown = [
+                summary(catalog, study, person.name)
+                for study in reversed(catalog.studies.list())
+                if study.state == "open" and is_for(catalog, study, person.name)
+            ]
+        return {
+            "studies": shown,
+            "maker": may(person.roles, ACCESS["/api/studies"]),
+            "inviter": may(person.roles, ACCESS["/api/invitations"]),
+        }
+
+    @routes.get("/{study_id}/next")
+    def next_pair(study_id: str, person: Rater) -> Any:
+        """The pair that this person judges next; 204 when there is none left."""
+        with workspace.catalog(read_only=True) as catalog:
+            study = open_study(catalog, study_id, person.name)
+            waiting = left_for(catalog, study, person.name)
+            done = len(pairs_answered(catalog, study_id, person.name))
+            for showing in waiting:
+                images = pictures_of(catalog, study, showing.pair)
+                if images is not None:
+                    return described(study, showing, images[1], done, len(waiting))
+        return Response(status_code=204)
+
+    @routes.post("/{study_id}/answer")
+    def answer(study_id: str, sent: Answer, person: Rater) -> dict[str, int]:
+        """Keep a pair's answers; the same pair sent again changes nothing."""
+        with workspace.catalog() as catalog:
+            study = open_study(catalog, study_id, person.name)
+            showing = plan_of(study, person.name).by_task.get(sent.task)
+            if showing is None:
+                raise NotFound("this pair is not one of yours; reload the page")
+            new = catalog.votes.add(*unblinded(study, showing, sent, person.name))
+            catalog.commit()
+        return {"new": new}
+
+    @routes.get("/{study_id}/pictures/{name}")
+    def picture(study_id: str, name: str, person: Rater) -> Response:
+        """One side's pixels, under a name that means nothing to anybody else."""
+        with workspace.catalog(read_only=True) as catalog:
+            study = open_study(catalog, study_id, person.name)
+            pair, role = picture_named(plan_of(study, person.name), name)
+            images = pictures_of(catalog, study, pair)
+        if images is None:
+            raise NotFound("this picture is gone; the next pair will do")
+        both = encoded(images[0].sha256, images[1].sha256, pair >= len(study.pairs))
+        return Response(
+            both[0 if role == "before" else 1], media_type="image/png", headers={"Cache-Control": "no-store"}
+        )
+
+    return routes
+
+
+def is_for(catalog: Catalog, study: Study, rater: str) -> bool:
+    """Whether this person may judge the study: whoever came by invitation judges that one alone."""
+    guest = catalog.guests.find(rater)
+    return guest is None or guest.study_id == study.id
+
+
+def open_study(catalog: Catalog, study_id: str, rater: str) -> Study:
+    """A study that this person may judge. Raises `NotFound`, or `Conflict` once it is closed."""
+    study = catalog.studies.get(study_id)
+    if not is_for(catalog, study, rater):
+        raise NotFound(f"there is no study {study_id!r}; list them to see the ids in use")
+    if study.state != "open":
+        raise Conflict("this study is closed; thank you for judging")
+    return study
+
+
+def left_for(catalog: Catalog, study: Study, rater: str) -> list[Showing]:
+    """What this rater has not answered and enough others have not either, in the rater's own order."""
+    mine = pairs_answered(catalog, study.id, rater)
+    raters, enough = study_progress(catalog, study).by_pair, design_of(study).raters_a_pair
+    return [
+        one
+        for one in plan_of(study, rater).showings
+        if one.pair not in mine and raters.get(one.pair, 0) < enough
+    ]
+
+
+def pictures_of(catalog: Catalog, study: Study, pair: int) -> tuple[Image, Image] | None:
+    """Before and after; an attention check shows one picture, spoiled and not. None if one was erased."""
+    check = pair - len(study.pairs)
+    before, after = study.pairs[check % len(study.pairs) if check >= 0 else pair]
+    found = {image.id: image for image in catalog.images.get_many([before, after])}
+    if check >= 0:
+        return (found[before], found[before]) if before in found else None
+    return (found[before], found[after]) if before in found and after in found else None
+
+
+def summary(catalog: Catalog, study: Study, rater: str) -> dict[str, Any]:
+    """A study as its raters may know it."""
+    design = design_of(study)
+    return {
+        "id": study.id,
+        "name": study.name,
+        "questions": list(design.questions),
+        "done": len(pairs_answered(catalog, study.id, rater)),
+        "left": len(left_for(catalog, study, rater)),
+    }
+
+
+def described(study: Study, showing: Showing, image: Image, done: int, left: int) -> dict[str, Any]:
+    """A pair as its rater may know it."""
+    design = design_of(study)
+    url = f"/api/study/{study.id}/pictures/"
+    return {
+        "task": showing.task,
+        "prompt": image.prompt,
+        "left": url + showing.pictures[showing.left],
+        "right": url + showing.pictures[showing.right],
+        "questions": list(design.questions),
+        "scale": design.scale,
+        "done": done,
+        "remaining": left,
+    }
+
+
+def unblinded(study: Study, showing: Showing, sent: Answer, rater: str) -> list[Vote]:
+    """The answers as votes. Raises `InputRefused` unless every question is answered, and no other."""
+    questions = design_of(study).questions
+    if set(sent.answers) != set(questions):
+        raise InputRefused(f"answers to {sorted(sent.answers)} were sent; expected {sorted(questions)}")
+    meant = {"left": showing.left, "right": showing.right, "tie": "tie"}
+    return [
+        Vote(
+            study_id=study.id,
+            pair=showing.pair,
+            rater=rater,
+            question=question,
+            choice=meant[side],  # type: ignore[arg-type]
+            seconds=sent.seconds,
+        )
+        for question, side in sent.answers.items()
+    ]
+
+
+def picture_named(plan: Plan, name: str) -> tuple[int, str]:
+    """Pair and role of a picture's name. Raises `NotFound` for names that are not this rater's."""
+    if name not in plan.by_picture:
+        raise NotFound("there is no such picture")
+    return plan.by_picture[name]

@@ -1,0 +1,151 @@
+// Judging one pair after another, with keys alone if one likes. Both pictures move and zoom as one.
+import { get, post } from "/static/api.js";
+import { h, say } from "/static/dom.js";
+import { QUESTIONS } from "./format.js";
+
+const SIDES = ["left", "tie", "right"];
+const KEYS = { ArrowLeft: "left", "1": "left", ArrowDown: "tie", "2": "tie", ArrowRight: "right", "3": "right" };
+const MAX_ZOOM = 16;
+
+// The words of the three answers. With scores, +1 stands at the better side, −1 for the other follows from it.
+function answerWords(scale) {
+  return scale === "score"
+    ? { left: "Left +1", tie: "0", right: "Right +1" }
+    : { left: "Left", tie: "No difference", right: "Right" };
+}
+
+class Camera {
+  constructor(stages) {
+    this.stages = stages;
+    this.reset();
+    for (const stage of stages) this.listen(stage);
+  }
+
+  reset() { this.zoom = 1; this.x = 0; this.y = 0; this.apply(); }
+
+  apply() {
+    const limit = (this.zoom - 1) / (2 * this.zoom);
+    this.x = Math.min(limit, Math.max(-limit, this.x));
+    this.y = Math.min(limit, Math.max(-limit, this.y));
+    for (const stage of this.stages) {
+      stage.style.setProperty("--zoom", this.zoom);
+      stage.style.setProperty("--x", `${100 * this.x}%`);
+      stage.style.setProperty("--y", `${100 * this.y}%`);
+      stage.dataset.zoom = this.zoom.toFixed(2);
+    }
+  }
+
+  by(factor) { this.zoom = Math.min(MAX_ZOOM, Math.max(1, this.zoom * factor)); this.apply(); }
+
+  move(x, y) { this.x += x / this.zoom; this.y += y / this.zoom; this.apply(); }
+
+  listen(stage) {
+    stage.addEventListener("wheel", (event) => { event.preventDefault(); this.by(event.deltaY < 0 ? 1.2 : 1 / 1.2); }, { passive: false });
+    stage.addEventListener("pointerdown", (event) => stage.setPointerCapture(event.pointerId));
+    stage.addEventListener("pointermove", (event) => {
+      if (event.buttons) this.move(event.movementX / stage.clientWidth, event.movementY / stage.clientHeight);
+    });
+    stage.addEventListener("dblclick", () => this.reset());
+  }
+}
+
+export async function judge(root, { asked, go, current }) {
+  const base = `/api/study/${encodeURIComponent(asked.study ?? "")}`;
+  let pair = null;
+  let answers = {};
+  let at = 0;
+  let began = 0;
+  let sending = false;
+
+  const prompt = h("p", { class: "prompt" });
+  const count = h("span", { class: "soft", id: "count", role: "status" });
+  const bar = h("progress", { max: 1, value: 0, "aria-label": "Progress" });
+  const pictures = { left: h("img", { alt: "Left picture", draggable: "false" }), right: h("img", { alt: "Right picture", draggable: "false" }) };
+  const stages = ["left", "right"].map((side) => h("div", { class: "stage", id: `stage-${side}` }, pictures[side], h("span", { class: "side" }, side === "left" ? "Left" : "Right")));
+  const camera = new Camera(stages);
+  const asking = h("div", { class: "asking", id: "asking" });
+  const next = h("button", { class: "button", type: "button", id: "next", onclick: () => send() }, "Next pair ", h("kbd", {}, "Enter"));
+  const bench = h("div", { class: "bench" },
+    h("header", { class: "line" }, prompt, h("span", { class: "gap" }), count, bar),
+    h("div", { class: "pair" }, stages), asking,
+    h("footer", { class: "line" },
+      h("p", { class: "keys" }, h("kbd", {}, "←"), " left ", h("kbd", {}, "↓"), " no difference ", h("kbd", {}, "→"), " right · ", h("kbd", {}, "⌫"), " back a question · ", h("kbd", {}, "+"), h("kbd", {}, "−"), h("kbd", {}, "0"), " zoom · ", h("kbd", {}, "Shift"), " + arrows move"),
+      h("span", { class: "gap" }), next));
+  const over = h("div", { class: "card over", hidden: true }, h("h1", {}, "That was all. Thank you."), h("p", {}, "Every pair that waits for you is judged."), h("a", { class: "button quiet", href: "/study", "data-go": true }, "All studies"));
+  root.append(bench, over);
+
+  function draw() {
+    const words = answerWords(pair.scale);
+    asking.replaceChildren(...pair.questions.map((name, index) => {
+      const { name: title, winner, hint } = QUESTIONS[name];
+      return h("div", { class: "question", "data-question": name, "aria-current": index === at ? "true" : null },
+        h("div", { class: "put" }, h("b", {}, pair.scale === "score" ? title : winner), h("span", {}, hint)),
+        h("div", { class: "answers", role: "radiogroup", "aria-label": winner }, SIDES.map((side) => h("button", {
+          type: "button", role: "radio", "data-side": side, "aria-checked": String(answers[name] === side),
+          onclick: () => { at = index; answer(side); },
+        }, words[side]))));
+    }));
+    next.disabled = sending || pair.questions.some((name) => !answers[name]);
+  }
+
+  function answer(side) {
+    if (at >= pair.questions.length) return;
+    answers[pair.questions[at]] = side;
+    at = Math.min(at + 1, pair.questions.length);
+    draw();
+  }
+
+  async function load() {
+    const found = await get(`${base}/next`);
+    if (!current()) return;
+    pair = found;
+    bench.hidden = pair === null;
+    over.hidden = pair !== null;
+    bench.dataset.task = pair?.task ?? "";
+    if (pair === null) return;
+    answers = {};
+    at = 0;
+    prompt.textContent = pair.prompt;
+    count.textContent = `${pair.remaining} left`;
+    bar.value = pair.done / (pair.done + pair.remaining);
+    camera.reset();
+    for (const side of ["left", "right"]) pictures[side].src = pair[side];
+    draw();
+    await Promise.allSettled(Object.values(pictures).map((picture) => picture.decode()));
+    began = performance.now();
+    bench.dataset.ready = pair.task;
+  }
+
+  async function send() {
+    if (!pair || sending || pair.questions.some((name) => !answers[name])) return;
+    sending = true;
+    next.disabled = true;
+    try {
+      await post(`${base}/answer`, { task: pair.task, answers, seconds: Math.min(86400, (performance.now() - began) / 1000) });
+      sending = false;
+      await load();
+    } catch (error) {
+      sending = false;
+      say(error.status === 409 ? error.message : `Not sent: ${error.message} Press Enter to try again.`, true);
+      if (error.status === 409) go({});
+      else draw();
+    }
+  }
+
+  function key(event) {
+    if (!pair || event.ctrlKey || event.metaKey || event.altKey) return;
+    const arrows = { ArrowLeft: [0.1, 0], ArrowRight: [-0.1, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1] };
+    if (event.shiftKey && arrows[event.key]) camera.move(...arrows[event.key]);
+    else if (event.key === "+" || event.key === "=") camera.by(1.5);
+    else if (event.key === "-") camera.by(1 / 1.5);
+    else if (event.key === "0") camera.reset();
+    else if (KEYS[event.key]) answer(KEYS[event.key]);
+    else if (event.key === "Backspace") { at = Math.max(0, at - 1); delete answers[pair.questions[at]]; draw(); }
+    else if (event.key === "Enter" && !event.target.closest?.("button, a")) send();
+    else return;
+    event.preventDefault();
+  }
+  document.addEventListener("keydown", key);
+  await load();
+  return () => document.removeEventListener("keydown", key);
+}

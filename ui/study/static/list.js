@@ -1,0 +1,37 @@
+// The studies that wait for this person; for makers also every study and how far it is.
+import { get } from "/static/api.js";
+import { h, when } from "/static/dom.js";
+import { QUESTIONS, share } from "./format.js";
+
+const names = (questions) => questions.map((one) => QUESTIONS[one].name.toLowerCase()).join(", ");
+
+function waiting(study) {
+  const over = study.left === 0;
+  return h("article", { class: "card waiting" },
+    h("div", {}, h("h2", {}, study.name), h("p", {}, over ? (study.done ? `You have judged all ${study.done}. Thank you.` : "Enough people have judged this one.") : `${study.left} pairs to judge${study.done ? `, ${study.done} done` : ""}: ${names(study.questions)}.`)),
+    over ? null : h("a", { class: "button", href: `?view=judge&study=${study.id}`, "data-go": true }, study.done ? "Go on" : "Begin"));
+}
+
+function row(study) {
+  return h("tr", {},
+    h("td", {}, h("a", { href: `?view=results&study=${study.id}`, "data-go": true }, study.name)),
+    h("td", {}, `${study.before} → ${study.after}`),
+    h("td", { class: "figure" }, `${study.complete} / ${study.pairs}`),
+    h("td", {}, h("progress", { value: study.share, max: 1 }), " ", share(study.share)),
+    h("td", { class: "figure" }, String(study.raters)),
+    h("td", {}, h("span", { class: `state ${study.state}` }, study.state)),
+    h("td", { class: "soft" }, when(study.created)));
+}
+
+export async function list(root, { desk }) {
+  root.append(h("header", { class: "line" }, h("div", {}, h("h1", {}, "Study"),
+    h("p", { class: "lead" }, "Two pictures of the same prompt and seed. You are not told which is which; say which is better.")),
+    h("span", { class: "gap" }),
+    desk.maker ? h("a", { class: "button", href: "?view=make", "data-go": true }, "New study") : null));
+  root.append(...desk.studies.map(waiting));
+  if (!desk.studies.length) root.append(h("p", { class: "card nothing" }, "No study waits for you right now."));
+  if (!desk.maker) return;
+  const all = await get("/api/studies");
+  root.append(h("section", { class: "card panel" }, h("h2", {}, "All studies"),
+    all.length ? h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Study", "Compared", "Pairs done", "Judged", "Raters", "State", "Opened"].map((name) => h("th", {}, name)))), h("tbody", {}, all.map(row)))) : h("p", { class: "soft" }, "None yet. “New study” compares two generators that drew the same prompts.")));
+}

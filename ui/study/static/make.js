@@ -1,0 +1,75 @@
+// A new study: which generators, which pairs, which questions.
+import { get, post } from "/static/api.js";
+import { h, input, say, select, tell } from "/static/dom.js";
+import { QUESTIONS } from "./format.js";
+
+const PRESETS = {
+  DiffDoctor: { questions: ["artifacts", "quality"], scale: "winner" },
+  "Focus-N-Fix": { questions: ["artifacts", "alignment", "safety"], scale: "score" },
+};
+
+export async function make(root, { desk, asked, go }) {
+  if (!desk.maker) throw new Error("Making studies needs the role engineer. Ask an admin to add it.");
+  const { generators, defaults, help } = await get("/api/studies/choices");
+  const treated = generators.find((one) => one.parent);
+  const named = generators.map((one) => [one.id, one.name]);
+  const after = asked.after ?? treated?.id ?? generators[0]?.id;
+  const before = asked.before ?? generators.find((one) => one.id === after)?.parent ?? generators.at(-1)?.id;
+  const found = h("p", { class: "soft", id: "found", role: "status" });
+  const categories = h("fieldset", { class: "ticks" });
+  const purpose = h("select", { name: "purpose" });
+  const form = h("form", { class: "card panel form" });
+  const field = (name) => form.elements.namedItem(name);
+
+  async function share() {
+    const asking = new URLSearchParams({ before: field("before").value, after: field("after").value });
+    const same = field("before").value === field("after").value;
+    const answer = same ? { pairs: 0, categories: {}, purposes: {} } : await get(`/api/studies/shared?${asking}`);
+    found.textContent = same ? "Both sides are one generator; choose two." : answer.pairs
+      ? `They share ${answer.pairs} prompts and seeds.`
+      : "They share no prompt and seed yet: let both draw the same prompts first, as a round’s judging does.";
+    found.className = answer.pairs ? "soft" : "warn";
+    categories.replaceChildren(h("legend", {}, "Categories (none ticked: all)"), ...Object.entries(answer.categories).filter(([name]) => name !== "none").map(([name, count]) => h("label", {}, h("input", { type: "checkbox", name: "category", value: name }), `${name} `, h("span", { class: "soft" }, String(count)))));
+    categories.hidden = categories.childElementCount < 2;
+    purpose.replaceChildren(h("option", { value: "" }, "any"), ...Object.entries(answer.purposes).map(([name, count]) => h("option", { value: name }, `${name || "imported"} (${count})`)));
+    field("open").disabled = !answer.pairs;
+  }
+
+  const ticks = h("fieldset", { class: "ticks" }, h("legend", {}, "Questions"), Object.entries(QUESTIONS).map(([name, { name: title, winner }]) => h("label", { title: winner }, h("input", { type: "checkbox", name: "question", value: name, checked: defaults.questions.includes(name) }), title)));
+  const scale = select("scale", "Answers", [["winner", "the better one, or no difference"], ["score", "−1, 0, +1 for each"]], defaults.scale);
+  const presets = h("div", { class: "line" }, h("span", { class: "soft" }, "As in"), Object.entries(PRESETS).map(([name, preset]) => h("button", {
+    type: "button", class: "button quiet", onclick: () => {
+      for (const box of ticks.querySelectorAll("input")) box.checked = preset.questions.includes(box.value);
+      scale.querySelector("select").value = preset.scale;
+    },
+  }, name)));
+  const number = (name, label, more) => h("div", {}, input(name, label, "number", defaults[name], more), h("p", { class: "help" }, help[name]));
+
+  form.append(
+    h("h2", {}, "What is compared"),
+    h("div", { class: "two" }, select("before", "One generator", named, before, share), select("after", "The other", named, after, share)), found,
+    h("div", { class: "two" }, input("pairs", "Pairs", "number", 100, { min: 1, max: 5000 }), h("label", { class: "field" }, h("span", {}, "Drawn for"), purpose)),
+    categories,
+    h("h2", {}, "What is asked"), presets, ticks, scale,
+    h("div", { class: "two" }, number("raters_a_pair", "Raters a pair", { min: 1, max: 99 }), number("checks", "Attention checks", { min: 0, max: 20 })),
+    h("div", { class: "two" }, number("keep_from", "Checks to pass", { min: 0, max: 1, step: 0.05 }), number("margin", "Margin in votes", { min: 1, max: 99 })),
+    h("h2", {}, "What raters see"), input("name", "Name, without a hint at the sides", "text", "", { required: true, maxlength: 100, placeholder: "Hands and faces, November" }),
+    h("div", { class: "line" }, h("button", { class: "button", name: "open" }, "Open the study"), h("a", { class: "button quiet", href: "/study", "data-go": true }, "Cancel")));
+
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const ticked = (name) => [...form.querySelectorAll(`input[name=${name}]:checked`)].map((box) => box.value);
+    const value = (name) => Number(field(name).value);
+    const wanted = {
+      name: field("name").value.trim(), before: field("before").value, after: field("after").value,
+      purpose: purpose.value || (purpose.selectedIndex > 0 ? "" : null), categories: ticked("category"), pairs: value("pairs"),
+      design: { questions: ticked("question"), scale: field("scale").value, raters_a_pair: value("raters_a_pair"), checks: value("checks"), keep_from: value("keep_from"), margin: value("margin") },
+    };
+    if (!wanted.name) return say("Give the study a name.", true);
+    const made = await tell(post("/api/studies", wanted), "The study is open.");
+    if (made) go({ view: "results", study: made.id });
+  });
+  root.append(h("h1", {}, "New study"), h("p", { class: "lead" }, "Sides and order are drawn anew for every rater; pictures are encoded alike and named by chance."), form);
+  if (generators.length < 2) form.replaceChildren(h("p", {}, "There are fewer than two generators. Treat one, or register another on the Admin desk."));
+  else await share();
+}

@@ -1,0 +1,136 @@
+"""Making blind studies: choose what is compared, see how far the judging is and what it found, close it."""
+
+from collections import Counter
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Response
+
+from dataengine.errors import InputRefused
+from dataengine.quality.config import StudyDesign
+from dataengine.records import Study, now
+from pipelines.services.studies import NewStudy, Short, close_study, design_of, new_study
+from pipelines.services.study_results import results_csv, results_of, votes_csv
+from storage.catalog import Catalog
+from storage.queries.studies import shared_pairs, study_progress
+from storage.workspace import Workspace
+from ui.web.access import ACCESS, require
+from ui.web.sessions import Person, signed_in
+
+MAKING = ACCESS["/api/studies"]
+
+
+Signed = Annotated[Person, Depends(signed_in)]
+
+
+def making(person: Signed) -> Person:
+    """FastAPI dependency: somebody who may make studies."""
+    require(person.roles, MAKING, "making studies")
+    return person
+
+
+Maker = Annotated[Person, Depends(making)]
+
+
+def making_routes(workspace: Workspace) -> APIRouter:
+    """The routes under /api/studies."""
+    routes = APIRouter(prefix="/api/studies", tags=["studies"], dependencies=[Depends(making)])
+
+    @routes.get("")
+    def studies() -> list[dict[str, Any]]:
+        """Every study, the newest first."""
+        with workspace.catalog(read_only=True) as catalog:
+            names = {one.id: one.name for one in catalog.generators.list()}
+            return [row(catalog, study, names) for study in reversed(catalog.studies.list())]
+
+    @routes.get("/choices")
+    def choices() -> dict[str, Any]:
+        """What the form offers: generators, and the settings with their help."""
+        with workspace.catalog(read_only=True) as catalog:
+            generators = [
+                {"id": one.id, "name": one.name, "parent": one.parent}
+                for one in reversed(catalog.generators.list())
+            ]
+        fields = StudyDesign.model_json_schema()["properties"]
+        return {
+            "generators": generators,
+            "defaults": StudyDesign().model_dump(mode="json"),
+            "help": {name: field.get("description", "") for name, field in fields.items()},
+        }
+
+    @routes.get("/shared")
+    def shared(before: Short, after: Short, purpose: Short | None = None) -> dict[str, Any]:
+        """How many prompts and seeds two generators have in common."""
+        with workspace.catalog(read_only=True) as catalog:
+            found = shared_pairs(catalog, before, after, purpose)
+        return {
+            "pairs": len(found),
+            "categories": Counter(one.category or "none" for one in found),
+            "purposes": Counter(one.purpose for one in found),
+        }
+
+    @routes.post("")
+    def create(wanted: NewStudy, person: Maker) -> dict[str, str]:
+        """Open a study."""
+        with workspace.catalog() as catalog:
+            study = new_study(catalog, wanted, person.name)
+            catalog.commit()
+        return {"id": study.id}
+
+    @routes.get("/{study_id}")
+    def study(study_id: str) -> dict[str, Any]:
+        """One study and what it has found so far."""
+        with workspace.catalog(read_only=True) as catalog:
+            names = {one.id: one.name for one in catalog.generators.list()}
+            found = catalog.studies.get(study_id)
+            open_until = max((one.expires for one in catalog.invitations.of_study(study_id)), default=0.0)
+            return row(catalog, found, names) | {
+                "results": results_of(catalog, found),
+                "guests": len(catalog.guests.of_study(study_id)),
+                "invited_until": open_until if open_until > now() else None,
+            }
+
+    @routes.get("/{study_id}/{table}.csv")
+    def download(study_id: str, table: str) -> Response:
+        """Votes or results as CSV."""
+        tables = {"votes": votes_csv, "results": results_csv}
+        if table not in tables:
+            raise InputRefused(f"there is no table {table!r}; there are {', '.join(tables)}")
+        with workspace.catalog(read_only=True) as catalog:
+            text = tables[table](catalog, catalog.studies.get(study_id))
+        name = f"study-{study_id}-{table}.csv"
+        return Response(
+            text, media_type="text/csv", headers={"Content-Disposition": f'attachment; filename="{name}"'}
+        )
+
+    @routes.post("/{study_id}/close")
+    def close(study_id: str, person: Maker) -> dict[str, bool]:
+        """Take no more votes; accounts that came by invitation are closed with it."""
+        with workspace.catalog() as catalog:
+            close_study(catalog, study_id, person.name)
+            catalog.commit()
+        return {"closed": True}
+
+    return routes
+
+
+def row(catalog: Catalog, study: Study, names: dict[str, str]) -> dict[str, Any]:
+    """A study as its makers see it."""
+    progress, design = study_progress(catalog, study), design_of(study)
+    wanted = len(study.pairs) * design.raters_a_pair
+    given = sum(min(count, design.raters_a_pair) for count in progress.by_pair.values())
+    return {
+        "id": study.id,
+        "name": study.name,
+        "before": names.get(study.before_id, study.before_id),
+        "after": names.get(study.after_id, study.after_id),
+        "state": study.state,
+        "round": study.round_id,
+        "created": study.created,
+        "created_by": study.created_by,
+        "design": design.model_dump(mode="json"),
+        "pairs": len(study.pairs),
+        "complete": sum(count >= design.raters_a_pair for count in progress.by_pair.values()),
+        "raters": progress.raters,
+        "votes": progress.votes,
+        "share": given / wanted if wanted else 0.0,
+    }

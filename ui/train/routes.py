@@ -1,0 +1,268 @@
+"""The training desk at /train: its page's API. Retraining asks for a durable job; promotion is a person's."""
+
+import time
+from collections.abc import Callable
+from threading import Lock
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, ConfigDict, Field
+
+from dataengine.records import STAGE_JOB, DetectorVersion, Job
+from pipelines.config import TrainingRun
+from pipelines.detectors.promotion import objections_to
+from pipelines.services import preflight, queue, runs, training_preview
+from pipelines.services.locations import check_locations, offers
+from pipelines.services.promotion import promote_by_hand, roll_back_by_hand
+from storage.workspace import Workspace
+from ui.runs.routes import Settings, run_routes, run_rows
+from ui.web.access import ACCESS, require
+from ui.web.sessions import Person, signed_in
+from ui.web.settings_form import form
+
+ENGINEERS = ACCESS["/api/train"]
+DETECTORS_SHOWN = 100
+PREVIEW_SECONDS = 60.0
+STAGES = {"teacher": ("train_teacher",)}
+JOINT_STAGES = ("retrain", "train_teacher")
+FIGURES = ("mse", "kl", "kl1m")
+REAL_FIGURES = ("mse", "kl1m")
+
+Signed = Annotated[Person, Depends(signed_in)]
+
+
+async def training(person: Signed) -> Person:
+    """FastAPI dependency: somebody who may train."""
+    require(person.roles, ENGINEERS, "training detectors")
+    return person
+
+
+Engineer = Annotated[Person, Depends(training)]
+
+
+class Promotion(BaseModel):
+    """Who shall be champion, why, and who was when the page was drawn."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    detector: str = Field(default="", max_length=200)
+    reason: str = Field(default="", max_length=1000)
+    champion: str | None = Field(default=None, max_length=200)
+
+
+def train_routes(workspace: Workspace) -> APIRouter:
+    """The routes under /api/train."""
+    routes = APIRouter(prefix="/api/train", dependencies=[Depends(training)])
+    routes.include_router(run_routes(workspace, runs.TRAINING))
+    previews = Remembered(lambda plan: training_preview.snapshot_preview(workspace, plan.publish))
+
+    @routes.get("/overview")
+    def seen() -> dict[str, Any]:
+        return overview(workspace)
+
+    @routes.get("/form")
+    def asked(preset: Annotated[str, Field(max_length=100)] = "") -> dict[str, Any]:
+        return training_form(workspace, preset)
+
+    @routes.post("/preview")
+    def preview(asked: Settings) -> dict[str, Any]:
+        return previews.of(settled(workspace, asked))
+
+    @routes.post("/checks")
+    def checks(asked: Settings) -> dict[str, Any]:
+        plan = settled(workspace, asked)
+        return {"checks": preflight.as_json(preflight.training_checks(workspace, plan))}
+
+    @routes.post("/needs")
+    def needs(asked: Settings) -> dict[str, Any]:
+        plan = settled(workspace, asked)
+        found = preflight.needs(workspace, "train", plan.model_dump(mode="json"))
+        return {"checks": preflight.as_json([found])}
+
+    @routes.post("/start")
+    def start(asked: Settings, person: Engineer) -> dict[str, str]:
+        job = start_training(workspace, settled(workspace, asked), person.name)
+        return {"run": job.args["run"]}
+
+    @routes.get("/detectors/{detector_id}")
+    def detector(detector_id: str) -> dict[str, Any]:
+        return detector_details(workspace, detector_id)
+
+    @routes.get("/detectors/{detector_id}/curves")
+    def detector_curves(detector_id: str) -> dict[str, tuple[list[int], list[float]]]:
+        return runs.curves(workspace, jobs_behind(workspace, detector_id))
+
+    @routes.post("/promote")
+    def promote(asked: Promotion, person: Engineer) -> dict[str, str]:
+        made = promote_by_hand(workspace, asked.detector, person.name, asked.reason, asked.champion)
+        return {"champion": made.id, "name": made.name}
+
+    @routes.post("/rollback")
+    def rollback(asked: Promotion, person: Engineer) -> dict[str, str]:
+        made = roll_back_by_hand(workspace, person.name, asked.champion)
+        return {"champion": made.id, "name": made.name}
+
+    return routes
+
+
+def settled(workspace: Workspace, asked: Settings) -> TrainingRun:
+    """The form's settings. Raises `ConfigRefused` naming a wrong field, or one that leads elsewhere."""
+    plan = runs.validated(TrainingRun, asked.settings)
+    presets = runs.training_presets(workspace).values()
+    check_locations(workspace, plan, map(TrainingRun.model_validate, presets))
+    return plan
+
+
+class Remembered:
+    """A slow answer, kept for a few seconds by the settings that it depends on; one is made at a time."""
+
+    def __init__(self, make: Callable[[TrainingRun], dict[str, Any]]) -> None:
+        self._make = make
+        self._kept: dict[str, tuple[float, dict[str, Any]]] = {}
+        self._making = Lock()
+
+    def of(self, plan: TrainingRun) -> dict[str, Any]:
+        """The answer for these settings."""
+        key = plan.publish.model_dump_json()
+        with self._making:
+            made, answer = self._kept.get(key, (0.0, {}))
+            if time.monotonic() - made > PREVIEW_SECONDS or not answer:
+                answer = self._make(plan)
+                self._kept = {key: (time.monotonic(), answer)}
+            return answer
+
+
+def start_training(workspace: Workspace, plan: TrainingRun, actor: str) -> Job:
+    """Queue a training; the detector that it goes on from is settled now. Raises `ConfigRefused`."""
+    preflight.require(preflight.training_checks(workspace, plan))
+    with workspace.catalog(read_only=True) as catalog:
+        start = catalog.detectors.get(plan.start) if plan.start else catalog.detectors.champion()
+    assert start is not None  # the checks have looked
+    return runs.ask(workspace, runs.TRAINING, plan.model_copy(update={"start": start.id}), actor)
+
+
+def overview(workspace: Workspace) -> dict[str, Any]:
+    """The champion, the newest detectors and runs."""
+    with workspace.catalog(read_only=True) as catalog:
+        versions = list(reversed(catalog.detectors.list()))
+        champion = catalog.detectors.champion()
+    return {
+        "champion": None if champion is None else {**row_of(champion), "intervals": intervals_of(champion)},
+        "detectors": [row_of(one) for one in versions[:DETECTORS_SHOWN]],
+        "more": max(0, len(versions) - DETECTORS_SHOWN),
+        "runs": run_rows(workspace, runs.TRAINING),
+        "worker": bool(queue.workers_alive(workspace)),
+    }
+
+
+def row_of(version: DetectorVersion) -> dict[str, Any]:
+    """A detector as the list shows it."""
+    return {
+        "id": version.id,
+        "name": version.name,
+        "role": version.role,
+        "created": version.created,
+        "round": version.round_id,
+        "figures": five(version.metrics, "validation"),
+    }
+
+
+def five(metrics: dict[str, Any], split: str) -> dict[str, float | None]:
+    """The five metrics (DiffDoctor, Table 1) of a split: three on labelled images, two on real ones."""
+    hard, real = metrics.get(split, {}), metrics.get(f"{split}_real", {})
+    return {
+        **{name: hard.get(name) for name in FIGURES},
+        **{f"real_{name}": real.get(name) for name in REAL_FIGURES},
+    }
+
+
+def intervals_of(version: DetectorVersion, split: str = "validation") -> dict[str, Any]:
+    """95 % intervals of the five metrics."""
+    return five(
+        {
+            key: found.get("intervals", {})
+            for key, found in version.metrics.items()
+            if key in (split, f"{split}_real")
+        },
+        split,
+    )
+
+
+def training_form(workspace: Workspace, preset: str) -> dict[str, Any]:
+    """The form, filled in from a preset, and what can be chosen."""
+    presets = runs.training_presets(workspace)
+    name = preset if preset in presets else next(iter(presets))
+    with workspace.catalog(read_only=True) as catalog:
+        versions = list(reversed(catalog.detectors.list()))
+    return {
+        "fields": form(TrainingRun, presets[name], offers(workspace)),
+        "presets": list(presets),
+        "preset": name,
+        "choices": {"start": [[one.id, f"{one.name} · {one.role}"] for one in versions[:DETECTORS_SHOWN]]},
+    }
+
+
+def detector_details(workspace: Workspace, detector_id: str) -> dict[str, Any]:
+    """Everything that a decision needs: figures beside the champion's, reliability, worst images, lineage."""
+    with workspace.catalog(read_only=True) as catalog:
+        version = catalog.detectors.get(detector_id)
+        champion = catalog.detectors.champion()
+        parent = next((one.name for one in catalog.detectors.list() if one.id == version.parent), None)
+        frozen = catalog.benchmarks.newest_frozen() is not None
+    beside = version.metrics.get("beside", {})
+    other = beside if champion and beside.get("detector") == champion.id else None
+    if other is None and champion is not None and champion.id != version.id:
+        other = champion.metrics
+    return {
+        **row_of(version),
+        "champion": None if champion is None else {"id": champion.id, "name": champion.name},
+        "measured": split_figures(version.metrics),
+        "beside": None if other is None else split_figures(other),
+        "calibration": version.metrics.get("calibration"),
+        "worst": version.metrics.get("worst", {}),
+        "objections": objections_to(version, champion),
+        "benchmark_frozen": frozen,
+        "lineage": {
+            "goes on from": parent or "random weights, or another workspace",
+            "snapshot": version.snapshot_id,
+            "round": version.round_id,
+            "licence": version.licence or "not recorded",
+        },
+        "config": version.config,
+    }
+
+
+def split_figures(metrics: dict[str, Any]) -> dict[str, Any]:
+    """By split, figures with intervals, and rates by category."""
+    return {
+        split: {
+            "images": found.get("images"),
+            "figures": {key: found.get(key) for key in (*FIGURES, "false_alarm", "miss", "iou", "auroc")},
+            "intervals": found.get("intervals", {}),
+            "categories": {
+                name: {key: one.get(key) for key in ("images", "clean", "mse", "false_alarm", "miss")}
+                for name, one in found.get("categories", {}).items()
+            },
+        }
+        for split, found in metrics.items()
+        if split in ("validation", "validation_real", "benchmark", "benchmark_real")
+    }
+
+
+def jobs_behind(workspace: Workspace, detector_id: str) -> list[Job]:
+    """The jobs that trained a detector: of its round's stage, or of its run."""
+    with workspace.catalog(read_only=True) as catalog:
+        version = catalog.detectors.get(detector_id)
+        of_stages = catalog.jobs.list(kind=STAGE_JOB) if version.round_id else []
+    if version.round_id is None:
+        of_runs = (run.jobs for run in runs.runs(workspace, runs.TRAINING) if made(run, detector_id))
+        return list(next(of_runs, ()))
+    for stage in STAGES.get(version.role, JOINT_STAGES):
+        if found := [one for one in of_stages if one.args == {"round_id": version.round_id, "stage": stage}]:
+            return found
+    return []
+
+
+def made(run: runs.Run, detector_id: str) -> bool:
+    """Whether the run ended in that detector."""
+    return any(job.result.get("detector") == detector_id for job in run.jobs)

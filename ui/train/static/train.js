@@ -1,0 +1,235 @@
+// The training desk: who is champion, who could be, and trainings that go on while nobody looks.
+import { currentSession, get, post } from "/static/api.js";
+import { h, nothing, panel, percent, query, say, tell, when } from "/static/dom.js";
+import { drawLabels, mapOf, mergedOf, pixels } from "/static/curate/images.js";
+import { figure, reliability } from "../line_chart.js";
+import { form } from "../runs/form.js";
+import { route } from "../router.js";
+import { drawChecks, drawCurves, facts, flat, overlaid, pill, runList, runView } from "../runs/run.js";
+
+const API = "/api/train";
+const NAMES = { mse: "MSE", kl: "KL(P‖Q)", kl1m: "KL(1−P‖1−Q)", real_mse: "MSE, real", real_kl1m: "KL(1−P‖1−Q), real", false_alarm: "false alarms", miss: "misses", iou: "IoU", auroc: "AUROC" };
+const FIVE = ["mse", "kl", "kl1m", "real_mse", "real_kl1m"];
+const GROUPS = [
+  { name: "loss", figures: ["loss"] },
+  { name: "validation error", figures: ["validation_mse"] },
+  { name: "validation KL", figures: ["validation_kl", "validation_kl1m"] },
+  { name: "validation rates", figures: ["validation_false_alarm", "validation_miss"] },
+  { name: "learning rate", figures: ["lr"] },
+];
+const FIRST = ["start", "training.name", "training.steps", "training.batch", "training.lr", "training.mixture"];
+
+// ---- overview ----------------------------------------------------------------------------------------------
+
+async function overview(root) {
+  const seen = await get(`${API}/overview`);
+  root.append(
+    h("div", { class: "line head" }, h("div", {}, h("h1", {}, "Train"), h("p", { class: "lead" }, "Detectors find artifacts per pixel. The champion is the one in use everywhere.")),
+      h("span", { class: "gap" }), h("a", { class: "button", href: "?new=1" }, "New training")),
+    seen.worker ? "" : h("p", { class: "note" }, "No worker is alive, so trainings wait. Start one with “clinic worker”."),
+    champion(seen.champion),
+    h("div", { class: "two slim" }, panel("Trainings", runList(seen.runs, "No training outside a round yet.")), panel("Detectors", detectors(seen))));
+}
+
+function champion(one) {
+  if (!one) return panel("Champion", nothing("None yet. A round's promotion, or you, make the first one."));
+  return h("section", { class: "card champion" },
+    h("div", {}, h("span", { class: "name" }, "champion"), h("b", {}, h("a", { href: `?detector=${one.id}` }, one.name)), h("span", {}, `since ${when(one.created)}`)),
+    FIVE.map((name) => h("div", {}, h("span", { class: "name" }, NAMES[name]), h("b", {}, figure(one.figures[name])), h("span", {}, range(one.intervals[name])))),
+    h("div", { class: "act" }, h("button", { type: "button", class: "button quiet", onclick: () => rollBack(one) }, "Roll back")));
+}
+
+const range = (interval) => (interval ? `${figure(interval[0])} – ${figure(interval[1])}` : "on validation");
+
+function detectors({ detectors: rows, more }) {
+  if (!rows.length) return nothing("No detector yet: clinic detectors --add FOLDER.");
+  return h("div", { class: "scroll" }, h("table", {},
+    h("thead", {}, h("tr", {}, h("th", {}, "Detector"), h("th", {}, "Role"), FIVE.slice(0, 3).map((name) => h("th", { class: "figure" }, NAMES[name])), h("th", { class: "figure" }, "Made"))),
+    h("tbody", {}, rows.map((row) => h("tr", {}, h("td", {}, h("a", { href: `?detector=${row.id}` }, row.name)), h("td", {}, pill(row.role)),
+      FIVE.slice(0, 3).map((name) => h("td", { class: "figure" }, figure(row.figures[name]))), h("td", { class: "figure" }, when(row.created)))))),
+    more ? h("p", { class: "hint" }, `${more} older ones are not shown; clinic detectors lists them all.`) : null);
+}
+
+async function rollBack(one) {
+  if (!confirm(`Make the champion before “${one.name}” champion again?`)) return;
+  const made = await tell(post(`${API}/rollback`, { champion: one.id }));
+  if (made) { say(`${made.name} is champion again.`); show(); }
+}
+
+// ---- a new training ----------------------------------------------------------------------------------------
+
+async function fresh(root, asked) {
+  const told = await get(`${API}/form${asked.preset ? `?preset=${encodeURIComponent(asked.preset)}` : ""}`);
+  const holds = panel("What the snapshot would hold", nothing("Counting…"));
+  const looks = panel("Before it begins", nothing("Looking…"));
+  let turn = 0, timer = null;
+  const start = h("button", { type: "button", class: "button", onclick: begin }, "Start training");
+  const made = form(told.fields, { first: FIRST, replace: { start: (field) => starts(field, told.choices.start) }, changed: () => { clearTimeout(timer); timer = setTimeout(look, 400); } });
+  const preset = h("select", { onchange: () => { history.replaceState(null, "", `?new=1&preset=${encodeURIComponent(preset.value)}`); show(); } },
+    told.presets.map((name) => h("option", { selected: name === told.preset }, name)));
+
+  async function begin() {
+    start.disabled = true;
+    try {
+      const { run } = await post(`${API}/start`, { settings: made.read() });
+      history.pushState(null, "", `?run=${encodeURIComponent(run)}`);
+      scrollTo(0, 0);
+      await show();
+    } catch (error) { say(error.message, true); made.mark(error.message); } finally { start.disabled = false; }
+  }
+
+  async function look() {
+    const mine = ++turn, body = { settings: made.read() };
+    const current = (draw) => (answer) => { if (mine === turn) draw(answer); };
+    const failed = (place, title) => (error) => { if (mine === turn) { place.replaceChildren(h("h2", {}, title), h("p", { class: "note bad" }, error.message)); made.mark(error.message); } };
+    const checks = [];
+    const put = current(({ checks: found }) => { checks.push(...found); drawChecks(looks, "Before it begins", checks); });
+    post(`${API}/checks`, body).then((found) => { put(found); return post(`${API}/needs`, body); }).then(put).catch(failed(looks, "Before it begins"));
+    post(`${API}/preview`, body).then(current((found) => drawHoldings(holds, found))).catch(failed(holds, "What the snapshot would hold"));
+  }
+
+  root.append(h("p", { class: "crumb" }, h("a", { href: "/train" }, "← Train")), h("h1", {}, "New training"),
+    h("p", { class: "lead" }, "It publishes a snapshot, trains, and measures the candidate beside the champion. Closing this page changes nothing."),
+    h("div", { class: "two wide" }, h("section", { class: "card panel" }, h("label", { class: "setting choice" }, h("span", { class: "name" }, "begin with"), preset, h("small", {}, "Settings to fill the form with.")), made.node),
+      h("div", { class: "side" }, holds, looks, start)));
+  look();
+}
+
+function starts(field, choices) {
+  const control = h("select", {}, [["", "the champion"], ...choices].map(([value, text]) => h("option", { value, selected: value === (field.value ?? "") }, text)));
+  return { node: h("label", { class: "setting choice" }, h("span", { class: "name" }, "go on from"), control, h("small", {}, field.help)), read: () => control.value || null };
+}
+
+function drawHoldings(place, { rows, kinds, categories, changes }) {
+  const words = { true: "people's labels", pseudo: "pseudo-labels", real: "real photos", previous: "earlier sets" };
+  const most = Math.max(1, ...categories.map(({ positive, negative }) => positive + negative));
+  const change = changes === null ? "The champion has no snapshot to compare with."
+    : changes.new + changes.gone + changes.relabelled === 0 ? "Exactly what the champion learned from."
+      : `Since the champion's: ${changes.new} new, ${changes.relabelled} relabelled, ${changes.gone} gone, ${changes.same} the same.`;
+  place.replaceChildren(h("h2", {}, "What the snapshot would hold"),
+    h("div", { class: "kinds" }, h("div", {}, h("b", {}, rows.toLocaleString("en")), "images"), Object.entries(kinds).map(([kind, count]) => h("div", {}, h("b", {}, count.toLocaleString("en")), words[kind]))),
+    h("p", { class: "hint" }, change),
+    h("div", { class: "balance" }, categories.slice(0, 12).map(({ category, positive, negative }) => {
+      const bar = h("span", { class: "bar" }, h("i", { class: "positive" }), h("i", { class: "negative" }));
+      bar.children[0].style.width = `${(100 * positive) / most}%`;
+      bar.children[1].style.width = `${(100 * negative) / most}%`;
+      return h("div", {}, h("span", {}, category), bar, h("span", { class: "figure" }, `${positive} / ${negative}`));
+    })), h("p", { class: "hint key" }, h("i", { class: "positive" }), " with artifacts", h("i", { class: "negative" }), " without"));
+}
+
+// ---- a run -------------------------------------------------------------------------------------------------
+
+async function run(root, asked) {
+  const session = await currentSession();
+  await runView(root, {
+    api: API, kind: "retrain", id: asked.run, back: "Train", groups: GROUPS, admin: session.roles.includes("admin"),
+    gallery: { title: "What it sees now", draw: drawSamples },
+    done: async (place, found) => { await verdict(place, found.result.detector); },
+  });
+}
+
+function drawSamples(place, kept, mapAt) {
+  const title = h("h2", {}, "What it sees now");
+  if (!kept.samples) return place.replaceChildren(title, nothing("Maps of a few validation images come with the first checkpoint."));
+  return place.replaceChildren(title, h("p", { class: "hint" }, `Validation images after ${kept.step} steps: as they are, as people marked them, as the detector sees them.`),
+    h("div", { class: "triples" }, kept.samples.map(({ image, map, caption }) => triple(image, mapAt(map), caption))));
+}
+
+function triple(image, mapUrl, caption) {
+  const truth = h("canvas", { class: "heat" });
+  drawLabels(truth, mergedOf(image)).then((ok) => truth.classList.toggle("drawn", ok));
+  return h("figure", { class: "triple" }, h("span", { class: "frame" }, h("img", { src: pixels(image), alt: caption ?? "", loading: "lazy" })),
+    h("span", { class: "frame" }, h("img", { src: pixels(image), alt: "as people marked it", loading: "lazy" }), truth),
+    overlaid(pixels(image), mapUrl, "").firstChild, h("figcaption", {}, caption ?? ""));
+}
+
+// ---- a detector --------------------------------------------------------------------------------------------
+
+async function detector(root, asked) {
+  root.append(h("p", { class: "crumb" }, h("a", { href: "/train" }, "← Train")));
+  await verdict(root, asked.detector, true);
+}
+
+async function verdict(place, id, whole = false) {
+  const one = await get(`${API}/detectors/${encodeURIComponent(id)}`);
+  const against = one.beside ? one.champion.name : null;
+  place.append(
+    h("section", { class: "card panel" }, h("div", { class: "line" }, whole ? h("h1", {}, one.name) : h("h2", {}, `The candidate: ${one.name}`), pill(one.role), h("span", { class: "gap" }), h("span", { class: "hint" }, when(one.created))),
+      compared(one, against), decision(one)),
+    h("div", { class: "two" }, categories(one, against), calibration(one)), worst(one, "misses", "Worst ten: missed"), worst(one, "false_alarms", "Worst ten: false alarms"));
+  if (!whole) return;
+  const charts = panel("Curves");
+  place.append(h("div", { class: "two" }, charts, panel("Where it comes from", facts(one.lineage))), panel("Settings", h("details", {}, h("summary", {}, "As it was trained"), facts(flat(one.config)))));
+  const series = await get(`${API}/detectors/${encodeURIComponent(id)}/curves`);
+  const draw = (chosen) => drawCurves(charts, series, GROUPS, chosen, draw);
+  draw(null);
+}
+
+function compared(one, against) {
+  const splits = [["validation", "validation", ["mse", "kl", "kl1m", "false_alarm", "miss"]], ["validation_real", "real photos of validation", ["mse", "kl1m", "false_alarm"]], ["benchmark", "benchmark, reported only", ["mse", "kl", "kl1m", "false_alarm", "miss"]], ["benchmark_real", "real photos of the benchmark, reported only", ["mse", "kl1m", "false_alarm"]]];
+  const rows = splits.filter(([key]) => one.measured[key]).flatMap(([key, title, names]) => {
+    const mine = one.measured[key], theirs = one.beside?.[key];
+    return [h("tr", { class: "split" }, h("th", { colspan: "4" }, `${title} · ${mine.images} images`)),
+      ...names.map((name) => h("tr", {}, h("td", {}, NAMES[name]), cell(mine, name), against ? cell(theirs, name) : null, against ? h("td", { class: "figure" }, changed(mine, theirs, name)) : null))];
+  });
+  if (!rows.length) return nothing("Nobody has measured this detector yet: clinic detectors --measure.");
+  return h("div", { class: "scroll" }, h("table", { class: "compared" }, h("thead", {}, h("tr", {}, h("th", {}, ""), h("th", { class: "figure" }, one.name), against ? h("th", { class: "figure" }, `${against} (champion)`) : null, against ? h("th", { class: "figure" }, "change") : null)), h("tbody", {}, rows)));
+}
+
+function cell(found, name) {
+  const interval = found?.intervals?.[name];
+  return h("td", { class: "figure" }, h("b", {}, figure(found?.figures?.[name])), interval ? h("small", {}, `${figure(interval[0])}–${figure(interval[1])}`) : null);
+}
+
+function changed(mine, theirs, name) {
+  const now = mine.figures[name], before = theirs?.figures?.[name];
+  if (now === null || before === null || before === undefined || before === 0) return "–";
+  const share = now / before - 1;
+  if (Math.abs(share) < 0.0005) return "same";
+  return h("span", { class: Math.abs(share) < 0.005 ? "" : share < 0 ? "better" : "worse" }, `${share > 0 ? "+" : "−"}${Math.abs(100 * share).toFixed(1)} %`);
+}
+
+function decision(one) {
+  if (one.role === "champion") return h("p", { class: "hint" }, "This is the champion.");
+  if (!one.benchmark_frozen && one.champion) return h("p", { class: "note" }, "No benchmark is frozen yet. Freeze one on Curate, then this detector can be promoted.");
+  const reason = h("input", { type: "text", maxlength: "1000", placeholder: one.objections.length ? "why it should be promoted all the same" : "why (optional)", "aria-label": "Reason" });
+  const button = h("button", { type: "button", class: "button", onclick: promote }, "Make champion");
+  const settle = () => { button.disabled = one.objections.length > 0 && !reason.value.trim(); };
+  async function promote() {
+    button.disabled = true;
+    const made = await tell(post(`${API}/promote`, { detector: one.id, reason: reason.value, champion: one.champion?.id ?? null }));
+    if (made) { say(`${made.name} is champion now.`); await show(); } else settle();
+  }
+  reason.addEventListener("input", settle);
+  settle();
+  return h("div", { class: "decision" },
+    one.objections.length ? h("div", { class: "note bad" }, h("b", {}, "The gate on validation objects. "), one.objections.join("; "), ".") : h("p", { class: "hint good" }, "Better on validation, and no worse on real photos."),
+    h("div", { class: "line" }, reason, button));
+}
+
+function categories(one, against) {
+  const mine = one.measured.validation?.categories ?? {}, theirs = one.beside?.validation?.categories ?? {};
+  const rate = (value) => (value === null || value === undefined ? "–" : percent(value));
+  const pair = (key, name) => h("td", { class: "figure" }, h("b", {}, rate(mine[key][name])), against ? h("small", {}, rate(theirs[key]?.[name])) : null);
+  const rows = Object.keys(mine).map((key) => h("tr", {}, h("td", {}, key || "–"), h("td", { class: "figure" }, mine[key].images), pair(key, "false_alarm"), pair(key, "miss")));
+  return panel("By category, on validation", rows.length ? h("table", {}, h("thead", {}, h("tr", {}, h("th", {}, "Category"), h("th", { class: "figure" }, "images"), h("th", { class: "figure" }, "false alarms"), h("th", { class: "figure" }, "misses"))), h("tbody", {}, rows)) : nothing("Not measured."),
+    rows.length && against ? h("p", { class: "hint" }, `Small figures: ${against}.`) : null);
+}
+
+function calibration(one) {
+  return panel("Does it mean what it says?", one.calibration ? reliability(one.calibration.before) : nothing("Not measured. Trainings started on this page measure it where validation holds flawed and clean labels; “clinic detectors --calibrate ID” does for any other."));
+}
+
+function worst(one, key, title) {
+  const rows = one.worst?.[key] ?? [];
+  if (!rows.length) return "";
+  return panel(title, h("div", { class: "triples" }, rows.map(({ image, category, score }) => triple(image, mapOf(image, one.id), `${category ?? ""} ${figure(score)}`))));
+}
+
+// ---- which view --------------------------------------------------------------------------------------------
+
+const show = route("/train", "Train", () => {
+  const asked = query();
+  const draw = asked.run ? run : asked.detector ? detector : asked.new ? fresh : overview;
+  return (root) => draw(root, asked);
+});

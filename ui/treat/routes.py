@@ -1,0 +1,312 @@
+"""The treating desk at /treat: its page's API. A treatment is a durable job; its LoRA can be taken away."""
+
+from collections.abc import Collection, Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from dataengine.errors import InputRefused, NotFound
+from dataengine.records import STAGE_JOB, DetectorVersion, GeneratorVersion, Image, Job, Treatment, images
+from pipelines.config import TreatmentRun
+from pipelines.services import jobs, preflight, queue, runs
+from pipelines.services.locations import check_locations, offers
+from pipelines.services.model_card import judged_of, packed
+from storage.catalog import Catalog
+from storage.workspace import Workspace
+from ui.runs.routes import Settings, run_routes, run_rows, sample_ref
+from ui.web.access import ACCESS, require
+from ui.web.images import picture
+from ui.web.sessions import Person, signed_in
+from ui.web.settings_form import form
+
+ENGINEERS = ACCESS["/api/treat"]
+SHOWN = 100
+PAIRS = 24
+MAX_PROMPTS = 2 << 20
+NEEDS_CHOOSING = "choose a generator first; clinic generators --add FOLDER registers one"
+
+Signed = Annotated[Person, Depends(signed_in)]
+
+
+async def treating(person: Signed) -> Person:
+    """FastAPI dependency: somebody who may treat."""
+    require(person.roles, ENGINEERS, "treating generators")
+    return person
+
+
+Engineer = Annotated[Person, Depends(treating)]
+
+
+class Prompts(BaseModel):
+    """What is drawn with and without a treatment: a prompt a line, and seeds for each."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str = Field(max_length=20_000)
+    seeds: int = Field(default=1, ge=1, le=8)
+
+
+def treat_routes(workspace: Workspace) -> APIRouter:
+    """The routes under /api/treat."""
+    routes = APIRouter(prefix="/api/treat", dependencies=[Depends(treating)])
+    routes.include_router(run_routes(workspace, runs.TREATMENT))
+
+    @routes.get("/overview")
+    def seen() -> dict[str, Any]:
+        return overview(workspace)
+
+    @routes.get("/form")
+    def asked(preset: Annotated[str, Field(max_length=100)] = "") -> dict[str, Any]:
+        return treatment_form(workspace, preset)
+
+    @routes.post("/prompts")
+    async def prompts(request: Request) -> dict[str, list[str]]:
+        return {"texts": prompts_in(await request.body())}
+
+    @routes.post("/checks")
+    def checks(asked: Settings) -> dict[str, Any]:
+        plan = settled(workspace, asked)
+        return {"checks": preflight.as_json(checked(workspace, plan))}
+
+    @routes.post("/needs")
+    def needs(asked: Settings) -> dict[str, Any]:
+        plan = settled(workspace, asked)
+        found = preflight.needs(workspace, "treat", plan.model_dump(mode="json"))
+        return {"checks": preflight.as_json([found])}
+
+    @routes.post("/start")
+    def start(asked: Settings, person: Engineer) -> dict[str, str]:
+        plan = settled(workspace, asked)
+        preflight.require(checked(workspace, plan))
+        return {"run": runs.ask(workspace, runs.TREATMENT, plan, person.name).args["run"]}
+
+    @routes.get("/runs/{run_id}/pictures/{sha256}")
+    def shown(run_id: str, sha256: str, request: Request) -> Response:
+        run = runs.run_of(workspace, runs.TREATMENT, run_id)
+        return picture(workspace, request, sample_ref(workspace, run.id, sha256), "image/png")
+
+    @routes.get("/treatments/{treatment_id}")
+    def treatment(treatment_id: str) -> dict[str, Any]:
+        return treatment_details(workspace, treatment_id)
+
+    @routes.get("/treatments/{treatment_id}/curves")
+    def treatment_curves(treatment_id: str) -> dict[str, tuple[list[int], list[float]]]:
+        return runs.curves(workspace, jobs_behind(workspace, treatment_id))
+
+    @routes.post("/treatments/{treatment_id}/draw")
+    def draw(treatment_id: str, asked: Prompts, person: Engineer) -> dict[str, str]:
+        with workspace.catalog(read_only=True) as catalog:
+            found = catalog.treatments.get(treatment_id)
+        if found.treated_id is None:
+            raise NotFound("this treatment kept nothing, so there is nothing to draw with")
+        prompts = prompts_in(asked.text.encode())
+        if len(prompts) * asked.seeds > PAIRS:
+            raise InputRefused(f"at most {PAIRS} pairs are drawn at once; ask for fewer prompts or seeds")
+        args = {"treatment": found.id, "prompts": prompts, "seeds": asked.seeds}
+        return {"job": jobs.request_job(workspace, "compare", args, person.name).id}
+
+    @routes.get("/treatments/{treatment_id}/draw/{job_id}")
+    def drawn(treatment_id: str, job_id: str) -> dict[str, Any]:
+        return compared(workspace, treatment_id, job_id)
+
+    @routes.get("/treatments/{treatment_id}/lora.zip")
+    def lora(treatment_id: str) -> Response:
+        name, body = packed(workspace, treatment_id)
+        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+        return Response(body, headers=headers, media_type="application/zip")
+
+    return routes
+
+
+def settled(workspace: Workspace, asked: Settings) -> TreatmentRun:
+    """The form's settings with the detector settled now. Raises `ConfigRefused` naming a wrong field, or one
+    that names what no admin registered."""
+    if not asked.settings.get("generator"):
+        raise InputRefused(NEEDS_CHOOSING)
+    plan = runs.validated(TreatmentRun, asked.settings)
+    presets = runs.treatment_presets(plan.generator).values()
+    check_locations(workspace, plan, map(TreatmentRun.model_validate, presets))
+    with workspace.catalog(read_only=True) as catalog:
+        catalog.generators.get(plan.generator)
+        champion = catalog.detectors.champion()
+    if plan.detector is None and champion is not None:
+        return plan.model_copy(update={"detector": champion.id})
+    return plan
+
+
+def checked(workspace: Workspace, plan: TreatmentRun) -> list[preflight.Check]:
+    """Everything that can be said before anything is loaded."""
+    with workspace.catalog(read_only=True) as catalog:
+        base = catalog.generators.get(plan.generator)
+        detector = catalog.detectors.get(plan.detector) if plan.detector else None
+    return preflight.treatment_checks(workspace, plan, base, detector)
+
+
+def prompts_in(data: bytes) -> list[str]:
+    """One prompt a line. Raises `InputRefused` for another encoding than UTF-8, and for no prompt."""
+    if len(data) > MAX_PROMPTS:
+        raise InputRefused(f"the file has {len(data)} bytes and {MAX_PROMPTS} are read; split it")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        likely = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "Latin-1 or Windows-1252"
+        raise InputRefused(
+            f"the file is not UTF-8 text (byte {error.start} does not fit; it looks like {likely}); save it "
+            "as UTF-8 and choose it again"
+        ) from None
+    if "\x00" in text:
+        raise InputRefused("the file is not text: it holds zero bytes; give one prompt a line, in UTF-8")
+    found = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+    if not found:
+        raise InputRefused("there is no prompt; give one a line")
+    return found
+
+
+def overview(workspace: Workspace) -> dict[str, Any]:
+    """The newest treatments and runs."""
+    with workspace.catalog(read_only=True) as catalog:
+        found = list(reversed(catalog.treatments.list()))
+        names = {one.id: one.name for one in catalog.generators.list()}
+        judged = {row.id: row.results.get("judge", {}) for row in catalog.rounds.list()}
+    return {
+        "treatments": [
+            {
+                "id": one.id,
+                "generator": names.get(one.generator_id, one.generator_id),
+                "treated": names.get(one.treated_id or ""),
+                "created": one.created,
+                "round": one.round_id,
+                "kept": one.result.get("kept"),
+                "updates": one.result.get("updates"),
+                "ratios": ratios(one.result.get("judged") or judged.get(one.round_id or "", {})),
+            }
+            for one in found[:SHOWN]
+        ],
+        "more": max(0, len(found) - SHOWN),
+        "runs": run_rows(workspace, runs.TREATMENT),
+        "worker": bool(queue.workers_alive(workspace)),
+    }
+
+
+def ratios(judged: dict[str, Any]) -> dict[str, float]:
+    """After over before, by figure."""
+    return {
+        name: judged[name]["ratio"]
+        for name in ("mean_confidence", "max_confidence", "frequency")
+        if name in judged
+    }
+
+
+def treatment_form(workspace: Workspace, preset: str) -> dict[str, Any]:
+    """The form, filled in from a preset, and what can be chosen."""
+    with workspace.catalog(read_only=True) as catalog:
+        generators = list(reversed(catalog.generators.list()))
+        detectors = list(reversed(catalog.detectors.list()))
+        categories = sorted(
+            {one.category for row in catalog.rounds.list() for one in catalog.hard.of_round(row.id)}
+        )
+    presets = runs.treatment_presets(generators[-1].id if generators else "")
+    name = preset if preset in presets else next(iter(presets))
+    return {
+        "fields": form(TreatmentRun, presets[name], offers(workspace)),
+        "presets": list(presets),
+        "preset": name,
+        "choices": {
+            "generator": [[one.id, generator_label(one)] for one in generators[:SHOWN]],
+            "detector": [[one.id, f"{one.name} · {one.role}"] for one in detectors[:SHOWN]],
+        },
+        "categories": categories,
+    }
+
+
+def generator_label(version: GeneratorVersion) -> str:
+    """A generator's name, and that a LoRA goes on being trained when it carries one."""
+    return f"{version.name} · goes on with its LoRA" if version.lora else version.name
+
+
+def treatment_details(workspace: Workspace, treatment_id: str) -> dict[str, Any]:
+    """What came of a treatment: figures, the kept checkpoint and why, pairs, lineage."""
+    with workspace.catalog(read_only=True) as catalog:
+        found = catalog.treatments.get(treatment_id)
+        base, treated, detector = people_of(catalog, found)
+        judged = judged_of(catalog, found)
+        pairs = before_and_after(catalog, found)
+    return {
+        "id": found.id,
+        "created": found.created,
+        "base": {"id": found.generator_id, "name": base.name if base else found.generator_id},
+        "treated": None if treated is None else {"id": treated.id, "name": treated.name},
+        "detector": {"id": found.detector_id, "name": detector.name if detector else found.detector_id},
+        "round": found.round_id,
+        "run": found.result.get("run"),
+        "kept": found.result.get("kept"),
+        "updates": found.result.get("updates"),
+        "stopped": found.result.get("stopped", ""),
+        "looks": found.result.get("looks", []),
+        "curve": found.result.get("curve", []),
+        "judged": judged,
+        "pairs": pair_rows(pairs),
+        "config": found.config,
+        "licence": base.licence if base else "",
+    }
+
+
+def pair_rows(pairs: Sequence[tuple[Image, Image]]) -> list[dict[str, Any]]:
+    """Pairs as the page shows them."""
+    return [
+        {"prompt": before.prompt, "seed": before.seed, "before": before.id, "after": after.id}
+        for before, after in pairs
+    ]
+
+
+def compared(workspace: Workspace, treatment_id: str, job_id: str) -> dict[str, Any]:
+    """How a job that draws with and without a treatment stands, and what it has drawn."""
+    with workspace.catalog(read_only=True) as catalog:
+        job, found = catalog.jobs.get(job_id), catalog.treatments.get(treatment_id)
+        if job.args.get("treatment") != found.id:
+            raise NotFound(f"job {job_id} draws nothing for this treatment")
+        prompts = job.args["prompts"]
+        pairs = before_and_after(catalog, found, prompts) if job.state == "succeeded" else []
+    return {"state": job.state, "message": job.error or job.message, "pairs": pair_rows(pairs)}
+
+
+def people_of(
+    catalog: Catalog, found: Treatment
+) -> tuple[GeneratorVersion | None, GeneratorVersion | None, DetectorVersion | None]:
+    """The generator before and after, and the detector, where they are known."""
+    generators = {one.id: one for one in catalog.generators.list()}
+    detectors = {one.id: one for one in catalog.detectors.list()}
+    base, treated = generators.get(found.generator_id), generators.get(found.treated_id or "")
+    return base, treated, detectors.get(found.detector_id)
+
+
+def before_and_after(
+    catalog: Catalog, found: Treatment, prompts: Collection[str] = ()
+) -> list[tuple[Image, Image]]:
+    """Images of the treated generator, each with the base generator's of the same prompt and seed, of these
+    prompts or of any; those that the treating detector suspected most come first."""
+    if found.treated_id is None:
+        return []
+    treated = catalog.images.find(generator_id=found.treated_id, limit=None if prompts else 10 * PAIRS)
+    asked = [one for one in treated if one.purpose == images.COMPARED and one.prompt in prompts]
+    treated = asked if prompts else [one for one in treated if one.purpose != images.COMPARED]
+    purposes = {one.purpose for one in treated}
+    base = catalog.images.find(generator_id=found.generator_id, purpose=purposes) if purposes else []
+    by_key = {(one.prompt, one.seed): one for one in base}
+    pairs = [(by_key[one.prompt, one.seed], one) for one in treated if (one.prompt, one.seed) in by_key]
+    seen = catalog.predictions.of(found.detector_id, [before.id for before, _ in pairs])
+    suspected = {one.image_id: one.max for one in seen}
+    return sorted(pairs, key=lambda pair: (-suspected.get(pair[0].id, 0.0), pair[0].id))[:PAIRS]
+
+
+def jobs_behind(workspace: Workspace, treatment_id: str) -> list[Job]:
+    """The jobs of the run, or of the round's stage, that made a treatment."""
+    with workspace.catalog(read_only=True) as catalog:
+        found = catalog.treatments.get(treatment_id)
+        of_stages = catalog.jobs.list(kind=STAGE_JOB) if found.round_id else []
+    if found.round_id is not None:
+        wanted = {"round_id": found.round_id, "stage": "treat"}
+        return [one for one in of_stages if one.args == wanted]
+    run = found.result.get("run")
+    return [] if run is None else list(runs.run_of(workspace, runs.TREATMENT, run).jobs)

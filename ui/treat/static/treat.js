@@ -1,0 +1,255 @@
+// The treating desk: launch a treatment, watch it under its guard, see before and after, take the LoRA away.
+import { currentSession, get, post } from "/static/api.js";
+import { h, nothing, panel, query, say, when } from "/static/dom.js";
+import { drawHeatAt, mapOf, pixels } from "/static/curate/images.js";
+import { figure } from "../line_chart.js";
+import { form } from "../runs/form.js";
+import { route } from "../router.js";
+import { drawCurves, drawChecks, facts, flat, runList, runView } from "../runs/run.js";
+
+const API = "/api/treat";
+const FIRST = ["generator", "detector", "name", "prompts", "judge", "tuning.updates", "tuning.batch", "tuning.lora"];
+const NAMES = { mean_confidence: "mean confidence", max_confidence: "max confidence", frequency: "artifact frequency", detail: "detail", diversity: "diversity" };
+const groups = (guard) => [
+  { name: "confidence", figures: ["pixel", "mean_confidence"], label: "update" },
+  { name: "max confidence", figures: ["max_confidence"], label: "update" },
+  { name: "guard: change", figures: ["guard_change"], limits: guard?.change, label: "update" },
+  { name: "guard: detail", figures: ["guard_detail"], limits: guard?.detail, label: "update" },
+  { name: "guard: diversity", figures: ["guard_diversity"], limits: guard?.diversity, label: "update" },
+  { name: "guard: attributes", figures: ["guard_attributes"], limits: guard?.attributes, label: "update" },
+  { name: "loss", figures: ["loss", "offline", "region"], label: "update" },
+  { name: "gradient", figures: ["grad_norm"], label: "update" },
+];
+
+// ---- overview ----------------------------------------------------------------------------------------------
+
+async function overview(root) {
+  const seen = await get(`${API}/overview`);
+  root.append(
+    h("div", { class: "line head" }, h("div", {}, h("h1", {}, "Treat"), h("p", { class: "lead" }, "A generator is fine-tuned until a frozen detector finds less to mark, under a quality guard.")),
+      h("span", { class: "gap" }), h("a", { class: "button", href: "?new=1" }, "New treatment")),
+    seen.worker ? "" : h("p", { class: "note" }, "No worker is alive, so treatments wait. Start one with “clinic worker”."),
+    h("div", { class: "two slim" }, panel("Runs", runList(seen.runs, "No treatment outside a round yet.")), panel("Treatments", treatments(seen))));
+}
+
+function treatments({ treatments: rows, more }) {
+  if (!rows.length) return nothing("None yet. A round's treat stage, or you, make the first one.");
+  const ratio = (row, name) => h("td", { class: "figure" }, row.ratios[name] === undefined ? "–" : h("span", { class: row.ratios[name] < 1 ? "better" : "worse" }, `× ${figure(row.ratios[name])}`));
+  return h("div", { class: "scroll" }, h("table", {},
+    h("thead", {}, h("tr", {}, h("th", {}, "Treated"), h("th", { class: "figure" }, "mean confidence"), h("th", { class: "figure" }, "max confidence"), h("th", { class: "figure" }, "kept"), h("th", { class: "figure" }, "Made"))),
+    h("tbody", {}, rows.map((row) => h("tr", {}, h("td", {}, h("a", { href: `?treatment=${row.id}` }, row.treated ?? `${row.generator}: nothing kept`)),
+      ratio(row, "mean_confidence"), ratio(row, "max_confidence"), h("td", { class: "figure" }, row.kept === null ? "–" : `${row.kept} of ${row.updates}`), h("td", { class: "figure" }, when(row.created)))))),
+    more ? h("p", { class: "hint" }, `${more} older ones are not shown.`) : null);
+}
+
+// ---- a new treatment ---------------------------------------------------------------------------------------
+
+async function fresh(root, asked) {
+  const told = await get(`${API}/form${asked.preset ? `?preset=${encodeURIComponent(asked.preset)}` : ""}`);
+  const looks = panel("Preflight", nothing("Looking…"));
+  let turn = 0, timer = null;
+  const changed = () => { clearTimeout(timer); timer = setTimeout(look, 400); };
+  const start = h("button", { type: "button", class: "button", onclick: begin }, "Start treatment");
+  const made = form(told.fields, {
+    first: FIRST, changed,
+    replace: {
+      generator: (field) => picked(field, "generator", told.choices.generator, null),
+      detector: (field) => picked(field, "against", told.choices.detector, "the champion"),
+      prompts: (field) => prompts(field, "treated on", told.categories, changed),
+      judge: (field) => prompts(field, "judged on", told.categories, changed),
+    },
+  });
+  const preset = h("select", { onchange: () => { history.replaceState(null, "", `?new=1&preset=${encodeURIComponent(preset.value)}`); show(); } },
+    told.presets.map((name) => h("option", { selected: name === told.preset }, name)));
+
+  async function begin() {
+    start.disabled = true;
+    try {
+      const { run } = await post(`${API}/start`, { settings: made.read() });
+      history.pushState(null, "", `?run=${encodeURIComponent(run)}`);
+      scrollTo(0, 0);
+      await show();
+    } catch (error) { say(error.message, true); made.mark(error.message); } finally { start.disabled = false; }
+  }
+
+  async function look() {
+    const mine = ++turn, body = { settings: made.read() }, checks = [];
+    const put = ({ checks: found }) => { if (mine === turn) { checks.push(...found); drawChecks(looks, "Preflight", checks); } };
+    try {
+      put(await post(`${API}/checks`, body));
+      if (mine === turn) looks.append(h("p", { class: "hint wait" }, "Asking the worker what it would need…"));
+      put(await post(`${API}/needs`, body));
+    } catch (error) {
+      if (mine !== turn) return;
+      looks.replaceChildren(h("h2", {}, "Preflight"), h("p", { class: "note bad" }, error.message));
+      made.mark(error.message);
+    }
+  }
+
+  root.append(h("p", { class: "crumb" }, h("a", { href: "/treat" }, "← Treat")), h("h1", {}, "New treatment"),
+    h("p", { class: "lead" }, "It writes prompts, trains a LoRA, verifies it in a fresh pipeline, and draws both on held-out prompts. Closing this page changes nothing."),
+    h("div", { class: "two wide" }, h("section", { class: "card panel" }, h("label", { class: "setting choice" }, h("span", { class: "name" }, "begin with"), preset, h("small", {}, "A recipe, or a published objective with its settings.")), made.node),
+      h("div", { class: "side" }, looks, start)));
+  look();
+}
+
+function picked(field, label, choices, none) {
+  const options = [...(none ? [["", none]] : []), ...choices];
+  const control = h("select", {}, options.map(([value, text]) => h("option", { value, selected: value === (field.value ?? "") }, text)));
+  return { node: h("label", { class: "setting choice" }, h("span", { class: "name" }, label), control, h("small", {}, field.help)), read: () => control.value || null };
+}
+
+// Where prompts come from: the hard categories' own, categories by name, or a file or text of them.
+function prompts(field, label, categories, changed) {
+  const value = field.value;
+  const source = h("select", {}, [["hard", "written for the hard categories"], ["category", "written for these categories"], ["given", "these"]].map(([one, text]) => h("option", { value: one, selected: one === value.source }, text)));
+  const named = h("input", { type: "text", value: value.categories.join(", "), placeholder: categories.join(", ") || "hand, face", "aria-label": "Categories" });
+  const each = h("input", { type: "text", inputmode: "decimal", value: String(value.per_category), "aria-label": "Prompts for each category" });
+  const texts = h("textarea", { rows: 5, placeholder: "one prompt a line", "aria-label": "Prompts" });
+  texts.value = value.texts.join("\n");
+  const file = h("input", { type: "file", accept: ".txt,text/plain", "aria-label": "Prompt file", onchange: async () => {
+    if (!file.files.length) return;
+    try {
+      const { csrf } = await currentSession();
+      const { texts: found } = await post(`${API}/prompts`, {}, { body: file.files[0], headers: { "Content-Type": "application/octet-stream", Accept: "application/json", "X-Clinic-CSRF": csrf } });
+      texts.value = found.join("\n");
+      changed();
+    } catch (error) { say(error.message, true); }
+    file.value = "";
+  } });
+  const perCategory = h("label", { class: "short" }, each, " for each category");
+  const given = h("div", { class: "given" }, texts, h("label", { class: "short" }, "or from a file ", file));
+  const settle = () => { named.hidden = source.value !== "category"; perCategory.hidden = source.value === "given"; given.hidden = source.value !== "given"; };
+  source.addEventListener("change", settle);
+  settle();
+  return {
+    node: h("div", { class: "setting prompts" }, h("span", { class: "name" }, label), h("div", { class: "stackform" }, source, named, perCategory, given), h("small", {}, field.help)),
+    read: () => ({ source: source.value, categories: named.value.split(",").map((one) => one.trim()).filter(Boolean), per_category: Number(each.value), texts: texts.value.split("\n").map((one) => one.trim()).filter(Boolean), seed: value.seed }),
+  };
+}
+
+// ---- a run -------------------------------------------------------------------------------------------------
+
+async function run(root, asked) {
+  const session = await currentSession();
+  const { settings } = await get(`${API}/runs/${encodeURIComponent(asked.run)}`);
+  const at = `${API}/runs/${encodeURIComponent(asked.run)}`;
+  await runView(root, {
+    api: API, kind: "treat", id: asked.run, back: "Treat", groups: groups(settings.tuning.guard), admin: session.roles.includes("admin"),
+    gallery: { title: "Before and after", draw: (place, kept, mapAt) => drawSamples(place, kept, mapAt, at) },
+    done: async (place, found) => { await outcome(place, found.result.treatment); },
+  });
+}
+
+function drawSamples(place, kept, mapAt, at) {
+  const title = h("h2", {}, "Before and after");
+  if (!kept.samples) return place.replaceChildren(title, nothing("The guard's images come when it has looked for the first time."));
+  const source = (sha) => `${at}/pictures/${sha}`;
+  const rows = kept.samples.map((one) => slider({ prompt: one.prompt, before: source(one.before), after: one.after ? source(one.after) : null, maps: [mapAt(one.map_before), one.map_after ? mapAt(one.map_after) : null] }));
+  return place.replaceChildren(title, h("p", { class: "hint" }, `Fixed prompts and seeds after ${kept.step} updates. Drag across a picture; below it what the detector sees in both.`), h("div", { class: "sliders" }, rows));
+}
+
+// One picture over the other, divided where the slider stands; both maps below.
+function slider({ prompt, before, after, maps }) {
+  const over = h("img", { src: after ?? "", alt: `after: ${prompt}`, class: "over", loading: "lazy" });
+  const knob = h("input", { type: "range", min: "0", max: "100", value: "50", "aria-label": `Before or after: ${prompt}` });
+  const frame = h("span", { class: "frame slider" }, h("img", { src: before, alt: `before: ${prompt}`, loading: "lazy" }),
+    after ? [over, h("span", { class: "divide" }), knob] : null, h("i", { class: "tag left" }, "before"), after ? h("i", { class: "tag right" }, "after") : null);
+  const set = () => frame.style.setProperty("--at", `${knob.value}%`);
+  knob.addEventListener("input", set);
+  set();
+  const seen = maps.filter(Boolean).map((url, i) => {
+    const canvas = h("canvas", { class: "heat" });
+    drawHeatAt(canvas, url).then((ok) => canvas.classList.toggle("drawn", ok));
+    return h("span", { class: "frame" }, h("img", { src: i ? after : before, alt: "", loading: "lazy", class: "dim" }), canvas);
+  });
+  return h("figure", { class: "pairbox" }, frame, h("span", { class: "maps" }, seen), h("figcaption", {}, prompt));
+}
+
+// ---- what came of it ---------------------------------------------------------------------------------------
+
+async function treatment(root, asked) {
+  root.append(h("p", { class: "crumb" }, h("a", { href: "/treat" }, "← Treat")));
+  await outcome(root, asked.treatment, true);
+}
+
+async function outcome(place, id, whole = false) {
+  const one = await get(`${API}/treatments/${encodeURIComponent(id)}`);
+  const name = one.treated?.name ?? "Nothing was kept";
+  const next = one.treated === null ? null : h("div", { class: "line next" },
+    h("a", { class: "button", href: `${API}/treatments/${one.id}/lora.zip`, download: "" }, "Download the LoRA"),
+    h("a", { class: "button quiet", href: `/study?view=make&after=${encodeURIComponent(one.treated.id)}` }, "Start a study"),
+    h("a", { class: "button quiet", href: `/curate?view=images&generator=${encodeURIComponent(one.treated.id)}&sort=max&low=0.3` }, "Mine its remaining artifacts"));
+  place.append(h("section", { class: "card panel" },
+    h("div", { class: "line" }, whole ? h("h1", {}, name) : h("h2", {}, name), h("span", { class: "gap" }), h("span", { class: "hint" }, when(one.created))),
+    kept(one), table(one.judged), next));
+  if (one.pairs.length) place.append(panel("The same prompts and seeds", h("div", { class: "sliders many" }, one.pairs.map((pair) => paired(one, pair)))));
+  if (one.treated) place.append(withAndWithout(one));
+  if (!whole) return;
+  const charts = panel("Curves");
+  const lineage = { generator: one.base.name, "treated against": one.detector.name, round: one.round, licence: one.licence || "not recorded" };
+  place.append(h("div", { class: "two" }, charts, panel("Where it comes from", facts(lineage), h("details", {}, h("summary", {}, "Settings"), facts(flat(one.config))))));
+  const series = await get(`${API}/treatments/${encodeURIComponent(id)}/curves`);
+  if (!Object.keys(series).length && one.curve.length) series.pixel = [one.curve.map(([update]) => update), one.curve.map(([, value]) => value)];
+  const draw = (chosen) => drawCurves(charts, series, groups(one.config.guard), chosen, draw);
+  draw(null);
+}
+
+// Any prompts, drawn by the generator as it was and as it is now.
+function withAndWithout(one) {
+  const text = h("textarea", { rows: "3", placeholder: "one prompt a line", "aria-label": "Prompts" });
+  const seeds = h("input", { type: "number", min: "1", max: "8", value: "1", "aria-label": "Seeds for each" });
+  const button = h("button", { type: "button", class: "button quiet", onclick: draw }, "Draw both");
+  const said = h("p", { class: "hint", role: "status" });
+  const found = h("div", { class: "sliders many" });
+  async function draw() {
+    button.disabled = true;
+    try {
+      const { job } = await post(`${API}/treatments/${one.id}/draw`, { text: text.value, seeds: Number(seeds.value) });
+      for (let now = null; !now || ["queued", "running"].includes(now.state);) {
+        now = await get(`${API}/treatments/${one.id}/draw/${job}`);
+        said.textContent = now.state === "queued" ? "Waits for a worker." : now.state === "succeeded" ? "" : now.message || now.state;
+        if (now.state === "succeeded") found.replaceChildren(...now.pairs.map((pair) => paired(one, pair)));
+        else await new Promise((go) => setTimeout(go, 1000));
+        if (!button.isConnected) return;
+      }
+    } catch (error) { say(error.message, true); } finally { button.disabled = false; }
+  }
+  return panel("With and without", h("p", { class: "hint" }, "Prompts of your own, the same seeds with the treatment and without."),
+    h("div", { class: "setting tall" }, text, h("div", { class: "line" }, h("label", { class: "hint" }, "seeds each ", seeds), button)), said, found);
+}
+
+const paired = (one, pair) => slider({ prompt: pair.prompt, before: pixels(pair.before), after: pixels(pair.after), maps: [mapOf(pair.before, one.detector.id), mapOf(pair.after, one.detector.id)] });
+
+function kept(one) {
+  const look = one.looks.find(({ update }) => update === one.kept);
+  const why = one.kept === 0 ? "No checkpoint inside the guard's limits was better than the generator as it was."
+    : `Kept is update ${one.kept} of ${one.updates}: the lowest mean confidence${look ? ` (${figure(look.mean_confidence)})` : ""} among those inside the guard's limits.`;
+  return h("p", { class: "hint" }, why, ` It ended because: ${one.stopped}.`);
+}
+
+function table(judged) {
+  const rows = Object.entries(NAMES).filter(([key]) => judged[key]);
+  if (!rows.length) return nothing("Not judged on held-out prompts.");
+  const better = { mean_confidence: true, max_confidence: true, frequency: true };
+  return h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", {}, `${judged.pairs ?? ""} pairs of held-out prompts`), ...["before", "after", "after / before", "95 % interval"].map((text) => h("th", { class: "figure" }, text)))),
+    h("tbody", {}, rows.map(([key, label]) => {
+      const { before, after, ratio, interval } = judged[key];
+      const mood = !better[key] ? "" : interval[1] < 1 ? "better" : interval[0] > 1 ? "worse" : "";
+      return h("tr", {}, h("td", {}, label), h("td", { class: "figure" }, figure(before)), h("td", { class: "figure" }, figure(after)), h("td", { class: `figure ${mood}` }, h("b", {}, figure(ratio))), h("td", { class: "figure" }, `${figure(interval[0])} – ${figure(interval[1])}`));
+    }), judged.attributes ? attributesRow(judged.attributes) : null)));
+}
+
+function attributesRow({ before, after, drop, interval }) {
+  const told = drop > 0 ? `${figure(drop)} lost` : drop < 0 ? `${figure(-drop)} gained` : "same";
+  const spread = drop < 0 ? [-interval[1], -interval[0]] : interval;
+  return h("tr", {}, h("td", {}, "attributes shown"), ...[before, after].map((value) => h("td", { class: "figure" }, figure(value))), h("td", { class: "figure" }, h("b", {}, told)), h("td", { class: "figure" }, spread.map((value) => figure(value || 0)).join(" – ")));
+}
+
+// ---- which view --------------------------------------------------------------------------------------------
+
+const show = route("/treat", "Treat", () => {
+  const asked = query();
+  const draw = asked.run ? run : asked.treatment ? treatment : asked.new ? fresh : overview;
+  return (root) => draw(root, asked);
+});

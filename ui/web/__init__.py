@@ -1,0 +1,1 @@
+"""What all desks share: sessions, access, pages, errors."""

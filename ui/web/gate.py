@@ -1,0 +1,87 @@
+"""The middleware that finds out who is asking."""
+
+import hmac
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs, urlencode
+
+from fastapi import Request
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dataengine.errors import ClinicError
+from ui.web.access import PUBLIC, allowed_roles, may
+from ui.web.middleware import SAFE_METHODS, refused
+from ui.web.pages import message_page
+from ui.web.sessions import COOKIE, CSRF_HEADER, Doorkeeper
+
+
+class Gate:
+    """Lets a request through only if the access table lists its path for the person's roles.
+
+    Everything under /api that changes state must carry the session's CSRF token.
+    """
+
+    def __init__(self, app: ASGIApp, doorkeeper: Doorkeeper) -> None:
+        self.app = app
+        self.doorkeeper = doorkeeper
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        try:
+            answer = await self.refusal(scope)
+        except ClinicError as error:
+            answer = refused(503, str(error))
+        await (answer or self.app)(scope, receive, send)
+
+    async def refusal(self, scope: Scope) -> Response | None:
+        headers, path = Headers(scope=scope), scope["path"]
+        wanted = allowed_roles(path)
+        page = scope["method"] in SAFE_METHODS and "text/html" in headers.get("accept", "")
+        if wanted == PUBLIC:
+            return None
+        cookie = cookies(headers).get(COOKIE, "")
+        person = await run_in_threadpool(self.doorkeeper.person, cookie) if cookie else None
+        scope.setdefault("state", {})["person"] = person
+        if person is None:
+            return to_sign_in(scope) if page else refused(401, "sign in first")
+        if not wanted:
+            return (
+                message_page("Nothing here", "This page does not exist.", 404)
+                if page
+                else refused(404, "not found")
+            )
+        if not may(person.roles, wanted):
+            text = f"This needs one of the roles {', '.join(sorted(wanted))}. Ask an admin to add one."
+            return message_page("Not for your role", text, 403) if page else refused(403, text)
+        if scope["method"] not in SAFE_METHODS and path.startswith("/api/"):
+            sent = headers.get(CSRF_HEADER, "")
+            if not hmac.compare_digest(sent.encode(), person.csrf.encode()):
+                return refused(403, f"the {CSRF_HEADER} header is missing or wrong; sign in again")
+        return None
+
+
+def cookies(headers: Headers) -> dict[str, str]:
+    """The request's cookies; none if the header is malformed."""
+    try:
+        return {name: morsel.value for name, morsel in SimpleCookie(headers.get("cookie", "")).items()}
+    except CookieError:
+        return {}
+
+
+def to_sign_in(scope: Scope) -> Response:
+    """Redirect to the sign-in page, taking along where to go and a start-up token."""
+    asked = scope["query_string"].decode("latin-1")
+    query = parse_qs(asked)
+    if "token" in query:
+        carried = {"next": scope["path"], "token": query["token"][0]}
+    else:
+        carried = {"next": f"{scope['path']}?{asked}" if asked else scope["path"]}
+    return RedirectResponse(f"/login?{urlencode(carried)}", 303)
+
+
+def address_of(request: Request) -> str:
+    return request.client.host if request.client else ""

@@ -1,0 +1,212 @@
+"""What every request passes before any route sees it: host, origin, body size, headers, one log line.
+
+Plain ASGI, so that streams of the desks pass untouched.
+"""
+
+import time
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ui.web.access import desk_of
+from ui.web.logs import logger
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+SIGNED = "/label-studio/images/"
+"""Pages of Label Studio may show these: the address itself is signed, and no cookie matters."""
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+PAGE_POLICY = "; ".join(
+    [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' blob: data:",
+        "connect-src 'self'",
+        "worker-src 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+    ]
+)
+# Gradio compiles templates and injects styles, so its pages need eval and inline, from the same origin.
+DESK_POLICY = "; ".join(
+    [
+        "default-src 'self'",
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' blob: data:",
+        "font-src 'self' data:",
+        "connect-src 'self' blob: data:",
+        "worker-src 'self' blob:",
+        "object-src 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+        "base-uri 'self'",
+    ]
+)
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
+}
+
+
+def refused(status: int, message: str) -> Response:
+    """The answer to a request that may not go on."""
+    return JSONResponse({"error": message}, status)
+
+
+def host_name(netloc: str) -> str:
+    """Host without port, lower case; empty if it is no host at all."""
+    try:
+        return (urlsplit(f"//{netloc}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def is_loopback(host: str) -> bool:
+    """True for addresses that only this machine reaches."""
+    return host.lower() in LOOPBACK or host.startswith("127.")
+
+
+class SameSite:
+    """Refuses requests for another host name, and requests that another site's page sent.
+
+    A browser sends Origin with what changes state; programs that send none carry no ambient cookie.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str]) -> None:
+        self.app = app
+        self.hosts = LOOPBACK | {host.lower() for host in hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        problem = None if scope["type"] == "lifespan" else self.problem(scope)
+        if problem:
+            await refused(*problem)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    def problem(self, scope: Scope) -> tuple[int, str] | None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if host_name(host) not in self.hosts:
+            return 421, "this server does not answer to that host name; add it to allowed_hosts"
+        if scope["type"] == "websocket":
+            return 403, "this server speaks no WebSocket"
+        if scope["method"] in SAFE_METHODS and scope["path"].startswith(SIGNED):
+            return None
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            return 403, "a page of another site sent this request"
+        navigates = headers.get("sec-fetch-mode") == "navigate" and scope["method"] in SAFE_METHODS
+        if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not navigates:
+            return 403, "a page of another site sent this request"
+        return None
+
+
+class BodyLimit:
+    """Refuses bodies above `limit` bytes, whether they announce their length or not."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app = app
+        self.limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in SAFE_METHODS:
+            await self.app(scope, receive, send)
+            return
+        announced = Headers(scope=scope).get("content-length", "0")
+        body = await self.read(receive) if announced.isdigit() and int(announced) <= self.limit else None
+        if body is None:
+            await refused(413, f"the request body is larger than {self.limit} bytes")(scope, receive, send)
+            return
+        await self.app(scope, replay(body, receive), send)
+
+    async def read(self, receive: Receive) -> bytes | None:
+        """The whole body, or None as soon as it grows beyond the limit."""
+        body = bytearray()
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if len(body) > self.limit:
+                return None
+            if message["type"] != "http.request" or not message.get("more_body"):
+                return bytes(body)
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the read body once and then what the connection still says."""
+    pending = [body]
+
+    async def again() -> Message:
+        if pending:
+            return {"type": "http.request", "body": pending.pop(), "more_body": False}
+        return await receive()
+
+    return again
+
+
+class ResponseHeaders:
+    """Adds the content policy, the other security headers, and no-store where a route said nothing."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        policy = DESK_POLICY if desk_of(scope["path"]) else PAGE_POLICY
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                headers["Content-Security-Policy"] = policy
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        await self.app(scope, receive, with_headers)
+
+
+class RequestLog:
+    """One JSON line per request, without query strings, cookies or bodies."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, status = time.perf_counter(), 500
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noting)
+        finally:
+            person = scope.get("state", {}).get("person")
+            logger.info(
+                "request",
+                extra={
+                    "method": scope["method"],
+                    "path": scope["path"],
+                    "status": status,
+                    "ms": round(1000 * (time.perf_counter() - began), 1),
+                    "person": person.name if person else None,
+                    "client": (scope.get("client") or [None])[0],
+                },
+            )

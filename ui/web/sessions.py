@@ -1,0 +1,184 @@
+"""Who is it, and may they: sessions behind a signed cookie, sign-in, sign-out, the gate before every route.
+
+With accounts, sessions live in the catalog (`storage.accounts`). Without any, whoever holds the start-up
+token may do everything, on loopback alone; these sessions live in this process until the first account.
+"""
+
+import contextlib
+import hashlib
+import hmac
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastapi import Request
+from itsdangerous import BadSignature, Signer
+from starlette.responses import Response
+
+from dataengine.errors import AccessDenied
+from dataengine.records import ROLES, AuditEvent, now
+from storage import accounts
+from storage.workspace import Workspace
+from ui.config import ServerConfig
+from ui.web.middleware import is_loopback
+from ui.web.throttle import Throttle
+
+COOKIE = "clinic_session"
+FORM_COOKIE = "clinic_form"
+CSRF_HEADER = "X-Clinic-CSRF"
+KEY_FILE = "session.key"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Person:
+    """Somebody signed in. `csrf` must come with every change, `token` never leaves the cookie."""
+
+    name: str
+    roles: tuple[str, ...]
+    csrf: str
+    token: str = field(repr=False)
+    local: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalSession:
+    """A browser that opened the start-up link."""
+
+    csrf: str
+    expires: float
+
+
+class Doorkeeper:
+    """Opens, finds and ends sessions."""
+
+    def __init__(self, workspace: Workspace, settings: ServerConfig) -> None:
+        self.workspace = workspace
+        self.settings = settings
+        self.start_token = settings.start_token or secrets.token_urlsafe(24)
+        self.by_address = Throttle(settings.login_failures)
+        self.signer = Signer(signing_key(workspace.path), salt="clinic.session", digest_method=hashlib.sha256)
+        self.local: dict[str, LocalSession] = {}
+
+    def has_accounts(self) -> bool:
+        """Whether anybody has an account."""
+        with self.workspace.catalog(read_only=True) as catalog:
+            return catalog.users.count() > 0
+
+    def open_to_token(self) -> bool:
+        """Whether the start-up token opens the server: no accounts, and nobody else can reach it."""
+        return is_loopback(self.settings.host) and not self.has_accounts()
+
+    def sign_in(self, name: str, password: str, address: str) -> Person:
+        """A new session. Raises `AccessDenied` for wrong names, passwords, and too many attempts."""
+        if self.by_address.blocked(address):
+            raise AccessDenied("too many failed attempts from this address; wait ten minutes")
+        with self.workspace.catalog() as catalog:
+            try:
+                seconds = 3600 * self.settings.session_hours
+                token, session = accounts.sign_in(catalog, name, password, seconds)
+                roles = catalog.users.get(session.user).roles
+            except AccessDenied:
+                self.by_address.fail(address)
+                raise
+            finally:
+                catalog.commit()
+        self.by_address.clear(address)
+        return Person(name=session.user, roles=roles, csrf=session.csrf, token=token)
+
+    def enter_with_token(self, start_token: str, address: str) -> Person:
+        """A session for whoever holds the start-up token. Raises `AccessDenied`."""
+        right = hmac.compare_digest(start_token.encode(), self.start_token.encode())
+        if self.by_address.blocked(address) or not (right and self.open_to_token()):
+            self.by_address.fail(address)
+            raise AccessDenied("that start-up link is not, or no longer, valid")
+        token = secrets.token_urlsafe(32)
+        session = LocalSession(
+            csrf=secrets.token_urlsafe(32), expires=now() + 3600 * self.settings.session_hours
+        )
+        self.local = {key: kept for key, kept in self.local.items() if kept.expires > now()} | {
+            token: session
+        }
+        self.note("local", "session.open", "start-up token")
+        return self.local_person(token, session)
+
+    def person(self, cookie: str) -> Person | None:
+        """Who the cookie belongs to; None if it is forged, expired or signed out."""
+        try:
+            token = self.signer.unsign(cookie).decode()
+        except (BadSignature, UnicodeError):
+            return None
+        local = self.local.get(token)
+        if local is not None:
+            return self.local_person(token, local) if local.expires > now() and self.open_to_token() else None
+        with self.workspace.catalog(read_only=True) as catalog:
+            found = accounts.session_of(catalog, token)
+        if found is None:
+            return None
+        session, user = found
+        return Person(name=user.name, roles=user.roles, csrf=session.csrf, token=token)
+
+    def sign_out(self, person: Person) -> None:
+        """End the session on the server; the cookie is worth nothing from then on."""
+        self.local.pop(person.token, None)
+        with self.workspace.catalog() as catalog:
+            accounts.sign_out(catalog, person.token)
+            catalog.audit.add(AuditEvent(actor=person.name, action="session.close", subject=person.name))
+            catalog.commit()
+
+    def note(self, actor: str, action: str, subject: str) -> None:
+        """Append an audit event."""
+        with self.workspace.catalog() as catalog:
+            catalog.audit.add(AuditEvent(actor=actor, action=action, subject=subject))
+            catalog.commit()
+
+    def let_in(self, response: Response, person: Person, seconds: float | None = None) -> Response:
+        """The response with the session's cookie, which lasts `seconds`, or as long as sign-ins do."""
+        response.set_cookie(
+            COOKIE,
+            self.signer.sign(person.token).decode(),
+            max_age=int(3600 * self.settings.session_hours if seconds is None else seconds),
+            httponly=True,
+            samesite="lax",
+            secure=self.settings.secure_cookies,
+        )
+        response.delete_cookie(FORM_COOKIE, path="/login")
+        return response
+
+    def form_token(self, nonce: str) -> str:
+        """What the sign-in form must carry along with its cookie."""
+        return self.signer.get_signature(f"form:{nonce}").decode()
+
+    @staticmethod
+    def local_person(token: str, session: LocalSession) -> Person:
+        return Person(name="local", roles=ROLES, csrf=session.csrf, token=token, local=True)
+
+
+def signing_key(folder: Path) -> bytes:
+    """The workspace's key for cookies, made once, readable by its owner alone."""
+    path = folder / KEY_FILE
+    with contextlib.suppress(FileExistsError):
+        # Linking a finished file is atomic: of two servers starting together both read the same key.
+        draft = folder / f"{KEY_FILE}.{secrets.token_hex(8)}"
+        if not path.exists():
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(secrets.token_bytes(32))
+                os.link(draft, path)
+            finally:
+                draft.unlink()
+    return path.read_bytes()
+
+
+def person_of(request: Request) -> Person:
+    """Who asks. The gate has already refused strangers."""
+    person = getattr(request.state, "person", None)
+    if not isinstance(person, Person):
+        raise AccessDenied("sign in first")
+    return person
+
+
+async def signed_in(request: Request) -> Person:
+    """`person_of` as a FastAPI dependency; like all that never wait it is async, which saves a thread."""
+    return person_of(request)

@@ -1,0 +1,108 @@
+"""The routes of the sign-in page."""
+
+import hmac
+import secrets
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import JSONResponse, RedirectResponse, Response
+
+from dataengine.errors import AccessDenied
+from pipelines.services.queue import workers_alive
+from ui.web.access import AREAS, may
+from ui.web.gate import address_of
+from ui.web.pages import login_page, start_link_page
+from ui.web.sessions import COOKIE, FORM_COOKIE, Doorkeeper, person_of
+
+
+def safe_target(target: str) -> str:
+    """A place of ours to go to after signing in, with its query; anything else becomes the home page."""
+    return target if target.partition("?")[0] in {area.path for area in AREAS} else "/"
+
+
+class Credentials(BaseModel):
+    """Body of /api/login."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str = Field(max_length=128)
+    password: str = Field(max_length=1024)
+
+
+def auth_routes(doorkeeper: Doorkeeper) -> APIRouter:
+    """Sign-in, sign-out, and who am I."""
+    routes = APIRouter()
+
+    def form(request: Request, target: str, problem: str = "", status: int = 200) -> Response:
+        if doorkeeper.open_to_token():
+            return start_link_page(problem, status)
+        nonce = request.cookies.get(FORM_COOKIE) or secrets.token_urlsafe(16)
+        page = login_page(doorkeeper.form_token(nonce), safe_target(target), problem, status)
+        secure = doorkeeper.settings.secure_cookies
+        page.set_cookie(FORM_COOKIE, nonce, path="/login", httponly=True, samesite="strict", secure=secure)
+        return page
+
+    @routes.get("/login")
+    def show_form(request: Request, next: str = "/", token: str = "") -> Response:
+        if not token:
+            return form(request, next)
+        try:
+            person = doorkeeper.enter_with_token(token, address_of(request))
+        except AccessDenied as error:
+            return form(request, next, str(error).capitalize(), 403)
+        return doorkeeper.let_in(RedirectResponse(safe_target(next), 303), person)
+
+    @routes.post("/login")
+    def sign_in(
+        request: Request,
+        name: Annotated[str, Form(max_length=128)],
+        password: Annotated[str, Form(max_length=1024)],
+        form_token: Annotated[str, Form(max_length=256)] = "",
+        next: Annotated[str, Form(max_length=2048)] = "/",
+    ) -> Response:
+        nonce = request.cookies.get(FORM_COOKIE, "")
+        if not nonce or not hmac.compare_digest(form_token.encode(), doorkeeper.form_token(nonce).encode()):
+            return form(request, next, "This form has grown old, please try again.", 403)
+        try:
+            person = doorkeeper.sign_in(name, password, address_of(request))
+        except AccessDenied as error:
+            return form(request, next, str(error).capitalize() + ".", 403)
+        return doorkeeper.let_in(RedirectResponse(safe_target(next), 303), person)
+
+    @routes.post("/api/login")
+    def sign_in_json(request: Request, credentials: Credentials) -> Response:
+        person = doorkeeper.sign_in(credentials.name, credentials.password, address_of(request))
+        return doorkeeper.let_in(JSONResponse({"csrf": person.csrf, "roles": list(person.roles)}), person)
+
+    @routes.post("/logout")
+    def sign_out_form(request: Request, csrf: Annotated[str, Form(max_length=256)] = "") -> Response:
+        person = person_of(request)
+        if not hmac.compare_digest(csrf.encode(), person.csrf.encode()):
+            raise AccessDenied("the form's token is missing or wrong; go back and try again")
+        doorkeeper.sign_out(person)
+        return forgotten(RedirectResponse("/login", 303))
+
+    @routes.post("/api/logout")
+    def sign_out_json(request: Request) -> Response:
+        doorkeeper.sign_out(person_of(request))
+        return forgotten(JSONResponse({"signed_out": True}))
+
+    @routes.get("/api/session")
+    def session(request: Request) -> dict[str, object]:
+        person = person_of(request)
+        return {
+            "name": person.name,
+            "roles": list(person.roles),
+            "csrf": person.csrf,
+            "local": person.local,
+            "worker": bool(workers_alive(doorkeeper.workspace)),
+            "areas": [{"path": a.path, "title": a.title} for a in AREAS if may(person.roles, a.roles)],
+        }
+
+    return routes
+
+
+def forgotten(response: Response) -> Response:
+    """The response, telling the browser to drop its session cookie."""
+    response.delete_cookie(COOKIE, httponly=True, samesite="lax")
+    return response
