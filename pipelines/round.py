@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from dataengine.records.images import HARD
 from pipelines.runtime.context import Context, Result, Waiting
-from pipelines.runtime.shards import run_all
+from pipelines.runtime.shards import run_in_turn
 from pipelines.stages import (
     categorize,
     diagnose,
@@ -21,31 +21,40 @@ from pipelines.stages import (
     wait_for_labels,
     write_prompts,
 )
-from pipelines.stages.stage import DONE, Done, Stage, record, run_stage, sharded, stage_named, whole
+from pipelines.stages.stage import (
+    DONE,
+    Done,
+    Stage,
+    record,
+    run_stage,
+    sharded_stage,
+    stage_named,
+    whole_stage,
+)
 
 ROUND: tuple[Stage, ...] = (
     # What the generators draw, where it breaks, what it shows.
-    sharded("generate", generate),
-    sharded("diagnose", diagnose),
-    sharded("categorize", categorize),
+    sharded_stage("generate", generate),
+    sharded_stage("diagnose", diagnose),
+    sharded_stage("categorize", categorize),
     # More of what is hard.
-    whole("write_prompts", write_prompts.write_prompts),
-    sharded("generate_hard", generate, purpose=HARD),
-    sharded("diagnose_hard", diagnose, purpose=HARD),
+    whole_stage("write_prompts", write_prompts.write_prompts),
+    sharded_stage("generate_hard", generate, purpose=HARD),
+    sharded_stage("diagnose_hard", diagnose, purpose=HARD),
     # People draw on the few that teach most; days, if they need days.
-    whole("mine", mine.mine),
-    whole("wait_for_labels", wait_for_labels.wait_for_labels, people=True),
+    whole_stage("mine", mine.mine),
+    whole_stage("wait_for_labels", wait_for_labels.wait_for_labels, people=True),
     # The updated detector labels the rest.
-    whole("train_teacher", train_teacher.train_teacher),
-    sharded("pseudo_label", pseudo_label),
+    whole_stage("train_teacher", train_teacher.train_teacher),
+    sharded_stage("pseudo_label", pseudo_label),
     # One immutable training set, a better detector or none.
-    whole("publish", publish.publish),
-    whole("retrain", retrain.retrain),
-    whole("evaluate", evaluate.evaluate),
-    whole("promote", promote.promote),
+    whole_stage("publish", publish.publish),
+    whole_stage("retrain", retrain.retrain),
+    whole_stage("evaluate", evaluate.evaluate),
+    whole_stage("promote", promote.promote),
     # The generator learns; people and measures decide.
-    whole("treat", treat.treat),
-    whole("judge", judge.judge),
+    whole_stage("treat", treat.treat),
+    whole_stage("judge", judge.judge),
 )
 
 
@@ -53,7 +62,7 @@ def advance(
     context: Context,
     round_id: str,
     stages: Sequence[Stage] = ROUND,
-    run_shards: Callable[..., list[Result]] = run_all,
+    run_shards: Callable[..., list[Result]] = run_in_turn,
 ) -> Stage | Waiting | Done:
     """Run the round's next stage, or say what it waits for. Safe to call again after any crash.
 

@@ -16,12 +16,12 @@ from sqlalchemy import Connection, Engine
 
 from storage.engine import connect_for_reading, turn_to_write
 from storage.repositories.accounts import Audit, Endpoints, Sessions, Users
-from storage.repositories.annotation import Comments, Drafts, Gold, Receipts
+from storage.repositories.annotation import Comments, Drafts, Gold, IdempotencyKeys
 from storage.repositories.datasets import Benchmarks, Snapshots
 from storage.repositories.images import Features, HardCategories, Images, Predictions, Prompts, PseudoLabels
-from storage.repositories.labels import Classes, LabelMapFacts, Labels, Reviews
+from storage.repositories.labels import Classes, LabelMapStatistics, Labels, Reviews
 from storage.repositories.models import Detectors, Generators, Treatments
-from storage.repositories.queue import Queue, Takers
+from storage.repositories.queue import Assignees, Queue
 from storage.repositories.studies import Guests, Invitations, Studies, Votes
 from storage.repositories.work import JobFiles, Jobs, Rounds, Workers
 
@@ -43,12 +43,12 @@ class Catalog:
     labels: Labels
     reviews: Reviews
     drafts: Drafts
-    receipts: Receipts
+    receipts: IdempotencyKeys
     comments: Comments
     gold: Gold
-    facts: LabelMapFacts
+    facts: LabelMapStatistics
     features: Features
-    takers: Takers
+    takers: Assignees
     benchmarks: Benchmarks
     snapshots: Snapshots
     detectors: Detectors

@@ -24,12 +24,12 @@ from dataengine.records import (
     Label,
     digest,
     image_id,
-    never,
+    not_pausing,
     now,
     split_of,
 )
 from pipelines.runtime.images import read
-from pipelines.runtime.models import Tools
+from pipelines.runtime.models import Models
 from pipelines.services.benchmarks import freeze_known
 from storage.workspace import Workspace
 
@@ -310,9 +310,9 @@ class FakeTreatment:
     figures: dict[str, float]
 
 
-def fake_tools(device: str = "cpu") -> Tools:
+def fake_tools(device: str = "cpu") -> Models:
     """Tools of the world of squares."""
-    return Tools(
+    return Models(
         open_generator=lambda location, lora, weights: TinyGenerator(treated=lora is not None),  # type: ignore[arg-type,return-value]
         open_detector=TinyDetector.open,  # type: ignore[arg-type]
         artifact_maps=lambda detector, images, batch: [detector.find_artifacts(each) for each in images],
@@ -357,7 +357,7 @@ def train_detector(
     work: Path,
     report: Any,
     watch: Any = None,
-    pausing: Any = never,
+    pausing: Any = not_pausing,
 ) -> Trained:
     """Look at some samples, a step at a time with the step kept in `work`, and suspect less."""
     position = work / "step"
@@ -402,7 +402,7 @@ def treat(
     work: Path,
     report: Any,
     watch: Any = None,
-    pausing: Any = never,
+    pausing: Any = not_pausing,
 ) -> FakeTreatment:
     """A LoRA folder that says "treated"; the given family carries it too, as after real tuning."""
     folder = work / "lora"

@@ -17,10 +17,11 @@ MOST_FILES = 25
 ORDER = {
     "": "dataengine storage pipelines ui app",
     "dataengine": "errors masks images records config curation quality diagnosis treatment clinic",
-    "dataengine/clinic": "drawing flaws scenes subjects world lessons readers models vocabulary config training "
-    "parts oracles contact_sheet build",
+    "dataengine/clinic": "drawing flaws scenes subjects world lessons readers models vocabulary config "
+    "training parts oracles contact_sheet build",
     "dataengine/treatment": "config presets families sampling tuning refining guided_sampling",
-    "pipelines": "config runtime generators detectors stages round recipes exchange jobs services worker cli demo",
+    "pipelines": "config runtime generators detectors stages round recipes exchange jobs services worker "
+    "cli demo",
     "pipelines/exchange": "metadata importer safe_files import_options label_studio readers formats writers",
     "storage": "tables repositories engine catalog accounts stores migrate workspace maintenance opening "
     "job_queue queries",

@@ -36,11 +36,11 @@ from ui.study.routes import study_routes
 from ui.study.studies import making_routes
 from ui.train.routes import train_routes
 from ui.treat.routes import treat_routes
-from ui.web.gate import Gate
+from ui.web.gate import AuthMiddleware
 from ui.web.logs import log_to, logger
 from ui.web.middleware import BodyLimit, RequestLog, ResponseHeaders, SameSite, is_loopback
 from ui.web.pages import STATIC, message_page
-from ui.web.sessions import Doorkeeper
+from ui.web.sessions import SessionManager
 from ui.web.sign_in import auth_routes
 
 STATUS: dict[type[ClinicError], int] = {
@@ -55,14 +55,14 @@ START_SECONDS = 30.0
 
 
 def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None = None) -> FastAPI:
-    """The application over a workspace; `app.state.doorkeeper.start_token` opens it without accounts."""
+    """The application over a workspace; `app.state.session_manager.start_token` opens it without accounts."""
     if not isinstance(workspace, Workspace):
         workspace = create_workspace(workspace)
     settings = settings or ServerConfig()
-    doorkeeper = Doorkeeper(workspace, settings)
+    session_manager = SessionManager(workspace, settings)
     app = FastAPI(title="Artifact Clinic", docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.doorkeeper = doorkeeper
-    app.include_router(auth_routes(doorkeeper))
+    app.state.session_manager = session_manager
+    app.include_router(auth_routes(session_manager))
     app.include_router(home_routes(workspace))
     app.include_router(label_studio_routes(workspace))
     app.include_router(annotation_routes(workspace, settings))
@@ -72,7 +72,7 @@ def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None 
     app.include_router(queue_routes(workspace))
     app.include_router(study_routes(workspace))
     app.include_router(making_routes(workspace))
-    app.include_router(joining_routes(doorkeeper))
+    app.include_router(joining_routes(session_manager))
     app.include_router(rounds_routes(workspace))
     add_plain_routes(app, workspace)
     if settings.desks:
@@ -81,7 +81,7 @@ def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None 
         mount_desks(app, workspace, settings)
     answer_errors(app)
     # The last one added sees a request first.
-    app.add_middleware(Gate, doorkeeper=doorkeeper)
+    app.add_middleware(AuthMiddleware, session_manager=session_manager)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(SameSite, hosts=(settings.host, *settings.allowed_hosts))
     app.add_middleware(ResponseHeaders)
@@ -158,9 +158,9 @@ class Listening(NamedTuple):
     link: str
 
 
-def check_binding(settings: ServerConfig, doorkeeper: Doorkeeper) -> None:
+def check_binding(settings: ServerConfig, session_manager: SessionManager) -> None:
     """Refuse to be reachable from elsewhere without accounts. Raises `ConfigRefused`."""
-    if not is_loopback(settings.host) and not doorkeeper.has_accounts():
+    if not is_loopback(settings.host) and not session_manager.has_accounts():
         raise ConfigRefused(
             f"listening on {settings.host} needs accounts, and there are none: add an admin with "
             "`clinic users add NAME --role admin`, or listen on 127.0.0.1"
@@ -199,10 +199,12 @@ def server_for(app: FastAPI) -> uvicorn.Server:
 
 
 def listening(app: FastAPI, settings: ServerConfig, port: int) -> Listening:
-    doorkeeper: Doorkeeper = app.state.doorkeeper
+    session_manager: SessionManager = app.state.session_manager
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{port}"
-    return Listening(url, f"{url}/?token={doorkeeper.start_token}" if doorkeeper.open_to_token() else url)
+    return Listening(
+        url, f"{url}/?token={session_manager.start_token}" if session_manager.open_to_token() else url
+    )
 
 
 def serve(
@@ -214,7 +216,7 @@ def serve(
     settings = settings or ServerConfig()
     log_to()
     app = create_app(workspace, settings)
-    check_binding(settings, app.state.doorkeeper)
+    check_binding(settings, app.state.session_manager)
     with bound_socket(settings) as listener:
         (announce or print_link)(listening(app, settings, listener.getsockname()[1]))
         server_for(app).run(sockets=[listener])
@@ -232,7 +234,7 @@ def background(workspace: Workspace, settings: ServerConfig | None = None) -> It
     """A server in a thread of this process, for demos and tests; it ends with the block."""
     settings = settings or ServerConfig(port=0)
     app = create_app(workspace, settings)
-    check_binding(settings, app.state.doorkeeper)
+    check_binding(settings, app.state.session_manager)
     with bound_socket(settings) as listener:
         server = server_for(app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

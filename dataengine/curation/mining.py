@@ -12,7 +12,7 @@ GRID = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
+class MiningCandidate:
     """An image that people could be asked about."""
 
     image_id: str
@@ -43,7 +43,7 @@ class Choice:
     """Why, in words for people."""
 
 
-def choose(candidates: Sequence[Candidate], config: MiningConfig | None = None) -> list[Choice]:
+def choose(candidates: Sequence[MiningCandidate], config: MiningConfig | None = None) -> list[Choice]:
     """The images to ask about, most valuable first; at most `budget`, fewer when candidates run out.
 
     The budget is split over categories by `shares`, and what one cannot use goes to the others. Within a
@@ -55,13 +55,13 @@ def choose(candidates: Sequence[Candidate], config: MiningConfig | None = None) 
     """
     config = config or MiningConfig()
     rng = np.random.default_rng(config.seed)
-    hard: dict[str, list[Candidate]] = {}
-    quiet: dict[str, list[Candidate]] = {}
+    hard: dict[str, list[MiningCandidate]] = {}
+    quiet: dict[str, list[MiningCandidate]] = {}
     for candidate in without_near_duplicates(candidates, config.near):
         side = hard if candidate.confidence >= config.threshold else quiet
         side.setdefault(candidate.category, []).append(candidate)
     exploring = round(config.budget * config.explore)
-    chosen: dict[str, list[tuple[Candidate, str]]] = {}
+    chosen: dict[str, list[tuple[MiningCandidate, str]]] = {}
     for category, quota in split_budget(_sizes(hard), config.budget - exploring, config.shares).items():
         picked = greedy(hard[category], quota, config)
         chosen[category] = [(found, _why(found)) for found in picked]
@@ -81,12 +81,12 @@ def choose(candidates: Sequence[Candidate], config: MiningConfig | None = None) 
     ]
 
 
-def without_near_duplicates(candidates: Sequence[Candidate], near: float) -> list[Candidate]:
+def without_near_duplicates(candidates: Sequence[MiningCandidate], near: float) -> list[MiningCandidate]:
     """Those whose thumbnail differs by `near` or more (mean absolute) from every more valuable one.
 
     Value is the confidence, then the order of ids. The result stands in the order of ids.
     """
-    kept: list[Candidate] = []
+    kept: list[MiningCandidate] = []
     ordered = sorted(candidates, key=lambda found: (-found.confidence, found.image_id))
     looks = [each.thumbnail for each in ordered if each.thumbnail is not None]
     alike = iter(_repeats(np.array(looks), near) if looks and near > 0 else [False] * len(looks))
@@ -109,7 +109,7 @@ def _repeats(looks: NDArray[np.float32], near: float) -> list[bool]:
     return [bool(each) for each in ~first]
 
 
-def greedy(candidates: Sequence[Candidate], count: int, config: MiningConfig) -> list[Candidate]:
+def greedy(candidates: Sequence[MiningCandidate], count: int, config: MiningConfig) -> list[MiningCandidate]:
     """`count` candidates of one category, each the most valuable given those taken before it."""
     worth = config.confidence * np.array([found.confidence for found in candidates])
     for weight, name in (
@@ -122,7 +122,7 @@ def greedy(candidates: Sequence[Candidate], count: int, config: MiningConfig) ->
     vectors = None if any(each is None for each in features) else np.array(features, dtype=np.float64)
     nearest = np.full(len(candidates), np.inf)
     free = np.ones(len(candidates), dtype=bool)
-    taken: list[Candidate] = []
+    taken: list[MiningCandidate] = []
     for _ in range(min(count, len(candidates))):
         score = worth.copy()
         if vectors is not None and taken:
@@ -180,22 +180,22 @@ def thumbnail_features(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return (sums / areas / 255).reshape(count, -1).astype(np.float32)
 
 
-def _sizes(groups: Mapping[str, Sequence[Candidate]]) -> dict[str, int]:
+def _sizes(groups: Mapping[str, Sequence[MiningCandidate]]) -> dict[str, int]:
     return {category: len(group) for category, group in groups.items()}
 
 
-def _why(found: Candidate) -> str:
+def _why(found: MiningCandidate) -> str:
     seen = f"confidence {found.confidence:.2f}, undecided {found.uncertainty:.2f}"
     return f"{found.category or 'uncategorised'}: {seen}"
 
 
-def _why_random(found: Candidate) -> str:
+def _why_random(found: MiningCandidate) -> str:
     return (
         f"{found.category or 'uncategorised'}: a random look where nothing was found ({found.confidence:.2f})"
     )
 
 
-def _in_turns(groups: Sequence[Sequence[tuple[Candidate, str]]]) -> list[tuple[Candidate, str]]:
+def _in_turns(groups: Sequence[Sequence[tuple[MiningCandidate, str]]]) -> list[tuple[MiningCandidate, str]]:
     """One of each group, then the second of each, and so on."""
     longest = max(map(len, groups), default=0)
     return [group[place] for place in range(longest) for group in groups if place < len(group)]

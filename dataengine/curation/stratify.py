@@ -11,7 +11,7 @@ BANDS = (0.25, 0.5, 0.75)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
+class BenchmarkCandidate:
     """An image that a benchmark may hold."""
 
     image_id: str
@@ -30,8 +30,8 @@ def stratum_of(category: str, confidence: float, bands: Sequence[float] = BANDS)
 
 
 def stratified(
-    candidates: Iterable[Candidate], per_stratum: int, seed: int = 0, bands: Sequence[float] = BANDS
-) -> list[tuple[Candidate, str]]:
+    candidates: Iterable[BenchmarkCandidate], per_stratum: int, seed: int = 0, bands: Sequence[float] = BANDS
+) -> list[tuple[BenchmarkCandidate, str]]:
     """At most `per_stratum` candidates of each stratum with its name, by `seed`, reserved ones first.
 
     Without the bands a benchmark would hold what detectors suspect anyway and miss what they overlook.
@@ -39,10 +39,10 @@ def stratified(
     """
     if per_stratum < 1:
         raise InputRefused("a benchmark needs at least one image of each stratum")
-    strata: dict[str, list[Candidate]] = {}
+    strata: dict[str, list[BenchmarkCandidate]] = {}
     for candidate in candidates:
         strata.setdefault(stratum_of(candidate.category, candidate.confidence, bands), []).append(candidate)
-    chosen: list[tuple[Candidate, str]] = []
+    chosen: list[tuple[BenchmarkCandidate, str]] = []
     for name in sorted(strata):
         drawn = sorted(
             strata[name], key=lambda one: (not one.reserved, digest("stratum", seed, one.image_id))

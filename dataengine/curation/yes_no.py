@@ -16,7 +16,7 @@ def vqa_config(question: Question) -> VqaConfig:
     return VqaConfig(question=question.text, categories=(YES, NO))
 
 
-class Asked(Protocol):
+class QuestionAnswerer(Protocol):
     """Answers one question about images."""
 
     def categories(self, images: np.ndarray) -> Sequence[tuple[str, float]]:
@@ -26,7 +26,7 @@ class Asked(Protocol):
 class YesNoDetector:
     """Says of whole images whether there is an artifact, by asking a model one question."""
 
-    def __init__(self, model: Asked, question: Question) -> None:
+    def __init__(self, model: QuestionAnswerer, question: Question) -> None:
         """`model` is asked with `vqa_config(question)`."""
         self.question = question
         self._model = model

@@ -15,7 +15,7 @@ from torch import Tensor
 from dataengine.diagnosis.dataset import Samples
 from dataengine.diagnosis.detector import Detector, artifact_maps
 from dataengine.errors import InputRefused
-from dataengine.records import Report, silent
+from dataengine.records import Report, no_report
 
 BINS = 15
 LEVELS = 1024
@@ -60,7 +60,7 @@ class Histogram:
 
 
 def calibrate(
-    detector: Detector, validation: Samples, held_out: Samples | None = None, report: Report = silent
+    detector: Detector, validation: Samples, held_out: Samples | None = None, report: Report = no_report
 ) -> Calibration:
     """Fit on `validation`; the diagrams are of `held_out`, or of validation itself when there is none.
 
@@ -74,7 +74,7 @@ def calibrate(
     )
 
 
-def histogram(detector: Detector, samples: Samples, report: Report = silent, batch: int = 32) -> Histogram:
+def histogram(detector: Detector, samples: Samples, report: Report = no_report, batch: int = 32) -> Histogram:
     """Confidences of all pixels, counted. Targets count as flawed from 0.5 on."""
     if len(samples) == 0:
         raise InputRefused("calibration on no images was asked; give labelled validation images")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dataengine.diagnosis.config import IMAGENET_MEAN, IMAGENET_STD, HighlighterConfig
 from dataengine.diagnosis.detector import artifact_maps
 from dataengine.errors import ConfigRefused, ImageRefused, ModelRefused, NonFinite
-from dataengine.records import Report, silent
+from dataengine.records import Report, no_report
 
 HIGHLIGHTER_FILE = "highlighter.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -185,7 +185,7 @@ def train_highlighter(
     config: HighlighterConfig,
     real: np.ndarray,
     generated: np.ndarray,
-    report: Report = silent,
+    report: Report = no_report,
     device: str | torch.device = "cpu",
 ) -> tuple[FlawHighlighter, float]:
     """A highlighter of these images, uint8 NHW3 of one size, and the share of held-out ones that it tells

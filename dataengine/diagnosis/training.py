@@ -36,7 +36,7 @@ from dataengine.diagnosis.detector import (
 from dataengine.diagnosis.image_metrics import ImageMetrics, image_metrics
 from dataengine.diagnosis.metrics import DetectorMetrics, summarise
 from dataengine.errors import ConfigRefused, InputRefused, NonFinite, Paused
-from dataengine.records import Report, never, silent
+from dataengine.records import Report, no_report, not_pausing
 
 RESULT_FILE = "result.json"
 SMALLEST_SCALE = 2.0**-10
@@ -78,10 +78,10 @@ def train_detector(
     samples: Samples,
     start: Path | None,
     work: Path,
-    report: Report = silent,
+    report: Report = no_report,
     validation: Samples | None = None,
     watch: Watch | None = None,
-    pausing: Callable[[], bool] = never,
+    pausing: Callable[[], bool] = not_pausing,
 ) -> TrainingResult:
     """Train from the detector folder `start`, or from random weights of `config.detector` when it is None.
 
@@ -125,14 +125,24 @@ def train_detector(
 
 
 def evaluate_detector(
-    detector: Detector, samples: Samples, *, batch: int = 32, threshold: float = 0.5, report: Report = silent
+    detector: Detector,
+    samples: Samples,
+    *,
+    batch: int = 32,
+    threshold: float = 0.5,
+    report: Report = no_report,
 ) -> DetectorMetrics:
     """Metrics over all examples, each at its own size. Raises `InputRefused` for an empty set."""
     return summarise(measure_detector(detector, samples, batch=batch, threshold=threshold, report=report))
 
 
 def measure_detector(
-    detector: Detector, samples: Samples, *, batch: int = 32, threshold: float = 0.5, report: Report = silent
+    detector: Detector,
+    samples: Samples,
+    *,
+    batch: int = 32,
+    threshold: float = 0.5,
+    report: Report = no_report,
 ) -> list[ImageMetrics]:
     """The figures of every example, in order, for paired comparisons and intervals."""
     rows = []

@@ -10,10 +10,10 @@ from dataengine.records.annotation import (
     Draft,
     GoldImage,
     GoldScore,
+    IdempotencyKey,
     Lease,
     QueueItem,
     QueueKind,
-    Receipt,
 )
 from dataengine.records.datasets import Benchmark, BenchmarkItem, SampleKind, Snapshot, SnapshotItem
 from dataengine.records.identity import (
@@ -21,10 +21,10 @@ from dataengine.records.identity import (
     Split,
     digest,
     image_id,
-    never,
+    no_report,
+    not_pausing,
     now,
     prompt_group,
-    silent,
     split_of,
 )
 from dataengine.records.images import (
@@ -70,6 +70,7 @@ __all__ = [
     "GoldScore",
     "Guest",
     "HardCategory",
+    "IdempotencyKey",
     "Image",
     "Invitation",
     "Job",
@@ -82,7 +83,6 @@ __all__ = [
     "PseudoLabel",
     "QueueItem",
     "QueueKind",
-    "Receipt",
     "Report",
     "Review",
     "Round",
@@ -100,9 +100,9 @@ __all__ = [
     "WorkerBeat",
     "digest",
     "image_id",
-    "never",
+    "no_report",
+    "not_pausing",
     "now",
     "prompt_group",
-    "silent",
     "split_of",
 ]

@@ -44,7 +44,7 @@ class Draft:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Receipt:
+class IdempotencyKey:
     """What was answered under a person's idempotency key: the answer's digest, and the revision it became."""
 
     author: str

@@ -15,11 +15,11 @@ class Report(Protocol):
     def __call__(self, done: int, total: int, message: str = "", **figures: float) -> None: ...
 
 
-def silent(done: int, total: int, message: str = "", **figures: float) -> None:
+def no_report(done: int, total: int, message: str = "", **figures: float) -> None:
     """A `Report` that says nothing."""
 
 
-def never() -> bool:
+def not_pausing() -> bool:
     """What work is told that nobody may ask to pause."""
     return False
 

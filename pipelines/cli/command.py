@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from dataengine.records import GeneratorVersion, Round
-    from pipelines.runtime.models import Tools
+    from pipelines.runtime.models import Models
     from storage.workspace import Workspace
 
 
@@ -205,9 +205,9 @@ def newest(call: Call) -> "Round":
     return rows[-1]
 
 
-def tools_for(call: Call) -> "Tools":
+def tools_for(call: Call) -> "Models":
     """The real tools on the chosen device."""
     from pipelines.runtime.devices import default_device
-    from pipelines.runtime.models import real_tools
+    from pipelines.runtime.models import real_models
 
-    return real_tools(call.options.device or default_device())
+    return real_models(call.options.device or default_device())

@@ -96,7 +96,7 @@ def detectors(call: Call) -> Any:
     from pipelines.detectors import leaderboard
     from pipelines.runtime.context import Context
     from pipelines.runtime.devices import default_device
-    from pipelines.runtime.models import real_tools
+    from pipelines.runtime.models import real_models
 
     given = call.options
     if given.add:
@@ -104,7 +104,7 @@ def detectors(call: Call) -> Any:
 
         added = register_detector(call.new_workspace, given.add, given.name, given.licence)
         call.say(f"{added.id}: {added.name}, licence {added.licence}, {added.role}")
-    context = Context(call.workspace, real_tools(given.device or default_device()), call.report)
+    context = Context(call.workspace, real_models(given.device or default_device()), call.report)
     if given.measure:
         leaderboard.measured(context, newest(call).id)
     if given.calibrate:

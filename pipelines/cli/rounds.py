@@ -145,7 +145,7 @@ def round_command(call: Call) -> Any:
     if given.resume:
         row = newest(call)
         services_rounds.resume_round(call.workspace, row.id, "command line")
-        row = newest_of(call, row.id)
+        row = reload_round(call, row.id)
     else:
         row = newest(call) if given.round else begun(call, new=True)
     call.say(f"{row.id}: {row.recipe['name']}, at {row.stage}")
@@ -165,14 +165,14 @@ def run_here(call: Call, row: "Round") -> Any:
         answer = runner.advance(row.id)
         call.report.close()
         if isinstance(answer, Done):
-            return outcome(call, newest_of(call, row.id))
+            return outcome(call, reload_round(call, row.id))
         if isinstance(answer, Waiting):
             if answer.reason != waited:
                 call.say(f"  … {answer.reason}")
             waited = answer.reason
             time.sleep(FOLLOW_SECONDS)
         else:
-            result = newest_of(call, row.id).results[answer.name]
+            result = reload_round(call, row.id).results[answer.name]
             call.say(f"  {answer.name}: {summary(result)}")
 
 
@@ -183,7 +183,7 @@ def follow(call: Call, row: "Round") -> Any:
     told: set[str] = set()
     said = ""
     while True:
-        row = newest_of(call, row.id)
+        row = reload_round(call, row.id)
         for stage in row.results.keys() - told:
             told.add(stage)
             call.report.close()
@@ -211,7 +211,7 @@ def show_progress(call: Call, row: "Round") -> None:
         call.report(int(1000 * job.progress), 1000, f"{row.stage} {job.message}")
 
 
-def newest_of(call: Call, round_id: str) -> "Round":
+def reload_round(call: Call, round_id: str) -> "Round":
     with call.workspace.catalog(read_only=True) as catalog:
         return catalog.rounds.get(round_id)
 

@@ -48,12 +48,12 @@ def open_study(call: Call) -> None:
     from dataengine.records import Study, digest
     from pipelines.cli.command import newest
     from pipelines.runtime.context import Context
-    from pipelines.runtime.models import real_tools
+    from pipelines.runtime.models import real_models
     from pipelines.stages.judge import pairs_of
 
     row = newest(call)
     treated = row.results.get("treat", {})
-    pairs = pairs_of(Context(call.workspace, real_tools()), row.id) if treated.get("treated") else []
+    pairs = pairs_of(Context(call.workspace, real_models()), row.id) if treated.get("treated") else []
     if not pairs:
         raise ConfigRefused(
             f"{row.id} has no pairs to judge: it has not treated a generator, or not judged it"

@@ -82,12 +82,12 @@ def round_images(call: Call) -> "tuple[list[Image], int]":
     """The round's images that can be drawn again, and how many others it has. Raises `ConfigRefused` when
     there is none."""
     from pipelines.cli.command import newest
-    from pipelines.detectors.score_dynamics import drawn_here
+    from pipelines.detectors.score_dynamics import redrawable
 
     row = newest(call)
     with call.workspace.catalog(read_only=True) as catalog:
         images = catalog.images.find(round_id=row.id, status="active")
-    drawn = drawn_here(images)
+    drawn = redrawable(images)
     if not drawn:
         raise ConfigRefused(
             f"{row.id} has no image that a generator of this workspace drew; `clinic generate`"
@@ -304,7 +304,7 @@ def inpaint(call: Call) -> Any:
     """Draw here, into a folder."""
     from dataengine.treatment.config import SamplingConfig
     from pipelines.exchange.import_options import Wanted
-    from pipelines.jobs.inpaint_images import Asked
+    from pipelines.jobs.inpaint_images import InpaintRequest
     from pipelines.jobs.inpaint_images import inpaint as stage
 
     given = call.options
@@ -312,7 +312,7 @@ def inpaint(call: Call) -> Any:
         raise ConfigRefused(f"--repeats {given.repeats}: each step is made once or more often")
     sampling = SamplingConfig(steps=given.steps, guidance=given.guidance, batch=given.batch)
     opener, name, reads = chosen_generator(call, given.generator)
-    asked = Asked(
+    asked = InpaintRequest(
         generator=name,
         reads_prompts=reads,
         sampling=sampling,

@@ -25,7 +25,7 @@ from dataengine.records import (
     Split,
     digest,
     image_id,
-    silent,
+    no_report,
     split_of,
 )
 from pipelines.config import DemoDataConfig
@@ -42,7 +42,7 @@ SIZES = {"cpu-smoke": DemoDataConfig(clean=60, previous=20, benchmark=24, benchm
 """How much a recipe's demo begins with, where it differs from the default."""
 
 
-def prepare(workspace: Workspace, config: DemoDataConfig | None = None, report: Report = silent) -> None:
+def prepare(workspace: Workspace, config: DemoDataConfig | None = None, report: Report = no_report) -> None:
     """Register the models and take in the drawings."""
     config = config or DemoDataConfig()
     report(0, 4, "the generator and the first doctor")
@@ -53,7 +53,7 @@ def prepare(workspace: Workspace, config: DemoDataConfig | None = None, report: 
     ingest(workspace, "previous", enumerate(earlier_data(config.previous)), "drawn", "train")
     report(2, 4, "the benchmark")
     hard, benchmark = hard_benchmark(), stream("benchmark", flawed=0.0)
-    flawed = through_the_autoencoder([hard[i] for i in range(config.benchmark)])
+    flawed = round_trip([hard[i] for i in range(config.benchmark)])
     ingest(workspace, "benchmark", enumerate(flawed), "drawn", "benchmark")
     start = config.benchmark
     intact = [(i, benchmark[i]) for i in range(start, start + config.benchmark_clean)]
@@ -132,10 +132,10 @@ def earlier_data(count: int) -> list[Drawing]:
         torch.manual_seed(0)
         masks = previous_labels(render(drawings, range(count))).masks.numpy()
     marked = [replace(drawings[i], label_map=masks[i].astype(np.uint8)) for i in range(count)]
-    return through_the_autoencoder(marked) if marked else []
+    return round_trip(marked) if marked else []
 
 
-def through_the_autoencoder(drawings: Sequence[Drawing]) -> list[Drawing]:
+def round_trip(drawings: Sequence[Drawing]) -> list[Drawing]:
     """The drawings as the generator's decoder would have painted them; what is broken stays where it was."""
     import torch
 

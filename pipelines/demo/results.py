@@ -56,7 +56,7 @@ class Evidence:
     after: np.ndarray
 
 
-def judged(context: Context, round_id: str, judge: Judge) -> Evidence | None:
+def judge_pairs(context: Context, round_id: str, judge: Judge) -> Evidence | None:
     """Let the judge look at every pair; None when no generator was treated."""
     if results_of(context, round_id)["treat"]["treated"] is None:
         return None

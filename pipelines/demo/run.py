@@ -244,10 +244,10 @@ def conclude(workspace: Workspace, round_id: str, started: float) -> DemoResult:
     from pipelines.demo import results
     from pipelines.demo.contact_sheet import sheet
     from pipelines.demo.report import page
-    from pipelines.runtime.models import real_tools
+    from pipelines.runtime.models import real_models
 
-    context = Context(workspace, real_tools("cpu"))
-    evidence = results.judged(context, round_id, judge_eyes(workspace))
+    context = Context(workspace, real_models("cpu"))
+    evidence = results.judge_pairs(context, round_id, judge_eyes(workspace))
     figures = results.figures(context, round_id, evidence, HARD, CHAMPION)
     galleries = results.galleries(context, round_id, evidence, CHAMPION)
     seconds = time.time() - started + work_before(workspace, round_id, started)

@@ -21,7 +21,7 @@ from pipelines.config import HumanErrorConfig
 
 CSRF = "X-Clinic-CSRF"
 
-See = Callable[[np.ndarray], np.ndarray]
+Oracle = Callable[[np.ndarray], np.ndarray]
 """What a person recognises: an image uint8 HWC to a confidence float32 HW in [0, 1]."""
 
 
@@ -32,7 +32,7 @@ class Client(Protocol):
     def post(self, url: str, /, *, json: Any = ..., headers: Any = ...) -> Any: ...
 
 
-def teacher_eyes(folder: Path, device: str = "cpu") -> See:
+def teacher_eyes(folder: Path, device: str = "cpu") -> Oracle:
     """Recognise artifacts as the clinic's teacher does, the oracle that stands in for people."""
     import torch
 
@@ -91,7 +91,7 @@ class Person:
     client: Client
     name: str
     password: str
-    see: See
+    see: Oracle
     error: HumanErrorConfig
     seed: int = 0
 

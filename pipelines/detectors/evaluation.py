@@ -9,10 +9,10 @@ from dataengine.records import SnapshotItem, Split
 from pipelines.config import PublishConfig
 from pipelines.detectors import score_dynamics, yes_no_question
 from pipelines.detectors.dataset import StoredSamples
-from pipelines.detectors.score_dynamics import drawn_here
+from pipelines.detectors.score_dynamics import redrawable
 from pipelines.detectors.training_set import labelled, real
 from pipelines.runtime.context import Context
-from pipelines.runtime.open_detector import opened
+from pipelines.runtime.open_detector import open_detector
 
 THRESHOLD = 0.5
 
@@ -29,7 +29,7 @@ def measured(
     for name, items in sets.items():
         with context.workspace.catalog(read_only=True) as catalog:
             known = catalog.images.get_many([item.image_id for item in items])
-        drawn = {image.id: image for image in drawn_here(known)}
+        drawn = {image.id: image for image in redrawable(known)}
         chosen = [item for item in items if item.image_id in drawn]
         if not chosen:
             continue
@@ -67,11 +67,11 @@ def measure(
     """One detector's figures on each set."""
     with context.workspace.catalog(read_only=True) as catalog:
         version = catalog.detectors.get(detector_id)
-    if score_dynamics.watches(version):
+    if score_dynamics.is_score_dynamics(version):
         return measured(context, detector_id, sets, batch)
-    if yes_no_question.asks(version):
+    if yes_no_question.is_question(version):
         return {}  # Every figure is one of maps, and it gives none.
-    detector = opened(context, detector_id)
+    detector = open_detector(context, detector_id)
     figures = {}
     for index, (name, items) in enumerate(sets.items()):
         context.report(index, len(sets), f"{version.name} on {name}")

@@ -13,7 +13,7 @@ from dataengine.records import DetectorVersion, SnapshotItem
 from pipelines.detectors.dataset import StoredSamples
 from pipelines.detectors.evaluation import evaluation_sets, measure
 from pipelines.runtime.context import Context
-from pipelines.runtime.open_detector import opened
+from pipelines.runtime.open_detector import open_detector
 from pipelines.runtime.round_data import recipe_of
 
 FIGURES = (
@@ -77,7 +77,7 @@ def calibrated_on(
     validation = StoredSamples(
         context.workspace, sets.get("validation", []) + sets.get("validation_real", [])
     )
-    fitted = calibrate(opened(context, detector_id), validation, report=context.report)
+    fitted = calibrate(open_detector(context, detector_id), validation, report=context.report)
     found = asdict(fitted)
     picture = context.workspace.path / PICTURES / f"{detector_id}.svg"
     picture.parent.mkdir(exist_ok=True)

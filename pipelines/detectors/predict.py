@@ -12,7 +12,7 @@ from pipelines.detectors import score_dynamics, yes_no_question
 from pipelines.runtime.context import Context
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.images import alike, read
-from pipelines.runtime.open_detector import opened
+from pipelines.runtime.open_detector import open_detector
 from pipelines.runtime.prefetch import prefetched
 
 
@@ -33,10 +33,10 @@ def _predict_missing(context: Context, version: DetectorVersion, images: Sequenc
         return
     look: Callable[..., Iterator[Any]]
     made: Callable[[Any], list[Prediction]] = partial(_mapped, context, version.id)
-    if yes_no_question.asks(version):
+    if yes_no_question.is_question(version):
         look, made = yes_no_question.answered, list
     else:
-        look = score_dynamics.watched if score_dynamics.watches(version) else _looked_at
+        look = score_dynamics.iter_dynamics_maps if score_dynamics.is_score_dynamics(version) else _looked_at
 
     def keep(found: Any) -> int:
         predictions = made(found)
@@ -66,7 +66,7 @@ def _looked_at(
     context: Context, version: DetectorVersion, images: Sequence[Image], batch: int
 ) -> Iterator[tuple[list[Image], list[np.ndarray]]]:
     """Batches of the images with the maps of a trained detector, which looks at their pixels."""
-    detector = opened(context, version.id)
+    detector = open_detector(context, version.id)
 
     def load(group: list[Image]) -> tuple[list[Image], list[np.ndarray]]:
         return group, [read(context.workspace, image) for image in group]

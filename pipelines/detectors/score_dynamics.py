@@ -31,23 +31,23 @@ FOLDER = "dynamics"
 Looked = Iterator[tuple[list[Image], list[np.ndarray]]]
 
 
-def identity(config: DynamicsConfig) -> str:
+def dynamics_id(config: DynamicsConfig) -> str:
     """Id of the detector version that stands for these settings, known before it is registered."""
-    return training_free.identity(KIND, config)
+    return training_free.settings_id(KIND, config)
 
 
 def detector_for(workspace: Workspace, config: DynamicsConfig) -> DetectorVersion:
     """The detector version that stands for these settings; registered when it is first asked for."""
-    name = KIND if config == DynamicsConfig() else f"{KIND} {identity(config)[:6]}"
+    name = KIND if config == DynamicsConfig() else f"{KIND} {dynamics_id(config)[:6]}"
     return training_free.version_of(workspace, KIND, FOLDER, config, name)
 
 
-def watches(version: DetectorVersion | None) -> bool:
+def is_score_dynamics(version: DetectorVersion | None) -> bool:
     """Whether the version is score dynamics, which has no weights to open."""
     return version is not None and version.config.get("kind") == KIND
 
 
-def drawn_here(images: Sequence[Image]) -> list[Image]:
+def redrawable(images: Sequence[Image]) -> list[Image]:
     """Those that a registered generator drew, so that it can draw them again."""
     return [image for image in images if _can_be_drawn(image)]
 
@@ -56,20 +56,22 @@ def _can_be_drawn(image: Image) -> bool:
     return image.generator_id is not None and image.seed is not None and "steps" in image.settings
 
 
-def watched(context: Context, version: DetectorVersion, images: Sequence[Image], batch: int) -> Looked:
+def iter_dynamics_maps(
+    context: Context, version: DetectorVersion, images: Sequence[Image], batch: int
+) -> Looked:
     """Batches of the images with their maps, float32 HW.
 
     Raises `ConfigRefused` for images that nothing here can draw again, and for too few steps.
     """
     from dataengine.treatment.sampling.trajectory import map_of
 
-    strange = len(images) - len(drawn_here(images))
+    strange = len(images) - len(redrawable(images))
     if strange:
         raise ConfigRefused(
             f"{strange} of {len(images)} images were not drawn by a generator of this workspace, and score "
             "dynamics look at images while they are drawn; give these to a trained detector"
         )
-    camera = Camera(context, DynamicsConfig.model_validate(version.config["dynamics"]))
+    camera = TrajectoryReplayer(context, DynamicsConfig.model_validate(version.config["dynamics"]))
     for alike in _alike(images):
         for start, stop in slices(len(alike), batch):
             group = alike[start:stop]
@@ -88,7 +90,7 @@ def _alike(images: Sequence[Image]) -> Iterator[list[Image]]:
     return (list(group) for _, group in groupby(sorted(images, key=key), key))
 
 
-class Camera:
+class TrajectoryReplayer:
     """Watches images being drawn once more; what draws and steers them stays open until another is needed."""
 
     def __init__(self, context: Context, config: DynamicsConfig) -> None:

@@ -14,7 +14,7 @@ from dataengine.records import DetectorVersion, digest
 from storage.workspace import Workspace
 
 
-def identity(kind: str, settings: Config) -> str:
+def settings_id(kind: str, settings: Config) -> str:
     """Id of the detector version that stands for these settings, known before it is registered."""
     return digest(kind, json.dumps(settings.model_dump(mode="json"), sort_keys=True))
 
@@ -24,7 +24,7 @@ def version_of(
 ) -> DetectorVersion:
     """The detector version that stands for these settings. `field` names them in the version's config, and
     the file that holds them in its checkpoint."""
-    told, detector_id = settings.model_dump(mode="json"), identity(kind, settings)
+    told, detector_id = settings.model_dump(mode="json"), settings_id(kind, settings)
     with workspace.catalog(read_only=True) as catalog:
         known = [found for found in catalog.detectors.list() if found.id == detector_id]
     if known:

@@ -42,13 +42,13 @@ def labelled(
     seen = _seen_confidence(context, round_id, counting)
     categories = categories_of(context, round_id, images)
     return [
-        _from_label(image, merged(context, counting[image.id]), round_id, weights, seen, categories)
+        _from_label(image, merged_labels(context, counting[image.id]), round_id, weights, seen, categories)
         for image in images
         if image.id in counting
     ]
 
 
-def merged(context: Context, labels: Sequence[Label]) -> Label:
+def merged_labels(context: Context, labels: Sequence[Label]) -> Label:
     """The one label itself, or the newest with the majority of all as its map and the names of all."""
     newest = labels[-1]
     if len(labels) == 1:

@@ -30,9 +30,9 @@ ANSWERS = "answers"
 UNCLEAR = 0.5
 
 
-def identity(config: QuestionConfig) -> str:
+def question_id(config: QuestionConfig) -> str:
     """Id of the detector version that stands for model and question, known before it is registered."""
-    return training_free.identity(KIND, config)
+    return training_free.settings_id(KIND, config)
 
 
 def detector_for(workspace: Workspace, config: QuestionConfig) -> DetectorVersion:
@@ -42,12 +42,12 @@ def detector_for(workspace: Workspace, config: QuestionConfig) -> DetectorVersio
     return training_free.version_of(workspace, KIND, FIELD, config, name, licence="that of the model")
 
 
-def asks(version: DetectorVersion | None) -> bool:
+def is_question(version: DetectorVersion | None) -> bool:
     """Whether the version is a question, which has no weights to open and no map to give."""
     return version is not None and version.config.get("kind") == KIND
 
 
-def opened(context: Context, model: str, question: Question) -> "QuestionCategorizer":
+def open_question(context: Context, model: str, question: Question) -> "QuestionCategorizer":
     """The model. Raises `ConfigRefused` for one that classifies and answers no question."""
     found = context.tools.open_vqa(model, vqa_config(question), context.workspace.path / ANSWERS)
     if not hasattr(found, "asking"):
@@ -69,7 +69,7 @@ def answered(
     """Batches of predictions for the images, in an order of their own."""
     config = QuestionConfig.model_validate(version.config[FIELD])
     (question,) = questions((config.number,))
-    detector = asking(context, opened(context, config.model, question), config.model, question)
+    detector = asking(context, open_question(context, config.model, question), config.model, question)
     for group in alike(images, batch):
         said = detector.verdicts(stack(context.workspace, group))
         yield [_prediction(image.id, version.id, one) for image, one in zip(group, said, strict=True)]

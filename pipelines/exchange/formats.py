@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dataengine.errors import InputRefused
-from dataengine.records import Report, silent
+from dataengine.records import Report, no_report
 from pipelines.exchange.import_options import Wanted
 from pipelines.exchange.importer import ImportResult, Ingest, Reading, take_in
 from pipelines.exchange.readers.coco import read_coco
@@ -17,7 +17,7 @@ from pipelines.exchange.readers.label_studio import read_label_studio
 from pipelines.exchange.readers.mask_folders import read_masks, read_pal4vst
 from pipelines.exchange.readers.parquet import read_parquet
 from pipelines.exchange.readers.richhf import read_richhf
-from pipelines.exchange.safe_files import opened
+from pipelines.exchange.safe_files import open_safely
 from storage.stores.blobs import writing
 from storage.workspace import Workspace
 
@@ -48,7 +48,7 @@ def import_dataset(
     *,
     trial: bool = False,
     workers: int | None = None,
-    report: Report = silent,
+    report: Report = no_report,
 ) -> ImportResult:
     """Take in a dataset of one of `READERS`; `trial` reads and counts everything and keeps nothing.
 
@@ -62,7 +62,7 @@ def import_dataset(
         ingest = replace(ingest, benchmarks_refused=True)
     with workspace.catalog(read_only=True) as catalog:
         classes = catalog.classes.names()
-    with opened(wanted.path) as path:
+    with open_safely(wanted.path) as path:
         reading = READERS[format](replace(wanted, path=path, classes=classes))
         ingest = replace(ingest, dataset=ingest.dataset or ("" if format == "folder" else format))
         return take_in(workspace, reading, ingest, trial=trial, workers=workers, report=report)

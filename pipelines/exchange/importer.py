@@ -26,9 +26,9 @@ from dataengine.records import (
     Source,
     Split,
     image_id,
+    no_report,
     now,
     prompt_group,
-    silent,
     split_of,
 )
 from pipelines.exchange.metadata import Note, Refusal
@@ -46,7 +46,7 @@ Good = TypeVar("Good")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class ImportedAnnotation:
     """What somebody said of a picture: a label map, or None where nothing is broken."""
 
     author: str
@@ -57,7 +57,7 @@ class Answer:
     round_id: str | None = None
 
 
-Answers = Callable[[int, int], list[Answer]]
+Answers = Callable[[int, int], list[ImportedAnnotation]]
 """From the picture's height and width; raises `InputRefused` for what does not fit it."""
 
 
@@ -133,7 +133,7 @@ def take_in(
     *,
     trial: bool = False,
     workers: int | None = None,
-    report: Report = silent,
+    report: Report = no_report,
 ) -> ImportResult:
     """Add the rows' pictures and labels; `trial` only counts. `workers` threads decode (default: all cores).
 
@@ -280,7 +280,7 @@ class _Intake:
         images = self._images(answered)
         sizes = {each.sha256: (measured.height, measured.width) for each, measured in ready}
 
-        def read(each: Loaded) -> tuple[Image | None, list[Answer]] | Refusal:
+        def read(each: Loaded) -> tuple[Image | None, list[ImportedAnnotation]] | Refusal:
             image = images.get(each.row.image or each.sha256)
             size = (image.height, image.width) if image else sizes.get(each.sha256)
             if size is None:
@@ -318,7 +318,7 @@ class _Intake:
 
 
 def keep_answers(
-    workspace: Workspace, pairs: Sequence[tuple[Image, Answer]], source: LabelSource = "import"
+    workspace: Workspace, pairs: Sequence[tuple[Image, ImportedAnnotation]], source: LabelSource = "import"
 ) -> int:
     """Keep each answer unless its author's newest one for that image says the same; how many were new."""
     packed = [None if a.label_map is None else pack_label_map(a.label_map) for _, a in pairs]

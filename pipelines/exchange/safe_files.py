@@ -62,7 +62,7 @@ def read_json(path: Path, limit: int = MAX_JSON) -> Any:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Path]:
+def open_safely(path: Path) -> Iterator[Path]:
     """The folder or file itself; a `.zip` is unpacked to a temporary folder for the block.
 
     Raises `InputRefused` before anything is unpacked if a member is a link, leads out of the folder, comes

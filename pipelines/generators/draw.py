@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dataengine.images import encode_png, thumbnail
 from dataengine.records import GeneratorVersion, Image, Split, image_id, prompt_group, split_of
 from pipelines.config import GenerateConfig
-from pipelines.generators.files import brought_here, stored_as
+from pipelines.generators.files import download_generator, stored_as
 from pipelines.generators.guided_sampling import Steered, steered
 from pipelines.runtime.context import Context
 from pipelines.runtime.failpoint import fail_point
@@ -35,7 +35,7 @@ def open_generator(
 
     Its own LoRA counts with the strength that the generator was registered at.
     """
-    location = brought_here(context.workspace, version)
+    location = download_generator(context.workspace, version)
     family = context.tools.open_generator(location, lora or lora_folder(context, version), stored_as(version))
     strength = version.settings.get("strength")
     if strength is not None and lora is None:

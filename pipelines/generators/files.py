@@ -35,7 +35,7 @@ def folder_here(workspace: Workspace, version: GeneratorVersion) -> Path | None:
     return workspace.checkpoints.fetched(kept) if kept else None
 
 
-def brought_here(workspace: Workspace, version: GeneratorVersion) -> str:
+def download_generator(workspace: Workspace, version: GeneratorVersion) -> str:
     """A folder of this machine, copied from the blob store where it has to be, or the hub id."""
     here = folder_here(workspace, version)
     if here is None and version.settings.get(FILES):

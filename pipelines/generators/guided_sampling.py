@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dataengine.config import Config
 from dataengine.treatment.config import CorrectionConfig, GuidanceConfig
 from pipelines.runtime.context import Context
-from pipelines.runtime.open_detector import champion, opened
+from pipelines.runtime.open_detector import champion, open_detector
 
 if TYPE_CHECKING:
     from dataengine.treatment.families.family import GeneratorFamily
@@ -71,7 +71,7 @@ def steered(context: Context, wanted: Mapping[str, Any], family: "GeneratorFamil
     from dataengine.treatment.guided_sampling.guidance import guiding
     from dataengine.treatment.tuning.objectives import open_rewards
 
-    detector = opened(context, steering.detector).requires_grad_(False) if steering.detector else None
+    detector = open_detector(context, steering.detector).requires_grad_(False) if steering.detector else None
     raised = guidance.reward if guidance is not None else None
     reward = None if raised is None else open_rewards([raised], family.device)[0]
 

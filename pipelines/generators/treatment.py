@@ -24,7 +24,7 @@ TOLERANCE = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TreatmentPlan:
     """One treatment, settled: who is treated against whom, on what, and how."""
 
     run: str
@@ -50,7 +50,7 @@ class Plan:
         return digest("treatment", self.run)
 
 
-def carried_out(context: Context, plan: Plan, **watched: Any) -> Result:
+def run_treatment(context: Context, plan: TreatmentPlan, **watched: Any) -> Result:
     """The treatment's answer; asked again, what there is. A killed one goes on from its last checkpoint."""
     if done := _done(context, plan.treatment_id):
         return done
@@ -80,7 +80,7 @@ def _done(context: Context, treatment_id: str) -> Result | None:
             return None
 
 
-def _tune(context: Context, plan: Plan, family: Any, **watched: Any) -> Any:
+def _tune(context: Context, plan: TreatmentPlan, family: Any, **watched: Any) -> Any:
     """Run the treatment, or go on with it after a crash; then `family` carries the kept weights."""
     frozen = context.tools.open_detector(context.workspace.checkpoints.fetch(plan.detector.checkpoint))
     reader = context.tools.open_attributes(plan.attributes) if plan.attributes else None
@@ -102,7 +102,7 @@ def _clean_pictures(context: Context, limit: int) -> tuple[list[np.ndarray], lis
     return [read(context.workspace, image) for image in chosen], [image.prompt for image in chosen]
 
 
-def _published(context: Context, plan: Plan, tuned: Any, outcome: Any) -> GeneratorVersion | None:
+def _published(context: Context, plan: TreatmentPlan, tuned: Any, outcome: Any) -> GeneratorVersion | None:
     """The kept LoRA as a generator version; None when nothing was better than the generator as it was."""
     if outcome.kept_step == 0:
         return None
@@ -121,7 +121,7 @@ def _published(context: Context, plan: Plan, tuned: Any, outcome: Any) -> Genera
     )
 
 
-def _verify(context: Context, plan: Plan, tuned: Any, lora: Path) -> None:
+def _verify(context: Context, plan: TreatmentPlan, tuned: Any, lora: Path) -> None:
     """Hold what a fresh pipeline draws with the saved LoRA against what the tuned one draws.
 
     Raises `Corrupt` when they differ, so that no generator is registered that others could not use.
@@ -149,11 +149,11 @@ def _history(rows: Sequence[dict[str, Any]]) -> Result:
     }
 
 
-def _work_id(plan: Plan) -> str:
+def _work_id(plan: TreatmentPlan) -> str:
     return f"{plan.run}-treat"
 
 
-def _record(context: Context, plan: Plan, result: Result, treated: GeneratorVersion | None) -> None:
+def _record(context: Context, plan: TreatmentPlan, result: Result, treated: GeneratorVersion | None) -> None:
     """Generator and treatment become known together."""
     treatment = Treatment(
         id=result["treatment"],

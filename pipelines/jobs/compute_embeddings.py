@@ -9,7 +9,7 @@ import numpy as np
 from dataengine.errors import ConfigRefused
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.images import read
-from pipelines.runtime.open_detector import champion, opened
+from pipelines.runtime.open_detector import champion, open_detector
 from storage.repositories.images import FEATURE_LENGTH
 
 BATCH = 32
@@ -24,7 +24,7 @@ def compute_features(context: Context) -> Result:
         images = catalog.images.get_many(missing)
     if not images:
         return {"detector": version.id, "images": 0}
-    detector = opened(context, version.id)
+    detector = open_detector(context, version.id)
     for start in range(0, len(images), BATCH):
         context.report(start, len(images), f"{version.name} looks at what images have in common")
         part = images[start : start + BATCH]

@@ -19,13 +19,13 @@ import numpy as np
 
 from dataengine.errors import ConfigRefused, InputRefused
 from dataengine.images import decode, encode_png
-from dataengine.records import Report, digest, silent
+from dataengine.records import Report, digest, no_report
 from dataengine.treatment.config import SamplingConfig
 from pipelines.exchange.import_options import Wanted
 from pipelines.exchange.importer import Row
 from pipelines.exchange.metadata import Note
 from pipelines.exchange.readers.mask_folders import read_masks
-from pipelines.exchange.safe_files import opened
+from pipelines.exchange.safe_files import open_safely
 from pipelines.runtime.context import Result
 from pipelines.runtime.shards import slices
 
@@ -38,7 +38,7 @@ NAMED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class InpaintRequest:
     """How holes are drawn."""
 
     generator: str
@@ -98,8 +98,8 @@ def inpaint(
     open_generator: Callable[[], "GeneratorFamily"],
     wanted: Wanted,
     out: Path,
-    asked: Asked,
-    report: Report = silent,
+    asked: InpaintRequest,
+    report: Report = no_report,
 ) -> Result:
     """Draw every hole of the folder that `wanted` names into `out`; how many there were.
 
@@ -107,7 +107,7 @@ def inpaint(
     drawn, for pictures without a mask, masks of another size or no masks at all, prompts that are missing,
     sizes that the generator does not draw, and when `out` holds the pictures themselves.
     """
-    with opened(wanted.path) as root:
+    with open_safely(wanted.path) as root:
         _refuse_overwriting(root, wanted, out)
         holes = _looked_at(Wanted(path=root, images=wanted.images), asked, report)
         left = [hole for hole in holes if not hole.lies_in(out)]
@@ -125,7 +125,7 @@ def inpaint(
     }
 
 
-def _looked_at(wanted: Wanted, asked: Asked, report: Report) -> list[Hole]:
+def _looked_at(wanted: Wanted, asked: InpaintRequest, report: Report) -> list[Hole]:
     reading = read_masks(wanted)
     problems = [f"{name}: {reason}" for name, reason in reading.refused]
     holes: dict[str, Hole] = {}
@@ -144,7 +144,7 @@ def _looked_at(wanted: Wanted, asked: Asked, report: Report) -> list[Hole]:
     return list(holes.values())
 
 
-def _hole(row: Row, asked: Asked) -> Hole:
+def _hole(row: Row, asked: InpaintRequest) -> Hole:
     found = _loaded(row)
     missing, prompt = found.missing, found.note.prompt or asked.prompt
     if asked.reads_prompts and missing.any() and not prompt:
@@ -183,7 +183,9 @@ def _loaded(row: Row) -> Loaded:
     return Loaded(pixels=pixels, missing=missing, note=note, sha256=sha256(data).hexdigest())
 
 
-def _draw(family: "GeneratorFamily", holes: Sequence[Hole], out: Path, asked: Asked, report: Report) -> None:
+def _draw(
+    family: "GeneratorFamily", holes: Sequence[Hole], out: Path, asked: InpaintRequest, report: Report
+) -> None:
     from dataengine.treatment.guided_sampling.inpainting import inpaint as draw
 
     _refuse_sizes(family, holes)

@@ -13,7 +13,7 @@ from dataengine.curation.questions import questions
 from dataengine.curation.yes_no import ranked
 from pipelines.detectors.dataset import StoredSamples
 from pipelines.detectors.evaluation import evaluation_sets
-from pipelines.detectors.yes_no_question import asking, opened
+from pipelines.detectors.yes_no_question import asking, open_question
 from pipelines.runtime.context import Context
 from pipelines.runtime.round_data import recipe_of
 
@@ -29,7 +29,7 @@ def choose_question(
     """
     chosen = questions(numbers)
     images, flawed = _known(context, round_id, limit)
-    found = opened(context, model, chosen[0])
+    found = open_question(context, model, chosen[0])
     verdicts = {}
     for index, question in enumerate(chosen):
         context.report(index, len(chosen), f"question {question.number}")

@@ -40,10 +40,10 @@ def retrain_job(context: Context, args: dict[str, Any]) -> Result:
         start = catalog.detectors.get(plan.start) if plan.start else catalog.detectors.champion()
     if start is None:
         raise ConfigRefused("there is no detector to go on from: register one first, it becomes champion")
-    snapshot_id, items = frozen_set(context, run, plan)
+    snapshot_id, items = get_or_publish_snapshot(context, run, plan)
     sets = evaluation_sets(context, plan.publish)
     few = even(sets.get("validation", []), WATCHED)
-    watcher = Watcher(context=context, run=run, items=few, steps=plan.training.steps)
+    watcher = TrainingReporter(context=context, run=run, items=few, steps=plan.training.steps)
     watched: dict[str, Any] = {"watch": watcher.look} if watcher.items else {}
     context.may_pause()
     name = plan.training.name
@@ -62,7 +62,7 @@ def retrain_job(context: Context, args: dict[str, Any]) -> Result:
     )
     fail_point("retrain:learned")
     context.may_pause()
-    figures = beside_the_champion(context, candidate, sets, plan.evaluate.batch)
+    figures = compare_with_champion(context, candidate, sets, plan.evaluate.batch)
     return {
         "detector": candidate.id,
         "snapshot": snapshot_id,
@@ -71,7 +71,7 @@ def retrain_job(context: Context, args: dict[str, Any]) -> Result:
     }
 
 
-def frozen_set(context: Context, run: str, plan: TrainingRun) -> tuple[str, list[SnapshotItem]]:
+def get_or_publish_snapshot(context: Context, run: str, plan: TrainingRun) -> tuple[str, list[SnapshotItem]]:
     """The run's snapshot, taken when it first began: labels given later are for the next run."""
     snapshots, files = context.workspace.snapshots, context.workspace.job_files
     if kept := files.get(run, FROZEN):
@@ -83,7 +83,7 @@ def frozen_set(context: Context, run: str, plan: TrainingRun) -> tuple[str, list
     return snapshot_id, snapshots.present(snapshots.read(snapshot_id))
 
 
-def beside_the_champion(
+def compare_with_champion(
     context: Context, candidate: DetectorVersion, sets: Mapping[str, list[SnapshotItem]], batch: int
 ) -> dict[str, Any]:
     """Measure both on today's labels, and keep with the candidate everything that a decision needs."""
@@ -135,7 +135,7 @@ def worst(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watcher:
+class TrainingReporter:
     """Looks at a few validation images while a training goes on: figures, and maps for people to see."""
 
     context: Context

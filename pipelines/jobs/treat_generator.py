@@ -18,9 +18,9 @@ from pipelines.config import GenerateConfig, PromptChoice, TreatmentRun
 from pipelines.detectors.predict import predict
 from pipelines.generators.comparison import Pair, confidence_figures, quality_figures
 from pipelines.generators.draw import draw, open_generator, task_of
-from pipelines.generators.files import brought_here
+from pipelines.generators.files import download_generator
 from pipelines.generators.register import register_weights
-from pipelines.generators.treatment import Plan, carried_out
+from pipelines.generators.treatment import TreatmentPlan, run_treatment
 from pipelines.jobs.estimate import estimated
 from pipelines.jobs.previews import SAMPLES, show
 from pipelines.runtime.context import Context, Result
@@ -47,10 +47,10 @@ def treat_job(context: Context, args: dict[str, Any]) -> Result:
         base = register_weights(context.workspace, base.id, plan.weights)
     context.may_pause()
     texts = frozen_prompts(context, run, plan)
-    watcher = Watcher(context=context, run=run, prompts=guard_prompts(plan, texts["judge"]))
-    answer = carried_out(
+    watcher = TreatmentReporter(context=context, run=run, prompts=guard_prompts(plan, texts["judge"]))
+    answer = run_treatment(
         context,
-        Plan(
+        TreatmentPlan(
             run=run,
             base=base,
             detector=detector,
@@ -68,8 +68,8 @@ def treat_job(context: Context, args: dict[str, Any]) -> Result:
     )
     fail_point("treat:carried_out")
     if answer["treated"] is not None and "judged" not in answer:
-        answer = kept_with(
-            context, answer, run, judged(context, plan, base, detector, texts["judge"], answer)
+        answer = store_result(
+            context, answer, run, compare_on_held_out(context, plan, base, detector, texts["judge"], answer)
         )
     return {name: answer[name] for name in ("treatment", "generator", "detector", "treated", "kept")}
 
@@ -77,7 +77,7 @@ def treat_job(context: Context, args: dict[str, Any]) -> Result:
 def refuse_what_does_not_fit(context: Context, base: GeneratorVersion, settings: dict[str, Any]) -> None:
     """Raises `ConfigRefused` when the estimate exceeds what is free here; a pipeline from the hub is not
     estimated before it is fetched."""
-    if Path(brought_here(context.workspace, base)).is_dir():
+    if Path(download_generator(context.workspace, base)).is_dir():
         context.report(0, 1, "estimating what it needs")
         told = estimated(context, "treat", settings)
         print(told["text"])
@@ -85,7 +85,7 @@ def refuse_what_does_not_fit(context: Context, base: GeneratorVersion, settings:
             raise ConfigRefused(told["text"])
 
 
-def kept_with(context: Context, answer: Result, run: str, figures: Result) -> Result:
+def store_result(context: Context, answer: Result, run: str, figures: Result) -> Result:
     """The treatment's answer with what was judged, stored."""
     whole = {**answer, "run": run, "judged": figures}
     with context.workspace.catalog() as catalog:
@@ -148,7 +148,7 @@ def guard_prompts(plan: TreatmentRun, texts: Sequence[str]) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watcher:
+class TreatmentReporter:
     """Keeps some of the guard's images before and after, with the detector's maps, for people to see."""
 
     context: Context
@@ -172,7 +172,7 @@ class Watcher:
         show(workspace, self.run, done, samples)
 
 
-def judged(
+def compare_on_held_out(
     context: Context,
     plan: TreatmentRun,
     base: GeneratorVersion,

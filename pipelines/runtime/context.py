@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dataengine.errors import Paused
-from dataengine.records import Report, never, silent
-from pipelines.runtime.models import Tools
+from dataengine.records import Report, no_report, not_pausing
+from pipelines.runtime.models import Models
 from storage.workspace import Workspace
 
 
@@ -15,9 +15,9 @@ class Context:
     """Where a stage works, with what, whom it tells about progress, who may ask it to wait."""
 
     workspace: Workspace
-    tools: Tools
-    report: Report = silent
-    pausing: Callable[[], bool] = never
+    tools: Models
+    report: Report = no_report
+    pausing: Callable[[], bool] = not_pausing
     """Whether somebody asked the work to pause; cheap to ask."""
 
     def may_pause(self) -> None:

@@ -41,7 +41,7 @@ class AttributeReader(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tools:
+class Models:
     """The doors into `dataengine` that stages go through."""
 
     open_generator: Callable[[str, Path | None, WeightsConfig], GeneratorFamily]
@@ -88,9 +88,9 @@ HIGHLIGHTER_FILE = "highlighter.json"
 """What a flaw highlighter's folder holds in place of a detector's configuration."""
 
 
-def real_tools(device: str = "cpu") -> Tools:
+def real_models(device: str = "cpu") -> Models:
     """The real doors. Nothing heavy is imported before one is used."""
-    return Tools(
+    return Models(
         open_generator=partial(_open_generator, device),
         open_detector=partial(_open_detector, device),
         artifact_maps=_artifact_maps,

@@ -22,7 +22,7 @@ def champion(context: Context) -> DetectorVersion:
     return version
 
 
-def opened(context: Context, detector_id: str) -> "Detector":
+def open_detector(context: Context, detector_id: str) -> "Detector":
     """A registered detector, ready to look. It stays open for the next shard: leave it as it is."""
     with context.workspace.catalog(read_only=True) as catalog:
         checkpoint = catalog.detectors.get(detector_id).checkpoint

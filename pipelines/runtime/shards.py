@@ -14,7 +14,7 @@ def slices(count: int, size: int) -> Iterator[tuple[int, int]]:
     return ((start, min(start + size, count)) for start in range(0, count, size))
 
 
-def run_all(
+def run_in_turn(
     context: Context, round_id: str, run_shard: Callable[..., Result], shards: Sequence[Shard]
 ) -> list[Result]:
     """Run shards here, one after another, as a single stage of progress."""

@@ -11,8 +11,8 @@ from pydantic import Field
 from dataengine.curation.agreement import iou
 from dataengine.errors import Conflict, MaskRefused, NotFound
 from dataengine.masks import LabelMap, pack_label_map, unpack_label_map
-from dataengine.records import Draft, GoldScore, Image, Label, Lease, Receipt, now
-from pipelines.services.schemas import Body, Line, PackedMap, Seconds, Short
+from dataengine.records import Draft, GoldScore, IdempotencyKey, Image, Label, Lease, now
+from pipelines.services.schemas import Line, PackedMap, RequestBody, Seconds, Short
 from storage.catalog import Catalog
 from storage.workspace import Workspace
 
@@ -22,7 +22,7 @@ GOLD_EVERY = 12
 LOCKED = frozenset({"accepted", "corrected"})
 
 
-class Answer(Body):
+class Annotation(RequestBody):
     """What a person says of an image: a label map, or that nothing is broken."""
 
     lease: Short | None = None
@@ -41,7 +41,7 @@ class Answer(Body):
     """Idempotency key: the same request under the same key counts once."""
 
 
-def accept(workspace: Workspace, answer: Answer, author: str) -> Label:
+def accept(workspace: Workspace, answer: Annotation, author: str) -> Label:
     """Store the answer; the same request again returns what it became.
 
     Raises `MaskRefused`, `NotFound`, or `Conflict` for leases, revisions and keys that do not fit.
@@ -73,7 +73,7 @@ def accept(workspace: Workspace, answer: Answer, author: str) -> Label:
         stored = catalog.labels.submit(label, answer.lease, answer.revision)
         if answer.key:
             catalog.receipts.add(
-                Receipt(
+                IdempotencyKey(
                     author=author,
                     key=answer.key,
                     digest=digest,
@@ -89,7 +89,7 @@ def accept(workspace: Workspace, answer: Answer, author: str) -> Label:
     return stored
 
 
-def is_that(label: Label, receipt: Receipt) -> bool:
+def is_that(label: Label, receipt: IdempotencyKey) -> bool:
     """Whether the label is the one the receipt is for."""
     return label.author == receipt.author and label.revision == receipt.revision
 
@@ -111,7 +111,7 @@ def require_editable(catalog: Catalog, image_id: str, author: str) -> Label:
     return mine
 
 
-def read_label_map(answer: Answer, image: Image, classes: int) -> LabelMap | None:
+def read_label_map(answer: Annotation, image: Image, classes: int) -> LabelMap | None:
     """The label map, uint8 HW, or None for a clean image. Raises `MaskRefused`."""
     if answer.label_map is None:
         if answer.clean:

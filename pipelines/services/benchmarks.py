@@ -6,12 +6,12 @@ import numpy as np
 from pydantic import Field
 
 from dataengine.curation.agreement import majority
-from dataengine.curation.stratify import Candidate, stratified
+from dataengine.curation.stratify import BenchmarkCandidate, stratified
 from dataengine.errors import InputRefused
 from dataengine.masks import LabelMap, pack_label_map
 from dataengine.records import Benchmark, BenchmarkItem, Label, QueueItem
 from pipelines.services.agreement import disagreements, label_map_of
-from pipelines.services.schemas import Body, Name
+from pipelines.services.schemas import Name, RequestBody
 from storage.catalog import Catalog
 from storage.queries import labels as queries_labels
 from storage.queries.images import champion_id
@@ -63,7 +63,7 @@ def freeze_known(workspace: Workspace, actor: str, name: str = "") -> Benchmark:
     return frozen
 
 
-class NewBenchmark(Body):
+class NewBenchmark(RequestBody):
     """How a draft is drawn."""
 
     name: str = Field(default="", max_length=100)
@@ -75,7 +75,7 @@ class NewBenchmark(Body):
     seed: int = Field(default=0, ge=0, lt=2**31)
 
 
-class Settle(Body):
+class Settle(RequestBody):
     """What counts as an image's truth: the merged map, "clean", or one person's map (`author`)."""
 
     image: Name
@@ -83,7 +83,7 @@ class Settle(Body):
     author: Name | None = None
 
 
-class SettleAgreed(Body):
+class SettleAgreed(RequestBody):
     """Settle at once whatever has its opinions and at most this much disagreement."""
 
     disagreement: float = Field(default=0.3, ge=0, le=1)
@@ -103,7 +103,7 @@ def drafted(catalog: Catalog, body: NewBenchmark, actor: str) -> Benchmark:
     catalog.benchmarks.refuse_second_draft()
     detector = champion_id(catalog)
     drawn = [
-        Candidate(image_id=id, category=category, confidence=highest, reserved=reserved)
+        BenchmarkCandidate(image_id=id, category=category, confidence=highest, reserved=reserved)
         for id, category, highest, reserved in queries_labels.benchmark_candidates(
             catalog, detector, real=False
         )

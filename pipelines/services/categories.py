@@ -10,7 +10,7 @@ from dataengine.curation.balance import CategoryBalance, balance_of
 from dataengine.curation.evidence import outliers
 from dataengine.errors import InputRefused
 from dataengine.records import AuditEvent, QueueItem
-from pipelines.services.schemas import Body, Name
+from pipelines.services.schemas import Name, RequestBody
 from storage.catalog import Catalog
 from storage.queries import categories
 from storage.queries import labels as queries_labels
@@ -22,7 +22,7 @@ DESK_ROUND = "desk"
 """The round that items name which belong to none."""
 
 
-class Ask(Body):
+class Ask(RequestBody):
     """Images of these categories at or above these thresholds go to people."""
 
     thresholds: dict[Annotated[str, Field(max_length=200)], Annotated[float, Field(ge=0, le=1)]] = Field(

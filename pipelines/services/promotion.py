@@ -24,7 +24,7 @@ def promote_by_hand(
                 f"somebody else made {champion.name if champion else 'no detector'} champion meanwhile, so "
                 "nothing was changed; look at its figures, then decide again"
             )
-        if yes_no_question.asks(candidate):
+        if yes_no_question.is_question(candidate):
             raise ConfigRefused(
                 f"{candidate.name} says whether an image is broken and not where, so it cannot be champion"
             )

@@ -47,13 +47,13 @@ def enqueue(workspace: Workspace, *job_ids: str) -> None:
                     {"workflow_name": JOB_WORKFLOW, "queue_name": JOB_QUEUE, "workflow_id": job_id}, job_id
                 )
                 with workspace.catalog(read_only=True) as catalog:
-                    since = place_of(catalog.jobs.get(job_id))
+                    since = queued_since(catalog.jobs.get(job_id))
                 job_queue.stand_since(workspace.jobs_url, job_id, since)  # its own clock counts seconds
     except Exception as error:
         log.warning("jobs %s stay for the next sweep: %s", ", ".join(job_ids), error)
 
 
-def place_of(job: Job) -> float:
+def queued_since(job: Job) -> float:
     """Since when a job stands in line: since it was asked for, a resumed one since before it was paused."""
     return float(job.args.get(PLACE, job.created))
 

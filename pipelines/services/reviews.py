@@ -6,11 +6,11 @@ from pydantic import Field
 
 from dataengine.errors import NotFound
 from dataengine.records import AuditEvent, Review
-from pipelines.services.schemas import Body, Name
+from pipelines.services.schemas import Name, RequestBody
 from storage.catalog import Catalog
 
 
-class Which(Body):
+class Which(RequestBody):
     """One revision of one person's label."""
 
     image: Name
@@ -18,7 +18,7 @@ class Which(Body):
     revision: int = Field(ge=1, le=1_000_000)
 
 
-class Verdict(Body):
+class Verdict(RequestBody):
     """A verdict on one label or many; `alone` also replaces other people's labels of the same image."""
 
     labels: list[Which] = Field(min_length=1, max_length=500)

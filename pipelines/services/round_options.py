@@ -41,7 +41,7 @@ def recipe_names() -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wishes:
+class RoundOverrides:
     """What a round does otherwise than its recipe says; empty leaves the recipe's own."""
 
     budget: int | None = None
@@ -58,8 +58,10 @@ class Wishes:
     """Whose disagreement with the champion counts in mining: a detector's id, or one of `RIVALS`."""
 
 
-def recipe(name: str, seed: int, parts: Sequence[str], wishes: Wishes | None = None) -> dict[str, Any]:
-    """A named recipe's settings with these parts and wishes.
+def recipe(
+    name: str, seed: int, parts: Sequence[str], overrides: RoundOverrides | None = None
+) -> dict[str, Any]:
+    """A named recipe's settings with these parts and overrides.
 
     Raises `NotFound` naming the recipes there are, `InputRefused` for a part or wish that is none.
     """
@@ -68,28 +70,28 @@ def recipe(name: str, seed: int, parts: Sequence[str], wishes: Wishes | None = N
     from pipelines.config import RoundRecipe
     from pipelines.recipes import named
 
-    wishes = wishes or Wishes()
+    overrides = overrides or RoundOverrides()
     settings = named(name, seed).model_dump(mode="json") | {"parts": list(parts)}
-    if wishes.budget is not None:
-        settings["mine"]["budget"] = wishes.budget
+    if overrides.budget is not None:
+        settings["mine"]["budget"] = overrides.budget
     for field, chosen, known in (
-        ("correction", wishes.correction, CORRECTIONS),
-        ("guidance", wishes.guidance, GUIDANCES),
+        ("correction", overrides.correction, CORRECTIONS),
+        ("guidance", overrides.guidance, GUIDANCES),
     ):
         if chosen and chosen not in known:
             raise InputRefused(f"{field} is {chosen!r}: choose {', '.join(known)}, or leave it empty")
         if chosen:
             settings["generate"][field] = known[chosen]
-    if wishes.dynamics or wishes.rival == DYNAMICS:
+    if overrides.dynamics or overrides.rival == DYNAMICS:
         settings["diagnose"]["dynamics"] = settings["diagnose"]["dynamics"] or {}
-    if wishes.question is not None:
-        settings["diagnose"]["question"] = {"model": wishes.question[0], "number": wishes.question[1]}
+    if overrides.question is not None:
+        settings["diagnose"]["question"] = {"model": overrides.question[0], "number": overrides.question[1]}
     try:
         found = RoundRecipe.model_validate(settings)
     except ValidationError as error:
         first = error.errors()[0]
         raise InputRefused(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    return _with_rival(found, wishes.rival).model_dump(mode="json")
+    return _with_rival(found, overrides.rival).model_dump(mode="json")
 
 
 def _with_rival(recipe: "RoundRecipe", rival: str) -> "RoundRecipe":
@@ -99,11 +101,11 @@ def _with_rival(recipe: "RoundRecipe", rival: str) -> "RoundRecipe":
     from pipelines.detectors import score_dynamics, yes_no_question
 
     if rival == DYNAMICS and recipe.diagnose.dynamics is not None:
-        rival = score_dynamics.identity(recipe.diagnose.dynamics)
+        rival = score_dynamics.dynamics_id(recipe.diagnose.dynamics)
     if rival == QUESTION:
         if recipe.diagnose.question is None:
             raise InputRefused("the rival is a question's verdict, and no VQA model is asked: choose one")
-        rival = yes_no_question.identity(recipe.diagnose.question)
+        rival = yes_no_question.question_id(recipe.diagnose.question)
     mine = recipe.mine.model_copy(update={"rival": rival, "disagreement": recipe.mine.disagreement or 1.0})
     return recipe.model_copy(update={"mine": mine})
 
@@ -114,7 +116,11 @@ def rivals(catalog: "Catalog") -> list[DetectorVersion]:
 
     champion = catalog.detectors.champion()
     found = [one for one in reversed(catalog.detectors.list()) if champion is None or one.id != champion.id]
-    return [one for one in found if not score_dynamics.watches(one) and not yes_no_question.asks(one)]
+    return [
+        one
+        for one in found
+        if not score_dynamics.is_score_dynamics(one) and not yes_no_question.is_question(one)
+    ]
 
 
 def yes_no_questions() -> list[tuple[int, str]]:

@@ -118,9 +118,9 @@ def stage_names() -> list[str]:
 
 def stages_left_out(row: Round) -> set[str]:
     """The stages that the round's recipe does without."""
-    from pipelines.stages.stage import left_out
+    from pipelines.stages.stage import skipped_stages
 
-    return left_out(row)
+    return skipped_stages(row)
 
 
 def _stage_job_id(row: Round, attempt: int) -> str:

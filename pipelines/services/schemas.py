@@ -14,7 +14,7 @@ Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 PackedMap = Annotated[str, Field(max_length=LABEL_MAP_CHARACTERS)]
 
 
-class Body(BaseModel):
+class RequestBody(BaseModel):
     """A request body: strict, bounded."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)

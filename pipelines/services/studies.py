@@ -39,7 +39,7 @@ class Showing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class StudyPlan:
     """Everything one rater may be shown, in order."""
 
     showings: tuple[Showing, ...]
@@ -52,13 +52,13 @@ def design_of(study: Study) -> StudyDesign:
     return StudyDesign.model_validate(study.design)
 
 
-def plan_of(study: Study, rater: str) -> Plan:
+def plan_of(study: Study, rater: str) -> StudyPlan:
     """The rater's plan, the same whenever it is asked for."""
     return _plan(study.seed, study.id, rater, len(study.pairs), design_of(study).checks)
 
 
 @lru_cache(maxsize=64)
-def _plan(seed: int, study_id: str, rater: str, pairs: int, checks: int) -> Plan:
+def _plan(seed: int, study_id: str, rater: str, pairs: int, checks: int) -> StudyPlan:
     key = hashlib.sha256(f"{seed}:{study_id}".encode()).digest()
 
     def draw(*words: object) -> str:
@@ -79,7 +79,7 @@ def _plan(seed: int, study_id: str, rater: str, pairs: int, checks: int) -> Plan
         shift = int(draw("check", check), 16) % min(3, gap)
         order.insert(min(len(order), (check + 1) * (gap + 1) - 1 - shift), pairs + check)
     showings = tuple(map(showing, order))
-    return Plan(
+    return StudyPlan(
         showings=showings,
         by_task={one.task: one for one in showings},
         by_picture={name: (one.pair, role) for one in showings for role, name in one.pictures.items()},

@@ -8,7 +8,7 @@ from dataengine.records import SnapshotItem
 from pipelines.config import PublishConfig
 from pipelines.detectors.training_set import composition, training_set
 from pipelines.runtime.context import Context
-from pipelines.runtime.models import real_tools
+from pipelines.runtime.models import real_models
 from storage.workspace import Workspace
 
 POSITIVE = 0.5
@@ -19,7 +19,7 @@ def snapshot_preview(workspace: Workspace, publish: PublishConfig) -> dict[str, 
 
     The champion's set is that of its own snapshot, or where it has none of the nearest forebear's.
     """
-    context = Context(workspace, real_tools())
+    context = Context(workspace, real_models())
     items = training_set(context, publish)
     before = champions_set(workspace)
     return {

@@ -15,7 +15,7 @@ from pipelines.runtime.context import Context, Result
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.images import alike, stack
 from pipelines.runtime.round_data import images_of, prompts_of, recipe_of
-from pipelines.runtime.shards import Shard, run_all, slices
+from pipelines.runtime.shards import Shard, run_in_turn, slices
 
 PROMPT = "prompt"
 """The name under which a category taken from the prompt is kept."""
@@ -23,7 +23,7 @@ PROMPT = "prompt"
 
 def categorize(context: Context, round_id: str) -> Result:
     """Ask about every survey image without a category."""
-    return finish(context, round_id, run_all(context, round_id, run_shard, shards(context, round_id)))
+    return finish(context, round_id, run_in_turn(context, round_id, run_shard, shards(context, round_id)))
 
 
 def shards(context: Context, round_id: str) -> list[Shard]:

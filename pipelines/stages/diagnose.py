@@ -8,12 +8,12 @@ from pipelines.detectors.predict import predict
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.open_detector import champion
 from pipelines.runtime.round_data import images_of, recipe_of
-from pipelines.runtime.shards import Shard, run_all, slices
+from pipelines.runtime.shards import Shard, run_in_turn, slices
 
 
 def diagnose(context: Context, round_id: str, purpose: str = SURVEY) -> Result:
     """Predict every image of one purpose that the champion has not seen."""
-    answers = run_all(context, round_id, run_shard, shards(context, round_id, purpose))
+    answers = run_in_turn(context, round_id, run_shard, shards(context, round_id, purpose))
     return finish(context, round_id, answers)
 
 
@@ -34,7 +34,7 @@ def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
     predictions = predict(context, shard["detector"], images, config.batch)
     if config.dynamics is not None:
         watcher = score_dynamics.detector_for(context.workspace, config.dynamics)
-        predict(context, watcher.id, score_dynamics.drawn_here(images), config.batch)
+        predict(context, watcher.id, score_dynamics.redrawable(images), config.batch)
     if config.question is not None:
         asker = yes_no_question.detector_for(context.workspace, config.question)
         predict(context, asker.id, images, config.batch)

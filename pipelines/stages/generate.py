@@ -11,12 +11,12 @@ from pipelines.generators.files import reads_prompts
 from pipelines.generators.guided_sampling import steered
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.round_data import fresh_seed, prompts_of, recipe_of, results_of
-from pipelines.runtime.shards import Shard, run_all, slices
+from pipelines.runtime.shards import Shard, run_in_turn, slices
 
 
 def generate(context: Context, round_id: str, purpose: str = SURVEY) -> Result:
     """Draw everything of one purpose that is not there yet."""
-    answers = run_all(context, round_id, run_shard, shards(context, round_id, purpose))
+    answers = run_in_turn(context, round_id, run_shard, shards(context, round_id, purpose))
     return finish(context, round_id, answers)
 
 

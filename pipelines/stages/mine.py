@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataengine.curation.mining import Candidate, Choice, choose, thumbnail_features
+from dataengine.curation.mining import Choice, MiningCandidate, choose, thumbnail_features
 from dataengine.masks import dequantise
 from dataengine.records import Image, QueueItem
 from dataengine.records.images import HARD, SURVEY
@@ -22,7 +22,7 @@ from pipelines.detectors.training_set import categories_of
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.images import alike, stack
-from pipelines.runtime.open_detector import opened
+from pipelines.runtime.open_detector import open_detector
 from pipelines.runtime.round_data import images_of, recipe_of, results_of
 
 BATCH = 64
@@ -61,7 +61,7 @@ def _queue_item(round_id: str, choice: Choice) -> QueueItem:
     )
 
 
-def _candidates(context: Context, round_id: str) -> list[Candidate]:
+def _candidates(context: Context, round_id: str) -> list[MiningCandidate]:
     """Images of the hard categories; of all categories when none is hard."""
     results = results_of(context, round_id)
     images = images_of(context, round_id, SURVEY, HARD)
@@ -80,7 +80,7 @@ def _candidates(context: Context, round_id: str) -> list[Candidate]:
         found = catalog.predictions.of(detector_id, [image.id for image in chosen])
     rival = _disagreement(context, round_id, detector_id, chosen)
     return [
-        Candidate(
+        MiningCandidate(
             image_id=prediction.image_id,
             category=categories.get(prediction.image_id, ""),
             confidence=prediction.max,
@@ -111,7 +111,7 @@ def _looks(
     config, upright = recipe.mine, recipe.retrain.augmentation.upright
     detector = None
     if config.features == "encoder" or config.variance > 0:
-        detector = opened(context, detector_id)
+        detector = open_detector(context, detector_id)
     looks: dict[str, Look] = {}
     for group in alike(images, BATCH):
         context.report(len(looks), len(images), "comparing candidates")
@@ -141,18 +141,20 @@ def _disagreement(
     others = [
         name
         for name, found in known.items()
-        if name != detector_id and not score_dynamics.watches(found) and not yes_no_question.asks(found)
+        if name != detector_id
+        and not score_dynamics.is_score_dynamics(found)
+        and not yes_no_question.is_question(found)
     ]
     rival = recipe.mine.rival or (others[-1] if others else "")
     if not rival:
         return {}
-    if score_dynamics.watches(known.get(rival)):
-        images = score_dynamics.drawn_here(images)
+    if score_dynamics.is_score_dynamics(known.get(rival)):
+        images = score_dynamics.redrawable(images)
     batch = recipe.diagnose.batch
     pairs = zip(
         predict(context, detector_id, images, batch), predict(context, rival, images, batch), strict=True
     )
-    if yes_no_question.asks(known.get(rival)):
+    if yes_no_question.is_question(known.get(rival)):
         return {one.image_id: abs(one.max - other.max) for one, other in pairs}
     maps = context.workspace.maps
     return {

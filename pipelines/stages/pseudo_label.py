@@ -12,12 +12,12 @@ from pipelines.detectors.predict import predict
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.round_data import images_of, recipe_of, results_of
-from pipelines.runtime.shards import Shard, run_all, slices
+from pipelines.runtime.shards import Shard, run_in_turn, slices
 
 
 def pseudo_label(context: Context, round_id: str) -> Result:
     """Label every image that nobody answered."""
-    return finish(context, round_id, run_all(context, round_id, run_shard, shards(context, round_id)))
+    return finish(context, round_id, run_in_turn(context, round_id, run_shard, shards(context, round_id)))
 
 
 def shards(context: Context, round_id: str) -> list[Shard]:

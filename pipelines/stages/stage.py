@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dataengine.errors import NotFound
 from dataengine.records import Round
 from pipelines.runtime.context import Context, Result, Waiting
-from pipelines.runtime.shards import Shard, run_all
+from pipelines.runtime.shards import Shard, run_in_turn
 
 if TYPE_CHECKING:
     from storage.catalog import Catalog
@@ -56,12 +56,12 @@ class Done:
     """The round has no stage left."""
 
 
-def whole(name: str, run: Callable[[Context, str], Any], people: bool = False) -> Stage:
+def whole_stage(name: str, run: Callable[[Context, str], Any], people: bool = False) -> Stage:
     """A stage done in one piece."""
     return Stage(name=name, run=run, people=people)
 
 
-def sharded(name: str, module: ModuleType, **settings: str) -> Stage:
+def sharded_stage(name: str, module: ModuleType, **settings: str) -> Stage:
     """A stage whose module offers `shards`, `run_shard` and `finish`."""
     return Stage(
         name=name,
@@ -73,7 +73,7 @@ def sharded(name: str, module: ModuleType, **settings: str) -> Stage:
 
 
 def run_stage(
-    context: Context, round_id: str, stage: Stage, run_shards: Callable[..., list[Result]] = run_all
+    context: Context, round_id: str, stage: Stage, run_shards: Callable[..., list[Result]] = run_in_turn
 ) -> Result | Waiting:
     """One stage here, its shards through `run_shards` (see `pipelines.worker.ray_shards`)."""
     if stage.shards is None or stage.run_shard is None or stage.finish is None:
@@ -91,7 +91,7 @@ def record(
         if row.stage == stage.name and (row.state, row.message) != ("waiting", answer.reason):
             catalog.rounds.set_state(round_id, "waiting", answer.reason)
         return row
-    leaves_out, following = left_out(row), stage_after(stage.name, stages)
+    leaves_out, following = skipped_stages(row), stage_after(stage.name, stages)
     while following in leaves_out:
         following = stage_after(following, stages)
     return catalog.rounds.advance(
@@ -99,7 +99,7 @@ def record(
     )
 
 
-def left_out(row: Round) -> set[str]:
+def skipped_stages(row: Round) -> set[str]:
     """The stages that the round's recipe does without."""
     parts = row.recipe.get("parts", PARTS)
     return {name for part, names in PARTS.items() if part not in parts for name in names}
@@ -251,7 +251,7 @@ def arrow(before: float | None, after: float | None) -> str:
     return " → ".join("–" if value is None else f"{value:.4g}" for value in (before, after))
 
 
-def judged(result: Said) -> str:
+def judged_figures(result: Said) -> str:
     if not result["pairs"]:
         return "nothing to compare"
     mean, frequency = result["mean_confidence"], result["frequency"]
@@ -288,7 +288,7 @@ OUT: dict[str, Callable[[Said], str]] = {
         "the candidate is champion" if result["promoted"] else f"kept: {'; '.join(result['reasons'])}"
     ),
     "treat": lambda result: f"kept update {result['kept']} of {result['updates']}; {result['stopped']}",
-    "judge": judged,
+    "judge": judged_figures,
 }
 """What each stage's answer says, in a line."""
 

@@ -6,7 +6,7 @@ from itertools import zip_longest
 from dataengine.errors import ConfigRefused
 from dataengine.records import digest
 from dataengine.records.images import SURVEY, TREAT
-from pipelines.generators.treatment import Plan, _done, carried_out
+from pipelines.generators.treatment import TreatmentPlan, _done, run_treatment
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.open_detector import champion
 from pipelines.runtime.round_data import prompts_of, recipe_of
@@ -25,7 +25,7 @@ def treat(context: Context, round_id: str) -> Result:
         raise ConfigRefused(
             "The round has no prompts to treat on; let write_prompts.treat_per_category be above 0."
         )
-    plan = Plan(
+    plan = TreatmentPlan(
         run=round_id,
         base=base,
         detector=champion(context),
@@ -38,7 +38,7 @@ def treat(context: Context, round_id: str) -> Result:
         scorers=recipe.treat.scorers,
         round_id=round_id,
     )
-    return carried_out(context, plan)
+    return run_treatment(context, plan)
 
 
 def _chosen(context: Context, round_id: str) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dataengine.errors import Cancelled
-from pipelines.worker.process_group import split_from_minder
+from pipelines.worker.process_group import fork_guarded
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--stages", required=True)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(argv)
-    split_from_minder(options.lifeline, keep=options.events)
+    fork_guarded(options.lifeline, keep=options.events)
 
     from pipelines.worker.task_runner import Runner
 

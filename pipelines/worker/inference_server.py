@@ -137,7 +137,7 @@ def _answer_one(connection: socket.socket, service: Service) -> None:
 def main(argv: list[str] | None = None) -> None:
     """The child's program; the worker starts it with its listening socket."""
     from pipelines.runtime.loading import load
-    from pipelines.worker.process_group import split_from_minder
+    from pipelines.worker.process_group import fork_guarded
     from storage.opening import open_workspace
 
     parser = argparse.ArgumentParser(description="internal: the worker starts this")
@@ -148,7 +148,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--socket", type=int, required=True)
     options = parser.parse_args(argv)
-    split_from_minder(options.lifeline, keep=options.events)
+    fork_guarded(options.lifeline, keep=options.events)
     service = Service(open_workspace(options.workspace), load(options.tools)(options.device))
     serve(socket.socket(fileno=options.socket), service)
 

@@ -17,7 +17,7 @@ from dataengine.records import Report, Round, now
 from pipelines.round import advance
 from pipelines.runtime.context import Context, Waiting
 from pipelines.runtime.devices import device_lock
-from pipelines.runtime.models import Tools
+from pipelines.runtime.models import Models
 from pipelines.runtime.progress import Reporter
 from pipelines.services import queue, rounds
 from pipelines.stages.stage import DONE, Done, Stage, stage_named
@@ -32,7 +32,7 @@ class LocalRunner:
     """Runs stages here, one at a time."""
 
     workspace: Workspace
-    tools: Tools
+    tools: Models
     report: Report
     stages: Sequence[Stage]
     run_shards: RunShards

@@ -10,7 +10,7 @@ from typing import NoReturn
 PR_SET_PDEATHSIG = 1
 
 
-def split_from_minder(lifeline: int, keep: int) -> None:
+def fork_guarded(lifeline: int, keep: int) -> None:
     """Fork: the caller returns in the half that works; the other half minds and never returns."""
     minder = os.getpid()
     child = os.fork()

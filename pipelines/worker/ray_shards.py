@@ -10,7 +10,7 @@ from typing import Any
 
 from dataengine.errors import ConfigRefused
 from pipelines.runtime.context import Context, Result
-from pipelines.runtime.shards import Shard, run_all
+from pipelines.runtime.shards import Shard, run_in_turn
 from storage.opening import open_workspace
 
 RunShards = Callable[[Context, str, Callable[..., Result], Sequence[Shard]], list[Result]]
@@ -24,7 +24,7 @@ def on_ray(
     round_id: str,
     run_shard: Callable[..., Result],
     shards: Sequence[Shard],
-    tools: str = "pipelines.runtime.models:real_tools",
+    tools: str = "pipelines.runtime.models:real_models",
 ) -> list[Result]:
     """Run shards as Ray tasks; every node reaches the same database and blobs.
 
@@ -70,5 +70,5 @@ def _shard_on_node(place: dict[str, str], tools: str, name: str, round_id: str, 
     return answer
 
 
-ENGINES: dict[str, RunShards] = {"local": run_all, "ray": on_ray}
+ENGINES: dict[str, RunShards] = {"local": run_in_turn, "ray": on_ray}
 """Engines by name."""

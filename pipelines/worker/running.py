@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from dataengine.errors import Cancelled, ClinicError, Paused
 from dataengine.records import WorkerBeat
-from storage.repositories.work import Asked
+from storage.repositories.work import StopRequest
 from storage.workspace import Workspace
 
 BEAT_SECONDS = 1.0
@@ -27,7 +27,7 @@ class Active:
 
     progress: float = 0.0
     message: str = ""
-    asked: Asked = ""
+    asked: StopRequest = ""
     holders: int = 0
 
     def heed(self) -> None:
@@ -100,6 +100,6 @@ class RunningJobs:
             catalog.workers.forget(self.worker_id)
             catalog.commit()
 
-    def _asked(self, job_id: str) -> Asked:
+    def _asked(self, job_id: str) -> StopRequest:
         with self.workspace.catalog(read_only=True) as catalog:
             return catalog.jobs.asked(job_id)

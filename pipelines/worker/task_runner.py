@@ -15,7 +15,7 @@ from pipelines.runtime.context import Context, Result, Waiting
 from pipelines.runtime.devices import device_lock
 from pipelines.runtime.failpoint import STAGE
 from pipelines.runtime.loading import load
-from pipelines.runtime.models import Tools
+from pipelines.runtime.models import Models
 from pipelines.runtime.progress import PauseAsked, Reporter, Send, log_line, output_to
 from pipelines.stages.stage import Stage, stage_named
 from pipelines.worker.handlers import kind_named
@@ -29,7 +29,7 @@ class Runner:
     """Runs tasks in this process, one at a time, holding the device's lock."""
 
     workspace: Workspace
-    tools: Tools
+    tools: Models
     stages: Sequence[Stage]
     device: str = "cpu"
 

@@ -45,7 +45,7 @@ class WorkerSettings:
 
     workspace: Path
     device: str = field(default_factory=default_device)
-    tools: str = "pipelines.runtime.models:real_tools"
+    tools: str = "pipelines.runtime.models:real_models"
     """"module:name" of a function from device to `Tools`."""
     stages: str = "pipelines.round:ROUND"
     """"module:name" of the round's stages."""
@@ -175,7 +175,7 @@ class Worker:
 
 
 @contextmanager
-def identity(workspace: Path) -> Iterator[str]:
+def worker_identity(workspace: Path) -> Iterator[str]:
     """A worker id of this machine and folder that no living worker has; the same again after a restart.
 
     Raises `WorkspaceUnusable` when all are taken.
@@ -202,5 +202,5 @@ def run_worker(settings: WorkerSettings) -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
-    with identity(open_workspace(settings.workspace).path) as id:
+    with worker_identity(open_workspace(settings.workspace).path) as id:
         Worker(settings, id).run()

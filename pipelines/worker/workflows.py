@@ -18,7 +18,7 @@ from dbos._error import DBOSAwaitedWorkflowCancelledError
 from dataengine.errors import Cancelled, ClinicError, ConfigRefused, Conflict, JobFailed, NotFound, Paused
 from dataengine.records import STAGE_JOB, AuditEvent, Job, JobState, Round, RoundState, now
 from pipelines.runtime.context import Context, Result, Waiting
-from pipelines.runtime.models import Tools
+from pipelines.runtime.models import Models
 from pipelines.services import queue, rounds
 from pipelines.services.queue import APPLICATION, JOB_QUEUE, JOB_WORKFLOW, TASK_QUEUE
 from pipelines.stages.stage import Stage, record, stage_named
@@ -47,7 +47,7 @@ class Engine:
         running: RunningJobs,
         perform: Callable[[dict[str, Any]], dict[str, Any]],
         *,
-        models: Tools,
+        models: Models,
         stages: Sequence[Stage],
         version: str,
     ) -> None:
@@ -171,7 +171,7 @@ class Engine:
         workflow_id = f"{job.id}:{name}"
         with SetWorkflowID(workflow_id):
             handle = DBOS.enqueue_workflow(TASK_QUEUE, self._run_task, task)
-        since = queue.place_of(job)
+        since = queue.queued_since(job)
         job_queue.inherit_place(self.workspace.jobs_url, workflow_id, job.id, since)
         return handle
 
@@ -179,7 +179,7 @@ class Engine:
         """Record the result, move the round's cursor and write its next job, all in one transaction."""
         following = None
         with self.workspace.catalog() as catalog:
-            job = with_its_round_held(catalog, job_id)
+            job = holding_round(catalog, job_id)
             if not catalog.jobs.finish(job_id, "succeeded", result):
                 return
             if job.kind == STAGE_JOB:
@@ -202,7 +202,7 @@ class Engine:
     def _end(self, job_id: str, state: JobState, error: str) -> None:
         """Record that a job ended without result, and the round with it."""
         with self.workspace.catalog() as catalog:
-            job = with_its_round_held(catalog, job_id)
+            job = holding_round(catalog, job_id)
             if not catalog.jobs.finish(job_id, state, error=error):
                 return
             if job.kind == STAGE_JOB:
@@ -333,7 +333,7 @@ class Engine:
             catalog.commit()
 
 
-def with_its_round_held(catalog: Any, job_id: str) -> Job:
+def holding_round(catalog: Any, job_id: str) -> Job:
     """The job, after its round is held if it is a stage of one. Raises `NotFound`."""
     job: Job = catalog.jobs.get(job_id)
     if job.kind == STAGE_JOB:

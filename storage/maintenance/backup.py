@@ -24,7 +24,7 @@ from typing import IO, Any
 from sqlalchemy import Connection, Engine, Integer, LargeBinary, MetaData, Table, func, insert, select, text
 
 from dataengine.errors import Conflict, Corrupt, InputRefused, NotFound
-from dataengine.records import Report, now, silent
+from dataengine.records import Report, no_report, now
 from storage.engine import connect_for_reading, make_engine
 from storage.migrate import migrate, revision, upgrade
 from storage.stores.blobs import CHUNK, Blobs, StoredBlob, writing
@@ -51,7 +51,7 @@ class Backup:
     damaged: tuple[str, ...]
 
 
-def back_up(workspace: Workspace, target: Path, *, blobs: bool = True, report: Report = silent) -> Backup:
+def back_up(workspace: Workspace, target: Path, *, blobs: bool = True, report: Report = no_report) -> Backup:
     """Write the catalog and, unless `blobs` is false, all blobs to a tar file that appears once it is whole.
 
     Raises `Conflict` if `target` exists, `WorkspaceUnusable` if its disk is full or read-only.
@@ -195,7 +195,7 @@ def restore(
     path: Path,
     database_url: str | None = None,
     blob_url: str | None = None,
-    report: Report = silent,
+    report: Report = no_report,
 ) -> Workspace:
     """Make the workspace that a backup holds in `path`, on the databases and blob store given or set.
 

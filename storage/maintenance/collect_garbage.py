@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import exists, func, select, update
 
-from dataengine.records import Report, now, silent
+from dataengine.records import Report, no_report, now
 from storage import tables
 from storage.catalog import Catalog
 from storage.maintenance.references import referenced
@@ -25,7 +25,10 @@ class Cleared:
 
 
 def collect(
-    workspace: Workspace, grace_seconds: float = GRACE_SECONDS, trial: bool = False, report: Report = silent
+    workspace: Workspace,
+    grace_seconds: float = GRACE_SECONDS,
+    trial: bool = False,
+    report: Report = no_report,
 ) -> Cleared:
     """Clear maps and blobs that are older than the grace period and that nothing needs.
 

@@ -11,7 +11,7 @@ from dataengine.records import (
     Draft,
     GoldImage,
     GoldScore,
-    Receipt,
+    IdempotencyKey,
 )
 from storage import tables
 from storage.repositories.rows import Rows, replace
@@ -46,14 +46,14 @@ class Drafts(Rows[Draft]):
         return self._drop(image_id=image_id, author=author)
 
 
-class Receipts(Rows[Receipt]):
+class IdempotencyKeys(Rows[IdempotencyKey]):
     """Answers by idempotency key."""
 
     table = tables.receipts
-    makes = Receipt
+    makes = IdempotencyKey
     what = "receipt"
 
-    def find(self, author: str, key: str, digest: str) -> Receipt | None:
+    def find(self, author: str, key: str, digest: str) -> IdempotencyKey | None:
         """The answer given under that key. Raises `Conflict` if it was another one."""
         found = self._one(author=author, key=key)
         if found is not None and found.digest != digest:
@@ -62,7 +62,7 @@ class Receipts(Rows[Receipt]):
             )
         return found
 
-    def add(self, receipt: Receipt) -> int:
+    def add(self, receipt: IdempotencyKey) -> int:
         """Store the receipt; returns 1 or 0."""
         return self._insert([receipt])
 

@@ -15,7 +15,7 @@ from storage.repositories.queue import Leases, Queue, _owned
 from storage.repositories.rows import Rows, insert_new, replace
 
 
-class LabelMapFacts:
+class LabelMapStatistics:
     """What packed label maps hold, by their hash; it never changes."""
 
     def __init__(self, connection: Connection) -> None:

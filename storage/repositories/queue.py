@@ -379,7 +379,7 @@ GOLD_ROUND = "gold"
 """The round that leases and labels of gold images name; no real round is called so."""
 
 
-class Takers:
+class Assignees:
     """Who alone may take a queue item; items without takers are open to all."""
 
     def __init__(self, connection: Connection) -> None:

@@ -10,7 +10,7 @@ from dataengine.records import Job, JobState, Round, RoundState, WorkerBeat, now
 from storage import tables
 from storage.repositories.rows import Named, Rows, insert_new, replace
 
-Asked = Literal["", "pause", "cancel"]
+StopRequest = Literal["", "pause", "cancel"]
 FINISHED: tuple[JobState, ...] = ("paused", "succeeded", "failed", "cancelled")
 """A paused job is over as well: whoever resumes it gets a new one for the same work."""
 APPENDERS = 20
@@ -144,7 +144,7 @@ class Jobs(Named[Job]):
         self._connection.execute(running.values(pause_requested=True))
         return self.get(job_id)
 
-    def asked(self, job_id: str) -> Asked:
+    def asked(self, job_id: str) -> StopRequest:
         """What somebody wants of the job; stopping it comes before letting it wait."""
         flags = select(self.table.c.cancel_requested, self.table.c.pause_requested)
         row = self._connection.execute(flags.where(self.table.c.id == job_id)).first()

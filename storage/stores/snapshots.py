@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from dataengine.errors import Corrupt, InputRefused
 from dataengine.masks import unpack_label_map
-from dataengine.records import Image, Report, Snapshot, SnapshotItem, silent
+from dataengine.records import Image, Report, Snapshot, SnapshotItem, no_report
 from storage.stores.blobs import Blobs, writing
 from storage.stores.maps import Maps
 
@@ -111,7 +111,7 @@ class Snapshots:
         return items
 
     def export(
-        self, snapshot_id: str, shard_rows: int = SHARD_ROWS, report: Report = silent
+        self, snapshot_id: str, shard_rows: int = SHARD_ROWS, report: Report = no_report
     ) -> SnapshotExport:
         """Parquet shards with embedded pictures, label maps and confidence maps, in a folder of the snapshot.
 

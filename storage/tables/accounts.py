@@ -2,16 +2,16 @@
 
 from sqlalchemy import Column, ForeignKey, Index, Integer, Table, Text
 
-from storage.tables.columns import Tuples, flag, json, key, metadata, number, words
+from storage.tables.columns import Tuples, boolean, float_, json, key, metadata, text
 
 users = Table(
     "users",
     metadata,
     key("name"),
     Column("roles", Tuples, nullable=False),
-    flag("active"),
-    number("created"),
-    words("password_hash"),
+    boolean("active"),
+    float_("created"),
+    text("password_hash"),
 )
 
 sessions = Table(
@@ -19,9 +19,9 @@ sessions = Table(
     metadata,
     key("token_hash"),
     Column("user", Text, ForeignKey("users.name", ondelete="CASCADE"), nullable=False),
-    words("csrf"),
-    number("created"),
-    number("expires"),
+    text("csrf"),
+    float_("created"),
+    float_("expires"),
     Index(None, "user"),
 )
 
@@ -29,11 +29,11 @@ audit_events = Table(
     "audit_events",
     metadata,
     Column("id", Integer, primary_key=True),
-    words("actor"),
-    words("action"),
-    words("subject"),
+    text("actor"),
+    text("action"),
+    text("subject"),
     json("details"),
-    number("at"),
+    float_("at"),
     Index(None, "action", "subject", "at"),
     Index(None, "actor"),
 )
@@ -42,9 +42,9 @@ endpoints = Table(
     "endpoints",
     metadata,
     key("id"),
-    words("kind"),
-    words("name"),
-    words("location"),
+    text("kind"),
+    text("name"),
+    text("location"),
     json("settings"),
-    number("created"),
+    float_("created"),
 )

@@ -12,7 +12,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from storage.tables.columns import flag, image_key, key, maybe, metadata, number, whole, words
+from storage.tables.columns import boolean, float_, image_key, integer, key, metadata, optional_text, text
 
 # The packed label map itself: a draft changes every few seconds and is worth no blob.
 drafts = Table(
@@ -21,8 +21,8 @@ drafts = Table(
     image_key(),
     key("author"),
     Column("label_map", LargeBinary, nullable=False),
-    number("seconds"),
-    number("saved"),
+    float_("seconds"),
+    float_("saved"),
 )
 
 # What was answered under an idempotency key, so that the same request twice counts once.
@@ -31,10 +31,10 @@ receipts = Table(
     metadata,
     key("author"),
     key("key"),
-    words("digest"),
+    text("digest"),
     Column("image_id", Text, ForeignKey("images.id", ondelete="CASCADE"), nullable=False),
-    whole("revision"),
-    number("created"),
+    integer("revision"),
+    float_("created"),
     Index(None, "image_id"),
 )
 
@@ -43,9 +43,9 @@ comments = Table(
     metadata,
     key("id"),
     Column("image_id", Text, ForeignKey("images.id", ondelete="CASCADE"), nullable=False),
-    words("author"),
-    words("text"),
-    number("created"),
+    text("author"),
+    text("text"),
+    float_("created"),
     Index(None, "image_id", "created"),
     Index(None, "created"),
     Index(None, "author"),
@@ -55,10 +55,10 @@ gold_images = Table(
     "gold_images",
     metadata,
     image_key(),
-    maybe("label_map"),
-    flag("clean"),
-    words("chosen_by"),
-    number("created"),
+    optional_text("label_map"),
+    boolean("clean"),
+    text("chosen_by"),
+    float_("created"),
     Index(None, "label_map"),
 )
 
@@ -68,9 +68,9 @@ gold_scores = Table(
     image_key(),
     key("author"),
     Column("revision", Integer, primary_key=True, autoincrement=False),
-    number("iou"),
-    number("right_class"),
-    number("created"),
+    float_("iou"),
+    float_("right_class"),
+    float_("created"),
     Index(None, "author"),
 )
 
@@ -97,11 +97,11 @@ queue_items = Table(
     image_key(),
     key("round_id"),
     key("kind"),
-    number("priority"),
-    whole("opinions"),
-    words("reason"),
-    whole("given"),
-    flag("done"),
+    float_("priority"),
+    integer("opinions"),
+    text("reason"),
+    integer("given"),
+    boolean("done"),
     Index("ix_queue_items_next", "kind", "done", "priority", "image_id"),
     Index(None, "round_id", "done"),
 )
@@ -113,9 +113,9 @@ queue_answers = Table(
     key("round_id"),
     key("kind"),
     key("author"),
-    flag("skipped"),
-    words("reason"),
-    number("created"),
+    boolean("skipped"),
+    text("reason"),
+    float_("created"),
     ForeignKeyConstraint(
         ["image_id", "round_id", "kind"],
         ["queue_items.image_id", "queue_items.round_id", "queue_items.kind"],
@@ -129,10 +129,10 @@ leases = Table(
     metadata,
     key("id"),
     Column("image_id", Text, ForeignKey("images.id", ondelete="CASCADE"), nullable=False),
-    words("round_id"),
-    words("annotator"),
-    words("kind"),
-    number("expires"),
+    text("round_id"),
+    text("annotator"),
+    text("kind"),
+    float_("expires"),
     UniqueConstraint("image_id", "annotator"),
     Index(None, "annotator"),
     Index(None, "expires"),

@@ -43,23 +43,23 @@ def key(name: str) -> Column[Any]:
     return Column(name, Text, primary_key=True)
 
 
-def words(name: str) -> Column[Any]:
+def text(name: str) -> Column[Any]:
     return Column(name, Text, nullable=False)
 
 
-def maybe(name: str) -> Column[Any]:
+def optional_text(name: str) -> Column[Any]:
     return Column(name, Text)
 
 
-def whole(name: str) -> Column[Any]:
+def integer(name: str) -> Column[Any]:
     return Column(name, Integer, nullable=False)
 
 
-def number(name: str) -> Column[Any]:
+def float_(name: str) -> Column[Any]:
     return Column(name, Float, nullable=False)
 
 
-def flag(name: str) -> Column[Any]:
+def boolean(name: str) -> Column[Any]:
     return Column(name, Boolean, nullable=False)
 
 

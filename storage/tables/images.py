@@ -2,14 +2,24 @@
 
 from sqlalchemy import BigInteger, Column, Index, Integer, Table
 
-from storage.tables.columns import flag, image_key, json, key, maybe, metadata, number, whole, words
+from storage.tables.columns import (
+    boolean,
+    float_,
+    image_key,
+    integer,
+    json,
+    key,
+    metadata,
+    optional_text,
+    text,
+)
 
 image_features = Table(
     "image_features",
     metadata,
     image_key(),
     key("detector_id"),
-    words("vector"),
+    text("vector"),
     Index(None, "detector_id"),
 )
 
@@ -17,25 +27,25 @@ images = Table(
     "images",
     metadata,
     key("id"),
-    words("sha256"),
-    whole("height"),
-    whole("width"),
-    words("media_type"),
-    words("prompt"),
-    maybe("category"),
-    maybe("generator_id"),
+    text("sha256"),
+    integer("height"),
+    integer("width"),
+    text("media_type"),
+    text("prompt"),
+    optional_text("category"),
+    optional_text("generator_id"),
     Column("seed", BigInteger),
     json("settings"),
-    words("source"),
-    words("origin"),
-    words("licence"),
-    words("split"),
-    words("group"),
-    maybe("round_id"),
-    words("purpose"),
-    maybe("thumbnail"),
-    words("status"),
-    number("created"),
+    text("source"),
+    text("origin"),
+    text("licence"),
+    text("split"),
+    text("group"),
+    optional_text("round_id"),
+    text("purpose"),
+    optional_text("thumbnail"),
+    text("status"),
+    float_("created"),
     Index(None, "sha256"),
     Index(None, "thumbnail"),
     Index(None, "round_id", "purpose"),
@@ -52,12 +62,12 @@ predictions = Table(
     metadata,
     image_key(),
     key("detector_id"),
-    number("max"),
-    number("mean"),
-    number("uncertainty"),
-    maybe("map_ref"),
-    number("created"),
-    maybe("category"),
+    float_("max"),
+    float_("mean"),
+    float_("uncertainty"),
+    optional_text("map_ref"),
+    float_("created"),
+    optional_text("category"),
     Index("ix_predictions_page", "detector_id", "category", "uncertainty", "image_id", "max"),
     Index("ix_predictions_page_all", "detector_id", "uncertainty", "image_id", "max"),
     Index("ix_predictions_max", "detector_id", "category", "max", "image_id"),
@@ -71,14 +81,14 @@ pseudo_labels = Table(
     image_key(),
     key("detector_id"),
     key("round_id"),
-    words("map_ref"),
-    number("max"),
-    number("created"),
+    text("map_ref"),
+    float_("max"),
+    float_("created"),
     Index(None, "round_id"),
 )
 
 category_answers = Table(
-    "category_answers", metadata, image_key(), key("model"), words("category"), number("confidence")
+    "category_answers", metadata, image_key(), key("model"), text("category"), float_("confidence")
 )
 
 hard_categories = Table(
@@ -86,10 +96,10 @@ hard_categories = Table(
     metadata,
     key("round_id"),
     key("category"),
-    whole("images"),
-    number("statistic"),
-    number("limit"),
-    flag("hard"),
+    integer("images"),
+    float_("statistic"),
+    float_("limit"),
+    boolean("hard"),
 )
 
 prompts = Table(
@@ -98,6 +108,6 @@ prompts = Table(
     key("round_id"),
     key("purpose"),
     Column("index", Integer, primary_key=True, autoincrement=False),
-    words("text"),
-    maybe("category"),
+    text("text"),
+    optional_text("category"),
 )

@@ -2,13 +2,13 @@
 
 from sqlalchemy import Column, ForeignKeyConstraint, Index, Integer, Table
 
-from storage.tables.columns import flag, image_key, key, maybe, metadata, number, whole, words
+from storage.tables.columns import boolean, float_, image_key, integer, key, metadata, optional_text, text
 
 # Facts of a blob never change, so one row serves every label that holds the same map.
-label_map_facts = Table("label_map_facts", metadata, key("sha256"), whole("classes"), number("area"))
+label_map_facts = Table("label_map_facts", metadata, key("sha256"), integer("classes"), float_("area"))
 
 label_classes = Table(
-    "label_classes", metadata, Column("value", Integer, primary_key=True, autoincrement=False), words("name")
+    "label_classes", metadata, Column("value", Integer, primary_key=True, autoincrement=False), text("name")
 )
 
 labels = Table(
@@ -17,16 +17,16 @@ labels = Table(
     image_key(),
     key("author"),
     Column("revision", Integer, primary_key=True, autoincrement=False),
-    whole("height"),
-    whole("width"),
-    maybe("label_map"),
-    flag("clean"),
-    words("source"),
-    number("lead_seconds"),
-    maybe("round_id"),
-    maybe("detector_id"),
-    words("note"),
-    number("created"),
+    integer("height"),
+    integer("width"),
+    optional_text("label_map"),
+    boolean("clean"),
+    text("source"),
+    float_("lead_seconds"),
+    optional_text("round_id"),
+    optional_text("detector_id"),
+    text("note"),
+    float_("created"),
     Index(None, "round_id"),
     Index(None, "author", "created"),
     Index(None, "label_map"),
@@ -39,9 +39,9 @@ reviews = Table(
     key("author"),
     Column("revision", Integer, primary_key=True, autoincrement=False),
     key("reviewer"),
-    words("verdict"),
-    words("note"),
-    number("created"),
+    text("verdict"),
+    text("note"),
+    float_("created"),
     ForeignKeyConstraint(
         ["image_id", "author", "revision"],
         ["labels.image_id", "labels.author", "labels.revision"],

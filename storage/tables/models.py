@@ -1,29 +1,30 @@
 """Tables of detectors, generators and treatments."""
 
-from sqlalchemy import Column, ForeignKey, Index, Integer, Table, Text, text
+from sqlalchemy import Column, ForeignKey, Index, Integer, Table, Text
+from sqlalchemy import text as sql
 
-from storage.tables.columns import flag, json, key, maybe, metadata, number, words
+from storage.tables.columns import boolean, float_, json, key, metadata, optional_text, text
 
 detectors = Table(
     "detectors",
     metadata,
     key("id"),
-    words("name"),
-    words("checkpoint"),
-    words("role"),
+    text("name"),
+    text("checkpoint"),
+    text("role"),
     json("config"),
     json("metrics"),
-    maybe("parent"),
-    maybe("snapshot_id"),
-    maybe("round_id"),
-    words("licence"),
-    number("created"),
+    optional_text("parent"),
+    optional_text("snapshot_id"),
+    optional_text("round_id"),
+    text("licence"),
+    float_("created"),
     Index(
         "uq_detectors_champion",
         "role",
         unique=True,
-        sqlite_where=text("role = 'champion'"),
-        postgresql_where=text("role = 'champion'"),
+        sqlite_where=sql("role = 'champion'"),
+        postgresql_where=sql("role = 'champion'"),
     ),
     Index(None, "snapshot_id"),
 )
@@ -34,33 +35,33 @@ promotions = Table(
     Column("id", Integer, primary_key=True),
     Column("detector_id", Text, ForeignKey("detectors.id"), nullable=False),
     Column("previous_id", Text, ForeignKey("detectors.id")),
-    flag("undone"),
-    number("at"),
+    boolean("undone"),
+    float_("at"),
 )
 
 generators = Table(
     "generators",
     metadata,
     key("id"),
-    words("name"),
-    words("location"),
-    maybe("lora"),
-    maybe("parent"),
-    maybe("treatment_id"),
+    text("name"),
+    text("location"),
+    optional_text("lora"),
+    optional_text("parent"),
+    optional_text("treatment_id"),
     json("settings"),
-    words("licence"),
-    number("created"),
+    text("licence"),
+    float_("created"),
 )
 
 treatments = Table(
     "treatments",
     metadata,
     key("id"),
-    words("generator_id"),
-    words("detector_id"),
+    text("generator_id"),
+    text("detector_id"),
     json("config"),
     json("result"),
-    maybe("treated_id"),
-    maybe("round_id"),
-    number("created"),
+    optional_text("treated_id"),
+    optional_text("round_id"),
+    float_("created"),
 )

@@ -2,22 +2,22 @@
 
 from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, Table, Text
 
-from storage.tables.columns import Tuples, json, key, maybe, metadata, number, whole, words
+from storage.tables.columns import Tuples, float_, integer, json, key, metadata, optional_text, text
 
 studies = Table(
     "studies",
     metadata,
     key("id"),
-    words("name"),
-    words("before_id"),
-    words("after_id"),
+    text("name"),
+    text("before_id"),
+    text("after_id"),
     Column("pairs", Tuples, nullable=False),
     Column("seed", BigInteger, nullable=False),
-    words("state"),
-    maybe("round_id"),
+    text("state"),
+    optional_text("round_id"),
     json("design"),
-    words("created_by"),
-    number("created"),
+    text("created_by"),
+    float_("created"),
 )
 
 votes = Table(
@@ -27,9 +27,9 @@ votes = Table(
     Column("pair", Integer, primary_key=True, autoincrement=False),
     key("rater"),
     key("question"),
-    words("choice"),
-    number("seconds"),
-    number("created"),
+    text("choice"),
+    float_("seconds"),
+    float_("created"),
     Index(None, "rater"),
 )
 
@@ -38,11 +38,11 @@ invitations = Table(
     metadata,
     key("token_hash"),
     Column("study_id", Text, ForeignKey("studies.id", ondelete="CASCADE"), nullable=False),
-    words("created_by"),
-    number("expires"),
-    whole("places"),
-    whole("taken"),
-    number("created"),
+    text("created_by"),
+    float_("expires"),
+    integer("places"),
+    integer("taken"),
+    float_("created"),
     Index(None, "study_id"),
 )
 
@@ -51,6 +51,6 @@ guests = Table(
     metadata,
     Column("name", Text, ForeignKey("users.name", ondelete="CASCADE"), primary_key=True),
     Column("study_id", Text, ForeignKey("studies.id", ondelete="CASCADE"), nullable=False),
-    number("created"),
+    float_("created"),
     Index(None, "study_id"),
 )

@@ -2,18 +2,18 @@
 
 from sqlalchemy import Column, Float, Index, Integer, Table
 
-from storage.tables.columns import Tuples, flag, json, key, maybe, metadata, number, whole, words
+from storage.tables.columns import Tuples, boolean, float_, integer, json, key, metadata, optional_text, text
 
 rounds = Table(
     "rounds",
     metadata,
     key("id"),
     json("recipe"),
-    words("stage"),
-    words("state"),
+    text("stage"),
+    text("state"),
     json("results"),
-    words("message"),
-    number("created"),
+    text("message"),
+    float_("created"),
     Index(None, "state"),
 )
 
@@ -21,18 +21,18 @@ jobs = Table(
     "jobs",
     metadata,
     key("id"),
-    words("kind"),
+    text("kind"),
     json("args"),
-    words("state"),
-    number("progress"),
-    words("message"),
+    text("state"),
+    float_("progress"),
+    text("message"),
     json("result"),
-    words("error"),
-    words("requested_by"),
-    maybe("worker"),
-    flag("cancel_requested"),
-    flag("pause_requested"),
-    number("created"),
+    text("error"),
+    text("requested_by"),
+    optional_text("worker"),
+    boolean("cancel_requested"),
+    boolean("pause_requested"),
+    float_("created"),
     Column("started", Float),
     Column("heartbeat", Float),
     Column("finished", Float),
@@ -46,16 +46,16 @@ job_files = Table(
     key("job_id"),
     key("name"),
     Column("number", Integer, primary_key=True, autoincrement=False),
-    words("text"),
+    text("text"),
 )
 
 workers = Table(
     "workers",
     metadata,
     key("id"),
-    words("host"),
-    whole("pid"),
+    text("host"),
+    integer("pid"),
     Column("devices", Tuples, nullable=False),
-    maybe("job_id"),
-    number("beat"),
+    optional_text("job_id"),
+    float_("beat"),
 )

@@ -28,7 +28,7 @@ from dataengine.clinic.parts import fingerprint
 from dataengine.clinic.world import CATEGORIES, HARD, WORLD_VERSION
 from dataengine.curation.config import HardCategoryConfig, MiningConfig
 from dataengine.curation.hard_categories import hard_categories
-from dataengine.curation.mining import Candidate, choose, thumbnail_features
+from dataengine.curation.mining import MiningCandidate, choose, thumbnail_features
 from dataengine.diagnosis.calibration import calibrate
 from dataengine.diagnosis.config import AugmentationConfig, DetectorTrainingConfig
 from dataengine.diagnosis.dataset import Sample
@@ -203,7 +203,7 @@ class Bench:
         """What people answer when asked about the images that our mining chooses by the first doctor."""
         maps = artifact_maps(load_detector(data.first_doctor()), list(self.pool.images), 64)
         candidates = [
-            Candidate(
+            MiningCandidate(
                 image_id=f"{index:06d}",
                 category=self.pool.categories[index],
                 confidence=float(map_.max()),

@@ -17,7 +17,7 @@ from dataengine.clinic.parts import fingerprint, materialise
 from dataengine.clinic.world import CATEGORIES, HARD, WORLD_VERSION, Drawing, stream
 from dataengine.diagnosis.dataset import MemorySamples, Sample
 from dataengine.records import SampleKind
-from pipelines.demo.data import FLAWED, earlier_data, through_the_autoencoder
+from pipelines.demo.data import FLAWED, earlier_data, round_trip
 from tests.bench.harness import RESULTS
 
 WORK = RESULTS / "kept" / "detector"
@@ -88,7 +88,7 @@ def chunk(use: str, start: int, stop: int, categories: Sequence[str] = CATEGORIE
 
     def draw() -> Pool:
         drawings = stream(use, INHERITED, categories)
-        return _pool(through_the_autoencoder([drawings[i] for i in range(start, stop)]))
+        return _pool(round_trip([drawings[i] for i in range(start, stop)]))
 
     return cached(f"{use}-{'-'.join(categories)}-{start}-{stop}", draw)
 
@@ -99,7 +99,7 @@ def photos(count: int, first: int = 0) -> Pool:
     def draw() -> Pool:
         drawings = stream("photos")
         plain = [drawings[i] for i in range(first, first + count, 2)]
-        painted = through_the_autoencoder([drawings[i] for i in range(first + 1, first + count, 2)])
+        painted = round_trip([drawings[i] for i in range(first + 1, first + count, 2)])
         return _pool([*plain, *painted])
 
     return cached(f"photos-{first}-{count}", draw)
@@ -116,7 +116,7 @@ def benchmark_clean(count: int, categories: Sequence[str] = CATEGORIES) -> Pool:
     def draw() -> Pool:
         drawings = stream("benchmark", flawed=0.0, categories=categories)
         chosen = [drawings[i] for i in range(100_000, 100_000 + count)]
-        return _pool([*chosen[::2], *through_the_autoencoder(chosen[1::2])])
+        return _pool([*chosen[::2], *round_trip(chosen[1::2])])
 
     return cached(f"benchmark-clean-{'-'.join(categories)}-{count}", draw)
 

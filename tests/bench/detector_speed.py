@@ -26,7 +26,7 @@ from pipelines.detectors.dataset import StoredSamples
 from pipelines.detectors.predict import predict
 from pipelines.detectors.training_set import real
 from pipelines.runtime.context import Context
-from pipelines.runtime.models import real_tools
+from pipelines.runtime.models import real_models
 from pipelines.runtime.shards import slices
 from storage.opening import create_workspace
 from tests.bench.detector_gpu import training_step
@@ -57,7 +57,7 @@ def stored() -> Iterator[tuple[Context, list[SnapshotItem], Path]]:
         workspace = create_workspace(Path(folder) / "workspace")
         drawings = stream("photos")
         ingest(workspace, "photos", ((i, drawings[i]) for i in range(IMAGES)), "real", "train")
-        context = Context(workspace, real_tools("cpu"))
+        context = Context(workspace, real_models("cpu"))
         save_detector(NetworkDetector.fresh(FIRST_DOCTOR, 0), Path(folder) / "detector")
         yield context, real(context, "train", PublishConfig()), Path(folder) / "detector"
 
@@ -110,7 +110,7 @@ def infer_rate_ratio(context: Context, items: list[SnapshotItem], folder: Path) 
     stage = DiagnoseConfig()
 
     def whole() -> None:
-        worker, name = Context(workspace, real_tools("cpu")), names.pop()
+        worker, name = Context(workspace, real_models("cpu")), names.pop()
         for start, stop in slices(len(images), stage.shard):
             predict(worker, name, images[start:stop], stage.batch)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from dataengine.errors import ConfigRefused, NonFinite
 from pipelines.worker.child_main import serve
-from pipelines.worker.process_group import split_from_minder
+from pipelines.worker.process_group import fork_guarded
 
 GRANDCHILD = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(120)"
 
@@ -46,5 +46,5 @@ def run(task: dict[str, Any], send: Callable[[dict[str, Any]], None]) -> dict[st
 
 
 if __name__ == "__main__":
-    split_from_minder(int(sys.argv[1]), keep=int(sys.argv[2]))
+    fork_guarded(int(sys.argv[1]), keep=int(sys.argv[2]))
     serve(int(sys.argv[2]), run)

@@ -8,7 +8,7 @@ import pytest
 from pipelines import recipes
 from pipelines.round import ROUND, advance
 from pipelines.runtime.context import Context, Waiting
-from pipelines.runtime.shards import run_all
+from pipelines.runtime.shards import run_in_turn
 from pipelines.services import rounds
 from pipelines.stages.stage import DONE, Done, Stage
 from pipelines.worker.local_runner import LocalRunner
@@ -83,7 +83,7 @@ def run_here(workspace: Workspace, round_id: str) -> list[str]:
     """Run a round in this process, answering as a person would; what `advance` said, in order."""
     tools = fakes.fake_tools()
     runner = LocalRunner(
-        workspace=workspace, tools=tools, report=lambda *a, **k: None, stages=ROUND, run_shards=run_all
+        workspace=workspace, tools=tools, report=lambda *a, **k: None, stages=ROUND, run_shards=run_in_turn
     )
     said: list[str] = []
     while True:

@@ -11,21 +11,21 @@ from typing import Any
 from dataengine.records import Prompt
 from pipelines.runtime.context import Context, Result, Waiting
 from pipelines.runtime.failpoint import fail_point
-from pipelines.runtime.models import Tools
+from pipelines.runtime.models import Models
 from pipelines.stages.stage import Stage
 
 SHARDS = 4
 PER_SHARD = 5
 
 
-def no_tools(device: str) -> Tools:
+def no_tools(device: str) -> Models:
     """Tools for stages that need none."""
 
     def absent(*args: Any) -> Any:
         raise AssertionError("toy stages open nothing")
 
-    names = [field.name for field in dataclasses.fields(Tools) if field.init and field.name != "device"]
-    return Tools(**dict.fromkeys(names, absent), device=device)
+    names = [field.name for field in dataclasses.fields(Models) if field.init and field.name != "device"]
+    return Models(**dict.fromkeys(names, absent), device=device)
 
 
 def write(context: Context, round_id: str, purpose: str, numbers: range) -> int:

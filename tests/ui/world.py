@@ -7,7 +7,7 @@ import pytest
 from storage.opening import create_workspace
 from storage.workspace import Workspace
 
-REAL = ("pipelines.round:ROUND", "pipelines.runtime.models:real_tools")
+REAL = ("pipelines.round:ROUND", "pipelines.runtime.models:real_models")
 """Stages and tools of a worker."""
 
 
@@ -23,11 +23,11 @@ def settle(path: Path) -> Workspace:
     """A workspace with tiny FLUX, the first doctor, clean pictures, labels of both splits and a benchmark."""
     from dataengine.clinic.world import stream
     from pipelines.config import DemoDataConfig
-    from pipelines.demo.data import ingest, prepare, through_the_autoencoder
+    from pipelines.demo.data import ingest, prepare, round_trip
 
     workspace = create_workspace(path)
     prepare(workspace, DemoDataConfig(clean=30, previous=24, benchmark=6, benchmark_clean=6))
     drawings = stream("validation", flawed=0.5)
-    watched = through_the_autoencoder([drawings[index] for index in range(16)])
+    watched = round_trip([drawings[index] for index in range(16)])
     ingest(workspace, "watched", enumerate(watched), "drawn", "validation")
     return workspace

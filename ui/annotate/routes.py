@@ -13,7 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from dataengine.errors import Conflict
 from dataengine.masks import pack_label_map
 from dataengine.records import Draft, Image, Label, now
-from pipelines.services.annotation import Answer, accept, require_editable, save_draft, take_lease
+from pipelines.services.annotation import Annotation, accept, require_editable, save_draft, take_lease
 from pipelines.services.schemas import Short
 from storage.catalog import Catalog
 from storage.queries.annotation import annotator_day
@@ -170,7 +170,7 @@ def answer_routes(workspace: Workspace) -> APIRouter:
     routes = APIRouter(prefix="/annotate", tags=["annotate"], responses=ERRORS)
 
     @routes.post("/submit", response_model=Submitted)
-    def submit(answer: Answer, person: Annotator) -> Submitted:
+    def submit(answer: Annotation, person: Annotator) -> Submitted:
         """Store an answer. One on a lease whose time is over is kept, as another opinion."""
         return Submitted(revision=accept(workspace, answer, person.name).revision)
 

@@ -4,32 +4,32 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from pipelines.services.schemas import Body, Line, PackedMap, Seconds, Short
+from pipelines.services.schemas import Line, PackedMap, RequestBody, Seconds, Short
 
 MAX_AHEAD = 16
 TRIAGE_IMAGES = 12
 
 
-class Skip(Body):
+class Skip(RequestBody):
     """Declining the leased image."""
 
     lease: Short
     reason: Line = ""
 
 
-class Release(Body):
+class Release(RequestBody):
     """Giving the leased image back."""
 
     lease: Short
 
 
-class Renew(Body):
+class Renew(RequestBody):
     """Going on: the leases that must not end."""
 
     leases: list[Short] = Field(max_length=32)
 
 
-class DraftBody(Body):
+class DraftBody(RequestBody):
     """An unfinished label map."""
 
     image: Short
@@ -37,21 +37,21 @@ class DraftBody(Body):
     seconds: Seconds = 0.0
 
 
-class CommentBody(Body):
+class CommentBody(RequestBody):
     """Something to say about an image."""
 
     image: Short
     text: Annotated[str, Field(min_length=1, max_length=2_000, pattern=r"^[^\x00]*$")]
 
 
-class GoldBody(Body):
+class GoldBody(RequestBody):
     """Whose label of which image is the known answer."""
 
     image: Short
     author: Short
 
 
-class Point(Body):
+class Point(RequestBody):
     """A click, in pixels of the image, on the thing or beside it."""
 
     x: float = Field(ge=0, le=4096, allow_inf_nan=False)
@@ -59,7 +59,7 @@ class Point(Body):
     inside: bool = True
 
 
-class Ask(Body):
+class Ask(RequestBody):
     """Clicks or a box (left, top, right, bottom) around the thing to segment."""
 
     image: Short
@@ -69,7 +69,7 @@ class Ask(Body):
     )
 
 
-class TriageBody(Body):
+class TriageBody(RequestBody):
     """Of the leased images of a grid: which are clean, which must be drawn."""
 
     clean: list[Short] = Field(default=[], max_length=4 * TRIAGE_IMAGES)

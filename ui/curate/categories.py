@@ -8,7 +8,7 @@ from pydantic import Field
 from dataengine.errors import InputRefused
 from pipelines.services import jobs
 from pipelines.services.categories import Ask, balance_report, by_who_may_have_looked, category_report, send
-from pipelines.services.schemas import Body, Name
+from pipelines.services.schemas import Name, RequestBody
 from storage.queries import labels
 from storage.workspace import Workspace
 from ui.web.sessions import Person, signed_in
@@ -16,7 +16,7 @@ from ui.web.sessions import Person, signed_in
 Signed = Annotated[Person, Depends(signed_in)]
 
 
-class RealPhotos(Body):
+class RealPhotos(RequestBody):
     """Real photos of a registered folder become examples without artifacts."""
 
     folder: Name

@@ -16,7 +16,7 @@ from dataengine.errors import InputRefused, NotFound
 from dataengine.records import Draft
 from pipelines.services.agreement import disagreements, label_map_of
 from pipelines.services.reviews import Verdict, judge
-from pipelines.services.schemas import Body, Name
+from pipelines.services.schemas import Name, RequestBody
 from storage.queries import labels as queries_labels
 from storage.queries import reviews as queries_reviews
 from storage.workspace import Workspace
@@ -28,7 +28,7 @@ Signed = Annotated[Person, Depends(signed_in)]
 Text = Annotated[str, Query(min_length=1, max_length=200)]
 
 
-class Opened(Body):
+class Opened(RequestBody):
     """An image to draw on, from that person's newest map if one is named."""
 
     image: Name

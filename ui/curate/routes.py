@@ -100,7 +100,7 @@ class Wanted(BaseModel):
             raise InputRefused(f"{self.after!r} is no place in a list; begin at its start") from None
 
 
-Asked = Annotated[Wanted, Query()]
+FilterQuery = Annotated[Wanted, Query()]
 
 
 def curate_routes(workspace: Workspace) -> APIRouter:
@@ -115,7 +115,7 @@ def curate_routes(workspace: Workspace) -> APIRouter:
             return all_choices(catalog)
 
     @routes.get("/images")
-    def images(wanted: Asked) -> JSONResponse:
+    def images(wanted: FilterQuery) -> JSONResponse:
         if wanted.label_class is not None:
             look_into_maps(workspace)
         # A response of its own, since FastAPI would walk through every value of every card.
@@ -124,7 +124,7 @@ def curate_routes(workspace: Workspace) -> APIRouter:
         )
 
     @routes.get("/count")
-    def count(wanted: Asked) -> dict[str, Any]:
+    def count(wanted: FilterQuery) -> dict[str, Any]:
         if wanted.sort == "disagreement":
             return {"count": len(disputed(workspace, wanted)), "more": False}
         with workspace.catalog(read_only=True) as catalog:

@@ -43,7 +43,7 @@ class Event(Said):
     project: Project | None = None
 
 
-class Asked(Said):
+class PredictRequest(Said):
     """A request for pre-annotations."""
 
     tasks: list[dict[str, Any]] = Field(max_length=label_studio.MAX_TASKS)
@@ -76,7 +76,7 @@ def label_studio_routes(workspace: Workspace) -> APIRouter:
         return {"model_version": label_studio.champion_version(workspace)}
 
     @routes.post("/predict", dependencies=allowed)
-    def predict(asked: Asked) -> dict[str, Any]:
+    def predict(asked: PredictRequest) -> dict[str, Any]:
         results = label_studio.predictions_for(workspace, asked.tasks)
         return {"results": results, "model_version": label_studio.champion_version(workspace)}
 

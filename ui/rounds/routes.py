@@ -30,7 +30,7 @@ def watching(person: Signed) -> Person:
     return person
 
 
-Watcher = Annotated[Person, Depends(watching)]
+RoundsReader = Annotated[Person, Depends(watching)]
 
 
 class NewRound(BaseModel):
@@ -92,17 +92,17 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
         return job_row(job) | {"lines": services_jobs.read_log(workspace, job_id).splitlines()[-LOG_LINES:]}
 
     @routes.post("/jobs/{job_id}/cancel")
-    def cancel_job(job_id: str, person: Watcher) -> dict[str, Any]:
+    def cancel_job(job_id: str, person: RoundsReader) -> dict[str, Any]:
         """Ask a job to stop."""
         return job_row(services_jobs.cancel_job(workspace, job_id, person.name))
 
     @routes.post("/jobs/{job_id}/pause")
-    def pause_job(job_id: str, person: Watcher) -> dict[str, Any]:
+    def pause_job(job_id: str, person: RoundsReader) -> dict[str, Any]:
         """Ask a training or treatment to wait."""
         return job_row(services_jobs.pause_job(workspace, job_id, person.name))
 
     @routes.post("/jobs/{job_id}/resume")
-    def resume_job(job_id: str, person: Watcher) -> dict[str, Any]:
+    def resume_job(job_id: str, person: RoundsReader) -> dict[str, Any]:
         """Ask again for a paused, failed or cancelled job."""
         return job_row(services_jobs.resume_job(workspace, job_id, person.name))
 
@@ -121,7 +121,7 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
         return Response(text, media_type="text/csv", headers=headers)
 
     @routes.post("/round")
-    def start(wanted: NewRound, person: Watcher) -> dict[str, str]:
+    def start(wanted: NewRound, person: RoundsReader) -> dict[str, str]:
         """Run a round; workers carry it on."""
         settings = settled(workspace, wanted).model_dump(mode="json")
         return {"round": rounds.start_round(workspace, settings, person.name).id}
@@ -151,12 +151,12 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
             }
 
     @routes.post("/round/{round_id}/cancel")
-    def cancel(round_id: str, person: Watcher) -> dict[str, str]:
+    def cancel(round_id: str, person: RoundsReader) -> dict[str, str]:
         """Stop a round where it stands."""
         return {"state": rounds.cancel_round(workspace, round_id, person.name).state}
 
     @routes.post("/round/{round_id}/resume")
-    def resume(round_id: str, person: Watcher) -> dict[str, str]:
+    def resume(round_id: str, person: RoundsReader) -> dict[str, str]:
         """Go on with a failed or cancelled round."""
         return {"job": rounds.resume_round(workspace, round_id, person.name).id}
 
@@ -166,7 +166,7 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
 def settled(workspace: Workspace, wanted: NewRound) -> RoundRecipe:
     """The recipe with what was chosen. Raises `ConfigRefused` where that names what no admin registered,
     `NotFound` for a rival that is no detector."""
-    wishes = round_options.Wishes(
+    overrides = round_options.RoundOverrides(
         budget=wanted.budget,
         correction=wanted.correction,
         guidance=wanted.guidance,
@@ -177,7 +177,9 @@ def settled(workspace: Workspace, wanted: NewRound) -> RoundRecipe:
     if wanted.rival and wanted.rival not in round_options.RIVALS:
         with workspace.catalog(read_only=True) as catalog:
             catalog.detectors.get(wanted.rival)
-    plan = RoundRecipe.model_validate(round_options.recipe(wanted.recipe, wanted.seed, wanted.parts, wishes))
+    plan = RoundRecipe.model_validate(
+        round_options.recipe(wanted.recipe, wanted.seed, wanted.parts, overrides)
+    )
     own = RoundRecipe.model_validate(round_options.recipe(wanted.recipe, wanted.seed, wanted.parts))
     check_locations(workspace, plan, [own])
     return plan

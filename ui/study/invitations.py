@@ -13,7 +13,7 @@ from pipelines.services.invitations import EXPIRED, Invite, admitted, hash_of, i
 from ui.web.access import ACCESS, require
 from ui.web.gate import address_of
 from ui.web.pages import join_page
-from ui.web.sessions import COOKIE, Doorkeeper, Person, signed_in
+from ui.web.sessions import COOKIE, Person, SessionManager, signed_in
 
 INVITING = ACCESS["/api/invitations"]
 
@@ -38,9 +38,9 @@ class EndInvitations(BaseModel):
     study: str = Field(max_length=64)
 
 
-def joining_routes(doorkeeper: Doorkeeper) -> APIRouter:
+def joining_routes(session_manager: SessionManager) -> APIRouter:
     """/join and the routes under /api/invitations."""
-    routes, workspace = APIRouter(), doorkeeper.workspace
+    routes, workspace = APIRouter(), session_manager.workspace
 
     @routes.post("/api/invitations")
     def invite(wanted: Invite, person: Inviter) -> dict[str, Any]:
@@ -63,10 +63,10 @@ def joining_routes(doorkeeper: Doorkeeper) -> APIRouter:
     @routes.get("/join")
     def door(request: Request, invitation: str = "") -> Response:
         """What the link opens."""
-        if already_in(doorkeeper, request):
+        if already_in(session_manager, request):
             return RedirectResponse("/study", 303)
         try:
-            study = invited(doorkeeper, invitation, address_of(request))[1]
+            study = invited(session_manager, invitation, address_of(request))[1]
         except AccessDenied as error:
             return join_page("", "", str(error).capitalize() + ".", 403)
         return join_page(study.name, invitation)
@@ -74,35 +74,35 @@ def joining_routes(doorkeeper: Doorkeeper) -> APIRouter:
     @routes.post("/join")
     def join(request: Request, invitation: Token) -> Response:
         """Open an account for that study, and go there."""
-        if already_in(doorkeeper, request):
+        if already_in(session_manager, request):
             return RedirectResponse("/study", 303)
         try:
-            found, study = invited(doorkeeper, invitation, address_of(request))
+            found, study = invited(session_manager, invitation, address_of(request))
             new = admitted(workspace, found, study)
         except AccessDenied as error:
             return join_page("", "", str(error).capitalize() + ".", 403)
         answer = RedirectResponse(f"/study?view=judge&study={study.id}", 303)
         person = Person(name=new.name, roles=new.roles, csrf=new.csrf, token=new.token)
-        return doorkeeper.let_in(answer, person, new.seconds)
+        return session_manager.let_in(answer, person, new.seconds)
 
     return routes
 
 
-def already_in(doorkeeper: Doorkeeper, request: Request) -> bool:
+def already_in(session_manager: SessionManager, request: Request) -> bool:
     """Whether this browser belongs to somebody: one person with two accounts would vote twice."""
     cookie = request.cookies.get(COOKIE, "")
-    return bool(cookie) and doorkeeper.person(cookie) is not None
+    return bool(cookie) and session_manager.person(cookie) is not None
 
 
-def invited(doorkeeper: Doorkeeper, token: str, address: str) -> tuple[Invitation, Study]:
+def invited(session_manager: SessionManager, token: str, address: str) -> tuple[Invitation, Study]:
     """The invitation that still holds, and its study. Raises `AccessDenied`; guessing is slowed down."""
-    if doorkeeper.by_address.blocked(address):
+    if session_manager.by_address.blocked(address):
         raise AccessDenied("too many failed attempts from this address; wait ten minutes")
-    with doorkeeper.workspace.catalog(read_only=True) as catalog:
+    with session_manager.workspace.catalog(read_only=True) as catalog:
         found = catalog.invitations.find(hash_of(token))
         study = catalog.studies.get(found.study_id) if found else None
     if found is None or study is None:
-        doorkeeper.by_address.fail(address)
+        session_manager.by_address.fail(address)
         raise AccessDenied(EXPIRED)
     if found.expires <= now() or found.taken >= found.places or study.state != "open":
         raise AccessDenied(EXPIRED)

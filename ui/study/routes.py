@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dataengine.errors import Conflict, InputRefused, NotFound
 from dataengine.records import Image, Study, Vote
-from pipelines.services.studies import Plan, Showing, design_of, plan_of
+from pipelines.services.studies import Showing, StudyPlan, design_of, plan_of
 from storage.catalog import Catalog
 from storage.queries.studies import pairs_answered, study_progress
 from storage.workspace import Workspace
@@ -37,7 +37,7 @@ def judging(person: Signed) -> Person:
 Rater = Annotated[Person, Depends(judging)]
 
 
-class Answer(BaseModel):
+class VoteBody(BaseModel):
     """One pair's answers, by question."""
 
     model_config = ConfigDict(extra="forbid")
@@ -80,7 +80,7 @@ def study_routes(workspace: Workspace) -> APIRouter:
         return Response(status_code=204)
 
     @routes.post("/{study_id}/answer")
-    def answer(study_id: str, sent: Answer, person: Rater) -> dict[str, int]:
+    def answer(study_id: str, sent: VoteBody, person: Rater) -> dict[str, int]:
         """Keep a pair's answers; the same pair sent again changes nothing."""
         with workspace.catalog() as catalog:
             study = open_study(catalog, study_id, person.name)
@@ -173,7 +173,7 @@ def described(study: Study, showing: Showing, image: Image, done: int, left: int
     }
 
 
-def unblinded(study: Study, showing: Showing, sent: Answer, rater: str) -> list[Vote]:
+def unblinded(study: Study, showing: Showing, sent: VoteBody, rater: str) -> list[Vote]:
     """The answers as votes. Raises `InputRefused` unless every question is answered, and no other."""
     questions = design_of(study).questions
     if set(sent.answers) != set(questions):
@@ -192,7 +192,7 @@ def unblinded(study: Study, showing: Showing, sent: Answer, rater: str) -> list[
     ]
 
 
-def picture_named(plan: Plan, name: str) -> tuple[int, str]:
+def picture_named(plan: StudyPlan, name: str) -> tuple[int, str]:
     """Pair and role of a picture's name. Raises `NotFound` for names that are not this rater's."""
     if name not in plan.by_picture:
         raise NotFound("there is no such picture")

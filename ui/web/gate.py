@@ -14,18 +14,18 @@ from dataengine.errors import ClinicError
 from ui.web.access import PUBLIC, allowed_roles, may
 from ui.web.middleware import SAFE_METHODS, refused
 from ui.web.pages import message_page
-from ui.web.sessions import COOKIE, CSRF_HEADER, Doorkeeper
+from ui.web.sessions import COOKIE, CSRF_HEADER, SessionManager
 
 
-class Gate:
+class AuthMiddleware:
     """Lets a request through only if the access table lists its path for the person's roles.
 
     Everything under /api that changes state must carry the session's CSRF token.
     """
 
-    def __init__(self, app: ASGIApp, doorkeeper: Doorkeeper) -> None:
+    def __init__(self, app: ASGIApp, session_manager: SessionManager) -> None:
         self.app = app
-        self.doorkeeper = doorkeeper
+        self.session_manager = session_manager
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -44,7 +44,7 @@ class Gate:
         if wanted == PUBLIC:
             return None
         cookie = cookies(headers).get(COOKIE, "")
-        person = await run_in_threadpool(self.doorkeeper.person, cookie) if cookie else None
+        person = await run_in_threadpool(self.session_manager.person, cookie) if cookie else None
         scope.setdefault("state", {})["person"] = person
         if person is None:
             return to_sign_in(scope) if page else refused(401, "sign in first")

@@ -49,7 +49,7 @@ class LocalSession:
     expires: float
 
 
-class Doorkeeper:
+class SessionManager:
     """Opens, finds and ends sessions."""
 
     def __init__(self, workspace: Workspace, settings: ServerConfig) -> None:

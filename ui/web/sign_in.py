@@ -13,7 +13,7 @@ from pipelines.services.queue import workers_alive
 from ui.web.access import AREAS, may
 from ui.web.gate import address_of
 from ui.web.pages import login_page, start_link_page
-from ui.web.sessions import COOKIE, FORM_COOKIE, Doorkeeper, person_of
+from ui.web.sessions import COOKIE, FORM_COOKIE, SessionManager, person_of
 
 
 def safe_target(target: str) -> str:
@@ -29,16 +29,16 @@ class Credentials(BaseModel):
     password: str = Field(max_length=1024)
 
 
-def auth_routes(doorkeeper: Doorkeeper) -> APIRouter:
+def auth_routes(session_manager: SessionManager) -> APIRouter:
     """Sign-in, sign-out, and who am I."""
     routes = APIRouter()
 
     def form(request: Request, target: str, problem: str = "", status: int = 200) -> Response:
-        if doorkeeper.open_to_token():
+        if session_manager.open_to_token():
             return start_link_page(problem, status)
         nonce = request.cookies.get(FORM_COOKIE) or secrets.token_urlsafe(16)
-        page = login_page(doorkeeper.form_token(nonce), safe_target(target), problem, status)
-        secure = doorkeeper.settings.secure_cookies
+        page = login_page(session_manager.form_token(nonce), safe_target(target), problem, status)
+        secure = session_manager.settings.secure_cookies
         page.set_cookie(FORM_COOKIE, nonce, path="/login", httponly=True, samesite="strict", secure=secure)
         return page
 
@@ -47,10 +47,10 @@ def auth_routes(doorkeeper: Doorkeeper) -> APIRouter:
         if not token:
             return form(request, next)
         try:
-            person = doorkeeper.enter_with_token(token, address_of(request))
+            person = session_manager.enter_with_token(token, address_of(request))
         except AccessDenied as error:
             return form(request, next, str(error).capitalize(), 403)
-        return doorkeeper.let_in(RedirectResponse(safe_target(next), 303), person)
+        return session_manager.let_in(RedirectResponse(safe_target(next), 303), person)
 
     @routes.post("/login")
     def sign_in(
@@ -61,30 +61,34 @@ def auth_routes(doorkeeper: Doorkeeper) -> APIRouter:
         next: Annotated[str, Form(max_length=2048)] = "/",
     ) -> Response:
         nonce = request.cookies.get(FORM_COOKIE, "")
-        if not nonce or not hmac.compare_digest(form_token.encode(), doorkeeper.form_token(nonce).encode()):
+        if not nonce or not hmac.compare_digest(
+            form_token.encode(), session_manager.form_token(nonce).encode()
+        ):
             return form(request, next, "This form has grown old, please try again.", 403)
         try:
-            person = doorkeeper.sign_in(name, password, address_of(request))
+            person = session_manager.sign_in(name, password, address_of(request))
         except AccessDenied as error:
             return form(request, next, str(error).capitalize() + ".", 403)
-        return doorkeeper.let_in(RedirectResponse(safe_target(next), 303), person)
+        return session_manager.let_in(RedirectResponse(safe_target(next), 303), person)
 
     @routes.post("/api/login")
     def sign_in_json(request: Request, credentials: Credentials) -> Response:
-        person = doorkeeper.sign_in(credentials.name, credentials.password, address_of(request))
-        return doorkeeper.let_in(JSONResponse({"csrf": person.csrf, "roles": list(person.roles)}), person)
+        person = session_manager.sign_in(credentials.name, credentials.password, address_of(request))
+        return session_manager.let_in(
+            JSONResponse({"csrf": person.csrf, "roles": list(person.roles)}), person
+        )
 
     @routes.post("/logout")
     def sign_out_form(request: Request, csrf: Annotated[str, Form(max_length=256)] = "") -> Response:
         person = person_of(request)
         if not hmac.compare_digest(csrf.encode(), person.csrf.encode()):
             raise AccessDenied("the form's token is missing or wrong; go back and try again")
-        doorkeeper.sign_out(person)
+        session_manager.sign_out(person)
         return forgotten(RedirectResponse("/login", 303))
 
     @routes.post("/api/logout")
     def sign_out_json(request: Request) -> Response:
-        doorkeeper.sign_out(person_of(request))
+        session_manager.sign_out(person_of(request))
         return forgotten(JSONResponse({"signed_out": True}))
 
     @routes.get("/api/session")
@@ -95,7 +99,7 @@ def auth_routes(doorkeeper: Doorkeeper) -> APIRouter:
             "roles": list(person.roles),
             "csrf": person.csrf,
             "local": person.local,
-            "worker": bool(workers_alive(doorkeeper.workspace)),
+            "worker": bool(workers_alive(session_manager.workspace)),
             "areas": [{"path": a.path, "title": a.title} for a in AREAS if may(person.roles, a.roles)],
         }
 

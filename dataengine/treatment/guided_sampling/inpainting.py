@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dataengine.errors import ConfigRefused
-from dataengine.records import Report, silent
+from dataengine.records import Report, no_report
 from dataengine.treatment.config import Precision, SamplingConfig
 from dataengine.treatment.families.diffusion import Conditioning, Schedule, noised, over
 from dataengine.treatment.families.family import GeneratorFamily
@@ -88,7 +88,7 @@ def inpaint(
     seeds: Sequence[int],
     settings: SamplingConfig,
     repeats: int = 1,
-    report: Report = silent,
+    report: Report = no_report,
 ) -> np.ndarray:
     """Images uint8 NHWC in which the `missing` pixels, bool NHW, are drawn; all others keep their bytes.
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from dataengine.errors import ConfigRefused
-from dataengine.records import Report, silent
+from dataengine.records import Report, no_report
 from dataengine.treatment.config import SamplingConfig
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.families.stable_diffusion import StableDiffusionFamily
@@ -29,7 +29,7 @@ def draw_safely(
     scale: float = SCALE,
     threshold: float = THRESHOLD,
     warmup: int = WARMUP,
-    report: Report = silent,
+    report: Report = no_report,
 ) -> np.ndarray:
     """Images uint8 NHWC from the noise that `sampling.generate` starts from, guided away from `concept`.
 

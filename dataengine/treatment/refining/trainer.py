@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from dataengine.diagnosis.flaw_activation import SMALLEST, FlawHighlighter, mean_map, train_highlighter
 from dataengine.diagnosis.training import average_decay
 from dataengine.errors import ConfigRefused, NonFinite, Paused
-from dataengine.records import Report, never, silent
+from dataengine.records import Report, no_report, not_pausing
 from dataengine.treatment.config import RefiningConfig, SamplingConfig
 from dataengine.treatment.families.diffusion import noised, target
 from dataengine.treatment.families.family import GeneratorFamily, Refinable
@@ -84,8 +84,8 @@ def refine(
     images: np.ndarray,
     work: Path,
     prompts: Sequence[str] = (),
-    report: Report = silent,
-    pausing: Callable[[], bool] = never,
+    report: Report = no_report,
+    pausing: Callable[[], bool] = not_pausing,
 ) -> Refined:
     """Train the family's denoiser on images uint8 NHW3 of its size and their prompts: base phase, then
     refinement. At the end the family carries the averaged weights that were saved.

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dataengine.errors import ConfigRefused
-from dataengine.records import Report, silent
+from dataengine.records import Report, no_report
 from dataengine.treatment.config import Precision, SamplingConfig
 from dataengine.treatment.families.diffusion import (
     Conditioning,
@@ -162,7 +162,7 @@ def generate(
     prompts: Sequence[str],
     seeds: Sequence[int],
     settings: SamplingConfig | None = None,
-    report: Report = silent,
+    report: Report = no_report,
     steppers: Steppers | None = None,
 ) -> np.ndarray:
     """Images uint8 NHWC, one per prompt and its seed, in batches.
@@ -184,7 +184,7 @@ def draw(
     conditioning: Conditioning,
     seeds: Sequence[int],
     settings: SamplingConfig,
-    report: Report = silent,
+    report: Report = no_report,
     steppers: Steppers | None = None,
 ) -> np.ndarray:
     """The same for prompts that are encoded already."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from dataengine.diagnosis.config import DynamicsConfig
 from dataengine.diagnosis.dynamics import Dynamics, dynamics, enlarged, window
 from dataengine.errors import ConfigRefused
-from dataengine.records import Report, silent
+from dataengine.records import Report, no_report
 from dataengine.treatment.config import Precision, SamplingConfig
 from dataengine.treatment.families.diffusion import Conditioning, Schedule, over
 from dataengine.treatment.families.family import GeneratorFamily
@@ -115,7 +115,7 @@ def watch(
     settings: SamplingConfig,
     config: DynamicsConfig,
     steppers: Steppers | None = None,
-    report: Report = silent,
+    report: Report = no_report,
 ) -> tuple[list[Dynamics], list[float]]:
     """Dynamics of every image, drawn as `sampling.generate` draws it but only as far as the window goes, and
     the window's shares of the way.

@@ -17,7 +17,7 @@ from dataengine.treatment.sampling.sampler import encode, predict_clean, sample,
 from dataengine.treatment.tuning import progress as progress_file
 from dataengine.treatment.tuning.estimate import out_of_memory
 from dataengine.treatment.tuning.objectives import (
-    judged,
+    confidence_maps,
     open_rewards,
     pixel_loss,
     region_constraint,
@@ -110,7 +110,7 @@ class Batches:
         trouble: object = "there is none"
         try:
             if self.detector is not None:
-                confidence = judged(self.detector, images, self.config.checkpointing)
+                confidence = confidence_maps(self.detector, images, self.config.checkpointing)
                 if confidence.shape == (len(images), height, width):
                     return confidence
                 trouble = f"it answers with {tuple(confidence.shape)}"

@@ -13,7 +13,7 @@ import numpy as np
 from dataengine.diagnosis.detector import Detector
 from dataengine.errors import ConfigRefused
 from dataengine.quality.guard import Guard
-from dataengine.records import Report, silent
+from dataengine.records import Report, no_report
 from dataengine.treatment.config import SamplingConfig, TreatmentConfig
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.sampling.sampler import generate
@@ -28,7 +28,7 @@ def learn_instance(
     class_prompt: str,
     work: Path,
     class_images: int = 200,
-    report: Report = silent,
+    report: Report = no_report,
 ) -> TreatmentResult:
     """Train an instance LoRA; see `recipes.dreambooth` for the settings. Resumes what lies in `work`.
 
@@ -49,7 +49,7 @@ def treat_instance(
     prompts: Sequence[str],
     work: Path,
     guard: Guard | None = None,
-    report: Report = silent,
+    report: Report = no_report,
 ) -> TreatmentResult:
     """Treat the instance LoRA that the generator carries, on instance and class prompts.
 

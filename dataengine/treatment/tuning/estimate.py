@@ -25,7 +25,7 @@ from dataengine.diagnosis.config import DetectorConfig
 from dataengine.treatment.config import TreatmentConfig
 from dataengine.treatment.families.family import FAMILIES, GeneratorFamily
 from dataengine.treatment.sampling.sampler import denoise, guidance_of, size_of
-from dataengine.treatment.tuning.objectives import all_pixels, judged, offline_loss
+from dataengine.treatment.tuning.objectives import all_pixels, confidence_maps, offline_loss
 
 GIGABYTE = 1e9
 OPTIMIZER = 4 * 4
@@ -230,7 +230,7 @@ def _forward(config: TreatmentConfig, family: GeneratorFamily) -> Tensor:
 def _treated(config: TreatmentConfig, family: GeneratorFamily, detector: Any, tracked: int) -> Tensor:
     with _elsewhere() if "activations" in config.offload else nullcontext():
         images = family.decode(_chain(config, family, _noise(config, family), tracked))
-        return all_pixels(judged(detector, images, config.checkpointing))
+        return all_pixels(confidence_maps(detector, images, config.checkpointing))
 
 
 def _decoded(config: TreatmentConfig, family: GeneratorFamily, detector: Any) -> Tensor:

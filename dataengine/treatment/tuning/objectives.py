@@ -18,7 +18,7 @@ from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.sampling.sampler import autocast
 
 
-def judged(detector: Any, images: Tensor, apart: bool = False) -> Tensor:
+def confidence_maps(detector: Any, images: Tensor, apart: bool = False) -> Tensor:
     """The detector's confidence, float NHW. `apart` looks at one image at a time and looks again in
     backward, so that memory does not grow with the batch."""
     if not apart or len(images) == 1 or not torch.is_grad_enabled():

@@ -26,7 +26,7 @@ from torch import Tensor
 from dataengine.diagnosis.detector import Detector
 from dataengine.errors import ConfigRefused, NonFinite, NothingLearned, OutOfMemory, Paused
 from dataengine.quality.guard import Baseline, Guard
-from dataengine.records import Report, digest, never, silent
+from dataengine.records import Report, digest, no_report, not_pausing
 from dataengine.treatment.config import TreatmentConfig
 from dataengine.treatment.families.diffusion import Conditioning
 from dataengine.treatment.families.family import GeneratorFamily
@@ -79,9 +79,9 @@ def treat(
     clean_captions: Sequence[str],
     guard: Guard | None,
     work: Path,
-    report: Report = silent,
+    report: Report = no_report,
     watch: Watch | None = None,
-    pausing: Callable[[], bool] = never,
+    pausing: Callable[[], bool] = not_pausing,
 ) -> TreatmentResult:
     """Train the family's LoRA until the updates are done or the guard stops; resumes what lies in `work`.
 
@@ -134,7 +134,7 @@ class _Run:
         work: Path,
         report: Report,
         watch: Watch | None = None,
-        pausing: Callable[[], bool] = never,
+        pausing: Callable[[], bool] = not_pausing,
     ) -> None:
         if not prompts:
             raise ConfigRefused("there are no prompts to treat on; give at least one")

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from dataengine.errors import InputRefused
-from dataengine.records import Image, Label, Report, Review, silent
+from dataengine.records import Image, Label, Report, Review, no_report
 from pipelines.exchange.import_options import Wanted
-from pipelines.exchange.importer import Answer, keep_answers
+from pipelines.exchange.importer import ImportedAnnotation, keep_answers
 from pipelines.exchange.label_studio.server import Server, brush_labels, plainly
 from pipelines.exchange.label_studio.tasks import (
     Annotation,
@@ -44,7 +44,7 @@ class Pulled:
     refused: tuple[Refusal, ...] = ()
 
 
-def pull(workspace: Workspace, server: Server, project: str, *, report: Report = silent) -> Pulled:
+def pull(workspace: Workspace, server: Server, project: str, *, report: Report = no_report) -> Pulled:
     """Bring the labels here in line with the project's annotations.
 
     Each author's newest annotation of an image counts. Alpha from 128 on is painted. Raises as `Server`;
@@ -151,7 +151,7 @@ def _keep(
     labels = 0
     for start in range(0, len(changed), BATCH):
         report(start, len(changed), "pulling")
-        pairs: list[tuple[Image, Answer]] = []
+        pairs: list[tuple[Image, ImportedAnnotation]] = []
         for key in changed[start : start + BATCH]:
             annotation, task = newest[key]
             image = images.get(key[0])
@@ -163,7 +163,7 @@ def _keep(
                 refused.append(Refusal(f"task {task}, annotation {annotation.id}", str(error)))
                 continue
             said = str(tasks.get(task, {}).get("data", {}).get("round", ""))
-            answer = Answer(
+            answer = ImportedAnnotation(
                 author=annotation.author,
                 label_map=label_map,
                 lead_seconds=annotation.lead_seconds,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dataengine.errors import InputRefused
-from dataengine.records import DetectorVersion, Endpoint, Image, Report, digest, silent
+from dataengine.records import DetectorVersion, Endpoint, Image, Report, digest, no_report
 from pipelines.exchange.label_studio.server import Server
 from pipelines.exchange.label_studio.signing import secret, signed_path
 from pipelines.exchange.label_studio.tasks import model_version, prediction, task_data
@@ -47,7 +47,7 @@ def push(
     pixels: Pixels = "upload",
     prefix: str = "",
     hooks: str = "",
-    report: Report = silent,
+    report: Report = no_report,
 ) -> Pushed:
     """Push the images that wait for labels (of one round, or all) and the champion's maps.
 

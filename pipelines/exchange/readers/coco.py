@@ -15,7 +15,7 @@ import numpy as np
 from dataengine.errors import InputRefused, MaskRefused
 from dataengine.masks import MAX_PIXELS, Mask, decode_coco
 from pipelines.exchange.import_options import Wanted
-from pipelines.exchange.importer import Answer, Reading, Row
+from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
 from pipelines.exchange.metadata import Refusal, readable
 from pipelines.exchange.safe_files import read_inside, read_json
 
@@ -147,7 +147,7 @@ def _answers(
     wanted: Wanted,
     height: int,
     width: int,
-) -> list[Answer]:
+) -> list[ImportedAnnotation]:
     said = (image.get("height", height), image.get("width", width))
     if said != (height, width):
         raise MaskRefused(f"the file says {said} (height, width), its picture is {(height, width)}")
@@ -159,8 +159,10 @@ def _answers(
             drawn[mask_of(one, height, width)] = one["number"]
         except InputRefused as error:
             raise MaskRefused(f"annotation {one.get('id')}: {error}") from None
-    answers = [Answer(author=author, label_map=drawn) for author, drawn in maps.items()]
-    return answers + [Answer(author=author, label_map=None) for author in clean_by if author not in maps]
+    answers = [ImportedAnnotation(author=author, label_map=drawn) for author, drawn in maps.items()]
+    return answers + [
+        ImportedAnnotation(author=author, label_map=None) for author in clean_by if author not in maps
+    ]
 
 
 def mask_of(annotation: dict[str, Any], height: int, width: int) -> Mask:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dataengine.errors import InputRefused
 from dataengine.images import MAX_BYTES
-from dataengine.records import Report, Source, silent
+from dataengine.records import Report, Source, no_report
 from pipelines.exchange.importer import ImportResult, Ingest, Reading, Row, take_in
 from pipelines.exchange.metadata import SIDECARS, Note, Refusal, read_plain, read_table, readable, sidecar
 from storage.workspace import Workspace
@@ -40,7 +40,7 @@ def import_folder(
     validation: float = 0.15,
     benchmark: float = 0.0,
     workers: int | None = None,
-    report: Report = silent,
+    report: Report = no_report,
 ) -> ImportResult:
     """Import every picture under the folder `path`, or the one picture that `path` is.
 

@@ -11,7 +11,7 @@ import numpy as np
 from dataengine.errors import InputRefused, MaskRefused
 from dataengine.images import MAX_BYTES
 from pipelines.exchange.import_options import Wanted
-from pipelines.exchange.importer import Answer, Reading, Row
+from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
 from pipelines.exchange.metadata import Note, Refusal, parse, read_plain, readable
 from pipelines.exchange.readers.coco import box_mask
 from pipelines.exchange.readers.richhf import _finite
@@ -58,7 +58,7 @@ def _had_load(root: Path, name: str, note: Note) -> tuple[bytes, Note]:
     return read_plain(inside(root, name), MAX_BYTES), note
 
 
-def _boxes_answer(said: dict[str, Any], wanted: Wanted, height: int, width: int) -> list[Answer]:
+def _boxes_answer(said: dict[str, Any], wanted: Wanted, height: int, width: int) -> list[ImportedAnnotation]:
     other = next((n for n, c in enumerate(wanted.classes, 1) if c == "unreasonable content"), wanted.only)
     label_map = np.zeros((height, width), dtype=np.uint8)
     noted = []
@@ -71,7 +71,7 @@ def _boxes_answer(said: dict[str, Any], wanted: Wanted, height: int, width: int)
                 label_map[_corners_mask(one.get("bbox"), height, width)] = number
                 noted.append({"box": one["bbox"], "what": words, "level": one.get("level")})
     note = json.dumps({"dataset": "hadm", "boxes": noted}, sort_keys=True)
-    answer = Answer(
+    answer = ImportedAnnotation(
         author=wanted.author or "import:hadm", label_map=label_map if label_map.any() else None, note=note
     )
     return [answer]

@@ -7,7 +7,7 @@ from typing import Any
 
 from dataengine.errors import InputRefused
 from pipelines.exchange.import_options import Wanted
-from pipelines.exchange.importer import Answer, Reading, Row
+from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
 from pipelines.exchange.label_studio.tasks import (
     Annotation,
     author_of,
@@ -78,10 +78,10 @@ def _load(root: Path, name: str, note: Note) -> tuple[bytes, Note]:
 
 def _answers(
     annotations: list[Annotation], task: Any, wanted: Wanted, height: int, width: int
-) -> list[Answer]:
+) -> list[ImportedAnnotation]:
     newest = {each.author: each for each in sorted(annotations, key=lambda each: each.updated)}
     return [
-        Answer(
+        ImportedAnnotation(
             author=wanted.author or each.author,
             label_map=label_map_of(each.results, height, width, wanted.number),
             lead_seconds=each.lead_seconds,

@@ -15,7 +15,7 @@ from dataengine.errors import InputRefused, MaskRefused
 from dataengine.images import MAX_BYTES
 from dataengine.masks import MAX_CLASS, MAX_PIXELS, LabelMap
 from pipelines.exchange.import_options import Wanted
-from pipelines.exchange.importer import Answer, Reading, Row
+from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
 from pipelines.exchange.metadata import Refusal, readable
 from pipelines.exchange.readers.folders import Found, find_pictures, read_folder
 from pipelines.exchange.safe_files import inside, read_inside
@@ -67,7 +67,7 @@ def read_pal4vst(wanted: Wanted) -> Reading:
     return Reading(rows=rows, total=len(rows), refused=refused)
 
 
-Drawn = dict[str, list[partial[list[Answer]]]]
+Drawn = dict[str, list[partial[list[ImportedAnnotation]]]]
 """For each picture's name (with and without its ending) what reads its answers."""
 
 
@@ -83,7 +83,9 @@ def _joined(reading: Reading, drawn: Drawn, refused: list[Refusal], losses: tupl
     return Reading(rows=rows, total=len(rows), refused=refused, losses=losses)
 
 
-def _all_of(readers: list[partial[list[Answer]]], height: int, width: int) -> list[Answer]:
+def _all_of(
+    readers: list[partial[list[ImportedAnnotation]]], height: int, width: int
+) -> list[ImportedAnnotation]:
     return [answer for reader in readers for answer in reader(height, width)]
 
 
@@ -119,7 +121,7 @@ def _by_table(root: Path, wanted: Wanted, refused: list[Refusal]) -> Drawn:
     return drawn
 
 
-def _row_reader(root: Path, row: dict[str, str], wanted: Wanted) -> partial[list[Answer]]:
+def _row_reader(root: Path, row: dict[str, str], wanted: Wanted) -> partial[list[ImportedAnnotation]]:
     author = row.get("author") or wanted.author or "import:masks"
     try:
         seconds, created = float(row.get("lead_seconds") or 0), float(row.get("created") or 0)
@@ -133,8 +135,8 @@ def _row_reader(root: Path, row: dict[str, str], wanted: Wanted) -> partial[list
     return partial(_from_file, root / "masks", name, None, author, more=more)
 
 
-def _clean(author: str, more: dict[str, Any], height: int, width: int) -> list[Answer]:
-    return [Answer(author=author, label_map=None, **more)]
+def _clean(author: str, more: dict[str, Any], height: int, width: int) -> list[ImportedAnnotation]:
+    return [ImportedAnnotation(author=author, label_map=None, **more)]
 
 
 def _from_file(
@@ -146,10 +148,10 @@ def _from_file(
     width: int,
     *,
     more: Mapping[str, Any] = MappingProxyType({}),
-) -> list[Answer]:
+) -> list[ImportedAnnotation]:
     data, _ = read_inside(folder, name)
     label_map = mask_picture(data, one_class, (height, width))
-    return [Answer(author=author, label_map=label_map if label_map.any() else None, **more)]
+    return [ImportedAnnotation(author=author, label_map=label_map if label_map.any() else None, **more)]
 
 
 def mask_picture(data: bytes, one_class: int | None, size: tuple[int, int]) -> LabelMap:

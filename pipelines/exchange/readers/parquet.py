@@ -13,7 +13,7 @@ from typing import Any
 from dataengine.errors import InputRefused
 from dataengine.images import MAX_BYTES
 from pipelines.exchange.import_options import Wanted
-from pipelines.exchange.importer import Answer, Reading, Row
+from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
 from pipelines.exchange.metadata import Note, Refusal, parse
 from pipelines.exchange.readers.mask_folders import mask_picture
 from pipelines.exchange.safe_files import inside, read_inside
@@ -169,8 +169,10 @@ def _load(picture: bytes, path: str, base: Path, note: Note) -> tuple[bytes, Not
     return (picture, note) if picture else (read_inside(base, path)[0], note)
 
 
-def _answer(mask: Any, base: Path, wanted: Wanted, author: str, height: int, width: int) -> list[Answer]:
+def _answer(
+    mask: Any, base: Path, wanted: Wanted, author: str, height: int, width: int
+) -> list[ImportedAnnotation]:
     data, path = _picture(mask, base)
     data = data or read_inside(base, path)[0]
     label_map = mask_picture(data, wanted.only, (height, width))
-    return [Answer(author=author, label_map=label_map if label_map.any() else None)]
+    return [ImportedAnnotation(author=author, label_map=label_map if label_map.any() else None)]

@@ -13,7 +13,7 @@ from dataengine.errors import InputRefused, MaskRefused
 from dataengine.images import MAX_BYTES, decode
 from dataengine.masks import components
 from pipelines.exchange.import_options import Wanted
-from pipelines.exchange.importer import Answer, Reading, Row
+from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
 from pipelines.exchange.metadata import Refusal, readable
 from pipelines.exchange.readers.folders import find_pictures
 from pipelines.exchange.readers.tfrecord import Example, example, records
@@ -84,7 +84,7 @@ def _text(said: Example, name: str) -> str:
         raise InputRefused(f"its {name} is no UTF-8 text") from None
 
 
-def _heat_answer(said: Example, wanted: Wanted, height: int, width: int) -> list[Answer]:
+def _heat_answer(said: Example, wanted: Wanted, height: int, width: int) -> list[ImportedAnnotation]:
     heat = _heat(said)
     regions, count = components(heat >= HEAT_THRESHOLD)
     points = [_centre(regions == number, heat.shape, height, width) for number in range(1, count + 1)]
@@ -95,7 +95,7 @@ def _heat_answer(said: Example, wanted: Wanted, height: int, width: int) -> list
     broken = (heat >= HEAT_THRESHOLD)[np.ix_(rows, columns)]
     label_map = np.where(broken, wanted.only, 0).astype(np.uint8)
     return [
-        Answer(
+        ImportedAnnotation(
             author=wanted.author or "import:richhf",
             label_map=label_map if broken.any() else None,
             note=json.dumps(note, sort_keys=True),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataengine.errors import InputRefused
-from dataengine.records import Report, silent
+from dataengine.records import Report, no_report
 from pipelines.exchange.writers.snapshot_folder import new_folder
 from storage.stores.snapshots import SnapshotExport
 from storage.workspace import Workspace
@@ -29,7 +29,7 @@ def export_snapshot(
     folder: str | Path,
     *,
     push_to: str | None = None,
-    report: Report = silent,
+    report: Report = no_report,
 ) -> HubExport:
     """Write a snapshot to a new folder that `datasets.load_dataset` opens; `push_to` uploads it as well.
 

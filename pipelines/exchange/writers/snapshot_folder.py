@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from dataengine.errors import InputRefused
 from dataengine.images import encode_png
 from dataengine.masks import PackedMap
-from dataengine.records import Image, Label, Report, digest, silent
+from dataengine.records import Image, Label, Report, digest, no_report
 from pipelines.exchange.writers.coco import CocoFile
 from pipelines.exchange.writers.label_studio import TaskFile
 from storage.stores.blobs import writing
@@ -125,7 +125,7 @@ def export_folder(
     only_labelled: bool = False,
     snapshot: str | None = None,
     pictures: bool = True,
-    report: Report = silent,
+    report: Report = no_report,
     **filters: Any,
 ) -> ExportResult:
     """Write the images that match (active ones unless `status` says otherwise), or those of a snapshot, and

@@ -10,7 +10,7 @@ from dataengine.clinic.config import PARTS, BuildConfig, PartConfig
 from dataengine.clinic.training.loop import Schedule, averaged_weights, train
 from dataengine.clinic.training.optimisers import Muon, orthogonalised
 from dataengine.errors import Cancelled, NotFound
-from dataengine.records import Report, silent
+from dataengine.records import Report, no_report
 
 
 class Line:
@@ -43,12 +43,12 @@ def test_a_killed_training_comes_out_the_same(tmp_path: Path) -> None:
     schedule = Schedule(steps=100, warmup=5)
     whole, killed, resumed = Line(), Line(), Line()
     torch.manual_seed(1)
-    train(whole, schedule, tmp_path / "whole", silent)
+    train(whole, schedule, tmp_path / "whole", no_report)
     torch.manual_seed(1)
     with pytest.raises(Cancelled):
         train(killed, schedule, tmp_path / "killed", killed_at(75), checkpoint_seconds=1e-9)
     torch.manual_seed(99)
-    train(resumed, schedule, tmp_path / "killed", silent)
+    train(resumed, schedule, tmp_path / "killed", no_report)
     assert torch.equal(whole.module.weight, resumed.module.weight)
     logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "killed")]
     assert [len(log) for log in logs] == [4, 4]
@@ -57,10 +57,12 @@ def test_a_killed_training_comes_out_the_same(tmp_path: Path) -> None:
 
 
 def test_a_branch_goes_on_from_the_trunk(tmp_path: Path) -> None:
-    train(Line(), Schedule(steps=50, warmup=5, decay_from=1.0), tmp_path / "trunk", silent)
+    train(Line(), Schedule(steps=50, warmup=5, decay_from=1.0), tmp_path / "trunk", no_report)
     branch = Line()
     start = tmp_path / "trunk" / "checkpoint.pt"
-    train(branch, Schedule(steps=75, warmup=5, decay_from=50 / 75), tmp_path / "branch", silent, start=start)
+    train(
+        branch, Schedule(steps=75, warmup=5, decay_from=50 / 75), tmp_path / "branch", no_report, start=start
+    )
     entries = (tmp_path / "branch" / "log.jsonl").read_text().splitlines()
     assert len(entries) == 1 and '"step": 75' in entries[0]
 
@@ -86,9 +88,9 @@ def test_every_part_is_built_once_and_in_stock_formats(tmp_path: Path) -> None:
 
     tiny = {part: PartConfig(steps=2, batch=2, drawings=8, seed=1) for part in PARTS}
     config = BuildConfig.model_validate(tiny)
-    build(config, tmp_path, silent)
+    build(config, tmp_path, no_report)
     stamps = {part: (tmp_path / part).stat().st_mtime_ns for part in PARTS}
-    build(config, tmp_path, silent)
+    build(config, tmp_path, no_report)
     assert stamps == {part: (tmp_path / part).stat().st_mtime_ns for part in PARTS}
     assert (tmp_path / "generator" / "model_index.json").is_file()
     assert (tmp_path / "first_doctor" / "detector.json").is_file()
@@ -99,4 +101,4 @@ def test_a_part_without_what_it_builds_on_says_so(tmp_path: Path) -> None:
     from dataengine.clinic.build import build
 
     with pytest.raises(NotFound, match="builds on autoencoder"):
-        build(BuildConfig(parts=("judge",)), tmp_path, silent)
+        build(BuildConfig(parts=("judge",)), tmp_path, no_report)

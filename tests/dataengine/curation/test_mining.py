@@ -6,7 +6,7 @@ import pytest
 
 from dataengine.curation.config import MiningConfig
 from dataengine.curation.mining import (
-    Candidate,
+    MiningCandidate,
     choose,
     greedy,
     ranks,
@@ -16,11 +16,13 @@ from dataengine.curation.mining import (
 )
 
 
-def candidate(name: str, category: str = "hand", confidence: float = 0.9, **more: Any) -> Candidate:
-    return Candidate(image_id=name, category=category, confidence=confidence, **({"uncertainty": 0.0} | more))
+def candidate(name: str, category: str = "hand", confidence: float = 0.9, **more: Any) -> MiningCandidate:
+    return MiningCandidate(
+        image_id=name, category=category, confidence=confidence, **({"uncertainty": 0.0} | more)
+    )
 
 
-def many(category: str, count: int, confidence: float = 0.9) -> list[Candidate]:
+def many(category: str, count: int, confidence: float = 0.9) -> list[MiningCandidate]:
     return [candidate(f"{category}-{i:03d}", category, confidence) for i in range(count)]
 
 
@@ -85,7 +87,7 @@ def test_the_budget_follows_the_shares() -> None:
 def test_diversity_takes_one_of_each_look_before_repeating() -> None:
     looks = np.eye(3, dtype=np.float32)
     found = [
-        Candidate(
+        MiningCandidate(
             image_id=f"{look}{copy}",
             category="hand",
             confidence=0.9 - 0.1 * look,
@@ -173,7 +175,7 @@ def test_near_duplicates_are_those_of_comparing_each_with_each(seed: int) -> Non
     looks = rng.random((8, 12)).astype(np.float32)[rng.integers(0, 8, 60)]
     looks += rng.normal(0, 0.03, looks.shape).astype(np.float32)
     found = [candidate(f"{i:02d}", confidence=float(rng.random()), thumbnail=looks[i]) for i in range(60)]
-    kept: list[Candidate] = []
+    kept: list[MiningCandidate] = []
     for each in sorted(found, key=lambda one: -one.confidence):
         if all(np.abs(each.thumbnail - other.thumbnail).mean() >= 0.03 for other in kept):
             kept.append(each)

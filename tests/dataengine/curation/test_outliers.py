@@ -3,7 +3,7 @@
 import pytest
 
 from dataengine.curation.evidence import holm, outliers
-from dataengine.curation.stratify import Candidate, stratified, stratum_of
+from dataengine.curation.stratify import BenchmarkCandidate, stratified, stratum_of
 from dataengine.errors import InputRefused
 
 
@@ -30,7 +30,7 @@ def test_holm_steps_down() -> None:
 
 def test_every_stratum_has_its_share_and_reserved_images_come_first() -> None:
     candidates = [
-        Candidate(image_id=f"{category}{n}", category=category, confidence=n / 40, reserved=n == 39)
+        BenchmarkCandidate(image_id=f"{category}{n}", category=category, confidence=n / 40, reserved=n == 39)
         for category in ("hand", "mug")
         for n in range(40)
     ]

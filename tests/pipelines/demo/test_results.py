@@ -23,7 +23,7 @@ def by_id(figures: list[Figure]) -> dict[str, Figure]:
 
 
 def test_every_figure_of_the_issue_is_there_with_its_goal(played: Played) -> None:
-    evidence = results.judged(played.context, played.round_id, judge)
+    evidence = results.judge_pairs(played.context, played.round_id, judge)
     found = by_id(results.figures(played.context, played.round_id, evidence, ("hand", "face"), "first"))
     assert set(found) == {
         "mse_ratio",
@@ -43,7 +43,7 @@ def test_every_figure_of_the_issue_is_there_with_its_goal(played: Played) -> Non
 
 
 def test_the_true_frequency_is_the_judges(played: Played) -> None:
-    evidence = results.judged(played.context, played.round_id, judge)
+    evidence = results.judge_pairs(played.context, played.round_id, judge)
     assert evidence is not None
     before = np.mean(evidence.before.max((1, 2)) >= 0.5)
     after = np.mean(evidence.after.max((1, 2)) >= 0.5)
@@ -69,7 +69,7 @@ def test_the_value_decides_whether_a_goal_is_met(
 
 
 def test_the_report_is_plain_json_and_makes_a_page(played: Played) -> None:
-    evidence = results.judged(played.context, played.round_id, judge)
+    evidence = results.judge_pairs(played.context, played.round_id, judge)
     figures = results.figures(played.context, played.round_id, evidence, ("hand", "face"), "first")
     data = results.report_data(played.context, played.round_id, figures, {"generate": 1.5}, 61.0)
     assert json.loads(json.dumps(data))["stages"][0]["seconds"] == 1.5
@@ -80,7 +80,7 @@ def test_the_report_is_plain_json_and_makes_a_page(played: Played) -> None:
 
 
 def test_pairs_are_sorted_by_what_the_judge_saw(played: Played) -> None:
-    evidence = results.judged(played.context, played.round_id, judge)
+    evidence = results.judge_pairs(played.context, played.round_id, judge)
     assert evidence is not None
     for gallery in results.galleries(played.context, played.round_id, evidence, "first"):
         if gallery.name in MARKS:

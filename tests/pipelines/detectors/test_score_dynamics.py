@@ -17,7 +17,7 @@ from pipelines.detectors import dynamics_charts, score_dynamics
 from pipelines.detectors.evaluation import evaluation_sets, measure
 from pipelines.detectors.predict import predict
 from pipelines.runtime.context import Context
-from pipelines.runtime.models import real_tools
+from pipelines.runtime.models import real_models
 from pipelines.runtime.round_data import images_of, recipe_of
 from pipelines.services.rounds import start_round
 from pipelines.stages.diagnose import diagnose
@@ -42,7 +42,7 @@ def begun(folder: Path, **generating: object) -> tuple[Context, str]:
     recipe["generate"] |= {"prompts_per_category": 2, **generating}
     recipe["generate"]["sampling"]["steps"] = 6
     recipe["diagnose"]["dynamics"] = LOOSE.model_dump(mode="json")
-    recipe["mine"] |= {"disagreement": 1.0, "rival": score_dynamics.identity(LOOSE)}
+    recipe["mine"] |= {"disagreement": 1.0, "rival": score_dynamics.dynamics_id(LOOSE)}
     row = start_round(workspace, recipe, "test")
     return Context(workspace, replace(fake_tools(), generate=really)), row.id
 
@@ -58,8 +58,8 @@ def diagnosed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Context, str]:
 def test_the_stage_keeps_maps_under_a_name_of_their_own(diagnosed: tuple[Context, str]) -> None:
     context, round_id = diagnosed
     version = score_dynamics.detector_for(context.workspace, LOOSE)
-    assert version.name.startswith("score dynamics") and score_dynamics.watches(version)
-    images = score_dynamics.drawn_here(images_of(context, round_id, SURVEY))
+    assert version.name.startswith("score dynamics") and score_dynamics.is_score_dynamics(version)
+    images = score_dynamics.redrawable(images_of(context, round_id, SURVEY))
     with context.workspace.catalog(read_only=True) as catalog:
         assert not catalog.predictions.missing(version.id, [image.id for image in images])
         assert catalog.detectors.champion().id == "first"
@@ -74,8 +74,8 @@ def test_the_stage_keeps_maps_under_a_name_of_their_own(diagnosed: tuple[Context
 def test_looking_again_draws_nothing(diagnosed: tuple[Context, str], monkeypatch: pytest.MonkeyPatch) -> None:
     context, round_id = diagnosed
     version = score_dynamics.detector_for(context.workspace, LOOSE)
-    images = score_dynamics.drawn_here(images_of(context, round_id, SURVEY))
-    monkeypatch.setattr(score_dynamics, "Camera", None)
+    images = score_dynamics.redrawable(images_of(context, round_id, SURVEY))
+    monkeypatch.setattr(score_dynamics, "TrajectoryReplayer", None)
     assert len(predict(context, version.id, images, 8)) == len(images)
 
 
@@ -90,12 +90,12 @@ def test_maps_do_not_depend_on_the_batch_and_the_generator_is_opened_once(
         return looked.tools.open_generator(*arguments)
 
     context = Context(looked.workspace, replace(looked.tools, open_generator=counted))
-    images = score_dynamics.drawn_here(images_of(context, round_id, SURVEY))
+    images = score_dynamics.redrawable(images_of(context, round_id, SURVEY))
     version = score_dynamics.detector_for(context.workspace, LOOSE)
     found = {
         batch: {
             image.id: map_
-            for group, maps in score_dynamics.watched(context, version, images, batch)
+            for group, maps in score_dynamics.iter_dynamics_maps(context, version, images, batch)
             for image, map_ in zip(group, maps, strict=True)
         }
         for batch in (3, 100)
@@ -129,7 +129,7 @@ def test_shares_of_abnormal_places_are_kept_and_drawn(diagnosed: tuple[Context, 
 
 def test_a_job_gives_the_dynamics_at_a_point(diagnosed: tuple[Context, str]) -> None:
     context, round_id = diagnosed
-    image = score_dynamics.drawn_here(images_of(context, round_id, SURVEY))[0]
+    image = score_dynamics.redrawable(images_of(context, round_id, SURVEY))[0]
     found = JOBS["dynamics"](context, {"image": image.id, "point": [5, 9]})
     assert len(found["here"]) == len(found["median"]) == len(found["levels"]) == 2
     assert json.loads(json.dumps(found)) == found
@@ -145,7 +145,7 @@ def test_it_has_a_say_in_mining_and_figures_of_its_own(tmp_path: Path) -> None:
     images = images_of(context, round_id, SURVEY)
     assert recipe.mine.rival == score_dynamics.detector_for(context.workspace, LOOSE).id
     differences = _disagreement(context, round_id, "first", images)
-    assert set(differences) == {image.id for image in score_dynamics.drawn_here(images)}
+    assert set(differences) == {image.id for image in score_dynamics.redrawable(images)}
     assert max(differences.values()) > 0
     sets = evaluation_sets(context, recipe.publish, round_id)
     figures = measure(context, recipe.mine.rival, sets, 8)
@@ -173,14 +173,14 @@ def test_strange_images_are_refused_and_it_has_no_weights(diagnosed: tuple[Conte
     version = score_dynamics.detector_for(context.workspace, LOOSE)
     with context.workspace.catalog(read_only=True) as catalog:
         photo = catalog.images.find(source="real")[0]
-    assert score_dynamics.drawn_here([photo]) == []
+    assert score_dynamics.redrawable([photo]) == []
     with pytest.raises(ConfigRefused, match="1 of 1 images were not drawn"):
         predict(context, version.id, [photo], 4)
     with pytest.raises(ConfigRefused, match="was not drawn by a generator"):
         dynamics_charts.at_point(context, photo.id, (1, 1))
     folder = context.workspace.checkpoints.fetch(version.checkpoint)
     with pytest.raises(ModelRefused, match="no weights"):
-        real_tools().open_detector(folder)
+        real_models().open_detector(folder)
 
 
 def test_images_are_watched_as_they_were_steered(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_images_are_watched_as_they_were_steered(tmp_path: Path) -> None:
     for context, round_id in ((plain, plain_round), (steered, steered_round)):
         generate(context, round_id)
     before, after = (
-        {(image.prompt, image.seed): image for image in score_dynamics.drawn_here(images_of(*where, SURVEY))}
+        {(image.prompt, image.seed): image for image in score_dynamics.redrawable(images_of(*where, SURVEY))}
         for where in ((plain, plain_round), (steered, steered_round))
     )
     assert set(before) == set(after)
@@ -208,5 +208,5 @@ def test_images_are_watched_as_they_were_steered(tmp_path: Path) -> None:
 def test_a_detector_that_steers_is_the_champion_unless_named(tmp_path: Path) -> None:
     context, round_id = begun(tmp_path / "workspace", guidance={"strength": 400.0})
     generate(context, round_id)
-    images = score_dynamics.drawn_here(images_of(context, round_id, SURVEY))
+    images = score_dynamics.redrawable(images_of(context, round_id, SURVEY))
     assert {image.settings["detector"] for image in images} == {"first"}

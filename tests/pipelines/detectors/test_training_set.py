@@ -9,7 +9,7 @@ from dataengine.masks import pack_label_map
 from dataengine.records import Label, Review
 from dataengine.records.images import HARD, SURVEY
 from pipelines.config import PublishConfig
-from pipelines.detectors.training_set import categories_of, composition, labelled, merged, pseudo, real
+from pipelines.detectors.training_set import categories_of, composition, labelled, merged_labels, pseudo, real
 from pipelines.runtime.context import Context
 from pipelines.runtime.round_data import images_of
 from pipelines.services.rounds import start_round
@@ -104,10 +104,10 @@ def test_several_opinions_are_merged_and_a_policy_may_ask_for_approval(played: P
         opinions.append(
             Label(image_id="x", author=author, height=32, width=32, label_map=blob, clean=blob is None)
         )
-    together = merged(context, opinions)
+    together = merged_labels(context, opinions)
     assert together.label_map == opinions[0].label_map and not together.clean
     assert together.author == "bea + cid + dan"
-    assert merged(context, opinions[2:]) == opinions[2]
+    assert merged_labels(context, opinions[2:]) == opinions[2]
     with workspace.catalog() as catalog:
         label = catalog.labels.latest(row.image_id)
         assert label is not None

@@ -19,7 +19,7 @@ from pipelines.detectors import yes_no_question
 from pipelines.detectors.evaluation import measure
 from pipelines.detectors.predict import predict
 from pipelines.runtime.context import Context
-from pipelines.runtime.models import real_tools
+from pipelines.runtime.models import real_models
 from pipelines.runtime.round_data import images_of, recipe_of
 from pipelines.services import preflight
 from pipelines.services.promotion import promote_by_hand
@@ -45,7 +45,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Context, s
     with context.workspace.catalog() as catalog:
         row = catalog.rounds.get(first)
         recipe = {**row.recipe, "diagnose": {**row.recipe["diagnose"], "question": ASKED.model_dump()}}
-        recipe["mine"] = {**recipe["mine"], "disagreement": 1.0, "rival": yes_no_question.identity(ASKED)}
+        recipe["mine"] = {**recipe["mine"], "disagreement": 1.0, "rival": yes_no_question.question_id(ASKED)}
         catalog.rounds.add(replace(row, id="asked", recipe=recipe))
         catalog.commit()
     generate(context, "asked")
@@ -66,7 +66,7 @@ def broken(context: Context, image: Image) -> bool:
 def test_verdicts_are_predictions_without_a_map(asked: tuple[Context, str, Seer]) -> None:
     context, round_id, seer = asked
     version, images = version_in(context), images_of(context, round_id, SURVEY)
-    assert version.name == "question 5 to v1#seer" and version.id == yes_no_question.identity(ASKED)
+    assert version.name == "question 5 to v1#seer" and version.id == yes_no_question.question_id(ASKED)
     times = seer.times
     found = predict(context, version.id, images, 4)
     assert seer.times == times == len(images), "each image was asked about once, by diagnose"
@@ -109,7 +109,7 @@ def test_nothing_that_needs_maps_or_weights_takes_it(asked: tuple[Context, str, 
     version = version_in(context)
     folder = context.workspace.checkpoints.fetch(version.checkpoint)
     with pytest.raises(ModelRefused, match="not where"):
-        real_tools().open_detector(folder)
+        real_models().open_detector(folder)
     with pytest.raises(ModelRefused, match="is a yes/no question"):
         preflight.refuse_other_channels(folder, version.name)
     with context.workspace.catalog(read_only=True) as catalog:

@@ -14,7 +14,7 @@ from dataengine.records import Image, Label
 from pipelines.exchange.formats import READERS, import_dataset, write_problems
 from pipelines.exchange.import_options import Wanted
 from pipelines.exchange.importer import ImportResult, Ingest
-from pipelines.exchange.safe_files import MAX_RATIO, opened
+from pipelines.exchange.safe_files import MAX_RATIO, open_safely
 from storage.workspace import Workspace
 from tests.pipelines.exchange import layouts, pictures
 
@@ -251,7 +251,7 @@ def test_hostile_archives(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "unpacked"))
     (tmp_path / "unpacked").mkdir()
     path = zipped(tmp_path / "set.zip", members, links)
-    with pytest.raises(InputRefused, match=says), opened(path):
+    with pytest.raises(InputRefused, match=says), open_safely(path):
         pass
     assert not list((tmp_path / "unpacked").iterdir()) and not (tmp_path.parent / "escaped.txt").exists()
 
@@ -263,7 +263,7 @@ def test_an_archive_that_lies_about_its_size(tmp_path: Path, monkeypatch: pytest
         (MAX_RATIO * 100_000).to_bytes(4, "little"), (1000).to_bytes(4, "little")
     )
     path.write_bytes(body)
-    with pytest.raises(InputRefused, match=r"far more|damaged|cannot be read"), opened(path):
+    with pytest.raises(InputRefused, match=r"far more|damaged|cannot be read"), open_safely(path):
         pass
 
 

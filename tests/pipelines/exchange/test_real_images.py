@@ -16,7 +16,7 @@ from pipelines.detectors.predict import predict
 from pipelines.detectors.training_set import real
 from pipelines.exchange.readers.folders import import_folder
 from pipelines.runtime.context import Context
-from pipelines.runtime.models import real_tools
+from pipelines.runtime.models import real_models
 from pipelines.runtime.round_data import images_of
 from pipelines.services.rounds import start_round
 from pipelines.stages.diagnose import diagnose
@@ -48,7 +48,7 @@ def context(tmp_path: Path) -> Context:
         catalog.detectors.add(DetectorVersion(id="tiny", name="tiny", checkpoint=checkpoint))
         catalog.detectors.promote("tiny", "test", "the only one")
         catalog.commit()
-    return Context(workspace, real_tools())
+    return Context(workspace, real_models())
 
 
 def begin(context: Context, **generate_settings: object) -> str:

@@ -13,7 +13,7 @@ from pipelines.detectors.register import register_detector
 from pipelines.generators.draw import open_generator
 from pipelines.generators.register import register_generator, register_strength
 from pipelines.runtime.context import Context
-from pipelines.runtime.models import real_tools
+from pipelines.runtime.models import real_models
 from storage.opening import create_workspace
 from tests.dataengine.diagnosis.tiny import SEGFORMER
 from tests.dataengine.treatment import tiny
@@ -52,7 +52,7 @@ def test_a_generator_is_loaded_as_it_was_registered(tmp_path: Path) -> None:
     assert register_generator(workspace, str(folder), name="again") == plain
     halved = register_generator(workspace, str(folder), "half", "MIT", WeightsConfig(precision="bfloat16"))
     assert (halved.name, halved.licence) == ("half", "MIT")
-    context = Context(workspace, real_tools("cpu"))
+    context = Context(workspace, real_models("cpu"))
     for version, expected in ((plain, torch.float32), (halved, torch.bfloat16)):
         modules = open_generator(context, version).modules()
         assert {weight.dtype for weight in modules["transformer"].parameters()} == {expected}
@@ -61,7 +61,7 @@ def test_a_generator_is_loaded_as_it_was_registered(tmp_path: Path) -> None:
 
 def test_a_generator_may_carry_a_lora_that_treatments_go_on_with(tmp_path: Path) -> None:
     workspace = create_workspace(tmp_path / "workspace")
-    folder, context = tiny.flux(tmp_path), Context(workspace, real_tools("cpu"))
+    folder, context = tiny.flux(tmp_path), Context(workspace, real_models("cpu"))
     plain = register_generator(workspace, str(folder))
     family = open_generator(context, plain)
     family.adapter.add(LoraSettings(rank=2), seed=0)
@@ -82,7 +82,7 @@ def test_a_generator_may_carry_a_lora_that_treatments_go_on_with(tmp_path: Path)
 
 def test_one_lora_at_two_strengths_is_two_generators(tmp_path: Path) -> None:
     workspace = create_workspace(tmp_path / "workspace")
-    folder, context = tiny.flux(tmp_path), Context(workspace, real_tools("cpu"))
+    folder, context = tiny.flux(tmp_path), Context(workspace, real_models("cpu"))
     plain = register_generator(workspace, str(folder))
     family = open_generator(context, plain)
     family.adapter.add(LoraSettings(rank=2), seed=0)

@@ -19,7 +19,7 @@ from pipelines.generators.files import reads_prompts
 from pipelines.generators.register import register_generator
 from pipelines.jobs.refine_generator import refine
 from pipelines.runtime.context import Context
-from pipelines.runtime.models import real_tools
+from pipelines.runtime.models import real_models
 from pipelines.services import queue
 from pipelines.worker.handlers import kind_named
 from storage.opening import create_workspace
@@ -42,7 +42,7 @@ PLAN = RefiningRun(network=UNetConfig(channels=(8, 16)), refining=TRAINING, limi
 def context(tmp_path: Path) -> Iterator[Context]:
     workspace = create_workspace(tmp_path / "w")
     prepare(workspace, real=24)
-    yield Context(workspace, real_tools())
+    yield Context(workspace, real_models())
     workspace.close()
 
 

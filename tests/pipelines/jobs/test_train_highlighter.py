@@ -10,7 +10,7 @@ from dataengine.records.images import SURVEY
 from pipelines.detectors.predict import predict
 from pipelines.jobs.train_highlighter import highlight
 from pipelines.runtime.context import Context
-from pipelines.runtime.models import real_tools
+from pipelines.runtime.models import real_models
 from pipelines.runtime.round_data import images_of
 from tests.pipelines.conftest import play
 
@@ -18,7 +18,7 @@ from tests.pipelines.conftest import play
 def test_it_is_registered_and_looks_at_any_image(fresh: tuple[Context, str]) -> None:
     began, round_id = fresh
     play(began, round_id, until="mine")
-    real = real_tools()
+    real = real_models()
     tools = replace(began.tools, open_detector=real.open_detector, artifact_maps=real.artifact_maps)
     context = Context(began.workspace, tools)
     config = HighlighterConfig(batch=16, epochs=1, lr=1e-4)

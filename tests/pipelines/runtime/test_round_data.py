@@ -8,7 +8,7 @@ from dataengine.errors import ConfigRefused
 from pipelines.runtime.context import Context
 from pipelines.runtime.open_detector import champion
 from pipelines.runtime.round_data import fresh_seed
-from pipelines.runtime.shards import run_all, slices
+from pipelines.runtime.shards import run_in_turn, slices
 from pipelines.services.rounds import start_round
 from storage.opening import create_workspace
 from tests.fakes import fake_tools
@@ -48,7 +48,7 @@ def test_shards_report_as_one_rising_progress() -> None:
         return part
 
     context = Context(None, fake_tools(), report)  # type: ignore[arg-type]
-    assert run_all(context, "round", shard, [{"n": 0}, {"n": 1}]) == [{"n": 0}, {"n": 1}]
+    assert run_in_turn(context, "round", shard, [{"n": 0}, {"n": 1}]) == [{"n": 0}, {"n": 1}]
     assert told == sorted(told) and told[0] == 0 and told[-1] == 1
 
 

@@ -11,7 +11,7 @@ from dataengine.records.images import HARD, SURVEY
 from pipelines.detectors.predict import predict, uncertainty
 from pipelines.runtime.context import Context
 from pipelines.runtime.images import read
-from pipelines.runtime.open_detector import opened
+from pipelines.runtime.open_detector import open_detector
 from pipelines.runtime.round_data import images_of
 from pipelines.stages.diagnose import diagnose
 from tests.fakes import FIRST, TinyDetector
@@ -81,6 +81,6 @@ def test_a_detector_is_opened_once_for_all_shards(played: Played) -> None:
         return TinyDetector.open(folder)
 
     context = Context(played.context.workspace, replace(played.context.tools, open_detector=counting))
-    assert opened(context, "first") is opened(context, "first")
-    other = opened(context, played.results["promote"]["champion"])
-    assert other is not opened(context, "first") and len(opens) == 3, "only the last stays open"
+    assert open_detector(context, "first") is open_detector(context, "first")
+    other = open_detector(context, played.results["promote"]["champion"])
+    assert other is not open_detector(context, "first") and len(opens) == 3, "only the last stays open"

@@ -3,7 +3,7 @@
 import pytest
 
 from dataengine.curation.config import MiningConfig
-from dataengine.curation.mining import Candidate
+from dataengine.curation.mining import MiningCandidate
 from dataengine.records.images import HARD, SURVEY
 from pipelines.runtime.round_data import images_of, recipe_of
 from pipelines.stages import mine as stage
@@ -28,7 +28,9 @@ def test_the_queue_is_filled_once(played: Played) -> None:
     assert mine(played.context, played.round_id) == played.results["mine"]
 
 
-def candidates_with(played: Played, monkeypatch: pytest.MonkeyPatch, config: MiningConfig) -> list[Candidate]:
+def candidates_with(
+    played: Played, monkeypatch: pytest.MonkeyPatch, config: MiningConfig
+) -> list[MiningCandidate]:
     recipe = recipe_of(played.context, played.round_id).model_copy(update={"mine": config})
     monkeypatch.setattr(stage, "recipe_of", lambda context, round_id: recipe)
     return stage._candidates(played.context, played.round_id)

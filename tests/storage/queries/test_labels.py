@@ -8,7 +8,7 @@ from storage.catalog import Catalog
 from storage.queries import categories, images, labels, reviews
 from storage.queries.images import ImageFilter
 from storage.repositories.images import FEATURE_LENGTH
-from storage.repositories.labels import LabelMapFacts
+from storage.repositories.labels import LabelMapStatistics
 
 
 def label(id: str, author: str, **values: object) -> Label:
@@ -81,7 +81,7 @@ def test_states_follow_reviews(filled: Catalog) -> None:
 
 
 def test_classes_are_found_on_newest_revisions(filled: Catalog) -> None:
-    facts = LabelMapFacts(filled.connection)
+    facts = LabelMapStatistics(filled.connection)
     filled.labels.submit(label("000", "anna", label_map="a"))
     filled.labels.submit(label("001", "anna", label_map="a"))
     filled.labels.submit(label("001", "anna", label_map="b"))

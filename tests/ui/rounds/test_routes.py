@@ -166,9 +166,9 @@ def test_a_round_is_drawn_and_looked_at_as_chosen(client_of: Clients, workspace:
     refused = engineer.post("/api/rounds/round", json=wanted | {"correction": "magic"})
     assert refused.status_code == 422 and "choose ttc" in refused.json()["error"]
     for name in round_options.CORRECTIONS:
-        round_options.recipe("demo", 0, [], round_options.Wishes(correction=name))
+        round_options.recipe("demo", 0, [], round_options.RoundOverrides(correction=name))
     for name in round_options.GUIDANCES:
-        round_options.recipe("demo", 0, [], round_options.Wishes(guidance=name))
+        round_options.recipe("demo", 0, [], round_options.RoundOverrides(guidance=name))
 
 
 def test_a_rival_has_a_say_in_which_images_people_see(client_of: Clients, workspace: Workspace) -> None:
@@ -179,11 +179,13 @@ def test_a_rival_has_a_say_in_which_images_people_see(client_of: Clients, worksp
     assert engineer.get("/api/rounds").json()["detectors"] == [{"id": "d2", "name": "second"}]
 
     def mining(**chosen: Any) -> dict[str, Any]:
-        return round_options.recipe("fakes", 0, [], round_options.Wishes(**chosen))["mine"]
+        return round_options.recipe("fakes", 0, [], round_options.RoundOverrides(**chosen))["mine"]
 
     assert (mining(rival="d2")["rival"], mining(rival="d2")["disagreement"]) == ("d2", 1.0)
-    kept = round_options.recipe("fakes", 0, [], round_options.Wishes(rival="dynamics"))
-    assert kept["mine"]["rival"] == score_dynamics.identity(DynamicsConfig()) and kept["diagnose"]["dynamics"]
+    kept = round_options.recipe("fakes", 0, [], round_options.RoundOverrides(rival="dynamics"))
+    assert (
+        kept["mine"]["rival"] == score_dynamics.dynamics_id(DynamicsConfig()) and kept["diagnose"]["dynamics"]
+    )
     assert mining(rival="question", question=("owner/seer", 16))["rival"] not in ("", "question")
     with pytest.raises(InputRefused, match="no VQA model is asked"):
         mining(rival="question")

@@ -10,7 +10,7 @@ from dataengine.treatment.sampling.sampler import sample
 from dataengine.treatment.tuning.estimate import Ledger
 from dataengine.treatment.tuning.objectives import (
     all_pixels,
-    judged,
+    confidence_maps,
     offline_loss,
     pixel_loss,
     region_constraint,
@@ -39,7 +39,7 @@ def test_images_that_are_judged_apart_keep_memory_and_gradient():
     for apart in (False, True):
         images = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
         with Ledger() as ledger:
-            confidence = judged(detector, images, apart)
+            confidence = confidence_maps(detector, images, apart)
             kept[apart] = ledger.alive
             confidence.mean().backward()
         gradients[apart] = images.grad
