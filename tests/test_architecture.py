@@ -16,7 +16,7 @@ MOST_FILES = 25
 
 ORDER = {
     "": "dataengine storage pipelines ui app",
-    "dataengine": "errors masks images records config curation quality diagnosis treatment clinic",
+    "dataengine": "errors durable masks images records config curation quality diagnosis treatment clinic",
     "dataengine/clinic": "drawing flaws scenes subjects world lessons readers models vocabulary config "
     "training parts oracles contact_sheet build",
     "dataengine/treatment": "config presets families sampling tuning refining guided_sampling",
@@ -38,6 +38,7 @@ ALLOWED = {
         "dataengine.records",
         "dataengine.masks",
         "dataengine.errors",
+        "dataengine.durable",
         "dataengine.config",
     ),
     "pipelines": ("pipelines", "dataengine", "storage"),

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dataengine import durable
 from dataengine.diagnosis.architectures import StateDict, architecture_of, published_architecture
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.errors import ImageRefused, ModelRefused
@@ -191,8 +192,7 @@ def save_detector(detector: NetworkDetector, folder: Path) -> None:
     weights, config = folder / f".{WEIGHTS_FILE}.part", folder / f".{CONFIG_FILE}.part"
     save_file({key: value.cpu() for key, value in state.items()}, weights, metadata={"format": "pt"})
     config.write_text(json.dumps(detector.config.model_dump(), indent=2) + "\n")
-    weights.replace(folder / WEIGHTS_FILE)
-    config.replace(folder / CONFIG_FILE)
+    durable.move_all([(weights, folder / WEIGHTS_FILE), (config, folder / CONFIG_FILE)])
 
 
 def load_detector(path: Path, device: str | torch.device = "cpu") -> NetworkDetector:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dataengine import durable
 from dataengine.diagnosis.config import IMAGENET_MEAN, IMAGENET_STD, HighlighterConfig
 from dataengine.diagnosis.detector import artifact_maps
 from dataengine.errors import ConfigRefused, ImageRefused, ModelRefused, NonFinite
@@ -145,8 +146,7 @@ class FlawHighlighter(nn.Module):
         weights, config = folder / f".{WEIGHTS_FILE}.part", folder / f".{HIGHLIGHTER_FILE}.part"
         save_file({key: value.cpu().contiguous() for key, value in self.state_dict().items()}, weights)
         config.write_text(json.dumps(self.config.model_dump(), indent=2) + "\n")
-        weights.replace(folder / WEIGHTS_FILE)
-        config.replace(folder / HIGHLIGHTER_FILE)
+        durable.move_all([(weights, folder / WEIGHTS_FILE), (config, folder / HIGHLIGHTER_FILE)])
 
 
 def _convolutions() -> nn.Sequential:

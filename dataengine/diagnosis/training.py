@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dataengine import durable
 from dataengine.diagnosis.architectures import architecture_of
 from dataengine.diagnosis.augmentation import augment
 from dataengine.diagnosis.config import DetectorTrainingConfig, PseudoTargetConfig
@@ -481,6 +482,4 @@ def _digest(start: Path | None) -> str:
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(json.dumps(content))
-    part.replace(file)
+    durable.write_text(file, json.dumps(content))

@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from sqlalchemy import Connection, Engine, Integer, LargeBinary, MetaData, Table, func, insert, select, text
 
+from dataengine import durable
 from dataengine.errors import Conflict, Corrupt, InputRefused, NotFound
 from dataengine.records import Report, no_report, now
 from storage.engine import connect_for_reading, make_engine
@@ -64,7 +65,7 @@ def back_up(workspace: Workspace, target: Path, *, blobs: bool = True, report: R
         try:
             with tempfile.TemporaryDirectory(prefix=".backup-", dir=target.parent) as scratch:
                 backup = _write(workspace, partial, target, Path(scratch), blobs, report)
-            partial.replace(target)
+            durable.move(partial, target)
         finally:
             partial.unlink(missing_ok=True)
     return backup
@@ -79,24 +80,21 @@ def _write(
     # Rows first: whatever they name was stored before them.
     counts = _dump(workspace.engine, scratch)
     kept, size, damaged = 0, 0, []
-    with partial.open("wb") as file:
-        with tarfile.open(fileobj=file, mode="w") as archive:
-            blobs = list(workspace.blobs.stored()) if with_blobs else []
-            for number, blob in enumerate(blobs):
-                report(number, len(blobs), "backing up")
-                with _opened(workspace.blobs, blob, scratch) as content:
-                    if content is None:
-                        damaged.append(blob.sha256)
-                        continue
-                    archive.addfile(_entry(f"blobs/{blob.sha256}", blob.size, blob.modified), content)
-                kept, size = kept + 1, size + blob.size
-            for path in sorted(scratch.glob("*.jsonl.gz")):
-                archive.add(path, arcname=f"catalog/{path.name}", filter=_anonymous)
-            about = {"format": FORMAT, "revision": version, "created": at, "rows": counts, "blobs": kept}
-            body = json.dumps({**about, "bytes": size, "damaged": damaged}).encode()
-            archive.addfile(_entry(MANIFEST, len(body), at), io.BytesIO(body))
-        file.flush()
-        os.fsync(file.fileno())
+    with partial.open("wb") as file, tarfile.open(fileobj=file, mode="w") as archive:
+        blobs = list(workspace.blobs.stored()) if with_blobs else []
+        for number, blob in enumerate(blobs):
+            report(number, len(blobs), "backing up")
+            with _opened(workspace.blobs, blob, scratch) as content:
+                if content is None:
+                    damaged.append(blob.sha256)
+                    continue
+                archive.addfile(_entry(f"blobs/{blob.sha256}", blob.size, blob.modified), content)
+            kept, size = kept + 1, size + blob.size
+        for path in sorted(scratch.glob("*.jsonl.gz")):
+            archive.add(path, arcname=f"catalog/{path.name}", filter=_anonymous)
+        about = {"format": FORMAT, "revision": version, "created": at, "rows": counts, "blobs": kept}
+        body = json.dumps({**about, "bytes": size, "damaged": damaged}).encode()
+        archive.addfile(_entry(MANIFEST, len(body), at), io.BytesIO(body))
     report(kept, kept, "backed up")
     return Backup(
         path=target,

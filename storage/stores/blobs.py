@@ -1,7 +1,8 @@
 """Content-addressed bytes: a blob's name is the SHA-256 of what it holds.
 
-On a file system a blob is written under a temporary name, forced to disk and renamed; on an object store it
-is put on condition that it is not there yet, where the store can. What is read is verified, so damage never
+On a file system a blob is written under a temporary name, forced to the disk and renamed, and its name is
+on the disk before `put` returns; on an object store it is put on condition that it is not there yet, where
+the store can, and the store's answer counts as durable. What is read is verified, so damage never
 travels.
 """
 
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from dataengine import durable
 from dataengine.errors import Corrupt, NotFound, StorageError, WorkspaceUnusable
 
 CHUNK = 1 << 20
@@ -86,6 +88,7 @@ class Blobs:
                     self._put_if_absent(name, item)
             else:
                 self._put_files(self.folder, fresh)
+                self._sync_names(names)
         return names
 
     def put_file(self, source: Path) -> str:
@@ -93,6 +96,7 @@ class Blobs:
         with source.open("rb") as file:
             name = hashlib.file_digest(file, "sha256").hexdigest()
         if not self._lacks(name, source.stat().st_size):
+            self._sync_names([name])
             return name
         with writing(self.root):
             if self.folder is None:
@@ -102,6 +106,7 @@ class Blobs:
                 with source.open("rb") as file, self._temporary(self.folder, name) as target:
                     if _copy(file, target) != name:
                         raise Corrupt(f"{source} changed while it was being stored; store it again")
+                self._sync_names([name])
         return name
 
     def get(self, sha256: str) -> bytes:
@@ -230,12 +235,18 @@ class Blobs:
                 for _ in pool.map(put, items.items()):
                     pass
 
+    def _sync_names(self, names: Iterable[str]) -> None:
+        """Wait until these names are on the disk, also those that another process has just written."""
+        if self.folder is not None:
+            for parent in {Path(self._key(name)).parent for name in names}:
+                durable.sync_folder(parent)
+
     @contextmanager
     def _temporary(self, folder: Path, name: str) -> Iterator[IO[bytes]]:
         target = Path(self._key(name))
         fresh = folder / "tmp" / f"{name}.{os.getpid()}.{time.monotonic_ns()}"
         fresh.parent.mkdir(parents=True, exist_ok=True)
-        target.parent.mkdir(exist_ok=True)
+        durable.make_folder(target.parent)
         try:
             with fresh.open("wb") as file:
                 yield file

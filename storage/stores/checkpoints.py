@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from dataengine import durable
 from dataengine.errors import Corrupt, InputRefused, NotFound
 from storage.stores.blobs import Blobs, writing
 
@@ -111,7 +112,7 @@ class Checkpoints:
             if stale.is_file():
                 stale.unlink()
         checkpoint = self.publish(folder)
-        (folder / HANDED_OVER).write_text(checkpoint)
+        durable.write_text(folder / HANDED_OVER, checkpoint)
         return checkpoint
 
     def take_over(self, work_id: str, checkpoint_id: str) -> None:
@@ -128,7 +129,7 @@ class Checkpoints:
             path = self.pending(work_id) / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
             self.blobs.fetch(file.sha256, path)
-        note.write_text(checkpoint_id)
+        durable.write_text(note, checkpoint_id)
 
     def discard(self, work_id: str) -> None:
         """Remove a scratch folder."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dataengine import durable
 from storage.stores.blobs import writing
 
 if TYPE_CHECKING:
@@ -165,6 +166,4 @@ def piece(path: Path, name: str, start: int, size: int, limit: int) -> tuple[str
 
 def replace_file(path: Path, text: str) -> None:
     """Replace a small file in one piece."""
-    draft = path.with_name(f".{path.name}.part")
-    draft.write_text(text)
-    draft.replace(path)
+    durable.write_text(path, text)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dataengine import durable
 from dataengine.errors import Corrupt, InputRefused
 from dataengine.masks import unpack_label_map
 from dataengine.records import Image, Report, Snapshot, SnapshotItem, no_report
@@ -176,7 +177,7 @@ class Snapshots:
             try:
                 # Pictures are compressed already; small row groups keep random access cheap.
                 parquet.write_table(table, fresh, compression="none", row_group_size=64)
-                fresh.replace(path)
+                durable.move(fresh, path)
             finally:
                 fresh.unlink(missing_ok=True)
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dataengine import durable
 from dataengine.errors import ConfigRefused, ModelRefused
 from dataengine.treatment.config import LoraSettings
 
@@ -71,7 +72,7 @@ class Adapter:
                     f"{self._component}_lora_adapter_metadata": settings,
                 },
             )
-            (Path(temporary) / WEIGHTS).replace(folder / WEIGHTS)
+            durable.move(Path(temporary) / WEIGHTS, folder / WEIGHTS)
 
     def load(self, folder: Path, trainable: bool = False) -> None:
         """Attach the one saved in `folder`; with `trainable`, for further treatment.

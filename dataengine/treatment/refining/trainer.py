@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dataengine import durable
 from dataengine.diagnosis.flaw_activation import SMALLEST, FlawHighlighter, mean_map, train_highlighter
 from dataengine.diagnosis.training import average_decay
 from dataengine.errors import ConfigRefused, NonFinite, Paused
@@ -303,7 +304,7 @@ def _highlighter(
         network, _ = train_highlighter(config.highlighter, subject.images[:count], own, report, device)
         part = work / f".{HIGHLIGHTER}.part"
         network.save(part)
-        part.rename(folder)
+        durable.move(part, folder)
     return FlawHighlighter.load(folder, device)
 
 
@@ -313,5 +314,5 @@ def _published(family: Refinable, work: Path) -> Path:
     for folder in (part, result):
         shutil.rmtree(folder, ignore_errors=True)
     family.pipeline.save_pretrained(part)
-    part.rename(result)
+    durable.move(part, result)
     return result

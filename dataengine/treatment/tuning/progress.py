@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dataengine import durable
 from dataengine.errors import ConfigRefused
 
 FILE = "progress.safetensors"
@@ -67,7 +68,7 @@ def save(
         temporary,
         metadata={"progress": json.dumps(plain), "identity": identity},
     )
-    temporary.replace(work / FILE)
+    durable.move(temporary, work / FILE)
 
 
 def restore(weights: Weights, optimizer: torch.optim.Optimizer, identity: str, work: Path) -> Progress | None:
@@ -107,7 +108,7 @@ def fork(work: Path, other: Path, identity: str, wanted: str) -> None:
         raise ConfigRefused(f"{work} holds another run than the one that is asked for")
     other.mkdir(parents=True, exist_ok=True)
     save_file(tensors, other / f".{FILE}.part", metadata={**metadata, "identity": wanted})
-    (other / f".{FILE}.part").replace(other / FILE)
+    durable.move(other / f".{FILE}.part", other / FILE)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from dataengine import durable
 from dataengine.errors import ConfigRefused, ModelRefused
 from dataengine.treatment.families.lora import NAME, weights_file
 
@@ -30,7 +31,7 @@ def to_comfyui(source: Path, target: Path) -> None:
         tensors[f"{name}.alpha"] = torch.tensor(float(down.shape[0] if alpha is None else alpha))
     temporary = target.with_name(f".{target.name}.part")
     save_file(tensors, temporary, metadata={"format": "pt", **({"made_of": metadata} if metadata else {})})
-    temporary.replace(target)
+    durable.move(temporary, target)
 
 
 def _read(source: Path) -> tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], float | None, str]:

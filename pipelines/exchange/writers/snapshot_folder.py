@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from dataengine import durable
 from dataengine.errors import InputRefused
 from dataengine.images import encode_png
 from dataengine.masks import PackedMap
@@ -185,7 +186,7 @@ class new_folder:
         try:
             if kind is None:
                 self._fresh.chmod(0o755)
-                self._fresh.replace(self.target)
+                durable.move(self._fresh, self.target)
         finally:
             shutil.rmtree(self._fresh, ignore_errors=True)
             swallowed = self._guard.__exit__(kind, error, trace)
