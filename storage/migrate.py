@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from dataengine.errors import WorkspaceUnusable
 from storage.engine import connect_for_reading
 
-REVISION = "0005"
+REVISION = "0006"
 """The newest migration; a catalog that names another one is older (upgrade) or newer (refused)."""
 SCRIPTS = Path(__file__).with_name("migrations")
 

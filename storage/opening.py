@@ -1,10 +1,15 @@
 """Create and open workspaces; an older one is migrated after a backup."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from dataengine.errors import WorkspaceUnusable
+from storage.identity import recognise, refuse_fresh_catalog
 from storage.stores.blobs import writing
 from storage.workspace import CATALOG_FILE, DATABASE_VARIABLE, Workspace
+
+PRIVATE = ("*.sqlite*", "*.json", "*.key", "*.log", "*.secret", "backups/*", "jobs/*/*")
+"""Files of a workspace that hold what people wrote, or secrets."""
 
 
 def create_workspace(
@@ -17,8 +22,11 @@ def create_workspace(
     """
     workspace = Workspace.located(path, database_url, blob_url)
     fresh = workspace.own_database and not workspace.catalog_file.exists()
+    if fresh or _is_empty(workspace):
+        refuse_fresh_catalog(workspace)
     with writing(workspace.path):
         workspace.path.mkdir(parents=True, exist_ok=True)
+        make_private(workspace.path)
     try:
         _migrate(workspace)
     except BaseException:
@@ -28,6 +36,8 @@ def create_workspace(
             for leftover in workspace.path.glob(f"{CATALOG_FILE}*"):
                 leftover.unlink(missing_ok=True)
         raise
+    recognise(workspace)
+    make_private(workspace.path)
     return workspace
 
 
@@ -45,6 +55,27 @@ def open_workspace(
             f"with --workspace, make one with `clinic app`, or set {DATABASE_VARIABLE}."
         )
     return create_workspace(path, database_url, blob_url)
+
+
+def make_private(folder: Path) -> None:
+    """Take the folder, its catalog, keys, logs and backups away from other accounts of this machine.
+
+    Workspaces of older versions were readable by everybody. What belongs to another account is left alone.
+    """
+    private = [file for pattern in PRIVATE for file in folder.glob(pattern) if file.is_file()]
+    for path, mode in [(folder, 0o700), *((file, 0o600) for file in private)]:
+        with suppress(PermissionError, FileNotFoundError):
+            if path.stat().st_mode & 0o077 and not path.is_symlink():
+                path.chmod(mode)
+
+
+def _is_empty(workspace: Workspace) -> bool:
+    """Whether a database is there, and holds no catalog."""
+    if workspace.own_database:
+        return not workspace.catalog_file.stat().st_size
+    from storage.migrate import revision
+
+    return revision(workspace.engine) is None
 
 
 def _has_schema(workspace: Workspace) -> bool:

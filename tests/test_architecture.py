@@ -23,8 +23,8 @@ ORDER = {
     "pipelines": "config runtime generators detectors stages round recipes exchange jobs services worker "
     "cli demo",
     "pipelines/exchange": "metadata importer safe_files import_options label_studio readers formats writers",
-    "storage": "tables repositories engine catalog accounts stores migrate workspace maintenance opening "
-    "job_queue queries",
+    "storage": "tables repositories engine catalog accounts stores migrate workspace references identity "
+    "maintenance opening job_queue queries",
     "storage/migrations": "env versions",
     "ui": "config web runs home annotate curate train treat rounds study admin label_studio desks server",
 }

@@ -48,6 +48,13 @@ def restore(call: Call) -> Any:
 
 def gc_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trial", action="store_true", help="only say what would be cleared")
+    parser.add_argument(
+        "--share",
+        type=float,
+        default=0.25,
+        help="refuse to clear more of the blobs (default: 0.25)",
+    )
+    parser.add_argument("--clear", type=int, metavar="N", help="clear N blobs although that is more")
     parser.add_argument("--days", type=float, default=7.0, help="leave alone what is younger (default: 7)")
 
 
@@ -55,10 +62,21 @@ def gc(call: Call) -> Any:
     from storage.maintenance.collect_garbage import collect
 
     given = call.options
-    cleared = collect(call.workspace, given.days * 86400, trial=given.trial, report=call.report)
+    cleared = collect(
+        call.workspace,
+        given.days * 86400,
+        trial=given.trial,
+        report=call.report,
+        most_share=1.0 if given.trial else given.share,
+        expected=given.clear,
+    )
     call.report.close()
     verb = "would clear" if given.trial else "cleared"
     call.say(f"{verb} {cleared.maps} maps and {cleared.blobs} blobs, {cleared.bytes / 1e6:.1f} MB")
+    if cleared.deleted:
+        call.say(f"deleted {cleared.deleted} blobs that had lain in the trash for {given.days:g} days")
+    if cleared.missing:
+        call.say(f"{cleared.missing} blobs of images and labels are missing; restore them from a backup")
     return asdict(cleared)
 
 

@@ -21,12 +21,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from sqlalchemy import Connection, Engine, Integer, LargeBinary, MetaData, Table, func, insert, select, text
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+)
 
 from dataengine import durable
 from dataengine.errors import Conflict, Corrupt, InputRefused, NotFound
 from dataengine.records import Report, no_report, now
 from storage.engine import connect_for_reading, make_engine
+from storage.identity import recognise
 from storage.migrate import migrate, revision, upgrade
 from storage.stores.blobs import CHUNK, Blobs, StoredBlob, writing
 from storage.workspace import Workspace
@@ -80,7 +93,7 @@ def _write(
     # Rows first: whatever they name was stored before them.
     counts = _dump(workspace.engine, scratch)
     kept, size, damaged = 0, 0, []
-    with partial.open("wb") as file, tarfile.open(fileobj=file, mode="w") as archive:
+    with _private(partial) as file, tarfile.open(fileobj=file, mode="w") as archive:
         blobs = list(workspace.blobs.stored()) if with_blobs else []
         for number, blob in enumerate(blobs):
             report(number, len(blobs), "backing up")
@@ -105,6 +118,11 @@ def _write(
         bytes=size,
         damaged=tuple(damaged),
     )
+
+
+def _private(path: Path) -> IO[bytes]:
+    """A new file that other accounts of the machine cannot read."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
 def _dump(engine: Engine, folder: Path) -> dict[str, int]:
@@ -165,7 +183,7 @@ def _opened(blobs: Blobs, blob: StoredBlob, scratch: Path) -> Iterator[IO[bytes]
 
 def _entry(name: str, size: int, modified: float) -> tarfile.TarInfo:
     entry = tarfile.TarInfo(name)
-    entry.size, entry.mtime, entry.mode = size, int(modified), 0o644
+    entry.size, entry.mtime, entry.mode = size, int(modified), 0o600
     return entry
 
 
@@ -216,6 +234,7 @@ def restore(
         migrate(engine)
     finally:
         engine.dispose()
+    recognise(workspace)
     report(about.blobs, about.blobs, "restored")
     return workspace
 
@@ -264,6 +283,7 @@ def _restore_large(
 def _restore_rows(archive: tarfile.TarFile, connection: Connection, about: Backup) -> None:
     upgrade(connection, about.revision)
     for table in _tables(connection):
+        connection.execute(delete(table))  # what the migrations put there, such as a new identity
         count = 0
         member = archive.getmember(f"catalog/{table.name}.jsonl.gz")
         with gzip.open(_content(archive, member), "rt", encoding="utf-8") as file:

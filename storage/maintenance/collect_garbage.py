@@ -2,26 +2,37 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import Connection, exists, func, select, update
 
+from dataengine.errors import Conflict, WorkspaceUnusable
 from dataengine.records import Report, no_report, now
 from storage import tables
 from storage.catalog import Catalog
-from storage.maintenance.references import referenced
+from storage.identity import owns_blobs
+from storage.references import referenced
+from storage.stores.blobs import SHA256, Blobs
 from storage.workspace import Workspace
 
 GRACE_SECONDS = 7 * 24 * 3600.0
 """Nothing younger is touched: a running stage stores its blobs before the rows that name them."""
 
 
+MOST_SHARE = 0.25
+"""A run that would clear a larger share of the blobs is refused unless it is told their number."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cleared:
-    """What was cleared, or in a trial would be: maps of predictions, blobs, their bytes, unfinished files."""
+    """What was cleared, or in a trial would be: maps of predictions, blobs moved to the trash with their
+    bytes, unfinished files, blobs of the trash deleted for good. `missing` counts blobs that the catalog
+    names and the store does not have."""
 
     maps: int
     blobs: int
     bytes: int
     unfinished: int
+    deleted: int = 0
+    missing: int = 0
 
 
 def collect(
@@ -29,28 +40,78 @@ def collect(
     grace_seconds: float = GRACE_SECONDS,
     trial: bool = False,
     report: Report = no_report,
+    most_share: float = MOST_SHARE,
+    expected: int | None = None,
 ) -> Cleared:
     """Clear maps and blobs that are older than the grace period and that nothing needs.
 
     Maps stay for the champion, for images whose label was drawn over them, in pseudo-labels and in snapshots;
-    a cleared map leaves its figures behind. With `trial` nothing is changed.
+    a cleared map leaves its figures behind. Blobs go to the trash first, and are deleted once they have lain
+    there for the grace period. With `trial` nothing is changed.
+    Raises `WorkspaceUnusable` unless the blob store carries this workspace's mark, `Conflict` when more than
+    `most_share` of the blobs would go and `expected` is not their number.
     """
+    if not owns_blobs(workspace):
+        raise WorkspaceUnusable(
+            f"{workspace.blob_url} does not carry this workspace's mark, so its blobs may be somebody "
+            "else's; nothing was cleared. `clinic status` says whose they are"
+        )
     before = now() - grace_seconds
     with workspace.catalog() as catalog:
         maps = _clear_maps(catalog, before)
         report(0, 0, "looking for what is in use")
         kept = referenced(catalog.connection, workspace.blobs, workspace.checkpoints)
+        stored = list(workspace.blobs.stored())
+        unneeded = [blob for blob in stored if blob.sha256 not in kept and blob.modified < before]
+        _refuse_too_many(len(unneeded), len(stored), most_share, expected)
+        missing = len(_blobs_named(catalog.connection) - {blob.sha256 for blob in stored})
         if not trial:
             catalog.commit()
-    count = size = 0
-    for blob in workspace.blobs.stored():
-        if blob.sha256 in kept or blob.modified >= before:
-            continue
-        if trial or workspace.blobs.delete(blob.sha256):
-            count, size = count + 1, size + blob.size
-            report(count, 0, "clearing blobs")
-    unfinished = 0 if trial else workspace.blobs.sweep(grace_seconds)
-    return Cleared(maps=maps, blobs=count, bytes=size, unfinished=unfinished)
+    deleted = 0 if trial else _empty_trash(workspace.blobs, kept, before)
+    for number, blob in enumerate(unneeded, start=1):
+        if not trial:
+            workspace.blobs.discard(blob.sha256)
+        report(number, len(unneeded), "clearing blobs")
+    return Cleared(
+        maps=maps,
+        blobs=len(unneeded),
+        bytes=sum(blob.size for blob in unneeded),
+        unfinished=0 if trial else workspace.blobs.sweep(grace_seconds),
+        deleted=deleted,
+        missing=missing,
+    )
+
+
+def _refuse_too_many(count: int, total: int, most_share: float, expected: int | None) -> None:
+    if count > most_share * total and count != expected:
+        raise Conflict(
+            f"{count} of {total} blobs would be cleared, more than a share of {most_share:g}; nothing was "
+            "cleared. If the catalog is the newest one and this is right, say the number: "
+            f"clinic gc --clear {count}"
+        )
+
+
+def _empty_trash(blobs: Blobs, kept: set[str], before: float) -> int:
+    """Delete what has lain in the trash since `before`; take back what a row names after all."""
+    deleted = 0
+    for blob in list(blobs.trashed()):
+        if blob.sha256 in kept:
+            blobs.take_back(blob.sha256)
+        elif blob.modified < before:
+            blobs.empty_trash(blob.sha256)
+            deleted += 1
+    return deleted
+
+
+def _blobs_named(connection: Connection) -> set[str]:
+    """The blobs of images and labels that the catalog names for certain."""
+    columns = (tables.images.c.sha256, tables.images.c.thumbnail, tables.labels.c.label_map)
+    return {
+        name
+        for column in columns
+        for name in connection.scalars(select(column).where(column.is_not(None)))
+        if SHA256.fullmatch(name)
+    }
 
 
 def _clear_maps(catalog: Catalog, before: float) -> int:

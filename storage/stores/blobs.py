@@ -25,6 +25,8 @@ CHUNK = 1 << 20
 SYNC_THREADS = 8
 SHA256 = re.compile(r"[0-9a-f]{64}")
 LEFTOVER_SECONDS = 24 * 3600.0
+TRASH = "trash"
+"""Folder under the root for blobs that nothing needs any more, until their grace time is over."""
 
 UNUSABLE = {
     errno.ENOSPC: "is full",
@@ -151,15 +153,59 @@ class Blobs:
             return True
         return False
 
+    def discard(self, sha256: str) -> bool:
+        """Move a blob to the trash, from which reading it takes it back; whether it was there."""
+        with suppress(FileNotFoundError), writing(self.root):
+            self._move(self._key(sha256), self._trash_key(sha256))
+            return True
+        return False
+
+    def take_back(self, sha256: str) -> bool:
+        """Take a blob back from the trash; whether it was there."""
+        with suppress(FileNotFoundError), writing(self.root):
+            self._move(self._trash_key(sha256), self._key(sha256))
+            return True
+        return False
+
+    def trashed(self) -> Iterator[StoredBlob]:
+        """Every blob in the trash, with the time at which it came there."""
+        folder = f"{self.root}/{TRASH}"
+        for entry in self.fs.find(folder, detail=True).values() if self.fs.exists(folder) else ():
+            name = entry["name"].rpartition("/")[2]
+            if SHA256.fullmatch(name):
+                yield StoredBlob(sha256=name, size=int(entry["size"]), modified=_modified(entry))
+
+    def empty_trash(self, sha256: str) -> None:
+        """Erase a blob that lies in the trash for good."""
+        with suppress(FileNotFoundError), writing(self.root):
+            self.fs.rm_file(self._trash_key(sha256))
+
     def path_or_none(self, sha256: str) -> Path | None:
         """The local file of a blob, to be read only; None when the store is remote or the blob absent."""
         return Path(self._key(sha256)) if self.folder is not None and self.has(sha256) else None
 
+    def read_root(self, name: str) -> bytes | None:
+        """A small file beside the blobs, such as their owner's mark; None where there is none."""
+        try:
+            return bytes(self.fs.cat_file(f"{self.root}/{name}"))
+        except FileNotFoundError:
+            return None
+
+    def write_root(self, name: str, data: bytes) -> None:
+        """Keep a small file beside the blobs."""
+        with writing(self.root):
+            if self.folder is not None:
+                durable.make_folder(self.folder)
+                durable.write_text(self.folder / name, data.decode())
+            else:
+                self.fs.makedirs(self.root, exist_ok=True)
+                self.fs.pipe_file(f"{self.root}/{name}", data)
+
     def stored(self) -> Iterator[StoredBlob]:
-        """Every blob, in no particular order."""
+        """Every blob, in no particular order; not those of a store whose prefix lies inside this one."""
         for entry in self._entries():
-            name = entry["name"].rpartition("/")[2]
-            if SHA256.fullmatch(name):
+            folder, _, name = entry["name"].rpartition("/")
+            if SHA256.fullmatch(name) and folder.lstrip("/") == f"{self.root}/{name[:2]}".lstrip("/"):
                 yield StoredBlob(sha256=name, size=int(entry["size"]), modified=_modified(entry))
 
     def sweep(self, older_than: float = LEFTOVER_SECONDS) -> int:
@@ -192,8 +238,27 @@ class Blobs:
             raise NotFound(f"{sha256!r} is no SHA-256, so no blob can have this name")
         return f"{self.root}/{sha256[:2]}/{sha256}"
 
+    def _trash_key(self, sha256: str) -> str:
+        self._key(sha256)  # refuses what is no name
+        return f"{self.root}/{TRASH}/{sha256}"
+
+    def _move(self, source: str, target: str) -> None:
+        if self.folder is None:
+            self.fs.makedirs(target.rpartition("/")[0], exist_ok=True)
+            self.fs.mv(source, target)
+            return
+        durable.make_folder(Path(target).parent)
+        os.utime(source)  # its time in the trash counts from now
+        Path(source).replace(target)
+        durable.sync_folder(Path(target).parent)
+
     def _read(self, sha256: str, start: int | None = None, end: int | None = None) -> bytes:
         with self._missing(sha256):
+            try:
+                return bytes(self.fs.cat_file(self._key(sha256), start=start, end=end))
+            except FileNotFoundError:
+                if not self.take_back(sha256):
+                    raise
             return bytes(self.fs.cat_file(self._key(sha256), start=start, end=end))
 
     @contextmanager

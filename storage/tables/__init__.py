@@ -27,6 +27,7 @@ from storage.tables.labels import label_classes, label_map_facts, labels, review
 from storage.tables.models import detectors, generators, promotions, treatments
 from storage.tables.studies import guests, invitations, studies, votes
 from storage.tables.work import job_files, jobs, rounds, workers
+from storage.tables.workspace import workspace
 
 __all__ = [
     "Tuples",
@@ -71,4 +72,5 @@ __all__ = [
     "users",
     "votes",
     "workers",
+    "workspace",
 ]

@@ -15,14 +15,14 @@ from dataengine.records import Image
 from storage import tables
 from storage.catalog import Catalog
 from storage.engine import make_engine
-from storage.migrate import _scripts, migrate, revision
+from storage.migrate import REVISION, _scripts, migrate, revision
 
 
 def test_migrations_make_exactly_the_schema(database_url: str) -> None:
     engine = make_engine(database_url)
     assert revision(engine) is None
     migrate(engine)
-    assert revision(engine) == storage.migrate.REVISION
+    assert revision(engine) == REVISION
 
     def same_type(
         context: object, inspected: object, column: object, found: object, wanted: object
@@ -36,7 +36,7 @@ def test_migrations_make_exactly_the_schema(database_url: str) -> None:
 
 
 def test_revision_named_in_the_schema_is_the_newest_script() -> None:
-    assert _scripts().get_heads() == [storage.migrate.REVISION]
+    assert _scripts().get_heads() == [REVISION]
 
 
 def test_a_newer_catalog_is_refused_and_left_alone(database_url: str) -> None:
@@ -50,12 +50,12 @@ def test_a_newer_catalog_is_refused_and_left_alone(database_url: str) -> None:
     engine.dispose()
 
 
-FOLLOWING = f"{int(storage.migrate.REVISION) + 1:04d}"
+FOLLOWING = f"{int(REVISION) + 1:04d}"
 NEXT = f"""
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = "{FOLLOWING}", "{storage.migrate.REVISION}"
+revision, down_revision = "{FOLLOWING}", "{REVISION}"
 
 
 def upgrade() -> None:
@@ -81,21 +81,21 @@ def test_an_upgrade_backs_up_first_and_keeps_the_data(engine: Engine, a_next_ver
     a_next_version.write_text(NEXT.format(then=""))
     seen: list[str | None] = []
     migrate(engine, backup=lambda: seen.append(revision(engine)))
-    assert seen == [storage.migrate.REVISION] and revision(engine) == FOLLOWING
+    assert seen == [REVISION] and revision(engine) == FOLLOWING
     with engine.connect() as connection:
         assert connection.execute(text("SELECT id, mood FROM images")).all() == [("a", "calm")]
     migrate(engine, backup=lambda: seen.append("again"))
-    assert seen == [storage.migrate.REVISION]
+    assert seen == [REVISION]
     with engine.begin() as connection:  # other tests share the database
         connection.execute(text("ALTER TABLE images DROP COLUMN mood"))
-        connection.execute(text(f"UPDATE alembic_version SET version_num = '{storage.migrate.REVISION}'"))
+        connection.execute(text(f"UPDATE alembic_version SET version_num = '{REVISION}'"))
 
 
 def test_an_upgrade_that_fails_changes_nothing(engine: Engine, a_next_version: Path) -> None:
     a_next_version.write_text(NEXT.format(then='raise OSError("power is gone")'))
     with pytest.raises(OSError, match="power"):
         migrate(engine)
-    assert revision(engine) == storage.migrate.REVISION
+    assert revision(engine) == REVISION
     assert "mood" not in [column["name"] for column in inspect(engine).get_columns("images")]
 
 
@@ -106,7 +106,7 @@ def test_an_upgrade_waits_for_its_backup(engine: Engine, a_next_version: Path) -
     a_next_version.write_text(NEXT.format(then=""))
     with pytest.raises(WorkspaceUnusable, match="full"):
         migrate(engine, backup)
-    assert revision(engine) == storage.migrate.REVISION
+    assert revision(engine) == REVISION
 
 
 def test_two_processes_may_open_a_new_workspace_at_once(database_url: str) -> None:

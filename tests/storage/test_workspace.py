@@ -3,6 +3,7 @@
 import os
 import resource
 import sqlite3
+import stat
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ import pytest
 from dataengine.errors import WorkspaceUnusable
 from dataengine.records import Image
 from storage import opening
+from storage.maintenance.backup import back_up
 from storage.opening import create_workspace, open_workspace
 from storage.workspace import Workspace
 
@@ -105,7 +107,10 @@ def test_teams_share_a_database_and_a_blob_store(
     there = open_workspace(tmp_path / "there")
     assert names(there) == ["a"] and there.blobs.get(name) == b"shared"
     assert there.jobs_url == database_url
-    private = create_workspace(tmp_path / "p", database_url=f"sqlite:///{tmp_path / 'p.sqlite'}")
+    other = f"sqlite:///{tmp_path / 'p.sqlite'}"
+    with pytest.raises(WorkspaceUnusable, match=r"belong to another workspace.*prefix of its own"):
+        create_workspace(tmp_path / "p", database_url=other)
+    private = create_workspace(tmp_path / "p", database_url=other, blob_url=f"{blobs}/private")
     assert names(private) == []
     for workspace in (here, there, private):
         workspace.close()
@@ -190,3 +195,26 @@ def test_a_forbidden_folder_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(WorkspaceUnusable):
         create_workspace(tmp_path / "w")
     assert not list((tmp_path / "w").iterdir())
+
+
+def test_a_workspace_is_private_and_an_old_one_is_mended_on_opening(tmp_path: Path) -> None:
+    workspace = create_workspace(tmp_path / "w")
+    add(workspace, "a")
+    assert stat.S_IMODE(workspace.path.stat().st_mode) == 0o700
+    assert stat.S_IMODE(workspace.catalog_file.stat().st_mode) == 0o600
+    backup = back_up(workspace, tmp_path / "outside.tar")
+    assert stat.S_IMODE(backup.path.stat().st_mode) == 0o600
+    workspace.close()
+    loose = [
+        workspace.path / name for name in ("session.key", "worker.log", "backups/b.tar", "jobs/j/log.txt")
+    ]
+    for path in loose:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    for path in (*loose, workspace.catalog_file):
+        path.chmod(0o644)
+    workspace.path.chmod(0o755)
+    open_workspace(workspace.path).close()
+    assert stat.S_IMODE(workspace.path.stat().st_mode) == 0o700
+    for path in (*loose, workspace.catalog_file):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path

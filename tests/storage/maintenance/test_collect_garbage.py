@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataengine.errors import NotFound
+from dataengine.errors import Conflict, WorkspaceUnusable
 from dataengine.records import (
     DetectorVersion,
     GeneratorVersion,
@@ -61,22 +61,29 @@ def test_only_what_no_row_names_is_cleared(workspace: Workspace, tmp_path: Path)
     before = {blob.sha256: blob.size for blob in workspace.blobs.stored()}
     age(workspace)
     expected = Cleared(maps=0, blobs=7, bytes=sum(before[name] for name in waste | lost), unfinished=0)
-    assert collect(workspace, trial=True) == expected
+    with pytest.raises(Conflict, match=r"7 of 16 blobs.*clinic gc --clear 7"):
+        collect(workspace)
+    assert collect(workspace, trial=True, expected=7) == expected
     assert {blob.sha256 for blob in workspace.blobs.stored()} == set(before), "a trial changes nothing"
-    assert collect(workspace) == expected
+    assert collect(workspace, expected=7) == expected
     assert {blob.sha256 for blob in workspace.blobs.stored()} == set(before) - waste - lost
     for id in (detector, lora):
         assert (workspace.checkpoints.fetch(id) / "weights.safetensors").is_file()
     assert collect(workspace).blobs == 0
+    trashed = {blob.sha256 for blob in workspace.blobs.trashed()}
+    assert trashed == waste | lost and workspace.blobs.get(min(waste)), "what is asked for comes back"
+    for name in trashed - {min(waste)}:
+        os.utime(workspace.path / "blobs" / "trash" / name, (0, 0))
+    assert collect(workspace).deleted == 6 and not list(workspace.blobs.trashed())
 
 
 def test_the_young_are_left_alone(workspace: Workspace) -> None:
     old, new = workspace.blobs.put(b"old"), workspace.blobs.put(b"new")
     age(workspace)
     workspace.blobs.put(b"new")  # stored again by a stage that is about to name it
-    assert collect(workspace).blobs == 1
+    assert collect(workspace, expected=1).blobs == 1
     assert workspace.blobs.has(new) and not workspace.blobs.has(old)
-    assert collect(workspace, grace_seconds=-1).blobs == 1
+    assert collect(workspace, grace_seconds=-1, most_share=1).blobs == 1
 
 
 def test_maps_stay_for_the_champion_and_for_what_people_saw(workspace: Workspace) -> None:
@@ -114,8 +121,8 @@ def test_maps_stay_for_the_champion_and_for_what_people_saw(workspace: Workspace
         catalog.snapshots.add(Snapshot(id="s", manifest="m", rows=1, composition={}), [row])
         catalog.commit()
     age(workspace)
-    assert collect(workspace, trial=True).maps == 5
-    cleared = collect(workspace)
+    assert collect(workspace, trial=True, expected=1).maps == 5
+    cleared = collect(workspace, expected=1)
     assert (cleared.maps, cleared.blobs) == (5, 1), "five maps, and the one pack that nothing needs any more"
     with workspace.catalog(read_only=True) as catalog:
         left = {
@@ -132,8 +139,7 @@ def test_maps_stay_for_the_champion_and_for_what_people_saw(workspace: Workspace
     }
     for ref in (refs["champion"][1], refs["seen"][0], refs["fresh"][0], refs["pseudo"][0], snapshot[0]):
         assert workspace.maps.get(ref).shape == (4, 6)
-    with pytest.raises(NotFound):
-        workspace.maps.get(refs["past"][0])
+    assert not workspace.blobs.has(refs["past"][0].partition(":")[0])
 
 
 def test_what_killed_writers_left_is_swept(workspace: Workspace) -> None:
@@ -142,3 +148,33 @@ def test_what_killed_writers_left_is_swept(workspace: Workspace) -> None:
     left.write_bytes(b"ha")
     os.utime(left, (0, 0))
     assert collect(workspace).unfinished == 1 and not left.exists()
+
+
+def test_what_a_row_names_again_comes_back_from_the_trash(workspace: Workspace) -> None:
+    name = workspace.blobs.put(b"picture")
+    age(workspace)
+    assert collect(workspace, expected=1).blobs == 1 and not workspace.blobs.has(name)
+    with workspace.catalog() as catalog:
+        catalog.images.add_many([Image(id="i", sha256=name, height=4, width=6)])
+        catalog.commit()
+    assert collect(workspace).deleted == 0
+    assert workspace.blobs.has(name)
+
+
+def test_blobs_of_another_mark_are_never_cleared(workspace: Workspace) -> None:
+    name = workspace.blobs.put(b"somebody else's")
+    age(workspace)
+    workspace.blobs.write_root("workspace.json", b'{"workspace": "other"}')
+    with pytest.raises(WorkspaceUnusable, match="does not carry this workspace's mark"):
+        collect(workspace, expected=1)
+    assert workspace.blobs.has(name)
+
+
+def test_an_emptied_store_is_said_to_miss_what_the_catalog_names(workspace: Workspace) -> None:
+    name = workspace.blobs.put(b"picture")
+    with workspace.catalog() as catalog:
+        catalog.images.add_many([Image(id="i", sha256=name, height=4, width=6)])
+        catalog.commit()
+    assert collect(workspace).missing == 0
+    workspace.blobs.delete(name)
+    assert collect(workspace).missing == 1

@@ -100,7 +100,8 @@ def test_many_writers_of_one_blob(blobs: Blobs) -> None:
 def test_a_killed_writer_leaves_no_blob(tmp_path: Path) -> None:
     code = (
         "import os, sys; from storage.stores.blobs import Blobs; import storage.stores.blobs as module;"
-        "module.os.fsync = lambda descriptor: os.kill(os.getpid(), 9); Blobs(sys.argv[1]).put(b'half')"
+        "blobs = Blobs(sys.argv[1]); blobs.put(b'half'); blobs.delete(blobs.put(b'half'));"
+        "module.os.fsync = lambda descriptor: os.kill(os.getpid(), 9); blobs.put(b'half')"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "blobs")], check=False)
     assert done.returncode == -9

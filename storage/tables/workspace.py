@@ -1,0 +1,7 @@
+"""What the catalog knows of its own workspace."""
+
+from sqlalchemy import Table
+
+from storage.tables.columns import float_, key, metadata
+
+workspace = Table("workspace", metadata, key("id"), float_("created"))
