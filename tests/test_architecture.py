@@ -23,6 +23,9 @@ ORDER = {
     "pipelines": "config runtime generators detectors stages round recipes exchange jobs services worker "
     "cli demo",
     "pipelines/exchange": "metadata importer safe_files import_options label_studio readers formats writers",
+    "pipelines/services": "schemas csv_files queue rounds jobs inference agreement gold annotation reviews "
+    "categories benchmarks detectors generators endpoints locations training_free training_preview preflight "
+    "model_card round_options runs studies exchange admin",
     "storage": "tables repositories engine catalog accounts stores migrate workspace references identity "
     "maintenance opening job_queue queries",
     "storage/migrations": "env versions",

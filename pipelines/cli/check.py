@@ -25,14 +25,14 @@ def build_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda:0, …")
 
 
-def build_clinic(call: Call) -> Any:
-    from dataengine.clinic.build import build
+def build_command(call: Call) -> Any:
     from dataengine.clinic.config import BuildConfig
+    from pipelines.services.admin.installation import build_clinic
 
     given = call.options
     parts = {"parts": tuple(given.part)} if given.part else {}
     config = BuildConfig.model_validate({"device": given.device, **parts})
-    build(config, given.out, call.report)
+    build_clinic(config, given.out, call.report)
     call.report.close()
     call.say(f"{', '.join(config.parts)} in {given.out}")
     return {"out": given.out, "parts": config.parts}
@@ -78,22 +78,15 @@ def check_libraries() -> str:
 
 
 def check_device() -> str:
-    import torch
+    from pipelines.services.admin import installation
 
-    from pipelines.runtime.devices import default_device
-
-    device = default_device()
-    torch.ones(2, device=device).sum().item()
-    return f"{device} computes"
+    return f"{installation.check_device()} computes"
 
 
 def check_weights() -> str:
-    from dataengine.clinic.parts import frozen_sums, load_part
+    from pipelines.services.admin.installation import check_clinic_weights
 
-    parts = [Path(name).stem for name in frozen_sums()]
-    for part in parts:
-        load_part(part)
-    return f"{', '.join(parts)} match their hashes"
+    return f"{', '.join(check_clinic_weights())} match their hashes"
 
 
 def check_workspace(call: Call) -> str:

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from dataengine.records import GeneratorVersion, Round
-    from pipelines.runtime.models import Models
     from storage.workspace import Workspace
 
 
 STOPPED = 130
+ACTOR = "command line"
+"""Who did it, in audit events and rows."""
 DEFAULT_WORKSPACE = "workspace"
 
 
@@ -187,7 +188,7 @@ def describe(config: "type[BaseModel]", prefix: str = "") -> str:
 
 def who_draws(call: Call, version: "GeneratorVersion") -> str:
     """Which rounds draw with a generator, as a line for people."""
-    from pipelines.generators.files import reads_prompts
+    from pipelines.services.generators import reads_prompts
 
     if reads_prompts(call.workspace, version):
         return "rounds begun from now on draw with it"
@@ -203,11 +204,3 @@ def newest(call: Call) -> "Round":
     if not rows:
         raise NotFound("this workspace has no round yet; begin one with `clinic round` or `clinic generate`")
     return rows[-1]
-
-
-def tools_for(call: Call) -> "Models":
-    """The real tools on the chosen device."""
-    from pipelines.runtime.devices import default_device
-    from pipelines.runtime.models import real_models
-
-    return real_models(call.options.device or default_device())

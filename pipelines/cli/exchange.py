@@ -51,37 +51,27 @@ def import_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def import_data(call: Call) -> Any:
-    from pipelines.exchange.formats import import_dataset, write_problems
-    from pipelines.exchange.import_options import Wanted
-    from pipelines.exchange.importer import Ingest, take_in
-    from pipelines.exchange.readers.folders import read_folder
+    from pipelines.services.exchange.datasets import ImportRequest
+    from pipelines.services.exchange.datasets import import_data as import_dataset
 
     given = call.options
-    ingest = Ingest(
+    request = ImportRequest(
+        path=Path(given.path),
+        format=given.format,
         source=given.source,
         licence=given.licence,
-        generator_id=given.generator,
+        prompts=given.prompts,
+        images=given.images,
+        author=given.author,
+        classes=pairs(given.classes, "--class"),
+        one_class=given.one_class,
+        columns=pairs(given.column, "--column"),
+        clean=given.clean,
+        generator=given.generator,
         validation=given.validation,
         benchmark=given.benchmark,
     )
-    if given.prompts:
-        if given.format != "folder":
-            raise InputRefused("--prompts belongs to --format folder; other formats hold prompts themselves")
-        reading = read_folder(Path(given.path), given.prompts)
-        found = take_in(call.new_workspace, reading, ingest, trial=given.dry_run, report=call.report)
-    else:
-        wanted = Wanted(
-            path=Path(given.path),
-            images=given.images,
-            author=given.author,
-            mapping=pairs(given.classes, "--class"),
-            one_class=given.one_class,
-            columns=pairs(given.column, "--column"),
-            clean=given.clean,
-        )
-        found = import_dataset(
-            call.new_workspace, given.format, wanted, ingest, trial=given.dry_run, report=call.report
-        )
+    found, written = import_dataset(call.new_workspace, request, given.dry_run, call.report)
     call.report.close()
     line = f"{found.added} added, {found.duplicates} known already, {len(found.refused)} refused"
     line += f", {found.labels} labels" * bool(found.labels)
@@ -93,7 +83,6 @@ def import_data(call: Call) -> Any:
         call.say(f"  … and {len(found.refused) - SHOWN} more refused")
     for loss in found.losses:
         call.say(f"  note: {loss}")
-    written = None if given.dry_run else write_problems(call.new_workspace, found)
     if written:
         call.say(f"  all of it: {written}")
     return {
@@ -133,8 +122,7 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def export(call: Call) -> Any:
-    from pipelines.exchange.writers.hub import export_snapshot
-    from pipelines.exchange.writers.snapshot_folder import export_folder
+    from pipelines.services.exchange.datasets import export_data, export_snapshot
 
     given = call.options
     wanted = {
@@ -155,10 +143,10 @@ def export(call: Call) -> Any:
         call.report.close()
         call.say(f"{pushed.rows} rows in {pushed.folder} {pushed.url}".rstrip())
         return asdict(pushed)
-    done = export_folder(
+    done = export_data(
         call.workspace,
         given.folder,
-        format=given.format,
+        given.format,
         only_labelled=given.labelled,
         snapshot=given.snapshot,
         pictures=not given.without_pictures,
@@ -180,15 +168,6 @@ def server_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         help="personal or legacy token; better in $LABEL_STUDIO_API_KEY, where no process list shows it",
     )
-
-
-def server_of(call: Call) -> Any:
-    """The Label Studio server that the options name. Raises as `Server.connect`."""
-    import os
-
-    from pipelines.exchange.label_studio.server import URL_VARIABLE, Server, token
-
-    return Server.connect(call.options.url or os.environ.get(URL_VARIABLE, ""), token(call.options.token))
 
 
 def push_arguments(parser: argparse.ArgumentParser) -> None:
@@ -214,13 +193,14 @@ def push_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def push(call: Call) -> Any:
-    from pipelines.exchange.label_studio.push import push as push_to
+    from pipelines.services.exchange.label_studio import push_images
 
     given = call.options
-    done = push_to(
+    done = push_images(
         call.workspace,
-        server_of(call),
         given.project,
+        given.url,
+        given.token,
         round_id=given.round,
         limit=given.limit,
         pixels=given.pixels,
@@ -237,9 +217,10 @@ def push(call: Call) -> Any:
 
 
 def pull(call: Call) -> Any:
-    from pipelines.exchange.label_studio.pull import pull as pull_from
+    from pipelines.services.exchange.label_studio import pull_labels
 
-    done = pull_from(call.workspace, server_of(call), call.options.project, report=call.report)
+    given = call.options
+    done = pull_labels(call.workspace, given.project, given.url, given.token, call.report)
     call.report.close()
     call.say(
         f"{done.annotations} annotations: {done.labels} labels new or changed, {done.withdrawn} withdrawn, "

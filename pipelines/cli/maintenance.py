@@ -1,16 +1,15 @@
-"""Commands about what is kept: backup, restore, gc, users."""
+"""Commands about the workspace as a whole: users, backup, restore, gc, erase."""
 
 import argparse
 import getpass
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from dataengine.errors import InputRefused
 from dataengine.records import ROLES
-from pipelines.cli.command import Call, Command, shared
+from pipelines.cli.command import ACTOR, Call, Command, shared
 
 
 def backup_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,11 +18,10 @@ def backup_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def backup(call: Call) -> Any:
-    from storage.maintenance.backup import back_up
+    from pipelines.services.admin.maintenance import back_up
 
-    name = f"backup-{time.strftime('%Y%m%d-%H%M%S')}.tar"
-    target = call.options.file or call.workspace.path / "backups" / name
-    made = back_up(call.workspace, target, blobs=not call.options.without_blobs, report=call.report)
+    given = call.options
+    made = back_up(call.workspace, given.file, blobs=not given.without_blobs, report=call.report)
     call.report.close()
     call.say(f"{made.path}: {sum(made.rows.values())} rows, {made.blobs} blobs, {made.bytes / 1e6:.1f} MB")
     for damaged in made.damaged:
@@ -36,11 +34,9 @@ def restore_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def restore(call: Call) -> Any:
-    from storage.maintenance.backup import read_backup
-    from storage.maintenance.backup import restore as restore_backup
+    from pipelines.services.admin.maintenance import restore_backup
 
-    about = read_backup(call.options.file)
-    workspace = restore_backup(call.options.file, call.options.workspace, report=call.report)
+    about, workspace = restore_backup(call.options.file, call.options.workspace, report=call.report)
     call.report.close()
     call.say(f"restored {sum(about.rows.values())} rows and {about.blobs} blobs into {workspace.path}")
     return {"workspace": workspace.path, "rows": about.rows, "blobs": about.blobs}
@@ -59,15 +55,15 @@ def gc_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def gc(call: Call) -> Any:
-    from storage.maintenance.collect_garbage import collect
+    from pipelines.services.admin.maintenance import collect_garbage
 
     given = call.options
-    cleared = collect(
+    cleared = collect_garbage(
         call.workspace,
         given.days * 86400,
         trial=given.trial,
         report=call.report,
-        most_share=1.0 if given.trial else given.share,
+        most_share=given.share,
         expected=given.clear,
     )
     call.report.close()
@@ -78,6 +74,45 @@ def gc(call: Call) -> Any:
     if cleared.missing:
         call.say(f"{cleared.missing} blobs of images and labels are missing; restore them from a backup")
     return asdict(cleared)
+
+
+def erase_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Delete images with their labels, predictions and files, or everything that a person made: account, "
+        "labels, reviews, votes. There is no way back but a backup. Training sets, detectors, treatments and "
+        "generators that were made from it before stay, and are listed."
+    )
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="ids of images")
+    parser.add_argument("--person", metavar="NAME", help="a person instead of images")
+
+
+def erase(call: Call) -> Any:
+    from pipelines.services.admin.maintenance import erase_images, erase_person
+
+    given = call.options
+    if bool(given.images) == bool(given.person):
+        raise InputRefused("name what to erase: ids of images, or --person NAME")
+    if given.person:
+        erased = erase_person(call.workspace, given.person, whoami())
+    else:
+        erased = erase_images(call.workspace, given.images, whoami())
+    call.say(
+        f"erased {erased.images} images, {erased.labels} labels, {erased.reviews} reviews, {erased.votes} "
+        f"votes and {erased.blobs} files"
+    )
+    for what in ("snapshots", "detectors", "treatments", "generators"):
+        if ids := getattr(erased, what):
+            call.say(f"  made from it before, and not undone: {what} {', '.join(ids)}")
+    if erased.packs_kept:
+        call.say(
+            f"  still hold a map of it, since a snapshot needs their others: {', '.join(erased.packs_kept)}"
+        )
+    return asdict(erased)
+
+
+def whoami() -> str:
+    """Who runs the command, for the audit trail."""
+    return f"{getpass.getuser()} ({ACTOR})"
 
 
 def users_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,24 +132,23 @@ def users_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def users(call: Call) -> Any:
-    from storage import accounts
+    from pipelines.services.admin import users as accounts
 
-    given, actor = call.options, f"{getpass.getuser()} (command line)"
+    given, actor = call.options, whoami()
     action = given.action or "list"
     workspace = call.new_workspace if action == "add" else call.workspace
     password = ask_password() if action in ("add", "password") else ""
-    with workspace.catalog() as catalog:
-        if action == "add":
-            accounts.create_user(catalog, given.name, password, given.role, actor)
-        elif action == "roles":
-            accounts.set_roles(catalog, given.name, given.role, actor)
-        elif action == "password":
-            accounts.set_password(catalog, given.name, password, actor)
-        elif action in ("close", "open"):
-            accounts.set_active(catalog, given.name, action == "open", actor)
-        elif action == "remove":
-            accounts.remove_user(catalog, given.name, actor)
-        catalog.commit()
+    if action == "add":
+        accounts.add_user(workspace, given.name, password, given.role, actor, keep_admin=False)
+    elif action == "roles":
+        accounts.set_roles(workspace, given.name, given.role, actor, keep_admin=False)
+    elif action == "password":
+        accounts.set_password(workspace, given.name, password, actor)
+    elif action in ("close", "open"):
+        accounts.set_active(workspace, given.name, action == "open", actor, keep_admin=False)
+    elif action == "remove":
+        accounts.remove_user(workspace, given.name, actor)
+    with workspace.catalog(read_only=True) as catalog:
         known = catalog.users.list()
     for user in known:
         call.say(f"{user.name:24} {', '.join(user.roles)}{'' if user.active else '  (closed)'}")
@@ -164,5 +198,12 @@ COMMANDS = (
         run=gc,
         arguments=gc_arguments,
         examples=("clinic gc --trial", "clinic gc --days 30"),
+    ),
+    Command(
+        name="erase",
+        summary="delete images, or everything that a person made; lists what still holds it",
+        run=erase,
+        arguments=erase_arguments,
+        examples=("clinic erase 3f2c…", "clinic erase --person ada --json"),
     ),
 )

@@ -5,8 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipelines.cli.check import build_arguments, build_clinic, build_config, check
-from pipelines.cli.command import Call, Command, who_draws
+from dataengine.errors import ConfigRefused
+from pipelines.cli.check import build_arguments, build_command, build_config, check
+from pipelines.cli.command import ACTOR, Call, Command, shared, who_draws
 from pipelines.cli.studies import study, study_arguments
 
 
@@ -43,29 +44,24 @@ def generators_arguments(parser: argparse.ArgumentParser) -> None:
 
 def generators(call: Call) -> Any:
     """Print every generator, after registering one where that was asked for."""
-    from pipelines.generators.files import stored_as
+    from dataengine.treatment.config import WeightsConfig
+    from pipelines.services.generators import register_generator, vary_strength, weights_in_words
 
     given = call.options
     if given.add:
-        from dataengine.treatment.config import WeightsConfig
-        from pipelines.generators.register import register_generator
-
         weights = WeightsConfig(precision=given.precision, bits=given.bits)
         added = register_generator(
             call.new_workspace, given.add, given.name, given.licence, weights, given.lora
         )
         call.say(f"registered {added.name}; {who_draws(call, added)}")
     if given.vary:
-        from pipelines.generators.register import register_strength
-
-        varied = register_strength(call.workspace, given.vary, given.strength)
+        varied = vary_strength(call.workspace, given.vary, given.strength)
         call.say(f"registered {varied.name}; {who_draws(call, varied)}")
     with call.workspace.catalog(read_only=True) as catalog:
         found = catalog.generators.list()
     for version in found:
-        told = stored_as(version).told
         kind = "base and LoRA" if version.lora else "base"
-        call.say(f"{version.id}  {version.name}  {kind}  {told}  {version.location}")
+        call.say(f"{version.id}  {version.name}  {kind}  {weights_in_words(version)}  {version.location}")
     if not found:
         call.say("no generator yet: `clinic generators --add FOLDER` registers a diffusers pipeline")
     return {"generators": [asdict(version) for version in found]}
@@ -87,37 +83,90 @@ def detectors_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibrate", metavar="ID", help="fit this detector's temperature on validation first"
     )
+    parser.add_argument(
+        "--promote", metavar="ID", help="first make this version champion; needs a frozen benchmark"
+    )
+    parser.add_argument("--reason", default="", help="why, where the figures speak against it")
+    parser.add_argument(
+        "--roll-back", action="store_true", help="first make the previous champion champion again"
+    )
     parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
 
 
 def detectors(call: Call) -> Any:
     """Print the leaderboard, after measuring or calibrating where that was asked for."""
     from pipelines.cli.command import newest
-    from pipelines.detectors import leaderboard
-    from pipelines.runtime.context import Context
-    from pipelines.runtime.devices import default_device
-    from pipelines.runtime.models import real_models
+    from pipelines.services import detectors as services
 
     given = call.options
+    if given.promote and given.roll_back:
+        raise ConfigRefused("--promote and --roll-back contradict each other; give one of them")
     if given.add:
-        from pipelines.detectors.register import register_detector
-
-        added = register_detector(call.new_workspace, given.add, given.name, given.licence)
+        added = services.register_detector(call.new_workspace, given.add, given.name, given.licence)
         call.say(f"{added.id}: {added.name}, licence {added.licence}, {added.role}")
-    context = Context(call.workspace, real_models(given.device or default_device()), call.report)
     if given.measure:
-        leaderboard.measured(context, newest(call).id)
+        services.measure_detectors(call.workspace, newest(call).id, given.device, call.report)
     if given.calibrate:
-        found = leaderboard.calibrated(context, newest(call).id, given.calibrate)
+        found = services.calibrate_detector(
+            call.workspace, newest(call).id, given.calibrate, given.device, call.report
+        )
         errors = f"calibration error {found['before']['error']:.4f} → {found['after']['error']:.4f}"
         call.say(
             f"{given.calibrate}: temperature {found['temperature']:.3f}, {errors}; used only where asked for"
         )
     call.report.close()
-    rows = leaderboard.leaderboard(context, given.split)
-    for line in leaderboard.table(rows):
+    if given.promote:
+        made = services.promote_detector(
+            call.workspace, given.promote, ACTOR, given.reason, champion_id(call)
+        )
+        call.say(f"{made.id}: {made.name} is champion")
+    if given.roll_back:
+        restored = services.roll_back_champion(call.workspace, ACTOR, champion_id(call))
+        call.say(f"{restored.id}: {restored.name} is champion again")
+    rows = services.leaderboard_rows(call.workspace, given.split)
+    for line in services.leaderboard_table(rows):
         call.say(line)
     return {"split": given.split, "detectors": rows}
+
+
+def champion_id(call: Call) -> str | None:
+    with call.workspace.catalog(read_only=True) as catalog:
+        return catalog.detectors.champion_id()
+
+
+def benchmarks_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
+    actions.add_parser("list", help="every benchmark version (the default)", parents=[shared()])
+    frozen = actions.add_parser(
+        "freeze",
+        help="end all change of a draft; without one, draft and freeze the labelled images of split "
+        "“benchmark” and its real photos",
+        parents=[shared()],
+    )
+    frozen.add_argument("benchmark", nargs="?", metavar="ID", help="a draft that /curate has settled")
+    frozen.add_argument("--name", default="", help="name of a benchmark that is drafted now")
+
+
+def benchmarks(call: Call) -> Any:
+    """Print every benchmark version, after freezing one where that was asked for."""
+    from pipelines.services.benchmarks import describe_benchmark, freeze_benchmark, freeze_known
+
+    given = call.options
+    if given.action == "freeze":
+        if given.benchmark:
+            freeze_benchmark(call.workspace, given.benchmark, ACTOR)
+        else:
+            freeze_known(call.workspace, ACTOR, given.name)
+    with call.workspace.catalog(read_only=True) as catalog:
+        found = [describe_benchmark(catalog, each) for each in catalog.benchmarks.list()]
+    for each in found:
+        call.say(
+            f"{each['id']}  version {each['version']}  {each['state']}  {each['settled']} of "
+            f"{each['images']} images settled  {each['name']}".rstrip()
+        )
+    if not found:
+        call.say("no benchmark yet: draft one at /curate, or freeze what has known labels")
+    return {"benchmarks": found}
 
 
 COMMANDS = (
@@ -141,7 +190,16 @@ COMMANDS = (
             "clinic detectors",
             "clinic detectors --add ad_pytorch_model.bin --name DiffDoctor",
             "clinic detectors --measure --split benchmark",
+            "clinic detectors --promote ID --reason 'it finds watermarks'",
+            "clinic detectors --roll-back",
         ),
+    ),
+    Command(
+        name="benchmarks",
+        summary="every benchmark version: freeze, list",
+        run=benchmarks,
+        arguments=benchmarks_arguments,
+        examples=("clinic benchmarks", "clinic benchmarks freeze", "clinic benchmarks freeze ID"),
     ),
     Command(
         name="study",
@@ -153,7 +211,7 @@ COMMANDS = (
     Command(
         name="build-clinic",
         summary="train the embedded clinic's models anew (hours on two cores)",
-        run=build_clinic,
+        run=build_command,
         arguments=build_arguments,
         examples=("clinic build-clinic --part judge --out build/clinic",),
         settings=build_config,

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import Conflict, JobFailed
-from pipelines.cli.command import Call, Command, newest, tools_for, with_settings
+from pipelines.cli.command import ACTOR, Call, Command, newest, with_settings
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -81,7 +81,7 @@ def command_of(stage: str) -> str:
 
 def begun(call: Call, new: bool) -> "Round":
     """The round that is named or open, or else a new one by the recipe."""
-    from pipelines.services import rounds as services_rounds
+    from pipelines.services.rounds import start_round
 
     if call.options.round and not new:
         return newest(call)
@@ -89,7 +89,7 @@ def begun(call: Call, new: bool) -> "Round":
         open_ones = [row for row in catalog.rounds.list() if row.state in ("running", "waiting")]
     if open_ones and not new:
         return open_ones[-1]
-    return services_rounds.start_round(call.workspace, settings_of(call), "command line")
+    return start_round(call.workspace, settings_of(call), ACTOR)
 
 
 def settings_of(call: Call) -> dict[str, Any]:
@@ -101,18 +101,10 @@ def settings_of(call: Call) -> dict[str, Any]:
 
 
 def runner_for(call: Call) -> "LocalRunner":
-    """Runs stages in this process with the real tools."""
-    from pipelines.round import ROUND
-    from pipelines.worker.local_runner import LocalRunner
-    from pipelines.worker.ray_shards import ENGINES
+    """Runs stages in this process with the real models."""
+    from pipelines.worker.local_runner import open_runner
 
-    return LocalRunner(
-        workspace=call.workspace,
-        tools=tools_for(call),
-        report=call.report,
-        stages=ROUND,
-        run_shards=ENGINES[call.options.engine],
-    )
+    return open_runner(call.workspace, call.options.engine, call.options.device, call.report)
 
 
 def summary(result: Any) -> str:
@@ -137,14 +129,14 @@ def round_arguments(parser: argparse.ArgumentParser) -> None:
 
 def round_command(call: Call) -> Any:
     """Begin, follow, cancel or resume a round."""
-    from pipelines.services import rounds as services_rounds
+    from pipelines.services.rounds import cancel_round, resume_round
 
     given = call.options
     if given.cancel:
-        return outcome(call, services_rounds.cancel_round(call.workspace, newest(call).id, "command line"))
+        return outcome(call, cancel_round(call.workspace, newest(call).id, ACTOR))
     if given.resume:
         row = newest(call)
-        services_rounds.resume_round(call.workspace, row.id, "command line")
+        resume_round(call.workspace, row.id, ACTOR)
         row = reload_round(call, row.id)
     else:
         row = newest(call) if given.round else begun(call, new=True)
@@ -156,29 +148,22 @@ def round_command(call: Call) -> Any:
 
 def run_here(call: Call, row: "Round") -> Any:
     """Every stage in this process; waits for people where they are needed."""
-    from pipelines.runtime.context import Waiting
-    from pipelines.stages.stage import Done
+    from pipelines.worker.local_runner import StageEnded
 
-    runner = runner_for(call)
-    waited = ""
-    while True:
-        answer = runner.advance(row.id)
+    reason = ""
+    for step in runner_for(call).run_round(row.id):
         call.report.close()
-        if isinstance(answer, Done):
-            return outcome(call, reload_round(call, row.id))
-        if isinstance(answer, Waiting):
-            if answer.reason != waited:
-                call.say(f"  … {answer.reason}")
-            waited = answer.reason
-            time.sleep(FOLLOW_SECONDS)
-        else:
-            result = reload_round(call, row.id).results[answer.name]
-            call.say(f"  {answer.name}: {summary(result)}")
+        if isinstance(step, StageEnded):
+            call.say(f"  {step.name}: {summary(step.result)}")
+        elif step.reason != reason:
+            reason = step.reason
+            call.say(f"  … {reason}")
+    return outcome(call, reload_round(call, row.id))
 
 
 def follow(call: Call, row: "Round") -> Any:
     """Tell how workers get on with the round until it ends. Raises `JobFailed` when it does not end well."""
-    from pipelines.services import queue
+    from pipelines.services.queue import workers_alive
 
     told: set[str] = set()
     said = ""
@@ -193,7 +178,7 @@ def follow(call: Call, row: "Round") -> Any:
         if row.state in ("failed", "cancelled"):
             raise JobFailed(f"{row.id} {row.state}: {row.message}; resume it with `clinic round --resume`")
         line = row.message if row.state == "waiting" else ""
-        if row.state == "running" and not queue.workers_alive(call.workspace):
+        if row.state == "running" and not workers_alive(call.workspace):
             line = "no worker is alive: start one with `clinic worker`, or run here with --local"
         if line and line != said:
             call.say(f"  … {line}")
@@ -203,10 +188,10 @@ def follow(call: Call, row: "Round") -> Any:
 
 
 def show_progress(call: Call, row: "Round") -> None:
-    from pipelines.services import rounds as services_rounds
+    from pipelines.services.rounds import stage_job
 
     with call.workspace.catalog(read_only=True) as catalog:
-        job = services_rounds.stage_job(catalog, row)
+        job = stage_job(catalog, row)
     if job and job.state == "running":
         call.report(int(1000 * job.progress), 1000, f"{row.stage} {job.message}")
 
@@ -230,16 +215,16 @@ def worker_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def worker(call: Call) -> Any:
-    from pipelines.runtime.devices import default_device
     from pipelines.worker.worker import WorkerSettings, run_worker
 
     given = call.options
+    device = {"device": given.device} if given.device else {}
     run_worker(
         WorkerSettings(
             workspace=call.new_workspace.path,
-            device=given.device or default_device(),
             inference=not given.no_inference,
             with_parent=given.with_parent,
+            **device,
         )
     )
 
@@ -255,38 +240,39 @@ def status_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def status(call: Call) -> Any:
-    from pipelines.services import jobs as services_jobs
-    from pipelines.services import queue
-    from storage.queries import overview as queries_overview
+    from pipelines.services import jobs
+    from pipelines.services.queue import workers_alive
+    from storage.queries.overview import overview
 
     given = call.options
     if given.log:
-        text = services_jobs.read_log(call.workspace, given.log)
+        text = jobs.read_log(call.workspace, given.log)
         call.say(text or "there is no log of that job")
         return {"log": text}
     if given.cancel:
-        services_jobs.cancel_job(call.workspace, given.cancel, "command line")
+        jobs.cancel_job(call.workspace, given.cancel, ACTOR)
     if given.pause:
-        services_jobs.pause_job(call.workspace, given.pause, "command line")
+        jobs.pause_job(call.workspace, given.pause, ACTOR)
     if given.resume:
-        services_jobs.resume_job(call.workspace, given.resume, "command line")
+        jobs.resume_job(call.workspace, given.resume, ACTOR)
     with call.workspace.catalog(read_only=True) as catalog:
-        overview = queries_overview.overview(catalog)
+        counts = overview(catalog)
         rounds = sorted(catalog.rounds.list(), key=lambda row: row.created)
-        jobs = catalog.jobs.list(limit=given.jobs)
-    workers = queue.workers_alive(call.workspace)
-    say_status(call, overview, rounds, jobs, workers)
-    return {"overview": overview, "rounds": rounds, "jobs": jobs, "workers": workers}
+        newest_jobs = catalog.jobs.list(limit=given.jobs)
+    workers = workers_alive(call.workspace)
+    say_status(call, counts, rounds, newest_jobs, workers)
+    return {"overview": counts, "rounds": rounds, "jobs": newest_jobs, "workers": workers}
 
 
 def say_status(call: Call, overview: Any, rounds: Any, jobs: Any, workers: Any) -> None:
-    from pipelines.round import ROUND
+    from pipelines.services.rounds import stage_names
 
+    stages = stage_names()
     images = ", ".join(f"{count} {source}" for source, count in overview.images.items()) or "none yet"
     call.say(f"images    {images}; {overview.labelled} labelled, {overview.waiting} waiting for people")
     call.say(f"champion  {overview.champion or 'none yet'}")
     for row in rounds[-3:]:
-        marks = "".join(mark(stage.name, row) for stage in ROUND)
+        marks = "".join(mark(stage, row) for stage in stages)
         call.say(f"round     {row.id} [{marks}] {row.stage} {row.state}  {row.message}".rstrip())
     for job in jobs:
         how = f"{job.progress:4.0%}" if job.state == "running" else "    "

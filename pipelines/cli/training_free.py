@@ -1,22 +1,17 @@
 """Commands about what needs no label: dynamics, highlight, ask, refine, inpaint."""
 
 import argparse
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ConfigRefused
-from pipelines.cli.command import Call, Command, with_settings
+from pipelines.cli.command import ACTOR, Call, Command, newest, who_draws, with_settings
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from dataengine.diagnosis.config import HighlighterConfig
-    from dataengine.records import Image
-    from dataengine.treatment.families.family import GeneratorFamily
     from pipelines.config import RefiningRun
-    from pipelines.runtime.context import Context
 
 
 def dynamics_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,38 +30,31 @@ def dynamics_arguments(parser: argparse.ArgumentParser) -> None:
 def dynamics(call: Call) -> Any:
     """Keep maps of score dynamics for a round's drawn images, or plot one image's dynamics at a point."""
     from dataengine.diagnosis.config import DynamicsConfig
-    from pipelines.cli.command import tools_for
-    from pipelines.detectors import dynamics_charts, evaluation
-    from pipelines.detectors import score_dynamics as stage
-    from pipelines.detectors.predict import predict
-    from pipelines.runtime.context import Context
+    from pipelines.services.training_free import plot_dynamics, predict_dynamics
 
     given = call.options
     config = DynamicsConfig.model_validate(with_settings(DynamicsConfig().model_dump(mode="json"), given.set))
     if bool(given.image) != bool(given.point):
         raise ConfigRefused("--image and --point belong together: give both, or neither for a whole round")
-    context = Context(call.workspace, tools_for(call), call.report)
     if given.image:
-        found = dynamics_charts.at_point(context, given.image, point_of(given.point), config)
+        point = point_of(given.point)
+        plotted = plot_dynamics(call.workspace, given.image, point, config, given.device, call.report)
         call.report.close()
-        call.say(found["picture"])
-        return found
-    images, left_out = round_images(call)
-    version = stage.detector_for(call.workspace, config)
-    predictions = predict(context, version.id, images, given.batch)
+        call.say(plotted["picture"])
+        return plotted
+    found = predict_dynamics(call.workspace, newest(call).id, config, given.batch, given.device, call.report)
     call.report.close()
-    suspected = sum(prediction.max >= evaluation.THRESHOLD for prediction in predictions)
-    picture = dynamics_charts.abnormal_chart(call.workspace, version.id)
-    call.say(f"{version.id} ({version.name}): {suspected} of {len(images)} images have regions")
-    if left_out:
-        call.say(f"  {left_out} images were drawn elsewhere, and were left out")
-    call.say(f"  abnormal places at each step: {picture}")
+    version = found.detector
+    call.say(f"{version.id} ({version.name}): {found.suspected} of {found.images} images have regions")
+    if found.left_out:
+        call.say(f"  {found.left_out} images were drawn elsewhere, and were left out")
+    call.say(f"  abnormal places at each step: {found.chart}")
     return {
         "detector": version.id,
-        "images": len(images),
-        "suspected": suspected,
-        "left_out": left_out,
-        "picture": picture,
+        "images": found.images,
+        "suspected": found.suspected,
+        "left_out": found.left_out,
+        "picture": found.chart,
     }
 
 
@@ -76,23 +64,6 @@ def point_of(text: str) -> tuple[int, int]:
     if not (x.strip().isdigit() and y.strip().isdigit()):
         raise ConfigRefused(f"--point {text}: expected X,Y in pixels, such as 20,31")
     return int(x), int(y)
-
-
-def round_images(call: Call) -> "tuple[list[Image], int]":
-    """The round's images that can be drawn again, and how many others it has. Raises `ConfigRefused` when
-    there is none."""
-    from pipelines.cli.command import newest
-    from pipelines.detectors.score_dynamics import redrawable
-
-    row = newest(call)
-    with call.workspace.catalog(read_only=True) as catalog:
-        images = catalog.images.find(round_id=row.id, status="active")
-    drawn = redrawable(images)
-    if not drawn:
-        raise ConfigRefused(
-            f"{row.id} has no image that a generator of this workspace drew; `clinic generate`"
-        )
-    return drawn, len(images) - len(drawn)
 
 
 def dynamics_config() -> "type[BaseModel]":
@@ -112,15 +83,14 @@ def highlight_arguments(parser: argparse.ArgumentParser) -> None:
 
 def highlight(call: Call) -> Any:
     """Train a flaw highlighter on real and generated images, and register it as a detector."""
-    from pipelines.cli.command import newest, tools_for
-    from pipelines.jobs.train_highlighter import highlight as stage
-    from pipelines.runtime.context import Context
+    from pipelines.services.training_free import train_highlighter
 
     given = call.options
     config = highlighter_config()
     settings = config.model_validate(with_settings(config().model_dump(mode="json"), given.set))
-    context = Context(call.workspace, tools_for(call), call.report)
-    version = stage(context, newest(call).id, settings, given.limit)
+    version = train_highlighter(
+        call.workspace, newest(call).id, settings, given.limit, given.device, call.report
+    )
     call.report.close()
     told = version.metrics["training"]
     call.say(
@@ -154,18 +124,17 @@ def ask_arguments(parser: argparse.ArgumentParser) -> None:
 
 def ask(call: Call) -> Any:
     """Choose the yes/no question that tells flawed from clean images best, on labelled validation images."""
-    from pipelines.cli.command import newest, tools_for
-    from pipelines.jobs.rank_questions import choose_question
-    from pipelines.runtime.context import Context
+    from pipelines.services.training_free import rank_questions
 
     given = call.options
     numbers = tuple(int(each) for each in given.questions.split(",") if each.strip().isdigit())
     if given.questions and not numbers:
         raise ConfigRefused(f"--questions {given.questions}: expected numbers of questions, such as 5,16,31")
-    context = Context(call.workspace, tools_for(call), call.report)
     if given.keep is not None:
-        return kept_verdicts(call, context, given.model, given.keep)
-    rows = choose_question(context, newest(call).id, given.model, numbers, given.limit)
+        return keep_verdicts(call, given.model, given.keep)
+    rows = rank_questions(
+        call.workspace, newest(call).id, given.model, numbers, given.limit, given.device, call.report
+    )
     call.report.close()
     for row in rows:
         call.say(
@@ -175,25 +144,25 @@ def ask(call: Call) -> Any:
     return {"questions": rows}
 
 
-def kept_verdicts(call: Call, context: "Context", model: str, number: int) -> Any:
+def keep_verdicts(call: Call, model: str, number: int) -> Any:
     """Ask one question about the round's images; its verdicts are predictions of a detector of their own."""
     from dataengine.curation.config import QuestionConfig
-    from pipelines.cli.command import newest
-    from pipelines.detectors.predict import predict
-    from pipelines.detectors.yes_no_question import detector_for
+    from pipelines.services.training_free import predict_question
 
-    version = detector_for(call.workspace, QuestionConfig(model=model, number=number))
-    row = newest(call)
-    with call.workspace.catalog(read_only=True) as catalog:
-        images = catalog.images.find(round_id=row.id, status="active")
-    found = predict(context, version.id, images, batch=16)
+    config = QuestionConfig(model=model, number=number)
+    found = predict_question(call.workspace, newest(call).id, config, call.options.device, call.report)
     call.report.close()
-    suspected, unclear = (sum(one.max == value for one in found) for value in (1.0, 0.5))
+    version = found.detector
     call.say(
-        f"{version.id} ({version.name}): {suspected} of {len(found)} images broken, {unclear} unclear; "
-        "Curate shows them by this detector"
+        f"{version.id} ({version.name}): {found.suspected} of {found.images} images broken, "
+        f"{found.unclear} unclear; Curate shows them by this detector"
     )
-    return {"detector": version.id, "images": len(found), "suspected": suspected, "unclear": unclear}
+    return {
+        "detector": version.id,
+        "images": found.images,
+        "suspected": found.suspected,
+        "unclear": found.unclear,
+    }
 
 
 def refine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -219,22 +188,14 @@ def refine_arguments(parser: argparse.ArgumentParser) -> None:
 
 def refine(call: Call) -> Any:
     """Train here, or ask a worker for it."""
-    from dataengine.records import digest
-    from pipelines.services.jobs import request_job
+    from pipelines.services.training_free import refine_generator, request_refining
 
     plan = refining_plan(call)
-    settings = plan.model_dump(mode="json")
-    run = f"refine-{digest(plan.model_dump_json())[:12]}"
     if call.options.worker:
-        job = request_job(call.workspace, "refine", {"run": run, "settings": settings}, "command line")
+        job = request_refining(call.workspace, plan, ACTOR)
         call.say(f"{job.id}: asked for; `clinic status` follows it")
-        return {"job": job.id, "run": run}
-    from pipelines.cli.command import tools_for, who_draws
-    from pipelines.jobs.refine_generator import refine_job
-    from pipelines.runtime.context import Context
-
-    context = Context(call.workspace, tools_for(call), call.report)
-    made = refine_job(context, {"run": run, "settings": settings})
+        return {"job": job.id, "run": job.args["run"]}
+    made = refine_generator(call.workspace, plan, call.options.device, call.report)
     call.report.close()
     call.say(
         f"{made['generator']}: {made['name']}, from {made['pictures']} pictures, mean map taken "
@@ -303,49 +264,28 @@ def inpaint_arguments(parser: argparse.ArgumentParser) -> None:
 def inpaint(call: Call) -> Any:
     """Draw here, into a folder."""
     from dataengine.treatment.config import SamplingConfig
-    from pipelines.exchange.import_options import Wanted
-    from pipelines.jobs.inpaint_images import InpaintRequest
-    from pipelines.jobs.inpaint_images import inpaint as stage
+    from pipelines.services.training_free import inpaint_folder
 
     given = call.options
-    if given.repeats < 1:
-        raise ConfigRefused(f"--repeats {given.repeats}: each step is made once or more often")
-    sampling = SamplingConfig(steps=given.steps, guidance=given.guidance, batch=given.batch)
-    opener, name, reads = chosen_generator(call, given.generator)
-    asked = InpaintRequest(
-        generator=name,
-        reads_prompts=reads,
-        sampling=sampling,
+    name, done = inpaint_folder(
+        given.folder,
+        given.out,
+        given.generator,
+        lambda: call.workspace,
+        SamplingConfig(steps=given.steps, guidance=given.guidance, batch=given.batch),
+        images=given.images,
         repeats=given.repeats,
         seed=given.seed,
         prompt=given.prompt,
+        device=given.device,
+        report=call.report,
     )
-    done = stage(opener, Wanted(path=given.folder, images=given.images), given.out, asked, call.report)
     call.report.close()
     call.say(
         f"{name} drew {done['drawn']} pictures into {done['out']}; {done['unmarked']} without a mark copied, "
         f"{done['there']} there already"
     )
     return done
-
-
-def chosen_generator(call: Call, given: str) -> "tuple[Callable[[], GeneratorFamily], str, bool]":
-    """What opens a registered generator, or one in a folder, which needs no workspace; its name, and whether
-    it reads prompts. Raises `NotFound`."""
-    from dataengine.treatment.config import WeightsConfig
-    from pipelines.cli.command import tools_for
-    from pipelines.generators.draw import open_generator
-    from pipelines.generators.files import WITHOUT_PROMPTS, pipeline_of, reads_prompts
-    from pipelines.runtime.context import Context
-
-    folder, tools = Path(given).expanduser(), tools_for(call)
-    if folder.is_dir():
-        opener = partial(tools.open_generator, str(folder), None, WeightsConfig())
-        return opener, folder.resolve().name, pipeline_of(folder) not in WITHOUT_PROMPTS
-    with call.workspace.catalog(read_only=True) as catalog:
-        version = catalog.generators.get(given)
-    opener = partial(open_generator, Context(call.workspace, tools, call.report), version)
-    return opener, version.name, reads_prompts(call.workspace, version)
 
 
 COMMANDS = (

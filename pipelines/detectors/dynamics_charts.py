@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dataengine.diagnosis.config import DynamicsConfig
 from dataengine.errors import ConfigRefused
-from pipelines.detectors.score_dynamics import FOLDER, TrajectoryReplayer, _can_be_drawn
+from pipelines.detectors.score_dynamics import FOLDER, TrajectoryReplayer, can_be_redrawn
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.line_chart import Line, chart
 from storage.workspace import Workspace
@@ -21,7 +21,7 @@ def at_point(
 
     with context.workspace.catalog(read_only=True) as catalog:
         image = catalog.images.get(image_id)
-    if not _can_be_drawn(image):
+    if not can_be_redrawn(image):
         raise ConfigRefused(f"image {image_id} was not drawn by a generator of this workspace")
     found, levels = TrajectoryReplayer(context, config or DynamicsConfig()).watch([image])
     here, median = dynamics_at(found[0], point, (image.height, image.width))

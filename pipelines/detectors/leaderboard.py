@@ -15,6 +15,7 @@ from pipelines.detectors.evaluation import evaluation_sets, measure
 from pipelines.runtime.context import Context
 from pipelines.runtime.open_detector import open_detector
 from pipelines.runtime.round_data import recipe_of
+from storage.workspace import Workspace
 
 FIGURES = (
     "mse",
@@ -33,9 +34,9 @@ PICTURES = "calibration"
 """Folder of the workspace for reliability diagrams."""
 
 
-def leaderboard(context: Context, split: str = "validation") -> list[dict[str, Any]]:
+def leaderboard(workspace: Workspace, split: str = "validation") -> list[dict[str, Any]]:
     """Rows from the kept figures of a split, the lowest MSE on validation first, unmeasured versions last."""
-    with context.workspace.catalog(read_only=True) as catalog:
+    with workspace.catalog(read_only=True) as catalog:
         versions, champion = catalog.detectors.list(), catalog.detectors.champion()
     rows = [_row(version, version.metrics, split) for version in versions]
     for row in rows:

@@ -1,24 +1,8 @@
-"""What speaks against a candidate's promotion."""
+"""The gate of a promotion: figures that became worse."""
 
 from typing import Any
 
-from dataengine.records import DetectorVersion
 from pipelines.config import PromoteConfig
-
-
-def objections_to(candidate: DetectorVersion, champion: DetectorVersion | None) -> list[str]:
-    """Why a person should think twice before promoting: what the gate says of the figures on validation.
-
-    Figures taken together with the champion's count; else those that either has. Empty when there is no
-    champion to compare with.
-    """
-    if champion is None:
-        return []
-    beside = candidate.metrics.get("beside", {})
-    before = beside if beside.get("detector") == champion.id else champion.metrics
-    if "validation" in candidate.metrics and "validation" not in before:
-        return [f"{champion.name}, the champion, was never measured on validation; nothing can be compared"]
-    return regressions(PromoteConfig(), before, candidate.metrics)
 
 
 def regressions(config: PromoteConfig, champion: dict[str, Any], candidate: dict[str, Any]) -> list[str]:

@@ -49,10 +49,10 @@ def is_score_dynamics(version: DetectorVersion | None) -> bool:
 
 def redrawable(images: Sequence[Image]) -> list[Image]:
     """Those that a registered generator drew, so that it can draw them again."""
-    return [image for image in images if _can_be_drawn(image)]
+    return [image for image in images if can_be_redrawn(image)]
 
 
-def _can_be_drawn(image: Image) -> bool:
+def can_be_redrawn(image: Image) -> bool:
     return image.generator_id is not None and image.seed is not None and "steps" in image.settings
 
 

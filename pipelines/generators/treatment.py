@@ -52,7 +52,7 @@ class TreatmentPlan:
 
 def run_treatment(context: Context, plan: TreatmentPlan, **watched: Any) -> Result:
     """The treatment's answer; asked again, what there is. A killed one goes on from its last checkpoint."""
-    if done := _done(context, plan.treatment_id):
+    if done := finished_result(context, plan.treatment_id):
         return done
     family = open_generator(context, plan.base)
     outcome = _tune(context, plan, family, **watched)
@@ -72,7 +72,7 @@ def run_treatment(context: Context, plan: TreatmentPlan, **watched: Any) -> Resu
     return result
 
 
-def _done(context: Context, treatment_id: str) -> Result | None:
+def finished_result(context: Context, treatment_id: str) -> Result | None:
     with context.workspace.catalog(read_only=True) as catalog:
         try:
             return dict(catalog.treatments.get(treatment_id).result)

@@ -6,7 +6,8 @@ from typing import Any
 
 from dataengine.errors import Paused
 from dataengine.records import Report, no_report, not_pausing
-from pipelines.runtime.models import Models
+from pipelines.runtime.devices import default_device
+from pipelines.runtime.models import Models, real_models
 from storage.workspace import Workspace
 
 
@@ -24,6 +25,12 @@ class Context:
         """A place where nothing is in hand. Raises `Paused` when somebody asked for it."""
         if self.pausing():
             raise Paused("paused as asked; all that was done is kept")
+
+
+def real_context(workspace: Workspace, device: str | None = None, report: Report = no_report) -> Context:
+    """A context with the real models on a device: the first GPU, or else the CPU, unless one is named.
+    Nothing is loaded before it is used."""
+    return Context(workspace, real_models(device or default_device()), report)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How well annotators agree with each other and with gold labels."""
+"""How well annotators agree with each other; several people's label maps as one."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -7,16 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from dataengine.curation.agreement import coincidences, iou, krippendorff_alpha, pairwise
-from dataengine.errors import ClinicError
-from dataengine.masks import LabelMap, unpack_label_map
+from dataengine.curation.agreement import (
+    coincidences,
+    iou,
+    krippendorff_alpha,
+    majority,
+    pairwise,
+    soft_mean,
+)
+from dataengine.errors import ClinicError, NotFound
+from dataengine.masks import LabelMap, quantise, unpack_label_map
 from dataengine.records import Label
-from storage.queries import labels as queries_labels
+from storage.queries.labels import counting_labels, labels_of, with_several_opinions
 from storage.stores.maps import label_map
 from storage.workspace import Workspace
 
 MAPS_AT_ONCE = 2000
-SHOWN_COMMENTS = 50
 
 
 @lru_cache(maxsize=4096)
@@ -31,6 +37,33 @@ def label_map_of(workspace: Workspace, label: Label) -> LabelMap:
     if label.label_map is None or label.height * label.width > 512 * 512:
         return label_map(workspace.blobs, label)
     return _unpacked(workspace, label.label_map, label.height, label.width)
+
+
+def merged_map(workspace: Workspace, labels: Sequence[Label]) -> LabelMap:
+    """The majority of the labels, uint8 HW."""
+    return majority([label_map_of(workspace, label) for label in labels])
+
+
+def merged_labels(workspace: Workspace, image_id: str) -> tuple[LabelMap, int]:
+    """The majority of an image's labels that count, uint8 HW, and how many those are. Raises `NotFound`."""
+    with workspace.catalog(read_only=True) as catalog:
+        counting = counting_labels(catalog, [image_id]).get(image_id, [])
+    if not counting:
+        raise NotFound(f"image {image_id!r} has no label that counts, so there is nothing to merge")
+    return merged_map(workspace, counting), len(counting)
+
+
+def merged_opinions(workspace: Workspace, image_id: str, soft: bool = False) -> tuple[LabelMap, int]:
+    """The majority of everybody's newest label of an image, returned ones too, uint8 HW, and how many those
+    are; with `soft` the share of people who marked each pixel, 255 for all. Raises `NotFound`.
+    """
+    with workspace.catalog(read_only=True) as catalog:
+        labels = catalog.labels.of_images([catalog.images.get(image_id).id])
+    if not labels:
+        raise NotFound(f"nobody has labelled image {image_id!r} yet")
+    if not soft:
+        return merged_map(workspace, labels), len(labels)
+    return quantise(soft_mean([label_map_of(workspace, label) for label in labels])), len(labels)
 
 
 @lru_cache(maxsize=16384)
@@ -77,7 +110,7 @@ def look_into_maps(workspace: Workspace) -> None:
 def agreement_report(workspace: Workspace) -> dict[str, Any]:
     """Pairwise IoU and Krippendorff's alpha over all images with several opinions: by category, by person."""
     with workspace.catalog(read_only=True) as catalog:
-        labels = queries_labels.labels_of(catalog, queries_labels.with_several_opinions(catalog))
+        labels = labels_of(catalog, with_several_opinions(catalog))
         images = {image.id: image for image in catalog.images.get_many(labels)}
         classes = len(catalog.classes.names())
     by_category: dict[str, Tally] = {}
@@ -122,24 +155,3 @@ class Tally:
             "iou": float(np.mean(self.ious)) if self.ious else None,
             "alpha": krippendorff_alpha(self.together),
         }
-
-
-def gold_report(workspace: Workspace) -> dict[str, Any]:
-    """How people did on images whose right answer is known: mean IoU and share of right classes."""
-    with workspace.catalog(read_only=True) as catalog:
-        gold, scores = catalog.gold.list(), catalog.gold.scores()
-    people = sorted({score.author for score in scores})
-    return {
-        "images": [{"id": one.image_id, "clean": one.clean, "by": one.chosen_by} for one in gold],
-        "people": [
-            {
-                "name": name,
-                "answered": len(mine),
-                "iou": float(np.mean([score.iou for score in mine])),
-                "right_class": float(np.mean([score.right_class for score in mine])),
-                "lowest": min(score.iou for score in mine),
-            }
-            for name in people
-            for mine in [[score for score in scores if score.author == name]]
-        ],
-    }

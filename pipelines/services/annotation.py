@@ -4,21 +4,18 @@ import base64
 import binascii
 import contextlib
 import hashlib
+from collections.abc import Iterable
 
-import numpy as np
 from pydantic import Field
 
-from dataengine.curation.agreement import iou
 from dataengine.errors import Conflict, MaskRefused, NotFound
 from dataengine.masks import LabelMap, pack_label_map, unpack_label_map
-from dataengine.records import Draft, GoldScore, IdempotencyKey, Image, Label, Lease, now
+from dataengine.records import Comment, Draft, IdempotencyKey, Image, Label, Lease, now
+from pipelines.services.gold import GOLD_ROUND, due_gold, score_gold
 from pipelines.services.schemas import Line, PackedMap, RequestBody, Seconds, Short
 from storage.catalog import Catalog
 from storage.workspace import Workspace
 
-GOLD_ROUND = "gold"
-GOLD_EVERY = 12
-"""One image in so many is a gold one, as long as a person has not seen all of them."""
 LOCKED = frozenset({"accepted", "corrected"})
 
 
@@ -41,7 +38,7 @@ class Annotation(RequestBody):
     """Idempotency key: the same request under the same key counts once."""
 
 
-def accept(workspace: Workspace, answer: Annotation, author: str) -> Label:
+def submit_answer(workspace: Workspace, answer: Annotation, author: str) -> Label:
     """Store the answer; the same request again returns what it became.
 
     Raises `MaskRefused`, `NotFound`, or `Conflict` for leases, revisions and keys that do not fit.
@@ -142,6 +139,48 @@ def save_draft(workspace: Workspace, image_id: str, packed: str, seconds: float,
         catalog.commit()
 
 
+def skip_image(workspace: Workspace, lease_id: str, annotator: str, reason: str) -> None:
+    """Decline a leased image, so that somebody else gets it; its draft is deleted. Raises `Conflict`."""
+    with workspace.catalog() as catalog:
+        lease = catalog.queue.lease(lease_id)
+        catalog.queue.skip(lease_id, annotator, reason)
+        if lease is not None:
+            catalog.drafts.discard(lease.image_id, annotator)
+        catalog.commit()
+
+
+def comment_on(workspace: Workspace, image_id: str, author: str, text: str) -> Comment:
+    """Store a comment on an image. Raises `NotFound`."""
+    with workspace.catalog() as catalog:
+        catalog.images.get(image_id)
+        made = catalog.comments.add(image_id, author, text)
+        catalog.commit()
+    return made
+
+
+def renew_leases(
+    workspace: Workspace, leases: Iterable[str], annotator: str, lease_seconds: float
+) -> list[str]:
+    """Extend leases from now on; returns those that were lost."""
+    lost, moment = [], now()
+    with workspace.catalog() as catalog:
+        for lease in dict.fromkeys(leases):
+            try:
+                catalog.queue.renew(lease, annotator, moment + lease_seconds, moment)
+            except Conflict:
+                lost.append(lease)
+        catalog.commit()
+    return lost
+
+
+def release_lease(workspace: Workspace, lease_id: str, annotator: str) -> bool:
+    """Give an image back unanswered; False when the lease was lost."""
+    with workspace.catalog() as catalog:
+        released = catalog.queue.release(lease_id, annotator)
+        catalog.commit()
+    return released
+
+
 def take_lease(
     catalog: Catalog, annotator: str, lease_seconds: float, besides: set[str], prefer: str | None = None
 ) -> Lease | None:
@@ -164,33 +203,22 @@ def take_lease(
     return catalog.queue.next(annotator, moment, lease_seconds)
 
 
-def due_gold(catalog: Catalog, annotator: str, besides: set[str]) -> str | None:
-    """The gold image that this person should see now, if one is due: rarely, and where nobody expects it."""
-    if not (unseen := catalog.gold.unseen(annotator)) or unseen.image_id in besides:
-        return None
-    answered = catalog.labels.count(annotator) + len(besides)
-    place = int(hashlib.sha256(f"{annotator} {answered // GOLD_EVERY}".encode()).hexdigest()[:8], 16)
-    return unseen.image_id if answered % GOLD_EVERY == place % GOLD_EVERY else None
-
-
-def score_gold(workspace: Workspace, catalog: Catalog, label: Label, given: LabelMap | None) -> None:
-    """Compare an answer with the known one, for curators to see."""
-    gold = catalog.gold.get(label.image_id)
-    size = label.height, label.width
-    right: LabelMap = np.zeros(size, np.uint8)
-    if gold.label_map is not None:
-        right = unpack_label_map(workspace.blobs.get(gold.label_map), *size)
-    mine = np.zeros(size, np.uint8) if given is None else given
-    both = (mine > 0) & (right > 0)
-    right_class = float((mine == right)[both].mean()) if both.any() else 1.0
-    score = GoldScore(
-        image_id=label.image_id,
-        author=label.author,
-        revision=label.revision,
-        iou=iou(mine > 0, right > 0),
-        right_class=right_class,
-    )
-    catalog.gold.score(score)
+def confirm_triage(
+    workspace: Workspace, clean: Iterable[str], flawed: Iterable[str], person: str, seconds: float
+) -> tuple[int, int, list[str]]:
+    """Label the images of the clean leases as such, each with its share of the seconds, and queue the flawed
+    ones for drawing; a lease in both counts as flawed. Returns how many were labelled clean, how many were
+    queued, and the leases that were lost, which change nothing.
+    """
+    to_draw = sorted(set(flawed))
+    to_label = sorted(set(clean) - set(to_draw))
+    share = seconds / max(1, len(to_draw) + len(to_label))
+    with workspace.catalog() as catalog:
+        not_queued = [lease for lease in to_draw if not queue_for_drawing(catalog, lease, person)]
+        not_labelled = [lease for lease in to_label if not label_clean(catalog, lease, person, share)]
+        catalog.commit()
+    labelled, queued = len(to_label) - len(not_labelled), len(to_draw) - len(not_queued)
+    return labelled, queued, not_queued + not_labelled
 
 
 def label_clean(catalog: Catalog, lease_id: str, person: str, seconds: float) -> bool:

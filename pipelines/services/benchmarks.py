@@ -5,23 +5,29 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from dataengine.curation.agreement import majority
 from dataengine.curation.stratify import BenchmarkCandidate, stratified
 from dataengine.errors import InputRefused
 from dataengine.masks import LabelMap, pack_label_map
 from dataengine.records import Benchmark, BenchmarkItem, Label, QueueItem
-from pipelines.services.agreement import disagreements, label_map_of
+from pipelines.services.agreement import disagreements, merged_map
 from pipelines.services.schemas import Name, RequestBody
 from storage.catalog import Catalog
-from storage.queries import labels as queries_labels
 from storage.queries.images import champion_id
-from storage.queries.labels import counting_labels
+from storage.queries.labels import benchmark_candidates, counting_labels
 from storage.repositories.datasets import content_digest
 from storage.workspace import Workspace
 
 
+def freeze_benchmark(workspace: Workspace, benchmark_id: str, actor: str) -> Benchmark:
+    """Freeze a draft. Raises `Conflict` while an image's truth is open, and for an empty draft."""
+    with workspace.catalog() as catalog:
+        frozen = catalog.benchmarks.freeze(benchmark_id, actor)
+        catalog.commit()
+    return frozen
+
+
 def freeze_known(workspace: Workspace, actor: str, name: str = "") -> Benchmark:
-    """Freeze every image of split "benchmark" with a label that counts, and every real one without.
+    """Draft and freeze every image of split "benchmark" with a label that counts, and every real one without.
 
     Doing it again with the same images returns the version that there is. Raises `Conflict` if there is
     nothing to freeze or somebody has an open draft.
@@ -42,15 +48,7 @@ def freeze_known(workspace: Workspace, actor: str, name: str = "") -> Benchmark:
             if image.id in labels
         ]
         items += [
-            BenchmarkItem(
-                image_id=image.id,
-                stratum=f"real {image.category or ''}".strip(),
-                kind="real",
-                opinions=0,
-                settled=True,
-                settled_by=actor,
-                how="a real photo, taken as free of artifacts",
-            )
+            real_item(image.id, image.category or "", actor)
             for image in images
             if image.source == "real" and image.id not in labels
         ]
@@ -58,9 +56,22 @@ def freeze_known(workspace: Workspace, actor: str, name: str = "") -> Benchmark:
         if newest is not None and newest.digest == content_digest(items):
             return newest
         draft = catalog.benchmarks.draft(name, items, actor)
-        frozen = catalog.benchmarks.freeze(draft.id, actor)
+        frozen = catalog.benchmarks.freeze(draft.id, actor)  # at once: a crash must not leave the draft open
         catalog.commit()
     return frozen
+
+
+def real_item(image_id: str, category: str, actor: str) -> BenchmarkItem:
+    """A real photo as a settled item: it is taken as free of artifacts."""
+    return BenchmarkItem(
+        image_id=image_id,
+        stratum=f"real {category}".strip(),
+        kind="real",
+        opinions=0,
+        settled=True,
+        settled_by=actor,
+        how="a real photo, taken as free of artifacts",
+    )
 
 
 class NewBenchmark(RequestBody):
@@ -94,8 +105,19 @@ def round_of(benchmark: Benchmark) -> str:
     return f"benchmark-{benchmark.version}"
 
 
-def drafted(catalog: Catalog, body: NewBenchmark, actor: str) -> Benchmark:
-    """Draw images by category and confidence, add real photos, and ask people. Raises `InputRefused`."""
+def draft_benchmark(workspace: Workspace, body: NewBenchmark, actor: str) -> Benchmark:
+    """Sample images by category and confidence, add real photos, and queue the images for people.
+
+    Raises `InputRefused` without images to choose from or with too few people, `Conflict` while another draft
+    is open.
+    """
+    with workspace.catalog() as catalog:
+        made = _draft(catalog, body, actor)
+        catalog.commit()
+    return made
+
+
+def _draft(catalog: Catalog, body: NewBenchmark, actor: str) -> Benchmark:
     if 0 < len(set(body.people)) < body.opinions:
         raise InputRefused(
             f"{body.opinions} opinions need as many people, and {len(set(body.people))} may give one"
@@ -104,9 +126,7 @@ def drafted(catalog: Catalog, body: NewBenchmark, actor: str) -> Benchmark:
     detector = champion_id(catalog)
     drawn = [
         BenchmarkCandidate(image_id=id, category=category, confidence=highest, reserved=reserved)
-        for id, category, highest, reserved in queries_labels.benchmark_candidates(
-            catalog, detector, real=False
-        )
+        for id, category, highest, reserved in benchmark_candidates(catalog, detector, real=False)
         if not body.categories or category in body.categories
     ]
     chosen = stratified(drawn, body.per_stratum, body.seed)
@@ -115,23 +135,12 @@ def drafted(catalog: Catalog, body: NewBenchmark, actor: str) -> Benchmark:
             "no diagnosed image is free for a benchmark: all are labelled, queued or were trained on; "
             "generate or import more and let the champion diagnose them"
         )
-    photos = queries_labels.benchmark_candidates(catalog, detector, real=True)
+    photos = benchmark_candidates(catalog, detector, real=True)
     photos = sorted(photos, key=lambda one: (not one[3], one[0]))[: body.real]
     items = [
         BenchmarkItem(image_id=one.image_id, stratum=name, opinions=body.opinions) for one, name in chosen
     ]
-    items += [
-        BenchmarkItem(
-            image_id=id,
-            stratum=f"real {category}".strip(),
-            kind="real",
-            opinions=0,
-            settled=True,
-            settled_by=actor,
-            how="a real photo, taken as free of artifacts",
-        )
-        for id, category, *_ in photos
-    ]
+    items += [real_item(id, category, actor) for id, category, *_ in photos]
     made = catalog.benchmarks.draft(body.name, items, actor, body.model_dump())
     to_draw = [one.image_id for one, _ in chosen]
     catalog.queue.add_many(
@@ -148,7 +157,17 @@ def drafted(catalog: Catalog, body: NewBenchmark, actor: str) -> Benchmark:
     return made
 
 
-def described(catalog: Catalog, benchmark: Benchmark) -> dict[str, Any]:
+def discard_benchmark(workspace: Workspace, benchmark_id: str, actor: str) -> None:
+    """Drop a draft and take its images back from people. Raises `Conflict` for a frozen one."""
+    with workspace.catalog() as catalog:
+        round_id = round_of(catalog.benchmarks.get(benchmark_id))
+        for item in catalog.benchmarks.items(benchmark_id):
+            catalog.queue.withdraw(item.image_id, round_id)
+        catalog.benchmarks.discard(benchmark_id, actor)
+        catalog.commit()
+
+
+def describe_benchmark(catalog: Catalog, benchmark: Benchmark) -> dict[str, Any]:
     """A benchmark as the list shows it."""
     items = catalog.benchmarks.items(benchmark.id)
     return {
@@ -171,9 +190,9 @@ def described(catalog: Catalog, benchmark: Benchmark) -> dict[str, Any]:
 def items_of(workspace: Workspace, benchmark_id: str) -> dict[str, Any]:
     """A benchmark's images with the opinions on each, those that need a decision first."""
     with workspace.catalog(read_only=True) as catalog:
-        about = described(catalog, catalog.benchmarks.get(benchmark_id))
+        about = describe_benchmark(catalog, catalog.benchmarks.get(benchmark_id))
         items = catalog.benchmarks.items(benchmark_id)
-        labels = queries_labels.counting_labels(catalog, [item.image_id for item in items])
+        labels = counting_labels(catalog, [item.image_id for item in items])
     apart = disagreements(workspace, labels)
     rows = [
         {
@@ -200,12 +219,22 @@ def urgency(row: dict[str, Any]) -> tuple[Any, ...]:
     return row["settled"], not complete, -(row["disagreement"] or 0.0), row["stratum"], row["image"]
 
 
+def settle_image(workspace: Workspace, benchmark_id: str, body: Settle, actor: str) -> None:
+    """Record the chosen map as an image's truth. Raises `InputRefused` without such a label, `Conflict` for a
+    frozen benchmark or an image outside of it.
+    """
+    target, how = truth(workspace, body)
+    with workspace.catalog() as catalog:
+        catalog.benchmarks.settle(benchmark_id, body.image, target, actor, how)
+        catalog.commit()
+
+
 def truth(workspace: Workspace, body: Settle) -> tuple[str | None, str]:
     """The blob of the chosen map (None: clean) and how it was chosen. Raises `InputRefused`."""
     if body.choice == "clean":
         return None, "a curator says clean"
     with workspace.catalog(read_only=True) as catalog:
-        counting = queries_labels.counting_labels(catalog, [body.image]).get(body.image, [])
+        counting = counting_labels(catalog, [body.image]).get(body.image, [])
     if body.choice == "author":
         counting = [label for label in counting if label.author == body.author]
     if not counting:
@@ -218,7 +247,7 @@ def settle_where_agreed(workspace: Workspace, benchmark_id: str, limit: float, a
     """Take the merged map of every image with enough opinions that agree; returns how many were settled."""
     with workspace.catalog(read_only=True) as catalog:
         items = {item.image_id: item for item in catalog.benchmarks.items(benchmark_id) if not item.settled}
-        labels = queries_labels.counting_labels(catalog, items)
+        labels = counting_labels(catalog, items)
     apart = disagreements(workspace, labels)
     ready = [
         id
@@ -231,11 +260,6 @@ def settle_where_agreed(workspace: Workspace, benchmark_id: str, limit: float, a
             catalog.benchmarks.settle(benchmark_id, id, target, actor, merged_words(labels[id]))
         catalog.commit()
     return len(ready)
-
-
-def merged_map(workspace: Workspace, labels: list[Label]) -> LabelMap:
-    """The majority of the labels, uint8 HW."""
-    return majority([label_map_of(workspace, label) for label in labels])
 
 
 def merged_words(labels: list[Label]) -> str:

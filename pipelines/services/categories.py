@@ -13,8 +13,15 @@ from dataengine.records import AuditEvent, QueueItem
 from pipelines.services.schemas import Name, RequestBody
 from storage.catalog import Catalog
 from storage.queries import categories
-from storage.queries import labels as queries_labels
 from storage.queries.images import champion_id
+from storage.queries.labels import (
+    Policy,
+    counting_labels,
+    examples_of_snapshot,
+    pseudo_examples,
+    unlabelled_real,
+)
+from storage.workspace import Workspace
 
 SCALE = 100
 """Steps of the threshold sliders."""
@@ -82,8 +89,15 @@ def at_or_above(counts: dict[int, int]) -> list[int]:
     return reached
 
 
-def send(catalog: Catalog, body: Ask, actor: str) -> int:
+def send_to_people(workspace: Workspace, body: Ask, actor: str) -> int:
     """Queue the images for people; returns how many were new. Raises `InputRefused`."""
+    with workspace.catalog() as catalog:
+        new = _send(catalog, body, actor)
+        catalog.commit()
+    return new
+
+
+def _send(catalog: Catalog, body: Ask, actor: str) -> int:
     known = {user.name for user in catalog.users.list()}
     if strangers := sorted(set(body.people) - known):
         raise InputRefused(f"nobody here is called {strangers[0]!r}; choose people with an account")
@@ -110,7 +124,7 @@ def send(catalog: Catalog, body: Ask, actor: str) -> int:
     return new
 
 
-def balance_report(catalog: Catalog, policy: queries_labels.Policy) -> dict[str, Any]:
+def balance_report(catalog: Catalog, policy: Policy) -> dict[str, Any]:
     """Positives and negatives of every category in the newest snapshot, and in the one that comes next.
 
     The next one holds what `publish` would take now: labels that count, unlabelled real photos, and the
@@ -119,15 +133,15 @@ def balance_report(catalog: Catalog, policy: queries_labels.Policy) -> dict[str,
     snapshots, rounds = catalog.snapshots.list(), catalog.rounds.list()
     now: Counter[tuple[str, bool]] = Counter()
     if snapshots:
-        for category, flawed, count in queries_labels.examples_of_snapshot(catalog, snapshots[-1].id):
+        for category, flawed, count in examples_of_snapshot(catalog, snapshots[-1].id):
             now[category, flawed] += count
     images = {image.id: image for image in catalog.images.find(split="train", status="active")}
-    counting = queries_labels.counting_labels(catalog, images, policy)
+    counting = counting_labels(catalog, images, policy)
     later = Counter((images[id].category or "", not labels[-1].clean) for id, labels in counting.items())
-    real = queries_labels.unlabelled_real(catalog)
+    real = unlabelled_real(catalog)
     later.update((category, False) for _, category in real)
     newest = rounds[-1].id if rounds else None
-    later.update(queries_labels.pseudo_examples(catalog, newest, set(counting) | {id for id, _ in real}))
+    later.update(pseudo_examples(catalog, newest, set(counting) | {id for id, _ in real}))
     before = {one.category: one for one in balance_of(now.elements())}
     after = {one.category: one for one in balance_of(later.elements())}
     rows = [

@@ -8,7 +8,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from dataengine.errors import InputRefused
-from dataengine.records import Endpoint, digest
+from dataengine.records import AuditEvent, Endpoint, digest
+from storage.workspace import Workspace
 
 
 def check_webhook(location: str) -> None:
@@ -53,6 +54,32 @@ def resolve(host: str) -> list[Address]:
     except (OSError, UnicodeError):
         raise InputRefused(f"the host {host!r} has no address; check its name") from None
     return [ipaddress.ip_address(str(address).partition("%")[0]) for address in found]
+
+
+def add_endpoint(
+    workspace: Workspace,
+    kind: str,
+    name: str,
+    location: str,
+    actor: str,
+    allowed_networks: Sequence[str] = (),
+) -> Endpoint:
+    """Register a model, folder or service for browsers to choose from. Raises as `checked_endpoint`."""
+    endpoint = checked_endpoint(kind, name, location, allowed_networks)
+    subject = endpoint.name if endpoint.kind == "webhook" else endpoint.location  # a webhook's path is secret
+    with workspace.catalog() as catalog:
+        catalog.endpoints.add(endpoint)
+        catalog.audit.add(AuditEvent(actor=actor, action="endpoint.add", subject=subject))
+        catalog.commit()
+    return endpoint
+
+
+def remove_endpoint(workspace: Workspace, endpoint_id: str, actor: str) -> None:
+    """Take a registered location away."""
+    with workspace.catalog() as catalog:
+        catalog.endpoints.remove(endpoint_id)
+        catalog.audit.add(AuditEvent(actor=actor, action="endpoint.remove", subject=endpoint_id))
+        catalog.commit()
 
 
 def checked_endpoint(

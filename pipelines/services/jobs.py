@@ -6,8 +6,8 @@ from typing import Any
 
 from dataengine.errors import ConfigRefused, Conflict
 from dataengine.records import JOB_KINDS, PAUSABLE, STAGE_JOB, AuditEvent, Job
-from pipelines.services.queue import OPEN, PLACE, STOPPED, _fresh_id, enqueue
-from pipelines.services.rounds import _stop, resume_round
+from pipelines.services.queue import OPEN, PLACE, STOPPED, enqueue, fresh_id
+from pipelines.services.rounds import resume_round, stop_held_round
 from storage.stores.job_files import LOG, METRICS
 from storage.workspace import Workspace
 
@@ -21,7 +21,7 @@ def request_job(workspace: Workspace, kind: str, args: dict[str, Any], requested
         raise ConfigRefused(
             f"there is no job of kind {kind!r}; kinds are {', '.join((STAGE_JOB, *JOB_KINDS))}"
         )
-    job = Job(id=_fresh_id(kind), kind=kind, args=args, requested_by=requested_by)
+    job = Job(id=fresh_id(kind), kind=kind, args=args, requested_by=requested_by)
     with workspace.catalog() as catalog:
         catalog.jobs.add(job)
         catalog.audit.add(AuditEvent(actor=requested_by, action="job.request", subject=job.id, details=args))
@@ -35,7 +35,7 @@ def cancel_job(workspace: Workspace, job_id: str, actor: str = "") -> Job:
     with workspace.catalog() as catalog:
         job = catalog.jobs.get(job_id)
         if job.kind == STAGE_JOB:
-            _stop(catalog, catalog.rounds.hold(job.args["round_id"]), actor)
+            stop_held_round(catalog, catalog.rounds.hold(job.args["round_id"]), actor)
         job = catalog.jobs.request_cancel(job_id)
         catalog.audit.add(AuditEvent(actor=actor, action="job.cancel", subject=job_id))
         catalog.commit()

@@ -81,5 +81,5 @@ def workers_alive(workspace: Workspace) -> list[WorkerBeat]:
         return catalog.workers.alive(now() - lease_seconds())
 
 
-def _fresh_id(kind: str) -> str:
+def fresh_id(kind: str) -> str:
     return f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"

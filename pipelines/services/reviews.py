@@ -4,10 +4,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from dataengine.errors import NotFound
-from dataengine.records import AuditEvent, Review
+from dataengine.errors import InputRefused, NotFound
+from dataengine.records import AuditEvent, Draft, Review
 from pipelines.services.schemas import Name, RequestBody
 from storage.catalog import Catalog
+from storage.workspace import Workspace
 
 
 class Which(RequestBody):
@@ -27,8 +28,20 @@ class Verdict(RequestBody):
     alone: bool = False
 
 
-def judge(catalog: Catalog, which: Which, body: Verdict, reviewer: str) -> None:
-    """One verdict with its consequences. Raises `NotFound` for a label that does not exist."""
+def review_labels(workspace: Workspace, body: Verdict, reviewer: str) -> None:
+    """Record a verdict on labels with its consequences: all of them, or none.
+
+    Raises `InputRefused` for a return without a note, `NotFound` for a label that does not exist.
+    """
+    if body.verdict == "rejected" and not body.note.strip():
+        raise InputRefused("say in the note what should change, so that the annotator can change it")
+    with workspace.catalog() as catalog:
+        for which in body.labels:
+            _review(catalog, which, body, reviewer)
+        catalog.commit()
+
+
+def _review(catalog: Catalog, which: Which, body: Verdict, reviewer: str) -> None:
     newest = {label.author: label for label in catalog.labels.of_images([which.image])}
     label = newest.get(which.author)
     if label is None or label.revision != which.revision:
@@ -36,7 +49,7 @@ def judge(catalog: Catalog, which: Which, body: Verdict, reviewer: str) -> None:
             f"{which.author!r} has no newest revision {which.revision} of image {which.image!r}; it changed "
             "meanwhile, so load the list again"
         )
-    decide_on(catalog, which, reviewer, body.verdict, body.note)
+    _decide(catalog, which, reviewer, body.verdict, body.note)
     if body.verdict == "rejected":
         catalog.queue.give_back(label, body.note)
         catalog.comments.add(which.image, reviewer, f"Returned to {which.author}: {body.note}")
@@ -44,17 +57,17 @@ def judge(catalog: Catalog, which: Which, body: Verdict, reviewer: str) -> None:
         for other in newest.values():
             if other.author != which.author:
                 replaced = Which(image=which.image, author=other.author, revision=other.revision)
-                decide_on(catalog, replaced, reviewer, "corrected", f"replaced by {which.author}'s")
+                _decide(catalog, replaced, reviewer, "corrected", f"replaced by {which.author}'s")
 
 
-def decide_on(
+def _decide(
     catalog: Catalog,
     which: Which,
     reviewer: str,
     verdict: Literal["accepted", "rejected", "corrected"],
     note: str,
 ) -> None:
-    """Keep the verdict on a revision, and who gave it when in the audit trail."""
+    """Store the verdict on a revision, and an audit event."""
     catalog.reviews.decide(
         Review(
             image_id=which.image,
@@ -67,3 +80,18 @@ def decide_on(
     )
     details = {"author": which.author, "revision": which.revision, "verdict": verdict, "note": note}
     catalog.audit.add(AuditEvent(actor=reviewer, action="label.review", subject=which.image, details=details))
+
+
+def open_for_drawing(workspace: Workspace, image_id: str, author: str | None, person: str) -> None:
+    """Assign an image to a person, whose draft begins with the author's newest map if one is named.
+
+    Raises `NotFound`.
+    """
+    with workspace.catalog() as catalog:
+        image = catalog.images.get(image_id)
+        label = catalog.labels.latest(image.id, author) if author else None
+        if label is not None and label.label_map is not None and author != person:
+            start = workspace.blobs.get(label.label_map)
+            catalog.drafts.save(Draft(image_id=image.id, author=person, label_map=start))
+        catalog.takers.hand(image.id, person)
+        catalog.commit()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import Conflict, NotFound
 from dataengine.records import STAGE_JOB, AuditEvent, Job, Round
-from pipelines.services.queue import OPEN, _fresh_id, enqueue
+from pipelines.services.queue import OPEN, enqueue, fresh_id
 from storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def start_round(
 
     settings = RoundRecipe.model_validate(recipe).model_dump(mode="json")
     first = (stages or _round_stages())[0].name
-    row = Round(id=_fresh_id("round"), recipe=settings, stage=first)
+    row = Round(id=fresh_id("round"), recipe=settings, stage=first)
     with workspace.catalog() as catalog:
         catalog.rounds.add(row)
         job = add_stage_job(catalog, row, stages, requested_by)
@@ -41,13 +41,13 @@ def cancel_round(workspace: Workspace, round_id: str, actor: str = "") -> Round:
         row = catalog.rounds.hold(round_id)
         if row.state in ("done", "cancelled"):
             raise Conflict(f"round {round_id} is {row.state} already")
-        _stop(catalog, row, actor)
+        stop_held_round(catalog, row, actor)
         catalog.audit.add(AuditEvent(actor=actor, action="round.cancel", subject=round_id))
         catalog.commit()
         return catalog.rounds.get(round_id)
 
 
-def _stop(catalog: "Catalog", row: Round, actor: str) -> None:
+def stop_held_round(catalog: "Catalog", row: Round, actor: str) -> None:
     """Cancel a held round and the job that it has come to by now."""
     if row.state in ("done", "cancelled"):
         return

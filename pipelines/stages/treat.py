@@ -6,7 +6,7 @@ from itertools import zip_longest
 from dataengine.errors import ConfigRefused
 from dataengine.records import digest
 from dataengine.records.images import SURVEY, TREAT
-from pipelines.generators.treatment import TreatmentPlan, _done, run_treatment
+from pipelines.generators.treatment import TreatmentPlan, finished_result, run_treatment
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.open_detector import champion
 from pipelines.runtime.round_data import prompts_of, recipe_of
@@ -15,7 +15,7 @@ from pipelines.stages.generate import generators_of
 
 def treat(context: Context, round_id: str) -> Result:
     """Train a LoRA against the champion, verify it in a fresh pipeline, register what it makes."""
-    if done := _done(context, digest("treatment", round_id)):
+    if done := finished_result(context, digest("treatment", round_id)):
         return done
     recipe = recipe_of(context, round_id)
     with context.workspace.catalog(read_only=True) as catalog:

@@ -6,25 +6,52 @@ Input: a round. Output: its recorded stages. Stop it at any moment: the round go
 
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from dataengine.errors import Cancelled, Conflict
-from dataengine.records import Report, Round, now
-from pipelines.round import advance
+from dataengine.records import Report, Round, no_report, now
+from pipelines.round import ROUND, advance
 from pipelines.runtime.context import Context, Waiting
-from pipelines.runtime.devices import device_lock
-from pipelines.runtime.models import Models
+from pipelines.runtime.devices import default_device, device_lock
+from pipelines.runtime.models import Models, real_models
 from pipelines.runtime.progress import Reporter
 from pipelines.services import queue, rounds
 from pipelines.stages.stage import DONE, Done, Stage, stage_named
-from pipelines.worker.ray_shards import RunShards
+from pipelines.worker.ray_shards import ENGINES, RunShards
 from pipelines.worker.running import Active, RunningJobs
 from storage.stores.job_files import METRICS
 from storage.workspace import Workspace
+
+POLL_SECONDS = 0.5
+"""Pause between two looks at whether people have answered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageEnded:
+    """A stage that was run here, and what it recorded."""
+
+    name: str
+    result: dict[str, Any]
+
+
+def open_runner(
+    workspace: Workspace, engine: str = "local", device: str | None = None, report: Report = no_report
+) -> "LocalRunner":
+    """A runner of rounds with the real models, its shards on one of `ray_shards.ENGINES`; the device defaults
+    to the first GPU, or else the CPU.
+    """
+    return LocalRunner(
+        workspace=workspace,
+        tools=real_models(device or default_device()),
+        report=report,
+        stages=ROUND,
+        run_shards=ENGINES[engine],
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +81,18 @@ class LocalRunner:
         ):
             context = Context(self.workspace, self.tools, report)
             return advance(context, round_id, self.stages, self.run_shards)
+
+    def run_round(self, round_id: str) -> Iterator[StageEnded | Waiting]:
+        """Run all stages that are left: each one as it ends, and while people have to act first, about twice
+        a second, what the round waits for. Raises as `advance`.
+        """
+        while not isinstance(step := self.advance(round_id), Done):
+            if isinstance(step, Waiting):
+                yield step
+                time.sleep(POLL_SECONDS)
+            else:
+                with self.workspace.catalog(read_only=True) as catalog:
+                    yield StageEnded(name=step.name, result=catalog.rounds.get(round_id).results[step.name])
 
     @contextmanager
     def _claimed(self, row: Round) -> Iterator[tuple[str, Active]]:

@@ -11,7 +11,7 @@ from dataengine.errors import Conflict, InputRefused
 from dataengine.masks import MAX_CLASS
 from dataengine.records import DEFAULT_CLASSES, Label, Review
 from storage import tables
-from storage.repositories.queue import Leases, Queue, _owned
+from storage.repositories.queue import Leases, Queue, owned_lease
 from storage.repositories.rows import Rows, insert_new, replace
 
 
@@ -70,7 +70,7 @@ class Labels(Rows[Label]):
             )
         queue = Queue(self._connection)
         if lease_id is not None:
-            lease = _owned(queue.lease(lease_id), label.author)
+            lease = owned_lease(queue.lease(lease_id), label.author)
             if lease.image_id != label.image_id:
                 raise Conflict(f"lease {lease_id!r} is for another image; submit the image that was leased")
             label = with_changes(label, round_id=lease.round_id)

@@ -136,7 +136,7 @@ class Queue(Rows[QueueItem]):
 
     def to_draw(self, lease_id: str, annotator: str) -> None:
         """Ask for a drawing, soon, of the image that triage showed to be flawed. Raises `Conflict`."""
-        lease = _owned(self.lease(lease_id), annotator)
+        lease = owned_lease(self.lease(lease_id), annotator)
         items = self.table.c
         item = items.image_id == lease.image_id, items.round_id == lease.round_id
         others = items.round_id == lease.round_id, items.reason != FLAWED
@@ -177,7 +177,7 @@ class Queue(Rows[QueueItem]):
 
     def renew(self, lease_id: str, annotator: str, expires: float, now: float) -> Lease:
         """Move the end of a lease. Raises `Conflict` if it was lost: it ended, and others took the image."""
-        lease, leases = _owned(self.lease(lease_id), annotator), Leases(self._connection)
+        lease, leases = owned_lease(self.lease(lease_id), annotator), Leases(self._connection)
         others = leases.holders(lease.image_id, now, but=annotator)
         items = self.table.c
         item = items.image_id == lease.image_id, items.round_id == lease.round_id, items.kind == lease.kind
@@ -198,7 +198,7 @@ class Queue(Rows[QueueItem]):
 
     def skip(self, lease_id: str, annotator: str, reason: str) -> None:
         """Decline an image for good: others may still get it. Raises `Conflict` if the lease was lost."""
-        lease = _owned(self.lease(lease_id), annotator)
+        lease = owned_lease(self.lease(lease_id), annotator)
         self._answer(lease.image_id, lease.round_id, lease.kind, annotator, skipped=True, reason=reason)
         Leases(self._connection).end(lease_id)
 
@@ -308,7 +308,7 @@ def open_to(annotator: str) -> ColumnElement[bool]:
     return ~exists().where(*of_item) | exists().where(*of_item, takers.person == annotator)
 
 
-def _owned(lease: Lease | None, annotator: str) -> Lease:
+def owned_lease(lease: Lease | None, annotator: str) -> Lease:
     if lease is None or lease.annotator != annotator:
         raise Conflict("this image is no longer leased to you, somebody else may have it; take the next one")
     return lease

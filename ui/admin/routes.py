@@ -1,7 +1,7 @@
 """The admin desk: people, registered models and endpoints, workers, disk, backups, and the audit trail."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -9,12 +9,11 @@ import gradio as gr
 import pandas as pd
 
 from dataengine.errors import InputRefused
-from dataengine.records import ROLES, AuditEvent, Endpoint
-from pipelines.services import jobs as services_jobs
-from pipelines.services import queue
-from pipelines.services.endpoints import KINDS, checked_endpoint
-from storage import accounts
-from storage.catalog import Catalog
+from dataengine.records import ROLES, Endpoint
+from pipelines.services.admin import users
+from pipelines.services.endpoints import KINDS, add_endpoint, remove_endpoint
+from pipelines.services.jobs import request_job
+from pipelines.services.queue import workers_alive
 from storage.queries.overview import overview
 from storage.workspace import Workspace
 from ui.admin.gradio_kit import acting, ago, checked, desk, heading, panel, refresh, short, size, when
@@ -108,53 +107,44 @@ def build_admin_desk(workspace: Workspace, allowed_networks: Sequence[str] = ())
     @checked(PATH, "adding a person")
     def add_person(name: str, password: str, roles: list[str], request: gr.Request) -> tuple[Any, ...]:
         actor = acting(request, PATH, "adding a person")
-        change(workspace, lambda catalog: create_person(catalog, name.strip(), password, roles, actor))
+        users.add_user(workspace, name.strip(), password, roles, actor)
         return (*people_table(workspace), "", "")
 
     @checked(PATH, "changing roles")
     def give_roles(name: str | None, roles: list[str], request: gr.Request) -> tuple[Any, ...]:
         actor = acting(request, PATH, "changing roles")
-        change(workspace, lambda catalog: set_roles_safely(catalog, named(name), roles, actor))
+        users.set_roles(workspace, named(name), roles, actor)
         return people_table(workspace, name)
 
     @checked(PATH, "resetting a password")
     def new_password_for(name: str | None, password: str, request: gr.Request) -> str:
         actor = acting(request, PATH, "resetting a password")
-        change(workspace, lambda catalog: accounts.set_password(catalog, named(name), password, actor))
+        users.set_password(workspace, named(name), password, actor)
         gr.Info("The password is changed; that person is signed out everywhere.")
         return ""
 
     @checked(PATH, "deactivating a person")
     def deactivate(name: str | None, request: gr.Request) -> tuple[Any, ...]:
         actor = acting(request, PATH, "deactivating a person")
-        change(workspace, lambda catalog: set_active_safely(catalog, named(name), False, actor))
+        users.set_active(workspace, named(name), False, actor)
         return people_table(workspace, name)
 
     @checked(PATH, "activating a person")
     def activate(name: str | None, request: gr.Request) -> tuple[Any, ...]:
         actor = acting(request, PATH, "activating a person")
-        change(workspace, lambda catalog: set_active_safely(catalog, named(name), True, actor))
+        users.set_active(workspace, named(name), True, actor)
         return people_table(workspace, name)
 
     @checked(PATH, "registering an endpoint")
-    def add_endpoint(kind: str, name: str, location: str, request: gr.Request) -> tuple[Any, ...]:
+    def register_endpoint(kind: str, name: str, location: str, request: gr.Request) -> tuple[Any, ...]:
         actor = acting(request, PATH, "registering an endpoint")
-        endpoint = checked_endpoint(kind, name, location, allowed_networks)
-        change(
-            workspace,
-            lambda catalog: catalog.endpoints.add(endpoint),
-            actor,
-            "endpoint.add",
-            endpoint.name if endpoint.kind == "webhook" else endpoint.location,
-        )
+        add_endpoint(workspace, kind, name, location, actor, allowed_networks)
         return endpoint_table(workspace)
 
     @checked(PATH, "removing an endpoint")
-    def remove_endpoint(id: str | None, request: gr.Request) -> tuple[Any, ...]:
+    def drop_endpoint(id: str | None, request: gr.Request) -> tuple[Any, ...]:
         actor = acting(request, PATH, "removing an endpoint")
-        change(
-            workspace, lambda catalog: catalog.endpoints.remove(id or ""), actor, "endpoint.remove", id or ""
-        )
+        remove_endpoint(workspace, id or "", actor)
         return endpoint_table(workspace)
 
     @checked(PATH, "measuring the workspace")
@@ -163,7 +153,7 @@ def build_admin_desk(workspace: Workspace, allowed_networks: Sequence[str] = ())
 
     @checked(PATH, "asking for a backup")
     def ask_backup(request: gr.Request) -> tuple[Any, ...]:
-        services_jobs.request_job(workspace, "backup", {}, acting(request, PATH, "asking for a backup"))
+        request_job(workspace, "backup", {}, acting(request, PATH, "asking for a backup"))
         return system_panels(workspace)
 
     with blocks:
@@ -179,26 +169,13 @@ def build_admin_desk(workspace: Workspace, allowed_networks: Sequence[str] = ())
         reset.click(new_password_for, [chosen, password], [password], api_name="reset_password", **quiet)
         close.click(deactivate, [chosen], people_shown, api_name="deactivate", **quiet)
         reopen.click(activate, [chosen], people_shown, api_name="activate", **quiet)
-        register.click(add_endpoint, [kind, name, location], endpoints_shown, api_name="register", **quiet)
-        remove.click(remove_endpoint, [doomed], endpoints_shown, api_name="remove", **quiet)
+        register.click(
+            register_endpoint, [kind, name, location], endpoints_shown, api_name="register", **quiet
+        )
+        remove.click(drop_endpoint, [doomed], endpoints_shown, api_name="remove", **quiet)
         measure.click(measure_disk, None, [usage], api_name="disk")
         back_up.click(ask_backup, None, system_shown, api_name="backup", **quiet)
     return blocks
-
-
-def change(
-    workspace: Workspace,
-    act: Callable[[Catalog], object],
-    actor: str = "",
-    action: str = "",
-    subject: str = "",
-) -> None:
-    """Do one thing in a unit of work and keep it, with an audit event where the thing itself leaves none."""
-    with workspace.catalog() as catalog:
-        act(catalog)
-        if action:
-            catalog.audit.add(AuditEvent(actor=actor, action=action, subject=subject))
-        catalog.commit()
 
 
 def named(name: str | None) -> str:
@@ -208,43 +185,16 @@ def named(name: str | None) -> str:
     return name
 
 
-def create_person(catalog: Catalog, name: str, password: str, roles: Sequence[str], actor: str) -> None:
-    """Open an account; the first one must be an admin, since from then on only accounts get in."""
-    if not catalog.users.count() and "admin" not in roles:
-        raise InputRefused(
-            "the first account must have the role admin: it ends the start-up link for everybody"
-        )
-    accounts.create_user(catalog, name, password, roles, actor)
-
-
-def set_roles_safely(catalog: Catalog, name: str, roles: Sequence[str], actor: str) -> None:
-    """Change roles, but leave an active admin behind."""
-    accounts.set_roles(catalog, name, roles, actor)
-    keep_an_admin(catalog)
-
-
-def set_active_safely(catalog: Catalog, name: str, active: bool, actor: str) -> None:
-    """Open or close an account, but leave an active admin behind."""
-    accounts.set_active(catalog, name, active, actor)
-    keep_an_admin(catalog)
-
-
-def keep_an_admin(catalog: Catalog) -> None:
-    """Raise `InputRefused`, so that nothing is kept, if no active admin would be left."""
-    if not any(user.active and "admin" in user.roles for user in catalog.users.list()):
-        raise InputRefused("this would leave no active admin; make somebody else admin first")
-
-
 def people_table(workspace: Workspace, name: str | None = None) -> tuple[pd.DataFrame, Any]:
     """All accounts, and the choice among them."""
     with workspace.catalog(read_only=True) as catalog:
-        users = catalog.users.list()
+        found = catalog.users.list()
     rows = [
         [one.name, ", ".join(one.roles), "active" if one.active else "closed", when(one.created)]
-        for one in users
+        for one in found
     ]
     return pd.DataFrame(rows, columns=list(PEOPLE)), gr.update(
-        choices=[one.name for one in users], value=name
+        choices=[one.name for one in found], value=name
     )
 
 
@@ -302,7 +252,7 @@ def worker_rows(workspace: Workspace) -> dict[str, Any]:
                 "sub": worker.job_id or "idle",
                 "note": ", ".join(worker.devices) or "cpu",
             }
-            for worker in queue.workers_alive(workspace)
+            for worker in workers_alive(workspace)
         ],
     }
 

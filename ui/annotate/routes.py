@@ -10,14 +10,23 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.openapi.utils import get_openapi
 
-from dataengine.errors import Conflict
 from dataengine.masks import pack_label_map
 from dataengine.records import Draft, Image, Label, now
-from pipelines.services.annotation import Annotation, accept, require_editable, save_draft, take_lease
+from pipelines.services.agreement import label_map_of
+from pipelines.services.annotation import (
+    Annotation,
+    comment_on,
+    release_lease,
+    renew_leases,
+    require_editable,
+    save_draft,
+    skip_image,
+    submit_answer,
+    take_lease,
+)
 from pipelines.services.schemas import Short
 from storage.catalog import Catalog
 from storage.queries.annotation import annotator_day
-from storage.stores.maps import label_map
 from storage.workspace import Workspace
 from ui.annotate.assist import assist_routes, can_assist
 from ui.annotate.gold import opinion_routes
@@ -111,23 +120,12 @@ def lease_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:
     @routes.post("/renew", response_model=Done)
     def renew(request: Renew, person: Annotator) -> Done:
         """Keep leases for somebody who is at work."""
-        lost, moment = [], now()
-        with workspace.catalog() as catalog:
-            for lease in dict.fromkeys(request.leases):
-                try:
-                    catalog.queue.renew(lease, person.name, moment + lease_seconds, moment)
-                except Conflict:
-                    lost.append(lease)
-            catalog.commit()
-        return Done(lost=lost)
+        return Done(lost=renew_leases(workspace, request.leases, person.name, lease_seconds))
 
     @routes.post("/release")
     def release(request: Release, person: Annotator) -> dict[str, bool]:
         """Give an image back unanswered."""
-        with workspace.catalog() as catalog:
-            released = catalog.queue.release(request.lease, person.name)
-            catalog.commit()
-        return {"released": released}
+        return {"released": release_lease(workspace, request.lease, person.name)}
 
     @routes.get("/previous", response_model=Task, responses={204: {"description": "Nothing before"}})
     def previous(person: Annotator, before: Short | None = None) -> Any:
@@ -143,7 +141,7 @@ def lease_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:
             image = catalog.images.get(label.image_id)
             verdicts = [one for one in catalog.reviews.of_image(image.id) if one.author == person.name]
             task = describe(catalog, image, person.name, day_of(catalog, person.name), can_assist(catalog))
-        drawn = shown(pack_label_map(label_map(workspace.blobs, label)), label.lead_seconds, label.created)
+        drawn = shown(pack_label_map(label_map_of(workspace, label)), label.lead_seconds, label.created)
         said = verdicts[-1].note if verdicts else ""
         return task | {"lease": None, "expires": None, "answer": drawn, "note": said}
 
@@ -172,7 +170,7 @@ def answer_routes(workspace: Workspace) -> APIRouter:
     @routes.post("/submit", response_model=Submitted)
     def submit(answer: Annotation, person: Annotator) -> Submitted:
         """Store an answer. One on a lease whose time is over is kept, as another opinion."""
-        return Submitted(revision=accept(workspace, answer, person.name).revision)
+        return Submitted(revision=submit_answer(workspace, answer, person.name).revision)
 
     @routes.post("/draft")
     def draft(body: DraftBody, person: Annotator) -> dict[str, bool]:
@@ -183,12 +181,7 @@ def answer_routes(workspace: Workspace) -> APIRouter:
     @routes.post("/skip")
     def skip(request: Skip, person: Annotator) -> dict[str, bool]:
         """Decline an image: somebody else may know."""
-        with workspace.catalog() as catalog:
-            lease = catalog.queue.lease(request.lease)
-            catalog.queue.skip(request.lease, person.name, request.reason)
-            if lease is not None:
-                catalog.drafts.discard(lease.image_id, person.name)
-            catalog.commit()
+        skip_image(workspace, request.lease, person.name, request.reason)
         return {"skipped": True}
 
     return routes
@@ -211,10 +204,7 @@ def comment_routes(workspace: Workspace) -> APIRouter:
     @routes.post("/comments", response_model=Said)
     def comment(body: CommentBody, person: Annotator) -> dict[str, Any]:
         """Say something about an image; curators answer the same way."""
-        with workspace.catalog() as catalog:
-            catalog.images.get(body.image)
-            said = catalog.comments.add(body.image, person.name, body.text)
-            catalog.commit()
+        said = comment_on(workspace, body.image, person.name, body.text)
         return {"id": said.id, "author": said.author, "text": said.text, "created": said.created}
 
     return routes

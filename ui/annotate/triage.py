@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Response
 
 from dataengine.records import QueueKind, now
-from pipelines.services.annotation import label_clean, queue_for_drawing
+from pipelines.services.annotation import confirm_triage
 from pipelines.services.schemas import Short
 from storage.catalog import Catalog
 from storage.workspace import Workspace
@@ -37,16 +37,8 @@ def triage_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:
     def confirm(body: TriageBody, person: Annotated[Person, Depends(signed_in)]) -> Triaged:
         """Label the clean ones as such and queue the flawed ones for drawing; lost leases change nothing."""
         require(person.roles, ACCESS["/api/annotate"], "labelling")
-        flawed = set(body.flawed)
-        share = body.seconds / max(1, len(flawed | set(body.clean)))
-        with workspace.catalog() as catalog:
-            lost = [lease for lease in sorted(flawed) if not queue_for_drawing(catalog, lease, person.name)]
-            clean = sorted(set(body.clean) - flawed)
-            lost += [lease for lease in clean if not label_clean(catalog, lease, person.name, share)]
-            catalog.commit()
-        done = len(flawed | set(clean)) - len(lost)
-        queued = len(flawed - set(lost))
-        return Triaged(clean=done - queued, queued=queued, lost=lost)
+        clean, queued, lost = confirm_triage(workspace, body.clean, body.flawed, person.name, body.seconds)
+        return Triaged(clean=clean, queued=queued, lost=lost)
 
     return routes
 

@@ -5,12 +5,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.services.agreement import SHOWN_COMMENTS, agreement_report, gold_report
+from pipelines.services.agreement import agreement_report
+from pipelines.services.annotation import comment_on
+from pipelines.services.gold import gold_report
 from storage.workspace import Workspace
 from ui.web.access import ACCESS, require
 from ui.web.sessions import Person, signed_in
 
 SEEING_PEOPLE = ACCESS["/api/curate/people"]
+SHOWN_COMMENTS = 50
 
 
 class Reply(BaseModel):
@@ -51,10 +54,6 @@ def agreement_routes(workspace: Workspace) -> APIRouter:
 
     @routes.post("/comments")
     def reply(body: Reply, person: Annotated[Person, Depends(seeing_people)]) -> dict[str, str]:
-        with workspace.catalog() as catalog:
-            catalog.images.get(body.image)
-            made = catalog.comments.add(body.image, person.name, body.text)
-            catalog.commit()
-        return {"id": made.id}
+        return {"id": comment_on(workspace, body.image, person.name, body.text).id}
 
     return routes

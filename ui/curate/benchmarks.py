@@ -8,12 +8,13 @@ from pipelines.services.benchmarks import (
     NewBenchmark,
     Settle,
     SettleAgreed,
-    described,
-    drafted,
+    describe_benchmark,
+    discard_benchmark,
+    draft_benchmark,
+    freeze_benchmark,
     items_of,
-    round_of,
+    settle_image,
     settle_where_agreed,
-    truth,
 )
 from storage.workspace import Workspace
 from ui.web.sessions import Person, signed_in
@@ -29,14 +30,13 @@ def benchmark_routes(workspace: Workspace) -> APIRouter:
     def listed() -> dict[str, Any]:
         with workspace.catalog(read_only=True) as catalog:
             found = list(reversed(catalog.benchmarks.list()))
-            return {"benchmarks": [described(catalog, one) for one in found]}
+            return {"benchmarks": [describe_benchmark(catalog, one) for one in found]}
 
     @routes.post("")
     def draft(body: NewBenchmark, person: Signed) -> dict[str, Any]:
-        with workspace.catalog() as catalog:
-            made = drafted(catalog, body, person.name)
-            catalog.commit()
-            return described(catalog, made)
+        made = draft_benchmark(workspace, body, person.name)
+        with workspace.catalog(read_only=True) as catalog:
+            return describe_benchmark(catalog, made)
 
     @routes.get("/{benchmark_id}")
     def one(benchmark_id: str) -> dict[str, Any]:
@@ -44,10 +44,7 @@ def benchmark_routes(workspace: Workspace) -> APIRouter:
 
     @routes.post("/{benchmark_id}/settle")
     def settle(benchmark_id: str, body: Settle, person: Signed) -> dict[str, bool]:
-        target, how = truth(workspace, body)
-        with workspace.catalog() as catalog:
-            catalog.benchmarks.settle(benchmark_id, body.image, target, person.name, how)
-            catalog.commit()
+        settle_image(workspace, benchmark_id, body, person.name)
         return {"settled": True}
 
     @routes.post("/{benchmark_id}/settle-agreed")
@@ -56,19 +53,13 @@ def benchmark_routes(workspace: Workspace) -> APIRouter:
 
     @routes.post("/{benchmark_id}/freeze")
     def freeze(benchmark_id: str, person: Signed) -> dict[str, Any]:
-        with workspace.catalog() as catalog:
-            frozen = catalog.benchmarks.freeze(benchmark_id, person.name)
-            catalog.commit()
-            return described(catalog, frozen)
+        frozen = freeze_benchmark(workspace, benchmark_id, person.name)
+        with workspace.catalog(read_only=True) as catalog:
+            return describe_benchmark(catalog, frozen)
 
     @routes.post("/{benchmark_id}/discard")
     def discard(benchmark_id: str, person: Signed) -> dict[str, bool]:
-        with workspace.catalog() as catalog:
-            round_id = round_of(catalog.benchmarks.get(benchmark_id))
-            for item in catalog.benchmarks.items(benchmark_id):
-                catalog.queue.withdraw(item.image_id, round_id)
-            catalog.benchmarks.discard(benchmark_id, person.name)
-            catalog.commit()
+        discard_benchmark(workspace, benchmark_id, person.name)
         return {"discarded": True}
 
     return routes

@@ -6,10 +6,16 @@ from fastapi import APIRouter, Depends
 from pydantic import Field
 
 from dataengine.errors import InputRefused
-from pipelines.services import jobs
-from pipelines.services.categories import Ask, balance_report, by_who_may_have_looked, category_report, send
+from pipelines.services.categories import (
+    Ask,
+    balance_report,
+    by_who_may_have_looked,
+    category_report,
+    send_to_people,
+)
+from pipelines.services.jobs import request_job
 from pipelines.services.schemas import Name, RequestBody
-from storage.queries import labels
+from storage.queries.labels import Policy
 from storage.workspace import Workspace
 from ui.web.sessions import Person, signed_in
 
@@ -38,13 +44,10 @@ def category_routes(workspace: Workspace) -> APIRouter:
 
     @routes.post("/ask")
     def ask(body: Ask, person: Signed) -> dict[str, Any]:
-        with workspace.catalog() as catalog:
-            sent = send(catalog, body, person.name)
-            catalog.commit()
-        return {"sent": sent}
+        return {"sent": send_to_people(workspace, body, person.name)}
 
     @routes.get("/balance")
-    def balance(policy: labels.Policy = "unreturned") -> dict[str, Any]:
+    def balance(policy: Policy = "unreturned") -> dict[str, Any]:
         with workspace.catalog(read_only=True) as catalog:
             return balance_report(catalog, policy)
 
@@ -55,6 +58,6 @@ def category_routes(workspace: Workspace) -> APIRouter:
         if folder.kind != "folder":
             raise InputRefused(f"{folder.name!r} is a {folder.kind}; choose a registered folder")
         args = {"path": folder.location, "source": "real", "licence": body.licence}
-        return {"job": jobs.request_job(workspace, "import", args, person.name).id}
+        return {"job": request_job(workspace, "import", args, person.name).id}
 
     return routes

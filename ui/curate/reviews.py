@@ -11,14 +11,12 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from dataengine.curation.agreement import majority
 from dataengine.errors import InputRefused, NotFound
-from dataengine.records import Draft
-from pipelines.services.agreement import disagreements, label_map_of
-from pipelines.services.reviews import Verdict, judge
+from pipelines.services.agreement import disagreements, label_map_of, merged_labels
+from pipelines.services.reviews import Verdict, open_for_drawing, review_labels
 from pipelines.services.schemas import Name, RequestBody
-from storage.queries import labels as queries_labels
-from storage.queries import reviews as queries_reviews
+from storage.queries.labels import counting_labels
+from storage.queries.reviews import ReviewCursor, page_of_reviews, review_counts
 from storage.workspace import Workspace
 from ui.annotate.gold import gold_seen
 from ui.web.images import map_response
@@ -49,10 +47,8 @@ def review_routes(workspace: Workspace) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=200)] = 48,
     ) -> dict[str, Any]:
         with workspace.catalog(read_only=True) as catalog:
-            rows, last = queries_reviews.page_of_reviews(
-                catalog, state, author, category, round, cursor(after), limit
-            )
-            counts = queries_reviews.review_counts(catalog)
+            rows, last = page_of_reviews(catalog, state, author, category, round, cursor(after), limit)
+            counts = review_counts(catalog)
         return {"labels": [asdict(row) for row in rows], "after": place(last), "counts": counts}
 
     @routes.get("/reviews/{image_id}")
@@ -61,25 +57,13 @@ def review_routes(workspace: Workspace) -> APIRouter:
 
     @routes.post("/reviews")
     def decide(body: Verdict, person: Signed) -> dict[str, int]:
-        if body.verdict == "rejected" and not body.note.strip():
-            raise InputRefused("say in the note what should change, so that the annotator can change it")
-        with workspace.catalog() as catalog:
-            for which in body.labels:
-                judge(catalog, which, body, person.name)
-            catalog.commit()
+        review_labels(workspace, body, person.name)
         return {"judged": len(body.labels)}
 
     @routes.post("/open")
     def open_in_canvas(body: Opened, person: Signed) -> dict[str, str]:
-        with workspace.catalog() as catalog:
-            image = catalog.images.get(body.image)
-            label = catalog.labels.latest(image.id, body.author) if body.author else None
-            if label is not None and label.label_map is not None and body.author != person.name:
-                start = workspace.blobs.get(label.label_map)
-                catalog.drafts.save(Draft(image_id=image.id, author=person.name, label_map=start))
-            catalog.takers.hand(image.id, person.name)
-            catalog.commit()
-        return {"url": f"/annotate?image={image.id}"}
+        open_for_drawing(workspace, body.image, body.author, person.name)
+        return {"url": f"/annotate?image={body.image}"}
 
     @routes.get("/labels/{image_id}")
     def label(
@@ -97,17 +81,13 @@ def review_routes(workspace: Workspace) -> APIRouter:
 
     @routes.get("/merged/{image_id}")
     def merged(image_id: str) -> Response:
-        with workspace.catalog(read_only=True) as catalog:
-            counting = queries_labels.counting_labels(catalog, [image_id]).get(image_id, [])
-        if not counting:
-            raise NotFound(f"image {image_id!r} has no label that counts, so there is nothing to merge")
-        drawn = [label_map_of(workspace, one) for one in counting]
-        return map_response(majority(drawn), **{"X-Opinions": str(len(drawn))})
+        merged_map, opinions = merged_labels(workspace, image_id)
+        return map_response(merged_map, **{"X-Opinions": str(opinions)})
 
     return routes
 
 
-def cursor(after: str | None) -> queries_reviews.ReviewCursor | None:
+def cursor(after: str | None) -> ReviewCursor | None:
     """Where a page of labels begins. Raises `InputRefused`."""
     if after is None:
         return None
@@ -119,7 +99,7 @@ def cursor(after: str | None) -> queries_reviews.ReviewCursor | None:
         raise InputRefused(f"{after!r} is no place in a list; begin at its start") from None
 
 
-def place(last: queries_reviews.ReviewCursor | None) -> str | None:
+def place(last: ReviewCursor | None) -> str | None:
     """A cursor as one word."""
     return None if last is None else f"{last[0]!r}:{last[1]}:{last[2]}"
 
@@ -129,7 +109,7 @@ def opinions_on(workspace: Workspace, image_id: str, person: Person) -> dict[str
     with workspace.catalog(read_only=True) as catalog:
         image = catalog.images.get(image_id)
         labels = catalog.labels.of_images([image_id])
-        counting = queries_labels.counting_labels(catalog, [image_id]).get(image_id, [])
+        counting = counting_labels(catalog, [image_id]).get(image_id, [])
         verdicts = {(one.author, one.revision): one for one in catalog.reviews.of_image(image_id)}
         gold = gold_seen(catalog, image_id, person)
     counted = {(label.author, label.revision) for label in counting}

@@ -16,7 +16,7 @@ from dataengine.records import Image
 from pipelines.services import jobs
 from pipelines.services.agreement import disagreements, look_into_maps
 from storage.catalog import Catalog
-from storage.queries import labels as queries_labels
+from storage.queries import labels as label_queries
 from storage.queries.images import (
     COUNT_LIMIT,
     Cursor,
@@ -154,7 +154,7 @@ def all_choices(catalog: Catalog) -> dict[str, Any]:
     """What the filters and forms may be set to."""
     champion = catalog.detectors.champion()
     people = [user.name for user in catalog.users.list() if {"annotator", "curator"} & set(user.roles)]
-    return asdict(queries_labels.choices(catalog)) | {
+    return asdict(label_queries.choices(catalog)) | {
         "detectors": [
             {
                 "id": one.id,
@@ -201,8 +201,8 @@ def disputed(workspace: Workspace, wanted: Wanted) -> list[tuple[float, str]]:
     """(disagreement, image) of all images with several opinions within the filter, the highest first."""
     filter = wanted.filter()
     with workspace.catalog(read_only=True) as catalog:
-        found = queries_labels.with_several_opinions(catalog, matching(filter))
-        labels = queries_labels.labels_of(catalog, found)
+        found = label_queries.with_several_opinions(catalog, matching(filter))
+        labels = label_queries.labels_of(catalog, found)
         detector = filter.detector_id or champion_id(catalog)
         if filter.bounded:
             cards = cards_of(catalog, found, detector)

@@ -13,9 +13,8 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from dataengine.errors import AccessDenied, NotFound
-from pipelines.exchange.label_studio import signing
-from pipelines.services import label_studio
+from dataengine.errors import AccessDenied
+from pipelines.services.exchange import label_studio
 from storage.workspace import Workspace
 from ui.web.throttle import Throttle
 
@@ -58,7 +57,9 @@ def label_studio_routes(workspace: Workspace) -> APIRouter:
         address = request.client.host if request.client else ""
         if failures.blocked(address):
             raise AccessDenied("too many wrong secrets from this address; wait ten minutes")
-        if not hmac.compare_digest(shown_secret(request).encode(), signing.secret(workspace).encode()):
+        if not hmac.compare_digest(
+            shown_secret(request).encode(), label_studio.shared_secret(workspace).encode()
+        ):
             failures.fail(address)
             raise AccessDenied(
                 "the secret is missing or wrong; `clinic push --hooks` registers the right one"
@@ -91,13 +92,11 @@ def label_studio_routes(workspace: Workspace) -> APIRouter:
 
     @routes.get("/images/{image_id}")
     def pixels(image_id: str, expires: int, signature: Annotated[str, Field(max_length=128)]) -> Response:
-        image = signing.signed_image(workspace, image_id, expires, signature)
-        if not image.media_type.startswith("image/"):
-            raise NotFound("this is no picture")
+        data, media_type = label_studio.signed_pixels(workspace, image_id, expires, signature)
         # The editor draws the picture on a canvas, which browsers allow across sites only with this header.
         headers = {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}
         headers["Cache-Control"] = "private, max-age=86400"
-        return Response(workspace.blobs.get(image.sha256), media_type=image.media_type, headers=headers)
+        return Response(data, media_type=media_type, headers=headers)
 
     return routes
 

@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dataengine.records import PAUSABLE, Job, WorkerBeat
 from pipelines.config import RoundRecipe
-from pipelines.services import jobs as services_jobs
 from pipelines.services import queue, round_options, rounds
+from pipelines.services.jobs import read_log
 from pipelines.services.locations import check_locations
 from storage.queries.rounds import round_progress
 from storage.workspace import Workspace
@@ -89,22 +89,22 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
         """The end of a job's log."""
         with workspace.catalog(read_only=True) as catalog:
             job = catalog.jobs.get(job_id)
-        return job_row(job) | {"lines": services_jobs.read_log(workspace, job_id).splitlines()[-LOG_LINES:]}
+        return job_row(job) | {"lines": read_log(workspace, job_id).splitlines()[-LOG_LINES:]}
 
     @routes.post("/jobs/{job_id}/cancel")
     def cancel_job(job_id: str, person: RoundsReader) -> dict[str, Any]:
         """Ask a job to stop."""
-        return job_row(services_jobs.cancel_job(workspace, job_id, person.name))
+        return job_row(cancel_job(workspace, job_id, person.name))
 
     @routes.post("/jobs/{job_id}/pause")
     def pause_job(job_id: str, person: RoundsReader) -> dict[str, Any]:
         """Ask a training or treatment to wait."""
-        return job_row(services_jobs.pause_job(workspace, job_id, person.name))
+        return job_row(pause_job(workspace, job_id, person.name))
 
     @routes.post("/jobs/{job_id}/resume")
     def resume_job(job_id: str, person: RoundsReader) -> dict[str, Any]:
         """Ask again for a paused, failed or cancelled job."""
-        return job_row(services_jobs.resume_job(workspace, job_id, person.name))
+        return job_row(resume_job(workspace, job_id, person.name))
 
     @routes.get("/lineage/{generator_id}")
     def what_it_rests_on(generator_id: str) -> dict[str, Any]:

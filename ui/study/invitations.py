@@ -1,6 +1,5 @@
 """Joining a study by an invitation: an admin makes a link, whoever opens it in time judges that one study."""
 
-import secrets
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Request
@@ -8,8 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import RedirectResponse, Response
 
 from dataengine.errors import AccessDenied
-from dataengine.records import AuditEvent, Invitation, Study, now
-from pipelines.services.invitations import EXPIRED, Invite, admitted, hash_of, invitation
+from dataengine.records import Invitation, Study, now
+from pipelines.services.studies import invitations
+from pipelines.services.studies.invitations import EXPIRED, Invite, admit, hash_of
 from ui.web.access import ACCESS, require
 from ui.web.gate import address_of
 from ui.web.pages import join_page
@@ -45,20 +45,13 @@ def joining_routes(session_manager: SessionManager) -> APIRouter:
     @routes.post("/api/invitations")
     def invite(wanted: Invite, person: Inviter) -> dict[str, Any]:
         """Make a link; it is shown this once."""
-        token = secrets.token_urlsafe(24)
-        with workspace.catalog() as catalog:
-            made = invitation(catalog, wanted, token, person.name, accounts_exist=not person.local)
-            catalog.commit()
+        token, made = invitations.invite(workspace, wanted, person.name)
         return {"path": f"/join?invitation={token}", "expires": made.expires, "places": made.places}
 
     @routes.post("/api/invitations/end")
     def end(wanted: EndInvitations, person: Inviter) -> dict[str, int]:
         """Let the study's links expire now; who has joined stays."""
-        with workspace.catalog() as catalog:
-            ended = catalog.invitations.end(catalog.studies.get(wanted.study).id, now())
-            catalog.audit.add(AuditEvent(actor=person.name, action="invitation.end", subject=wanted.study))
-            catalog.commit()
-        return {"ended": ended}
+        return {"ended": invitations.end_invitations(workspace, wanted.study, person.name)}
 
     @routes.get("/join")
     def door(request: Request, invitation: str = "") -> Response:
@@ -78,7 +71,7 @@ def joining_routes(session_manager: SessionManager) -> APIRouter:
             return RedirectResponse("/study", 303)
         try:
             found, study = invited(session_manager, invitation, address_of(request))
-            new = admitted(workspace, found, study)
+            new = admit(workspace, found, study)
         except AccessDenied as error:
             return join_page("", "", str(error).capitalize() + ".", 403)
         answer = RedirectResponse(f"/study?view=judge&study={study.id}", 303)

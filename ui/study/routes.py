@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dataengine.errors import Conflict, InputRefused, NotFound
 from dataengine.records import Image, Study, Vote
-from pipelines.services.studies import Showing, StudyPlan, design_of, plan_of
+from pipelines.services.studies.plans import Showing, StudyPlan, design_of, plan_of
 from storage.catalog import Catalog
 from storage.queries.studies import pairs_answered, study_progress
 from storage.workspace import Workspace

@@ -8,8 +8,9 @@ from fastapi import APIRouter, Depends, Response
 from dataengine.errors import InputRefused
 from dataengine.quality.config import StudyDesign
 from dataengine.records import Study, now
-from pipelines.services.studies import NewStudy, Short, close_study, design_of, new_study
-from pipelines.services.study_results import results_csv, results_of, votes_csv
+from pipelines.services.studies.lifecycle import NewStudy, Short, close_study, open_study
+from pipelines.services.studies.plans import design_of
+from pipelines.services.studies.results import results_csv, results_of, votes_csv
 from storage.catalog import Catalog
 from storage.queries.studies import shared_pairs, study_progress
 from storage.workspace import Workspace
@@ -71,10 +72,7 @@ def making_routes(workspace: Workspace) -> APIRouter:
     @routes.post("")
     def create(wanted: NewStudy, person: Maker) -> dict[str, str]:
         """Open a study."""
-        with workspace.catalog() as catalog:
-            study = new_study(catalog, wanted, person.name)
-            catalog.commit()
-        return {"id": study.id}
+        return {"id": open_study(workspace, wanted, person.name).id}
 
     @routes.get("/{study_id}")
     def study(study_id: str) -> dict[str, Any]:
@@ -105,9 +103,7 @@ def making_routes(workspace: Workspace) -> APIRouter:
     @routes.post("/{study_id}/close")
     def close(study_id: str, person: Maker) -> dict[str, bool]:
         """Take no more votes; accounts that came by invitation are closed with it."""
-        with workspace.catalog() as catalog:
-            close_study(catalog, study_id, person.name)
-            catalog.commit()
+        close_study(workspace, study_id, person.name)
         return {"closed": True}
 
     return routes

@@ -10,10 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dataengine.records import STAGE_JOB, DetectorVersion, Job
 from pipelines.config import TrainingRun
-from pipelines.detectors.promotion import objections_to
 from pipelines.services import preflight, queue, runs, training_preview
+from pipelines.services.detectors import objections_to, promote_detector, roll_back_champion
 from pipelines.services.locations import check_locations, offers
-from pipelines.services.promotion import promote_by_hand, roll_back_by_hand
 from storage.workspace import Workspace
 from ui.runs.routes import Settings, run_routes, run_rows
 from ui.web.access import ACCESS, require
@@ -94,12 +93,12 @@ def train_routes(workspace: Workspace) -> APIRouter:
 
     @routes.post("/promote")
     def promote(asked: Promotion, person: Engineer) -> dict[str, str]:
-        made = promote_by_hand(workspace, asked.detector, person.name, asked.reason, asked.champion)
+        made = promote_detector(workspace, asked.detector, person.name, asked.reason, asked.champion)
         return {"champion": made.id, "name": made.name}
 
     @routes.post("/rollback")
     def rollback(asked: Promotion, person: Engineer) -> dict[str, str]:
-        made = roll_back_by_hand(workspace, person.name, asked.champion)
+        made = roll_back_champion(workspace, person.name, asked.champion)
         return {"champion": made.id, "name": made.name}
 
     return routes

@@ -14,7 +14,7 @@ from pipelines.exchange.import_options import Wanted
 from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
 from pipelines.exchange.metadata import Note, Refusal, parse, read_plain, readable
 from pipelines.exchange.readers.coco import box_mask
-from pipelines.exchange.readers.richhf import _finite
+from pipelines.exchange.readers.richhf import is_finite
 from pipelines.exchange.safe_files import MAX_JSON, inside, read_json
 
 
@@ -79,7 +79,7 @@ def _boxes_answer(said: dict[str, Any], wanted: Wanted, height: int, width: int)
 
 def _corners_mask(box: Any, height: int, width: int) -> np.ndarray:
     """Bool `HW` of a box `[x1, y1, x2, y2]`, corners in any order."""
-    if not (isinstance(box, list) and len(box) == 4 and all(_finite(value) for value in box)):
+    if not (isinstance(box, list) and len(box) == 4 and all(is_finite(value) for value in box)):
         raise MaskRefused("a box is [x1, y1, x2, y2]")
     (left, right), (top, bottom) = sorted((box[0], box[2])), sorted((box[1], box[3]))
     return box_mask([left, top, right - left, bottom - top], height, width)

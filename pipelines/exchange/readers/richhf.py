@@ -120,5 +120,5 @@ def _centre(region: np.ndarray, shape: tuple[int, ...], height: int, width: int)
     return round(float(x), 1), round(float(y), 1)
 
 
-def _finite(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -13,10 +13,10 @@ import pytest
 import app
 from dataengine.errors import ConfigRefused
 from pipelines import recipes
-from pipelines.cli import rounds as cli_rounds
 from pipelines.cli.command import describe, with_settings
 from pipelines.config import RoundRecipe
-from pipelines.services import rounds as services_rounds
+from pipelines.services.rounds import start_round
+from pipelines.worker import local_runner
 from storage.opening import create_workspace
 from storage.workspace import Workspace
 from tests import fakes
@@ -26,7 +26,7 @@ EVERY = (
     *("demo", "app", "worker", "import", "generate", "diagnose", "categorize", "write-prompts", "mine"),
     *("pseudo-label", "publish", "retrain", "evaluate", "promote", "treat", "study", "round", "status"),
     *("export", "users", "backup", "restore", "gc", "build-clinic", "check", "dynamics", "highlight", "ask"),
-    *("refine", "inpaint"),
+    *("refine", "inpaint", "erase", "benchmarks"),
 )
 
 
@@ -56,7 +56,7 @@ def console(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Console:
 @pytest.fixture
 def faked(console: Console, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A workspace for a round of fakes, and commands that use them."""
-    monkeypatch.setattr(cli_rounds, "tools_for", lambda call: fakes.fake_tools())
+    monkeypatch.setattr(local_runner, "real_models", fakes.fake_tools)
     workspace = create_workspace(console.path)
     fakes.prepare(workspace)
     return workspace
@@ -174,7 +174,7 @@ def test_a_round_in_one_go(console: Console, faked: Workspace, monkeypatch: pyte
             rounds = catalog.rounds.list()
         fakes.answer_queue(faked, rounds[-1].id)
 
-    monkeypatch.setattr(cli_rounds.time, "sleep", answer_instead_of_waiting)
+    monkeypatch.setattr(local_runner.time, "sleep", answer_instead_of_waiting)
     done = console.json("round", "--recipe", "fakes", "--local")
     assert done["state"] == "done" and list(done["results"])[-1] == "judge"
     with faked.catalog(read_only=True) as catalog:
@@ -212,7 +212,7 @@ def test_a_stage_that_fails_says_so_and_can_be_run_again(
 def test_a_stage_that_a_worker_has_is_left_to_it(console: Console, faked: Workspace) -> None:
     from dataengine.records import WorkerBeat
 
-    row = services_rounds.start_round(faked, recipes.fakes().model_dump(mode="json"))
+    row = start_round(faked, recipes.fakes().model_dump(mode="json"))
     with faked.catalog() as catalog:
         catalog.workers.beat(WorkerBeat(id="far-away", host="far", pid=1))
         assert catalog.jobs.claim(f"{row.id}.generate.1", "far-away")

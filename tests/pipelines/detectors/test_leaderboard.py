@@ -9,20 +9,20 @@ from tests.pipelines.conftest import Played
 
 
 def test_the_best_on_validation_stands_first_and_the_unmeasured_last(played: Played) -> None:
-    rows = leaderboard(played.context)
+    rows = leaderboard(played.context.workspace)
     known = [row["order"] for row in rows if row["order"] is not None]
     assert len(known) >= 2 and known == sorted(known)
     assert all(row["order"] is None for row in rows[len(known) :])
     assert sum(row["champion"] for row in rows) == 1
-    shown = leaderboard(played.context, "benchmark")
+    shown = leaderboard(played.context.workspace, "benchmark")
     assert [row["detector"] for row in shown] == [row["detector"] for row in rows]
     assert shown[0]["mse"] != rows[0]["mse"]
 
 
 def test_every_version_can_be_measured_on_todays_labels(played: Played) -> None:
-    before = {row["detector"]: row["mse"] for row in leaderboard(played.context)}
+    before = {row["detector"]: row["mse"] for row in leaderboard(played.context.workspace)}
     assert measured(played.context, played.round_id) == len(before)
-    rows = leaderboard(played.context)
+    rows = leaderboard(played.context.workspace)
     assert all(row["mse"] is not None and row["intervals"]["mse"] for row in rows)
     for row in rows:
         if before[row["detector"]] is not None:
@@ -33,9 +33,9 @@ def test_every_version_can_be_measured_on_todays_labels(played: Played) -> None:
 
 
 def test_a_temperature_is_kept_as_a_figure(played: Played) -> None:
-    best = leaderboard(played.context)[0]["detector"]
+    best = leaderboard(played.context.workspace)[0]["detector"]
     found = calibrated(played.context, played.round_id, best)
     assert found["temperature"] > 0 and found["after"]["error"] <= found["before"]["error"] + 0.01
-    assert leaderboard(played.context)[0]["temperature"] == found["temperature"]
+    assert leaderboard(played.context.workspace)[0]["temperature"] == found["temperature"]
     picture = ElementTree.parse(played.context.workspace.path / "calibration" / f"{best}.svg").getroot()
     assert len(picture.findall("{http://www.w3.org/2000/svg}polyline")) == 2

@@ -22,7 +22,7 @@ from pipelines.runtime.context import Context
 from pipelines.runtime.models import real_models
 from pipelines.runtime.round_data import images_of, recipe_of
 from pipelines.services import preflight
-from pipelines.services.promotion import promote_by_hand
+from pipelines.services.detectors import promote_detector
 from pipelines.stages.diagnose import diagnose
 from pipelines.stages.generate import generate
 from pipelines.stages.mine import _disagreement
@@ -116,7 +116,7 @@ def test_nothing_that_needs_maps_or_weights_takes_it(asked: tuple[Context, str, 
         champion = catalog.detectors.champion()
     assert champion is not None
     with pytest.raises(ConfigRefused, match="cannot be champion"):
-        promote_by_hand(context.workspace, version.id, "eve", "because", champion.id)
+        promote_detector(context.workspace, version.id, "eve", "because", champion.id)
     assert measure(context, version.id, {"validation": []}, 4) == {}
 
 

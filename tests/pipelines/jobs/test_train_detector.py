@@ -8,11 +8,10 @@ from dataengine.errors import Cancelled, Conflict
 from dataengine.records import digest
 from pipelines.config import TrainingRun
 from pipelines.detectors.evaluation import evaluation_sets
-from pipelines.detectors.promotion import objections_to
 from pipelines.jobs.train_detector import retrain_job
 from pipelines.runtime.context import Context
 from pipelines.services import runs
-from pipelines.services.promotion import promote_by_hand, roll_back_by_hand
+from pipelines.services.detectors import objections_to, promote_detector, roll_back_champion
 from storage.workspace import Workspace
 from tests.pipelines.conftest import fresh_context, play
 
@@ -94,13 +93,13 @@ def test_two_people_promoting_at_once(labelled: Context) -> None:
     with workspace.catalog(read_only=True) as catalog:
         seen = catalog.detectors.champion()
     assert seen is not None
-    promote_by_hand(workspace, one, "ann", "", seen.id)
+    promote_detector(workspace, one, "ann", "", seen.id)
     with pytest.raises(Conflict, match="ann's champion meanwhile"):
-        promote_by_hand(workspace, two, "ben", "", seen.id)
+        promote_detector(workspace, two, "ben", "", seen.id)
     with workspace.catalog(read_only=True) as catalog:
         champion, events = catalog.detectors.champion(), catalog.audit.list(actor="ann")
     assert champion is not None and champion.id == one
     assert events[0].action == "detector.promote" and events[0].details["reason"] == "better on validation"
     with pytest.raises(Conflict, match="changed the champion meanwhile"):
-        roll_back_by_hand(workspace, "ben", seen.id)
-    assert roll_back_by_hand(workspace, "ann", one).id == seen.id
+        roll_back_champion(workspace, "ben", seen.id)
+    assert roll_back_champion(workspace, "ann", one).id == seen.id

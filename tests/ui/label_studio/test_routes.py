@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from dataengine.records import Endpoint, Round, now
 from pipelines.exchange.label_studio.brush_rle import decode_mask
 from pipelines.exchange.label_studio.signing import secret, signed_path
-from pipelines.services.label_studio import champion_version
+from pipelines.services.exchange.label_studio import champion_version
 from storage.workspace import Workspace
 from tests.ui.conftest import SIDE, blob
 

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from dataengine.records import Study
-from pipelines.services.studies import plan_of
+from pipelines.services.studies.plans import plan_of
 from storage.workspace import Workspace
 from tests.ui.browsing import PATIENCE_MS
 

@@ -16,7 +16,7 @@ from PIL import Image as Picture
 from dataengine.quality.study import wilson
 from dataengine.records import Study, now
 from pipelines.services.csv_files import harmless
-from pipelines.services.studies import plan_of
+from pipelines.services.studies.plans import plan_of
 from storage.maintenance.erase import erase_images
 from storage.workspace import Workspace
 from tests.ui.conftest import PASSWORD, sign_in

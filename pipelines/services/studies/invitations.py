@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from dataengine.errors import AccessDenied, Conflict
 from dataengine.records import AuditEvent, Guest, Invitation, Study, now
 from storage import accounts
-from storage.catalog import Catalog
 from storage.workspace import Workspace
 
 EXPIRED = "this invitation has expired, is used up, or its study is closed; ask whoever sent it for another"
@@ -39,31 +38,47 @@ def hash_of(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def invitation(catalog: Catalog, wanted: Invite, token: str, actor: str, accounts_exist: bool) -> Invitation:
-    """Write the invitation. Raises `Conflict` for a closed study and while there are no accounts."""
-    if catalog.studies.get(wanted.study).state != "open":
-        raise Conflict("this study is closed; nobody can join it any more")
-    if not accounts_exist:
-        raise Conflict("there are no accounts yet; add an admin first, since invitations make accounts")
-    made = Invitation(
-        token_hash=hash_of(token),
-        study_id=wanted.study,
-        created_by=actor,
-        expires=now() + 3600 * wanted.hours,
-        places=wanted.places,
-    )
-    catalog.invitations.add(made)
-    details = {"hours": wanted.hours, "places": wanted.places}
-    catalog.audit.add(
-        AuditEvent(actor=actor, action="invitation.create", subject=wanted.study, details=details)
-    )
-    return made
+def invite(workspace: Workspace, wanted: Invite, actor: str) -> tuple[str, Invitation]:
+    """A new invitation and its secret token, which is not stored. Raises `Conflict` for a closed study and
+    while there are no accounts.
+    """
+    token = secrets.token_urlsafe(24)
+    with workspace.catalog() as catalog:
+        if catalog.studies.get(wanted.study).state != "open":
+            raise Conflict("this study is closed; nobody can join it any more")
+        if not catalog.users.count():
+            raise Conflict("there are no accounts yet; add an admin first, since invitations make accounts")
+        made = Invitation(
+            token_hash=hash_of(token),
+            study_id=wanted.study,
+            created_by=actor,
+            expires=now() + 3600 * wanted.hours,
+            places=wanted.places,
+        )
+        catalog.invitations.add(made)
+        details = {"hours": wanted.hours, "places": wanted.places}
+        catalog.audit.add(
+            AuditEvent(actor=actor, action="invitation.create", subject=wanted.study, details=details)
+        )
+        catalog.commit()
+    return token, made
 
 
-def admitted(workspace: Workspace, found: Invitation, study: Study) -> Admission:
+def end_invitations(workspace: Workspace, study_id: str, actor: str) -> int:
+    """Let the study's links expire now; who has joined stays. Returns how many links ended. Raises
+    `NotFound`.
+    """
+    with workspace.catalog() as catalog:
+        ended = catalog.invitations.end(catalog.studies.get(study_id).id, now())
+        catalog.audit.add(AuditEvent(actor=actor, action="invitation.end", subject=study_id))
+        catalog.commit()
+    return ended
+
+
+def admit(workspace: Workspace, found: Invitation, study: Study) -> Admission:
     """A new rater's session, which ends with the invitation. Raises `AccessDenied`.
 
-    The account's password is drawn and forgotten, so the session is its only way in.
+    The account's password is random and never stored, so the session is its only way in.
     """
     name, password, at = f"rater-{secrets.token_hex(4)}", secrets.token_urlsafe(32), now()
     with workspace.catalog() as catalog:

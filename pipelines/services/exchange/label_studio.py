@@ -1,25 +1,97 @@
-"""What our web routes for Label Studio may ask for: pre-annotations, pulls, retraining. Torch-free.
+"""Label Studio: push, pull, and what our web routes for it answer: pre-annotations, pixels, retraining.
 
 Nothing that Label Studio sends is believed beyond ids: tasks are resolved by our image id, projects by what
 `clinic push` registered, and nothing is ever fetched from an address in a request.
 """
 
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ClinicError, InputRefused, NotFound
-from dataengine.records import Job, now
-from pipelines.exchange.label_studio.tasks import prediction
+from dataengine.records import Job, Report, no_report, now
+from pipelines.exchange.label_studio import signing
+from pipelines.exchange.label_studio.tasks import model_version, prediction
+from pipelines.services.inference import find_artifacts
+from pipelines.services.jobs import request_job
+from pipelines.services.queue import OPEN
+from pipelines.services.rounds import start_round
 from storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pipelines.exchange.label_studio.pull import Pulled
+    from pipelines.exchange.label_studio.push import Pixels, Pushed
+    from pipelines.exchange.label_studio.server import Server
 
 RETRAIN_SECONDS = 600.0
 """A request to retrain within this time of the last round's start changes nothing."""
 MAX_TASKS = 64
 
 
+def push_images(
+    workspace: Workspace,
+    project: str,
+    url: str = "",
+    token: str = "",
+    *,
+    round_id: str | None = None,
+    limit: int | None = None,
+    pixels: "Pixels" = "upload",
+    prefix: str = "",
+    hooks: str = "",
+    report: Report = no_report,
+) -> "Pushed":
+    """Push the images that wait for labels, with the champion's maps, to a project.
+
+    `url` and `token` default to the environment's. Raises `ConfigRefused` without a token, `InputRefused`,
+    `ServiceAbsent`.
+    """
+    from pipelines.exchange.label_studio.push import push
+
+    return push(
+        workspace,
+        _server(url, token),
+        project,
+        round_id=round_id,
+        limit=limit,
+        pixels=pixels,
+        prefix=prefix,
+        hooks=hooks,
+        report=report,
+    )
+
+
+def pull_labels(
+    workspace: Workspace, project: str, url: str = "", token: str = "", report: Report = no_report
+) -> "Pulled":
+    """Bring the labels here in line with a project's annotations. Raises as `push_images`."""
+    from pipelines.exchange.label_studio.pull import pull
+
+    return pull(workspace, _server(url, token), project, report=report)
+
+
+def _server(url: str, token: str) -> "Server":
+    from pipelines.exchange.label_studio import server
+
+    return server.Server.connect(url or os.environ.get(server.URL_VARIABLE, ""), server.token(token))
+
+
+def shared_secret(workspace: Workspace) -> str:
+    """The secret that Label Studio must send with its requests."""
+    return signing.secret(workspace)
+
+
+def signed_pixels(workspace: Workspace, image_id: str, expires: int, signature: str) -> tuple[bytes, str]:
+    """The file that a signed address opens, and its media type. Raises `NotFound` for a wrong or expired
+    signature.
+    """
+    image = signing.signed_image(workspace, image_id, expires, signature)
+    if not image.media_type.startswith("image/"):
+        raise NotFound("this is no picture")
+    return workspace.blobs.get(image.sha256), image.media_type
+
+
 def champion_version(workspace: Workspace) -> str:
     """The model version that our answers carry; "" while there is no champion."""
-    from pipelines.exchange.label_studio.tasks import model_version
-
     with workspace.catalog(read_only=True) as catalog:
         return model_version(catalog.detectors.champion())
 
@@ -49,7 +121,6 @@ def predictions_for(workspace: Workspace, tasks: list[Any]) -> list[dict[str, An
             drawn, score = workspace.maps.get(one.map_ref), one.max
         else:
             from pipelines.runtime.images import read
-            from pipelines.services.inference import find_artifacts
 
             _, drawn = find_artifacts(workspace, read(workspace, image))
             score = float(drawn.max()) / 255
@@ -68,9 +139,6 @@ def request_pull(workspace: Workspace, project_id: int) -> Job | None:
 
     Raises `NotFound` for a project that `clinic push` never registered.
     """
-    from pipelines.services.jobs import request_job
-    from pipelines.services.queue import OPEN
-
     with workspace.catalog(read_only=True) as catalog:
         homes = [
             one
@@ -92,8 +160,6 @@ def request_retraining(workspace: Workspace) -> str:
 
     Nothing happens while a round is open (it takes the labels in), or shortly after the last one began.
     """
-    from pipelines.services.rounds import start_round
-
     with workspace.catalog(read_only=True) as catalog:
         rows = sorted(catalog.rounds.list(), key=lambda row: row.created)
     if not rows:

@@ -1,4 +1,4 @@
-"""What a study has found: figures for its makers, and every vote as a table."""
+"""Results of a blind study: figures for its makers, and every vote as a table."""
 
 from collections import defaultdict
 from dataclasses import asdict
@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 from statistics import median
 from typing import Any
 
+from dataengine.quality.config import StudyDesign
 from dataengine.quality.study import SCORES, checks_of, counted, minimum_over_aspects, verdict
 from dataengine.records import Image, Study, Vote
 from pipelines.services.csv_files import as_csv
-from pipelines.services.studies import design_of
+from pipelines.services.studies.plans import design_of
 from storage.catalog import Catalog
 from storage.queries.studies import prompt_categories
 
@@ -34,13 +35,13 @@ def results_of(catalog: Catalog, study: Study) -> dict[str, Any]:
     design, votes = design_of(study), catalog.votes.of_study(study.id)
     images = images_of(catalog, study)
     kept, careless = counted(votes, len(study.pairs), design.keep_from)
-    prompts = {pair: image.prompt for pair, image in images.items()}
+    prompts = prompts_of(images)
     categories: dict[str, set[int]] = defaultdict(set)
     for pair, category in categories_of(catalog, images).items():
         categories[category or "none"].add(pair)
 
     def verdicts(of: list[Vote]) -> list[dict[str, Any]]:
-        return [asdict(verdict(of, question, design.margin, prompts)) for question in design.questions]
+        return verdicts_on(of, design, prompts)
 
     return {
         "questions": verdicts(kept),
@@ -55,14 +56,32 @@ def results_of(catalog: Catalog, study: Study) -> dict[str, Any]:
     }
 
 
+def verdicts_of(catalog: Catalog, study: Study) -> dict[str, dict[str, Any]]:
+    """The verdict on each question, over all pairs and the raters who passed their attention checks."""
+    design = design_of(study)
+    kept, _ = counted(catalog.votes.of_study(study.id), len(study.pairs), design.keep_from)
+    found = verdicts_on(kept, design, prompts_of(images_of(catalog, study)))
+    return {row["question"]: row for row in found}
+
+
+def verdicts_on(votes: list[Vote], design: StudyDesign, prompts: dict[int, str]) -> list[dict[str, Any]]:
+    """The verdict on each question of the design from these votes."""
+    return [asdict(verdict(votes, question, design.margin, prompts)) for question in design.questions]
+
+
+def prompts_of(images: dict[int, Image]) -> dict[int, str]:
+    """Each pair's prompt."""
+    return {pair: image.prompt for pair, image in images.items()}
+
+
 def images_of(catalog: Catalog, study: Study) -> dict[int, Image]:
-    """The untreated picture of each pair whose pictures are still there; for prompt, seed and category."""
+    """The untreated image of each pair that still exists; for prompt, seed and category."""
     found = {image.id: image for image in catalog.images.get_many([before for before, _ in study.pairs])}
     return {pair: found[before] for pair, (before, _) in enumerate(study.pairs) if before in found}
 
 
 def categories_of(catalog: Catalog, images: dict[int, Image]) -> dict[int, str]:
-    """Each pair's category: the picture's, or else its prompt's, or else nothing."""
+    """Each pair's category: the image's, or else its prompt's, or else nothing."""
     meant = prompt_categories(catalog)
     return {pair: image.category or meant.get(image.prompt, "") for pair, image in images.items()}
 

@@ -1,0 +1,1 @@
+"""The workspace and the installation as a whole: accounts, backups, erasure, checks."""

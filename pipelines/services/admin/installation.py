@@ -1,0 +1,36 @@
+"""Is the installation sound, and train the embedded clinic's models anew. Heavy libraries load when asked."""
+
+from pathlib import Path
+
+from dataengine.clinic.config import BuildConfig
+from dataengine.records import Report, no_report
+
+
+def check_device() -> str:
+    """The device that work runs on by default, after a sum on it. Raises `RuntimeError` when it cannot."""
+    import torch
+
+    from pipelines.runtime.devices import default_device
+
+    device = default_device()
+    torch.ones(2, device=device).sum().item()
+    return device
+
+
+def check_clinic_weights() -> list[str]:
+    """The embedded clinic's parts, each loaded. Raises `Corrupt` when one does not match its hash."""
+    from dataengine.clinic.parts import frozen_sums, load_part
+
+    parts = [Path(name).stem for name in frozen_sums()]
+    for part in parts:
+        load_part(part)
+    return parts
+
+
+def build_clinic(config: BuildConfig, out: Path, report: Report = no_report) -> None:
+    """Train the parts of the embedded clinic that the folder does not hold yet. Raises `NotFound` when a part
+    needs another that is absent.
+    """
+    from dataengine.clinic.build import build
+
+    build(config, out, report)

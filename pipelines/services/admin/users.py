@@ -1,0 +1,68 @@
+"""Accounts and roles: what admins do at their desk and on the command line."""
+
+from collections.abc import Sequence
+
+from dataengine.errors import InputRefused
+from storage import accounts
+from storage.catalog import Catalog
+from storage.workspace import Workspace
+
+# A browser is locked out by a workspace whose accounts hold no active admin; whoever has the command line is
+# not, so `keep_admin` is off there.
+
+
+def add_user(
+    workspace: Workspace, name: str, password: str, roles: Sequence[str], actor: str, keep_admin: bool = True
+) -> None:
+    """Open an account. Raises `InputRefused` for a bad name, password or role, `Conflict` if the name is
+    taken; with `keep_admin`, `InputRefused` where the first account is no admin.
+    """
+    with workspace.catalog() as catalog:
+        if keep_admin and not catalog.users.count() and "admin" not in roles:
+            raise InputRefused(
+                "the first account must have the role admin: it ends the start-up link for everybody"
+            )
+        accounts.create_user(catalog, name, password, roles, actor)
+        catalog.commit()
+
+
+def set_roles(
+    workspace: Workspace, name: str, roles: Sequence[str], actor: str, keep_admin: bool = True
+) -> None:
+    """Change what a person may do. Raises `NotFound`, and `InputRefused` for an unknown role or, with
+    `keep_admin`, where no active admin would be left.
+    """
+    with workspace.catalog() as catalog:
+        accounts.set_roles(catalog, name, roles, actor)
+        if keep_admin:
+            require_admin(catalog)
+        catalog.commit()
+
+
+def set_password(workspace: Workspace, name: str, password: str, actor: str) -> None:
+    """Change a password and end the person's sessions. Raises `NotFound`, `InputRefused`."""
+    with workspace.catalog() as catalog:
+        accounts.set_password(catalog, name, password, actor)
+        catalog.commit()
+
+
+def set_active(workspace: Workspace, name: str, active: bool, actor: str, keep_admin: bool = True) -> None:
+    """Open or close an account; closing ends its sessions. Raises as `set_roles`."""
+    with workspace.catalog() as catalog:
+        accounts.set_active(catalog, name, active, actor)
+        if keep_admin:
+            require_admin(catalog)
+        catalog.commit()
+
+
+def remove_user(workspace: Workspace, name: str, actor: str) -> None:
+    """Delete an account and its sessions; labels and votes stay. Raises `NotFound`."""
+    with workspace.catalog() as catalog:
+        accounts.remove_user(catalog, name, actor)
+        catalog.commit()
+
+
+def require_admin(catalog: Catalog) -> None:
+    """Raise `InputRefused` unless an account is an active admin's."""
+    if not any(user.active and "admin" in user.roles for user in catalog.users.list()):
+        raise InputRefused("this would leave no active admin; make somebody else admin first")

@@ -1,0 +1,124 @@
+"""Detector versions: register, measure, calibrate, compare, promote, roll back."""
+
+from pathlib import Path
+from typing import Any
+
+from dataengine.errors import ConfigRefused, Conflict
+from dataengine.records import AuditEvent, DetectorVersion, Report, no_report
+from pipelines.config import PromoteConfig
+from pipelines.detectors import yes_no_question
+from pipelines.detectors.promotion import regressions
+from storage.workspace import Workspace
+
+
+def register_detector(workspace: Workspace, path: Path, name: str = "", licence: str = "") -> DetectorVersion:
+    """Register a detector folder or a file of weights; a workspace's first detector becomes champion.
+
+    Raises `InputRefused` where there is nothing, `ModelRefused` for files that are no detector that we load.
+    """
+    from pipelines.detectors import register
+
+    return register.register_detector(workspace, path, name, licence)
+
+
+def leaderboard_rows(workspace: Workspace, split: str = "validation") -> list[dict[str, Any]]:
+    """A row for each version from the stored figures of a split, the lowest MSE on validation first."""
+    from pipelines.detectors.leaderboard import leaderboard
+
+    return leaderboard(workspace, split)
+
+
+def leaderboard_table(rows: list[dict[str, Any]]) -> list[str]:
+    """The rows as lines of text."""
+    from pipelines.detectors.leaderboard import table
+
+    return table(rows)
+
+
+def measure_detectors(
+    workspace: Workspace, round_id: str, device: str | None = None, report: Report = no_report
+) -> int:
+    """Measure every version on the round's labelled and real images, and store the figures; how many."""
+    from pipelines.detectors.leaderboard import measured
+    from pipelines.runtime.context import real_context
+
+    return measured(real_context(workspace, device, report), round_id)
+
+
+def calibrate_detector(
+    workspace: Workspace,
+    round_id: str,
+    detector_id: str,
+    device: str | None = None,
+    report: Report = no_report,
+) -> dict[str, Any]:
+    """Fit a detector's temperature on validation and store it with both reliability diagrams."""
+    from pipelines.detectors.leaderboard import calibrated
+    from pipelines.runtime.context import real_context
+
+    return calibrated(real_context(workspace, device, report), round_id, detector_id)
+
+
+def objections_to(candidate: DetectorVersion, champion: DetectorVersion | None) -> list[str]:
+    """Why a person should think twice before promoting: what the gate says of the figures on validation.
+
+    Figures taken together with the champion's count; else those that either has. Empty when there is no
+    champion to compare with.
+    """
+    if champion is None:
+        return []
+    beside = candidate.metrics.get("beside", {})
+    before = beside if beside.get("detector") == champion.id else champion.metrics
+    if "validation" in candidate.metrics and "validation" not in before:
+        return [f"{champion.name}, the champion, was never measured on validation; nothing can be compared"]
+    return regressions(PromoteConfig(), before, candidate.metrics)
+
+
+def promote_detector(
+    workspace: Workspace, detector_id: str, actor: str, reason: str, seen: str | None
+) -> DetectorVersion:
+    """Make a detector champion as a person asks, in one transaction with its audit event.
+
+    `seen` is the champion that the person saw when they decided. Raises `NotFound`; `Conflict` when somebody
+    else changed the champion meanwhile; `ConfigRefused` where no benchmark is frozen though there is a
+    champion to replace, where the figures speak against it and no reason is given, and for a detector that
+    gives no maps.
+    """
+    with workspace.catalog() as catalog:
+        champion, candidate = catalog.detectors.champion(), catalog.detectors.get(detector_id)
+        if (champion.id if champion else None) != seen:
+            raise Conflict(
+                f"somebody else made {champion.name if champion else 'no detector'} champion meanwhile, so "
+                "nothing was changed; look at its figures, then decide again"
+            )
+        if yes_no_question.is_question(candidate):
+            raise ConfigRefused(
+                f"{candidate.name} says whether an image is broken and not where, so it cannot be champion"
+            )
+        if champion is not None:
+            catalog.benchmarks.require_frozen()
+        objections = objections_to(candidate, champion)
+        if objections and not reason.strip():
+            raise ConfigRefused(f"say why this detector should be promoted all the same: {objections[0]}")
+        why = reason.strip() or "better on validation"
+        promoted = catalog.detectors.promote(detector_id, actor, why)
+        if objections:
+            details = {"reasons": objections, "reason": why}
+            catalog.audit.add(
+                AuditEvent(
+                    actor=actor, action="detector.promote.overruled", subject=detector_id, details=details
+                )
+            )
+        catalog.commit()
+    return promoted
+
+
+def roll_back_champion(workspace: Workspace, actor: str, seen: str | None) -> DetectorVersion:
+    """Make the previous champion champion again. Raises `Conflict` as `promote_detector`, and without one."""
+    with workspace.catalog() as catalog:
+        champion = catalog.detectors.champion()
+        if (champion.id if champion else None) != seen:
+            raise Conflict("somebody else changed the champion meanwhile; look again, then decide")
+        restored = catalog.detectors.rollback(actor)
+        catalog.commit()
+    return restored

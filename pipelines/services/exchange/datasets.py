@@ -1,0 +1,129 @@
+"""Import datasets, export folders and snapshots."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dataengine.errors import InputRefused
+from dataengine.records import Report, Source, no_report
+from storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pipelines.exchange.importer import ImportResult
+    from pipelines.exchange.writers.hub import HubExport
+    from pipelines.exchange.writers.snapshot_folder import ExportResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportRequest:
+    """Where a dataset is, how it is read, and what is recorded with its images."""
+
+    path: Path
+    format: str = "folder"
+    source: Source = "generated"
+    licence: str = ""
+    prompts: Path | None = None
+    """Table with file_name, prompt, seed, …; for format "folder" alone."""
+    images: Path | None = None
+    """Folder of the images where the dataset holds none."""
+    author: str = ""
+    """Author of labels that name nobody."""
+    classes: Mapping[str, str] = field(default_factory=dict)
+    """Their class name → ours."""
+    one_class: str = ""
+    """Our class, for masks that know one class only."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Our column name → theirs."""
+    clean: bool = False
+    """Whether an image without annotation is free of artifacts."""
+    generator: str | None = None
+    """Id of the registered generator that made the images."""
+    validation: float = 0.15
+    benchmark: float = 0.0
+    """Shares of new groups that go to these splits."""
+
+
+def import_data(
+    workspace: Workspace, request: ImportRequest, dry_run: bool = False, report: Report = no_report
+) -> "tuple[ImportResult, Path | None]":
+    """Import a dataset: counts and refusals, and the CSV that lists every problem, if there is any.
+
+    With `dry_run` everything is read and nothing is stored. Raises `InputRefused` when the dataset as a whole
+    cannot be read; single images are refused by name.
+    """
+    from pipelines.exchange.formats import import_dataset, write_problems
+    from pipelines.exchange.import_options import Wanted
+    from pipelines.exchange.importer import Ingest, take_in
+    from pipelines.exchange.readers.folders import read_folder
+
+    ingest = Ingest(
+        source=request.source,
+        licence=request.licence,
+        generator_id=request.generator,
+        validation=request.validation,
+        benchmark=request.benchmark,
+    )
+    if request.prompts:
+        if request.format != "folder":
+            raise InputRefused("--prompts belongs to --format folder; other formats hold prompts themselves")
+        reading = read_folder(request.path, request.prompts)
+        found = take_in(workspace, reading, ingest, trial=dry_run, report=report)
+    else:
+        wanted = Wanted(
+            path=request.path,
+            images=request.images,
+            author=request.author,
+            mapping=request.classes,
+            one_class=request.one_class,
+            columns=request.columns,
+            clean=request.clean,
+        )
+        found = import_dataset(workspace, request.format, wanted, ingest, trial=dry_run, report=report)
+    return found, None if dry_run else write_problems(workspace, found)
+
+
+def export_data(
+    workspace: Workspace,
+    folder: Path,
+    format: str = "folder",
+    *,
+    only_labelled: bool = False,
+    snapshot: str | None = None,
+    pictures: bool = True,
+    report: Report = no_report,
+    **filters: Any,
+) -> "ExportResult":
+    """Write matching images, or exactly those of a snapshot, with their labels to a new or empty folder.
+
+    A snapshot names its rows itself: filters do nothing then. Raises `InputRefused` for an unknown format and
+    a folder that is not empty.
+    """
+    from pipelines.exchange.writers.snapshot_folder import export_folder
+
+    return export_folder(
+        workspace,
+        folder,
+        format=format,
+        only_labelled=only_labelled,
+        snapshot=snapshot,
+        pictures=pictures,
+        report=report,
+        **filters,
+    )
+
+
+def export_snapshot(
+    workspace: Workspace,
+    snapshot_id: str,
+    folder: Path,
+    push_to: str | None = None,
+    report: Report = no_report,
+) -> "HubExport":
+    """Write a snapshot as a Hugging Face dataset to a new folder; `push_to` (OWNER/NAME) uploads it as well.
+
+    Raises `NotFound`, and `InputRefused` for a folder that is not empty or when the hub refuses.
+    """
+    from pipelines.exchange.writers.hub import export_snapshot
+
+    return export_snapshot(workspace, snapshot_id, folder, push_to=push_to, report=report)

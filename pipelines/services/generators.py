@@ -1,0 +1,45 @@
+"""Generator versions: register a pipeline, register one again at another LoRA strength."""
+
+from pathlib import Path
+
+from dataengine.records import GeneratorVersion
+from dataengine.treatment.config import WeightsConfig
+from pipelines.generators import files
+from storage.workspace import Workspace
+
+
+def register_generator(
+    workspace: Workspace,
+    location: str,
+    name: str = "",
+    licence: str = "",
+    weights: WeightsConfig = WeightsConfig(),
+    lora: Path | None = None,
+) -> GeneratorVersion:
+    """Register a diffusers pipeline, a folder or a hub id, with a LoRA where one is given.
+
+    Raises `ModelRefused` for what we do not load or cannot fetch, `InputRefused` for a LoRA that is absent.
+    """
+    from pipelines.generators import register
+
+    return register.register_generator(workspace, location, name, licence, weights, lora)
+
+
+def vary_strength(workspace: Workspace, generator_id: str, strength: float) -> GeneratorVersion:
+    """Register a generator again with its LoRA at another strength, 0 (base) to 2; 1 is as trained.
+
+    Raises `NotFound`, and `InputRefused` without a LoRA or for a strength outside.
+    """
+    from pipelines.generators import register
+
+    return register.register_strength(workspace, generator_id, strength)
+
+
+def reads_prompts(workspace: Workspace, version: GeneratorVersion) -> bool:
+    """Whether the generator is conditioned on text, so that rounds use it unasked."""
+    return files.reads_prompts(workspace, version)
+
+
+def weights_in_words(version: GeneratorVersion) -> str:
+    """How the generator's weights are held in memory, such as "bfloat16" or "4 bits"."""
+    return files.stored_as(version).told

@@ -1,0 +1,1 @@
+"""Blind studies: open and close them, what each rater sees, results, invitations."""
