@@ -316,3 +316,16 @@ def test_heavy_libraries_stay_unloaded(module: str, forbidden: tuple[str, ...]) 
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [], f"importing {module} loads {done.stdout.split()}"
+
+
+def test_services_load_nothing_heavy() -> None:
+    services = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in modules()
+        if path.is_relative_to(ROOT / "pipelines/services") and path.name != "__init__.py"
+    ]
+    heavy = ("torch", "transformers", "diffusers", "gradio", "fastapi", "dbos")
+    code = f"import sys, {', '.join(services)}; print(*[m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [], f"importing services loads {done.stdout.split()}"

@@ -6,6 +6,7 @@ from gradio_client import Client
 from dataengine.errors import InputRefused
 from dataengine.images import decode
 from dataengine.records import now
+from pipelines.services.admin import users
 from storage.workspace import Workspace
 from tests.ui.conftest import PASSWORD
 from ui.admin import routes
@@ -18,17 +19,17 @@ def items(panel: dict) -> list:
 
 def test_the_first_account_must_be_admin_and_one_always_stays(bare: Workspace) -> None:
     def create(name: str, *roles: str) -> None:
-        routes.change(bare, lambda catalog: routes.create_person(catalog, name, PASSWORD, roles, "local"))
+        users.add_user(bare, name, PASSWORD, roles, "local")
 
     with pytest.raises(InputRefused, match="first account"):
         create("ann", "annotator")
     create("boss", "admin")
     create("ann", "annotator")
     with pytest.raises(InputRefused, match="no active admin"):
-        routes.change(bare, lambda catalog: routes.set_roles_safely(catalog, "boss", ["rater"], "boss"))
+        users.set_roles(bare, "boss", ["rater"], "boss")
     with pytest.raises(InputRefused, match="no active admin"):
-        routes.change(bare, lambda catalog: routes.set_active_safely(catalog, "boss", False, "boss"))
-    routes.change(bare, lambda catalog: routes.set_active_safely(catalog, "ann", False, "boss"))
+        users.set_active(bare, "boss", False, "boss")
+    users.set_active(bare, "ann", False, "boss")
     table, choice = routes.people_table(bare)
     assert list(table["state"]) == ["closed", "active"] and choice["choices"] == ["ann", "boss"]
     assert "user.close" in list(routes.audit_table(bare)["did"])

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dataengine.records import PAUSABLE, Job, WorkerBeat
 from pipelines.config import RoundRecipe
 from pipelines.services import queue, round_options, rounds
-from pipelines.services.jobs import read_log
+from pipelines.services.jobs import cancel_job, pause_job, read_log, resume_job
 from pipelines.services.locations import check_locations
 from storage.queries.rounds import round_progress
 from storage.workspace import Workspace
@@ -92,17 +92,17 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
         return job_row(job) | {"lines": read_log(workspace, job_id).splitlines()[-LOG_LINES:]}
 
     @routes.post("/jobs/{job_id}/cancel")
-    def cancel_job(job_id: str, person: RoundsReader) -> dict[str, Any]:
+    def request_cancel(job_id: str, person: RoundsReader) -> dict[str, Any]:
         """Ask a job to stop."""
         return job_row(cancel_job(workspace, job_id, person.name))
 
     @routes.post("/jobs/{job_id}/pause")
-    def pause_job(job_id: str, person: RoundsReader) -> dict[str, Any]:
+    def request_pause(job_id: str, person: RoundsReader) -> dict[str, Any]:
         """Ask a training or treatment to wait."""
         return job_row(pause_job(workspace, job_id, person.name))
 
     @routes.post("/jobs/{job_id}/resume")
-    def resume_job(job_id: str, person: RoundsReader) -> dict[str, Any]:
+    def request_resume(job_id: str, person: RoundsReader) -> dict[str, Any]:
         """Ask again for a paused, failed or cancelled job."""
         return job_row(resume_job(workspace, job_id, person.name))
 

@@ -12,6 +12,7 @@ import pytest
 
 import app
 from dataengine.errors import ConfigRefused
+from dataengine.records import Label, Snapshot, SnapshotItem
 from pipelines import recipes
 from pipelines.cli.command import describe, with_settings
 from pipelines.config import RoundRecipe
@@ -252,3 +253,34 @@ def test_import_export_backup_restore_gc(console: Console, tmp_path: Path) -> No
     assert fresh.json("status")["overview"]["images"] == {"real": 3}
     status, _, err = fresh("restore", str(tmp_path / "all.tar"))
     assert status == 1 and err.count("\n") == 1
+
+
+def test_erase_says_what_went_and_where_it_had_gone(console: Console, faked: Workspace) -> None:
+    with faked.catalog() as catalog:
+        images = catalog.images.ids(limit=2)
+        for author in ("ada", "ben"):
+            catalog.labels.submit(Label(image_id=images[0], author=author, height=32, width=32, clean=True))
+        item = SnapshotItem(image_id=images[0], image_sha256="0" * 64, kind="true", target=None, author="ada")
+        catalog.snapshots.add(Snapshot(id="s1", manifest="0" * 64, rows=1, composition={"true": 1}), [item])
+        catalog.commit()
+    erased = console.json("erase", "--person", "ada")
+    assert (erased["labels"], erased["images"], erased["snapshots"]) == (1, 0, ["s1"])
+    status, out, _ = console("erase", images[0])
+    assert status == 0 and "erased 1 images, 1 labels" in out
+    assert "made from it before, and not undone: snapshots s1" in out
+    with faked.catalog(read_only=True) as catalog:
+        assert [image.id for image in catalog.images.get_many(images)] == [images[1]]
+        events = {event.action: event.actor for event in catalog.audit.list()}
+    assert events["erase.images"].endswith("(command line)") and "erase.person" in events
+    status, _, err = console("erase", images[0])
+    assert status == 1 and "nothing was erased" in err
+    for words in ((), (images[1], "--person", "ben")):
+        status, _, err = console("erase", *words)
+        assert status == 1 and "name what to erase" in err
+
+
+def test_benchmarks_freezes_what_is_known(console: Console, faked: Workspace) -> None:
+    before = console.json("benchmarks")["benchmarks"]
+    assert [(one["state"], one["version"]) for one in before] == [("frozen", 1)]
+    assert console.json("benchmarks", "freeze")["benchmarks"] == before, "the same images, the same version"
+    assert "version 1  frozen" in console("benchmarks")[1]

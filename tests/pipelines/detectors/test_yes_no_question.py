@@ -14,10 +14,10 @@ from dataengine.curation.vqa import QuestionCategorizer
 from dataengine.errors import ConfigRefused, ModelRefused
 from dataengine.records import DetectorVersion, Image
 from dataengine.records.images import SURVEY
-from pipelines.cli import rounds
 from pipelines.detectors import yes_no_question
 from pipelines.detectors.evaluation import measure
 from pipelines.detectors.predict import predict
+from pipelines.runtime import context as runtime_context
 from pipelines.runtime.context import Context
 from pipelines.runtime.models import real_models
 from pipelines.runtime.round_data import images_of, recipe_of
@@ -132,7 +132,7 @@ def test_the_command_keeps_verdicts(
     asked: tuple[Context, str, Seer], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context, round_id, _ = asked
-    monkeypatch.setattr(rounds, "tools_for", lambda call: context.tools)
+    monkeypatch.setattr(runtime_context, "real_models", lambda device: context.tools)
     words = ["--workspace", str(Path(context.workspace.path)), "ask", "owner/seer", "--round", round_id]
     assert app.main([*words, "--keep", "16"]) == 0
     told = capsys.readouterr().out

@@ -9,7 +9,7 @@ from dataengine.diagnosis.config import DetectorConfig
 from dataengine.errors import ConfigRefused, ModelRefused
 from dataengine.records import SnapshotItem
 from dataengine.treatment.tuning.estimate import Estimate, training_step
-from pipelines.jobs import estimate as jobs_estimate
+from pipelines.jobs import estimate as job_estimate
 from pipelines.jobs.estimate import verdict_on
 from pipelines.services import preflight
 from pipelines.services.preflight import require
@@ -53,9 +53,9 @@ def test_what_does_not_fit_says_which_setting_to_change(monkeypatch: pytest.Monk
     estimate = Estimate(
         weights_bytes=10 * 10**9, activations_bytes=4 * 10**9, flops=1e9, calls=10, saved_bytes=0
     )
-    monkeypatch.setattr(preflight, "free_memory", lambda device: (16 * 10**9, 24 * 10**9))
+    monkeypatch.setattr(job_estimate, "free_memory", lambda device: (16 * 10**9, 24 * 10**9))
     assert verdict_on("cpu", estimate, 100, lambda: "")["verdict"] == "good"
-    monkeypatch.setattr(preflight, "free_memory", lambda device: (15 * 10**9, 24 * 10**9))
+    monkeypatch.setattr(job_estimate, "free_memory", lambda device: (15 * 10**9, 24 * 10**9))
     told = verdict_on("cpu", estimate, 100, lambda: "Less is needed with: batch 2.")
     assert told["verdict"] == "bad" and told["text"].startswith("It does not fit. About 14.00 GB at the peak")
     assert told["text"].endswith("Less is needed with: batch 2.")
@@ -70,7 +70,7 @@ def test_the_first_objection_is_the_sentence() -> None:
 
 
 def test_memory_is_told_free_of_total() -> None:
-    free, total = jobs_estimate.free_memory("cpu")
+    free, total = job_estimate.free_memory("cpu")
     assert 0 < free <= total
 
 

@@ -8,7 +8,8 @@ from fastapi.testclient import TestClient
 
 from dataengine.errors import Conflict
 from dataengine.records import GoldImage, Review, now
-from pipelines.services import annotation
+from pipelines.services import gold as gold_service
+from pipelines.services.annotation import require_editable
 from storage.workspace import Workspace
 from tests.ui.annotate.test_routes import answer, packed, painted
 
@@ -130,7 +131,7 @@ def test_opinions_merge_by_majority_and_softly(client_of: Clients, workspace: Wo
 def test_gold_images_come_unannounced_and_score_in_secret(
     client_of: Clients, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(annotation, "GOLD_EVERY", 1)
+    monkeypatch.setattr(gold_service, "GOLD_EVERY", 1)
     curator, client = client_of("curator"), client_of("annotator")
     task = taken(curator)
     curator.post("/api/annotate/submit", json=answer(task)).raise_for_status()
@@ -204,7 +205,7 @@ def test_an_image_that_vanished_from_the_store_is_a_clear_answer(
 def test_the_description_names_every_route(client_of: Clients) -> None:
     described = client_of("annotator").get("/api/openapi.json").json()
     paths = {f"/api/annotate/{name}" for name in ("next", "submit", "draft", "skip", "previous", "mine")}
-    assert paths <= set(described["paths"]) and described["components"]["schemas"]["Answer"]
+    assert paths <= set(described["paths"]) and described["components"]["schemas"]["Annotation"]
     assert client_of().get("/api/openapi.json").status_code == 401
 
 
@@ -214,4 +215,4 @@ def test_scores_are_not_for_those_who_earn_them(workspace: Workspace) -> None:
         catalog.gold.choose(GoldImage(image_id=image, label_map=None, clean=True, chosen_by="curator"))
         assert catalog.gold.unseen("annotator") is not None
         with pytest.raises(Conflict):
-            annotation.require_editable(catalog, image, "annotator")
+            require_editable(catalog, image, "annotator")
