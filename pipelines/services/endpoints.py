@@ -14,8 +14,6 @@ from storage.workspace import Workspace
 
 def check_webhook(location: str) -> None:
     """Raise `InputRefused` for an address to which workers would not send."""
-    ...
-
     check_target(location)
 
 

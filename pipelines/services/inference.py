@@ -136,8 +136,6 @@ def find_artifacts(workspace: Workspace, image: "np.ndarray") -> "tuple[str, np.
 
     Raises `ServiceAbsent` when no worker offers it on this machine.
     """
-    ...
-
     return Client(workspace.path).find_artifacts(image)
 
 
@@ -153,8 +151,6 @@ def segment(
 
     Raises `ServiceAbsent` when no worker offers it on this machine, `InputRefused` without a segmenter.
     """
-    ...
-
     return Client(workspace.path).segment(name, image, clicks, box)
 
 
@@ -163,6 +159,4 @@ def estimate(workspace: Workspace, kind: str, settings: dict[str, Any]) -> dict[
 
     Raises `ServiceAbsent` when no worker offers it on this machine, `InputRefused` for what cannot be loaded.
     """
-    ...
-
     return Client(workspace.path).estimate(kind, settings)

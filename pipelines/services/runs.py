@@ -22,8 +22,8 @@ from dataengine.treatment import presets as published
 from dataengine.treatment.config import PixelConfig, TreatmentConfig
 from pipelines import recipes
 from pipelines.config import PromptChoice, TrainingRun, TreatmentRun
-from pipelines.services import jobs as services_jobs
-from pipelines.services import queue
+from pipelines.services import preflight, queue
+from pipelines.services.jobs import cancel_job, pause_job, request_job, resume_job
 from storage import job_queue
 from storage.stores.job_files import METRICS
 from storage.workspace import Workspace
@@ -57,12 +57,48 @@ class Run:
         return self.jobs[0]
 
 
-def ask(workspace: Workspace, kind: str, settings: BaseModel, actor: str = "") -> Job:
+def request_run(workspace: Workspace, kind: str, settings: BaseModel, actor: str = "") -> Job:
     """Queue a new run with these settings; workers do the rest."""
     run = f"{KINDS[kind]}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
-    return services_jobs.request_job(
-        workspace, kind, {"run": run, "settings": settings.model_dump(mode="json")}, actor
-    )
+    return request_job(workspace, kind, {"run": run, "settings": settings.model_dump(mode="json")}, actor)
+
+
+def start_training(workspace: Workspace, plan: TrainingRun, actor: str) -> Job:
+    """Queue a training; the detector that it starts from is fixed now. Raises `ConfigRefused` when a check
+    forbids it.
+    """
+    preflight.require(preflight.training_checks(workspace, plan))
+    with workspace.catalog(read_only=True) as catalog:
+        start = catalog.detectors.get(plan.start) if plan.start else catalog.detectors.champion()
+    assert start is not None  # the checks refuse that
+    return request_run(workspace, TRAINING, plan.model_copy(update={"start": start.id}), actor)
+
+
+def with_detector(workspace: Workspace, plan: TreatmentRun) -> TreatmentRun:
+    """The plan against today's champion where it names no detector. Raises `NotFound` for its generator."""
+    with workspace.catalog(read_only=True) as catalog:
+        catalog.generators.get(plan.generator)
+        champion = catalog.detectors.champion()
+    if plan.detector is None and champion is not None:
+        return plan.model_copy(update={"detector": champion.id})
+    return plan
+
+
+def check_treatment(workspace: Workspace, plan: TreatmentRun) -> list[preflight.Check]:
+    """Everything about a treatment that can be said before anything is loaded. Raises `NotFound`."""
+    with workspace.catalog(read_only=True) as catalog:
+        base = catalog.generators.get(plan.generator)
+        detector = catalog.detectors.get(plan.detector) if plan.detector else None
+    return preflight.treatment_checks(workspace, plan, base, detector)
+
+
+def start_treatment(workspace: Workspace, plan: TreatmentRun, actor: str) -> Job:
+    """Queue a treatment; the detector that it runs against is fixed now. Raises `ConfigRefused` when a check
+    forbids it.
+    """
+    plan = with_detector(workspace, plan)
+    preflight.require(check_treatment(workspace, plan))
+    return request_run(workspace, TREATMENT, plan, actor)
 
 
 def runs(workspace: Workspace, kind: str, limit: int = 100) -> list[Run]:
@@ -83,33 +119,33 @@ def run_of(workspace: Workspace, kind: str, run_id: str) -> Run:
     raise NotFound(f"there is no run {run_id!r}; it may belong to another workspace")
 
 
-def resume(workspace: Workspace, run: Run, actor: str = "") -> Job:
+def resume_run(workspace: Workspace, run: Run, actor: str = "") -> Job:
     """Go on with a paused, failed or cancelled run from what it had kept. Raises `Conflict` while it is
     open.
     """
-    return services_jobs.resume_job(workspace, run.job.id, actor)
+    return resume_job(workspace, run.job.id, actor)
 
 
-def pause(workspace: Workspace, run: Run, actor: str = "") -> Job:
+def pause_run(workspace: Workspace, run: Run, actor: str = "") -> Job:
     """Ask the run to give its device free and to wait. Raises `Conflict` when it has ended."""
-    return services_jobs.pause_job(workspace, run.job.id, actor)
+    return pause_job(workspace, run.job.id, actor)
 
 
-def cancel(workspace: Workspace, run: Run, actor: str = "") -> Job:
+def cancel_run(workspace: Workspace, run: Run, actor: str = "") -> Job:
     """Ask the run to stop; what it has kept stays. Raises `Conflict` when it has ended."""
     if run.job.state not in (*queue.OPEN, "paused"):
         raise Conflict(f"run {run.id} is {run.job.state} already, so there is nothing to cancel")
-    return services_jobs.cancel_job(workspace, run.job.id, actor)
+    return cancel_job(workspace, run.job.id, actor)
 
 
-def standing(workspace: Workspace, run: Run) -> dict[str, Any]:
+def run_status(workspace: Workspace, run: Run) -> dict[str, Any]:
     """State, progress, rate and what a person should know, as JSON."""
     job = run.job
     alive = queue.workers_alive(workspace)
     figures = last_figures(workspace, run)
     if job.state not in queue.OPEN:
         figures = {name: value for name, value in figures.items() if name in ("step", "total")}
-    waits = line(workspace) if job.state in queue.OPEN and not figures else []
+    waits = jobs_in_line(workspace) if job.state in queue.OPEN and not figures else []
     return {
         "run": run.id,
         "job": job.id,
@@ -145,7 +181,7 @@ def note_of(job: Job, alive: Sequence[WorkerBeat]) -> str:
     return ""
 
 
-def line(workspace: Workspace) -> list[str]:
+def jobs_in_line(workspace: Workspace) -> list[str]:
     """Ids of the jobs that wait for a device, the next one first; [] before any worker has made the queue."""
     if not job_queue.exists(workspace.jobs_url):
         return []
@@ -155,10 +191,10 @@ def line(workspace: Workspace) -> list[str]:
     return [job for job in dict.fromkeys(flow.partition(":")[0] for flow in found) if job in waiting]
 
 
-def move_first(workspace: Workspace, run: Run, actor: str = "") -> None:
+def move_run_first(workspace: Workspace, run: Run, actor: str = "") -> None:
     """Let a waiting run be the next that gets a device. Raises `Conflict` when it does not wait."""
     job, url = run.job.id, workspace.jobs_url
-    waits = job in line(workspace)
+    waits = job in jobs_in_line(workspace)
     if not waits or not any(job_queue.move_first(url, queue.LINE, id) for id in (f"{job}:run", job)):
         raise Conflict(f"run {run.id} does not wait in line, so it cannot be moved; it is {run.job.state}")
     with workspace.catalog() as catalog:

@@ -1,6 +1,5 @@
 """The kinds of jobs outside rounds, and what runs them."""
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -19,22 +18,20 @@ def import_job(context: Context, args: dict[str, Any]) -> Result:
 
 def backup_job(context: Context, args: dict[str, Any]) -> Result:
     """Write the catalog and all blobs to a new file in the workspace's `backups/`."""
-    from storage.maintenance.backup import back_up
+    from pipelines.services.admin.maintenance import back_up
 
-    target = context.workspace.path / "backups" / f"backup-{time.strftime('%Y%m%d-%H%M%S')}.tar"
-    made = back_up(context.workspace, target, report=context.report)
+    made = back_up(context.workspace, report=context.report)
     return {"path": str(made.path), "bytes": made.bytes, "damaged": list(made.damaged)}
 
 
 def pull_job(context: Context, args: dict[str, Any]) -> Result:
     """Bring labels in line with a Label Studio project that was pushed; the token is in the environment."""
-    from pipelines.exchange.label_studio.pull import pull
-    from pipelines.exchange.label_studio.server import Server, token
+    from pipelines.services.exchange.label_studio import pull_labels
 
     with context.workspace.catalog(read_only=True) as catalog:
         home = catalog.endpoints.get(args["endpoint"])
-    server = Server.connect(home.location, token())
-    return asdict(pull(context.workspace, server, str(home.settings["project"]), report=context.report))
+    project = str(home.settings["project"])
+    return asdict(pull_labels(context.workspace, project, home.location, report=context.report))
 
 
 def features_job(context: Context, args: dict[str, Any]) -> Result:

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from pipelines.services import queue
-from pipelines.services import rounds as services_rounds
+from pipelines.services.rounds import resume_round
 from storage.opening import create_workspace
 from tests import fakes
 from tests.bench.harness import figure, mean, quick, write
@@ -91,7 +91,7 @@ def disturb(team: Crew, round_id: str, rng: random.Random, most: int) -> tuple[i
         if team.round_is(round_id, "waiting"):
             fakes.answer_queue(team.workspace, round_id)
         if team.round_is(round_id, "failed"):
-            services_rounds.resume_round(team.workspace, round_id, "bench")
+            resume_round(team.workspace, round_id, "bench")
             resumed += 1
         if following is None and (rng.random() < WHILE_STARTING * TICK or works(team, worker)):
             following = time.monotonic() + rng.uniform(0, LONGEST_PAUSE)

@@ -41,7 +41,7 @@ def run_routes(workspace: Workspace, kind: str) -> APIRouter:
     def standing(run_id: str) -> dict[str, Any]:
         run = runs.run_of(workspace, kind, run_id)
         return {
-            **runs.standing(workspace, run),
+            **runs.run_status(workspace, run),
             "name": run_name(run.job),
             "size": runs.metrics_size(workspace, run.jobs),
             "settings": run.job.args["settings"],
@@ -68,17 +68,17 @@ def run_routes(workspace: Workspace, kind: str) -> APIRouter:
 
     @routes.post("/{run_id}/cancel")
     def cancel(run_id: str, person: Signed) -> dict[str, str]:
-        job = runs.cancel(workspace, runs.run_of(workspace, kind, run_id), person.name)
+        job = runs.cancel_run(workspace, runs.run_of(workspace, kind, run_id), person.name)
         return {"state": job.state}
 
     @routes.post("/{run_id}/pause")
     def pause(run_id: str, person: Signed) -> dict[str, str]:
-        job = runs.pause(workspace, runs.run_of(workspace, kind, run_id), person.name)
+        job = runs.pause_run(workspace, runs.run_of(workspace, kind, run_id), person.name)
         return {"state": job.state}
 
     @routes.post("/{run_id}/resume")
     def resume(run_id: str, person: Signed) -> dict[str, str]:
-        job = runs.resume(workspace, runs.run_of(workspace, kind, run_id), person.name)
+        job = runs.resume_run(workspace, runs.run_of(workspace, kind, run_id), person.name)
         return {"state": job.state, "job": job.id}
 
     return routes
@@ -91,7 +91,7 @@ def queue_routes(workspace: Workspace) -> APIRouter:
     @routes.post("/{kind}/{run_id}/first")
     def move_first(kind: Literal["retrain", "treat"], run_id: str, person: Signed) -> dict[str, str]:
         require(person.roles, ADMINS, "changing the order of the queue")
-        runs.move_first(workspace, runs.run_of(workspace, kind, run_id), person.name)
+        runs.move_run_first(workspace, runs.run_of(workspace, kind, run_id), person.name)
         return {"moved": run_id}
 
     return routes

@@ -5,16 +5,16 @@ this rater alone, and answers are unblinded on arrival.
 """
 
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
-from pydantic import BaseModel, ConfigDict, Field
 
-from dataengine.errors import Conflict, InputRefused, NotFound
-from dataengine.records import Image, Study, Vote
+from dataengine.errors import NotFound
+from dataengine.records import Image, Study
 from pipelines.services.studies.plans import Showing, StudyPlan, design_of, plan_of
+from pipelines.services.studies.voting import VoteBody, cast_votes, is_for, left_for, study_for
 from storage.catalog import Catalog
-from storage.queries.studies import pairs_answered, study_progress
+from storage.queries.studies import pairs_answered
 from storage.workspace import Workspace
 from ui.study.blind_images import blind_bodies
 from ui.web.access import ACCESS, may, require
@@ -25,7 +25,6 @@ PAIRS_KEPT = 8
 """Pairs of encoded pictures kept in memory, so that the second picture of a pair costs nothing."""
 
 Signed = Annotated[Person, Depends(signed_in)]
-Side = Literal["left", "right", "tie"]
 
 
 def judging(person: Signed) -> Person:
@@ -35,15 +34,6 @@ def judging(person: Signed) -> Person:
 
 
 Rater = Annotated[Person, Depends(judging)]
-
-
-class VoteBody(BaseModel):
-    """One pair's answers, by question."""
-
-    model_config = ConfigDict(extra="forbid")
-    task: str = Field(max_length=64)
-    answers: dict[str, Side] = Field(max_length=8)
-    seconds: float = Field(default=0.0, ge=0, le=86_400)
 
 
 def study_routes(workspace: Workspace) -> APIRouter:
@@ -70,7 +60,7 @@ def study_routes(workspace: Workspace) -> APIRouter:
     def next_pair(study_id: str, person: Rater) -> Any:
         """The pair that this person judges next; 204 when there is none left."""
         with workspace.catalog(read_only=True) as catalog:
-            study = open_study(catalog, study_id, person.name)
+            study = study_for(catalog, study_id, person.name)
             waiting = left_for(catalog, study, person.name)
             done = len(pairs_answered(catalog, study_id, person.name))
             for showing in waiting:
@@ -82,20 +72,13 @@ def study_routes(workspace: Workspace) -> APIRouter:
     @routes.post("/{study_id}/answer")
     def answer(study_id: str, sent: VoteBody, person: Rater) -> dict[str, int]:
         """Keep a pair's answers; the same pair sent again changes nothing."""
-        with workspace.catalog() as catalog:
-            study = open_study(catalog, study_id, person.name)
-            showing = plan_of(study, person.name).by_task.get(sent.task)
-            if showing is None:
-                raise NotFound("this pair is not one of yours; reload the page")
-            new = catalog.votes.add(*unblinded(study, showing, sent, person.name))
-            catalog.commit()
-        return {"new": new}
+        return {"new": cast_votes(workspace, study_id, sent, person.name)}
 
     @routes.get("/{study_id}/pictures/{name}")
     def picture(study_id: str, name: str, person: Rater) -> Response:
         """One side's pixels, under a name that means nothing to anybody else."""
         with workspace.catalog(read_only=True) as catalog:
-            study = open_study(catalog, study_id, person.name)
+            study = study_for(catalog, study_id, person.name)
             pair, role = picture_named(plan_of(study, person.name), name)
             images = pictures_of(catalog, study, pair)
         if images is None:
@@ -106,33 +89,6 @@ def study_routes(workspace: Workspace) -> APIRouter:
         )
 
     return routes
-
-
-def is_for(catalog: Catalog, study: Study, rater: str) -> bool:
-    """Whether this person may judge the study: whoever came by invitation judges that one alone."""
-    guest = catalog.guests.find(rater)
-    return guest is None or guest.study_id == study.id
-
-
-def open_study(catalog: Catalog, study_id: str, rater: str) -> Study:
-    """A study that this person may judge. Raises `NotFound`, or `Conflict` once it is closed."""
-    study = catalog.studies.get(study_id)
-    if not is_for(catalog, study, rater):
-        raise NotFound(f"there is no study {study_id!r}; list them to see the ids in use")
-    if study.state != "open":
-        raise Conflict("this study is closed; thank you for judging")
-    return study
-
-
-def left_for(catalog: Catalog, study: Study, rater: str) -> list[Showing]:
-    """What this rater has not answered and enough others have not either, in the rater's own order."""
-    mine = pairs_answered(catalog, study.id, rater)
-    raters, enough = study_progress(catalog, study).by_pair, design_of(study).raters_a_pair
-    return [
-        one
-        for one in plan_of(study, rater).showings
-        if one.pair not in mine and raters.get(one.pair, 0) < enough
-    ]
 
 
 def pictures_of(catalog: Catalog, study: Study, pair: int) -> tuple[Image, Image] | None:
@@ -171,25 +127,6 @@ def described(study: Study, showing: Showing, image: Image, done: int, left: int
         "done": done,
         "remaining": left,
     }
-
-
-def unblinded(study: Study, showing: Showing, sent: VoteBody, rater: str) -> list[Vote]:
-    """The answers as votes. Raises `InputRefused` unless every question is answered, and no other."""
-    questions = design_of(study).questions
-    if set(sent.answers) != set(questions):
-        raise InputRefused(f"answers to {sorted(sent.answers)} were sent; expected {sorted(questions)}")
-    meant = {"left": showing.left, "right": showing.right, "tie": "tie"}
-    return [
-        Vote(
-            study_id=study.id,
-            pair=showing.pair,
-            rater=rater,
-            question=question,
-            choice=meant[side],  # type: ignore[arg-type]
-            seconds=sent.seconds,
-        )
-        for question, side in sent.answers.items()
-    ]
 
 
 def picture_named(plan: StudyPlan, name: str) -> tuple[int, str]:

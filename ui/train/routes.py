@@ -80,7 +80,7 @@ def train_routes(workspace: Workspace) -> APIRouter:
 
     @routes.post("/start")
     def start(asked: Settings, person: Engineer) -> dict[str, str]:
-        job = start_training(workspace, settled(workspace, asked), person.name)
+        job = runs.start_training(workspace, settled(workspace, asked), person.name)
         return {"run": job.args["run"]}
 
     @routes.get("/detectors/{detector_id}")
@@ -129,15 +129,6 @@ class Remembered:
                 answer = self._make(plan)
                 self._kept = {key: (time.monotonic(), answer)}
             return answer
-
-
-def start_training(workspace: Workspace, plan: TrainingRun, actor: str) -> Job:
-    """Queue a training; the detector that it goes on from is settled now. Raises `ConfigRefused`."""
-    preflight.require(preflight.training_checks(workspace, plan))
-    with workspace.catalog(read_only=True) as catalog:
-        start = catalog.detectors.get(plan.start) if plan.start else catalog.detectors.champion()
-    assert start is not None  # the checks have looked
-    return runs.ask(workspace, runs.TRAINING, plan.model_copy(update={"start": start.id}), actor)
 
 
 def overview(workspace: Workspace) -> dict[str, Any]:

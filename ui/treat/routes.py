@@ -67,7 +67,7 @@ def treat_routes(workspace: Workspace) -> APIRouter:
     @routes.post("/checks")
     def checks(asked: Settings) -> dict[str, Any]:
         plan = settled(workspace, asked)
-        return {"checks": preflight.as_json(checked(workspace, plan))}
+        return {"checks": preflight.as_json(runs.check_treatment(workspace, plan))}
 
     @routes.post("/needs")
     def needs(asked: Settings) -> dict[str, Any]:
@@ -77,9 +77,8 @@ def treat_routes(workspace: Workspace) -> APIRouter:
 
     @routes.post("/start")
     def start(asked: Settings, person: Engineer) -> dict[str, str]:
-        plan = settled(workspace, asked)
-        preflight.require(checked(workspace, plan))
-        return {"run": runs.ask(workspace, runs.TREATMENT, plan, person.name).args["run"]}
+        job = runs.start_treatment(workspace, settled(workspace, asked), person.name)
+        return {"run": job.args["run"]}
 
     @routes.get("/runs/{run_id}/pictures/{sha256}")
     def shown(run_id: str, sha256: str, request: Request) -> Response:
@@ -127,20 +126,7 @@ def settled(workspace: Workspace, asked: Settings) -> TreatmentRun:
     plan = runs.validated(TreatmentRun, asked.settings)
     presets = runs.treatment_presets(plan.generator).values()
     check_locations(workspace, plan, map(TreatmentRun.model_validate, presets))
-    with workspace.catalog(read_only=True) as catalog:
-        catalog.generators.get(plan.generator)
-        champion = catalog.detectors.champion()
-    if plan.detector is None and champion is not None:
-        return plan.model_copy(update={"detector": champion.id})
-    return plan
-
-
-def checked(workspace: Workspace, plan: TreatmentRun) -> list[preflight.Check]:
-    """Everything that can be said before anything is loaded."""
-    with workspace.catalog(read_only=True) as catalog:
-        base = catalog.generators.get(plan.generator)
-        detector = catalog.detectors.get(plan.detector) if plan.detector else None
-    return preflight.treatment_checks(workspace, plan, base, detector)
+    return runs.with_detector(workspace, plan)
 
 
 def prompts_in(data: bytes) -> list[str]:

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from dataengine.errors import Conflict
-from pipelines.services import jobs as services_jobs
 from pipelines.services import queue, runs
-from pipelines.services import rounds as services_rounds
+from pipelines.services.jobs import cancel_job, pause_job, read_log, read_metrics, request_job
+from pipelines.services.rounds import cancel_round, resume_round, start_round
 from storage.opening import create_workspace
 from storage.workspace import Workspace
 from tests.pipelines import toys
@@ -47,7 +47,7 @@ def test_a_worker_killed_inside_every_stage_loses_nothing(tmp_path: Path) -> Non
     }
     with crew(tmp_path / "w", "sqlite", **fails) as team:
         (team.workspace.path / "people-are-done").touch()
-        row = services_rounds.start_round(team.workspace, {}, stages=toys.STAGES)
+        row = start_round(team.workspace, {}, stages=toys.STAGES)
         until(
             lambda: (team.keep_one(TOYS), team.round_is(row.id, "done", "failed"))[1], 240, "the round ends"
         )
@@ -62,7 +62,7 @@ def test_two_workers_never_run_one_job(tmp_path: Path, database_url: str) -> Non
         for _ in range(2):
             team.start(TOYS)
         until(lambda: team.log().count(" takes jobs ") == 2, 120, "both workers take jobs")
-        rounds = [services_rounds.start_round(team.workspace, {}, stages=toys.STAGES).id for _ in range(3)]
+        rounds = [start_round(team.workspace, {}, stages=toys.STAGES).id for _ in range(3)]
         until(lambda: all(team.round_is(id, "done", "failed") for id in rounds), 240, "all rounds end")
         assert all(results(team.workspace, id) == UNDISTURBED for id in rounds)
         begun = Counter((id, what) for id, _, what in toys.traces(team.workspace.path))
@@ -74,7 +74,7 @@ def test_two_workers_never_run_one_job(tmp_path: Path, database_url: str) -> Non
 def test_a_dead_workers_job_is_adopted_by_another(tmp_path: Path) -> None:
     with crew(tmp_path, "sqlite") as team:
         first = team.start(SLEEPY)
-        row = services_rounds.start_round(team.workspace, {}, stages=toys.SLEEPY)
+        row = start_round(team.workspace, {}, stages=toys.SLEEPY)
         until(lambda: (tmp_path / "pids").exists(), 120, "the job is under way")
         second = team.start(SLEEPY)
         until(lambda: len(queue.workers_alive(team.workspace)) == 2, 120, "the second worker lives")
@@ -103,29 +103,29 @@ def test_a_cancelled_job_stops_within_two_seconds(tmp_path: Path) -> None:
         with team.workspace.catalog(read_only=True) as catalog:
             job = catalog.jobs.list(states=["running"])[0]
         began = time.monotonic()
-        services_jobs.cancel_job(team.workspace, job.id, "somebody")
+        cancel_job(team.workspace, job.id, "somebody")
         until(lambda: not any(alive(pid) for pid in pids), 2, "child and grandchild stop")
         assert time.monotonic() - began < 2
         until(lambda: state_of(team, job.id) == "cancelled", 30, "the job's row says so")
         assert team.round_is(job.args["round_id"], "cancelled")
         assert worker.poll() is None, "the worker itself goes on"
         (tmp_path / "pids").unlink()
-        again = services_rounds.resume_round(team.workspace, job.args["round_id"], stages=toys.SLEEPY)
+        again = resume_round(team.workspace, job.args["round_id"], stages=toys.SLEEPY)
         assert again.id != job.id
         until(lambda: (tmp_path / "pids").exists(), 120, "a resumed round works again")
 
 
 def test_a_job_that_waits_is_cancelled_at_once(tmp_path: Path) -> None:
     workspace = create_workspace(tmp_path)
-    row = services_rounds.start_round(workspace, {}, stages=toys.STAGES)
-    assert services_rounds.cancel_round(workspace, row.id).state == "cancelled"
+    row = start_round(workspace, {}, stages=toys.STAGES)
+    assert cancel_round(workspace, row.id).state == "cancelled"
     with workspace.catalog(read_only=True) as catalog:
         assert [job.state for job in catalog.jobs.list()] == ["cancelled"]
 
 
 def test_an_upgrade_between_two_stages_continues_the_round(tmp_path: Path) -> None:
     with crew(tmp_path, "sqlite") as team:
-        row = services_rounds.start_round(team.workspace, {}, stages=toys.STAGES)
+        row = start_round(team.workspace, {}, stages=toys.STAGES)
         old = team.start(TOYS, "1.0")
         until(lambda: team.round_is(row.id, "waiting"), 120, "the old version reaches the people")
         old.kill()
@@ -144,7 +144,7 @@ def test_an_upgrade_within_a_stage_repeats_that_stage_alone(tmp_path: Path) -> N
     }
     with crew(tmp_path / "w", "sqlite", **fails) as team:
         (team.workspace.path / "people-are-done").touch()
-        row = services_rounds.start_round(team.workspace, {}, stages=toys.STAGES)
+        row = start_round(team.workspace, {}, stages=toys.STAGES)
         team.start(TOYS, "1.0").wait(120)
         team.start(TOYS, "2.0")
         until(lambda: team.round_is(row.id, "done"), 120, "the new version ends the round")
@@ -171,7 +171,7 @@ def test_a_planted_pickle_is_refused_and_never_run(tmp_path: Path) -> None:
         before.kill()
         before.wait()
         plant(jobs, "planted-at-rest", payload)
-        row = services_rounds.start_round(team.workspace, {}, stages=toys.STAGES)
+        row = start_round(team.workspace, {}, stages=toys.STAGES)
         team.start(TOYS)
         until(lambda: team.round_is(row.id, "done"), 120, "honest work goes on")
         assert refused(team.workspace) == {"planted-live", "planted-at-rest"}
@@ -204,8 +204,8 @@ def test_a_row_that_was_never_enqueued_is_swept_up(tmp_path: Path) -> None:
         team.start(TOYS)
         until(lambda: "takes jobs" in team.log(), 120, "the queue exists")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(services_jobs, "enqueue", lambda workspace, *ids: None)
-            row = services_rounds.start_round(team.workspace, {}, stages=toys.STAGES)
+            patch.setattr("pipelines.services.rounds.enqueue", lambda workspace, *ids: None)
+            row = start_round(team.workspace, {}, stages=toys.STAGES)
         until(lambda: team.round_is(row.id, "done"), 120, "the sweep found the row")
         assert results(team.workspace, row.id) == UNDISTURBED
 
@@ -214,18 +214,18 @@ def test_a_stage_that_raises_fails_the_round_with_its_message_and_can_be_resumed
     with crew(tmp_path, "sqlite") as team:
         (tmp_path / "people-are-done").touch()
         (tmp_path / "trace").mkdir()  # every toy stage writes a file of that name
-        row = services_rounds.start_round(team.workspace, {}, stages=toys.STAGES)
+        row = start_round(team.workspace, {}, stages=toys.STAGES)
         team.start(TOYS)
         until(lambda: team.round_is(row.id, "failed"), 120, "the round fails")
         with team.workspace.catalog(read_only=True) as catalog:
             failed = catalog.jobs.list(states=["failed"])[0]
             assert "IsADirectoryError" in failed.error and "draw" in catalog.rounds.get(row.id).message
-        assert "Traceback" in services_jobs.read_log(team.workspace, failed.id)
+        assert "Traceback" in read_log(team.workspace, failed.id)
         (tmp_path / "trace").rmdir()
-        services_rounds.resume_round(team.workspace, row.id, stages=toys.STAGES)
+        resume_round(team.workspace, row.id, stages=toys.STAGES)
         until(lambda: team.round_is(row.id, "done"), 120, "the resumed round ends")
         assert results(team.workspace, row.id) == UNDISTURBED
-        metrics = services_jobs.read_metrics(team.workspace, f"{row.id}.draw.2")
+        metrics = read_metrics(team.workspace, f"{row.id}.draw.2")
         assert [line["loss"] for line in metrics] == [0.5] * 4
 
 
@@ -239,7 +239,7 @@ def test_the_worker_process_stays_free_of_torch() -> None:
 def under_way(team: Crew) -> tuple[subprocess.Popen[bytes], list[int]]:
     """A worker in the middle of the sleepy stage, and the ids of its child and grandchild."""
     worker = team.start(SLEEPY)
-    services_rounds.start_round(team.workspace, {}, stages=toys.SLEEPY)
+    start_round(team.workspace, {}, stages=toys.SLEEPY)
     until(lambda: (team.workspace.path / "pids").exists(), 120, "the job is under way")
     pids = [int(pid) for pid in (team.workspace.path / "pids").read_text().split()]
     assert all(alive(pid) for pid in pids)
@@ -259,8 +259,8 @@ def test_a_worker_elsewhere_needs_only_the_two_addresses(tmp_path: Path, postgre
     with crew(tmp_path / "elsewhere", postgres_url, CLINIC_BLOB_URL=objects) as team:
         (team.workspace.path / "people-are-done").touch()
         team.start(TOYS)
-        row = services_rounds.start_round(office, {}, "engineer", stages=toys.STAGES)
-        kept = services_jobs.request_job(office, "backup", {}, "admin")
+        row = start_round(office, {}, "engineer", stages=toys.STAGES)
+        kept = request_job(office, "backup", {}, "admin")
         until(lambda: team.round_is(row.id, "done", "failed"), 120, "the round ends")
         assert results(office, row.id) == UNDISTURBED
         until(lambda: state_of(team, kept.id) in ("succeeded", "failed"), 60, "the backup ends")
@@ -279,7 +279,7 @@ def test_a_worker_elsewhere_needs_only_the_two_addresses(tmp_path: Path, postgre
 
 def waiting_run(workspace: Workspace, name: str) -> runs.Run:
     """A training that waits for its turn; what it would do does not matter."""
-    services_jobs.request_job(workspace, runs.TRAINING, {"run": name, "settings": {}}, "eve")
+    request_job(workspace, runs.TRAINING, {"run": name, "settings": {}}, "eve")
     return runs.run_of(workspace, runs.TRAINING, name)
 
 
@@ -292,28 +292,28 @@ def test_the_line_is_paused_resumed_reordered_and_left(tmp_path: Path, database_
 
         def line() -> list[str]:
             with space.catalog(read_only=True) as catalog:
-                return [catalog.jobs.get(job_id).args["run"] for job_id in runs.line(space)]
+                return [catalog.jobs.get(job_id).args["run"] for job_id in runs.jobs_in_line(space)]
 
         def run(name: str) -> runs.Run:
             return runs.run_of(space, runs.TRAINING, name)
 
         until(lambda: line() == names, 30, "all ten stand in line as they came")
-        assert runs.standing(space, run("run-9"))["position"] == 10
-        runs.pause(space, run("run-2"), "eve")
+        assert runs.run_status(space, run("run-9"))["position"] == 10
+        runs.pause_run(space, run("run-2"), "eve")
         until(lambda: run("run-2").job.state == "paused", 30, "what waits pauses at once")
         until(lambda: line() == [name for name in names if name != "run-2"], 30, "it left the line")
         with pytest.raises(Conflict, match="paused already"):
-            runs.pause(space, run("run-2"), "eve")
-        runs.resume(space, run("run-2"), "eve")
+            runs.pause_run(space, run("run-2"), "eve")
+        runs.resume_run(space, run("run-2"), "eve")
         until(lambda: line() == names, 30, "it stands where it stood")
         assert len(run("run-2").jobs) == 2
-        runs.move_first(space, run("run-5"), "ada")
+        runs.move_run_first(space, run("run-5"), "ada")
         assert line()[0] == "run-5"
-        runs.cancel(space, run("run-0"), "eve")
+        runs.cancel_run(space, run("run-0"), "eve")
         until(lambda: run("run-0").job.state == "cancelled", 30, "what waits is cancelled at once")
-        runs.pause(space, run("run-9"), "eve")
+        runs.pause_run(space, run("run-9"), "eve")
         assert run("run-9").job.state == "paused"
-        runs.cancel(space, run("run-9"), "eve")
+        runs.cancel_run(space, run("run-9"), "eve")
         assert run("run-9").job.state == "cancelled"
 
 
@@ -321,13 +321,13 @@ def test_a_pause_outlives_the_worker(tmp_path: Path) -> None:
     """Asked of a worker that dies before it can heed it, the run is paused all the same, and not begun
     again."""
     with crew(tmp_path, "sqlite") as team:
-        job = services_jobs.request_job(team.workspace, runs.TRAINING, {"run": "r", "settings": {}})
+        job = request_job(team.workspace, runs.TRAINING, {"run": "r", "settings": {}})
         with team.workspace.catalog() as catalog:
             assert catalog.jobs.claim(job.id, "a worker that is gone")
             catalog.commit()
-        assert services_jobs.pause_job(team.workspace, job.id, "eve").state == "running"
+        assert pause_job(team.workspace, job.id, "eve").state == "running"
         team.start(TOYS, CLINIC_LEASE_SECONDS="1")
         until(lambda: state_of(team, job.id) == "paused", 60, "a worker that comes later says so")
-        backup = services_jobs.request_job(team.workspace, "backup", {})
+        backup = request_job(team.workspace, "backup", {})
         with pytest.raises(Conflict, match="cannot pause; cancel it"):
-            services_jobs.pause_job(team.workspace, backup.id)
+            pause_job(team.workspace, backup.id)

@@ -215,7 +215,7 @@ def test_a_card_names_the_hub_s_base_and_keeps_names_on_their_line() -> None:
 def test_a_picture_that_a_page_is_about_to_ask_for_is_still_there(
     engineer: TestClient, workspace: Workspace
 ) -> None:
-    run = runs.ask(workspace, runs.TREATMENT, TreatmentRun(generator="base"), "eve").args["run"]
+    run = runs.request_run(workspace, runs.TREATMENT, TreatmentRun(generator="base"), "eve").args["run"]
     blobs = workspace.blobs.put_many([f"picture {number}".encode() for number in range(9)])
     at = f"/api/treat/runs/{run}"
     for step, blob in enumerate(blobs):

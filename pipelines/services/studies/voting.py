@@ -1,0 +1,85 @@
+"""Votes of raters: which studies and pairs are theirs, and their blind answers as votes."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dataengine.errors import Conflict, InputRefused, NotFound
+from dataengine.records import Study, Vote
+from pipelines.services.studies.plans import Showing, design_of, plan_of
+from storage.catalog import Catalog
+from storage.queries.studies import pairs_answered, study_progress
+from storage.workspace import Workspace
+
+Side = Literal["left", "right", "tie"]
+
+
+class VoteBody(BaseModel):
+    """One pair's answers, by question."""
+
+    model_config = ConfigDict(extra="forbid")
+    task: str = Field(max_length=64)
+    answers: dict[str, Side] = Field(max_length=8)
+    seconds: float = Field(default=0.0, ge=0, le=86_400)
+
+
+def cast_votes(workspace: Workspace, study_id: str, sent: VoteBody, rater: str) -> int:
+    """Store a pair's answers; returns how many were new: the same pair sent again changes nothing.
+
+    Raises `NotFound` for a study or pair that is not this rater's, `Conflict` for a closed study,
+    `InputRefused` unless every question is answered, and no other.
+    """
+    with workspace.catalog() as catalog:
+        study = study_for(catalog, study_id, rater)
+        showing = plan_of(study, rater).by_task.get(sent.task)
+        if showing is None:
+            raise NotFound("this pair is not one of yours; reload the page")
+        new = catalog.votes.add(*unblinded(study, showing, sent, rater))
+        catalog.commit()
+    return new
+
+
+def is_for(catalog: Catalog, study: Study, rater: str) -> bool:
+    """Whether this person may judge the study: whoever came by invitation judges that one alone."""
+    guest = catalog.guests.find(rater)
+    return guest is None or guest.study_id == study.id
+
+
+def study_for(catalog: Catalog, study_id: str, rater: str) -> Study:
+    """A study that this person may judge. Raises `NotFound`, or `Conflict` once it is closed."""
+    study = catalog.studies.get(study_id)
+    if not is_for(catalog, study, rater):
+        raise NotFound(f"there is no study {study_id!r}; list them to see the ids in use")
+    if study.state != "open":
+        raise Conflict("this study is closed; thank you for judging")
+    return study
+
+
+def left_for(catalog: Catalog, study: Study, rater: str) -> list[Showing]:
+    """What this rater has not answered and enough others have not either, in the rater's own order."""
+    mine = pairs_answered(catalog, study.id, rater)
+    raters, enough = study_progress(catalog, study).by_pair, design_of(study).raters_a_pair
+    return [
+        one
+        for one in plan_of(study, rater).showings
+        if one.pair not in mine and raters.get(one.pair, 0) < enough
+    ]
+
+
+def unblinded(study: Study, showing: Showing, sent: VoteBody, rater: str) -> list[Vote]:
+    """The answers as votes. Raises `InputRefused` unless every question is answered, and no other."""
+    questions = design_of(study).questions
+    if set(sent.answers) != set(questions):
+        raise InputRefused(f"answers to {sorted(sent.answers)} were sent; expected {sorted(questions)}")
+    meant = {"left": showing.left, "right": showing.right, "tie": "tie"}
+    return [
+        Vote(
+            study_id=study.id,
+            pair=showing.pair,
+            rater=rater,
+            question=question,
+            choice=meant[side],  # type: ignore[arg-type]
+            seconds=sent.seconds,
+        )
+        for question, side in sent.answers.items()
+    ]
