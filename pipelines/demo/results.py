@@ -23,8 +23,8 @@ from pipelines.generators.comparison import Pair
 from pipelines.runtime.context import Context
 from pipelines.runtime.images import read, stack
 from pipelines.runtime.round_data import images_of, recipe_of, results_of
+from pipelines.services.rounds import describe_stages
 from pipelines.stages.judge import pairs_of
-from pipelines.stages.stage import TITLES, found
 
 Judge = Callable[[np.ndarray], np.ndarray]
 """uint8 NHWC images to confidence float32 NHW in [0, 1]; measures, and never takes part in a round."""
@@ -373,12 +373,13 @@ def report_data(
         "figures": [asdict(figure) for figure in figures],
         "stages": [
             {
-                "stage": stage,
-                "title": TITLES.get(stage, stage),
-                "seconds": seconds_by_stage.get(stage, 0.0),
-                "found": found(stage, result),
+                "stage": stage.name,
+                "title": stage.title,
+                "seconds": seconds_by_stage.get(stage.name, 0.0),
+                "found": stage.found,
             }
-            for stage, result in results.items()
+            for stage in describe_stages(row)
+            if stage.name in results
         ],
         "categories": [asdict(verdict) for verdict in verdicts],
         "categories_lead": (

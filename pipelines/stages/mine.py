@@ -24,6 +24,7 @@ from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.images import alike, stack
 from pipelines.runtime.open_detector import open_detector
 from pipelines.runtime.round_data import images_of, recipe_of, results_of
+from pipelines.stages.stage import Stage
 
 BATCH = 64
 
@@ -164,3 +165,14 @@ def _disagreement(
         for one, other in pairs
         if one.map_ref and other.map_ref
     }
+
+
+STAGE = Stage(
+    name="mine",
+    title="mine: the most instructive images",
+    part="detector",
+    section="mine",
+    takes="images of the hard categories",
+    found=lambda result: f"{result['queued']} images for people",
+    work=mine,
+)

@@ -17,7 +17,7 @@ from pipelines.runtime.failpoint import STAGE
 from pipelines.runtime.loading import load
 from pipelines.runtime.models import Models
 from pipelines.runtime.progress import PauseAsked, Reporter, Send, log_line, output_to
-from pipelines.stages.stage import Stage, stage_named
+from pipelines.stages.stage import Stage, run_action, stage_named
 from pipelines.worker.handlers import kind_named
 from storage.opening import open_workspace
 from storage.stores.job_files import LOG, METRICS
@@ -66,20 +66,8 @@ class Runner:
         log_line(f"{stage.name}: {task['action']} {task.get('payload') or ''}")
         running = STAGE.set(stage.name)
         try:
-            return self._run_stage(context, round_id, stage, task)
+            result = run_action(context, round_id, stage.work, task["action"], task.get("payload"))
         finally:
             STAGE.reset(running)
-
-    def _run_stage(self, context: Context, round_id: str, stage: Stage, task: dict[str, Any]) -> Result:
-        if task["action"] == "shards":
-            assert stage.shards
-            return {"shards": stage.shards(context, round_id)}
-        if task["action"] == "shard":
-            assert stage.run_shard
-            return stage.run_shard(context, round_id, task["payload"])
-        if task["action"] == "finish":
-            assert stage.finish
-            return stage.finish(context, round_id, task["payload"])
-        answer = stage.run(context, round_id)
-        assert not isinstance(answer, Waiting), f"{stage.name} waits for people, so it is no job"
-        return answer
+        assert not isinstance(result, Waiting), f"{stage.name} waits for people, so it is no job"
+        return result

@@ -12,11 +12,11 @@ from dataengine.images import encode_png
 from dataengine.masks import pack_label_map
 from dataengine.records import Image, Label, image_id
 from pipelines import recipes
-from pipelines.round import advance
+from pipelines.round import ROUND, advance
 from pipelines.runtime.context import Context, Waiting
 from pipelines.services.benchmarks import freeze_known
 from pipelines.services.rounds import start_round
-from pipelines.stages.stage import Done
+from pipelines.stages.stage import Done, run_work, stage_named
 from storage.opening import create_workspace
 from storage.workspace import Workspace
 from tests.fakes import answer_queue, fake_tools, paint, prepare, real_picture
@@ -97,6 +97,12 @@ def broken_picture(workspace: Workspace, prompt: str, seed: int) -> tuple[Image,
     return image, Label(
         image_id=image.id, author="clinic", height=height, width=width, label_map=blob, source="import"
     )
+
+
+def run_one(context: Context, round_id: str, stage: str) -> dict[str, Any]:
+    """One stage of a round in this process, recorded nowhere."""
+    result: dict[str, Any] = run_work(context, round_id, stage_named(stage, ROUND).work)
+    return result
 
 
 @pytest.fixture(scope="session")

@@ -23,10 +23,8 @@ from pipelines.runtime.models import real_models
 from pipelines.runtime.round_data import images_of, recipe_of
 from pipelines.services import preflight
 from pipelines.services.promotion import promote_by_hand
-from pipelines.stages.diagnose import diagnose
-from pipelines.stages.generate import generate
 from pipelines.stages.mine import _disagreement
-from tests.pipelines.conftest import fresh_context
+from tests.pipelines.conftest import fresh_context, run_one
 from tests.pipelines.jobs.test_rank_questions import Seer
 
 ASKED = QuestionConfig(model="https://models.example/v1#seer")
@@ -48,8 +46,8 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Context, s
         recipe["mine"] = {**recipe["mine"], "disagreement": 1.0, "rival": yes_no_question.question_id(ASKED)}
         catalog.rounds.add(replace(row, id="asked", recipe=recipe))
         catalog.commit()
-    generate(context, "asked")
-    diagnose(context, "asked")
+    run_one(context, "asked", "generate")
+    run_one(context, "asked", "diagnose")
     yield context, "asked", seer
 
 

@@ -10,10 +10,9 @@ from dataengine.errors import ServiceAbsent
 from dataengine.records.images import SURVEY
 from pipelines.runtime.context import Context
 from pipelines.runtime.round_data import images_of, prompts_of
-from pipelines.stages.categorize import PROMPT, categorize
-from pipelines.stages.generate import generate
+from pipelines.stages.categorize import PROMPT
 from tests.fakes import Readers, category_of
-from tests.pipelines.conftest import Played
+from tests.pipelines.conftest import Played, run_one
 
 
 def test_every_survey_image_has_the_models_answer(played: Played) -> None:
@@ -30,7 +29,7 @@ def test_asking_again_asks_nobody(played: Played) -> None:
         raise AssertionError("everything has its category")
 
     tools = replace(played.context.tools, open_vqa=refuse)
-    again = categorize(Context(played.context.workspace, tools), played.round_id)
+    again = run_one(Context(played.context.workspace, tools), played.round_id, "categorize")
     assert again == played.results["categorize"]
 
 
@@ -41,8 +40,8 @@ def test_without_a_model_the_prompt_decides(fresh: tuple[Context, str]) -> None:
         recipe = {**row.recipe, "categorize": {**row.recipe["categorize"], "model": ""}}
         catalog.rounds.add(replace(row, id="blind", recipe=recipe))
         catalog.commit()
-    generate(context, "blind")
-    categorize(context, "blind")
+    run_one(context, "blind", "generate")
+    run_one(context, "blind", "categorize")
     written = {prompt.text: prompt.category for prompt in prompts_of(context, "blind", SURVEY)}
     images = images_of(context, "blind", SURVEY)
     assert images and all(image.category == written[image.prompt] for image in images)
@@ -58,7 +57,7 @@ def test_a_model_that_stops_answering_loses_nothing_that_it_said(fresh: tuple[Co
         recipe = {**row.recipe, "categorize": {**row.recipe["categorize"], "batch": 2}}
         catalog.rounds.add(replace(row, id="patient", recipe=recipe))
         catalog.commit()
-    generate(context, "patient")
+    run_one(context, "patient", "generate")
     asked: list[int] = []
 
     class Weary(Readers):
@@ -70,9 +69,9 @@ def test_a_model_that_stops_answering_loses_nothing_that_it_said(fresh: tuple[Co
 
     weary = Context(context.workspace, replace(context.tools, open_vqa=lambda *about: Weary()))
     with pytest.raises(ServiceAbsent):
-        categorize(weary, "patient")
+        run_one(weary, "patient", "categorize")
     images = images_of(context, "patient", SURVEY)
     assert sum(image.category is not None for image in images) == sum(asked[:2]) == 4
-    categorize(weary, "patient")
+    run_one(weary, "patient", "categorize")
     assert all(image.category for image in images_of(context, "patient", SURVEY))
     assert sum(asked[3:]) == len(images) - 4

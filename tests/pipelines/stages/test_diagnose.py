@@ -13,9 +13,8 @@ from pipelines.runtime.context import Context
 from pipelines.runtime.images import read
 from pipelines.runtime.open_detector import open_detector
 from pipelines.runtime.round_data import images_of
-from pipelines.stages.diagnose import diagnose
 from tests.fakes import FIRST, TinyDetector
-from tests.pipelines.conftest import Played, play
+from tests.pipelines.conftest import Played, play, run_one
 
 
 def test_uncertainty_is_highest_at_one_half() -> None:
@@ -47,7 +46,10 @@ def test_counts_alarms_and_does_not_look_twice(played: Played, monkeypatch: pyte
 
 def test_names_the_champion_of_its_time(played: Played) -> None:
     assert played.results["diagnose"]["detector"] == "first"
-    assert diagnose(played.context, played.round_id)["detector"] == played.results["promote"]["champion"]
+    assert (
+        run_one(played.context, played.round_id, "diagnose")["detector"]
+        == played.results["promote"]["champion"]
+    )
 
 
 def test_what_was_seen_before_an_error_is_kept(fresh: tuple[Context, str]) -> None:
