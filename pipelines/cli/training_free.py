@@ -335,13 +335,13 @@ def chosen_generator(call: Call, given: str) -> "tuple[Callable[[], GeneratorFam
     from dataengine.treatment.config import WeightsConfig
     from pipelines.cli.command import tools_for
     from pipelines.generators.draw import open_generator
-    from pipelines.generators.files import WITHOUT_PROMPTS, pipeline_of, reads_prompts
+    from pipelines.generators.files import pipeline_of, pipeline_reads_prompts, reads_prompts
     from pipelines.runtime.context import Context
 
     folder, tools = Path(given).expanduser(), tools_for(call)
     if folder.is_dir():
         opener = partial(tools.open_generator, str(folder), None, WeightsConfig())
-        return opener, folder.resolve().name, pipeline_of(folder) not in WITHOUT_PROMPTS
+        return opener, folder.resolve().name, pipeline_reads_prompts(pipeline_of(folder))
     with call.workspace.catalog(read_only=True) as catalog:
         version = catalog.generators.get(given)
     opener = partial(open_generator, Context(call.workspace, tools, call.report), version)

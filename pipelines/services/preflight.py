@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.errors import ClinicError, ConfigRefused, ModelRefused, ServiceAbsent
 from dataengine.records import DetectorVersion, GeneratorVersion
+from dataengine.treatment.families.catalog import PIPELINES
 from pipelines.config import TrainingRun, TreatmentRun
 from pipelines.generators.files import FILES, folder_here, pipeline_of, stored_as
 from pipelines.jobs.estimate import GIGABYTE
@@ -23,9 +24,6 @@ from storage.workspace import Workspace
 LITTLE_DISK, NO_DISK = 5e9, 1e9
 
 
-KNOWN_PIPELINES = frozenset({"FluxPipeline", "StableDiffusionPipeline", "StableDiffusionXLPipeline"})
-WITHOUT_LORA = frozenset({"DDPMPipeline", "DDIMPipeline", "DiTPipeline"})
-"""Those that are drawn with and refined, and cannot be treated."""
 FIRST_LAYERS = ("encoder.patch_embeddings.0.proj.weight", "encoder.conv1.weight", "conv_stem.weight")
 LAST_LAYERS = ("decode_head.classifier.weight", "segmentation_head.0.weight")
 
@@ -203,13 +201,15 @@ def pipeline_class(folder: Path) -> str:
     The worker looks at every file before it loads any (`dataengine.treatment.families.loading.inspect`).
     """
     kind = pipeline_of(folder)
-    if kind in WITHOUT_LORA:
+    facts = PIPELINES.get(kind)
+    if facts is None:
+        treated = sorted(name for name, known in PIPELINES.items() if known.takes_lora)
+        raise ModelRefused(f"{folder} holds a {kind}; known are {', '.join(treated)}")
+    if not facts.takes_lora:
         raise ModelRefused(
             f"{folder} holds a {kind}, which takes no LoRA and cannot be treated; “clinic refine” trains it "
             "whole"
         )
-    if kind not in KNOWN_PIPELINES:
-        raise ModelRefused(f"{folder} holds a {kind}; known are {', '.join(sorted(KNOWN_PIPELINES))}")
     return kind
 
 
