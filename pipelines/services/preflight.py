@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from dataengine.diagnosis.architectures import architecture_named
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.errors import ClinicError, ConfigRefused, ModelRefused, ServiceAbsent
 from dataengine.records import DetectorVersion, GeneratorVersion
@@ -22,10 +23,6 @@ from pipelines.services import inference, queue
 from storage.workspace import Workspace
 
 LITTLE_DISK, NO_DISK = 5e9, 1e9
-
-
-FIRST_LAYERS = ("encoder.patch_embeddings.0.proj.weight", "encoder.conv1.weight", "conv_stem.weight")
-LAST_LAYERS = ("decode_head.classifier.weight", "segmentation_head.0.weight")
 
 
 Verdict = Literal["good", "warn", "bad"]
@@ -126,13 +123,16 @@ def refuse_other_channels(folder: Path, name: str) -> None:
         told = json.loads((folder / "detector.json").read_text())
     except (OSError, ValueError) as error:
         raise ModelRefused(f"{name} has no readable detector.json ({error}); register it anew") from error
+    settings = told if isinstance(told, dict) else {}
+    default = DetectorConfig.model_fields["architecture"].default
+    layers = architecture_named(settings.get("architecture", default))
     shapes = tensor_shapes(folder / "model.safetensors")
     for key, shape in shapes.items():
-        if key.endswith(FIRST_LAYERS) and shape[1] != 3:
+        if key.endswith(layers.first) and shape[1] != 3:
             raise ModelRefused(
                 f"{name} was trained for images of {shape[1]} channels; RGB has 3, so choose another detector"
             )
-        if key.endswith(LAST_LAYERS) and shape[0] != 1:
+        if key.endswith(layers.last) and shape[0] != 1:
             raise ModelRefused(
                 f"{name} answers with {shape[0]} channels; one confidence per pixel is expected, so choose "
                 "another detector"
