@@ -102,14 +102,14 @@ def settings_of(call: Call) -> dict[str, Any]:
 
 
 def runner_for(call: Call) -> "LocalRunner":
-    """Runs stages in this process with the real tools."""
+    """Runs stages in this process with the real models."""
     from pipelines.round import ROUND
     from pipelines.worker.local_runner import LocalRunner
     from pipelines.worker.ray_shards import ENGINES
 
     return LocalRunner(
         workspace=call.workspace,
-        tools=tools_for(call),
+        models=tools_for(call),
         report=call.report,
         stages=ROUND,
         run_shards=ENGINES[call.options.engine],

@@ -271,8 +271,8 @@ def fresh_maps(context: Context, detector_id: str, pixels: Sequence[np.ndarray])
     """Maps of a detector, made now, float32 HW in [0, 1]."""
     with context.workspace.catalog(read_only=True) as catalog:
         version = catalog.detectors.get(detector_id)
-    detector = context.tools.open_detector(context.workspace.checkpoints.fetch(version.checkpoint))
-    return context.tools.artifact_maps(detector, pixels, 16)
+    detector = context.models.open_detector(context.workspace.checkpoints.fetch(version.checkpoint))
+    return context.models.artifact_maps(detector, pixels, 16)
 
 
 def mask_of(context: Context, label: Label) -> np.ndarray:

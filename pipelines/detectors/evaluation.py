@@ -76,5 +76,5 @@ def measure(
     for index, (name, items) in enumerate(sets.items()):
         context.report(index, len(sets), f"{version.name} on {name}")
         samples = StoredSamples(context.workspace, items)
-        figures[name] = asdict(context.tools.evaluate_detector(detector, samples, batch=batch))
+        figures[name] = asdict(context.models.evaluate_detector(detector, samples, batch=batch))
     return figures

@@ -53,7 +53,7 @@ def quality_figures(context: Context, pairs: Sequence[Pair], attributes: str) ->
         ),
     }
     if attributes:
-        reader = context.tools.open_attributes(attributes)
+        reader = context.models.open_attributes(attributes)
         shown_before, shown_after = reader.match(before, prompts), reader.match(after, prompts)
         drop, interval = mean_difference(shown_after, shown_before, prompts)
         figures["attributes"] = {

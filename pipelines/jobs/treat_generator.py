@@ -124,7 +124,7 @@ def chosen_prompts(context: Context, choice: PromptChoice, writer: str, avoid: C
             else "name at least one category to write prompts for"
         )
     written = [
-        context.tools.write_prompts(
+        context.models.write_prompts(
             name, choice.per_category, choice.seed, avoid, writer, PromptWriterConfig()
         )
         for name in names

@@ -49,7 +49,7 @@ def finish(context: Context, round_id: str, answers: Sequence[Result]) -> Result
 
 def _ask(context: Context, round_id: str, images: Sequence[Image], model: str) -> None:
     config = recipe_of(context, round_id).categorize
-    vqa = context.tools.open_vqa(model, config.vqa, context.workspace.path / ANSWERS)
+    vqa = context.models.open_vqa(model, config.vqa, context.workspace.path / ANSWERS)
     done = 0
     for group in alike(images, config.batch):
         context.report(done, len(images), "what do the images show?")

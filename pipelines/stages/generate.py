@@ -89,7 +89,7 @@ def _write_survey_prompts(context: Context, round_id: str, recipe: RoundRecipe) 
     ]
     seed = fresh_seed(context, round_id, config.seed, SURVEY)
     for category in config.categories:
-        texts = context.tools.write_prompts(
+        texts = context.models.write_prompts(
             category, config.prompts_per_category, seed, (), recipe.writer, recipe.writing
         )
         prompts += [

@@ -120,10 +120,12 @@ def _looks(
         thumbnails = features = thumbnail_features(pixels)
         variances = [0.0] * len(group)
         if detector is not None and config.features == "encoder":
-            features = context.tools.encoder_features(detector, list(pixels), BATCH)
+            features = context.models.encoder_features(detector, list(pixels), BATCH)
         if detector is not None and config.variance > 0:
+            from dataengine.diagnosis.uncertainty import view_variance
+
             flips = [categories.get(image.id) not in upright for image in group]
-            variances = context.tools.view_variance(detector, list(pixels), flips, BATCH)
+            variances = view_variance(detector, list(pixels), flips, BATCH)
         for image, *look in zip(group, thumbnails, features, variances, strict=True):
             looks[image.id] = Look(*look)
     return looks

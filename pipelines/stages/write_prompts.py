@@ -101,7 +101,7 @@ def _write(
     for index, (category, count) in enumerate(sorted(counts.items())):
         context.report(index, len(counts), f"prompts for {category}")
         seed = fresh_seed(context, round_id, recipe.generate.seed, purpose, category)
-        texts = context.tools.write_prompts(category, count, seed, avoid, recipe.writer, recipe.writing)
+        texts = context.models.write_prompts(category, count, seed, avoid, recipe.writer, recipe.writing)
         prompts += [
             Prompt(
                 round_id=round_id, purpose=purpose, index=len(prompts) + place, text=text, category=category

@@ -29,15 +29,15 @@ class Runner:
     """Runs tasks in this process, one at a time, holding the device's lock."""
 
     workspace: Workspace
-    tools: Models
+    models: Models
     stages: Sequence[Stage]
     device: str = "cpu"
 
     @classmethod
-    def open(cls, path: str, *, tools: str, stages: str, device: str) -> "Runner":
-        """From the words of a command line: `tools` and `stages` as "module:name"."""
+    def open(cls, path: str, *, models: str, stages: str, device: str) -> "Runner":
+        """From the words of a command line: `models` and `stages` as "module:name"."""
         return cls(
-            workspace=open_workspace(path), tools=load(tools)(device), stages=load(stages), device=device
+            workspace=open_workspace(path), models=load(models)(device), stages=load(stages), device=device
         )
 
     def run(self, task: dict[str, Any], send: Send) -> Result:
@@ -49,7 +49,7 @@ class Runner:
             with device_lock(self.device, self.workspace.path, lambda message: report(0, 1, message)):
                 try:
                     pausing = PauseAsked(self.workspace, task["job"])
-                    return self._answer(Context(self.workspace, self.tools, report, pausing), task)
+                    return self._answer(Context(self.workspace, self.models, report, pausing), task)
                 except Paused as pause:
                     log_line(str(pause))
                     raise

@@ -19,7 +19,7 @@ from pipelines.services.rounds import start_round
 from pipelines.stages.stage import Done, run_work, stage_named
 from storage.opening import create_workspace
 from storage.workspace import Workspace
-from tests.fakes import answer_queue, fake_tools, paint, prepare, real_picture
+from tests.fakes import answer_queue, fake_models, paint, prepare, real_picture
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def fresh_context(folder: Path) -> tuple[Context, str]:
     add_benchmark(workspace)
     freeze_known(workspace, "test")
     row = start_round(workspace, recipes.fakes().model_dump(mode="json"), "test")
-    return Context(workspace, fake_tools()), row.id
+    return Context(workspace, fake_models()), row.id
 
 
 def add_benchmark(workspace: Workspace, each: int = 4) -> None:

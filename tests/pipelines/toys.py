@@ -1,6 +1,5 @@
 """Toy stages that write into the catalog, quick and torch-free, to drive rounds and workers."""
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -13,19 +12,22 @@ from pipelines.runtime.context import Context, Result, Waiting
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.models import Models
 from pipelines.stages.stage import Sharded, Stage, Work
+from tests.fakes import replace_methods
 
 SHARDS = 4
 PER_SHARD = 5
 
 
-def no_tools(device: str) -> Models:
-    """Tools for stages that need none."""
+def no_models(device: str) -> Models:
+    """Models for stages that open none."""
 
     def absent(*args: Any) -> Any:
         raise AssertionError("toy stages open nothing")
 
-    names = [field.name for field in dataclasses.fields(Models) if field.init and field.name != "device"]
-    return Models(**dict.fromkeys(names, absent), device=device)
+    models = Models(device)
+    methods = [name for name in vars(Models) if not name.startswith("_")]
+    replace_methods(models, **dict.fromkeys(methods, absent))
+    return models
 
 
 def write(context: Context, round_id: str, purpose: str, numbers: range) -> int:

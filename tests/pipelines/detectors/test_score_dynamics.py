@@ -1,7 +1,6 @@
 """Score dynamics in the loop: predictions under their own name, mining, figures, plots, refusals."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from pipelines.services.rounds import start_round
 from pipelines.stages.mine import _disagreement
 from pipelines.worker.handlers import JOBS
 from storage.opening import create_workspace
-from tests.fakes import fake_tools, prepare
+from tests.fakes import fake_models, prepare, with_methods
 from tests.pipelines.conftest import play, run_one
 from ui.web.images import find_map
 
@@ -42,7 +41,7 @@ def begun(folder: Path, **generating: object) -> tuple[Context, str]:
     recipe["diagnose"]["dynamics"] = LOOSE.model_dump(mode="json")
     recipe["mine"] |= {"disagreement": 1.0, "rival": score_dynamics.dynamics_id(LOOSE)}
     row = start_round(workspace, recipe, "test")
-    return Context(workspace, replace(fake_tools(), generate=really)), row.id
+    return Context(workspace, with_methods(fake_models(), generate=really)), row.id
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +84,9 @@ def test_maps_do_not_depend_on_the_batch_and_the_generator_is_opened_once(
 
     def counted(*arguments: Any) -> Any:
         openings.append(arguments)
-        return looked.tools.open_generator(*arguments)
+        return looked.models.open_generator(*arguments)
 
-    context = Context(looked.workspace, replace(looked.tools, open_generator=counted))
+    context = Context(looked.workspace, with_methods(looked.models, open_generator=counted))
     images = score_dynamics.redrawable(images_of(context, round_id, SURVEY))
     version = score_dynamics.detector_for(context.workspace, LOOSE)
     found = {

@@ -11,7 +11,7 @@ from dataengine.records.images import SURVEY
 from pipelines.runtime.context import Context
 from pipelines.runtime.round_data import images_of, prompts_of
 from pipelines.stages.categorize import PROMPT
-from tests.fakes import Readers, category_of
+from tests.fakes import Readers, category_of, with_methods
 from tests.pipelines.conftest import Played, run_one
 
 
@@ -28,8 +28,8 @@ def test_asking_again_asks_nobody(played: Played) -> None:
     def refuse(*asked: object) -> Readers:
         raise AssertionError("everything has its category")
 
-    tools = replace(played.context.tools, open_vqa=refuse)
-    again = run_one(Context(played.context.workspace, tools), played.round_id, "categorize")
+    models = with_methods(played.context.models, open_vqa=refuse)
+    again = run_one(Context(played.context.workspace, models), played.round_id, "categorize")
     assert again == played.results["categorize"]
 
 
@@ -67,7 +67,7 @@ def test_a_model_that_stops_answering_loses_nothing_that_it_said(fresh: tuple[Co
                 raise ServiceAbsent("the endpoint did not answer")
             return super().categories(images)
 
-    weary = Context(context.workspace, replace(context.tools, open_vqa=lambda *about: Weary()))
+    weary = Context(context.workspace, with_methods(context.models, open_vqa=lambda *about: Weary()))
     with pytest.raises(ServiceAbsent):
         run_one(weary, "patient", "categorize")
     images = images_of(context, "patient", SURVEY)

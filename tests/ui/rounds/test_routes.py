@@ -217,7 +217,7 @@ def test_a_round_without_its_labels_goes_from_prompts_to_treatment(tmp_path: Pat
     workspace = create_workspace(tmp_path / "workspace")
     fakes.prepare(workspace)
     row = rounds.start_round(workspace, round_options.recipe("fakes", 0, ["treatment"]))
-    assert play(Context(workspace, fakes.fake_tools()), row.id) == ()
+    assert play(Context(workspace, fakes.fake_models()), row.id) == ()
     with workspace.catalog(read_only=True) as catalog:
         ended = catalog.rounds.get(row.id)
     workspace.close()
