@@ -35,8 +35,9 @@ def dynamics_arguments(parser: argparse.ArgumentParser) -> None:
 def dynamics(call: Call) -> Any:
     """Keep maps of score dynamics for a round's drawn images, or plot one image's dynamics at a point."""
     from dataengine.diagnosis.config import DynamicsConfig
+    from dataengine.records import threshold_of
     from pipelines.cli.command import tools_for
-    from pipelines.detectors import dynamics_charts, evaluation
+    from pipelines.detectors import dynamics_charts
     from pipelines.detectors import score_dynamics as stage
     from pipelines.detectors.predict import predict
     from pipelines.runtime.context import Context
@@ -55,7 +56,7 @@ def dynamics(call: Call) -> Any:
     version = stage.detector_for(call.workspace, config)
     predictions = predict(context, version.id, images, given.batch)
     call.report.close()
-    suspected = sum(prediction.max >= evaluation.THRESHOLD for prediction in predictions)
+    suspected = sum(prediction.max >= threshold_of(version) for prediction in predictions)
     picture = dynamics_charts.abnormal_chart(call.workspace, version.id)
     call.say(f"{version.id} ({version.name}): {suspected} of {len(images)} images have regions")
     if left_out:

@@ -12,7 +12,7 @@ from dataengine.curation.config import PromptWriterConfig
 from dataengine.errors import ConfigRefused
 from dataengine.images import encode_png
 from dataengine.masks import quantise
-from dataengine.records import DetectorVersion, GeneratorVersion, Image
+from dataengine.records import DetectorVersion, GeneratorVersion, Image, threshold_of
 from dataengine.records.images import JUDGE
 from pipelines.config import GenerateConfig, PromptChoice, TreatmentRun
 from pipelines.detectors.predict import predict
@@ -192,7 +192,7 @@ def compare_on_held_out(
     return {
         "pairs": len(pairs),
         "prompts": len(texts),
-        **confidence_figures(pairs, *looks),
+        **confidence_figures(pairs, *looks, threshold_of(detector)),
         **quality_figures(context, pairs, plan.attributes),
     }
 

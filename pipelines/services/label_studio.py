@@ -7,7 +7,7 @@ Nothing that Label Studio sends is believed beyond ids: tasks are resolved by ou
 from typing import Any
 
 from dataengine.errors import ClinicError, InputRefused, NotFound
-from dataengine.records import Job, now
+from dataengine.records import Job, now, threshold_of
 from pipelines.exchange.label_studio.tasks import prediction
 from storage.workspace import Workspace
 
@@ -53,7 +53,8 @@ def predictions_for(workspace: Workspace, tasks: list[Any]) -> list[dict[str, An
 
             _, drawn = find_artifacts(workspace, read(workspace, image))
             score = float(drawn.max()) / 255
-        answers.append(prediction(drawn, (image.height, image.width), score, version, classes))
+        size, threshold = (image.height, image.width), threshold_of(champion)
+        answers.append(prediction(drawn, size, score, version, classes, threshold))
     return answers
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
+from dataengine.records import threshold_of
 from dataengine.records.images import HARD, SURVEY
 from pipelines.config import Part
 from pipelines.detectors import score_dynamics, yes_no_question
@@ -30,6 +31,8 @@ def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
     images = images_of(context, round_id, shard["purpose"])[shard["start"] : shard["stop"]]
     config = recipe_of(context, round_id).diagnose
     predictions = predict(context, shard["detector"], images, config.batch)
+    with context.workspace.catalog(read_only=True) as catalog:
+        threshold = threshold_of(catalog.detectors.get(shard["detector"]))
     if config.dynamics is not None:
         watcher = score_dynamics.detector_for(context.workspace, config.dynamics)
         predict(context, watcher.id, score_dynamics.redrawable(images), config.batch)
@@ -40,12 +43,12 @@ def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
         "detector": shard["detector"],
         "images": len(images),
         "sum_max": sum(prediction.max for prediction in predictions),
-        "suspected": sum(prediction.max >= 0.5 for prediction in predictions),
+        "suspected": sum(prediction.max >= threshold for prediction in predictions),
     }
 
 
 def finish(context: Context, round_id: str, answers: Sequence[Result]) -> Result:
-    """Mean of the images' highest confidence, and how many reach one half."""
+    """Mean of the images' highest confidence, and how many reach its threshold."""
     images = sum(answer["images"] for answer in answers)
     return {
         "detector": answers[0]["detector"] if answers else champion(context).id,

@@ -1,6 +1,6 @@
 """Stage: generate held-out prompts before and after treatment, and compare."""
 
-from dataengine.records import Image
+from dataengine.records import Image, threshold_of
 from dataengine.records.images import JUDGE
 from pipelines.detectors.predict import predict
 from pipelines.generators.comparison import Pair, confidence_figures, quality_figures
@@ -23,7 +23,12 @@ def judge(context: Context, round_id: str) -> Result:
     after = predict(context, treated["detector"], [pair.after for pair in pairs], batch)
     fail_point("judge:predicted")
     attributes = recipe_of(context, round_id).judge.attributes
-    figures = {**confidence_figures(pairs, before, after), **quality_figures(context, pairs, attributes)}
+    with context.workspace.catalog(read_only=True) as catalog:
+        threshold = threshold_of(catalog.detectors.get(treated["detector"]))
+    figures = {
+        **confidence_figures(pairs, before, after, threshold),
+        **quality_figures(context, pairs, attributes),
+    }
     return {"treated": treated["treated"], "pairs": len(pairs), **figures}
 
 

@@ -6,7 +6,7 @@ the *updated* detector: the champion's false alarms would be baked in. Cost: one
 
 from collections.abc import Sequence
 
-from dataengine.records import Image, PseudoLabel
+from dataengine.records import Image, PseudoLabel, threshold_of
 from dataengine.records.images import HARD, SURVEY
 from pipelines.detectors.predict import predict
 from pipelines.runtime.context import Context, Result
@@ -41,9 +41,10 @@ def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
     ]
     fail_point("pseudo_label:predicted")
     with context.workspace.catalog() as catalog:
+        threshold = threshold_of(catalog.detectors.get(teacher))
         catalog.pseudo_labels.add_many(labels)
         catalog.commit()
-    return {"images": len(labels), "flawed": sum(label.max >= 0.5 for label in labels)}
+    return {"images": len(labels), "flawed": sum(label.max >= threshold for label in labels)}
 
 
 def finish(context: Context, round_id: str, answers: Sequence[Result]) -> Result:
