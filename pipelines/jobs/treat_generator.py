@@ -185,14 +185,12 @@ def compare_on_held_out(
         treated = catalog.generators.get(answer["treated"])
     before, after = (drawn(context, plan, version, texts) for version in (base, treated))
     pairs = [Pair(before=before[key], after=after[key]) for key in sorted(before)]
-    looks = [
-        predict(context, detector.id, [getattr(pair, side) for pair in pairs], BATCH)
-        for side in ("before", "after")
-    ]
+    seen_before = predict(context, detector.id, [pair.before for pair in pairs], BATCH)
+    seen_after = predict(context, detector.id, [pair.after for pair in pairs], BATCH)
     return {
         "pairs": len(pairs),
         "prompts": len(texts),
-        **confidence_figures(pairs, *looks, threshold_of(detector)),
+        **confidence_figures(pairs, seen_before, seen_after, threshold_of(detector)),
         **quality_figures(context, pairs, plan.attributes),
     }
 

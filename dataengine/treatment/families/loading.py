@@ -39,7 +39,7 @@ def load_family(
     folder = Path(location) if Path(location).is_dir() else fetch(str(location))
     kind = inspect(folder)
     try:
-        family: GeneratorFamily = PIPELINES[kind].load().open(folder, dtype, bits)
+        family: Any = PIPELINES[kind].load().open(folder, dtype, bits)
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         raise ModelRefused(f"{folder} does not load as a {kind}: {str(error).splitlines()[0]}") from error
     family.pipeline.set_progress_bar_config(disable=True)
@@ -48,7 +48,8 @@ def load_family(
     if lora is not None:
         family.adapter.load(Path(lora))
     family.to(device)
-    return family
+    opened: GeneratorFamily = family
+    return opened
 
 
 def inspect(folder: Path) -> str:
