@@ -132,7 +132,7 @@ def cpu_smoke(seed: int = 0) -> RoundRecipe:
 
 
 def fakes(seed: int = 0) -> RoundRecipe:
-    """The round with tools that pretend: seconds, for tests of what surrounds the stages."""
+    """The round with fake models: seconds, for tests of what surrounds the stages."""
     recipe = cpu_smoke(seed)
     return recipe.model_copy(
         update={

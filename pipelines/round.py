@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-from dataengine.records.images import HARD
 from pipelines.runtime.context import Context, Result, Waiting
 from pipelines.runtime.shards import run_in_turn
 from pipelines.stages import (
@@ -21,40 +20,31 @@ from pipelines.stages import (
     wait_for_labels,
     write_prompts,
 )
-from pipelines.stages.stage import (
-    DONE,
-    Done,
-    Stage,
-    record,
-    run_stage,
-    sharded_stage,
-    stage_named,
-    whole_stage,
-)
+from pipelines.stages.stage import DONE, Done, Stage, record, run_work, stage_named
 
 ROUND: tuple[Stage, ...] = (
-    # What the generators draw, where it breaks, what it shows.
-    sharded_stage("generate", generate),
-    sharded_stage("diagnose", diagnose),
-    sharded_stage("categorize", categorize),
+    # What the generators make, where it breaks, what it shows.
+    generate.SURVEY_STAGE,
+    diagnose.SURVEY_STAGE,
+    categorize.STAGE,
     # More of what is hard.
-    whole_stage("write_prompts", write_prompts.write_prompts),
-    sharded_stage("generate_hard", generate, purpose=HARD),
-    sharded_stage("diagnose_hard", diagnose, purpose=HARD),
-    # People draw on the few that teach most; days, if they need days.
-    whole_stage("mine", mine.mine),
-    whole_stage("wait_for_labels", wait_for_labels.wait_for_labels, people=True),
+    write_prompts.STAGE,
+    generate.HARD_STAGE,
+    diagnose.HARD_STAGE,
+    # People mark the few that teach most; days, if they need days.
+    mine.STAGE,
+    wait_for_labels.STAGE,
     # The updated detector labels the rest.
-    whole_stage("train_teacher", train_teacher.train_teacher),
-    sharded_stage("pseudo_label", pseudo_label),
+    train_teacher.STAGE,
+    pseudo_label.STAGE,
     # One immutable training set, a better detector or none.
-    whole_stage("publish", publish.publish),
-    whole_stage("retrain", retrain.retrain),
-    whole_stage("evaluate", evaluate.evaluate),
-    whole_stage("promote", promote.promote),
+    publish.STAGE,
+    retrain.STAGE,
+    evaluate.STAGE,
+    promote.STAGE,
     # The generator learns; people and measures decide.
-    whole_stage("treat", treat.treat),
-    whole_stage("judge", judge.judge),
+    treat.STAGE,
+    judge.STAGE,
 )
 
 
@@ -73,7 +63,7 @@ def advance(
     if row.stage == DONE:
         return Done()
     stage = stage_named(row.stage, stages)
-    answer = run_stage(context, round_id, stage, run_shards)
+    answer = run_work(context, round_id, stage.work, run_shards)
     with context.workspace.catalog() as catalog:
         record(catalog, round_id, stage, answer, stages)
         catalog.commit()

@@ -1,4 +1,4 @@
-"""A world of coloured squares: a tiny detector, a tiny generator and fake tools, deterministic and quick.
+"""A world of coloured squares: a tiny detector, a tiny generator and fake models, deterministic and quick.
 
 A picture is a background in its category's colour; a flaw is a pure red square. The detector sees redness,
 the treated generator paints fewer red squares. Torch is imported only by the doors that need tensors, so a
@@ -8,6 +8,7 @@ round of fakes runs without it; those doors pass the same contracts as the real 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -310,24 +311,44 @@ class FakeTreatment:
     figures: dict[str, float]
 
 
-def fake_tools(device: str = "cpu") -> Models:
-    """Tools of the world of squares."""
-    return Models(
-        open_generator=lambda location, lora, weights: TinyGenerator(treated=lora is not None),  # type: ignore[arg-type,return-value]
-        open_detector=TinyDetector.open,  # type: ignore[arg-type]
-        artifact_maps=lambda detector, images, batch: [detector.find_artifacts(each) for each in images],
-        open_vqa=lambda location, config, keep: Readers(),
-        open_attributes=lambda location: Readers(),
-        open_scorer=lambda named: Liking(named),
-        write_prompts=write_prompts,
-        generate=generate,
-        train_detector=train_detector,
-        evaluate_detector=evaluate_detector,
-        view_variance=lambda detector, images, flips, batch: [float(np.std(each) / 255) for each in images],
-        encoder_features=lambda detector, images, batch: np.stack([each.mean((0, 1)) for each in images]),
-        treat=treat,
-        device=device,
-    )
+class FakeModels(Models):
+    """Models of the world of squares."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        super().__init__(device)
+        replace_methods(
+            self,
+            open_generator=lambda location, lora, weights: TinyGenerator(treated=lora is not None),
+            generate=generate,
+            treat=treat,
+            open_detector=TinyDetector.open,
+            artifact_maps=lambda detector, images, batch: [detector.find_artifacts(each) for each in images],
+            encoder_features=lambda detector, images, batch: np.stack([each.mean((0, 1)) for each in images]),
+            train_detector=train_detector,
+            evaluate_detector=evaluate_detector,
+            open_vqa=lambda location, config, keep: Readers(),
+            open_attributes=lambda location: Readers(),
+            open_scorer=Liking,
+            write_prompts=write_prompts,
+        )
+
+
+fake_models = FakeModels
+
+
+def with_methods(models: Models, **methods: Any) -> Models:
+    """The same models with some methods replaced, and no detector open yet."""
+    changed = copy(models)
+    changed.kept = {}
+    replace_methods(changed, **methods)
+    return changed
+
+
+def replace_methods(models: Models, **methods: Any) -> None:
+    """Replace methods in place. Raises `AttributeError` for a name that `Models` does not have."""
+    for name, method in methods.items():
+        getattr(Models, name)
+        setattr(models, name, method)
 
 
 def write_prompts(

@@ -65,6 +65,8 @@ COMMANDS_ALLOWED = (
     "pipelines.cli",
     *ALLOWED["ui"][1:],
     "pipelines.recipes",
+    # The table of import formats, which the help of `clinic import` prints.
+    "pipelines.exchange.formats",
     # The doors of `worker/` that start a worker or run a stage in this process.
     "pipelines.worker.worker",
     "pipelines.worker.supervisor",

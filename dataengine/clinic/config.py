@@ -17,6 +17,8 @@ Part = Literal[
     "readers",
     "stable_diffusion",
 ]
+JUDGE_THRESHOLD = 0.5
+"""Confidence of the judge from which an image truly shows an artifact."""
 PARTS: tuple[Part, ...] = (
     "autoencoder",
     "trunk",

@@ -3,22 +3,26 @@
 A network maps normalised images N3HW to logits N1hw. Weights travel as plain state dicts in the names that
 each library publishes them under; transformers renames its SegFormer modules between versions, so that one
 goes through its own loading and saving.
+
+Importing this loads no torch: what an architecture states about itself is read in processes without it.
 """
+
+from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from dataengine.diagnosis.config import MIT, DetectorConfig, published_config
 from dataengine.errors import ConfigRefused, ModelRefused
 
-StateDict = Mapping[str, Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+StateDict = Mapping[str, "Tensor"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +41,20 @@ class Architecture:
     """The state dict under the names that the library publishes."""
     head: tuple[str, ...]
     """Prefixes of the parameters that learn at the decode head's rate."""
+    first: tuple[str, ...]
+    """How the name of the weight ends that reads the image, of shape (_, channels, _, _)."""
+    last: tuple[str, ...]
+    """How the name of the weight ends that gives the map, of shape (channels, _, _, _)."""
 
 
 def architecture_of(config: DetectorConfig) -> Architecture:
     """The library that knows `config.architecture`."""
-    return SEGFORMER if config.architecture == "segformer" else SMP
+    return architecture_named(config.architecture)
+
+
+def architecture_named(name: str) -> Architecture:
+    """The library that knows an architecture of that name."""
+    return SEGFORMER if name == "segformer" else SMP
 
 
 def _width_of_stage(state: StateDict, stage: int) -> int | None:
@@ -100,6 +113,7 @@ def _build_segformer(config: DetectorConfig) -> nn.Module:
 
 
 def _load_segformer(config: DetectorConfig, state: StateDict) -> nn.Module:
+    import torch
     from transformers import SegformerForSemanticSegmentation
 
     try:
@@ -179,6 +193,8 @@ SEGFORMER = Architecture(
     features=lambda network, images: network.segformer(pixel_values=images).last_hidden_state,  # type: ignore[operator]
     published=_published_segformer,
     head=("decode_head.",),
+    first=("encoder.patch_embeddings.0.proj.weight",),
+    last=("decode_head.classifier.weight",),
 )
 
 SMP = Architecture(
@@ -188,6 +204,18 @@ SMP = Architecture(
     features=_smp_features,
     published=_published_smp,
     head=("decoder.", "segmentation_head."),
+    # An encoder that is not among these is checked when it is loaded.
+    first=(
+        "encoder.conv1.weight",  # ResNets
+        "encoder.layer0.conv1.weight",  # SE-ResNets
+        "conv_stem.weight",  # EfficientNets, MobileNets of timm
+        "encoder.patch_embed1.proj.weight",  # MiT
+        "patch_embed.proj.weight",  # vision transformers
+        "encoder.features.0.weight",  # VGG
+        "encoder.features.0.0.weight",  # MobileNets
+        "encoder.features.conv0.weight",  # DenseNets
+    ),
+    last=("segmentation_head.0.weight", "segmentation_head.head.4.weight"),
 )
 
 

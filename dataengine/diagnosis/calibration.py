@@ -15,7 +15,7 @@ from torch import Tensor
 from dataengine.diagnosis.dataset import Samples
 from dataengine.diagnosis.detector import Detector, artifact_maps
 from dataengine.errors import InputRefused
-from dataengine.records import Report, no_report
+from dataengine.records import THRESHOLD, Report, no_report
 
 BINS = 15
 LEVELS = 1024
@@ -75,7 +75,7 @@ def calibrate(
 
 
 def histogram(detector: Detector, samples: Samples, report: Report = no_report, batch: int = 32) -> Histogram:
-    """Confidences of all pixels, counted. Targets count as flawed from 0.5 on."""
+    """Confidences of all pixels, counted. Targets count as flawed from `THRESHOLD` on."""
     if len(samples) == 0:
         raise InputRefused("calibration on no images was asked; give labelled validation images")
     counts = np.zeros((2, LEVELS), dtype=np.int64)
@@ -85,7 +85,9 @@ def histogram(detector: Detector, samples: Samples, report: Report = no_report, 
             chunk, artifact_maps(detector, [sample.image for sample in chunk], batch), strict=True
         ):
             level = np.minimum((map_ * LEVELS).astype(np.int64), LEVELS - 1)
-            for row, pixels in enumerate((level[sample.target < 0.5], level[sample.target >= 0.5])):
+            for row, pixels in enumerate(
+                (level[sample.target < THRESHOLD], level[sample.target >= THRESHOLD])
+            ):
                 counts[row] += np.bincount(pixels, minlength=LEVELS)
         report(first + len(chunk), len(samples), "calibrating")
     return Histogram(flawed=counts[1], clean=counts[0])

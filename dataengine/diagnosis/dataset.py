@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from dataengine.errors import ConfigRefused, InputRefused
-from dataengine.records import SampleKind
+from dataengine.records import THRESHOLD, SampleKind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,7 +17,7 @@ class Facts:
     kind: SampleKind
     category: str | None = None
     positive: bool = False
-    """The target reaches 0.5 somewhere."""
+    """The target reaches `THRESHOLD` somewhere."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +40,7 @@ class Sample:
 
     def facts(self) -> Facts:
         """What sampling must know of it."""
-        return Facts(kind=self.kind, category=self.category, positive=bool((self.target >= 0.5).any()))
+        return Facts(kind=self.kind, category=self.category, positive=bool((self.target >= THRESHOLD).any()))
 
 
 class Samples(Protocol):

@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from dataengine.diagnosis.ranking import Counts, levels_of
 from dataengine.errors import InputRefused
+from dataengine.records import THRESHOLD
 
 EPSILON = 1e-6
 OVERLAP = 0.25
@@ -38,7 +39,7 @@ def kl1m(p: np.ndarray, q: np.ndarray) -> float:
     return kl(1 - p, 1 - q)
 
 
-def iou(p: np.ndarray, q: np.ndarray, threshold: float = 0.5) -> float:
+def iou(p: np.ndarray, q: np.ndarray, threshold: float = THRESHOLD) -> float:
     """Intersection over union of the pixels at or above `threshold`; 1 when both are empty."""
     p, q = _pair(p, q)
     inside_p, inside_q = p >= threshold, q >= threshold
@@ -46,7 +47,7 @@ def iou(p: np.ndarray, q: np.ndarray, threshold: float = 0.5) -> float:
     return 1.0 if union == 0 else float(np.count_nonzero(inside_p & inside_q) / union)
 
 
-def artifact_frequency(maximums: Sequence[float] | np.ndarray, threshold: float = 0.5) -> float:
+def artifact_frequency(maximums: Sequence[float] | np.ndarray, threshold: float = THRESHOLD) -> float:
     """Share of images whose maximum confidence is at or above `threshold` (DiffDoctor, treatment metrics)."""
     if len(maximums) == 0:
         raise InputRefused("the artifact frequency of no images was asked; give at least one maximum")
@@ -92,7 +93,7 @@ def image_metrics(
     p: np.ndarray,
     q: np.ndarray,
     category: str = "",
-    threshold: float = 0.5,
+    threshold: float = THRESHOLD,
     label_map: np.ndarray | None = None,
 ) -> ImageMetrics:
     """Every figure of one image from its true map `p` and predicted map `q`, both HW in [0, 1].

@@ -37,7 +37,7 @@ from dataengine.diagnosis.detector import (
 from dataengine.diagnosis.image_metrics import ImageMetrics, image_metrics
 from dataengine.diagnosis.metrics import DetectorMetrics, summarise
 from dataengine.errors import ConfigRefused, InputRefused, NonFinite, Paused
-from dataengine.records import Report, no_report, not_pausing
+from dataengine.records import THRESHOLD, Report, no_report, not_pausing
 
 RESULT_FILE = "result.json"
 SMALLEST_SCALE = 2.0**-10
@@ -130,7 +130,7 @@ def evaluate_detector(
     samples: Samples,
     *,
     batch: int = 32,
-    threshold: float = 0.5,
+    threshold: float = THRESHOLD,
     report: Report = no_report,
 ) -> DetectorMetrics:
     """Metrics over all examples, each at its own size. Raises `InputRefused` for an empty set."""
@@ -142,7 +142,7 @@ def measure_detector(
     samples: Samples,
     *,
     batch: int = 32,
-    threshold: float = 0.5,
+    threshold: float = THRESHOLD,
     report: Report = no_report,
 ) -> list[ImageMetrics]:
     """The figures of every example, in order, for paired comparisons and intervals."""

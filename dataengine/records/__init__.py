@@ -37,7 +37,7 @@ from dataengine.records.images import (
     Source,
 )
 from dataengine.records.labels import AND, DEFAULT_CLASSES, Label, LabelSource, Review
-from dataengine.records.models import DetectorVersion, GeneratorVersion, Treatment
+from dataengine.records.models import THRESHOLD, DetectorVersion, GeneratorVersion, Treatment, threshold_of
 from dataengine.records.studies import Guest, Invitation, Study, Vote
 from dataengine.records.work import (
     JOB_KINDS,
@@ -57,6 +57,7 @@ __all__ = [
     "PAUSABLE",
     "ROLES",
     "STAGE_JOB",
+    "THRESHOLD",
     "AuditEvent",
     "Benchmark",
     "BenchmarkItem",
@@ -105,4 +106,5 @@ __all__ = [
     "now",
     "prompt_group",
     "split_of",
+    "threshold_of",
 ]

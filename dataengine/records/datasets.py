@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dataengine.records.identity import Split, now
+from dataengine.records.models import THRESHOLD
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +54,11 @@ class SnapshotItem:
     split: Split = "train"
     author: str | None = None
     """Who drew the target; of a merged one all of them, between `AND`."""
+
+    @property
+    def positive(self) -> bool:
+        """Whether it shows an artifact: a pseudo-label by its highest confidence, any other by its target."""
+        return self.target is not None and (self.kind != "pseudo" or self.max_confidence >= THRESHOLD)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

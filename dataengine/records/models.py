@@ -5,6 +5,9 @@ from typing import Any, Literal
 
 from dataengine.records.identity import now
 
+THRESHOLD = 0.5
+"""Confidence from which a map says artifact, where it is not known whose map it is."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DetectorVersion:
@@ -21,6 +24,11 @@ class DetectorVersion:
     round_id: str | None = None
     licence: str = ""
     created: float = field(default_factory=now)
+
+
+def threshold_of(version: DetectorVersion) -> float:
+    """The confidence in [0, 1] from which this detector's map says artifact, in a pixel or in an image."""
+    return THRESHOLD
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,20 +9,20 @@ from typing import Any
 from dataengine.errors import InputRefused
 from pipelines.cli.command import Call, Command
 
-FORMATS_IN = ("folder", "coco", "masks", "hf", "pal4vst", "richhf", "hadm", "label-studio")
 SHOWN = 20
 FORMATS_OUT = ("folder", "masks", "coco", "fiftyone", "label-studio", "hf", "predictions")
 
 
 def import_arguments(parser: argparse.ArgumentParser) -> None:
+    from pipelines.exchange.formats import FORMATS
+
+    formats = ", ".join(f"{name} ({one.what}: {one.expects})" for name, one in FORMATS.items())
     parser.add_argument("path", help="a folder, a file, a .zip, or hf://OWNER/NAME")
     parser.add_argument(
         "--format",
-        choices=FORMATS_IN,
+        choices=FORMATS,
         default="folder",
-        help="layout of the dataset: folder (pictures alone, the default), coco (JSON beside images/), "
-        "masks (images/ and masks/), hf (Parquet), pal4vst, richhf (TFRecords), hadm (as published), "
-        "label-studio (its JSON export)",
+        help=f"layout of the dataset: {formats}; default: folder",
     )
     parser.add_argument(
         "--source",

@@ -30,8 +30,6 @@ STAGES = {
     "treat": "the generator learns where it breaks",
     "judge": "the treated generator against its base",
 }
-AGAIN = {"generate_hard": "generate", "diagnose_hard": "diagnose"}
-"""Stages that a command runs a second time."""
 FOLLOW_SECONDS = 0.5
 
 
@@ -65,7 +63,7 @@ def run_stage(name: str, call: Call) -> Any:
         row = newest(call)
         if row.state == "waiting":
             raise Conflict(f"{row.id}: {row.message}")
-    if command_of(row.stage) != name:
+    if command_of(row) != name:
         raise Conflict(f"{row.id} stands at {row.stage!r}, not at {name!r}; see `clinic status`")
     runner.advance(row.id)
     call.report.close()
@@ -74,9 +72,12 @@ def run_stage(name: str, call: Call) -> Any:
     return {"round": row.id, "stage": row.stage, "result": result}
 
 
-def command_of(stage: str) -> str:
-    """The command that runs a stage."""
-    return AGAIN.get(stage, stage).replace("_", "-")
+def command_of(row: "Round") -> str:
+    """The command that runs the stage that a round stands at: named like its section of the recipe."""
+    from pipelines.services import rounds as services_rounds
+
+    sections = {stage.name: stage.section for stage in services_rounds.describe_stages(row)}
+    return sections.get(row.stage, row.stage).replace("_", "-")
 
 
 def begun(call: Call, new: bool) -> "Round":
@@ -265,14 +266,13 @@ def status(call: Call) -> Any:
 
 
 def say_status(call: Call, overview: Any, rounds: Any, jobs: Any, workers: Any) -> None:
-    from pipelines.services.rounds import stage_names
+    from pipelines.services.rounds import describe_stages
 
-    stages = stage_names()
     images = ", ".join(f"{count} {source}" for source, count in overview.images.items()) or "none yet"
     call.say(f"images    {images}; {overview.labelled} labelled, {overview.waiting} waiting for people")
     call.say(f"champion  {overview.champion or 'none yet'}")
     for row in rounds[-3:]:
-        marks = "".join(mark(stage, row) for stage in stages)
+        marks = "".join(mark(stage.name, row) for stage in describe_stages(row))
         call.say(f"round     {row.id} [{marks}] {row.stage} {row.state}  {row.message}".rstrip())
     for job in jobs:
         how = f"{job.progress:4.0%}" if job.state == "running" else "    "

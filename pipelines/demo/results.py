@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dataengine.clinic.config import JUDGE_THRESHOLD
 from dataengine.diagnosis.image_metrics import ImageMetrics, image_metrics
 from dataengine.masks import dequantise, unpack_label_map
 from dataengine.quality.intervals import Interval, ratio
@@ -23,13 +24,11 @@ from pipelines.generators.comparison import Pair
 from pipelines.runtime.context import Context
 from pipelines.runtime.images import read, stack
 from pipelines.runtime.round_data import images_of, recipe_of, results_of
+from pipelines.services.rounds import describe_stages
 from pipelines.stages.judge import pairs_of
-from pipelines.stages.stage import TITLES, found
 
 Judge = Callable[[np.ndarray], np.ndarray]
 """uint8 NHWC images to confidence float32 NHW in [0, 1]; measures, and never takes part in a round."""
-
-FLAWED = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +123,8 @@ def image_rows(context: Context, detector_id: str, items: Sequence[SnapshotItem]
 def treatment_figures(judgement: dict[str, Any], evidence: Evidence) -> list[Figure]:
     """What treatment did: by the treating detector, by the judge, and what it cost."""
     prompts = [pair.before.prompt for pair in evidence.pairs]
-    true_before = evidence.before.max((1, 2)) >= FLAWED
-    true_after = evidence.after.max((1, 2)) >= FLAWED
+    true_before = evidence.before.max((1, 2)) >= JUDGE_THRESHOLD
+    true_after = evidence.after.max((1, 2)) >= JUDGE_THRESHOLD
     true = _ratio(
         "true_freq_ratio", "images with a true artifact, by the judge", true_before, true_after, prompts, 0.85
     )
@@ -224,8 +223,8 @@ def _labels(context: Context, round_id: str, first: str, most: int = 18) -> Gall
 
 def _pairs(context: Context, round_id: str, evidence: Evidence, most: int = 16) -> list[Gallery]:
     """Before and after treatment with the judge's marks: mended, broken anew, still broken."""
-    flawed_before = evidence.before.max((1, 2)) >= FLAWED
-    flawed_after = evidence.after.max((1, 2)) >= FLAWED
+    flawed_before = evidence.before.max((1, 2)) >= JUDGE_THRESHOLD
+    flawed_after = evidence.after.max((1, 2)) >= JUDGE_THRESHOLD
     groups = (
         ("mended", "Mended by the treatment", flawed_before & ~flawed_after),
         ("still", "Still broken: the next round starts here", flawed_before & flawed_after),
@@ -255,7 +254,7 @@ def _pair(context: Context, evidence: Evidence, index: int) -> tuple[Tile, Tile]
 
 
 def _judged(context: Context, image: Image, seen: np.ndarray, text: str) -> Tile:
-    marked = bool(seen.max() >= FLAWED)
+    marked = bool(seen.max() >= JUDGE_THRESHOLD)
     return Tile(image=read(context.workspace, image), confidence=seen, text=text, marked=marked)
 
 
@@ -271,8 +270,8 @@ def fresh_maps(context: Context, detector_id: str, pixels: Sequence[np.ndarray])
     """Maps of a detector, made now, float32 HW in [0, 1]."""
     with context.workspace.catalog(read_only=True) as catalog:
         version = catalog.detectors.get(detector_id)
-    detector = context.tools.open_detector(context.workspace.checkpoints.fetch(version.checkpoint))
-    return context.tools.artifact_maps(detector, pixels, 16)
+    detector = context.models.open_detector(context.workspace.checkpoints.fetch(version.checkpoint))
+    return context.models.artifact_maps(detector, pixels, 16)
 
 
 def mask_of(context: Context, label: Label) -> np.ndarray:
@@ -373,12 +372,13 @@ def report_data(
         "figures": [asdict(figure) for figure in figures],
         "stages": [
             {
-                "stage": stage,
-                "title": TITLES.get(stage, stage),
-                "seconds": seconds_by_stage.get(stage, 0.0),
-                "found": found(stage, result),
+                "stage": stage.name,
+                "title": stage.title,
+                "seconds": seconds_by_stage.get(stage.name, 0.0),
+                "found": stage.found,
             }
-            for stage, result in results.items()
+            for stage in describe_stages(row)
+            if stage.name in results
         ],
         "categories": [asdict(verdict) for verdict in verdicts],
         "categories_lead": (

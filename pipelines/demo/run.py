@@ -28,8 +28,8 @@ from pipelines import recipes
 from pipelines.config import DemoDataConfig, HumanErrorConfig, RoundRecipe
 from pipelines.demo.data import CHAMPION, SIZES, oracle_folder, prepare
 from pipelines.runtime.context import Context
-from pipelines.services.rounds import resume_round, start_round
-from pipelines.stages.stage import DONE, TITLES, found
+from pipelines.services.rounds import describe_stages, resume_round, start_round
+from pipelines.stages.stage import DONE
 from pipelines.worker.supervisor import supervised_worker
 from storage.opening import create_workspace
 from storage.workspace import Workspace
@@ -213,9 +213,10 @@ def watch(workspace: Workspace, round_id: str, say: Say) -> None:
         with workspace.catalog(read_only=True) as catalog:
             row = catalog.rounds.get(round_id)
             jobs = jobs_of(catalog, round_id)
-        for stage in (name for name in TITLES if name in row.results and name not in told):
-            told.add(stage)
-            say(f"  ✓ {TITLES[stage]}: {found(stage, row.results[stage])}")
+        for stage in describe_stages(row):
+            if stage.name in row.results.keys() - told:
+                told.add(stage.name)
+                say(f"  ✓ {stage.title}: {stage.found}")
         if row.stage == DONE:
             return
         if row.state in ("failed", "cancelled"):

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from dataengine.diagnosis.dataset import Facts, Sample
 
 
-POSITIVE = 0.5
 CACHED = 4096
 """Decoded examples kept in memory while they are small: at most 64 KiB of pixels each."""
 
@@ -61,8 +60,7 @@ class StoredSamples:
         from dataengine.diagnosis.dataset import Facts
 
         item = self._items[index]
-        positive = item.target is not None and (item.kind != "pseudo" or item.max_confidence >= POSITIVE)
-        return Facts(kind=item.kind, category=item.category, positive=positive)
+        return Facts(kind=item.kind, category=item.category, positive=item.positive)
 
     def _decoded(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         item = self._items[index]

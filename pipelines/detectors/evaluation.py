@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from dataengine.masks import dequantise
-from dataengine.records import SnapshotItem, Split
+from dataengine.records import DetectorVersion, SnapshotItem, Split, threshold_of
 from pipelines.config import PublishConfig
 from pipelines.detectors import score_dynamics, yes_no_question
 from pipelines.detectors.dataset import StoredSamples
@@ -14,11 +14,9 @@ from pipelines.detectors.training_set import labelled, real
 from pipelines.runtime.context import Context
 from pipelines.runtime.open_detector import open_detector
 
-THRESHOLD = 0.5
-
 
 def measured(
-    context: Context, detector_id: str, sets: Mapping[str, Sequence[SnapshotItem]], batch: int
+    context: Context, version: DetectorVersion, sets: Mapping[str, Sequence[SnapshotItem]], batch: int
 ) -> dict[str, Any]:
     """The figures of `evaluate.measure`, on those images of each set that were drawn here."""
     from dataengine.diagnosis.image_metrics import image_metrics
@@ -34,13 +32,17 @@ def measured(
         if not chosen:
             continue
         samples = StoredSamples(context.workspace, chosen)
-        looked = predict(context, detector_id, [drawn[item.image_id] for item in chosen], batch)
+        looked = predict(context, version.id, [drawn[item.image_id] for item in chosen], batch)
         rows = []
         for index, prediction in enumerate(looked):
             sample, seen = samples.sample(index), context.workspace.maps.get(str(prediction.map_ref))
             rows.append(
                 image_metrics(
-                    sample.target, dequantise(seen), sample.category or "", THRESHOLD, sample.label_map
+                    sample.target,
+                    dequantise(seen),
+                    sample.category or "",
+                    threshold_of(version),
+                    sample.label_map,
                 )
             )
         figures[name] = asdict(summarise(rows))
@@ -68,7 +70,7 @@ def measure(
     with context.workspace.catalog(read_only=True) as catalog:
         version = catalog.detectors.get(detector_id)
     if score_dynamics.is_score_dynamics(version):
-        return measured(context, detector_id, sets, batch)
+        return measured(context, version, sets, batch)
     if yes_no_question.is_question(version):
         return {}  # Every figure is one of maps, and it gives none.
     detector = open_detector(context, detector_id)
@@ -76,5 +78,8 @@ def measure(
     for index, (name, items) in enumerate(sets.items()):
         context.report(index, len(sets), f"{version.name} on {name}")
         samples = StoredSamples(context.workspace, items)
-        figures[name] = asdict(context.tools.evaluate_detector(detector, samples, batch=batch))
+        found = context.models.evaluate_detector(
+            detector, samples, batch=batch, threshold=threshold_of(version)
+        )
+        figures[name] = asdict(found)
     return figures

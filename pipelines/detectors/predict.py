@@ -72,7 +72,7 @@ def _looked_at(
         return group, [read(context.workspace, image) for image in group]
 
     for group, pixels in prefetched(alike(images, batch), load):
-        yield group, context.tools.artifact_maps(detector, pixels, batch)
+        yield group, context.models.artifact_maps(detector, pixels, batch)
 
 
 def _prediction(image: Image, confidence: np.ndarray, map_ref: str, detector_id: str) -> Prediction:

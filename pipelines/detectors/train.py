@@ -38,7 +38,7 @@ def learn(
     folder = context.workspace.checkpoints.fetch(start.checkpoint)
     samples = StoredSamples(context.workspace, items)
     with workplace(context.workspace, work_id) as work:
-        result = context.tools.train_detector(config, samples, folder, work, context.report, **watched)
+        result = context.models.train_detector(config, samples, folder, work, context.report, **watched)
     fail_point(f"{stage}:trained")
     version = DetectorVersion(
         id=detector_id,

@@ -49,7 +49,7 @@ def is_question(version: DetectorVersion | None) -> bool:
 
 def open_question(context: Context, model: str, question: Question) -> "QuestionCategorizer":
     """The model. Raises `ConfigRefused` for one that classifies and answers no question."""
-    found = context.tools.open_vqa(model, vqa_config(question), context.workspace.path / ANSWERS)
+    found = context.models.open_vqa(model, vqa_config(question), context.workspace.path / ANSWERS)
     if not hasattr(found, "asking"):
         raise ConfigRefused(
             f"{model} classifies images and answers no question; give a VQA model or an endpoint"

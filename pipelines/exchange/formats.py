@@ -1,75 +1,126 @@
-"""Datasets in, by the name of their format: read, counted, and taken in as rows of pictures and answers."""
+"""The formats that datasets are imported from, and the import itself.
+
+A new format is one reader and one entry in `FORMATS`; readers are imported when they are used, so that the
+command line prints the table without loading any.
+"""
 
 import csv
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dataengine.errors import InputRefused
 from dataengine.records import Report, no_report
 from pipelines.exchange.import_options import Wanted
-from pipelines.exchange.importer import ImportResult, Ingest, Reading, take_in
-from pipelines.exchange.readers.coco import read_coco
-from pipelines.exchange.readers.folders import read_folder
-from pipelines.exchange.readers.hadm import read_hadm
-from pipelines.exchange.readers.label_studio import read_label_studio
-from pipelines.exchange.readers.mask_folders import read_masks, read_pal4vst
-from pipelines.exchange.readers.parquet import read_parquet
-from pipelines.exchange.readers.richhf import read_richhf
-from pipelines.exchange.safe_files import open_safely
-from storage.stores.blobs import writing
-from storage.workspace import Workspace
+from pipelines.runtime.loading import load
+
+if TYPE_CHECKING:
+    from pipelines.exchange.importer import ImportResult, Ingest, Reading
+    from storage.workspace import Workspace
 
 
-def _folder(wanted: Wanted) -> Reading:
-    return read_folder(wanted.path)
+@dataclass(frozen=True, kw_only=True)
+class ImportFormat:
+    """One layout of a dataset."""
+
+    reader: str
+    """ "module:function" of this package's `readers`, from `Wanted` to `Reading`."""
+    what: str
+    """What it is, in a few words."""
+    expects: str
+    """What has to lie at the path that is given."""
+    coarse: bool = False
+    """Its labels are too coarse to measure by, and never enter a benchmark."""
+
+    def read(self, wanted: Wanted) -> "Reading":
+        """The dataset's rows. Raises `InputRefused` when it cannot be read as a whole."""
+        reading: Reading = load(f"pipelines.exchange.readers.{self.reader}")(wanted)
+        return reading
 
 
-READERS: dict[str, Callable[[Wanted], Reading]] = {
-    "folder": _folder,
-    "coco": read_coco,
-    "masks": read_masks,
-    "hf": read_parquet,
-    "pal4vst": read_pal4vst,
-    "richhf": read_richhf,
-    "hadm": read_hadm,
-    "label-studio": read_label_studio,
+FORMATS: dict[str, ImportFormat] = {
+    "folder": ImportFormat(
+        reader="folders:read_images",
+        what="images alone",
+        expects="a folder of images; metadata.csv or a sidecar per image for prompts and seeds",
+    ),
+    "coco": ImportFormat(
+        reader="coco:read_coco",
+        what="COCO instances",
+        expects="a JSON file, or a folder with one and images/",
+    ),
+    "masks": ImportFormat(
+        reader="mask_folders:read_masks",
+        what="masks as images",
+        expects="images/ and masks/ with equal names, or labels.csv",
+    ),
+    "hf": ImportFormat(
+        reader="parquet:read_parquet",
+        what="a Hugging Face dataset",
+        expects="Parquet or Arrow files, or hf://OWNER/NAME",
+    ),
+    "pal4vst": ImportFormat(
+        reader="mask_folders:read_pal4vst",
+        what="PAL4VST as published",
+        expects="TASK/images/ beside TASK/labels/",
+    ),
+    "richhf": ImportFormat(
+        reader="richhf:read_richhf",
+        what="RichHF-18K as published",
+        expects="TFRecords, and its images with --images",
+        # Its circles all have one radius (its paper).
+        coarse=True,
+    ),
+    "hadm": ImportFormat(
+        reader="hadm:read_hadm",
+        what="HADM as published",
+        expects="annotations/SPLIT/ and images/SPLIT/",
+    ),
+    "label-studio": ImportFormat(
+        reader="label_studio:read_label_studio",
+        what="Label Studio's JSON export",
+        expects="a JSON file, or a folder with tasks.json",
+    ),
 }
-COARSE = ("richhf",)
-"""Formats whose labels are too coarse to measure by: RichHF's circles all have one radius (its paper)."""
+"""By the name that people choose."""
 
 
 def import_dataset(
-    workspace: Workspace,
+    workspace: "Workspace",
     format: str,
     wanted: Wanted,
-    ingest: Ingest,
+    ingest: "Ingest",
     *,
     trial: bool = False,
     workers: int | None = None,
     report: Report = no_report,
-) -> ImportResult:
-    """Take in a dataset of one of `READERS`; `trial` reads and counts everything and keeps nothing.
+) -> "ImportResult":
+    """Take in a dataset of one of `FORMATS`; `trial` reads and counts everything and keeps nothing.
 
     Raises `InputRefused` when the dataset as a whole cannot be read; single rows are refused by name.
     """
-    if format not in READERS:
-        raise InputRefused(f"there is no format {format!r}; formats are {', '.join(READERS)}")
-    if format in COARSE:
+    from pipelines.exchange.importer import take_in
+    from pipelines.exchange.safe_files import open_safely
+
+    if format not in FORMATS:
+        raise InputRefused(f"there is no format {format!r}; formats are {', '.join(FORMATS)}")
+    if FORMATS[format].coarse:
         if ingest.benchmark:
-            raise InputRefused(f"{format} labels are circles of a fixed radius and never enter a benchmark")
+            raise InputRefused(f"{format} labels are too coarse to measure by and never enter a benchmark")
         ingest = replace(ingest, benchmarks_refused=True)
     with workspace.catalog(read_only=True) as catalog:
         classes = catalog.classes.names()
     with open_safely(wanted.path) as path:
-        reading = READERS[format](replace(wanted, path=path, classes=classes))
+        reading = FORMATS[format].read(replace(wanted, path=path, classes=classes))
         ingest = replace(ingest, dataset=ingest.dataset or ("" if format == "folder" else format))
         return take_in(workspace, reading, ingest, trial=trial, workers=workers, report=report)
 
 
-def write_problems(workspace: Workspace, result: ImportResult) -> Path | None:
+def write_problems(workspace: "Workspace", result: "ImportResult") -> Path | None:
     """What was refused, and which pictures look like others, as a CSV in `imports/`; None without either."""
+    from storage.stores.blobs import writing
+
     if not result.refused and not result.alike:
         return None
     folder = workspace.path / "imports"

@@ -11,8 +11,6 @@ from dataengine.records import Image, Prediction
 from pipelines.runtime.context import Context
 from pipelines.runtime.images import stack
 
-FLAWED = 0.5
-
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
@@ -23,9 +21,12 @@ class Pair:
 
 
 def confidence_figures(
-    pairs: Sequence[Pair], before: Sequence[Prediction], after: Sequence[Prediction]
+    pairs: Sequence[Pair], before: Sequence[Prediction], after: Sequence[Prediction], threshold: float
 ) -> dict[str, object]:
-    """What the treating detector says (DiffDoctor, treatment metrics): means, and ratios with intervals."""
+    """What the treating detector says (DiffDoctor, treatment metrics): means, and ratios with intervals.
+
+    An image counts as flawed from a highest confidence of `threshold` on.
+    """
     prompts = [pair.before.prompt for pair in pairs]
     figures: dict[str, object] = {}
     for name in ("mean", "max"):
@@ -33,7 +34,9 @@ def confidence_figures(
             [getattr(found, name) for found in before], [getattr(found, name) for found in after], prompts
         )
     figures["frequency"] = _compared(
-        [found.max >= FLAWED for found in before], [found.max >= FLAWED for found in after], prompts
+        [found.max >= threshold for found in before],
+        [found.max >= threshold for found in after],
+        prompts,
     )
     return figures
 
@@ -53,7 +56,7 @@ def quality_figures(context: Context, pairs: Sequence[Pair], attributes: str) ->
         ),
     }
     if attributes:
-        reader = context.tools.open_attributes(attributes)
+        reader = context.models.open_attributes(attributes)
         shown_before, shown_after = reader.match(before, prompts), reader.match(after, prompts)
         drop, interval = mean_difference(shown_after, shown_before, prompts)
         figures["attributes"] = {

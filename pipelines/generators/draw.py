@@ -36,7 +36,9 @@ def open_generator(
     Its own LoRA counts with the strength that the generator was registered at.
     """
     location = download_generator(context.workspace, version)
-    family = context.tools.open_generator(location, lora or lora_folder(context, version), stored_as(version))
+    family = context.models.open_generator(
+        location, lora or lora_folder(context, version), stored_as(version)
+    )
     strength = version.settings.get("strength")
     if strength is not None and lora is None:
         from dataengine.treatment.tuning.sharing import set_strength
@@ -74,7 +76,7 @@ def draw(
     steering = steering or steered(context, config.model_dump(mode="json"), family)
     steppers = steering.steppers(prompts, seeds)
     steps = {} if steppers is None else {"steppers": steppers}
-    pixels = context.tools.generate(family, prompts, seeds, config.sampling, **steps)
+    pixels = context.models.generate(family, prompts, seeds, config.sampling, **steps)
     settings = config.sampling.model_dump(exclude={"batch"}, exclude_none=True) | steering.settings
     sha256s = context.workspace.blobs.put_many([encode_png(image) for image in pixels])
     thumbnails = context.workspace.blobs.put_many([thumbnail(image) for image in pixels])

@@ -8,6 +8,7 @@ from typing import Any
 from dataengine.errors import ModelRefused
 from dataengine.records import GeneratorVersion
 from dataengine.treatment.config import WeightsConfig
+from dataengine.treatment.families.catalog import PIPELINES
 from storage.workspace import Workspace
 
 FILES = "files"
@@ -16,8 +17,6 @@ WEIGHTS = "weights"
 """The setting that says how its weights lie in memory."""
 PIPELINE = "pipeline"
 """The setting that names the class of its pipeline."""
-WITHOUT_PROMPTS = frozenset({"DDPMPipeline", "DDIMPipeline", "DiTPipeline"})
-"""Those to which a sentence says nothing: they draw whatever comes, or numbered classes."""
 
 
 def kept_for_others(workspace: Workspace, folder: Path) -> dict[str, Any]:
@@ -56,7 +55,13 @@ def reads_prompts(workspace: Workspace, version: GeneratorVersion) -> bool:
             kind = pipeline_of(folder)
         except ModelRefused:
             return True
-    return kind not in WITHOUT_PROMPTS
+    return pipeline_reads_prompts(kind)
+
+
+def pipeline_reads_prompts(kind: str | None) -> bool:
+    """Whether sentences say something to pipelines of that class, as is assumed of an unknown one."""
+    facts = PIPELINES.get(kind or "")
+    return facts is None or facts.reads_prompts
 
 
 def pipeline_of(folder: Path) -> str:

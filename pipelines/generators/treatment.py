@@ -82,14 +82,14 @@ def finished_result(context: Context, treatment_id: str) -> Result | None:
 
 def _tune(context: Context, plan: TreatmentPlan, family: Any, **watched: Any) -> Any:
     """Run the treatment, or go on with it after a crash; then `family` carries the kept weights."""
-    frozen = context.tools.open_detector(context.workspace.checkpoints.fetch(plan.detector.checkpoint))
-    reader = context.tools.open_attributes(plan.attributes) if plan.attributes else None
-    scorers = [context.tools.open_scorer(named) for named in plan.scorers]
+    frozen = context.models.open_detector(context.workspace.checkpoints.fetch(plan.detector.checkpoint))
+    reader = context.models.open_attributes(plan.attributes) if plan.attributes else None
+    scorers = [context.models.open_scorer(named) for named in plan.scorers]
     guard = Guard(plan.tuning.guard, plan.guarded, reader, scorers)
     clean, captions = _clean_pictures(context, plan.real_limit)
     given = (plan.tuning, family, frozen, plan.prompts, clean, captions, guard)
     with workplace(context.workspace, _work_id(plan)) as work:
-        outcome = context.tools.treat(*given, work, context.report, **watched)
+        outcome = context.models.treat(*given, work, context.report, **watched)
     fail_point("treat:tuned")
     return outcome
 
@@ -130,7 +130,7 @@ def _verify(context: Context, plan: TreatmentPlan, tuned: Any, lora: Path) -> No
     seeds = list(range(len(prompts)))
     fresh = open_generator(context, plan.base, lora)
     expected, found = (
-        context.tools.generate(family, prompts, seeds, plan.sampling).astype(np.float32)
+        context.models.generate(family, prompts, seeds, plan.sampling).astype(np.float32)
         for family in (tuned, fresh)
     )
     if (difference := float(np.abs(expected - found).mean())) > TOLERANCE:

@@ -29,7 +29,7 @@ def compute_features(context: Context) -> Result:
         context.report(start, len(images), f"{version.name} looks at what images have in common")
         part = images[start : start + BATCH]
         pixels = [read(context.workspace, image) for image in part]
-        vectors = compact(context.tools.encoder_features(detector, pixels, BATCH))
+        vectors = compact(context.models.encoder_features(detector, pixels, BATCH))
         with context.workspace.catalog() as catalog:
             catalog.features.add_many(
                 version.id, dict(zip((image.id for image in part), vectors, strict=True))

@@ -44,7 +44,7 @@ def estimated(context: Context, kind: str, settings: dict[str, Any]) -> dict[str
         def advise() -> str:
             return advice(treatment.tuning, folder, *stored(context, treatment))
 
-    return {**asdict(found), **verdict_on(context.tools.device, found, steps, advise)}
+    return {**asdict(found), **verdict_on(context.models.device, found, steps, advise)}
 
 
 def verdict_on(device: str, found: "Estimate", steps: int, advise: Any) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def treatment_estimate(context: Context, plan: TreatmentRun) -> "Estimate":
         found = catalog.detectors.get(plan.detector) if plan.detector else catalog.detectors.champion()
     if found is None:
         raise ConfigRefused("there is no champion to treat against: register a detector first")
-    detector = context.tools.open_detector(context.workspace.checkpoints.fetch(found.checkpoint))
+    detector = context.models.open_detector(context.workspace.checkpoints.fetch(found.checkpoint))
     folder = pipeline_folder(context.workspace, plan.generator)
     estimate = preflight(plan.tuning, folder, None, *stored(context, plan))
     weights = sum(each.numel() * each.element_size() for each in detector.parameters())

@@ -57,7 +57,7 @@ def _known(context: Context, round_id: str, limit: int) -> tuple[list[np.ndarray
     by_kind: dict[bool, list[np.ndarray]] = {True: [], False: []}
     for index in range(len(samples)):
         sample = samples.sample(index)
-        kind = bool(sample.target.max() >= 0.5)
+        kind = sample.facts().positive
         if len(by_kind[kind]) < limit // 2:
             by_kind[kind].append(sample.image)
     images = [image for kind in (True, False) for image in by_kind[kind]]

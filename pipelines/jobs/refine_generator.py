@@ -104,7 +104,7 @@ def _opened(context: Context, plan: RefiningRun, base: GeneratorVersion | None) 
         return open_generator(context, base)
     from dataengine.treatment.families.unconditional import fresh
 
-    return fresh(plan.network, plan.refining.seed).to(context.tools.device)
+    return fresh(plan.network, plan.refining.seed).to(context.models.device)
 
 
 def _real_pictures(context: Context, run: str, limit: int) -> list[Image]:

@@ -145,8 +145,8 @@ class TrainingReporter:
 
     def look(self, done: int, detector: Any) -> None:
         """Tell the figures after `done` steps, and keep the newest maps of a few images."""
-        tools, workspace = self.context.tools, self.context.workspace
-        found = tools.evaluate_detector(detector, StoredSamples(workspace, self.items))
+        models, workspace = self.context.models, self.context.workspace
+        found = models.evaluate_detector(detector, StoredSamples(workspace, self.items))
         figures = {f"validation_{name}": getattr(found, name) for name in WATCHED_FIGURES}
         known = {name: value for name, value in figures.items() if value is not None}
         self.context.report(done, self.steps, "validation", **known)
@@ -154,7 +154,7 @@ class TrainingReporter:
         with workspace.catalog(read_only=True) as catalog:
             images = catalog.images.get_many([item.image_id for item in shown])
         pixels = [read(workspace, image) for image in images]
-        maps = tools.artifact_maps(detector, pixels, len(pixels))
+        maps = models.artifact_maps(detector, pixels, len(pixels))
         refs = workspace.maps.put_many([quantise(each) for each in maps])
         samples = [
             {"image": image.id, "map": ref, "caption": image.category or image.prompt}

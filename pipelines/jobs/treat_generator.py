@@ -12,7 +12,7 @@ from dataengine.curation.config import PromptWriterConfig
 from dataengine.errors import ConfigRefused
 from dataengine.images import encode_png
 from dataengine.masks import quantise
-from dataengine.records import DetectorVersion, GeneratorVersion, Image
+from dataengine.records import DetectorVersion, GeneratorVersion, Image, threshold_of
 from dataengine.records.images import JUDGE
 from pipelines.config import GenerateConfig, PromptChoice, TreatmentRun
 from pipelines.detectors.predict import predict
@@ -124,7 +124,7 @@ def chosen_prompts(context: Context, choice: PromptChoice, writer: str, avoid: C
             else "name at least one category to write prompts for"
         )
     written = [
-        context.tools.write_prompts(
+        context.models.write_prompts(
             name, choice.per_category, choice.seed, avoid, writer, PromptWriterConfig()
         )
         for name in names
@@ -185,14 +185,12 @@ def compare_on_held_out(
         treated = catalog.generators.get(answer["treated"])
     before, after = (drawn(context, plan, version, texts) for version in (base, treated))
     pairs = [Pair(before=before[key], after=after[key]) for key in sorted(before)]
-    looks = [
-        predict(context, detector.id, [getattr(pair, side) for pair in pairs], BATCH)
-        for side in ("before", "after")
-    ]
+    seen_before = predict(context, detector.id, [pair.before for pair in pairs], BATCH)
+    seen_after = predict(context, detector.id, [pair.after for pair in pairs], BATCH)
     return {
         "pairs": len(pairs),
         "prompts": len(texts),
-        **confidence_figures(pairs, *looks),
+        **confidence_figures(pairs, seen_before, seen_after, threshold_of(detector)),
         **quality_figures(context, pairs, plan.attributes),
     }
 

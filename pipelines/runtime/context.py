@@ -16,7 +16,7 @@ class Context:
     """Where a stage works, with what, whom it tells about progress, who may ask it to wait."""
 
     workspace: Workspace
-    tools: Models
+    models: Models
     report: Report = no_report
     pausing: Callable[[], bool] = not_pausing
     """Whether somebody asked the work to pause; cheap to ask."""

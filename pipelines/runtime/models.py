@@ -1,10 +1,11 @@
-"""What stages need from `dataengine`, opened when first used. Tests pass fakes, workers the real ones."""
+"""The models that stages open and train, on one device. Tests replace single methods (`tests/fakes.py`).
+
+Nothing heavy is imported before a method is called.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -40,46 +41,6 @@ class AttributeReader(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class Models:
-    """The doors into `dataengine` that stages go through."""
-
-    open_generator: Callable[[str, Path | None, WeightsConfig], GeneratorFamily]
-    """(folder or hub id, LoRA folder or None, how its weights lie in memory) -> generator."""
-    open_detector: Callable[[Path], Detector]
-    """Detector folder -> detector."""
-    artifact_maps: Callable[[Detector, Sequence[np.ndarray], int], list[np.ndarray]]
-    """(detector, uint8 HWC images, batch) -> float32 HW maps."""
-    open_vqa: Callable[[str, VqaConfig, Path], Categorizer]
-    """(folder, hub id or endpoint URL; question and table; where answers are kept) -> categorizer."""
-    open_attributes: Callable[[str], AttributeReader]
-    """Folder or hub id -> attribute reader."""
-    open_scorer: Callable[[str], Scorer]
-    """`dataengine.quality.scorers.open_scorer`: "pickscore:LOCATION", … -> preference model."""
-    write_prompts: Callable[[str, int, int, Collection[str], str, PromptWriterConfig], list[str]]
-    """(category, how many, seed, prompts to avoid, writer, how it is asked) -> prompts. Writer "" is the
-    built-in grammar, "clinic" the drawn world's captions, anything else the folder, hub id or endpoint URL of
-    a language model."""
-    generate: Callable[..., np.ndarray]
-    """(family, prompts, seeds, settings) -> uint8 NHWC: `dataengine.treatment.sampling.sampler.generate`.
-    With `steppers` the sampling is corrected or guided."""
-    train_detector: Callable[..., Any]
-    """`dataengine.diagnosis.training.train_detector`."""
-    evaluate_detector: Callable[..., Any]
-    """`dataengine.diagnosis.training.evaluate_detector`."""
-    view_variance: Callable[[Detector, Sequence[np.ndarray], Sequence[bool], int], list[float]]
-    """`dataengine.diagnosis.uncertainty.view_variance`."""
-    encoder_features: Callable[[Detector, Sequence[np.ndarray], int], np.ndarray]
-    """`dataengine.diagnosis.uncertainty.encoder_features`."""
-    treat: Callable[..., Any]
-    """`dataengine.treatment.tuning.trainer.treat`."""
-    device: str = "cpu"
-    """Where models are put: "cpu" or "cuda:N"."""
-    kept: dict[str, Detector] = field(default_factory=dict, init=False, compare=False, repr=False)
-    """The detector that looked last, by its checkpoint: a worker's shards follow each other, and opening a
-    SegFormer-b5 takes about a second."""
-
-
 DYNAMICS_FILE = "dynamics.json"
 """What a checkpoint of score dynamics holds: their settings, and nothing else."""
 QUESTION_FILE = "question.json"
@@ -88,79 +49,125 @@ HIGHLIGHTER_FILE = "highlighter.json"
 """What a flaw highlighter's folder holds in place of a detector's configuration."""
 
 
+class Models:
+    """What stages need of `dataengine` and tests replace; anything else they import themselves."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
+        """Where models are put: "cpu" or "cuda:N"."""
+        self.kept: dict[str, Detector] = {}
+        """The detector that was used last, by its checkpoint: a worker's shards follow each other, and
+        opening a SegFormer-b5 takes about a second."""
+
+    def open_generator(self, location: str, lora: Path | None, weights: WeightsConfig) -> GeneratorFamily:
+        """The generator in a folder or of a hub id, with the LoRA of a folder."""
+        import torch
+
+        from dataengine.treatment.families.loading import load_family
+
+        return load_family(location, lora, self.device, getattr(torch, weights.precision), weights.bits)
+
+    def generate(self, *arguments: Any, **named: Any) -> np.ndarray:
+        """(family, prompts, seeds, settings) -> uint8 NHWC: `sampling.sampler.generate`."""
+        from dataengine.treatment.sampling.sampler import generate
+
+        return generate(*arguments, **named)
+
+    def treat(self, *arguments: Any, **named: Any) -> Any:
+        """`dataengine.treatment.tuning.trainer.treat`."""
+        from dataengine.treatment.tuning.trainer import treat
+
+        return treat(*arguments, **named)
+
+    def open_detector(self, folder: Path) -> Detector:
+        """The detector of a folder. Raises `ModelRefused` for one that gives no maps of stored images."""
+        from dataengine.diagnosis.detector import load_detector
+
+        if (folder / DYNAMICS_FILE).is_file():
+            raise ModelRefused(
+                "score dynamics have no weights and need images while they are generated; "
+                "choose a trained detector here"
+            )
+        if (folder / QUESTION_FILE).is_file():
+            raise ModelRefused(
+                "a yes/no question says whether an image is broken, not where; choose a detector with maps "
+                "here"
+            )
+        if (folder / HIGHLIGHTER_FILE).is_file():
+            from dataengine.diagnosis.flaw_activation import FlawHighlighter
+
+            return FlawHighlighter.load(folder, self.device)
+        return load_detector(folder, self.device)
+
+    def artifact_maps(self, detector: Detector, images: Sequence[np.ndarray], batch: int) -> list[np.ndarray]:
+        """Maps, float32 HW in [0, 1], of uint8 HWC images."""
+        from dataengine.diagnosis.detector import artifact_maps
+
+        return artifact_maps(detector, images, batch)
+
+    def encoder_features(self, detector: Detector, images: Sequence[np.ndarray], batch: int) -> np.ndarray:
+        """One vector for each of the uint8 HWC images, float32 (N, C)."""
+        from dataengine.diagnosis.uncertainty import encoder_features
+
+        return encoder_features(detector, images, batch)
+
+    def train_detector(self, *arguments: Any, **named: Any) -> Any:
+        """`dataengine.diagnosis.training.train_detector`."""
+        from dataengine.diagnosis.training import train_detector
+
+        return train_detector(*arguments, **named)
+
+    def evaluate_detector(self, *arguments: Any, **named: Any) -> Any:
+        """`dataengine.diagnosis.training.evaluate_detector`."""
+        from dataengine.diagnosis.training import evaluate_detector
+
+        return evaluate_detector(*arguments, **named)
+
+    def open_vqa(self, location: str, config: VqaConfig, keep: Path) -> Categorizer:
+        """The VQA model in a folder, of a hub id or behind an endpoint's URL; its answers are kept in `keep`.
+        "clinic" is the embedded one."""
+        if location == CLINIC:
+            return _clinic_reader()
+        from dataengine.curation.vqa import load_categorizer
+
+        return load_categorizer(location, config, self.device, keep)
+
+    def open_attributes(self, location: str) -> AttributeReader:
+        """The attribute reader in a folder or of a hub id; "clinic" is the embedded one."""
+        if location == CLINIC:
+            return _clinic_reader()
+        from dataengine.quality.attributes import ClipReader
+
+        return ClipReader(location, self.device)
+
+    def open_scorer(self, named: str) -> Scorer:
+        """The preference model of "pickscore:LOCATION", …: `dataengine.quality.scorers.open_scorer`."""
+        from dataengine.quality.scorers import open_scorer
+
+        return open_scorer(named, self.device)
+
+    def write_prompts(
+        self,
+        category: str,
+        n: int,
+        seed: int,
+        avoid: Collection[str],
+        writer: str,
+        config: PromptWriterConfig,
+    ) -> list[str]:
+        """`n` prompts for a category, none of `avoid`. Writer "" is the built-in grammar, "clinic" the drawn
+        world's captions, anything else the folder, hub id or endpoint URL of a language model."""
+        from dataengine.curation.prompts import GrammarWriter, load_model_writer
+
+        if writer == CLINIC:
+            return _captions(category, n, seed, avoid)
+        chosen = load_model_writer(writer, config, self.device) if writer else GrammarWriter()
+        return chosen.write(category, n, seed, avoid)
+
+
 def real_models(device: str = "cpu") -> Models:
-    """The real doors. Nothing heavy is imported before one is used."""
-    return Models(
-        open_generator=partial(_open_generator, device),
-        open_detector=partial(_open_detector, device),
-        artifact_maps=_artifact_maps,
-        open_vqa=partial(_open_vqa, device),
-        open_attributes=partial(_open_attributes, device),
-        open_scorer=partial(_open_scorer, device),
-        write_prompts=partial(_write_prompts, device),
-        generate=_generate,
-        train_detector=_train_detector,
-        evaluate_detector=_evaluate_detector,
-        view_variance=_view_variance,
-        encoder_features=_encoder_features,
-        treat=_treat,
-        device=device,
-    )
-
-
-def _open_generator(device: str, location: str, lora: Path | None, weights: WeightsConfig) -> GeneratorFamily:
-    import torch
-
-    from dataengine.treatment.families.loading import load_family
-
-    return load_family(location, lora, device, getattr(torch, weights.precision), weights.bits)
-
-
-def _open_detector(device: str, folder: Path) -> Detector:
-    from dataengine.diagnosis.detector import load_detector
-
-    if (folder / DYNAMICS_FILE).is_file():
-        raise ModelRefused(
-            "score dynamics have no weights and look only at images while they are drawn; "
-            "choose a trained detector here"
-        )
-    if (folder / QUESTION_FILE).is_file():
-        raise ModelRefused(
-            "a yes/no question says whether an image is broken, not where; choose a detector with maps here"
-        )
-    if (folder / HIGHLIGHTER_FILE).is_file():
-        from dataengine.diagnosis.flaw_activation import FlawHighlighter
-
-        return FlawHighlighter.load(folder, device)
-    return load_detector(folder, device)
-
-
-def _artifact_maps(detector: Detector, images: Sequence[np.ndarray], batch: int) -> list[np.ndarray]:
-    from dataengine.diagnosis.detector import artifact_maps
-
-    return artifact_maps(detector, images, batch)
-
-
-def _open_vqa(device: str, location: str, config: VqaConfig, keep: Path) -> Categorizer:
-    if location == CLINIC:
-        return _clinic_reader()
-    from dataengine.curation.vqa import load_categorizer
-
-    return load_categorizer(location, config, device, keep)
-
-
-def _open_attributes(device: str, location: str) -> AttributeReader:
-    if location == CLINIC:
-        return _clinic_reader()
-    from dataengine.quality.attributes import ClipReader
-
-    return ClipReader(location, device)
-
-
-def _open_scorer(device: str, named: str) -> Scorer:
-    from dataengine.quality.scorers import open_scorer
-
-    return open_scorer(named, device)
+    """The models themselves: what workers load by name."""
+    return Models(device)
 
 
 def _clinic_reader() -> Reader:
@@ -171,23 +178,6 @@ def _clinic_reader() -> Reader:
     network = reader_network(labels())
     network.load_state_dict(load_part("readers"))
     return Reader(network)
-
-
-def _write_prompts(
-    device: str,
-    category: str,
-    n: int,
-    seed: int,
-    avoid: Collection[str],
-    writer: str,
-    config: PromptWriterConfig,
-) -> list[str]:
-    from dataengine.curation.prompts import GrammarWriter, load_model_writer
-
-    if writer == CLINIC:
-        return _captions(category, n, seed, avoid)
-    chosen = load_model_writer(writer, config, device) if writer else GrammarWriter()
-    return chosen.write(category, n, seed, avoid)
 
 
 def _captions(category: str, n: int, seed: int, avoid: Collection[str]) -> list[str]:
@@ -202,39 +192,3 @@ def _captions(category: str, n: int, seed: int, avoid: Collection[str]) -> list[
             "ask for fewer prompts per category"
         )
     return [free[i] for i in np.random.default_rng(seed).permutation(len(free))[:n]]
-
-
-def _generate(*arguments: Any, **named: Any) -> np.ndarray:
-    from dataengine.treatment.sampling.sampler import generate
-
-    return generate(*arguments, **named)
-
-
-def _train_detector(*arguments: Any, **named: Any) -> Any:
-    from dataengine.diagnosis.training import train_detector
-
-    return train_detector(*arguments, **named)
-
-
-def _evaluate_detector(*arguments: Any, **named: Any) -> Any:
-    from dataengine.diagnosis.training import evaluate_detector
-
-    return evaluate_detector(*arguments, **named)
-
-
-def _view_variance(*arguments: Any) -> list[float]:
-    from dataengine.diagnosis.uncertainty import view_variance
-
-    return view_variance(*arguments)
-
-
-def _encoder_features(*arguments: Any) -> np.ndarray:
-    from dataengine.diagnosis.uncertainty import encoder_features
-
-    return encoder_features(*arguments)
-
-
-def _treat(*arguments: Any, **named: Any) -> Any:
-    from dataengine.treatment.tuning.trainer import treat
-
-    return treat(*arguments, **named)

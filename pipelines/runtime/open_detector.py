@@ -26,8 +26,8 @@ def open_detector(context: Context, detector_id: str) -> "Detector":
     """A registered detector, ready to look. It stays open for the next shard: leave it as it is."""
     with context.workspace.catalog(read_only=True) as catalog:
         checkpoint = catalog.detectors.get(detector_id).checkpoint
-    kept = context.tools.kept
+    kept = context.models.kept
     if checkpoint not in kept:
         kept.clear()
-        kept[checkpoint] = context.tools.open_detector(context.workspace.checkpoints.fetch(checkpoint))
+        kept[checkpoint] = context.models.open_detector(context.workspace.checkpoints.fetch(checkpoint))
     return kept[checkpoint]

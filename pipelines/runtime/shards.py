@@ -20,7 +20,7 @@ def run_in_turn(
     """Run shards here, one after another, as a single stage of progress."""
     answers = []
     for index, shard in enumerate(shards):
-        part = Context(context.workspace, context.tools, _part(context, index, len(shards)))
+        part = Context(context.workspace, context.models, _part(context, index, len(shards)))
         answers.append(run_shard(part, round_id, shard))
     return answers
 

@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from dataengine.diagnosis.architectures import architecture_named
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.errors import ClinicError, ConfigRefused, ModelRefused, ServiceAbsent
 from dataengine.records import DetectorVersion, GeneratorVersion
+from dataengine.treatment.families.catalog import PIPELINES
 from pipelines.config import TrainingRun, TreatmentRun
 from pipelines.generators.files import FILES, folder_here, pipeline_of, stored_as
 from pipelines.jobs.estimate import GIGABYTE
@@ -21,13 +23,6 @@ from pipelines.services import inference, queue
 from storage.workspace import Workspace
 
 LITTLE_DISK, NO_DISK = 5e9, 1e9
-
-
-KNOWN_PIPELINES = frozenset({"FluxPipeline", "StableDiffusionPipeline", "StableDiffusionXLPipeline"})
-WITHOUT_LORA = frozenset({"DDPMPipeline", "DDIMPipeline", "DiTPipeline"})
-"""Those that are drawn with and refined, and cannot be treated."""
-FIRST_LAYERS = ("encoder.patch_embeddings.0.proj.weight", "encoder.conv1.weight", "conv_stem.weight")
-LAST_LAYERS = ("decode_head.classifier.weight", "segmentation_head.0.weight")
 
 
 Verdict = Literal["good", "warn", "bad"]
@@ -128,13 +123,16 @@ def refuse_other_channels(folder: Path, name: str) -> None:
         told = json.loads((folder / "detector.json").read_text())
     except (OSError, ValueError) as error:
         raise ModelRefused(f"{name} has no readable detector.json ({error}); register it anew") from error
+    settings = told if isinstance(told, dict) else {}
+    default = DetectorConfig.model_fields["architecture"].default
+    layers = architecture_named(settings.get("architecture", default))
     shapes = tensor_shapes(folder / "model.safetensors")
     for key, shape in shapes.items():
-        if key.endswith(FIRST_LAYERS) and shape[1] != 3:
+        if key.endswith(layers.first) and shape[1] != 3:
             raise ModelRefused(
                 f"{name} was trained for images of {shape[1]} channels; RGB has 3, so choose another detector"
             )
-        if key.endswith(LAST_LAYERS) and shape[0] != 1:
+        if key.endswith(layers.last) and shape[0] != 1:
             raise ModelRefused(
                 f"{name} answers with {shape[0]} channels; one confidence per pixel is expected, so choose "
                 "another detector"
@@ -203,13 +201,15 @@ def pipeline_class(folder: Path) -> str:
     The worker looks at every file before it loads any (`dataengine.treatment.families.loading.inspect`).
     """
     kind = pipeline_of(folder)
-    if kind in WITHOUT_LORA:
+    facts = PIPELINES.get(kind)
+    if facts is None:
+        treated = sorted(name for name, known in PIPELINES.items() if known.takes_lora)
+        raise ModelRefused(f"{folder} holds a {kind}; known are {', '.join(treated)}")
+    if not facts.takes_lora:
         raise ModelRefused(
             f"{folder} holds a {kind}, which takes no LoRA and cannot be treated; “clinic refine” trains it "
             "whole"
         )
-    if kind not in KNOWN_PIPELINES:
-        raise ModelRefused(f"{folder} holds a {kind}; known are {', '.join(sorted(KNOWN_PIPELINES))}")
     return kind
 
 

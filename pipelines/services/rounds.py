@@ -1,6 +1,7 @@
 """Start, cancel and resume rounds."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import Conflict, NotFound
@@ -111,16 +112,42 @@ def add_stage_job(
     return job
 
 
-def stage_names() -> list[str]:
-    """The stages of a round, in order."""
-    return [stage.name for stage in _round_stages()]
+@dataclass(frozen=True, kw_only=True)
+class StageDescription:
+    """A stage of one round, as people read about it."""
+
+    name: str
+    title: str
+    takes: str
+    """What it works on."""
+    found: str
+    """What its recorded result says; empty before there is one."""
+    section: str
+    """The section of the recipe that sets it up."""
+    people: bool
+    """It waits for people, and has no job."""
+    skipped: bool
+    """The round's recipe leaves it out."""
 
 
-def stages_left_out(row: Round) -> set[str]:
-    """The stages that the round's recipe does without."""
+def describe_stages(row: Round, stages: "Sequence[Stage] | None" = None) -> list[StageDescription]:
+    """Every stage of a round, in order."""
     from pipelines.stages.stage import skipped_stages
 
-    return skipped_stages(row)
+    stages = stages or _round_stages()
+    skipped = skipped_stages(row, stages)
+    return [
+        StageDescription(
+            name=stage.name,
+            title=stage.title,
+            takes=stage.takes,
+            found=stage.summary(row.results[stage.name]) if stage.name in row.results else "",
+            section=stage.section,
+            people=stage.people,
+            skipped=stage.name in skipped,
+        )
+        for stage in stages
+    ]
 
 
 def _stage_job_id(row: Round, attempt: int) -> str:

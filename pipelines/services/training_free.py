@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dataengine.curation.config import QuestionConfig
 from dataengine.diagnosis.config import DynamicsConfig, HighlighterConfig
 from dataengine.errors import ConfigRefused
-from dataengine.records import DetectorVersion, Image, Job, Report, digest, no_report
+from dataengine.records import DetectorVersion, Image, Job, Report, digest, no_report, threshold_of
 from dataengine.treatment.config import SamplingConfig, WeightsConfig
 from pipelines.config import RefiningRun
 from pipelines.services.jobs import request_job
@@ -46,7 +46,7 @@ def predict_dynamics(
 
     Raises `ConfigRefused` when the round has no image that can be generated again.
     """
-    from pipelines.detectors import dynamics_charts, evaluation, score_dynamics
+    from pipelines.detectors import dynamics_charts, score_dynamics
     from pipelines.detectors.predict import predict
     from pipelines.runtime.context import real_context
 
@@ -61,7 +61,7 @@ def predict_dynamics(
     return DynamicsMaps(
         detector=version,
         images=len(again),
-        suspected=sum(prediction.max >= evaluation.THRESHOLD for prediction in predictions),
+        suspected=sum(prediction.max >= threshold_of(version) for prediction in predictions),
         left_out=len(images) - len(again),
         chart=dynamics_charts.abnormal_chart(workspace, version.id),
     )
@@ -214,7 +214,7 @@ def _generator_for_inpainting(
 ) -> "tuple[Callable[[], GeneratorFamily], str, bool]":
     """What opens the generator, its name, and whether it reads prompts. Raises `NotFound`."""
     from pipelines.generators.draw import open_generator
-    from pipelines.generators.files import WITHOUT_PROMPTS, pipeline_of, reads_prompts
+    from pipelines.generators.files import pipeline_of, pipeline_reads_prompts, reads_prompts
     from pipelines.runtime.context import real_context
     from pipelines.runtime.devices import default_device
     from pipelines.runtime.models import real_models
@@ -223,7 +223,7 @@ def _generator_for_inpainting(
     if folder.is_dir():
         models = real_models(device or default_device())
         opener = partial(models.open_generator, str(folder), None, WeightsConfig())
-        return opener, folder.resolve().name, pipeline_of(folder) not in WITHOUT_PROMPTS
+        return opener, folder.resolve().name, pipeline_reads_prompts(pipeline_of(folder))
     workspace = open_workspace()
     with workspace.catalog(read_only=True) as catalog:
         version = catalog.generators.get(given)

@@ -11,8 +11,6 @@ from pipelines.runtime.context import Context
 from pipelines.runtime.models import real_models
 from storage.workspace import Workspace
 
-POSITIVE = 0.5
-
 
 def snapshot_preview(workspace: Workspace, publish: PublishConfig) -> dict[str, Any]:
     """What would be published now, by kind and by category, and how it differs from the champion's set.
@@ -32,17 +30,12 @@ def snapshot_preview(workspace: Workspace, publish: PublishConfig) -> dict[str, 
 
 def by_category(items: Iterable[SnapshotItem]) -> list[dict[str, Any]]:
     """Positives and negatives of each category, the largest first."""
-    counts: Counter[tuple[str, bool]] = Counter((item.category or "–", is_positive(item)) for item in items)
+    counts: Counter[tuple[str, bool]] = Counter((item.category or "–", item.positive) for item in items)
     rows = [
         {"category": name, "positive": counts[name, True], "negative": counts[name, False]}
         for name in {name for name, _ in counts}
     ]
     return sorted(rows, key=lambda row: (-row["positive"] - row["negative"], row["category"]))
-
-
-def is_positive(item: SnapshotItem) -> bool:
-    """Whether the row shows an artifact, as the sampler that evens out categories sees it."""
-    return item.target is not None and (item.kind != "pseudo" or item.max_confidence >= POSITIVE)
 
 
 def champions_set(workspace: Workspace) -> list[SnapshotItem] | None:

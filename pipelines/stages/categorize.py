@@ -15,15 +15,11 @@ from pipelines.runtime.context import Context, Result
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.images import alike, stack
 from pipelines.runtime.round_data import images_of, prompts_of, recipe_of
-from pipelines.runtime.shards import Shard, run_in_turn, slices
+from pipelines.runtime.shards import Shard, slices
+from pipelines.stages.stage import Sharded, Stage, counted
 
 PROMPT = "prompt"
 """The name under which a category taken from the prompt is kept."""
-
-
-def categorize(context: Context, round_id: str) -> Result:
-    """Ask about every survey image without a category."""
-    return finish(context, round_id, run_in_turn(context, round_id, run_shard, shards(context, round_id)))
 
 
 def shards(context: Context, round_id: str) -> list[Shard]:
@@ -53,7 +49,7 @@ def finish(context: Context, round_id: str, answers: Sequence[Result]) -> Result
 
 def _ask(context: Context, round_id: str, images: Sequence[Image], model: str) -> None:
     config = recipe_of(context, round_id).categorize
-    vqa = context.tools.open_vqa(model, config.vqa, context.workspace.path / ANSWERS)
+    vqa = context.models.open_vqa(model, config.vqa, context.workspace.path / ANSWERS)
     done = 0
     for group in alike(images, config.batch):
         context.report(done, len(images), "what do the images show?")
@@ -87,3 +83,14 @@ def _keep(context: Context, answers: Sequence[CategoryAnswer]) -> None:
     with context.workspace.catalog() as catalog:
         catalog.images.set_categories(answers)
         catalog.commit()
+
+
+STAGE = Stage(
+    name="categorize",
+    title="categorize: what is shown",
+    part="survey",
+    section="categorize",
+    takes="survey images",
+    found=lambda result: counted(result["categories"]),
+    work=Sharded(shards=shards, run_shard=run_shard, finish=finish),
+)

@@ -1,23 +1,22 @@
 """Stage: predict artifact maps for the round's images."""
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Literal
 
-from dataengine.records.images import SURVEY
+from dataengine.records import threshold_of
+from dataengine.records.images import HARD, SURVEY
+from pipelines.config import Part
 from pipelines.detectors import score_dynamics, yes_no_question
 from pipelines.detectors.predict import predict
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.open_detector import champion
 from pipelines.runtime.round_data import images_of, recipe_of
-from pipelines.runtime.shards import Shard, run_in_turn, slices
+from pipelines.runtime.shards import Shard, slices
+from pipelines.stages.stage import Sharded, Stage
 
 
-def diagnose(context: Context, round_id: str, purpose: str = SURVEY) -> Result:
-    """Predict every image of one purpose that the champion has not seen."""
-    answers = run_in_turn(context, round_id, run_shard, shards(context, round_id, purpose))
-    return finish(context, round_id, answers)
-
-
-def shards(context: Context, round_id: str, purpose: str = SURVEY) -> list[Shard]:
+def shards(context: Context, round_id: str, purpose: str) -> list[Shard]:
     """Consecutive parts of the round's images, and the detector that is champion now."""
     count = len(images_of(context, round_id, purpose))
     detector = champion(context).id
@@ -32,6 +31,8 @@ def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
     images = images_of(context, round_id, shard["purpose"])[shard["start"] : shard["stop"]]
     config = recipe_of(context, round_id).diagnose
     predictions = predict(context, shard["detector"], images, config.batch)
+    with context.workspace.catalog(read_only=True) as catalog:
+        threshold = threshold_of(catalog.detectors.get(shard["detector"]))
     if config.dynamics is not None:
         watcher = score_dynamics.detector_for(context.workspace, config.dynamics)
         predict(context, watcher.id, score_dynamics.redrawable(images), config.batch)
@@ -42,12 +43,12 @@ def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
         "detector": shard["detector"],
         "images": len(images),
         "sum_max": sum(prediction.max for prediction in predictions),
-        "suspected": sum(prediction.max >= 0.5 for prediction in predictions),
+        "suspected": sum(prediction.max >= threshold for prediction in predictions),
     }
 
 
 def finish(context: Context, round_id: str, answers: Sequence[Result]) -> Result:
-    """Mean of the images' highest confidence, and how many reach one half."""
+    """Mean of the images' highest confidence, and how many reach its threshold."""
     images = sum(answer["images"] for answer in answers)
     return {
         "detector": answers[0]["detector"] if answers else champion(context).id,
@@ -55,3 +56,22 @@ def finish(context: Context, round_id: str, answers: Sequence[Result]) -> Result
         "mean_max": sum(answer["sum_max"] for answer in answers) / max(images, 1),
         "suspected": sum(answer["suspected"] for answer in answers),
     }
+
+
+def _stage(name: str, purpose: str, title: str, part: Literal["survey"] | Part, takes: str) -> Stage:
+    return Stage(
+        name=name,
+        title=title,
+        part=part,
+        section="diagnose",
+        takes=takes,
+        found=lambda result: (
+            f"{result['suspected']} of {result['images']} images suspected, "
+            f"mean maximum {result['mean_max']:.2f}"
+        ),
+        work=Sharded(shards=partial(shards, purpose=purpose), run_shard=run_shard, finish=finish),
+    )
+
+
+SURVEY_STAGE = _stage("diagnose", SURVEY, "diagnose: artifact maps", "survey", "survey images")
+HARD_STAGE = _stage("diagnose_hard", HARD, "diagnose: hard cases", "hard", "hard images")

@@ -5,6 +5,7 @@ from pipelines.runtime.context import Context, Result
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.open_detector import champion
 from pipelines.runtime.round_data import recipe_of, results_of
+from pipelines.stages.stage import Stage, change
 
 
 def evaluate(context: Context, round_id: str) -> Result:
@@ -22,3 +23,23 @@ def evaluate(context: Context, round_id: str) -> Result:
             catalog.detectors.record_metrics(detector_id, found)
         catalog.commit()
     return {"before": before, "after": after, "champion": figures[before], "candidate": figures[after]}
+
+
+def _found(result: Result) -> str:
+    champion, candidate = result["champion"], result["candidate"]
+    changes = [
+        f"{name.replace('_', ' ')} {change(figures['mse'], candidate.get(name, {}).get('mse'))}"
+        for name, figures in champion.items()
+    ]
+    return f"squared error on {', '.join(changes) or 'nothing'}"
+
+
+STAGE = Stage(
+    name="evaluate",
+    title="evaluate on the benchmark",
+    part="detector",
+    section="evaluate",
+    takes="champion and candidate, validation and benchmark",
+    found=_found,
+    work=evaluate,
+)

@@ -1,26 +1,23 @@
 """Stage: generate the round's survey images and hard cases."""
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Literal
 
 from dataengine.errors import ConfigRefused
 from dataengine.records import Prompt
 from dataengine.records.images import HARD, JUDGE, SURVEY
-from pipelines.config import RoundRecipe
+from pipelines.config import Part, RoundRecipe
 from pipelines.generators.draw import Task, draw, open_generator, task_of
 from pipelines.generators.files import reads_prompts
 from pipelines.generators.guided_sampling import steered
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.round_data import fresh_seed, prompts_of, recipe_of, results_of
-from pipelines.runtime.shards import Shard, run_in_turn, slices
+from pipelines.runtime.shards import Shard, slices
+from pipelines.stages.stage import Sharded, Stage
 
 
-def generate(context: Context, round_id: str, purpose: str = SURVEY) -> Result:
-    """Draw everything of one purpose that is not there yet."""
-    answers = run_in_turn(context, round_id, run_shard, shards(context, round_id, purpose))
-    return finish(context, round_id, answers)
-
-
-def shards(context: Context, round_id: str, purpose: str = SURVEY) -> list[Shard]:
+def shards(context: Context, round_id: str, purpose: str) -> list[Shard]:
     """Consecutive parts of what each generator has to draw."""
     recipe = recipe_of(context, round_id)
     if purpose == SURVEY:
@@ -92,7 +89,7 @@ def _write_survey_prompts(context: Context, round_id: str, recipe: RoundRecipe) 
     ]
     seed = fresh_seed(context, round_id, config.seed, SURVEY)
     for category in config.categories:
-        texts = context.tools.write_prompts(
+        texts = context.models.write_prompts(
             category, config.prompts_per_category, seed, (), recipe.writer, recipe.writing
         )
         prompts += [
@@ -123,3 +120,29 @@ def _tasks(context: Context, round_id: str, recipe: RoundRecipe, purpose: str) -
         for index, prompt in enumerate(prompts_of(context, round_id, purpose))
         for repeat in range(repeats)
     ]
+
+
+def _found(result: Result) -> str:
+    by_generator = ", ".join(f"{count} by {name}" for name, count in result["by_generator"].items())
+    return f"{result['images']} images{f': {by_generator}' if by_generator else ''}"
+
+
+def generating(purpose: str) -> Sharded:
+    """The work of generating a round's missing images of one purpose."""
+    return Sharded(shards=partial(shards, purpose=purpose), run_shard=run_shard, finish=finish)
+
+
+def _stage(name: str, purpose: str, title: str, part: Literal["survey"] | Part, takes: str) -> Stage:
+    return Stage(
+        name=name,
+        title=title,
+        part=part,
+        section="generate",
+        takes=takes,
+        found=_found,
+        work=generating(purpose),
+    )
+
+
+SURVEY_STAGE = _stage("generate", SURVEY, "generate: survey images", "survey", "survey prompts")
+HARD_STAGE = _stage("generate_hard", HARD, "generate: hard cases", "hard", "prompts for the hard categories")

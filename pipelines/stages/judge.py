@@ -1,13 +1,14 @@
 """Stage: generate held-out prompts before and after treatment, and compare."""
 
-from dataengine.records import Image
+from dataengine.records import Image, threshold_of
 from dataengine.records.images import JUDGE
 from pipelines.detectors.predict import predict
 from pipelines.generators.comparison import Pair, confidence_figures, quality_figures
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.round_data import images_of, recipe_of, results_of
-from pipelines.stages.generate import generate
+from pipelines.stages.generate import generating
+from pipelines.stages.stage import Stage, change, run_work
 
 
 def judge(context: Context, round_id: str) -> Result:
@@ -15,14 +16,19 @@ def judge(context: Context, round_id: str) -> Result:
     treated = results_of(context, round_id)["treat"]
     if treated["treated"] is None:
         return {"treated": None, "pairs": 0, "reason": treated["stopped"]}
-    generate(context, round_id, JUDGE)
+    run_work(context, round_id, generating(JUDGE))
     pairs = pairs_of(context, round_id)
     batch = recipe_of(context, round_id).diagnose.batch
     before = predict(context, treated["detector"], [pair.before for pair in pairs], batch)
     after = predict(context, treated["detector"], [pair.after for pair in pairs], batch)
     fail_point("judge:predicted")
     attributes = recipe_of(context, round_id).judge.attributes
-    figures = {**confidence_figures(pairs, before, after), **quality_figures(context, pairs, attributes)}
+    with context.workspace.catalog(read_only=True) as catalog:
+        threshold = threshold_of(catalog.detectors.get(treated["detector"]))
+    figures = {
+        **confidence_figures(pairs, before, after, threshold),
+        **quality_figures(context, pairs, attributes),
+    }
     return {"treated": treated["treated"], "pairs": len(pairs), **figures}
 
 
@@ -35,3 +41,24 @@ def pairs_of(context: Context, round_id: str) -> list[Pair]:
     before, after = by_generator.get(treated["generator"], {}), by_generator.get(treated["treated"], {})
     both = sorted(before.keys() & after.keys(), key=str)
     return [Pair(before=before[key], after=after[key]) for key in both]
+
+
+def _found(result: Result) -> str:
+    if not result["pairs"]:
+        return "nothing to compare"
+    mean, frequency = result["mean_confidence"], result["frequency"]
+    return (
+        f"{result['pairs']} pairs; mean confidence {change(mean['before'], mean['after'])}, "
+        f"flawed images {change(frequency['before'], frequency['after'])}"
+    )
+
+
+STAGE = Stage(
+    name="judge",
+    title="judge: held-out prompts, before and after",
+    part="treatment",
+    section="judge",
+    takes="both generators, held-out prompts and seeds",
+    found=_found,
+    work=judge,
+)

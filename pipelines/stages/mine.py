@@ -24,6 +24,7 @@ from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.images import alike, stack
 from pipelines.runtime.open_detector import open_detector
 from pipelines.runtime.round_data import images_of, recipe_of, results_of
+from pipelines.stages.stage import Stage
 
 BATCH = 64
 
@@ -119,10 +120,12 @@ def _looks(
         thumbnails = features = thumbnail_features(pixels)
         variances = [0.0] * len(group)
         if detector is not None and config.features == "encoder":
-            features = context.tools.encoder_features(detector, list(pixels), BATCH)
+            features = context.models.encoder_features(detector, list(pixels), BATCH)
         if detector is not None and config.variance > 0:
+            from dataengine.diagnosis.uncertainty import view_variance
+
             flips = [categories.get(image.id) not in upright for image in group]
-            variances = context.tools.view_variance(detector, list(pixels), flips, BATCH)
+            variances = view_variance(detector, list(pixels), flips, BATCH)
         for image, *look in zip(group, thumbnails, features, variances, strict=True):
             looks[image.id] = Look(*look)
     return looks
@@ -164,3 +167,14 @@ def _disagreement(
         for one, other in pairs
         if one.map_ref and other.map_ref
     }
+
+
+STAGE = Stage(
+    name="mine",
+    title="mine: the most instructive images",
+    part="detector",
+    section="mine",
+    takes="images of the hard categories",
+    found=lambda result: f"{result['queued']} images for people",
+    work=mine,
+)

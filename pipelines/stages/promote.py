@@ -5,6 +5,7 @@ from pipelines.detectors.promotion import regressions
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.round_data import recipe_of, results_of
+from pipelines.stages.stage import Stage
 
 
 def promote(context: Context, round_id: str) -> Result:
@@ -39,3 +40,16 @@ def promote(context: Context, round_id: str) -> Result:
         "reasons": objections,
         "benchmark": benchmark.version,
     }
+
+
+STAGE = Stage(
+    name="promote",
+    title="promote",
+    part="detector",
+    section="promote",
+    takes="their figures on validation",
+    found=lambda result: (
+        "the candidate is champion" if result["promoted"] else f"kept: {'; '.join(result['reasons'])}"
+    ),
+    work=promote,
+)

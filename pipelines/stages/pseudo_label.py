@@ -6,18 +6,14 @@ the *updated* detector: the champion's false alarms would be baked in. Cost: one
 
 from collections.abc import Sequence
 
-from dataengine.records import Image, PseudoLabel
+from dataengine.records import Image, PseudoLabel, threshold_of
 from dataengine.records.images import HARD, SURVEY
 from pipelines.detectors.predict import predict
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.round_data import images_of, recipe_of, results_of
-from pipelines.runtime.shards import Shard, run_in_turn, slices
-
-
-def pseudo_label(context: Context, round_id: str) -> Result:
-    """Label every image that nobody answered."""
-    return finish(context, round_id, run_in_turn(context, round_id, run_shard, shards(context, round_id)))
+from pipelines.runtime.shards import Shard, slices
+from pipelines.stages.stage import Sharded, Stage
 
 
 def shards(context: Context, round_id: str) -> list[Shard]:
@@ -45,9 +41,10 @@ def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
     ]
     fail_point("pseudo_label:predicted")
     with context.workspace.catalog() as catalog:
+        threshold = threshold_of(catalog.detectors.get(teacher))
         catalog.pseudo_labels.add_many(labels)
         catalog.commit()
-    return {"images": len(labels), "flawed": sum(label.max >= 0.5 for label in labels)}
+    return {"images": len(labels), "flawed": sum(label.max >= threshold for label in labels)}
 
 
 def finish(context: Context, round_id: str, answers: Sequence[Result]) -> Result:
@@ -66,3 +63,14 @@ def _unlabelled(context: Context, round_id: str) -> list[Image]:
     free = [image for image in images if image.id not in answered]
     free.sort(key=lambda image: (image.purpose != HARD, image.id))
     return free[: recipe_of(context, round_id).pseudo_label.limit]
+
+
+STAGE = Stage(
+    name="pseudo_label",
+    title="pseudo-label the rest",
+    part="detector",
+    section="pseudo_label",
+    takes="images that nobody labelled",
+    found=lambda result: f"{result['images']} images labelled by the teacher, {result['flawed']} flawed",
+    work=Sharded(shards=shards, run_shard=run_shard, finish=finish),
+)

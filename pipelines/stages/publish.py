@@ -8,6 +8,7 @@ from pipelines.detectors.training_set import composition, training_set
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.round_data import recipe_of
+from pipelines.stages.stage import Stage, counted
 
 
 def publish(context: Context, round_id: str) -> Result:
@@ -17,3 +18,14 @@ def publish(context: Context, round_id: str) -> Result:
     fail_point("publish:composed")
     snapshot = context.workspace.snapshots.publish(items, round_id=round_id)
     return {"snapshot": snapshot.id, "rows": snapshot.rows, "composition": composition(items)}
+
+
+STAGE = Stage(
+    name="publish",
+    title="publish the training set",
+    part="detector",
+    section="publish",
+    takes="labels, pseudo-labels, real images",
+    found=lambda result: f"{result['rows']} rows: {counted(result['composition'])}",
+    work=publish,
+)

@@ -8,6 +8,7 @@ from pipelines.detectors.train import learn
 from pipelines.detectors.training_set import composition
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.round_data import recipe_of, results_of
+from pipelines.stages.stage import Stage, counted
 
 
 def retrain(context: Context, round_id: str) -> Result:
@@ -21,3 +22,14 @@ def retrain(context: Context, round_id: str) -> Result:
         teacher = catalog.detectors.get(results["train_teacher"]["detector"])
     version = learn(context, round_id, "retrain", "candidate", config, teacher, items, snapshot_id)
     return {"detector": version.id, "samples": composition(items), **version.metrics}
+
+
+STAGE = Stage(
+    name="retrain",
+    title="retrain the detector",
+    part="detector",
+    section="retrain",
+    takes="the published set",
+    found=lambda result: f"a candidate, from {counted(result['samples'])}",
+    work=retrain,
+)

@@ -6,6 +6,7 @@ from pipelines.detectors.training_set import composition, labelled, real
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.open_detector import champion
 from pipelines.runtime.round_data import recipe_of
+from pipelines.stages.stage import Stage, counted
 
 
 def train_teacher(context: Context, round_id: str) -> Result:
@@ -21,3 +22,14 @@ def train_teacher(context: Context, round_id: str) -> Result:
         context, round_id, "train_teacher", "teacher", recipe.train_teacher, champion(context), items
     )
     return {"detector": version.id, "samples": composition(items), **version.metrics}
+
+
+STAGE = Stage(
+    name="train_teacher",
+    title="train the teacher",
+    part="detector",
+    section="train_teacher",
+    takes="people’s labels, real images, earlier sets",
+    found=lambda result: f"a teacher, from {counted(result['samples'])}",
+    work=train_teacher,
+)

@@ -11,6 +11,7 @@ from pipelines.runtime.context import Context, Result
 from pipelines.runtime.open_detector import champion
 from pipelines.runtime.round_data import prompts_of, recipe_of
 from pipelines.stages.generate import generators_of
+from pipelines.stages.stage import Stage
 
 
 def treat(context: Context, round_id: str) -> Result:
@@ -55,3 +56,20 @@ def _guard_prompts(context: Context, round_id: str, treated: Sequence[str]) -> l
             by_category.setdefault(prompt.category, []).append(prompt.text)
     turns = zip_longest(*by_category.values())
     return [text for turn in turns for text in turn if text is not None] or list(treated)
+
+
+def _found(result: Result) -> str:
+    if result["treated"] is None:
+        return f"nothing kept: {result['stopped']}"
+    return f"kept update {result['kept']} of {result['updates']}; {result['stopped']}"
+
+
+STAGE = Stage(
+    name="treat",
+    title="treat the generator",
+    part="treatment",
+    section="treat",
+    takes="a generator, the champion, treating prompts",
+    found=_found,
+    work=treat,
+)

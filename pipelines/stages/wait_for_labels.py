@@ -9,6 +9,7 @@ import math
 from pipelines.runtime.context import Context, Result, Waiting
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.round_data import recipe_of
+from pipelines.stages.stage import Stage
 
 
 def wait_for_labels(context: Context, round_id: str) -> Result | Waiting:
@@ -34,3 +35,17 @@ def wait_for_labels(context: Context, round_id: str) -> Result | Waiting:
 def _median(values: list[float]) -> float:
     ordered = sorted(values)
     return ordered[len(ordered) // 2] if ordered else 0.0
+
+
+STAGE = Stage(
+    name="wait_for_labels",
+    title="people label",
+    part="detector",
+    section="wait_for_labels",
+    takes="the images chosen for people",
+    found=lambda result: (
+        f"{result['labels']} labels by {result['authors']} people, {result['clean']} of them clean"
+    ),
+    work=wait_for_labels,
+    people=True,
+)

@@ -16,6 +16,7 @@ from pipelines.config import WritePromptsConfig
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.round_data import fresh_seed, images_of, prompts_of, recipe_of, results_of
+from pipelines.stages.stage import Stage
 
 
 def write_prompts(context: Context, round_id: str) -> Result:
@@ -100,7 +101,7 @@ def _write(
     for index, (category, count) in enumerate(sorted(counts.items())):
         context.report(index, len(counts), f"prompts for {category}")
         seed = fresh_seed(context, round_id, recipe.generate.seed, purpose, category)
-        texts = context.tools.write_prompts(category, count, seed, avoid, recipe.writer, recipe.writing)
+        texts = context.models.write_prompts(category, count, seed, avoid, recipe.writer, recipe.writing)
         prompts += [
             Prompt(
                 round_id=round_id, purpose=purpose, index=len(prompts) + place, text=text, category=category
@@ -112,3 +113,16 @@ def _write(
         catalog.prompts.add_many(prompts)
         catalog.commit()
     return [prompt.text for prompt in prompts]
+
+
+STAGE = Stage(
+    name="write_prompts",
+    title="write prompts for hard categories",
+    part="survey",
+    section="write_prompts",
+    takes="confidence by category",
+    found=lambda result: (
+        f"hard: {', '.join(result['hard']) or 'none'}; {sum(result['prompts'].values())} prompts"
+    ),
+    work=write_prompts,
+)

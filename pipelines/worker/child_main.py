@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("lifeline", type=int)
     parser.add_argument("events", type=int)
     parser.add_argument("--workspace", required=True)
-    parser.add_argument("--tools", required=True)
+    parser.add_argument("--models", required=True)
     parser.add_argument("--stages", required=True)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(argv)
@@ -33,7 +33,9 @@ def main(argv: list[str] | None = None) -> None:
 
     from pipelines.worker.task_runner import Runner
 
-    runner = Runner.open(options.workspace, tools=options.tools, stages=options.stages, device=options.device)
+    runner = Runner.open(
+        options.workspace, models=options.models, stages=options.stages, device=options.device
+    )
     serve(options.events, runner.run)
 
 

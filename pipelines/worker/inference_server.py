@@ -47,7 +47,7 @@ class Service:
     """Answers calls, keeping the champion loaded; a new champion is loaded at the next call."""
 
     workspace: Any
-    tools: Any
+    models: Any
     _loaded: str = ""
     _detector: Any = None
     _segmenter: Any = None
@@ -73,7 +73,7 @@ class Service:
         from pipelines.jobs.estimate import estimated
         from pipelines.runtime.context import Context
 
-        context = Context(self.workspace, self.tools)
+        context = Context(self.workspace, self.models)
         return estimated(context, str(request.get("kind")), dict(request.get("settings") or {}))
 
     def _artifacts(self, request: dict[str, Any], image: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
@@ -91,7 +91,7 @@ class Service:
             raise InputRefused("this workspace has no segmenter; an admin can register one")
         location = found[-1].location
         if location != self._segmenter_at:
-            self._segmenter = load_segmenter(location, self.tools.device)
+            self._segmenter = load_segmenter(location, self.models.device)
             self._segmenter_at = location
         clicks = [(float(x), float(y), bool(inside)) for x, y, inside in request.get("clicks", [])]
         score, mask = self._segmenter.segment(str(request.get("name")), image, clicks, request.get("box"))
@@ -103,7 +103,7 @@ class Service:
         if version is None:
             raise InputRefused("this workspace has no champion detector yet; register one, then promote it")
         if version.id != self._loaded:
-            self._detector = self.tools.open_detector(self.workspace.checkpoints.fetch(version.checkpoint))
+            self._detector = self.models.open_detector(self.workspace.checkpoints.fetch(version.checkpoint))
             self._loaded = version.id
         return self._loaded, self._detector
 
@@ -144,12 +144,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("lifeline", type=int)
     parser.add_argument("events", type=int)
     parser.add_argument("--workspace", required=True)
-    parser.add_argument("--tools", required=True)
+    parser.add_argument("--models", required=True)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--socket", type=int, required=True)
     options = parser.parse_args(argv)
     fork_guarded(options.lifeline, keep=options.events)
-    service = Service(open_workspace(options.workspace), load(options.tools)(options.device))
+    service = Service(open_workspace(options.workspace), load(options.models)(options.device))
     serve(socket.socket(fileno=options.socket), service)
 
 

@@ -47,7 +47,7 @@ def open_runner(
     """
     return LocalRunner(
         workspace=workspace,
-        tools=real_models(device or default_device()),
+        models=real_models(device or default_device()),
         report=report,
         stages=ROUND,
         run_shards=ENGINES[engine],
@@ -59,7 +59,7 @@ class LocalRunner:
     """Runs stages here, one at a time."""
 
     workspace: Workspace
-    tools: Models
+    models: Models
     report: Report
     stages: Sequence[Stage]
     run_shards: RunShards
@@ -73,13 +73,13 @@ class LocalRunner:
         if row.stage == DONE:
             return Done()
         if stage_named(row.stage, self.stages).people:
-            return advance(Context(self.workspace, self.tools, self.report), round_id, self.stages)
+            return advance(Context(self.workspace, self.models, self.report), round_id, self.stages)
         with (
             self._claimed(row) as (job_id, active),
             self._files(job_id, active) as report,
-            device_lock(self.tools.device, self.workspace.path, lambda message: report(0, 1, message)),
+            device_lock(self.models.device, self.workspace.path, lambda message: report(0, 1, message)),
         ):
-            context = Context(self.workspace, self.tools, report)
+            context = Context(self.workspace, self.models, report)
             return advance(context, round_id, self.stages, self.run_shards)
 
     def run_round(self, round_id: str) -> Iterator[StageEnded | Waiting]:
@@ -132,7 +132,7 @@ class LocalRunner:
     @contextmanager
     def _alive(self, me: str, job_id: str) -> Iterator[Active]:
         """The job held as a worker holds it, with heartbeats, while the block runs."""
-        running, over = RunningJobs(self.workspace, me, self.tools.device), threading.Event()
+        running, over = RunningJobs(self.workspace, me, self.models.device), threading.Event()
         beats = threading.Thread(target=running.beat_until, args=(over,), daemon=True, name="beats")
         with running.holding(job_id) as active:
             active.message = "runs in a command"

@@ -24,7 +24,7 @@ def on_ray(
     round_id: str,
     run_shard: Callable[..., Result],
     shards: Sequence[Shard],
-    tools: str = "pipelines.runtime.models:real_models",
+    models: str = "pipelines.runtime.models:real_models",
 ) -> list[Result]:
     """Run shards as Ray tasks; every node reaches the same database and blobs.
 
@@ -47,7 +47,7 @@ def on_ray(
     }
     name = f"{run_shard.__module__}:{run_shard.__qualname__}"
     remote = ray.remote(_shard_on_node)
-    asked = {remote.remote(place, tools, name, round_id, shard): index for index, shard in enumerate(shards)}
+    asked = {remote.remote(place, models, name, round_id, shard): index for index, shard in enumerate(shards)}
     return _gathered(ray, context, asked)
 
 
@@ -62,10 +62,10 @@ def _gathered(ray: Any, context: Context, asked: dict[Any, int]) -> list[Result]
     return answers
 
 
-def _shard_on_node(place: dict[str, str], tools: str, name: str, round_id: str, shard: Shard) -> Result:
+def _shard_on_node(place: dict[str, str], models: str, name: str, round_id: str, shard: Shard) -> Result:
     from pipelines.runtime.loading import load
 
-    context = Context(open_workspace(**place), load(tools)("cpu"))
+    context = Context(open_workspace(**place), load(models)("cpu"))
     answer: Result = load(name)(context, round_id, shard)
     return answer
 

@@ -17,7 +17,7 @@ from pipelines.runtime.failpoint import STAGE
 from pipelines.runtime.loading import load
 from pipelines.runtime.models import Models
 from pipelines.runtime.progress import PauseAsked, Reporter, Send, log_line, output_to
-from pipelines.stages.stage import Stage, stage_named
+from pipelines.stages.stage import Stage, run_action, stage_named
 from pipelines.worker.handlers import kind_named
 from storage.opening import open_workspace
 from storage.stores.job_files import LOG, METRICS
@@ -29,15 +29,15 @@ class Runner:
     """Runs tasks in this process, one at a time, holding the device's lock."""
 
     workspace: Workspace
-    tools: Models
+    models: Models
     stages: Sequence[Stage]
     device: str = "cpu"
 
     @classmethod
-    def open(cls, path: str, *, tools: str, stages: str, device: str) -> "Runner":
-        """From the words of a command line: `tools` and `stages` as "module:name"."""
+    def open(cls, path: str, *, models: str, stages: str, device: str) -> "Runner":
+        """From the words of a command line: `models` and `stages` as "module:name"."""
         return cls(
-            workspace=open_workspace(path), tools=load(tools)(device), stages=load(stages), device=device
+            workspace=open_workspace(path), models=load(models)(device), stages=load(stages), device=device
         )
 
     def run(self, task: dict[str, Any], send: Send) -> Result:
@@ -49,7 +49,7 @@ class Runner:
             with device_lock(self.device, self.workspace.path, lambda message: report(0, 1, message)):
                 try:
                     pausing = PauseAsked(self.workspace, task["job"])
-                    return self._answer(Context(self.workspace, self.tools, report, pausing), task)
+                    return self._answer(Context(self.workspace, self.models, report, pausing), task)
                 except Paused as pause:
                     log_line(str(pause))
                     raise
@@ -66,20 +66,8 @@ class Runner:
         log_line(f"{stage.name}: {task['action']} {task.get('payload') or ''}")
         running = STAGE.set(stage.name)
         try:
-            return self._run_stage(context, round_id, stage, task)
+            result = run_action(context, round_id, stage.work, task["action"], task.get("payload"))
         finally:
             STAGE.reset(running)
-
-    def _run_stage(self, context: Context, round_id: str, stage: Stage, task: dict[str, Any]) -> Result:
-        if task["action"] == "shards":
-            assert stage.shards
-            return {"shards": stage.shards(context, round_id)}
-        if task["action"] == "shard":
-            assert stage.run_shard
-            return stage.run_shard(context, round_id, task["payload"])
-        if task["action"] == "finish":
-            assert stage.finish
-            return stage.finish(context, round_id, task["payload"])
-        answer = stage.run(context, round_id)
-        assert not isinstance(answer, Waiting), f"{stage.name} waits for people, so it is no job"
-        return answer
+        assert not isinstance(result, Waiting), f"{stage.name} waits for people, so it is no job"
+        return result

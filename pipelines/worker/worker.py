@@ -45,8 +45,8 @@ class WorkerSettings:
 
     workspace: Path
     device: str = field(default_factory=default_device)
-    tools: str = "pipelines.runtime.models:real_models"
-    """"module:name" of a function from device to `Tools`."""
+    models: str = "pipelines.runtime.models:real_models"
+    """"module:name" of a function from device to `Models`."""
     stages: str = "pipelines.round:ROUND"
     """"module:name" of the round's stages."""
     application_version: str = field(default_factory=lambda: version("artifact-clinic"))
@@ -67,12 +67,12 @@ class Worker:
         self.id = id
         self.workspace = open_workspace(settings.workspace)
         self.stages: Sequence[Stage] = load(settings.stages)
-        self.tools = load(settings.tools)(settings.device)
+        self.models = load(settings.models)(settings.device)
         self.child = Child(
             "pipelines.worker.child_main",
             (
                 *("--workspace", str(self.workspace.path), "--device", settings.device),
-                *("--tools", settings.tools, "--stages", settings.stages),
+                *("--models", settings.models, "--stages", settings.stages),
             ),
         )
         self.running = RunningJobs(self.workspace, id, settings.device)
@@ -98,7 +98,7 @@ class Worker:
         engine = Engine(
             self.running,
             self.perform,
-            models=self.tools,
+            models=self.models,
             stages=self.stages,
             version=self.settings.application_version,
         )
@@ -149,7 +149,7 @@ class Worker:
             if listener is None:
                 yield
                 return
-            arguments = ("--workspace", str(self.workspace.path), "--tools", self.settings.tools)
+            arguments = ("--workspace", str(self.workspace.path), "--models", self.settings.models)
             service = Child(
                 "pipelines.worker.inference_server",
                 (*arguments, "--device", self.settings.device, "--socket", str(listener.fileno())),

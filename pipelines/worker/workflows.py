@@ -19,9 +19,10 @@ from dataengine.errors import Cancelled, ClinicError, ConfigRefused, Conflict, J
 from dataengine.records import STAGE_JOB, AuditEvent, Job, JobState, Round, RoundState, now
 from pipelines.runtime.context import Context, Result, Waiting
 from pipelines.runtime.models import Models
+from pipelines.runtime.shards import Shard
 from pipelines.services import queue, rounds
 from pipelines.services.queue import APPLICATION, JOB_QUEUE, JOB_WORKFLOW, TASK_QUEUE
-from pipelines.stages.stage import Stage, record, stage_named
+from pipelines.stages.stage import Stage, in_actions, record, run_work, stage_named
 from pipelines.worker.running import RunningJobs
 from storage import job_queue
 
@@ -143,18 +144,22 @@ class Engine:
 
     def _tasks(self, job: Job) -> Result:
         """The job's result, from one task or from shards fanned out over all workers."""
-        if job.kind != STAGE_JOB or stage_named(job.args["stage"], self.stages).shards is None:
-            return self._answer(job, "run")
-        shards = self._answer(job, "shards")["shards"]
-        handles = [
-            self._ask(job, f"shard{index}", "shard", shard, index, len(shards))
-            for index, shard in enumerate(shards)
-        ]
-        answers = [answer_of(handle) for handle in handles]
-        return self._answer(job, "finish", answers, len(shards), len(shards) + 1)
 
-    def _answer(self, job: Job, action: str, payload: Any = None, part: int = 0, parts: int = 1) -> Result:
-        return answer_of(self._ask(job, action, action, payload, part, parts))
+        def perform(action: str, payload: Any) -> Result:
+            done = len(payload or ())
+            return answer_of(self._ask(job, action, action, payload, done, done + 1))
+
+        def spread(shards: Sequence[Shard]) -> list[Result]:
+            handles = [
+                self._ask(job, f"shard{index}", "shard", shard, index, len(shards))
+                for index, shard in enumerate(shards)
+            ]
+            return [answer_of(handle) for handle in handles]
+
+        if job.kind != STAGE_JOB:
+            return perform("run", None)
+        result: Result = in_actions(stage_named(job.args["stage"], self.stages).work, perform, spread)
+        return result
 
     def _ask(
         self, job: Job, name: str, action: str, payload: Any, part: int, parts: int
@@ -306,7 +311,7 @@ class Engine:
 
     def _ask_people(self, row: Round) -> None:
         stage = stage_named(row.stage, self.stages)
-        answer = stage.run(Context(self.workspace, self.models), row.id)
+        answer = run_work(Context(self.workspace, self.models), row.id, stage.work)
         following = None
         with self.workspace.catalog() as catalog:
             held = catalog.rounds.hold(row.id)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Integer, and_, cast, exists, func, select
 
+from dataengine.records import THRESHOLD
 from storage import tables
 from storage.catalog import Catalog
 from storage.queries.images import champion_id, newest_revision, newest_verdict
@@ -21,7 +22,7 @@ class CategoryCount:
     images: int
     mean_max: float
     share_with_artifact: float
-    """Share of images whose maximum confidence is at least 0.5."""
+    """Share of images whose maximum confidence reaches `THRESHOLD`."""
 
 
 def categories(catalog: Catalog, detector_id: str | None = None) -> list[CategoryCount]:
@@ -32,7 +33,7 @@ def categories(catalog: Catalog, detector_id: str | None = None) -> list[Categor
             category=category,
             images=sum(one.counts.values()),
             mean_max=one.mean,
-            share_with_artifact=one.share(0.5),
+            share_with_artifact=one.share(THRESHOLD),
         )
         for category, one in found.items()
     ]

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, and_, exists, func, select
 
-from dataengine.records import Label
+from dataengine.records import THRESHOLD, Label
 from storage import tables
 from storage.catalog import Catalog
 from storage.repositories.rows import chunks
@@ -50,9 +50,9 @@ def with_several_opinions(catalog: Catalog, conditions: Sequence[ColumnElement[b
 
 
 def examples_of_snapshot(catalog: Catalog, snapshot_id: str) -> list[tuple[str, bool, int]]:
-    """(category, is flawed, rows) of a snapshot; a pseudo-label is flawed from confidence 0.5."""
+    """(category, is flawed, rows) of a snapshot; a pseudo-label is flawed from confidence `THRESHOLD`."""
     items = tables.snapshot_items.c
-    flawed = items.target.is_not(None) & ((items.kind != "pseudo") | (items.max_confidence >= 0.5))
+    flawed = items.target.is_not(None) & ((items.kind != "pseudo") | (items.max_confidence >= THRESHOLD))
     statement = (
         select(items.category, flawed.label("flawed"), func.count())
         .where(items.snapshot_id == snapshot_id)
@@ -71,7 +71,7 @@ def pseudo_examples(catalog: Catalog, round_id: str | None, taken: Collection[st
         .where(pseudo.round_id == round_id, images.split == "train", images.status == "active")
     )
     rows = catalog.connection.execute(statement)
-    return [(category, highest >= 0.5) for id, category, highest in rows if id not in taken]
+    return [(category, highest >= THRESHOLD) for id, category, highest in rows if id not in taken]
 
 
 def unlabelled_real(catalog: Catalog, split: str = "train") -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ import numpy as np
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from dataengine.records import GeneratorVersion, Job, Round, Study, Treatment, Vote, WorkerBeat, now
-from pipelines.services.rounds import stage_names
+from pipelines.round import ROUND
 from storage.accounts import create_user
 from storage.catalog import Catalog
 from storage.opening import create_workspace
@@ -58,7 +58,7 @@ def filled(folder: Path, images: int, rounds: int) -> Workspace:
     """A busy team's workspace; everything in it is drawn by seed."""
     workspace = create_workspace(folder)
     fill_catalog(workspace.engine, images)
-    random, names, began = np.random.default_rng(0), stage_names(), now() - 40_000 * rounds
+    random, names, began = np.random.default_rng(0), [stage.name for stage in ROUND], now() - 40_000 * rounds
     measured = {who: {"validation": {"mse": 0.03, "false_alarm": 0.1, "miss": 0.2}} for who in SIDES}
     with workspace.catalog() as catalog:
         create_user(catalog, "ada", PASSWORD, ["admin"], "bench")

@@ -105,7 +105,7 @@ def infer_rate_ratio(context: Context, items: list[SnapshotItem], folder: Path) 
         for name in names:
             catalog.detectors.add(DetectorVersion(id=name, name="speed", checkpoint=checkpoint))
         catalog.commit()
-    detector = context.tools.open_detector(workspace.checkpoints.fetch(checkpoint))
+    detector = context.models.open_detector(workspace.checkpoints.fetch(checkpoint))
     ready = torch.rand(len(images), 3, FIRST_DOCTOR.size, FIRST_DOCTOR.size)
     stage = DiagnoseConfig()
 

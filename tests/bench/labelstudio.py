@@ -20,7 +20,7 @@ from label_studio_sdk.converter import brush as sdk
 
 from dataengine.images import encode_png
 from dataengine.masks import pack_label_map
-from dataengine.records import DetectorVersion, Image, Label, Prediction, QueueItem, Round
+from dataengine.records import THRESHOLD, DetectorVersion, Image, Label, Prediction, QueueItem, Round
 from pipelines.exchange.label_studio.brush_rle import decode_alpha, encode_mask
 from pipelines.exchange.label_studio.pull import pull
 from pipelines.exchange.label_studio.push import BATCH, push
@@ -196,7 +196,9 @@ def push_figures(scratch: Path, server: Server, count: int) -> list[Figure]:
     bare = [
         {
             "data": task_data(image, f"http://x/{image.id}.png", round="r"),
-            "predictions": [prediction(maps[number % len(maps)], (128, 512), 0.9, "champion (d)", CLASSES)],
+            "predictions": [
+                prediction(maps[number % len(maps)], (128, 512), 0.9, "champion (d)", CLASSES, THRESHOLD)
+            ],
         }
         for number, image in enumerate(images)
     ]

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from dataengine.clinic import parts as clinic_parts
+from dataengine.clinic.config import JUDGE_THRESHOLD
 from dataengine.clinic.oracles import Judge, load_judge
 from dataengine.clinic.readers import PLAUSIBLE, Reader, load_reader
 from dataengine.clinic.training.data import render, round_trip
@@ -38,7 +39,7 @@ from dataengine.treatment.sampling.sampler import as_tensor, generate
 from dataengine.treatment.tuning.trainer import treat
 from tests.bench.harness import RESULTS, Figure, bootstrap, device, figure, quick
 
-FLAWED = 0.5
+FLAWED = JUDGE_THRESHOLD
 WORK = RESULTS / "kept" / ("treatment-quick" if quick() else "treatment")
 
 

@@ -12,14 +12,14 @@ from dataengine.images import encode_png
 from dataengine.masks import pack_label_map
 from dataengine.records import Image, Label, image_id
 from pipelines import recipes
-from pipelines.round import advance
+from pipelines.round import ROUND, advance
 from pipelines.runtime.context import Context, Waiting
 from pipelines.services.benchmarks import freeze_known
 from pipelines.services.rounds import start_round
-from pipelines.stages.stage import Done
+from pipelines.stages.stage import Done, run_work, stage_named
 from storage.opening import create_workspace
 from storage.workspace import Workspace
-from tests.fakes import answer_queue, fake_tools, paint, prepare, real_picture
+from tests.fakes import answer_queue, fake_models, paint, prepare, real_picture
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def fresh_context(folder: Path) -> tuple[Context, str]:
     add_benchmark(workspace)
     freeze_known(workspace, "test")
     row = start_round(workspace, recipes.fakes().model_dump(mode="json"), "test")
-    return Context(workspace, fake_tools()), row.id
+    return Context(workspace, fake_models()), row.id
 
 
 def add_benchmark(workspace: Workspace, each: int = 4) -> None:
@@ -97,6 +97,12 @@ def broken_picture(workspace: Workspace, prompt: str, seed: int) -> tuple[Image,
     return image, Label(
         image_id=image.id, author="clinic", height=height, width=width, label_map=blob, source="import"
     )
+
+
+def run_one(context: Context, round_id: str, stage: str) -> dict[str, Any]:
+    """One stage of a round in this process, recorded nowhere."""
+    result: dict[str, Any] = run_work(context, round_id, stage_named(stage, ROUND).work)
+    return result
 
 
 @pytest.fixture(scope="session")

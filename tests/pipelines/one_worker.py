@@ -13,7 +13,7 @@ def main() -> None:
         device="cpu",
         stages=sys.argv[2],
         sweep_seconds=0.2,
-        tools=sys.argv[3],
+        models=sys.argv[3],
         inference="CLINIC_TEST_INFERENCE" in os.environ,
         **({"application_version": sys.argv[4]} if len(sys.argv) > 4 else {}),
     )

@@ -14,9 +14,9 @@ from storage.workspace import Workspace
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 QUICK = {"CLINIC_LEASE_SECONDS": "4", "OMP_NUM_THREADS": "1"}
-TOYS = ("tests.pipelines.toys:STAGES", "tests.pipelines.toys:no_tools")
-FAKES = ("pipelines.round:ROUND", "tests.fakes:fake_tools")
-SLEEPY = ("tests.pipelines.toys:SLEEPY", "tests.pipelines.toys:no_tools")
+TOYS = ("tests.pipelines.toys:STAGES", "tests.pipelines.toys:no_models")
+FAKES = ("pipelines.round:ROUND", "tests.fakes:fake_models")
+SLEEPY = ("tests.pipelines.toys:SLEEPY", "tests.pipelines.toys:no_models")
 
 
 def until(condition: Callable[[], object], seconds: float = 120.0, why: str = "") -> None:
@@ -44,7 +44,7 @@ class Crew:
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, spec: tuple[str, str], version: str = "", **environment: str) -> subprocess.Popen[bytes]:
-        """Start a worker over the stages and tools of `spec`."""
+        """Start a worker over the stages and models of `spec`."""
         command = [sys.executable, "-m", "tests.pipelines.one_worker", str(self.workspace.path), *spec]
         log = (self.workspace.path / "worker.log").open("a")
         process = subprocess.Popen(

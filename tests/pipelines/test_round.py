@@ -81,9 +81,9 @@ def numbers(value: Any) -> Any:
 
 def run_here(workspace: Workspace, round_id: str) -> list[str]:
     """Run a round in this process, answering as a person would; what `advance` said, in order."""
-    tools = fakes.fake_tools()
+    models = fakes.fake_models()
     runner = LocalRunner(
-        workspace=workspace, tools=tools, report=lambda *a, **k: None, stages=ROUND, run_shards=run_in_turn
+        workspace=workspace, models=models, report=lambda *a, **k: None, stages=ROUND, run_shards=run_in_turn
     )
     said: list[str] = []
     while True:
@@ -153,7 +153,7 @@ def test_a_kill_inside_every_stage_changes_nothing(
 def test_advance_may_be_called_again_at_any_time(tmp_path: Path) -> None:
     workspace = create_workspace(tmp_path)
     row = rounds.start_round(workspace, {}, stages=toys.STAGES)
-    context = Context(workspace, toys.no_tools("cpu"))
+    context = Context(workspace, toys.no_models("cpu"))
     said = [advance(context, row.id, toys.STAGES) for _ in range(4)]
     assert [getattr(each, "name", each) for each in said] == [
         "draw",

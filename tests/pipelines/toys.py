@@ -1,6 +1,5 @@
 """Toy stages that write into the catalog, quick and torch-free, to drive rounds and workers."""
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -12,20 +11,23 @@ from dataengine.records import Prompt
 from pipelines.runtime.context import Context, Result, Waiting
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.models import Models
-from pipelines.stages.stage import Stage
+from pipelines.stages.stage import Sharded, Stage, Work
+from tests.fakes import replace_methods
 
 SHARDS = 4
 PER_SHARD = 5
 
 
-def no_tools(device: str) -> Models:
-    """Tools for stages that need none."""
+def no_models(device: str) -> Models:
+    """Models for stages that open none."""
 
     def absent(*args: Any) -> Any:
         raise AssertionError("toy stages open nothing")
 
-    names = [field.name for field in dataclasses.fields(Models) if field.init and field.name != "device"]
-    return Models(**dict.fromkeys(names, absent), device=device)
+    models = Models(device)
+    methods = [name for name in vars(Models) if not name.startswith("_")]
+    replace_methods(models, **dict.fromkeys(methods, absent))
+    return models
 
 
 def write(context: Context, round_id: str, purpose: str, numbers: range) -> int:
@@ -51,11 +53,6 @@ def draw_shard(context: Context, round_id: str, shard: dict[str, Any]) -> Result
 
 def draw_finish(context: Context, round_id: str, answers: Any) -> Result:
     return {"images": sum(answer["written"] for answer in answers)}
-
-
-def draw(context: Context, round_id: str) -> Result:
-    shards = draw_shards(context, round_id)
-    return draw_finish(context, round_id, [draw_shard(context, round_id, shard) for shard in shards])
 
 
 def count(context: Context, round_id: str) -> Result:
@@ -98,10 +95,24 @@ def traces(path: Path) -> list[list[str]]:
     return [line.split(maxsplit=2) for line in (path / "trace").read_text().splitlines()]
 
 
+def toy(name: str, work: Work, people: bool = False) -> Stage:
+    """A stage of the survey, with words that say nothing."""
+    return Stage(
+        name=name,
+        title=name,
+        part="survey",
+        section="generate",
+        takes="nothing",
+        found=str,
+        work=work,
+        people=people,
+    )
+
+
 STAGES = (
-    Stage(name="draw", run=draw, shards=draw_shards, run_shard=draw_shard, finish=draw_finish),
-    Stage(name="count", run=count),
-    Stage(name="ask", run=ask, people=True),
-    Stage(name="train", run=train),
+    toy("draw", Sharded(shards=draw_shards, run_shard=draw_shard, finish=draw_finish)),
+    toy("count", count),
+    toy("ask", ask, people=True),
+    toy("train", train),
 )
-SLEEPY = (Stage(name="sleep", run=sleep),)
+SLEEPY = (toy("sleep", sleep),)

@@ -8,7 +8,7 @@ from storage.opening import create_workspace
 from storage.workspace import Workspace
 
 REAL = ("pipelines.round:ROUND", "pipelines.runtime.models:real_models")
-"""Stages and tools of a worker."""
+"""Stages and models of a worker."""
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,12 @@
 """The rounds desk at /rounds: the loop as a timeline, its figures, lineage, jobs and workers."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from dataengine.records import PAUSABLE, Job, WorkerBeat
-from pipelines.config import RoundRecipe
+from pipelines.config import Part, RoundRecipe
 from pipelines.services import queue, round_options, rounds
 from pipelines.services.jobs import cancel_job, pause_job, read_log, resume_job
 from pipelines.services.locations import check_locations
@@ -39,7 +39,7 @@ class NewRound(BaseModel):
     model_config = ConfigDict(extra="forbid")
     recipe: str = Field(max_length=100)
     seed: int = Field(default=0, ge=0, lt=2**31)
-    parts: list[Literal["hard", "detector", "treatment"]] = Field(max_length=3)
+    parts: list[Part] = Field(max_length=3)
     budget: int | None = Field(default=None, ge=1, le=100_000)
     correction: str = Field(default="", max_length=40)
     guidance: str = Field(default="", max_length=40)

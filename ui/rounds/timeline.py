@@ -4,7 +4,6 @@ from typing import Any
 
 from dataengine.records import Job, Round, now
 from pipelines.services import queue, rounds
-from pipelines.stages.stage import INTO, came_out, figure
 from storage.catalog import Catalog
 from storage.queries.rounds import labellers, stage_jobs, waited_for
 
@@ -14,28 +13,30 @@ def timeline(catalog: Catalog, row: Round) -> list[dict[str, Any]]:
     by_stage: dict[str, list[Job]] = {}
     for job in stage_jobs(catalog, row.id):
         by_stage.setdefault(job.args.get("stage", ""), []).append(job)
-    leaves_out, ended, shown = rounds.stages_left_out(row), row.created, []
-    for name in rounds.stage_names():
-        jobs = by_stage.get(name, [])
+    ended, shown = row.created, []
+    for stage in rounds.describe_stages(row):
+        jobs = by_stage.get(stage.name, [])
         began = min((job.started for job in jobs if job.started), default=None)
         finished = max((job.finished for job in jobs if job.finished), default=None)
-        state = state_of(row, name, jobs, leaves_out)
-        if name == "wait_for_labels" and by_stage and state in ("done", "waiting"):
+        state = state_of(row, stage, jobs)
+        if stage.people and by_stage and state in ("done", "waiting"):
             began = ended
             following = [job.created for found in by_stage.values() for job in found if job.created >= ended]
             finished = min(following, default=None) if state == "done" else None
         open_job = jobs[-1] if jobs and jobs[-1].state in queue.OPEN else None
         shown.append(
             {
-                "name": name,
+                "name": stage.name,
+                "title": stage.title,
+                "people": stage.people,
                 "state": state,
                 "began": began,
                 "seconds": None if began is None else max(0.0, (finished or now()) - began),
                 "attempts": len(jobs),
                 "progress": open_job.progress if open_job else None,
-                "takes": INTO.get(name, ""),
-                "gives": came_out(name, row.results[name]) if name in row.results else "",
-                "message": message_of(row, name, jobs),
+                "takes": stage.takes,
+                "gives": stage.found,
+                "message": message_of(row, stage.name, jobs),
                 "job": jobs[-1].id if jobs else None,
             }
         )
@@ -43,13 +44,13 @@ def timeline(catalog: Catalog, row: Round) -> list[dict[str, Any]]:
     return shown
 
 
-def state_of(row: Round, name: str, jobs: list[Job], leaves_out: set[str]) -> str:
+def state_of(row: Round, stage: rounds.StageDescription, jobs: list[Job]) -> str:
     """done, queued, running, waiting, failed, cancelled, ahead, or left out."""
-    if name in row.results:
+    if stage.name in row.results:
         return "done"
-    if name in leaves_out:
+    if stage.skipped:
         return "left out"
-    if name != row.stage:
+    if stage.name != row.stage:
         return "ahead"
     return "queued" if row.state == "running" and jobs and jobs[-1].state == "queued" else row.state
 
@@ -95,7 +96,8 @@ def round_figures(row: Round, names: dict[str, str]) -> dict[str, Any]:
     treated, compared = row.results.get("treat", {}), row.results.get("judge", {})
 
     def beside(name: str) -> list[float | None]:
-        return [figure(measured, who, name) for who in ("champion", "candidate")]
+        on_validation = [measured.get(who, {}).get("validation", {}) for who in ("champion", "candidate")]
+        return [figures.get(name) for figures in on_validation]
 
     def change(name: str) -> list[float | None] | None:
         found = compared.get(name)

@@ -23,14 +23,6 @@ SHOWN = 3
 class DiTFamily:
     """See `families.GeneratorFamily` and `families.Refinable`. Samples with DDIM (η = 0)."""
 
-    pipeline_class: ClassVar[str] = "DiTPipeline"
-    components: ClassVar[dict[str, set[tuple[str, str]]]] = {
-        "scheduler": {
-            ("diffusers", name) for name in ("DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler")
-        },
-        "vae": {("diffusers", "AutoencoderKL")},
-        "transformer": {("diffusers", "DiTTransformer2DModel"), ("diffusers", "Transformer2DModel")},
-    }
     name: ClassVar[str] = "dit"
     prediction: Prediction = "epsilon"
     guidance: float = GUIDANCE

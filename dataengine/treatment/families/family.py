@@ -1,8 +1,8 @@
 """What treatment needs of a generator, whatever pipeline is behind it.
 
 A family turns prompts into conditioning and pixels into latents and back, and predicts noise or
-velocity. Sampling, objectives and tuning are plain functions over that. A new family is one file and one
-line in `FAMILIES`.
+velocity. Sampling, objectives and tuning are plain functions over that. What each family states about itself
+is in `catalog`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,6 @@ from torch import Tensor, nn
 
 from dataengine.treatment.config import LoraSettings
 from dataengine.treatment.families.diffusion import Conditioning, Prediction, Schedule
-from dataengine.treatment.families.dit import DiTFamily
-from dataengine.treatment.families.flux import FluxFamily
-from dataengine.treatment.families.stable_diffusion import StableDiffusionFamily
-from dataengine.treatment.families.stable_diffusion_xl import StableDiffusionXLFamily
-from dataengine.treatment.families.unconditional import UnconditionalFamily
 
 
 class LoraAdapter(Protocol):
@@ -47,7 +42,7 @@ class GeneratorFamily(Protocol):
 
     @property
     def name(self) -> str:
-        """Name of the family, a key of nothing: "flux", "stable-diffusion", …"""
+        """Name of the family, its key in `catalog.FAMILIES`."""
 
     @property
     def prediction(self) -> Prediction:
@@ -137,17 +132,3 @@ class Refinable(GeneratorFamily, Protocol):
     def answer(self, latents: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
         """The network's own answer for x_t, float32: the noise and, where it learns its variance, as many
         channels again behind it. `times` has shape (N,)."""
-
-
-FAMILIES: dict[
-    str,
-    type[FluxFamily] | type[StableDiffusionFamily] | type[UnconditionalFamily] | type[DiTFamily],
-] = {
-    FluxFamily.pipeline_class: FluxFamily,
-    StableDiffusionFamily.pipeline_class: StableDiffusionFamily,
-    StableDiffusionXLFamily.pipeline_class: StableDiffusionXLFamily,
-    DiTFamily.pipeline_class: DiTFamily,
-    UnconditionalFamily.pipeline_class: UnconditionalFamily,
-    "DDIMPipeline": UnconditionalFamily,
-}
-"""By the class that a pipeline's `model_index.json` names."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dataengine.errors import ModelRefused
 from dataengine.treatment.families import autoencoder
+from dataengine.treatment.families.catalog import FAMILIES
 from dataengine.treatment.families.diffusion import Conditioning, Prediction, Schedule, beyond
 from dataengine.treatment.families.lora import Adapter
 from dataengine.treatment.families.quantization import Bits, loading_options
@@ -33,17 +34,7 @@ TARGETS = {
 class FluxFamily:
     """See `families.GeneratorFamily`."""
 
-    pipeline_class: ClassVar = "FluxPipeline"
-    components: ClassVar = {
-        "scheduler": {("diffusers", "FlowMatchEulerDiscreteScheduler")},
-        "vae": {("diffusers", "AutoencoderKL")},
-        "transformer": {("diffusers", "FluxTransformer2DModel")},
-        "text_encoder": {("transformers", "CLIPTextModel")},
-        "tokenizer": {("transformers", "CLIPTokenizer"), ("transformers", "CLIPTokenizerFast")},
-        "text_encoder_2": {("transformers", "T5EncoderModel")},
-        "tokenizer_2": {("transformers", "T5Tokenizer"), ("transformers", "T5TokenizerFast")},
-    }
-    name: ClassVar = "flux"
+    name: ClassVar[str] = "flux"
     prediction: Prediction = "flow"
 
     def __init__(self, pipeline: Any) -> None:
@@ -94,8 +85,7 @@ class FluxFamily:
 
     def modules(self) -> Mapping[str, nn.Module]:
         """Its four networks."""
-        names = ("transformer", "vae", "text_encoder", "text_encoder_2")
-        return {name: getattr(self.pipeline, name) for name in names}
+        return {name: getattr(self.pipeline, name) for name in FAMILIES[self.name].networks}
 
     def to(self, device: torch.device | str) -> Self:
         """Move all networks."""

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 
 from dataengine.errors import ModelRefused
-from dataengine.treatment.families.family import FAMILIES, GeneratorFamily
+from dataengine.treatment.families.catalog import PIPELINES
+from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.families.quantization import Bits
 
 INDEX = "model_index.json"
 CODE = {".py", ".pyc", ".pyd", ".so", ".dll", ".sh"}
 PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".h5", ".msgpack"}
 TEXT = ("*.json", "*.txt", "*.model")
-WITHOUT_WEIGHTS = ("scheduler", "tokenizer", "tokenizer_2")
 
 
 def load_family(
@@ -39,7 +39,7 @@ def load_family(
     folder = Path(location) if Path(location).is_dir() else fetch(str(location))
     kind = inspect(folder)
     try:
-        family = FAMILIES[kind].open(folder, dtype, bits)
+        family: Any = PIPELINES[kind].load().open(folder, dtype, bits)
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         raise ModelRefused(f"{folder} does not load as a {kind}: {str(error).splitlines()[0]}") from error
     family.pipeline.set_progress_bar_config(disable=True)
@@ -48,15 +48,16 @@ def load_family(
     if lora is not None:
         family.adapter.load(Path(lora))
     family.to(device)
-    return family
+    opened: GeneratorFamily = family
+    return opened
 
 
 def inspect(folder: Path) -> str:
     """The pipeline class of a folder that may be loaded. Raises `ModelRefused` naming the file that
     forbids it."""
     kind, index = read_index(folder / INDEX)
-    wanted = FAMILIES[kind].components
-    for name, allowed in wanted.items():
+    facts = PIPELINES[kind]
+    for name, allowed in facts.components.items():
         found = index.get(name)
         if not isinstance(found, list) or len(found) != 2 or tuple(found) not in allowed:
             raise ModelRefused(
@@ -64,11 +65,11 @@ def inspect(folder: Path) -> str:
                 f"{' or '.join(sorted(kind for _, kind in allowed))} is expected"
             )
     top = [path for path in folder.iterdir() if path.is_file()]
-    parts = [path for name in wanted for path in (folder / name).rglob("*") if path.is_file()]
+    parts = [path for name in facts.components for path in (folder / name).rglob("*") if path.is_file()]
     refuse_code(top, pickled=set())
     refuse_code(parts, pickled=PICKLED)
-    for name in wanted:
-        if name not in WITHOUT_WEIGHTS and not list((folder / name).glob("*.safetensors")):
+    for name in facts.networks:
+        if not list((folder / name).glob("*.safetensors")):
             raise ModelRefused(f"{folder / name} holds no .safetensors file; save it with safe_serialization")
     return kind
 
@@ -82,9 +83,9 @@ def read_index(file: Path) -> tuple[str, dict[str, Any]]:
         raise ModelRefused(
             f"{file} is missing or no pipeline index; a diffusers pipeline folder is expected"
         ) from error
-    if not isinstance(kind, str) or kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in PIPELINES:
         raise ModelRefused(
-            f"{file} names the pipeline class {kind!r}; known are {', '.join(sorted(FAMILIES))}"
+            f"{file} names the pipeline class {kind!r}; known are {', '.join(sorted(PIPELINES))}"
         )
     return kind, index
 
@@ -110,9 +111,9 @@ def fetch(location: str) -> Path:
     try:
         index = hf_hub_download(repository, INDEX, revision=revision or None)
         kind, _ = read_index(Path(index))
-        wanted = FAMILIES[kind].components
-        patterns = [f"{name}/{text}" for name in wanted for text in TEXT]
-        patterns += [f"{name}/*.safetensors" for name in wanted if name not in WITHOUT_WEIGHTS]
+        facts = PIPELINES[kind]
+        patterns = [f"{name}/{text}" for name in facts.components for text in TEXT]
+        patterns += [f"{name}/*.safetensors" for name in facts.networks]
         folder = snapshot_download(
             repository,
             revision=revision or None,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dataengine.errors import ModelRefused
 from dataengine.treatment.families import autoencoder, ddim
+from dataengine.treatment.families.catalog import FAMILIES
 from dataengine.treatment.families.diffusion import Conditioning, Prediction, Schedule, beyond
 from dataengine.treatment.families.lora import Adapter
 from dataengine.treatment.families.quantization import Bits, loading_options
@@ -25,25 +26,7 @@ TARGETS = {
 class StableDiffusionFamily:
     """See `families.GeneratorFamily`. Samples with DDIM (η = 0) whatever scheduler the folder names."""
 
-    pipeline_class: ClassVar[str] = "StableDiffusionPipeline"
-    components: ClassVar[dict[str, set[tuple[str, str]]]] = {
-        "scheduler": {
-            ("diffusers", name)
-            for name in (
-                "DDIMScheduler",
-                "DDPMScheduler",
-                "PNDMScheduler",
-                "EulerDiscreteScheduler",
-                "DPMSolverMultistepScheduler",
-            )
-        },
-        "vae": {("diffusers", "AutoencoderKL")},
-        "unet": {("diffusers", "UNet2DConditionModel")},
-        "text_encoder": {("transformers", "CLIPTextModel")},
-        "tokenizer": {("transformers", "CLIPTokenizer"), ("transformers", "CLIPTokenizerFast")},
-    }
     name: ClassVar[str] = "stable-diffusion"
-    networks: ClassVar[tuple[str, ...]] = ("unet", "vae", "text_encoder")
     prediction: Prediction = "epsilon"
     guidance: float = GUIDANCE
     training_guidance: float = 1.0
@@ -110,7 +93,7 @@ class StableDiffusionFamily:
 
     def modules(self) -> Mapping[str, nn.Module]:
         """Its networks."""
-        return {name: getattr(self.pipeline, name) for name in self.networks}
+        return {name: getattr(self.pipeline, name) for name in FAMILIES[self.name].networks}
 
     def to(self, device: torch.device | str) -> Self:
         """Move all networks."""

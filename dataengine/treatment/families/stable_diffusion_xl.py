@@ -22,14 +22,7 @@ class StableDiffusionXLFamily(StableDiffusionFamily):
     does unless asked otherwise.
     """
 
-    pipeline_class: ClassVar[str] = "StableDiffusionXLPipeline"
-    components: ClassVar[dict[str, set[tuple[str, str]]]] = {
-        **StableDiffusionFamily.components,
-        "text_encoder_2": {("transformers", "CLIPTextModelWithProjection")},
-        "tokenizer_2": {("transformers", "CLIPTokenizer"), ("transformers", "CLIPTokenizerFast")},
-    }
     name: ClassVar[str] = "stable-diffusion-xl"
-    networks: ClassVar[tuple[str, ...]] = ("unet", "vae", "text_encoder", "text_encoder_2")
     guidance: float = GUIDANCE
 
     @classmethod

@@ -24,11 +24,6 @@ RGB = 3
 class UnconditionalFamily:
     """See `families.GeneratorFamily` and `families.Refinable`."""
 
-    pipeline_class: ClassVar[str] = "DDPMPipeline"
-    components: ClassVar[dict[str, set[tuple[str, str]]]] = {
-        "scheduler": {("diffusers", "DDPMScheduler"), ("diffusers", "DDIMScheduler")},
-        "unet": {("diffusers", "UNet2DModel")},
-    }
     name: ClassVar[str] = "unconditional"
     prediction: Prediction = "epsilon"
     guidance: float = 1.0

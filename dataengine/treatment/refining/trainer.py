@@ -25,6 +25,7 @@ from dataengine.diagnosis.training import average_decay
 from dataengine.errors import ConfigRefused, NonFinite, Paused
 from dataengine.records import Report, no_report, not_pausing
 from dataengine.treatment.config import RefiningConfig, SamplingConfig
+from dataengine.treatment.families.catalog import FAMILIES
 from dataengine.treatment.families.diffusion import noised, target
 from dataengine.treatment.families.family import GeneratorFamily, Refinable
 from dataengine.treatment.refining.modulation import KeyValueModulation
@@ -134,7 +135,8 @@ def _subject(
     """Raises `ConfigRefused` for whatever would fail later, or be ignored."""
     if not isinstance(family, Refinable):
         raise ConfigRefused(
-            f"{family.name} is not trained this way; unconditional UNets, Stable Diffusion and DiT are"
+            f"{family.name} is not trained this way; those that are: "
+            f"{', '.join(name for name, facts in FAMILIES.items() if facts.refinable)}"
         )
     if images.ndim != 4 or images.shape[1:] != (*family.size, 3) or not len(images):
         raise ConfigRefused(

@@ -23,7 +23,8 @@ from torch.utils.flop_counter import flop_registry
 
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.treatment.config import TreatmentConfig
-from dataengine.treatment.families.family import FAMILIES, GeneratorFamily
+from dataengine.treatment.families.catalog import FAMILIES, PIPELINES, FamilyFacts
+from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.sampling.sampler import denoise, guidance_of, size_of
 from dataengine.treatment.tuning.objectives import all_pixels, confidence_maps, offline_loss
 
@@ -320,26 +321,27 @@ def outline(location: Path | GeneratorFamily, dtype: torch.dtype = torch.float32
     Raises `ModelRefused` for a folder that would not be loaded.
     """
     if isinstance(location, Path):
-        kind, parts = _folder_parts(location, dtype)
+        facts, parts = _folder_parts(location, dtype)
     else:
-        kind, parts = _live_parts(location)
+        facts, parts = _live_parts(location)
     with _real():
-        return FAMILIES[kind](SimpleNamespace(**parts))
+        family: GeneratorFamily = facts.load()(SimpleNamespace(**parts))
+    return family
 
 
-def _folder_parts(folder: Path, dtype: torch.dtype) -> tuple[str, dict[str, Any]]:
+def _folder_parts(folder: Path, dtype: torch.dtype) -> tuple[FamilyFacts, dict[str, Any]]:
     import diffusers
     import transformers
 
-    from dataengine.treatment.families.loading import INDEX, WITHOUT_WEIGHTS, inspect, read_index
+    from dataengine.treatment.families.loading import INDEX, inspect, read_index
 
-    kind = inspect(folder)
+    facts = PIPELINES[inspect(folder)]
     _, index = read_index(folder / INDEX)
     parts: dict[str, Any] = {}
-    for name in FAMILIES[kind].components:
+    for name in facts.components:
         library, class_name = index[name]
         found = getattr(diffusers if library == "diffusers" else transformers, class_name)
-        if name in WITHOUT_WEIGHTS:
+        if name not in facts.networks:
             with _real():
                 parts[name] = found.from_pretrained(folder / name)
             continue
@@ -349,15 +351,15 @@ def _folder_parts(folder: Path, dtype: torch.dtype) -> tuple[str, dict[str, Any]
             else found.config_class.from_pretrained(folder / name)
         )
         parts[name] = unweighted(found, config, torch.float32 if name == "vae" else dtype)
-    return kind, parts
+    return facts, parts
 
 
-def _live_parts(family: Any) -> tuple[str, dict[str, Any]]:
-    pipeline, kind = family.pipeline, type(family).pipeline_class
-    parts = {name: getattr(pipeline, name) for name in type(family).components}
+def _live_parts(family: Any) -> tuple[FamilyFacts, dict[str, Any]]:
+    facts = FAMILIES[family.name]
+    parts = {name: getattr(family.pipeline, name) for name in facts.components}
     for name, network in family.modules().items():
         parts[name] = unweighted(type(network), network.config, network.dtype)
-    return kind, parts
+    return facts, parts
 
 
 def unweighted(kind: Any, config: Any, dtype: torch.dtype) -> nn.Module:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dataengine.errors import InputRefused
-from dataengine.records import DetectorVersion, Endpoint, Image, Report, digest, no_report
+from dataengine.records import DetectorVersion, Endpoint, Image, Report, digest, no_report, threshold_of
 from pipelines.exchange.label_studio.server import Server
 from pipelines.exchange.label_studio.signing import secret, signed_path
 from pipelines.exchange.label_studio.tasks import model_version, prediction, task_data
@@ -167,8 +167,9 @@ def _predictions(
     sizes = {image.id: (image.height, image.width) for image in images}
     with_maps = [one for one in answers if one.map_ref]
     maps = workspace.maps.get_many([one.map_ref for one in with_maps if one.map_ref])
+    about = (model_version(champion), classes, threshold_of(champion))
     return {
-        one.image_id: prediction(drawn, sizes[one.image_id], one.max, model_version(champion), classes)
+        one.image_id: prediction(drawn, sizes[one.image_id], one.max, *about)
         for one, drawn in zip(with_maps, maps, strict=True)
     }
 

@@ -21,7 +21,6 @@ from pipelines.exchange.label_studio.brush_rle import ALPHA_THRESHOLD, decode_ma
 
 FROM_NAME, TO_NAME = "artifact", "image"
 SHOWN = ("prompt", "category")
-PREDICTION_THRESHOLD = 128
 """Of 255: the part of an artifact map that becomes a brush prediction."""
 
 NumberOf = Callable[[str], int]
@@ -78,11 +77,12 @@ def prediction(
     score: float,
     model_version: str,
     classes: Sequence[str],
+    threshold: float,
 ) -> dict[str, Any]:
-    """A brush prediction of an 8-bit artifact map, brought to the picture's (height, width)."""
+    """A brush prediction of (height, width) pixels, where an 8-bit artifact map reaches the threshold."""
     rows = np.arange(size[0]) * artifact_map.shape[0] // size[0]
     columns = np.arange(size[1]) * artifact_map.shape[1] // size[1]
-    broken = (artifact_map >= PREDICTION_THRESHOLD)[np.ix_(rows, columns)]
+    broken = (artifact_map >= 255 * threshold)[np.ix_(rows, columns)]
     regions = [_region(broken, classes[0], digest(model_version, length=10))] if broken.any() else []
     return {"result": regions, "score": round(float(score), 6), "model_version": model_version}
 

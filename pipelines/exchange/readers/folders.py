@@ -14,6 +14,7 @@ from pathlib import Path
 from dataengine.errors import InputRefused
 from dataengine.images import MAX_BYTES
 from dataengine.records import Report, Source, no_report
+from pipelines.exchange.import_options import Wanted
 from pipelines.exchange.importer import ImportResult, Ingest, Reading, Row, take_in
 from pipelines.exchange.metadata import SIDECARS, Note, Refusal, read_plain, read_table, readable, sidecar
 from storage.workspace import Workspace
@@ -73,6 +74,11 @@ def read_folder(root: Path, prompts: Path | None = None) -> Reading:
     refused += unusable
     refused += [Refusal(readable(name), "named in the table, but not in the folder") for name in absent]
     return Reading(rows=[_row(each, table) for each in found], total=len(found), refused=refused)
+
+
+def read_images(wanted: Wanted) -> Reading:
+    """`read_folder` of what was asked for."""
+    return read_folder(wanted.path)
 
 
 def find_pictures(root: Path) -> tuple[list[Found], list[Refusal]]:

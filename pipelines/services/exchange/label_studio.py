@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ClinicError, InputRefused, NotFound
-from dataengine.records import Job, Report, no_report, now
+from dataengine.records import Job, Report, no_report, now, threshold_of
 from pipelines.exchange.label_studio import signing
 from pipelines.exchange.label_studio.tasks import model_version, prediction
 from pipelines.services.inference import find_artifacts
@@ -124,7 +124,8 @@ def predictions_for(workspace: Workspace, tasks: list[Any]) -> list[dict[str, An
 
             _, drawn = find_artifacts(workspace, read(workspace, image))
             score = float(drawn.max()) / 255
-        answers.append(prediction(drawn, (image.height, image.width), score, version, classes))
+        size, threshold = (image.height, image.width), threshold_of(champion)
+        answers.append(prediction(drawn, size, score, version, classes, threshold))
     return answers
 
 

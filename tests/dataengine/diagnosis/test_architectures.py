@@ -1,5 +1,6 @@
 """The detector's contract over every architecture that has a name, and the published mit-b5 at full size."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
+from dataengine.diagnosis.architectures import architecture_of
 from dataengine.diagnosis.config import IMAGENET_MEAN, IMAGENET_STD, MIT, DetectorConfig, published_config
 from dataengine.diagnosis.detector import Detector, NetworkDetector, load_detector, save_detector
+from pipelines.runtime.safetensors_header import tensor_shapes
 from tests.dataengine.diagnosis.detector_contract import DetectorContract
 from tests.dataengine.diagnosis.tiny import SIDE
 
@@ -48,6 +51,23 @@ def configurations() -> dict[str, DetectorConfig]:
 CONFIGURATIONS = configurations()
 
 
+def expect_stated_layers(config: DetectorConfig, shapes: Mapping[str, Sequence[int]]) -> None:
+    """One weight reads RGB, one gives the map, and the architecture names both."""
+    stated = architecture_of(config)
+    first = [shape for name, shape in shapes.items() if name.endswith(stated.first)]
+    last = [shape for name, shape in shapes.items() if name.endswith(stated.last)]
+    assert [shape[1] for shape in first] == [3] and [shape[0] for shape in last] == [1]
+
+
+@pytest.mark.parametrize(
+    "encoder", ["efficientnet-b0", "mit_b0", "vgg11", "mobilenet_v2", "densenet121", "se_resnet50"]
+)
+def test_the_first_layer_of_other_encoders_is_stated(encoder: str) -> None:
+    config = DetectorConfig(architecture="unet", encoder=encoder, size=64)
+    network = architecture_of(config).build(config)
+    expect_stated_layers(config, {name: weight.shape for name, weight in network.state_dict().items()})
+
+
 class TestEveryArchitecture(DetectorContract):
     @pytest.fixture(scope="class", params=list(CONFIGURATIONS))
     def saved(self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -58,6 +78,10 @@ class TestEveryArchitecture(DetectorContract):
     @pytest.fixture(scope="class")
     def detector(self, saved: Path) -> Detector:
         return load_detector(saved)
+
+    def test_its_first_and_last_layer_are_what_it_states(self, saved: Path, detector: Detector) -> None:
+        assert isinstance(detector, NetworkDetector)
+        expect_stated_layers(detector.config, tensor_shapes(saved / "model.safetensors"))
 
     def test_its_encoder_tells_pictures_apart(self, detector: NetworkDetector) -> None:
         found = detector.features(torch.rand((2, 3, 40, 24), generator=torch.Generator().manual_seed(0)))

@@ -57,7 +57,7 @@ def console(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Console:
 @pytest.fixture
 def faked(console: Console, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A workspace for a round of fakes, and commands that use them."""
-    monkeypatch.setattr(local_runner, "real_models", fakes.fake_tools)
+    monkeypatch.setattr(local_runner, "real_models", fakes.fake_models)
     workspace = create_workspace(console.path)
     fakes.prepare(workspace)
     return workspace

@@ -7,7 +7,7 @@ import pytest
 
 from app import main
 from pipelines.cli import exchange
-from pipelines.exchange.formats import READERS
+from pipelines.exchange.formats import FORMATS
 from pipelines.exchange.writers.snapshot_folder import PARTS
 from storage.opening import open_workspace
 from tests.pipelines.exchange import layouts, pictures
@@ -19,8 +19,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, object]:
     return said | {"status": status}
 
 
-def test_the_formats_offered_are_those_that_exist() -> None:
-    assert tuple(READERS) == exchange.FORMATS_IN
+def test_the_formats_offered_for_export_are_those_that_exist() -> None:
     assert set(exchange.FORMATS_OUT) == {*PARTS, "hf"}
 
 
@@ -119,12 +118,12 @@ def test_every_format_as_typed(
     assert {image.licence for image in images} == {"CC-BY-4.0"}
 
 
-def test_help_names_every_format(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_is_printed_from_the_table_of_formats(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["import", "--help"])
     said = " ".join(capsys.readouterr().out.split())
     told = said.partition("layout of the dataset: ")[2].partition("--source")[0]
-    assert all(format in told for format in exchange.FORMATS_IN)
+    assert all(f"{name} ({one.what}: {one.expects})" in told for name, one in FORMATS.items())
 
 
 def test_push_and_pull_say_what_is_missing(

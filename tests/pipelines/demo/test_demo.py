@@ -111,17 +111,19 @@ def test_every_stage_is_told_once(workspace: Workspace) -> None:
     said: list[str] = []
     watching = threading.Thread(target=watch, args=(workspace, "r1", said.append))
     watching.start()
-    for stage, following in (("generate", "diagnose"), ("diagnose", "done")):
+    generated = {"images": 7, "by_generator": {"flux": 7}}
+    diagnosed = {"images": 7, "suspected": 2, "mean_max": 0.25}
+    steps = (("generate", generated, "diagnose"), ("diagnose", diagnosed, "done"))
+    for stage, result, following in steps:
         with workspace.catalog() as catalog:
-            result = {"images": 7, "suspected": 2}
             catalog.rounds.advance(
                 "r1", stage, result, following, "done" if following == "done" else "running"
             )
             catalog.commit()
     watching.join(10)
     assert [line.strip() for line in said] == [
-        "✓ generate: survey images: 7 images",
-        "✓ diagnose: artifact maps: an alarm in 2 of 7 images",
+        "✓ generate: survey images: 7 images: 7 by flux",
+        "✓ diagnose: artifact maps: 2 of 7 images suspected, mean maximum 0.25",
     ]
 
 

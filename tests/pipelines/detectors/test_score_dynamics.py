@@ -1,7 +1,6 @@
 """Score dynamics in the loop: predictions under their own name, mining, figures, plots, refusals."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,11 @@ from pipelines.runtime.context import Context
 from pipelines.runtime.models import real_models
 from pipelines.runtime.round_data import images_of, recipe_of
 from pipelines.services.rounds import start_round
-from pipelines.stages.diagnose import diagnose
-from pipelines.stages.generate import generate
 from pipelines.stages.mine import _disagreement
 from pipelines.worker.handlers import JOBS
 from storage.opening import create_workspace
-from tests.fakes import fake_tools, prepare
-from tests.pipelines.conftest import play
+from tests.fakes import fake_models, prepare, with_methods
+from tests.pipelines.conftest import play, run_one
 from ui.web.images import find_map
 
 LOOSE = DynamicsConfig(deviations=1.0, smallest=0.0, largest=1.0, erosion=0.0)
@@ -44,14 +41,14 @@ def begun(folder: Path, **generating: object) -> tuple[Context, str]:
     recipe["diagnose"]["dynamics"] = LOOSE.model_dump(mode="json")
     recipe["mine"] |= {"disagreement": 1.0, "rival": score_dynamics.dynamics_id(LOOSE)}
     row = start_round(workspace, recipe, "test")
-    return Context(workspace, replace(fake_tools(), generate=really)), row.id
+    return Context(workspace, with_methods(fake_models(), generate=really)), row.id
 
 
 @pytest.fixture(scope="module")
 def diagnosed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Context, str]:
     context, round_id = begun(tmp_path_factory.mktemp("dynamics") / "workspace")
-    generate(context, round_id)
-    diagnose(context, round_id)
+    run_one(context, round_id, "generate")
+    run_one(context, round_id, "diagnose")
     return context, round_id
 
 
@@ -87,9 +84,9 @@ def test_maps_do_not_depend_on_the_batch_and_the_generator_is_opened_once(
 
     def counted(*arguments: Any) -> Any:
         openings.append(arguments)
-        return looked.tools.open_generator(*arguments)
+        return looked.models.open_generator(*arguments)
 
-    context = Context(looked.workspace, replace(looked.tools, open_generator=counted))
+    context = Context(looked.workspace, with_methods(looked.models, open_generator=counted))
     images = score_dynamics.redrawable(images_of(context, round_id, SURVEY))
     version = score_dynamics.detector_for(context.workspace, LOOSE)
     found = {
@@ -161,8 +158,8 @@ def test_as_champion_it_suspects_and_prefills_before_anything_was_trained(tmp_pa
     with context.workspace.catalog() as catalog:
         catalog.detectors.promote(version.id, "test", "nothing is trained yet")
         catalog.commit()
-    generate(context, round_id)
-    assert diagnose(context, round_id)["detector"] == version.id
+    run_one(context, round_id, "generate")
+    assert run_one(context, round_id, "diagnose")["detector"] == version.id
     image = images_of(context, round_id, SURVEY)[0]
     with context.workspace.catalog(read_only=True) as catalog:
         assert find_map(catalog, image.id, None)[1] == version.id
@@ -189,7 +186,7 @@ def test_images_are_watched_as_they_were_steered(tmp_path: Path) -> None:
     plain, plain_round = begun(tmp_path / "plain")
     steered, steered_round = begun(tmp_path / "steered", correction=correction)
     for context, round_id in ((plain, plain_round), (steered, steered_round)):
-        generate(context, round_id)
+        run_one(context, round_id, "generate")
     before, after = (
         {(image.prompt, image.seed): image for image in score_dynamics.redrawable(images_of(*where, SURVEY))}
         for where in ((plain, plain_round), (steered, steered_round))
@@ -207,6 +204,6 @@ def test_images_are_watched_as_they_were_steered(tmp_path: Path) -> None:
 
 def test_a_detector_that_steers_is_the_champion_unless_named(tmp_path: Path) -> None:
     context, round_id = begun(tmp_path / "workspace", guidance={"strength": 400.0})
-    generate(context, round_id)
+    run_one(context, round_id, "generate")
     images = score_dynamics.redrawable(images_of(context, round_id, SURVEY))
     assert {image.settings["detector"] for image in images} == {"first"}

@@ -23,10 +23,9 @@ from pipelines.runtime.models import real_models
 from pipelines.runtime.round_data import images_of, recipe_of
 from pipelines.services import preflight
 from pipelines.services.detectors import promote_detector
-from pipelines.stages.diagnose import diagnose
-from pipelines.stages.generate import generate
 from pipelines.stages.mine import _disagreement
-from tests.pipelines.conftest import fresh_context
+from tests.fakes import with_methods
+from tests.pipelines.conftest import fresh_context, run_one
 from tests.pipelines.jobs.test_rank_questions import Seer
 
 ASKED = QuestionConfig(model="https://models.example/v1#seer")
@@ -41,15 +40,15 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Context, s
     def opened(location: str, config: Any, keep: Any) -> QuestionCategorizer:
         return QuestionCategorizer(seer, config)
 
-    context = Context(found.workspace, replace(found.tools, open_vqa=opened))
+    context = Context(found.workspace, with_methods(found.models, open_vqa=opened))
     with context.workspace.catalog() as catalog:
         row = catalog.rounds.get(first)
         recipe = {**row.recipe, "diagnose": {**row.recipe["diagnose"], "question": ASKED.model_dump()}}
         recipe["mine"] = {**recipe["mine"], "disagreement": 1.0, "rival": yes_no_question.question_id(ASKED)}
         catalog.rounds.add(replace(row, id="asked", recipe=recipe))
         catalog.commit()
-    generate(context, "asked")
-    diagnose(context, "asked")
+    run_one(context, "asked", "generate")
+    run_one(context, "asked", "diagnose")
     yield context, "asked", seer
 
 
@@ -85,7 +84,7 @@ def test_an_unclear_answer_is_one_half(asked: tuple[Context, str, Seer]) -> None
     def opened(location: str, config: Any, keep: Any) -> QuestionCategorizer:
         return QuestionCategorizer(Unsure(), config)
 
-    unsure = Context(context.workspace, replace(context.tools, open_vqa=opened))
+    unsure = Context(context.workspace, with_methods(context.models, open_vqa=opened))
     version = yes_no_question.detector_for(context.workspace, QuestionConfig(model="owner/unsure", number=31))
     (found,) = predict(unsure, version.id, images_of(context, round_id, SURVEY)[:1], 4)
     assert (found.max, found.mean, found.uncertainty) == (0.5, 0.5, 1.0)
@@ -132,7 +131,7 @@ def test_the_command_keeps_verdicts(
     asked: tuple[Context, str, Seer], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context, round_id, _ = asked
-    monkeypatch.setattr(runtime_context, "real_models", lambda device: context.tools)
+    monkeypatch.setattr(runtime_context, "real_models", lambda device: context.models)
     words = ["--workspace", str(Path(context.workspace.path)), "ask", "owner/seer", "--round", round_id]
     assert app.main([*words, "--keep", "16"]) == 0
     told = capsys.readouterr().out

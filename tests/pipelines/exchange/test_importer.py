@@ -11,7 +11,7 @@ import pytest
 from dataengine.errors import Cancelled, InputRefused
 from dataengine.masks import unpack_label_map
 from dataengine.records import Image, Label
-from pipelines.exchange.formats import READERS, import_dataset, write_problems
+from pipelines.exchange.formats import FORMATS, import_dataset, write_problems
 from pipelines.exchange.import_options import Wanted
 from pipelines.exchange.importer import ImportResult, Ingest
 from pipelines.exchange.safe_files import MAX_RATIO, open_safely
@@ -284,7 +284,7 @@ def test_links_are_not_followed(fresh: Workspace, tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("format", [name for name in READERS if name != "folder"])
+@pytest.mark.parametrize("format", [name for name in FORMATS if name != "folder"])
 def test_what_is_no_such_dataset(format: str, fresh: Workspace, tmp_path: Path) -> None:
     (tmp_path / "readme.md").write_text("nothing")
     with pytest.raises(InputRefused):

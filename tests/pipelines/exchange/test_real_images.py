@@ -19,9 +19,8 @@ from pipelines.runtime.context import Context
 from pipelines.runtime.models import real_models
 from pipelines.runtime.round_data import images_of
 from pipelines.services.rounds import start_round
-from pipelines.stages.diagnose import diagnose
-from pipelines.stages.generate import generate
 from storage.opening import create_workspace
+from tests.pipelines.conftest import run_one
 
 TINY = DetectorConfig(
     name="tiny",
@@ -78,7 +77,7 @@ def test_other_makers_images_join_the_survey_at_native_size(
     round_id = begin(context)
     images = images_of(context, round_id, SURVEY)
     assert sorted((image.height, image.width) for image in images) == [(256, 256), (512, 512), (1024, 1024)]
-    assert diagnose(context, round_id)["images"] == 3
+    assert run_one(context, round_id, "diagnose")["images"] == 3
     for prediction, image in zip(predict(context, "tiny", images, 4), images, strict=True):
         assert context.workspace.maps.get(prediction.map_ref or "").shape == (image.height, image.width)
 
@@ -114,6 +113,6 @@ def test_another_pipeline_draws_from_its_folder(context: Context, tmp_path: Path
     round_id = begin(
         context, generators=["theirs"], categories=[], prompts=["a cat", "a dog"], seeds_per_prompt=2
     )
-    assert generate(context, round_id)["by_generator"] == {"theirs": 4}
+    assert run_one(context, round_id, "generate")["by_generator"] == {"theirs": 4}
     drawn = images_of(context, round_id, SURVEY)
     assert len({image.sha256 for image in drawn}) == 4

@@ -95,7 +95,7 @@ def test_one_lora_at_two_strengths_is_two_generators(tmp_path: Path) -> None:
     assert half == register_strength(workspace, carrying.id, 0.5) and half.name.endswith(", at 0.5")
     versions = [plain, register_strength(workspace, carrying.id, 0.0), half, carrying]
     drawn = [
-        context.tools.generate(open_generator(context, one), ["a dog"], [3], SamplingConfig(steps=1)).astype(
+        context.models.generate(open_generator(context, one), ["a dog"], [3], SamplingConfig(steps=1)).astype(
             int
         )
         for one in versions

@@ -1,6 +1,5 @@
 """Choosing a yes/no question on labelled validation images, with answers kept."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from dataengine.curation.vqa import QuestionCategorizer
 from dataengine.errors import ConfigRefused
 from pipelines.jobs.rank_questions import choose_question
 from pipelines.runtime.context import Context
+from tests.fakes import with_methods
 from tests.pipelines.conftest import Played
 
 
@@ -37,8 +37,8 @@ def seen(played: Played) -> tuple[Context, Seer]:
     def opened(location: str, config: Any, keep: Any) -> QuestionCategorizer:
         return QuestionCategorizer(seer, config)
 
-    tools = replace(played.context.tools, open_vqa=opened)
-    return Context(played.context.workspace, tools), seer
+    models = with_methods(played.context.models, open_vqa=opened)
+    return Context(played.context.workspace, models), seer
 
 
 def test_questions_are_ranked_by_what_people_marked(seen: tuple[Context, Seer], played: Played) -> None:

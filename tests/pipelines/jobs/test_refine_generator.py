@@ -47,7 +47,7 @@ def context(tmp_path: Path) -> Iterator[Context]:
 
 
 def with_report(context: Context, report: Report) -> Context:
-    return Context(context.workspace, context.tools, report)
+    return Context(context.workspace, context.models, report)
 
 
 def test_a_new_generator_is_registered_and_draws_and_is_watched(context: Context) -> None:
@@ -85,7 +85,7 @@ def test_a_killed_run_goes_on_with_the_pictures_it_began_with(context: Context) 
 
 def test_a_paused_run_keeps_every_update(context: Context) -> None:
     asked = iter([False, True])
-    pausing = Context(context.workspace, context.tools, pausing=lambda: next(asked))
+    pausing = Context(context.workspace, context.models, pausing=lambda: next(asked))
     plan = PLAN.model_copy(update={"refining": TRAINING.model_copy(update={"checkpoint_every": 100})})
     with pytest.raises(Paused, match="after 2 updates"):
         refine(pausing, "refine-e", plan)
@@ -116,7 +116,7 @@ def test_what_cannot_work_is_refused(context: Context, tmp_path: Path) -> None:
     flux = register_generator(context.workspace, str(tiny.flux(tmp_path / "flux")), "flux")
     with pytest.raises(ConfigRefused, match="not trained this way"):
         refine(context, "r", PLAN.model_copy(update={"generator": flux.id}))
-    empty = Context(create_workspace(tmp_path / "empty"), context.tools)
+    empty = Context(create_workspace(tmp_path / "empty"), context.models)
     with pytest.raises(ConfigRefused, match="clinic import FOLDER --source real"):
         refine(empty, "r", PLAN)
     with pytest.raises(ValueError, match="halved"):

@@ -1,7 +1,5 @@
 """The flaw highlighter in the loop: trained on a round's images, registered, looking like any detector."""
 
-from dataclasses import replace
-
 import pytest
 
 from dataengine.diagnosis.config import HighlighterConfig
@@ -12,6 +10,7 @@ from pipelines.jobs.train_highlighter import highlight
 from pipelines.runtime.context import Context
 from pipelines.runtime.models import real_models
 from pipelines.runtime.round_data import images_of
+from tests.fakes import with_methods
 from tests.pipelines.conftest import play
 
 
@@ -19,8 +18,8 @@ def test_it_is_registered_and_looks_at_any_image(fresh: tuple[Context, str]) -> 
     began, round_id = fresh
     play(began, round_id, until="mine")
     real = real_models()
-    tools = replace(began.tools, open_detector=real.open_detector, artifact_maps=real.artifact_maps)
-    context = Context(began.workspace, tools)
+    models = with_methods(began.models, open_detector=real.open_detector, artifact_maps=real.artifact_maps)
+    context = Context(began.workspace, models)
     config = HighlighterConfig(batch=16, epochs=1, lr=1e-4)
     version = highlight(context, round_id, config, 16)
     assert version.role == "candidate" and version.name == "flaw highlighter"

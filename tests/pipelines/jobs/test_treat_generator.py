@@ -16,7 +16,7 @@ from pipelines.jobs.compare_generators import compare_job
 from pipelines.jobs.treat_generator import chosen_prompts, treat_job
 from pipelines.runtime.context import Context
 from pipelines.services import runs
-from tests.fakes import paint, real_picture
+from tests.fakes import paint, real_picture, with_methods
 from tests.pipelines.conftest import fresh_context
 
 
@@ -41,11 +41,12 @@ def plan(run: str, **changes: Any) -> dict[str, Any]:
 def test_a_treated_generator_is_judged_on_prompts_that_it_was_not_treated_on(context: Context) -> None:
     told: list[str] = []
 
-    def tools_treat(config: Any, family: Any, detector: Any, prompts: Any, *rest: Any, **more: Any) -> Any:
+    def recorded(config: Any, family: Any, detector: Any, prompts: Any, *rest: Any, **more: Any) -> Any:
         told.extend(prompts)
-        return context.tools.treat(config, family, detector, prompts, *rest, **more)
+        return context.models.treat(config, family, detector, prompts, *rest, **more)
 
-    answer = treat_job(replace(context, tools=replace(context.tools, treat=tools_treat)), plan("treat-1"))
+    models = with_methods(context.models, treat=recorded)
+    answer = treat_job(replace(context, models=models), plan("treat-1"))
     with context.workspace.catalog(read_only=True) as catalog:
         found = catalog.treatments.get(answer["treatment"])
         treated = catalog.generators.get(answer["treated"])
@@ -68,11 +69,11 @@ def test_a_base_in_other_weights_is_judged_as_it_was_treated(context: Context) -
 
     def remembering(location: str, lora: Path | None, weights: WeightsConfig) -> Any:
         opened.append(weights)
-        return context.tools.open_generator(location, lora, weights)
+        return context.models.open_generator(location, lora, weights)
 
     halved = WeightsConfig(precision="bfloat16")
-    tools = replace(context.tools, open_generator=remembering)
-    answer = treat_job(replace(context, tools=tools), plan("treat-4", weights=halved))
+    models = with_methods(context.models, open_generator=remembering)
+    answer = treat_job(replace(context, models=models), plan("treat-4", weights=halved))
     with context.workspace.catalog(read_only=True) as catalog:
         treated = catalog.generators.get(answer["treated"])
         base = catalog.generators.get(answer["generator"])
@@ -95,8 +96,8 @@ def test_a_cancelled_run_goes_on_with_the_prompts_it_had(context: Context) -> No
     def another(*arguments: Any) -> list[str]:
         raise AssertionError("the prompts were written already")
 
-    tools = replace(context.tools, write_prompts=another)
-    answer = treat_job(replace(context, tools=tools), plan("treat-2"))
+    models = with_methods(context.models, write_prompts=another)
+    answer = treat_job(replace(context, models=models), plan("treat-2"))
     assert answer["treated"] and runs.kept_json(context.workspace, "treat-2", "prompts.json") == kept
 
 
@@ -141,8 +142,8 @@ def test_the_guard_asks_scorers_and_pictures_may_have_any_size(tmp_path: Any) ->
         seen.update(images=len(clean), captions=len(captions))
         raise Cancelled("enough")
 
-    tools = replace(context.tools, treat=looking)
+    models = with_methods(context.models, treat=looking)
     with pytest.raises(Cancelled):
-        treat_job(replace(context, tools=tools), plan("treat-any", scorers=("pickscore:here",)))
+        treat_job(replace(context, models=models), plan("treat-any", scorers=("pickscore:here",)))
     assert seen["scorers"] == ["pickscore:here"]
     assert len(seen["sizes"]) == 2 and seen["images"] == seen["captions"] > 2

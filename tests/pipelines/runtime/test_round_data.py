@@ -11,7 +11,7 @@ from pipelines.runtime.round_data import fresh_seed
 from pipelines.runtime.shards import run_in_turn, slices
 from pipelines.services.rounds import start_round
 from storage.opening import create_workspace
-from tests.fakes import fake_tools
+from tests.fakes import fake_models
 
 
 @pytest.mark.parametrize(("count", "size", "parts"), [(0, 4, 0), (1, 4, 1), (8, 4, 2), (9, 4, 3)])
@@ -47,11 +47,11 @@ def test_shards_report_as_one_rising_progress() -> None:
             context.report(done, 2)
         return part
 
-    context = Context(None, fake_tools(), report)  # type: ignore[arg-type]
+    context = Context(None, fake_models(), report)  # type: ignore[arg-type]
     assert run_in_turn(context, "round", shard, [{"n": 0}, {"n": 1}]) == [{"n": 0}, {"n": 1}]
     assert told == sorted(told) and told[0] == 0 and told[-1] == 1
 
 
 def test_without_a_champion_a_round_says_what_to_do(tmp_path: Any) -> None:
     with pytest.raises(ConfigRefused, match="no champion detector"):
-        champion(Context(create_workspace(tmp_path), fake_tools()))
+        champion(Context(create_workspace(tmp_path), fake_models()))

@@ -50,9 +50,9 @@ def test_detectors_are_measured_on_the_frozen_images(played: Played) -> None:
 
 def test_promotion_refuses_to_run_without_one(tmp_path: Any) -> None:
     from pipelines.runtime.context import Context
-    from tests.fakes import fake_tools
+    from tests.fakes import fake_models
 
     workspace = create_workspace(tmp_path)
     with pytest.raises(ConfigRefused, match="no frozen benchmark"):
-        promote(Context(workspace, fake_tools()), "any round")
+        promote(Context(workspace, fake_models()), "any round")
     workspace.close()

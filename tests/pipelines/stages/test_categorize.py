@@ -10,10 +10,9 @@ from dataengine.errors import ServiceAbsent
 from dataengine.records.images import SURVEY
 from pipelines.runtime.context import Context
 from pipelines.runtime.round_data import images_of, prompts_of
-from pipelines.stages.categorize import PROMPT, categorize
-from pipelines.stages.generate import generate
-from tests.fakes import Readers, category_of
-from tests.pipelines.conftest import Played
+from pipelines.stages.categorize import PROMPT
+from tests.fakes import Readers, category_of, with_methods
+from tests.pipelines.conftest import Played, run_one
 
 
 def test_every_survey_image_has_the_models_answer(played: Played) -> None:
@@ -29,8 +28,8 @@ def test_asking_again_asks_nobody(played: Played) -> None:
     def refuse(*asked: object) -> Readers:
         raise AssertionError("everything has its category")
 
-    tools = replace(played.context.tools, open_vqa=refuse)
-    again = categorize(Context(played.context.workspace, tools), played.round_id)
+    models = with_methods(played.context.models, open_vqa=refuse)
+    again = run_one(Context(played.context.workspace, models), played.round_id, "categorize")
     assert again == played.results["categorize"]
 
 
@@ -41,8 +40,8 @@ def test_without_a_model_the_prompt_decides(fresh: tuple[Context, str]) -> None:
         recipe = {**row.recipe, "categorize": {**row.recipe["categorize"], "model": ""}}
         catalog.rounds.add(replace(row, id="blind", recipe=recipe))
         catalog.commit()
-    generate(context, "blind")
-    categorize(context, "blind")
+    run_one(context, "blind", "generate")
+    run_one(context, "blind", "categorize")
     written = {prompt.text: prompt.category for prompt in prompts_of(context, "blind", SURVEY)}
     images = images_of(context, "blind", SURVEY)
     assert images and all(image.category == written[image.prompt] for image in images)
@@ -58,7 +57,7 @@ def test_a_model_that_stops_answering_loses_nothing_that_it_said(fresh: tuple[Co
         recipe = {**row.recipe, "categorize": {**row.recipe["categorize"], "batch": 2}}
         catalog.rounds.add(replace(row, id="patient", recipe=recipe))
         catalog.commit()
-    generate(context, "patient")
+    run_one(context, "patient", "generate")
     asked: list[int] = []
 
     class Weary(Readers):
@@ -68,11 +67,11 @@ def test_a_model_that_stops_answering_loses_nothing_that_it_said(fresh: tuple[Co
                 raise ServiceAbsent("the endpoint did not answer")
             return super().categories(images)
 
-    weary = Context(context.workspace, replace(context.tools, open_vqa=lambda *about: Weary()))
+    weary = Context(context.workspace, with_methods(context.models, open_vqa=lambda *about: Weary()))
     with pytest.raises(ServiceAbsent):
-        categorize(weary, "patient")
+        run_one(weary, "patient", "categorize")
     images = images_of(context, "patient", SURVEY)
     assert sum(image.category is not None for image in images) == sum(asked[:2]) == 4
-    categorize(weary, "patient")
+    run_one(weary, "patient", "categorize")
     assert all(image.category for image in images_of(context, "patient", SURVEY))
     assert sum(asked[3:]) == len(images) - 4

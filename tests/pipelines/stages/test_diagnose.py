@@ -1,6 +1,5 @@
 """Diagnose: one prediction an image, maps as they were seen, and what is uncertain."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,8 @@ from pipelines.runtime.context import Context
 from pipelines.runtime.images import read
 from pipelines.runtime.open_detector import open_detector
 from pipelines.runtime.round_data import images_of
-from pipelines.stages.diagnose import diagnose
-from tests.fakes import FIRST, TinyDetector
-from tests.pipelines.conftest import Played, play
+from tests.fakes import FIRST, TinyDetector, with_methods
+from tests.pipelines.conftest import Played, play, run_one
 
 
 def test_uncertainty_is_highest_at_one_half() -> None:
@@ -47,7 +45,10 @@ def test_counts_alarms_and_does_not_look_twice(played: Played, monkeypatch: pyte
 
 def test_names_the_champion_of_its_time(played: Played) -> None:
     assert played.results["diagnose"]["detector"] == "first"
-    assert diagnose(played.context, played.round_id)["detector"] == played.results["promote"]["champion"]
+    assert (
+        run_one(played.context, played.round_id, "diagnose")["detector"]
+        == played.results["promote"]["champion"]
+    )
 
 
 def test_what_was_seen_before_an_error_is_kept(fresh: tuple[Context, str]) -> None:
@@ -61,9 +62,9 @@ def test_what_was_seen_before_an_error_is_kept(fresh: tuple[Context, str]) -> No
         looks.append(len(pixels))
         if len(looks) == 3:
             raise ModelRefused("no numbers")
-        return context.tools.artifact_maps(detector, pixels, batch)
+        return context.models.artifact_maps(detector, pixels, batch)
 
-    broken = Context(context.workspace, replace(context.tools, artifact_maps=faulty))
+    broken = Context(context.workspace, with_methods(context.models, artifact_maps=faulty))
     with pytest.raises(ModelRefused, match="no numbers"):
         predict(broken, "first", images, 2)
     with context.workspace.catalog(read_only=True) as catalog:
@@ -80,7 +81,7 @@ def test_a_detector_is_opened_once_for_all_shards(played: Played) -> None:
         opens.append(folder)
         return TinyDetector.open(folder)
 
-    context = Context(played.context.workspace, replace(played.context.tools, open_detector=counting))
+    context = Context(played.context.workspace, with_methods(played.context.models, open_detector=counting))
     assert open_detector(context, "first") is open_detector(context, "first")
     other = open_detector(context, played.results["promote"]["champion"])
     assert other is not open_detector(context, "first") and len(opens) == 3, "only the last stays open"

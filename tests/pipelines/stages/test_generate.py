@@ -13,8 +13,8 @@ from dataengine.records.images import HARD, JUDGE, SURVEY
 from pipelines.generators.files import PIPELINE, reads_prompts
 from pipelines.runtime.context import Context
 from pipelines.runtime.round_data import images_of, prompts_of, recipe_of
-from pipelines.stages.generate import generate, run_shard, shards
-from tests.pipelines.conftest import Played
+from pipelines.stages.generate import run_shard, shards
+from tests.pipelines.conftest import Played, run_one
 
 
 def test_draws_every_prompt_with_its_seeds(played: Played) -> None:
@@ -36,14 +36,14 @@ def test_hard_images_show_what_their_prompts_were_written_for(played: Played) ->
 
 def test_drawing_again_adds_nothing(played: Played) -> None:
     before = len(images_of(played.context, played.round_id, SURVEY, HARD, JUDGE))
-    again = generate(played.context, played.round_id, HARD)
+    again = run_one(played.context, played.round_id, "generate_hard")
     assert again == played.results["generate_hard"]
     assert len(images_of(played.context, played.round_id, SURVEY, HARD, JUDGE)) == before
 
 
 def test_a_broken_shard_is_completed(fresh: tuple[Context, str]) -> None:
     context, round_id = fresh
-    whole = shards(context, round_id)
+    whole = shards(context, round_id, SURVEY)
     part = dict(whole[0], stop=3)
     assert run_shard(context, round_id, part)["drawn"] == 3
     assert run_shard(context, round_id, whole[0])["drawn"] == whole[0]["stop"] - 3
@@ -81,7 +81,7 @@ def drawing(context: Context, round_id: str, named: list[str], generators: list[
 def test_an_unknown_generator_is_refused(fresh: tuple[Context, str]) -> None:
     context, round_id = fresh
     with pytest.raises(ConfigRefused, match=r"nobody.*squares"):
-        shards(context, drawing(context, round_id, ["nobody"], []))
+        shards(context, drawing(context, round_id, ["nobody"], []), SURVEY)
 
 
 UNPROMPTED = [
@@ -97,7 +97,7 @@ def test_what_reads_no_prompts_draws_only_where_it_is_named(
     fresh: tuple[Context, str], named: list[str], expected: set[str]
 ) -> None:
     context, round_id = fresh
-    found = shards(context, drawing(context, round_id, named, UNPROMPTED))
+    found = shards(context, drawing(context, round_id, named, UNPROMPTED), SURVEY)
     assert {shard["generator"] for shard in found} == expected
 
 
@@ -106,7 +106,7 @@ def test_a_workspace_whose_generators_read_no_prompts_says_so(
 ) -> None:
     monkeypatch.setattr("pipelines.stages.generate.reads_prompts", lambda workspace, version: False)
     with pytest.raises(ConfigRefused, match=r"reads prompts.*generate\.generators.*squares"):
-        shards(*fresh)
+        shards(*fresh, SURVEY)
 
 
 def test_files_tell_what_an_earlier_registration_did_not(fresh: tuple[Context, str], tmp_path: Path) -> None:

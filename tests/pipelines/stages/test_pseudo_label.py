@@ -4,8 +4,7 @@ import numpy as np
 
 from dataengine.records.images import HARD, SURVEY
 from pipelines.runtime.round_data import images_of
-from pipelines.stages.pseudo_label import pseudo_label
-from tests.pipelines.conftest import Played
+from tests.pipelines.conftest import Played, run_one
 
 
 def test_labels_what_people_have_not(played: Played) -> None:
@@ -27,4 +26,4 @@ def test_the_maximum_is_that_of_the_map(played: Played) -> None:
 
 
 def test_again_gives_the_same(played: Played) -> None:
-    assert pseudo_label(played.context, played.round_id) == played.results["pseudo_label"]
+    assert run_one(played.context, played.round_id, "pseudo_label") == played.results["pseudo_label"]

@@ -1,6 +1,5 @@
 """Train the teacher: from the champion, on true labels and real pictures; once."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from dataengine.errors import ConfigRefused
 from pipelines.runtime.context import Context
 from pipelines.stages.train_teacher import train_teacher
+from tests.fakes import with_methods
 from tests.pipelines.conftest import Played, play
 
 
@@ -24,8 +24,8 @@ def test_a_second_call_trains_nothing(played: Played) -> None:
     def refuse(*arguments: Any, **named: Any) -> Any:
         raise AssertionError("the teacher exists")
 
-    tools = replace(played.context.tools, train_detector=refuse)
-    again = train_teacher(Context(played.context.workspace, tools), played.round_id)
+    models = with_methods(played.context.models, train_detector=refuse)
+    again = train_teacher(Context(played.context.workspace, models), played.round_id)
     assert again["detector"] == played.results["train_teacher"]["detector"]
 
 

@@ -10,6 +10,7 @@ from dataengine.errors import Corrupt
 from pipelines.runtime.context import Context
 from pipelines.stages.treat import treat
 from tests import fakes
+from tests.fakes import with_methods
 from tests.pipelines.conftest import Played, play
 
 
@@ -25,14 +26,14 @@ def test_registers_base_plus_lora_with_its_lineage(played: Played) -> None:
 
 
 def test_again_treats_nothing(played: Played) -> None:
-    tools = replace(played.context.tools, treat=None)
-    assert treat(Context(played.context.workspace, tools), played.round_id) == played.results["treat"]
+    models = with_methods(played.context.models, treat=None)
+    assert treat(Context(played.context.workspace, models), played.round_id) == played.results["treat"]
 
 
-def ready(fresh: tuple[Context, str], **tools: Any) -> tuple[Context, str]:
+def ready(fresh: tuple[Context, str], **models: Any) -> tuple[Context, str]:
     context, round_id = fresh
     play(context, round_id, until="treat")
-    return Context(context.workspace, replace(context.tools, **tools)), round_id
+    return Context(context.workspace, with_methods(context.models, **models)), round_id
 
 
 def test_nothing_kept_registers_nothing(fresh: tuple[Context, str]) -> None:

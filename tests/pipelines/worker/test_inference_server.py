@@ -32,7 +32,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def service(workspace: Workspace) -> Iterator[None]:
     with inference_server.listening(workspace.path) as listener:
         assert listener is not None
-        answering = inference_server.Service(workspace, fakes.fake_tools())
+        answering = inference_server.Service(workspace, fakes.fake_models())
         thread = threading.Thread(target=inference_server.serve, args=(listener, answering), daemon=True)
         thread.start()
         yield
@@ -114,7 +114,7 @@ def test_a_click_is_segmented_by_the_registered_model(workspace: Workspace, tmp_
     image = fakes.paint("a hand", 1)
     with inference_server.listening(workspace.path) as listener:
         assert listener is not None
-        answering = inference_server.Service(workspace, fakes.fake_tools())
+        answering = inference_server.Service(workspace, fakes.fake_models())
         thread = threading.Thread(target=inference_server.serve, args=(listener, answering), daemon=True)
         thread.start()
         with pytest.raises(InputRefused, match="no segmenter"):

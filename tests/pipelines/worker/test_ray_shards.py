@@ -22,7 +22,7 @@ def test_local_runs_shards_in_order_as_one_progress(tmp_path: Path) -> None:
     row = rounds.start_round(workspace, {}, stages=toys.STAGES)
     seen: list[float] = []
     context = Context(
-        workspace, toys.no_tools("cpu"), lambda done, total, message="", **figures: seen.append(done / total)
+        workspace, toys.no_models("cpu"), lambda done, total, message="", **figures: seen.append(done / total)
     )
     answers = ENGINES["local"](context, row.id, toys.draw_shard, toys.draw_shards(context, row.id))
     assert answers == [{"written": 5}] * 4 and seen == [0.125, 0.375, 0.625, 0.875]
@@ -59,7 +59,7 @@ def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         return real(name, *rest, **named)
 
     monkeypatch.setattr(builtins, "__import__", without_ray)
-    context = Context(create_workspace(tmp_path), toys.no_tools("cpu"))
+    context = Context(create_workspace(tmp_path), toys.no_models("cpu"))
     with pytest.raises(ConfigRefused, match=r"artifact-clinic\[ray\]"):
         on_ray(context, "round", toys.draw_shard, [])
 
@@ -68,14 +68,14 @@ def test_ray_gives_the_same_answers(tmp_path: Path) -> None:
     ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
     workspace = create_workspace(tmp_path)
     row = rounds.start_round(workspace, {}, stages=toys.STAGES)
-    context = Context(workspace, toys.no_tools("cpu"))
+    context = Context(workspace, toys.no_models("cpu"))
     try:
         answers = on_ray(
             context,
             row.id,
             toys.draw_shard,
             toys.draw_shards(context, row.id),
-            tools="tests.pipelines.toys:no_tools",
+            models="tests.pipelines.toys:no_models",
         )
     finally:
         ray.shutdown()

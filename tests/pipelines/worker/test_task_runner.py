@@ -36,7 +36,7 @@ def stage_task(round_id: str, stage: str, action: str, payload: Any = None) -> d
 
 def test_a_sharded_stage_part_by_part(workspace: Workspace) -> None:
     row = rounds.start_round(workspace, {}, stages=toys.STAGES)
-    runner = Runner(workspace=workspace, tools=toys.no_tools("cpu"), stages=toys.STAGES)
+    runner = Runner(workspace=workspace, models=toys.no_models("cpu"), stages=toys.STAGES)
     events: list[dict[str, Any]] = []
     shards = runner.run(stage_task(row.id, "draw", "shards"), events.append)["shards"]
     answers = [
@@ -96,7 +96,7 @@ def test_what_is_unknown_is_named(workspace: Workspace) -> None:
         jobs.request_job(workspace, "dance", {})
     with pytest.raises(NotFound, match="its stages are draw, count, ask, train"):
         rounds.start_round(workspace, {}, stages=toys.STAGES)
-        Runner(workspace=workspace, tools=toys.no_tools("cpu"), stages=toys.STAGES).run(
+        Runner(workspace=workspace, models=toys.no_models("cpu"), stages=toys.STAGES).run(
             stage_task("round", "dance", "run"), lambda event: None
         )
 
@@ -191,7 +191,7 @@ def test_a_machine_without_gpu_works_on_its_cpu(monkeypatch: pytest.MonkeyPatch)
 def test_a_backup_asked_for_on_the_admin_desk_is_a_whole_file(workspace: Workspace) -> None:
     from storage.maintenance.backup import read_backup
 
-    runner = Runner(workspace=workspace, tools=toys.no_tools("cpu"), stages=toys.STAGES)
+    runner = Runner(workspace=workspace, models=toys.no_models("cpu"), stages=toys.STAGES)
     answer = runner.run({"job": "b", "kind": "backup", "args": {}, "action": "run"}, lambda event: None)
     assert Path(answer["path"]).parent == workspace.path / "backups" and answer["damaged"] == []
     assert read_backup(Path(answer["path"])).bytes == answer["bytes"]

@@ -366,7 +366,7 @@ def test_a_box_and_clicks_are_segmented(desk: Desk, server: Server, tmp_path: Pa
     loaded = load_segmenter(segmenter.location)
     with inference_server.listening(server.workspace.path) as listener:
         assert listener is not None
-        service = inference_server.Service(server.workspace, fakes.fake_tools())
+        service = inference_server.Service(server.workspace, fakes.fake_models())
         thread = threading.Thread(target=inference_server.serve, args=(listener, service), daemon=True)
         thread.start()
         page = desk()

@@ -14,9 +14,9 @@ from dataengine.diagnosis.config import DynamicsConfig
 from dataengine.errors import InputRefused
 from dataengine.records import DetectorVersion, Endpoint, Job, Label, Round, now
 from pipelines.detectors import score_dynamics
+from pipelines.round import ROUND
 from pipelines.runtime.context import Context
 from pipelines.services import round_options, rounds
-from pipelines.stages.stage import came_out
 from storage.opening import create_workspace
 from storage.workspace import Workspace
 from tests import fakes
@@ -26,7 +26,7 @@ from ui.config import ServerConfig
 from ui.server import create_app
 
 Clients = Callable[..., TestClient]
-NAMES = rounds.stage_names()
+NAMES = [stage.name for stage in ROUND]
 
 
 @pytest.fixture(scope="module")
@@ -217,14 +217,9 @@ def test_a_round_without_its_labels_goes_from_prompts_to_treatment(tmp_path: Pat
     workspace = create_workspace(tmp_path / "workspace")
     fakes.prepare(workspace)
     row = rounds.start_round(workspace, round_options.recipe("fakes", 0, ["treatment"]))
-    assert play(Context(workspace, fakes.fake_tools()), row.id) == ()
+    assert play(Context(workspace, fakes.fake_models()), row.id) == ()
     with workspace.catalog(read_only=True) as catalog:
         ended = catalog.rounds.get(row.id)
     workspace.close()
     assert ended.state == "done"
     assert list(ended.results) == ["generate", "diagnose", "categorize", "write_prompts", "treat", "judge"]
-
-
-def test_an_unknown_answer_still_shows_its_figures() -> None:
-    assert came_out("generate", {"odd": 3, "more": [1]}) == "odd 3"
-    assert came_out("promote", {"promoted": False, "reasons": ["worse", "slower"]}) == "kept: worse; slower"

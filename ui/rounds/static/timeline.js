@@ -3,7 +3,6 @@ import { get, post } from "/static/api.js";
 import { count, h, input, panel, select, tell, when } from "/static/dom.js";
 import { lasting, names, share, state } from "./format.js";
 
-const PEOPLE = "wait_for_labels";
 const PARTS = [
   ["hard", "More of what is hard", "prompts and images for the hard categories"],
   ["detector", "Labels and detector", "people label, a detector learns from them, the better one is promoted"],
@@ -39,7 +38,7 @@ function stage(one, longest) {
       one.progress !== null ? h("progress", { value: one.progress, max: 1 }) : null),
     h("div", { class: "time" },
       h("span", {}, one.state === "ahead" || one.state === "left out" ? "" : lasting(one.seconds)),
-      one.seconds && one.name !== PEOPLE ? h("i", { class: "bar", style: { "--value": Math.max(0.01, one.seconds / longest) } }) : null,
+      one.seconds && !one.people ? h("i", { class: "bar", style: { "--value": Math.max(0.01, one.seconds / longest) } }) : null,
       one.job ? h("a", { href: `?view=jobs&job=${encodeURIComponent(one.job)}`, "data-go": true }, "log") : null));
 }
 
@@ -53,7 +52,7 @@ function waited(found) {
 }
 
 function draw(found, act) {
-  const worked = found.stages.filter((one) => one.name !== PEOPLE).map((one) => one.seconds ?? 0);
+  const worked = found.stages.filter((one) => !one.people).map((one) => one.seconds ?? 0);
   const longest = Math.max(1, ...worked);
   const spent = worked.reduce((sum, one) => sum + one, 0);
   const open = found.state === "running" || found.state === "waiting";

@@ -74,10 +74,10 @@ def test_predictions_are_brought_to_the_pictures_size() -> None:
     small = np.zeros((4, 4), dtype=np.uint8)
     small[1, 2] = 128
     small[3, 3] = 127
-    said = prediction(small, (8, 12), 0.75, "m", CLASSES)
+    said = prediction(small, (8, 12), 0.75, "m", CLASSES, 0.5)
     mask = decode_mask(said["result"][0]["value"]["rle"], 8, 12)
     assert mask[2:4, 6:9].all() and mask.sum() == 6 and said["score"] == 0.75
-    assert prediction(small // 2, (8, 12), 0.2, "m", CLASSES)["result"] == []
+    assert prediction(small // 2, (8, 12), 0.2, "m", CLASSES, 0.5)["result"] == []
 
 
 def test_names_cannot_break_the_interface() -> None:

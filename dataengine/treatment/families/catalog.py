@@ -1,0 +1,134 @@
+"""What every generator family states about itself, read without loading torch or diffusers.
+
+A new family is one module beside this one and one entry in `FAMILIES`.
+"""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Classes = frozenset[tuple[str, str]]
+"""(library, class) of what a pipeline's component may be."""
+
+
+def _diffusers(*names: str) -> Classes:
+    return frozenset(("diffusers", name) for name in names)
+
+
+def _transformers(*names: str) -> Classes:
+    return frozenset(("transformers", name) for name in names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyFacts:
+    """One family: what it opens, and what can be done with it."""
+
+    implementation: str
+    """ "module:class" in this package; a `family.GeneratorFamily`."""
+    pipelines: tuple[str, ...]
+    """Pipeline classes of diffusers, as `model_index.json` names them. All are opened as the first."""
+    components: Mapping[str, Classes]
+    """What such a pipeline must hold, by name; anything else in its folder is left alone."""
+    takes_lora: bool
+    """Diffusers loads a LoRA into its pipeline, so that it can be treated."""
+    reads_prompts: bool
+    """A sentence says something to it; without, it generates whatever comes, or numbered classes."""
+    refinable: bool
+    """Its whole denoiser can be trained by noise prediction (a `family.Refinable`)."""
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The components that have weights."""
+        return tuple(name for name in self.components if not name.startswith(("scheduler", "tokenizer")))
+
+    def load(self) -> Any:
+        """The family's class. Imports torch and diffusers."""
+        module, _, name = self.implementation.partition(":")
+        return getattr(importlib.import_module(f"{__package__}.{module}"), name)
+
+
+VAE = _diffusers("AutoencoderKL")
+CLIP_TOKENIZER = _transformers("CLIPTokenizer", "CLIPTokenizerFast")
+STABLE_DIFFUSION: Mapping[str, Classes] = {
+    "scheduler": _diffusers(
+        "DDIMScheduler",
+        "DDPMScheduler",
+        "PNDMScheduler",
+        "EulerDiscreteScheduler",
+        "DPMSolverMultistepScheduler",
+    ),
+    "unet": _diffusers("UNet2DConditionModel"),
+    "vae": VAE,
+    "text_encoder": _transformers("CLIPTextModel"),
+    "tokenizer": CLIP_TOKENIZER,
+}
+
+FAMILIES: dict[str, FamilyFacts] = {
+    "flux": FamilyFacts(
+        implementation="flux:FluxFamily",
+        pipelines=("FluxPipeline",),
+        components={
+            "scheduler": _diffusers("FlowMatchEulerDiscreteScheduler"),
+            "transformer": _diffusers("FluxTransformer2DModel"),
+            "vae": VAE,
+            "text_encoder": _transformers("CLIPTextModel"),
+            "tokenizer": CLIP_TOKENIZER,
+            "text_encoder_2": _transformers("T5EncoderModel"),
+            "tokenizer_2": _transformers("T5Tokenizer", "T5TokenizerFast"),
+        },
+        takes_lora=True,
+        reads_prompts=True,
+        refinable=False,
+    ),
+    "stable-diffusion": FamilyFacts(
+        implementation="stable_diffusion:StableDiffusionFamily",
+        pipelines=("StableDiffusionPipeline",),
+        components=STABLE_DIFFUSION,
+        takes_lora=True,
+        reads_prompts=True,
+        refinable=True,
+    ),
+    "stable-diffusion-xl": FamilyFacts(
+        implementation="stable_diffusion_xl:StableDiffusionXLFamily",
+        pipelines=("StableDiffusionXLPipeline",),
+        components={
+            **STABLE_DIFFUSION,
+            "text_encoder_2": _transformers("CLIPTextModelWithProjection"),
+            "tokenizer_2": CLIP_TOKENIZER,
+        },
+        takes_lora=True,
+        reads_prompts=True,
+        refinable=True,
+    ),
+    "dit": FamilyFacts(
+        implementation="dit:DiTFamily",
+        pipelines=("DiTPipeline",),
+        components={
+            "scheduler": _diffusers("DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler"),
+            "vae": VAE,
+            "transformer": _diffusers("DiTTransformer2DModel", "Transformer2DModel"),
+        },
+        takes_lora=False,
+        reads_prompts=False,
+        refinable=True,
+    ),
+    "unconditional": FamilyFacts(
+        implementation="unconditional:UnconditionalFamily",
+        pipelines=("DDPMPipeline", "DDIMPipeline"),
+        components={
+            "scheduler": _diffusers("DDPMScheduler", "DDIMScheduler"),
+            "unet": _diffusers("UNet2DModel"),
+        },
+        takes_lora=False,
+        reads_prompts=False,
+        refinable=True,
+    ),
+}
+"""By the family's name."""
+
+
+PIPELINES: dict[str, FamilyFacts] = {
+    pipeline: facts for facts in FAMILIES.values() for pipeline in facts.pipelines
+}
+"""By the class that a pipeline's `model_index.json` names."""
