@@ -239,14 +239,6 @@ def _read_runs(
     return lengths, raw[value_at], value_at
 
 
-def encode_coco(mask: NDArray[Any]) -> dict[str, Any]:
-    """COCO's compressed RLE of `mask > 0`: `{"size": [height, width], "counts": str}`, JSON-ready."""
-    from pycocotools import mask as coco
-
-    encoded = coco.encode(np.asfortranarray(np.asarray(mask) > 0, dtype=np.uint8))
-    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
-
-
 def decode_coco(encoded: Mapping[str, Any]) -> Mask:
     """Bool `HW` of COCO RLE, compressed (str or bytes) or plain (list of counts).
 

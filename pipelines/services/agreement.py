@@ -61,7 +61,7 @@ def disagreements(workspace: Workspace, labels: Mapping[str, Sequence[Label]]) -
 def look_into_maps(workspace: Workspace) -> None:
     """Note classes and area of label maps that nobody has looked into, a bounded number at once."""
     with workspace.catalog(read_only=True) as catalog:
-        missing = catalog.facts.missing(MAPS_AT_ONCE)
+        missing = catalog.label_map_statistics.missing(MAPS_AT_ONCE)
     if not missing:
         return
     facts = [
@@ -70,7 +70,7 @@ def look_into_maps(workspace: Workspace) -> None:
         for found in [unpack_label_map(workspace.blobs.get(sha256), height, width)]
     ]
     with workspace.catalog() as catalog:
-        catalog.facts.add_many(facts)
+        catalog.label_map_statistics.add_many(facts)
         catalog.commit()
 
 

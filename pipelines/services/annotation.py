@@ -53,7 +53,7 @@ def accept(workspace: Workspace, answer: Annotation, author: str) -> Label:
     blob = None if label_map is None else workspace.blobs.put(pack_label_map(label_map))
     digest = hashlib.sha256(answer.model_dump_json(exclude={"lease", "seconds"}).encode()).hexdigest()[:24]
     with workspace.catalog() as catalog:
-        if answer.key and (known := catalog.receipts.find(author, answer.key, digest)):
+        if answer.key and (known := catalog.idempotency_keys.find(author, answer.key, digest)):
             return next(one for one in catalog.labels.history(image.id) if is_that(one, known))
         if answer.lease is None:
             require_editable(catalog, image.id, author)
@@ -72,7 +72,7 @@ def accept(workspace: Workspace, answer: Annotation, author: str) -> Label:
         )
         stored = catalog.labels.submit(label, answer.lease, answer.revision)
         if answer.key:
-            catalog.receipts.add(
+            catalog.idempotency_keys.add(
                 IdempotencyKey(
                     author=author,
                     key=answer.key,

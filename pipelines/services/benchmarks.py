@@ -13,6 +13,7 @@ from dataengine.records import Benchmark, BenchmarkItem, Label, QueueItem
 from pipelines.services.agreement import disagreements, label_map_of
 from pipelines.services.schemas import Name, RequestBody
 from storage.catalog import Catalog
+from storage.queries import datasets as queries_datasets
 from storage.queries import labels as queries_labels
 from storage.queries.images import champion_id
 from storage.queries.labels import counting_labels
@@ -104,7 +105,7 @@ def drafted(catalog: Catalog, body: NewBenchmark, actor: str) -> Benchmark:
     detector = champion_id(catalog)
     drawn = [
         BenchmarkCandidate(image_id=id, category=category, confidence=highest, reserved=reserved)
-        for id, category, highest, reserved in queries_labels.benchmark_candidates(
+        for id, category, highest, reserved in queries_datasets.benchmark_candidates(
             catalog, detector, real=False
         )
         if not body.categories or category in body.categories
@@ -115,7 +116,7 @@ def drafted(catalog: Catalog, body: NewBenchmark, actor: str) -> Benchmark:
             "no diagnosed image is free for a benchmark: all are labelled, queued or were trained on; "
             "generate or import more and let the champion diagnose them"
         )
-    photos = queries_labels.benchmark_candidates(catalog, detector, real=True)
+    photos = queries_datasets.benchmark_candidates(catalog, detector, real=True)
     photos = sorted(photos, key=lambda one: (not one[3], one[0]))[: body.real]
     items = [
         BenchmarkItem(image_id=one.image_id, stratum=name, opinions=body.opinions) for one, name in chosen
@@ -144,7 +145,7 @@ def drafted(catalog: Catalog, body: NewBenchmark, actor: str) -> Benchmark:
         )
         for id in to_draw
     )
-    catalog.takers.add_many(to_draw, round_of(made), sorted(set(body.people)))
+    catalog.assignees.add_many(to_draw, round_of(made), sorted(set(body.people)))
     return made
 
 

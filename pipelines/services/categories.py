@@ -13,6 +13,7 @@ from dataengine.records import AuditEvent, QueueItem
 from pipelines.services.schemas import Name, RequestBody
 from storage.catalog import Catalog
 from storage.queries import categories
+from storage.queries import datasets as queries_datasets
 from storage.queries import labels as queries_labels
 from storage.queries.images import champion_id
 
@@ -104,7 +105,7 @@ def send(catalog: Catalog, body: Ask, actor: str) -> int:
         for image_id, highest in chosen
     ]
     new = catalog.queue.add_many(items)
-    catalog.takers.add_many([item.image_id for item in items], round_id, sorted(set(body.people)))
+    catalog.assignees.add_many([item.image_id for item in items], round_id, sorted(set(body.people)))
     details = {"images": new, "thresholds": body.thresholds, "opinions": body.opinions, "people": body.people}
     catalog.audit.add(AuditEvent(actor=actor, action="queue.send", subject=round_id, details=details))
     return new
@@ -119,15 +120,15 @@ def balance_report(catalog: Catalog, policy: queries_labels.Policy) -> dict[str,
     snapshots, rounds = catalog.snapshots.list(), catalog.rounds.list()
     now: Counter[tuple[str, bool]] = Counter()
     if snapshots:
-        for category, flawed, count in queries_labels.examples_of_snapshot(catalog, snapshots[-1].id):
+        for category, flawed, count in queries_datasets.examples_of_snapshot(catalog, snapshots[-1].id):
             now[category, flawed] += count
     images = {image.id: image for image in catalog.images.find(split="train", status="active")}
     counting = queries_labels.counting_labels(catalog, images, policy)
     later = Counter((images[id].category or "", not labels[-1].clean) for id, labels in counting.items())
-    real = queries_labels.unlabelled_real(catalog)
+    real = queries_datasets.unlabelled_real(catalog)
     later.update((category, False) for _, category in real)
     newest = rounds[-1].id if rounds else None
-    later.update(queries_labels.pseudo_examples(catalog, newest, set(counting) | {id for id, _ in real}))
+    later.update(queries_datasets.pseudo_examples(catalog, newest, set(counting) | {id for id, _ in real}))
     before = {one.category: one for one in balance_of(now.elements())}
     after = {one.category: one for one in balance_of(later.elements())}
     rows = [

@@ -11,7 +11,7 @@ from dataengine.errors import Conflict, InputRefused
 from dataengine.masks import MAX_CLASS
 from dataengine.records import DEFAULT_CLASSES, Label, Review
 from storage import tables
-from storage.repositories.queue import Leases, Queue, _owned
+from storage.repositories.queue import Leases, Queue, own_lease
 from storage.repositories.rows import Rows, insert_new, replace
 
 
@@ -22,9 +22,9 @@ class LabelMapStatistics:
         self._connection = connection
 
     def missing(self, limit: int) -> list[tuple[str, int, int]]:
-        """Maps of labels that nobody has looked into, as (hash, height, width), at most `limit`."""
-        labels, facts = tables.labels.c, tables.label_map_facts.c
-        known = exists(select(facts.sha256).where(facts.sha256 == labels.label_map))
+        """Maps of labels without statistics, as (hash, height, width), at most `limit`."""
+        labels, statistics = tables.labels.c, tables.label_map_facts.c
+        known = exists(select(statistics.sha256).where(statistics.sha256 == labels.label_map))
         statement = (
             select(labels.label_map, labels.height, labels.width)
             .where(labels.label_map.is_not(None), ~known)
@@ -33,11 +33,11 @@ class LabelMapStatistics:
         )
         return [(row.label_map, row.height, row.width) for row in self._connection.execute(statement)]
 
-    def add_many(self, facts: Iterable[tuple[str, Sequence[int], float]]) -> int:
+    def add_many(self, statistics: Iterable[tuple[str, Sequence[int], float]]) -> int:
         """Store (hash, classes painted, share of the image covered) that are new; returns how many were."""
         rows = [
             {"sha256": sha256, "classes": sum(1 << (value - 1) for value in set(classes)), "area": area}
-            for sha256, classes, area in facts
+            for sha256, classes, area in statistics
         ]
         return insert_new(self._connection, tables.label_map_facts, rows)
 
@@ -70,7 +70,7 @@ class Labels(Rows[Label]):
             )
         queue = Queue(self._connection)
         if lease_id is not None:
-            lease = _owned(queue.lease(lease_id), label.author)
+            lease = own_lease(queue.lease(lease_id), label.author)
             if lease.image_id != label.image_id:
                 raise Conflict(f"lease {lease_id!r} is for another image; submit the image that was leased")
             label = with_changes(label, round_id=lease.round_id)

@@ -77,7 +77,7 @@ def review_routes(workspace: Workspace) -> APIRouter:
             if label is not None and label.label_map is not None and body.author != person.name:
                 start = workspace.blobs.get(label.label_map)
                 catalog.drafts.save(Draft(image_id=image.id, author=person.name, label_map=start))
-            catalog.takers.hand(image.id, person.name)
+            catalog.assignees.hand(image.id, person.name)
             catalog.commit()
         return {"url": f"/annotate?image={image.id}"}
 

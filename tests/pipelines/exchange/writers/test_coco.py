@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from dataengine.errors import MaskRefused
-from dataengine.masks import LabelMap, PackedMap, by_class, components, encode_coco, pack_label_map, regions
+from dataengine.masks import LabelMap, PackedMap, by_class, components, pack_label_map, regions
 from dataengine.records import Image
 from pipelines.exchange.writers import coco
 from pipelines.exchange.writers.coco import CocoFile, annotations_of
+from tests.pipelines.exchange.layouts import coco_rle
 
 CLASSES = ("one", "two", "three")
 SIZES = st.tuples(st.integers(1, 24), st.integers(1, 24))
@@ -29,7 +30,7 @@ def painted(label_map: LabelMap) -> list[dict[str, object]]:
             found.append(
                 {
                     "category_id": number,
-                    "segmentation": encode_coco(numbers == region.number),
+                    "segmentation": coco_rle(numbers == region.number),
                     "bbox": list(region.box),
                     "area": region.area,
                     "iscrowd": 0,
