@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from dataengine.curation.agreement import majority
-from dataengine.masks import pack_label_map, unpack_label_map
+from dataengine.masks import PackedMap, unpack_label_map
 from dataengine.records import AND, Image, Label, SampleKind, SnapshotItem, Split
 from pipelines.config import PublishConfig
 from pipelines.runtime.context import Context
@@ -61,7 +61,8 @@ def merged_labels(context: Context, labels: Sequence[Label]) -> Label:
         for label in labels
     ]
     together = majority(drawn)
-    blob = blobs.put(pack_label_map(together)) if together.any() else None
+    packed = PackedMap.of(together)
+    blob = blobs.put(packed.data) if packed.areas else None
     authors = AND.join(sorted(label.author for label in labels))
     return replace(newest, label_map=blob, clean=blob is None, author=authors)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from dataengine.curation.agreement import coincidences, iou, krippendorff_alpha, pairwise
 from dataengine.errors import ClinicError
-from dataengine.masks import LabelMap, unpack_label_map
+from dataengine.masks import LabelMap, PackedMap, unpack_label_map
 from dataengine.records import Label
 from storage.queries import labels as queries_labels
 from storage.stores.maps import label_map
@@ -59,18 +59,17 @@ def disagreements(workspace: Workspace, labels: Mapping[str, Sequence[Label]]) -
 
 
 def look_into_maps(workspace: Workspace) -> None:
-    """Note classes and area of label maps that nobody has looked into, a bounded number at once."""
+    """Store statistics of label maps that have none (of older labels), a bounded number at once."""
     with workspace.catalog(read_only=True) as catalog:
         missing = catalog.label_map_statistics.missing(MAPS_AT_ONCE)
     if not missing:
         return
-    facts = [
-        (sha256, [int(value) for value in np.unique(found[found > 0])], float(np.mean(found > 0)))
+    maps = [
+        (sha256, PackedMap.from_bytes(workspace.blobs.get(sha256), height, width))
         for sha256, height, width in missing
-        for found in [unpack_label_map(workspace.blobs.get(sha256), height, width)]
     ]
     with workspace.catalog() as catalog:
-        catalog.label_map_statistics.add_many(facts)
+        catalog.label_map_statistics.add_many(maps)
         catalog.commit()
 
 

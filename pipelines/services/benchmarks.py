@@ -2,13 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import Field
 
 from dataengine.curation.agreement import majority
 from dataengine.curation.stratify import BenchmarkCandidate, stratified
 from dataengine.errors import InputRefused
-from dataengine.masks import LabelMap, pack_label_map
+from dataengine.masks import LabelMap, PackedMap
 from dataengine.records import Benchmark, BenchmarkItem, Label, QueueItem
 from pipelines.services.agreement import disagreements, label_map_of
 from pipelines.services.schemas import Name, RequestBody
@@ -246,4 +245,5 @@ def merged_words(labels: list[Label]) -> str:
 
 def stored(workspace: Workspace, label_map: LabelMap) -> str | None:
     """The blob of a label map; None for a clean one."""
-    return workspace.blobs.put(pack_label_map(label_map)) if np.any(label_map) else None
+    packed = PackedMap.of(label_map)
+    return workspace.blobs.put(packed.data) if packed.areas else None

@@ -1,6 +1,6 @@
 """Labels, their classes, reviews and statistics."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace as with_changes
 from functools import cache
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, delete, exists, func, select
 
 from dataengine.errors import Conflict, InputRefused
-from dataengine.masks import MAX_CLASS
+from dataengine.masks import MAX_CLASS, PackedMap
 from dataengine.records import DEFAULT_CLASSES, Label, Review
 from storage import tables
 from storage.repositories.queue import Leases, Queue, own_lease
@@ -33,11 +33,15 @@ class LabelMapStatistics:
         )
         return [(row.label_map, row.height, row.width) for row in self._connection.execute(statement)]
 
-    def add_many(self, statistics: Iterable[tuple[str, Sequence[int], float]]) -> int:
-        """Store (hash, classes painted, share of the image covered) that are new; returns how many were."""
+    def add_many(self, maps: Iterable[tuple[str, PackedMap]]) -> int:
+        """Store the statistics of the maps under these hashes that are new; returns how many were."""
         rows = [
-            {"sha256": sha256, "classes": sum(1 << (value - 1) for value in set(classes)), "area": area}
-            for sha256, classes, area in statistics
+            {
+                "sha256": sha256,
+                "classes": sum(1 << (value - 1) for value in packed.areas),
+                "area": packed.share,
+            }
+            for sha256, packed in maps
         ]
         return insert_new(self._connection, tables.label_map_facts, rows)
 

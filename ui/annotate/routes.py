@@ -11,13 +11,12 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.openapi.utils import get_openapi
 
 from dataengine.errors import Conflict
-from dataengine.masks import pack_label_map
 from dataengine.records import Draft, Image, Label, now
 from pipelines.services.annotation import Annotation, accept, require_editable, save_draft, take_lease
 from pipelines.services.schemas import Short
 from storage.catalog import Catalog
 from storage.queries.annotation import annotator_day
-from storage.stores.maps import label_map
+from storage.stores.maps import packed_label_map
 from storage.workspace import Workspace
 from ui.annotate.assist import assist_routes, can_assist
 from ui.annotate.gold import opinion_routes
@@ -143,7 +142,7 @@ def lease_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:
             image = catalog.images.get(label.image_id)
             verdicts = [one for one in catalog.reviews.of_image(image.id) if one.author == person.name]
             task = describe(catalog, image, person.name, day_of(catalog, person.name), can_assist(catalog))
-        drawn = shown(pack_label_map(label_map(workspace.blobs, label)), label.lead_seconds, label.created)
+        drawn = shown(packed_label_map(workspace.blobs, label), label.lead_seconds, label.created)
         said = verdicts[-1].note if verdicts else ""
         return task | {"lease": None, "expires": None, "answer": drawn, "note": said}
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dataengine.masks import PackedMap
 from dataengine.records import Label, QueueItem, Review
 from storage.catalog import Catalog
 from storage.queries import categories, images, labels, reviews
@@ -81,13 +82,15 @@ def test_states_follow_reviews(filled: Catalog) -> None:
 
 
 def test_classes_are_found_on_newest_revisions(filled: Catalog) -> None:
-    facts = LabelMapStatistics(filled.connection)
+    statistics = LabelMapStatistics(filled.connection)
     filled.labels.submit(label("000", "anna", label_map="a"))
     filled.labels.submit(label("001", "anna", label_map="a"))
     filled.labels.submit(label("001", "anna", label_map="b"))
-    assert sorted(facts.missing(10)) == [("a", 4, 6), ("b", 4, 6)]
-    facts.add_many([("a", (1, 3), 0.5), ("b", (2,), 0.1)])
-    assert facts.missing(10) == []
+    assert sorted(statistics.missing(10)) == [("a", 4, 6), ("b", 4, 6)]
+    first, second = np.zeros((2, 4, 6), np.uint8)
+    first[0], first[1], second[2, 3] = 1, 3, 2
+    statistics.add_many([("a", PackedMap.of(first)), ("b", PackedMap.of(second))])
+    assert statistics.missing(10) == []
     assert ids(filled, label_class=1) == ["000"] == ids(filled, label_class=3)
     assert ids(filled, label_class=2) == ["001"]
 
