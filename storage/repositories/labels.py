@@ -14,6 +14,9 @@ from storage import tables
 from storage.repositories.queue import Leases, Queue, own_lease
 from storage.repositories.rows import Rows, insert_new, replace
 
+MAX_FOUND_CLASS = 31
+"""Images can be filtered by classes up to this one: the classes of a map are bits of a 32-bit column."""
+
 
 class LabelMapStatistics:
     """What packed label maps hold, by their hash; it never changes."""
@@ -38,7 +41,7 @@ class LabelMapStatistics:
         rows = [
             {
                 "sha256": sha256,
-                "classes": sum(1 << (value - 1) for value in packed.areas),
+                "classes": sum(1 << (number - 1) for number in packed.areas if number <= MAX_FOUND_CLASS),
                 "area": packed.share,
             }
             for sha256, packed in maps
