@@ -314,3 +314,17 @@ def test_heavy_libraries_stay_unloaded(module: str, forbidden: tuple[str, ...]) 
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [], f"importing {module} loads {done.stdout.split()}"
+
+
+def test_images_are_decoded_in_one_place() -> None:
+    bad = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in modules()
+        if path != ROOT / "dataengine/images.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr == "open"
+        and isinstance(node.value, ast.Name)
+        and node.value.id in ("Image", "Picture")
+    ]
+    assert not bad, f"decode through dataengine.images, which keeps the bounds: {bad}"
