@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
 
 def decode_values(
     data: bytes, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
-) -> NDArray[np.generic]:
+) -> NDArray[Any]:
     """The file's stored values, `HW` or `HWC`, as masks hold them: palette indices, grey levels as they are.
 
     Transparency of grey images is dropped. Raises `ImageRefused` as `decode`.

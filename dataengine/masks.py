@@ -197,7 +197,8 @@ class PackedMap:
         """Of a uint8 `HW` array. Raises `MaskRefused` as `check_label_map`."""
         checked = check_label_map(label_map, size, classes)
         runs = _runs_of(checked)
-        return cls(_compressed(_write_runs(runs.lengths, runs.values)), *checked.shape, _areas(runs), runs)
+        data = _compressed(_write_runs(runs.lengths, runs.values))
+        return cls(data, checked.shape[0], checked.shape[1], _areas(runs), runs)
 
     @classmethod
     def from_bytes(cls, data: bytes, height: int, width: int, classes: int = MAX_CLASS) -> Self:
