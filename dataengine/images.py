@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,17 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
         return np.array(_shown(picture))
 
 
+def decode_values(
+    data: bytes, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
+) -> NDArray[Any]:
+    """The file's stored values, `HW` or `HWC`, as masks hold them: palette indices, grey levels as they are.
+
+    Transparency of grey images is dropped. Raises `ImageRefused` as `decode`.
+    """
+    with _opened(data, max_pixels, formats) as picture:
+        return np.array(picture.convert("L") if picture.mode in ("1", "LA") else picture)
+
+
 def measure(data: bytes, max_pixels: int = MAX_PIXELS) -> Measured:
     """Everything that ingest needs of a file, decoding a JPEG only as finely as its thumbnail needs."""
     with _opened(data, max_pixels) as picture:
@@ -74,14 +86,14 @@ def measure(data: bytes, max_pixels: int = MAX_PIXELS) -> Measured:
 
 
 @contextmanager
-def _opened(data: bytes, max_pixels: int) -> Iterator[Picture.Image]:
+def _opened(data: bytes, max_pixels: int, formats: tuple[str, ...] = FORMATS) -> Iterator[Picture.Image]:
     """The opened file, within limits; any failure of the decoder inside the block becomes `ImageRefused`."""
     if not data:
         raise ImageRefused("the file is empty")
     if len(data) > MAX_BYTES:
         raise ImageRefused(f"the file has {len(data)} bytes, at most {MAX_BYTES} are read")
     try:
-        with Picture.open(io.BytesIO(data), formats=FORMATS) as picture:
+        with Picture.open(io.BytesIO(data), formats=formats) as picture:
             width, height = picture.size
             if width * height > max_pixels:
                 raise ImageRefused(f"{width}×{height} pixels, at most {max_pixels} are read; make it smaller")

@@ -5,10 +5,12 @@ is float32 `HW` in [0, 1] and is kept as uint8. What comes from outside and lies
 `MaskRefused`.
 """
 
+import base64
+import binascii
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -127,9 +129,18 @@ def pack_label_map(label_map: LabelMap) -> bytes:
     A run is its length as a LEB128 varint (7 bits a byte, lowest first, high bit = more follow) and then one
     byte of class. Neighbouring runs differ in class, so a label map has exactly one sequence of runs.
     """
-    flat = check_label_map(label_map).ravel()
+    runs = _runs_of(check_label_map(label_map))
+    return _compressed(_write_runs(runs.lengths, runs.values))
+
+
+def _compressed(raw: bytes) -> bytes:
+    return zlib.compress(raw, 6)
+
+
+def _runs_of(label_map: LabelMap) -> "LabelRuns":
+    flat = label_map.ravel()
     ends = np.append(np.flatnonzero(flat[1:] != flat[:-1]) + 1, flat.size)
-    return zlib.compress(_write_runs(np.diff(ends, prepend=0), flat[ends - 1]), 6)
+    return LabelRuns(np.diff(ends, prepend=0), flat[ends - 1], np.array([ends.size]))
 
 
 def _write_runs(lengths: NDArray[np.integer[Any]], values: NDArray[np.uint8]) -> bytes:
@@ -153,16 +164,71 @@ def unpack_label_map(packed: bytes, height: int, width: int, classes: int = MAX_
 
 
 @dataclass(frozen=True, slots=True)
-class PackedMap:
-    """A label map as it is kept, for those who do not all need its pixels."""
+class StoredMap:
+    """A label map's bytes as stored and its size, unchecked until they are unpacked."""
 
     data: bytes
     height: int
     width: int
 
     def unpack(self) -> LabelMap:
-        """Its pixels; raises as `unpack_label_map`."""
+        """Its pixels, uint8 `HW`; raises as `unpack_label_map`."""
         return unpack_label_map(self.data, self.height, self.width)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedMap:
+    """A label map that has been checked, with the bytes to store and its statistics.
+
+    Its class methods make it and check what they are given, so whoever holds one need not check again.
+    """
+
+    data: bytes
+    """As `pack_label_map` writes it, whatever compressor the given bytes came from: equal maps have equal
+    bytes."""
+    height: int
+    width: int
+    areas: dict[int, int]
+    """Pixels of each class that occurs, in ascending order; empty for a clean image."""
+    _runs: "LabelRuns" = field(repr=False, compare=False)
+
+    @classmethod
+    def of(cls, label_map: ArrayLike, size: tuple[int, int] | None = None, classes: int = MAX_CLASS) -> Self:
+        """Of a uint8 `HW` array. Raises `MaskRefused` as `check_label_map`."""
+        checked = check_label_map(label_map, size, classes)
+        runs = _runs_of(checked)
+        data = _compressed(_write_runs(runs.lengths, runs.values))
+        return cls(data, checked.shape[0], checked.shape[1], _areas(runs), runs)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, height: int, width: int, classes: int = MAX_CLASS) -> Self:
+        """Of packed bytes, which are not trusted. Raises `MaskRefused` as `read_label_runs`."""
+        raw = _inflate_within(data, height, width)
+        runs = _checked_runs([raw], height, width, classes)
+        return cls(_compressed(raw), height, width, _areas(runs), runs)
+
+    @classmethod
+    def from_base64(cls, text: str, height: int, width: int, classes: int = MAX_CLASS) -> Self:
+        """As `from_bytes`, of their base64. Raises `MaskRefused`."""
+        try:
+            data = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise MaskRefused(f"the label map is no base64 ({error})") from None
+        return cls.from_bytes(data, height, width, classes)
+
+    @property
+    def share(self) -> float:
+        """Share of the image that any class covers."""
+        return sum(self.areas.values()) / (self.height * self.width)
+
+    def unpack(self) -> LabelMap:
+        """Its pixels, uint8 `HW`."""
+        return np.repeat(self._runs.values, self._runs.lengths).reshape(self.height, self.width)
+
+
+def _areas(runs: "LabelRuns") -> dict[int, int]:
+    totals = np.bincount(runs.values, weights=runs.lengths)
+    return {number: int(totals[number]) for number in range(1, totals.size) if totals[number]}
 
 
 class LabelRuns(NamedTuple):
@@ -182,10 +248,20 @@ def read_label_runs(packed: Sequence[bytes], height: int, width: int, classes: i
     stream, runs that are empty, repeat their class, do not cover the image exactly, or hold a class above
     `classes` raise `MaskRefused`.
     """
+    raws = [_inflate_within(one, height, width) for one in packed]
+    return _checked_runs(raws, height, width, classes)
+
+
+def _inflate_within(packed: bytes, height: int, width: int) -> bytes:
+    """The runs of one map as bytes, which need not be right but are not too many for the image."""
     pixels = height * width
     if height < 1 or width < 1 or pixels > MAX_PIXELS:
         raise MaskRefused(f"a label map of {height}×{width} is outside 1…{MAX_PIXELS} pixels")
-    raws = [_inflate(one, limit=2 * pixels) for one in packed]
+    return _inflate(packed, limit=2 * pixels)
+
+
+def _checked_runs(raws: Sequence[bytes], height: int, width: int, classes: int) -> LabelRuns:
+    pixels = height * width
     lengths, values, value_at = _read_runs(np.frombuffer(b"".join(raws), dtype=np.uint8))
     last_bytes = np.cumsum([len(raw) for raw in raws]) - 1
     last = np.searchsorted(value_at, last_bytes)
@@ -237,14 +313,6 @@ def _read_runs(
         longer = np.flatnonzero(sizes > digit)
         lengths[longer] = lengths[longer] << 7 | raw[length_at[longer] - digit] & 127
     return lengths, raw[value_at], value_at
-
-
-def encode_coco(mask: NDArray[Any]) -> dict[str, Any]:
-    """COCO's compressed RLE of `mask > 0`: `{"size": [height, width], "counts": str}`, JSON-ready."""
-    from pycocotools import mask as coco
-
-    encoded = coco.encode(np.asfortranarray(np.asarray(mask) > 0, dtype=np.uint8))
-    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
 
 
 def decode_coco(encoded: Mapping[str, Any]) -> Mask:

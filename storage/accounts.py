@@ -131,12 +131,6 @@ def sign_out(catalog: Catalog, token: str) -> bool:
     return bool(catalog.sessions.revoke(_token_hash(token)))
 
 
-def require(user: User, *roles: str) -> None:
-    """Raise `AccessDenied` unless the person has one of the roles; an admin may do everything."""
-    if not user.active or not {*roles, "admin"} & set(user.roles):
-        raise AccessDenied(f"this needs the role {' or '.join(roles) or 'admin'}; ask an admin for it")
-
-
 def _checked_roles(roles: Sequence[str]) -> tuple[str, ...]:
     if not roles or not set(roles) <= set(ROLES):
         raise InputRefused(f"roles {list(roles)} are refused: choose one or more of {', '.join(ROLES)}")

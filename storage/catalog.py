@@ -43,12 +43,12 @@ class Catalog:
     labels: Labels
     reviews: Reviews
     drafts: Drafts
-    receipts: IdempotencyKeys
+    idempotency_keys: IdempotencyKeys
     comments: Comments
     gold: Gold
-    facts: LabelMapStatistics
+    label_map_statistics: LabelMapStatistics
     features: Features
-    takers: Assignees
+    assignees: Assignees
     benchmarks: Benchmarks
     snapshots: Snapshots
     detectors: Detectors

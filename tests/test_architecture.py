@@ -16,7 +16,8 @@ MOST_FILES = 25
 
 ORDER = {
     "": "dataengine storage pipelines ui app",
-    "dataengine": "errors durable masks images records config curation quality diagnosis treatment clinic",
+    "dataengine": "errors durable statistics masks images records config curation quality diagnosis "
+    "treatment clinic",
     "dataengine/clinic": "drawing flaws scenes subjects world lessons readers models vocabulary config "
     "training parts oracles contact_sheet build",
     "dataengine/treatment": "config presets families sampling tuning refining guided_sampling",
@@ -331,3 +332,17 @@ def test_services_load_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [], f"importing services loads {done.stdout.split()}"
+
+
+def test_images_are_decoded_in_one_place() -> None:
+    bad = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in modules()
+        if path != ROOT / "dataengine/images.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr == "open"
+        and isinstance(node.value, ast.Name)
+        and node.value.id in ("Image", "Picture")
+    ]
+    assert not bad, f"decode through dataengine.images, which keeps the bounds: {bad}"

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from dataengine.config import Config, Location
 from dataengine.curation.questions import questions
 from dataengine.errors import ConfigRefused
+from dataengine.statistics import Correction
 
 
 class HardCategoryConfig(Config):
@@ -29,6 +30,9 @@ class HardCategoryConfig(Config):
 
     seed: int = Field(default=0, ge=0)
     """Seed of the bootstrap."""
+
+    correction: Correction = "none"
+    """Correction of `level` for multiple comparisons: none, Holm's, or Benjamini and Hochberg's."""
 
 
 class MiningConfig(Config):

@@ -1,20 +1,18 @@
 """Evidence on each category, per generator: how unusual its confidences are, and how surely (DiffDoctor).
 
-Beside the verdicts of `categories`, which decide; these figures say why, and which generator is to blame.
+The verdicts of `hard_categories` decide; these figures say why, and which generator is to blame.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import erfc, sqrt
-from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dataengine.curation.hard_categories import robust_z
 from dataengine.errors import InputRefused
+from dataengine.statistics import benjamini_hochberg
 
-MAD_TO_SIGMA = 1.4826
-"""A normal distribution's deviation over its median absolute deviation."""
 EVERY = ""
 """The generator of a row over all of them."""
 
@@ -32,8 +30,8 @@ class Evidence:
     images: int
     median: float
     z: float | None
-    """Distance of the median from the median of all categories' medians, in robust deviations; None with too
-    few images or categories."""
+    """Robust distance of the mean from the median of all categories' means, as in the verdict (`robust_z`);
+    None with too few images or categories."""
     effect: float | None
     """Cliff's δ in [−1, 1]: how much more often its images lie above the other categories' than below."""
     p: float | None
@@ -64,16 +62,6 @@ def rank_test(values: NDArray[np.float64], others: NDArray[np.float64]) -> tuple
     return float(2 * found.statistic / (len(values) * len(others)) - 1), float(found.pvalue)
 
 
-def benjamini_hochberg(p: Sequence[float]) -> list[float]:
-    """Adjusted p-values: the smallest false discovery rate at which each is still called (1995)."""
-    values = np.asarray(p, dtype=np.float64)
-    order = np.argsort(values)
-    scaled = values[order] * len(values) / (np.arange(len(values)) + 1)
-    adjusted = np.empty(len(values))
-    adjusted[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
-    return [float(value) for value in adjusted]
-
-
 def _by_category(confidences: Confidences, generator: str) -> dict[str, NDArray[np.float64]]:
     found: dict[str, list[float]] = {}
     for (category, made_by), values in confidences.items():
@@ -87,15 +75,11 @@ def _by_category(confidences: Confidences, generator: str) -> dict[str, NDArray[
 
 def _of_generator(values: Mapping[str, NDArray[np.float64]], generator: str, minimum: int) -> list[Evidence]:
     judged = {category: found for category, found in values.items() if len(found) >= minimum}
-    medians = np.array([np.median(found) for found in judged.values()])
-    centre = float(np.median(medians)) if len(medians) else 0.0
-    spread = MAD_TO_SIGMA * float(np.median(np.abs(medians - centre))) if len(medians) else 0.0
+    z = robust_z({category: float(found.mean()) for category, found in judged.items()})
     rows = []
     for category, found in values.items():
-        median = float(np.median(found))
-        z = effect = p = None
+        effect = p = None
         if category in judged and len(judged) > 1:
-            z = (median - centre) / spread if spread > 0 else None
             others = np.concatenate([other for name, other in judged.items() if name != category])
             effect, p = rank_test(found, others)
         rows.append(
@@ -103,8 +87,8 @@ def _of_generator(values: Mapping[str, NDArray[np.float64]], generator: str, min
                 category=category,
                 generator=generator,
                 images=len(found),
-                median=median,
-                z=z,
+                median=float(np.median(found)),
+                z=z.get(category),
                 effect=effect,
                 p=p,
                 q=None,
@@ -122,44 +106,3 @@ def _adjusted(rows: Sequence[Evidence]) -> list[Evidence]:
     tested = [row for row in rows if row.p is not None]
     adjusted = iter(benjamini_hochberg([row.p for row in tested if row.p is not None]))
     return [row if row.p is None else replace(row, q=next(adjusted)) for row in rows]
-
-
-CONSISTENT = 1.4826
-"""Makes the median absolute deviation estimate the standard deviation of a normal distribution."""
-LEAST_SPREAD = 0.01
-"""Spread of mean confidences below which nothing stands out, in units of confidence."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outlier:
-    """How far a category's mean lies above the others, and how likely that is by chance."""
-
-    z: float
-    p: float
-    """One-sided, Holm-corrected over all categories; in (0, 1]."""
-
-
-def outliers(means: Mapping[str, float]) -> dict[str, Outlier]:
-    """Robust z of every category: (mean − median) / (1.4826 · MAD) over the categories' means.
-
-    Median and MAD (Iglewicz & Hoaglin 1993) hold although up to half of the categories are hard. P-values are
-    of the upper normal tail, corrected by Holm's step-down method (1979). Empty below three categories.
-    """
-    if len(means) < 3:
-        return {}
-    middle = median(means.values())
-    deviation = median(abs(mean - middle) for mean in means.values())
-    spread = max(CONSISTENT * deviation, LEAST_SPREAD)
-    z = {category: (mean - middle) / spread for category, mean in means.items()}
-    corrected = holm({category: erfc(value / sqrt(2)) / 2 for category, value in z.items()})
-    return {category: Outlier(z=z[category], p=corrected[category]) for category in means}
-
-
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Holm's step-down correction: never below the raw value, never decreasing along the sorted values."""
-    corrected: dict[str, float] = {}
-    highest, count = 0.0, len(p_values)
-    for rank, name in enumerate(sorted(p_values, key=lambda name: (p_values[name], name))):
-        highest = max(highest, min(1.0, (count - rank) * p_values[name]))
-        corrected[name] = highest
-    return corrected

@@ -21,7 +21,7 @@ BINS = 15
 LEVELS = 1024
 CLAMP = 1e-6
 RANGE = (0.05, 20.0)
-STEPS = 80
+TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,23 +94,23 @@ def histogram(detector: Detector, samples: Samples, report: Report = no_report, 
 
 
 def fit_temperature(found: Histogram) -> float:
-    """The T that minimises the negative log-likelihood of σ(logit / T), by golden-section search over log T.
+    """The T that minimises the negative log-likelihood of σ(logit / T), by a bounded search over log T.
 
     Raises `InputRefused` when the pixels are all flawed or all clean: any T would do.
     """
+    from scipy.optimize import minimize_scalar
+
     if not found.flawed.any() or not found.clean.any():
         raise InputRefused(
             "calibration needs flawed and clean pixels; label validation images of both kinds first"
         )
-    low, high = np.log(RANGE)
-    golden = (np.sqrt(5) - 1) / 2
-    for _ in range(STEPS):
-        left, right = high - golden * (high - low), low + golden * (high - low)
-        if _likelihood_loss(found, np.exp(left)) < _likelihood_loss(found, np.exp(right)):
-            high = right
-        else:
-            low = left
-    return float(np.exp((low + high) / 2))
+    best = minimize_scalar(
+        lambda log_temperature: _likelihood_loss(found, np.exp(log_temperature)),
+        bounds=np.log(RANGE),
+        method="bounded",
+        options={"xatol": TOLERANCE},
+    )
+    return float(np.exp(best.x))
 
 
 def tempered(confidence: np.ndarray, temperature: float) -> np.ndarray:

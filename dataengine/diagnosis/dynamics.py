@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from dataengine.diagnosis.config import DynamicsConfig
 from dataengine.errors import ConfigRefused
+from dataengine.statistics import MAD_TO_SIGMA
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-NORMAL = 1.4826
-"""MAD times this is the deviation of a normal distribution."""
 BELOW = 127 / 255
 """The highest 8-bit confidence that does not count as an artifact."""
 TOLERANCE = 1e-6
@@ -100,7 +99,7 @@ def thresholds(changes: Floats, config: DynamicsConfig) -> tuple[Floats, Floats]
     medians = np.median(values, 1)
     deviations = np.median(np.abs(values - medians[:, None]), 1)
     if config.form == "robust":
-        return medians, medians + np.float32(config.deviations * NORMAL) * deviations
+        return medians, medians + np.float32(config.deviations * MAD_TO_SIGMA) * deviations
     bank = np.cumsum(values.mean(1)) / np.arange(1, len(values) + 1)
     return np.zeros_like(medians), np.maximum(deviations, bank).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""How sure a detector's figures are: bootstrap intervals over images (Efron 1979). NumPy only.
+"""How sure a detector's figures are: bootstrap intervals over images. NumPy only.
 
 Every figure is a function of sums over images, so one matrix product of resampling weights and per-image
 columns gives it for all resamples at once.
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dataengine.diagnosis.ranking import LEVELS, area_under_roc, average_precision
+from dataengine.statistics import bootstrap_weights, percentile_interval
 
 if TYPE_CHECKING:
     from dataengine.diagnosis.image_metrics import ImageMetrics
 
 
 DRAWS = 500
-TAIL = 2.5
 
 Totals = Mapping[str, np.ndarray]
 """Sums over the images of each resample, (draws,) or (draws, LEVELS)."""
@@ -26,16 +26,11 @@ def bootstrap_intervals(
     rows: "Sequence[ImageMetrics]", draws: int = DRAWS, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
     """95 % percentile intervals by figure; a figure that some resample leaves undefined has none."""
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=draws).astype(np.float64)
+    weights = bootstrap_weights(len(rows), draws, seed)
     totals = {name: weights @ column for name, column in _columns(rows).items()}
     with np.errstate(divide="ignore", invalid="ignore"):
         values = {name: figure(totals) for name, figure in FIGURES.items()}
-    return {
-        name: (float(np.percentile(found, TAIL)), float(np.percentile(found, 100 - TAIL)))
-        for name, found in values.items()
-        if np.isfinite(found).all()
-    }
+    return {name: percentile_interval(found) for name, found in values.items() if np.isfinite(found).all()}
 
 
 def _columns(rows: "Sequence[ImageMetrics]") -> dict[str, np.ndarray]:

@@ -5,7 +5,6 @@ the winner that most of its raters chose, or is a tie. Opinion scores and the vo
 Focus-N-Fix, section 4.4: −1 for the untreated picture, 0 for no difference, +1 for the treated one.
 """
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ import numpy as np
 
 from dataengine.curation.agreement import krippendorff_alpha
 from dataengine.records import Vote
+from dataengine.statistics import sign_test, wilson
 
-Z95 = 1.959963984540054
 SCORES = {"before": -1, "tie": 0, "after": 1}
 SPOILED = frozenset({"artifacts", "quality"})
 """Questions in which an attention check's unspoiled picture is the better one."""
@@ -136,26 +135,6 @@ def majority(choices: Sequence[str]) -> str:
     if counted["after"] == counted["before"] or counted["tie"] > max(counted["after"], counted["before"]):
         return "tie"
     return "after" if counted["after"] > counted["before"] else "before"
-
-
-def wilson(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion; (0, 1) for no trials."""
-    if trials == 0:
-        return 0.0, 1.0
-    share = successes / trials
-    denominator = 1 + z * z / trials
-    centre = (share + z * z / (2 * trials)) / denominator
-    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / denominator
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def sign_test(wins: int, losses: int) -> float:
-    """Two-sided exact p-value of the sign test: ties left out, both outcomes equally likely."""
-    n = wins + losses
-    if n == 0:
-        return 1.0
-    tail = sum(math.comb(n, k) for k in range(min(wins, losses) + 1))
-    return min(1.0, tail / 2 ** (n - 1))
 
 
 def krippendorff(units: Iterable[Sequence[str]]) -> float | None:

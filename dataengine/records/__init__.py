@@ -11,9 +11,6 @@ from dataengine.records.annotation import (
     GoldImage,
     GoldScore,
     IdempotencyKey,
-    Lease,
-    QueueItem,
-    QueueKind,
 )
 from dataengine.records.datasets import Benchmark, BenchmarkItem, SampleKind, Snapshot, SnapshotItem
 from dataengine.records.identity import (
@@ -38,6 +35,7 @@ from dataengine.records.images import (
 )
 from dataengine.records.labels import AND, DEFAULT_CLASSES, Label, LabelSource, Review
 from dataengine.records.models import THRESHOLD, DetectorVersion, GeneratorVersion, Treatment, threshold_of
+from dataengine.records.queue import Lease, QueueItem, QueueKind
 from dataengine.records.studies import Guest, Invitation, Study, Vote
 from dataengine.records.work import (
     JOB_KINDS,

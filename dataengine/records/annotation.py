@@ -1,35 +1,8 @@
-"""Who is asked for what, what they have begun, and how their answers are checked."""
+"""Records of annotating: drafts, idempotency keys, comments, gold images and their scores."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from dataengine.records.identity import now
-
-QueueKind = Literal["draw", "triage", "review"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class QueueItem:
-    """One image waiting for `opinions` people; higher priority first."""
-
-    image_id: str
-    round_id: str
-    kind: QueueKind = "draw"
-    priority: float = 0.0
-    opinions: int = 1
-    reason: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Lease:
-    """A promise that nobody else gets this image while it lasts."""
-
-    id: str
-    image_id: str
-    round_id: str
-    annotator: str
-    kind: QueueKind
-    expires: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

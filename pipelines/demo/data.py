@@ -14,7 +14,7 @@ import numpy as np
 
 from dataengine.clinic.world import HARD, Drawing, Stream, stream
 from dataengine.images import encode_png, thumbnail
-from dataengine.masks import pack_label_map
+from dataengine.masks import PackedMap
 from dataengine.records import (
     DetectorVersion,
     GeneratorVersion,
@@ -176,17 +176,17 @@ def _image(
 
 
 def _labels(workspace: Workspace, images: Sequence[Image], drawings: Sequence[Drawing]) -> list[Label]:
-    maps = [drawing.label_map for drawing in drawings]
-    packed = workspace.blobs.put_many([pack_label_map(label_map) for label_map in maps])
+    maps = [PackedMap.of(drawing.label_map) for drawing in drawings]
+    stored = workspace.blobs.put_many([packed.data for packed in maps])
     return [
         Label(
             image_id=image.id,
             author=AUTHOR,
             height=image.height,
             width=image.width,
-            label_map=blob if label_map.any() else None,
-            clean=not label_map.any(),
+            label_map=blob if packed.areas else None,
+            clean=not packed.areas,
             source="import",
         )
-        for image, label_map, blob in zip(images, maps, packed, strict=True)
+        for image, packed, blob in zip(images, maps, stored, strict=True)
     ]

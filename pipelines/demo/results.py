@@ -19,7 +19,8 @@ from dataengine.records import Image, Label, SnapshotItem
 from dataengine.records.images import SURVEY
 from pipelines.demo.contact_sheet import Gallery, Tile
 from pipelines.detectors.dataset import StoredSamples
-from pipelines.detectors.training_set import categories_of, labelled, real
+from pipelines.detectors.training_data import read_categories, read_training_data
+from pipelines.detectors.training_set import labelled, real
 from pipelines.generators.comparison import Pair
 from pipelines.runtime.context import Context
 from pipelines.runtime.images import read, stack
@@ -85,9 +86,10 @@ def figures(
 def detector_figures(context: Context, round_id: str, first: str, last: str) -> list[Figure]:
     """The benchmark by the detector before and the one after the round (DiffDoctor, Table 1)."""
     weights = recipe_of(context, round_id).publish
+    data = read_training_data(context.workspace, weights.labels, round_id, ("benchmark",))
     sets = {
-        "hard": labelled(context, round_id, "benchmark", weights),
-        "clean": real(context, "benchmark", weights),
+        "hard": labelled(context.workspace.blobs, data, "benchmark", weights),
+        "clean": real(data, "benchmark", weights),
     }
     rows = {
         (detector_id, name): image_rows(context, detector_id, items)
@@ -167,7 +169,7 @@ def _survey(context: Context, round_id: str, each: int = 4) -> Gallery:
     """Survey images of every category with the first doctor's maps."""
     detector = results_of(context, round_id)["diagnose"]["detector"]
     images = images_of(context, round_id, SURVEY)
-    categories = categories_of(context, round_id, images)
+    categories = read_categories(context.workspace, round_id, images)
     rows = []
     for category in sorted(set(categories.values())):
         chosen = [image for image in images if categories.get(image.id) == category][:each]

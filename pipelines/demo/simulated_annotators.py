@@ -6,7 +6,6 @@ human-like error: a shaky outline, small flaws missed, now and then a stroke whe
 """
 
 import base64
-import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dataengine.errors import JobFailed
+from dataengine.images import decode
 from dataengine.masks import components, pack_label_map
 from pipelines.config import HumanErrorConfig
 
@@ -126,11 +126,7 @@ class Person:
         return with_human_error(self.see(image) >= self.error.threshold, self.error, self._rng)
 
     def _pixels(self, url: str) -> np.ndarray:
-        from PIL import Image
-
-        body = self._checked(self.client.get(url)).content
-        with Image.open(io.BytesIO(body)) as image:
-            return np.asarray(image.convert("RGB"))
+        return decode(self._checked(self.client.get(url)).content)
 
     def _answer(self, task: dict[str, Any], mask: np.ndarray, seconds: float) -> dict[str, Any]:
         painted = pack_label_map(mask.astype(np.uint8) * self.error.label)

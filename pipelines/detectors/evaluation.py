@@ -10,6 +10,7 @@ from pipelines.config import PublishConfig
 from pipelines.detectors import score_dynamics, yes_no_question
 from pipelines.detectors.dataset import StoredSamples
 from pipelines.detectors.score_dynamics import redrawable
+from pipelines.detectors.training_data import read_training_data
 from pipelines.detectors.training_set import labelled, real
 from pipelines.runtime.context import Context
 from pipelines.runtime.open_detector import open_detector
@@ -56,10 +57,11 @@ def evaluation_sets(
     context: Context, weights: PublishConfig, round_id: str | None = None
 ) -> dict[str, list[SnapshotItem]]:
     """Rows to measure on: labelled images by split, real ones by split + "_real"; empty sets are left out."""
+    data = read_training_data(context.workspace, weights.labels, round_id, SPLITS)
     sets: dict[str, list[SnapshotItem]] = {}
     for split in SPLITS:
-        sets[split] = labelled(context, round_id, split, weights)
-        sets[f"{split}_real"] = real(context, split, weights)
+        sets[split] = labelled(context.workspace.blobs, data, split, weights)
+        sets[f"{split}_real"] = real(data, split, weights)
     return {name: items for name, items in sets.items() if items}
 
 

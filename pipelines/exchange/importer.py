@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dataengine.errors import InputRefused
 from dataengine.images import Measured, measure
-from dataengine.masks import LabelMap, check_label_map, pack_label_map
+from dataengine.masks import LabelMap, PackedMap
 from dataengine.records import (
     Image,
     Label,
@@ -280,7 +280,7 @@ class _Intake:
         images = self._images(answered)
         sizes = {each.sha256: (measured.height, measured.width) for each, measured in ready}
 
-        def read(each: Loaded) -> tuple[Image | None, list[ImportedAnnotation]] | Refusal:
+        def read(each: Loaded) -> tuple[Image | None, list[PackedAnnotation]] | Refusal:
             image = images.get(each.row.image or each.sha256)
             size = (image.height, image.width) if image else sizes.get(each.sha256)
             if size is None:
@@ -291,10 +291,7 @@ class _Intake:
                 return Refusal(each.row.name, "labels this coarse never enter a benchmark; its picture did")
             try:
                 assert each.row.answers
-                answers = each.row.answers(*size)
-                for answer in answers:
-                    if answer.label_map is not None:
-                        check_label_map(answer.label_map, size, self.classes)
+                answers = [pack(answer, *size, self.classes) for answer in each.row.answers(*size)]
             except InputRefused as error:
                 return Refusal(each.row.name, f"its label: {error}")
             return image, answers
@@ -317,20 +314,32 @@ class _Intake:
         return images
 
 
+PackedAnnotation = tuple[ImportedAnnotation, PackedMap | None]
+
+
+def pack(answer: ImportedAnnotation, height: int, width: int, classes: int) -> PackedAnnotation:
+    """An annotation with its label map checked and packed. Raises `MaskRefused`."""
+    if answer.label_map is None:
+        return answer, None
+    return answer, PackedMap.of(answer.label_map, (height, width), classes)
+
+
 def keep_answers(
-    workspace: Workspace, pairs: Sequence[tuple[Image, ImportedAnnotation]], source: LabelSource = "import"
+    workspace: Workspace, pairs: Sequence[tuple[Image, PackedAnnotation]], source: LabelSource = "import"
 ) -> int:
-    """Keep each answer unless its author's newest one for that image says the same; how many were new."""
-    packed = [None if a.label_map is None else pack_label_map(a.label_map) for _, a in pairs]
-    blobs = iter(workspace.blobs.put_many([each for each in packed if each is not None]))
+    """Store each answer unless its author's newest one for that image is the same; how many were new."""
+    packed = [label_map for _, (_, label_map) in pairs if label_map is not None]
+    stored = workspace.blobs.put_many([label_map.data for label_map in packed])
+    blobs = iter(stored)
     new = 0
     with workspace.catalog() as catalog:
         newest = {
             (label.image_id, label.author): label
             for label in catalog.labels.of_images(sorted({image.id for image, _ in pairs}))
         }
-        for (image, answer), bytes_ in zip(pairs, packed, strict=True):
-            blob = None if bytes_ is None else next(blobs)
+        catalog.label_map_statistics.add_many(zip(stored, packed, strict=True))
+        for image, (answer, label_map) in pairs:
+            blob = None if label_map is None else next(blobs)
             known = newest.get((image.id, answer.author))
             if known and (known.label_map, known.clean, known.note) == (blob, blob is None, answer.note):
                 continue

@@ -16,10 +16,10 @@ from dataengine.curation.agreement import (
     soft_mean,
 )
 from dataengine.errors import ClinicError, NotFound
-from dataengine.masks import LabelMap, quantise, unpack_label_map
+from dataengine.masks import LabelMap, PackedMap, quantise, unpack_label_map
 from dataengine.records import Label
 from storage.queries.labels import counting_labels, labels_of, with_several_opinions
-from storage.stores.maps import label_map
+from storage.stores.maps import label_map, packed_label_map
 from storage.workspace import Workspace
 
 MAPS_AT_ONCE = 2000
@@ -30,6 +30,11 @@ def _unpacked(workspace: Workspace, sha256: str, height: int, width: int) -> Lab
     found = unpack_label_map(workspace.blobs.get(sha256), height, width)
     found.setflags(write=False)
     return found
+
+
+def packed_label_map_of(workspace: Workspace, label: Label) -> bytes:
+    """A label's map as it is stored; of a clean image one without classes."""
+    return packed_label_map(workspace.blobs, label)
 
 
 def label_map_of(workspace: Workspace, label: Label) -> LabelMap:
@@ -92,18 +97,17 @@ def disagreements(workspace: Workspace, labels: Mapping[str, Sequence[Label]]) -
 
 
 def look_into_maps(workspace: Workspace) -> None:
-    """Note classes and area of label maps that nobody has looked into, a bounded number at once."""
+    """Store statistics of label maps that have none (of older labels), a bounded number at once."""
     with workspace.catalog(read_only=True) as catalog:
-        missing = catalog.facts.missing(MAPS_AT_ONCE)
+        missing = catalog.label_map_statistics.missing(MAPS_AT_ONCE)
     if not missing:
         return
-    facts = [
-        (sha256, [int(value) for value in np.unique(found[found > 0])], float(np.mean(found > 0)))
+    maps = [
+        (sha256, PackedMap.from_bytes(workspace.blobs.get(sha256), height, width))
         for sha256, height, width in missing
-        for found in [unpack_label_map(workspace.blobs.get(sha256), height, width)]
     ]
     with workspace.catalog() as catalog:
-        catalog.facts.add_many(facts)
+        catalog.label_map_statistics.add_many(maps)
         catalog.commit()
 
 

@@ -1,7 +1,5 @@
 """Annotators' answers: labels, skips, drafts."""
 
-import base64
-import binascii
 import contextlib
 import hashlib
 from collections.abc import Iterable
@@ -9,10 +7,10 @@ from collections.abc import Iterable
 from pydantic import Field
 
 from dataengine.errors import Conflict, MaskRefused, NotFound
-from dataengine.masks import LabelMap, pack_label_map, unpack_label_map
+from dataengine.masks import PackedMap
 from dataengine.records import Comment, Draft, IdempotencyKey, Image, Label, Lease, now
 from pipelines.services.gold import GOLD_ROUND, due_gold, score_gold
-from pipelines.services.schemas import Line, PackedMap, RequestBody, Seconds, Short
+from pipelines.services.schemas import Line, PackedMapText, RequestBody, Seconds, Short
 from storage.catalog import Catalog
 from storage.workspace import Workspace
 
@@ -28,7 +26,7 @@ class Annotation(RequestBody):
     revision: int = Field(ge=0, le=1_000_000)
     """The revision that this one was drawn over, 0 for none."""
     clean: bool = False
-    label_map: PackedMap | None = None
+    label_map: PackedMapText | None = None
     """Base64 of zlib over runs (LEB128 length, class), in row order, at the image's own size."""
     seconds: Seconds = 0.0
     """Time on task without idle time."""
@@ -46,11 +44,11 @@ def submit_answer(workspace: Workspace, answer: Annotation, author: str) -> Labe
     with workspace.catalog(read_only=True) as catalog:
         image, classes = catalog.images.get(answer.image), len(catalog.classes.names())
         champion = catalog.detectors.champion_id()
-    label_map = read_label_map(answer, image, classes)
-    blob = None if label_map is None else workspace.blobs.put(pack_label_map(label_map))
+    packed = packed_map_of(answer, image, classes)
+    blob = None if packed is None else workspace.blobs.put(packed.data)
     digest = hashlib.sha256(answer.model_dump_json(exclude={"lease", "seconds"}).encode()).hexdigest()[:24]
     with workspace.catalog() as catalog:
-        if answer.key and (known := catalog.receipts.find(author, answer.key, digest)):
+        if answer.key and (known := catalog.idempotency_keys.find(author, answer.key, digest)):
             return next(one for one in catalog.labels.history(image.id) if is_that(one, known))
         if answer.lease is None:
             require_editable(catalog, image.id, author)
@@ -68,8 +66,10 @@ def submit_answer(workspace: Workspace, answer: Annotation, author: str) -> Labe
             round_id=round_before(catalog, image.id, author) if answer.lease is None else None,
         )
         stored = catalog.labels.submit(label, answer.lease, answer.revision)
+        if blob is not None and packed is not None:
+            catalog.label_map_statistics.add_many([(blob, packed)])
         if answer.key:
-            catalog.receipts.add(
+            catalog.idempotency_keys.add(
                 IdempotencyKey(
                     author=author,
                     key=answer.key,
@@ -81,14 +81,14 @@ def submit_answer(workspace: Workspace, answer: Annotation, author: str) -> Labe
         catalog.drafts.discard(image.id, author)
         if answer.lease is not None and stored.round_id == GOLD_ROUND:
             with contextlib.suppress(NotFound):  # it may have become an ordinary image meanwhile
-                score_gold(workspace, catalog, stored, label_map)
+                score_gold(workspace, catalog, stored, packed)
         catalog.commit()
     return stored
 
 
-def is_that(label: Label, receipt: IdempotencyKey) -> bool:
-    """Whether the label is the one the receipt is for."""
-    return label.author == receipt.author and label.revision == receipt.revision
+def is_that(label: Label, key: IdempotencyKey) -> bool:
+    """Whether the label is the one that was stored under the key."""
+    return label.author == key.author and label.revision == key.revision
 
 
 def round_before(catalog: Catalog, image_id: str, author: str) -> str | None:
@@ -108,34 +108,25 @@ def require_editable(catalog: Catalog, image_id: str, author: str) -> Label:
     return mine
 
 
-def read_label_map(answer: Annotation, image: Image, classes: int) -> LabelMap | None:
-    """The label map, uint8 HW, or None for a clean image. Raises `MaskRefused`."""
+def packed_map_of(answer: Annotation, image: Image, classes: int) -> PackedMap | None:
+    """The answer's label map, or None for a clean image. Raises `MaskRefused`."""
     if answer.label_map is None:
         if answer.clean:
             return None
         raise MaskRefused("the answer holds no label map; send one, or say that the image is clean")
-    label_map = unpack_label_map(from_base64(answer.label_map), image.height, image.width, classes)
-    if label_map.any() == answer.clean:
+    packed = PackedMap.from_base64(answer.label_map, image.height, image.width, classes)
+    if bool(packed.areas) == answer.clean:
         raise MaskRefused("an image is clean exactly when nothing is painted; this answer says otherwise")
-    return None if answer.clean else label_map
+    return None if answer.clean else packed
 
 
-def from_base64(text: str) -> bytes:
-    """The bytes. Raises `MaskRefused`."""
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise MaskRefused(f"the label map is no base64 ({error})") from None
-
-
-def save_draft(workspace: Workspace, image_id: str, packed: str, seconds: float, author: str) -> None:
+def save_draft(workspace: Workspace, image_id: str, text: str, seconds: float, author: str) -> None:
     """Keep an unfinished label map. Raises `MaskRefused`, `NotFound`."""
     with workspace.catalog(read_only=True) as catalog:
         image, classes = catalog.images.get(image_id), len(catalog.classes.names())
-    data = from_base64(packed)
-    unpack_label_map(data, image.height, image.width, classes)
+    packed = PackedMap.from_base64(text, image.height, image.width, classes)
     with workspace.catalog() as catalog:
-        catalog.drafts.save(Draft(image_id=image.id, author=author, label_map=data, seconds=seconds))
+        catalog.drafts.save(Draft(image_id=image.id, author=author, label_map=packed.data, seconds=seconds))
         catalog.commit()
 
 

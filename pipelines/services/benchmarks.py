@@ -2,18 +2,18 @@
 
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import Field
 
 from dataengine.curation.stratify import BenchmarkCandidate, stratified
 from dataengine.errors import InputRefused
-from dataengine.masks import LabelMap, pack_label_map
+from dataengine.masks import LabelMap, PackedMap
 from dataengine.records import Benchmark, BenchmarkItem, Label, QueueItem
 from pipelines.services.agreement import disagreements, merged_map
 from pipelines.services.schemas import Name, RequestBody
 from storage.catalog import Catalog
+from storage.queries.datasets import benchmark_candidates
 from storage.queries.images import champion_id
-from storage.queries.labels import benchmark_candidates, counting_labels
+from storage.queries.labels import counting_labels
 from storage.repositories.datasets import content_digest
 from storage.workspace import Workspace
 
@@ -153,7 +153,7 @@ def _draft(catalog: Catalog, body: NewBenchmark, actor: str) -> Benchmark:
         )
         for id in to_draw
     )
-    catalog.takers.add_many(to_draw, round_of(made), sorted(set(body.people)))
+    catalog.assignees.add_many(to_draw, round_of(made), sorted(set(body.people)))
     return made
 
 
@@ -269,4 +269,5 @@ def merged_words(labels: list[Label]) -> str:
 
 def stored(workspace: Workspace, label_map: LabelMap) -> str | None:
     """The blob of a label map; None for a clean one."""
-    return workspace.blobs.put(pack_label_map(label_map)) if np.any(label_map) else None
+    packed = PackedMap.of(label_map)
+    return workspace.blobs.put(packed.data) if packed.areas else None

@@ -2,25 +2,24 @@
 
 import time
 from collections import Counter
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from dataengine.curation.balance import CategoryBalance, balance_of
-from dataengine.curation.evidence import outliers
+from dataengine.curation.config import HardCategoryConfig
+from dataengine.curation.hard_categories import CategoryVerdict, ConfidenceCounts, judge
 from dataengine.errors import InputRefused
 from dataengine.records import AuditEvent, QueueItem
+from dataengine.statistics import holm
 from pipelines.services.schemas import Name, RequestBody
 from storage.catalog import Catalog
 from storage.queries import categories
+from storage.queries.datasets import examples_of_snapshot, pseudo_examples, unlabelled_real
 from storage.queries.images import champion_id
-from storage.queries.labels import (
-    Policy,
-    counting_labels,
-    examples_of_snapshot,
-    pseudo_examples,
-    unlabelled_real,
-)
+from storage.queries.labels import Policy, counting_labels
 from storage.workspace import Workspace
 
 SCALE = 100
@@ -58,10 +57,11 @@ def category_report(catalog: Catalog, detector_id: str | None) -> dict[str, Any]
     found = categories.histograms(catalog, detector_id)
     askable = categories.histograms(catalog, detector_id, categories.askable())
     reviewed = categories.reviewed_shares(catalog)
-    stand_out = outliers({category: one.mean for category, one in found.items()})
+    verdicts = {one.category: one for one in verdicts_of(found, statistic_of(catalog))}
+    corrected = holm({name: one.p for name, one in verdicts.items() if one.p is not None})
     rows = []
     for category, one in found.items():
-        outlier, (flawed, clean) = stand_out.get(category), reviewed.get(category, (0, 0))
+        verdict, (flawed, clean) = verdicts[category], reviewed.get(category, (0, 0))
         rows.append(
             {
                 "category": category,
@@ -69,14 +69,40 @@ def category_report(catalog: Catalog, detector_id: str | None) -> dict[str, Any]
                 "mean": one.mean,
                 "p90": one.quantile(0.9),
                 "above": [one.share(step / SCALE) for step in range(SCALE + 1)],
-                "z": None if outlier is None else outlier.z,
-                "p": None if outlier is None else outlier.p,
+                "verdict": verdict.verdict,
+                "limit": verdict.limit,
+                "z": verdict.z,
+                "p": corrected.get(category),
                 "reviewed": flawed + clean,
                 "positive": flawed / (flawed + clean) if flawed + clean else None,
                 "askable": at_or_above(askable[category].counts) if category in askable else [],
             }
         )
     return {"detector": detector_id, "categories": sorted(rows, key=lambda row: -float(row["mean"]))}
+
+
+def statistic_of(catalog: Catalog) -> HardCategoryConfig:
+    """How the newest round judges categories hard; the default before the first round."""
+    rounds = catalog.rounds.list()
+    recipe = rounds[-1].recipe if rounds else {}
+    return HardCategoryConfig.model_validate(recipe.get("write_prompts", {}).get("statistic", {}))
+
+
+def verdicts_of(
+    found: Mapping[str, categories.Histogram], config: HardCategoryConfig
+) -> list[CategoryVerdict]:
+    """The verdict on every category, as the stage `write_prompts` gives it on the same images."""
+    counted = {
+        category: ConfidenceCounts.of_histogram(one.counts, one.mean) for category, one in found.items()
+    }
+    return list(_judged(tuple(sorted(counted.items())), config))
+
+
+@lru_cache(maxsize=64)
+def _judged(
+    counted: tuple[tuple[str, ConfidenceCounts], ...], config: HardCategoryConfig
+) -> tuple[CategoryVerdict, ...]:
+    return tuple(judge(dict(counted), config))
 
 
 def at_or_above(counts: dict[int, int]) -> list[int]:
@@ -118,7 +144,7 @@ def _send(catalog: Catalog, body: Ask, actor: str) -> int:
         for image_id, highest in chosen
     ]
     new = catalog.queue.add_many(items)
-    catalog.takers.add_many([item.image_id for item in items], round_id, sorted(set(body.people)))
+    catalog.assignees.add_many([item.image_id for item in items], round_id, sorted(set(body.people)))
     details = {"images": new, "thresholds": body.thresholds, "opinions": body.opinions, "people": body.people}
     catalog.audit.add(AuditEvent(actor=actor, action="queue.send", subject=round_id, details=details))
     return new

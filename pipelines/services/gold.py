@@ -7,7 +7,7 @@ import numpy as np
 
 from dataengine.curation.agreement import iou
 from dataengine.errors import Conflict, NotFound
-from dataengine.masks import LabelMap, unpack_label_map
+from dataengine.masks import LabelMap, PackedMap, unpack_label_map
 from dataengine.records import AuditEvent, GoldImage, GoldScore, Label
 from storage.catalog import Catalog
 from storage.workspace import Workspace
@@ -55,14 +55,14 @@ def due_gold(catalog: Catalog, annotator: str, besides: set[str]) -> str | None:
     return unseen.image_id if answered % GOLD_EVERY == place % GOLD_EVERY else None
 
 
-def score_gold(workspace: Workspace, catalog: Catalog, label: Label, given: LabelMap | None) -> None:
+def score_gold(workspace: Workspace, catalog: Catalog, label: Label, given: PackedMap | None) -> None:
     """Compare an answer with the known one, for curators to see."""
     gold = catalog.gold.get(label.image_id)
     size = label.height, label.width
     right: LabelMap = np.zeros(size, np.uint8)
     if gold.label_map is not None:
         right = unpack_label_map(workspace.blobs.get(gold.label_map), *size)
-    mine = np.zeros(size, np.uint8) if given is None else given
+    mine = np.zeros(size, np.uint8) if given is None else given.unpack()
     both = (mine > 0) & (right > 0)
     right_class = float((mine == right)[both].mean()) if both.any() else 1.0
     score = GoldScore(

@@ -11,7 +11,7 @@ LABEL_MAP_CHARACTERS = 7_500_000
 Short = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00]*$")]
 Line = Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")]
 Seconds = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
-PackedMap = Annotated[str, Field(max_length=LABEL_MAP_CHARACTERS)]
+PackedMapText = Annotated[str, Field(max_length=LABEL_MAP_CHARACTERS)]
 
 
 class RequestBody(BaseModel):

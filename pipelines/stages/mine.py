@@ -18,7 +18,7 @@ from dataengine.records import Image, QueueItem
 from dataengine.records.images import HARD, SURVEY
 from pipelines.detectors import score_dynamics, yes_no_question
 from pipelines.detectors.predict import predict
-from pipelines.detectors.training_set import categories_of
+from pipelines.detectors.training_data import read_categories
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.images import alike, stack
@@ -36,7 +36,7 @@ def mine(context: Context, round_id: str) -> Result:
     if not queued:
         queued = _fill(context, round_id)
     images = {image.id: image for image in images_of(context, round_id, SURVEY, HARD)}
-    categories = categories_of(context, round_id, images.values())
+    categories = read_categories(context.workspace, round_id, images.values())
     return {
         "queued": len(queued),
         "categories": dict(
@@ -66,7 +66,7 @@ def _candidates(context: Context, round_id: str) -> list[MiningCandidate]:
     """Images of the hard categories; of all categories when none is hard."""
     results = results_of(context, round_id)
     images = images_of(context, round_id, SURVEY, HARD)
-    categories = categories_of(context, round_id, images)
+    categories = read_categories(context.workspace, round_id, images)
     hard = set(results["write_prompts"]["hard"]) or set(categories.values())
     with context.workspace.catalog(read_only=True) as catalog:
         answered = {label.image_id for label in catalog.labels.of_images([image.id for image in images])}

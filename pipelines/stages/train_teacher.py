@@ -2,7 +2,8 @@
 
 from dataengine.errors import ConfigRefused
 from pipelines.detectors.train import learn
-from pipelines.detectors.training_set import composition, labelled, real
+from pipelines.detectors.training_data import read_training_data
+from pipelines.detectors.training_set import composition, labelled_or_real
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.open_detector import champion
 from pipelines.runtime.round_data import recipe_of
@@ -12,7 +13,8 @@ from pipelines.stages.stage import Stage, counted
 def train_teacher(context: Context, round_id: str) -> Result:
     """Train from the champion on true labels and real pictures."""
     recipe = recipe_of(context, round_id)
-    items = labelled(context, round_id, "train", recipe.publish) + real(context, "train", recipe.publish)
+    data = read_training_data(context.workspace, recipe.publish.labels, round_id)
+    items = labelled_or_real(context.workspace.blobs, data, "train", recipe.publish)
     if not any(item.kind == "true" for item in items):
         raise ConfigRefused(
             "No training image of this round has a label. Give the mine stage a larger budget, "

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import exists, func, or_, select
+from sqlalchemy import exists, func, select
 
 from dataengine.records import Lease
 from storage import tables
@@ -41,12 +41,3 @@ def annotator_day(
         done_today=catalog.labels.count(annotator, since=day_start),
         leases=tuple(catalog.queue.held(annotator, now)),
     )
-
-
-def is_shown(catalog: Catalog, sha256: str) -> bool:
-    """Whether a blob is the picture or thumbnail of an image in use, so that a page may serve it."""
-    images = tables.images.c
-    found = select(images.id).where(
-        or_(images.sha256 == sha256, images.thumbnail == sha256), images.status == "active"
-    )
-    return catalog.connection.scalar(found.limit(1)) is not None

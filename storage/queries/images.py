@@ -105,14 +105,6 @@ def count_of_images(catalog: Catalog, wanted: ImageFilter | None = None, limit: 
     return catalog.connection.scalar(select(func.count()).select_from(statement.limit(limit).subquery())) or 0
 
 
-def ids_of_images(catalog: Catalog, wanted: ImageFilter, limit: int) -> list[str]:
-    """The first ids that the filter finds, in its order."""
-    statement, key, ascending = _ordered(wanted, wanted.detector_id or champion_id(catalog))
-    direction = [column.asc() if ascending else column.desc() for column in key]
-    rows = catalog.connection.execute(statement.order_by(*direction).limit(limit))
-    return [str(row.image_id) for row in rows]
-
-
 def champion_id(catalog: Catalog) -> str | None:
     """The id of the detector in use."""
     return catalog.detectors.champion_id()
@@ -216,11 +208,11 @@ def _scored(wanted: ImageFilter, detector_id: str) -> tuple[Select[Any], tuple[A
 
 
 def _painted(label_class: int) -> Select[Any]:
-    labels, facts = tables.labels, tables.label_map_facts
+    labels, statistics = tables.labels, tables.label_map_facts
     return (
         select(labels.c.image_id)
-        .join(facts, facts.c.sha256 == labels.c.label_map)
-        .where(facts.c.classes.bitwise_and(1 << (label_class - 1)) != 0, newest_revision(labels.c))
+        .join(statistics, statistics.c.sha256 == labels.c.label_map)
+        .where(statistics.c.classes.bitwise_and(1 << (label_class - 1)) != 0, newest_revision(labels.c))
     )
 
 

@@ -1,12 +1,12 @@
 """Read models of labels."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, and_, exists, func, select
+from sqlalchemy import ColumnElement, func, select
 
-from dataengine.records import THRESHOLD, Label
+from dataengine.records import Label
 from storage import tables
 from storage.catalog import Catalog
 from storage.repositories.rows import chunks
@@ -47,74 +47,6 @@ def with_several_opinions(catalog: Catalog, conditions: Sequence[ColumnElement[b
         inside = select(images.id).where(*conditions)
         statement = statement.where(labels.image_id.in_(inside))
     return list(catalog.connection.scalars(statement.order_by(labels.image_id)))
-
-
-def examples_of_snapshot(catalog: Catalog, snapshot_id: str) -> list[tuple[str, bool, int]]:
-    """(category, is flawed, rows) of a snapshot; a pseudo-label is flawed from confidence `THRESHOLD`."""
-    items = tables.snapshot_items.c
-    flawed = items.target.is_not(None) & ((items.kind != "pseudo") | (items.max_confidence >= THRESHOLD))
-    statement = (
-        select(items.category, flawed.label("flawed"), func.count())
-        .where(items.snapshot_id == snapshot_id)
-        .group_by(items.category, "flawed")
-    )
-    rows = catalog.connection.execute(statement)
-    return [(category or "", bool(sign), count) for category, sign, count in rows]
-
-
-def pseudo_examples(catalog: Catalog, round_id: str | None, taken: Collection[str]) -> list[tuple[str, bool]]:
-    """(category, is flawed) of a round's pseudo-labels on training images that are not `taken` already."""
-    pseudo, images = tables.pseudo_labels.c, tables.images.c
-    statement = (
-        select(images.id, func.coalesce(images.category, ""), pseudo.max)
-        .join(tables.images, images.id == pseudo.image_id)
-        .where(pseudo.round_id == round_id, images.split == "train", images.status == "active")
-    )
-    rows = catalog.connection.execute(statement)
-    return [(category, highest >= THRESHOLD) for id, category, highest in rows if id not in taken]
-
-
-def unlabelled_real(catalog: Catalog, split: str = "train") -> list[tuple[str, str]]:
-    """(image id, category) of real pictures that nobody labelled."""
-    images = tables.images.c
-    labelled = exists().where(tables.labels.c.image_id == images.id)
-    statement = select(images.id, func.coalesce(images.category, "")).where(
-        images.source == "real", images.split == split, images.status == "active", ~labelled
-    )
-    return [(row[0], row[1]) for row in catalog.connection.execute(statement.order_by(images.id))]
-
-
-def benchmark_candidates(
-    catalog: Catalog, detector_id: str | None, real: bool
-) -> list[tuple[str, str, float, bool]]:
-    """(image, category, maximum confidence, is reserved) that a new benchmark may draw.
-
-    None that a snapshot holds, nor any of its group; none of another benchmark, of validation, or with a
-    label, unless it is reserved for benchmarks anyway.
-    """
-    images, predictions, items = tables.images.c, tables.predictions, tables.snapshot_items.c
-    groups = tables.images.alias("trained")
-    trained = select(groups.c.group).where(groups.c.id.in_(select(items.image_id)), groups.c.group != "")
-    reserved = images.split == "benchmark"
-    fresh = and_(
-        images.split == "train",
-        ~exists().where(tables.labels.c.image_id == images.id),
-        ~exists().where(tables.queue_items.c.image_id == images.id),
-    )
-    statement = (
-        select(images.id, func.coalesce(images.category, ""), predictions.c.max, reserved.label("reserved"))
-        .outerjoin(
-            predictions, and_(predictions.c.image_id == images.id, predictions.c.detector_id == detector_id)
-        )
-        .where(images.status == "active", (images.source == "real") == real, reserved | fresh)
-        .where(~images.id.in_(select(items.image_id)), ~images.group.in_(trained))
-        .where(~images.id.in_(select(tables.benchmark_items.c.image_id)))
-        .order_by(images.id)
-    )
-    rows = catalog.connection.execute(statement)
-    return [
-        (row[0], row[1], float(row[2] or 0.0), bool(row[3])) for row in rows if real or row[2] is not None
-    ]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

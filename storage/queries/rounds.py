@@ -61,21 +61,21 @@ def labellers(catalog: Catalog, round_id: str) -> list[Labeller]:
 
 def waited_for(catalog: Catalog, round_id: str) -> tuple[dict[str, int], int]:
     """Open images of a round that are reserved for somebody, by person, and how many anybody may take."""
-    items, takers = tables.queue_items.c, tables.queue_takers.c
+    items, assignees = tables.queue_items.c, tables.queue_takers.c
     reserved = (
-        (takers.image_id == items.image_id)
-        & (takers.round_id == items.round_id)
-        & (takers.kind == items.kind)
+        (assignees.image_id == items.image_id)
+        & (assignees.round_id == items.round_id)
+        & (assignees.kind == items.kind)
     )
     open_ones = items.round_id == round_id, items.done.is_(False)
     by_person = catalog.connection.execute(
-        select(takers.person, func.count())
+        select(assignees.person, func.count())
         .select_from(tables.queue_items.join(tables.queue_takers, reserved))
         .where(*open_ones)
-        .group_by(takers.person)
-        .order_by(takers.person)
+        .group_by(assignees.person)
+        .order_by(assignees.person)
     )
-    taken = select(takers.image_id).where(reserved).exists()
+    taken = select(assignees.image_id).where(reserved).exists()
     free = select(func.count()).select_from(tables.queue_items).where(*open_ones, ~taken)
     return {person: count for person, count in by_person}, catalog.connection.scalar(free) or 0
 

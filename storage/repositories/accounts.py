@@ -77,15 +77,6 @@ class Sessions(Rows[Session]):
         """The session of that token's hash, expired or not."""
         return self._one(token_hash=token_hash)
 
-    def of_user(self, name: str) -> list[Session]:
-        """A person's sessions, oldest first."""
-        return self._records(self._select().where(self.table.c.user == name).order_by(self.table.c.created))
-
-    def extend(self, token_hash: str, expires: float) -> None:
-        """Move the end of a session."""
-        mine = self.table.c.token_hash == token_hash
-        self._connection.execute(update(self.table).where(mine).values(expires=expires))
-
     def revoke(self, token_hash: str) -> int:
         """End one session; returns 1 or 0."""
         return self._connection.execute(

@@ -16,15 +16,6 @@ from dataengine.records import (
 from storage import tables
 from storage.repositories.rows import Rows, replace
 
-FLAWED = "flawed"
-"""The reason of drawings that triage asked for."""
-RETURNED = "returned"
-"""The round of images that a curator returned although their label belonged to none."""
-RETURN_FIRST = 5.0
-"""Priority of returned images, above what mining and triage give."""
-LATE_SECONDS = 7 * 86_400.0
-"""How long after its end a lease still tells whose a late answer is."""
-
 
 class Drafts(Rows[Draft]):
     """Unfinished label maps, one per image and person."""
@@ -51,7 +42,7 @@ class IdempotencyKeys(Rows[IdempotencyKey]):
 
     table = tables.receipts
     makes = IdempotencyKey
-    what = "receipt"
+    what = "idempotency key"
 
     def find(self, author: str, key: str, digest: str) -> IdempotencyKey | None:
         """The answer given under that key. Raises `Conflict` if it was another one."""
@@ -62,9 +53,9 @@ class IdempotencyKeys(Rows[IdempotencyKey]):
             )
         return found
 
-    def add(self, receipt: IdempotencyKey) -> int:
-        """Store the receipt; returns 1 or 0."""
-        return self._insert([receipt])
+    def add(self, key: IdempotencyKey) -> int:
+        """Store the key; returns 1 or 0."""
+        return self._insert([key])
 
 
 class Comments(Rows[Comment]):

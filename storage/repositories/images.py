@@ -107,21 +107,6 @@ class Images(Rows[Image]):
         )
         return [CategoryAnswer(**row) for row in rows.mappings()]
 
-    def set_status(self, ids: Iterable[str], status: str) -> int:
-        """Make images "active" or "refused"; returns how many there are."""
-        return self._set(ids, status=status)
-
-    def set_thumbnail(self, id: str, thumbnail: str) -> int:
-        """Name the blob of an image's thumbnail."""
-        return self._set([id], thumbnail=thumbnail)
-
-    def _set(self, ids: Iterable[str], **values: Any) -> int:
-        statement = update(self.table).values(values)
-        return sum(
-            self._connection.execute(statement.where(self.table.c.id.in_(chunk))).rowcount
-            for chunk in chunks(sorted(ids))
-        )
-
     def _page(self, statement: Any, after: str | None, limit: int | None, filters: dict[str, Any]) -> Any:
         statement = statement.where(*self._conditions(filters)).order_by(self.table.c.id).limit(limit)
         return statement if after is None else statement.where(self.table.c.id > after)

@@ -1,6 +1,6 @@
 """Labels, their classes, reviews and statistics."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace as with_changes
 from functools import cache
 from typing import Any
@@ -8,11 +8,14 @@ from typing import Any
 from sqlalchemy import Connection, Select, delete, exists, func, select
 
 from dataengine.errors import Conflict, InputRefused
-from dataengine.masks import MAX_CLASS
+from dataengine.masks import MAX_CLASS, PackedMap
 from dataengine.records import DEFAULT_CLASSES, Label, Review
 from storage import tables
 from storage.repositories.queue import Leases, Queue, owned_lease
 from storage.repositories.rows import Rows, insert_new, replace
+
+MAX_FOUND_CLASS = 31
+"""Images can be filtered by classes up to this one: the classes of a map are bits of a 32-bit column."""
 
 
 class LabelMapStatistics:
@@ -22,9 +25,9 @@ class LabelMapStatistics:
         self._connection = connection
 
     def missing(self, limit: int) -> list[tuple[str, int, int]]:
-        """Maps of labels that nobody has looked into, as (hash, height, width), at most `limit`."""
-        labels, facts = tables.labels.c, tables.label_map_facts.c
-        known = exists(select(facts.sha256).where(facts.sha256 == labels.label_map))
+        """Maps of labels without statistics, as (hash, height, width), at most `limit`."""
+        labels, statistics = tables.labels.c, tables.label_map_facts.c
+        known = exists(select(statistics.sha256).where(statistics.sha256 == labels.label_map))
         statement = (
             select(labels.label_map, labels.height, labels.width)
             .where(labels.label_map.is_not(None), ~known)
@@ -33,11 +36,15 @@ class LabelMapStatistics:
         )
         return [(row.label_map, row.height, row.width) for row in self._connection.execute(statement)]
 
-    def add_many(self, facts: Iterable[tuple[str, Sequence[int], float]]) -> int:
-        """Store (hash, classes painted, share of the image covered) that are new; returns how many were."""
+    def add_many(self, maps: Iterable[tuple[str, PackedMap]]) -> int:
+        """Store the statistics of the maps under these hashes that are new; returns how many were."""
         rows = [
-            {"sha256": sha256, "classes": sum(1 << (value - 1) for value in set(classes)), "area": area}
-            for sha256, classes, area in facts
+            {
+                "sha256": sha256,
+                "classes": sum(1 << (number - 1) for number in packed.areas if number <= MAX_FOUND_CLASS),
+                "area": packed.share,
+            }
+            for sha256, packed in maps
         ]
         return insert_new(self._connection, tables.label_map_facts, rows)
 

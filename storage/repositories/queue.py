@@ -151,17 +151,6 @@ class Queue(Rows[QueueItem]):
             self.answer(lease.image_id, lease.round_id, lease.kind, annotator)
         Leases(self._connection).end(lease_id)
 
-    def ask_opinions(self, image_ids: Iterable[str], round_id: str, opinions: int) -> int:
-        """Ask for that many people's drawings of these images; returns how many items that changed."""
-        items, changed = self.table.c, 0
-        for chunk in chunks(image_ids):
-            these = items.image_id.in_(chunk), items.round_id == round_id, items.kind == "draw"
-            more = update(self.table).where(*these, items.opinions != opinions)
-            changed += self._connection.execute(
-                more.values(opinions=opinions, done=items.given >= opinions)
-            ).rowcount
-        return changed
-
     def lend(self, image_id: str, round_id: str, annotator: str, expires: float) -> Lease:
         """Lease an image that no item asks for, as gold images are."""
         item = QueueItem(image_id=image_id, round_id=round_id)
@@ -299,16 +288,17 @@ def _of_item(table: Any) -> tuple[ColumnElement[bool], ...]:
 
 def open_to(annotator: str) -> ColumnElement[bool]:
     """True for queue items that everybody, or this person among others, may take."""
-    items, takers = tables.queue_items.c, tables.queue_takers.c
+    items, assignees = tables.queue_items.c, tables.queue_takers.c
     of_item = (
-        takers.image_id == items.image_id,
-        takers.round_id == items.round_id,
-        takers.kind == items.kind,
+        assignees.image_id == items.image_id,
+        assignees.round_id == items.round_id,
+        assignees.kind == items.kind,
     )
-    return ~exists().where(*of_item) | exists().where(*of_item, takers.person == annotator)
+    return ~exists().where(*of_item) | exists().where(*of_item, assignees.person == annotator)
 
 
 def owned_lease(lease: Lease | None, annotator: str) -> Lease:
+    """The lease itself. Raises `Conflict` unless it exists and is this person's."""
     if lease is None or lease.annotator != annotator:
         raise Conflict("this image is no longer leased to you, somebody else may have it; take the next one")
     return lease
@@ -375,12 +365,8 @@ class Leases(Rows[Lease]):
         )
 
 
-GOLD_ROUND = "gold"
-"""The round that leases and labels of gold images name; no real round is called so."""
-
-
 class Assignees:
-    """Who alone may take a queue item; items without takers are open to all."""
+    """Who alone may take a queue item; items without assignees are open to all."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

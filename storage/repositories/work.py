@@ -157,12 +157,6 @@ class Jobs(Named[Job]):
         asked = select(self.table.c.cancel_requested).where(self.table.c.id == job_id)
         return bool(self._connection.scalar(asked))
 
-    def stale(self, before: float) -> Sequence[Job]:
-        """Running jobs without a heartbeat since `before`, oldest first: their worker died."""
-        table = self.table.c
-        lost = self._select().where(table.state == "running", table.heartbeat < before)
-        return self._records(lost.order_by(table.heartbeat))
-
 
 class JobFiles:
     """What jobs write, in numbered pieces without gaps, so that a reader asks for what it has not seen."""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.errors import Corrupt, MaskRefused, NotFound
-from dataengine.masks import MAX_PIXELS, LabelMap, unpack_label_map
+from dataengine.masks import MAX_PIXELS, LabelMap, pack_label_map, unpack_label_map
 from dataengine.records import Label
 from storage.stores.blobs import Blobs
 
@@ -103,6 +103,13 @@ def _unpress(part: bytes, where: MapRef) -> NDArray[np.uint8]:
     if len(raw) != pixels:
         raise Corrupt(f"map {where} holds {len(raw)} pixels")
     return np.frombuffer(raw, dtype=np.uint8).reshape(where.height, where.width)
+
+
+def packed_label_map(blobs: Blobs, label: Label) -> bytes:
+    """A label's map as `masks.pack_label_map` writes it; of a clean image one without classes."""
+    if label.label_map is None:
+        return pack_label_map(np.zeros((label.height, label.width), np.uint8))
+    return blobs.get(label.label_map)
 
 
 def label_map(blobs: Blobs, label: Label) -> LabelMap:

@@ -6,10 +6,6 @@ from storage.tables.annotation import (
     drafts,
     gold_images,
     gold_scores,
-    leases,
-    queue_answers,
-    queue_items,
-    queue_takers,
     receipts,
 )
 from storage.tables.columns import Tuples, metadata
@@ -25,6 +21,7 @@ from storage.tables.images import (
 )
 from storage.tables.labels import label_classes, label_map_facts, labels, reviews
 from storage.tables.models import detectors, generators, promotions, treatments
+from storage.tables.queue import leases, queue_answers, queue_items, queue_takers
 from storage.tables.studies import guests, invitations, studies, votes
 from storage.tables.work import job_files, jobs, rounds, workers
 from storage.tables.workspace import workspace

@@ -1,15 +1,13 @@
-"""Tables of the annotation queue."""
+"""Tables of annotating: drafts, idempotency keys, comments, gold images and their scores."""
 
 from sqlalchemy import (
     Column,
     ForeignKey,
-    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
     Table,
     Text,
-    UniqueConstraint,
 )
 
 from storage.tables.columns import boolean, float_, image_key, integer, key, metadata, optional_text, text
@@ -72,68 +70,4 @@ gold_scores = Table(
     float_("right_class"),
     float_("created"),
     Index(None, "author"),
-)
-
-# An item without rows here is open to everybody who may annotate.
-queue_takers = Table(
-    "queue_takers",
-    metadata,
-    key("image_id"),
-    key("round_id"),
-    key("kind"),
-    key("person"),
-    ForeignKeyConstraint(
-        ["image_id", "round_id", "kind"],
-        ["queue_items.image_id", "queue_items.round_id", "queue_items.kind"],
-        ondelete="CASCADE",
-    ),
-    Index(None, "person"),
-)
-
-# `given` counts the answers of distinct people; `done` is set once it reaches `opinions`.
-queue_items = Table(
-    "queue_items",
-    metadata,
-    image_key(),
-    key("round_id"),
-    key("kind"),
-    float_("priority"),
-    integer("opinions"),
-    text("reason"),
-    integer("given"),
-    boolean("done"),
-    Index("ix_queue_items_next", "kind", "done", "priority", "image_id"),
-    Index(None, "round_id", "done"),
-)
-
-queue_answers = Table(
-    "queue_answers",
-    metadata,
-    key("image_id"),
-    key("round_id"),
-    key("kind"),
-    key("author"),
-    boolean("skipped"),
-    text("reason"),
-    float_("created"),
-    ForeignKeyConstraint(
-        ["image_id", "round_id", "kind"],
-        ["queue_items.image_id", "queue_items.round_id", "queue_items.kind"],
-        ondelete="CASCADE",
-    ),
-    Index(None, "author"),
-)
-
-leases = Table(
-    "leases",
-    metadata,
-    key("id"),
-    Column("image_id", Text, ForeignKey("images.id", ondelete="CASCADE"), nullable=False),
-    text("round_id"),
-    text("annotator"),
-    text("kind"),
-    float_("expires"),
-    UniqueConstraint("image_id", "annotator"),
-    Index(None, "annotator"),
-    Index(None, "expires"),
 )

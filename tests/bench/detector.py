@@ -34,6 +34,7 @@ from dataengine.diagnosis.config import AugmentationConfig, DetectorTrainingConf
 from dataengine.diagnosis.dataset import Sample
 from dataengine.diagnosis.detector import NetworkDetector, artifact_maps, load_detector
 from dataengine.diagnosis.training import RESULT_FILE, measure_detector, train_detector
+from dataengine.quality.intervals import ratio as paired_ratio
 from pipelines.detectors.predict import uncertainty
 from tests.bench import detector_data as data
 from tests.bench.detector_data import WORK, Pool, memory
@@ -312,12 +313,8 @@ def sets(sizes: Sizes) -> Sets:
 
 def ratio(id: str, first: np.ndarray, last: np.ndarray, note: str) -> Figure:
     """mean(last) / mean(first) over paired images, one row each, with its bootstrap interval."""
-    pairs = np.stack([first, last], axis=1)
-    rng = np.random.default_rng(0)
-    draws = pairs[rng.integers(0, len(pairs), (2000, len(pairs)))].mean(axis=1)
-    spread = np.percentile(draws[:, 1] / np.maximum(draws[:, 0], 1e-12), (2.5, 97.5))
-    value = pairs[:, 1].mean() / max(pairs[:, 0].mean(), 1e-12)
-    return figure(id, float(value), (float(spread[0]), float(spread[1])), "ratio", len(pairs), note)
+    value, interval = paired_ratio(first, last, [str(row) for row in range(len(first))])
+    return figure(id, value, interval, "ratio", len(first), note)
 
 
 def over_seeds(measured: Sequence[Measured], name: str, value: str) -> np.ndarray:

@@ -24,6 +24,7 @@ from pipelines.config import DiagnoseConfig, PublishConfig
 from pipelines.demo.data import ingest
 from pipelines.detectors.dataset import StoredSamples
 from pipelines.detectors.predict import predict
+from pipelines.detectors.training_data import read_training_data
 from pipelines.detectors.training_set import real
 from pipelines.runtime.context import Context
 from pipelines.runtime.models import real_models
@@ -59,7 +60,11 @@ def stored() -> Iterator[tuple[Context, list[SnapshotItem], Path]]:
         ingest(workspace, "photos", ((i, drawings[i]) for i in range(IMAGES)), "real", "train")
         context = Context(workspace, real_models("cpu"))
         save_detector(NetworkDetector.fresh(FIRST_DOCTOR, 0), Path(folder) / "detector")
-        yield context, real(context, "train", PublishConfig()), Path(folder) / "detector"
+        yield (
+            context,
+            real(read_training_data(context.workspace), "train", PublishConfig()),
+            Path(folder) / "detector",
+        )
 
 
 def loader_over_step(context: Context, items: list[SnapshotItem]) -> Figure:

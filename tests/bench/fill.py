@@ -8,7 +8,7 @@ import numpy as np
 from sqlalchemy import Connection, Engine, text
 
 from dataengine.records import DetectorVersion
-from storage import tables as storage_tables
+from storage import tables
 from storage.catalog import Catalog
 
 CATEGORIES = (
@@ -28,11 +28,11 @@ def fill_catalog(engine: Engine, images: int = 1_000_000, seed: int = 0, analyze
     with Catalog(engine) as catalog:
         catalog.detectors.add(DetectorVersion(id=DETECTOR, name="bench", checkpoint=_sha256(0)))
         catalog.detectors.promote(DETECTOR, actor="bench", reason="filled for a measurement")
-        tables = (storage_tables.images, storage_tables.predictions)
-        for index in (index for table in tables for index in table.indexes):
+        filled = tables.images, tables.predictions
+        for index in (index for table in filled for index in table.indexes):
             index.drop(catalog.connection)
         _insert(catalog.connection, images, np.random.default_rng(seed))
-        for index in (index for table in tables for index in table.indexes):
+        for index in (index for table in filled for index in table.indexes):
             index.create(catalog.connection)
         catalog.commit()
         if analyze:
@@ -45,8 +45,8 @@ def _insert(connection: Connection, total: int, random: np.random.Generator) -> 
     for start in range(0, total, CHUNK):
         count = min(CHUNK, total - start)
         rows = list(_rows(start, count, total, random))
-        connection.execute(storage_tables.images.insert(), [image for image, _ in rows])
-        connection.execute(storage_tables.predictions.insert(), [prediction for _, prediction in rows])
+        connection.execute(tables.images.insert(), [image for image, _ in rows])
+        connection.execute(tables.predictions.insert(), [prediction for _, prediction in rows])
 
 
 def _rows(

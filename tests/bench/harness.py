@@ -19,12 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dataengine.statistics import Interval, bootstrap_weights, percentile_interval, wilson
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "build" / "bench"
-CONFIDENCE = 0.95
-NORMAL_QUANTILE = 1.959963984540054
-
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +85,10 @@ def bootstrap(
     per pair and a statistic that reads both columns.
     """
     rows = np.asarray(samples)
-    rng = np.random.default_rng(seed)
-    values = [statistic(rows[rng.integers(0, len(rows), len(rows))]) for _ in range(draws)]
-    tail = 100 * (1 - CONFIDENCE) / 2
-    return float(np.percentile(values, tail)), float(np.percentile(values, 100 - tail))
-
-
-def wilson(successes: int, n: int) -> Interval:
-    """95 % score interval of a share (Wilson 1927)."""
-    if n == 0:
-        return 0.0, 1.0
-    share, z2 = successes / n, NORMAL_QUANTILE**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = NORMAL_QUANTILE / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    weights = bootstrap_weights(len(rows), draws, seed)
+    if statistic is np.mean and rows.ndim == 1:
+        return percentile_interval(weights @ rows / len(rows))
+    return percentile_interval([statistic(np.repeat(rows, w.astype(int), axis=0)) for w in weights])
 
 
 def share(id: str, successes: int, n: int, note: str = "") -> Figure:

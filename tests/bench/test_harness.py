@@ -35,12 +35,6 @@ def test_written_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
         harness.figure("broken", float("nan"))
 
 
-def test_wilson_agrees_with_the_textbook() -> None:
-    assert harness.wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
-    assert harness.wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-    assert harness.wilson(0, 0) == (0.0, 1.0)
-
-
 def test_bootstrap_covers_the_mean_as_often_as_it_says() -> None:
     rng = np.random.default_rng(3)
     hits = 0

@@ -121,6 +121,25 @@ def test_copies_look_alike_and_others_do_not() -> None:
     assert min(distances) > 8
 
 
+def test_values_of_masks_are_those_stored_and_within_the_same_bounds() -> None:
+    numbers = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    for mode in ("L", "P"):
+        body = io.BytesIO()
+        stored = Picture.fromarray(numbers)
+        if mode == "P":
+            stored = Picture.frombytes("P", (4, 3), numbers.tobytes())
+            stored.putpalette([value for number in range(256) for value in (255 - number, number, 7)])
+        stored.save(body, "PNG")
+        assert np.array_equal(images.decode_values(body.getvalue()), numbers)
+    for refused in (b"", b"no picture", body.getvalue()[:40]):
+        with pytest.raises(ImageRefused):
+            images.decode_values(refused)
+    with pytest.raises(ImageRefused, match="at most 11"):
+        images.decode_values(body.getvalue(), max_pixels=11)
+    with pytest.raises(ImageRefused):
+        images.decode_values(body.getvalue(), formats=("BMP",))
+
+
 def test_thumbnail_of_pixels() -> None:
     with Picture.open(io.BytesIO(images.thumbnail(pictures.scene(0, 600, 300)))) as small:
         assert small.size == (128, 256)

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pipelines.exchange import importer
 from pipelines.exchange.label_studio import pull, push
 from pipelines.exchange.label_studio.server import Server
 from storage.opening import open_workspace
@@ -25,7 +24,7 @@ PLACES: dict[str, tuple[Any, str]] = {
     "remember": (push, "_remember"),
     "export": (pull, "_exported"),
     "keep": (pull, "keep_answers"),
-    "pack": (importer, "pack_label_map"),
+    "pack": (pull, "pack"),
     "withdraw": (pull, "_withdraw"),
 }
 UNDER_WAY_SECONDS = 0.02

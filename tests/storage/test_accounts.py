@@ -112,13 +112,3 @@ def test_unknown_people(catalog: Catalog) -> None:
     ):
         with pytest.raises(NotFound, match="nobody"):
             act()
-
-
-def test_require() -> None:
-    rater = User(name="r", roles=("rater",))
-    accounts.require(rater, "rater", "curator")
-    accounts.require(User(name="a", roles=("admin",)), "rater")
-    with pytest.raises(AccessDenied, match="curator"):
-        accounts.require(rater, "curator")
-    with pytest.raises(AccessDenied):
-        accounts.require(User(name="r", roles=("rater",), active=False), "rater")

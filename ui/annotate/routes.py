@@ -10,9 +10,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.openapi.utils import get_openapi
 
-from dataengine.masks import pack_label_map
 from dataengine.records import Draft, Image, Label, now
-from pipelines.services.agreement import label_map_of
+from pipelines.services.agreement import packed_label_map_of
 from pipelines.services.annotation import (
     Annotation,
     comment_on,
@@ -141,7 +140,7 @@ def lease_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:
             image = catalog.images.get(label.image_id)
             verdicts = [one for one in catalog.reviews.of_image(image.id) if one.author == person.name]
             task = describe(catalog, image, person.name, day_of(catalog, person.name), can_assist(catalog))
-        drawn = shown(pack_label_map(label_map_of(workspace, label)), label.lead_seconds, label.created)
+        drawn = shown(packed_label_map_of(workspace, label), label.lead_seconds, label.created)
         said = verdicts[-1].note if verdicts else ""
         return task | {"lease": None, "expires": None, "answer": drawn, "note": said}
 

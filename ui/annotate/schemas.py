@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from pipelines.services.schemas import Line, PackedMap, RequestBody, Seconds, Short
+from pipelines.services.schemas import Line, PackedMapText, RequestBody, Seconds, Short
 
 MAX_AHEAD = 16
 TRIAGE_IMAGES = 12
@@ -33,7 +33,7 @@ class DraftBody(RequestBody):
     """An unfinished label map."""
 
     image: Short
-    label_map: PackedMap
+    label_map: PackedMapText
     seconds: Seconds = 0.0
 
 

@@ -263,7 +263,7 @@ def image_detail(catalog: Catalog, image: Image) -> dict[str, Any]:
             for label in sorted(catalog.labels.history(image.id), key=lambda label: -label.created)
         ],
         "comments": [asdict(one) for one in catalog.comments.of_image(image.id)],
-        "takers": list(catalog.takers.of([image.id]).get(image.id, ())),
+        "takers": list(catalog.assignees.of([image.id]).get(image.id, ())),
         "snapshots": [one.id for one in catalog.snapshots.containing(image.id)],
     }
 

@@ -14,7 +14,7 @@ from typing import Any
 from dataengine.errors import InputRefused
 from dataengine.records import Image, Label, Report, Review, no_report
 from pipelines.exchange.import_options import Wanted
-from pipelines.exchange.importer import ImportedAnnotation, keep_answers
+from pipelines.exchange.importer import ImportedAnnotation, PackedAnnotation, keep_answers, pack
 from pipelines.exchange.label_studio.server import Server, brush_labels, plainly
 from pipelines.exchange.label_studio.tasks import (
     Annotation,
@@ -151,7 +151,7 @@ def _keep(
     labels = 0
     for start in range(0, len(changed), BATCH):
         report(start, len(changed), "pulling")
-        pairs: list[tuple[Image, ImportedAnnotation]] = []
+        pairs: list[tuple[Image, PackedAnnotation]] = []
         for key in changed[start : start + BATCH]:
             annotation, task = newest[key]
             image = images.get(key[0])
@@ -159,19 +159,20 @@ def _keep(
                 if image is None:
                     raise InputRefused(f"image {key[0]!r} is not in this workspace; was it erased?")
                 label_map = label_map_of(annotation.results, image.height, image.width, wanted.number)
+                round_id = str(tasks.get(task, {}).get("data", {}).get("round", ""))
+                answer = ImportedAnnotation(
+                    author=annotation.author,
+                    label_map=label_map,
+                    lead_seconds=annotation.lead_seconds,
+                    note=notes[key],
+                    created=annotation.updated or None,
+                    round_id=round_id if round_id in rounds else None,
+                )
+                packed = pack(answer, image.height, image.width, len(wanted.classes))
             except InputRefused as error:
                 refused.append(Refusal(f"task {task}, annotation {annotation.id}", str(error)))
                 continue
-            said = str(tasks.get(task, {}).get("data", {}).get("round", ""))
-            answer = ImportedAnnotation(
-                author=annotation.author,
-                label_map=label_map,
-                lead_seconds=annotation.lead_seconds,
-                note=notes[key],
-                created=annotation.updated or None,
-                round_id=said if said in rounds else None,
-            )
-            pairs.append((image, answer))
+            pairs.append((image, packed))
         labels += keep_answers(workspace, pairs, source="person")
     report(len(changed), len(changed), "pulled")
     return labels

@@ -1,7 +1,6 @@
 """Folders of pictures beside folders of mask pictures: our own export, any pair, PAL4VST's layout."""
 
 import csv
-import io
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -9,11 +8,10 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from PIL import Image as Picture
 
-from dataengine.errors import InputRefused, MaskRefused
-from dataengine.images import MAX_BYTES
-from dataengine.masks import MAX_CLASS, MAX_PIXELS, LabelMap
+from dataengine.errors import ImageRefused, InputRefused, MaskRefused
+from dataengine.images import decode_values
+from dataengine.masks import MAX_CLASS, LabelMap
 from pipelines.exchange.import_options import Wanted
 from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
 from pipelines.exchange.metadata import Refusal, readable
@@ -22,6 +20,7 @@ from pipelines.exchange.safe_files import inside, read_inside
 
 TABLE = "labels.csv"
 MASK_FOLDERS = ("masks", "labels", "mask", "label", "annotations", "gt")
+MASK_FORMATS = ("PNG", "BMP", "WEBP", "GIF")
 MASK_SUFFIXES = ("", "_mask", "_label", "_labels", "_gt", "_pal")
 
 
@@ -159,20 +158,12 @@ def mask_picture(data: bytes, one_class: int | None, size: tuple[int, int]) -> L
 
     Values 0 and 255, or 0 and 1, become `one_class`; without one all values are class numbers.
     """
-    if len(data) > MAX_BYTES:
-        raise MaskRefused(f"the mask has {len(data)} bytes, at most {MAX_BYTES} are read")
     try:
-        with Picture.open(io.BytesIO(data), formats=("PNG", "BMP", "WEBP", "GIF")) as picture:
-            if picture.size[0] * picture.size[1] > MAX_PIXELS:
-                raise MaskRefused(f"{picture.size} pixels are more than the {MAX_PIXELS} that are read")
-            if (picture.size[1], picture.size[0]) != size:
-                found = (picture.size[1], picture.size[0])
-                raise MaskRefused(f"the mask is {found} (height, width), its picture is {size}")
-            values = np.array(picture.convert("L") if picture.mode in ("1", "LA") else picture)
-    except MaskRefused:
-        raise
-    except Exception as error:  # decoders fail on hostile bytes in every way that there is
-        raise MaskRefused(f"the mask cannot be read: {error or type(error).__name__}") from None
+        values = decode_values(data, MASK_FORMATS)
+    except ImageRefused as error:
+        raise MaskRefused(f"the mask cannot be read: {error}") from None
+    if values.shape[:2] != size:
+        raise MaskRefused(f"the mask is {values.shape[:2]} (height, width), its picture is {size}")
     if values.ndim == 3:
         if not (values[..., :3] == values[..., :1]).all():
             raise MaskRefused("the mask has colours; masks are grey or palette pictures of class numbers")

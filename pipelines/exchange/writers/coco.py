@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dataengine.masks import MAX_PIXELS, LabelRuns, PackedMap, read_label_runs
+from dataengine.masks import MAX_PIXELS, LabelRuns, StoredMap, read_label_runs
 from dataengine.records import Image
 
 Integers = NDArray[np.int64]
@@ -176,7 +176,7 @@ def _column_edges(
 class _Waiting(NamedTuple):
     image: int
     author: str
-    drawn: PackedMap
+    drawn: StoredMap
 
 
 class CocoFile:
@@ -196,7 +196,7 @@ class CocoFile:
             f'{{"info": {json.dumps(info)},\n"categories": {json.dumps(categories)},\n"images": ['
         )
 
-    def add(self, image: Image, name: str, drawn: Mapping[str, PackedMap], clean_by: list[str]) -> None:
+    def add(self, image: Image, name: str, drawn: Mapping[str, StoredMap], clean_by: list[str]) -> None:
         """One picture, who drew what on it, and who found nothing."""
         entry: dict[str, Any] = {
             "id": self.images + 1,

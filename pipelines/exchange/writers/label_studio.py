@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dataengine.masks import PackedMap
+from dataengine.masks import StoredMap
 from dataengine.records import Image, Label
 from pipelines.exchange.label_studio.tasks import brush_results, task_data
 
@@ -21,7 +21,7 @@ class TaskFile:
         self._file.write("[")
         self._tasks = self._annotations = 0
 
-    def add(self, image: Image, name: str, labels: list[Label], drawn: dict[str, PackedMap]) -> None:
+    def add(self, image: Image, name: str, labels: list[Label], drawn: dict[str, StoredMap]) -> None:
         """One picture with its labels; a clean one is an annotation without regions."""
         annotations = []
         for label in labels:

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from dataengine import durable
 from dataengine.errors import InputRefused
 from dataengine.images import encode_png
-from dataengine.masks import PackedMap
+from dataengine.masks import StoredMap
 from dataengine.records import Image, Label, Report, digest, no_report
 from pipelines.exchange.writers.coco import CocoFile
 from pipelines.exchange.writers.label_studio import TaskFile
@@ -48,7 +48,7 @@ IMAGE_COLUMNS = (
 LABEL_COLUMNS = ("image", "mask", "author", "revision", "clean", "source", "lead_seconds", "created")
 PREDICTION_COLUMNS = ("image", "detector", "max", "mean", "uncertainty", "created")
 
-Drawn = dict[str, PackedMap]
+Drawn = dict[str, StoredMap]
 """Label maps by author, unpacked by the parts that want pixels."""
 
 
@@ -331,7 +331,7 @@ class _Writer:
     def add(self, image: Image, labels: list[Label]) -> None:
         name = image.id + EXTENSIONS.get(image.media_type, "")
         drawn = {
-            label.author: PackedMap(self._workspace.blobs.get(label.label_map), label.height, label.width)
+            label.author: StoredMap(self._workspace.blobs.get(label.label_map), label.height, label.width)
             for label in labels
             if label.label_map is not None
         }

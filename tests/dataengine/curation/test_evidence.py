@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dataengine.curation.evidence import benjamini_hochberg, evidence, rank_test
+from dataengine.curation.evidence import evidence, rank_test
 from dataengine.errors import InputRefused
 
 
@@ -22,11 +22,6 @@ def test_the_rank_test_by_hand() -> None:
     effect, p = rank_test(high, low)
     assert effect == pytest.approx((8 + 0.5) / 9 * 2 - 1) and p < 0.1
     assert rank_test(low, high)[0] == pytest.approx(-effect)
-
-
-def test_benjamini_hochberg_by_hand() -> None:
-    assert benjamini_hochberg([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.16 / 3, 0.16 / 3, 0.5])
-    assert benjamini_hochberg([]) == []
 
 
 def test_what_breaks_is_found_with_the_generator_to_blame() -> None:

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from dataengine.curation.config import HardCategoryConfig
-from dataengine.curation.hard_categories import CategoryVerdict, hard_categories
+from dataengine.curation.hard_categories import (
+    CategoryVerdict,
+    ConfidenceCounts,
+    hard_categories,
+    judge,
+    robust_z,
+)
 from dataengine.errors import InputRefused
 
 
@@ -37,6 +43,46 @@ def test_where_all_are_alike_none_is_flagged(alarm: float) -> None:
     alike = dict.fromkeys("abcdefg", alarm)
     flagged = [hard(hard_categories(world(alike, 60, seed))) for seed in range(20)]
     assert sum(map(bool, flagged)) <= 2
+
+
+def test_a_correction_judges_more_strictly_and_is_off_by_default() -> None:
+    strict = {name: HardCategoryConfig(correction=name) for name in ("none", "holm", "benjamini-hochberg")}
+    calls = dict.fromkeys(strict, 0)
+    for seed in range(12):
+        values = world(CLINIC, 30, seed)
+        found = {name: hard_categories(values, config) for name, config in strict.items()}
+        assert found["none"] == hard_categories(values)
+        assert hard(found["holm"]) <= hard(found["benjamini-hochberg"]) <= hard(found["none"])
+        for name, verdicts in found.items():
+            calls[name] += len(hard(verdicts))
+            assert all(v.adjusted_p >= v.p for v in verdicts if v.p is not None and v.adjusted_p is not None)
+    assert calls["holm"] < calls["none"]
+    assert HardCategoryConfig.model_validate({"minimum": 12}).correction == "none", "as stored recipes say"
+
+
+def test_the_robust_z_of_a_hard_category_stands_out_although_others_are_hard_too() -> None:
+    means = {"hand": 0.8, "face": 0.75, "mug": 0.2, "tree": 0.22, "car": 0.18, "sign": 0.21, "cat": 0.19}
+    found = robust_z(means)
+    assert found["hand"] > 10 and found["face"] > 10 and abs(found["mug"]) < 1
+    assert robust_z({"a": 0.1, "b": 0.9}) == {}
+    assert max(robust_z({"a": 0.5, "b": 0.505, "c": 0.5}).values()) < 0.6
+
+
+def test_counted_confidences_are_judged_like_single_ones() -> None:
+    values = world(CLINIC, 120, 7)
+    counted = {
+        name: ConfidenceCounts.of_histogram(
+            dict(
+                zip(
+                    *map(np.ndarray.tolist, np.unique((found * 1000).astype(int), return_counts=True)),
+                    strict=True,
+                )
+            ),
+            float(found.mean()),
+        )
+        for name, found in values.items()
+    }
+    assert judge(counted) == hard_categories(values)
 
 
 def test_where_all_are_easy_the_least_easy_is_still_easy() -> None:

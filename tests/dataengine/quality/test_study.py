@@ -13,27 +13,14 @@ from dataengine.quality.study import (
     krippendorff,
     majority,
     minimum_over_aspects,
-    sign_test,
     verdict,
-    wilson,
 )
 from dataengine.records import Vote
+from dataengine.statistics import wilson
 
 
 def vote(pair, rater, choice, question="artifacts", created=0.0):
     return Vote(study_id="s", pair=pair, rater=rater, question=question, choice=choice, created=created)
-
-
-def test_sign_test():
-    assert sign_test(9, 1) == pytest.approx(22 / 1024)
-    assert sign_test(5, 5) == 1.0 and sign_test(0, 0) == 1.0
-    assert sign_test(10, 0) == pytest.approx(2 / 1024)
-
-
-def test_wilson():
-    low, high = wilson(8, 10)
-    assert low == pytest.approx(0.4902, abs=1e-4) and high == pytest.approx(0.9433, abs=1e-4)
-    assert wilson(0, 10)[0] == 0.0 and wilson(10, 10)[1] == pytest.approx(1.0) and wilson(0, 0) == (0.0, 1.0)
 
 
 def test_krippendorff():

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from dataengine.masks import pack_label_map
-from dataengine.records import Label, Review
+from dataengine.records import Label, Review, SnapshotItem
 from dataengine.records.images import HARD, SURVEY
 from pipelines.config import PublishConfig
-from pipelines.detectors.training_set import categories_of, composition, labelled, merged_labels, pseudo, real
+from pipelines.detectors.training_data import read_categories, read_training_data
+from pipelines.detectors.training_set import composition, labelled, merged_labels, pseudo, real, training_set
 from pipelines.runtime.context import Context
 from pipelines.runtime.round_data import images_of
 from pipelines.services.rounds import start_round
@@ -17,6 +18,12 @@ from storage.queries.labels import counting_labels
 from tests.pipelines.conftest import Played, fresh_context, play
 
 WEIGHTS = PublishConfig(true_weight=2.0, previous_weight=0.5)
+
+
+def labelled_of(context: Context, round_id: str, weights: PublishConfig) -> list[SnapshotItem]:
+    """The round's labelled training images."""
+    data = read_training_data(context.workspace, weights.labels, round_id)
+    return labelled(context.workspace.blobs, data, "train", weights)
 
 
 def relabel(context: Context, image_id: str, **changes: object) -> Label:
@@ -38,9 +45,9 @@ def answered(tmp_path) -> tuple[Context, str]:  # type: ignore[no-untyped-def]
 
 def test_the_newest_label_that_nobody_rejected_counts(answered: tuple[Context, str]) -> None:
     context, round_id = answered
-    flawed = next(item for item in labelled(context, round_id, "train", WEIGHTS) if item.target)
+    flawed = next(item for item in labelled_of(context, round_id, WEIGHTS) if item.target)
     second = relabel(context, flawed.image_id, author="ben", clean=True, label_map=None)
-    found = {item.image_id: item for item in labelled(context, round_id, "train", WEIGHTS)}[flawed.image_id]
+    found = {item.image_id: item for item in labelled_of(context, round_id, WEIGHTS)}[flawed.image_id]
     assert (found.target, found.author) == (None, "ada + ben")
     with context.workspace.catalog() as catalog:
         review = Review(
@@ -52,51 +59,61 @@ def test_the_newest_label_that_nobody_rejected_counts(answered: tuple[Context, s
         )
         catalog.reviews.add(review)
         catalog.commit()
-    found = {item.image_id: item for item in labelled(context, round_id, "train", WEIGHTS)}[flawed.image_id]
+    found = {item.image_id: item for item in labelled_of(context, round_id, WEIGHTS)}[flawed.image_id]
     assert (found.target, found.author) == (flawed.target, flawed.author)
+
+
+def test_a_training_set_is_built_from_one_read(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    context, opened = played.context, []
+    catalog = context.workspace.catalog
+    monkeypatch.setattr(context.workspace, "catalog", lambda **how: (opened.append(how), catalog(**how))[1])
+    items = training_set(context, WEIGHTS, played.round_id)
+    assert opened == [{"read_only": True}]
+    assert {"true", "real", "pseudo"} <= composition(items).keys()
 
 
 def test_labels_from_before_the_round_are_previous_ones(answered: tuple[Context, str]) -> None:
     context, round_id = answered
-    ours = labelled(context, round_id, "train", WEIGHTS)
+    ours = labelled_of(context, round_id, WEIGHTS)
     with context.workspace.catalog(read_only=True) as catalog:
         recipe = catalog.rounds.get(round_id).recipe
     later = start_round(context.workspace, recipe, "test")
-    others = labelled(context, later.id, "train", WEIGHTS)
+    others = labelled_of(context, later.id, WEIGHTS)
     assert {(item.kind, item.weight) for item in ours} == {("true", 2.0)}
     assert {(item.kind, item.weight) for item in others} == {("previous", 0.5)}
 
 
 def test_the_first_detectors_confidence_decides_on_shrinking(played: Played) -> None:
-    items = labelled(played.context, played.round_id, "train", WEIGHTS)
+    items = labelled_of(played.context, played.round_id, WEIGHTS)
     with played.context.workspace.catalog(read_only=True) as catalog:
         seen = {each.image_id: each.max for each in catalog.predictions.of("first")}
     assert items and all(item.max_confidence == seen[item.image_id] for item in items)
 
 
 def test_pseudo_labels_leave_what_is_taken(played: Played) -> None:
-    everything = pseudo(played.context, played.round_id, (), WEIGHTS)
-    fewer = pseudo(played.context, played.round_id, [everything[0].image_id], WEIGHTS)
+    data = read_training_data(played.context.workspace, round_id=played.round_id)
+    everything = pseudo(data, (), WEIGHTS)
+    fewer = pseudo(data, [everything[0].image_id], WEIGHTS)
     assert len(fewer) == len(everything) - 1
     assert all(":" in (item.target or "") for item in everything)
 
 
 def test_real_pictures_are_clean_and_limited(played: Played) -> None:
-    items = real(played.context, "train", PublishConfig(real_limit=3))
+    items = real(read_training_data(played.context.workspace), "train", PublishConfig(real_limit=3))
     assert len(items) == 3 and {(item.kind, item.target) for item in items} == {("real", None)}
     assert composition(items) == {"real": 3}
 
 
 def test_a_category_comes_from_the_model_or_the_prompt(played: Played) -> None:
     images = images_of(played.context, played.round_id, SURVEY, HARD)
-    categories = categories_of(played.context, played.round_id, images)
+    categories = read_categories(played.context.workspace, played.round_id, images)
     assert len(categories) == len(images)
     assert {categories[image.id] for image in images if image.purpose == HARD} == {"hand", "face"}
 
 
 def test_several_opinions_are_merged_and_a_policy_may_ask_for_approval(played: Played) -> None:
     context, workspace = played.context, played.context.workspace
-    row = next(item for item in labelled(context, played.round_id, "train", PublishConfig()) if item.target)
+    row = next(item for item in labelled_of(context, played.round_id, PublishConfig()) if item.target)
     opinions = []
     for author, value in (("bea", 1), ("cid", 1), ("dan", 0)):
         drawn = np.full((32, 32), value, np.uint8)
@@ -104,10 +121,10 @@ def test_several_opinions_are_merged_and_a_policy_may_ask_for_approval(played: P
         opinions.append(
             Label(image_id="x", author=author, height=32, width=32, label_map=blob, clean=blob is None)
         )
-    together = merged_labels(context, opinions)
+    together = merged_labels(workspace.blobs, opinions)
     assert together.label_map == opinions[0].label_map and not together.clean
     assert together.author == "bea + cid + dan"
-    assert merged_labels(context, opinions[2:]) == opinions[2]
+    assert merged_labels(workspace.blobs, opinions[2:]) == opinions[2]
     with workspace.catalog() as catalog:
         label = catalog.labels.latest(row.image_id)
         assert label is not None

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from dataengine.masks import encode_coco
 from pipelines.exchange.readers.tfrecord import masked_crc32c
 from tests.pipelines.exchange import pictures
 
@@ -30,6 +29,14 @@ def picture(folder: Path, name: str, number: int) -> Path:
     return path
 
 
+def coco_rle(mask: np.ndarray) -> dict[str, Any]:
+    """COCO's compressed RLE of `mask > 0`, by pycocotools."""
+    from pycocotools import mask as codes
+
+    encoded = codes.encode(np.asfortranarray(mask > 0, dtype=np.uint8))
+    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
+
+
 def coco(folder: Path) -> Path:
     """Polygons, compressed and plain RLE, a box, one unlabelled picture, and rows that cannot be used."""
     for number in range(5):
@@ -41,7 +48,7 @@ def coco(folder: Path) -> Path:
         "categories": [{"id": 7, "name": "shape distortion"}, {"id": 9, "name": "odd hand"}],
         "images": [{"id": n, "file_name": f"{n}.png", "height": HEIGHT, "width": WIDTH} for n in range(5)],
         "annotations": [
-            {"id": 1, "image_id": 0, "category_id": 7, "segmentation": encode_coco(mask)},
+            {"id": 1, "image_id": 0, "category_id": 7, "segmentation": coco_rle(mask)},
             {"id": 2, "image_id": 1, "category_id": 9, "segmentation": [square], "bbox": [0, 0, 1, 1]},
             {"id": 3, "image_id": 2, "category_id": 7, "segmentation": plain},
             {"id": 4, "image_id": 2, "category_id": 9, "bbox": [100, 80, 60, 60]},

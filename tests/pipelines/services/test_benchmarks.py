@@ -8,6 +8,7 @@ import pytest
 from dataengine.errors import ConfigRefused
 from dataengine.records import Label
 from pipelines.config import PublishConfig
+from pipelines.detectors.training_data import read_training_data
 from pipelines.detectors.training_set import labelled, real
 from pipelines.services.benchmarks import freeze_known
 from pipelines.stages.promote import promote
@@ -37,9 +38,11 @@ def test_known_truth_is_frozen_once_and_again_only_when_it_changed(tmp_path: Any
 
 
 def test_detectors_are_measured_on_the_frozen_images(played: Played) -> None:
-    drawn = labelled(played.context, played.round_id, "benchmark", PublishConfig())
-    photos = real(played.context, "benchmark", PublishConfig())
-    with played.context.workspace.catalog(read_only=True) as catalog:
+    workspace = played.context.workspace
+    data = read_training_data(workspace, round_id=played.round_id, splits=("benchmark",))
+    drawn = labelled(workspace.blobs, data, "benchmark", PublishConfig())
+    photos = real(data, "benchmark", PublishConfig())
+    with workspace.catalog(read_only=True) as catalog:
         newest = catalog.benchmarks.newest_frozen()
         assert newest is not None
         items = {item.image_id for item in catalog.benchmarks.items(newest.id)}

@@ -4,6 +4,7 @@ import pytest
 
 from pipelines.config import PublishConfig
 from pipelines.detectors.dataset import target_of
+from pipelines.detectors.training_data import read_training_data
 from pipelines.detectors.training_set import labelled
 from pipelines.runtime.images import read
 from tests.fakes import FIRST, TinyDetector
@@ -19,7 +20,8 @@ def test_measures_champion_and_candidate_alike(played: Played) -> None:
 
 def test_the_error_is_what_a_hand_computes(played: Played) -> None:
     context = played.context
-    items = labelled(context, played.round_id, "validation", PublishConfig())
+    data = read_training_data(context.workspace, round_id=played.round_id, splits=("validation",))
+    items = labelled(context.workspace.blobs, data, "validation", PublishConfig())
     with context.workspace.catalog(read_only=True) as catalog:
         images = {image.id: image for image in catalog.images.get_many([item.image_id for item in items])}
     errors = []

@@ -15,6 +15,7 @@ import storage.maintenance.backup
 from dataengine.errors import Conflict, Corrupt, InputRefused, WorkspaceUnusable
 from dataengine.records import (
     AuditEvent,
+    CategoryAnswer,
     DetectorVersion,
     Draft,
     Image,
@@ -115,13 +116,15 @@ def test_work_goes_on_during_a_backup(filled: Workspace, tmp_path: Path) -> None
     def work(done: int, total: int, message: str = "", **figures: float) -> None:
         if done == 1:
             with filled.catalog() as catalog:
-                catalog.images.set_status(["i3"], "refused")
+                catalog.images.set_categories(
+                    [CategoryAnswer(image_id="i3", model="late", category="late", confidence=1.0)]
+                )
                 catalog.commit()
 
     back_up(filled, tmp_path / "b.tar", report=work)
     again = restore(tmp_path / "b.tar", tmp_path / "again", database_url=f"sqlite:///{tmp_path}/again.sqlite")
     with again.catalog() as before, filled.catalog() as after:
-        assert before.images.count(status="refused") == 0 and after.images.count(status="refused") == 1
+        assert before.images.count(category="late") == 0 and after.images.count(category="late") == 1
     again.close()
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from dataengine.records import Label, QueueItem, Review, Snapshot, SnapshotItem
+from dataengine.masks import PackedMap
+from dataengine.records import Label, QueueItem, Review
 from storage.catalog import Catalog
 from storage.queries import categories, images, labels, reviews
 from storage.queries.images import ImageFilter
@@ -81,13 +82,15 @@ def test_states_follow_reviews(filled: Catalog) -> None:
 
 
 def test_classes_are_found_on_newest_revisions(filled: Catalog) -> None:
-    facts = LabelMapStatistics(filled.connection)
+    statistics = LabelMapStatistics(filled.connection)
     filled.labels.submit(label("000", "anna", label_map="a"))
     filled.labels.submit(label("001", "anna", label_map="a"))
     filled.labels.submit(label("001", "anna", label_map="b"))
-    assert sorted(facts.missing(10)) == [("a", 4, 6), ("b", 4, 6)]
-    facts.add_many([("a", (1, 3), 0.5), ("b", (2,), 0.1)])
-    assert facts.missing(10) == []
+    assert sorted(statistics.missing(10)) == [("a", 4, 6), ("b", 4, 6)]
+    first, second = np.zeros((2, 4, 6), np.uint8)
+    first[0], first[1], second[2, 3] = 1, 3, 2
+    statistics.add_many([("a", PackedMap.of(first)), ("b", PackedMap.of(second))])
+    assert statistics.missing(10) == []
     assert ids(filled, label_class=1) == ["000"] == ids(filled, label_class=3)
     assert ids(filled, label_class=2) == ["001"]
 
@@ -142,29 +145,9 @@ def test_the_review_list_turns_pages_oldest_first(filled: Catalog) -> None:
     assert categories.reviewed_shares(filled) == {"face": (0, 1)}
 
 
-def test_several_opinions_and_balance(filled: Catalog) -> None:
+def test_several_opinions(filled: Catalog) -> None:
     filled.labels.submit(label("001", "bob", clean=True))
     assert labels.with_several_opinions(filled) == ["001"]
-    items = [
-        SnapshotItem(image_id=id, image_sha256="s", kind="true", target=target, category="hand")
-        for id, target in (("000", "t"), ("001", None), ("002", None))
-    ]
-    filled.snapshots.add(Snapshot(id="s", manifest="m", rows=3, composition={}), items)
-    assert sorted(labels.examples_of_snapshot(filled, "s")) == [("hand", False, 2), ("hand", True, 1)]
-    real = {id for id, _ in labels.unlabelled_real(filled)}
-    assert real and all(filled.images.get(id).source == "real" for id in real) and "004" not in real
-
-
-def test_a_benchmark_draws_nothing_that_was_trained_on(filled: Catalog) -> None:
-    before = {id for id, *_ in labels.benchmark_candidates(filled, "new", real=False)}
-    chosen = sorted(before)[0]
-    filled.snapshots.add(
-        Snapshot(id="s", manifest="m", rows=1, composition={}),
-        [SnapshotItem(image_id=chosen, image_sha256="s", kind="true", target=None)],
-    )
-    after = {id for id, *_ in labels.benchmark_candidates(filled, "new", real=False)}
-    assert before - after == {chosen} and not after & {f"{n:03d}" for n in range(6)}
-    assert all(filled.images.get(id).split == "train" for id in after)
 
 
 def test_features_come_back_equal(filled: Catalog) -> None:

@@ -57,10 +57,3 @@ def test_annotator_day(filled: Catalog) -> None:
     day = annotation.annotator_day(filled, "bob", now=101.0, day_start=50.0)
     assert day == annotation.AnnotatorDay(remaining=3, done_today=1, leases=(held,))
     assert annotation.annotator_day(filled, "carla", now=101.0, day_start=50.0).remaining == 4
-
-
-def test_only_pictures_in_use_are_served(filled: Catalog) -> None:
-    filled.images.set_thumbnail("001", "thumb")
-    assert annotation.is_shown(filled, "s001") and annotation.is_shown(filled, "thumb")
-    assert not annotation.is_shown(filled, "s009"), "refused"
-    assert not annotation.is_shown(filled, "other")

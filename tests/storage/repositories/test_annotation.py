@@ -81,15 +81,6 @@ def test_asking_again_after_the_end_gives_the_same_lease(catalog: Catalog) -> No
     assert take(catalog, "anna", at=20.0) == replace(old, expires=30.0)
 
 
-def test_more_opinions_open_an_image_again(catalog: Catalog) -> None:
-    fill(catalog, 2)
-    lease = take(catalog, "anna")
-    catalog.labels.submit(label(lease.image_id, "anna", clean=True), lease.id, 0)
-    assert catalog.queue.ask_opinions([lease.image_id], "r", 2) == 1 and catalog.queue.done("r") == 0
-    assert take(catalog, "bob").image_id == lease.image_id
-    assert catalog.queue.ask_opinions([lease.image_id], "r", 1) == 1 and catalog.queue.done("r") == 1
-
-
 def test_triage_sends_what_is_flawed_to_drawing(catalog: Catalog) -> None:
     ids = fill(catalog, 3)
     catalog.images.set_categories(

@@ -94,13 +94,6 @@ def test_first_answer_of_a_model_counts(catalog: Catalog) -> None:
     assert [found.model for found in catalog.images.answers("a")] == ["better", "vqa"]
 
 
-def test_status_and_thumbnail(catalog: Catalog) -> None:
-    catalog.images.add_many([image("a"), image("b")])
-    assert catalog.images.set_status(["a", "gone"], "refused") == 1
-    catalog.images.set_thumbnail("b", "small")
-    assert catalog.images.get("a").status == "refused" and catalog.images.get("b").thumbnail == "small"
-
-
 def test_predictions_one_per_image_and_detector(catalog: Catalog) -> None:
     catalog.images.add_many([image(id) for id in "abc"])
 
@@ -124,7 +117,6 @@ def test_lists_longer_than_a_statement_may_hold(catalog: Catalog) -> None:
     assert catalog.images.add_many(image(id) for id in ids) == 2500
     assert len(catalog.images.get_many(ids)) == 2500
     assert catalog.predictions.missing("d", ids) == ids
-    assert catalog.images.set_status(ids, "refused") == 2500
 
 
 def test_what_a_round_makes_is_stored_once(catalog: Catalog) -> None:

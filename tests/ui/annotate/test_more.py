@@ -10,6 +10,7 @@ from dataengine.errors import Conflict
 from dataengine.records import GoldImage, Review, now
 from pipelines.services import gold as gold_service
 from pipelines.services.annotation import require_editable
+from storage import tables
 from storage.workspace import Workspace
 from tests.ui.annotate.test_routes import answer, packed, painted
 
@@ -111,7 +112,9 @@ def test_opinions_merge_by_majority_and_softly(client_of: Clients, workspace: Wo
     people = [client_of("annotator"), client_of("curator"), client_of("admin")]
     image = taken(people[0])["image"]["id"]
     with workspace.catalog() as catalog:
-        assert catalog.queue.ask_opinions([image], "r1", 3) == 1
+        items = tables.queue_items
+        asked = items.update().where(items.c.image_id == image, items.c.round_id == "r1")
+        catalog.connection.execute(asked.values(opinions=3))
         catalog.commit()
     for client, value in zip(people, (1, 1, 2), strict=True):
         task = taken(client, prefer=image)

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from dataengine import masks
 from dataengine.masks import pack_label_map, unpack_label_map
+from pipelines.services.agreement import look_into_maps
 from storage.workspace import Workspace
 
 Clients = Callable[..., TestClient]
@@ -52,6 +54,22 @@ def test_a_label_goes_from_lease_to_catalog(client_of: Clients, workspace: Works
     )
     stored = unpack_label_map(workspace.blobs.get(label.label_map or ""), 64, 64)
     assert np.array_equal(stored, painted())
+
+
+def test_a_submitted_map_is_unpacked_once(
+    client_of: Clients, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, inflated = client_of("annotator"), []
+    inflate = masks._inflate
+    monkeypatch.setattr(
+        masks, "_inflate", lambda *given, **named: (inflated.append(1), inflate(*given, **named))[1]
+    )
+    task = client.get("/api/annotate/next").json()
+    client.post("/api/annotate/submit", json=answer(task)).raise_for_status()
+    look_into_maps(workspace)
+    assert len(inflated) == 1, "checked, stored and counted by one reading of its runs"
+    with workspace.catalog(read_only=True) as catalog:
+        assert catalog.label_map_statistics.missing(10) == []
 
 
 def test_asking_again_gives_the_held_image_and_others_get_another(client_of: Clients) -> None:

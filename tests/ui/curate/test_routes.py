@@ -147,8 +147,8 @@ def test_sliders_count_what_is_sent_and_only_takers_get_it(
     mine = curator.get("/api/annotate/next").json()["image"]["id"]
     theirs = client_of("annotator").get("/api/annotate/next").json()["image"]["id"]
     with workspace.catalog(read_only=True) as catalog:
-        takers = catalog.takers.of(reserved)
-    assert mine in takers and theirs not in takers
+        assignees = catalog.assignees.of(reserved)
+    assert mine in assignees and theirs not in assignees
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_a_waiting_round_says_for_whom(client_of: Clients, workspace: Workspace)
         row = Round(id="r1", recipe={}, stage="wait_for_labels", results=done, state="waiting")
         catalog.rounds.add(row)
         ids = [item.image_id for item in catalog.queue.of_round("r1")]
-        catalog.takers.add_many(ids[:2], "r1", ["annotator"])
+        catalog.assignees.add_many(ids[:2], "r1", ["annotator"])
         catalog.jobs.add(
             Job(id="r1.generate.1", kind="stage", args={"round_id": "r1", "stage": "generate"}, created=began)
         )

@@ -13,8 +13,8 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image as Picture
 
-from dataengine.quality.study import wilson
 from dataengine.records import Study, now
+from dataengine.statistics import wilson
 from pipelines.services.csv_files import harmless
 from pipelines.services.studies.plans import plan_of
 from storage.maintenance.erase import erase_images

@@ -41,7 +41,7 @@ export async function categories(root, { choices, go }) {
     panel(`Where ${looked === champion ? "the champion" : looked.name} suspects most`,
       looked === champion ? null : h("p", { class: "hint" }, `The champion, ${champion?.name ?? "none yet"}, has not looked at images with a category yet; the next round does that.`),
       h("p", { class: "hint" },
-      "A category is hard when its mean confidence stands out from the others: robust z over the categories' means, p corrected for looking at many (Holm). Positives among reviewed far above one half teach the detector that the category itself is an artifact."),
+      "A category is hard by the rule of the newest round: a bootstrap over its images against the median of the other categories. z is the robust distance of its mean from theirs; p-values are Holm-corrected for multiple comparisons. Positives among reviewed far above one half teach the detector that the category itself is an artifact."),
       chart(found.categories),
       h("div", { class: "scroll" }, h("table", { class: "categories" },
         h("thead", {}, h("tr", {}, ["Category", "Images", "Mean", "90 %", "Above", "z", "p", "Reviewed", "Flawed", "Ask above", "Would go"].map((name) => h("th", {}, name)))),
@@ -51,7 +51,7 @@ export async function categories(root, { choices, go }) {
 }
 
 function line(row, changed, go, detector) {
-  const hard = row.p !== null && row.p < 0.05;
+  const hard = row.verdict === "hard";
   const above = h("td", { class: "figure" });
   const would = h("td", { class: "figure would" });
   const shown = h("output", {});

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from dataengine.errors import MaskRefused
-from dataengine.masks import LabelMap, PackedMap, by_class, components, encode_coco, pack_label_map, regions
+from dataengine.masks import LabelMap, StoredMap, by_class, components, pack_label_map, regions
 from dataengine.records import Image
 from pipelines.exchange.writers import coco
 from pipelines.exchange.writers.coco import CocoFile, annotations_of
+from tests.pipelines.exchange.layouts import coco_rle
 
 CLASSES = ("one", "two", "three")
 SIZES = st.tuples(st.integers(1, 24), st.integers(1, 24))
@@ -29,7 +30,7 @@ def painted(label_map: LabelMap) -> list[dict[str, object]]:
             found.append(
                 {
                     "category_id": number,
-                    "segmentation": encode_coco(numbers == region.number),
+                    "segmentation": coco_rle(numbers == region.number),
                     "bbox": list(region.box),
                     "area": region.area,
                     "iscrowd": 0,
@@ -115,7 +116,7 @@ def test_the_file_is_the_one_that_plain_code_writes(tmp_path: Path, monkeypatch:
         path = tmp_path / "coco.json"
         file = CocoFile(path, CLASSES)
         for image, drawn, clean_by in given_maps:
-            packed = {key: PackedMap(pack_label_map(one), *one.shape) for key, one in drawn.items()}
+            packed = {key: StoredMap(pack_label_map(one), *one.shape) for key, one in drawn.items()}
             file.add(image, f"{image.id}.png", packed, clean_by)
         file.close()
         lists = [
@@ -131,7 +132,7 @@ def test_the_file_is_the_one_that_plain_code_writes(tmp_path: Path, monkeypatch:
 
 def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path) -> None:
     label_map = shapes()["rings"]
-    packed = {"ada": PackedMap(pack_label_map(label_map), *label_map.shape)}
+    packed = {"ada": StoredMap(pack_label_map(label_map), *label_map.shape)}
     image = Image(id="i", sha256="0" * 64, height=300, width=400)
 
     def peak(count: int) -> int:

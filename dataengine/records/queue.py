@@ -1,0 +1,30 @@
+"""Records of the annotation queue: items and leases."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+QueueKind = Literal["draw", "triage", "review"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueueItem:
+    """One image waiting for `opinions` people; higher priority first."""
+
+    image_id: str
+    round_id: str
+    kind: QueueKind = "draw"
+    priority: float = 0.0
+    opinions: int = 1
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lease:
+    """A promise that nobody else gets this image while it lasts."""
+
+    id: str
+    image_id: str
+    round_id: str
+    annotator: str
+    kind: QueueKind
+    expires: float

@@ -1,0 +1,121 @@
+"""What training and evaluation sets are made of, read from the catalog at once."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dataengine.records import BenchmarkItem, Image, Label, Prompt, PseudoLabel, Split
+from dataengine.records.images import HARD, JUDGE, SURVEY
+from storage.catalog import Catalog
+from storage.queries.labels import Policy, counting_labels
+from storage.workspace import Workspace
+
+PURPOSES = (SURVEY, HARD, JUDGE)
+"""Purposes of the prompts whose images are trained on or measured by."""
+
+PromptsOf = Mapping[tuple[str, str], Sequence[Prompt]]
+"""Prompts in order, by purpose and round."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """One consistent state of the catalog, as far as sets of these splits need it."""
+
+    round_id: str | None
+    """None outside a round."""
+    images: Mapping[Split, Sequence[Image]]
+    """Images in use, by id."""
+    labels: Mapping[str, Sequence[Label]]
+    """The labels of each image that count, oldest first (see `storage.queries.labels.counting_labels`)."""
+    answered: frozenset[str]
+    """Images with any label."""
+    confidence: Mapping[str, float]
+    """The highest confidence of the round's first detector (outside a round the champion's) in labelled
+    images."""
+    prompts: PromptsOf
+    pseudo_labels: Mapping[str, PseudoLabel] = field(default_factory=dict)
+    """The round's, or the newest, by image; of split "train" only."""
+    benchmark: Sequence[tuple[BenchmarkItem, Image]] | None = None
+    """The newest frozen benchmark; None while there is none."""
+
+
+def read_training_data(
+    workspace: Workspace,
+    policy: Policy = "unreturned",
+    round_id: str | None = None,
+    splits: Sequence[Split] = ("train",),
+) -> TrainingData:
+    """Everything that sets of these splits are made of. Opens the catalog once."""
+    with workspace.catalog(read_only=True) as catalog:
+        images = {split: catalog.images.find(split=split, status="active") for split in splits}
+        ids = [image.id for each in images.values() for image in each]
+        labels = counting_labels(catalog, ids, policy)
+        return TrainingData(
+            round_id=round_id,
+            images=images,
+            labels=labels,
+            answered=frozenset(label.image_id for label in catalog.labels.of_images(ids)),
+            confidence=_confidence(catalog, round_id, labels),
+            prompts=_prompts(catalog, round_id, (image for each in images.values() for image in each)),
+            pseudo_labels=_pseudo_labels(catalog, round_id) if "train" in splits else {},
+            benchmark=_benchmark(catalog) if "benchmark" in splits else None,
+        )
+
+
+def read_categories(workspace: Workspace, round_id: str | None, images: Iterable[Image]) -> dict[str, str]:
+    """As `categories_of`, with the prompts read from the catalog."""
+    images = list(images)
+    with workspace.catalog(read_only=True) as catalog:
+        prompts = _prompts(catalog, round_id, images)
+    return categories_of(prompts, round_id, images)
+
+
+def categories_of(prompts: PromptsOf, round_id: str | None, images: Iterable[Image]) -> dict[str, str]:
+    """Category by image id: the VQA model's answer, else the one that the prompt was written for, in this
+    round or, outside a round, in any. Images without either are left out."""
+    images = list(images)
+    written = {
+        prompt.text: prompt.category
+        for purpose in PURPOSES
+        for each in _rounds(round_id, images)
+        for prompt in prompts.get((purpose, each), ())
+    }
+    known = {image.id: image.category or written.get(image.prompt) for image in images}
+    return {image_id: category for image_id, category in known.items() if category}
+
+
+def _rounds(round_id: str | None, images: Iterable[Image]) -> list[str]:
+    """Rounds whose prompts may tell the images' categories."""
+    if round_id:
+        return [round_id]
+    return sorted({image.round_id for image in images if image.round_id and not image.category})
+
+
+def _prompts(catalog: Catalog, round_id: str | None, images: Iterable[Image]) -> PromptsOf:
+    return {
+        (purpose, each): sorted(catalog.prompts.of_round(each, purpose), key=lambda prompt: prompt.index)
+        for each in _rounds(round_id, images)
+        for purpose in PURPOSES
+    }
+
+
+def _confidence(catalog: Catalog, round_id: str | None, image_ids: Iterable[str]) -> dict[str, float]:
+    detector = catalog.detectors.champion_id()
+    if round_id:
+        detector = catalog.rounds.get(round_id).results.get("diagnose", {}).get("detector")
+    if detector is None:
+        return {}
+    return {found.image_id: found.max for found in catalog.predictions.of(detector, list(image_ids))}
+
+
+def _pseudo_labels(catalog: Catalog, round_id: str | None) -> dict[str, PseudoLabel]:
+    rounds = [round_id] if round_id else [row.id for row in catalog.rounds.list()]
+    found = [label for each in rounds for label in catalog.pseudo_labels.of_round(each)]
+    return {label.image_id: label for label in sorted(found, key=lambda label: label.created)}
+
+
+def _benchmark(catalog: Catalog) -> list[tuple[BenchmarkItem, Image]] | None:
+    frozen = catalog.benchmarks.newest_frozen()
+    if frozen is None:
+        return None
+    items = {item.image_id: item for item in catalog.benchmarks.items(frozen.id)}
+    return [(items[image.id], image) for image in catalog.images.get_many(items)]
