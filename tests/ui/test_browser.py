@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.ui.browsing import PATIENCE_MS, Live, Visit
-from ui.web.access import AREAS, OWN_PAGES
+from ui.desks import DESKS
 
 pytestmark = pytest.mark.browser
 
@@ -32,9 +32,9 @@ def test_home_leads_where_the_role_may_go(visit: Visit) -> None:
 def test_every_desk_opens_without_an_error(visit: Visit, live: Live) -> None:
     url, _ = live
     page = visit("admin", "/")
-    for area in AREAS:
-        if area.path not in OWN_PAGES:
-            page.goto(url + area.path)
-            expect(page.locator(".desk-heading h1").first).to_have_text(area.title, timeout=PATIENCE_MS)
+    for desk in DESKS:
+        if desk.mount_gradio is not None:
+            page.goto(url + desk.path)
+            expect(page.locator(".desk-heading h1").first).to_have_text(desk.title, timeout=PATIENCE_MS)
             current = page.locator(".clinic-bar nav a[aria-current=page]")
-            expect(current).to_have_text(area.title, timeout=PATIENCE_MS)
+            expect(current).to_have_text(desk.title, timeout=PATIENCE_MS)

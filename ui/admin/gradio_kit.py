@@ -4,7 +4,7 @@ A panel is a `gr.HTML` with a constant template. Its value is JSON that `desk.js
 because Gradio compiles values that stand in templates.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from functools import wraps
 from html import escape
@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request
 
 from dataengine.errors import ClinicError
 from dataengine.records import now
-from ui.web.access import ACCESS, may, require
+from ui.web.access import may, require
 
 PanelKind = Literal["figures", "stages", "rows", "facts", "text"]
 POLL_SECONDS = 3.0
@@ -131,22 +131,22 @@ def panel(kind: PanelKind, value: Any = None, label: str = "") -> gr.HTML:
     )
 
 
-def acting(request: gr.Request, path: str, action: str) -> str:
+def acting(request: gr.Request, roles: Collection[str], action: str) -> str:
     """The name of who acts, after the second role check. Raises `AccessDenied`."""
     person = getattr(request.request.state, "person", None) if request.request else None
-    require(person.roles if person else (), ACCESS[path], action)
+    require(person.roles if person else (), roles, action)
     assert person is not None
     return person.name
 
 
-def checked(path: str, action: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def checked(roles: Collection[str], action: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorates a handler whose last argument is the `gr.Request`: role first, our errors as messages."""
 
     def decorate(handler: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(handler)
         def run(*arguments: Any) -> Any:
             try:
-                acting(arguments[-1], path, action)
+                acting(arguments[-1], roles, action)
                 return handler(*arguments)
             except ClinicError as error:
                 raise gr.Error(escape(str(error), quote=False), print_exception=False) from error
@@ -165,12 +165,12 @@ def refresh(
     timer.tick(handler, inputs, outputs, api_name=False, show_progress="hidden", concurrency_limit=None)
 
 
-def mount(app: FastAPI, path: str, blocks: gr.Blocks) -> None:
-    """Mount a desk under its path, open to the roles of the access table alone."""
+def mount(app: FastAPI, path: str, blocks: gr.Blocks, roles: Collection[str]) -> None:
+    """Mount a desk under its path, open to these roles alone."""
 
     def dependency(request: Request) -> str | None:
         person = getattr(request.state, "person", None)
-        return person.name if person is not None and may(person.roles, ACCESS[path]) else None
+        return person.name if person is not None and may(person.roles, roles) else None
 
     # Gradio looks for work a thousand times a second, an idle server's whole cost; these are its own values
     # for Windows.

@@ -18,8 +18,8 @@ from storage.catalog import Catalog
 from storage.queries.overview import overview
 from storage.workspace import Workspace
 from ui.admin.gradio_kit import acting, ago, checked, desk, heading, panel, refresh, short, size, when
+from ui.web.access import ADMINS
 
-PATH = "/admin"
 EVENTS_SHOWN = 100
 PEOPLE = ("name", "roles", "state", "since")
 ENDPOINTS = ("kind", "name", "location", "since")
@@ -92,53 +92,53 @@ def build_admin_desk(workspace: Workspace, allowed_networks: Sequence[str] = ())
         [figures, workers, backups],
     )
 
-    @checked(PATH, "seeing accounts")
+    @checked(ADMINS, "seeing accounts")
     def load(request: gr.Request) -> tuple[Any, ...]:
         return (*people_table(workspace), *endpoint_table(workspace), audit_table(workspace))
 
-    @checked(PATH, "seeing the system")
+    @checked(ADMINS, "seeing the system")
     def watch(request: gr.Request) -> tuple[Any, ...]:
         return system_panels(workspace)
 
-    @checked(PATH, "seeing accounts")
+    @checked(ADMINS, "seeing accounts")
     def pick(name: str | None, request: gr.Request) -> list[str]:
         with workspace.catalog(read_only=True) as catalog:
             return list(catalog.users.get(name).roles) if name else []
 
-    @checked(PATH, "adding a person")
+    @checked(ADMINS, "adding a person")
     def add_person(name: str, password: str, roles: list[str], request: gr.Request) -> tuple[Any, ...]:
-        actor = acting(request, PATH, "adding a person")
+        actor = acting(request, ADMINS, "adding a person")
         change(workspace, lambda catalog: create_person(catalog, name.strip(), password, roles, actor))
         return (*people_table(workspace), "", "")
 
-    @checked(PATH, "changing roles")
+    @checked(ADMINS, "changing roles")
     def give_roles(name: str | None, roles: list[str], request: gr.Request) -> tuple[Any, ...]:
-        actor = acting(request, PATH, "changing roles")
+        actor = acting(request, ADMINS, "changing roles")
         change(workspace, lambda catalog: set_roles_safely(catalog, named(name), roles, actor))
         return people_table(workspace, name)
 
-    @checked(PATH, "resetting a password")
+    @checked(ADMINS, "resetting a password")
     def new_password_for(name: str | None, password: str, request: gr.Request) -> str:
-        actor = acting(request, PATH, "resetting a password")
+        actor = acting(request, ADMINS, "resetting a password")
         change(workspace, lambda catalog: accounts.set_password(catalog, named(name), password, actor))
         gr.Info("The password is changed; that person is signed out everywhere.")
         return ""
 
-    @checked(PATH, "deactivating a person")
+    @checked(ADMINS, "deactivating a person")
     def deactivate(name: str | None, request: gr.Request) -> tuple[Any, ...]:
-        actor = acting(request, PATH, "deactivating a person")
+        actor = acting(request, ADMINS, "deactivating a person")
         change(workspace, lambda catalog: set_active_safely(catalog, named(name), False, actor))
         return people_table(workspace, name)
 
-    @checked(PATH, "activating a person")
+    @checked(ADMINS, "activating a person")
     def activate(name: str | None, request: gr.Request) -> tuple[Any, ...]:
-        actor = acting(request, PATH, "activating a person")
+        actor = acting(request, ADMINS, "activating a person")
         change(workspace, lambda catalog: set_active_safely(catalog, named(name), True, actor))
         return people_table(workspace, name)
 
-    @checked(PATH, "registering an endpoint")
+    @checked(ADMINS, "registering an endpoint")
     def add_endpoint(kind: str, name: str, location: str, request: gr.Request) -> tuple[Any, ...]:
-        actor = acting(request, PATH, "registering an endpoint")
+        actor = acting(request, ADMINS, "registering an endpoint")
         endpoint = checked_endpoint(kind, name, location, allowed_networks)
         change(
             workspace,
@@ -149,21 +149,21 @@ def build_admin_desk(workspace: Workspace, allowed_networks: Sequence[str] = ())
         )
         return endpoint_table(workspace)
 
-    @checked(PATH, "removing an endpoint")
+    @checked(ADMINS, "removing an endpoint")
     def remove_endpoint(id: str | None, request: gr.Request) -> tuple[Any, ...]:
-        actor = acting(request, PATH, "removing an endpoint")
+        actor = acting(request, ADMINS, "removing an endpoint")
         change(
             workspace, lambda catalog: catalog.endpoints.remove(id or ""), actor, "endpoint.remove", id or ""
         )
         return endpoint_table(workspace)
 
-    @checked(PATH, "measuring the workspace")
+    @checked(ADMINS, "measuring the workspace")
     def measure_disk(request: gr.Request) -> dict[str, Any]:
         return disk_use(workspace)
 
-    @checked(PATH, "asking for a backup")
+    @checked(ADMINS, "asking for a backup")
     def ask_backup(request: gr.Request) -> tuple[Any, ...]:
-        services_jobs.request_job(workspace, "backup", {}, acting(request, PATH, "asking for a backup"))
+        services_jobs.request_job(workspace, "backup", {}, acting(request, ADMINS, "asking for a backup"))
         return system_panels(workspace)
 
     with blocks:

@@ -2,15 +2,17 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.services.agreement import SHOWN_COMMENTS, agreement_report, gold_report
 from storage.workspace import Workspace
-from ui.web.access import ACCESS, require
-from ui.web.sessions import Person, signed_in
+from ui.web.access import CURATORS
+from ui.web.sessions import Person, Requires
 
-SEEING_PEOPLE = ACCESS["/api/curate/people"]
+SEEING_PEOPLE = Requires(CURATORS, "seeing how people agree")
+Curator = Annotated[Person, SEEING_PEOPLE]
+"""Who may see how individual people do."""
 
 
 class Reply(BaseModel):
@@ -21,15 +23,9 @@ class Reply(BaseModel):
     text: str = Field(min_length=1, max_length=2000)
 
 
-async def seeing_people(person: Annotated[Person, Depends(signed_in)]) -> Person:
-    """FastAPI dependency: somebody who may see how individual people do."""
-    require(person.roles, SEEING_PEOPLE, "seeing how people agree")
-    return person
-
-
 def agreement_routes(workspace: Workspace) -> APIRouter:
     """The routes under /api/curate/people."""
-    routes = APIRouter(prefix="/people", dependencies=[Depends(seeing_people)])
+    routes = APIRouter(prefix="/people", dependencies=[SEEING_PEOPLE])
 
     @routes.get("/agreement")
     def agreement() -> dict[str, Any]:
@@ -50,7 +46,7 @@ def agreement_routes(workspace: Workspace) -> APIRouter:
         return {"comments": shown}
 
     @routes.post("/comments")
-    def reply(body: Reply, person: Annotated[Person, Depends(seeing_people)]) -> dict[str, str]:
+    def reply(body: Reply, person: Curator) -> dict[str, str]:
         with workspace.catalog() as catalog:
             catalog.images.get(body.image)
             made = catalog.comments.add(body.image, person.name, body.text)

@@ -1,8 +1,8 @@
 """The benchmark builder: draw by strata, collect opinions, settle what people disagree on, freeze."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 
 from pipelines.services.benchmarks import (
     NewBenchmark,
@@ -16,9 +16,7 @@ from pipelines.services.benchmarks import (
     truth,
 )
 from storage.workspace import Workspace
-from ui.web.sessions import Person, signed_in
-
-Signed = Annotated[Person, Depends(signed_in)]
+from ui.web.sessions import SignedIn
 
 
 def benchmark_routes(workspace: Workspace) -> APIRouter:
@@ -32,7 +30,7 @@ def benchmark_routes(workspace: Workspace) -> APIRouter:
             return {"benchmarks": [described(catalog, one) for one in found]}
 
     @routes.post("")
-    def draft(body: NewBenchmark, person: Signed) -> dict[str, Any]:
+    def draft(body: NewBenchmark, person: SignedIn) -> dict[str, Any]:
         with workspace.catalog() as catalog:
             made = drafted(catalog, body, person.name)
             catalog.commit()
@@ -43,7 +41,7 @@ def benchmark_routes(workspace: Workspace) -> APIRouter:
         return items_of(workspace, benchmark_id)
 
     @routes.post("/{benchmark_id}/settle")
-    def settle(benchmark_id: str, body: Settle, person: Signed) -> dict[str, bool]:
+    def settle(benchmark_id: str, body: Settle, person: SignedIn) -> dict[str, bool]:
         target, how = truth(workspace, body)
         with workspace.catalog() as catalog:
             catalog.benchmarks.settle(benchmark_id, body.image, target, person.name, how)
@@ -51,18 +49,18 @@ def benchmark_routes(workspace: Workspace) -> APIRouter:
         return {"settled": True}
 
     @routes.post("/{benchmark_id}/settle-agreed")
-    def settle_agreed(benchmark_id: str, body: SettleAgreed, person: Signed) -> dict[str, int]:
+    def settle_agreed(benchmark_id: str, body: SettleAgreed, person: SignedIn) -> dict[str, int]:
         return {"settled": settle_where_agreed(workspace, benchmark_id, body.disagreement, person.name)}
 
     @routes.post("/{benchmark_id}/freeze")
-    def freeze(benchmark_id: str, person: Signed) -> dict[str, Any]:
+    def freeze(benchmark_id: str, person: SignedIn) -> dict[str, Any]:
         with workspace.catalog() as catalog:
             frozen = catalog.benchmarks.freeze(benchmark_id, person.name)
             catalog.commit()
             return described(catalog, frozen)
 
     @routes.post("/{benchmark_id}/discard")
-    def discard(benchmark_id: str, person: Signed) -> dict[str, bool]:
+    def discard(benchmark_id: str, person: SignedIn) -> dict[str, bool]:
         with workspace.catalog() as catalog:
             round_id = round_of(catalog.benchmarks.get(benchmark_id))
             for item in catalog.benchmarks.items(benchmark_id):

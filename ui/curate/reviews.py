@@ -9,7 +9,7 @@ approved ones alone.
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Query, Response
 
 from dataengine.curation.agreement import majority
 from dataengine.errors import InputRefused, NotFound
@@ -22,9 +22,8 @@ from storage.queries import reviews as queries_reviews
 from storage.workspace import Workspace
 from ui.annotate.gold import gold_seen
 from ui.web.images import map_response
-from ui.web.sessions import Person, signed_in
+from ui.web.sessions import Person, SignedIn
 
-Signed = Annotated[Person, Depends(signed_in)]
 Text = Annotated[str, Query(min_length=1, max_length=200)]
 
 
@@ -56,11 +55,11 @@ def review_routes(workspace: Workspace) -> APIRouter:
         return {"labels": [asdict(row) for row in rows], "after": place(last), "counts": counts}
 
     @routes.get("/reviews/{image_id}")
-    def opinions(image_id: str, person: Signed) -> dict[str, Any]:
+    def opinions(image_id: str, person: SignedIn) -> dict[str, Any]:
         return opinions_on(workspace, image_id, person)
 
     @routes.post("/reviews")
-    def decide(body: Verdict, person: Signed) -> dict[str, int]:
+    def decide(body: Verdict, person: SignedIn) -> dict[str, int]:
         if body.verdict == "rejected" and not body.note.strip():
             raise InputRefused("say in the note what should change, so that the annotator can change it")
         with workspace.catalog() as catalog:
@@ -70,7 +69,7 @@ def review_routes(workspace: Workspace) -> APIRouter:
         return {"judged": len(body.labels)}
 
     @routes.post("/open")
-    def open_in_canvas(body: Opened, person: Signed) -> dict[str, str]:
+    def open_in_canvas(body: Opened, person: SignedIn) -> dict[str, str]:
         with workspace.catalog() as catalog:
             image = catalog.images.get(body.image)
             label = catalog.labels.latest(image.id, body.author) if body.author else None
