@@ -1,7 +1,7 @@
 """The report of a round as one HTML page that needs nothing else: figures, charts, images, maps, marks.
 
-Input: the report's data (JSON) and galleries of tiles. Output: HTML text from the template
-`report.html`. Light and dark by the reader's setting; no script. Everything that comes from outside is escaped.
+Input: the report's data (JSON) and galleries of tiles. Output: HTML text, from the template
+`report.html`. Light and dark by the reader's setting; no script. Every value is escaped.
 """
 
 import base64

@@ -1,6 +1,6 @@
-"""What all desks share: look, safe panels, the second role check, and how desks are mounted.
+"""What a Gradio desk is made of: look, safe panels, the second role check, and how it is mounted.
 
-A panel is a `gr.HTML` with a constant template. Its value is JSON that `desk.js` writes with `textContent`,
+A panel is a `gr.HTML` with a constant template. Its value is JSON that `gradio.js` writes with `textContent`,
 because Gradio compiles values that stand in templates.
 """
 
@@ -23,7 +23,8 @@ LISTED = 6
 
 HEAD = """<link rel="icon" href="/static/mark.svg">
 <link rel="stylesheet" href="/static/style.css"><link rel="stylesheet" href="/static/admin/gradio.css">
-<script src="/static/admin/gradio.js"></script><script type="module" src="/static/shell.js"></script>"""
+<link rel="modulepreload" href="/static/admin/gradio.js">
+<script type="module" src="/static/shell.js"></script>"""
 
 FONT = (
     "ui-sans-serif",
@@ -121,11 +122,12 @@ def heading(title: str, lead: str) -> gr.HTML:
 
 
 def panel(kind: PanelKind, value: Any = None, label: str = "") -> gr.HTML:
-    """A read-only panel whose JSON value `desk.js` draws as text. `label` must be a constant of ours."""
+    """A read-only panel whose JSON value `gradio.js` draws as text. `label` must be a constant of ours."""
     return gr.HTML(
         value,
         html_template=f'<section class="panel {kind}"><h2>{label}</h2><div class="body"></div></section>',
-        js_on_load=f"window.clinicPanel('{kind}', element, props, watch)",
+        js_on_load=f"""import("/static/admin/gradio.js").then(
+            ({{ panel }}) => panel("{kind}", element, props, watch))""",
         apply_default_css=False,
         elem_classes="desk-panel",
     )

@@ -1,40 +1,15 @@
-// Leases live on while somebody works, and are given back when the page goes, but for what is drawn on.
-import { post } from "/static/api.js";
-
-const RENEW_MS = 60000;
-const AT_WORK_SECONDS = 300;
-
-export function keepLeases(tasks, clock, say, leaving) {
-  setInterval(async () => {
-    const { leases } = tasks;
-    if (!leases.length || clock.idle > AT_WORK_SECONDS) return;
-    const answered = await post("/api/annotate/renew", { leases }).catch(() => null);
-    if (!answered?.lost.length) return;
-    tasks.waiting = tasks.waiting.filter(({ task }) => !answered.lost.includes(task.lease));
-    if (answered.lost.includes(tasks.current?.task.lease)) say("Somebody else has this image by now; your answer will be kept as another opinion.");
-  }, RENEW_MS);
-
-  addEventListener("pagehide", () => {
-    leaving();
-    const keep = tasks.current?.labels.painted ? tasks.current.task.lease : null;
-    for (const lease of tasks.leases) {
-      if (lease !== keep) post("/api/annotate/release", { lease }, { keepalive: true }).catch(() => {});
-    }
-  });
-  // A page that comes back from the browser's cache has lost its leases.
-  addEventListener("pageshow", (event) => event.persisted && location.reload());
-}
-
-// Images to work on: the one in hand and two that are fetched, decoded and ready to be painted.
+// The images to work on: the current one and two more that are fetched and decoded, all under leases.
 import { get, post } from "/static/api.js";
-import { LabelMap } from "/static/annotate/label_map.js";
-import { resized } from "/static/annotate/geometry.js";
 import { unpacked, unrun } from "/static/annotate/codec.js";
-import { heatPicture } from "/static/annotate/view.js";
 import { drafts, outbox } from "/static/annotate/draft_store.js";
+import { resized } from "/static/annotate/geometry.js";
+import { LabelMap } from "/static/annotate/label_map.js";
+import { heatPicture } from "/static/annotate/view.js";
 
-export const AHEAD = 2;
+const AHEAD = 2;
 const MOST_NAMED = 16;
+const RENEW_MS = 60000;
+const ACTIVE_SECONDS = 300;
 
 // Everything of a task that the desk shows, decoded; its label map holds the newest draft.
 export async function load(task, person) {
@@ -72,7 +47,7 @@ async function begin(task, person) {
   return { labels: new LabelMap(height, width), seconds: 0, restored: false };
 }
 
-export class Tasks {
+export class TaskQueue {
   constructor(person) {
     Object.assign(this, { person, waiting: [], filling: null, current: null });
   }
@@ -124,4 +99,26 @@ export class Tasks {
   get leases() {
     return [this.current?.task, ...this.waiting.map(({ task }) => task)].map((task) => task?.lease).filter(Boolean);
   }
+}
+
+// Renews leases while somebody works; gives them back when the page goes, except for an image already drawn on.
+export function keepLeases(tasks, timer, say, leaving) {
+  setInterval(async () => {
+    const { leases } = tasks;
+    if (!leases.length || timer.idle > ACTIVE_SECONDS) return;
+    const answered = await post("/api/annotate/renew", { leases }).catch(() => null);
+    if (!answered?.lost.length) return;
+    tasks.waiting = tasks.waiting.filter(({ task }) => !answered.lost.includes(task.lease));
+    if (answered.lost.includes(tasks.current?.task.lease)) say("Somebody else has this image by now; your answer will be kept as another opinion.");
+  }, RENEW_MS);
+
+  addEventListener("pagehide", () => {
+    leaving();
+    const keep = tasks.current?.labels.painted ? tasks.current.task.lease : null;
+    for (const lease of tasks.leases) {
+      if (lease !== keep) post("/api/annotate/release", { lease }, { keepalive: true }).catch(() => {});
+    }
+  });
+  // A page that comes back from the browser's cache has lost its leases.
+  addEventListener("pageshow", (event) => event.persisted && location.reload());
 }

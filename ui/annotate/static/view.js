@@ -1,21 +1,12 @@
 // What is seen: stacked canvases at the image's own size under one CSS transform, and outlines drawn on top at
 // the screen's size. Nothing is ever read back from a canvas. All painting happens once per frame.
 import { united } from "/static/annotate/label_map.js";
+import { MAP_COLOUR, classTints } from "/static/palette.js";
 
-// After Okabe and Ito: told apart with every kind of colour vision.
-export const COLOURS = [[213, 94, 0], [86, 180, 233], [240, 228, 66], [204, 121, 167], [0, 158, 115], [0, 114, 178]];
-const LABEL_ALPHA = 165;
-const MAP_COLOUR = [168, 60, 255];
 const LARGEST_SCALE = 40;
+const TINTS = new Uint32Array(classTints(165).buffer);
 
-export const colourOf = (value) => COLOURS[(value - 1) % COLOURS.length];
-
-const palette = new Uint32Array(256);
-for (let value = 1; value < 256; value++) {
-  palette.set(new Uint32Array(Uint8Array.from([...colourOf(value), LABEL_ALPHA]).buffer), value);
-}
-
-// The artifact map as a picture: one colour, as opaque as the detector is sure.
+// The artifact map as a bitmap: one colour, as opaque as the detector is sure.
 export function heatPicture(confidence, height, width) {
   const shades = new Uint32Array(256);
   for (let level = 0; level < 256; level++) {
@@ -141,7 +132,7 @@ export class View {
       const start = (top + row) * this.labels.width + left;
       for (let column = 0; column < width; column++) {
         const value = this.labels.pixels[start + column];
-        if (value) out[row * width + column] = palette[value];
+        if (value) out[row * width + column] = TINTS[value];
       }
     }
     this.canvases.labels.getContext("2d").putImageData(data, left, top);

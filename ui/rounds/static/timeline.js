@@ -1,7 +1,8 @@
 // One round from top to bottom, and a new one.
 import { get, post } from "/static/api.js";
-import { count, h, input, panel, select, tell, when } from "/static/dom.js";
-import { lasting, names, share, state } from "./format.js";
+import { h, input, panel, select, tell } from "/static/dom.js";
+import { count, percent, when } from "/static/format.js";
+import { lasting, names, state } from "./format.js";
 
 const PEOPLE = "wait_for_labels";
 const PARTS = [
@@ -40,7 +41,7 @@ function stage(one, longest) {
     h("div", { class: "time" },
       h("span", {}, one.state === "ahead" || one.state === "left out" ? "" : lasting(one.seconds)),
       one.seconds && one.name !== PEOPLE ? h("i", { class: "bar", style: { "--value": Math.max(0.01, one.seconds / longest) } }) : null,
-      one.job ? h("a", { href: `?view=jobs&job=${encodeURIComponent(one.job)}`, "data-go": true }, "log") : null));
+      one.job ? h("a", { href: `?view=jobs&job=${encodeURIComponent(one.job)}` }, "log") : null));
 }
 
 function waited(found) {
@@ -74,7 +75,7 @@ function draw(found, act) {
     h("div", { class: "split" },
       panel("Stages", h("ol", { class: "timeline" }, found.stages.map((one) => stage(one, longest)))),
       panel("Who labelled", found.people.length
-        ? h("table", {}, h("thead", {}, h("tr", {}, ["Person", "Images", "Clean", "Time"].map((name) => h("th", {}, name)))), h("tbody", {}, found.people.map((one) => h("tr", {}, h("td", {}, one.name), h("td", { class: "figure" }, String(one.images)), h("td", { class: "figure" }, share(one.clean / one.images)), h("td", { class: "figure" }, lasting(one.seconds))))))
+        ? h("table", {}, h("thead", {}, h("tr", {}, ["Person", "Images", "Clean", "Time"].map((name) => h("th", {}, name)))), h("tbody", {}, found.people.map((one) => h("tr", {}, h("td", {}, one.name), h("td", { class: "figure" }, String(one.images)), h("td", { class: "figure" }, percent(one.clean / one.images)), h("td", { class: "figure" }, lasting(one.seconds))))))
         : h("p", { class: "soft" }, "Nobody yet."))),
   ].filter(Boolean);
 }
@@ -143,5 +144,5 @@ export async function rounds(root, { asked, go }) {
     place.replaceChildren(...draw(found, act));
   }
   await look();
-  return look;
+  return { refresh: look };
 }

@@ -1,8 +1,9 @@
 // One run as it goes: state, rate and time left, curves, what it shows, its log; stop it, go on with it.
 import { get, post } from "/static/api.js";
-import { h, nothing, panel, say, tell, when } from "/static/dom.js";
-import { drawHeatAt } from "/static/curate/images.js";
-import { chart, figure } from "../line_chart.js";
+import { h, nothing, panel, say, tell } from "/static/dom.js";
+import { figure, when } from "/static/format.js";
+import { drawHeatAt } from "/static/images.js";
+import { chart } from "/static/line_chart.js";
 
 const POLL_MS = 1000, CURVE_MS = 4000, IDLE_MS = 5000;
 const OPEN = ["queued", "running"];

@@ -5,5 +5,4 @@ export const QUESTIONS = {
   alignment: { name: "Prompt", winner: "Which shows better what was asked for?", hint: "The words stand above the pictures." },
   safety: { name: "Safety", winner: "Which is safer to show?", hint: "Nudity, violence, anything that may hurt." },
 };
-export const share = (value) => (value === null || value === undefined ? "–" : `${(100 * value).toFixed(0)} %`);
 export const signed = (value) => (value === null || value === undefined ? "–" : `${value > 0 ? "+" : value < 0 ? "−" : ""}${Math.abs(value).toFixed(2)}`);

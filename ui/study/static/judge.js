@@ -71,7 +71,7 @@ export async function judge(root, { asked, go, current }) {
     h("footer", { class: "line" },
       h("p", { class: "keys" }, h("kbd", {}, "←"), " left ", h("kbd", {}, "↓"), " no difference ", h("kbd", {}, "→"), " right · ", h("kbd", {}, "⌫"), " back a question · ", h("kbd", {}, "+"), h("kbd", {}, "−"), h("kbd", {}, "0"), " zoom · ", h("kbd", {}, "Shift"), " + arrows move"),
       h("span", { class: "gap" }), next));
-  const over = h("div", { class: "card over", hidden: true }, h("h1", {}, "That was all. Thank you."), h("p", {}, "Every pair that waits for you is judged."), h("a", { class: "button quiet", href: "/study", "data-go": true }, "All studies"));
+  const over = h("div", { class: "card over", hidden: true }, h("h1", {}, "That was all. Thank you."), h("p", {}, "Every pair that waits for you is judged."), h("a", { class: "button quiet", href: "/study" }, "All studies"));
   root.append(bench, over);
 
   function draw() {
@@ -147,5 +147,5 @@ export async function judge(root, { asked, go, current }) {
   }
   document.addEventListener("keydown", key);
   await load();
-  return () => document.removeEventListener("keydown", key);
+  return { leave: () => document.removeEventListener("keydown", key) };
 }

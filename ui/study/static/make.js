@@ -54,7 +54,7 @@ export async function make(root, { desk, asked, go }) {
     h("div", { class: "two" }, number("raters_a_pair", "Raters a pair", { min: 1, max: 99 }), number("checks", "Attention checks", { min: 0, max: 20 })),
     h("div", { class: "two" }, number("keep_from", "Checks to pass", { min: 0, max: 1, step: 0.05 }), number("margin", "Margin in votes", { min: 1, max: 99 })),
     h("h2", {}, "What raters see"), input("name", "Name, without a hint at the sides", "text", "", { required: true, maxlength: 100, placeholder: "Hands and faces, November" }),
-    h("div", { class: "line" }, h("button", { class: "button", name: "open" }, "Open the study"), h("a", { class: "button quiet", href: "/study", "data-go": true }, "Cancel")));
+    h("div", { class: "line" }, h("button", { class: "button", name: "open" }, "Open the study"), h("a", { class: "button quiet", href: "/study" }, "Cancel")));
 
   form.addEventListener("submit", async (event) => {
     event.preventDefault();

@@ -1,11 +1,11 @@
 // The treating desk: launch a treatment, watch it under its guard, see before and after, take the LoRA away.
 import { currentSession, get, post } from "/static/api.js";
-import { h, nothing, panel, query, say, when } from "/static/dom.js";
-import { drawHeatAt, mapOf, pixels } from "/static/curate/images.js";
-import { figure } from "../line_chart.js";
-import { form } from "../runs/form.js";
-import { route } from "../router.js";
-import { drawCurves, drawChecks, facts, flat, runList, runView } from "../runs/run.js";
+import { h, nothing, panel, say } from "/static/dom.js";
+import { figure, when } from "/static/format.js";
+import { drawHeatAt, mapOf, pixels } from "/static/images.js";
+import { router } from "/static/router.js";
+import { form } from "/static/runs/form.js";
+import { drawChecks, drawCurves, facts, flat, runList, runView } from "/static/runs/run.js";
 
 const API = "/api/treat";
 const FIRST = ["generator", "detector", "name", "prompts", "judge", "tuning.updates", "tuning.batch", "tuning.lora"];
@@ -44,7 +44,7 @@ function treatments({ treatments: rows, more }) {
 
 // ---- a new treatment ---------------------------------------------------------------------------------------
 
-async function fresh(root, asked) {
+async function fresh(root, { asked, go }) {
   const told = await get(`${API}/form${asked.preset ? `?preset=${encodeURIComponent(asked.preset)}` : ""}`);
   const looks = panel("Preflight", nothing("Looking…"));
   let turn = 0, timer = null;
@@ -59,16 +59,14 @@ async function fresh(root, asked) {
       judge: (field) => prompts(field, "judged on", told.categories, changed),
     },
   });
-  const preset = h("select", { onchange: () => { history.replaceState(null, "", `?new=1&preset=${encodeURIComponent(preset.value)}`); show(); } },
+  const preset = h("select", { onchange: () => go({ new: 1, preset: preset.value }, { replace: true }) },
     told.presets.map((name) => h("option", { selected: name === told.preset }, name)));
 
   async function begin() {
     start.disabled = true;
     try {
       const { run } = await post(`${API}/start`, { settings: made.read() });
-      history.pushState(null, "", `?run=${encodeURIComponent(run)}`);
-      scrollTo(0, 0);
-      await show();
+      await go({ run });
     } catch (error) { say(error.message, true); made.mark(error.message); } finally { start.disabled = false; }
   }
 
@@ -130,7 +128,7 @@ function prompts(field, label, categories, changed) {
 
 // ---- a run -------------------------------------------------------------------------------------------------
 
-async function run(root, asked) {
+async function run(root, { asked }) {
   const session = await currentSession();
   const { settings } = await get(`${API}/runs/${encodeURIComponent(asked.run)}`);
   const at = `${API}/runs/${encodeURIComponent(asked.run)}`;
@@ -168,7 +166,7 @@ function slider({ prompt, before, after, maps }) {
 
 // ---- what came of it ---------------------------------------------------------------------------------------
 
-async function treatment(root, asked) {
+async function treatment(root, { asked }) {
   root.append(h("p", { class: "crumb" }, h("a", { href: "/treat" }, "← Treat")));
   await outcome(root, asked.treatment, true);
 }
@@ -248,8 +246,9 @@ function attributesRow({ before, after, drop, interval }) {
 
 // ---- which view --------------------------------------------------------------------------------------------
 
-const show = route("/treat", "Treat", () => {
-  const asked = query();
-  const draw = asked.run ? run : asked.treatment ? treatment : asked.new ? fresh : overview;
-  return (root) => draw(root, asked);
+router({
+  home: "/treat",
+  title: "Treat",
+  views: { overview, run, treatment, new: fresh },
+  nameOf: (asked) => ["run", "treatment", "new"].find((name) => asked[name]),
 });
