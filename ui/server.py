@@ -204,7 +204,7 @@ def serve(
     settings: ServerConfig | None = None,
     announce: Callable[[Listening], None] | None = None,
 ) -> None:
-    """Serve until interrupted; `announce` is told the address (default: it is printed)."""
+    """Serve until interrupted; `announce` gets the address (default: it is printed)."""
     settings = settings or ServerConfig()
     log_to()
     app = create_app(workspace, settings)

@@ -35,7 +35,7 @@ const desk = {
     const { current } = tasks;
     if (!current.rgba) {
       const context = new OffscreenCanvas(current.width, current.height).getContext("2d");
-      context.drawImage(current.picture, 0, 0, current.width, current.height);
+      context.drawImage(current.bitmap, 0, 0, current.width, current.height);
       current.rgba = context.getImageData(0, 0, current.width, current.height).data;
     }
     return current.rgba;
@@ -104,7 +104,7 @@ async function reopen(entry) {
   await act(async () => {
     if (tasks.current?.task.image.id !== entry.image) {
       const task = await get(`/api/annotate/next?prefer=${encodeURIComponent(entry.image)}`);
-      if (task?.image.id !== entry.image) throw new Error("That image is not to be had any more; the answer stays here.");
+      if (task?.image.id !== entry.image) throw new Error("That image is no longer available; your answer is kept here.");
       putBack();
       show(await load(task, person));
     }
@@ -373,7 +373,7 @@ async function previous() {
     if (!task) return say("There is nothing before this image.");
     putBack();
     show(await load(task, person));
-    say("Your earlier answer: change it and submit again, or go on with S.");
+    say("Your earlier answer: change it and submit again, or continue with S.");
   });
 }
 

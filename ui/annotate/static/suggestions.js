@@ -1,4 +1,4 @@
-// The artifact map's components at a threshold: outlined, walked through, accepted into the label map, rejected.
+// The artifact map's connected components at a threshold: outlined, stepped through, accepted into the label map, rejected.
 import { regionMask } from "/static/annotate/geometry.js";
 import { classColour } from "/static/palette.js";
 
@@ -92,7 +92,7 @@ export class Suggestions {
     return this.regions[this.chosen];
   }
 
-  // Steps to the next component that nobody has said anything of.
+  // Steps to the next component that is neither accepted nor rejected.
   walkOpen() {
     for (let step = 1; step <= this.regions.length; step++) {
       const at = (this.chosen + step) % this.regions.length;

@@ -25,7 +25,7 @@ export class Triage {
     this.grid = null;
     $("triage-grid").replaceChildren();
     $("triage-title").textContent = "Looking for images …";
-    // What was just confirmed must have arrived, or it would be handed out again.
+    // What was just confirmed must have arrived, or it would be leased again.
     await this.sender.flush();
     this.grid = await get("/api/annotate/triage");
     if (!this.grid) {

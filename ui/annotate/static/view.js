@@ -1,4 +1,4 @@
-// What is seen: stacked canvases at the image's own size under one CSS transform, and outlines drawn on top at
+// The view: stacked canvases at the image's own size under one CSS transform, and outlines drawn on top at
 // the screen's size. Nothing is ever read back from a canvas. All painting happens once per frame.
 import { united } from "/static/annotate/label_map.js";
 import { MAP_COLOUR, classTints } from "/static/palette.js";
@@ -7,7 +7,7 @@ const LARGEST_SCALE = 40;
 const TINTS = new Uint32Array(classTints(165).buffer);
 
 // The artifact map as a bitmap: one colour, as opaque as the detector is sure.
-export function heatPicture(confidence, height, width) {
+export function heatBitmap(confidence, height, width) {
   const shades = new Uint32Array(256);
   for (let level = 0; level < 256; level++) {
     shades.set(new Uint32Array(Uint8Array.from([...MAP_COLOUR, level]).buffer), level);
@@ -29,14 +29,14 @@ export class View {
     new ResizeObserver(() => (this.fitted ? this.fit() : this.request())).observe(stage);
   }
 
-  open({ width, height, picture, heat, labels }) {
+  open({ width, height, bitmap, heat, labels }) {
     for (const canvas of Object.values(this.canvases)) {
       if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
       else canvas.getContext("2d").clearRect(0, 0, width, height);
     }
     this.layers.style.width = `${width}px`;
     this.layers.style.height = `${height}px`;
-    this.canvases.image.getContext("2d").drawImage(picture, 0, 0, width, height);
+    this.canvases.image.getContext("2d").drawImage(bitmap, 0, 0, width, height);
     if (heat) this.canvases.heat.getContext("2d").drawImage(heat, 0, 0, width, height);
     const same = this.labels?.width === width && this.labels?.height === height;
     this.labels = labels;

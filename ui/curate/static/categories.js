@@ -1,4 +1,4 @@
-// Hard categories with thresholds that say at once how many images would go to people; and the balance.
+// Hard categories, with thresholds that show how many images would be queued for people; and the balance of labels.
 import { get, post } from "/static/api.js";
 import { h, input, nothing, panel, select, tell } from "/static/dom.js";
 import { count, number, percent } from "/static/format.js";
@@ -41,9 +41,9 @@ export async function categories(root, { choices, go }) {
   });
   root.append(
     panel(`Where ${looked === champion ? "the champion" : looked.name} suspects most`,
-      looked === champion ? null : h("p", { class: "hint" }, `The champion, ${champion?.name ?? "none yet"}, has not looked at images with a category yet; the next round does that.`),
+      looked === champion ? null : h("p", { class: "hint" }, `The champion, ${champion?.name ?? "none yet"}, has no predictions for images with a category yet; the next round makes them.`),
       h("p", { class: "hint" },
-      "A category is hard when its mean confidence stands out from the others: robust z over the categories' means, p corrected for looking at many (Holm). Positives among reviewed far above one half teach the detector that the category itself is an artifact."),
+      "A category is hard when its mean confidence stands out from the others: robust z over the categories' means; p-values, Holm-corrected for multiple comparisons. Positives among reviewed far above one half teach the detector that the category itself is an artifact."),
       chart(found.categories),
       h("div", { class: "scroll" }, h("table", { class: "categories" },
         h("thead", {}, h("tr", {}, ["Category", "Images", "Mean", "90 %", "Above", "z", "p", "Reviewed", "Flawed", "Ask above", "Would go"].map((name) => h("th", {}, name)))),

@@ -1,4 +1,4 @@
-// The grid: filters in the address, pages by key, the detector's map on hover, and one image large.
+// The grid: filters in the address, pages by key, the detector's map on hover, and one image enlarged.
 import { get, post } from "/static/api.js";
 import { address, h, nothing, query, say, select, tell } from "/static/dom.js";
 import { count, number, percent, when } from "/static/format.js";
@@ -34,8 +34,8 @@ export async function images(root, { choices, asked, go, current }) {
   return { leave: () => document.querySelector("dialog.detail")?.remove() };
 }
 
-// A new champion has looked at nothing before the next round: the newest detector that has stands in for it,
-// a teacher last, since it sees a round's leftovers only.
+// A new champion has no predictions before the next round: the newest detector that has some stands in for it,
+// a teacher last, since it predicts on the rest of a round only.
 function standIn(detectors, chosen) {
   const champion = detectors.find((one) => one.champion);
   if (chosen || !champion || champion.looked) return null;
@@ -45,7 +45,7 @@ function standIn(detectors, chosen) {
 }
 
 function standInNote({ champion, other }) {
-  return h("p", { class: "hint" }, `The champion, ${champion.name}, has not looked at images yet; the next round does that. Shown is what ${other.name} suspects.`);
+  return h("p", { class: "hint" }, `The champion, ${champion.name}, has no predictions yet; the next round makes them. Shown are those of ${other.name}.`);
 }
 
 function bar(choices, filters, chosen, go, total) {

@@ -1,4 +1,4 @@
-// How far people agree, how they do on gold images, and what they say.
+// Agreement between people, their scores on gold images, and their comments.
 import { get, post } from "/static/api.js";
 import { h, nothing, panel, tell } from "/static/dom.js";
 import { count, number, percent, when } from "/static/format.js";

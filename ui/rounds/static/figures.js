@@ -1,4 +1,4 @@
-// What every round did to the detector and to the generator.
+// How every round changed the detector and the generator.
 import { get } from "/static/api.js";
 import { h, panel } from "/static/dom.js";
 import { figure, percent, when } from "/static/format.js";

@@ -1,4 +1,4 @@
-// Jobs with their logs, and who works.
+// Jobs with their logs, and the workers.
 import { get, post } from "/static/api.js";
 import { h, panel, tell } from "/static/dom.js";
 import { ago, renew, state } from "./format.js";

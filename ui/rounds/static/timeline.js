@@ -22,7 +22,7 @@ const CORRECTIONS = [
 ];
 const GUIDANCES = [
   ["", "as the recipe says"],
-  ["clean", "by the champion, on the predicted picture"],
+  ["clean", "by the champion, on the predicted image"],
   ["clean-regions", "the same, inside its regions only"],
   ["reward", "by the champion, through the generator"],
   ["reward-regions", "the same, inside its regions only"],
@@ -93,7 +93,7 @@ function asking({ vqa, questions }) {
     text);
 }
 
-// Whose maps or verdicts have a say in which images people see.
+// Detectors whose disagreement with the champion selects images for people.
 function rivals({ vqa, detectors }) {
   return [["", "as the recipe says"], ["dynamics", "score dynamics"], ...(vqa.length ? [["question", "the VQA model’s verdict"]] : []), ...detectors.map((one) => [one.id, one.name])];
 }
@@ -104,8 +104,8 @@ function starting({ recipes, ...offered }, go) {
     h("h2", {}, "Run a round"),
     h("div", { class: "two" }, select("recipe", "Recipe", recipes.map((name) => [name, name]), "demo"), input("seed", "Seed", "number", 0, { min: 0 }), input("budget", "Images for people (empty: the recipe’s)", "number", "", { min: 1 })),
     h("fieldset", { class: "ticks" }, h("legend", {}, "Beyond the survey"), PARTS.map(([name, title, hint]) => h("label", {}, h("input", { type: "checkbox", name: "part", value: name, checked: true }), h("span", {}, h("b", {}, title), h("br"), h("span", { class: "soft" }, hint))))),
-    h("div", { class: "two halves" }, select("correction", "Correct while drawing", CORRECTIONS, ""), select("guidance", "Guide while drawing", GUIDANCES, "")),
-    h("fieldset", { class: "ticks" }, h("legend", {}, "Detectors beside the champion"), h("label", {}, h("input", { type: "checkbox", name: "dynamics" }), h("span", {}, h("b", {}, "Score dynamics"), h("br"), h("span", { class: "soft" }, "maps without a trained detector; every picture is drawn once more, most of the way"))), asking(offered), h("div", { class: "asking two halves" }, select("rival", "Ask people where the champion disagrees with", rivals(offered), ""))),
+    h("div", { class: "two halves" }, select("correction", "Correct while generating", CORRECTIONS, ""), select("guidance", "Guide while generating", GUIDANCES, "")),
+    h("fieldset", { class: "ticks" }, h("legend", {}, "Further detectors"), h("label", {}, h("input", { type: "checkbox", name: "dynamics" }), h("span", {}, h("b", {}, "Score dynamics"), h("br"), h("span", { class: "soft" }, "Maps without a trained detector. Regenerates each image, so it is slow."))), asking(offered), h("div", { class: "asking two halves" }, select("rival", "Ask people where the champion disagrees with", rivals(offered), ""))),
     h("div", { class: "line" }, h("button", { class: "button" }, "Run"), h("button", { class: "button quiet", type: "button", onclick: () => { form.hidden = true; } }, "Cancel"), h("span", { class: "soft" }, "Every other setting: clinic round --recipe … --set NAME=VALUE")));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();

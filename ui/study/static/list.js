@@ -26,7 +26,7 @@ function row(study) {
 
 export async function list(root, { desk }) {
   root.append(h("header", { class: "line" }, h("div", {}, h("h1", {}, "Study"),
-    h("p", { class: "lead" }, "Two pictures of the same prompt and seed. You are not told which is which; say which is better.")),
+    h("p", { class: "lead" }, "Two images of the same prompt and seed. You are not told which is which; say which is better.")),
     h("span", { class: "gap" }),
     desk.maker ? h("a", { class: "button", href: "?view=make" }, "New study") : null));
   root.append(...desk.studies.map(waiting));

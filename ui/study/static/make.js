@@ -69,7 +69,7 @@ export async function make(root, { desk, asked, go }) {
     const made = await tell(post("/api/studies", wanted), "The study is open.");
     if (made) go({ view: "results", study: made.id });
   });
-  root.append(h("h1", {}, "New study"), h("p", { class: "lead" }, "Sides and order are drawn anew for every rater; pictures are encoded alike and named by chance."), form);
+  root.append(h("h1", {}, "New study"), h("p", { class: "lead" }, "Sides and order are drawn at random for every rater; images are encoded alike and have random names."), form);
   if (generators.length < 2) form.replaceChildren(h("p", {}, "There are fewer than two generators. Treat one, or register another on the Admin desk."));
   else await share();
 }

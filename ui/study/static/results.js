@@ -41,8 +41,8 @@ function raters(found) {
 function invitations(study, desk, again) {
   if (study.state !== "open") return null;
   const state = study.invited_until ? `A link is open until ${when(study.invited_until)}.` : "No link is open.";
-  const told = h("p", { class: "soft" }, `${state} ${study.guests} joined by one.`);
-  if (!desk.inviter) return h("section", { class: "card panel" }, h("h2", {}, "Invitations"), told, h("p", { class: "soft" }, "An admin can make a link for raters without an account."));
+  const invited = h("p", { class: "soft" }, `${state} ${study.guests} joined by one.`);
+  if (!desk.inviter) return h("section", { class: "card panel" }, h("h2", {}, "Invitations"), invited, h("p", { class: "soft" }, "An admin can make a link for raters without an account."));
   const hours = h("input", { type: "number", value: "72", min: 1, max: 720 });
   const places = h("input", { type: "number", value: String(study.design.raters_a_pair), min: 1, max: 500 });
   const link = h("p", { class: "link", id: "link", hidden: true });
@@ -52,7 +52,7 @@ function invitations(study, desk, again) {
     link.hidden = false;
     link.replaceChildren(h("code", {}, new URL(made.path, location.href).href), h("span", { class: "soft" }, ` Copy it now, it is not shown again. It ends ${when(made.expires)}.`));
   }
-  return h("section", { class: "card panel" }, h("h2", {}, "Invitations"), told,
+  return h("section", { class: "card panel" }, h("h2", {}, "Invitations"), invited,
     h("div", { class: "line" }, h("label", { class: "field slim" }, h("span", {}, "Hours"), hours), h("label", { class: "field slim" }, h("span", {}, "Raters"), places),
       h("button", { class: "button quiet", type: "button", id: "invite", onclick: invite }, "Make a link"),
       study.invited_until ? h("button", { class: "button quiet bad", type: "button", onclick: async () => { await tell(post("/api/invitations/end", { study: study.id }), "The links have ended."); again(); } }, "End all links") : null), link);

@@ -1,4 +1,4 @@
-// The training desk: who is champion, who could be, and trainings that go on while nobody looks.
+// The training desk: the champion, candidates, and trainings that continue when the page is closed.
 import { currentSession, get, post } from "/static/api.js";
 import { h, nothing, panel, say, tell } from "/static/dom.js";
 import { figure, percent, when } from "/static/format.js";
@@ -27,13 +27,13 @@ async function overview(root, { again }) {
   root.append(
     h("div", { class: "line head" }, h("div", {}, h("h1", {}, "Train"), h("p", { class: "lead" }, "Detectors find artifacts per pixel. The champion is the one in use everywhere.")),
       h("span", { class: "gap" }), h("a", { class: "button", href: "?new=1" }, "New training")),
-    seen.worker ? "" : h("p", { class: "note" }, "No worker is alive, so trainings wait. Start one with “clinic worker”."),
+    seen.worker ? "" : h("p", { class: "note" }, "No worker is running, so trainings wait. Start one with “clinic worker”."),
     champion(seen.champion, again),
     h("div", { class: "two slim" }, panel("Trainings", runList(seen.runs, "No training outside a round yet.")), panel("Detectors", detectors(seen))));
 }
 
 function champion(one, again) {
-  if (!one) return panel("Champion", nothing("None yet. A round's promotion, or you, make the first one."));
+  if (!one) return panel("Champion", nothing("No champion yet. Promote a detector, or let a round do it."));
   return h("section", { class: "card champion" },
     h("div", {}, h("span", { class: "name" }, "champion"), h("b", {}, h("a", { href: `?detector=${one.id}` }, one.name)), h("span", {}, `since ${when(one.created)}`)),
     FIVE.map((name) => h("div", {}, h("span", { class: "name" }, NAMES[name]), h("b", {}, figure(one.figures[name])), h("span", {}, range(one.intervals[name])))),
@@ -60,14 +60,14 @@ async function rollBack(one, again) {
 // ---- a new training ----------------------------------------------------------------------------------------
 
 async function fresh(root, { asked, go }) {
-  const told = await get(`${API}/form${asked.preset ? `?preset=${encodeURIComponent(asked.preset)}` : ""}`);
+  const described = await get(`${API}/form${asked.preset ? `?preset=${encodeURIComponent(asked.preset)}` : ""}`);
   const holds = panel("What the snapshot would hold", nothing("Counting…"));
-  const looks = panel("Before it begins", nothing("Looking…"));
+  const looks = panel("Before it begins", nothing("Checking…"));
   let turn = 0, timer = null;
   const start = h("button", { type: "button", class: "button", onclick: begin }, "Start training");
-  const made = form(told.fields, { first: FIRST, replace: { start: (field) => starts(field, told.choices.start) }, changed: () => { clearTimeout(timer); timer = setTimeout(look, 400); } });
+  const made = form(described.fields, { first: FIRST, replace: { start: (field) => starts(field, described.choices.start) }, changed: () => { clearTimeout(timer); timer = setTimeout(look, 400); } });
   const preset = h("select", { onchange: () => go({ new: 1, preset: preset.value }, { replace: true }) },
-    told.presets.map((name) => h("option", { selected: name === told.preset }, name)));
+    described.presets.map((name) => h("option", { selected: name === described.preset }, name)));
 
   async function begin() {
     start.disabled = true;
@@ -88,7 +88,7 @@ async function fresh(root, { asked, go }) {
   }
 
   root.append(h("p", { class: "crumb" }, h("a", { href: "/train" }, "← Train")), h("h1", {}, "New training"),
-    h("p", { class: "lead" }, "It publishes a snapshot, trains, and measures the candidate beside the champion. Closing this page changes nothing."),
+    h("p", { class: "lead" }, "It publishes a snapshot, trains, and compares the candidate with the champion. Closing this page changes nothing."),
     h("div", { class: "two wide" }, h("section", { class: "card panel" }, h("label", { class: "setting choice" }, h("span", { class: "name" }, "begin with"), preset, h("small", {}, "Settings to fill the form with.")), made.node),
       h("div", { class: "side" }, holds, looks, start)));
   look();
@@ -103,7 +103,7 @@ function drawHoldings(place, { rows, kinds, categories, changes }) {
   const words = { true: "people's labels", pseudo: "pseudo-labels", real: "real photos", previous: "earlier sets" };
   const most = Math.max(1, ...categories.map(({ positive, negative }) => positive + negative));
   const change = changes === null ? "The champion has no snapshot to compare with."
-    : changes.new + changes.gone + changes.relabelled === 0 ? "Exactly what the champion learned from."
+    : changes.new + changes.gone + changes.relabelled === 0 ? "The same as the champion's training set."
       : `Since the champion's: ${changes.new} new, ${changes.relabelled} relabelled, ${changes.gone} gone, ${changes.same} the same.`;
   place.replaceChildren(h("h2", {}, "What the snapshot would hold"),
     h("div", { class: "kinds" }, h("div", {}, h("b", {}, rows.toLocaleString("en")), "images"), Object.entries(kinds).map(([kind, count]) => h("div", {}, h("b", {}, count.toLocaleString("en")), words[kind]))),
@@ -202,7 +202,7 @@ function decision(one, again) {
   reason.addEventListener("input", settle);
   settle();
   return h("div", { class: "decision" },
-    one.objections.length ? h("div", { class: "note bad" }, h("b", {}, "The gate on validation objects. "), one.objections.join("; "), ".") : h("p", { class: "hint good" }, "Better on validation, and no worse on real photos."),
+    one.objections.length ? h("div", { class: "note bad" }, h("b", {}, "The promotion checks on validation failed. "), one.objections.join("; "), ".") : h("p", { class: "hint good" }, "Better on validation, and no worse on real photos."),
     h("div", { class: "line" }, reason, button));
 }
 
@@ -216,7 +216,7 @@ function categories(one, against) {
 }
 
 function calibration(one) {
-  return panel("Does it mean what it says?", one.calibration ? reliability(one.calibration.before) : nothing("Not measured. Trainings started on this page measure it where validation holds flawed and clean labels; “clinic detectors --calibrate ID” does for any other."));
+  return panel("Calibration", one.calibration ? reliability(one.calibration.before) : nothing("Not measured. Trainings started on this page measure it where validation holds flawed and clean labels; “clinic detectors --calibrate ID” does for any other."));
 }
 
 function worst(one, key, title) {

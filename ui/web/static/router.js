@@ -6,7 +6,7 @@ const REFRESH_MS = 3000;
 
 // `home` is the page's address, `title` what its link is called. `views` maps names to functions that fill
 // `root`: view(root, { asked, go, again, current, ...prepared }). The first view is shown when the query names
-// no other; `nameOf(asked)` says what it names. `prepare()` resolves to what every view is given besides.
+// no other; `nameOf(asked)` says what it names. `prepare()` resolves to further entries of every view's context.
 //
 // A view may resolve to { refresh, leave }: `refresh` is called every few seconds while the view is shown,
 // `leave` once, when another takes its place.
