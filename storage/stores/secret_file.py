@@ -6,6 +6,8 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
+from dataengine import durable
+
 
 def read_or_create_secret(path: Path, make: Callable[[], bytes]) -> bytes:
     """The bytes in `path`; where there is no such file, those of `make()`, stored with mode 0600.
@@ -18,8 +20,10 @@ def read_or_create_secret(path: Path, make: Callable[[], bytes]) -> bytes:
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(make())
+            durable.sync(draft)
             with contextlib.suppress(FileExistsError):
                 os.link(draft, path)
+            durable.sync_folder(path.parent)
         finally:
             draft.unlink()
     return path.read_bytes()

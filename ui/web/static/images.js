@@ -11,7 +11,7 @@ export const mapOf = (id, detector) => `/api/images/${id}/map${detector ? `?dete
 export const labelOf = (id, author) => `/api/curate/labels/${id}?author=${encodeURIComponent(author)}`;
 export const mergedOf = (id) => `/api/curate/merged/${id}`;
 
-export function raw(url) {
+function raw(url) {
   if (!kept.has(url)) {
     if (kept.size >= KEPT) kept.delete(kept.keys().next().value);
     kept.set(url, load(url).catch(() => null));
