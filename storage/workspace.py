@@ -5,6 +5,7 @@ only what this machine can make again: fetched checkpoints, exported shards, scr
 """
 
 import os
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -13,6 +14,7 @@ from storage.stores.blobs import Blobs
 from storage.stores.checkpoints import Checkpoints
 from storage.stores.job_files import JobFiles
 from storage.stores.maps import Maps
+from storage.stores.secret_file import read_or_create_secret
 from storage.stores.snapshots import Snapshots
 
 if TYPE_CHECKING:
@@ -90,6 +92,10 @@ class Workspace:
     def snapshots(self) -> Snapshots:
         """Training sets."""
         return Snapshots(self.catalog, self.blobs, self.maps, self.path / "snapshots")
+
+    def secret(self, name: str, make: Callable[[], bytes]) -> bytes:
+        """The key in the file `name` of this folder, made once; see `storage.stores.secret_file`."""
+        return read_or_create_secret(self.path / name, make)
 
     def close(self) -> None:
         """Give back database connections; the workspace can be used again afterwards."""

@@ -1,13 +1,26 @@
-"""The Gradio desk, mounted under its path. Importing this loads Gradio."""
+"""The desks in the order of their cards and links. A new one is a folder with a `desk.py` and a line here."""
 
-from fastapi import FastAPI
+from ui.admin.desk import DESK as ADMIN
+from ui.annotate.desk import DESK as ANNOTATE
+from ui.curate.desk import DESK as CURATE
+from ui.home.desk import DESK as HOME
+from ui.label_studio.desk import DESK as LABEL_STUDIO
+from ui.rounds.desk import DESK as ROUNDS
+from ui.runs.desk import DESK as RUNS
+from ui.study.desk import DESK as STUDY
+from ui.train.desk import DESK as TRAIN
+from ui.treat.desk import DESK as TREAT
+from ui.web.desk import Desk
 
-from storage.workspace import Workspace
-from ui.admin.gradio_kit import mount
-from ui.admin.routes import build_admin_desk
-from ui.config import ServerConfig
-
-
-def mount_desks(app: FastAPI, workspace: Workspace, settings: ServerConfig) -> None:
-    """Build the desks and mount them for the roles of the access table."""
-    mount(app, "/admin", build_admin_desk(workspace, settings.allowed_networks))
+DESKS: tuple[Desk, ...] = (
+    HOME,
+    ANNOTATE,
+    CURATE,
+    TRAIN,
+    TREAT,
+    STUDY,
+    ROUNDS,
+    ADMIN,
+    RUNS,
+    LABEL_STUDIO,
+)

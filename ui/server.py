@@ -2,7 +2,7 @@
 
     serve(workspace, ServerConfig(port=7860))
 
-Importing this loads neither torch nor Gradio; the desks are loaded when they are mounted.
+What it serves is stated by the desks, see `ui.desks`. Importing this loads neither torch nor Gradio.
 """
 
 import socket
@@ -24,19 +24,11 @@ from dataengine import errors
 from dataengine.errors import ClinicError, ConfigRefused, JobFailed
 from storage.opening import create_workspace
 from storage.workspace import Workspace
-from ui.annotate.routes import annotation_routes
 from ui.config import ServerConfig
-from ui.curate.routes import curate_routes
-from ui.home.routes import home_routes
-from ui.label_studio.routes import label_studio_routes
-from ui.rounds.routes import rounds_routes
-from ui.runs.routes import queue_routes
-from ui.study.invitations import joining_routes
-from ui.study.routes import study_routes
-from ui.study.studies import making_routes
-from ui.train.routes import train_routes
-from ui.treat.routes import treat_routes
+from ui.desks import DESKS
+from ui.web.desk import Desk, Site, access_table, page_route
 from ui.web.gate import AuthMiddleware
+from ui.web.images import image_routes
 from ui.web.logs import log_to, logger
 from ui.web.middleware import BodyLimit, RequestLog, ResponseHeaders, SameSite, is_loopback
 from ui.web.pages import STATIC, message_page
@@ -62,35 +54,40 @@ def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None 
     session_manager = SessionManager(workspace, settings)
     app = FastAPI(title="Artifact Clinic", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.session_manager = session_manager
-    app.include_router(auth_routes(session_manager))
-    app.include_router(home_routes(workspace))
-    app.include_router(label_studio_routes(workspace))
-    app.include_router(annotation_routes(workspace, settings))
-    app.include_router(curate_routes(workspace))
-    app.include_router(train_routes(workspace))
-    app.include_router(treat_routes(workspace))
-    app.include_router(queue_routes(workspace))
-    app.include_router(study_routes(workspace))
-    app.include_router(making_routes(workspace))
-    app.include_router(joining_routes(session_manager))
-    app.include_router(rounds_routes(workspace))
+    site = Site(workspace=workspace, settings=settings, session_manager=session_manager, desks=DESKS)
+    access = access_table(DESKS)
+    app.include_router(auth_routes(site))
+    app.include_router(image_routes(workspace))
     add_plain_routes(app, workspace)
-    if settings.desks:
-        from ui.desks import mount_desks
-
-        mount_desks(app, workspace, settings)
+    for desk in DESKS:
+        add_desk(app, desk, site)
+    # The last mount, since its path is a prefix of theirs.
+    app.mount("/static", CachedFiles(directory=STATIC))
     answer_errors(app)
     # The last one added sees a request first.
-    app.add_middleware(AuthMiddleware, session_manager=session_manager)
+    app.add_middleware(AuthMiddleware, session_manager=session_manager, access=access)
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(SameSite, hosts=(settings.host, *settings.allowed_hosts))
-    app.add_middleware(ResponseHeaders)
+    app.add_middleware(ResponseHeaders, access=access)
     app.add_middleware(RequestLog)
     return app
 
 
+def add_desk(app: FastAPI, desk: Desk, site: Site) -> None:
+    """Mount what a desk states: routers, page, static files; a Gradio app only where `desks` is set."""
+    for router in desk.routers(site):
+        app.include_router(router)
+    if desk.static is not None:
+        app.mount(f"/static/{desk.name}", CachedFiles(directory=desk.static))
+    if desk.mount_gradio is not None:
+        if site.settings.desks:
+            desk.mount_gradio(app, site)
+    elif desk.path:
+        app.include_router(page_route(desk))
+
+
 def add_plain_routes(app: FastAPI, workspace: Workspace) -> None:
-    """Health, icon and the files that hold no secret."""
+    """Health and icon."""
 
     @app.get("/healthz")
     def healthz() -> dict[str, str]:
@@ -101,11 +98,6 @@ def add_plain_routes(app: FastAPI, workspace: Workspace) -> None:
     @app.get("/favicon.ico")
     def favicon() -> Response:
         return FileResponse(STATIC / "mark.svg", media_type="image/svg+xml")
-
-    for folder in sorted(STATIC.parent.parent.glob("*/static")):
-        if folder != STATIC:
-            app.mount(f"/static/{folder.parent.name}", CachedFiles(directory=folder))
-    app.mount("/static", CachedFiles(directory=STATIC))
 
 
 class CachedFiles(StaticFiles):
@@ -212,7 +204,7 @@ def serve(
     settings: ServerConfig | None = None,
     announce: Callable[[Listening], None] | None = None,
 ) -> None:
-    """Serve until interrupted; `announce` is told the address (default: it is printed)."""
+    """Serve until interrupted; `announce` gets the address (default: it is printed)."""
     settings = settings or ServerConfig()
     log_to()
     app = create_app(workspace, settings)

@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.ui.browsing import PATIENCE_MS, Live, Visit
-from ui.web.access import AREAS, OWN_PAGES
+from ui.desks import DESKS
 
 pytestmark = pytest.mark.browser
 
@@ -32,9 +32,40 @@ def test_home_leads_where_the_role_may_go(visit: Visit) -> None:
 def test_every_desk_opens_without_an_error(visit: Visit, live: Live) -> None:
     url, _ = live
     page = visit("admin", "/")
-    for area in AREAS:
-        if area.path not in OWN_PAGES:
-            page.goto(url + area.path)
-            expect(page.locator(".desk-heading h1").first).to_have_text(area.title, timeout=PATIENCE_MS)
+    for desk in DESKS:
+        if desk.mount_gradio is not None:
+            page.goto(url + desk.path)
+            expect(page.locator(".desk-heading h1").first).to_have_text(desk.title, timeout=PATIENCE_MS)
             current = page.locator(".clinic-bar nav a[aria-current=page]")
-            expect(current).to_have_text(area.title, timeout=PATIENCE_MS)
+            expect(current).to_have_text(desk.title, timeout=PATIENCE_MS)
+
+
+@pytest.mark.slow
+def test_the_admin_panels_are_filled_and_their_values_are_text(visit: Visit, live: Live) -> None:
+    page = visit("admin", "/admin")
+    page.get_by_role("tab", name="System").click()
+    figures = page.locator(".panel.figures .body > div")
+    expect(figures).to_have_count(6, timeout=PATIENCE_MS)
+    expect(figures.nth(1)).to_have_text("8images")
+    expect(page.locator(".panel.rows .nothing").first).to_contain_text("No worker is running")
+    page.get_by_role("button", name="Measure the workspace").click()
+    expect(page.locator(".panel.facts dt").filter(has_text="blobs")).to_have_count(1, timeout=PATIENCE_MS)
+
+
+def test_links_and_going_back_stay_on_the_page(visit: Visit, live: Live) -> None:
+    """One router for all desks: views change without a new page, and the address always names the view."""
+    page, view = visit("engineer", "/rounds"), "#view[data-ready={}]"
+    page.wait_for_selector(view.format("rounds"))
+    page.evaluate("window.samePage = true")
+    page.get_by_role("link", name="Jobs and workers").click()
+    page.wait_for_selector(view.format("jobs"))
+    assert page.url.endswith("/rounds?view=jobs")
+    expect(page.locator("#views a[aria-current=page]")).to_have_text("Jobs and workers")
+    page.go_back()
+    page.wait_for_selector(view.format("rounds"))
+    assert page.url.endswith("/rounds") and page.evaluate("window.samePage")
+    page.goto(f"{live[0]}/train?run=nothing")
+    expect(page.locator(".note.bad")).to_contain_text("there is no run 'nothing'")
+    page.get_by_role("link", name="← Train").click()
+    page.wait_for_selector(view.format("overview"))
+    assert page.url.endswith("/train")

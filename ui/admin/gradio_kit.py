@@ -1,10 +1,10 @@
-"""What all desks share: look, safe panels, the second role check, and how desks are mounted.
+"""What a Gradio desk is made of: look, safe panels, the second role check, and how it is mounted.
 
-A panel is a `gr.HTML` with a constant template. Its value is JSON that `desk.js` writes with `textContent`,
+A panel is a `gr.HTML` with a constant template. Its value is JSON that `gradio.js` writes with `textContent`,
 because Gradio compiles values that stand in templates.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from functools import wraps
 from html import escape
@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request
 
 from dataengine.errors import ClinicError
 from dataengine.records import now
-from ui.web.access import ACCESS, may, require
+from ui.web.access import may, require
 
 PanelKind = Literal["figures", "stages", "rows", "facts", "text"]
 POLL_SECONDS = 3.0
@@ -23,7 +23,8 @@ LISTED = 6
 
 HEAD = """<link rel="icon" href="/static/mark.svg">
 <link rel="stylesheet" href="/static/style.css"><link rel="stylesheet" href="/static/admin/gradio.css">
-<script src="/static/admin/gradio.js"></script><script type="module" src="/static/shell.js"></script>"""
+<link rel="modulepreload" href="/static/admin/gradio.js">
+<script type="module" src="/static/shell.js"></script>"""
 
 FONT = (
     "ui-sans-serif",
@@ -121,32 +122,33 @@ def heading(title: str, lead: str) -> gr.HTML:
 
 
 def panel(kind: PanelKind, value: Any = None, label: str = "") -> gr.HTML:
-    """A read-only panel whose JSON value `desk.js` draws as text. `label` must be a constant of ours."""
+    """A read-only panel whose JSON value `gradio.js` draws as text. `label` must be a constant of ours."""
     return gr.HTML(
         value,
         html_template=f'<section class="panel {kind}"><h2>{label}</h2><div class="body"></div></section>',
-        js_on_load=f"window.clinicPanel('{kind}', element, props, watch)",
+        js_on_load=f"""import("/static/admin/gradio.js").then(
+            ({{ panel }}) => panel("{kind}", element, props, watch))""",
         apply_default_css=False,
         elem_classes="desk-panel",
     )
 
 
-def acting(request: gr.Request, path: str, action: str) -> str:
+def acting(request: gr.Request, roles: Collection[str], action: str) -> str:
     """The name of who acts, after the second role check. Raises `AccessDenied`."""
     person = getattr(request.request.state, "person", None) if request.request else None
-    require(person.roles if person else (), ACCESS[path], action)
+    require(person.roles if person else (), roles, action)
     assert person is not None
     return person.name
 
 
-def checked(path: str, action: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def checked(roles: Collection[str], action: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorates a handler whose last argument is the `gr.Request`: role first, our errors as messages."""
 
     def decorate(handler: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(handler)
         def run(*arguments: Any) -> Any:
             try:
-                acting(arguments[-1], path, action)
+                acting(arguments[-1], roles, action)
                 return handler(*arguments)
             except ClinicError as error:
                 raise gr.Error(escape(str(error), quote=False), print_exception=False) from error
@@ -165,12 +167,12 @@ def refresh(
     timer.tick(handler, inputs, outputs, api_name=False, show_progress="hidden", concurrency_limit=None)
 
 
-def mount(app: FastAPI, path: str, blocks: gr.Blocks) -> None:
-    """Mount a desk under its path, open to the roles of the access table alone."""
+def mount(app: FastAPI, path: str, blocks: gr.Blocks, roles: Collection[str]) -> None:
+    """Mount a desk under its path, open to these roles alone."""
 
     def dependency(request: Request) -> str | None:
         person = getattr(request.state, "person", None)
-        return person.name if person is not None and may(person.roles, ACCESS[path]) else None
+        return person.name if person is not None and may(person.roles, roles) else None
 
     # Gradio looks for work a thousand times a second, an idle server's whole cost; these are its own values
     # for Windows.

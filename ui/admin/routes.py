@@ -17,8 +17,8 @@ from pipelines.services.queue import workers_alive
 from storage.queries.overview import overview
 from storage.workspace import Workspace
 from ui.admin.gradio_kit import acting, ago, checked, desk, heading, panel, refresh, short, size, when
+from ui.web.access import ADMINS
 
-PATH = "/admin"
 EVENTS_SHOWN = 100
 PEOPLE = ("name", "roles", "state", "since")
 ENDPOINTS = ("kind", "name", "location", "since")
@@ -91,69 +91,69 @@ def build_admin_desk(workspace: Workspace, allowed_networks: Sequence[str] = ())
         [figures, workers, backups],
     )
 
-    @checked(PATH, "seeing accounts")
+    @checked(ADMINS, "seeing accounts")
     def load(request: gr.Request) -> tuple[Any, ...]:
         return (*people_table(workspace), *endpoint_table(workspace), audit_table(workspace))
 
-    @checked(PATH, "seeing the system")
+    @checked(ADMINS, "seeing the system")
     def watch(request: gr.Request) -> tuple[Any, ...]:
         return system_panels(workspace)
 
-    @checked(PATH, "seeing accounts")
+    @checked(ADMINS, "seeing accounts")
     def pick(name: str | None, request: gr.Request) -> list[str]:
         with workspace.catalog(read_only=True) as catalog:
             return list(catalog.users.get(name).roles) if name else []
 
-    @checked(PATH, "adding a person")
+    @checked(ADMINS, "adding a person")
     def add_person(name: str, password: str, roles: list[str], request: gr.Request) -> tuple[Any, ...]:
-        actor = acting(request, PATH, "adding a person")
+        actor = acting(request, ADMINS, "adding a person")
         users.add_user(workspace, name.strip(), password, roles, actor)
         return (*people_table(workspace), "", "")
 
-    @checked(PATH, "changing roles")
+    @checked(ADMINS, "changing roles")
     def give_roles(name: str | None, roles: list[str], request: gr.Request) -> tuple[Any, ...]:
-        actor = acting(request, PATH, "changing roles")
+        actor = acting(request, ADMINS, "changing roles")
         users.set_roles(workspace, named(name), roles, actor)
         return people_table(workspace, name)
 
-    @checked(PATH, "resetting a password")
+    @checked(ADMINS, "resetting a password")
     def new_password_for(name: str | None, password: str, request: gr.Request) -> str:
-        actor = acting(request, PATH, "resetting a password")
+        actor = acting(request, ADMINS, "resetting a password")
         users.set_password(workspace, named(name), password, actor)
         gr.Info("The password is changed; that person is signed out everywhere.")
         return ""
 
-    @checked(PATH, "deactivating a person")
+    @checked(ADMINS, "deactivating a person")
     def deactivate(name: str | None, request: gr.Request) -> tuple[Any, ...]:
-        actor = acting(request, PATH, "deactivating a person")
+        actor = acting(request, ADMINS, "deactivating a person")
         users.set_active(workspace, named(name), False, actor)
         return people_table(workspace, name)
 
-    @checked(PATH, "activating a person")
+    @checked(ADMINS, "activating a person")
     def activate(name: str | None, request: gr.Request) -> tuple[Any, ...]:
-        actor = acting(request, PATH, "activating a person")
+        actor = acting(request, ADMINS, "activating a person")
         users.set_active(workspace, named(name), True, actor)
         return people_table(workspace, name)
 
-    @checked(PATH, "registering an endpoint")
+    @checked(ADMINS, "registering an endpoint")
     def register_endpoint(kind: str, name: str, location: str, request: gr.Request) -> tuple[Any, ...]:
-        actor = acting(request, PATH, "registering an endpoint")
+        actor = acting(request, ADMINS, "registering an endpoint")
         add_endpoint(workspace, kind, name, location, actor, allowed_networks)
         return endpoint_table(workspace)
 
-    @checked(PATH, "removing an endpoint")
+    @checked(ADMINS, "removing an endpoint")
     def drop_endpoint(id: str | None, request: gr.Request) -> tuple[Any, ...]:
-        actor = acting(request, PATH, "removing an endpoint")
+        actor = acting(request, ADMINS, "removing an endpoint")
         remove_endpoint(workspace, id or "", actor)
         return endpoint_table(workspace)
 
-    @checked(PATH, "measuring the workspace")
+    @checked(ADMINS, "measuring the workspace")
     def measure_disk(request: gr.Request) -> dict[str, Any]:
         return disk_use(workspace)
 
-    @checked(PATH, "asking for a backup")
+    @checked(ADMINS, "asking for a backup")
     def ask_backup(request: gr.Request) -> tuple[Any, ...]:
-        request_job(workspace, "backup", {}, acting(request, PATH, "asking for a backup"))
+        request_job(workspace, "backup", {}, acting(request, ADMINS, "asking for a backup"))
         return system_panels(workspace)
 
     with blocks:

@@ -1,9 +1,8 @@
 """Segment-anything assist: clicks or a box in, a mask to accept out, by the inference service."""
 
 import base64
-from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 
 from dataengine.errors import NotFound
 from dataengine.images import decode
@@ -11,10 +10,9 @@ from dataengine.masks import pack_label_map
 from pipelines.services.inference import segment
 from storage.catalog import Catalog
 from storage.workspace import Workspace
+from ui.annotate.annotator import Annotator
 from ui.annotate.schemas import Ask, Segment
-from ui.web.access import ACCESS, require
 from ui.web.errors import ERRORS
-from ui.web.sessions import Person, signed_in
 
 
 def can_assist(catalog: Catalog) -> bool:
@@ -27,9 +25,8 @@ def assist_routes(workspace: Workspace) -> APIRouter:
     routes = APIRouter(prefix="/api/annotate", tags=["annotate"], responses=ERRORS)
 
     @routes.post("/assist", response_model=Segment)
-    def assist(ask: Ask, person: Annotated[Person, Depends(signed_in)]) -> Segment:
+    def assist(ask: Ask, person: Annotator) -> Segment:
         """The mask of what was clicked on, or boxed."""
-        require(person.roles, ACCESS["/api/annotate"], "labelling")
         with workspace.catalog(read_only=True) as catalog:
             image = catalog.images.get(ask.image)
             if not can_assist(catalog):

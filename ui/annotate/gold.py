@@ -1,9 +1,8 @@
 """Several opinions of one image as one: the merged map, the soft mean; and images whose answer is known."""
 
-import gzip
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 
 from pipelines.services.agreement import merged_opinions
 from pipelines.services.gold import choose_gold, drop_gold
@@ -11,20 +10,13 @@ from pipelines.services.schemas import Short
 from storage.catalog import Catalog
 from storage.workspace import Workspace
 from ui.annotate.schemas import GoldBody
-from ui.web.access import may, require, roles
+from ui.web.access import CURATORS, may
 from ui.web.errors import ERRORS
-from ui.web.sessions import Person, signed_in
+from ui.web.images import map_response
+from ui.web.sessions import Person, Requires
 
-CURATING = roles("curator")
-
-
-async def curating(person: Annotated[Person, Depends(signed_in)]) -> Person:
-    """FastAPI dependency: a curator, for what annotators must not see."""
-    require(person.roles, CURATING, "curating")
-    return person
-
-
-Curator = Annotated[Person, Depends(curating)]
+Curator = Annotated[Person, Requires(CURATORS, "curating")]
+"""Who may see what annotators must not."""
 
 
 def opinion_routes(workspace: Workspace) -> APIRouter:
@@ -35,14 +27,7 @@ def opinion_routes(workspace: Workspace) -> APIRouter:
     def merged(image_id: Short, person: Curator, soft: bool = False) -> Response:
         """Gzipped raw uint8: the majority's class, or with `soft` the share who marked, 255 for all."""
         found, opinions = merged_opinions(workspace, image_id, soft)
-        headers = {
-            "Content-Encoding": "gzip",
-            "X-Height": str(found.shape[0]),
-            "X-Width": str(found.shape[1]),
-            "X-Opinions": str(opinions),
-        }
-        body = gzip.compress(found.tobytes(), 4)
-        return Response(body, headers=headers, media_type="application/octet-stream")
+        return map_response(found, **{"X-Opinions": str(opinions)})
 
     @routes.post("/gold")
     def choose(body: GoldBody, person: Curator) -> dict[str, bool]:
@@ -60,7 +45,7 @@ def opinion_routes(workspace: Workspace) -> APIRouter:
 
 def gold_seen(catalog: Catalog, image_id: str, person: Person) -> dict[str, Any] | None:
     """Whether an image is gold and by whom, for curators; None tells others nothing."""
-    if not may(person.roles, CURATING):
+    if not may(person.roles, CURATORS):
         return None
     gold = catalog.gold.find(image_id)
     return {"chosen": gold is not None, "by": gold.chosen_by if gold else ""}

@@ -7,7 +7,7 @@ import base64
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.openapi.utils import get_openapi
 
 from dataengine.records import Draft, Image, Label, now
@@ -27,6 +27,7 @@ from pipelines.services.schemas import Short
 from storage.catalog import Catalog
 from storage.queries.annotation import annotator_day
 from storage.workspace import Workspace
+from ui.annotate.annotator import Annotator
 from ui.annotate.assist import assist_routes, can_assist
 from ui.annotate.gold import opinion_routes
 from ui.annotate.schemas import (
@@ -47,27 +48,13 @@ from ui.annotate.schemas import (
 )
 from ui.annotate.triage import triage_routes
 from ui.config import ServerConfig
-from ui.web.access import ACCESS, require
 from ui.web.errors import ERRORS, Problem
 from ui.web.images import image_routes
-from ui.web.sessions import Person, signed_in
-
-ANSWERING = ACCESS["/api/annotate"]
-
-Signed = Annotated[Person, Depends(signed_in)]
-
-
-async def answering(person: Signed) -> Person:
-    """FastAPI dependency: somebody who may label."""
-    require(person.roles, ANSWERING, "labelling")
-    return person
-
-
-Annotator = Annotated[Person, Depends(answering)]
+from ui.web.sessions import SignedIn
 
 
 def annotation_routes(workspace: Workspace, settings: ServerConfig) -> APIRouter:
-    """The routes under /api/annotate and /api/images, and their description."""
+    """The routes under /api/annotate, and their description together with that of the shared /api/images."""
     routes = APIRouter(prefix="/api")
     routes.include_router(lease_routes(workspace, 60 * settings.lease_minutes))
     routes.include_router(answer_routes(workspace))
@@ -77,11 +64,13 @@ def annotation_routes(workspace: Workspace, settings: ServerConfig) -> APIRouter
     everything.include_router(triage_routes(workspace, 60 * settings.lease_minutes))
     everything.include_router(assist_routes(workspace))
     everything.include_router(opinion_routes(workspace))
-    everything.include_router(image_routes(workspace))
+    described = APIRouter()
+    described.include_router(everything)
+    described.include_router(image_routes(workspace))
 
     @everything.get("/api/openapi.json", include_in_schema=False)
-    def description(request: Request, person: Signed) -> dict[str, Any]:
-        return describe_api(everything)
+    def description(request: Request, person: SignedIn) -> dict[str, Any]:
+        return describe_api(described)
 
     return everything
 

@@ -2,17 +2,16 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Query, Response
 
 from dataengine.records import QueueKind, now
 from pipelines.services.annotation import confirm_triage
 from pipelines.services.schemas import Short
 from storage.catalog import Catalog
 from storage.workspace import Workspace
+from ui.annotate.annotator import Annotator
 from ui.annotate.schemas import TRIAGE_IMAGES, TriageBody, Triaged, TriageGrid, TriageImage
-from ui.web.access import ACCESS, require
 from ui.web.errors import ERRORS
-from ui.web.sessions import Person, signed_in
 
 KINDS: tuple[QueueKind, ...] = ("triage", "draw")
 """What was sent to triage comes first; then what waits to be drawn may be looked through."""
@@ -23,20 +22,16 @@ def triage_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:
     routes = APIRouter(prefix="/api/annotate/triage", tags=["triage"], responses=ERRORS)
 
     @routes.get("", response_model=TriageGrid, responses={204: {"description": "Nothing waits"}})
-    def grid(
-        person: Annotated[Person, Depends(signed_in)], category: Annotated[Short | None, Query()] = None
-    ) -> Any:
+    def grid(person: Annotator, category: Annotated[Short | None, Query()] = None) -> Any:
         """A dozen images of one category under leases, the most urgent category unless one is named."""
-        require(person.roles, ACCESS["/api/annotate"], "labelling")
         with workspace.catalog() as catalog:
             found = take_grid(catalog, person.name, category, lease_seconds)
             catalog.commit()
         return Response(status_code=204) if found is None else found
 
     @routes.post("", response_model=Triaged)
-    def confirm(body: TriageBody, person: Annotated[Person, Depends(signed_in)]) -> Triaged:
+    def confirm(body: TriageBody, person: Annotator) -> Triaged:
         """Label the clean ones as such and queue the flawed ones for drawing; lost leases change nothing."""
-        require(person.roles, ACCESS["/api/annotate"], "labelling")
         clean, queued, lost = confirm_triage(workspace, body.clean, body.flawed, person.name, body.seconds)
         return Triaged(clean=clean, queued=queued, lost=lost)
 

@@ -2,18 +2,20 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.services.agreement import agreement_report
 from pipelines.services.annotation import comment_on
 from pipelines.services.gold import gold_report
 from storage.workspace import Workspace
-from ui.web.access import ACCESS, require
-from ui.web.sessions import Person, signed_in
+from ui.web.access import CURATORS
+from ui.web.sessions import Person, Requires
 
-SEEING_PEOPLE = ACCESS["/api/curate/people"]
 SHOWN_COMMENTS = 50
+SEEING_PEOPLE = Requires(CURATORS, "seeing how people agree")
+Curator = Annotated[Person, SEEING_PEOPLE]
+"""Who may see how individual people do."""
 
 
 class Reply(BaseModel):
@@ -24,15 +26,9 @@ class Reply(BaseModel):
     text: str = Field(min_length=1, max_length=2000)
 
 
-async def seeing_people(person: Annotated[Person, Depends(signed_in)]) -> Person:
-    """FastAPI dependency: somebody who may see how individual people do."""
-    require(person.roles, SEEING_PEOPLE, "seeing how people agree")
-    return person
-
-
 def agreement_routes(workspace: Workspace) -> APIRouter:
     """The routes under /api/curate/people."""
-    routes = APIRouter(prefix="/people", dependencies=[Depends(seeing_people)])
+    routes = APIRouter(prefix="/people", dependencies=[SEEING_PEOPLE])
 
     @routes.get("/agreement")
     def agreement() -> dict[str, Any]:
@@ -53,7 +49,7 @@ def agreement_routes(workspace: Workspace) -> APIRouter:
         return {"comments": shown}
 
     @routes.post("/comments")
-    def reply(body: Reply, person: Annotated[Person, Depends(seeing_people)]) -> dict[str, str]:
+    def reply(body: Reply, person: Curator) -> dict[str, str]:
         return {"id": comment_on(workspace, body.image, person.name, body.text).id}
 
     return routes

@@ -1,8 +1,8 @@
 """The benchmark builder: draw by strata, collect opinions, settle what people disagree on, freeze."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 
 from pipelines.services.benchmarks import (
     NewBenchmark,
@@ -17,9 +17,7 @@ from pipelines.services.benchmarks import (
     settle_where_agreed,
 )
 from storage.workspace import Workspace
-from ui.web.sessions import Person, signed_in
-
-Signed = Annotated[Person, Depends(signed_in)]
+from ui.web.sessions import SignedIn
 
 
 def benchmark_routes(workspace: Workspace) -> APIRouter:
@@ -33,7 +31,7 @@ def benchmark_routes(workspace: Workspace) -> APIRouter:
             return {"benchmarks": [describe_benchmark(catalog, one) for one in found]}
 
     @routes.post("")
-    def draft(body: NewBenchmark, person: Signed) -> dict[str, Any]:
+    def draft(body: NewBenchmark, person: SignedIn) -> dict[str, Any]:
         made = draft_benchmark(workspace, body, person.name)
         with workspace.catalog(read_only=True) as catalog:
             return describe_benchmark(catalog, made)
@@ -43,22 +41,22 @@ def benchmark_routes(workspace: Workspace) -> APIRouter:
         return items_of(workspace, benchmark_id)
 
     @routes.post("/{benchmark_id}/settle")
-    def settle(benchmark_id: str, body: Settle, person: Signed) -> dict[str, bool]:
+    def settle(benchmark_id: str, body: Settle, person: SignedIn) -> dict[str, bool]:
         settle_image(workspace, benchmark_id, body, person.name)
         return {"settled": True}
 
     @routes.post("/{benchmark_id}/settle-agreed")
-    def settle_agreed(benchmark_id: str, body: SettleAgreed, person: Signed) -> dict[str, int]:
+    def settle_agreed(benchmark_id: str, body: SettleAgreed, person: SignedIn) -> dict[str, int]:
         return {"settled": settle_where_agreed(workspace, benchmark_id, body.disagreement, person.name)}
 
     @routes.post("/{benchmark_id}/freeze")
-    def freeze(benchmark_id: str, person: Signed) -> dict[str, Any]:
+    def freeze(benchmark_id: str, person: SignedIn) -> dict[str, Any]:
         frozen = freeze_benchmark(workspace, benchmark_id, person.name)
         with workspace.catalog(read_only=True) as catalog:
             return describe_benchmark(catalog, frozen)
 
     @routes.post("/{benchmark_id}/discard")
-    def discard(benchmark_id: str, person: Signed) -> dict[str, bool]:
+    def discard(benchmark_id: str, person: SignedIn) -> dict[str, bool]:
         discard_benchmark(workspace, benchmark_id, person.name)
         return {"discarded": True}
 

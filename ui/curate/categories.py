@@ -1,8 +1,8 @@
 """Hard categories, sending images to people, and the balance of what a detector learns from."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from pydantic import Field
 
 from dataengine.errors import InputRefused
@@ -17,9 +17,7 @@ from pipelines.services.jobs import request_job
 from pipelines.services.schemas import Name, RequestBody
 from storage.queries.labels import Policy
 from storage.workspace import Workspace
-from ui.web.sessions import Person, signed_in
-
-Signed = Annotated[Person, Depends(signed_in)]
+from ui.web.sessions import SignedIn
 
 
 class RealPhotos(RequestBody):
@@ -43,7 +41,7 @@ def category_routes(workspace: Workspace) -> APIRouter:
             return report
 
     @routes.post("/ask")
-    def ask(body: Ask, person: Signed) -> dict[str, Any]:
+    def ask(body: Ask, person: SignedIn) -> dict[str, Any]:
         return {"sent": send_to_people(workspace, body, person.name)}
 
     @routes.get("/balance")
@@ -52,7 +50,7 @@ def category_routes(workspace: Workspace) -> APIRouter:
             return balance_report(catalog, policy)
 
     @routes.post("/balance/real")
-    def add_real(body: RealPhotos, person: Signed) -> dict[str, str]:
+    def add_real(body: RealPhotos, person: SignedIn) -> dict[str, str]:
         with workspace.catalog(read_only=True) as catalog:
             folder = catalog.endpoints.get(body.folder)
         if folder.kind != "folder":

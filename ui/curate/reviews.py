@@ -9,7 +9,7 @@ approved ones alone.
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Query, Response
 
 from dataengine.errors import InputRefused, NotFound
 from pipelines.services.agreement import disagreements, label_map_of, merged_labels
@@ -20,9 +20,8 @@ from storage.queries.reviews import ReviewCursor, page_of_reviews, review_counts
 from storage.workspace import Workspace
 from ui.annotate.gold import gold_seen
 from ui.web.images import map_response
-from ui.web.sessions import Person, signed_in
+from ui.web.sessions import Person, SignedIn
 
-Signed = Annotated[Person, Depends(signed_in)]
 Text = Annotated[str, Query(min_length=1, max_length=200)]
 
 
@@ -52,16 +51,16 @@ def review_routes(workspace: Workspace) -> APIRouter:
         return {"labels": [asdict(row) for row in rows], "after": place(last), "counts": counts}
 
     @routes.get("/reviews/{image_id}")
-    def opinions(image_id: str, person: Signed) -> dict[str, Any]:
+    def opinions(image_id: str, person: SignedIn) -> dict[str, Any]:
         return opinions_on(workspace, image_id, person)
 
     @routes.post("/reviews")
-    def decide(body: Verdict, person: Signed) -> dict[str, int]:
+    def decide(body: Verdict, person: SignedIn) -> dict[str, int]:
         review_labels(workspace, body, person.name)
         return {"judged": len(body.labels)}
 
     @routes.post("/open")
-    def open_in_canvas(body: Opened, person: Signed) -> dict[str, str]:
+    def open_in_canvas(body: Opened, person: SignedIn) -> dict[str, str]:
         open_for_drawing(workspace, body.image, body.author, person.name)
         return {"url": f"/annotate?image={body.image}"}
 

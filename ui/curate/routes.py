@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
@@ -35,23 +35,14 @@ from ui.curate.agreement import agreement_routes
 from ui.curate.benchmarks import benchmark_routes
 from ui.curate.categories import category_routes
 from ui.curate.reviews import review_routes
-from ui.web.access import ACCESS, require
-from ui.web.sessions import Person, signed_in
+from ui.web.access import roles
+from ui.web.sessions import Person, Requires
 
-READING = ACCESS["/api/curate"]
+READERS = roles("curator", "engineer")
+CURATING = Requires(READERS, "curating")
+Reader = Annotated[Person, CURATING]
 SIMILAR_FROM = 100_000
 """Most images that "more like this" compares; 9.6 MB of vectors."""
-
-Signed = Annotated[Person, Depends(signed_in)]
-
-
-async def curating(person: Signed) -> Person:
-    """FastAPI dependency: somebody who may curate."""
-    require(person.roles, READING, "curating")
-    return person
-
-
-Curator = Annotated[Person, Depends(curating)]
 
 
 class Wanted(BaseModel):
@@ -105,7 +96,7 @@ FilterQuery = Annotated[Wanted, Query()]
 
 def curate_routes(workspace: Workspace) -> APIRouter:
     """The routes under /api/curate."""
-    routes = APIRouter(prefix="/api/curate", dependencies=[Depends(curating)])
+    routes = APIRouter(prefix="/api/curate", dependencies=[CURATING])
     for more in (category_routes, review_routes, benchmark_routes, agreement_routes):
         routes.include_router(more(workspace))
 
@@ -132,7 +123,7 @@ def curate_routes(workspace: Workspace) -> APIRouter:
         return {"count": found, "more": found >= COUNT_LIMIT}
 
     @routes.get("/images/{image_id}")
-    def image(image_id: str, person: Curator) -> dict[str, Any]:
+    def image(image_id: str, person: Reader) -> dict[str, Any]:
         with workspace.catalog(read_only=True) as catalog:
             known = image_detail(catalog, catalog.images.get(image_id))
             return known | {"gold": gold_seen(catalog, image_id, person)}
@@ -143,7 +134,7 @@ def curate_routes(workspace: Workspace) -> APIRouter:
             return more_like(catalog, catalog.images.get(image_id), limit)
 
     @routes.post("/features")
-    def features(person: Curator) -> dict[str, str]:
+    def features(person: Reader) -> dict[str, str]:
         job = jobs.request_job(workspace, "features", {}, person.name)
         return {"job": job.id}
 

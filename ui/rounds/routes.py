@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from dataengine.records import PAUSABLE, Job, WorkerBeat
@@ -14,23 +14,15 @@ from storage.queries.rounds import round_progress
 from storage.workspace import Workspace
 from ui.rounds.lineage import labels_csv, lineage_of
 from ui.rounds.timeline import figures, people, timeline, waiting
-from ui.web.access import ACCESS, require
-from ui.web.sessions import Person, signed_in
+from ui.web.access import roles
+from ui.web.sessions import Person, Requires
 
-WATCHING = ACCESS["/api/rounds"]
+READERS = roles("curator", "engineer")
+SEEING_ROUNDS = Requires(READERS, "seeing rounds")
+Reader = Annotated[Person, SEEING_ROUNDS]
+"""Somebody who may see and run rounds."""
 JOBS_SHOWN = 30
 LOG_LINES = 200
-
-Signed = Annotated[Person, Depends(signed_in)]
-
-
-def watching(person: Signed) -> Person:
-    """FastAPI dependency: somebody who may see and run rounds."""
-    require(person.roles, WATCHING, "seeing rounds")
-    return person
-
-
-RoundsReader = Annotated[Person, Depends(watching)]
 
 
 class NewRound(BaseModel):
@@ -51,7 +43,7 @@ class NewRound(BaseModel):
 
 def rounds_routes(workspace: Workspace) -> APIRouter:
     """The routes under /api/rounds."""
-    routes = APIRouter(prefix="/api/rounds", tags=["rounds"], dependencies=[Depends(watching)])
+    routes = APIRouter(prefix="/api/rounds", tags=["rounds"], dependencies=[SEEING_ROUNDS])
 
     @routes.get("")
     def overview() -> dict[str, Any]:
@@ -92,17 +84,17 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
         return job_row(job) | {"lines": read_log(workspace, job_id).splitlines()[-LOG_LINES:]}
 
     @routes.post("/jobs/{job_id}/cancel")
-    def request_cancel(job_id: str, person: RoundsReader) -> dict[str, Any]:
+    def request_cancel(job_id: str, person: Reader) -> dict[str, Any]:
         """Ask a job to stop."""
         return job_row(cancel_job(workspace, job_id, person.name))
 
     @routes.post("/jobs/{job_id}/pause")
-    def request_pause(job_id: str, person: RoundsReader) -> dict[str, Any]:
+    def request_pause(job_id: str, person: Reader) -> dict[str, Any]:
         """Ask a training or treatment to wait."""
         return job_row(pause_job(workspace, job_id, person.name))
 
     @routes.post("/jobs/{job_id}/resume")
-    def request_resume(job_id: str, person: RoundsReader) -> dict[str, Any]:
+    def request_resume(job_id: str, person: Reader) -> dict[str, Any]:
         """Ask again for a paused, failed or cancelled job."""
         return job_row(resume_job(workspace, job_id, person.name))
 
@@ -121,7 +113,7 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
         return Response(text, media_type="text/csv", headers=headers)
 
     @routes.post("/round")
-    def start(wanted: NewRound, person: RoundsReader) -> dict[str, str]:
+    def start(wanted: NewRound, person: Reader) -> dict[str, str]:
         """Run a round; workers carry it on."""
         settings = settled(workspace, wanted).model_dump(mode="json")
         return {"round": rounds.start_round(workspace, settings, person.name).id}
@@ -151,12 +143,12 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
             }
 
     @routes.post("/round/{round_id}/cancel")
-    def cancel(round_id: str, person: RoundsReader) -> dict[str, str]:
+    def cancel(round_id: str, person: Reader) -> dict[str, str]:
         """Stop a round where it stands."""
         return {"state": rounds.cancel_round(workspace, round_id, person.name).state}
 
     @routes.post("/round/{round_id}/resume")
-    def resume(round_id: str, person: RoundsReader) -> dict[str, str]:
+    def resume(round_id: str, person: Reader) -> dict[str, str]:
         """Go on with a failed or cancelled round."""
         return {"job": rounds.resume_round(workspace, round_id, person.name).id}
 

@@ -1,24 +1,22 @@
 """What /train and /treat share: following a run, its curves, its log, stopping it and going on."""
 
-import gzip
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict
 
 from dataengine.errors import NotFound
 from dataengine.records import Job
 from pipelines.services import jobs, runs
 from storage.workspace import Workspace
-from ui.web.access import ACCESS, require
-from ui.web.sessions import Person, signed_in
+from ui.web.access import ADMINS
+from ui.web.images import IMMUTABLE, map_response
+from ui.web.sessions import Person, Requires, SignedIn
 
 LOG_TAIL = 8_000
 POINTS = 800
 
-ADMINS = ACCESS["/api/queue"]
-
-Signed = Annotated[Person, Depends(signed_in)]
+Admin = Annotated[Person, Requires(ADMINS, "changing the order of the queue")]
 
 
 class Settings(BaseModel):
@@ -64,20 +62,21 @@ def run_routes(workspace: Workspace, kind: str) -> APIRouter:
 
     @routes.get("/{run_id}/maps/{ref}")
     def confidence_map(run_id: str, ref: str) -> Response:
-        return map_response(workspace, sample_ref(workspace, runs.run_of(workspace, kind, run_id).id, ref))
+        shown = sample_ref(workspace, runs.run_of(workspace, kind, run_id).id, ref)
+        return map_response(workspace.maps.get(shown), **{"Cache-Control": IMMUTABLE})
 
     @routes.post("/{run_id}/cancel")
-    def cancel(run_id: str, person: Signed) -> dict[str, str]:
+    def cancel(run_id: str, person: SignedIn) -> dict[str, str]:
         job = runs.cancel_run(workspace, runs.run_of(workspace, kind, run_id), person.name)
         return {"state": job.state}
 
     @routes.post("/{run_id}/pause")
-    def pause(run_id: str, person: Signed) -> dict[str, str]:
+    def pause(run_id: str, person: SignedIn) -> dict[str, str]:
         job = runs.pause_run(workspace, runs.run_of(workspace, kind, run_id), person.name)
         return {"state": job.state}
 
     @routes.post("/{run_id}/resume")
-    def resume(run_id: str, person: Signed) -> dict[str, str]:
+    def resume(run_id: str, person: SignedIn) -> dict[str, str]:
         job = runs.resume_run(workspace, runs.run_of(workspace, kind, run_id), person.name)
         return {"state": job.state, "job": job.id}
 
@@ -89,8 +88,7 @@ def queue_routes(workspace: Workspace) -> APIRouter:
     routes = APIRouter(prefix="/api/queue")
 
     @routes.post("/{kind}/{run_id}/first")
-    def move_first(kind: Literal["retrain", "treat"], run_id: str, person: Signed) -> dict[str, str]:
-        require(person.roles, ADMINS, "changing the order of the queue")
+    def move_first(kind: Literal["retrain", "treat"], run_id: str, person: Admin) -> dict[str, str]:
         runs.move_run_first(workspace, runs.run_of(workspace, kind, run_id), person.name)
         return {"moved": run_id}
 
@@ -126,18 +124,3 @@ def sample_ref(workspace: Workspace, run_id: str, ref: str) -> str:
     if not any(ref in refs for looks in shown for refs in looks):
         raise NotFound("this run shows no such picture any more; look again")
     return ref
-
-
-def map_response(workspace: Workspace, ref: str) -> Response:
-    """A confidence map as gzipped raw uint8 HW."""
-    confidence = workspace.maps.get(ref)
-    height, width = confidence.shape
-    headers = {
-        "Content-Encoding": "gzip",
-        "X-Height": str(height),
-        "X-Width": str(width),
-        "Cache-Control": "private, max-age=31536000, immutable",
-    }
-    return Response(
-        gzip.compress(confidence.tobytes(), 4), headers=headers, media_type="application/octet-stream"
-    )

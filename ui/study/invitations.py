@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Form, Request
+from fastapi import APIRouter, Form, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import RedirectResponse, Response
 
@@ -10,25 +10,13 @@ from dataengine.errors import AccessDenied
 from dataengine.records import Invitation, Study, now
 from pipelines.services.studies import invitations
 from pipelines.services.studies.invitations import EXPIRED, Invite, admit, hash_of
-from ui.web.access import ACCESS, require
+from ui.web.access import ADMINS
 from ui.web.gate import address_of
-from ui.web.pages import join_page
-from ui.web.sessions import COOKIE, Person, SessionManager, signed_in
+from ui.web.pages import render
+from ui.web.sessions import COOKIE, Person, Requires, SessionManager
 
-INVITING = ACCESS["/api/invitations"]
-
-
-Signed = Annotated[Person, Depends(signed_in)]
+Inviter = Annotated[Person, Requires(ADMINS, "inviting raters")]
 Token = Annotated[str, Form(max_length=100)]
-
-
-def inviting(person: Signed) -> Person:
-    """FastAPI dependency: an admin."""
-    require(person.roles, INVITING, "inviting raters")
-    return person
-
-
-Inviter = Annotated[Person, Depends(inviting)]
 
 
 class EndInvitations(BaseModel):
@@ -76,9 +64,14 @@ def joining_routes(session_manager: SessionManager) -> APIRouter:
             return join_page("", "", str(error).capitalize() + ".", 403)
         answer = RedirectResponse(f"/study?view=judge&study={study.id}", 303)
         person = Person(name=new.name, roles=new.roles, csrf=new.csrf, token=new.token)
-        return session_manager.let_in(answer, person, new.seconds)
+        return session_manager.create_session(answer, person, new.seconds)
 
     return routes
+
+
+def join_page(study: str, token: str, problem: str = "", status: int = 200) -> Response:
+    """What an invitation opens: one button, or why it opens nothing."""
+    return render("study/join.html", status, study=study, token=token, problem=problem)
 
 
 def already_in(session_manager: SessionManager, request: Request) -> bool:

@@ -7,7 +7,7 @@ this rater alone, and answers are unblinded on arrival.
 from functools import lru_cache
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 
 from dataengine.errors import NotFound
 from dataengine.records import Image, Study
@@ -17,23 +17,13 @@ from storage.catalog import Catalog
 from storage.queries.studies import pairs_answered
 from storage.workspace import Workspace
 from ui.study.blind_images import blind_bodies
-from ui.web.access import ACCESS, may, require
-from ui.web.sessions import Person, signed_in
+from ui.web.access import ADMINS, ENGINEERS, may, roles
+from ui.web.sessions import Person, Requires
 
-JUDGING = ACCESS["/api/study"]
+RATERS = roles("rater", "engineer")
+Rater = Annotated[Person, Requires(RATERS, "judging")]
 PAIRS_KEPT = 8
 """Pairs of encoded pictures kept in memory, so that the second picture of a pair costs nothing."""
-
-Signed = Annotated[Person, Depends(signed_in)]
-
-
-def judging(person: Signed) -> Person:
-    """FastAPI dependency: somebody who may judge."""
-    require(person.roles, JUDGING, "judging")
-    return person
-
-
-Rater = Annotated[Person, Depends(judging)]
 
 
 def study_routes(workspace: Workspace) -> APIRouter:
@@ -52,8 +42,8 @@ def study_routes(workspace: Workspace) -> APIRouter:
             ]
         return {
             "studies": shown,
-            "maker": may(person.roles, ACCESS["/api/studies"]),
-            "inviter": may(person.roles, ACCESS["/api/invitations"]),
+            "maker": may(person.roles, ENGINEERS),
+            "inviter": may(person.roles, ADMINS),
         }
 
     @routes.get("/{study_id}/next")

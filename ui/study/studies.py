@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 
 from dataengine.errors import InputRefused
 from dataengine.quality.config import StudyDesign
@@ -14,27 +14,16 @@ from pipelines.services.studies.results import results_csv, results_of, votes_cs
 from storage.catalog import Catalog
 from storage.queries.studies import shared_pairs, study_progress
 from storage.workspace import Workspace
-from ui.web.access import ACCESS, require
-from ui.web.sessions import Person, signed_in
+from ui.web.access import ENGINEERS
+from ui.web.sessions import Person, Requires
 
-MAKING = ACCESS["/api/studies"]
-
-
-Signed = Annotated[Person, Depends(signed_in)]
-
-
-def making(person: Signed) -> Person:
-    """FastAPI dependency: somebody who may make studies."""
-    require(person.roles, MAKING, "making studies")
-    return person
-
-
-Maker = Annotated[Person, Depends(making)]
+MAKING = Requires(ENGINEERS, "making studies")
+Maker = Annotated[Person, MAKING]
 
 
 def making_routes(workspace: Workspace) -> APIRouter:
     """The routes under /api/studies."""
-    routes = APIRouter(prefix="/api/studies", tags=["studies"], dependencies=[Depends(making)])
+    routes = APIRouter(prefix="/api/studies", tags=["studies"], dependencies=[MAKING])
 
     @routes.get("")
     def studies() -> list[dict[str, Any]]:

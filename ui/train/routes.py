@@ -5,7 +5,7 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from dataengine.records import STAGE_JOB, DetectorVersion, Job
@@ -15,28 +15,18 @@ from pipelines.services.detectors import objections_to, promote_detector, roll_b
 from pipelines.services.locations import check_locations, offers
 from storage.workspace import Workspace
 from ui.runs.routes import Settings, run_routes, run_rows
-from ui.web.access import ACCESS, require
-from ui.web.sessions import Person, signed_in
+from ui.web.access import ENGINEERS
+from ui.web.sessions import Person, Requires
 from ui.web.settings_form import form
 
-ENGINEERS = ACCESS["/api/train"]
+TRAINING = Requires(ENGINEERS, "training detectors")
+Engineer = Annotated[Person, TRAINING]
 DETECTORS_SHOWN = 100
 PREVIEW_SECONDS = 60.0
 STAGES = {"teacher": ("train_teacher",)}
 JOINT_STAGES = ("retrain", "train_teacher")
 FIGURES = ("mse", "kl", "kl1m")
 REAL_FIGURES = ("mse", "kl1m")
-
-Signed = Annotated[Person, Depends(signed_in)]
-
-
-async def training(person: Signed) -> Person:
-    """FastAPI dependency: somebody who may train."""
-    require(person.roles, ENGINEERS, "training detectors")
-    return person
-
-
-Engineer = Annotated[Person, Depends(training)]
 
 
 class Promotion(BaseModel):
@@ -51,7 +41,7 @@ class Promotion(BaseModel):
 
 def train_routes(workspace: Workspace) -> APIRouter:
     """The routes under /api/train."""
-    routes = APIRouter(prefix="/api/train", dependencies=[Depends(training)])
+    routes = APIRouter(prefix="/api/train", dependencies=[TRAINING])
     routes.include_router(run_routes(workspace, runs.TRAINING))
     previews = Remembered(lambda plan: training_preview.snapshot_preview(workspace, plan.publish))
 

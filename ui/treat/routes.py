@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from dataengine.errors import InputRefused, NotFound
@@ -15,27 +15,17 @@ from pipelines.services.model_card import judged_of, packed
 from storage.catalog import Catalog
 from storage.workspace import Workspace
 from ui.runs.routes import Settings, run_routes, run_rows, sample_ref
-from ui.web.access import ACCESS, require
-from ui.web.images import picture
-from ui.web.sessions import Person, signed_in
+from ui.web.access import ENGINEERS
+from ui.web.images import image_response
+from ui.web.sessions import Person, Requires
 from ui.web.settings_form import form
 
-ENGINEERS = ACCESS["/api/treat"]
+TREATING = Requires(ENGINEERS, "treating generators")
+Engineer = Annotated[Person, TREATING]
 SHOWN = 100
 PAIRS = 24
 MAX_PROMPTS = 2 << 20
 NEEDS_CHOOSING = "choose a generator first; clinic generators --add FOLDER registers one"
-
-Signed = Annotated[Person, Depends(signed_in)]
-
-
-async def treating(person: Signed) -> Person:
-    """FastAPI dependency: somebody who may treat."""
-    require(person.roles, ENGINEERS, "treating generators")
-    return person
-
-
-Engineer = Annotated[Person, Depends(treating)]
 
 
 class Prompts(BaseModel):
@@ -49,7 +39,7 @@ class Prompts(BaseModel):
 
 def treat_routes(workspace: Workspace) -> APIRouter:
     """The routes under /api/treat."""
-    routes = APIRouter(prefix="/api/treat", dependencies=[Depends(treating)])
+    routes = APIRouter(prefix="/api/treat", dependencies=[TREATING])
     routes.include_router(run_routes(workspace, runs.TREATMENT))
 
     @routes.get("/overview")
@@ -83,7 +73,7 @@ def treat_routes(workspace: Workspace) -> APIRouter:
     @routes.get("/runs/{run_id}/pictures/{sha256}")
     def shown(run_id: str, sha256: str, request: Request) -> Response:
         run = runs.run_of(workspace, runs.TREATMENT, run_id)
-        return picture(workspace, request, sample_ref(workspace, run.id, sha256), "image/png")
+        return image_response(workspace, request, sample_ref(workspace, run.id, sha256), "image/png")
 
     @routes.get("/treatments/{treatment_id}")
     def treatment(treatment_id: str) -> dict[str, Any]:

@@ -1,20 +1,10 @@
-"""Who may go where: the one table of routes and roles. What is not listed is refused."""
+"""Who may go where: roles, and the table of paths that the desks state. What is not listed is refused."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from dataengine.errors import AccessDenied
 from dataengine.records import ROLES
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Area:
-    """A place in the app that has a card on the home page and a link in the header."""
-
-    path: str
-    title: str
-    caption: str
-    roles: frozenset[str]
 
 
 def roles(*names: str) -> frozenset[str]:
@@ -24,83 +14,23 @@ def roles(*names: str) -> frozenset[str]:
 
 PUBLIC: frozenset[str] = frozenset({"public"})
 SIGNED_IN: frozenset[str] = frozenset(ROLES)
+ADMINS = roles()
+CURATORS = roles("curator")
+ENGINEERS = roles("engineer")
+IMAGE_VIEWERS = roles("annotator", "curator", "engineer")
 
-AREAS = (
-    Area(
-        path="/annotate",
-        title="Annotate",
-        caption="Paint what is broken in the images that teach most.",
-        roles=roles("annotator", "curator"),
-    ),
-    Area(
-        path="/curate",
-        title="Curate",
-        caption="Images, artifact maps and labels, by category and confidence.",
-        roles=roles("curator", "engineer"),
-    ),
-    Area(
-        path="/train",
-        title="Train",
-        caption="Detectors, what they measure, and which one is champion.",
-        roles=roles("engineer"),
-    ),
-    Area(
-        path="/treat",
-        title="Treat",
-        caption="Treatments of generators, before and after.",
-        roles=roles("engineer"),
-    ),
-    Area(
-        path="/study",
-        title="Study",
-        caption="Blind judging of before against after.",
-        roles=roles("rater", "engineer"),
-    ),
-    Area(
-        path="/rounds",
-        title="Rounds",
-        caption="The loop: stages, results, jobs and workers.",
-        roles=roles("curator", "engineer"),
-    ),
-    Area(
-        path="/admin",
-        title="Admin",
-        caption="People, models, endpoints, workers, disk and backups.",
-        roles=roles(),
-    ),
-)
-
-ACCESS: dict[str, frozenset[str]] = {
+SHARED_PATHS: Mapping[str, frozenset[str]] = {
     "/healthz": PUBLIC,
     "/static": PUBLIC,
     "/favicon.ico": PUBLIC,
     "/login": PUBLIC,
     "/api/login": PUBLIC,
-    "/label-studio": PUBLIC,  # its routes ask for the secret themselves
-    "/join": PUBLIC,  # an invitation is its own secret
-    "/": SIGNED_IN,
     "/logout": SIGNED_IN,
     "/api/logout": SIGNED_IN,
     "/api/session": SIGNED_IN,
-    "/api/openapi.json": SIGNED_IN,
-    "/api/annotate": roles("annotator", "curator"),
-    "/api/annotate/gold": roles("curator"),
-    "/api/annotate/merged": roles("curator"),
-    "/api/images": roles("annotator", "curator", "engineer"),
-    "/api/curate": roles("curator", "engineer"),
-    "/api/curate/people": roles("curator"),
-    "/api/train": roles("engineer"),
-    "/api/treat": roles("engineer"),
-    "/api/queue": roles(),
-    "/api/study": roles("rater", "engineer"),
-    "/api/studies": roles("engineer"),
-    "/api/invitations": roles(),
-    "/api/rounds": roles("curator", "engineer"),
-    **{area.path: area.roles for area in AREAS},
+    "/api/images": IMAGE_VIEWERS,
 }
-
-OWN_PAGES = frozenset({"/annotate", "/curate", "/train", "/treat", "/study", "/rounds"})
-"""Areas that are pages of ours under the strict content policy; the others are Gradio desks."""
+"""Path prefixes that belong to no desk, with the roles that may open them."""
 
 GRADIO_ROUTES = (
     "",
@@ -124,34 +54,39 @@ GRADIO_ROUTES = (
 """What a desk needs of Gradio's own routes; uploads, proxying, monitoring and code editing stay shut."""
 
 
-def allowed_roles(path: str) -> frozenset[str]:
-    """The roles that may ask for `path`, by its longest listed prefix; empty when nothing is listed."""
-    matches = [
-        prefix for prefix in ACCESS if path == prefix or (prefix != "/" and path.startswith(prefix + "/"))
-    ]
-    if not matches or closed_gradio_route(path):
-        return frozenset()
-    return ACCESS[max(matches, key=len)]
+@dataclass(frozen=True, slots=True)
+class AccessTable:
+    """Roles by path prefix, and the paths under which Gradio apps are mounted."""
+
+    paths: Mapping[str, frozenset[str]]
+    gradio: frozenset[str] = frozenset()
+
+    def allowed_roles(self, path: str) -> frozenset[str]:
+        """The roles that may ask for `path`, by its longest listed prefix; empty when nothing is listed."""
+        matches = [prefix for prefix in self.paths if within(path, prefix)]
+        if not matches or self._closed_gradio_route(path):
+            return frozenset()
+        return self.paths[max(matches, key=len)]
+
+    def is_gradio(self, path: str) -> bool:
+        """True for everything inside a mounted Gradio app."""
+        return any(within(path, mounted) for mounted in self.gradio)
+
+    def _closed_gradio_route(self, path: str) -> bool:
+        """True for the parts of a mounted Gradio app that no desk uses."""
+        mounted = next((one for one in self.gradio if within(path, one)), None)
+        if mounted is None:
+            return False
+        inner = path.removeprefix(mounted).strip("/")
+        return not any(
+            inner == route or (route and inner.startswith(route if route.endswith("=") else route + "/"))
+            for route in GRADIO_ROUTES
+        )
 
 
-def desk_of(path: str) -> Area | None:
-    """The Gradio desk that `path` lies in, or None."""
-    for area in AREAS:
-        if area.path not in OWN_PAGES and (path == area.path or path.startswith(area.path + "/")):
-            return area
-    return None
-
-
-def closed_gradio_route(path: str) -> bool:
-    """True for the parts of a mounted Gradio app that no desk uses."""
-    area = desk_of(path)
-    if area is None:
-        return False
-    inner = path.removeprefix(area.path).strip("/")
-    return not any(
-        inner == route or (route and inner.startswith(route if route.endswith("=") else route + "/"))
-        for route in GRADIO_ROUTES
-    )
+def within(path: str, prefix: str) -> bool:
+    """True if `path` is `prefix` or lies below it; nothing lies below "/"."""
+    return path == prefix or (prefix != "/" and path.startswith(prefix + "/"))
 
 
 def may(held: Collection[str], wanted: Collection[str]) -> bool:

@@ -14,7 +14,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         401: "Sign in first",
         403: "The role does not allow it, or the CSRF header is missing",
         404: "No such thing",
-        409: "Somebody else was first: a lost lease, a stale revision, a used key",
+        409: "Conflict: the lease was lost, the revision is stale, or the key was already used",
         413: "The body is too large",
         422: "Something in the request cannot be used; nothing was changed",
         503: "No inference service answers",

@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dataengine.errors import ClinicError
-from ui.web.access import PUBLIC, allowed_roles, may
+from ui.web.access import PUBLIC, AccessTable, may
 from ui.web.middleware import SAFE_METHODS, refused
 from ui.web.pages import message_page
 from ui.web.sessions import COOKIE, CSRF_HEADER, SessionManager
@@ -23,8 +23,9 @@ class AuthMiddleware:
     Everything under /api that changes state must carry the session's CSRF token.
     """
 
-    def __init__(self, app: ASGIApp, session_manager: SessionManager) -> None:
+    def __init__(self, app: ASGIApp, session_manager: SessionManager, access: AccessTable) -> None:
         self.app = app
+        self.access = access
         self.session_manager = session_manager
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -39,7 +40,7 @@ class AuthMiddleware:
 
     async def refusal(self, scope: Scope) -> Response | None:
         headers, path = Headers(scope=scope), scope["path"]
-        wanted = allowed_roles(path)
+        wanted = self.access.allowed_roles(path)
         page = scope["method"] in SAFE_METHODS and "text/html" in headers.get("accept", "")
         if wanted == PUBLIC:
             return None

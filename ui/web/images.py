@@ -5,21 +5,21 @@ import re
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
+from numpy.typing import NDArray
 
 from dataengine.errors import NotFound
-from dataengine.masks import LabelMap
 from storage.catalog import Catalog
 from storage.workspace import Workspace
-from ui.web.access import ACCESS, require
+from ui.web.access import IMAGE_VIEWERS
 from ui.web.errors import ERRORS
-from ui.web.sessions import Person, signed_in
+from ui.web.sessions import Person, Requires
 
-SEEING = ACCESS["/api/images"]
 IMMUTABLE = "private, max-age=31536000, immutable"
 SHOWN_TYPES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp"})
 
-Signed = Annotated[Person, Depends(signed_in)]
+Viewer = Annotated[Person, Requires(IMAGE_VIEWERS, "seeing images")]
+MapViewer = Annotated[Person, Requires(IMAGE_VIEWERS, "seeing artifact maps")]
 
 
 def image_routes(workspace: Workspace) -> APIRouter:
@@ -27,37 +27,26 @@ def image_routes(workspace: Workspace) -> APIRouter:
     routes = APIRouter(prefix="/api", tags=["images"], responses=ERRORS)
 
     @routes.get("/images/{image_id}/pixels")
-    def pixels(image_id: str, request: Request, person: Signed) -> Response:
-        require(person.roles, SEEING, "seeing images")
+    def pixels(image_id: str, request: Request, person: Viewer) -> Response:
         with workspace.catalog(read_only=True) as catalog:
             image = catalog.images.get(image_id)
-        return picture(workspace, request, image.sha256, image.media_type)
+        return image_response(workspace, request, image.sha256, image.media_type)
 
     @routes.get("/images/{image_id}/thumbnail")
-    def thumbnail(image_id: str, request: Request, person: Signed) -> Response:
-        require(person.roles, SEEING, "seeing images")
+    def thumbnail(image_id: str, request: Request, person: Viewer) -> Response:
         with workspace.catalog(read_only=True) as catalog:
             image = catalog.images.get(image_id)
         if image.thumbnail is None:
-            return picture(workspace, request, image.sha256, image.media_type)
-        return picture(workspace, request, image.thumbnail)
+            return image_response(workspace, request, image.sha256, image.media_type)
+        return image_response(workspace, request, image.thumbnail)
 
     @routes.get("/images/{image_id}/map")
-    def confidence_map(image_id: str, person: Signed, detector: str | None = None) -> Response:
-        require(person.roles, SEEING, "seeing artifact maps")
+    def confidence_map(image_id: str, person: MapViewer, detector: str | None = None) -> Response:
         with workspace.catalog(read_only=True) as catalog:
             map_ref, detector_id = find_map(catalog, image_id, detector)
         confidence = workspace.maps.get(map_ref)
-        height, width = confidence.shape
-        headers = {
-            "Content-Encoding": "gzip",
-            "X-Height": str(height),
-            "X-Width": str(width),
-            "X-Detector": detector_id,
-            "Cache-Control": "private, max-age=3600",
-        }
-        return Response(
-            gzip.compress(confidence.tobytes(), 4), headers=headers, media_type="application/octet-stream"
+        return map_response(
+            confidence, **{"X-Detector": detector_id, "Cache-Control": "private, max-age=3600"}
         )
 
     return routes
@@ -76,8 +65,10 @@ def find_map(catalog: Catalog, image_id: str, detector_id: str | None) -> tuple[
     return prediction.map_ref, detector_id
 
 
-def picture(workspace: Workspace, request: Request, sha256: str, media_type: str | None = None) -> Response:
-    """A stored picture, unchanged for ever under its hash; nothing in it is ever run."""
+def image_response(
+    workspace: Workspace, request: Request, sha256: str, media_type: str | None = None
+) -> Response:
+    """A stored image, which never changes under its hash; nothing in it is ever run."""
     etag = f'"{sha256}"'
     headers = {"ETag": etag, "Cache-Control": IMMUTABLE}
     if etag in re.split(r"\s*,\s*", request.headers.get("if-none-match", "")):
@@ -98,9 +89,9 @@ def sniffed(data: bytes) -> str:
     return "image/webp" if data[8:12] == b"WEBP" else "application/octet-stream"
 
 
-def map_response(shown: LabelMap, **headers: str) -> Response:
-    """A label map as the browser takes it: gzipped raw bytes, its size in headers."""
-    height, width = shown.shape
+def map_response(values: NDArray[np.uint8], **headers: str) -> Response:
+    """A label map or 8-bit artifact map (uint8 HW) as browsers take it: gzipped, its size in headers."""
+    height, width = values.shape
     sent = {"Content-Encoding": "gzip", "X-Height": str(height), "X-Width": str(width), **headers}
-    body = gzip.compress(np.ascontiguousarray(shown).tobytes(), 4)
+    body = gzip.compress(np.ascontiguousarray(values).tobytes(), 4)
     return Response(body, headers=sent, media_type="application/octet-stream")

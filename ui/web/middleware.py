@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ui.web.access import desk_of
+from ui.web.access import AccessTable
 from ui.web.logs import logger
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -156,14 +156,15 @@ def replay(body: bytes, receive: Receive) -> Receive:
 class ResponseHeaders:
     """Adds the content policy, the other security headers, and no-store where a route said nothing."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, access: AccessTable) -> None:
         self.app = app
+        self.access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        policy = DESK_POLICY if desk_of(scope["path"]) else PAGE_POLICY
+        policy = DESK_POLICY if self.access.is_gradio(scope["path"]) else PAGE_POLICY
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -1,18 +1,17 @@
-"""Who is it, and may they: sessions behind a signed cookie, sign-in, sign-out, the gate before every route.
+"""Who is asking, and may they: sessions behind a signed cookie, and the dependencies that routes check with.
 
 With accounts, sessions live in the catalog (`storage.accounts`). Without any, whoever holds the start-up
 token may do everything, on loopback alone; these sessions live in this process until the first account.
 """
 
-import contextlib
 import hashlib
 import hmac
-import os
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Annotated, Any
 
-from fastapi import Request
+from fastapi import Depends, Request
 from itsdangerous import BadSignature, Signer
 from starlette.responses import Response
 
@@ -21,6 +20,7 @@ from dataengine.records import ROLES, AuditEvent, now
 from storage import accounts
 from storage.workspace import Workspace
 from ui.config import ServerConfig
+from ui.web.access import require
 from ui.web.middleware import is_loopback
 from ui.web.throttle import Throttle
 
@@ -57,7 +57,7 @@ class SessionManager:
         self.settings = settings
         self.start_token = settings.start_token or secrets.token_urlsafe(24)
         self.by_address = Throttle(settings.login_failures)
-        self.signer = Signer(signing_key(workspace.path), salt="clinic.session", digest_method=hashlib.sha256)
+        self.signer = Signer(signing_key(workspace), salt="clinic.session", digest_method=hashlib.sha256)
         self.local: dict[str, LocalSession] = {}
 
     def has_accounts(self) -> bool:
@@ -132,8 +132,10 @@ class SessionManager:
             catalog.audit.add(AuditEvent(actor=actor, action=action, subject=subject))
             catalog.commit()
 
-    def let_in(self, response: Response, person: Person, seconds: float | None = None) -> Response:
-        """The response with the session's cookie, which lasts `seconds`, or as long as sign-ins do."""
+    def create_session(self, response: Response, person: Person, seconds: float | None = None) -> Response:
+        """Begin the browser's session: the response with its cookie, which lasts `seconds`, or as long as
+        sign-ins do.
+        """
         response.set_cookie(
             COOKIE,
             self.signer.sign(person.token).decode(),
@@ -154,21 +156,9 @@ class SessionManager:
         return Person(name="local", roles=ROLES, csrf=session.csrf, token=token, local=True)
 
 
-def signing_key(folder: Path) -> bytes:
+def signing_key(workspace: Workspace) -> bytes:
     """The workspace's key for cookies, made once, readable by its owner alone."""
-    path = folder / KEY_FILE
-    with contextlib.suppress(FileExistsError):
-        # Linking a finished file is atomic: of two servers starting together both read the same key.
-        draft = folder / f"{KEY_FILE}.{secrets.token_hex(8)}"
-        if not path.exists():
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(secrets.token_bytes(32))
-                os.link(draft, path)
-            finally:
-                draft.unlink()
-    return path.read_bytes()
+    return workspace.secret(KEY_FILE, lambda: secrets.token_bytes(32))
 
 
 def person_of(request: Request) -> Person:
@@ -182,3 +172,20 @@ def person_of(request: Request) -> Person:
 async def signed_in(request: Request) -> Person:
     """`person_of` as a FastAPI dependency; like all that never wait it is async, which saves a thread."""
     return person_of(request)
+
+
+SignedIn = Annotated[Person, Depends(signed_in)]
+
+
+def Requires(wanted: Collection[str], action: str) -> Any:
+    """A FastAPI dependency: the person who asks, who must hold one of the roles.
+
+    `Annotated[Person, Requires(MAKERS, "making studies")]` as a parameter, or in a router's `dependencies`.
+    Others are refused with 403 and a sentence that names the action and the roles.
+    """
+
+    async def allowed(person: SignedIn) -> Person:
+        require(person.roles, wanted, action)
+        return person
+
+    return Depends(allowed)

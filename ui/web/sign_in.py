@@ -2,6 +2,7 @@
 
 import hmac
 import secrets
+from collections.abc import Iterable
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request
@@ -10,15 +11,16 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from dataengine.errors import AccessDenied
 from pipelines.services.queue import workers_alive
-from ui.web.access import AREAS, may
+from ui.web.access import may
+from ui.web.desk import Desk, Site, listed
 from ui.web.gate import address_of
 from ui.web.pages import login_page, start_link_page
-from ui.web.sessions import COOKIE, FORM_COOKIE, SessionManager, person_of
+from ui.web.sessions import COOKIE, FORM_COOKIE, SignedIn, person_of
 
 
-def safe_target(target: str) -> str:
-    """A place of ours to go to after signing in, with its query; anything else becomes the home page."""
-    return target if target.partition("?")[0] in {area.path for area in AREAS} else "/"
+def safe_target(target: str, desks: Iterable[Desk]) -> str:
+    """A desk to go to after signing in, with its query; anything else becomes the home page."""
+    return target if target.partition("?")[0] in {desk.path for desk in listed(desks)} else "/"
 
 
 class Credentials(BaseModel):
@@ -29,15 +31,15 @@ class Credentials(BaseModel):
     password: str = Field(max_length=1024)
 
 
-def auth_routes(session_manager: SessionManager) -> APIRouter:
+def auth_routes(site: Site) -> APIRouter:
     """Sign-in, sign-out, and who am I."""
-    routes = APIRouter()
+    routes, session_manager = APIRouter(), site.session_manager
 
     def form(request: Request, target: str, problem: str = "", status: int = 200) -> Response:
         if session_manager.open_to_token():
             return start_link_page(problem, status)
         nonce = request.cookies.get(FORM_COOKIE) or secrets.token_urlsafe(16)
-        page = login_page(session_manager.form_token(nonce), safe_target(target), problem, status)
+        page = login_page(session_manager.form_token(nonce), safe_target(target, site.desks), problem, status)
         secure = session_manager.settings.secure_cookies
         page.set_cookie(FORM_COOKIE, nonce, path="/login", httponly=True, samesite="strict", secure=secure)
         return page
@@ -50,7 +52,7 @@ def auth_routes(session_manager: SessionManager) -> APIRouter:
             person = session_manager.enter_with_token(token, address_of(request))
         except AccessDenied as error:
             return form(request, next, str(error).capitalize(), 403)
-        return session_manager.let_in(RedirectResponse(safe_target(next), 303), person)
+        return session_manager.create_session(RedirectResponse(safe_target(next, site.desks), 303), person)
 
     @routes.post("/login")
     def sign_in(
@@ -64,17 +66,17 @@ def auth_routes(session_manager: SessionManager) -> APIRouter:
         if not nonce or not hmac.compare_digest(
             form_token.encode(), session_manager.form_token(nonce).encode()
         ):
-            return form(request, next, "This form has grown old, please try again.", 403)
+            return form(request, next, "This form has expired. Please try again.", 403)
         try:
             person = session_manager.sign_in(name, password, address_of(request))
         except AccessDenied as error:
             return form(request, next, str(error).capitalize() + ".", 403)
-        return session_manager.let_in(RedirectResponse(safe_target(next), 303), person)
+        return session_manager.create_session(RedirectResponse(safe_target(next, site.desks), 303), person)
 
     @routes.post("/api/login")
     def sign_in_json(request: Request, credentials: Credentials) -> Response:
         person = session_manager.sign_in(credentials.name, credentials.password, address_of(request))
-        return session_manager.let_in(
+        return session_manager.create_session(
             JSONResponse({"csrf": person.csrf, "roles": list(person.roles)}), person
         )
 
@@ -92,15 +94,18 @@ def auth_routes(session_manager: SessionManager) -> APIRouter:
         return forgotten(JSONResponse({"signed_out": True}))
 
     @routes.get("/api/session")
-    def session(request: Request) -> dict[str, object]:
-        person = person_of(request)
+    def session(person: SignedIn) -> dict[str, object]:
         return {
             "name": person.name,
             "roles": list(person.roles),
             "csrf": person.csrf,
             "local": person.local,
             "worker": bool(workers_alive(session_manager.workspace)),
-            "areas": [{"path": a.path, "title": a.title} for a in AREAS if may(person.roles, a.roles)],
+            "areas": [
+                {"path": desk.path, "title": desk.title}
+                for desk in listed(site.desks)
+                if may(person.roles, desk.roles)
+            ],
         }
 
     return routes

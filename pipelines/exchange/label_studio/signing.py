@@ -1,10 +1,9 @@
 """Signed image addresses for Label Studio."""
 
-import contextlib
 import hashlib
 import hmac
 import os
-import secrets as random_secrets
+import secrets
 
 from dataengine.errors import NotFound
 from dataengine.records import Image, now
@@ -19,19 +18,7 @@ def secret(workspace: Workspace) -> str:
     """What Label Studio must show us: $CLINIC_LABEL_STUDIO_SECRET, or else the workspace's own, made once."""
     if said := os.environ.get(KEY_VARIABLE):
         return said
-    path = workspace.path / KEY_FILE
-    with contextlib.suppress(FileExistsError):
-        # Linking a finished file is atomic: of two processes both read the same key.
-        draft = workspace.path / f"{KEY_FILE}.{random_secrets.token_hex(8)}"
-        if not path.exists():
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                with os.fdopen(descriptor, "w") as file:
-                    file.write(random_secrets.token_urlsafe(32))
-                os.link(draft, path)
-            finally:
-                draft.unlink()
-    return path.read_text()
+    return workspace.secret(KEY_FILE, lambda: secrets.token_urlsafe(32).encode()).decode()
 
 
 def signed_path(image_id: str, key: str, at: float) -> str:

@@ -1,6 +1,8 @@
 """The role matrix: every route and Gradio endpoint for every role, at the route and again at the action."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
 
 import gradio as gr
 import pytest
@@ -13,10 +15,15 @@ from dataengine.errors import AccessDenied
 from dataengine.records import ROLES
 from storage.workspace import Workspace
 from tests.ui.conftest import ORIGIN, sign_in
-from ui.web.access import ACCESS, AREAS, OWN_PAGES, PUBLIC, allowed_roles, require
-from ui.web.sessions import Person
+from ui import server
+from ui.desks import DESKS
+from ui.server import answer_errors
+from ui.web.access import PUBLIC, require
+from ui.web.desk import Desk, access_table
+from ui.web.sessions import Person, Requires
 
 EVERYONE = set(ROLES)
+ACCESS = access_table(DESKS)
 MATRIX = {
     "/": EVERYONE,
     "/logout": EVERYONE,
@@ -47,15 +54,27 @@ MATRIX = {
 OPEN = {"/healthz", "/static", "/favicon.ico", "/login", "/api/login", "/label-studio", "/join"}
 OWN_SECRET = ("/login", "/label-studio/", "/join")
 """Open to everybody who knows a password or a secret, which the route itself asks for."""
-DESKS = [area.path for area in AREAS if area.path not in OWN_PAGES]
+GRADIO_DESKS = sorted(ACCESS.gradio)
 SIGNING_OUT = {"/logout", "/api/logout"}
 
 Full = tuple[FastAPI, Workspace]
 
 
 def test_the_table_is_what_was_agreed() -> None:
-    assert {path: set(roles) for path, roles in ACCESS.items() if roles != PUBLIC} == MATRIX
-    assert {path for path, roles in ACCESS.items() if roles == PUBLIC} == OPEN
+    assert {path: set(roles) for path, roles in ACCESS.paths.items() if roles != PUBLIC} == MATRIX
+    assert {path for path, roles in ACCESS.paths.items() if roles == PUBLIC} == OPEN
+
+
+def test_no_two_desks_state_the_same_path(tmp_path: Path) -> None:
+    desk = Desk(folder=tmp_path / "second", path="/curate", roles=PUBLIC)
+    with pytest.raises(ValueError, match="second states /curate"):
+        access_table([*DESKS, desk])
+
+
+def test_every_folder_with_a_desk_has_its_line() -> None:
+    ui = Path(server.__file__).parent
+    folders = {path.parent for path in ui.glob("*/desk.py")} - {ui / "web"}
+    assert folders == {desk.folder for desk in DESKS} and len(DESKS) == len(folders)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +107,7 @@ def test_every_route_is_open_to_its_roles_alone(full: Full, clients: dict[str, T
     checked = 0
     for method, template in routes(app.routes):
         path = template.replace("{image_id}", image)
-        prefixes = [p for p in ACCESS if path == p or (p != "/" and path.startswith(p + "/"))]
+        prefixes = [p for p in ACCESS.paths if path == p or (p != "/" and path.startswith(p + "/"))]
         assert prefixes, f"{path} is in no table of who may open it"
         prefix = max(prefixes, key=len)
         for role, client in clients.items():
@@ -113,7 +132,7 @@ def endpoints(client: TestClient, desk: str) -> list[str]:
 
 def test_every_gradio_endpoint_is_open_to_its_roles_alone(clients: dict[str, TestClient]) -> None:
     checked = 0
-    for desk in DESKS:
+    for desk in GRADIO_DESKS:
         names = endpoints(clients["admin"], desk)
         assert names, f"{desk} has no endpoints"
         for name in names:
@@ -125,7 +144,7 @@ def test_every_gradio_endpoint_is_open_to_its_roles_alone(clients: dict[str, Tes
     assert checked > 60
 
 
-@pytest.mark.parametrize("desk", DESKS)
+@pytest.mark.parametrize("desk", GRADIO_DESKS)
 @pytest.mark.parametrize(
     "inner",
     [
@@ -148,7 +167,7 @@ def handlers(full: Full) -> Iterator[tuple[str, str, object]]:
     """Desk, name and function behind every Gradio event."""
     app, _ = full
     for route in app.routes:
-        if isinstance(route, Mount) and route.path in DESKS:
+        if isinstance(route, Mount) and route.path in GRADIO_DESKS:
             for event in route.app.get_blocks().fns.values():  # type: ignore[attr-defined]
                 yield route.path, event.fn.__name__, event.fn
 
@@ -185,8 +204,8 @@ def test_every_handler_checks_the_role_itself(full: Full) -> None:
     ],
 )
 def test_what_is_not_listed_is_shut(path: str) -> None:
-    listed = allowed_roles(path)
-    assert not listed or (path.startswith("/rounds/..") and listed == ACCESS["/rounds"])
+    listed = ACCESS.allowed_roles(path)
+    assert not listed or (path.startswith("/rounds/..") and listed == ACCESS.paths["/rounds"])
 
 
 def test_an_unknown_page_is_404_for_people_and_401_for_strangers(clients: dict[str, TestClient]) -> None:
@@ -196,8 +215,30 @@ def test_an_unknown_page_is_404_for_people_and_401_for_strangers(clients: dict[s
 
 
 def test_require_names_what_is_missing() -> None:
-    require(["rater", "curator"], ACCESS["/curate"], "curating")
+    require(["rater", "curator"], ACCESS.paths["/curate"], "curating")
     with pytest.raises(
         AccessDenied, match="curating needs one of the roles admin, curator, engineer; you have rater"
     ):
-        require(["rater"], ACCESS["/curate"], "curating")
+        require(["rater"], ACCESS.paths["/curate"], "curating")
+
+
+@pytest.mark.parametrize("wanted", [{"curator"}, {"rater", "admin"}])
+def test_the_role_dependency_refuses_others_in_one_sentence(wanted: set[str]) -> None:
+    app = FastAPI()
+
+    @app.get("/who")
+    def who(request: Request, person: Annotated[Person, Requires(wanted, "judging")]) -> str:
+        return person.name
+
+    @app.middleware("http")
+    async def as_rater(request: Request, go_on: Any) -> Any:
+        request.state.person = Person(name="ann", roles=("rater",), csrf="", token="")
+        return await go_on(request)
+
+    answer_errors(app)
+    answer = TestClient(app).get("/who")
+    if "rater" in wanted:
+        assert (answer.status_code, answer.json()) == (200, "ann")
+    else:
+        refusal = "judging needs one of the roles curator; you have rater. Ask an admin to add one."
+        assert (answer.status_code, answer.json()) == (403, {"error": refusal})

@@ -1,61 +1,34 @@
-// Panels of the desks. Values come as JSON and are written as text; nothing in them is ever markup.
-(() => {
-  const node = (tag, text = "", name = "") => {
-    const made = document.createElement(tag);
-    made.textContent = text;
-    if (name) made.className = name;
-    return made;
-  };
+// Panels of the admin desk. Values come as JSON and are written as text; nothing in them is ever markup.
+import { h } from "/static/dom.js";
 
-  const STATES = new Set(["queued", "running", "waiting", "paused", "succeeded", "done", "failed", "cancelled", "champion"]);
-  const state = (word) => node("span", word, STATES.has(word) ? `state ${word}` : "state");
+const STATES = new Set(["queued", "running", "waiting", "paused", "succeeded", "done", "failed", "cancelled", "champion"]);
+const state = (word) => h("span", { class: STATES.has(word) ? `state ${word}` : "state" }, word);
 
-  const draw = {
-    figures: (items) => items.map(({ value, label }) => {
-      const cell = node("div");
-      cell.append(node("b", value), node("span", label));
-      return cell;
-    }),
-    stages: (items) => items.map(({ name, state: word, note }) => {
-      const step = node("div", "", `step ${STATES.has(word) ? word : "ahead"}`);
-      step.append(node("i"), node("b", name), node("span", note ?? ""));
-      return step;
-    }),
-    rows: (items) => items.map(({ title, sub, state: word, progress, note }) => {
-      const row = node("div", "", "row");
-      const words = node("div", "", "words");
-      words.append(node("b", title), node("span", sub ?? ""));
-      row.append(words, node("span", note ?? "", "note"));
-      if (word === "running" && typeof progress === "number") {
-        const bar = node("progress");
-        bar.value = progress;
-        row.append(bar);
-      }
-      if (word) row.append(state(word));
-      return row;
-    }),
-    facts: (pairs) => pairs.map(([key, value]) => {
-      const fact = node("div");
-      fact.append(node("dt", key), node("dd", value));
-      return fact;
-    }),
-    text: (lines) => (lines.length ? [node("pre", lines.join("\n"))] : []),
-  };
+const DRAW = {
+  figures: (items) => items.map(({ value, label }) => h("div", {}, h("b", {}, value), h("span", {}, label))),
+  stages: (items) => items.map(({ name, state: word, note }) => h("div", { class: `step ${STATES.has(word) ? word : "ahead"}` },
+    h("i"), h("b", {}, name), h("span", {}, note))),
+  rows: (items) => items.map(({ title, sub, state: word, progress, note }) => h("div", { class: "row" },
+    h("div", { class: "words" }, h("b", {}, title), h("span", {}, sub)), h("span", { class: "note" }, note),
+    word === "running" && typeof progress === "number" ? h("progress", { value: progress }) : null, word ? state(word) : null)),
+  facts: (pairs) => pairs.map(([key, value]) => h("div", {}, h("dt", {}, key), h("dd", {}, value))),
+  text: (lines) => (lines.length ? [h("pre", {}, lines.join("\n"))] : []),
+};
 
-  window.clinicPanel = (kind, element, props, watch) => {
-    const show = () => {
-      const items = props.value ?? { items: [] };
-      const body = element.querySelector(".body");
-      if (!body) return;
-      const made = draw[kind](items.items ?? []);
-      body.replaceChildren(...(made.length ? made : [node("p", items.empty ?? "Nothing here yet.", "nothing")]));
-      const title = element.querySelector("h2");
-      if (items.title !== undefined) title.textContent = items.title;
-      title.hidden = !title.textContent;
-      const log = body.querySelector("pre");
-      if (log) log.scrollTop = log.scrollHeight;
-    };
-    show();
-    watch("value", show);
+// Fills a panel's element with its value, now and whenever that changes.
+export function panel(kind, element, props, watch) {
+  const show = () => {
+    const items = props.value ?? { items: [] };
+    const body = element.querySelector(".body");
+    if (!body) return;
+    const made = DRAW[kind](items.items ?? []);
+    body.replaceChildren(...(made.length ? made : [h("p", { class: "nothing" }, items.empty ?? "Nothing here yet.")]));
+    const title = element.querySelector("h2");
+    if (items.title !== undefined) title.textContent = items.title;
+    title.hidden = !title.textContent;
+    const log = body.querySelector("pre");
+    if (log) log.scrollTop = log.scrollHeight;
   };
-})();
+  show();
+  watch("value", show);
+}

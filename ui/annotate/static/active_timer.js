@@ -1,10 +1,10 @@
-// Time on task: only what lies between two signs of life less than IDLE apart, and only while the page is seen.
+// Time on task: only what lies between two inputs less than IDLE_MS apart, and only while the page is visible.
 const IDLE_MS = 30000;
 
-export class Clock {
+export class ActiveTimer {
   constructor() {
     this.reset(0);
-    for (const kind of ["pointermove", "pointerdown", "keydown", "wheel"]) addEventListener(kind, () => this.sign(), { passive: true, capture: true });
+    for (const kind of ["pointermove", "pointerdown", "keydown", "wheel"]) addEventListener(kind, () => this.input(), { passive: true, capture: true });
     document.addEventListener("visibilitychange", () => (this.last = document.hidden ? null : performance.now()));
   }
 
@@ -14,7 +14,7 @@ export class Clock {
     this.sum = 0;
   }
 
-  sign() {
+  input() {
     const now = performance.now();
     if (this.last !== null && now - this.last < IDLE_MS) this.sum += now - this.last;
     this.last = now;

@@ -1,4 +1,4 @@
-// Finds the components of an artifact map away from the page: the map once, then a threshold at a time.
+// Finds the connected components of an artifact map in a worker: it gets the map once, then one threshold at a time.
 import { components } from "/static/annotate/geometry.js";
 
 let map = null;

@@ -1,32 +1,33 @@
-// The annotation page: the image in hand, what is done with it, and what comes next.
+// The annotation page: the current image, what is done with it, and what comes next.
 import { currentSession, get, post } from "/static/api.js";
-import { Clock } from "/static/annotate/active_timer.js";
+import { $, h } from "/static/dom.js";
+import { classColour } from "/static/palette.js";
+import { ActiveTimer } from "/static/annotate/active_timer.js";
 import { packed, runs, unpacked } from "/static/annotate/codec.js";
-import { Hand } from "/static/annotate/pointer_tools.js";
+import { PointerTools } from "/static/annotate/pointer_tools.js";
 import { actionOf, keyOf } from "/static/annotate/keys.js";
-import { $, askReason, element, showComments, showOutbox, wireKeys } from "/static/annotate/panels.js";
+import { askReason, showComments, showOutbox, wireKeys } from "/static/annotate/panels.js";
 import { Segmenter } from "/static/annotate/segment.js";
-import { Sender } from "/static/annotate/outbox.js";
+import { OutboxSender } from "/static/annotate/outbox.js";
 import { drafts, outbox } from "/static/annotate/draft_store.js";
 import { Suggestions } from "/static/annotate/suggestions.js";
-import { keepLeases } from "/static/annotate/task_queue.js";
-import { Tasks, load } from "/static/annotate/task_queue.js";
+import { TaskQueue, keepLeases, load } from "/static/annotate/task_queue.js";
 import { endTour, practice, tourIsDue, verdict } from "/static/annotate/tour.js";
 import { Triage } from "/static/annotate/triage.js";
-import { View, colourOf } from "/static/annotate/view.js";
+import { View } from "/static/annotate/view.js";
 
 const LOOK_AGAIN_MS = 5000;
 const SERVER_DRAFT_MS = 4000;
 
 const person = (await currentSession()).name;
-const tasks = new Tasks(person), clock = new Clock();
+const tasks = new TaskQueue(person), timer = new ActiveTimer();
 const view = new View($("stage"));
 const suggestions = new Suggestions(() => {
   view.request();
   showTools();
 });
-const sender = new Sender(person, (state) => showOutbox(state, { reopen, drop }), confirmed);
-const triage = new Triage(sender, clock, say, () => (tasks.current ? showTools() : advance()));
+const sender = new OutboxSender(person, (state) => showOutbox(state, { reopen, drop }), confirmed);
+const triage = new Triage(sender, timer, say, () => (tasks.current ? showTools() : advance()));
 const desk = {
   labels: null, tool: "brush", value: 1, radius: 4, tolerance: 24, pressure: false, hidden: false,
   changed, say, accept: acceptOne, reject: rejectOne,
@@ -34,20 +35,20 @@ const desk = {
     const { current } = tasks;
     if (!current.rgba) {
       const context = new OffscreenCanvas(current.width, current.height).getContext("2d");
-      context.drawImage(current.picture, 0, 0, current.width, current.height);
+      context.drawImage(current.bitmap, 0, 0, current.width, current.height);
       current.rgba = context.getImageData(0, 0, current.width, current.height).data;
     }
     return current.rgba;
   },
 };
-const hand = new Hand(view, suggestions, desk), segmenter = new Segmenter(desk, view, tasks, act);
+const pointer = new PointerTools(view, suggestions, desk), segmenter = new Segmenter(desk, view, tasks, act);
 desk.segmenter = segmenter;
 const day = { remaining: 0, done: 0 };
 let busy = false, lessons = [], serverDraftAt = 0, savedChanges = 0, resting = 0;
 
 view.overlayPainter = (context, pixel) => {
   if (!desk.hidden) suggestions.paint(context, pixel, desk.value);
-  hand.paint(context, pixel);
+  pointer.paint(context, pixel);
 };
 
 // ---- showing ----
@@ -88,14 +89,9 @@ function showTools() {
 }
 
 function drawClasses(names) {
-  $("classes").replaceChildren(...names.map((name, at) => {
-    const button = element("button", "", { type: "button", role: "radio", "data-value": at + 1 });
-    button.append(element("span", "", { class: "swatch" }), element("span", name, { class: "name" }), element("span", "", { class: "count" }));
-    if (at < 9) button.append(element("kbd", at + 1));
-    button.firstChild.style.background = `rgb(${colourOf(at + 1)})`;
-    button.addEventListener("click", () => choose(at + 1));
-    return button;
-  }));
+  $("classes").replaceChildren(...names.map((name, at) => h("button", { type: "button", role: "radio", "data-value": at + 1, onclick: () => choose(at + 1) },
+    h("span", { class: "swatch", style: { background: `rgb(${classColour(at + 1)})` } }), h("span", { class: "name" }, name), h("span", { class: "count" }),
+    at < 9 ? h("kbd", {}, at + 1) : null)));
 }
 
 async function drop(entry) {
@@ -103,12 +99,12 @@ async function drop(entry) {
   sender.flush();
 }
 
-// Brings a refused label map back, onto the same image if it is in hand or can be had again.
+// Brings a refused label map back, onto the same image if it is current or can be leased again.
 async function reopen(entry) {
   await act(async () => {
     if (tasks.current?.task.image.id !== entry.image) {
       const task = await get(`/api/annotate/next?prefer=${encodeURIComponent(entry.image)}`);
-      if (task?.image.id !== entry.image) throw new Error("That image is not to be had any more; the answer stays here.");
+      if (task?.image.id !== entry.image) throw new Error("That image is no longer available; your answer is kept here.");
       putBack();
       show(await load(task, person));
     }
@@ -135,7 +131,7 @@ function takeTool(tool) {
   if (tool === "assist" && !tasks.current?.task.tools.includes("assist")) return;
   desk.tool = tool;
   segmenter.forget();
-  hand.dropLoop();
+  pointer.dropLoop();
   view.cursor.hidden = true;
   showTools();
 }
@@ -147,7 +143,7 @@ function resize(step) {
 }
 
 function step(direction) {
-  if (hand.busy) return;
+  if (pointer.busy) return;
   const box = desk.labels?.[direction]();
   if (box) {
     view.touch(box);
@@ -162,7 +158,7 @@ function hide() {
 }
 
 function acceptOne(index) {
-  if (index < 0 || hand.busy) return;
+  if (index < 0 || pointer.busy) return;
   suggestions.chosen = index;
   desk.labels.begin();
   view.touch(suggestions.accept(index, desk.value));
@@ -172,7 +168,7 @@ function acceptOne(index) {
 }
 
 function rejectOne(index) {
-  if (index < 0 || hand.busy) return;
+  if (index < 0 || pointer.busy) return;
   suggestions.chosen = index;
   desk.labels.begin();
   const box = suggestions.reject(index);
@@ -211,7 +207,7 @@ function saveDraft() {
   if (!current || current.lesson || !current.labels.changes || current.labels.changes === savedChanges) return;
   savedChanges = current.labels.changes;
   const bytes = runs(current.labels.pixels);
-  drafts.put({ person, image: current.task.image.id, runs: bytes, seconds: clock.seconds, saved: Date.now() })
+  drafts.put({ person, image: current.task.image.id, runs: bytes, seconds: timer.seconds, saved: Date.now() })
     .catch(() => say("This browser keeps no drafts; the server gets one every few seconds.", "bad"));
 }
 
@@ -219,7 +215,7 @@ async function saveOnServer() {
   const { current } = tasks;
   if (!current || current.lesson || busy || current.labels.changes === serverDraftAt) return;
   serverDraftAt = current.labels.changes;
-  const body = { image: current.task.image.id, label_map: await packed(current.labels.pixels), seconds: clock.seconds };
+  const body = { image: current.task.image.id, label_map: await packed(current.labels.pixels), seconds: timer.seconds };
   if (tasks.current === current) await post("/api/annotate/draft", body).catch(() => {});
 }
 
@@ -231,10 +227,10 @@ function show(loaded) {
   Object.assign(desk, { labels });
   segmenter.forget();
   serverDraftAt = savedChanges = labels.changes;
-  hand.abort();
+  pointer.abort();
   view.open(loaded);
   suggestions.open(task.image.id, loaded.confidence, labels, $("threshold").value / 100);
-  clock.reset(loaded.seconds);
+  timer.reset(loaded.seconds);
   const side = Math.min(width, height);
   $("size").max = Math.max(12, Math.round(side / 3));
   if (Number($("size").dataset.side) !== side) $("size").value = Math.max(3, Math.round(side / 16));
@@ -275,12 +271,12 @@ function rest() {
   resting = setTimeout(() => !tasks.current && !triage.open && advance(), LOOK_AGAIN_MS);
 }
 
-// Puts the image in hand back to the front of those that wait.
+// Puts the current image back to the front of the queue.
 function putBack() {
   const { current } = tasks;
   if (!current || current.lesson || current.task.lease === null) return;
   saveDraft();
-  tasks.waiting.unshift({ task: current.task, loaded: Promise.resolve({ ...current, seconds: clock.seconds, restored: false }) });
+  tasks.waiting.unshift({ task: current.task, loaded: Promise.resolve({ ...current, seconds: timer.seconds, restored: false }) });
 }
 
 async function advance(prefer) {
@@ -314,7 +310,7 @@ async function act(action) {
 
 async function answer(clean) {
   const { current } = tasks;
-  if (!current || busy || hand.busy) return;
+  if (!current || busy || pointer.busy) return;
   if (clean && current.labels.painted) return say(`Something is painted: erase it first, or submit it with ${keyOf("submit")}.`, "bad");
   if (!clean && !current.labels.painted) return say(`Nothing is painted. If nothing is broken, press ${keyOf("clean")} for clean.`, "bad");
   if (current.lesson) return judgeLesson(current, clean);
@@ -323,7 +319,7 @@ async function answer(clean) {
     const { lease, image, revision } = current.task;
     const body = {
       lease, image: image.id, revision, clean, label_map: clean ? null : await packed(current.labels.pixels),
-      seconds: clock.seconds, key: crypto.randomUUID(),
+      seconds: timer.seconds, key: crypto.randomUUID(),
     };
     await sender.add("/api/annotate/submit", body, image.id);
     drafts.drop(person, image.id).catch(() => {});
@@ -351,7 +347,7 @@ function finishTour() {
 
 async function skip() {
   const { current } = tasks;
-  if (!current || busy || hand.busy) return;
+  if (!current || busy || pointer.busy) return;
   if (current.lesson) {
     finishTour();
     return advance();
@@ -368,7 +364,7 @@ async function skip() {
 }
 
 async function previous() {
-  if (hand.busy || tasks.current?.lesson) return;
+  if (pointer.busy || tasks.current?.lesson) return;
   await act(async () => {
     await sender.flush();
     if ((await outbox.of(person)).some((entry) => !entry.refused)) throw new Error("The last answer has not arrived yet; try again in a moment.");
@@ -377,7 +373,7 @@ async function previous() {
     if (!task) return say("There is nothing before this image.");
     putBack();
     show(await load(task, person));
-    say("Your earlier answer: change it and submit again, or go on with S.");
+    say("Your earlier answer: change it and submit again, or continue with S.");
   });
 }
 
@@ -394,9 +390,9 @@ async function countAgain() {
   showTools();
 }
 
-keepLeases(tasks, clock, say, saveDraft);
+keepLeases(tasks, timer, say, saveDraft);
 setInterval(saveOnServer, SERVER_DRAFT_MS);
-setInterval(() => hand.busy && saveDraft(), 1000);
+setInterval(() => pointer.busy && saveDraft(), 1000);
 
 // ---- wiring ----
 
@@ -411,7 +407,7 @@ const DO = {
   },
   "accept-all": acceptAll, "next-region": () => walk(1), "previous-region": () => walk(-1),
   smaller: () => resize(-1), larger: () => resize(1), undo: () => step("undo"), redo: () => step("redo"), hide,
-  fit: () => view.fit(), submit: () => (hand.loop ? hand.closeLoop(false) : answer(false)), clean: () => answer(true), skip, previous,
+  fit: () => view.fit(), submit: () => (pointer.loop ? pointer.closeLoop(false) : answer(false)), clean: () => answer(true), skip, previous,
   triage: async () => {
     if (tasks.current?.lesson) finishTour();
     await act(() => triage.enter());
@@ -437,20 +433,20 @@ addEventListener("keydown", (event) => {
     return;
   }
   const action = actionOf(event), onStage = event.target === view.stage || event.target === document.body;
-  if (event.key === "Escape") return void (hand.dropLoop() || $("brush-tool").focus());
+  if (event.key === "Escape") return void (pointer.dropLoop() || $("brush-tool").focus());
   if (!action) return;
   if (/region$/.test(action) && (!onStage || !suggestions.regions.length)) return;
   if (["submit", "pan"].includes(action) && !onStage && event.target.matches?.("button:not(#submit), a, input")) return;
   if (event.repeat && !REPEATING.includes(action)) return event.preventDefault();
   event.preventDefault();
-  if (action === "pan") hand.space = true;
+  if (action === "pan") pointer.space = true;
   else if (action.startsWith("class-")) choose(Number(action.slice(6)));
   else if (tasks.current || WITHOUT_IMAGE.includes(action)) DO[action]();
-  view.stage.classList.toggle("panning", hand.space);
+  view.stage.classList.toggle("panning", pointer.space);
 });
 addEventListener("keyup", (event) => {
-  if (event.key === " ") hand.space = false;
-  view.stage.classList.toggle("panning", hand.space);
+  if (event.key === " ") pointer.space = false;
+  view.stage.classList.toggle("panning", pointer.space);
 });
 
 for (const id of ["size", "opacity", "tolerance"]) $(id).addEventListener("input", showTools);

@@ -1,10 +1,10 @@
-// Sends what is in the outbox, one after another, until it is empty; says how it stands.
+// Sends the entries of the outbox one after another until it is empty, and reports how many are left.
 import { Refused, forgetSession, currentSession, post } from "/static/api.js";
 import { outbox } from "/static/annotate/draft_store.js";
 
 const PAUSES_MS = [1000, 2000, 4000, 8000, 15000];
 
-export class Sender {
+export class OutboxSender {
   // `tell({waiting, refused, state})` after every change; state is "", "offline" or "signed-out".
   constructor(person, tell, confirmed) {
     Object.assign(this, { person, tell, confirmed, state: "", tries: 0, asked: false, entries: [], running: null, timer: 0 });

@@ -1,33 +1,20 @@
 // Panels of the desk: keys and their remapping, skip reasons, comments, the guideline.
 import { get, post } from "/static/api.js";
+import { $, h } from "/static/dom.js";
 import { ACTIONS, keyOf, remap, resetKeys, written } from "/static/annotate/keys.js";
-
-export const $ = (id) => document.getElementById(id);
-
-export function element(tag, text = "", attributes = {}) {
-  const node = document.createElement(tag);
-  node.textContent = text;
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  return node;
-}
 
 // ---- keys ----
 
 export function drawKeys(changed) {
-  const list = $("key-list");
-  list.replaceChildren(...ACTIONS.map(([action, , text]) => {
-    const row = element("div"), button = element("button", "", { type: "button", class: "key", title: "Press to change" });
-    button.append(element("kbd", keyOf(action)));
-    button.setAttribute("aria-label", `${text}: ${keyOf(action)}. Press to change.`);
-    button.addEventListener("click", () => listen(button, action, changed));
-    row.append(element("dt"), element("dd", text));
-    row.firstChild.append(button);
-    return row;
+  $("key-list").replaceChildren(...ACTIONS.map(([action, , text]) => {
+    const button = h("button", { type: "button", class: "key", title: "Press to change", "aria-label": `${text}: ${keyOf(action)}. Press to change.`,
+      onclick: () => listen(button, action, changed) }, h("kbd", {}, keyOf(action)));
+    return h("div", {}, h("dt", {}, button), h("dd", {}, text));
   }));
 }
 
 function listen(button, action, changed) {
-  button.replaceChildren(element("kbd", "press …"));
+  button.replaceChildren(h("kbd", {}, "press …"));
   const take = (event) => {
     if (["Shift", "Control", "Alt", "Meta", "AltGraph"].includes(event.key)) return;
     event.preventDefault();
@@ -71,12 +58,7 @@ export function askReason() {
       event.preventDefault();
       finish(chosen);
     };
-    list.replaceChildren(...REASONS.map((reason, at) => {
-      const button = element("button", reason, { type: "button" });
-      button.append(element("kbd", at + 1));
-      button.addEventListener("click", () => finish(reason));
-      return button;
-    }));
+    list.replaceChildren(...REASONS.map((reason, at) => h("button", { type: "button", onclick: () => finish(reason) }, reason, h("kbd", {}, at + 1))));
     $("skip-other").value = "";
     $("skip-form").onsubmit = (event) => {
       event.preventDefault();
@@ -93,11 +75,8 @@ export function askReason() {
 
 export async function showComments(image, say) {
   const list = $("comment-list"), dialog = $("comments");
-  const draw = (comments) => list.replaceChildren(...comments.map((comment) => {
-    const row = element("li"), when = new Date(1000 * comment.created).toLocaleString();
-    row.append(element("b", comment.author), element("time", when), element("p", comment.text));
-    return row;
-  }));
+  const draw = (comments) => list.replaceChildren(...comments.map(({ author, created, text }) => h("li", {},
+    h("b", {}, author), h("time", {}, new Date(1000 * created).toLocaleString()), h("p", {}, text))));
   draw([]);
   $("comment-text").value = "";
   dialog.showModal();
@@ -134,16 +113,7 @@ export function showOutbox({ waiting, refused, state }, { reopen, drop }) {
   $("outbox-text").textContent = stuck ? `${waiting} ${waiting === 1 ? "answer is" : "answers are"} kept here: ${words[state]}.` : "";
   $("sign-in").hidden = !(stuck && state === "signed-out");
   $("outbox").dataset.waiting = waiting;
-  $("refused").replaceChildren(...refused.map((entry) => {
-    const row = element("li", `Not accepted: ${entry.refused}`);
-    const discard = element("button", "Discard", { type: "button", class: "link" });
-    discard.addEventListener("click", () => drop(entry));
-    if (entry.body.label_map) {
-      const open = element("button", "Put it on this image’s canvas", { type: "button", class: "link" });
-      open.addEventListener("click", () => reopen(entry));
-      row.append(open);
-    }
-    row.append(discard);
-    return row;
-  }));
+  $("refused").replaceChildren(...refused.map((entry) => h("li", {}, `Not accepted: ${entry.refused}`,
+    entry.body.label_map ? h("button", { type: "button", class: "link", onclick: () => reopen(entry) }, "Put it on this image’s canvas") : null,
+    h("button", { type: "button", class: "link", onclick: () => drop(entry) }, "Discard"))));
 }

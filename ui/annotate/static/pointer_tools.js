@@ -1,13 +1,13 @@
 // What pointers do on the stage: paint, erase, lasso, fill, wand, segment, accept and reject, pan, pinch.
 import { flood, middle, polygon, wand } from "/static/annotate/geometry.js";
-import { colourOf } from "/static/annotate/view.js";
+import { classColour } from "/static/palette.js";
 
 const CORNER_PX = 4;
 const PALM_PX = 60;
 const PEN_MEMORY_MS = 2000;
 const MOST_FLOODED = 0.5;
 
-export class Hand {
+export class PointerTools {
   // `desk` gives: labels, tool, value, radius, tolerance, pressure, rgba(), and takes: changed(), say(text, kind),
   // accept(index), reject(index); its segmenter takes clicks and boxes.
   constructor(view, suggestions, desk) {
@@ -222,7 +222,7 @@ export class Hand {
       for (const point of points) context.lineTo(point.x, point.y);
       if (next) context.lineTo(next.x, next.y);
       else context.closePath();
-      for (const [width, style] of [[3.5, "rgb(0 0 0 / 70%)"], [1.6, `rgb(${colourOf(this.desk.value)})`]]) {
+      for (const [width, style] of [[3.5, "rgb(0 0 0 / 70%)"], [1.6, `rgb(${classColour(this.desk.value)})`]]) {
         context.lineWidth = width * pixel;
         context.strokeStyle = style;
         context.stroke();

@@ -1,4 +1,4 @@
-// Segment anything: a box or clicks say what is meant; each answer takes the place of the one before.
+// Segment anything: a box or clicks prompt the model; each mask replaces the one before.
 import { post } from "/static/api.js";
 import { unpacked } from "/static/annotate/codec.js";
 
@@ -13,13 +13,13 @@ export class Segmenter {
     Object.assign(this, { points: [], box: null, answer: null });
   }
 
-  // Inside: this belongs to it; otherwise this does not.
+  // `inside`: whether the place belongs to the object.
   click({ x, y }, inside) {
     this.points.push({ x, y, inside });
     return this.ask();
   }
 
-  // A box is about another thing than what was asked before.
+  // A box starts another object.
   surround(from, to) {
     const { width, height } = this.desk.labels;
     const within = (value, most) => Math.min(most, Math.max(0, value));
@@ -43,7 +43,7 @@ export class Segmenter {
       desk.labels.end();
       this.answer = desk.labels.done.at(-1);
       desk.changed();
-      desk.say("Click to add to it, with Shift to leave something out; a new box begins anew. Ctrl Z takes it back.");
+      desk.say("Click to add, Shift-click to exclude. Draw a new box to start over. Ctrl+Z undoes it.");
     });
   }
 }

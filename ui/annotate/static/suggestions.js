@@ -1,6 +1,6 @@
-// The artifact map's components at a threshold: outlined, walked through, accepted into the label map, rejected.
+// The artifact map's connected components at a threshold: outlined, stepped through, accepted into the label map, rejected.
 import { regionMask } from "/static/annotate/geometry.js";
-import { colourOf } from "/static/annotate/view.js";
+import { classColour } from "/static/palette.js";
 
 const PAINTED_SHARE = 0.9;
 const SMALLEST_SHARE = 0.00015;
@@ -92,7 +92,7 @@ export class Suggestions {
     return this.regions[this.chosen];
   }
 
-  // Steps to the next component that nobody has said anything of.
+  // Steps to the next component that is neither accepted nor rejected.
   walkOpen() {
     for (let step = 1; step <= this.regions.length; step++) {
       const at = (this.chosen + step) % this.regions.length;
@@ -127,7 +127,7 @@ export class Suggestions {
       context.strokeStyle = "rgb(0 0 0 / 75%)";
       context.stroke(region.path);
       context.lineWidth = (chosen ? 3 : 1.6) * pixel;
-      context.strokeStyle = region.rejected ? "rgb(160 160 160)" : region.accepted ? `rgb(${colourOf(this.labels.pixels[region.peak] || value)})` : chosen ? "#fff" : "rgb(222 180 255)";
+      context.strokeStyle = region.rejected ? "rgb(160 160 160)" : region.accepted ? `rgb(${classColour(this.labels.pixels[region.peak] || value)})` : chosen ? "#fff" : "rgb(222 180 255)";
       context.stroke(region.path);
     }
     context.setLineDash([]);

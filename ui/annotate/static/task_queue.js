@@ -1,63 +1,38 @@
-// Leases live on while somebody works, and are given back when the page goes, but for what is drawn on.
-import { post } from "/static/api.js";
-
-const RENEW_MS = 60000;
-const AT_WORK_SECONDS = 300;
-
-export function keepLeases(tasks, clock, say, leaving) {
-  setInterval(async () => {
-    const { leases } = tasks;
-    if (!leases.length || clock.idle > AT_WORK_SECONDS) return;
-    const answered = await post("/api/annotate/renew", { leases }).catch(() => null);
-    if (!answered?.lost.length) return;
-    tasks.waiting = tasks.waiting.filter(({ task }) => !answered.lost.includes(task.lease));
-    if (answered.lost.includes(tasks.current?.task.lease)) say("Somebody else has this image by now; your answer will be kept as another opinion.");
-  }, RENEW_MS);
-
-  addEventListener("pagehide", () => {
-    leaving();
-    const keep = tasks.current?.labels.painted ? tasks.current.task.lease : null;
-    for (const lease of tasks.leases) {
-      if (lease !== keep) post("/api/annotate/release", { lease }, { keepalive: true }).catch(() => {});
-    }
-  });
-  // A page that comes back from the browser's cache has lost its leases.
-  addEventListener("pageshow", (event) => event.persisted && location.reload());
-}
-
-// Images to work on: the one in hand and two that are fetched, decoded and ready to be painted.
+// The images to work on: the current one and two more that are fetched and decoded, all under leases.
 import { get, post } from "/static/api.js";
-import { LabelMap } from "/static/annotate/label_map.js";
-import { resized } from "/static/annotate/geometry.js";
 import { unpacked, unrun } from "/static/annotate/codec.js";
-import { heatPicture } from "/static/annotate/view.js";
 import { drafts, outbox } from "/static/annotate/draft_store.js";
+import { resized } from "/static/annotate/geometry.js";
+import { LabelMap } from "/static/annotate/label_map.js";
+import { heatBitmap } from "/static/annotate/view.js";
 
-export const AHEAD = 2;
+const AHEAD = 2;
 const MOST_NAMED = 16;
+const RENEW_MS = 60000;
+const ACTIVE_SECONDS = 300;
 
 // Everything of a task that the desk shows, decoded; its label map holds the newest draft.
 export async function load(task, person) {
   const { width, height } = task.image;
-  const picture = fetchPicture(task.image.url);
-  const [image, map, begun] = await Promise.all([picture, task.map ? fetchMap(task.map, height, width) : null, begin(task, person)]);
-  return { task, width, height, picture: image, ...map, ...begun, waited: [] };
+  const bitmap = fetchBitmap(task.image.url);
+  const [image, map, begun] = await Promise.all([bitmap, task.map ? fetchMap(task.map, height, width) : null, begin(task, person)]);
+  return { task, width, height, bitmap: image, ...map, ...begun, waited: [] };
 }
 
-async function fetchPicture(url) {
+async function fetchBitmap(url) {
   const response = await fetch(url);
   if (!response.ok) throw Object.assign(new Error("The image cannot be loaded."), { status: response.status });
   return createImageBitmap(await response.blob());
 }
 
-// Confidence as raw bytes, one per pixel; the browser has already inflated them. An image without is shown still.
+// Confidence as raw bytes, one per pixel; the browser has already inflated them. An image without a map is shown all the same.
 async function fetchMap(map, height, width) {
   const response = await fetch(map.url);
   if (!response.ok) return null;
   const bytes = new Uint8Array(await response.arrayBuffer());
   const size = ["X-Height", "X-Width"].map((name) => Number(response.headers.get(name)));
   const confidence = resized(bytes, ...size, height, width);
-  return { confidence, heat: await heatPicture(confidence, height, width) };
+  return { confidence, heat: await heatBitmap(confidence, height, width) };
 }
 
 // The newest of what was drawn already: here, on another machine, or as an answer.
@@ -72,7 +47,7 @@ async function begin(task, person) {
   return { labels: new LabelMap(height, width), seconds: 0, restored: false };
 }
 
-export class Tasks {
+export class TaskQueue {
   constructor(person) {
     Object.assign(this, { person, waiting: [], filling: null, current: null });
   }
@@ -83,7 +58,7 @@ export class Tasks {
     return this.filling;
   }
 
-  // Loading ahead: what goes wrong is told when the image's turn comes.
+  // Loads ahead; an error is reported when the image's turn comes.
   begin(task) {
     const loaded = load(task, this.person);
     loaded.catch(() => {});
@@ -124,4 +99,26 @@ export class Tasks {
   get leases() {
     return [this.current?.task, ...this.waiting.map(({ task }) => task)].map((task) => task?.lease).filter(Boolean);
   }
+}
+
+// Renews leases while somebody works; gives them back when the page goes, except for an image already drawn on.
+export function keepLeases(tasks, timer, say, leaving) {
+  setInterval(async () => {
+    const { leases } = tasks;
+    if (!leases.length || timer.idle > ACTIVE_SECONDS) return;
+    const answered = await post("/api/annotate/renew", { leases }).catch(() => null);
+    if (!answered?.lost.length) return;
+    tasks.waiting = tasks.waiting.filter(({ task }) => !answered.lost.includes(task.lease));
+    if (answered.lost.includes(tasks.current?.task.lease)) say("Somebody else has this image now; your answer will be kept as another opinion.");
+  }, RENEW_MS);
+
+  addEventListener("pagehide", () => {
+    leaving();
+    const keep = tasks.current?.labels.painted ? tasks.current.task.lease : null;
+    for (const lease of tasks.leases) {
+      if (lease !== keep) post("/api/annotate/release", { lease }, { keepalive: true }).catch(() => {});
+    }
+  });
+  // A page that comes back from the browser's cache has lost its leases.
+  addEventListener("pageshow", (event) => event.persisted && location.reload());
 }

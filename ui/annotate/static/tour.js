@@ -1,7 +1,7 @@
 // The first-run tour: three practice images with a known answer, on the real desk; nothing of it is sent.
 import { LabelMap } from "/static/annotate/label_map.js";
 import { unpacked } from "/static/annotate/codec.js";
-import { heatPicture } from "/static/annotate/view.js";
+import { heatBitmap } from "/static/annotate/view.js";
 
 const DONE = "clinic.tour";
 
@@ -21,14 +21,14 @@ export async function practice(classes) {
       map: confidence && { detector: "the practice detector" }, classes, revision: 0, comments: 0, tools: [],
     };
     return {
-      task, width, height, confidence, heat: confidence && (await heatPicture(confidence, height, width)),
-      picture: await createImageBitmap(await response.blob()), labels: new LabelMap(height, width), seconds: 0,
+      task, width, height, confidence, heat: confidence && (await heatBitmap(confidence, height, width)),
+      bitmap: await createImageBitmap(await response.blob()), labels: new LabelMap(height, width), seconds: 0,
       restored: false, waited: [], lesson: { ...lesson, truth },
     };
   }));
 }
 
-// What to tell of an answer to a practice image, and whether it will do.
+// Feedback on an answer to a practice image, and whether it is good enough.
 export function verdict({ lesson, labels }, clean) {
   let both = 0, either = 0;
   for (let at = 0; at < lesson.truth.length; at++) {
@@ -39,6 +39,6 @@ export function verdict({ lesson, labels }, clean) {
   if (!either) return { good: clean, text: "Right: nothing is broken here. A clean image teaches the detector as much as a broken one." };
   if (clean) return { good: false, text: `Look again: ${lesson.hint}` };
   const overlap = both / either, share = Math.round(100 * overlap);
-  if (overlap >= 0.5) return { good: true, text: `Well seen: your mark and ours overlap by ${share} %.` };
-  return { good: false, text: `Your mark and ours overlap by ${share} %. ${lesson.hint}` };
+  if (overlap >= 0.5) return { good: true, text: `Good: your mask and ours overlap by ${share} % (IoU).` };
+  return { good: false, text: `Your mask and ours overlap by ${share} % (IoU). ${lesson.hint}` };
 }

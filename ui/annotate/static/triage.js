@@ -1,10 +1,10 @@
 // Triage: a dozen images of one category; click those with a flaw, Enter confirms the rest as clean.
 import { get, post } from "/static/api.js";
-import { $, element } from "/static/annotate/panels.js";
+import { $, h } from "/static/dom.js";
 
 export class Triage {
-  constructor(sender, clock, say, left) {
-    Object.assign(this, { sender, clock, say, left, grid: null, flawed: new Set() });
+  constructor(sender, timer, say, left) {
+    Object.assign(this, { sender, timer, say, left, grid: null, flawed: new Set() });
     $("triage-confirm").addEventListener("click", () => this.confirm());
     $("triage-leave").addEventListener("click", () => this.leave());
     $("triage-grid").addEventListener("keydown", (event) => this.arrows(event));
@@ -25,7 +25,7 @@ export class Triage {
     this.grid = null;
     $("triage-grid").replaceChildren();
     $("triage-title").textContent = "Looking for images …";
-    // What was just confirmed must have arrived, or it would be handed out again.
+    // What was just confirmed must have arrived, or it would be leased again.
     await this.sender.flush();
     this.grid = await get("/api/annotate/triage");
     if (!this.grid) {
@@ -33,13 +33,12 @@ export class Triage {
       $("triage-confirm").disabled = true;
       return;
     }
-    this.clock.reset(0);
+    this.timer.reset(0);
     $("triage-confirm").disabled = false;
     $("triage-title").textContent = `Which of these show a flaw? (${this.grid.category}, ${this.grid.waiting} wait)`;
     $("triage-grid").replaceChildren(...this.grid.images.map((image, at) => {
-      const button = element("button", "", { type: "button", "aria-pressed": "false", "aria-label": `Image ${at + 1}: ${image.prompt || "no prompt"}`, title: image.prompt });
-      button.append(element("img", "", { src: image.url, alt: "", draggable: "false" }), element("span", "flawed"));
-      button.addEventListener("click", () => this.toggle(button, image));
+      const button = h("button", { type: "button", "aria-pressed": "false", "aria-label": `Image ${at + 1}: ${image.prompt || "no prompt"}`, title: image.prompt,
+        onclick: () => this.toggle(button, image) }, h("img", { src: image.url, alt: "", draggable: "false" }), h("span", {}, "flawed"));
       return button;
     }));
     $("triage-grid").firstChild.focus();
@@ -73,7 +72,7 @@ export class Triage {
     const clean = images.map(({ lease }) => lease).filter((lease) => !this.flawed.has(lease));
     this.grid = null;
     $("triage-title").textContent = "Sending …";
-    await this.sender.add("/api/annotate/triage", { clean, flawed, seconds: this.clock.seconds });
+    await this.sender.add("/api/annotate/triage", { clean, flawed, seconds: this.timer.seconds });
     this.say(`${clean.length} clean, ${flawed.length} queued for drawing.`);
     await this.more().catch((error) => this.say(error.message, "bad"));
   }

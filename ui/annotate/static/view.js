@@ -1,22 +1,13 @@
-// What is seen: stacked canvases at the image's own size under one CSS transform, and outlines drawn on top at
+// The view: stacked canvases at the image's own size under one CSS transform, and outlines drawn on top at
 // the screen's size. Nothing is ever read back from a canvas. All painting happens once per frame.
 import { united } from "/static/annotate/label_map.js";
+import { MAP_COLOUR, classTints } from "/static/palette.js";
 
-// After Okabe and Ito: told apart with every kind of colour vision.
-export const COLOURS = [[213, 94, 0], [86, 180, 233], [240, 228, 66], [204, 121, 167], [0, 158, 115], [0, 114, 178]];
-const LABEL_ALPHA = 165;
-const MAP_COLOUR = [168, 60, 255];
 const LARGEST_SCALE = 40;
+const TINTS = new Uint32Array(classTints(165).buffer);
 
-export const colourOf = (value) => COLOURS[(value - 1) % COLOURS.length];
-
-const palette = new Uint32Array(256);
-for (let value = 1; value < 256; value++) {
-  palette.set(new Uint32Array(Uint8Array.from([...colourOf(value), LABEL_ALPHA]).buffer), value);
-}
-
-// The artifact map as a picture: one colour, as opaque as the detector is sure.
-export function heatPicture(confidence, height, width) {
+// The artifact map as a bitmap: one colour, as opaque as the detector is sure.
+export function heatBitmap(confidence, height, width) {
   const shades = new Uint32Array(256);
   for (let level = 0; level < 256; level++) {
     shades.set(new Uint32Array(Uint8Array.from([...MAP_COLOUR, level]).buffer), level);
@@ -38,14 +29,14 @@ export class View {
     new ResizeObserver(() => (this.fitted ? this.fit() : this.request())).observe(stage);
   }
 
-  open({ width, height, picture, heat, labels }) {
+  open({ width, height, bitmap, heat, labels }) {
     for (const canvas of Object.values(this.canvases)) {
       if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
       else canvas.getContext("2d").clearRect(0, 0, width, height);
     }
     this.layers.style.width = `${width}px`;
     this.layers.style.height = `${height}px`;
-    this.canvases.image.getContext("2d").drawImage(picture, 0, 0, width, height);
+    this.canvases.image.getContext("2d").drawImage(bitmap, 0, 0, width, height);
     if (heat) this.canvases.heat.getContext("2d").drawImage(heat, 0, 0, width, height);
     const same = this.labels?.width === width && this.labels?.height === height;
     this.labels = labels;
@@ -141,7 +132,7 @@ export class View {
       const start = (top + row) * this.labels.width + left;
       for (let column = 0; column < width; column++) {
         const value = this.labels.pixels[start + column];
-        if (value) out[row * width + column] = palette[value];
+        if (value) out[row * width + column] = TINTS[value];
       }
     }
     this.canvases.labels.getContext("2d").putImageData(data, left, top);

@@ -1,7 +1,9 @@
 // The benchmark builder: draw by strata, watch opinions come in, settle, freeze.
 import { get, post } from "/static/api.js";
-import { count, draw, h, input, nothing, panel, people, percent, tell, ticked, when } from "/static/dom.js";
-import { drawLabels, labelOf, mergedOf, pixels } from "./images.js";
+import { h, input, nothing, panel, tell } from "/static/dom.js";
+import { count, percent, when } from "/static/format.js";
+import { drawLabels, labelOf, mergedOf, pixels } from "/static/images.js";
+import { openCanvas, peoplePicker, tickedPeople } from "./assign.js";
 
 const SHOWN = 60;
 
@@ -10,8 +12,7 @@ export async function benchmark(root, { choices, asked, go }) {
   const draft = benchmarks.find((one) => one.state === "draft");
   const chosen = benchmarks.find((one) => one.id === asked.benchmark) ?? draft ?? benchmarks[0];
   root.append(h("div", { class: "columns wide" },
-    h("aside", {}, panel("Benchmarks", benchmarks.length ? h("div", { class: "versions" }, benchmarks.map((one) => h("a", { href: `?view=benchmark&benchmark=${one.id}`, "aria-current": one === chosen ? "true" : null,
-      onclick: (event) => { event.preventDefault(); go({ view: "benchmark", benchmark: one.id }); } },
+    h("aside", {}, panel("Benchmarks", benchmarks.length ? h("div", { class: "versions" }, benchmarks.map((one) => h("a", { href: `?view=benchmark&benchmark=${one.id}`, "aria-current": one === chosen ? "true" : null },
       h("b", {}, `Version ${one.version}`), h("em", { class: one.state }, one.state), h("span", {}, one.name || `${count(one.images)} images`)))) : nothing("No benchmark yet. Promotion refuses to run without a frozen one.")),
       draft ? null : newForm(choices, go)),
     h("div", {}, chosen ? await version(chosen.id, go) : panel("Why a benchmark", h("p", {}, "Choices are made on validation; a benchmark says afterwards how good a detector really is. It is drawn evenly over categories and bands of confidence, so that it holds what detectors overlook as well as what they suspect, answered by several people, settled where they disagree, and frozen. Nothing in it is ever trained on.")))));
@@ -21,12 +22,12 @@ function newForm(choices, go) {
   const form = h("form", { class: "stackform" }, input("name", "Name", "text", "", { maxlength: "100", placeholder: "autumn, all categories" }),
     input("per_stratum", "Images of each category and band", "number", 5, { min: "1", max: "1000" }), input("opinions", "Opinions each", "number", 3, { min: "1", max: "9" }),
     input("real", "Real photos, at most", "number", 20, { min: "0", max: "10000" }), input("seed", "Seed", "number", 0, { min: "0" }),
-    people(choices.annotators, "Who answers"), h("button", { class: "button" }, "Draw a draft"));
+    peoplePicker(choices.annotators, "Who answers"), h("button", { class: "button" }, "Draw a draft"));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const values = new FormData(form);
     const numbers = Object.fromEntries(["per_stratum", "opinions", "real", "seed"].map((name) => [name, Number(values.get(name))]));
-    const made = await tell(post("/api/curate/benchmarks", { name: values.get("name"), ...numbers, people: ticked(form) }), (one) => `Version ${one.version}: ${count(one.images)} image${one.images === 1 ? "" : "s"}, and people are asked.`);
+    const made = await tell(post("/api/curate/benchmarks", { name: values.get("name"), ...numbers, people: tickedPeople(form) }), (one) => `Version ${one.version}: ${count(one.images)} image${one.images === 1 ? "" : "s"}, and people are asked.`);
     if (made) go({ view: "benchmark", benchmark: made.id });
   });
   return panel("A new version", form);
@@ -65,5 +66,5 @@ function row(item, found, id, go) {
       found.state === "draft" && !item.settled && item.given ? h("div", { class: "line choices" },
         h("button", { type: "button", class: "link", onclick: settle("majority") }, item.given > 1 ? "Take the majority" : "Take it"),
         item.authors.length > 1 ? item.authors.map((name) => h("button", { type: "button", class: "link", onpointerenter: () => drawLabels(canvas, labelOf(item.image, name)), onclick: settle("author", name) }, `Take ${name}'s`)) : null,
-        h("button", { type: "button", class: "link", onclick: settle("clean") }, "It is clean"), h("button", { type: "button", class: "link", onclick: () => draw(item.image) }, "Draw it")) : null));
+        h("button", { type: "button", class: "link", onclick: settle("clean") }, "It is clean"), h("button", { type: "button", class: "link", onclick: () => openCanvas(item.image) }, "Draw it")) : null));
 }

@@ -1,6 +1,8 @@
-// Hard categories with thresholds that say at once how many images would go to people; and the balance.
+// Hard categories, with thresholds that show how many images would be queued for people; and the balance of labels.
 import { get, post } from "/static/api.js";
-import { count, h, input, nothing, number, panel, people, percent, select, tell, ticked } from "/static/dom.js";
+import { h, input, nothing, panel, select, tell } from "/static/dom.js";
+import { count, number, percent } from "/static/format.js";
+import { peoplePicker, tickedPeople } from "./assign.js";
 
 const STEPS = 100;
 
@@ -12,7 +14,7 @@ export async function categories(root, { choices, go }) {
   }
   const champion = choices.detectors.find((one) => one.champion);
   const looked = choices.detectors.find((one) => one.id === found.detector) ?? champion;
-  const rows = found.categories.map((row) => line(row, () => retotal(), go, found.detector));
+  const rows = found.categories.map((row) => line(row, () => retotal(), found.detector));
   const total = h("b", { id: "would-go" });
   const send = h("button", { type: "button", class: "button", id: "send" }, "Send to people");
   const form = h("form", { class: "send", onsubmit: (event) => event.preventDefault() },
@@ -20,7 +22,7 @@ export async function categories(root, { choices, go }) {
     input("priority", "Priority", "number", 0.5, { min: "0", max: "10", step: "0.1" }),
     input("limit", "At most", "number", 1000, { min: "1", max: "20000" }),
     select("round", "For round", [["", "none"], ...choices.open_rounds.map((id) => [id, id])], ""),
-    people(choices.annotators));
+    peoplePicker(choices.annotators));
   const retotal = () => {
     const sum = rows.reduce((all, row) => all + row.asked(), 0);
     total.textContent = count(Math.min(sum, Number(form.elements.limit.value) || sum));
@@ -33,13 +35,13 @@ export async function categories(root, { choices, go }) {
     const answer = await tell(post("/api/curate/ask", {
       thresholds: Object.fromEntries(chosen.map((row) => [row.category, row.threshold()])),
       opinions: Number(values.get("opinions")), priority: Number(values.get("priority")), limit: Number(values.get("limit")),
-      people: ticked(form), detector: found.detector, round: values.get("round") || null,
+      people: tickedPeople(form), detector: found.detector, round: values.get("round") || null,
     }), (sent) => `${count(sent.sent)} image${sent.sent === 1 ? " waits" : "s wait"} for people now.`);
     if (answer) go({ view: "categories" });
   });
   root.append(
     panel(`Where ${looked === champion ? "the champion" : looked.name} suspects most`,
-      looked === champion ? null : h("p", { class: "hint" }, `The champion, ${champion?.name ?? "none yet"}, has not looked at images with a category yet; the next round does that.`),
+      looked === champion ? null : h("p", { class: "hint" }, `The champion, ${champion?.name ?? "none yet"}, has no predictions for images with a category yet; the next round makes them.`),
       h("p", { class: "hint" },
       "A category is hard by the rule of the newest round: a bootstrap over its images against the median of the other categories. z is the robust distance of its mean from theirs; p-values are Holm-corrected for multiple comparisons. Positives among reviewed far above one half teach the detector that the category itself is an artifact."),
       chart(found.categories),
@@ -50,7 +52,7 @@ export async function categories(root, { choices, go }) {
   retotal();
 }
 
-function line(row, changed, go, detector) {
+function line(row, changed, detector) {
   const hard = row.verdict === "hard";
   const above = h("td", { class: "figure" });
   const would = h("td", { class: "figure would" });
@@ -66,10 +68,7 @@ function line(row, changed, go, detector) {
     changed();
   };
   const node = h("tr", { "data-category": row.category },
-    h("td", {}, h("a", { href: `?view=images&category=${encodeURIComponent(row.category)}&sort=max&detector=${encodeURIComponent(detector)}`, onclick: (event) => {
-      event.preventDefault();
-      go({ view: "images", category: row.category, sort: "max", detector });
-    } }, row.category), hard ? h("em", { class: "hard" }, "hard") : null),
+    h("td", {}, h("a", { href: `?view=images&category=${encodeURIComponent(row.category)}&sort=max&detector=${encodeURIComponent(detector)}` }, row.category), hard ? h("em", { class: "hard" }, "hard") : null),
     h("td", { class: "figure" }, count(row.images)), h("td", { class: "figure" }, number(row.mean)), h("td", { class: "figure" }, number(row.p90)),
     above, h("td", { class: "figure" }, number(row.z, 1)), h("td", { class: "figure" }, row.p === null ? "–" : row.p < 0.001 ? "< .001" : number(row.p, 3)),
     h("td", { class: "figure" }, count(row.reviewed)), h("td", { class: row.positive > 0.8 ? "figure warn" : "figure" }, percent(row.positive)),

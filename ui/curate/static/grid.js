@@ -1,8 +1,10 @@
-// The grid: filters in the address, pages by key, the detector's map on hover, and one image large.
+// The grid: filters in the address, pages by key, the detector's map on hover, and one image enlarged.
 import { get, post } from "/static/api.js";
-import { address, count, draw, h, nothing, number, percent, query, say, select, tell, when } from "/static/dom.js";
+import { address, h, nothing, query, say, select, tell } from "/static/dom.js";
+import { count, number, percent, when } from "/static/format.js";
+import { drawHeat, drawLabels, labelOf, pixels, thumbnail } from "/static/images.js";
+import { openCanvas } from "./assign.js";
 import { goldMark, makeGold } from "./gold.js";
-import { drawHeat, drawLabels, labelOf, pixels, thumbnail } from "./images.js";
 
 const FILTERS = ["category", "generator", "detector", "low", "high", "class", "state", "split", "source", "round", "sort"];
 const SORTS = [["uncertainty", "uncertain first"], ["max", "highest first"], ["disagreement", "disputed first"], ["newest", "newest"], ["oldest", "oldest"]];
@@ -29,10 +31,11 @@ export async function images(root, { choices, asked, go, current }) {
     );
   }
   if (asked.image && current()) open(asked.image, go);
+  return { leave: () => document.querySelector("dialog.detail")?.remove() };
 }
 
-// A new champion has looked at nothing before the next round: the newest detector that has stands in for it,
-// a teacher last, since it sees a round's leftovers only.
+// A new champion has no predictions before the next round: the newest detector that has some stands in for it,
+// a teacher last, since it predicts on the rest of a round only.
 function standIn(detectors, chosen) {
   const champion = detectors.find((one) => one.champion);
   if (chosen || !champion || champion.looked) return null;
@@ -42,7 +45,7 @@ function standIn(detectors, chosen) {
 }
 
 function standInNote({ champion, other }) {
-  return h("p", { class: "hint" }, `The champion, ${champion.name}, has not looked at images yet; the next round does that. Shown is what ${other.name} suspects.`);
+  return h("p", { class: "hint" }, `The champion, ${champion.name}, has no predictions yet; the next round makes them. Shown are those of ${other.name}.`);
 }
 
 function bar(choices, filters, chosen, go, total) {
@@ -175,7 +178,7 @@ async function open(id, go, detector) {
       h("header", {}, h("h2", {}, known.category ?? "No category"), h("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => dialog.close() }, "×")),
       h("p", { class: "prompt" }, known.prompt || "No prompt."),
       h("div", { class: "line actions" },
-        h("button", { type: "button", class: "button", onclick: () => draw(id) }, "Draw on it"),
+        h("button", { type: "button", class: "button", onclick: () => openCanvas(id) }, "Draw on it"),
         h("button", { type: "button", class: "button quiet", onclick: () => { dialog.close(); go({ view: "images", like: id }); } }, "More like this"),
         h("button", { type: "button", class: "button quiet", onclick: () => navigator.clipboard?.writeText(location.href).then(() => say("The link is copied.")) }, "Copy link")),
       known.gold?.chosen ? goldMark(id, known.gold, () => open(id, go, detector)) : null,

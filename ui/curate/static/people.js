@@ -1,7 +1,8 @@
-// How far people agree, how they do on gold images, and what they say.
+// Agreement between people, their scores on gold images, and their comments.
 import { get, post } from "/static/api.js";
-import { count, h, nothing, number, panel, percent, tell, when } from "/static/dom.js";
-import { thumbnail } from "./images.js";
+import { h, nothing, panel, tell } from "/static/dom.js";
+import { count, number, percent, when } from "/static/format.js";
+import { thumbnail } from "/static/images.js";
 
 export async function people(root) {
   const [agreement, gold, said] = await Promise.all(["agreement", "gold", "comments"].map((name) => get(`/api/curate/people/${name}`)));

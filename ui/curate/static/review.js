@@ -1,8 +1,10 @@
 // Review: a list of labels, and for one image predicted, labelled and merged side by side.
 import { get, post } from "/static/api.js";
-import { address, count, draw, h, nothing, number, percent, select, tell, when } from "/static/dom.js";
+import { address, h, nothing, select, tell } from "/static/dom.js";
+import { count, number, percent, when } from "/static/format.js";
+import { drawHeat, drawLabels, forget, labelOf, mergedOf, pixels, thumbnail } from "/static/images.js";
+import { openCanvas } from "./assign.js";
 import { goldMark, makeGold } from "./gold.js";
-import { drawHeat, drawLabels, forget, labelOf, mergedOf, pixels, thumbnail } from "./images.js";
 
 const STATES = [["unreviewed", "To review"], ["approved", "Approved"], ["returned", "Returned"]];
 const VERDICT = { accepted: "approved", rejected: "returned", corrected: "replaced" };
@@ -86,7 +88,7 @@ class Desk {
         h("button", { type: "button", class: "button", id: "approve", onclick: () => this.decide([row], "accepted") }, "Approve ", h("kbd", {}, "A")),
         found.opinions.length > 1 ? h("button", { type: "button", class: "button quiet", onclick: () => this.decide([row], "accepted", true) }, "Approve this one alone") : null,
         h("button", { type: "button", class: "button quiet bad", id: "return", onclick: () => this.decide([row], "rejected") }, "Return with note ", h("kbd", {}, "R")),
-        h("button", { type: "button", class: "button quiet", id: "edit", onclick: () => draw(row.image_id, row.author) }, "Edit in the canvas ", h("kbd", {}, "E"))),
+        h("button", { type: "button", class: "button quiet", id: "edit", onclick: () => openCanvas(row.image_id, row.author) }, "Edit in the canvas ", h("kbd", {}, "E"))),
       found.gold?.chosen ? goldMark(row.image_id, found.gold, () => this.show(row)) : null,
       this.opinions(found, label),
       h("p", { class: "hint" }, "Publish takes approved labels, and unreviewed ones unless the recipe says “approved” (publish.labels). Returned and replaced ones never count; a new revision is unreviewed again."),
@@ -129,7 +131,7 @@ class Desk {
     if (!this.root.isConnected) return document.removeEventListener("keydown", this.keys);
     if (event.target.matches("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey || !this.shown) return undefined;
     const at = this.rows.indexOf(this.shown);
-    const act = { a: () => this.decide([this.shown], "accepted"), r: () => this.note.focus(), e: () => draw(this.shown.image_id, this.shown.author),
+    const act = { a: () => this.decide([this.shown], "accepted"), r: () => this.note.focus(), e: () => openCanvas(this.shown.image_id, this.shown.author),
       arrowdown: () => this.show(this.rows[at + 1]), arrowup: () => this.show(this.rows[at - 1]) }[event.key.toLowerCase()];
     if (!act) return undefined;
     event.preventDefault();

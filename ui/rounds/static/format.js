@@ -18,8 +18,6 @@ export function ago(moment) {
 }
 
 export const state = (word) => h("span", { class: `state ${word.replaceAll(" ", "-")}` }, word);
-export const figure = (value, digits = 3) => (value === null || value === undefined ? "–" : Number(value.toPrecision(digits)).toString());
-export const share = (value) => (value === null || value === undefined ? "–" : `${Math.round(100 * value)} %`);
 export const names = (list) => (list.length > 1 ? `${list.slice(0, -1).join(", ")} and ${list.at(-1)}` : list.join(""));
 
 // Replaces a node's children only when what they say has changed, so that nothing flickers or loses its place.

@@ -1,4 +1,4 @@
-// Jobs with their logs, and who works.
+// Jobs with their logs, and the workers.
 import { get, post } from "/static/api.js";
 import { h, panel, tell } from "/static/dom.js";
 import { ago, renew, state } from "./format.js";
@@ -18,7 +18,7 @@ export async function jobs(root, { asked, go }) {
   let chosen = asked.job ?? null;
 
   function row(job) {
-    return h("a", { class: "row", href: `?view=jobs&job=${encodeURIComponent(job.id)}`, "data-go": true, "aria-current": job.id === chosen ? "true" : null },
+    return h("a", { class: "row", href: `?view=jobs&job=${encodeURIComponent(job.id)}`, "aria-current": job.id === chosen ? "true" : null },
       h("div", { class: "words" }, h("b", {}, job.title), h("span", { class: "soft" }, [job.round ?? job.id, job.state === "succeeded" ? "" : job.message].filter(Boolean).join(" · ")), job.state === "running" ? h("progress", { value: job.progress, max: 1 }) : null),
       h("span", { class: "soft nowrap" }, ago(job.at)), state(job.stopping ? "stopping" : job.pausing ? "pausing" : job.state));
   }
@@ -53,5 +53,5 @@ export async function jobs(root, { asked, go }) {
     }
   }
   await look();
-  return look;
+  return { refresh: look };
 }

@@ -1,6 +1,7 @@
 // From a treated generator back to every label under it.
 import { get } from "/static/api.js";
-import { count, h, select, when } from "/static/dom.js";
+import { h, select } from "/static/dom.js";
+import { count, when } from "/static/format.js";
 import { names } from "./format.js";
 
 const counted = (values) => Object.entries(values).map(([name, number]) => `${count(number)} ${name}`).join(", ");
@@ -27,7 +28,7 @@ function step(one) {
 
 export async function lineage(root, { asked, go }) {
   const { treated } = await get("/api/rounds");
-  root.append(h("h1", {}, "Lineage"), h("p", { class: "lead" }, "What a treated generator rests on: the detector that treated it, what that one learned from, and who drew those labels."));
+  root.append(h("h1", {}, "Lineage"), h("p", { class: "lead" }, "Everything a treated generator was built from: the detector it was treated against, that detector’s training set, and the people who labelled it."));
   const chosen = asked.generator ?? treated[0]?.id;
   if (!chosen) return root.append(h("p", { class: "soft" }, "No generator has been treated yet."));
   root.append(h("div", { class: "line top" }, select("generator", "Treated generator", treated.map((one) => [one.id, `${one.name} · ${one.id.slice(0, 8)}`]), chosen, (event) => go({ view: "lineage", generator: event.target.value }))));

@@ -1,7 +1,8 @@
 // One round from top to bottom, and a new one.
 import { get, post } from "/static/api.js";
-import { count, h, input, panel, select, tell, when } from "/static/dom.js";
-import { lasting, names, share, state } from "./format.js";
+import { h, input, panel, select, tell } from "/static/dom.js";
+import { count, percent, when } from "/static/format.js";
+import { lasting, names, state } from "./format.js";
 
 const PARTS = [
   ["hard", "More of what is hard", "prompts and images for the hard categories"],
@@ -20,7 +21,7 @@ const CORRECTIONS = [
 ];
 const GUIDANCES = [
   ["", "as the recipe says"],
-  ["clean", "by the champion, on the predicted picture"],
+  ["clean", "by the champion, on the predicted image"],
   ["clean-regions", "the same, inside its regions only"],
   ["reward", "by the champion, through the generator"],
   ["reward-regions", "the same, inside its regions only"],
@@ -39,7 +40,7 @@ function stage(one, longest) {
     h("div", { class: "time" },
       h("span", {}, one.state === "ahead" || one.state === "left out" ? "" : lasting(one.seconds)),
       one.seconds && !one.people ? h("i", { class: "bar", style: { "--value": Math.max(0.01, one.seconds / longest) } }) : null,
-      one.job ? h("a", { href: `?view=jobs&job=${encodeURIComponent(one.job)}`, "data-go": true }, "log") : null));
+      one.job ? h("a", { href: `?view=jobs&job=${encodeURIComponent(one.job)}` }, "log") : null));
 }
 
 function waited(found) {
@@ -73,7 +74,7 @@ function draw(found, act) {
     h("div", { class: "split" },
       panel("Stages", h("ol", { class: "timeline" }, found.stages.map((one) => stage(one, longest)))),
       panel("Who labelled", found.people.length
-        ? h("table", {}, h("thead", {}, h("tr", {}, ["Person", "Images", "Clean", "Time"].map((name) => h("th", {}, name)))), h("tbody", {}, found.people.map((one) => h("tr", {}, h("td", {}, one.name), h("td", { class: "figure" }, String(one.images)), h("td", { class: "figure" }, share(one.clean / one.images)), h("td", { class: "figure" }, lasting(one.seconds))))))
+        ? h("table", {}, h("thead", {}, h("tr", {}, ["Person", "Images", "Clean", "Time"].map((name) => h("th", {}, name)))), h("tbody", {}, found.people.map((one) => h("tr", {}, h("td", {}, one.name), h("td", { class: "figure" }, String(one.images)), h("td", { class: "figure" }, percent(one.clean / one.images)), h("td", { class: "figure" }, lasting(one.seconds))))))
         : h("p", { class: "soft" }, "Nobody yet."))),
   ].filter(Boolean);
 }
@@ -91,7 +92,7 @@ function asking({ vqa, questions }) {
     text);
 }
 
-// Whose maps or verdicts have a say in which images people see.
+// Detectors whose disagreement with the champion selects images for people.
 function rivals({ vqa, detectors }) {
   return [["", "as the recipe says"], ["dynamics", "score dynamics"], ...(vqa.length ? [["question", "the VQA model’s verdict"]] : []), ...detectors.map((one) => [one.id, one.name])];
 }
@@ -102,8 +103,8 @@ function starting({ recipes, ...offered }, go) {
     h("h2", {}, "Run a round"),
     h("div", { class: "two" }, select("recipe", "Recipe", recipes.map((name) => [name, name]), "demo"), input("seed", "Seed", "number", 0, { min: 0 }), input("budget", "Images for people (empty: the recipe’s)", "number", "", { min: 1 })),
     h("fieldset", { class: "ticks" }, h("legend", {}, "Beyond the survey"), PARTS.map(([name, title, hint]) => h("label", {}, h("input", { type: "checkbox", name: "part", value: name, checked: true }), h("span", {}, h("b", {}, title), h("br"), h("span", { class: "soft" }, hint))))),
-    h("div", { class: "two halves" }, select("correction", "Correct while drawing", CORRECTIONS, ""), select("guidance", "Guide while drawing", GUIDANCES, "")),
-    h("fieldset", { class: "ticks" }, h("legend", {}, "Detectors beside the champion"), h("label", {}, h("input", { type: "checkbox", name: "dynamics" }), h("span", {}, h("b", {}, "Score dynamics"), h("br"), h("span", { class: "soft" }, "maps without a trained detector; every picture is drawn once more, most of the way"))), asking(offered), h("div", { class: "asking two halves" }, select("rival", "Ask people where the champion disagrees with", rivals(offered), ""))),
+    h("div", { class: "two halves" }, select("correction", "Correct while generating", CORRECTIONS, ""), select("guidance", "Guide while generating", GUIDANCES, "")),
+    h("fieldset", { class: "ticks" }, h("legend", {}, "Further detectors"), h("label", {}, h("input", { type: "checkbox", name: "dynamics" }), h("span", {}, h("b", {}, "Score dynamics"), h("br"), h("span", { class: "soft" }, "Maps without a trained detector. Regenerates each image, so it is slow."))), asking(offered), h("div", { class: "asking two halves" }, select("rival", "Ask people where the champion disagrees with", rivals(offered), ""))),
     h("div", { class: "line" }, h("button", { class: "button" }, "Run"), h("button", { class: "button quiet", type: "button", onclick: () => { form.hidden = true; } }, "Cancel"), h("span", { class: "soft" }, "Every other setting: clinic round --recipe … --set NAME=VALUE")));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -142,5 +143,5 @@ export async function rounds(root, { asked, go }) {
     place.replaceChildren(...draw(found, act));
   }
   await look();
-  return look;
+  return { refresh: look };
 }

@@ -1,8 +1,9 @@
-// One run as it goes: state, rate and time left, curves, what it shows, its log; stop it, go on with it.
+// One run: its state, rate and time left, curves, images, log; pause, cancel and resume.
 import { get, post } from "/static/api.js";
-import { h, nothing, panel, say, tell, when } from "/static/dom.js";
-import { drawHeatAt } from "/static/curate/images.js";
-import { chart, figure } from "../line_chart.js";
+import { h, nothing, panel, say, tell } from "/static/dom.js";
+import { figure, when } from "/static/format.js";
+import { drawHeatAt } from "/static/images.js";
+import { chart } from "/static/line_chart.js";
 
 const POLL_MS = 1000, CURVE_MS = 4000, IDLE_MS = 5000;
 const OPEN = ["queued", "running"];
@@ -13,7 +14,7 @@ export const spoken = (seconds) => {
   return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
 };
 
-// A worker has a job in hand that still waits for its device.
+// Queued, or assigned to a worker that still waits for its device.
 const waits = ({ state, position, progress, message }) => Boolean(position) || (state === "running" && !progress && !message);
 
 export const pill = (state) => h("span", { class: `state ${state}` }, state);
@@ -25,22 +26,22 @@ export function runList(rows, empty) {
     row.state === "running" && !waits(row) ? h("progress", { value: row.progress, max: 1 }) : null, pill(waits(row) ? "waiting" : row.state)))));
 }
 
-// `api` is "/api/train" or "/api/treat"; `groups` say which figures share a chart; `done` draws what came of it.
+// `api` is "/api/train" or "/api/treat"; `groups` say which figures share a chart; `done` shows the result.
 export async function runView(root, { api, kind, id, back, groups, gallery, admin, done }) {
   const at = `${api}/runs/${encodeURIComponent(id)}`;
   const head = h("section", { class: "card panel standing" });
   const after = h("div", {});
   const charts = panel("Curves");
-  const pictures = panel(gallery.title);
+  const images = panel(gallery.title);
   const log = h("pre", {});
   const result = h("div", {});
   let size = -1, drawn = -Infinity, shown = "", ended = false, chosen = null;
 
   root.append(h("p", { class: "crumb" }, h("a", { href: location.pathname }, `← ${back}`)), head, after, result,
-    h("div", { class: "two" }, charts, pictures), panel("Log", log));
+    h("div", { class: "two" }, charts, images), panel("Log", log));
 
   async function press(what) {
-    await tell(post(what === "first" ? `/api/queue/${kind}/${encodeURIComponent(id)}/first` : `${at}/${what}`), { cancel: "Stopping. What it has kept stays.", pause: "Pausing after the step in hand. Nothing is lost.", resume: "It goes on from what it had kept.", first: "It is next in line." }[what]);
+    await tell(post(what === "first" ? `/api/queue/${kind}/${encodeURIComponent(id)}/first` : `${at}/${what}`), { cancel: "Stopping. What it has kept stays.", pause: "Pausing after the current step. Nothing is lost.", resume: "It resumes from its last checkpoint.", first: "It is next in the queue." }[what]);
     ended = false;
     await tell(look());
   }
@@ -63,13 +64,13 @@ export async function runView(root, { api, kind, id, back, groups, gallery, admi
       ["asked for", `${when(run.created)}${run.by ? ` by ${run.by}` : ""}`],
     ].filter(Boolean);
     if (run.attempts > 1) facts.push(["attempts", String(run.attempts)]);
-    const line = run.position ? `Waits in line: ${run.position === 1 ? "next" : `number ${run.position}`}. One job a device at a time.` : "";
+    const line = run.position ? `In the queue: ${run.position === 1 ? "next" : `number ${run.position}`}. One job a device at a time.` : "";
     head.replaceChildren(
       h("div", { class: "line" }, h("h1", {}, run.name), pill(waits(run) ? "waiting" : run.state), h("span", { class: "gap" }), buttons(run)),
       h("progress", { value: run.state === "succeeded" ? 1 : run.progress, max: 1 }),
       h("p", { class: "message" }, line || (OPEN.includes(run.state) ? run.message : "") || (run.state === "queued" ? "Waits for a worker." : "")),
       run.note ? h("p", { class: "note" }, run.note) : "",
-      run.state === "paused" ? h("p", { class: "note" }, "Paused; it holds no device. Resume goes on exactly where it stopped, at the place in line that it had.")
+      run.state === "paused" ? h("p", { class: "note" }, "Paused; it holds no device. Resume continues exactly where it stopped, at its former place in the queue.")
         : run.error ? h("p", { class: "note bad" }, run.error) : "",
       h("dl", { class: "standing-facts" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))));
   }
@@ -84,7 +85,7 @@ export async function runView(root, { api, kind, id, back, groups, gallery, admi
     const key = JSON.stringify(kept);
     if (key === shown) return;
     shown = key;
-    gallery.draw(pictures, kept, (ref) => `${at}/maps/${encodeURIComponent(ref)}`);
+    gallery.draw(images, kept, (ref) => `${at}/maps/${encodeURIComponent(ref)}`);
   }
 
   async function look() {
@@ -134,7 +135,7 @@ export function drawCurves(place, series, groups, chosen, choose) {
   return place.replaceChildren(title, bar, chart(lines, { limits: now.limits ?? [], label: now.label ?? "step" }));
 }
 
-// A picture with a map over it; the map shows on hover or while its switch is on.
+// An image with an artifact map over it.
 export function overlaid(source, mapUrl, caption) {
   const canvas = h("canvas", { class: "heat" });
   const box = h("figure", { class: "overlaid" }, h("span", { class: "frame" }, h("img", { src: source, alt: caption, loading: "lazy" }), canvas), caption ? h("figcaption", {}, caption) : null);

@@ -1,4 +1,4 @@
-// Judging one pair after another, with keys alone if one likes. Both pictures move and zoom as one.
+// Judging one pair after another, by keyboard or pointer. Both images move and zoom as one.
 import { get, post } from "/static/api.js";
 import { h, say } from "/static/dom.js";
 import { QUESTIONS } from "./format.js";
@@ -60,8 +60,8 @@ export async function judge(root, { asked, go, current }) {
   const prompt = h("p", { class: "prompt" });
   const count = h("span", { class: "soft", id: "count", role: "status" });
   const bar = h("progress", { max: 1, value: 0, "aria-label": "Progress" });
-  const pictures = { left: h("img", { alt: "Left picture", draggable: "false" }), right: h("img", { alt: "Right picture", draggable: "false" }) };
-  const stages = ["left", "right"].map((side) => h("div", { class: "stage", id: `stage-${side}` }, pictures[side], h("span", { class: "side" }, side === "left" ? "Left" : "Right")));
+  const images = { left: h("img", { alt: "Left image", draggable: "false" }), right: h("img", { alt: "Right image", draggable: "false" }) };
+  const stages = ["left", "right"].map((side) => h("div", { class: "stage", id: `stage-${side}` }, images[side], h("span", { class: "side" }, side === "left" ? "Left" : "Right")));
   const camera = new Camera(stages);
   const asking = h("div", { class: "asking", id: "asking" });
   const next = h("button", { class: "button", type: "button", id: "next", onclick: () => send() }, "Next pair ", h("kbd", {}, "Enter"));
@@ -71,7 +71,7 @@ export async function judge(root, { asked, go, current }) {
     h("footer", { class: "line" },
       h("p", { class: "keys" }, h("kbd", {}, "←"), " left ", h("kbd", {}, "↓"), " no difference ", h("kbd", {}, "→"), " right · ", h("kbd", {}, "⌫"), " back a question · ", h("kbd", {}, "+"), h("kbd", {}, "−"), h("kbd", {}, "0"), " zoom · ", h("kbd", {}, "Shift"), " + arrows move"),
       h("span", { class: "gap" }), next));
-  const over = h("div", { class: "card over", hidden: true }, h("h1", {}, "That was all. Thank you."), h("p", {}, "Every pair that waits for you is judged."), h("a", { class: "button quiet", href: "/study", "data-go": true }, "All studies"));
+  const over = h("div", { class: "card over", hidden: true }, h("h1", {}, "That was all. Thank you."), h("p", {}, "Every pair that waits for you is judged."), h("a", { class: "button quiet", href: "/study" }, "All studies"));
   root.append(bench, over);
 
   function draw() {
@@ -109,9 +109,9 @@ export async function judge(root, { asked, go, current }) {
     count.textContent = `${pair.remaining} left`;
     bar.value = pair.done / (pair.done + pair.remaining);
     camera.reset();
-    for (const side of ["left", "right"]) pictures[side].src = pair[side];
+    for (const side of ["left", "right"]) images[side].src = pair[side];
     draw();
-    await Promise.allSettled(Object.values(pictures).map((picture) => picture.decode()));
+    await Promise.allSettled(Object.values(images).map((image) => image.decode()));
     began = performance.now();
     bench.dataset.ready = pair.task;
   }
@@ -147,5 +147,5 @@ export async function judge(root, { asked, go, current }) {
   }
   document.addEventListener("keydown", key);
   await load();
-  return () => document.removeEventListener("keydown", key);
+  return { leave: () => document.removeEventListener("keydown", key) };
 }

@@ -1,7 +1,8 @@
 // The studies that wait for this person; for makers also every study and how far it is.
 import { get } from "/static/api.js";
-import { h, when } from "/static/dom.js";
-import { QUESTIONS, share } from "./format.js";
+import { h } from "/static/dom.js";
+import { percent, when } from "/static/format.js";
+import { QUESTIONS } from "./format.js";
 
 const names = (questions) => questions.map((one) => QUESTIONS[one].name.toLowerCase()).join(", ");
 
@@ -9,15 +10,15 @@ function waiting(study) {
   const over = study.left === 0;
   return h("article", { class: "card waiting" },
     h("div", {}, h("h2", {}, study.name), h("p", {}, over ? (study.done ? `You have judged all ${study.done}. Thank you.` : "Enough people have judged this one.") : `${study.left} pairs to judge${study.done ? `, ${study.done} done` : ""}: ${names(study.questions)}.`)),
-    over ? null : h("a", { class: "button", href: `?view=judge&study=${study.id}`, "data-go": true }, study.done ? "Go on" : "Begin"));
+    over ? null : h("a", { class: "button", href: `?view=judge&study=${study.id}` }, study.done ? "Go on" : "Begin"));
 }
 
 function row(study) {
   return h("tr", {},
-    h("td", {}, h("a", { href: `?view=results&study=${study.id}`, "data-go": true }, study.name)),
+    h("td", {}, h("a", { href: `?view=results&study=${study.id}` }, study.name)),
     h("td", {}, `${study.before} → ${study.after}`),
     h("td", { class: "figure" }, `${study.complete} / ${study.pairs}`),
-    h("td", {}, h("progress", { value: study.share, max: 1 }), " ", share(study.share)),
+    h("td", {}, h("progress", { value: study.share, max: 1 }), " ", percent(study.share)),
     h("td", { class: "figure" }, String(study.raters)),
     h("td", {}, h("span", { class: `state ${study.state}` }, study.state)),
     h("td", { class: "soft" }, when(study.created)));
@@ -25,9 +26,9 @@ function row(study) {
 
 export async function list(root, { desk }) {
   root.append(h("header", { class: "line" }, h("div", {}, h("h1", {}, "Study"),
-    h("p", { class: "lead" }, "Two pictures of the same prompt and seed. You are not told which is which; say which is better.")),
+    h("p", { class: "lead" }, "Two images of the same prompt and seed. You are not told which is which; say which is better.")),
     h("span", { class: "gap" }),
-    desk.maker ? h("a", { class: "button", href: "?view=make", "data-go": true }, "New study") : null));
+    desk.maker ? h("a", { class: "button", href: "?view=make" }, "New study") : null));
   root.append(...desk.studies.map(waiting));
   if (!desk.studies.length) root.append(h("p", { class: "card nothing" }, "No study waits for you right now."));
   if (!desk.maker) return;

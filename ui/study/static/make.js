@@ -54,7 +54,7 @@ export async function make(root, { desk, asked, go }) {
     h("div", { class: "two" }, number("raters_a_pair", "Raters a pair", { min: 1, max: 99 }), number("checks", "Attention checks", { min: 0, max: 20 })),
     h("div", { class: "two" }, number("keep_from", "Checks to pass", { min: 0, max: 1, step: 0.05 }), number("margin", "Margin in votes", { min: 1, max: 99 })),
     h("h2", {}, "What raters see"), input("name", "Name, without a hint at the sides", "text", "", { required: true, maxlength: 100, placeholder: "Hands and faces, November" }),
-    h("div", { class: "line" }, h("button", { class: "button", name: "open" }, "Open the study"), h("a", { class: "button quiet", href: "/study", "data-go": true }, "Cancel")));
+    h("div", { class: "line" }, h("button", { class: "button", name: "open" }, "Open the study"), h("a", { class: "button quiet", href: "/study" }, "Cancel")));
 
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -69,7 +69,7 @@ export async function make(root, { desk, asked, go }) {
     const made = await tell(post("/api/studies", wanted), "The study is open.");
     if (made) go({ view: "results", study: made.id });
   });
-  root.append(h("h1", {}, "New study"), h("p", { class: "lead" }, "Sides and order are drawn anew for every rater; pictures are encoded alike and named by chance."), form);
+  root.append(h("h1", {}, "New study"), h("p", { class: "lead" }, "Sides and order are drawn at random for every rater; images are encoded alike and have random names."), form);
   if (generators.length < 2) form.replaceChildren(h("p", {}, "There are fewer than two generators. Treat one, or register another on the Admin desk."));
   else await share();
 }

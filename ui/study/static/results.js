@@ -1,9 +1,10 @@
 // One study for its makers: how far it is, what it found, who judged, invitations, the end.
 import { get, post } from "/static/api.js";
-import { h, tell, when } from "/static/dom.js";
-import { QUESTIONS, share, signed } from "./format.js";
+import { h, tell } from "/static/dom.js";
+import { percent, when } from "/static/format.js";
+import { QUESTIONS, signed } from "./format.js";
 
-const interval = (pair) => (pair ? `${share(pair[0])} to ${share(pair[1])}` : "–");
+const interval = (pair) => (pair ? `${percent(pair[0])} to ${percent(pair[1])}` : "–");
 const chance = (p) => (p === null ? "–" : p < 0.001 ? "< 0.001" : p.toFixed(3));
 
 function balance({ after, before, ties, pairs }) {
@@ -15,19 +16,19 @@ function outcome(one, study, margin) {
   const rate = one.interval ? h("div", { class: "whisker", style: { "--low": one.interval[0], "--high": one.interval[1], "--at": one.win_rate } }, h("i"), h("b")) : null;
   return h("section", { class: "card panel outcome", "data-question": one.question },
     h("h2", {}, QUESTIONS[one.question].name),
-    h("p", { class: "big" }, share(one.win_rate), h("span", {}, one.win_rate === null ? " no pair is decided yet" : ` of decided pairs for ${study.after}`)), rate,
+    h("p", { class: "big" }, percent(one.win_rate), h("span", {}, one.win_rate === null ? " no pair is decided yet" : ` of decided pairs for ${study.after}`)), rate,
     balance(one),
     h("p", { class: "legend" }, h("span", { class: "before" }, `${study.before}: ${one.before}`), h("span", { class: "tie" }, `no winner: ${one.ties}`), h("span", { class: "after" }, `${study.after}: ${one.after}`)),
     h("dl", { class: "facts" },
       h("dt", {}, "95 % interval (Wilson)"), h("dd", {}, interval(one.interval)),
       h("dt", {}, "Sign test, two-sided"), h("dd", {}, chance(one.p_value)),
       h("dt", {}, "Mean opinion, −1 to 1"), h("dd", { "data-figure": "mos" }, signed(one.mean_opinion)),
-      h("dt", {}, `Improves / degrades (by ${margin} votes)`), h("dd", { "data-figure": "margin" }, one.pairs ? `${share(one.improves / one.pairs)} / ${share(one.degrades / one.pairs)}` : "–"),
+      h("dt", {}, `Improves / degrades (by ${margin} votes)`), h("dd", { "data-figure": "margin" }, one.pairs ? `${percent(one.improves / one.pairs)} / ${percent(one.degrades / one.pairs)}` : "–"),
       h("dt", {}, "Agreement (Krippendorff’s α)"), h("dd", { "data-figure": "alpha" }, one.agreement === null ? "–" : signed(one.agreement))));
 }
 
 function byCategory(found) {
-  const rows = found.categories.flatMap(({ category, questions }) => questions.map((one, place) => h("tr", { class: place ? "more" : "" }, h("td", {}, place ? "" : category), h("td", {}, QUESTIONS[one.question].name), h("td", { class: "figure" }, String(one.pairs)), h("td", { class: "wide" }, balance(one)), h("td", { class: "figure" }, share(one.win_rate)), h("td", { class: "figure" }, interval(one.interval)), h("td", { class: "figure" }, signed(one.mean_opinion)))));
+  const rows = found.categories.flatMap(({ category, questions }) => questions.map((one, place) => h("tr", { class: place ? "more" : "" }, h("td", {}, place ? "" : category), h("td", {}, QUESTIONS[one.question].name), h("td", { class: "figure" }, String(one.pairs)), h("td", { class: "wide" }, balance(one)), h("td", { class: "figure" }, percent(one.win_rate)), h("td", { class: "figure" }, interval(one.interval)), h("td", { class: "figure" }, signed(one.mean_opinion)))));
   return h("section", { class: "card panel" }, h("h2", {}, "By category"), h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Category", "Question", "Pairs", "", "Wins", "95 % interval", "Mean opinion"].map((name) => h("th", {}, name)))), h("tbody", {}, rows))));
 }
 
@@ -40,8 +41,8 @@ function raters(found) {
 function invitations(study, desk, again) {
   if (study.state !== "open") return null;
   const state = study.invited_until ? `A link is open until ${when(study.invited_until)}.` : "No link is open.";
-  const told = h("p", { class: "soft" }, `${state} ${study.guests} joined by one.`);
-  if (!desk.inviter) return h("section", { class: "card panel" }, h("h2", {}, "Invitations"), told, h("p", { class: "soft" }, "An admin can make a link for raters without an account."));
+  const invited = h("p", { class: "soft" }, `${state} ${study.guests} joined by one.`);
+  if (!desk.inviter) return h("section", { class: "card panel" }, h("h2", {}, "Invitations"), invited, h("p", { class: "soft" }, "An admin can make a link for raters without an account."));
   const hours = h("input", { type: "number", value: "72", min: 1, max: 720 });
   const places = h("input", { type: "number", value: String(study.design.raters_a_pair), min: 1, max: 500 });
   const link = h("p", { class: "link", id: "link", hidden: true });
@@ -51,7 +52,7 @@ function invitations(study, desk, again) {
     link.hidden = false;
     link.replaceChildren(h("code", {}, new URL(made.path, location.href).href), h("span", { class: "soft" }, ` Copy it now, it is not shown again. It ends ${when(made.expires)}.`));
   }
-  return h("section", { class: "card panel" }, h("h2", {}, "Invitations"), told,
+  return h("section", { class: "card panel" }, h("h2", {}, "Invitations"), invited,
     h("div", { class: "line" }, h("label", { class: "field slim" }, h("span", {}, "Hours"), hours), h("label", { class: "field slim" }, h("span", {}, "Raters"), places),
       h("button", { class: "button quiet", type: "button", id: "invite", onclick: invite }, "Make a link"),
       study.invited_until ? h("button", { class: "button quiet bad", type: "button", onclick: async () => { await tell(post("/api/invitations/end", { study: study.id }), "The links have ended."); again(); } }, "End all links") : null), link);
@@ -67,7 +68,7 @@ export async function results(root, { desk, asked, go }) {
     if (await tell(post(`/api/studies/${study.id}/close`), "The study is closed.")) again();
   }
   root.append(
-    h("p", { class: "crumb" }, h("a", { href: "/study", "data-go": true }, "All studies")),
+    h("p", { class: "crumb" }, h("a", { href: "/study" }, "All studies")),
     h("header", { class: "line" }, h("div", {}, h("h1", {}, study.name, " ", h("span", { class: `state ${study.state}` }, study.state)),
       h("p", { class: "lead" }, `${study.before} against ${study.after}. ${study.complete} of ${study.pairs} pairs have ${study.design.raters_a_pair === 1 ? "their rater" : `${study.design.raters_a_pair} raters`}; ${study.raters} people gave ${study.votes} answers.`)),
     h("span", { class: "gap" }),

@@ -1,4 +1,4 @@
-// Talks to the server: JSON, same origin, the session's CSRF token on everything that changes state.
+// Requests to the server: JSON, same origin, the session's CSRF token on everything that changes state.
 
 export class Refused extends Error {
   constructor(status, message) {
@@ -14,7 +14,7 @@ export async function currentSession() {
   return session;
 }
 
-// After signing in again the token is another one.
+// After signing in again the token has changed.
 export function forgetSession() {
   session = null;
 }

@@ -1,7 +1,12 @@
-// Small helpers of the curation desk: elements, addresses, messages. Text is only ever written as text.
+// Builds elements, reads and writes addresses, shows messages. Text is only ever written as text.
 
-import { post } from "/static/api.js";
+const SVG = "http://www.w3.org/2000/svg";
 
+export const $ = (id) => document.getElementById(id);
+
+const present = (children) => children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
+
+// An HTML element: attributes, properties, `on…` listeners and a `style` object, then its children.
 export function h(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -11,9 +16,19 @@ export function h(tag, attributes = {}, ...children) {
     else if (name in node && typeof value !== "string") node[name] = value;
     else node.setAttribute(name, value === true ? "" : value);
   }
-  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  node.append(...present(children));
   return node;
 }
+
+// An SVG element.
+export function svg(tag, attributes = {}, ...children) {
+  const node = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...present(children));
+  return node;
+}
+
+// ---- addresses ----
 
 export const query = () => Object.fromEntries(new URLSearchParams(location.search));
 
@@ -22,8 +37,10 @@ export function address(values) {
   return `?${new URLSearchParams(kept)}`;
 }
 
+// ---- messages ----
+
 export const say = (text, bad = false) => {
-  const toast = document.getElementById("toast");
+  const toast = $("toast");
   toast.textContent = text;
   toast.className = bad ? "toast bad" : "toast";
   toast.hidden = false;
@@ -31,6 +48,7 @@ export const say = (text, bad = false) => {
   say.timer = setTimeout(() => { toast.hidden = true; }, bad ? 9000 : 4000);
 };
 
+// Awaits a request; says what went wrong, or `success` (a text, or a function of the answer).
 export async function tell(promise, success = "") {
   try {
     const answer = await promise;
@@ -42,10 +60,7 @@ export async function tell(promise, success = "") {
   }
 }
 
-export const number = (value, digits = 2) => (value === null || value === undefined ? "–" : value.toFixed(digits));
-export const percent = (value) => (value === null || value === undefined ? "–" : `${Math.round(100 * value)} %`);
-export const count = (value) => value.toLocaleString("en");
-export const when = (seconds) => new Date(1000 * seconds).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+// ---- parts that several desks use ----
 
 export function select(name, label, values, chosen, change) {
   const options = values.map(([value, text]) => h("option", { value, selected: String(value) === String(chosen ?? "") }, text));
@@ -62,18 +77,4 @@ export function panel(title, ...children) {
 
 export function nothing(text) {
   return h("p", { class: "nothing" }, text);
-}
-
-export function people(names, label = "Who may take them") {
-  if (!names.length) return h("p", { class: "hint" }, "Everybody who may annotate takes these images.");
-  return h("fieldset", { class: "people" }, h("legend", {}, `${label} (nobody ticked: everybody)`),
-    names.map((name) => h("label", {}, h("input", { type: "checkbox", name: "people", value: name }), name)));
-}
-
-export const ticked = (root) => [...root.querySelectorAll("input[name=people]:checked")].map((box) => box.value);
-
-// The annotation page takes an image once it waits for this person; the label's map comes along as a draft.
-export async function draw(image, author = null) {
-  const opened = await tell(post("/api/curate/open", { image, author }));
-  if (opened) location.assign(opened.url);
 }

@@ -1,23 +1,28 @@
-// A line chart in SVG: one or more series over steps, readable in light and dark, values under the pointer.
-import { h } from "/static/dom.js";
+// Charts in SVG, readable in light and dark: lines over steps, before and after, and a reliability diagram.
+import { h, svg } from "/static/dom.js";
+import { figure } from "/static/format.js";
+import { seriesColour } from "/static/palette.js";
 
-const SVG = "http://www.w3.org/2000/svg";
-const SIZE = { width: 720, height: 260, left: 58, right: 14, top: 12, bottom: 30 };
-const COLOURS = ["var(--accent)", "#d97706", "#7c3aed", "#db2777", "#2563eb", "#65a30d"];
+const WIDE = { width: 720, height: 260, left: 58, right: 14, top: 12, bottom: 30 };
+const SMALL = { width: 520, height: 150, left: 46, right: 8, top: 8, bottom: 22 };
+const SQUARE = { width: 274, height: 272, left: 34, right: 10, top: 8, bottom: 34 };
+const MOST_DOTS = 40;
+const MOST_NUMBERS = 10;
 
-function s(tag, attributes = {}, text = "") {
-  const node = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  if (text) node.textContent = text;
-  return node;
+// An empty chart with a grid line at each of `values`: where a point lies, and the SVG to draw on.
+function plane({ width, height, left, right, top, bottom }, { from, to, low, high }, values, write, attributes) {
+  const x = (step) => left + ((step - from) / (to - from)) * (width - left - right);
+  const y = (value) => top + (1 - (value - low) / (high - low)) * (height - top - bottom);
+  const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", class: "chart", ...attributes });
+  for (const value of values) {
+    root.append(svg("line", { x1: left, x2: width - right, y1: y(value), y2: y(value), class: "rule" }),
+      svg("text", { x: left - 7, y: y(value) + 4, class: "tick", "text-anchor": "end" }, write(value)));
+  }
+  const under = (step, text) => svg("text", { x: x(step), y: height - 8, class: "tick", "text-anchor": "middle" }, text);
+  return { root, x, y, under };
 }
 
-export const figure = (value) => {
-  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
-  if (value === 0 || Number.isInteger(value)) return String(value);
-  const size = Math.abs(value);
-  return size >= 0.001 && size < 100000 ? String(Number(value.toPrecision(3))) : value.toExponential(1);
-};
+const path = (points) => points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
 
 function ticks(low, high, wanted) {
   const rough = (high - low) / wanted || 1;
@@ -37,53 +42,43 @@ function bounds(series, limits) {
   return { from: Math.min(...steps), to: Math.max(...steps, Math.min(...steps) + 1), low: low >= 0 && low < high * 0.35 ? 0 : low - room, high: high + room };
 }
 
-// series: [{name, steps, values}]; limits: horizontal lines that must not be crossed.
+// series: [{name, steps, values}]; limits: horizontal lines that must not be crossed. The values under the
+// pointer, or else the last ones, stand above the chart.
 export function chart(series, { limits = [], label = "step" } = {}) {
   const shown = series.filter(({ steps }) => steps.length);
   if (!shown.length) return h("p", { class: "nothing" }, "Nothing was logged yet.");
-  const { width, height, left, right, top, bottom } = SIZE;
-  const { from, to, low, high } = bounds(shown, limits);
-  const x = (step) => left + ((step - from) / (to - from)) * (width - left - right);
-  const y = (value) => top + (1 - (value - low) / (high - low)) * (height - top - bottom);
-  const svg = s("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", class: "chart", "aria-label": shown.map(({ name }) => name).join(", ") });
-  for (const value of ticks(low, high, 5)) {
-    svg.append(s("line", { x1: left, x2: width - right, y1: y(value), y2: y(value), class: "rule" }),
-      s("text", { x: left - 8, y: y(value) + 4, class: "tick", "text-anchor": "end" }, figure(value)));
-  }
-  for (const step of ticks(from, to, 7)) {
-    svg.append(s("text", { x: x(step), y: height - 10, class: "tick", "text-anchor": "middle" }, figure(step)));
-  }
-  for (const value of limits) svg.append(s("line", { x1: left, x2: width - right, y1: y(value), y2: y(value), class: "limit" }));
-  shown.forEach(({ steps, values }, number) => {
-    const colour = COLOURS[number % COLOURS.length];
-    if (steps.length === 1) svg.append(s("circle", { cx: x(steps[0]), cy: y(values[0]), r: 3.5, fill: colour }));
-    else svg.append(s("path", { d: steps.map((step, i) => `${i ? "L" : "M"}${x(step).toFixed(1)} ${y(values[i]).toFixed(1)}`).join(""), fill: "none", stroke: colour, "stroke-width": 1.8, "stroke-linejoin": "round" }));
-    if (steps.length > 1 && steps.length <= 40) for (const [i, step] of steps.entries()) svg.append(s("circle", { cx: x(step), cy: y(values[i]), r: 2.6, fill: colour }));
+  const { width, height, left, right, top, bottom } = WIDE;
+  const range = bounds(shown, limits), { from, to } = range;
+  const { root, x, y, under } = plane(WIDE, range, ticks(range.low, range.high, 5), figure, { "aria-label": shown.map(({ name }) => name).join(", ") });
+  root.append(...ticks(from, to, 7).map((step) => under(step, figure(step))),
+    ...limits.map((value) => svg("line", { x1: left, x2: width - right, y1: y(value), y2: y(value), class: "limit" })));
+  shown.forEach(({ steps, values }, at) => {
+    const colour = seriesColour(at), points = steps.map((step, i) => [x(step), y(values[i])]);
+    if (points.length > 1) root.append(svg("path", { d: path(points), fill: "none", stroke: colour, "stroke-width": 1.8, "stroke-linejoin": "round" }));
+    if (points.length <= MOST_DOTS) root.append(...points.map(([cx, cy]) => svg("circle", { cx, cy, r: points.length > 1 ? 2.6 : 3.5, fill: colour })));
   });
-  const line = s("line", { y1: top, y2: height - bottom, class: "cursor", visibility: "hidden" });
-  svg.append(line);
-  const read = h("div", { class: "read" });
+  const line = svg("line", { y1: top, y2: height - bottom, class: "cursor", visibility: "hidden" });
+  root.append(line);
+  const values = h("div", { class: "read" });
   const last = Math.max(...shown.map(({ steps }) => steps[steps.length - 1]));
-  const say = (at) => {
-    const parts = shown.map(({ name, steps, values }, number) => {
-      const i = at === null ? steps.length - 1 : nearest(steps, at);
-      const key = h("i", {});
-      key.style.background = COLOURS[number % COLOURS.length];
-      return h("span", {}, key, `${name} ${figure(values[i])}`);
+  const read = (step) => {
+    const parts = shown.map((one, at) => {
+      const i = step === null ? one.steps.length - 1 : nearest(one.steps, step);
+      return h("span", {}, h("i", { style: { background: seriesColour(at) } }), `${one.name} ${figure(one.values[i])}`);
     });
-    read.replaceChildren(h("b", {}, `${label} ${at === null ? last : Math.round(at)}`), ...parts);
+    values.replaceChildren(h("b", {}, `${label} ${step === null ? last : Math.round(step)}`), ...parts);
   };
-  say(null);
-  svg.addEventListener("pointermove", (event) => {
-    const box = svg.getBoundingClientRect();
+  read(null);
+  root.addEventListener("pointermove", (event) => {
+    const box = root.getBoundingClientRect();
     const place = Math.min(width - right, Math.max(left, ((event.clientX - box.left) / box.width) * width));
     line.setAttribute("x1", place);
     line.setAttribute("x2", place);
     line.setAttribute("visibility", "visible");
-    say(from + ((place - left) / (width - left - right)) * (to - from));
+    read(from + ((place - left) / (width - left - right)) * (to - from));
   });
-  svg.addEventListener("pointerleave", () => { line.setAttribute("visibility", "hidden"); say(null); });
-  return h("div", { class: "chartbox" }, read, svg);
+  root.addEventListener("pointerleave", () => { line.setAttribute("visibility", "hidden"); read(null); });
+  return h("div", { class: "chartbox" }, values, root);
 }
 
 function nearest(steps, at) {
@@ -95,19 +90,27 @@ function nearest(steps, at) {
   return at - steps[low] <= steps[high] - at ? low : high;
 }
 
-// Bins of confidence against the share that is broken: on the diagonal the detector means what it says.
+// Before and after of each round, joined; lower is better. pairs: [{number, before, after}].
+export function beforeAndAfter(pairs, { label, write = figure }) {
+  const top = Math.max(...pairs.flatMap(({ before, after }) => [before, after])) * 1.12 || 1;
+  const { root, x, y, under } = plane(SMALL, { from: 0, to: pairs.length, low: 0, high: top }, [0, top / 2, top], write, { "aria-label": label });
+  const every = Math.ceil(pairs.length / MOST_NUMBERS);
+  pairs.forEach(({ number, before, after }, at) => {
+    const [x1, x2, y1, y2] = [x(at + 0.28), x(at + 0.72), y(before), y(after)];
+    const change = after <= before ? "better" : "worse";
+    root.append(svg("line", { x1, x2, y1, y2, class: change }), svg("circle", { cx: x1, cy: y1, r: 3.5, class: "before" }), svg("circle", { cx: x2, cy: y2, r: 3.5, class: change }));
+    if (at % every === 0) root.append(under(at + 0.5, String(number)));
+  });
+  return root;
+}
+
+// Bins of confidence against the share that is broken: on the diagonal the confidence is calibrated.
 export function reliability({ pixels, confidence, flawed, error }) {
-  const side = 230, margin = 34, whole = side + margin + 10;
-  const at = (value) => margin + side * value, up = (value) => 8 + side * (1 - value);
-  const svg = s("svg", { viewBox: `0 0 ${whole} ${whole}`, role: "img", class: "chart square", "aria-label": "Reliability diagram" });
-  for (const value of [0, 0.5, 1]) {
-    svg.append(s("line", { x1: at(0), x2: at(1), y1: up(value), y2: up(value), class: "rule" }),
-      s("text", { x: at(0) - 6, y: up(value) + 4, class: "tick", "text-anchor": "end" }, String(value)),
-      s("text", { x: at(value), y: whole - 6, class: "tick", "text-anchor": "middle" }, String(value)));
-  }
-  svg.append(s("line", { x1: at(0), y1: up(0), x2: at(1), y2: up(1), class: "limit" }));
-  const points = confidence.map((value, i) => [value, flawed[i], pixels[i]]).filter(([, , count]) => count);
-  svg.append(s("path", { d: points.map(([c, f], i) => `${i ? "L" : "M"}${at(c)} ${up(f)}`).join(""), fill: "none", stroke: "var(--accent)", "stroke-width": 2 }));
-  for (const [c, f, count] of points) svg.append(s("circle", { cx: at(c), cy: up(f), r: 2 + Math.log10(count) / 1.6, fill: "var(--accent)", "fill-opacity": 0.75 }));
-  return h("figure", { class: "reliability" }, svg, h("figcaption", {}, `Across: confidence. Up: share of pixels truly broken. Calibration error ${figure(error)}; larger dots hold more pixels.`));
+  const unit = { from: 0, to: 1, low: 0, high: 1 };
+  const { root, x, y, under } = plane(SQUARE, unit, [0, 0.5, 1], String, { class: "chart square", "aria-label": "Reliability diagram" });
+  const bins = confidence.map((value, i) => [x(value), y(flawed[i]), pixels[i]]).filter(([, , count]) => count);
+  root.append(...[0, 0.5, 1].map((value) => under(value, String(value))), svg("line", { x1: x(0), y1: y(0), x2: x(1), y2: y(1), class: "limit" }),
+    svg("path", { d: path(bins), fill: "none", stroke: seriesColour(0), "stroke-width": 2 }),
+    ...bins.map(([cx, cy, count]) => svg("circle", { cx, cy, r: 2 + Math.log10(count) / 1.6, fill: seriesColour(0), "fill-opacity": 0.75 })));
+  return h("figure", { class: "reliability" }, root, h("figcaption", {}, `Across: confidence. Up: share of pixels truly broken. Calibration error ${figure(error)}; larger dots hold more pixels.`));
 }

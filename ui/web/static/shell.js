@@ -1,29 +1,16 @@
-// The bar on top of every page: where this person may go, whether a worker lives, who is signed in.
+// The bar on top of every page: where this person may go, whether a worker runs, who is signed in.
 import { currentSession, get, post } from "/static/api.js";
+import { h } from "/static/dom.js";
 
 const WORKER_POLL_MS = 15000;
 
-function element(tag, text = "", attributes = {}) {
-  const node = document.createElement(tag);
-  node.textContent = text;
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  return node;
-}
-
 function brand() {
-  const link = element("a", "", { href: "/", class: "brand" });
-  link.append(element("img", "", { src: "/static/mark.svg", alt: "" }), "Artifact Clinic");
-  return link;
+  return h("a", { href: "/", class: "brand" }, h("img", { src: "/static/mark.svg", alt: "" }), "Artifact Clinic");
 }
 
 function navigation(areas) {
-  const nav = element("nav", "", { "aria-label": "Areas" });
-  for (const { path, title } of areas) {
-    const link = element("a", title, { href: path });
-    if (location.pathname.replace(/\/$/, "") === path) link.setAttribute("aria-current", "page");
-    nav.append(link);
-  }
-  return nav;
+  const here = location.pathname.replace(/\/$/, "");
+  return h("nav", { "aria-label": "Areas" }, areas.map(({ path, title }) => h("a", { href: path, "aria-current": here === path ? "page" : null }, title)));
 }
 
 async function leave() {
@@ -45,20 +32,13 @@ async function watchWorker(sign) {
 
 async function draw() {
   const session = await currentSession();
-  const bar = element("header", "", { class: "clinic-bar" });
-  const worker = element("span", "", { class: "worker", role: "status" });
-  worker.append(element("span"));
-  const out = element("button", "Sign out", { type: "button" });
-  out.addEventListener("click", leave);
-  bar.append(
-    brand(), navigation(session.areas), element("span", "", { class: "gap" }), worker,
-    element("span", session.name, { class: "who" }), out,
-  );
+  const worker = h("span", { class: "worker", role: "status" }, h("span"));
+  const bar = h("header", { class: "clinic-bar" },
+    brand(), navigation(session.areas), h("span", { class: "gap" }), worker,
+    h("span", { class: "who" }, session.name), h("button", { type: "button", onclick: leave }, "Sign out"));
   document.body.prepend(bar);
   if (session.local) {
-    const banner = element("div", "There are no accounts yet: only this computer can connect, and whoever has the start-up link may do everything. Add people with ", { class: "clinic-banner" });
-    banner.append(element("code", "clinic users add"), " or on the Admin desk.");
-    bar.after(banner);
+    bar.after(h("div", { class: "clinic-banner" }, "There are no accounts yet: only this computer can connect, and whoever has the start-up link may do everything. Add people with ", h("code", {}, "clinic users add"), " or on the Admin desk."));
   }
   await watchWorker(worker);
 }

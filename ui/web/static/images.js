@@ -1,23 +1,9 @@
-// Pictures with overlays: the detector's map as a tint, people's label maps in class colours.
+// Images with overlays: the detector's map as a tint, people's label maps in class colours.
+import { HEAT, classTints } from "/static/palette.js";
 
-const RAMP = [[0, 22, 18, 60], [0.35, 142, 32, 110], [0.7, 240, 90, 60], [1, 255, 226, 120]];
-// As on the annotation page.
-export const COLOURS = ["#d55e00", "#56b4e9", "#f0e442", "#cc79a7", "#009e73", "#0072b2"];
+const LABELS = classTints(185);
 const kept = new Map();
 const KEPT = 400;
-
-function ramp(value) {
-  const at = RAMP.findIndex(([stop]) => stop >= value);
-  const [stop, ...high] = RAMP[Math.max(1, at)];
-  const [start, ...low] = RAMP[Math.max(1, at) - 1];
-  const share = (value - start) / (stop - start);
-  return low.map((channel, i) => channel + share * (high[i] - channel));
-}
-
-const HEAT = new Uint8ClampedArray(256 * 4);
-for (let value = 0; value < 256; value++) {
-  HEAT.set([...ramp(value / 255), 255 * Math.min(0.85, (1.5 * value) / 255)], 4 * value);
-}
 
 export const thumbnail = (id) => `/api/images/${id}/thumbnail`;
 export const pixels = (id) => `/api/images/${id}/pixels`;
@@ -25,7 +11,7 @@ export const mapOf = (id, detector) => `/api/images/${id}/map${detector ? `?dete
 export const labelOf = (id, author) => `/api/curate/labels/${id}?author=${encodeURIComponent(author)}`;
 export const mergedOf = (id) => `/api/curate/merged/${id}`;
 
-export function raw(url) {
+function raw(url) {
   if (!kept.has(url)) {
     if (kept.size >= KEPT) kept.delete(kept.keys().next().value);
     kept.set(url, load(url).catch(() => null));
@@ -42,11 +28,13 @@ async function load(url) {
   return { height, width, values: new Uint8Array(await response.arrayBuffer()) };
 }
 
-function paint(canvas, found, colour) {
+// `tints` are the RGBA of the 256 values.
+function paint(canvas, found, tints) {
   canvas.height = found.height;
   canvas.width = found.width;
   const image = new ImageData(found.width, found.height);
-  found.values.forEach((value, i) => image.data.set(colour(value), 4 * i));
+  const shades = new Uint32Array(tints.buffer), out = new Uint32Array(image.data.buffer);
+  for (let at = 0; at < out.length; at++) out[at] = shades[found.values[at]];
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
@@ -54,15 +42,12 @@ export const drawHeat = (canvas, id, detector) => drawHeatAt(canvas, mapOf(id, d
 
 export async function drawHeatAt(canvas, url) {
   const found = await raw(url);
-  if (found) paint(canvas, found, (value) => HEAT.subarray(4 * value, 4 * value + 4));
+  if (found) paint(canvas, found, HEAT);
   return Boolean(found);
 }
 
-const rgb = (colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
-const FILL = COLOURS.map((colour) => [...rgb(colour), 185]);
-
 export async function drawLabels(canvas, url) {
   const found = await raw(url);
-  if (found) paint(canvas, found, (value) => (value ? FILL[(value - 1) % FILL.length] : [0, 0, 0, 0]));
+  if (found) paint(canvas, found, LABELS);
   return Boolean(found);
 }

@@ -1,11 +1,11 @@
-// The treating desk: launch a treatment, watch it under its guard, see before and after, take the LoRA away.
+// The treatment desk: start a treatment, follow it and its guard, compare before and after, download the LoRA.
 import { currentSession, get, post } from "/static/api.js";
-import { h, nothing, panel, query, say, when } from "/static/dom.js";
-import { drawHeatAt, mapOf, pixels } from "/static/curate/images.js";
-import { figure } from "../line_chart.js";
-import { form } from "../runs/form.js";
-import { route } from "../router.js";
-import { drawCurves, drawChecks, facts, flat, runList, runView } from "../runs/run.js";
+import { h, nothing, panel, say } from "/static/dom.js";
+import { figure, when } from "/static/format.js";
+import { drawHeatAt, mapOf, pixels } from "/static/images.js";
+import { router } from "/static/router.js";
+import { form } from "/static/runs/form.js";
+import { drawChecks, drawCurves, facts, flat, runList, runView } from "/static/runs/run.js";
 
 const API = "/api/treat";
 const FIRST = ["generator", "detector", "name", "prompts", "judge", "tuning.updates", "tuning.batch", "tuning.lora"];
@@ -28,12 +28,12 @@ async function overview(root) {
   root.append(
     h("div", { class: "line head" }, h("div", {}, h("h1", {}, "Treat"), h("p", { class: "lead" }, "A generator is fine-tuned until a frozen detector finds less to mark, under a quality guard.")),
       h("span", { class: "gap" }), h("a", { class: "button", href: "?new=1" }, "New treatment")),
-    seen.worker ? "" : h("p", { class: "note" }, "No worker is alive, so treatments wait. Start one with “clinic worker”."),
+    seen.worker ? "" : h("p", { class: "note" }, "No worker is running, so treatments wait. Start one with “clinic worker”."),
     h("div", { class: "two slim" }, panel("Runs", runList(seen.runs, "No treatment outside a round yet.")), panel("Treatments", treatments(seen))));
 }
 
 function treatments({ treatments: rows, more }) {
-  if (!rows.length) return nothing("None yet. A round's treat stage, or you, make the first one.");
+  if (!rows.length) return nothing("No treatment yet. Start one, or let a round do it.");
   const ratio = (row, name) => h("td", { class: "figure" }, row.ratios[name] === undefined ? "–" : h("span", { class: row.ratios[name] < 1 ? "better" : "worse" }, `× ${figure(row.ratios[name])}`));
   return h("div", { class: "scroll" }, h("table", {},
     h("thead", {}, h("tr", {}, h("th", {}, "Treated"), h("th", { class: "figure" }, "mean confidence"), h("th", { class: "figure" }, "max confidence"), h("th", { class: "figure" }, "kept"), h("th", { class: "figure" }, "Made"))),
@@ -44,31 +44,29 @@ function treatments({ treatments: rows, more }) {
 
 // ---- a new treatment ---------------------------------------------------------------------------------------
 
-async function fresh(root, asked) {
-  const told = await get(`${API}/form${asked.preset ? `?preset=${encodeURIComponent(asked.preset)}` : ""}`);
-  const looks = panel("Preflight", nothing("Looking…"));
+async function fresh(root, { asked, go }) {
+  const described = await get(`${API}/form${asked.preset ? `?preset=${encodeURIComponent(asked.preset)}` : ""}`);
+  const looks = panel("Preflight", nothing("Checking…"));
   let turn = 0, timer = null;
   const changed = () => { clearTimeout(timer); timer = setTimeout(look, 400); };
   const start = h("button", { type: "button", class: "button", onclick: begin }, "Start treatment");
-  const made = form(told.fields, {
+  const made = form(described.fields, {
     first: FIRST, changed,
     replace: {
-      generator: (field) => picked(field, "generator", told.choices.generator, null),
-      detector: (field) => picked(field, "against", told.choices.detector, "the champion"),
-      prompts: (field) => prompts(field, "treated on", told.categories, changed),
-      judge: (field) => prompts(field, "judged on", told.categories, changed),
+      generator: (field) => picked(field, "generator", described.choices.generator, null),
+      detector: (field) => picked(field, "against", described.choices.detector, "the champion"),
+      prompts: (field) => prompts(field, "treated on", described.categories, changed),
+      judge: (field) => prompts(field, "judged on", described.categories, changed),
     },
   });
-  const preset = h("select", { onchange: () => { history.replaceState(null, "", `?new=1&preset=${encodeURIComponent(preset.value)}`); show(); } },
-    told.presets.map((name) => h("option", { selected: name === told.preset }, name)));
+  const preset = h("select", { onchange: () => go({ new: 1, preset: preset.value }, { replace: true }) },
+    described.presets.map((name) => h("option", { selected: name === described.preset }, name)));
 
   async function begin() {
     start.disabled = true;
     try {
       const { run } = await post(`${API}/start`, { settings: made.read() });
-      history.pushState(null, "", `?run=${encodeURIComponent(run)}`);
-      scrollTo(0, 0);
-      await show();
+      await go({ run });
     } catch (error) { say(error.message, true); made.mark(error.message); } finally { start.disabled = false; }
   }
 
@@ -87,7 +85,7 @@ async function fresh(root, asked) {
   }
 
   root.append(h("p", { class: "crumb" }, h("a", { href: "/treat" }, "← Treat")), h("h1", {}, "New treatment"),
-    h("p", { class: "lead" }, "It writes prompts, trains a LoRA, verifies it in a fresh pipeline, and draws both on held-out prompts. Closing this page changes nothing."),
+    h("p", { class: "lead" }, "It writes prompts, trains a LoRA, verifies it in a fresh pipeline, and generates images with both on held-out prompts. Closing this page changes nothing."),
     h("div", { class: "two wide" }, h("section", { class: "card panel" }, h("label", { class: "setting choice" }, h("span", { class: "name" }, "begin with"), preset, h("small", {}, "A recipe, or a published objective with its settings.")), made.node),
       h("div", { class: "side" }, looks, start)));
   look();
@@ -130,7 +128,7 @@ function prompts(field, label, categories, changed) {
 
 // ---- a run -------------------------------------------------------------------------------------------------
 
-async function run(root, asked) {
+async function run(root, { asked }) {
   const session = await currentSession();
   const { settings } = await get(`${API}/runs/${encodeURIComponent(asked.run)}`);
   const at = `${API}/runs/${encodeURIComponent(asked.run)}`;
@@ -143,13 +141,13 @@ async function run(root, asked) {
 
 function drawSamples(place, kept, mapAt, at) {
   const title = h("h2", {}, "Before and after");
-  if (!kept.samples) return place.replaceChildren(title, nothing("The guard's images come when it has looked for the first time."));
+  if (!kept.samples) return place.replaceChildren(title, nothing("The guard's images appear after its first check."));
   const source = (sha) => `${at}/pictures/${sha}`;
   const rows = kept.samples.map((one) => slider({ prompt: one.prompt, before: source(one.before), after: one.after ? source(one.after) : null, maps: [mapAt(one.map_before), one.map_after ? mapAt(one.map_after) : null] }));
-  return place.replaceChildren(title, h("p", { class: "hint" }, `Fixed prompts and seeds after ${kept.step} updates. Drag across a picture; below it what the detector sees in both.`), h("div", { class: "sliders" }, rows));
+  return place.replaceChildren(title, h("p", { class: "hint" }, `Fixed prompts and seeds after ${kept.step} updates. Drag across an image; below it are the detector's maps of both.`), h("div", { class: "sliders" }, rows));
 }
 
-// One picture over the other, divided where the slider stands; both maps below.
+// One image over the other, divided at the slider; both maps below.
 function slider({ prompt, before, after, maps }) {
   const over = h("img", { src: after ?? "", alt: `after: ${prompt}`, class: "over", loading: "lazy" });
   const knob = h("input", { type: "range", min: "0", max: "100", value: "50", "aria-label": `Before or after: ${prompt}` });
@@ -168,7 +166,7 @@ function slider({ prompt, before, after, maps }) {
 
 // ---- what came of it ---------------------------------------------------------------------------------------
 
-async function treatment(root, asked) {
+async function treatment(root, { asked }) {
   root.append(h("p", { class: "crumb" }, h("a", { href: "/treat" }, "← Treat")));
   await outcome(root, asked.treatment, true);
 }
@@ -195,11 +193,11 @@ async function outcome(place, id, whole = false) {
   draw(null);
 }
 
-// Any prompts, drawn by the generator as it was and as it is now.
+// Prompts of one's own, generated before and after the treatment.
 function withAndWithout(one) {
   const text = h("textarea", { rows: "3", placeholder: "one prompt a line", "aria-label": "Prompts" });
   const seeds = h("input", { type: "number", min: "1", max: "8", value: "1", "aria-label": "Seeds for each" });
-  const button = h("button", { type: "button", class: "button quiet", onclick: draw }, "Draw both");
+  const button = h("button", { type: "button", class: "button quiet", onclick: draw }, "Generate both");
   const said = h("p", { class: "hint", role: "status" });
   const found = h("div", { class: "sliders many" });
   async function draw() {
@@ -241,15 +239,16 @@ function table(judged) {
 }
 
 function attributesRow({ before, after, drop, interval }) {
-  const told = drop > 0 ? `${figure(drop)} lost` : drop < 0 ? `${figure(-drop)} gained` : "same";
+  const change = drop > 0 ? `${figure(drop)} lost` : drop < 0 ? `${figure(-drop)} gained` : "same";
   const spread = drop < 0 ? [-interval[1], -interval[0]] : interval;
-  return h("tr", {}, h("td", {}, "attributes shown"), ...[before, after].map((value) => h("td", { class: "figure" }, figure(value))), h("td", { class: "figure" }, h("b", {}, told)), h("td", { class: "figure" }, spread.map((value) => figure(value || 0)).join(" – ")));
+  return h("tr", {}, h("td", {}, "attributes shown"), ...[before, after].map((value) => h("td", { class: "figure" }, figure(value))), h("td", { class: "figure" }, h("b", {}, change)), h("td", { class: "figure" }, spread.map((value) => figure(value || 0)).join(" – ")));
 }
 
 // ---- which view --------------------------------------------------------------------------------------------
 
-const show = route("/treat", "Treat", () => {
-  const asked = query();
-  const draw = asked.run ? run : asked.treatment ? treatment : asked.new ? fresh : overview;
-  return (root) => draw(root, asked);
+router({
+  home: "/treat",
+  title: "Treat",
+  views: { overview, run, treatment, new: fresh },
+  nameOf: (asked) => ["run", "treatment", "new"].find((name) => asked[name]),
 });

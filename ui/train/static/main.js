@@ -1,11 +1,12 @@
-// The training desk: who is champion, who could be, and trainings that go on while nobody looks.
+// The training desk: the champion, candidates, and trainings that continue when the page is closed.
 import { currentSession, get, post } from "/static/api.js";
-import { h, nothing, panel, percent, query, say, tell, when } from "/static/dom.js";
-import { drawLabels, mapOf, mergedOf, pixels } from "/static/curate/images.js";
-import { figure, reliability } from "../line_chart.js";
-import { form } from "../runs/form.js";
-import { route } from "../router.js";
-import { drawChecks, drawCurves, facts, flat, overlaid, pill, runList, runView } from "../runs/run.js";
+import { h, nothing, panel, say, tell } from "/static/dom.js";
+import { figure, percent, when } from "/static/format.js";
+import { drawLabels, mapOf, mergedOf, pixels } from "/static/images.js";
+import { reliability } from "/static/line_chart.js";
+import { router } from "/static/router.js";
+import { form } from "/static/runs/form.js";
+import { drawChecks, drawCurves, facts, flat, overlaid, pill, runList, runView } from "/static/runs/run.js";
 
 const API = "/api/train";
 const NAMES = { mse: "MSE", kl: "KL(P‖Q)", kl1m: "KL(1−P‖1−Q)", real_mse: "MSE, real", real_kl1m: "KL(1−P‖1−Q), real", false_alarm: "false alarms", miss: "misses", iou: "IoU", auroc: "AUROC" };
@@ -21,22 +22,22 @@ const FIRST = ["start", "training.name", "training.steps", "training.batch", "tr
 
 // ---- overview ----------------------------------------------------------------------------------------------
 
-async function overview(root) {
+async function overview(root, { again }) {
   const seen = await get(`${API}/overview`);
   root.append(
     h("div", { class: "line head" }, h("div", {}, h("h1", {}, "Train"), h("p", { class: "lead" }, "Detectors find artifacts per pixel. The champion is the one in use everywhere.")),
       h("span", { class: "gap" }), h("a", { class: "button", href: "?new=1" }, "New training")),
-    seen.worker ? "" : h("p", { class: "note" }, "No worker is alive, so trainings wait. Start one with “clinic worker”."),
-    champion(seen.champion),
+    seen.worker ? "" : h("p", { class: "note" }, "No worker is running, so trainings wait. Start one with “clinic worker”."),
+    champion(seen.champion, again),
     h("div", { class: "two slim" }, panel("Trainings", runList(seen.runs, "No training outside a round yet.")), panel("Detectors", detectors(seen))));
 }
 
-function champion(one) {
-  if (!one) return panel("Champion", nothing("None yet. A round's promotion, or you, make the first one."));
+function champion(one, again) {
+  if (!one) return panel("Champion", nothing("No champion yet. Promote a detector, or let a round do it."));
   return h("section", { class: "card champion" },
     h("div", {}, h("span", { class: "name" }, "champion"), h("b", {}, h("a", { href: `?detector=${one.id}` }, one.name)), h("span", {}, `since ${when(one.created)}`)),
     FIVE.map((name) => h("div", {}, h("span", { class: "name" }, NAMES[name]), h("b", {}, figure(one.figures[name])), h("span", {}, range(one.intervals[name])))),
-    h("div", { class: "act" }, h("button", { type: "button", class: "button quiet", onclick: () => rollBack(one) }, "Roll back")));
+    h("div", { class: "act" }, h("button", { type: "button", class: "button quiet", onclick: () => rollBack(one, again) }, "Roll back")));
 }
 
 const range = (interval) => (interval ? `${figure(interval[0])} – ${figure(interval[1])}` : "on validation");
@@ -50,31 +51,29 @@ function detectors({ detectors: rows, more }) {
     more ? h("p", { class: "hint" }, `${more} older ones are not shown; clinic detectors lists them all.`) : null);
 }
 
-async function rollBack(one) {
+async function rollBack(one, again) {
   if (!confirm(`Make the champion before “${one.name}” champion again?`)) return;
   const made = await tell(post(`${API}/rollback`, { champion: one.id }));
-  if (made) { say(`${made.name} is champion again.`); show(); }
+  if (made) { say(`${made.name} is champion again.`); again(); }
 }
 
 // ---- a new training ----------------------------------------------------------------------------------------
 
-async function fresh(root, asked) {
-  const told = await get(`${API}/form${asked.preset ? `?preset=${encodeURIComponent(asked.preset)}` : ""}`);
+async function fresh(root, { asked, go }) {
+  const described = await get(`${API}/form${asked.preset ? `?preset=${encodeURIComponent(asked.preset)}` : ""}`);
   const holds = panel("What the snapshot would hold", nothing("Counting…"));
-  const looks = panel("Before it begins", nothing("Looking…"));
+  const looks = panel("Before it begins", nothing("Checking…"));
   let turn = 0, timer = null;
   const start = h("button", { type: "button", class: "button", onclick: begin }, "Start training");
-  const made = form(told.fields, { first: FIRST, replace: { start: (field) => starts(field, told.choices.start) }, changed: () => { clearTimeout(timer); timer = setTimeout(look, 400); } });
-  const preset = h("select", { onchange: () => { history.replaceState(null, "", `?new=1&preset=${encodeURIComponent(preset.value)}`); show(); } },
-    told.presets.map((name) => h("option", { selected: name === told.preset }, name)));
+  const made = form(described.fields, { first: FIRST, replace: { start: (field) => starts(field, described.choices.start) }, changed: () => { clearTimeout(timer); timer = setTimeout(look, 400); } });
+  const preset = h("select", { onchange: () => go({ new: 1, preset: preset.value }, { replace: true }) },
+    described.presets.map((name) => h("option", { selected: name === described.preset }, name)));
 
   async function begin() {
     start.disabled = true;
     try {
       const { run } = await post(`${API}/start`, { settings: made.read() });
-      history.pushState(null, "", `?run=${encodeURIComponent(run)}`);
-      scrollTo(0, 0);
-      await show();
+      await go({ run });
     } catch (error) { say(error.message, true); made.mark(error.message); } finally { start.disabled = false; }
   }
 
@@ -89,7 +88,7 @@ async function fresh(root, asked) {
   }
 
   root.append(h("p", { class: "crumb" }, h("a", { href: "/train" }, "← Train")), h("h1", {}, "New training"),
-    h("p", { class: "lead" }, "It publishes a snapshot, trains, and measures the candidate beside the champion. Closing this page changes nothing."),
+    h("p", { class: "lead" }, "It publishes a snapshot, trains, and compares the candidate with the champion. Closing this page changes nothing."),
     h("div", { class: "two wide" }, h("section", { class: "card panel" }, h("label", { class: "setting choice" }, h("span", { class: "name" }, "begin with"), preset, h("small", {}, "Settings to fill the form with.")), made.node),
       h("div", { class: "side" }, holds, looks, start)));
   look();
@@ -104,7 +103,7 @@ function drawHoldings(place, { rows, kinds, categories, changes }) {
   const words = { true: "people's labels", pseudo: "pseudo-labels", real: "real photos", previous: "earlier sets" };
   const most = Math.max(1, ...categories.map(({ positive, negative }) => positive + negative));
   const change = changes === null ? "The champion has no snapshot to compare with."
-    : changes.new + changes.gone + changes.relabelled === 0 ? "Exactly what the champion learned from."
+    : changes.new + changes.gone + changes.relabelled === 0 ? "The same as the champion's training set."
       : `Since the champion's: ${changes.new} new, ${changes.relabelled} relabelled, ${changes.gone} gone, ${changes.same} the same.`;
   place.replaceChildren(h("h2", {}, "What the snapshot would hold"),
     h("div", { class: "kinds" }, h("div", {}, h("b", {}, rows.toLocaleString("en")), "images"), Object.entries(kinds).map(([kind, count]) => h("div", {}, h("b", {}, count.toLocaleString("en")), words[kind]))),
@@ -119,12 +118,12 @@ function drawHoldings(place, { rows, kinds, categories, changes }) {
 
 // ---- a run -------------------------------------------------------------------------------------------------
 
-async function run(root, asked) {
+async function run(root, { asked, again }) {
   const session = await currentSession();
   await runView(root, {
     api: API, kind: "retrain", id: asked.run, back: "Train", groups: GROUPS, admin: session.roles.includes("admin"),
     gallery: { title: "What it sees now", draw: drawSamples },
-    done: async (place, found) => { await verdict(place, found.result.detector); },
+    done: async (place, found) => { await verdict(place, found.result.detector, again); },
   });
 }
 
@@ -145,17 +144,17 @@ function triple(image, mapUrl, caption) {
 
 // ---- a detector --------------------------------------------------------------------------------------------
 
-async function detector(root, asked) {
+async function detector(root, { asked, again }) {
   root.append(h("p", { class: "crumb" }, h("a", { href: "/train" }, "← Train")));
-  await verdict(root, asked.detector, true);
+  await verdict(root, asked.detector, again, true);
 }
 
-async function verdict(place, id, whole = false) {
+async function verdict(place, id, again, whole = false) {
   const one = await get(`${API}/detectors/${encodeURIComponent(id)}`);
   const against = one.beside ? one.champion.name : null;
   place.append(
     h("section", { class: "card panel" }, h("div", { class: "line" }, whole ? h("h1", {}, one.name) : h("h2", {}, `The candidate: ${one.name}`), pill(one.role), h("span", { class: "gap" }), h("span", { class: "hint" }, when(one.created))),
-      compared(one, against), decision(one)),
+      compared(one, against), decision(one, again)),
     h("div", { class: "two" }, categories(one, against), calibration(one)), worst(one, "misses", "Worst ten: missed"), worst(one, "false_alarms", "Worst ten: false alarms"));
   if (!whole) return;
   const charts = panel("Curves");
@@ -189,7 +188,7 @@ function changed(mine, theirs, name) {
   return h("span", { class: Math.abs(share) < 0.005 ? "" : share < 0 ? "better" : "worse" }, `${share > 0 ? "+" : "−"}${Math.abs(100 * share).toFixed(1)} %`);
 }
 
-function decision(one) {
+function decision(one, again) {
   if (one.role === "champion") return h("p", { class: "hint" }, "This is the champion.");
   if (!one.benchmark_frozen && one.champion) return h("p", { class: "note" }, "No benchmark is frozen yet. Freeze one on Curate, then this detector can be promoted.");
   const reason = h("input", { type: "text", maxlength: "1000", placeholder: one.objections.length ? "why it should be promoted all the same" : "why (optional)", "aria-label": "Reason" });
@@ -198,12 +197,12 @@ function decision(one) {
   async function promote() {
     button.disabled = true;
     const made = await tell(post(`${API}/promote`, { detector: one.id, reason: reason.value, champion: one.champion?.id ?? null }));
-    if (made) { say(`${made.name} is champion now.`); await show(); } else settle();
+    if (made) { say(`${made.name} is champion now.`); await again(); } else settle();
   }
   reason.addEventListener("input", settle);
   settle();
   return h("div", { class: "decision" },
-    one.objections.length ? h("div", { class: "note bad" }, h("b", {}, "The gate on validation objects. "), one.objections.join("; "), ".") : h("p", { class: "hint good" }, "Better on validation, and no worse on real photos."),
+    one.objections.length ? h("div", { class: "note bad" }, h("b", {}, "The promotion checks on validation failed. "), one.objections.join("; "), ".") : h("p", { class: "hint good" }, "Better on validation, and no worse on real photos."),
     h("div", { class: "line" }, reason, button));
 }
 
@@ -217,7 +216,7 @@ function categories(one, against) {
 }
 
 function calibration(one) {
-  return panel("Does it mean what it says?", one.calibration ? reliability(one.calibration.before) : nothing("Not measured. Trainings started on this page measure it where validation holds flawed and clean labels; “clinic detectors --calibrate ID” does for any other."));
+  return panel("Calibration", one.calibration ? reliability(one.calibration.before) : nothing("Not measured. Trainings started on this page measure it where validation holds flawed and clean labels; “clinic detectors --calibrate ID” does for any other."));
 }
 
 function worst(one, key, title) {
@@ -228,8 +227,9 @@ function worst(one, key, title) {
 
 // ---- which view --------------------------------------------------------------------------------------------
 
-const show = route("/train", "Train", () => {
-  const asked = query();
-  const draw = asked.run ? run : asked.detector ? detector : asked.new ? fresh : overview;
-  return (root) => draw(root, asked);
+router({
+  home: "/train",
+  title: "Train",
+  views: { overview, run, detector, new: fresh },
+  nameOf: (asked) => ["run", "detector", "new"].find((name) => asked[name]),
 });

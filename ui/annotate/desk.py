@@ -1,0 +1,23 @@
+"""The annotation desk at /annotate."""
+
+from pathlib import Path
+
+from ui.annotate.annotator import ANNOTATORS
+from ui.annotate.routes import annotation_routes
+from ui.web.access import CURATORS, SIGNED_IN
+from ui.web.desk import Desk
+
+DESK = Desk(
+    folder=Path(__file__).parent,
+    path="/annotate",
+    title="Annotate",
+    caption="Paint what is broken in the images that teach most.",
+    roles=ANNOTATORS,
+    api={
+        "/api/annotate": ANNOTATORS,
+        "/api/annotate/gold": CURATORS,
+        "/api/annotate/merged": CURATORS,
+        "/api/openapi.json": SIGNED_IN,
+    },
+    routers=lambda site: [annotation_routes(site.workspace, site.settings)],
+)

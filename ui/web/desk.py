@@ -1,0 +1,100 @@
+"""What a desk states about itself. A desk is a folder with a `desk.py`, and a line in `ui.desks.DESKS`.
+
+DESK = Desk(
+    folder=Path(__file__).parent,
+    path="/curate",
+    title="Curate",
+    caption="Images, artifact maps and labels, by category and confidence.",
+    roles=READERS,
+    api={"/api/curate": READERS, "/api/curate/people": CURATORS},
+    routers=lambda site: [curate_routes(site.workspace)],
+)
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastapi import APIRouter, FastAPI, Response
+
+from storage.workspace import Workspace
+from ui.config import ServerConfig
+from ui.web.access import SHARED_PATHS, AccessTable
+from ui.web.pages import render
+from ui.web.sessions import SessionManager
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Site:
+    """What the routers of every desk are built from."""
+
+    workspace: Workspace
+    settings: ServerConfig
+    session_manager: SessionManager
+    desks: "tuple[Desk, ...]"
+
+
+def no_routers(site: Site) -> Sequence[APIRouter]:
+    """For desks without routes of their own."""
+    return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Desk:
+    """One place of the app.
+
+    With a `title` it has a card on the home page and a link in the header. Its `page.html` is served at
+    `path`, and the files of its `static` folder under /static/NAME. A desk with `mount_gradio` is a Gradio
+    app at `path`, built only when the server mounts it.
+    """
+
+    folder: Path
+    path: str = ""
+    title: str = ""
+    caption: str = ""
+    roles: frozenset[str] = frozenset()
+    """Who may open `path`."""
+    api: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Its further path prefixes, each with the roles that may ask for it."""
+    routers: Callable[[Site], Iterable[APIRouter]] = no_routers
+    mount_gradio: Callable[[FastAPI, Site], None] | None = None
+
+    @property
+    def name(self) -> str:
+        """Its folder's name, which its templates and static files are found under."""
+        return self.folder.name
+
+    @property
+    def static(self) -> Path | None:
+        """The folder of its static files, if it has one."""
+        folder = self.folder / "static"
+        return folder if folder.is_dir() else None
+
+
+def access_table(desks: Iterable[Desk]) -> AccessTable:
+    """Every path of these desks and those that belong to none. Raises `ValueError` for one stated twice."""
+    paths, gradio = dict(SHARED_PATHS), set()
+    for desk in desks:
+        stated = {**({desk.path: desk.roles} if desk.path else {}), **desk.api}
+        if twice := paths.keys() & stated.keys():
+            raise ValueError(f"{desk.name} states {', '.join(sorted(twice))}, which is stated already")
+        paths |= stated
+        if desk.mount_gradio is not None:
+            gradio.add(desk.path)
+    return AccessTable(paths, frozenset(gradio))
+
+
+def listed(desks: Iterable[Desk]) -> list[Desk]:
+    """The desks that have a card and a link."""
+    return [desk for desk in desks if desk.title]
+
+
+def page_route(desk: Desk) -> APIRouter:
+    """The route of a desk's page; everything in the page is fetched by its scripts."""
+    routes = APIRouter()
+
+    @routes.get(desk.path)
+    def page() -> Response:
+        return render(f"{desk.name}/page.html", desk=desk)
+
+    return routes
