@@ -1,5 +1,4 @@
 // Leases live on while somebody works, and are given back when the page goes, but for what is drawn on.
-import { post } from "/static/api.js";
 
 const RENEW_MS = 60000;
 const AT_WORK_SECONDS = 300;
