@@ -45,7 +45,9 @@ def served(workspace: Workspace) -> Iterator[str]:
             server.wait(20)
 
 
-def furnished(folder: Path, images: list[np.ndarray], maps: list[np.ndarray], people: list[str]) -> Workspace:
+def workspace_with_queue(
+    folder: Path, images: list[np.ndarray], maps: list[np.ndarray], people: list[str]
+) -> Workspace:
     """A workspace with queued pictures (uint8 HWC), a champion's maps (float32 HW), and annotators."""
     workspace = create_workspace(folder)
     shas = workspace.blobs.put_many([png(image) for image in images])
@@ -94,14 +96,14 @@ def png(image: np.ndarray) -> bytes:
     return body.getvalue()
 
 
-def picture(number: int, side: int) -> np.ndarray:
+def soft_image(number: int, side: int) -> np.ndarray:
     """Uint8 side×side×3: soft shapes, different for every number."""
     rng = np.random.default_rng([7, number])
     coarse = Picture.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8))
     return np.asarray(coarse.resize((side, side), Picture.Resampling.BICUBIC))
 
 
-def suspicion(number: int, side: int, spots: int = 6) -> np.ndarray:
+def artifact_map(number: int, side: int, spots: int = 6) -> np.ndarray:
     """Float32 side×side: a few soft spots, as a detector's map has them."""
     rng = np.random.default_rng([8, number])
     rows, columns = np.mgrid[:side, :side].astype(np.float32) / side

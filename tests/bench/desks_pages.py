@@ -23,8 +23,8 @@ from storage.catalog import Catalog
 from storage.opening import create_workspace
 from storage.workspace import Workspace
 from tests.bench.annotate_server import PASSWORD
-from tests.bench.fill import fill_catalog
 from tests.bench.harness import ROOT, Figure, bootstrap, figure, quick
+from tests.bench.large_catalog import fill_catalog
 from tests.services import chromium_path
 from tests.ui.browsing import FLAGS, WITHOUT_TOUR
 

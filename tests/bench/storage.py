@@ -19,8 +19,8 @@ from PIL import Image as Picture
 from pipelines.exchange.readers.folders import import_folder
 from storage.opening import create_workspace
 from storage.queries.images import PAGE, ImageFilter, page_of_images
-from tests.bench.fill import CATEGORIES, fill_catalog
 from tests.bench.harness import RESULTS, Figure, bootstrap, figure, missed, p95, quick, write
+from tests.bench.large_catalog import CATEGORIES, fill_catalog
 
 SEED = 0
 PAGE_TARGET_MS = 50

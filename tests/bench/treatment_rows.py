@@ -57,7 +57,7 @@ BETA = 0.008
 """Focus-N-Fix's factor in the table: the paper's 1e-3 at 512², for a norm that grows with the side."""
 
 
-def changed(**changes: object) -> TreatmentConfig:
+def plan_with(**changes: object) -> TreatmentConfig:
     """The plan with other settings."""
     return PLAN.model_copy(update=changes)
 
@@ -85,7 +85,7 @@ SIZES = Sizes(2, 2, 2, 1, 1, 12, 2, 4) if quick() else Sizes(100, 4, 20, 120, 20
 
 
 @dataclass(frozen=True)
-class Shown:
+class ScoredImages:
     """Images uint8 NHWC of some prompts and seeds with what is seen in them, one value an image."""
 
     images: np.ndarray
@@ -101,7 +101,7 @@ class Shown:
 
 
 @dataclass
-class Ward:
+class ClinicModels:
     """The clinic's models, opened once."""
 
     flux: Path
@@ -122,7 +122,7 @@ class Ward:
         return RewardConfig(location=str(self.readers), label=PLAUSIBLE, activation="sigmoid")
 
 
-def open_ward() -> Ward:
+def open_clinic_models() -> ClinicModels:
     """Materialise the clinic, train the treating detector, draw what the regularisation needs."""
     WORK.mkdir(parents=True, exist_ok=True)
     folders = {
@@ -130,7 +130,7 @@ def open_ward() -> Ward:
         for name in ("flux", "stable_diffusion", "readers", "judge", "first_doctor")
     }
     clean = render(stream("photos"), range(SIZES.clean))
-    return Ward(
+    return ClinicModels(
         flux=folders["flux"],
         stable_diffusion=folders["stable_diffusion"],
         readers=folders["readers"],
@@ -166,7 +166,7 @@ def treating_detector(start: Path, use: str, work: Path, extra: Sequence[Sample]
 
 
 @dataclass(frozen=True)
-class Run:
+class TreatmentRun:
     """A treatment without guard, with the LoRA that it had at every point of its curve."""
 
     name: str
@@ -180,8 +180,8 @@ class Run:
         return max(self.points)
 
 
-def tuned(
-    ward: Ward,
+def run_treatment(
+    clinic: ClinicModels,
     name: str,
     config: TreatmentConfig,
     base: Path | None = None,
@@ -189,9 +189,9 @@ def tuned(
     detector: NetworkDetector | None = None,
     start: Path | None = None,
     every: int = SIZES.every,
-) -> Run:
+) -> TreatmentRun:
     """Run `config`, keeping the weights at regular points; from the LoRA `start`, where one is given."""
-    folder, base = WORK / "runs" / name, base or ward.flux
+    folder, base = WORK / "runs" / name, base or clinic.flux
     ends = range(every, (updates or SIZES.updates) + 1, every)
     points, spent = {}, []
     for end in ends:
@@ -202,10 +202,10 @@ def tuned(
             result = treat(
                 config.model_copy(update={"updates": end, "checkpoint_every": every}),
                 family,
-                detector or ward.detector,
-                ward.treating,
-                ward.clean if offline else None,
-                ward.captions if offline else [],
+                detector or clinic.detector,
+                clinic.treating,
+                clinic.clean if offline else None,
+                clinic.captions if offline else [],
                 None,
                 folder / "work",
             )
@@ -216,65 +216,69 @@ def tuned(
             (folder / "seconds.json").write_text(json.dumps(float(np.median(spent))))
         points[end] = point
     history = json.loads((folder / "history.json").read_text())
-    return Run(name, base, points, history, json.loads((folder / "seconds.json").read_text()))
+    return TreatmentRun(name, base, points, history, json.loads((folder / "seconds.json").read_text()))
 
 
-def shown(ward: Ward, base: Path, lora: Path | None, which: str, config: TreatmentConfig) -> Shown:
+def generate_and_score(
+    clinic: ClinicModels, base: Path, lora: Path | None, which: str, config: TreatmentConfig
+) -> ScoredImages:
     """Images of a set of prompts, with the same seeds for all generators; cached."""
     name = f"{base.name}-{lora.parent.name + '-' + lora.name if lora else 'base'}-{which}"
     file = WORK / "shown" / f"{name}.npz"
     if not file.is_file():
-        asked = [prompt for prompt in ward.asked[which] for _ in range(SIZES.seeds)]
+        asked = [prompt for prompt in clinic.asked[which] for _ in range(SIZES.seeds)]
         images = generate(
             load_family(base, lora=lora, device=device()),
             [prompt.text for prompt in asked],
             list(range(5000, 5000 + len(asked))),
             config.sampling,
         )
-        seen = look(ward, images, asked)
+        seen = score_images(clinic, images, asked)
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(".part.npz")
         np.savez(part, images=images, **seen)
         part.replace(file)
     with np.load(file, allow_pickle=False) as kept:
-        return Shown(**{key: kept[key] for key in kept.files})
+        return ScoredImages(**{key: kept[key] for key in kept.files})
 
 
 @torch.no_grad()
-def look(ward: Ward, images: np.ndarray, asked: Sequence[Prompt]) -> dict[str, np.ndarray]:
+def score_images(clinic: ClinicModels, images: np.ndarray, asked: Sequence[Prompt]) -> dict[str, np.ndarray]:
     """What detector, judge and reader see."""
     parts = as_tensor(images).to(device()).split(32)
-    maps = torch.cat([ward.detector.confidence(part) for part in parts])
-    judged = torch.cat([ward.judge.confidence(part).flatten(1).amax(1) for part in parts])
+    maps = torch.cat([clinic.detector.confidence(part) for part in parts])
+    judged = torch.cat([clinic.judge.confidence(part).flatten(1).amax(1) for part in parts])
     return {
         "mean": maps.mean((1, 2)).cpu().numpy(),
         "highest": maps.flatten(1).amax(1).cpu().numpy(),
         "judged": judged.cpu().numpy(),
-        "right": ward.reader.match(images, [prompt.text for prompt in asked]),
-        "plausible": ward.reader.plausibility(images),
+        "right": clinic.reader.match(images, [prompt.text for prompt in asked]),
+        "plausible": clinic.reader.plausibility(images),
         "categories": np.asarray([prompt.category for prompt in asked]),
     }
 
 
-def reading(ward: Ward, before: Shown, after: Shown, which: str) -> Reading:
+def guard_reading(clinic: ClinicModels, before: ScoredImages, after: ScoredImages, which: str) -> Reading:
     """What the quality guard says of these images."""
-    texts = [prompt.text for prompt in ward.asked[which]]
+    texts = [prompt.text for prompt in clinic.asked[which]]
     config = GuardConfig(prompts=len(texts), seeds=SIZES.seeds)
-    guard = Guard(config, texts, ward.reader)
+    guard = Guard(config, texts, clinic.reader)
     return guard.check(guard.baseline(before.images), after.images)
 
 
-def likeness(ward: Ward, before: Shown, after: Shown) -> dict[str, np.ndarray]:
+def similarity_to_base(
+    clinic: ClinicModels, before: ScoredImages, after: ScoredImages
+) -> dict[str, np.ndarray]:
     """How like the untreated images the treated ones are, pair by pair."""
     finite = np.minimum(psnr(before.images, after.images), 60.0)
     return {
         "psnr": finite,
         "ssim": ssim(before.images, after.images),
-        "feature_distance": perceptual(before.images, after.images, ward.features),
+        "feature_distance": perceptual(before.images, after.images, clinic.features),
     }
 
 
-def ratio(id: str, after: np.ndarray, before: np.ndarray, note: str = "") -> Figure:
+def paired_ratio(id: str, after: np.ndarray, before: np.ndarray, note: str = "") -> Figure:
     """after / before of the means, bootstrapped over pairs."""
     pairs = np.stack([after, before], axis=1).astype(np.float64)
 

@@ -11,15 +11,15 @@ from dataengine.curation.answers import KeptAnswers
 from dataengine.curation.questions import questions
 from dataengine.curation.vqa import QuestionCategorizer, load_categorizer
 from dataengine.curation.yes_no import YesNoDetector, ranked, vqa_config
+from tests.bench.guided_sampling import WORK, ImageRow
 from tests.bench.harness import Figure, device, figure, share
-from tests.bench.steered import WORK, Drawn
 
 MODEL = "CLINIC_VQA"
 CHOSEN_ON = 40
 """Validation images, flawed and clean, on which the question is chosen."""
 
 
-def asked_figure(name: str, known: Drawn, test: Drawn, rows: np.ndarray) -> Figure:
+def question_figure(name: str, known: ImageRow, test: ImageRow, rows: np.ndarray) -> Figure:
     """Share right of the test images `rows` by the question that is best on validation (ASCED, Sec. 4.2)."""
     id, location = f"accuracy_vqa_{name}", os.environ.get(MODEL)
     if not location:

@@ -16,10 +16,10 @@ from dataengine.diagnosis.config import DynamicsConfig
 from dataengine.treatment.config import CorrectionConfig
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.sampling.sampler import as_tensor
+from tests.bench.guided_sampling import SAMPLING, generate_row
 from tests.bench.harness import curve, device, quick
-from tests.bench.steered import SAMPLING, drawn
-from tests.bench.treated import FLAWED, Ward
-from tests.bench.treated import WORK as TREATMENT
+from tests.bench.treatment_rows import FLAWED, ClinicModels
+from tests.bench.treatment_rows import WORK as TREATMENT
 
 COUNT = 16 if quick() else 400
 """Validation images of a choice."""
@@ -45,16 +45,16 @@ CHOICES = {f"once at {stop:g}": once(stop) for stop in (0.48, 0.6, 0.7)} | {
 }
 
 
-def chosen(ward: Ward, steer: Callable[[CorrectionConfig], Any]) -> tuple[str, str]:
+def choose_correction(clinic: ClinicModels, steer: Callable[[CorrectionConfig], Any]) -> tuple[str, str]:
     """The choice that leaves the fewest validation images in which the teacher marks a flaw: its name, and
     how."""
-    base = partial(load_family, ward.flux, device=device())
+    base = partial(load_family, clinic.flux, device=device())
     teacher = load_teacher(clinic_parts.materialise("teacher", TREATMENT / "clinic" / "teacher")).to(device())
 
     @torch.no_grad()
     def frequency(row: str, config: CorrectionConfig | None) -> float:
         steps = None if config is None else steer(config)
-        made = drawn(ward, row, base, SAMPLING["flux"], "validation", COUNT, steps)
+        made = generate_row(clinic, row, base, SAMPLING["flux"], "validation", COUNT, steps)
         parts = as_tensor(made.images).to(device()).split(32)
         highest = torch.cat([teacher.confidence(part).amax((1, 2)) for part in parts])
         return float((highest >= FLAWED).float().mean())

@@ -20,7 +20,7 @@ from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.sampling.sampler import Steppers, as_tensor, generate
 from dataengine.treatment.sampling.trajectory import Recorder, map_of
 from tests.bench.harness import RESULTS, device, quick
-from tests.bench.treated import FLAWED, Ward
+from tests.bench.treatment_rows import FLAWED, ClinicModels
 
 WORK = RESULTS / "kept" / ("trainingfree-quick" if quick() else "trainingfree")
 SEED = {"validation": 20_000, "evaluation": 30_000}
@@ -65,7 +65,7 @@ SIZES = Sizes(8, 16, 16, 4, 16, 16, 8) if quick() else Sizes(50, 300, 1000, 100,
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ImageRow:
     """Images with what is seen in them, rows alike."""
 
     images: np.ndarray
@@ -79,14 +79,14 @@ class Drawn:
         return self.judged.max((1, 2)) >= round(255 * FLAWED)
 
 
-def asked(use: str, count: int) -> list[Prompt]:
+def prompts_of_row(use: str, count: int) -> list[Prompt]:
     """Prompts in an order of all categories, repeated where the world has fewer."""
     known = prompts(use, min(count, 400))
     return [known[i % len(known)] for i in range(count)]
 
 
-def drawn(
-    ward: Ward,
+def generate_row(
+    clinic: ClinicModels,
     row: str,
     family: Callable[[], GeneratorFamily],
     sampling: SamplingConfig,
@@ -94,10 +94,10 @@ def drawn(
     count: int,
     steer: Callable[[Sequence[str], Sequence[int]], Steppers] | None = None,
     watched: Mapping[str, DynamicsConfig] | None = None,
-) -> Drawn:
+) -> ImageRow:
     """Images of a row, in parts that are kept; prompts and seeds are the same for all rows."""
     folder, opened = WORK / row / use, None
-    all_prompts, parts = asked(use, count), []
+    all_prompts, parts = prompts_of_row(use, count), []
     for start in range(0, count, SIZES.part):
         file = folder / f"{start}-{SIZES.part}.npz"
         if not file.is_file():
@@ -107,9 +107,11 @@ def drawn(
             steppers = None if steer is None else steer(told, seeds)
             recorders: dict[str, list[Recorder]] = {name: [] for name in watched or {}}
             if watched:
-                steppers = partial(_watching, watched, recorders)
+                steppers = partial(_record_all, watched, recorders)
             images = generate(opened, told, seeds, sampling, steppers=steppers)
-            kept = {"images": images, "judged": _judged(ward, images)} | _dynamics(recorders, images)
+            kept = {"images": images, "judged": _judge_confidence(clinic, images)} | _dynamics(
+                recorders, images
+            )
             folder.mkdir(parents=True, exist_ok=True)
             part = file.with_suffix(".part.npz")
             np.savez_compressed(part, **kept)
@@ -117,7 +119,7 @@ def drawn(
         with np.load(file, allow_pickle=False) as stored:
             parts.append({key: stored[key] for key in stored.files})
     joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    return Drawn(
+    return ImageRow(
         images=joined.pop("images"),
         judged=joined.pop("judged"),
         categories=np.array([prompt.category for prompt in all_prompts]),
@@ -125,7 +127,7 @@ def drawn(
     )
 
 
-def _watching(
+def _record_all(
     watched: Mapping[str, DynamicsConfig], recorders: dict[str, list[Recorder]], rows: slice
 ) -> Any:
     """Recorders inside each other, so that one drawing serves all settings."""
@@ -149,12 +151,12 @@ def _dynamics(recorders: Mapping[str, list[Recorder]], images: np.ndarray) -> di
 
 
 @torch.no_grad()
-def _judged(ward: Ward, images: np.ndarray) -> np.ndarray:
-    found = torch.cat([ward.judge.confidence(part) for part in as_tensor(images).to(device()).split(32)])
+def _judge_confidence(clinic: ClinicModels, images: np.ndarray) -> np.ndarray:
+    found = torch.cat([clinic.judge.confidence(part) for part in as_tensor(images).to(device()).split(32)])
     return np.rint(255 * found.cpu().numpy()).astype(np.uint8)
 
 
-def kids(real: Tensor, vectors: Tensor) -> np.ndarray:
+def kid_by_fold(real: Tensor, vectors: Tensor) -> np.ndarray:
     """KID of each fold, unbiased (Bińkowski et al. 2018), in the classifier's features."""
     from torchmetrics.image.kid import poly_mmd
 
