@@ -4,6 +4,7 @@ All rows of one length share their base phase, which is the same for all of them
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import time
@@ -30,7 +31,7 @@ from dataengine.treatment.refining import trainer
 from dataengine.treatment.refining.trainer import RESULT, identity_of, refine
 from dataengine.treatment.sampling.sampler import as_tensor, as_uint8, generate
 from dataengine.treatment.tuning import progress as keeping
-from tests.bench.guided_sampling import SIZES, WORK, ImageRow, kid_by_fold
+from tests.bench.guided_sampling import KEEPER, SIZES, ImageRow, kid_by_fold
 from tests.bench.harness import Figure, bootstrap, curve, device, figure, quick
 from tests.bench.treatment_rows import FLAWED, ClinicModels
 
@@ -67,7 +68,6 @@ SMALL = Training(
 LARGE = Training(8000, 64, 2e-4, 0.999, 6000, None, 300, 6, UNetConfig(channels=(32, 64, 96), attention=1))
 TINY = Training(4, 2, 2e-4, 0.999, 16, None, 12, 1, UNetConfig(channels=(8, 16), attention=1))
 TRAINING = TINY if quick() else SMALL if device() == "cpu" else LARGE
-REFINED = WORK / f"refined-{TRAINING.steps}"
 SECONDS = "seconds.npy"
 
 
@@ -113,11 +113,12 @@ SEEDS = (0, 1) if quick() else (0, 1, 2)
 
 def highlighter(name: str, generated: np.ndarray, real: np.ndarray) -> tuple[FlawHighlighter, float]:
     """Trained from random weights to tell these images, uint8 NHW3, apart; with the share that it does."""
-    folder = WORK / f"highlighter-{name}"
+    digest = hashlib.sha256(generated.tobytes()).hexdigest()
+    folder = KEEPER.folder(f"highlighter-{name}", {"generated": digest, "real": len(real)})
     if not folder.is_dir():
         config = HighlighterConfig(lr=1e-4, batch=16, epochs=1 if quick() else 4)
         network, right = train_highlighter(config, real, generated, device=device())
-        part = WORK / f".highlighter-{name}.part"
+        part = folder.with_name(f".{folder.name}.part")
         network.save(part)
         (part / "accuracy.json").write_text(json.dumps(right))
         part.rename(folder)
@@ -295,7 +296,7 @@ def swept_row(name: str, change: Mapping[str, Any], value: float) -> Row:
 def overhead_of_maps() -> Figure:
     """Time that mean flaw maps add to refinement, at the cycle of the row "both"."""
     config = configured(Row("both", ROWS["both"]))
-    seconds = np.load(REFINED / "both" / SECONDS, allow_pickle=False)
+    seconds = np.load(work_of(Row("both", ROWS["both"])) / SECONDS, allow_pickle=False)
     base = config.steps - round(config.steps * config.refinement)
     if len(seconds) < config.steps - base:
         return figure("mfam_overhead", "not measured", note="the training was resumed, and not timed whole")
@@ -355,21 +356,24 @@ def configured(row: Row) -> RefiningConfig:
 
 def images_of(row: Row, count: int, first: int = 0) -> np.ndarray:
     """Images of a row's finished model, uint8 NHW3; kept."""
-    file = REFINED / f"{row.folder}-{count}{f'-from-{first}' if first else ''}.npz"
-    if not file.is_file():
+
+    def make() -> dict[str, np.ndarray]:
         family = load_family(train_row(row), device=device())
         seeds = range(first, first + count)
-        drawn = generate(family, [""] * count, seeds, SamplingConfig(steps=25, batch=50))
-        part = file.with_suffix(".part.npz")
-        np.savez_compressed(part, images=drawn)
-        part.replace(file)
-    with np.load(file, allow_pickle=False) as kept:
-        return kept["images"]
+        return {"images": generate(family, [""] * count, seeds, SamplingConfig(steps=25, batch=50))}
+
+    settings = [configured(row), TRAINING, row.flat]
+    return KEEPER.arrays(f"refined/{row.folder}-{count}-from-{first}", make, settings)["images"]
+
+
+def work_of(row: Row) -> Path:
+    """The folder of a row's training."""
+    return KEEPER.folder(f"refined/{row.folder}", [configured(row), TRAINING, row.flat])
 
 
 def train_row(row: Row) -> Path:
     """The pipeline that a row's training ends with, and beside it what its updates took; kept."""
-    work = REFINED / row.folder
+    work = work_of(row)
     if not (work / SECONDS).is_file():
         config, images, watch = configured(row), drawings(SIZES.kid)[0], UpdateTimer()
         copy_base_phase(row, len(images), work)
@@ -402,7 +406,7 @@ def copy_base_phase(row: Row, pictures: int, work: Path) -> None:
     config = configured(row)
     whole = configured(replace(row, change={"refinement": config.refinement} if config.refinement else {}))
     base = whole.steps - round(whole.steps * whole.refinement)
-    shared = REFINED / Row(f"base-{base}", {}, row.seed).folder
+    shared = KEEPER.folder(f"refined/{Row(f'base-{base}', {}, row.seed).folder}", [whole, TRAINING])
     if not (shared / "done").is_file():
         with contextlib.suppress(Cancelled):
             refine(whole, fresh_network(row.seed), drawings(SIZES.kid)[0], shared, report=stop_at(base))

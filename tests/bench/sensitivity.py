@@ -1,7 +1,6 @@
 """How far what is drawn depends on when it is corrected and in how many steps, for FULL; curves beside it."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,16 @@ from dataengine.clinic.world import stream
 from dataengine.diagnosis.config import DynamicsConfig
 from dataengine.quality.distances import features
 from dataengine.treatment.config import CorrectionConfig, SamplingConfig
-from dataengine.treatment.families.loading import load_family
-from tests.bench.guided_sampling import SAMPLING, SIZES, ImageRow, generate_row, kid_by_fold
-from tests.bench.harness import Figure, curve, device, figure, quick
+from tests.bench.guided_sampling import (
+    SAMPLING,
+    SIZES,
+    Generator,
+    ImageRow,
+    Steering,
+    generate_row,
+    kid_by_fold,
+)
+from tests.bench.harness import Figure, curve, figure, quick
 from tests.bench.treatment_rows import ClinicModels
 
 MOMENTS = (0.3, 0.48, 0.7) if quick() else (0.3, 0.4, 0.48, 0.6, 0.7)
@@ -25,10 +31,13 @@ FEW = 4 if quick() else 50
 
 
 def moment_figures(
-    clinic: ClinicModels, none: ImageRow, config: CorrectionConfig, steer: Callable[[CorrectionConfig], Any]
+    clinic: ClinicModels,
+    none: ImageRow,
+    config: CorrectionConfig,
+    steer: Callable[[CorrectionConfig], Steering],
 ) -> list[Figure]:
     """TTC at other moments: KID and the judge's frequency against none."""
-    count, base = min(SIZES.kid, 300), partial(load_family, clinic.flux, device=device())
+    count, base = min(SIZES.kid, 300), Generator(clinic.flux)
     real = features(
         render(stream("photos"), range(count)).images.permute(0, 2, 3, 1).numpy(), clinic.features
     )
@@ -53,12 +62,12 @@ def moment_figures(
 
 def step_figures(clinic: ClinicModels, form: str, config: DynamicsConfig) -> list[Figure]:
     """Do regions persist with more steps (ASCED, Sec. 7.1)? By the overlap with those of the most steps."""
-    base = partial(load_family, clinic.flux, device=device())
+    base = Generator(clinic.flux)
     regions, rows, frequencies = {}, [], {}
     for steps in STEPS:
         sampling = SamplingConfig(steps=steps, batch=32)
         made = generate_row(
-            clinic, f"steps-{steps}", base, sampling, "evaluation", FEW, watched={form: config}
+            clinic, f"steps-{steps}", base, sampling, "evaluation", FEW, recorded={form: config}
         )
         regions[steps] = made.extras[f"{form}|map"] >= 128
         frequencies[steps] = float(made.flawed.mean())

@@ -9,7 +9,7 @@ Settings and thresholds are chosen on validation prompts; figures stand on other
 trainings are longer.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,17 +29,20 @@ from dataengine.treatment.config import CorrectionConfig, GuidanceConfig
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.guided_sampling.correction import correcting
 from dataengine.treatment.guided_sampling.guidance import guiding
-from dataengine.treatment.sampling.sampler import Steppers, as_tensor, generate
+from dataengine.treatment.sampling.sampler import as_tensor, generate
 from pipelines.runtime.line_chart import Line, chart
 from tests.bench.choose_correction import CHOICES, choose_correction
 from tests.bench.ddpm import DDPM, trained_ddpm
 from tests.bench.guided_sampling import (
     FORMS,
+    KEEPER,
     SAMPLING,
     SCORES,
     SEED,
     SIZES,
+    Generator,
     ImageRow,
+    Steering,
     generate_row,
     kid_by_fold,
     prompts_of_row,
@@ -55,7 +58,7 @@ from tests.bench.harness import (
     quick,
     share,
     timing_ratio,
-    write,
+    write_in_parts,
 )
 from tests.bench.questions import question_figure
 from tests.bench.self_refining import (
@@ -66,10 +69,11 @@ from tests.bench.self_refining import (
     sensitivity_of_training,
 )
 from tests.bench.sensitivity import moment_figures, step_figures
+from tests.bench.source_hash import state_hash
 from tests.bench.treatment import SHEET, framed
 from tests.bench.treatment import rows as treatments
 from tests.bench.treatment_rows import FLAWED, ClinicModels, open_clinic_models, paired_ratio, run_treatment
-from tests.bench.treatment_rows import WORK as TREATMENT
+from tests.bench.treatment_rows import KEEPER as TREATMENT
 
 NONE = (SAMPLING["flux"], "evaluation", SIZES.kid)
 """What the plain row is drawn by."""
@@ -128,8 +132,8 @@ def pixel_ap(map_: np.ndarray, truth: np.ndarray) -> float:
 
 def generate_with_dynamics(clinic: ClinicModels, name: str, base: Path, use: str, count: int) -> ImageRow:
     """Images of a generator whose score dynamics were watched while it drew."""
-    open_one = partial(load_family, base, device=device())
-    return generate_row(clinic, f"{name}-watched", open_one, SAMPLING[name], use, count, watched=FORMS)
+    open_one = Generator(base)
+    return generate_row(clinic, f"{name}-watched", open_one, SAMPLING[name], use, count, recorded=FORMS)
 
 
 def detection(clinic: ClinicModels, name: str, base: Path) -> tuple[list[Figure], str]:
@@ -207,7 +211,7 @@ def trained_detector_figures(
     clinic: ClinicModels, name: str, known: ImageRow, test: ImageRow
 ) -> list[Figure]:
     """The same for trained detectors and the reader's plausibility, which sees whole images."""
-    doctor = load_detector(TREATMENT / "clinic" / "first_doctor", device())
+    doctor = load_detector(TREATMENT.folder("clinic/first_doctor"), device())
     figures = []
     for label, detector in (("first_doctor", doctor), ("champion", clinic.detector)):
         maps = [
@@ -261,16 +265,19 @@ class Choices:
         return f"{row}-{self.champion if row in ('ttc_champion', 'everywhere_again') else self.form}"
 
 
-def correction_steer(
-    clinic: ClinicModels, config: CorrectionConfig, detector: Any = None
-) -> Callable[[Sequence[str], Sequence[int]], Steppers]:
-    return lambda told, seeds: correcting(config, seeds, detector or clinic.detector)
+def correction_steering(clinic: ClinicModels, config: CorrectionConfig, detector: Any = None) -> Steering:
+    """Sampling with a correction; by the champion unless another detector is given."""
+    asked = state_hash(clinic.detector) if detector is None else type(detector).__name__
+    return Steering(
+        config, asked, lambda texts, seeds: correcting(config, seeds, detector or clinic.detector)
+    )
 
 
-def guidance_steer(
-    clinic: ClinicModels, config: GuidanceConfig
-) -> Callable[[Sequence[str], Sequence[int]], Steppers]:
-    return lambda told, seeds: guiding(config, told, clinic.detector)
+def guidance_steering(clinic: ClinicModels, config: GuidanceConfig) -> Steering:
+    """Sampling guided by the champion."""
+    return Steering(
+        config, state_hash(clinic.detector), lambda texts, seeds: guiding(config, texts, clinic.detector)
+    )
 
 
 def compared(
@@ -292,45 +299,45 @@ def compared(
     return figures
 
 
-def correction_fid_figures(clinic: ClinicModels, ways: Choices) -> list[Figure]:
+def correction_fid_figures(clinic: ClinicModels, choices: Choices) -> list[Figure]:
     """FID of every row against none, on more images, and in parts of them to see how far it spreads."""
-    count, base = SIZES.fid, partial(load_family, clinic.flux, device=device())
+    count, base = SIZES.fid, Generator(clinic.flux)
     clean = render(stream("photos"), range(count)).images.permute(0, 2, 3, 1).numpy()
     real = features(clean, clinic.features)
 
     def fids(folder: str, config: CorrectionConfig | None) -> np.ndarray:
-        steer = None if config is None else correction_steer(clinic, config)
-        made = generate_row(clinic, folder, base, SAMPLING["flux"], "evaluation", count, steer)
+        steering = None if config is None else correction_steering(clinic, config)
+        made = generate_row(clinic, folder, base, SAMPLING["flux"], "evaluation", count, steering)
         vectors = features(made.images, clinic.features)
         parts = zip([real, *real.chunk(PARTS)], [vectors, *vectors.chunk(PARTS)], strict=True)
         return np.array([frechet(*pair) for pair in parts])
 
     none = fids("none", None)
     figures = []
-    for row, config in ways.rows().items():
-        gap = fids(ways.folder(row), config) - none
+    for row, config in choices.rows().items():
+        gap = fids(choices.folder(row), config) - none
         parts = ", ".join(f"{each:.3f}" for each in gap[1:])
         note = f"none's is {none[0]:.3f}; in {PARTS} parts {parts}"
         figures.append(figure(f"fid_{row}_minus_none", float(gap[0]), None, "FID", count, note))
     return figures
 
 
-def correction_figures(clinic: ClinicModels, ways: Choices, how: str) -> list[Figure]:
+def correction_figures(clinic: ClinicModels, choices: Choices, how: str) -> list[Figure]:
     """Every row on FLUX, by prompts and seeds that all share; `how` says why the champion corrects so."""
-    count, sampling, base = SIZES.kid, SAMPLING["flux"], partial(load_family, clinic.flux, device=device())
+    count, sampling, base = SIZES.kid, SAMPLING["flux"], Generator(clinic.flux)
     clean = render(stream("photos"), range(count)).images.permute(0, 2, 3, 1).numpy()
     real = features(clean, clinic.features)
     none = generate_row(clinic, "none", base, *NONE)
     figures, shown = [], {"none": none}
-    rows = ways.rows()
+    rows = choices.rows()
     for row, config in rows.items():
-        steer = correction_steer(clinic, config)
-        other = generate_row(clinic, ways.folder(row), base, sampling, "evaluation", count, steer)
+        steering = correction_steering(clinic, config)
+        other = generate_row(clinic, choices.folder(row), base, sampling, "evaluation", count, steering)
         figures += compared(clinic, real, none, row, other, f"; {how}" if row == "ttc_champion" else "")
         shown[row] = other
     for row, guide in {"guidance": GuidanceConfig(), "reward": GuidanceConfig(kind="reward")}.items():
         few = count // 5 or count
-        other = generate_row(clinic, row, base, sampling, "evaluation", few, guidance_steer(clinic, guide))
+        other = generate_row(clinic, row, base, sampling, "evaluation", few, guidance_steering(clinic, guide))
         shown[row] = other
         part = ImageRow(none.images[:few], none.judged[:few], none.categories[:few])
         note = f"by the champion, defaults; none's is {part.flawed.mean():.3f}"
@@ -338,7 +345,7 @@ def correction_figures(clinic: ClinicModels, ways: Choices, how: str) -> list[Fi
     sheet = f"{', '.join(shown)}, from top to bottom, in {sheet_of(shown, none.flawed[:few])}"
     figures.append(figure("correction_sheet", "reported", n=len(shown), note=sheet))
     figures.append(on_clean(clinic, none, rows["ttc"]))
-    figures.append(with_treatment(clinic, ways))
+    figures.append(with_treatment(clinic, choices))
     figures.append(overhead(clinic, rows["ttc"]))
     return figures
 
@@ -364,9 +371,9 @@ def on_clean(clinic: ClinicModels, none: ImageRow, config: CorrectionConfig) -> 
     """New artifacts where a region without fault is corrected (ASCED, Sec. 7.2)."""
     few = SIZES.clean
     wanted = config.model_copy(update={"regions": "detector"})
-    steer = correction_steer(clinic, wanted, Patch())
-    base = partial(load_family, clinic.flux, device=device())
-    other = generate_row(clinic, "patch", base, SAMPLING["flux"], "evaluation", few, steer)
+    steering = correction_steering(clinic, wanted, Patch())
+    base = Generator(clinic.flux)
+    other = generate_row(clinic, "patch", base, SAMPLING["flux"], "evaluation", few, steering)
     clean = ~none.flawed[:few]
     new = int(other.flawed[clean].sum())
     return share(
@@ -374,17 +381,17 @@ def on_clean(clinic: ClinicModels, none: ImageRow, config: CorrectionConfig) -> 
     )
 
 
-def with_treatment(clinic: ClinicModels, ways: Choices) -> Figure:
+def with_treatment(clinic: ClinicModels, choices: Choices) -> Figure:
     """Treated, corrected by the champion, and both."""
     run = run_treatment(clinic, "all", treatments(clinic)["all"])
     few, sampling = SIZES.clean, SAMPLING["flux"]
-    treated = partial(load_family, run.base, lora=run.points[run.last], device=device())
-    untreated = partial(load_family, run.base, device=device())
-    steer = correction_steer(clinic, ways.rows()["ttc_champion"])
+    treated = Generator(run.base, run.points[run.last])
+    untreated = Generator(run.base)
+    steering = correction_steering(clinic, choices.rows()["ttc_champion"])
     rows = {
         "treated": ("treated", treated, None),
-        "corrected": (f"corrected-{ways.champion}", untreated, steer),
-        "both": (f"treated-corrected-{ways.champion}", treated, steer),
+        "corrected": (f"corrected-{choices.champion}", untreated, steering),
+        "both": (f"treated-corrected-{choices.champion}", treated, steering),
     }
     made = {
         row: generate_row(clinic, folder, family, sampling, "evaluation", few, by)
@@ -421,7 +428,7 @@ def ddpm_figures(clinic: ClinicModels) -> list[Figure]:
         return [figure("accuracy_dynamics_ddpm", "not measured", note=note)]
     found = detection(clinic, "ddpm", folder)[0]
     made = generate_with_dynamics(clinic, "ddpm", folder, "evaluation", SIZES.accuracy)
-    found[0] = replace(found[0], note=f"{found[0].note}; it learned {DDPM.told}")
+    found[0] = replace(found[0], note=f"{found[0].note}; it learned {DDPM.description}")
     return [*found, *fam_figures("ddpm", made, DDPM.categories)]
 
 
@@ -440,29 +447,28 @@ def draw_abnormal() -> None:
 def main() -> None:
     clinic = open_clinic_models()
     flux, form = detection(clinic, "flux", clinic.flux)
-    none = generate_row(clinic, "none", partial(load_family, clinic.flux, device=device()), *NONE)
-    champion, how = choose_correction(clinic, partial(correction_steer, clinic))
-    ways = Choices(form, champion)
-    sections: list[Callable[[], list[Figure]]] = [
-        lambda: detection(clinic, "sd", clinic.stable_diffusion)[0],
-        lambda: correction_figures(clinic, ways, how),
-        lambda: fam_figures("flux", none),
-        lambda: self_refining(clinic),
-        lambda: ddpm_figures(clinic),
-    ]
+    none = generate_row(clinic, "none", Generator(clinic.flux), *NONE)
+    champion, how = choose_correction(clinic, partial(correction_steering, clinic))
+    choices = Choices(form, champion)
+    parts: dict[str, Callable[[], list[Figure]]] = {
+        "detection-flux": lambda: flux,
+        "detection-sd": lambda: detection(clinic, "sd", clinic.stable_diffusion)[0],
+        "correction": lambda: correction_figures(clinic, choices, how),
+        "flaw-activation": lambda: fam_figures("flux", none),
+        "self-refining": lambda: self_refining(clinic),
+        "detection-ddpm": lambda: ddpm_figures(clinic),
+    }
     if full() or quick():
-        sections += [
-            lambda: moment_figures(clinic, none, ways.rows()["ttc"], partial(correction_steer, clinic)),
-            lambda: step_figures(clinic, form, FORMS[form]),
-            lambda: sensitivity_of_training(clinic),
-            lambda: gain_over_seeds(clinic),
-            lambda: fid_figures(clinic),
-            lambda: correction_fid_figures(clinic, ways),
-        ]
-    figures = flux
-    for section in sections:
-        figures += section()
-        write("trainingfree", figures, seeds=list(SEED.values()))
+        ttc = choices.rows()["ttc"]
+        parts |= {
+            "moments": lambda: moment_figures(clinic, none, ttc, partial(correction_steering, clinic)),
+            "steps": lambda: step_figures(clinic, form, FORMS[form]),
+            "self-refining-sensitivity": lambda: sensitivity_of_training(clinic),
+            "self-refining-seeds": lambda: gain_over_seeds(clinic),
+            "self-refining-fid": lambda: fid_figures(clinic),
+            "correction-fid": lambda: correction_fid_figures(clinic, choices),
+        }
+    write_in_parts("trainingfree", parts, list(SEED.values()), KEEPER.key)
     draw_abnormal()
 
 

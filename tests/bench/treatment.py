@@ -3,7 +3,7 @@
 Rows are published methods as settings of the one `treat`, on the tiny FLUX; the judge, which nothing was
 trained against, counts artifacts. Choices are made on validation prompts, figures on held-out ones. By
 default the rows, and Focus-N-Fix against DRaFT; `FULL=1` adds the long sections. Resumable: runs and images
-are kept in `build/bench/kept/treatment`.
+are kept (see `Keeper`).
 """
 
 from collections.abc import Callable, Sequence
@@ -15,10 +15,11 @@ from PIL import Image
 from dataengine.treatment import presets
 from dataengine.treatment.config import PixelConfig, RegionConfig, TreatmentConfig
 from dataengine.treatment.tuning.estimate import preflight
-from tests.bench.harness import RESULTS, Figure, bootstrap, curve, figure, full, quick, write
+from tests.bench.harness import RESULTS, Figure, bootstrap, curve, figure, full, quick, write_in_parts
 from tests.bench.treatment_rows import (
     BETA,
     FLAWED,
+    KEEPER,
     OFFLINE,
     PLAN,
     ClinicModels,
@@ -263,19 +264,18 @@ def main() -> None:
     configs = rows(clinic)
     runs = {name: run_treatment(clinic, name, config) for name, config in configs.items()}
     pixel = [runs[name] for name in ("all", "max", "above", "all_offline", "above_offline")]
-    figures = [
-        *headline_figures(clinic, pixel),
-        *at_equal_gain(clinic, runs["draft"], runs["focus_n_fix"]),
-        curves(clinic, list(runs.values())),
-        *forgetting(clinic, runs["draft"], runs["focus_n_fix"]),
-    ]
-    for name, run in runs.items():
-        figures += row_figures(clinic, run, configs[name])
-    write("treatment", figures, seeds=[PLAN.seed, 5000])
+    parts: dict[str, Callable[[], list[Figure]]] = {
+        "headline": lambda: headline_figures(clinic, pixel),
+        "equal-gain": lambda: at_equal_gain(clinic, runs["draft"], runs["focus_n_fix"]),
+        "curves": lambda: [curves(clinic, list(runs.values()))],
+        "forgetting": lambda: forgetting(clinic, runs["draft"], runs["focus_n_fix"]),
+        "rows": lambda: [
+            one for name, run in runs.items() for one in row_figures(clinic, run, configs[name])
+        ],
+    }
     if full() or quick():
-        for section in more_sections(clinic, configs, runs, *headline(clinic, pixel)):
-            figures += section()
-            write("treatment", figures, seeds=[PLAN.seed, 5000])
+        parts |= more_sections(clinic, configs, runs, *headline(clinic, pixel))
+    write_in_parts("treatment", parts, [PLAN.seed, 5000], KEEPER.key)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What `bench-treatment` measures with: a treating detector, cached runs, and what their images show.
+"""What `bench-treatment` measures with: a treating detector, treatment runs, and what their images show.
 
-Everything lies under `build/bench/kept/treatment`; what lies there is not made again.
+All of it is kept by `KEEPER`, each run under its settings and the weights that it began with.
 """
 
 import json
@@ -36,11 +36,10 @@ from dataengine.treatment.config import (
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.sampling.sampler import as_tensor, generate
 from dataengine.treatment.tuning.trainer import treat
-from tests.bench.harness import RESULTS, Figure, bootstrap, device, figure, quick
+from tests.bench.harness import Figure, Keeper, bootstrap, device, figure, quick
+from tests.bench.source_hash import state_hash, weights_hash
 
 FLAWED = 0.5
-WORK = RESULTS / "kept" / ("treatment-quick" if quick() else "treatment")
-
 
 PLAN = TreatmentConfig(
     batch=2 if quick() else 8,
@@ -84,6 +83,14 @@ class Sizes:
 SIZES = Sizes(2, 2, 2, 1, 1, 12, 2, 4) if quick() else Sizes(100, 4, 20, 120, 20, 3000, 1200, 240)
 
 
+KEEPER = Keeper(
+    "treatment",
+    modules=("tests.bench.treatment", "tests.bench.treatment_sections"),
+    settings={"sizes": SIZES, "plan": PLAN, "device": device()},
+    weights={name: clinic_parts.fingerprint(name) for name in clinic_parts.names()},
+)
+
+
 @dataclass(frozen=True)
 class ScoredImages:
     """Images uint8 NHWC of some prompts and seeds with what is seen in them, one value an image."""
@@ -124,9 +131,8 @@ class ClinicModels:
 
 def open_clinic_models() -> ClinicModels:
     """Materialise the clinic, train the treating detector, draw what the regularisation needs."""
-    WORK.mkdir(parents=True, exist_ok=True)
     folders = {
-        name: clinic_parts.materialise(name, WORK / "clinic" / name)
+        name: clinic_parts.materialise(name, KEEPER.folder(f"clinic/{name}"))
         for name in ("flux", "stable_diffusion", "readers", "judge", "first_doctor")
     }
     clean = render(stream("photos"), range(SIZES.clean))
@@ -136,7 +142,7 @@ def open_clinic_models() -> ClinicModels:
         readers=folders["readers"],
         reader=load_reader(folders["readers"]),
         judge=load_judge(folders["judge"]).to(device()),
-        detector=treating_detector(folders["first_doctor"], "loop", WORK / "detector"),
+        detector=treating_detector(folders["first_doctor"], "loop", KEEPER.folder("detector")),
         features=ClassifierFeatures(folders["readers"], device()),
         clean=clean.images.permute(0, 2, 3, 1).numpy(),
         captions=list(clean.captions),
@@ -191,7 +197,16 @@ def run_treatment(
     every: int = SIZES.every,
 ) -> TreatmentRun:
     """Run `config`, keeping the weights at regular points; from the LoRA `start`, where one is given."""
-    folder, base = WORK / "runs" / name, base or clinic.flux
+    base, detector = base or clinic.flux, detector or clinic.detector
+    settings = {
+        "config": config_facts(config),
+        "base": weights_hash(base),
+        "start": start and weights_hash(start),
+        "detector": state_hash(detector),
+        "every": every,
+        "prompts": clinic.treating,
+    }
+    folder = KEEPER.folder(f"runs/{name}", settings)
     ends = range(every, (updates or SIZES.updates) + 1, every)
     points, spent = {}, []
     for end in ends:
@@ -202,7 +217,7 @@ def run_treatment(
             result = treat(
                 config.model_copy(update={"updates": end, "checkpoint_every": every}),
                 family,
-                detector or clinic.detector,
+                detector,
                 clinic.treating,
                 clinic.clean if offline else None,
                 clinic.captions if offline else [],
@@ -219,27 +234,35 @@ def run_treatment(
     return TreatmentRun(name, base, points, history, json.loads((folder / "seconds.json").read_text()))
 
 
+def config_facts(config: TreatmentConfig) -> dict[str, Any]:
+    """The settings, with the weights of scorers in the place of where they lie."""
+    facts = config.model_dump(mode="json")
+    for reward in facts["rewards"]:
+        reward["location"] = weights_hash(Path(reward["location"]))
+    return facts
+
+
 def generate_and_score(
     clinic: ClinicModels, base: Path, lora: Path | None, which: str, config: TreatmentConfig
 ) -> ScoredImages:
-    """Images of a set of prompts, with the same seeds for all generators; cached."""
-    name = f"{base.name}-{lora.parent.name + '-' + lora.name if lora else 'base'}-{which}"
-    file = WORK / "shown" / f"{name}.npz"
-    if not file.is_file():
-        asked = [prompt for prompt in clinic.asked[which] for _ in range(SIZES.seeds)]
-        images = generate(
-            load_family(base, lora=lora, device=device()),
-            [prompt.text for prompt in asked],
-            list(range(5000, 5000 + len(asked))),
-            config.sampling,
-        )
-        seen = score_images(clinic, images, asked)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part.npz")
-        np.savez(part, images=images, **seen)
-        part.replace(file)
-    with np.load(file, allow_pickle=False) as kept:
-        return ScoredImages(**{key: kept[key] for key in kept.files})
+    """Images of a set of prompts, with the same seeds for all generators; kept."""
+    prompts_asked = [prompt for prompt in clinic.asked[which] for _ in range(SIZES.seeds)]
+    texts = [prompt.text for prompt in prompts_asked]
+
+    def make() -> dict[str, np.ndarray]:
+        family = load_family(base, lora=lora, device=device())
+        images = generate(family, texts, list(range(5000, 5000 + len(texts))), config.sampling)
+        return {"images": images} | score_images(clinic, images, prompts_asked)
+
+    settings = {
+        "base": weights_hash(base),
+        "lora": lora and weights_hash(lora),
+        "sampling": config.sampling,
+        "prompts": texts,
+        "detector": state_hash(clinic.detector),
+    }
+    name = f"{base.name}-{f'{lora.parent.name}-{lora.name}' if lora else 'base'}-{which}"
+    return ScoredImages(**KEEPER.arrays(f"images/{name}", make, settings))
 
 
 @torch.no_grad()

@@ -20,12 +20,13 @@ from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.sampling.sampler import as_tensor, generate
 from dataengine.treatment.tuning.dreambooth import learn_instance
 from tests.bench.harness import Figure, curve, device, figure, quick
+from tests.bench.source_hash import weights_hash
 from tests.bench.treatment_rows import (
     BETA,
     FLAWED,
+    KEEPER,
     PLAN,
     SIZES,
-    WORK,
     ClinicModels,
     ScoredImages,
     TreatmentRun,
@@ -53,17 +54,17 @@ def more_sections(
     runs: Mapping[str, TreatmentRun],
     best: TreatmentRun,
     update: int,
-) -> list[Callable[[], list[Figure]]]:
-    """The long sections, the shortest first; each trains and draws what is not kept."""
+) -> dict[str, Callable[[], list[Figure]]]:
+    """The long sections by name, the shortest first; each trains and generates what is not kept."""
     config = configs[best.name]
-    return [
-        lambda: [sequential(clinic, configs["focus_n_fix"], runs["draft"])],
-        lambda: [beta_sweep(clinic, configs["focus_n_fix"], runs)],
-        lambda: dreambooth(clinic, config),
-        lambda: [round_two(clinic, best, update, config)],
-        lambda: second_family(clinic, config),
-        lambda: [stops_in_time(clinic, configs)],
-    ]
+    return {
+        "sequential": lambda: [sequential(clinic, configs["focus_n_fix"], runs["draft"])],
+        "beta": lambda: [beta_sweep(clinic, configs["focus_n_fix"], runs)],
+        "dreambooth": lambda: dreambooth(clinic, config),
+        "round-two": lambda: [round_two(clinic, best, update, config)],
+        "stable-diffusion": lambda: second_family(clinic, config),
+        "guard": lambda: [stops_in_time(clinic, configs)],
+    }
 
 
 def stops_in_time(clinic: ClinicModels, configs: Mapping[str, TreatmentConfig]) -> Figure:
@@ -109,11 +110,12 @@ def round_two(clinic: ClinicModels, best: TreatmentRun, update: int, config: Tre
 def retrained(clinic: ClinicModels, base: Path, lora: Path) -> NetworkDetector:
     """The treating detector, trained on with the treated generator's images, which the teacher (who stands
     in for people) has marked."""
-    work = WORK / "detector-two"
-    first = WORK / "detector" / "detector"
+    begun = {"base": weights_hash(base), "lora": weights_hash(lora), "mined": MINED}
+    work = KEEPER.folder("detector-two", begun)
+    first = KEEPER.folder("detector") / "detector"
     if (work / RESULT_FILE).is_file():
         return treating_detector(first, "loop", work)
-    teacher = load_teacher(materialise("teacher", WORK / "clinic" / "teacher")).to(device())
+    teacher = load_teacher(materialise("teacher", KEEPER.folder("clinic/teacher"))).to(device())
     asked = prompts("loop", MINED)
     images = generate(
         load_family(base, lora=lora, device=device()),
@@ -250,7 +252,8 @@ def instance_lora(clinic: ClinicModels, images: np.ndarray, instance_prompt: str
     plan = presets.dreambooth().model_copy(
         update={"updates": updates, "batch": PLAN.batch, "sampling": PLAN.sampling, "lora": PLAN.lora}
     )
-    family, work = load_family(clinic.flux, device=device()), WORK / "runs" / "instance" / "work"
+    family, prompts_asked = load_family(clinic.flux, device=device()), [instance_prompt, class_prompt]
+    work = KEEPER.folder("runs/instance", {"plan": plan, "prompts": prompts_asked})
     count = 4 if quick() else 64
     result = learn_instance(
         plan.model_copy(update={"grad_steps": 1}),
