@@ -210,9 +210,19 @@ def _output(*command: str) -> str:
 
 
 def commit() -> str:
-    """The commit measured; a trailing `+dirty` says that files differ from it, results in `docs` aside."""
+    """The commit checked out; a trailing `+dirty` says that files differ from it, results in `docs` aside."""
     changed = _output("git", "status", "--porcelain", "--", ".", ":(exclude)docs")
     return (_output("git", "rev-parse", "--short=12", "HEAD") or "unknown") + ("+dirty" if changed else "")
+
+
+COMMIT_BEFORE = commit()
+"""What this process began with; a bench of hours may see another one at its end."""
+
+
+def commit_measured() -> str:
+    """The commit that the process began with, dirty also where the files have changed since."""
+    same = commit() == COMMIT_BEFORE
+    return COMMIT_BEFORE if same else f"{COMMIT_BEFORE.removesuffix('+dirty')}+dirty"
 
 
 def result_of(name: str, figures: Iterable[Figure], seeds: Sequence[int]) -> dict[str, Any]:
@@ -222,7 +232,7 @@ def result_of(name: str, figures: Iterable[Figure], seeds: Sequence[int]) -> dic
         raise ValueError(f"benchmark {name} names a figure twice: {sorted(one.id for one in found)}")
     return {
         "name": name,
-        "commit": commit(),
+        "commit": commit_measured(),
         "quick": quick(),
         "machine": machine(),
         "seeds": list(seeds),
@@ -384,7 +394,7 @@ class Keeper:
 
     def keep(self, name: str, value: Any, settings: object = None) -> Any:
         """Keep a JSON value with the commit and machine that made it, and return it."""
-        record = {"commit": commit(), "machine": machine(), "value": value}
+        record = {"commit": commit_measured(), "machine": machine(), "value": value}
         _replace(self._file(name, settings, ".json"), _text_of(record))
         return value
 

@@ -179,7 +179,7 @@ def test_finished_parts_of_a_full_run_stay_in_the_repository(
     monkeypatch.setattr(harness, "MEASURED", tmp_path / "measured")
     monkeypatch.delenv("QUICK", raising=False)
     monkeypatch.delenv("FRESH", raising=False)
-    monkeypatch.setattr(harness, "commit", lambda: "first")
+    monkeypatch.setattr(harness, "commit_measured", lambda: "first")
 
     def broken() -> list[harness.Figure]:
         raise KeyboardInterrupt
@@ -195,7 +195,7 @@ def test_finished_parts_of_a_full_run_stay_in_the_repository(
     found = json.loads(left.read_text())
     assert [path.name for path in left.parent.iterdir()] == [left.name]
     assert found["figures"][0]["value"] == 0.5 and found["seeds"] == [0] and found["machine"]["load_before"]
-    monkeypatch.setattr(harness, "commit", lambda: "second")
+    monkeypatch.setattr(harness, "commit_measured", lambda: "second")
     parts["long"] = lambda: [harness.figure("far", 2)]
     harness.write_in_parts("trial", parts, [0], key="k1")
     assert json.loads(left.read_text())["commit"] == "first", "it was measured then"
@@ -217,3 +217,5 @@ def test_the_commit_says_whether_the_tree_differs(tmp_path: Path, monkeypatch: p
     assert harness.commit() == clean, "results are no change of what is measured"
     (tmp_path / "new.py").touch()
     assert harness.commit() == f"{clean}+dirty"
+    monkeypatch.setattr(harness, "COMMIT_BEFORE", clean)
+    assert harness.commit_measured() == f"{clean}+dirty", "files changed while the bench ran"
