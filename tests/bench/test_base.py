@@ -25,8 +25,8 @@ figures = [
 
 def in_git(folder: Path, *command: str) -> str:
     """What git prints in a repository of its own."""
-    told = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
-    return subprocess.run([*told, *command], cwd=folder, check=True, capture_output=True, text=True).stdout
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+    return subprocess.run([*git, *command], cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
 @pytest.fixture

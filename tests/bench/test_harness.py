@@ -206,9 +206,9 @@ def test_finished_parts_of_a_full_run_stay_in_the_repository(
 
 
 def test_the_commit_says_whether_the_tree_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
     for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
-        subprocess.run([*told, *command], cwd=tmp_path, check=True)
+        subprocess.run([*git, *command], cwd=tmp_path, check=True)
     monkeypatch.setattr(harness, "ROOT", tmp_path)
     clean = harness.commit()
     assert len(clean) == 12

@@ -33,10 +33,10 @@ def server_process(checkout: Path, workspace: Path, *settings: str) -> Iterator[
     ) as server:
         assert server.stdout is not None
         try:
-            said = next((line for line in server.stdout if line.startswith(GREETING)), None)
-            if said is None:
+            greeting = next((line for line in server.stdout if line.startswith(GREETING)), None)
+            if greeting is None:
                 raise RuntimeError(f"{' '.join(command)} ended with {server.wait(20)}")
-            yield Server(said.removeprefix(GREETING).strip(), server.pid)
+            yield Server(greeting.removeprefix(GREETING).strip(), server.pid)
         finally:
             server.terminate()
             server.wait(20)
