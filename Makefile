@@ -49,7 +49,7 @@ check: setup     ## ruff, mypy, who may import whom
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py
 
-bench-%: setup   ## a benchmark, e.g. make bench-clinic; QUICK=1 proves that it works; result in build/bench/
+bench-%: setup   ## a benchmark, e.g. make bench-clinic (QUICK=1, FULL=1, FRESH=1, BASE=COMMIT: docs/benchmarks.md)
 	$(BIN)/python -m tests.bench.$(subst -,_,$*)
 
 clean:           ## forget build results (never the workspace)

@@ -1,6 +1,7 @@
 """`make bench-annotate`: the annotation page in Chromium, its API under load, and the curator's filter.
 
-What each figure measures: `annotate_browser`, `annotate_load`, `annotate_actions`, `annotate_filter`.
+What each figure measures: `annotate_browser`, `annotate_load`, `annotate_actions`, `annotate_filter`. With
+`BASE=COMMIT` also today's times over that commit's (see `base`).
 """
 
 import sys
@@ -11,6 +12,7 @@ from tests.bench.annotate_actions import action_figures
 from tests.bench.annotate_browser import page_figures
 from tests.bench.annotate_filter import filter_figures
 from tests.bench.annotate_load import load_figures
+from tests.bench.base import over_base
 from tests.bench.harness import RESULTS, missed, quick, write
 
 AT_MOST = {
@@ -37,6 +39,7 @@ def main() -> int:
             *filter_figures(scratch, *((5_000, 40) if short else (100_000, 400))),
             *action_figures(scratch, 4 if short else 60),
         ]
+    figures += over_base("annotate")
     write("annotate", figures, seeds=[0])
     failed = [
         one.id for one in figures if missed(one, at_least=AT_LEAST.get(one.id), at_most=AT_MOST.get(one.id))

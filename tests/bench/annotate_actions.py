@@ -16,7 +16,7 @@ from scipy import ndimage
 from dataengine.masks import components, unpack_label_map
 from storage.workspace import Workspace
 from tests.bench.annotate_browser import chromium, open_desk
-from tests.bench.annotate_server import furnished, served
+from tests.bench.annotate_server import served, workspace_with_queue
 from tests.bench.harness import Figure, bootstrap, figure
 
 ENOUGH = 0.9
@@ -218,7 +218,9 @@ def action_figures(scratch: Path, count: int) -> list[Figure]:
     ]
     counts = {}
     for way in planned[0]:
-        workspace = furnished(scratch / way, [drawing.image for drawing in drawings], maps, ["ada"])
+        workspace = workspace_with_queue(
+            scratch / way, [drawing.image for drawing in drawings], maps, ["ada"]
+        )
         overlaps = draw_all(workspace, [plan[way] for plan in planned], truths)
         if min(overlaps) < ENOUGH - 0.02:
             raise AssertionError(f"{way}: a mask came out at IoU {min(overlaps):.3f}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.bench.annotate_server import PASSWORD, furnished, picture, served, suspicion
+from tests.bench.annotate_server import PASSWORD, artifact_map, served, soft_image, workspace_with_queue
 from tests.bench.harness import Figure, bootstrap, figure, p95
 from tests.services import chromium_path
 from tests.ui.browsing import FLAGS, WITHOUT_TOUR
@@ -113,7 +113,9 @@ def page_figures(scratch: Path, strokes: int, serialised: int, submits: int) -> 
 def pointer_times(scratch: Path, browser: Browser, strokes: int) -> list[float]:
     """Milliseconds of every pointermove listener while strokes are drawn over a large image."""
     side = 2048
-    workspace = furnished(scratch / "large", [picture(0, side)], [suspicion(0, side)], ["ada"])
+    workspace = workspace_with_queue(
+        scratch / "large", [soft_image(0, side)], [artifact_map(0, side)], ["ada"]
+    )
     with served(workspace) as url:
         page = open_desk(browser, url, "ada", TIMED_MOVES)
         page.locator("#size").fill("64")
@@ -140,9 +142,9 @@ def task_times(
 ) -> tuple[list[float], list[float]]:
     """Milliseconds to serialise a label map, and from submit to the next image."""
     side, count = 1024, submits + 4
-    images = [picture(number, side) for number in range(count)]
-    maps = [suspicion(number, side) for number in range(count)]
-    workspace = furnished(scratch / "tasks", images, maps, ["ada"])
+    images = [soft_image(number, side) for number in range(count)]
+    maps = [artifact_map(number, side) for number in range(count)]
+    workspace = workspace_with_queue(scratch / "tasks", images, maps, ["ada"])
     with served(workspace) as url:
         page = open_desk(browser, url, "ada", TIMED_NEXT)
         packing = page.evaluate(SERIALISED, serialised + 3)[3:]

@@ -12,8 +12,8 @@ import numpy as np
 from storage.accounts import create_user
 from storage.opening import create_workspace
 from tests.bench.annotate_server import PASSWORD, served
-from tests.bench.fill import CATEGORIES, fill_catalog
 from tests.bench.harness import Figure, p95
+from tests.bench.large_catalog import CATEGORIES, fill_catalog
 
 SEED = 0
 SORTS = ("uncertainty", "max")

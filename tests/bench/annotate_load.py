@@ -16,7 +16,7 @@ import numpy as np
 from dataengine.masks import pack_label_map, unpack_label_map
 from dataengine.records import now
 from storage.workspace import Workspace
-from tests.bench.annotate_server import PASSWORD, furnished, picture, served, suspicion
+from tests.bench.annotate_server import PASSWORD, artifact_map, served, soft_image, workspace_with_queue
 from tests.bench.harness import ROOT, Figure, bootstrap, figure, p95
 
 SIDE = 512
@@ -41,8 +41,8 @@ def load_figures(scratch: Path, each: int, alone: int) -> list[Figure]:
     """Submits by eight writers at once, then by one beside a training and a worker."""
     names = [f"writer{number}" for number in range(WRITERS)]
     count = each * WRITERS + alone
-    images = [picture(number, 64).repeat(SIDE // 64, 0).repeat(SIDE // 64, 1) for number in range(count)]
-    workspace = furnished(scratch / "load", images, [suspicion(0, 64)] * 0, names)
+    images = [soft_image(number, 64).repeat(SIDE // 64, 0).repeat(SIDE // 64, 1) for number in range(count)]
+    workspace = workspace_with_queue(scratch / "load", images, [artifact_map(0, 64)] * 0, names)
     with served(workspace) as url:
         rate, spread = many_writers(workspace, url, names, each)
         with beside_work(workspace):

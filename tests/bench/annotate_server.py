@@ -1,8 +1,6 @@
-"""A web server in a process of its own, as it is run, and pictures to annotate."""
+"""A served workspace with images to annotate."""
 
 import io
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,37 +14,25 @@ from storage.accounts import create_user
 from storage.opening import create_workspace
 from storage.workspace import Workspace
 from tests.bench.harness import ROOT
+from tests.bench.web_server import server_process
 
 PASSWORD = "correct horse battery"
 
-SERVE = """
-import sys
-from storage.workspace import Workspace
-from storage.opening import create_workspace, open_workspace
-from ui.config import ServerConfig
-from ui.server import serve
-serve(open_workspace(sys.argv[1]), ServerConfig(port=0, desks=False, login_failures=1000),
-      lambda where: print(where.url, flush=True))
-"""
+SETTINGS = ("desks=false", "login_failures=1000")
+"""Of the server: the annotation page and its API alone, and as many sign-ins as there are writers."""
 
 
 @contextmanager
 def served(workspace: Workspace) -> Iterator[str]:
     """The URL of a server process over the workspace."""
-    command = [sys.executable, "-c", SERVE, str(workspace.path)]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as server:
-        assert server.stdout is not None
-        try:
-            yield server.stdout.readline().strip()
-        finally:
-            server.terminate()
-            server.wait(20)
+    with server_process(ROOT, workspace.path, *SETTINGS) as server:
+        yield server.url
 
 
-def furnished(folder: Path, images: list[np.ndarray], maps: list[np.ndarray], people: list[str]) -> Workspace:
-    """A workspace with queued pictures (uint8 HWC), a champion's maps (float32 HW), and annotators."""
+def workspace_with_queue(
+    folder: Path, images: list[np.ndarray], maps: list[np.ndarray], people: list[str]
+) -> Workspace:
+    """A workspace with queued images (uint8 HWC), a champion's maps (float32 HW), and annotators."""
     workspace = create_workspace(folder)
     shas = workspace.blobs.put_many([png(image) for image in images])
     refs = workspace.maps.put_many([quantise(found) for found in maps])
@@ -94,14 +80,14 @@ def png(image: np.ndarray) -> bytes:
     return body.getvalue()
 
 
-def picture(number: int, side: int) -> np.ndarray:
+def soft_image(number: int, side: int) -> np.ndarray:
     """Uint8 side×side×3: soft shapes, different for every number."""
     rng = np.random.default_rng([7, number])
     coarse = Picture.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8))
     return np.asarray(coarse.resize((side, side), Picture.Resampling.BICUBIC))
 
 
-def suspicion(number: int, side: int, spots: int = 6) -> np.ndarray:
+def artifact_map(number: int, side: int, spots: int = 6) -> np.ndarray:
     """Float32 side×side: a few soft spots, as a detector's map has them."""
     rng = np.random.default_rng([8, number])
     rows, columns = np.mgrid[:side, :side].astype(np.float32) / side

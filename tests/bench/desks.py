@@ -1,6 +1,7 @@
 """The desks: how soon they are ready, how soon a curve is drawn, how late progress is shown.
 
 `make bench-desks` writes `build/bench/desks.json`. Real Chromium, the real server in a process of its own.
+With `BASE=COMMIT` also today's times over that commit's (see `base`).
 """
 
 import json
@@ -22,6 +23,7 @@ from storage.accounts import create_user
 from storage.opening import create_workspace
 from storage.workspace import Workspace
 from tests.bench.annotate_server import PASSWORD
+from tests.bench.base import over_base
 from tests.bench.desks_pages import page_figures, served, signed_in
 from tests.bench.harness import Figure, bootstrap, figure, quick, write
 from tests.services import chromium_path
@@ -64,7 +66,7 @@ def main() -> None:
             found = [redraw(browser, url, points, times), lag(browser, url, workspace, seconds)]
         browser.close()
         workspace.close()
-    write("desks", [*page_figures(), *found], seeds=[0])
+    write("desks", [*page_figures(), *found, *over_base("desks")], seeds=[0])
 
 
 def running(workspace: Workspace, run: str) -> Job:

@@ -4,12 +4,9 @@ The catalog holds 100,000 images, 100 rounds with their stages' jobs, 100 runs a
 """
 
 import os
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,19 +20,12 @@ from storage.catalog import Catalog
 from storage.opening import create_workspace
 from storage.workspace import Workspace
 from tests.bench.annotate_server import PASSWORD
-from tests.bench.fill import fill_catalog
 from tests.bench.harness import ROOT, Figure, bootstrap, figure, quick
+from tests.bench.large_catalog import fill_catalog
+from tests.bench.web_server import Server, server_process
 from tests.services import chromium_path
 from tests.ui.browsing import FLAGS, WITHOUT_TOUR
 
-SERVE = """
-import sys
-from storage.workspace import Workspace
-from storage.opening import create_workspace, open_workspace
-from ui.config import ServerConfig
-from ui.server import serve
-serve(open_workspace(sys.argv[1]), ServerConfig(port=0), lambda where: print(where.url, flush=True))
-"""
 OWN = "#view[data-ready]"
 READY = {
     "/annotate": "#empty:not([hidden]), #layers:not([hidden])",
@@ -130,19 +120,9 @@ def study(catalog: Catalog, id: str, random: np.random.Generator) -> None:
     )
 
 
-@contextmanager
-def served(workspace: Workspace) -> Iterator[tuple[str, int]]:
-    """A server process with all desks: its URL and process id."""
-    command = [sys.executable, "-c", SERVE, str(workspace.path)]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as server:
-        assert server.stdout is not None
-        try:
-            yield server.stdout.readline().strip(), server.pid
-        finally:
-            server.terminate()
-            server.wait(20)
+def served(workspace: Workspace) -> AbstractContextManager[Server]:
+    """A server process with all desks."""
+    return server_process(ROOT, workspace.path)
 
 
 def signed_in(browser: Browser, url: str) -> BrowserContext:

@@ -3,20 +3,18 @@
 Five detectors, each with one source of data more than the one before; how many labels mining saves; what
 dynamic shrink and strong augmentation bring; whether the first doctor's maps name the hard categories.
 
-Resumable: every trained detector lies in `build/bench/kept/detector`, named by what it was trained on, and
-goes on from its last checkpoint, on this machine or, with the folder, on another. One seed by default, three
+Resumable: every trained detector is kept under what it was trained on (see `Keeper`) and resumes from its
+last checkpoint, on this machine or, with `build/bench/kept/detector`, on another. One seed by default, three
 with `FULL=1`, of which the first alone has the control and the rows without an augmentation; `QUICK=1` proves
 in under a minute that the command works.
 """
 
 import argparse
-import hashlib
-import json
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
@@ -24,8 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dataengine.clinic.parts import fingerprint
-from dataengine.clinic.world import CATEGORIES, HARD, WORLD_VERSION
+from dataengine.clinic.world import CATEGORIES, HARD
 from dataengine.curation.config import HardCategoryConfig, MiningConfig
 from dataengine.curation.hard_categories import hard_categories
 from dataengine.curation.mining import MiningCandidate, choose, thumbnail_features
@@ -37,8 +34,8 @@ from dataengine.diagnosis.training import RESULT_FILE, measure_detector, train_d
 from dataengine.quality.intervals import ratio as paired_ratio
 from pipelines.detectors.predict import uncertainty
 from tests.bench import detector_data as data
-from tests.bench.detector_data import WORK, Pool, memory
-from tests.bench.harness import Figure, figure, full, mean, quick, share, write
+from tests.bench.detector_data import KEEPER, Pool, memory
+from tests.bench.harness import Figure, figure, full, leave, mean, quick, share, write
 
 ROWS = ("previous", "real", "hard", "small pseudo", "large pseudo")
 CONTROL = "control"
@@ -137,15 +134,13 @@ class Bench:
     def work(self, name: str) -> Path:
         """The folder of a training, named by everything that it follows from."""
         training = self.trainings[name]
-        facts = {
-            "config": training.config.model_dump(mode="json"),
+        settings = {
+            "config": training.config,
             "examples": training.examples,
-            "sizes": asdict(self.sizes),
-            "world": [WORLD_VERSION, fingerprint("autoencoder"), fingerprint("first_doctor")],
+            "sizes": self.sizes,
             "teacher": training.teacher and self.work(training.teacher).name,
         }
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
-        return WORK / f"seed{self.seed}-{name.replace(' ', '-')}-{digest}"
+        return KEEPER.folder(f"seed{self.seed}-{name}", settings)
 
     def folder(self, name: str) -> Path:
         """The detector of a training; of "previous", the first doctor as shipped."""
@@ -154,7 +149,19 @@ class Bench:
     def train(self, name: str) -> None:
         """Train and measure what is not there yet."""
         self._train(name)
-        sets(self.sizes).measured(self.folder(name))
+        self.leave(name)
+
+    def leave(self, name: str) -> None:
+        """Measure a trained detector; with `FULL=1` its means stand in the repository from then on."""
+        measured = sets(self.sizes).measured(self.folder(name))
+        if not full():
+            return
+        figures = [
+            mean(f"{of}_{value}", values, note=f"{name}, {of} images")
+            for of, by_value in measured.items()
+            for value, values in by_value.items()
+        ]
+        leave("detector", f"seed{self.seed}-{name}", figures, [self.seed], KEEPER.key)
 
     def _train(self, name: str) -> None:
         training, work = self.trainings[name], self.work(name)
@@ -283,14 +290,13 @@ class Sets:
     people: Pool
 
     def measured(self, folder: Path) -> "Measured":
-        """Per set, the figures of each image by name; kept beside the detector."""
-        file = folder.parent / f"{folder.name}-measured-{len(self.hard)}.json"
-        if not file.is_file():
-            found = {name: _figures_of(load_detector(folder), pool) for name, pool in vars(self).items()}
-            part = file.with_suffix(f".{os.getpid()}.part")
-            part.write_text(json.dumps(found))
-            part.replace(file)
-        return json.loads(file.read_text())
+        """Per set, the figures of each image by name; kept."""
+        name = f"measured/{folder.relative_to(KEEPER.place).as_posix().replace('/', '-')}-{len(self.hard)}"
+        found = KEEPER.get(name)
+        if found is None:
+            found = {of: _figures_of(load_detector(folder), pool) for of, pool in vars(self).items()}
+            KEEPER.keep(name, found)
+        return found
 
 
 Measured = dict[str, dict[str, list[float]]]
@@ -434,6 +440,8 @@ def main() -> None:
         if (name in given.train if given.train else bench is benches[0] or name not in aside)
     ]
     train_all(chosen, given.jobs)
+    for bench, name in chosen:
+        bench.leave(name)
     if given.train:
         return
     measure = sets(sizes)
@@ -458,6 +466,7 @@ def main() -> None:
     figures.append(hard_found(sizes))
     figures += calibration_figures(sizes, benches[-1].folder(ROWS[-1]))
     write("detector", figures, given.seeds)
+    leave("detector", "all", figures, given.seeds)
 
 
 if __name__ == "__main__":

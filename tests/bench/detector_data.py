@@ -1,11 +1,10 @@
 """What `make bench-detector` learns from and measures on: drawings of the embedded clinic as the generator's
-decoder paints them, cached in `build/bench/kept`.
+decoder paints them, kept by `KEEPER`.
 
 Pools are disjoint by stream and index: what a detector trains on, the validation set and the benchmark never
 share a scene.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,9 +17,15 @@ from dataengine.clinic.world import CATEGORIES, HARD, WORLD_VERSION, Drawing, st
 from dataengine.diagnosis.dataset import MemorySamples, Sample
 from dataengine.records import SampleKind
 from pipelines.demo.data import FLAWED, earlier_data, round_trip
-from tests.bench.harness import RESULTS
+from tests.bench.harness import Keeper
 
-WORK = RESULTS / "kept" / "detector"
+KEEPER = Keeper(
+    "detector",
+    modules=("tests.bench.detector",),
+    settings={"world": WORLD_VERSION},
+    weights={name: fingerprint(name) for name in ("autoencoder", "first_doctor", "flux")},
+)
+"""Drawings, detectors and what they were measured at, for `bench-detector`."""
 INHERITED = dict.fromkeys(CATEGORIES, 0.02) | dict.fromkeys(HARD, FLAWED)
 """How often the generator breaks each category."""
 CHUNK = 500
@@ -107,7 +112,7 @@ def photos(count: int, first: int = 0) -> Pool:
 
 def previous(count: int) -> Pool:
     """What the first doctor learned from, as the earlier annotators marked it, mistakes included."""
-    return cached(f"previous-{fingerprint('first_doctor')[:12]}-{count}", lambda: _pool(earlier_data(count)))
+    return cached(f"previous-{count}", lambda: _pool(earlier_data(count)))
 
 
 def benchmark_clean(count: int, categories: Sequence[str] = CATEGORIES) -> Pool:
@@ -124,7 +129,7 @@ def benchmark_clean(count: int, categories: Sequence[str] = CATEGORIES) -> Pool:
 @cache
 def first_doctor() -> Path:
     """The shipped detector, as the demo gets it."""
-    return materialise("first_doctor", WORK / f"first-doctor-{fingerprint('first_doctor')[:12]}")
+    return materialise("first_doctor", KEEPER.folder("first-doctor"))
 
 
 def survey(count: int, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -137,27 +142,25 @@ def survey(count: int, seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
     asked = prompts("generation", count * len(CATEGORIES))
 
     def draw() -> Pool:
-        family = load_family(str(materialise("flux", WORK / f"flux-{fingerprint('flux')[:12]}")))
+        family = load_family(str(materialise("flux", KEEPER.folder("flux"))))
         seeds = [seed * 1_000_000 + i for i in range(len(asked))]
         images = generate(family, [prompt.text for prompt in asked], seeds, SamplingConfig(steps=5, batch=16))
         return Pool(images, np.zeros(images.shape[:3], np.uint8), tuple(prompt.category for prompt in asked))
 
-    pool = cached(f"survey-{fingerprint('flux')[:12]}-{count}-{seed}", draw)
+    pool = cached(f"survey-{count}-{seed}", draw)
     return pool.images, pool.categories
 
 
 def cached(name: str, draw: Callable[[], Pool]) -> Pool:
-    """The pool of that name, drawn once per world and autoencoder."""
-    file = WORK / "data" / f"{name}-v{WORLD_VERSION}-{fingerprint('autoencoder')[:12]}.npz"
-    if file.is_file():
-        with np.load(file, allow_pickle=False) as kept:
-            return Pool(kept["images"], kept["label_maps"], tuple(kept["categories"].tolist()))
-    pool = draw()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(f".{os.getpid()}.part.npz")
-    np.savez(part, images=pool.images, label_maps=pool.label_maps, categories=np.array(pool.categories))
-    part.replace(file)
-    return pool
+    """The pool of that name, drawn once."""
+
+    def make() -> dict[str, np.ndarray]:
+        pool = draw()
+        categories = np.array(pool.categories)
+        return {"images": pool.images, "label_maps": pool.label_maps, "categories": categories}
+
+    kept = KEEPER.arrays(f"data/{name}", make)
+    return Pool(kept["images"], kept["label_maps"], tuple(kept["categories"].tolist()))
 
 
 def memory(*parts: Sequence[Sample]) -> MemorySamples:

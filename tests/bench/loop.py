@@ -2,11 +2,12 @@
 reports.
 
 A seed's run is the command that people type, in a process of its own; its memory is that of the process and
-all of its children together, sampled every three seconds. A finished seed is not run again. `QUICK=1` runs
-the smallest recipe once.
+all of its children together, sampled every three seconds. A finished seed is kept (see `Keeper`); one that
+was stopped begins again, since half a run has no wall time. `QUICK=1` runs the smallest recipe once.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +17,8 @@ from typing import Any
 
 import psutil
 
-from tests.bench.harness import RESULTS, ROOT, Figure, figure, quick, write
+from dataengine.clinic import parts as clinic_parts
+from tests.bench.harness import ROOT, Figure, Keeper, figure, leave, quick, write
 
 SEEDS = (0, 1, 2)
 RATIOS = (
@@ -45,18 +47,27 @@ class Run:
         return next((one for one in self.report["figures"] if one["id"] == id), None)
 
 
+KEEPER = Keeper(
+    "loop",
+    modules=("tests.bench.loop", "app"),
+    weights={name: clinic_parts.fingerprint(name) for name in clinic_parts.names()},
+)
+
+
 def run(seed: int, recipe: str) -> Run:
-    """The demo with a seed, or what an earlier call measured."""
-    folder = RESULTS / "loop" / f"{recipe}-{seed}"
-    kept = folder / "measured.json"
-    if not kept.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        where, what = str(folder / "workspace"), ("--recipe", recipe, "--seed", str(seed))
+    """The demo with a seed, or what an earlier call measured with the same source."""
+    name = f"{recipe}-{seed}"
+    found = KEEPER.get(name)
+    if found is None:
+        folder = KEEPER.folder(name)
+        shutil.rmtree(folder, ignore_errors=True)
+        where, what = str(folder), ("--recipe", recipe, "--seed", str(seed))
         seconds, peak = measured([sys.executable, "-m", "app", "--workspace", where, "demo", *what])
-        kept.write_text(json.dumps({"seconds": seconds, "peak_gb": peak}))
-    figures = json.loads(kept.read_text())
-    report = json.loads((folder / "workspace" / "demo" / "report.json").read_text())
-    return Run(seed, report, figures["seconds"], figures["peak_gb"])
+        report = json.loads((folder / "demo" / "report.json").read_text())
+        found = KEEPER.keep(name, {"seconds": seconds, "peak_gb": peak, "report": report})
+    one = Run(seed, found["report"], found["seconds"], found["peak_gb"])
+    leave("loop", name, figures_of([one]), [seed], KEEPER.key)
+    return one
 
 
 def measured(command: Sequence[str]) -> tuple[float, float]:
@@ -99,12 +110,12 @@ def over_seeds(id: str, runs: Sequence[Run]) -> Figure | None:
     )
 
 
-def main() -> None:
-    recipe, seeds = ("cpu-smoke", SEEDS[:1]) if quick() else ("demo", SEEDS)
-    runs = [run(seed, recipe) for seed in seeds]
+def figures_of(runs: Sequence[Run]) -> list[Figure]:
+    """All figures over these seeds."""
     exact = [one for one in (each.figure("hard_categories_exact") for each in runs) if one is not None]
     figures = [found for id in RATIOS if (found := over_seeds(id, runs)) is not None]
-    figures += [
+    return [
+        *figures,
         figure(
             "hard_categories_exact",
             all(one["value"] for one in exact),
@@ -126,7 +137,14 @@ def main() -> None:
             note="the highest; goal ≤ 4",
         ),
     ]
+
+
+def main() -> None:
+    recipe, seeds = ("cpu-smoke", SEEDS[:1]) if quick() else ("demo", SEEDS)
+    runs = [run(seed, recipe) for seed in seeds]
+    figures = figures_of(runs)
     write("loop", figures, list(seeds))
+    leave("loop", "all", figures, list(seeds))
 
 
 if __name__ == "__main__":

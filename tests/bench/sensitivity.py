@@ -1,7 +1,6 @@
 """How far what is drawn depends on when it is corrected and in how many steps, for FULL; curves beside it."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,17 @@ from dataengine.clinic.world import stream
 from dataengine.diagnosis.config import DynamicsConfig
 from dataengine.quality.distances import features
 from dataengine.treatment.config import CorrectionConfig, SamplingConfig
-from dataengine.treatment.families.loading import load_family
-from tests.bench.harness import Figure, curve, device, figure, quick
-from tests.bench.steered import SAMPLING, SIZES, Drawn, drawn, kids
-from tests.bench.treated import Ward
+from tests.bench.guided_sampling import (
+    SAMPLING,
+    SIZES,
+    Generator,
+    ImageRow,
+    Steering,
+    generate_row,
+    kid_by_fold,
+)
+from tests.bench.harness import Figure, curve, figure, quick
+from tests.bench.treatment_rows import ClinicModels
 
 MOMENTS = (0.3, 0.48, 0.7) if quick() else (0.3, 0.4, 0.48, 0.6, 0.7)
 """T_c / T, counted from noise = 1."""
@@ -24,19 +30,26 @@ FEW = 4 if quick() else 50
 """Images that are drawn in each of them."""
 
 
-def of_moment(
-    ward: Ward, none: Drawn, config: CorrectionConfig, steer: Callable[[CorrectionConfig], Any]
+def moment_figures(
+    clinic: ClinicModels,
+    none: ImageRow,
+    config: CorrectionConfig,
+    steer: Callable[[CorrectionConfig], Steering],
 ) -> list[Figure]:
     """TTC at other moments: KID and the judge's frequency against none."""
-    count, base = min(SIZES.kid, 300), partial(load_family, ward.flux, device=device())
-    real = features(render(stream("photos"), range(count)).images.permute(0, 2, 3, 1).numpy(), ward.features)
-    plain = kids(real, features(none.images[:count], ward.features))
+    count, base = min(SIZES.kid, 300), Generator(clinic.flux)
+    real = features(
+        render(stream("photos"), range(count)).images.permute(0, 2, 3, 1).numpy(), clinic.features
+    )
+    plain = kid_by_fold(real, features(none.images[:count], clinic.features))
     rows = []
     for moment in MOMENTS:
         dynamics = config.dynamics.model_copy(update={"stop": moment})
         changed = config.model_copy(update={"dynamics": dynamics})
-        other = drawn(ward, f"moment-{moment:g}", base, SAMPLING["flux"], "evaluation", count, steer(changed))
-        gap = kids(real, features(other.images, ward.features)) - plain
+        other = generate_row(
+            clinic, f"moment-{moment:g}", base, SAMPLING["flux"], "evaluation", count, steer(changed)
+        )
+        gap = kid_by_fold(real, features(other.images, clinic.features)) - plain
         ratio = other.flawed.mean() / max(none.flawed[:count].mean(), 1e-9)
         rows.append((moment, float(gap.mean()), float(ratio)))
     columns = dict(zip(("moment", "kid_minus_none", "frequency_ratio"), zip(*rows, strict=True), strict=True))
@@ -47,13 +60,15 @@ def of_moment(
     return [figure("sensitivity_moment", best[1], None, "KID", count, note)]
 
 
-def of_steps(ward: Ward, form: str, config: DynamicsConfig) -> list[Figure]:
+def step_figures(clinic: ClinicModels, form: str, config: DynamicsConfig) -> list[Figure]:
     """Do regions persist with more steps (ASCED, Sec. 7.1)? By the overlap with those of the most steps."""
-    base = partial(load_family, ward.flux, device=device())
+    base = Generator(clinic.flux)
     regions, rows, frequencies = {}, [], {}
     for steps in STEPS:
         sampling = SamplingConfig(steps=steps, batch=32)
-        made = drawn(ward, f"steps-{steps}", base, sampling, "evaluation", FEW, watched={form: config})
+        made = generate_row(
+            clinic, f"steps-{steps}", base, sampling, "evaluation", FEW, recorded={form: config}
+        )
         regions[steps] = made.extras[f"{form}|map"] >= 128
         frequencies[steps] = float(made.flawed.mean())
     most = regions[STEPS[-1]]

@@ -2,7 +2,8 @@
 
 `catalog_page_ms`: 95th percentile over random pages of 48 with category and confidence filter, most uncertain
 first, from anywhere in the order, each in a unit of work of its own. `import_per_s`: `import_folder` of 512²
-JPEG files pinned to one core: hash, thumbnail, near-duplicate group, durable blobs, catalog rows.
+JPEG files pinned to one core: hash, thumbnail, near-duplicate group, durable blobs, catalog rows. With
+`BASE=COMMIT` also today's times over that commit's (see `base`).
 """
 
 import os
@@ -19,8 +20,9 @@ from PIL import Image as Picture
 from pipelines.exchange.readers.folders import import_folder
 from storage.opening import create_workspace
 from storage.queries.images import PAGE, ImageFilter, page_of_images
-from tests.bench.fill import CATEGORIES, fill_catalog
+from tests.bench.base import over_base
 from tests.bench.harness import RESULTS, Figure, bootstrap, figure, missed, p95, quick, write
+from tests.bench.large_catalog import CATEGORIES, fill_catalog
 
 SEED = 0
 PAGE_TARGET_MS = 50
@@ -35,7 +37,7 @@ def main() -> int:
             Path(scratch), images=20_000 if quick() else 1_000_000, pages=60 if quick() else 400
         )
         imports = import_figures(Path(scratch), files=60 if quick() else 400, repeats=2 if quick() else 9)
-    write("storage", [*pages, *imports], seeds=[SEED])
+    write("storage", [*pages, *imports, *over_base("storage")], seeds=[SEED])
     failed = missed(pages[0], at_most=PAGE_TARGET_MS) or missed(imports[0], at_least=IMPORT_TARGET)
     return int(failed and not quick())
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.bench import choosing, refined, trainingfree
-from tests.bench.refined import gain, share_inside
+from tests.bench import choose_correction, self_refining, trainingfree
+from tests.bench.guided_sampling import FOLDS, ImageRow, kid_by_fold, prompts_of_row
+from tests.bench.self_refining import gain, share_inside
 from tests.bench.sensitivity import overlap
-from tests.bench.steered import FOLDS, Drawn, asked, kids
 from tests.bench.trainingfree import accuracy, pixel_ap, threshold_of
 
 
@@ -41,14 +41,18 @@ def test_kid_compares_fold_with_fold() -> None:
     rng = torch.Generator().manual_seed(0)
     same, other = (torch.randn(20 * FOLDS, 4, generator=rng) + shift for shift in (0, 2))
     base = torch.randn(20 * FOLDS, 4, generator=rng)
-    near, far = kids(base, same), kids(base, other)
+    near, far = kid_by_fold(base, same), kid_by_fold(base, other)
     assert near.shape == (FOLDS,) and abs(near.mean()) < far.mean() / 5
 
 
 def test_rows_share_their_prompts() -> None:
-    assert [one.text for one in asked("validation", 20)] == [one.text for one in asked("validation", 20)]
-    assert len(asked("evaluation", 500)) == 500
-    assert not {one.text for one in asked("validation", 50)} & {one.text for one in asked("evaluation", 50)}
+    assert [one.text for one in prompts_of_row("validation", 20)] == [
+        one.text for one in prompts_of_row("validation", 20)
+    ]
+    assert len(prompts_of_row("evaluation", 500)) == 500
+    assert not {one.text for one in prompts_of_row("validation", 50)} & {
+        one.text for one in prompts_of_row("evaluation", 50)
+    }
     assert trainingfree.NONE[1] == "evaluation"
 
 
@@ -64,7 +68,7 @@ def test_hot_spots_are_counted_inside_the_masks(monkeypatch: pytest.MonkeyPatch)
     inside[:, :2] = True
     hot = np.zeros_like(inside)
     hot[:, 1:3, 0] = True
-    monkeypatch.setattr(refined, "hot_spots", lambda network, images: hot)
+    monkeypatch.setattr(self_refining, "hot_spots", lambda network, images: hot)
     found = share_inside("a", None, np.zeros((2, 4, 4, 3)), inside, "note")  # type: ignore[arg-type]
     assert found.value == 0.5 and "chance 0.500" in found.note
     assert share_inside("a", None, np.zeros((0,)), inside, "").value == "not measured"  # type: ignore[arg-type]
@@ -78,11 +82,14 @@ def test_overlap_is_intersection_over_union() -> None:
 
 
 def test_rows_differ_from_each_other_and_from_base_only_in_refinement() -> None:
-    configs = {name: refined.configured(refined.Row(name, change)) for name, change in refined.ROWS.items()}
+    configs = {
+        name: self_refining.configured(self_refining.Row(name, change))
+        for name, change in self_refining.ROWS.items()
+    }
     assert configs["base"].refinement == 0 and configs["both"].refinement == 0.5
     assert configs["forward"].reverse == 0 and configs["reverse"].forward == 0
     assert len({config.steps for config in configs.values()}) == 1
-    for training in (refined.SMALL, refined.LARGE):
+    for training in (self_refining.SMALL, self_refining.LARGE):
         every = max(1, training.steps // 20)
         bases = [training.steps - round(training.steps * share) for share in (0.2, 0.5, 0.8)]
         assert not any(base % every for base in bases), "a base phase ends with a checkpoint"
@@ -91,15 +98,15 @@ def test_rows_differ_from_each_other_and_from_base_only_in_refinement() -> None:
 def test_the_strength_is_chosen_on_images_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def kid_of(ward: object, row: refined.Row, first: int = 0) -> np.ndarray:
+    def kid_of(clinic: object, row: self_refining.Row, first: int = 0) -> np.ndarray:
         seen.append(first)
         return np.full(FOLDS, {"both": 3.0, "strength-0.05": 1.0}.get(row.name, 2.0))
 
-    monkeypatch.setattr(refined, "quick", lambda: False)
-    monkeypatch.setattr(refined, "kid_of", kid_of)
-    best, note = refined.strongest(None)  # type: ignore[arg-type]
+    monkeypatch.setattr(self_refining, "quick", lambda: False)
+    monkeypatch.setattr(self_refining, "kid_of", kid_of)
+    best, note = self_refining.best_strength(None)  # type: ignore[arg-type]
     assert best.name == "strength-0.05" and best.change == {"forward": 0.05, "reverse": 0.05}
-    assert set(seen) == {refined.ANEW} and "both 3.000" in note
+    assert set(seen) == {self_refining.ANEW} and "both 3.000" in note
 
 
 def test_the_champions_correction_is_chosen_by_the_teacher_and_not_by_the_judge(
@@ -112,24 +119,24 @@ def test_the_champions_correction_is_chosen_by_the_teacher_and_not_by_the_judge(
         def confidence(self, images: torch.Tensor) -> torch.Tensor:
             return images.mean(1)
 
-    def drawn(ward: object, row: str, *given: object) -> Drawn:
+    def drawn(clinic: object, row: str, *given: object) -> ImageRow:
         best = row == "champion, from 0.8 above 0.3"
         images = np.full((4, 4, 4, 3), 0 if best else 255, np.uint8)
-        return Drawn(images, np.full((4, 4, 4), 255 if best else 0, np.uint8), np.zeros(4))
+        return ImageRow(images, np.full((4, 4, 4), 255 if best else 0, np.uint8), np.zeros(4))
 
-    monkeypatch.setattr(choosing, "quick", lambda: False)
-    monkeypatch.setattr(choosing, "drawn", drawn)
-    monkeypatch.setattr(choosing, "curve", lambda name, columns: f"{name}.csv")
-    monkeypatch.setattr(choosing, "load_teacher", lambda folder: Brightness())
-    monkeypatch.setattr(choosing.clinic_parts, "materialise", lambda name, folder: tmp_path)
-    ward = SimpleNamespace(flux=tmp_path)
-    best, note = choosing.chosen(ward, lambda config: None)  # type: ignore[arg-type]
+    monkeypatch.setattr(choose_correction, "quick", lambda: False)
+    monkeypatch.setattr(choose_correction, "generate_row", drawn)
+    monkeypatch.setattr(choose_correction, "curve", lambda name, columns: f"{name}.csv")
+    monkeypatch.setattr(choose_correction, "load_teacher", lambda folder: Brightness())
+    monkeypatch.setattr(choose_correction.clinic_parts, "materialise", lambda name, folder: tmp_path)
+    clinic = SimpleNamespace(flux=tmp_path)
+    best, note = choose_correction.choose_correction(clinic, lambda config: None)  # type: ignore[arg-type]
     assert best == "from 0.8 above 0.3" and "by the teacher" in note
 
 
 def test_a_flattened_map_is_as_strong_and_says_nothing_of_where(monkeypatch: pytest.MonkeyPatch) -> None:
     map_ = torch.tensor([[0.0, 1.0], [0.5, 0.1]])
-    monkeypatch.setattr(refined.trainer, "_mfam", lambda *given: map_)
-    with refined.flattened():
-        assert refined.trainer._mfam().eq(0.4).all()
-    assert refined.trainer._mfam() is map_
+    monkeypatch.setattr(self_refining.trainer, "_mfam", lambda *given: map_)
+    with self_refining.flat_maps():
+        assert self_refining.trainer._mfam().eq(0.4).all()
+    assert self_refining.trainer._mfam() is map_

@@ -9,7 +9,7 @@ Settings and thresholds are chosen on validation prompts; figures stand on other
 trainings are longer.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,10 +29,24 @@ from dataengine.treatment.config import CorrectionConfig, GuidanceConfig
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.guided_sampling.correction import correcting
 from dataengine.treatment.guided_sampling.guidance import guiding
-from dataengine.treatment.sampling.sampler import Steppers, as_tensor, generate
+from dataengine.treatment.sampling.sampler import as_tensor, generate
 from pipelines.runtime.line_chart import Line, chart
-from tests.bench.asking import asked_figure
-from tests.bench.choosing import CHOICES, chosen
+from tests.bench.choose_correction import CHOICES, choose_correction
+from tests.bench.ddpm import DDPM, trained_ddpm
+from tests.bench.guided_sampling import (
+    FORMS,
+    KEEPER,
+    SAMPLING,
+    SCORES,
+    SEED,
+    SIZES,
+    Generator,
+    ImageRow,
+    Steering,
+    generate_row,
+    kid_by_fold,
+    prompts_of_row,
+)
 from tests.bench.harness import (
     RESULTS,
     Figure,
@@ -44,16 +58,22 @@ from tests.bench.harness import (
     quick,
     share,
     timing_ratio,
-    write,
+    write_in_parts,
 )
-from tests.bench.pixels import LEARNED, trained
-from tests.bench.refined import fam_figures, far_refined, of_seeds, self_refining, sensitivity_of_training
-from tests.bench.sensitivity import of_moment, of_steps
-from tests.bench.steered import FORMS, SAMPLING, SCORES, SEED, SIZES, Drawn, asked, drawn, kids
-from tests.bench.treated import FLAWED, Ward, open_ward, ratio, tuned
-from tests.bench.treated import WORK as TREATMENT
+from tests.bench.questions import question_figure
+from tests.bench.self_refining import (
+    fam_figures,
+    fid_figures,
+    gain_over_seeds,
+    self_refining,
+    sensitivity_of_training,
+)
+from tests.bench.sensitivity import moment_figures, step_figures
+from tests.bench.source_hash import state_hash
 from tests.bench.treatment import SHEET, framed
 from tests.bench.treatment import rows as treatments
+from tests.bench.treatment_rows import FLAWED, ClinicModels, open_clinic_models, paired_ratio, run_treatment
+from tests.bench.treatment_rows import KEEPER as TREATMENT
 
 NONE = (SAMPLING["flux"], "evaluation", SIZES.kid)
 """What the plain row is drawn by."""
@@ -110,16 +130,16 @@ def pixel_ap(map_: np.ndarray, truth: np.ndarray) -> float:
     return float(average_precision(levels_of(map_[inside] / 255), levels_of(map_[~inside] / 255)))
 
 
-def watched(ward: Ward, name: str, base: Path, use: str, count: int) -> Drawn:
+def generate_with_dynamics(clinic: ClinicModels, name: str, base: Path, use: str, count: int) -> ImageRow:
     """Images of a generator whose score dynamics were watched while it drew."""
-    open_one = partial(load_family, base, device=device())
-    return drawn(ward, f"{name}-watched", open_one, SAMPLING[name], use, count, watched=FORMS)
+    open_one = Generator(base)
+    return generate_row(clinic, f"{name}-watched", open_one, SAMPLING[name], use, count, recorded=FORMS)
 
 
-def detection(ward: Ward, name: str, base: Path) -> tuple[list[Figure], str]:
+def detection(clinic: ClinicModels, name: str, base: Path) -> tuple[list[Figure], str]:
     """Accuracy of score dynamics of one generator, detectors beside it; and the form chosen on validation."""
-    known = watched(ward, name, base, "validation", SIZES.validation)
-    test = watched(ward, name, base, "evaluation", SIZES.accuracy)
+    known = generate_with_dynamics(clinic, name, base, "validation", SIZES.validation)
+    test = generate_with_dynamics(clinic, name, base, "evaluation", SIZES.accuracy)
     accuracies = {
         (form, score): threshold_of(known.extras[f"{form}|{score}"], known.flawed)[1]
         for form in FORMS
@@ -157,8 +177,8 @@ def detection(ward: Ward, name: str, base: Path) -> tuple[list[Figure], str]:
         )
     if not told_nothing(name):
         figures += within(name, test, test.extras[f"{form}|{score}"])
-    figures += beside(ward, name, known, test)
-    figures.append(asked_figure(name, known, test, balanced(test.flawed)))
+    figures += trained_detector_figures(clinic, name, known, test)
+    figures.append(question_figure(name, known, test, balanced(test.flawed)))
     shares = np.mean(test.extras[f"{form}|abnormal"], axis=0)
     table = {"change": list(range(1, len(shares) + 1)), "share": shares.tolist()}
     note = f"highest of the steps; curve in {curve(f'trainingfree-abnormal-{name}', table)}"
@@ -171,7 +191,7 @@ def told_nothing(name: str) -> bool:
     return name == "ddpm"
 
 
-def within(name: str, test: Drawn, scores: np.ndarray) -> list[Figure]:
+def within(name: str, test: ImageRow, scores: np.ndarray) -> list[Figure]:
     """AUROC inside each category: is it the flaw that is seen, or the subject? The judge knows no classes."""
     order = scores.argsort().argsort() / max(len(scores) - 1, 1)
     figures = []
@@ -187,11 +207,13 @@ def within(name: str, test: Drawn, scores: np.ndarray) -> list[Figure]:
 
 
 @torch.no_grad()
-def beside(ward: Ward, name: str, known: Drawn, test: Drawn) -> list[Figure]:
+def trained_detector_figures(
+    clinic: ClinicModels, name: str, known: ImageRow, test: ImageRow
+) -> list[Figure]:
     """The same for trained detectors and the reader's plausibility, which sees whole images."""
-    doctor = load_detector(TREATMENT / "clinic" / "first_doctor", device())
+    doctor = load_detector(TREATMENT.folder("clinic/first_doctor"), device())
     figures = []
-    for label, detector in (("first_doctor", doctor), ("champion", ward.detector)):
+    for label, detector in (("first_doctor", doctor), ("champion", clinic.detector)):
         maps = [
             torch.cat([detector.confidence(part) for part in as_tensor(each.images).to(device()).split(32)])
             .cpu()
@@ -206,7 +228,7 @@ def beside(ward: Ward, name: str, known: Drawn, test: Drawn) -> list[Figure]:
         )
         ap = pixel_ap(np.rint(255 * maps[1][test.flawed]), test.judged[test.flawed])
         figures.append(figure(f"pixel_ap_{label}_{name}", ap, n=int(test.flawed.sum()), note="trained"))
-    plain = [1 - ward.reader.plausibility(each.images) for each in (known, test)]
+    plain = [1 - clinic.reader.plausibility(each.images) for each in (known, test)]
     note = "the clinic's reader, which stands in for a VLM that is asked yes or no"
     figures.append(
         accuracy(f"accuracy_reader_{name}", (plain[0], known.flawed), (plain[1], test.flawed), note)
@@ -215,7 +237,7 @@ def beside(ward: Ward, name: str, known: Drawn, test: Drawn) -> list[Figure]:
 
 
 @dataclass(frozen=True)
-class Ways:
+class Choices:
     """What validation decided."""
 
     form: str
@@ -243,83 +265,92 @@ class Ways:
         return f"{row}-{self.champion if row in ('ttc_champion', 'everywhere_again') else self.form}"
 
 
-def correction_steer(
-    ward: Ward, config: CorrectionConfig, detector: Any = None
-) -> Callable[[Sequence[str], Sequence[int]], Steppers]:
-    return lambda told, seeds: correcting(config, seeds, detector or ward.detector)
+def correction_steering(clinic: ClinicModels, config: CorrectionConfig, detector: Any = None) -> Steering:
+    """Sampling with a correction; by the champion unless another detector is given."""
+    asked = state_hash(clinic.detector) if detector is None else type(detector).__name__
+    return Steering(
+        config, asked, lambda texts, seeds: correcting(config, seeds, detector or clinic.detector)
+    )
 
 
-def guidance_steer(ward: Ward, config: GuidanceConfig) -> Callable[[Sequence[str], Sequence[int]], Steppers]:
-    return lambda told, seeds: guiding(config, told, ward.detector)
+def guidance_steering(clinic: ClinicModels, config: GuidanceConfig) -> Steering:
+    """Sampling guided by the champion."""
+    return Steering(
+        config, state_hash(clinic.detector), lambda texts, seeds: guiding(config, texts, clinic.detector)
+    )
 
 
-def compared(ward: Ward, real: Tensor, none: Drawn, row: str, other: Drawn, how: str = "") -> list[Figure]:
+def compared(
+    clinic: ClinicModels, real: Tensor, none: ImageRow, row: str, other: ImageRow, how: str = ""
+) -> list[Figure]:
     """One row against none: KID, recall, and the judge's frequency."""
-    before, after = (features(each.images, ward.features) for each in (none, other))
-    gap = kids(real, after) - kids(real, before)
+    before, after = (features(each.images, clinic.features) for each in (none, other))
+    gap = kid_by_fold(real, after) - kid_by_fold(real, before)
     covered = [precision_recall(real, each)[1] for each in (before, after)]
     touched = float((none.images != other.images).any((1, 2, 3)).mean())
     note = f"{touched:.2f} of the images differ from none's"
     figures = [
         figure(f"kid_{row}_minus_none", float(gap.mean()), bootstrap(gap), "KID", len(none.images), note),
         figure(f"recall_{row}_minus_none", covered[1] - covered[0], None, "share", len(none.images)),
-        ratio(f"true_freq_{row}", other.flawed, none.flawed, f"none's is {none.flawed.mean():.3f}{how}"),
+        paired_ratio(
+            f"true_freq_{row}", other.flawed, none.flawed, f"none's is {none.flawed.mean():.3f}{how}"
+        ),
     ]
     return figures
 
 
-def far_steered(ward: Ward, ways: Ways) -> list[Figure]:
+def correction_fid_figures(clinic: ClinicModels, choices: Choices) -> list[Figure]:
     """FID of every row against none, on more images, and in parts of them to see how far it spreads."""
-    count, base = SIZES.fid, partial(load_family, ward.flux, device=device())
+    count, base = SIZES.fid, Generator(clinic.flux)
     clean = render(stream("photos"), range(count)).images.permute(0, 2, 3, 1).numpy()
-    real = features(clean, ward.features)
+    real = features(clean, clinic.features)
 
     def fids(folder: str, config: CorrectionConfig | None) -> np.ndarray:
-        steer = None if config is None else correction_steer(ward, config)
-        made = drawn(ward, folder, base, SAMPLING["flux"], "evaluation", count, steer)
-        vectors = features(made.images, ward.features)
+        steering = None if config is None else correction_steering(clinic, config)
+        made = generate_row(clinic, folder, base, SAMPLING["flux"], "evaluation", count, steering)
+        vectors = features(made.images, clinic.features)
         parts = zip([real, *real.chunk(PARTS)], [vectors, *vectors.chunk(PARTS)], strict=True)
         return np.array([frechet(*pair) for pair in parts])
 
     none = fids("none", None)
     figures = []
-    for row, config in ways.rows().items():
-        gap = fids(ways.folder(row), config) - none
+    for row, config in choices.rows().items():
+        gap = fids(choices.folder(row), config) - none
         parts = ", ".join(f"{each:.3f}" for each in gap[1:])
         note = f"none's is {none[0]:.3f}; in {PARTS} parts {parts}"
         figures.append(figure(f"fid_{row}_minus_none", float(gap[0]), None, "FID", count, note))
     return figures
 
 
-def steering(ward: Ward, ways: Ways, how: str) -> list[Figure]:
+def correction_figures(clinic: ClinicModels, choices: Choices, how: str) -> list[Figure]:
     """Every row on FLUX, by prompts and seeds that all share; `how` says why the champion corrects so."""
-    count, sampling, base = SIZES.kid, SAMPLING["flux"], partial(load_family, ward.flux, device=device())
+    count, sampling, base = SIZES.kid, SAMPLING["flux"], Generator(clinic.flux)
     clean = render(stream("photos"), range(count)).images.permute(0, 2, 3, 1).numpy()
-    real = features(clean, ward.features)
-    none = drawn(ward, "none", base, *NONE)
+    real = features(clean, clinic.features)
+    none = generate_row(clinic, "none", base, *NONE)
     figures, shown = [], {"none": none}
-    rows = ways.rows()
+    rows = choices.rows()
     for row, config in rows.items():
-        steer = correction_steer(ward, config)
-        other = drawn(ward, ways.folder(row), base, sampling, "evaluation", count, steer)
-        figures += compared(ward, real, none, row, other, f"; {how}" if row == "ttc_champion" else "")
+        steering = correction_steering(clinic, config)
+        other = generate_row(clinic, choices.folder(row), base, sampling, "evaluation", count, steering)
+        figures += compared(clinic, real, none, row, other, f"; {how}" if row == "ttc_champion" else "")
         shown[row] = other
     for row, guide in {"guidance": GuidanceConfig(), "reward": GuidanceConfig(kind="reward")}.items():
         few = count // 5 or count
-        other = drawn(ward, row, base, sampling, "evaluation", few, guidance_steer(ward, guide))
+        other = generate_row(clinic, row, base, sampling, "evaluation", few, guidance_steering(clinic, guide))
         shown[row] = other
-        part = Drawn(none.images[:few], none.judged[:few], none.categories[:few])
+        part = ImageRow(none.images[:few], none.judged[:few], none.categories[:few])
         note = f"by the champion, defaults; none's is {part.flawed.mean():.3f}"
-        figures.append(ratio(f"true_freq_{row}", other.flawed, part.flawed, note))
+        figures.append(paired_ratio(f"true_freq_{row}", other.flawed, part.flawed, note))
     sheet = f"{', '.join(shown)}, from top to bottom, in {sheet_of(shown, none.flawed[:few])}"
     figures.append(figure("correction_sheet", "reported", n=len(shown), note=sheet))
-    figures.append(on_clean(ward, none, rows["ttc"]))
-    figures.append(with_treatment(ward, ways))
-    figures.append(overhead(ward, rows["ttc"]))
+    figures.append(on_clean(clinic, none, rows["ttc"]))
+    figures.append(with_treatment(clinic, choices))
+    figures.append(overhead(clinic, rows["ttc"]))
     return figures
 
 
-def sheet_of(shown: Mapping[str, Drawn], flawed: np.ndarray) -> str:
+def sheet_of(shown: Mapping[str, ImageRow], flawed: np.ndarray) -> str:
     """The first images that are flawed uncorrected, a row of the sheet for each way; its file name.
 
     A red frame is a flaw by the judge.
@@ -336,13 +367,13 @@ def sheet_of(shown: Mapping[str, Drawn], flawed: np.ndarray) -> str:
     return file.name
 
 
-def on_clean(ward: Ward, none: Drawn, config: CorrectionConfig) -> Figure:
+def on_clean(clinic: ClinicModels, none: ImageRow, config: CorrectionConfig) -> Figure:
     """New artifacts where a region without fault is corrected (ASCED, Sec. 7.2)."""
     few = SIZES.clean
     wanted = config.model_copy(update={"regions": "detector"})
-    steer = correction_steer(ward, wanted, Patch())
-    base = partial(load_family, ward.flux, device=device())
-    other = drawn(ward, "patch", base, SAMPLING["flux"], "evaluation", few, steer)
+    steering = correction_steering(clinic, wanted, Patch())
+    base = Generator(clinic.flux)
+    other = generate_row(clinic, "patch", base, SAMPLING["flux"], "evaluation", few, steering)
     clean = ~none.flawed[:few]
     new = int(other.flawed[clean].sum())
     return share(
@@ -350,33 +381,33 @@ def on_clean(ward: Ward, none: Drawn, config: CorrectionConfig) -> Figure:
     )
 
 
-def with_treatment(ward: Ward, ways: Ways) -> Figure:
+def with_treatment(clinic: ClinicModels, choices: Choices) -> Figure:
     """Treated, corrected by the champion, and both."""
-    run = tuned(ward, "all", treatments(ward)["all"])
+    run = run_treatment(clinic, "all", treatments(clinic)["all"])
     few, sampling = SIZES.clean, SAMPLING["flux"]
-    treated = partial(load_family, run.base, lora=run.points[run.last], device=device())
-    untreated = partial(load_family, run.base, device=device())
-    steer = correction_steer(ward, ways.rows()["ttc_champion"])
+    treated = Generator(run.base, run.points[run.last])
+    untreated = Generator(run.base)
+    steering = correction_steering(clinic, choices.rows()["ttc_champion"])
     rows = {
         "treated": ("treated", treated, None),
-        "corrected": (f"corrected-{ways.champion}", untreated, steer),
-        "both": (f"treated-corrected-{ways.champion}", treated, steer),
+        "corrected": (f"corrected-{choices.champion}", untreated, steering),
+        "both": (f"treated-corrected-{choices.champion}", treated, steering),
     }
     made = {
-        row: drawn(ward, folder, family, sampling, "evaluation", few, by)
+        row: generate_row(clinic, folder, family, sampling, "evaluation", few, by)
         for row, (folder, family, by) in rows.items()
     }
     alone = min(("treated", "corrected"), key=lambda row: made[row].flawed.mean())
     note = f"over {alone} alone; " + ", ".join(
         f"{row} {each.flawed.mean():.3f}" for row, each in made.items()
     )
-    return ratio("treated_plus_ttc", made["both"].flawed, made[alone].flawed, note)
+    return paired_ratio("treated_plus_ttc", made["both"].flawed, made[alone].flawed, note)
 
 
-def overhead(ward: Ward, config: CorrectionConfig) -> Figure:
+def overhead(clinic: ClinicModels, config: CorrectionConfig) -> Figure:
     """Time on top of sampling, decoding included in both."""
-    family, sampling = load_family(ward.flux, device=device()), SAMPLING["flux"]
-    told, seeds = [prompt.text for prompt in asked("evaluation", 16)], list(range(16))
+    family, sampling = load_family(clinic.flux, device=device()), SAMPLING["flux"]
+    told, seeds = [prompt.text for prompt in prompts_of_row("evaluation", 16)], list(range(16))
     found = timing_ratio(
         "ttc_overhead",
         lambda: generate(family, told, seeds, sampling, steppers=correcting(config, seeds)),
@@ -389,16 +420,16 @@ def overhead(ward: Ward, config: CorrectionConfig) -> Figure:
     )
 
 
-def in_pixels(ward: Ward) -> list[Figure]:
+def ddpm_figures(clinic: ClinicModels) -> list[Figure]:
     """The same detection on a DDPM in pixels, where one is trained."""
-    folder = trained()
+    folder = trained_ddpm()
     if folder is None:
         note = "its training takes an hour or two: FULL=1, or a GPU; then it is kept and used always"
         return [figure("accuracy_dynamics_ddpm", "not measured", note=note)]
-    found = detection(ward, "ddpm", folder)[0]
-    made = watched(ward, "ddpm", folder, "evaluation", SIZES.accuracy)
-    found[0] = replace(found[0], note=f"{found[0].note}; it learned {LEARNED.told}")
-    return [*found, *fam_figures("ddpm", made, LEARNED.categories)]
+    found = detection(clinic, "ddpm", folder)[0]
+    made = generate_with_dynamics(clinic, "ddpm", folder, "evaluation", SIZES.accuracy)
+    found[0] = replace(found[0], note=f"{found[0].note}; it learned {DDPM.description}")
+    return [*found, *fam_figures("ddpm", made, DDPM.categories)]
 
 
 def draw_abnormal() -> None:
@@ -414,31 +445,30 @@ def draw_abnormal() -> None:
 
 
 def main() -> None:
-    ward = open_ward()
-    flux, form = detection(ward, "flux", ward.flux)
-    none = drawn(ward, "none", partial(load_family, ward.flux, device=device()), *NONE)
-    champion, how = chosen(ward, partial(correction_steer, ward))
-    ways = Ways(form, champion)
-    sections: list[Callable[[], list[Figure]]] = [
-        lambda: detection(ward, "sd", ward.stable_diffusion)[0],
-        lambda: steering(ward, ways, how),
-        lambda: fam_figures("flux", none),
-        lambda: self_refining(ward),
-        lambda: in_pixels(ward),
-    ]
+    clinic = open_clinic_models()
+    flux, form = detection(clinic, "flux", clinic.flux)
+    none = generate_row(clinic, "none", Generator(clinic.flux), *NONE)
+    champion, how = choose_correction(clinic, partial(correction_steering, clinic))
+    choices = Choices(form, champion)
+    parts: dict[str, Callable[[], list[Figure]]] = {
+        "detection-flux": lambda: flux,
+        "detection-sd": lambda: detection(clinic, "sd", clinic.stable_diffusion)[0],
+        "correction": lambda: correction_figures(clinic, choices, how),
+        "flaw-activation": lambda: fam_figures("flux", none),
+        "self-refining": lambda: self_refining(clinic),
+        "detection-ddpm": lambda: ddpm_figures(clinic),
+    }
     if full() or quick():
-        sections += [
-            lambda: of_moment(ward, none, ways.rows()["ttc"], partial(correction_steer, ward)),
-            lambda: of_steps(ward, form, FORMS[form]),
-            lambda: sensitivity_of_training(ward),
-            lambda: of_seeds(ward),
-            lambda: far_refined(ward),
-            lambda: far_steered(ward, ways),
-        ]
-    figures = flux
-    for section in sections:
-        figures += section()
-        write("trainingfree", figures, seeds=list(SEED.values()))
+        ttc = choices.rows()["ttc"]
+        parts |= {
+            "moments": lambda: moment_figures(clinic, none, ttc, partial(correction_steering, clinic)),
+            "steps": lambda: step_figures(clinic, form, FORMS[form]),
+            "self-refining-sensitivity": lambda: sensitivity_of_training(clinic),
+            "self-refining-seeds": lambda: gain_over_seeds(clinic),
+            "self-refining-fid": lambda: fid_figures(clinic),
+            "correction-fid": lambda: correction_fid_figures(clinic, choices),
+        }
+    write_in_parts("trainingfree", parts, list(SEED.values()), KEEPER.key)
     draw_abnormal()
 
 

@@ -3,7 +3,7 @@
 Rows are published methods as settings of the one `treat`, on the tiny FLUX; the judge, which nothing was
 trained against, counts artifacts. Choices are made on validation prompts, figures on held-out ones. By
 default the rows, and Focus-N-Fix against DRaFT; `FULL=1` adds the long sections. Resumable: runs and images
-are kept in `build/bench/kept/treatment`.
+are kept (see `Keeper`).
 """
 
 from collections.abc import Callable, Sequence
@@ -15,52 +15,55 @@ from PIL import Image
 from dataengine.treatment import presets
 from dataengine.treatment.config import PixelConfig, RegionConfig, TreatmentConfig
 from dataengine.treatment.tuning.estimate import preflight
-from tests.bench.harness import RESULTS, Figure, bootstrap, curve, figure, full, quick, write
-from tests.bench.treated import (
+from tests.bench.harness import RESULTS, Figure, bootstrap, curve, figure, full, quick, write_in_parts
+from tests.bench.treatment_rows import (
     BETA,
     FLAWED,
+    KEEPER,
     OFFLINE,
     PLAN,
-    Run,
-    Shown,
-    Ward,
-    changed,
-    likeness,
-    open_ward,
-    ratio,
-    reading,
-    shown,
-    tuned,
+    ClinicModels,
+    ScoredImages,
+    TreatmentRun,
+    generate_and_score,
+    guard_reading,
+    open_clinic_models,
+    paired_ratio,
+    plan_with,
+    run_treatment,
+    similarity_to_base,
 )
-from tests.bench.treated_more import more_sections
+from tests.bench.treatment_sections import more_sections
 
 SHEET = 12
 """Pairs in a row of the sheet."""
 
 
-def rows(ward: Ward) -> dict[str, TreatmentConfig]:
+def rows(clinic: ClinicModels) -> dict[str, TreatmentConfig]:
     """The table's rows by name."""
-    draft = presets.draft(ward.plausibility)
+    draft = presets.draft(clinic.plausibility)
     return {
         "all": PLAN,
-        "max": changed(pixel=PixelConfig(pixels="maximum")),
-        "above": changed(pixel=PixelConfig(pixels="above")),
-        "all_offline": changed(offline=OFFLINE),
-        "above_offline": changed(pixel=PixelConfig(pixels="above"), offline=OFFLINE),
-        "draft": changed(pixel=draft.pixel, rewards=draft.rewards),
-        "focus_n_fix": changed(pixel=draft.pixel, rewards=draft.rewards, region=RegionConfig(beta=BETA)),
+        "max": plan_with(pixel=PixelConfig(pixels="maximum")),
+        "above": plan_with(pixel=PixelConfig(pixels="above")),
+        "all_offline": plan_with(offline=OFFLINE),
+        "above_offline": plan_with(pixel=PixelConfig(pixels="above"), offline=OFFLINE),
+        "draft": plan_with(pixel=draft.pixel, rewards=draft.rewards),
+        "focus_n_fix": plan_with(pixel=draft.pixel, rewards=draft.rewards, region=RegionConfig(beta=BETA)),
     }
 
 
-def row_figures(ward: Ward, run: Run, config: TreatmentConfig) -> list[Figure]:
+def row_figures(clinic: ClinicModels, run: TreatmentRun, config: TreatmentConfig) -> list[Figure]:
     """All columns of one row, at its last update, on held-out prompts."""
-    before, after = (shown(ward, run.base, lora, "judged", config) for lora in (None, run.points[run.last]))
+    before, after = (
+        generate_and_score(clinic, run.base, lora, "judged", config) for lora in (None, run.points[run.last])
+    )
     count, name = len(after.images), run.name
     columns = [
-        ratio(f"{name}_mean_conf_ratio", after.mean, before.mean),
-        ratio(f"{name}_max_conf_ratio", after.highest, before.highest),
-        ratio(f"{name}_freq_ratio", after.highest >= FLAWED, before.highest >= FLAWED),
-        ratio(f"{name}_true_freq_ratio", after.judged >= FLAWED, before.judged >= FLAWED),
+        paired_ratio(f"{name}_mean_conf_ratio", after.mean, before.mean),
+        paired_ratio(f"{name}_max_conf_ratio", after.highest, before.highest),
+        paired_ratio(f"{name}_freq_ratio", after.highest >= FLAWED, before.highest >= FLAWED),
+        paired_ratio(f"{name}_true_freq_ratio", after.judged >= FLAWED, before.judged >= FLAWED),
     ]
     for category in np.unique(after.categories):
         chosen = after.categories == category
@@ -73,49 +76,51 @@ def row_figures(ward: Ward, run: Run, config: TreatmentConfig) -> list[Figure]:
                 note=f"{float((before.judged[chosen] >= FLAWED).mean()):.3f} before",
             )
         )
-    for measure, values in likeness(ward, before, after).items():
-        note = f"in features of {ward.features.name}" if measure == "feature_distance" else ""
+    for measure, values in similarity_to_base(clinic, before, after).items():
+        note = f"in features of {clinic.features.name}" if measure == "feature_distance" else ""
         columns.append(
             figure(f"{name}_{measure}", float(values.mean()), bootstrap(values), n=count, note=note)
         )
     columns += [
         figure(f"{name}_guard_{key}", value, n=count)
-        for key, value in reading(ward, before, after, "judged").values.items()
+        for key, value in guard_reading(clinic, before, after, "judged").values.items()
     ]
     columns += [
         figure(f"{name}_step_s", run.seconds, unit="s", note="median over the run, on the machine as it was"),
         figure(
-            f"{name}_peak_mb", peak_bytes(ward, config) / 1e6, unit="MB", note="estimated, weights included"
+            f"{name}_peak_mb", peak_bytes(clinic, config) / 1e6, unit="MB", note="estimated, weights included"
         ),
     ]
     return columns
 
 
-def peak_bytes(ward: Ward, config: TreatmentConfig) -> int:
-    return preflight(config, ward.flux, deepcopy(ward.detector).to("cpu")).peak_bytes
+def peak_bytes(clinic: ClinicModels, config: TreatmentConfig) -> int:
+    return preflight(config, clinic.flux, deepcopy(clinic.detector).to("cpu")).peak_bytes
 
 
-def headline(ward: Ward, runs: Sequence[Run]) -> tuple[Run, int]:
+def headline(clinic: ClinicModels, runs: Sequence[TreatmentRun]) -> tuple[TreatmentRun, int]:
     """Row and update with the lowest mean confidence among those that the guard lets pass, on validation."""
-    best: tuple[float, Run, int] | None = None
+    best: tuple[float, TreatmentRun, int] | None = None
     for run in runs:
-        before = shown(ward, run.base, None, "validation", PLAN)
+        before = generate_and_score(clinic, run.base, None, "validation", PLAN)
         for update, lora in run.points.items():
-            after = shown(ward, run.base, lora, "validation", PLAN)
-            well = not reading(ward, before, after, "validation").breaches
+            after = generate_and_score(clinic, run.base, lora, "validation", PLAN)
+            well = not guard_reading(clinic, before, after, "validation").breaches
             if (well or quick()) and (best is None or after.mean.mean() < best[0]):
                 best = float(after.mean.mean()), run, update
     return (best[1], best[2]) if best else (runs[0], min(runs[0].points))
 
 
-def headline_figures(ward: Ward, runs: Sequence[Run]) -> list[Figure]:
-    run, update = headline(ward, runs)
-    before, after = (shown(ward, run.base, lora, "judged", PLAN) for lora in (None, run.points[update]))
+def headline_figures(clinic: ClinicModels, runs: Sequence[TreatmentRun]) -> list[Figure]:
+    run, update = headline(clinic, runs)
+    before, after = (
+        generate_and_score(clinic, run.base, lora, "judged", PLAN) for lora in (None, run.points[update])
+    )
     told = f"{run.name} at update {update}, chosen on validation prompts with the guard inside its limits"
     told += f"; pairs in {pairs_sheet(before, after)}"
     return [
-        ratio("mean_conf_ratio", after.mean, before.mean, f"{told}; goal ≤ 0.3"),
-        ratio(
+        paired_ratio("mean_conf_ratio", after.mean, before.mean, f"{told}; goal ≤ 0.3"),
+        paired_ratio(
             "true_freq_ratio",
             after.judged >= FLAWED,
             before.judged >= FLAWED,
@@ -124,13 +129,13 @@ def headline_figures(ward: Ward, runs: Sequence[Run]) -> list[Figure]:
     ]
 
 
-def pairs_sheet(before: Shown, after: Shown) -> str:
+def pairs_sheet(before: ScoredImages, after: ScoredImages) -> str:
     """Held-out images before (upper rows) and after, those first that the judge found worst; its file name.
 
     A red frame is a flaw by the judge.
     """
 
-    def one(shown: Shown, index: int) -> np.ndarray:
+    def one(shown: ScoredImages, index: int) -> np.ndarray:
         return framed(shown.images[index], bool(shown.judged[index] >= FLAWED))
 
     worst = np.argsort(-before.judged, kind="stable")[: 3 * SHEET]
@@ -153,20 +158,20 @@ def framed(image: np.ndarray, flawed: bool) -> np.ndarray:
     return made
 
 
-def curves(ward: Ward, runs: Sequence[Run]) -> Figure:
+def curves(clinic: ClinicModels, runs: Sequence[TreatmentRun]) -> Figure:
     """Confidence and likeness over updates, on validation prompts (the paper's Fig. 4)."""
     table: dict[str, list[object]] = {"row": [], "update": [], "mean": [], "max": [], "true": [], "ssim": []}
     for run in runs:
-        before = shown(ward, run.base, None, "validation", PLAN)
+        before = generate_and_score(clinic, run.base, None, "validation", PLAN)
         for update, lora in ({0: None} | run.points).items():
-            after = shown(ward, run.base, lora, "validation", PLAN)
+            after = generate_and_score(clinic, run.base, lora, "validation", PLAN)
             values = (
                 run.name,
                 update,
                 float(after.mean.mean()),
                 float(after.highest.mean()),
                 float((after.judged >= FLAWED).mean()),
-                float(likeness(ward, before, after)["ssim"].mean()),
+                float(similarity_to_base(clinic, before, after)["ssim"].mean()),
             )
             for column, value in zip(table.values(), values, strict=True):
                 column.append(value)
@@ -174,15 +179,18 @@ def curves(ward: Ward, runs: Sequence[Run]) -> Figure:
     return figure("all_vs_max", "reported", n=len(table["row"]), note=f"curves over updates in {file}")
 
 
-def at_equal_gain(ward: Ward, draft: Run, fix: Run) -> list[Figure]:
+def at_equal_gain(clinic: ClinicModels, draft: TreatmentRun, fix: TreatmentRun) -> list[Figure]:
     """What each pays, in likeness to the base, for the same rise of the same reward, on held-out prompts."""
-    before = shown(ward, draft.base, None, "judged", PLAN)
+    before = generate_and_score(clinic, draft.base, None, "judged", PLAN)
     paths = [
-        [shown(ward, run.base, lora, "judged", PLAN) for lora in run.points.values()] for run in (draft, fix)
+        [generate_and_score(clinic, run.base, lora, "judged", PLAN) for lora in run.points.values()]
+        for run in (draft, fix)
     ]
     rises = [np.stack([point.plausible - before.plausible for point in path]) for path in paths]
     costs = {
-        measure: [np.stack([likeness(ward, before, point)[measure] for point in path]) for path in paths]
+        measure: [
+            np.stack([similarity_to_base(clinic, before, point)[measure] for point in path]) for path in paths
+        ]
         for measure in ("ssim", "feature_distance")
     }
     images = np.arange(len(before.images))
@@ -203,7 +211,7 @@ def at_equal_gain(ward: Ward, draft: Run, fix: Run) -> list[Figure]:
         "ssim_gain_over_draft": ("ssim", lambda a, b: b - a, "goal ≥ 0.1"),
         "feature_distance_over_draft": ("feature_distance", lambda a, b: b / max(a, 1e-9), "goal ≤ 0.5"),
     }
-    note = f"at equal gain of plausibility, interpolated over updates, β = {BETA}; in {ward.features.name}"
+    note = f"at equal gain of plausibility, interpolated over updates, β = {BETA}; in {clinic.features.name}"
     figures = []
     for id, (measure, combine, goal) in kinds.items():
         statistic = compared(measure, combine)
@@ -222,13 +230,13 @@ def interpolated(gain: float, gains: np.ndarray, paid: np.ndarray) -> float:
     return float(paid[reached - 1] + share * (paid[reached] - paid[reached - 1]))
 
 
-def forgetting(ward: Ward, draft: Run, fix: Run) -> list[Figure]:
+def forgetting(clinic: ClinicModels, draft: TreatmentRun, fix: TreatmentRun) -> list[Figure]:
     """Attribute accuracy that is lost, by category, with a paired t-test between the two methods."""
     from scipy import stats
 
-    before = shown(ward, draft.base, None, "judged", PLAN)
+    before = generate_and_score(clinic, draft.base, None, "judged", PLAN)
     lost = [
-        before.right - shown(ward, run.base, run.points[run.last], "judged", PLAN).right
+        before.right - generate_and_score(clinic, run.base, run.points[run.last], "judged", PLAN).right
         for run in (draft, fix)
     ]
     figures = []
@@ -252,23 +260,22 @@ def forgetting(ward: Ward, draft: Run, fix: Run) -> list[Figure]:
 
 
 def main() -> None:
-    ward = open_ward()
-    configs = rows(ward)
-    runs = {name: tuned(ward, name, config) for name, config in configs.items()}
+    clinic = open_clinic_models()
+    configs = rows(clinic)
+    runs = {name: run_treatment(clinic, name, config) for name, config in configs.items()}
     pixel = [runs[name] for name in ("all", "max", "above", "all_offline", "above_offline")]
-    figures = [
-        *headline_figures(ward, pixel),
-        *at_equal_gain(ward, runs["draft"], runs["focus_n_fix"]),
-        curves(ward, list(runs.values())),
-        *forgetting(ward, runs["draft"], runs["focus_n_fix"]),
-    ]
-    for name, run in runs.items():
-        figures += row_figures(ward, run, configs[name])
-    write("treatment", figures, seeds=[PLAN.seed, 5000])
+    parts: dict[str, Callable[[], list[Figure]]] = {
+        "headline": lambda: headline_figures(clinic, pixel),
+        "equal-gain": lambda: at_equal_gain(clinic, runs["draft"], runs["focus_n_fix"]),
+        "curves": lambda: [curves(clinic, list(runs.values()))],
+        "forgetting": lambda: forgetting(clinic, runs["draft"], runs["focus_n_fix"]),
+        "rows": lambda: [
+            one for name, run in runs.items() for one in row_figures(clinic, run, configs[name])
+        ],
+    }
     if full() or quick():
-        for section in more_sections(ward, configs, runs, *headline(ward, pixel)):
-            figures += section()
-            write("treatment", figures, seeds=[PLAN.seed, 5000])
+        parts |= more_sections(clinic, configs, runs, *headline(clinic, pixel))
+    write_in_parts("treatment", parts, [PLAN.seed, 5000], KEEPER.key)
 
 
 if __name__ == "__main__":

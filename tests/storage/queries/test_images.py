@@ -11,7 +11,7 @@ from storage.engine import make_engine
 from storage.migrate import migrate
 from storage.queries import images as queries
 from storage.queries.images import ImageFilter
-from tests.bench.fill import fill_catalog
+from tests.bench.large_catalog import fill_catalog
 
 
 def expected(catalog: Catalog, wanted: ImageFilter) -> list[str]:

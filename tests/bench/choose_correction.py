@@ -5,8 +5,6 @@ measures the outcome on other prompts, and has no say here.
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import torch
 
@@ -14,12 +12,10 @@ from dataengine.clinic import parts as clinic_parts
 from dataengine.clinic.oracles import load_teacher
 from dataengine.diagnosis.config import DynamicsConfig
 from dataengine.treatment.config import CorrectionConfig
-from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.sampling.sampler import as_tensor
+from tests.bench.guided_sampling import SAMPLING, Generator, Steering, generate_row
 from tests.bench.harness import curve, device, quick
-from tests.bench.steered import SAMPLING, drawn
-from tests.bench.treated import FLAWED, Ward
-from tests.bench.treated import WORK as TREATMENT
+from tests.bench.treatment_rows import FLAWED, KEEPER, ClinicModels
 
 COUNT = 16 if quick() else 400
 """Validation images of a choice."""
@@ -45,16 +41,16 @@ CHOICES = {f"once at {stop:g}": once(stop) for stop in (0.48, 0.6, 0.7)} | {
 }
 
 
-def chosen(ward: Ward, steer: Callable[[CorrectionConfig], Any]) -> tuple[str, str]:
+def choose_correction(clinic: ClinicModels, steer: Callable[[CorrectionConfig], Steering]) -> tuple[str, str]:
     """The choice that leaves the fewest validation images in which the teacher marks a flaw: its name, and
     how."""
-    base = partial(load_family, ward.flux, device=device())
-    teacher = load_teacher(clinic_parts.materialise("teacher", TREATMENT / "clinic" / "teacher")).to(device())
+    base = Generator(clinic.flux)
+    teacher = load_teacher(clinic_parts.materialise("teacher", KEEPER.folder("clinic/teacher"))).to(device())
 
     @torch.no_grad()
     def frequency(row: str, config: CorrectionConfig | None) -> float:
         steps = None if config is None else steer(config)
-        made = drawn(ward, row, base, SAMPLING["flux"], "validation", COUNT, steps)
+        made = generate_row(clinic, row, base, SAMPLING["flux"], "validation", COUNT, steps)
         parts = as_tensor(made.images).to(device()).split(32)
         highest = torch.cat([teacher.confidence(part).amax((1, 2)) for part in parts])
         return float((highest >= FLAWED).float().mean())

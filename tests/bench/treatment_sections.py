@@ -20,21 +20,22 @@ from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.sampling.sampler import as_tensor, generate
 from dataengine.treatment.tuning.dreambooth import learn_instance
 from tests.bench.harness import Figure, curve, device, figure, quick
-from tests.bench.treated import (
+from tests.bench.source_hash import weights_hash
+from tests.bench.treatment_rows import (
     BETA,
     FLAWED,
+    KEEPER,
     PLAN,
     SIZES,
-    WORK,
-    Run,
-    Shown,
-    Ward,
-    likeness,
-    ratio,
-    reading,
-    shown,
+    ClinicModels,
+    ScoredImages,
+    TreatmentRun,
+    generate_and_score,
+    guard_reading,
+    paired_ratio,
+    run_treatment,
+    similarity_to_base,
     treating_detector,
-    tuned,
 )
 
 OVER = 2 if quick() else 10
@@ -48,21 +49,25 @@ NAME = "sks"
 
 
 def more_sections(
-    ward: Ward, configs: Mapping[str, TreatmentConfig], runs: Mapping[str, Run], best: Run, update: int
-) -> list[Callable[[], list[Figure]]]:
-    """The long sections, the shortest first; each trains and draws what is not kept."""
+    clinic: ClinicModels,
+    configs: Mapping[str, TreatmentConfig],
+    runs: Mapping[str, TreatmentRun],
+    best: TreatmentRun,
+    update: int,
+) -> dict[str, Callable[[], list[Figure]]]:
+    """The long sections by name, the shortest first; each trains and generates what is not kept."""
     config = configs[best.name]
-    return [
-        lambda: [sequential(ward, configs["focus_n_fix"], runs["draft"])],
-        lambda: [beta_sweep(ward, configs["focus_n_fix"], runs)],
-        lambda: dreambooth(ward, config),
-        lambda: [round_two(ward, best, update, config)],
-        lambda: second_family(ward, config),
-        lambda: [stops_in_time(ward, configs)],
-    ]
+    return {
+        "sequential": lambda: [sequential(clinic, configs["focus_n_fix"], runs["draft"])],
+        "beta": lambda: [beta_sweep(clinic, configs["focus_n_fix"], runs)],
+        "dreambooth": lambda: dreambooth(clinic, config),
+        "round-two": lambda: [round_two(clinic, best, update, config)],
+        "stable-diffusion": lambda: second_family(clinic, config),
+        "guard": lambda: [stops_in_time(clinic, configs)],
+    }
 
 
-def stops_in_time(ward: Ward, configs: Mapping[str, TreatmentConfig]) -> Figure:
+def stops_in_time(clinic: ClinicModels, configs: Mapping[str, TreatmentConfig]) -> Figure:
     """Runs many times longer without guard: does its second breach in a row come before any harm?
 
     A run ends early once both are known.
@@ -73,10 +78,10 @@ def stops_in_time(ward: Ward, configs: Mapping[str, TreatmentConfig]) -> Figure:
         breaches = at = 0
         while at < OVER * SIZES.updates and (stopped is None or harmed is None):
             at += SIZES.every
-            run = tuned(ward, f"{name}_over", configs[name], updates=at)
-            before = shown(ward, run.base, None, "validation", PLAN)
-            after = shown(ward, run.base, run.points[at], "validation", PLAN)
-            found = reading(ward, before, after, "validation")
+            run = run_treatment(clinic, f"{name}_over", configs[name], updates=at)
+            before = generate_and_score(clinic, run.base, None, "validation", PLAN)
+            after = generate_and_score(clinic, run.base, run.points[at], "validation", PLAN)
+            found = guard_reading(clinic, before, after, "validation")
             breaches = breaches + 1 if found.breaches else 0
             stopped = at if stopped is None and breaches >= PATIENCE else stopped
             outside = any(not low <= found.values[key] <= high for key, (low, high) in HARM.items())
@@ -87,27 +92,30 @@ def stops_in_time(ward: Ward, configs: Mapping[str, TreatmentConfig]) -> Figure:
     return figure("guard_stops_in_time", well, n=len(told), note=note)
 
 
-def round_two(ward: Ward, best: Run, update: int, config: TreatmentConfig) -> Figure:
+def round_two(clinic: ClinicModels, best: TreatmentRun, update: int, config: TreatmentConfig) -> Figure:
     """From the treated generator: a detector retrained on what it still draws, or more updates by the old."""
     start = best.points[update]
-    detector = retrained(ward, best.base, start)
-    again = tuned(ward, "round_two", config, best.base, detector=detector, start=start)
-    more = tuned(ward, "more_updates", config, best.base, start=start)
-    after, other = (shown(ward, best.base, run.points[run.last], "judged", PLAN) for run in (again, more))
+    detector = retrained(clinic, best.base, start)
+    again = run_treatment(clinic, "round_two", config, best.base, detector=detector, start=start)
+    more = run_treatment(clinic, "more_updates", config, best.base, start=start)
+    after, other = (
+        generate_and_score(clinic, best.base, run.points[run.last], "judged", PLAN) for run in (again, more)
+    )
     note = f"round two over {more.last} more updates with the old detector, both from {best.name} {update}"
-    return ratio(
+    return paired_ratio(
         "round_two_over_more_updates", after.judged >= FLAWED, other.judged >= FLAWED, f"{note}; goal < 1"
     )
 
 
-def retrained(ward: Ward, base: Path, lora: Path) -> NetworkDetector:
+def retrained(clinic: ClinicModels, base: Path, lora: Path) -> NetworkDetector:
     """The treating detector, trained on with the treated generator's images, which the teacher (who stands
     in for people) has marked."""
-    work = WORK / "detector-two"
-    first = WORK / "detector" / "detector"
+    begun = {"base": weights_hash(base), "lora": weights_hash(lora), "mined": MINED}
+    work = KEEPER.folder("detector-two", begun)
+    first = KEEPER.folder("detector") / "detector"
     if (work / RESULT_FILE).is_file():
         return treating_detector(first, "loop", work)
-    teacher = load_teacher(materialise("teacher", WORK / "clinic" / "teacher")).to(device())
+    teacher = load_teacher(materialise("teacher", KEEPER.folder("clinic/teacher"))).to(device())
     asked = prompts("loop", MINED)
     images = generate(
         load_family(base, lora=lora, device=device()),
@@ -124,35 +132,37 @@ def retrained(ward: Ward, base: Path, lora: Path) -> NetworkDetector:
     return treating_detector(first, "loop", work, mined)
 
 
-def second_family(ward: Ward, config: TreatmentConfig) -> list[Figure]:
+def second_family(clinic: ClinicModels, config: TreatmentConfig) -> list[Figure]:
     """The headline objective on the tiny Stable Diffusion: does it take the shortcut?"""
     steps = 2 if quick() else 20
     plan = config.model_copy(
         update={"sampling": PLAN.sampling.model_copy(update={"steps": steps, "guidance": 3.0})}
     )
-    run = tuned(ward, "stable_diffusion", plan, ward.stable_diffusion)
-    before, after = (shown(ward, run.base, lora, "judged", plan) for lora in (None, run.points[run.last]))
+    run = run_treatment(clinic, "stable_diffusion", plan, clinic.stable_diffusion)
+    before, after = (
+        generate_and_score(clinic, run.base, lora, "judged", plan) for lora in (None, run.points[run.last])
+    )
     note = f"{steps} steps, guidance 3, {run.last} updates"
     return [
-        ratio("sd_true_freq_ratio", after.judged >= FLAWED, before.judged >= FLAWED, note),
-        ratio("sd_mean_conf_ratio", after.mean, before.mean, f"{note}; paper 0.92, its shortcut"),
+        paired_ratio("sd_true_freq_ratio", after.judged >= FLAWED, before.judged >= FLAWED, note),
+        paired_ratio("sd_mean_conf_ratio", after.mean, before.mean, f"{note}; paper 0.92, its shortcut"),
     ]
 
 
-def beta_sweep(ward: Ward, config: TreatmentConfig, runs: Mapping[str, Run]) -> Figure:
+def beta_sweep(clinic: ClinicModels, config: TreatmentConfig, runs: Mapping[str, TreatmentRun]) -> Figure:
     """Gain of plausibility against SSIM to the base; β = 0 is DRaFT."""
     swept = {0.0: runs["draft"], BETA: runs["focus_n_fix"]}
     for beta in BETAS:
         if beta not in swept:
             plan = config.model_copy(update={"region": RegionConfig(beta=beta)})
-            swept[beta] = tuned(ward, f"beta_{beta:g}", plan)
-    before = shown(ward, ward.flux, None, "validation", PLAN)
+            swept[beta] = run_treatment(clinic, f"beta_{beta:g}", plan)
+    before = generate_and_score(clinic, clinic.flux, None, "validation", PLAN)
     table: dict[str, list[float]] = {"beta": [], "gain": [], "ssim": []}
     for beta, run in sorted(swept.items()):
-        after = shown(ward, run.base, run.points[run.last], "validation", PLAN)
+        after = generate_and_score(clinic, run.base, run.points[run.last], "validation", PLAN)
         table["beta"].append(beta)
         table["gain"].append(float((after.plausible - before.plausible).mean()))
-        table["ssim"].append(float(likeness(ward, before, after)["ssim"].mean()))
+        table["ssim"].append(float(similarity_to_base(clinic, before, after)["ssim"].mean()))
     return figure(
         "beta_sweep",
         "reported",
@@ -161,22 +171,22 @@ def beta_sweep(ward: Ward, config: TreatmentConfig, runs: Mapping[str, Run]) -> 
     )
 
 
-def sequential(ward: Ward, config: TreatmentConfig, first: Run) -> Figure:
+def sequential(clinic: ClinicModels, config: TreatmentConfig, first: TreatmentRun) -> Figure:
     """M ≡ 1 first, as far as the guard lets it, then a regional run from that LoRA."""
     _, second = presets.sequential(config, config)
-    base = shown(ward, ward.flux, None, "validation", PLAN)
-    until = last_within(ward, first, base)
-    run = tuned(ward, f"sequential_{until}", second, start=first.points[until])
+    base = generate_and_score(clinic, clinic.flux, None, "validation", PLAN)
+    until = last_within(clinic, first, base)
+    run = run_treatment(clinic, f"sequential_{until}", second, start=first.points[until])
     table: dict[str, list[object]] = {"run": [], "update": [], "gain": [], "true": [], "ssim": []}
     for name, path in (("first", first), ("second", run)):
         for update, lora in path.points.items():
-            after = shown(ward, ward.flux, lora, "validation", PLAN)
+            after = generate_and_score(clinic, clinic.flux, lora, "validation", PLAN)
             values = (
                 name,
                 update,
                 float((after.plausible - base.plausible).mean()),
                 float((after.judged >= FLAWED).mean()),
-                float(likeness(ward, base, after)["ssim"].mean()),
+                float(similarity_to_base(clinic, base, after)["ssim"].mean()),
             )
             for column, value in zip(table.values(), values, strict=True):
                 column.append(value)
@@ -187,38 +197,43 @@ def sequential(ward: Ward, config: TreatmentConfig, first: Run) -> Figure:
     return figure("sequential", "reported", n=len(table["run"]), note=note)
 
 
-def last_within(ward: Ward, run: Run, base: Shown) -> int:
+def last_within(clinic: ClinicModels, run: TreatmentRun, base: ScoredImages) -> int:
     """The last update of a run before the guard's first breach; its first point where there is none."""
     within = min(run.points)
     for update, lora in run.points.items():
-        if reading(ward, base, shown(ward, run.base, lora, "validation", PLAN), "validation").breaches:
+        if guard_reading(
+            clinic, base, generate_and_score(clinic, run.base, lora, "validation", PLAN), "validation"
+        ).breaches:
             break
         within = update
     return within
 
 
-def dreambooth(ward: Ward, config: TreatmentConfig) -> list[Figure]:
+def dreambooth(clinic: ClinicModels, config: TreatmentConfig) -> list[Figure]:
     """An instance LoRA of one hand, treated on instance and class prompts; judged on unseen ones."""
     category = "hand"
     instance, caption = one_hand(category)
-    learned = instance_lora(ward, instance, f"{NAME} {caption}", caption)
+    learned = instance_lora(clinic, instance, f"{NAME} {caption}", caption)
     seen = [p.text for p in prompts("treatment", 20, [category])]
-    own = Ward(**{**vars(ward), "treating": [*seen, *(f"{NAME} {text}" for text in seen)]})
-    run = tuned(own, "dreambooth", config, start=learned)
+    own = ClinicModels(**{**vars(clinic), "treating": [*seen, *(f"{NAME} {text}" for text in seen)]})
+    run = run_treatment(own, "dreambooth", config, start=learned)
     unseen = [
         Prompt(text=f"{NAME} {p.text}", category=p.category, attributes=p.attributes)
         for p in prompts("evaluation", SIZES.judged // 2 or 1, [category])
     ]
-    ward.asked["instance"] = unseen
+    clinic.asked["instance"] = unseen
     before, after = (
-        shown(ward, ward.flux, lora, "instance", PLAN) for lora in (learned, run.points[run.last])
+        generate_and_score(clinic, clinic.flux, lora, "instance", PLAN)
+        for lora in (learned, run.points[run.last])
     )
-    alike = [similarity(x.images, instance, ward.features) for x in (after, before)]
-    identity = ratio("dreambooth_identity", *alike, f"in features of {ward.features.name}; goal ≥ 0.98")
+    alike = [similarity(x.images, instance, clinic.features) for x in (after, before)]
+    identity = paired_ratio(
+        "dreambooth_identity", *alike, f"in features of {clinic.features.name}; goal ≥ 0.98"
+    )
     note = f"{len(unseen)} unseen instance prompts; goal < 1"
     return [
         identity,
-        ratio("dreambooth_true_freq_ratio", after.judged >= FLAWED, before.judged >= FLAWED, note),
+        paired_ratio("dreambooth_true_freq_ratio", after.judged >= FLAWED, before.judged >= FLAWED, note),
     ]
 
 
@@ -231,13 +246,14 @@ def one_hand(category: str) -> tuple[np.ndarray, str]:
     return np.stack([d.image for d in drawn if d.caption == caption]), caption
 
 
-def instance_lora(ward: Ward, images: np.ndarray, instance_prompt: str, class_prompt: str) -> Path:
+def instance_lora(clinic: ClinicModels, images: np.ndarray, instance_prompt: str, class_prompt: str) -> Path:
     """The instance LoRA, trained once."""
     updates = SIZES.updates * (1 if quick() else 4)
     plan = presets.dreambooth().model_copy(
         update={"updates": updates, "batch": PLAN.batch, "sampling": PLAN.sampling, "lora": PLAN.lora}
     )
-    family, work = load_family(ward.flux, device=device()), WORK / "runs" / "instance" / "work"
+    family, prompts_asked = load_family(clinic.flux, device=device()), [instance_prompt, class_prompt]
+    work = KEEPER.folder("runs/instance", {"plan": plan, "prompts": prompts_asked})
     count = 4 if quick() else 64
     result = learn_instance(
         plan.model_copy(update={"grad_steps": 1}),

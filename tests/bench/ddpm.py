@@ -15,12 +15,12 @@ from dataengine.clinic.world import stream
 from dataengine.treatment.config import RefiningConfig, UNetConfig
 from dataengine.treatment.families.unconditional import fresh
 from dataengine.treatment.refining.trainer import RESULT, refine
+from tests.bench.guided_sampling import KEEPER
 from tests.bench.harness import device, full, quick
-from tests.bench.steered import WORK
 
 
 @dataclass(frozen=True)
-class Learned:
+class DdpmTraining:
     """What a DDPM is, and what it learns from for how long."""
 
     channels: tuple[int, ...]
@@ -30,7 +30,7 @@ class Learned:
     plan: RefiningConfig
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """In words."""
         shows = "all categories" if self.categories is None else " and ".join(self.categories) + " alone"
         return f"{shows}, {self.plan.steps} updates of {self.plan.batch}"
@@ -43,26 +43,26 @@ def _lasting(steps: int, batch: int, **others: object) -> RefiningConfig:
     return ORDINARY.model_copy(update={"steps": steps, "batch": batch, **others})
 
 
-TINY = Learned((8, 16), 16, None, _lasting(2, 2))
-SMALL = Learned((16, 32, 64, 128), 6000, ["hand"], _lasting(10_000, 16, lr=5e-4, ema=0.999))
-LARGE = Learned((32, 64, 96, 128), 20_000, None, _lasting(20_000, 64, precision="bfloat16"))
-LEARNED = TINY if quick() else SMALL if device() == "cpu" else LARGE
-FOLDER = WORK / f"ddpm-{LEARNED.plan.steps}"
+TINY = DdpmTraining((8, 16), 16, None, _lasting(2, 2))
+ON_CPU = DdpmTraining((16, 32, 64, 128), 6000, ["hand"], _lasting(10_000, 16, lr=5e-4, ema=0.999))
+ON_GPU = DdpmTraining((32, 64, 96, 128), 20_000, None, _lasting(20_000, 64, precision="bfloat16"))
+DDPM = TINY if quick() else ON_CPU if device() == "cpu" else ON_GPU
 
 
-def trained() -> Path | None:
+def trained_ddpm() -> Path | None:
     """The pipeline's folder; None where it was never trained and would take too long."""
-    if (FOLDER / RESULT).is_dir():
-        return FOLDER / RESULT
+    folder = KEEPER.folder("ddpm", DDPM)
+    if (folder / RESULT).is_dir():
+        return folder / RESULT
     if not (quick() or full() or device() != "cpu"):
         return None
-    shown = render(stream("generator", categories=LEARNED.categories), range(LEARNED.drawings))
-    network = UNetConfig(side=64, channels=LEARNED.channels, attention=len(LEARNED.channels) // 2)
-    pictures = shown.images.permute(0, 2, 3, 1).numpy()
-    return refine(LEARNED.plan, fresh(network, 0).to(device()), pictures, FOLDER, report=Told()).folder
+    shown = render(stream("generator", categories=DDPM.categories), range(DDPM.drawings))
+    network = UNetConfig(side=64, channels=DDPM.channels, attention=len(DDPM.channels) // 2)
+    images = shown.images.permute(0, 2, 3, 1).numpy()
+    return refine(DDPM.plan, fresh(network, 0).to(device()), images, folder, report=MinuteReport()).folder
 
 
-class Told:
+class MinuteReport:
     """A `Report` that prints a line a minute."""
 
     def __init__(self) -> None:

@@ -4,6 +4,8 @@ CLINIC_VQA=FOLDER-OR-URL make bench-trainingfree
 """
 
 import os
+import time
+from pathlib import Path
 
 import numpy as np
 
@@ -11,20 +13,23 @@ from dataengine.curation.answers import KeptAnswers
 from dataengine.curation.questions import questions
 from dataengine.curation.vqa import QuestionCategorizer, load_categorizer
 from dataengine.curation.yes_no import YesNoDetector, ranked, vqa_config
+from tests.bench.guided_sampling import KEEPER, ImageRow
 from tests.bench.harness import Figure, device, figure, share
-from tests.bench.steered import WORK, Drawn
+from tests.bench.source_hash import weights_hash
 
 MODEL = "CLINIC_VQA"
 CHOSEN_ON = 40
 """Validation images, flawed and clean, on which the question is chosen."""
 
 
-def asked_figure(name: str, known: Drawn, test: Drawn, rows: np.ndarray) -> Figure:
+def question_figure(name: str, known: ImageRow, test: ImageRow, rows: np.ndarray) -> Figure:
     """Share right of the test images `rows` by the question that is best on validation (ASCED, Sec. 4.2)."""
     id, location = f"accuracy_vqa_{name}", os.environ.get(MODEL)
     if not location:
         return figure(id, "not measured", note=f"no VQA model is shipped; {MODEL}=FOLDER names one")
-    folder = WORK / "answers"
+    # A model behind a URL may change unseen, so its answers are kept for this run alone.
+    weights = weights_hash(Path(location)) if Path(location).is_dir() else f"run of {time.time()}"
+    folder = KEEPER.folder("answers", {"model": location, "weights": weights})
     opened = load_categorizer(location, vqa_config(questions()[0]), device(), folder)
     if not isinstance(opened, QuestionCategorizer):
         return figure(id, "not measured", note=f"{location} answers no question")

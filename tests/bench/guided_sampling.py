@@ -1,28 +1,33 @@
-"""What `bench-trainingfree` draws with: rows of images by shared prompts and seeds, watched, judged and kept.
+"""What `bench-trainingfree` generates with: rows of images by shared prompts and seeds, corrected or guided,
+judged, their score dynamics recorded.
 
-Everything lies in parts under `build/bench/kept/trainingfree`; what lies there is not drawn again.
+Rows are kept by `KEEPER` in parts, under the generator's weights and all settings of the row.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 
+from dataengine.clinic import parts as clinic_parts
 from dataengine.clinic.world import Prompt, prompts
 from dataengine.diagnosis.config import DynamicsConfig
 from dataengine.diagnosis.dynamics import Dynamics
 from dataengine.treatment.config import SamplingConfig
 from dataengine.treatment.families.family import GeneratorFamily
+from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.sampling.sampler import Steppers, as_tensor, generate
 from dataengine.treatment.sampling.trajectory import Recorder, map_of
-from tests.bench.harness import RESULTS, device, quick
-from tests.bench.treated import FLAWED, Ward
+from tests.bench.harness import Keeper, device, quick
+from tests.bench.source_hash import weights_hash
+from tests.bench.treatment_rows import FLAWED, ClinicModels
 
-WORK = RESULTS / "kept" / ("trainingfree-quick" if quick() else "trainingfree")
 SEED = {"validation": 20_000, "evaluation": 30_000}
 FOLDS = 10
 """Parts whose KIDs are compared pair by pair, each an unbiased estimate of its own."""
@@ -46,12 +51,12 @@ SCORES: dict[str, Callable[[Dynamics], float]] = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is drawn."""
+    """How much is generated."""
 
     part: int
     validation: int
     accuracy: int
-    """Most images drawn to find flawed and clean ones among."""
+    """Most images generated to find flawed and clean ones among."""
     kind: int
     """Flawed images, and clean ones, that accuracy stands on."""
     kid: int
@@ -62,10 +67,48 @@ class Sizes:
 
 
 SIZES = Sizes(8, 16, 16, 4, 16, 16, 8) if quick() else Sizes(50, 300, 1000, 100, 1000, 5000, 300)
+KEEPER = Keeper(
+    "trainingfree",
+    modules=("tests.bench.trainingfree",),
+    settings={"sizes": SIZES, "device": device()},
+    weights={name: clinic_parts.fingerprint(name) for name in clinic_parts.names()},
+)
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Generator:
+    """A generator's folder, and the LoRA that it is opened with."""
+
+    base: Path
+    lora: Path | None = None
+
+    def open(self) -> GeneratorFamily:
+        """Loaded on the bench's device."""
+        return load_family(self.base, lora=self.lora, device=device())
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What images by it depend on."""
+        return {"base": weights_hash(self.base), "lora": self.lora and weights_hash(self.lora)}
+
+
+@dataclass(frozen=True)
+class Steering:
+    """How sampling is corrected or guided: the settings, and steppers for prompts and seeds by them."""
+
+    config: BaseModel
+    detector: str
+    """Hash of the detector that it asks."""
+    steppers: Callable[[Sequence[str], Sequence[int]], Steppers]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What images steered so depend on."""
+        return {"config": self.config.model_dump(mode="json"), "detector": self.detector}
+
+
+@dataclass(frozen=True)
+class ImageRow:
     """Images with what is seen in them, rows alike."""
 
     images: np.ndarray
@@ -79,58 +122,64 @@ class Drawn:
         return self.judged.max((1, 2)) >= round(255 * FLAWED)
 
 
-def asked(use: str, count: int) -> list[Prompt]:
+def prompts_of_row(use: str, count: int) -> list[Prompt]:
     """Prompts in an order of all categories, repeated where the world has fewer."""
     known = prompts(use, min(count, 400))
     return [known[i % len(known)] for i in range(count)]
 
 
-def drawn(
-    ward: Ward,
+def generate_row(
+    clinic: ClinicModels,
     row: str,
-    family: Callable[[], GeneratorFamily],
+    generator: Generator,
     sampling: SamplingConfig,
     use: str,
     count: int,
-    steer: Callable[[Sequence[str], Sequence[int]], Steppers] | None = None,
-    watched: Mapping[str, DynamicsConfig] | None = None,
-) -> Drawn:
+    steering: Steering | None = None,
+    recorded: Mapping[str, DynamicsConfig] | None = None,
+) -> ImageRow:
     """Images of a row, in parts that are kept; prompts and seeds are the same for all rows."""
-    folder, opened = WORK / row / use, None
-    all_prompts, parts = asked(use, count), []
+    family: GeneratorFamily | None = None
+    prompts_asked, parts = prompts_of_row(use, count), []
+    settings = {
+        "generator": generator.facts,
+        "sampling": sampling,
+        "steering": steering and steering.facts,
+        "recorded": recorded,
+        "seed": SEED[use],
+    }
+
+    def make(rows: range) -> dict[str, np.ndarray]:
+        nonlocal family
+        family = family or generator.open()
+        texts, seeds = [prompts_asked[i].text for i in rows], [SEED[use] + i for i in rows]
+        steppers = None if steering is None else steering.steppers(texts, seeds)
+        recorders: dict[str, list[Recorder]] = {name: [] for name in recorded or {}}
+        if recorded:
+            steppers = partial(_record_all, recorded, recorders)
+        images = generate(family, texts, seeds, sampling, steppers=steppers)
+        judged = _judge_confidence(clinic, images)
+        return {"images": images, "judged": judged} | _dynamics(recorders, images)
+
     for start in range(0, count, SIZES.part):
-        file = folder / f"{start}-{SIZES.part}.npz"
-        if not file.is_file():
-            opened = opened or family()
-            rows = range(start, min(start + SIZES.part, count))
-            told, seeds = [all_prompts[i].text for i in rows], [SEED[use] + i for i in rows]
-            steppers = None if steer is None else steer(told, seeds)
-            recorders: dict[str, list[Recorder]] = {name: [] for name in watched or {}}
-            if watched:
-                steppers = partial(_watching, watched, recorders)
-            images = generate(opened, told, seeds, sampling, steppers=steppers)
-            kept = {"images": images, "judged": _judged(ward, images)} | _dynamics(recorders, images)
-            folder.mkdir(parents=True, exist_ok=True)
-            part = file.with_suffix(".part.npz")
-            np.savez_compressed(part, **kept)
-            part.replace(file)
-        with np.load(file, allow_pickle=False) as stored:
-            parts.append({key: stored[key] for key in stored.files})
+        rows = range(start, min(start + SIZES.part, count))
+        part = {"texts": [prompts_asked[i].text for i in rows]} | settings
+        parts.append(KEEPER.arrays(f"{row}/{use}/{start}-{len(rows)}", partial(make, rows), part))
     joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    return Drawn(
+    return ImageRow(
         images=joined.pop("images"),
         judged=joined.pop("judged"),
-        categories=np.array([prompt.category for prompt in all_prompts]),
+        categories=np.array([prompt.category for prompt in prompts_asked]),
         extras=joined,
     )
 
 
-def _watching(
-    watched: Mapping[str, DynamicsConfig], recorders: dict[str, list[Recorder]], rows: slice
+def _record_all(
+    recorded: Mapping[str, DynamicsConfig], recorders: dict[str, list[Recorder]], rows: slice
 ) -> Any:
-    """Recorders inside each other, so that one drawing serves all settings."""
+    """Recorders inside each other, so that one sampling serves all settings."""
     stepper = None
-    for name, config in watched.items():
+    for name, config in recorded.items():
         stepper = Recorder(config) if stepper is None else Recorder(config, stepper)
         recorders[name].append(stepper)
     return stepper
@@ -149,12 +198,12 @@ def _dynamics(recorders: Mapping[str, list[Recorder]], images: np.ndarray) -> di
 
 
 @torch.no_grad()
-def _judged(ward: Ward, images: np.ndarray) -> np.ndarray:
-    found = torch.cat([ward.judge.confidence(part) for part in as_tensor(images).to(device()).split(32)])
+def _judge_confidence(clinic: ClinicModels, images: np.ndarray) -> np.ndarray:
+    found = torch.cat([clinic.judge.confidence(part) for part in as_tensor(images).to(device()).split(32)])
     return np.rint(255 * found.cpu().numpy()).astype(np.uint8)
 
 
-def kids(real: Tensor, vectors: Tensor) -> np.ndarray:
+def kid_by_fold(real: Tensor, vectors: Tensor) -> np.ndarray:
     """KID of each fold, unbiased (Bińkowski et al. 2018), in the classifier's features."""
     from torchmetrics.image.kid import poly_mmd
 

@@ -4,6 +4,7 @@ All rows of one length share their base phase, which is the same for all of them
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import time
@@ -30,9 +31,9 @@ from dataengine.treatment.refining import trainer
 from dataengine.treatment.refining.trainer import RESULT, identity_of, refine
 from dataengine.treatment.sampling.sampler import as_tensor, as_uint8, generate
 from dataengine.treatment.tuning import progress as keeping
+from tests.bench.guided_sampling import KEEPER, SIZES, ImageRow, kid_by_fold
 from tests.bench.harness import Figure, bootstrap, curve, device, figure, quick
-from tests.bench.steered import SIZES, WORK, Drawn, kids
-from tests.bench.treated import FLAWED, Ward
+from tests.bench.treatment_rows import FLAWED, ClinicModels
 
 HOT = 0.5
 EXACT = 200
@@ -67,7 +68,6 @@ SMALL = Training(
 LARGE = Training(8000, 64, 2e-4, 0.999, 6000, None, 300, 6, UNetConfig(channels=(32, 64, 96), attention=1))
 TINY = Training(4, 2, 2e-4, 0.999, 16, None, 12, 1, UNetConfig(channels=(8, 16), attention=1))
 TRAINING = TINY if quick() else SMALL if device() == "cpu" else LARGE
-REFINED = WORK / f"refined-{TRAINING.steps}"
 SECONDS = "seconds.npy"
 
 
@@ -93,7 +93,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "reverse": {"forward": 0.0},
     "both": {},
 }
-SWEPT: dict[str, tuple[str, dict[float, dict[str, Any]]]] = {
+SWEEPS: dict[str, tuple[str, dict[float, dict[str, Any]]]] = {
     "strength": (
         "λ of noise and of keys and values alike",
         {value: {"forward": value, "reverse": value} for value in (0.005, 0.01, 0.025, 0.05, 0.1)},
@@ -113,18 +113,19 @@ SEEDS = (0, 1) if quick() else (0, 1, 2)
 
 def highlighter(name: str, generated: np.ndarray, real: np.ndarray) -> tuple[FlawHighlighter, float]:
     """Trained from random weights to tell these images, uint8 NHW3, apart; with the share that it does."""
-    folder = WORK / f"highlighter-{name}"
+    digest = hashlib.sha256(generated.tobytes()).hexdigest()
+    folder = KEEPER.folder(f"highlighter-{name}", {"generated": digest, "real": len(real)})
     if not folder.is_dir():
         config = HighlighterConfig(lr=1e-4, batch=16, epochs=1 if quick() else 4)
         network, right = train_highlighter(config, real, generated, device=device())
-        part = WORK / f".highlighter-{name}.part"
+        part = folder.with_name(f".{folder.name}.part")
         network.save(part)
         (part / "accuracy.json").write_text(json.dumps(right))
         part.rename(folder)
     return FlawHighlighter.load(folder, device()), json.loads((folder / "accuracy.json").read_text())
 
 
-def fam_figures(name: str, made: Drawn, categories: Sequence[str] | None = None) -> list[Figure]:
+def fam_figures(name: str, made: ImageRow, categories: Sequence[str] | None = None) -> list[Figure]:
     """Do the hot spots of a generator's flawed images lie in what the judge marks, in exact flaws, in
     people's masks? The highlighter learns from its first images and clean drawings; the last stay unseen."""
     count = 16 if quick() else LEARNED_FROM
@@ -144,7 +145,7 @@ def fam_figures(name: str, made: Drawn, categories: Sequence[str] | None = None)
     figures.append(
         share_inside(f"fam_inside_exact_{name}", network, pictures, masks[flawed], "drawn flaws, exactly")
     )
-    return [*figures, by_people(f"fam_inside_people_{name}", network)]
+    return [*figures, inside_people_masks(f"fam_inside_people_{name}", network)]
 
 
 def hot_spots(network: FlawHighlighter, images: np.ndarray) -> np.ndarray:
@@ -166,7 +167,7 @@ def share_inside(
     return figure(id, float(value), spread, "share", len(images), f"chance {inside.mean():.3f}; {note}")
 
 
-def by_people(id: str, network: FlawHighlighter) -> Figure:
+def inside_people_masks(id: str, network: FlawHighlighter) -> Figure:
     """The same by the masks that people drew on generated images of a workspace, where one is named."""
     place = os.environ.get(WORKSPACE)
     if not place:
@@ -198,12 +199,12 @@ def by_people(id: str, network: FlawHighlighter) -> Figure:
     return figure(id, float(value), spread, "share", len(found), note)
 
 
-def self_refining(ward: Ward) -> list[Figure]:
+def self_refining(clinic: ClinicModels) -> list[Figure]:
     """KID of every row against base at equal updates, on drawings of 32 × 32 pixels."""
-    base = kid_of(ward, Row("base", ROWS["base"]))
+    base = kid_of(clinic, Row("base", ROWS["base"]))
     shows = "all categories" if TRAINING.categories is None else " and ".join(TRAINING.categories) + " alone"
     told = f"KID, base's {base.mean():.4f}, {TRAINING.steps} updates of {TRAINING.batch}, {shows}"
-    chosen, note = strongest(ward)
+    chosen, note = best_strength(clinic)
     rows = {"": chosen, "_flat": replace(chosen, flat=True)}
     rows |= {f"_{name}": Row(name, ROWS[name]) for name in ("forward", "reverse", "both")}
     notes = {
@@ -211,30 +212,30 @@ def self_refining(ward: Ward) -> list[Figure]:
         "_flat": f"{told}; every map flattened to its mean, a control",
     }
     figures = [
-        gain(f"self_refining_gain{end}", base, kid_of(ward, row), notes.get(end, f"{told}; the paper's λ"))
+        gain(f"self_refining_gain{end}", base, kid_of(clinic, row), notes.get(end, f"{told}; the paper's λ"))
         for end, row in rows.items()
     ]
     return [*figures, overhead_of_maps()]
 
 
-def strongest(ward: Ward) -> tuple[Row, str]:
+def best_strength(clinic: ClinicModels) -> tuple[Row, str]:
     """ "both" at the strength that is best on images and drawings of their own, and how it was chosen."""
-    rows = [swept("strength", change, value) for value, change in SWEPT["strength"][1].items()]
+    rows = [swept_row("strength", change, value) for value, change in SWEEPS["strength"][1].items()]
     rows = [Row("both", ROWS["both"]), *rows][: 2 if quick() else None]
-    distances = {row.name: float(kid_of(ward, row, ANEW).mean()) for row in rows}
+    distances = {row.name: float(kid_of(clinic, row, ANEW).mean()) for row in rows}
     best = min(rows, key=lambda row: distances[row.name])
     told = ", ".join(f"{name} {value:.3f}" for name, value in distances.items())
     return best, f"λ chosen by KID on other images and drawings: {told}"
 
 
-def of_seeds(ward: Ward) -> list[Figure]:
+def gain_over_seeds(clinic: ClinicModels) -> list[Figure]:
     """The gain that has a goal and its control, at the strength chosen with the first seed, from other
     beginnings."""
-    chosen, _ = strongest(ward)
-    bases = [kid_of(ward, Row("base", ROWS["base"], seed)).mean() for seed in SEEDS]
+    chosen, _ = best_strength(clinic)
+    bases = [kid_of(clinic, Row("base", ROWS["base"], seed)).mean() for seed in SEEDS]
     figures = []
     for id, row in {"gain": chosen, "gain_flat": replace(chosen, flat=True)}.items():
-        others = [kid_of(ward, replace(row, seed=seed)).mean() for seed in SEEDS]
+        others = [kid_of(clinic, replace(row, seed=seed)).mean() for seed in SEEDS]
         gains = [float(1 - other / max(base, 1e-9)) for other, base in zip(others, bases, strict=True)]
         told = ", ".join(f"{each:.3f}" for each in gains)
         note = f"{chosen.name}, mean of trainings with seeds of their own: {told}; least and most as interval"
@@ -245,13 +246,13 @@ def of_seeds(ward: Ward) -> list[Figure]:
     return figures
 
 
-def far_refined(ward: Ward) -> list[Figure]:
+def fid_figures(clinic: ClinicModels) -> list[Figure]:
     """The same rows by FID, on more images."""
-    real = features(doubled(drawings(SIZES.fid)[1]), ward.features)
+    real = features(doubled(drawings(SIZES.fid)[1]), clinic.features)
     rows = {f"_{name}": Row(name, ROWS[name]) for name in ("forward", "reverse", "both")}
-    rows = {"": strongest(ward)[0], **rows, "base": Row("base", ROWS["base"])}
+    rows = {"": best_strength(clinic)[0], **rows, "base": Row("base", ROWS["base"])}
     fid = {
-        end: frechet(real, features(doubled(drawn_by(row, SIZES.fid)), ward.features))
+        end: frechet(real, features(doubled(images_of(row, SIZES.fid)), clinic.features))
         for end, row in rows.items()
     }
     figures = []
@@ -270,14 +271,14 @@ def gain(id: str, base: np.ndarray, other: np.ndarray, note: str) -> Figure:
     return figure(id, value, spread, "share", SIZES.kid, note)
 
 
-def sensitivity_of_training(ward: Ward) -> list[Figure]:
+def sensitivity_of_training(clinic: ClinicModels) -> list[Figure]:
     """Gain of "both" at other strengths, cycles and shares of refinement, as curves."""
-    base = kid_of(ward, Row("base", ROWS["base"]))
+    base = kid_of(clinic, Row("base", ROWS["base"]))
     figures = []
-    for name, (what, changes) in SWEPT.items():
+    for name, (what, changes) in SWEEPS.items():
         gains = {}
         for value, change in list(changes.items())[: 1 if quick() else None]:
-            other = kid_of(ward, swept(name, change, value))
+            other = kid_of(clinic, swept_row(name, change, value))
             gains[value] = float(1 - other.mean() / max(base.mean(), 1e-9))
         kept = curve(f"trainingfree-{name}", {name: list(gains), "gain": list(gains.values())})
         best = max(gains, key=lambda value: gains[value])
@@ -286,7 +287,7 @@ def sensitivity_of_training(ward: Ward) -> list[Figure]:
     return figures
 
 
-def swept(name: str, change: Mapping[str, Any], value: float) -> Row:
+def swept_row(name: str, change: Mapping[str, Any], value: float) -> Row:
     """The row of one value of a sweep, which may be the row that all others are compared with."""
     usual = configured(Row("", change)) == configured(Row("", {}))
     return Row("both", ROWS["both"]) if usual else Row(f"{name}-{value:g}", change)
@@ -295,7 +296,7 @@ def swept(name: str, change: Mapping[str, Any], value: float) -> Row:
 def overhead_of_maps() -> Figure:
     """Time that mean flaw maps add to refinement, at the cycle of the row "both"."""
     config = configured(Row("both", ROWS["both"]))
-    seconds = np.load(REFINED / "both" / SECONDS, allow_pickle=False)
+    seconds = np.load(work_of(Row("both", ROWS["both"])) / SECONDS, allow_pickle=False)
     base = config.steps - round(config.steps * config.refinement)
     if len(seconds) < config.steps - base:
         return figure("mfam_overhead", "not measured", note="the training was resumed, and not timed whole")
@@ -330,13 +331,13 @@ def doubled(images: np.ndarray) -> np.ndarray:
     return as_uint8(scaled)
 
 
-def kid_of(ward: Ward, row: Row, first: int = 0) -> np.ndarray:
+def kid_of(clinic: ClinicModels, row: Row, first: int = 0) -> np.ndarray:
     """KID of each fold of a row's finished model to held-out drawings."""
     real, vectors = (
-        features(doubled(each), ward.features)
-        for each in (drawings(SIZES.kid, first)[1], drawn_by(row, SIZES.kid, first))
+        features(doubled(each), clinic.features)
+        for each in (drawings(SIZES.kid, first)[1], images_of(row, SIZES.kid, first))
     )
-    return kids(real, vectors)
+    return kid_by_fold(real, vectors)
 
 
 def configured(row: Row) -> RefiningConfig:
@@ -353,33 +354,36 @@ def configured(row: Row) -> RefiningConfig:
     ).model_copy(update=dict(row.change))
 
 
-def drawn_by(row: Row, count: int, first: int = 0) -> np.ndarray:
+def images_of(row: Row, count: int, first: int = 0) -> np.ndarray:
     """Images of a row's finished model, uint8 NHW3; kept."""
-    file = REFINED / f"{row.folder}-{count}{f'-from-{first}' if first else ''}.npz"
-    if not file.is_file():
-        family = load_family(refined_by(row), device=device())
+
+    def make() -> dict[str, np.ndarray]:
+        family = load_family(train_row(row), device=device())
         seeds = range(first, first + count)
-        drawn = generate(family, [""] * count, seeds, SamplingConfig(steps=25, batch=50))
-        part = file.with_suffix(".part.npz")
-        np.savez_compressed(part, images=drawn)
-        part.replace(file)
-    with np.load(file, allow_pickle=False) as kept:
-        return kept["images"]
+        return {"images": generate(family, [""] * count, seeds, SamplingConfig(steps=25, batch=50))}
+
+    settings = [configured(row), TRAINING, row.flat]
+    return KEEPER.arrays(f"refined/{row.folder}-{count}-from-{first}", make, settings)["images"]
 
 
-def refined_by(row: Row) -> Path:
+def work_of(row: Row) -> Path:
+    """The folder of a row's training."""
+    return KEEPER.folder(f"refined/{row.folder}", [configured(row), TRAINING, row.flat])
+
+
+def train_row(row: Row) -> Path:
     """The pipeline that a row's training ends with, and beside it what its updates took; kept."""
-    work = REFINED / row.folder
+    work = work_of(row)
     if not (work / SECONDS).is_file():
-        config, images, watch = configured(row), drawings(SIZES.kid)[0], Watch()
-        begin(row, len(images), work)
-        with flattened() if row.flat else contextlib.nullcontext():
-            refine(config, opened(row.seed), images, work, report=watch)
+        config, images, watch = configured(row), drawings(SIZES.kid)[0], UpdateTimer()
+        copy_base_phase(row, len(images), work)
+        with flat_maps() if row.flat else contextlib.nullcontext():
+            refine(config, fresh_network(row.seed), images, work, report=watch)
         np.save(work / SECONDS, watch.seconds)
     return work / RESULT
 
 
-def flattened() -> contextlib.AbstractContextManager[Any]:
+def flat_maps() -> contextlib.AbstractContextManager[Any]:
     """While it lasts, every mean flaw map is as strong as ever and the same everywhere."""
     ordinary = trainer._mfam
 
@@ -390,29 +394,29 @@ def flattened() -> contextlib.AbstractContextManager[Any]:
     return patch.object(trainer, "_mfam", flat)
 
 
-def opened(seed: int) -> UnconditionalFamily:
+def fresh_network(seed: int) -> UnconditionalFamily:
     """A DDPM of random weights, the same for all rows of a seed."""
     return fresh(TRAINING.network, seed).to(device())
 
 
-def begin(row: Row, pictures: int, work: Path) -> None:
+def copy_base_phase(row: Row, pictures: int, work: Path) -> None:
     """Put what the base phase comes to where the row goes on from it; "base" itself has all of it."""
     if (work / keeping.FILE).is_file():
         return
     config = configured(row)
     whole = configured(replace(row, change={"refinement": config.refinement} if config.refinement else {}))
     base = whole.steps - round(whole.steps * whole.refinement)
-    shared = REFINED / Row(f"base-{base}", {}, row.seed).folder
+    shared = KEEPER.folder(f"refined/{Row(f'base-{base}', {}, row.seed).folder}", [whole, TRAINING])
     if not (shared / "done").is_file():
         with contextlib.suppress(Cancelled):
-            refine(whole, opened(row.seed), drawings(SIZES.kid)[0], shared, report=until(base))
+            refine(whole, fresh_network(row.seed), drawings(SIZES.kid)[0], shared, report=stop_at(base))
         (shared / "done").touch()
     names = [""] * pictures
     old, new = (identity_of(each, UnconditionalFamily.name, pictures, names) for each in (whole, config))
     keeping.fork(shared, work, old, new)
 
 
-def until(base: int) -> Callable[..., None]:
+def stop_at(base: int) -> Callable[..., None]:
     """A `Report` that ends the training there, once it is kept."""
 
     def report(done: int, total: int, message: str = "", **figures: float) -> None:
@@ -422,7 +426,7 @@ def until(base: int) -> Callable[..., None]:
     return report
 
 
-class Watch:
+class UpdateTimer:
     """A `Report` that takes the time of every update."""
 
     def __init__(self) -> None:

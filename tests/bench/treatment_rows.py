@@ -1,6 +1,6 @@
-"""What `bench-treatment` measures with: a treating detector, cached runs, and what their images show.
+"""What `bench-treatment` measures with: a treating detector, treatment runs, and what their images show.
 
-Everything lies under `build/bench/kept/treatment`; what lies there is not made again.
+All of it is kept by `KEEPER`, each run under its settings and the weights that it began with.
 """
 
 import json
@@ -37,11 +37,10 @@ from dataengine.treatment.config import (
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.sampling.sampler import as_tensor, generate
 from dataengine.treatment.tuning.trainer import treat
-from tests.bench.harness import RESULTS, Figure, bootstrap, device, figure, quick
+from tests.bench.harness import Figure, Keeper, bootstrap, device, figure, quick
+from tests.bench.source_hash import state_hash, weights_hash
 
 FLAWED = JUDGE_THRESHOLD
-WORK = RESULTS / "kept" / ("treatment-quick" if quick() else "treatment")
-
 
 PLAN = TreatmentConfig(
     batch=2 if quick() else 8,
@@ -58,7 +57,7 @@ BETA = 0.008
 """Focus-N-Fix's factor in the table: the paper's 1e-3 at 512², for a norm that grows with the side."""
 
 
-def changed(**changes: object) -> TreatmentConfig:
+def plan_with(**changes: object) -> TreatmentConfig:
     """The plan with other settings."""
     return PLAN.model_copy(update=changes)
 
@@ -85,8 +84,16 @@ class Sizes:
 SIZES = Sizes(2, 2, 2, 1, 1, 12, 2, 4) if quick() else Sizes(100, 4, 20, 120, 20, 3000, 1200, 240)
 
 
+KEEPER = Keeper(
+    "treatment",
+    modules=("tests.bench.treatment", "tests.bench.treatment_sections"),
+    settings={"sizes": SIZES, "plan": PLAN, "device": device()},
+    weights={name: clinic_parts.fingerprint(name) for name in clinic_parts.names()},
+)
+
+
 @dataclass(frozen=True)
-class Shown:
+class ScoredImages:
     """Images uint8 NHWC of some prompts and seeds with what is seen in them, one value an image."""
 
     images: np.ndarray
@@ -102,7 +109,7 @@ class Shown:
 
 
 @dataclass
-class Ward:
+class ClinicModels:
     """The clinic's models, opened once."""
 
     flux: Path
@@ -123,21 +130,20 @@ class Ward:
         return RewardConfig(location=str(self.readers), label=PLAUSIBLE, activation="sigmoid")
 
 
-def open_ward() -> Ward:
+def open_clinic_models() -> ClinicModels:
     """Materialise the clinic, train the treating detector, draw what the regularisation needs."""
-    WORK.mkdir(parents=True, exist_ok=True)
     folders = {
-        name: clinic_parts.materialise(name, WORK / "clinic" / name)
+        name: clinic_parts.materialise(name, KEEPER.folder(f"clinic/{name}"))
         for name in ("flux", "stable_diffusion", "readers", "judge", "first_doctor")
     }
     clean = render(stream("photos"), range(SIZES.clean))
-    return Ward(
+    return ClinicModels(
         flux=folders["flux"],
         stable_diffusion=folders["stable_diffusion"],
         readers=folders["readers"],
         reader=load_reader(folders["readers"]),
         judge=load_judge(folders["judge"]).to(device()),
-        detector=treating_detector(folders["first_doctor"], "loop", WORK / "detector"),
+        detector=treating_detector(folders["first_doctor"], "loop", KEEPER.folder("detector")),
         features=ClassifierFeatures(folders["readers"], device()),
         clean=clean.images.permute(0, 2, 3, 1).numpy(),
         captions=list(clean.captions),
@@ -167,7 +173,7 @@ def treating_detector(start: Path, use: str, work: Path, extra: Sequence[Sample]
 
 
 @dataclass(frozen=True)
-class Run:
+class TreatmentRun:
     """A treatment without guard, with the LoRA that it had at every point of its curve."""
 
     name: str
@@ -181,8 +187,8 @@ class Run:
         return max(self.points)
 
 
-def tuned(
-    ward: Ward,
+def run_treatment(
+    clinic: ClinicModels,
     name: str,
     config: TreatmentConfig,
     base: Path | None = None,
@@ -190,9 +196,18 @@ def tuned(
     detector: NetworkDetector | None = None,
     start: Path | None = None,
     every: int = SIZES.every,
-) -> Run:
+) -> TreatmentRun:
     """Run `config`, keeping the weights at regular points; from the LoRA `start`, where one is given."""
-    folder, base = WORK / "runs" / name, base or ward.flux
+    base, detector = base or clinic.flux, detector or clinic.detector
+    settings = {
+        "config": config_facts(config),
+        "base": weights_hash(base),
+        "start": start and weights_hash(start),
+        "detector": state_hash(detector),
+        "every": every,
+        "prompts": clinic.treating,
+    }
+    folder = KEEPER.folder(f"runs/{name}", settings)
     ends = range(every, (updates or SIZES.updates) + 1, every)
     points, spent = {}, []
     for end in ends:
@@ -203,10 +218,10 @@ def tuned(
             result = treat(
                 config.model_copy(update={"updates": end, "checkpoint_every": every}),
                 family,
-                detector or ward.detector,
-                ward.treating,
-                ward.clean if offline else None,
-                ward.captions if offline else [],
+                detector,
+                clinic.treating,
+                clinic.clean if offline else None,
+                clinic.captions if offline else [],
                 None,
                 folder / "work",
             )
@@ -217,65 +232,77 @@ def tuned(
             (folder / "seconds.json").write_text(json.dumps(float(np.median(spent))))
         points[end] = point
     history = json.loads((folder / "history.json").read_text())
-    return Run(name, base, points, history, json.loads((folder / "seconds.json").read_text()))
+    return TreatmentRun(name, base, points, history, json.loads((folder / "seconds.json").read_text()))
 
 
-def shown(ward: Ward, base: Path, lora: Path | None, which: str, config: TreatmentConfig) -> Shown:
-    """Images of a set of prompts, with the same seeds for all generators; cached."""
-    name = f"{base.name}-{lora.parent.name + '-' + lora.name if lora else 'base'}-{which}"
-    file = WORK / "shown" / f"{name}.npz"
-    if not file.is_file():
-        asked = [prompt for prompt in ward.asked[which] for _ in range(SIZES.seeds)]
-        images = generate(
-            load_family(base, lora=lora, device=device()),
-            [prompt.text for prompt in asked],
-            list(range(5000, 5000 + len(asked))),
-            config.sampling,
-        )
-        seen = look(ward, images, asked)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part.npz")
-        np.savez(part, images=images, **seen)
-        part.replace(file)
-    with np.load(file, allow_pickle=False) as kept:
-        return Shown(**{key: kept[key] for key in kept.files})
+def config_facts(config: TreatmentConfig) -> dict[str, Any]:
+    """The settings, with the weights of scorers in the place of where they lie."""
+    facts = config.model_dump(mode="json")
+    for reward in facts["rewards"]:
+        reward["location"] = weights_hash(Path(reward["location"]))
+    return facts
+
+
+def generate_and_score(
+    clinic: ClinicModels, base: Path, lora: Path | None, which: str, config: TreatmentConfig
+) -> ScoredImages:
+    """Images of a set of prompts, with the same seeds for all generators; kept."""
+    prompts_asked = [prompt for prompt in clinic.asked[which] for _ in range(SIZES.seeds)]
+    texts = [prompt.text for prompt in prompts_asked]
+
+    def make() -> dict[str, np.ndarray]:
+        family = load_family(base, lora=lora, device=device())
+        images = generate(family, texts, list(range(5000, 5000 + len(texts))), config.sampling)
+        return {"images": images} | score_images(clinic, images, prompts_asked)
+
+    settings = {
+        "base": weights_hash(base),
+        "lora": lora and weights_hash(lora),
+        "sampling": config.sampling,
+        "prompts": texts,
+        "detector": state_hash(clinic.detector),
+    }
+    name = f"{base.name}-{f'{lora.parent.name}-{lora.name}' if lora else 'base'}-{which}"
+    return ScoredImages(**KEEPER.arrays(f"images/{name}", make, settings))
 
 
 @torch.no_grad()
-def look(ward: Ward, images: np.ndarray, asked: Sequence[Prompt]) -> dict[str, np.ndarray]:
+def score_images(clinic: ClinicModels, images: np.ndarray, asked: Sequence[Prompt]) -> dict[str, np.ndarray]:
     """What detector, judge and reader see."""
     parts = as_tensor(images).to(device()).split(32)
-    maps = torch.cat([ward.detector.confidence(part) for part in parts])
-    judged = torch.cat([ward.judge.confidence(part).flatten(1).amax(1) for part in parts])
+    maps = torch.cat([clinic.detector.confidence(part) for part in parts])
+    judged = torch.cat([clinic.judge.confidence(part).flatten(1).amax(1) for part in parts])
     return {
         "mean": maps.mean((1, 2)).cpu().numpy(),
         "highest": maps.flatten(1).amax(1).cpu().numpy(),
         "judged": judged.cpu().numpy(),
-        "right": ward.reader.match(images, [prompt.text for prompt in asked]),
-        "plausible": ward.reader.plausibility(images),
+        "right": clinic.reader.match(images, [prompt.text for prompt in asked]),
+        "plausible": clinic.reader.plausibility(images),
         "categories": np.asarray([prompt.category for prompt in asked]),
     }
 
 
-def reading(ward: Ward, before: Shown, after: Shown, which: str) -> Reading:
+def guard_reading(clinic: ClinicModels, before: ScoredImages, after: ScoredImages, which: str) -> Reading:
     """What the quality guard says of these images."""
-    texts = [prompt.text for prompt in ward.asked[which]]
+    texts = [prompt.text for prompt in clinic.asked[which]]
     config = GuardConfig(prompts=len(texts), seeds=SIZES.seeds)
-    guard = Guard(config, texts, ward.reader)
+    guard = Guard(config, texts, clinic.reader)
     return guard.check(guard.baseline(before.images), after.images)
 
 
-def likeness(ward: Ward, before: Shown, after: Shown) -> dict[str, np.ndarray]:
+def similarity_to_base(
+    clinic: ClinicModels, before: ScoredImages, after: ScoredImages
+) -> dict[str, np.ndarray]:
     """How like the untreated images the treated ones are, pair by pair."""
     finite = np.minimum(psnr(before.images, after.images), 60.0)
     return {
         "psnr": finite,
         "ssim": ssim(before.images, after.images),
-        "feature_distance": perceptual(before.images, after.images, ward.features),
+        "feature_distance": perceptual(before.images, after.images, clinic.features),
     }
 
 
-def ratio(id: str, after: np.ndarray, before: np.ndarray, note: str = "") -> Figure:
+def paired_ratio(id: str, after: np.ndarray, before: np.ndarray, note: str = "") -> Figure:
     """after / before of the means, bootstrapped over pairs."""
     pairs = np.stack([after, before], axis=1).astype(np.float64)
 

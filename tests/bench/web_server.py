@@ -1,0 +1,42 @@
+"""The measured web server: a process of its own, started by the public command line.
+
+Free of the repository's other modules, so that a bench may serve another commit with it.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+GREETING = "Artifact Clinic: "
+
+
+class Server(NamedTuple):
+    """Where it answers, and its process id."""
+
+    url: str
+    pid: int
+
+
+@contextmanager
+def server_process(checkout: Path, workspace: Path, *settings: str) -> Iterator[Server]:
+    """`clinic app` of a checkout over a workspace that has accounts, without a worker; `settings` as `--set`.
+
+    Raises `RuntimeError` when it ends before it says where it answers.
+    """
+    command = [sys.executable, "-m", "app", "--workspace", str(workspace), "app", "--port", "0"]
+    command += ["--no-worker", *(word for setting in settings for word in ("--set", setting))]
+    with subprocess.Popen(
+        command, cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
+        assert server.stdout is not None
+        try:
+            greeting = next((line for line in server.stdout if line.startswith(GREETING)), None)
+            if greeting is None:
+                raise RuntimeError(f"{' '.join(command)} ended with {server.wait(20)}")
+            yield Server(greeting.removeprefix(GREETING).strip(), server.pid)
+        finally:
+            server.terminate()
+            server.wait(20)
