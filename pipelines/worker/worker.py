@@ -24,6 +24,7 @@ from typing import Any
 from dataengine.errors import ClinicError, Paused, WorkspaceUnusable
 from pipelines.runtime.devices import default_device, try_lock
 from pipelines.runtime.loading import load
+from pipelines.services.queue import WORK_FORMAT
 from pipelines.stages.stage import Stage
 from pipelines.worker import inference_server
 from pipelines.worker.child import Child, ChildDied
@@ -49,7 +50,7 @@ class WorkerSettings:
     """"module:name" of a function from device to `Tools`."""
     stages: str = "pipelines.round:ROUND"
     """"module:name" of the round's stages."""
-    application_version: str = field(default_factory=lambda: version("artifact-clinic"))
+    application_version: str = field(default_factory=lambda: f"{version('artifact-clinic')}+{WORK_FORMAT}")
     """Pinned: work begun under another version is begun again, one stage at most."""
     sweep_seconds: float = 1.0
     """Pause between two looks for what was left undone."""
