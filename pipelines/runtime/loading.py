@@ -5,10 +5,14 @@ from typing import Any
 
 from dataengine.errors import ConfigRefused
 
+MOVED = {"pipelines.tools:real_tools": "pipelines.runtime.models:real_models"}
+"""Names that a worker can still be set up with, by a script or a service file of an older version. Rows hold
+none: neither the catalog nor the queue stores a module's name."""
+
 
 def load(spec: str) -> Any:
-    """The object that "module:name" names."""
-    module, _, name = spec.partition(":")
+    """The object that "module:name" names, also by the name that it had before it moved."""
+    module, _, name = MOVED.get(spec, spec).partition(":")
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 JOB_QUEUE, TASK_QUEUE, JOB_WORKFLOW, APPLICATION = "jobs", "tasks", "job", "artifact-clinic"
+WORK_FORMAT = 2
+"""Part of a worker's version. Raise it when jobs, tasks or the order of a workflow's steps change: workers of
+another format then neither take nor replay each other's work (1: before the modules moved to their rooms)."""
 LINE = (TASK_QUEUE, JOB_QUEUE)
 """Who waits for a device: jobs that a worker has looked at, through their task, and those that it has not."""
 PLACE = "place"

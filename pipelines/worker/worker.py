@@ -24,6 +24,7 @@ from typing import Any
 from dataengine.errors import ClinicError, Paused, WorkspaceUnusable
 from pipelines.runtime.devices import default_device, try_lock
 from pipelines.runtime.loading import load
+from pipelines.services.queue import WORK_FORMAT
 from pipelines.stages.stage import Stage
 from pipelines.worker import inference_server
 from pipelines.worker.child import Child, ChildDied
@@ -36,6 +37,8 @@ log = logging.getLogger("clinic.worker")
 
 TRIES = 3
 """How often a task is begun whose process dies on its own."""
+RESTART_SECONDS = 10.0
+"""Least time between two starts of the inference child."""
 MAX_WORKERS_HERE = 64
 
 
@@ -49,7 +52,7 @@ class WorkerSettings:
     """"module:name" of a function from device to `Models`."""
     stages: str = "pipelines.round:ROUND"
     """"module:name" of the round's stages."""
-    application_version: str = field(default_factory=lambda: version("artifact-clinic"))
+    application_version: str = field(default_factory=lambda: f"{version('artifact-clinic')}+{WORK_FORMAT}")
     """Pinned: work begun under another version is begun again, one stage at most."""
     sweep_seconds: float = 1.0
     """Pause between two looks for what was left undone."""
@@ -155,15 +158,8 @@ class Worker:
                 (*arguments, "--device", self.settings.device, "--socket", str(listener.fileno())),
                 pass_fds=(listener.fileno(),),
             )
-            threading.Thread(target=self._attend, args=(listener, service), daemon=True).start()
+            threading.Thread(target=attend, args=(listener, service, self._ending), daemon=True).start()
             yield
-
-    def _attend(self, listener: socket.socket, service: Child) -> None:
-        """Start the inference child when somebody calls and none is there."""
-        while not self._ending.is_set():
-            if service.pid is None and select.select([listener], [], [], 0.2)[0]:
-                service.start()
-            time.sleep(0.05)
 
     def _let_go(self) -> None:
         """End at once, like a kill, but say so: the sign of life is withdrawn and the lifelines close."""
@@ -172,6 +168,22 @@ class Worker:
         log.info("worker %s ended", self.id)
         logging.shutdown()
         os._exit(0)
+
+
+def attend(listener: socket.socket, service: Child, ending: threading.Event) -> None:
+    """Start the inference child when somebody calls and none is there.
+
+    One that cannot start, such as after its program was replaced, is tried again at most every
+    `RESTART_SECONDS`: nobody takes the call, so the socket goes on asking.
+    """
+    started = -RESTART_SECONDS
+    while not ending.is_set():
+        if service.pid is None and select.select([listener], [], [], 0.2)[0]:
+            if ending.wait(max(0.0, started + RESTART_SECONDS - time.monotonic())):
+                return
+            started = time.monotonic()
+            service.start()
+        ending.wait(0.05)
 
 
 @contextmanager

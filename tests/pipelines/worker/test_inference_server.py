@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from dataengine.errors import InputRefused, ServiceAbsent
 from dataengine.masks import quantise
 from dataengine.records import Endpoint
 from pipelines.services import inference
-from pipelines.worker import inference_server
+from pipelines.worker import inference_server, worker
+from pipelines.worker.child import Child
 from storage.opening import create_workspace
 from storage.workspace import Workspace
 from tests import fakes
@@ -108,6 +110,32 @@ def test_a_worker_starts_the_service_for_its_first_caller(tmp_path: Path) -> Non
         worker.wait()
         with pytest.raises(ServiceAbsent):
             inference.find_artifacts(team.workspace, image)
+
+
+def test_a_service_that_cannot_start_is_not_started_over_and_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "RESTART_SECONDS", 0.6)
+    starts: list[float] = []
+
+    class Dying(Child):
+        pid = None
+
+        def start(self) -> None:
+            starts.append(time.monotonic())
+
+    ending = threading.Event()
+    with inference_server.listening(tmp_path) as listener:
+        assert listener is not None
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.connect(listener.getsockname())
+        arguments = (listener, Dying("nothing"), ending)
+        attending = threading.Thread(target=worker.attend, args=arguments)
+        attending.start()
+        until(lambda: len(starts) == 3, 20, "the caller that left still knocks")
+        ending.set()
+        attending.join()
+    assert starts[2] - starts[0] >= 1.2
 
 
 def test_a_click_is_segmented_by_the_registered_model(workspace: Workspace, tmp_path: Path) -> None:

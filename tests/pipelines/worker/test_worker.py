@@ -18,6 +18,7 @@ from dataengine.errors import Conflict
 from pipelines.services import queue, runs
 from pipelines.services.jobs import cancel_job, pause_job, read_log, read_metrics, request_job
 from pipelines.services.rounds import cancel_round, resume_round, start_round
+from pipelines.worker.worker import WorkerSettings
 from storage.opening import create_workspace
 from storage.workspace import Workspace
 from tests.pipelines import toys
@@ -26,6 +27,8 @@ from tests.services import database_url, postgres, postgres_url
 
 __all__ = ["database_url", "postgres", "postgres_url"]
 
+OLD = "0.1.0"
+"""The version of every worker before formats of work were counted."""
 UNDISTURBED = {"draw": {"images": 20}, "count": {"prompts": 20}, "ask": {"asked": 1}, "train": {"steps": 10}}
 
 
@@ -151,6 +154,36 @@ def test_an_upgrade_within_a_stage_repeats_that_stage_alone(tmp_path: Path) -> N
         assert results(team.workspace, row.id) == UNDISTURBED
         begun = Counter(what for _, _, what in toys.traces(team.workspace.path))
         assert begun.pop("count") == 2 and set(begun.values()) == {1}
+
+
+def test_an_old_worker_beside_a_new_one_takes_no_new_work(tmp_path: Path) -> None:
+    new = WorkerSettings(workspace=tmp_path).application_version
+    assert new != OLD
+    with crew(tmp_path, "sqlite") as team:
+        (tmp_path / "people-are-done").touch()
+        team.start(TOYS, OLD)
+        until(lambda: "takes jobs" in team.log(), 60, "the old one is there")
+        time.sleep(1.1)  # the engine dates versions by the second
+        worker = team.start(TOYS)
+        until(lambda: team.log().count("takes jobs") == 2, 60, "the new one is there")
+        row = start_round(team.workspace, {}, stages=toys.STAGES)
+        until(lambda: team.round_is(row.id, "done"), 120, "the new one does it all")
+        assert results(team.workspace, row.id) == UNDISTURBED
+        assert versions(team.workspace) == {new}
+        worker.kill()
+        worker.wait()
+        waiting = start_round(team.workspace, {}, stages=toys.STAGES)
+        time.sleep(2)  # ten sweeps of the old one
+        assert team.round_is(waiting.id, "running") and versions(team.workspace) == {new, None}
+        team.start(TOYS)
+        until(lambda: team.round_is(waiting.id, "done"), 120, "a new one takes it")
+        assert versions(team.workspace) == {new}
+
+
+def versions(workspace: Workspace) -> set[str | None]:
+    """Of which versions the queue's workflows are; None before a worker has taken them."""
+    with queue.jobs_client(workspace) as client:
+        return {flow.app_version for flow in client.list_workflows()}
 
 
 def test_a_planted_pickle_is_refused_and_never_run(tmp_path: Path) -> None:
