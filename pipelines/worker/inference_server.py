@@ -1,9 +1,8 @@
 """The inference service: a resident process with the champion (and a segmenter) loaded, for answers while
 somebody waits.
 
-A local socket carries length-prefixed JSON and raw arrays, bounded in size; nothing is pickled. The worker
-listens and starts the process (`python -m pipelines.worker.inference_server`) when the first caller comes.
-No worker: `ServiceAbsent`.
+The messages are those of `pipelines.services.inference`. The worker listens and starts the process
+(`python -m pipelines.worker.inference_server`) when the first caller comes. No worker: `ServiceAbsent`.
 """
 
 import argparse
@@ -13,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,14 @@ import numpy as np
 
 from dataengine.errors import ClinicError, InputRefused
 from pipelines.runtime.devices import try_lock
-from pipelines.services.inference import IDLE_SECONDS, READ_SECONDS, receive, send, socket_path
+from pipelines.services.inference import (
+    IDLE_SECONDS,
+    READ_SECONDS,
+    limit_waiting,
+    receive,
+    send,
+    socket_path,
+)
 
 
 @contextmanager
@@ -86,10 +93,10 @@ class Service:
         from dataengine.diagnosis.segmenter import load_segmenter
 
         with self.workspace.catalog(read_only=True) as catalog:
-            found = catalog.endpoints.of_kind("segmenter")
-        if not found:
+            segmenters = catalog.endpoints.of_kind("segmenter")
+        if not segmenters:
             raise InputRefused("this workspace has no segmenter; an admin can register one")
-        location = found[-1].location
+        location = segmenters[-1].location
         if location != self._segmenter_at:
             self._segmenter = load_segmenter(location, self.models.device)
             self._segmenter_at = location
@@ -114,18 +121,19 @@ def serve(listener: socket.socket, service: Service, idle_seconds: float = IDLE_
     last = time.monotonic()
     while time.monotonic() - last < idle_seconds:
         try:
-            connection, _ = listener.accept()
+            caller, _ = listener.accept()
         except TimeoutError:
             continue
         except OSError:
             return
-        with connection, contextlib.suppress(OSError, EOFError):
-            connection.settimeout(READ_SECONDS)
-            _answer_one(connection, service)
+        with caller, contextlib.suppress(OSError, EOFError):
+            limit_waiting(caller, READ_SECONDS)
+            with Connection(caller.detach()) as connection:
+                _answer_one(connection, service)
         last = time.monotonic()
 
 
-def _answer_one(connection: socket.socket, service: Service) -> None:
+def _answer_one(connection: Connection, service: Service) -> None:
     try:
         header, array = service.answer(*receive(connection))
     except (ClinicError, ValueError) as error:

@@ -1,10 +1,14 @@
 """The inference service over its socket: answers, bounds, absence."""
 
-import json
+import os
+import pickle
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -57,27 +61,95 @@ def test_what_is_no_image_is_refused_and_the_service_goes_on(workspace: Workspac
     inference.find_artifacts(workspace, fakes.paint("a hand", 1))
 
 
+@contextmanager
+def calling(workspace: Workspace, seconds: float = 10) -> Iterator[Connection]:
+    with socket.socket(socket.AF_UNIX) as local:
+        inference.limit_waiting(local, seconds)
+        local.connect(str(inference.socket_path(workspace.path)))
+        with Connection(local.detach()) as connection:
+            yield connection
+
+
 @pytest.mark.parametrize(
     ("sent", "answer"),
     [
-        (inference.LENGTH.pack(1 << 30), "at most 65536"),
-        (inference.LENGTH.pack(2) + b"[]", "JSON object"),
-        (inference.LENGTH.pack(4) + b"\x80\x04N.", "codec"),
-        (None, "float32"),
+        (b"[]", "JSON object"),
+        (b"\x80\x04N.", "codec"),
+        (b'{"call": "x", "array": {"dtype": "object", "shape": [1]}}', "float32"),
+        (b'{"call": "x", "array": {"dtype": "uint8", "shape": [Infinity]}}', "dtype and shape"),
+        (b'{"call": "x", "array": {"dtype": "float32", "shape": [4096, 4096, 2]}}', "at most 67108864"),
     ],
 )
-def test_broken_messages_get_an_answer(
-    workspace: Workspace, service: None, sent: bytes | None, answer: str
-) -> None:
-    if sent is None:
-        text = json.dumps({"call": "x", "array": {"dtype": "object", "shape": [1]}}).encode()
-        sent = inference.LENGTH.pack(len(text)) + text
-    with socket.socket(socket.AF_UNIX) as caller:
-        caller.settimeout(10)
-        caller.connect(str(inference.socket_path(workspace.path)))
-        caller.sendall(sent)
+def test_broken_messages_get_an_answer(workspace: Workspace, service: None, sent: bytes, answer: str) -> None:
+    with calling(workspace) as caller:
+        caller.send_bytes(sent)
         header, _ = inference.receive(caller)
     assert answer in header["error"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        struct.pack("!i", 1 << 30),
+        struct.pack("!iQ", -1, 1 << 60),
+        struct.pack("!i", inference.MAX_HEADER + 1),
+        b"GET / HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_a_message_that_claims_too_much_is_hung_up_on(
+    workspace: Workspace, service: None, sent: bytes
+) -> None:
+    with calling(workspace) as caller:
+        os.write(caller.fileno(), sent)
+        with pytest.raises((EOFError, ConnectionResetError)):
+            inference.receive(caller)
+    inference.find_artifacts(workspace, fakes.paint("a hand", 1))
+
+
+def test_a_pickle_is_never_read(workspace: Workspace, service: None, tmp_path: Path) -> None:
+    proof = tmp_path / "proof"
+    with calling(workspace) as caller:
+        caller.send_bytes(pickle.dumps(Exploit(proof)))
+        header, _ = inference.receive(caller)
+    assert header["error"] and not proof.exists()
+
+
+class Exploit:
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self.proof,)
+
+
+def test_a_caller_that_stalls_holds_nobody_up_for_long(
+    workspace: Workspace, service: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference_server, "READ_SECONDS", 0.3)
+    header = b'{"call": "find_artifacts", "array": {"dtype": "uint8", "shape": [8, 8, 3]}}'
+    for sent in (b"", struct.pack("!i", 100) + b"half", struct.pack("!i", len(header)) + header):
+        with calling(workspace) as caller:
+            os.write(caller.fileno(), sent)
+            assert inference.find_artifacts(workspace, fakes.paint("a hand", 1))[0] == "first"
+
+
+def test_a_service_that_does_not_answer_in_time_is_absent(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "CALL_SECONDS", 0.3)
+    with (
+        inference_server.listening(workspace.path),
+        pytest.raises(ServiceAbsent, match="clinic worker"),
+    ):
+        inference.find_artifacts(workspace, fakes.paint("a hand", 1))
+
+
+def test_a_request_too_long_for_a_header_is_refused_before_it_is_sent(
+    workspace: Workspace, service: None
+) -> None:
+    clicks = [(1.0, 2.0, True)] * 10_000
+    with pytest.raises(InputRefused, match="at most 65536"):
+        inference.segment(workspace, "one", fakes.paint("a hand", 1), clicks)
 
 
 def test_without_a_worker_the_service_is_absent(tmp_path: Path) -> None:
