@@ -10,11 +10,12 @@ import hmac
 import json
 import logging
 import os
+import ssl
 import threading
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+
+import httpx
 
 from dataengine.errors import ClinicError
 from dataengine.records import AuditEvent, Endpoint, digest, now
@@ -45,13 +46,6 @@ class Notice:
     at: float
 
 
-class NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A webhook is sent to the registered address and nowhere else."""
-
-    def redirect_request(self, *arguments: Any, **keywords: Any) -> None:
-        return None
-
-
 def notices(catalog: Catalog, since: float) -> Iterator[Notice]:
     """Everything that somebody should come and see to; failures from before `since` are old news."""
     for row in catalog.rounds.in_state("waiting", "failed"):
@@ -76,15 +70,23 @@ def notice(event: str, subject: str, key: str, text: str) -> Notice:
 
 
 def post(location: str, body: bytes) -> None:
-    """One request. Raises `InputRefused` for an address that may not be, `OSError` when it does not work."""
+    """One request to the registered address and nowhere else: a redirect is an error, no answer is read.
+
+    Raises `InputRefused` for an address that is not allowed, `httpx.HTTPError` when it does not work.
+    """
     check_target(location)
+    # httpx logs every address at INFO, and a webhook's address may contain a secret.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     headers = {"Content-Type": "application/json", "User-Agent": "artifact-clinic"}
     if secret := os.environ.get(SECRET):
         signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
         headers["X-Clinic-Signature"] = f"sha256={signature}"
-    request = urllib.request.Request(location, body, headers, method="POST")
-    with urllib.request.build_opener(NoRedirect).open(request, timeout=SECONDS) as answer:
-        answer.read(1024)
+    authorities = ssl.create_default_context()  # the machine's own, where a team adds its internal one
+    with (
+        httpx.Client(timeout=SECONDS, follow_redirects=False, verify=authorities) as client,
+        client.stream("POST", location, content=body, headers=headers) as response,
+    ):
+        response.raise_for_status()
 
 
 class Webhooks:
@@ -130,8 +132,9 @@ class Webhooks:
         for attempt in range(1, TRIES + 1):
             try:
                 self.send(hook.location, body)
-            except (OSError, ClinicError, ValueError) as error:
-                why = getattr(error, "code", None) or type(error).__name__
+            except (httpx.HTTPError, httpx.InvalidURL, OSError, ClinicError, ValueError) as error:
+                response = getattr(error, "response", None)
+                why = type(error).__name__ if response is None else response.status_code
                 log.warning("webhook %s, try %d of %d: %s", hook.name, attempt, TRIES, why)
                 if attempt == TRIES or ending.wait(PAUSE_SECONDS * attempt):
                     break

@@ -4,11 +4,13 @@ import hashlib
 import hmac
 import json
 import logging
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 
 from dataengine.errors import InputRefused
@@ -122,6 +124,34 @@ def test_a_real_request_is_json_signed_and_never_redirected(
     assert path == "/here" and headers["Content-Type"] == "application/json"
     expected = hmac.new(b"key", body, hashlib.sha256).hexdigest()
     assert headers["X-Clinic-Signature"] == f"sha256={expected}"
-    with pytest.raises(OSError, match="302"):
+    with pytest.raises(httpx.HTTPStatusError, match="302"):
         post(f"{url}/away", b"{}")
     assert [path for path, _, _ in got] == ["/here", "/away"]
+
+
+def test_no_log_holds_the_address_of_a_request(
+    receiver: tuple[str, list[tuple[str, dict[str, str], bytes]]],
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    url, got = receiver
+    monkeypatch.setattr(webhook_sender, "PAUSE_SECONDS", 0.0)
+    logging.getLogger("httpx").setLevel(logging.NOTSET)
+    with workspace.catalog() as catalog:
+        catalog.endpoints.remove("h")
+        for id, path in (("i", "here?key=s3cr3t"), ("j", "away")):
+            location = f"{url}/{path}"
+            catalog.endpoints.add(Endpoint(id=id, kind="webhook", name=id, location=location, created=1.0))
+        catalog.commit()
+    with caplog.at_level(logging.INFO):
+        arrived = Webhooks(workspace).sweep(threading.Event())
+    assert arrived == 4 and {path for path, _, _ in got} == {"/here?key=s3cr3t", "/away"}
+    assert "webhook j, try 3 of 3: 302" in caplog.text
+    assert "s3cr3t" not in caplog.text and url not in caplog.text
+
+
+def test_a_receiver_that_is_silent_is_left_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook_sender, "SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(httpx.TimeoutException):
+        post(f"http://127.0.0.1:{silent.getsockname()[1]}/", b"{}")
