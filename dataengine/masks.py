@@ -47,43 +47,9 @@ def check_label_map(
     return array
 
 
-def union(label_maps: Sequence[LabelMap]) -> Mask:
-    """Bool `HW`: where any of the maps has any class. What the class-agnostic detector trains on."""
-    if not label_maps:
-        raise MaskRefused("the union of no label maps has no size; give at least one")
-    size = label_maps[0].shape
-    for label_map in label_maps:
-        if label_map.shape != size:
-            raise MaskRefused(f"label maps of one image differ in size: {label_map.shape} and {size}")
-    return np.logical_or.reduce([np.asarray(label_map) > 0 for label_map in label_maps])
-
-
-def merge(masks: Mapping[int, NDArray[Any]]) -> LabelMap:
-    """A label map from one mask per class; where masks overlap the later entry wins."""
-    if not masks:
-        raise MaskRefused("no masks to merge: a label map needs at least one to know its size")
-    merged = np.zeros(next(iter(masks.values())).shape, dtype=np.uint8)
-    for number, mask in masks.items():
-        if not 1 <= number <= MAX_CLASS:
-            raise MaskRefused(f"class {number} must lie in 1…{MAX_CLASS}")
-        if mask.shape != merged.shape:
-            raise MaskRefused(f"the mask of class {number} is {mask.shape}, the others are {merged.shape}")
-        merged[np.asarray(mask) > 0] = number
-    return check_label_map(merged)
-
-
 def by_class(label_map: LabelMap) -> dict[int, Mask]:
-    """One bool mask for every class that occurs, in ascending order; the inverse of `merge`."""
+    """One bool mask for every class that occurs, in ascending order."""
     return {int(number): label_map == number for number in np.unique(label_map) if number}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Region:
-    """One connected region: its number in `components`, box `(x, y, width, height)` and area in pixels."""
-
-    number: int
-    box: tuple[int, int, int, int]
-    area: int
 
 
 def components(mask: NDArray[Any]) -> tuple[NDArray[np.int32], int]:
@@ -92,22 +58,6 @@ def components(mask: NDArray[Any]) -> tuple[NDArray[np.int32], int]:
 
     numbers, count = ndimage.label(np.asarray(mask) > 0, structure=EIGHT_NEIGHBOURS)
     return numbers.astype(np.int32, copy=False), int(count)
-
-
-def regions(mask: NDArray[Any]) -> list[Region]:
-    """The 8-connected regions of `mask > 0` with box and area, in scan order."""
-    from scipy import ndimage
-
-    numbers, count = components(mask)
-    areas = np.bincount(numbers.ravel(), minlength=count + 1)
-    return [
-        Region(
-            number=number,
-            box=(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start),
-            area=int(areas[number]),
-        )
-        for number, (rows, columns) in enumerate(ndimage.find_objects(numbers), start=1)
-    ]
 
 
 def quantise(confidence: ArrayLike) -> NDArray[np.uint8]:

@@ -19,7 +19,7 @@ ORDER = {
     "dataengine": "errors durable statistics masks images records config curation quality diagnosis "
     "treatment clinic",
     "dataengine/clinic": "drawing flaws scenes subjects world lessons readers models vocabulary config "
-    "training parts oracles contact_sheet build",
+    "training parts oracles build",
     "dataengine/treatment": "config presets families sampling tuning refining guided_sampling",
     "pipelines": "config runtime generators detectors stages round recipes exchange jobs services worker "
     "cli demo",

@@ -140,12 +140,12 @@ class Teacher(nn.Module):
 
 
 def load_teacher(folder: Path) -> Teacher:
-    """The teacher in a folder that `weights.materialise("teacher", …)` or `build.build` wrote; frozen."""
+    """The teacher in a folder that `parts.materialise("teacher", …)` or `build.build` wrote; frozen."""
     return _loaded(Teacher(), folder)
 
 
 def load_judge(folder: Path) -> Judge:
-    """The judge in a folder that `weights.materialise("judge", …)` or `build.build` wrote; frozen."""
+    """The judge in a folder that `parts.materialise("judge", …)` or `build.build` wrote; frozen."""
     return _loaded(Judge(), folder)
 
 

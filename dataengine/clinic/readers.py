@@ -48,7 +48,7 @@ class Reader:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """A reader from a transformers folder."""
+        """A reader from a transformers folder (see `parts.materialise("readers", …)`)."""
         return cls(ResNetForImageClassification.from_pretrained(folder, dtype=torch.float32))
 
     def categories(self, images: np.ndarray) -> list[tuple[str, float]]:
@@ -94,8 +94,3 @@ class Reader:
 def normalised(images: Tensor) -> Tensor:
     """Images in [0, 1] to the classifier's range."""
     return images * 2 - 1
-
-
-def load_reader(folder: Path) -> Reader:
-    """The reader in a transformers folder (see `weights.materialise("readers", …)`)."""
-    return Reader.load(folder)

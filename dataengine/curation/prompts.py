@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -87,16 +87,6 @@ WORDS: Mapping[str, str] = {
 """What fills the slots; "|" stands between alternatives."""
 
 
-class PromptWriter(Protocol):
-    """Writes prompts that show a category."""
-
-    def write(self, category: str, n: int, seed: int, avoid: Collection[str] = ()) -> list[str]:
-        """`n` different prompts, none near one of `avoid`; the same for the same seed.
-
-        Raises `InputRefused` when that many cannot be found.
-        """
-
-
 class GrammarWriter:
     """Expands forms like "{animal} {motion}, {place}" with words drawn at random."""
 
@@ -105,7 +95,11 @@ class GrammarWriter:
         self._words = words
 
     def write(self, category: str, n: int, seed: int, avoid: Collection[str] = ()) -> list[str]:
-        """See `PromptWriter.write`; prompts are the same when they differ in case and spaces alone."""
+        """`n` different prompts that show the category, none equal to one of `avoid` but for case and spaces;
+        the same for the same seed.
+
+        Raises `InputRefused` when that many cannot be found.
+        """
         rng = np.random.default_rng(seed)
         seen = {normal(text) for text in avoid}
         written: list[str] = []
@@ -142,7 +136,7 @@ class ModelWriter:
         self._config = config
 
     def write(self, category: str, n: int, seed: int, avoid: Collection[str] = ()) -> list[str]:
-        """See `PromptWriter.write`; near-duplicates, by common words, are dropped."""
+        """As `GrammarWriter.write`; near-duplicates, by common words, are dropped."""
         config = self._config
         known = [words_of(text) for text in avoid]
         written: list[str] = []

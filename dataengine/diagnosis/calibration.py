@@ -1,16 +1,12 @@
 """Calibration: does a confidence of 0.7 mean that 7 of 10 such pixels are broken? (Guo et al. 2017)
 
-One temperature is fitted on validation and stands beside the detector as a figure. It changes nothing by
-itself: `Calibrated` must be asked for, and treatment never is given one, since a temperature rescales the
-gradient that the generator learns from.
+One temperature is fitted on validation and is recorded with the detector as a figure. It changes no map:
+treatment in particular learns from the detector's gradient, which a temperature would rescale.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from dataengine.diagnosis.dataset import Samples
 from dataengine.diagnosis.detector import Detector, artifact_maps
@@ -173,47 +169,3 @@ def diagram(found: Calibration) -> str:
 def _likelihood_loss(found: Histogram, temperature: float) -> float:
     q = np.clip(tempered(found.levels, temperature), 1e-12, 1 - 1e-12)
     return float(-(found.flawed * np.log(q) + found.clean * np.log1p(-q)).sum())
-
-
-class Calibrated:
-    """A detector whose maps for people are calibrated. What treatment learns from stays as it was."""
-
-    def __init__(self, detector: Detector, temperature: float) -> None:
-        if not RANGE[0] <= temperature <= RANGE[1]:
-            raise InputRefused(
-                f"a temperature of {temperature:g} was given; {RANGE[0]} to {RANGE[1]} is expected"
-            )
-        self._detector = detector
-        self.temperature = temperature
-
-    @property
-    def name(self) -> str:
-        """The detector's name, and that it is calibrated."""
-        return f"{self._detector.name} (calibrated)"
-
-    def find_artifacts(self, image: np.ndarray) -> np.ndarray:
-        """See `Detector.find_artifacts`; at the fitted temperature."""
-        return tempered(self._detector.find_artifacts(image), self.temperature).astype(np.float32)
-
-    def confidence(self, images: Tensor) -> Tensor:
-        """See `Detector.confidence`; uncalibrated, so that no treatment changes unasked."""
-        return self._detector.confidence(images)
-
-    def requires_grad_(self, requires_grad: bool = True) -> Any:
-        """See `Detector`."""
-        self._detector.requires_grad_(requires_grad)
-        return self
-
-    def to(self, *args: Any, **kwargs: Any) -> Any:
-        """See `Detector`."""
-        self._detector.to(*args, **kwargs)
-        return self
-
-    def parameters(self) -> Iterator[Any]:
-        """See `Detector`."""
-        return self._detector.parameters()
-
-    def eval(self) -> Any:
-        """See `Detector`."""
-        self._detector.eval()
-        return self

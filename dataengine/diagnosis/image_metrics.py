@@ -39,14 +39,6 @@ def kl1m(p: np.ndarray, q: np.ndarray) -> float:
     return kl(1 - p, 1 - q)
 
 
-def iou(p: np.ndarray, q: np.ndarray, threshold: float = THRESHOLD) -> float:
-    """Intersection over union of the pixels at or above `threshold`; 1 when both are empty."""
-    p, q = _pair(p, q)
-    inside_p, inside_q = p >= threshold, q >= threshold
-    union = np.count_nonzero(inside_p | inside_q)
-    return 1.0 if union == 0 else float(np.count_nonzero(inside_p & inside_q) / union)
-
-
 def artifact_frequency(maximums: Sequence[float] | np.ndarray, threshold: float = THRESHOLD) -> float:
     """Share of images whose maximum confidence is at or above `threshold` (DiffDoctor, treatment metrics)."""
     if len(maximums) == 0:

@@ -1,4 +1,4 @@
-"""How sure a detector is of an image, beside what one map says: test-time variance, disagreement, features.
+"""How sure a detector is of an image, besides what one map says: test-time variance and encoder features.
 
 Images are uint8 HW3 arrays of any sizes; answers keep their order.
 """
@@ -35,11 +35,6 @@ def view_variance(
         views = [whole, restored_view(small), *([turned[:, ::-1]] if flip else [])]
         found.append(float(2 * np.std(views, axis=0).mean()))
     return found
-
-
-def disagreement(maps: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> list[float]:
-    """Mean over pixels of |difference| between two detectors' maps of the same images, in [0, 1]."""
-    return [float(np.abs(one - other).mean()) for one, other in zip(maps, others, strict=True)]
 
 
 def encoder_features(detector: Detector, images: Sequence[np.ndarray], batch: int = 16) -> np.ndarray:

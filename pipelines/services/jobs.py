@@ -1,6 +1,5 @@
-"""Request, cancel, pause and resume jobs; read their logs and metrics."""
+"""Request, cancel, pause and resume jobs; read their logs."""
 
-import json
 import re
 from typing import Any
 
@@ -8,7 +7,7 @@ from dataengine.errors import ConfigRefused, Conflict
 from dataengine.records import JOB_KINDS, PAUSABLE, STAGE_JOB, AuditEvent, Job
 from pipelines.services.queue import OPEN, PLACE, STOPPED, enqueue, fresh_id
 from pipelines.services.rounds import resume_round, stop_held_round
-from storage.stores.job_files import LOG, METRICS
+from storage.stores.job_files import LOG
 from storage.workspace import Workspace
 
 TERMINAL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -97,13 +96,3 @@ def legible(text: str) -> str:
         next((part for part in reversed(line.split("\r")) if part), "")
         for line in TERMINAL.sub("", text).split("\n")
     )
-
-
-def read_metrics(workspace: Workspace, job_id: str, limit: int = 2000) -> list[dict[str, Any]]:
-    """A job's figures over time, thinned to at most `limit` lines; a half-written last line is left out."""
-    path = workspace.job_files.read(job_id, METRICS)
-    if not path.is_file():
-        return []
-    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    step = max(1, -(-len(lines) // limit))
-    return [json.loads(line) for line in lines[::step]]

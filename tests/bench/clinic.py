@@ -17,11 +17,10 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from dataengine.clinic import parts
-from dataengine.clinic.contact_sheet import contact_sheet
 from dataengine.clinic.drawing import CANVAS, SIZE, shrink
 from dataengine.clinic.flaws import PIXEL_KINDS, Spot, deface
 from dataengine.clinic.oracles import Oracle, load_judge, load_teacher
-from dataengine.clinic.readers import Reader, load_reader
+from dataengine.clinic.readers import Reader
 from dataengine.clinic.training.data import Drawings, render, round_trip
 from dataengine.clinic.world import CATEGORIES, EASY, HARD, Prompt, Stream, changed, prompts, stream
 from dataengine.diagnosis.detector import load_detector
@@ -29,6 +28,7 @@ from dataengine.treatment.config import LoraSettings, SamplingConfig
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.sampling.sampler import generate, sample
+from tests.bench.contact_sheet import contact_sheet
 from tests.bench.harness import RESULTS, ROOT, Figure, bootstrap, figure, mean, quick, share, write
 
 TWIN = ROOT / "build" / "clinic" / "twin"
@@ -73,7 +73,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         open_ = {name: parts.materialise(name, Path(folder) / name) for name in parts.names()}
         judge, teacher = load_judge(open_["judge"]), load_teacher(open_["teacher"])
-        reader, doctor = load_reader(open_["readers"]), load_detector(open_["first_doctor"])
+        reader, doctor = Reader.load(open_["readers"]), load_detector(open_["first_doctor"])
         family = load_family(open_["flux"])
         exact = render(stream("benchmark"), range(SIZES.drawings))
         tripped = round_trip(parts.autoencoder(), exact.images)

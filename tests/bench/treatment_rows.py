@@ -16,7 +16,7 @@ import torch
 from dataengine.clinic import parts as clinic_parts
 from dataengine.clinic.config import JUDGE_THRESHOLD
 from dataengine.clinic.oracles import Judge, load_judge
-from dataengine.clinic.readers import PLAUSIBLE, Reader, load_reader
+from dataengine.clinic.readers import PLAUSIBLE, Reader
 from dataengine.clinic.training.data import render, round_trip
 from dataengine.clinic.world import Prompt, prompts, stream
 from dataengine.diagnosis.config import DetectorTrainingConfig
@@ -141,7 +141,7 @@ def open_clinic_models() -> ClinicModels:
         flux=folders["flux"],
         stable_diffusion=folders["stable_diffusion"],
         readers=folders["readers"],
-        reader=load_reader(folders["readers"]),
+        reader=Reader.load(folders["readers"]),
         judge=load_judge(folders["judge"]).to(device()),
         detector=treating_detector(folders["first_doctor"], "loop", KEEPER.folder("detector")),
         features=ClassifierFeatures(folders["readers"], device()),

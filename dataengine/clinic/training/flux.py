@@ -4,8 +4,6 @@ The branches see the same scenes in the same order with the same noise. What the
 generator inherited from its data.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,21 +136,6 @@ class FluxTask:
             self._data.clip_ids[captions].to(self._device),
             self._data.t5_ids[captions].to(self._device),
         )
-
-
-@contextmanager
-def attention_kernels(device: str) -> Iterator[None]:
-    """On CPUs plain products in half precision, whose backward pass beats the fused one at eighty tokens."""
-    if device != "cpu":
-        yield
-        return
-    before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
-    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
-    try:
-        with sdpa_kernel([SDPBackend.MATH]):
-            yield
-    finally:
-        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)
 
 
 def flux_pipeline(task: FluxTask, vae: AutoencoderKL) -> FluxPipeline:

@@ -100,11 +100,6 @@ def train(
     task.module.eval()
 
 
-def averaged_weights(checkpoint: Path) -> dict[str, Tensor]:
-    """The averaged weights of a finished or unfinished training."""
-    return torch.load(checkpoint, weights_only=True, map_location="cpu")["average"]
-
-
 def _update(task: Task, rates: list[float], schedule: Schedule, step: int) -> float:
     groups = [group for optimiser in task.optimisers for group in optimiser.param_groups]
     for group, rate in zip(groups, rates, strict=True):

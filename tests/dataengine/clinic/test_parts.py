@@ -118,9 +118,9 @@ def test_oracles_tell_flawed_from_clean(name: str, folders: dict[str, Path]) -> 
 
 
 def test_readers_see_what_was_drawn(folders: dict[str, Path]) -> None:
-    from dataengine.clinic.readers import load_reader
+    from dataengine.clinic.readers import Reader
 
-    reader = load_reader(folders["readers"])
+    reader = Reader.load(folders["readers"])
     drawings = [stream("validation", flawed=0.0)[i] for i in range(40)]
     images = np.stack([drawing.image for drawing in drawings])
     answers = reader.categories(images)

@@ -1,10 +1,8 @@
 import numpy as np
 import pytest
-import torch
 
 from dataengine.diagnosis.calibration import (
     LEVELS,
-    Calibrated,
     Histogram,
     calibrate,
     fit_temperature,
@@ -14,7 +12,6 @@ from dataengine.diagnosis.calibration import (
 from dataengine.diagnosis.dataset import MemorySamples, Sample
 from dataengine.diagnosis.detector import NetworkDetector
 from dataengine.errors import InputRefused
-from tests.dataengine.diagnosis.detector_contract import DetectorContract
 from tests.dataengine.diagnosis.tiny import SEGFORMER, examples
 
 
@@ -72,24 +69,3 @@ def test_sets_that_decide_nothing_are_refused() -> None:
         calibrate(detector, MemorySamples([clean]))
     with pytest.raises(InputRefused, match="no images"):
         calibrate(detector, MemorySamples([]))
-    with pytest.raises(InputRefused, match="temperature of 0"):
-        Calibrated(detector, 0.0)
-
-
-def test_treatment_sees_the_detector_as_it_was() -> None:
-    plain = NetworkDetector.fresh(SEGFORMER, seed=1).eval()
-    calibrated = Calibrated(plain, 0.2)
-    images = torch.rand(1, 3, 32, 32)
-    assert torch.equal(calibrated.confidence(images), plain.confidence(images))
-    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    expected = tempered(plain.find_artifacts(image), 0.2)
-    assert np.allclose(calibrated.find_artifacts(image), expected, atol=1e-6)
-    assert not np.allclose(calibrated.find_artifacts(image), plain.find_artifacts(image), atol=1e-5)
-
-
-class TestCalibratedAtOne(DetectorContract):
-    """At a temperature of 1 the two doors agree again, so the whole contract holds."""
-
-    @pytest.fixture
-    def detector(self) -> Calibrated:
-        return Calibrated(NetworkDetector.fresh(SEGFORMER, seed=1).eval().requires_grad_(False), 1.0)

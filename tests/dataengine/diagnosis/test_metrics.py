@@ -10,7 +10,6 @@ from dataengine.diagnosis.image_metrics import (
     artifact_frequency,
     covered_components,
     image_metrics,
-    iou,
     kl,
     kl1m,
     mse,
@@ -51,13 +50,6 @@ def test_a_perfect_prediction_costs_nothing(p: np.ndarray) -> None:
     assert mse(p, p) == 0
     assert abs(kl(p, p)) < 1e-5
     assert abs(kl1m(p, p)) < 1e-5
-    assert iou(p, p) == 1
-
-
-def test_intersection_over_union_by_hand() -> None:
-    assert iou(np.array([[1, 1, 0, 0]]), np.array([[0, 0.5, 0.9, 0.49]])) == pytest.approx(1 / 3)
-    assert iou(np.zeros((2, 2)), np.zeros((2, 2))) == 1
-    assert iou(np.zeros((2, 2)), np.ones((2, 2))) == 0
 
 
 def test_frequency_counts_from_one_half() -> None:

@@ -7,7 +7,6 @@ import torch
 
 from dataengine.diagnosis.detector import NetworkDetector
 from dataengine.diagnosis.uncertainty import (
-    disagreement,
     encoder_features,
     restored_view,
     shrunk_view,
@@ -62,11 +61,6 @@ def test_a_shrunk_view_comes_back_to_its_place() -> None:
     assert small.shape == square.shape and small.mean() < square.mean()
     back = restored_view(small[..., 0].astype(np.float32) / 255)
     assert back.shape == (40, 24) and np.abs(back - square[..., 0] / 255).mean() < 0.04
-
-
-def test_detectors_disagree_by_their_mean_difference() -> None:
-    one, other = np.zeros((2, 2), np.float32), np.array([[1, 0], [0, 0.5]], np.float32)
-    assert disagreement([one, one], [one, other]) == [0, 0.375]
 
 
 @pytest.mark.parametrize("config", [SEGFORMER, UNET], ids=["segformer", "unet"])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as pycoco
 
 from pipelines.exchange.readers.tfrecord import masked_crc32c
 from tests.pipelines.exchange import pictures
@@ -20,6 +21,12 @@ def ring() -> np.ndarray:
     label_map[20:30, 20:30] = 0
     label_map[-5:, -5:] = 3
     return label_map
+
+
+def coco_code(mask: np.ndarray) -> dict[str, Any]:
+    """COCO's compressed RLE of `mask > 0`, JSON-ready."""
+    code = pycoco.encode(np.asfortranarray(mask > 0, dtype=np.uint8))
+    return {"size": [int(side) for side in code["size"]], "counts": code["counts"].decode("ascii")}
 
 
 def picture(folder: Path, name: str, number: int) -> Path:
@@ -48,7 +55,7 @@ def coco(folder: Path) -> Path:
         "categories": [{"id": 7, "name": "shape distortion"}, {"id": 9, "name": "odd hand"}],
         "images": [{"id": n, "file_name": f"{n}.png", "height": HEIGHT, "width": WIDTH} for n in range(5)],
         "annotations": [
-            {"id": 1, "image_id": 0, "category_id": 7, "segmentation": coco_rle(mask)},
+            {"id": 1, "image_id": 0, "category_id": 7, "segmentation": coco_code(mask)},
             {"id": 2, "image_id": 1, "category_id": 9, "segmentation": [square], "bbox": [0, 0, 1, 1]},
             {"id": 3, "image_id": 2, "category_id": 7, "segmentation": plain},
             {"id": 4, "image_id": 2, "category_id": 9, "bbox": [100, 80, 60, 60]},

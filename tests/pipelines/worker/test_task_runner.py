@@ -15,7 +15,7 @@ from dataengine.records import Job
 from pipelines.runtime.devices import default_device, device_lock, lock_file
 from pipelines.runtime.loading import load
 from pipelines.runtime.progress import Reporter, output_to
-from pipelines.services import jobs, queue, rounds
+from pipelines.services import jobs, queue, rounds, runs
 from pipelines.worker.handlers import kind_named
 from pipelines.worker.task_runner import Runner
 from storage.opening import create_workspace
@@ -47,7 +47,7 @@ def test_a_sharded_stage_part_by_part(workspace: Workspace) -> None:
     ]
     assert runner.run(stage_task(row.id, "draw", "finish", answers), events.append) == {"images": 20}
     assert [event["progress"] for event in events] == [0.125, 0.375, 0.625, 0.875]
-    assert [line["loss"] for line in jobs.read_metrics(workspace, "job")] == [0.5] * 4
+    assert [line["loss"] for line in metrics(workspace)] == [0.5] * 4
 
 
 def test_what_native_code_prints_lands_in_the_log(workspace: Workspace) -> None:
@@ -66,15 +66,18 @@ def test_a_log_is_told_without_what_was_written_over(workspace: Workspace) -> No
     assert jobs.read_log(workspace, "job") == "begin\n100%|##|\nend\n"
 
 
+def metrics(workspace: Workspace, points: int = 1000) -> list[dict[str, Any]]:
+    return runs.thinned(runs.metrics_file(workspace, Job(id="job", kind="stage")), points)
+
+
 def test_metrics_are_thinned_and_a_torn_line_is_left_out(workspace: Workspace) -> None:
+    assert metrics(workspace) == [] and jobs.read_log(workspace, "absent") == ""
     folder = workspace.job_files.folder("job")
     folder.mkdir(parents=True)
     lines = "".join(json.dumps({"loss": number}) + "\n" for number in range(100))
     (folder / "metrics.jsonl").write_text(lines + '{"los')
-    assert len(jobs.read_metrics(workspace, "job")) == 100
-    thinned = jobs.read_metrics(workspace, "job", limit=10)
-    assert [line["loss"] for line in thinned] == list(range(0, 100, 10))
-    assert jobs.read_metrics(workspace, "absent") == [] and jobs.read_log(workspace, "absent") == ""
+    assert len(metrics(workspace)) == 100
+    assert [line["loss"] for line in metrics(workspace, 10)] == [*range(0, 100, 10), 99]
 
 
 def test_reports_are_throttled_but_the_last_is_kept() -> None:

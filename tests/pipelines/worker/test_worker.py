@@ -1,6 +1,7 @@
 """Workers killed, doubled, upgraded and lied to: nothing is lost, nothing doubled, no process left."""
 
 import base64
+import json
 import os
 import pickle
 import signal
@@ -20,6 +21,7 @@ from pipelines.services.jobs import cancel_job, pause_job, read_log, read_metric
 from pipelines.services.rounds import cancel_round, resume_round, start_round
 from pipelines.worker.worker import WorkerSettings
 from storage.opening import create_workspace
+from storage.stores.job_files import METRICS
 from storage.workspace import Workspace
 from tests.pipelines import toys
 from tests.pipelines.rig import REPOSITORY, SLEEPY, TOYS, Crew, alive, crew, until
@@ -258,8 +260,8 @@ def test_a_stage_that_raises_fails_the_round_with_its_message_and_can_be_resumed
         resume_round(team.workspace, row.id, stages=toys.STAGES)
         until(lambda: team.round_is(row.id, "done"), 120, "the resumed round ends")
         assert results(team.workspace, row.id) == UNDISTURBED
-        metrics = read_metrics(team.workspace, f"{row.id}.draw.2")
-        assert [line["loss"] for line in metrics] == [0.5] * 4
+        metrics = team.workspace.job_files.read(f"{row.id}.draw.2", METRICS).read_text().splitlines()
+        assert [json.loads(line)["loss"] for line in metrics] == [0.5] * 4
 
 
 def test_the_worker_process_stays_free_of_torch() -> None:

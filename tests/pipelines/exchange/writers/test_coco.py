@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from dataengine.errors import MaskRefused
-from dataengine.masks import LabelMap, StoredMap, by_class, components, pack_label_map, regions
+from dataengine.masks import LabelMap, StoredMap, by_class, components, pack_label_map
 from dataengine.records import Image
 from pipelines.exchange.writers import coco
 from pipelines.exchange.writers.coco import CocoFile, annotations_of
-from tests.pipelines.exchange.layouts import coco_rle
+from tests.pipelines.exchange.layouts import coco_code
 
 CLASSES = ("one", "two", "three")
 SIZES = st.tuples(st.integers(1, 24), st.integers(1, 24))
@@ -25,14 +25,16 @@ def painted(label_map: LabelMap) -> list[dict[str, object]]:
     """The same annotations by painting each region, slowly."""
     found: list[dict[str, object]] = []
     for number, mask in by_class(label_map).items():
-        numbers, _ = components(mask)
-        for region in regions(mask):
+        numbers, count = components(mask)
+        for region in (numbers == one for one in range(1, count + 1)):
+            rows, columns = np.nonzero(region)
+            corner = (int(columns.min()), int(rows.min()))
             found.append(
                 {
                     "category_id": number,
-                    "segmentation": coco_rle(numbers == region.number),
-                    "bbox": list(region.box),
-                    "area": region.area,
+                    "segmentation": coco_code(region),
+                    "bbox": [*corner, int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1],
+                    "area": len(rows),
                     "iscrowd": 0,
                 }
             )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dataengine.clinic.contact_sheet import GAP, contact_sheet, highlight
+from tests.bench.contact_sheet import GAP, contact_sheet, highlight
 
 
 def test_a_sheet_has_room_for_every_image_and_its_mark() -> None:
