@@ -75,8 +75,8 @@ class DiagnoseConfig(Config):
     defaults. The generators draw their images once more, as far as the window goes."""
     question: QuestionConfig | None = None
     """Ask a VQA model about every image whether it is broken, and keep its verdicts under a detector of their
-    own; {"model": "FOLDER, HUB ID OR URL"} asks the paper's best question. Named as `mine.rival` (with
-    `mine.disagreement` above 0) it has a say in what people are asked about."""
+    own; {"model": "FOLDER, HUB ID OR URL"} asks the paper's best question. Named as `mine.second_detector`
+    (with `mine.disagreement` above 0) it has a say in what people are asked about."""
 
 
 class CategorizeConfig(Config):

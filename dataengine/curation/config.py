@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AliasChoices, ConfigDict, Field, field_validator, model_validator
 
 from dataengine.config import Config, Location
 from dataengine.curation.questions import questions
@@ -38,6 +38,8 @@ class HardCategoryConfig(Config):
 class MiningConfig(Config):
     """Which images people are asked about (DiffDoctor)."""
 
+    model_config = ConfigDict(serialize_by_alias=True)
+
     budget: int = Field(default=300, ge=1)
     """Images to ask about."""
 
@@ -61,8 +63,11 @@ class MiningConfig(Config):
     """Weight of the mean difference to another detector's map, ranked over the candidates. Costs one look an
     image; 0 spares it."""
 
-    rival: str = ""
-    """Id of that other detector; empty takes the newest one that is not the champion."""
+    second_detector: str = Field(
+        default="", validation_alias=AliasChoices("second_detector", "rival"), serialization_alias="rival"
+    )
+    """Id of that other detector; empty takes the newest one that is not the champion. Stored, and read, under
+    its former name `rival`, so that a worker of an older version reads the recipes of this one."""
 
     diversity: float = Field(default=1.0, ge=0)
     """Weight of the distance to what is chosen already, ranked over the candidates."""

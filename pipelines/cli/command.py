@@ -138,12 +138,16 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+FORMER_NAMES = {"second_detector": "rival"}
+"""Settings that are stored under a former name."""
+
+
 def with_settings(settings: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
     """Nested settings with "a.b=value" changes. Raises `ConfigRefused` for a name that is none of them."""
     changed: dict[str, Any] = json.loads(json.dumps(settings))
     for change in changes:
         name, given, value = change.partition("=")
-        *path, last = name.split(".")
+        *path, last = (FORMER_NAMES.get(part, part) for part in name.split("."))
         place: Any = changed
         for part in path:
             place = place.get(part) if isinstance(place, dict) else None

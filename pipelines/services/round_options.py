@@ -106,7 +106,9 @@ def _with_rival(recipe: "RoundRecipe", rival: str) -> "RoundRecipe":
         if recipe.diagnose.question is None:
             raise InputRefused("the rival is a question's verdict, and no VQA model is asked: choose one")
         rival = yes_no_question.question_id(recipe.diagnose.question)
-    mine = recipe.mine.model_copy(update={"rival": rival, "disagreement": recipe.mine.disagreement or 1.0})
+    mine = recipe.mine.model_copy(
+        update={"second_detector": rival, "disagreement": recipe.mine.disagreement or 1.0}
+    )
     return recipe.model_copy(update={"mine": mine})
 
 

@@ -79,7 +79,7 @@ def _candidates(context: Context, round_id: str) -> list[MiningCandidate]:
     looks = _looks(context, round_id, detector_id, chosen, categories)
     with context.workspace.catalog(read_only=True) as catalog:
         found = catalog.predictions.of(detector_id, [image.id for image in chosen])
-    rival = _disagreement(context, round_id, detector_id, chosen)
+    disagreements = _disagreement(context, round_id, detector_id, chosen)
     return [
         MiningCandidate(
             image_id=prediction.image_id,
@@ -87,7 +87,7 @@ def _candidates(context: Context, round_id: str) -> list[MiningCandidate]:
             confidence=prediction.max,
             uncertainty=prediction.uncertainty,
             variance=looks[prediction.image_id].variance,
-            disagreement=rival.get(prediction.image_id, 0.0),
+            disagreement=disagreements.get(prediction.image_id, 0.0),
             features=looks[prediction.image_id].features,
             thumbnail=looks[prediction.image_id].thumbnail,
         )
@@ -134,8 +134,8 @@ def _looks(
 def _disagreement(
     context: Context, round_id: str, detector_id: str, images: Sequence[Image]
 ) -> dict[str, float]:
-    """Mean difference of each image's map to the rival's, or of both verdicts on the whole image where the
-    rival gives no map; empty when it has no say or there is no rival."""
+    """Mean difference of each image's map to the second detector's, or of both verdicts on the whole image
+    where that gives no map; empty when it has no weight or there is no second detector."""
     recipe = recipe_of(context, round_id)
     if recipe.mine.disagreement == 0:
         return {}
@@ -148,16 +148,16 @@ def _disagreement(
         and not score_dynamics.is_score_dynamics(found)
         and not yes_no_question.is_question(found)
     ]
-    rival = recipe.mine.rival or (others[-1] if others else "")
-    if not rival:
+    second = recipe.mine.second_detector or (others[-1] if others else "")
+    if not second:
         return {}
-    if score_dynamics.is_score_dynamics(known.get(rival)):
+    if score_dynamics.is_score_dynamics(known.get(second)):
         images = score_dynamics.redrawable(images)
     batch = recipe.diagnose.batch
     pairs = zip(
-        predict(context, detector_id, images, batch), predict(context, rival, images, batch), strict=True
+        predict(context, detector_id, images, batch), predict(context, second, images, batch), strict=True
     )
-    if yes_no_question.is_question(known.get(rival)):
+    if yes_no_question.is_question(known.get(second)):
         return {one.image_id: abs(one.max - other.max) for one, other in pairs}
     maps = context.workspace.maps
     return {

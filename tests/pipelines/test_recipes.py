@@ -42,3 +42,12 @@ def test_the_demo_asks_for_no_more_captions_than_the_world_has() -> None:
 def test_an_unknown_name_is_told_what_there_is() -> None:
     with pytest.raises(NotFound, match=r"no recipe 'huge'.*demo, cpu-smoke"):
         named("huge")
+
+
+def test_a_stored_recipe_may_name_the_second_detector_as_before() -> None:
+    stored = named("fakes").model_dump(mode="json")
+    assert stored["mine"].pop("rival") == "", "written under the name that older workers read"
+    for name in ("rival", "second_detector"):
+        recipe = RoundRecipe.model_validate(stored | {"mine": {**stored["mine"], name: "d2"}})
+        assert recipe.mine.second_detector == "d2"
+        assert recipe.model_dump(mode="json")["mine"]["rival"] == "d2"

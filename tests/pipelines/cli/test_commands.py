@@ -88,6 +88,13 @@ def test_settings_become_help_with_their_docstrings(capsys: pytest.CaptureFixtur
     assert "Images drawn from each prompt, each with a seed of its own. (default: 2)" in text
 
 
+@pytest.mark.parametrize("name", ["second_detector", "rival"])
+def test_a_renamed_setting_is_set_by_either_name(name: str) -> None:
+    changed = with_settings(recipes.named("fakes").model_dump(mode="json"), [f"mine.{name}=d2"])
+    assert RoundRecipe.model_validate(changed).mine.second_detector == "d2"
+    assert "  mine.second_detector\n" in describe(RoundRecipe)
+
+
 def test_every_setting_is_described() -> None:
     def bare(config: Any, prefix: str) -> list[str]:
         found: list[str] = []

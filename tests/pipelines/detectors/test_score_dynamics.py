@@ -140,12 +140,12 @@ def test_it_has_a_say_in_mining_and_figures_of_its_own(tmp_path: Path) -> None:
     play(context, round_id, until="evaluate")
     recipe = recipe_of(context, round_id)
     images = images_of(context, round_id, SURVEY)
-    assert recipe.mine.rival == score_dynamics.detector_for(context.workspace, LOOSE).id
+    assert recipe.mine.second_detector == score_dynamics.detector_for(context.workspace, LOOSE).id
     differences = _disagreement(context, round_id, "first", images)
     assert set(differences) == {image.id for image in score_dynamics.redrawable(images)}
     assert max(differences.values()) > 0
     sets = evaluation_sets(context, recipe.publish, round_id)
-    figures = measure(context, recipe.mine.rival, sets, 8)
+    figures = measure(context, recipe.mine.second_detector, sets, 8)
     drawn = [name for name in sets if name in figures]
     assert drawn and 0 < figures[drawn[0]]["mse"] < 1
     assert figures[drawn[0]]["images"] <= len(sets[drawn[0]])

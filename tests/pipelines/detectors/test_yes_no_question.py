@@ -100,7 +100,7 @@ def test_it_has_a_say_in_mining(asked: tuple[Context, str, Seer]) -> None:
         for one, image in zip(champion, images, strict=True)
     }
     assert said == pytest.approx(wanted)
-    assert recipe_of(context, round_id).mine.rival == version_in(context).id
+    assert recipe_of(context, round_id).mine.second_detector == version_in(context).id
 
 
 def test_nothing_that_needs_maps_or_weights_takes_it(asked: tuple[Context, str, Seer]) -> None:
