@@ -38,7 +38,7 @@ def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Measured:
+class ImageFile:
     """A picture file: hash, height and width as shown, kind, a JPEG of at most 256 px, 64-bit dHash."""
 
     sha256: str
@@ -66,7 +66,7 @@ def decode_values(
         return np.array(picture.convert("L") if picture.mode in ("1", "LA") else picture)
 
 
-def measure(data: bytes, max_pixels: int = MAX_PIXELS) -> Measured:
+def measure(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile:
     """Everything that ingest needs of a file, decoding a JPEG only as finely as its thumbnail needs."""
     with _opened(data, max_pixels) as picture:
         width, height = picture.size
@@ -75,7 +75,7 @@ def measure(data: bytes, max_pixels: int = MAX_PIXELS) -> Measured:
         media_type = MEDIA_TYPES[str(picture.format)]
         picture.draft("RGB", (THUMBNAIL, THUMBNAIL))
         small = _shrunk(_shown(picture))
-        return Measured(
+        return ImageFile(
             sha256=hashlib.sha256(data).hexdigest(),
             height=height,
             width=width,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from pipelines.runtime.context import Context, Result, Waiting
-from pipelines.runtime.shards import run_in_turn
+from pipelines.runtime.shards import run_sequentially
 from pipelines.stages import (
     categorize,
     diagnose,
@@ -52,7 +52,7 @@ def advance(
     context: Context,
     round_id: str,
     stages: Sequence[Stage] = ROUND,
-    run_shards: Callable[..., list[Result]] = run_in_turn,
+    run_shards: Callable[..., list[Result]] = run_sequentially,
 ) -> Stage | Waiting | Done:
     """Run the round's next stage, or say what it waits for. Safe to call again after any crash.
 

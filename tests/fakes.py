@@ -29,7 +29,7 @@ from dataengine.records import (
     now,
     split_of,
 )
-from pipelines.runtime.images import read
+from pipelines.runtime.images import read_pixels
 from pipelines.runtime.models import Models
 from pipelines.services.benchmarks import freeze_known
 from storage.workspace import Workspace
@@ -491,7 +491,7 @@ def answer_queue(workspace: Workspace, round_id: str, name: str = "ada") -> int:
                 return answered
             image = catalog.images.get(lease.image_id)
             catalog.commit()
-        pixels = read(workspace, image)
+        pixels = read_pixels(workspace, image)
         label_map = (pixels[..., 0].astype(int) - pixels[..., 1] > 128).astype(np.uint8)
         blob = workspace.blobs.put(pack_label_map(label_map)) if label_map.any() else None
         label = Label(

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from pipelines.runtime.loading import load
+from pipelines.runtime.loading import import_object
 from pipelines.runtime.models import Models
 from tests.dataengine.diagnosis.detector_contract import DetectorContract
 from tests.dataengine.treatment.families.family_contract import FamilyContract
@@ -44,5 +44,5 @@ def test_fakes_stand_for_every_model() -> None:
 
 
 def test_real_models_are_named_by_what_workers_load() -> None:
-    opened = load("pipelines.runtime.models:real_models")("cuda:3")
+    opened = import_object("pipelines.runtime.models:real_models")("cuda:3")
     assert type(opened) is Models and opened.device == "cuda:3" and opened.kept == {}

@@ -22,7 +22,7 @@ SUMS = "SHA256SUMS"
 STAMP = "weights.sha256"
 
 
-def names() -> tuple[str, ...]:
+def model_names() -> tuple[str, ...]:
     """What `materialise` can write."""
     return tuple(_WRITERS)
 
@@ -182,9 +182,9 @@ def _write_stable_diffusion(folder: Path) -> None:
 
 def _write_readers(folder: Path) -> None:
     from dataengine.clinic.models import reader_network
-    from dataengine.clinic.readers import labels
+    from dataengine.clinic.readers import output_labels
 
-    network = reader_network(labels())
+    network = reader_network(output_labels())
     network.load_state_dict(load_part("readers"))
     network.save_pretrained(folder)
 

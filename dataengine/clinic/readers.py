@@ -19,13 +19,13 @@ PLAUSIBLE = "plausible"
 BATCH = 128
 
 
-def labels() -> list[str]:
+def output_labels() -> list[str]:
     """Names of the classifier's outputs."""
     groups = {"category": CATEGORIES, **ATTRIBUTES}
     return [f"{group}:{value}" for group, values in groups.items() for value in values] + [PLAUSIBLE]
 
 
-def groups(names: Sequence[str]) -> dict[str, slice]:
+def label_columns(names: Sequence[str]) -> dict[str, slice]:
     """Which outputs answer which question: the columns of each group of labels."""
     columns: dict[str, list[int]] = {}
     for i, name in enumerate(names):
@@ -41,7 +41,7 @@ class Reader:
     def __init__(self, network: ResNetForImageClassification) -> None:
         self._network = network.eval().requires_grad_(False)
         names = [network.config.id2label[i] for i in range(network.config.num_labels)]
-        self._groups = groups(names)
+        self._groups = label_columns(names)
         self._values = {
             group: [n.partition(":")[2] for n in names[columns]] for group, columns in self._groups.items()
         }
@@ -87,10 +87,10 @@ class Reader:
         tensor = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
         chunks = tensor.split(BATCH)
         return torch.cat(
-            [self._network(pixel_values=normalised(chunk.float() / 255)).logits for chunk in chunks]
+            [self._network(pixel_values=normalise(chunk.float() / 255)).logits for chunk in chunks]
         )
 
 
-def normalised(images: Tensor) -> Tensor:
+def normalise(images: Tensor) -> Tensor:
     """Images in [0, 1] to the classifier's range."""
     return images * 2 - 1

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 
-class KeptAnswers:
+class AnswerCache:
     """What one model has said to one question, by image."""
 
     def __init__(self, folder: Path, model: str, question: str) -> None:
@@ -28,11 +28,11 @@ class KeptAnswers:
 
     def get(self, image: np.ndarray) -> str | None:
         """The answer about this uint8 HW3 image, None when it was never asked."""
-        return self._known.get(fingerprint(image))
+        return self._known.get(image_fingerprint(image))
 
     def keep(self, image: np.ndarray, answer: str) -> None:
         """Remember an answer."""
-        key = fingerprint(image)
+        key = image_fingerprint(image)
         self._known[key] = answer
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with self._file.open("a", encoding="utf-8") as file:
@@ -47,7 +47,7 @@ class KeptAnswers:
             self._known[key] = answer
 
 
-def fingerprint(image: np.ndarray) -> str:
+def image_fingerprint(image: np.ndarray) -> str:
     """A hash of the pixels and their shape."""
     digest = hashlib.sha256(str(image.shape).encode())
     digest.update(np.ascontiguousarray(image).tobytes())

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AliasChoices, ConfigDict, Field, field_validator, model_validator
 
 from dataengine.config import Config, Location
-from dataengine.curation.questions import questions
+from dataengine.curation.questions import select_questions
 from dataengine.errors import ConfigRefused
 from dataengine.statistics import Correction
 
@@ -153,7 +153,7 @@ class QuestionConfig(Config):
     @classmethod
     def _known(cls, number: int) -> int:
         try:
-            questions((number,))
+            select_questions((number,))
         except ConfigRefused as error:
             raise ValueError(str(error)) from None
         return number

@@ -94,7 +94,7 @@ class Endpoint:
         return ""
 
 
-def picture(image: np.ndarray) -> dict[str, Any]:
+def image_part(image: np.ndarray) -> dict[str, Any]:
     """An uint8 HW3 image as a part of a message, inlined as PNG."""
     from PIL import Image
 

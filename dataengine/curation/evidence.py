@@ -40,7 +40,7 @@ class Evidence:
     """That p after Benjamini–Hochberg over all rows."""
 
 
-def evidence(confidences: Confidences, minimum: int = 20) -> list[Evidence]:
+def category_evidence(confidences: Confidences, minimum: int = 20) -> list[Evidence]:
     """Rows for each category over all generators and, with more than one, for each generator alone.
 
     A row is compared with the other categories of the same generators. Below `minimum` images, or without

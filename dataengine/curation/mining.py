@@ -43,7 +43,7 @@ class Choice:
     """Why, in words for people."""
 
 
-def choose(candidates: Sequence[MiningCandidate], config: MiningConfig | None = None) -> list[Choice]:
+def choose_images(candidates: Sequence[MiningCandidate], config: MiningConfig | None = None) -> list[Choice]:
     """The images to ask about, most valuable first; at most `budget`, fewer when candidates run out.
 
     The budget is split over categories by `shares`, and what one cannot use goes to the others. Within a
@@ -63,7 +63,7 @@ def choose(candidates: Sequence[MiningCandidate], config: MiningConfig | None = 
     exploring = round(config.budget * config.explore)
     chosen: dict[str, list[tuple[MiningCandidate, str]]] = {}
     for category, quota in split_budget(_sizes(hard), config.budget - exploring, config.shares).items():
-        picked = greedy(hard[category], quota, config)
+        picked = choose_greedily(hard[category], quota, config)
         chosen[category] = [(found, _why(found)) for found in picked]
     left = config.budget - sum(map(len, chosen.values()))
     for category, quota in split_budget(_sizes(quiet), min(exploring, left), config.shares).items():
@@ -109,7 +109,9 @@ def _repeats(looks: NDArray[np.float32], near: float) -> list[bool]:
     return [bool(each) for each in ~first]
 
 
-def greedy(candidates: Sequence[MiningCandidate], count: int, config: MiningConfig) -> list[MiningCandidate]:
+def choose_greedily(
+    candidates: Sequence[MiningCandidate], count: int, config: MiningConfig
+) -> list[MiningCandidate]:
     """`count` candidates of one category, each the most valuable given those taken before it."""
     worth = config.confidence * np.array([found.confidence for found in candidates])
     for weight, name in (
@@ -117,7 +119,7 @@ def greedy(candidates: Sequence[MiningCandidate], count: int, config: MiningConf
         (config.variance, "variance"),
         (config.disagreement, "disagreement"),
     ):
-        worth = worth + weight * ranks(np.array([getattr(found, name) for found in candidates]))
+        worth = worth + weight * scaled_ranks(np.array([getattr(found, name) for found in candidates]))
     features = [found.features for found in candidates]
     vectors = None if any(each is None for each in features) else np.array(features, dtype=np.float64)
     nearest = np.full(len(candidates), np.inf)
@@ -126,7 +128,7 @@ def greedy(candidates: Sequence[MiningCandidate], count: int, config: MiningConf
     for _ in range(min(count, len(candidates))):
         score = worth.copy()
         if vectors is not None and taken:
-            score += config.diversity * ranks(nearest)
+            score += config.diversity * scaled_ranks(nearest)
         best = int(np.argmax(np.where(free, score, -np.inf)))
         free[best] = False
         taken.append(candidates[best])
@@ -135,7 +137,7 @@ def greedy(candidates: Sequence[MiningCandidate], count: int, config: MiningConf
     return taken
 
 
-def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def scaled_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Ranks scaled to [0, 1], ties sharing the lowest."""
     if len(values) < 2:
         return np.zeros(len(values))

@@ -101,14 +101,14 @@ class GrammarWriter:
         Raises `InputRefused` when that many cannot be found.
         """
         rng = np.random.default_rng(seed)
-        seen = {normal(text) for text in avoid}
+        seen = {normalise_prompt(text) for text in avoid}
         written: list[str] = []
         fruitless = 0
         while len(written) < n and fruitless < FRUITLESS:
             text = self._expand(self._pick(self._forms(category), rng), category, rng)
             fruitless += 1
-            if normal(text) not in seen:
-                seen.add(normal(text))
+            if normalise_prompt(text) not in seen:
+                seen.add(normalise_prompt(text))
                 written.append(text)
                 fruitless = 0
         return _enough(written, n, category)
@@ -202,7 +202,7 @@ def parse_lines(answer: str, words: tuple[int, int]) -> list[str]:
     return prompts
 
 
-def normal(text: str) -> str:
+def normalise_prompt(text: str) -> str:
     """Lower case, single spaces."""
     return " ".join(text.lower().split())
 

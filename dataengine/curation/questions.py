@@ -315,7 +315,7 @@ QUESTIONS: tuple[Question, ...] = (
 """The paper's, without repetitions. Number 5 was its best."""
 
 
-def questions(numbers: Sequence[int] = ()) -> tuple[Question, ...]:
+def select_questions(numbers: Sequence[int] = ()) -> tuple[Question, ...]:
     """Those questions, or all. Raises `ConfigRefused` for a number that stands for none."""
     known = {question.number: question for question in QUESTIONS}
     strange = [number for number in numbers if number not in known]

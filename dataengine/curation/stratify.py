@@ -29,7 +29,7 @@ def stratum_of(category: str, confidence: float, bands: Sequence[float] = BANDS)
     return f"{category or 'uncategorised'} {edges[band]:.2f}–{edges[band + 1]:.2f}"
 
 
-def stratified(
+def sample_strata(
     candidates: Iterable[BenchmarkCandidate], per_stratum: int, seed: int = 0, bands: Sequence[float] = BANDS
 ) -> list[tuple[BenchmarkCandidate, str]]:
     """At most `per_stratum` candidates of each stratum with its name, by `seed`, reserved ones first.

@@ -14,9 +14,9 @@ from typing import Any, Protocol, Self
 import numpy as np
 import torch
 
-from dataengine.curation.answers import KeptAnswers
+from dataengine.curation.answers import AnswerCache
 from dataengine.curation.config import VqaConfig
-from dataengine.curation.endpoints import Endpoint, is_endpoint, picture
+from dataengine.curation.endpoints import Endpoint, image_part, is_endpoint
 from dataengine.errors import ModelRefused
 
 OTHER = "other"
@@ -59,7 +59,7 @@ class Answerer(Protocol):
 class QuestionCategorizer:
     """A model that is asked one question, and the table that makes a category of its answer."""
 
-    def __init__(self, answerer: Answerer, config: VqaConfig, kept: KeptAnswers | None = None) -> None:
+    def __init__(self, answerer: Answerer, config: VqaConfig, kept: AnswerCache | None = None) -> None:
         self.name = answerer.name
         self.other = 0
         """Answers so far that fit no category."""
@@ -76,7 +76,7 @@ class QuestionCategorizer:
             log.info("%s: %d of %d answers fit no category", self.name, odd, len(found))
         return found
 
-    def asking(self, config: VqaConfig, kept: KeptAnswers | None = None) -> Self:
+    def asking(self, config: VqaConfig, kept: AnswerCache | None = None) -> Self:
         """The same model, asked something else; its answers are kept apart."""
         return type(self)(self._answerer.asking(config), config, kept)
 
@@ -165,7 +165,7 @@ class EndpointAnswerer(_Asked):
 
     def answer(self, image: np.ndarray) -> str:
         """See `Answerer.answer`. Raises `ServiceAbsent`."""
-        content = [picture(image), {"type": "text", "text": self._config.asked}]
+        content = [image_part(image), {"type": "text", "text": self._config.asked}]
         return self._endpoint.complete(content, seed=0, new_tokens=self._config.new_tokens, temperature=0.0)
 
 
@@ -200,7 +200,7 @@ def load_categorizer(
     configuration names no kind that answers.
     """
     config = config or VqaConfig()
-    kept = None if keep is None else KeptAnswers(keep, str(location), config.asked)
+    kept = None if keep is None else AnswerCache(keep, str(location), config.asked)
     if is_endpoint(location):
         endpoint = Endpoint(str(location), config.endpoint)
         return QuestionCategorizer(EndpointAnswerer(endpoint, config), config, kept)

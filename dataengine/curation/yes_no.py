@@ -50,7 +50,9 @@ class Score:
     unclear: int
 
 
-def ranked(verdicts: Mapping[Question, Sequence[bool | None]], flawed: Sequence[bool]) -> list[Score]:
+def score_questions(
+    verdicts: Mapping[Question, Sequence[bool | None]], flawed: Sequence[bool]
+) -> list[Score]:
     """The questions by accuracy on images whose truth is known, best first, lower numbers first among equals.
 
     Raises `ConfigRefused` unless there are flawed and clean images.

@@ -39,7 +39,7 @@ def augment(
         if category not in config.upright and chance(config.flip, generator):
             images[i], targets[i] = images[i].flip(-1), targets[i].flip(-1)
         if config.translate > 0:
-            images[i], targets[i] = translated(images[i], targets[i], config.translate, generator)
+            images[i], targets[i] = translate(images[i], targets[i], config.translate, generator)
         if kind in config.shrink_kinds:
             images[i], targets[i] = dynamic_shrink(
                 images[i],
@@ -51,10 +51,10 @@ def augment(
                 generator=generator,
             )
     if config.jitter > 0:
-        images = jittered(images, config.jitter, generator)
+        images = jitter_colours(images, config.jitter, generator)
     pseudo = [i for i, kind in enumerate(kinds) if kind == "pseudo"]
     if pseudo and config.strong > 0:
-        images[pseudo], targets[pseudo] = strong(images[pseudo], targets[pseudo], config, generator)
+        images[pseudo], targets[pseudo] = augment_strongly(images[pseudo], targets[pseudo], config, generator)
     return images, targets
 
 
@@ -82,10 +82,10 @@ def dynamic_shrink(
     top = integer(height - small[0] + 1, generator)
     left = integer(width - small[1] + 1, generator)
     padding = PADDINGS[integer(len(PADDINGS), generator)]
-    return shrunk(image, target, small, (top, left), padding)
+    return shrink_and_pad(image, target, small, (top, left), padding)
 
 
-def shrunk(
+def shrink_and_pad(
     image: Tensor, target: Tensor, size: tuple[int, int], corner: tuple[int, int], padding: Padding
 ) -> tuple[Tensor, Tensor]:
     """Image 3HW and target HW resized to `size` at `corner` (top, left), padded back to H×W.
@@ -107,7 +107,7 @@ def shrunk(
     return canvas, F.pad(small[3], around)
 
 
-def strong(
+def augment_strongly(
     images: Tensor, targets: Tensor, config: AugmentationConfig, generator: Generator
 ) -> tuple[Tensor, Tensor]:
     """Strong augmentation of pseudo-labelled examples as in UniMatch: colour, grey, blur, CutMix."""
@@ -116,7 +116,7 @@ def strong(
         if chance(config.strong, generator):
             images[i] = colour_jitter(images[i], config.strong_colour, generator)
         if chance(config.strong * GREY_SHARE, generator):
-            images[i] = grey(images[i])
+            images[i] = to_grey(images[i])
         if config.strong_blur > 0 and chance(config.strong, generator):
             side = min(images.shape[-2:])
             images[i] = blur(images[i], uniform(0.0, config.strong_blur, generator) * side)
@@ -151,14 +151,14 @@ def colour_jitter(image: Tensor, amount: float, generator: Generator) -> Tensor:
     changes: list[Callable[[Tensor, float], Tensor]] = [
         lambda x, factor: x * factor,
         lambda x, factor: x.mean() + (x - x.mean()) * factor,
-        lambda x, factor: torch.lerp(grey(x), x, factor),
+        lambda x, factor: torch.lerp(to_grey(x), x, factor),
     ]
     for position in torch.randperm(len(changes), generator=generator).tolist():
         image = changes[position](image, uniform(1 - amount, 1 + amount, generator)).clamp(0, 1)
     return image
 
 
-def grey(image: Tensor) -> Tensor:
+def to_grey(image: Tensor) -> Tensor:
     """The 3HW image without colour (ITU-R 601 luma), still three channels."""
     weights = torch.tensor(GREY, dtype=image.dtype, device=image.device)
     return (image * weights[:, None, None]).sum(dim=0, keepdim=True).expand_as(image)
@@ -177,7 +177,7 @@ def blur(image: Tensor, sigma: float) -> Tensor:
     return F.conv2d(across, kernel[:, :, :, None], groups=3)[0]
 
 
-def translated(image: Tensor, target: Tensor, share: float, generator: Generator) -> tuple[Tensor, Tensor]:
+def translate(image: Tensor, target: Tensor, share: float, generator: Generator) -> tuple[Tensor, Tensor]:
     """Image 3HW and target HW shifted by up to `share` of the side, the border mirrored in both."""
     height, width = target.shape
     reach = (round(height * share), round(width * share))
@@ -189,7 +189,7 @@ def translated(image: Tensor, target: Tensor, share: float, generator: Generator
     return moved[:3], moved[3]
 
 
-def jittered(images: Tensor, amount: float, generator: Generator) -> Tensor:
+def jitter_colours(images: Tensor, amount: float, generator: Generator) -> Tensor:
     """Images N3HW with a Gaussian contrast factor and a Gaussian shift per channel, deviation `amount`."""
     count = len(images)
     factor = 1 + amount * torch.randn((count, 1, 1, 1), generator=generator)

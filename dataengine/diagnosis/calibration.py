@@ -62,15 +62,19 @@ def calibrate(
 
     Raises `InputRefused` for an empty set, and when validation has only flawed or only clean pixels.
     """
-    fitted_on = histogram(detector, validation, report)
+    fitted_on = count_levels(detector, validation, report)
     temperature = fit_temperature(fitted_on)
-    shown = fitted_on if held_out is None else histogram(detector, held_out, report)
+    shown = fitted_on if held_out is None else count_levels(detector, held_out, report)
     return Calibration(
-        temperature=temperature, before=reliability(shown), after=reliability(shown, temperature)
+        temperature=temperature,
+        before=measure_reliability(shown),
+        after=measure_reliability(shown, temperature),
     )
 
 
-def histogram(detector: Detector, samples: Samples, report: Report = no_report, batch: int = 32) -> Histogram:
+def count_levels(
+    detector: Detector, samples: Samples, report: Report = no_report, batch: int = 32
+) -> Histogram:
     """Confidences of all pixels, counted. Targets count as flawed from `THRESHOLD` on."""
     if len(samples) == 0:
         raise InputRefused("calibration on no images was asked; give labelled validation images")
@@ -109,16 +113,16 @@ def fit_temperature(found: Histogram) -> float:
     return float(np.exp(best.x))
 
 
-def tempered(confidence: np.ndarray, temperature: float) -> np.ndarray:
+def apply_temperature(confidence: np.ndarray, temperature: float) -> np.ndarray:
     """σ(logit(confidence) / T), float64 in [0, 1]."""
     clipped = np.clip(np.asarray(confidence, dtype=np.float64), CLAMP, 1 - CLAMP)
     logits = np.log(clipped) - np.log1p(-clipped)
     return 1 / (1 + np.exp(-logits / temperature))
 
 
-def reliability(found: Histogram, temperature: float = 1.0) -> Reliability:
+def measure_reliability(found: Histogram, temperature: float = 1.0) -> Reliability:
     """The diagram and its expected calibration error."""
-    confidence = tempered(found.levels, temperature) if temperature != 1 else found.levels
+    confidence = apply_temperature(found.levels, temperature) if temperature != 1 else found.levels
     pixels = found.flawed + found.clean
     number = np.minimum((confidence * BINS).astype(int), BINS - 1)
     totals = np.bincount(number, pixels, BINS)
@@ -134,7 +138,7 @@ def reliability(found: Histogram, temperature: float = 1.0) -> Reliability:
     )
 
 
-def diagram(found: Calibration) -> str:
+def reliability_svg(found: Calibration) -> str:
     """Both reliability diagrams as one SVG: the nearer to the diagonal, the better calibrated."""
     side, margin = 300, 40
     shapes = [
@@ -167,5 +171,5 @@ def diagram(found: Calibration) -> str:
 
 
 def _likelihood_loss(found: Histogram, temperature: float) -> float:
-    q = np.clip(tempered(found.levels, temperature), 1e-12, 1 - 1e-12)
+    q = np.clip(apply_temperature(found.levels, temperature), 1e-12, 1 - 1e-12)
     return float(-(found.flawed * np.log(q) + found.clean * np.log1p(-q)).sum())

@@ -53,12 +53,12 @@ class Dynamics:
         return np.where(self.regions, np.maximum(graded, 0.5), np.minimum(graded, BELOW)).astype(np.float32)
 
 
-def window(shares: Sequence[float], start: float, stop: float) -> list[int]:
+def window_steps(shares: Sequence[float], start: float, stop: float) -> list[int]:
     """Steps whose share of the way, counted from noise = 1, lies in [stop, start]."""
     return [step for step, share in enumerate(shares) if stop - TOLERANCE <= share <= start + TOLERANCE]
 
 
-def dynamics(frames: NDArray[np.generic], config: DynamicsConfig) -> Dynamics:
+def compute_dynamics(frames: NDArray[np.generic], config: DynamicsConfig) -> Dynamics:
     """Dynamics of one image's frames, TCHW, T ≥ 2; 8-bit frames are compared as whole numbers.
 
     Raises `ConfigRefused` for fewer than two frames.
@@ -66,7 +66,7 @@ def dynamics(frames: NDArray[np.generic], config: DynamicsConfig) -> Dynamics:
     if len(frames) < 2:
         raise ConfigRefused(f"{len(frames)} predicted images were given; changes need two or more")
     changes = np.abs(np.diff(frames.astype(np.float32), axis=0))
-    changes = smoothed(changes, config)
+    changes = smooth(changes, config)
     bases, limits = thresholds(changes, config)
     beyond = changes > limits[:, None, None, None]
     span = np.maximum(limits - bases, TINY)[:, None, None, None]
@@ -75,12 +75,12 @@ def dynamics(frames: NDArray[np.generic], config: DynamicsConfig) -> Dynamics:
     return Dynamics(
         changes=changes.max(1),
         abnormal=abnormal,
-        regions=regions(np.any(abnormal, axis=0), config),
+        regions=abnormal_regions(np.any(abnormal, axis=0), config),
         excess=excess.max((0, 1)).astype(np.float32),
     )
 
 
-def smoothed(changes: Floats, config: DynamicsConfig) -> Floats:
+def smooth(changes: Floats, config: DynamicsConfig) -> Floats:
     """Each change map of each channel under the configured Gaussian."""
     from scipy import ndimage
 
@@ -104,7 +104,7 @@ def thresholds(changes: Floats, config: DynamicsConfig) -> tuple[Floats, Floats]
     return np.zeros_like(medians), np.maximum(deviations, bank).astype(np.float32)
 
 
-def regions(abnormal: Mask, config: DynamicsConfig) -> Mask:
+def abnormal_regions(abnormal: Mask, config: DynamicsConfig) -> Mask:
     """Bool HW: the components of fitting area that survive the erosion, grown by the dilation.
 
     Components touch along sides or corners.
@@ -128,14 +128,16 @@ def regions(abnormal: Mask, config: DynamicsConfig) -> Mask:
     return ndimage.distance_transform_edt(~found) <= config.dilation * side
 
 
-def enlarged(map_: NDArray[np.generic], size: tuple[int, int]) -> NDArray[np.generic]:
+def upsample_map(map_: NDArray[np.generic], size: tuple[int, int]) -> NDArray[np.generic]:
     """The map of a latent grid, …HW, at `size` (height, width) in pixels, each with its latent's value."""
     rows = np.arange(size[0]) * map_.shape[-2] // size[0]
     columns = np.arange(size[1]) * map_.shape[-1] // size[1]
     return map_[..., rows[:, None], columns]
 
 
-def at_point(found: Dynamics, point: tuple[int, int], size: tuple[int, int]) -> tuple[Floats, Floats]:
+def dynamics_at_point(
+    found: Dynamics, point: tuple[int, int], size: tuple[int, int]
+) -> tuple[Floats, Floats]:
     """|Δ| over the steps at one pixel (x, y) of an image of `size`, and beside it the image's median.
 
     The paper's Fig. 4. Both of shape (T − 1,). Raises `ConfigRefused` for a point outside.

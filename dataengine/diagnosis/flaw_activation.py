@@ -203,7 +203,7 @@ def train_highlighter(
     images, labels = _mixed(real[~held[0]], generated[~held[1]])
     network = FlawHighlighter(config).train().to(device)
     if not config.weights:
-        begin_at(network, _floats(images[:: max(1, len(images) // BEGUN_ON)], device))
+        normalise_activations(network, _floats(images[:: max(1, len(images) // BEGUN_ON)], device))
     batches = -(-len(images) // config.batch)
     steps = batches * config.epochs
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr)
@@ -227,7 +227,7 @@ def train_highlighter(
 
 
 @torch.no_grad()
-def begin_at(network: FlawHighlighter, images: Tensor) -> None:
+def normalise_activations(network: FlawHighlighter, images: Tensor) -> None:
     """Scale and shift the convolutions one after the other, so that each answers these images, float N3HW in
     [0, 1], with mean 0 and deviation 1 in every channel (Krähenbühl et al. 2016, "Data-dependent
     initializations").

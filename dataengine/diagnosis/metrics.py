@@ -87,8 +87,8 @@ def summarise(rows: Sequence[ImageMetrics]) -> DetectorMetrics:
         kl1m=_mean(row.kl1m for row in rows) or 0.0,
         iou=1.0 if union == 0 else sum(row.intersection for row in rows) / union,
         frequency=artifact_frequency([row.alarm for row in rows]),
-        false_alarm=false_alarm(rows),
-        miss=miss(rows),
+        false_alarm=false_alarm_rate(rows),
+        miss=miss_rate(rows),
         mse_clean=_mean(row.mse for row in clean),
         kl1m_clean=_mean(row.kl1m for row in clean),
         pixel_ap=pixel_ap(rows),
@@ -104,12 +104,12 @@ def summarise(rows: Sequence[ImageMetrics]) -> DetectorMetrics:
     )
 
 
-def false_alarm(rows: Iterable[ImageMetrics]) -> float | None:
+def false_alarm_rate(rows: Iterable[ImageMetrics]) -> float | None:
     """Share of truly clean images that draw an alarm; None without clean images."""
     return _mean(row.alarm for row in rows if not row.flawed)
 
 
-def miss(rows: Iterable[ImageMetrics]) -> float | None:
+def miss_rate(rows: Iterable[ImageMetrics]) -> float | None:
     """Share of truly flawed images without one confident pixel on the flaw; None without flawed images."""
     return _mean(not row.hit for row in rows if row.flawed)
 
@@ -135,8 +135,8 @@ def _category(rows: Sequence[ImageMetrics]) -> CategoryMetrics:
         images=len(rows),
         clean=sum(not row.flawed for row in rows),
         mse=_mean(row.mse for row in rows) or 0.0,
-        false_alarm=false_alarm(rows),
-        miss=miss(rows),
+        false_alarm=false_alarm_rate(rows),
+        miss=miss_rate(rows),
         pixel_ap=pixel_ap(rows),
     )
 

@@ -152,7 +152,7 @@ class Distances:
         )
 
 
-def distances(
+def compute_distances(
     real: Images, generated: Images, network: FeatureNetwork, seed: int = 0, forced: bool = False
 ) -> Distances:
     """Compare two sets of images, uint8 NHWC.
@@ -167,7 +167,7 @@ def distances(
         raise ImageRefused(
             f"{len(real)} real and {len(generated)} generated images were given; {FEW} of each are needed"
         )
-    first, second = features(real, network), features(generated, network)
+    first, second = compute_features(real, network), compute_features(generated, network)
     wanted = PER_FEATURE * first.shape[1]
     if fewer < wanted and not forced:
         raise ImageRefused(
@@ -185,7 +185,7 @@ def distances(
     return Distances(
         network=network.name,
         images=fewer,
-        fid=frechet(first, second),
+        fid=frechet_distance(first, second),
         kid=float(mean),
         kid_std=float(deviation),
         precision=precision,
@@ -193,7 +193,7 @@ def distances(
     )
 
 
-def frechet(real: Tensor, generated: Tensor) -> float:
+def frechet_distance(real: Tensor, generated: Tensor) -> float:
     """FID of feature vectors (N, D) (Heusel et al. 2017): of low rank below twice as many as features."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -204,7 +204,7 @@ def frechet(real: Tensor, generated: Tensor) -> float:
 
 
 @torch.no_grad()
-def features(images: Images, network: FeatureNetwork) -> Tensor:
+def compute_features(images: Images, network: FeatureNetwork) -> Tensor:
     """Feature vectors float32 (N, D) of uint8 NHWC images, on the CPU."""
     return torch.cat([network(chunk.to(_device(network))).float().cpu() for chunk in _batches(images)])
 
@@ -224,7 +224,7 @@ def _covered(asked: Tensor, manifold: Tensor, k: int) -> float:
 
 
 @torch.no_grad()
-def perceptual(first: Images, second: Images, network: FeatureNetwork) -> NDArray[np.float64]:
+def perceptual_distance(first: Images, second: Images, network: FeatureNetwork) -> NDArray[np.float64]:
     """LPIPS (Zhang et al. 2018, Eq. 1) of pairs, shape (N,): squared differences of unit feature vectors,
     averaged over positions, summed over depths; 0 for equal images.
 
@@ -262,9 +262,9 @@ def _learned(network: FeatureNetwork) -> list[Tensor] | None:
 
 
 @torch.no_grad()
-def similarity(images: Images, references: Images, network: FeatureNetwork) -> NDArray[np.float64]:
+def feature_similarity(images: Images, references: Images, network: FeatureNetwork) -> NDArray[np.float64]:
     """How alike each image is to the references: the mean cosine of their feature vectors, shape (N,)."""
-    one, other = (F.normalize(features(x, network), dim=1) for x in (images, references))
+    one, other = (F.normalize(compute_features(x, network), dim=1) for x in (images, references))
     return (one @ other.T).mean(1).double().numpy()
 
 

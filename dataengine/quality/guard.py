@@ -87,7 +87,7 @@ class Guard:
         """Measure the untreated generator's images of `prompts` and `seeds`, in that order."""
         return Baseline(
             images=untreated,
-            detail=detail(untreated),
+            detail=detail_energy(untreated),
             diversity=diversity(untreated, self.config.seeds),
             attributes=self._attributes(untreated),
             scores={name: (float(s.mean()), float(s.std())) for name, s in self._scores(untreated).items()},
@@ -96,8 +96,8 @@ class Guard:
     def check(self, baseline: Baseline, images: Images) -> Reading:
         """Measure images of the same prompts and seeds, and hold them against the limits."""
         values = {
-            "change": change(baseline.images, images),
-            "detail": ratio(detail(images), baseline.detail),
+            "change": mean_change(baseline.images, images),
+            "detail": ratio(detail_energy(images), baseline.detail),
             "diversity": ratio(diversity(images, self.config.seeds), baseline.diversity),
         }
         limits: dict[str, Limits] = {name: getattr(self.config, name) for name in values}
@@ -109,7 +109,7 @@ class Guard:
             mean, deviation = baseline.scores[name]
             values[f"scorer {name}"] = (float(scores.mean()) - mean) / max(deviation, 1e-6)
             limits[f"scorer {name}"] = self.config.scorers
-        return Reading(values=values, breaches=breaches(values, limits))
+        return Reading(values=values, breaches=describe_breaches(values, limits))
 
     def _attributes(self, images: Images) -> float | None:
         return None if self._reader is None else float(np.mean(self._reader.match(images, self.prompts)))
@@ -118,7 +118,7 @@ class Guard:
         return {scorer.name: np.asarray(scorer.score(images, self.prompts)) for scorer in self._scorers}
 
 
-def breaches(values: dict[str, float], limits: dict[str, Limits]) -> tuple[str, ...]:
+def describe_breaches(values: dict[str, float], limits: dict[str, Limits]) -> tuple[str, ...]:
     """In words, every value outside its limits; one that is no number is outside."""
     return tuple(
         f"{name} {value:.3g} is outside {limits[name][0]:g}…{limits[name][1]:g}"
@@ -127,12 +127,12 @@ def breaches(values: dict[str, float], limits: dict[str, Limits]) -> tuple[str, 
     )
 
 
-def change(before: Images, after: Images) -> float:
+def mean_change(before: Images, after: Images) -> float:
     """Mean absolute difference of images in [0, 1], pair by pair."""
     return float(np.abs(before.astype(np.float32) - after.astype(np.float32)).mean() / 255)
 
 
-def detail(images: Images) -> float:
+def detail_energy(images: Images) -> float:
     """Laplacian energy: mean absolute four-neighbour Laplacian of the grey images in [0, 1]."""
     grey = images.mean(axis=-1, dtype=np.float32) / 255
     inner = grey[:, 1:-1, 1:-1]

@@ -10,7 +10,7 @@ from dataengine.statistics import Interval, bootstrap_weights, percentile_interv
 TINY = 1e-9
 
 
-def ratio(
+def ratio_of_means(
     before: ArrayLike, after: ArrayLike, groups: Sequence[str], seed: int = 0
 ) -> tuple[float, Interval]:
     """mean(after) / mean(before) of paired values and its 95 % interval, resampling whole groups (prompts).

@@ -2,7 +2,7 @@
 
 Each has two doors: `reward(images, prompts)` on tensors, differentiable, for treatment, and `score(images,
 prompts)` on uint8 arrays, for the guard and for judging (`guard.Scorer`). ImageReward needs libraries of
-its own age: `Elsewhere` asks a program in another environment.
+its own age: `ExternalScorer` asks a program in another environment.
 """
 
 import json
@@ -98,7 +98,7 @@ class ClipScorer:
 
     def score(self, images: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.floating]:
         """See `guard.Scorer`."""
-        return scored(self, images, prompts, self._model.device)
+        return score_images(self, images, prompts, self._model.device)
 
 
 class ClassifierScorer:
@@ -131,11 +131,11 @@ class ClassifierScorer:
 
     def score(self, images: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.floating]:
         """See `guard.Scorer`."""
-        return scored(self, images, prompts, self._model.device)
+        return score_images(self, images, prompts, self._model.device)
 
 
 @torch.no_grad()
-def scored(
+def score_images(
     reward: Reward, images: NDArray[np.uint8], prompts: Sequence[str], device: str | torch.device
 ) -> NDArray[np.floating]:
     """A reward's scores of uint8 NHWC images, in batches, shape (N,)."""
@@ -159,7 +159,7 @@ def saliency(reward: Reward, images: Tensor, prompts: Sequence[str]) -> Tensor:
     return heat / heat.amax((1, 2), keepdim=True).clamp(min=1e-12)
 
 
-class Elsewhere:
+class ExternalScorer:
     """A scorer that runs in another environment, such as ImageReward's: not differentiable.
 
     The program is started once for a batch of images, with the path of a JSON file as its last argument:
@@ -197,7 +197,7 @@ class Elsewhere:
         return scores
 
 
-def open_scorer(named: str, device: str | torch.device = "cpu") -> "ClipScorer | Elsewhere":
+def open_scorer(named: str, device: str | torch.device = "cpu") -> "ClipScorer | ExternalScorer":
     """A preference model for the guard: "clip:LOCATION", "pickscore:LOCATION", or "program:NAME".
 
     A program's command is what the environment of whoever asks says in `CLINIC_SCORER_NAME`, never a setting
@@ -208,7 +208,7 @@ def open_scorer(named: str, device: str | torch.device = "cpu") -> "ClipScorer |
     if kind == "program" and location:
         variable = "CLINIC_SCORER_" + re.sub(r"\W", "_", location).upper()
         if command := shlex.split(os.environ.get(variable, "")):
-            return Elsewhere(location, command)
+            return ExternalScorer(location, command)
         raise ConfigRefused(
             f"the scorer {location} is not set up on this machine: set {variable} to the Python of its "
             "environment and the script that scores"

@@ -47,7 +47,7 @@ class Verdict:
     agreement: float | None
 
 
-def verdict(
+def judge_question(
     votes: Iterable[Vote], question: str, margin: int = 3, prompts: Mapping[int, str] | None = None
 ) -> Verdict:
     """Sum up the votes on one question. A rater's later vote on a pair replaces the earlier one.
@@ -60,7 +60,7 @@ def verdict(
     by_pair: dict[int, list[str]] = defaultdict(list)
     for (pair, _), vote in latest.items():
         by_pair[pair].append(vote.choice)
-    winners = Counter(majority(choices) for choices in by_pair.values())
+    winners = Counter(majority_choice(choices) for choices in by_pair.values())
     leads = [sum(SCORES[choice] for choice in choices) for choices in by_pair.values()]
     after, before = winners["after"], winners["before"]
     decided = after + before
@@ -121,7 +121,7 @@ def checks_of(votes: Iterable[Vote], pairs: int) -> dict[str, tuple[int, int]]:
     return passed
 
 
-def counted(votes: Sequence[Vote], pairs: int, keep_from: float) -> tuple[list[Vote], list[str]]:
+def filter_votes(votes: Sequence[Vote], pairs: int, keep_from: float) -> tuple[list[Vote], list[str]]:
     """The votes on pairs by raters who passed at least that share of their checks, and who is left out."""
     careless = sorted(
         rater for rater, (right, seen) in checks_of(votes, pairs).items() if right < keep_from * seen
@@ -129,7 +129,7 @@ def counted(votes: Sequence[Vote], pairs: int, keep_from: float) -> tuple[list[V
     return [vote for vote in votes if vote.pair < pairs and vote.rater not in careless], careless
 
 
-def majority(choices: Sequence[str]) -> str:
+def majority_choice(choices: Sequence[str]) -> str:
     """What most chose; "tie" where "before" and "after" are even or ties lead."""
     counted = Counter(choices)
     if counted["after"] == counted["before"] or counted["tie"] > max(counted["after"], counted["before"]):

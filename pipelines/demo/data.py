@@ -29,7 +29,7 @@ from dataengine.records import (
     split_of,
 )
 from pipelines.config import DemoDataConfig
-from pipelines.generators.files import kept_for_others
+from pipelines.generators.files import share_folder
 from pipelines.services.benchmarks import freeze_known
 from storage.workspace import Workspace
 
@@ -76,7 +76,7 @@ def register_models(workspace: Workspace) -> None:
                 name="tiny FLUX",
                 location=str(folder),
                 licence=LICENCE,
-                settings=kept_for_others(workspace, folder),
+                settings=share_folder(workspace, folder),
             )
         )
         catalog.detectors.add(

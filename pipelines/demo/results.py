@@ -14,16 +14,16 @@ import numpy as np
 from dataengine.clinic.config import JUDGE_THRESHOLD
 from dataengine.diagnosis.image_metrics import ImageMetrics, image_metrics
 from dataengine.masks import dequantise, unpack_label_map
-from dataengine.quality.intervals import Interval, ratio
+from dataengine.quality.intervals import Interval, ratio_of_means
 from dataengine.records import Image, Label, SnapshotItem
 from dataengine.records.images import SURVEY
 from pipelines.demo.contact_sheet import Gallery, Tile
 from pipelines.detectors.dataset import StoredSamples
 from pipelines.detectors.training_data import read_categories, read_training_data
-from pipelines.detectors.training_set import labelled, real
+from pipelines.detectors.training_set import labelled_items, real_items
 from pipelines.generators.comparison import Pair
 from pipelines.runtime.context import Context
-from pipelines.runtime.images import read, stack
+from pipelines.runtime.images import read_pixels, read_stacked
 from pipelines.runtime.round_data import images_of, recipe_of, results_of
 from pipelines.services.rounds import describe_stages
 from pipelines.stages.judge import pairs_of
@@ -61,8 +61,8 @@ def judge_pairs(context: Context, round_id: str, judge: Judge) -> Evidence | Non
     if results_of(context, round_id)["treat"]["treated"] is None:
         return None
     pairs = pairs_of(context, round_id)
-    before = stack(context.workspace, [pair.before for pair in pairs])
-    after = stack(context.workspace, [pair.after for pair in pairs])
+    before = read_stacked(context.workspace, [pair.before for pair in pairs])
+    after = read_stacked(context.workspace, [pair.after for pair in pairs])
     return Evidence(pairs=pairs, before=judge(before), after=judge(after))
 
 
@@ -88,8 +88,8 @@ def detector_figures(context: Context, round_id: str, first: str, last: str) -> 
     weights = recipe_of(context, round_id).publish
     data = read_training_data(context.workspace, weights.labels, round_id, ("benchmark",))
     sets = {
-        "hard": labelled(context.workspace.blobs, data, "benchmark", weights),
-        "clean": real(data, "benchmark", weights),
+        "hard": labelled_items(context.workspace.blobs, data, "benchmark", weights),
+        "clean": real_items(data, "benchmark", weights),
     }
     rows = {
         (detector_id, name): image_rows(context, detector_id, items)
@@ -177,7 +177,7 @@ def _survey(context: Context, round_id: str, each: int = 4) -> Gallery:
         rows.append(
             tuple(
                 Tile(
-                    image=read(context.workspace, image),
+                    image=read_pixels(context.workspace, image),
                     confidence=maps.get(image.id),
                     text=f"{category} · {maps[image.id].max():.2f}" if image.id in maps else category,
                 )
@@ -201,7 +201,7 @@ def _labels(context: Context, round_id: str, first: str, most: int = 18) -> Gall
         labels = {label.image_id: label for label in catalog.labels.of_round(round_id)}
         images = catalog.images.get_many(sorted(labels))
     chosen = _alternating(images, labels)[:most]
-    pixels = [read(context.workspace, image) for image in chosen]
+    pixels = [read_pixels(context.workspace, image) for image in chosen]
     before = maps_of(context, first, chosen)
     after = fresh_maps(context, last, pixels)
     rows = tuple(
@@ -257,7 +257,7 @@ def _pair(context: Context, evidence: Evidence, index: int) -> tuple[Tile, Tile]
 
 def _judged(context: Context, image: Image, seen: np.ndarray, text: str) -> Tile:
     marked = bool(seen.max() >= JUDGE_THRESHOLD)
-    return Tile(image=read(context.workspace, image), confidence=seen, text=text, marked=marked)
+    return Tile(image=read_pixels(context.workspace, image), confidence=seen, text=text, marked=marked)
 
 
 def maps_of(context: Context, detector_id: str, images: Sequence[Image]) -> dict[str, np.ndarray]:
@@ -310,7 +310,7 @@ def _ratio(
     groups: Sequence[str],
     goal: float,
 ) -> Figure:
-    value, interval = ratio(before, after, groups)
+    value, interval = ratio_of_means(before, after, groups)
     return Figure(
         id=id,
         title=title,

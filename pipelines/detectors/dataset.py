@@ -13,7 +13,7 @@ import numpy as np
 
 from dataengine.masks import dequantise, unpack_label_map
 from dataengine.records import Image, SnapshotItem
-from pipelines.runtime.images import read
+from pipelines.runtime.images import read_pixels
 from storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class StoredSamples:
     def _decoded(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         item = self._items[index]
         image = self._images[item.image_id]
-        pixels, label_map = read(self._workspace, image), label_map_of(self._workspace, item, image)
+        pixels, label_map = read_pixels(self._workspace, image), label_map_of(self._workspace, item, image)
         if label_map is None:
             return pixels, target_of(self._workspace, item, image), None
         return pixels, (label_map > 0).astype(np.float32), label_map

@@ -9,14 +9,14 @@ from dataengine.records import DetectorVersion, SnapshotItem, Split, threshold_o
 from pipelines.config import PublishConfig
 from pipelines.detectors import score_dynamics, yes_no_question
 from pipelines.detectors.dataset import StoredSamples
-from pipelines.detectors.score_dynamics import redrawable
+from pipelines.detectors.score_dynamics import redrawable_images
 from pipelines.detectors.training_data import read_training_data
-from pipelines.detectors.training_set import labelled, real
+from pipelines.detectors.training_set import labelled_items, real_items
 from pipelines.runtime.context import Context
 from pipelines.runtime.open_detector import open_detector
 
 
-def measured(
+def measure_redrawable(
     context: Context, version: DetectorVersion, sets: Mapping[str, Sequence[SnapshotItem]], batch: int
 ) -> dict[str, Any]:
     """The figures of `evaluate.measure`, on those images of each set that were drawn here."""
@@ -28,7 +28,7 @@ def measured(
     for name, items in sets.items():
         with context.workspace.catalog(read_only=True) as catalog:
             known = catalog.images.get_many([item.image_id for item in items])
-        drawn = {image.id: image for image in redrawable(known)}
+        drawn = {image.id: image for image in redrawable_images(known)}
         chosen = [item for item in items if item.image_id in drawn]
         if not chosen:
             continue
@@ -60,19 +60,19 @@ def evaluation_sets(
     data = read_training_data(context.workspace, weights.labels, round_id, SPLITS)
     sets: dict[str, list[SnapshotItem]] = {}
     for split in SPLITS:
-        sets[split] = labelled(context.workspace.blobs, data, split, weights)
-        sets[f"{split}_real"] = real(data, split, weights)
+        sets[split] = labelled_items(context.workspace.blobs, data, split, weights)
+        sets[f"{split}_real"] = real_items(data, split, weights)
     return {name: items for name, items in sets.items() if items}
 
 
-def measure(
+def measure_on_sets(
     context: Context, detector_id: str, sets: dict[str, list[SnapshotItem]], batch: int
 ) -> dict[str, Any]:
     """One detector's figures on each set."""
     with context.workspace.catalog(read_only=True) as catalog:
         version = catalog.detectors.get(detector_id)
     if score_dynamics.is_score_dynamics(version):
-        return measured(context, version, sets, batch)
+        return measure_redrawable(context, version, sets, batch)
     if yes_no_question.is_question(version):
         return {}  # Every figure is one of maps, and it gives none.
     detector = open_detector(context, detector_id)

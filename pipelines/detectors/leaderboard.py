@@ -1,8 +1,8 @@
 """Every version of the detector side by side, on the labelled images of today.
 
 Input: the workspace's detectors. Output: one row each, the best on validation first; the benchmark is shown
-and never sorts. Cost: nothing for figures that `evaluate` has kept; `measured` looks at every labelled image
-with each detector.
+and never sorts. Cost: nothing for figures that `evaluate` has kept; `measure_all_versions` predicts every labelled
+image with each detector.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from typing import Any
 
 from dataengine.records import DetectorVersion, SnapshotItem
 from pipelines.detectors.dataset import StoredSamples
-from pipelines.detectors.evaluation import evaluation_sets, measure
+from pipelines.detectors.evaluation import evaluation_sets, measure_on_sets
 from pipelines.runtime.context import Context
 from pipelines.runtime.open_detector import open_detector
 from pipelines.runtime.round_data import recipe_of
@@ -44,36 +44,36 @@ def leaderboard(workspace: Workspace, split: str = "validation") -> list[dict[st
     return sorted(rows, key=lambda row: (row["order"] is None, row["order"] or 0.0, row["detector"]))
 
 
-def measured(context: Context, round_id: str) -> int:
+def measure_all_versions(context: Context, round_id: str) -> int:
     """Measure every version on the round's labelled and real images, and keep the figures; how many."""
     recipe = recipe_of(context, round_id)
     sets = evaluation_sets(context, recipe.publish, round_id)
     with context.workspace.catalog(read_only=True) as catalog:
         versions = catalog.detectors.list()
     for version in versions:
-        figures = measure(context, version.id, sets, recipe.evaluate.batch)
+        figures = measure_on_sets(context, version.id, sets, recipe.evaluate.batch)
         with context.workspace.catalog() as catalog:
             catalog.detectors.record_metrics(version.id, figures)
             catalog.commit()
     return len(versions)
 
 
-def calibrated(context: Context, round_id: str, detector_id: str) -> dict[str, Any]:
+def calibrate_on_validation(context: Context, round_id: str, detector_id: str) -> dict[str, Any]:
     """Fit the detector's temperature on validation; keep it with both reliability diagrams, and draw them.
 
     The picture is `calibration/DETECTOR.svg` in the workspace. Nothing uses the temperature unasked:
     treatment and diagnosis go on with the detector as it is.
     """
-    return calibrated_on(
+    return calibrate_on_sets(
         context, evaluation_sets(context, recipe_of(context, round_id).publish, round_id), detector_id
     )
 
 
-def calibrated_on(
+def calibrate_on_sets(
     context: Context, sets: Mapping[str, list[SnapshotItem]], detector_id: str
 ) -> dict[str, Any]:
-    """As `calibrated`, on the validation rows among `sets` (see `evaluate.evaluation_sets`)."""
-    from dataengine.diagnosis.calibration import calibrate, diagram
+    """As `calibrate_on_validation`, on the validation rows among `sets` (see `evaluate.evaluation_sets`)."""
+    from dataengine.diagnosis.calibration import calibrate, reliability_svg
 
     validation = StoredSamples(
         context.workspace, sets.get("validation", []) + sets.get("validation_real", [])
@@ -82,21 +82,25 @@ def calibrated_on(
     found = asdict(fitted)
     picture = context.workspace.path / PICTURES / f"{detector_id}.svg"
     picture.parent.mkdir(exist_ok=True)
-    picture.write_text(diagram(fitted))
+    picture.write_text(reliability_svg(fitted))
     with context.workspace.catalog() as catalog:
         catalog.detectors.record_metrics(detector_id, {"calibration": found})
         catalog.commit()
     return found
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def format_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The rows as lines of text."""
     header = ["detector", "role", *FIGURES, *(f"real {name}" for name in REAL)]
     lines = [header]
     for row in rows:
         name = f"{'★ ' if row['champion'] else ''}{row['name']}"
         lines.append(
-            [name, row["role"], *(_text(row[key]) for key in (*FIGURES, *(f"real_{key}" for key in REAL)))]
+            [
+                name,
+                row["role"],
+                *(_format_figure(row[key]) for key in (*FIGURES, *(f"real_{key}" for key in REAL))),
+            ]
         )
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
@@ -120,5 +124,5 @@ def _row(version: DetectorVersion, metrics: Mapping[str, Any], split: str) -> di
     }
 
 
-def _text(value: float | None) -> str:
+def _format_figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"

@@ -11,9 +11,9 @@ from dataengine.records import DetectorVersion, Image, Prediction
 from pipelines.detectors import score_dynamics, yes_no_question
 from pipelines.runtime.context import Context
 from pipelines.runtime.failpoint import fail_point
-from pipelines.runtime.images import alike, read
+from pipelines.runtime.images import batches_of_equal_size, read_pixels
 from pipelines.runtime.open_detector import open_detector
-from pipelines.runtime.prefetch import prefetched
+from pipelines.runtime.prefetch import prefetch
 
 
 def predict(context: Context, detector_id: str, images: Sequence[Image], batch: int) -> list[Prediction]:
@@ -32,11 +32,15 @@ def _predict_missing(context: Context, version: DetectorVersion, images: Sequenc
     if not images:
         return
     look: Callable[..., Iterator[Any]]
-    made: Callable[[Any], list[Prediction]] = partial(_mapped, context, version.id)
+    made: Callable[[Any], list[Prediction]] = partial(_store_maps, context, version.id)
     if yes_no_question.is_question(version):
-        look, made = yes_no_question.answered, list
+        look, made = yes_no_question.iter_predictions, list
     else:
-        look = score_dynamics.iter_dynamics_maps if score_dynamics.is_score_dynamics(version) else _looked_at
+        look = (
+            score_dynamics.iter_dynamics_maps
+            if score_dynamics.is_score_dynamics(version)
+            else _iter_network_maps
+        )
 
     def keep(found: Any) -> int:
         predictions = made(found)
@@ -49,12 +53,12 @@ def _predict_missing(context: Context, version: DetectorVersion, images: Sequenc
     done = 0
     context.report(done, len(images), f"{version.name} looks")
     # What was seen is kept while the next is looked at, so that nothing waits for the disk.
-    for kept in prefetched(look(context, version, images, batch), keep, ahead=1):
+    for kept in prefetch(look(context, version, images, batch), keep, ahead=1):
         done += kept
         context.report(done, len(images), f"{version.name} looks")
 
 
-def _mapped(
+def _store_maps(
     context: Context, detector_id: str, found: tuple[list[Image], list[np.ndarray]]
 ) -> list[Prediction]:
     """Predictions of images and their maps, which are kept."""
@@ -62,16 +66,16 @@ def _mapped(
     return [_prediction(*each, detector_id) for each in zip(*found, refs, strict=True)]
 
 
-def _looked_at(
+def _iter_network_maps(
     context: Context, version: DetectorVersion, images: Sequence[Image], batch: int
 ) -> Iterator[tuple[list[Image], list[np.ndarray]]]:
     """Batches of the images with the maps of a trained detector, which looks at their pixels."""
     detector = open_detector(context, version.id)
 
     def load(group: list[Image]) -> tuple[list[Image], list[np.ndarray]]:
-        return group, [read(context.workspace, image) for image in group]
+        return group, [read_pixels(context.workspace, image) for image in group]
 
-    for group, pixels in prefetched(alike(images, batch), load):
+    for group, pixels in prefetch(batches_of_equal_size(images, batch), load):
         yield group, context.models.artifact_maps(detector, pixels, batch)
 
 
@@ -81,11 +85,11 @@ def _prediction(image: Image, confidence: np.ndarray, map_ref: str, detector_id:
         detector_id=detector_id,
         max=float(confidence.max()),
         mean=float(confidence.mean()),
-        uncertainty=uncertainty(confidence),
+        uncertainty=mean_uncertainty(confidence),
         map_ref=map_ref,
     )
 
 
-def uncertainty(confidence: np.ndarray) -> float:
+def mean_uncertainty(confidence: np.ndarray) -> float:
     """How undecided a map is: the mean over pixels of 4·p·(1 − p), 1 where every pixel stands at one half."""
     return float(np.mean(4 * confidence * (1 - confidence)))

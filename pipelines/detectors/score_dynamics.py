@@ -18,9 +18,9 @@ from dataengine.records import DetectorVersion, Image
 from dataengine.treatment.config import SamplingConfig
 from pipelines.detectors import training_free
 from pipelines.generators.draw import open_generator
-from pipelines.generators.guided_sampling import FIELDS, Steered, steered
+from pipelines.generators.guided_sampling import FIELDS, OpenSteering, open_steering
 from pipelines.runtime.context import Context
-from pipelines.runtime.shards import slices
+from pipelines.runtime.shards import shard_bounds
 from storage.workspace import Workspace
 
 KIND = "score dynamics"
@@ -28,7 +28,7 @@ FOLDER = "dynamics"
 """Where pictures lie in the workspace; also what a version's config calls its settings."""
 
 
-Looked = Iterator[tuple[list[Image], list[np.ndarray]]]
+MapBatches = Iterator[tuple[list[Image], list[np.ndarray]]]
 
 
 def dynamics_id(config: DynamicsConfig) -> str:
@@ -36,10 +36,10 @@ def dynamics_id(config: DynamicsConfig) -> str:
     return training_free.settings_id(KIND, config)
 
 
-def detector_for(workspace: Workspace, config: DynamicsConfig) -> DetectorVersion:
+def get_or_register_detector(workspace: Workspace, config: DynamicsConfig) -> DetectorVersion:
     """The detector version that stands for these settings; registered when it is first asked for."""
     name = KIND if config == DynamicsConfig() else f"{KIND} {dynamics_id(config)[:6]}"
-    return training_free.version_of(workspace, KIND, FOLDER, config, name)
+    return training_free.get_or_register_version(workspace, KIND, FOLDER, config, name)
 
 
 def is_score_dynamics(version: DetectorVersion | None) -> bool:
@@ -47,7 +47,7 @@ def is_score_dynamics(version: DetectorVersion | None) -> bool:
     return version is not None and version.config.get("kind") == KIND
 
 
-def redrawable(images: Sequence[Image]) -> list[Image]:
+def redrawable_images(images: Sequence[Image]) -> list[Image]:
     """Those that a registered generator drew, so that it can draw them again."""
     return [image for image in images if can_be_redrawn(image)]
 
@@ -58,30 +58,30 @@ def can_be_redrawn(image: Image) -> bool:
 
 def iter_dynamics_maps(
     context: Context, version: DetectorVersion, images: Sequence[Image], batch: int
-) -> Looked:
+) -> MapBatches:
     """Batches of the images with their maps, float32 HW.
 
     Raises `ConfigRefused` for images that nothing here can draw again, and for too few steps.
     """
     from dataengine.treatment.sampling.trajectory import map_of
 
-    strange = len(images) - len(redrawable(images))
+    strange = len(images) - len(redrawable_images(images))
     if strange:
         raise ConfigRefused(
             f"{strange} of {len(images)} images were not drawn by a generator of this workspace, and score "
             "dynamics look at images while they are drawn; give these to a trained detector"
         )
     camera = TrajectoryReplayer(context, DynamicsConfig.model_validate(version.config["dynamics"]))
-    for alike in _alike(images):
-        for start, stop in slices(len(alike), batch):
+    for alike in _group_by_settings(images):
+        for start, stop in shard_bounds(len(alike), batch):
             group = alike[start:stop]
             found, levels = camera.watch(group)
-            _remember(context, version.id, group, found, levels)
+            _record_abnormal_shares(context, version.id, group, found, levels)
             sizes = [(image.height, image.width) for image in group]
             yield group, [map_of(each, size) for each, size in zip(found, sizes, strict=True)]
 
 
-def _alike(images: Sequence[Image]) -> Iterator[list[Image]]:
+def _group_by_settings(images: Sequence[Image]) -> Iterator[list[Image]]:
     """Images of one generator with the same settings and size."""
 
     def key(image: Image) -> str:
@@ -100,7 +100,7 @@ class TrajectoryReplayer:
 
     def watch(self, images: Sequence[Image]) -> tuple[list[Any], list[float]]:
         """Dynamics of images of one generator with the same settings, and the window's shares of the way."""
-        from dataengine.treatment.sampling.trajectory import watch
+        from dataengine.treatment.sampling.trajectory import watch_dynamics
 
         first = images[0]
         family, steering = self._opened(first)
@@ -109,20 +109,20 @@ class TrajectoryReplayer:
         settings = SamplingConfig.model_validate(sampling)
         prompts, seeds = [image.prompt for image in images], [int(image.seed or 0) for image in images]
         steppers = steering.steppers(prompts, seeds)
-        return watch(family, prompts, seeds, settings, self._config, steppers, self._context.report)
+        return watch_dynamics(family, prompts, seeds, settings, self._config, steppers, self._context.report)
 
-    def _opened(self, image: Image) -> tuple[Any, Steered]:
+    def _opened(self, image: Image) -> tuple[Any, OpenSteering]:
         wanted = {name: image.settings.get(name) for name in FIELDS}
         key = json.dumps([image.generator_id, wanted], sort_keys=True)
         if self._open[0] != key:
             with self._context.workspace.catalog(read_only=True) as catalog:
                 generator = catalog.generators.get(str(image.generator_id))
             family = open_generator(self._context, generator)
-            self._open = (key, family, steered(self._context, wanted, family))
+            self._open = (key, family, open_steering(self._context, wanted, family))
         return self._open[1], self._open[2]
 
 
-def _remember(
+def _record_abnormal_shares(
     context: Context, detector_id: str, images: Sequence[Image], found: Sequence[Any], levels: list[float]
 ) -> None:
     """Add to the share of abnormal places at each step, by generator and number of steps (Fig. 7)."""

@@ -9,10 +9,10 @@ from dataengine.records import DetectorVersion, SnapshotItem, digest
 from pipelines.detectors.dataset import StoredSamples
 from pipelines.runtime.context import Context
 from pipelines.runtime.failpoint import fail_point
-from pipelines.runtime.scratch import cleared, workplace
+from pipelines.runtime.scratch import discard_scratch, scratch_folder
 
 
-def learn(
+def train_version(
     context: Context,
     run: str,
     stage: str,
@@ -37,7 +37,7 @@ def learn(
     work_id = f"{run}-{stage}"
     folder = context.workspace.checkpoints.fetch(start.checkpoint)
     samples = StoredSamples(context.workspace, items)
-    with workplace(context.workspace, work_id) as work:
+    with scratch_folder(context.workspace, work_id) as work:
         result = context.models.train_detector(config, samples, folder, work, context.report, **watched)
     fail_point(f"{stage}:trained")
     version = DetectorVersion(
@@ -55,5 +55,5 @@ def learn(
     with context.workspace.catalog() as catalog:
         catalog.detectors.add(version)
         catalog.commit()
-    cleared(context.workspace, work_id)
+    discard_scratch(context.workspace, work_id)
     return version

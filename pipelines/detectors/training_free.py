@@ -19,7 +19,7 @@ def settings_id(kind: str, settings: Config) -> str:
     return digest(kind, json.dumps(settings.model_dump(mode="json"), sort_keys=True))
 
 
-def version_of(
+def get_or_register_version(
     workspace: Workspace, kind: str, field: str, settings: Config, name: str, licence: str = "none needed"
 ) -> DetectorVersion:
     """The detector version that stands for these settings. `field` names them in the version's config, and

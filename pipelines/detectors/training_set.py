@@ -19,38 +19,42 @@ from pipelines.runtime.context import Context
 from storage.stores.blobs import Blobs
 
 
-def training_set(context: Context, weights: PublishConfig, round_id: str | None = None) -> list[SnapshotItem]:
+def build_training_set(
+    context: Context, weights: PublishConfig, round_id: str | None = None
+) -> list[SnapshotItem]:
     """Everything that a joint training learns from: labels, real images, and pseudo-labels of the rest."""
     data = read_training_data(context.workspace, weights.labels, round_id)
     items = labelled_or_real(context.workspace.blobs, data, "train", weights)
-    return items + pseudo(data, {item.image_id for item in items}, weights)
+    return items + pseudo_labelled_items(data, {item.image_id for item in items}, weights)
 
 
 def labelled_or_real(
     blobs: Blobs, data: TrainingData, split: Split, weights: PublishConfig
 ) -> list[SnapshotItem]:
     """The split's labelled images and its real ones without a label."""
-    return labelled(blobs, data, split, weights) + real(data, split, weights)
+    return labelled_items(blobs, data, split, weights) + real_items(data, split, weights)
 
 
-def labelled(blobs: Blobs, data: TrainingData, split: Split, weights: PublishConfig) -> list[SnapshotItem]:
+def labelled_items(
+    blobs: Blobs, data: TrainingData, split: Split, weights: PublishConfig
+) -> list[SnapshotItem]:
     """Images with a label that counts.
 
     Where several people's labels count, their majority does. Split "benchmark" is the newest frozen benchmark
     once there is one, with its settled truth.
     """
     if split == "benchmark" and data.benchmark is not None:
-        return _frozen(data, "drawn")
+        return _benchmark_items(data, "drawn")
     images = data.images[split]
     categories = categories_of(data.prompts, data.round_id, images)
     return [
-        _from_label(image, merged_labels(blobs, data.labels[image.id]), data, weights, categories)
+        _from_label(image, merge_labels(blobs, data.labels[image.id]), data, weights, categories)
         for image in images
         if image.id in data.labels
     ]
 
 
-def merged_labels(blobs: Blobs, labels: Sequence[Label]) -> Label:
+def merge_labels(blobs: Blobs, labels: Sequence[Label]) -> Label:
     """The one label itself, or the newest with the majority of all as its map and the names of all."""
     newest = labels[-1]
     if len(labels) == 1:
@@ -67,15 +71,17 @@ def merged_labels(blobs: Blobs, labels: Sequence[Label]) -> Label:
     return replace(newest, label_map=blob, clean=blob is None, author=authors)
 
 
-def real(data: TrainingData, split: Split, weights: PublishConfig) -> list[SnapshotItem]:
+def real_items(data: TrainingData, split: Split, weights: PublishConfig) -> list[SnapshotItem]:
     """Real images that nobody labelled, taken as free of artifacts; of the benchmark, those in it."""
     if split == "benchmark" and data.benchmark is not None:
-        return _frozen(data, "real")
+        return _benchmark_items(data, "real")
     free = [image for image in data.images[split] if image.source == "real" and image.id not in data.answered]
     return [_item(image, "real", None, weights.real_weight) for image in free[: weights.real_limit]]
 
 
-def pseudo(data: TrainingData, taken: Collection[str], weights: PublishConfig) -> list[SnapshotItem]:
+def pseudo_labelled_items(
+    data: TrainingData, taken: Collection[str], weights: PublishConfig
+) -> list[SnapshotItem]:
     """The round's (the newest) pseudo-labels on training images that are not `taken` already."""
     images = [
         image for image in data.images["train"] if image.id in data.pseudo_labels and image.id not in taken
@@ -94,7 +100,7 @@ def pseudo(data: TrainingData, taken: Collection[str], weights: PublishConfig) -
     ]
 
 
-def composition(items: Sequence[SnapshotItem]) -> dict[str, int]:
+def count_by_kind(items: Sequence[SnapshotItem]) -> dict[str, int]:
     """How many rows of each kind."""
     counts: dict[str, int] = {}
     for item in items:
@@ -102,7 +108,7 @@ def composition(items: Sequence[SnapshotItem]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _frozen(data: TrainingData, kind: str) -> list[SnapshotItem]:
+def _benchmark_items(data: TrainingData, kind: str) -> list[SnapshotItem]:
     """The frozen benchmark's rows of one kind."""
     sample: SampleKind = "real" if kind == "real" else "true"
     return [

@@ -8,15 +8,15 @@ where it means none, one half where it is unclear. Cost: one answer an image; an
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
-from dataengine.curation.answers import KeptAnswers
+from dataengine.curation.answers import AnswerCache
 from dataengine.curation.config import QuestionConfig
-from dataengine.curation.questions import Question, questions
+from dataengine.curation.questions import Question, select_questions
 from dataengine.curation.yes_no import YesNoDetector, vqa_config
 from dataengine.errors import ConfigRefused
 from dataengine.records import DetectorVersion, Image, Prediction
 from pipelines.detectors import training_free
 from pipelines.runtime.context import Context
-from pipelines.runtime.images import alike, stack
+from pipelines.runtime.images import batches_of_equal_size, read_stacked
 from storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -35,11 +35,13 @@ def question_id(config: QuestionConfig) -> str:
     return training_free.settings_id(KIND, config)
 
 
-def detector_for(workspace: Workspace, config: QuestionConfig) -> DetectorVersion:
+def get_or_register_detector(workspace: Workspace, config: QuestionConfig) -> DetectorVersion:
     """The detector version that stands for model and question; registered when it is first asked for."""
     model = config.model.rstrip("/").rpartition("/")[2]
     name = f"question {config.number} to {model}"
-    return training_free.version_of(workspace, KIND, FIELD, config, name, licence="that of the model")
+    return training_free.get_or_register_version(
+        workspace, KIND, FIELD, config, name, licence="that of the model"
+    )
 
 
 def is_question(version: DetectorVersion | None) -> bool:
@@ -47,7 +49,7 @@ def is_question(version: DetectorVersion | None) -> bool:
     return version is not None and version.config.get("kind") == KIND
 
 
-def open_question(context: Context, model: str, question: Question) -> "QuestionCategorizer":
+def open_vqa_model(context: Context, model: str, question: Question) -> "QuestionCategorizer":
     """The model. Raises `ConfigRefused` for one that classifies and answers no question."""
     found = context.models.open_vqa(model, vqa_config(question), context.workspace.path / ANSWERS)
     if not hasattr(found, "asking"):
@@ -57,21 +59,23 @@ def open_question(context: Context, model: str, question: Question) -> "Question
     return cast("QuestionCategorizer", found)
 
 
-def asking(context: Context, found: "QuestionCategorizer", model: str, question: Question) -> YesNoDetector:
+def bind_question(
+    context: Context, found: "QuestionCategorizer", model: str, question: Question
+) -> YesNoDetector:
     """The opened model asked one question, its answers kept."""
-    kept = KeptAnswers(context.workspace.path / ANSWERS, model, question.text)
+    kept = AnswerCache(context.workspace.path / ANSWERS, model, question.text)
     return YesNoDetector(found.asking(vqa_config(question), kept), question)
 
 
-def answered(
+def iter_predictions(
     context: Context, version: DetectorVersion, images: Sequence[Image], batch: int
 ) -> Iterator[list[Prediction]]:
     """Batches of predictions for the images, in an order of their own."""
     config = QuestionConfig.model_validate(version.config[FIELD])
-    (question,) = questions((config.number,))
-    detector = asking(context, open_question(context, config.model, question), config.model, question)
-    for group in alike(images, batch):
-        said = detector.verdicts(stack(context.workspace, group))
+    (question,) = select_questions((config.number,))
+    detector = bind_question(context, open_vqa_model(context, config.model, question), config.model, question)
+    for group in batches_of_equal_size(images, batch):
+        said = detector.verdicts(read_stacked(context.workspace, group))
         yield [_prediction(image.id, version.id, one) for image, one in zip(group, said, strict=True)]
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from dataengine.errors import InputRefused
 from dataengine.records import Report, no_report
-from pipelines.exchange.import_options import Wanted
-from pipelines.runtime.loading import load
+from pipelines.exchange.import_options import ImportOptions
+from pipelines.runtime.loading import import_object
 
 if TYPE_CHECKING:
     from pipelines.exchange.importer import ImportResult, Ingest, Reading
@@ -25,7 +25,7 @@ class ImportFormat:
     """One layout of a dataset."""
 
     reader: str
-    """ "module:function" of this package's `readers`, from `Wanted` to `Reading`."""
+    """ "module:function" of this package's `readers`, from `ImportOptions` to `Reading`."""
     what: str
     """What it is, in a few words."""
     expects: str
@@ -33,9 +33,9 @@ class ImportFormat:
     coarse: bool = False
     """Its labels are too coarse to measure by, and never enter a benchmark."""
 
-    def read(self, wanted: Wanted) -> "Reading":
+    def read(self, wanted: ImportOptions) -> "Reading":
         """The dataset's rows. Raises `InputRefused` when it cannot be read as a whole."""
-        reading: Reading = load(f"pipelines.exchange.readers.{self.reader}")(wanted)
+        reading: Reading = import_object(f"pipelines.exchange.readers.{self.reader}")(wanted)
         return reading
 
 
@@ -89,7 +89,7 @@ FORMATS: dict[str, ImportFormat] = {
 def import_dataset(
     workspace: "Workspace",
     format: str,
-    wanted: Wanted,
+    wanted: ImportOptions,
     ingest: "Ingest",
     *,
     trial: bool = False,
@@ -100,7 +100,7 @@ def import_dataset(
 
     Raises `InputRefused` when the dataset as a whole cannot be read; single rows are refused by name.
     """
-    from pipelines.exchange.importer import take_in
+    from pipelines.exchange.importer import import_reading
     from pipelines.exchange.safe_files import open_safely
 
     if format not in FORMATS:
@@ -114,7 +114,7 @@ def import_dataset(
     with open_safely(wanted.path) as path:
         reading = FORMATS[format].read(replace(wanted, path=path, classes=classes))
         ingest = replace(ingest, dataset=ingest.dataset or ("" if format == "folder" else format))
-        return take_in(workspace, reading, ingest, trial=trial, workers=workers, report=report)
+        return import_reading(workspace, reading, ingest, trial=trial, workers=workers, report=report)
 
 
 def write_problems(workspace: "Workspace", result: "ImportResult") -> Path | None:

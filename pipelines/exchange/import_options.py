@@ -9,7 +9,7 @@ from dataengine.records import DEFAULT_CLASSES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wanted:
+class ImportOptions:
     """Where a dataset lies and how to read it."""
 
     path: Path

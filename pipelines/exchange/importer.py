@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.errors import InputRefused
-from dataengine.images import Measured, measure
+from dataengine.images import ImageFile, measure
 from dataengine.masks import LabelMap, PackedMap
 from dataengine.records import (
     Image,
@@ -117,7 +117,7 @@ class ImportResult:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Loaded:
+class LoadedRow:
     """A row with its bytes; none for a picture that the catalog holds."""
 
     row: Row
@@ -126,7 +126,7 @@ class Loaded:
     note: Note
 
 
-def take_in(
+def import_reading(
     workspace: Workspace,
     reading: Reading,
     ingest: Ingest,
@@ -174,7 +174,7 @@ class _Intake:
 
     def __init__(self, workspace: Workspace, ingest: Ingest, trial: bool, refused: list[Refusal]) -> None:
         self.workspace, self.ingest, self.trial, self.refused = workspace, ingest, trial, refused
-        self.looks = Looks(workspace)
+        self.looks = NearDuplicateGroups(workspace)
         self.added = self.duplicates = self.labels = 0
         self.alike: list[Refusal] = []
         self._tried: set[str] = set()
@@ -194,7 +194,7 @@ class _Intake:
         if any(each.row.answers for each in loaded):
             self._answer(loaded, ready, pool)
 
-    def _unknown(self, loaded: Sequence[Loaded]) -> list[Loaded]:
+    def _unknown(self, loaded: Sequence[LoadedRow]) -> list[LoadedRow]:
         """Those whose bytes the catalog does not hold, each once."""
         first = {each.sha256: each for each in reversed(loaded)}
         with self.workspace.catalog(read_only=True) as catalog:
@@ -202,7 +202,7 @@ class _Intake:
         known |= self._tried
         return [each for each in loaded if first[each.sha256] is each and each.sha256 not in known]
 
-    def _keep(self, ready: Sequence[tuple[Loaded, Measured]]) -> int:
+    def _keep(self, ready: Sequence[tuple[LoadedRow, ImageFile]]) -> int:
         """Keep one batch, the bytes before the rows that name them; how many images were new."""
         if not ready:
             return 0
@@ -221,7 +221,7 @@ class _Intake:
             catalog.commit()
         return new
 
-    def _groups(self, ready: Sequence[tuple[Loaded, Measured]]) -> list[str]:
+    def _groups(self, ready: Sequence[tuple[LoadedRow, ImageFile]]) -> list[str]:
         """One each. What `clinic inpaint` drew parts of anew joins the image that it comes from, here or in
         the catalog, so that a validation image that was mended is none to train on."""
         told = {loaded.sha256: loaded.note.settings.get("inpainted") for loaded, _ in ready}
@@ -236,7 +236,7 @@ class _Intake:
             groups[loaded.sha256] = groups.get(of) or self._group(loaded, measured)
         return [groups[loaded.sha256] for loaded, _ in ready]
 
-    def _group(self, loaded: Loaded, measured: Measured) -> str:
+    def _group(self, loaded: LoadedRow, measured: ImageFile) -> str:
         note = loaded.note
         if note.prompt and note.seed is not None:
             return prompt_group(note.prompt, note.seed)
@@ -247,7 +247,7 @@ class _Intake:
         return group
 
     def _image(
-        self, loaded: Loaded, measured: Measured, thumbnail: str, group: str, split: Split | None
+        self, loaded: LoadedRow, measured: ImageFile, thumbnail: str, group: str, split: Split | None
     ) -> Image:
         note, ingest = loaded.note, self.ingest
         generator = note.generator or ingest.generator_id
@@ -274,13 +274,16 @@ class _Intake:
     # ---- labels --------------------------------------------------------------------------------------
 
     def _answer(
-        self, loaded: Sequence[Loaded], ready: Sequence[tuple[Loaded, Measured]], pool: ThreadPoolExecutor
+        self,
+        loaded: Sequence[LoadedRow],
+        ready: Sequence[tuple[LoadedRow, ImageFile]],
+        pool: ThreadPoolExecutor,
     ) -> None:
         answered = [each for each in loaded if each.row.answers]
         images = self._images(answered)
         sizes = {each.sha256: (measured.height, measured.width) for each, measured in ready}
 
-        def read(each: Loaded) -> tuple[Image | None, list[PackedAnnotation]] | Refusal:
+        def read(each: LoadedRow) -> tuple[Image | None, list[PackedAnnotation]] | Refusal:
             image = images.get(each.row.image or each.sha256)
             size = (image.height, image.width) if image else sizes.get(each.sha256)
             if size is None:
@@ -301,9 +304,9 @@ class _Intake:
             self.labels += sum(len(answers) for _, answers in found)
             return
         pairs = [(image, answer) for image, answers in found if image for answer in answers]
-        self.labels += keep_answers(self.workspace, pairs)
+        self.labels += store_new_labels(self.workspace, pairs)
 
-    def _images(self, loaded: Sequence[Loaded]) -> dict[str, Image]:
+    def _images(self, loaded: Sequence[LoadedRow]) -> dict[str, Image]:
         """The rows' pictures by id where they name one, else by hash."""
         named = [each.row.image for each in loaded if each.row.image]
         hashes = sorted({each.sha256 for each in loaded if not each.row.image})
@@ -324,7 +327,7 @@ def pack(answer: ImportedAnnotation, height: int, width: int, classes: int) -> P
     return answer, PackedMap.of(answer.label_map, (height, width), classes)
 
 
-def keep_answers(
+def store_new_labels(
     workspace: Workspace, pairs: Sequence[tuple[Image, PackedAnnotation]], source: LabelSource = "import"
 ) -> int:
     """Store each answer unless its author's newest one for that image is the same; how many were new."""
@@ -362,17 +365,17 @@ def keep_answers(
     return new
 
 
-def _load(row: Row) -> Loaded | Refusal:
+def _load(row: Row) -> LoadedRow | Refusal:
     if row.load is None:
-        return Loaded(row=row, data=b"", sha256="", note=Note())
+        return LoadedRow(row=row, data=b"", sha256="", note=Note())
     try:
         data, note = row.load()
     except InputRefused as error:
         return Refusal(row.name, str(error))
-    return Loaded(row=row, data=data, sha256=hashlib.sha256(data).hexdigest(), note=note)
+    return LoadedRow(row=row, data=data, sha256=hashlib.sha256(data).hexdigest(), note=note)
 
 
-def _measure(loaded: Loaded) -> tuple[Loaded, Measured] | Refusal:
+def _measure(loaded: LoadedRow) -> tuple[LoadedRow, ImageFile] | Refusal:
     try:
         return loaded, measure(loaded.data)
     except InputRefused as error:
@@ -390,7 +393,7 @@ def _usable(outcomes: Iterable[Good | Refusal], refused: list[Refusal]) -> list[
     return good
 
 
-class Looks:
+class NearDuplicateGroups:
     """Groups of pictures that look alike, each named after the dHash of its first member."""
 
     def __init__(self, workspace: Workspace) -> None:

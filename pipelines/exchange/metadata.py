@@ -57,7 +57,7 @@ def read_table(root: Path, path: Path | None = None) -> tuple[dict[str, Note], l
                 raise InputRefused(f"{path} has no column file_name; its first line must name the columns")
             for row in rows:
                 try:
-                    notes[str(PurePosixPath(row[column] or ""))] = parse(row)
+                    notes[str(PurePosixPath(row[column] or ""))] = parse_note(row)
                 except InputRefused as error:
                     refused.append(Refusal(f"{path.name}, line {rows.line_num}", str(error)))
     except (OSError, UnicodeError, csv.Error) as error:
@@ -65,7 +65,7 @@ def read_table(root: Path, path: Path | None = None) -> tuple[dict[str, Note], l
     return notes, refused
 
 
-def sidecar(picture: Path) -> Note | None:
+def read_sidecar(picture: Path) -> Note | None:
     """What `a.txt` or `a.json` says of `a.png`; None without one, `InputRefused` for one that cannot be
     used.
     """
@@ -74,15 +74,15 @@ def sidecar(picture: Path) -> Note | None:
             continue
         try:
             text = read_plain(beside, MAX_SIDECAR_BYTES).decode("utf-8-sig")
-            return parse({"prompt": text.strip()} if beside.suffix == ".txt" else _object(text))
+            return parse_note({"prompt": text.strip()} if beside.suffix == ".txt" else _object(text))
         except UnicodeDecodeError:
-            raise InputRefused(f"its sidecar {readable(beside.name)} is no UTF-8 text") from None
+            raise InputRefused(f"its sidecar {displayable_name(beside.name)} is no UTF-8 text") from None
         except InputRefused as error:
-            raise InputRefused(f"its sidecar {readable(beside.name)}: {error}") from None
+            raise InputRefused(f"its sidecar {displayable_name(beside.name)}: {error}") from None
     return None
 
 
-def parse(said: Mapping[str, Any]) -> Note:
+def parse_note(said: Mapping[str, Any]) -> Note:
     """A note from plain values; unknown keys are passed over. `InputRefused` names the value that is
     wrong.
     """
@@ -113,7 +113,7 @@ def read_plain(path: Path, limit: int) -> bytes:
     return data
 
 
-def readable(name: str) -> str:
+def displayable_name(name: str) -> str:
     """The name with bytes that are no UTF-8 replaced, so that it can be stored and shown."""
     return name.encode("utf-8", "replace").decode()
 
@@ -149,4 +149,4 @@ def _text(said: Mapping[str, Any], key: str, limit: int) -> str | None:
         return None
     if not isinstance(value, str) or len(value) > limit or "\0" in value:
         raise InputRefused(f"{key} must be text of at most {limit} characters")
-    return readable(value)
+    return displayable_name(value)

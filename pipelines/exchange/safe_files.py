@@ -13,7 +13,7 @@ from typing import Any
 
 from dataengine.errors import InputRefused
 from dataengine.images import MAX_BYTES
-from pipelines.exchange.metadata import Note, read_plain, readable
+from pipelines.exchange.metadata import Note, displayable_name, read_plain
 
 MAX_JSON = 1024 * 1024 * 1024
 MAX_MEMBERS = 2_000_000
@@ -23,29 +23,29 @@ ALWAYS_ALLOWED = 256 * 1024 * 1024
 """Archives that unpack to less than this are no danger, whatever their ratio."""
 
 
-def inside(root: Path, name: str) -> Path:
+def path_inside(root: Path, name: str) -> Path:
     """The path that `name` (with forward slashes) has below `root`. Raises `InputRefused` if it leaves it."""
     pure = PurePosixPath(name)
     if not name or "\0" in name or pure.is_absolute() or ".." in pure.parts:
         raise InputRefused(
-            f"the name {readable(name)!r} leads out of its folder; such names are not followed"
+            f"the name {displayable_name(name)!r} leads out of its folder; such names are not followed"
         )
     path = root / pure
     try:
         if not path.resolve().is_relative_to(root.resolve()):
             raise InputRefused(
-                f"{readable(name)!r} leads out of its folder by a link; links are not followed"
+                f"{displayable_name(name)!r} leads out of its folder by a link; links are not followed"
             )
     except (OSError, RuntimeError, ValueError):
-        raise InputRefused(f"{readable(name)!r} is no usable file name") from None
+        raise InputRefused(f"{displayable_name(name)!r} is no usable file name") from None
     return path
 
 
 def read_inside(root: Path, name: str) -> tuple[bytes, Note]:
     """The bytes of a picture below `root`, for `intake.Row.load`."""
-    path = inside(root, name)
+    path = path_inside(root, name)
     if not path.exists():
-        raise InputRefused(f"there is no picture {readable(name)!r} in {root.name}/")
+        raise InputRefused(f"there is no picture {displayable_name(name)!r} in {root.name}/")
     return read_plain(path, MAX_BYTES), Note()
 
 
@@ -90,7 +90,7 @@ def _unpack(path: Path, folder: Path) -> None:
             for member in members:
                 if member.is_dir():
                     continue
-                target = inside(folder, member.filename)
+                target = path_inside(folder, member.filename)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(member) as source, target.open("xb") as file:
                     while part := source.read(1 << 20):
@@ -117,10 +117,14 @@ def _check_members(members: list[zipfile.ZipInfo], allowed: int, folder: Path) -
         )
     names = set()
     for member in members:
-        inside(folder, member.filename)
+        path_inside(folder, member.filename)
         if stat.S_ISLNK(member.external_attr >> 16):
-            raise InputRefused(f"the archive holds a link, {readable(member.filename)!r}; links are not read")
+            raise InputRefused(
+                f"the archive holds a link, {displayable_name(member.filename)!r}; links are not read"
+            )
         key = os.path.normcase(member.filename.rstrip("/"))
         if key in names:
-            raise InputRefused(f"the archive holds {readable(member.filename)!r} twice; which one is meant?")
+            raise InputRefused(
+                f"the archive holds {displayable_name(member.filename)!r} twice; which one is meant?"
+            )
         names.add(key)

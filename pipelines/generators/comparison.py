@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataengine.quality.guard import detail, diversity
-from dataengine.quality.intervals import mean_difference, ratio
+from dataengine.quality.guard import detail_energy, diversity
+from dataengine.quality.intervals import mean_difference, ratio_of_means
 from dataengine.records import Image, Prediction
 from pipelines.runtime.context import Context
-from pipelines.runtime.images import stack
+from pipelines.runtime.images import read_stacked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +30,10 @@ def confidence_figures(
     prompts = [pair.before.prompt for pair in pairs]
     figures: dict[str, object] = {}
     for name in ("mean", "max"):
-        figures[f"{name}_confidence"] = _compared(
+        figures[f"{name}_confidence"] = _compare_means(
             [getattr(found, name) for found in before], [getattr(found, name) for found in after], prompts
         )
-    figures["frequency"] = _compared(
+    figures["frequency"] = _compare_means(
         [found.max >= threshold for found in before],
         [found.max >= threshold for found in after],
         prompts,
@@ -46,13 +46,15 @@ def quality_figures(context: Context, pairs: Sequence[Pair], attributes: str) ->
 
     `attributes` names the model that checks what is shown; "" leaves the check out.
     """
-    before = stack(context.workspace, [pair.before for pair in pairs])
-    after = stack(context.workspace, [pair.after for pair in pairs])
+    before = read_stacked(context.workspace, [pair.before for pair in pairs])
+    after = read_stacked(context.workspace, [pair.after for pair in pairs])
     prompts = [pair.before.prompt for pair in pairs]
     figures: dict[str, object] = {
-        "detail": _compared(_each_detail(before), _each_detail(after), prompts),
-        "diversity": _compared(
-            _each_diversity(before, prompts), _each_diversity(after, prompts), list(dict.fromkeys(prompts))
+        "detail": _compare_means(_detail_of_each(before), _detail_of_each(after), prompts),
+        "diversity": _compare_means(
+            _diversity_of_each(before, prompts),
+            _diversity_of_each(after, prompts),
+            list(dict.fromkeys(prompts)),
         ),
     }
     if attributes:
@@ -68,11 +70,11 @@ def quality_figures(context: Context, pairs: Sequence[Pair], attributes: str) ->
     return figures
 
 
-def _each_detail(images: np.ndarray) -> list[float]:
-    return [detail(image[None]) for image in images]
+def _detail_of_each(images: np.ndarray) -> list[float]:
+    return [detail_energy(image[None]) for image in images]
 
 
-def _each_diversity(images: np.ndarray, prompts: Sequence[str]) -> list[float]:
+def _diversity_of_each(images: np.ndarray, prompts: Sequence[str]) -> list[float]:
     """Variety among the seeds of each prompt, in the order of their first appearance; 0 for a single seed."""
     rows: dict[str, list[int]] = {}
     for index, prompt in enumerate(prompts):
@@ -80,11 +82,11 @@ def _each_diversity(images: np.ndarray, prompts: Sequence[str]) -> list[float]:
     return [diversity(images[found], len(found)) if len(found) > 1 else 0.0 for found in rows.values()]
 
 
-def _compared(
+def _compare_means(
     before: Sequence[float] | np.ndarray, after: Sequence[float] | np.ndarray, prompts: Sequence[str]
 ) -> dict[str, object]:
     """Means before and after, and the ratio of the means with its interval over prompts."""
-    value, interval = ratio(before, after, prompts)
+    value, interval = ratio_of_means(before, after, prompts)
     return {
         "before": float(np.mean(before)),
         "after": float(np.mean(after)),

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from dataengine.images import encode_png, thumbnail
 from dataengine.records import GeneratorVersion, Image, Split, image_id, prompt_group, split_of
 from pipelines.config import GenerateConfig
-from pipelines.generators.files import download_generator, stored_as
-from pipelines.generators.guided_sampling import Steered, steered
+from pipelines.generators.files import download_generator, weights_of
+from pipelines.generators.guided_sampling import OpenSteering, open_steering
 from pipelines.runtime.context import Context
 from pipelines.runtime.failpoint import fail_point
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class GenerationTask:
     """One image to draw."""
 
     prompt: str
@@ -37,7 +37,7 @@ def open_generator(
     """
     location = download_generator(context.workspace, version)
     family = context.models.open_generator(
-        location, lora or lora_folder(context, version), stored_as(version)
+        location, lora or lora_folder(context, version), weights_of(version)
     )
     strength = version.settings.get("strength")
     if strength is not None and lora is None:
@@ -52,28 +52,28 @@ def lora_folder(context: Context, version: GeneratorVersion) -> Path | None:
     return context.workspace.checkpoints.fetch(version.lora) if version.lora else None
 
 
-def task_of(prompt: str, seed: int, validation: float, category: str | None = None) -> Task:
+def make_task(prompt: str, seed: int, validation: float, category: str | None = None) -> GenerationTask:
     """One image to draw; its split is that of its prompt and seed."""
     split = split_of(prompt_group(prompt, seed), validation)
-    return Task(prompt=prompt, seed=seed, split=split, category=category)
+    return GenerationTask(prompt=prompt, seed=seed, split=split, category=category)
 
 
-def draw(
+def generate_batch(
     context: Context,
     family: Any,
     version: GeneratorVersion,
-    tasks: Sequence[Task],
+    tasks: Sequence[GenerationTask],
     config: GenerateConfig,
     purpose: str,
     round_id: str | None = None,
-    steering: Steered | None = None,
+    steering: OpenSteering | None = None,
 ) -> None:
     """Draw one batch and keep it: blobs first, then the rows that name them.
 
     `steering` is what the config asks for with its models open; it is opened here where it is not given.
     """
     prompts, seeds = [task.prompt for task in tasks], [task.seed for task in tasks]
-    steering = steering or steered(context, config.model_dump(mode="json"), family)
+    steering = steering or open_steering(context, config.model_dump(mode="json"), family)
     steppers = steering.steppers(prompts, seeds)
     steps = {} if steppers is None else {"steppers": steppers}
     pixels = context.models.generate(family, prompts, seeds, config.sampling, **steps)

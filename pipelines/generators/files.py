@@ -19,14 +19,14 @@ PIPELINE = "pipeline"
 """The setting that names the class of its pipeline."""
 
 
-def kept_for_others(workspace: Workspace, folder: Path) -> dict[str, Any]:
+def share_folder(workspace: Workspace, folder: Path) -> dict[str, Any]:
     """What a generator's settings say of its files. In a team the folder is copied into the blob store, so
     that workers on other machines can fetch it; one machine needs no copy.
     """
     return {} if workspace.own_database else {FILES: workspace.checkpoints.publish(folder)}
 
 
-def folder_here(workspace: Workspace, version: GeneratorVersion) -> Path | None:
+def local_folder(workspace: Workspace, version: GeneratorVersion) -> Path | None:
     """The folder on this machine; None while it is not here."""
     if Path(version.location).is_dir():
         return Path(version.location)
@@ -36,23 +36,23 @@ def folder_here(workspace: Workspace, version: GeneratorVersion) -> Path | None:
 
 def download_generator(workspace: Workspace, version: GeneratorVersion) -> str:
     """A folder of this machine, copied from the blob store where it has to be, or the hub id."""
-    here = folder_here(workspace, version)
+    here = local_folder(workspace, version)
     if here is None and version.settings.get(FILES):
         here = workspace.checkpoints.fetch(version.settings[FILES])
     return version.location if here is None else str(here)
 
 
-def stored_as(version: GeneratorVersion) -> WeightsConfig:
+def weights_of(version: GeneratorVersion) -> WeightsConfig:
     """How the generator's weights lie in memory."""
     return WeightsConfig.model_validate(version.settings.get(WEIGHTS, {}))
 
 
 def reads_prompts(workspace: Workspace, version: GeneratorVersion) -> bool:
     """Whether sentences say something to the generator; its files tell where its settings do not."""
-    kind, folder = version.settings.get(PIPELINE), folder_here(workspace, version)
+    kind, folder = version.settings.get(PIPELINE), local_folder(workspace, version)
     if kind is None and folder is not None:
         try:
-            kind = pipeline_of(folder)
+            kind = read_pipeline_class(folder)
         except ModelRefused:
             return True
     return pipeline_reads_prompts(kind)
@@ -64,7 +64,7 @@ def pipeline_reads_prompts(kind: str | None) -> bool:
     return facts is None or facts.reads_prompts
 
 
-def pipeline_of(folder: Path) -> str:
+def read_pipeline_class(folder: Path) -> str:
     """The pipeline class that a folder names. Raises `ModelRefused` when it is no pipeline."""
     try:
         return str(json.loads((folder / "model_index.json").read_text())["_class_name"])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dataengine.config import Config
 from dataengine.treatment.config import CorrectionConfig, GuidanceConfig
 from pipelines.runtime.context import Context
-from pipelines.runtime.open_detector import champion, open_detector
+from pipelines.runtime.open_detector import champion_version, open_detector
 
 if TYPE_CHECKING:
     from dataengine.treatment.families.family import GeneratorFamily
@@ -44,7 +44,7 @@ class Steering(Config):
 
 
 @dataclass(frozen=True)
-class Steered:
+class OpenSteering:
     """A way of drawing with its models opened."""
 
     settings: dict[str, Any]
@@ -53,22 +53,22 @@ class Steered:
     """(prompts, seeds) -> what makes the steps of these images; None for plain sampling."""
 
 
-def steering_of(context: Context, wanted: Mapping[str, Any]) -> Steering:
+def read_steering(context: Context, wanted: Mapping[str, Any]) -> Steering:
     """The steering among settings of either kind, the champion's id filled in where a detector is needed."""
     found = Steering.model_validate({name: wanted[name] for name in FIELDS if wanted.get(name) is not None})
     if not found.needs_detector:
         return found.model_copy(update={"detector": ""})
-    return found.model_copy(update={"detector": found.detector or champion(context).id})
+    return found.model_copy(update={"detector": found.detector or champion_version(context).id})
 
 
-def steered(context: Context, wanted: Mapping[str, Any], family: "GeneratorFamily") -> Steered:
+def open_steering(context: Context, wanted: Mapping[str, Any], family: "GeneratorFamily") -> OpenSteering:
     """The steering among these settings with its detector and reward opened, guidance inside correction."""
-    steering = steering_of(context, wanted)
+    steering = read_steering(context, wanted)
     correction, guidance = steering.correction, steering.guidance
     if correction is None and guidance is None:
-        return Steered({}, lambda prompts, seeds: None)
-    from dataengine.treatment.guided_sampling.correction import correcting
-    from dataengine.treatment.guided_sampling.guidance import guiding
+        return OpenSteering({}, lambda prompts, seeds: None)
+    from dataengine.treatment.guided_sampling.correction import make_correctors
+    from dataengine.treatment.guided_sampling.guidance import make_guides
     from dataengine.treatment.tuning.objectives import open_rewards
 
     detector = open_detector(context, steering.detector).requires_grad_(False) if steering.detector else None
@@ -76,7 +76,7 @@ def steered(context: Context, wanted: Mapping[str, Any], family: "GeneratorFamil
     reward = None if raised is None else open_rewards([raised], family.device)[0]
 
     def steppers(prompts: Sequence[str], seeds: Sequence[int]) -> "Steppers | None":
-        guides = None if guidance is None else guiding(guidance, prompts, detector, reward)
-        return guides if correction is None else correcting(correction, seeds, detector, guides)
+        guides = None if guidance is None else make_guides(guidance, prompts, detector, reward)
+        return guides if correction is None else make_correctors(correction, seeds, detector, guides)
 
-    return Steered(steering.settings(), steppers)
+    return OpenSteering(steering.settings(), steppers)

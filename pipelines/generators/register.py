@@ -14,7 +14,7 @@ from pathlib import Path
 from dataengine.errors import InputRefused, ModelRefused
 from dataengine.records import GeneratorVersion, digest, now
 from dataengine.treatment.config import WeightsConfig
-from pipelines.generators.files import PIPELINE, WEIGHTS, kept_for_others, stored_as
+from pipelines.generators.files import PIPELINE, WEIGHTS, share_folder, weights_of
 from pipelines.runtime.safetensors_header import tensor_shapes
 from storage.workspace import Workspace
 
@@ -29,20 +29,20 @@ def register_generator(
 ) -> GeneratorVersion:
     """The registered generator, with a LoRA such as DreamBooth's where one is given: treatments go on with
     it. Raises `ModelRefused` for what we do not load, or cannot fetch."""
-    from dataengine.treatment.families.loading import fetch, inspect
+    from dataengine.treatment.families.loading import check_pipeline, download_pipeline
 
     folder = Path(location).expanduser()
     here = folder.is_dir()
-    kind = inspect(folder if here else fetch(location))
+    kind = check_pipeline(folder if here else download_pipeline(location))
     found = str(folder.resolve()) if here else location
-    checkpoint = None if lora is None else published_lora(workspace, lora)
+    checkpoint = None if lora is None else publish_lora(workspace, lora)
     version = GeneratorVersion(
         id=digest("generator", found, weights.model_dump_json(), *([checkpoint] if checkpoint else [])),
         name=name.strip() or (folder.name if lora is None else f"{folder.name} with {lora.stem}"),
         location=found,
         lora=checkpoint,
         settings={WEIGHTS: weights.model_dump(mode="json"), PIPELINE: kind}
-        | (kept_for_others(workspace, folder) if here else {}),
+        | (share_folder(workspace, folder) if here else {}),
         licence=licence.strip(),
     )
     with workspace.catalog() as catalog:
@@ -52,7 +52,7 @@ def register_generator(
         return catalog.generators.get(version.id)
 
 
-def published_lora(workspace: Workspace, path: Path) -> str:
+def publish_lora(workspace: Workspace, path: Path) -> str:
     """A LoRA in diffusers' format as a checkpoint. Raises `ModelRefused` for any other file."""
     from dataengine.treatment.families.lora import WEIGHTS, weights_file
 
@@ -95,7 +95,7 @@ def register_weights(workspace: Workspace, generator_id: str, weights: WeightsCo
     where they are stored so. Raises `NotFound`."""
     with workspace.catalog() as catalog:
         version = catalog.generators.get(generator_id)
-        if stored_as(version) == weights:
+        if weights_of(version) == weights:
             return version
         varied = replace(
             version,

@@ -14,8 +14,8 @@ from dataengine.treatment.config import SamplingConfig, TreatmentConfig
 from pipelines.generators.draw import open_generator
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.failpoint import fail_point
-from pipelines.runtime.images import read
-from pipelines.runtime.scratch import cleared, workplace
+from pipelines.runtime.images import read_pixels
+from pipelines.runtime.scratch import discard_scratch, scratch_folder
 
 CHECKED = 4
 """Images that the saved LoRA draws in a fresh pipeline."""
@@ -56,7 +56,7 @@ def run_treatment(context: Context, plan: TreatmentPlan, **watched: Any) -> Resu
         return done
     family = open_generator(context, plan.base)
     outcome = _tune(context, plan, family, **watched)
-    treated = _published(context, plan, family, outcome)
+    treated = _register_treated(context, plan, family, outcome)
     result = {
         "treatment": plan.treatment_id,
         "generator": plan.base.id,
@@ -68,7 +68,7 @@ def run_treatment(context: Context, plan: TreatmentPlan, **watched: Any) -> Resu
         **_history(outcome.history),
     }
     _record(context, plan, result, treated)
-    cleared(context.workspace, _work_id(plan))
+    discard_scratch(context.workspace, _work_id(plan))
     return result
 
 
@@ -86,23 +86,25 @@ def _tune(context: Context, plan: TreatmentPlan, family: Any, **watched: Any) ->
     reader = context.models.open_attributes(plan.attributes) if plan.attributes else None
     scorers = [context.models.open_scorer(named) for named in plan.scorers]
     guard = Guard(plan.tuning.guard, plan.guarded, reader, scorers)
-    clean, captions = _clean_pictures(context, plan.real_limit)
+    clean, captions = _clean_images(context, plan.real_limit)
     given = (plan.tuning, family, frozen, plan.prompts, clean, captions, guard)
-    with workplace(context.workspace, _work_id(plan)) as work:
+    with scratch_folder(context.workspace, _work_id(plan)) as work:
         outcome = context.models.treat(*given, work, context.report, **watched)
     fail_point("treat:tuned")
     return outcome
 
 
-def _clean_pictures(context: Context, limit: int) -> tuple[list[np.ndarray], list[str]]:
+def _clean_images(context: Context, limit: int) -> tuple[list[np.ndarray], list[str]]:
     """Artifact-free training pictures with their captions: uint8 HWC of any sizes."""
     with context.workspace.catalog(read_only=True) as catalog:
         images = catalog.images.find(source="real", split="train", status="active", has_prompt=True)
     chosen = images[:limit]
-    return [read(context.workspace, image) for image in chosen], [image.prompt for image in chosen]
+    return [read_pixels(context.workspace, image) for image in chosen], [image.prompt for image in chosen]
 
 
-def _published(context: Context, plan: TreatmentPlan, tuned: Any, outcome: Any) -> GeneratorVersion | None:
+def _register_treated(
+    context: Context, plan: TreatmentPlan, tuned: Any, outcome: Any
+) -> GeneratorVersion | None:
     """The kept LoRA as a generator version; None when nothing was better than the generator as it was."""
     if outcome.kept_step == 0:
         return None

@@ -6,7 +6,7 @@ from dataengine.records.images import COMPARED
 from dataengine.treatment.config import TreatmentConfig
 from pipelines.config import TreatmentRun
 from pipelines.detectors.predict import predict
-from pipelines.jobs.treat_generator import BATCH, drawn
+from pipelines.jobs.treat_generator import BATCH, generate_held_out
 from pipelines.runtime.context import Context, Result
 
 
@@ -18,6 +18,6 @@ def compare_job(context: Context, args: dict[str, Any]) -> Result:
     tuning = TreatmentConfig.model_validate(found.config)
     plan = TreatmentRun(generator=found.generator_id, judge_seeds=args["seeds"], tuning=tuning)
     for version in versions:
-        images = drawn(context, plan, version, args["prompts"], COMPARED)
+        images = generate_held_out(context, plan, version, args["prompts"], COMPARED)
         predict(context, found.detector_id, list(images.values()), BATCH)
     return {"pairs": len(images)}

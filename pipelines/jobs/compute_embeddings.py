@@ -8,8 +8,8 @@ import numpy as np
 
 from dataengine.errors import ConfigRefused
 from pipelines.runtime.context import Context, Result
-from pipelines.runtime.images import read
-from pipelines.runtime.open_detector import champion, open_detector
+from pipelines.runtime.images import read_pixels
+from pipelines.runtime.open_detector import champion_version, open_detector
 from storage.repositories.images import FEATURE_LENGTH
 
 BATCH = 32
@@ -18,7 +18,7 @@ SEED = 96
 
 def compute_features(context: Context) -> Result:
     """Compute and keep what is missing. Raises `ConfigRefused` without a champion or an encoder of ours."""
-    version = champion(context)
+    version = champion_version(context)
     with context.workspace.catalog(read_only=True) as catalog:
         missing = catalog.features.missing(version.id)
         images = catalog.images.get_many(missing)
@@ -28,7 +28,7 @@ def compute_features(context: Context) -> Result:
     for start in range(0, len(images), BATCH):
         context.report(start, len(images), f"{version.name} looks at what images have in common")
         part = images[start : start + BATCH]
-        pixels = [read(context.workspace, image) for image in part]
+        pixels = [read_pixels(context.workspace, image) for image in part]
         vectors = compact(context.models.encoder_features(detector, pixels, BATCH))
         with context.workspace.catalog() as catalog:
             catalog.features.add_many(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.errors import ConfigRefused
 from pipelines.config import TrainingRun, TreatmentRun
-from pipelines.generators.files import folder_here, stored_as
+from pipelines.generators.files import local_folder, weights_of
 from pipelines.runtime.context import Context
 from storage.workspace import Workspace
 
@@ -25,11 +25,11 @@ MARGIN = 1.1
 """An estimate leaves out what the allocator wastes and what a driver takes."""
 
 
-def estimated(context: Context, kind: str, settings: dict[str, Any]) -> dict[str, Any]:
+def estimate_run(context: Context, kind: str, settings: dict[str, Any]) -> dict[str, Any]:
     """A step played on fake tensors, and held against the device's free memory. Needs torch."""
     if kind == "train":
         plan = TrainingRun.model_validate(settings)
-        found, steps = training_estimate(context, plan), plan.training.steps
+        found, steps = estimate_training(context, plan), plan.training.steps
 
         def advise() -> str:
             return "Halve “batch”, or choose a smaller detector."
@@ -38,16 +38,16 @@ def estimated(context: Context, kind: str, settings: dict[str, Any]) -> dict[str
         from dataengine.treatment.tuning.estimate import advice
 
         treatment = TreatmentRun.model_validate(settings)
-        found, steps = treatment_estimate(context, treatment), treatment.tuning.updates
+        found, steps = estimate_treatment(context, treatment), treatment.tuning.updates
         folder = pipeline_folder(context.workspace, treatment.generator)
 
         def advise() -> str:
-            return advice(treatment.tuning, folder, *stored(context, treatment))
+            return advice(treatment.tuning, folder, *precision_and_bits(context, treatment))
 
-    return {**asdict(found), **verdict_on(context.models.device, found, steps, advise)}
+    return {**asdict(found), **judge_memory(context.models.device, found, steps, advise)}
 
 
-def verdict_on(device: str, found: "Estimate", steps: int, advise: Any) -> dict[str, Any]:
+def judge_memory(device: str, found: "Estimate", steps: int, advise: Any) -> dict[str, Any]:
     """Whether it fits, in words."""
     from dataengine.treatment.tuning.estimate import measured_rates
 
@@ -56,15 +56,15 @@ def verdict_on(device: str, found: "Estimate", steps: int, advise: Any) -> dict[
     peak = found.peak_bytes
     text = (
         f"About {peak / GIGABYTE:.2f} GB at the peak of {free / GIGABYTE:.1f} GB free "
-        f"(of {total / GIGABYTE:.1f}) on {device}; {seconds:.2g} s a step, so {spoken(seconds * steps)} or "
-        "more."
+        f"(of {total / GIGABYTE:.1f}) on {device}; {seconds:.2g} s a step, "
+        f"so {format_duration(seconds * steps)} or more."
     )
     if peak * MARGIN > free:
         return {"verdict": "bad", "text": f"It does not fit. {text} {advise()}"}
     return {"verdict": "good", "text": text, "seconds": seconds}
 
 
-def training_estimate(context: Context, plan: TrainingRun) -> "Estimate":
+def estimate_training(context: Context, plan: TrainingRun) -> "Estimate":
     """One update of a detector's training."""
     from dataengine.treatment.tuning.estimate import training_step
 
@@ -77,7 +77,7 @@ def training_estimate(context: Context, plan: TrainingRun) -> "Estimate":
     return training_step(told, plan.training.batch)
 
 
-def treatment_estimate(context: Context, plan: TreatmentRun) -> "Estimate":
+def estimate_treatment(context: Context, plan: TreatmentRun) -> "Estimate":
     """One update of a treatment, the detector included."""
     from dataengine.treatment.tuning.estimate import preflight
 
@@ -87,18 +87,18 @@ def treatment_estimate(context: Context, plan: TreatmentRun) -> "Estimate":
         raise ConfigRefused("there is no champion to treat against: register a detector first")
     detector = context.models.open_detector(context.workspace.checkpoints.fetch(found.checkpoint))
     folder = pipeline_folder(context.workspace, plan.generator)
-    estimate = preflight(plan.tuning, folder, None, *stored(context, plan))
+    estimate = preflight(plan.tuning, folder, None, *precision_and_bits(context, plan))
     weights = sum(each.numel() * each.element_size() for each in detector.parameters())
     return type(estimate)(**{**asdict(estimate), "weights_bytes": estimate.weights_bytes + weights})
 
 
-def stored(context: Context, plan: TreatmentRun) -> "tuple[torch.dtype, int | None]":
+def precision_and_bits(context: Context, plan: TreatmentRun) -> "tuple[torch.dtype, int | None]":
     """Type and bits of the generator's weights."""
     import torch
 
     with context.workspace.catalog(read_only=True) as catalog:
         base = catalog.generators.get(plan.generator)
-    weights = plan.weights or stored_as(base)
+    weights = plan.weights or weights_of(base)
     return getattr(torch, weights.precision), weights.bits
 
 
@@ -106,7 +106,7 @@ def pipeline_folder(workspace: Workspace, generator: str) -> Path:
     """The generator's folder on this machine. Raises `ConfigRefused` while it is not here."""
     with workspace.catalog(read_only=True) as catalog:
         version = catalog.generators.get(generator)
-    if folder := folder_here(workspace, version):
+    if folder := local_folder(workspace, version):
         return folder
     raise ConfigRefused(f"{version.location} is not on this machine yet, so nothing can be estimated")
 
@@ -126,7 +126,7 @@ def free_memory(device: str) -> tuple[int, int]:
     return free, total
 
 
-def spoken(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A duration for people."""
     if seconds < 90:
         return f"{max(1, seconds):.0f} s"

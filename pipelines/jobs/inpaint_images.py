@@ -21,13 +21,13 @@ from dataengine.errors import ConfigRefused, InputRefused
 from dataengine.images import decode, encode_png
 from dataengine.records import Report, digest, no_report
 from dataengine.treatment.config import SamplingConfig
-from pipelines.exchange.import_options import Wanted
+from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import Row
 from pipelines.exchange.metadata import Note
 from pipelines.exchange.readers.mask_folders import read_masks
 from pipelines.exchange.safe_files import open_safely
 from pipelines.runtime.context import Result
-from pipelines.runtime.shards import slices
+from pipelines.runtime.shards import shard_bounds
 
 if TYPE_CHECKING:
     from dataengine.treatment.families.family import GeneratorFamily
@@ -53,7 +53,7 @@ class InpaintRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loaded:
+class MaskedImage:
     """A picture and its mask."""
 
     pixels: np.ndarray
@@ -94,9 +94,9 @@ class Hole:
         picture.with_suffix(".json").write_text(json.dumps(self.about, indent=1) + "\n")
 
 
-def inpaint(
+def inpaint_folder(
     open_generator: Callable[[], "GeneratorFamily"],
-    wanted: Wanted,
+    wanted: ImportOptions,
     out: Path,
     asked: InpaintRequest,
     report: Report = no_report,
@@ -109,14 +109,14 @@ def inpaint(
     """
     with open_safely(wanted.path) as root:
         _refuse_overwriting(root, wanted, out)
-        holes = _looked_at(Wanted(path=root, images=wanted.images), asked, report)
+        holes = _read_holes(ImportOptions(path=root, images=wanted.images), asked, report)
         left = [hole for hole in holes if not hole.lies_in(out)]
         marked = [hole for hole in left if not hole.empty]
         if marked:
-            _draw(open_generator(), marked, out, asked, report)
+            _fill_holes(open_generator(), marked, out, asked, report)
         for hole in left:
             if hole.empty:
-                hole.write(out, _loaded(hole.row).pixels)
+                hole.write(out, _read_masked_image(hole.row).pixels)
     return {
         "out": str(out),
         "drawn": len(marked),
@@ -125,7 +125,7 @@ def inpaint(
     }
 
 
-def _looked_at(wanted: Wanted, asked: InpaintRequest, report: Report) -> list[Hole]:
+def _read_holes(wanted: ImportOptions, asked: InpaintRequest, report: Report) -> list[Hole]:
     reading = read_masks(wanted)
     problems = [f"{name}: {reason}" for name, reason in reading.refused]
     holes: dict[str, Hole] = {}
@@ -145,7 +145,7 @@ def _looked_at(wanted: Wanted, asked: InpaintRequest, report: Report) -> list[Ho
 
 
 def _hole(row: Row, asked: InpaintRequest) -> Hole:
-    found = _loaded(row)
+    found = _read_masked_image(row)
     missing, prompt = found.missing, found.note.prompt or asked.prompt
     if asked.reads_prompts and missing.any() and not prompt:
         raise InputRefused(
@@ -170,7 +170,7 @@ def _hole(row: Row, asked: InpaintRequest) -> Hole:
     )
 
 
-def _loaded(row: Row) -> Loaded:
+def _read_masked_image(row: Row) -> MaskedImage:
     """Several masks of a picture count together. Raises `InputRefused`."""
     if row.load is None or row.answers is None:
         raise InputRefused("it has no mask; one of the same name belongs into masks/, black where nothing is")
@@ -180,10 +180,10 @@ def _loaded(row: Row) -> Loaded:
     for answer in row.answers(*missing.shape):
         if answer.label_map is not None:
             missing |= answer.label_map > 0
-    return Loaded(pixels=pixels, missing=missing, note=note, sha256=sha256(data).hexdigest())
+    return MaskedImage(pixels=pixels, missing=missing, note=note, sha256=sha256(data).hexdigest())
 
 
-def _draw(
+def _fill_holes(
     family: "GeneratorFamily", holes: Sequence[Hole], out: Path, asked: InpaintRequest, report: Report
 ) -> None:
     from dataengine.treatment.guided_sampling.inpainting import inpaint as draw
@@ -194,8 +194,8 @@ def _draw(
     def moving(*_: Any, **__: Any) -> None:
         report(done, len(holes), "drawing")
 
-    for batch in _alike(holes, asked.sampling.batch):
-        found = [_loaded(hole.row) for hole in batch]
+    for batch in _batches_of_equal_size(holes, asked.sampling.batch):
+        found = [_read_masked_image(hole.row) for hole in batch]
         pixels, missing = np.stack([one.pixels for one in found]), np.stack([one.missing for one in found])
         prompts, seeds = [one.prompt for one in batch], [one.seed for one in batch]
         made = draw(family, pixels, missing, prompts, seeds, asked.sampling, asked.repeats, moving)
@@ -205,11 +205,11 @@ def _draw(
         moving()
 
 
-def _alike(holes: Sequence[Hole], batch: int) -> Iterator[list[Hole]]:
+def _batches_of_equal_size(holes: Sequence[Hole], batch: int) -> Iterator[list[Hole]]:
     """Batches of pictures of equal size."""
     for _, found in groupby(sorted(holes, key=lambda hole: hole.size), lambda hole: hole.size):
         group = list(found)
-        yield from (group[start:stop] for start, stop in slices(len(group), batch))
+        yield from (group[start:stop] for start, stop in shard_bounds(len(group), batch))
 
 
 def _refuse_sizes(family: "GeneratorFamily", holes: Sequence[Hole]) -> None:
@@ -224,7 +224,7 @@ def _refuse_sizes(family: "GeneratorFamily", holes: Sequence[Hole]) -> None:
     )
 
 
-def _refuse_overwriting(root: Path, wanted: Wanted, out: Path) -> None:
+def _refuse_overwriting(root: Path, wanted: ImportOptions, out: Path) -> None:
     taken = [root, root / "images", root / "masks", *([wanted.images] if wanted.images else [])]
     if out.resolve() in [each.resolve() for each in taken]:
         raise ConfigRefused(f"{out} holds the pictures themselves; name another folder for what is drawn")

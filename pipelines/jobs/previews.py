@@ -13,24 +13,26 @@ from storage.workspace import Workspace
 SAMPLES, FROZEN = "samples.json", "snapshot.json"
 PICTURES = ("before", "after", "map")
 """What names of blobs and maps among the samples begin with."""
-LOOKS_KEPT = 4
+KEPT_PREVIEWS = 4
 
 
-def maps_of(context: Context, detector_id: str, images: Sequence[Image], batch: int) -> list[np.ndarray]:
+def predict_maps(context: Context, detector_id: str, images: Sequence[Image], batch: int) -> list[np.ndarray]:
     """The detector's maps of these images, float32 HW; what is missing is made and kept."""
     found = predict(context, detector_id, images, batch)
     return [dequantise(context.workspace.maps.get(one.map_ref or "")) for one in found]
 
 
-def show(workspace: Workspace, run: str, step: int, samples: Sequence[Mapping[str, str | None]]) -> None:
+def save_samples(
+    workspace: Workspace, run: str, step: int, samples: Sequence[Mapping[str, str | None]]
+) -> None:
     """Keep what a run shows now. What it showed just before can still be asked for, by pages under way."""
     before = workspace.job_files.get(run, SAMPLES) or {}
     refs = [value for one in samples for name, value in one.items() if name.startswith(PICTURES)]
-    recent = [refs, *before.get("recent", [])][:LOOKS_KEPT]
+    recent = [refs, *before.get("recent", [])][:KEPT_PREVIEWS]
     workspace.job_files.put(run, SAMPLES, {"step": step, "samples": list(samples), "recent": recent})
 
 
-def even(items: Sequence[SnapshotItem], count: int) -> list[SnapshotItem]:
+def spread_evenly(items: Sequence[SnapshotItem], count: int) -> list[SnapshotItem]:
     """At most `count` of the items, spread evenly, in their order."""
     step = max(1, -(-len(items) // count))
     return list(items[::step])

@@ -9,31 +9,31 @@ from typing import Any
 
 import numpy as np
 
-from dataengine.curation.questions import questions
-from dataengine.curation.yes_no import ranked
+from dataengine.curation.questions import select_questions
+from dataengine.curation.yes_no import score_questions
 from pipelines.detectors.dataset import StoredSamples
 from pipelines.detectors.evaluation import evaluation_sets
-from pipelines.detectors.yes_no_question import asking, open_question
+from pipelines.detectors.yes_no_question import bind_question, open_vqa_model
 from pipelines.runtime.context import Context
 from pipelines.runtime.round_data import recipe_of
 
 SETS = ("validation", "validation_real")
 
 
-def choose_question(
+def rank_questions(
     context: Context, round_id: str, model: str, numbers: Sequence[int] = (), limit: int = 200
 ) -> list[dict[str, Any]]:
     """The questions, best first, each with its accuracy, on at most `limit` images.
 
     Raises `ConfigRefused` for a model that is no answerer, and without flawed and clean validation images.
     """
-    chosen = questions(numbers)
-    images, flawed = _known(context, round_id, limit)
-    found = open_question(context, model, chosen[0])
+    chosen = select_questions(numbers)
+    images, flawed = _images_of_known_truth(context, round_id, limit)
+    found = open_vqa_model(context, model, chosen[0])
     verdicts = {}
     for index, question in enumerate(chosen):
         context.report(index, len(chosen), f"question {question.number}")
-        detector = asking(context, found, model, question)
+        detector = bind_question(context, found, model, question)
         verdicts[question] = [detector.verdicts(image[None])[0] for image in images]
     return [
         {
@@ -46,11 +46,13 @@ def choose_question(
             "unclear": score.unclear,
             "images": len(images),
         }
-        for score in ranked(verdicts, flawed)
+        for score in score_questions(verdicts, flawed)
     ]
 
 
-def _known(context: Context, round_id: str, limit: int) -> tuple[list[np.ndarray], list[bool]]:
+def _images_of_known_truth(
+    context: Context, round_id: str, limit: int
+) -> tuple[list[np.ndarray], list[bool]]:
     """Validation images, uint8 HWC, and whether each is flawed; as many of the one kind as of the other."""
     sets = evaluation_sets(context, recipe_of(context, round_id).publish, round_id)
     samples = StoredSamples(context.workspace, [item for name in SETS for item in sets.get(name, [])])

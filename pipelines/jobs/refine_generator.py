@@ -16,10 +16,10 @@ from dataengine.errors import ConfigRefused, Corrupt, NotFound
 from dataengine.records import GeneratorVersion, Image, digest
 from pipelines.config import RefiningRun
 from pipelines.generators.draw import open_generator
-from pipelines.generators.files import FILES, PIPELINE, pipeline_of
+from pipelines.generators.files import FILES, PIPELINE, read_pipeline_class
 from pipelines.runtime.context import Context, Result
-from pipelines.runtime.images import read
-from pipelines.runtime.scratch import cleared, workplace
+from pipelines.runtime.images import read_pixels
+from pipelines.runtime.scratch import discard_scratch, scratch_folder
 
 if TYPE_CHECKING:
     from dataengine.treatment.families.family import GeneratorFamily
@@ -35,11 +35,11 @@ POINTS = 200
 
 def refine_job(context: Context, args: dict[str, Any]) -> Result:
     """One run from its pictures to a registered generator; a repeated call goes on where it stood."""
-    version = refine(context, args["run"], RefiningRun.model_validate(args["settings"]))
+    version = refine_generator(context, args["run"], RefiningRun.model_validate(args["settings"]))
     return {"generator": version.id, "name": version.name, **version.settings["refined"]}
 
 
-def refine(context: Context, run: str, plan: RefiningRun) -> GeneratorVersion:
+def refine_generator(context: Context, run: str, plan: RefiningRun) -> GeneratorVersion:
     """The generator that this run makes; asked again, the one that it made.
 
     Raises `ConfigRefused` for too few pictures and for generators that are not trained this way, `Corrupt`
@@ -48,15 +48,15 @@ def refine(context: Context, run: str, plan: RefiningRun) -> GeneratorVersion:
     from dataengine.treatment.refining.trainer import refine as train
 
     made = digest("generator", KIND, run)
-    if known := _known(context, made):
+    if known := _registered(context, made):
         return known
-    base = None if not plan.generator else _known(context, plan.generator)
+    base = None if not plan.generator else _registered(context, plan.generator)
     if plan.generator and base is None:
         raise NotFound(f"there is no generator {plan.generator!r}; `clinic generators` lists them")
-    family = _opened(context, plan, base)
-    chosen = _real_pictures(context, run, plan.limit)
-    pictures, prompts = _fitted(context, chosen, family), [image.prompt for image in chosen]
-    with workplace(context.workspace, run) as work:
+    family = _open_base(context, plan, base)
+    chosen = _real_images(context, run, plan.limit)
+    pictures, prompts = _read_fitted(context, chosen, family), [image.prompt for image in chosen]
+    with scratch_folder(context.workspace, run) as work:
         outcome = train(plan.refining, family, pictures, work, prompts, context.report, context.pausing)
         checkpoint = context.workspace.checkpoints.publish(outcome.folder)
         made_of = context.workspace.checkpoints.fetch(checkpoint)
@@ -68,7 +68,7 @@ def refine(context: Context, run: str, plan: RefiningRun) -> GeneratorVersion:
         parent=base.id if base else None,
         settings={
             "weights": {"precision": "float32", "bits": None},
-            PIPELINE: pipeline_of(made_of),
+            PIPELINE: read_pipeline_class(made_of),
             FILES: checkpoint,
             "refined": {
                 "run": run,
@@ -83,11 +83,11 @@ def refine(context: Context, run: str, plan: RefiningRun) -> GeneratorVersion:
     with context.workspace.catalog() as catalog:
         catalog.generators.add(version)
         catalog.commit()
-    cleared(context.workspace, run)
+    discard_scratch(context.workspace, run)
     return version
 
 
-def _known(context: Context, generator_id: str) -> GeneratorVersion | None:
+def _registered(context: Context, generator_id: str) -> GeneratorVersion | None:
     with context.workspace.catalog(read_only=True) as catalog:
         try:
             return catalog.generators.get(generator_id)
@@ -95,19 +95,19 @@ def _known(context: Context, generator_id: str) -> GeneratorVersion | None:
             return None
 
 
-def _opened(context: Context, plan: RefiningRun, base: GeneratorVersion | None) -> "GeneratorFamily":
+def _open_base(context: Context, plan: RefiningRun, base: GeneratorVersion | None) -> "GeneratorFamily":
     if base is not None:
         if base.lora is not None:
             raise ConfigRefused(
                 f"{base.name} carries a LoRA, which cannot be trained through; refine its base, or fuse it"
             )
         return open_generator(context, base)
-    from dataengine.treatment.families.unconditional import fresh
+    from dataengine.treatment.families.unconditional import new_unet_family
 
-    return fresh(plan.network, plan.refining.seed).to(context.models.device)
+    return new_unet_family(plan.network, plan.refining.seed).to(context.models.device)
 
 
-def _real_pictures(context: Context, run: str, limit: int) -> list[Image]:
+def _real_images(context: Context, run: str, limit: int) -> list[Image]:
     """Artifact-free real training pictures, chosen once for a run. Raises `ConfigRefused` when there is
     none."""
     files = context.workspace.job_files
@@ -123,13 +123,13 @@ def _real_pictures(context: Context, run: str, limit: int) -> list[Image]:
     return found
 
 
-def _fitted(context: Context, chosen: Sequence[Image], family: "GeneratorFamily") -> np.ndarray:
+def _read_fitted(context: Context, chosen: Sequence[Image], family: "GeneratorFamily") -> np.ndarray:
     """Their pixels at the generator's size, uint8 NHWC."""
-    from dataengine.treatment.sampling.sampler import as_uint8, fitted
+    from dataengine.treatment.sampling.sampler import as_uint8, crop_and_resize
 
     pictures = np.empty((len(chosen), *family.size, 3), np.uint8)
     for row, image in enumerate(chosen):
-        pictures[row] = as_uint8(fitted(read(context.workspace, image), family.size))[0]
+        pictures[row] = as_uint8(crop_and_resize(read_pixels(context.workspace, image), family.size))[0]
         context.report(row + 1, len(chosen), "reading pictures")
     return pictures
 

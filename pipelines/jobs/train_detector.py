@@ -15,14 +15,14 @@ from dataengine.masks import quantise
 from dataengine.records import DetectorVersion, SnapshotItem
 from pipelines.config import TrainingRun
 from pipelines.detectors.dataset import StoredSamples, target_of
-from pipelines.detectors.evaluation import evaluation_sets, measure
-from pipelines.detectors.leaderboard import calibrated_on
-from pipelines.detectors.train import learn
-from pipelines.detectors.training_set import composition, training_set
-from pipelines.jobs.previews import FROZEN, even, maps_of, show
+from pipelines.detectors.evaluation import evaluation_sets, measure_on_sets
+from pipelines.detectors.leaderboard import calibrate_on_sets
+from pipelines.detectors.train import train_version
+from pipelines.detectors.training_set import build_training_set, count_by_kind
+from pipelines.jobs.previews import FROZEN, predict_maps, save_samples, spread_evenly
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.failpoint import fail_point
-from pipelines.runtime.images import read
+from pipelines.runtime.images import read_pixels
 
 WATCHED = 96
 """Validation images that are looked at while training goes on."""
@@ -42,12 +42,12 @@ def retrain_job(context: Context, args: dict[str, Any]) -> Result:
         raise ConfigRefused("there is no detector to go on from: register one first, it becomes champion")
     snapshot_id, items = get_or_publish_snapshot(context, run, plan)
     sets = evaluation_sets(context, plan.publish)
-    few = even(sets.get("validation", []), WATCHED)
+    few = spread_evenly(sets.get("validation", []), WATCHED)
     watcher = TrainingReporter(context=context, run=run, items=few, steps=plan.training.steps)
     watched: dict[str, Any] = {"watch": watcher.look} if watcher.items else {}
     context.may_pause()
     name = plan.training.name
-    candidate = learn(
+    candidate = train_version(
         context,
         run,
         "retrain",
@@ -66,7 +66,7 @@ def retrain_job(context: Context, args: dict[str, Any]) -> Result:
     return {
         "detector": candidate.id,
         "snapshot": snapshot_id,
-        "samples": composition(items),
+        "samples": count_by_kind(items),
         "champion": figures["beside"].get("detector"),
     }
 
@@ -78,7 +78,7 @@ def get_or_publish_snapshot(context: Context, run: str, plan: TrainingRun) -> tu
         snapshot_id: str = kept["snapshot"]
     else:
         context.report(0, 1, "publishing the snapshot")
-        snapshot_id = snapshots.publish(training_set(context, plan.publish)).id
+        snapshot_id = snapshots.publish(build_training_set(context, plan.publish)).id
         files.put(run, FROZEN, {"snapshot": snapshot_id})
     return snapshot_id, snapshots.present(snapshots.read(snapshot_id))
 
@@ -90,12 +90,12 @@ def compare_with_champion(
     with context.workspace.catalog(read_only=True) as catalog:
         champion = catalog.detectors.champion()
     versions = [candidate] if champion is None else [champion, candidate]
-    measured = {one.id: measure(context, one.id, dict(sets), batch) for one in versions}
+    measured = {one.id: measure_on_sets(context, one.id, dict(sets), batch) for one in versions}
     beside = {"detector": champion.id, "name": champion.name, **measured[champion.id]} if champion else {}
     found = {
         **measured[candidate.id],
         "beside": beside,
-        "worst": worst(context, candidate.id, sets.get("validation", []), batch),
+        "worst": worst_images(context, candidate.id, sets.get("validation", []), batch),
     }
     with context.workspace.catalog() as catalog:
         if champion is not None:
@@ -103,13 +103,13 @@ def compare_with_champion(
         catalog.detectors.record_metrics(candidate.id, found)
         catalog.commit()
     try:
-        calibrated_on(context, sets, candidate.id)
+        calibrate_on_sets(context, sets, candidate.id)
     except InputRefused as why:
         print(f"no reliability diagram: {why}")
     return found
 
 
-def worst(
+def worst_images(
     context: Context, detector_id: str, items: Sequence[SnapshotItem], batch: int
 ) -> dict[str, list[dict[str, Any]]]:
     """The images with the largest KL(1−P‖1−Q), false alarms, and with the largest KL(P‖Q), misses."""
@@ -118,7 +118,7 @@ def worst(
     with context.workspace.catalog(read_only=True) as catalog:
         images = {image.id: image for image in catalog.images.get_many([item.image_id for item in items])}
     known = [(item, images[item.image_id]) for item in items if item.image_id in images]
-    maps = maps_of(context, detector_id, [image for _, image in known], batch)
+    maps = predict_maps(context, detector_id, [image for _, image in known], batch)
     scores: dict[str, list[tuple[float, SnapshotItem]]] = {"false_alarms": [], "misses": []}
     for (item, image), q in zip(known, maps, strict=True):
         p = target_of(context.workspace, item, image)
@@ -150,14 +150,14 @@ class TrainingReporter:
         figures = {f"validation_{name}": getattr(found, name) for name in WATCHED_FIGURES}
         known = {name: value for name, value in figures.items() if value is not None}
         self.context.report(done, self.steps, "validation", **known)
-        shown = even([item for item in self.items if item.target], SHOWN - 1) or self.items[:SHOWN]
+        shown = spread_evenly([item for item in self.items if item.target], SHOWN - 1) or self.items[:SHOWN]
         with workspace.catalog(read_only=True) as catalog:
             images = catalog.images.get_many([item.image_id for item in shown])
-        pixels = [read(workspace, image) for image in images]
+        pixels = [read_pixels(workspace, image) for image in images]
         maps = models.artifact_maps(detector, pixels, len(pixels))
         refs = workspace.maps.put_many([quantise(each) for each in maps])
         samples = [
             {"image": image.id, "map": ref, "caption": image.category or image.prompt}
             for image, ref in zip(images, refs, strict=True)
         ]
-        show(workspace, self.run, done, samples)
+        save_samples(workspace, self.run, done, samples)

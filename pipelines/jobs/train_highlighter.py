@@ -13,13 +13,15 @@ from dataengine.errors import ConfigRefused
 from dataengine.records import DetectorVersion, Image, digest
 from dataengine.records.images import HARD, SURVEY
 from pipelines.runtime.context import Context
-from pipelines.runtime.images import stack
+from pipelines.runtime.images import read_stacked
 from pipelines.runtime.round_data import images_of
 
 KIND = "flaw highlighter"
 
 
-def highlight(context: Context, round_id: str, config: HighlighterConfig, limit: int) -> DetectorVersion:
+def register_highlighter(
+    context: Context, round_id: str, config: HighlighterConfig, limit: int
+) -> DetectorVersion:
     """Train on at most `limit` images of either kind, and register the result.
 
     Raises `ConfigRefused` when there are too few of one size.
@@ -35,7 +37,7 @@ def highlight(context: Context, round_id: str, config: HighlighterConfig, limit:
         real = catalog.images.find(source="real", split="train", status="active")
     size = _shared_size(real, generated)
     shown, drawn = (
-        stack(context.workspace, [image for image in images if _size(image) == size][:limit])
+        read_stacked(context.workspace, [image for image in images if _size(image) == size][:limit])
         for images in (real, generated)
     )
     network, accuracy = train_highlighter(config, shown, drawn, context.report)

@@ -17,15 +17,15 @@ from dataengine.records.images import JUDGE
 from pipelines.config import GenerateConfig, PromptChoice, TreatmentRun
 from pipelines.detectors.predict import predict
 from pipelines.generators.comparison import Pair, confidence_figures, quality_figures
-from pipelines.generators.draw import draw, open_generator, task_of
+from pipelines.generators.draw import generate_batch, make_task, open_generator
 from pipelines.generators.files import download_generator
 from pipelines.generators.register import register_weights
 from pipelines.generators.treatment import TreatmentPlan, run_treatment
-from pipelines.jobs.estimate import estimated
-from pipelines.jobs.previews import SAMPLES, show
+from pipelines.jobs.estimate import estimate_run
+from pipelines.jobs.previews import SAMPLES, save_samples
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.failpoint import fail_point
-from pipelines.runtime.shards import slices
+from pipelines.runtime.shards import shard_bounds
 
 FIRST_SEED = 1_000_000
 """Held-out images count their seeds from here, so that runs on the same prompts share the base's images."""
@@ -42,11 +42,11 @@ def treat_job(context: Context, args: dict[str, Any]) -> Result:
         detector = catalog.detectors.get(plan.detector) if plan.detector else catalog.detectors.champion()
     if detector is None:
         raise ConfigRefused("there is no champion to treat against: register a detector, or choose one")
-    refuse_what_does_not_fit(context, base, args["settings"])
+    check_memory(context, base, args["settings"])
     if plan.weights is not None:
         base = register_weights(context.workspace, base.id, plan.weights)
     context.may_pause()
-    texts = frozen_prompts(context, run, plan)
+    texts = get_or_write_prompts(context, run, plan)
     watcher = TreatmentReporter(context=context, run=run, prompts=guard_prompts(plan, texts["judge"]))
     answer = run_treatment(
         context,
@@ -74,12 +74,12 @@ def treat_job(context: Context, args: dict[str, Any]) -> Result:
     return {name: answer[name] for name in ("treatment", "generator", "detector", "treated", "kept")}
 
 
-def refuse_what_does_not_fit(context: Context, base: GeneratorVersion, settings: dict[str, Any]) -> None:
+def check_memory(context: Context, base: GeneratorVersion, settings: dict[str, Any]) -> None:
     """Raises `ConfigRefused` when the estimate exceeds what is free here; a pipeline from the hub is not
     estimated before it is fetched."""
     if Path(download_generator(context.workspace, base)).is_dir():
         context.report(0, 1, "estimating what it needs")
-        told = estimated(context, "treat", settings)
+        told = estimate_run(context, "treat", settings)
         print(told["text"])
         if told["verdict"] == "bad":
             raise ConfigRefused(told["text"])
@@ -94,14 +94,14 @@ def store_result(context: Context, answer: Result, run: str, figures: Result) ->
     return whole
 
 
-def frozen_prompts(context: Context, run: str, plan: TreatmentRun) -> dict[str, list[str]]:
+def get_or_write_prompts(context: Context, run: str, plan: TreatmentRun) -> dict[str, list[str]]:
     """Prompts to treat on and held-out ones, written once for a run. They have none in common."""
     files = context.workspace.job_files
     if kept := files.get(run, PROMPTS):
         return dict(kept)
     context.report(0, 1, "writing prompts")
-    judged = chosen_prompts(context, plan.judge, plan.writer, ())
-    treated = chosen_prompts(context, plan.prompts, plan.writer, set(judged))
+    judged = write_chosen_prompts(context, plan.judge, plan.writer, ())
+    treated = write_chosen_prompts(context, plan.prompts, plan.writer, set(judged))
     texts = {"treat": [text for text in treated if text not in set(judged)], "judge": judged}
     for purpose, found in texts.items():
         if not found:
@@ -112,7 +112,9 @@ def frozen_prompts(context: Context, run: str, plan: TreatmentRun) -> dict[str, 
     return texts
 
 
-def chosen_prompts(context: Context, choice: PromptChoice, writer: str, avoid: Collection[str]) -> list[str]:
+def write_chosen_prompts(
+    context: Context, choice: PromptChoice, writer: str, avoid: Collection[str]
+) -> list[str]:
     """The prompts of a choice, categories in turn. Raises `ConfigRefused` where it names nothing."""
     if choice.source == "given":
         return list(dict.fromkeys(text.strip() for text in choice.texts if text.strip()))
@@ -169,7 +171,7 @@ class TreatmentReporter:
             {**old, "prompt": self.prompts[row], moment: blob, f"map_{moment}": ref}
             for old, row, blob, ref in zip(kept, rows, blobs, refs, strict=True)
         ]
-        show(workspace, self.run, done, samples)
+        save_samples(workspace, self.run, done, samples)
 
 
 def compare_on_held_out(
@@ -183,7 +185,7 @@ def compare_on_held_out(
     """Both generators on the held-out prompts with the same seeds: figures with intervals over prompts."""
     with context.workspace.catalog(read_only=True) as catalog:
         treated = catalog.generators.get(answer["treated"])
-    before, after = (drawn(context, plan, version, texts) for version in (base, treated))
+    before, after = (generate_held_out(context, plan, version, texts) for version in (base, treated))
     pairs = [Pair(before=before[key], after=after[key]) for key in sorted(before)]
     seen_before = predict(context, detector.id, [pair.before for pair in pairs], BATCH)
     seen_after = predict(context, detector.id, [pair.after for pair in pairs], BATCH)
@@ -195,7 +197,7 @@ def compare_on_held_out(
     }
 
 
-def drawn(
+def generate_held_out(
     context: Context,
     plan: TreatmentRun,
     version: GeneratorVersion,
@@ -208,20 +210,20 @@ def drawn(
         for index, text in enumerate(texts)
         for repeat in range(plan.judge_seeds)
     ]
-    there = images_drawn(context, version.id, purpose)
-    missing = [task_of(*key, validation=0.0) for key in wanted if key not in there]
+    there = generated_images(context, version.id, purpose)
+    missing = [make_task(*key, validation=0.0) for key in wanted if key not in there]
     if missing:
         family = open_generator(context, version)
         config = GenerateConfig(sampling=plan.tuning.sampling)
-        for start, stop in slices(len(missing), plan.tuning.sampling.batch):
+        for start, stop in shard_bounds(len(missing), plan.tuning.sampling.batch):
             context.may_pause()
             context.report(start, len(missing), f"{version.name} draws")
-            draw(context, family, version, missing[start:stop], config, purpose)
-        there = images_drawn(context, version.id, purpose)
+            generate_batch(context, family, version, missing[start:stop], config, purpose)
+        there = generated_images(context, version.id, purpose)
     return {key: there[key] for key in wanted}
 
 
-def images_drawn(context: Context, generator_id: str, purpose: str) -> dict[tuple[str, int], Image]:
+def generated_images(context: Context, generator_id: str, purpose: str) -> dict[tuple[str, int], Image]:
     """The generator's images for that purpose, outside rounds."""
     with context.workspace.catalog(read_only=True) as catalog:
         found = catalog.images.find(generator_id=generator_id, purpose=purpose, status="active")

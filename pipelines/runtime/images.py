@@ -9,12 +9,12 @@ from dataengine.records import Image
 from storage.workspace import Workspace
 
 
-def read(workspace: Workspace, image: Image) -> np.ndarray:
+def read_pixels(workspace: Workspace, image: Image) -> np.ndarray:
     """The image's pixels, uint8 HWC RGB at native size."""
     return decode(workspace.blobs.get(image.sha256))
 
 
-def alike(images: Iterable[Image], batch: int) -> Iterator[list[Image]]:
+def batches_of_equal_size(images: Iterable[Image], batch: int) -> Iterator[list[Image]]:
     """Batches of images of equal size, at most `batch` long and at most 4 megapixels in all."""
     held: dict[tuple[int, int], list[Image]] = {}
     for image in images:
@@ -26,6 +26,6 @@ def alike(images: Iterable[Image], batch: int) -> Iterator[list[Image]]:
     yield from held.values()
 
 
-def stack(workspace: Workspace, images: Sequence[Image]) -> np.ndarray:
+def read_stacked(workspace: Workspace, images: Sequence[Image]) -> np.ndarray:
     """Pixels of images of equal size, uint8 NHWC."""
-    return np.stack([read(workspace, image) for image in images])
+    return np.stack([read_pixels(workspace, image) for image in images])

@@ -22,7 +22,7 @@ class Line:
     y: Sequence[float]
 
 
-def chart(lines: Sequence[Line], x_title: str, y_title: str, falling: bool = False) -> str:
+def draw_line_chart(lines: Sequence[Line], x_title: str, y_title: str, falling: bool = False) -> str:
     """The lines with axes and names; `falling` lets the horizontal axis run from high to low."""
     across = [value for line in lines for value in line.x]
     low, high = min(across), max(across)

@@ -10,7 +10,7 @@ MOVED = {"pipelines.tools:real_tools": "pipelines.runtime.models:real_models"}
 none: neither the catalog nor the queue stores a module's name."""
 
 
-def load(spec: str) -> Any:
+def import_object(spec: str) -> Any:
     """The object that "module:name" names, also by the name that it had before it moved."""
     module, _, name = MOVED.get(spec, spec).partition(":")
     try:

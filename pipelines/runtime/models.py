@@ -173,9 +173,9 @@ def real_models(device: str = "cpu") -> Models:
 def _clinic_reader() -> Reader:
     from dataengine.clinic.models import reader_network
     from dataengine.clinic.parts import load_part
-    from dataengine.clinic.readers import Reader, labels
+    from dataengine.clinic.readers import Reader, output_labels
 
-    network = reader_network(labels())
+    network = reader_network(output_labels())
     network.load_state_dict(load_part("readers"))
     return Reader(network)
 

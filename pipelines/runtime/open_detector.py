@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from dataengine.diagnosis.detector import Detector
 
 
-def champion(context: Context) -> DetectorVersion:
+def champion_version(context: Context) -> DetectorVersion:
     """The detector in use. Raises `ConfigRefused` when there is none."""
     with context.workspace.catalog(read_only=True) as catalog:
         version = catalog.detectors.champion()

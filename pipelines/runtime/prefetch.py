@@ -9,7 +9,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def prefetched(items: Iterable[T], load: Callable[[T], R], ahead: int = 2) -> Iterator[R]:
+def prefetch(items: Iterable[T], load: Callable[[T], R], ahead: int = 2) -> Iterator[R]:
     """`load(item)` for each item in order, the next `ahead` loading in threads while one is worked on.
 
     Around a generator it works the other way as well: what was made is kept while the next is in the making.

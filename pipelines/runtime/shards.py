@@ -9,12 +9,12 @@ Shard = dict[str, Any]
 """A part of a stage's work, as JSON: ids and positions only."""
 
 
-def slices(count: int, size: int) -> Iterator[tuple[int, int]]:
+def shard_bounds(count: int, size: int) -> Iterator[tuple[int, int]]:
     """(start, stop) of consecutive parts of at most `size`."""
     return ((start, min(start + size, count)) for start in range(0, count, size))
 
 
-def run_in_turn(
+def run_sequentially(
     context: Context, round_id: str, run_shard: Callable[..., Result], shards: Sequence[Shard]
 ) -> list[Result]:
     """Run shards here, one after another, as a single stage of progress."""

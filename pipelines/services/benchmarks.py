@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from dataengine.curation.stratify import BenchmarkCandidate, stratified
+from dataengine.curation.stratify import BenchmarkCandidate, sample_strata
 from dataengine.errors import InputRefused
 from dataengine.masks import LabelMap, PackedMap
 from dataengine.records import Benchmark, BenchmarkItem, Label, QueueItem
@@ -129,7 +129,7 @@ def _draft(catalog: Catalog, body: NewBenchmark, actor: str) -> Benchmark:
         for id, category, highest, reserved in benchmark_candidates(catalog, detector, real=False)
         if not body.categories or category in body.categories
     ]
-    chosen = stratified(drawn, body.per_stratum, body.seed)
+    chosen = sample_strata(drawn, body.per_stratum, body.seed)
     if not chosen:
         raise InputRefused(
             "no diagnosed image is free for a benchmark: all are labelled, queued or were trained on; "

@@ -30,19 +30,19 @@ def leaderboard_rows(workspace: Workspace, split: str = "validation") -> list[di
 
 def leaderboard_table(rows: list[dict[str, Any]]) -> list[str]:
     """The rows as lines of text."""
-    from pipelines.detectors.leaderboard import table
+    from pipelines.detectors.leaderboard import format_table
 
-    return table(rows)
+    return format_table(rows)
 
 
 def measure_detectors(
     workspace: Workspace, round_id: str, device: str | None = None, report: Report = no_report
 ) -> int:
     """Measure every version on the round's labelled and real images, and store the figures; how many."""
-    from pipelines.detectors.leaderboard import measured
+    from pipelines.detectors.leaderboard import measure_all_versions
     from pipelines.runtime.context import real_context
 
-    return measured(real_context(workspace, device, report), round_id)
+    return measure_all_versions(real_context(workspace, device, report), round_id)
 
 
 def calibrate_detector(
@@ -53,10 +53,10 @@ def calibrate_detector(
     report: Report = no_report,
 ) -> dict[str, Any]:
     """Fit a detector's temperature on validation and store it with both reliability diagrams."""
-    from pipelines.detectors.leaderboard import calibrated
+    from pipelines.detectors.leaderboard import calibrate_on_validation
     from pipelines.runtime.context import real_context
 
-    return calibrated(real_context(workspace, device, report), round_id, detector_id)
+    return calibrate_on_validation(real_context(workspace, device, report), round_id, detector_id)
 
 
 def objections_to(candidate: DetectorVersion, champion: DetectorVersion | None) -> list[str]:

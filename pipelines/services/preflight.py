@@ -15,7 +15,7 @@ from dataengine.errors import ClinicError, ConfigRefused, ModelRefused, ServiceA
 from dataengine.records import DetectorVersion, GeneratorVersion
 from dataengine.treatment.families.catalog import PIPELINES
 from pipelines.config import TrainingRun, TreatmentRun
-from pipelines.generators.files import FILES, folder_here, pipeline_of, stored_as
+from pipelines.generators.files import FILES, local_folder, read_pipeline_class, weights_of
 from pipelines.jobs.estimate import GIGABYTE
 from pipelines.runtime.models import DYNAMICS_FILE, HIGHLIGHTER_FILE, QUESTION_FILE
 from pipelines.runtime.safetensors_header import tensor_shapes
@@ -156,7 +156,7 @@ def treatment_checks(
         found.append(Check(name="detector", verdict="bad", text=text))
     else:
         found.append(detector_check(workspace, detector))
-    if (bits := (plan.weights or stored_as(base)).bits) and not on_a_gpu(workspace):
+    if (bits := (plan.weights or weights_of(base)).bits) and not on_a_gpu(workspace):
         text = f"Weights of {bits} bits need a GPU, and no worker that is alive has one."
         found.append(Check(name="bits", verdict="warn", text=text))
     found += [disk_check(workspace), licence_check(base.name, base.licence)]
@@ -167,7 +167,7 @@ def treatment_checks(
 
 def weights_check(workspace: Workspace, base: GeneratorVersion) -> Check:
     """Whether the generator's files are here, or how they come here."""
-    if folder := folder_here(workspace, base):
+    if folder := local_folder(workspace, base):
         try:
             kind = pipeline_class(folder)
         except ModelRefused as error:
@@ -198,9 +198,9 @@ def weights_check(workspace: Workspace, base: GeneratorVersion) -> Check:
 def pipeline_class(folder: Path) -> str:
     """The pipeline class that a folder names. Raises `ModelRefused` when it is none that can be treated.
 
-    The worker looks at every file before it loads any (`dataengine.treatment.families.loading.inspect`).
+    The worker checks every file before it loads any (`families.loading.check_pipeline`).
     """
-    kind = pipeline_of(folder)
+    kind = read_pipeline_class(folder)
     facts = PIPELINES.get(kind)
     if facts is None:
         treated = sorted(name for name, known in PIPELINES.items() if known.takes_lora)
@@ -251,7 +251,7 @@ def generator_is_here(workspace: Workspace, generator: str) -> bool:
     """Whether the generator's folder lies on this machine."""
     with workspace.catalog(read_only=True) as catalog:
         version = catalog.generators.get(generator)
-    return folder_here(workspace, version) is not None
+    return local_folder(workspace, version) is not None
 
 
 def require(checks: Iterable[Check]) -> None:

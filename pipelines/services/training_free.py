@@ -51,19 +51,19 @@ def predict_dynamics(
     from pipelines.runtime.context import real_context
 
     images = _round_images(workspace, round_id)
-    again = score_dynamics.redrawable(images)
+    again = score_dynamics.redrawable_images(images)
     if not again:
         raise ConfigRefused(
             f"{round_id} has no image that a generator of this workspace drew; `clinic generate`"
         )
-    version = score_dynamics.detector_for(workspace, config)
+    version = score_dynamics.get_or_register_detector(workspace, config)
     predictions = predict(real_context(workspace, device, report), version.id, again, batch)
     return DynamicsMaps(
         detector=version,
         images=len(again),
         suspected=sum(prediction.max >= threshold_of(version) for prediction in predictions),
         left_out=len(images) - len(again),
-        chart=dynamics_charts.abnormal_chart(workspace, version.id),
+        chart=dynamics_charts.chart_abnormal_shares(workspace, version.id),
     )
 
 
@@ -79,10 +79,10 @@ def plot_dynamics(
 
     Raises `NotFound`, and `ConfigRefused` for an image that cannot be generated again or a point outside.
     """
-    from pipelines.detectors.dynamics_charts import at_point
+    from pipelines.detectors.dynamics_charts import chart_dynamics
     from pipelines.runtime.context import real_context
 
-    return at_point(real_context(workspace, device, report), image_id, point, config)
+    return chart_dynamics(real_context(workspace, device, report), image_id, point, config)
 
 
 def train_highlighter(
@@ -97,10 +97,10 @@ def train_highlighter(
 
     Raises `ConfigRefused` when there are too few of one size.
     """
-    from pipelines.jobs.train_highlighter import highlight
+    from pipelines.jobs.train_highlighter import register_highlighter
     from pipelines.runtime.context import real_context
 
-    return highlight(real_context(workspace, device, report), round_id, config, limit)
+    return register_highlighter(real_context(workspace, device, report), round_id, config, limit)
 
 
 def rank_questions(
@@ -116,10 +116,10 @@ def rank_questions(
 
     Raises `ConfigRefused` for a model that answers no question, and without flawed and clean images.
     """
-    from pipelines.jobs.rank_questions import choose_question
+    from pipelines.jobs.rank_questions import rank_questions
     from pipelines.runtime.context import real_context
 
-    return choose_question(real_context(workspace, device, report), round_id, model, numbers, limit)
+    return rank_questions(real_context(workspace, device, report), round_id, model, numbers, limit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,10 +142,10 @@ def predict_question(
 ) -> QuestionVerdicts:
     """Ask one yes/no question about all of a round's images; the answers are a detector's predictions."""
     from pipelines.detectors.predict import predict
-    from pipelines.detectors.yes_no_question import detector_for
+    from pipelines.detectors.yes_no_question import get_or_register_detector
     from pipelines.runtime.context import real_context
 
-    version = detector_for(workspace, config)
+    version = get_or_register_detector(workspace, config)
     images = _round_images(workspace, round_id)
     found = predict(real_context(workspace, device, report), version.id, images, batch=16)
     suspected, unclear = (sum(one.max == value for one in found) for value in (1.0, 0.5))
@@ -197,8 +197,8 @@ def inpaint_folder(
     `generator` is a pipeline's folder, or else a registered generator's id, for which alone the workspace is
     opened. Raises `NotFound`, `InputRefused` and `ConfigRefused` before anything is generated.
     """
-    from pipelines.exchange.import_options import Wanted
-    from pipelines.jobs.inpaint_images import InpaintRequest, inpaint
+    from pipelines.exchange.import_options import ImportOptions
+    from pipelines.jobs.inpaint_images import InpaintRequest, inpaint_folder
 
     if repeats < 1:
         raise ConfigRefused(f"--repeats {repeats}: each step is made once or more often")
@@ -206,7 +206,7 @@ def inpaint_folder(
     request = InpaintRequest(
         generator=name, reads_prompts=reads, sampling=sampling, repeats=repeats, seed=seed, prompt=prompt
     )
-    return name, inpaint(opener, Wanted(path=folder, images=images), out, request, report)
+    return name, inpaint_folder(opener, ImportOptions(path=folder, images=images), out, request, report)
 
 
 def _generator_for_inpainting(
@@ -214,7 +214,7 @@ def _generator_for_inpainting(
 ) -> "tuple[Callable[[], GeneratorFamily], str, bool]":
     """What opens the generator, its name, and whether it reads prompts. Raises `NotFound`."""
     from pipelines.generators.draw import open_generator
-    from pipelines.generators.files import pipeline_of, pipeline_reads_prompts, reads_prompts
+    from pipelines.generators.files import pipeline_reads_prompts, read_pipeline_class, reads_prompts
     from pipelines.runtime.context import real_context
     from pipelines.runtime.devices import default_device
     from pipelines.runtime.models import real_models
@@ -223,7 +223,7 @@ def _generator_for_inpainting(
     if folder.is_dir():
         models = real_models(device or default_device())
         opener = partial(models.open_generator, str(folder), None, WeightsConfig())
-        return opener, folder.resolve().name, pipeline_reads_prompts(pipeline_of(folder))
+        return opener, folder.resolve().name, pipeline_reads_prompts(read_pipeline_class(folder))
     workspace = open_workspace()
     with workspace.catalog(read_only=True) as catalog:
         version = catalog.generators.get(given)

@@ -6,7 +6,7 @@ from typing import Any
 
 from dataengine.records import SnapshotItem
 from pipelines.config import PublishConfig
-from pipelines.detectors.training_set import composition, training_set
+from pipelines.detectors.training_set import build_training_set, count_by_kind
 from pipelines.runtime.context import Context
 from pipelines.runtime.models import real_models
 from storage.workspace import Workspace
@@ -18,11 +18,11 @@ def snapshot_preview(workspace: Workspace, publish: PublishConfig) -> dict[str, 
     The champion's set is that of its own snapshot, or where it has none of the nearest forebear's.
     """
     context = Context(workspace, real_models())
-    items = training_set(context, publish)
+    items = build_training_set(context, publish)
     before = champions_set(workspace)
     return {
         "rows": len(items),
-        "kinds": composition(items),
+        "kinds": count_by_kind(items),
         "categories": by_category(items),
         "changes": None if before is None else changes(before, items),
     }

@@ -13,9 +13,9 @@ from dataengine.records.images import SURVEY
 from pipelines.detectors.yes_no_question import ANSWERS
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.failpoint import fail_point
-from pipelines.runtime.images import alike, stack
+from pipelines.runtime.images import batches_of_equal_size, read_stacked
 from pipelines.runtime.round_data import images_of, prompts_of, recipe_of
-from pipelines.runtime.shards import Shard, slices
+from pipelines.runtime.shards import Shard, shard_bounds
 from pipelines.stages.stage import Sharded, Stage, counted
 
 PROMPT = "prompt"
@@ -26,7 +26,7 @@ def shards(context: Context, round_id: str) -> list[Shard]:
     """Consecutive parts of the survey images."""
     size = recipe_of(context, round_id).categorize.shard
     count = len(images_of(context, round_id, SURVEY))
-    return [{"start": start, "stop": stop} for start, stop in slices(count, size)]
+    return [{"start": start, "stop": stop} for start, stop in shard_bounds(count, size)]
 
 
 def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
@@ -51,9 +51,9 @@ def _ask(context: Context, round_id: str, images: Sequence[Image], model: str) -
     config = recipe_of(context, round_id).categorize
     vqa = context.models.open_vqa(model, config.vqa, context.workspace.path / ANSWERS)
     done = 0
-    for group in alike(images, config.batch):
+    for group in batches_of_equal_size(images, config.batch):
         context.report(done, len(images), "what do the images show?")
-        said = vqa.categories(stack(context.workspace, group))
+        said = vqa.categories(read_stacked(context.workspace, group))
         _keep(
             context,
             [

@@ -10,19 +10,19 @@ from pipelines.config import Part
 from pipelines.detectors import score_dynamics, yes_no_question
 from pipelines.detectors.predict import predict
 from pipelines.runtime.context import Context, Result
-from pipelines.runtime.open_detector import champion
+from pipelines.runtime.open_detector import champion_version
 from pipelines.runtime.round_data import images_of, recipe_of
-from pipelines.runtime.shards import Shard, slices
+from pipelines.runtime.shards import Shard, shard_bounds
 from pipelines.stages.stage import Sharded, Stage
 
 
 def shards(context: Context, round_id: str, purpose: str) -> list[Shard]:
     """Consecutive parts of the round's images, and the detector that is champion now."""
     count = len(images_of(context, round_id, purpose))
-    detector = champion(context).id
+    detector = champion_version(context).id
     return [
         {"purpose": purpose, "detector": detector, "start": start, "stop": stop}
-        for start, stop in slices(count, recipe_of(context, round_id).diagnose.shard)
+        for start, stop in shard_bounds(count, recipe_of(context, round_id).diagnose.shard)
     ]
 
 
@@ -34,10 +34,10 @@ def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
     with context.workspace.catalog(read_only=True) as catalog:
         threshold = threshold_of(catalog.detectors.get(shard["detector"]))
     if config.dynamics is not None:
-        watcher = score_dynamics.detector_for(context.workspace, config.dynamics)
-        predict(context, watcher.id, score_dynamics.redrawable(images), config.batch)
+        watcher = score_dynamics.get_or_register_detector(context.workspace, config.dynamics)
+        predict(context, watcher.id, score_dynamics.redrawable_images(images), config.batch)
     if config.question is not None:
-        asker = yes_no_question.detector_for(context.workspace, config.question)
+        asker = yes_no_question.get_or_register_detector(context.workspace, config.question)
         predict(context, asker.id, images, config.batch)
     return {
         "detector": shard["detector"],
@@ -51,7 +51,7 @@ def finish(context: Context, round_id: str, answers: Sequence[Result]) -> Result
     """Mean of the images' highest confidence, and how many reach its threshold."""
     images = sum(answer["images"] for answer in answers)
     return {
-        "detector": answers[0]["detector"] if answers else champion(context).id,
+        "detector": answers[0]["detector"] if answers else champion_version(context).id,
         "images": images,
         "mean_max": sum(answer["sum_max"] for answer in answers) / max(images, 1),
         "suspected": sum(answer["suspected"] for answer in answers),

@@ -1,20 +1,20 @@
 """Stage: evaluate candidate and champion on the benchmark."""
 
-from pipelines.detectors.evaluation import evaluation_sets, measure
+from pipelines.detectors.evaluation import evaluation_sets, measure_on_sets
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.failpoint import fail_point
-from pipelines.runtime.open_detector import champion
+from pipelines.runtime.open_detector import champion_version
 from pipelines.runtime.round_data import recipe_of, results_of
 from pipelines.stages.stage import Stage, change
 
 
 def evaluate(context: Context, round_id: str) -> Result:
     """Measure both detectors and keep the figures with them."""
-    before, after = champion(context).id, results_of(context, round_id)["retrain"]["detector"]
+    before, after = champion_version(context).id, results_of(context, round_id)["retrain"]["detector"]
     recipe = recipe_of(context, round_id)
     sets = evaluation_sets(context, recipe.publish, round_id)
     figures = {
-        detector_id: measure(context, detector_id, sets, recipe.evaluate.batch)
+        detector_id: measure_on_sets(context, detector_id, sets, recipe.evaluate.batch)
         for detector_id in dict.fromkeys((before, after))
     }
     fail_point("evaluate:measured")

@@ -8,12 +8,12 @@ from dataengine.errors import ConfigRefused
 from dataengine.records import Prompt
 from dataengine.records.images import HARD, JUDGE, SURVEY
 from pipelines.config import Part, RoundRecipe
-from pipelines.generators.draw import Task, draw, open_generator, task_of
+from pipelines.generators.draw import GenerationTask, generate_batch, make_task, open_generator
 from pipelines.generators.files import reads_prompts
-from pipelines.generators.guided_sampling import steered
+from pipelines.generators.guided_sampling import open_steering
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.round_data import fresh_seed, prompts_of, recipe_of, results_of
-from pipelines.runtime.shards import Shard, slices
+from pipelines.runtime.shards import Shard, shard_bounds
 from pipelines.stages.stage import Sharded, Stage
 
 
@@ -26,7 +26,7 @@ def shards(context: Context, round_id: str, purpose: str) -> list[Shard]:
     return [
         {"purpose": purpose, "generator": generator, "start": start, "stop": stop}
         for generator in generators_of(context, round_id, recipe, purpose)
-        for start, stop in slices(count, recipe.generate.shard)
+        for start, stop in shard_bounds(count, recipe.generate.shard)
     ]
 
 
@@ -41,11 +41,11 @@ def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
     missing = [task for task in part if (task.prompt, task.seed) not in there]
     if missing:
         family, config = open_generator(context, version), recipe.generate
-        steering = steered(context, config.model_dump(mode="json"), family)
-        for start, stop in slices(len(missing), config.sampling.batch):
+        steering = open_steering(context, config.model_dump(mode="json"), family)
+        for start, stop in shard_bounds(len(missing), config.sampling.batch):
             context.report(start, len(missing), f"{version.name} draws")
             tasks = missing[start:stop]
-            draw(context, family, version, tasks, config, shard["purpose"], round_id, steering)
+            generate_batch(context, family, version, tasks, config, shard["purpose"], round_id, steering)
     return {"generator": version.id, "images": len(part), "drawn": len(missing)}
 
 
@@ -103,7 +103,7 @@ def _write_survey_prompts(context: Context, round_id: str, recipe: RoundRecipe) 
         catalog.commit()
 
 
-def _tasks(context: Context, round_id: str, recipe: RoundRecipe, purpose: str) -> list[Task]:
+def _tasks(context: Context, round_id: str, recipe: RoundRecipe, purpose: str) -> list[GenerationTask]:
     repeats = {
         SURVEY: recipe.generate.seeds_per_prompt,
         HARD: recipe.write_prompts.seeds_per_prompt,
@@ -111,7 +111,7 @@ def _tasks(context: Context, round_id: str, recipe: RoundRecipe, purpose: str) -
     }[purpose]
     first = fresh_seed(context, round_id, recipe.generate.seed, "images", purpose)
     return [
-        task_of(
+        make_task(
             prompt.text,
             first + index * repeats + repeat,
             recipe.generate.validation,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataengine.curation.mining import Choice, MiningCandidate, choose, thumbnail_features
+from dataengine.curation.mining import Choice, MiningCandidate, choose_images, thumbnail_features
 from dataengine.masks import dequantise
 from dataengine.records import Image, QueueItem
 from dataengine.records.images import HARD, SURVEY
@@ -21,7 +21,7 @@ from pipelines.detectors.predict import predict
 from pipelines.detectors.training_data import read_categories
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.failpoint import fail_point
-from pipelines.runtime.images import alike, stack
+from pipelines.runtime.images import batches_of_equal_size, read_stacked
 from pipelines.runtime.open_detector import open_detector
 from pipelines.runtime.round_data import images_of, recipe_of, results_of
 from pipelines.stages.stage import Stage
@@ -47,7 +47,7 @@ def mine(context: Context, round_id: str) -> Result:
 
 
 def _fill(context: Context, round_id: str) -> list[QueueItem]:
-    choices = choose(_candidates(context, round_id), recipe_of(context, round_id).mine)
+    choices = choose_images(_candidates(context, round_id), recipe_of(context, round_id).mine)
     items = [_queue_item(round_id, choice) for choice in choices]
     fail_point("mine:chosen")
     with context.workspace.catalog() as catalog:
@@ -114,9 +114,9 @@ def _looks(
     if config.features == "encoder" or config.variance > 0:
         detector = open_detector(context, detector_id)
     looks: dict[str, Look] = {}
-    for group in alike(images, BATCH):
+    for group in batches_of_equal_size(images, BATCH):
         context.report(len(looks), len(images), "comparing candidates")
-        pixels = stack(context.workspace, group)
+        pixels = read_stacked(context.workspace, group)
         thumbnails = features = thumbnail_features(pixels)
         variances = [0.0] * len(group)
         if detector is not None and config.features == "encoder":
@@ -152,7 +152,7 @@ def _disagreement(
     if not second:
         return {}
     if score_dynamics.is_score_dynamics(known.get(second)):
-        images = score_dynamics.redrawable(images)
+        images = score_dynamics.redrawable_images(images)
     batch = recipe.diagnose.batch
     pairs = zip(
         predict(context, detector_id, images, batch), predict(context, second, images, batch), strict=True

@@ -12,7 +12,7 @@ from pipelines.detectors.predict import predict
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.round_data import images_of, recipe_of, results_of
-from pipelines.runtime.shards import Shard, slices
+from pipelines.runtime.shards import Shard, shard_bounds
 from pipelines.stages.stage import Sharded, Stage
 
 
@@ -20,7 +20,8 @@ def shards(context: Context, round_id: str) -> list[Shard]:
     """Consecutive parts of the unlabelled training images."""
     size = recipe_of(context, round_id).pseudo_label.shard
     return [
-        {"start": start, "stop": stop} for start, stop in slices(len(_unlabelled(context, round_id)), size)
+        {"start": start, "stop": stop}
+        for start, stop in shard_bounds(len(_unlabelled(context, round_id)), size)
     ]
 
 

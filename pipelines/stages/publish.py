@@ -4,7 +4,7 @@ Input: the round's true labels, pseudo-labels, real pictures, what was labelled 
 named by the hash of its rows; anything of the benchmark is refused. Cost: one manifest.
 """
 
-from pipelines.detectors.training_set import composition, training_set
+from pipelines.detectors.training_set import build_training_set, count_by_kind
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.round_data import recipe_of
@@ -14,10 +14,10 @@ from pipelines.stages.stage import Stage, counted
 def publish(context: Context, round_id: str) -> Result:
     """Write the snapshot; the same rows always give the same one."""
     weights = recipe_of(context, round_id).publish
-    items = training_set(context, weights, round_id)
+    items = build_training_set(context, weights, round_id)
     fail_point("publish:composed")
     snapshot = context.workspace.snapshots.publish(items, round_id=round_id)
-    return {"snapshot": snapshot.id, "rows": snapshot.rows, "composition": composition(items)}
+    return {"snapshot": snapshot.id, "rows": snapshot.rows, "composition": count_by_kind(items)}
 
 
 STAGE = Stage(

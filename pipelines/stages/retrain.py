@@ -4,8 +4,8 @@ Input: the round's snapshot. Output: a detector of role "candidate". Dynamic shr
 belong to the training itself. Cost: the longest training of a round, resumed where it was after a crash.
 """
 
-from pipelines.detectors.train import learn
-from pipelines.detectors.training_set import composition
+from pipelines.detectors.train import train_version
+from pipelines.detectors.training_set import count_by_kind
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.round_data import recipe_of, results_of
 from pipelines.stages.stage import Stage, counted
@@ -20,8 +20,8 @@ def retrain(context: Context, round_id: str) -> Result:
     config = recipe_of(context, round_id).retrain
     with context.workspace.catalog(read_only=True) as catalog:
         teacher = catalog.detectors.get(results["train_teacher"]["detector"])
-    version = learn(context, round_id, "retrain", "candidate", config, teacher, items, snapshot_id)
-    return {"detector": version.id, "samples": composition(items), **version.metrics}
+    version = train_version(context, round_id, "retrain", "candidate", config, teacher, items, snapshot_id)
+    return {"detector": version.id, "samples": count_by_kind(items), **version.metrics}
 
 
 STAGE = Stage(

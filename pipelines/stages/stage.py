@@ -9,7 +9,7 @@ from dataengine.errors import NotFound
 from dataengine.records import Round
 from pipelines.config import Part
 from pipelines.runtime.context import Context, Result, Waiting
-from pipelines.runtime.shards import Shard, run_in_turn
+from pipelines.runtime.shards import Shard, run_sequentially
 
 if TYPE_CHECKING:
     from storage.catalog import Catalog
@@ -75,7 +75,7 @@ class Done:
 
 
 def run_work(
-    context: Context, round_id: str, work: Work, run_shards: Callable[..., list[Result]] = run_in_turn
+    context: Context, round_id: str, work: Work, run_shards: Callable[..., list[Result]] = run_sequentially
 ) -> Any:
     """A stage's work in this process, its shards through `run_shards` (see `pipelines.worker.ray_shards`).
     Gives its result; `Waiting` from a stage of people."""

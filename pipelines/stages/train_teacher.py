@@ -1,11 +1,11 @@
 """Stage: train a teacher on people's labels."""
 
 from dataengine.errors import ConfigRefused
-from pipelines.detectors.train import learn
+from pipelines.detectors.train import train_version
 from pipelines.detectors.training_data import read_training_data
-from pipelines.detectors.training_set import composition, labelled_or_real
+from pipelines.detectors.training_set import count_by_kind, labelled_or_real
 from pipelines.runtime.context import Context, Result
-from pipelines.runtime.open_detector import champion
+from pipelines.runtime.open_detector import champion_version
 from pipelines.runtime.round_data import recipe_of
 from pipelines.stages.stage import Stage, counted
 
@@ -20,10 +20,10 @@ def train_teacher(context: Context, round_id: str) -> Result:
             "No training image of this round has a label. Give the mine stage a larger budget, "
             "or label more images."
         )
-    version = learn(
-        context, round_id, "train_teacher", "teacher", recipe.train_teacher, champion(context), items
+    version = train_version(
+        context, round_id, "train_teacher", "teacher", recipe.train_teacher, champion_version(context), items
     )
-    return {"detector": version.id, "samples": composition(items), **version.metrics}
+    return {"detector": version.id, "samples": count_by_kind(items), **version.metrics}
 
 
 STAGE = Stage(

@@ -8,7 +8,7 @@ from dataengine.records import digest
 from dataengine.records.images import SURVEY, TREAT
 from pipelines.generators.treatment import TreatmentPlan, finished_result, run_treatment
 from pipelines.runtime.context import Context, Result
-from pipelines.runtime.open_detector import champion
+from pipelines.runtime.open_detector import champion_version
 from pipelines.runtime.round_data import prompts_of, recipe_of
 from pipelines.stages.generate import generators_of
 from pipelines.stages.stage import Stage
@@ -29,7 +29,7 @@ def treat(context: Context, round_id: str) -> Result:
     plan = TreatmentPlan(
         run=round_id,
         base=base,
-        detector=champion(context),
+        detector=champion_version(context),
         prompts=prompts,
         guarded=_guard_prompts(context, round_id, prompts),
         tuning=recipe.treat.tuning,

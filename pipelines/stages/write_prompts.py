@@ -8,7 +8,7 @@ bootstrap, and what the prompt writer costs (a grammar nothing, an LLM a few min
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 
-from dataengine.curation.evidence import evidence
+from dataengine.curation.evidence import category_evidence
 from dataengine.curation.hard_categories import CategoryVerdict, hard_categories
 from dataengine.records import HardCategory, Prompt
 from dataengine.records.images import HARD, JUDGE, SURVEY, TREAT
@@ -37,7 +37,7 @@ def write_prompts(context: Context, round_id: str) -> Result:
         "hard": hard,
         "easy": easy,
         "statistics": {found.category: round(found.statistic, 4) for found in verdicts},
-        "evidence": [asdict(row) for row in evidence(seen, config.statistic.minimum)],
+        "evidence": [asdict(row) for row in category_evidence(seen, config.statistic.minimum)],
         "prompts": {JUDGE: len(judged), **written},
     }
 

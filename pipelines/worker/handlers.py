@@ -71,9 +71,9 @@ def compare_job(context: Context, args: dict[str, Any]) -> Result:
 
 def dynamics_job(context: Context, args: dict[str, Any]) -> Result:
     """Score dynamics of one drawn image at a point (x, y) in its pixels."""
-    from pipelines.detectors.dynamics_charts import at_point
+    from pipelines.detectors.dynamics_charts import chart_dynamics
 
-    return at_point(context, args["image"], tuple(args["point"]))
+    return chart_dynamics(context, args["image"], tuple(args["point"]))
 
 
 JOBS: dict[str, Callable[[Context, dict[str, Any]], Result]] = {
@@ -90,7 +90,7 @@ JOBS: dict[str, Callable[[Context, dict[str, Any]], Result]] = {
 """Work that stands alone, by the kind of job."""
 
 
-def kind_named(kind: str) -> Callable[[Context, dict[str, Any]], Result]:
+def handler_of(kind: str) -> Callable[[Context, dict[str, Any]], Result]:
     """The work of that kind. Raises `ConfigRefused` naming the kinds there are."""
     if kind not in JOBS:
         raise ConfigRefused(f"there is no job of kind {kind!r}; kinds are {', '.join([STAGE_JOB, *JOBS])}")

@@ -77,11 +77,11 @@ class Service:
         return call(request, array)
 
     def _estimate(self, request: dict[str, Any]) -> dict[str, Any]:
-        from pipelines.jobs.estimate import estimated
+        from pipelines.jobs.estimate import estimate_run
         from pipelines.runtime.context import Context
 
         context = Context(self.workspace, self.models)
-        return estimated(context, str(request.get("kind")), dict(request.get("settings") or {}))
+        return estimate_run(context, str(request.get("kind")), dict(request.get("settings") or {}))
 
     def _artifacts(self, request: dict[str, Any], image: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
         from dataengine.masks import quantise
@@ -144,7 +144,7 @@ def _answer_one(connection: Connection, service: Service) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """The child's program; the worker starts it with its listening socket."""
-    from pipelines.runtime.loading import load
+    from pipelines.runtime.loading import import_object
     from pipelines.worker.process_group import fork_guarded
     from storage.opening import open_workspace
 
@@ -157,7 +157,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--socket", type=int, required=True)
     options = parser.parse_args(argv)
     fork_guarded(options.lifeline, keep=options.events)
-    service = Service(open_workspace(options.workspace), load(options.models)(options.device))
+    service = Service(open_workspace(options.workspace), import_object(options.models)(options.device))
     serve(socket.socket(fileno=options.socket), service)
 
 

@@ -23,7 +23,7 @@ from pipelines.runtime.progress import Reporter
 from pipelines.services import queue, rounds
 from pipelines.stages.stage import DONE, Done, Stage, stage_named
 from pipelines.worker.ray_shards import ENGINES, RunShards
-from pipelines.worker.running import Active, RunningJobs
+from pipelines.worker.running import ActiveJob, RunningJobs
 from storage.stores.job_files import METRICS
 from storage.workspace import Workspace
 
@@ -95,7 +95,7 @@ class LocalRunner:
                     yield StageEnded(name=step.name, result=catalog.rounds.get(round_id).results[step.name])
 
     @contextmanager
-    def _claimed(self, row: Round) -> Iterator[tuple[str, Active]]:
+    def _claimed(self, row: Round) -> Iterator[tuple[str, ActiveJob]]:
         """The stage's job, ours while the block runs, and its end recorded."""
         me = f"{socket.gethostname()}-here-{uuid.uuid4().hex[:6]}"
         with self.workspace.catalog() as catalog:
@@ -130,7 +130,7 @@ class LocalRunner:
             catalog.commit()
 
     @contextmanager
-    def _alive(self, me: str, job_id: str) -> Iterator[Active]:
+    def _alive(self, me: str, job_id: str) -> Iterator[ActiveJob]:
         """The job held as a worker holds it, with heartbeats, while the block runs."""
         running, over = RunningJobs(self.workspace, me, self.models.device), threading.Event()
         beats = threading.Thread(target=running.beat_until, args=(over,), daemon=True, name="beats")
@@ -147,7 +147,7 @@ class LocalRunner:
                 running.forget()
 
     @contextmanager
-    def _files(self, job_id: str, active: Active) -> Iterator[Report]:
+    def _files(self, job_id: str, active: ActiveJob) -> Iterator[Report]:
         """A report that writes the job's metrics file, shows the command's bar, and stops when asked to."""
         folder = self.workspace.job_files.folder(job_id)
         folder.mkdir(parents=True, exist_ok=True)

@@ -17,14 +17,14 @@ def fork_guarded(lifeline: int, keep: int) -> None:
     if child:
         os.close(keep)
         os.close(0)
-        mind(lifeline, child)
+        guard_child(lifeline, child)
     os.close(lifeline)
     die_with_parent()
     if os.getppid() != minder:  # it went before we asked to be told
         os._exit(1)
 
 
-def mind(lifeline: int, child: int) -> NoReturn:
+def guard_child(lifeline: int, child: int) -> NoReturn:
     """Kill the group when the lifeline closes; end as the child ended, taking what it left behind along."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while True:
@@ -34,10 +34,10 @@ def mind(lifeline: int, child: int) -> NoReturn:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             code = os.waitstatus_to_exitcode(status)
-            leave_no_child(128 - code if code < 0 else code)
+            end_group(128 - code if code < 0 else code)
 
 
-def leave_no_child(code: int) -> NoReturn:
+def end_group(code: int) -> NoReturn:
     """Ask what is left of the group to end, then exit; the worker kills the rest of the group."""
     os.killpg(0, signal.SIGTERM)
     os._exit(code)

@@ -10,7 +10,7 @@ from typing import Any
 
 from dataengine.errors import ConfigRefused
 from pipelines.runtime.context import Context, Result
-from pipelines.runtime.shards import Shard, run_in_turn
+from pipelines.runtime.shards import Shard, run_sequentially
 from storage.opening import open_workspace
 
 RunShards = Callable[[Context, str, Callable[..., Result], Sequence[Shard]], list[Result]]
@@ -19,7 +19,7 @@ RAY_SECONDS = 24 * 3600.0
 """A shard that has not answered by then has deadlocked."""
 
 
-def on_ray(
+def run_on_ray(
     context: Context,
     round_id: str,
     run_shard: Callable[..., Result],
@@ -63,12 +63,12 @@ def _gathered(ray: Any, context: Context, asked: dict[Any, int]) -> list[Result]
 
 
 def _shard_on_node(place: dict[str, str], models: str, name: str, round_id: str, shard: Shard) -> Result:
-    from pipelines.runtime.loading import load
+    from pipelines.runtime.loading import import_object
 
-    context = Context(open_workspace(**place), load(models)("cpu"))
-    answer: Result = load(name)(context, round_id, shard)
+    context = Context(open_workspace(**place), import_object(models)("cpu"))
+    answer: Result = import_object(name)(context, round_id, shard)
     return answer
 
 
-ENGINES: dict[str, RunShards] = {"local": run_in_turn, "ray": on_ray}
+ENGINES: dict[str, RunShards] = {"local": run_sequentially, "ray": run_on_ray}
 """Engines by name."""

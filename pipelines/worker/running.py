@@ -22,7 +22,7 @@ CANCEL_SECONDS = 0.25
 
 
 @dataclass
-class Active:
+class ActiveJob:
     """A running job: how far it is, and what was asked of it."""
 
     progress: float = 0.0
@@ -45,14 +45,14 @@ class RunningJobs:
     workspace: Workspace
     worker_id: str
     device: str
-    active: dict[str, Active] = field(default_factory=dict)
+    active: dict[str, ActiveJob] = field(default_factory=dict)
     _counting: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
-    def holding(self, job_id: str) -> Iterator[Active]:
+    def holding(self, job_id: str) -> Iterator[ActiveJob]:
         """Keep a job alive, and watch for its cancelling, while the block runs."""
         with self._counting:
-            active = self.active.setdefault(job_id, Active())
+            active = self.active.setdefault(job_id, ActiveJob())
             active.holders += 1
         try:
             active.asked = self._asked(job_id)

@@ -14,11 +14,11 @@ from dataengine.records import STAGE_JOB
 from pipelines.runtime.context import Context, Result, Waiting
 from pipelines.runtime.devices import device_lock
 from pipelines.runtime.failpoint import STAGE
-from pipelines.runtime.loading import load
+from pipelines.runtime.loading import import_object
 from pipelines.runtime.models import Models
 from pipelines.runtime.progress import PauseAsked, Reporter, Send, log_line, output_to
 from pipelines.stages.stage import Stage, run_action, stage_named
-from pipelines.worker.handlers import kind_named
+from pipelines.worker.handlers import handler_of
 from storage.opening import open_workspace
 from storage.stores.job_files import LOG, METRICS
 from storage.workspace import Workspace
@@ -37,7 +37,10 @@ class Runner:
     def open(cls, path: str, *, models: str, stages: str, device: str) -> "Runner":
         """From the words of a command line: `models` and `stages` as "module:name"."""
         return cls(
-            workspace=open_workspace(path), models=load(models)(device), stages=load(stages), device=device
+            workspace=open_workspace(path),
+            models=import_object(models)(device),
+            stages=import_object(stages),
+            device=device,
         )
 
     def run(self, task: dict[str, Any], send: Send) -> Result:
@@ -61,7 +64,7 @@ class Runner:
 
     def _answer(self, context: Context, task: dict[str, Any]) -> Result:
         if task["kind"] != STAGE_JOB:
-            return kind_named(task["kind"])(context, task["args"])
+            return handler_of(task["kind"])(context, task["args"])
         round_id, stage = task["args"]["round_id"], stage_named(task["args"]["stage"], self.stages)
         log_line(f"{stage.name}: {task['action']} {task.get('payload') or ''}")
         running = STAGE.set(stage.name)

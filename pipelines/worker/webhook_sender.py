@@ -46,25 +46,25 @@ class Notice:
     at: float
 
 
-def notices(catalog: Catalog, since: float) -> Iterator[Notice]:
+def pending_notices(catalog: Catalog, since: float) -> Iterator[Notice]:
     """Everything that somebody should come and see to; failures from before `since` are old news."""
     for row in catalog.rounds.in_state("waiting", "failed"):
         if row.state == "waiting":
             waiting = catalog.queue.remaining(row.id)
             text = f"Round {row.id} waits for people: {waiting} images to label."
-            yield notice("people needed", row.id, f"{row.id} {row.stage}", text)
+            yield make_notice("people needed", row.id, f"{row.id} {row.stage}", text)
         else:
             job = rounds.stage_job(catalog, row)
             if job is not None and (job.finished or 0.0) >= since:
                 text = f"Round {row.id} failed at {row.stage}; an engineer can resume it."
-                yield notice("engineers needed", row.id, job.id, text)
+                yield make_notice("engineers needed", row.id, job.id, text)
     for study in catalog.studies.list():
         if study.state == "open":
             text = f"A blind study of {len(study.pairs)} pairs is open for raters."
-            yield notice("raters needed", study.id, study.id, text)
+            yield make_notice("raters needed", study.id, study.id, text)
 
 
-def notice(event: str, subject: str, key: str, text: str) -> Notice:
+def make_notice(event: str, subject: str, key: str, text: str) -> Notice:
     """A notice whose id follows from what it is about."""
     return Notice(id=digest(event, key), event=event, subject=subject, text=text[:MAX_TEXT], at=now())
 
@@ -112,16 +112,16 @@ class Webhooks:
         """What nobody has sent yet. It is written down first, so that no other worker sends it too."""
         with self.workspace.catalog(read_only=True) as catalog:
             hooks = catalog.endpoints.of_kind("webhook")
-            due = [(hook, each) for hook in hooks for each in notices(catalog, hook.created)]
-            new = [pair for pair in due if not catalog.audit.count(SENT, subject_of(*pair), 0.0)]
+            due = [(hook, each) for hook in hooks for each in pending_notices(catalog, hook.created)]
+            new = [pair for pair in due if not catalog.audit.count(SENT, delivery_key(*pair), 0.0)]
         if not new:
             return []
         with self.workspace.catalog() as catalog:
-            mine = [pair for pair in new if not catalog.audit.count(SENT, subject_of(*pair), 0.0)]
+            mine = [pair for pair in new if not catalog.audit.count(SENT, delivery_key(*pair), 0.0)]
             for hook, each in mine:
                 details = {"webhook": hook.name, "event": each.event, "about": each.subject}
                 catalog.audit.add(
-                    AuditEvent(actor="worker", action=SENT, subject=subject_of(hook, each), details=details)
+                    AuditEvent(actor="worker", action=SENT, subject=delivery_key(hook, each), details=details)
                 )
             catalog.commit()
         return mine
@@ -143,12 +143,12 @@ class Webhooks:
         with self.workspace.catalog() as catalog:
             details = {"webhook": hook.name, "event": each.event, "about": each.subject}
             catalog.audit.add(
-                AuditEvent(actor="worker", action=FAILED, subject=subject_of(hook, each), details=details)
+                AuditEvent(actor="worker", action=FAILED, subject=delivery_key(hook, each), details=details)
             )
             catalog.commit()
         return False
 
 
-def subject_of(hook: Endpoint, each: Notice) -> str:
+def delivery_key(hook: Endpoint, each: Notice) -> str:
     """The name under which one notice to one address is remembered."""
     return f"{hook.id}:{each.id}"

@@ -23,12 +23,12 @@ from typing import Any
 
 from dataengine.errors import ClinicError, Paused, WorkspaceUnusable
 from pipelines.runtime.devices import default_device, try_lock
-from pipelines.runtime.loading import load
+from pipelines.runtime.loading import import_object
 from pipelines.services.queue import WORK_FORMAT
 from pipelines.stages.stage import Stage
 from pipelines.worker import inference_server
 from pipelines.worker.child import Child, ChildDied
-from pipelines.worker.running import Active, RunningJobs
+from pipelines.worker.running import ActiveJob, RunningJobs
 from pipelines.worker.webhook_sender import Webhooks
 from storage import job_queue
 from storage.opening import open_workspace
@@ -69,8 +69,8 @@ class Worker:
         self.settings = settings
         self.id = id
         self.workspace = open_workspace(settings.workspace)
-        self.stages: Sequence[Stage] = load(settings.stages)
-        self.models = load(settings.models)(settings.device)
+        self.stages: Sequence[Stage] = import_object(settings.stages)
+        self.models = import_object(settings.models)(settings.device)
         self.child = Child(
             "pipelines.worker.child_main",
             (
@@ -135,7 +135,7 @@ class Worker:
                         self.workspace.job_files.send(task["job"], everything=True)
         raise AssertionError("unreachable")
 
-    def _progress(self, active: Active, event: dict[str, Any]) -> None:
+    def _progress(self, active: ActiveJob, event: dict[str, Any]) -> None:
         active.progress, active.message = event["progress"], event["message"]
 
     def _watch_parent(self) -> None:

@@ -71,7 +71,7 @@ class Generated:
 def main() -> None:
     """Measures everything and writes `build/bench/clinic.json`."""
     with tempfile.TemporaryDirectory() as folder:
-        open_ = {name: parts.materialise(name, Path(folder) / name) for name in parts.names()}
+        open_ = {name: parts.materialise(name, Path(folder) / name) for name in parts.model_names()}
         judge, teacher = load_judge(open_["judge"]), load_teacher(open_["teacher"])
         reader, doctor = Reader.load(open_["readers"]), load_detector(open_["first_doctor"])
         family = load_family(open_["flux"])

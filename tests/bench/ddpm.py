@@ -13,7 +13,7 @@ from pathlib import Path
 from dataengine.clinic.training.data import render
 from dataengine.clinic.world import stream
 from dataengine.treatment.config import RefiningConfig, UNetConfig
-from dataengine.treatment.families.unconditional import fresh
+from dataengine.treatment.families.unconditional import new_unet_family
 from dataengine.treatment.refining.trainer import RESULT, refine
 from tests.bench.guided_sampling import KEEPER
 from tests.bench.harness import device, full, quick
@@ -59,7 +59,9 @@ def trained_ddpm() -> Path | None:
     shown = render(stream("generator", categories=DDPM.categories), range(DDPM.drawings))
     network = UNetConfig(side=64, channels=DDPM.channels, attention=len(DDPM.channels) // 2)
     images = shown.images.permute(0, 2, 3, 1).numpy()
-    return refine(DDPM.plan, fresh(network, 0).to(device()), images, folder, report=MinuteReport()).folder
+    return refine(
+        DDPM.plan, new_unet_family(network, 0).to(device()), images, folder, report=MinuteReport()
+    ).folder
 
 
 class MinuteReport:

@@ -25,14 +25,14 @@ import torch
 from dataengine.clinic.world import CATEGORIES, HARD
 from dataengine.curation.config import HardCategoryConfig, MiningConfig
 from dataengine.curation.hard_categories import hard_categories
-from dataengine.curation.mining import MiningCandidate, choose, thumbnail_features
+from dataengine.curation.mining import MiningCandidate, choose_images, thumbnail_features
 from dataengine.diagnosis.calibration import calibrate
 from dataengine.diagnosis.config import AugmentationConfig, DetectorTrainingConfig
 from dataengine.diagnosis.dataset import Sample
 from dataengine.diagnosis.detector import NetworkDetector, artifact_maps, load_detector
 from dataengine.diagnosis.training import RESULT_FILE, measure_detector, train_detector
-from dataengine.quality.intervals import ratio as paired_ratio
-from pipelines.detectors.predict import uncertainty
+from dataengine.quality.intervals import ratio_of_means as paired_ratio
+from pipelines.detectors.predict import mean_uncertainty
 from tests.bench import detector_data as data
 from tests.bench.detector_data import KEEPER, Pool, memory
 from tests.bench.harness import Figure, figure, full, leave, mean, quick, share, write
@@ -215,13 +215,13 @@ class Bench:
                 image_id=f"{index:06d}",
                 category=self.pool.categories[index],
                 confidence=float(map_.max()),
-                uncertainty=uncertainty(map_),
+                uncertainty=mean_uncertainty(map_),
                 features=look,
                 thumbnail=look,
             )
             for index, (map_, look) in enumerate(zip(maps, thumbnail_features(self.pool.images), strict=True))
         ]
-        choices = choose(candidates, MiningConfig(budget=count, explore=0.3, seed=self.seed))
+        choices = choose_images(candidates, MiningConfig(budget=count, explore=0.3, seed=self.seed))
         chosen = [int(choice.image_id) for choice in choices]
         return self.pool.take(chosen).samples("true", [float(maps[i].max()) for i in chosen])
 

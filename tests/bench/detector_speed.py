@@ -25,10 +25,10 @@ from pipelines.demo.data import ingest
 from pipelines.detectors.dataset import StoredSamples
 from pipelines.detectors.predict import predict
 from pipelines.detectors.training_data import read_training_data
-from pipelines.detectors.training_set import real
+from pipelines.detectors.training_set import real_items
 from pipelines.runtime.context import Context
 from pipelines.runtime.models import real_models
-from pipelines.runtime.shards import slices
+from pipelines.runtime.shards import shard_bounds
 from storage.opening import create_workspace
 from tests.bench.detector_gpu import training_step
 from tests.bench.harness import Figure, quick, timing_ratio, write
@@ -62,7 +62,7 @@ def stored() -> Iterator[tuple[Context, list[SnapshotItem], Path]]:
         save_detector(NetworkDetector.fresh(FIRST_DOCTOR, 0), Path(folder) / "detector")
         yield (
             context,
-            real(read_training_data(context.workspace), "train", PublishConfig()),
+            real_items(read_training_data(context.workspace), "train", PublishConfig()),
             Path(folder) / "detector",
         )
 
@@ -116,7 +116,7 @@ def infer_rate_ratio(context: Context, items: list[SnapshotItem], folder: Path) 
 
     def whole() -> None:
         worker, name = Context(workspace, real_models("cpu")), names.pop()
-        for start, stop in slices(len(images), stage.shard):
+        for start, stop in shard_bounds(len(images), stage.shard):
             predict(worker, name, images[start:stop], stage.batch)
 
     @torch.inference_mode()

@@ -71,7 +71,7 @@ KEEPER = Keeper(
     "trainingfree",
     modules=("tests.bench.trainingfree",),
     settings={"sizes": SIZES, "device": device()},
-    weights={name: clinic_parts.fingerprint(name) for name in clinic_parts.names()},
+    weights={name: clinic_parts.fingerprint(name) for name in clinic_parts.model_names()},
 )
 
 

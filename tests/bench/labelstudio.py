@@ -24,8 +24,8 @@ from dataengine.records import THRESHOLD, DetectorVersion, Image, Label, Predict
 from pipelines.exchange.label_studio.brush_rle import decode_alpha, encode_mask
 from pipelines.exchange.label_studio.pull import pull
 from pipelines.exchange.label_studio.push import BATCH, push
-from pipelines.exchange.label_studio.server import Server, plainly
-from pipelines.exchange.label_studio.tasks import brush_results, prediction, task_data
+from pipelines.exchange.label_studio.server import Server, translating_errors
+from pipelines.exchange.label_studio.tasks import brush_prediction, brush_results, task_data
 from pipelines.exchange.writers.snapshot_folder import export_folder
 from storage.opening import create_workspace
 from storage.workspace import Workspace
@@ -197,7 +197,9 @@ def push_figures(scratch: Path, server: Server, count: int) -> list[Figure]:
         {
             "data": task_data(image, f"http://x/{image.id}.png", round="r"),
             "predictions": [
-                prediction(maps[number % len(maps)], (128, 512), 0.9, "champion (d)", CLASSES, THRESHOLD)
+                brush_prediction(
+                    maps[number % len(maps)], (128, 512), 0.9, "champion (d)", CLASSES, THRESHOLD
+                )
             ],
         }
         for number, image in enumerate(images)
@@ -245,7 +247,7 @@ def pull_figures(scratch: Path, server: Server, count: int) -> list[Figure]:
 
     def export() -> float:
         started = time.perf_counter()
-        with plainly(server.url):
+        with translating_errors(server.url):
             for _ in server.client.projects.exports.download_sync(project.id, export_type="JSON"):
                 pass
         return time.perf_counter() - started

@@ -50,7 +50,7 @@ class Run:
 KEEPER = Keeper(
     "loop",
     modules=("tests.bench.loop", "app"),
-    weights={name: clinic_parts.fingerprint(name) for name in clinic_parts.names()},
+    weights={name: clinic_parts.fingerprint(name) for name in clinic_parts.model_names()},
 )
 
 

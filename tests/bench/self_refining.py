@@ -23,10 +23,10 @@ from dataengine.clinic.world import stream
 from dataengine.diagnosis.config import HighlighterConfig
 from dataengine.diagnosis.flaw_activation import FlawHighlighter, train_highlighter
 from dataengine.errors import Cancelled
-from dataengine.quality.distances import features, frechet
+from dataengine.quality.distances import compute_features, frechet_distance
 from dataengine.treatment.config import RefiningConfig, SamplingConfig, UNetConfig
 from dataengine.treatment.families.loading import load_family
-from dataengine.treatment.families.unconditional import UnconditionalFamily, fresh
+from dataengine.treatment.families.unconditional import UnconditionalFamily, new_unet_family
 from dataengine.treatment.refining import trainer
 from dataengine.treatment.refining.trainer import RESULT, identity_of, refine
 from dataengine.treatment.sampling.sampler import as_tensor, as_uint8, generate
@@ -173,7 +173,7 @@ def inside_people_masks(id: str, network: FlawHighlighter) -> Figure:
     if not place:
         return figure(id, "not measured", note=f"{WORKSPACE}=DIR names a workspace with people's masks")
     from dataengine.masks import unpack_label_map
-    from pipelines.runtime.images import read
+    from pipelines.runtime.images import read_pixels
     from storage.opening import open_workspace
 
     workspace = open_workspace(Path(place))
@@ -188,7 +188,7 @@ def inside_people_masks(id: str, network: FlawHighlighter) -> Figure:
     for label in labels:
         packed = workspace.blobs.get(str(label.label_map))
         mask = unpack_label_map(packed, label.height, label.width) > 0
-        hot = hot_spots(network, read(workspace, images[label.image_id])[None])[0]
+        hot = hot_spots(network, read_pixels(workspace, images[label.image_id])[None])[0]
         pairs.append(((hot & mask).sum(), hot.sum(), mask.mean()))
     if not pairs:
         return figure(id, "not measured", note=f"{place} holds no mask by a person on a generated image")
@@ -248,11 +248,11 @@ def gain_over_seeds(clinic: ClinicModels) -> list[Figure]:
 
 def fid_figures(clinic: ClinicModels) -> list[Figure]:
     """The same rows by FID, on more images."""
-    real = features(doubled(drawings(SIZES.fid)[1]), clinic.features)
+    real = compute_features(doubled(drawings(SIZES.fid)[1]), clinic.features)
     rows = {f"_{name}": Row(name, ROWS[name]) for name in ("forward", "reverse", "both")}
     rows = {"": best_strength(clinic)[0], **rows, "base": Row("base", ROWS["base"])}
     fid = {
-        end: frechet(real, features(doubled(images_of(row, SIZES.fid)), clinic.features))
+        end: frechet_distance(real, compute_features(doubled(images_of(row, SIZES.fid)), clinic.features))
         for end, row in rows.items()
     }
     figures = []
@@ -334,7 +334,7 @@ def doubled(images: np.ndarray) -> np.ndarray:
 def kid_of(clinic: ClinicModels, row: Row, first: int = 0) -> np.ndarray:
     """KID of each fold of a row's finished model to held-out drawings."""
     real, vectors = (
-        features(doubled(each), clinic.features)
+        compute_features(doubled(each), clinic.features)
         for each in (drawings(SIZES.kid, first)[1], images_of(row, SIZES.kid, first))
     )
     return kid_by_fold(real, vectors)
@@ -396,7 +396,7 @@ def flat_maps() -> contextlib.AbstractContextManager[Any]:
 
 def fresh_network(seed: int) -> UnconditionalFamily:
     """A DDPM of random weights, the same for all rows of a seed."""
-    return fresh(TRAINING.network, seed).to(device())
+    return new_unet_family(TRAINING.network, seed).to(device())
 
 
 def copy_base_phase(row: Row, pictures: int, work: Path) -> None:

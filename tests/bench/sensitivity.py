@@ -8,7 +8,7 @@ import numpy as np
 from dataengine.clinic.training.data import render
 from dataengine.clinic.world import stream
 from dataengine.diagnosis.config import DynamicsConfig
-from dataengine.quality.distances import features
+from dataengine.quality.distances import compute_features
 from dataengine.treatment.config import CorrectionConfig, SamplingConfig
 from tests.bench.guided_sampling import (
     SAMPLING,
@@ -38,10 +38,10 @@ def moment_figures(
 ) -> list[Figure]:
     """TTC at other moments: KID and the judge's frequency against none."""
     count, base = min(SIZES.kid, 300), Generator(clinic.flux)
-    real = features(
+    real = compute_features(
         render(stream("photos"), range(count)).images.permute(0, 2, 3, 1).numpy(), clinic.features
     )
-    plain = kid_by_fold(real, features(none.images[:count], clinic.features))
+    plain = kid_by_fold(real, compute_features(none.images[:count], clinic.features))
     rows = []
     for moment in MOMENTS:
         dynamics = config.dynamics.model_copy(update={"stop": moment})
@@ -49,7 +49,7 @@ def moment_figures(
         other = generate_row(
             clinic, f"moment-{moment:g}", base, SAMPLING["flux"], "evaluation", count, steer(changed)
         )
-        gap = kid_by_fold(real, features(other.images, clinic.features)) - plain
+        gap = kid_by_fold(real, compute_features(other.images, clinic.features)) - plain
         ratio = other.flawed.mean() / max(none.flawed[:count].mean(), 1e-9)
         rows.append((moment, float(gap.mean()), float(ratio)))
     columns = dict(zip(("moment", "kid_minus_none", "frequency_ratio"), zip(*rows, strict=True), strict=True))

@@ -24,13 +24,13 @@ from dataengine.clinic.training.data import render
 from dataengine.clinic.world import stream
 from dataengine.diagnosis.detector import load_detector
 from dataengine.diagnosis.ranking import area_under_roc, average_precision, levels_of
-from dataengine.quality.distances import features, frechet, precision_recall
+from dataengine.quality.distances import compute_features, frechet_distance, precision_recall
 from dataengine.treatment.config import CorrectionConfig, GuidanceConfig
 from dataengine.treatment.families.loading import load_family
-from dataengine.treatment.guided_sampling.correction import correcting
-from dataengine.treatment.guided_sampling.guidance import guiding
+from dataengine.treatment.guided_sampling.correction import make_correctors
+from dataengine.treatment.guided_sampling.guidance import make_guides
 from dataengine.treatment.sampling.sampler import as_tensor, generate
-from pipelines.runtime.line_chart import Line, chart
+from pipelines.runtime.line_chart import Line, draw_line_chart
 from tests.bench.choose_correction import CHOICES, choose_correction
 from tests.bench.ddpm import DDPM, trained_ddpm
 from tests.bench.guided_sampling import (
@@ -269,14 +269,14 @@ def correction_steering(clinic: ClinicModels, config: CorrectionConfig, detector
     """Sampling with a correction; by the champion unless another detector is given."""
     asked = state_hash(clinic.detector) if detector is None else type(detector).__name__
     return Steering(
-        config, asked, lambda texts, seeds: correcting(config, seeds, detector or clinic.detector)
+        config, asked, lambda texts, seeds: make_correctors(config, seeds, detector or clinic.detector)
     )
 
 
 def guidance_steering(clinic: ClinicModels, config: GuidanceConfig) -> Steering:
     """Sampling guided by the champion."""
     return Steering(
-        config, state_hash(clinic.detector), lambda texts, seeds: guiding(config, texts, clinic.detector)
+        config, state_hash(clinic.detector), lambda texts, seeds: make_guides(config, texts, clinic.detector)
     )
 
 
@@ -284,7 +284,7 @@ def compared(
     clinic: ClinicModels, real: Tensor, none: ImageRow, row: str, other: ImageRow, how: str = ""
 ) -> list[Figure]:
     """One row against none: KID, recall, and the judge's frequency."""
-    before, after = (features(each.images, clinic.features) for each in (none, other))
+    before, after = (compute_features(each.images, clinic.features) for each in (none, other))
     gap = kid_by_fold(real, after) - kid_by_fold(real, before)
     covered = [precision_recall(real, each)[1] for each in (before, after)]
     touched = float((none.images != other.images).any((1, 2, 3)).mean())
@@ -303,14 +303,14 @@ def correction_fid_figures(clinic: ClinicModels, choices: Choices) -> list[Figur
     """FID of every row against none, on more images, and in parts of them to see how far it spreads."""
     count, base = SIZES.fid, Generator(clinic.flux)
     clean = render(stream("photos"), range(count)).images.permute(0, 2, 3, 1).numpy()
-    real = features(clean, clinic.features)
+    real = compute_features(clean, clinic.features)
 
     def fids(folder: str, config: CorrectionConfig | None) -> np.ndarray:
         steering = None if config is None else correction_steering(clinic, config)
         made = generate_row(clinic, folder, base, SAMPLING["flux"], "evaluation", count, steering)
-        vectors = features(made.images, clinic.features)
+        vectors = compute_features(made.images, clinic.features)
         parts = zip([real, *real.chunk(PARTS)], [vectors, *vectors.chunk(PARTS)], strict=True)
-        return np.array([frechet(*pair) for pair in parts])
+        return np.array([frechet_distance(*pair) for pair in parts])
 
     none = fids("none", None)
     figures = []
@@ -326,7 +326,7 @@ def correction_figures(clinic: ClinicModels, choices: Choices, how: str) -> list
     """Every row on FLUX, by prompts and seeds that all share; `how` says why the champion corrects so."""
     count, sampling, base = SIZES.kid, SAMPLING["flux"], Generator(clinic.flux)
     clean = render(stream("photos"), range(count)).images.permute(0, 2, 3, 1).numpy()
-    real = features(clean, clinic.features)
+    real = compute_features(clean, clinic.features)
     none = generate_row(clinic, "none", base, *NONE)
     figures, shown = [], {"none": none}
     rows = choices.rows()
@@ -410,7 +410,7 @@ def overhead(clinic: ClinicModels, config: CorrectionConfig) -> Figure:
     told, seeds = [prompt.text for prompt in prompts_of_row("evaluation", 16)], list(range(16))
     found = timing_ratio(
         "ttc_overhead",
-        lambda: generate(family, told, seeds, sampling, steppers=correcting(config, seeds)),
+        lambda: generate(family, told, seeds, sampling, steppers=make_correctors(config, seeds)),
         lambda: generate(family, told, seeds, sampling),
         pairs=3 if quick() else 9,
     )
@@ -440,7 +440,7 @@ def draw_abnormal() -> None:
             shares = np.loadtxt(table, delimiter=",", skiprows=1, usecols=1, ndmin=1)
             way = (np.arange(len(shares)) + 0.5) / len(shares)
             lines.append(Line(f"{name}, {sampling.steps} steps", way.tolist(), shares.tolist()))
-    drawn_as = chart(lines, "way through the window (noise 0.8 to 0.2)", "share of abnormal places")
+    drawn_as = draw_line_chart(lines, "way through the window (noise 0.8 to 0.2)", "share of abnormal places")
     (RESULTS / "trainingfree-abnormal.svg").write_text(drawn_as)
 
 

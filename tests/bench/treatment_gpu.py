@@ -30,7 +30,14 @@ from dataengine.treatment.families.flux import FluxFamily
 from dataengine.treatment.families.quantization import Bits, loading_options
 from dataengine.treatment.sampling.sampler import autocast
 from dataengine.treatment.tuning.batches import Batches
-from dataengine.treatment.tuning.estimate import Estimate, Ledger, estimate, faked, measured_rates, unweighted
+from dataengine.treatment.tuning.estimate import (
+    Estimate,
+    Ledger,
+    estimate,
+    fake_tensors,
+    measured_rates,
+    network_without_weights,
+)
 from tests.bench.harness import Figure, bootstrap, figure, seconds, write
 
 GIGABYTE, TERA = 1e9, 1e12
@@ -147,8 +154,8 @@ def outline(dimensions: Dimensions = TRUE) -> FluxFamily:
     from torch._subclasses.fake_tensor import unset_fake_temporarily
 
     parts = {
-        "transformer": unweighted(FluxTransformer2DModel, dimensions.flux, torch.bfloat16),
-        "vae": unweighted(AutoencoderKL, dimensions.vae, torch.float32),
+        "transformer": network_without_weights(FluxTransformer2DModel, dimensions.flux, torch.bfloat16),
+        "vae": network_without_weights(AutoencoderKL, dimensions.vae, torch.float32),
         "text_encoder": nn.Module(),
         "text_encoder_2": nn.Module(),
         "tokenizer_2": SimpleNamespace(model_max_length=512),
@@ -203,7 +210,7 @@ def filled(network: Any, device: torch.device, store: Any = None) -> None:
 
 def predicted(plan: Plan, dimensions: Dimensions = TRUE) -> Estimate:
     """What the preflight's estimator says of the plan, of a detector of its size included."""
-    with faked():
+    with fake_tensors():
         detector = NetworkDetector.fresh(dimensions.detector).eval().requires_grad_(False)
         return estimate(settings(plan, dimensions), outline(dimensions), detector, plan.bits)
 

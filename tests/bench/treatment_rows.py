@@ -24,7 +24,7 @@ from dataengine.diagnosis.dataset import MemorySamples, Sample
 from dataengine.diagnosis.detector import NetworkDetector, load_detector
 from dataengine.diagnosis.training import RESULT_FILE, train_detector
 from dataengine.quality.config import GuardConfig
-from dataengine.quality.distances import ClassifierFeatures, perceptual
+from dataengine.quality.distances import ClassifierFeatures, perceptual_distance
 from dataengine.quality.guard import Guard, Reading
 from dataengine.quality.similarity import psnr, ssim
 from dataengine.treatment.config import (
@@ -88,7 +88,7 @@ KEEPER = Keeper(
     "treatment",
     modules=("tests.bench.treatment", "tests.bench.treatment_sections"),
     settings={"sizes": SIZES, "plan": PLAN, "device": device()},
-    weights={name: clinic_parts.fingerprint(name) for name in clinic_parts.names()},
+    weights={name: clinic_parts.fingerprint(name) for name in clinic_parts.model_names()},
 )
 
 
@@ -298,7 +298,7 @@ def similarity_to_base(
     return {
         "psnr": finite,
         "ssim": ssim(before.images, after.images),
-        "feature_distance": perceptual(before.images, after.images, clinic.features),
+        "feature_distance": perceptual_distance(before.images, after.images, clinic.features),
     }
 
 

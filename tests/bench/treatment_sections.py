@@ -13,7 +13,7 @@ from dataengine.clinic.world import Prompt, prompts, stream
 from dataengine.diagnosis.dataset import Sample
 from dataengine.diagnosis.detector import NetworkDetector
 from dataengine.diagnosis.training import RESULT_FILE
-from dataengine.quality.distances import similarity
+from dataengine.quality.distances import feature_similarity
 from dataengine.treatment import presets
 from dataengine.treatment.config import RegionConfig, TreatmentConfig
 from dataengine.treatment.families.loading import load_family
@@ -226,7 +226,7 @@ def dreambooth(clinic: ClinicModels, config: TreatmentConfig) -> list[Figure]:
         generate_and_score(clinic, clinic.flux, lora, "instance", PLAN)
         for lora in (learned, run.points[run.last])
     )
-    alike = [similarity(x.images, instance, clinic.features) for x in (after, before)]
+    alike = [feature_similarity(x.images, instance, clinic.features) for x in (after, before)]
     identity = paired_ratio(
         "dreambooth_identity", *alike, f"in features of {clinic.features.name}; goal ≥ 0.98"
     )

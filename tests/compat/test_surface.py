@@ -23,7 +23,7 @@ from pipelines.cli.main import parser
 from pipelines.config import RoundRecipe
 from pipelines.detectors.score_dynamics import dynamics_id
 from pipelines.detectors.yes_no_question import question_id
-from pipelines.generators.files import FILES, reads_prompts, stored_as
+from pipelines.generators.files import FILES, reads_prompts, weights_of
 from pipelines.round import ROUND
 from pipelines.services.queue import APPLICATION, JOB_QUEUE, JOB_WORKFLOW, TASK_QUEUE
 from pipelines.worker.handlers import JOBS
@@ -116,7 +116,7 @@ def test_ids_of_what_is_stored_are_counted_as_before() -> None:
 def test_a_generators_settings_are_read_under_their_old_names(tmp_path: Path) -> None:
     old = stored("work.json")["generator_settings"]
     version = GeneratorVersion(id="old", name="old", location="hub/id", settings=old)
-    assert stored_as(version) == WeightsConfig() and FILES in old
+    assert weights_of(version) == WeightsConfig() and FILES in old
     workspace = create_workspace(tmp_path)
     assert not reads_prompts(workspace, replace(version, settings=old | {FILES: None}))
     workspace.close()

@@ -16,7 +16,7 @@ from dataengine.errors import ConfigRefused, InputRefused, ServiceAbsent
 from dataengine.masks import unpack_label_map
 from dataengine.records import DetectorVersion, Label, Prediction
 from pipelines.exchange.label_studio.brush_rle import decode_mask
-from pipelines.exchange.label_studio.pull import about, pull
+from pipelines.exchange.label_studio.pull import annotation_reference, pull
 from pipelines.exchange.label_studio.push import push, register_hooks
 from pipelines.exchange.label_studio.server import Server
 from pipelines.exchange.label_studio.tasks import brush_results
@@ -124,7 +124,7 @@ def test_pull_follows_updates_and_deletions(workspace: Workspace, server: Server
     label = label_of(workspace, first)
     assert np.array_equal(drawn(workspace, label), square())
     assert (label.lead_seconds, label.source, label.revision, label.round_id) == (12.5, "person", 1, "r1")
-    said = about(label)
+    said = annotation_reference(label)
     assert (said["annotation"], said["task"], said["alpha_threshold"]) == (str(one.id), tasks[first], 128)
     assert label_of(workspace, second).clean
     with workspace.catalog(read_only=True) as catalog:

@@ -8,7 +8,7 @@ import pytest
 from pipelines import recipes
 from pipelines.round import ROUND, advance
 from pipelines.runtime.context import Context, Waiting
-from pipelines.runtime.shards import run_in_turn
+from pipelines.runtime.shards import run_sequentially
 from pipelines.services import rounds
 from pipelines.stages.stage import DONE, Done, Stage
 from pipelines.worker.local_runner import LocalRunner
@@ -83,7 +83,11 @@ def run_here(workspace: Workspace, round_id: str) -> list[str]:
     """Run a round in this process, answering as a person would; what `advance` said, in order."""
     models = fakes.fake_models()
     runner = LocalRunner(
-        workspace=workspace, models=models, report=lambda *a, **k: None, stages=ROUND, run_shards=run_in_turn
+        workspace=workspace,
+        models=models,
+        report=lambda *a, **k: None,
+        stages=ROUND,
+        run_shards=run_sequentially,
     )
     said: list[str] = []
     while True:

@@ -10,7 +10,7 @@ from transformers import ResNetForImageClassification
 
 from dataengine.clinic.config import PartConfig
 from dataengine.clinic.models import reader_network
-from dataengine.clinic.readers import PLAUSIBLE, groups, labels, normalised
+from dataengine.clinic.readers import PLAUSIBLE, label_columns, normalise, output_labels
 from dataengine.clinic.training.data import Drawings, to_float
 from dataengine.clinic.training.loop import Schedule, train
 from dataengine.clinic.training.oracles import exact_pairs, jittered
@@ -24,7 +24,7 @@ def target_row(drawing: Drawing, names: list[str]) -> list[int]:
     """For each question of `groups(names)` the index of its answer; NOT_ASKED where it does not apply."""
     shown = {"category": drawing.category, **drawing.attributes}
     row = []
-    for group, columns in groups(names).items():
+    for group, columns in label_columns(names).items():
         if group == PLAUSIBLE:
             row.append(int(not drawing.flaws))
         else:
@@ -36,8 +36,8 @@ class ReaderTask:
     """The sum of all questions' cross-entropies."""
 
     def __init__(self, drawings: Drawings, batch: int, device: str) -> None:
-        names = labels()
-        self._groups = groups(names)
+        names = output_labels()
+        self._groups = label_columns(names)
         self._images = drawings.images
         self._targets = torch.tensor([target_row(drawing, names) for drawing in drawings.shown])
         self._batch, self._device = batch, device
@@ -51,7 +51,7 @@ class ReaderTask:
         images = to_float(self._images[rows])
         images, _ = jittered(images, torch.zeros_like(images[:, 0]))
         with torch.autocast(torch.device(self._device).type, torch.bfloat16):
-            logits = self.module(pixel_values=normalised(images).to(self._device)).logits
+            logits = self.module(pixel_values=normalise(images).to(self._device)).logits
         logits, targets = logits.float(), self._targets[rows].to(self._device)
         total = torch.zeros((), device=logits.device)
         for column, (group, outputs) in enumerate(self._groups.items()):

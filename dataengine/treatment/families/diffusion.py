@@ -46,7 +46,7 @@ class Conditioning:
         return cls({name: torch.cat([part[name] for part in parts]) for name in parts[0].tensors})
 
 
-def beyond(prompts: Sequence[str], tokenizer: Any, limit: int) -> list[str]:
+def prompts_beyond(prompts: Sequence[str], tokenizer: Any, limit: int) -> list[str]:
     """Those prompts that a tokenizer makes more than `limit` tokens of."""
     if not prompts:
         return []
@@ -80,17 +80,17 @@ class Schedule:
         return (self.times.double() / self.span).tolist()
 
 
-def over(level: Tensor, latents: Tensor) -> Tensor:
+def broadcast_level(level: Tensor, latents: Tensor) -> Tensor:
     """A level per image, shaped to multiply NCHW latents."""
     return level.to(latents.device, torch.float32).reshape(-1, 1, 1, 1)
 
 
-def noised(clean: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+def add_noise(clean: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     """x_t = α_t·x_0 + σ_t·ε."""
-    return over(alpha, clean) * clean + over(sigma, clean) * noise
+    return broadcast_level(alpha, clean) * clean + broadcast_level(sigma, clean) * noise
 
 
-def target(prediction: Prediction, clean: Tensor, noise: Tensor) -> Tensor:
+def training_target(prediction: Prediction, clean: Tensor, noise: Tensor) -> Tensor:
     """What the model should answer for x_t: ε, or v = ε − x_0."""
     return noise - clean if prediction == "flow" else noise
 
@@ -100,10 +100,10 @@ def predicted_clean(
 ) -> Tensor:
     """x̂_0 of the model's answer at x_t: (x_t − σ_t·ε̂) / α_t, or x_t − t·v̂."""
     if prediction == "flow":
-        return latents - over(sigma, latents) * output
-    return (latents - over(sigma, latents) * output) / over(alpha, latents)
+        return latents - broadcast_level(sigma, latents) * output
+    return (latents - broadcast_level(sigma, latents) * output) / broadcast_level(alpha, latents)
 
 
 def predicted_noise(prediction: Prediction, output: Tensor, latents: Tensor, alpha: Tensor) -> Tensor:
     """ε̂ of the model's answer at x_t: itself, or x_t + (1 − t)·v̂."""
-    return latents + over(alpha, latents) * output if prediction == "flow" else output
+    return latents + broadcast_level(alpha, latents) * output if prediction == "flow" else output

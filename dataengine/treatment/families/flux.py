@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dataengine.errors import ModelRefused
 from dataengine.treatment.families import autoencoder
 from dataengine.treatment.families.catalog import FAMILIES
-from dataengine.treatment.families.diffusion import Conditioning, Prediction, Schedule, beyond
+from dataengine.treatment.families.diffusion import Conditioning, Prediction, Schedule, prompts_beyond
 from dataengine.treatment.families.lora import Adapter
 from dataengine.treatment.families.quantization import Bits, loading_options
 
@@ -117,7 +117,7 @@ class FluxFamily:
 
     def cut(self, prompts: Sequence[str]) -> list[str]:
         """By T5's limit; CLIP gives a summary only."""
-        return beyond(prompts, self.pipeline.tokenizer_2, self.tokens)
+        return prompts_beyond(prompts, self.pipeline.tokenizer_2, self.tokens)
 
     def initial_latents(self, seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
         """The stock pipeline's noise for a list of CPU generators."""

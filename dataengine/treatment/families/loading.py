@@ -36,8 +36,8 @@ def load_family(
     are stored in 4 or 8 and computed in `dtype`. `lora` is a folder written by a treatment. Raises
     `ModelRefused`, naming the file, for anything that we do not load.
     """
-    folder = Path(location) if Path(location).is_dir() else fetch(str(location))
-    kind = inspect(folder)
+    folder = Path(location) if Path(location).is_dir() else download_pipeline(str(location))
+    kind = check_pipeline(folder)
     try:
         family: Any = PIPELINES[kind].load().open(folder, dtype, bits)
     except (OSError, ValueError, RuntimeError, TypeError) as error:
@@ -52,7 +52,7 @@ def load_family(
     return opened
 
 
-def inspect(folder: Path) -> str:
+def check_pipeline(folder: Path) -> str:
     """The pipeline class of a folder that may be loaded. Raises `ModelRefused` naming the file that
     forbids it."""
     kind, index = read_index(folder / INDEX)
@@ -101,7 +101,7 @@ def refuse_code(files: Iterable[Path], pickled: set[str]) -> None:
             raise ModelRefused(f"{file} may run code when loaded; convert it to .safetensors and remove it")
 
 
-def fetch(location: str) -> Path:
+def download_pipeline(location: str) -> Path:
     """The local snapshot of a hub repository: index first, then only the parts and file types that we
     load."""
     from huggingface_hub import hf_hub_download, snapshot_download

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dataengine.errors import ModelRefused
 from dataengine.treatment.families import autoencoder, ddim
 from dataengine.treatment.families.catalog import FAMILIES
-from dataengine.treatment.families.diffusion import Conditioning, Prediction, Schedule, beyond
+from dataengine.treatment.families.diffusion import Conditioning, Prediction, Schedule, prompts_beyond
 from dataengine.treatment.families.lora import Adapter
 from dataengine.treatment.families.quantization import Bits, loading_options
 
@@ -123,7 +123,7 @@ class StableDiffusionFamily:
 
     def cut(self, prompts: Sequence[str]) -> list[str]:
         """By CLIP's limit."""
-        return beyond(prompts, self.pipeline.tokenizer, self.pipeline.tokenizer.model_max_length)
+        return prompts_beyond(prompts, self.pipeline.tokenizer, self.pipeline.tokenizer.model_max_length)
 
     def initial_latents(self, seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
         """The stock pipeline's noise for a list of CPU generators."""

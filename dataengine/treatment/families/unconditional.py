@@ -140,7 +140,7 @@ class UnconditionalFamily:
         return images.float() * 2 - 1
 
 
-def fresh(config: UNetConfig, seed: int) -> UnconditionalFamily:
+def new_unet_family(config: UNetConfig, seed: int) -> UnconditionalFamily:
     """A new one with random weights from the seed, frozen."""
     from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dataengine.diagnosis.detector import Detector
-from dataengine.diagnosis.dynamics import dynamics, thresholds
+from dataengine.diagnosis.dynamics import compute_dynamics, thresholds
 from dataengine.errors import ConfigRefused
 from dataengine.treatment.config import CorrectionConfig, Precision
-from dataengine.treatment.families.diffusion import Conditioning, Schedule, noised, over
+from dataengine.treatment.families.diffusion import Conditioning, Schedule, add_noise, broadcast_level
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.sampling.sampler import Step, Stepper, Steppers, denoise
 from dataengine.treatment.sampling.trajectory import frames_of, watched_steps
@@ -25,7 +25,7 @@ STREAM = 0xA5CED
 """Sets the noise of corrections apart from that which images begin with."""
 
 
-def correcting(
+def make_correctors(
     config: CorrectionConfig,
     seeds: Sequence[int],
     detector: Detector | None = None,
@@ -108,7 +108,7 @@ class Corrector:
 
     def _renewed(self, made: Step, clean: Tensor, schedule: Schedule, step: int, regions: Tensor) -> Step:
         """Eq. 6: q_sample(x̂_0 + γ·ξ, t) inside the regions, with fresh noise, the step as it is outside."""
-        state = noised(clean, self._drawn(clean), schedule.next_alpha[step], schedule.next_sigma[step])
+        state = add_noise(clean, self._drawn(clean), schedule.next_alpha[step], schedule.next_sigma[step])
         return Step(latents=torch.where(regions[:, None], state, made.latents), clean=made.clean)
 
     def _held(self, family: GeneratorFamily, made: Step, schedule: Schedule, step: int) -> Step:
@@ -123,7 +123,10 @@ class Corrector:
         self, family: GeneratorFamily, latents: Tensor, made: Step, schedule: Schedule, step: int
     ) -> Step:
         """|Δ(w·s)| limited to τ inside the regions found so far; x̂_0 and ε̂ follow the clipped score."""
-        alpha, sigma = over(schedule.alpha[step], latents), over(schedule.sigma[step], latents)
+        alpha, sigma = (
+            broadcast_level(schedule.alpha[step], latents),
+            broadcast_level(schedule.sigma[step], latents),
+        )
         rest = latents / alpha
         score = made.clean - rest
         if not self._scores:
@@ -136,7 +139,7 @@ class Corrector:
         self._scores.append(clipped)
         clean = clipped + rest
         noise = (latents - alpha * clean) / sigma
-        state = noised(clean, noise, schedule.next_alpha[step], schedule.next_sigma[step])
+        state = add_noise(clean, noise, schedule.next_alpha[step], schedule.next_sigma[step])
         return Step(latents=torch.where(regions[:, None], state, made.latents), clean=clean)
 
     def _limits(self, score: Tensor) -> Tensor:
@@ -158,14 +161,14 @@ class Corrector:
 
     def _by_dynamics(self, clean: Tensor) -> Tensor:
         frames = np.stack(self._frames, axis=1)
-        masks = np.stack([dynamics(each, self._config.dynamics).regions for each in frames])
-        return on_latents(torch.from_numpy(masks).to(clean.device), clean)
+        masks = np.stack([compute_dynamics(each, self._config.dynamics).regions for each in frames])
+        return mask_on_latents(torch.from_numpy(masks).to(clean.device), clean)
 
     def _by_detector(self, family: GeneratorFamily, clean: Tensor) -> Tensor:
         assert self._detector is not None
         with torch.no_grad():
             confidence = self._detector.confidence(family.decode(clean))
-        return on_latents(confidence >= self._config.threshold, clean)
+        return mask_on_latents(confidence >= self._config.threshold, clean)
 
     def _drawn(self, like: Tensor) -> Tensor:
         """Gaussian noise, every image's from its own seed."""
@@ -179,6 +182,6 @@ class Corrector:
         return torch.stack(rows).to(like)
 
 
-def on_latents(mask: Tensor, like: Tensor) -> Tensor:
+def mask_on_latents(mask: Tensor, like: Tensor) -> Tensor:
     """A bool mask NHW of any size, on the grid of NCHW latents: inside is what any pixel inside lies on."""
     return F.adaptive_max_pool2d(mask[:, None].float(), like.shape[-2:])[:, 0] > 0

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from dataengine.diagnosis.detector import Detector
-from dataengine.diagnosis.dynamics import window
+from dataengine.diagnosis.dynamics import window_steps
 from dataengine.errors import ConfigRefused
 from dataengine.quality.scorers import Reward
 from dataengine.treatment.config import GuidanceConfig, Precision
-from dataengine.treatment.families.diffusion import Conditioning, Schedule, noised, over
+from dataengine.treatment.families.diffusion import Conditioning, Schedule, add_noise, broadcast_level
 from dataengine.treatment.families.family import GeneratorFamily
-from dataengine.treatment.guided_sampling.correction import on_latents
+from dataengine.treatment.guided_sampling.correction import mask_on_latents
 from dataengine.treatment.sampling.sampler import Step, Steppers, denoise
 from dataengine.treatment.tuning.objectives import region_mask, reward_loss
 
@@ -21,7 +21,7 @@ REFERENCE = 16 * 128 * 128
 NO_GRADIENT = 1e-12
 
 
-def guiding(
+def make_guides(
     config: GuidanceConfig,
     prompts: Sequence[str],
     detector: Detector | None = None,
@@ -90,7 +90,7 @@ class Guide:
             clean = made.clean.detach().requires_grad_()
             gradient = self._gradient(family, clean, clean)
         size = gradient[0].numel()
-        length = strength(self._config, progress) * (size / REFERENCE) ** 0.5
+        length = guidance_strength(self._config, progress) * (size / REFERENCE) ** 0.5
         norms = gradient.flatten(1).norm(dim=1)[:, None, None, None]
         move = length * gradient / norms.clamp(min=NO_GRADIENT)
         return made.latents + torch.where(norms > NO_GRADIENT, move, 0) * self._mask(family, made.clean)
@@ -105,7 +105,10 @@ class Guide:
         step: int,
     ) -> Step:
         """ε̂ = ε − λ·√(1 − γ_t)·∇r ⊙ M, √(1 − γ_t) = σ_t; the paper prints +, which is right for a loss."""
-        alpha, sigma = over(schedule.alpha[step], latents), over(schedule.sigma[step], latents)
+        alpha, sigma = (
+            broadcast_level(schedule.alpha[step], latents),
+            broadcast_level(schedule.sigma[step], latents),
+        )
         clean = made.clean.detach()
         norms = gradient.flatten(1).norm(dim=1)[:, None, None, None]
         gradient = gradient * (self._config.clip_norm / norms.clamp(min=self._config.clip_norm))
@@ -115,7 +118,7 @@ class Guide:
         if schedule.clip is not None:
             clean = clean.clamp(-schedule.clip, schedule.clip)
         return Step(
-            latents=noised(clean, noise, schedule.next_alpha[step], schedule.next_sigma[step]), clean=clean
+            latents=add_noise(clean, noise, schedule.next_alpha[step], schedule.next_sigma[step]), clean=clean
         )
 
     def _gradient(self, family: GeneratorFamily, clean: Tensor, by: Tensor) -> Tensor:
@@ -137,12 +140,12 @@ class Guide:
         assert self._detector is not None
         with torch.no_grad():
             confidence = self._detector.confidence(family.decode(clean))
-        return on_latents(region_mask(confidence, self._config.region) > 0, clean)[:, None].float()
+        return mask_on_latents(region_mask(confidence, self._config.region) > 0, clean)[:, None].float()
 
 
 def guided_steps(schedule: Schedule, config: GuidanceConfig) -> list[int]:
     """Steps in the guided part. Raises `ConfigRefused` when there is none."""
-    steps = window(schedule.shares, config.start, config.stop)
+    steps = window_steps(schedule.shares, config.start, config.stop)
     if not steps:
         raise ConfigRefused(
             f"none of the {len(schedule)} steps lies from {config.start:g} to {config.stop:g} of the way, so "
@@ -151,6 +154,6 @@ def guided_steps(schedule: Schedule, config: GuidanceConfig) -> list[int]:
     return steps
 
 
-def strength(config: GuidanceConfig, progress: float) -> float:
+def guidance_strength(config: GuidanceConfig, progress: float) -> float:
     """λ, falling quadratically from the first to the last strength as `progress` goes from 0 to 1."""
     return config.last_strength + (config.strength - config.last_strength) * (1 - progress) ** 2

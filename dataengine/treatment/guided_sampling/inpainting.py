@@ -13,9 +13,9 @@ from torch import Tensor
 from dataengine.errors import ConfigRefused
 from dataengine.records import Report, no_report
 from dataengine.treatment.config import Precision, SamplingConfig
-from dataengine.treatment.families.diffusion import Conditioning, Schedule, noised, over
+from dataengine.treatment.families.diffusion import Conditioning, Schedule, add_noise, broadcast_level
 from dataengine.treatment.families.family import GeneratorFamily
-from dataengine.treatment.guided_sampling.correction import on_latents
+from dataengine.treatment.guided_sampling.correction import mask_on_latents
 from dataengine.treatment.sampling.sampler import Step, Stepper, as_tensor, denoise, generate
 
 STREAM = 0x1A9A17
@@ -61,11 +61,11 @@ class Inpainter:
 
         made = stepped(latents if step else self._joined(latents, *now))
         for _ in range(self._repeats - 1):
-            made = stepped(raised(made.latents, self._drawn(), after, now))
+            made = stepped(renoise(made.latents, self._drawn(), after, now))
         return made
 
     def _joined(self, latents: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return torch.where(self._missing, latents, noised(self._known, self._drawn(), alpha, sigma))
+        return torch.where(self._missing, latents, add_noise(self._known, self._drawn(), alpha, sigma))
 
     def _drawn(self) -> Tensor:
         """Gaussian noise, every image's from its own seed."""
@@ -73,10 +73,12 @@ class Inpainter:
         return torch.stack(rows).to(self._known)
 
 
-def raised(latents: Tensor, noise: Tensor, low: tuple[Tensor, Tensor], high: tuple[Tensor, Tensor]) -> Tensor:
+def renoise(
+    latents: Tensor, noise: Tensor, low: tuple[Tensor, Tensor], high: tuple[Tensor, Tensor]
+) -> Tensor:
     """States at level `low`, (α, σ), taken back up to `high` with fresh noise: q(x_t | x_s) for s < t."""
-    ratio = over(high[0], latents) / over(low[0], latents)
-    spread = over(high[1], latents).square() - (ratio * over(low[1], latents)).square()
+    ratio = broadcast_level(high[0], latents) / broadcast_level(low[0], latents)
+    spread = broadcast_level(high[1], latents).square() - (ratio * broadcast_level(low[1], latents)).square()
     return ratio * latents + spread.clamp(min=0).sqrt() * noise
 
 
@@ -106,7 +108,7 @@ def inpaint(
     def of(rows: slice) -> Inpainter:
         known = family.encode_images(as_tensor(images[rows]).to(family.device))
         holes = torch.from_numpy(missing[rows]).to(family.device)
-        return Inpainter(known, on_latents(holes, known), seeds[rows], repeats)
+        return Inpainter(known, mask_on_latents(holes, known), seeds[rows], repeats)
 
     drawn = generate(family, prompts, seeds, sized, report, of)
     return np.where(missing[..., None], drawn, images)

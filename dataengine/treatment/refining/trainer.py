@@ -26,7 +26,7 @@ from dataengine.errors import ConfigRefused, NonFinite, Paused
 from dataengine.records import Report, no_report, not_pausing
 from dataengine.treatment.config import RefiningConfig, SamplingConfig
 from dataengine.treatment.families.catalog import FAMILIES
-from dataengine.treatment.families.diffusion import noised, target
+from dataengine.treatment.families.diffusion import add_noise, training_target
 from dataengine.treatment.families.family import GeneratorFamily, Refinable
 from dataengine.treatment.refining.modulation import KeyValueModulation
 from dataengine.treatment.refining.variance import variational_bound
@@ -72,7 +72,7 @@ def refining_noise(noise: Tensor, mfam: Tensor, strength: float) -> Tensor:
     return noise + strength * mfam.to(noise)
 
 
-def noises(noise: Tensor, mfam: Tensor | None, strength: float, form: str) -> tuple[Tensor, Tensor]:
+def noise_and_target(noise: Tensor, mfam: Tensor | None, strength: float, form: str) -> tuple[Tensor, Tensor]:
     """(what noises x_0, what the model should answer): ε_sr for both, or for one of them alone."""
     if mfam is None or strength == 0:
         return noise, noise
@@ -121,7 +121,7 @@ def refine(
             report(state.done, config.steps, "refining" if step >= base else "training", loss=loss)
             if paused:
                 raise Paused(f"paused as asked after {state.done} updates; all of them are kept")
-    keeping.put(state.kept, subject.weights)
+    keeping.set_weights(state.kept, subject.weights)
     return Refined(
         folder=_published(subject.family, work),
         losses=[each["loss"] for each in state.history],
@@ -233,13 +233,13 @@ def _loss(subject: Subject, mfam: Tensor | None, rng: torch.Generator) -> Tensor
     clean = family.encode_images(as_tensor(subject.images[rows.numpy()]).to(family.device))
     noise = torch.randn(clean.shape, generator=rng).to(clean)
     times = family.random_times(config.batch, rng)
-    added, wanted = noises(noise, mfam, subject.forward, config.form)
-    state = noised(clean, added, *family.levels(times))
+    added, wanted = noise_and_target(noise, mfam, subject.forward, config.form)
+    state = add_noise(clean, added, *family.levels(times))
     told = family.encode_prompts(_told(subject, rows, rng))
     with autocast(family.device, config.precision):
         answer = family.answer(state, times, told)
     answer, share = answer[:, : clean.shape[1]].float(), answer[:, clean.shape[1] :].float()
-    loss = F.mse_loss(answer, target(family.prediction, clean, wanted))
+    loss = F.mse_loss(answer, training_target(family.prediction, clean, wanted))
     if share.shape[1]:
         bound = variational_bound(clean, state, answer, share, times, family.betas)
         loss = loss + config.bound * len(family.betas) * bound.mean()
@@ -267,23 +267,23 @@ def _averaged(subject: Subject, average: Mapping[str, Tensor]) -> Iterator[None]
     """Within it the network has its averaged weights, and drops nothing out."""
     present = {name: weight.detach().clone() for name, weight in subject.weights.items()}
     modes = {layer: layer.training for layer in subject.family.denoiser.modules()}
-    keeping.put(average, subject.weights)
+    keeping.set_weights(average, subject.weights)
     subject.family.denoiser.eval()
     try:
         yield
     finally:
-        keeping.put(present, subject.weights)
+        keeping.set_weights(present, subject.weights)
         for layer, training in modes.items():
             layer.training = training
 
 
 def _mfam(subject: Subject, average: Mapping[str, Tensor], highlighter: FlawHighlighter, step: int) -> Tensor:
     """The mean flaw activation map of a batch of the averaged model's own images, float HW."""
-    own = as_tensor(sampled(subject, average, subject.config.batch, step)).to(subject.family.device)
+    own = as_tensor(sample_images(subject, average, subject.config.batch, step)).to(subject.family.device)
     return mean_map(torch.cat([highlighter.activation_maps(part) for part in own.split(LOOKED)]))
 
 
-def sampled(subject: Subject, average: Mapping[str, Tensor], count: int, step: int) -> np.ndarray:
+def sample_images(subject: Subject, average: Mapping[str, Tensor], count: int, step: int) -> np.ndarray:
     """The averaged model's own images, uint8 NHW3, by a few DDIM steps and some images' prompts."""
     config = subject.config
     rng = torch.Generator().manual_seed(keeping.seed_of(config.seed, step, 1))
@@ -302,7 +302,7 @@ def _highlighter(
     config, device, folder = subject.config, subject.family.device, work / HIGHLIGHTER
     if not folder.is_dir():
         count = min(config.highlighted, len(subject.images))
-        own = sampled(subject, average, count, config.steps)
+        own = sample_images(subject, average, count, config.steps)
         network, _ = train_highlighter(config.highlighter, subject.images[:count], own, report, device)
         part = work / f".{HIGHLIGHTER}.part"
         network.save(part)

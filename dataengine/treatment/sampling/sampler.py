@@ -17,7 +17,7 @@ from dataengine.treatment.config import Precision, SamplingConfig
 from dataengine.treatment.families.diffusion import (
     Conditioning,
     Schedule,
-    noised,
+    add_noise,
     predicted_clean,
     predicted_noise,
 )
@@ -79,7 +79,7 @@ def denoise(
         clean = clean.clamp(-schedule.clip, schedule.clip)
     noise = predicted_noise(family.prediction, output, latents, alpha)
     return Step(
-        latents=noised(clean, noise, schedule.next_alpha[step], schedule.next_sigma[step]), clean=clean
+        latents=add_noise(clean, noise, schedule.next_alpha[step], schedule.next_sigma[step]), clean=clean
     )
 
 
@@ -216,7 +216,7 @@ def as_tensor(images: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
 
 
-def fitted(image: np.ndarray, size: tuple[int, int]) -> Tensor:
+def crop_and_resize(image: np.ndarray, size: tuple[int, int]) -> Tensor:
     """One image float32 13HW: cropped in the middle to the size's proportions, then resized."""
     height, width = image.shape[:2]
     scale = min(height / size[0], width / size[1])

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from dataengine.diagnosis.config import DynamicsConfig
-from dataengine.diagnosis.dynamics import Dynamics, dynamics, enlarged, window
+from dataengine.diagnosis.dynamics import Dynamics, compute_dynamics, upsample_map, window_steps
 from dataengine.errors import ConfigRefused
 from dataengine.records import Report, no_report
 from dataengine.treatment.config import Precision, SamplingConfig
-from dataengine.treatment.families.diffusion import Conditioning, Schedule, over
+from dataengine.treatment.families.diffusion import Conditioning, Schedule, broadcast_level
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.sampling.sampler import (
     Step,
@@ -65,7 +65,7 @@ class Recorder:
     def dynamics(self) -> list[Dynamics]:
         """Of every image, by the frames kept so far."""
         frames = np.stack(self._frames, axis=1)
-        return [dynamics(each, self._config) for each in frames]
+        return [compute_dynamics(each, self._config) for each in frames]
 
 
 def frames_of(
@@ -73,7 +73,7 @@ def frames_of(
 ) -> np.ndarray:
     """What is compared of one step, NCHW: x̂_0 in latents or as 8-bit pixels, or w·s = x̂_0 − x_t/α_t."""
     if config.form == "paper":
-        return (clean - latents / over(alpha, latents)).detach().float().cpu().numpy()
+        return (clean - latents / broadcast_level(alpha, latents)).detach().float().cpu().numpy()
     if config.space == "latent":
         return clean.detach().float().cpu().numpy()
     with torch.no_grad():
@@ -90,7 +90,7 @@ def watched_steps(
             f"{family.name} predicts {family.prediction!r}, which gives no x̂0; noise prediction with DDIM "
             "and flow matching with Euler steps are supported"
         )
-    steps = window(schedule.shares, config.start, config.stop)
+    steps = window_steps(schedule.shares, config.start, config.stop)
     if len(steps) < FEWEST:
         raise ConfigRefused(
             f"{len(schedule)} steps leave {len(steps) or 'none'} in the window from {config.start:g} to "
@@ -102,13 +102,13 @@ def watched_steps(
 def _remedy(family: GeneratorFamily, latents: Tensor, config: DynamicsConfig) -> str:
     for steps in range(FEWEST, MOST_STEPS + 1):
         shares = family.schedule(steps, latents).shares
-        if len(window(shares, config.start, config.stop)) >= FEWEST:
+        if len(window_steps(shares, config.start, config.stop)) >= FEWEST:
             return f"draw with {steps} steps or choose a wider window"
     return "choose a wider window"
 
 
 @torch.no_grad()
-def watch(
+def watch_dynamics(
     family: GeneratorFamily,
     prompts: Sequence[str],
     seeds: Sequence[int],
@@ -144,4 +144,4 @@ def watch(
 
 def map_of(found: Dynamics, size: tuple[int, int]) -> np.ndarray:
     """The artifact map, float32 HW in [0, 1], of an image of that size in pixels."""
-    return np.ascontiguousarray(enlarged(found.confidence, size))
+    return np.ascontiguousarray(upsample_map(found.confidence, size))

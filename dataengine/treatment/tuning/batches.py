@@ -132,8 +132,8 @@ class Batches:
                 yield
             return
         now = {name: weight.detach().clone() for name, weight in self._weights.items()}
-        progress_file.put(self._given, self._weights)
+        progress_file.set_weights(self._given, self._weights)
         try:
             yield
         finally:
-            progress_file.put(now, self._weights)
+            progress_file.set_weights(now, self._weights)

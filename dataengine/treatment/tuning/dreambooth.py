@@ -36,7 +36,7 @@ def learn_instance(
     dog"), `class_prompt` what it is ("a dog"). Raises `ConfigRefused` for no images, or prompts that are the
     same.
     """
-    pictures, captions = with_class(
+    pictures, captions = mix_with_class(
         family, images, instance_prompt, class_prompt, class_images, config.sampling, config.seed
     )
     return treat(config, family, None, [instance_prompt], pictures, captions, None, work, report)
@@ -60,7 +60,7 @@ def treat_instance(
     return treat(config, family, detector, prompts, None, [], guard, work, report)
 
 
-def with_class(
+def mix_with_class(
     family: GeneratorFamily,
     images: Sequence[np.ndarray],
     instance_prompt: str,

@@ -129,8 +129,8 @@ def preflight(
     Without a detector its part is left out. Raises `ModelRefused` for a folder that would not be loaded.
     """
     stored = _stored_bits(generator, bits)
-    with faked():
-        return estimate(config, outline(generator, dtype), detector or _Nothing(), stored)
+    with fake_tensors():
+        return estimate(config, family_without_weights(generator, dtype), detector or _Nothing(), stored)
 
 
 def estimate(
@@ -139,7 +139,7 @@ def estimate(
     detector: Any,
     bits: int | None = None,
 ) -> Estimate:
-    """Play one update of `config` with an outline of the generator (see `outline`) and of the detector.
+    """Run one update of `config` on fake tensors: generator (see `family_without_weights`) and detector.
 
     `bits` is 4 or 8 for a quantised base. Rewards are not played: their networks are small beside a
     generator's. Must be called within `faked()`.
@@ -173,7 +173,7 @@ def training_step(detector: DetectorConfig, batch: int) -> Estimate:
     """Play one update of a detector's training: weights, two moments and the average, float32."""
     from dataengine.diagnosis.detector import NetworkDetector
 
-    with faked():
+    with fake_tensors():
         network = NetworkDetector.fresh(detector).requires_grad_(True)
         weights = dict(network.named_parameters())
         images = torch.empty(batch, 3, detector.size, detector.size)
@@ -282,7 +282,7 @@ def _size(weight: Tensor) -> int:
 
 
 @contextmanager
-def faked() -> Iterator[None]:
+def fake_tensors() -> Iterator[None]:
     """Within it tensors have shapes and no data; attention counts as fused, as devices compute it."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -315,7 +315,9 @@ def _fused(
     return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
 
 
-def outline(location: Path | GeneratorFamily, dtype: torch.dtype = torch.float32) -> GeneratorFamily:
+def family_without_weights(
+    location: Path | GeneratorFamily, dtype: torch.dtype = torch.float32
+) -> GeneratorFamily:
     """A generator without weights: that of a pipeline folder, or one like another. Call within `faked()`.
 
     Raises `ModelRefused` for a folder that would not be loaded.
@@ -333,9 +335,9 @@ def _folder_parts(folder: Path, dtype: torch.dtype) -> tuple[FamilyFacts, dict[s
     import diffusers
     import transformers
 
-    from dataengine.treatment.families.loading import INDEX, inspect, read_index
+    from dataengine.treatment.families.loading import INDEX, check_pipeline, read_index
 
-    facts = PIPELINES[inspect(folder)]
+    facts = PIPELINES[check_pipeline(folder)]
     _, index = read_index(folder / INDEX)
     parts: dict[str, Any] = {}
     for name in facts.components:
@@ -350,7 +352,7 @@ def _folder_parts(folder: Path, dtype: torch.dtype) -> tuple[FamilyFacts, dict[s
             if library == "diffusers"
             else found.config_class.from_pretrained(folder / name)
         )
-        parts[name] = unweighted(found, config, torch.float32 if name == "vae" else dtype)
+        parts[name] = network_without_weights(found, config, torch.float32 if name == "vae" else dtype)
     return facts, parts
 
 
@@ -358,11 +360,11 @@ def _live_parts(family: Any) -> tuple[FamilyFacts, dict[str, Any]]:
     facts = FAMILIES[family.name]
     parts = {name: getattr(family.pipeline, name) for name in facts.components}
     for name, network in family.modules().items():
-        parts[name] = unweighted(type(network), network.config, network.dtype)
+        parts[name] = network_without_weights(type(network), network.config, network.dtype)
     return facts, parts
 
 
-def unweighted(kind: Any, config: Any, dtype: torch.dtype) -> nn.Module:
+def network_without_weights(kind: Any, config: Any, dtype: torch.dtype) -> nn.Module:
     """A diffusers or transformers network of that class and config, without weights, frozen."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dataengine.quality.scorers import Reward
 from dataengine.treatment.config import OfflineConfig, PixelConfig, Precision, RegionConfig, RewardConfig
-from dataengine.treatment.families.diffusion import Conditioning, noised, target
+from dataengine.treatment.families.diffusion import Conditioning, add_noise, training_target
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.sampling.sampler import autocast
 
@@ -134,7 +134,7 @@ def offline_loss(
         times = torch.randn(len(clean), generator=rng).sigmoid()
     noise = torch.randn(clean.shape, generator=rng).to(clean.device)
     alpha, sigma = family.levels(times)
-    latents = noised(clean, noise, alpha, sigma)
+    latents = add_noise(clean, noise, alpha, sigma)
     with autocast(clean.device, precision):
         output = family.predict(latents, times.to(clean.device), conditioning, family.training_guidance)
-    return (output.float() - target(family.prediction, clean, noise)).pow(2).mean()
+    return (output.float() - training_target(family.prediction, clean, noise)).pow(2).mean()

@@ -126,7 +126,7 @@ def _put_back(tensors: dict[str, Tensor], weights: Weights, optimizer: torch.opt
 
 
 @torch.no_grad()
-def put(kept: Mapping[str, Tensor], weights: Weights) -> None:
+def set_weights(kept: Mapping[str, Tensor], weights: Weights) -> None:
     """Set the weights to the kept ones."""
     for name, weight in weights.items():
         weight.copy_(kept[name])

@@ -31,7 +31,7 @@ from dataengine.treatment.config import TreatmentConfig
 from dataengine.treatment.families.diffusion import Conditioning
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.families.lora import weights_file
-from dataengine.treatment.sampling.sampler import as_tensor, draw, encode, fitted
+from dataengine.treatment.sampling.sampler import as_tensor, crop_and_resize, draw, encode
 from dataengine.treatment.tuning import progress as progress_file
 from dataengine.treatment.tuning.batches import Batches
 from dataengine.treatment.tuning.estimate import advice, out_of_memory
@@ -187,7 +187,7 @@ class _Run:
             if self._saves_now() or pauses:
                 self._save()
             values = {name: value for name, value in row.items() if isinstance(value, float)}
-            self._tell(self.state.stopped or "treating", **values, **looked(row))
+            self._tell(self.state.stopped or "treating", **values, **guard_figures(row))
             if pauses:
                 raise Paused(f"paused after update {self.state.done}; it goes on from there")
         if self.guard is None:
@@ -359,7 +359,7 @@ class _Run:
         latents = []
         for start in range(0, len(images), self.config.sampling.batch):
             chunk = [
-                fitted(image, self.batches.size)
+                crop_and_resize(image, self.batches.size)
                 for image in images[start : start + self.config.sampling.batch]
             ]
             latents.append(self.family.encode_images(torch.cat(chunk).to(self.family.device)).cpu())
@@ -410,7 +410,7 @@ class _Run:
     def _result(self) -> TreatmentResult:
         """Put the kept weights in place, write the LoRA and the history."""
         state, folder = self.state, self.work / LORA
-        progress_file.put(state.kept, self.weights)
+        progress_file.set_weights(state.kept, self.weights)
         if self.accelerator.is_main_process:
             self.family.adapter.save(folder)
             to_comfyui(weights_file(folder), folder / COMFYUI)
@@ -431,7 +431,7 @@ class _Run:
         )
 
 
-def looked(row: Mapping[str, Any]) -> dict[str, float]:
+def guard_figures(row: Mapping[str, Any]) -> dict[str, float]:
     """What the guard's look after an update measured, as figures: `guard_…` by name; none without a look."""
     if "guard" not in row:
         return {}

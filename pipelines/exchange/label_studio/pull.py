@@ -13,9 +13,9 @@ from typing import Any
 
 from dataengine.errors import InputRefused
 from dataengine.records import Image, Label, Report, Review, no_report
-from pipelines.exchange.import_options import Wanted
-from pipelines.exchange.importer import ImportedAnnotation, PackedAnnotation, keep_answers, pack
-from pipelines.exchange.label_studio.server import Server, brush_labels, plainly
+from pipelines.exchange.import_options import ImportOptions
+from pipelines.exchange.importer import ImportedAnnotation, PackedAnnotation, pack, store_new_labels
+from pipelines.exchange.label_studio.server import Server, brush_labels, translating_errors
 from pipelines.exchange.label_studio.tasks import (
     Annotation,
     author_of,
@@ -74,7 +74,7 @@ def pull(workspace: Workspace, server: Server, project: str, *, report: Report =
 
 
 def _people(server: Server) -> dict[int, str]:
-    with plainly(server.url):
+    with translating_errors(server.url):
         return {user.id: author_of({"email": user.email}) for user in server.client.users.list()}
 
 
@@ -101,7 +101,7 @@ def _annotations(
 def _exported(server: Server, project_id: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="clinic-pull-") as folder:
         path = Path(folder) / "export.json"
-        with plainly(server.url), path.open("wb") as file:
+        with translating_errors(server.url), path.open("wb") as file:
             for part in server.client.projects.exports.download_sync(project_id, export_type="JSON"):
                 file.write(part)
         said = read_json(path)
@@ -119,10 +119,10 @@ def _labels_of(workspace: Workspace, authors: set[str], place: dict[str, Any]) -
                 known = found.get((label.image_id, author))
                 if known is None or known.revision < label.revision:
                     found[label.image_id, author] = label
-    return [label for label in found.values() if place.items() <= about(label).items()]
+    return [label for label in found.values() if place.items() <= annotation_reference(label).items()]
 
 
-def about(label: Label) -> dict[str, Any]:
+def annotation_reference(label: Label) -> dict[str, Any]:
     """What a label's note says of its annotation; empty if it came from elsewhere."""
     try:
         said = json.loads(label.note).get("label_studio", {}) if label.note.startswith("{") else {}
@@ -146,7 +146,7 @@ def _keep(
     changed = sorted(key for key in newest if known.get(key) != notes[key])
     with workspace.catalog(read_only=True) as catalog:
         images = {image.id: image for image in catalog.images.get_many(sorted({key[0] for key in changed}))}
-        wanted = Wanted(path=Path(), classes=catalog.classes.names())
+        wanted = ImportOptions(path=Path(), classes=catalog.classes.names())
         rounds = {row.id for row in catalog.rounds.list()}
     labels = 0
     for start in range(0, len(changed), BATCH):
@@ -173,7 +173,7 @@ def _keep(
                 refused.append(Refusal(f"task {task}, annotation {annotation.id}", str(error)))
                 continue
             pairs.append((image, packed))
-        labels += keep_answers(workspace, pairs, source="person")
+        labels += store_new_labels(workspace, pairs, source="person")
     report(len(changed), len(changed), "pulled")
     return labels
 
@@ -185,11 +185,11 @@ def _withdraw(
     tasks: dict[int, dict[str, Any]],
 ) -> tuple[int, int]:
     """Reject labels whose annotation was deleted; count tasks that were deleted, whose labels stay."""
-    gone = {about(label).get("task") for label in mine} - tasks.keys()
+    gone = {annotation_reference(label).get("task") for label in mine} - tasks.keys()
     deleted = [
         label
         for label in mine
-        if (label.image_id, label.author) not in newest and about(label).get("task") in tasks
+        if (label.image_id, label.author) not in newest and annotation_reference(label).get("task") in tasks
     ]
     with workspace.catalog() as catalog:
         withdrawn = sum(

@@ -14,8 +14,8 @@ from typing import Any, Literal
 from dataengine.errors import InputRefused
 from dataengine.records import DetectorVersion, Endpoint, Image, Report, digest, no_report, threshold_of
 from pipelines.exchange.label_studio.server import Server
-from pipelines.exchange.label_studio.signing import secret, signed_path
-from pipelines.exchange.label_studio.tasks import model_version, prediction, task_data
+from pipelines.exchange.label_studio.signing import signed_path, signing_secret
+from pipelines.exchange.label_studio.tasks import brush_prediction, model_version, task_data
 from storage.stores.snapshots import EXTENSIONS
 from storage.workspace import Workspace
 
@@ -61,11 +61,11 @@ def push(
         )
     with workspace.catalog(read_only=True) as catalog:
         classes, champion = catalog.classes.names(), catalog.detectors.champion()
-    images = chosen(workspace, round_id, limit)
+    images = images_to_push(workspace, round_id, limit)
     if not images:
         raise InputRefused("no image waits for labels; run `clinic mine` first, or name a --round")
     home = server.ready_project(project, classes)
-    there = _there(server, home)
+    there = _existing_tasks(server, home)
     version = model_version(champion)
     new = [image for image in images if image.id not in there]
     address = _addresses(workspace, server, home.id, pixels, prefix)
@@ -109,7 +109,7 @@ def push(
     held = inline or predictions or any(_has_version(task, version) for task in there.values())
     if version and held and settled != version:
         server.set_model_version(home.id, version)
-    _remember(workspace, server, home)
+    _register_project(workspace, server, home)
     if hooks:
         register_hooks(workspace, server, home.id, hooks)
     report(len(images), len(images), "pushed")
@@ -123,7 +123,7 @@ def push(
     )
 
 
-def _there(server: Server, project: Any) -> dict[str, dict[str, Any]]:
+def _existing_tasks(server: Server, project: Any) -> dict[str, dict[str, Any]]:
     """The project's tasks by our image id."""
     if project.task_number == 0:
         return {}
@@ -134,7 +134,7 @@ def _there(server: Server, project: Any) -> dict[str, dict[str, Any]]:
     }
 
 
-def chosen(workspace: Workspace, round_id: str | None, limit: int | None) -> list[Image]:
+def images_to_push(workspace: Workspace, round_id: str | None, limit: int | None) -> list[Image]:
     """The images that wait for labels, those that teach most before others."""
     with workspace.catalog(read_only=True) as catalog:
         rounds = [round_id] if round_id else [row.id for row in reversed(catalog.rounds.list())]
@@ -169,7 +169,7 @@ def _predictions(
     maps = workspace.maps.get_many([one.map_ref for one in with_maps if one.map_ref])
     about = (model_version(champion), classes, threshold_of(champion))
     return {
-        one.image_id: prediction(drawn, sizes[one.image_id], one.max, *about)
+        one.image_id: brush_prediction(drawn, sizes[one.image_id], one.max, *about)
         for one, drawn in zip(with_maps, maps, strict=True)
     }
 
@@ -201,7 +201,7 @@ def _addresses(
         return uploaded
     base = prefix.rstrip("/")
     if pixels == "signed":
-        key = secret(workspace)
+        key = signing_secret(workspace)
         return lambda images: [base + signed_path(image.id, key, time.time()) for image in images]
     return lambda images: [f"{base}/{name(image)}" for image in images]
 
@@ -211,7 +211,7 @@ def endpoint_id(url: str, project_id: int) -> str:
     return f"label-studio-{digest(url, project_id, length=12)}"
 
 
-def _remember(workspace: Workspace, server: Server, project: Any) -> None:
+def _register_project(workspace: Workspace, server: Server, project: Any) -> None:
     """Register the project, so that webhooks about it, and no other, are taken as hints to pull."""
     with workspace.catalog() as catalog:
         catalog.endpoints.add(
@@ -231,10 +231,10 @@ EVENTS = ("ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED")
 
 def register_hooks(workspace: Workspace, server: Server, project_id: int, base: str) -> None:
     """Register our webhook and our ML backend with the project, unless they are there already."""
-    from pipelines.exchange.label_studio.server import plainly
+    from pipelines.exchange.label_studio.server import translating_errors
 
-    key, address = secret(workspace), f"{base.rstrip('/')}/label-studio"
-    with plainly(server.url):
+    key, address = signing_secret(workspace), f"{base.rstrip('/')}/label-studio"
+    with translating_errors(server.url):
         hooks = server.get("webhooks/", project=project_id)
         if not any(one.get("url") == f"{address}/webhook" for one in hooks):
             server.client.webhooks.create(

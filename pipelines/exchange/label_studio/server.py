@@ -26,7 +26,7 @@ TOKEN_VARIABLE = "LABEL_STUDIO_API_KEY"
 URL_VARIABLE = "LABEL_STUDIO_URL"
 
 
-def token(given: str = "") -> str:
+def resolve_token(given: str = "") -> str:
     """The token that was given, or else the environment's. Raises `ConfigRefused` without one."""
     found = given or os.environ.get(TOKEN_VARIABLE, "")
     if not found:
@@ -35,7 +35,7 @@ def token(given: str = "") -> str:
 
 
 @contextmanager
-def plainly(url: str) -> Iterator[None]:
+def translating_errors(url: str) -> Iterator[None]:
     """Turn the SDK's failures inside the block into ours: `ServiceAbsent` or `InputRefused`."""
     import httpx
     from label_studio_sdk.core.api_error import ApiError
@@ -44,7 +44,7 @@ def plainly(url: str) -> Iterator[None]:
     try:
         yield
     except ApiError as error:
-        raise InputRefused(_said(error, url)) from None
+        raise InputRefused(_error_of(error, url)) from None
     except ValidationError:
         raise InputRefused(f"what answers at {url} is no Label Studio that we understand") from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
@@ -53,7 +53,7 @@ def plainly(url: str) -> Iterator[None]:
         ) from None
 
 
-def _said(error: Any, url: str) -> str:
+def _error_of(error: Any, url: str) -> str:
     body = error.body if isinstance(error.body, dict) else {}
     detail = body.get("detail") or body.get("validation_errors") or str(error.body or "")[:200]
     if error.status_code == 401:
@@ -86,7 +86,7 @@ class Server:
                 f"{url!r} is no address of a Label Studio server, such as https://labels.example"
             )
         url = url.rstrip("/")
-        with plainly(url):
+        with translating_errors(url):
             from label_studio_sdk import LabelStudio
 
             server = cls(url, LabelStudio(base_url=url, api_key=token, timeout=SECONDS))
@@ -106,7 +106,7 @@ class Server:
             )
 
     def get(self, path: str, **params: Any) -> Any:
-        """JSON of a route of the API. Raises the SDK's errors; call it inside `plainly`."""
+        """JSON of a route of the API. Raises the SDK's errors; call it inside `translating_errors`."""
         return self._json(self._http().request(f"api/{path}", method="GET", params=params))
 
     def post(self, path: str, **sent: Any) -> Any:
@@ -135,7 +135,7 @@ class Server:
         """The project of that number or title; None without one. `InputRefused` if two have the title."""
         found: list[int] = []
         page, more = 1, True
-        with plainly(self.url):
+        with translating_errors(self.url):
             while more:
                 # Names alone: counting every project's tasks is what makes their list slow.
                 said = self.get("projects", page=page, page_size=PAGE, include="id,title")
@@ -152,7 +152,7 @@ class Server:
         """The project, made or brought up to our classes. `InputRefused` if it labels something else."""
         project = self.project(named)
         wanted = label_config(classes)
-        with plainly(self.url):
+        with translating_errors(self.url):
             if project is None:
                 if len(named) < 3 or named.isdigit():
                     raise InputRefused(f"there is no project {named!r}; a new one needs a title of 3 letters")
@@ -173,7 +173,7 @@ class Server:
         """Every task's `id`, `data` and `predictions_model_versions`."""
         page = 1
         while True:
-            with plainly(self.url):
+            with translating_errors(self.url):
                 said = self.get(
                     "tasks",
                     project=project_id,
@@ -191,7 +191,7 @@ class Server:
 
     def upload(self, project_id: int, files: Sequence[tuple[str, bytes, str]]) -> list[str]:
         """Put (name, bytes, media type) files into the project, without tasks; their addresses, in order."""
-        with plainly(self.url):
+        with translating_errors(self.url):
             sent = {f"file{number}": file for number, file in enumerate(files)}
             said = self.post(
                 f"projects/{project_id}/import", params={"commit_to_project": "false"}, files=sent
@@ -206,17 +206,17 @@ class Server:
 
     def add_tasks(self, project_id: int, tasks: Sequence[dict[str, Any]]) -> None:
         """Add tasks with their predictions."""
-        with plainly(self.url):
+        with translating_errors(self.url):
             self.post(f"projects/{project_id}/import", json=list(tasks))
 
     def add_predictions(self, project_id: int, predictions: Sequence[dict[str, Any]]) -> None:
         """Add predictions (with `task`) to tasks that are there."""
-        with plainly(self.url):
+        with translating_errors(self.url):
             self.post(f"projects/{project_id}/import/predictions", json=list(predictions))
 
     def set_model_version(self, project_id: int, model_version: str) -> None:
         """Say which predictions count; without it score filters silently find nothing."""
-        with plainly(self.url):
+        with translating_errors(self.url):
             self.client.projects.update(project_id, model_version=model_version)
 
 

@@ -14,7 +14,7 @@ KEY_VARIABLE = "CLINIC_LABEL_STUDIO_SECRET"
 SIGNED_SECONDS = 30 * 86400
 
 
-def secret(workspace: Workspace) -> str:
+def signing_secret(workspace: Workspace) -> str:
     """What Label Studio must show us: $CLINIC_LABEL_STUDIO_SECRET, or else the workspace's own, made once."""
     if said := os.environ.get(KEY_VARIABLE):
         return said
@@ -29,7 +29,7 @@ def signed_path(image_id: str, key: str, at: float) -> str:
 
 def signed_image(workspace: Workspace, image_id: str, expires: int, signature: str) -> Image:
     """The image that a signed path opens. Raises `NotFound` for a wrong or expired signature."""
-    right = _signature(image_id, expires, secret(workspace))
+    right = _signature(image_id, expires, signing_secret(workspace))
     if expires < now() or not hmac.compare_digest(signature.encode(), right.encode()):
         raise NotFound("this address is not, or no longer, valid; push again")
     with workspace.catalog(read_only=True) as catalog:

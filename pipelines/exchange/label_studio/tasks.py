@@ -71,7 +71,7 @@ def _region(mask: NDArray[Any], label: str, key: str) -> dict[str, Any]:
     }
 
 
-def prediction(
+def brush_prediction(
     artifact_map: NDArray[np.uint8],
     size: tuple[int, int],
     score: float,

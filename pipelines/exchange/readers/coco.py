@@ -14,9 +14,9 @@ import numpy as np
 
 from dataengine.errors import InputRefused, MaskRefused
 from dataengine.masks import MAX_PIXELS, Mask, decode_coco
-from pipelines.exchange.import_options import Wanted
+from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
-from pipelines.exchange.metadata import Refusal, readable
+from pipelines.exchange.metadata import Refusal, displayable_name
 from pipelines.exchange.safe_files import read_inside, read_json
 
 FILES = ("coco.json", "labels.json", "annotations.json", "_annotations.coco.json")
@@ -25,7 +25,7 @@ MAX_VERTICES = 100_000
 LOSSES = ("keypoints, captions, attributes and crowd flags are not kept",)
 
 
-def read_coco(wanted: Wanted) -> Reading:
+def read_coco(wanted: ImportOptions) -> Reading:
     """The pictures that a COCO file names, with its annotations. Raises `InputRefused` if it is none."""
     path = _file(wanted.path)
     said = read_json(path)
@@ -58,7 +58,7 @@ def _file(path: Path) -> Path:
     return found[0]
 
 
-def _root(wanted: Wanted, file: Path) -> Path:
+def _root(wanted: ImportOptions, file: Path) -> Path:
     if wanted.images:
         return wanted.images
     return next(
@@ -67,7 +67,7 @@ def _root(wanted: Wanted, file: Path) -> Path:
     )
 
 
-def _categories(said: list[Any], wanted: Wanted, refused: list[Refusal]) -> dict[Any, int | str]:
+def _categories(said: list[Any], wanted: ImportOptions, refused: list[Refusal]) -> dict[Any, int | str]:
     """Their category id → our class, or why it has none."""
     names: dict[Any, int | str] = {}
     for one in said:
@@ -111,7 +111,7 @@ def _images(said: list[Any], refused: list[Refusal]) -> dict[Any, dict[str, Any]
         elif not isinstance(one.get("file_name"), str):
             refused.append(Refusal(f"image {one['id']}", "names no file_name"))
         elif one["id"] in known:
-            refused.append(Refusal(readable(one["file_name"]), f"image id {one['id']!r} comes twice"))
+            refused.append(Refusal(displayable_name(one["file_name"]), f"image id {one['id']!r} comes twice"))
         else:
             known[one["id"]] = one
     return known
@@ -120,7 +120,7 @@ def _images(said: list[Any], refused: list[Refusal]) -> dict[Any, dict[str, Any]
 def _rows(
     known: dict[Any, dict[str, Any]],
     by_image: dict[Any, list[dict[str, Any]]],
-    wanted: Wanted,
+    wanted: ImportOptions,
     root: Path,
 ) -> Iterator[Row]:
     for key, image in known.items():
@@ -130,13 +130,13 @@ def _rows(
         if not mine and not clean_by and wanted.clean:
             clean_by = [_author(wanted)]
         yield Row(
-            name=readable(name),
+            name=displayable_name(name),
             load=partial(read_inside, root, name),
             answers=partial(_answers, mine, clean_by, image, wanted) if mine or clean_by else None,
         )
 
 
-def _author(wanted: Wanted) -> str:
+def _author(wanted: ImportOptions) -> str:
     return wanted.author or "import:coco"
 
 
@@ -144,7 +144,7 @@ def _answers(
     annotations: list[dict[str, Any]],
     clean_by: list[str],
     image: dict[str, Any],
-    wanted: Wanted,
+    wanted: ImportOptions,
     height: int,
     width: int,
 ) -> list[ImportedAnnotation]:

@@ -14,14 +14,22 @@ from pathlib import Path
 from dataengine.errors import InputRefused
 from dataengine.images import MAX_BYTES
 from dataengine.records import Report, Source, no_report
-from pipelines.exchange.import_options import Wanted
-from pipelines.exchange.importer import ImportResult, Ingest, Reading, Row, take_in
-from pipelines.exchange.metadata import SIDECARS, Note, Refusal, read_plain, read_table, readable, sidecar
+from pipelines.exchange.import_options import ImportOptions
+from pipelines.exchange.importer import ImportResult, Ingest, Reading, Row, import_reading
+from pipelines.exchange.metadata import (
+    SIDECARS,
+    Note,
+    Refusal,
+    displayable_name,
+    read_plain,
+    read_sidecar,
+    read_table,
+)
 from storage.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
+class PictureFile:
     """A file that may be a picture; `name` is its path below the imported folder, with forward slashes."""
 
     name: str
@@ -60,7 +68,7 @@ def import_folder(
         benchmark=benchmark,
     )
     reading = read_folder(Path(path), Path(prompts) if prompts else None)
-    return take_in(workspace, reading, ingest, workers=workers, report=report)
+    return import_reading(workspace, reading, ingest, workers=workers, report=report)
 
 
 def read_folder(root: Path, prompts: Path | None = None) -> Reading:
@@ -72,30 +80,32 @@ def read_folder(root: Path, prompts: Path | None = None) -> Reading:
     table, unusable = read_table(root, prompts)
     absent = sorted(table.keys() - {each.name for each in found})
     refused += unusable
-    refused += [Refusal(readable(name), "named in the table, but not in the folder") for name in absent]
+    refused += [
+        Refusal(displayable_name(name), "named in the table, but not in the folder") for name in absent
+    ]
     return Reading(rows=[_row(each, table) for each in found], total=len(found), refused=refused)
 
 
-def read_images(wanted: Wanted) -> Reading:
+def read_images(wanted: ImportOptions) -> Reading:
     """`read_folder` of what was asked for."""
     return read_folder(wanted.path)
 
 
-def find_pictures(root: Path) -> tuple[list[Found], list[Refusal]]:
+def find_pictures(root: Path) -> tuple[list[PictureFile], list[Refusal]]:
     """Every file at or below `root` that may be a picture, by name, and what cannot be one.
 
     Hidden files are passed over; links are refused, so nothing outside of `root` is ever read.
     """
     if root.is_file():
-        return [Found(name=readable(root.name), path=root, size=root.stat().st_size)], []
+        return [PictureFile(name=displayable_name(root.name), path=root, size=root.stat().st_size)], []
     if not root.is_dir():
         raise InputRefused(f"there is no folder or picture at {root}; give the path of one")
-    found: list[Found] = []
+    found: list[PictureFile] = []
     notes: list[Path] = []
     refused: list[Refusal] = []
     for entry in _entries(root):
         path = Path(entry.path)
-        name = readable(path.relative_to(root).as_posix())
+        name = displayable_name(path.relative_to(root).as_posix())
         if entry.is_symlink():
             refused.append(Refusal(name, "a link; links are not followed, copy the file itself"))
         elif not entry.is_file(follow_symlinks=False):
@@ -103,10 +113,10 @@ def find_pictures(root: Path) -> tuple[list[Found], list[Refusal]]:
         elif path.suffix in SIDECARS:
             notes.append(path)
         elif not (path.suffix == ".csv" and path.parent == root):
-            found.append(Found(name=name, path=path, size=entry.stat(follow_symlinks=False).st_size))
+            found.append(PictureFile(name=name, path=path, size=entry.stat(follow_symlinks=False).st_size))
     described = {each.path.with_suffix("") for each in found}
     refused += [
-        Refusal(readable(path.relative_to(root).as_posix()), "no picture of that name lies beside it")
+        Refusal(displayable_name(path.relative_to(root).as_posix()), "no picture of that name lies beside it")
         for path in notes
         if path.with_suffix("") not in described
     ]
@@ -124,9 +134,9 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
                 yield entry
 
 
-def _row(found: Found, table: dict[str, Note]) -> Row:
+def _row(found: PictureFile, table: dict[str, Note]) -> Row:
     def load() -> tuple[bytes, Note]:
         data = read_plain(found.path, MAX_BYTES)
-        return data, table.get(found.name) or sidecar(found.path) or Note()
+        return data, table.get(found.name) or read_sidecar(found.path) or Note()
 
     return Row(name=found.name, load=load, size=found.size)

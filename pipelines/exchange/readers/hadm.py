@@ -10,15 +10,15 @@ import numpy as np
 
 from dataengine.errors import InputRefused, MaskRefused
 from dataengine.images import MAX_BYTES
-from pipelines.exchange.import_options import Wanted
+from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
-from pipelines.exchange.metadata import Note, Refusal, parse, read_plain, readable
+from pipelines.exchange.metadata import Note, Refusal, displayable_name, parse_note, read_plain
 from pipelines.exchange.readers.coco import box_mask
 from pipelines.exchange.readers.richhf import is_finite
-from pipelines.exchange.safe_files import MAX_JSON, inside, read_json
+from pipelines.exchange.safe_files import MAX_JSON, path_inside, read_json
 
 
-def read_hadm(wanted: Wanted) -> Reading:
+def read_hadm(wanted: ImportOptions) -> Reading:
     """`annotations/SPLIT/*.json` with `images/SPLIT/`: boxes about broken body parts fill a label.
 
     A box over a person who misses or has too many of something ("human missing arm") is of the class
@@ -33,17 +33,17 @@ def read_hadm(wanted: Wanted) -> Reading:
     return Reading(rows=_had_rows(files, wanted, refused), total=len(files), refused=refused, losses=losses)
 
 
-def _had_rows(files: list[Path], wanted: Wanted, refused: list[Refusal]) -> Iterator[Row]:
+def _had_rows(files: list[Path], wanted: ImportOptions, refused: list[Refusal]) -> Iterator[Row]:
     for file in files:
-        where = f"{file.parent.name}/{readable(file.name)}"
+        where = f"{file.parent.name}/{displayable_name(file.name)}"
         root = wanted.images or wanted.path / "images" / file.parent.name
         try:
             said = read_json(file, MAX_JSON // 1024)
             about = said.get("image") if isinstance(said, dict) else None
             if not isinstance(about, dict) or not isinstance(about.get("file_name"), str):
                 raise InputRefused('has no {"image": {"file_name": …}}')
-            inside(root, about["file_name"])
-            note = parse({"prompt": about.get("prompt")})
+            path_inside(root, about["file_name"])
+            note = parse_note({"prompt": about.get("prompt")})
         except InputRefused as error:
             refused.append(Refusal(where, str(error)))
             continue
@@ -55,10 +55,12 @@ def _had_rows(files: list[Path], wanted: Wanted, refused: list[Refusal]) -> Iter
 
 
 def _had_load(root: Path, name: str, note: Note) -> tuple[bytes, Note]:
-    return read_plain(inside(root, name), MAX_BYTES), note
+    return read_plain(path_inside(root, name), MAX_BYTES), note
 
 
-def _boxes_answer(said: dict[str, Any], wanted: Wanted, height: int, width: int) -> list[ImportedAnnotation]:
+def _boxes_answer(
+    said: dict[str, Any], wanted: ImportOptions, height: int, width: int
+) -> list[ImportedAnnotation]:
     other = next((n for n, c in enumerate(wanted.classes, 1) if c == "unreasonable content"), wanted.only)
     label_map = np.zeros((height, width), dtype=np.uint8)
     noted = []

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dataengine.errors import InputRefused
-from pipelines.exchange.import_options import Wanted
+from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
 from pipelines.exchange.label_studio.tasks import (
     Annotation,
@@ -15,11 +15,11 @@ from pipelines.exchange.label_studio.tasks import (
     note_of,
     read_annotation,
 )
-from pipelines.exchange.metadata import Note, Refusal, parse, readable
-from pipelines.exchange.safe_files import inside, read_inside, read_json
+from pipelines.exchange.metadata import Note, Refusal, displayable_name, parse_note
+from pipelines.exchange.safe_files import path_inside, read_inside, read_json
 
 
-def read_label_studio(wanted: Wanted) -> Reading:
+def read_label_studio(wanted: ImportOptions) -> Reading:
     """A JSON export, Label Studio's or ours. Pictures are found as files, or by their id here."""
     path = wanted.path if wanted.path.is_file() else wanted.path / "tasks.json"
     if not path.is_file():
@@ -34,7 +34,9 @@ def read_label_studio(wanted: Wanted) -> Reading:
     return Reading(rows=rows, total=len(rows), refused=refused, losses=losses)
 
 
-def _rows(tasks: list[Any], root: Path | None, wanted: Wanted, refused: list[Refusal]) -> Iterator[Row]:
+def _rows(
+    tasks: list[Any], root: Path | None, wanted: ImportOptions, refused: list[Refusal]
+) -> Iterator[Row]:
     seen = set()
     for position, task in enumerate(tasks):
         where = f"task {task.get('id', position)}" if isinstance(task, dict) else f"task {position}"
@@ -61,11 +63,13 @@ def _place(data: Mapping[str, Any], root: Path | None) -> dict[str, Any]:
     name = str(said or data.get("image") or "").rpartition("://")[2]
     if root is not None and name:
         for candidate in dict.fromkeys((name.lstrip("/"), name.rpartition("/")[2])):
-            if candidate and inside(root, candidate).is_file():
-                return {"load": partial(_load, root, candidate, parse(_note_values(data)))}
+            if candidate and path_inside(root, candidate).is_file():
+                return {"load": partial(_load, root, candidate, parse_note(_note_values(data)))}
     if isinstance(data.get("clinic_id"), str):
         return {"image": data["clinic_id"]}
-    raise InputRefused(f"no file {readable(name)!r} here and no clinic_id; give the pictures with --images")
+    raise InputRefused(
+        f"no file {displayable_name(name)!r} here and no clinic_id; give the pictures with --images"
+    )
 
 
 def _note_values(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,7 +81,7 @@ def _load(root: Path, name: str, note: Note) -> tuple[bytes, Note]:
 
 
 def _answers(
-    annotations: list[Annotation], task: Any, wanted: Wanted, height: int, width: int
+    annotations: list[Annotation], task: Any, wanted: ImportOptions, height: int, width: int
 ) -> list[ImportedAnnotation]:
     newest = {each.author: each for each in sorted(annotations, key=lambda each: each.updated)}
     return [

@@ -12,11 +12,11 @@ import numpy as np
 from dataengine.errors import ImageRefused, InputRefused, MaskRefused
 from dataengine.images import decode_values
 from dataengine.masks import MAX_CLASS, LabelMap
-from pipelines.exchange.import_options import Wanted
+from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
-from pipelines.exchange.metadata import Refusal, readable
-from pipelines.exchange.readers.folders import Found, find_pictures, read_folder
-from pipelines.exchange.safe_files import inside, read_inside
+from pipelines.exchange.metadata import Refusal, displayable_name
+from pipelines.exchange.readers.folders import PictureFile, find_pictures, read_folder
+from pipelines.exchange.safe_files import path_inside, read_inside
 
 TABLE = "labels.csv"
 MASK_FOLDERS = ("masks", "labels", "mask", "label", "annotations", "gt")
@@ -24,7 +24,7 @@ MASK_FORMATS = ("PNG", "BMP", "WEBP", "GIF")
 MASK_SUFFIXES = ("", "_mask", "_label", "_labels", "_gt", "_pal")
 
 
-def read_masks(wanted: Wanted) -> Reading:
+def read_masks(wanted: ImportOptions) -> Reading:
     """`images/` and `masks/`: masks by `labels.csv` as our export writes it, else by equal names.
 
     A mask of 0 and 255 (or of 0 and 1) marks one class; other values are the workspace's classes.
@@ -43,13 +43,13 @@ def read_masks(wanted: Wanted) -> Reading:
     return _joined(reading, _by_name(folder, wanted, "import:masks"), refused, ())
 
 
-def read_pal4vst(wanted: Wanted) -> Reading:
+def read_pal4vst(wanted: ImportOptions) -> Reading:
     """Every `TASK/images/` below the folder with binary masks of the same names in a folder beside it."""
     rows: list[Row] = []
     refused: list[Refusal] = []
     homes = sorted(path for path in wanted.path.rglob("images") if path.is_dir() and not path.is_symlink())
     for home in homes:
-        task = readable(home.parent.relative_to(wanted.path).as_posix())
+        task = displayable_name(home.parent.relative_to(wanted.path).as_posix())
         folder = next((home.parent / name for name in MASK_FOLDERS if (home.parent / name).is_dir()), None)
         if folder is None:
             refused.append(Refusal(f"{task}/images", "no folder of masks lies beside it"))
@@ -88,7 +88,7 @@ def _all_of(
     return [answer for reader in readers for answer in reader(height, width)]
 
 
-def _by_name(folder: Path, wanted: Wanted, author: str) -> Drawn:
+def _by_name(folder: Path, wanted: ImportOptions, author: str) -> Drawn:
     drawn: Drawn = {}
     for found in _pictures(folder):
         stem = found.name.rpartition(".")[0]
@@ -98,17 +98,17 @@ def _by_name(folder: Path, wanted: Wanted, author: str) -> Drawn:
     return drawn
 
 
-def _pictures(folder: Path) -> Iterator[Found]:
+def _pictures(folder: Path) -> Iterator[PictureFile]:
     found, _ = find_pictures(folder)
     yield from found
 
 
-def _by_table(root: Path, wanted: Wanted, refused: list[Refusal]) -> Drawn:
+def _by_table(root: Path, wanted: ImportOptions, refused: list[Refusal]) -> Drawn:
     drawn: Drawn = {}
     try:
         with (root / TABLE).open(newline="", encoding="utf-8-sig") as file:
             for row in csv.DictReader(file):
-                name = readable(row.get("image") or "")
+                name = displayable_name(row.get("image") or "")
                 try:
                     reader = _row_reader(root, row, wanted)
                 except InputRefused as error:
@@ -120,7 +120,7 @@ def _by_table(root: Path, wanted: Wanted, refused: list[Refusal]) -> Drawn:
     return drawn
 
 
-def _row_reader(root: Path, row: dict[str, str], wanted: Wanted) -> partial[list[ImportedAnnotation]]:
+def _row_reader(root: Path, row: dict[str, str], wanted: ImportOptions) -> partial[list[ImportedAnnotation]]:
     author = row.get("author") or wanted.author or "import:masks"
     try:
         seconds, created = float(row.get("lead_seconds") or 0), float(row.get("created") or 0)
@@ -130,7 +130,7 @@ def _row_reader(root: Path, row: dict[str, str], wanted: Wanted) -> partial[list
     if row.get("clean") == "1":
         return partial(_clean, author, more)
     name = row.get("mask") or ""
-    inside(root / "masks", name)
+    path_inside(root / "masks", name)
     return partial(_from_file, root / "masks", name, None, author, more=more)
 
 
@@ -149,11 +149,11 @@ def _from_file(
     more: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[ImportedAnnotation]:
     data, _ = read_inside(folder, name)
-    label_map = mask_picture(data, one_class, (height, width))
+    label_map = read_mask(data, one_class, (height, width))
     return [ImportedAnnotation(author=author, label_map=label_map if label_map.any() else None, **more)]
 
 
-def mask_picture(data: bytes, one_class: int | None, size: tuple[int, int]) -> LabelMap:
+def read_mask(data: bytes, one_class: int | None, size: tuple[int, int]) -> LabelMap:
     """The label map of a PNG, BMP or WebP mask of `size` (height, width). Raises `MaskRefused`.
 
     Values 0 and 255, or 0 and 1, become `one_class`; without one all values are class numbers.

@@ -12,11 +12,11 @@ from typing import Any
 
 from dataengine.errors import InputRefused
 from dataengine.images import MAX_BYTES
-from pipelines.exchange.import_options import Wanted
+from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
-from pipelines.exchange.metadata import Note, Refusal, parse
-from pipelines.exchange.readers.mask_folders import mask_picture
-from pipelines.exchange.safe_files import inside, read_inside
+from pipelines.exchange.metadata import Note, Refusal, parse_note
+from pipelines.exchange.readers.mask_folders import read_mask
+from pipelines.exchange.safe_files import path_inside, read_inside
 
 USUAL = {
     "image": ("image", "img", "picture"),
@@ -32,7 +32,7 @@ BATCH = 32
 LOSSES = ("weights, pseudo-labels' confidence maps and the snapshot's identity are not kept",)
 
 
-def read_parquet(wanted: Wanted) -> Reading:
+def read_parquet(wanted: ImportOptions) -> Reading:
     """The rows of a local folder or file; `hf://OWNER/NAME` is fetched from the hub first.
 
     Raises `InputRefused` when there is no such file, or a file has no column of pictures.
@@ -96,7 +96,7 @@ def _columns(names: list[str], said: Mapping[str, str], file: Path) -> dict[str,
     return {ours: theirs for ours, theirs in (found | dict(said)).items() if theirs is not None}
 
 
-def _rows(files: list[Path], base: Path, wanted: Wanted, refused: list[Refusal]) -> Iterator[Row]:
+def _rows(files: list[Path], base: Path, wanted: ImportOptions, refused: list[Refusal]) -> Iterator[Row]:
     for file in files:
         columns = _columns(_opened(file)[0], wanted.columns, file)
         name = file.relative_to(base).as_posix()
@@ -134,12 +134,14 @@ def _row(
     values: dict[str, Any],
     columns: dict[str, str],
     base: Path,
-    wanted: Wanted,
+    wanted: ImportOptions,
     refused: list[Refusal],
 ) -> Iterator[Row]:
     ours = {mine: values.get(theirs) for mine, theirs in columns.items()}
     try:
-        note = parse({key: ours.get(key) for key in ("prompt", "seed", "category", "licence", "generator")})
+        note = parse_note(
+            {key: ours.get(key) for key in ("prompt", "seed", "category", "licence", "generator")}
+        )
         picture, path = _picture(ours["image"], base)
     except InputRefused as error:
         refused.append(Refusal(name, str(error)))
@@ -161,7 +163,7 @@ def _picture(value: Any, base: Path) -> tuple[bytes, str]:
         return value, ""
     if not isinstance(value, str):
         raise InputRefused("holds no picture: neither bytes nor a path")
-    inside(base, value)
+    path_inside(base, value)
     return b"", value
 
 
@@ -170,9 +172,9 @@ def _load(picture: bytes, path: str, base: Path, note: Note) -> tuple[bytes, Not
 
 
 def _answer(
-    mask: Any, base: Path, wanted: Wanted, author: str, height: int, width: int
+    mask: Any, base: Path, wanted: ImportOptions, author: str, height: int, width: int
 ) -> list[ImportedAnnotation]:
     data, path = _picture(mask, base)
     data = data or read_inside(base, path)[0]
-    label_map = mask_picture(data, wanted.only, (height, width))
+    label_map = read_mask(data, wanted.only, (height, width))
     return [ImportedAnnotation(author=author, label_map=label_map if label_map.any() else None)]

@@ -12,11 +12,11 @@ import numpy as np
 from dataengine.errors import InputRefused, MaskRefused
 from dataengine.images import MAX_BYTES, decode
 from dataengine.masks import components
-from pipelines.exchange.import_options import Wanted
+from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
-from pipelines.exchange.metadata import Refusal, readable
+from pipelines.exchange.metadata import Refusal, displayable_name
 from pipelines.exchange.readers.folders import find_pictures
-from pipelines.exchange.readers.tfrecord import Example, example, records
+from pipelines.exchange.readers.tfrecord import Example, parse_example, read_records
 from pipelines.exchange.safe_files import read_inside
 
 HEAT_THRESHOLD = 128
@@ -25,7 +25,7 @@ SIDE = 512
 SCORES = ("aesthetics_score", "artifact_score", "misalignment_score", "overall_score")
 
 
-def read_richhf(wanted: Wanted) -> Reading:
+def read_richhf(wanted: ImportOptions) -> Reading:
     """The rows of its TFRecord files whose pictures lie in `wanted.images`, by path or else by file name.
 
     The heat map (mean of fixed-radius circles about the points that raters marked) becomes a label where it
@@ -46,22 +46,24 @@ def read_richhf(wanted: Wanted) -> Reading:
 
 
 def _rows(
-    files: list[Path], by_name: dict[str, str], wanted: Wanted, refused: list[Refusal]
+    files: list[Path], by_name: dict[str, str], wanted: ImportOptions, refused: list[Refusal]
 ) -> Iterator[Row]:
     assert wanted.images
     seen = set()
     for file in files:
         try:
-            for number, record in enumerate(records(file)):
+            for number, record in enumerate(read_records(file)):
                 where = f"{file.name}#{number}"
                 try:
-                    said = example(record)
+                    said = parse_example(record)
                     name = _text(said, "filename")
                     here = by_name.get(name) or by_name.get(name.rpartition("/")[2])
                     if here is None:
-                        raise InputRefused(f"no picture {readable(name)!r} lies in {wanted.images.name}/")
+                        raise InputRefused(
+                            f"no picture {displayable_name(name)!r} lies in {wanted.images.name}/"
+                        )
                     if name in seen:
-                        raise InputRefused(f"the file name {readable(name)!r} comes twice")
+                        raise InputRefused(f"the file name {displayable_name(name)!r} comes twice")
                     seen.add(name)
                     yield Row(
                         name=where,
@@ -84,7 +86,7 @@ def _text(said: Example, name: str) -> str:
         raise InputRefused(f"its {name} is no UTF-8 text") from None
 
 
-def _heat_answer(said: Example, wanted: Wanted, height: int, width: int) -> list[ImportedAnnotation]:
+def _heat_answer(said: Example, wanted: ImportOptions, height: int, width: int) -> list[ImportedAnnotation]:
     heat = _heat(said)
     regions, count = components(heat >= HEAT_THRESHOLD)
     points = [_centre(regions == number, heat.shape, height, width) for number in range(1, count + 1)]

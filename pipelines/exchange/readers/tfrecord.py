@@ -20,7 +20,7 @@ Value = bytes | int | float
 Example = dict[str, list[Value]]
 
 
-def records(path: Path) -> Iterator[bytes]:
+def read_records(path: Path) -> Iterator[bytes]:
     """The records of a file. Raises `InputRefused` at one that is damaged or beyond `MAX_RECORD`."""
     with path.open("rb") as file:
         size, number = os.fstat(file.fileno()).st_size, 0
@@ -56,7 +56,7 @@ def masked_crc32c(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def example(data: bytes) -> Example:
+def parse_example(data: bytes) -> Example:
     """The features of a serialised `tf.train.Example` by name. Raises `InputRefused` for anything else."""
     found: Example = {}
     for _, features in _fields(data, {1: 2}):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dataengine.errors import InputRefused
 from dataengine.records import Report, no_report
-from pipelines.exchange.writers.snapshot_folder import new_folder
+from pipelines.exchange.writers.snapshot_folder import NewFolder
 from storage.stores.snapshots import SnapshotExport
 from storage.workspace import Workspace
 
@@ -36,17 +36,17 @@ def export_snapshot(
     Raises `NotFound` for no such snapshot, `InputRefused` if the folder exists or the hub refuses.
     """
     shards = workspace.snapshots.export(snapshot_id, report=report)
-    with new_folder(folder) as fresh:
+    with NewFolder(folder) as fresh:
         (fresh / "data").mkdir()
         for shard in shards.shards:
             shutil.copyfile(shard, fresh / "data" / shard.name.replace("data-", "train-"))
-        (fresh / "README.md").write_text(card(workspace, snapshot_id, shards), encoding="utf-8")
+        (fresh / "README.md").write_text(dataset_card(workspace, snapshot_id, shards), encoding="utf-8")
     target = Path(folder).absolute()
     url = _pushed(target, push_to) if push_to else ""
     return HubExport(folder=target, rows=shards.rows, erased=shards.erased, url=url)
 
 
-def card(workspace: Workspace, snapshot_id: str, shards: SnapshotExport) -> str:
+def dataset_card(workspace: Workspace, snapshot_id: str, shards: SnapshotExport) -> str:
     """The dataset card: composition, classes, licences, lineage, and how to load it."""
     with workspace.catalog(read_only=True) as catalog:
         snapshot = catalog.snapshots.get(snapshot_id)

@@ -70,7 +70,7 @@ class Part(Protocol):
     def close(self) -> None: ...
 
 
-def labelled(
+def iter_labelled_images(
     workspace: Workspace, *, only_labelled: bool = False, **filters: Any
 ) -> Iterator[tuple[Image, list[Label]]]:
     """Images by id, each with every author's newest label, a page at a time; filters as
@@ -140,7 +140,9 @@ def export_folder(
     filters = {"status": "active"} | filters
     with workspace.catalog(read_only=True) as catalog:
         total = catalog.images.count(**filters)
-    rows: Iterable[tuple[Image, list[Label]]] = labelled(workspace, only_labelled=only_labelled, **filters)
+    rows: Iterable[tuple[Image, list[Label]]] = iter_labelled_images(
+        workspace, only_labelled=only_labelled, **filters
+    )
     losses: tuple[str, ...] = LOSSES.get(format, ())
     if snapshot is not None:
         rows, maps = snapshot_rows(workspace, snapshot)
@@ -148,7 +150,7 @@ def export_folder(
         losses += (f"{maps} confidence maps of pseudo-labels are not in this format; hf has them",) * bool(
             maps
         )
-    with new_folder(folder) as fresh:
+    with NewFolder(folder) as fresh:
         writer = _Writer(fresh, workspace, format, pictures)
         try:
             for done, (image, labels) in enumerate(rows):
@@ -166,7 +168,7 @@ def export_folder(
     )
 
 
-class new_folder:
+class NewFolder:
     """A folder that appears under its name when the block ends well, and not at all otherwise."""
 
     def __init__(self, folder: str | Path) -> None:

@@ -53,8 +53,8 @@ def import_data(
     cannot be read; single images are refused by name.
     """
     from pipelines.exchange.formats import import_dataset, write_problems
-    from pipelines.exchange.import_options import Wanted
-    from pipelines.exchange.importer import Ingest, take_in
+    from pipelines.exchange.import_options import ImportOptions
+    from pipelines.exchange.importer import Ingest, import_reading
     from pipelines.exchange.readers.folders import read_folder
 
     ingest = Ingest(
@@ -68,9 +68,9 @@ def import_data(
         if request.format != "folder":
             raise InputRefused("--prompts belongs to --format folder; other formats hold prompts themselves")
         reading = read_folder(request.path, request.prompts)
-        found = take_in(workspace, reading, ingest, trial=dry_run, report=report)
+        found = import_reading(workspace, reading, ingest, trial=dry_run, report=report)
     else:
-        wanted = Wanted(
+        wanted = ImportOptions(
             path=request.path,
             images=request.images,
             author=request.author,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dataengine.errors import ClinicError, InputRefused, NotFound
 from dataengine.records import Job, Report, no_report, now, threshold_of
 from pipelines.exchange.label_studio import signing
-from pipelines.exchange.label_studio.tasks import model_version, prediction
+from pipelines.exchange.label_studio.tasks import brush_prediction, model_version
 from pipelines.services.inference import find_artifacts
 from pipelines.services.jobs import request_job
 from pipelines.services.queue import OPEN
@@ -72,12 +72,12 @@ def pull_labels(
 def _server(url: str, token: str) -> "Server":
     from pipelines.exchange.label_studio import server
 
-    return server.Server.connect(url or os.environ.get(server.URL_VARIABLE, ""), server.token(token))
+    return server.Server.connect(url or os.environ.get(server.URL_VARIABLE, ""), server.resolve_token(token))
 
 
 def shared_secret(workspace: Workspace) -> str:
     """The secret that Label Studio must send with its requests."""
-    return signing.secret(workspace)
+    return signing.signing_secret(workspace)
 
 
 def signed_pixels(workspace: Workspace, image_id: str, expires: int, signature: str) -> tuple[bytes, str]:
@@ -120,12 +120,12 @@ def predictions_for(workspace: Workspace, tasks: list[Any]) -> list[dict[str, An
         if one and one.map_ref:
             drawn, score = workspace.maps.get(one.map_ref), one.max
         else:
-            from pipelines.runtime.images import read
+            from pipelines.runtime.images import read_pixels
 
-            _, drawn = find_artifacts(workspace, read(workspace, image))
+            _, drawn = find_artifacts(workspace, read_pixels(workspace, image))
             score = float(drawn.max()) / 255
         size, threshold = (image.height, image.width), threshold_of(champion)
-        answers.append(prediction(drawn, size, score, version, classes, threshold))
+        answers.append(brush_prediction(drawn, size, score, version, classes, threshold))
     return answers
 
 

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from dataengine.quality.config import StudyDesign
-from dataengine.quality.study import SCORES, checks_of, counted, minimum_over_aspects, verdict
+from dataengine.quality.study import SCORES, checks_of, filter_votes, judge_question, minimum_over_aspects
 from dataengine.records import Image, Study, Vote
 from pipelines.services.csv_files import as_csv
 from pipelines.services.studies.plans import design_of
@@ -34,7 +34,7 @@ def results_of(catalog: Catalog, study: Study) -> dict[str, Any]:
     """All figures of a study."""
     design, votes = design_of(study), catalog.votes.of_study(study.id)
     images = images_of(catalog, study)
-    kept, careless = counted(votes, len(study.pairs), design.keep_from)
+    kept, careless = filter_votes(votes, len(study.pairs), design.keep_from)
     prompts = prompts_of(images)
     categories: dict[str, set[int]] = defaultdict(set)
     for pair, category in categories_of(catalog, images).items():
@@ -59,14 +59,14 @@ def results_of(catalog: Catalog, study: Study) -> dict[str, Any]:
 def verdicts_of(catalog: Catalog, study: Study) -> dict[str, dict[str, Any]]:
     """The verdict on each question, over all pairs and the raters who passed their attention checks."""
     design = design_of(study)
-    kept, _ = counted(catalog.votes.of_study(study.id), len(study.pairs), design.keep_from)
+    kept, _ = filter_votes(catalog.votes.of_study(study.id), len(study.pairs), design.keep_from)
     found = verdicts_on(kept, design, prompts_of(images_of(catalog, study)))
     return {row["question"]: row for row in found}
 
 
 def verdicts_on(votes: list[Vote], design: StudyDesign, prompts: dict[int, str]) -> list[dict[str, Any]]:
     """The verdict on each question of the design from these votes."""
-    return [asdict(verdict(votes, question, design.margin, prompts)) for question in design.questions]
+    return [asdict(judge_question(votes, question, design.margin, prompts)) for question in design.questions]
 
 
 def prompts_of(images: dict[int, Image]) -> dict[int, str]:
@@ -109,7 +109,7 @@ def votes_csv(catalog: Catalog, study: Study) -> str:
     """Every vote as a line, attention checks and left-out raters marked."""
     votes, images = catalog.votes.of_study(study.id), images_of(catalog, study)
     pairs, categories = len(study.pairs), categories_of(catalog, images)
-    careless = counted(votes, pairs, design_of(study).keep_from)[1]
+    careless = filter_votes(votes, pairs, design_of(study).keep_from)[1]
     return as_csv(
         COLUMNS,
         (

@@ -18,7 +18,7 @@ PIPELINES = ("flux", "stable_diffusion")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Every shipped model as a stock folder."""
     root = tmp_path_factory.mktemp("clinic")
-    return {name: parts.materialise(name, root / name) for name in parts.names()}
+    return {name: parts.materialise(name, root / name) for name in parts.model_names()}
 
 
 def test_weights_are_those_that_were_frozen_and_small_enough() -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dataengine.curation.evidence import evidence, rank_test
+from dataengine.curation.evidence import category_evidence, rank_test
 from dataengine.errors import InputRefused
 
 
@@ -25,7 +25,7 @@ def test_the_rank_test_by_hand() -> None:
 
 
 def test_what_breaks_is_found_with_the_generator_to_blame() -> None:
-    rows = evidence(survey(np.random.default_rng(0)))
+    rows = category_evidence(survey(np.random.default_rng(0)))
     assert len(rows) == 15
     unusual = {(row.category, row.generator) for row in rows if row.q is not None and row.q < 0.01}
     assert {("hand", ""), ("hand", "a"), ("hand", "b"), ("face", "b")} <= unusual
@@ -39,21 +39,21 @@ def test_where_all_are_alike_little_is_called() -> None:
     called = 0
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        found = evidence({(name, "g"): rng.beta(2, 6, 30).tolist() for name in "abcdefg"})
+        found = category_evidence({(name, "g"): rng.beta(2, 6, 30).tolist() for name in "abcdefg"})
         called += any(row.q is not None and row.q < 0.05 for row in found)
     assert called <= 6
 
 
 def test_too_few_images_are_only_counted() -> None:
-    rows = evidence({("hand", "g"): [0.9] * 5, ("tree", "g"): [0.1] * 30, ("mug", "g"): [0.2] * 30})
+    rows = category_evidence({("hand", "g"): [0.9] * 5, ("tree", "g"): [0.1] * 30, ("mug", "g"): [0.2] * 30})
     hand = next(row for row in rows if row.category == "hand")
     assert (hand.images, hand.median, hand.z, hand.effect, hand.p, hand.q) == (5, 0.9, None, None, None, None)
-    assert evidence({}) == [] and evidence({("hand", "g"): []}) == []
+    assert category_evidence({}) == [] and category_evidence({("hand", "g"): []}) == []
     with pytest.raises(InputRefused):
-        evidence({("hand", "g"): [float("nan")]})
+        category_evidence({("hand", "g"): [float("nan")]})
 
 
 def test_a_category_like_the_others_stands_before_those_below_them() -> None:
     same = [0.1, 0.5, 0.9] * 10
-    rows = evidence({("cup", "g"): same, ("mug", "g"): same, ("few", "g"): [0.9]})
+    rows = category_evidence({("cup", "g"): same, ("mug", "g"): same, ("few", "g"): [0.9]})
     assert [(row.category, row.effect) for row in rows] == [("cup", 0.0), ("mug", 0.0), ("few", None)]

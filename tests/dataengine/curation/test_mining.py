@@ -7,9 +7,9 @@ import pytest
 from dataengine.curation.config import MiningConfig
 from dataengine.curation.mining import (
     MiningCandidate,
-    choose,
-    greedy,
-    ranks,
+    choose_greedily,
+    choose_images,
+    scaled_ranks,
     split_budget,
     thumbnail_features,
     without_near_duplicates,
@@ -30,7 +30,7 @@ PLAIN = MiningConfig(budget=4, explore=0, uncertainty=0, diversity=0)
 
 
 def test_the_budget_is_kept_and_categories_share_it() -> None:
-    choices = choose(
+    choices = choose_images(
         many("hand", 50) + many("face", 50) + many("sign", 3), MiningConfig(budget=33, explore=0)
     )
     assert Counter(found.category for found in choices) == {"hand": 15, "face": 15, "sign": 3}
@@ -38,16 +38,16 @@ def test_the_budget_is_kept_and_categories_share_it() -> None:
 
 
 def test_only_confident_images_are_hard_cases() -> None:
-    choices = choose(many("hand", 3, 0.5) + many("tree", 9, 0.49), PLAIN)
+    choices = choose_images(many("hand", 3, 0.5) + many("tree", 9, 0.49), PLAIN)
     assert [found.category for found in choices] == ["hand"] * 3
 
 
 def test_the_most_confident_and_most_undecided_come_first() -> None:
     sure = [candidate(str(i), confidence=0.5 + i / 100) for i in range(10)]
-    assert [found.image_id for found in choose(sure, PLAIN)] == ["9", "8", "7", "6"]
+    assert [found.image_id for found in choose_images(sure, PLAIN)] == ["9", "8", "7", "6"]
     unsure = [candidate(str(i), uncertainty=i / 100) for i in range(10)]
     config = PLAIN.model_copy(update={"uncertainty": 1.0})
-    assert [found.image_id for found in choose(unsure, config)] == ["9", "8", "7", "6"]
+    assert [found.image_id for found in choose_images(unsure, config)] == ["9", "8", "7", "6"]
 
 
 @pytest.mark.parametrize("signal", ["uncertainty", "variance", "disagreement"])
@@ -56,8 +56,8 @@ def test_each_signal_counts_by_its_weight_alone(signal: str) -> None:
     found = [candidate(str(i), **mark) for i, mark in enumerate(marks)]
     best = sorted(found, key=lambda each: -getattr(each, signal))[:4]
     config = PLAIN.model_copy(update={signal: 0.1})
-    assert [each.image_id for each in choose(found, config)] == [each.image_id for each in best]
-    assert [each.image_id for each in choose(found, PLAIN)] == ["0", "1", "2", "3"]
+    assert [each.image_id for each in choose_images(found, config)] == [each.image_id for each in best]
+    assert [each.image_id for each in choose_images(found, PLAIN)] == ["0", "1", "2", "3"]
 
 
 def test_of_near_duplicates_the_more_valuable_one_stays() -> None:
@@ -70,7 +70,7 @@ def test_of_near_duplicates_the_more_valuable_one_stays() -> None:
     ]
     assert [each.image_id for each in without_near_duplicates(found, 0.004)] == ["b", "c", "d"]
     assert len(without_near_duplicates(found, 0.0)) == 4
-    assert {each.image_id for each in choose(found, PLAIN)} == {"b", "c", "d"}
+    assert {each.image_id for each in choose_images(found, PLAIN)} == {"b", "c", "d"}
 
 
 def test_the_budget_follows_the_shares() -> None:
@@ -78,7 +78,7 @@ def test_the_budget_follows_the_shares() -> None:
     assert split_budget(available, 40, {"a": 2.0}) == {"a": 20, "b": 10, "c": 10}
     assert split_budget(available, 40, {"a": 0.0}) == {"a": 0, "b": 20, "c": 20}
     assert split_budget({"a": 100}, 40, {"a": 0.0}) == {"a": 0}
-    choices = choose(
+    choices = choose_images(
         many("hand", 50) + many("face", 50), PLAIN.model_copy(update={"budget": 30, "shares": {"hand": 2.0}})
     )
     assert Counter(found.category for found in choices) == {"hand": 20, "face": 10}
@@ -98,25 +98,25 @@ def test_diversity_takes_one_of_each_look_before_repeating() -> None:
         for copy in range(5)
     ]
     config = MiningConfig(budget=3, explore=0, uncertainty=0, diversity=1)
-    assert {each.image_id[0] for each in greedy(found, 3, config)} == {"0", "1", "2"}
+    assert {each.image_id[0] for each in choose_greedily(found, 3, config)} == {"0", "1", "2"}
     without = config.model_copy(update={"diversity": 0.0})
-    assert {each.image_id[0] for each in greedy(found, 3, without)} == {"0"}
+    assert {each.image_id[0] for each in choose_greedily(found, 3, without)} == {"0"}
 
 
 def test_a_share_looks_where_nothing_was_found() -> None:
     candidates = many("hand", 100) + many("hand-quiet", 100, 0.1)
     config = MiningConfig(budget=20, explore=0.2, seed=1)
-    choices = choose(candidates, config)
+    choices = choose_images(candidates, config)
     quiet = [found for found in choices if found.category == "hand-quiet"]
     assert len(choices) == 20 and len(quiet) == 4
     assert all("random" in found.reason for found in quiet)
-    other = choose(candidates, config.model_copy(update={"seed": 2}))
+    other = choose_images(candidates, config.model_copy(update={"seed": 2}))
     assert {found.image_id for found in other} != {found.image_id for found in choices}
-    assert choose(list(reversed(candidates)), config) == choices
+    assert choose_images(list(reversed(candidates)), config) == choices
 
 
 def test_any_first_part_of_the_list_is_balanced() -> None:
-    choices = choose(many("hand", 30) + many("face", 30), MiningConfig(budget=20, explore=0))
+    choices = choose_images(many("hand", 30) + many("face", 30), MiningConfig(budget=20, explore=0))
     for length in range(2, 21, 2):
         assert Counter(found.category for found in choices[:length]) == {
             "hand": length // 2,
@@ -127,9 +127,9 @@ def test_any_first_part_of_the_list_is_balanced() -> None:
 
 
 def test_reasons_say_what_was_seen() -> None:
-    (choice,) = choose([candidate("a", confidence=0.87, uncertainty=0.31)], PLAIN)
+    (choice,) = choose_images([candidate("a", confidence=0.87, uncertainty=0.31)], PLAIN)
     assert choice.reason == "hand: confidence 0.87, undecided 0.31"
-    assert choose([], PLAIN) == []
+    assert choose_images([], PLAIN) == []
 
 
 @pytest.mark.parametrize(
@@ -146,8 +146,8 @@ def test_shares_are_as_even_as_can_be(available: dict[str, int], budget: int, sh
 
 
 def test_ranks_by_hand() -> None:
-    assert ranks(np.array([3.0, 1.0, 2.0, 1.0, np.inf])).tolist() == [0.75, 0.0, 0.5, 0.0, 1.0]
-    assert ranks(np.array([5.0])).tolist() == [0.0]
+    assert scaled_ranks(np.array([3.0, 1.0, 2.0, 1.0, np.inf])).tolist() == [0.75, 0.0, 0.5, 0.0, 1.0]
+    assert scaled_ranks(np.array([5.0])).tolist() == [0.0]
 
 
 def test_thumbnails_are_mean_colours_of_the_grid() -> None:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from dataengine.curation.config import VqaConfig
-from dataengine.curation.questions import QUESTIONS, questions
+from dataengine.curation.questions import QUESTIONS, select_questions
 from dataengine.curation.vqa import QuestionCategorizer
-from dataengine.curation.yes_no import YesNoDetector, ranked, vqa_config
+from dataengine.curation.yes_no import YesNoDetector, score_questions, vqa_config
 from dataengine.errors import ConfigRefused
 
 CLEAN_ON_YES = {30, 31, 32, *range(34, 41)}
@@ -15,11 +15,11 @@ CLEAN_ON_YES = {30, 31, 32, *range(34, 41)}
 def test_there_are_forty_three_and_each_knows_what_yes_means() -> None:
     assert len(QUESTIONS) == len({question.text for question in QUESTIONS}) == 43
     assert {question.number for question in QUESTIONS if question.yes_means == "clean"} == CLEAN_ON_YES
-    five, thirty = questions([5, 30])
+    five, thirty = select_questions([5, 30])
     assert five.artifact("yes") is True and five.artifact("no") is False and five.artifact("other") is None
     assert thirty.artifact("yes") is False and thirty.artifact("no") is True
     with pytest.raises(ConfigRefused, match=r"no question \[17\]"):
-        questions([5, 17])
+        select_questions([5, 17])
 
 
 class Parrot:
@@ -41,7 +41,7 @@ class Parrot:
 
 
 def test_a_model_is_asked_and_its_words_are_understood() -> None:
-    five, thirty = questions([5, 30])
+    five, thirty = select_questions([5, 30])
     model = QuestionCategorizer(Parrot(), vqa_config(five))
     images = np.stack([np.full((4, 4, 3), value, np.uint8) for value in (0, 1, 2)])
     assert YesNoDetector(model, five).verdicts(images) == [True, False, None]
@@ -50,9 +50,9 @@ def test_a_model_is_asked_and_its_words_are_understood() -> None:
 
 
 def test_the_best_question_is_right_on_both_kinds() -> None:
-    five, sixteen, thirty = questions([5, 16, 30])
+    five, sixteen, thirty = select_questions([5, 16, 30])
     flawed = [True, True, False, False]
-    scores = ranked(
+    scores = score_questions(
         {
             five: [True, True, True, True],  # always yes
             sixteen: [True, None, False, False],  # one unclear
@@ -64,4 +64,4 @@ def test_the_best_question_is_right_on_both_kinds() -> None:
     assert [score.accuracy for score in scores] == [0.75, 0.5, 0.5]
     assert scores[0].unclear == 1 and (scores[1].found, scores[1].cleared) == (1, 0)
     with pytest.raises(ConfigRefused, match="4 of 4 images are flawed"):
-        ranked({five: [True] * 4}, [True] * 4)
+        score_questions({five: [True] * 4}, [True] * 4)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dataengine.curation.stratify import BenchmarkCandidate, stratified, stratum_of
+from dataengine.curation.stratify import BenchmarkCandidate, sample_strata, stratum_of
 from dataengine.errors import InputRefused
 
 
@@ -12,11 +12,11 @@ def test_every_stratum_has_its_share_and_reserved_images_come_first() -> None:
         for category in ("hand", "mug")
         for n in range(40)
     ]
-    chosen = stratified(candidates, 3, seed=1)
+    chosen = sample_strata(candidates, 3, seed=1)
     names = [name for _, name in chosen]
     assert len(chosen) == 24 and {names.count(name) for name in names} == {3}
     assert {"hand39", "mug39"} <= {one.image_id for one, _ in chosen}
-    assert [one for one, _ in stratified(candidates, 3, seed=2)] != [one for one, _ in chosen]
+    assert [one for one, _ in sample_strata(candidates, 3, seed=2)] != [one for one, _ in chosen]
     assert stratum_of("", 1.0) == "uncategorised 0.75–1.00"
     with pytest.raises(InputRefused):
-        stratified(candidates, 0)
+        sample_strata(candidates, 0)

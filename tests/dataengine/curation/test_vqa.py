@@ -16,7 +16,7 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from dataengine.curation.answers import KeptAnswers
+from dataengine.curation.answers import AnswerCache
 from dataengine.curation.config import VqaConfig
 from dataengine.curation.vqa import ClassifierCategorizer, QuestionCategorizer, category_in, load_categorizer
 from dataengine.errors import ModelRefused
@@ -109,26 +109,26 @@ class Parrot:
 
 def test_answers_are_kept_and_a_changed_table_asks_nobody(tmp_path: Path) -> None:
     pictures = images(3)
-    first = QuestionCategorizer(Parrot("hand", "paw", ""), CONFIG, KeptAnswers(tmp_path, "m", "q"))
+    first = QuestionCategorizer(Parrot("hand", "paw", ""), CONFIG, AnswerCache(tmp_path, "m", "q"))
     assert [category for category, _ in first.categories(pictures)] == ["hand", "other", "other"]
     assert first.other == 2
     paws = CONFIG.model_copy(update={"answers": {"paw": "hand"}})
-    again = QuestionCategorizer(Parrot("face"), paws, KeptAnswers(tmp_path, "m", "q"))
+    again = QuestionCategorizer(Parrot("face"), paws, AnswerCache(tmp_path, "m", "q"))
     assert [category for category, _ in again.categories(pictures)] == ["hand", "hand", "face"]
-    assert len(KeptAnswers(tmp_path, "m", "other question")) == 0
+    assert len(AnswerCache(tmp_path, "m", "other question")) == 0
 
 
 def test_a_torn_line_of_kept_answers_is_skipped(tmp_path: Path) -> None:
     first, second, third = images(3)
-    kept = KeptAnswers(tmp_path, "m", "q")
+    kept = AnswerCache(tmp_path, "m", "q")
     kept.keep(first, "hand")
     kept.keep(second, "face")
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:-4])
-    kept = KeptAnswers(tmp_path, "m", "q")
+    kept = AnswerCache(tmp_path, "m", "q")
     assert (kept.get(first), kept.get(second)) == ("hand", None)
     kept.keep(third, "sign")
-    assert KeptAnswers(tmp_path, "m", "q").get(third) == "sign"
+    assert AnswerCache(tmp_path, "m", "q").get(third) == "sign"
 
 
 def test_a_classic_model_chooses_an_answer(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_classic_model_chooses_an_answer(tmp_path: Path) -> None:
     said = [categorizer.answer(image) for image in images(2)]
     assert set(said) <= {"hand", "two faces"}
     assert {category for category, _ in categorizer.categories(images(2))} <= {"hand", "face"}
-    assert len(KeptAnswers(tmp_path / "kept", str(tmp_path), asked.asked)) == 2
+    assert len(AnswerCache(tmp_path / "kept", str(tmp_path), asked.asked)) == 2
 
 
 def test_questions_need_different_choices() -> None:

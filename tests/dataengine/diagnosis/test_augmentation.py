@@ -8,14 +8,14 @@ from dataengine.diagnosis.augmentation import (
     PADDINGS,
     Padding,
     augment,
+    augment_strongly,
     blur,
     colour_jitter,
     cutmix,
     dynamic_shrink,
-    grey,
-    shrunk,
-    strong,
-    translated,
+    shrink_and_pad,
+    to_grey,
+    translate,
 )
 from dataengine.diagnosis.config import AugmentationConfig
 
@@ -61,7 +61,7 @@ def test_below_the_threshold_image_and_label_shrink_together(seed: int, confiden
 def test_every_padding_to_the_pixel(padding: Padding) -> None:
     image, target = torch.full((3, 8, 8), 0.25), torch.ones(8, 8)
     image[:, :, 4:] = 0.75
-    small, small_target = shrunk(image, target, (4, 2), (3, 5), padding)
+    small, small_target = shrink_and_pad(image, target, (4, 2), (3, 5), padding)
     rows, columns = slice(3, 7), slice(5, 7)
     expected = torch.zeros(8, 8)
     expected[rows, columns] = 1
@@ -81,7 +81,7 @@ def test_every_padding_to_the_pixel(padding: Padding) -> None:
 def test_on_black_nothing_but_the_label_is_left_of_the_marked_channel() -> None:
     image, target = marked(11)
     for corner in ((0, 0), (3, 9), (15, 15)):
-        small, small_target = shrunk(image, target, (17, 17), corner, "black")
+        small, small_target = shrink_and_pad(image, target, (17, 17), corner, "black")
         assert torch.equal(small[0], small_target) and small_target.sum() > 0
 
 
@@ -137,7 +137,7 @@ def test_writing_is_never_mirrored_and_the_rest_is_with_its_label() -> None:
 def test_shift_moves_both_alike() -> None:
     image, target = marked(3)
     for seed in range(10):
-        moved, moved_target = translated(image, target, 0.1, seeded(seed))
+        moved, moved_target = translate(image, target, 0.1, seeded(seed))
         assert torch.equal(moved[0], moved_target) and moved.shape == image.shape
 
 
@@ -186,7 +186,7 @@ def test_cutmix_takes_the_label_with_the_pixels() -> None:
 
 def test_colour_grey_and_blur_do_what_they_say() -> None:
     image = torch.rand((3, SIDE, SIDE), generator=seeded(7))
-    plain = grey(image)
+    plain = to_grey(image)
     assert torch.equal(plain[0], plain[1]) and torch.equal(plain[1], plain[2])
     assert torch.allclose(plain[0], 0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2], atol=1e-6)
     assert torch.equal(blur(image, 0.05), image)
@@ -226,7 +226,7 @@ def test_the_same_seed_gives_the_same_batch_and_inputs_stay() -> None:
 def test_strong_changes_leave_their_inputs_alone() -> None:
     images, targets = torch.rand((3, 3, 8, 8)), torch.rand((3, 8, 8))
     kept = images.clone(), targets.clone()
-    strong(images, targets, AugmentationConfig(strong=1.0, strong_blur=0.1), seeded())
+    augment_strongly(images, targets, AugmentationConfig(strong=1.0, strong_blur=0.1), seeded())
     assert torch.equal(images, kept[0]) and torch.equal(targets, kept[1])
 
 

@@ -4,10 +4,10 @@ import pytest
 from dataengine.diagnosis.calibration import (
     LEVELS,
     Histogram,
+    apply_temperature,
     calibrate,
     fit_temperature,
-    reliability,
-    tempered,
+    measure_reliability,
 )
 from dataengine.diagnosis.dataset import MemorySamples, Sample
 from dataengine.diagnosis.detector import NetworkDetector
@@ -32,16 +32,16 @@ def test_the_temperature_that_spoilt_the_confidences_is_found(temperature: float
     found = overconfident(temperature)
     fitted = fit_temperature(found)
     assert fitted == pytest.approx(temperature, rel=0.06)
-    assert reliability(found, fitted).error < 0.01
+    assert measure_reliability(found, fitted).error < 0.01
     if temperature != 1:
-        assert reliability(found).error > 3 * reliability(found, fitted).error
+        assert measure_reliability(found).error > 3 * measure_reliability(found, fitted).error
 
 
 def test_a_diagram_by_hand() -> None:
     flawed, clean = np.zeros(LEVELS, np.int64), np.zeros(LEVELS, np.int64)
     flawed[-1], clean[-1] = 3, 1
     clean[0] = 4
-    diagram = reliability(Histogram(flawed=flawed, clean=clean))
+    diagram = measure_reliability(Histogram(flawed=flawed, clean=clean))
     assert sum(diagram.pixels) == 8 and diagram.pixels[0] == diagram.pixels[-1] == 4
     assert diagram.flawed[-1] == 0.75 and diagram.flawed[0] == 0
     assert diagram.error == pytest.approx((0.25 + 0) / 2, abs=1e-3)
@@ -49,9 +49,9 @@ def test_a_diagram_by_hand() -> None:
 
 def test_tempering_keeps_order_and_one_half() -> None:
     q = np.array([0.0, 0.1, 0.5, 0.9, 1.0])
-    soft = tempered(q, 2.0)
+    soft = apply_temperature(q, 2.0)
     assert soft[2] == 0.5 and (np.diff(soft) > 0).all() and soft[3] < 0.9 and soft[1] > 0.1
-    assert np.allclose(tempered(q, 1.0), q, atol=1e-5)
+    assert np.allclose(apply_temperature(q, 1.0), q, atol=1e-5)
 
 
 def test_it_is_fitted_on_validation_and_shown_on_what_is_held_out() -> None:

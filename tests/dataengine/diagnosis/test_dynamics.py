@@ -9,13 +9,13 @@ from scipy import ndimage
 
 from dataengine.diagnosis.config import DynamicsConfig
 from dataengine.diagnosis.dynamics import (
+    abnormal_regions,
     abnormal_shares,
-    at_point,
-    dynamics,
-    enlarged,
-    regions,
+    compute_dynamics,
+    dynamics_at_point,
     thresholds,
-    window,
+    upsample_map,
+    window_steps,
 )
 from dataengine.errors import ConfigRefused
 from dataengine.masks import dequantise, quantise
@@ -61,7 +61,7 @@ def film(side: int = 256, steps: int = 4, seed: int = 0, flaw: int = 24) -> np.n
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_regions_are_those_of_the_released_rule(seed):
     frames = film(seed=seed)
-    found = dynamics(frames.transpose(0, 3, 1, 2), DynamicsConfig())
+    found = compute_dynamics(frames.transpose(0, 3, 1, 2), DynamicsConfig())
     expected = released_rule(frames)
     assert expected.any() and not expected.all()
     assert np.array_equal(found.regions, expected)
@@ -73,14 +73,14 @@ def test_components_are_chosen_by_area_and_thickness():
     abnormal[100:200, 50:54] = True  # 400 px, but thinner than the square that it is eroded by
     abnormal[10:18, 100:108] = True  # 64 px, too small
     abnormal[120:250, 130:250] = True  # 15,600 px, too large
-    kept = regions(abnormal, DynamicsConfig(dilation=0))
+    kept = abnormal_regions(abnormal, DynamicsConfig(dilation=0))
     assert kept.sum() == 144 and kept[10:22, 10:22].all()
-    assert not regions(np.zeros((8, 8), dtype=bool), DynamicsConfig()).any()
+    assert not abnormal_regions(np.zeros((8, 8), dtype=bool), DynamicsConfig()).any()
 
 
 def test_one_setting_holds_for_any_size():
     found = [
-        dynamics(film(side, flaw=side // 8).transpose(0, 3, 1, 2), DynamicsConfig()).regions
+        compute_dynamics(film(side, flaw=side // 8).transpose(0, 3, 1, 2), DynamicsConfig()).regions
         for side in (128, 256)
     ]
     assert all(each.any() for each in found)
@@ -98,23 +98,23 @@ def test_the_papers_threshold_is_the_higher_of_mad_and_bank():
 
 
 def test_a_threshold_of_one_half_gives_the_regions_back_even_after_eight_bits():
-    found = dynamics(film().transpose(0, 3, 1, 2), DynamicsConfig())
+    found = compute_dynamics(film().transpose(0, 3, 1, 2), DynamicsConfig())
     stored = dequantise(quantise(found.confidence))
     assert np.array_equal(stored >= 0.5, found.regions)
     assert len(np.unique(stored)) > 20, "the map is graded"
 
 
 def test_still_frames_have_no_artifacts():
-    found = dynamics(np.full((3, 4, 8, 8), 7, np.float32), DynamicsConfig())
+    found = compute_dynamics(np.full((3, 4, 8, 8), 7, np.float32), DynamicsConfig())
     assert not found.regions.any() and found.confidence.max() == 0
     with pytest.raises(ConfigRefused, match="1 predicted images"):
-        dynamics(np.zeros((1, 4, 8, 8), np.float32), DynamicsConfig())
+        compute_dynamics(np.zeros((1, 4, 8, 8), np.float32), DynamicsConfig())
 
 
 def test_windows_include_their_ends():
-    assert window([1, 0.8, 0.6, 0.4, 0.2, 0], 0.8, 0.4) == [1, 2, 3]
-    assert window([1, float(np.float32(0.8))], 0.8, 0.2) == [1]
-    assert window([1, 0], 0.8, 0.2) == []
+    assert window_steps([1, 0.8, 0.6, 0.4, 0.2, 0], 0.8, 0.4) == [1, 2, 3]
+    assert window_steps([1, float(np.float32(0.8))], 0.8, 0.2) == [1]
+    assert window_steps([1, 0], 0.8, 0.2) == []
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_settings_that_contradict_each_other_are_refused(wrong):
 
 
 def test_latents_are_enlarged_to_the_pixels_they_stand_for():
-    assert enlarged(np.array([[1, 2], [3, 4]]), (4, 4)).tolist() == [
+    assert upsample_map(np.array([[1, 2], [3, 4]]), (4, 4)).tolist() == [
         [1, 1, 2, 2],
         [1, 1, 2, 2],
         [3, 3, 4, 4],
@@ -135,18 +135,18 @@ def test_latents_are_enlarged_to_the_pixels_they_stand_for():
 
 
 def test_dynamics_at_a_point_stand_out_where_the_flaw_is():
-    found = dynamics(film().transpose(0, 3, 1, 2), DynamicsConfig())
-    inside, median = at_point(found, (70, 50), (256, 256))
-    outside, _ = at_point(found, (200, 200), (256, 256))
+    found = compute_dynamics(film().transpose(0, 3, 1, 2), DynamicsConfig())
+    inside, median = dynamics_at_point(found, (70, 50), (256, 256))
+    outside, _ = dynamics_at_point(found, (200, 200), (256, 256))
     assert inside.shape == median.shape == (3,)
     assert inside[1] > 5 * median[1] and outside[1] < 3 * median[1]
-    enlarged_point, _ = at_point(found, (140, 100), (512, 512))
+    enlarged_point, _ = dynamics_at_point(found, (140, 100), (512, 512))
     assert enlarged_point.tolist() == inside.tolist()
     with pytest.raises(ConfigRefused, match="300,4"):
-        at_point(found, (300, 4), (256, 256))
+        dynamics_at_point(found, (300, 4), (256, 256))
 
 
 def test_the_share_of_abnormal_places_peaks_where_the_flaw_appears():
-    found = [dynamics(film(seed=seed).transpose(0, 3, 1, 2), DynamicsConfig()) for seed in range(2)]
+    found = [compute_dynamics(film(seed=seed).transpose(0, 3, 1, 2), DynamicsConfig()) for seed in range(2)]
     shares = abnormal_shares(found)
     assert shares.shape == (3,) and shares.argmax() == 1

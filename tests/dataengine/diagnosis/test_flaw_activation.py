@@ -9,9 +9,9 @@ from dataengine.diagnosis.detector import artifact_maps
 from dataengine.diagnosis.flaw_activation import (
     GENERATED,
     FlawHighlighter,
-    begin_at,
     grad_cam,
     mean_map,
+    normalise_activations,
     train_highlighter,
 )
 from dataengine.errors import ConfigRefused, ImageRefused, ModelRefused
@@ -67,7 +67,7 @@ def test_random_weights_begin_where_images_differ():
     network, other = FlawHighlighter(FAST), FlawHighlighter(FAST)
     images = np.concatenate([pictures(6, False, 1), pictures(6, True, 2)])
     batch = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-    begin_at(network, batch)
+    normalise_activations(network, batch)
     for last in (2, 28):
         answers = network.features[: last + 1](network.normalised(batch))
         assert torch.allclose(answers.mean((0, 2, 3)), torch.zeros(answers.shape[1]), atol=1e-3)

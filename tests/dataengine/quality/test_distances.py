@@ -9,11 +9,11 @@ from dataengine.quality.distances import (
     ClassifierFeatures,
     FeatureNetwork,
     TorchvisionFeatures,
-    distances,
-    features,
-    perceptual,
+    compute_distances,
+    compute_features,
+    feature_similarity,
+    perceptual_distance,
     precision_recall,
-    similarity,
 )
 from tests.dataengine.treatment import tiny
 
@@ -44,11 +44,11 @@ def network(tmp_path_factory):
 
 def test_equal_sets_are_near_and_others_far(network):
     dark, also_dark, bright = images(40, 0, 60), images(40, 0, 60), images(40, 150, 256)
-    near, far = distances(dark, also_dark, network), distances(dark, bright, network)
+    near, far = compute_distances(dark, also_dark, network), compute_distances(dark, bright, network)
     assert near.fid < far.fid / 5 and near.kid < far.kid and near.images == 40
     assert far.precision == far.recall == 0 and near.precision > 0.5
     assert "ResNetForImageClassification" in near.text() and near.text().startswith("FID ")
-    assert distances(dark, also_dark, network) == near
+    assert compute_distances(dark, also_dark, network) == near
 
 
 def test_fid_is_the_formula():
@@ -60,7 +60,7 @@ def test_fid_is_the_formula():
     covariances = np.cov(a.T), np.cov(b.T)
     root = np.real(sqrtm(covariances[0] @ covariances[1]))
     expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(covariances[0] + covariances[1] - 2 * root)
-    assert distances(first, second, Colour()).fid == pytest.approx(expected, rel=1e-3)
+    assert compute_distances(first, second, Colour()).fid == pytest.approx(expected, rel=1e-3)
 
 
 def test_precision_is_what_looks_real_and_recall_what_is_covered():
@@ -73,17 +73,20 @@ def test_precision_is_what_looks_real_and_recall_what_is_covered():
 
 def test_pairs(network):
     first = images(5)
-    assert perceptual(first, first, network) == pytest.approx(np.zeros(5), abs=1e-6)
+    assert perceptual_distance(first, first, network) == pytest.approx(np.zeros(5), abs=1e-6)
     little = np.clip(first.astype(int) + 8, 0, 255).astype(np.uint8)
-    a, b = perceptual(first, little, network), perceptual(first, images(5, 0, 40), network)
+    a, b = perceptual_distance(first, little, network), perceptual_distance(first, images(5, 0, 40), network)
     assert a.shape == (5,) and (a > 0).all() and (a < b).all()
 
 
 def test_similarity_to_references(network):
     mine = images(3, 0, 80)
-    alike, unlike = similarity(mine, mine, network), similarity(images(3, 170, 256), mine, network)
+    alike, unlike = (
+        feature_similarity(mine, mine, network),
+        feature_similarity(images(3, 170, 256), mine, network),
+    )
     assert alike.shape == (3,) and alike.min() > unlike.max()
-    assert features(mine, network).shape == (3, 16)
+    assert compute_features(mine, network).shape == (3, 16)
 
 
 def test_alexnet_gives_lpips_proper(tmp_path):
@@ -105,20 +108,20 @@ def test_alexnet_gives_lpips_proper(tmp_path):
     as_tensors = [torch.from_numpy(x).permute(0, 3, 1, 2).float() / 255 for x in (first, second)]
     with torch.no_grad():
         expected = judge(*as_tensors, normalize=True).flatten().numpy()
-    assert perceptual(first, second, network) == pytest.approx(expected, rel=1e-4)
+    assert perceptual_distance(first, second, network) == pytest.approx(expected, rel=1e-4)
     assert network.name == "torchvision alexnet"
 
 
 def test_what_cannot_be_compared_is_refused(network, tmp_path):
     with pytest.raises(ImageRefused, match="10 of each"):
-        distances(images(3), images(40), network)
+        compute_distances(images(3), images(40), network)
     with pytest.raises(ImageRefused, match="20 images are too few for FID in the 16 features"):
-        distances(images(20), images(40), network)
-    assert distances(images(20), images(40), network, forced=True).images == 20
+        compute_distances(images(20), images(40), network)
+    assert compute_distances(images(20), images(40), network, forced=True).images == 20
     with pytest.raises(ImageRefused, match="equal shape"):
-        perceptual(images(2), images(3), network)
+        perceptual_distance(images(2), images(3), network)
     with pytest.raises(ImageRefused, match="uint8 NHWC"):
-        features(images(2)[0], network)
+        compute_features(images(2)[0], network)
     with pytest.raises(ModelRefused, match="unknown feature network"):
         TorchvisionFeatures("vgg", tmp_path)
     (tmp_path / "alexnet.safetensors").write_bytes(b"nothing")

@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from dataengine.errors import ConfigRefused
 from dataengine.quality.config import GuardConfig
-from dataengine.quality.guard import Guard, change, detail, diversity
+from dataengine.quality.guard import Guard, detail_energy, diversity, mean_change
 
 RNG = np.random.default_rng(0)
 CONFIG = GuardConfig(prompts=4, seeds=3)
@@ -34,7 +34,7 @@ class Rising:
     name = "smooth"
 
     def score(self, images, prompts):
-        return np.array([-detail(image[None]) for image in images])
+        return np.array([-detail_energy(image[None]) for image in images])
 
 
 def test_prompts_and_seeds_are_fixed():
@@ -49,8 +49,8 @@ def test_values_by_hand():
     flat = np.zeros((2, 3, 3, 3), dtype=np.uint8)
     spot = flat.copy()
     spot[:, 1, 1] = 255
-    assert change(flat, spot) == pytest.approx(1 / 9)
-    assert detail(flat) == 0 and detail(spot) == pytest.approx(4)
+    assert mean_change(flat, spot) == pytest.approx(1 / 9)
+    assert detail_energy(flat) == 0 and detail_energy(spot) == pytest.approx(4)
     pair = np.concatenate([flat[:1], spot[:1]])
     assert diversity(pair, 2) == pytest.approx((1 / 9) ** 0.5)
     assert diversity(spot, 2) == 0

@@ -10,7 +10,7 @@ from dataengine.errors import ConfigRefused, ModelRefused, WorkError
 from dataengine.quality.scorers import (
     ClassifierScorer,
     ClipScorer,
-    Elsewhere,
+    ExternalScorer,
     Preprocessing,
     open_scorer,
     saliency,
@@ -92,7 +92,7 @@ def test_saliency_points_at_what_counts():
 def elsewhere(tmp_path, body):
     script = tmp_path / "score.py"
     script.write_text("import json, sys\nasked = json.load(open(sys.argv[-1]))\n" + body)
-    return Elsewhere("image-reward", [sys.executable, str(script)])
+    return ExternalScorer("image-reward", [sys.executable, str(script)])
 
 
 def test_a_scorer_in_another_environment(tmp_path):

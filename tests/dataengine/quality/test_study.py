@@ -9,11 +9,11 @@ from pydantic import ValidationError
 from dataengine.quality.config import StudyDesign
 from dataengine.quality.study import (
     checks_of,
-    counted,
+    filter_votes,
+    judge_question,
     krippendorff,
-    majority,
+    majority_choice,
     minimum_over_aspects,
-    verdict,
 )
 from dataengine.records import Vote
 from dataengine.statistics import wilson
@@ -35,10 +35,10 @@ def test_krippendorff():
 
 
 def test_majority():
-    assert majority(["after", "after", "before"]) == "after"
-    assert majority(["after", "before"]) == "tie"
-    assert majority(["after", "tie", "tie"]) == "tie"
-    assert majority(["before", "tie"]) == "before"
+    assert majority_choice(["after", "after", "before"]) == "after"
+    assert majority_choice(["after", "before"]) == "tie"
+    assert majority_choice(["after", "tie", "tie"]) == "tie"
+    assert majority_choice(["before", "tie"]) == "before"
 
 
 def test_verdict_counts_pairs_not_votes():
@@ -50,23 +50,23 @@ def test_verdict_counts_pairs_not_votes():
         vote(3, "ann", "tie"),
         vote(0, "ann", "before", question="quality"),
     ]
-    found = verdict(votes, "artifacts")
+    found = judge_question(votes, "artifacts")
     assert (found.after, found.before, found.ties) == (2, 1, 1)
     assert (found.votes, found.raters) == (7, 3)
     assert found.win_rate == pytest.approx(2 / 3) and found.p_value == 1.0
     assert found.interval == wilson(2, 3)
-    assert verdict(votes, "quality").before == 1
+    assert judge_question(votes, "quality").before == 1
 
 
 def test_a_later_vote_replaces_the_earlier_one():
-    found = verdict(
+    found = judge_question(
         [vote(0, "ann", "after", created=2.0), vote(0, "ann", "before", created=1.0)], "artifacts"
     )
     assert (found.after, found.before, found.votes) == (1, 0, 1)
 
 
 def test_no_votes_decide_nothing():
-    found = verdict([], "quality")
+    found = judge_question([], "quality")
     assert (found.win_rate, found.interval, found.p_value, found.agreement) == (None, None, None, None)
 
 
@@ -85,10 +85,13 @@ def test_opinions_margins_and_the_minimum_over_aspects_by_hand():
         for question, choices in zip(("artifacts", "alignment"), answers, strict=True)
         for rater, choice in zip(("ann", "bob", "cyd"), choices, strict=True)
     ]
-    artifacts = verdict(votes, "artifacts", 3, prompts)
+    artifacts = judge_question(votes, "artifacts", 3, prompts)
     assert artifacts.mean_opinion == pytest.approx((0.5 - 1 + 2 / 3) / 3)
     assert (artifacts.improves, artifacts.degrades, artifacts.pairs) == (1, 1, 4)
-    assert (verdict(votes, "artifacts", 2).improves, verdict(votes, "artifacts", 2).degrades) == (2, 1)
+    assert (
+        judge_question(votes, "artifacts", 2).improves,
+        judge_question(votes, "artifacts", 2).degrades,
+    ) == (2, 1)
     lowest = [min(0.5, 0.5), min(-1, 1 / 3), min(2 / 3, -1 / 3)]
     found = minimum_over_aspects(votes, ("artifacts", "alignment"), prompts)
     assert found == pytest.approx(sum(lowest) / 3)
@@ -105,9 +108,9 @@ def test_raters_who_fail_attention_checks_are_left_out():
         vote(2, "bob", "after", question="alignment"),
     ]
     assert checks_of(votes, 2) == {"ann": (1, 2), "bob": (0, 2)}
-    kept, careless = counted(votes, 2, keep_from=0.5)
+    kept, careless = filter_votes(votes, 2, keep_from=0.5)
     assert careless == ["bob"] and {(one.rater, one.pair) for one in kept} == {("ann", 0), ("ann", 1)}
-    assert counted(votes, 2, keep_from=0.0)[1] == []
+    assert filter_votes(votes, 2, keep_from=0.0)[1] == []
 
 
 def test_a_design_must_be_askable():

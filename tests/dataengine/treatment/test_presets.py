@@ -17,7 +17,7 @@ from dataengine.treatment.config import (
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.sampling.sampler import generate, predict_clean, sample
 from dataengine.treatment.tuning.batches import Batches
-from dataengine.treatment.tuning.progress import put
+from dataengine.treatment.tuning.progress import set_weights
 from dataengine.treatment.tuning.trainer import treat
 from tests.dataengine.treatment import tiny
 from tests.dataengine.treatment.tiny import PROMPTS, ToyDetector
@@ -149,7 +149,7 @@ def test_sequential_tuning_keeps_what_the_first_run_won(flux_folder, tmp_path):
     made.start_from(weights)
     given = {name: weight.detach().clone() for name, weight in weights.items()}
     before = generate(family, PROMPTS[:1], [0], SAMPLING)
-    put({name: weight + 0.3 for name, weight in given.items()}, weights)
+    set_weights({name: weight + 0.3 for name, weight in given.items()}, weights)
     with made._untreated():
         assert np.array_equal(generate(family, PROMPTS[:1], [0], SAMPLING), before)
     assert not np.array_equal(generate(family, PROMPTS[:1], [0], SAMPLING), before)
@@ -157,7 +157,7 @@ def test_sequential_tuning_keeps_what_the_first_run_won(flux_folder, tmp_path):
     with made._untreated():
         base = generate(load_family(flux_folder), PROMPTS[:1], [0], SAMPLING)
         assert np.array_equal(generate(family, PROMPTS[:1], [0], SAMPLING), base)
-    put(given, weights)
+    set_weights(given, weights)
     _, result = run(flux_folder, tmp_path / "second", second, family=family)
     assert result.history[0]["region"] < 1e-4
 

@@ -10,7 +10,7 @@ from dataengine.clinic.world import HARD
 from dataengine.masks import unpack_label_map
 from pipelines.config import DemoDataConfig
 from pipelines.demo.data import CHAMPION, GENERATOR, earlier_data, hard_benchmark, ingest, prepare
-from pipelines.runtime.images import read
+from pipelines.runtime.images import read_pixels
 from storage.opening import create_workspace
 from storage.workspace import Workspace
 
@@ -55,7 +55,7 @@ def test_the_benchmark_holds_exact_truth(workspace: Workspace) -> None:
         if label.label_map is not None:
             kept = unpack_label_map(workspace.blobs.get(label.label_map), image.height, image.width)
             assert np.array_equal(kept, drawing.label_map)
-        through_the_decoder = np.abs(read(workspace, image).astype(int) - drawing.image).mean()
+        through_the_decoder = np.abs(read_pixels(workspace, image).astype(int) - drawing.image).mean()
         assert 0 < through_the_decoder < 10
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pipelines.detectors.dataset import StoredSamples
-from pipelines.runtime.images import read
+from pipelines.runtime.images import read_pixels
 from tests.pipelines.conftest import Played
 
 
@@ -27,4 +27,4 @@ def test_reads_the_images_own_pixels(played: Played) -> None:
     with played.context.workspace.catalog(read_only=True) as catalog:
         image = catalog.images.get(items[0].image_id)
     samples = StoredSamples(played.context.workspace, items)
-    assert np.array_equal(samples.sample(0).image, read(played.context.workspace, image))
+    assert np.array_equal(samples.sample(0).image, read_pixels(played.context.workspace, image))

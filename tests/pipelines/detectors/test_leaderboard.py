@@ -4,7 +4,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pipelines.detectors.leaderboard import calibrated, leaderboard, measured, table
+from pipelines.detectors.leaderboard import (
+    calibrate_on_validation,
+    format_table,
+    leaderboard,
+    measure_all_versions,
+)
 from tests.pipelines.conftest import Played
 
 
@@ -21,20 +26,20 @@ def test_the_best_on_validation_stands_first_and_the_unmeasured_last(played: Pla
 
 def test_every_version_can_be_measured_on_todays_labels(played: Played) -> None:
     before = {row["detector"]: row["mse"] for row in leaderboard(played.context.workspace)}
-    assert measured(played.context, played.round_id) == len(before)
+    assert measure_all_versions(played.context, played.round_id) == len(before)
     rows = leaderboard(played.context.workspace)
     assert all(row["mse"] is not None and row["intervals"]["mse"] for row in rows)
     for row in rows:
         if before[row["detector"]] is not None:
             assert row["mse"] == pytest.approx(before[row["detector"]])
         assert row["categories"] and set(row["classes"]) <= {"1", "2", "3"}
-    lines = table(rows)
+    lines = format_table(rows)
     assert len(lines) == len(rows) + 1 and "★" in "".join(lines)
 
 
 def test_a_temperature_is_kept_as_a_figure(played: Played) -> None:
     best = leaderboard(played.context.workspace)[0]["detector"]
-    found = calibrated(played.context, played.round_id, best)
+    found = calibrate_on_validation(played.context, played.round_id, best)
     assert found["temperature"] > 0 and found["after"]["error"] <= found["before"]["error"] + 0.01
     assert leaderboard(played.context.workspace)[0]["temperature"] == found["temperature"]
     picture = ElementTree.parse(played.context.workspace.path / "calibration" / f"{best}.svg").getroot()

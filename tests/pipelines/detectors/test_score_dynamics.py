@@ -13,7 +13,7 @@ from dataengine.masks import dequantise
 from dataengine.records.images import SURVEY
 from pipelines import recipes
 from pipelines.detectors import dynamics_charts, score_dynamics
-from pipelines.detectors.evaluation import evaluation_sets, measure
+from pipelines.detectors.evaluation import evaluation_sets, measure_on_sets
 from pipelines.detectors.predict import predict
 from pipelines.runtime.context import Context
 from pipelines.runtime.models import real_models
@@ -54,9 +54,9 @@ def diagnosed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Context, str]:
 
 def test_the_stage_keeps_maps_under_a_name_of_their_own(diagnosed: tuple[Context, str]) -> None:
     context, round_id = diagnosed
-    version = score_dynamics.detector_for(context.workspace, LOOSE)
+    version = score_dynamics.get_or_register_detector(context.workspace, LOOSE)
     assert version.name.startswith("score dynamics") and score_dynamics.is_score_dynamics(version)
-    images = score_dynamics.redrawable(images_of(context, round_id, SURVEY))
+    images = score_dynamics.redrawable_images(images_of(context, round_id, SURVEY))
     with context.workspace.catalog(read_only=True) as catalog:
         assert not catalog.predictions.missing(version.id, [image.id for image in images])
         assert catalog.detectors.champion().id == "first"
@@ -70,8 +70,8 @@ def test_the_stage_keeps_maps_under_a_name_of_their_own(diagnosed: tuple[Context
 
 def test_looking_again_draws_nothing(diagnosed: tuple[Context, str], monkeypatch: pytest.MonkeyPatch) -> None:
     context, round_id = diagnosed
-    version = score_dynamics.detector_for(context.workspace, LOOSE)
-    images = score_dynamics.redrawable(images_of(context, round_id, SURVEY))
+    version = score_dynamics.get_or_register_detector(context.workspace, LOOSE)
+    images = score_dynamics.redrawable_images(images_of(context, round_id, SURVEY))
     monkeypatch.setattr(score_dynamics, "TrajectoryReplayer", None)
     assert len(predict(context, version.id, images, 8)) == len(images)
 
@@ -87,8 +87,8 @@ def test_maps_do_not_depend_on_the_batch_and_the_generator_is_opened_once(
         return looked.models.open_generator(*arguments)
 
     context = Context(looked.workspace, with_methods(looked.models, open_generator=counted))
-    images = score_dynamics.redrawable(images_of(context, round_id, SURVEY))
-    version = score_dynamics.detector_for(context.workspace, LOOSE)
+    images = score_dynamics.redrawable_images(images_of(context, round_id, SURVEY))
+    version = score_dynamics.get_or_register_detector(context.workspace, LOOSE)
     found = {
         batch: {
             image.id: map_
@@ -103,30 +103,30 @@ def test_maps_do_not_depend_on_the_batch_and_the_generator_is_opened_once(
 
 def test_settings_name_the_detector(diagnosed: tuple[Context, str]) -> None:
     workspace = diagnosed[0].workspace
-    assert score_dynamics.detector_for(workspace, DynamicsConfig()).name == "score dynamics"
-    other = score_dynamics.detector_for(workspace, DynamicsConfig(form="paper"))
-    assert other.id != score_dynamics.detector_for(workspace, DynamicsConfig()).id
-    assert score_dynamics.detector_for(workspace, DynamicsConfig(form="paper")) == other
+    assert score_dynamics.get_or_register_detector(workspace, DynamicsConfig()).name == "score dynamics"
+    other = score_dynamics.get_or_register_detector(workspace, DynamicsConfig(form="paper"))
+    assert other.id != score_dynamics.get_or_register_detector(workspace, DynamicsConfig()).id
+    assert score_dynamics.get_or_register_detector(workspace, DynamicsConfig(form="paper")) == other
 
 
 def test_shares_of_abnormal_places_are_kept_and_drawn(diagnosed: tuple[Context, str]) -> None:
     context, _ = diagnosed
-    version = score_dynamics.detector_for(context.workspace, LOOSE)
+    version = score_dynamics.get_or_register_detector(context.workspace, LOOSE)
     with context.workspace.catalog(read_only=True) as catalog:
         kept = catalog.detectors.get(version.id).metrics["abnormal"]
     (name, shares), *others = kept.items()
     assert not others and name == "squares, 6 steps"
     assert shares["levels"] == pytest.approx([4 / 6 - 1 / 6, 2 / 6], abs=1e-6)
     assert len(shares["shares"]) == 2 and 0 < max(shares["shares"]) < 1
-    picture = dynamics_charts.abnormal_chart(context.workspace, version.id).read_text()
+    picture = dynamics_charts.chart_abnormal_shares(context.workspace, version.id).read_text()
     assert picture.count("<polyline") == 1 and "squares, 6 steps" in picture
     with pytest.raises(ConfigRefused, match="no image yet"):
-        dynamics_charts.abnormal_chart(context.workspace, "first")
+        dynamics_charts.chart_abnormal_shares(context.workspace, "first")
 
 
 def test_a_job_gives_the_dynamics_at_a_point(diagnosed: tuple[Context, str]) -> None:
     context, round_id = diagnosed
-    image = score_dynamics.redrawable(images_of(context, round_id, SURVEY))[0]
+    image = score_dynamics.redrawable_images(images_of(context, round_id, SURVEY))[0]
     found = JOBS["dynamics"](context, {"image": image.id, "point": [5, 9]})
     assert len(found["here"]) == len(found["median"]) == len(found["levels"]) == 2
     assert json.loads(json.dumps(found)) == found
@@ -140,12 +140,12 @@ def test_it_has_a_say_in_mining_and_figures_of_its_own(tmp_path: Path) -> None:
     play(context, round_id, until="evaluate")
     recipe = recipe_of(context, round_id)
     images = images_of(context, round_id, SURVEY)
-    assert recipe.mine.second_detector == score_dynamics.detector_for(context.workspace, LOOSE).id
+    assert recipe.mine.second_detector == score_dynamics.get_or_register_detector(context.workspace, LOOSE).id
     differences = _disagreement(context, round_id, "first", images)
-    assert set(differences) == {image.id for image in score_dynamics.redrawable(images)}
+    assert set(differences) == {image.id for image in score_dynamics.redrawable_images(images)}
     assert max(differences.values()) > 0
     sets = evaluation_sets(context, recipe.publish, round_id)
-    figures = measure(context, recipe.mine.second_detector, sets, 8)
+    figures = measure_on_sets(context, recipe.mine.second_detector, sets, 8)
     drawn = [name for name in sets if name in figures]
     assert drawn and 0 < figures[drawn[0]]["mse"] < 1
     assert figures[drawn[0]]["images"] <= len(sets[drawn[0]])
@@ -154,7 +154,7 @@ def test_it_has_a_say_in_mining_and_figures_of_its_own(tmp_path: Path) -> None:
 
 def test_as_champion_it_suspects_and_prefills_before_anything_was_trained(tmp_path: Path) -> None:
     context, round_id = begun(tmp_path / "workspace")
-    version = score_dynamics.detector_for(context.workspace, LOOSE)
+    version = score_dynamics.get_or_register_detector(context.workspace, LOOSE)
     with context.workspace.catalog() as catalog:
         catalog.detectors.promote(version.id, "test", "nothing is trained yet")
         catalog.commit()
@@ -167,14 +167,14 @@ def test_as_champion_it_suspects_and_prefills_before_anything_was_trained(tmp_pa
 
 def test_strange_images_are_refused_and_it_has_no_weights(diagnosed: tuple[Context, str]) -> None:
     context, _ = diagnosed
-    version = score_dynamics.detector_for(context.workspace, LOOSE)
+    version = score_dynamics.get_or_register_detector(context.workspace, LOOSE)
     with context.workspace.catalog(read_only=True) as catalog:
         photo = catalog.images.find(source="real")[0]
-    assert score_dynamics.redrawable([photo]) == []
+    assert score_dynamics.redrawable_images([photo]) == []
     with pytest.raises(ConfigRefused, match="1 of 1 images were not drawn"):
         predict(context, version.id, [photo], 4)
     with pytest.raises(ConfigRefused, match="was not drawn by a generator"):
-        dynamics_charts.at_point(context, photo.id, (1, 1))
+        dynamics_charts.chart_dynamics(context, photo.id, (1, 1))
     folder = context.workspace.checkpoints.fetch(version.checkpoint)
     with pytest.raises(ModelRefused, match="no weights"):
         real_models().open_detector(folder)
@@ -188,7 +188,10 @@ def test_images_are_watched_as_they_were_steered(tmp_path: Path) -> None:
     for context, round_id in ((plain, plain_round), (steered, steered_round)):
         run_one(context, round_id, "generate")
     before, after = (
-        {(image.prompt, image.seed): image for image in score_dynamics.redrawable(images_of(*where, SURVEY))}
+        {
+            (image.prompt, image.seed): image
+            for image in score_dynamics.redrawable_images(images_of(*where, SURVEY))
+        }
         for where in ((plain, plain_round), (steered, steered_round))
     )
     assert set(before) == set(after)
@@ -196,7 +199,7 @@ def test_images_are_watched_as_they_were_steered(tmp_path: Path) -> None:
     assert all(image.settings["correction"]["regions"] == "everywhere" for image in after.values())
     key = next(iter(before))
     curves = [
-        dynamics_charts.at_point(context, images[key].id, (4, 4), LOOSE)["here"]
+        dynamics_charts.chart_dynamics(context, images[key].id, (4, 4), LOOSE)["here"]
         for context, images in ((plain, before), (steered, after))
     ]
     assert curves[0] != curves[1]
@@ -205,5 +208,5 @@ def test_images_are_watched_as_they_were_steered(tmp_path: Path) -> None:
 def test_a_detector_that_steers_is_the_champion_unless_named(tmp_path: Path) -> None:
     context, round_id = begun(tmp_path / "workspace", guidance={"strength": 400.0})
     run_one(context, round_id, "generate")
-    images = score_dynamics.redrawable(images_of(context, round_id, SURVEY))
+    images = score_dynamics.redrawable_images(images_of(context, round_id, SURVEY))
     assert {image.settings["detector"] for image in images} == {"first"}

@@ -10,7 +10,14 @@ from dataengine.records import Label, Review, SnapshotItem
 from dataengine.records.images import HARD, SURVEY
 from pipelines.config import PublishConfig
 from pipelines.detectors.training_data import read_categories, read_training_data
-from pipelines.detectors.training_set import composition, labelled, merged_labels, pseudo, real, training_set
+from pipelines.detectors.training_set import (
+    build_training_set,
+    count_by_kind,
+    labelled_items,
+    merge_labels,
+    pseudo_labelled_items,
+    real_items,
+)
 from pipelines.runtime.context import Context
 from pipelines.runtime.round_data import images_of
 from pipelines.services.rounds import start_round
@@ -23,7 +30,7 @@ WEIGHTS = PublishConfig(true_weight=2.0, previous_weight=0.5)
 def labelled_of(context: Context, round_id: str, weights: PublishConfig) -> list[SnapshotItem]:
     """The round's labelled training images."""
     data = read_training_data(context.workspace, weights.labels, round_id)
-    return labelled(context.workspace.blobs, data, "train", weights)
+    return labelled_items(context.workspace.blobs, data, "train", weights)
 
 
 def relabel(context: Context, image_id: str, **changes: object) -> Label:
@@ -67,9 +74,9 @@ def test_a_training_set_is_built_from_one_read(played: Played, monkeypatch: pyte
     context, opened = played.context, []
     catalog = context.workspace.catalog
     monkeypatch.setattr(context.workspace, "catalog", lambda **how: (opened.append(how), catalog(**how))[1])
-    items = training_set(context, WEIGHTS, played.round_id)
+    items = build_training_set(context, WEIGHTS, played.round_id)
     assert opened == [{"read_only": True}]
-    assert {"true", "real", "pseudo"} <= composition(items).keys()
+    assert {"true", "real", "pseudo"} <= count_by_kind(items).keys()
 
 
 def test_labels_from_before_the_round_are_previous_ones(answered: tuple[Context, str]) -> None:
@@ -92,16 +99,16 @@ def test_the_first_detectors_confidence_decides_on_shrinking(played: Played) -> 
 
 def test_pseudo_labels_leave_what_is_taken(played: Played) -> None:
     data = read_training_data(played.context.workspace, round_id=played.round_id)
-    everything = pseudo(data, (), WEIGHTS)
-    fewer = pseudo(data, [everything[0].image_id], WEIGHTS)
+    everything = pseudo_labelled_items(data, (), WEIGHTS)
+    fewer = pseudo_labelled_items(data, [everything[0].image_id], WEIGHTS)
     assert len(fewer) == len(everything) - 1
     assert all(":" in (item.target or "") for item in everything)
 
 
 def test_real_pictures_are_clean_and_limited(played: Played) -> None:
-    items = real(read_training_data(played.context.workspace), "train", PublishConfig(real_limit=3))
+    items = real_items(read_training_data(played.context.workspace), "train", PublishConfig(real_limit=3))
     assert len(items) == 3 and {(item.kind, item.target) for item in items} == {("real", None)}
-    assert composition(items) == {"real": 3}
+    assert count_by_kind(items) == {"real": 3}
 
 
 def test_a_category_comes_from_the_model_or_the_prompt(played: Played) -> None:
@@ -121,10 +128,10 @@ def test_several_opinions_are_merged_and_a_policy_may_ask_for_approval(played: P
         opinions.append(
             Label(image_id="x", author=author, height=32, width=32, label_map=blob, clean=blob is None)
         )
-    together = merged_labels(workspace.blobs, opinions)
+    together = merge_labels(workspace.blobs, opinions)
     assert together.label_map == opinions[0].label_map and not together.clean
     assert together.author == "bea + cid + dan"
-    assert merged_labels(workspace.blobs, opinions[2:]) == opinions[2]
+    assert merge_labels(workspace.blobs, opinions[2:]) == opinions[2]
     with workspace.catalog() as catalog:
         label = catalog.labels.latest(row.image_id)
         assert label is not None

@@ -15,7 +15,7 @@ from dataengine.errors import ConfigRefused, ModelRefused
 from dataengine.records import DetectorVersion, Image
 from dataengine.records.images import SURVEY
 from pipelines.detectors import yes_no_question
-from pipelines.detectors.evaluation import measure
+from pipelines.detectors.evaluation import measure_on_sets
 from pipelines.detectors.predict import predict
 from pipelines.runtime import context as runtime_context
 from pipelines.runtime.context import Context
@@ -53,13 +53,13 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Context, s
 
 
 def version_in(context: Context) -> DetectorVersion:
-    return yes_no_question.detector_for(context.workspace, ASKED)
+    return yes_no_question.get_or_register_detector(context.workspace, ASKED)
 
 
 def broken(context: Context, image: Image) -> bool:
-    from pipelines.runtime.images import read
+    from pipelines.runtime.images import read_pixels
 
-    return Seer().answer(read(context.workspace, image)) == "yes"
+    return Seer().answer(read_pixels(context.workspace, image)) == "yes"
 
 
 def test_verdicts_are_predictions_without_a_map(asked: tuple[Context, str, Seer]) -> None:
@@ -85,7 +85,9 @@ def test_an_unclear_answer_is_one_half(asked: tuple[Context, str, Seer]) -> None
         return QuestionCategorizer(Unsure(), config)
 
     unsure = Context(context.workspace, with_methods(context.models, open_vqa=opened))
-    version = yes_no_question.detector_for(context.workspace, QuestionConfig(model="owner/unsure", number=31))
+    version = yes_no_question.get_or_register_detector(
+        context.workspace, QuestionConfig(model="owner/unsure", number=31)
+    )
     (found,) = predict(unsure, version.id, images_of(context, round_id, SURVEY)[:1], 4)
     assert (found.max, found.mean, found.uncertainty) == (0.5, 0.5, 1.0)
 
@@ -116,7 +118,7 @@ def test_nothing_that_needs_maps_or_weights_takes_it(asked: tuple[Context, str, 
     assert champion is not None
     with pytest.raises(ConfigRefused, match="cannot be champion"):
         promote_detector(context.workspace, version.id, "eve", "because", champion.id)
-    assert measure(context, version.id, {"validation": []}, 4) == {}
+    assert measure_on_sets(context, version.id, {"validation": []}, 4) == {}
 
 
 def test_a_question_that_the_paper_repeats_is_refused() -> None:

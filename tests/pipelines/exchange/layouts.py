@@ -36,14 +36,6 @@ def picture(folder: Path, name: str, number: int) -> Path:
     return path
 
 
-def coco_rle(mask: np.ndarray) -> dict[str, Any]:
-    """COCO's compressed RLE of `mask > 0`, by pycocotools."""
-    from pycocotools import mask as codes
-
-    encoded = codes.encode(np.asfortranarray(mask > 0, dtype=np.uint8))
-    return {"size": [int(side) for side in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
-
-
 def coco(folder: Path) -> Path:
     """Polygons, compressed and plain RLE, a box, one unlabelled picture, and rows that cannot be used."""
     for number in range(5):

@@ -12,7 +12,7 @@ from dataengine.errors import Cancelled, InputRefused
 from dataengine.masks import unpack_label_map
 from dataengine.records import Image, Label
 from pipelines.exchange.formats import FORMATS, import_dataset, write_problems
-from pipelines.exchange.import_options import Wanted
+from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import ImportResult, Ingest
 from pipelines.exchange.safe_files import MAX_RATIO, open_safely
 from storage.workspace import Workspace
@@ -21,7 +21,7 @@ from tests.pipelines.exchange import layouts, pictures
 
 def take(workspace: Workspace, format: str, path: Path, trial: bool = False, **wanted) -> ImportResult:  # type: ignore[no-untyped-def]
     ingest = Ingest(source="imported", licence="CC-BY-4.0", validation=0.0)
-    return import_dataset(workspace, format, Wanted(path=path, **wanted), ingest, trial=trial)
+    return import_dataset(workspace, format, ImportOptions(path=path, **wanted), ingest, trial=trial)
 
 
 def kept(workspace: Workspace) -> dict[str, tuple[Image, list[Label]]]:
@@ -132,12 +132,12 @@ def test_richhf(fresh: Workspace, tmp_path: Path) -> None:
     assert mask[48, 32] == 1 and mask[19, 100] == 1 and mask[90, 5] == 0
     assert kept(fresh)["train.tfrecord#1"][1][0].clean
     with pytest.raises(InputRefused, match="never enter a benchmark"):
-        import_dataset(fresh, "richhf", Wanted(path=tmp_path, images=pick), Ingest(benchmark=0.5))
+        import_dataset(fresh, "richhf", ImportOptions(path=tmp_path, images=pick), Ingest(benchmark=0.5))
 
 
 def test_richhf_labels_stay_out_of_a_benchmark(fresh: Workspace, tmp_path: Path) -> None:
     pick = layouts.richhf(tmp_path)
-    import_dataset(fresh, "folder", Wanted(path=pick), Ingest(validation=0.0, benchmark=0.999_999))
+    import_dataset(fresh, "folder", ImportOptions(path=pick), Ingest(validation=0.0, benchmark=0.999_999))
     result = take(fresh, "richhf", tmp_path, images=pick)
     assert result.labels == 0 and sum("benchmark" in one.reason for one in result.refused) == 2
 
@@ -195,7 +195,7 @@ def test_stopped_and_repeated(fresh: Workspace, tmp_path: Path, monkeypatch: pyt
         if done == 2:
             raise Cancelled("stop")
 
-    wanted = Wanted(path=path, mapping={"odd hand": "watermark"})
+    wanted = ImportOptions(path=path, mapping={"odd hand": "watermark"})
     with pytest.raises(Cancelled):
         import_dataset(fresh, "coco", wanted, Ingest(), report=cancel)
     assert len(kept(fresh)) == 2
@@ -208,8 +208,8 @@ def test_near_duplicates_are_told(fresh: Workspace, tmp_path: Path) -> None:
     layouts.picture(folder, "a.png", 1)
     layouts.picture(folder, "b.jpg", 1)
     layouts.picture(folder, "c.png", 2)
-    trial = import_dataset(fresh, "folder", Wanted(path=folder), Ingest(), trial=True)
-    result = import_dataset(fresh, "folder", Wanted(path=folder), Ingest())
+    trial = import_dataset(fresh, "folder", ImportOptions(path=folder), Ingest(), trial=True)
+    result = import_dataset(fresh, "folder", ImportOptions(path=folder), Ingest())
     assert [one.name for one in result.alike] == ["b.jpg"] == [one.name for one in trial.alike]
 
 

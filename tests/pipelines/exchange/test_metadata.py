@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dataengine.errors import InputRefused
 from pipelines.exchange import metadata
-from pipelines.exchange.metadata import Note, parse, read_plain, read_table, sidecar
+from pipelines.exchange.metadata import Note, parse_note, read_plain, read_sidecar, read_table
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.floats(allow_nan=False) | st.integers() | st.text(max_size=8),
@@ -23,7 +23,7 @@ keys = st.sampled_from(["prompt", "seed", "category", "licence", "generator", "s
 @given(st.dictionaries(keys, json_values, max_size=6))
 def test_any_object_is_a_sound_note_or_refused(said: dict) -> None:
     try:
-        note = parse(said)
+        note = parse_note(said)
     except InputRefused as error:
         assert any(word in str(error) for word in keys.elements)
         return
@@ -39,21 +39,21 @@ def test_any_sidecar_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory
     picture = tmp_path_factory.mktemp("s") / "a.png"
     picture.with_suffix(".json").write_bytes(body)
     try:
-        assert isinstance(sidecar(picture), Note)
+        assert isinstance(read_sidecar(picture), Note)
     except InputRefused as error:
         assert "a.json" in str(error)
 
 
 def test_sidecars_in_order_and_their_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = tmp_path / "a.b.png"
-    assert sidecar(picture) is None
+    assert read_sidecar(picture) is None
     (tmp_path / "a.b.json").write_text('\ufeff{"prompt": "from json", "unknown": 1}', encoding="utf-8")
-    assert sidecar(picture) == Note(prompt="from json")
+    assert read_sidecar(picture) == Note(prompt="from json")
     (tmp_path / "a.b.txt").write_text("from text\n")
-    assert sidecar(picture) == Note(prompt="from text")
+    assert read_sidecar(picture) == Note(prompt="from text")
     (tmp_path / "a.b.txt").write_bytes(b"caf\xe9")
     with pytest.raises(InputRefused, match="no UTF-8"):
-        sidecar(picture)
+        read_sidecar(picture)
     (tmp_path / "a.b.txt").unlink()
     for body, reason in (
         ("[1]", "one JSON object"),
@@ -62,16 +62,16 @@ def test_sidecars_in_order_and_their_limits(tmp_path: Path, monkeypatch: pytest.
     ):
         (tmp_path / "a.b.json").write_text(body)
         with pytest.raises(InputRefused, match=reason):
-            sidecar(picture)
+            read_sidecar(picture)
     monkeypatch.setattr(metadata, "MAX_SIDECAR_BYTES", 5)
     with pytest.raises(InputRefused, match="larger than 5"):
-        sidecar(picture)
+        read_sidecar(picture)
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, True, "x", "1e3", 2**63, [1]])
 def test_seeds_are_whole_numbers(seed: object) -> None:
     with pytest.raises(InputRefused, match="seed"):
-        parse({"seed": seed})
+        parse_note({"seed": seed})
 
 
 def test_tables(tmp_path: Path) -> None:

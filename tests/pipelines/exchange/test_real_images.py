@@ -14,7 +14,7 @@ from pipelines import recipes
 from pipelines.config import PublishConfig
 from pipelines.detectors.predict import predict
 from pipelines.detectors.training_data import read_training_data
-from pipelines.detectors.training_set import real
+from pipelines.detectors.training_set import real_items
 from pipelines.exchange.readers.folders import import_folder
 from pipelines.runtime.context import Context
 from pipelines.runtime.models import real_models
@@ -63,7 +63,7 @@ def test_photographs_become_negatives(context: Context, shared_data: Path, tmp_p
     for path in sorted((shared_data / "real_photos").glob("*.jpg"))[:6]:
         (few / path.name).write_bytes(path.read_bytes())
     import_folder(context.workspace, few, source="real", validation=0.0)
-    items = real(read_training_data(context.workspace), "train", PublishConfig())
+    items = real_items(read_training_data(context.workspace), "train", PublishConfig())
     assert len(items) == 6 and {(item.kind, item.target) for item in items} == {("real", None)}
 
 

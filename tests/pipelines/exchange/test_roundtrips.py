@@ -17,7 +17,7 @@ from dataengine.errors import InputRefused, NotFound
 from dataengine.masks import pack_label_map, unpack_label_map
 from dataengine.records import Label, SnapshotItem
 from pipelines.exchange.formats import import_dataset
-from pipelines.exchange.import_options import Wanted
+from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import Ingest
 from pipelines.exchange.readers.folders import import_folder
 from pipelines.exchange.writers.hub import export_snapshot
@@ -100,7 +100,9 @@ def test_out_and_in(format: str, drawn: list[np.ndarray], _bare: Path) -> None:
         fill(source, folder / "pictures", drawn)
         done = export_folder(source, folder / "out", format=format)
         assert done.images == len(drawn)
-        result = import_dataset(target, format, Wanted(path=done.folder), Ingest(validation=0.0), workers=1)
+        result = import_dataset(
+            target, format, ImportOptions(path=done.folder), Ingest(validation=0.0), workers=1
+        )
         assert not result.refused and result.labels == len(answers(source))
         # COCO knows no seeds, so only what it holds is compared.
         if format == "coco":
@@ -108,7 +110,7 @@ def test_out_and_in(format: str, drawn: list[np.ndarray], _bare: Path) -> None:
             assert {(key[0], key[2]): value for key, value in answers(target).items()} == strip
         else:
             assert answers(target) == answers(source)
-        again = import_dataset(target, format, Wanted(path=done.folder), Ingest(), workers=1)
+        again = import_dataset(target, format, ImportOptions(path=done.folder), Ingest(), workers=1)
         assert (again.added, again.labels) == (0, 0)
 
 
@@ -134,7 +136,7 @@ def test_snapshots_through_hugging_face(drawn: list[np.ndarray], _bare: Path) ->
         assert "| CC0 |" in card and "train/true" in card and snapshot.id in card
         loaded = datasets.load_dataset(str(folder / "hf"), split="train", cache_dir=str(folder / "cache"))
         assert len(loaded) == len(images) and loaded[0]["image"].size == (WIDTH, HEIGHT)
-        result = import_dataset(target, "hf", Wanted(path=folder / "hf"), Ingest(), workers=1)
+        result = import_dataset(target, "hf", ImportOptions(path=folder / "hf"), Ingest(), workers=1)
         assert not result.refused and result.losses
         expected = {
             (i.sha256, "ada"): unpack_label_map(

@@ -7,7 +7,7 @@ import pytest
 
 from dataengine.curation.vqa import QuestionCategorizer
 from dataengine.errors import ConfigRefused
-from pipelines.jobs.rank_questions import choose_question
+from pipelines.jobs.rank_questions import rank_questions
 from pipelines.runtime.context import Context
 from tests.fakes import with_methods
 from tests.pipelines.conftest import Played
@@ -43,16 +43,16 @@ def seen(played: Played) -> tuple[Context, Seer]:
 
 def test_questions_are_ranked_by_what_people_marked(seen: tuple[Context, Seer], played: Played) -> None:
     context, seer = seen
-    rows = choose_question(context, played.round_id, "seer", (5, 31), 40)
+    rows = rank_questions(context, played.round_id, "seer", (5, 31), 40)
     assert [row["number"] for row in rows] == [5, 31]
     assert rows[0]["accuracy"] > 0.8 and rows[1]["accuracy"] == pytest.approx(1 - rows[0]["accuracy"])
     assert [row["yes_means"] for row in rows] == ["artifact", "clean"]
     asked = seer.times
     assert asked == 2 * rows[0]["images"]
-    assert choose_question(context, played.round_id, "seer", (5, 31), 40) == rows
+    assert rank_questions(context, played.round_id, "seer", (5, 31), 40) == rows
     assert seer.times == asked, "answers are kept"
 
 
 def test_a_classifier_answers_no_question(played: Played) -> None:
     with pytest.raises(ConfigRefused, match="answers no question"):
-        choose_question(played.context, played.round_id, "classifier", (5,), 10)
+        rank_questions(played.context, played.round_id, "classifier", (5,), 10)

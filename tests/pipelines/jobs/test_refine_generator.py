@@ -12,16 +12,16 @@ from dataengine.errors import Cancelled, ConfigRefused, NotFound, Paused
 from dataengine.records import PAUSABLE, Report
 from dataengine.treatment.config import RefiningConfig, SamplingConfig, UNetConfig
 from dataengine.treatment.sampling.sampler import generate
-from dataengine.treatment.sampling.trajectory import watch
+from dataengine.treatment.sampling.trajectory import watch_dynamics
 from pipelines.config import RefiningRun
 from pipelines.generators.draw import open_generator
 from pipelines.generators.files import reads_prompts
 from pipelines.generators.register import register_generator
-from pipelines.jobs.refine_generator import refine
+from pipelines.jobs.refine_generator import refine_generator
 from pipelines.runtime.context import Context
 from pipelines.runtime.models import real_models
 from pipelines.services import queue
-from pipelines.worker.handlers import kind_named
+from pipelines.worker.handlers import handler_of
 from storage.opening import create_workspace
 from tests.dataengine.treatment import tiny
 from tests.fakes import prepare
@@ -51,17 +51,17 @@ def with_report(context: Context, report: Report) -> Context:
 
 
 def test_a_new_generator_is_registered_and_draws_and_is_watched(context: Context) -> None:
-    version = refine(context, "refine-a", PLAN)
+    version = refine_generator(context, "refine-a", PLAN)
     assert version.name == "unconditional 32²" and version.settings["refined"]["pictures"] == 12
     assert not reads_prompts(context.workspace, version), "a round draws with it only where it is named"
     assert version.settings["refined"]["maps"] == 2 and len(version.settings["refined"]["curve"]) == 4
     family = open_generator(context, version)
     settings = SamplingConfig(steps=10)
     assert generate(family, [""], [1], settings).shape == (1, 32, 32, 3)
-    found, _ = watch(family, ["whatever"], [1], settings, DynamicsConfig(form="paper"))
+    found, _ = watch_dynamics(family, ["whatever"], [1], settings, DynamicsConfig(form="paper"))
     assert found[0].regions.shape == (32, 32)
-    assert refine(context, "refine-a", PLAN) == version, "asked again, it answers with what it made"
-    further = refine(context, "refine-b", PLAN.model_copy(update={"generator": version.id}))
+    assert refine_generator(context, "refine-a", PLAN) == version, "asked again, it answers with what it made"
+    further = refine_generator(context, "refine-b", PLAN.model_copy(update={"generator": version.id}))
     assert further.parent == version.id and further.name == "unconditional 32², refined"
 
 
@@ -71,7 +71,7 @@ def test_a_killed_run_goes_on_with_the_pictures_it_began_with(context: Context) 
             raise Cancelled("stop")
 
     with pytest.raises(Cancelled):
-        refine(with_report(context, stop), "refine-c", PLAN)
+        refine_generator(with_report(context, stop), "refine-c", PLAN)
     prepare(context.workspace, real=40)
     steps: list[int] = []
 
@@ -79,7 +79,7 @@ def test_a_killed_run_goes_on_with_the_pictures_it_began_with(context: Context) 
         if message in ("training", "refining"):
             steps.append(done)
 
-    again = refine(with_report(context, follow), "refine-c", PLAN)
+    again = refine_generator(with_report(context, follow), "refine-c", PLAN)
     assert steps[0] >= 3 and steps[-1] == 4 and again.settings["refined"]["pictures"] == 12
 
 
@@ -88,20 +88,20 @@ def test_a_paused_run_keeps_every_update(context: Context) -> None:
     pausing = Context(context.workspace, context.models, pausing=lambda: next(asked))
     plan = PLAN.model_copy(update={"refining": TRAINING.model_copy(update={"checkpoint_every": 100})})
     with pytest.raises(Paused, match="after 2 updates"):
-        refine(pausing, "refine-e", plan)
+        refine_generator(pausing, "refine-e", plan)
     steps: list[int] = []
 
     def follow(done: int, total: int, message: str = "", **figures: float) -> None:
         if message in ("training", "refining"):
             steps.append(done)
 
-    refine(with_report(context, follow), "refine-e", plan)
+    refine_generator(with_report(context, follow), "refine-e", plan)
     assert steps == [3, 4] and "refine" in PAUSABLE
 
 
 def test_a_registered_stable_diffusion_is_refined_with_its_captions(context: Context, tmp_path: Path) -> None:
     base = register_generator(context.workspace, str(tiny.stable_diffusion(tmp_path / "sd")), "tiny")
-    version = refine(context, "refine-d", PLAN.model_copy(update={"generator": base.id}))
+    version = refine_generator(context, "refine-d", PLAN.model_copy(update={"generator": base.id}))
     assert version.name == "tiny, refined" and version.parent == base.id
     drawn = [
         generate(open_generator(context, each), ["a red house"], [1], SamplingConfig(steps=2))
@@ -112,13 +112,13 @@ def test_a_registered_stable_diffusion_is_refined_with_its_captions(context: Con
 
 def test_what_cannot_work_is_refused(context: Context, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="clinic generators"):
-        refine(context, "r", PLAN.model_copy(update={"generator": "nobody"}))
+        refine_generator(context, "r", PLAN.model_copy(update={"generator": "nobody"}))
     flux = register_generator(context.workspace, str(tiny.flux(tmp_path / "flux")), "flux")
     with pytest.raises(ConfigRefused, match="not trained this way"):
-        refine(context, "r", PLAN.model_copy(update={"generator": flux.id}))
+        refine_generator(context, "r", PLAN.model_copy(update={"generator": flux.id}))
     empty = Context(create_workspace(tmp_path / "empty"), context.models)
     with pytest.raises(ConfigRefused, match="clinic import FOLDER --source real"):
-        refine(empty, "r", PLAN)
+        refine_generator(empty, "r", PLAN)
     with pytest.raises(ValueError, match="halved"):
         UNetConfig(side=33)
     with pytest.raises(ValueError, match="multiples of 8"):
@@ -139,5 +139,5 @@ def test_the_command_trains_here_or_asks_a_worker(
         job = catalog.jobs.list(kind="refine")[0]
         made = [each for each in catalog.generators.list() if each.name == "mine"]
     assert job.args["settings"]["refining"]["steps"] == 2 and job.state in queue.OPEN
-    answer = kind_named("refine")(context, job.args)
+    answer = handler_of("refine")(context, job.args)
     assert answer["generator"] == made[0].id and answer["maps"] == 0

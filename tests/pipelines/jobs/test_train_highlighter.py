@@ -6,7 +6,7 @@ from dataengine.diagnosis.config import HighlighterConfig
 from dataengine.errors import ConfigRefused
 from dataengine.records.images import SURVEY
 from pipelines.detectors.predict import predict
-from pipelines.jobs.train_highlighter import highlight
+from pipelines.jobs.train_highlighter import register_highlighter
 from pipelines.runtime.context import Context
 from pipelines.runtime.models import real_models
 from pipelines.runtime.round_data import images_of
@@ -21,7 +21,7 @@ def test_it_is_registered_and_looks_at_any_image(fresh: tuple[Context, str]) -> 
     models = with_methods(began.models, open_detector=real.open_detector, artifact_maps=real.artifact_maps)
     context = Context(began.workspace, models)
     config = HighlighterConfig(batch=16, epochs=1, lr=1e-4)
-    version = highlight(context, round_id, config, 16)
+    version = register_highlighter(context, round_id, config, 16)
     assert version.role == "candidate" and version.name == "flaw highlighter"
     assert version.metrics["training"]["generated"] >= 10
     images = images_of(context, round_id, SURVEY)[:3]
@@ -29,4 +29,4 @@ def test_it_is_registered_and_looks_at_any_image(fresh: tuple[Context, str]) -> 
     maps = [context.workspace.maps.get(str(each.map_ref)) for each in found]
     assert [map_.shape for map_ in maps] == [(image.height, image.width) for image in images]
     with pytest.raises(ConfigRefused, match="ten of each"):
-        highlight(context, round_id, config, 4)
+        register_highlighter(context, round_id, config, 4)

@@ -10,10 +10,10 @@ from dataengine.errors import Cancelled, ConfigRefused
 from dataengine.images import encode_png
 from dataengine.treatment.config import SamplingConfig, TreatmentConfig, WeightsConfig
 from pipelines.config import PromptChoice, TreatmentRun
-from pipelines.generators.files import stored_as
+from pipelines.generators.files import weights_of
 from pipelines.generators.register import register_weights
 from pipelines.jobs.compare_generators import compare_job
-from pipelines.jobs.treat_generator import chosen_prompts, treat_job
+from pipelines.jobs.treat_generator import treat_job, write_chosen_prompts
 from pipelines.runtime.context import Context
 from pipelines.services import runs
 from tests.fakes import paint, real_picture, with_methods
@@ -78,7 +78,7 @@ def test_a_base_in_other_weights_is_judged_as_it_was_treated(context: Context) -
         treated = catalog.generators.get(answer["treated"])
         base = catalog.generators.get(answer["generator"])
     assert set(map(str, opened)) == {str(halved)} and treated.parent == base.id != "squares"
-    assert base.name == "squares, in bfloat16" and stored_as(treated) == stored_as(base) == halved
+    assert base.name == "squares, in bfloat16" and weights_of(treated) == weights_of(base) == halved
     assert treat_job(context, plan("treat-4", weights=halved)) == answer
     assert register_weights(context.workspace, "squares", WeightsConfig()).id == "squares"
     assert register_weights(context.workspace, "squares", halved) == base
@@ -103,11 +103,11 @@ def test_a_cancelled_run_goes_on_with_the_prompts_it_had(context: Context) -> No
 
 def test_prompts_that_are_missing_are_named(context: Context) -> None:
     with pytest.raises(ConfigRefused, match="no category is known to be hard yet"):
-        chosen_prompts(context, PromptChoice(), "", ())
+        write_chosen_prompts(context, PromptChoice(), "", ())
     with pytest.raises(ConfigRefused, match="name at least one category"):
-        chosen_prompts(context, PromptChoice(source="category"), "", ())
+        write_chosen_prompts(context, PromptChoice(source="category"), "", ())
     given = PromptChoice(source="given", texts=(" a hand ", "a hand", ""))
-    assert chosen_prompts(context, given, "", ()) == ["a hand"]
+    assert write_chosen_prompts(context, given, "", ()) == ["a hand"]
     args = plan("treat-3")
     args["settings"]["prompts"] = args["settings"]["judge"] = given.model_dump(mode="json")
     with pytest.raises(ConfigRefused, match="no prompts to treat on that the others do not hold"):

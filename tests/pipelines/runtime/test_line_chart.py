@@ -3,11 +3,11 @@
 import re
 from xml.etree import ElementTree
 
-from pipelines.runtime.line_chart import Line, chart
+from pipelines.runtime.line_chart import Line, draw_line_chart
 
 
 def test_lines_lie_where_their_values_say_and_names_are_escaped() -> None:
-    picture = chart(
+    picture = draw_line_chart(
         [Line("a < b", [0.8, 0.2], [0.0, 1.0]), Line("other", [0.8, 0.2], [0.5, 0.5])], "x", "y", True
     )
     root = ElementTree.fromstring(picture)
@@ -21,4 +21,4 @@ def test_lines_lie_where_their_values_say_and_names_are_escaped() -> None:
 
 
 def test_nothing_but_zeros_can_be_drawn() -> None:
-    ElementTree.fromstring(chart([Line("flat", [1.0], [0.0])], "x", "y"))
+    ElementTree.fromstring(draw_line_chart([Line("flat", [1.0], [0.0])], "x", "y"))

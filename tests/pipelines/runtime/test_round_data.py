@@ -6,9 +6,9 @@ import pytest
 
 from dataengine.errors import ConfigRefused
 from pipelines.runtime.context import Context
-from pipelines.runtime.open_detector import champion
+from pipelines.runtime.open_detector import champion_version
 from pipelines.runtime.round_data import fresh_seed
-from pipelines.runtime.shards import run_in_turn, slices
+from pipelines.runtime.shards import run_sequentially, shard_bounds
 from pipelines.services.rounds import start_round
 from storage.opening import create_workspace
 from tests.fakes import fake_models
@@ -16,7 +16,7 @@ from tests.fakes import fake_models
 
 @pytest.mark.parametrize(("count", "size", "parts"), [(0, 4, 0), (1, 4, 1), (8, 4, 2), (9, 4, 3)])
 def test_slices_cover_everything_once(count: int, size: int, parts: int) -> None:
-    found = list(slices(count, size))
+    found = list(shard_bounds(count, size))
     assert len(found) == parts
     assert [i for start, stop in found for i in range(start, stop)] == list(range(count))
 
@@ -48,10 +48,10 @@ def test_shards_report_as_one_rising_progress() -> None:
         return part
 
     context = Context(None, fake_models(), report)  # type: ignore[arg-type]
-    assert run_in_turn(context, "round", shard, [{"n": 0}, {"n": 1}]) == [{"n": 0}, {"n": 1}]
+    assert run_sequentially(context, "round", shard, [{"n": 0}, {"n": 1}]) == [{"n": 0}, {"n": 1}]
     assert told == sorted(told) and told[0] == 0 and told[-1] == 1
 
 
 def test_without_a_champion_a_round_says_what_to_do(tmp_path: Any) -> None:
     with pytest.raises(ConfigRefused, match="no champion detector"):
-        champion(Context(create_workspace(tmp_path), fake_models()))
+        champion_version(Context(create_workspace(tmp_path), fake_models()))

@@ -9,7 +9,7 @@ from dataengine.errors import ConfigRefused
 from dataengine.records import Label
 from pipelines.config import PublishConfig
 from pipelines.detectors.training_data import read_training_data
-from pipelines.detectors.training_set import labelled, real
+from pipelines.detectors.training_set import labelled_items, real_items
 from pipelines.services.benchmarks import freeze_known
 from pipelines.stages.promote import promote
 from storage.opening import create_workspace
@@ -40,8 +40,8 @@ def test_known_truth_is_frozen_once_and_again_only_when_it_changed(tmp_path: Any
 def test_detectors_are_measured_on_the_frozen_images(played: Played) -> None:
     workspace = played.context.workspace
     data = read_training_data(workspace, round_id=played.round_id, splits=("benchmark",))
-    drawn = labelled(workspace.blobs, data, "benchmark", PublishConfig())
-    photos = real(data, "benchmark", PublishConfig())
+    drawn = labelled_items(workspace.blobs, data, "benchmark", PublishConfig())
+    photos = real_items(data, "benchmark", PublishConfig())
     with workspace.catalog(read_only=True) as catalog:
         newest = catalog.benchmarks.newest_frozen()
         assert newest is not None

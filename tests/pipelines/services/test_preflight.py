@@ -10,7 +10,7 @@ from dataengine.errors import ConfigRefused, ModelRefused
 from dataengine.records import SnapshotItem
 from dataengine.treatment.tuning.estimate import Estimate, training_step
 from pipelines.jobs import estimate as job_estimate
-from pipelines.jobs.estimate import verdict_on
+from pipelines.jobs.estimate import judge_memory
 from pipelines.services import preflight
 from pipelines.services.preflight import require
 from pipelines.services.training_preview import by_category, changes
@@ -54,9 +54,9 @@ def test_what_does_not_fit_says_which_setting_to_change(monkeypatch: pytest.Monk
         weights_bytes=10 * 10**9, activations_bytes=4 * 10**9, flops=1e9, calls=10, saved_bytes=0
     )
     monkeypatch.setattr(job_estimate, "free_memory", lambda device: (16 * 10**9, 24 * 10**9))
-    assert verdict_on("cpu", estimate, 100, lambda: "")["verdict"] == "good"
+    assert judge_memory("cpu", estimate, 100, lambda: "")["verdict"] == "good"
     monkeypatch.setattr(job_estimate, "free_memory", lambda device: (15 * 10**9, 24 * 10**9))
-    told = verdict_on("cpu", estimate, 100, lambda: "Less is needed with: batch 2.")
+    told = judge_memory("cpu", estimate, 100, lambda: "Less is needed with: batch 2.")
     assert told["verdict"] == "bad" and told["text"].startswith("It does not fit. About 14.00 GB at the peak")
     assert told["text"].endswith("Less is needed with: batch 2.")
 

@@ -7,9 +7,9 @@ import pytest
 
 from dataengine.errors import ModelRefused
 from dataengine.records.images import HARD, SURVEY
-from pipelines.detectors.predict import predict, uncertainty
+from pipelines.detectors.predict import mean_uncertainty, predict
 from pipelines.runtime.context import Context
-from pipelines.runtime.images import read
+from pipelines.runtime.images import read_pixels
 from pipelines.runtime.open_detector import open_detector
 from pipelines.runtime.round_data import images_of
 from tests.fakes import FIRST, TinyDetector, with_methods
@@ -17,9 +17,9 @@ from tests.pipelines.conftest import Played, play, run_one
 
 
 def test_uncertainty_is_highest_at_one_half() -> None:
-    assert uncertainty(np.full((4, 4), 0.5, np.float32)) == 1
-    assert uncertainty(np.array([[0.0, 1.0]], np.float32)) == 0
-    assert uncertainty(np.array([[0.5, 0.0]], np.float32)) == pytest.approx(0.5)
+    assert mean_uncertainty(np.full((4, 4), 0.5, np.float32)) == 1
+    assert mean_uncertainty(np.array([[0.0, 1.0]], np.float32)) == 0
+    assert mean_uncertainty(np.array([[0.5, 0.0]], np.float32)) == pytest.approx(0.5)
 
 
 def test_keeps_what_the_detector_saw(played: Played) -> None:
@@ -27,7 +27,7 @@ def test_keeps_what_the_detector_saw(played: Played) -> None:
     found = predict(played.context, "first", images, 8)
     assert [each.image_id for each in found] == [image.id for image in images]
     image, prediction = images[3], found[3]
-    seen = TinyDetector(FIRST).find_artifacts(read(played.context.workspace, image))
+    seen = TinyDetector(FIRST).find_artifacts(read_pixels(played.context.workspace, image))
     kept = played.context.workspace.maps.get(prediction.map_ref or "")
     assert np.abs(kept / 255 - seen).max() <= 0.5 / 255 + 1e-6
     assert (prediction.max, prediction.mean) == (pytest.approx(seen.max()), pytest.approx(seen.mean()))

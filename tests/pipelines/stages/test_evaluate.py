@@ -5,8 +5,8 @@ import pytest
 from pipelines.config import PublishConfig
 from pipelines.detectors.dataset import target_of
 from pipelines.detectors.training_data import read_training_data
-from pipelines.detectors.training_set import labelled
-from pipelines.runtime.images import read
+from pipelines.detectors.training_set import labelled_items
+from pipelines.runtime.images import read_pixels
 from tests.fakes import FIRST, TinyDetector
 from tests.pipelines.conftest import Played
 
@@ -21,13 +21,13 @@ def test_measures_champion_and_candidate_alike(played: Played) -> None:
 def test_the_error_is_what_a_hand_computes(played: Played) -> None:
     context = played.context
     data = read_training_data(context.workspace, round_id=played.round_id, splits=("validation",))
-    items = labelled(context.workspace.blobs, data, "validation", PublishConfig())
+    items = labelled_items(context.workspace.blobs, data, "validation", PublishConfig())
     with context.workspace.catalog(read_only=True) as catalog:
         images = {image.id: image for image in catalog.images.get_many([item.image_id for item in items])}
     errors = []
     for item in items:
         image = images[item.image_id]
-        seen = TinyDetector(FIRST).find_artifacts(read(context.workspace, image))
+        seen = TinyDetector(FIRST).find_artifacts(read_pixels(context.workspace, image))
         errors.append(((target_of(context.workspace, item, image) - seen) ** 2).mean())
     expected = sum(errors) / len(errors)
     assert played.results["evaluate"]["champion"]["validation"]["mse"] == pytest.approx(expected, rel=1e-4)

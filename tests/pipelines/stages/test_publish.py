@@ -5,7 +5,7 @@ import pytest
 from dataengine.errors import InputRefused
 from pipelines.config import PublishConfig
 from pipelines.detectors.training_data import read_training_data
-from pipelines.detectors.training_set import real
+from pipelines.detectors.training_set import real_items
 from pipelines.stages.publish import publish
 from tests.pipelines.conftest import Played
 
@@ -24,7 +24,7 @@ def test_the_same_rows_are_the_same_snapshot(played: Played) -> None:
 
 
 def test_the_benchmark_stays_out(played: Played) -> None:
-    measured_by = real(
+    measured_by = real_items(
         read_training_data(played.context.workspace, splits=("benchmark",)), "benchmark", PublishConfig()
     )
     published = played.context.workspace.snapshots.read(played.results["publish"]["snapshot"])

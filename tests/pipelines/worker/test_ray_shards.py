@@ -10,9 +10,9 @@ import pytest
 
 from dataengine.errors import ConfigRefused
 from pipelines.runtime.context import Context
-from pipelines.runtime.prefetch import prefetched
+from pipelines.runtime.prefetch import prefetch
 from pipelines.services import rounds
-from pipelines.worker.ray_shards import ENGINES, on_ray
+from pipelines.worker.ray_shards import ENGINES, run_on_ray
 from storage.opening import create_workspace
 from tests.pipelines import toys
 
@@ -38,7 +38,7 @@ def test_prefetching_keeps_the_order_and_works_ahead() -> None:
             loaded.append(number)
         return number * number
 
-    items = prefetched(range(12), load, ahead=3)
+    items = prefetch(range(12), load, ahead=3)
     assert next(items) == 0
     time.sleep(0.2)
     assert len(loaded) >= 4, "the next ones load while the first is worked on"
@@ -47,7 +47,7 @@ def test_prefetching_keeps_the_order_and_works_ahead() -> None:
 
 def test_a_failed_load_reaches_the_caller() -> None:
     with pytest.raises(ZeroDivisionError):
-        list(prefetched([1, 0], lambda number: 1 / number))
+        list(prefetch([1, 0], lambda number: 1 / number))
 
 
 def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +61,7 @@ def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(builtins, "__import__", without_ray)
     context = Context(create_workspace(tmp_path), toys.no_models("cpu"))
     with pytest.raises(ConfigRefused, match=r"artifact-clinic\[ray\]"):
-        on_ray(context, "round", toys.draw_shard, [])
+        run_on_ray(context, "round", toys.draw_shard, [])
 
 
 def test_ray_gives_the_same_answers(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_ray_gives_the_same_answers(tmp_path: Path) -> None:
     row = rounds.start_round(workspace, {}, stages=toys.STAGES)
     context = Context(workspace, toys.no_models("cpu"))
     try:
-        answers = on_ray(
+        answers = run_on_ray(
             context,
             row.id,
             toys.draw_shard,

@@ -13,10 +13,10 @@ import pytest
 from dataengine.errors import ConfigRefused, Conflict, NotFound
 from dataengine.records import Job
 from pipelines.runtime.devices import default_device, device_lock, lock_file
-from pipelines.runtime.loading import load
+from pipelines.runtime.loading import import_object
 from pipelines.runtime.progress import Reporter, output_to
 from pipelines.services import jobs, queue, rounds, runs
-from pipelines.worker.handlers import kind_named
+from pipelines.worker.handlers import handler_of
 from pipelines.worker.task_runner import Runner
 from storage.opening import create_workspace
 from storage.workspace import Workspace
@@ -92,9 +92,9 @@ def test_reports_are_throttled_but_the_last_is_kept() -> None:
 
 def test_what_is_unknown_is_named(workspace: Workspace) -> None:
     with pytest.raises(ConfigRefused, match="kinds are stage, import"):
-        kind_named("dance")
+        handler_of("dance")
     with pytest.raises(ConfigRefused, match="module:name"):
-        load("pipelines.round:NOTHING")
+        import_object("pipelines.round:NOTHING")
     with pytest.raises(ConfigRefused, match="dance"):
         jobs.request_job(workspace, "dance", {})
     with pytest.raises(NotFound, match="its stages are draw, count, ask, train"):

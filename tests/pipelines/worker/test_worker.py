@@ -17,7 +17,7 @@ import pytest
 
 from dataengine.errors import Conflict
 from pipelines.services import queue, runs
-from pipelines.services.jobs import cancel_job, pause_job, read_log, read_metrics, request_job
+from pipelines.services.jobs import cancel_job, pause_job, read_log, request_job
 from pipelines.services.rounds import cancel_round, resume_round, start_round
 from pipelines.worker.worker import WorkerSettings
 from storage.opening import create_workspace

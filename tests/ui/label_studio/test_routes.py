@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 
 from dataengine.records import Endpoint, Round, now
 from pipelines.exchange.label_studio.brush_rle import decode_mask
-from pipelines.exchange.label_studio.signing import secret, signed_path
+from pipelines.exchange.label_studio.signing import signed_path, signing_secret
 from pipelines.services.exchange.label_studio import champion_version
 from storage.workspace import Workspace
 from tests.ui.conftest import SIDE, blob
@@ -19,7 +19,7 @@ Client = Callable[..., TestClient]
 @pytest.fixture
 def label_studio(client_of: Client, workspace: Workspace) -> TestClient:
     client = client_of()
-    client.auth = ("clinic", secret(workspace))
+    client.auth = ("clinic", signing_secret(workspace))
     return client
 
 
@@ -46,7 +46,7 @@ def test_guessing_is_slowed(client_of: Client, workspace: Workspace) -> None:
     client = client_of()
     for _ in range(30):
         client.get("/label-studio/health", headers={"X-Clinic-Secret": "guess"})
-    answer = client.get("/label-studio/health", headers={"X-Clinic-Secret": secret(workspace)})
+    answer = client.get("/label-studio/health", headers={"X-Clinic-Secret": signing_secret(workspace)})
     assert answer.status_code == 403 and "wait" in answer.json()["error"]
 
 
@@ -93,7 +93,7 @@ def test_no_worker_is_told(label_studio: TestClient, workspace: Workspace) -> No
 
 def test_a_webhook_is_a_hint_to_pull(client_of: Client, workspace: Workspace) -> None:
     client = client_of()
-    client.headers["X-Clinic-Secret"] = secret(workspace)
+    client.headers["X-Clinic-Secret"] = signing_secret(workspace)
     event = {"action": "ANNOTATION_CREATED", "project": {"id": 7, "title": "x"}, "annotation": {"id": 3}}
     unknown = client.post("/label-studio/webhook", json=event)
     assert unknown.status_code == 404 and "clinic push" in unknown.json()["error"]
@@ -140,7 +140,7 @@ def test_signed_pictures(client_of: Client, workspace: Workspace) -> None:
     client = client_of()
     with workspace.catalog(read_only=True) as catalog:
         first, second = catalog.images.find()[:2]
-    path = signed_path(first.id, secret(workspace), now())
+    path = signed_path(first.id, signing_secret(workspace), now())
     other_site = {"origin": "http://labels.example", "sec-fetch-site": "cross-site", "sec-fetch-mode": "cors"}
     answer = client.get(path, headers=other_site)
     assert answer.status_code == 200 and answer.content == workspace.blobs.get(first.sha256)
@@ -148,6 +148,6 @@ def test_signed_pictures(client_of: Client, workspace: Workspace) -> None:
     assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
     assert client.get(path.replace(first.id, second.id)).status_code == 404
     assert client.get(path.replace("expires=1", "expires=2")).status_code == 404
-    assert client.get(signed_path(first.id, secret(workspace), 0.0)).status_code == 404
+    assert client.get(signed_path(first.id, signing_secret(workspace), 0.0)).status_code == 404
     assert client.get(path.partition("&")[0]).status_code == 422
     assert "cross-origin" not in client.get("/login").headers["cross-origin-resource-policy"]

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from dataengine.errors import InputRefused
 from dataengine.records import DetectorVersion, GeneratorVersion, Round, Treatment, images
 from pipelines.config import TreatmentRun
-from pipelines.jobs.previews import show
+from pipelines.jobs.previews import save_samples
 from pipelines.services import jobs, runs
 from pipelines.services.model_card import judged_of, model_card
 from storage.workspace import Workspace
@@ -219,7 +219,7 @@ def test_a_picture_that_a_page_is_about_to_ask_for_is_still_there(
     blobs = workspace.blobs.put_many([f"picture {number}".encode() for number in range(9)])
     at = f"/api/treat/runs/{run}"
     for step, blob in enumerate(blobs):
-        show(workspace, run, step, [{"prompt": "a hand", "before": blobs[0], "after": blob}])
+        save_samples(workspace, run, step, [{"prompt": "a hand", "before": blobs[0], "after": blob}])
     assert engineer.get(f"{at}/samples").json()["samples"][0]["after"] == blobs[-1]
     assert engineer.get(f"{at}/pictures/{blobs[-2]}").content == b"picture 7"
     assert engineer.get(f"{at}/pictures/{blobs[0]}").status_code == 200

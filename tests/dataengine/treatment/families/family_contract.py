@@ -6,7 +6,12 @@ import torch
 
 from dataengine.errors import ConfigRefused, ModelRefused
 from dataengine.treatment.config import LoraSettings, OfflineConfig, SamplingConfig
-from dataengine.treatment.families.diffusion import noised, predicted_clean, predicted_noise, target
+from dataengine.treatment.families.diffusion import (
+    add_noise,
+    predicted_clean,
+    predicted_noise,
+    training_target,
+)
 from dataengine.treatment.sampling.sampler import generate, sample, size_of
 from dataengine.treatment.tuning.objectives import all_pixels, offline_loss
 from tests.dataengine.treatment.tiny import PROMPTS, ToyDetector
@@ -59,13 +64,13 @@ class DrawingContract:
         clean = family.initial_latents([1, 2], family.size)
         noise = torch.randn(clean.shape, generator=rng)
         alpha, sigma = family.levels(family.random_times(2, rng))
-        latents = noised(clean, noise, alpha, sigma)
-        answer = target(family.prediction, clean, noise)
+        latents = add_noise(clean, noise, alpha, sigma)
+        answer = training_target(family.prediction, clean, noise)
         assert torch.allclose(predicted_noise(family.prediction, answer, latents, alpha), noise, atol=1e-4)
         recovered = predicted_clean(family.prediction, answer, latents, alpha, sigma)
-        assert torch.allclose(noised(recovered, noise, alpha, sigma), latents, atol=1e-4)
+        assert torch.allclose(add_noise(recovered, noise, alpha, sigma), latents, atol=1e-4)
         wrong = torch.randn(clean.shape, generator=rng)
-        back = noised(
+        back = add_noise(
             predicted_clean(family.prediction, wrong, latents, alpha, sigma),
             predicted_noise(family.prediction, wrong, latents, alpha),
             alpha,

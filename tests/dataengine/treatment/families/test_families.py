@@ -8,7 +8,7 @@ from dataengine.errors import ConfigRefused, ModelRefused
 from dataengine.treatment.config import LoraSettings, SamplingConfig, UNetConfig
 from dataengine.treatment.families.family import Refinable
 from dataengine.treatment.families.loading import load_family
-from dataengine.treatment.families.unconditional import fresh
+from dataengine.treatment.families.unconditional import new_unet_family
 from dataengine.treatment.sampling.sampler import generate
 from tests.dataengine.treatment import tiny
 from tests.dataengine.treatment.families.family_contract import DrawingContract, PipelineContract, draw
@@ -146,7 +146,7 @@ class TestImprovedDDPM(WithoutLora):
 
     def test_a_new_one_learns_its_variance_over_the_cosine(self):
         config = UNetConfig(channels=(8, 16), variance="learned", betas="squaredcos_cap_v2", attention=1)
-        family, again = fresh(config, seed=3), fresh(config, seed=3)
+        family, again = new_unet_family(config, seed=3), new_unet_family(config, seed=3)
         assert family.denoiser.config.out_channels == 6 and family.size == (32, 32)
         assert family.denoiser.config.down_block_types == ("DownBlock2D", "AttnDownBlock2D")
         assert family.pipeline.scheduler.config.variance_type == "learned_range"

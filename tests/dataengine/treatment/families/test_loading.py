@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dataengine.errors import ModelRefused
-from dataengine.treatment.families.loading import fetch, inspect, load_family
+from dataengine.treatment.families.loading import check_pipeline, download_pipeline, load_family
 
 
 @pytest.fixture
@@ -23,9 +23,10 @@ def edit_index(folder, **changes):
 
 
 def test_the_family_is_found_by_the_pipelines_class(flux_folder, sd_folder):
-    assert inspect(flux_folder) == "FluxPipeline" and load_family(flux_folder).name == "flux"
+    assert check_pipeline(flux_folder) == "FluxPipeline" and load_family(flux_folder).name == "flux"
     assert (
-        inspect(sd_folder) == "StableDiffusionPipeline" and load_family(sd_folder).name == "stable-diffusion"
+        check_pipeline(sd_folder) == "StableDiffusionPipeline"
+        and load_family(sd_folder).name == "stable-diffusion"
     )
 
 
@@ -88,7 +89,7 @@ def test_a_place_that_is_nowhere_is_refused():
     with pytest.raises(ModelRefused, match="neither a folder here"):
         load_family("nobody/nothing-of-the-kind")
     with pytest.raises(ModelRefused, match="neither a folder here"):
-        fetch("/no/such/folder")
+        download_pipeline("/no/such/folder")
 
 
 def test_the_hub_is_asked_for_parts_of_known_type_only(flux_folder, monkeypatch):

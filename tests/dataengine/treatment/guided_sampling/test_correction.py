@@ -9,7 +9,7 @@ from dataengine.diagnosis.config import DynamicsConfig
 from dataengine.errors import ConfigRefused
 from dataengine.treatment.config import CorrectionConfig, SamplingConfig
 from dataengine.treatment.families.loading import load_family
-from dataengine.treatment.guided_sampling.correction import Corrector, correcting, on_latents
+from dataengine.treatment.guided_sampling.correction import Corrector, make_correctors, mask_on_latents
 from dataengine.treatment.sampling.sampler import denoise, generate
 from dataengine.treatment.sampling.trajectory import watched_steps
 from tests.dataengine.treatment.tiny import PROMPTS
@@ -47,7 +47,7 @@ def plain(family):
 
 
 def corrected(family, config, detector=None, seeds=SEEDS):
-    return generate(family, PROMPTS[:3], seeds, SETTINGS, steppers=correcting(config, seeds, detector))
+    return generate(family, PROMPTS[:3], seeds, SETTINGS, steppers=make_correctors(config, seeds, detector))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -162,7 +162,7 @@ def test_noise_depends_on_the_images_own_seed(family):
     first = corrected(family, config)
     assert np.array_equal(first, corrected(family, config))
     assert not np.array_equal(first, corrected(family, config.model_copy(update={"seed": 1})))
-    alone = generate(family, PROMPTS[1:2], SEEDS[1:2], SETTINGS, steppers=correcting(config, SEEDS[1:2]))
+    alone = generate(family, PROMPTS[1:2], SEEDS[1:2], SETTINGS, steppers=make_correctors(config, SEEDS[1:2]))
     assert np.abs(alone[0].astype(int) - first[1]).max() <= 2
 
 
@@ -179,10 +179,10 @@ def test_images_broken_all_over_are_left_alone(family, plain):
 
 def test_refusals(family):
     with pytest.raises(ConfigRefused, match="none was given"):
-        correcting(CorrectionConfig(regions="detector"), SEEDS)
+        make_correctors(CorrectionConfig(regions="detector"), SEEDS)
     few = SamplingConfig(steps=2)
     with pytest.raises(ConfigRefused, match="draw with"):
-        generate(family, PROMPTS[:1], [1], few, steppers=correcting(CorrectionConfig(), [1]))
+        generate(family, PROMPTS[:1], [1], few, steppers=make_correctors(CorrectionConfig(), [1]))
     with pytest.raises(ValidationError, match="trained detector"):
         CorrectionConfig(method="sargd")
     with pytest.raises(ValidationError, match="for a jump"):
@@ -191,7 +191,7 @@ def test_refusals(family):
         CorrectionConfig(method="sargd", regions="detector", repeated=True)
     late = CorrectionConfig(regions="everywhere", dynamics=DynamicsConfig(stop=0.0))
     with pytest.raises(ConfigRefused, match=r"nothing is drawn after it.*take dynamics\.stop above"):
-        generate(family, PROMPTS[:1], [1], SETTINGS, steppers=correcting(late, [1]))
+        generate(family, PROMPTS[:1], [1], SETTINGS, steppers=make_correctors(late, [1]))
     with pytest.raises(ValidationError, match="latent"):
         CorrectionConfig(method="clipping", dynamics=DynamicsConfig(space="pixel"))
 
@@ -199,5 +199,5 @@ def test_refusals(family):
 def test_a_latent_is_inside_when_any_of_its_pixels_is():
     mask = torch.zeros(1, 8, 8, dtype=torch.bool)
     mask[0, 3, 5] = True
-    assert on_latents(mask, torch.zeros(1, 4, 2, 2)).tolist() == [[[False, True], [False, False]]]
-    assert on_latents(mask, torch.zeros(1, 3, 8, 8)).equal(mask)
+    assert mask_on_latents(mask, torch.zeros(1, 4, 2, 2)).tolist() == [[[False, True], [False, False]]]
+    assert mask_on_latents(mask, torch.zeros(1, 3, 8, 8)).equal(mask)

@@ -9,7 +9,13 @@ from dataengine.errors import ConfigRefused
 from dataengine.treatment.config import GuidanceConfig, RegionConfig, RewardConfig, SamplingConfig
 from dataengine.treatment.families.diffusion import Schedule
 from dataengine.treatment.families.loading import load_family
-from dataengine.treatment.guided_sampling.guidance import REFERENCE, Guide, guided_steps, guiding, strength
+from dataengine.treatment.guided_sampling.guidance import (
+    REFERENCE,
+    Guide,
+    guidance_strength,
+    guided_steps,
+    make_guides,
+)
 from dataengine.treatment.sampling.sampler import as_tensor, denoise, generate
 from dataengine.treatment.tuning.objectives import open_rewards
 from tests.dataengine.treatment import tiny
@@ -26,7 +32,7 @@ def family(request, flux_folder, sd_folder):
 
 
 def drawn(family, config=None, detector=None, reward=None):
-    steppers = None if config is None else guiding(config, PROMPTS[:3], detector, reward)
+    steppers = None if config is None else make_guides(config, PROMPTS[:3], detector, reward)
     return generate(family, PROMPTS[:3], SEEDS, SETTINGS, steppers=steppers)
 
 
@@ -105,15 +111,15 @@ def test_it_begins_and_ends_where_it_is_told():
     with pytest.raises(ConfigRefused, match=r"none of the 5 steps lies from 0\.55 to 0\.45"):
         guided_steps(schedule, GuidanceConfig(start=0.55, stop=0.45))
     config = GuidanceConfig()
-    assert [strength(config, at) for at in (0, 0.5, 1)] == [25, 7, 1]
+    assert [guidance_strength(config, at) for at in (0, 0.5, 1)] == [25, 7, 1]
 
 
 def test_refusals():
     with pytest.raises(ConfigRefused, match="trained detector"):
-        guiding(GuidanceConfig(), PROMPTS)
+        make_guides(GuidanceConfig(), PROMPTS)
     reward = RewardConfig(location="here", label="calm")
     with pytest.raises(ConfigRefused, match="do not agree"):
-        guiding(GuidanceConfig(kind="reward", reward=reward), PROMPTS)
+        make_guides(GuidanceConfig(kind="reward", reward=reward), PROMPTS)
     for wrong in (
         {"start": 0.2, "stop": 0.5},
         {"reward": reward},

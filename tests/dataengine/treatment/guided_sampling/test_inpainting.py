@@ -9,7 +9,7 @@ from dataengine.errors import ConfigRefused
 from dataengine.treatment.config import SamplingConfig
 from dataengine.treatment.families.diffusion import Schedule
 from dataengine.treatment.families.loading import load_family
-from dataengine.treatment.guided_sampling.inpainting import Inpainter, inpaint, raised
+from dataengine.treatment.guided_sampling.inpainting import Inpainter, inpaint, renoise
 from dataengine.treatment.sampling.sampler import Step, as_tensor, sample
 from tests.dataengine.treatment import tiny
 
@@ -81,7 +81,7 @@ def test_going_back_up_a_level_restores_its_noise():
     clean = torch.full((1, 1, 200, 200), 0.7)
     low, high = (torch.tensor(0.9), torch.tensor(0.19).sqrt()), (torch.tensor(0.6), torch.tensor(0.8))
     state = low[0] * clean + low[1] * torch.randn(clean.shape, generator=rng)
-    found = raised(state, torch.randn(clean.shape, generator=rng), low, high)
+    found = renoise(state, torch.randn(clean.shape, generator=rng), low, high)
     assert found.mean().item() == pytest.approx(0.6 * 0.7, abs=0.02)
     assert found.std().item() == pytest.approx(0.8, abs=0.02)
 

@@ -8,7 +8,7 @@ from dataengine.diagnosis.config import HighlighterConfig
 from dataengine.errors import Cancelled, ConfigRefused, NonFinite
 from dataengine.treatment.config import RefiningConfig, SamplingConfig
 from dataengine.treatment.families.loading import load_family
-from dataengine.treatment.refining.trainer import identity_of, noises, refine, refining_noise
+from dataengine.treatment.refining.trainer import identity_of, noise_and_target, refine, refining_noise
 from dataengine.treatment.sampling.sampler import as_uint8, generate
 from dataengine.treatment.tuning.progress import fork
 from tests.dataengine.treatment import tiny
@@ -62,9 +62,12 @@ def test_noise_is_raised_where_the_map_is():
     raised = refining_noise(noise, mfam, 0.1)
     assert torch.allclose(raised, 0.1 * mfam.expand(2, 3, 2, 2))
     for form, expected in {"both": (True, True), "state": (True, False), "target": (False, True)}.items():
-        found = noises(noise, mfam, 0.1, form)
+        found = noise_and_target(noise, mfam, 0.1, form)
         assert tuple(bool(each.any()) for each in found) == expected
-    assert all(each is noise for each in (*noises(noise, None, 0.1, "both"), *noises(noise, mfam, 0, "both")))
+    assert all(
+        each is noise
+        for each in (*noise_and_target(noise, None, 0.1, "both"), *noise_and_target(noise, mfam, 0, "both"))
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

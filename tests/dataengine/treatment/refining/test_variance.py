@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dataengine.treatment.families.diffusion import noised
+from dataengine.treatment.families.diffusion import add_noise
 from dataengine.treatment.refining.variance import (
     discretised_log_likelihood,
     gaussian_kl,
@@ -22,7 +22,7 @@ def made(time):
     clean = (torch.rand(2, 3, 4, 4, generator=rng) * 255).round() / 127.5 - 1
     noise, times = torch.randn(clean.shape, generator=rng), torch.tensor([time, time])
     kept = (1 - BETAS).cumprod(0)[times]
-    return clean, noised(clean, noise, kept.sqrt(), (1 - kept).sqrt()), noise, times
+    return clean, add_noise(clean, noise, kept.sqrt(), (1 - kept).sqrt()), noise, times
 
 
 def test_it_vanishes_for_the_true_posterior_and_nothing_is_better():

@@ -9,10 +9,10 @@ import torch
 from dataengine.diagnosis.config import DynamicsConfig
 from dataengine.errors import ConfigRefused, ModelRefused
 from dataengine.treatment.config import SamplingConfig
-from dataengine.treatment.families.diffusion import over
+from dataengine.treatment.families.diffusion import broadcast_level
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.sampling.sampler import denoise, generate
-from dataengine.treatment.sampling.trajectory import Recorder, map_of, watch
+from dataengine.treatment.sampling.trajectory import Recorder, map_of, watch_dynamics
 from tests.dataengine.treatment import tiny
 from tests.dataengine.treatment.tiny import PROMPTS, SIDE
 from tests.fakes import TinyGenerator
@@ -32,7 +32,7 @@ def test_watching_changes_nothing_and_fits_the_images(family, config):
     plain = generate(family, PROMPTS[:3], [1, 2, 3], SETTINGS)
     watched = generate(family, PROMPTS[:3], [1, 2, 3], SETTINGS, steppers=lambda rows: Recorder(config))
     assert np.array_equal(plain, watched)
-    found, levels = watch(family, PROMPTS[:3], [1, 2, 3], SETTINGS, config)
+    found, levels = watch_dynamics(family, PROMPTS[:3], [1, 2, 3], SETTINGS, config)
     assert len(found) == 3 and all(level + 1e-6 >= 0.2 and level - 1e-6 <= 0.8 for level in levels)
     maps = np.stack([map_of(each, plain.shape[1:3]) for each in found])
     assert maps.shape == plain.shape[:3] and maps.dtype == np.float32 and 0 <= maps.min() < maps.max() <= 1
@@ -40,8 +40,8 @@ def test_watching_changes_nothing_and_fits_the_images(family, config):
 
 
 def test_an_images_map_does_not_depend_on_its_batch(family):
-    alone, _ = watch(family, [PROMPTS[1]], [2], SETTINGS, LOOSE)
-    together, _ = watch(family, PROMPTS[:3], [1, 2, 3], SETTINGS, LOOSE)
+    alone, _ = watch_dynamics(family, [PROMPTS[1]], [2], SETTINGS, LOOSE)
+    together, _ = watch_dynamics(family, PROMPTS[:3], [1, 2, 3], SETTINGS, LOOSE)
     assert np.allclose(alone[0].changes, together[1].changes, atol=1e-3)
     assert not np.allclose(alone[0].changes, together[0].changes, atol=1e-2)
 
@@ -55,19 +55,22 @@ def test_the_papers_form_compares_the_weighted_score(family):
     scores = []
     for step in range(9):
         made = denoise(family, latents, told, schedule, step, family.guidance)
-        alpha, sigma = over(schedule.alpha[step], latents), over(schedule.sigma[step], latents)
+        alpha, sigma = (
+            broadcast_level(schedule.alpha[step], latents),
+            broadcast_level(schedule.sigma[step], latents),
+        )
         noise = (latents - alpha * made.clean) / sigma
         if 0.2 - 1e-6 <= schedule.shares[step] <= 0.8 + 1e-6:
             scores.append((-sigma / alpha * noise)[0])
         latents = made.latents
-    found, levels = watch(family, PROMPTS[:1], [4], SETTINGS, config)
+    found, levels = watch_dynamics(family, PROMPTS[:1], [4], SETTINGS, config)
     expected = torch.stack(scores).diff(dim=0).abs().amax(1)
     assert len(scores) == len(levels)
     assert np.allclose(found[0].changes, expected.detach().numpy(), rtol=1e-3, atol=1e-3)
 
 
 def test_pixel_space_families_are_watched_as_they_are():
-    found, _ = watch(TinyGenerator(), ["a hand", "a tree"], [1, 2], SETTINGS, LOOSE)  # type: ignore[arg-type]
+    found, _ = watch_dynamics(TinyGenerator(), ["a hand", "a tree"], [1, 2], SETTINGS, LOOSE)  # type: ignore[arg-type]
     assert found[0].changes.shape[1:] == (32, 32)
 
 
@@ -76,19 +79,21 @@ def test_too_few_steps_name_how_many_are_needed(family):
     with pytest.raises(
         ConfigRefused, match=r"5 steps leave (1|none) in the window from 0\.8 to 0\.7"
     ) as refusal:
-        watch(family, PROMPTS[:1], [1], SamplingConfig(steps=5), narrow)
+        watch_dynamics(family, PROMPTS[:1], [1], SamplingConfig(steps=5), narrow)
     needed = int(str(refusal.value).split("draw with ")[1].split(" steps")[0])
-    watch(family, PROMPTS[:1], [1], SamplingConfig(steps=needed), narrow)
+    watch_dynamics(family, PROMPTS[:1], [1], SamplingConfig(steps=needed), narrow)
     with pytest.raises(ConfigRefused, match="changes need 2"):
-        watch(family, PROMPTS[:1], [1], SamplingConfig(steps=needed - 1), narrow)
+        watch_dynamics(family, PROMPTS[:1], [1], SamplingConfig(steps=needed - 1), narrow)
     with pytest.raises(ConfigRefused, match="leave none in the window"):
-        watch(family, PROMPTS[:1], [1], SamplingConfig(steps=2), DynamicsConfig(start=0.45, stop=0.42))
+        watch_dynamics(
+            family, PROMPTS[:1], [1], SamplingConfig(steps=2), DynamicsConfig(start=0.45, stop=0.42)
+        )
 
 
 def test_models_without_a_predicted_image_are_refused(tmp_path):
     odd = replace(TinyGenerator(), prediction="consistency")
     with pytest.raises(ConfigRefused, match="DDIM and flow matching with Euler"):
-        watch(odd, ["a hand"], [1], SETTINGS, LOOSE)  # type: ignore[arg-type]
+        watch_dynamics(odd, ["a hand"], [1], SETTINGS, LOOSE)  # type: ignore[arg-type]
     folder = tiny.stable_diffusion(tmp_path / "sd")
     index = folder / "model_index.json"
     index.write_text(index.read_text().replace("DDIMScheduler", "CMStochasticIterativeScheduler"))

@@ -7,7 +7,7 @@ from dataengine.errors import ConfigRefused
 from dataengine.treatment import presets
 from dataengine.treatment.config import LoraSettings, SamplingConfig
 from dataengine.treatment.families.loading import load_family
-from dataengine.treatment.tuning.dreambooth import learn_instance, treat_instance, with_class
+from dataengine.treatment.tuning.dreambooth import learn_instance, mix_with_class, treat_instance
 from tests.dataengine.treatment.tiny import ToyDetector
 
 RNG = np.random.default_rng(0)
@@ -23,15 +23,17 @@ SMALL = {
 
 def test_instance_and_class_weigh_the_same(flux_folder):
     family = load_family(flux_folder)
-    images, captions = with_class(family, INSTANCE, "a red house", "a house", 8, SMALL["sampling"], seed=0)
+    images, captions = mix_with_class(
+        family, INSTANCE, "a red house", "a house", 8, SMALL["sampling"], seed=0
+    )
     assert len(images) == 16 and captions == ["a red house"] * 8 + ["a house"] * 8
     assert np.array_equal(images[3], INSTANCE[0]) and images[8].shape == (32, 32, 3)
-    alone, captions = with_class(family, INSTANCE, "a red house", "a house", 0, SMALL["sampling"], seed=0)
+    alone, captions = mix_with_class(family, INSTANCE, "a red house", "a house", 0, SMALL["sampling"], seed=0)
     assert len(alone) == 3 and set(captions) == {"a red house"}
     with pytest.raises(ConfigRefused, match="two different prompts"):
-        with_class(family, INSTANCE, "a house", "a house", 8, SMALL["sampling"], seed=0)
+        mix_with_class(family, INSTANCE, "a house", "a house", 8, SMALL["sampling"], seed=0)
     with pytest.raises(ConfigRefused, match="0 instance images"):
-        with_class(family, [], "a red house", "a house", 8, SMALL["sampling"], seed=0)
+        mix_with_class(family, [], "a red house", "a house", 8, SMALL["sampling"], seed=0)
 
 
 def test_the_instance_lora_is_what_is_treated(flux_folder, tmp_path):

@@ -9,14 +9,14 @@ import pytest
 
 from dataengine.errors import InputRefused, MaskRefused
 from pipelines.exchange.formats import import_dataset
-from pipelines.exchange.import_options import Wanted
+from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import Ingest
 from pipelines.exchange.label_studio.brush_rle import decode_mask
 from pipelines.exchange.label_studio.tasks import (
+    brush_prediction,
     brush_results,
     label_config,
     label_map_of,
-    prediction,
     read_annotation,
 )
 from pipelines.exchange.readers.folders import import_folder
@@ -24,7 +24,7 @@ from storage.workspace import Workspace
 from tests.pipelines.exchange import layouts
 
 CLASSES = ("shape distortion", "unreasonable content", "watermark")
-NUMBER = Wanted(path=Path()).number
+NUMBER = ImportOptions(path=Path()).number
 SIZE = (layouts.HEIGHT, layouts.WIDTH)
 
 
@@ -74,10 +74,10 @@ def test_predictions_are_brought_to_the_pictures_size() -> None:
     small = np.zeros((4, 4), dtype=np.uint8)
     small[1, 2] = 128
     small[3, 3] = 127
-    said = prediction(small, (8, 12), 0.75, "m", CLASSES, 0.5)
+    said = brush_prediction(small, (8, 12), 0.75, "m", CLASSES, 0.5)
     mask = decode_mask(said["result"][0]["value"]["rle"], 8, 12)
     assert mask[2:4, 6:9].all() and mask.sum() == 6 and said["score"] == 0.75
-    assert prediction(small // 2, (8, 12), 0.2, "m", CLASSES, 0.5)["result"] == []
+    assert brush_prediction(small // 2, (8, 12), 0.2, "m", CLASSES, 0.5)["result"] == []
 
 
 def test_names_cannot_break_the_interface() -> None:
@@ -109,7 +109,7 @@ def test_an_export_of_label_studios(fresh: Workspace, tmp_path: Path) -> None:
     ]
     path = tmp_path / "export.json"
     path.write_text(json.dumps(tasks))
-    wanted = Wanted(path=path, images=tmp_path / "p")
+    wanted = ImportOptions(path=path, images=tmp_path / "p")
     result = import_dataset(fresh, "label-studio", wanted, Ingest())
     assert (result.added, result.labels) == (1, 2)
     names = sorted(one.name for one in result.refused)

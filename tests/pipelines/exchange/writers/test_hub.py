@@ -14,7 +14,7 @@ import pytest
 
 from dataengine.records import SnapshotItem
 from pipelines.exchange.formats import import_dataset
-from pipelines.exchange.import_options import Wanted
+from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import Ingest
 from storage.workspace import Workspace
 from tests.pipelines.exchange import layouts
@@ -91,7 +91,7 @@ def hub() -> Iterator[Hub]:
 
 def test_a_snapshot_goes_to_the_hub_with_its_card(fresh: Workspace, tmp_path: Path, hub: Hub) -> None:
     path = layouts.coco(tmp_path / "d")
-    wanted = Wanted(path=path, mapping={"odd hand": "watermark"})
+    wanted = ImportOptions(path=path, mapping={"odd hand": "watermark"})
     import_dataset(fresh, "coco", wanted, Ingest(licence="CC-BY-4.0", validation=0.0))
     with fresh.catalog(read_only=True) as catalog:
         images = catalog.images.find()

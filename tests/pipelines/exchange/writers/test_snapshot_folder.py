@@ -17,7 +17,7 @@ from dataengine.masks import components, pack_label_map
 from dataengine.records import Image, Label
 from pipelines.exchange.readers.folders import import_folder
 from pipelines.exchange.writers import snapshot_folder
-from pipelines.exchange.writers.snapshot_folder import export_folder, labelled
+from pipelines.exchange.writers.snapshot_folder import export_folder, iter_labelled_images
 from storage.opening import create_workspace
 from storage.workspace import Workspace
 from tests.pipelines.exchange import pictures
@@ -139,15 +139,15 @@ def test_fiftyone_finds_what_its_coco_reader_needs(workspace: Workspace, tmp_pat
 
 
 def test_pages_filters_and_order(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = list(labelled(workspace))
+    whole = list(iter_labelled_images(workspace))
     for page in (1, 2, 5):
         monkeypatch.setattr(snapshot_folder, "PAGE", page)
-        assert list(labelled(workspace)) == whole
+        assert list(iter_labelled_images(workspace)) == whole
     assert [image for image, labels in whole] == images_of(workspace)
-    assert [image for image, labels in labelled(workspace, only_labelled=True)] == [
+    assert [image for image, labels in iter_labelled_images(workspace, only_labelled=True)] == [
         image for image, labels in whole if labels
     ]
-    assert [image.prompt for image, _ in labelled(workspace, has_prompt=True)] == [
+    assert [image.prompt for image, _ in iter_labelled_images(workspace, has_prompt=True)] == [
         image.prompt for image in images_of(workspace) if image.prompt
     ]
 
