@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import app
 from dataengine.diagnosis.config import DynamicsConfig
 from dataengine.errors import ConfigRefused, ModelRefused
 from dataengine.masks import dequantise
@@ -15,6 +16,7 @@ from pipelines import recipes
 from pipelines.detectors import dynamics_charts, score_dynamics
 from pipelines.detectors.evaluation import evaluation_sets, measure_on_sets
 from pipelines.detectors.predict import predict
+from pipelines.runtime import context as runtime_context
 from pipelines.runtime.context import Context
 from pipelines.runtime.models import real_models
 from pipelines.runtime.round_data import images_of, recipe_of
@@ -210,3 +212,23 @@ def test_a_detector_that_steers_is_the_champion_unless_named(tmp_path: Path) -> 
     run_one(context, round_id, "generate")
     images = score_dynamics.redrawable_images(images_of(context, round_id, SURVEY))
     assert {image.settings["detector"] for image in images} == {"first"}
+
+
+def test_the_command_keeps_maps_and_plots_a_point(
+    diagnosed: tuple[Context, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, round_id = diagnosed
+    monkeypatch.setattr(runtime_context, "real_models", lambda device: context.tools)
+    words = ["--workspace", str(context.workspace.path), "--json", "dynamics"]
+    changed = [f"--set={name}={value}" for name, value in LOOSE.model_dump(exclude_defaults=True).items()]
+    assert app.main([*words, "--round", round_id, *changed]) == 0
+    told = json.loads(capsys.readouterr().out)
+    with context.workspace.catalog(read_only=True) as catalog:
+        images = catalog.images.find(round_id=round_id, status="active")
+    again = score_dynamics.redrawable(images)
+    assert told["detector"] == score_dynamics.dynamics_id(LOOSE) and Path(told["picture"]).is_file()
+    assert (told["images"], told["left_out"]) == (len(again), len(images) - len(again))
+    assert 0 < told["suspected"] <= told["images"]
+    assert app.main([*words, "--image", again[0].id, "--point", "3,4"]) == 0
+    assert Path(json.loads(capsys.readouterr().out)["picture"]).name == f"{again[0].id}-3-4.svg"
+    assert app.main([*words, "--image", again[0].id]) == 1
