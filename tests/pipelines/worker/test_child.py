@@ -69,7 +69,7 @@ def test_a_stop_ends_the_whole_group_even_if_it_does_not_listen(child: Child, tm
 def test_a_parent_that_is_killed_takes_a_busy_group_along(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     code = f"""
-        from pipelines.child import Child
+        from pipelines.worker.child import Child
         Child("tests.pipelines.echo_child").call({{"do": "deaf", "pids": {str(pids)!r}}})
     """
     parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], cwd=REPOSITORY)
