@@ -1,8 +1,8 @@
 """Every version of the detector side by side, on the labelled images of today.
 
 Input: the workspace's detectors. Output: one row each, the best on validation first; the benchmark is shown
-and never sorts.Cost: nothing for figures that `evaluate` has
-kept; `measure_all_versions` predicts every labelled image with each detector.
+and never sorts. Cost: nothing for figures that `evaluate` has kept; `measure_all_versions` predicts every
+labelled image with each detector.
 """
 
 from collections.abc import Mapping, Sequence
