@@ -218,14 +218,14 @@ def test_the_command_keeps_maps_and_plots_a_point(
     diagnosed: tuple[Context, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context, round_id = diagnosed
-    monkeypatch.setattr(runtime_context, "real_models", lambda device: context.tools)
+    monkeypatch.setattr(runtime_context, "real_models", lambda device: context.models)
     words = ["--workspace", str(context.workspace.path), "--json", "dynamics"]
     changed = [f"--set={name}={value}" for name, value in LOOSE.model_dump(exclude_defaults=True).items()]
     assert app.main([*words, "--round", round_id, *changed]) == 0
     told = json.loads(capsys.readouterr().out)
     with context.workspace.catalog(read_only=True) as catalog:
         images = catalog.images.find(round_id=round_id, status="active")
-    again = score_dynamics.redrawable(images)
+    again = score_dynamics.redrawable_images(images)
     assert told["detector"] == score_dynamics.dynamics_id(LOOSE) and Path(told["picture"]).is_file()
     assert (told["images"], told["left_out"]) == (len(again), len(images) - len(again))
     assert 0 < told["suspected"] <= told["images"]

@@ -44,7 +44,7 @@ def test_a_worker_ends_when_its_supervisor_is_killed(tmp_path: Path) -> None:
     workspace = create_workspace(tmp_path)
     code = f"""
         import time
-        from pipelines.supervision import supervised_worker
+        from pipelines.worker.supervisor import supervised_worker
         from storage.workspace import Workspace
         from storage.opening import create_workspace, open_workspace
         with supervised_worker(open_workspace({str(tmp_path)!r}), ["--no-inference", "--device", "cpu"]):
