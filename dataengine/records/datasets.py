@@ -30,7 +30,7 @@ class BenchmarkItem:
     image_id: str
     stratum: str
     kind: Literal["drawn", "real"] = "drawn"
-    opinions: int = 1
+    annotations_per_image: int = 1
     settled: bool = False
     target: str | None = None
     settled_by: str = ""

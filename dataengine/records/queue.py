@@ -8,13 +8,13 @@ QueueKind = Literal["draw", "triage", "review"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QueueItem:
-    """One image waiting for `opinions` people; higher priority first."""
+    """One image waiting for the annotations of `annotations_per_image` people; higher priority first."""
 
     image_id: str
     round_id: str
     kind: QueueKind = "draw"
     priority: float = 0.0
-    opinions: int = 1
+    annotations_per_image: int = 1
     reason: str = ""
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from dataengine.curation.stratify import BenchmarkCandidate, sample_strata
 from dataengine.errors import InputRefused
@@ -67,7 +67,7 @@ def real_item(image_id: str, category: str, actor: str) -> BenchmarkItem:
         image_id=image_id,
         stratum=f"real {category}".strip(),
         kind="real",
-        opinions=0,
+        annotations_per_image=0,
         settled=True,
         settled_by=actor,
         how="a real photo, taken as free of artifacts",
@@ -79,7 +79,14 @@ class NewBenchmark(RequestBody):
 
     name: str = Field(default="", max_length=100)
     per_stratum: int = Field(default=5, ge=1, le=1000)
-    opinions: int = Field(default=3, ge=1, le=9)
+    annotations_per_image: int = Field(
+        default=3,
+        ge=1,
+        le=9,
+        validation_alias=AliasChoices("annotations_per_image", "opinions"),
+        serialization_alias="opinions",
+    )
+    """How many people annotate each image; answered, and still read, as `opinions`."""
     real: int = Field(default=20, ge=0, le=10_000)
     categories: list[Annotated[str, Field(max_length=200)]] = Field(default_factory=list, max_length=500)
     people: list[Name] = Field(default_factory=list, max_length=200)
@@ -118,9 +125,10 @@ def draft_benchmark(workspace: Workspace, body: NewBenchmark, actor: str) -> Ben
 
 
 def _draft(catalog: Catalog, body: NewBenchmark, actor: str) -> Benchmark:
-    if 0 < len(set(body.people)) < body.opinions:
+    if 0 < len(set(body.people)) < body.annotations_per_image:
         raise InputRefused(
-            f"{body.opinions} opinions need as many people, and {len(set(body.people))} may give one"
+            f"{body.annotations_per_image} annotations per image need as many people, and "
+            f"{len(set(body.people))} may give one"
         )
     catalog.benchmarks.refuse_second_draft()
     detector = champion_id(catalog)
@@ -138,17 +146,18 @@ def _draft(catalog: Catalog, body: NewBenchmark, actor: str) -> Benchmark:
     photos = benchmark_candidates(catalog, detector, real=True)
     photos = sorted(photos, key=lambda one: (not one[3], one[0]))[: body.real]
     items = [
-        BenchmarkItem(image_id=one.image_id, stratum=name, opinions=body.opinions) for one, name in chosen
+        BenchmarkItem(image_id=one.image_id, stratum=name, annotations_per_image=body.annotations_per_image)
+        for one, name in chosen
     ]
     items += [real_item(id, category, actor) for id, category, *_ in photos]
-    made = catalog.benchmarks.draft(body.name, items, actor, body.model_dump())
+    made = catalog.benchmarks.draft(body.name, items, actor, body.model_dump(by_alias=True))
     to_draw = [one.image_id for one, _ in chosen]
     catalog.queue.add_many(
         QueueItem(
             image_id=id,
             round_id=round_of(made),
             priority=2.0,
-            opinions=body.opinions,
+            annotations_per_image=body.annotations_per_image,
             reason=f"benchmark {made.version}",
         )
         for id in to_draw
@@ -199,7 +208,7 @@ def items_of(workspace: Workspace, benchmark_id: str) -> dict[str, Any]:
             "image": item.image_id,
             "stratum": item.stratum,
             "kind": item.kind,
-            "opinions": item.opinions,
+            "opinions": item.annotations_per_image,
             "given": len(labels.get(item.image_id, [])),
             "authors": [label.author for label in labels.get(item.image_id, [])],
             "disagreement": apart.get(item.image_id),
@@ -252,7 +261,7 @@ def settle_where_agreed(workspace: Workspace, benchmark_id: str, limit: float, a
     ready = [
         id
         for id, item in items.items()
-        if len(labels.get(id, [])) >= item.opinions and apart.get(id, 0.0) <= limit
+        if len(labels.get(id, [])) >= item.annotations_per_image and apart.get(id, 0.0) <= limit
     ]
     truths = {id: stored(workspace, merged_map(workspace, labels[id])) for id in ready}
     with workspace.catalog() as catalog:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from dataengine.curation.balance import CategoryBalance, balance_of
 from dataengine.curation.config import HardCategoryConfig
@@ -35,7 +35,14 @@ class Ask(RequestBody):
         min_length=1, max_length=500
     )
     priority: float = Field(default=0.5, ge=0, le=10)
-    opinions: int = Field(default=1, ge=1, le=9)
+    annotations_per_image: int = Field(
+        default=1,
+        ge=1,
+        le=9,
+        validation_alias=AliasChoices("annotations_per_image", "opinions"),
+        serialization_alias="opinions",
+    )
+    """How many people annotate each image; answered, and still read, as `opinions`."""
     people: list[Name] = Field(default_factory=list, max_length=200)
     round: Name | None = None
     limit: int = Field(default=1000, ge=1, le=20_000)
@@ -127,9 +134,10 @@ def _send(catalog: Catalog, body: Ask, actor: str) -> int:
     known = {user.name for user in catalog.users.list()}
     if strangers := sorted(set(body.people) - known):
         raise InputRefused(f"nobody here is called {strangers[0]!r}; choose people with an account")
-    if 0 < len(set(body.people)) < body.opinions:
+    if 0 < len(set(body.people)) < body.annotations_per_image:
         raise InputRefused(
-            f"{body.opinions} opinions need as many people, and {len(set(body.people))} may take these images"
+            f"{body.annotations_per_image} annotations per image need as many people, and "
+            f"{len(set(body.people))} may take these images"
         )
     chosen = categories.to_ask(catalog, body.detector or champion_id(catalog), body.thresholds, body.limit)
     round_id = body.round or f"{DESK_ROUND}-{time.strftime('%Y%m%d')}"
@@ -138,14 +146,19 @@ def _send(catalog: Catalog, body: Ask, actor: str) -> int:
             image_id=image_id,
             round_id=round_id,
             priority=body.priority + highest / 1000,
-            opinions=body.opinions,
+            annotations_per_image=body.annotations_per_image,
             reason=f"sent by {actor}: confidence {highest:.2f}",
         )
         for image_id, highest in chosen
     ]
     new = catalog.queue.add_many(items)
     catalog.assignees.add_many([item.image_id for item in items], round_id, sorted(set(body.people)))
-    details = {"images": new, "thresholds": body.thresholds, "opinions": body.opinions, "people": body.people}
+    details = {
+        "images": new,
+        "thresholds": body.thresholds,
+        "opinions": body.annotations_per_image,
+        "people": body.people,
+    }
     catalog.audit.add(AuditEvent(actor=actor, action="queue.send", subject=round_id, details=details))
     return new
 

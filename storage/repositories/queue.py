@@ -59,15 +59,15 @@ class Queue(Rows[QueueItem]):
     ) -> Lease | None:
         """Lease the image of highest priority that this person has not answered and that is free.
 
-        An image is free while fewer people hold it than it needs opinions; expired leases do not count. None
-        when there is nothing to do. Asking again gives another image: `held` lists those already leased. Of
-        a `category`, for triage, those that it has shown to be flawed do not come again.
+        An image is free while fewer people hold it than it needs annotations; expired leases do not
+        count. None when there is nothing to do. Asking again gives another image: `held` lists those already
+        leased. Of a `category`, for triage, those that it has shown to be flawed do not come again.
         """
         leases = Leases(self._connection)
         leases.forget(now - LATE_SECONDS)
         while (item := self._first_free(annotator, now, kind, round_id, image_id, category)) is not None:
             # Since the search another transaction may have ended; the item's row is locked from here on.
-            if leases.holders(item.image_id, now) >= item.opinions:
+            if leases.holders(item.image_id, now) >= item.annotations_per_image:
                 continue
             return leases.take(item, annotator, now + lease_seconds)
         return None
@@ -94,7 +94,7 @@ class Queue(Rows[QueueItem]):
         statement = (
             self._select()
             .where(items.kind == kind, items.done.is_(False), ~mine, ~answered)
-            .where(holders < items.opinions - items.given, open_to(annotator))
+            .where(holders < items.annotations_per_image - items.given, open_to(annotator))
             .order_by(items.priority.desc(), items.image_id)
             .limit(1)
             .with_for_update(skip_locked=True)
@@ -170,7 +170,7 @@ class Queue(Rows[QueueItem]):
         others = leases.holders(lease.image_id, now, but=annotator)
         items = self.table.c
         item = items.image_id == lease.image_id, items.round_id == lease.round_id, items.kind == lease.kind
-        wanted = self._connection.scalar(select(items.opinions - items.given).where(*item))
+        wanted = self._connection.scalar(select(items.annotations_per_image - items.given).where(*item))
         if lease.expires <= now and wanted is not None and others >= wanted:
             raise Conflict("this lease ended and somebody else has the image; take the next one")
         leases.extend(lease_id, expires)
@@ -265,7 +265,7 @@ class Queue(Rows[QueueItem]):
 @cache
 def _locking() -> Select[Any]:
     items = tables.queue_items.c
-    return select(items.opinions).where(*_of_item(items)).with_for_update()
+    return select(items.annotations_per_image).where(*_of_item(items)).with_for_update()
 
 
 @cache
@@ -274,7 +274,7 @@ def _counting() -> ReturningUpdate[Any]:
     counted = select(func.count()).select_from(tables.queue_answers)
     given = counted.where(*_of_item(answers), answers.skipped.is_(False)).scalar_subquery()
     changed = update(tables.queue_items).where(*_of_item(items))
-    return changed.values(given=given, done=given >= items.opinions).returning(items.done)
+    return changed.values(given=given, done=given >= items.annotations_per_image).returning(items.done)
 
 
 def _of_item(table: Any) -> tuple[ColumnElement[bool], ...]:

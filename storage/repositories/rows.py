@@ -84,7 +84,8 @@ def _selecting(table: Table, makes: Any, by: tuple[str, ...] = (), newest: str |
     With `newest` only the row in which that column is highest.
     """
     named = (table.c[name] == bindparam(name) for name in by)
-    statement = select(*_columns_of(table, makes).values()).where(*named)
+    columns = (column.label(field) for field, column in _columns_of(table, makes).items())
+    statement = select(*columns).where(*named)
     return statement if newest is None else statement.order_by(table.c[newest].desc()).limit(1)
 
 

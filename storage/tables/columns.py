@@ -51,8 +51,9 @@ def optional_text(name: str) -> Column[Any]:
     return Column(name, Text)
 
 
-def integer(name: str) -> Column[Any]:
-    return Column(name, Integer, nullable=False)
+def integer(name: str, field: str = "") -> Column[Any]:
+    """`field` is what records and queries call the column where its stored name is an older one."""
+    return Column(name, Integer, key=field or name, nullable=False)
 
 
 def float_(name: str) -> Column[Any]:

@@ -38,7 +38,7 @@ benchmark_items = Table(
     image_key(),
     text("stratum"),
     text("kind"),
-    integer("opinions"),
+    integer("opinions", field="annotations_per_image"),
     boolean("settled"),
     optional_text("target"),
     text("settled_by"),

@@ -20,7 +20,7 @@ queue_takers = Table(
     Index(None, "person"),
 )
 
-# `given` counts the answers of distinct people; `done` is set once it reaches `opinions`.
+# `given` counts the answers of distinct people; `done` is set once it reaches `annotations_per_image`.
 queue_items = Table(
     "queue_items",
     metadata,
@@ -28,7 +28,7 @@ queue_items = Table(
     key("round_id"),
     key("kind"),
     float_("priority"),
-    integer("opinions"),
+    integer("opinions", field="annotations_per_image"),
     text("reason"),
     integer("given"),
     boolean("done"),

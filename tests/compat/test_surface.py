@@ -32,7 +32,7 @@ from tests.compat.surface import commands_of, leaves_of, routes_of, settings_of
 from ui.server import create_app
 
 HERE = Path(__file__).parent
-RENAMED: dict[str, str] = {}
+RENAMED = {"mine.rival": "mine.second_detector", "opinions": "annotations_per_image"}
 """Dotted paths of settings, and names that routes read: the old one, which is still read, and the new one."""
 
 CONFIGURED = {command.name: command.settings for command in app.COMMANDS if command.settings}
@@ -75,7 +75,7 @@ def test_a_round_takes_every_old_set_option() -> None:
         if "?" in path:  # a section that is null by default is set as a whole
             continue
         changed = RoundRecipe.model_validate(with_settings(base, [f"{path}={json.dumps(default)}"]))
-        assert setting(changed.model_dump(mode="json"), today(path)) == default, path
+        assert setting(changed.model_dump(mode="json", by_alias=False), today(path)) == default, path
 
 
 def setting(settings: dict[str, Any], path: str) -> Any:
@@ -88,7 +88,7 @@ def setting(settings: dict[str, Any], path: str) -> Any:
 @pytest.mark.parametrize("name", [path.stem for path in sorted((HERE / "recipes").iterdir())])
 def test_a_stored_recipe_means_what_it_meant(name: str) -> None:
     old = stored(f"recipes/{name}.json")
-    read = RoundRecipe.model_validate(old).model_dump(mode="json")
+    read = RoundRecipe.model_validate(old).model_dump(mode="json", by_alias=False)
     for path, value in leaves_of(old):
         assert setting(read, today(path)) == value, path
     assert name in recipes.RECIPES

@@ -64,7 +64,7 @@ def filled(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
         )
         catalog.detectors.add(DetectorVersion(id="d", name="d", checkpoint=weights))
         catalog.detectors.promote("d", "root", "first")
-        catalog.queue.add_many([QueueItem(image_id="i1", round_id="r", opinions=2)])
+        catalog.queue.add_many([QueueItem(image_id="i1", round_id="r", annotations_per_image=2)])
         catalog.labels.submit(
             Label(image_id="i1", author="anna", height=4, width=6, clean=True, round_id="r")
         )

@@ -67,7 +67,7 @@ def filled(workspace: Workspace) -> Workspace:
             Prediction(image_id=id, detector_id="first", max=1, mean=0, uncertainty=0, map_ref=ref)
             for id, ref in zip("abc", refs, strict=True)
         )
-        catalog.queue.add_many(QueueItem(image_id=id, round_id="r", opinions=2) for id in "abcd")
+        catalog.queue.add_many(QueueItem(image_id=id, round_id="r", annotations_per_image=2) for id in "abcd")
         for author in ("anna", "bob"):
             catalog.users.add(User(name=author, roles=("annotator",)), "hash")
             label = Label(

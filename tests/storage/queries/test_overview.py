@@ -44,7 +44,9 @@ def test_round_progress(filled: Catalog) -> None:
 
 
 def test_annotator_day(filled: Catalog) -> None:
-    filled.queue.add_many(QueueItem(image_id=f"{n:03d}", round_id="r", opinions=2) for n in range(10, 14))
+    filled.queue.add_many(
+        QueueItem(image_id=f"{n:03d}", round_id="r", annotations_per_image=2) for n in range(10, 14)
+    )
     lease = filled.queue.next("bob", 100.0, 10.0)
     assert lease is not None
     filled.labels.submit(

@@ -66,7 +66,7 @@ def test_an_expired_lease_is_taken_over_and_the_late_answer_is_another_opinion(c
 
 
 def test_as_many_hold_an_image_as_it_needs_opinions(catalog: Catalog) -> None:
-    fill(catalog, 1, opinions=2)
+    fill(catalog, 1, annotations_per_image=2)
     first, second = take(catalog, "anna"), take(catalog, "bob")
     assert first.image_id == second.image_id and first.id != second.id
     assert catalog.queue.next("carla", 1.0, 10.0) is None
@@ -116,7 +116,7 @@ def test_renew_release_and_take_again(catalog: Catalog) -> None:
 
 
 def test_opinions_come_from_distinct_people(catalog: Catalog) -> None:
-    fill(catalog, 1, opinions=2)
+    fill(catalog, 1, annotations_per_image=2)
     catalog.labels.submit(label("000", "anna", clean=True), take(catalog, "anna").id, 0)
     assert catalog.queue.next("anna", 0.0, 10.0) is None, "one opinion each"
     catalog.labels.submit(label("000", "anna", label_map="m", round_id="r"), None, 1)
@@ -253,7 +253,7 @@ def test_of_two_answers_over_one_revision_one_wins(engine: Engine) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_any_order_of_events_keeps_the_promises(catalog: Catalog, seed: int) -> None:
     chance, at = random.Random(seed), 0.0
-    fill(catalog, 4, opinions=2)
+    fill(catalog, 4, annotations_per_image=2)
     mine: dict[str, Lease] = {}
     given: dict[str, set[str]] = {}
     late: dict[str, int] = {}

@@ -114,7 +114,7 @@ def test_opinions_merge_by_majority_and_softly(client_of: Clients, workspace: Wo
     with workspace.catalog() as catalog:
         items = tables.queue_items
         asked = items.update().where(items.c.image_id == image, items.c.round_id == "r1")
-        catalog.connection.execute(asked.values(opinions=3))
+        catalog.connection.execute(asked.values(annotations_per_image=3))
         catalog.commit()
     for client, value in zip(people, (1, 1, 2), strict=True):
         task = taken(client, prefer=image)

@@ -155,7 +155,8 @@ def test_sliders_count_what_is_sent_and_only_takers_get_it(
     ("change", "words"),
     [
         ({"people": ["nobody"]}, "nobody here is called"),
-        ({"opinions": 2, "people": ["curator"]}, "2 opinions need as many people"),
+        ({"annotations_per_image": 2, "people": ["curator"]}, "2 annotations per image need as many people"),
+        ({"opinions": 2, "people": ["curator"]}, "2 annotations per image need as many people"),
         ({"thresholds": {}}, "thresholds"),
         ({"thresholds": {"mugs": 1.5}}, "less than or equal to 1"),
         ({"more": 1}, "Extra inputs"),
@@ -252,8 +253,11 @@ def test_a_benchmark_from_draft_to_frozen(curator: TestClient, workspace: Worksp
     twice = curator.post("/api/curate/benchmarks", json={})
     assert twice.status_code == 409 and "still a draft" in twice.json()["error"]
     url = f"/api/curate/benchmarks/{made['id']}"
-    images = [item["image"] for item in curator.get(url).json()["items"] if item["kind"] == "drawn"]
+    items = [item for item in curator.get(url).json()["items"] if item["kind"] == "drawn"]
+    assert {item["opinions"] for item in items} == {2}, "read, and answered, under the key of older pages"
+    images = [item["image"] for item in items]
     with workspace.catalog(read_only=True) as catalog:
+        assert catalog.benchmarks.get(made["id"]).settings["opinions"] == 2
         assert {image.split for image in catalog.images.get_many([*images, "photo"])} == {"benchmark"}
         assert {item.image_id for item in catalog.queue.of_round("benchmark-1")} == set(images)
     for image in images:
