@@ -123,7 +123,7 @@ class VqaConfig(Config):
     """Patience with an endpoint."""
 
     @property
-    def asked(self) -> str:
+    def question_text(self) -> str:
         """The question as it is put."""
         return self.question.replace("{categories}", ", ".join(self.categories))
 
@@ -189,6 +189,6 @@ class PromptWriterConfig(Config):
     endpoint: EndpointConfig = EndpointConfig()
     """Patience with an endpoint."""
 
-    def asked(self, category: str) -> str:
+    def request_text(self, category: str) -> str:
         """The request as it is put; other braces in it stay as they are."""
         return self.request.replace("{n}", str(self.per_request)).replace("{category}", category)

@@ -143,7 +143,7 @@ class ModelWriter:
         fruitless = 0
         request = 0
         while len(written) < n and fruitless < config.attempts:
-            wanted = config.asked(category)
+            wanted = config.request_text(category)
             answer = self._complete(wanted, seed + request, config.per_request * config.new_tokens)
             fresh = _fresh(parse_lines(answer, config.words), known, config.similarity)
             known += [words_of(text) for text in fresh]

@@ -119,7 +119,7 @@ class GenerativeAnswerer(_Asked):
 
         content = [
             {"type": "image", "image": Image.fromarray(image)},
-            {"type": "text", "text": self._config.asked},
+            {"type": "text", "text": self._config.question_text},
         ]
         inputs = self._processor.apply_chat_template(
             [{"role": "user", "content": content}],
@@ -147,7 +147,10 @@ class ClassicAnswerer(_Asked):
         from PIL import Image
 
         inputs = self._processor(
-            images=Image.fromarray(image), text=self._config.asked, return_tensors="pt", truncation=True
+            images=Image.fromarray(image),
+            text=self._config.question_text,
+            return_tensors="pt",
+            truncation=True,
         ).to(self._model.device)
         if self._model.can_generate():
             output = self._model.generate(**inputs, max_new_tokens=self._config.new_tokens, do_sample=False)
@@ -165,7 +168,7 @@ class EndpointAnswerer(_Asked):
 
     def answer(self, image: np.ndarray) -> str:
         """See `Answerer.answer`. Raises `ServiceAbsent`."""
-        content = [image_part(image), {"type": "text", "text": self._config.asked}]
+        content = [image_part(image), {"type": "text", "text": self._config.question_text}]
         return self._endpoint.complete(content, seed=0, new_tokens=self._config.new_tokens, temperature=0.0)
 
 
@@ -200,7 +203,7 @@ def load_categorizer(
     configuration names no kind that answers.
     """
     config = config or VqaConfig()
-    kept = None if keep is None else AnswerCache(keep, str(location), config.asked)
+    kept = None if keep is None else AnswerCache(keep, str(location), config.question_text)
     if is_endpoint(location):
         endpoint = Endpoint(str(location), config.endpoint)
         return QuestionCategorizer(EndpointAnswerer(endpoint, config), config, kept)

@@ -44,8 +44,8 @@ class WeightsConfig(Config):
     """Store the denoiser in so few bits and compute in `precision` (bitsandbytes, on a GPU only)."""
 
     @property
-    def told(self) -> str:
-        """In two words."""
+    def description(self) -> str:
+        """Two words for people, such as "4 bits"."""
         return f"{self.bits} bits" if self.bits else self.precision
 
 

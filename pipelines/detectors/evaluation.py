@@ -19,7 +19,7 @@ from pipelines.runtime.open_detector import open_detector
 def measure_redrawable(
     context: Context, version: DetectorVersion, sets: Mapping[str, Sequence[SnapshotItem]], batch: int
 ) -> dict[str, Any]:
-    """The figures of `evaluate.measure`, on those images of each set that were drawn here."""
+    """As `measure_on_sets`, by score dynamics, on those images of each set that can be generated again."""
     from dataengine.diagnosis.image_metrics import image_metrics
     from dataengine.diagnosis.metrics import summarise
     from pipelines.detectors.predict import predict

@@ -6,7 +6,7 @@ from pipelines.config import PromoteConfig
 
 
 def regressions(config: PromoteConfig, champion: dict[str, Any], candidate: dict[str, Any]) -> list[str]:
-    """Why the candidate may not become champion; empty when it may. Figures as `evaluate.measure` gives."""
+    """Why the candidate may not become champion; empty when it may. Figures as `measure_on_sets` gives."""
     if "validation" not in candidate:
         return ["no validation image has a label, so nothing shows that the candidate is better"]
     objections = []

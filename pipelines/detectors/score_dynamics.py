@@ -65,17 +65,17 @@ def iter_dynamics_maps(
     """
     from dataengine.treatment.sampling.trajectory import map_of
 
-    strange = len(images) - len(redrawable_images(images))
-    if strange:
+    others = len(images) - len(redrawable_images(images))
+    if others:
         raise ConfigRefused(
-            f"{strange} of {len(images)} images were not drawn by a generator of this workspace, and score "
+            f"{others} of {len(images)} images were not drawn by a generator of this workspace, and score "
             "dynamics look at images while they are drawn; give these to a trained detector"
         )
-    camera = TrajectoryReplayer(context, DynamicsConfig.model_validate(version.config["dynamics"]))
-    for alike in _group_by_settings(images):
-        for start, stop in shard_bounds(len(alike), batch):
-            group = alike[start:stop]
-            found, levels = camera.watch(group)
+    replayer = TrajectoryReplayer(context, DynamicsConfig.model_validate(version.config["dynamics"]))
+    for similar in _group_by_settings(images):
+        for start, stop in shard_bounds(len(similar), batch):
+            group = similar[start:stop]
+            found, levels = replayer.watch(group)
             _record_abnormal_shares(context, version.id, group, found, levels)
             sizes = [(image.height, image.width) for image in group]
             yield group, [map_of(each, size) for each, size in zip(found, sizes, strict=True)]

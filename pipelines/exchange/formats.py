@@ -33,9 +33,9 @@ class ImportFormat:
     coarse: bool = False
     """Its labels are too coarse to measure by, and never enter a benchmark."""
 
-    def read(self, wanted: ImportOptions) -> "Reading":
+    def read(self, options: ImportOptions) -> "Reading":
         """The dataset's rows. Raises `InputRefused` when it cannot be read as a whole."""
-        reading: Reading = import_object(f"pipelines.exchange.readers.{self.reader}")(wanted)
+        reading: Reading = import_object(f"pipelines.exchange.readers.{self.reader}")(options)
         return reading
 
 
@@ -89,7 +89,7 @@ FORMATS: dict[str, ImportFormat] = {
 def import_dataset(
     workspace: "Workspace",
     format: str,
-    wanted: ImportOptions,
+    options: ImportOptions,
     ingest: "Ingest",
     *,
     trial: bool = False,
@@ -111,8 +111,8 @@ def import_dataset(
         ingest = replace(ingest, benchmarks_refused=True)
     with workspace.catalog(read_only=True) as catalog:
         classes = catalog.classes.names()
-    with open_safely(wanted.path) as path:
-        reading = FORMATS[format].read(replace(wanted, path=path, classes=classes))
+    with open_safely(options.path) as path:
+        reading = FORMATS[format].read(replace(options, path=path, classes=classes))
         ingest = replace(ingest, dataset=ingest.dataset or ("" if format == "folder" else format))
         return import_reading(workspace, reading, ingest, trial=trial, workers=workers, report=report)
 

@@ -1,4 +1,4 @@
-"""What a person asked an importer for, and how a foreign dataset's words become ours."""
+"""Where a foreign dataset lies, how to read it, and which of our classes its class names mean."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,17 +28,17 @@ class ImportOptions:
     clean: bool = False
     """Take pictures without any annotation as free of artifacts."""
 
-    def number(self, name: str) -> int:
+    def class_value(self, name: str) -> int:
         """The class value for their name of it. Raises `InputRefused` if it is none of ours."""
-        wanted = self.mapping.get(name, name)
-        for value, ours in enumerate(self.classes, start=1):
-            if ours.casefold() == wanted.casefold().strip():
+        ours = self.mapping.get(name, name).casefold().strip()
+        for value, known in enumerate(self.classes, start=1):
+            if known.casefold() == ours:
                 return value
         raise InputRefused(
             f"class {name!r} is none of {', '.join(self.classes)}; say which one with --class '{name}=…'"
         )
 
     @property
-    def only(self) -> int:
+    def one_class_value(self) -> int:
         """The class value of `one_class`."""
-        return self.number(self.one_class) if self.one_class else 1
+        return self.class_value(self.one_class) if self.one_class else 1

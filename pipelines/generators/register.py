@@ -100,7 +100,7 @@ def register_weights(workspace: Workspace, generator_id: str, weights: WeightsCo
         varied = replace(
             version,
             id=digest("generator", version.id, "weights", weights.model_dump_json()),
-            name=f"{version.name}, in {weights.told}",
+            name=f"{version.name}, in {weights.description}",
             settings={**version.settings, WEIGHTS: weights.model_dump(mode="json")},
             created=now(),
         )

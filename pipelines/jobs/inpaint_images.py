@@ -96,20 +96,20 @@ class Hole:
 
 def inpaint_folder(
     open_generator: Callable[[], "GeneratorFamily"],
-    wanted: ImportOptions,
+    options: ImportOptions,
     out: Path,
     asked: InpaintRequest,
     report: Report = no_report,
 ) -> Result:
-    """Draw every hole of the folder that `wanted` names into `out`; how many there were.
+    """Draw every hole of the folder that `options` names into `out`; how many there were.
 
     The generator is opened once there is something for it to draw. Raises `InputRefused`, before anything is
     drawn, for pictures without a mask, masks of another size or no masks at all, prompts that are missing,
     sizes that the generator does not draw, and when `out` holds the pictures themselves.
     """
-    with open_safely(wanted.path) as root:
-        _refuse_overwriting(root, wanted, out)
-        holes = _read_holes(ImportOptions(path=root, images=wanted.images), asked, report)
+    with open_safely(options.path) as root:
+        _refuse_overwriting(root, options, out)
+        holes = _read_holes(ImportOptions(path=root, images=options.images), asked, report)
         left = [hole for hole in holes if not hole.lies_in(out)]
         marked = [hole for hole in left if not hole.empty]
         if marked:
@@ -125,8 +125,8 @@ def inpaint_folder(
     }
 
 
-def _read_holes(wanted: ImportOptions, asked: InpaintRequest, report: Report) -> list[Hole]:
-    reading = read_masks(wanted)
+def _read_holes(options: ImportOptions, asked: InpaintRequest, report: Report) -> list[Hole]:
+    reading = read_masks(options)
     problems = [f"{name}: {reason}" for name, reason in reading.refused]
     holes: dict[str, Hole] = {}
     for index, row in enumerate(reading.rows):
@@ -139,7 +139,7 @@ def _read_holes(wanted: ImportOptions, asked: InpaintRequest, report: Report) ->
         except InputRefused as error:
             problems.append(f"{row.name}: {error}")
     if not holes and not problems:
-        raise InputRefused(f"there is no picture in {wanted.images or wanted.path / 'images'}")
+        raise InputRefused(f"there is no picture in {options.images or options.path / 'images'}")
     _refuse(problems)
     return list(holes.values())
 
@@ -224,8 +224,8 @@ def _refuse_sizes(family: "GeneratorFamily", holes: Sequence[Hole]) -> None:
     )
 
 
-def _refuse_overwriting(root: Path, wanted: ImportOptions, out: Path) -> None:
-    taken = [root, root / "images", root / "masks", *([wanted.images] if wanted.images else [])]
+def _refuse_overwriting(root: Path, options: ImportOptions, out: Path) -> None:
+    taken = [root, root / "images", root / "masks", *([options.images] if options.images else [])]
     if out.resolve() in [each.resolve() for each in taken]:
         raise ConfigRefused(f"{out} holds the pictures themselves; name another folder for what is drawn")
 

@@ -42,4 +42,4 @@ def reads_prompts(workspace: Workspace, version: GeneratorVersion) -> bool:
 
 def weights_in_words(version: GeneratorVersion) -> str:
     """How the generator's weights are held in memory, such as "bfloat16" or "4 bits"."""
-    return files.weights_of(version).told
+    return files.weights_of(version).description

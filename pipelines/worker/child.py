@@ -101,7 +101,7 @@ class Child:
                         raise _as_error(event)
                     on_event(event)
         except (BrokenPipeError, EOFError):
-            raise self._obituary() from None
+            raise self._death_of_process() from None
 
     def kill(self) -> None:
         """End the whole group: ask, wait a moment, kill. Returns when the group's leader is gone."""
@@ -130,7 +130,7 @@ class Child:
         *lines, self._unread = (self._unread + received).split(b"\n")
         return [json.loads(line) for line in lines]
 
-    def _obituary(self) -> ChildDied:
+    def _death_of_process(self) -> ChildDied:
         process = self._process
         deadline = time.monotonic() + 2
         while process and process.poll() is None and time.monotonic() < deadline:

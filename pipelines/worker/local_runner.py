@@ -157,7 +157,7 @@ class LocalRunner:
             def report(done: int, total: int, message: str = "", **figures: float) -> None:
                 write(done, total, message, **figures)
                 active.progress = done / total if total else 0.0
-                active.heed()
+                active.raise_if_stopped()
                 self.report(done, total, message, **figures)
 
             yield report

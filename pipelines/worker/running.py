@@ -23,18 +23,18 @@ CANCEL_SECONDS = 0.25
 
 @dataclass
 class ActiveJob:
-    """A running job: how far it is, and what was asked of it."""
+    """A running job: how far it is, and whether somebody asked it to stop."""
 
     progress: float = 0.0
     message: str = ""
-    asked: StopRequest = ""
+    stop_request: StopRequest = ""
     holders: int = 0
 
-    def heed(self) -> None:
+    def raise_if_stopped(self) -> None:
         """Raise `Cancelled` or `Paused` when somebody asked for it."""
-        if self.asked == "cancel":
+        if self.stop_request == "cancel":
             raise Cancelled("stopped as asked")
-        if self.asked == "pause":
+        if self.stop_request == "pause":
             raise Paused("paused before it began")
 
 
@@ -55,8 +55,8 @@ class RunningJobs:
             active = self.active.setdefault(job_id, ActiveJob())
             active.holders += 1
         try:
-            active.asked = self._asked(job_id)
-            active.heed()
+            active.stop_request = self._stop_request(job_id)
+            active.raise_if_stopped()
             yield active
         finally:
             with self._counting:
@@ -75,7 +75,7 @@ class RunningJobs:
                     for job_id in list(self.active):
                         self.workspace.job_files.send(job_id)
                 for job_id, active in list(self.active.items()):
-                    active.asked = self._asked(job_id)
+                    active.stop_request = self._stop_request(job_id)
 
     def beat(self) -> None:
         """One heartbeat of the process and of each of its jobs."""
@@ -100,6 +100,6 @@ class RunningJobs:
             catalog.workers.forget(self.worker_id)
             catalog.commit()
 
-    def _asked(self, job_id: str) -> StopRequest:
+    def _stop_request(self, job_id: str) -> StopRequest:
         with self.workspace.catalog(read_only=True) as catalog:
             return catalog.jobs.asked(job_id)

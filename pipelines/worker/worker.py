@@ -110,7 +110,7 @@ class Worker:
         with self._inference_service():
             while not self._ending.wait(self.settings.sweep_seconds):
                 engine.sweep()
-        self._let_go()
+        self._exit_at_once()
 
     def perform(self, task: dict[str, Any]) -> dict[str, Any]:
         """Have the child run one task; begin again if its process dies, `TRIES` times in all.
@@ -121,7 +121,9 @@ class Worker:
             for attempt in range(1, TRIES + 1):
                 try:
                     return self.child.call(
-                        task, lambda event: self._progress(active, event), lambda: active.asked == "cancel"
+                        task,
+                        lambda event: self._progress(active, event),
+                        lambda: active.stop_request == "cancel",
                     )
                 except Paused:
                     self.child.kill()  # its memory on the device with it
@@ -161,7 +163,7 @@ class Worker:
             threading.Thread(target=attend, args=(listener, service, self._ending), daemon=True).start()
             yield
 
-    def _let_go(self) -> None:
+    def _exit_at_once(self) -> None:
         """End at once, like a kill, but say so: the sign of life is withdrawn and the lifelines close."""
         with contextlib.suppress(ClinicError):
             self.running.forget()

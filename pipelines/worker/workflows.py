@@ -109,7 +109,7 @@ class Engine:
                 try:
                     result = self._tasks(job)
                 except DBOSAwaitedWorkflowCancelledError:  # it had left the line
-                    active.heed()
+                    active.raise_if_stopped()
                     raise
         except Exception as error:
             state: JobState = ENDS.get(type(error), "failed")
@@ -120,7 +120,7 @@ class Engine:
     def _let_go(self) -> None:
         """Take jobs out of the line that are to stop or to wait before they got a device."""
         for job_id, active in list(self.running.active.items()):
-            if active.asked:
+            if active.stop_request:
                 job_queue.leave_line(self.workspace.jobs_url, f"{job_id}:run")
 
     def _attempt(self, task: dict[str, Any]) -> dict[str, Any]:

@@ -149,7 +149,7 @@ class Wordless(FluxFamily):
 
 
 def outline(dimensions: Dimensions = TRUE) -> FluxFamily:
-    """Networks without weights on the device at hand (`faked()`, or "meta"), float32 VAE included."""
+    """Networks without weights on the device at hand (`fake_tensors()`, or "meta"), float32 VAE included."""
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
     from torch._subclasses.fake_tensor import unset_fake_temporarily
 

@@ -142,7 +142,7 @@ def estimate(
     """Run one update of `config` on fake tensors: generator (see `family_without_weights`) and detector.
 
     `bits` is 4 or 8 for a quantised base. Rewards are not played: their networks are small beside a
-    generator's. Must be called within `faked()`.
+    generator's. Must be called within `fake_tensors()`.
     """
     family.adapter.add(config.lora, seed=0)
     if config.checkpointing:
@@ -318,7 +318,7 @@ def _fused(
 def family_without_weights(
     location: Path | GeneratorFamily, dtype: torch.dtype = torch.float32
 ) -> GeneratorFamily:
-    """A generator without weights: that of a pipeline folder, or one like another. Call within `faked()`.
+    """A generator without weights, of a pipeline folder or like another. Call within `fake_tensors()`.
 
     Raises `ModelRefused` for a folder that would not be loaded.
     """

@@ -146,7 +146,7 @@ def _keep(
     changed = sorted(key for key in newest if known.get(key) != notes[key])
     with workspace.catalog(read_only=True) as catalog:
         images = {image.id: image for image in catalog.images.get_many(sorted({key[0] for key in changed}))}
-        wanted = ImportOptions(path=Path(), classes=catalog.classes.names())
+        options = ImportOptions(path=Path(), classes=catalog.classes.names())
         rounds = {row.id for row in catalog.rounds.list()}
     labels = 0
     for start in range(0, len(changed), BATCH):
@@ -158,7 +158,7 @@ def _keep(
             try:
                 if image is None:
                     raise InputRefused(f"image {key[0]!r} is not in this workspace; was it erased?")
-                label_map = label_map_of(annotation.results, image.height, image.width, wanted.number)
+                label_map = label_map_of(annotation.results, image.height, image.width, options.class_value)
                 round_id = str(tasks.get(task, {}).get("data", {}).get("round", ""))
                 answer = ImportedAnnotation(
                     author=annotation.author,
@@ -168,7 +168,7 @@ def _keep(
                     created=annotation.updated or None,
                     round_id=round_id if round_id in rounds else None,
                 )
-                packed = pack(answer, image.height, image.width, len(wanted.classes))
+                packed = pack(answer, image.height, image.width, len(options.classes))
             except InputRefused as error:
                 refused.append(Refusal(f"task {task}, annotation {annotation.id}", str(error)))
                 continue

@@ -25,16 +25,16 @@ MAX_VERTICES = 100_000
 LOSSES = ("keypoints, captions, attributes and crowd flags are not kept",)
 
 
-def read_coco(wanted: ImportOptions) -> Reading:
+def read_coco(options: ImportOptions) -> Reading:
     """The pictures that a COCO file names, with its annotations. Raises `InputRefused` if it is none."""
-    path = _file(wanted.path)
+    path = _file(options.path)
     said = read_json(path)
     lists = [said.get(name, []) if isinstance(said, dict) else None for name in ("images", "annotations")]
     if not all(isinstance(each, list) for each in lists) or not isinstance(said.get("categories", []), list):
         raise InputRefused(f"{path.name} is no COCO file: it needs lists of images, annotations, categories")
     images, annotations = lists
     refused: list[Refusal] = []
-    names = _categories(said.get("categories", []), wanted, refused)
+    names = _categories(said.get("categories", []), options, refused)
     by_image = _by_image(annotations or [], names, refused)
     known = _images(images or [], refused)
     refused += [
@@ -42,7 +42,7 @@ def read_coco(wanted: ImportOptions) -> Reading:
         for key in by_image.keys() - known.keys()
         for one in by_image[key]
     ]
-    rows = list(_rows(known, by_image, wanted, _root(wanted, path)))
+    rows = list(_rows(known, by_image, options, _root(options, path)))
     return Reading(rows=rows, total=len(rows), refused=refused, losses=LOSSES)
 
 
@@ -58,16 +58,16 @@ def _file(path: Path) -> Path:
     return found[0]
 
 
-def _root(wanted: ImportOptions, file: Path) -> Path:
-    if wanted.images:
-        return wanted.images
+def _root(options: ImportOptions, file: Path) -> Path:
+    if options.images:
+        return options.images
     return next(
         (file.parent / name for name in FOLDERS if (file.parent / name).is_dir()),
         file.parent,
     )
 
 
-def _categories(said: list[Any], wanted: ImportOptions, refused: list[Refusal]) -> dict[Any, int | str]:
+def _categories(said: list[Any], options: ImportOptions, refused: list[Refusal]) -> dict[Any, int | str]:
     """Their category id → our class, or why it has none."""
     names: dict[Any, int | str] = {}
     for one in said:
@@ -77,7 +77,7 @@ def _categories(said: list[Any], wanted: ImportOptions, refused: list[Refusal]) 
             refused.append(Refusal(f"category {one['id']!r}", "its id comes twice; the first one counts"))
         else:
             try:
-                names[one["id"]] = wanted.number(one["name"])
+                names[one["id"]] = options.class_value(one["name"])
             except InputRefused as error:
                 names[one["id"]] = str(error)
     return names
@@ -120,31 +120,31 @@ def _images(said: list[Any], refused: list[Refusal]) -> dict[Any, dict[str, Any]
 def _rows(
     known: dict[Any, dict[str, Any]],
     by_image: dict[Any, list[dict[str, Any]]],
-    wanted: ImportOptions,
+    options: ImportOptions,
     root: Path,
 ) -> Iterator[Row]:
     for key, image in known.items():
         mine, clean = by_image.get(key, []), image.get("clean_by", [])
         name = image["file_name"]
         clean_by = [one for one in clean if isinstance(one, str)] if isinstance(clean, list) else []
-        if not mine and not clean_by and wanted.clean:
-            clean_by = [_author(wanted)]
+        if not mine and not clean_by and options.clean:
+            clean_by = [_author(options)]
         yield Row(
             name=displayable_name(name),
             load=partial(read_inside, root, name),
-            answers=partial(_answers, mine, clean_by, image, wanted) if mine or clean_by else None,
+            answers=partial(_answers, mine, clean_by, image, options) if mine or clean_by else None,
         )
 
 
-def _author(wanted: ImportOptions) -> str:
-    return wanted.author or "import:coco"
+def _author(options: ImportOptions) -> str:
+    return options.author or "import:coco"
 
 
 def _answers(
     annotations: list[dict[str, Any]],
     clean_by: list[str],
     image: dict[str, Any],
-    wanted: ImportOptions,
+    options: ImportOptions,
     height: int,
     width: int,
 ) -> list[ImportedAnnotation]:
@@ -153,7 +153,7 @@ def _answers(
         raise MaskRefused(f"the file says {said} (height, width), its picture is {(height, width)}")
     maps: dict[str, Any] = {}
     for one in annotations:
-        author = one.get("author") or _author(wanted)
+        author = one.get("author") or _author(options)
         drawn = maps.setdefault(str(author), np.zeros((height, width), dtype=np.uint8))
         try:
             drawn[mask_of(one, height, width)] = one["number"]

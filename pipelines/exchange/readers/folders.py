@@ -86,9 +86,9 @@ def read_folder(root: Path, prompts: Path | None = None) -> Reading:
     return Reading(rows=[_row(each, table) for each in found], total=len(found), refused=refused)
 
 
-def read_images(wanted: ImportOptions) -> Reading:
+def read_images(options: ImportOptions) -> Reading:
     """`read_folder` of what was asked for."""
-    return read_folder(wanted.path)
+    return read_folder(options.path)
 
 
 def find_pictures(root: Path) -> tuple[list[PictureFile], list[Refusal]]:

@@ -18,25 +18,25 @@ from pipelines.exchange.readers.richhf import is_finite
 from pipelines.exchange.safe_files import MAX_JSON, path_inside, read_json
 
 
-def read_hadm(wanted: ImportOptions) -> Reading:
+def read_hadm(options: ImportOptions) -> Reading:
     """`annotations/SPLIT/*.json` with `images/SPLIT/`: boxes about broken body parts fill a label.
 
     A box over a person who misses or has too many of something ("human missing arm") is of the class
     `unreasonable content` where the workspace has it. Pictures without boxes are labelled clean.
     """
-    homes = sorted(path for path in (wanted.path / "annotations").glob("*") if path.is_dir())
+    homes = sorted(path for path in (options.path / "annotations").glob("*") if path.is_dir())
     if not homes:
-        raise InputRefused(f"{wanted.path} has no folders annotations/SPLIT and images/SPLIT as HADM has")
+        raise InputRefused(f"{options.path} has no folders annotations/SPLIT and images/SPLIT as HADM has")
     files = [file for home in homes for file in sorted(home.glob("*.json"))]
     refused: list[Refusal] = []
     losses = ("boxes become filled boxes; parts, levels and tags go into the note",)
-    return Reading(rows=_had_rows(files, wanted, refused), total=len(files), refused=refused, losses=losses)
+    return Reading(rows=_had_rows(files, options, refused), total=len(files), refused=refused, losses=losses)
 
 
-def _had_rows(files: list[Path], wanted: ImportOptions, refused: list[Refusal]) -> Iterator[Row]:
+def _had_rows(files: list[Path], options: ImportOptions, refused: list[Refusal]) -> Iterator[Row]:
     for file in files:
         where = f"{file.parent.name}/{displayable_name(file.name)}"
-        root = wanted.images or wanted.path / "images" / file.parent.name
+        root = options.images or options.path / "images" / file.parent.name
         try:
             said = read_json(file, MAX_JSON // 1024)
             about = said.get("image") if isinstance(said, dict) else None
@@ -50,7 +50,7 @@ def _had_rows(files: list[Path], wanted: ImportOptions, refused: list[Refusal]) 
         yield Row(
             name=where,
             load=partial(_had_load, root, about["file_name"], note),
-            answers=partial(_boxes_answer, said, wanted),
+            answers=partial(_boxes_answer, said, options),
         )
 
 
@@ -59,12 +59,14 @@ def _had_load(root: Path, name: str, note: Note) -> tuple[bytes, Note]:
 
 
 def _boxes_answer(
-    said: dict[str, Any], wanted: ImportOptions, height: int, width: int
+    said: dict[str, Any], options: ImportOptions, height: int, width: int
 ) -> list[ImportedAnnotation]:
-    other = next((n for n, c in enumerate(wanted.classes, 1) if c == "unreasonable content"), wanted.only)
+    other = next(
+        (n for n, c in enumerate(options.classes, 1) if c == "unreasonable content"), options.one_class_value
+    )
     label_map = np.zeros((height, width), dtype=np.uint8)
     noted = []
-    for kind, number in (("human", other), ("annotation", wanted.only)):
+    for kind, number in (("human", other), ("annotation", options.one_class_value)):
         for one in said.get(kind) or []:
             if not isinstance(one, dict):
                 raise MaskRefused(f"{kind} must be a list of objects with a bbox")
@@ -74,7 +76,7 @@ def _boxes_answer(
                 noted.append({"box": one["bbox"], "what": words, "level": one.get("level")})
     note = json.dumps({"dataset": "hadm", "boxes": noted}, sort_keys=True)
     answer = ImportedAnnotation(
-        author=wanted.author or "import:hadm", label_map=label_map if label_map.any() else None, note=note
+        author=options.author or "import:hadm", label_map=label_map if label_map.any() else None, note=note
     )
     return [answer]
 

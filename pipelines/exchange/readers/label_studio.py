@@ -19,23 +19,23 @@ from pipelines.exchange.metadata import Note, Refusal, displayable_name, parse_n
 from pipelines.exchange.safe_files import path_inside, read_inside, read_json
 
 
-def read_label_studio(wanted: ImportOptions) -> Reading:
+def read_label_studio(options: ImportOptions) -> Reading:
     """A JSON export, Label Studio's or ours. Pictures are found as files, or by their id here."""
-    path = wanted.path if wanted.path.is_file() else wanted.path / "tasks.json"
+    path = options.path if options.path.is_file() else options.path / "tasks.json"
     if not path.is_file():
-        raise InputRefused(f"{wanted.path} holds no tasks.json; give Label Studio's JSON export")
+        raise InputRefused(f"{options.path} holds no tasks.json; give Label Studio's JSON export")
     tasks = read_json(path)
     if not isinstance(tasks, list):
         raise InputRefused(f"{path.name} is no Label Studio export: it must hold a list of tasks")
     refused: list[Refusal] = []
-    root = wanted.images or (path.parent if (path.parent / "images").is_dir() else None)
+    root = options.images or (path.parent if (path.parent / "images").is_dir() else None)
     losses = ("predictions, drafts and skipped annotations are not kept",)
-    rows = list(_rows(tasks, root, wanted, refused))
+    rows = list(_rows(tasks, root, options, refused))
     return Reading(rows=rows, total=len(rows), refused=refused, losses=losses)
 
 
 def _rows(
-    tasks: list[Any], root: Path | None, wanted: ImportOptions, refused: list[Refusal]
+    tasks: list[Any], root: Path | None, options: ImportOptions, refused: list[Refusal]
 ) -> Iterator[Row]:
     seen = set()
     for position, task in enumerate(tasks):
@@ -53,7 +53,7 @@ def _rows(
         except InputRefused as error:
             refused.append(Refusal(where, str(error)))
             continue
-        answers = partial(_answers, annotations, task.get("id"), wanted) if annotations else None
+        answers = partial(_answers, annotations, task.get("id"), options) if annotations else None
         yield Row(name=where, answers=answers, **place)
 
 
@@ -81,13 +81,13 @@ def _load(root: Path, name: str, note: Note) -> tuple[bytes, Note]:
 
 
 def _answers(
-    annotations: list[Annotation], task: Any, wanted: ImportOptions, height: int, width: int
+    annotations: list[Annotation], task: Any, options: ImportOptions, height: int, width: int
 ) -> list[ImportedAnnotation]:
     newest = {each.author: each for each in sorted(annotations, key=lambda each: each.updated)}
     return [
         ImportedAnnotation(
-            author=wanted.author or each.author,
-            label_map=label_map_of(each.results, height, width, wanted.number),
+            author=options.author or each.author,
+            label_map=label_map_of(each.results, height, width, options.class_value),
             lead_seconds=each.lead_seconds,
             note=note_of(each, task),
             created=each.updated or None,

@@ -24,45 +24,45 @@ MASK_FORMATS = ("PNG", "BMP", "WEBP", "GIF")
 MASK_SUFFIXES = ("", "_mask", "_label", "_labels", "_gt", "_pal")
 
 
-def read_masks(wanted: ImportOptions) -> Reading:
+def read_masks(options: ImportOptions) -> Reading:
     """`images/` and `masks/`: masks by `labels.csv` as our export writes it, else by equal names.
 
     A mask of 0 and 255 (or of 0 and 1) marks one class; other values are the workspace's classes.
     """
-    root = wanted.path
-    if not (root / "images").is_dir() and wanted.images is None:
+    root = options.path
+    if not (root / "images").is_dir() and options.images is None:
         raise InputRefused(f"{root} has no folder images/ beside its masks; name it with --images")
-    reading = read_folder(wanted.images or root / "images")
+    reading = read_folder(options.images or root / "images")
     refused = list(reading.refused)
     if (root / TABLE).is_file():
-        answers = _by_table(root, wanted, refused)
+        answers = _by_table(root, options, refused)
         return _joined(reading, answers, refused, ("leases, rounds and older revisions are not kept",))
     folder = next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
     if folder is None:
         raise InputRefused(f"{root} has no {TABLE} and no folder {', '.join(MASK_FOLDERS)}")
-    return _joined(reading, _by_name(folder, wanted, "import:masks"), refused, ())
+    return _joined(reading, _by_name(folder, options, "import:masks"), refused, ())
 
 
-def read_pal4vst(wanted: ImportOptions) -> Reading:
+def read_pal4vst(options: ImportOptions) -> Reading:
     """Every `TASK/images/` below the folder with binary masks of the same names in a folder beside it."""
     rows: list[Row] = []
     refused: list[Refusal] = []
-    homes = sorted(path for path in wanted.path.rglob("images") if path.is_dir() and not path.is_symlink())
+    homes = sorted(path for path in options.path.rglob("images") if path.is_dir() and not path.is_symlink())
     for home in homes:
-        task = displayable_name(home.parent.relative_to(wanted.path).as_posix())
+        task = displayable_name(home.parent.relative_to(options.path).as_posix())
         folder = next((home.parent / name for name in MASK_FOLDERS if (home.parent / name).is_dir()), None)
         if folder is None:
             refused.append(Refusal(f"{task}/images", "no folder of masks lies beside it"))
             continue
         inner: list[Refusal] = []
-        found = _joined(read_folder(home), _by_name(folder, wanted, "import:pal4vst"), inner, ())
+        found = _joined(read_folder(home), _by_name(folder, options, "import:pal4vst"), inner, ())
         refused += [Refusal(f"{task}/{one.name}", one.reason) for one in [*inner, *found.refused]]
         rows += [
             Row(name=f"{task}/{row.name}", load=row.load, answers=row.answers, size=row.size)
             for row in found.rows
         ]
     if not homes:
-        raise InputRefused(f"{wanted.path} holds no folder named images; PAL4VST has TASK/images and masks")
+        raise InputRefused(f"{options.path} holds no folder named images; PAL4VST has TASK/images and masks")
     return Reading(rows=rows, total=len(rows), refused=refused)
 
 
@@ -88,12 +88,12 @@ def _all_of(
     return [answer for reader in readers for answer in reader(height, width)]
 
 
-def _by_name(folder: Path, wanted: ImportOptions, author: str) -> Drawn:
+def _by_name(folder: Path, options: ImportOptions, author: str) -> Drawn:
     drawn: Drawn = {}
     for found in _pictures(folder):
         stem = found.name.rpartition(".")[0]
         suffix = next((s for s in reversed(MASK_SUFFIXES) if s and stem.endswith(s)), "")
-        reader = partial(_from_file, folder, found.name, wanted.only, wanted.author or author)
+        reader = partial(_from_file, folder, found.name, options.one_class_value, options.author or author)
         drawn.setdefault(stem.removesuffix(suffix), []).append(reader)
     return drawn
 
@@ -103,14 +103,14 @@ def _pictures(folder: Path) -> Iterator[PictureFile]:
     yield from found
 
 
-def _by_table(root: Path, wanted: ImportOptions, refused: list[Refusal]) -> Drawn:
+def _by_table(root: Path, options: ImportOptions, refused: list[Refusal]) -> Drawn:
     drawn: Drawn = {}
     try:
         with (root / TABLE).open(newline="", encoding="utf-8-sig") as file:
             for row in csv.DictReader(file):
                 name = displayable_name(row.get("image") or "")
                 try:
-                    reader = _row_reader(root, row, wanted)
+                    reader = _row_reader(root, row, options)
                 except InputRefused as error:
                     refused.append(Refusal(name or TABLE, str(error)))
                 else:
@@ -120,8 +120,8 @@ def _by_table(root: Path, wanted: ImportOptions, refused: list[Refusal]) -> Draw
     return drawn
 
 
-def _row_reader(root: Path, row: dict[str, str], wanted: ImportOptions) -> partial[list[ImportedAnnotation]]:
-    author = row.get("author") or wanted.author or "import:masks"
+def _row_reader(root: Path, row: dict[str, str], options: ImportOptions) -> partial[list[ImportedAnnotation]]:
+    author = row.get("author") or options.author or "import:masks"
     try:
         seconds, created = float(row.get("lead_seconds") or 0), float(row.get("created") or 0)
     except ValueError:

@@ -32,12 +32,12 @@ BATCH = 32
 LOSSES = ("weights, pseudo-labels' confidence maps and the snapshot's identity are not kept",)
 
 
-def read_parquet(wanted: ImportOptions) -> Reading:
+def read_parquet(options: ImportOptions) -> Reading:
     """The rows of a local folder or file; `hf://OWNER/NAME` is fetched from the hub first.
 
     Raises `InputRefused` when there is no such file, or a file has no column of pictures.
     """
-    root = _local(wanted.path)
+    root = _local(options.path)
     files = [root] if root.is_file() else sorted([*root.rglob("*.parquet"), *root.rglob("*.arrow")])
     if not files:
         raise InputRefused(f"{root} holds no .parquet or .arrow file; give the dataset's folder")
@@ -45,14 +45,14 @@ def read_parquet(wanted: ImportOptions) -> Reading:
     total = 0
     for file in files:
         names, rows = _opened(file)
-        columns = _columns(names, wanted.columns, file)
+        columns = _columns(names, options.columns, file)
         if "image" not in columns:
             raise InputRefused(
                 f"{file.name} has no column of pictures among {', '.join(names)}; name it: --column image=…"
             )
         total += rows
     base = root.parent if root.is_file() else root
-    return Reading(rows=_rows(files, base, wanted, refused), total=total, refused=refused, losses=LOSSES)
+    return Reading(rows=_rows(files, base, options, refused), total=total, refused=refused, losses=LOSSES)
 
 
 def _local(path: Path) -> Path:
@@ -96,15 +96,15 @@ def _columns(names: list[str], said: Mapping[str, str], file: Path) -> dict[str,
     return {ours: theirs for ours, theirs in (found | dict(said)).items() if theirs is not None}
 
 
-def _rows(files: list[Path], base: Path, wanted: ImportOptions, refused: list[Refusal]) -> Iterator[Row]:
+def _rows(files: list[Path], base: Path, options: ImportOptions, refused: list[Refusal]) -> Iterator[Row]:
     for file in files:
-        columns = _columns(_opened(file)[0], wanted.columns, file)
+        columns = _columns(_opened(file)[0], options.columns, file)
         name = file.relative_to(base).as_posix()
         number = 0
         try:
             for batch in _batches(file, columns):
                 for values in batch:
-                    yield from _row(f"{name}#{number}", values, columns, base, wanted, refused)
+                    yield from _row(f"{name}#{number}", values, columns, base, options, refused)
                     number += 1
         except InputRefused as error:
             refused.append(Refusal(f"{name}#{number}", f"{error}; what follows in this file was not read"))
@@ -134,7 +134,7 @@ def _row(
     values: dict[str, Any],
     columns: dict[str, str],
     base: Path,
-    wanted: ImportOptions,
+    options: ImportOptions,
     refused: list[Refusal],
 ) -> Iterator[Row]:
     ours = {mine: values.get(theirs) for mine, theirs in columns.items()}
@@ -149,7 +149,7 @@ def _row(
     answers = None
     if (mask := ours.get("mask")) is not None:
         author = ours.get("author") if isinstance(ours.get("author"), str) else None
-        answers = partial(_answer, mask, base, wanted, author or wanted.author or "import:hf")
+        answers = partial(_answer, mask, base, options, author or options.author or "import:hf")
     yield Row(name=name, load=partial(_load, picture, path, base, note), answers=answers, size=len(picture))
 
 
@@ -172,9 +172,9 @@ def _load(picture: bytes, path: str, base: Path, note: Note) -> tuple[bytes, Not
 
 
 def _answer(
-    mask: Any, base: Path, wanted: ImportOptions, author: str, height: int, width: int
+    mask: Any, base: Path, options: ImportOptions, author: str, height: int, width: int
 ) -> list[ImportedAnnotation]:
     data, path = _picture(mask, base)
     data = data or read_inside(base, path)[0]
-    label_map = read_mask(data, wanted.only, (height, width))
+    label_map = read_mask(data, options.one_class_value, (height, width))
     return [ImportedAnnotation(author=author, label_map=label_map if label_map.any() else None)]

@@ -25,30 +25,30 @@ SIDE = 512
 SCORES = ("aesthetics_score", "artifact_score", "misalignment_score", "overall_score")
 
 
-def read_richhf(wanted: ImportOptions) -> Reading:
-    """The rows of its TFRecord files whose pictures lie in `wanted.images`, by path or else by file name.
+def read_richhf(options: ImportOptions) -> Reading:
+    """The rows of its TFRecord files whose pictures lie in `options.images`, by path or else by file name.
 
     The heat map (mean of fixed-radius circles about the points that raters marked) becomes a label where it
     reaches half; the points, as the centres of its regions, and the scores go into the label's note.
     """
-    files = [wanted.path] if wanted.path.is_file() else sorted(wanted.path.glob("*.tfrecord"))
+    files = [options.path] if options.path.is_file() else sorted(options.path.glob("*.tfrecord"))
     if not files:
-        raise InputRefused(f"{wanted.path} holds no .tfrecord file; RichHF-18K has train, dev and test")
-    if wanted.images is None or not wanted.images.is_dir():
+        raise InputRefused(f"{options.path} holds no .tfrecord file; RichHF-18K has train, dev and test")
+    if options.images is None or not options.images.is_dir():
         raise InputRefused("RichHF-18K holds no pictures; give your Pick-a-Pic folder with --images")
     refused: list[Refusal] = []
     by_name: dict[str, str] = {}
-    for found in find_pictures(wanted.images)[0]:
+    for found in find_pictures(options.images)[0]:
         by_name.setdefault(found.path.name, found.name)
         by_name[found.name] = found.name
     losses = ("misalignment maps and token labels are not kept",)
-    return Reading(rows=_rows(files, by_name, wanted, refused), total=0, refused=refused, losses=losses)
+    return Reading(rows=_rows(files, by_name, options, refused), total=0, refused=refused, losses=losses)
 
 
 def _rows(
-    files: list[Path], by_name: dict[str, str], wanted: ImportOptions, refused: list[Refusal]
+    files: list[Path], by_name: dict[str, str], options: ImportOptions, refused: list[Refusal]
 ) -> Iterator[Row]:
-    assert wanted.images
+    assert options.images
     seen = set()
     for file in files:
         try:
@@ -60,15 +60,15 @@ def _rows(
                     here = by_name.get(name) or by_name.get(name.rpartition("/")[2])
                     if here is None:
                         raise InputRefused(
-                            f"no picture {displayable_name(name)!r} lies in {wanted.images.name}/"
+                            f"no picture {displayable_name(name)!r} lies in {options.images.name}/"
                         )
                     if name in seen:
                         raise InputRefused(f"the file name {displayable_name(name)!r} comes twice")
                     seen.add(name)
                     yield Row(
                         name=where,
-                        load=partial(read_inside, wanted.images, here),
-                        answers=partial(_heat_answer, said, wanted),
+                        load=partial(read_inside, options.images, here),
+                        answers=partial(_heat_answer, said, options),
                     )
                 except InputRefused as error:
                     refused.append(Refusal(where, str(error)))
@@ -86,7 +86,7 @@ def _text(said: Example, name: str) -> str:
         raise InputRefused(f"its {name} is no UTF-8 text") from None
 
 
-def _heat_answer(said: Example, wanted: ImportOptions, height: int, width: int) -> list[ImportedAnnotation]:
+def _heat_answer(said: Example, options: ImportOptions, height: int, width: int) -> list[ImportedAnnotation]:
     heat = _heat(said)
     regions, count = components(heat >= HEAT_THRESHOLD)
     points = [_centre(regions == number, heat.shape, height, width) for number in range(1, count + 1)]
@@ -95,10 +95,10 @@ def _heat_answer(said: Example, wanted: ImportOptions, height: int, width: int) 
     rows = np.arange(height) * heat.shape[0] // height
     columns = np.arange(width) * heat.shape[1] // width
     broken = (heat >= HEAT_THRESHOLD)[np.ix_(rows, columns)]
-    label_map = np.where(broken, wanted.only, 0).astype(np.uint8)
+    label_map = np.where(broken, options.one_class_value, 0).astype(np.uint8)
     return [
         ImportedAnnotation(
-            author=wanted.author or "import:richhf",
+            author=options.author or "import:richhf",
             label_map=label_map if broken.any() else None,
             note=json.dumps(note, sort_keys=True),
         )

@@ -142,4 +142,4 @@ def test_a_causal_language_model_of_transformers_writes(tmp_path: Path) -> None:
 
 def test_other_braces_in_a_request_stay() -> None:
     config = PromptWriterConfig(request="Answer {n} lines as {json: yes} about {category}.", per_request=4)
-    assert config.asked("a {cat}") == "Answer 4 lines as {json: yes} about a {cat}."
+    assert config.request_text("a {cat}") == "Answer 4 lines as {json: yes} about a {cat}."

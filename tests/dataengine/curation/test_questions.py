@@ -32,7 +32,7 @@ class Parrot:
         self.question = ""
 
     def asking(self, config: VqaConfig) -> "Parrot":
-        self.question = config.asked
+        self.question = config.question_text
         return self
 
     def answer(self, image: np.ndarray) -> str:

@@ -89,8 +89,8 @@ def test_an_answer_names_one_category_or_none(answer: str, category: str | None)
 
 
 def test_the_question_is_put_with_its_choices_or_as_it_is() -> None:
-    assert CONFIG.asked.endswith("exactly one of: hand, face, street sign.")
-    assert VqaConfig(question="What is shown {here}?").asked == "What is shown {here}?"
+    assert CONFIG.question_text.endswith("exactly one of: hand, face, street sign.")
+    assert VqaConfig(question="What is shown {here}?").question_text == "What is shown {here}?"
     with pytest.raises(ValueError, match="must lead"):
         VqaConfig(categories=CATEGORIES, answers={"paw": "animal"})
 
@@ -157,7 +157,7 @@ def test_a_classic_model_chooses_an_answer(tmp_path: Path) -> None:
     said = [categorizer.answer(image) for image in images(2)]
     assert set(said) <= {"hand", "two faces"}
     assert {category for category, _ in categorizer.categories(images(2))} <= {"hand", "face"}
-    assert len(AnswerCache(tmp_path / "kept", str(tmp_path), asked.asked)) == 2
+    assert len(AnswerCache(tmp_path / "kept", str(tmp_path), asked.question_text)) == 2
 
 
 def test_questions_need_different_choices() -> None:

@@ -49,7 +49,7 @@ def test_two_processes_treat_one_generator(flux_folder: Path, tmp_path: Path) ->
 import sys
 from pathlib import Path
 sys.path.insert(0, {str(Path.cwd())!r})
-from tests.dataengine.treatment.test_tuning_processes import program
+from tests.dataengine.treatment.tuning.test_processes import program
 program(Path({str(flux_folder)!r}), Path({str(tmp_path)!r}))
 """
     (tmp_path / "program.py").write_text(text)

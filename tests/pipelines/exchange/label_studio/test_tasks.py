@@ -24,7 +24,7 @@ from storage.workspace import Workspace
 from tests.pipelines.exchange import layouts
 
 CLASSES = ("shape distortion", "unreasonable content", "watermark")
-NUMBER = ImportOptions(path=Path()).number
+NUMBER = ImportOptions(path=Path()).class_value
 SIZE = (layouts.HEIGHT, layouts.WIDTH)
 
 
