@@ -17,12 +17,11 @@ from dataengine.treatment.sampling.sampler import encode, predict_clean, sample,
 from dataengine.treatment.tuning import progress as progress_file
 from dataengine.treatment.tuning.estimate import out_of_memory
 from dataengine.treatment.tuning.objectives import (
+    GeneratedBatch,
+    active_objectives,
     confidence_maps,
     open_rewards,
-    pixel_loss,
-    region_constraint,
     region_mask,
-    reward_loss,
 )
 from dataengine.treatment.tuning.progress import Weights
 
@@ -53,7 +52,7 @@ class Batches:
     @property
     def wanted(self) -> bool:
         """Whether fresh images are judged at all."""
-        return bool(self.config.pixel.weight > 0 or self.config.region or self.rewards)
+        return bool(active_objectives(self.config))
 
     def start_from(self, weights: Weights) -> None:
         """Remember the LoRA as it is given, which the region constraint may refer to."""
@@ -61,8 +60,7 @@ class Batches:
         self._given = {name: weight.detach().clone() for name, weight in weights.items()}
 
     def terms(self, rng: torch.Generator) -> dict[str, Tensor]:
-        """Pixel-aware treating (Eq. 2), rewards and region constraint, weighted, on one batch of fresh
-        images."""
+        """The weighted terms of all active objectives on one batch of fresh images, by name."""
         config, family = self.config, self.family
         rows = torch.randint(len(self.prompts), (config.batch,), generator=rng)
         seeds = torch.randint(2**62, (config.batch,), generator=rng).tolist()
@@ -70,19 +68,23 @@ class Batches:
         texts = [self.texts[row] for row in rows.tolist()]
         noise = family.initial_latents(seeds, self.size)
         chain = self._chain(conditioning, noise, rng)
+        untreated = mask = None
         if config.region:
             with torch.no_grad(), self._untreated():
                 untreated = family.decode(chain(None))
                 mask = region_mask(self._faults(untreated, texts), config.region)
         images = family.decode(chain(self._tell))
+        batch = GeneratedBatch(
+            images=images,
+            prompts=texts,
+            detect=self.detect,
+            rewards=self.rewards,
+            untreated=untreated,
+            mask=mask,
+        )
         terms: dict[str, Tensor] = {}
-        if config.pixel.weight > 0:
-            terms["pixel"] = config.pixel.weight * pixel_loss(self.detect(images), config.pixel)
-        for number, (reward, settings) in enumerate(zip(self.rewards, config.rewards, strict=True), start=1):
-            terms[f"reward {number} {reward.name}"] = reward_loss(reward.reward(images, texts), settings)
-        if config.region:
-            constraint = region_constraint(images, untreated, mask, config.region.form)
-            terms["region"] = config.region.beta * constraint
+        for objective, settings in active_objectives(config):
+            terms |= objective(settings, batch)
         return terms
 
     def _chain(

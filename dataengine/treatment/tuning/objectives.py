@@ -1,9 +1,10 @@
-"""What treatment minimises. Objectives are scalars that add up.
+"""What treatment minimises: scalars that add up. Those on generated images are in `OBJECTIVES`.
 
 Confidence is float32 NHW in [0, 1] with gradient; images are float32 N3HW in [0, 1].
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,14 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from dataengine.quality.scorers import Reward
-from dataengine.treatment.config import OfflineConfig, PixelConfig, Precision, RegionConfig, RewardConfig
+from dataengine.treatment.config import (
+    OfflineConfig,
+    PixelConfig,
+    Precision,
+    RegionConfig,
+    RewardConfig,
+    TreatmentConfig,
+)
 from dataengine.treatment.families.diffusion import Conditioning, add_noise, training_target
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.sampling.sampler import autocast
@@ -113,6 +121,56 @@ def _open_reward(config: RewardConfig, device: torch.device) -> Reward:
     if config.kind == "classifier":
         return ClassifierScorer(config.location, config.label, config.activation, device)
     return ClipScorer(config.location, config.kind, device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratedBatch:
+    """One batch of generated images and everything that objectives compare them with."""
+
+    images: Tensor
+    """Float32 N3HW in [0, 1], with gradient."""
+    prompts: Sequence[str]
+    """Their prompts."""
+    detect: Callable[[Tensor], Tensor]
+    """The detector's confidence in images, float NHW."""
+    rewards: Sequence[Reward]
+    """The scorers that the settings name, in their order."""
+    untreated: Tensor | None = None
+    """The same images without treatment, with a region constraint only."""
+    mask: Tensor | None = None
+    """Where those are at fault, float32 NHW in {0, 1}."""
+
+
+def _pixel(settings: PixelConfig, batch: GeneratedBatch) -> dict[str, Tensor]:
+    return {"pixel": settings.weight * pixel_loss(batch.detect(batch.images), settings)}
+
+
+def _rewards(settings: Sequence[RewardConfig], batch: GeneratedBatch) -> dict[str, Tensor]:
+    return {
+        f"reward {number} {scorer.name}": reward_loss(scorer.reward(batch.images, batch.prompts), one)
+        for number, (scorer, one) in enumerate(zip(batch.rewards, settings, strict=True), start=1)
+    }
+
+
+def _region(settings: RegionConfig, batch: GeneratedBatch) -> dict[str, Tensor]:
+    assert batch.untreated is not None and batch.mask is not None
+    constraint = region_constraint(batch.images, batch.untreated, batch.mask, settings.form)
+    return {"region": settings.beta * constraint}
+
+
+Objective = Callable[[Any, GeneratedBatch], dict[str, Tensor]]
+"""From an objective's settings and a batch to its weighted terms, scalars, by the name of their curve."""
+
+OBJECTIVES: dict[str, Objective] = {"pixel": _pixel, "rewards": _rewards, "region": _region}
+"""By the field of `TreatmentConfig` that holds the settings."""
+
+
+def active_objectives(config: TreatmentConfig) -> list[tuple[Objective, Any]]:
+    """The objectives on generated images that have settings and a weight above 0, with their settings."""
+    found = [(objective, getattr(config, name)) for name, objective in OBJECTIVES.items()]
+    return [
+        (objective, settings) for objective, settings in found if settings and getattr(settings, "weight", 1)
+    ]
 
 
 def offline_loss(

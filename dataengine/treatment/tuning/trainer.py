@@ -44,8 +44,23 @@ LORA = "lora"
 
 FREE_TO_CHANGE = {"updates", "learning_rate", "clip_norm", "checkpoint_every", "offload"}
 """Settings that a resumed run may change, as after a non-finite loss or a lack of memory."""
-ADDED = ("rewards", "truncation", "decay")
-"""Settings that came later; where they are not used, runs begun before go on."""
+ALWAYS_COMPARED = {
+    "batch",
+    "accumulation",
+    "grad_steps",
+    "sampling",
+    "checkpointing",
+    "pixel",
+    "region",
+    "offline",
+    "lora",
+    "betas",
+    "weight_decay",
+    "seed",
+    "guard",
+}
+"""Settings that a resumed run must share with the run that began. Fields that were or will be added to
+`TreatmentConfig` later count only where they differ from their default, so that older runs can be resumed."""
 NAMED = 3
 """Prompts that a warning names."""
 
@@ -161,7 +176,11 @@ class _Run:
             betas=config.betas,
             weight_decay=config.weight_decay,
         )
-        unused = {name for name in ADDED if getattr(config, name) == type(config).model_fields[name].default}
+        unused = {
+            name
+            for name, about in type(config).model_fields.items()
+            if name not in ALWAYS_COMPARED and getattr(config, name) == about.default
+        }
         fixed = config.model_dump(exclude=FREE_TO_CHANGE | unused)
         shapes = [(name, tuple(weight.shape)) for name, weight in self.weights.items()]
         self.identity = digest("treatment", json.dumps(fixed, sort_keys=True), list(prompts), shapes)
