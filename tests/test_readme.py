@@ -33,18 +33,27 @@ def test_every_make_target_of_the_readme_exists() -> None:
     assert {"demo", "app", "test", "check"} <= set(named) <= targets | {"bench"}
 
 
-def test_every_path_of_the_readme_exists() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), f"README links to {target}, which is not there"
+def test_the_tree_names_every_folder_and_every_room() -> None:
     tree = re.search(r"```\napp\.py.*?```", README, re.DOTALL)
     assert tree
-    for name in re.findall(r"^([a-z]+(?:/|\.py)) ", tree[0], re.MULTILINE):
-        assert (ROOT / name).exists(), f"the README's tree names {name}, which is not there"
+    top, named = "", set()
+    for indent, name, caption in re.findall(r"^( *)([a-z_]+(?:/|\.py)) +(\S.*)$", tree[0], re.MULTILINE):
+        top = "" if not indent else top
+        named.add(top + name)
+        top = top or name
+        assert len(caption) > 5, f"{name} has no caption"
+    folders = {f"{each.parent.name}/" for each in ROOT.glob("*/__init__.py")} | {"docs/"}
+    rooms = {
+        f"{each.parent.relative_to(ROOT)}/"
+        for top in folders - {"tests/"}
+        for each in ROOT.glob(f"{top}*/__init__.py")
+    }
+    assert named == rooms | folders | {"app.py"}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as the README's reader has it: some pictures, a table of prompts, a workspace."""
+    """A folder as the README's reader has it: some images, a table of prompts, a workspace."""
     base = tmp_path_factory.mktemp("reader")
     (base / "pictures").mkdir()
     rows = ["file_name,prompt,seed"]
