@@ -71,7 +71,8 @@ def ratios(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], commit:
         better = "above" if one["unit"].endswith("/s") else "below"
         note = f"over {commit[:12]}, {len(both)} pairs of quick portions in turns; {better} 1 is faster"
         middle = float(np.median(both))
-        spread = bootstrap(both, lambda drawn: float(np.median(drawn)))
+        # Resampling fewer than three pairs would claim a certainty that is not there.
+        spread = bootstrap(both, lambda drawn: float(np.median(drawn))) if len(both) > 2 else None
         figures.append(figure(f"{one['id']}_over_base", middle, spread, "ratio", len(both), note))
     return figures
 

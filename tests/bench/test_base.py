@@ -53,7 +53,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_both_commits_are_measured_in_turns(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BASE", "HEAD")
     monkeypatch.setenv("QUICK", "")
-    monkeypatch.setattr(base, "PAIRS", 2)
+    monkeypatch.setattr(base, "PAIRS", 3)
     measured: list[str] = []
     portion = base.portion
 
@@ -63,10 +63,11 @@ def test_both_commits_are_measured_in_turns(repository: Path, monkeypatch: pytes
 
     monkeypatch.setattr(base, "portion", counted)
     found = {one.id: one for one in base.over_base("trial")}
-    assert measured == ["now", "base", "base", "now"]
+    assert measured == ["now", "base", "base", "now", "now", "base"]
     assert set(found) == {"page_ms_over_base", "import_per_s_over_base"}, "a count has no ratio"
     assert found["page_ms_over_base"].value == 0.5 and found["import_per_s_over_base"].value == 2
-    assert found["page_ms_over_base"].n == 2 and "2 pairs" in found["page_ms_over_base"].note
+    assert found["page_ms_over_base"].n == 3 and "3 pairs" in found["page_ms_over_base"].note
+    assert found["page_ms_over_base"].interval == (0.5, 0.5)
     assert "below 1 is faster" in found["page_ms_over_base"].note
     assert in_git(repository, "worktree", "list").count("\n") == 1, "the worktree is gone"
     assert not any((repository / "build" / "bench" / "base").iterdir())
