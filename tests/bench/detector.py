@@ -348,7 +348,9 @@ def table_rows(by_row: Mapping[str, list[Measured]], counts: Mapping[str, str]) 
             for hit, flawed in zip(each["hard"]["hit"], each["hard"]["flawed"], strict=True)
             if flawed
         ]
-        figures.append(share(f"false_alarm_{key}", sum(alarms), len(alarms), "correct hands and faces"))
+        figures.append(
+            share(f"false_alarm_{key}", round(sum(alarms)), len(alarms), "correct hands and faces")
+        )
         figures.append(share(f"miss_{key}", sum(missed), len(missed), "flawed images without a hit"))
     errors = [float(over_seeds(by_row[row], "hard", "mse").mean()) for row in ROWS]
     falls = all(after < before for before, after in pairwise(errors))
@@ -366,7 +368,7 @@ def table_rows(by_row: Mapping[str, list[Measured]], counts: Mapping[str, str]) 
     for id, measured, goal in (("first", first, "goal 0.3–0.6"), ("last", last, "goal ≤ 0.03")):
         alarms = [alarm for each in measured for alarm in each["people"]["alarm"]]
         figures.append(
-            share(f"false_alarm_{id}", sum(alarms), len(alarms), f"correct hands and faces; {goal}")
+            share(f"false_alarm_{id}", round(sum(alarms)), len(alarms), f"correct hands and faces; {goal}")
         )
     return figures
 
