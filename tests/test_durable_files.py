@@ -39,7 +39,7 @@ class Disk:
         self._fsync(descriptor)
         found = os.fstat(descriptor)
         self.synced[found.st_dev, found.st_ino] = (found.st_mtime_ns, found.st_size)
-        place = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        place = Path(f"/proc/self/fd/{descriptor}").readlink()
         self.waiting = {target: folder for target, folder in self.waiting.items() if folder != place}
 
     def move(self, source: Path | str, target: Path | str, act: object) -> None:

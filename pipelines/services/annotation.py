@@ -44,7 +44,7 @@ def submit_answer(workspace: Workspace, answer: Annotation, author: str) -> Labe
     try:
         return _submit(workspace, answer, author)
     except Conflict:
-        # On PostgreSQL the same request may have been stored between our reading and our writing: now it shows.
+        # On PostgreSQL the same request may have been stored after we had looked for it: now it shows.
         return _submit(workspace, answer, author)
 
 

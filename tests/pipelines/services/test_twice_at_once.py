@@ -99,28 +99,21 @@ def test_a_correction_twice_at_once_is_one_revision(queued: Workspace) -> None:
         assert [label.revision for label in labels_of(queued, image)] == [1, 2]
 
 
-def test_a_key_for_another_answer_stays_refused(queued: Workspace) -> None:
-    """Also when both come at once, about one image or about two: exactly one is stored."""
-    for first, second in (IMAGES[:1] * 2, IMAGES[1:3], IMAGES[3:5]):
-        one, other = [
-            Annotation(
-                lease=lease(queued, image),
-                image=image,
-                revision=0,
-                label_map=packed(value),
-                key=f"mine {first}",
-            )
-            for value, image in ((1, first), (2, second))
-            if value == 1 or image != first
-        ] * (2 if first == second else 1)
-        if first == second:
-            other = other.model_copy(update={"label_map": packed(2)})
-        found = together(
-            lambda one=one: submit_answer(queued, one, "anna"),
-            lambda other=other: submit_answer(queued, other, "anna"),
+@pytest.mark.parametrize("images", [(0, 0), (1, 2)], ids=["one image", "two images"])
+def test_a_key_for_another_answer_is_refused_also_at_once(queued: Workspace, images: tuple[int, int]) -> None:
+    leases = {number: lease(queued, IMAGES[number]) for number in set(images)}
+    answers = [
+        Annotation(
+            lease=leases[number], image=IMAGES[number], revision=0, label_map=packed(value), key="the same"
         )
-        assert sorted(type(each).__name__ for each in found) == ["Conflict", "Label"], found
-        assert len({label.image_id for each in (first, second) for label in labels_of(queued, each)}) == 1
+        for value, number in enumerate(images, 1)
+    ]
+    acts = [lambda answer=answer: submit_answer(queued, answer, "anna") for answer in answers]
+    found = together(*acts)
+    assert sorted(type(each).__name__ for each in found) == ["Conflict", "Label"], found
+    assert sum(len(labels_of(queued, IMAGES[number])) for number in set(images)) == 1
+    with pytest.raises(Conflict, match="idempotency key"):
+        acts[found.index(next(each for each in found if isinstance(each, Conflict)))]()
 
 
 def test_a_skip_twice_counts_once_and_one_of_a_lost_lease_is_refused(queued: Workspace) -> None:
