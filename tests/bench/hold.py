@@ -38,6 +38,7 @@ def main() -> int:
         except Exception:
             traceback.print_exc()
             failed.append(part)
+            (harness.RESULTS / "hold" / f"{part}.json").unlink(missing_ok=True)
             continue
         leave("hold", part, found, SEEDS)
         keep(part, found)

@@ -52,7 +52,7 @@ def renamed(one: Figure) -> Figure:
 
 def under_load(database: str) -> list[Figure]:
     """Let the people work, then compare what they were told with what is stored."""
-    seconds = 30.0 if quick() else 300.0
+    seconds = 20.0 if quick() else 300.0
     harness.RESULTS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="hold-", dir=harness.RESULTS) as folder:
         names = [f"person{number:02d}" for number in range(PEOPLE)]
@@ -117,14 +117,12 @@ def let_work(
         try:
             if people.stdout.readline().strip() != "begin":
                 raise RuntimeError(f"the people ended with {people.wait(20)}")
-            psutil_people, began = psutil.Process(people.pid), time.monotonic()
-            before = [busy(one) for one in (served, psutil_people)]
+            both, began = (served, psutil.Process(people.pid)), time.monotonic()
+            before = [busy(one) for one in both]
             while (passed := time.monotonic() - began) < seconds:
                 memory.append((passed, served.memory_info().rss))
                 time.sleep(1.0)
-            spent = [
-                busy(one) - earlier for one, earlier in zip((served, psutil_people), before, strict=True)
-            ]
+            spent = [busy(one) - earlier for one, earlier in zip(both, before, strict=True)]
             told = json.loads(people.stdout.read())
             people.wait(60)
         finally:
