@@ -79,11 +79,11 @@ def test_the_disk_notices_what_is_not_waited_for(disk: Disk, tmp_path: Path) -> 
 
 def test_a_training_keeps_its_progress(disk: Disk, tmp_path: Path) -> None:
     config = DetectorTrainingConfig(
-        detector=SEGFORMER, name="d", steps=3, batch=2, lr=1e-3, checkpoint_every=1, device="cpu"
+        detector=SEGFORMER, name="d", steps=2, batch=2, lr=1e-3, checkpoint_every=1, device="cpu"
     )
     train_detector(config, examples(4), None, tmp_path, validation=examples(4))
     disk.check()
-    assert sum(name.startswith("checkpoint-") for name in disk.renamed) >= 2
+    assert sum(name.startswith("checkpoint-") for name in disk.renamed) >= 1
 
 
 def test_checkpoints_fetched_and_taken_over_are_whole(disk: Disk, tmp_path: Path) -> None:

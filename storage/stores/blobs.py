@@ -317,7 +317,9 @@ class Blobs:
         target = Path(self._key(name))
         fresh = folder / "tmp" / f"{name}.{os.getpid()}.{time.monotonic_ns()}"
         fresh.parent.mkdir(parents=True, exist_ok=True)
-        durable.make_folder(target.parent)
+        if not target.parent.is_dir():
+            durable.make_folder(target.parent)
+            self._named.add(target.parent)
         try:
             with fresh.open("wb") as file:
                 yield file
