@@ -28,7 +28,11 @@ SCHEMA = "dbos"
 
 
 def prepare(url: str) -> None:
-    """Write-ahead logging on a SQLite file, set once: several times the steps per second. Else nothing."""
+    """Write-ahead logging on a SQLite file, set once: several times the steps per second. Else nothing.
+
+    The engine keeps SQLite's own `synchronous=FULL`. Whoever loses the file all the same loses no work: jobs,
+    rounds and their results stand in the catalog, and what was under way is begun again.
+    """
     if make_url(url).get_backend_name() == "sqlite":
         with closing(sqlite3.connect(_file(url), timeout=BUSY_SECONDS)) as connection:
             write_ahead(connection)

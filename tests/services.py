@@ -54,8 +54,11 @@ def _as_server(command: list[str]) -> list[str]:
 
 
 @contextmanager
-def postgres_cluster() -> Iterator[str]:
-    """A private server in a temporary folder, reached by a socket there; yields its URL."""
+def postgres_cluster(fsync: bool = False) -> Iterator[str]:
+    """A private server in a temporary folder, reached by a socket there; yields its URL.
+
+    Tests do without `fsync`; where what is committed must be on the disk, it is needed.
+    """
     programs = _programs()
     folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))  # a socket's path must stay short
     data, sockets = folder / "data", folder / "s"
@@ -66,7 +69,9 @@ def postgres_cluster() -> Iterator[str]:
                 shutil.chown(path, "postgres", "postgres")
         control = _as_server([str(programs / "pg_ctl"), "-D", str(data), "-s", "-w"])
         initdb = ["initdb", "-D", str(data), "-U", "clinic", "-A", "trust", "-E", "UTF8", "--no-sync"]
-        options = f"-k {sockets} -c listen_addresses='' -c fsync=off -c max_connections=60"
+        options = (
+            f"-k {sockets} -c listen_addresses='' -c fsync={'on' if fsync else 'off'} -c max_connections=60"
+        )
         try:
             _run(_as_server([str(programs / initdb[0]), *initdb[1:], "--locale=C.UTF-8"]), folder)
             _run([*control, "-l", str(data / "log"), "-o", options, "start"], folder)

@@ -432,7 +432,7 @@ def _checkpoints(work: Path) -> list[Path]:
 
 
 def _save(state: State, run: Run, work: Path) -> None:
-    """Write a checkpoint under a temporary name, rename it, drop the older ones."""
+    """Write a checkpoint under a temporary name, rename it, drop the older ones once it is on the disk."""
     from safetensors.torch import save_file
 
     final = work / f"checkpoint-{len(state.losses):09d}"
@@ -446,7 +446,7 @@ def _save(state: State, run: Run, work: Path) -> None:
     scale = state.scaler.state_dict() if state.scaler else None
     _write(part / "progress.json", {"run": run.facts(), "losses": state.losses, "scaler": scale})
     older = _checkpoints(work)
-    part.replace(final)
+    durable.move(part, final)
     for checkpoint in older:
         shutil.rmtree(checkpoint)
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from dataengine import durable
 from dataengine.errors import JobFailed
 from dataengine.records import Job, Round
 from pipelines import recipes
@@ -260,8 +261,8 @@ def conclude(workspace: Workspace, round_id: str, started: float) -> DemoResult:
         sheet(gallery).save(folder / f"{gallery.name}.png")
     data["sheets"] = [f"{gallery.name}.png" for gallery in galleries]
     data["made_with"] = [f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}"]
-    write(folder / "report.html", page(data, galleries))
-    write(folder / "report.json", json.dumps(data, indent=1))
+    durable.write_text(folder / "report.html", page(data, galleries))
+    durable.write_text(folder / "report.json", json.dumps(data, indent=1))
     return DemoResult(round_id=round_id, folder=folder, report=data)
 
 
@@ -328,10 +329,3 @@ def tell(result: DemoResult, say: Say) -> None:
     say("")
     say(f"The report: {result.folder / 'report.html'}")
     say(f"The same workspace in the browser: clinic --workspace {result.folder.parent} app")
-
-
-def write(path: Path, text: str) -> None:
-    """Replace the file as a whole."""
-    fresh = path.with_name(f".{path.name}.part")
-    fresh.write_text(text)
-    fresh.replace(path)

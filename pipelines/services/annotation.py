@@ -37,10 +37,18 @@ class Annotation(RequestBody):
 
 
 def submit_answer(workspace: Workspace, answer: Annotation, author: str) -> Label:
-    """Store the answer; the same request again returns what it became.
+    """Store the answer; the same request again, later or at the same time, returns what it became.
 
     Raises `MaskRefused`, `NotFound`, or `Conflict` for leases, revisions and keys that do not fit.
     """
+    try:
+        return _submit(workspace, answer, author)
+    except Conflict:
+        # On PostgreSQL the same request may have been stored after we had looked for it: now it shows.
+        return _submit(workspace, answer, author)
+
+
+def _submit(workspace: Workspace, answer: Annotation, author: str) -> Label:
     with workspace.catalog(read_only=True) as catalog:
         image, classes = catalog.images.get(answer.image), len(catalog.classes.names())
         champion = catalog.detectors.champion_id()
@@ -131,13 +139,38 @@ def save_draft(workspace: Workspace, image_id: str, text: str, seconds: float, a
 
 
 def skip_image(workspace: Workspace, lease_id: str, annotator: str, reason: str) -> None:
-    """Decline a leased image, so that somebody else gets it; its draft is deleted. Raises `Conflict`."""
+    """Decline a leased image, so that somebody else gets it; its draft is deleted.
+
+    The same again changes nothing. Raises `Conflict` if the lease was lost.
+    """
     with workspace.catalog() as catalog:
         lease = catalog.queue.lease(lease_id)
-        catalog.queue.skip(lease_id, annotator, reason)
+        try:
+            catalog.queue.skip(lease_id, annotator, reason)
+        except Conflict:
+            if was_done(catalog, "skip", lease_id, annotator):
+                return
+            raise
         if lease is not None:
             catalog.drafts.discard(lease.image_id, annotator)
+            mark_done(catalog, "skip", lease, annotator)
         catalog.commit()
+
+
+def mark_done(catalog: Catalog, action: str, lease: Lease, person: str) -> None:
+    """Remember what ended a lease, so that the same request again is known to be done.
+
+    A lease ends once, so its id serves as the idempotency key.
+    """
+    key = IdempotencyKey(
+        author=person, key=f"{action} {lease.id}", digest=action, image_id=lease.image_id, revision=0
+    )
+    catalog.idempotency_keys.add(key)
+
+
+def was_done(catalog: Catalog, action: str, lease_id: str, person: str) -> bool:
+    """Whether this action by this person ended the lease."""
+    return catalog.idempotency_keys.find(person, f"{action} {lease_id}", action) is not None
 
 
 def comment_on(workspace: Workspace, image_id: str, author: str, text: str) -> Comment:
@@ -199,7 +232,7 @@ def confirm_triage(
 ) -> tuple[int, int, list[str]]:
     """Label the images of the clean leases as such, each with its share of the seconds, and queue the flawed
     ones for drawing; a lease in both counts as flawed. Returns how many were labelled clean, how many were
-    queued, and the leases that were lost, which change nothing.
+    queued, and the leases that were lost, which change nothing. The same again returns the same.
     """
     to_draw = sorted(set(flawed))
     to_label = sorted(set(clean) - set(to_draw))
@@ -216,7 +249,7 @@ def label_clean(catalog: Catalog, lease_id: str, person: str, seconds: float) ->
     """Label the leased image as clean; False when the lease was lost or its image answered meanwhile."""
     lease = catalog.queue.lease(lease_id)
     if lease is None:
-        return False
+        return was_done(catalog, "clean", lease_id, person)
     image = catalog.images.get(lease.image_id)
     champion = catalog.detectors.champion()
     label = Label(
@@ -232,14 +265,18 @@ def label_clean(catalog: Catalog, lease_id: str, person: str, seconds: float) ->
     try:
         catalog.labels.submit(label, lease_id, 0)
     except Conflict:
-        return False
+        return was_done(catalog, "clean", lease_id, person)
+    mark_done(catalog, "clean", lease, person)
     return True
 
 
 def queue_for_drawing(catalog: Catalog, lease_id: str, person: str) -> bool:
     """Queue the leased image for drawing; False when the lease was lost."""
+    lease = catalog.queue.lease(lease_id)
     try:
         catalog.queue.to_draw(lease_id, person)
     except Conflict:
-        return False
+        return was_done(catalog, "flawed", lease_id, person)
+    if lease is not None:
+        mark_done(catalog, "flawed", lease, person)
     return True

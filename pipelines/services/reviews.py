@@ -29,16 +29,33 @@ class Verdict(RequestBody):
 
 
 def review_labels(workspace: Workspace, body: Verdict, reviewer: str) -> None:
-    """Record a verdict on labels with its consequences: all of them, or none.
+    """Record a verdict on labels with its consequences: all of them, or none; the same again changes nothing.
 
     Raises `InputRefused` for a return without a note, `NotFound` for a label that does not exist.
     """
     if body.verdict == "rejected" and not body.note.strip():
         raise InputRefused("say in the note what should change, so that the annotator can change it")
     with workspace.catalog() as catalog:
-        for which in body.labels:
-            _review(catalog, which, body, reviewer)
+        for which in sorted(body.labels, key=lambda one: (one.image, one.author)):
+            catalog.labels.lock(which.image, which.author)
+            if body.alone or not _stands(catalog, which, body, reviewer):
+                _review(catalog, which, body, reviewer)
         catalog.commit()
+
+
+def _stands(catalog: Catalog, which: Which, body: Verdict, reviewer: str) -> bool:
+    """Whether the newest verdict on this revision is this very one."""
+    given = [
+        one
+        for one in catalog.reviews.of_image(which.image)
+        if (one.author, one.revision) == (which.author, which.revision)
+    ]
+    last = given[-1] if given else None
+    return last is not None and (last.reviewer, last.verdict, last.note) == (
+        reviewer,
+        body.verdict,
+        body.note,
+    )
 
 
 def _review(catalog: Catalog, which: Which, body: Verdict, reviewer: str) -> None:

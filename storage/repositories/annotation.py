@@ -54,8 +54,11 @@ class IdempotencyKeys(Rows[IdempotencyKey]):
         return found
 
     def add(self, key: IdempotencyKey) -> int:
-        """Store the key; returns 1 or 0."""
-        return self._insert([key])
+        """Store the key; 0 where it stands already. Raises `Conflict` if it stands for another answer."""
+        if self._insert([key]):
+            return 1
+        self.find(key.author, key.key, key.digest)
+        return 0
 
 
 class Comments(Rows[Comment]):

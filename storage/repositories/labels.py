@@ -99,6 +99,13 @@ class Labels(Rows[Label]):
         order = table.created.desc(), table.revision.desc(), table.author
         return next(iter(self._records(newest.order_by(*order).limit(1))), None)
 
+    def lock(self, image_id: str, author: str) -> None:
+        """Let nobody else lock this person's labels of the image until the transaction ends."""
+        table = self.table.c
+        mine = table.image_id == image_id, table.author == author
+        rows = select(table.revision).where(*mine).order_by(table.revision)
+        self._connection.execute(rows.with_for_update()).all()
+
     def of_images(self, image_ids: Iterable[str]) -> list[Label]:
         """Every author's newest revision for these images, by image and author."""
         return _newest_each(self._in(self.table.c.image_id, image_ids))

@@ -72,6 +72,8 @@ class Blobs:
         self.fs, root = url_to_fs(str(location))
         self.folder = Path(root) if isinstance(self.fs, LocalFileSystem) else None
         self.root = root.rstrip("/")
+        self._named: set[Path] = set()
+        """Folders whose own names are known to be on the disk."""
 
     def __repr__(self) -> str:
         return f"Blobs({self.root!r})"
@@ -303,15 +305,21 @@ class Blobs:
     def _sync_names(self, names: Iterable[str]) -> None:
         """Wait until these names are on the disk, also those that another process has just written."""
         if self.folder is not None:
-            for parent in {Path(self._key(name)).parent for name in names}:
+            parents = {Path(self._key(name)).parent for name in names}
+            for parent in parents:
                 durable.sync_folder(parent)
+            if not parents <= self._named:
+                durable.sync_folder(self.folder)
+                self._named |= parents
 
     @contextmanager
     def _temporary(self, folder: Path, name: str) -> Iterator[IO[bytes]]:
         target = Path(self._key(name))
         fresh = folder / "tmp" / f"{name}.{os.getpid()}.{time.monotonic_ns()}"
         fresh.parent.mkdir(parents=True, exist_ok=True)
-        durable.make_folder(target.parent)
+        if not target.parent.is_dir():
+            durable.make_folder(target.parent)
+            self._named.add(target.parent)
         try:
             with fresh.open("wb") as file:
                 yield file

@@ -129,6 +129,7 @@ class Checkpoints:
             path = self.pending(work_id) / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
             self.blobs.fetch(file.sha256, path)
+        durable.sync(folder)  # before the note says that they are there
         durable.write_text(note, checkpoint_id)
 
     def discard(self, work_id: str) -> None:
@@ -141,7 +142,7 @@ def _move_into_place(fresh: Path, target: Path) -> None:
     if target.exists():
         target.rename(stale)
     try:
-        fresh.rename(target)
+        durable.move(fresh, target)
     except OSError:
         # Another process fetched the same checkpoint first: its copy is as good as ours.
         if not target.is_dir():

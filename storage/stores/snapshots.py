@@ -291,5 +291,5 @@ def _link(shared: Path, name: Path) -> None:
             fresh.hardlink_to(shared)
         except OSError:
             shutil.copyfile(shared, fresh)
-        fresh.replace(name)
+        durable.move(fresh, name)
         fresh.unlink(missing_ok=True)

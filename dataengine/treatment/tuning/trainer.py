@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dataengine import durable
 from dataengine.diagnosis.detector import Detector
 from dataengine.errors import ConfigRefused, NonFinite, NothingLearned, OutOfMemory, Paused
 from dataengine.quality.guard import Baseline, Guard
@@ -433,9 +434,7 @@ class _Run:
         if self.accelerator.is_main_process:
             self.family.adapter.save(folder)
             to_comfyui(weights_file(folder), folder / COMFYUI)
-            temporary = self.work / f".{HISTORY}.part"
-            temporary.write_text(json.dumps(state.history) + "\n")
-            temporary.replace(self.work / HISTORY)
+            durable.write_text(self.work / HISTORY, json.dumps(state.history) + "\n")
         self.accelerator.wait_for_everyone()
         figures = {"kept_confidence": state.kept_confidence} if self.guard else {}
         if self.seconds:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from dataengine.diagnosis.segmenter import load_segmenter
 from dataengine.images import decode
@@ -282,6 +282,33 @@ def test_a_killed_server_loses_nothing(desk: Desk, server: Server) -> None:
     assert np.array_equal(stored(server.workspace, second), two)
     with server.workspace.catalog(read_only=True) as catalog:
         assert [len(catalog.labels.history(image)) for image in (first, second)] == [1, 1]
+
+
+def test_a_conflict_is_asked_about_again_and_shown_only_if_it_stays(desk: Desk, server: Server) -> None:
+    """What another tab sends at the same moment is stored, even when this one hears of a conflict."""
+    page = desk()
+    conflicts = 1
+
+    def clash(route: Route) -> None:
+        nonlocal conflicts
+        if not conflicts:
+            return route.continue_()
+        conflicts -= 1
+        route.fetch()
+        return route.fulfill(status=409, json={"error": "it was just changed"})
+
+    page.route("**/api/annotate/submit", clash)
+    first = shown(page)
+    stroke(page, (0.2, 0.2), (0.8, 0.2))
+    drawn = seen(page)
+    go_on(page, "Enter", first)
+    assert np.array_equal(stored(server.workspace, first), drawn)
+    expect(page.locator("#refused li")).to_have_count(0)
+    conflicts, second = 2, shown(page)
+    stroke(page, (0.2, 0.6), (0.8, 0.6))
+    go_on(page, "Enter", second)
+    expect(page.locator("#refused li")).to_have_count(1)
+    assert not conflicts
 
 
 def test_a_signed_out_session_loses_nothing(desk: Desk, server: Server) -> None:

@@ -52,7 +52,7 @@ export class OutboxSender {
 
   async run() {
     for (;;) {
-      const next = (await this.report()).find((entry) => !entry.refused);
+      const next = (await this.report()).find((entry) => !entry.refused || !entry.again);
       if (!next) return;
       try {
         const answer = await this.send(next);
@@ -78,12 +78,13 @@ export class OutboxSender {
     }
   }
 
-  // Whether to go on with the next entry: yes after a refusal, which is final and is shown; no while the server
-  // cannot be asked.
+  // Whether to go on with the next entry: yes after a refusal, which is shown; no while the server cannot be asked.
+  // A conflict is final the second time: what another tab sends at the same moment is stored, and found then.
   async keep(entry, error) {
     const final = error instanceof Refused && error.status >= 400 && error.status < 500 && ![401, 408, 429].includes(error.status);
     if (final) {
-      await outbox.put({ ...entry, refused: error.message });
+      const refused = error.status !== 409 || entry.again ? error.message : "";
+      await outbox.put({ ...entry, refused, again: true });
       return true;
     }
     this.state = error.status === 401 ? "signed-out" : "offline";
