@@ -190,7 +190,7 @@ def take_lease(
         return found or take_lease(catalog, annotator, lease_seconds, besides)
     gold = due_gold(catalog, annotator, besides)
     if gold is not None:
-        return catalog.queue.lend(gold, GOLD_ROUND, annotator, moment + lease_seconds)
+        return catalog.queue.lease_without_item(gold, GOLD_ROUND, annotator, moment + lease_seconds)
     return catalog.queue.next(annotator, moment, lease_seconds)
 
 
@@ -239,7 +239,7 @@ def label_clean(catalog: Catalog, lease_id: str, person: str, seconds: float) ->
 def queue_for_drawing(catalog: Catalog, lease_id: str, person: str) -> bool:
     """Queue the leased image for drawing; False when the lease was lost."""
     try:
-        catalog.queue.to_draw(lease_id, person)
+        catalog.queue.request_drawing(lease_id, person)
     except Conflict:
         return False
     return True
