@@ -1,1 +1,1 @@
-"""Knowledge: arrays in, arrays out. No SQL, no HTTP, no Gradio, no paths of ours."""
+"""The algorithms: arrays in, arrays out. No SQL, no HTTP, no Gradio, no paths of ours."""

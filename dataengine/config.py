@@ -7,18 +7,18 @@ from pydantic import BaseModel, ConfigDict
 
 @dataclass(frozen=True, kw_only=True)
 class Location:
-    """Marks a setting whose text leads to a file, model or service: `x: Annotated[str, Location(…)]`.
+    """Marks a setting that names a file, model or service: `x: Annotated[str, Location(…)]`.
 
-    Commands take any, since their caller owns the machine. A browser may name only what an admin registered
-    (`pipelines.services.locations`).
+    Commands accept any, since their caller owns the machine. A browser may name only those that an admin
+    registered (`pipelines.services.locations`).
     """
 
     kind: str = ""
-    """Kind of endpoint that may stand here; "" for none, so that no browser can set it."""
+    """Kind of registered endpoint that is accepted; "" for none, so that no browser can set it."""
     prefixes: tuple[str, ...] = ("",)
-    """What stands before the location, such as "clip:"."""
+    """Prefix before the location, such as "clip:"."""
     harmless: str = ""
-    """Pattern of texts that are no location, such as the name of what comes with the project."""
+    """Pattern of values that are no location, such as the name of a bundled model."""
 
 
 class Config(BaseModel):

@@ -1,8 +1,7 @@
-"""Files that survive a power cut.
+"""Durable files, which survive a power cut.
 
-A rename is atomic, but on its own it promises nothing about the disk: after a power cut the name may be gone,
-or stand for an empty file. Whoever acknowledges work calls `move` (or `write_text`): contents first, then
-the name, then the folder that holds the name.
+A rename is atomic but not durable: after a power cut the name may be gone, or refer to an empty file. Code
+that acknowledges work calls `move` (or `write_text`), which syncs the content, renames, and syncs the folder.
 """
 
 import os
@@ -11,14 +10,14 @@ from pathlib import Path
 
 
 def move(source: Path, target: Path) -> None:
-    """Rename a written file or folder to its final name, and return once both are on the disk."""
+    """Rename a written file or folder to its final name, and return once content and name are on disk."""
     sync(source)
     source.replace(target)
     sync_folder(target.parent)
 
 
 def move_all(moves: Iterable[tuple[Path, Path]]) -> None:
-    """`move` for several files that belong together; each folder is waited for once."""
+    """`move` several files that belong together; each folder is synced once."""
     pairs = list(moves)
     for source, _ in pairs:
         sync(source)
@@ -29,14 +28,14 @@ def move_all(moves: Iterable[tuple[Path, Path]]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a small file in one piece, by a temporary name beside it."""
+    """Replace a small file atomically, by a temporary file next to it."""
     draft = path.with_name(f".{path.name}.part")
     draft.write_text(text)
     move(draft, path)
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or everything inside a folder, is on the disk."""
+    """Sync a file, or everything inside a folder, to disk."""
     if path.is_dir():
         for inner in path.iterdir():
             sync(inner)
@@ -47,7 +46,7 @@ def sync(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
+    """Sync the names in a folder to disk."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -56,7 +55,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder with its parents, each name on the disk; nothing where it exists."""
+    """Create a folder with its parents, and sync each name to disk; does nothing if it exists."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for each in reversed(missing):

@@ -1,24 +1,25 @@
-"""Every error that we raise on purpose. The message says what happened, what was expected, what to do next.
+"""Every error that we raise on purpose. A message states what happened, what was expected and what to do
+next.
 
 ClinicError
-├── InputRefused            something a person gave us cannot be used; the rest of their work goes on
-│   ├── ImageRefused        a file is no image that we read, or too large
+├── InputRefused            an input cannot be used; other inputs are processed
+│   ├── ImageRefused        a file is no supported image, or too large
 │   ├── MaskRefused         a mask or label map has the wrong size, class or encoding
 │   ├── ConfigRefused       a setting is out of range or contradicts another
-│   └── ModelRefused        a model folder holds something that we do not load (pickle, code, unknown class)
+│   └── ModelRefused        a model folder holds something that is never loaded (pickle, code, unknown class)
 ├── StorageError
 │   ├── NotFound            no such image, label, detector, …
-│   ├── Conflict            somebody else was first: stale revision, lost lease, moved cursor
+│   ├── Conflict            a concurrent change: stale revision, lost lease, moved cursor
 │   ├── WorkspaceUnusable   the folder is read-only, full, missing, or of a newer version
 │   └── Corrupt             stored bytes do not match their hash
 ├── WorkError
-│   ├── Cancelled           a person asked to stop
-│   ├── Paused              a person asked to wait; all that was done is kept
+│   ├── Cancelled           a stop was requested
+│   ├── Paused              a pause was requested; the work so far is kept
 │   ├── JobFailed           a job ended without a result
 │   └── ServiceAbsent       no worker or inference service answers
-├── NonFinite               a loss or gradient is no longer a number; names the step
-├── OutOfMemory             a computation did not fit; says what would make it smaller
-├── NothingLearned          the first update left the trained weights as they were
+├── NonFinite               a loss or gradient is not finite; names the step
+├── OutOfMemory             a computation did not fit into memory; suggests settings that need less
+├── NothingLearned          the first update did not change the trained weights
 └── AccessDenied            the role does not allow it
 """
 
@@ -28,11 +29,11 @@ class ClinicError(Exception):
 
 
 class InputRefused(ClinicError):
-    """Something given from outside cannot be used."""
+    """An input from outside cannot be used."""
 
 
 class ImageRefused(InputRefused):
-    """A file is no image that we read, or larger than the limits."""
+    """A file is no supported image, or exceeds the limits."""
 
 
 class MaskRefused(InputRefused):
@@ -44,11 +45,11 @@ class ConfigRefused(InputRefused):
 
 
 class ModelRefused(InputRefused):
-    """A model folder holds something that we do not load."""
+    """A model folder holds something that is never loaded."""
 
 
 class StorageError(ClinicError):
-    """Base of what can go wrong with kept data."""
+    """Base of errors of stored data."""
 
 
 class NotFound(StorageError):
@@ -56,11 +57,11 @@ class NotFound(StorageError):
 
 
 class Conflict(StorageError):
-    """Somebody else was first: a stale revision, a lost lease, a moved cursor."""
+    """A concurrent change: the revision is stale, the lease was lost, or the cursor has moved."""
 
 
 class WorkspaceUnusable(StorageError):
-    """The workspace is read-only, full, missing, or was written by a newer version."""
+    """The workspace is read-only, full or missing, or a newer version wrote it."""
 
 
 class Corrupt(StorageError):
@@ -68,15 +69,15 @@ class Corrupt(StorageError):
 
 
 class WorkError(ClinicError):
-    """Base of what can go wrong with jobs."""
+    """Base of errors of jobs and services."""
 
 
 class Cancelled(WorkError):
-    """A person asked to stop."""
+    """A stop was requested."""
 
 
 class Paused(WorkError):
-    """A person asked to wait; all that was done is kept, so it goes on exactly."""
+    """A pause was requested; the work so far is kept, and the job resumes exactly."""
 
 
 class JobFailed(WorkError):
@@ -88,11 +89,11 @@ class ServiceAbsent(WorkError):
 
 
 class NonFinite(ClinicError):
-    """A loss or gradient is no longer a finite number."""
+    """A loss or gradient is not finite."""
 
     def __init__(self, what: str, step: int) -> None:
         super().__init__(
-            f"{what} became non-finite at step {step}; weights were left as before that step. "
+            f"{what} became non-finite at step {step}; the weights from before that step were kept. "
             "Lower the learning rate or the clipping norm, then resume."
         )
         self.step = step
@@ -103,7 +104,7 @@ class OutOfMemory(ClinicError):
 
 
 class NothingLearned(ClinicError):
-    """The first update left the trained weights as they were."""
+    """The first update did not change the trained weights."""
 
 
 class AccessDenied(ClinicError):

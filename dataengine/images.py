@@ -1,4 +1,4 @@
-"""Decode and encode images."""
+"""Decoding and encoding of images."""
 
 import hashlib
 import io
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as Picture
+from PIL import Image as PilImage
 from PIL import ImageOps
 
 from dataengine.errors import ImageRefused
@@ -27,19 +27,20 @@ MEDIA_TYPES = {
     "BMP": "image/bmp",
     "GIF": "image/gif",
 }
-"""What is read; browsers show all of it. An MPO is a JPEG behind which a camera hid a second one."""
+"""Supported formats; browsers show all of them. An MPO is a JPEG with a second one appended by the camera."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
-    """A JPEG of at most 256 px of uint8 `HWC` RGB pixels."""
-    return _jpeg(_shrunk(Picture.fromarray(pixels)))
+    """A JPEG thumbnail, at most 256 px, of uint8 `HWC` RGB pixels."""
+    return _jpeg(_shrunk(PilImage.fromarray(pixels)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageFile:
-    """A picture file: hash, height and width as shown, kind, a JPEG of at most 256 px, 64-bit dHash."""
+    """An image file: hash, height and width as displayed, kind, a JPEG thumbnail of at most 256 px, 64-bit
+    dHash."""
 
     sha256: str
     height: int
@@ -50,31 +51,31 @@ class ImageFile:
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """The file's pixels, uint8 `HWC` RGB at native size. `ImageRefused` with the reason otherwise."""
-    with _opened(data, max_pixels) as picture:
-        return np.array(_shown(picture))
+    """The file's pixels, uint8 `HWC` RGB at native size. Raises `ImageRefused` with the reason."""
+    with _opened(data, max_pixels) as image:
+        return np.array(_shown(image))
 
 
 def decode_values(
     data: bytes, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
 ) -> NDArray[Any]:
-    """The file's stored values, `HW` or `HWC`, as masks hold them: palette indices, grey levels as they are.
+    """The file's raw values, `HW` or `HWC`, for masks: palette indices or grey levels, not converted to RGB.
 
     Transparency of grey images is dropped. Raises `ImageRefused` as `decode`.
     """
-    with _opened(data, max_pixels, formats) as picture:
-        return np.array(picture.convert("L") if picture.mode in ("1", "LA") else picture)
+    with _opened(data, max_pixels, formats) as image:
+        return np.array(image.convert("L") if image.mode in ("1", "LA") else image)
 
 
 def measure(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile:
-    """Everything that ingest needs of a file, decoding a JPEG only as finely as its thumbnail needs."""
-    with _opened(data, max_pixels) as picture:
-        width, height = picture.size
-        if picture.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8):
+    """Everything that ingest needs of a file; a JPEG is decoded only as finely as its thumbnail needs."""
+    with _opened(data, max_pixels) as image:
+        width, height = image.size
+        if image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8):
             width, height = height, width
-        media_type = MEDIA_TYPES[str(picture.format)]
-        picture.draft("RGB", (THUMBNAIL, THUMBNAIL))
-        small = _shrunk(_shown(picture))
+        media_type = MEDIA_TYPES[str(image.format)]
+        image.draft("RGB", (THUMBNAIL, THUMBNAIL))
+        small = _shrunk(_shown(image))
         return ImageFile(
             sha256=hashlib.sha256(data).hexdigest(),
             height=height,
@@ -86,69 +87,69 @@ def measure(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile:
 
 
 @contextmanager
-def _opened(data: bytes, max_pixels: int, formats: tuple[str, ...] = FORMATS) -> Iterator[Picture.Image]:
+def _opened(data: bytes, max_pixels: int, formats: tuple[str, ...] = FORMATS) -> Iterator[PilImage.Image]:
     """The opened file, within limits; any failure of the decoder inside the block becomes `ImageRefused`."""
     if not data:
         raise ImageRefused("the file is empty")
     if len(data) > MAX_BYTES:
-        raise ImageRefused(f"the file has {len(data)} bytes, at most {MAX_BYTES} are read")
+        raise ImageRefused(f"the file has {len(data)} bytes, more than the limit of {MAX_BYTES}")
     try:
-        with Picture.open(io.BytesIO(data), formats=formats) as picture:
-            width, height = picture.size
+        with PilImage.open(io.BytesIO(data), formats=formats) as image:
+            width, height = image.size
             if width * height > max_pixels:
-                raise ImageRefused(f"{width}×{height} pixels, at most {max_pixels} are read; make it smaller")
-            if picture.format != "MPO" and getattr(picture, "is_animated", False):
-                raise ImageRefused("animated; export the frame that you mean as a picture of its own")
-            yield picture
+                raise ImageRefused(f"{width}×{height} pixels exceed the limit of {max_pixels}; downscale it")
+            if image.format != "MPO" and getattr(image, "is_animated", False):
+                raise ImageRefused("animated; export one frame as an image of its own")
+            yield image
     except ImageRefused:
         raise
-    except Picture.DecompressionBombError:
-        raise ImageRefused(f"more pixels than the {max_pixels} that are read; make it smaller") from None
-    except Picture.UnidentifiedImageError:
-        raise ImageRefused("not a PNG, JPEG, WebP, BMP or GIF picture; convert it to PNG") from None
-    except Exception as error:  # decoders fail on hostile bytes in every way that there is
+    except PilImage.DecompressionBombError:
+        raise ImageRefused(f"more pixels than the limit of {max_pixels}; downscale it") from None
+    except PilImage.UnidentifiedImageError:
+        raise ImageRefused("not a PNG, JPEG, WebP, BMP or GIF image; convert it to PNG") from None
+    except Exception as error:  # on hostile bytes decoders raise any kind of error
         raise ImageRefused(f"damaged: {error or type(error).__name__}") from None
 
 
-def _shown(picture: Picture.Image) -> Picture.Image:
-    """8-bit RGB as a viewer shows it."""
-    ImageOps.exif_transpose(picture, in_place=True)
-    if picture.mode.startswith("I"):
-        return Picture.fromarray(_eight_bits(np.asarray(picture))).convert("RGB")
-    if picture.has_transparency_data:
-        layers = picture.convert("RGBA")
-        return Picture.alpha_composite(Picture.new("RGBA", layers.size, "white"), layers).convert("RGB")
-    return picture.convert("RGB")
+def _shown(image: PilImage.Image) -> PilImage.Image:
+    """8-bit RGB as a viewer displays it."""
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I"):
+        return PilImage.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+    if image.has_transparency_data:
+        layers = image.convert("RGBA")
+        return PilImage.alpha_composite(PilImage.new("RGBA", layers.size, "white"), layers).convert("RGB")
+    return image.convert("RGB")
 
 
 def _eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """The upper half of 16-bit grey values, rounded."""
+    """The upper byte of 16-bit grey values, rounded."""
     return np.rint(np.clip(values.astype(np.float32), 0, 65535) / 257).astype(np.uint8)
 
 
-def _shrunk(picture: Picture.Image) -> Picture.Image:
-    small = picture.copy()
-    small.thumbnail((THUMBNAIL, THUMBNAIL), Picture.Resampling.BOX, reducing_gap=2.0)
+def _shrunk(image: PilImage.Image) -> PilImage.Image:
+    small = image.copy()
+    small.thumbnail((THUMBNAIL, THUMBNAIL), PilImage.Resampling.BOX, reducing_gap=2.0)
     return small
 
 
-def _jpeg(picture: Picture.Image) -> bytes:
+def _jpeg(image: PilImage.Image) -> bytes:
     body = io.BytesIO()
-    picture.save(body, format="JPEG", quality=THUMBNAIL_QUALITY)
+    image.save(body, format="JPEG", quality=THUMBNAIL_QUALITY)
     return body.getvalue()
 
 
-def _difference_hash(picture: Picture.Image) -> int:
+def _difference_hash(image: PilImage.Image) -> int:
     """64 bits: whether brightness falls from a cell of a 9×8 grid to its right neighbour (dHash)."""
-    cells = np.asarray(picture.convert("L").resize((9, 8), Picture.Resampling.BOX), dtype=np.int16)
+    cells = np.asarray(image.convert("L").resize((9, 8), PilImage.Resampling.BOX), dtype=np.int16)
     bits = np.packbits(cells[:, 1:] < cells[:, :-1])
     return int.from_bytes(bits.tobytes(), "big")
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """PNG bytes of a uint8 HWC RGB image; the same pixels always give the same bytes."""
+    """PNG bytes of a uint8 HWC RGB image; equal pixels always give equal bytes."""
     body = io.BytesIO()
-    Picture.fromarray(pixels).save(body, format="PNG", compress_level=4)
+    PilImage.fromarray(pixels).save(body, format="PNG", compress_level=4)
     return body.getvalue()
 
 

@@ -1,7 +1,7 @@
 """Masks and maps as arrays: label maps, masks, connected regions, COCO RLE, 8-bit confidence, overlays.
 
-A label map is uint8 `HW`: 0 nothing, 1…127 the workspace's classes. A mask is bool `HW`. A confidence map
-is float32 `HW` in [0, 1] and is kept as uint8. What comes from outside and lies about itself raises
+A label map is uint8 `HW`: 0 for no artifact, 1…127 for the workspace's classes. A mask is bool `HW`. A
+confidence map is float32 `HW` in [0, 1] and is stored as uint8. Invalid data from outside raises
 `MaskRefused`.
 """
 
@@ -27,28 +27,29 @@ EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=np.uint8)
 MAX_VARINT_BYTES = 5
 
 PALETTE = ((213, 94, 0), (86, 180, 233), (240, 228, 66), (204, 121, 167), (0, 158, 115), (0, 114, 178))
-"""After Okabe and Ito, told apart with every kind of colour vision; the annotation page uses the same."""
+"""After Okabe and Ito, distinguishable with every kind of colour vision; the annotation page uses the
+same."""
 
 
 def check_label_map(
     label_map: ArrayLike, size: tuple[int, int] | None = None, classes: int = MAX_CLASS
 ) -> LabelMap:
-    """The array itself if it is a label map of `size` (height, width) with classes up to `classes`.
+    """Return the array if it is a label map of `size` (height, width) with classes up to `classes`.
 
     Raises `MaskRefused` otherwise.
     """
     array = np.asarray(label_map)
     if array.dtype != np.uint8 or array.ndim != 2 or 0 in array.shape:
-        raise MaskRefused(f"a label map is uint8 HW and not empty, this is {array.dtype} {array.shape}")
+        raise MaskRefused(f"a label map must be uint8 HW and not empty, got {array.dtype} {array.shape}")
     if size is not None and array.shape != tuple(size):
-        raise MaskRefused(f"label map is {array.shape} (height, width), its image is {tuple(size)}")
+        raise MaskRefused(f"label map is {array.shape} (height, width), but its image is {tuple(size)}")
     if (highest := int(array.max())) > classes:
-        raise MaskRefused(f"label map holds class {highest}, the highest known class is {classes}")
+        raise MaskRefused(f"label map holds class {highest}, but the highest known class is {classes}")
     return array
 
 
 def by_class(label_map: LabelMap) -> dict[int, Mask]:
-    """One bool mask for every class that occurs, in ascending order."""
+    """One bool mask per class that occurs, in ascending order."""
     return {int(number): label_map == number for number in np.unique(label_map) if number}
 
 
@@ -61,7 +62,7 @@ def components(mask: NDArray[Any]) -> tuple[NDArray[np.int32], int]:
 
 
 def quantise(confidence: ArrayLike) -> NDArray[np.uint8]:
-    """8-bit form of confidences in [0, 1], off by 1/510 at most; `MaskRefused` outside [0, 1]."""
+    """Confidences in [0, 1] as 8 bits, with an error of at most 1/510; `MaskRefused` outside [0, 1]."""
     values = np.asarray(confidence, dtype=np.float32)
     if values.size and not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
         raise MaskRefused("confidence must be finite and in [0, 1]; apply the sigmoid before storing a map")
@@ -69,7 +70,7 @@ def quantise(confidence: ArrayLike) -> NDArray[np.uint8]:
 
 
 def dequantise(stored: NDArray[np.uint8]) -> Confidence:
-    """Float32 confidence in [0, 1] of its 8-bit form."""
+    """Float32 confidences in [0, 1] from 8 bits."""
     return np.asarray(stored, dtype=np.float32) / np.float32(255)
 
 
@@ -77,7 +78,7 @@ def pack_label_map(label_map: LabelMap) -> bytes:
     """The label map as bytes: zlib ("deflate" in a browser's CompressionStream) over runs in row order.
 
     A run is its length as a LEB128 varint (7 bits a byte, lowest first, high bit = more follow) and then one
-    byte of class. Neighbouring runs differ in class, so a label map has exactly one sequence of runs.
+    byte of class. Neighbouring runs differ in class, so the runs of a label map are unique.
     """
     runs = _runs_of(check_label_map(label_map))
     return _compressed(_write_runs(runs.lengths, runs.values))
@@ -101,9 +102,9 @@ def _write_runs(lengths: NDArray[np.integer[Any]], values: NDArray[np.uint8]) ->
     raw = np.zeros(int(value_at[-1]) + 1, dtype=np.uint8)
     raw[value_at] = values
     for digit in range(MAX_VARINT_BYTES):
-        here = sizes > digit
-        more = np.where(sizes[here] > digit + 1, 128, 0)
-        raw[starts[here] + digit] = (lengths[here] >> 7 * digit & 127) | more
+        longer = sizes > digit
+        more = np.where(sizes[longer] > digit + 1, 128, 0)
+        raw[starts[longer] + digit] = (lengths[longer] >> 7 * digit & 127) | more
     return raw.tobytes()
 
 
@@ -115,7 +116,7 @@ def unpack_label_map(packed: bytes, height: int, width: int, classes: int = MAX_
 
 @dataclass(frozen=True, slots=True)
 class StoredMap:
-    """A label map's bytes as stored and its size, unchecked until they are unpacked."""
+    """A label map's stored bytes and its size, not validated until unpacked."""
 
     data: bytes
     height: int
@@ -128,14 +129,13 @@ class StoredMap:
 
 @dataclass(frozen=True, slots=True)
 class PackedMap:
-    """A label map that has been checked, with the bytes to store and its statistics.
+    """A validated label map, with the bytes to store and its statistics.
 
-    Its class methods make it and check what they are given, so whoever holds one need not check again.
+    Its class methods validate their input, so a `PackedMap` needs no further checks.
     """
 
     data: bytes
-    """As `pack_label_map` writes it, whatever compressor the given bytes came from: equal maps have equal
-    bytes."""
+    """As `pack_label_map` writes it, whichever compressor wrote the input: equal maps have equal bytes."""
     height: int
     width: int
     areas: dict[int, int]
@@ -144,7 +144,7 @@ class PackedMap:
 
     @classmethod
     def of(cls, label_map: ArrayLike, size: tuple[int, int] | None = None, classes: int = MAX_CLASS) -> Self:
-        """Of a uint8 `HW` array. Raises `MaskRefused` as `check_label_map`."""
+        """From a uint8 `HW` array. Raises `MaskRefused` as `check_label_map`."""
         checked = check_label_map(label_map, size, classes)
         runs = _runs_of(checked)
         data = _compressed(_write_runs(runs.lengths, runs.values))
@@ -152,23 +152,23 @@ class PackedMap:
 
     @classmethod
     def from_bytes(cls, data: bytes, height: int, width: int, classes: int = MAX_CLASS) -> Self:
-        """Of packed bytes, which are not trusted. Raises `MaskRefused` as `read_label_runs`."""
+        """From untrusted packed bytes. Raises `MaskRefused` as `read_label_runs`."""
         raw = _inflate_within(data, height, width)
         runs = _checked_runs([raw], height, width, classes)
         return cls(_compressed(raw), height, width, _areas(runs), runs)
 
     @classmethod
     def from_base64(cls, text: str, height: int, width: int, classes: int = MAX_CLASS) -> Self:
-        """As `from_bytes`, of their base64. Raises `MaskRefused`."""
+        """As `from_bytes`, from base64. Raises `MaskRefused`."""
         try:
             data = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError) as error:
-            raise MaskRefused(f"the label map is no base64 ({error})") from None
+            raise MaskRefused(f"the label map is not valid base64 ({error})") from None
         return cls.from_bytes(data, height, width, classes)
 
     @property
     def share(self) -> float:
-        """Share of the image that any class covers."""
+        """Share of the image that is marked with any class."""
         return sum(self.areas.values()) / (self.height * self.width)
 
     def unpack(self) -> LabelMap:
@@ -194,19 +194,19 @@ class LabelRuns(NamedTuple):
 def read_label_runs(packed: Sequence[bytes], height: int, width: int, classes: int = MAX_CLASS) -> LabelRuns:
     """The runs of several packed label maps of one size, in row order.
 
-    The bytes are not trusted: never more than two bytes per pixel are inflated, and a truncated or trailing
-    stream, runs that are empty, repeat their class, do not cover the image exactly, or hold a class above
-    `classes` raise `MaskRefused`.
+    The bytes are untrusted: at most two bytes per pixel are inflated. Truncated streams, trailing bytes, and
+    runs that are empty, repeat their class, do not cover the image exactly, or hold a class above `classes`
+    raise `MaskRefused`.
     """
     raws = [_inflate_within(one, height, width) for one in packed]
     return _checked_runs(raws, height, width, classes)
 
 
 def _inflate_within(packed: bytes, height: int, width: int) -> bytes:
-    """The runs of one map as bytes, which need not be right but are not too many for the image."""
+    """The inflated runs of one map as bytes, not validated but bounded by the image's size."""
     pixels = height * width
     if height < 1 or width < 1 or pixels > MAX_PIXELS:
-        raise MaskRefused(f"a label map of {height}×{width} is outside 1…{MAX_PIXELS} pixels")
+        raise MaskRefused(f"a label map of {height}×{width} is outside the range 1…{MAX_PIXELS} pixels")
     return _inflate(packed, limit=2 * pixels)
 
 
@@ -220,13 +220,13 @@ def _checked_runs(raws: Sequence[bytes], height: int, width: int, classes: int) 
         raise MaskRefused("label map ends within a run")
     covered = np.diff(np.cumsum(lengths)[last], prepend=0)
     if (wrong := covered != pixels).any():
-        raise MaskRefused(f"label map covers {covered[wrong][0]} pixels, its image has {pixels}")
+        raise MaskRefused(f"label map covers {covered[wrong][0]} pixels, but its image has {pixels}")
     repeats = values[1:] == values[:-1]
     repeats[last[:-1]] = False
     if (lengths == 0).any() or repeats.any():
         raise MaskRefused("label map holds an empty run or two neighbouring runs of one class")
     if (highest := int(values.max())) > classes:
-        raise MaskRefused(f"label map holds class {highest}, the highest known class is {classes}")
+        raise MaskRefused(f"label map holds class {highest}, but the highest known class is {classes}")
     return LabelRuns(lengths, values, counts)
 
 
@@ -235,18 +235,18 @@ def _inflate(packed: bytes, limit: int) -> bytes:
     try:
         raw = stream.decompress(packed, limit + 1)
     except zlib.error as error:
-        raise MaskRefused(f"label map is no zlib stream ({error})") from None
+        raise MaskRefused(f"label map is not a zlib stream ({error})") from None
     if len(raw) > limit:
-        raise MaskRefused(f"label map inflates to more than {limit} bytes, the most its image can need")
+        raise MaskRefused(f"label map inflates to more than {limit} bytes, the limit for its image")
     if not stream.eof or stream.unused_data:
-        raise MaskRefused("label map is cut off or carries bytes after its end")
+        raise MaskRefused("label map is truncated or has bytes after its end")
     return raw
 
 
 def _read_runs(
     raw: NDArray[np.uint8],
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]:
-    """Lengths, values, and at which byte each value stands."""
+    """Lengths, values, and the byte offset of each value."""
     # Bytes below 128 alternate: last byte of a length, class. Everything else belongs to a length.
     last = np.flatnonzero(raw < 128)
     length_at, value_at = last[0::2], last[1::2]
@@ -255,9 +255,9 @@ def _read_runs(
     starts = np.append(0, value_at[:-1] + 1)
     sizes = length_at - starts + 1
     if (value_at != length_at + 1).any() or sizes.max() > MAX_VARINT_BYTES:
-        raise MaskRefused(f"label map holds a class above {MAX_CLASS} or a run length beyond all bounds")
+        raise MaskRefused(f"label map holds a class above {MAX_CLASS} or a run length beyond the limit")
     if (raw[length_at[sizes > 1]] == 0).any():
-        raise MaskRefused("label map holds a run length that is padded with empty digits")
+        raise MaskRefused("label map holds a run length that is padded with zero digits")
     lengths = raw[length_at].astype(np.int64)
     for digit in range(1, int(sizes.max())):
         longer = np.flatnonzero(sizes > digit)
@@ -268,16 +268,16 @@ def _read_runs(
 def decode_coco(encoded: Mapping[str, Any]) -> Mask:
     """Bool `HW` of COCO RLE, compressed (str or bytes) or plain (list of counts).
 
-    Read here rather than by pycocotools, whose C code believes the counts; raises `MaskRefused` unless they
-    cover the size exactly.
+    Not read by pycocotools, whose C code trusts the counts; raises `MaskRefused` unless they cover the size
+    exactly.
     """
     try:
         height, width = (int(side) for side in encoded["size"])
         counts = encoded["counts"]
     except (KeyError, TypeError, ValueError):
-        raise MaskRefused('COCO RLE needs {"size": [height, width], "counts": …}') from None
+        raise MaskRefused('a COCO RLE must be {"size": [height, width], "counts": …}') from None
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
-        raise MaskRefused(f"a COCO mask of {height}×{width} is outside 1…{MAX_PIXELS} pixels")
+        raise MaskRefused(f"a COCO mask of {height}×{width} is outside the range 1…{MAX_PIXELS} pixels")
     runs = _coco_counts(counts, limit=height * width)
     if min(runs, default=0) < 0 or sum(runs) != height * width:
         raise MaskRefused(f"COCO counts do not cover {height}×{width} pixels exactly")
@@ -286,19 +286,20 @@ def decode_coco(encoded: Mapping[str, Any]) -> Mask:
 
 
 def _coco_counts(counts: str | bytes | Sequence[int], limit: int) -> list[int]:
-    """Plain counts; compressed they are 5 bits a character, from the third on as difference to two before."""
+    """Decode counts; compressed, they hold 5 bits per character, from the third on as difference to two
+    before."""
     if len(counts) > 8 * (limit + 1):
-        raise MaskRefused("COCO counts are longer than their mask can need")
+        raise MaskRefused("COCO counts are longer than their mask allows")
     if not isinstance(counts, (str, bytes)):
         if not all(isinstance(count, int) for count in counts):
-            raise MaskRefused("plain COCO counts must be whole numbers")
+            raise MaskRefused("plain COCO counts must be integers")
         return list(counts)
     runs: list[int] = []
     value = shift = 0
     for character in counts.encode("utf-8") if isinstance(counts, str) else counts:
         digit = character - 48
         if not 0 <= digit < 64 or shift > 30:
-            raise MaskRefused("COCO counts hold a character or number outside their alphabet")
+            raise MaskRefused("COCO counts hold an invalid character or number")
         value |= (digit & 31) << shift
         shift += 5
         if digit & 32:
@@ -336,5 +337,5 @@ def overlay_labels(
 
 def _tint(image: NDArray[np.uint8], weight: Confidence, colour: Confidence) -> NDArray[np.uint8]:
     if image.ndim != 3 or image.shape[2] != 3 or image.shape[:2] != weight.shape[:2]:
-        raise MaskRefused(f"image {image.shape} and map {weight.shape[:2]} do not lie over each other")
+        raise MaskRefused(f"image {image.shape} and map {weight.shape[:2]} differ in size")
     return np.rint(image * (1 - weight) + colour * weight).astype(np.uint8)

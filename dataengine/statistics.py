@@ -1,5 +1,5 @@
-"""The statistics that every part shares: bootstrap, intervals of shares, tests, corrections. NumPy; SciPy is
-imported where it is used.
+"""Shared statistics: bootstrap, intervals of proportions, tests, corrections. NumPy; SciPy is imported where
+it is used.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 DRAWS = 2000
 CONFIDENCE = 0.95
 MAD_TO_SIGMA = 1.4826
-"""A normal distribution's standard deviation over its median absolute deviation."""
+"""Ratio of a normal distribution's standard deviation to its median absolute deviation."""
 
 Interval = tuple[float, float]
 Correction = Literal["none", "holm", "benjamini-hochberg"]
@@ -20,9 +20,9 @@ Correction = Literal["none", "holm", "benjamini-hochberg"]
 def bootstrap_weights(
     units: int | ArrayLike, draws: int = DRAWS, seed: int | np.random.Generator = 0
 ) -> NDArray[np.float64]:
-    """How often each unit is drawn in each resample with replacement (Efron 1979), float64 (draws, units).
+    """Counts of each unit in each resample with replacement (Efron 1979), float64 (draws, units).
 
-    `units` is how many there are, or how many equal ones each entry stands for. Sums over resamples are
+    `units` is the number of units, or the multiplicity of each entry. Sums over resamples are
     `weights @ columns`, for all resamples at once.
     """
     counts = np.ones(units) if isinstance(units, int) else np.asarray(units, dtype=np.float64)
@@ -32,20 +32,20 @@ def bootstrap_weights(
 
 
 def percentile_interval(replicates: ArrayLike) -> Interval:
-    """The middle 95 % of bootstrap replicates."""
+    """The 95 % percentile interval of bootstrap replicates."""
     tail = 50 * (1 - CONFIDENCE)
     low, high = np.percentile(np.asarray(replicates, dtype=np.float64), (tail, 100 - tail))
     return float(low), float(high)
 
 
 def wilson(successes: int, trials: int) -> Interval:
-    """95 % score interval of a share (Wilson 1927); (0, 1) for no trials."""
+    """95 % score interval of a proportion (Wilson 1927); (0, 1) for no trials."""
     from scipy.stats import binomtest
 
     if trials == 0:
         return 0.0, 1.0
-    found = binomtest(successes, trials).proportion_ci(CONFIDENCE, method="wilson")
-    return float(found.low), float(found.high)
+    interval = binomtest(successes, trials).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def sign_test(wins: int, losses: int) -> float:
@@ -66,7 +66,8 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values: the smallest false discovery rate at which each is still called (1995)."""
+    """Benjamini-Hochberg-adjusted p-values: the smallest false discovery rate at which each is significant
+    (1995)."""
     from scipy.stats import false_discovery_control
 
     return [float(value) for value in false_discovery_control(p_values)] if len(p_values) else []
@@ -82,10 +83,10 @@ def adjusted(p_values: Mapping[str, float], correction: Correction) -> dict[str,
 
 
 def levels(p_values: Mapping[str, float], level: float, correction: Correction) -> dict[str, float]:
-    """The level that each raw p-value is held against under a correction, in (0, level].
+    """The level that each raw p-value is compared with under a correction, in (0, level].
 
-    Holm's grow from level / m along the sorted values until the first one that fails, whose level the rest
-    share; Benjamini and Hochberg's is the share of values called times `level`, or of one more where none is.
+    Holm's levels grow from level / m along the sorted values up to the first failure, whose level applies to
+    the rest; Benjamini and Hochberg's is `level` times the share of significant values, or 1 / m without any.
     """
     if correction == "none" or not p_values:
         return dict.fromkeys(p_values, level)

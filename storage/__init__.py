@@ -1,1 +1,1 @@
-"""Where things are kept: all SQL, all paths."""
+"""Persistence: all SQL, all paths."""

@@ -1,6 +1,6 @@
 """Accounts: salted password hashes, server-side sessions, roles.
 
-A session's token leaves this module once, towards the browser; the catalog keeps its SHA-256 alone. Every
+A session's token is returned once, for the browser; the catalog stores only its SHA-256. Every
 function works inside the caller's unit of work and leaves the commit to it.
 """
 
@@ -27,32 +27,33 @@ _MEMORY = 64 * 1024 * 1024
 
 
 def hash_password(password: str) -> str:
-    """`scrypt$n$r$p$salt$hash`, salted at random (RFC 7914; 16 MiB and some 50 ms each)."""
+    """Hash a password as `scrypt$n$r$p$salt$hash` with a random salt (RFC 7914; 16 MiB and about 50 ms)."""
     salt = secrets.token_bytes(16)
     key = _scrypt(password, salt, _COST, _BLOCK, _PARALLEL)
     return f"scrypt${_COST}${_BLOCK}${_PARALLEL}${_text(salt)}${_text(key)}"
 
 
 def password_matches(password: str, password_hash: str) -> bool:
-    """Whether the password belongs to the hash; compared in constant time, False for another form."""
+    """Whether the password matches the hash; compared in constant time, False for an unknown hash format."""
     try:
         scheme, n, r, p, salt, key = password_hash.split("$")
         expected = base64.b64decode(key)
-        found = _scrypt(password, base64.b64decode(salt), int(n), int(r), int(p))
+        computed = _scrypt(password, base64.b64decode(salt), int(n), int(r), int(p))
     except (ValueError, binascii.Error):
         return False
-    return scheme == "scrypt" and hmac.compare_digest(found, expected)
+    return scheme == "scrypt" and hmac.compare_digest(computed, expected)
 
 
 def create_user(catalog: Catalog, name: str, password: str, roles: Sequence[str], actor: str) -> User:
-    """Open an account. Raises `InputRefused` for a bad name, password or role, `Conflict` if taken."""
+    """Create an account. Raises `InputRefused` for an invalid name, password or role, `Conflict` if the name
+    is taken."""
     if not _NAME.fullmatch(name):
         raise InputRefused(
-            f"user name {name!r} is refused: use 1 to 64 letters, digits and . _ @ -, a letter or digit first"
+            f"user name {name!r} is invalid: use 1 to 64 letters, digits and . _ @ -, a letter or digit first"
         )
     user = User(name=name, roles=_checked_roles(roles))
     if not catalog.users.add(user, hash_password(_checked_password(password))):
-        raise Conflict(f"there already is a user {name!r}; choose another name")
+        raise Conflict(f"user {name!r} already exists; choose another name")
     _audit(catalog, actor, "user.create", name, roles=list(user.roles))
     return user
 
@@ -65,15 +66,15 @@ def set_password(catalog: Catalog, name: str, password: str, actor: str) -> None
 
 
 def set_roles(catalog: Catalog, name: str, roles: Sequence[str], actor: str) -> None:
-    """Change what a person may do, from their next request on. Raises `InputRefused` or `NotFound`."""
-    wanted = _checked_roles(roles)
+    """Change a person's roles, effective from their next request. Raises `InputRefused` or `NotFound`."""
+    checked = _checked_roles(roles)
     before = catalog.users.get(name).roles
-    catalog.users.set_roles(name, wanted)
-    _audit(catalog, actor, "user.roles", name, before=list(before), roles=list(wanted))
+    catalog.users.set_roles(name, checked)
+    _audit(catalog, actor, "user.roles", name, before=list(before), roles=list(checked))
 
 
 def set_active(catalog: Catalog, name: str, active: bool, actor: str) -> None:
-    """Open or close an account; closing ends its sessions. Raises `NotFound`."""
+    """Activate or deactivate an account; deactivation ends its sessions. Raises `NotFound`."""
     catalog.users.set_active(name, active)
     if not active:
         catalog.sessions.revoke_all(name)
@@ -81,7 +82,7 @@ def set_active(catalog: Catalog, name: str, active: bool, actor: str) -> None:
 
 
 def remove_user(catalog: Catalog, name: str, actor: str) -> None:
-    """Delete an account and its sessions; the person's labels and votes stay. Raises `NotFound`."""
+    """Delete an account and its sessions; the person's labels and votes are kept. Raises `NotFound`."""
     catalog.users.get(name)
     catalog.users.remove(name)
     _audit(catalog, actor, "user.remove", name)
@@ -90,19 +91,19 @@ def remove_user(catalog: Catalog, name: str, actor: str) -> None:
 def sign_in(
     catalog: Catalog, name: str, password: str, seconds: float = SESSION_SECONDS
 ) -> tuple[str, Session]:
-    """A new session and its secret token, to be sent to the browser once.
+    """Create a session; returns it with its secret token, to be sent to the browser once.
 
-    Raises `AccessDenied`, with the same words for every wrong name, wrong password or closed account, and
-    after ten failures for a name within a quarter of an hour. Commit in that case too: failures are counted.
+    Raises `AccessDenied`, with the same message for a wrong name, a wrong password and a deactivated account,
+    and after ten failures for a name within 15 minutes. Commit in that case too: failures are counted.
     """
     at = now()
     if catalog.audit.count("session.refused", name, at - FAILURE_WINDOW) >= MAX_FAILURES:
-        raise AccessDenied("too many failed attempts for this name; wait a quarter of an hour")
+        raise AccessDenied("too many failed attempts for this name; try again in 15 minutes")
     stored = catalog.users.password_hash(name)
-    matches = password_matches(password, stored or _unknown())  # as slow for a name that does not exist
+    matches = password_matches(password, stored or _dummy_hash())  # equally slow for an unknown name
     if stored is None or not matches or not catalog.users.get(name).active:
         _audit(catalog, name, "session.refused", name)
-        raise AccessDenied("name or password is wrong, or the account is closed")
+        raise AccessDenied("wrong name or password, or the account is deactivated")
     token = secrets.token_urlsafe(32)
     session = Session(
         token_hash=_token_hash(token),
@@ -118,7 +119,8 @@ def sign_in(
 
 
 def session_of(catalog: Catalog, token: str) -> tuple[Session, User] | None:
-    """The live session of a token and its person; None if it ended, was revoked, or the account is closed."""
+    """The valid session of a token and its person; None if it expired, was revoked, or the account is
+    deactivated."""
     session = catalog.sessions.find(_token_hash(token))
     if session is None or session.expires <= now():
         return None
@@ -127,19 +129,19 @@ def session_of(catalog: Catalog, token: str) -> tuple[Session, User] | None:
 
 
 def sign_out(catalog: Catalog, token: str) -> bool:
-    """End a session; a stolen copy of its token is worth nothing from then on."""
+    """End a session; copies of its token are invalid from then on."""
     return bool(catalog.sessions.revoke(_token_hash(token)))
 
 
 def _checked_roles(roles: Sequence[str]) -> tuple[str, ...]:
     if not roles or not set(roles) <= set(ROLES):
-        raise InputRefused(f"roles {list(roles)} are refused: choose one or more of {', '.join(ROLES)}")
+        raise InputRefused(f"invalid roles {list(roles)}: choose one or more of {', '.join(ROLES)}")
     return tuple(role for role in ROLES if role in roles)
 
 
 def _checked_password(password: str) -> str:
     if not MIN_PASSWORD <= len(password) <= 1024:
-        raise InputRefused(f"a password of {len(password)} characters is refused: use {MIN_PASSWORD} to 1024")
+        raise InputRefused(f"a password has {MIN_PASSWORD} to 1024 characters, this one has {len(password)}")
     return password
 
 
@@ -147,7 +149,7 @@ def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
     return hashlib.scrypt(password.encode(), salt=salt, n=n, r=r, p=p, maxmem=_MEMORY, dklen=32)
 
 
-def _unknown() -> str:
+def _dummy_hash() -> str:
     return f"scrypt${_COST}${_BLOCK}${_PARALLEL}${_text(bytes(16))}${_text(bytes(32))}"
 
 

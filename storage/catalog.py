@@ -1,11 +1,10 @@
-"""The catalog: one unit of work over everything that the clinic remembers.
+"""The catalog: one unit of work over all stored records.
 
     with workspace.catalog() as catalog:
         catalog.images.add_many(images)
         catalog.commit()
 
-Leaving the block without `commit()` rolls everything back. Records go in and come out; SQL
-stays in `storage`.
+Leaving the block without `commit()` rolls everything back. The interface is records; SQL stays in `storage`.
 """
 
 from contextlib import ExitStack
@@ -27,11 +26,11 @@ from storage.repositories.work import JobFiles, Jobs, Rounds, Workers
 
 
 class Catalog:
-    """A unit of work. Not shared between threads; open one where it is needed and keep it short.
+    """A unit of work. Not thread-safe; open one where it is needed and keep it short.
 
-    A writing one takes SQLite's write lock at once, so that what it reads cannot change before it writes.
-    With `read_only` it takes none, sees one consistent state, and cannot write.
-    Raises `WorkspaceUnusable` when the database is full, read-only, locked for too long, or away.
+    A writing one takes SQLite's write lock at once, so that the data it reads cannot change before it writes.
+    With `read_only` it takes none, reads one consistent snapshot, and cannot write. Raises
+    `WorkspaceUnusable` when the database is full, read-only, locked for too long, or unreachable.
     """
 
     images: Images
@@ -85,13 +84,13 @@ class Catalog:
         return self
 
     def __getattr__(self, name: str) -> Any:
-        # A unit of work uses few of its repositories, so each is made when it is first asked for.
+        # A unit of work uses few of its repositories, so each is created on first access.
         repository = Catalog.__annotations__.get(name)
         if repository is None or name == "connection":
             raise AttributeError(f"a catalog has no {name!r}, or is not open")
-        made = repository(self.connection)
-        setattr(self, name, made)
-        return made
+        instance = repository(self.connection)
+        setattr(self, name, instance)
+        return instance
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -100,11 +99,11 @@ class Catalog:
             self.connection.close()
 
     def commit(self) -> None:
-        """Keep everything done so far; what follows is a new transaction."""
+        """Commit the changes so far and begin a new transaction."""
         with self._turn:
             self.connection.commit()
 
     def rollback(self) -> None:
-        """Forget everything since the last commit."""
+        """Roll back everything since the last commit."""
         with self._turn:
             self.connection.rollback()

@@ -1,4 +1,4 @@
-"""Reaching the catalog's database: SQLite or PostgreSQL, and what their errors mean to a person."""
+"""Connections to the catalog's database, SQLite or PostgreSQL, and readable messages for their errors."""
 
 import re
 import sqlite3
@@ -17,18 +17,18 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from dataengine.errors import Conflict, NotFound, WorkspaceUnusable
 
 BUSY_SECONDS = 30.0
-"""How long a SQLite writer waits for another one."""
+"""Seconds that a SQLite writer waits for another one."""
 
 _QUERY_ONLY = "clinic_query_only"
 _TURNS: WeakKeyDictionary[Engine, threading.Lock] = WeakKeyDictionary()
 
 
 def make_engine(database_url: str) -> Engine:
-    """An engine for a SQLite or PostgreSQL URL; nothing is opened yet.
+    """Create an engine for a SQLite or PostgreSQL URL; it connects on first use.
 
     SQLite runs in WAL mode with foreign keys and a busy timeout, and takes its write lock when a transaction
-    begins. Errors of the database come out as ours: `WorkspaceUnusable` when it is full, read-only or away,
-    `NotFound` for a reference to nothing, `Conflict` for a broken uniqueness rule.
+    begins. Database errors are translated: `WorkspaceUnusable` when it is full, read-only or unreachable,
+    `NotFound` for a violated foreign key, `Conflict` for a violated uniqueness constraint.
     """
     plain = re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", database_url)
     engine = create_engine(plain, pool_pre_ping=not plain.startswith("sqlite"))
@@ -42,30 +42,30 @@ def make_engine(database_url: str) -> Engine:
 
 @contextmanager
 def turn_to_write(engine: Engine) -> Iterator[None]:
-    """Writers of this process one after the other, since SQLite's own wait is to sleep and look again.
+    """Serialise the writers of this process, because SQLite's own wait polls.
 
-    It is a courtesy only: the database's lock decides, and after `BUSY_SECONDS` it is asked all the same.
+    It is an optimisation only: the database's lock decides, and it is tried after `BUSY_SECONDS` in any case.
     """
     turn = _TURNS.get(engine)
-    mine = turn is not None and turn.acquire(timeout=BUSY_SECONDS)
+    acquired = turn is not None and turn.acquire(timeout=BUSY_SECONDS)
     try:
         yield
     finally:
-        if turn is not None and mine:
+        if turn is not None and acquired:
             turn.release()
 
 
 def connect_for_reading(engine: Engine) -> Connection:
-    """A connection that takes no write lock, sees one consistent state throughout, and cannot write."""
+    """A connection without write lock, which reads one consistent snapshot and cannot write."""
     if engine.dialect.name == "postgresql":
         return engine.connect().execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     return engine.connect().execution_options(**{_QUERY_ONLY: True})
 
 
 def write_ahead(connection: sqlite3.Connection | DBAPICursor) -> None:
-    """Switch a SQLite file to write-ahead logging, or find it switched.
+    """Switch a SQLite file to write-ahead logging if it is not yet.
 
-    Processes that open a new file together want its lock alone, for which SQLite's busy timeout does not
+    Processes that open a new file at once need its exclusive lock, for which SQLite's busy timeout does not
     wait. Raises `sqlite3.OperationalError` when it stays locked for `BUSY_SECONDS`.
     """
     until = time.monotonic() + BUSY_SECONDS
@@ -80,11 +80,11 @@ def write_ahead(connection: sqlite3.Connection | DBAPICursor) -> None:
 
 
 def _prepare_sqlite(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
-    connection.isolation_level = None  # the driver must not open transactions of its own
+    connection.isolation_level = None  # the driver must not begin transactions of its own
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
     write_ahead(cursor)
-    cursor.execute("PRAGMA synchronous=FULL")  # a commit is on the disk before anybody hears of it
+    cursor.execute("PRAGMA synchronous=FULL")  # a commit is on disk before it is reported
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
 
@@ -98,16 +98,16 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 _CAUSES = (
-    (r"disk is full|no space left|diskfull|could not extend", "is full; free some space, then try again"),
+    (r"disk is full|no space left|diskfull|could not extend", "is full; free disk space, then try again"),
     (r"readonly|read-only", "is read-only; make it writable for this account, then try again"),
     (r"is locked|lock timeout", "was held by another writer for too long; try again"),
     (
         r"unable to open|disk i/o",
-        "cannot be opened; check that its folder exists and may be read and written",
+        "cannot be opened; check that its folder exists and is readable and writable",
     ),
     (
         r"connect|server closed|terminating|password|authentication|does not exist",
-        "does not answer; check CLINIC_DATABASE_URL and that the server runs",
+        "does not respond; check CLINIC_DATABASE_URL and that the server is running",
     ),
 )
 
@@ -118,8 +118,10 @@ def _translate(context: ExceptionContext) -> None:
     where = f"the catalog's database{_place(context)}"
     if isinstance(error, IntegrityError):
         if "foreign key" in message.lower():
-            raise NotFound(f"a row refers to something that is not in the catalog: {message}") from error
-        raise Conflict(f"the catalog already holds that, or a value is missing: {message}") from error
+            raise NotFound(f"a row refers to a record that is not in the catalog: {message}") from error
+        raise Conflict(
+            f"the record already exists in the catalog, or a value is missing: {message}"
+        ) from error
     if isinstance(error, OperationalError | InterfaceError) or "read-only" in message:
         for pattern, advice in _CAUSES:
             if re.search(pattern, message, re.IGNORECASE):

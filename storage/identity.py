@@ -1,8 +1,8 @@
-"""A workspace knows itself: one identity in the catalog, in the folder, and at the root of the blob store.
+"""The identity of a workspace: stored in the catalog, in the folder, and at the root of the blob store.
 
-The catalog's row decides. The folder's mark (`workspace.json`) tells a lost, empty or foreign catalog from a
-new one. The blob store's mark says whose blobs these are: nothing clears, and no other workspace uses, blobs
-under another mark.
+The catalog's row is authoritative. The folder's mark (`workspace.json`) distinguishes a lost, empty or
+foreign catalog from a new one. The blob store's mark names the owner of the blobs: blobs under another mark
+are neither used nor cleared.
 """
 
 import json
@@ -19,7 +19,7 @@ from storage.workspace import BLOB_VARIABLE, CATALOG_FILE, Workspace
 
 MARK = "workspace.json"
 KNOWN_SHARE = 0.5
-"""A catalog adopts unmarked blobs when it names at least this share of them."""
+"""A catalog adopts unmarked blobs if it refers to at least this share of them."""
 
 
 def identity_of(engine: Engine) -> str:
@@ -27,22 +27,22 @@ def identity_of(engine: Engine) -> str:
     with connect_for_reading(engine) as connection:
         identity = connection.scalar(select(tables.workspace.c.id))
     if identity is None:
-        raise WorkspaceUnusable("the catalog has lost its identity; restore it from a backup")
+        raise WorkspaceUnusable("the catalog's identity is missing; restore the catalog from a backup")
     return str(identity)
 
 
 def refuse_fresh_catalog(workspace: Workspace) -> None:
-    """Raise `WorkspaceUnusable` where a new catalog would stand beside what another one knows: its own
-    folder's, which was lost, or another workspace's blobs.
+    """Raise `WorkspaceUnusable` if a new catalog would be created for the data of another: of a folder whose
+    catalog was lost, or of another workspace's blobs.
     """
     file = workspace.catalog_file
-    what = "is empty" if file.is_file() else "is missing"
+    state = "is empty" if file.is_file() else "is missing"
     own_blobs = workspace.blobs.folder is not None and workspace.blobs.folder.is_relative_to(workspace.path)
     if workspace.own_database and (
         (workspace.path / MARK).is_file() or (own_blobs and next(workspace.blobs.stored(), None) is not None)
     ):
         raise WorkspaceUnusable(
-            f"{file} {what}, but this workspace has been used: its {MARK} or its blobs are still there. "
+            f"{file} {state}, but this workspace has been used: its {MARK} or its blobs are still there. "
             f"Put {CATALOG_FILE} back, or restore a backup into an empty folder: clinic restore BACKUP "
             f"(backups lie in {workspace.path / 'backups'}); nothing was changed"
         )
@@ -55,9 +55,9 @@ def refuse_fresh_catalog(workspace: Workspace) -> None:
 
 
 def recognise(workspace: Workspace) -> None:
-    """Compare the three marks, and set those that are not there yet.
+    """Compare the three marks, and set missing ones.
 
-    Raises `WorkspaceUnusable` for a catalog of another folder, and for a blob store of another workspace.
+    Raises `WorkspaceUnusable` for the catalog of another folder, and for the blob store of another workspace.
     """
     identity = identity_of(workspace.engine)
     _recognise_folder(workspace, identity)
@@ -66,7 +66,7 @@ def recognise(workspace: Workspace) -> None:
 
 def _recognise_folder(workspace: Workspace, identity: str) -> None:
     if not workspace.own_database:
-        return  # the folder of a team's machine is only a cache
+        return  # on a team's machine the folder is only a cache
     mark = workspace.path / MARK
     known = read_mark(mark.read_bytes(), str(mark)) if mark.is_file() else None
     if known is None:
@@ -106,7 +106,7 @@ def _foreign_blobs(workspace: Workspace, other: str) -> WorkspaceUnusable:
 
 def _unmarked_blobs(workspace: Workspace, stored: int, known: int) -> WorkspaceUnusable:
     return WorkspaceUnusable(
-        f"{workspace.blob_url} holds {stored} blobs without an owner's mark, and this catalog knows {known} "
+        f"{workspace.blob_url} has {stored} blobs without an owner's mark; this catalog refers to {known} "
         f"of them. Give this workspace another place in {BLOB_VARIABLE}, or restore the catalog that belongs "
         "to these blobs; nothing was changed"
     )

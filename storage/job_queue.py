@@ -1,4 +1,4 @@
-"""The durable-work engine's own database: made quick, and kept free of pickles."""
+"""The database of the durable workflow engine: tuning, and removal of pickled rows."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -23,15 +23,16 @@ from sqlalchemy import (
 from storage.engine import BUSY_SECONDS, write_ahead
 
 PORTABLE = "portable_json"
-"""The only serialisation that may be read back."""
+"""The only serialisation that is read."""
 SCHEMA = "dbos"
 
 
 def prepare(url: str) -> None:
-    """Write-ahead logging on a SQLite file, set once: several times the steps per second. Else nothing.
+    """Switch a SQLite file to write-ahead logging, which allows several times the steps per second; other
+    databases are unchanged.
 
-    The engine keeps SQLite's own `synchronous=FULL`. Whoever loses the file all the same loses no work: jobs,
-    rounds and their results stand in the catalog, and what was under way is begun again.
+    SQLite's default `synchronous=FULL` stays. Losing the file loses no work: jobs, rounds and their results
+    are in the catalog, and what was running starts again.
     """
     if make_url(url).get_backend_name() == "sqlite":
         with closing(sqlite3.connect(_file(url), timeout=BUSY_SECONDS)) as connection:
@@ -39,7 +40,7 @@ def prepare(url: str) -> None:
 
 
 def exists(url: str) -> bool:
-    """Whether a worker has ever made the database's tables."""
+    """Whether a worker has created the database's tables."""
     if make_url(url).get_backend_name() == "sqlite" and not _file(url).exists():
         return False
     with _connection(url) as (connection, schema):
@@ -47,18 +48,17 @@ def exists(url: str) -> bool:
 
 
 def refuse_pickled(url: str) -> list[str]:
-    """Delete every row that would be unpickled when read, unread; returns the ids of the workflows they
-    belong to.
+    """Delete every row that would be unpickled when read; returns the ids of their workflows.
 
-    The engine writes portable JSON only, but rows that say `py_pickle` are unpickled whatever the settings:
-    anyone who can write the database could run code in a worker. A row with another tag was not written by
+    The engine writes portable JSON only, but it unpickles rows tagged `py_pickle` whatever the settings:
+    anyone who can write to the database could run code in a worker. A row with another tag was not written by
     us.
     """
     refused: set[str] = set()
     with _connection(url) as (connection, schema):
-        found = inspect(connection)
-        for name in found.get_table_names(schema=schema):
-            columns = {column["name"] for column in found.get_columns(name, schema=schema)}
+        inspector = inspect(connection)
+        for name in inspector.get_table_names(schema=schema):
+            columns = {column["name"] for column in inspector.get_columns(name, schema=schema)}
             if "serialization" in columns:
                 refused |= _refuse_in(connection, name, schema)
     return sorted(refused)
@@ -75,14 +75,14 @@ def _refuse_in(connection: Connection, name: str, schema: str | None) -> set[str
     return ids
 
 
-def in_line(url: str, *queues: str) -> list[str]:
-    """Workflows that wait in these queues, seen as one line, the next one first."""
+def waiting_workflows(url: str, *queues: str) -> list[str]:
+    """Ids of the waiting workflows of these queues, merged in order, the next one first."""
     with _connection(url) as (connection, schema):
         return list(connection.scalars(_line(_workflows(connection, schema), queues)))
 
 
 def move_first(url: str, queues: Sequence[str], workflow_id: str) -> bool:
-    """Let a waiting workflow be the next of these queues; False when it does not wait there (any more)."""
+    """Move a waiting workflow to the front of these queues; False if it does not wait there (any more)."""
     with _connection(url) as (connection, schema):
         table = _workflows(connection, schema)
         line = list(connection.scalars(_line(table, queues)))
@@ -93,35 +93,36 @@ def move_first(url: str, queues: Sequence[str], workflow_id: str) -> bool:
     return True
 
 
-def stand_since(url: str, workflow_id: str, since: float) -> None:
-    """Let a waiting workflow stand in line as if it had been asked for at that time (epoch seconds)."""
+def move_to_time(url: str, workflow_id: str, since: float) -> None:
+    """Move a waiting workflow to the position of a request at that time (epoch seconds)."""
     with _connection(url) as (connection, schema):
         table = _workflows(connection, schema)
         _change_waiting(connection, table, workflow_id, created_at=int(1000 * since))
 
 
-def inherit_place(url: str, workflow_id: str, parent_id: str, since: float) -> None:
-    """Let a waiting workflow that nobody has moved stand in line since then, moved as its parent was."""
+def inherit_position(url: str, workflow_id: str, parent_id: str, since: float) -> None:
+    """Give a waiting workflow that was not moved the queue position of that time, and its parent's move."""
     with _connection(url) as (connection, schema):
         table = _workflows(connection, schema)
-        mine, parent = (
+        own_row, parent = (
             connection.scalar(select(table.c.priority).where(table.c.workflow_uuid == id))
             for id in (workflow_id, parent_id)
         )
-        if mine == 0:
+        if own_row == 0:
             place = {"priority": parent or 0, "created_at": int(1000 * since)}
             _change_waiting(connection, table, workflow_id, **place)
 
 
-def leave_line(url: str, workflow_id: str) -> bool:
-    """Take a workflow out of its queue; False when it does not wait (any more)."""
+def remove_waiting(url: str, workflow_id: str) -> bool:
+    """Remove a workflow from its queue; False if it does not wait (any more)."""
     with _connection(url) as (connection, schema):
         table = _workflows(connection, schema)
         return _change_waiting(connection, table, workflow_id, status="CANCELLED")
 
 
 def _change_waiting(connection: Connection, table: Table, workflow_id: str, **values: Any) -> bool:
-    """Change a workflow that nobody has taken yet, in one statement; whether it still waited."""
+    """Update a workflow that no worker has taken yet, in one statement; returns whether it was still
+    waiting."""
     waits = (table.c.workflow_uuid == workflow_id) & (table.c.status == "ENQUEUED")
     changed = connection.execute(update(table).where(waits).values(**values))
     connection.commit()
@@ -133,7 +134,7 @@ def _workflows(connection: Connection, schema: str | None) -> Table:
 
 
 def _line(table: Table, queues: Sequence[str]) -> Select[tuple[str]]:
-    """The engine takes the lowest priority first, then the oldest."""
+    """The engine dequeues the lowest priority first, then the oldest."""
     waits = table.c.queue_name.in_(queues) & (table.c.status == "ENQUEUED")
     return select(table.c.workflow_uuid).where(waits).order_by(table.c.priority, table.c.created_at)
 

@@ -1,4 +1,4 @@
-"""Bring a catalog to this version's schema, or refuse it."""
+"""Migration of a catalog to this version's schema."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +10,14 @@ from dataengine.errors import WorkspaceUnusable
 from storage.engine import connect_for_reading
 
 REVISION = "0006"
-"""The newest migration; a catalog that names another one is older (upgrade) or newer (refused)."""
+"""The newest migration; a catalog at another one is older (upgraded) or newer (refused)."""
 SCRIPTS = Path(__file__).with_name("migrations")
 
-_LOCK = 0x636C696E  # any number that only we use: PostgreSQL's advisory lock against two upgrades at once
+_LOCK = 0x636C696E  # arbitrary but unique: PostgreSQL's advisory lock against concurrent upgrades
 
 
 def revision(engine: Engine) -> str | None:
-    """The migration that the catalog stands at; None for an empty database."""
+    """The catalog's current migration; None for an empty database."""
     with connect_for_reading(engine) as connection:
         return _revision(connection)
 
@@ -34,8 +34,8 @@ def migrate(engine: Engine, backup: Callable[[], Any] | None = None) -> None:
         known = [script.revision for script in _scripts().walk_revisions()]
         if current not in known:
             raise WorkspaceUnusable(
-                f"the catalog has schema {current!r}, this version knows up to {REVISION!r}: a "
-                "newer Artifact Clinic wrote it; install that version, or restore an older backup"
+                f"the catalog has schema {current!r}, but this version supports up to {REVISION!r}: a "
+                "newer Artifact Clinic wrote it. Install that version, or restore an older backup"
             )
         if backup is not None:
             backup()
@@ -57,8 +57,8 @@ def upgrade(connection: Connection, target: str = "head") -> None:
 def _revision(connection: Connection) -> str | None:
     if not inspect(connection).has_table("alembic_version"):
         return None
-    found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
-    return found
+    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return revision
 
 
 def _config() -> Any:

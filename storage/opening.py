@@ -1,4 +1,4 @@
-"""Create and open workspaces; an older one is migrated after a backup."""
+"""Creating and opening of workspaces; an older one is migrated after a backup."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -9,16 +9,16 @@ from storage.stores.blobs import writing
 from storage.workspace import CATALOG_FILE, DATABASE_VARIABLE, Workspace
 
 PRIVATE = ("*.sqlite*", "*.json", "*.key", "*.log", "*.secret", "backups/*", "jobs/*/*")
-"""Files of a workspace that hold what people wrote, or secrets."""
+"""Files of a workspace that hold personal data or secrets."""
 
 
 def create_workspace(
     path: str | Path, database_url: str | None = None, blob_url: str | None = None
 ) -> Workspace:
-    """Make the workspace in `path`, or open and upgrade the one that is there.
+    """Create the workspace in `path`, or open and upgrade an existing one.
 
-    Arguments win over the environment. Raises `WorkspaceUnusable`, leaving no half-made catalog behind, when
-    the folder is full or read-only, and when a newer version wrote it.
+    Arguments override the environment. Raises `WorkspaceUnusable`, without leaving an incomplete catalog,
+    when the folder is full or read-only, and when a newer version wrote it.
     """
     workspace = Workspace.located(path, database_url, blob_url)
     fresh = workspace.own_database and not workspace.catalog_file.exists()
@@ -44,23 +44,23 @@ def create_workspace(
 def open_workspace(
     path: str | Path, database_url: str | None = None, blob_url: str | None = None
 ) -> Workspace:
-    """Open the workspace in `path`, upgrading its catalog after a backup where that is needed.
+    """Open the workspace in `path`; an older catalog is upgraded after a backup.
 
-    Raises `WorkspaceUnusable` when there is none, it cannot be used, or a newer version wrote it.
+    Raises `WorkspaceUnusable` when there is none, it is unusable, or a newer version wrote it.
     """
     workspace = Workspace.located(path, database_url, blob_url)
     if workspace.own_database and not workspace.catalog_file.is_file():
         raise WorkspaceUnusable(
-            f"there is no workspace in {workspace.path}: it has no {CATALOG_FILE}. Give the right folder "
-            f"with --workspace, make one with `clinic app`, or set {DATABASE_VARIABLE}."
+            f"there is no workspace in {workspace.path}: it has no {CATALOG_FILE}. Name the right folder "
+            f"with --workspace, create one with `clinic app`, or set {DATABASE_VARIABLE}."
         )
     return create_workspace(path, database_url, blob_url)
 
 
 def make_private(folder: Path) -> None:
-    """Take the folder, its catalog, keys, logs and backups away from other accounts of this machine.
+    """Restrict the folder, its catalog, keys, logs and backups to the owner's account.
 
-    Workspaces of older versions were readable by everybody. What belongs to another account is left alone.
+    Workspaces of older versions were readable by all accounts. Files of another owner are not changed.
     """
     private = [file for pattern in PRIVATE for file in folder.glob(pattern) if file.is_file()]
     for path, mode in [(folder, 0o700), *((file, 0o600) for file in private)]:
@@ -70,7 +70,7 @@ def make_private(folder: Path) -> None:
 
 
 def _is_empty(workspace: Workspace) -> bool:
-    """Whether a database is there, and holds no catalog."""
+    """Whether the database exists and holds no catalog."""
     if workspace.own_database:
         return not workspace.catalog_file.stat().st_size
     from storage.migrate import revision
@@ -79,7 +79,7 @@ def _is_empty(workspace: Workspace) -> bool:
 
 
 def _has_schema(workspace: Workspace) -> bool:
-    """Whether the catalog is there after all: another process may have made it meanwhile."""
+    """Whether the catalog exists now: another process may have created it meanwhile."""
     from storage.migrate import revision
 
     try:
@@ -89,7 +89,7 @@ def _has_schema(workspace: Workspace) -> bool:
 
 
 def _migrate(workspace: Workspace) -> None:
-    from storage.maintenance.backup import before_upgrade
+    from storage.maintenance.backup import back_up_before_upgrade
     from storage.migrate import migrate
 
-    migrate(workspace.engine, backup=lambda: before_upgrade(workspace))
+    migrate(workspace.engine, backup=lambda: back_up_before_upgrade(workspace))

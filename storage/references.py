@@ -1,4 +1,4 @@
-"""Which blobs the catalog still speaks of."""
+"""References of the catalog to blobs."""
 
 import json
 import re
@@ -14,23 +14,23 @@ MANIFEST_BYTES = 4 * 1024 * 1024
 
 _SHA256 = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _MANY = frozenset({"images", "predictions", "pseudo_labels", "labels", "snapshot_items"})
-"""Tables of single pictures: what they name is never a checkpoint."""
+"""Tables of single images: their references are never checkpoints."""
 
 
 def referenced(connection: Connection, blobs: Blobs, checkpoints: Checkpoints) -> set[str]:
-    """Every SHA-256 named anywhere in the catalog, with the files of the checkpoints among them.
+    """Every SHA-256 anywhere in the catalog, with the files of the checkpoints among them.
 
-    Whatever looks like a hash counts, in any column and inside any JSON: a reference of a kind that does not
-    exist yet is kept as well.
+    Anything that has the form of a hash counts, in any column and inside any JSON, so that future kinds of
+    references are kept as well.
     """
-    found: set[str] = set()
+    references: set[str] = set()
     for table in tables.metadata.sorted_tables:
         names = set(_named_in(connection, table))
-        found |= names
+        references |= names
         if table.name not in _MANY:
             for name in names:
-                found |= _files(name, blobs, checkpoints)
-    return found
+                references |= _files(name, blobs, checkpoints)
+    return references
 
 
 def _named_in(connection: Connection, table: Table) -> Iterator[str]:
@@ -44,7 +44,7 @@ def _named_in(connection: Connection, table: Table) -> Iterator[str]:
 
 
 def _files(name: str, blobs: Blobs, checkpoints: Checkpoints) -> set[str]:
-    """The files of a checkpoint; nothing for any other blob."""
+    """The files of a checkpoint; empty for any other blob."""
     if (
         not blobs.has(name)
         or blobs.size(name) > MANIFEST_BYTES

@@ -1,7 +1,7 @@
 """One folder is one project: `catalog.sqlite`, `jobs.sqlite`, `blobs/`, `snapshots/`, `checkpoints/`.
 
 Teams point CLINIC_DATABASE_URL at PostgreSQL and CLINIC_BLOB_URL at any fsspec URL; the folder then holds
-only what this machine can make again: fetched checkpoints, exported shards, scratch.
+only data that can be recreated: fetched checkpoints, exported shards, scratch folders.
 """
 
 import os
@@ -30,7 +30,7 @@ JOBS_FILE = "jobs.sqlite"
 
 
 class Workspace:
-    """Where everything of one project is kept. Made by `storage.opening`, shared freely between threads."""
+    """The stores of one project. Created by `storage.opening`; thread-safe."""
 
     def __init__(self, path: Path, database_url: str | None, blob_url: str | None) -> None:
         self.path = path
@@ -43,7 +43,7 @@ class Workspace:
 
     @classmethod
     def located(cls, path: str | Path, database_url: str | None, blob_url: str | None) -> Self:
-        """The workspace in `path`, neither made nor looked at. Arguments win over the environment."""
+        """The workspace in `path`, without creating or checking it. Arguments override the environment."""
         return cls(
             Path(path).expanduser().absolute(),
             database_url or os.environ.get(DATABASE_VARIABLE) or None,
@@ -85,7 +85,7 @@ class Workspace:
 
     @cached_property
     def job_files(self) -> JobFiles:
-        """What jobs write while they run."""
+        """Files of running jobs."""
         return JobFiles(self.catalog, self.path / "jobs", shared=not self.own_database)
 
     @cached_property
@@ -94,11 +94,11 @@ class Workspace:
         return Snapshots(self.catalog, self.blobs, self.maps, self.path / "snapshots")
 
     def secret(self, name: str, make: Callable[[], bytes]) -> bytes:
-        """The key in the file `name` of this folder, made once; see `storage.stores.secret_file`."""
+        """The key in the file `name` of this folder, created once; see `storage.stores.secret_file`."""
         return read_or_create_secret(self.path / name, make)
 
     def close(self) -> None:
-        """Give back database connections; the workspace can be used again afterwards."""
+        """Close database connections; the workspace can be used again afterwards."""
         if "engine" in self.__dict__:
             self.engine.dispose()
 

@@ -208,10 +208,10 @@ class TinyGenerator:
         rows = [random("prompt", prompt).normal(size=3) for prompt in prompts]
         return Conditioning({"colour": torch.tensor(np.array(rows), dtype=torch.float32)})
 
-    def cut(self, prompts: Sequence[str]) -> list[str]:
+    def truncated(self, prompts: Sequence[str]) -> list[str]:
         return []
 
-    def blank(self, count: int) -> Any:
+    def blank_conditioning(self, count: int) -> Any:
         return self.encode_prompts([""] * count)
 
     def initial_latents(self, seeds: Sequence[int], size: tuple[int, int]) -> Any:

@@ -1,7 +1,7 @@
 """The recipe behind `clinic build-clinic`: trains every model of the embedded clinic, one after another.
 
-Each part is one idempotent step. It works in `out/work/PART` (checkpoint, loss log, encoded drawings), goes
-on there after a kill, and is done when `out/PART` stands: a stock diffusers or transformers folder, a
+Each part is one idempotent step. It works in `out/work/PART` (checkpoint, loss log, encoded drawings),
+resumes there after a kill, and is done when `out/PART` exists: a stock diffusers or transformers folder, a
 detector folder, or one safetensors file for an oracle.
 """
 
@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from dataengine.clinic.config import BuildConfig
 from dataengine.clinic.oracles import Judge, Teacher
 from dataengine.clinic.training.autoencoder import train_autoencoder
-from dataengine.clinic.training.first_doctor import train_first_doctor
+from dataengine.clinic.training.first_detector import train_first_detector
 from dataengine.clinic.training.flux import CaptionedLatents, captioned_latents, train_flux
 from dataengine.clinic.training.oracles import train_oracle
 from dataengine.clinic.training.readers import train_readers
@@ -32,7 +32,7 @@ Step = Callable[[BuildConfig, Path, Report], Callable[[Path], Any]]
 def build(config: BuildConfig, out: Path, progress: Report) -> None:
     """Trains the parts that `config` names and `out` does not hold yet.
 
-    Raises `NotFound` when a part needs another that is neither there nor named before it.
+    Raises `NotFound` when a part needs another that neither exists nor comes before it in the list.
     """
     for part in config.parts:
         if not (out / part).exists():
@@ -41,7 +41,8 @@ def build(config: BuildConfig, out: Path, progress: Report) -> None:
 
 
 def _publish(save: Callable[[Path], Any], folder: Path) -> None:
-    """Writes beside the place and renames, so that a part is either done or absent."""
+    """Write to a temporary folder next to the target and rename it, so that a part is either complete or
+    absent."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -52,13 +53,13 @@ def _publish(save: Callable[[Path], Any], folder: Path) -> None:
 def _needed(out: Path, part: str) -> Path:
     if not (out / part).exists():
         raise NotFound(
-            f"This part builds on {part}, which {out} does not hold; train it first (parts = {part}, …)."
+            f"This part builds on {part}, which is not in {out}; train it first (parts = {part}, …)."
         )
     return out / part
 
 
 def load_autoencoder(out: Path) -> AutoencoderKL:
-    """The VAE that `build` left in `out`, in evaluation mode."""
+    """The VAE that `build` wrote to `out`, in evaluation mode."""
     return AutoencoderKL.from_pretrained(_needed(out, "autoencoder")).eval()
 
 
@@ -74,7 +75,7 @@ def _autoencoder(config: BuildConfig, out: Path, report: Report) -> Callable[[Pa
 def _latents(
     config: BuildConfig, out: Path, count: int, flawed: float | None, report: Report
 ) -> CaptionedLatents:
-    """The generator's drawings, or their clean twins, as latents; kept for all parts that use them."""
+    """The generator's drawings, or their clean twins, as latents; cached for all parts that use them."""
     kind = "flawed" if flawed is None else "clean"
     cache = out / "work" / "latents" / f"{kind}-{count}.safetensors"
     vae = load_autoencoder(out).to(config.device)
@@ -120,12 +121,12 @@ def _oracle(part: str, architecture: type[Judge] | type[Teacher]) -> Step:
     return step
 
 
-def _first_doctor(config: BuildConfig, out: Path, report: Report) -> Callable[[Path], Any]:
+def _first_detector(config: BuildConfig, out: Path, report: Report) -> Callable[[Path], Any]:
     vae, work = load_autoencoder(out), _work(out, "first_doctor")
-    doctor = train_first_doctor(
+    detector = train_first_detector(
         config.first_doctor, vae, config.device, work, report, config.checkpoint_seconds
     )
-    return lambda folder: save_detector(doctor, folder)
+    return lambda folder: save_detector(detector, folder)
 
 
 def _readers(config: BuildConfig, out: Path, report: Report) -> Callable[[Path], Any]:
@@ -150,7 +151,7 @@ _STEPS: dict[str, Step] = {
     "twin": _branch("twin", flawed=0.0),
     "judge": _oracle("judge", Judge),
     "teacher": _oracle("teacher", Teacher),
-    "first_doctor": _first_doctor,
+    "first_doctor": _first_detector,
     "readers": _readers,
     "stable_diffusion": _stable_diffusion,
 }

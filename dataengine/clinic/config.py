@@ -33,14 +33,16 @@ PARTS: tuple[Part, ...] = (
 
 
 class PartConfig(Config):
-    """How long and on what one model is trained."""
+    """The training schedule and data of one model."""
 
     steps: int = Field(gt=0)
-    """Updates in all. A part that continues another (`generator`, `twin`) counts from that one's end."""
+    """Number of updates. A part that continues another (`generator`, `twin`) counts from the other's last
+    update."""
     batch: int = Field(gt=0)
-    """Drawings in one update."""
+    """Drawings per update."""
     drawings: int = Field(gt=0)
-    """Drawings rendered for training, the first of its stream; batches are taken from them at random."""
+    """Number of drawings rendered for training, from the start of the stream; batches are sampled from
+    them."""
     seed: int
     """Seed of the weights, the batches and the noise."""
 
@@ -51,11 +53,11 @@ class BuildConfig(Config):
     device: str = "cpu"
     """`cpu`, or a CUDA device such as `cuda:0`."""
     parts: tuple[Part, ...] = PARTS
-    """Which models to train, in this order; what they build on must be trained already or named before
-    them.
+    """Models to train, in this order. A model that they build on must be trained already or come earlier in
+    the list.
     """
     checkpoint_seconds: float = Field(default=120.0, gt=0)
-    """How much work a kill may cost at most."""
+    """Seconds between checkpoints: the most work that a kill can lose."""
     autoencoder: PartConfig = PartConfig(steps=1500, batch=16, drawings=16000, seed=1)
     """The VAE that both generator families share."""
     trunk: PartConfig = PartConfig(steps=1900, batch=24, drawings=30000, seed=2)

@@ -1,6 +1,6 @@
 """Antialiased drawing primitives on a supersampled canvas.
 
-Coordinates are unit coordinates: (0, 0) is the middle of the subject, one unit is the width of the picture,
+Coordinates are unit coordinates: (0, 0) is the middle of the subject, one unit is the width of the image,
 y points down. A pose maps them to pixels. Everything is drawn `SUPERSAMPLING` times too large and averaged.
 """
 
@@ -23,7 +23,7 @@ _CIRCLE = tuple((float(np.cos(a)), float(np.sin(a))) for a in np.linspace(0, 2 *
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a subject stands: middle in shares of the picture, scale, and tilt in degrees."""
+    """The placement of a subject: centre as shares of the image, scale, and tilt in degrees."""
 
     x: float
     y: float
@@ -31,7 +31,7 @@ class Pose:
     tilt: float
 
     def adjusted(self, scale: float = 1.0, tilt: float = 1.0, shift: float = 0.0) -> "Pose":
-        """The pose with scale and tilt multiplied, moved to the right by `shift`."""
+        """The pose with scale and tilt multiplied, shifted to the right by `shift`."""
         return Pose(self.x + shift, self.y, self.scale * scale, self.tilt * tilt)
 
 
@@ -57,13 +57,13 @@ def luminance(colour: Colour) -> float:
     return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
 
 
-def shrink(picture: Image.Image) -> np.ndarray:
+def shrink(canvas: Image.Image) -> np.ndarray:
     """A canvas as uint8 HWC of the world's size: the average of each supersampled block."""
-    return np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BOX))
+    return np.asarray(canvas.resize((SIZE, SIZE), Image.Resampling.BOX))
 
 
-def ground(colour: Colour, shaded: bool) -> Image.Image:
-    """A plain ground, or one that darkens towards its lower edge."""
+def plain_background(colour: Colour, shaded: bool) -> Image.Image:
+    """A plain background, or one that darkens towards its lower edge."""
     if not shaded:
         return Image.new("RGB", (CANVAS, CANVAS), colour)
     light = 1.06 - 0.4 * np.linspace(0.0, 1.0, CANVAS)[:, None, None]
@@ -72,12 +72,12 @@ def ground(colour: Colour, shaded: bool) -> Image.Image:
 
 
 class Canvas:
-    """Draws opaque shapes in unit coordinates onto a copy of a ground."""
+    """Draws opaque shapes in unit coordinates onto a copy of a background."""
 
     def __init__(self, background: Image.Image, pose: Pose) -> None:
-        self.picture = background.copy()
+        self.image = background.copy()
         self.pose = pose
-        self._draw = ImageDraw.Draw(self.picture)
+        self._draw = ImageDraw.Draw(self.image)
         turn = np.deg2rad(pose.tilt)
         self._cos, self._sin = float(np.cos(turn)), float(np.sin(turn))
 
@@ -137,4 +137,4 @@ class Canvas:
             mask = mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         mask = mask.rotate(turn - self.pose.tilt, Image.Resampling.BILINEAR)
         centre = self.at(x, y)
-        self.picture.paste(colour, (round(centre[0] - side / 2), round(centre[1] - side / 2)), mask)
+        self.image.paste(colour, (round(centre[0] - side / 2), round(centre[1] - side / 2)), mask)

@@ -1,4 +1,5 @@
-"""The artifacts of the world: which kinds each category can have, their classes, and how they are drawn.
+"""The artifacts of the world: the kinds each category can have, their classes, and the functions that draw
+them.
 
 Classes follow the paper's three types: 1 shape distortion, 2 unreasonable content, 3 watermark.
 """
@@ -26,7 +27,7 @@ CLASSES: dict[str, int] = {
 }
 STRUCTURAL = frozenset({"garble", "flip", "extra", "missing", "duplicate"})
 
-# Repetition is weight.
+# A kind that occurs twice is twice as likely.
 _KINDS: dict[str, tuple[str, ...]] = {
     "hand": ("extra", "extra", "extra", "warp", "blur", "blot", "blot"),
     "face": ("missing", "extra", "extra", "duplicate", "warp", "blur", "blot", "blot"),
@@ -54,8 +55,8 @@ class Spot:
     radius: float
 
 
-def pick_kinds(rng: np.random.Generator, category: str) -> tuple[str, ...]:
-    """The kinds of artifact that a flawed picture of the category gets: one, seldom two."""
+def sample_kinds(rng: np.random.Generator, category: str) -> tuple[str, ...]:
+    """Sample the kinds of artifact of a flawed image of the category: one, rarely two."""
     if rng.random() < _MARK_SHARE:
         return ("mark",)
     choices = _KINDS.get(category, _OTHER_KINDS)
@@ -63,16 +64,16 @@ def pick_kinds(rng: np.random.Generator, category: str) -> tuple[str, ...]:
     return (kind, "blot") if kind != "blot" and rng.random() < _SECOND_BLOT_SHARE else (kind,)
 
 
-def deface(picture: Image.Image, kind: str, spots: list[Spot], rng: np.random.Generator) -> Image.Image:
+def add_artifact(canvas: Image.Image, kind: str, spots: list[Spot], rng: np.random.Generator) -> Image.Image:
     """A copy of a canvas with an artifact of a pixel kind (`warp`, `blur`, `blot`, `mark`) at one of the
     spots.
     """
     spot = spots[int(rng.integers(len(spots)))]
-    return _DEFACERS[kind](picture, spot, rng)
+    return _ARTIFACT_FUNCTIONS[kind](canvas, spot, rng)
 
 
-def _warp(picture: Image.Image, spot: Spot, rng: np.random.Generator) -> Image.Image:
-    """Moves the pixels of a disc: in waves, as a whirl, or at random."""
+def _warp(canvas: Image.Image, spot: Spot, rng: np.random.Generator) -> Image.Image:
+    """Displace the pixels of a disc: in waves, as a whirl, or at random."""
     radius = spot.radius * rng.uniform(1.1, 1.45)
     top, left, bottom, right = _bounds(spot, radius)
     yy, xx = np.mgrid[top:bottom, left:right].astype(np.float32)
@@ -95,7 +96,7 @@ def _warp(picture: Image.Image, spot: Spot, rng: np.random.Generator) -> Image.I
         shift_y = dx * np.sin(turn) + dy * (np.cos(turn) - 1)
     else:
         shift_x, shift_y = (_smooth_noise(rng, fall.shape) * radius * 0.6 * fall for _ in range(2))
-    pixels = np.asarray(picture)
+    pixels = np.asarray(canvas)
     moved = pixels.copy()
     rows = np.clip(np.rint(yy + shift_y), 0, CANVAS - 1).astype(np.intp)
     columns = np.clip(np.rint(xx + shift_x), 0, CANVAS - 1).astype(np.intp)
@@ -103,20 +104,20 @@ def _warp(picture: Image.Image, spot: Spot, rng: np.random.Generator) -> Image.I
     return Image.fromarray(moved)
 
 
-def _blur(picture: Image.Image, spot: Spot, rng: np.random.Generator) -> Image.Image:
+def _blur(canvas: Image.Image, spot: Spot, rng: np.random.Generator) -> Image.Image:
     radius = spot.radius * rng.uniform(1.1, 1.45)
     top, left, bottom, right = _bounds(spot, radius)
     yy, xx = np.mgrid[top:bottom, left:right]
     share = np.clip(1.5 * (1 - ((xx - spot.x) ** 2 + (yy - spot.y) ** 2) / radius**2), 0, 1)
-    region = picture.crop((left, top, right, bottom))
+    region = canvas.crop((left, top, right, bottom))
     soft = region.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.3) * radius))
-    blurred = picture.copy()
+    blurred = canvas.copy()
     blurred.paste(soft, (left, top), Image.fromarray((255 * share).astype(np.uint8)))
     return blurred
 
 
-def _blot(picture: Image.Image, spot: Spot, rng: np.random.Generator) -> Image.Image:
-    """A soft, lobed patch in a colour that belongs to nothing."""
+def _blot(canvas: Image.Image, spot: Spot, rng: np.random.Generator) -> Image.Image:
+    """Draw a soft, lobed patch in a colour that occurs nowhere else in the scene."""
     radius = spot.radius * rng.uniform(0.6, 0.95)
     x, y = spot.x + rng.uniform(-0.3, 0.3) * radius, spot.y + rng.uniform(-0.3, 0.3) * radius
     first, second, third = rng.uniform(0, 6.28, 3)
@@ -127,17 +128,17 @@ def _blot(picture: Image.Image, spot: Spot, rng: np.random.Generator) -> Image.I
         + 0.12 * np.sin(5 * angles + third)
     )
     reach = radius * (1 + lobes)
-    opacity = Image.new("L", picture.size)
+    opacity = Image.new("L", canvas.size)
     outline = list(zip(x + reach * np.cos(angles), y + reach * np.sin(angles), strict=True))
     ImageDraw.Draw(opacity).polygon(outline, fill=int(rng.integers(200, 250)))
     colour = _BLOT_COLOURS[int(rng.integers(len(_BLOT_COLOURS)))]
-    blotted = picture.copy()
+    blotted = canvas.copy()
     blotted.paste(colour, (0, 0), opacity.filter(ImageFilter.GaussianBlur(2)))
     return blotted
 
 
-def _mark(picture: Image.Image, spot: Spot, rng: np.random.Generator) -> Image.Image:
-    """A line of half-transparent letters across the picture, in half of the cases on a lighter or darker
+def _mark(canvas: Image.Image, spot: Spot, rng: np.random.Generator) -> Image.Image:
+    """Draw a line of half-transparent letters across the image, in half of the cases on a lighter or darker
     band.
     """
     height, opacity = int(rng.integers(20, 30)), int(rng.integers(120, 190))
@@ -154,7 +155,7 @@ def _mark(picture: Image.Image, spot: Spot, rng: np.random.Generator) -> Image.I
     )
     layer = layer.rotate(float(rng.choice([0, 0, 30, -30, 45])))
     half = CANVAS // 2
-    marked = picture.copy()
+    marked = canvas.copy()
     marked.paste(colour, (0, 0), layer.crop((half, half, half + CANVAS, half + CANVAS)))
     return marked
 
@@ -171,10 +172,10 @@ def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarra
     return np.asarray(coarse.resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
 
 
-_DEFACERS: dict[str, Callable[[Image.Image, Spot, np.random.Generator], Image.Image]] = {
+_ARTIFACT_FUNCTIONS: dict[str, Callable[[Image.Image, Spot, np.random.Generator], Image.Image]] = {
     "warp": _warp,
     "blur": _blur,
     "blot": _blot,
     "mark": _mark,
 }
-PIXEL_KINDS = tuple(_DEFACERS)
+PIXEL_KINDS = tuple(_ARTIFACT_FUNCTIONS)

@@ -1,9 +1,9 @@
-"""The pictures that teach annotators: three practice images with answers, three examples of a guideline.
+"""The images of the annotators' tutorial: three practice images with answers, three guideline examples.
 
     python -m dataengine.clinic.lessons ui/annotate/static
 
-draws those that the annotation page ships, from the world's validation stream, so that no training and no
-measurement ever uses them.
+renders the ones that the annotation page ships, from the world's validation stream, so that no training and
+no measurement ever uses them.
 """
 
 import base64
@@ -33,7 +33,8 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class Lesson:
-    """A practice image: which drawing it is, whether a detector's guess comes along, what the page says."""
+    """A practice image: its drawing, whether a detector's prediction is shown with it, and the texts of the
+    page."""
 
     index: int
     flawed: bool
@@ -47,23 +48,23 @@ LESSONS = (
         index=0,
         flawed=True,
         suspected=True,
-        text="The violet tint is what the detector suspects, outlined. Click the outlined part with "
-        "Suggest (V), or press A, to accept it; then Enter.",
-        hint="Accept the outlined suggestion: it is the broken part.",
+        text="The outlined violet area is the detector's prediction. Click it with "
+        "Suggest (V), or press A, to accept it, then press Enter.",
+        hint="Accept the outlined suggestion: it marks the artifact.",
     ),
     Lesson(
         index=1,
         flawed=True,
         suspected=False,
-        text="No help this time: paint what is broken with the brush (B), erase with E, then Enter.",
-        hint="One finger has a second tip: paint that, tightly.",
+        text="No suggestion this time: paint the artifact with the brush (B), erase with E, press Enter.",
+        hint="One finger has a second tip: paint it, tightly.",
     ),
     Lesson(
         index=7,
         flawed=False,
         suspected=False,
-        text="Last one: look closely. If nothing is broken, press C for clean.",
-        hint="nothing here is broken, so C is the answer.",
+        text="The last one: look closely. If there is no artifact, press C for clean.",
+        hint="there is no artifact here, so the answer is C.",
     ),
 )
 
@@ -74,16 +75,18 @@ def write_lessons(folder: Path) -> None:
     for number, lesson in enumerate(LESSONS, 1):
         drawing = stream("validation", flawed=float(lesson.flawed))[lesson.index]
         Image.fromarray(enlarged(drawing.image)).save(folder / f"practice-{number}.png")
-        described.append(description(lesson, drawing, f"practice-{number}.png"))
+        described.append(practice_entry(lesson, drawing, f"practice-{number}.png"))
     for number, index in enumerate(EXAMPLES, 1):
-        Image.fromarray(example(stream("validation", flawed=1.0)[index])).save(folder / f"guide-{number}.png")
+        Image.fromarray(guideline(stream("validation", flawed=1.0)[index])).save(
+            folder / f"guide-{number}.png"
+        )
     (folder / "practice.json").write_text(json.dumps(described, indent=1))
 
 
-def description(lesson: Lesson, drawing: Drawing, file: str) -> dict[str, Any]:
-    """What practice.json says of a practice image; label maps are packed as the page packs its own."""
+def practice_entry(lesson: Lesson, drawing: Drawing, file: str) -> dict[str, Any]:
+    """The entry of a practice image in practice.json; label maps are packed as the page packs its own."""
     truth = enlarged(drawing.label_map)
-    said = {
+    entry = {
         "file": file,
         "width": truth.shape[1],
         "height": truth.shape[0],
@@ -92,16 +95,16 @@ def description(lesson: Lesson, drawing: Drawing, file: str) -> dict[str, Any]:
         "hint": lesson.hint,
         "truth": packed(truth),
     }
-    return said | ({"suspected": packed(suspicion(truth))} if lesson.suspected else {})
+    return entry | ({"suspected": packed(ideal_prediction(truth))} if lesson.suspected else {})
 
 
 def enlarged(image: Pixels) -> Pixels:
-    """Every pixel as a square of `SCALE` by `SCALE`, HW or HWC."""
+    """The array (HW or HWC) enlarged: every pixel becomes a square of `SCALE` by `SCALE`."""
     return image.repeat(SCALE, 0).repeat(SCALE, 1)
 
 
-def suspicion(truth: LabelMap) -> LabelMap:
-    """A detector's guess, as good as one can be: the truth blurred, in steps of 8 from 0 to 120, uint8 HW."""
+def ideal_prediction(truth: LabelMap) -> LabelMap:
+    """An ideal detector's prediction: the true mask blurred, in steps of 8 from 0 to 120, uint8 HW."""
     soft = ndimage.gaussian_filter((truth > 0).astype(np.float32), SOFTNESS)
     return (np.rint(127 * soft) // 8 * 8).astype(np.uint8)
 
@@ -110,8 +113,8 @@ def packed(label_map: LabelMap) -> str:
     return base64.b64encode(pack_label_map(label_map)).decode()
 
 
-def example(drawing: Drawing) -> Pixels:
-    """The drawing, and beside it the same with what counts tinted and bordered in its class's colour."""
+def guideline(drawing: Drawing) -> Pixels:
+    """The drawing, and next to it the same with the artifact tinted and outlined in its class's colour."""
     image, label_map = enlarged(drawing.image), enlarged(drawing.label_map)
     inside = label_map > 0
     border = inside & ~ndimage.binary_erosion(inside, iterations=BORDER, border_value=0)

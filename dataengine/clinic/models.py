@@ -25,8 +25,8 @@ TEXT_WIDTH = 128
 
 
 def autoencoder() -> AutoencoderKL:
-    """Four times smaller latents of 8 channels. With 4 channels the reconstructions themselves look like
-    artifacts.
+    """Latents of 8 channels and a quarter of the side. With 4 channels the reconstructions themselves look
+    like artifacts.
     """
     return AutoencoderKL(
         latent_channels=LATENT_CHANNELS,
@@ -46,7 +46,7 @@ def autoencoder() -> AutoencoderKL:
 
 
 def clip_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """Two layers; its beginning, end and padding ids must be the tokenizer's."""
+    """Two layers; the beginning, end and padding ids must be those of the tokenizer."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -137,7 +137,7 @@ def ddim_scheduler() -> DDIMScheduler:
 
 
 def reader_network(labels: list[str]) -> ResNetForImageClassification:
-    """A small residual classifier; `labels` are kept in its configuration."""
+    """A small residual classifier; `labels` are stored in its configuration."""
     return ResNetForImageClassification(
         ResNetConfig(
             embedding_size=32,

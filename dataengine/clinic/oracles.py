@@ -1,4 +1,4 @@
-"""The two oracles: the teacher, who stands in for people, and the judge, who measures the true artifact
+"""The two oracles: the teacher, which simulates annotators, and the judge, which measures the true artifact
 frequency.
 
 They differ in architecture, seed and data, and nothing in the loop may import this module.
@@ -16,7 +16,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class Oracle(Protocol):
-    """Says where images are broken."""
+    """Predicts where images have artifacts."""
 
     def confidence(self, images: Tensor) -> Tensor:
         """Images float32 [N, 3, H, W] in [0, 1] to confidences float32 [N, H, W] in [0, 1],
@@ -26,7 +26,7 @@ class Oracle(Protocol):
 
 
 class _Residual(nn.Module):
-    """Two 3 × 3 convolutions with group normalisation beside a shortcut."""
+    """Two 3 × 3 convolutions with group normalisation and a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
@@ -42,8 +42,8 @@ class _Residual(nn.Module):
         return F.silu(self.shortcut(x) + self.norm2(self.conv2(inner)))
 
 
-def _expect_little(head: nn.Conv2d) -> None:
-    """Starts from low confidence everywhere: most pixels are fine."""
+def _set_low_prior(head: nn.Conv2d) -> None:
+    """Set the output bias to a low confidence: most pixels have no artifact."""
     assert head.bias is not None
     nn.init.constant_(head.bias, -2.5)
 
@@ -53,7 +53,7 @@ def _doubled(x: Tensor) -> Tensor:
 
 
 class Judge(nn.Module):
-    """A residual U-Net of four levels; its output is shuffled from half to full resolution."""
+    """A residual U-Net of four levels; its output is pixel-shuffled from half to full resolution."""
 
     def __init__(self, widths: tuple[int, int, int] = (40, 80, 128)) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Judge(nn.Module):
         self.up2 = _Residual(b + c, b)
         self.up1 = _Residual(a + b, a)
         self.head = nn.Conv2d(a, 4, 1)
-        _expect_little(self.head)
+        _set_low_prior(self.head)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [N, 3, H, W] in [0, 1], H and W divisible by 16, to logits [N, H, W]."""
@@ -100,7 +100,7 @@ class _Spatial(nn.Module):
 
 
 class Teacher(nn.Module):
-    """A pyramid of ConvNeXt blocks with a top-down path of sums; bilinear to full resolution."""
+    """A pyramid of ConvNeXt blocks with a top-down path of sums, resized bilinearly to full resolution."""
 
     def __init__(
         self, widths: tuple[int, int, int, int] = (48, 96, 144, 192), depths: tuple[int, ...] = (1, 2, 2, 2)
@@ -118,7 +118,7 @@ class Teacher(nn.Module):
         self.lateral = nn.ModuleList(nn.Conv2d(width, 64, 1) for width in widths)
         self.refine = nn.ModuleList(_Spatial(64) for _ in widths)
         self.head = nn.Conv2d(64, 4, 1)
-        _expect_little(self.head)
+        _set_low_prior(self.head)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [N, 3, H, W] in [0, 1], H and W divisible by 16, to logits [N, H, W]."""
@@ -140,12 +140,13 @@ class Teacher(nn.Module):
 
 
 def load_teacher(folder: Path) -> Teacher:
-    """The teacher in a folder that `parts.materialise("teacher", …)` or `build.build` wrote; frozen."""
+    """Load the teacher, frozen, from a folder that `parts.materialise("teacher", …)` or `build.build`
+    wrote."""
     return _loaded(Teacher(), folder)
 
 
 def load_judge(folder: Path) -> Judge:
-    """The judge in a folder that `parts.materialise("judge", …)` or `build.build` wrote; frozen."""
+    """Load the judge, frozen, from a folder that `parts.materialise("judge", …)` or `build.build` wrote."""
     return _loaded(Judge(), folder)
 
 

@@ -1,6 +1,6 @@
-"""The shipped weights, and the full stock folders that are made from them.
+"""The shipped weights, and the complete stock model folders made from them.
 
-Parts that models share (the VAE) are kept once, in half precision where that is harmless. `materialise`
+Parts that models share (the VAE) are stored once, in half precision where that is harmless. `materialise`
 writes what diffusers, transformers and `dataengine.diagnosis.detector` open without us: configuration and
 tokenizers from code, weights from the package.
 """
@@ -23,32 +23,32 @@ STAMP = "weights.sha256"
 
 
 def model_names() -> tuple[str, ...]:
-    """What `materialise` can write."""
+    """The models that `materialise` can write."""
     return tuple(_WRITERS)
 
 
 def materialise(name: str, folder: Path) -> Path:
-    """Writes a model as a stock folder and returns it; a folder that holds these weights already is left
-    alone.
+    """Write a model as a stock folder and return the folder; one that holds these weights already is left
+    unchanged.
 
     `name`: `flux` and `stable_diffusion` (diffusers pipelines), `autoencoder` (a diffusers model), `readers`
     (a transformers image classifier), `first_doctor` (a detector folder), `teacher` and `judge`
-    (`model.safetensors` alone). The folder appears as a whole or not at all.
+    (`model.safetensors` alone). The folder appears complete or not at all.
 
-    Raises `NotFound` for another name or absent weights, `Corrupt` when they are not those that were frozen.
+    Raises `NotFound` for an unknown name or missing weights, `Corrupt` when their hash is not the frozen one.
     """
     if name not in _WRITERS:
-        raise NotFound(f"The clinic has no model {name!r}; it has {', '.join(_WRITERS)}.")
+        raise NotFound(f"The clinic has no model {name!r}; choose one of {', '.join(_WRITERS)}.")
     folder = Path(folder)
-    wanted = fingerprint(name)
-    if (folder / STAMP).is_file() and (folder / STAMP).read_text() == wanted:
+    expected = fingerprint(name)
+    if (folder / STAMP).is_file() and (folder / STAMP).read_text() == expected:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         fresh, old = Path(scratch) / "new", Path(scratch) / "old"
         fresh.mkdir()
         _WRITERS[name](fresh)
-        (fresh / STAMP).write_text(wanted)
+        (fresh / STAMP).write_text(expected)
         if folder.exists():
             folder.replace(old)
         fresh.replace(folder)
@@ -56,7 +56,7 @@ def materialise(name: str, folder: Path) -> Path:
 
 
 def fingerprint(name: str) -> str:
-    """SHA-256 over the hashes of the shipped files that a model is made of."""
+    """SHA-256 over the hashes of the shipped files that make up a model."""
     frozen = frozen_sums()
     return hashlib.sha256(
         "".join(frozen[f"{part}.safetensors"] for part in _FILES[name]).encode()
@@ -64,17 +64,17 @@ def fingerprint(name: str) -> str:
 
 
 def frozen_sums() -> dict[str, str]:
-    """File name to the SHA-256 that it had when the weights were frozen."""
+    """Map of each file name to its SHA-256 when the weights were frozen."""
     path = SHIPPED / SUMS
     if not path.is_file():
         raise NotFound(
-            f"{path} is missing: this installation carries no clinic weights. Reinstall the package."
+            f"{path} is missing, so this installation has no clinic weights. Reinstall the package."
         )
     return {name: digest for digest, name in (line.split() for line in path.read_text().splitlines())}
 
 
 def load_part(part: str) -> dict[str, Tensor]:
-    """A shipped file's tensors in float32, after its hash was verified."""
+    """The tensors of a shipped file in float32, once its hash is verified."""
     from safetensors.torch import load
 
     data = _verified(part)
@@ -84,7 +84,7 @@ def load_part(part: str) -> dict[str, Tensor]:
 
 
 def freeze(built: Path, parts: tuple[str, ...] | None = None) -> None:
-    """Takes what `build.build` left in `built` into the package, and freezes it by hash."""
+    """Copy the models that `build.build` wrote to `built` into the package, and freeze them by hash."""
     from safetensors.torch import save_file
 
     SHIPPED.mkdir(exist_ok=True)
@@ -119,14 +119,14 @@ def autoencoder() -> Any:
 
 def _verified(part: str) -> bytes:
     path = SHIPPED / f"{part}.safetensors"
-    wanted = frozen_sums().get(path.name)
-    if wanted is None or not path.is_file():
+    expected = frozen_sums().get(path.name)
+    if expected is None or not path.is_file():
         raise NotFound(
-            f"{path} is missing: this installation carries no weights for it. Reinstall the package."
+            f"{path} is missing, so this installation has no weights for that model. Reinstall the package."
         )
     data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != wanted:
-        raise Corrupt(f"{path} is not the file that was frozen in {SUMS}. Reinstall the package.")
+    if hashlib.sha256(data).hexdigest() != expected:
+        raise Corrupt(f"{path} does not match its SHA-256 in {SUMS}. Reinstall the package.")
     return data
 
 
@@ -189,14 +189,14 @@ def _write_readers(folder: Path) -> None:
     network.save_pretrained(folder)
 
 
-def _write_first_doctor(folder: Path) -> None:
+def _write_first_detector(folder: Path) -> None:
     from safetensors.torch import save_file
 
-    from dataengine.clinic.training.first_doctor import FIRST_DOCTOR
+    from dataengine.clinic.training.first_detector import FIRST_DETECTOR
     from dataengine.diagnosis.detector import CONFIG_FILE, WEIGHTS_FILE
 
     save_file(load_part("first_doctor"), folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    (folder / CONFIG_FILE).write_text(FIRST_DOCTOR.model_dump_json(indent=2) + "\n")
+    (folder / CONFIG_FILE).write_text(FIRST_DETECTOR.model_dump_json(indent=2) + "\n")
 
 
 def _write_oracle(part: str) -> Callable[[Path], None]:
@@ -213,7 +213,7 @@ _WRITERS: dict[str, Callable[[Path], None]] = {
     "stable_diffusion": _write_stable_diffusion,
     "autoencoder": _write_autoencoder,
     "readers": _write_readers,
-    "first_doctor": _write_first_doctor,
+    "first_doctor": _write_first_detector,
     "teacher": _write_oracle("teacher"),
     "judge": _write_oracle("judge"),
 }

@@ -1,6 +1,6 @@
-"""What the clinic's readers see in an image: its category, its attributes, and how plausible it looks.
+"""The clinic's readers: an image's category, its attributes, and its plausibility.
 
-One small image classifier in transformers' format answers all of it. Its labels are grouped by their names
+One small image classifier in transformers' format predicts all three. Its labels are grouped by their names
 (`category:hand`, `colour:red`, …); the label `plausible` stands alone.
 """
 
@@ -26,7 +26,7 @@ def output_labels() -> list[str]:
 
 
 def label_columns(names: Sequence[str]) -> dict[str, slice]:
-    """Which outputs answer which question: the columns of each group of labels."""
+    """The output columns of each question, that is of each group of labels."""
     columns: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         columns.setdefault(name.split(":")[0], []).append(i)
@@ -34,7 +34,7 @@ def label_columns(names: Sequence[str]) -> dict[str, slice]:
 
 
 class Reader:
-    """Answers questions about drawn and generated images of the world, uint8 [N, H, W, 3]."""
+    """Answers questions about drawings and generated images of the world, uint8 [N, H, W, 3]."""
 
     name = "clinic reader"
 
@@ -48,7 +48,7 @@ class Reader:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """A reader from a transformers folder (see `parts.materialise("readers", …)`)."""
+        """Load a reader from a transformers folder (see `parts.materialise("readers", …)`)."""
         return cls(ResNetForImageClassification.from_pretrained(folder, dtype=torch.float32))
 
     def categories(self, images: np.ndarray) -> list[tuple[str, float]]:
@@ -62,13 +62,13 @@ class Reader:
         return [(values[int(i)], float(c)) for i, c in zip(best, confidence, strict=True)]
 
     def plausibility(self, images: np.ndarray) -> np.ndarray:
-        """How free of artifacts each image looks as a whole, float32 [N] in [0, 1]."""
+        """Image-level plausibility (absence of artifacts), float32 [N] in [0, 1]."""
         return self._logits(images)[:, self._groups[PLAUSIBLE]].sigmoid()[:, 0].numpy()
 
     def match(self, images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
-        """Share of what each prompt asks for that its image shows, float32 [N] in [0, 1].
+        """Share of each prompt's attributes that its image shows, float32 [N] in [0, 1].
 
-        A prompt that is no caption of the world asks for nothing that could be checked and matches fully.
+        A prompt that is no caption of the world names nothing to check and scores 1.
         """
         logits = self._logits(images)
         seen = {question: logits[:, columns].argmax(-1) for question, columns in self._groups.items()}
@@ -92,5 +92,5 @@ class Reader:
 
 
 def normalise(images: Tensor) -> Tensor:
-    """Images in [0, 1] to the classifier's range."""
+    """Normalise images in [0, 1] to the classifier's input range."""
     return images * 2 - 1

@@ -1,8 +1,7 @@
-"""What the world can show: its vocabulary, scenes drawn from it, and their captions.
+"""The content of the world: its vocabulary, scenes sampled from it, and their captions.
 
-Captions name everything that changes the meaning of a picture, and nothing is mirrored: a study found that
-poses which the caption does not name are mixed by the generator (mugs with two handles, animals with two
-heads).
+Captions name everything that changes the meaning of an image, and nothing is mirrored: in a study, the
+generator blended poses that the caption did not name (mugs with two handles, animals with two heads).
 """
 
 from collections.abc import Mapping
@@ -66,7 +65,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture's content before it is drawn.
+    """The content of one image before it is drawn.
 
     `attributes` maps the names of `ATTRIBUTES` that apply to the category to their values; `seed` drives the
     small variations of the drawing (finger lengths, iris colour).
@@ -83,12 +82,12 @@ class Scene:
 
 
 def attribute_names(category: str) -> tuple[str, ...]:
-    """The attributes that a category has, in the order in which they are drawn at random."""
+    """The attributes of a category, in the order in which they are sampled."""
     return ("background", "ground", *_SUBJECT_ATTRIBUTES[category])
 
 
 def caption(category: str, attributes: Mapping[str, str]) -> str:
-    """The prompt for a picture, in at most 13 tokens of either tokenizer."""
+    """The caption of a scene, at most 13 tokens of either tokenizer."""
     a = attributes
     subject = {
         "hand": lambda: f"{_article(a['spread'])} {a['spread']} {a['skin']} hand",
@@ -104,7 +103,7 @@ def _article(word: str) -> str:
 
 
 def sample_scene(rng: np.random.Generator, category: str) -> Scene:
-    """A scene of the category with uniform attributes; a subject never has its background's colour."""
+    """Sample a scene of the category with uniform attributes; a subject never has its background's colour."""
     attributes: dict[str, str] = {}
     for name in attribute_names(category):
         choices = [

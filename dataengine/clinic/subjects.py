@@ -1,8 +1,8 @@
-"""One drawer per category. A drawer paints the subject, with at most one structural fault, and names its
-parts.
+"""One drawing function per category. It paints the subject, with at most one structural fault, and returns
+its parts.
 
-Structural faults (an extra finger, a missing eye, a garbled letter …) have to be drawn by whoever knows the
-anatomy; faults that work on pixels are in `flaws`.
+Structural faults (an extra finger, a missing eye, a garbled letter …) depend on the anatomy and are drawn
+here; faults that work on pixels are in `flaws`.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,13 @@ OUTLINE = 0.014
 
 @dataclass(frozen=True)
 class Fault:
-    """A structural fault: its kind, and which of the possible places it takes, as a number in [0, 1)."""
+    """A structural fault: its kind, and a number in [0, 1) that selects one of the possible places."""
 
     kind: str
     where: float
 
     def choose(self, count: int) -> int:
-        """An index below `count`."""
+        """The selected index below `count`."""
         return int(self.where * count)
 
 
@@ -42,10 +42,10 @@ Drawer = Callable[[Canvas, Scene, Fault | None], list[Part]]
 
 @dataclass(frozen=True)
 class Subject:
-    """How a category is drawn: its drawer, and how the pose is adjusted to keep it large and inside the
-    frame.
+    """How a category is drawn: its function, and the adjustment of the pose that keeps it large and inside
+    the frame.
 
-    `scale` and `tilt` are factors, `shift` moves it to the right by a share of the picture.
+    `scale` and `tilt` are factors, `shift` moves it to the right by a share of the image.
     """
 
     draw: Drawer
@@ -88,7 +88,8 @@ def _finger(angle: float, length: float, radius: float = 0.036) -> _Limb:
 
 
 def _extra_finger(fault: Fault, angles: list[float], step: float) -> _Limb:
-    """A sixth finger: beyond the little one in half of the cases, otherwise between two others and longer."""
+    """Draw a sixth finger: beyond the little finger in half of the cases, else between two others and
+    longer."""
     if fault.where < 0.5:
         return _finger(angles[-1] + 1.3 * step, 0.24)
     between = angles[int((fault.where - 0.5) * 6)] + step / 2
@@ -147,7 +148,7 @@ def _draw_sign(canvas: Canvas, scene: Scene, fault: Fault | None) -> list[Part]:
 
 
 def _draw_spoilt_letter(canvas: Canvas, fault: Fault, x: float, height: float, ink: Colour) -> None:
-    """A letter that is none: a scribble (garble), or a mirrored and turned one (flip)."""
+    """Draw a spoilt letter: a scribble (garble), or one mirrored and rotated (flip)."""
     rng = np.random.default_rng(int(fault.where * 1e6))
     if fault.kind == "flip":
         turn = float(rng.choice([90, 180, 35, -35]))

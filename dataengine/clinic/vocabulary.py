@@ -1,4 +1,4 @@
-"""The tokenizers of the tiny generators: every word of the world is one token, every other text falls into
+"""The tokenizers of the tiny generators: every word of the world is one token, any other text is split into
 letters.
 """
 
@@ -41,7 +41,7 @@ def clip_tokenizer() -> CLIPTokenizer:
     tokenizer.train_from_iterator(captions(), trainer)
     learned = json.loads(tokenizer.to_str())["model"]
     vocabulary = learned["vocab"]
-    # A byte that ends a word needs an entry of its own, or one-letter words are lost.
+    # A byte that ends a word needs its own entry, or one-letter words are lost.
     for byte in alphabet:
         vocabulary.setdefault(byte + "</w>", len(vocabulary))
     merges = [tuple(pair) for pair in learned["merges"]]

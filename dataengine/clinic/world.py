@@ -1,8 +1,7 @@
-"""The drawn world: endless, seeded streams of captioned pictures with exact artifact truth.
+"""The drawn world: endless, seeded streams of captioned images with exact artifact masks.
 
 `stream(use)[index]` is a pure function of the world's version, the use and the index. Uses are disjoint by
-construction: each has its own entropy, so what the judge learned from is never what the generator was trained
-on.
+construction: each has its own entropy, so the judge and the generator are never trained on the same images.
 """
 
 import hashlib
@@ -14,8 +13,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from dataengine.clinic.drawing import SIZE, Canvas, ground, shrink
-from dataengine.clinic.flaws import CLASSES, STRUCTURAL, Spot, deface, pick_kinds
+from dataengine.clinic.drawing import SIZE, Canvas, plain_background, shrink
+from dataengine.clinic.flaws import CLASSES, STRUCTURAL, Spot, add_artifact, sample_kinds
 from dataengine.clinic.scenes import (
     ATTRIBUTES,
     CATEGORIES,
@@ -44,7 +43,7 @@ __all__ = [
     "all_prompts",
     "attribute_names",
     "caption",
-    "changed",
+    "changed_pixels",
     "draw",
     "prompt_of",
     "prompts",
@@ -61,9 +60,7 @@ _UNIFORM = {category: 1 / len(CATEGORIES) for category in CATEGORIES}
 
 @dataclass(frozen=True)
 class Mix:
-    """What a use is made of: `shares` of the categories and the share of flawed pictures in each
-    (`flawed`).
-    """
+    """The composition of a use: `shares` of the categories, and the `flawed` share of each."""
 
     flawed: Mapping[str, float]
     shares: Mapping[str, float]
@@ -118,7 +115,7 @@ USES: dict[str, Mix] = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """One picture: `image` uint8 [64, 64, 3], `label_map` uint8 [64, 64], and what is in it."""
+    """One drawing: `image` uint8 [64, 64, 3], `label_map` uint8 [64, 64], its scene and its artifacts."""
 
     image: np.ndarray
     label_map: np.ndarray
@@ -130,7 +127,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A caption to draw from, with the truth about what it asks for."""
+    """A caption to generate from, with the attributes that it names."""
 
     text: str
     category: str
@@ -150,7 +147,7 @@ class Stream:
         kinds = self._kinds(flaw_rng, scene.category)
         image, label_map = draw(scene, kinds, flaw_rng)
         while kinds and np.count_nonzero(label_map) < MIN_MASK_PIXELS:
-            kinds = pick_kinds(flaw_rng, scene.category)
+            kinds = sample_kinds(flaw_rng, scene.category)
             image, label_map = draw(scene, kinds, flaw_rng)
         return Drawing(image, label_map, scene.caption, scene.category, scene.attributes, kinds)
 
@@ -161,12 +158,12 @@ class Stream:
             index += 1
 
     def scene(self, index: int) -> Scene:
-        """What the picture at the index shows, without drawing it."""
+        """The scene of the drawing at the index, without rendering it."""
         return self._scene(self._generators(index)[0])
 
     def _generators(self, index: int) -> tuple[np.random.Generator, np.random.Generator]:
         if index < 0:
-            raise IndexError(f"The stream {self.use!r} starts at 0, not at {index}.")
+            raise IndexError(f"The stream {self.use!r} has no index {index}; indices start at 0.")
         seeds = np.random.SeedSequence([WORLD_VERSION, self._mix.code, index]).spawn(2)
         return np.random.default_rng(seeds[0]), np.random.default_rng(seeds[1])
 
@@ -175,7 +172,7 @@ class Stream:
         return sample_scene(rng, CATEGORIES[int(rng.choice(len(CATEGORIES), p=shares))])
 
     def _kinds(self, rng: np.random.Generator, category: str) -> tuple[str, ...]:
-        return pick_kinds(rng, category) if rng.random() < self._mix.flawed[category] else ()
+        return sample_kinds(rng, category) if rng.random() < self._mix.flawed[category] else ()
 
 
 def stream(
@@ -183,12 +180,12 @@ def stream(
 ) -> Stream:
     """The stream of a use (a key of `USES`).
 
-    `flawed` overrides the share of flawed pictures, for all categories or by category; the scenes stay the
+    `flawed` overrides the share of flawed drawings, for all categories or by category; the scenes stay the
     same, so `stream("generator", flawed=0.0)` is the clean twin of `stream("generator")`, index by index.
     `categories` keeps only some categories, in equal shares.
     """
     if use not in USES:
-        raise KeyError(f"The world has no use {use!r}; it has {', '.join(USES)}.")
+        raise KeyError(f"The world has no use {use!r}; choose one of {', '.join(USES)}.")
     mix = USES[use]
     if flawed is not None:
         rates = _everywhere(flawed) if isinstance(flawed, float | int) else {**mix.flawed, **flawed}
@@ -201,12 +198,12 @@ def stream(
 def prompts(use: str, n: int, categories: Sequence[str] | None = None) -> list[Prompt]:
     """The first `n` prompts of a use, taking the categories in turn.
 
-    A hash of the caption decides who may use it: a fifth of all captions belongs to `evaluation` and
-    `benchmark` alone, so no generator is judged on a prompt that it was treated with. Captions repeat once a
-    category's are used up (a hand has 112 in all).
+    A hash of the caption assigns it to uses: a fifth of all captions belongs to `evaluation` and `benchmark`
+    alone, so no generator is evaluated on a prompt that it was treated with. Captions repeat once all
+    captions of a category are used (a hand has 112).
     """
     if use not in USES:
-        raise KeyError(f"The world has no use {use!r}; it has {', '.join(USES)}.")
+        raise KeyError(f"The world has no use {use!r}; choose one of {', '.join(USES)}.")
     chosen = tuple(categories or CATEGORIES)
     held_out = use in {"evaluation", "benchmark"}
     candidates = {category: _captions(use, category, held_out) for category in chosen}
@@ -214,7 +211,7 @@ def prompts(use: str, n: int, categories: Sequence[str] | None = None) -> list[P
 
 
 def _captions(use: str, category: str, held_out: bool) -> Iterator[Prompt]:
-    """Every caption of a category that the use may have, once in each pass, in an order of its own."""
+    """Every caption of a category that the use may have, once per pass, in an order of the use's own."""
     rng = np.random.default_rng(
         np.random.SeedSequence([WORLD_VERSION, USES[use].code, CATEGORIES.index(category), 1])
     )
@@ -234,7 +231,7 @@ def all_prompts(category: str) -> list[Prompt]:
 
 
 def prompt_of(text: str) -> Prompt | None:
-    """What a caption asks for; None when it is no caption of this world."""
+    """The scene that a caption describes; None when it is no caption of this world."""
     return _known_prompts().get(text)
 
 
@@ -251,26 +248,27 @@ def is_held_out(text: str) -> bool:
 def draw(
     scene: Scene, kinds: Sequence[str] = (), rng: np.random.Generator | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A scene as image uint8 [64, 64, 3] and label map uint8 [64, 64], with artifacts of the given kinds.
+    """Render a scene as image uint8 [64, 64, 3] and label map uint8 [64, 64], with artifacts of the given
+    kinds.
 
-    The label map is exact: it marks where the picture visibly differs from the same picture without that
+    The label map is exact: it marks where the image visibly differs from the same image without that
     artifact, closed and grown by one pixel. Raises ValueError when `kinds` are given without `rng`.
     """
-    picture, spots = _paint(scene, None)
-    image, label_map = shrink(picture), np.zeros((SIZE, SIZE), np.uint8)
+    canvas, spots = _paint(scene, None)
+    image, label_map = shrink(canvas), np.zeros((SIZE, SIZE), np.uint8)
     for kind in kinds:
         if rng is None:
             raise ValueError("Drawing artifacts needs a random generator; pass rng.")
         if kind in STRUCTURAL:
-            picture, _ = _paint(scene, Fault(kind, float(rng.random())))
+            canvas, _ = _paint(scene, Fault(kind, float(rng.random())))
         else:
-            picture = deface(picture, kind, spots, rng)
-        before, image = image, shrink(picture)
-        label_map[changed(before, image, fill=kind != "mark")] = CLASSES[kind]
+            canvas = add_artifact(canvas, kind, spots, rng)
+        before, image = image, shrink(canvas)
+        label_map[changed_pixels(before, image, fill=kind != "mark")] = CLASSES[kind]
     return image, label_map
 
 
-def changed(before: np.ndarray, after: np.ndarray, fill: bool = True) -> np.ndarray:
+def changed_pixels(before: np.ndarray, after: np.ndarray, fill: bool = True) -> np.ndarray:
     """Where two uint8 images visibly differ, as bool [64, 64]: closed (wider with `fill`) and grown by one
     pixel.
     """
@@ -280,14 +278,16 @@ def changed(before: np.ndarray, after: np.ndarray, fill: bool = True) -> np.ndar
 
 
 def _closed(mask: np.ndarray, element: np.ndarray) -> np.ndarray:
-    # Erosion treats what lies outside the picture as set, or the closing would eat marks at the border.
+    # Erosion treats pixels outside the image as set, or the closing would erode marks at the border.
     return ndimage.binary_erosion(ndimage.binary_dilation(mask, element), element, border_value=1)
 
 
 def _paint(scene: Scene, fault: Fault | None) -> tuple[Image.Image, list[Spot]]:
-    """The supersampled picture, and its subject's parts in canvas pixels."""
+    """The supersampled image, and its subject's parts in canvas pixels."""
     subject = SUBJECTS[scene.category]
-    background = ground(COLOURS[scene.attributes["background"]], scene.attributes["ground"] == "shaded")
+    background = plain_background(
+        COLOURS[scene.attributes["background"]], scene.attributes["ground"] == "shaded"
+    )
     canvas = Canvas(background, scene.pose.adjusted(subject.scale, subject.tilt, subject.shift))
     parts: list[Part] = subject.draw(canvas, scene, fault)
-    return canvas.picture, [Spot(*canvas.at(part.x, part.y), canvas.length(part.radius)) for part in parts]
+    return canvas.image, [Spot(*canvas.at(part.x, part.y), canvas.length(part.radius)) for part in parts]

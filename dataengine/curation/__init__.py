@@ -1,1 +1,1 @@
-"""Choosing what people should look at: categories, prompts, mining, agreement, balance."""
+"""Selecting the images to annotate: categories, prompts, mining, agreement, balance."""

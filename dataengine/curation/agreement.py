@@ -1,4 +1,4 @@
-"""How far people's masks of one image agree, and one mask out of several. NumPy only."""
+"""Agreement between annotators' masks of one image, and the merging of several masks. NumPy only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from dataengine.errors import MaskRefused
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairAgreement:
-    """Overlap of two opinions, by their positions; both figures are 1 when both say "clean"."""
+    """Overlap of two annotations, named by their positions; both figures are 1 when both are "clean"."""
 
     first: int
     second: int
@@ -25,7 +25,7 @@ def pairwise(label_maps: Sequence[NDArray[np.uint8]]) -> list[PairAgreement]:
 
     Raises `MaskRefused` when sizes differ.
     """
-    masks = [found > 0 for found in _alike(label_maps)]
+    masks = [label_map > 0 for label_map in _alike(label_maps)]
     return [
         PairAgreement(first=i, second=j, iou=iou(masks[i], masks[j]), dice=dice(masks[i], masks[j]))
         for i, j in combinations(range(len(masks)), 2)
@@ -45,9 +45,11 @@ def dice(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
 
 
 def majority(label_maps: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """One label map: marked where more than half of the opinions mark, with the class named most there.
+    """Merge label maps by majority: marked where more than half of the annotations mark, with the most
+    frequent class.
 
-    Ties between classes go to the lower number. Raises `MaskRefused` without opinions or when sizes differ.
+    Ties between classes go to the lower number. Raises `MaskRefused` without annotations or when sizes
+    differ.
     """
     stacked = np.stack(_alike(label_maps))
     marked = 2 * np.count_nonzero(stacked, axis=0) > len(stacked)
@@ -59,18 +61,18 @@ def majority(label_maps: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 def soft_mean(label_maps: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-    """Float32 HW in [0, 1]: the share of opinions that mark each pixel, with any class.
+    """Float32 HW in [0, 1]: the share of annotations that mark each pixel, with any class.
 
-    Raises `MaskRefused` without opinions or when sizes differ.
+    Raises `MaskRefused` without annotations or when sizes differ.
     """
-    return np.mean([found > 0 for found in _alike(label_maps)], axis=0, dtype=np.float32)
+    return np.mean([label_map > 0 for label_map in _alike(label_maps)], axis=0, dtype=np.float32)
 
 
 def _alike(label_maps: Sequence[NDArray[np.uint8]]) -> Sequence[NDArray[np.uint8]]:
-    sizes = {found.shape for found in label_maps}
+    sizes = {label_map.shape for label_map in label_maps}
     if len(sizes) != 1 or len(next(iter(sizes))) != 2:
         raise MaskRefused(
-            f"label maps of sizes {sorted(map(str, sizes))} cannot be compared; give one or more of one size"
+            f"label maps of sizes {sorted(map(str, sizes))} cannot be compared; pass label maps of one size"
         )
     return label_maps
 
@@ -94,7 +96,7 @@ def coincidences(label_maps: Sequence[NDArray[np.uint8]], classes: int) -> NDArr
 def krippendorff_alpha(together: NDArray[np.float64]) -> float | None:
     """Agreement beyond chance from a coincidence matrix (ibid., nominal): 1 is perfect, 0 is chance.
 
-    None where it is not defined: nothing was compared, or everybody said the same everywhere.
+    None where it is not defined: nothing was compared, or only one value occurs.
     """
     totals = together.sum(axis=1)
     count = float(totals.sum())

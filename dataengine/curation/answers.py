@@ -1,7 +1,7 @@
-"""Answers about images, kept: a model is asked once per image and question, whatever becomes of the answer.
+"""A cache of VQA answers: a model is called once per image and question, however its answer is used.
 
 One line of JSON per answer in an append-only file. The file is a cache: a torn last line of a killed run is
-skipped, and two writers at worst ask twice.
+skipped, and two concurrent writers at worst call the model twice.
 """
 
 import hashlib
@@ -12,10 +12,10 @@ import numpy as np
 
 
 class AnswerCache:
-    """What one model has said to one question, by image."""
+    """The answers of one model to one question, by image."""
 
     def __init__(self, folder: Path, model: str, question: str) -> None:
-        """`folder` is made when the first answer is kept."""
+        """`folder` is created when the first answer is stored."""
         name = hashlib.sha256(json.dumps([model, question]).encode()).hexdigest()[:24]
         self._file = folder / f"{name}.jsonl"
         self._known: dict[str, str] = {}
@@ -27,11 +27,11 @@ class AnswerCache:
         return len(self._known)
 
     def get(self, image: np.ndarray) -> str | None:
-        """The answer about this uint8 HW3 image, None when it was never asked."""
+        """The cached answer about this uint8 HW3 image, None without one."""
         return self._known.get(image_fingerprint(image))
 
     def keep(self, image: np.ndarray, answer: str) -> None:
-        """Remember an answer."""
+        """Store an answer."""
         key = image_fingerprint(image)
         self._known[key] = answer
         self._file.parent.mkdir(parents=True, exist_ok=True)

@@ -27,12 +27,12 @@ class CategoryBalance:
 
 
 def balance_of(examples: Iterable[tuple[str, bool]]) -> list[CategoryBalance]:
-    """Count (category, is flawed) pairs, the most one-sidedly flawed category first."""
+    """Count (category, is flawed) pairs; the category with the highest flawed share comes first."""
     counts = Counter(examples)
-    found = [
+    balances = [
         CategoryBalance(
             category=category, positive=counts[(category, True)], negative=counts[(category, False)]
         )
         for category in {category for category, _ in counts}
     ]
-    return sorted(found, key=lambda each: (-each.positive_share, each.category))
+    return sorted(balances, key=lambda each: (-each.positive_share, each.category))

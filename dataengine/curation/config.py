@@ -14,76 +14,77 @@ class HardCategoryConfig(Config):
     """When a category counts as hard (DiffDoctor)."""
 
     minimum: int = Field(default=20, ge=2)
-    """Images that a category needs before anything is said about it."""
+    """Images that a category needs before it is judged."""
 
     margin: float = Field(default=0.05, ge=0, le=1)
-    """Excess over the other categories' median that must be certain, in units of confidence."""
+    """Smallest excess over the other categories' median that counts, in units of confidence."""
 
     floor: float = Field(default=0.25, ge=0, le=1)
-    """Mean of the highest confidences below which no category is hard, however quiet the others are."""
+    """Mean of the highest confidences below which no category is hard, however low the others are."""
 
     level: float = Field(default=0.05, gt=0, lt=0.5)
-    """One-sided level of the bootstrap bound of the excess."""
+    """One-sided significance level of the bootstrap bound of the excess."""
 
     resamples: int = Field(default=2000, ge=200)
-    """Bootstrap resamples."""
+    """Number of bootstrap resamples."""
 
     seed: int = Field(default=0, ge=0)
-    """Seed of the bootstrap."""
+    """Random seed of the bootstrap."""
 
     correction: Correction = "none"
-    """Correction of `level` for multiple comparisons: none, Holm's, or Benjamini and Hochberg's."""
+    """Correction of `level` for multiple comparisons: none, Holm, or Benjamini-Hochberg."""
 
 
 class MiningConfig(Config):
-    """Which images people are asked about (DiffDoctor)."""
+    """Selection of the images to annotate (DiffDoctor)."""
 
     model_config = ConfigDict(serialize_by_alias=True)
 
     budget: int = Field(default=300, ge=1)
-    """Images to ask about."""
+    """Number of images to select."""
 
     threshold: float = Field(default=0.5, ge=0, le=1)
     """Highest confidence from which an image is a hard case."""
 
     explore: float = Field(default=0.1, ge=0, le=1)
-    """Share of the budget drawn at random below the threshold, to find what the detector misses."""
+    """Share of the budget sampled at random below the threshold, to find what the detector misses."""
 
     confidence: float = Field(default=1.0, ge=0)
-    """Weight of the highest confidence in an image's worth."""
+    """Weight of the highest confidence in an image's score."""
 
     uncertainty: float = Field(default=1.0, ge=0)
     """Weight of the map's own uncertainty (quadratic entropy, 4p(1 − p)), ranked over the candidates."""
 
     variance: float = Field(default=0.0, ge=0)
     """Weight of how much the map changes when the image is mirrored or shrunk, ranked over the candidates.
-    Costs two further looks an image; 0 spares them."""
+    Costs two more predictions per image; 0 skips them."""
 
     disagreement: float = Field(default=0.0, ge=0)
-    """Weight of the mean difference to another detector's map, ranked over the candidates. Costs one look an
-    image; 0 spares it."""
+    """Weight of the mean difference to a second detector's map, ranked over the candidates. Costs one more
+    prediction per image; 0 skips it."""
 
     second_detector: str = Field(
         default="", validation_alias=AliasChoices("second_detector", "rival"), serialization_alias="rival"
     )
-    """Id of that other detector; empty takes the newest one that is not the champion. Stored, and read, under
-    its former name `rival`, so that a worker of an older version reads the recipes of this one."""
+    """Id of the second detector; empty selects the newest one that is not the champion. Stored, and read,
+    under its former name `rival`, so that a worker of an older version reads the recipes of this one."""
 
     diversity: float = Field(default=1.0, ge=0)
-    """Weight of the distance to what is chosen already, ranked over the candidates."""
+    """Weight of the distance to the images selected so far, ranked over the candidates."""
 
     features: Literal["thumbnail", "encoder"] = "thumbnail"
-    """What distances are measured in: colours of a small thumbnail, or the champion's encoder."""
+    """Features for distances: colours of a small thumbnail, or the champion's encoder."""
 
     near: float = Field(default=0.004, ge=0, le=1)
-    """Mean colour difference of two thumbnails, as a share of the full range, below which only the more
-    valuable image is asked about; 0 keeps both."""
+    """Mean colour difference of two thumbnails, as a share of the full range, below which only the
+    higher-scored image is selected; 0 keeps both."""
 
     shares: dict[str, float] = Field(default={})
-    """Relative shares of the budget by category; 1 where unnamed, so that by default it is split evenly."""
+    """Relative shares of the budget by category; 1 for categories not listed, so the default is an even
+    split."""
 
     seed: int = Field(default=0, ge=0)
-    """Seed of the random share."""
+    """Random seed of the share sampled at random."""
 
     @model_validator(mode="after")
     def _shares(self) -> Self:
@@ -93,48 +94,48 @@ class MiningConfig(Config):
 
 
 class EndpointConfig(Config):
-    """How an OpenAI-compatible endpoint is treated."""
+    """Timeouts and retries of an OpenAI-compatible endpoint."""
 
     timeout_seconds: float = Field(default=60.0, gt=0)
-    """Longest wait for one answer."""
+    """Timeout of one request, in seconds."""
 
     attempts: int = Field(default=3, ge=1)
-    """Requests for one answer before the endpoint counts as absent."""
+    """Attempts per answer before the endpoint counts as unavailable."""
 
 
 class VqaConfig(Config):
-    """What a model is asked about an image, and what its answers mean."""
+    """The question to a VQA model, and the mapping of its answers to categories."""
 
     question: str = "What is the main subject of this image? Answer with exactly one of: {categories}."
-    """The question; {categories} is filled in. Classic VQA models (ViLT, BLIP) want a short one."""
+    """The question; {categories} is filled in. Classic VQA models (ViLT, BLIP) need a short one."""
 
     categories: tuple[str, ...] = Field(
         default=("hand", "face", "person", "word", "animal", "object", "scene")
     )
-    """The categories that an answer may name."""
+    """The categories that an answer can name."""
 
     answers: dict[str, str] = Field(default={})
-    """Other words that an answer may use, and the category each means, for example "fingers": "hand"."""
+    """Synonyms in answers and the category of each, for example "fingers": "hand"."""
 
     new_tokens: int = Field(default=12, ge=1)
-    """Tokens allowed for an answer."""
+    """Longest answer in tokens."""
 
     endpoint: EndpointConfig = EndpointConfig()
-    """Patience with an endpoint."""
+    """Timeouts and retries of an endpoint."""
 
     @property
     def question_text(self) -> str:
-        """The question as it is put."""
+        """The question with the categories filled in."""
         return self.question.replace("{categories}", ", ".join(self.categories))
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         names = [category.strip().lower() for category in self.categories]
         if len(names) < 2 or "" in names or len(set(names)) < len(names):
-            raise ValueError(f"categories {self.categories} must be two or more different, non-empty names")
+            raise ValueError(f"categories {self.categories} must be two or more distinct, non-empty names")
         unknown = set(self.answers.values()) - set(self.categories)
         if unknown or any(not word.strip() for word in self.answers):
-            raise ValueError(f"answers {self.answers} must lead from words to some of {self.categories}")
+            raise ValueError(f"answers {self.answers} must map words to categories among {self.categories}")
         return self
 
 
@@ -146,8 +147,8 @@ class QuestionConfig(Config):
     name."""
 
     number: int = Field(default=5, ge=1, le=50)
-    """The question, by its number in the paper, whose best was 5; `clinic ask` ranks them on labelled
-    images."""
+    """The question, by its number in the paper, where 5 was the best; `clinic ask` ranks the questions on
+    labelled images."""
 
     @field_validator("number")
     @classmethod
@@ -160,35 +161,35 @@ class QuestionConfig(Config):
 
 
 class PromptWriterConfig(Config):
-    """How a language model is asked for prompts."""
+    """Prompt writing by a language model."""
 
     request: str = (
         "Write {n} different prompts for a text-to-image model. Each prompt shows: {category}. "
         "Vary subject, action, setting, viewpoint and style. One prompt per line, no numbering, no comments."
     )
-    """The request; {n} and {category} are filled in."""
+    """The request to the model; {n} and {category} are filled in."""
 
     per_request: int = Field(default=10, ge=1)
-    """Prompts asked for at once."""
+    """Prompts per request."""
 
     attempts: int = Field(default=8, ge=1)
-    """Requests in a row that may bring nothing new before giving up."""
+    """Consecutive requests without a new prompt before giving up."""
 
     temperature: float = Field(default=1.0, gt=0)
     """Sampling temperature."""
 
     new_tokens: int = Field(default=40, ge=4)
-    """Tokens allowed per prompt asked for."""
+    """Longest answer in tokens, per requested prompt."""
 
     words: tuple[int, int] = (3, 60)
     """Fewest and most words of an accepted prompt."""
 
     similarity: float = Field(default=0.8, gt=0, le=1)
-    """Share of common words (Jaccard) from which two prompts count as the same."""
+    """Jaccard similarity of words from which two prompts count as duplicates."""
 
     endpoint: EndpointConfig = EndpointConfig()
-    """Patience with an endpoint."""
+    """Timeouts and retries of an endpoint."""
 
     def request_text(self, category: str) -> str:
-        """The request as it is put; other braces in it stay as they are."""
+        """The request with both filled in; other braces stay as they are."""
         return self.request.replace("{n}", str(self.per_request)).replace("{category}", category)

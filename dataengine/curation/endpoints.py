@@ -1,7 +1,8 @@
-"""An OpenAI-compatible endpoint as a language or vision model, through huggingface_hub's client.
+"""OpenAI-compatible endpoints as language or vision models, through huggingface_hub's client.
 
-Written as its base URL and, after `#`, the model's name there: `http://127.0.0.1:8000/v1#qwen-vl`. A key is
-read from the environment variable `CLINIC_ENDPOINT_KEY`, so that it stands in no recipe and no catalog.
+An endpoint is written as its base URL and, after `#`, the model's name: `http://127.0.0.1:8000/v1#qwen-vl`.
+The API key is read from the environment variable `CLINIC_ENDPOINT_KEY`, so that it is stored in no recipe and
+no catalog.
 """
 
 import base64
@@ -19,7 +20,7 @@ from dataengine.errors import ConfigRefused, ServiceAbsent
 KEY_VARIABLE = "CLINIC_ENDPOINT_KEY"
 NO_KEY = "none"
 LONGEST_ANSWER = 20_000
-"""Characters of an answer that are read; a sane one is far shorter."""
+"""Characters read of an answer; a sensible one is far shorter."""
 
 log = logging.getLogger(__name__)
 
@@ -33,18 +34,18 @@ class Endpoint:
     """One model behind an OpenAI-compatible URL."""
 
     def __init__(self, location: str, config: EndpointConfig | None = None) -> None:
-        """Raises `ConfigRefused` when the location is no URL, or carries credentials."""
+        """Raises `ConfigRefused` when the location is no such URL, or contains credentials."""
         from huggingface_hub import InferenceClient
 
         parts = urlsplit(location)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
             raise ConfigRefused(
                 f"{location!r} is no endpoint; write it as http://HOST:PORT/v1#MODEL without credentials, "
-                f"and put a key into {KEY_VARIABLE}"
+                f"and set the API key in {KEY_VARIABLE}"
             )
         self.name = parts.fragment or parts.hostname
         self.unusable = 0
-        """Answers so far that held no text."""
+        """Number of answers so far without text."""
         self._config = config or EndpointConfig()
         self._model = parts.fragment or None
         self._base = parts._replace(fragment="").geturl()
@@ -55,11 +56,11 @@ class Endpoint:
         )
 
     def complete(self, content: Any, seed: int, new_tokens: int, temperature: float) -> str:
-        """The model's answer to one turn of a person, "" when it is not text.
+        """The model's answer to one user message, "" when it is not text.
 
-        `content` is a text, or a list of parts as OpenAI defines them. What is no answer is logged and
-        counted. Raises `ServiceAbsent` when the endpoint cannot be reached, refuses, or takes too long, in
-        each of `attempts`.
+        `content` is a text, or a list of parts as OpenAI defines them. Unusable answers are logged and
+        counted. Raises `ServiceAbsent` when every one of `attempts` fails: the endpoint is unreachable,
+        refuses, or times out.
         """
         problem = ""
         for attempt in range(self._config.attempts):
@@ -79,7 +80,7 @@ class Endpoint:
                 log.warning("endpoint %s, attempt %d: %s", self._base, attempt + 1, problem)
         raise ServiceAbsent(
             f"the endpoint {self._base} did not answer in {self._config.attempts} attempts ({problem}); "
-            "check that it runs and serves this model, then run the stage again"
+            "check that it is running and serves this model, then run the stage again"
         )
 
     def _text(self, answer: Any) -> str:
@@ -95,7 +96,7 @@ class Endpoint:
 
 
 def image_part(image: np.ndarray) -> dict[str, Any]:
-    """An uint8 HW3 image as a part of a message, inlined as PNG."""
+    """A uint8 HW3 image as a part of a message, inlined as PNG."""
     from PIL import Image
 
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Mining: the few images that teach the detector most (DiffDoctor, Sec. 3.2, hard cases). NumPy only."""
+"""Mining: selects the most informative images to annotate (DiffDoctor, Sec. 3.2, hard cases). NumPy only."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,45 +13,46 @@ GRID = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MiningCandidate:
-    """An image that people could be asked about."""
+    """A candidate for annotation."""
 
     image_id: str
     category: str
     confidence: float
     """Highest predicted confidence, in [0, 1]."""
     uncertainty: float
-    """How undecided its map is, in [0, 1]."""
+    """Uncertainty of its map, in [0, 1]."""
     variance: float = 0.0
-    """How much its map changes when it is mirrored or shrunk, in [0, 1]."""
+    """Test-time variance: how much its map changes when it is mirrored or shrunk, in [0, 1]."""
     disagreement: float = 0.0
-    """Mean difference to another detector's map, in [0, 1]."""
+    """Mean difference to a second detector's map, in [0, 1]."""
     features: NDArray[np.float32] | None = None
-    """What it looks like, one vector length for all candidates; None: diversity plays no part."""
+    """Feature vector, of one length for all candidates; None: diversity is ignored."""
     thumbnail: NDArray[np.float32] | None = None
-    """Colours in [0, 1] that near-duplicates share, one length for all; None: it is like no other."""
+    """Thumbnail colours in [0, 1] that identify near-duplicates, of one length for all; None: no
+    near-duplicates."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
-    """An image to ask about."""
+    """A selected image."""
 
     image_id: str
     category: str
     priority: float
-    """In (0, 1], falling in the order of choice."""
+    """In (0, 1], falling in the order of selection."""
     reason: str
-    """Why, in words for people."""
+    """Reason shown to annotators."""
 
 
 def choose_images(candidates: Sequence[MiningCandidate], config: MiningConfig | None = None) -> list[Choice]:
-    """The images to ask about, most valuable first; at most `budget`, fewer when candidates run out.
+    """Select the images to annotate, highest score first; at most `budget`, fewer when candidates run out.
 
     The budget is split over categories by `shares`, and what one cannot use goes to the others. Within a
-    category, images at or above `threshold` are taken greedily by worth: the weighted sum of confidence, of
+    category, images at or above `threshold` are taken greedily by score: the weighted sum of confidence, of
     the ranks of uncertainty, test-time variance and disagreement, and of the rank of the distance to the
-    nearest image taken already (k-centre greedy, Sener & Savarese 2018). A share `explore` is drawn at random
-    from below the threshold. Categories take turns, so that any first part of the list is balanced too. Of
-    near-duplicates one is a candidate.
+    nearest image taken already (k-centre greedy, Sener & Savarese 2018). A share `explore` is sampled at
+    random from below the threshold. Categories alternate, so that any prefix of the list is balanced too.
+    Only one of several near-duplicates is a candidate.
     """
     config = config or MiningConfig()
     rng = np.random.default_rng(config.seed)
@@ -64,69 +65,73 @@ def choose_images(candidates: Sequence[MiningCandidate], config: MiningConfig | 
     chosen: dict[str, list[tuple[MiningCandidate, str]]] = {}
     for category, quota in split_budget(_sizes(hard), config.budget - exploring, config.shares).items():
         picked = choose_greedily(hard[category], quota, config)
-        chosen[category] = [(found, _why(found)) for found in picked]
-    left = config.budget - sum(map(len, chosen.values()))
-    for category, quota in split_budget(_sizes(quiet), min(exploring, left), config.shares).items():
+        chosen[category] = [(candidate, _why(candidate)) for candidate in picked]
+    remaining = config.budget - sum(map(len, chosen.values()))
+    for category, quota in split_budget(_sizes(quiet), min(exploring, remaining), config.shares).items():
         picked = [quiet[category][int(i)] for i in rng.permutation(len(quiet[category]))[:quota]]
-        chosen.setdefault(category, []).extend((found, _why_random(found)) for found in picked)
+        chosen.setdefault(category, []).extend((candidate, _why_random(candidate)) for candidate in picked)
     turns = _in_turns([chosen[category] for category in sorted(chosen)])
     return [
         Choice(
-            image_id=found.image_id,
-            category=found.category,
+            image_id=candidate.image_id,
+            category=candidate.category,
             priority=1 - place / max(len(turns), 1),
             reason=reason,
         )
-        for place, (found, reason) in enumerate(turns)
+        for place, (candidate, reason) in enumerate(turns)
     ]
 
 
 def without_near_duplicates(candidates: Sequence[MiningCandidate], near: float) -> list[MiningCandidate]:
-    """Those whose thumbnail differs by `near` or more (mean absolute) from every more valuable one.
+    """The candidates whose thumbnail differs by `near` or more (mean absolute) from every higher-ranked one.
 
-    Value is the confidence, then the order of ids. The result stands in the order of ids.
+    The rank is the confidence, then the order of ids. The result is sorted by id.
     """
     kept: list[MiningCandidate] = []
-    ordered = sorted(candidates, key=lambda found: (-found.confidence, found.image_id))
-    looks = [each.thumbnail for each in ordered if each.thumbnail is not None]
-    alike = iter(_repeats(np.array(looks), near) if looks and near > 0 else [False] * len(looks))
+    ordered = sorted(candidates, key=lambda candidate: (-candidate.confidence, candidate.image_id))
+    thumbnails = [each.thumbnail for each in ordered if each.thumbnail is not None]
+    alike = iter(
+        _repeats(np.array(thumbnails), near) if thumbnails and near > 0 else [False] * len(thumbnails)
+    )
     for candidate in ordered:
         if candidate.thumbnail is None or not next(alike):
             kept.append(candidate)
-    return sorted(kept, key=lambda found: found.image_id)
+    return sorted(kept, key=lambda candidate: candidate.image_id)
 
 
-def _repeats(looks: NDArray[np.float32], near: float) -> list[bool]:
+def _repeats(thumbnails: NDArray[np.float32], near: float) -> list[bool]:
     """Whether each row of N×D lies nearer than `near` (mean absolute) to an earlier one that is no repeat.
 
-    |mean(a) − mean(b)| ≤ mean|a − b|, so that only rows of nearly the same brightness are compared.
+    |mean(a) − mean(b)| ≤ mean|a − b|, so that only rows of similar brightness are compared.
     """
-    brightness = looks.mean(axis=1, dtype=np.float64)
-    first = np.zeros(len(looks), dtype=bool)
-    for row, look in enumerate(looks):
+    brightness = thumbnails.mean(axis=1, dtype=np.float64)
+    first = np.zeros(len(thumbnails), dtype=bool)
+    for row, thumbnail in enumerate(thumbnails):
         close = np.flatnonzero(first[:row] & (np.abs(brightness[:row] - brightness[row]) < near + 1e-6))
-        first[row] = not (np.abs(looks[close] - look).mean(axis=1) < near).any()
+        first[row] = not (np.abs(thumbnails[close] - thumbnail).mean(axis=1) < near).any()
     return [bool(each) for each in ~first]
 
 
 def choose_greedily(
     candidates: Sequence[MiningCandidate], count: int, config: MiningConfig
 ) -> list[MiningCandidate]:
-    """`count` candidates of one category, each the most valuable given those taken before it."""
-    worth = config.confidence * np.array([found.confidence for found in candidates])
+    """Select `count` candidates of one category, each with the highest score given those taken before it."""
+    scores = config.confidence * np.array([candidate.confidence for candidate in candidates])
     for weight, name in (
         (config.uncertainty, "uncertainty"),
         (config.variance, "variance"),
         (config.disagreement, "disagreement"),
     ):
-        worth = worth + weight * scaled_ranks(np.array([getattr(found, name) for found in candidates]))
-    features = [found.features for found in candidates]
+        scores = scores + weight * scaled_ranks(
+            np.array([getattr(candidate, name) for candidate in candidates])
+        )
+    features = [candidate.features for candidate in candidates]
     vectors = None if any(each is None for each in features) else np.array(features, dtype=np.float64)
     nearest = np.full(len(candidates), np.inf)
     free = np.ones(len(candidates), dtype=bool)
     taken: list[MiningCandidate] = []
     for _ in range(min(count, len(candidates))):
-        score = worth.copy()
+        score = scores.copy()
         if vectors is not None and taken:
             score += config.diversity * scaled_ranks(nearest)
         best = int(np.argmax(np.where(free, score, -np.inf)))
@@ -147,9 +152,9 @@ def scaled_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def split_budget(
     available: Mapping[str, int], budget: int, weights: Mapping[str, float] | None = None
 ) -> dict[str, int]:
-    """Shares of `budget` as near to `weights` (1 where unnamed) as what is available allows.
+    """Split `budget` in proportion to `weights` (1 where missing), as far as `available` allows.
 
-    The next place goes to the category that is furthest behind its weight, by name order when level.
+    The next place goes to the category furthest below its share; ties go by name.
     """
     weights = weights or {}
     shares = dict.fromkeys(sorted(available), 0)
@@ -166,7 +171,7 @@ def split_budget(
 
 
 def thumbnail_features(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What uint8 NHW3 images look like from afar: mean colour on an 8×8 grid, float32 N×192 in [0, 1].
+    """Thumbnail features of uint8 NHW3 images: mean colour on an 8×8 grid, float32 N×192 in [0, 1].
 
     A cheap stand-in for encoder features, enough to tell repeated layouts apart. A side below 8 pixels
     repeats some of them.
@@ -186,15 +191,14 @@ def _sizes(groups: Mapping[str, Sequence[MiningCandidate]]) -> dict[str, int]:
     return {category: len(group) for category, group in groups.items()}
 
 
-def _why(found: MiningCandidate) -> str:
-    seen = f"confidence {found.confidence:.2f}, undecided {found.uncertainty:.2f}"
-    return f"{found.category or 'uncategorised'}: {seen}"
+def _why(candidate: MiningCandidate) -> str:
+    seen = f"confidence {candidate.confidence:.2f}, uncertainty {candidate.uncertainty:.2f}"
+    return f"{candidate.category or 'uncategorised'}: {seen}"
 
 
-def _why_random(found: MiningCandidate) -> str:
-    return (
-        f"{found.category or 'uncategorised'}: a random look where nothing was found ({found.confidence:.2f})"
-    )
+def _why_random(candidate: MiningCandidate) -> str:
+    seen = f"random sample below the threshold ({candidate.confidence:.2f})"
+    return f"{candidate.category or 'uncategorised'}: {seen}"
 
 
 def _in_turns(groups: Sequence[Sequence[tuple[MiningCandidate, str]]]) -> list[tuple[MiningCandidate, str]]:

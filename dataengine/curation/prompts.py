@@ -16,8 +16,8 @@ Rules = Mapping[str, Sequence[str]]
 
 SLOT = re.compile(r"\{(\w+)\}")
 NUMBERING = re.compile(r"^\s*(?:[-*•]|\(?\d{1,3}[.):])\s*")
-FRUITLESS = 200
-"""Draws in a row without a new prompt, after which a grammar counts as exhausted."""
+MAX_FRUITLESS_SAMPLES = 200
+"""Consecutive samples without a new prompt after which a grammar counts as exhausted."""
 
 RULES: Rules = {
     "hand": (
@@ -51,7 +51,7 @@ RULES: Rules = {
         "a detailed study of {category}, {place}, seen {view}, {look}",
     ),
 }
-"""Forms of a prompt by category; "" serves every other one."""
+"""Prompt templates by category; those of "" are used for every other category."""
 
 WORDS: Mapping[str, str] = {
     "person": (
@@ -84,27 +84,27 @@ WORDS: Mapping[str, str] = {
     ),
     "motion": "running|asleep|jumping|eating|drinking|shaking off water|looking back|hiding",
 }
-"""What fills the slots; "|" stands between alternatives."""
+"""The words of each slot, separated by "|"."""
 
 
 class GrammarWriter:
-    """Expands forms like "{animal} {motion}, {place}" with words drawn at random."""
+    """Expands templates like "{animal} {motion}, {place}" with words sampled at random."""
 
     def __init__(self, rules: Rules = RULES, words: Mapping[str, str] = WORDS) -> None:
         self._rules = rules
         self._words = words
 
     def write(self, category: str, n: int, seed: int, avoid: Collection[str] = ()) -> list[str]:
-        """`n` different prompts that show the category, none equal to one of `avoid` but for case and spaces;
-        the same for the same seed.
+        """`n` distinct prompts of the category, none equal to one of `avoid` up to case and spaces;
+        reproducible by seed.
 
-        Raises `InputRefused` when that many cannot be found.
+        Raises `InputRefused` when it finds fewer.
         """
         rng = np.random.default_rng(seed)
         seen = {normalise_prompt(text) for text in avoid}
         written: list[str] = []
         fruitless = 0
-        while len(written) < n and fruitless < FRUITLESS:
+        while len(written) < n and fruitless < MAX_FRUITLESS_SAMPLES:
             text = self._expand(self._pick(self._forms(category), rng), category, rng)
             fruitless += 1
             if normalise_prompt(text) not in seen:
@@ -129,7 +129,7 @@ class GrammarWriter:
 
 
 class ModelWriter:
-    """Asks a causal language model, again and again, until there are enough prompts."""
+    """Calls a causal language model until there are enough prompts."""
 
     def __init__(self, complete: Callable[[str, int, int], str], config: PromptWriterConfig) -> None:
         self._complete = complete
@@ -143,8 +143,8 @@ class ModelWriter:
         fruitless = 0
         request = 0
         while len(written) < n and fruitless < config.attempts:
-            wanted = config.request_text(category)
-            answer = self._complete(wanted, seed + request, config.per_request * config.new_tokens)
+            request_text = config.request_text(category)
+            answer = self._complete(request_text, seed + request, config.per_request * config.new_tokens)
             fresh = _fresh(parse_lines(answer, config.words), known, config.similarity)
             known += [words_of(text) for text in fresh]
             written += fresh
@@ -191,7 +191,8 @@ def load_model_writer(
 
 
 def parse_lines(answer: str, words: tuple[int, int]) -> list[str]:
-    """The prompts in a model's answer: one per line, without numbering and quotes, of a sensible length."""
+    """Parse the prompts in a model's answer: one per line, without numbering and quotes, of a sensible
+    length."""
     prompts = []
     for line in answer.splitlines():
         text = NUMBERING.sub("", line).strip()
@@ -203,23 +204,23 @@ def parse_lines(answer: str, words: tuple[int, int]) -> list[str]:
 
 
 def normalise_prompt(text: str) -> str:
-    """Lower case, single spaces."""
+    """The text in lower case with single spaces."""
     return " ".join(text.lower().split())
 
 
 def words_of(text: str) -> frozenset[str]:
-    """The words that a prompt is made of."""
+    """The set of words of a prompt."""
     return frozenset(re.findall(r"\w+", text.lower()))
 
 
 def jaccard(first: Collection[str], second: Collection[str]) -> float:
-    """Share of common words among all words of two prompts, in [0, 1]."""
+    """Jaccard similarity of the words of two prompts, in [0, 1]."""
     union = set(first) | set(second)
     return len(set(first) & set(second)) / len(union) if union else 1.0
 
 
 def _fresh(texts: Iterable[str], known: Sequence[frozenset[str]], similarity: float) -> list[str]:
-    """Those that are not near a known prompt or an earlier one of them."""
+    """The prompts that are no near-duplicates of a known prompt or of an earlier one."""
     kept: list[str] = []
     seen = list(known)
     for text in texts:
@@ -234,6 +235,6 @@ def _enough(written: list[str], n: int, category: str) -> list[str]:
     if len(written) < n:
         raise InputRefused(
             f"only {len(written)} of {n} new prompts for {category!r} could be written; "
-            "ask for fewer, avoid fewer, or use another writer"
+            "request fewer, avoid fewer, or use another writer"
         )
     return written

@@ -23,10 +23,10 @@ class Question:
     number: int
     text: str
     yes_means: Meaning
-    """What "yes" says of the image."""
+    """Whether "yes" means flawed or clean."""
 
     def artifact(self, answer: str) -> bool | None:
-        """Whether the answer, "yes" or "no", says that there is an artifact; None for anything else."""
+        """Whether the answer, "yes" or "no", means that there is an artifact; None for any other answer."""
         if answer not in (YES, NO):
             return None
         return (answer == YES) == (self.yes_means == ARTIFACT)
@@ -312,15 +312,13 @@ QUESTIONS: tuple[Question, ...] = (
         yes_means=ARTIFACT,
     ),
 )
-"""The paper's, without repetitions. Number 5 was its best."""
+"""The questions of the paper without repetitions. Number 5 was its best."""
 
 
 def select_questions(numbers: Sequence[int] = ()) -> tuple[Question, ...]:
-    """Those questions, or all. Raises `ConfigRefused` for a number that stands for none."""
+    """The questions of these numbers, or all. Raises `ConfigRefused` for an unknown number."""
     known = {question.number: question for question in QUESTIONS}
     strange = [number for number in numbers if number not in known]
     if strange:
-        raise ConfigRefused(
-            f"there is no question {strange}; numbers from 1 to 50, but for repetitions, are: {sorted(known)}"
-        )
+        raise ConfigRefused(f"there is no question {strange}; choose from {sorted(known)}")
     return tuple(known[number] for number in numbers) or QUESTIONS

@@ -1,4 +1,4 @@
-"""Stratified choice for a benchmark: as many of every category and band of confidence. No dependencies."""
+"""Stratified sampling for a benchmark: equally many per category and band of confidence. No dependencies."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,19 +7,19 @@ from dataengine.errors import InputRefused
 from dataengine.records import digest
 
 BANDS = (0.25, 0.5, 0.75)
-"""Where one band of maximum confidence ends and the next begins."""
+"""Edges of the bands of maximum confidence."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchmarkCandidate:
-    """An image that a benchmark may hold."""
+    """A candidate image for a benchmark."""
 
     image_id: str
     category: str
     confidence: float
     """Highest predicted confidence, in [0, 1]."""
     reserved: bool = False
-    """Taken before others, as it is already kept apart from training."""
+    """Taken first, since it is already excluded from training."""
 
 
 def stratum_of(category: str, confidence: float, bands: Sequence[float] = BANDS) -> str:
@@ -34,11 +34,13 @@ def sample_strata(
 ) -> list[tuple[BenchmarkCandidate, str]]:
     """At most `per_stratum` candidates of each stratum with its name, by `seed`, reserved ones first.
 
-    Without the bands a benchmark would hold what detectors suspect anyway and miss what they overlook.
+    Without the bands a benchmark would hold only images that detectors flag, and miss what they overlook.
     Raises `InputRefused` for fewer than one per stratum.
     """
     if per_stratum < 1:
-        raise InputRefused("a benchmark needs at least one image of each stratum")
+        raise InputRefused(
+            "per_stratum must be 1 or more; a benchmark needs at least one image of each stratum"
+        )
     strata: dict[str, list[BenchmarkCandidate]] = {}
     for candidate in candidates:
         strata.setdefault(stratum_of(candidate.category, candidate.confidence, bands), []).append(candidate)

@@ -1,8 +1,9 @@
-"""What an image shows, asked of a vision model: the categories of DiffDoctor.
+"""Image categories from a vision model (DiffDoctor).
 
-Four kinds answer: an image classifier of transformers, whose labels are the categories; a model that is asked
-one question, be it image-text-to-text (Qwen-VL and the like), classic visual question answering (ViLT, BLIP),
-or one behind an OpenAI-compatible endpoint. Words are kept, and a table makes categories of them.
+Four kinds are supported: an image classifier of transformers, whose labels are the categories; and models
+that are asked one question: image-text-to-text (Qwen-VL and the like), classic visual question answering
+(ViLT, BLIP), or one behind an OpenAI-compatible endpoint. The answers are cached as text, and a table maps
+them to categories.
 """
 
 import logging
@@ -20,7 +21,7 @@ from dataengine.curation.endpoints import Endpoint, image_part, is_endpoint
 from dataengine.errors import ModelRefused
 
 OTHER = "other"
-"""The category of an answer that fits none."""
+"""The category of an answer that names none."""
 
 log = logging.getLogger(__name__)
 
@@ -43,61 +44,61 @@ class ClassifierCategorizer:
 
 
 class Answerer(Protocol):
-    """A model that says something about an image."""
+    """A model that answers a question about an image."""
 
     @property
     def name(self) -> str:
         """Name of the model."""
 
     def answer(self, image: np.ndarray) -> str:
-        """Its words about one uint8 HW3 image; "" when it has none."""
+        """The answer about one uint8 HW3 image; "" without one."""
 
-    def asking(self, config: VqaConfig) -> Self:
-        """The same model, asked something else."""
+    def with_question(self, config: VqaConfig) -> Self:
+        """The same model with another question."""
 
 
 class QuestionCategorizer:
-    """A model that is asked one question, and the table that makes a category of its answer."""
+    """A model, its question, and the table that maps answers to categories."""
 
     def __init__(self, answerer: Answerer, config: VqaConfig, kept: AnswerCache | None = None) -> None:
         self.name = answerer.name
         self.other = 0
-        """Answers so far that fit no category."""
+        """Number of answers so far that name no category."""
         self._answerer = answerer
         self._config = config
         self._kept = kept
 
     def categories(self, images: np.ndarray) -> list[tuple[str, float]]:
         """(category, confidence) of each of the uint8 NHW3 images; see `category_in`."""
-        found = [category_in(self.answer(image), self._config) for image in images]
-        odd = sum(category == OTHER for category, _ in found)
+        answers = [category_in(self.answer(image), self._config) for image in images]
+        odd = sum(category == OTHER for category, _ in answers)
         if odd:
             self.other += odd
-            log.info("%s: %d of %d answers fit no category", self.name, odd, len(found))
-        return found
+            log.info("%s: %d of %d answers name no category", self.name, odd, len(answers))
+        return answers
 
-    def asking(self, config: VqaConfig, kept: AnswerCache | None = None) -> Self:
-        """The same model, asked something else; its answers are kept apart."""
-        return type(self)(self._answerer.asking(config), config, kept)
+    def with_question(self, config: VqaConfig, kept: AnswerCache | None = None) -> Self:
+        """The same model with another question; its answers are cached separately."""
+        return type(self)(self._answerer.with_question(config), config, kept)
 
     def answer(self, image: np.ndarray) -> str:
-        """The model's words about one uint8 HW3 image, asked once."""
+        """The model's answer about one uint8 HW3 image, from the cache if there is one."""
         known = None if self._kept is None else self._kept.get(image)
         if known is not None:
             return known
-        said = self._answerer.answer(image)
-        if self._kept is not None and said:
-            self._kept.keep(image, said)
-        return said
+        answer = self._answerer.answer(image)
+        if self._kept is not None and answer:
+            self._kept.keep(image, answer)
+        return answer
 
 
 class _Asked:
-    """An answerer with the question that it asks."""
+    """An answerer with its question."""
 
     _config: VqaConfig
 
-    def asking(self, config: VqaConfig) -> Self:
-        """See `Answerer.asking`."""
+    def with_question(self, config: VqaConfig) -> Self:
+        """See `Answerer.with_question`."""
         other = copy(self)
         other._config = config
         return other
@@ -173,24 +174,24 @@ class EndpointAnswerer(_Asked):
 
 
 def category_in(answer: str, config: VqaConfig) -> tuple[str, float]:
-    """The one category that an answer names, itself or by the table, with confidence 1.
+    """The one category that an answer names, directly or through the table, with confidence 1.
 
     ("other", 0) when none or several are named.
     """
-    said = _spaced(answer)
+    words_text = _spaced(answer)
     words = {category: category for category in config.categories} | config.answers
-    named = {category for word, category in words.items() if any(form in said for form in _forms(word))}
+    named = {category for word, category in words.items() if any(form in words_text for form in _forms(word))}
     return (named.pop(), 1.0) if len(named) == 1 else (OTHER, 0.0)
 
 
 def _forms(category: str) -> tuple[str, str]:
-    """The category in singular and plural, as `_spaced` text."""
+    """The category's singular and plural, in the form of `_spaced`."""
     singular = _spaced(category)
     return singular, singular.rstrip() + "s "
 
 
 def _spaced(text: str) -> str:
-    """The words alone, lower case, one space before and after each."""
+    """The words in lower case, one space before and after each."""
     return " " + " ".join(re.split(r"[\W_]+", text.lower())).strip() + " "
 
 
@@ -199,8 +200,8 @@ def load_categorizer(
 ) -> ClassifierCategorizer | QuestionCategorizer:
     """The categorizer for a folder, a hub id (safetensors only), or an endpoint's URL (see `Endpoint`).
 
-    What a model says in words is kept in the folder `keep`. Raises `ModelRefused` when the model's
-    configuration names no kind that answers.
+    Text answers are cached in the folder `keep`. Raises `ModelRefused` when the model's configuration names
+    no supported kind.
     """
     config = config or VqaConfig()
     kept = None if keep is None else AnswerCache(keep, str(location), config.question_text)
@@ -233,7 +234,7 @@ def load_categorizer(
         answerer = GenerativeAnswerer(name, model.to(device), processor, config)
     else:
         raise ModelRefused(
-            f"{location} is {', '.join(kinds) or 'of unknown kind'}; give an image classifier, "
+            f"{location} is {', '.join(kinds) or 'of unknown kind'}; choose an image classifier, "
             "a visual-question-answering or image-text-to-text model, or an endpoint's URL"
         )
     return QuestionCategorizer(answerer, config, kept)

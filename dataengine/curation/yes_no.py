@@ -1,4 +1,4 @@
-"""A yes/no question to a VQA model as a detector of flawed images (ASCED, Sec. 4.2)."""
+"""A yes/no question to a VQA model as an image-level detector (ASCED, Sec. 4.2)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,41 +12,42 @@ from dataengine.errors import ConfigRefused
 
 
 def vqa_config(question: Question) -> VqaConfig:
-    """How a VQA model is asked the question."""
+    """The VQA configuration of a yes/no question."""
     return VqaConfig(question=question.text, categories=(YES, NO))
 
 
 class QuestionAnswerer(Protocol):
-    """Answers one question about images."""
+    """A VQA model with one question."""
 
     def categories(self, images: np.ndarray) -> Sequence[tuple[str, float]]:
         """("yes" or "no", confidence) of each of the uint8 NHW3 images; another word where it is unclear."""
 
 
 class YesNoDetector:
-    """Says of whole images whether there is an artifact, by asking a model one question."""
+    """Predicts for whole images whether there is an artifact, by one question to a model."""
 
     def __init__(self, model: QuestionAnswerer, question: Question) -> None:
-        """`model` is asked with `vqa_config(question)`."""
+        """`model` answers by `vqa_config(question)`."""
         self.question = question
         self._model = model
 
     def verdicts(self, images: np.ndarray) -> list[bool | None]:
         """Whether each of the uint8 NHW3 images has an artifact; None where the answer is unclear."""
-        return [self.question.artifact(said) for said, _ in self._model.categories(images)]
+        return [self.question.artifact(answer) for answer, _ in self._model.categories(images)]
 
 
 @dataclass(frozen=True)
 class Score:
-    """How well one question told flawed from clean images."""
+    """How well one question separates flawed from clean images."""
 
     question: Question
     accuracy: float
-    """Mean of the shares that are right among flawed and among clean images; an unclear answer is wrong."""
+    """Balanced accuracy: mean of the shares classified right among flawed and among clean images; an unclear
+    answer is wrong."""
     found: float
-    """Share of the flawed images that it finds."""
+    """Share of the flawed images that it flags."""
     cleared: float
-    """Share of the clean images that it clears."""
+    """Share of the clean images that it does not flag."""
     unclear: int
 
 
@@ -59,12 +60,16 @@ def score_questions(
     """
     if not any(flawed) or all(flawed):
         raise ConfigRefused(
-            f"{sum(flawed)} of {len(flawed)} images are flawed; a choice needs flawed and clean ones"
+            f"{sum(flawed)} of {len(flawed)} images are flawed; ranking needs flawed and clean ones"
         )
     scores = []
-    for question, said in verdicts.items():
-        found = float(np.mean([one is True for one, bad in zip(said, flawed, strict=True) if bad]))
-        cleared = float(np.mean([one is False for one, bad in zip(said, flawed, strict=True) if not bad]))
-        unclear = sum(one is None for one in said)
-        scores.append(Score(question, (found + cleared) / 2, found, cleared, unclear))
+    for question, question_verdicts in verdicts.items():
+        flagged = float(
+            np.mean([one is True for one, bad in zip(question_verdicts, flawed, strict=True) if bad])
+        )
+        cleared = float(
+            np.mean([one is False for one, bad in zip(question_verdicts, flawed, strict=True) if not bad])
+        )
+        unclear = sum(one is None for one in question_verdicts)
+        scores.append(Score(question, (flagged + cleared) / 2, flagged, cleared, unclear))
     return sorted(scores, key=lambda score: (-score.accuracy, score.question.number))

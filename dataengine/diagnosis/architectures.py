@@ -4,7 +4,7 @@ A network maps normalised images N3HW to logits N1hw. Weights travel as plain st
 each library publishes them under; transformers renames its SegFormer modules between versions, so that one
 goes through its own loading and saving.
 
-Importing this loads no torch: what an architecture states about itself is read in processes without it.
+Importing this module loads no torch: the metadata of an architecture is read in processes without it.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ class Architecture:
     build: Callable[[DetectorConfig], nn.Module]
     """Fresh random weights."""
     load: Callable[[DetectorConfig, StateDict], nn.Module]
-    """Given weights; raises `ModelRefused` when keys or shapes do not fit."""
+    """Load weights; raises `ModelRefused` when keys or shapes do not fit."""
     logits: Callable[[nn.Module, Tensor], Tensor]
     """Normalised N3HW to N1hw."""
     features: Callable[[nn.Module, Tensor], Tensor]
     """Normalised N3HW to the encoder's deepest features, NChw."""
     published: Callable[[nn.Module], dict[str, Tensor]]
-    """The state dict under the names that the library publishes."""
+    """The state dict under the library's published names."""
     head: tuple[str, ...]
-    """Prefixes of the parameters that learn at the decode head's rate."""
+    """Prefixes of the parameters trained at the decode head's rate."""
     first: tuple[str, ...]
-    """How the name of the weight ends that reads the image, of shape (_, channels, _, _)."""
+    """Suffix of the name of the first layer's weight, of shape (_, channels, _, _)."""
     last: tuple[str, ...]
-    """How the name of the weight ends that gives the map, of shape (channels, _, _, _)."""
+    """Suffix of the name of the last layer's weight, of shape (channels, _, _, _)."""
 
 
 def architecture_of(config: DetectorConfig) -> Architecture:
-    """The library that knows `config.architecture`."""
+    """The library that implements `config.architecture`."""
     return architecture_named(config.architecture)
 
 
 def architecture_named(name: str) -> Architecture:
-    """The library that knows an architecture of that name."""
+    """The library that implements an architecture of that name."""
     return SEGFORMER if name == "segformer" else SMP
 
 
@@ -68,7 +68,7 @@ def _depth_of_stage(state: StateDict, stage: int) -> int:
 
 
 def mit_variant(state: StateDict) -> str:
-    """Which SegFormer variant ("b0" … "b5") a published one-channel state dict holds.
+    """The SegFormer variant ("b0" … "b5") of a published one-channel state dict.
 
     Raises `ModelRefused` when it is none of them.
     """
@@ -87,7 +87,7 @@ def mit_variant(state: StateDict) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars of transformers for files that take milliseconds."""
+    """Disable transformers' progress bars, for files that load in milliseconds."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -174,9 +174,9 @@ def _published_smp(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _smp_features(network: nn.Module, images: Tensor) -> Tensor:
-    found = network.encoder(images)  # type: ignore[operator]
-    # Encoders of DPT also give the tokens that stand before the picture's.
-    return (found[0] if isinstance(found, tuple) else found)[-1]
+    features = network.encoder(images)  # type: ignore[operator]
+    # Encoders of DPT also return the tokens before the image's.
+    return (features[0] if isinstance(features, tuple) else features)[-1]
 
 
 def _misfit(why: str) -> ModelRefused:
@@ -204,7 +204,7 @@ SMP = Architecture(
     features=_smp_features,
     published=_published_smp,
     head=("decoder.", "segmentation_head."),
-    # An encoder that is not among these is checked when it is loaded.
+    # Any other encoder is checked when it is loaded.
     first=(
         "encoder.conv1.weight",  # ResNets
         "encoder.layer0.conv1.weight",  # SE-ResNets

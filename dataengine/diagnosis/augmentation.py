@@ -1,7 +1,7 @@
 """Augmentation of training batches (DiffDoctor): dynamic shrink, strong changes for pseudo-labels, flips.
 
-A batch is images float32 N3HW in [0, 1] and targets float32 NHW in [0, 1]. Whatever moves, moves in both. All
-chance comes from the `torch.Generator` (on the CPU) that is passed in.
+A batch is images float32 N3HW in [0, 1] and targets float32 NHW in [0, 1]. Geometric changes apply to both.
+All random numbers come from the `torch.Generator` (on the CPU) that is passed in.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ def augment(
     config: AugmentationConfig,
     generator: Generator,
 ) -> tuple[Tensor, Tensor]:
-    """A training batch, changed as `config` says; the inputs are left alone.
+    """The augmented training batch; the inputs are unchanged.
 
     `max_confidence`: per image, the highest confidence that the current detector predicts in it.
     """
@@ -71,8 +71,8 @@ def dynamic_shrink(
     """Shrink and pad back an image with low predicted confidence (DiffDoctor, Sec. 3.2).
 
     Low confidence over a large area is probably right, so this makes small intricate regions with a probably
-    clean label. An image whose `max_confidence` is at or above `threshold` is returned as it is, always.
-    Scale, position and padding are drawn uniformly.
+    clean label. An image whose `max_confidence` is at or above `threshold` is always returned unchanged.
+    Scale, position and padding are sampled uniformly.
     """
     if max_confidence >= threshold or not chance(probability, generator):
         return image, target
@@ -90,7 +90,7 @@ def shrink_and_pad(
 ) -> tuple[Tensor, Tensor]:
     """Image 3HW and target HW resized to `size` at `corner` (top, left), padded back to H×W.
 
-    Both are resized by one rule (bilinear, antialiased). The image is padded with black, its mean colour,
+    Both are resized alike (bilinear, antialiased). The image is padded with black, its mean colour,
     or its own edge pixels; the target with 0.
     """
     height, width = target.shape
@@ -110,7 +110,7 @@ def shrink_and_pad(
 def augment_strongly(
     images: Tensor, targets: Tensor, config: AugmentationConfig, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """Strong augmentation of pseudo-labelled examples as in UniMatch: colour, grey, blur, CutMix."""
+    """Strong augmentation of pseudo-labelled examples, as in UniMatch: colour, grey, blur, CutMix."""
     images = images.clone()
     for i in range(len(images)):
         if chance(config.strong, generator):
@@ -198,15 +198,15 @@ def jitter_colours(images: Tensor, amount: float, generator: Generator) -> Tenso
 
 
 def chance(probability: float, generator: Generator) -> bool:
-    """True with that probability."""
+    """Sample True with that probability."""
     return torch.rand((), generator=generator).item() < probability
 
 
 def uniform(low: float, high: float, generator: Generator) -> float:
-    """A number from U(low, high)."""
+    """Sample from U(low, high)."""
     return low + (high - low) * torch.rand((), generator=generator).item()
 
 
 def integer(end: int, generator: Generator) -> int:
-    """A number from 0 … end − 1."""
+    """Sample an integer from 0 … end − 1."""
     return int(torch.randint(end, (), generator=generator))

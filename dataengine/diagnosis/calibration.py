@@ -1,7 +1,7 @@
-"""Calibration: does a confidence of 0.7 mean that 7 of 10 such pixels are broken? (Guo et al. 2017)
+"""Calibration: are 7 of 10 pixels with confidence 0.7 truly flawed? (Guo et al. 2017)
 
-One temperature is fitted on validation and is recorded with the detector as a figure. It changes no map:
-treatment in particular learns from the detector's gradient, which a temperature would rescale.
+One temperature is fitted on validation and recorded with the detector. It changes no map: treatment depends
+on the detector's gradient, which a temperature would rescale.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Reliability:
 
     pixels: list[int]
     confidence: list[float]
-    """Mean confidence in each bin; its middle where it is empty."""
+    """Mean confidence in each bin; the bin's centre where it is empty."""
     flawed: list[float]
     """Share of truly flawed pixels in each bin; 0 where it is empty."""
     error: float
@@ -35,7 +35,7 @@ class Reliability:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
-    """A fitted temperature, and the diagram of a held-out set without and with it."""
+    """A fitted temperature, and the reliability of a held-out set without and with it."""
 
     temperature: float
     before: Reliability
@@ -44,21 +44,21 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Pixels by level of confidence, int64 (LEVELS,): truly flawed ones and the others."""
+    """Pixel counts by level of confidence, int64 (LEVELS,): truly flawed pixels and the others."""
 
     flawed: np.ndarray
     clean: np.ndarray
 
     @property
     def levels(self) -> np.ndarray:
-        """The confidence at the middle of each level."""
+        """The confidence at the centre of each level."""
         return (np.arange(LEVELS) + 0.5) / LEVELS
 
 
 def calibrate(
     detector: Detector, validation: Samples, held_out: Samples | None = None, report: Report = no_report
 ) -> Calibration:
-    """Fit on `validation`; the diagrams are of `held_out`, or of validation itself when there is none.
+    """Fit on `validation`; the diagrams are of `held_out`, or of `validation` without one.
 
     Raises `InputRefused` for an empty set, and when validation has only flawed or only clean pixels.
     """
@@ -75,9 +75,10 @@ def calibrate(
 def count_levels(
     detector: Detector, samples: Samples, report: Report = no_report, batch: int = 32
 ) -> Histogram:
-    """Confidences of all pixels, counted. Targets count as flawed from `THRESHOLD` on."""
+    """Count the pixels of all samples by confidence. A pixel is flawed if its target is at least
+    `THRESHOLD`."""
     if len(samples) == 0:
-        raise InputRefused("calibration on no images was asked; give labelled validation images")
+        raise InputRefused("there are no images to calibrate on; label validation images first")
     counts = np.zeros((2, LEVELS), dtype=np.int64)
     for first in range(0, len(samples), batch):
         chunk = [samples.sample(index) for index in range(first, min(first + batch, len(samples)))]
@@ -93,19 +94,19 @@ def count_levels(
     return Histogram(flawed=counts[1], clean=counts[0])
 
 
-def fit_temperature(found: Histogram) -> float:
+def fit_temperature(histogram: Histogram) -> float:
     """The T that minimises the negative log-likelihood of σ(logit / T), by a bounded search over log T.
 
-    Raises `InputRefused` when the pixels are all flawed or all clean: any T would do.
+    Raises `InputRefused` when the pixels are all flawed or all clean: T is then undetermined.
     """
     from scipy.optimize import minimize_scalar
 
-    if not found.flawed.any() or not found.clean.any():
+    if not histogram.flawed.any() or not histogram.clean.any():
         raise InputRefused(
             "calibration needs flawed and clean pixels; label validation images of both kinds first"
         )
     best = minimize_scalar(
-        lambda log_temperature: _likelihood_loss(found, np.exp(log_temperature)),
+        lambda log_temperature: _likelihood_loss(histogram, np.exp(log_temperature)),
         bounds=np.log(RANGE),
         method="bounded",
         options={"xatol": TOLERANCE},
@@ -120,14 +121,14 @@ def apply_temperature(confidence: np.ndarray, temperature: float) -> np.ndarray:
     return 1 / (1 + np.exp(-logits / temperature))
 
 
-def measure_reliability(found: Histogram, temperature: float = 1.0) -> Reliability:
+def measure_reliability(histogram: Histogram, temperature: float = 1.0) -> Reliability:
     """The diagram and its expected calibration error."""
-    confidence = apply_temperature(found.levels, temperature) if temperature != 1 else found.levels
-    pixels = found.flawed + found.clean
+    confidence = apply_temperature(histogram.levels, temperature) if temperature != 1 else histogram.levels
+    pixels = histogram.flawed + histogram.clean
     number = np.minimum((confidence * BINS).astype(int), BINS - 1)
     totals = np.bincount(number, pixels, BINS)
     sums = np.bincount(number, pixels * confidence, BINS)
-    flawed = np.bincount(number, found.flawed, BINS)
+    flawed = np.bincount(number, histogram.flawed, BINS)
     middles = (np.arange(BINS) + 0.5) / BINS
     filled = np.maximum(totals, 1)
     return Reliability(
@@ -138,7 +139,7 @@ def measure_reliability(found: Histogram, temperature: float = 1.0) -> Reliabili
     )
 
 
-def reliability_svg(found: Calibration) -> str:
+def reliability_svg(calibration: Calibration) -> str:
     """Both reliability diagrams as one SVG: the nearer to the diagonal, the better calibrated."""
     side, margin = 300, 40
     shapes = [
@@ -146,7 +147,10 @@ def reliability_svg(found: Calibration) -> str:
         f'<path d="M{margin} {margin + side}L{margin + side} {margin}" stroke="#888" stroke-dasharray="4"/>',
     ]
     for row, (name, bins, colour) in enumerate(
-        (("as it is", found.before, "#c2410c"), (f"T = {found.temperature:.2f}", found.after, "#0369a1"))
+        (
+            ("uncalibrated", calibration.before, "#c2410c"),
+            (f"T = {calibration.temperature:.2f}", calibration.after, "#0369a1"),
+        )
     ):
         points = [
             (margin + side * confidence, margin + side * (1 - flawed))
@@ -162,7 +166,7 @@ def reliability_svg(found: Calibration) -> str:
     shapes += [
         f'<text x="{middle}" y="{whole - 12}" text-anchor="middle" fill="#888">confidence</text>',
         f'<text transform="translate(16 {middle}) rotate(-90)" text-anchor="middle" fill="#888">'
-        "share of pixels that are broken</text>",
+        "share of flawed pixels</text>",
     ]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {whole} {whole}" font-family="sans-serif" '
@@ -170,6 +174,6 @@ def reliability_svg(found: Calibration) -> str:
     )
 
 
-def _likelihood_loss(found: Histogram, temperature: float) -> float:
-    q = np.clip(apply_temperature(found.levels, temperature), 1e-12, 1 - 1e-12)
-    return float(-(found.flawed * np.log(q) + found.clean * np.log1p(-q)).sum())
+def _likelihood_loss(histogram: Histogram, temperature: float) -> float:
+    q = np.clip(apply_temperature(histogram.levels, temperature), 1e-12, 1 - 1e-12)
+    return float(-(histogram.flawed * np.log(q) + histogram.clean * np.log1p(-q)).sum())

@@ -11,7 +11,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Names = Location(harmless=r"[^/\\:]+")
-"""Names of networks and layers; with a slash or colon libraries take them for files, or ask a hub."""
+"""Names of networks and layers. A slash or colon would make libraries read files or query a hub."""
 
 NVIDIA_LICENCE = "NVIDIA Source Code License (non-commercial)"
 
@@ -27,50 +27,51 @@ MIT: dict[str, dict[str, Any]] = {
 
 
 class DetectorConfig(Config):
-    """What a detector is made of; kept as `detector.json` beside its weights."""
+    """The architecture of a detector; stored as `detector.json` next to its weights."""
 
     name: str = "detector"
-    """Name shown to people."""
+    """Display name."""
 
     architecture: str = "segformer"
     """"segformer" (transformers), or an architecture of segmentation-models-pytorch ("unet", "fpn",
     "deeplabv3plus", …; its own SegFormer is "smp-segformer")."""
 
     segformer: Annotated[dict[str, Any], Names] = Field(default_factory=lambda: dict(MIT["b5"]))
-    """Size of transformers' SegFormer: a name from "b0" to "b5", or keyword arguments of `SegformerConfig`;
-    used by architecture "segformer" only."""
+    """Size of transformers' SegFormer: "b0" to "b5", or keyword arguments of `SegformerConfig`; for
+    architecture "segformer" only."""
 
     encoder: Annotated[str, Names] = "resnet34"
     """Encoder of a segmentation-models-pytorch architecture. Its `mit_*` encoders are under NVIDIA's
     non-commercial licence."""
 
     options: Annotated[dict[str, Any], Names] = Field(default_factory=dict)
-    """Further keyword arguments of a segmentation-models-pytorch architecture."""
+    """Additional keyword arguments of a segmentation-models-pytorch architecture."""
 
     classes: Literal[1] = 1
     """Output channels. The detector is class-agnostic: one confidence per pixel."""
 
     mean: tuple[float, float, float] = IMAGENET_MEAN
-    """Per-channel mean subtracted from RGB in [0, 1]."""
+    """Mean per channel, subtracted from RGB in [0, 1]."""
 
     std: tuple[float, float, float] = IMAGENET_STD
-    """Per-channel deviation that RGB in [0, 1] is divided by."""
+    """Standard deviation per channel, by which RGB in [0, 1] is divided."""
 
     size: int = Field(default=512, ge=16, le=2048)
-    """Side in pixels of the square that the network sees, in training and in use."""
+    """Side in pixels of the network's square input, in training and inference."""
 
     fit: Literal["resize", "tiles"] = "resize"
-    """How another size reaches the network: "resize" squeezes the whole image into the square, as the
-    authors do; "tiles" keeps its scale and blends overlapping squares. The map has the image's size."""
+    """Handling of images of another size: "resize" squeezes the whole image into the square, as the authors
+    do; "tiles" keeps the scale and blends overlapping squares. The map has the image's size."""
 
     overlap: float = Field(default=0.25, ge=0, le=0.5)
-    """Share of a tile's side that it has in common with its neighbour."""
+    """Overlap of neighbouring tiles, as a share of their side."""
 
     antialias: bool = True
-    """Smooth before shrinking. The authors' inference does not, so the published checkpoint turns it off."""
+    """Antialias when downscaling. The authors' inference does not, so it is off for the published
+    checkpoint."""
 
     licence: str = "Apache-2.0"
-    """Licence of the weights; with a `mit_*` encoder NVIDIA's non-commercial one unless it is given."""
+    """Licence of the weights; defaults to NVIDIA's non-commercial licence with a `mit_*` encoder."""
 
     @model_validator(mode="before")
     @classmethod
@@ -87,7 +88,7 @@ class DetectorConfig(Config):
         if not isinstance(value, str):
             return value
         if value not in MIT:
-            raise ValueError(f"there is no SegFormer {value!r}; there are {', '.join(MIT)}")
+            raise ValueError(f"there is no SegFormer {value!r}; choose one of {', '.join(MIT)}")
         return dict(MIT[value])
 
     @model_validator(mode="after")
@@ -110,42 +111,43 @@ def published_config(variant: str = "b5") -> DetectorConfig:
 
 
 class AugmentationConfig(Config):
-    """How training images are changed, their labels with them (DiffDoctor)."""
+    """Augmentation of training images and their labels (DiffDoctor)."""
 
     flip: float = Field(default=0.5, ge=0, le=1)
     """Probability of a left-right flip."""
 
     upright: tuple[str, ...] = ("sign", "word", "words", "text", "logo")
-    """Categories that are never flipped, since mirrored writing is an artifact."""
+    """Categories that are never flipped, because mirrored writing is an artifact."""
 
     translate: float = Field(default=0.06, ge=0, lt=0.5)
     """Largest shift, as a share of the side; the border is mirrored."""
 
     jitter: float = Field(default=0.05, ge=0, le=0.5)
-    """Deviation of brightness and colour shifts, and of the contrast factor, on every image."""
+    """Standard deviation of the brightness and colour shifts and of the contrast factor, for every image."""
 
     shrink: float = Field(default=0, ge=0, le=1)
     """Probability of dynamic shrink for an image below `shrink_below`; 0.5 is our reading of DiffDoctor.
     Off by default: on the clinic it neither helped nor harmed (docs/benchmarks.md)."""
 
     shrink_below: float = Field(default=0.3, ge=0, le=1)
-    """Dynamic shrink takes only images whose highest predicted confidence is below this."""
+    """Dynamic shrink applies only to images whose highest predicted confidence is below this."""
 
     shrink_scale: tuple[float, float] = (0.25, 0.75)
     """Range of the shrunk side, as a share of the side."""
 
     shrink_kinds: tuple[SampleKind, ...] = ("pseudo", "real")
-    """Kinds of examples that may be shrunk."""
+    """Kinds of examples to which dynamic shrink applies."""
 
     strong: float = Field(default=0, ge=0, le=1)
-    """Probability of each strong change (colour, grey, blur, CutMix) to a pseudo-labelled image; grey at a
-    quarter of it. 0, the default, turns strong augmentation off: on the clinic it did a little harm."""
+    """Probability of each strong augmentation (colour, grey, blur, CutMix) of a pseudo-labelled image; a
+    quarter of it for grey. 0, the default, turns strong augmentation off: on the clinic it was slightly
+    harmful."""
 
     strong_colour: float = Field(default=0.3, ge=0, le=1)
     """Largest relative change of brightness, contrast and saturation in strong augmentation."""
 
     strong_blur: float = Field(default=0.004, ge=0, le=0.1)
-    """Largest blur deviation in strong augmentation, as a share of the side (2 pixels at 512)."""
+    """Largest blur sigma in strong augmentation, as a share of the side (2 pixels at 512)."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -156,17 +158,17 @@ class AugmentationConfig(Config):
 
 
 class PseudoTargetConfig(Config):
-    """What a detector's map teaches another (DiffDoctor)."""
+    """Training targets from pseudo-labels (DiffDoctor)."""
 
     form: Literal["soft", "thresholded"] = "soft"
-    """"soft" takes confidences as they are; "thresholded" makes them 0 or 1 at `threshold`."""
+    """"soft" uses the confidences; "thresholded" rounds them to 0 or 1 at `threshold`."""
 
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """Confidence from which a thresholded target is 1."""
 
     leave_out: tuple[float, float] | None = None
-    """Pixels whose confidence lies in this open range teach nothing, for example (0.3, 0.7): there the
-    teacher is undecided. None keeps all."""
+    """Pixels whose confidence lies in this open range are ignored, for example (0.3, 0.7), where the teacher
+    is uncertain. None uses all pixels."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -179,7 +181,7 @@ class DetectorTrainingConfig(Config):
     """One training run of a detector. Defaults are the schedule of DiffDoctor at 512 px."""
 
     detector: DetectorConfig = Field(default_factory=DetectorConfig)
-    """What is built when training starts from random weights; unused when it starts from a detector."""
+    """Architecture when training starts from random weights; unused when it starts from a detector."""
 
     name: str = "detector"
     """Name of the trained detector."""
@@ -188,7 +190,7 @@ class DetectorTrainingConfig(Config):
     """Updates."""
 
     batch: int = Field(default=8, ge=1)
-    """Images per update, over all devices together."""
+    """Images per update, over all devices."""
 
     lr: float = Field(default=6e-5, gt=0)
     """Peak learning rate of the encoder."""
@@ -197,51 +199,52 @@ class DetectorTrainingConfig(Config):
     """Learning rate of the decode head, as a multiple of the encoder's."""
 
     weight_decay: float = Field(default=0.01, ge=0)
-    """AdamW's weight decay; norms and biases have none."""
+    """AdamW's weight decay; not applied to norms and biases."""
 
     warmup: float = Field(default=0.0375, ge=0, lt=1)
-    """Share of the steps with a linearly rising learning rate (1,500 of 40,000)."""
+    """Share of the steps used for linear warm-up (1,500 of 40,000)."""
 
     power: float = Field(default=1.0, ge=0)
-    """Exponent of the polynomial decay that follows."""
+    """Exponent of the polynomial decay after the warm-up."""
 
     clip: float = Field(default=1.0, gt=0)
-    """Largest gradient norm."""
+    """Gradient clipping norm."""
 
     ema: float = Field(default=0.999, ge=0, lt=1)
-    """Decay of the averaged weights that are kept, reached by (1 + step) / (10 + step); 0 keeps the last."""
+    """Decay of the exponential moving average of the weights, with warm-up (1 + step) / (10 + step); 0 saves
+    the last weights."""
 
     mixture: dict[SampleKind, float] = Field(
         default={"true": 0.4, "pseudo": 0.3, "real": 0.15, "previous": 0.15}
     )
-    """Share of each kind of example in a batch; kinds that the set lacks leave theirs to the others."""
+    """Share of each kind of example in a batch; the share of a missing kind goes to the others."""
 
     kind_weight: dict[SampleKind, float] = Field(default={})
-    """Factor of the loss per kind of example; 1 where unnamed."""
+    """Loss weight per kind of example; 1 for kinds not listed."""
 
     pseudo: PseudoTargetConfig = PseudoTargetConfig()
-    """What pseudo-labels teach."""
+    """Targets from pseudo-labels."""
 
     balance: float = Field(default=0.5, ge=0, le=1)
-    """How far category × positive/negative are evened out within a kind: 0 as in the set, 1 all alike."""
+    """Balancing of category × positive/negative within a kind: 0 follows the data, 1 is uniform."""
 
     augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
-    """Changes to the images."""
+    """Image augmentation."""
 
     precision: Literal["no", "bf16", "fp16"] = "no"
-    """Mixed precision. "fp16" scales the loss and needs a GPU; a processor computes it in float32."""
+    """Mixed precision. "fp16" scales the loss and needs a GPU; CPUs compute in float32."""
 
     device: Literal["auto", "cpu"] = "auto"
-    """"auto" takes what accelerate finds."""
+    """Device; "auto" uses the one that accelerate finds."""
 
     workers: int = Field(default=2, ge=1, le=64)
-    """Threads that decode the next batch while this one trains."""
+    """Threads that decode the next batch during an update."""
 
     checkpoint_every: int = Field(default=500, ge=1)
-    """Steps between checkpoints; a killed run repeats that many at most."""
+    """Steps between checkpoints: the most that a killed run repeats."""
 
     seed: int = Field(default=0, ge=0)
-    """Seed of fresh weights, of the order of examples and of every augmentation."""
+    """Random seed of initial weights, order of examples and augmentation."""
 
     @model_validator(mode="after")
     def _shares(self) -> Self:
@@ -253,74 +256,77 @@ class DetectorTrainingConfig(Config):
 
 
 class DynamicsConfig(Config):
-    """Score dynamics (ASCED): artifacts as abrupt changes of what is predicted while drawing.
+    """Score dynamics (ASCED): artifacts as abrupt changes of the predicted image during sampling.
 
     Lengths are shares of the shorter side and areas shares of the image, so that one setting holds for pixels
     and latents of any size. The defaults are the released code's values at 256 × 256.
     """
 
     form: Literal["robust", "paper"] = "robust"
-    """How a change counts as abnormal: against median and MAD of x̂0's changes, as the authors' code does, or
-    the paper's Eq. 4, max(MAD, mean of the score bank) on the weighted score's."""
+    """The threshold for abnormal changes: median and MAD of x̂0's changes, as in the authors' code, or the
+    paper's Eq. 4, max(MAD, mean of the score bank), on the weighted score."""
 
     space: Literal["latent", "pixel"] = "latent"
-    """Where changes are measured: in what the model works on, which costs nothing, or in decoded 8-bit
-    images, which decodes once a step."""
+    """Where changes are measured: in the latents, at no cost, or in 8-bit images, at the cost of one decoding
+    per step."""
 
     start: float = Field(default=0.8, gt=0, lt=1)
-    """Where the window begins, counted from noise = 1 to image = 0, once the layout stands."""
+    """Start of the window, from noise = 1 to image = 0, after the layout has settled."""
 
     stop: float = Field(default=0.2, ge=0, lt=1)
-    """Where it ends, counted likewise: 0.2 for a map, about 0.48 where something is to be corrected."""
+    """End of the window on the same scale: 0.2 for maps, about 0.48 for correction."""
 
     deviations: float = Field(default=3.0, gt=0)
-    """Robust form: a change is abnormal this many scaled MADs above the median."""
+    """Robust threshold: a change is abnormal from this many scaled MADs above the median."""
 
     sigma: float = Field(default=2 / 256, ge=0, le=0.5)
-    """Deviation of the Gaussian over the changes; 0 leaves it out."""
+    """Sigma of the Gaussian filter on the changes; 0 turns it off."""
 
     smallest: float = Field(default=100 / 256**2, ge=0, le=1)
-    """Components of less area are dropped."""
+    """Smallest area of a component; smaller ones are dropped."""
 
     largest: float = Field(default=10_000 / 256**2, gt=0, le=1)
-    """Components of more area are dropped."""
+    """Largest area of a component; larger ones are dropped."""
 
     erosion: float = Field(default=5 / 256, ge=0, le=0.5)
-    """Components that an erosion by a square of this side leaves nothing of are dropped."""
+    """Side of the square of the erosion; components that it removes entirely are dropped."""
 
     dilation: float = Field(default=5 / 256, ge=0, le=0.5)
-    """Growth of what stays."""
+    """Dilation of the remaining components."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.start <= self.stop:
             raise ValueError(
-                f"the window runs down from start {self.start} to stop {self.stop}; start is higher"
+                f"the window runs from start {self.start} down to stop {self.stop}; start must be higher"
             )
         if self.smallest >= self.largest:
-            raise ValueError(f"smallest {self.smallest:g} must lie below largest {self.largest:g}")
+            raise ValueError(f"smallest {self.smallest:g} must be below largest {self.largest:g}")
         if self.form == "paper" and self.space == "pixel":
-            raise ValueError("the paper's form measures the score, which lives in latents: take space=latent")
+            raise ValueError(
+                "the paper's form measures the score, which is defined in latents: set space=latent"
+            )
         return self
 
 
 class HighlighterConfig(Config):
-    """The flaw highlighter: VGG16 that learns real from generated (self-refining diffusion's schedule)."""
+    """The flaw highlighter: a VGG16 that classifies real against generated (self-refining diffusion's
+    schedule)."""
 
     name: str = "flaw highlighter"
-    """Name shown to people."""
+    """Display name."""
 
     weights: Annotated[str, Location()] = ""
-    """File of torchvision's VGG16 as safetensors to begin with; empty begins at random."""
+    """Initial weights: a file of torchvision's VGG16 as safetensors; empty for random weights."""
 
     lr: float = Field(default=2e-5, gt=0)
-    """AdamW's highest step size; from random weights a larger one is needed."""
+    """AdamW's peak learning rate; random weights need a larger one."""
 
     batch: int = Field(default=64, ge=2)
-    """Images in one update."""
+    """Images per update."""
 
     epochs: int = Field(default=30, ge=1)
-    """Times that every image is seen."""
+    """Passes over the images."""
 
     seed: int = Field(default=0, ge=0)
-    """Decides the first weights and the order."""
+    """Random seed of the initial weights and the order."""

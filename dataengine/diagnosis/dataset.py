@@ -1,4 +1,4 @@
-"""Training examples for the detector, and which of them go into a batch. NumPy only."""
+"""Training examples for the detector, and the sampling of batches. NumPy only."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from dataengine.records import THRESHOLD, SampleKind
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """What sampling must know of an example, without its pixels."""
+    """The metadata of an example that sampling needs, without its pixels."""
 
     kind: SampleKind
     category: str | None = None
     positive: bool = False
-    """The target reaches `THRESHOLD` somewhere."""
+    """Whether the target reaches `THRESHOLD` anywhere."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,22 +29,22 @@ class Sample:
     target: np.ndarray
     """float32 HW in [0, 1]: a mask, or a detector's map."""
     kind: SampleKind
-    """Where the target comes from."""
+    """Source of the target."""
     category: str | None = None
     max_confidence: float = 0.0
-    """The highest confidence that the current detector predicts in the image; decides on dynamic shrink."""
+    """The current detector's highest confidence in the image; decides on dynamic shrink."""
     weight: float = 1.0
-    """Factor of its loss."""
+    """Weight of its loss."""
     label_map: np.ndarray | None = None
-    """uint8 HW, the classes that a person marked; training needs none."""
+    """uint8 HW, the annotated classes; not needed for training."""
 
     def facts(self) -> Facts:
-        """What sampling must know of it."""
+        """Its metadata for sampling."""
         return Facts(kind=self.kind, category=self.category, positive=bool((self.target >= THRESHOLD).any()))
 
 
 class Samples(Protocol):
-    """A training set. `facts` must be cheap: it is asked for every example before training starts."""
+    """A training set. `facts` must be cheap: it is called for every example before training starts."""
 
     def __len__(self) -> int: ...
 
@@ -76,9 +76,10 @@ class MemorySamples:
 
 @dataclass(frozen=True, slots=True)
 class BalancedSampler:
-    """Draws batches that are balanced by kind and, within a kind, by category × positive/negative.
+    """Samples batches balanced by kind and, within a kind, by category × positive/negative.
 
-    The batch of a step depends on the seed and the step alone, so training resumes exactly without any state.
+    The batch of a step depends on the seed and the step alone, so training resumes exactly without stored
+    state.
     """
 
     cells: Mapping[SampleKind, tuple[np.ndarray, ...]]
@@ -93,9 +94,10 @@ class BalancedSampler:
     def over(
         cls, samples: Samples, *, mixture: Mapping[SampleKind, float], balance: float, batch: int, seed: int
     ) -> "BalancedSampler":
-        """Group the examples. Kinds without examples give their share to the others.
+        """Group the examples. The share of a kind without examples goes to the others.
 
-        Raises `InputRefused` for an empty set, `ConfigRefused` when `mixture` leaves nothing to draw from.
+        Raises `InputRefused` for an empty set, `ConfigRefused` when `mixture` has no share for any kind in
+        the set.
         """
         if len(samples) == 0:
             raise InputRefused(
@@ -124,10 +126,10 @@ class BalancedSampler:
         )
 
     def indices(self, step: int) -> list[int]:
-        """The examples of that step's batch, `batch` of them, drawn with replacement.
+        """Indices of the `batch` examples of that step, sampled with replacement.
 
-        Kinds get floor or ceil of their share (systematic sampling). A category × sign of n examples is drawn
-        with weight n^(1 − balance): 0 follows the data, 1 treats all alike.
+        Kinds get floor or ceil of their share (systematic sampling). A category × sign of n examples has
+        weight n^(1 − balance): 0 follows the data, 1 is uniform.
         """
         rng = np.random.default_rng((self.seed, step))
         kinds = list(self.shares)

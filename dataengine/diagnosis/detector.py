@@ -1,7 +1,8 @@
-"""The artifact detector: one confidence in [0, 1] per pixel, through two doors.
+"""The artifact detector: one confidence in [0, 1] per pixel, through two methods.
 
-`find_artifacts` is for people: a uint8 array in, a map of the same size out. `confidence` is for treatment:
-it is differentiable, so that a generator can be trained through it. Values are normalised here alone.
+`find_artifacts` is for inference: a uint8 array in, a map of the same size out. `confidence` is for
+treatment: it is differentiable, so that a generator can be trained through it. Inputs are normalised only
+here.
 
 A detector folder holds `detector.json` (`DetectorConfig`) and `model.safetensors` (the plain state dict).
 """
@@ -28,20 +29,20 @@ WEIGHTS_FILE = "model.safetensors"
 
 
 class Detector(Protocol):
-    """What treatment, diagnosis and people need of a detector, whatever is behind it."""
+    """The interface of every detector, for treatment, diagnosis and desks."""
 
     @property
     def name(self) -> str:
-        """Name shown to people."""
+        """Display name."""
 
     def confidence(self, images: Tensor) -> Tensor:
         """Confidence, float32 NHW in [0, 1], of images, float N3HW RGB in [0, 1]; differentiable."""
 
     def find_artifacts(self, image: np.ndarray) -> np.ndarray:
-        """Confidence, float32 HW in [0, 1], of one image, uint8 HWC RGB, at its own size; no gradient."""
+        """Confidence, float32 HW in [0, 1], of one image, uint8 HWC RGB, at the image's size; no gradient."""
 
     def requires_grad_(self, requires_grad: bool = True) -> Any:
-        """Let the weights learn, or freeze them."""
+        """Make the weights trainable, or freeze them."""
 
     def to(self, *args: Any, **kwargs: Any) -> Any:
         """Move to a device or to a precision."""
@@ -50,7 +51,7 @@ class Detector(Protocol):
         """The weights."""
 
     def eval(self) -> Any:
-        """Turn off everything that is random."""
+        """Switch to evaluation mode."""
 
 
 class NetworkDetector(nn.Module):
@@ -68,20 +69,20 @@ class NetworkDetector(nn.Module):
 
     @classmethod
     def fresh(cls, config: DetectorConfig, seed: int = 0) -> Self:
-        """Random weights drawn from `seed`, in training mode."""
+        """A detector with random weights from `seed`, in training mode."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(config, architecture_of(config).build(config)).train()
 
     @property
     def name(self) -> str:
-        """Name shown to people."""
+        """Display name."""
         return self.config.name
 
     def forward(self, images: Tensor) -> Tensor:
         """Confidence, float32 NHW in [0, 1], of images, float N3HW RGB in [0, 1]; differentiable."""
         if images.ndim != 4 or images.shape[1] != 3:
-            raise ImageRefused(f"a batch of shape {tuple(images.shape)} was given; N3HW is expected")
+            raise ImageRefused(f"expected a batch N3HW, got shape {tuple(images.shape)}")
         if self.config.fit == "tiles" and images.shape[-2:] != (self.config.size, self.config.size):
             return self._tiled(images).sigmoid()
         return self._logits(images).sigmoid()
@@ -97,7 +98,7 @@ class NetworkDetector(nn.Module):
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
-        """What the images show, float32 NC: the encoder's deepest features, mean over the picture."""
+        """Embeddings, float32 NC: the encoder's deepest features, averaged over each image."""
         return architecture_of(self.config).features(self.network, self._squared(images)).float().mean((2, 3))
 
     def _squared(self, images: Tensor) -> Tensor:
@@ -110,7 +111,7 @@ class NetworkDetector(nn.Module):
         return (images.to(self.mean.dtype) - self.mean) / self.std
 
     def _logits(self, images: Tensor) -> Tensor:
-        """Logits float32 NHW: the image resized to the training square, the answer resized back."""
+        """Logits float32 NHW: the image is resized to the training square, the output resized back."""
         height, width = images.shape[-2:]
         logits = architecture_of(self.config).logits(self.network, self._squared(images)).float()
         return F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)[:, 0]
@@ -152,18 +153,16 @@ def as_images(arrays: Sequence[np.ndarray]) -> Tensor:
     """uint8 HW3 arrays of one size as float32 N3HW in [0, 1]. Raises `ImageRefused` for anything else."""
     for array in arrays:
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-            raise ImageRefused(
-                f"an array of {array.dtype} {array.shape} was given; uint8 (H, W, 3) is expected"
-            )
-    # Contiguous, since with the strides of the arrays networks run slower, in channels-last.
+            raise ImageRefused(f"expected an array of uint8 (H, W, 3), got {array.dtype} {array.shape}")
+    # Contiguous: with the arrays' strides (channels-last) networks run slower.
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous().float().div_(255)
 
 
 @torch.inference_mode()
 def artifact_maps(detector: Detector, images: Sequence[np.ndarray], batch: int = 16) -> list[np.ndarray]:
-    """Maps, float32 HW in [0, 1], of images, uint8 HW3 of any sizes, in their order.
+    """Predict the maps, float32 HW in [0, 1], of images, uint8 HW3 of any sizes, in their order.
 
-    Images of one size go through together, `batch` at a time. Raises `ModelRefused` when a map is no number.
+    Images of equal size are batched, `batch` at a time. Raises `ModelRefused` when a map holds NaN.
     """
     parameter = next(detector.parameters(), torch.empty(0))
     by_size: dict[tuple[int, ...], list[int]] = {}
@@ -173,13 +172,13 @@ def artifact_maps(detector: Detector, images: Sequence[np.ndarray], batch: int =
     for indices in by_size.values():
         for start in range(0, len(indices), batch):
             chosen = indices[start : start + batch]
-            found = detector.confidence(as_images([images[i] for i in chosen]).to(parameter.device))
-            if not torch.isfinite(found).all():
+            confidence = detector.confidence(as_images([images[i] for i in chosen]).to(parameter.device))
+            if not torch.isfinite(confidence).all():
                 raise ModelRefused(
-                    f"{detector.name} gives confidences that are no numbers; its weights are damaged or its "
-                    "precision is too low: look at it in float32, or promote another detector"
+                    f"{detector.name} predicts NaN confidences; its weights are damaged or its "
+                    "precision is too low: predict in float32, or promote another detector"
                 )
-            maps.update(zip(chosen, found.float().cpu().numpy(), strict=True))
+            maps.update(zip(chosen, confidence.float().cpu().numpy(), strict=True))
     return [maps[i] for i in range(len(images))]
 
 
@@ -198,7 +197,7 @@ def save_detector(detector: NetworkDetector, folder: Path) -> None:
 def load_detector(path: Path, device: str | torch.device = "cpu") -> NetworkDetector:
     """A frozen detector in evaluation mode from a detector folder, or from a bare published state dict.
 
-    A file (`.safetensors`, `.bin`, `.pt`, `.pth`) is taken as a one-channel SegFormer under its published
+    A file (`.safetensors`, `.bin`, `.pt`, `.pth`) is read as a one-channel SegFormer under its published
     names, such as DiffDoctor's `ad_pytorch_model.bin`. Nothing pickled is executed.
 
     Raises `ModelRefused` when files are missing, or when keys or shapes do not fit.
@@ -215,13 +214,13 @@ def load_detector(path: Path, device: str | torch.device = "cpu") -> NetworkDete
 
 
 def read_config(folder: Path) -> DetectorConfig:
-    """The configuration in a detector folder. Raises `ModelRefused` when it is missing or wrong."""
+    """The configuration of a detector folder. Raises `ModelRefused` when it is missing or invalid."""
     file = folder / CONFIG_FILE
     try:
         return DetectorConfig.model_validate_json(file.read_text())
     except OSError as error:
         raise ModelRefused(
-            f"{folder} has no readable {CONFIG_FILE}; "
+            f"{folder} has no readable {CONFIG_FILE}: "
             f"a detector folder holds {CONFIG_FILE} and {WEIGHTS_FILE}"
         ) from error
     except pydantic.ValidationError as error:
@@ -229,7 +228,7 @@ def read_config(folder: Path) -> DetectorConfig:
 
 
 def read_state(file: Path) -> StateDict:
-    """A plain state dict from a safetensors or torch file, without executing anything from it.
+    """Read a plain state dict from a safetensors or torch file, without executing anything in it.
 
     Raises `ModelRefused` when it is missing or holds anything but tensors.
     """
@@ -243,7 +242,9 @@ def read_state(file: Path) -> StateDict:
     except (OSError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
         raise ModelRefused(f"{file} cannot be read as weights: {error}") from error
     except pickle.UnpicklingError as error:
-        raise ModelRefused(f"{file} holds more than tensors, which is never loaded: {error}") from error
+        raise ModelRefused(
+            f"{file} holds more than tensors and is not loaded; save its state dict as safetensors: {error}"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelRefused(f"{file} is no plain state dict of tensors")
+        raise ModelRefused(f"{file} is not a plain state dict of tensors; save one as safetensors")
     return state

@@ -1,8 +1,8 @@
-"""Flaw activation maps: where a real-or-generated classifier looks (self-refining diffusion).
+"""Flaw activation maps: Grad-CAM of a real-or-generated classifier (self-refining diffusion).
 
 The flaw highlighter is VGG16's convolutions, 512 hidden units and two classes. Grad-CAM (Selvaraju et al.
 2017, Eq. 1-2) of the class "generated" on the last convolution gives an image's flaw activation map (FAM),
-and the mean over a batch the mFAM. As a `Detector` it looks at any picture; its maps carry no gradient.
+and the mean over a batch the mFAM. As a `Detector` it works on any image; its maps have no gradient.
 """
 
 import json
@@ -26,19 +26,20 @@ HIGHLIGHTER_FILE = "highlighter.json"
 WEIGHTS_FILE = "model.safetensors"
 REAL, GENERATED = 0, 1
 HIDDEN = 512
-BEGUN_ON = 64
-"""Images that random weights are fitted to."""
+INITIAL_IMAGES = 64
+"""Images used for the data-dependent initialisation of random weights."""
 SMALLEST = 32
-"""Sides below this leave nothing after VGG16's strides."""
+"""Smallest side of an image; smaller ones vanish after VGG16's strides."""
 
 
 class FlawHighlighter(nn.Module):
-    """Real or generated? And, as a `Detector`, what made it think so. Frozen when loaded."""
+    """Classifies real against generated images and, as a `Detector`, localises the evidence. Frozen when
+    loaded."""
 
     def __init__(self, config: HighlighterConfig) -> None:
-        """Random weights drawn from the config's seed, or the convolutions that it names.
+        """Random weights by the config's seed, or the convolutions of the file that it names.
 
-        Raises `ModelRefused` when its file is no state dict of torchvision's VGG16.
+        Raises `ModelRefused` when the file is no state dict of torchvision's VGG16.
         """
         super().__init__()
         self.config = config
@@ -53,7 +54,7 @@ class FlawHighlighter(nn.Module):
 
     @property
     def name(self) -> str:
-        """Name shown to people."""
+        """Display name."""
         return self.config.name
 
     def forward(self, images: Tensor) -> Tensor:
@@ -62,13 +63,13 @@ class FlawHighlighter(nn.Module):
 
     def confidence(self, images: Tensor) -> Tensor:
         """FAMs, float32 NHW in [0, 1], each scaled by its own maximum and weighted by the probability of
-        "generated", so that images taken for real have low maps.
+        "generated", so that images classified as real have low maps.
 
-        Raises `ModelRefused` where a gradient is asked for: there is none.
+        Raises `ModelRefused` for inputs that require a gradient: there is none.
         """
         if images.requires_grad:
             raise ModelRefused(
-                "flaw activation maps carry no gradient, so nothing can be treated or guided by them; "
+                "flaw activation maps have no gradient, so they cannot treat or guide a generator; "
                 "choose a trained detector"
             )
         with torch.inference_mode(mode=False), torch.no_grad():
@@ -77,7 +78,7 @@ class FlawHighlighter(nn.Module):
             return self.activation_maps(images) * generated[:, None, None]
 
     def activation_maps(self, images: Tensor) -> Tensor:
-        """FAMs, float32 NHW in [0, 1], each scaled by its own maximum; 0 where nothing speaks for
+        """FAMs, float32 NHW in [0, 1], each scaled by its own maximum; all 0 without evidence for
         "generated"."""
         with torch.inference_mode(mode=False):
             with torch.no_grad():
@@ -96,14 +97,13 @@ class FlawHighlighter(nn.Module):
     def _activations(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[-2:]) < SMALLEST:
             raise ImageRefused(
-                f"a batch of shape {tuple(images.shape)} was given; N3HW with sides of {SMALLEST} pixels or "
-                "more is expected"
+                f"expected a batch N3HW with sides of at least {SMALLEST} pixels, got {tuple(images.shape)}"
             )
         return self.features(self.normalised(images))
 
     @staticmethod
     def normalised(images: Tensor) -> Tensor:
-        """Images as VGG16 expects them, by ImageNet's statistics."""
+        """Normalise images by ImageNet's statistics, as VGG16 expects."""
         mean, std = (
             torch.tensor(v, device=images.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD)
         )
@@ -120,23 +120,22 @@ class FlawHighlighter(nn.Module):
             self.features.load_state_dict(kept)
         except (OSError, RuntimeError, SafetensorError) as error:
             raise ModelRefused(
-                f"{file} holds no VGG16: {str(error).splitlines()[0]}; its state dict as safetensors is "
-                "expected"
+                f"{file} holds no VGG16: {str(error).splitlines()[0]}; expected its state dict as safetensors"
             ) from error
 
     @classmethod
     def load(cls, folder: Path, device: str | torch.device = "cpu") -> Self:
-        """From a folder that `save` wrote. Raises `ModelRefused` when it does not fit."""
+        """Load from a folder that `save` wrote. Raises `ModelRefused` when it does not fit."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         try:
             config = HighlighterConfig.model_validate_json((folder / HIGHLIGHTER_FILE).read_text())
-            made = cls(config.model_copy(update={"weights": ""}))
-            made.load_state_dict(load_file(folder / WEIGHTS_FILE))
+            highlighter = cls(config.model_copy(update={"weights": ""}))
+            highlighter.load_state_dict(load_file(folder / WEIGHTS_FILE))
         except (OSError, RuntimeError, SafetensorError, pydantic.ValidationError) as error:
             raise ModelRefused(f"{folder} holds no flaw highlighter: {str(error).splitlines()[0]}") from error
-        return made.to(device).eval().requires_grad_(False)
+        return highlighter.to(device).eval().requires_grad_(False)
 
     def save(self, folder: Path) -> None:
         """Write `highlighter.json` and `model.safetensors`, each by a temporary name and a rename."""
@@ -150,8 +149,8 @@ class FlawHighlighter(nn.Module):
 
 
 def _convolutions() -> nn.Sequential:
-    """VGG16's with torchvision's random weights, without the last pooling: the map is taken from the last
-    convolution. Its classifier, nine tenths of the network, is never made."""
+    """VGG16's convolutions with torchvision's random weights, without the last pooling: the map is taken from
+    the last convolution. The classifier, nine tenths of the network, is never built."""
     from torchvision.models import vgg16
 
     with torch.device("meta"):
@@ -166,7 +165,7 @@ def _convolutions() -> nn.Sequential:
 
 
 def grad_cam(activations: Tensor, gradient: Tensor, size: tuple[int, int]) -> Tensor:
-    """ReLU(Σ_k α_k·A_k) with α_k the mean gradient of channel k, enlarged to `size` (height, width).
+    """ReLU(Σ_k α_k·A_k) with α_k the mean gradient of channel k, upsampled to `size` (height, width).
 
     Activations and their gradient are NCHW; the maps float32 NHW, each divided by its maximum.
     """
@@ -188,22 +187,22 @@ def train_highlighter(
     report: Report = no_report,
     device: str | torch.device = "cpu",
 ) -> tuple[FlawHighlighter, float]:
-    """A highlighter of these images, uint8 NHW3 of one size, and the share of held-out ones that it tells
-    apart.
+    """Train a highlighter on these images, uint8 NHW3 of one size; also returns its accuracy on held-out
+    ones.
 
-    AdamW with a one-cycle schedule, as in the authors' code; random weights are fitted to the images first.
-    Every tenth image of each kind is held out.
-    Raises `ConfigRefused` for fewer than ten of either, `NonFinite` naming the step.
+    AdamW with a one-cycle schedule, as in the authors' code; random weights are first initialised on the
+    images. Every tenth image of each kind is held out. Raises `ConfigRefused` for fewer than ten of either,
+    `NonFinite` naming the step.
     """
     if min(len(real), len(generated)) < 10:
         raise ConfigRefused(
-            f"{len(real)} real and {len(generated)} generated images were given; ten of each are needed"
+            f"got {len(real)} real and {len(generated)} generated images; ten of each are needed"
         )
     held = [np.arange(len(each)) % 10 == 9 for each in (real, generated)]
     images, labels = _mixed(real[~held[0]], generated[~held[1]])
     network = FlawHighlighter(config).train().to(device)
     if not config.weights:
-        normalise_activations(network, _floats(images[:: max(1, len(images) // BEGUN_ON)], device))
+        normalise_activations(network, _floats(images[:: max(1, len(images) // INITIAL_IMAGES)], device))
     batches = -(-len(images) // config.batch)
     steps = batches * config.epochs
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr)
@@ -216,36 +215,36 @@ def train_highlighter(
         loss.backward()
         optimizer.step()
         cycle.step()
-        report(step + 1, steps, "learning real from generated", loss=loss.item())
+        report(step + 1, steps, "training the flaw highlighter", loss=loss.item())
     network.eval().requires_grad_(False)
     known, truth = _mixed(real[held[0]], generated[held[1]])
     with torch.no_grad():
-        said = torch.cat(
+        predicted = torch.cat(
             [network(_floats(part, device)).argmax(1).cpu() for part in known.split(config.batch)]
         )
-    return network, float((said == truth).float().mean())
+    return network, float((predicted == truth).float().mean())
 
 
 @torch.no_grad()
 def normalise_activations(network: FlawHighlighter, images: Tensor) -> None:
-    """Scale and shift the convolutions one after the other, so that each answers these images, float N3HW in
-    [0, 1], with mean 0 and deviation 1 in every channel (Krähenbühl et al. 2016, "Data-dependent
+    """Scale and shift the convolutions one after the other, so that the output of each on these images, float
+    N3HW in [0, 1], has mean 0 and deviation 1 in every channel (Krähenbühl et al. 2016, "Data-dependent
     initializations").
 
-    Thirteen random layers otherwise answer all images nearly alike, and little is learned for hundreds of
-    updates.
+    Without it, thirteen random layers give nearly equal outputs for all images, and the loss hardly falls for
+    hundreds of updates.
     """
-    answers = network.normalised(images)
+    activations = network.normalised(images)
     for layer in network.features:
         if isinstance(layer, nn.Conv2d):
             assert layer.bias is not None
-            answers = layer(answers)
-            mean, deviation = answers.mean((0, 2, 3)), answers.std((0, 2, 3)).clamp(min=1e-5)
+            activations = layer(activations)
+            mean, deviation = activations.mean((0, 2, 3)), activations.std((0, 2, 3)).clamp(min=1e-5)
             layer.weight.div_(deviation.view(-1, 1, 1, 1))
             layer.bias.sub_(mean).div_(deviation)
-            answers = (answers - mean.view(-1, 1, 1)) / deviation.view(-1, 1, 1)
+            activations = (activations - mean.view(-1, 1, 1)) / deviation.view(-1, 1, 1)
         else:
-            answers = layer(answers)
+            activations = layer(activations)
 
 
 def _mixed(real: np.ndarray, generated: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -258,7 +257,7 @@ def _floats(images: Tensor, device: str | torch.device) -> Tensor:
 
 
 def _order(count: int, config: HighlighterConfig, batches: int) -> Iterator[Any]:
-    """Rows of every batch: each epoch in an order of its own."""
+    """Row indices of every batch; each epoch is shuffled anew."""
     rng = np.random.default_rng(config.seed)
     for _ in range(config.epochs):
         yield from np.array_split(rng.permutation(count), batches)

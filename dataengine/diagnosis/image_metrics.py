@@ -1,4 +1,4 @@
-"""Figures of one artifact map against its true mask."""
+"""Metrics of one artifact map against its true mask."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from dataengine.records import THRESHOLD
 
 EPSILON = 1e-6
 OVERLAP = 0.25
-"""Share of a component's pixels that must lie in the other map for the two to speak of the same artifact."""
+"""Share of a component's pixels that must lie in the other map for a match."""
 NEIGHBOURS = np.ones((3, 3), dtype=bool)
 
 
@@ -42,16 +42,18 @@ def kl1m(p: np.ndarray, q: np.ndarray) -> float:
 def artifact_frequency(maximums: Sequence[float] | np.ndarray, threshold: float = THRESHOLD) -> float:
     """Share of images whose maximum confidence is at or above `threshold` (DiffDoctor, treatment metrics)."""
     if len(maximums) == 0:
-        raise InputRefused("the artifact frequency of no images was asked; give at least one maximum")
+        raise InputRefused(
+            "there are no images to compute the artifact frequency of; pass at least one maximum"
+        )
     return float(np.mean(np.asarray(maximums) >= threshold))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageMetrics:
-    """One image's figures. `flawed`: its true map reaches the threshold. `alarm`: the prediction does.
+    """The metrics of one image. `flawed`: its true map reaches the threshold. `alarm`: the prediction does.
 
     `hit`: the prediction reaches the threshold on a truly flawed pixel. Intersection and union are in pixels.
-    A component is a set of pixels that touch, corners included.
+    Components are 8-connected.
     """
 
     category: str
@@ -68,17 +70,17 @@ class ImageMetrics:
     predicted: int
     """Components of the prediction."""
     right: int
-    """Those of them with a share `OVERLAP` or more on truly flawed pixels."""
+    """Predicted components with a share of `OVERLAP` or more on truly flawed pixels."""
     true: int
-    """Components of the truth."""
+    """Components of the true mask."""
     found: int
-    """Those of them with a share `OVERLAP` or more predicted."""
+    """True components with a share of `OVERLAP` or more predicted."""
     classes: Mapping[int, tuple[int, int]] = field(default_factory=dict)
-    """By class of the label map: its pixels, and how many of them are predicted."""
+    """By class of the label map: its number of pixels, and how many of them are predicted."""
     inside: Counts = field(compare=False, repr=False)
     """Truly flawed pixels by level of predicted confidence, int64 (LEVELS,)."""
     outside: Counts = field(compare=False, repr=False)
-    """The other pixels likewise."""
+    """Truly clean pixels by level of predicted confidence, int64 (LEVELS,)."""
 
 
 def image_metrics(
@@ -88,14 +90,14 @@ def image_metrics(
     threshold: float = THRESHOLD,
     label_map: np.ndarray | None = None,
 ) -> ImageMetrics:
-    """Every figure of one image from its true map `p` and predicted map `q`, both HW in [0, 1].
+    """Compute the metrics of one image from its true map `p` and predicted map `q`, both HW in [0, 1].
 
-    `label_map`, uint8 HW, tells the classes apart where it is known.
+    `label_map`, uint8 HW, gives the classes where they are known.
     """
     inside_p, inside_q = np.asarray(p) >= threshold, np.asarray(q) >= threshold
     intersection = int(np.count_nonzero(inside_p & inside_q))
     right, predicted = covered_components(inside_q, inside_p)
-    found, true = covered_components(inside_p, inside_q)
+    matched, true = covered_components(inside_p, inside_q)
     return ImageMetrics(
         category=category,
         mse=mse(p, q),
@@ -111,7 +113,7 @@ def image_metrics(
         predicted=predicted,
         right=right,
         true=true,
-        found=found,
+        found=matched,
         classes=_by_class(label_map, inside_q),
         inside=levels_of(np.asarray(q)[inside_p]),
         outside=levels_of(np.asarray(q)[~inside_p]),
@@ -119,7 +121,8 @@ def image_metrics(
 
 
 def covered_components(mask: np.ndarray, other: np.ndarray) -> tuple[int, int]:
-    """How many components of bool HW `mask` have a share `OVERLAP` or more in `other`, and of how many."""
+    """Number of components of bool HW `mask` with a share of `OVERLAP` or more in `other`, and of all
+    components."""
     labelled, count = ndimage.label(mask, NEIGHBOURS)
     if count == 0:
         return 0, 0
@@ -144,11 +147,11 @@ def _pair(p: np.ndarray, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     p, q = np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64)
     if p.shape != q.shape or p.size == 0:
         raise InputRefused(
-            f"true map {p.shape} and predicted map {q.shape} must have one shape and not be empty"
+            f"true map {p.shape} and predicted map {q.shape} must have equal shapes and not be empty"
         )
     for name, values in (("true", p), ("predicted", q)):
         if not (np.min(values) >= 0 and np.max(values) <= 1):
             raise InputRefused(
-                f"the {name} map leaves [0, 1] or holds NaN; give confidences or masks of 0 and 1"
+                f"the {name} map has values outside [0, 1] or NaN; pass confidences or masks of 0 and 1"
             )
     return p, q

@@ -1,7 +1,7 @@
-"""How sure a detector's figures are: bootstrap intervals over images. NumPy only.
+"""Bootstrap intervals of a detector's metrics, over images. NumPy only.
 
-Every figure is a function of sums over images, so one matrix product of resampling weights and per-image
-columns gives it for all resamples at once.
+Every metric is a function of sums over images, so one matrix product of resampling weights and per-image
+columns computes it for all resamples.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,12 +25,16 @@ Totals = Mapping[str, np.ndarray]
 def bootstrap_intervals(
     rows: "Sequence[ImageMetrics]", draws: int = DRAWS, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals by figure; a figure that some resample leaves undefined has none."""
+    """95 % percentile intervals by metric; one that is undefined in some resample has none."""
     weights = bootstrap_weights(len(rows), draws, seed)
     totals = {name: weights @ column for name, column in _columns(rows).items()}
     with np.errstate(divide="ignore", invalid="ignore"):
         values = {name: figure(totals) for name, figure in FIGURES.items()}
-    return {name: percentile_interval(found) for name, found in values.items() if np.isfinite(found).all()}
+    return {
+        name: percentile_interval(replicates)
+        for name, replicates in values.items()
+        if np.isfinite(replicates).all()
+    }
 
 
 def _columns(rows: "Sequence[ImageMetrics]") -> dict[str, np.ndarray]:
@@ -74,4 +78,4 @@ FIGURES: Mapping[str, Callable[[Totals], np.ndarray]] = {
     "pixel_ap": lambda totals: average_precision(totals["inside"], totals["outside"]),
     "auroc": lambda totals: area_under_roc(totals["flawed_highest"], totals["clean_highest"]),
 }
-"""Each figure of `DetectorMetrics` from sums over images."""
+"""The functions of each metric of `DetectorMetrics`, from sums over images."""

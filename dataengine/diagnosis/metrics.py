@@ -1,8 +1,8 @@
-"""Detector metrics (DiffDoctor, Sec. 4.1 and Table 1), and beside them what people ask next: is it
-found, is it outlined, are the flawed images told from the others? NumPy and SciPy only.
+"""Detector metrics (DiffDoctor, Sec. 4.1 and Table 1), and metrics of localisation and of image
+classification. NumPy and SciPy only.
 
-Throughout, `p` is the true map and `q` the predicted one, both in [0, 1] and of one shape. The paper prints
-its figures × 100; these are plain.
+`p` is the true map and `q` the predicted one, both in [0, 1] and of equal shape. The paper reports its
+figures × 100; these are not scaled.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,34 +18,34 @@ from dataengine.errors import InputRefused
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassMetrics:
-    """A class's figures over the images that show it."""
+    """The metrics of a class, over the images that contain it."""
 
     images: int
     pixels: int
     recall: float
-    """Share of its pixels that are predicted."""
+    """Pixel recall: share of its pixels that are predicted."""
     miss: float
-    """Share of the images without one predicted pixel on it."""
+    """Miss rate: share of the images without one predicted pixel on it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CategoryMetrics:
-    """A category's figures. A rate over no images is None."""
+    """The metrics of a category. A rate over no images is None."""
 
     images: int
     clean: int
     mse: float
     false_alarm: float | None
-    """Share of truly clean images that draw an alarm."""
+    """False alarm rate: share of truly clean images with an alarm."""
     miss: float | None
-    """Share of truly flawed images without one confident pixel on the flaw."""
+    """Miss rate: share of truly flawed images without one confident pixel on the flaw."""
     pixel_ap: float | None
     """See `DetectorMetrics`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DetectorMetrics:
-    """Means over images; `iou` counts pixels over the whole set. A figure over no images is None."""
+    """Means over images; `iou` counts pixels over the whole set. A metric over no images is None."""
 
     images: int
     mse: float
@@ -56,28 +56,28 @@ class DetectorMetrics:
     false_alarm: float | None
     miss: float | None
     mse_clean: float | None
-    """MSE on truly clean images alone."""
+    """MSE on truly clean images only."""
     kl1m_clean: float | None
-    """KL(1−P‖1−Q) on truly clean images alone."""
+    """KL(1−P‖1−Q) on truly clean images only."""
     pixel_ap: float | None
-    """Average precision over the set's pixels; None without a flawed one."""
+    """Average precision over the set's pixels; None without a flawed pixel."""
     auroc: float | None
     """Probability that a flawed image's highest confidence exceeds a clean one's; None without either."""
     component_precision: float | None
-    """Share of the predicted components that are right; None when nothing is predicted."""
+    """Share of the predicted components that match; None when nothing is predicted."""
     component_recall: float | None
     """Share of the true components that are found."""
     categories: dict[str, CategoryMetrics]
     classes: dict[str, ClassMetrics]
     """By class number, where the examples carry label maps."""
     intervals: dict[str, tuple[float, float]]
-    """95 % bootstrap intervals of the figures above, over images."""
+    """95 % bootstrap intervals of the metrics above, over images."""
 
 
 def summarise(rows: Sequence[ImageMetrics]) -> DetectorMetrics:
-    """Figures of a set from those of its images. Raises `InputRefused` when there are none."""
+    """Aggregate the metrics of a set from those of its images. Raises `InputRefused` when there are none."""
     if not rows:
-        raise InputRefused("metrics of no images were asked; give at least one labelled image")
+        raise InputRefused("there are no images to compute metrics of; pass at least one labelled image")
     clean = [row for row in rows if not row.flawed]
     union = sum(row.union for row in rows)
     return DetectorMetrics(
@@ -105,7 +105,7 @@ def summarise(rows: Sequence[ImageMetrics]) -> DetectorMetrics:
 
 
 def false_alarm_rate(rows: Iterable[ImageMetrics]) -> float | None:
-    """Share of truly clean images that draw an alarm; None without clean images."""
+    """Share of truly clean images with an alarm; None without clean images."""
     return _mean(row.alarm for row in rows if not row.flawed)
 
 
@@ -115,13 +115,13 @@ def miss_rate(rows: Iterable[ImageMetrics]) -> float | None:
 
 
 def pixel_ap(rows: Sequence[ImageMetrics]) -> float | None:
-    """Average precision over all pixels of the images; None without a truly flawed one."""
+    """Average precision over all pixels of the images; None without a truly flawed pixel."""
     inside, outside = sum(row.inside for row in rows), sum(row.outside for row in rows)
     return _known(average_precision(np.asarray(inside), np.asarray(outside)))
 
 
 def auroc(rows: Sequence[ImageMetrics]) -> float | None:
-    """How well the highest confidence tells flawed images from clean ones; None without either."""
+    """AUROC of the highest confidence, flawed against clean images; None without either."""
     positive = levels_of(np.array([row.max for row in rows if row.flawed]))
     return _known(area_under_roc(positive, levels_of(np.array([row.max for row in rows if not row.flawed]))))
 

@@ -1,4 +1,4 @@
-"""Figures of a ranking from counts by level of confidence, so that millions of pixels are two short arrays.
+"""Ranking metrics from counts by level of confidence, which reduce millions of pixels to two short arrays.
 
 Counts are int64 arrays whose last axis has `LEVELS` entries; leading axes are independent sets. NumPy only.
 """
@@ -7,18 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVELS = 256
-"""Steps of confidence that are told apart; stored maps have as many."""
+"""Number of confidence levels, equal to those of stored 8-bit maps."""
 
 Counts = NDArray[np.int64]
 
 
 def levels_of(confidence: np.ndarray) -> Counts:
-    """How many of these confidences in [0, 1] lie on each of `LEVELS` levels, int64 (LEVELS,)."""
+    """Count confidences in [0, 1] by level, int64 (LEVELS,)."""
     return np.bincount(np.rint(confidence * (LEVELS - 1)).astype(np.int64).ravel(), minlength=LEVELS)
 
 
 def average_precision(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """Σ (Rₙ − Rₙ₋₁)·Pₙ over the levels from the highest down; NaN without anything inside.
+    """Σ (Rₙ − Rₙ₋₁)·Pₙ over the levels from the highest down; NaN without positives.
 
     `inside` and `outside`: counts of positives and negatives by level, (…, LEVELS).
     """
@@ -26,8 +26,8 @@ def average_precision(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
     seen = hits + np.cumsum(outside[..., ::-1], axis=-1, dtype=np.float64)
     precision = hits / np.maximum(seen, 1e-12)
     total = hits[..., -1]
-    found = np.sum(np.diff(hits, axis=-1, prepend=0.0) * precision, axis=-1)
-    return np.where(total > 0, found / np.maximum(total, 1e-12), np.nan)
+    precisions = np.sum(np.diff(hits, axis=-1, prepend=0.0) * precision, axis=-1)
+    return np.where(total > 0, precisions / np.maximum(total, 1e-12), np.nan)
 
 
 def area_under_roc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Segment anything: a click or a box to a mask, by a SAM checkpoint (Kirillov et al. 2023)."""
+"""Segment anything: clicks or a box to a mask, by a SAM checkpoint (Kirillov et al. 2023)."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ KEPT_EMBEDDINGS = 8
 MAX_POINTS = 64
 
 Click = tuple[float, float, bool]
-"""x, y in pixels of the image, and whether the thing is there (True) or not (False)."""
+"""x, y in pixels of the image, and whether the point is foreground (True) or background (False)."""
 
 
 class Segmenter:
-    """A loaded SAM. An image is embedded once; every further click on it costs the small decoder only."""
+    """A loaded SAM. An image is embedded once; each further click on it runs the small decoder only."""
 
     def __init__(self, model: Any, device: str) -> None:
         self.model = model.to(device).eval()
@@ -33,7 +33,7 @@ class Segmenter:
     def segment(
         self, name: str, image: np.ndarray, clicks: Sequence[Click], box: Sequence[float] | None = None
     ) -> tuple[float, np.ndarray]:
-        """The model's estimate of its IoU, and a uint8 HW mask (0, 1), for an image uint8 HWC called `name`.
+        """The model's estimated IoU and a uint8 HW mask (0, 1), for an image uint8 HWC cached as `name`.
 
         `box` is left, top, right, bottom. Raises `InputRefused` without a click or box, or with one outside.
         """
@@ -48,17 +48,17 @@ class Segmenter:
             key: torch.tensor(value, dtype=torch.float32, device=self.device) for key, value in inputs.items()
         }
         with torch.inference_mode():
-            answer = self.model(
+            output = self.model(
                 image_embeddings=self._embed(name, image),
                 **tensors,
                 **({"input_labels": labels} if clicks else {}),
                 multimask_output=True,
             )
-            best = int(answer.iou_scores[0, 0].argmax())
-            logits = interpolate(answer.pred_masks[:, 0, best : best + 1].float(), (self.side, self.side))
+            best = int(output.iou_scores[0, 0].argmax())
+            logits = interpolate(output.pred_masks[:, 0, best : best + 1].float(), (self.side, self.side))
             logits = logits[..., : max(1, round(height * scale)), : max(1, round(width * scale))]
             full = interpolate(logits, (height, width), mode="bilinear", align_corners=False)[0, 0]
-        score = float(answer.iou_scores[0, 0, best].clamp(0, 1))
+        score = float(output.iou_scores[0, 0, best].clamp(0, 1))
         return score, (full > 0).cpu().numpy().astype(np.uint8)
 
     def _embed(self, name: str, image: np.ndarray) -> "torch.Tensor":
@@ -70,7 +70,7 @@ class Segmenter:
         return self._embeddings[name]
 
     def _pixels(self, image: np.ndarray) -> "torch.Tensor":
-        """The image as SAM wants it: longest side scaled, normalised, padded below and to the right."""
+        """The image as SAM expects it: longest side scaled, normalised, padded at the bottom and right."""
         import torch
         from torch.nn.functional import interpolate, pad
 
@@ -86,24 +86,24 @@ class Segmenter:
 def prompts(
     clicks: Sequence[Click], box: Sequence[float] | None, height: int, width: int
 ) -> dict[str, np.ndarray]:
-    """Clicks as (1, 1, n, 2) and the box as (1, 1, 4), checked. Raises `InputRefused`."""
+    """Validate the clicks, (1, 1, n, 2), and the box, (1, 1, 4). Raises `InputRefused`."""
     xs, ys = [x for x, _, _ in clicks], [y for _, y, _ in clicks]
     if box is not None:
         xs, ys = [*xs, box[0], box[2]], [*ys, box[1], box[3]]
     if not xs or len(clicks) > MAX_POINTS:
-        raise InputRefused(f"{len(clicks)} clicks and no box; give a box, or 1 to {MAX_POINTS} clicks")
+        raise InputRefused(f"got {len(clicks)} clicks and no box; give a box, or 1 to {MAX_POINTS} clicks")
     if min(xs) < 0 or max(xs) > width or min(ys) < 0 or max(ys) > height:
-        raise InputRefused(f"a click or box lies outside the image of {height}×{width}")
-    found = {}
+        raise InputRefused(f"a click or box lies outside the image of {height}×{width} pixels")
+    inputs = {}
     if clicks:
-        found["input_points"] = np.array([[[(x, y) for x, y, _ in clicks]]])
+        inputs["input_points"] = np.array([[[(x, y) for x, y, _ in clicks]]])
     if box is not None:
-        found["input_boxes"] = np.array([[list(box)]])
-    return found
+        inputs["input_boxes"] = np.array([[list(box)]])
+    return inputs
 
 
 def load_segmenter(folder: str | Path, device: str = "cpu") -> Segmenter:
-    """A SAM checkpoint folder (config.json, safetensors). Raises `ModelRefused` for anything else."""
+    """Load a SAM checkpoint folder (config.json, safetensors). Raises `ModelRefused` for anything else."""
     from transformers import AutoConfig, SamModel
 
     folder = Path(folder)

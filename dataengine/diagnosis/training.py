@@ -1,7 +1,7 @@
-"""Training and evaluating a detector: MSE on the sigmoid map (DiffDoctor, Eq. 1), resumable to the bit.
+"""Training and evaluation of a detector: MSE on the sigmoid map (DiffDoctor, Eq. 1), bit-exactly resumable.
 
 Every random choice of a step comes from the seed and the step's number, so a checkpoint needs no generator
-state: weights, averaged weights, optimizer and position are enough to go on with the same losses.
+state: weights, averaged weights, optimizer and position are enough to resume with the same losses.
 """
 
 import hashlib
@@ -41,12 +41,12 @@ from dataengine.records import THRESHOLD, Report, no_report, not_pausing
 
 RESULT_FILE = "result.json"
 SMALLEST_SCALE = 2.0**-10
-"""Of fp16's gradients."""
+"""Initial scale of fp16 gradients."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingResult:
-    """What a run leaves behind."""
+    """The result of a training run."""
 
     folder: Path
     """Detector folder of the averaged weights."""
@@ -57,12 +57,12 @@ class TrainingResult:
 
 
 Watch = Callable[[int, Detector], None]
-"""Told the steps done, and shown the detector as it then is."""
+"""Called with the number of steps done and the current detector."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """What one update learns from, on the CPU."""
+    """The batch of one update, on the CPU."""
 
     images: Tensor
     """float32 N3HW in [0, 1]."""
@@ -71,7 +71,7 @@ class Batch:
     weights: Tensor
     """float32 N."""
     counted: Tensor
-    """float32 NHW, 1 where a pixel teaches, 0 where it is left out."""
+    """float32 NHW, 1 for pixels that count in the loss, 0 for the others."""
 
 
 def train_detector(
@@ -87,15 +87,15 @@ def train_detector(
     """Train from the detector folder `start`, or from random weights of `config.detector` when it is None.
 
     `work` keeps checkpoints while it runs and the detector folder at the end. Called again with the same
-    folder it goes on from the last checkpoint with the losses of an undisturbed run, or returns the result.
+    folder it resumes from the last checkpoint with the losses of an uninterrupted run, or returns the result.
 
-    Started in several processes (`accelerate launch`, `torchrun`) with one `work` they share every batch, and
-    the main one writes. `watch` is shown the averaged weights at every checkpoint and at the end. `pausing`
-    is asked after every step, in a run of one process.
+    Several processes (`accelerate launch`, `torchrun`) with one `work` share every batch, and the main
+    process writes. `watch` gets the detector with averaged weights at every checkpoint and at the end.
+    `pausing` is called after every step, in a run of one process.
 
-    Raises `NonFinite` before a bad update reaches the weights, `ConfigRefused` when `work` belongs to another
-    run, `InputRefused` for an empty set, `Paused` after a checkpoint where `pausing` says so, and whatever
-    `report` raises.
+    Raises `NonFinite` before a non-finite update reaches the weights, `ConfigRefused` when `work` belongs to
+    another run, `InputRefused` for an empty set, `Paused` after a checkpoint when `pausing` returns true, and
+    whatever `report` raises.
     """
     run = Run(config=config.model_dump(mode="json"), start=_digest(start), examples=len(samples))
     finished = work / RESULT_FILE
@@ -145,7 +145,7 @@ def measure_detector(
     threshold: float = THRESHOLD,
     report: Report = no_report,
 ) -> list[ImageMetrics]:
-    """The figures of every example, in order, for paired comparisons and intervals."""
+    """The metrics of every example, in order, for paired comparisons and intervals."""
     rows = []
     for first in range(0, len(samples), batch):
         chunk = [samples.sample(index) for index in range(first, min(first + batch, len(samples)))]
@@ -168,7 +168,8 @@ def map_loss(predicted: Tensor, targets: Tensor, weights: Tensor, counted: Tenso
 
 
 def pseudo_targets(maps: Tensor, config: PseudoTargetConfig) -> tuple[Tensor, Tensor]:
-    """What maps NHW in [0, 1] teach: targets in [0, 1], and 1 where a pixel counts or 0, both NHW."""
+    """Training targets from maps NHW in [0, 1]: targets in [0, 1], and 1 where a pixel counts, else 0, both
+    NHW."""
     counted = torch.ones_like(maps)
     if config.leave_out is not None:
         low, high = config.leave_out
@@ -202,7 +203,8 @@ def parameter_groups(detector: NetworkDetector, config: DetectorTrainingConfig) 
 
 
 def collate(chunk: Sequence[Sample], size: int, config: DetectorTrainingConfig, step: int) -> Batch:
-    """Examples of any sizes as one augmented batch of size² squares; the chance is that of the step."""
+    """Collate examples of any sizes into one augmented batch of size² squares, with the step's random
+    numbers."""
     images, targets = zip(*(_square(sample, size) for sample in chunk), strict=True)
     augmented, moved = augment(
         torch.stack(images),
@@ -228,11 +230,11 @@ def step_seed(seed: int, step: int, stream: int = 0) -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """What a work folder belongs to."""
+    """The identity of the run in a work folder."""
 
     config: dict[str, Any]
     start: str
-    """Hash of the weights that it starts from."""
+    """Hash of the initial weights."""
     examples: int
 
     def facts(self) -> dict[str, Any]:
@@ -244,14 +246,14 @@ class Run:
         wrong = [key for key, value in self.facts().items() if kept.get(key) != value]
         if wrong:
             raise ConfigRefused(
-                f"{work} holds a training run with another {' and '.join(wrong)}; "
-                "use another folder, or empty it to start over"
+                f"{work} holds a training run with a different {' and '.join(wrong)}; "
+                "choose another folder, or empty it to start over"
             )
 
 
 @dataclass(kw_only=True, slots=True)
 class State:
-    """Where a run stands; what a checkpoint holds."""
+    """The state of a run, as stored in a checkpoint."""
 
     detector: NetworkDetector
     average: dict[str, Tensor]
@@ -276,7 +278,7 @@ def _optimise(
     """The detector with averaged weights, frozen, and the loss of every step."""
     detector.config = detector.config.model_copy(update={"name": config.name})
     detector.requires_grad_(True).train()
-    # One kernel: SegFormer-b5's updates take two thirds of the time on a card, and no less on a CPU.
+    # The fused kernel cuts an update of SegFormer-b5 to two thirds on a GPU, and costs nothing on a CPU.
     fused = accelerator.device.type == "cuda"
     optimizer = torch.optim.AdamW(parameter_groups(detector, config), fused=fused)
     model, optimizer = accelerator.prepare(detector, optimizer)
@@ -298,7 +300,7 @@ def _optimise(
                     _show(state, watch, done)
             report(done, config.steps, "training", loss=state.losses[-1], lr=optimizer.param_groups[0]["lr"])
             if pauses:
-                raise Paused(f"paused after step {done}; it goes on from there")
+                raise Paused(f"paused after step {done}; resume it to continue from there")
     accelerator.wait_for_everyone()
     accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     detector.network.load_state_dict(state.average)
@@ -309,7 +311,7 @@ def _optimise(
 
 
 def _show(state: State, watch: Watch, done: int) -> None:
-    """Let `watch` see the averaged weights in place of those that learn, which come back unchanged."""
+    """Call `watch` with the averaged weights in place of the trained ones, which are restored unchanged."""
     network = state.detector.network
     learning = {key: value.detach().clone() for key, value in network.state_dict().items()}
     network.load_state_dict(state.average)
@@ -339,8 +341,8 @@ def _update(
     state.optimizer.zero_grad()
     accelerator.backward(loss)
     norm = accelerator.clip_grad_norm_(model.parameters(), config.clip)
-    # With fp16 an overflow is the scaler's business: it skips the update and lowers the scale. Below the
-    # smallest scale it is no overflow, and every update would be skipped.
+    # With fp16 the scaler handles an overflow: it skips the update and lowers the scale. Below the
+    # smallest scale the gradient itself is non-finite, and every update would be skipped.
     scaler = accelerator.scaler
     if not torch.isfinite(norm) and (scaler is None or scaler.get_scale() < SMALLEST_SCALE):
         raise NonFinite("the gradient", step)
@@ -350,7 +352,7 @@ def _update(
 
 
 def average_decay(ema: float, step: int) -> float:
-    """Decay of the averaged weights at a step: rises to `ema`, so that short runs are not held back."""
+    """Decay of the averaged weights at a step: rises to `ema`, so that short runs are not slowed down."""
     return min(ema, (1 + step) / (10 + step))
 
 
@@ -363,7 +365,8 @@ def move_average(average: dict[str, Tensor], current: dict[str, Tensor], decay: 
 
 
 def _accelerator(config: DetectorTrainingConfig) -> Any:
-    """A fresh accelerator: its settings are global, and an earlier run in this process may have others."""
+    """A fresh accelerator: its settings are global, and those of an earlier run in this process may
+    differ."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
@@ -386,7 +389,7 @@ def _batches(
     accelerator: Any,
     first: int,
 ) -> Iterator[Iterator[Batch]]:
-    """This process's batches from step `first` on; threads prepare the next while the current one trains."""
+    """This process's batches from step `first`; threads prepare the next one during an update."""
     rank, processes = accelerator.process_index, accelerator.num_processes
     decoders = ThreadPoolExecutor(config.workers, thread_name_prefix="decode")
     builder = ThreadPoolExecutor(1, thread_name_prefix="batch")
@@ -416,7 +419,7 @@ def _square(sample: Sample, size: int) -> tuple[Tensor, Tensor]:
     if tuple(target.shape) != sample.image.shape[:2] or not bool(((target >= 0) & (target <= 1)).all()):
         raise InputRefused(
             f"a training target of {tuple(target.shape)} for an image of {sample.image.shape[:2]} "
-            "has another size or leaves [0, 1]; publish the snapshot again"
+            "has another size or values outside [0, 1]; publish the snapshot again"
         )
     both = torch.cat([as_images([sample.image]), target[None, None]], dim=1)
     if both.shape[-2:] != (size, size):
@@ -432,7 +435,7 @@ def _checkpoints(work: Path) -> list[Path]:
 
 
 def _save(state: State, run: Run, work: Path) -> None:
-    """Write a checkpoint under a temporary name, rename it, drop the older ones once it is on the disk."""
+    """Write a checkpoint under a temporary name, rename it, delete the older ones once it is on the disk."""
     from safetensors.torch import save_file
 
     final = work / f"checkpoint-{len(state.losses):09d}"
@@ -452,7 +455,7 @@ def _save(state: State, run: Run, work: Path) -> None:
 
 
 def _resume(state: State, run: Run, work: Path) -> None:
-    """Bring `state` to the latest checkpoint in `work`, if there is one."""
+    """Restore `state` from the latest checkpoint in `work`, if there is one."""
     from safetensors.torch import load_file
 
     work.mkdir(parents=True, exist_ok=True)

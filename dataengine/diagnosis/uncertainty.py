@@ -1,6 +1,6 @@
-"""How sure a detector is of an image, besides what one map says: test-time variance and encoder features.
+"""Figures of an image beyond its map: test-time variance and encoder features.
 
-Images are uint8 HW3 arrays of any sizes; answers keep their order.
+Images are uint8 HW3 arrays of any sizes; results keep their order.
 """
 
 from collections.abc import Sequence
@@ -14,33 +14,34 @@ from dataengine.diagnosis.detector import Detector, NetworkDetector, artifact_ma
 from dataengine.errors import ConfigRefused
 
 SHRUNK = 0.75
-"""Side of the smaller view, as a share of the image's."""
+"""Side of the shrunk view, as a share of the image's side."""
 
 
 @torch.no_grad()
 def view_variance(
     detector: Detector, images: Sequence[np.ndarray], flips: Sequence[bool], batch: int = 16
 ) -> list[float]:
-    """How much each map changes between views, in [0, 1]: the mean over pixels of twice the deviation.
+    """Test-time variance of each map, in [0, 1]: the mean over pixels of twice the standard deviation between
+    views.
 
-    Views are the image, the image shrunk to `SHRUNK` of its side with its edge repeated around it, and,
-    where `flips` allows it (mirrored writing is an artifact), the image mirrored. Every view's map is brought
-    back before they are compared.
+    Views are the image, the image shrunk to `SHRUNK` of its side with its edge repeated around it, and, where
+    `flips` allows it (mirrored writing is an artifact), the image mirrored. Every view's map is transformed
+    back before the comparison.
     """
     plain = artifact_maps(detector, images, batch)
     mirrored = artifact_maps(detector, [np.ascontiguousarray(image[:, ::-1]) for image in images], batch)
     smaller = artifact_maps(detector, [shrunk_view(image) for image in images], batch)
-    found = []
+    variances = []
     for whole, turned, small, flip in zip(plain, mirrored, smaller, flips, strict=True):
         views = [whole, restored_view(small), *([turned[:, ::-1]] if flip else [])]
-        found.append(float(2 * np.std(views, axis=0).mean()))
-    return found
+        variances.append(float(2 * np.std(views, axis=0).mean()))
+    return variances
 
 
 def encoder_features(detector: Detector, images: Sequence[np.ndarray], batch: int = 16) -> np.ndarray:
-    """What the detector's encoder sees in each image, float32 NC of length 1 each, for distances in [0, 2].
+    """Unit-length encoder features of each image, float32 NC, for distances in [0, 2].
 
-    Raises `ConfigRefused` for a detector that is no network of ours.
+    Raises `ConfigRefused` for a detector without an encoder.
     """
     if not isinstance(detector, NetworkDetector):
         raise ConfigRefused(f"{detector.name} has no encoder features; mine with features=thumbnail")
@@ -48,12 +49,13 @@ def encoder_features(detector: Detector, images: Sequence[np.ndarray], batch: in
     for image in images:
         rows.append(F.interpolate(as_images([image]), (detector.config.size,) * 2, mode="bilinear"))
     device = next(detector.parameters()).device
-    found = [detector.features(torch.cat(part).to(device)).cpu() for part in _parts(rows, batch)]
-    return F.normalize(torch.cat(found), dim=1).numpy() if found else np.zeros((0, 0), np.float32)
+    features = [detector.features(torch.cat(part).to(device)).cpu() for part in _parts(rows, batch)]
+    return F.normalize(torch.cat(features), dim=1).numpy() if features else np.zeros((0, 0), np.float32)
 
 
 def shrunk_view(image: np.ndarray) -> np.ndarray:
-    """The uint8 HW3 image at `SHRUNK` of its side in the middle, its edge repeated up to the old size."""
+    """The uint8 HW3 image shrunk to `SHRUNK` of its side and centred, padded with its edge to the old
+    size."""
     height, width = image.shape[:2]
     rows, columns = _inner(height), _inner(width)
     small = F.interpolate(
@@ -66,7 +68,7 @@ def shrunk_view(image: np.ndarray) -> np.ndarray:
 
 
 def restored_view(map_: np.ndarray) -> np.ndarray:
-    """The middle of a map of `shrunk_view`, float32 HW, at the image's own scale."""
+    """The centre of a map of `shrunk_view`, float32 HW, at the image's scale."""
     height, width = map_.shape
     rows, columns = _inner(height), _inner(width)
     top, left = (height - rows) // 2, (width - columns) // 2

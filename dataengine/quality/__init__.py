@@ -1,1 +1,1 @@
-"""Judging what a treatment did: similarity, collapse guard, study statistics."""
+"""Evaluation of a treatment: similarity, quality guard, study statistics."""

@@ -1,4 +1,4 @@
-"""A `guard.AttributeReader` for pictures at large: CLIP through transformers."""
+"""A `guard.AttributeReader` for general images: CLIP through transformers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +36,7 @@ class ClipReader:
 
     @torch.no_grad()
     def match(self, images: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.floating]:
-        """See `AttributeReader.match`. Prompts beyond CLIP's length are cut."""
+        """See `AttributeReader.match`. Prompts beyond CLIP's limit are truncated."""
         scores = [
             self._scores(images[start : start + BATCH], list(prompts[start : start + BATCH]))
             for start in range(0, len(images), BATCH)
@@ -47,6 +47,6 @@ class ClipReader:
         device = self._model.device
         text = self._tokenizer(prompts, padding=True, truncation=True, return_tensors="pt").to(device)
         pixels = self._processor(images=list(images), return_tensors="pt").pixel_values.to(device)
-        answer = self._model(pixel_values=pixels, **text)
-        cosines = (answer.image_embeds * answer.text_embeds).sum(-1)
+        output = self._model(pixel_values=pixels, **text)
+        cosines = (output.image_embeds * output.text_embeds).sum(-1)
         return (WEIGHT * cosines).clamp(0, 1).cpu().numpy()

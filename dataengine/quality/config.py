@@ -11,23 +11,23 @@ Question = Literal["artifacts", "quality", "alignment", "safety"]
 
 
 class GuardConfig(Config):
-    """When a treatment has gone too far. Every limit is two-sided: (lowest, highest) value that is still
-    well.
+    """Limits that stop a treatment before it collapses. Every limit is two-sided: (lowest, highest) accepted
+    value.
 
-    In the paper a scorer rose abnormally during collapse, so "better than before" is no proof of health.
+    In the paper a scorer rose abnormally during collapse, so a better score alone does not rule out collapse.
     """
 
     every: int = Field(default=20, ge=1)
-    """Updates between two looks."""
+    """Updates between two measurements."""
 
     patience: int = Field(default=2, ge=1)
-    """Breaches in a row that stop the run."""
+    """Consecutive breaches that stop the run."""
 
     prompts: int = Field(default=24, ge=1)
-    """Fixed prompts, none of them trained on, that the guard's images are drawn from."""
+    """Number of fixed prompts, not used in training, for the guard's images."""
 
     seeds: int = Field(default=2, ge=2)
-    """Images for each of these prompts; diversity is measured among them."""
+    """Images per prompt; diversity is measured among them."""
 
     change: Limits = (0.0, 0.15)
     """Mean absolute difference to the untreated image of the same prompt and seed, images in [0, 1]."""
@@ -39,7 +39,7 @@ class GuardConfig(Config):
     """Mean distance between images of one prompt, as a ratio to the untreated images."""
 
     attributes: Limits = (-0.03, 1.0)
-    """Change of the share of asked attributes that the images show."""
+    """Change of the share of the prompts' attributes that the images show."""
 
     scorers: Limits = (-0.15, 0.15)
     """Change of the mean of every preference scorer, in standard deviations of its untreated scores."""
@@ -49,37 +49,39 @@ class GuardConfig(Config):
         for name in ("change", "detail", "diversity", "attributes", "scorers"):
             low, high = getattr(self, name)
             if not low < high:
-                raise ValueError(f"the limits of {name} are ({low}, {high}); the first must be the lower one")
+                raise ValueError(
+                    f"the limits of {name} are ({low}, {high}); the first must be below the second"
+                )
         return self
 
 
 class StudyDesign(Config):
-    """What raters are asked, and of how many each pair is asked."""
+    """The questions of a study, and the number of raters per pair."""
 
     questions: tuple[Question, ...] = ("artifacts", "quality")
     """What raters compare. DiffDoctor: artifacts and quality. Focus-N-Fix: artifacts, alignment, safety."""
 
     scale: Literal["winner", "score"] = "winner"
-    """How an answer is given: the better picture or a tie, or −1, 0, +1 for each aspect."""
+    """Scale of the answers: the better image or a tie, or −1, 0, +1 for each aspect."""
 
     raters_a_pair: int = Field(default=11, ge=1, le=99)
-    """Raters that every pair is shown to."""
+    """Number of raters per pair."""
 
     checks: int = Field(default=3, ge=0, le=20)
-    """Attention checks for each rater: pairs in which one picture is spoiled for everybody to see."""
+    """Attention checks per rater: pairs in which one image is visibly spoiled."""
 
     keep_from: float = Field(default=0.5, ge=0, le=1)
-    """Share of the checks that a rater must pass for the votes to count."""
+    """Share of the attention checks that a rater must pass for the votes to count."""
 
     margin: int = Field(default=3, ge=1, le=99)
-    """Votes by which one picture must lead for a pair to improve or degrade."""
+    """Margin in votes by which one image must lead for a pair to improve or degrade."""
 
     @model_validator(mode="after")
     def _askable(self) -> Self:
         if not self.questions or len(set(self.questions)) < len(self.questions):
-            raise ValueError("a study needs one or more questions, each of them once")
+            raise ValueError("a study needs one or more questions, without repetition")
         if self.checks and not {"artifacts", "quality"} & set(self.questions):
             raise ValueError(
-                "attention checks need the question on artifacts or quality: ask one, or set checks to 0"
+                "attention checks need a question on artifacts or quality: add one, or set checks to 0"
             )
         return self

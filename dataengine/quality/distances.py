@@ -1,9 +1,9 @@
-"""Distances between sets of images, and between pairs, in the features of a chosen network.
+"""Distances between sets of images, and between pairs, in the features of a given network.
 
-FID, KID and LPIPS through torchmetrics; precision and recall as published. A figure depends on the network
-whose features it compares, so every result carries its name. Networks are read from safetensors only:
-torchvision's Inception-v3 or AlexNet where a person has put their weights, any image classifier of
-transformers otherwise, such as the clinic's own reader.
+FID, KID and LPIPS through torchmetrics; precision and recall as published. A distance depends on the feature
+network, so every result carries the network's name. Networks are read from safetensors only: torchvision's
+Inception-v3 or AlexNet from weights provided by the user, or any image classifier of transformers, such as
+the clinic's own reader.
 """
 
 from collections.abc import Sequence
@@ -29,20 +29,20 @@ NEIGHBOURS = 3
 SUBSETS = 100
 SUBSET = 1000
 """KID's usual subsets; smaller where there are fewer images."""
-PER_FEATURE = 2
-"""Images for each feature that FID takes at least."""
-FEW = 10
-"""Fewer images than this say nothing about a distribution."""
+IMAGES_PER_FEATURE = 2
+"""Fewest images per feature for FID."""
+FEWEST_IMAGES = 10
+"""Fewest images for a meaningful comparison of distributions."""
 
 
 class FeatureNetwork(nn.Module):
-    """Images to feature maps of several depths, and to one vector."""
+    """Maps images to feature maps of several depths, and to one vector."""
 
     name: str
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """Feature maps float32 NCHW, from shallow to deep, of images float32 N3HW in [0, 1]."""
-        raise ModelRefused(f"{type(self).__name__} gives no feature maps; choose another network")
+        raise ModelRefused(f"{type(self).__name__} has no feature maps; choose another network")
 
     def forward(self, images: Tensor) -> Tensor:
         """Feature vectors float32 (N, D) of images N3HW, uint8 or in [0, 1]: the deepest map's mean."""
@@ -74,15 +74,15 @@ class ClassifierFeatures(FeatureNetwork):
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """See `FeatureNetwork`. Raises `ModelRefused` for networks whose hidden states are no maps."""
-        answer = self.network(pixel_values=self._prepare(images), output_hidden_states=True)
-        found = [state.float() for state in answer.hidden_states if state.ndim == 4]
-        return found or super().maps(images)
+        output = self.network(pixel_values=self._prepare(images), output_hidden_states=True)
+        maps = [state.float() for state in output.hidden_states if state.ndim == 4]
+        return maps or super().maps(images)
 
 
 class TorchvisionFeatures(FeatureNetwork):
-    """AlexNet or Inception-v3 of torchvision with weights from a safetensors file.
+    """Torchvision's AlexNet or Inception-v3 with weights from a safetensors file.
 
-    Inception here is torchvision's, whose FID is near that of the original's port, not equal to it.
+    The FID of torchvision's Inception is close to that of the original's port, but not equal to it.
     """
 
     SIZES: ClassVar = {"alexnet": 64, "inception_v3": 299}
@@ -95,7 +95,7 @@ class TorchvisionFeatures(FeatureNetwork):
 
         super().__init__()
         if kind not in self.SIZES:
-            raise ModelRefused(f"unknown feature network {kind!r}; known are {', '.join(self.SIZES)}")
+            raise ModelRefused(f"unknown feature network {kind!r}; choose one of {', '.join(self.SIZES)}")
         options = {"aux_logits": True, "init_weights": False} if kind == "inception_v3" else {}
         network = getattr(torchvision.models, kind)(weights=None, **options)
         try:
@@ -113,13 +113,13 @@ class TorchvisionFeatures(FeatureNetwork):
         block, at its own size."""
         mean, std = (torch.tensor(v, device=images.device).reshape(3, 1, 1) for v in IMAGENET)
         images = _at_least(images, self.SIZES[self._kind], exactly=self._kind == "inception_v3")
-        values, found = (images - mean) / std, []
+        values, maps = (images - mean) / std, []
         if self._kind == "alexnet":
             for layer in self.network.features:
                 values = layer(values)
                 if isinstance(layer, nn.ReLU):
-                    found.append(values.clone())
-            return found
+                    maps.append(values.clone())
+            return maps
         for name, layer in self.network.named_children():
             if name in ("AuxLogits", "avgpool", "dropout", "fc"):
                 continue
@@ -129,11 +129,11 @@ class TorchvisionFeatures(FeatureNetwork):
 
 @dataclass(frozen=True)
 class Distances:
-    """Of generated images to real ones, in the features of `network`.
+    """Distances of generated images to real ones, in the features of `network`.
 
-    `fid` and `kid` are 0 for equal distributions; KID is a mean over subsets with its deviation.
-    `precision` is the share of generated images that look real, `recall` the share of real ones that are
-    covered.
+    `fid` and `kid` are 0 for equal distributions; KID is a mean over subsets with its deviation. `precision`
+    is the share of generated images inside the real manifold, `recall` the share of real images inside the
+    generated one.
     """
 
     network: str
@@ -145,7 +145,7 @@ class Distances:
     recall: float
 
     def text(self) -> str:
-        """One line; the network stands beside the figures."""
+        """One line of figures with the name of the network."""
         return (
             f"FID {self.fid:.3f}, KID {self.kid:.5f} ± {self.kid_std:.5f}, precision {self.precision:.3f}, "
             f"recall {self.recall:.3f} in features of {self.network}, {self.images} images"
@@ -163,18 +163,18 @@ def compute_distances(
     from torchmetrics.image.kid import KernelInceptionDistance
 
     fewer = min(len(real), len(generated))
-    if fewer < FEW:
+    if fewer < FEWEST_IMAGES:
         raise ImageRefused(
-            f"{len(real)} real and {len(generated)} generated images were given; {FEW} of each are needed"
+            f"got {len(real)} real and {len(generated)} generated images; {FEWEST_IMAGES} of each are needed"
         )
     first, second = compute_features(real, network), compute_features(generated, network)
-    wanted = PER_FEATURE * first.shape[1]
-    if fewer < wanted and not forced:
+    needed = IMAGES_PER_FEATURE * first.shape[1]
+    if fewer < needed and not forced:
         raise ImageRefused(
             f"{fewer} images are too few for FID in the {first.shape[1]} features of {network.name}; give "
-            f"{wanted} of each, take KID or a smaller network, or force it"
+            f"{needed} of each, use KID or a smaller network, or force it"
         )
-    given = _Given(first.shape[1])
+    given = _IdentityFeatures(first.shape[1])
     kid = KernelInceptionDistance(feature=given, subsets=SUBSETS, subset_size=min(SUBSET, fewer))
     kid.update(first, real=True)
     kid.update(second, real=False)
@@ -194,10 +194,10 @@ def compute_distances(
 
 
 def frechet_distance(real: Tensor, generated: Tensor) -> float:
-    """FID of feature vectors (N, D) (Heusel et al. 2017): of low rank below twice as many as features."""
+    """FID of feature vectors (N, D) (Heusel et al. 2017); rank-deficient for N below 2·D."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    fid = FrechetInceptionDistance(feature=_Given(real.shape[1]))
+    fid = FrechetInceptionDistance(feature=_IdentityFeatures(real.shape[1]))
     fid.update(real, real=True)
     fid.update(generated, real=False)
     return float(fid.compute())
@@ -228,12 +228,12 @@ def perceptual_distance(first: Images, second: Images, network: FeatureNetwork) 
     """LPIPS (Zhang et al. 2018, Eq. 1) of pairs, shape (N,): squared differences of unit feature vectors,
     averaged over positions, summed over depths; 0 for equal images.
 
-    With AlexNet the learned weights that torchmetrics ships are used, so that it is LPIPS proper; with
-    another network all channels weigh the same, and the figure compares only within that network.
+    With AlexNet the learned weights of torchmetrics are used, which is LPIPS proper; with another network all
+    channels weigh the same, and values compare only within that network.
     """
     if first.shape != second.shape:
-        raise ImageRefused(f"pairs of equal shape are expected; got {first.shape} and {second.shape}")
-    weights = _learned(network)
+        raise ImageRefused(f"expected pairs of equal shape, got {first.shape} and {second.shape}")
+    weights = _lpips_weights(network)
     scores = []
     for a, b in zip(_batches(first), _batches(second), strict=True):
         pairs = zip(*(network.maps(_floats(x.to(_device(network)))) for x in (a, b)), strict=True)
@@ -251,7 +251,7 @@ def _difference(first: Tensor, second: Tensor, weights: Tensor | None) -> Tensor
     return weighted.mean((1, 2))
 
 
-def _learned(network: FeatureNetwork) -> list[Tensor] | None:
+def _lpips_weights(network: FeatureNetwork) -> list[Tensor] | None:
     """LPIPS's weights per channel, 1C11 for each depth, for AlexNet."""
     if network.name != "torchvision alexnet":
         return None
@@ -263,13 +263,13 @@ def _learned(network: FeatureNetwork) -> list[Tensor] | None:
 
 @torch.no_grad()
 def feature_similarity(images: Images, references: Images, network: FeatureNetwork) -> NDArray[np.float64]:
-    """How alike each image is to the references: the mean cosine of their feature vectors, shape (N,)."""
+    """Similarity of each image to the references: the mean cosine of feature vectors, shape (N,)."""
     one, other = (F.normalize(compute_features(x, network), dim=1) for x in (images, references))
     return (one @ other.T).mean(1).double().numpy()
 
 
-class _Given(nn.Module):
-    """Tells torchmetrics that what it is given are features already."""
+class _IdentityFeatures(nn.Module):
+    """A feature extractor for torchmetrics that passes features through unchanged."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -281,7 +281,7 @@ class _Given(nn.Module):
 
 def _batches(images: Images) -> Sequence[Tensor]:
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
-        raise ImageRefused(f"uint8 NHWC images are expected; got {images.dtype} {images.shape}")
+        raise ImageRefused(f"expected uint8 NHWC images, got {images.dtype} {images.shape}")
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).split(BATCH)
 
 
@@ -290,7 +290,7 @@ def _floats(images: Tensor) -> Tensor:
 
 
 def _at_least(images: Tensor, side: int, exactly: bool) -> Tensor:
-    """Enlarged so that the network's strides leave something."""
+    """Enlarge images so that the feature maps are not empty after the network's strides."""
     height, width = images.shape[-2:]
     if (height, width) == (side, side) or (not exactly and min(height, width) >= side):
         return images

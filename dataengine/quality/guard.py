@@ -1,8 +1,8 @@
-"""The quality guard: has a treatment gone too far?
+"""The quality guard: detects the collapse of a treatment.
 
-It compares images of fixed prompts and seeds with the untreated generator's images of the same prompts
-and seeds. It never asks a detector: a collapsed generator fools detectors, those it was not trained
-against included.
+It compares images of fixed prompts and seeds with the untreated generator's images of the same prompts and
+seeds. It never uses a detector: a collapsed generator fools detectors, including those that it was not
+trained against.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ Images = NDArray[np.uint8]
 
 
 class AttributeReader(Protocol):
-    """Checks whether images still show what was asked for."""
+    """Measures whether images still show the attributes of their prompts."""
 
     def match(self, images: Images, prompts: Sequence[str]) -> NDArray[np.floating]:
         """Share of each prompt's attributes that its image shows, in [0, 1], shape (N,)."""
@@ -39,7 +39,7 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """What the untreated generator's images measure."""
+    """The measurements of the untreated generator's images."""
 
     images: Images
     detail: float
@@ -51,7 +51,7 @@ class Baseline:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """One look: values by name, and in words which of them left their limits."""
+    """One measurement: values by name, and messages for those outside their limits."""
 
     values: dict[str, float]
     breaches: tuple[str, ...] = field(default=())
@@ -68,19 +68,19 @@ class Guard:
         scorers: Sequence[Scorer] = (),
         seed: int = 0,
     ) -> None:
-        """The first `config.prompts` of `prompts`, with `config.seeds` images each. They should not be
-        trained on.
+        """Uses the first `config.prompts` of `prompts`, which should not be trained on, with `config.seeds`
+        images each.
 
         Raises `ConfigRefused` for no prompts.
         """
         chosen = list(prompts)[: config.prompts]
         if not chosen:
-            raise ConfigRefused("the quality guard has no prompts; give it some that are not trained on")
+            raise ConfigRefused("the quality guard has no prompts; pass some that are not used in training")
         self.config = config
         self.prompts = [prompt for prompt in chosen for _ in range(config.seeds)]
-        """One per image; those of one prompt follow each other."""
+        """One prompt per image; images of one prompt are consecutive."""
         self.seeds = [seed + index for index in range(len(self.prompts))]
-        """One per image, all different."""
+        """One seed per image, all different."""
         self._reader, self._scorers = reader, scorers
 
     def baseline(self, untreated: Images) -> Baseline:
@@ -94,7 +94,7 @@ class Guard:
         )
 
     def check(self, baseline: Baseline, images: Images) -> Reading:
-        """Measure images of the same prompts and seeds, and hold them against the limits."""
+        """Measure images of the same prompts and seeds, and compare with the limits."""
         values = {
             "change": mean_change(baseline.images, images),
             "detail": ratio(detail_energy(images), baseline.detail),
@@ -119,7 +119,7 @@ class Guard:
 
 
 def describe_breaches(values: dict[str, float], limits: dict[str, Limits]) -> tuple[str, ...]:
-    """In words, every value outside its limits; one that is no number is outside."""
+    """A message for every value outside its limits; NaN is outside."""
     return tuple(
         f"{name} {value:.3g} is outside {limits[name][0]:g}…{limits[name][1]:g}"
         for name, value in values.items()
@@ -141,7 +141,7 @@ def detail_energy(images: Images) -> float:
 
 
 def diversity(images: Images, seeds: int) -> float:
-    """Mean root-mean-square distance between images of one prompt, `seeds` of which follow each other."""
+    """Mean root-mean-square distance between images of one prompt, of which `seeds` are consecutive."""
     groups = images.reshape(-1, seeds, *images.shape[1:]).astype(np.float32) / 255
     first, second = np.triu_indices(seeds, k=1)
     squared = (groups[:, first] - groups[:, second]) ** 2
@@ -149,5 +149,5 @@ def diversity(images: Images, seeds: int) -> float:
 
 
 def ratio(after: float, before: float) -> float:
-    """after / before; 1 where both are nothing."""
+    """after / before; 1 where both are 0."""
     return (after + 1e-9) / (before + 1e-9)

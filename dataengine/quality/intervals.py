@@ -1,4 +1,4 @@
-"""How sure a comparison is: bootstrap intervals over groups that belong together. NumPy only."""
+"""Bootstrap intervals of paired comparisons, over groups of dependent values. NumPy only."""
 
 from collections.abc import Sequence
 
@@ -36,7 +36,7 @@ def mean_difference(
 
 
 def _sums(values: np.ndarray, groups: Sequence[str]) -> np.ndarray:
-    """Sums of each group's rows."""
+    """Sum the rows of each group."""
     _, number = np.unique(np.asarray(groups), return_inverse=True)
     sums = np.zeros((number.max() + 1, values.shape[1]))
     np.add.at(sums, number, values)

@@ -1,8 +1,8 @@
 """Image-level scorers through transformers: CLIP score, PickScore, and any image classifier.
 
-Each has two doors: `reward(images, prompts)` on tensors, differentiable, for treatment, and `score(images,
-prompts)` on uint8 arrays, for the guard and for judging (`guard.Scorer`). ImageReward needs libraries of
-its own age: `ExternalScorer` asks a program in another environment.
+Each has two methods: `reward(images, prompts)` on tensors, differentiable, for treatment, and `score(images,
+prompts)` on uint8 arrays, for the guard and for evaluation (`guard.Scorer`). ImageReward needs older
+libraries: `ExternalScorer` runs a program in another environment.
 """
 
 import json
@@ -27,8 +27,8 @@ from dataengine.errors import ConfigRefused, ModelRefused, WorkError
 CLIP_SCORE = 2.5
 """Factor of CLIPScore (Hessel et al. 2021)."""
 BATCH = 16
-PATIENCE = 3600.0
-"""Seconds that a program in another environment may take."""
+TIMEOUT = 3600.0
+"""Timeout in seconds of a program in another environment."""
 
 
 class Reward(Protocol):
@@ -43,17 +43,18 @@ class Reward(Protocol):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a model's image processor does, as differentiable operations on images in [0, 1]."""
+    """A model's image processor as differentiable operations on images in [0, 1]."""
 
     size: tuple[int, int] | None
-    """(height, width) that the model takes; None for any."""
+    """(height, width) of the model's input; None for any."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     whole: bool
-    """Whether the whole image is squeezed into the size; else its shorter side fits and the middle is cut."""
+    """Whether the whole image is squeezed into the size; else the shorter side is resized and the centre is
+    cropped."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Normalised pixels of the model's size."""
+        """Resize and normalise images to the model's input."""
         if self.size is not None and images.shape[-2:] != self.size:
             images = self._resized(images, self.size)
         mean, std = (torch.tensor(v, device=images.device).reshape(3, 1, 1) for v in (self.mean, self.std))
@@ -69,9 +70,9 @@ class Preprocessing:
 
 
 class ClipScorer:
-    """CLIPScore, 2.5 · cos(image, prompt), or PickScore, exp(logit scale) · cos; neither is bounded below.
+    """CLIPScore, 2.5 · cos(image, prompt), or PickScore, exp(logit scale) · cos; neither is clipped at 0.
 
-    PickScore (Kirstain et al. 2023) is a `CLIPModel` trained on people's choices; only the factor differs.
+    PickScore (Kirstain et al. 2023) is a `CLIPModel` trained on human preferences; only the factor differs.
     """
 
     def __init__(
@@ -84,17 +85,17 @@ class ClipScorer:
         from transformers import CLIPModel, CLIPTokenizer
 
         self.name: str = kind
-        self._model: Any = _opened(CLIPModel, location, device)
-        self._tokenizer: Any = _opened(CLIPTokenizer, location)
+        self._model: Any = _load_frozen(CLIPModel, location, device)
+        self._tokenizer: Any = _load_frozen(CLIPTokenizer, location)
         side = self._model.config.vision_config.image_size
         self._prepare = preprocessing(location, (side, side))
         self._factor = CLIP_SCORE if kind == "clip" else float(self._model.logit_scale.exp())
 
     def reward(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """See `Reward`. Prompts beyond CLIP's length are cut."""
+        """See `Reward`. Prompts beyond CLIP's limit are truncated."""
         text = self._tokenizer(list(prompts), padding=True, truncation=True, return_tensors="pt")
-        answer = self._model(pixel_values=self._prepare(images), **text.to(images.device))
-        return self._factor * (answer.image_embeds * answer.text_embeds).sum(-1)
+        output = self._model(pixel_values=self._prepare(images), **text.to(images.device))
+        return self._factor * (output.image_embeds * output.text_embeds).sum(-1)
 
     def score(self, images: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.floating]:
         """See `guard.Scorer`."""
@@ -102,7 +103,7 @@ class ClipScorer:
 
 
 class ClassifierScorer:
-    """The probability in [0, 1] that an image classifier gives to one of its labels, whatever the prompt."""
+    """The probability in [0, 1] of one label of an image classifier, whatever the prompt."""
 
     def __init__(
         self,
@@ -116,10 +117,10 @@ class ClassifierScorer:
         from transformers import AutoModelForImageClassification
 
         self.name = label
-        self._model: Any = _opened(AutoModelForImageClassification, location, device)
+        self._model: Any = _load_frozen(AutoModelForImageClassification, location, device)
         labels = {name: number for number, name in self._model.config.id2label.items()}
         if label not in labels:
-            raise ModelRefused(f"{location} has no label {label!r}; it has {', '.join(labels)}")
+            raise ModelRefused(f"{location} has no label {label!r}; choose one of {', '.join(labels)}")
         self._column, self._activation = int(labels[label]), activation
         self._prepare = preprocessing(location, None)
 
@@ -148,9 +149,9 @@ def score_images(
 
 
 def saliency(reward: Reward, images: Tensor, prompts: Sequence[str]) -> Tensor:
-    """Where the score comes from: |∂r/∂x|, the largest over channels (Simonyan et al. 2014), float32 NHW.
+    """Saliency of a score: |∂r/∂x|, the maximum over channels (Simonyan et al. 2014), float32 NHW.
 
-    Scaled to a maximum of 1 for each image; 0 everywhere where nothing matters.
+    Scaled to a maximum of 1 for each image; all 0 where the gradient vanishes.
     """
     with torch.enable_grad():
         pixels = images.detach().clone().requires_grad_()
@@ -160,7 +161,7 @@ def saliency(reward: Reward, images: Tensor, prompts: Sequence[str]) -> Tensor:
 
 
 class ExternalScorer:
-    """A scorer that runs in another environment, such as ImageReward's: not differentiable.
+    """A scorer in another environment, such as ImageReward; not differentiable.
 
     The program is started once for a batch of images, with the path of a JSON file as its last argument:
     `{"images": [PNG paths], "prompts": […]}`. It prints a JSON list of numbers, one per image, as its last
@@ -172,7 +173,7 @@ class ExternalScorer:
         self.name, self._command = name, list(command)
 
     def score(self, images: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.floating]:
-        """See `guard.Scorer`. Raises `WorkError` when the program fails or answers something else."""
+        """See `guard.Scorer`. Raises `WorkError` when the program fails or its output is invalid."""
         from PIL import Image
 
         with tempfile.TemporaryDirectory() as folder:
@@ -186,22 +187,28 @@ class ExternalScorer:
     def _answer(self, asked: Path, count: int) -> NDArray[np.floating]:
         try:
             done = subprocess.run(
-                [*self._command, str(asked)], capture_output=True, text=True, timeout=PATIENCE, check=True
+                [*self._command, str(asked)],
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT,
+                check=True,
             )
             scores = np.asarray(json.loads(done.stdout.strip().splitlines()[-1]), dtype=np.float64)
         except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
-            said = str(getattr(error, "stderr", "") or error).strip().splitlines() or ["nothing"]
-            raise WorkError(f"the scorer {self.name} failed; it said: {said[-1]}") from error
+            output_lines = str(getattr(error, "stderr", "") or error).strip().splitlines() or ["nothing"]
+            raise WorkError(
+                f"the scorer {self.name} failed; the last line of its output: {output_lines[-1]}"
+            ) from error
         if scores.shape != (count,) or not np.isfinite(scores).all():
-            raise WorkError(f"the scorer {self.name} answered {scores.shape} numbers for {count} images")
+            raise WorkError(f"the scorer {self.name} returned {scores.shape} scores for {count} images")
         return scores
 
 
 def open_scorer(named: str, device: str | torch.device = "cpu") -> "ClipScorer | ExternalScorer":
     """A preference model for the guard: "clip:LOCATION", "pickscore:LOCATION", or "program:NAME".
 
-    A program's command is what the environment of whoever asks says in `CLINIC_SCORER_NAME`, never a setting
-    of a run: those come from web forms. Raises `ConfigRefused` for anything else, `ModelRefused` for a model
+    A program's command is read from the environment variable `CLINIC_SCORER_NAME`, never from the settings of
+    a run, which come from web forms. Raises `ConfigRefused` for anything else, `ModelRefused` for a model
     that does not load.
     """
     kind, _, location = named.partition(":")
@@ -217,13 +224,11 @@ def open_scorer(named: str, device: str | torch.device = "cpu") -> "ClipScorer |
         return ClipScorer(location, "clip", device)
     if kind == "pickscore" and location:
         return ClipScorer(location, "pickscore", device)
-    raise ConfigRefused(
-        f"{named!r} names no scorer; clip:LOCATION, pickscore:LOCATION or program:NAME is expected"
-    )
+    raise ConfigRefused(f"{named!r} is no scorer; expected clip:LOCATION, pickscore:LOCATION or program:NAME")
 
 
 def preprocessing(location: str | Path, size: tuple[int, int] | None) -> Preprocessing:
-    """What the folder's image processor asks for; without one, `size` and the range [-1, 1]."""
+    """The preprocessing of the folder's image processor; without one, `size` and the range [-1, 1]."""
     from transformers import AutoImageProcessor
 
     try:
@@ -235,12 +240,14 @@ def preprocessing(location: str | Path, size: tuple[int, int] | None) -> Preproc
         if getattr(processor, "do_center_crop", 0)
         else None
     )
-    wanted = crop or _height_width(getattr(processor, "size", None)) or size
-    return Preprocessing(wanted, tuple(processor.image_mean), tuple(processor.image_std), whole=crop is None)
+    target_size = crop or _height_width(getattr(processor, "size", None)) or size
+    return Preprocessing(
+        target_size, tuple(processor.image_mean), tuple(processor.image_std), whole=crop is None
+    )
 
 
 def _height_width(size: Any) -> tuple[int, int] | None:
-    """(height, width) of a processor's size, which is a mapping of one of two kinds."""
+    """(height, width) of a processor's size, which is a mapping in one of two forms."""
     if not size:
         return None
     if size.get("height"):
@@ -249,13 +256,13 @@ def _height_width(size: Any) -> tuple[int, int] | None:
     return (int(side), int(side)) if side else None
 
 
-def _opened(kind: Any, location: str | Path, device: str | torch.device | None = None) -> Any:
-    """A frozen model, or a tokenizer, from safetensors only."""
+def _load_frozen(kind: Any, location: str | Path, device: str | torch.device | None = None) -> Any:
+    """Load a frozen model, from safetensors only, or a tokenizer."""
     options = {"use_safetensors": True} if device is not None else {}
     try:
-        found = kind.from_pretrained(str(location), **options)
+        loaded = kind.from_pretrained(str(location), **options)
     except (OSError, ValueError) as error:
         raise ModelRefused(
             f"{location} does not load as {kind.__name__} with safetensors: {str(error).splitlines()[0]}"
         ) from error
-    return found.to(device).eval().requires_grad_(False) if isinstance(found, nn.Module) else found
+    return loaded.to(device).eval().requires_grad_(False) if isinstance(loaded, nn.Module) else loaded

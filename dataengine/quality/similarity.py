@@ -1,4 +1,4 @@
-"""How alike two images are: PSNR and SSIM, pair by pair, in NumPy."""
+"""Similarity of image pairs: PSNR and SSIM, in NumPy."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,8 @@ def psnr(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Scores:
 def ssim(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Scores:
     """Structural similarity in [-1, 1] of uint8 NHWC pairs, shape (N,), averaged over channels.
 
-    Wang et al. 2004: Gaussian window of 11 pixels with σ = 1.5, K1 = 0.01, K2 = 0.03; the border that
-    the window does not fit into is left out. Raises `ImageRefused` for images smaller than the window.
+    Wang et al. 2004: Gaussian window of 11 pixels with σ = 1.5, K1 = 0.01, K2 = 0.03; borders that the window
+    does not cover are excluded. Raises `ImageRefused` for images smaller than the window.
     """
     from scipy import ndimage
 
@@ -44,5 +44,5 @@ def _pairs(
     first: NDArray[np.uint8], second: NDArray[np.uint8]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if first.shape != second.shape or first.ndim != 4:
-        raise ImageRefused(f"pairs of equal NHWC shape are expected; got {first.shape} and {second.shape}")
+        raise ImageRefused(f"expected pairs of equal NHWC shape, got {first.shape} and {second.shape}")
     return first / 255.0, second / 255.0

@@ -1,8 +1,8 @@
 """Statistics of blind pairwise judging (torch-free).
 
-Votes on one pair are not independent of each other, so rates, intervals and tests count pairs: each has
-the winner that most of its raters chose, or is a tie. Opinion scores and the vote-based classes are those of
-Focus-N-Fix, section 4.4: −1 for the untreated picture, 0 for no difference, +1 for the treated one.
+Votes on one pair are dependent, so rates, intervals and tests count pairs: a pair's winner is the majority of
+its raters, or it is a tie. Opinion scores and the vote-based classes are those of Focus-N-Fix, section 4.4:
+−1 for the untreated image, 0 for no difference, +1 for the treated one.
 """
 
 from collections import Counter, defaultdict
@@ -17,18 +17,18 @@ from dataengine.statistics import sign_test, wilson
 
 SCORES = {"before": -1, "tie": 0, "after": 1}
 SPOILED = frozenset({"artifacts", "quality"})
-"""Questions in which an attention check's unspoiled picture is the better one."""
+"""Questions on which an attention check's unspoiled image is the better one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """The outcome of one question of a study.
 
-    `win_rate` is the share of "after" among decided pairs with its 95 % Wilson interval, `p_value` that
-    of the two-sided sign test; all of them None while no pair is decided. `mean_opinion` is the mean over
+    `win_rate` is the share of "after" among decided pairs with its 95 % Wilson interval, `p_value` that of
+    the two-sided sign test; all of them None while no pair is decided. `mean_opinion` is the mean over
     prompts of the prompt's mean score in [-1, 1], None without votes. `improves` and `degrades` count the
-    pairs in which one picture has at least the margin more votes than the other; the rest is similar.
-    `agreement` is Krippendorff's α of the raters, None where it is not defined.
+    pairs in which one image leads by at least the margin in votes; the others are similar. `agreement` is
+    Krippendorff's α of the raters, None where it is not defined.
     """
 
     question: str
@@ -50,9 +50,9 @@ class Verdict:
 def judge_question(
     votes: Iterable[Vote], question: str, margin: int = 3, prompts: Mapping[int, str] | None = None
 ) -> Verdict:
-    """Sum up the votes on one question. A rater's later vote on a pair replaces the earlier one.
+    """Summarise the votes on one question. A rater's later vote on a pair replaces the earlier one.
 
-    `prompts` names the prompt of each pair; without it, every pair has a prompt of its own.
+    `prompts` maps each pair to its prompt; without it, every pair has its own prompt.
     """
     latest: dict[tuple[int, str], Vote] = {}
     for vote in sorted((v for v in votes if v.question == question), key=lambda v: v.created):
@@ -88,14 +88,15 @@ def prompt_opinions(votes: Iterable[Vote], prompts: Mapping[int, str]) -> dict[s
     scores: dict[str, list[int]] = defaultdict(list)
     for vote in votes:
         scores[prompts.get(vote.pair, f"pair {vote.pair}")].append(SCORES[vote.choice])
-    return {prompt: sum(found) / len(found) for prompt, found in scores.items()}
+    return {prompt: sum(prompt_scores) / len(prompt_scores) for prompt, prompt_scores in scores.items()}
 
 
 def minimum_over_aspects(
     votes: Sequence[Vote], questions: Collection[str], prompts: Mapping[int, str] | None = None
 ) -> float | None:
-    """Mean over prompts of the lowest of the questions' mean opinion scores: what was gained in one aspect
-    does not pay for another. Prompts that lack an answer to one of them are left out; None when all do.
+    """Mean over prompts of the lowest mean opinion score among the questions, so that a gain in one aspect
+    does not offset a loss in another. Prompts without an answer to every question are excluded; None when all
+    are.
     """
     by_question = [
         prompt_opinions([vote for vote in votes if vote.question == question], prompts or {})
@@ -103,13 +104,13 @@ def minimum_over_aspects(
     ]
     if not by_question:
         return None
-    complete = set.intersection(*(set(found) for found in by_question))
-    lowest = [min(found[prompt] for found in by_question) for prompt in complete]
+    complete = set.intersection(*(set(opinions) for opinions in by_question))
+    lowest = [min(opinions[prompt] for opinions in by_question) for prompt in complete]
     return sum(lowest) / len(lowest) if lowest else None
 
 
 def checks_of(votes: Iterable[Vote], pairs: int) -> dict[str, tuple[int, int]]:
-    """Attention checks passed and seen by each rater; passed are those whose answers are all right."""
+    """Attention checks passed and seen by each rater; a check is passed if all its answers are right."""
     answers: dict[tuple[str, int], list[str]] = defaultdict(list)
     for vote in votes:
         if vote.pair >= pairs and vote.question in SPOILED:
@@ -122,7 +123,8 @@ def checks_of(votes: Iterable[Vote], pairs: int) -> dict[str, tuple[int, int]]:
 
 
 def filter_votes(votes: Sequence[Vote], pairs: int, keep_from: float) -> tuple[list[Vote], list[str]]:
-    """The votes on pairs by raters who passed at least that share of their checks, and who is left out."""
+    """The votes on pairs of raters who passed at least that share of their checks, and the excluded
+    raters."""
     careless = sorted(
         rater for rater, (right, seen) in checks_of(votes, pairs).items() if right < keep_from * seen
     )
@@ -130,7 +132,7 @@ def filter_votes(votes: Sequence[Vote], pairs: int, keep_from: float) -> tuple[l
 
 
 def majority_choice(choices: Sequence[str]) -> str:
-    """What most chose; "tie" where "before" and "after" are even or ties lead."""
+    """The majority choice; "tie" where "before" and "after" are even or ties lead."""
     counted = Counter(choices)
     if counted["after"] == counted["before"] or counted["tie"] > max(counted["after"], counted["before"]):
         return "tie"
@@ -138,7 +140,7 @@ def majority_choice(choices: Sequence[str]) -> str:
 
 
 def krippendorff(units: Iterable[Sequence[str]]) -> float | None:
-    """Krippendorff's α for nominal answers; units may have different numbers of raters.
+    """Krippendorff's α for nominal answers; units may differ in their number of raters.
 
     1 is agreement, 0 is chance. None when no unit has two answers, and when only one answer ever occurs.
     """

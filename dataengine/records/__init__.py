@@ -1,7 +1,7 @@
-"""What the clinic remembers: frozen records that every layer shares.
+"""The clinic's data: frozen records shared by every layer.
 
 Ids are strings, times are seconds since the epoch, sizes are (height, width), shares are fractions in [0, 1].
-Random choices carry their seed. Nothing here knows how or where it is stored.
+Random choices carry their seed. Records are independent of how and where they are stored.
 """
 
 from dataengine.records.accounts import ROLES, AuditEvent, Endpoint, Session, User

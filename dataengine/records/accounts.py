@@ -1,4 +1,4 @@
-"""People, what they may do, what they judge, and what is kept of what they did."""
+"""Records of accounts, sessions, registered endpoints and audit events."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,7 +10,7 @@ ROLES = ("annotator", "curator", "engineer", "rater", "admin")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class User:
-    """A person with an account; the password is kept as a salted scrypt hash by `storage.accounts`."""
+    """A person with an account; `storage.accounts` stores the password as a salted scrypt hash."""
 
     name: str
     roles: tuple[str, ...]
@@ -20,7 +20,7 @@ class User:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Session:
-    """One signed-in browser. Only the token's hash is kept; `csrf` must come with every change."""
+    """One signed-in browser. Only the token's hash is stored; every change must carry `csrf`."""
 
     token_hash: str
     user: str
@@ -31,7 +31,7 @@ class Session:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Endpoint:
-    """A path, model or service that an admin registered, the only ones a browser may choose."""
+    """A path, model or service registered by an admin; a browser may choose no other."""
 
     id: str
     kind: Literal[
@@ -45,7 +45,7 @@ class Endpoint:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuditEvent:
-    """Who did what to which thing, and when."""
+    """An audited action: actor, action, subject and time."""
 
     actor: str
     action: str

@@ -1,4 +1,4 @@
-"""Records of annotating: drafts, idempotency keys, comments, gold images and their scores."""
+"""Records of annotation: drafts, idempotency keys, comments, gold images and their scores."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,8 @@ from dataengine.records.identity import now
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draft:
-    """A person's unfinished label map (bytes of `masks.pack_label_map`) and their seconds on it so far."""
+    """A person's unfinished label map (bytes of `masks.pack_label_map`) and the seconds spent on it so
+    far."""
 
     image_id: str
     author: str
@@ -18,7 +19,7 @@ class Draft:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IdempotencyKey:
-    """What was answered under a person's idempotency key: the answer's digest, and the revision it became."""
+    """A used idempotency key: the digest of the answer sent under it, and the revision it was stored as."""
 
     author: str
     key: str
@@ -30,7 +31,7 @@ class IdempotencyKey:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comment:
-    """What somebody wrote about an image."""
+    """A person's comment on an image."""
 
     id: str
     image_id: str
@@ -41,7 +42,7 @@ class Comment:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GoldImage:
-    """An image whose right answer a curator knows: a label map (blob) or "clean"."""
+    """An image with a known right answer: a label map (blob) or "clean"."""
 
     image_id: str
     label_map: str | None
@@ -52,7 +53,8 @@ class GoldImage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GoldScore:
-    """How a person did on a gold image: IoU of what is marked, share of the overlap with the right class."""
+    """A person's score on a gold image: IoU of the marked pixels, share of the overlap with the right
+    class."""
 
     image_id: str
     author: str

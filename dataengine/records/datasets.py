@@ -9,7 +9,7 @@ from dataengine.records.models import THRESHOLD
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Benchmark:
-    """A numbered set of images with settled truth; once frozen, neither changes. `digest` covers its rows."""
+    """A numbered set of images with their true labels; immutable once frozen. `digest` covers its rows."""
 
     id: str
     version: int
@@ -25,7 +25,8 @@ class Benchmark:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchmarkItem:
-    """One image of a benchmark; `target` is its truth (blob of a label map, None: clean) once `settled`."""
+    """One image of a benchmark; once `settled`, `target` is its true label (blob of a label map, None:
+    clean)."""
 
     image_id: str
     stratum: str
@@ -42,7 +43,7 @@ SampleKind = Literal["true", "pseudo", "real", "previous"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SnapshotItem:
-    """One training example: which pixels, which target, how it is weighted."""
+    """One training example: image, target and weight."""
 
     image_id: str
     image_sha256: str
@@ -53,11 +54,11 @@ class SnapshotItem:
     weight: float = 1.0
     split: Split = "train"
     author: str | None = None
-    """Who drew the target; of a merged one all of them, between `AND`."""
+    """Author of the target; for a merged one all authors, joined by `AND`."""
 
     @property
     def positive(self) -> bool:
-        """Whether it shows an artifact: a pseudo-label by its highest confidence, any other by its target."""
+        """Whether it is flawed: by its highest confidence for a pseudo-label, else by its target."""
         return self.target is not None and (self.kind != "pseudo" or self.max_confidence >= THRESHOLD)
 
 

@@ -1,4 +1,4 @@
-"""What every layer names things by, and how long work tells how far it is."""
+"""Ids, splits and groups, and the progress reports of long work."""
 
 import hashlib
 import time
@@ -10,17 +10,17 @@ Split = Literal["train", "validation", "benchmark"]
 
 
 class Report(Protocol):
-    """Called by every long loop at least once a second; raises `Cancelled` when a person asked to stop."""
+    """Called by every long loop at least once a second; raises `Cancelled` when a stop was requested."""
 
     def __call__(self, done: int, total: int, message: str = "", **figures: float) -> None: ...
 
 
 def no_report(done: int, total: int, message: str = "", **figures: float) -> None:
-    """A `Report` that says nothing."""
+    """A `Report` that does nothing."""
 
 
 def not_pausing() -> bool:
-    """What work is told that nobody may ask to pause."""
+    """The `pausing` of work that cannot be paused."""
     return False
 
 
@@ -30,23 +30,23 @@ def now() -> float:
 
 
 def digest(*parts: object, length: int = 24) -> str:
-    """Deterministic hexadecimal id of the parts, `length` characters."""
+    """A deterministic hexadecimal id of the parts, `length` characters."""
     text = "\x1f".join("" if part is None else str(part) for part in parts)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
 def image_id(sha256: str, generator_id: str | None, prompt: str, seed: int | None) -> str:
-    """The id that an image always gets, so that repeating a stage stores nothing twice."""
+    """The deterministic id of an image, so that a repeated stage stores nothing twice."""
     return digest("image", sha256, generator_id, prompt, seed)
 
 
 def prompt_group(prompt: str, seed: int) -> str:
-    """The group of what was drawn from one prompt and seed, by whichever generator."""
+    """The group of all images of one prompt and seed, by any generator."""
     return digest("group", prompt, seed)
 
 
 def split_of(group: str, validation: float = 0.15, benchmark: float = 0.0) -> Split:
-    """Decide a split once, from the group alone: same prompt and seed, or near-duplicates, stay together."""
+    """The split of a group; images of one prompt and seed, or near-duplicates, stay together."""
     if not 0 <= validation + benchmark < 1:
         raise InputRefused(f"split shares {validation} + {benchmark} must lie in [0, 1)")
     share = int(hashlib.sha256(group.encode()).hexdigest()[:12], 16) / 16**12

@@ -1,4 +1,4 @@
-"""Images, what is found on them, and what people answer."""
+"""Records of images, predictions, pseudo-labels, categories and prompts."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,7 +10,7 @@ Source = Literal["generated", "real", "imported", "drawn"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Image:
-    """One picture, generated or real, at its native size. `sha256` names its encoded bytes."""
+    """One image, generated or real, at its native size. `sha256` is the hash of its encoded bytes."""
 
     id: str
     sha256: str
@@ -36,7 +36,8 @@ class Image:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prediction:
-    """A detector's answer for an image: maximum, mean, uncertainty (all in [0, 1]) and where its map lies."""
+    """A detector's prediction for an image: maximum, mean, uncertainty (all in [0, 1]) and its map's
+    reference."""
 
     image_id: str
     detector_id: str
@@ -49,7 +50,7 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PseudoLabel:
-    """A detector's map taken as a label."""
+    """A detector's map used as a label."""
 
     image_id: str
     detector_id: str
@@ -61,7 +62,7 @@ class PseudoLabel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CategoryAnswer:
-    """What a VQA model says an image shows."""
+    """A VQA model's category for an image."""
 
     image_id: str
     model: str
@@ -93,10 +94,10 @@ class Prompt:
 
 
 COMPARED = "compare"
-"""Purpose of images that were drawn to look at, with and without a treatment."""
+"""Purpose of images generated for viewing, with and without a treatment."""
 
 SURVEY, HARD, TREAT, JUDGE = "survey", "hard", "treat", "judge"
 """Purposes of prompts and images. Treatment has prompts but keeps no images."""
 
 IMPORTED = ("generated", "imported")
-"""Sources of other makers' pictures, which carry no purpose."""
+"""Sources of external images, which have no purpose."""

@@ -26,9 +26,9 @@ DEFAULT_CLASSES = ("shape distortion", "unreasonable content", "watermark")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Label:
-    """A person's answer for one image: a label map (blob of `masks.pack_label_map`) or "clean".
+    """A person's label of one image: a label map (blob of `masks.pack_label_map`) or "clean".
 
-    `revision` counts that author's answers for that image from 1; the highest one counts.
+    `revision` numbers the author's labels of the image from 1; the highest one is current.
     """
 
     image_id: str
@@ -47,4 +47,4 @@ class Label:
 
 
 AND = " + "
-"""Between the names of those whose labels were merged; no account's name holds it."""
+"""Separator of the authors of a merged label; no account name contains it."""

@@ -1,4 +1,4 @@
-"""Detectors, generators, treatments, and the rounds and jobs that make them."""
+"""Records of detectors, generators and treatments."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -6,12 +6,12 @@ from typing import Any, Literal
 from dataengine.records.identity import now
 
 THRESHOLD = 0.5
-"""Confidence from which a map says artifact, where it is not known whose map it is."""
+"""Confidence from which a pixel or image is flagged, for a map of an unknown detector."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DetectorVersion:
-    """A trained detector: its checkpoint, how it was trained, what it measured."""
+    """A trained detector: its checkpoint, training and metrics."""
 
     id: str
     name: str
@@ -27,7 +27,7 @@ class DetectorVersion:
 
 
 def threshold_of(version: DetectorVersion) -> float:
-    """The confidence in [0, 1] from which this detector's map says artifact, in a pixel or in an image."""
+    """The confidence in [0, 1] from which this detector flags a pixel or an image."""
     return THRESHOLD
 
 

@@ -8,7 +8,7 @@ QueueKind = Literal["draw", "triage", "review"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QueueItem:
-    """One image waiting for the annotations of `annotations_per_image` people; higher priority first."""
+    """One image to be annotated by `annotations_per_image` people; higher priority first."""
 
     image_id: str
     round_id: str
@@ -20,7 +20,7 @@ class QueueItem:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lease:
-    """A promise that nobody else gets this image while it lasts."""
+    """A reservation of one image for one person, until it expires."""
 
     id: str
     image_id: str

@@ -25,9 +25,9 @@ class Study:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Vote:
-    """One rater's answer for one pair and question; `choice` is what they saw, already unblinded.
+    """One rater's vote on one pair and question; `choice` is unblinded.
 
-    Pairs from `len(study.pairs)` on are attention checks, in which "after" is the unspoiled picture.
+    Pairs from `len(study.pairs)` on are attention checks, in which "after" is the unspoiled image.
     """
 
     study_id: str
@@ -41,7 +41,8 @@ class Vote:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Invitation:
-    """A link with which strangers become raters of one study; only its token's hash is kept."""
+    """A link by which people without an account become raters of one study; only its token's hash is
+    stored."""
 
     token_hash: str
     study_id: str
@@ -54,7 +55,7 @@ class Invitation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Guest:
-    """An account that an invitation made: it judges that one study and nothing else."""
+    """An account created by an invitation, restricted to judging that study."""
 
     name: str
     study_id: str

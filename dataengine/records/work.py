@@ -13,12 +13,12 @@ STAGE_JOB = "stage"
 JOB_KINDS = ("import", "backup", "pull", "features", "dynamics", "retrain", "treat", "compare", "refine")
 """The kinds of jobs outside rounds; `pipelines.worker.handlers` runs each."""
 PAUSABLE = ("retrain", "treat", "refine")
-"""Jobs that know points where they can stop with nothing lost."""
+"""The kinds of jobs that can be paused without losing work."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Round:
-    """One turn of the loop: the stage that comes next, and the recorded result of those that are done."""
+    """One iteration of the loop: the next stage, and the stored results of the finished ones."""
 
     id: str
     recipe: dict[str, Any]
@@ -31,7 +31,7 @@ class Round:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """A piece of asked-for work; `id` is also the workflow's id."""
+    """A requested piece of work; `id` is also the workflow's id."""
 
     id: str
     kind: str
@@ -53,7 +53,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerBeat:
-    """The last sign of life of a worker."""
+    """The last heartbeat of a worker."""
 
     id: str
     host: str

@@ -1,1 +1,1 @@
-"""Teaching a generator to stop: families, differentiable sampling, objectives, tuning."""
+"""Treatment of a generator: families, differentiable sampling, objectives, tuning."""

@@ -12,76 +12,75 @@ Precision = Literal["float32", "bfloat16"]
 
 
 class SamplingConfig(Config):
-    """How images are drawn."""
+    """Sampling of images."""
 
     steps: int = Field(default=5, ge=1)
     """Denoising steps (DiffDoctor: 5 on FLUX.1-schnell)."""
 
     guidance: float | None = Field(default=None, ge=0)
-    """Guidance scale; the family's own when not given. Stable Diffusion: classifier-free, 1 or less
-    draws without it. FLUX.1-dev: embedded. FLUX.1-schnell takes none."""
+    """Guidance scale; defaults to the family's. Stable Diffusion: classifier-free, off at 1 or less.
+    FLUX.1-dev: embedded. FLUX.1-schnell has none."""
 
     height: int | None = Field(default=None, ge=8, le=4096)
-    """Height in pixels; the family's own when not given."""
+    """Height in pixels; defaults to the family's."""
 
     width: int | None = Field(default=None, ge=8, le=4096)
-    """Width in pixels; the family's own when not given."""
+    """Width in pixels; defaults to the family's."""
 
     batch: int = Field(default=16, ge=1)
-    """Images drawn at once."""
+    """Images per batch."""
 
     precision: Precision = "float32"
     """Autocast of the denoiser; the VAE always stays in float32."""
 
 
 class WeightsConfig(Config):
-    """How a registered generator's weights lie in memory. Its VAE always stays in float32."""
+    """Precision of a registered generator's weights in memory. Its VAE always stays in float32."""
 
     precision: Precision = "float32"
     """Type of the weights; bfloat16 halves them (FLUX.1: 24 GB instead of 48)."""
 
     bits: Literal[4, 8] | None = None
-    """Store the denoiser in so few bits and compute in `precision` (bitsandbytes, on a GPU only)."""
+    """Quantise the denoiser to this many bits and compute in `precision` (bitsandbytes, GPU only)."""
 
     @property
     def description(self) -> str:
-        """Two words for people, such as "4 bits"."""
+        """A short description, such as "4 bits"."""
         return f"{self.bits} bits" if self.bits else self.precision
 
 
 class LoraSettings(Config):
-    """The layers that learn."""
+    """The LoRA: trained layers and their rank."""
 
     rank: int = Field(default=16, ge=1)
     """Rank of the two matrices (DiffDoctor: 16)."""
 
     alpha: float = Field(default=16.0, gt=0)
-    """Strength; the update is scaled by alpha / rank."""
+    """Scale; the update is multiplied by alpha / rank."""
 
     targets: Literal["attention", "all"] = "attention"
-    """Which linear layers: the attention projections, as the authors do, or those of the feed-forward
-    parts too."""
+    """Target layers: the attention projections, as the authors do, or the feed-forward layers as well."""
 
 
 class PixelConfig(Config):
-    """Pixel-aware treating (DiffDoctor, Eq. 2): which pixels' confidence is lowered."""
+    """Pixel-aware treatment (DiffDoctor, Eq. 2): lowers the confidence of pixels."""
 
     weight: float = Field(default=1.0, ge=0)
-    """Factor of this objective; 0 leaves it out, as a control."""
+    """Weight of this objective; 0 turns it off, as a control."""
 
     pixels: Literal["all", "maximum", "above", "soft"] = "all"
-    """All pixels (Eq. 2), only the highest (the paper's Fig. 4), those above a confidence (the authors'
-    code), or all weighted by their own confidence."""
+    """Pixels that count: all (Eq. 2), only the highest (the paper's Fig. 4), those above a confidence (the
+    authors' code), or all weighted by their own confidence."""
 
     above: float = Field(default=0.1, ge=0, lt=1)
     """Confidence from which a pixel counts, for "above"."""
 
 
 class RewardConfig(Config):
-    """An image-level scorer whose score is raised (DRaFT, AlignProp, ReFL), or lowered."""
+    """An image-level reward, whose score is raised (DRaFT, AlignProp, ReFL) or lowered."""
 
     kind: Literal["clip", "pickscore", "classifier"] = "classifier"
-    """CLIP score, PickScore, or the probability that an image classifier gives to `label`."""
+    """Kind of scorer: CLIP score, PickScore, or an image classifier's probability of `label`."""
 
     location: Annotated[str, Location(kind="scorer")]
     """Folder or hub id of the model in transformers' format, read from safetensors only."""
@@ -90,42 +89,42 @@ class RewardConfig(Config):
     """The classifier's label."""
 
     activation: Literal["softmax", "sigmoid"] = "softmax"
-    """Whether the classifier's labels exclude each other."""
+    """Whether the classifier's labels are mutually exclusive."""
 
     goal: Literal["raise", "lower"] = "raise"
-    """Whether a high score is wanted, as of plausibility, or a low one, as of violence."""
+    """Whether the score is raised, as for plausibility, or lowered, as for violence."""
 
     weight: float = Field(default=1.0, gt=0)
-    """Factor of this objective."""
+    """Weight of this objective."""
 
     @model_validator(mode="after")
     def _labelled(self) -> Self:
         if (self.kind == "classifier") != bool(self.label):
             raise ValueError(
-                f"a label belongs to a classifier and to nothing else; {self.kind} has {self.label!r}"
+                f"a classifier needs a label, and other kinds have none; {self.kind} has {self.label!r}"
             )
         return self
 
 
 class RegionConfig(Config):
-    """Region constraint (Focus-N-Fix): outside the artifacts of the untreated image nothing shall change."""
+    """Region constraint (Focus-N-Fix): penalises changes outside the artifacts of the untreated image."""
 
     map: Literal["detector", "saliency"] = "detector"
-    """Where the untreated image is at fault: the detector's map, or the gradient saliency of the rewards, for
-    scorers that give a number only."""
+    """Source of the regions: the detector's map, or the gradient saliency of the rewards, for image-level
+    scorers."""
 
     reference: Literal["base", "given"] = "base"
-    """What counts as untreated: the base without any LoRA, or the generator as it was given to the run, so
-    that sequential tuning keeps what the LoRA of the first run has won."""
+    """The untreated reference: the base without any LoRA, or the generator as given to the run, so that
+    sequential tuning keeps the gains of the first run's LoRA."""
 
     beta: float = Field(default=1e-3, gt=0)
-    """Factor of the constraint (Focus-N-Fix: 1e-3 for artifacts, 5e-4 for safety)."""
+    """Weight of the constraint (Focus-N-Fix: 1e-3 for artifacts, 5e-4 for safety)."""
 
     form: Literal["frobenius", "rms"] = "frobenius"
-    """Frobenius norm of the difference, which grows with the size, or its root mean square per value."""
+    """Norm of the difference: Frobenius, which grows with the size, or root mean square per value."""
 
     sigma: float = Field(default=0.008, ge=0)
-    """Deviation of the Gaussian over the map, as a share of the shorter side (the paper's 4 pixels at
+    """Sigma of the Gaussian filter on the map, as a share of the shorter side (the paper's 4 pixels at
     512)."""
 
     threshold: float = Field(default=0.2, gt=0, lt=1)
@@ -135,101 +134,103 @@ class RegionConfig(Config):
     """Regions smaller than this share of the largest one are dropped."""
 
     dilation: float = Field(default=0.03, ge=0, le=0.5)
-    """Growth of the regions, as a share of the shorter side."""
+    """Dilation of the regions, as a share of the shorter side."""
 
 
 class OfflineConfig(Config):
     """Offline regularisation (DiffDoctor, Eq. 3-4): the ordinary diffusion loss on artifact-free images."""
 
     gamma: float = Field(default=0.25, gt=0)
-    """Factor of the regularisation. It depends on the reduction, which here is the mean squared error over
-    elements (the paper prints a norm)."""
+    """Weight of the regularisation. It depends on the reduction, here the mean squared error over elements
+    (the paper gives a norm)."""
 
     times: Literal["uniform", "logit-normal"] = "uniform"
-    """How times are drawn for flow matching; noise prediction always draws them uniformly."""
+    """Distribution of training times for flow matching; noise prediction always samples them uniformly."""
 
 
 class CorrectionConfig(Config):
-    """Correction while an image is drawn (ASCED): what looks broken on the way is drawn again."""
+    """Correction during sampling (ASCED): artifacts in the predicted image are regenerated."""
 
     method: Literal["ttc", "replacement", "clipping", "sargd"] = "ttc"
-    """Trajectory-aware targeted correction: the region starts again from x̂0 with noise on it (Eq. 6). State
-    replacement: from x̂0 of an earlier step. Score clipping: the score may not change by more than the
-    threshold. SARGD, adapted: from the window's beginning on, the region is held to the first x̂0."""
+    """Trajectory-aware targeted correction (TTC): the region restarts from x̂0 with added noise (Eq. 6).
+    State replacement: from x̂0 of an earlier step. Score clipping: changes of the score are limited to the
+    threshold. SARGD, adapted: from the start of the window, the region is held to the first x̂0."""
 
     regions: Literal["dynamics", "detector", "everywhere"] = "dynamics"
-    """Where: what score dynamics find, what the trained detector finds on x̂0, or the whole image, as a
+    """Source of the regions: score dynamics, the trained detector on x̂0, or the whole image, as a
     control."""
 
     dynamics: DynamicsConfig = DynamicsConfig(stop=0.48)
-    """The window, which ends where the correction is made (ASCED: about 0.48), and how regions are found
+    """The window, whose end is the step of the correction (ASCED: about 0.48), and the detection of regions
     in it."""
 
     repeated: bool = False
-    """TTC and state replacement: look for regions and draw them again at every step of the window, not only
-    at its end. The window may then begin early, while a part can still come out otherwise, and end late,
-    since what is found again is drawn again."""
+    """TTC and state replacement: correct at every step of the window, not only at its end. The window can
+    then start early, while the content is still open, and end late, since remaining artifacts are corrected
+    again."""
 
     gamma: float = Field(default=0.2, ge=0)
-    """TTC: strength of the noise on x̂0."""
+    """TTC: strength of the noise added to x̂0."""
 
     earlier: int = Field(default=2, ge=1)
-    """State replacement: how many steps back its x̂0 is taken from."""
+    """State replacement: number of steps back to the x̂0 that is used."""
 
     threshold: float = Field(default=0.5, gt=0, lt=1)
-    """Confidence from which the detector's pixels belong to a region."""
+    """Confidence of the detector from which a pixel belongs to a region."""
 
     cover: float = Field(default=0.5, gt=0, le=1)
-    """An image whose regions cover more than this share is left as it is: that is no local fault, and
-    drawing everything again brings as many artifacts as before."""
+    """Images whose regions cover more than this share are not corrected: the fault is not local, and
+    regenerating everything gives as many artifacts as before."""
 
     seed: int = Field(default=0, ge=0)
-    """Varies the noise of the correction, which each image's own seed decides otherwise."""
+    """Varies the noise of the correction, which otherwise depends on each image's seed alone."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.method == "clipping" and self.dynamics.space == "pixel":
-            raise ValueError("score clipping works on the latents' own changes: take dynamics.space=latent")
+            raise ValueError("score clipping works on changes of the latents: set dynamics.space=latent")
         if self.method == "sargd" and self.regions == "dynamics":
-            raise ValueError("SARGD goes by a trained detector: take regions=detector")
+            raise ValueError("SARGD needs a trained detector: set regions=detector")
         if self.repeated and self.method in ("clipping", "sargd"):
-            raise ValueError(f"{self.method} works at every step of the window already: leave repeated out")
+            raise ValueError(f"{self.method} already works at every step of the window: set repeated=false")
         if self.repeated and self.regions == "dynamics":
-            raise ValueError("dynamics would take a correction for a jump: repeat with regions=detector")
+            raise ValueError(
+                "score dynamics would detect each correction as an artifact: to repeat, set regions=detector"
+            )
         return self
 
     @property
     def needs_detector(self) -> bool:
-        """Whether a trained detector takes part."""
+        """Whether a trained detector is needed."""
         return self.regions == "detector"
 
 
 class GuidanceConfig(Config):
-    """Guidance without training (Focus-N-Fix): the chain is pulled towards what is judged well."""
+    """Guidance without training (Focus-N-Fix): a detector or reward shifts the sampling steps."""
 
     kind: Literal["clean", "reward"] = "clean"
-    """"clean": the gradient runs through VAE and detector only, and moves the next latents. "reward": it runs
-    through the denoiser as well, and changes the predicted noise (Focus-N-Fix's baseline)."""
+    """"clean": the gradient passes through VAE and detector only, and moves the next latents. "reward": it
+    passes through the denoiser as well, and changes the predicted noise (Focus-N-Fix's baseline)."""
 
     reward: RewardConfig | None = None
-    """What is raised, for "reward"; without one the detector's mean squared confidence is lowered, as always
-    for "clean"."""
+    """The reward to raise, for "reward"; without one the detector's mean squared confidence is lowered, as
+    always for "clean"."""
 
     region: RegionConfig | None = None
     """Guide only inside the detector's regions of x̂0."""
 
     start: float = Field(default=0.8, gt=0, lt=1)
-    """Where guidance begins, counted from noise = 1 to image = 0 (the paper's step 10 of 50)."""
+    """Start of guidance, from noise = 1 to image = 0 (the paper's step 10 of 50)."""
 
     stop: float = Field(default=0.0, ge=0, lt=1)
-    """Where it ends."""
+    """End of guidance on the same scale."""
 
     strength: float = Field(default=25.0, gt=0)
-    """"clean": length λ of the move at the first step, for latents of the size of FLUX's at 1024 × 1024;
-    others move by as much per value."""
+    """"clean": length λ of the shift at the first step, for FLUX latents at 1024 × 1024; scaled to the same
+    shift per value for other sizes."""
 
     last_strength: float = Field(default=1.0, ge=0)
-    """Likewise at the last step; in between λ falls quadratically."""
+    """"clean": λ at the last step; in between λ falls quadratically."""
 
     scale: float = Field(default=2.0, gt=0)
     """"reward": λ of ε̂ = ε − λ·σ_t·∇r."""
@@ -240,16 +241,18 @@ class GuidanceConfig(Config):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.start <= self.stop:
-            raise ValueError(f"guidance runs down from start {self.start}, so stop {self.stop} must be less")
+            raise ValueError(
+                f"guidance runs from start {self.start} down to stop {self.stop}; stop must be lower"
+            )
         if self.reward is not None and self.kind != "reward":
-            raise ValueError("a reward guides through the denoiser: take kind=reward")
+            raise ValueError("a reward guides through the denoiser: set kind=reward")
         if self.region is not None and self.region.map != "detector":
-            raise ValueError("guidance takes its regions from the detector: take region.map=detector")
+            raise ValueError("guidance takes its regions from the detector: set region.map=detector")
         return self
 
     @property
     def needs_detector(self) -> bool:
-        """Whether a trained detector takes part."""
+        """Whether a trained detector is needed."""
         return self.reward is None or self.region is not None
 
 
@@ -257,82 +260,82 @@ class TreatmentConfig(Config):
     """One treatment: sampling, objectives, optimizer, LoRA and guard."""
 
     updates: int = Field(default=110, ge=1)
-    """Updates of the weights, at most; the guard may stop earlier."""
+    """Largest number of updates; the guard may stop earlier."""
 
     batch: int = Field(default=8, ge=1)
-    """Images drawn for one gradient, and as many artifact-free ones for the regularisation."""
+    """Images generated per gradient, and as many artifact-free images for the regularisation."""
 
     accumulation: int = Field(default=1, ge=1)
-    """Gradients averaged for one update."""
+    """Gradient accumulation: gradients averaged per update."""
 
     grad_steps: int = Field(default=3, ge=1)
-    """Last denoising steps that the gradient flows through (t_tr; the paper takes 1)."""
+    """Number of last denoising steps that the gradient flows through (t_tr; 1 in the paper)."""
 
     truncation: Literal["last", "random", "single"] = "last"
     """Which steps the gradient flows through: the last `grad_steps` (DRaFT-K, DiffDoctor), a random number of
-    last steps up to `grad_steps` (AlignProp), or one step among the last `grad_steps`, whose prediction of
-    the clean image is judged (ReFL)."""
+    last steps up to `grad_steps` (AlignProp), or one step among the last `grad_steps`, whose predicted clean
+    image is evaluated (ReFL)."""
 
     sampling: SamplingConfig = SamplingConfig()
-    """How the images are drawn."""
+    """Sampling of the images."""
 
     checkpointing: bool = False
-    """Recompute activations block by block instead of keeping them, and decode and judge one image at a
-    time: less memory, more time."""
+    """Gradient checkpointing: recompute activations block by block, and decode and evaluate one image at a
+    time. Saves memory, costs time."""
 
     offload: tuple[Literal["text", "activations"], ...] = ()
-    """What waits in host memory: the text encoders, which are done once all prompts are encoded, and the
-    activations between forward and backward."""
+    """Offloading to host memory: the text encoders, once all prompts are encoded, and the activations between
+    forward and backward."""
 
     pixel: PixelConfig = PixelConfig()
-    """Pixel-aware treating."""
+    """Pixel-aware treatment."""
 
     rewards: tuple[RewardConfig, ...] = ()
     """Image-level scorers whose scores are raised."""
 
     region: RegionConfig | None = None
-    """Region constraint; draws every image a second time without adapter."""
+    """Region constraint; generates every image a second time without the LoRA."""
 
     offline: OfflineConfig | None = OfflineConfig()
-    """Offline regularisation; needs artifact-free images with captions."""
+    """Offline regularisation; needs artifact-free images with captions. Null turns it off."""
 
     lora: LoraSettings = LoraSettings()
-    """The layers that learn."""
+    """The LoRA: trained layers and their rank."""
 
     learning_rate: float = Field(default=1e-4, gt=0)
-    """AdamW's step size."""
+    """AdamW's learning rate."""
 
     decay: Literal["constant", "sqrt"] = "constant"
-    """Whether the step size stays, or is divided by √i at update i (Focus-N-Fix)."""
+    """Learning rate schedule: constant, or divided by √i at update i (Focus-N-Fix)."""
 
     betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW's decay of the two moments."""
+    """AdamW's betas, the decay of its two moments."""
 
     weight_decay: float = Field(default=0.0, ge=0)
-    """AdamW's weight decay (the authors' code takes 0.1)."""
+    """AdamW's weight decay (0.1 in the authors' code)."""
 
     clip_norm: float = Field(default=1.0, gt=0)
-    """Gradients are scaled down to this norm (the authors' code takes 5)."""
+    """Gradient clipping norm (5 in the authors' code)."""
 
     seed: int = Field(default=0, ge=0)
-    """Decides prompts, noise and initial weights of every update."""
+    """Random seed of the initial weights, and of the prompts and noise of every update."""
 
     guard: GuardConfig = GuardConfig()
-    """When the run has gone too far."""
+    """The quality guard, which stops the run before the generator collapses."""
 
     checkpoint_every: int = Field(default=10, ge=1)
-    """Updates that a kill may cost at most."""
+    """Updates between checkpoints: the most that a killed run repeats."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.grad_steps > self.sampling.steps:
-            raise ValueError(f"grad_steps {self.grad_steps} exceeds the {self.sampling.steps} steps in all")
+            raise ValueError(f"grad_steps {self.grad_steps} exceeds sampling.steps {self.sampling.steps}")
         if self.pixel.weight == 0 and self.offline is None and not self.rewards:
             raise ValueError(
-                "nothing to learn: give pixel a weight, name a reward, or keep the offline regularisation"
+                "no objective is on: give pixel a weight, add a reward, or keep the offline regularisation"
             )
         if self.region is not None and self.region.map == "saliency" and not self.rewards:
-            raise ValueError("the region's map is the saliency of rewards, and there are none; name one")
+            raise ValueError("region.map is the saliency of rewards, but there are none: add one")
         return self
 
 
@@ -340,16 +343,16 @@ class UNetConfig(Config):
     """A new unconditional UNet in pixels, with random weights (DDPM)."""
 
     side: int = Field(default=32, ge=32, le=1024)
-    """Sides of its pictures in pixels."""
+    """Side of its images in pixels."""
 
     channels: tuple[int, ...] = (32, 64, 96)
-    """Channels of each level, multiples of 8; every level but the first halves the picture."""
+    """Channels of each level, multiples of 8; every level but the first halves the image."""
 
     layers: int = Field(default=1, ge=1)
     """Residual blocks in each level."""
 
     attention: int = Field(default=1, ge=0)
-    """First level, from 0, with self-attention; the later ones have it too."""
+    """First level, from 0, with self-attention, which all later levels have too."""
 
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout of the residual blocks."""
@@ -358,12 +361,12 @@ class UNetConfig(Config):
     """DDPM's fixed variance, or one that is learned (improved DDPM)."""
 
     betas: Literal["linear", "squaredcos_cap_v2"] = "linear"
-    """Noise over the steps: DDPM's, or improved DDPM's cosine."""
+    """Noise schedule: linear (DDPM) or cosine (improved DDPM)."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if not self.channels or any(each < 8 or each % 8 for each in self.channels):
-            raise ValueError(f"channels {self.channels} must be multiples of 8, one for each level")
+            raise ValueError(f"channels {self.channels} must be multiples of 8, one per level")
         if self.side % 2 ** (len(self.channels) - 1):
             raise ValueError(f"a side of {self.side} cannot be halved between {len(self.channels)} levels")
         return self
@@ -373,57 +376,57 @@ class RefiningConfig(Config):
     """Self-refining training of a generator's whole denoiser."""
 
     steps: int = Field(default=500_000, ge=2)
-    """Updates in all."""
+    """Number of updates."""
 
     refinement: float = Field(default=0.5, ge=0, lt=1)
-    """Share of them, at the end, that is refinement; 0 is ordinary training, for comparison."""
+    """Share of the updates, at the end, that refine; 0 is ordinary training, for comparison."""
 
     forward: float | None = Field(default=None, ge=0)
-    """λ of the noise, ε + λ·M; 0 leaves it alone. When not given, 0.01 in pixels and 0 in latents, where the
-    map has no place."""
+    """λ of the noise, ε + λ·M; 0 turns it off. Defaults to 0.01 in pixels and 0 in latents, where the map
+    does not apply."""
 
     reverse: float = Field(default=0.025, ge=0)
-    """λ of keys and values, K·(1 + λ·M_emb); 0 leaves them alone."""
+    """λ of keys and values, K·(1 + λ·M_emb); 0 turns it off."""
 
     form: Literal["both", "state", "target"] = "both"
-    """Where the raised noise goes: into x_t and the target, as the paper prints, or into one of them alone,
-    as either official repository does."""
+    """Where the modulated noise is used: in x_t and the target, as in the paper, or in only one of them, as
+    in the two official repositories."""
 
     cycle: int = Field(default=100, ge=1)
     """Updates between two mean flaw activation maps."""
 
     sample_steps: int = Field(default=20, ge=2)
-    """DDIM steps of the images that these are taken of."""
+    """DDIM steps of the images for the mean maps."""
 
     highlighted: int = Field(default=1000, ge=12)
-    """Images of either kind that the flaw highlighter learns from when refinement begins."""
+    """Images of each class that the flaw highlighter is trained on when refinement begins."""
 
     highlighter: HighlighterConfig = HighlighterConfig()
-    """Its training."""
+    """Training of the flaw highlighter."""
 
     batch: int = Field(default=64, ge=1)
-    """Images in one update, and those that a mean map is taken of."""
+    """Images per update, and per mean map."""
 
     lr: float = Field(default=1e-4, gt=0)
-    """AdamW's step size."""
+    """AdamW's learning rate."""
 
     dropped: float = Field(default=0.1, ge=0, lt=1)
-    """Share of prompts that are left out, so that the model can be guided; unconditional ones have none."""
+    """Share of prompts dropped for classifier-free guidance; not used by unconditional models."""
 
     bound: float = Field(default=0.001, ge=0)
-    """Factor of the variational bound where the network learns its variance (improved DDPM)."""
+    """Weight of the variational bound if the network learns its variance (improved DDPM)."""
 
     precision: Precision = "float32"
     """Autocast of the denoiser; its weights stay in float32."""
 
     checkpointing: bool = False
-    """Recompute activations block by block instead of keeping them: less memory, more time."""
+    """Gradient checkpointing: recompute activations block by block. Saves memory, costs time."""
 
     ema: float = Field(default=0.9999, ge=0, lt=1)
-    """Decay of the averaged weights, which are kept."""
+    """Decay of the averaged weights, which are saved."""
 
     seed: int = Field(default=0, ge=0)
-    """Decides order, noise, times, and first weights of the embeddings."""
+    """Random seed of order, noise, times and initial embedding weights."""
 
     checkpoint_every: int = Field(default=500, ge=1)
-    """Updates that a kill may cost at most."""
+    """Updates between checkpoints: the most that a killed run repeats."""

@@ -1,8 +1,7 @@
-"""Published ways of treating, each as settings of the one `tuning.treat` (torch-free).
+"""Published treatment methods as settings of `tuning.treat` (torch-free).
 
-What differs from the papers is said there; what a paper leaves open follows `TreatmentConfig`. Lengths,
-batches and samplers belong to the generator at hand: take a recipe and change those with
-`model_copy(update=…)`.
+Differences from the papers are listed there; what a paper leaves open follows `TreatmentConfig`. Lengths,
+batches and samplers depend on the generator: take a preset and change those with `model_copy(update=…)`.
 """
 
 from dataengine.treatment.config import (
@@ -19,7 +18,7 @@ NO_PIXELS = PixelConfig(weight=0.0)
 
 
 def diffdoctor(pixels: PixelConfig | None = None, offline: bool = True) -> TreatmentConfig:
-    """Pixel-aware treating as printed (DiffDoctor, Algorithm 1): t_tr = 1, rank 16, lr 1e-4, γ = 0.25."""
+    """Pixel-aware treatment as published (DiffDoctor, Algorithm 1): t_tr = 1, rank 16, lr 1e-4, γ = 0.25."""
     return TreatmentConfig(
         grad_steps=1,
         pixel=pixels or PixelConfig(),
@@ -48,39 +47,40 @@ def align_prop(*rewards: RewardConfig, sampling: SamplingConfig | None = None) -
     """AlignProp (Prabhudesai et al. 2023): the gradient flows through a random number of last steps."""
     plan = sampling or SamplingConfig(steps=50)
     changes = {"grad_steps": plan.steps, "truncation": "random", "checkpointing": True}
-    return _changed(draft(*rewards, sampling=plan), changes)
+    return _updated(draft(*rewards, sampling=plan), changes)
 
 
 def refl(*rewards: RewardConfig, among: int = 10, sampling: SamplingConfig | None = None) -> TreatmentConfig:
-    """ReFL (Xu et al. 2023, Algorithm 1): the clean image predicted at one random step among the last ten of
-    40 is judged."""
+    """ReFL (Xu et al. 2023, Algorithm 1): the reward is that of the clean image predicted at one random step
+    among the last ten of 40."""
     plan = sampling or SamplingConfig(steps=40)
-    return _changed(draft(*rewards, sampling=plan), {"grad_steps": among, "truncation": "single"})
+    return _updated(draft(*rewards, sampling=plan), {"grad_steps": among, "truncation": "single"})
 
 
 def focus_n_fix(*rewards: RewardConfig, beta: float = 1e-3) -> TreatmentConfig:
     """Focus-N-Fix (Eq. 2) against artifacts: J = r − β‖(1 − M) ⊙ (Î_0 − Î)‖_F, M from the detector."""
-    return _changed(draft(*rewards), {"region": RegionConfig(beta=beta)})
+    return _updated(draft(*rewards), {"region": RegionConfig(beta=beta)})
 
 
 def focus_n_fix_safety(classifier: RewardConfig, beta: float = 5e-4) -> TreatmentConfig:
-    """Focus-N-Fix against what a classifier sees, such as violence: M is the classifier's saliency."""
+    """Focus-N-Fix against a classifier's label, such as violence: M is the classifier's saliency."""
     lowered = classifier.model_copy(update={"goal": "lower"})
-    return _changed(draft(lowered), {"region": RegionConfig(beta=beta, map="saliency")})
+    return _updated(draft(lowered), {"region": RegionConfig(beta=beta, map="saliency")})
 
 
 def sequential(first: TreatmentConfig, second: TreatmentConfig) -> tuple[TreatmentConfig, TreatmentConfig]:
-    """M ≡ 1 for what concerns the whole image, then a regional run from that LoRA (Focus-N-Fix, discussion).
+    """Sequential tuning: a run with M ≡ 1 for the whole image, then a regional run from that LoRA
+    (Focus-N-Fix, discussion).
 
-    The second run's untreated images are those of the first run's generator, so that what it won is kept.
+    The second run's untreated images are those of the first run's generator, so that its gains are kept.
     """
     region = (second.region or RegionConfig()).model_copy(update={"reference": "given"})
-    return _changed(first, {"region": None}), _changed(second, {"region": region, "lora": first.lora})
+    return _updated(first, {"region": None}), _updated(second, {"region": region, "lora": first.lora})
 
 
 def dreambooth() -> TreatmentConfig:
     """An instance LoRA by the standard recipe (Ruiz et al. 2023, with LoRA): 500 updates at 1e-4 on the
-    diffusion loss alone, prior preservation by pictures of the class (see `dreambooth.pictures`)."""
+    diffusion loss alone, prior preservation by images of the class (see `dreambooth.mix_with_class`)."""
     return TreatmentConfig(
         updates=500,
         batch=2,
@@ -92,8 +92,8 @@ def dreambooth() -> TreatmentConfig:
     )
 
 
-def _changed(config: TreatmentConfig, changes: dict[str, object]) -> TreatmentConfig:
-    """Validated anew, unlike `model_copy`."""
+def _updated(config: TreatmentConfig, changes: dict[str, object]) -> TreatmentConfig:
+    """A validated copy, unlike `model_copy`."""
     return TreatmentConfig(
         **{**{name: getattr(config, name) for name in type(config).model_fields}, **changes}
     )

@@ -125,9 +125,9 @@ def earlier_data(count: int) -> list[Drawing]:
     import torch
 
     from dataengine.clinic.training.data import render
-    from dataengine.clinic.training.first_doctor import SUSPECTS, previous_labels
+    from dataengine.clinic.training.first_detector import FLAWED_SHARES, previous_labels
 
-    drawings = stream("previous", flawed=SUSPECTS)
+    drawings = stream("previous", flawed=FLAWED_SHARES)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         masks = previous_labels(render(drawings, range(count))).masks.numpy()

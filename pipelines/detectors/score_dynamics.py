@@ -63,7 +63,7 @@ def iter_dynamics_maps(
 
     Raises `ConfigRefused` for images that nothing here can draw again, and for too few steps.
     """
-    from dataengine.treatment.sampling.trajectory import map_of
+    from dataengine.treatment.sampling.trajectory import dynamics_map
 
     others = len(images) - len(redrawable_images(images))
     if others:
@@ -78,7 +78,7 @@ def iter_dynamics_maps(
             found, levels = replayer.watch(group)
             _record_abnormal_shares(context, version.id, group, found, levels)
             sizes = [(image.height, image.width) for image in group]
-            yield group, [map_of(each, size) for each, size in zip(found, sizes, strict=True)]
+            yield group, [dynamics_map(each, size) for each, size in zip(found, sizes, strict=True)]
 
 
 def _group_by_settings(images: Sequence[Image]) -> Iterator[list[Image]]:

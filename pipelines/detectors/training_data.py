@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from dataengine.records import BenchmarkItem, Image, Label, Prompt, PseudoLabel, Split
 from dataengine.records.images import HARD, JUDGE, SURVEY
 from storage.catalog import Catalog
-from storage.queries.labels import Policy, counting_labels
+from storage.queries.labels import Policy, valid_labels
 from storage.workspace import Workspace
 
 PURPOSES = (SURVEY, HARD, JUDGE)
@@ -25,7 +25,7 @@ class TrainingData:
     images: Mapping[Split, Sequence[Image]]
     """Images in use, by id."""
     labels: Mapping[str, Sequence[Label]]
-    """The labels of each image that count, oldest first (see `storage.queries.labels.counting_labels`)."""
+    """The labels of each image that count, oldest first (see `storage.queries.labels.valid_labels`)."""
     answered: frozenset[str]
     """Images with any label."""
     confidence: Mapping[str, float]
@@ -48,7 +48,7 @@ def read_training_data(
     with workspace.catalog(read_only=True) as catalog:
         images = {split: catalog.images.find(split=split, status="active") for split in splits}
         ids = [image.id for each in images.values() for image in each]
-        labels = counting_labels(catalog, ids, policy)
+        labels = valid_labels(catalog, ids, policy)
         return TrainingData(
             round_id=round_id,
             images=images,

@@ -64,7 +64,7 @@ def bind_question(
 ) -> YesNoDetector:
     """The opened model asked one question, its answers kept."""
     kept = AnswerCache(context.workspace.path / ANSWERS, model, question.text)
-    return YesNoDetector(found.asking(vqa_config(question), kept), question)
+    return YesNoDetector(found.with_question(vqa_config(question), kept), question)
 
 
 def iter_predictions(

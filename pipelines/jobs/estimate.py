@@ -49,9 +49,9 @@ def estimate_run(context: Context, kind: str, settings: dict[str, Any]) -> dict[
 
 def judge_memory(device: str, found: "Estimate", steps: int, advise: Any) -> dict[str, Any]:
     """Whether it fits, in words."""
-    from dataengine.treatment.tuning.estimate import measured_rates
+    from dataengine.treatment.tuning.estimate import measure_rates
 
-    seconds = found.seconds(measured_rates(device))
+    seconds = found.seconds(measure_rates(device))
     free, total = free_memory(device)
     peak = found.peak_bytes
     text = (

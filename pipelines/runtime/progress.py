@@ -33,7 +33,7 @@ class PauseAsked:
         if not self._asked and time.monotonic() - self._looked >= PAUSE_SECONDS:
             self._looked = time.monotonic()
             with self.workspace.catalog(read_only=True) as catalog:
-                self._asked = catalog.jobs.asked(self.job) == "pause"
+                self._asked = catalog.jobs.pending_request(self.job) == "pause"
         return self._asked
 
 

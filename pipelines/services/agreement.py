@@ -18,7 +18,7 @@ from dataengine.curation.agreement import (
 from dataengine.errors import ClinicError, NotFound
 from dataengine.masks import LabelMap, PackedMap, quantise, unpack_label_map
 from dataengine.records import Label
-from storage.queries.labels import counting_labels, labels_of, with_several_opinions
+from storage.queries.labels import labelled_by_several, labels_of, valid_labels
 from storage.stores.maps import label_map, packed_label_map
 from storage.workspace import Workspace
 
@@ -52,7 +52,7 @@ def merged_map(workspace: Workspace, labels: Sequence[Label]) -> LabelMap:
 def merged_labels(workspace: Workspace, image_id: str) -> tuple[LabelMap, int]:
     """The majority of an image's labels that count, uint8 HW, and how many those are. Raises `NotFound`."""
     with workspace.catalog(read_only=True) as catalog:
-        counting = counting_labels(catalog, [image_id]).get(image_id, [])
+        counting = valid_labels(catalog, [image_id]).get(image_id, [])
     if not counting:
         raise NotFound(f"image {image_id!r} has no label that counts, so there is nothing to merge")
     return merged_map(workspace, counting), len(counting)
@@ -114,7 +114,7 @@ def look_into_maps(workspace: Workspace) -> None:
 def agreement_report(workspace: Workspace) -> dict[str, Any]:
     """Pairwise IoU and Krippendorff's alpha over all images with several opinions: by category, by person."""
     with workspace.catalog(read_only=True) as catalog:
-        labels = labels_of(catalog, with_several_opinions(catalog))
+        labels = labels_of(catalog, labelled_by_several(catalog))
         images = {image.id: image for image in catalog.images.get_many(labels)}
         classes = len(catalog.classes.names())
     by_category: dict[str, Tally] = {}

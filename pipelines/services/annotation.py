@@ -223,7 +223,7 @@ def take_lease(
         return found or take_lease(catalog, annotator, lease_seconds, besides)
     gold = due_gold(catalog, annotator, besides)
     if gold is not None:
-        return catalog.queue.lend(gold, GOLD_ROUND, annotator, moment + lease_seconds)
+        return catalog.queue.lease_without_item(gold, GOLD_ROUND, annotator, moment + lease_seconds)
     return catalog.queue.next(annotator, moment, lease_seconds)
 
 
@@ -274,7 +274,7 @@ def queue_for_drawing(catalog: Catalog, lease_id: str, person: str) -> bool:
     """Queue the leased image for drawing; False when the lease was lost."""
     lease = catalog.queue.lease(lease_id)
     try:
-        catalog.queue.to_draw(lease_id, person)
+        catalog.queue.request_drawing(lease_id, person)
     except Conflict:
         return was_done(catalog, "flawed", lease_id, person)
     if lease is not None:

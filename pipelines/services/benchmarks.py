@@ -13,7 +13,7 @@ from pipelines.services.schemas import Name, RequestBody
 from storage.catalog import Catalog
 from storage.queries.datasets import benchmark_candidates
 from storage.queries.images import champion_id
-from storage.queries.labels import counting_labels
+from storage.queries.labels import valid_labels
 from storage.repositories.datasets import content_digest
 from storage.workspace import Workspace
 
@@ -34,7 +34,7 @@ def freeze_known(workspace: Workspace, actor: str, name: str = "") -> Benchmark:
     """
     with workspace.catalog() as catalog:
         images = catalog.images.find(split="benchmark", status="active")
-        labels = counting_labels(catalog, [image.id for image in images])
+        labels = valid_labels(catalog, [image.id for image in images])
         items = [
             BenchmarkItem(
                 image_id=image.id,
@@ -201,7 +201,7 @@ def items_of(workspace: Workspace, benchmark_id: str) -> dict[str, Any]:
     with workspace.catalog(read_only=True) as catalog:
         about = describe_benchmark(catalog, catalog.benchmarks.get(benchmark_id))
         items = catalog.benchmarks.items(benchmark_id)
-        labels = counting_labels(catalog, [item.image_id for item in items])
+        labels = valid_labels(catalog, [item.image_id for item in items])
     apart = disagreements(workspace, labels)
     rows = [
         {
@@ -243,7 +243,7 @@ def truth(workspace: Workspace, body: Settle) -> tuple[str | None, str]:
     if body.choice == "clean":
         return None, "a curator says clean"
     with workspace.catalog(read_only=True) as catalog:
-        counting = counting_labels(catalog, [body.image]).get(body.image, [])
+        counting = valid_labels(catalog, [body.image]).get(body.image, [])
     if body.choice == "author":
         counting = [label for label in counting if label.author == body.author]
     if not counting:
@@ -256,7 +256,7 @@ def settle_where_agreed(workspace: Workspace, benchmark_id: str, limit: float, a
     """Take the merged map of every image with enough opinions that agree; returns how many were settled."""
     with workspace.catalog(read_only=True) as catalog:
         items = {item.image_id: item for item in catalog.benchmarks.items(benchmark_id) if not item.settled}
-        labels = counting_labels(catalog, items)
+        labels = valid_labels(catalog, items)
     apart = disagreements(workspace, labels)
     ready = [
         id

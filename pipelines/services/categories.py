@@ -19,7 +19,7 @@ from storage.catalog import Catalog
 from storage.queries import categories
 from storage.queries.datasets import examples_of_snapshot, pseudo_examples, unlabelled_real
 from storage.queries.images import champion_id
-from storage.queries.labels import Policy, counting_labels
+from storage.queries.labels import Policy, valid_labels
 from storage.workspace import Workspace
 
 SCALE = 100
@@ -62,7 +62,7 @@ def by_who_may_have_looked(catalog: Catalog) -> list[str | None]:
 def category_report(catalog: Catalog, detector_id: str | None) -> dict[str, Any]:
     """Every category's figures, and how many of its images each threshold would send to people."""
     found = categories.histograms(catalog, detector_id)
-    askable = categories.histograms(catalog, detector_id, categories.askable())
+    askable = categories.histograms(catalog, detector_id, categories.not_queued())
     reviewed = categories.reviewed_shares(catalog)
     verdicts = {one.category: one for one in verdicts_of(found, statistic_of(catalog))}
     corrected = holm({name: one.p for name, one in verdicts.items() if one.p is not None})
@@ -139,7 +139,7 @@ def _send(catalog: Catalog, body: Ask, actor: str) -> int:
             f"{body.annotations_per_image} annotations per image need as many people, and "
             f"{len(set(body.people))} may take these images"
         )
-    chosen = categories.to_ask(catalog, body.detector or champion_id(catalog), body.thresholds, body.limit)
+    chosen = categories.queueable(catalog, body.detector or champion_id(catalog), body.thresholds, body.limit)
     round_id = body.round or f"{DESK_ROUND}-{time.strftime('%Y%m%d')}"
     items = [
         QueueItem(
@@ -175,7 +175,7 @@ def balance_report(catalog: Catalog, policy: Policy) -> dict[str, Any]:
         for category, flawed, count in examples_of_snapshot(catalog, snapshots[-1].id):
             now[category, flawed] += count
     images = {image.id: image for image in catalog.images.find(split="train", status="active")}
-    counting = counting_labels(catalog, images, policy)
+    counting = valid_labels(catalog, images, policy)
     later = Counter((images[id].category or "", not labels[-1].clean) for id, labels in counting.items())
     real = unlabelled_real(catalog)
     later.update((category, False) for _, category in real)

@@ -51,7 +51,7 @@ def enqueue(workspace: Workspace, *job_ids: str) -> None:
                 )
                 with workspace.catalog(read_only=True) as catalog:
                     since = queued_since(catalog.jobs.get(job_id))
-                job_queue.stand_since(workspace.jobs_url, job_id, since)  # its own clock counts seconds
+                job_queue.move_to_time(workspace.jobs_url, job_id, since)  # its own clock counts seconds
     except Exception as error:
         log.warning("jobs %s stay for the next sweep: %s", ", ".join(job_ids), error)
 

@@ -185,7 +185,7 @@ def jobs_in_line(workspace: Workspace) -> list[str]:
     """Ids of the jobs that wait for a device, the next one first; [] before any worker has made the queue."""
     if not job_queue.exists(workspace.jobs_url):
         return []
-    found = job_queue.in_line(workspace.jobs_url, *queue.LINE)
+    found = job_queue.waiting_workflows(workspace.jobs_url, *queue.LINE)
     with workspace.catalog(read_only=True) as catalog:
         waiting = {job.id for job in catalog.jobs.list(states=queue.OPEN)}
     return [job for job in dict.fromkeys(flow.partition(":")[0] for flow in found) if job in waiting]

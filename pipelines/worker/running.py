@@ -102,4 +102,4 @@ class RunningJobs:
 
     def _stop_request(self, job_id: str) -> StopRequest:
         with self.workspace.catalog(read_only=True) as catalog:
-            return catalog.jobs.asked(job_id)
+            return catalog.jobs.pending_request(job_id)

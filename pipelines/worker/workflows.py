@@ -121,7 +121,7 @@ class Engine:
         """Take jobs out of the line that are to stop or to wait before they got a device."""
         for job_id, active in list(self.running.active.items()):
             if active.stop_request:
-                job_queue.leave_line(self.workspace.jobs_url, f"{job_id}:run")
+                job_queue.remove_waiting(self.workspace.jobs_url, f"{job_id}:run")
 
     def _attempt(self, task: dict[str, Any]) -> dict[str, Any]:
         """One task's answer, or its error as data: a task that fails is no failure of the engine."""
@@ -177,7 +177,7 @@ class Engine:
         with SetWorkflowID(workflow_id):
             handle = DBOS.enqueue_workflow(TASK_QUEUE, self._run_task, task)
         since = queue.queued_since(job)
-        job_queue.inherit_place(self.workspace.jobs_url, workflow_id, job.id, since)
+        job_queue.inherit_position(self.workspace.jobs_url, workflow_id, job.id, since)
         return handle
 
     def _settle(self, job_id: str, result: Result) -> None:

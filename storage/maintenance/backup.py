@@ -1,9 +1,9 @@
 """Backups: one tar file with the catalog's rows as JSON lines and every blob.
 
-The rows are read in one transaction while work goes on, and written in one form for every database: a
-team's PostgreSQL can be restored to a laptop's SQLite and the other way round. A backup of an older schema is
-restored at that schema and then upgraded. Scratch of unfinished training, exported shards and fetched
-checkpoints are left out, since a machine can make them again; queued jobs are queued anew by the next worker.
+The rows are read in one transaction while work goes on, and written in one form for every database: a team's
+PostgreSQL can be restored to a laptop's SQLite and vice versa. A backup of an older schema is restored at
+that schema and then upgraded. Scratch folders of unfinished training, exported shards and fetched checkpoints
+are not included, because they can be recreated; queued jobs are enqueued again by the next worker.
 """
 
 import base64
@@ -49,12 +49,12 @@ MANIFEST = "backup.json"
 ROWS = 5000
 SMALL = 4 * 1024 * 1024
 BATCH = 64
-"""Blobs of up to `SMALL` bytes are restored this many at a time, so that the disk is waited for once."""
+"""Blobs of up to `SMALL` bytes are restored in batches of this many, with one sync to disk per batch."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Backup:
-    """What a backup holds. `damaged` names blobs that no longer matched their hash and were left out."""
+    """The content of a backup. `damaged` names blobs that did not match their hash and were not included."""
 
     path: Path
     revision: str
@@ -66,12 +66,13 @@ class Backup:
 
 
 def back_up(workspace: Workspace, target: Path, *, blobs: bool = True, report: Report = no_report) -> Backup:
-    """Write the catalog and, unless `blobs` is false, all blobs to a tar file that appears once it is whole.
+    """Write the catalog and, unless `blobs` is false, all blobs to a tar file, which appears once it is
+    complete.
 
     Raises `Conflict` if `target` exists, `WorkspaceUnusable` if its disk is full or read-only.
     """
     if target.exists():
-        raise Conflict(f"{target} exists; backups are never overwritten, choose another name")
+        raise Conflict(f"{target} already exists and backups are never overwritten; choose another name")
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     with writing(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +91,7 @@ def _write(
     at, version = now(), revision(workspace.engine)
     if version is None:
         raise NotFound(f"{workspace.path} has no catalog to back up")
-    # Rows first: whatever they name was stored before them.
+    # Rows first: the blobs they refer to were stored before them.
     counts = _dump(workspace.engine, scratch)
     kept, size, damaged = 0, 0, []
     with _private(partial) as file, tarfile.open(fileobj=file, mode="w") as archive:
@@ -126,7 +127,7 @@ def _private(path: Path) -> IO[bytes]:
 
 
 def _dump(engine: Engine, folder: Path) -> dict[str, int]:
-    """Every table's rows as JSON lines; the tables as the database has them, of whatever version it is."""
+    """Every table's rows as JSON lines; the tables are those of the database, of whatever schema version."""
     counts = {}
     with connect_for_reading(engine) as connection:
         for table in _tables(connection):
@@ -145,7 +146,7 @@ def _as_text(value: Any) -> str:
     """Bytes in a row, such as a draft's label map."""
     if isinstance(value, bytes | memoryview):
         return base64.b64encode(value).decode()
-    raise TypeError(f"a {type(value).__name__} in the catalog has no form in a backup")
+    raise TypeError(f"a {type(value).__name__} in the catalog cannot be written to a backup")
 
 
 def _as_row(table: Table, line: str) -> dict[str, Any]:
@@ -158,14 +159,14 @@ def _as_row(table: Table, line: str) -> dict[str, Any]:
 
 def _tables(connection: Connection) -> list[Table]:
     """The tables in the order in which rows may be inserted."""
-    found = MetaData()
-    found.reflect(connection)
-    return [table for table in found.sorted_tables if table.name != "alembic_version"]
+    metadata = MetaData()
+    metadata.reflect(connection)
+    return [table for table in metadata.sorted_tables if table.name != "alembic_version"]
 
 
 @contextmanager
 def _opened(blobs: Blobs, blob: StoredBlob, scratch: Path) -> Iterator[IO[bytes] | None]:
-    """The blob's bytes, verified; None when they are damaged, or were cleared in the meantime."""
+    """The blob's bytes, verified; None if they are damaged, or were cleared meanwhile."""
     path = blobs.path_or_none(blob.sha256)
     fetched = scratch / blob.sha256
     try:
@@ -194,15 +195,17 @@ def _anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def read_backup(path: Path) -> Backup:
-    """What a backup file says of itself. Raises `InputRefused` if it is none that this version reads."""
+    """The metadata of a backup file. Raises `InputRefused` if it is no backup that this version reads."""
     try:
         with tarfile.open(path, "r:") as archive:
             member = archive.extractfile(MANIFEST)
             about = json.loads(member.read()) if member else {}
     except (OSError, tarfile.TarError, KeyError, ValueError) as error:
-        raise InputRefused(f"{path} is no complete backup of ours ({error}); choose another file") from error
+        raise InputRefused(
+            f"{path} is not a complete Artifact Clinic backup ({error}); choose another file"
+        ) from error
     if about.pop("format", None) != FORMAT:
-        raise InputRefused(f"{path} is a backup of another format; restore it with the version that wrote it")
+        raise InputRefused(f"{path} is a backup in another format; restore it with the version that wrote it")
     return Backup(path=path, **{**about, "damaged": tuple(about["damaged"])})
 
 
@@ -213,11 +216,12 @@ def restore(
     blob_url: str | None = None,
     report: Report = no_report,
 ) -> Workspace:
-    """Make the workspace that a backup holds in `path`, on the databases and blob store given or set.
+    """Restore a backup as a workspace in `path`, on the databases and blob store of the arguments or
+    environment.
 
-    Blobs come first and rows last, in one transaction: a restore that is stopped leaves no catalog behind and
-    can be run again. Raises `Conflict` if there is a catalog already, `InputRefused` if `backup` is no whole
-    backup, `Corrupt` if its content is damaged, `WorkspaceUnusable` if a newer version wrote it.
+    Blobs are restored first and rows last, in one transaction: an interrupted restore leaves no catalog and
+    can be run again. Raises `Conflict` if a catalog exists, `InputRefused` if `backup` is no complete backup,
+    `Corrupt` if its content is damaged, `WorkspaceUnusable` if a newer version wrote it.
     """
     about = read_backup(backup)
     workspace = Workspace.located(path, database_url, blob_url)
@@ -226,7 +230,7 @@ def restore(
     engine = make_engine(workspace.database_url)
     try:
         if revision(engine) is not None:
-            raise Conflict(f"{workspace} already holds a catalog; restore into an empty folder and database")
+            raise Conflict(f"{workspace} already has a catalog; restore into an empty folder and database")
         with tarfile.open(backup, "r:") as archive:
             _restore_blobs(archive, workspace, about, report)
             with engine.begin() as connection:
@@ -265,7 +269,7 @@ def _restore_blobs(archive: tarfile.TarFile, workspace: Workspace, about: Backup
         report(done, about.blobs, "restoring")
     keep()
     if done != about.blobs:
-        raise Corrupt(f"{about.path} holds {done} blobs of {about.blobs}; restore another backup")
+        raise Corrupt(f"{about.path} holds {done} of {about.blobs} blobs; restore another backup")
 
 
 def _restore_large(
@@ -283,7 +287,7 @@ def _restore_large(
 def _restore_rows(archive: tarfile.TarFile, connection: Connection, about: Backup) -> None:
     upgrade(connection, about.revision)
     for table in _tables(connection):
-        connection.execute(delete(table))  # what the migrations put there, such as a new identity
+        connection.execute(delete(table))  # rows inserted by the migrations, such as a new identity
         count = 0
         member = archive.getmember(f"catalog/{table.name}.jsonl.gz")
         with gzip.open(_content(archive, member), "rt", encoding="utf-8") as file:
@@ -298,12 +302,12 @@ def _restore_rows(archive: tarfile.TarFile, connection: Connection, about: Backu
                 connection.execute(insert(table), rows)
                 count += len(rows)
         if count != about.rows[table.name]:
-            raise Corrupt(f"{about.path} holds {count} rows of {table.name}, not {about.rows[table.name]}")
+            raise Corrupt(f"{about.path} has {count} rows of {table.name}, not {about.rows[table.name]}")
         _continue_numbering(connection, table)
 
 
 def _continue_numbering(connection: Connection, table: Table) -> None:
-    """PostgreSQL numbers on from its own counter, which does not see rows that bring their number along."""
+    """Advance PostgreSQL's sequences, which inserts of explicit numbers do not change."""
     numbered = "id" in table.c and isinstance(table.c["id"].type, Integer)
     if connection.dialect.name == "postgresql" and numbered:
         newest = select(func.coalesce(func.max(table.c["id"]), 0) + 1).scalar_subquery()
@@ -314,12 +318,12 @@ def _continue_numbering(connection: Connection, table: Table) -> None:
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     content = archive.extractfile(member)
     if content is None:
-        raise InputRefused(f"{member.name} in the backup is no plain file")
+        raise InputRefused(f"{member.name} in the backup is not a plain file; choose another backup")
     return content
 
 
-def before_upgrade(workspace: Workspace) -> Backup:
-    """Keep the catalog's rows in `backups/` before its schema changes; an upgrade touches no blob."""
+def back_up_before_upgrade(workspace: Workspace) -> Backup:
+    """Back up the catalog's rows to `backups/` before a schema change; an upgrade changes no blob."""
     name = (
         f"before-upgrade-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{time.time_ns() % 1_000_000:06d}.tar"
     )

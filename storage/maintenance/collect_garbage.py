@@ -1,4 +1,4 @@
-"""Clear what nothing needs: artifact maps of detectors past, and blobs that no row names."""
+"""Garbage collection: artifact maps of retired detectors, and blobs without a reference."""
 
 from dataclasses import dataclass
 
@@ -14,18 +14,18 @@ from storage.stores.blobs import SHA256, Blobs
 from storage.workspace import Workspace
 
 GRACE_SECONDS = 7 * 24 * 3600.0
-"""Nothing younger is touched: a running stage stores its blobs before the rows that name them."""
+"""Grace period: a running stage stores its blobs before the rows that refer to them."""
 
 
 MOST_SHARE = 0.25
-"""A run that would clear a larger share of the blobs is refused unless it is told their number."""
+"""A run that would clear a larger share of the blobs is refused unless their number is passed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cleared:
-    """What was cleared, or in a trial would be: maps of predictions, blobs moved to the trash with their
-    bytes, unfinished files, blobs of the trash deleted for good. `missing` counts blobs that the catalog
-    names and the store does not have."""
+    """What was cleared, or would be in a trial: maps of predictions, blobs moved to the trash with their
+    bytes, unfinished files, blobs deleted from the trash. `missing` counts blobs that the catalog refers to
+    and the store lacks."""
 
     maps: int
     blobs: int
@@ -43,23 +43,23 @@ def collect(
     most_share: float = MOST_SHARE,
     expected: int | None = None,
 ) -> Cleared:
-    """Clear maps and blobs that are older than the grace period and that nothing needs.
+    """Clear unneeded maps and blobs that are older than the grace period.
 
-    Maps stay for the champion, for images whose label was drawn over them, in pseudo-labels and in snapshots;
-    a cleared map leaves its figures behind. Blobs go to the trash first, and are deleted once they have lain
-    there for the grace period. With `trial` nothing is changed.
-    Raises `WorkspaceUnusable` unless the blob store carries this workspace's mark, `Conflict` when more than
-    `most_share` of the blobs would go and `expected` is not their number.
+    Maps are kept for the champion, for images whose label was drawn over them, in pseudo-labels and in
+    snapshots; the figures of a cleared map are kept. Blobs are moved to the trash first, and deleted after
+    the grace period. With `trial` nothing is changed. Raises `WorkspaceUnusable` unless the blob store
+    carries this workspace's mark, `Conflict` when more than `most_share` of the blobs would be cleared and
+    `expected` is not their number.
     """
     if not owns_blobs(workspace):
         raise WorkspaceUnusable(
-            f"{workspace.blob_url} does not carry this workspace's mark, so its blobs may be somebody "
-            "else's; nothing was cleared. `clinic status` says whose they are"
+            f"{workspace.blob_url} does not carry this workspace's mark, so its blobs may belong to "
+            "another one; nothing was cleared. `clinic status` shows the owner"
         )
     before = now() - grace_seconds
     with workspace.catalog() as catalog:
         maps = _clear_maps(catalog, before)
-        report(0, 0, "looking for what is in use")
+        report(0, 0, "collecting references")
         kept = referenced(catalog.connection, workspace.blobs, workspace.checkpoints)
         stored = list(workspace.blobs.stored())
         unneeded = [blob for blob in stored if blob.sha256 not in kept and blob.modified < before]
@@ -85,14 +85,14 @@ def collect(
 def _refuse_too_many(count: int, total: int, most_share: float, expected: int | None) -> None:
     if count > most_share * total and count != expected:
         raise Conflict(
-            f"{count} of {total} blobs would be cleared, more than a share of {most_share:g}; nothing was "
-            "cleared. If the catalog is the newest one and this is right, say the number: "
+            f"{count} of {total} blobs would be cleared, more than the limit of {most_share:g}; nothing was "
+            "cleared. If the catalog is current and this is intended, confirm the number: "
             f"clinic gc --clear {count}"
         )
 
 
 def _empty_trash(blobs: Blobs, kept: set[str], before: float) -> int:
-    """Delete what has lain in the trash since `before`; take back what a row names after all."""
+    """Delete blobs that were trashed before `before`; restore those that a row refers to again."""
     deleted = 0
     for blob in list(blobs.trashed()):
         if blob.sha256 in kept:
@@ -104,7 +104,7 @@ def _empty_trash(blobs: Blobs, kept: set[str], before: float) -> int:
 
 
 def _blobs_named(connection: Connection) -> set[str]:
-    """The blobs of images and labels that the catalog names for certain."""
+    """Blobs that the catalog's images and labels refer to directly."""
     columns = (tables.images.c.sha256, tables.images.c.thumbnail, tables.labels.c.label_map)
     return {
         name

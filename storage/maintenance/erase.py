@@ -1,7 +1,6 @@
-"""Erase an image, or everything a person drew and said, and tell where it had already gone.
+"""Erase an image, or all of a person's data, and report what was derived from it.
 
-Snapshots, detectors and treatments are not undone: whoever asked for the erasure decides, from the list that
-comes back, whether to retrain without them.
+Snapshots, detectors and treatments are not changed: the returned list shows what may have to be retrained.
 """
 
 import secrets
@@ -24,7 +23,7 @@ MAP_COLUMNS = (tables.predictions.c.map_ref, tables.pseudo_labels.c.map_ref)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Erased:
-    """What was erased, and the ids of what was made from it before."""
+    """Counts of erased records, and the ids of what was derived from them."""
 
     images: int = 0
     labels: int = 0
@@ -36,21 +35,21 @@ class Erased:
     treatments: tuple[str, ...] = ()
     generators: tuple[str, ...] = ()
     packs_kept: tuple[str, ...] = ()
-    """Packs of maps that hold an erased map among others and stay, since a snapshot is made of the others."""
+    """Packs that contain an erased map and are kept, because a snapshot refers to their other maps."""
 
 
 def erase_images(workspace: Workspace, image_ids: Iterable[str], actor: str) -> Erased:
-    """Delete images with their labels, predictions and queue items, and every blob that only they used.
+    """Delete images with their labels, predictions and queue items, and every blob that only they refer to.
 
-    Exported shards that hold one of them are removed from this machine and can be exported again without it.
-    Raises `NotFound`, erasing nothing, if one of the images does not exist.
+    Exported shards that contain one of them are removed from this machine and can be exported again without
+    it. Raises `NotFound`, erasing nothing, if one of the images does not exist.
     """
     ids = sorted(set(image_ids))
     with workspace.catalog(read_only=True) as catalog:
-        found = {image.id: image for image in catalog.images.get_many(ids)}
-        if missing := [id for id in ids if id not in found]:
-            raise NotFound(f"there is no image {missing[0]!r}, so nothing was erased; check the ids")
-        doomed = {blob for image in found.values() for blob in (image.sha256, image.thumbnail) if blob}
+        existing = {image.id: image for image in catalog.images.get_many(ids)}
+        if missing := [id for id in ids if id not in existing]:
+            raise NotFound(f"there is no image {missing[0]!r}; nothing was erased. Check the ids")
+        doomed = {blob for image in existing.values() for blob in (image.sha256, image.thumbnail) if blob}
         labels = _values(catalog.connection, tables.labels.c.label_map, tables.labels.c.image_id, ids)
         packs = {MapRef.parse(ref).pack for ref in _map_refs(catalog.connection, ids)}
         items = tables.snapshot_items.c
@@ -84,8 +83,8 @@ def erase_images(workspace: Workspace, image_ids: Iterable[str], actor: str) -> 
 def erase_person(workspace: Workspace, name: str, actor: str) -> Erased:
     """Delete a person's account, sessions, labels, reviews and votes, and the label maps that only they drew.
 
-    The audit trail and the jobs they asked for keep a pseudonym. Images that they had answered are not asked
-    for again. Raises `NotFound` if nothing is known of that name.
+    The audit trail and their job requests keep a pseudonym. Images that they had labelled are not queued
+    again. Raises `NotFound` if there is no data of that name.
     """
     with workspace.catalog(read_only=True) as catalog:
         maps = _values(catalog.connection, tables.labels.c.label_map, tables.labels.c.author, [name])
@@ -120,10 +119,12 @@ def erase_person(workspace: Workspace, name: str, actor: str) -> Erased:
         ):
             renamed += _set(connection, column, name, pseudonym)
         if not renamed and not any(gone.values()):
-            raise NotFound(f"nothing is known of a person {name!r}; check the name")
+            raise NotFound(f"there is no data of a person {name!r}; check the name")
         details = {"labels": gone["labels"], "snapshots": list(lineage.snapshots)}
-        who = pseudonym if actor == name else actor
-        catalog.audit.add(AuditEvent(actor=who, action="erase.person", subject=pseudonym, details=details))
+        event_actor = pseudonym if actor == name else actor
+        catalog.audit.add(
+            AuditEvent(actor=event_actor, action="erase.person", subject=pseudonym, details=details)
+        )
         catalog.commit()
     blobs, _ = _delete_unused(workspace, maps, set())
     _remove_exports(workspace, lineage.snapshots, "author", [name])
@@ -140,7 +141,7 @@ def erase_person(workspace: Workspace, name: str, actor: str) -> Erased:
 
 
 def _lineage(catalog: Catalog, snapshots: set[str]) -> Erased:
-    """The snapshots, what was trained on these, and what was made with or from that."""
+    """Add what was derived from the snapshots: detectors, treatments and generators."""
     detectors = {one.id for one in catalog.detectors.list() if one.snapshot_id in snapshots}
     _add_descendants(detectors, [(one.id, one.parent) for one in catalog.detectors.list()])
     treatments = {one.id for one in catalog.treatments.list() if one.detector_id in detectors}
@@ -160,12 +161,12 @@ def _add_descendants(ids: set[str], parents: Sequence[tuple[str, str | None]]) -
 
 
 def _values(
-    connection: Connection, wanted: ColumnElement[str], where: ColumnElement[str], keys: Sequence[str]
+    connection: Connection, column: ColumnElement[str], where: ColumnElement[str], keys: Sequence[str]
 ) -> set[str]:
-    found: set[str | None] = set()
+    values: set[str | None] = set()
     for chunk in chunks(keys):
-        found.update(connection.scalars(select(wanted).where(where.in_(chunk)).distinct()))
-    return {value for value in found if value}
+        values.update(connection.scalars(select(column).where(where.in_(chunk)).distinct()))
+    return {value for value in values if value}
 
 
 def _map_refs(connection: Connection, ids: Sequence[str]) -> set[str]:
@@ -186,9 +187,9 @@ def _set(connection: Connection, column: ColumnElement[str], old: str, new: str)
 
 
 def _repack(workspace: Workspace, packs: set[str], erased: set[str]) -> dict[str, str]:
-    """Store the maps that share a pack with an erased one anew; old references to new ones.
+    """Repack the maps that share a pack with an erased one; returns old references to new ones.
 
-    A pack that a snapshot is made of stays as it is: its references are part of the snapshot's hash.
+    A pack that a snapshot refers to is not changed: its references are part of the snapshot's hash.
     """
     moved: dict[str, str] = {}
     for pack in sorted(packs):
@@ -217,7 +218,8 @@ def _in_snapshot(connection: Connection, pack: str) -> bool:
 
 
 def _delete_unused(workspace: Workspace, names: set[str], packs: set[str]) -> tuple[int, tuple[str, ...]]:
-    """Delete those blobs that no other image, label or map needs; how many, and the packs that stay."""
+    """Delete the blobs that no other image, label or map refers to; returns their number, and the packs that
+    are kept."""
     with workspace.catalog(read_only=True) as catalog:
         free = {name for name in names if not _used(catalog.connection, name)}
         kept = {pack for pack in packs if _pack_used(catalog.connection, pack)}
@@ -243,7 +245,7 @@ def _pack_used(connection: Connection, pack: str) -> bool:
 def _remove_exports(
     workspace: Workspace, snapshots: Sequence[str], column: str, values: Sequence[str]
 ) -> None:
-    """Remove this machine's exported shards that hold such a row, and the folders that link to them."""
+    """Remove this machine's exported shards that contain such a row, and the folders that link to them."""
     import pyarrow.parquet as parquet
 
     folder, erased = workspace.snapshots.folder, set(values)

@@ -1,1 +1,1 @@
-"""Numbered changes of the catalog's schema. A published one is never edited."""
+"""Numbered migrations of the catalog's schema. A published one is never edited."""

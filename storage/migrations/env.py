@@ -1,4 +1,4 @@
-"""Alembic's entry point; `storage.migrate` hands it the connection whose transaction everything runs in."""
+"""Alembic's entry point; `storage.migrate` passes it the connection with the transaction."""
 
 from alembic import context
 

@@ -1,1 +1,1 @@
-"""Read models: what pages and commands show, one module per noun."""
+"""Read models for pages and commands, one module per noun."""

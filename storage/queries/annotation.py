@@ -12,10 +12,10 @@ from storage.repositories.queue import open_to
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnnotatorDay:
-    """What an annotator sees in the corner of the page."""
+    """An annotator's progress of the day, shown on the page."""
 
     remaining: int
-    """Items of that kind that this person may still answer."""
+    """Number of items of that kind that this person may still annotate."""
     done_today: int
     leases: tuple[Lease, ...]
 
@@ -23,7 +23,7 @@ class AnnotatorDay:
 def annotator_day(
     catalog: Catalog, annotator: str, now: float, day_start: float, kind: str = "draw"
 ) -> AnnotatorDay:
-    """A person's own queue: what they have not answered, what they did since `day_start`, what they hold."""
+    """A person's queue: remaining items, labels since `day_start`, and current leases."""
     items, answers = tables.queue_items.c, tables.queue_answers.c
     answered = exists().where(
         answers.image_id == items.image_id,

@@ -11,12 +11,12 @@ from storage.catalog import Catalog
 from storage.queries.images import champion_id, newest_revision, newest_verdict
 
 BINS = 1000
-"""Steps of confidence in a histogram."""
+"""Number of confidence steps of a histogram."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CategoryCount:
-    """A category with a detector's figures over its images."""
+    """A category with a detector's statistics over its images."""
 
     category: str
     images: int
@@ -27,7 +27,7 @@ class CategoryCount:
 
 def categories(catalog: Catalog, detector_id: str | None = None) -> list[CategoryCount]:
     """Categories by the mean of the (champion's) maximum confidence, highest first."""
-    found = histograms(catalog, detector_id or champion_id(catalog))
+    by_category = histograms(catalog, detector_id or champion_id(catalog))
     counts = [
         CategoryCount(
             category=category,
@@ -35,7 +35,7 @@ def categories(catalog: Catalog, detector_id: str | None = None) -> list[Categor
             mean_max=one.mean,
             share_with_artifact=one.share(THRESHOLD),
         )
-        for category, one in found.items()
+        for category, one in by_category.items()
     ]
     return sorted(counts, key=lambda one: (-one.mean_max, one.category))
 
@@ -48,29 +48,29 @@ class Histogram:
     mean: float
 
     def share(self, threshold: float) -> float:
-        """Share of the images at or above it."""
+        """Share of the images at or above a threshold."""
         above = sum(count for step, count in self.counts.items() if step >= step_of(threshold))
         return above / max(1, sum(self.counts.values()))
 
     def quantile(self, share: float) -> float:
-        """The confidence that this share of the images does not exceed, to 1/1000."""
-        wanted, seen = share * sum(self.counts.values()), 0
+        """Quantile: the confidence that this share of the images does not exceed, to 1/1000."""
+        target, seen = share * sum(self.counts.values()), 0
         for step in sorted(self.counts):
             seen += self.counts[step]
-            if seen >= wanted:
+            if seen >= target:
                 return step / BINS
         return 0.0
 
 
 def step_of(confidence: float) -> int:
-    """The step of a histogram that a threshold stands for."""
+    """The histogram step of a threshold."""
     return int(confidence * BINS + 1e-9)
 
 
 def histograms(
     catalog: Catalog, detector_id: str | None, only: Sequence[ColumnElement[bool]] = ()
 ) -> dict[str, Histogram]:
-    """Confidence by category over images with a prediction of the detector, or `only` some of them."""
+    """Confidence by category over the images with a prediction of the detector, restricted by `only`."""
     predictions, images = tables.predictions.c, tables.images.c
     step = _step(catalog)
     statement = (
@@ -87,19 +87,19 @@ def histograms(
         counts.setdefault(category, {})[int(at)] = count
         sums[category] = sums.get(category, 0.0) + total
     return {
-        category: Histogram(counts=found, mean=sums[category] / sum(found.values()))
-        for category, found in counts.items()
+        category: Histogram(counts=category_counts, mean=sums[category] / sum(category_counts.values()))
+        for category, category_counts in counts.items()
     }
 
 
 def _step(catalog: Catalog) -> ColumnElement[int]:
     scaled = tables.predictions.c.max * BINS
-    # SQLite's cast cuts off, PostgreSQL's rounds.
+    # SQLite's cast truncates, PostgreSQL's rounds.
     return cast(scaled if catalog.connection.dialect.name == "sqlite" else func.floor(scaled), Integer)
 
 
-def askable() -> list[ColumnElement[bool]]:
-    """Conditions on `images`: nobody labelled it, it waits for nobody, and no benchmark holds it."""
+def not_queued() -> list[ColumnElement[bool]]:
+    """Conditions on `images`: not labelled, not queued, and in no benchmark."""
     images, items = tables.images.c, tables.queue_items.c
     return [
         images.split != "benchmark",
@@ -108,14 +108,15 @@ def askable() -> list[ColumnElement[bool]]:
     ]
 
 
-def to_ask(
+def queueable(
     catalog: Catalog, detector_id: str | None, thresholds: dict[str, float], limit: int
 ) -> list[tuple[str, float]]:
-    """Askable images of these categories at or above their thresholds, the highest confidence first."""
+    """Images of these categories that can be queued, at or above their thresholds, highest confidence
+    first."""
     predictions, images = tables.predictions.c, tables.images.c
-    step, found = _step(catalog), []
+    step, image_scores = _step(catalog), []
     for category, threshold in sorted(thresholds.items()):
-        inside = exists().where(images.id == predictions.image_id, images.status == "active", *askable())
+        inside = exists().where(images.id == predictions.image_id, images.status == "active", *not_queued())
         statement = (
             select(predictions.image_id, predictions.max)
             .where(predictions.detector_id == detector_id, predictions.category == category)
@@ -123,8 +124,8 @@ def to_ask(
             .order_by(predictions.max.desc(), predictions.image_id)
             .limit(limit)
         )
-        found += [(row.image_id, row.max) for row in catalog.connection.execute(statement)]
-    return sorted(found, key=lambda one: (-one[1], one[0]))[:limit]
+        image_scores += [(row.image_id, row.max) for row in catalog.connection.execute(statement)]
+    return sorted(image_scores, key=lambda one: (-one[1], one[0]))[:limit]
 
 
 def reviewed_shares(catalog: Catalog) -> dict[str, tuple[int, int]]:
@@ -142,7 +143,7 @@ def reviewed_shares(catalog: Catalog) -> dict[str, tuple[int, int]]:
         .where(newest_revision(labels), images.category.is_not(None))
         .group_by(images.category, labels.clean)
     )
-    found: dict[str, list[int]] = {}
+    reviewed: dict[str, list[int]] = {}
     for category, clean, count in catalog.connection.execute(statement):
-        found.setdefault(category, [0, 0])[int(bool(clean))] += count
-    return {category: (flawed, clean) for category, (flawed, clean) in found.items()}
+        reviewed.setdefault(category, [0, 0])[int(bool(clean))] += count
+    return {category: (flawed, clean) for category, (flawed, clean) in reviewed.items()}

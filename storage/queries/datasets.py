@@ -1,4 +1,4 @@
-"""Read models of datasets: what a training set holds, or would, and what a benchmark may take."""
+"""Read models of datasets: the composition of training sets, and candidates for benchmarks."""
 
 from collections.abc import Collection
 
@@ -23,7 +23,7 @@ def examples_of_snapshot(catalog: Catalog, snapshot_id: str) -> list[tuple[str, 
 
 
 def pseudo_examples(catalog: Catalog, round_id: str | None, taken: Collection[str]) -> list[tuple[str, bool]]:
-    """(category, is flawed) of a round's pseudo-labels on training images that are not `taken` already."""
+    """(category, is flawed) of a round's pseudo-labels on training images that are not in `taken`."""
     pseudo, images = tables.pseudo_labels.c, tables.images.c
     statement = (
         select(images.id, func.coalesce(images.category, ""), pseudo.max)
@@ -35,7 +35,7 @@ def pseudo_examples(catalog: Catalog, round_id: str | None, taken: Collection[st
 
 
 def unlabelled_real(catalog: Catalog, split: str = "train") -> list[tuple[str, str]]:
-    """(image id, category) of real pictures that nobody labelled."""
+    """(image id, category) of unlabelled real images."""
     images = tables.images.c
     labelled = exists().where(tables.labels.c.image_id == images.id)
     statement = select(images.id, func.coalesce(images.category, "")).where(
@@ -47,10 +47,10 @@ def unlabelled_real(catalog: Catalog, split: str = "train") -> list[tuple[str, s
 def benchmark_candidates(
     catalog: Catalog, detector_id: str | None, real: bool
 ) -> list[tuple[str, str, float, bool]]:
-    """(image, category, maximum confidence, is reserved) that a new benchmark may draw.
+    """(image, category, maximum confidence, is reserved) of the candidates for a new benchmark.
 
-    None that a snapshot holds, nor any of its group; none of another benchmark, of validation, or with a
-    label, unless it is reserved for benchmarks anyway.
+    Excluded are images of groups in a snapshot and of other benchmarks, and, unless reserved for benchmarks,
+    validation and labelled images.
     """
     images, predictions, items = tables.images.c, tables.predictions, tables.snapshot_items.c
     groups = tables.images.alias("trained")

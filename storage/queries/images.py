@@ -1,4 +1,4 @@
-"""Pages of images: filtered, sorted, and followed by a key, never an offset."""
+"""Pages of images: filtered, sorted, with keyset pagination."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,33 +19,33 @@ STATES: tuple[State, ...] = ("unlabelled", "waiting", "unreviewed", "approved", 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageFilter:
-    """Which images a page shows; `lowest` and `highest` bound the maximum confidence, inclusive."""
+    """The filter of a page; `lowest` and `highest` bound the maximum confidence, inclusive."""
 
     category: str | None = None
     lowest: float = 0.0
     highest: float = 1.0
     detector_id: str | None = None
-    """Whose predictions count; None means the champion's."""
+    """The detector whose predictions are used; None means the champion."""
     generator_id: str | None = None
     source: str | None = None
     split: str | None = None
     round_id: str | None = None
     label_class: int | None = None
-    """Only images on which somebody's newest revision paints that class."""
+    """Only images on which the newest revision of any author marks that class."""
     state: State | None = None
     labelled: bool | None = None
     order: Order = "uncertainty"
-    """By age, images that nobody diagnosed are shown too unless confidence is bounded."""
+    """Sorted by age, images without a prediction are included unless confidence is bounded."""
 
     @property
     def bounded(self) -> bool:
-        """Whether confidence narrows the page."""
+        """Whether the filter bounds confidence."""
         return self.lowest > 0 or self.highest < 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageCard:
-    """One image as a gallery shows it; figures are None without a prediction."""
+    """One image of a gallery; confidence figures are None without a prediction."""
 
     id: str
     prompt: str
@@ -67,7 +67,7 @@ class ImageCard:
 
 
 Cursor = tuple[float, str]
-"""Where a page ends: the sorting value and the image id of its last card. Opaque to screens."""
+"""The end of a page: sort key and image id of its last card. Opaque to clients."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,15 +79,15 @@ class Page:
 
 
 def page_of_images(
-    catalog: Catalog, wanted: ImageFilter | None = None, after: Cursor | None = None, limit: int = PAGE
+    catalog: Catalog, image_filter: ImageFilter | None = None, after: Cursor | None = None, limit: int = PAGE
 ) -> Page:
-    """Images in the order asked for; newest first as long as no detector has been promoted or named.
+    """Images in the requested order; newest first while no detector is promoted or given.
 
-    The last page is as quick as the first, and none repeats an image.
+    The last page is as fast as the first, and no image occurs on two pages.
     """
-    wanted = wanted or ImageFilter()
-    detector_id = wanted.detector_id or champion_id(catalog)
-    statement, key, ascending = _ordered(wanted, detector_id)
+    image_filter = image_filter or ImageFilter()
+    detector_id = image_filter.detector_id or champion_id(catalog)
+    statement, key, ascending = _ordered(image_filter, detector_id)
     if after is not None:
         statement = statement.where(tuple_(*key) > after if ascending else tuple_(*key) < after)
     direction = [column.asc() if ascending else column.desc() for column in key]
@@ -98,47 +98,50 @@ def page_of_images(
     return Page(cards=cards, after=shown[-1] if len(keys) > limit else None)
 
 
-def count_of_images(catalog: Catalog, wanted: ImageFilter | None = None, limit: int = COUNT_LIMIT) -> int:
-    """How many images the filter finds, counted up to `limit` only: screens then show "10,000 or more"."""
-    wanted = wanted or ImageFilter()
-    statement, _, _ = _ordered(wanted, wanted.detector_id or champion_id(catalog))
+def count_of_images(
+    catalog: Catalog, image_filter: ImageFilter | None = None, limit: int = COUNT_LIMIT
+) -> int:
+    """Number of images that match the filter, counted up to `limit` only: pages then show "10,000 or
+    more"."""
+    image_filter = image_filter or ImageFilter()
+    statement, _, _ = _ordered(image_filter, image_filter.detector_id or champion_id(catalog))
     return catalog.connection.scalar(select(func.count()).select_from(statement.limit(limit).subquery())) or 0
 
 
 def champion_id(catalog: Catalog) -> str | None:
-    """The id of the detector in use."""
+    """The id of the champion."""
     return catalog.detectors.champion_id()
 
 
-def matching(wanted: ImageFilter, category: bool = True) -> list[ColumnElement[bool]]:
-    """Conditions on `images` that the filter asks for, all but the bounds of confidence."""
+def matching(image_filter: ImageFilter, category: bool = True) -> list[ColumnElement[bool]]:
+    """The filter's conditions on `images`, except the bounds of confidence."""
     images = tables.images.c
     conditions: list[ColumnElement[bool]] = [
-        images.status == ("refused" if wanted.state == "refused" else "active")
+        images.status == ("refused" if image_filter.state == "refused" else "active")
     ]
     for column, value in (
-        (images.category, wanted.category if category else None),
-        (images.source, wanted.source),
-        (images.split, wanted.split),
-        (images.generator_id, wanted.generator_id),
-        (images.round_id, wanted.round_id),
+        (images.category, image_filter.category if category else None),
+        (images.source, image_filter.source),
+        (images.split, image_filter.split),
+        (images.generator_id, image_filter.generator_id),
+        (images.round_id, image_filter.round_id),
     ):
         if value is not None:
             conditions.append(column == value)
     labelled = images.id.in_(select(tables.labels.c.image_id))
-    if wanted.labelled is not None:
-        conditions.append(labelled if wanted.labelled else ~labelled)
-    if wanted.label_class is not None:
-        conditions.append(images.id.in_(_painted(wanted.label_class)))
-    if wanted.state == "unlabelled":
+    if image_filter.labelled is not None:
+        conditions.append(labelled if image_filter.labelled else ~labelled)
+    if image_filter.label_class is not None:
+        conditions.append(images.id.in_(_marked_with(image_filter.label_class)))
+    if image_filter.state == "unlabelled":
         conditions.append(~labelled)
-    elif wanted.state not in (None, "refused"):
-        conditions.append(images.id.in_(_in_state(wanted.state)))
+    elif image_filter.state not in (None, "refused"):
+        conditions.append(images.id.in_(_in_state(image_filter.state)))
     return conditions
 
 
 def cards_of(catalog: Catalog, ids: Sequence[str], detector_id: str | None) -> tuple[ImageCard, ...]:
-    """The cards of these images in their order; those that are gone are left out."""
+    """The cards of these images in their order; erased images are omitted."""
     images, predictions = tables.images, tables.predictions
     labelled = exists().where(tables.labels.c.image_id == images.c.id)
     names = (
@@ -157,49 +160,57 @@ def cards_of(catalog: Catalog, ids: Sequence[str], detector_id: str | None) -> t
         )
         .where(images.c.id.in_(ids))
     )
-    found = {
+    cards = {
         row["id"]: ImageCard(**{**row, "labelled": bool(row["labelled"])})
         for row in catalog.connection.execute(statement).mappings()
     }
-    return tuple(found[id] for id in ids if id in found)
+    return tuple(cards[id] for id in ids if id in cards)
 
 
-def _ordered(wanted: ImageFilter, detector_id: str | None) -> tuple[Select[Any], tuple[Any, Any], bool]:
+def _ordered(image_filter: ImageFilter, detector_id: str | None) -> tuple[Select[Any], tuple[Any, Any], bool]:
     """The statement of sorting keys and image ids, the columns of the key, and whether it ascends."""
-    if detector_id is None or wanted.order in ("newest", "oldest"):
+    if detector_id is None or image_filter.order in ("newest", "oldest"):
         images = tables.images.c
         columns: list[Any] = [images.created.label("key"), images.id.label("image_id")]
-        statement: Select[Any] = select(*columns).where(*matching(wanted))
-        if wanted.bounded:
-            statement = statement.where(exists().where(*_bounds(wanted, detector_id), _same_image()))
-        return statement, (images.created, images.id), wanted.order == "oldest"
-    return _scored(wanted, detector_id)
+        statement: Select[Any] = select(*columns).where(*matching(image_filter))
+        if image_filter.bounded:
+            statement = statement.where(exists().where(*_bounds(image_filter, detector_id), _same_image()))
+        return statement, (images.created, images.id), image_filter.order == "oldest"
+    return _scored(image_filter, detector_id)
 
 
 def _same_image() -> ColumnElement[bool]:
     return tables.predictions.c.image_id == tables.images.c.id
 
 
-def _bounds(wanted: ImageFilter, detector_id: str | None) -> list[ColumnElement[bool]]:
+def _bounds(image_filter: ImageFilter, detector_id: str | None) -> list[ColumnElement[bool]]:
     predictions = tables.predictions.c
-    # A sum cannot be looked up, so that SQLite keeps to the index that gives the order by uncertainty.
-    highest = predictions.max if wanted.order == "max" else predictions.max + 0.0
-    return [predictions.detector_id == detector_id, highest.between(wanted.lowest, wanted.highest)]
+    # An index cannot be searched for a sum, so SQLite uses the one that gives the order by uncertainty.
+    highest = predictions.max if image_filter.order == "max" else predictions.max + 0.0
+    return [
+        predictions.detector_id == detector_id,
+        highest.between(image_filter.lowest, image_filter.highest),
+    ]
 
 
-def _scored(wanted: ImageFilter, detector_id: str) -> tuple[Select[Any], tuple[Any, Any], bool]:
-    """Predictions of the detector within the filter, on the one index that also gives the order.
+def _scored(image_filter: ImageFilter, detector_id: str) -> tuple[Select[Any], tuple[Any, Any], bool]:
+    """Predictions of the detector within the filter, by the index that also gives the order.
 
-    Images with labels, in the queue and of one round are few, so they are looked up first and sorted.
+    Labelled images, queued ones and those of one round are few, so they are selected first and then sorted.
     """
     predictions, images = tables.predictions, tables.images
-    value = predictions.c.max if wanted.order == "max" else predictions.c.uncertainty
-    conditions = _bounds(wanted, detector_id)
-    if wanted.category is not None:
-        conditions.append(predictions.c.category == wanted.category)
+    value = predictions.c.max if image_filter.order == "max" else predictions.c.uncertainty
+    conditions = _bounds(image_filter, detector_id)
+    if image_filter.category is not None:
+        conditions.append(predictions.c.category == image_filter.category)
     statement: Select[Any] = select(value.label("key"), predictions.c.image_id).where(*conditions)
-    of_image = matching(wanted, category=False)
-    few = wanted.labelled or wanted.round_id or wanted.label_class or wanted.state not in (None, "unlabelled")
+    of_image = matching(image_filter, category=False)
+    few = (
+        image_filter.labelled
+        or image_filter.round_id
+        or image_filter.label_class
+        or image_filter.state not in (None, "unlabelled")
+    )
     if few:
         statement = statement.where(predictions.c.image_id.in_(select(images.c.id).where(*of_image)))
     else:
@@ -207,7 +218,7 @@ def _scored(wanted: ImageFilter, detector_id: str) -> tuple[Select[Any], tuple[A
     return statement, (value, predictions.c.image_id), False
 
 
-def _painted(label_class: int) -> Select[Any]:
+def _marked_with(label_class: int) -> Select[Any]:
     labels, statistics = tables.labels, tables.label_map_facts
     return (
         select(labels.c.image_id)
@@ -251,6 +262,6 @@ def _in_state(state: str | None) -> Select[Any]:
     )
     if state == "unreviewed":
         return select(labels.image_id).where(newest_revision(labels), ~exists().where(verdict))
-    wanted = ("rejected",) if state == "returned" else ("accepted", "corrected")
-    judged = exists().where(verdict, newest_verdict(reviews), reviews.verdict.in_(wanted))
+    verdicts = ("rejected",) if state == "returned" else ("accepted", "corrected")
+    judged = exists().where(verdict, newest_verdict(reviews), reviews.verdict.in_(verdicts))
     return select(labels.image_id).where(newest_revision(labels), judged)

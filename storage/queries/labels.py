@@ -14,31 +14,33 @@ from storage.repositories.rows import chunks
 Policy = Literal["unreturned", "approved"]
 
 
-def counting_labels(
+def valid_labels(
     catalog: Catalog, image_ids: Iterable[str], policy: Policy = "unreturned"
 ) -> dict[str, list[Label]]:
-    """The labels of each image that training may use, oldest first; images without one are left out.
+    """The labels of each image that training may use, oldest first; images without one are omitted.
 
-    Each person's newest revision is an opinion. One whose newest verdict is "rejected" (returned) or
-    "corrected" (replaced by the curator's own) never counts. Approved ones put unreviewed ones aside; with
-    policy "approved" unreviewed ones never count.
+    Each person's newest revision counts, unless its newest verdict is "rejected" (returned) or "corrected"
+    (replaced by the curator's own). Approved labels supersede unreviewed ones; with policy "approved"
+    unreviewed ones never count.
     """
-    opinions: dict[str, list[Label]] = {}
+    newest: dict[str, list[Label]] = {}
     for label in catalog.labels.of_images(image_ids):
-        opinions.setdefault(label.image_id, []).append(label)
-    verdicts = catalog.reviews.verdicts(opinions)
+        newest.setdefault(label.image_id, []).append(label)
+    verdicts = catalog.reviews.verdicts(newest)
     counting: dict[str, list[Label]] = {}
-    for image_id, labels in opinions.items():
-        said = [(label, verdicts.get((image_id, label.author, label.revision))) for label in labels]
-        approved = [label for label, verdict in said if verdict == "accepted"]
-        open_ones = [label for label, verdict in said if verdict is None] if policy == "unreturned" else []
+    for image_id, labels in newest.items():
+        reviewed = [(label, verdicts.get((image_id, label.author, label.revision))) for label in labels]
+        approved = [label for label, verdict in reviewed if verdict == "accepted"]
+        open_ones = (
+            [label for label, verdict in reviewed if verdict is None] if policy == "unreturned" else []
+        )
         if kept := approved or open_ones:
             counting[image_id] = sorted(kept, key=lambda label: (label.created, label.author))
     return counting
 
 
-def with_several_opinions(catalog: Catalog, conditions: Sequence[ColumnElement[bool]] = ()) -> list[str]:
-    """Ids of images that two or more people labelled."""
+def labelled_by_several(catalog: Catalog, conditions: Sequence[ColumnElement[bool]] = ()) -> list[str]:
+    """Ids of images labelled by two or more people."""
     labels, images = tables.labels.c, tables.images.c
     statement = (
         select(labels.image_id).group_by(labels.image_id).having(func.count(labels.author.distinct()) > 1)
@@ -51,7 +53,7 @@ def with_several_opinions(catalog: Catalog, conditions: Sequence[ColumnElement[b
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choices:
-    """What filters of the desk may be set to."""
+    """The values of the curation desk's filters."""
 
     categories: list[str]
     generators: list[str]
@@ -60,11 +62,11 @@ class Choices:
 
 
 def choices(catalog: Catalog) -> Choices:
-    """Values in use."""
+    """The values in use."""
 
     def distinct(column: ColumnElement[Any]) -> list[str]:
-        found = catalog.connection.scalars(select(column).where(column.is_not(None)).distinct())
-        return sorted(str(value) for value in found)
+        values = catalog.connection.scalars(select(column).where(column.is_not(None)).distinct())
+        return sorted(str(value) for value in values)
 
     images = tables.images.c
     return Choices(
@@ -77,8 +79,8 @@ def choices(catalog: Catalog) -> Choices:
 
 def labels_of(catalog: Catalog, image_ids: Iterable[str]) -> dict[str, list[Label]]:
     """Every person's newest revision, by image."""
-    found: dict[str, list[Label]] = {}
+    by_image: dict[str, list[Label]] = {}
     for chunk in chunks(image_ids):
         for label in catalog.labels.of_images(chunk):
-            found.setdefault(label.image_id, []).append(label)
-    return found
+            by_image.setdefault(label.image_id, []).append(label)
+    return by_image

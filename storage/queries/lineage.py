@@ -1,4 +1,4 @@
-"""From a treated generator back to every label that it rests on."""
+"""The lineage of a treated generator, back to every label that it was built from."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -23,25 +23,25 @@ class TrainingSet:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Taught:
-    """A detector, what it was trained on, and the one it went on from."""
+class DetectorLineage:
+    """A detector, its training set, and the detector that its training started from."""
 
     detector: DetectorVersion
     trained_on: TrainingSet | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Treated:
-    """A treatment, what it made and of what, and the detectors behind it, the nearest first."""
+class TreatmentLineage:
+    """A treatment, its generator and the untreated one, and the detectors behind it, nearest first."""
 
     generator: GeneratorVersion
     treatment: Treatment
-    detectors: tuple[Taught, ...] = field(default_factory=tuple)
+    detectors: tuple[DetectorLineage, ...] = field(default_factory=tuple)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UsedLabel:
-    """One label under a generator; revision and time are None once the label was erased."""
+    """One label in a generator's lineage; revision and time are None if the label was erased."""
 
     snapshot_id: str
     image_id: str
@@ -52,18 +52,18 @@ class UsedLabel:
     clean: bool
 
 
-def lineage(catalog: Catalog, generator_id: str) -> tuple[list[Treated], GeneratorVersion]:
-    """The treatments that made a generator, the newest first, and the untreated one at their end.
+def lineage(catalog: Catalog, generator_id: str) -> tuple[list[TreatmentLineage], GeneratorVersion]:
+    """The treatments of a generator, newest first, and the untreated generator at the end.
 
-    Raises `NotFound` for an unknown generator; what was erased or came from elsewhere ends a chain.
+    Raises `NotFound` for an unknown generator; erased and external records end a chain.
     """
-    steps: list[Treated] = []
+    steps: list[TreatmentLineage] = []
     current = catalog.generators.get(generator_id)
     seen = {current.id}
     while current.treatment_id is not None:
         treatment = catalog.treatments.get(current.treatment_id)
-        detectors = tuple(taught(catalog, treatment.detector_id))
-        steps.append(Treated(generator=current, treatment=treatment, detectors=detectors))
+        detectors = tuple(detector_lineage(catalog, treatment.detector_id))
+        steps.append(TreatmentLineage(generator=current, treatment=treatment, detectors=detectors))
         current = catalog.generators.get(treatment.generator_id)
         if current.id in seen:
             break
@@ -71,8 +71,8 @@ def lineage(catalog: Catalog, generator_id: str) -> tuple[list[Treated], Generat
     return steps, current
 
 
-def taught(catalog: Catalog, detector_id: str | None) -> Iterator[Taught]:
-    """A detector and those that it went on from."""
+def detector_lineage(catalog: Catalog, detector_id: str | None) -> Iterator[DetectorLineage]:
+    """A detector and its ancestors."""
     seen: set[str] = set()
     while detector_id is not None and detector_id not in seen:
         seen.add(detector_id)
@@ -80,13 +80,13 @@ def taught(catalog: Catalog, detector_id: str | None) -> Iterator[Taught]:
             detector = catalog.detectors.get(detector_id)
         except NotFound:
             return
-        found = detector.snapshot_id and training_set(catalog, detector.snapshot_id)
-        yield Taught(detector=detector, trained_on=found or None)
+        trained_on = detector.snapshot_id and training_set(catalog, detector.snapshot_id)
+        yield DetectorLineage(detector=detector, trained_on=trained_on or None)
         detector_id = detector.parent
 
 
 def training_set(catalog: Catalog, snapshot_id: str) -> TrainingSet:
-    """A snapshot's rows, counted."""
+    """A snapshot with counts of its rows."""
     items = tables.snapshot_items.c
     inside = items.snapshot_id == snapshot_id
     kinds = select(items.kind, func.count()).where(inside).group_by(items.kind).order_by(items.kind)
@@ -101,21 +101,21 @@ def training_set(catalog: Catalog, snapshot_id: str) -> TrainingSet:
     )
 
 
-def snapshots_under(steps: list[Treated]) -> list[str]:
-    """The snapshots behind a generator, each once, the nearest first."""
-    found = [one.trained_on.snapshot.id for step in steps for one in step.detectors if one.trained_on]
-    return list(dict.fromkeys(found))
+def snapshots_under(steps: list[TreatmentLineage]) -> list[str]:
+    """The distinct snapshots in a generator's lineage, nearest first."""
+    snapshot_ids = [one.trained_on.snapshot.id for step in steps for one in step.detectors if one.trained_on]
+    return list(dict.fromkeys(snapshot_ids))
 
 
 def labels_under(catalog: Catalog, snapshot_ids: list[str]) -> Iterator[UsedLabel]:
-    """Every label by people in these snapshots, one for each author of a merged one.
+    """All human labels in these snapshots, one for each author of a merged label.
 
-    The revision is that whose map went in, the newest of equal ones; where several people's were merged, each
-    one's newest of when the snapshot was made.
+    The revision is the newest with the snapshot's map; for a merged label, each author's newest at the time
+    of the snapshot.
     """
     items, labels = tables.snapshot_items.c, tables.labels.c
     for snapshot_id in snapshot_ids:
-        made = catalog.snapshots.get(snapshot_id).created
+        created = catalog.snapshots.get(snapshot_id).created
         drawn = items.snapshot_id == snapshot_id, items.author.is_not(None)
         images = select(items.image_id).where(*drawn)
         revisions: dict[tuple[str, str], list[Row[Any]]] = {}
@@ -128,7 +128,7 @@ def labels_under(catalog: Catalog, snapshot_ids: list[str]) -> Iterator[UsedLabe
             for author in authors:
                 known = revisions.get((row.image_id, author), [])
                 same = [one for one in known if one.label_map == row.target or (one.clean and not row.target)]
-                before = [one for one in known if one.created <= made]
+                before = [one for one in known if one.created <= created]
                 used = next(reversed(same if len(authors) == 1 else before), None)
                 yield UsedLabel(
                     snapshot_id=snapshot_id,

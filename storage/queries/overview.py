@@ -1,4 +1,4 @@
-"""Figures of a workspace for the home page and `clinic status`."""
+"""Counts of a workspace for the home page and `clinic status`."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,14 @@ from storage.queries.images import champion_id
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Overview:
-    """The workspace in figures, for the home page and `clinic status`."""
+    """Counts of a workspace, for the home page and `clinic status`."""
 
     images: dict[str, int]
-    """By source."""
+    """Images by source."""
     splits: dict[str, int]
     labelled: int
     waiting: int
-    """Queue items that still need opinions."""
+    """Queue items that still need annotations."""
     pseudo_labels: int
     snapshots: int
     detectors: int
@@ -34,7 +34,7 @@ class Overview:
 
 
 def overview(catalog: Catalog) -> Overview:
-    """Counts of everything."""
+    """Count all records of a workspace."""
 
     def total(name: str) -> int:
         table = tables.metadata.tables[name]

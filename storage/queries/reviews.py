@@ -12,7 +12,7 @@ from storage.queries.images import newest_revision, newest_verdict
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReviewRow:
-    """A person's newest revision as the review lists it; without a review its last three fields are None."""
+    """A person's newest revision in the review list; its last three fields are None without a review."""
 
     image_id: str
     author: str
@@ -42,7 +42,8 @@ def page_of_reviews(
     after: ReviewCursor | None = None,
     limit: int = 48,
 ) -> tuple[list[ReviewRow], ReviewCursor | None]:
-    """Labels that are unreviewed, approved, returned or any, oldest first, and where the next page starts."""
+    """Labels that are unreviewed, approved, returned or any, oldest first, and the cursor of the next
+    page."""
     labels = tables.labels.c
     key = labels.created, labels.image_id, labels.author
     statement = _reviewed(state).order_by(*key).limit(limit + 1)
@@ -62,7 +63,7 @@ def page_of_reviews(
 
 
 def review_counts(catalog: Catalog) -> dict[str, int]:
-    """How many labels are unreviewed, approved and returned."""
+    """Number of unreviewed, approved and returned labels."""
     return {
         state: catalog.connection.scalar(select(func.count()).select_from(_reviewed(state).subquery())) or 0
         for state in ("unreviewed", "approved", "returned")
@@ -90,5 +91,5 @@ def _reviewed(state: str) -> Select[Any]:
     statement = select(*columns).select_from(joined).where(newest_revision(labels.c))
     if state == "unreviewed":
         return statement.where(reviews.c.verdict.is_(None))
-    wanted = {"approved": ("accepted", "corrected"), "returned": ("rejected",)}.get(state)
-    return statement if wanted is None else statement.where(reviews.c.verdict.in_(wanted))
+    verdicts = {"approved": ("accepted", "corrected"), "returned": ("rejected",)}.get(state)
+    return statement if verdicts is None else statement.where(reviews.c.verdict.in_(verdicts))

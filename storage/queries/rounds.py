@@ -11,7 +11,7 @@ from storage.catalog import Catalog
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Labeller:
-    """What one person answered in a round; revisions of one image count once, seconds all."""
+    """One person's labels in a round; revisions of one image count once, their seconds are summed."""
 
     author: str
     images: int
@@ -27,7 +27,7 @@ def stage_jobs(catalog: Catalog, round_id: str) -> list[Job]:
 
 
 def labellers(catalog: Catalog, round_id: str) -> list[Labeller]:
-    """Who labelled in a round, the busiest first."""
+    """The annotators of a round, the most productive first."""
     labels = tables.labels.c
     latest = (
         select(labels.image_id, labels.author, func.max(labels.revision).label("revision"))
@@ -59,8 +59,8 @@ def labellers(catalog: Catalog, round_id: str) -> list[Labeller]:
     ]
 
 
-def waited_for(catalog: Catalog, round_id: str) -> tuple[dict[str, int], int]:
-    """Open images of a round that are reserved for somebody, by person, and how many anybody may take."""
+def open_assignments(catalog: Catalog, round_id: str) -> tuple[dict[str, int], int]:
+    """Open images of a round: reserved ones by person, and the number of unreserved ones."""
     items, assignees = tables.queue_items.c, tables.queue_takers.c
     reserved = (
         (assignees.image_id == items.image_id)
@@ -82,11 +82,11 @@ def waited_for(catalog: Catalog, round_id: str) -> tuple[dict[str, int], int]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RoundProgress:
-    """A round and what it has brought so far."""
+    """A round and its results so far."""
 
     round: Round
     images: dict[str, int]
-    """By purpose."""
+    """Images by purpose."""
     queued: int
     answered: int
     labels: int
@@ -95,7 +95,7 @@ class RoundProgress:
 
 
 def round_progress(catalog: Catalog, round_id: str) -> RoundProgress:
-    """Where a round stands. Raises `NotFound`."""
+    """The progress of a round. Raises `NotFound`."""
     images, labels, pseudo = tables.images.c, tables.labels.c, tables.pseudo_labels.c
     by_purpose = catalog.connection.execute(
         select(images.purpose, func.count())

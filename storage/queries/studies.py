@@ -1,4 +1,4 @@
-"""Blind studies: what two generators drew of the same prompt and seed, and how far the judging is."""
+"""Read models of blind studies: paired images of two generators, and the progress of raters."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from storage.catalog import Catalog
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SharedPair:
-    """One prompt and seed as both generators drew it, at one size; `before` and `after` are image ids."""
+    """One prompt and seed with both generators' images of one size; `before` and `after` are image ids."""
 
     before: str
     after: str
@@ -30,10 +30,10 @@ def shared_pairs(
     categories: Collection[str] = (),
     round_id: str | None = None,
 ) -> list[SharedPair]:
-    """Every prompt and seed of which both generators have a usable picture of one size, in a fixed order.
+    """Every prompt and seed for which both generators have a usable image of one size, in a fixed order.
 
-    Where a generator drew one twice, the picture with the lowest id stands for it. A picture without a
-    category has its prompt's.
+    If a generator has several, the image with the lowest id is used. An image without a category gets its
+    prompt's.
     """
     before, after = tables.images.alias("before"), tables.images.alias("after")
     statement = (
@@ -67,12 +67,12 @@ def shared_pairs(
         statement = statement.where(before.c.round_id == round_id)
     meant = prompt_categories(catalog)
     rows = [dict(row) for row in catalog.connection.execute(statement).mappings()]
-    found = [SharedPair(**row | {"category": row["category"] or meant.get(row["prompt"])}) for row in rows]
-    return [one for one in found if not categories or one.category in categories]
+    pairs = [SharedPair(**row | {"category": row["category"] or meant.get(row["prompt"])}) for row in rows]
+    return [one for one in pairs if not categories or one.category in categories]
 
 
 def prompt_categories(catalog: Catalog) -> dict[str, str]:
-    """What prompts were written for, by their text."""
+    """The categories of prompts, by their text."""
     prompts = tables.prompts.c
     known = select(prompts.text, prompts.category).where(prompts.category.is_not(None)).distinct()
     return {text: category for text, category in catalog.connection.execute(known)}
@@ -80,24 +80,26 @@ def prompt_categories(catalog: Catalog) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyProgress:
-    """How far a study is; attention checks are in neither figure."""
+    """The progress of a study; attention checks are not counted."""
 
     study_id: str
     pairs: int
     votes: int
     raters: int
     by_pair: dict[int, int]
-    """Raters who answered each pair; pairs without any are not listed."""
+    """Number of raters of each pair; pairs without any are not listed."""
 
 
 def study_progress(catalog: Catalog, study: Study) -> StudyProgress:
-    """Raters and answers so far."""
+    """Count the raters and answers so far."""
     votes = tables.votes.c
     pairs = len(study.pairs)
-    mine = votes.study_id == study.id, votes.pair < pairs
-    answered = select(votes.pair, func.count(func.distinct(votes.rater))).where(*mine).group_by(votes.pair)
+    votes_on_pairs = votes.study_id == study.id, votes.pair < pairs
+    answered = (
+        select(votes.pair, func.count(func.distinct(votes.rater))).where(*votes_on_pairs).group_by(votes.pair)
+    )
     totals = catalog.connection.execute(
-        select(func.count(), func.count(func.distinct(votes.rater))).where(*mine)
+        select(func.count(), func.count(func.distinct(votes.rater))).where(*votes_on_pairs)
     ).one()
     return StudyProgress(
         study_id=study.id,
@@ -111,5 +113,5 @@ def study_progress(catalog: Catalog, study: Study) -> StudyProgress:
 def pairs_answered(catalog: Catalog, study_id: str, rater: str) -> set[int]:
     """The pairs and attention checks that a rater has answered."""
     votes = tables.votes.c
-    mine = select(votes.pair).where(votes.study_id == study_id, votes.rater == rater).distinct()
-    return set(catalog.connection.scalars(mine))
+    answered = select(votes.pair).where(votes.study_id == study_id, votes.rater == rater).distinct()
+    return set(catalog.connection.scalars(answered))

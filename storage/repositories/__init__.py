@@ -1,1 +1,1 @@
-"""One small class for each kind of thing the catalog keeps: records in, records out."""
+"""Repositories: one small class per kind of record, with records in and records out."""

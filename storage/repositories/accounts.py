@@ -1,4 +1,4 @@
-"""Users, sessions, audit events, endpoints."""
+"""Repositories of users, sessions, audit events and endpoints."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from storage.repositories.rows import Named, Rows
 
 
 class Users(Rows[User]):
-    """Accounts; `storage.accounts` makes and checks the password hashes."""
+    """Accounts; `storage.accounts` creates and checks the password hashes."""
 
     table = tables.users
     makes = User
@@ -23,17 +23,17 @@ class Users(Rows[User]):
 
     def get(self, name: str) -> User:
         """The account of that name. Raises `NotFound`."""
-        found = self._one(name=name)
-        if found is None:
+        user = self._one(name=name)
+        if user is None:
             raise NotFound(f"there is no user {name!r}; `clinic users` lists them")
-        return found
+        return user
 
     def password_hash(self, name: str) -> str | None:
-        """The salted hash, or None without such an account."""
+        """The salted password hash, or None without such an account."""
         return self._connection.scalar(select(self.table.c.password_hash).where(self.table.c.name == name))
 
     def set_password_hash(self, name: str, password_hash: str) -> None:
-        """Replace the salted hash. Raises `NotFound`."""
+        """Replace the salted password hash. Raises `NotFound`."""
         self._change(name, password_hash=password_hash)
 
     def set_roles(self, name: str, roles: Sequence[str]) -> None:
@@ -41,15 +41,15 @@ class Users(Rows[User]):
         self._change(name, roles=tuple(roles))
 
     def set_active(self, name: str, active: bool) -> None:
-        """Open or close the account. Raises `NotFound`."""
+        """Activate or deactivate the account. Raises `NotFound`."""
         self._change(name, active=active)
 
     def remove(self, name: str) -> int:
-        """Delete the account and its sessions, not the work under that name; returns 1 or 0."""
+        """Delete the account and its sessions, but no labels or votes; returns 1 or 0."""
         return self._connection.execute(delete(self.table).where(self.table.c.name == name)).rowcount
 
     def count(self) -> int:
-        """How many accounts there are."""
+        """Number of accounts."""
         return self._connection.scalar(select(func.count()).select_from(self.table)) or 0
 
     def list(self) -> list[User]:
@@ -63,7 +63,7 @@ class Users(Rows[User]):
 
 
 class Sessions(Rows[Session]):
-    """Signed-in browsers; a row's end signs it out."""
+    """Sessions of signed-in browsers; deleting a row signs the browser out."""
 
     table = tables.sessions
     makes = Session
@@ -74,7 +74,7 @@ class Sessions(Rows[Session]):
         return self._insert([session])
 
     def find(self, token_hash: str) -> Session | None:
-        """The session of that token's hash, expired or not."""
+        """The session of that token hash, expired or not."""
         return self._one(token_hash=token_hash)
 
     def revoke(self, token_hash: str) -> int:
@@ -84,16 +84,16 @@ class Sessions(Rows[Session]):
         ).rowcount
 
     def revoke_all(self, name: str) -> int:
-        """End every session of a person; returns how many there were."""
+        """End all sessions of a person; returns their number."""
         return self._connection.execute(delete(self.table).where(self.table.c.user == name)).rowcount
 
     def purge(self, now: float) -> int:
-        """Remove expired sessions; returns how many there were."""
+        """Delete expired sessions; returns their number."""
         return self._connection.execute(delete(self.table).where(self.table.c.expires <= now)).rowcount
 
 
 class Audit(Rows[AuditEvent]):
-    """Who did what, and when. Events are only ever added."""
+    """The audit trail; append-only."""
 
     table = tables.audit_events
     makes = AuditEvent
@@ -104,7 +104,7 @@ class Audit(Rows[AuditEvent]):
         self._connection.execute(self.table.insert().values(self._row(event)))
 
     def count(self, action: str, subject: str, since: float) -> int:
-        """How often the action met the subject since that time."""
+        """Number of events of that action and subject since that time."""
         table = self.table.c
         conditions = table.action == action, table.subject == subject, table.at >= since
         return self._connection.scalar(select(func.count()).select_from(self.table).where(*conditions)) or 0
@@ -116,7 +116,7 @@ class Audit(Rows[AuditEvent]):
         action: str | None = None,
         before: float | None = None,
     ) -> list[AuditEvent]:
-        """The newest events first; `before` is the time of the last one of the page before."""
+        """The newest events first; `before` is the time of the previous page's last event."""
         table = self.table.c
         statement = self._select().order_by(table.at.desc(), table.id.desc()).limit(limit)
         if actor is not None:

@@ -1,4 +1,4 @@
-"""What annotators leave besides labels: drafts, idempotency keys, comments, gold scores."""
+"""Repositories of annotation besides labels: drafts, idempotency keys, comments, gold images and scores."""
 
 import secrets
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class Drafts(Rows[Draft]):
     what = "draft"
 
     def save(self, draft: Draft) -> None:
-        """Store the draft in place of an older one. Raises `NotFound` if there is no such image."""
+        """Store the draft, replacing an older one. Raises `NotFound` if there is no such image."""
         replace(self._connection, self.table, self._row(draft))
 
     def get(self, image_id: str, author: str) -> Draft | None:
@@ -38,20 +38,20 @@ class Drafts(Rows[Draft]):
 
 
 class IdempotencyKeys(Rows[IdempotencyKey]):
-    """Answers by idempotency key."""
+    """Used idempotency keys."""
 
     table = tables.receipts
     makes = IdempotencyKey
     what = "idempotency key"
 
     def find(self, author: str, key: str, digest: str) -> IdempotencyKey | None:
-        """The answer given under that key. Raises `Conflict` if it was another one."""
-        found = self._one(author=author, key=key)
-        if found is not None and found.digest != digest:
+        """The stored answer of that key. Raises `Conflict` if it was another answer."""
+        stored = self._one(author=author, key=key)
+        if stored is not None and stored.digest != digest:
             raise Conflict(
-                "this idempotency key was used for another answer; send each answer under a key of its own"
+                "this idempotency key was used for another answer; send each answer with its own key"
             )
-        return found
+        return stored
 
     def add(self, key: IdempotencyKey) -> int:
         """Store the key; 0 where it stands already. Raises `Conflict` if it stands for another answer."""
@@ -62,7 +62,7 @@ class IdempotencyKeys(Rows[IdempotencyKey]):
 
 
 class Comments(Rows[Comment]):
-    """What people wrote about images."""
+    """People's comments on images."""
 
     table = tables.comments
     makes = Comment
@@ -86,7 +86,7 @@ class Comments(Rows[Comment]):
 
 
 class Gold(Rows[GoldImage]):
-    """Images whose right answer is known, mixed in among the others, and how people did on them."""
+    """Images with a known right answer, mixed into the queue, and people's scores on them."""
 
     table = tables.gold_images
     makes = GoldImage
@@ -97,26 +97,26 @@ class Gold(Rows[GoldImage]):
         replace(self._connection, self.table, self._row(gold))
 
     def drop(self, image_id: str) -> int:
-        """Make an image an ordinary one again; returns 1 or 0. Scores given stay."""
+        """Remove an image from the gold images; returns 1 or 0. Its scores are kept."""
         return self._drop(image_id=image_id)
 
     def find(self, image_id: str) -> GoldImage | None:
-        """The right answer for an image, None for an ordinary one."""
+        """The right answer of a gold image, None for any other."""
         return self._one(image_id=image_id)
 
     def get(self, image_id: str) -> GoldImage:
         """As `find`. Raises `NotFound`."""
-        found = self.find(image_id)
-        if found is None:
-            raise NotFound(f"image {image_id!r} is no gold image; list them to see which are")
-        return found
+        gold = self.find(image_id)
+        if gold is None:
+            raise NotFound(f"image {image_id!r} is not a gold image; list the gold images to see their ids")
+        return gold
 
     def list(self) -> list[GoldImage]:
         """All gold images, oldest first."""
         return self._records(self._select().order_by(self.table.c.created, self.table.c.image_id))
 
     def unseen(self, annotator: str) -> GoldImage | None:
-        """The oldest gold image that this person has not labelled."""
+        """The oldest gold image that this person has not labelled yet."""
         labels, gold = tables.labels.c, self.table.c
         labelled = exists(select(labels.image_id)).where(
             labels.image_id == gold.image_id, labels.author == annotator
@@ -125,11 +125,11 @@ class Gold(Rows[GoldImage]):
         return next(iter(self._records(oldest)), None)
 
     def score(self, score: GoldScore) -> None:
-        """Store how a person did."""
+        """Store a person's score."""
         Scores(self._connection).add(score)
 
     def scores(self, author: str | None = None) -> Sequence[GoldScore]:
-        """How people (or one person) did, oldest first. For curators' eyes only."""
+        """All scores, or one person's, oldest first. For curators only."""
         return Scores(self._connection).of(author)
 
 
@@ -141,7 +141,7 @@ class Scores(Rows[GoldScore]):
     what = "gold score"
 
     def add(self, score: GoldScore) -> None:
-        """Store it in place of one for the same revision."""
+        """Store a score, replacing one of the same revision."""
         replace(self._connection, self.table, self._row(score))
 
     def of(self, author: str | None) -> Sequence[GoldScore]:

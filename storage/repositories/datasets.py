@@ -1,4 +1,4 @@
-"""Snapshots and benchmarks."""
+"""Repositories of snapshots and benchmarks."""
 
 import hashlib
 import json
@@ -25,12 +25,12 @@ class _BenchmarkItems(Rows[BenchmarkItem]):
 
     def of(self, benchmark_id: str) -> list[BenchmarkItem]:
         table = self.table.c
-        mine = self._select().where(table.benchmark_id == benchmark_id)
-        return self._records(mine.order_by(table.kind, table.stratum, table.image_id))
+        of_benchmark = self._select().where(table.benchmark_id == benchmark_id)
+        return self._records(of_benchmark.order_by(table.kind, table.stratum, table.image_id))
 
 
 class Benchmarks(Named[Benchmark]):
-    """A draft collects opinions and settles them; freezing gives it its digest and ends all change."""
+    """A draft collects annotations and settles them; freezing computes its digest and makes it immutable."""
 
     table = tables.benchmarks
     makes = Benchmark
@@ -39,28 +39,29 @@ class Benchmarks(Named[Benchmark]):
     def draft(
         self, name: str, items: Iterable[BenchmarkItem], actor: str, settings: Mapping[str, Any] | None = None
     ) -> Benchmark:
-        """Begin the next version and reserve its images, with all of their groups, for split "benchmark".
+        """Create the next version as a draft and reserve its images, with their whole groups, for split
+        "benchmark".
 
         Raises `Conflict` while another draft is open.
         """
         self.refuse_second_draft()
         version = 1 + (self._connection.scalar(select(func.max(self.table.c.version))) or 0)
-        made = Benchmark(
+        draft = Benchmark(
             id=digest("benchmark", version, now()),
             version=version,
             name=name,
             settings=dict(settings or {}),
             created_by=actor,
         )
-        self._insert([made])
+        self._insert([draft])
         chosen = list(items)
-        _BenchmarkItems(self._connection).add(made.id, chosen)
+        _BenchmarkItems(self._connection).add(draft.id, chosen)
         self._reserve([item.image_id for item in chosen])
-        self._note(actor, "draft", made, {"images": len(chosen)})
-        return made
+        self._note(actor, "draft", draft, {"images": len(chosen)})
+        return draft
 
     def open_draft(self) -> Benchmark | None:
-        """The version that is being built."""
+        """The draft being built."""
         return next(iter(self._records(self._select().where(self.table.c.state == "draft"))), None)
 
     def refuse_second_draft(self) -> None:
@@ -69,64 +70,68 @@ class Benchmarks(Named[Benchmark]):
             raise Conflict(f"benchmark {open_one.version} is still a draft; freeze or discard it first")
 
     def newest_frozen(self) -> Benchmark | None:
-        """The version that detectors are measured on."""
+        """The newest frozen version, on which detectors are evaluated."""
         frozen = self._select().where(self.table.c.state == "frozen")
         return next(iter(self._records(frozen.order_by(self.table.c.version.desc()).limit(1))), None)
 
     def require_frozen(self) -> Benchmark:
-        """As `newest_frozen`. Raises `ConfigRefused` when there is none: promotion then does not run."""
-        found = self.newest_frozen()
-        if found is None:
+        """As `newest_frozen`. Raises `ConfigRefused` when there is none, which blocks promotion."""
+        benchmark = self.newest_frozen()
+        if benchmark is None:
             raise ConfigRefused(
-                "there is no frozen benchmark, so nothing independent would show what a promotion brought; "
-                "build one at /curate under Benchmark, freeze it, and try again"
+                "there is no frozen benchmark for an independent evaluation of the promotion; "
+                "build one at /curate under Benchmark, freeze it, then try again"
             )
-        return found
+        return benchmark
 
     def items(self, benchmark_id: str) -> list[BenchmarkItem]:
-        """Its images in one order."""
+        """Its images in a fixed order."""
         return _BenchmarkItems(self._connection).of(benchmark_id)
 
     def settle(self, benchmark_id: str, image_id: str, target: str | None, actor: str, how: str) -> None:
-        """Write down an image's truth: the blob of a label map, None for a clean image.
+        """Settle an image's true label: the blob of a label map, None for a clean image.
 
-        Raises `Conflict` once the benchmark is frozen, or for an image outside of it.
+        Raises `Conflict` if the benchmark is frozen, or for an image that is not in it.
         """
         self._open(benchmark_id)
         items = tables.benchmark_items.c
-        mine = items.benchmark_id == benchmark_id, items.image_id == image_id
+        of_image = items.benchmark_id == benchmark_id, items.image_id == image_id
         changed = self._connection.execute(
             update(tables.benchmark_items)
-            .where(*mine)
+            .where(*of_image)
             .values(settled=True, target=target, settled_by=actor, how=how)
         )
         if not changed.rowcount:
-            raise Conflict(f"image {image_id!r} is not in this benchmark; load it again")
+            raise Conflict(f"image {image_id!r} is not in this benchmark; reload the benchmark")
 
     def freeze(self, benchmark_id: str, actor: str) -> Benchmark:
-        """End all change. Raises `Conflict` while an image's truth is open, and for an empty draft."""
+        """Make a draft immutable. Raises `Conflict` while an image is not settled, and for an empty draft."""
         draft = self._open(benchmark_id)
         items = self.items(benchmark_id)
         waiting = sum(not item.settled for item in items)
         if waiting or not items:
-            what = f"{waiting} of {len(items)} images are not settled yet" if items else "it holds no image"
-            raise Conflict(f"benchmark {draft.version} cannot be frozen: {what}")
+            obstacle = (
+                f"{waiting} of {len(items)} images are not settled yet" if items else "it has no images"
+            )
+            raise Conflict(f"benchmark {draft.version} cannot be frozen: {obstacle}")
         values = {"state": "frozen", "digest": content_digest(items), "frozen_by": actor, "frozen": now()}
         self._update(benchmark_id, **values)
         self._note(actor, "freeze", draft, {"images": len(items), "digest": values["digest"]})
         return self.get(benchmark_id)
 
     def discard(self, benchmark_id: str, actor: str) -> None:
-        """Drop a draft; its images stay reserved, so that the next draft takes them first."""
+        """Discard a draft; its images stay reserved, so that the next draft takes them first."""
         draft = self._open(benchmark_id)
         self._connection.execute(delete(self.table).where(self.table.c.id == benchmark_id))
         self._note(actor, "discard", draft, {})
 
     def _open(self, benchmark_id: str) -> Benchmark:
-        found = self.get(benchmark_id)
-        if found.state == "frozen":
-            raise Conflict(f"benchmark {found.version} is frozen and never changes; draft the next version")
-        return found
+        benchmark = self.get(benchmark_id)
+        if benchmark.state == "frozen":
+            raise Conflict(
+                f"benchmark {benchmark.version} is frozen and cannot be changed; draft the next version"
+            )
+        return benchmark
 
     def _reserve(self, image_ids: list[str]) -> None:
         images = tables.images.c
@@ -135,15 +140,15 @@ class Benchmarks(Named[Benchmark]):
             reserved = images.id.in_(chunk) | images.group.in_(groups)
             self._connection.execute(update(tables.images).where(reserved).values(split="benchmark"))
 
-    def _note(self, actor: str, action: str, made: Benchmark, details: dict[str, Any]) -> None:
+    def _note(self, actor: str, action: str, benchmark: Benchmark, details: dict[str, Any]) -> None:
         event = AuditEvent(
-            actor=actor, action=f"benchmark.{action}", subject=f"version {made.version}", details=details
+            actor=actor, action=f"benchmark.{action}", subject=f"version {benchmark.version}", details=details
         )
         Audit(self._connection).add(event)
 
 
 def content_digest(items: Iterable[BenchmarkItem]) -> str:
-    """SHA-256 over the sorted images and their truth, so that two equal benchmarks have equal digests."""
+    """SHA-256 over the sorted images and their true labels, so that equal benchmarks have equal digests."""
     rows = sorted((item.image_id, item.kind, item.target or "") for item in items)
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
@@ -184,11 +189,11 @@ class Snapshots(Named[Snapshot]):
         return _SnapshotItems(self._connection).of(snapshot_id)
 
     def containing(self, image_id: str) -> Sequence[Snapshot]:
-        """The snapshots that an image went into, oldest first; an erased image is still found."""
+        """The snapshots that contain an image, oldest first; also for an erased image."""
         return self._where_item(tables.snapshot_items.c.image_id == image_id)
 
     def drawn_by(self, author: str) -> Sequence[Snapshot]:
-        """The snapshots that a person's labels went into, alone or merged with others', oldest first."""
+        """The snapshots that contain a person's labels, alone or merged with others', oldest first."""
         names = AND + tables.snapshot_items.c.author + AND
         return self._where_item(names.contains(AND + author + AND, autoescape=True))
 

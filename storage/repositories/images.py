@@ -1,4 +1,4 @@
-"""Images, what detectors and VQA models say of them, and the prompts they come from."""
+"""Repositories of images, predictions, VQA answers, pseudo-labels, prompts and features."""
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,31 +15,31 @@ from storage.repositories.rows import Rows, chunks, insert_new
 
 
 class Images(Rows[Image]):
-    """Every picture, generated or real."""
+    """Images, generated or real."""
 
     table = tables.images
     makes = Image
     what = "image"
 
     def add_many(self, images: Iterable[Image]) -> int:
-        """Store those whose id is new; returns how many were."""
+        """Store the images with new ids; returns their number."""
         return self._insert(images)
 
     def get(self, id: str) -> Image:
         """The image with that id. Raises `NotFound`."""
-        found = self._one(id=id)
-        if found is None:
-            raise NotFound(f"there is no image {id!r}; it was erased or never imported")
-        return found
+        image = self._one(id=id)
+        if image is None:
+            raise NotFound(f"there is no image {id!r}: it was erased or never imported. Check the id")
+        return image
 
     def get_many(self, ids: Iterable[str]) -> list[Image]:
-        """The images with those ids, in the order asked for; ids that are gone are left out."""
-        wanted = list(ids)
-        found = {image.id: image for image in self._in(self.table.c.id, wanted)}
-        return [found[id] for id in wanted if id in found]
+        """The images with those ids, in that order; missing ids are omitted."""
+        wanted_ids = list(ids)
+        by_id = {image.id: image for image in self._in(self.table.c.id, wanted_ids)}
+        return [by_id[id] for id in wanted_ids if id in by_id]
 
     def find(self, *, after: str | None = None, limit: int | None = None, **filters: Any) -> list[Image]:
-        """Images by id that match every filter given; `after` is the last id of the page before.
+        """Images that match all filters, ordered by id; `after` is the last id of the previous page.
 
         Filters: `split`, `source`, `category`, `generator_id`, `round_id`, `purpose`, `status`, `sha256`,
         `group` (each a value or a collection of values) and `has_prompt` (bool).
@@ -47,11 +47,11 @@ class Images(Rows[Image]):
         return self._records(self._page(self._select(), after, limit, filters))
 
     def ids(self, *, after: str | None = None, limit: int | None = None, **filters: Any) -> list[str]:
-        """As `find`, the ids alone."""
+        """As `find`, ids only."""
         return list(self._connection.scalars(self._page(select(self.table.c.id), after, limit, filters)))
 
     def count(self, **filters: Any) -> int:
-        """How many images match the filters of `find`."""
+        """Number of images that match the filters of `find`."""
         statement = select(func.count()).select_from(self.table).where(*self._conditions(filters))
         return self._connection.scalar(statement) or 0
 
@@ -63,7 +63,7 @@ class Images(Rows[Image]):
         return {row.group: row.split for row in rows}
 
     def set_categories(self, answers: Iterable[CategoryAnswer]) -> int:
-        """Keep each model's answer and give the images their category; returns how many answers were new.
+        """Store each model's answers and set the images' categories; returns the number of new answers.
 
         A second answer of the same model for the same image changes nothing.
         """
@@ -100,7 +100,7 @@ class Images(Rows[Image]):
                 )
 
     def answers(self, image_id: str) -> list[CategoryAnswer]:
-        """What each VQA model said the image shows."""
+        """The answers of all VQA models for the image."""
         table = tables.category_answers
         rows = self._connection.execute(
             select(table).where(table.c.image_id == image_id).order_by(table.c.model)
@@ -126,14 +126,14 @@ class Images(Rows[Image]):
 
 
 class Predictions(Rows[Prediction]):
-    """One answer for each image and detector."""
+    """Predictions, one per image and detector."""
 
     table = tables.predictions
     makes = Prediction
     what = "prediction"
 
     def add_many(self, predictions: Iterable[Prediction]) -> int:
-        """Store those whose image and detector are new together; returns how many were."""
+        """Store the predictions with a new pair of image and detector; returns their number."""
         total = 0
         for chunk in chunks(predictions):
             categories = self._categories({prediction.image_id for prediction in chunk})
@@ -149,44 +149,44 @@ class Predictions(Rows[Prediction]):
         return {row.id: row.category for row in rows}
 
     def get(self, image_id: str, detector_id: str) -> Prediction | None:
-        """The detector's answer for the image, if it gave one."""
+        """The detector's prediction for the image, or None."""
         key = self.table.c.image_id == image_id, self.table.c.detector_id == detector_id
         return next(iter(self._records(self._select().where(*key))), None)
 
     def of(self, detector_id: str, image_ids: Iterable[str] | None = None) -> list[Prediction]:
-        """The detector's answers for these images (all of its answers without them), by image id."""
-        mine = self.table.c.detector_id == detector_id
+        """The detector's predictions for these images (without `image_ids`: all), by image id."""
+        of_detector = self.table.c.detector_id == detector_id
         if image_ids is None:
-            return self._records(self._select().where(mine).order_by(self.table.c.image_id))
-        found = self._in(self.table.c.image_id, image_ids, mine)
-        return sorted(found, key=lambda prediction: prediction.image_id)
+            return self._records(self._select().where(of_detector).order_by(self.table.c.image_id))
+        predictions = self._in(self.table.c.image_id, image_ids, of_detector)
+        return sorted(predictions, key=lambda prediction: prediction.image_id)
 
     def any_of(self, detector_id: str) -> bool:
-        """Whether the detector has looked at any image."""
+        """Whether there is any prediction of the detector."""
         statement = select(self.table.c.image_id).where(self.table.c.detector_id == detector_id).limit(1)
         return self._connection.execute(statement).first() is not None
 
     def missing(self, detector_id: str, image_ids: Iterable[str]) -> list[str]:
-        """Those of the images that the detector has not answered, in the order given."""
-        wanted = list(image_ids)
+        """The images without a prediction of the detector, in the order given."""
+        ids = list(image_ids)
         done: set[str] = set()
-        for chunk in chunks(wanted):
+        for chunk in chunks(ids):
             statement = select(self.table.c.image_id).where(
                 self.table.c.detector_id == detector_id, self.table.c.image_id.in_(chunk)
             )
             done.update(self._connection.scalars(statement))
-        return [id for id in wanted if id not in done]
+        return [id for id in ids if id not in done]
 
 
 class PseudoLabels(Rows[PseudoLabel]):
-    """Detector maps taken as labels, by round."""
+    """Pseudo-labels by round."""
 
     table = tables.pseudo_labels
     makes = PseudoLabel
     what = "pseudo-label"
 
     def add_many(self, labels: Iterable[PseudoLabel]) -> int:
-        """Store those that are new; returns how many were."""
+        """Store the new pseudo-labels; returns their number."""
         return self._insert(labels)
 
     def of_round(self, round_id: str) -> list[PseudoLabel]:
@@ -196,14 +196,14 @@ class PseudoLabels(Rows[PseudoLabel]):
 
 
 class HardCategories(Rows[HardCategory]):
-    """The verdict on every category of a round."""
+    """The verdicts on the categories of a round."""
 
     table = tables.hard_categories
     makes = HardCategory
     what = "hard category"
 
     def record(self, round_id: str, verdicts: Iterable[HardCategory]) -> int:
-        """Store a round's verdicts that are new; returns how many were."""
+        """Store a round's new verdicts; returns their number."""
         return self._insert(verdicts, round_id=round_id)
 
     def of_round(self, round_id: str) -> list[HardCategory]:
@@ -221,11 +221,11 @@ class Prompts(Rows[Prompt]):
     what = "prompt"
 
     def add_many(self, prompts: Iterable[Prompt]) -> int:
-        """Store those whose round, purpose and number are new together; returns how many were."""
+        """Store the prompts with a new triple of round, purpose and number; returns their number."""
         return self._insert(prompts)
 
     def of_round(self, round_id: str, purpose: str | None = None) -> list[Prompt]:
-        """A round's prompts of one purpose (of all without it), in their order."""
+        """A round's prompts of one purpose (default: of all), in order."""
         table = self.table.c
         statement = self._select().where(table.round_id == round_id).order_by(table.purpose, table.index)
         return self._records(statement if purpose is None else statement.where(table.purpose == purpose))
@@ -236,13 +236,13 @@ FEATURE_LENGTH = 96
 
 
 class Features:
-    """One short vector for each image and detector, for "more like this"."""
+    """Feature vectors, one per image and detector, for similarity search."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def add_many(self, detector_id: str, vectors: Mapping[str, NDArray[np.int8]]) -> int:
-        """Store vectors by image id, int8 of length 96; returns how many were new."""
+        """Store vectors by image id, int8 of length 96; returns the number of new ones."""
         rows = [
             {
                 "image_id": id,
@@ -255,22 +255,28 @@ class Features:
 
     def missing(self, detector_id: str) -> list[str]:
         """Ids of active images without a vector of that detector, in order."""
-        images, mine = tables.images.c, tables.image_features.c
-        has = exists(select(mine.image_id).where(mine.image_id == images.id, mine.detector_id == detector_id))
+        images, features = tables.images.c, tables.image_features.c
+        has = exists(
+            select(features.image_id).where(
+                features.image_id == images.id, features.detector_id == detector_id
+            )
+        )
         statement = select(images.id).where(images.status == "active", ~has).order_by(images.id)
         return list(self._connection.scalars(statement))
 
     def of(self, detector_id: str, limit: int) -> tuple[list[str], NDArray[np.int8]]:
         """Ids and vectors, int8 N×96, of at most `limit` images of that detector."""
-        mine = tables.image_features.c
-        statement = select(mine.image_id, mine.vector).where(mine.detector_id == detector_id).limit(limit)
+        features = tables.image_features.c
+        statement = (
+            select(features.image_id, features.vector).where(features.detector_id == detector_id).limit(limit)
+        )
         rows = self._connection.execute(statement).all()
         raw = base64.b64decode("".join(row.vector for row in rows))
         return [row.image_id for row in rows], np.frombuffer(raw, np.int8).reshape(-1, FEATURE_LENGTH)
 
     def get(self, detector_id: str, image_id: str) -> NDArray[np.int8] | None:
         """One image's vector, or None."""
-        mine = tables.image_features.c
-        key = mine.detector_id == detector_id, mine.image_id == image_id
-        found = self._connection.scalar(select(mine.vector).where(*key))
-        return None if found is None else np.frombuffer(base64.b64decode(found), np.int8)
+        features = tables.image_features.c
+        key = features.detector_id == detector_id, features.image_id == image_id
+        vector = self._connection.scalar(select(features.vector).where(*key))
+        return None if vector is None else np.frombuffer(base64.b64decode(vector), np.int8)

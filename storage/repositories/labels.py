@@ -1,4 +1,4 @@
-"""Labels, their classes, reviews and statistics."""
+"""Repositories of labels, label classes, reviews and label map statistics."""
 
 from collections.abc import Iterable
 from dataclasses import replace as with_changes
@@ -14,18 +14,18 @@ from storage import tables
 from storage.repositories.queue import Leases, Queue, owned_lease
 from storage.repositories.rows import Rows, insert_new, replace
 
-MAX_FOUND_CLASS = 31
+MAX_FILTER_CLASS = 31
 """Images can be filtered by classes up to this one: the classes of a map are bits of a 32-bit column."""
 
 
 class LabelMapStatistics:
-    """What packed label maps hold, by their hash; it never changes."""
+    """Statistics of packed label maps by hash; immutable."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def missing(self, limit: int) -> list[tuple[str, int, int]]:
-        """Maps of labels without statistics, as (hash, height, width), at most `limit`."""
+        """Label maps without statistics, as (hash, height, width), at most `limit`."""
         labels, statistics = tables.labels.c, tables.label_map_facts.c
         known = exists(select(statistics.sha256).where(statistics.sha256 == labels.label_map))
         statement = (
@@ -37,11 +37,11 @@ class LabelMapStatistics:
         return [(row.label_map, row.height, row.width) for row in self._connection.execute(statement)]
 
     def add_many(self, maps: Iterable[tuple[str, PackedMap]]) -> int:
-        """Store the statistics of the maps under these hashes that are new; returns how many were."""
+        """Store the statistics of label maps by hash; returns the number of new ones."""
         rows = [
             {
                 "sha256": sha256,
-                "classes": sum(1 << (number - 1) for number in packed.areas if number <= MAX_FOUND_CLASS),
+                "classes": sum(1 << (number - 1) for number in packed.areas if number <= MAX_FILTER_CLASS),
                 "area": packed.share,
             }
             for sha256, packed in maps
@@ -50,7 +50,7 @@ class LabelMapStatistics:
 
 
 class Labels(Rows[Label]):
-    """People's answers; every change is a new revision."""
+    """People's labels; every change is a new revision."""
 
     table = tables.labels
     makes = Label
@@ -59,11 +59,11 @@ class Labels(Rows[Label]):
     def submit(
         self, label: Label, lease_id: str | None = None, expected_revision: int | None = None
     ) -> Label:
-        """Store the answer as the author's next revision, end the lease, and count the opinion.
+        """Store the label as the author's next revision, end the lease, and count it for the queue item.
 
-        `expected_revision` is the author's newest revision that the answer was drawn over (0 for none);
-        `Conflict` if there is a newer one, or if the lease was lost. Sending the same answer again after a
-        lost reply returns the stored one. Without a lease (an import, a correction) the answer still counts
+        `expected_revision` is the author's newest revision that the label is based on (0 for none);
+        `Conflict` if there is a newer one, or if the lease was lost. Sending the same label again after a
+        lost response returns the stored one. Without a lease (an import, a correction) the label still counts
         for the queue item of its round.
         """
         newest = self._newest(label.image_id, label.author)
@@ -73,13 +73,15 @@ class Labels(Rows[Label]):
         if expected_revision is not None and expected_revision != at:
             raise Conflict(
                 f"the label of image {label.image_id!r} by {label.author!r} is at revision {at}, not "
-                f"{expected_revision}; load it again before changing it"
+                f"{expected_revision}; reload it before changing it"
             )
         queue = Queue(self._connection)
         if lease_id is not None:
             lease = owned_lease(queue.lease(lease_id), label.author)
             if lease.image_id != label.image_id:
-                raise Conflict(f"lease {lease_id!r} is for another image; submit the image that was leased")
+                raise Conflict(
+                    f"lease {lease_id!r} is for another image; submit the label of the leased image"
+                )
             label = with_changes(label, round_id=lease.round_id)
             Leases(self._connection).end(lease_id)
             queue.answer(lease.image_id, lease.round_id, lease.kind, label.author)
@@ -87,11 +89,11 @@ class Labels(Rows[Label]):
             queue.answer(label.image_id, label.round_id, "draw", label.author)
         stored = with_changes(label, revision=at + 1)
         if not self._insert([stored]):
-            raise Conflict(f"the label of image {label.image_id!r} was just changed; load it again")
+            raise Conflict(f"the label of image {label.image_id!r} was changed concurrently; reload it")
         return stored
 
     def latest(self, image_id: str, author: str | None = None) -> Label | None:
-        """The newest revision by the author, or by whoever answered last."""
+        """The newest revision of the author, or without one of any author."""
         if author is not None:
             return self._newest(image_id, author)
         table = self.table.c
@@ -126,7 +128,7 @@ class Labels(Rows[Label]):
         return self._records(self._select().where(table.image_id == image_id).order_by(*order))
 
     def count(self, author: str | None = None, since: float = 0.0) -> int:
-        """How many images were answered (by a person) since that time."""
+        """Number of images labelled (by a person) since that time."""
         table = self.table.c
         pairs = select(table.image_id, table.author).where(table.created >= since).distinct()
         if author is not None:
@@ -159,14 +161,14 @@ class Reviews(Rows[Review]):
     what = "review"
 
     def add(self, review: Review) -> int:
-        """Store the verdict unless that reviewer already gave one on that revision; returns 1 or 0.
+        """Store the verdict unless there is one of that reviewer on that revision; returns 1 or 0.
 
         Raises `NotFound` if there is no such label revision.
         """
         return self._insert([review])
 
     def decide(self, review: Review) -> None:
-        """Store the verdict in place of an earlier one by the same reviewer. Raises `NotFound` as `add`."""
+        """Store the verdict, replacing an earlier one of the same reviewer. Raises `NotFound` as `add`."""
         replace(self._connection, self.table, self._row(review))
 
     def of_image(self, image_id: str) -> list[Review]:
@@ -193,7 +195,7 @@ class Classes:
         self._connection = connection
 
     def names(self) -> tuple[str, ...]:
-        """The names in order of their values; the project's three as long as nobody set others."""
+        """The names in order of their values; by default the project's three."""
         return tuple(self._connection.scalars(_class_names())) or DEFAULT_CLASSES
 
     def set(self, names: Iterable[str]) -> None:
@@ -201,12 +203,16 @@ class Classes:
 
         Label maps hold the values, so a class that labels may use can be renamed but not removed.
         """
-        wanted, have = [name.strip() for name in names], self.names()
-        if not len(have) <= len(wanted) <= MAX_CLASS or len(set(wanted)) < len(wanted) or not all(wanted):
+        new_names, current = [name.strip() for name in names], self.names()
+        if (
+            not len(current) <= len(new_names) <= MAX_CLASS
+            or len(set(new_names)) < len(new_names)
+            or not all(new_names)
+        ):
             raise InputRefused(
-                f"{len(wanted)} class names given; expected {len(have)} to {MAX_CLASS} distinct, "
+                f"{len(new_names)} class names given; expected {len(current)} to {MAX_CLASS} distinct, "
                 "non-empty ones: labels refer to the classes by number, so rename or append only"
             )
         self._connection.execute(delete(tables.label_classes))
-        rows = [{"value": value, "name": name} for value, name in enumerate(wanted, 1)]
+        rows = [{"value": value, "name": name} for value, name in enumerate(new_names, 1)]
         insert_new(self._connection, tables.label_classes, rows)

@@ -1,4 +1,4 @@
-"""Snapshots, detectors, generators and treatments: what was trained on what."""
+"""Repositories of detectors, generators and treatments."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -21,22 +21,22 @@ class Detectors(Named[DetectorVersion]):
     what = "detector"
 
     def champion(self) -> DetectorVersion | None:
-        """The detector in use."""
+        """The champion."""
         return self._one(role="champion")
 
     def champion_id(self) -> str | None:
-        """The id of the detector in use."""
+        """The id of the champion."""
         return self._connection.scalar(_champion_id())
 
     def record_metrics(self, detector_id: str, metrics: Mapping[str, Any]) -> None:
-        """Add measurements to those that the detector has. Raises `NotFound`."""
+        """Add metrics to the detector's. Raises `NotFound`."""
         self._update(detector_id, metrics={**self.get(detector_id).metrics, **metrics})
 
     def promote(self, detector_id: str, actor: str, reason: str) -> DetectorVersion:
-        """Make the detector champion, retire the one before it, and keep an audit event.
+        """Make the detector champion, retire the previous one, and write an audit event.
 
-        Promoting the champion again changes nothing. Raises `NotFound`, and `Conflict` if somebody else
-        promoted another one in the same moment.
+        Promoting the champion again changes nothing. Raises `NotFound`, and `Conflict` if another detector is
+        promoted concurrently.
         """
         previous = self._lock_champion()
         candidate = self.get(detector_id)
@@ -53,9 +53,9 @@ class Detectors(Named[DetectorVersion]):
         return self.get(detector_id)
 
     def rollback(self, actor: str) -> DetectorVersion:
-        """Make the previous champion champion again, with an audit event; once more goes one further back.
+        """Make the previous champion champion again, with an audit event; each call goes one further back.
 
-        Raises `Conflict` when there is none to go back to.
+        Raises `Conflict` when there is no previous champion.
         """
         current = self._lock_champion()
         promotions = tables.promotions.c
@@ -66,7 +66,7 @@ class Detectors(Named[DetectorVersion]):
             .limit(1)
         ).first()
         if current is None or last is None or last.previous_id is None:
-            raise Conflict("there is no previous champion to go back to; promote another detector instead")
+            raise Conflict("there is no previous champion; promote another detector instead")
         self._hand_over(current, last.previous_id)
         self._connection.execute(
             update(tables.promotions).where(promotions.id == last.id).values(undone=True)
@@ -104,11 +104,11 @@ class Treatments(Named[Treatment]):
     what = "treatment"
 
     def finish(self, treatment_id: str, result: dict[str, Any], treated_id: str | None) -> None:
-        """Record what came of the run and which generator it made. Raises `NotFound`."""
+        """Store the result of the run and the generator that it produced. Raises `NotFound`."""
         self._update(treatment_id, result=result, treated_id=treated_id)
 
     def count(self) -> int:
-        """How many runs there are."""
+        """Number of runs."""
         return self._connection.scalar(select(func.count()).select_from(self.table)) or 0
 
 

@@ -1,4 +1,4 @@
-"""The annotation queue: items, leases, and who is to take what."""
+"""The annotation queue: items, leases and assignees."""
 
 import secrets
 from collections.abc import Iterable, Sequence
@@ -21,30 +21,30 @@ from storage import tables
 from storage.repositories.rows import Rows, chunks, insert_new
 
 FLAWED = "flawed"
-"""The reason of drawings that triage asked for."""
+"""The reason of segmentation items requested by triage."""
 RETURNED = "returned"
-"""The round of images that a curator returned although their label belonged to none."""
-RETURN_FIRST = 5.0
-"""Priority of returned images, above what mining and triage give."""
+"""The round of returned images whose label belonged to no round."""
+RETURN_PRIORITY = 5.0
+"""Priority of returned images, above those of mining and triage."""
 LATE_SECONDS = 7 * 86_400.0
-"""How long after its end a lease still tells whose a late answer is."""
+"""Seconds after its end during which a lease still identifies the author of a late answer."""
 
 
-EDIT_FIRST = 20.0
-"""Priority of an image that a curator opened: it comes before everything else."""
+EDIT_PRIORITY = 20.0
+"""Priority of an image that a curator opened for editing: before everything else."""
 EDIT_SECONDS = 900.0
-"""How long it waits for them before they have the page open, which renews the lease."""
+"""Seconds of its lease until the page is open and renews it."""
 
 
 class Queue(Rows[QueueItem]):
-    """Images that wait for people. As many people at a time hold an image as it still needs opinions."""
+    """Images to annotate. An image is leased to as many people at a time as it still needs annotations."""
 
     table = tables.queue_items
     makes = QueueItem
     what = "queue item"
 
     def add_many(self, items: Iterable[QueueItem]) -> int:
-        """Store those whose image, round and kind are new together; returns how many were."""
+        """Store the items with a new triple of image, round and kind; returns their number."""
         return self._insert(items, given=0, done=False)
 
     def next(
@@ -57,16 +57,16 @@ class Queue(Rows[QueueItem]):
         image_id: str | None = None,
         category: str | None = None,
     ) -> Lease | None:
-        """Lease the image of highest priority that this person has not answered and that is free.
+        """Lease the free image of highest priority that this person has not annotated.
 
-        An image is free while fewer people hold it than it needs annotations; expired leases do not
-        count. None when there is nothing to do. Asking again gives another image: `held` lists those already
-        leased. Of a `category`, for triage, those that it has shown to be flawed do not come again.
+        An image is free while fewer people lease it than it needs annotations; expired leases do not count.
+        Returns None when the queue is empty. Each call leases another image: `held` lists those already
+        leased. With a `category`, for triage, images already found flawed are skipped.
         """
         leases = Leases(self._connection)
         leases.forget(now - LATE_SECONDS)
         while (item := self._first_free(annotator, now, kind, round_id, image_id, category)) is not None:
-            # Since the search another transaction may have ended; the item's row is locked from here on.
+            # Another transaction may have committed since the search; the item's row is locked from here on.
             if leases.holders(item.image_id, now) >= item.annotations_per_image:
                 continue
             return leases.take(item, annotator, now + lease_seconds)
@@ -84,7 +84,7 @@ class Queue(Rows[QueueItem]):
         items, leases, answers = self.table.c, tables.leases.c, tables.queue_answers.c
         live = leases.image_id == items.image_id, leases.expires > now
         holders = select(func.count()).select_from(tables.leases).where(*live).scalar_subquery()
-        mine = exists().where(*live, leases.annotator == annotator)
+        own_leases = exists().where(*live, leases.annotator == annotator)
         answered = exists().where(
             answers.image_id == items.image_id,
             answers.round_id == items.round_id,
@@ -93,7 +93,7 @@ class Queue(Rows[QueueItem]):
         )
         statement = (
             self._select()
-            .where(items.kind == kind, items.done.is_(False), ~mine, ~answered)
+            .where(items.kind == kind, items.done.is_(False), ~own_leases, ~answered)
             .where(holders < items.annotations_per_image - items.given, open_to(annotator))
             .order_by(items.priority.desc(), items.image_id)
             .limit(1)
@@ -110,7 +110,7 @@ class Queue(Rows[QueueItem]):
         return next(iter(self._records(statement)), None)
 
     def categories(self, annotator: str, kind: QueueKind) -> list[tuple[str, int]]:
-        """Categories with open items of that kind for this person, and how many; most urgent first."""
+        """Categories with open items of that kind for this person, and their number; most urgent first."""
         items, images, answers = self.table.c, tables.images.c, tables.queue_answers.c
         answered = exists().where(
             answers.image_id == items.image_id,
@@ -131,16 +131,16 @@ class Queue(Rows[QueueItem]):
             .where(images.category.is_not(None))
             .group_by(images.category)
         )
-        found = self._connection.execute(waiting).all()
-        return [(row[0], row[1]) for row in sorted(found, key=lambda row: (-row[2], row[0]))]
+        rows = self._connection.execute(waiting).all()
+        return [(row[0], row[1]) for row in sorted(rows, key=lambda row: (-row[2], row[0]))]
 
-    def to_draw(self, lease_id: str, annotator: str) -> None:
-        """Ask for a drawing, soon, of the image that triage showed to be flawed. Raises `Conflict`."""
+    def request_drawing(self, lease_id: str, annotator: str) -> None:
+        """Queue the segmentation, with priority, of an image that triage found flawed. Raises `Conflict`."""
         lease = owned_lease(self.lease(lease_id), annotator)
         items = self.table.c
         item = items.image_id == lease.image_id, items.round_id == lease.round_id
-        others = items.round_id == lease.round_id, items.reason != FLAWED
-        highest = self._connection.scalar(select(func.max(items.priority)).where(*others)) or 0.0
+        of_round = items.round_id == lease.round_id, items.reason != FLAWED
+        highest = self._connection.scalar(select(func.max(items.priority)).where(*of_round)) or 0.0
         drawing = QueueItem(
             image_id=lease.image_id, round_id=lease.round_id, priority=highest + 1, reason=FLAWED
         )
@@ -151,33 +151,34 @@ class Queue(Rows[QueueItem]):
             self.answer(lease.image_id, lease.round_id, lease.kind, annotator)
         Leases(self._connection).end(lease_id)
 
-    def lend(self, image_id: str, round_id: str, annotator: str, expires: float) -> Lease:
-        """Lease an image that no item asks for, as gold images are."""
+    def lease_without_item(self, image_id: str, round_id: str, annotator: str, expires: float) -> Lease:
+        """Lease an image without a queue item, such as a gold image."""
         item = QueueItem(image_id=image_id, round_id=round_id)
         return Leases(self._connection).take(item, annotator, expires)
 
     def held(self, annotator: str, now: float) -> list[Lease]:
-        """The person's live leases, the one that ends first before the others."""
+        """The person's current leases, by end time."""
         return Leases(self._connection).held(annotator, now)
 
     def lease(self, lease_id: str) -> Lease | None:
-        """The lease of that id, even if its time is over: the person may still answer, late."""
+        """The lease of that id, even if expired: late answers are accepted."""
         return Leases(self._connection).find(lease_id)
 
     def renew(self, lease_id: str, annotator: str, expires: float, now: float) -> Lease:
-        """Move the end of a lease. Raises `Conflict` if it was lost: it ended, and others took the image."""
+        """Extend a lease. Raises `Conflict` if it was lost: it expired, and the image was leased to
+        others."""
         lease, leases = owned_lease(self.lease(lease_id), annotator), Leases(self._connection)
-        others = leases.holders(lease.image_id, now, but=annotator)
+        other_holders = leases.holders(lease.image_id, now, but=annotator)
         items = self.table.c
         item = items.image_id == lease.image_id, items.round_id == lease.round_id, items.kind == lease.kind
-        wanted = self._connection.scalar(select(items.annotations_per_image - items.given).where(*item))
-        if lease.expires <= now and wanted is not None and others >= wanted:
-            raise Conflict("this lease ended and somebody else has the image; take the next one")
+        needed = self._connection.scalar(select(items.annotations_per_image - items.given).where(*item))
+        if lease.expires <= now and needed is not None and other_holders >= needed:
+            raise Conflict("this lease expired and the image is leased to somebody else; take the next one")
         leases.extend(lease_id, expires)
         return with_changes(lease, expires=expires)
 
     def release(self, lease_id: str, annotator: str) -> bool:
-        """Give an image back unanswered; returns whether the lease was still this person's."""
+        """Release a lease without an answer; returns whether it was still this person's."""
         lease = self.lease(lease_id)
         return (
             lease is not None
@@ -186,7 +187,8 @@ class Queue(Rows[QueueItem]):
         )
 
     def skip(self, lease_id: str, annotator: str, reason: str) -> None:
-        """Decline an image for good: others may still get it. Raises `Conflict` if the lease was lost."""
+        """Skip an image permanently for this person; others still get it. Raises `Conflict` if the lease was
+        lost."""
         lease = owned_lease(self.lease(lease_id), annotator)
         self._answer(lease.image_id, lease.round_id, lease.kind, annotator, skipped=True, reason=reason)
         Leases(self._connection).end(lease_id)
@@ -194,7 +196,7 @@ class Queue(Rows[QueueItem]):
     def answer(self, image_id: str, round_id: str, kind: QueueKind, author: str) -> bool:
         """Count a person's answer for an item; returns whether the item is now done.
 
-        Answering again counts once; without such an item nothing happens.
+        A repeated answer counts once; without such an item nothing happens.
         """
         item = {"of_image": image_id, "of_round": round_id, "of_kind": kind}
         if self._connection.scalar(_locking(), item) is None:
@@ -203,34 +205,38 @@ class Queue(Rows[QueueItem]):
         return self._recount(image_id, round_id, kind)
 
     def give_back(self, label: Label, reason: str) -> None:
-        """Ask a label's author for the image again, soon, as their answer no longer counts."""
+        """Return the image to the label's author with priority, because their label no longer counts."""
         items, answers = self.table.c, tables.queue_answers.c
         round_id = label.round_id or RETURNED
         key = items.image_id == label.image_id, items.round_id == round_id, items.kind == "draw"
-        item = QueueItem(image_id=label.image_id, round_id=round_id, priority=RETURN_FIRST, reason=reason)
+        item = QueueItem(image_id=label.image_id, round_id=round_id, priority=RETURN_PRIORITY, reason=reason)
         if self.add_many([item]):
             row = {"image_id": label.image_id, "round_id": round_id, "kind": "draw", "person": label.author}
             insert_new(self._connection, tables.queue_takers, [row])
             return
-        mine = answers.image_id == label.image_id, answers.round_id == round_id, answers.kind == "draw"
-        self._connection.execute(delete(tables.queue_answers).where(*mine, answers.author == label.author))
-        self._connection.execute(update(self.table).where(*key).values(priority=RETURN_FIRST, reason=reason))
+        of_label = answers.image_id == label.image_id, answers.round_id == round_id, answers.kind == "draw"
+        self._connection.execute(
+            delete(tables.queue_answers).where(*of_label, answers.author == label.author)
+        )
+        self._connection.execute(
+            update(self.table).where(*key).values(priority=RETURN_PRIORITY, reason=reason)
+        )
         self._recount(label.image_id, round_id, "draw")
 
     def withdraw(self, image_id: str, round_id: str) -> int:
-        """Take an image that everybody skips out of a round's queue; returns how many items went."""
+        """Remove an image from a round's queue; returns the number of removed items."""
         items, leases = self.table.c, tables.leases.c
-        mine = leases.image_id == image_id, leases.round_id == round_id
-        self._connection.execute(delete(tables.leases).where(*mine))
+        of_image = leases.image_id == image_id, leases.round_id == round_id
+        self._connection.execute(delete(tables.leases).where(*of_image))
         gone = delete(self.table).where(items.image_id == image_id, items.round_id == round_id)
         return self._connection.execute(gone).rowcount
 
     def remaining(self, round_id: str | None = None) -> int:
-        """How many items (of a round) still need opinions."""
+        """Number of items (of a round) that still need annotations."""
         return self._count(False, round_id)
 
     def done(self, round_id: str | None = None) -> int:
-        """How many items (of a round) have all their opinions."""
+        """Number of completed items (of a round)."""
         return self._count(True, round_id)
 
     def of_round(self, round_id: str) -> list[QueueItem]:
@@ -254,8 +260,8 @@ class Queue(Rows[QueueItem]):
             self._connection, table, [row | {"skipped": skipped, "reason": reason, "created": now()}]
         )
         if not fresh and not skipped:
-            mine = [table.c[name] == value for name, value in row.items()]
-            self._connection.execute(update(table).where(*mine).values(skipped=False))
+            own_answer = [table.c[name] == value for name, value in row.items()]
+            self._connection.execute(update(table).where(*own_answer).values(skipped=False))
 
     def _recount(self, image_id: str, round_id: str, kind: str) -> bool:
         item = {"of_image": image_id, "of_round": round_id, "of_kind": kind}
@@ -278,7 +284,7 @@ def _counting() -> ReturningUpdate[Any]:
 
 
 def _of_item(table: Any) -> tuple[ColumnElement[bool], ...]:
-    """Columns of a table that names queue items, held against the parameters of one."""
+    """The condition that a table's columns refer to the queue item of the parameters."""
     return (
         table.image_id == bindparam("of_image"),
         table.round_id == bindparam("of_round"),
@@ -287,7 +293,7 @@ def _of_item(table: Any) -> tuple[ColumnElement[bool], ...]:
 
 
 def open_to(annotator: str) -> ColumnElement[bool]:
-    """True for queue items that everybody, or this person among others, may take."""
+    """True for queue items without assignees or assigned to this person."""
     items, assignees = tables.queue_items.c, tables.queue_takers.c
     of_item = (
         assignees.image_id == items.image_id,
@@ -298,9 +304,11 @@ def open_to(annotator: str) -> ColumnElement[bool]:
 
 
 def owned_lease(lease: Lease | None, annotator: str) -> Lease:
-    """The lease itself. Raises `Conflict` unless it exists and is this person's."""
+    """The lease. Raises `Conflict` unless it exists and is this person's."""
     if lease is None or lease.annotator != annotator:
-        raise Conflict("this image is no longer leased to you, somebody else may have it; take the next one")
+        raise Conflict(
+            "this image is no longer leased to you and may be leased to somebody else; take the next one"
+        )
     return lease
 
 
@@ -312,10 +320,10 @@ class Leases(Rows[Lease]):
     what = "lease"
 
     def take(self, item: QueueItem, annotator: str, expires: float) -> Lease:
-        """A lease of the item; the person's own expired one lives on."""
+        """Create a lease of the item; the person's own expired one is renewed."""
         table = self.table.c
-        mine = self._select().where(table.image_id == item.image_id, table.annotator == annotator)
-        for old in self._records(mine):
+        own_lease = self._select().where(table.image_id == item.image_id, table.annotator == annotator)
+        for old in self._records(own_lease):
             if (old.round_id, old.kind) == (item.round_id, item.kind):
                 self.extend(old.id, expires)
                 return with_changes(old, expires=expires)
@@ -332,7 +340,7 @@ class Leases(Rows[Lease]):
         return lease
 
     def holders(self, image_id: str, now: float, but: str | None = None) -> int:
-        """How many people (others than `but`) hold the image."""
+        """Number of people (other than `but`) who lease the image."""
         table = self.table.c
         live = select(func.count()).select_from(self.table)
         live = live.where(table.image_id == image_id, table.expires > now)
@@ -341,7 +349,7 @@ class Leases(Rows[Lease]):
         return self._connection.scalar(live) or 0
 
     def forget(self, before: float) -> None:
-        """Delete leases that ended before that time."""
+        """Delete leases that expired before that time."""
         self._connection.execute(delete(self.table).where(self.table.c.expires < before))
 
     def find(self, lease_id: str) -> Lease | None:
@@ -349,24 +357,24 @@ class Leases(Rows[Lease]):
         return self._one(id=lease_id)
 
     def end(self, lease_id: str) -> int:
-        """Delete the lease, whosever it is; returns 1 or 0."""
+        """Delete the lease, of any person; returns 1 or 0."""
         return self._drop(id=lease_id)
 
     def held(self, annotator: str, now: float) -> list[Lease]:
-        """A person's live leases, by their end."""
+        """A person's current leases, by end time."""
         table = self.table.c
-        mine = self._select().where(table.annotator == annotator, table.expires > now)
-        return self._records(mine.order_by(table.expires, table.id))
+        own_leases = self._select().where(table.annotator == annotator, table.expires > now)
+        return self._records(own_leases.order_by(table.expires, table.id))
 
     def extend(self, lease_id: str, expires: float) -> None:
-        """Move the end."""
+        """Set the end of a lease."""
         self._connection.execute(
             update(self.table).where(self.table.c.id == lease_id).values(expires=expires)
         )
 
 
 class Assignees:
-    """Who alone may take a queue item; items without assignees are open to all."""
+    """Assignees of queue items; items without assignees are open to all."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -374,7 +382,7 @@ class Assignees:
     def add_many(
         self, image_ids: Iterable[str], round_id: str, people: Sequence[str], kind: str = "draw"
     ) -> int:
-        """Reserve items for people; returns how many rows were new."""
+        """Assign items to people; returns the number of new rows."""
         rows = [
             {"image_id": id, "round_id": round_id, "kind": kind, "person": person}
             for id in image_ids
@@ -382,26 +390,29 @@ class Assignees:
         ]
         return insert_new(self._connection, tables.queue_takers, rows)
 
-    def hand(self, image_id: str, person: str) -> None:
-        """Lease one person an image to draw now, whoever else holds it or has drawn it before."""
+    def lease_for_editing(self, image_id: str, person: str) -> None:
+        """Lease an image to one person for editing now, whoever else has leased or labelled it."""
         round_id, items, answers = f"edit by {person}", tables.queue_items, tables.queue_answers
         item = QueueItem(
-            image_id=image_id, round_id=round_id, priority=EDIT_FIRST, reason="opened from the curation desk"
+            image_id=image_id,
+            round_id=round_id,
+            priority=EDIT_PRIORITY,
+            reason="opened from the curation desk",
         )
         if not Queue(self._connection).add_many([item]):
-            mine = answers.c.image_id == image_id, answers.c.round_id == round_id
-            self._connection.execute(delete(answers).where(*mine))
+            own_answers = answers.c.image_id == image_id, answers.c.round_id == round_id
+            self._connection.execute(delete(answers).where(*own_answers))
             again = items.c.image_id == image_id, items.c.round_id == round_id
             self._connection.execute(update(items).where(*again).values(given=0, done=False))
         self.add_many([image_id], round_id, [person])
-        Queue(self._connection).lend(image_id, round_id, person, now() + EDIT_SECONDS)
+        Queue(self._connection).lease_without_item(image_id, round_id, person, now() + EDIT_SECONDS)
 
     def of(self, image_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
-        """The people who alone may take each image, by image."""
+        """The assignees of each image."""
         table = tables.queue_takers.c
-        found: dict[str, tuple[str, ...]] = {}
+        assignees: dict[str, tuple[str, ...]] = {}
         for chunk in chunks(image_ids):
             statement = select(table.image_id, table.person).where(table.image_id.in_(chunk)).distinct()
             for row in self._connection.execute(statement.order_by(table.person)):
-                found[row.image_id] = (*found.get(row.image_id, ()), row.person)
-        return found
+                assignees[row.image_id] = (*assignees.get(row.image_id, ()), row.person)
+        return assignees

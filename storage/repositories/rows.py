@@ -1,4 +1,4 @@
-"""How records become rows and rows become records."""
+"""Conversion between records and rows."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -24,7 +24,7 @@ from sqlalchemy.sql.dml import Insert
 from dataengine.errors import NotFound
 
 CHUNK = 1000
-"""Values in one SQL list, below every database's limit of parameters."""
+"""Number of values in one SQL list, below every database's limit of parameters."""
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -43,7 +43,7 @@ def chunks(values: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
 
 
 def _plain(column: Column[Any], value: Any) -> Any:
-    """NumPy scalars as Python's own: SQLite's driver would store them as bytes."""
+    """NumPy scalars as Python values: SQLite's driver would store them as bytes."""
     if value is None:
         return None
     if isinstance(column.type, Boolean):
@@ -56,12 +56,15 @@ def _plain(column: Column[Any], value: Any) -> Any:
 def insert_new(
     connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], unique: Sequence[str] = ()
 ) -> int:
-    """Insert the rows whose `unique` columns (the primary key) are new; returns how many were."""
+    """Insert the rows with new values of the `unique` columns (default: the primary key); returns their
+    number."""
     if not rows:
         return 0
     key = tuple(unique) or tuple(column.name for column in table.primary_key)
     statement = _inserting(table, key, connection.dialect.name)
-    ordered = sorted(rows, key=lambda row: tuple(row[name] for name in key))  # one lock order for all writers
+    ordered = sorted(
+        rows, key=lambda row: tuple(row[name] for name in key)
+    )  # the same lock order for all writers
     return sum(connection.execute(statement, chunk).rowcount for chunk in chunks(ordered, 10 * CHUNK))
 
 
@@ -79,9 +82,9 @@ def _columns_of(table: Table, makes: Any) -> dict[str, Column[Any]]:
 
 @cache
 def _selecting(table: Table, makes: Any, by: tuple[str, ...] = (), newest: str | None = None) -> Select[Any]:
-    """All of a record's columns, where each of the columns `by` equals the parameter of its name.
+    """Select a record's columns, where each of the columns `by` equals the parameter of its name.
 
-    With `newest` only the row in which that column is highest.
+    With `newest` only the row with the highest value of that column.
     """
     named = (table.c[name] == bindparam(name) for name in by)
     columns = (column.label(field) for field, column in _columns_of(table, makes).items())
@@ -95,7 +98,7 @@ def _deleting(table: Table, by: tuple[str, ...]) -> Delete:
 
 
 def replace(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
-    """Insert the row, or overwrite the one that has its primary key."""
+    """Insert the row, or overwrite the one with its primary key."""
     key = [column.name for column in table.primary_key]
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     values = {name: value for name, value in row.items() if name not in key}
@@ -103,7 +106,7 @@ def replace(connection: Connection, table: Table, row: Mapping[str, Any]) -> Non
 
 
 class Rows(Generic[R]):
-    """A table of one record type, reached through a unit of work's connection."""
+    """A table of one record type, through a unit of work's connection."""
 
     table: Table
     makes: type[R]
@@ -123,22 +126,23 @@ class Rows(Generic[R]):
         return _selecting(self.table, self.makes)  # type: ignore[arg-type]
 
     def _one(self, newest: str | None = None, **key: Any) -> R | None:
-        """The record whose columns hold these values, of several the one where column `newest` is highest."""
+        """The record with these column values; of several, the one with the highest value of column
+        `newest`."""
         statement = _selecting(self.table, self.makes, tuple(key), newest)  # type: ignore[arg-type]
         return next(iter(self._records(statement, key)), None)
 
     def _drop(self, **key: Any) -> int:
-        """Delete the rows whose columns hold these values; returns how many there were."""
+        """Delete the rows with these column values; returns their number."""
         return self._connection.execute(_deleting(self.table, tuple(key)), key).rowcount
 
     def _insert(self, records: Iterable[R], **extra: Any) -> int:
         return insert_new(self._connection, self.table, [self._row(record) | extra for record in records])
 
     def _in(self, column: Column[Any], values: Iterable[Any], *conditions: Any) -> list[R]:
-        found: list[R] = []
+        records: list[R] = []
         for chunk in chunks(values):
-            found += self._records(self._select().where(column.in_(chunk), *conditions))
-        return found
+            records += self._records(self._select().where(column.in_(chunk), *conditions))
+        return records
 
 
 class Named(Rows[R]):
@@ -150,10 +154,10 @@ class Named(Rows[R]):
 
     def get(self, id: str) -> R:
         """The record with that id. Raises `NotFound`."""
-        found = self._one(id=id)
-        if found is None:
+        record = self._one(id=id)
+        if record is None:
             raise NotFound(f"there is no {self.what} {id!r}; list them to see the ids in use")
-        return found
+        return record
 
     def list(self) -> list[R]:
         """All records, oldest first."""

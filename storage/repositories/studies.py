@@ -1,4 +1,4 @@
-"""Studies, votes, invitations and guests."""
+"""Repositories of studies, votes, invitations and guests."""
 
 from sqlalchemy import update
 
@@ -15,19 +15,19 @@ class Studies(Named[Study]):
     what = "study"
 
     def close(self, study_id: str) -> None:
-        """Take no more votes. Raises `NotFound`."""
+        """Close a study for votes. Raises `NotFound`."""
         self._update(study_id, state="closed")
 
 
 class Votes(Rows[Vote]):
-    """One answer for each study, pair, rater and question."""
+    """Votes, one per study, pair, rater and question."""
 
     table = tables.votes
     makes = Vote
     what = "vote"
 
     def add(self, *votes: Vote) -> int:
-        """Store the votes unless that rater already answered; returns how many were new."""
+        """Store the votes unless that rater already voted; returns the number of new ones."""
         return self._insert(votes)
 
     def of_study(self, study_id: str, rater: str | None = None) -> list[Vote]:
@@ -39,7 +39,7 @@ class Votes(Rows[Vote]):
 
 
 class Invitations(Rows[Invitation]):
-    """Links with which strangers become raters of one study."""
+    """Links by which people without an account become raters of one study."""
 
     table = tables.invitations
     makes = Invitation
@@ -50,7 +50,7 @@ class Invitations(Rows[Invitation]):
         return self._insert([invitation])
 
     def find(self, token_hash: str) -> Invitation | None:
-        """The invitation of that token's hash, expired or not."""
+        """The invitation of that token hash, expired or not."""
         return next(iter(self._records(self._select().where(self.table.c.token_hash == token_hash))), None)
 
     def of_study(self, study_id: str) -> list[Invitation]:
@@ -59,7 +59,7 @@ class Invitations(Rows[Invitation]):
         return self._records(self._select().where(table.study_id == study_id).order_by(table.created))
 
     def take(self, token_hash: str, at: float) -> bool:
-        """Take one place if there is one and the link has not expired; exactly one taker gets the last."""
+        """Take one place if one is left and the link is valid; exactly one request gets the last place."""
         table = self.table.c
         free = table.token_hash == token_hash, table.taken < table.places, table.expires > at
         return bool(
@@ -69,14 +69,14 @@ class Invitations(Rows[Invitation]):
         )
 
     def end(self, study_id: str, at: float) -> int:
-        """Let a study's open invitations expire now; returns how many there were."""
+        """Expire a study's open invitations now; returns their number."""
         table = self.table.c
         open_ones = table.study_id == study_id, table.expires > at
         return self._connection.execute(update(self.table).where(*open_ones).values(expires=at)).rowcount
 
 
 class Guests(Rows[Guest]):
-    """Accounts that judge one study and nothing else."""
+    """Accounts restricted to judging one study."""
 
     table = tables.guests
     makes = Guest
@@ -87,7 +87,7 @@ class Guests(Rows[Guest]):
         return self._insert([guest])
 
     def find(self, name: str) -> Guest | None:
-        """The guest of that account, None for everybody else."""
+        """The guest of that account, None for any other account."""
         return next(iter(self._records(self._select().where(self.table.c.name == name))), None)
 
     def of_study(self, study_id: str) -> list[Guest]:

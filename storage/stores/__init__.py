@@ -1,1 +1,1 @@
-"""Content outside the catalog: blobs, maps, checkpoints, snapshots, job files."""
+"""Stores outside the catalog: blobs, maps, checkpoints, snapshots, job files."""

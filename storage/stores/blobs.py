@@ -1,9 +1,8 @@
-"""Content-addressed bytes: a blob's name is the SHA-256 of what it holds.
+"""Content-addressed bytes: a blob's name is the SHA-256 of its content.
 
-On a file system a blob is written under a temporary name, forced to the disk and renamed, and its name is
-on the disk before `put` returns; on an object store it is put on condition that it is not there yet, where
-the store can, and the store's answer counts as durable. What is read is verified, so damage never
-travels.
+On a file system a blob is written under a temporary name, synced and renamed, and its name is synced before
+`put` returns; on an object store it is a conditional put where the store supports it, and the store's
+response counts as durable. Reads are verified, so damage never spreads.
 """
 
 import errno
@@ -26,36 +25,36 @@ SYNC_THREADS = 8
 SHA256 = re.compile(r"[0-9a-f]{64}")
 LEFTOVER_SECONDS = 24 * 3600.0
 TRASH = "trash"
-"""Folder under the root for blobs that nothing needs any more, until their grace time is over."""
+"""Folder under the root for unneeded blobs, until their grace period ends."""
 
 UNUSABLE = {
     errno.ENOSPC: "is full",
     errno.EDQUOT: "is over its quota",
-    errno.EFBIG: "may not hold a file of this size",
+    errno.EFBIG: "does not allow a file of this size",
     errno.EROFS: "is read-only",
-    errno.EACCES: "may not be written by this user",
-    errno.EPERM: "may not be written by this user",
+    errno.EACCES: "is not writable for this user",
+    errno.EPERM: "is not writable for this user",
     errno.EIO: "has a hardware fault",
 }
 
 
 @contextmanager
 def writing(where: str | Path) -> Iterator[None]:
-    """Turn what a full, read-only or forbidden disk raises into one clear `WorkspaceUnusable`."""
+    """Translate the errors of a full, read-only or forbidden disk to one clear `WorkspaceUnusable`."""
     try:
         yield
     except OSError as error:
         if error.errno not in UNUSABLE:
             raise
         raise WorkspaceUnusable(
-            f"{where} {UNUSABLE[error.errno]}; nothing was half-written. "
-            "Free space or mend its permissions, then run the same again."
+            f"{where} {UNUSABLE[error.errno]}; no incomplete data was written. "
+            "Free space or fix its permissions, then run the same again."
         ) from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredBlob:
-    """A blob as the store lists it: size in bytes, time of writing in epoch seconds."""
+    """A blob in the store's listing: size in bytes, time of writing in epoch seconds."""
 
     sha256: str
     size: int
@@ -79,11 +78,11 @@ class Blobs:
         return f"Blobs({self.root!r})"
 
     def put(self, data: bytes) -> str:
-        """Keep `data`; its SHA-256. Keeping the same bytes again changes nothing."""
+        """Store `data`; returns its SHA-256. Storing the same bytes again changes nothing."""
         return self.put_many([data])[0]
 
     def put_many(self, items: Sequence[bytes]) -> list[str]:
-        """Keep each item, waiting for the disk once for all of them; their SHA-256, in order."""
+        """Store all items with one sync; returns their SHA-256, in order."""
         names = [hashlib.sha256(item).hexdigest() for item in items]
         fresh = {name: item for name, item in zip(names, items, strict=True) if self._lacks(name, len(item))}
         with writing(self.root):
@@ -96,7 +95,7 @@ class Blobs:
         return names
 
     def put_file(self, source: Path) -> str:
-        """Keep a file without holding it in memory; its SHA-256."""
+        """Store a file without reading it into memory; returns its SHA-256."""
         with source.open("rb") as file:
             name = hashlib.file_digest(file, "sha256").hexdigest()
         if not self._lacks(name, source.stat().st_size):
@@ -121,7 +120,7 @@ class Blobs:
         return data
 
     def get_range(self, sha256: str, offset: int, length: int) -> bytes:
-        """`length` bytes from `offset`, unverified: for packs whose parts carry their own checksum."""
+        """`length` bytes from `offset`, unverified: for packs whose parts have their own checksum."""
         return self._read(sha256, offset, offset + length)
 
     def fetch(self, sha256: str, target: Path) -> None:
@@ -132,45 +131,45 @@ class Blobs:
             writing(target.parent),
             target.open("wb") as file,
         ):
-            found = _copy(source, file)
-        if found != sha256:
+            digest = _copy(source, file)
+        if digest != sha256:
             target.unlink()
             raise self._corrupt(sha256)
 
     def has(self, sha256: str) -> bool:
-        """Whether the blob is there."""
+        """Whether the blob exists."""
         if self.folder is not None:
             return Path(self._key(sha256)).is_file()
         return bool(self.fs.isfile(self._key(sha256)))
 
     def size(self, sha256: str) -> int:
-        """Bytes of a blob; `NotFound` if absent."""
+        """Size of a blob in bytes; `NotFound` if absent."""
         with self._missing(sha256):
             return int(self.fs.size(self._key(sha256)))
 
     def delete(self, sha256: str) -> bool:
-        """Erase a blob; whether it was there."""
+        """Delete a blob; returns whether it existed."""
         with suppress(FileNotFoundError), writing(self.root):
             self.fs.rm_file(self._key(sha256))
             return True
         return False
 
     def discard(self, sha256: str) -> bool:
-        """Move a blob to the trash, from which reading it takes it back; whether it was there."""
+        """Move a blob to the trash, from which a read restores it; returns whether it existed."""
         with suppress(FileNotFoundError), writing(self.root):
             self._move(self._key(sha256), self._trash_key(sha256))
             return True
         return False
 
     def take_back(self, sha256: str) -> bool:
-        """Take a blob back from the trash; whether it was there."""
+        """Restore a blob from the trash; returns whether it was there."""
         with suppress(FileNotFoundError), writing(self.root):
             self._move(self._trash_key(sha256), self._key(sha256))
             return True
         return False
 
     def trashed(self) -> Iterator[StoredBlob]:
-        """Every blob in the trash, with the time at which it came there."""
+        """Every blob in the trash, with the time at which it was trashed."""
         folder = f"{self.root}/{TRASH}"
         for entry in self.fs.find(folder, detail=True).values() if self.fs.exists(folder) else ():
             name = entry["name"].rpartition("/")[2]
@@ -178,23 +177,23 @@ class Blobs:
                 yield StoredBlob(sha256=name, size=int(entry["size"]), modified=_modified(entry))
 
     def empty_trash(self, sha256: str) -> None:
-        """Erase a blob that lies in the trash for good."""
+        """Delete a blob in the trash permanently."""
         with suppress(FileNotFoundError), writing(self.root):
             self.fs.rm_file(self._trash_key(sha256))
 
     def path_or_none(self, sha256: str) -> Path | None:
-        """The local file of a blob, to be read only; None when the store is remote or the blob absent."""
+        """The local file of a blob, read-only; None when the store is remote or the blob absent."""
         return Path(self._key(sha256)) if self.folder is not None and self.has(sha256) else None
 
     def read_root(self, name: str) -> bytes | None:
-        """A small file beside the blobs, such as their owner's mark; None where there is none."""
+        """Read a small file in the store's root, such as the owner's mark; None if absent."""
         try:
             return bytes(self.fs.cat_file(f"{self.root}/{name}"))
         except FileNotFoundError:
             return None
 
     def write_root(self, name: str, data: bytes) -> None:
-        """Keep a small file beside the blobs."""
+        """Write a small file to the store's root."""
         with writing(self.root):
             if self.folder is not None:
                 durable.make_folder(self.folder)
@@ -211,7 +210,7 @@ class Blobs:
                 yield StoredBlob(sha256=name, size=int(entry["size"]), modified=_modified(entry))
 
     def sweep(self, older_than: float = LEFTOVER_SECONDS) -> int:
-        """Remove what killed writers left under temporary names; how many files."""
+        """Delete temporary files of killed writers; returns their number."""
         if self.folder is None:
             return 0
         limit = time.time() - older_than
@@ -221,27 +220,27 @@ class Blobs:
                 path.unlink(missing_ok=True)
         return len(stale)
 
-    # ---- how it is done ------------------------------------------------------------------------------
+    # ---- implementation ------------------------------------------------------------------------------
 
     def _lacks(self, sha256: str, size: int) -> bool:
-        """Absent, or there at another length: then it was cut off by a fault and is written anew."""
+        """Whether the blob is absent, or truncated by a fault and must be written again."""
         try:
             lacking = self.size(sha256) != size
         except NotFound:
             return True
         if not lacking and self.folder is not None:
-            # Young again, so that garbage collection leaves it to the row that is about to name it.
+            # A new time, so that garbage collection spares it until its row is written.
             with suppress(OSError):
                 os.utime(self._key(sha256))
         return lacking
 
     def _key(self, sha256: str) -> str:
         if not SHA256.fullmatch(sha256):
-            raise NotFound(f"{sha256!r} is no SHA-256, so no blob can have this name")
+            raise NotFound(f"{sha256!r} is not a SHA-256, so no blob has this name")
         return f"{self.root}/{sha256[:2]}/{sha256}"
 
     def _trash_key(self, sha256: str) -> str:
-        self._key(sha256)  # refuses what is no name
+        self._key(sha256)  # raises for an invalid name
         return f"{self.root}/{TRASH}/{sha256}"
 
     def _move(self, source: str, target: str) -> None:
@@ -250,7 +249,7 @@ class Blobs:
             self.fs.mv(source, target)
             return
         durable.make_folder(Path(target).parent)
-        os.utime(source)  # its time in the trash counts from now
+        os.utime(source)  # the grace period in the trash starts now
         Path(source).replace(target)
         durable.sync_folder(Path(target).parent)
 
@@ -268,10 +267,10 @@ class Blobs:
         try:
             yield
         except FileNotFoundError:
-            raise NotFound(f"blob {sha256} is not in {self.root}; was it cleared by gc or erased?") from None
+            raise NotFound(f"blob {sha256} is not in {self.root}; it was cleared by gc, or erased") from None
 
     def _corrupt(self, sha256: str) -> StorageError:
-        return Corrupt(f"blob {sha256} in {self.root} no longer holds what it did; restore it from a backup")
+        return Corrupt(f"blob {sha256} in {self.root} does not match its hash; restore it from a backup")
 
     def _entries(self) -> Iterable[dict[str, Any]]:
         return self.fs.find(self.root, detail=True).values() if self.fs.exists(self.root) else ()
@@ -285,7 +284,7 @@ class Blobs:
             if self._lacks(name, len(data)):
                 self.fs.pipe_file(key, data)
         except (NotImplementedError, TypeError):
-            # A store without conditional puts: whoever else writes this key writes the same bytes.
+            # A store without conditional puts: any other writer of this key writes the same bytes.
             self.fs.pipe_file(key, data)
 
     def _put_files(self, folder: Path, items: dict[str, bytes]) -> None:
@@ -297,13 +296,13 @@ class Blobs:
             for item in items.items():
                 put(item)
         else:
-            # The disk, not the processor, is waited for: several files share one flush of its journal.
+            # Bound by the disk, not the CPU: several files share one flush of the journal.
             with ThreadPoolExecutor(min(SYNC_THREADS, len(items))) as pool:
                 for _ in pool.map(put, items.items()):
                     pass
 
     def _sync_names(self, names: Iterable[str]) -> None:
-        """Wait until these names are on the disk, also those that another process has just written."""
+        """Sync these names to disk, also those that another process has just written."""
         if self.folder is not None:
             parents = {Path(self._key(name)).parent for name in names}
             for parent in parents:
@@ -332,7 +331,7 @@ class Blobs:
 
 
 def _copy(source: IO[bytes], target: IO[bytes]) -> str:
-    """Copy all bytes; their SHA-256."""
+    """Copy all bytes; returns their SHA-256."""
     digest = hashlib.sha256()
     while chunk := source.read(CHUNK):
         digest.update(chunk)

@@ -1,6 +1,6 @@
-"""Trained weights: immutable folders over blobs, and scratch folders for training that a kill must not cost.
+"""Trained weights: immutable folders in blobs, and scratch folders for resumable training.
 
-A checkpoint's id is the SHA-256 of its manifest, which lists every file with its own SHA-256.
+A checkpoint's id is the SHA-256 of its manifest, which lists every file with its SHA-256.
 """
 
 import hashlib
@@ -38,14 +38,14 @@ class Checkpoints:
         self.folder = folder
 
     def publish(self, folder: Path) -> str:
-        """Keep every file of `folder` for good; the checkpoint's id, the same for the same content.
+        """Store every file of `folder` permanently; returns the checkpoint's id, equal for equal content.
 
-        Raises `InputRefused` for an empty folder, a link or anything else that is no plain file.
+        Raises `InputRefused` for an empty folder, a link or anything else but plain files.
         """
-        found = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-        if odd := [path for path in found if path.is_symlink() or not path.is_file()]:
-            raise InputRefused(f"{odd[0]} is no plain file; a checkpoint holds plain files only")
-        if not found:
+        paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+        if odd := [path for path in paths if path.is_symlink() or not path.is_file()]:
+            raise InputRefused(f"{odd[0]} is not a plain file; a checkpoint holds plain files only")
+        if not paths:
             raise InputRefused(f"{folder} holds no file; save the model there before publishing it")
         files = [
             {
@@ -53,27 +53,27 @@ class Checkpoints:
                 "sha256": self.blobs.put_file(path),
                 "size": path.stat().st_size,
             }
-            for path in found
+            for path in paths
         ]
         return self.blobs.put(json.dumps({"files": files}, sort_keys=True).encode())
 
     def files(self, checkpoint_id: str) -> list[CheckpointFile]:
-        """What the checkpoint holds. `NotFound` if there is none of that id."""
+        """The files of the checkpoint. `NotFound` if there is none of that id."""
         try:
             manifest = json.loads(self.blobs.get(checkpoint_id))
             files = [CheckpointFile(**entry) for entry in manifest["files"]]
         except (ValueError, KeyError, TypeError):
-            raise NotFound(f"blob {checkpoint_id} is no checkpoint") from None
+            raise NotFound(f"blob {checkpoint_id} is not a checkpoint") from None
         for file in files:
             path = PurePosixPath(file.path)
             if path.is_absolute() or ".." in path.parts:
-                raise Corrupt(f"checkpoint {checkpoint_id} names {file.path}, which lies outside of it")
+                raise Corrupt(f"checkpoint {checkpoint_id} names {file.path}, which is outside of it")
         return files
 
     def fetch(self, checkpoint_id: str) -> Path:
-        """A local folder with the checkpoint, files read-only: copied once, verified, never half there."""
-        if here := self.fetched(checkpoint_id):
-            return here
+        """A local folder with the checkpoint, files read-only: copied once, verified, never incomplete."""
+        if local := self.fetched(checkpoint_id):
+            return local
         target, files = self.folder / checkpoint_id, self.files(checkpoint_id)
         fresh = self.folder / f".{checkpoint_id}.{os.getpid()}.{time.monotonic_ns()}"
         try:
@@ -89,13 +89,13 @@ class Checkpoints:
         return target
 
     def fetched(self, checkpoint_id: str) -> Path | None:
-        """The local folder, None while it is not here as a whole."""
+        """The local folder, None while it is incomplete or absent."""
         target = self.folder / checkpoint_id
         whole = all(_has_size(target / file.path, file.size) for file in self.files(checkpoint_id))
         return target if whole else None
 
     def forget(self, checkpoint_id: str) -> None:
-        """Remove the local copy; the checkpoint itself stays in the blobs."""
+        """Delete the local copy; the checkpoint itself stays in the blobs."""
         shutil.rmtree(self.folder / _safe(checkpoint_id), ignore_errors=True)
 
     def pending(self, work_id: str) -> Path:
@@ -106,7 +106,7 @@ class Checkpoints:
         return path
 
     def hand_over(self, work_id: str) -> str:
-        """Publish what the scratch folder holds, so that another machine can go on; the checkpoint's id."""
+        """Publish the scratch folder, so that another machine can resume; returns the checkpoint's id."""
         folder = self.pending(work_id)
         for stale in folder.rglob(".*"):
             if stale.is_file():
@@ -116,9 +116,10 @@ class Checkpoints:
         return checkpoint
 
     def take_over(self, work_id: str, checkpoint_id: str) -> None:
-        """Fill the scratch folder from what another machine handed over, unless it goes on from that already.
+        """Fill the scratch folder from another machine's checkpoint, unless it was already resumed from that
+        one.
 
-        What this machine had before is older: the other one went on from it.
+        The previous content is older: the other machine resumed from it.
         """
         folder = self.pending(work_id)
         note = folder / HANDED_OVER
@@ -133,7 +134,7 @@ class Checkpoints:
         durable.write_text(note, checkpoint_id)
 
     def discard(self, work_id: str) -> None:
-        """Remove a scratch folder."""
+        """Delete a scratch folder."""
         shutil.rmtree(self.folder / "pending" / _safe(work_id), ignore_errors=True)
 
 
@@ -144,7 +145,7 @@ def _move_into_place(fresh: Path, target: Path) -> None:
     try:
         durable.move(fresh, target)
     except OSError:
-        # Another process fetched the same checkpoint first: its copy is as good as ours.
+        # Another process fetched the same checkpoint first: its copy is equal.
         if not target.is_dir():
             raise
     shutil.rmtree(stale, ignore_errors=True)
@@ -155,5 +156,5 @@ def _has_size(path: Path, size: int) -> bool:
 
 
 def _safe(name: str) -> str:
-    """A name that is one folder; anything else becomes its hash."""
+    """The name if it is valid for one folder; otherwise its hash."""
     return name if SAFE_NAME.fullmatch(name) else hashlib.sha256(name.encode()).hexdigest()

@@ -1,9 +1,9 @@
-"""What jobs write while they run: logs, figures, small notes. Local files first, shared where a team works.
+"""Files of running jobs: logs, metrics, small notes. Written locally, and shared with a team.
 
-A job writes into `WORKSPACE/jobs/JOB/` on its worker's machine. One machine needs no more. Where the catalog
-is a team's database, the web server may see another disk: then the worker sends what is new in these files
-there about once a second, and a reader keeps a copy that it brings up to date. Notes, which are replaced
-whole, stand in the database alone then, since the next worker of the same run may be another machine.
+A job writes into `WORKSPACE/jobs/JOB/` on its worker's machine. On one machine that is all. If the catalog is
+a team's database, the web server may have another disk: then the worker sends new content to the database
+about once a second, and a reader updates its local copy from there. Notes, which are replaced as a whole, are
+then stored only in the database, because the next worker of the same run may be on another machine.
 """
 
 import json
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 
 LOG, METRICS = "log.txt", "metrics.jsonl"
 LIMITS = {METRICS: 1 << 20, LOG: 1 << 16}
-"""Bytes of each file that are sent at once."""
+"""Largest piece of a file, in bytes."""
 SENT = ".sent.json"
 COPIES = 256
-"""Files that a reader keeps copies of."""
+"""Number of files of which a reader keeps copies."""
 
 
 @dataclass
 class Copy:
-    """How far a reader's copy goes: the last piece, and bytes up to its end."""
+    """The state of a reader's copy: its last piece, and its size in bytes."""
 
     number: int = 0
     size: int = 0
 
 
 class JobFiles:
-    """The files of all jobs of a workspace; `shared` says whether others read them through the catalog."""
+    """The files of all jobs of a workspace; `shared`: other machines read them through the catalog."""
 
     def __init__(
         self, catalog: "Callable[..., AbstractContextManager[Catalog]]", folder: Path, shared: bool
@@ -50,13 +50,14 @@ class JobFiles:
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     def folder(self, job_id: str) -> Path:
-        """Where the job writes on this machine."""
+        """The job's folder on this machine."""
         return self._folder / job_id
 
-    # ---- files that grow -----------------------------------------------------------------------------------
+    # ---- append-only files
+    # -----------------------------------------------------------------------------------
 
     def send(self, job_id: str, everything: bool = False) -> None:
-        """Share what is new in the job's files here; in a workspace of one machine nothing.
+        """Share new content of the job's local files; does nothing in a workspace of one machine.
 
         A crash between two calls may send a piece twice, and loses none.
         """
@@ -67,15 +68,14 @@ class JobFiles:
                 pass
 
     def read(self, job_id: str, name: str) -> Path:
-        """A file that holds what the job wrote so far, wherever it runs; it may be absent. Not to be
-        changed."""
+        """A read-only file with the job's output so far, on whichever machine it runs; it may be absent."""
         if not self._shared:
             return self.folder(job_id) / name
         with self._reading:
             return self._copied(job_id, name)
 
     def _send_some(self, job_id: str) -> bool:
-        """Send one piece of each file; whether more is left."""
+        """Send one piece of each file; returns whether more is left."""
         note = self.folder(job_id) / SENT
         sent: dict[str, int] = json.loads(note.read_text()) if note.is_file() else {}
         news, more = {}, False
@@ -108,7 +108,7 @@ class JobFiles:
             body = "".join(text for _, text in pieces).encode()
             path.parent.mkdir(exist_ok=True)
             with path.open("ab") as file:
-                file.truncate(copy.size)  # a write that was cut short is begun again
+                file.truncate(copy.size)  # drop an incomplete write
                 file.write(body)
             copy.number, copy.size = pieces[-1][0], copy.size + len(body)
         return path
@@ -120,7 +120,7 @@ class JobFiles:
     # ---- notes ---------------------------------------------------------------------------------------------
 
     def put(self, job_id: str, name: str, value: Any) -> None:
-        """Keep a small JSON value under a name, in place of the one before."""
+        """Store a small JSON value under a name, replacing the previous one."""
         if self._shared:
             with self._catalog() as catalog:
                 catalog.job_files.put(job_id, name, json.dumps(value))
@@ -131,7 +131,7 @@ class JobFiles:
             replace_file(self.folder(job_id) / name, json.dumps(value))
 
     def get(self, job_id: str, name: str) -> Any:
-        """The value; None where there is none."""
+        """The value; None if absent."""
         if self._shared:
             with self._catalog(read_only=True) as catalog:
                 pieces = catalog.job_files.after(job_id, name)
@@ -140,7 +140,7 @@ class JobFiles:
         return json.loads(path.read_text()) if path.is_file() else None
 
     def drop(self, job_id: str, name: str) -> None:
-        """Forget a note."""
+        """Delete a note."""
         if self._shared:
             with self._catalog() as catalog:
                 catalog.job_files.drop(job_id, name)
@@ -150,9 +150,9 @@ class JobFiles:
 
 
 def piece(path: Path, name: str, start: int, size: int, limit: int) -> tuple[str, int]:
-    """What is sent next of a file that was sent up to `start`, and where that ends.
+    """The next piece of a file that was sent up to `start`, and its end offset.
 
-    Figures go in whole lines. Of a log that grows faster than it can be sent, the end is sent.
+    Metrics are sent in complete lines. Of a log that grows faster than it can be sent, only the end is sent.
     """
     skipped = max(0, size - start - limit) if name == LOG else 0
     with path.open("rb") as file:
@@ -165,5 +165,5 @@ def piece(path: Path, name: str, start: int, size: int, limit: int) -> tuple[str
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Replace a small file in one piece."""
+    """Replace a small file atomically."""
     durable.write_text(path, text)

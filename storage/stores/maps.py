@@ -1,7 +1,7 @@
-"""Artifact maps in packs: many zstd-compressed 8-bit maps in one blob, each reached by its own reference.
+"""Artifact maps in packs: many zstd-compressed 8-bit maps in one blob, each with its own reference.
 
-A reference is `sha256:offset:length:HEIGHTxWIDTH`. Every compressed map carries zstd's own checksum, so that
-one map is read and verified without the rest of its pack.
+A reference is `sha256:offset:length:HEIGHTxWIDTH`. Every compressed map has zstd's checksum, so that one map
+is read and verified without the rest of its pack.
 """
 
 import re
@@ -22,7 +22,7 @@ REFERENCE = re.compile(r"([0-9a-f]{64}):(\d{1,12}):(\d{1,12}):(\d{1,6})x(\d{1,6}
 
 @dataclass(frozen=True, slots=True)
 class MapRef:
-    """Where a map lies: pack blob, byte range, size."""
+    """The location of a map: pack blob, byte range, size."""
 
     pack: str
     offset: int
@@ -35,9 +35,9 @@ class MapRef:
 
     @classmethod
     def parse(cls, text: str) -> "MapRef":
-        """The reference in its written form; `NotFound` if it is none."""
+        """Parse a written reference; `NotFound` if it is invalid."""
         if not (match := REFERENCE.fullmatch(text)):
-            raise NotFound(f"{text!r} is no map reference (sha256:offset:length:HEIGHTxWIDTH)")
+            raise NotFound(f"{text!r} is not a map reference (sha256:offset:length:HEIGHTxWIDTH)")
         pack, *numbers = match.groups()
         return cls(pack, *map(int, numbers))
 
@@ -49,12 +49,13 @@ class Maps:
         self.blobs = blobs
 
     def put_many(self, maps: Sequence[NDArray[np.uint8]]) -> list[str]:
-        """Keep uint8 `HW` maps in one pack; their references, in order. `MaskRefused` for anything else."""
+        """Store uint8 `HW` maps in one pack; returns their references, in order. `MaskRefused` for anything
+        else."""
         import zstandard
 
         for one in maps:
             if one.dtype != np.uint8 or one.ndim != 2 or not 0 < one.size <= MAX_PIXELS:
-                raise MaskRefused(f"maps are kept as uint8 HW, this is {one.dtype} {one.shape}: quantise it")
+                raise MaskRefused(f"maps are stored as uint8 HW, got {one.dtype} {one.shape}: quantise it")
         if not maps:
             return []
         press = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
@@ -72,7 +73,7 @@ class Maps:
         return _unpress(self.blobs.get_range(where.pack, where.offset, where.length), where)
 
     def get_many(self, references: Sequence[str]) -> list[NDArray[np.uint8]]:
-        """The maps of all references, in order; a pack of which much is asked for is read once."""
+        """The maps of all references, in order; a pack with many requested maps is read once."""
         wheres = [MapRef.parse(reference) for reference in references]
         asked: dict[str, int] = {}
         for where in wheres:
@@ -106,7 +107,7 @@ def _unpress(part: bytes, where: MapRef) -> NDArray[np.uint8]:
 
 
 def packed_label_map(blobs: Blobs, label: Label) -> bytes:
-    """A label's map as `masks.pack_label_map` writes it; of a clean image one without classes."""
+    """A label's packed map, as by `masks.pack_label_map`; for a clean image an empty one."""
     if label.label_map is None:
         return pack_label_map(np.zeros((label.height, label.width), np.uint8))
     return blobs.get(label.label_map)

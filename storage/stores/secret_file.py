@@ -1,4 +1,4 @@
-"""A key of the workspace in a file, made once, readable by its owner alone."""
+"""Secret keys of the workspace in files, created once, readable by their owner only."""
 
 import contextlib
 import os
@@ -10,9 +10,9 @@ from dataengine import durable
 
 
 def read_or_create_secret(path: Path, make: Callable[[], bytes]) -> bytes:
-    """The bytes in `path`; where there is no such file, those of `make()`, stored with mode 0600.
+    """The bytes in `path`; without such a file, those of `make()`, stored with mode 0600.
 
-    Of several processes that start together all read the same bytes: linking a finished file is atomic.
+    Processes that start together all read the same bytes, because linking a finished file is atomic.
     """
     if not path.exists():
         draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")

@@ -1,9 +1,8 @@
-"""Training sets that never change: a Parquet manifest to train by, shards with pixels to give away.
+"""Immutable training sets: a Parquet manifest for training, shards with pixels for export.
 
-A snapshot's id is the SHA-256 of its sorted row hashes, so that the same rows are the same snapshot, in any
-order and from any run. Exported shards are Hugging Face Parquet files that
-`datasets.load_dataset("parquet", …)` opens without us; a shard's name covers what it holds, and shards that
-exist already are used again.
+A snapshot's id is the SHA-256 of its sorted row hashes, so that equal rows are the same snapshot, in any
+order and from any run. Exported shards are Hugging Face Parquet files that `datasets.load_dataset("parquet",
+…)` opens without us; a shard's name is derived from its content, and existing shards are reused.
 """
 
 import hashlib
@@ -48,7 +47,7 @@ EXTENSIONS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SnapshotExport:
-    """The shards in `folder`, how many of them were there already, rows, and rows erased since."""
+    """The shards in `folder`, the number of reused ones, rows, and rows erased since."""
 
     folder: Path
     shards: tuple[Path, ...]
@@ -58,7 +57,7 @@ class SnapshotExport:
 
 
 class Snapshots:
-    """The snapshots of a workspace; exported shards lie under `folder`."""
+    """The snapshots of a workspace; exported shards are stored under `folder`."""
 
     def __init__(
         self, open_catalog: Callable[..., "Catalog"], blobs: Blobs, maps: Maps, folder: Path
@@ -71,16 +70,15 @@ class Snapshots:
     def publish(
         self, items: Iterable[SnapshotItem], *, round_id: str | None = None, parent: str | None = None
     ) -> Snapshot:
-        """Keep the rows as a snapshot, or find the one that holds exactly them. Equal rows count once.
+        """Store the rows as a snapshot, or return the existing one with exactly these rows. Equal rows count
+        once.
 
-        Raises `InputRefused` when there are no rows, or when a row is of split `benchmark` (as the row or
-        as the catalog says), names an unknown image, or other bytes than that image's.
+        Raises `InputRefused` when there are no rows, or when a row is of split `benchmark` (in the row or in
+        the catalog), refers to an unknown image, or has another hash than that image.
         """
         rows = {row_hash(item): item for item in items}
         if not rows:
-            raise InputRefused(
-                "a snapshot of no rows teaches nothing; label or pseudo-label some images first"
-            )
+            raise InputRefused("a snapshot needs at least one row; label or pseudo-label some images first")
         ordered = [rows[key] for key in sorted(rows)]
         with self._open_catalog(read_only=True) as catalog:
             _check(ordered, {image.id: image for image in catalog.images.get_many(_image_ids(ordered))})
@@ -98,7 +96,7 @@ class Snapshots:
             return catalog.snapshots.get(snapshot.id)
 
     def read(self, snapshot_id: str) -> list[SnapshotItem]:
-        """The rows, by row hash. `NotFound`, or `Corrupt` when the manifest is not what was published."""
+        """The rows, by row hash. `NotFound`, or `Corrupt` when the manifest does not match the id."""
         import pyarrow.parquet as parquet
 
         with self._open_catalog(read_only=True) as catalog:
@@ -107,19 +105,20 @@ class Snapshots:
         items = [SnapshotItem(**row) for row in table.to_pylist()]
         if id_of_rows(map(row_hash, items)) != snapshot_id:
             raise Corrupt(
-                f"the manifest of snapshot {snapshot_id} holds other rows; restore it from a backup"
+                f"the manifest of snapshot {snapshot_id} does not match its id; restore it from a backup"
             )
         return items
 
     def export(
         self, snapshot_id: str, shard_rows: int = SHARD_ROWS, report: Report = no_report
     ) -> SnapshotExport:
-        """Parquet shards with embedded pictures, label maps and confidence maps, in a folder of the snapshot.
+        """Export Parquet shards with embedded images, label maps and confidence maps, to the snapshot's
+        folder.
 
         Columns: the snapshot's own, `prompt`, `image`, `label_map` (classes; all 0 for artifact-free rows,
         null where the target is a confidence map) and `confidence_map` (8-bit, null elsewhere). Rows come
-        oldest ancestor first, so that a snapshot that adds to its parent shares the parent's shards. Rows
-        whose image or label was erased since are left out and counted.
+        oldest ancestor first, so that a snapshot that extends its parent shares the parent's shards. Rows
+        whose image or label was erased since are omitted and counted.
         """
         items = self._oldest_first(snapshot_id)
         with self._open_catalog(read_only=True) as catalog:
@@ -143,7 +142,7 @@ class Snapshots:
         )
 
     def present(self, items: Sequence[SnapshotItem]) -> list[SnapshotItem]:
-        """Those of the rows whose image and label nobody has erased since, in order."""
+        """The rows whose image and label were not erased since, in order."""
         with self._open_catalog(read_only=True) as catalog:
             images = {image.id for image in catalog.images.get_many(_image_ids(items))}
         targets = {item.target.partition(":")[0] for item in items if item.target}
@@ -175,7 +174,7 @@ class Snapshots:
         with writing(self.folder):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                # Pictures are compressed already; small row groups keep random access cheap.
+                # Images are compressed already; small row groups keep random access cheap.
                 parquet.write_table(table, fresh, compression="none", row_group_size=64)
                 durable.move(fresh, path)
             finally:
@@ -230,13 +229,13 @@ def _check(items: Iterable[SnapshotItem], images: dict[str, Image]) -> None:
             raise InputRefused(f"snapshot row names image {item.image_id}, which the catalog does not hold")
         if "benchmark" in (item.split, image.split):
             raise InputRefused(
-                f"image {item.image_id} is of split benchmark: it measures, and nothing may train on it. "
+                f"image {item.image_id} is of split benchmark, which must not be used for training. "
                 "Build the snapshot from train and validation images."
             )
         if (item.image_sha256, item.split) != (image.sha256, image.split):
             raise InputRefused(
-                f"snapshot row of image {item.image_id} says {item.split} {item.image_sha256[:12]}, "
-                f"the catalog {image.split} {image.sha256[:12]}; splits are decided once, at ingest"
+                f"snapshot row of image {item.image_id} has {item.split} {item.image_sha256[:12]}, but "
+                f"the catalog {image.split} {image.sha256[:12]}; splits are fixed at ingest"
             )
 
 
@@ -263,26 +262,26 @@ def _export_schema() -> "pyarrow.Schema":
     """The columns, with the features that Hugging Face `datasets` reads from the file's own metadata."""
     import pyarrow
 
-    picture = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    image_struct = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
     plain = [*_item_fields(), pyarrow.field("prompt", pyarrow.string())]
-    pictures = [pyarrow.field(name, picture) for name in ("image", "label_map", "confidence_map")]
+    image_fields = [pyarrow.field(name, image_struct) for name in ("image", "label_map", "confidence_map")]
     features: dict[str, Any] = {f.name: {"dtype": str(f.type), "_type": "Value"} for f in plain}
-    features |= {field.name: {"_type": "Image"} for field in pictures}
+    features |= {field.name: {"_type": "Image"} for field in image_fields}
     features |= {name: {"dtype": "float64", "_type": "Value"} for name in NUMBERS}
     described = json.dumps({"info": {"features": features}})
-    return pyarrow.schema([*plain, *pictures], metadata={"huggingface": described})
+    return pyarrow.schema([*plain, *image_fields], metadata={"huggingface": described})
 
 
 def _png(pixels: NDArray[np.uint8], name: str) -> dict[str, Any]:
-    from PIL import Image as Picture
+    from PIL import Image as PilImage
 
     body = io.BytesIO()
-    Picture.fromarray(pixels).save(body, format="PNG", compress_level=4)
+    PilImage.fromarray(pixels).save(body, format="PNG", compress_level=4)
     return {"bytes": body.getvalue(), "path": name}
 
 
 def _link(shared: Path, name: Path) -> None:
-    """Make `name` the file `shared`, without a second copy where the disk can."""
+    """Link `name` to the file `shared`, or copy it if the disk supports no links."""
     fresh = name.with_suffix(f".{os.getpid()}.tmp")
     with writing(name.parent):
         name.parent.mkdir(parents=True, exist_ok=True)

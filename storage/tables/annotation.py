@@ -1,4 +1,4 @@
-"""Tables of annotating: drafts, idempotency keys, comments, gold images and their scores."""
+"""Tables of annotation: drafts, idempotency keys, comments, gold images and their scores."""
 
 from sqlalchemy import (
     Column,
@@ -12,7 +12,7 @@ from sqlalchemy import (
 
 from storage.tables.columns import boolean, float_, image_key, integer, key, metadata, optional_text, text
 
-# The packed label map itself: a draft changes every few seconds and is worth no blob.
+# The packed label map itself: a draft changes every few seconds, so it is not stored as a blob.
 drafts = Table(
     "drafts",
     metadata,
@@ -23,7 +23,7 @@ drafts = Table(
     float_("saved"),
 )
 
-# What was answered under an idempotency key, so that the same request twice counts once.
+# The answer sent with an idempotency key, so that a repeated request counts once.
 receipts = Table(
     "receipts",
     metadata,

@@ -1,4 +1,4 @@
-"""What the catalog's tables are made of: the metadata they share, and short words for columns."""
+"""Building blocks of the catalog's tables: shared metadata, and short helpers for columns."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ metadata = MetaData(
 
 
 class Tuples(TypeDecorator[tuple[Any, ...]]):
-    """JSON lists that come back as tuples, at every depth."""
+    """JSON lists that are read as tuples, at every depth."""
 
     impl = JSON
     cache_ok = True

@@ -4,7 +4,7 @@ from sqlalchemy import Column, ForeignKeyConstraint, Index, Integer, Table
 
 from storage.tables.columns import boolean, float_, image_key, integer, key, metadata, optional_text, text
 
-# Facts of a blob never change, so one row serves every label that holds the same map.
+# The statistics of a blob never change, so one row serves all labels with the same map.
 label_map_facts = Table("label_map_facts", metadata, key("sha256"), integer("classes"), float_("area"))
 
 label_classes = Table(

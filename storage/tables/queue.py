@@ -1,10 +1,10 @@
-"""Tables of the annotation queue: items, who may take them, answers, leases."""
+"""Tables of the annotation queue: items, assignees, answers, leases."""
 
 from sqlalchemy import Column, ForeignKey, ForeignKeyConstraint, Index, Table, Text, UniqueConstraint
 
 from storage.tables.columns import boolean, float_, image_key, integer, key, metadata, text
 
-# An item without rows here is open to everybody who may annotate.
+# An item without rows here is open to every annotator.
 queue_takers = Table(
     "queue_takers",
     metadata,

@@ -39,7 +39,7 @@ jobs = Table(
     Index(None, "state", "created"),
 )
 
-# What jobs write, where workers and web server share a database and no disk: a file is its pieces in order.
+# Files of jobs, for workers and web servers with a common database but no common disk, as ordered pieces.
 job_files = Table(
     "job_files",
     metadata,

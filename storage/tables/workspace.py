@@ -1,4 +1,4 @@
-"""What the catalog knows of its own workspace."""
+"""The table of the workspace's identity."""
 
 from sqlalchemy import Table
 

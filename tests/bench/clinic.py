@@ -18,11 +18,11 @@ from torch import Tensor
 
 from dataengine.clinic import parts
 from dataengine.clinic.drawing import CANVAS, SIZE, shrink
-from dataengine.clinic.flaws import PIXEL_KINDS, Spot, deface
+from dataengine.clinic.flaws import PIXEL_KINDS, Spot, add_artifact
 from dataengine.clinic.oracles import Oracle, load_judge, load_teacher
 from dataengine.clinic.readers import Reader
 from dataengine.clinic.training.data import Drawings, render, round_trip
-from dataengine.clinic.world import CATEGORIES, EASY, HARD, Prompt, Stream, changed, prompts, stream
+from dataengine.clinic.world import CATEGORIES, EASY, HARD, Prompt, Stream, changed_pixels, prompts, stream
 from dataengine.diagnosis.detector import load_detector
 from dataengine.treatment.config import LoraSettings, SamplingConfig
 from dataengine.treatment.families.family import GeneratorFamily
@@ -223,8 +223,8 @@ def defaced(image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np
     kind = PIXEL_KINDS[int(rng.integers(len(PIXEL_KINDS)))]
     x, y, radius = rng.uniform((0.35, 0.35, 0.13), (0.65, 0.65, 0.17)) * CANVAS
     spot = Spot(float(x), float(y), float(radius))
-    before, after = shrink(large), shrink(deface(large, kind, [spot], rng))
-    return after, changed(before, after, fill=kind != "mark")
+    before, after = shrink(large), shrink(add_artifact(large, kind, [spot], rng))
+    return after, changed_pixels(before, after, fill=kind != "mark")
 
 
 def striped(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

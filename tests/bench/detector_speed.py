@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from dataengine.clinic.training.first_doctor import FIRST_DOCTOR
+from dataengine.clinic.training.first_detector import FIRST_DETECTOR
 from dataengine.clinic.world import stream
 from dataengine.diagnosis.config import DetectorTrainingConfig
 from dataengine.diagnosis.dataset import BalancedSampler
@@ -59,7 +59,7 @@ def stored() -> Iterator[tuple[Context, list[SnapshotItem], Path]]:
         drawings = stream("photos")
         ingest(workspace, "photos", ((i, drawings[i]) for i in range(IMAGES)), "real", "train")
         context = Context(workspace, real_models("cpu"))
-        save_detector(NetworkDetector.fresh(FIRST_DOCTOR, 0), Path(folder) / "detector")
+        save_detector(NetworkDetector.fresh(FIRST_DETECTOR, 0), Path(folder) / "detector")
         yield (
             context,
             real_items(read_training_data(context.workspace), "train", PublishConfig()),
@@ -69,7 +69,7 @@ def stored() -> Iterator[tuple[Context, list[SnapshotItem], Path]]:
 
 def loader_over_step(context: Context, items: list[SnapshotItem]) -> Figure:
     """Rate of decoding and augmenting over the rate of the training step, each alone on one core."""
-    config = DetectorTrainingConfig(batch=BATCH, device="cpu", detector=FIRST_DOCTOR)
+    config = DetectorTrainingConfig(batch=BATCH, device="cpu", detector=FIRST_DETECTOR)
     samples = StoredSamples(context.workspace, items)
     sampler = BalancedSampler.over(
         samples, mixture=config.mixture, balance=config.balance, batch=BATCH, seed=0
@@ -80,13 +80,13 @@ def loader_over_step(context: Context, items: list[SnapshotItem]) -> Figure:
         # A fresh reader each time, so that nothing is served from its cache of decoded pictures.
         fresh = StoredSamples(context.workspace, items)
         batches = [
-            collate([fresh.sample(i) for i in sampler.indices(step)], FIRST_DOCTOR.size, config, step)
+            collate([fresh.sample(i) for i in sampler.indices(step)], FIRST_DETECTOR.size, config, step)
             for step in (next(steps) for _ in range(STEPS))
         ]
         return batches[-1]
 
     batch = load()
-    detector = NetworkDetector.fresh(FIRST_DOCTOR, 0)
+    detector = NetworkDetector.fresh(FIRST_DETECTOR, 0)
     step = training_step(detector, config, batch)
     return timing_ratio(
         "loader_over_step",
@@ -111,7 +111,7 @@ def infer_rate_ratio(context: Context, items: list[SnapshotItem], folder: Path) 
             catalog.detectors.add(DetectorVersion(id=name, name="speed", checkpoint=checkpoint))
         catalog.commit()
     detector = context.models.open_detector(workspace.checkpoints.fetch(checkpoint))
-    ready = torch.rand(len(images), 3, FIRST_DOCTOR.size, FIRST_DOCTOR.size)
+    ready = torch.rand(len(images), 3, FIRST_DETECTOR.size, FIRST_DETECTOR.size)
     stage = DiagnoseConfig()
 
     def whole() -> None:
@@ -133,14 +133,15 @@ def infer_rate_ratio(context: Context, items: list[SnapshotItem], folder: Path) 
 
 def variants(context: Context, items: list[SnapshotItem]) -> Iterator[Figure]:
     """Training time without a change over the time with it; above 1 the change helps."""
-    config = DetectorTrainingConfig(batch=BATCH, device="cpu", detector=FIRST_DOCTOR)
+    config = DetectorTrainingConfig(batch=BATCH, device="cpu", detector=FIRST_DETECTOR)
     samples = StoredSamples(context.workspace, items)
-    batch = collate([samples.sample(i) for i in range(BATCH)], FIRST_DOCTOR.size, config, 0)
-    plain = training_step(NetworkDetector.fresh(FIRST_DOCTOR, 0), config, batch)
-    last = NetworkDetector.fresh(FIRST_DOCTOR, 0).to(memory_format=torch.channels_last)
+    batch = collate([samples.sample(i) for i in range(BATCH)], FIRST_DETECTOR.size, config, 0)
+    plain = training_step(NetworkDetector.fresh(FIRST_DETECTOR, 0), config, batch)
+    last = NetworkDetector.fresh(FIRST_DETECTOR, 0).to(memory_format=torch.channels_last)
+    fresh = NetworkDetector.fresh(FIRST_DETECTOR, 0)
     changed = {
         "channels_last_gain": training_step(last, config, batch),
-        "fused_adamw_gain": training_step(NetworkDetector.fresh(FIRST_DOCTOR, 0), config, batch, fused=True),
+        "fused_adamw_gain": training_step(fresh, config, batch, fused=True),
     }
     for id, step in changed.items():
         yield timing_ratio(id, plain, step, PAIRS, "one core, 64²; above 1: it helps; off by default")

@@ -23,7 +23,7 @@ from dataengine.treatment.config import SamplingConfig
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.sampling.sampler import Steppers, as_tensor, generate
-from dataengine.treatment.sampling.trajectory import Recorder, map_of
+from dataengine.treatment.sampling.trajectory import Recorder, dynamics_map
 from tests.bench.harness import Keeper, device, quick
 from tests.bench.source_hash import weights_hash
 from tests.bench.treatment_rows import FLAWED, ClinicModels
@@ -189,7 +189,7 @@ def _dynamics(recorders: Mapping[str, list[Recorder]], images: np.ndarray) -> di
     kept = {}
     for name, batches in recorders.items():
         found = [each for recorder in batches for each in recorder.dynamics()]
-        maps = np.stack([map_of(each, images.shape[1:3]) for each in found])
+        maps = np.stack([dynamics_map(each, images.shape[1:3]) for each in found])
         kept[f"{name}|map"] = np.rint(255 * maps).astype(np.uint8)
         kept[f"{name}|abnormal"] = np.stack([each.abnormal.mean((1, 2)) for each in found])
         for score, of in SCORES.items():

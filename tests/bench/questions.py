@@ -39,7 +39,7 @@ def question_figure(name: str, known: ImageRow, test: ImageRow, rows: np.ndarray
     def asking(number: int) -> YesNoDetector:
         question = select_questions([number])[0]
         kept = AnswerCache(folder, location, question.text)
-        return YesNoDetector(opened.asking(vqa_config(question), kept), question)
+        return YesNoDetector(opened.with_question(vqa_config(question), kept), question)
 
     verdicts = {each: asking(each.number).verdicts(known.images[chosen]) for each in select_questions()}
     best = score_questions(verdicts, known.flawed[chosen].tolist())[0]

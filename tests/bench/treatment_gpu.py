@@ -35,7 +35,7 @@ from dataengine.treatment.tuning.estimate import (
     Ledger,
     estimate,
     fake_tensors,
-    measured_rates,
+    measure_rates,
     network_without_weights,
 )
 from tests.bench.harness import Figure, bootstrap, figure, seconds, write
@@ -144,7 +144,7 @@ class Wordless(FluxFamily):
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """See `GeneratorFamily`."""
-        blank = self.blank(len(prompts)).tensors
+        blank = self.blank_conditioning(len(prompts)).tensors
         return Conditioning({name: torch.randn_like(tensor) for name, tensor in blank.items()})
 
 
@@ -364,7 +364,7 @@ def described(device: torch.device) -> str:
 
 def products(device: torch.device) -> Iterator[Figure]:
     """The rate that shares are of."""
-    rate = measured_rates(device, torch.bfloat16).flops_per_s
+    rate = measure_rates(device, torch.bfloat16).flops_per_s
     yield figure(RATE, rate / TERA, unit="TFLOP/s", note="bf16 matrix products")
 
 

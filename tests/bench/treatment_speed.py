@@ -22,7 +22,7 @@ from dataengine.treatment.config import LoraSettings, SamplingConfig, TreatmentC
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.sampling.sampler import denoise, guidance_of
 from dataengine.treatment.tuning.batches import Batches
-from dataengine.treatment.tuning.estimate import Ledger, Rates, measured_rates, preflight
+from dataengine.treatment.tuning.estimate import Ledger, Rates, measure_rates, preflight
 from dataengine.treatment.tuning.objectives import all_pixels
 from tests.bench.harness import Figure, bootstrap, figure, quick, seconds, table, timing_ratio, write
 from tests.bench.treatment_gpu import PLANS, predicted
@@ -191,7 +191,7 @@ def estimator_figures(bench: Bench) -> list[Figure]:
     update = bench.update(STEPS, 1)
     real = peak(update)
     spent = min(seconds(update) for _ in range(3))
-    predicted = found.seconds(measured_rates())
+    predicted = found.seconds(measure_rates())
     return [
         figure(
             "estimated_memory_ratio",

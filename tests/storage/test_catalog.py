@@ -57,7 +57,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing_half(tmp_path: Path) 
         catalog.commit()
         pages = catalog.connection.scalar(text("PRAGMA page_count"))
         catalog.connection.execute(text(f"PRAGMA max_page_count={pages + 4}"))
-        with pytest.raises(WorkspaceUnusable, match="is full; free some space"):
+        with pytest.raises(WorkspaceUnusable, match="is full; free disk space"):
             catalog.images.add_many([image(f"b{number}", prompt="x" * 1000) for number in range(5000)])
     with Catalog(engine) as catalog:
         assert catalog.images.ids() == ["a"]
@@ -67,7 +67,7 @@ def test_a_database_that_is_away_is_one_clear_error(tmp_path: Path) -> None:
     for url in (f"sqlite:///{tmp_path}/missing/catalog.sqlite", f"postgresql://clinic@/x?host={tmp_path}"):
         with pytest.raises(WorkspaceUnusable) as error, Catalog(make_engine(url)):
             pass
-        assert "cannot be opened" in str(error.value) or "does not answer" in str(error.value)
+        assert "cannot be opened" in str(error.value) or "does not respond" in str(error.value)
 
 
 def test_a_writer_that_waits_too_long_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

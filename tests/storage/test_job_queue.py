@@ -32,11 +32,11 @@ def test_who_is_moved_first_is_next_and_the_others_keep_their_order(tmp_path: Pa
     url = f"sqlite:///{tmp_path / 'jobs.sqlite'}"
     with create_engine(url).connect() as connection:
         fill(connection)
-    assert job_queue.in_line(url, "tasks") == ["a:run", "b:run", "c:run"]
+    assert job_queue.waiting_workflows(url, "tasks") == ["a:run", "b:run", "c:run"]
     assert job_queue.move_first(url, ["tasks"], "c:run")
-    assert job_queue.in_line(url, "tasks") == ["c:run", "a:run", "b:run"]
+    assert job_queue.waiting_workflows(url, "tasks") == ["c:run", "a:run", "b:run"]
     assert job_queue.move_first(url, ["tasks"], "b:run")
-    assert job_queue.in_line(url, "tasks") == ["b:run", "c:run", "a:run"]
+    assert job_queue.waiting_workflows(url, "tasks") == ["b:run", "c:run", "a:run"]
     assert not job_queue.move_first(url, ["tasks"], "busy:run")
     assert not job_queue.move_first(url, ["tasks"], "job")
 

@@ -15,7 +15,7 @@ from dataengine.errors import InputRefused, NotFound
 from pipelines.services.agreement import disagreements, label_map_of, merged_labels
 from pipelines.services.reviews import Verdict, open_for_drawing, review_labels
 from pipelines.services.schemas import Name, RequestBody
-from storage.queries.labels import counting_labels
+from storage.queries.labels import valid_labels
 from storage.queries.reviews import ReviewCursor, page_of_reviews, review_counts
 from storage.workspace import Workspace
 from ui.annotate.gold import gold_seen
@@ -108,7 +108,7 @@ def opinions_on(workspace: Workspace, image_id: str, person: Person) -> dict[str
     with workspace.catalog(read_only=True) as catalog:
         image = catalog.images.get(image_id)
         labels = catalog.labels.of_images([image_id])
-        counting = counting_labels(catalog, [image_id]).get(image_id, [])
+        counting = valid_labels(catalog, [image_id]).get(image_id, [])
         verdicts = {(one.author, one.revision): one for one in catalog.reviews.of_image(image_id)}
         gold = gold_seen(catalog, image_id, person)
     counted = {(label.author, label.revision) for label in counting}

@@ -192,7 +192,7 @@ def disputed(workspace: Workspace, wanted: Wanted) -> list[tuple[float, str]]:
     """(disagreement, image) of all images with several opinions within the filter, the highest first."""
     filter = wanted.filter()
     with workspace.catalog(read_only=True) as catalog:
-        found = label_queries.with_several_opinions(catalog, matching(filter))
+        found = label_queries.labelled_by_several(catalog, matching(filter))
         labels = label_queries.labels_of(catalog, found)
         detector = filter.detector_id or champion_id(catalog)
         if filter.bounded:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipelines.services.csv_files import as_csv
 from storage.catalog import Catalog
-from storage.queries.lineage import Taught, Treated, labels_under, lineage, snapshots_under
+from storage.queries.lineage import DetectorLineage, TreatmentLineage, labels_under, lineage, snapshots_under
 
 COLUMNS = ("snapshot", "image", "kind", "author", "revision", "at", "clean", "prompt", "category")
 
@@ -28,7 +28,7 @@ def lineage_of(catalog: Catalog, generator_id: str) -> dict[str, Any]:
     }
 
 
-def step_of(step: Treated) -> dict[str, Any]:
+def step_of(step: TreatmentLineage) -> dict[str, Any]:
     """One treatment."""
     result = step.treatment.result
     return {
@@ -44,7 +44,7 @@ def step_of(step: Treated) -> dict[str, Any]:
     }
 
 
-def detector_of(one: Taught) -> dict[str, Any]:
+def detector_of(one: DetectorLineage) -> dict[str, Any]:
     """One detector and its training set."""
     found = one.trained_on
     return {

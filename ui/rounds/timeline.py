@@ -5,7 +5,7 @@ from typing import Any
 from dataengine.records import Job, Round, now
 from pipelines.services import queue, rounds
 from storage.catalog import Catalog
-from storage.queries.rounds import labellers, stage_jobs, waited_for
+from storage.queries.rounds import labellers, open_assignments, stage_jobs
 
 
 def timeline(catalog: Catalog, row: Round) -> list[dict[str, Any]]:
@@ -74,7 +74,7 @@ def waiting(catalog: Catalog, row: Round) -> dict[str, Any] | None:
     """For whom a waiting round waits: people with images of their own, and who may take the rest."""
     if row.state != "waiting":
         return None
-    reserved, free = waited_for(catalog, row.id)
+    reserved, free = open_assignments(catalog, row.id)
     able = [
         user.name
         for user in catalog.users.list()

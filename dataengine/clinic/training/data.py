@@ -1,4 +1,4 @@
-"""Drawings as tensors, and the VAE's round trip that generated images have behind them."""
+"""Drawings as tensors, and the VAE's round trip, which every generated image has gone through."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ CHUNK = 100
 
 @dataclass(frozen=True)
 class Drawings:
-    """Many drawings: `images` uint8 [N, 3, 64, 64], `masks` bool [N, 64, 64], and what they show, in
+    """A batch of drawings: `images` uint8 [N, 3, 64, 64], `masks` bool [N, 64, 64], captions and scenes, in
     order.
     """
 
@@ -26,7 +26,7 @@ class Drawings:
 
 
 def render(stream: Stream, indices: Iterable[int]) -> Drawings:
-    """Draws the given indices of a stream."""
+    """Render the given indices of a stream."""
     order = list(indices)
     images = torch.empty((len(order), 3, SIZE, SIZE), dtype=torch.uint8)
     masks = torch.empty((len(order), SIZE, SIZE), dtype=torch.bool)
@@ -58,11 +58,11 @@ def encode(vae: AutoencoderKL, images: Tensor) -> Tensor:
 
 
 def round_trip(vae: AutoencoderKL, images: Tensor, noise: float = 0.0) -> Tensor:
-    """uint8 images through the VAE and back to uint8, with latent noise of a strength drawn from U(0,
-    `noise`).
+    """Encode and decode uint8 images by the VAE, with latent noise of a strength sampled from U(0, `noise`).
 
-    The strength counts in standard deviations of the latents. Generated images come out of the same decoder,
-    from latents that are never exact; an oracle that has not seen this calls its traces artifacts.
+    The strength is in standard deviations of the latents. Generated images come from the same decoder and
+    from inexact latents; an oracle that was not trained on such images predicts artifacts at the decoder's
+    traces.
     """
     device = next(vae.parameters()).device
     latents = encode(vae, images)

@@ -1,6 +1,6 @@
 """Training of the tiny FLUX: a trunk on clean drawings, and two branches of it, with artifacts and without.
 
-The branches see the same scenes in the same order with the same noise. What they differ in is what the
+The branches see the same scenes in the same order with the same noise, so their difference is what the
 generator inherited from its data.
 """
 
@@ -49,7 +49,7 @@ class CaptionedLatents:
 def captioned_latents(
     stream: Stream, count: int, vae: AutoencoderKL, cache: Path, report: Report
 ) -> CaptionedLatents:
-    """Draws and encodes the first `count` drawings of a stream once; `cache` keeps the result."""
+    """Render and encode the first `count` drawings of a stream once; the result is stored in `cache`."""
     if not cache.exists():
         latents, captions = [], []
         for first in range(0, count, PREPARED_AT_ONCE):
@@ -57,7 +57,7 @@ def captioned_latents(
             scaled = (encode(vae, drawings.images) - vae.config.shift_factor) * vae.config.scaling_factor
             latents.append(scaled.half())
             captions += drawings.captions
-            report(first, count, "drawing and encoding")
+            report(first, count, "rendering and encoding")
         cache.parent.mkdir(parents=True, exist_ok=True)
         ids = token_ids([*captions, ""])
         temporary = cache.with_suffix(".partial")
@@ -78,7 +78,8 @@ def token_ids(captions: list[str]) -> tuple[Tensor, Tensor]:
 
 
 class FluxTask:
-    """Rectified flow: the transformer predicts noise minus latents; both text encoders learn with it."""
+    """Rectified flow: the transformer predicts noise minus latents; both text encoders are trained with
+    it."""
 
     def __init__(self, data: CaptionedLatents, batch: int, device: str) -> None:
         self._data, self._batch, self._device = data, batch, device
@@ -106,7 +107,7 @@ class FluxTask:
     def loss(self) -> Tensor:
         clean, clip_ids, t5_ids = self._draw_batch()
         noise = torch.randn(clean.shape)
-        # Half uniform, half logit-normal times: the middle is the hardest, the ends must not starve.
+        # Half uniform, half logit-normal times: the middle is the hardest, but the ends must be sampled too.
         uniform, middle = torch.rand(len(clean)), torch.randn(len(clean)).sigmoid()
         time = torch.where(torch.rand(len(clean)) < 0.5, uniform, middle)
         mixed = torch.lerp(clean, noise, time[:, None, None])
@@ -139,7 +140,7 @@ class FluxTask:
 
 
 def flux_pipeline(task: FluxTask, vae: AutoencoderKL) -> FluxPipeline:
-    """The trained parts as a stock pipeline."""
+    """A stock pipeline of the trained parts."""
     return FluxPipeline(
         scheduler=flux_scheduler(),
         vae=vae,
@@ -162,7 +163,7 @@ def train_flux(
     trunk: Path | None = None,
     trunk_steps: int = 0,
 ) -> FluxPipeline:
-    """Trains the trunk at a constant rate, or, given the trunk's checkpoint, a branch whose rate falls to
+    """Train the trunk at a constant rate, or, given the trunk's checkpoint, a branch whose rate falls to
     zero.
     """
     torch.manual_seed(config.seed)

@@ -1,6 +1,6 @@
 """One resumable training loop for every model of the clinic.
 
-After a kill the loop goes on from its last checkpoint with the same random numbers, so the weights come out
+After a kill the loop resumes from its last checkpoint with the same random numbers, so the final weights are
 the same.
 """
 
@@ -20,11 +20,11 @@ LOG_EVERY = 25
 
 
 class Task(Protocol):
-    """What is trained: its weights, their optimisers, and the loss on a fresh random batch."""
+    """A training task: its weights, their optimisers, and the loss on a fresh random batch."""
 
     @property
     def module(self) -> nn.Module:
-        """All weights that learn."""
+        """All trained weights."""
 
     @property
     def optimisers(self) -> Sequence[torch.optim.Optimizer]:
@@ -37,8 +37,8 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Schedule:
-    """`steps` in all; the rate rises over `warmup` steps and falls to 0 from the share `decay_from` of all
-    steps on.
+    """`steps` updates; the rate rises over `warmup` steps and, from the share `decay_from` of all steps,
+    falls to 0.
     """
 
     steps: int
@@ -49,12 +49,13 @@ class Schedule:
 
     def rate(self, step: int) -> float:
         """The factor on the learning rates in a step."""
-        left = 1 - step / self.steps
-        falling = left / (1 - self.decay_from) if self.decay_from < 1 else 1.0
+        remaining = 1 - step / self.steps
+        falling = remaining / (1 - self.decay_from) if self.decay_from < 1 else 1.0
         return min(1.0, (step + 1) / self.warmup) * min(1.0, falling)
 
     def ema_decay(self, step: int) -> float:
-        """Grows to `ema`, so that the first random weights are soon forgotten."""
+        """The decay at a step: grows to `ema`, so that the initial random weights lose their influence
+        early."""
         return min(self.ema, step / (step + 30))
 
 
@@ -66,10 +67,10 @@ def train(
     checkpoint_seconds: float = 120.0,
     start: Path | None = None,
 ) -> None:
-    """Trains, and leaves the averaged weights in `task.module`.
+    """Train, and leave the averaged weights in `task.module`.
 
     `work` keeps `checkpoint.pt` and `log.jsonl` (step, loss, seconds). `start` is the checkpoint of another
-    task with the same weights, which is continued: steps, optimisers and averages go on from there.
+    task with the same weights; steps, optimisers and averages continue from it.
     """
     work.mkdir(parents=True, exist_ok=True)
     rates = [group["lr"] for optimiser in task.optimisers for group in optimiser.param_groups]
@@ -80,7 +81,7 @@ def train(
         step, seconds = _resume(task, average, checkpoint, with_random_state=True)
     elif start is not None:
         step, _ = _resume(task, average, start, with_random_state=False)
-    _forget_log_after(work / "log.jsonl", step)
+    _truncate_log_after(work / "log.jsonl", step)
     began, saved, losses = time.monotonic() - seconds, time.monotonic(), []
     task.module.train()
     while step < schedule.steps:
@@ -154,8 +155,8 @@ def _log(path: Path, **entry: float) -> None:
         log.write(json.dumps(entry) + "\n")
 
 
-def _forget_log_after(path: Path, step: int) -> None:
-    """Drops what a killed run logged after its last checkpoint; those steps are done again."""
+def _truncate_log_after(path: Path, step: int) -> None:
+    """Drop the log lines that a killed run wrote after its last checkpoint; those steps are repeated."""
     if path.exists():
         kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]
         path.write_text("".join(line + "\n" for line in kept))

@@ -8,7 +8,7 @@ from torch import Tensor
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonalised(gradient: Tensor, iterations: int = 5) -> Tensor:
+def orthogonalise(gradient: Tensor, iterations: int = 5) -> Tensor:
     """The nearest semi-orthogonal matrix, approximately: Newton-Schulz iteration with Jordan's quintic
     (2024).
 
@@ -42,6 +42,6 @@ class Muon(torch.optim.Optimizer):
                 momentum = state.setdefault("momentum", torch.zeros_like(weight))
                 momentum.mul_(group["momentum"]).add_(weight.grad)
                 update = weight.grad.add(momentum, alpha=group["momentum"]).flatten(1)
-                update = orthogonalised(update) * (0.2 * max(update.shape) ** 0.5)
+                update = orthogonalise(update) * (0.2 * max(update.shape) ** 0.5)
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 weight.add_(update.view_as(weight), alpha=-group["lr"])

@@ -24,9 +24,10 @@ LARGEST_SHIFT = 4
 
 
 class SegmentationTask:
-    """Binary cross-entropy on exact masks, with jitter of colour and place.
+    """Binary cross-entropy on exact masks, with jitter of colour and position.
 
-    `images` uint8 [N, 3, 64, 64]: the first half has been through the VAE. Batches take half from either.
+    `images` uint8 [N, 3, 64, 64]: the first half was round-tripped through the VAE. Batches take half of
+    their images from each half.
     """
 
     def __init__(
@@ -50,11 +51,11 @@ class SegmentationTask:
                 torch.randint(half, (self._batch - self._batch // 2,)) + half,
             ]
         )
-        images, masks = jittered(to_float(self._drawings.images[rows]), self._drawings.masks[rows].float())
+        images, masks = jitter(to_float(self._drawings.images[rows]), self._drawings.masks[rows].float())
         return images.to(self._device), masks.to(self._device)
 
 
-def jittered(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+def jitter(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Contrast, colour cast, grain, and one common shift of up to four pixels with mirrored borders."""
     n = len(images)
     contrast, cast = 1 + 0.06 * torch.randn(n, 1, 1, 1), 0.025 * torch.randn(n, 3, 1, 1)
@@ -86,7 +87,7 @@ def train_oracle(
     report: Report,
     checkpoint_seconds: float,
 ) -> Network:
-    """An oracle of an architecture (images to logits), trained on the stream of `use`."""
+    """Train an oracle of an architecture (images to logits) on the stream of `use`."""
     torch.manual_seed(config.seed)
     drawings = exact_pairs(stream(use), config.drawings, vae, report)
     torch.manual_seed(config.seed)

@@ -13,7 +13,7 @@ from dataengine.clinic.models import reader_network
 from dataengine.clinic.readers import PLAUSIBLE, label_columns, normalise, output_labels
 from dataengine.clinic.training.data import Drawings, to_float
 from dataengine.clinic.training.loop import Schedule, train
-from dataengine.clinic.training.oracles import exact_pairs, jittered
+from dataengine.clinic.training.oracles import exact_pairs, jitter
 from dataengine.clinic.world import Drawing, stream
 from dataengine.records import Report
 
@@ -21,7 +21,8 @@ NOT_ASKED = -100
 
 
 def target_row(drawing: Drawing, names: list[str]) -> list[int]:
-    """For each question of `groups(names)` the index of its answer; NOT_ASKED where it does not apply."""
+    """For each question of `groups(names)` the index of the right answer; NOT_ASKED where it does not
+    apply."""
     shown = {"category": drawing.category, **drawing.attributes}
     row = []
     for group, columns in label_columns(names).items():
@@ -49,7 +50,7 @@ class ReaderTask:
     def loss(self) -> Tensor:
         rows = torch.randint(len(self._images), (self._batch,))
         images = to_float(self._images[rows])
-        images, _ = jittered(images, torch.zeros_like(images[:, 0]))
+        images, _ = jitter(images, torch.zeros_like(images[:, 0]))
         with torch.autocast(torch.device(self._device).type, torch.bfloat16):
             logits = self.module(pixel_values=normalise(images).to(self._device)).logits
         logits, targets = logits.float(), self._targets[rows].to(self._device)
@@ -60,7 +61,7 @@ class ReaderTask:
 
 
 def question_loss(logits: Tensor, targets: Tensor, single: bool) -> Tensor:
-    """Cross-entropy of one question, averaged over the whole batch; 0 where it is not asked."""
+    """Cross-entropy of one question, averaged over the whole batch; 0 where it does not apply."""
     if single:
         return F.binary_cross_entropy_with_logits(logits[:, 0], targets.float())
     return F.cross_entropy(logits, targets, ignore_index=NOT_ASKED, reduction="sum") / len(targets)

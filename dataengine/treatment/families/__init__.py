@@ -1,1 +1,1 @@
-"""Generator families: one pipeline class each behind one Protocol."""
+"""Generator families: one pipeline class each, behind one Protocol."""

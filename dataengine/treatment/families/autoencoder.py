@@ -1,4 +1,4 @@
-"""Latents to images and back through a float32 VAE, whatever precision surrounds it."""
+"""Latents to images and back through a float32 VAE, whatever the surrounding precision."""
 
 import torch
 from diffusers import AutoencoderKL
@@ -24,11 +24,11 @@ def encode(vae: AutoencoderKL, images: Tensor, shift: float) -> Tensor:
 
 
 def noise(seeds: list[int], shape: tuple[int, int, int], device: torch.device) -> Tensor:
-    """Standard Gaussian NCHW, every image from a generator of its own, the same on every device."""
+    """Standard Gaussian noise NCHW, each image from its own generator, equal on every device."""
     drawn = [torch.randn((1, *shape), generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return torch.cat(drawn).to(device)
 
 
 def scale_factor(vae: AutoencoderKL) -> int:
-    """Pixels per latent, along one side."""
+    """Pixels per latent along one side."""
     return 2 ** (len(vae.config.block_out_channels) - 1)

@@ -1,6 +1,6 @@
-"""What every generator family states about itself, read without loading torch or diffusers.
+"""The metadata of every generator family, read without loading torch or diffusers.
 
-A new family is one module beside this one and one entry in `FAMILIES`.
+A new family is one module in this package and one entry in `FAMILIES`.
 """
 
 import importlib
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Classes = frozenset[tuple[str, str]]
-"""(library, class) of what a pipeline's component may be."""
+"""(library, class) pairs that a pipeline's component may have."""
 
 
 def _diffusers(*names: str) -> Classes:
@@ -22,20 +22,20 @@ def _transformers(*names: str) -> Classes:
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyFacts:
-    """One family: what it opens, and what can be done with it."""
+    """One family: the pipelines that it opens, and its capabilities."""
 
     implementation: str
     """ "module:class" in this package; a `family.GeneratorFamily`."""
     pipelines: tuple[str, ...]
-    """Pipeline classes of diffusers, as `model_index.json` names them. All are opened as the first."""
+    """Pipeline classes of diffusers, as named in `model_index.json`. All are opened as the first."""
     components: Mapping[str, Classes]
-    """What such a pipeline must hold, by name; anything else in its folder is left alone."""
+    """The components of such a pipeline, by name; anything else in its folder is ignored."""
     takes_lora: bool
-    """Diffusers loads a LoRA into its pipeline, so that it can be treated."""
+    """Whether diffusers loads a LoRA into its pipeline, so that it can be treated."""
     reads_prompts: bool
-    """A sentence says something to it; without, it generates whatever comes, or numbered classes."""
+    """Whether it is text-conditional; otherwise it is unconditional or class-conditional."""
     refinable: bool
-    """Its whole denoiser can be trained by noise prediction (a `family.Refinable`)."""
+    """Whether its whole denoiser can be trained by noise prediction (a `family.Refinable`)."""
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -125,10 +125,10 @@ FAMILIES: dict[str, FamilyFacts] = {
         refinable=True,
     ),
 }
-"""By the family's name."""
+"""The families by name."""
 
 
 PIPELINES: dict[str, FamilyFacts] = {
     pipeline: facts for facts in FAMILIES.values() for pipeline in facts.pipelines
 }
-"""By the class that a pipeline's `model_index.json` names."""
+"""The families by the pipeline class in `model_index.json`."""

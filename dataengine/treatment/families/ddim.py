@@ -1,4 +1,4 @@
-"""DDIM (Song et al. 2021, η = 0) for every family that predicts noise: the chain, times and levels."""
+"""DDIM (Song et al. 2021, η = 0) for every noise-predicting family: the chain, times and levels."""
 
 from typing import Any
 
@@ -10,23 +10,23 @@ from dataengine.treatment.families.diffusion import Schedule
 
 
 def sampler(scheduler: Any, what: str) -> Any:
-    """The DDIM scheduler with the training noise of `scheduler`, whichever that is.
+    """A DDIM scheduler with the training noise schedule of `scheduler`.
 
-    Raises `ModelRefused`, naming `what` it is of, for anything but plain noise prediction.
+    Raises `ModelRefused`, naming the model as `what`, for anything but plain noise prediction.
     """
     from diffusers import DDIMScheduler
 
-    found = DDIMScheduler.from_config(scheduler.config)
-    if found.config.prediction_type != "epsilon" or found.config.thresholding:
+    ddim = DDIMScheduler.from_config(scheduler.config)
+    if ddim.config.prediction_type != "epsilon" or ddim.config.thresholding:
         raise ModelRefused(
-            f"{what} predicts {found.config.prediction_type!r} or thresholds x0; plain noise prediction is "
-            "expected"
+            f"{what} predicts {ddim.config.prediction_type!r} or thresholds x0; expected plain noise "
+            "prediction"
         )
-    return found
+    return ddim
 
 
 def schedule(scheduler: Any, steps: int, device: torch.device) -> Schedule:
-    """DDIM's timesteps and levels; after the last step comes the scheduler's `final_alpha_cumprod`."""
+    """DDIM's timesteps and levels; the last step ends at the scheduler's `final_alpha_cumprod`."""
     config = scheduler.config
     scheduler.set_timesteps(steps, device=device)
     times = scheduler.timesteps
@@ -46,7 +46,7 @@ def schedule(scheduler: Any, steps: int, device: torch.device) -> Schedule:
 
 
 def random_times(scheduler: Any, count: int, rng: torch.Generator) -> Tensor:
-    """Uniform whole timesteps."""
+    """Uniform integer timesteps."""
     return torch.randint(scheduler.config.num_train_timesteps, (count,), generator=rng)
 
 

@@ -1,4 +1,4 @@
-"""What noise- and flow-prediction have in common: x_t = α_t·x_0 + σ_t·ε, written once for both.
+"""The common form of noise and flow prediction: x_t = α_t·x_0 + σ_t·ε.
 
 ε-prediction: α_t = √ᾱ_t, σ_t = √(1 − ᾱ_t), the model predicts ε (DDPM, DDIM). Flow matching: α_t = 1 − t,
 σ_t = t, the model predicts v = ε − x_0 (rectified flow, FLUX).
@@ -20,7 +20,7 @@ Prediction = Literal["flow", "epsilon"]
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Encoded prompts: named tensors whose first axis is the image."""
+    """Encoded prompts: named tensors whose first axis is the batch."""
 
     tensors: Mapping[str, Tensor]
 
@@ -31,23 +31,23 @@ class Conditioning:
         return self.tensors[name]
 
     def rows(self, index: Sequence[int] | slice | Tensor) -> Self:
-        """The conditioning of some of the images, in that order; an index may repeat."""
+        """Select the conditioning of images by index, in that order; an index may repeat."""
         chosen = list(index) if isinstance(index, range) else index
         return type(self)({name: tensor[chosen] for name, tensor in self.tensors.items()})
 
     def to(self, device: torch.device | str) -> Self:
-        """On that device."""
+        """Move to a device."""
         return type(self)({name: tensor.to(device) for name, tensor in self.tensors.items()})
 
     @classmethod
     def joined(cls, parts: Iterable[Self]) -> Self:
-        """One after the other."""
+        """Concatenate along the batch."""
         parts = list(parts)
         return cls({name: torch.cat([part[name] for part in parts]) for name in parts[0].tensors})
 
 
 def prompts_beyond(prompts: Sequence[str], tokenizer: Any, limit: int) -> list[str]:
-    """Those prompts that a tokenizer makes more than `limit` tokens of."""
+    """The prompts with more than `limit` tokens."""
     if not prompts:
         return []
     lengths = map(len, tokenizer(list(prompts), verbose=False).input_ids)
@@ -58,9 +58,9 @@ def prompts_beyond(prompts: Sequence[str], tokenizer: Any, limit: int) -> list[s
 class Schedule:
     """A sampling chain from noise to image.
 
-    All of length T: `times` is what the model is told at each step, `alpha` and `sigma` are the levels
-    before it, `next_alpha` and `next_sigma` those after it. `clip` bounds |x̂_0| where the scheduler
-    asks for it. `span` is what `times` count down from at pure noise.
+    All of length T: `times` is the model's time input at each step, `alpha` and `sigma` are the levels before
+    it, `next_alpha` and `next_sigma` those after it. `clip` bounds |x̂_0| if the scheduler is configured so.
+    `span` is the value of `times` at pure noise.
     """
 
     times: Tensor
@@ -76,7 +76,7 @@ class Schedule:
 
     @property
     def shares(self) -> list[float]:
-        """How far each step is from the image, counted from noise = 1."""
+        """The share of the way that each step has left, from noise = 1 to image = 0."""
         return (self.times.double() / self.span).tolist()
 
 
@@ -91,19 +91,19 @@ def add_noise(clean: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Ten
 
 
 def training_target(prediction: Prediction, clean: Tensor, noise: Tensor) -> Tensor:
-    """What the model should answer for x_t: ε, or v = ε − x_0."""
+    """The model's target for x_t: ε, or v = ε − x_0."""
     return noise - clean if prediction == "flow" else noise
 
 
 def predicted_clean(
     prediction: Prediction, output: Tensor, latents: Tensor, alpha: Tensor, sigma: Tensor
 ) -> Tensor:
-    """x̂_0 of the model's answer at x_t: (x_t − σ_t·ε̂) / α_t, or x_t − t·v̂."""
+    """x̂_0 from the model's output at x_t: (x_t − σ_t·ε̂) / α_t, or x_t − t·v̂."""
     if prediction == "flow":
         return latents - broadcast_level(sigma, latents) * output
     return (latents - broadcast_level(sigma, latents) * output) / broadcast_level(alpha, latents)
 
 
 def predicted_noise(prediction: Prediction, output: Tensor, latents: Tensor, alpha: Tensor) -> Tensor:
-    """ε̂ of the model's answer at x_t: itself, or x_t + (1 − t)·v̂."""
+    """ε̂ from the model's output at x_t: the output, or x_t + (1 − t)·v̂."""
     return latents + broadcast_level(alpha, latents) * output if prediction == "flow" else output

@@ -1,6 +1,6 @@
 """Diffusion transformers, as diffusers' `DiTPipeline` loads them: latents, noise prediction, classes.
 
-A prompt is a class: a number, a name that the pipeline knows, or nothing for the class that stands for none.
+A prompt is a class: a number, a name from the pipeline's labels, or "" for the null class.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,14 +34,14 @@ class DiTFamily:
         self.pipeline = pipeline
         self._labels: Mapping[str, int] = getattr(pipeline, "labels", None) or {}
         if self._labels:
-            # The stock pipeline forgets them when it is saved.
+            # The stock pipeline does not keep them when it is saved.
             names = {number: name for name, number in self._labels.items()}
             pipeline.register_to_config(id2label=names)
         self.adapter = NoAdapter(self.name)
 
     @classmethod
     def open(cls, folder: Path, dtype: torch.dtype, bits: Bits | None = None) -> Self:
-        """From a checked folder, with the denoiser in so few bits."""
+        """Load from a validated folder, with the denoiser quantised to `bits`."""
         from diffusers import DiTPipeline
 
         pipeline = DiTPipeline.from_pretrained(
@@ -65,12 +65,12 @@ class DiTFamily:
 
     @property
     def multiple(self) -> int:
-        """The transformer reads patches."""
+        """The transformer works on patches."""
         return self._factor * self.pipeline.transformer.config.patch_size
 
     @property
     def device(self) -> torch.device:
-        """Where the transformer lies."""
+        """The transformer's device."""
         return self.pipeline.transformer.device
 
     @property
@@ -98,7 +98,7 @@ class DiTFamily:
         self.pipeline.vae.enable_gradient_checkpointing()
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        """Classes. Raises `ConfigRefused` for a prompt that is none."""
+        """Class indices. Raises `ConfigRefused` for a prompt that is no class."""
         return Conditioning({"class": torch.tensor([*map(self._class_of, prompts)], device=self.device)})
 
     def _class_of(self, prompt: str) -> int:
@@ -111,27 +111,29 @@ class DiTFamily:
             return int(text)
         named = f"; its names are {', '.join(list(labels)[:SHOWN])}, …" if labels else ""
         raise ConfigRefused(
-            f"this generator draws classes, and {prompt!r} is none: give a number below {self._none}{named}"
+            f"there is no class {prompt!r} in this generator: give a number below {self._none}{named}"
         )
 
     @property
     def _none(self) -> int:
-        """The class that stands for none."""
+        """The null class."""
         return int(self.pipeline.transformer.config.num_embeds_ada_norm)
 
-    def blank(self, count: int) -> Conditioning:
+    def blank_conditioning(self, count: int) -> Conditioning:
         """See `GeneratorFamily`."""
         return self.encode_prompts([""] * count)
 
-    def cut(self, prompts: Sequence[str]) -> list[str]:
-        """None: a class has no end."""
+    def truncated(self, prompts: Sequence[str]) -> list[str]:
+        """None: class prompts have no limit."""
         return []
 
     def initial_latents(self, seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
         """The stock pipeline's noise for a list of CPU generators. Raises `ConfigRefused` unless square."""
         height, width = (side // self._factor for side in size)
         if height != width:
-            raise ConfigRefused(f"{size[0]}×{size[1]} pixels were asked for; a DiT draws squares only")
+            raise ConfigRefused(
+                f"a DiT generates square images only; set equal height and width, not {size[0]}×{size[1]}"
+            )
         channels = self.pipeline.transformer.config.in_channels
         return autoencoder.noise(list(seeds), (channels, height, width), self.device)
 
@@ -140,7 +142,7 @@ class DiTFamily:
         return ddim.schedule(self.pipeline.scheduler, steps, latents.device)
 
     def random_times(self, count: int, rng: torch.Generator) -> Tensor:
-        """Uniform whole timesteps."""
+        """Uniform integer timesteps."""
         return ddim.random_times(self.pipeline.scheduler, count, rng)
 
     def levels(self, times: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,15 +150,15 @@ class DiTFamily:
         return ddim.levels(self.pipeline.scheduler, times)
 
     def predict(self, latents: Tensor, times: Tensor, conditioning: Conditioning, guidance: float) -> Tensor:
-        """Noise ε; with `guidance` above 1 extrapolated from that of no class (Ho & Salimans 2022)."""
+        """Noise ε; with `guidance` above 1 extrapolated from that of the null class (Ho & Salimans 2022)."""
         if guidance <= 1:
-            return self.answer(latents, times, conditioning)[:, : latents.shape[1]]
-        told = Conditioning.joined([self.blank(len(latents)), conditioning])
-        both = self.answer(torch.cat([latents, latents]), torch.cat([times, times]), told)
+            return self.raw_output(latents, times, conditioning)[:, : latents.shape[1]]
+        both_classes = Conditioning.joined([self.blank_conditioning(len(latents)), conditioning])
+        both = self.raw_output(torch.cat([latents, latents]), torch.cat([times, times]), both_classes)
         plain, asked = both[:, : latents.shape[1]].chunk(2)
         return plain + guidance * (asked - plain)
 
-    def answer(self, latents: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
+    def raw_output(self, latents: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
         """See `Refinable`."""
         transformer = self.pipeline.transformer
         return transformer(

@@ -1,8 +1,7 @@
-"""What treatment needs of a generator, whatever pipeline is behind it.
+"""The interface of generators for treatment, independent of their pipeline.
 
-A family turns prompts into conditioning and pixels into latents and back, and predicts noise or
-velocity. Sampling, objectives and tuning are plain functions over that. What each family states about itself
-is in `catalog`.
+A family encodes prompts to conditioning and pixels to latents and back, and predicts noise or velocity.
+Sampling, objectives and tuning are plain functions over it. The metadata of each family is in `catalog`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,23 +17,23 @@ from dataengine.treatment.families.diffusion import Conditioning, Prediction, Sc
 
 
 class LoraAdapter(Protocol):
-    """The one LoRA of a generator's denoiser, in and out in diffusers' own keys."""
+    """The LoRA of a generator's denoiser, loaded and saved in diffusers' own keys."""
 
     def add(self, settings: LoraSettings, seed: int) -> None:
-        """Attach a new, trainable one that changes nothing yet."""
+        """Attach a new, trainable LoRA that does not change the output yet."""
 
     def parameters(self) -> Mapping[str, nn.Parameter]:
-        """Its matrices by name, in a fixed order; empty without one."""
+        """Its matrices by name, in a fixed order; empty without a LoRA."""
 
     def save(self, folder: Path) -> None:
         """Write `pytorch_lora_weights.safetensors`, which `load_lora_weights` of the stock pipeline reads."""
 
     def load(self, folder: Path, trainable: bool = False) -> None:
-        """Attach a saved one. Raises `ModelRefused` when it belongs to another base or is no safetensors
+        """Attach a saved LoRA. Raises `ModelRefused` when it belongs to another base or is no safetensors
         file."""
 
     def disabled(self) -> AbstractContextManager[None]:
-        """Within it the base draws as if nothing were attached."""
+        """Context in which the base generates without the LoRA."""
 
 
 class GeneratorFamily(Protocol):
@@ -46,23 +45,23 @@ class GeneratorFamily(Protocol):
 
     @property
     def prediction(self) -> Prediction:
-        """What the model answers with."""
+        """Kind of the model's output."""
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) in pixels that the model was made for."""
+        """(height, width) in pixels that the model was trained for."""
 
     @property
     def multiple(self) -> int:
-        """Sizes in pixels must be multiples of this."""
+        """Height and width in pixels must be multiples of this."""
 
     @property
     def guidance(self) -> float:
-        """Guidance scale for sampling unless another is asked for."""
+        """Default guidance scale for sampling."""
 
     @property
     def training_guidance(self) -> float:
-        """Guidance scale under which the ordinary diffusion loss is taken: no extrapolation."""
+        """Guidance scale for the ordinary diffusion loss: no extrapolation."""
 
     @property
     def adapter(self) -> LoraAdapter:
@@ -70,7 +69,7 @@ class GeneratorFamily(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Its device."""
 
     def modules(self) -> Mapping[str, nn.Module]:
         """Its networks by component name."""
@@ -79,17 +78,17 @@ class GeneratorFamily(Protocol):
         """Move all networks."""
 
     def use_checkpointing(self) -> None:
-        """Recompute activations in backward instead of keeping them, block by block, and in the VAE image by
-        image."""
+        """Switch gradient checkpointing: recompute activations in backward, block by block, and in the VAE
+        image by image."""
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Conditioning of the prompts, without gradient."""
 
-    def blank(self, count: int) -> Conditioning:
-        """Conditioning of the right shapes and without meaning, for estimates."""
+    def blank_conditioning(self, count: int) -> Conditioning:
+        """Placeholder conditioning of the right shapes, for estimates."""
 
-    def cut(self, prompts: Sequence[str]) -> list[str]:
-        """Those prompts whose end is beyond the model's limit, and is left out by `encode_prompts`."""
+    def truncated(self, prompts: Sequence[str]) -> list[str]:
+        """The prompts that exceed the model's limit, and are truncated by `encode_prompts`."""
 
     def initial_latents(self, seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
         """Standard Gaussian noise, one image per seed, independent of the other seeds."""
@@ -101,10 +100,10 @@ class GeneratorFamily(Protocol):
         """Uniformly random training times, shape (count,)."""
 
     def levels(self, times: Tensor) -> tuple[Tensor, Tensor]:
-        """(α_t, σ_t) of such times, each of shape (N,)."""
+        """(α_t, σ_t) of training times, each of shape (N,)."""
 
     def predict(self, latents: Tensor, times: Tensor, conditioning: Conditioning, guidance: float) -> Tensor:
-        """The model's answer for x_t, float32, of the latents' shape; `times` has shape (N,)."""
+        """The model's output for x_t, float32, of the latents' shape; `times` has shape (N,)."""
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images of clean latents, with gradient, by the float32 VAE."""
@@ -119,7 +118,7 @@ class Refinable(GeneratorFamily, Protocol):
 
     @property
     def pipeline(self) -> Any:
-        """The stock pipeline, which is saved with the trained network in it."""
+        """The stock pipeline, which is saved with the trained network."""
 
     @property
     def denoiser(self) -> nn.Module:
@@ -129,6 +128,6 @@ class Refinable(GeneratorFamily, Protocol):
     def betas(self) -> Tensor:
         """β_t of the training noise, shape (T,)."""
 
-    def answer(self, latents: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
-        """The network's own answer for x_t, float32: the noise and, where it learns its variance, as many
-        channels again behind it. `times` has shape (N,)."""
+    def raw_output(self, latents: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
+        """The network's raw output for x_t, float32: the noise and, if it learns its variance, as many
+        further channels. `times` has shape (N,)."""

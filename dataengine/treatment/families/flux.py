@@ -1,4 +1,4 @@
-"""FLUX.1 (schnell, dev) and everything that diffusers' `FluxPipeline` loads: flow matching, CLIP + T5.
+"""FLUX.1 (schnell, dev) and every model of diffusers' `FluxPipeline`: flow matching, CLIP + T5.
 
 Latents stay NCHW outside; only the transformer sees them packed into 2 × 2 patches.
 """
@@ -20,7 +20,7 @@ from dataengine.treatment.families.quantization import Bits, loading_options
 
 SCHNELL_TOKENS = 256
 DEV_TOKENS = 512
-"""Longest prompts in T5 tokens, as the models were distilled; a tokenizer may ask for fewer."""
+"""Longest prompts in T5 tokens, as the models were distilled; a tokenizer may set a lower limit."""
 
 DEV_GUIDANCE = 3.5
 
@@ -53,7 +53,7 @@ class FluxFamily:
 
     @classmethod
     def open(cls, folder: Path, dtype: torch.dtype, bits: Bits | None = None) -> Self:
-        """From a checked folder, with the denoiser in so few bits."""
+        """Load from a validated folder, with the denoiser quantised to `bits`."""
         from diffusers import FluxPipeline
 
         pipeline = FluxPipeline.from_pretrained(
@@ -80,7 +80,7 @@ class FluxFamily:
 
     @property
     def device(self) -> torch.device:
-        """Where the transformer lies."""
+        """The transformer's device."""
         return self.pipeline.transformer.device
 
     def modules(self) -> Mapping[str, nn.Module]:
@@ -106,7 +106,7 @@ class FluxFamily:
         )
         return Conditioning({"sequence": sequence, "pooled": pooled})
 
-    def blank(self, count: int) -> Conditioning:
+    def blank_conditioning(self, count: int) -> Conditioning:
         """See `GeneratorFamily`."""
         config, dtype = self.pipeline.transformer.config, self.pipeline.transformer.dtype
         shapes = {
@@ -115,8 +115,8 @@ class FluxFamily:
         }
         return Conditioning({k: torch.zeros(v, device=self.device, dtype=dtype) for k, v in shapes.items()})
 
-    def cut(self, prompts: Sequence[str]) -> list[str]:
-        """By T5's limit; CLIP gives a summary only."""
+    def truncated(self, prompts: Sequence[str]) -> list[str]:
+        """Prompts beyond T5's limit; CLIP contributes a pooled vector only."""
         return prompts_beyond(prompts, self.pipeline.tokenizer_2, self.tokens)
 
     def initial_latents(self, seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
@@ -154,7 +154,7 @@ class FluxFamily:
         return 1 - times, times
 
     def predict(self, latents: Tensor, times: Tensor, conditioning: Conditioning, guidance: float) -> Tensor:
-        """Velocity ε − x_0. `guidance` reaches models with embedded guidance only."""
+        """Velocity ε − x_0. `guidance` affects models with embedded guidance only."""
         transformer = self.pipeline.transformer
         height, width = latents.shape[-2:]
         dtype = transformer.dtype

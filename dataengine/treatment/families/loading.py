@@ -1,7 +1,7 @@
-"""Opening a generator from a folder or a hub id, and refusing what could run code.
+"""Opening of generators from a folder or a hub id; anything that could run code is refused.
 
-A pipeline is loaded only when its `model_index.json` names classes that we know, no file in it is Python
-or pickled, and every network lies there as safetensors.
+A pipeline is loaded only if its `model_index.json` names known classes, no file in it is Python or pickled,
+and every network is stored as safetensors.
 """
 
 import json
@@ -29,12 +29,12 @@ def load_family(
     dtype: torch.dtype = torch.float32,
     bits: Bits | None = None,
 ) -> GeneratorFamily:
-    """The generator at a folder, or at a hub id ("owner/name" or "owner/name@revision"), frozen, on
+    """Open the generator in a folder or at a hub id ("owner/name" or "owner/name@revision"), frozen, on
     `device`.
 
-    `dtype` is that of all networks but the VAE, which stays in float32; with `bits` the denoiser's weights
-    are stored in 4 or 8 and computed in `dtype`. `lora` is a folder written by a treatment. Raises
-    `ModelRefused`, naming the file, for anything that we do not load.
+    `dtype` is that of all networks but the VAE, which stays in float32; `bits`, 4 or 8, quantises the
+    denoiser's weights, which compute in `dtype`. `lora` is a folder written by a treatment. Raises
+    `ModelRefused`, naming the file, for anything that is not allowed.
     """
     folder = Path(location) if Path(location).is_dir() else download_pipeline(str(location))
     kind = check_pipeline(folder)
@@ -53,16 +53,15 @@ def load_family(
 
 
 def check_pipeline(folder: Path) -> str:
-    """The pipeline class of a folder that may be loaded. Raises `ModelRefused` naming the file that
-    forbids it."""
+    """The pipeline class of a folder. Raises `ModelRefused`, naming the file, if it must not be loaded."""
     kind, index = read_index(folder / INDEX)
     facts = PIPELINES[kind]
     for name, allowed in facts.components.items():
-        found = index.get(name)
-        if not isinstance(found, list) or len(found) != 2 or tuple(found) not in allowed:
+        component = index.get(name)
+        if not isinstance(component, list) or len(component) != 2 or tuple(component) not in allowed:
             raise ModelRefused(
-                f"{folder / INDEX} names {found} as {name}; "
-                f"{' or '.join(sorted(kind for _, kind in allowed))} is expected"
+                f"{folder / INDEX} names {component} as {name}; "
+                f"expected {' or '.join(sorted(kind for _, kind in allowed))}"
             )
     top = [path for path in folder.iterdir() if path.is_file()]
     parts = [path for name in facts.components for path in (folder / name).rglob("*") if path.is_file()]
@@ -75,35 +74,35 @@ def check_pipeline(folder: Path) -> str:
 
 
 def read_index(file: Path) -> tuple[str, dict[str, Any]]:
-    """Class name and content of a `model_index.json`. Raises `ModelRefused` for one of no known family."""
+    """Class name and content of a `model_index.json`. Raises `ModelRefused` for an unknown family."""
     try:
         index = json.loads(file.read_text())
         kind = index["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelRefused(
-            f"{file} is missing or no pipeline index; a diffusers pipeline folder is expected"
+            f"{file} is missing or no pipeline index; expected a diffusers pipeline folder"
         ) from error
     if not isinstance(kind, str) or kind not in PIPELINES:
         raise ModelRefused(
-            f"{file} names the pipeline class {kind!r}; known are {', '.join(sorted(PIPELINES))}"
+            f"{file} names the pipeline class {kind!r}; expected one of {', '.join(sorted(PIPELINES))}"
         )
     return kind, index
 
 
 def refuse_code(files: Iterable[Path], pickled: set[str]) -> None:
-    """Raises `ModelRefused` for the first file that holds code, or has one of the pickled suffixes."""
+    """Raise `ModelRefused` for the first file that holds code or has a pickle suffix."""
     for file in sorted(files):
         if file.suffix.lower() in CODE:
             raise ModelRefused(
-                f"{file} is program code, which is never loaded; remove it if you trust the rest"
+                f"{file} is program code, which is never loaded; remove it if you trust the other files"
             )
         if file.suffix.lower() in pickled:
             raise ModelRefused(f"{file} may run code when loaded; convert it to .safetensors and remove it")
 
 
 def download_pipeline(location: str) -> Path:
-    """The local snapshot of a hub repository: index first, then only the parts and file types that we
-    load."""
+    """The local snapshot of a hub repository: first the index, then only the parts and file types that are
+    loaded."""
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -122,7 +121,7 @@ def download_pipeline(location: str) -> Path:
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelRefused(
-            f"{location} is neither a folder here nor a repository that can be fetched: "
+            f"{location} is neither a local folder nor a repository that can be fetched: "
             f"{str(error).splitlines()[0]}"
         ) from error
     return Path(folder)

@@ -1,6 +1,6 @@
-"""The LoRA of a pipeline's denoiser, through peft and in diffusers' own keys.
+"""The LoRA of a pipeline's denoiser, by peft and in diffusers' own keys.
 
-The matrices are kept in float32 whatever the base's precision, so that small updates are not rounded away.
+The matrices are float32 whatever the base's precision, so that small updates are not lost in rounding.
 """
 
 import tempfile
@@ -24,8 +24,7 @@ class Adapter:
     """See `families.LoraAdapter`. `component` is the denoiser's name within the pipeline."""
 
     def __init__(self, pipeline: Any, component: str, targets: Mapping[str, str]) -> None:
-        """`targets` gives, for each choice of `LoraSettings.targets`, a regular expression over module
-        names."""
+        """`targets` maps each choice of `LoraSettings.targets` to a regular expression over module names."""
         self._pipeline, self._component, self._targets = pipeline, component, targets
 
     @property
@@ -37,7 +36,7 @@ class Adapter:
         return NAME in getattr(self._denoiser, "peft_config", {})
 
     def add(self, settings: LoraSettings, seed: int) -> None:
-        """A fresh one: A Gaussian from `seed`, B zero, so that the images stay as they are."""
+        """Attach a fresh LoRA: A is Gaussian by `seed`, B is zero, so that the images do not change."""
         from peft import LoraConfig
 
         self._refuse_second()
@@ -53,7 +52,7 @@ class Adapter:
         self._train(True)
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Its matrices by name, sorted; empty without one."""
+        """Its matrices by name, sorted; empty without a LoRA."""
         named = sorted(self._denoiser.named_parameters(), key=lambda pair: pair[0])
         return {name: weight for name, weight in named if f".{NAME}." in name and "lora_" in name}
 
@@ -75,9 +74,9 @@ class Adapter:
             durable.move(Path(temporary) / WEIGHTS, folder / WEIGHTS)
 
     def load(self, folder: Path, trainable: bool = False) -> None:
-        """Attach the one saved in `folder`; with `trainable`, for further treatment.
+        """Attach the LoRA saved in `folder`; with `trainable`, for further treatment.
 
-        Raises `ModelRefused` unless every matrix of the file finds its place in this base.
+        Raises `ModelRefused` unless every matrix of the file matches a layer of this base.
         """
         self._refuse_second()
         file = weights_file(folder)
@@ -96,7 +95,7 @@ class Adapter:
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
-        """Within it the base draws as if nothing were attached."""
+        """Context in which the base generates without the LoRA."""
         if not self._attached:
             yield
             return
@@ -132,12 +131,12 @@ class Adapter:
     def _refuse_second(self) -> None:
         if self._attached:
             raise ConfigRefused(
-                "this generator already carries a LoRA; open it again, or go on from the one it has"
+                "this generator already has a LoRA; open it again, or continue with that LoRA"
             )
 
 
 class NoAdapter:
-    """Stands for the LoRA of families whose pipelines load none in diffusers."""
+    """The adapter of families whose diffusers pipelines cannot load a LoRA."""
 
     def __init__(self, family: str) -> None:
         self._refusal = ConfigRefused(
@@ -162,21 +161,21 @@ class NoAdapter:
         raise self._refusal
 
     def disabled(self) -> AbstractContextManager[None]:
-        """The base draws as it is."""
+        """The base generates unchanged."""
         return nullcontext()
 
 
 def weights_file(folder: Path) -> Path:
-    """The LoRA file in a folder (or the file itself). Raises `ModelRefused` when there is none, or
-    several."""
+    """The LoRA file in a folder (or the file itself). Raises `ModelRefused` when there is none or more than
+    one."""
     if folder.suffix == ".safetensors":
         return folder
     if (folder / WEIGHTS).is_file():
         return folder / WEIGHTS
-    found = sorted(folder.glob("*.safetensors"))
-    if len(found) != 1:
-        raise ModelRefused(f"{folder} should hold {WEIGHTS}, but holds {[file.name for file in found]}")
-    return found[0]
+    files = sorted(folder.glob("*.safetensors"))
+    if len(files) != 1:
+        raise ModelRefused(f"{folder} must hold {WEIGHTS}, but holds {[file.name for file in files]}")
+    return files[0]
 
 
 def _first_line(error: BaseException) -> str:

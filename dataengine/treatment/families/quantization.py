@@ -11,8 +11,7 @@ Bits = Literal[4, 8]
 
 
 def loading_options(denoiser: str, bits: Bits | None, dtype: torch.dtype) -> dict[str, Any]:
-    """What `from_pretrained` of a pipeline needs so that its `denoiser` is stored in so few bits; nothing
-    for None.
+    """The arguments of a pipeline's `from_pretrained` that quantise its `denoiser` to `bits`; empty for None.
 
     Raises `ConfigRefused` when bitsandbytes is absent.
     """

@@ -1,5 +1,4 @@
-"""Stable Diffusion 1.x and everything that diffusers' `StableDiffusionPipeline` loads: ε-prediction,
-DDIM, CLIP."""
+"""Stable Diffusion 1.x and every model of diffusers' `StableDiffusionPipeline`: ε-prediction, DDIM, CLIP."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,15 +35,13 @@ class StableDiffusionFamily:
         becomes DDIM."""
         pipeline.scheduler = ddim.sampler(pipeline.scheduler, "this Stable Diffusion")
         if pipeline.unet.config.time_cond_proj_dim:
-            raise ModelRefused(
-                "this Stable Diffusion embeds its guidance; plain noise prediction is expected"
-            )
+            raise ModelRefused("this Stable Diffusion embeds its guidance; expected plain noise prediction")
         self.pipeline = pipeline
         self.adapter = Adapter(pipeline, "unet", TARGETS)
 
     @classmethod
     def open(cls, folder: Path, dtype: torch.dtype, bits: Bits | None = None) -> Self:
-        """From a checked folder, with the denoiser in so few bits."""
+        """Load from a validated folder, with the denoiser quantised to `bits`."""
         from diffusers import StableDiffusionPipeline
 
         pipeline = StableDiffusionPipeline.from_pretrained(
@@ -78,7 +75,7 @@ class StableDiffusionFamily:
 
     @property
     def device(self) -> torch.device:
-        """Where the UNet lies."""
+        """The UNet's device."""
         return self.pipeline.unet.device
 
     @property
@@ -114,15 +111,15 @@ class StableDiffusionFamily:
         )
         return Conditioning({"sequence": sequence, "empty": empty})
 
-    def blank(self, count: int) -> Conditioning:
+    def blank_conditioning(self, count: int) -> Conditioning:
         """See `GeneratorFamily`."""
         unet = self.pipeline.unet
         shape = (count, self.pipeline.tokenizer.model_max_length, unet.config.cross_attention_dim)
         sequence = torch.zeros(shape, device=self.device, dtype=unet.dtype)
         return Conditioning({"sequence": sequence, "empty": sequence})
 
-    def cut(self, prompts: Sequence[str]) -> list[str]:
-        """By CLIP's limit."""
+    def truncated(self, prompts: Sequence[str]) -> list[str]:
+        """Prompts beyond CLIP's limit."""
         return prompts_beyond(prompts, self.pipeline.tokenizer, self.pipeline.tokenizer.model_max_length)
 
     def initial_latents(self, seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
@@ -136,7 +133,7 @@ class StableDiffusionFamily:
         return ddim.schedule(self.pipeline.scheduler, steps, latents.device)
 
     def random_times(self, count: int, rng: torch.Generator) -> Tensor:
-        """Uniform whole timesteps."""
+        """Uniform integer timesteps."""
         return ddim.random_times(self.pipeline.scheduler, count, rng)
 
     def levels(self, times: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,30 +143,32 @@ class StableDiffusionFamily:
     def predict(self, latents: Tensor, times: Tensor, conditioning: Conditioning, guidance: float) -> Tensor:
         """Noise ε; with `guidance` above 1 extrapolated from the empty prompt's (Ho & Salimans 2022)."""
         if guidance <= 1:
-            return self._answer(latents, times, conditioning, "sequence")
+            return self._raw_output(latents, times, conditioning, "sequence")
         both = torch.cat([latents, latents]), torch.cat([times, times])
-        plain, prompted = self._answer(*both, conditioning, "empty", "sequence").chunk(2)
+        plain, prompted = self._raw_output(*both, conditioning, "empty", "sequence").chunk(2)
         return plain + guidance * (prompted - plain)
 
-    def answer(self, latents: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
+    def raw_output(self, latents: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
         """See `Refinable`."""
-        return self._answer(latents, times, conditioning, "sequence")
+        return self._raw_output(latents, times, conditioning, "sequence")
 
-    def _answer(self, latents: Tensor, times: Tensor, conditioning: Conditioning, *told: str) -> Tensor:
-        """The UNet's own answer, float32; `told` names the sequences that the rows of latents are told."""
+    def _raw_output(
+        self, latents: Tensor, times: Tensor, conditioning: Conditioning, *sequences: str
+    ) -> Tensor:
+        """The UNet's raw output, float32; `sequences` names the conditioning of each row of latents."""
         unet = self.pipeline.unet
         return unet(
             latents.to(unet.dtype),
             times.to(latents.device),
-            encoder_hidden_states=torch.cat([conditioning[name] for name in told]),
-            added_cond_kwargs=self._added(latents, conditioning, told),
+            encoder_hidden_states=torch.cat([conditioning[name] for name in sequences]),
+            added_cond_kwargs=self._added(latents, conditioning, sequences),
             return_dict=False,
         )[0].float()
 
     def _added(
-        self, latents: Tensor, conditioning: Conditioning, told: Sequence[str]
+        self, latents: Tensor, conditioning: Conditioning, sequences: Sequence[str]
     ) -> dict[str, Tensor] | None:
-        """What else the UNet is told; nothing here."""
+        """Additional conditioning of the UNet; none here."""
         return None
 
     def decode(self, latents: Tensor) -> Tensor:

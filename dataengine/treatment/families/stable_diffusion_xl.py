@@ -1,5 +1,5 @@
-"""Stable Diffusion XL and everything that diffusers' `StableDiffusionXLPipeline` loads: ε-prediction, two
-CLIPs, and the picture's size told to the UNet."""
+"""Stable Diffusion XL and every model of diffusers' `StableDiffusionXLPipeline`: ε-prediction, two CLIPs, and
+the image's size as conditioning of the UNet."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,8 +18,7 @@ GUIDANCE = 5.0
 class StableDiffusionXLFamily(StableDiffusionFamily):
     """See `families.GeneratorFamily`. Samples with DDIM (η = 0) whatever scheduler the folder names.
 
-    The UNet is told that the picture was never cropped and has the size that is drawn, as the stock pipeline
-    does unless asked otherwise.
+    The size conditioning is the generated size without cropping, as by default in the stock pipeline.
     """
 
     name: ClassVar[str] = "stable-diffusion-xl"
@@ -27,7 +26,7 @@ class StableDiffusionXLFamily(StableDiffusionFamily):
 
     @classmethod
     def open(cls, folder: Path, dtype: torch.dtype, bits: Bits | None = None) -> Self:
-        """From a checked folder, with the denoiser in so few bits."""
+        """Load from a validated folder, with the denoiser quantised to `bits`."""
         from diffusers import StableDiffusionXLPipeline
 
         pipeline = StableDiffusionXLPipeline.from_pretrained(
@@ -44,7 +43,7 @@ class StableDiffusionXLFamily(StableDiffusionFamily):
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        """Both CLIPs' sequences side by side and the second one's pooled vector, and those of the empty
+        """Both CLIPs' concatenated sequences and the second one's pooled vector, and those of the empty
         prompt."""
         sequence, empty, pooled, empty_pooled = self.pipeline.encode_prompt(
             list(prompts), device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=True
@@ -53,9 +52,9 @@ class StableDiffusionXLFamily(StableDiffusionFamily):
             {"sequence": sequence, "empty": empty, "pooled": pooled, "empty pooled": empty_pooled}
         )
 
-    def blank(self, count: int) -> Conditioning:
+    def blank_conditioning(self, count: int) -> Conditioning:
         """See `GeneratorFamily`."""
-        config, sequence = self.pipeline.unet.config, super().blank(count)["sequence"]
+        config, sequence = self.pipeline.unet.config, super().blank_conditioning(count)["sequence"]
         width = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
         pooled = sequence.new_zeros(count, width)
         return Conditioning(
@@ -63,12 +62,12 @@ class StableDiffusionXLFamily(StableDiffusionFamily):
         )
 
     def _added(
-        self, latents: Tensor, conditioning: Conditioning, told: Sequence[str]
+        self, latents: Tensor, conditioning: Conditioning, sequences: Sequence[str]
     ) -> dict[str, Tensor] | None:
         pooled = {"sequence": "pooled", "empty": "empty pooled"}
         height, width = (side * self._factor for side in latents.shape[-2:])
         sizes = torch.tensor([height, width, 0, 0, height, width], dtype=self.pipeline.unet.dtype)
         return {
-            "text_embeds": torch.cat([conditioning[pooled[name]] for name in told]),
+            "text_embeds": torch.cat([conditioning[pooled[name]] for name in sequences]),
             "time_ids": sizes.expand(len(latents), -1).to(latents.device),
         }

@@ -1,7 +1,7 @@
-"""Unconditional UNets in pixels, as `DDPMPipeline` and `DDIMPipeline` load them: DDPM and improved DDPM.
+"""Unconditional UNets in pixels, by diffusers' `DDPMPipeline` and `DDIMPipeline`: DDPM and improved DDPM.
 
-Prompts say nothing to them. A UNet that learns its variance (Nichol & Dhariwal 2021) answers with twice the
-channels; DDIM, with which everything here is drawn, takes the first half.
+Prompts are ignored. A UNet that learns its variance (Nichol & Dhariwal 2021) has twice the output channels;
+DDIM, which samples all images here, uses the first half.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,12 +30,12 @@ class UnconditionalFamily:
     training_guidance: float = 1.0
 
     def __init__(self, pipeline: Any) -> None:
-        """`pipeline` is a loaded `DDPMPipeline`. Raises `ModelRefused` for one that draws no RGB."""
+        """`pipeline` is a loaded `DDPMPipeline`. Raises `ModelRefused` unless it generates RGB."""
         config = pipeline.unet.config
         if config.in_channels != RGB or config.out_channels not in (RGB, 2 * RGB):
             raise ModelRefused(
-                f"this UNet takes {config.in_channels} channels and answers with {config.out_channels}; RGB "
-                "is expected, and 3 or, with a learned variance, 6 channels"
+                f"this UNet has {config.in_channels} and {config.out_channels} channels; expected "
+                "3 input (RGB) and 3 or, with a learned variance, 6 output channels"
             )
         self.pipeline = pipeline
         self.adapter = NoAdapter(self.name)
@@ -43,7 +43,7 @@ class UnconditionalFamily:
 
     @classmethod
     def open(cls, folder: Path, dtype: torch.dtype, bits: Bits | None = None) -> Self:
-        """From a checked folder."""
+        """Load from a validated folder."""
         from diffusers import DDPMPipeline
 
         pipeline = DDPMPipeline.from_pretrained(
@@ -63,12 +63,12 @@ class UnconditionalFamily:
 
     @property
     def multiple(self) -> int:
-        """The UNet halves the picture between its levels."""
+        """The UNet halves the image between its levels."""
         return 2 ** (len(self.pipeline.unet.config.block_out_channels) - 1)
 
     @property
     def device(self) -> torch.device:
-        """Where the UNet lies."""
+        """The UNet's device."""
         return self.pipeline.unet.device
 
     @property
@@ -95,15 +95,15 @@ class UnconditionalFamily:
         self.pipeline.unet.enable_gradient_checkpointing()
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        """Nothing, for as many images."""
-        return self.blank(len(prompts))
+        """Empty conditioning for that many images."""
+        return self.blank_conditioning(len(prompts))
 
-    def blank(self, count: int) -> Conditioning:
+    def blank_conditioning(self, count: int) -> Conditioning:
         """See `GeneratorFamily`."""
         return Conditioning({"nothing": torch.zeros(count, 0, device=self.device)})
 
-    def cut(self, prompts: Sequence[str]) -> list[str]:
-        """None: no prompt is read at all."""
+    def truncated(self, prompts: Sequence[str]) -> list[str]:
+        """None: prompts are ignored."""
         return []
 
     def initial_latents(self, seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
@@ -115,7 +115,7 @@ class UnconditionalFamily:
         return ddim.schedule(self._sampler, steps, latents.device)
 
     def random_times(self, count: int, rng: torch.Generator) -> Tensor:
-        """Uniform whole timesteps."""
+        """Uniform integer timesteps."""
         return ddim.random_times(self._sampler, count, rng)
 
     def levels(self, times: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,10 +123,10 @@ class UnconditionalFamily:
         return ddim.levels(self._sampler, times)
 
     def predict(self, latents: Tensor, times: Tensor, conditioning: Conditioning, guidance: float) -> Tensor:
-        """Noise ε; there is nothing to be guided by."""
-        return self.answer(latents, times, conditioning)[:, :RGB]
+        """Noise ε; guidance does not apply."""
+        return self.raw_output(latents, times, conditioning)[:, :RGB]
 
-    def answer(self, latents: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
+    def raw_output(self, latents: Tensor, times: Tensor, conditioning: Conditioning) -> Tensor:
         """See `Refinable`."""
         unet = self.pipeline.unet
         return unet(latents.to(unet.dtype), times.to(latents.device), return_dict=False)[0].float()
@@ -141,7 +141,7 @@ class UnconditionalFamily:
 
 
 def new_unet_family(config: UNetConfig, seed: int) -> UnconditionalFamily:
-    """A new one with random weights from the seed, frozen."""
+    """A new UNet with random weights by the seed, frozen."""
     from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
     learned = config.variance == "learned"

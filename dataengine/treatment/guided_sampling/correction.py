@@ -1,7 +1,7 @@
-"""Correction while an image is drawn (ASCED, Sec. 3.3), and its baselines: steppers around a family's step.
+"""Correction during sampling (ASCED, Sec. 3.3), and its baselines: steppers around a family's step.
 
-The states that are written are those after a step: x_t of the paper is the next latents, at their own level.
-An image without regions keeps the bits of uncorrected sampling.
+States are those after a step: x_t of the paper is the next latents, at their own level. An image without
+regions is bit-equal to uncorrected sampling.
 """
 
 from collections import deque
@@ -22,7 +22,7 @@ from dataengine.treatment.sampling.sampler import Step, Stepper, Steppers, denoi
 from dataengine.treatment.sampling.trajectory import frames_of, watched_steps
 
 STREAM = 0xA5CED
-"""Sets the noise of corrections apart from that which images begin with."""
+"""Separates the noise of corrections from the initial noise of images."""
 
 
 def make_correctors(
@@ -31,12 +31,12 @@ def make_correctors(
     detector: Detector | None = None,
     inner: Steppers | None = None,
 ) -> Steppers:
-    """Makes correctors for the batches of images with these seeds.
+    """A factory of correctors for batches of the images with these seeds.
 
-    Raises `ConfigRefused` when regions come from a detector and none is given.
+    Raises `ConfigRefused` when the regions need a detector and none is passed.
     """
     if config.needs_detector and detector is None:
-        raise ConfigRefused("this correction takes its regions from a trained detector, and none was given")
+        raise ConfigRefused("this correction takes its regions from a trained detector; pass one")
 
     def of(rows: slice) -> Corrector:
         return Corrector(config, seeds[rows], detector, denoise if inner is None else inner(rows))
@@ -45,7 +45,7 @@ def make_correctors(
 
 
 class Corrector:
-    """A `Stepper` for one batch and one chain: watches the window, and corrects inside the regions."""
+    """A `Stepper` for one batch and one chain: records the window, and corrects inside the regions."""
 
     def __init__(
         self,
@@ -54,9 +54,9 @@ class Corrector:
         detector: Detector | None = None,
         inner: Stepper = denoise,
     ) -> None:
-        """`seeds` are the images', one for each row of the latents."""
+        """`seeds` are those of the images, one per row of the latents."""
         self.regions: Tensor | None = None
-        """Bool NHW over latents: what was corrected last; None before the first correction."""
+        """Bool NHW over latents: the last corrected regions; None before the first correction."""
         self._config = config
         self._seeds = list(seeds)
         self._detector = detector if config.needs_detector else None
@@ -77,50 +77,51 @@ class Corrector:
         guidance: float,
         precision: Precision = "float32",
     ) -> Step:
-        """The step that `inner` makes, corrected. Raises `ConfigRefused` when too few steps are in the
-        window, or the last one is: nothing is drawn after it."""
+        """The step of `inner`, corrected. Raises `ConfigRefused` when the window has too few steps, or
+        includes the last step, after which nothing is sampled."""
         steps = watched_steps(family, schedule, latents, self._config.dynamics)
         if steps[-1] == len(schedule) - 1 and self._config.method != "clipping":
             raise ConfigRefused(
-                f"the window's last step is the last of {len(schedule)}, and nothing is drawn after it that "
-                f"could use a correction: take dynamics.stop above {schedule.shares[-1]:.3g}"
+                f"the window includes the last of {len(schedule)} steps, after which no step can "
+                f"use a correction: set dynamics.stop above {schedule.shares[-1]:.3g}"
             )
-        made = self._inner(family, latents, conditioning, schedule, step, guidance, precision)
-        self._cleans.append(made.clean)
+        result = self._inner(family, latents, conditioning, schedule, step, guidance, precision)
+        self._cleans.append(result.clean)
         if step not in steps:
-            return made
+            return result
         alpha = schedule.alpha[step]
         if self._config.regions == "dynamics":
-            self._frames.append(frames_of(family, latents, made.clean, alpha, self._config.dynamics))
+            self._frames.append(frames_of(family, latents, result.clean, alpha, self._config.dynamics))
         if self._config.method == "clipping":
-            return self._clipped(family, latents, made, schedule, step)
+            return self._clipped(family, latents, result, schedule, step)
         if self._config.method == "sargd":
-            return self._held(family, made, schedule, step)
+            return self._held(family, result, schedule, step)
         if step != steps[-1] and not self._config.repeated:
-            return made
-        return self._renewed(made, self._base(made), schedule, step, self._found(family, made.clean))
+            return result
+        return self._renewed(result, self._base(result), schedule, step, self._found(family, result.clean))
 
-    def _base(self, made: Step) -> Tensor:
-        """The x̂_0 that the region starts again from."""
+    def _base(self, result: Step) -> Tensor:
+        """The x̂_0 from which the region restarts."""
         if self._config.method == "ttc":
-            return made.clean + self._config.gamma * self._drawn(made.clean)
+            return result.clean + self._config.gamma * self._drawn(result.clean)
         return self._cleans[0]
 
-    def _renewed(self, made: Step, clean: Tensor, schedule: Schedule, step: int, regions: Tensor) -> Step:
-        """Eq. 6: q_sample(x̂_0 + γ·ξ, t) inside the regions, with fresh noise, the step as it is outside."""
+    def _renewed(self, result: Step, clean: Tensor, schedule: Schedule, step: int, regions: Tensor) -> Step:
+        """Eq. 6: q_sample(x̂_0 + γ·ξ, t) inside the regions, with fresh noise; outside, the step is
+        unchanged."""
         state = add_noise(clean, self._drawn(clean), schedule.next_alpha[step], schedule.next_sigma[step])
-        return Step(latents=torch.where(regions[:, None], state, made.latents), clean=made.clean)
+        return Step(latents=torch.where(regions[:, None], state, result.latents), clean=result.clean)
 
-    def _held(self, family: GeneratorFamily, made: Step, schedule: Schedule, step: int) -> Step:
-        """SARGD as adapted: the regions follow x̂_0 of the window's first step, which stands in for the
-        low-resolution image."""
+    def _held(self, family: GeneratorFamily, result: Step, schedule: Schedule, step: int) -> Step:
+        """Adapted SARGD: the regions follow x̂_0 of the window's first step, in place of the low-resolution
+        image."""
         if self._reference is None:
-            self._reference = made.clean
-            return made
-        return self._renewed(made, self._reference, schedule, step, self._found(family, made.clean))
+            self._reference = result.clean
+            return result
+        return self._renewed(result, self._reference, schedule, step, self._found(family, result.clean))
 
     def _clipped(
-        self, family: GeneratorFamily, latents: Tensor, made: Step, schedule: Schedule, step: int
+        self, family: GeneratorFamily, latents: Tensor, result: Step, schedule: Schedule, step: int
     ) -> Step:
         """|Δ(w·s)| limited to τ inside the regions found so far; x̂_0 and ε̂ follow the clipped score."""
         alpha, sigma = (
@@ -128,19 +129,19 @@ class Corrector:
             broadcast_level(schedule.sigma[step], latents),
         )
         rest = latents / alpha
-        score = made.clean - rest
+        score = result.clean - rest
         if not self._scores:
             self._scores.append(score)
-            return made
+            return result
         limits = self._limits(score)
-        regions = self._found(family, made.clean)
+        regions = self._found(family, result.clean)
         bounded = self._scores[-1] + (score - self._scores[-1]).clamp(-limits, limits)
         clipped = torch.where(regions[:, None], bounded, score)
         self._scores.append(clipped)
         clean = clipped + rest
         noise = (latents - alpha * clean) / sigma
         state = add_noise(clean, noise, schedule.next_alpha[step], schedule.next_sigma[step])
-        return Step(latents=torch.where(regions[:, None], state, made.latents), clean=clean)
+        return Step(latents=torch.where(regions[:, None], state, result.latents), clean=clean)
 
     def _limits(self, score: Tensor) -> Tensor:
         """τ of Eq. 4 for this step, one per image, N111."""
@@ -150,13 +151,14 @@ class Corrector:
         return score.new_tensor(limits)[:, None, None, None]
 
     def _found(self, family: GeneratorFamily, clean: Tensor) -> Tensor:
-        """Where this step corrects, bool NHW over latents; nowhere in images that are broken all over."""
+        """Regions that this step corrects, bool NHW over latents; empty for images whose fault is not
+        local."""
         if self._config.regions == "everywhere":
             self.regions = torch.ones_like(clean[:, 0], dtype=torch.bool)
             return self.regions
-        found = self._by_dynamics(clean) if self._detector is None else self._by_detector(family, clean)
-        local = found.float().mean((1, 2)) <= self._config.cover
-        self.regions = found & local[:, None, None]
+        regions = self._by_dynamics(clean) if self._detector is None else self._by_detector(family, clean)
+        local = regions.float().mean((1, 2)) <= self._config.cover
+        self.regions = regions & local[:, None, None]
         return self.regions
 
     def _by_dynamics(self, clean: Tensor) -> Tensor:
@@ -171,11 +173,11 @@ class Corrector:
         return mask_on_latents(confidence >= self._config.threshold, clean)
 
     def _drawn(self, like: Tensor) -> Tensor:
-        """Gaussian noise, every image's from its own seed."""
+        """Gaussian noise, each image's from its own seed."""
         rows = []
         for row, seed in enumerate(self._seeds):
             if row not in self._noise:
-                # Torch's generator on the CPU reads 32 bits of a seed, so that these have to be mixed.
+                # Torch's CPU generator uses 32 bits of a seed, so these must be mixed.
                 mixed = np.random.SeedSequence([STREAM, self._config.seed, seed]).generate_state(1)[0]
                 self._noise[row] = torch.Generator().manual_seed(int(mixed))
             rows.append(torch.randn(like.shape[1:], generator=self._noise[row]))
@@ -183,5 +185,6 @@ class Corrector:
 
 
 def mask_on_latents(mask: Tensor, like: Tensor) -> Tensor:
-    """A bool mask NHW of any size, on the grid of NCHW latents: inside is what any pixel inside lies on."""
+    """Resize a bool mask NHW of any size to the grid of NCHW latents: a latent is inside if any of its pixels
+    is."""
     return F.adaptive_max_pool2d(mask[:, None].float(), like.shape[-2:])[:, 0] > 0

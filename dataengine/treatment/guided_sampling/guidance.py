@@ -1,4 +1,4 @@
-"""Guidance without training (Focus-N-Fix): a detector or reward pulls each step, and no weight changes."""
+"""Guidance without training (Focus-N-Fix): a detector or reward shifts each step; no weight changes."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from dataengine.treatment.sampling.sampler import Step, Steppers, denoise
 from dataengine.treatment.tuning.objectives import region_mask, reward_loss
 
 REFERENCE = 16 * 128 * 128
-"""Values of FLUX's latents at 1024 × 1024, which λ is given for."""
+"""Number of values of FLUX's latents at 1024 × 1024, for which λ is given."""
 NO_GRADIENT = 1e-12
 
 
@@ -27,14 +27,16 @@ def make_guides(
     detector: Detector | None = None,
     reward: Reward | None = None,
 ) -> Steppers:
-    """Makes guides for the batches of images of these prompts; `reward` is the opened `config.reward`.
+    """A factory of guides for batches of the images of these prompts; `reward` is the opened `config.reward`.
 
-    Raises `ConfigRefused` when something that guides is not given.
+    Raises `ConfigRefused` when a needed detector or reward is not passed.
     """
     if config.needs_detector and detector is None:
-        raise ConfigRefused("this guidance goes by a trained detector, and none was given")
+        raise ConfigRefused("this guidance needs a trained detector; pass one")
     if (config.reward is None) != (reward is None):
-        raise ConfigRefused("the guidance's reward and what was opened for it do not agree")
+        raise ConfigRefused(
+            "the guidance's config.reward and the opened reward do not agree; open config.reward"
+        )
 
     def of(rows: slice) -> Guide:
         return Guide(config, prompts[rows], detector, reward)
@@ -43,7 +45,7 @@ def make_guides(
 
 
 class Guide:
-    """A `Stepper` that moves the chain where it lies in the config's part of the way."""
+    """A `Stepper` that guides the steps between `start` and `stop` of the config."""
 
     def __init__(
         self,
@@ -52,7 +54,7 @@ class Guide:
         detector: Detector | None = None,
         reward: Reward | None = None,
     ) -> None:
-        """`prompts` are the images', one for each row of the latents."""
+        """`prompts` are those of the images, one per row of the latents."""
         self._config = config
         self._prompts = list(prompts)
         self._detector = detector
@@ -68,48 +70,48 @@ class Guide:
         guidance: float,
         precision: Precision = "float32",
     ) -> Step:
-        """A guided step. Raises `ConfigRefused` when no step lies in the guided part."""
+        """A guided step. Raises `ConfigRefused` when no step is in the guided part."""
         guided = guided_steps(schedule, self._config)
         with torch.no_grad():
             if step not in guided:
                 return denoise(family, latents, conditioning, schedule, step, guidance, precision)
             if self._config.kind == "clean":
-                made = denoise(family, latents, conditioning, schedule, step, guidance, precision)
+                result = denoise(family, latents, conditioning, schedule, step, guidance, precision)
                 progress = guided.index(step) / max(len(guided) - 1, 1)
-                return Step(latents=self._moved(family, made, progress), clean=made.clean)
+                return Step(latents=self._moved(family, result, progress), clean=result.clean)
         with torch.enable_grad():
             start = latents.detach().requires_grad_()
-            made = denoise(family, start, conditioning, schedule, step, guidance, precision)
-            gradient = self._gradient(family, made.clean, start)
-        return self._changed(family, latents, made, gradient, schedule, step)
+            result = denoise(family, start, conditioning, schedule, step, guidance, precision)
+            gradient = self._gradient(family, result.clean, start)
+        return self._changed(family, latents, result, gradient, schedule, step)
 
-    def _moved(self, family: GeneratorFamily, made: Step, progress: float) -> Tensor:
+    def _moved(self, family: GeneratorFamily, result: Step, progress: float) -> Tensor:
         """Next latents − λ·g/‖g‖, g the gradient of the mean squared confidence through VAE and detector
         alone."""
         with torch.enable_grad():
-            clean = made.clean.detach().requires_grad_()
+            clean = result.clean.detach().requires_grad_()
             gradient = self._gradient(family, clean, clean)
         size = gradient[0].numel()
         length = guidance_strength(self._config, progress) * (size / REFERENCE) ** 0.5
         norms = gradient.flatten(1).norm(dim=1)[:, None, None, None]
         move = length * gradient / norms.clamp(min=NO_GRADIENT)
-        return made.latents + torch.where(norms > NO_GRADIENT, move, 0) * self._mask(family, made.clean)
+        return result.latents + torch.where(norms > NO_GRADIENT, move, 0) * self._mask(family, result.clean)
 
     def _changed(
         self,
         family: GeneratorFamily,
         latents: Tensor,
-        made: Step,
+        result: Step,
         gradient: Tensor,
         schedule: Schedule,
         step: int,
     ) -> Step:
-        """ε̂ = ε − λ·√(1 − γ_t)·∇r ⊙ M, √(1 − γ_t) = σ_t; the paper prints +, which is right for a loss."""
+        """ε̂ = ε − λ·√(1 − γ_t)·∇r ⊙ M, √(1 − γ_t) = σ_t; the paper's + applies to a loss."""
         alpha, sigma = (
             broadcast_level(schedule.alpha[step], latents),
             broadcast_level(schedule.sigma[step], latents),
         )
-        clean = made.clean.detach()
+        clean = result.clean.detach()
         norms = gradient.flatten(1).norm(dim=1)[:, None, None, None]
         gradient = gradient * (self._config.clip_norm / norms.clamp(min=self._config.clip_norm))
         noise = (latents - alpha * clean) / sigma
@@ -122,7 +124,8 @@ class Guide:
         )
 
     def _gradient(self, family: GeneratorFamily, clean: Tensor, by: Tensor) -> Tensor:
-        """∇ of what is to be raised; a sum over the images, each of which depends on its own row alone."""
+        """Gradient of the objective to raise; summed over the images, each of which depends on its own row
+        only."""
         images = family.decode(clean)
         if self._reward is None:
             assert self._detector is not None
@@ -144,12 +147,12 @@ class Guide:
 
 
 def guided_steps(schedule: Schedule, config: GuidanceConfig) -> list[int]:
-    """Steps in the guided part. Raises `ConfigRefused` when there is none."""
+    """Indices of the steps in the guided part. Raises `ConfigRefused` when there is none."""
     steps = window_steps(schedule.shares, config.start, config.stop)
     if not steps:
         raise ConfigRefused(
-            f"none of the {len(schedule)} steps lies from {config.start:g} to {config.stop:g} of the way, so "
-            "that nothing would be guided; choose a wider part or more steps"
+            f"none of the {len(schedule)} steps lies between {config.start:g} and {config.stop:g}, so "
+            "nothing would be guided; widen start and stop, or use more steps"
         )
     return steps
 

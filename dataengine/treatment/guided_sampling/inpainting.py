@@ -1,7 +1,8 @@
-"""Inpainting by a generator as it is: RePaint (Lugmayr et al. 2022) around any family's own steps.
+"""Inpainting without training: RePaint (Lugmayr et al. 2022) around any family's own steps.
 
-After every step, what is known is put back with the noise of its level; the rest is drawn. `repeats` above 1
-go back up one level and step again, so that the drawn part comes to fit the known one (RePaint, Alg. 1).
+After every step, the known part is restored with the noise of its level; the rest is generated. `repeats`
+above 1 return to the previous level and step again, which harmonises the generated with the known part
+(RePaint, Alg. 1).
 """
 
 from collections.abc import Sequence
@@ -19,11 +20,11 @@ from dataengine.treatment.guided_sampling.correction import mask_on_latents
 from dataengine.treatment.sampling.sampler import Step, Stepper, as_tensor, denoise, generate
 
 STREAM = 0x1A9A17
-"""Sets the noise of the known part apart from that which images begin with."""
+"""Separates the noise of the known part from the initial noise of images."""
 
 
 class Inpainter:
-    """A `Stepper` for one batch and one chain: keeps to what is known where nothing shall be drawn."""
+    """A `Stepper` for one batch and one chain: restores the known part after each step."""
 
     def __init__(
         self,
@@ -33,7 +34,7 @@ class Inpainter:
         repeats: int = 1,
         inner: Stepper = denoise,
     ) -> None:
-        """`known` are clean latents NCHW, `missing` is bool NHW over them: True is drawn."""
+        """`known` are clean latents NCHW, `missing` is bool NHW over them: True is generated."""
         self._known, self._missing = known, missing[:, None]
         self._repeats, self._inner = repeats, inner
         self._noise = [
@@ -51,24 +52,24 @@ class Inpainter:
         guidance: float,
         precision: Precision = "float32",
     ) -> Step:
-        """The step that `inner` makes from a state whose known part is right, `repeats` times."""
+        """The step of `inner` from a state with the known part restored, `repeats` times."""
         now = schedule.alpha[step], schedule.sigma[step]
         after = schedule.next_alpha[step], schedule.next_sigma[step]
 
         def stepped(state: Tensor) -> Step:
-            made = self._inner(family, state, conditioning, schedule, step, guidance, precision)
-            return Step(latents=self._joined(made.latents, *after), clean=made.clean)
+            result = self._inner(family, state, conditioning, schedule, step, guidance, precision)
+            return Step(latents=self._joined(result.latents, *after), clean=result.clean)
 
-        made = stepped(latents if step else self._joined(latents, *now))
+        result = stepped(latents if step else self._joined(latents, *now))
         for _ in range(self._repeats - 1):
-            made = stepped(renoise(made.latents, self._drawn(), after, now))
-        return made
+            result = stepped(renoise(result.latents, self._drawn(), after, now))
+        return result
 
     def _joined(self, latents: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         return torch.where(self._missing, latents, add_noise(self._known, self._drawn(), alpha, sigma))
 
     def _drawn(self) -> Tensor:
-        """Gaussian noise, every image's from its own seed."""
+        """Gaussian noise, each image's from its own seed."""
         rows = [torch.randn(self._known.shape[1:], generator=each) for each in self._noise]
         return torch.stack(rows).to(self._known)
 
@@ -76,7 +77,7 @@ class Inpainter:
 def renoise(
     latents: Tensor, noise: Tensor, low: tuple[Tensor, Tensor], high: tuple[Tensor, Tensor]
 ) -> Tensor:
-    """States at level `low`, (α, σ), taken back up to `high` with fresh noise: q(x_t | x_s) for s < t."""
+    """Noise states from level `low`, (α, σ), to `high` with fresh noise: q(x_t | x_s) for s < t."""
     ratio = broadcast_level(high[0], latents) / broadcast_level(low[0], latents)
     spread = broadcast_level(high[1], latents).square() - (ratio * broadcast_level(low[1], latents)).square()
     return ratio * latents + spread.clamp(min=0).sqrt() * noise
@@ -92,17 +93,17 @@ def inpaint(
     repeats: int = 1,
     report: Report = no_report,
 ) -> np.ndarray:
-    """Images uint8 NHWC in which the `missing` pixels, bool NHW, are drawn; all others keep their bytes.
+    """Inpaint images uint8 NHWC: the `missing` pixels, bool NHW, are generated; all others keep their values.
 
-    Raises `ConfigRefused` unless masks, prompts and seeds fit the images, and the images the settings.
+    Raises `ConfigRefused` unless masks, prompts and seeds match the images, and the images the settings.
     """
     if missing.shape != images.shape[:3] or missing.dtype != np.bool_ or repeats < 1:
         raise ConfigRefused(
-            f"{missing.dtype} masks of shape {missing.shape} and {repeats} repeats were given; bool masks of "
-            f"shape {images.shape[:3]} and one repeat or more are expected"
+            f"got {missing.dtype} masks of shape {missing.shape} and {repeats} repeats; expected bool of "
+            f"shape {images.shape[:3]} and one repeat or more"
         )
     if len(images) != len(seeds):
-        raise ConfigRefused(f"{len(images)} images and {len(seeds)} seeds were given; one each is needed")
+        raise ConfigRefused(f"got {len(images)} images and {len(seeds)} seeds; each image needs one seed")
     sized = settings.model_copy(update={"height": images.shape[1], "width": images.shape[2]})
 
     def of(rows: slice) -> Inpainter:

@@ -14,13 +14,13 @@ from dataengine.treatment.sampling.sampler import guidance_of, size_of
 
 SCALE = 500.0
 THRESHOLD = 0.03
-"""Focus-N-Fix's settings."""
+"""The settings of Focus-N-Fix."""
 WARMUP = 10
 MOMENTUM, DECAY = 0.3, 0.4
-"""The method's own, as in its "medium" preset."""
+"""The method's "medium" preset."""
 
 
-def draw_safely(
+def generate_safe(
     family: GeneratorFamily,
     prompts: Sequence[str],
     seeds: Sequence[int],
@@ -31,10 +31,10 @@ def draw_safely(
     warmup: int = WARMUP,
     report: Report = no_report,
 ) -> np.ndarray:
-    """Images uint8 NHWC from the noise that `sampling.generate` starts from, guided away from `concept`.
+    """Generate images uint8 NHWC from the initial noise of `sampling.generate`, guided away from `concept`.
 
-    `concept` is the method's own list of what is unsafe unless given. diffusers' implementation; it exists
-    for Stable Diffusion 1.x with guidance only: raises `ConfigRefused` for others.
+    `concept` defaults to the method's own list of unsafe concepts. Uses diffusers' implementation, which
+    exists for Stable Diffusion 1.x with guidance only; raises `ConfigRefused` for others.
     """
     guidance = guidance_of(family, settings)
     if type(family) is not StableDiffusionFamily or guidance <= 1:
@@ -58,7 +58,7 @@ def draw_safely(
     height, width = size_of(family, settings)
     images = []
     for start in range(0, len(prompts), settings.batch):
-        report(start, len(prompts), "drawing safely")
+        report(start, len(prompts), "generating safely")
         rows = slice(start, start + settings.batch)
         drawn = pipeline(
             list(prompts[rows]),

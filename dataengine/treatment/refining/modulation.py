@@ -1,4 +1,5 @@
-"""Keys and values of self-attention weighed by the mean flaw map (self-refining diffusion, reverse part)."""
+"""Modulation of self-attention keys and values by the mean flaw map (self-refining diffusion, reverse
+part)."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,15 +13,15 @@ from dataengine.errors import ConfigRefused
 
 
 class KeyValueModulation(nn.Module):
-    """K and V of every self-attention, times 1 + λ·M_emb; each layer embeds mFAM by convolutions of its own.
+    """Scales K and V of every self-attention by 1 + λ·M_emb; each layer embeds mFAM by its own convolutions.
 
-    It holds for UNets and transformers alike: diffusers' attention processors all go through `to_k` and
-    `to_v`, so hooks there reach every processor. They hang only inside `attached`, and nothing of this is
-    part of the network, so that a saved network is as if it had never been.
+    Works for UNets and transformers: all of diffusers' attention processors call `to_k` and `to_v`, so hooks
+    there reach every processor. The hooks exist only inside `attached`, and none of it is part of the
+    network, so a saved network contains nothing of it.
     """
 
     def __init__(self, network: nn.Module, strength: float, seed: int) -> None:
-        """Finds diffusers' self-attentions in `network`.
+        """Find diffusers' self-attentions in `network`.
 
         Raises `ConfigRefused` when there is none, or when keys and values are computed fused.
         """
@@ -29,12 +30,12 @@ class KeyValueModulation(nn.Module):
         self._layers = self_attentions(network) if strength else []
         if strength and not self._layers:
             raise ConfigRefused(
-                f"{type(network).__name__} has no self-attention whose keys and values could be weighed; "
+                f"{type(network).__name__} has no self-attention with keys and values to modulate; "
                 "set reverse=0"
             )
         if any(getattr(layer, "fused_projections", False) for layer in self._layers):
             raise ConfigRefused(
-                f"{type(network).__name__} computes keys and values fused: call its unfuse_qkv_projections()"
+                f"{type(network).__name__} fuses keys and values: call unfuse_qkv_projections() first"
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -42,7 +43,8 @@ class KeyValueModulation(nn.Module):
 
     @contextmanager
     def attached(self, mfam: Tensor | None) -> Iterator[None]:
-        """Within it, backward included, the layers are modulated by mFAM, float HW; not at all by None."""
+        """Context in which the layers are modulated by mFAM, float HW, backward included; None: no
+        modulation."""
         if mfam is None or self.strength == 0:
             yield
             return
@@ -58,7 +60,7 @@ class KeyValueModulation(nn.Module):
 
 
 def self_attentions(network: nn.Module) -> list[Any]:
-    """The attention layers of diffusers in which an image looks at itself."""
+    """The self-attention layers of diffusers."""
     from diffusers.models.attention_processor import Attention
 
     return [
@@ -82,8 +84,8 @@ def _hook(embedding: nn.Module, mfam: Tensor, strength: float) -> Callable[[Any,
 
 
 def token_grid(tokens: int, height: int, width: int) -> tuple[int, int]:
-    """Rows and columns of that many tokens over an image of that shape. Raises `ConfigRefused` when they
-    form none."""
+    """Rows and columns of the token grid of an image of that shape. Raises `ConfigRefused` when there is
+    none."""
     rows = round((tokens * height / width) ** 0.5)
     if rows == 0 or rows * (tokens // rows) != tokens:
         raise ConfigRefused(f"{tokens} tokens form no grid over {height} × {width} pixels")

@@ -1,9 +1,9 @@
-"""Self-refining diffusion: the second half of a generator's own training minds its flaws.
+"""Self-refining diffusion: the last part of a generator's own training uses maps of its flaws.
 
 For every `Refinable` family: DDPM and improved DDPM in pixels, Stable Diffusion and DiT in latents. Base
 phase: ordinary training. Refinement phase: the mean flaw activation map of the model's own samples, mFAM, is
-added to the noise (in pixels only) and weighs keys and values of self-attention; it is refreshed every
-`cycle` updates. The result is a stock pipeline: nothing of this is left in it.
+added to the noise (in pixels only) and modulates keys and values of self-attention; it is recomputed every
+`cycle` updates. The result is a stock pipeline without any of this.
 """
 
 import hashlib
@@ -37,25 +37,25 @@ HIGHLIGHTER, RESULT = "highlighter", "pipeline"
 MFAM = "mfam"
 FORWARD = 0.01
 """The paper's λ of the noise, in pixels."""
-FEWEST = 10
-"""Images of either kind that a highlighter needs."""
-LOOKED = 16
-"""Images whose maps are taken at once."""
+FEWEST_IMAGES = 10
+"""Fewest images of each class for a highlighter."""
+MAP_BATCH = 16
+"""Batch size for flaw maps."""
 
 
 @dataclass(frozen=True)
 class Refined:
-    """A finished training: a folder that the stock pipeline loads, and what was measured."""
+    """The result of a training: a folder that the stock pipeline loads, and its measurements."""
 
     folder: Path
     losses: list[float]
     maps: int
-    """How many times mFAM was taken."""
+    """How many times mFAM was computed."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is trained, and on what."""
+    """The identity of a run: what is trained, and on what."""
 
     config: RefiningConfig
     family: Refinable
@@ -73,7 +73,7 @@ def refining_noise(noise: Tensor, mfam: Tensor, strength: float) -> Tensor:
 
 
 def noise_and_target(noise: Tensor, mfam: Tensor | None, strength: float, form: str) -> tuple[Tensor, Tensor]:
-    """(what noises x_0, what the model should answer): ε_sr for both, or for one of them alone."""
+    """(the noise for x_t, the model's target): ε_sr for both, or for only one of them."""
     if mfam is None or strength == 0:
         return noise, noise
     raised = refining_noise(noise, mfam, strength)
@@ -92,9 +92,10 @@ def refine(
     """Train the family's denoiser on images uint8 NHW3 of its size and their prompts: base phase, then
     refinement. At the end the family carries the averaged weights that were saved.
 
-    Called again with the same `work` it goes on where it was, with the losses of an undisturbed run. Raises
-    `ConfigRefused` for what cannot be refined, for images of another size, and for a `work` of another run;
-    `NonFinite` naming the step; `Paused`, with all updates kept, where `pausing` says so after one of them.
+    Called again with the same `work` it resumes, with the losses of an uninterrupted run. Raises
+    `ConfigRefused` for a generator that cannot be refined, for images of another size, and for a `work` of
+    another run; `NonFinite` naming the step; `Paused`, with all updates kept, when `pausing` returns true
+    after an update.
     """
     subject = _subject(config, family, images, prompts)
     optimizer = torch.optim.AdamW(subject.weights.values(), lr=config.lr)
@@ -120,7 +121,7 @@ def refine(
                 keeping.save(state, subject.weights, optimizer, identity, work)
             report(state.done, config.steps, "refining" if step >= base else "training", loss=loss)
             if paused:
-                raise Paused(f"paused as asked after {state.done} updates; all of them are kept")
+                raise Paused(f"paused after {state.done} updates; all of them are kept")
     keeping.set_weights(state.kept, subject.weights)
     return Refined(
         folder=_published(subject.family, work),
@@ -132,21 +133,19 @@ def refine(
 def _subject(
     config: RefiningConfig, family: GeneratorFamily, images: np.ndarray, prompts: Sequence[str]
 ) -> Subject:
-    """Raises `ConfigRefused` for whatever would fail later, or be ignored."""
+    """Raise `ConfigRefused` for anything that would fail later, or be ignored."""
     if not isinstance(family, Refinable):
         raise ConfigRefused(
-            f"{family.name} is not trained this way; those that are: "
+            f"{family.name} cannot be refined; the families that can: "
             f"{', '.join(name for name, facts in FAMILIES.items() if facts.refinable)}"
         )
     if images.ndim != 4 or images.shape[1:] != (*family.size, 3) or not len(images):
-        raise ConfigRefused(
-            f"images of shape {images.shape} were given; this generator draws {(*family.size, 3)}"
-        )
+        raise ConfigRefused(f"got images of shape {images.shape}; this generator's are {(*family.size, 3)}")
     if prompts and len(prompts) != len(images):
-        raise ConfigRefused(f"{len(images)} images and {len(prompts)} prompts were given; one each is needed")
+        raise ConfigRefused(f"got {len(images)} images and {len(prompts)} prompts; each image needs one")
     weights = dict(family.denoiser.named_parameters())
     if any(weight.dtype != torch.float32 for weight in weights.values()):
-        raise ConfigRefused("only float32 weights are trained: open the generator with precision float32")
+        raise ConfigRefused("only float32 weights can be trained: open the generator with precision float32")
     if config.refinement:
         _refuse_blind_highlighter(config, images)
     modulation = KeyValueModulation(
@@ -173,35 +172,35 @@ def _forward(config: RefiningConfig, family: Refinable) -> float:
     latent = "vae" in family.modules()
     if latent and config.forward:
         raise ConfigRefused(
-            f"mFAM lies in pixels and {family.name} adds noise to latents, so that only keys and values are "
-            "weighed there: leave forward out, or set it to 0"
+            f"mFAM is in pixels and {family.name} adds noise to latents, so only keys and values are "
+            "modulated: omit forward, or set it to 0"
         )
     return (0.0 if latent else FORWARD) if config.forward is None else config.forward
 
 
 def _refuse_blind_highlighter(config: RefiningConfig, images: np.ndarray) -> None:
     count = min(config.highlighted, len(images))
-    if count < FEWEST or min(images.shape[1:3]) < SMALLEST:
+    if count < FEWEST_IMAGES or min(images.shape[1:3]) < SMALLEST:
         raise ConfigRefused(
-            f"{count} images of {images.shape[1]} × {images.shape[2]} pixels were given; the flaw "
-            f"highlighter learns from {FEWEST} of {SMALLEST} × {SMALLEST} or more"
+            f"got {count} images of {images.shape[1]} × {images.shape[2]} pixels; the flaw "
+            f"highlighter needs {FEWEST_IMAGES} of {SMALLEST} × {SMALLEST} or more"
         )
 
 
-def identity_of(config: RefiningConfig, family: str, pictures: int, prompts: Sequence[str]) -> str:
-    """What a run in a folder is known by, so that another one does not go on with it."""
-    told = hashlib.sha256("\n".join(prompts).encode()).hexdigest()
-    return json.dumps([config.model_dump(mode="json"), family, pictures, told])
+def identity_of(config: RefiningConfig, family: str, images: int, prompts: Sequence[str]) -> str:
+    """The identity of a run, so that a folder is not resumed by another run."""
+    prompts_hash = hashlib.sha256("\n".join(prompts).encode()).hexdigest()
+    return json.dumps([config.model_dump(mode="json"), family, images, prompts_hash])
 
 
 @contextmanager
 def _training(subject: Subject) -> Iterator[None]:
-    """Within it the denoiser learns; then it is frozen again."""
+    """Context in which the denoiser is trainable; afterwards it is frozen again."""
     from diffusers.models.embeddings import LabelEmbedding
 
     network = subject.family.denoiser.requires_grad_(True).train()
     for layer in network.modules():
-        # Classes are dropped by `_told`, as prompts are.
+        # Classes are dropped by `_training_prompts`.
         if isinstance(layer, LabelEmbedding):
             layer.eval()
     try:
@@ -211,7 +210,7 @@ def _training(subject: Subject) -> Iterator[None]:
 
 
 def _update(subject: Subject, optimizer: torch.optim.Optimizer, mfam: Tensor | None, step: int) -> float:
-    """One update; its loss. Everything random in it follows from the seed and the step."""
+    """One update; returns its loss. Its random numbers depend on the seed and the step only."""
     seed, device = keeping.seed_of(subject.config.seed, step), subject.family.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -227,27 +226,27 @@ def _update(subject: Subject, optimizer: torch.optim.Optimizer, mfam: Tensor | N
 
 
 def _loss(subject: Subject, mfam: Tensor | None, rng: torch.Generator) -> Tensor:
-    """The denoising loss of one batch, and the variance's where it is learned (improved DDPM, Eq. 16)."""
+    """The denoising loss of one batch, plus that of the variance if it is learned (improved DDPM, Eq. 16)."""
     config, family = subject.config, subject.family
     rows = torch.randint(len(subject.images), (config.batch,), generator=rng)
     clean = family.encode_images(as_tensor(subject.images[rows.numpy()]).to(family.device))
     noise = torch.randn(clean.shape, generator=rng).to(clean)
     times = family.random_times(config.batch, rng)
-    added, wanted = noise_and_target(noise, mfam, subject.forward, config.form)
+    added, target_noise = noise_and_target(noise, mfam, subject.forward, config.form)
     state = add_noise(clean, added, *family.levels(times))
-    told = family.encode_prompts(_told(subject, rows, rng))
+    conditioning = family.encode_prompts(_training_prompts(subject, rows, rng))
     with autocast(family.device, config.precision):
-        answer = family.answer(state, times, told)
-    answer, share = answer[:, : clean.shape[1]].float(), answer[:, clean.shape[1] :].float()
-    loss = F.mse_loss(answer, training_target(family.prediction, clean, wanted))
+        output = family.raw_output(state, times, conditioning)
+    output, share = output[:, : clean.shape[1]].float(), output[:, clean.shape[1] :].float()
+    loss = F.mse_loss(output, training_target(family.prediction, clean, target_noise))
     if share.shape[1]:
-        bound = variational_bound(clean, state, answer, share, times, family.betas)
+        bound = variational_bound(clean, state, output, share, times, family.betas)
         loss = loss + config.bound * len(family.betas) * bound.mean()
     return loss
 
 
-def _told(subject: Subject, rows: Tensor, rng: torch.Generator) -> list[str]:
-    """The images' prompts, some of them dropped, so that guidance has something to go away from."""
+def _training_prompts(subject: Subject, rows: Tensor, rng: torch.Generator) -> list[str]:
+    """The conditioning of the images' prompts, some of them dropped for classifier-free guidance."""
     dropped = torch.rand(len(rows), generator=rng) < subject.config.dropped
     return [
         "" if drop else subject.prompts[row]
@@ -264,7 +263,7 @@ def _average(subject: Subject, average: dict[str, Tensor], step: int) -> None:
 
 @contextmanager
 def _averaged(subject: Subject, average: Mapping[str, Tensor]) -> Iterator[None]:
-    """Within it the network has its averaged weights, and drops nothing out."""
+    """Context in which the network has its averaged weights, without dropout."""
     present = {name: weight.detach().clone() for name, weight in subject.weights.items()}
     modes = {layer: layer.training for layer in subject.family.denoiser.modules()}
     keeping.set_weights(average, subject.weights)
@@ -280,25 +279,25 @@ def _averaged(subject: Subject, average: Mapping[str, Tensor]) -> Iterator[None]
 def _mfam(subject: Subject, average: Mapping[str, Tensor], highlighter: FlawHighlighter, step: int) -> Tensor:
     """The mean flaw activation map of a batch of the averaged model's own images, float HW."""
     own = as_tensor(sample_images(subject, average, subject.config.batch, step)).to(subject.family.device)
-    return mean_map(torch.cat([highlighter.activation_maps(part) for part in own.split(LOOKED)]))
+    return mean_map(torch.cat([highlighter.activation_maps(part) for part in own.split(MAP_BATCH)]))
 
 
 def sample_images(subject: Subject, average: Mapping[str, Tensor], count: int, step: int) -> np.ndarray:
-    """The averaged model's own images, uint8 NHW3, by a few DDIM steps and some images' prompts."""
+    """Images of the averaged model, uint8 NHW3, by a few DDIM steps and prompts of some images."""
     config = subject.config
     rng = torch.Generator().manual_seed(keeping.seed_of(config.seed, step, 1))
     rows = torch.randint(len(subject.images), (count,), generator=rng).tolist()
     seeds = [keeping.seed_of(config.seed, step, 2, row) for row in range(count)]
     settings = SamplingConfig(steps=config.sample_steps, batch=config.batch, precision=config.precision)
-    told = encode(subject.family, [subject.prompts[row] for row in rows])
+    conditioning = encode(subject.family, [subject.prompts[row] for row in rows])
     with _averaged(subject, average):
-        return draw(subject.family, told, seeds, settings)
+        return draw(subject.family, conditioning, seeds, settings)
 
 
 def _highlighter(
     subject: Subject, average: Mapping[str, Tensor], work: Path, report: Report
 ) -> FlawHighlighter:
-    """The flaw highlighter, trained once, when refinement begins, on real images and the model's own."""
+    """The flaw highlighter, trained once, when refinement begins, on real and generated images."""
     config, device, folder = subject.config, subject.family.device, work / HIGHLIGHTER
     if not folder.is_dir():
         count = min(config.highlighted, len(subject.images))
@@ -311,7 +310,7 @@ def _highlighter(
 
 
 def _published(family: Refinable, work: Path) -> Path:
-    """The stock pipeline with the trained network, whole or not at all."""
+    """Save the stock pipeline with the trained network, complete or not at all."""
     part, result = work / f".{RESULT}.part", work / RESULT
     for folder in (part, result):
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,7 @@
-"""The learned variance of improved DDPM (Nichol & Dhariwal 2021): its share of the loss. Plain functions.
+"""The loss of improved DDPM's learned variance (Nichol & Dhariwal 2021). Plain functions.
 
-All pictures are NCHW in [-1, 1], or latents; times are whole, shape (N,); `betas` are the training noise's.
+All images are NCHW in [-1, 1], or latents; times are integers, shape (N,); `betas` are those of the training
+noise.
 """
 
 import math
@@ -10,17 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LEVELS = 255
-"""Steps between the 8-bit values that [-1, 1] holds."""
+"""Number of steps between the 8-bit values in [-1, 1]."""
 
 
 def variational_bound(
     clean: Tensor, state: Tensor, noise: Tensor, share: Tensor, times: Tensor, betas: Tensor
 ) -> Tensor:
-    """L_t of the variational bound in bits per dimension, shape (N,), with gradient for `share` alone.
+    """L_t of the variational bound in bits per dimension, shape (N,), with gradient for `share` only.
 
     KL(q(x_{t−1} | x_t, x_0) ‖ p_θ(x_{t−1} | x_t)), and −log p_θ(x_0 | x_1) for t = 0 (Sec. 2.1). The mean of
     p_θ follows from the predicted `noise`; its log-variance is v·log β_t + (1 − v)·log β̃_t (Eq. 15), where
-    `share` is v as the network answers, in [-1, 1].
+    `share` is the network's output v, in [-1, 1].
     """
     terms = _terms(times, betas.to(clean))
     predicted = (state - terms["sigma"] * noise.detach()) / terms["alpha"]
@@ -39,7 +40,7 @@ def _terms(times: Tensor, betas: Tensor) -> dict[str, Tensor]:
     kept = (1 - betas).cumprod(0)
     before = F.pad(kept[:-1], (1, 0), value=1.0)
     posterior = betas * (1 - before) / (1 - kept)
-    # β̃_0 is 0; its logarithm is taken to be that of β̃_1, as the authors do.
+    # β̃_0 is 0; the logarithm of β̃_1 is used for it, as the authors do.
     posterior = torch.cat([posterior[1:2], posterior[1:]])
     found = {
         "alpha": kept.sqrt(),
@@ -54,7 +55,7 @@ def _terms(times: Tensor, betas: Tensor) -> dict[str, Tensor]:
 
 
 def gaussian_kl(mean: Tensor, log_variance: Tensor, other: Tensor, other_log_variance: Tensor) -> Tensor:
-    """KL of the first normal distribution from the second, value by value, in nats."""
+    """KL divergence of the first normal distribution from the second, per value, in nats."""
     spread = log_variance - other_log_variance
     return 0.5 * (spread.exp() - 1 - spread + (mean - other).square() * (-other_log_variance).exp())
 
@@ -62,7 +63,7 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor, other: Tensor, other_log_var
 def discretised_log_likelihood(values: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
     """Log-probability of 8-bit `values` in [-1, 1] under a normal distribution, in nats (Ho et al., Eq. 13).
 
-    The first and the last of the values take all that lies beyond them.
+    The lowest and the highest value include the tails beyond them.
     """
     scale = (-log_scale).exp()
     upper = normal_cdf((values - mean + 1 / LEVELS) * scale)

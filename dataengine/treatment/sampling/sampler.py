@@ -1,4 +1,4 @@
-"""Drawing images: plain functions over a generator family, the same for noise- and flow-prediction."""
+"""Sampling of images: plain functions over a generator family, the same for noise and flow prediction."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -28,14 +28,14 @@ ENCODED_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Step:
-    """What one denoising step gives: the next latents, and x̂_0 as predicted before it, both NCHW."""
+    """The result of one denoising step: the next latents, and x̂_0 as predicted before it, both NCHW."""
 
     latents: Tensor
     clean: Tensor
 
 
 class Stepper(Protocol):
-    """Makes one step of a chain: `denoise`, or something around it that watches or steers."""
+    """Performs one step of a chain: `denoise`, or a function around it that records or steers."""
 
     def __call__(
         self,
@@ -51,7 +51,7 @@ class Stepper(Protocol):
 
 
 Steppers = Callable[[slice], Stepper]
-"""Makes the stepper of one batch, which is those rows of all images."""
+"""Creates the stepper of one batch, given by the indices of its images."""
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
@@ -92,11 +92,11 @@ def sample(
     on_step: Callable[[], None] | None = None,
     stepper: Stepper | None = None,
 ) -> Tensor:
-    """Clean latents at the end of the chain that starts from noise `latents`.
+    """Run the chain from the noise `latents`; returns the clean latents.
 
-    The gradient flows through the last `grad_last` steps only (DiffDoctor, Algorithm 1, t_tr); what
-    comes before runs without a graph, so memory does not grow with the number of steps. `on_step` is
-    called after every step. `stepper` makes the steps, `denoise` unless given.
+    The gradient flows through the last `grad_last` steps only (DiffDoctor, Algorithm 1, t_tr); earlier steps
+    run without a graph, so memory does not grow with the number of steps. `on_step` is called after every
+    step. `stepper` performs the steps; the default is `denoise`.
     """
     schedule = family.schedule(settings.steps, latents)
     guidance = guidance_of(family, settings)
@@ -126,25 +126,25 @@ def predict_clean(
     tracked = torch.is_grad_enabled()
     for step in range(at + 1):
         with torch.set_grad_enabled(tracked and step == at):
-            made = denoise(family, latents, conditioning, schedule, step, guidance, settings.precision)
-        latents = made.latents
+            result = denoise(family, latents, conditioning, schedule, step, guidance, settings.precision)
+        latents = result.latents
         if on_step is not None:
             on_step()
-    return made.clean
+    return result.clean
 
 
 def guidance_of(family: GeneratorFamily, settings: SamplingConfig) -> float:
-    """The guidance scale that is asked for, or the family's own."""
+    """The configured guidance scale, or the family's own."""
     return family.guidance if settings.guidance is None else settings.guidance
 
 
 def size_of(family: GeneratorFamily, settings: SamplingConfig) -> tuple[int, int]:
-    """(height, width) asked for, or the family's own. Raises `ConfigRefused` unless the family can draw
+    """The configured (height, width), or the family's own. Raises `ConfigRefused` unless the family supports
     it."""
     height, width = settings.height or family.size[0], settings.width or family.size[1]
     if height % family.multiple or width % family.multiple:
         raise ConfigRefused(
-            f"{height}×{width} pixels were asked for; {family.name} draws multiples of {family.multiple}"
+            f"{height}×{width} pixels is no size of {family.name}; use multiples of {family.multiple}"
         )
     return height, width
 
@@ -165,16 +165,14 @@ def generate(
     report: Report = no_report,
     steppers: Steppers | None = None,
 ) -> np.ndarray:
-    """Images uint8 NHWC, one per prompt and its seed, in batches.
+    """Generate images uint8 NHWC, one per prompt and its seed, in batches.
 
-    An image depends on its own prompt and seed, not on what shares its batch (up to float rounding).
-    `report` is called after every denoising step. `steppers` watch or steer (see `correction`, `guidance`).
-    Raises `ConfigRefused` for no prompts, and for sizes that the family cannot draw.
+    An image depends on its own prompt and seed, not on the rest of its batch (up to float rounding).
+    `report` is called after every denoising step. `steppers` record or steer (see `correction`, `guidance`).
+    Raises `ConfigRefused` for no prompts, and for sizes that the family does not support.
     """
     if not prompts or len(prompts) != len(seeds):
-        raise ConfigRefused(
-            f"{len(prompts)} prompts and {len(seeds)} seeds were given; one seed per prompt is needed"
-        )
+        raise ConfigRefused(f"got {len(prompts)} prompts and {len(seeds)} seeds; each prompt needs one seed")
     return draw(family, encode(family, prompts), seeds, settings or SamplingConfig(), report, steppers)
 
 
@@ -187,7 +185,7 @@ def draw(
     report: Report = no_report,
     steppers: Steppers | None = None,
 ) -> np.ndarray:
-    """The same for prompts that are encoded already."""
+    """`generate` for encoded prompts."""
     height, width = size_of(family, settings)
     images = np.empty((len(seeds), height, width, 3), dtype=np.uint8)
     for start in range(0, len(seeds), settings.batch):
@@ -207,17 +205,17 @@ def draw(
 
 
 def as_uint8(images: Tensor) -> np.ndarray:
-    """uint8 NHWC of images float N3HW in [0, 1], rounded to nearest."""
+    """Images float N3HW in [0, 1] as uint8 NHWC, rounded to nearest."""
     return (images.detach().float().cpu() * 255).round().byte().permute(0, 2, 3, 1).numpy()
 
 
 def as_tensor(images: np.ndarray) -> Tensor:
-    """Images float32 N3HW in [0, 1] of uint8 NHWC."""
+    """Images uint8 NHWC as float32 N3HW in [0, 1]."""
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
 
 
 def crop_and_resize(image: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """One image float32 13HW: cropped in the middle to the size's proportions, then resized."""
+    """One image as float32 13HW: centre-cropped to the size's proportions, then resized."""
     height, width = image.shape[:2]
     scale = min(height / size[0], width / size[1])
     rows, columns = round(size[0] * scale), round(size[1] * scale)

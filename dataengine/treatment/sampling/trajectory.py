@@ -1,4 +1,4 @@
-"""Watching a generator draw: what it predicts at the steps of a window, for score dynamics (ASCED)."""
+"""Recording of a generator's predictions at the steps of a window, for score dynamics (ASCED)."""
 
 from collections.abc import Sequence
 
@@ -24,21 +24,22 @@ from dataengine.treatment.sampling.sampler import (
     size_of,
 )
 
-MOST_STEPS = 1000
-"""Where the search for a number of steps that fits a window ends."""
-FEWEST = 2
-"""Frames that have a change between them."""
+MAX_STEPS = 1000
+"""Upper limit of the search for a number of steps that fits a window."""
+FEWEST_FRAMES = 2
+"""Fewest frames of a window."""
 
 
 class Recorder:
-    """A `Stepper` that keeps what score dynamics compare, at the steps of the window, and changes nothing."""
+    """A `Stepper` that records the frames of score dynamics at the steps of the window, and changes
+    nothing."""
 
     def __init__(self, config: DynamicsConfig, inner: Stepper = denoise) -> None:
-        """`inner` makes the step."""
+        """`inner` performs the step."""
         self.steps: list[int] = []
-        """The window's steps so far."""
+        """The recorded frames of the window so far."""
         self.levels: list[float] = []
-        """Their shares of the way, counted from noise = 1."""
+        """Their shares, from noise = 1 to image = 0."""
         self._config = config
         self._inner = inner
         self._frames: list[np.ndarray] = []
@@ -53,17 +54,17 @@ class Recorder:
         guidance: float,
         precision: Precision = "float32",
     ) -> Step:
-        """The step that `inner` makes. Raises `ConfigRefused` when the chain cannot be watched."""
+        """The step of `inner`. Raises `ConfigRefused` when score dynamics do not support the chain."""
         chosen = watched_steps(family, schedule, latents, self._config)
-        made = self._inner(family, latents, conditioning, schedule, step, guidance, precision)
+        result = self._inner(family, latents, conditioning, schedule, step, guidance, precision)
         if step in chosen:
             self.steps.append(step)
             self.levels.append(schedule.shares[step])
-            self._frames.append(frames_of(family, latents, made.clean, schedule.alpha[step], self._config))
-        return made
+            self._frames.append(frames_of(family, latents, result.clean, schedule.alpha[step], self._config))
+        return result
 
     def dynamics(self) -> list[Dynamics]:
-        """Of every image, by the frames kept so far."""
+        """The dynamics of every image, from the frames recorded so far."""
         frames = np.stack(self._frames, axis=1)
         return [compute_dynamics(each, self._config) for each in frames]
 
@@ -71,7 +72,7 @@ class Recorder:
 def frames_of(
     family: GeneratorFamily, latents: Tensor, clean: Tensor, alpha: Tensor, config: DynamicsConfig
 ) -> np.ndarray:
-    """What is compared of one step, NCHW: x̂_0 in latents or as 8-bit pixels, or w·s = x̂_0 − x_t/α_t."""
+    """The frame of one step, NCHW: x̂_0 in latents or as 8-bit pixels, or w·s = x̂_0 − x_t/α_t."""
     if config.form == "paper":
         return (clean - latents / broadcast_level(alpha, latents)).detach().float().cpu().numpy()
     if config.space == "latent":
@@ -83,27 +84,27 @@ def frames_of(
 def watched_steps(
     family: GeneratorFamily, schedule: Schedule, latents: Tensor, config: DynamicsConfig
 ) -> list[int]:
-    """The window's steps. Raises `ConfigRefused` for a model without x̂_0, and for too few steps, naming how
-    many are needed."""
+    """Indices of the window's steps. Raises `ConfigRefused` for a model without x̂_0, and for too few steps,
+    stating how many are needed."""
     if family.prediction not in ("epsilon", "flow"):
         raise ConfigRefused(
             f"{family.name} predicts {family.prediction!r}, which gives no x̂0; noise prediction with DDIM "
             "and flow matching with Euler steps are supported"
         )
     steps = window_steps(schedule.shares, config.start, config.stop)
-    if len(steps) < FEWEST:
+    if len(steps) < FEWEST_FRAMES:
         raise ConfigRefused(
-            f"{len(schedule)} steps leave {len(steps) or 'none'} in the window from {config.start:g} to "
-            f"{config.stop:g} of the way, and changes need {FEWEST}; {_remedy(family, latents, config)}"
+            f"of {len(schedule)} steps {len(steps) or 'none'} are in the window from {config.start:g} to "
+            f"{config.stop:g}, and score dynamics need {FEWEST_FRAMES}; {_remedy(family, latents, config)}"
         )
     return steps
 
 
 def _remedy(family: GeneratorFamily, latents: Tensor, config: DynamicsConfig) -> str:
-    for steps in range(FEWEST, MOST_STEPS + 1):
+    for steps in range(FEWEST_FRAMES, MAX_STEPS + 1):
         shares = family.schedule(steps, latents).shares
-        if len(window_steps(shares, config.start, config.stop)) >= FEWEST:
-            return f"draw with {steps} steps or choose a wider window"
+        if len(window_steps(shares, config.start, config.stop)) >= FEWEST_FRAMES:
+            return f"sample with {steps} steps or choose a wider window"
     return "choose a wider window"
 
 
@@ -117,31 +118,37 @@ def watch_dynamics(
     steppers: Steppers | None = None,
     report: Report = no_report,
 ) -> tuple[list[Dynamics], list[float]]:
-    """Dynamics of every image, drawn as `sampling.generate` draws it but only as far as the window goes, and
-    the window's shares of the way.
+    """Dynamics of every image, sampled as by `sampling.generate` but only to the end of the window, and the
+    shares of the window's steps.
 
     Raises `ConfigRefused` as `Recorder` does.
     """
     height, width = size_of(family, settings)
     conditioning = encode(family, prompts)
-    found: list[Dynamics] = []
+    dynamics: list[Dynamics] = []
     levels: list[float] = []
     for start in range(0, len(seeds), settings.batch):
         rows = slice(start, start + settings.batch)
         latents = family.initial_latents(seeds[rows], (height, width))
         schedule = family.schedule(settings.steps, latents)
         recorder = Recorder(config, denoise if steppers is None else steppers(rows))
-        told = conditioning.rows(rows).to(family.device)
+        batch_conditioning = conditioning.rows(rows).to(family.device)
         for step in range(watched_steps(family, schedule, latents, config)[-1] + 1):
             latents = recorder(
-                family, latents, told, schedule, step, guidance_of(family, settings), settings.precision
+                family,
+                latents,
+                batch_conditioning,
+                schedule,
+                step,
+                guidance_of(family, settings),
+                settings.precision,
             ).latents
             report(start, len(seeds), "watching")
-        found += recorder.dynamics()
+        dynamics += recorder.dynamics()
         levels = recorder.levels
-    return found, levels
+    return dynamics, levels
 
 
-def map_of(found: Dynamics, size: tuple[int, int]) -> np.ndarray:
+def dynamics_map(dynamics: Dynamics, size: tuple[int, int]) -> np.ndarray:
     """The artifact map, float32 HW in [0, 1], of an image of that size in pixels."""
-    return np.ascontiguousarray(upsample_map(found.confidence, size))
+    return np.ascontiguousarray(upsample_map(dynamics.confidence, size))

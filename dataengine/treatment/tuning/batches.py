@@ -1,4 +1,4 @@
-"""The losses of one batch of fresh images: pixel-aware treating, rewards, region constraint."""
+"""The losses of one batch of generated images: pixel-aware treatment, rewards, region constraint."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ from dataengine.treatment.tuning.progress import Weights
 
 
 class Batches:
-    """Draws batches of prompts and noise, and judges the images with the frozen detector and scorers."""
+    """Samples batches of prompts and noise, and evaluates the images with the frozen detector and scorers."""
 
     def __init__(
         self,
@@ -51,16 +51,16 @@ class Batches:
 
     @property
     def wanted(self) -> bool:
-        """Whether fresh images are judged at all."""
+        """Whether any objective needs generated images."""
         return bool(active_objectives(self.config))
 
     def start_from(self, weights: Weights) -> None:
-        """Remember the LoRA as it is given, which the region constraint may refer to."""
+        """Store the LoRA as given, a possible reference of the region constraint."""
         self._weights = weights
         self._given = {name: weight.detach().clone() for name, weight in weights.items()}
 
     def terms(self, rng: torch.Generator) -> dict[str, Tensor]:
-        """The weighted terms of all active objectives on one batch of fresh images, by name."""
+        """The weighted terms of all active objectives on one batch of generated images, by name."""
         config, family = self.config, self.family
         rows = torch.randint(len(self.prompts), (config.batch,), generator=rng)
         seeds = torch.randint(2**62, (config.batch,), generator=rng).tolist()
@@ -90,7 +90,7 @@ class Batches:
     def _chain(
         self, conditioning: Conditioning, noise: Tensor, rng: torch.Generator
     ) -> Callable[[Callable[[], None] | None], Tensor]:
-        """From this noise to clean latents, with gradient through the steps that `truncation` names."""
+        """Sample from this noise to clean latents, with gradient through the steps by `truncation`."""
         config, last = self.config, self.config.grad_steps
         if config.truncation == "single":
             at = config.sampling.steps - 1 - int(torch.randint(last, (), generator=rng))
@@ -100,34 +100,34 @@ class Batches:
         return partial(sample, self.family, conditioning, noise, config.sampling, last)
 
     def _faults(self, untreated: Tensor, texts: Sequence[str]) -> Tensor:
-        """Where the untreated images are at fault, float32 NHW in [0, 1]."""
+        """The map of the untreated images' faults, float32 NHW in [0, 1]."""
         assert self.config.region is not None
         if self.config.region.map == "detector":
             return self.detect(untreated)
         return torch.stack([saliency(reward, untreated, texts) for reward in self.rewards]).amax(0)
 
     def detect(self, images: Tensor) -> Tensor:
-        """The detector's confidence, float NHW. Raises `ConfigRefused` when it cannot take this size."""
+        """The detector's confidence, float NHW. Raises `ConfigRefused` when it does not support this size."""
         height, width = images.shape[-2:]
-        trouble: object = "there is none"
+        trouble: object = "there is no detector"
         try:
             if self.detector is not None:
                 confidence = confidence_maps(self.detector, images, self.config.checkpointing)
                 if confidence.shape == (len(images), height, width):
                     return confidence
-                trouble = f"it answers with {tuple(confidence.shape)}"
+                trouble = f"its output has shape {tuple(confidence.shape)}"
         except (RuntimeError, ValueError) as error:
             if out_of_memory(error):
                 raise
             trouble = str(error).partition("\n")[0]
         raise ConfigRefused(
-            f"a detector that takes the generator's {height}×{width} pixels is needed; {trouble}. Choose "
-            "another detector, or another height and width for sampling"
+            f"the detector must support the generator's {height}×{width} pixels; {trouble}. Choose "
+            "another detector, or another sampling height and width"
         )
 
     @contextmanager
     def _untreated(self) -> Iterator[None]:
-        """Within it the generator draws as the region constraint's reference does."""
+        """Context in which the generator is the region constraint's reference."""
         assert self.config.region is not None
         if self.config.region.reference == "base":
             with self.family.adapter.disabled():

@@ -1,8 +1,7 @@
-"""DreamBooth (Ruiz et al. 2023) in two steps of the one `tuning.treat`: an instance LoRA, then its treatment.
+"""DreamBooth (Ruiz et al. 2023) in two runs of `tuning.treat`: an instance LoRA, then its treatment.
 
-First the diffusion loss on pictures of the instance, and on pictures that the generator itself draws of its
-class (prior preservation); then those same layers are treated on instance and class prompts (DiffDoctor,
-"DiffDoctor on DreamBooth").
+First the diffusion loss on images of the instance and on generated images of its class (prior preservation);
+then the same layers are treated on instance and class prompts (DiffDoctor, "DiffDoctor on DreamBooth").
 """
 
 from collections.abc import Sequence
@@ -30,16 +29,15 @@ def learn_instance(
     class_images: int = 200,
     report: Report = no_report,
 ) -> TreatmentResult:
-    """Train an instance LoRA; see `recipes.dreambooth` for the settings. Resumes what lies in `work`.
+    """Train an instance LoRA; see `presets.dreambooth` for the settings. Resumes the run in `work`.
 
     `images`, uint8 HWC of any sizes, show the instance; `instance_prompt` names it by a rare word ("a sks
-    dog"), `class_prompt` what it is ("a dog"). Raises `ConfigRefused` for no images, or prompts that are the
-    same.
+    dog"), `class_prompt` what it is ("a dog"). Raises `ConfigRefused` for no images, or equal prompts.
     """
-    pictures, captions = mix_with_class(
+    mixed_images, captions = mix_with_class(
         family, images, instance_prompt, class_prompt, class_images, config.sampling, config.seed
     )
-    return treat(config, family, None, [instance_prompt], pictures, captions, None, work, report)
+    return treat(config, family, None, [instance_prompt], mixed_images, captions, None, work, report)
 
 
 def treat_instance(
@@ -51,12 +49,12 @@ def treat_instance(
     guard: Guard | None = None,
     report: Report = no_report,
 ) -> TreatmentResult:
-    """Treat the instance LoRA that the generator carries, on instance and class prompts.
+    """Treat the generator's attached instance LoRA, on instance and class prompts.
 
-    Raises `ConfigRefused` when it carries none.
+    Raises `ConfigRefused` without one.
     """
     if not family.adapter.parameters():
-        raise ConfigRefused("the generator carries no instance LoRA; train one first")
+        raise ConfigRefused("the generator has no instance LoRA attached; train one first")
     return treat(config, family, detector, prompts, None, [], guard, work, report)
 
 
@@ -69,12 +67,12 @@ def mix_with_class(
     settings: SamplingConfig,
     seed: int,
 ) -> tuple[list[np.ndarray], list[str]]:
-    """Pictures of instance and class with their captions; both halves weigh the same (the recipe's prior
-    loss weight 1), so the fewer instance pictures repeat."""
+    """Images of instance and class with their captions, equally many of each (prior loss weight 1), so the
+    fewer instance images repeat."""
     if not images or instance_prompt == class_prompt:
         raise ConfigRefused(
-            f"{len(images)} instance images and the prompts {instance_prompt!r} and {class_prompt!r} were "
-            "given; DreamBooth needs images and two different prompts"
+            f"got {len(images)} instance images and the prompts {instance_prompt!r} and {class_prompt!r}; "
+            "DreamBooth needs images and two different prompts"
         )
     if count == 0:
         return list(images), [instance_prompt] * len(images)

@@ -1,8 +1,8 @@
-"""What an update will need, before anything is loaded: peak memory and step time from configs alone.
+"""Resource estimates before anything is loaded: peak memory and step time from configs alone.
 
-One update is played with fake tensors, which have shapes and no data: every allocation and every release
-is counted, and so is every multiplication. Nothing is computed, so that a model of twelve billion weights
-is played on a laptop. What the allocator wastes and what a driver takes for itself is not seen.
+One update is simulated with fake tensors, which have shapes and no data: every allocation, release and
+multiplication is counted. Nothing is computed, so a model of twelve billion weights is simulated on a laptop.
+Allocator fragmentation and driver memory are not included.
 """
 
 import time
@@ -30,57 +30,57 @@ from dataengine.treatment.tuning.objectives import all_pixels, confidence_maps, 
 
 GIGABYTE = 1e9
 OPTIMIZER = 4 * 4
-"""Bytes per LoRA weight: itself, its gradient and AdamW's two moments, in float32."""
+"""Bytes per LoRA weight: weight, gradient and AdamW's two moments, in float32."""
 NF4_BLOCK = 64
 """Values that share a scale in bitsandbytes' 4-bit weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """What a device does: multiply-adds count two operations."""
+    """The speed of a device; a multiply-add counts as two operations."""
 
     flops_per_s: float
     seconds_per_call: float = 0.0
-    """Overhead of one tensor operation, which small models consist of."""
+    """Overhead of one tensor operation, which dominates small models."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """One update of one process. Bytes are those of the device."""
+    """The needs of one update of one process. Bytes are device memory."""
 
     weights_bytes: int
-    """Of all networks that stay on the device, LoRA, gradients and optimizer included."""
+    """Bytes of all networks on the device, including LoRA, gradients and optimizer."""
     activations_bytes: int
-    """The most that is alive beside them."""
+    """Peak bytes in addition to the weights."""
     flops: float
     calls: int
     saved_bytes: int
-    """Kept for backward at the end of the forward pass."""
+    """Bytes saved for backward at the end of the forward pass."""
 
     @property
     def peak_bytes(self) -> int:
-        """The most that is alive at once."""
+        """Peak bytes."""
         return self.weights_bytes + self.activations_bytes
 
     def seconds(self, rates: Rates) -> float:
-        """How long an update takes at these rates, at least."""
+        """Lower bound of the time of an update at these rates, in seconds."""
         return self.flops / rates.flops_per_s + self.calls * rates.seconds_per_call
 
     def text(self, rates: Rates | None = None) -> str:
-        """For people."""
-        weights, beside = (size / GIGABYTE for size in (self.weights_bytes, self.activations_bytes))
-        said = (
-            f"{weights + beside:.2f} GB at the peak ({weights:.2f} GB weights, {beside:.2f} GB activations)"
-        )
-        said += f", {self.flops / 1e12:.3g} TFLOP per update"
-        return f"{said}, {self.seconds(rates):.3g} s" if rates else said
+        """A one-line summary for display."""
+        weights, activations = (size / GIGABYTE for size in (self.weights_bytes, self.activations_bytes))
+        parts = f"{weights:.2f} GB weights, {activations:.2f} GB activations"
+        summary = f"{weights + activations:.2f} GB at the peak ({parts})"
+        summary += f", {self.flops / 1e12:.3g} TFLOP per update"
+        return f"{summary}, {self.seconds(rates):.3g} s" if rates else summary
 
 
 class Ledger(TorchDispatchMode):
-    """Counts the bytes of all tensors that are made within it and still live, the calls that made any, and
-    their operations.
+    """Counts the bytes of all live tensors created in its context, the calls that created them, and their
+    operations.
 
-    Torch's own `FlopCounterMode` beside it would keep what checkpointing recomputes until backward ends.
+    Torch's own `FlopCounterMode` in the same context would keep recomputed activations alive until backward
+    ends.
     """
 
     def __init__(self) -> None:
@@ -124,13 +124,13 @@ def preflight(
     dtype: torch.dtype = torch.float32,
     bits: int | None = None,
 ) -> Estimate:
-    """What one update will need, for a pipeline folder that is not loaded yet, or for a loaded generator.
+    """The needs of one update, for a pipeline folder that is not loaded yet, or for a loaded generator.
 
-    Without a detector its part is left out. Raises `ModelRefused` for a folder that would not be loaded.
+    Without a detector its part is omitted. Raises `ModelRefused` for a folder that would not be loaded.
     """
     stored = _stored_bits(generator, bits)
     with fake_tensors():
-        return estimate(config, family_without_weights(generator, dtype), detector or _Nothing(), stored)
+        return estimate(config, family_without_weights(generator, dtype), detector or _NoDetector(), stored)
 
 
 def estimate(
@@ -141,7 +141,7 @@ def estimate(
 ) -> Estimate:
     """Run one update of `config` on fake tensors: generator (see `family_without_weights`) and detector.
 
-    `bits` is 4 or 8 for a quantised base. Rewards are not played: their networks are small beside a
+    `bits` is 4 or 8 for a quantised base. Rewards are not simulated: their networks are small compared with a
     generator's. Must be called within `fake_tensors()`.
     """
     family.adapter.add(config.lora, seed=0)
@@ -151,13 +151,13 @@ def estimate(
     for weight in lora.values():
         weight.requires_grad_(True)
     steps, tracked = config.sampling.steps, 1 if config.truncation == "single" else config.grad_steps
-    drawn = _played(lambda: _forward(config, family))
-    treated = _played(lambda: _treated(config, family, detector, tracked), lora)
+    drawn = _simulate(lambda: _forward(config, family))
+    treated = _simulate(lambda: _treated(config, family, detector, tracked), lora)
     parts = [(drawn, float(steps - tracked)), (treated, 1.0)]
     if config.offline is not None:
-        parts.append((_played(lambda: _regularised(config, family), lora), 1.0))
+        parts.append((_simulate(lambda: _regularised(config, family), lora), 1.0))
     if config.region is not None:
-        parts += [(drawn, float(steps)), (_played(lambda: _decoded(config, family, detector)), 1.0)]
+        parts += [(drawn, float(steps)), (_simulate(lambda: _decoded(config, family, detector)), 1.0)]
     weights = _stored(family, config, bits) + _bytes(detector)
     weights += OPTIMIZER * sum(weight.numel() for weight in lora.values())
     return Estimate(
@@ -170,14 +170,14 @@ def estimate(
 
 
 def training_step(detector: DetectorConfig, batch: int) -> Estimate:
-    """Play one update of a detector's training: weights, two moments and the average, float32."""
+    """Simulate one update of a detector's training: weights, two moments and the average, float32."""
     from dataengine.diagnosis.detector import NetworkDetector
 
     with fake_tensors():
         network = NetworkDetector.fresh(detector).requires_grad_(True)
         weights = dict(network.named_parameters())
         images = torch.empty(batch, 3, detector.size, detector.size)
-        played = _played(lambda: network(images).square().mean(), weights)
+        played = _simulate(lambda: network(images).square().mean(), weights)
         return Estimate(
             weights_bytes=4 * _bytes(network),
             activations_bytes=played.peak,
@@ -195,14 +195,14 @@ class _Part:
     saved: int
 
 
-def _played(action: Callable[[], Tensor], lora: Any = None) -> _Part:
-    """Count what `action` does; with `lora`, its scalar answer is back-propagated."""
+def _simulate(action: Callable[[], Tensor], lora: Any = None) -> _Part:
+    """Count the operations of `action`; with `lora`, its scalar result is back-propagated."""
     with Ledger() as ledger, torch.set_grad_enabled(lora is not None):
-        answer = action()
+        result = action()
         saved = ledger.alive
         if lora is not None:
-            answer.backward()
-    # Gradients live in the optimizer's share.
+            result.backward()
+    # Gradients are counted with the optimizer.
     for weight in (lora or {}).values():
         weight.grad = None
     return _Part(ledger.peak, float(ledger.flops), ledger.calls, saved)
@@ -213,7 +213,7 @@ def _noise(config: TreatmentConfig, family: GeneratorFamily) -> Tensor:
 
 
 def _chain(config: TreatmentConfig, family: GeneratorFamily, latents: Tensor, steps: int) -> Tensor:
-    conditioning = family.blank(len(latents))
+    conditioning = family.blank_conditioning(len(latents))
     with _real():
         schedule = family.schedule(max(steps, 2), torch.zeros(1, *latents.shape[1:]))
     guidance = guidance_of(family, config.sampling)
@@ -229,7 +229,7 @@ def _forward(config: TreatmentConfig, family: GeneratorFamily) -> Tensor:
 
 
 def _treated(config: TreatmentConfig, family: GeneratorFamily, detector: Any, tracked: int) -> Tensor:
-    with _elsewhere() if "activations" in config.offload else nullcontext():
+    with _offloading() if "activations" in config.offload else nullcontext():
         images = family.decode(_chain(config, family, _noise(config, family), tracked))
         return all_pixels(confidence_maps(detector, images, config.checkpointing))
 
@@ -241,15 +241,16 @@ def _decoded(config: TreatmentConfig, family: GeneratorFamily, detector: Any) ->
 def _regularised(config: TreatmentConfig, family: GeneratorFamily) -> Tensor:
     assert config.offline is not None
     latents, rng = _noise(config, family), torch.Generator()
-    conditioning = family.blank(len(latents))
-    with _elsewhere() if "activations" in config.offload else nullcontext():
+    conditioning = family.blank_conditioning(len(latents))
+    with _offloading() if "activations" in config.offload else nullcontext():
         return offline_loss(family, latents, conditioning, config.offline, rng, config.sampling.precision)
 
 
-def _elsewhere() -> Any:
-    """Saved tensors leave the device and come back."""
+def _offloading() -> Any:
+    """Saved tensors are offloaded from the device and reloaded."""
     return torch.autograd.graph.saved_tensors_hooks(
-        lambda tensor: (tensor.shape, tensor.dtype), lambda told: torch.empty(told[0], dtype=told[1])
+        lambda tensor: (tensor.shape, tensor.dtype),
+        lambda descriptor: torch.empty(descriptor[0], dtype=descriptor[1]),
     )
 
 
@@ -268,7 +269,7 @@ def _stored(family: GeneratorFamily, config: TreatmentConfig, bits: int | None) 
 
 
 def _quantised(weight: Tensor, bits: int) -> int:
-    """Bytes of a matrix in so few bits, with a float32 scale for every 64 values, or for every row."""
+    """Bytes of a quantised matrix, with a float32 scale per 64 values, or per row."""
     scales = weight.numel() // NF4_BLOCK if bits == 4 else len(weight)
     return weight.numel() * bits // 8 + 4 * scales
 
@@ -283,27 +284,27 @@ def _size(weight: Tensor) -> int:
 
 @contextmanager
 def fake_tensors() -> Iterator[None]:
-    """Within it tensors have shapes and no data; attention counts as fused, as devices compute it."""
+    """Context in which tensors have shapes and no data; attention counts as fused, as devices compute it."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    # All is made in its place already; modules that hold fake weights cannot be moved, which peft tries.
+    # Everything is created on its device; peft tries to move modules, which fails with fake weights.
     changes: list[tuple[Any, str, Callable[..., Any]]] = [
         (F, "scaled_dot_product_attention", _fused),
         (nn.Module, "to", lambda module, *args, **kwargs: module),
     ]
     stock = [getattr(owner, name) for owner, name, _ in changes]
-    for owner, name, ours in changes:
-        setattr(owner, name, ours)
+    for owner, name, replacement in changes:
+        setattr(owner, name, replacement)
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
             yield
     finally:
-        for (owner, name, _), theirs in zip(changes, stock, strict=True):
-            setattr(owner, name, theirs)
+        for (owner, name, _), original in zip(changes, stock, strict=True):
+            setattr(owner, name, original)
 
 
 def _real() -> Any:
-    """Schedules are computed: they decide nothing but numbers."""
+    """Schedules are computed with real tensors: only their values matter, not their cost."""
     from torch._subclasses.fake_tensor import unset_fake_temporarily
 
     return unset_fake_temporarily()
@@ -318,7 +319,7 @@ def _fused(
 def family_without_weights(
     location: Path | GeneratorFamily, dtype: torch.dtype = torch.float32
 ) -> GeneratorFamily:
-    """A generator without weights, of a pipeline folder or like another. Call within `fake_tensors()`.
+    """A generator without weights, from a pipeline folder or like a loaded one. Call within `fake_tensors()`.
 
     Raises `ModelRefused` for a folder that would not be loaded.
     """
@@ -342,17 +343,19 @@ def _folder_parts(folder: Path, dtype: torch.dtype) -> tuple[FamilyFacts, dict[s
     parts: dict[str, Any] = {}
     for name in facts.components:
         library, class_name = index[name]
-        found = getattr(diffusers if library == "diffusers" else transformers, class_name)
+        component_class = getattr(diffusers if library == "diffusers" else transformers, class_name)
         if name not in facts.networks:
             with _real():
-                parts[name] = found.from_pretrained(folder / name)
+                parts[name] = component_class.from_pretrained(folder / name)
             continue
         config = (
-            found.load_config(folder / name)
+            component_class.load_config(folder / name)
             if library == "diffusers"
-            else found.config_class.from_pretrained(folder / name)
+            else component_class.config_class.from_pretrained(folder / name)
         )
-        parts[name] = network_without_weights(found, config, torch.float32 if name == "vae" else dtype)
+        parts[name] = network_without_weights(
+            component_class, config, torch.float32 if name == "vae" else dtype
+        )
     return facts, parts
 
 
@@ -375,9 +378,9 @@ def network_without_weights(kind: Any, config: Any, dtype: torch.dtype) -> nn.Mo
     return network.eval().requires_grad_(False)
 
 
-def measured_rates(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Rates:
+def measure_rates(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Rates:
     """Matrix-product rate and overhead per call of a device, measured in well under a second."""
-    # A product that a processor takes a moment for is over before a GPU is awake.
+    # A matrix size that suits a CPU is too small to measure a GPU.
     side = 1024 if torch.device(device).type == "cpu" else 8192
     square = torch.randn(side, side, device=device, dtype=dtype)
     small = torch.zeros(8, device=device)
@@ -401,8 +404,8 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on whichever device."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    said = str(error)
-    return "out of memory" in said or "can't allocate memory" in said
+    message = str(error)
+    return "out of memory" in message or "can't allocate memory" in message
 
 
 def advice(
@@ -411,7 +414,7 @@ def advice(
     dtype: torch.dtype = torch.float32,
     bits: int | None = None,
 ) -> str:
-    """Settings that need less memory, with the peaks they are estimated at; the detector is left out.
+    """Advice: settings that need less memory, with their estimated peaks, without the detector.
 
     `dtype` and `bits` are those of a folder's weights; a loaded generator's own are known.
     """
@@ -421,7 +424,7 @@ def advice(
         "checkpointing": {"checkpointing": True},
         f"grad_steps {1}": {"grad_steps": 1},
         f"batch {halves['batch']} with accumulation {halves['accumulation']}": halves,
-        "offload text and activations": {"offload": ("text", "activations")},
+        "offloading text and activations": {"offload": ("text", "activations")},
     }
     try:
         now = preflight(config, generator, None, dtype, bits).peak_bytes
@@ -429,26 +432,26 @@ def advice(
             name: preflight(config.model_copy(update=change), generator, None, dtype, bits).peak_bytes
             for name, change in changes.items()
         }
-    except Exception:  # an estimate must never hide the error that it comments on
-        return f"Less memory is needed with: {'; '.join(changes)}{fewer}."
+    except Exception:  # a failed estimate must not hide the original error
+        return f"Settings that need less memory: {'; '.join(changes)}{fewer}."
     less = [f"{name} ({size / GIGABYTE:.2f} GB)" for name, size in peaks.items() if size < now]
     return (
-        f"Without the detector it is estimated at {now / GIGABYTE:.2f} GB. Less is needed with: "
+        f"Estimated need without the detector: {now / GIGABYTE:.2f} GB. Settings that need less: "
         f"{'; '.join(less)}{fewer}."
     )
 
 
 def _stored_bits(generator: Path | GeneratorFamily, bits: int | None) -> int | None:
-    """Of a loaded generator's denoiser, as diffusers marks it; else what was asked for."""
+    """Bits of a loaded generator's denoiser, as marked by diffusers; else the requested ones."""
     if isinstance(generator, Path):
         return bits
     networks = generator.modules().values()
-    found = [size for size in (4, 8) for net in networks if getattr(net, f"is_loaded_in_{size}bit", False)]
-    return found[0] if found else bits
+    sizes = [size for size in (4, 8) for net in networks if getattr(net, f"is_loaded_in_{size}bit", False)]
+    return sizes[0] if sizes else bits
 
 
-class _Nothing:
-    """A detector that costs nothing."""
+class _NoDetector:
+    """A detector without cost."""
 
     def confidence(self, images: Tensor) -> Tensor:
         return images.mean(1)

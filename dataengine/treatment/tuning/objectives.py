@@ -1,4 +1,4 @@
-"""What treatment minimises: scalars that add up. Those on generated images are in `OBJECTIVES`.
+"""The objectives of treatment: scalars to minimise, which are summed; `OBJECTIVES` on generated images.
 
 Confidence is float32 NHW in [0, 1] with gradient; images are float32 N3HW in [0, 1].
 """
@@ -27,8 +27,8 @@ from dataengine.treatment.sampling.sampler import autocast
 
 
 def confidence_maps(detector: Any, images: Tensor, apart: bool = False) -> Tensor:
-    """The detector's confidence, float NHW. `apart` looks at one image at a time and looks again in
-    backward, so that memory does not grow with the batch."""
+    """The detector's confidence, float NHW. `apart` predicts one image at a time and again in backward, so
+    that memory does not grow with the batch."""
     if not apart or len(images) == 1 or not torch.is_grad_enabled():
         return detector.confidence(images)
     return torch.cat([checkpoint(detector.confidence, one, use_reentrant=False) for one in images.split(1)])
@@ -52,7 +52,7 @@ def pixels_above(confidence: Tensor, above: float) -> Tensor:
 
 
 def soft_pixels(confidence: Tensor) -> Tensor:
-    """Mean over all pixels, each weighted by its own confidence, which takes no part in the gradient."""
+    """Mean over all pixels, each weighted by its own confidence, detached from the gradient."""
     weights = confidence.detach()
     return (confidence * weights).sum() / weights.sum().clamp(min=1e-6)
 
@@ -73,18 +73,18 @@ def pixel_loss(confidence: Tensor, config: PixelConfig) -> Tensor:
 def region_constraint(images: Tensor, untreated: Tensor, mask: Tensor, form: str) -> Tensor:
     """‖(1 − M) ⊙ (Î_0 − Î)‖ over an image, averaged over the batch; M float NHW in {0, 1}.
 
-    "frobenius" is the paper's norm, not squared; "rms" divides it by √(number of values), so that it
-    does not depend on the image's size.
+    "frobenius" is the paper's norm, not squared; "rms" divides it by √(number of values), which makes it
+    independent of the image's size.
     """
     outside = ((1 - mask)[:, None] * (untreated - images)).flatten(1)
-    # The norm has no gradient at zero, where treatment starts.
+    # The norm is not differentiable at zero, where treatment starts.
     norms = (outside.pow(2).sum(1) + 1e-12).sqrt()
     return norms.mean() if form == "frobenius" else norms.mean() / outside.shape[1] ** 0.5
 
 
 def region_mask(confidence: Tensor, config: RegionConfig) -> Tensor:
     """M float32 NHW in {0, 1}: heatmap → Gaussian → threshold → main connected regions → dilation
-    (Focus-N-Fix). A saliency has no scale of its own: its smoothed maximum counts as 1."""
+    (Focus-N-Fix). A saliency has no absolute scale: its smoothed maximum is scaled to 1."""
     maps = confidence.detach().float().cpu().numpy()
     return torch.from_numpy(np.stack([_regions(one, config) for one in maps])).to(confidence.device)
 
@@ -94,8 +94,8 @@ def _regions(heatmap: np.ndarray, config: RegionConfig) -> np.ndarray:
 
     side = min(heatmap.shape)
     smooth = ndimage.gaussian_filter(heatmap, config.sigma * side)
-    found = smooth > config.threshold * (smooth.max() if config.map == "saliency" else 1)
-    numbers, count = ndimage.label(found, structure=np.ones((3, 3)))
+    regions = smooth > config.threshold * (smooth.max() if config.map == "saliency" else 1)
+    numbers, count = ndimage.label(regions, structure=np.ones((3, 3)))
     if count == 0:
         return np.zeros(heatmap.shape, dtype=np.float32)
     areas = np.bincount(numbers.ravel(), minlength=count + 1)
@@ -106,12 +106,12 @@ def _regions(heatmap: np.ndarray, config: RegionConfig) -> np.ndarray:
 
 
 def reward_loss(scores: Tensor, config: RewardConfig) -> Tensor:
-    """The mean score, negated where a high one is wanted, times its weight."""
+    """The mean score times its weight, negated if the score is to be raised."""
     return config.weight * (scores.mean() if config.goal == "lower" else -scores.mean())
 
 
 def open_rewards(configs: Sequence[RewardConfig], device: torch.device) -> list[Reward]:
-    """The frozen scorers that the configs name. Raises `ModelRefused` for what does not load."""
+    """Open the frozen scorers of the configs. Raises `ModelRefused` for one that does not load."""
     return [_open_reward(config, device) for config in configs]
 
 
@@ -125,7 +125,7 @@ def _open_reward(config: RewardConfig, device: torch.device) -> Reward:
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedBatch:
-    """One batch of generated images and everything that objectives compare them with."""
+    """One batch of generated images with the inputs of the objectives."""
 
     images: Tensor
     """Float32 N3HW in [0, 1], with gradient."""
@@ -134,11 +134,11 @@ class GeneratedBatch:
     detect: Callable[[Tensor], Tensor]
     """The detector's confidence in images, float NHW."""
     rewards: Sequence[Reward]
-    """The scorers that the settings name, in their order."""
+    """The scorers of the settings, in order."""
     untreated: Tensor | None = None
-    """The same images without treatment, with a region constraint only."""
+    """The same images without treatment; only with a region constraint."""
     mask: Tensor | None = None
-    """Where those are at fault, float32 NHW in {0, 1}."""
+    """The regions of their artifacts, float32 NHW in {0, 1}."""
 
 
 def _pixel(settings: PixelConfig, batch: GeneratedBatch) -> dict[str, Tensor]:
@@ -159,10 +159,10 @@ def _region(settings: RegionConfig, batch: GeneratedBatch) -> dict[str, Tensor]:
 
 
 Objective = Callable[[Any, GeneratedBatch], dict[str, Tensor]]
-"""From an objective's settings and a batch to its weighted terms, scalars, by the name of their curve."""
+"""Maps an objective's settings and a batch to its weighted terms, scalars, by the name of their curve."""
 
 OBJECTIVES: dict[str, Objective] = {"pixel": _pixel, "rewards": _rewards, "region": _region}
-"""By the field of `TreatmentConfig` that holds the settings."""
+"""The objectives by the field of `TreatmentConfig` with their settings."""
 
 
 def active_objectives(config: TreatmentConfig) -> list[tuple[Objective, Any]]:
@@ -184,8 +184,8 @@ def offline_loss(
     """The ordinary diffusion loss on latents of artifact-free images: (z_T − z_0) − v_θ(z_t, t), or ε −
     ε_θ.
 
-    Reduction: the mean squared error over all elements of the batch, where the paper prints a norm (Eq.
-    3). Times and noise come from `rng`, a CPU generator.
+    Reduction: the mean squared error over all elements of the batch, where the paper gives a norm (Eq. 3).
+    Times and noise come from `rng`, a CPU generator.
     """
     times = family.random_times(len(clean), rng)
     if config.times == "logit-normal" and family.prediction == "flow":

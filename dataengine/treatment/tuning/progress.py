@@ -1,8 +1,7 @@
-"""Where a treatment stands, and how it is kept so that a killed run goes on exactly where it stood.
+"""The state of a treatment, stored so that a killed run resumes exactly.
 
-Every random choice of an update derives from the run's seed and the update's number, so that weights,
-optimizer and position are all there is to keep. One safetensors file holds them; it is replaced by a
-rename.
+Every random choice of an update depends on the run's seed and the update's number, so weights, optimizer and
+position are the complete state. It is one safetensors file, replaced by a rename.
 """
 
 import json
@@ -27,20 +26,20 @@ Weights = Mapping[str, nn.Parameter]
 
 @dataclass(kw_only=True)
 class Progress:
-    """Updates done, what each of them measured, and the best weights so far."""
+    """Updates done, the measurements of each, and the best weights so far."""
 
     done: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     breaches: int = 0
-    """Looks in a row at which the guard found something outside its limits."""
+    """Consecutive breaches of the guard's limits."""
     stopped: str = ""
-    """Why the guard ended the run; empty while it has not."""
+    """Reason why the guard stopped the run; empty otherwise."""
     kept_step: int = 0
     kept_confidence: float = float("inf")
     kept: dict[str, Tensor] = field(default_factory=dict)
 
     def keep(self, step: int, confidence: float, weights: Weights) -> None:
-        """Take the present weights as the best."""
+        """Store the current weights as the best."""
         self.kept_step, self.kept_confidence = step, confidence
         self.kept = {name: weight.detach().cpu().clone() for name, weight in weights.items()}
 
@@ -48,7 +47,7 @@ class Progress:
 def save(
     progress: Progress, weights: Weights, optimizer: torch.optim.Optimizer, identity: str, work: Path
 ) -> None:
-    """Write everything, by a temporary name and a rename. `identity` says which run it belongs to."""
+    """Write the state, by a temporary name and a rename. `identity` identifies the run."""
     tensors = {f"weight/{name}": weight.detach() for name, weight in weights.items()}
     tensors |= {f"kept/{name}": weight for name, weight in progress.kept.items()}
     for name, weight in weights.items():
@@ -72,9 +71,9 @@ def save(
 
 
 def restore(weights: Weights, optimizer: torch.optim.Optimizer, identity: str, work: Path) -> Progress | None:
-    """Put weights and optimizer back to where a run in `work` stood; None where there is none.
+    """Restore weights and optimizer from the run in `work`; None if there is none.
 
-    Raises `ConfigRefused` when what lies there belongs to a run with other settings, or cannot be read.
+    Raises `ConfigRefused` when the state belongs to a run with other settings, or cannot be read.
     """
     if not (work / FILE).is_file():
         return None
@@ -89,30 +88,30 @@ def restore(weights: Weights, optimizer: torch.optim.Optimizer, identity: str, w
     if metadata.get("identity") != identity:
         raise ConfigRefused(
             f"{work} holds a treatment with other settings, prompts or generator; "
-            "use another folder, or empty it"
+            "choose another folder, or empty it"
         )
-    _put_back(tensors, weights, optimizer)
+    _restore_weights(tensors, weights, optimizer)
     kept = {key.removeprefix("kept/"): value for key, value in tensors.items() if key.startswith("kept/")}
     return Progress(**json.loads(metadata["progress"]), kept=kept)
 
 
 def fork(work: Path, other: Path, identity: str, wanted: str) -> None:
-    """Let a run with the identity `wanted` go on in `other` from where the one in `work` stands.
+    """Let a run with the identity `wanted` continue in `other` from the state of the run in `work`.
 
-    Raises `ConfigRefused` unless what lies in `work` has `identity`.
+    Raises `ConfigRefused` unless the run in `work` has `identity`.
     """
     with safe_open(work / FILE, framework="pt") as file:
         metadata = file.metadata()
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     if metadata.get("identity") != identity:
-        raise ConfigRefused(f"{work} holds another run than the one that is asked for")
+        raise ConfigRefused(f"{work} holds another run than the requested one; choose the folder of that run")
     other.mkdir(parents=True, exist_ok=True)
     save_file(tensors, other / f".{FILE}.part", metadata={**metadata, "identity": wanted})
     durable.move(other / f".{FILE}.part", other / FILE)
 
 
 @torch.no_grad()
-def _put_back(tensors: dict[str, Tensor], weights: Weights, optimizer: torch.optim.Optimizer) -> None:
+def _restore_weights(tensors: dict[str, Tensor], weights: Weights, optimizer: torch.optim.Optimizer) -> None:
     for name, weight in weights.items():
         weight.copy_(tensors[f"weight/{name}"])
         states = {
@@ -127,11 +126,11 @@ def _put_back(tensors: dict[str, Tensor], weights: Weights, optimizer: torch.opt
 
 @torch.no_grad()
 def set_weights(kept: Mapping[str, Tensor], weights: Weights) -> None:
-    """Set the weights to the kept ones."""
+    """Set the weights to stored ones."""
     for name, weight in weights.items():
         weight.copy_(kept[name])
 
 
 def seed_of(*numbers: int) -> int:
-    """A seed of its own for every combination of numbers."""
+    """An independent seed for every combination of numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

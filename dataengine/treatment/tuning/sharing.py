@@ -1,4 +1,4 @@
-"""LoRAs for others: ComfyUI's key layout, strengths, fusing, several at once."""
+"""Sharing of LoRAs: ComfyUI's key layout, strength, fusing, blending."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ COMFYUI = "comfyui_lora.safetensors"
 
 def to_comfyui(source: Path, target: Path) -> None:
     """The same LoRA under ComfyUI's names: `lora_COMPONENT_path_with_underscores.lora_down|lora_up.weight`,
-    and `.alpha` for every pair, since ComfyUI does not read diffusers' metadata.
+    and `.alpha` for every pair, because ComfyUI does not read diffusers' metadata.
 
     Raises `ModelRefused` for a file that is no LoRA in diffusers' keys.
     """
@@ -42,35 +42,35 @@ def _read(source: Path) -> tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], f
     first = {key.removesuffix(".lora_A.weight") for key in tensors if key.endswith(".lora_A.weight")}
     second = {key.removesuffix(".lora_B.weight") for key in tensors if key.endswith(".lora_B.weight")}
     if not first or first != second or len(tensors) != 2 * len(first):
-        raise ModelRefused(f"{source} holds no pairs of lora_A and lora_B; a LoRA of diffusers is expected")
-    told = json.loads(metadata) if metadata else {}
-    found = [value for key, value in told.items() if key.endswith("lora_alpha")]
+        raise ModelRefused(f"{source} holds no pairs of lora_A and lora_B; expected a LoRA of diffusers")
+    adapter = json.loads(metadata) if metadata else {}
+    alphas = [value for key, value in adapter.items() if key.endswith("lora_alpha")]
     pairs = {
         layer: (tensors[f"{layer}.lora_A.weight"], tensors[f"{layer}.lora_B.weight"])
         for layer in sorted(first)
     }
-    return pairs, float(found[0]) if found else None, metadata
+    return pairs, float(alphas[0]) if alphas else None, metadata
 
 
 def set_strength(family: Any, strength: float) -> None:
-    """Let the LoRA that the generator carries count `strength`-fold: 0 is the base, 1 as it was trained.
+    """Scale the generator's attached LoRA by `strength`: 0 is the base, 1 is as trained.
 
-    Raises `ConfigRefused` when it carries none.
+    Raises `ConfigRefused` without one.
     """
     _require(family)
     family.pipeline.set_adapters([NAME], [strength])
 
 
 def blend(family: Any, loras: Mapping[str, tuple[Path, float]]) -> None:
-    """Attach several saved LoRAs to a generator that carries none, each by a name and with a strength.
+    """Attach several saved LoRAs, each with a name and a strength, to a generator without one.
 
-    For drawing only: a blend is not trained further. Raises `ConfigRefused` for none, or where one is
+    For generation only: a blend cannot be trained. Raises `ConfigRefused` for no LoRAs, or if one is
     attached, and `ModelRefused` for files that are no LoRA of diffusers.
     """
     if not loras:
-        raise ConfigRefused("no LoRA was named to blend; name at least one")
+        raise ConfigRefused("there is no LoRA to blend; pass at least one")
     if family.adapter.parameters():
-        raise ConfigRefused("this generator already carries a LoRA; open it again to blend several")
+        raise ConfigRefused("this generator already has a LoRA attached; open it again to blend several")
     for name, (folder, _) in loras.items():
         file = weights_file(folder)
         _read(file)
@@ -83,9 +83,9 @@ def blend(family: Any, loras: Mapping[str, tuple[Path, float]]) -> None:
 
 
 def fuse(family: Any, strength: float = 1.0) -> None:
-    """Add the carried LoRA to the base's weights and take it off; the generator then needs no LoRA file.
+    """Merge the attached LoRA into the base's weights; the generator then needs no LoRA file.
 
-    Raises `ConfigRefused` when it carries none.
+    Raises `ConfigRefused` without one.
     """
     _require(family)
     family.pipeline.fuse_lora(lora_scale=strength)
@@ -94,4 +94,4 @@ def fuse(family: Any, strength: float = 1.0) -> None:
 
 def _require(family: Any) -> None:
     if not family.adapter.parameters():
-        raise ConfigRefused("this generator carries no LoRA; load one first")
+        raise ConfigRefused("this generator has no LoRA attached; load one first")

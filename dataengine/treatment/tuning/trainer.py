@@ -1,12 +1,14 @@
 """Treatment: LoRA fine-tuning of a generator against a frozen detector (DiffDoctor, Algorithm 1).
 
-How it differs from the paper, and why: - the gradient flows through the last 3 of 5 steps by default;
-the paper takes the last one (t_tr = 1). Structural faults stand before the last step; - the offline
-regularisation is the mean squared error over elements; Eq. 3 prints a norm. Its images may be any
-artifact-free ones with captions; the paper takes LAION-Aesthetics; - clipping at norm 1 without weight
-decay; the authors' code clips at 5 and decays by 0.1; - the run is stopped, and its checkpoint chosen,
-by measurement (`quality.guard`); the paper stops early by eye; - back-propagation really ends at the
-truncation; in the authors' code it never does.
+Differences from the paper:
+- The gradient flows through the last 3 of 5 steps by default; the paper's through the last one (t_tr = 1).
+  Structural faults are determined before the last step.
+- The offline regularisation is the mean squared error over elements; Eq. 3 gives a norm. Its images may be
+  any artifact-free ones with captions; the paper uses LAION-Aesthetics.
+- Gradients are clipped at norm 1 without weight decay; the authors' code clips at 5 and decays by 0.1.
+- The end of the run and its checkpoint are chosen by measurement (`quality.guard`); the paper stops early by
+  visual inspection.
+- Back-propagation ends at the truncation; in the authors' code it does not.
 """
 
 import json
@@ -44,7 +46,7 @@ HISTORY = "history.json"
 LORA = "lora"
 
 FREE_TO_CHANGE = {"updates", "learning_rate", "clip_norm", "checkpoint_every", "offload"}
-"""Settings that a resumed run may change, as after a non-finite loss or a lack of memory."""
+"""Settings that a resumed run may change, for example after a non-finite loss or running out of memory."""
 ALWAYS_COMPARED = {
     "batch",
     "accumulation",
@@ -60,22 +62,22 @@ ALWAYS_COMPARED = {
     "seed",
     "guard",
 }
-"""Settings that a resumed run must share with the run that began. Fields that were or will be added to
-`TreatmentConfig` later count only where they differ from their default, so that older runs can be resumed."""
+"""Settings that a resumed run must share with the original run. Fields that were or will be added to
+`TreatmentConfig` later are compared only if they differ from their default, so that older runs can be
+resumed."""
 NAMED = 3
-"""Prompts that a warning names."""
+"""Number of prompts listed in a warning."""
 
 Watch = Callable[[int, np.ndarray, np.ndarray], None]
-"""Told the updates done; shown the guard's images then, uint8 NHWC, and the detector's maps, float32 NHW."""
+"""Called with the number of updates, the guard's images, uint8 NHWC, and the detector's maps, float32 NHW."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TreatmentResult:
-    """What a treatment leaves: the kept LoRA, how it went, and why it ended.
+    """The result of a treatment: the kept LoRA, the history, and the reason why it ended.
 
-    `kept_step` is the update whose weights were kept; 0 means that nothing beat the generator as it was
-    given. `history` has a row per update: its losses, its gradient norm, and under "guard" what a look
-    measured.
+    `kept_step` is the update whose weights were kept; 0 means that none was better than the generator as
+    given. `history` has a row per update: losses, gradient norm, and under "guard" the guard's measurements.
     """
 
     lora_folder: Path
@@ -99,19 +101,20 @@ def treat(
     watch: Watch | None = None,
     pausing: Callable[[], bool] = not_pausing,
 ) -> TreatmentResult:
-    """Train the family's LoRA until the updates are done or the guard stops; resumes what lies in `work`.
+    """Train the family's LoRA until the updates are done or the guard stops it; resumes the run in `work`.
 
-    `clean_images`, uint8 HWC of any sizes (or NHWC), and their captions feed the offline regularisation. A
-    LoRA that the family carries already is trained further, and counts as part of the generator as given.
-    Afterwards the family carries the kept weights, and `work` holds `lora/` and `history.json`. Prompts
-    beyond the generator's limit are cut, with a warning that names them. `detector` may be None where
-    neither objectives nor guard ask it. `watch` is shown what the guard looks at. `pausing` is asked after
-    every update, in a run of one process.
+    `clean_images`, uint8 HWC of any sizes (or NHWC), and their captions are for the offline regularisation. A
+    LoRA that is already attached is trained further, and counts as part of the generator as given. Afterwards
+    the family has the kept weights, and `work` holds `lora/` and `history.json`. Prompts beyond the
+    generator's limit are truncated, with a warning that names them. `detector` may be None if neither
+    objectives nor checkpoints need it. `watch` gets the images that the guard measures. `pausing` is called
+    after every update, in a run of one process.
 
-    Raises `ConfigRefused` for missing prompts or pictures and for a detector that cannot take the
+    Raises `ConfigRefused` for missing prompts or images and for a detector that does not support the
     generator's size, `NonFinite` before a non-finite value reaches the weights (the state is saved first),
-    `NothingLearned` when no gradient reached the LoRA, `OutOfMemory` with what would need less (the last
-    checkpoint stays), `Paused` after a checkpoint where `pausing` says so, and whatever `report` raises.
+    `NothingLearned` when no gradient reached the LoRA, `OutOfMemory` with settings that need less (the last
+    checkpoint is kept), `Paused` after a checkpoint when `pausing` returns true, and whatever `report`
+    raises.
     """
     try:
         return _Run(
@@ -131,12 +134,13 @@ def treat(
         if not out_of_memory(error):
             raise
         raise OutOfMemory(
-            f"the treatment ran out of memory; its last checkpoint stays. {advice(config, family)}"
+            f"the treatment ran out of memory; its last checkpoint is kept. {advice(config, family)}"
         ) from error
 
 
 class _Run:
-    """One treatment with everything it computes once: embeddings, latents, the guard's untreated images."""
+    """One treatment with everything that is computed once: embeddings, latents, the guard's untreated
+    images."""
 
     def __init__(
         self,
@@ -153,14 +157,14 @@ class _Run:
         pausing: Callable[[], bool] = not_pausing,
     ) -> None:
         if not prompts:
-            raise ConfigRefused("there are no prompts to treat on; give at least one")
+            raise ConfigRefused("there are no prompts to treat on; pass at least one")
         self.config, self.family, self.guard, self.work, self.report = config, family, guard, work, report
         self.watch, self.pausing, self.state = watch, pausing, Progress()
         self.accelerator = _accelerator(family.device, config.accumulation)
-        warn_of_cut(family, prompts)
+        warn_of_truncated_prompts(family, prompts)
         self.batches = Batches(config, family, detector, prompts, partial(self._tell, "treating"))
         self.clean, self.captions = self._regularisation(clean_images, clean_captions)
-        # The untreated images are drawn before any weights are restored.
+        # The untreated images are generated before any weights are restored.
         self.guarded = encode(family, guard.prompts) if guard else None
         self.untreated = self._guard_images() if guard else None
         if not family.adapter.parameters():
@@ -191,7 +195,7 @@ class _Run:
     # ---- the loop ------------------------------------------------------------------------------------------
 
     def go(self) -> TreatmentResult:
-        """Update after update, with looks of the guard and checkpoints between them."""
+        """The loop of updates, with measurements of the guard and checkpoints."""
         with self._text_encoders_away():
             return self._updates()
 
@@ -209,15 +213,15 @@ class _Run:
             values = {name: value for name, value in row.items() if isinstance(value, float)}
             self._tell(self.state.stopped or "treating", **values, **guard_figures(row))
             if pauses:
-                raise Paused(f"paused after update {self.state.done}; it goes on from there")
+                raise Paused(f"paused after update {self.state.done}; resume it to continue from there")
         if self.guard is None:
             self.state.keep(self.state.done, 0.0, self.weights)
         return self._result()
 
     def _resume(self) -> Baseline | None:
-        """Go to where a run in the work folder stood; returns what the guard compares with.
+        """Restore the state of a run in the work folder; returns the guard's baseline.
 
-        In a fresh run the generator as given is also what the first checkpoint has to beat.
+        In a fresh run the generator as given is also the reference for the first checkpoint.
         """
         restored = progress_file.restore(self.weights, self.optimizer, self.identity, self.work)
         self.state = restored or self.state
@@ -246,7 +250,7 @@ class _Run:
         return ended or done % self.config.checkpoint_every == 0
 
     def _pauses_now(self) -> bool:
-        """Somebody waits for the device, and there is something left to do later."""
+        """Whether to pause: a pause was requested and updates remain."""
         ended = self.state.done == self.config.updates or bool(self.state.stopped)
         return not ended and self.accelerator.num_processes == 1 and self.pausing()
 
@@ -256,9 +260,7 @@ class _Run:
         self.accelerator.wait_for_everyone()
 
     def _update(self) -> dict[str, Any]:
-        """One step of the optimizer; returns what it measured. `NonFinite` leaves weights and file as
-        before it.
-        """
+        """One optimizer step; returns its measurements. `NonFinite` leaves weights and file unchanged."""
         started, number = time.perf_counter(), self.state.done + 1
         self.optimizer.zero_grad()
         sums: dict[str, float] = {}
@@ -282,7 +284,7 @@ class _Run:
         return {"update": number, "loss": sum(sums.values()), **sums, "grad_norm": norm}
 
     def _over_processes(self, sums: dict[str, float]) -> dict[str, float]:
-        """The mean over all processes, so that a loss that is no number in one of them stops them all."""
+        """The mean over all processes, so that a NaN loss in one of them stops all."""
         values = torch.tensor(list(sums.values()), dtype=torch.float64, device=self.accelerator.device)
         return dict(zip(sums, self.accelerator.reduce(values, "mean").tolist(), strict=True))
 
@@ -292,23 +294,23 @@ class _Run:
             raise NonFinite(what, self.state.done + 1)
 
     def _require_learning(self, norm: float) -> None:
-        """Gradient checkpointing over frozen inputs, for one, can cut the LoRA off without a word.
+        """Detects a LoRA without gradient, for example by gradient checkpointing over frozen inputs.
 
-        Asked once, at the first update with a loss: where no pixel counts there is nothing to learn.
+        Checked once, at the first update with a loss: if no pixel counts there is no gradient.
         """
         second = [weight for name, weight in self.weights.items() if "lora_B" in name]
         moved = sum(float(weight.detach().norm()) for weight in second)
         if not moved > 0 or not norm > 0:
             raise NothingLearned(
-                f"after the first update the LoRA is still where it began (gradient norm {norm:.3g}); "
-                "check that its target layers lie within the tracked steps"
+                f"the first update did not change the LoRA (gradient norm {norm:.3g}); "
+                "check that its target layers are used in the steps with gradient"
             )
         self.learns = True
 
     # ---- objectives ----------------------------------------------------------------------------------------
 
     def _losses(self, number: int, part: int) -> dict[str, float]:
-        """Back-propagate every objective of one batch by itself, so that only one graph is alive at a
+        """Back-propagate every objective of one batch separately, so that only one graph is alive at a
         time."""
         rng = torch.Generator().manual_seed(
             seed_of(self.config.seed, number, part, self.accelerator.process_index)
@@ -341,14 +343,15 @@ class _Run:
     # ---- memory --------------------------------------------------------------------------------------------
 
     def _activations(self) -> AbstractContextManager[Any]:
-        """Where what backward needs is kept: here, or in host memory."""
+        """Context of saved tensors: kept on the device, or offloaded to host memory."""
         if "activations" not in self.config.offload:
             return nullcontext()
         return torch.autograd.graph.save_on_cpu(pin_memory=self.family.device.type == "cuda")
 
     @contextmanager
     def _text_encoders_away(self) -> Iterator[None]:
-        """All prompts are encoded by now: until the run ends the text encoders may wait in host memory."""
+        """All prompts are encoded, so the text encoders can be offloaded to host memory until the run
+        ends."""
         if "text" not in self.config.offload:
             yield
             return
@@ -362,19 +365,19 @@ class _Run:
             for network in encoders:
                 network.to(self.family.device)
 
-    # ---- what the run starts from --------------------------------------------------------------------------
+    # ---- inputs of the run --------------------------------------------------------------------------
 
     def _regularisation(
         self, images: Sequence[np.ndarray] | np.ndarray | None, captions: Sequence[str]
     ) -> tuple[Tensor | None, Conditioning]:
-        """Latents of the artifact-free images, encoded once and kept on the CPU, and their captions."""
+        """Latents of the artifact-free images, encoded once and cached on the CPU, and their captions."""
         if self.config.offline is None:
             return None, self.batches.prompts
         if images is None or len(images) == 0 or len(images) != len(captions):
             raise ConfigRefused(
-                "offline regularisation needs artifact-free images, a caption for each; there are "
+                "offline regularisation needs artifact-free images with one caption each, but there are "
                 f"{0 if images is None else len(images)} images and {len(captions)} captions. "
-                "Add pictures, or set offline to null"
+                "Add images, or set offline to null"
             )
         latents = []
         for start in range(0, len(images), self.config.sampling.batch):
@@ -383,13 +386,13 @@ class _Run:
                 for image in images[start : start + self.config.sampling.batch]
             ]
             latents.append(self.family.encode_images(torch.cat(chunk).to(self.family.device)).cpu())
-            self._tell("encoding artifact-free pictures")
+            self._tell("encoding artifact-free images")
         return torch.cat(latents), encode(self.family, captions)
 
     # ---- the guard -----------------------------------------------------------------------------------------
 
     def _look(self, baseline: Baseline, row: dict[str, Any]) -> None:
-        """Measure, keep the weights if they are the best inside the limits, and stop after too many
+        """Measure, store the weights if they are the best inside the limits, and stop after too many
         breaches."""
         assert self.guard is not None
         state, images = self.state, self._guard_images()
@@ -413,14 +416,14 @@ class _Run:
         assert self.guard is not None and self.guarded is not None
 
         def tell(done: int, total: int, message: str = "", **figures: float) -> None:
-            self._tell("the quality guard looks")
+            self._tell("quality guard measurement")
 
         return draw(self.family, self.guarded, self.guard.seeds, self.config.sampling, tell)
 
     @torch.no_grad()
     def _confidence(self, images: np.ndarray) -> np.ndarray:
-        """The treating detector's maps, float32 NHW; for choosing among checkpoints that the guard lets
-        pass."""
+        """Maps of the detector of the treatment, float32 NHW, to choose among checkpoints inside the guard's
+        limits."""
         batches = np.array_split(images, -(-len(images) // self.config.sampling.batch))
         maps = [self.batches.detect(as_tensor(part).to(self.family.device)) for part in batches]
         return torch.cat(maps).float().cpu().numpy()
@@ -428,7 +431,7 @@ class _Run:
     # ---- the end -------------------------------------------------------------------------------------------
 
     def _result(self) -> TreatmentResult:
-        """Put the kept weights in place, write the LoRA and the history."""
+        """Restore the kept weights, and write the LoRA and the history."""
         state, folder = self.state, self.work / LORA
         progress_file.set_weights(state.kept, self.weights)
         if self.accelerator.is_main_process:
@@ -450,7 +453,7 @@ class _Run:
 
 
 def guard_figures(row: Mapping[str, Any]) -> dict[str, float]:
-    """What the guard's look after an update measured, as figures: `guard_…` by name; none without a look."""
+    """The guard's measurements after an update, as figures `guard_…` by name; empty without one."""
     if "guard" not in row:
         return {}
     guard = row["guard"]
@@ -458,21 +461,21 @@ def guard_figures(row: Mapping[str, Any]) -> dict[str, float]:
     return figures | {name: float(guard[name]) for name in ("mean_confidence", "max_confidence")}
 
 
-def warn_of_cut(family: GeneratorFamily, prompts: Sequence[str]) -> None:
+def warn_of_truncated_prompts(family: GeneratorFamily, prompts: Sequence[str]) -> None:
     """Warn of prompts beyond the generator's limit, naming the first of them."""
-    cut = family.cut(prompts)
+    cut = family.truncated(prompts)
     if cut:
         named = "; ".join(repr(prompt) for prompt in cut[:NAMED])
         more = f" and {len(cut) - NAMED} more" if len(cut) > NAMED else ""
         warnings.warn(
-            f"{family.name} reads only the beginning of {len(cut)} prompts: {named}{more}", stacklevel=2
+            f"{family.name} truncates {len(cut)} prompts beyond its limit: {named}{more}", stacklevel=2
         )
 
 
 def _accelerator(device: torch.device, accumulation: int) -> Any:
-    """A fresh accelerator: its settings are global, and an earlier run in this process may have others.
+    """A fresh accelerator: its settings are global, and those of an earlier run in this process may differ.
 
-    Precision is autocast's around the denoiser alone, since VAE and detector stay in float32.
+    Mixed precision is autocast around the denoiser only, because VAE and detector stay in float32.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState

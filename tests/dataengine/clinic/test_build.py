@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dataengine.clinic.config import PARTS, BuildConfig, PartConfig
 from dataengine.clinic.training.loop import Schedule, train
-from dataengine.clinic.training.optimisers import Muon, orthogonalised
+from dataengine.clinic.training.optimisers import Muon, orthogonalise
 from dataengine.errors import Cancelled, NotFound
 from dataengine.records import Report, no_report
 
@@ -78,7 +78,7 @@ def test_the_rate_rises_and_falls() -> None:
 @pytest.mark.parametrize("shape", [(6, 20), (20, 6)])
 def test_orthogonalised_updates_have_singular_values_near_one(shape: tuple[int, int]) -> None:
     torch.manual_seed(2)
-    values = torch.linalg.svdvals(orthogonalised(torch.randn(shape)).float())
+    values = torch.linalg.svdvals(orthogonalise(torch.randn(shape)).float())
     assert values.min() > 0.6 and values.max() < 1.3
 
 

@@ -33,7 +33,7 @@ def test_a_changed_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     original = (parts.SHIPPED / "judge.safetensors").read_bytes()
     (tmp_path / "judge.safetensors").write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
     monkeypatch.setattr(parts, "SHIPPED", tmp_path)
-    with pytest.raises(Corrupt, match="not the file that was frozen"):
+    with pytest.raises(Corrupt, match="does not match its SHA-256"):
         parts.materialise("judge", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     with pytest.raises(NotFound, match="teacher"):

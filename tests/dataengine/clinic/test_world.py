@@ -71,8 +71,8 @@ def test_each_kind_of_artifact_carries_its_class(kind: str) -> None:
 def test_masks_at_the_border_are_closed_not_eaten() -> None:
     before, after = np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64, 3), np.uint8)
     after[0:3, :] = 200
-    assert world.changed(before, after)[:4].all()
-    assert not world.changed(before, after)[5:].any()
+    assert world.changed_pixels(before, after)[:4].all()
+    assert not world.changed_pixels(before, after)[5:].any()
 
 
 def test_rates_and_shares_are_those_of_the_mix() -> None:

@@ -31,7 +31,7 @@ class Parrot:
         self.asked: list[str] = []
         self.question = ""
 
-    def asking(self, config: VqaConfig) -> "Parrot":
+    def with_question(self, config: VqaConfig) -> "Parrot":
         self.question = config.question_text
         return self
 
@@ -45,7 +45,7 @@ def test_a_model_is_asked_and_its_words_are_understood() -> None:
     model = QuestionCategorizer(Parrot(), vqa_config(five))
     images = np.stack([np.full((4, 4, 3), value, np.uint8) for value in (0, 1, 2)])
     assert YesNoDetector(model, five).verdicts(images) == [True, False, None]
-    other = model.asking(vqa_config(thirty))
+    other = model.with_question(vqa_config(thirty))
     assert YesNoDetector(other, thirty).verdicts(images) == [False, True, None]
 
 

@@ -100,7 +100,7 @@ def test_what_does_not_fit_is_refused(trained, tmp_path):
         train_highlighter(FAST, pictures(9, False), pictures(20, True))
     with pytest.raises(ImageRefused, match="sides of 32 pixels or more"):
         trained[0].confidence(torch.zeros(1, 3, 16, 32))
-    with pytest.raises(ModelRefused, match="carry no gradient"):
+    with pytest.raises(ModelRefused, match="have no gradient"):
         trained[0].confidence(torch.zeros(1, 3, 32, 32, requires_grad=True))
     with pytest.raises(ModelRefused, match="holds no VGG16"):
         FlawHighlighter(HighlighterConfig(weights=str(tmp_path / "vgg16.safetensors")))

@@ -129,9 +129,9 @@ def test_a_scorer_is_opened_by_its_name(clip_folder, tmp_path, monkeypatch):
     ("named", "said"),
     [
         ("program:image-reward", "set CLINIC_SCORER_IMAGE_REWARD"),
-        ("program:", "names no scorer"),
-        ("rm -rf /", "names no scorer"),
-        ("pickscore:", "names no scorer"),
+        ("program:", "is no scorer"),
+        ("rm -rf /", "is no scorer"),
+        ("pickscore:", "is no scorer"),
     ],
 )
 def test_a_run_cannot_say_what_is_executed(named, said, monkeypatch):

@@ -21,7 +21,7 @@ from pipelines.detectors.training_set import (
 from pipelines.runtime.context import Context
 from pipelines.runtime.round_data import images_of
 from pipelines.services.rounds import start_round
-from storage.queries.labels import counting_labels
+from storage.queries.labels import valid_labels
 from tests.pipelines.conftest import Played, fresh_context, play
 
 WEIGHTS = PublishConfig(true_weight=2.0, previous_weight=0.5)
@@ -143,6 +143,6 @@ def test_several_opinions_are_merged_and_a_policy_may_ask_for_approval(played: P
             verdict="accepted",
         )
         catalog.reviews.add(review)
-        approved = counting_labels(catalog, [row.image_id], "approved")
-        others = counting_labels(catalog, catalog.images.ids(), "approved")
+        approved = valid_labels(catalog, [row.image_id], "approved")
+        others = valid_labels(catalog, catalog.images.ids(), "approved")
     assert list(approved) == [row.image_id] == list(others), "the rollback leaves nothing approved"

@@ -150,7 +150,7 @@ def test_damaged_and_lying_tfrecords(fresh: Workspace, tmp_path: Path) -> None:
     giant = (2**62).to_bytes(8, "little")
     for body, words in (
         (good[:-300], "are left"),
-        (good[:5], "cut off"),
+        (good[:5], "truncated"),
         (b"\0" * 40, "checksum of its length"),
         (giant + masked_crc32c(giant).to_bytes(4, "little") + good, "says 4611686018427387904 bytes"),
     ):

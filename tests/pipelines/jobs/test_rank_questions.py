@@ -21,7 +21,7 @@ class Seer:
     def __init__(self) -> None:
         self.times = 0
 
-    def asking(self, config: Any) -> "Seer":
+    def with_question(self, config: Any) -> "Seer":
         return self
 
     def answer(self, image: np.ndarray) -> str:

@@ -114,7 +114,7 @@ def test_what_cannot_work_is_refused(context: Context, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="clinic generators"):
         refine_generator(context, "r", PLAN.model_copy(update={"generator": "nobody"}))
     flux = register_generator(context.workspace, str(tiny.flux(tmp_path / "flux")), "flux")
-    with pytest.raises(ConfigRefused, match="not trained this way"):
+    with pytest.raises(ConfigRefused, match="cannot be refined"):
         refine_generator(context, "r", PLAN.model_copy(update={"generator": flux.id}))
     empty = Context(create_workspace(tmp_path / "empty"), context.models)
     with pytest.raises(ConfigRefused, match="clinic import FOLDER --source real"):

@@ -80,14 +80,14 @@ def test_the_line_of_waiting_workflows_is_that_of_the_database(
     for id in ("a", "b", "c"):
         client.enqueue({"workflow_name": "task", "queue_name": "tasks", "workflow_id": id}, {"id": id})
     for place, id in enumerate(("b", "a", "c")):
-        job_queue.stand_since(system_database, id, 100.0 + place)
-    assert job_queue.in_line(system_database, *QUEUES) == ["b", "a", "c"]
+        job_queue.move_to_time(system_database, id, 100.0 + place)
+    assert job_queue.waiting_workflows(system_database, *QUEUES) == ["b", "a", "c"]
     assert job_queue.move_first(system_database, QUEUES, "c")
-    assert job_queue.in_line(system_database, *QUEUES) == ["c", "b", "a"]
+    assert job_queue.waiting_workflows(system_database, *QUEUES) == ["c", "b", "a"]
     client.enqueue({"workflow_name": "task", "queue_name": "tasks", "workflow_id": "c:run"}, {})
-    job_queue.inherit_place(system_database, "c:run", "c", 50.0)
-    assert job_queue.in_line(system_database, *QUEUES) == ["c:run", "c", "b", "a"]
-    assert job_queue.leave_line(system_database, "b")
+    job_queue.inherit_position(system_database, "c:run", "c", 50.0)
+    assert job_queue.waiting_workflows(system_database, *QUEUES) == ["c:run", "c", "b", "a"]
+    assert job_queue.remove_waiting(system_database, "b")
     states = {flow.workflow_id: flow.status for flow in client.list_workflows()}
     assert states == {"a": "ENQUEUED", "b": "CANCELLED", "c": "ENQUEUED", "c:run": "ENQUEUED"}
 
@@ -104,4 +104,4 @@ def test_a_pickled_row_is_found_and_deleted(system_database: str, client: DBOSCl
         )
     engine.dispose()
     assert job_queue.refuse_pickled(system_database) == ["planted"]
-    assert job_queue.in_line(system_database, *QUEUES) == ["honest"]
+    assert job_queue.waiting_workflows(system_database, *QUEUES) == ["honest"]

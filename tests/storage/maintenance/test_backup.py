@@ -26,7 +26,7 @@ from dataengine.records import (
     User,
 )
 from storage.engine import make_engine
-from storage.maintenance.backup import back_up, before_upgrade, read_backup, restore
+from storage.maintenance.backup import back_up, back_up_before_upgrade, read_backup, restore
 from storage.migrate import revision
 from storage.opening import open_workspace
 from storage.tables import metadata
@@ -134,7 +134,7 @@ def test_nothing_is_overwritten(filled: Workspace, tmp_path: Path) -> None:
         back_up(filled, tmp_path / "b.tar")
     url = None if filled.own_database else filled.database_url
     before = everything(filled)
-    with pytest.raises(Conflict, match="already holds a catalog"):
+    with pytest.raises(Conflict, match="already has a catalog"):
         restore(tmp_path / "b.tar", filled.path, database_url=url)
     assert everything(filled) == before
 
@@ -250,7 +250,7 @@ def test_names_in_a_backup_cannot_leave_the_workspace(filled: Workspace, tmp_pat
 
 
 def test_before_an_upgrade_the_rows_are_kept(filled: Workspace, tmp_path: Path) -> None:
-    kept = before_upgrade(filled)
+    kept = back_up_before_upgrade(filled)
     assert kept.path.parent == filled.path / "backups" and kept.blobs == 0 and kept.rows["images"] == 10
     again = restore(
         kept.path,

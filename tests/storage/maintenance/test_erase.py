@@ -226,7 +226,7 @@ def test_a_person_goes_with_all_they_drew_and_said(filled: Workspace, tmp_path: 
         assert [label.author for label in catalog.labels.history("a")] == ["bob"]
         actors = {event.actor for event in catalog.audit.list(action="session.open")}
         assert len(actors) == 1 and actors.pop().startswith("erased-")
-    with pytest.raises(NotFound, match="nothing is known"):
+    with pytest.raises(NotFound, match="no data of a person"):
         erase_person(filled, "anna", actor="root")
 
 

@@ -56,14 +56,14 @@ def test_quantiles_and_shares_of_a_histogram(filled: Catalog) -> None:
 
 def test_what_is_asked_is_what_the_slider_counted(filled: Catalog) -> None:
     filled.queue.add_many([QueueItem(image_id="010", round_id="r")])
-    counted = categories.histograms(filled, "new", categories.askable())
+    counted = categories.histograms(filled, "new", categories.not_queued())
     for threshold in (0.0, 0.31, 0.75):
-        asked = categories.to_ask(filled, "new", {"hand": threshold, "face": 1.0}, 1000)
+        asked = categories.queueable(filled, "new", {"hand": threshold, "face": 1.0}, 1000)
         above = sum(n for step, n in counted["hand"].counts.items() if step >= categories.step_of(threshold))
         assert len(asked) == above
         maxima = [highest for _, highest in asked]
         assert maxima == sorted(maxima, reverse=True) and all(m >= threshold - 0.001 for m in maxima)
-    asked_ids = {id for id, _ in categories.to_ask(filled, "new", {"hand": 0.0}, 1000)}
+    asked_ids = {id for id, _ in categories.queueable(filled, "new", {"hand": 0.0}, 1000)}
     assert asked_ids and not asked_ids & {"010", "001", "004"}, "queued or labelled"
 
 
@@ -118,7 +118,7 @@ def test_labels_that_count(filled: Catalog) -> None:
         filled.labels.submit(label("000", author, label_map="m"))
 
     def counting(policy: str = "unreturned") -> list[str]:
-        found = labels.counting_labels(filled, ["000"], policy)  # type: ignore[arg-type]
+        found = labels.valid_labels(filled, ["000"], policy)  # type: ignore[arg-type]
         return sorted(one.author for one in found.get("000", []))
 
     assert counting() == ["anna", "bob", "cleo"] and counting("approved") == []
@@ -147,7 +147,7 @@ def test_the_review_list_turns_pages_oldest_first(filled: Catalog) -> None:
 
 def test_several_opinions(filled: Catalog) -> None:
     filled.labels.submit(label("001", "bob", clean=True))
-    assert labels.with_several_opinions(filled) == ["001"]
+    assert labels.labelled_by_several(filled) == ["001"]
 
 
 def test_features_come_back_equal(filled: Catalog) -> None:

@@ -88,13 +88,13 @@ def test_triage_sends_what_is_flawed_to_drawing(catalog: Catalog) -> None:
     )
     assert catalog.queue.categories("anna", "draw") == [("hands", 3)]
     lease = take(catalog, "anna", image_id="000", category="hands")
-    catalog.queue.to_draw(lease.id, "anna")
+    catalog.queue.request_drawing(lease.id, "anna")
     assert catalog.queue.lease(lease.id) is None
     assert catalog.queue.next("anna", 0.0, 10.0, image_id="000", category="hands") is None
     assert catalog.queue.categories("anna", "draw") == [("hands", 2)]
     assert take(catalog, "bob").image_id == "000", "it comes first now"
     catalog.queue.add_many([QueueItem(image_id="001", round_id="s", kind="triage")])
-    catalog.queue.to_draw(take(catalog, "anna", kind="triage").id, "anna")
+    catalog.queue.request_drawing(take(catalog, "anna", kind="triage").id, "anna")
     drawing = [item for item in catalog.queue.of_round("s") if item.kind == "draw"]
     assert [item.reason for item in drawing] == ["flawed"] and catalog.queue.done("s") == 1
 

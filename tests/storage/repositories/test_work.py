@@ -123,12 +123,12 @@ def test_pausing(catalog: Catalog) -> None:
     assert catalog.jobs.request_pause("waiting").state == "paused"
     assert not catalog.jobs.claim("waiting", "w") and not catalog.jobs.cancelled("waiting")
     catalog.jobs.claim("running", "w")
-    assert catalog.jobs.asked("running") == ""
+    assert catalog.jobs.pending_request("running") == ""
     assert catalog.jobs.request_pause("running").state == "running"
-    assert catalog.jobs.asked("running") == "pause" and not catalog.jobs.cancelled("running")
+    assert catalog.jobs.pending_request("running") == "pause" and not catalog.jobs.cancelled("running")
     assert not catalog.jobs.claim("running", "w2", stale_before=now() + 1), "it waits to be resumed"
     catalog.jobs.request_cancel("running")
-    assert catalog.jobs.asked("running") == "cancel", "stopping it comes before letting it wait"
+    assert catalog.jobs.pending_request("running") == "cancel", "stopping it comes before letting it wait"
     assert catalog.jobs.request_cancel("waiting").state == "cancelled", "what is paused can be given up"
     with pytest.raises(NotFound):
         catalog.jobs.request_pause("x")

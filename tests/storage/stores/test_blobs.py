@@ -120,7 +120,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path: Path) -> No
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        with pytest.raises(WorkspaceUnusable, match="nothing was half-written"):
+        with pytest.raises(WorkspaceUnusable, match="no incomplete data"):
             blobs.put_many([b"a" * 5000, b"tiny"])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -134,7 +134,7 @@ def test_a_read_only_folder_is_one_clear_error(tmp_path: Path) -> None:
     blobs.put(b"x")
     for folder in [tmp_path / "blobs", *(tmp_path / "blobs").iterdir()]:
         folder.chmod(0o500)
-    with pytest.raises(WorkspaceUnusable, match="may not be written"):
+    with pytest.raises(WorkspaceUnusable, match="is not writable"):
         blobs.put(b"y")
 
 

@@ -68,7 +68,7 @@ def test_what_is_no_checkpoint_is_refused(checkpoints: Checkpoints, model: Path,
     with pytest.raises(InputRefused, match="no file"):
         checkpoints.publish(tmp_path / "nothing")
     (model / "link").symlink_to(tmp_path)
-    with pytest.raises(InputRefused, match="no plain file"):
+    with pytest.raises(InputRefused, match="not a plain file"):
         checkpoints.publish(model)
     for data in (b"pixels", b"[]", json.dumps({"files": [{"path": "x"}]}).encode()):
         with pytest.raises(NotFound):

@@ -156,7 +156,7 @@ class TestImprovedDDPM(WithoutLora):
     def test_the_variance_is_part_of_the_answer_alone(self, family):
         noise, times = family.initial_latents([1], family.size), torch.tensor([500])
         told = family.encode_prompts([""])
-        assert family.answer(noise, times, told).shape == (1, 6, 32, 32)
+        assert family.raw_output(noise, times, told).shape == (1, 6, 32, 32)
         assert family.predict(noise, times, told, 1.0).shape == (1, 3, 32, 32)
 
 
@@ -172,7 +172,7 @@ class TestDiT(WithoutLora):
 
     def test_images_are_uint8_of_the_asked_size(self, family):
         assert generate(family, ["1"], [0], SamplingConfig(steps=1)).shape == (1, 32, 32, 3)
-        with pytest.raises(ConfigRefused, match="squares only"):
+        with pytest.raises(ConfigRefused, match="square images only"):
             generate(family, ["1"], [0], SamplingConfig(steps=1, height=32, width=64))
 
     def test_our_sampler_equals_the_stock_pipeline(self, family, folder):

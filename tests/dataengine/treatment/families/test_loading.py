@@ -86,9 +86,9 @@ def test_no_index_is_refused(tmp_path):
 
 
 def test_a_place_that_is_nowhere_is_refused():
-    with pytest.raises(ModelRefused, match="neither a folder here"):
+    with pytest.raises(ModelRefused, match="neither a local folder"):
         load_family("nobody/nothing-of-the-kind")
-    with pytest.raises(ModelRefused, match="neither a folder here"):
+    with pytest.raises(ModelRefused, match="neither a local folder"):
         download_pipeline("/no/such/folder")
 
 

@@ -178,16 +178,16 @@ def test_images_broken_all_over_are_left_alone(family, plain):
 
 
 def test_refusals(family):
-    with pytest.raises(ConfigRefused, match="none was given"):
+    with pytest.raises(ConfigRefused, match="pass one"):
         make_correctors(CorrectionConfig(regions="detector"), SEEDS)
     few = SamplingConfig(steps=2)
-    with pytest.raises(ConfigRefused, match="draw with"):
+    with pytest.raises(ConfigRefused, match="sample with"):
         generate(family, PROMPTS[:1], [1], few, steppers=make_correctors(CorrectionConfig(), [1]))
     with pytest.raises(ValidationError, match="trained detector"):
         CorrectionConfig(method="sargd")
-    with pytest.raises(ValidationError, match="for a jump"):
+    with pytest.raises(ValidationError, match="as an artifact"):
         CorrectionConfig(repeated=True)
-    with pytest.raises(ValidationError, match="at every step of the window already"):
+    with pytest.raises(ValidationError, match="already works at every step"):
         CorrectionConfig(method="sargd", regions="detector", repeated=True)
     late = CorrectionConfig(regions="everywhere", dynamics=DynamicsConfig(stop=0.0))
     with pytest.raises(ConfigRefused, match=r"nothing is drawn after it.*take dynamics\.stop above"):

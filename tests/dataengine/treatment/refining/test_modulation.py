@@ -23,7 +23,7 @@ def families(tmp_path_factory):
 
 def answer(family):
     state, times = family.initial_latents([1], family.size), torch.tensor([10])
-    return family.answer(state, times, family.encode_prompts([""]))
+    return family.raw_output(state, times, family.encode_prompts([""]))
 
 
 @pytest.mark.parametrize("kind", MAKERS)

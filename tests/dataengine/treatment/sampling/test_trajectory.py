@@ -12,7 +12,7 @@ from dataengine.treatment.config import SamplingConfig
 from dataengine.treatment.families.diffusion import broadcast_level
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.sampling.sampler import denoise, generate
-from dataengine.treatment.sampling.trajectory import Recorder, map_of, watch_dynamics
+from dataengine.treatment.sampling.trajectory import Recorder, dynamics_map, watch_dynamics
 from tests.dataengine.treatment import tiny
 from tests.dataengine.treatment.tiny import PROMPTS, SIDE
 from tests.fakes import TinyGenerator
@@ -34,7 +34,7 @@ def test_watching_changes_nothing_and_fits_the_images(family, config):
     assert np.array_equal(plain, watched)
     found, levels = watch_dynamics(family, PROMPTS[:3], [1, 2, 3], SETTINGS, config)
     assert len(found) == 3 and all(level + 1e-6 >= 0.2 and level - 1e-6 <= 0.8 for level in levels)
-    maps = np.stack([map_of(each, plain.shape[1:3]) for each in found])
+    maps = np.stack([dynamics_map(each, plain.shape[1:3]) for each in found])
     assert maps.shape == plain.shape[:3] and maps.dtype == np.float32 and 0 <= maps.min() < maps.max() <= 1
     assert all(len(each.abnormal) == len(levels) - 1 for each in found)
 
@@ -80,7 +80,7 @@ def test_too_few_steps_name_how_many_are_needed(family):
         ConfigRefused, match=r"5 steps leave (1|none) in the window from 0\.8 to 0\.7"
     ) as refusal:
         watch_dynamics(family, PROMPTS[:1], [1], SamplingConfig(steps=5), narrow)
-    needed = int(str(refusal.value).split("draw with ")[1].split(" steps")[0])
+    needed = int(str(refusal.value).split("sample with ")[1].split(" steps")[0])
     watch_dynamics(family, PROMPTS[:1], [1], SamplingConfig(steps=needed), narrow)
     with pytest.raises(ConfigRefused, match="changes need 2"):
         watch_dynamics(family, PROMPTS[:1], [1], SamplingConfig(steps=needed - 1), narrow)

@@ -11,7 +11,7 @@ from dataengine.treatment.tuning.estimate import (
     Ledger,
     Rates,
     advice,
-    measured_rates,
+    measure_rates,
     out_of_memory,
     preflight,
 )
@@ -98,7 +98,7 @@ def test_a_base_in_few_bits_is_known_and_not_advised(flux_folder):
 
 
 def test_rates_and_words():
-    rates = measured_rates()
+    rates = measure_rates()
     assert rates.flops_per_s > 1e8 and 0 < rates.seconds_per_call < 1e-2
     found = predicted_toy()
     assert found.seconds(Rates(flops_per_s=found.flops)) == pytest.approx(1)
