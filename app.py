@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 
 def demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--recipe", default="demo", help="demo (ten minutes) or cpu-smoke (two, learns little)"
+        "--recipe",
+        default="demo",
+        help="demo (ten minutes) or cpu-smoke (two minutes, models barely improve); default: demo",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything random in it")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the whole run (default: 0)")
 
 
 def demo(call: Call) -> Any:
-    """One whole round on the embedded clinic."""
+    """Run one whole round on the embedded clinic."""
     from pipelines import recipes
     from pipelines.demo.run import demo as run_demo
     from ui.config import ServerConfig
@@ -43,25 +45,30 @@ def demo(call: Call) -> Any:
 
 def app_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--host", default="127.0.0.1", help="any but loopback needs accounts (`clinic users add`)"
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; any but loopback requires accounts, see `clinic users add` (default: "
+        "127.0.0.1)",
     )
-    parser.add_argument("--port", type=int, default=7860, help="0 takes a free one (default: 7860)")
+    parser.add_argument("--port", type=int, default=7860, help="port; 0 picks a free one (default: 7860)")
     parser.add_argument(
-        "--no-worker", action="store_true", help="only the web server; work waits for a worker"
+        "--no-worker", action="store_true", help="web server only; jobs stay queued until a worker runs"
     )
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a further setting")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated"
+    )
 
 
 def app(call: Call) -> Any:
-    """The web server, and one supervised worker unless that is declined."""
+    """Run the web server, and one supervised worker unless `--no-worker` is given."""
     from pipelines.cli.command import with_settings
     from pipelines.worker.supervisor import supervised_worker
     from ui.config import ServerConfig
     from ui.server import serve
 
     given = call.options
-    chosen = ServerConfig(host=given.host, port=given.port).model_dump(mode="json")
-    settings = ServerConfig.model_validate(with_settings(chosen, given.set))
+    defaults = ServerConfig(host=given.host, port=given.port).model_dump(mode="json")
+    settings = ServerConfig.model_validate(with_settings(defaults, given.set))
     workspace = call.new_workspace
     with nullcontext() if given.no_worker else supervised_worker(workspace), suppress(KeyboardInterrupt):
         serve(workspace, settings)
@@ -77,14 +84,14 @@ def server_config() -> "type[BaseModel]":
 COMMANDS = (
     Command(
         name="demo",
-        summary="one whole round on the embedded clinic: no GPU, no network, ten minutes",
+        summary="run one whole round on the embedded clinic: no GPU, no network, ten minutes",
         run=demo,
         arguments=demo_arguments,
         examples=("clinic demo", "clinic --workspace try demo --recipe cpu-smoke"),
     ),
     Command(
         name="app",
-        summary="the web app on this workspace, with one worker",
+        summary="serve the web app on this workspace, with one worker",
         run=app,
         arguments=app_arguments,
         examples=("clinic app", "clinic app --port 0 --no-worker"),

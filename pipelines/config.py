@@ -1,4 +1,5 @@
-"""Settings of a round, stage by stage, and of the simulated people (torch-free)."""
+"""Settings of a round, stage by stage, of runs outside rounds, and of the simulated annotators
+(torch-free)."""
 
 from typing import Annotated, Literal
 
@@ -24,7 +25,7 @@ from dataengine.treatment.config import (
 )
 
 CLINIC = "clinic"
-"""Stands for the embedded clinic's own models where a folder or hub id is asked for."""
+"""Selects the embedded clinic's own model in settings that otherwise take a folder or hub id."""
 
 Scorers = Annotated[
     tuple[str, ...], Location(kind="scorer", prefixes=("clip:", "pickscore:"), harmless="program:.+")
@@ -34,318 +35,327 @@ Writer = Annotated[str, Location(kind="llm", harmless=CLINIC)]
 
 
 class GenerateConfig(Config):
-    """What the generators draw before anything is known about where they break (stage `generate`)."""
+    """The survey: images generated before the hard categories are known (stage `generate`)."""
 
     generators: tuple[str, ...] = ()
-    """Ids of the generators that draw; empty means every one registered before the round that reads prompts.
-    Unconditional generators and those of numbered classes draw only where they are named."""
+    """Ids of the generators to use; empty: every generator registered before the round that reads prompts.
+    Unconditional and class-conditional generators are used only if named here."""
     categories: tuple[str, ...] = ()
-    """Categories that survey prompts are written for; empty when `prompts` are given."""
+    """Categories to write survey prompts for; may be empty if `prompts` are given."""
     prompts_per_category: int = Field(default=20, ge=1)
     """Survey prompts written for each category."""
     prompts: tuple[str, ...] = ()
-    """Survey prompts to use as they are, instead of or beside written ones."""
+    """Survey prompts to use as they are, instead of or in addition to written ones."""
     seeds_per_prompt: int = Field(default=2, ge=1)
-    """Images drawn from each prompt, each with a seed of its own."""
+    """Images generated from each prompt, each with its own seed."""
     seed: int = Field(default=0, ge=0)
-    """Seed of the first image; prompts and images count on from it."""
+    """First random seed; further prompts and images use the following integers."""
     sampling: SamplingConfig = SamplingConfig()
-    """How the images are drawn; also before and after treatment."""
+    """Sampler settings of the images, also of those before and after treatment."""
     correction: CorrectionConfig | None = None
-    """Correct what looks broken while it is drawn; {} takes the defaults, null leaves it out."""
+    """Correct regions that look broken while sampling; {} uses the defaults, null disables it."""
     guidance: GuidanceConfig | None = None
-    """Pull the drawing towards what is judged well; {} takes the defaults, null leaves it out."""
+    """Guide sampling towards images that the detector scores as clean; {} uses the defaults, null disables
+    it."""
     detector: str = ""
-    """Id of the trained detector that corrects or guides, where one does; empty for the champion."""
+    """Id of the trained detector used for correction or guidance; empty for the champion."""
     shard: int = Field(default=64, ge=1)
-    """Images in one shard, the unit that is repeated after a crash."""
+    """Images per shard, the unit of work that is repeated after a crash."""
     validation: float = Field(default=0.2, ge=0, lt=1)
-    """Share of prompt-and-seed groups kept apart for validation, decided once."""
+    """Fraction of prompt-and-seed groups assigned to validation; the assignment never changes."""
 
 
 class DiagnoseConfig(Config):
-    """How artifact maps are made (stage `diagnose`)."""
+    """How artifact maps are predicted (stage `diagnose`)."""
 
     batch: int = Field(default=32, ge=1)
-    """Images of equal size that the detector sees at once."""
+    """Images per batch; all of one size."""
     shard: int = Field(default=256, ge=1)
-    """Images in one shard; their maps are packed together."""
+    """Images per shard; their maps are packed together."""
     dynamics: DynamicsConfig | None = None
-    """Keep maps of score dynamics beside the champion's, under a detector of their own; {} takes the
-    defaults. The generators draw their images once more, as far as the window goes."""
+    """Also store maps of score dynamics, as predictions of a separate detector; {} uses the defaults, null
+    disables it. Each image is regenerated up to the end of the window, so it is slow."""
     question: QuestionConfig | None = None
-    """Ask a VQA model about every image whether it is broken, and keep its verdicts under a detector of their
-    own; {"model": "FOLDER, HUB ID OR URL"} asks the paper's best question. Named as `mine.second_detector`
-    (with `mine.disagreement` above 0) it has a say in what people are asked about."""
+    """Also ask a VQA model whether each image is broken, and store its verdicts as predictions of a separate
+    detector; {"model": "FOLDER, HUB ID OR URL"} asks the paper's best question. To let the verdicts influence
+    which images are annotated, name that detector in `mine.second_detector` and set `mine.disagreement`
+    above 0."""
 
 
 class CategorizeConfig(Config):
-    """How images get their category (stage `categorize`)."""
+    """How images are assigned a category (stage `categorize`)."""
 
     model: Annotated[str, Location(kind="vqa", harmless=CLINIC)] = ""
-    """Folder or hub id of the VQA model, the URL of an OpenAI-compatible endpoint with "#" and the model's
-    name, or "clinic" for the embedded one; empty trusts the prompts."""
+    """Folder or hub id of the VQA model, the URL of an OpenAI-compatible endpoint followed by "#" and the
+    model's name, or "clinic" for the embedded one; empty uses the category that each prompt was written
+    for."""
     vqa: VqaConfig = VqaConfig()
-    """What is asked, and what the answers mean; an image classifier's labels need neither."""
+    """The question and the meaning of its answers; not used by image classifiers."""
     batch: int = Field(default=64, ge=1)
-    """Images that the model sees at once."""
+    """Images per batch."""
     shard: int = Field(default=512, ge=1)
-    """Images in one shard."""
+    """Images per shard."""
 
 
 class WritePromptsConfig(Config):
     """Which categories are hard, and how many prompts are written for them (stage `write_prompts`)."""
 
     statistic: HardCategoryConfig = HardCategoryConfig()
-    """How a category is judged hard."""
+    """The statistical test that decides whether a category is hard."""
     hard_per_category: int = Field(default=60, ge=1)
-    """Prompts for more images of each hard category."""
+    """Prompts for further images of each hard category."""
     seeds_per_prompt: int = Field(default=2, ge=1)
-    """Images drawn from each of them."""
+    """Images generated from each of these prompts."""
     treat_per_category: int = Field(default=40, ge=1)
-    """Prompts that the generator is treated on, for each hard category."""
+    """Prompts to treat the generator on, for each hard category."""
     treat_easy_per_category: int = Field(default=6, ge=0)
-    """Likewise for each other category, so that treatment also sees what is well."""
+    """Prompts to treat the generator on, for each other category, so that treatment also sees clean
+    images."""
     judge_per_category: int = Field(default=20, ge=1)
-    """Held-out prompts for each hard category, on which the generator is judged before and after."""
+    """Held-out prompts for each hard category, for comparing the generator before and after treatment."""
     judge_easy_per_category: int = Field(default=6, ge=0)
-    """Likewise for each other category."""
+    """Held-out prompts for each other category."""
     judge_seeds: int = Field(default=4, ge=1)
-    """Images drawn from each held-out prompt, by either generator with the same seeds."""
+    """Images generated from each held-out prompt, by both generators with the same seeds."""
 
 
 class WaitConfig(Config):
-    """When a round goes on with the labels it has (stage `wait_for_labels`)."""
+    """How many labels a round waits for (stage `wait_for_labels`)."""
 
     share: float = Field(default=1.0, gt=0, le=1)
-    """Share of the queued images that must be answered."""
+    """Fraction of the queued images that must be annotated before the round continues."""
 
 
 class PseudoLabelConfig(Config):
     """Which images the teacher labels (stage `pseudo_label`)."""
 
     limit: int = Field(default=100_000, ge=0)
-    """Most images taken, hard cases first."""
+    """Maximum number of images, hard cases first."""
     batch: int = Field(default=32, ge=1)
-    """Images that the teacher sees at once."""
+    """Images per batch."""
     shard: int = Field(default=256, ge=1)
-    """Images in one shard."""
+    """Images per shard."""
 
 
 class PublishConfig(Config):
     """Which labels go into a snapshot, and with what weights (stage `publish`)."""
 
     labels: Literal["unreturned", "approved"] = "unreturned"
-    """Labels that count: all but returned and replaced ones, or those alone that a curator approved."""
-
+    """Labels to include: "unreturned" takes all but returned and replaced ones, "approved" only those that a
+    curator approved."""
     true_weight: float = Field(default=1.0, gt=0)
-    """Weight of an image that a person answered."""
+    """Sampling weight of images labelled by people in this round."""
     pseudo_weight: float = Field(default=1.0, gt=0)
-    """Weight of an image labelled by the teacher."""
+    """Sampling weight of images labelled by the teacher."""
     real_weight: float = Field(default=1.0, gt=0)
-    """Weight of an artifact-free real picture."""
+    """Sampling weight of artifact-free real images."""
     previous_weight: float = Field(default=1.0, gt=0)
-    """Weight of an image labelled before this round."""
+    """Sampling weight of images labelled before this round."""
     real_limit: int = Field(default=100_000, ge=0)
-    """Most real pictures taken."""
+    """Maximum number of real images."""
 
 
 class EvaluateConfig(Config):
-    """How champion and candidate are measured (stage `evaluate`)."""
+    """How champion and candidate are evaluated (stage `evaluate`)."""
 
     batch: int = Field(default=32, ge=1)
-    """Images that a detector sees at once."""
+    """Images per batch."""
 
 
 class PromoteConfig(Config):
-    """The gate that a candidate must pass on validation (stage `promote`)."""
+    """The gate that a candidate must pass on the validation split (stage `promote`)."""
 
     metric: Literal["mse", "kl", "kl1m"] = "mse"
-    """Figure that must fall, on validation images with labels."""
+    """Metric to compare, on labelled validation images; lower is better."""
     max_ratio: float = Field(default=1.0, gt=0)
-    """Highest figure of the candidate, as a ratio to the champion's."""
+    """Highest allowed value of the candidate's metric, relative to the champion's."""
     max_real_ratio: float = Field(default=1.1, gt=0)
-    """Highest MSE on artifact-free validation pictures, as a ratio to the champion's."""
+    """Highest allowed MSE on artifact-free validation images, relative to the champion's."""
     real_slack: float = Field(default=1e-4, ge=0)
-    """Worsening of the MSE on artifact-free pictures that is forgiven in any case."""
+    """Absolute increase of the MSE on artifact-free images that is always allowed."""
 
 
 class TreatConfig(Config):
     """Which generator is treated, and how (stage `treat`)."""
 
     generator: str | None = None
-    """Id of the generator to treat; the round's first when not given."""
+    """Id of the generator to treat; null for the round's first one."""
     tuning: TreatmentConfig = TreatmentConfig()
     """Sampling, objective, optimizer, LoRA and guard."""
     real_limit: int = Field(default=2000, ge=0)
-    """Most real pictures taken for the offline regularisation (DiffDoctor, Eq. 3-4)."""
+    """Maximum number of real images for the offline regularisation (DiffDoctor, Eq. 3-4)."""
     scorers: Scorers = ()
-    """Preference models that the guard asks too: "clip:LOCATION", "pickscore:LOCATION", or "program:NAME" for
-    one in another environment, such as ImageReward, whose command a worker reads in CLINIC_SCORER_NAME."""
+    """Preference models that the guard also evaluates: "clip:LOCATION", "pickscore:LOCATION", or
+    "program:NAME" for one in another environment, such as ImageReward; the worker reads its command from the
+    environment variable CLINIC_SCORER_NAME."""
 
 
 class JudgeConfig(Config):
     """How the treated generator is compared with the untreated one (stage `judge`)."""
 
     attributes: Attributes = ""
-    """Folder or hub id of the model that checks whether an image shows what was asked, or "clinic" for the
-    embedded one; empty leaves the check out. The guard uses it too."""
+    """Folder or hub id of the model that checks whether an image shows what its prompt asks for, or "clinic"
+    for the embedded one; empty skips the check. The guard uses it too."""
 
 
 Part = Literal["hard", "detector", "treatment"]
 
 
 class RoundRecipe(Config):
-    """Everything that one round needs to know, a section for each stage."""
+    """All settings of a round, one section for each stage."""
 
     name: str = "round"
     """Name of the recipe."""
     parts: tuple[Part, ...] = ("hard", "detector", "treatment")
-    """What the round does beyond its survey: more of the hard categories; labels by people and a detector
-    that learns from them; treating a generator and judging it."""
+    """What the round does after its survey: "hard" generates more images of the hard categories, "detector"
+    collects labels and trains a detector on them, "treatment" treats a generator and evaluates it."""
     writer: Writer = ""
-    """Who writes prompts: empty for the built-in grammar, "clinic" for the drawn world's captions, else the
-    folder, hub id or endpoint URL of a language model."""
+    """Prompt writer: empty for the built-in grammar, "clinic" for captions of the embedded clinic's images,
+    else
+    the folder, hub id or endpoint URL of a language model."""
     writing: PromptWriterConfig = PromptWriterConfig()
-    """How a language model is asked; grammar and captions need nothing."""
+    """Settings of the language model; not used by grammar and captions."""
     generate: GenerateConfig = GenerateConfig()
     """Survey images."""
     diagnose: DiagnoseConfig = DiagnoseConfig()
     """Artifact maps."""
     categorize: CategorizeConfig = CategorizeConfig()
-    """Categories."""
+    """The category of each image."""
     write_prompts: WritePromptsConfig = WritePromptsConfig()
     """Hard categories and prompts."""
     mine: MiningConfig = MiningConfig()
-    """Which images people are asked about."""
+    """Selection of the images to annotate."""
     wait_for_labels: WaitConfig = WaitConfig()
-    """When there are labels enough."""
+    """How many labels to wait for."""
     train_teacher: DetectorTrainingConfig = DetectorTrainingConfig()
-    """Training on true labels, from the champion."""
+    """Training of the teacher on human labels, from the champion."""
     pseudo_label: PseudoLabelConfig = PseudoLabelConfig()
-    """Labels by the teacher."""
+    """Labels predicted by the teacher."""
     publish: PublishConfig = PublishConfig()
     """The training set."""
     retrain: DetectorTrainingConfig = DetectorTrainingConfig()
-    """Joint training on true and pseudo-labels."""
+    """Joint training of the candidate on human labels and pseudo-labels."""
     evaluate: EvaluateConfig = EvaluateConfig()
-    """Champion beside candidate."""
+    """Comparison of the candidate with the champion."""
     promote: PromoteConfig = PromoteConfig()
-    """The gate."""
+    """The gate of a promotion."""
     treat: TreatConfig = TreatConfig()
-    """The generator learns."""
+    """Treatment of the generator."""
     judge: JudgeConfig = JudgeConfig()
-    """Before against after."""
+    """Comparison of the generator before and after treatment."""
 
 
 class TrainingRun(Config):
-    """A detector trained outside a round, at the desk."""
+    """Training of a detector outside a round, started at the Train desk."""
 
     start: str | None = None
-    """Id of the detector to go on from; the champion when not given."""
+    """Id of the detector to start from; null for the champion."""
     publish: PublishConfig = PublishConfig()
     """Which labels go into the snapshot, and with what weights."""
     training: DetectorTrainingConfig = DetectorTrainingConfig()
-    """The training itself."""
+    """Network, optimizer and schedule."""
     evaluate: EvaluateConfig = EvaluateConfig()
-    """How champion and candidate are measured."""
+    """How champion and candidate are evaluated."""
 
 
 class PromptChoice(Config):
-    """Prompts for a treatment or for judging it."""
+    """Prompts of a treatment, or of its evaluation."""
 
     source: Literal["hard", "category", "given"] = "hard"
-    """Written for the categories found hard in the newest round, for categories that are named here, or
-    given one by one."""
+    """Origin of the prompts: "hard" writes them for the newest round's hard categories, "category" for
+    `categories`, "given" uses `texts`."""
     categories: tuple[str, ...] = ()
-    """Categories to write for, with source "category"."""
+    """Categories to write prompts for, with source "category"."""
     per_category: int = Field(default=20, ge=1, le=10_000)
     """Prompts written for each category."""
     texts: tuple[str, ...] = Field(default=(), max_length=100_000)
     """The prompts themselves, with source "given"."""
     seed: int = Field(default=0, ge=0)
-    """Seed of what is written."""
+    """Random seed of the prompt writer."""
 
 
 class TreatmentRun(Config):
-    """A generator treated outside a round, at the desk."""
+    """Treatment of a generator outside a round, started at the Treat desk."""
 
     generator: str
-    """Id of the generator, or of the registered model that becomes one."""
+    """Id of the generator, or of a registered model, which is then registered as a generator."""
     weights: WeightsConfig | None = None
-    """How the generator's weights lie in memory, here and when it is judged; as it was registered when not
-    given. Other weights make a generator of their own, which rounds draw with too."""
+    """Precision of the generator's weights in memory, for treatment and evaluation; null keeps that of its
+    registration. Other values register a separate generator, which new rounds use too."""
     detector: str | None = None
-    """Id of the detector to treat against; the champion when not given."""
+    """Id of the detector to treat against; null for the champion."""
     name: str = Field(default="", max_length=200)
-    """Name of the treated generator; the generator's own and "treated" when empty."""
+    """Name of the treated generator; empty for the generator's name followed by "treated"."""
     prompts: PromptChoice = PromptChoice()
-    """What the generator is treated on."""
+    """Prompts to treat the generator on."""
     judge: PromptChoice = PromptChoice(seed=1)
-    """Held-out prompts on which both generators are drawn side by side; the guard looks at them too."""
+    """Held-out prompts for comparing both generators; the guard evaluates them too."""
     judge_seeds: int = Field(default=2, ge=1, le=64)
-    """Images of each held-out prompt, by either generator with the same seeds."""
+    """Images generated from each held-out prompt, by both generators with the same seeds."""
     writer: Writer = ""
-    """Who writes prompts: empty for the built-in grammar, "clinic" for the drawn world's captions, else the
-    folder, hub id or endpoint URL of a language model."""
+    """Prompt writer: empty for the built-in grammar, "clinic" for captions of the embedded clinic's images,
+    else
+    the folder, hub id or endpoint URL of a language model."""
     tuning: TreatmentConfig = TreatmentConfig()
     """Sampling, objective, optimizer, LoRA and guard."""
     real_limit: int = Field(default=2000, ge=0)
-    """Most real pictures taken for the offline regularisation (DiffDoctor, Eq. 3-4)."""
+    """Maximum number of real images for the offline regularisation (DiffDoctor, Eq. 3-4)."""
     scorers: Scorers = ()
-    """Preference models that the guard asks too: "clip:LOCATION", "pickscore:LOCATION", or "program:NAME" for
-    one in another environment, such as ImageReward, whose command a worker reads in CLINIC_SCORER_NAME."""
+    """Preference models that the guard also evaluates: "clip:LOCATION", "pickscore:LOCATION", or
+    "program:NAME" for one in another environment, such as ImageReward; the worker reads its command from the
+    environment variable CLINIC_SCORER_NAME."""
     attributes: Attributes = ""
-    """Folder or hub id of the model that checks whether an image shows what was asked, or "clinic" for the
-    embedded one; empty leaves the check out."""
+    """Folder or hub id of the model that checks whether an image shows what its prompt asks for, or "clinic"
+    for the embedded one; empty skips the check."""
 
 
 class RefiningRun(Config):
-    """Self-refining training of a generator on the workspace's real pictures, outside a round."""
+    """Self-refining training of a generator on the workspace's real images, outside a round."""
 
     generator: str = ""
-    """Id of the generator whose whole network is trained on; empty begins a new unconditional UNet."""
+    """Id of the generator to continue from, training its whole network; empty for a new unconditional
+    UNet."""
     network: UNetConfig = UNetConfig()
-    """The new UNet."""
+    """Architecture of the new UNet."""
     name: str = Field(default="", max_length=200)
-    """Name of what comes out; the generator's own and "refined" when empty."""
+    """Name of the new generator; empty for the generator's name followed by "refined"."""
     limit: int = Field(default=20_000, ge=10)
-    """Most real pictures taken; all are cut and scaled to the generator's size."""
+    """Maximum number of real images; all are cropped and scaled to the generator's size."""
     refining: RefiningConfig = RefiningConfig(
         steps=20_000, lr=2e-4, ema=0.999, highlighter=HighlighterConfig(lr=1e-4, epochs=6)
     )
-    """Both phases of the training; sized for small pictures and a highlighter from random weights."""
+    """Settings of both training phases; the defaults suit small images and an untrained highlighter."""
 
 
 class HumanErrorConfig(Config):
-    """How a simulated person departs from what the oracle sees."""
+    """How a simulated annotator's mask deviates from the oracle's prediction."""
 
     threshold: float = Field(default=0.5, gt=0, lt=1)
-    """Confidence from which a person sees an artifact."""
+    """Oracle confidence above which the annotator marks an artifact."""
     jitter: float = Field(default=0.6, ge=0)
-    """Typical distance in pixels between the painted and the seen outline."""
+    """Typical distance in pixels between the painted and the predicted outline."""
     small: int = Field(default=20, ge=0)
     """Components below this area in pixels may be overlooked."""
     missed: float = Field(default=0.3, ge=0, le=1)
     """Probability that such a component is overlooked."""
     false_strokes: float = Field(default=0.01, ge=0, le=1)
-    """Share of images with a stroke where nothing is wrong."""
+    """Fraction of images with a stroke on an intact region."""
     label: int = Field(default=1, ge=1, le=127)
-    """Class that is painted."""
+    """Label class of the masks."""
     lead_seconds: float = Field(default=12.0, ge=0)
-    """Median time that a person says an image took (log-normal)."""
+    """Median annotation time reported per image, in seconds (log-normal)."""
     pace: float = Field(default=0.0, ge=0)
-    """Share of that time that is really waited; a demo does not wait."""
+    """Fraction of that time actually spent waiting; 0 in the demo."""
 
 
 class DemoDataConfig(Config):
-    """How much a demo workspace begins with."""
+    """How much data a demo workspace starts with."""
 
     clean: int = Field(default=700, ge=10)
-    """Artifact-free pictures for training, validation and the treatment's regularisation."""
+    """Artifact-free images for training, validation and the treatment's regularisation."""
     previous: int = Field(default=1200, ge=0)
-    """Drawings of those that the first doctor learned from, as the earlier annotators marked them."""
+    """Training images of the first detector, with the labels of earlier annotators."""
     benchmark: int = Field(default=240, ge=6)
-    """Drawings of hard categories with exact truth, broken as often as the generator's."""
+    """Benchmark images of hard categories with exact ground truth, flawed as often as the generator's."""
     benchmark_clean: int = Field(default=240, ge=6)
-    """Artifact-free drawings of all categories that nothing trains on."""
+    """Artifact-free benchmark images of all categories."""

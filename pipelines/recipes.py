@@ -1,7 +1,6 @@
-"""Complete named runs. A recipe is plain data; what differs from another is said by `model_copy`, nothing
-else.
+"""Named recipes: complete settings of a round. Variants are made with `model_copy` and nothing else.
 
-`clinic round --recipe NAME` starts one, and its settings are stored with the round.
+`clinic round --recipe NAME` starts a round with one; its settings are stored with the round.
 """
 
 from collections.abc import Callable
@@ -93,7 +92,7 @@ def demo(seed: int = 0) -> RoundRecipe:
 
 
 def cpu_smoke(seed: int = 0) -> RoundRecipe:
-    """The smallest run of the real parts: everything happens, nothing is learned well. Under two minutes."""
+    """The smallest round with real models: runs every stage in under two minutes; models barely improve."""
     recipe = demo(seed)
     sampling = SamplingConfig(steps=2, batch=8)
     training = recipe.retrain.model_copy(update={"steps": 6, "batch": 4, "checkpoint_every": 3})
@@ -132,7 +131,7 @@ def cpu_smoke(seed: int = 0) -> RoundRecipe:
 
 
 def fakes(seed: int = 0) -> RoundRecipe:
-    """The round with fake models: seconds, for tests of what surrounds the stages."""
+    """A round for tests with fake models, which takes seconds."""
     recipe = cpu_smoke(seed)
     return recipe.model_copy(
         update={
@@ -144,7 +143,7 @@ def fakes(seed: int = 0) -> RoundRecipe:
 
 
 def paper_detector(seed: int = 0) -> DetectorTrainingConfig:
-    """The detector's schedule for mit-b5 at 512² (PAL4VST's, as the authors' is unpublished)."""
+    """The detector's training schedule for mit-b5 at 512² (that of PAL4VST; DiffDoctor's is unpublished)."""
     return DetectorTrainingConfig(
         name="candidate",
         detector=published_config("b5"),
@@ -162,7 +161,8 @@ def paper_detector(seed: int = 0) -> DetectorTrainingConfig:
 
 
 def paper(seed: int = 0) -> RoundRecipe:
-    """DiffDoctor at its own size; register FLUX.1-schnell, photographs and a mit-b5 detector first."""
+    """DiffDoctor at the paper's scale. First register FLUX.1-schnell and a mit-b5 detector, and import
+    photographs."""
     training = paper_detector(seed)
     return RoundRecipe(
         name="paper",
@@ -195,11 +195,11 @@ RECIPES: dict[str, Callable[[int], RoundRecipe]] = {
     "fakes": fakes,
     "paper": paper,
 }
-"""By name, from a seed."""
+"""Recipes by name; each takes a random seed."""
 
 
 def named(name: str, seed: int = 0) -> RoundRecipe:
-    """The recipe of that name. Raises `NotFound` naming those there are."""
+    """The recipe of that name. Raises `NotFound` listing the known names."""
     if name not in RECIPES:
         raise NotFound(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
     return RECIPES[name](seed)

@@ -1,4 +1,4 @@
-"""A round, top to bottom, and how it moves."""
+"""A round: its stages in order, and the function that runs the next one."""
 
 from collections.abc import Callable, Sequence
 
@@ -23,26 +23,26 @@ from pipelines.stages import (
 from pipelines.stages.stage import DONE, Done, Stage, record, run_work, stage_named
 
 ROUND: tuple[Stage, ...] = (
-    # What the generators make, where it breaks, what it shows.
+    # Survey: generate images, predict artifact maps, assign categories.
     generate.SURVEY_STAGE,
     diagnose.SURVEY_STAGE,
     categorize.STAGE,
-    # More of what is hard.
+    # More images of the hard categories.
     write_prompts.STAGE,
     generate.HARD_STAGE,
     diagnose.HARD_STAGE,
-    # People mark the few that teach most; days, if they need days.
+    # Annotators label the most informative images; this may take days.
     mine.STAGE,
     wait_for_labels.STAGE,
-    # The updated detector labels the rest.
+    # A teacher trained on these labels predicts the rest.
     train_teacher.STAGE,
     pseudo_label.STAGE,
-    # One immutable training set, a better detector or none.
+    # One immutable training set; a new champion if the candidate is better.
     publish.STAGE,
     retrain.STAGE,
     evaluate.STAGE,
     promote.STAGE,
-    # The generator learns; people and measures decide.
+    # Treat the generator, then compare it with its base.
     treat.STAGE,
     judge.STAGE,
 )
@@ -54,17 +54,17 @@ def advance(
     stages: Sequence[Stage] = ROUND,
     run_shards: Callable[..., list[Result]] = run_sequentially,
 ) -> Stage | Waiting | Done:
-    """Run the round's next stage, or say what it waits for. Safe to call again after any crash.
+    """Run the round's next stage, or return what it waits for. Safe to repeat after any crash.
 
-    Raises `Conflict` if somebody else recorded the stage meanwhile, and whatever the stage raises.
+    Raises `Conflict` if the stage was recorded by another process meanwhile, and whatever the stage raises.
     """
     with context.workspace.catalog() as catalog:
         row = catalog.rounds.get(round_id)
     if row.stage == DONE:
         return Done()
     stage = stage_named(row.stage, stages)
-    answer = run_work(context, round_id, stage.work, run_shards)
+    outcome = run_work(context, round_id, stage.work, run_shards)
     with context.workspace.catalog() as catalog:
-        record(catalog, round_id, stage, answer, stages)
+        record(catalog, round_id, stage, outcome, stages)
         catalog.commit()
-    return answer if isinstance(answer, Waiting) else stage
+    return outcome if isinstance(outcome, Waiting) else stage

@@ -10,7 +10,7 @@ import yaml
 
 from app import COMMANDS
 from pipelines.cli.command import with_settings
-from pipelines.cli.main import parser
+from pipelines.cli.main import build_parser
 from tests.object_store import object_store
 from ui.config import ServerConfig
 
@@ -40,10 +40,10 @@ def test_every_command_is_one_of_ours(compose: dict[str, Any]) -> None:
         if name == "bucket":
             continue
         program, *words = map(filled_in, service["command"])
-        options = parser(COMMANDS).parse_args(words)
+        options = build_parser(COMMANDS).parse_args(words)
         assert program == "clinic" and options.command == ("app" if name == "app" else "worker")
         assert any(volume.endswith(f":{options.workspace}") for volume in service["volumes"])
-    served = parser(COMMANDS).parse_args([filled_in(word) for word in services["app"]["command"][1:]])
+    served = build_parser(COMMANDS).parse_args([filled_in(word) for word in services["app"]["command"][1:]])
     settings = with_settings(ServerConfig(host=served.host).model_dump(mode="json"), served.set)
     assert ServerConfig.model_validate(settings).allowed_hosts == ()
     assert services["app"]["ports"] == [f"127.0.0.1:{served.port}:{served.port}"] and served.no_worker
@@ -109,4 +109,4 @@ def test_the_steps_at_its_top_are_commands_of_ours() -> None:
     commands = re.findall(ours, re.sub(r" +\(.*\)", "", text), re.MULTILINE)
     assert len(commands) == 2
     for line in commands:
-        parser(COMMANDS).parse_args(line.split())
+        build_parser(COMMANDS).parse_args(line.split())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app import COMMANDS
-from pipelines.cli.main import parser
+from pipelines.cli.main import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -60,7 +60,7 @@ def test_a_path_that_is_not_there_would_be_seen() -> None:
 @pytest.mark.parametrize("name", ROLES)
 def test_its_commands_are_ours(name: str) -> None:
     for line in re.findall(r"`clinic ([^`]+)`", (DOCS / f"{name}.md").read_text()):
-        parser(COMMANDS).parse_args(shlex.split(line))
+        build_parser(COMMANDS).parse_args(shlex.split(line))
 
 
 @pytest.mark.parametrize("page", CURRENT, ids=name_of)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from app import COMMANDS
-from pipelines.cli.main import parser
+from pipelines.cli.main import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -24,7 +24,7 @@ LONG = ("clinic round", "clinic app")  # the loop and the server have tests of t
 def test_every_command_of_the_readme_is_understood() -> None:
     assert len(CLINIC) >= 5
     for line in CLINIC:
-        parser(COMMANDS).parse_args(shlex.split(line)[1:])
+        build_parser(COMMANDS).parse_args(shlex.split(line)[1:])
 
 
 def test_every_make_target_of_the_readme_exists() -> None:

@@ -1,1 +1,1 @@
-"""What `clinic` does, one file per group of commands. Imported for `--help`, so nothing heavy at the top."""
+"""The commands of `clinic`, one file per group. Imported for `--help`, so heavy imports stay in functions."""

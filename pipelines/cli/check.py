@@ -1,4 +1,4 @@
-"""`clinic check` and `clinic build-clinic`: is the installation sound, and the embedded clinic made anew."""
+"""`clinic check` verifies the installation; `clinic build-clinic` retrains the embedded clinic's models."""
 
 import argparse
 import importlib
@@ -20,9 +20,11 @@ LIBRARIES = (
 
 
 def build_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("build/clinic"), help="default: build/clinic")
+    parser.add_argument(
+        "--out", type=Path, default=Path("build/clinic"), help="output folder (default: build/clinic)"
+    )
     parser.add_argument("--part", action="append", help="train only this part; may be repeated")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda:0, …")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda:0, … (default: cpu)")
 
 
 def build_command(call: Call) -> Any:
@@ -45,26 +47,26 @@ def build_config() -> "type[BaseModel]":
 
 
 def check(call: Call) -> Any:
-    """Look at everything that an installation needs. Raises `JobFailed` naming what is unsound."""
-    looked = {
+    """Verify everything that an installation needs. Raises `JobFailed` naming the checks that failed."""
+    checks = {
         "python": check_python,
         "libraries": check_libraries,
         "device": check_device,
         "clinic weights": check_weights,
         "workspace": lambda: check_workspace(call),
     }
-    found: dict[str, str] = {}
-    unsound = []
-    for name, look in looked.items():
+    results: dict[str, str] = {}
+    failed = []
+    for name, run_check in checks.items():
         try:
-            found[name] = look()
+            results[name] = run_check()
         except (ClinicError, ImportError, OSError, RuntimeError, ValueError) as error:
-            found[name] = " ".join(f"{type(error).__name__}: {error}".split())
-            unsound.append(name)
-        call.say(f"{'✗' if name in unsound else '✓'} {name}: {found[name]}")
-    if unsound:
-        raise JobFailed("; ".join(f"{name}: {found[name]}" for name in unsound))
-    return found
+            results[name] = " ".join(f"{type(error).__name__}: {error}".split())
+            failed.append(name)
+        call.say(f"{'✗' if name in failed else '✓'} {name}: {results[name]}")
+    if failed:
+        raise JobFailed("; ".join(f"{name}: {results[name]}" for name in failed))
+    return results
 
 
 def check_python() -> str:
@@ -72,7 +74,7 @@ def check_python() -> str:
 
 
 def check_libraries() -> str:
-    """Import every library, so that a torch and a torchvision of different builds show here."""
+    """Import every library, so that mismatched builds of torch and torchvision are detected here."""
     versions = {name: getattr(importlib.import_module(name), "__version__", "") for name in LIBRARIES}
     return ", ".join(f"{name} {version}".strip() for name, version in versions.items())
 
@@ -80,7 +82,7 @@ def check_libraries() -> str:
 def check_device() -> str:
     from pipelines.services.admin import installation
 
-    return f"{installation.check_device()} computes"
+    return f"{installation.check_device()} works"
 
 
 def check_weights() -> str:
@@ -91,9 +93,9 @@ def check_weights() -> str:
 
 def check_workspace(call: Call) -> str:
     if not call.options.workspace.exists():
-        return f"none in {call.options.workspace} yet"
+        return f"no workspace in {call.options.workspace} yet"
     blob = call.workspace.blobs.put(b"clinic check")
     call.workspace.blobs.get(blob)
     with call.workspace.catalog() as catalog:
         images = catalog.images.count()
-    return f"{call.workspace.path} reads and writes, {images} images"
+    return f"{call.workspace.path} is readable and writable, {images} images"

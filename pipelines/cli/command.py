@@ -1,4 +1,4 @@
-"""What every command shares: its declaration, its call, progress, settings."""
+"""Shared by all commands: their declaration, one call of them, progress bar, settings and help."""
 
 import argparse
 import json
@@ -27,40 +27,40 @@ DEFAULT_WORKSPACE = "workspace"
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """One command: what it is called, what it takes, what it does."""
+    """One command: its name, its arguments, and the function that runs it."""
 
     name: str
     summary: str
     run: "Callable[[Call], Any]"
-    """Returns what `--json` prints."""
+    """Runs the command; returns the value that `--json` prints."""
     arguments: Callable[[argparse.ArgumentParser], object] = lambda parser: None
     examples: Sequence[str] = ()
     settings: "Callable[[], type[BaseModel]] | None" = None
-    """The configuration whose fields `--set` takes; its docstrings become help."""
+    """The configuration whose fields `--set` accepts; their docstrings appear in `--help`."""
 
 
 class Call:
-    """One run of a command: its options, its workspace, and how it talks."""
+    """One run of a command: its options, its workspace, and its output."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
 
     @cached_property
     def workspace(self) -> "Workspace":
-        """The workspace that `--workspace` names, which must exist."""
+        """The existing workspace that `--workspace` names."""
         from storage.opening import open_workspace
 
         return open_workspace(self.options.workspace)
 
     @cached_property
     def new_workspace(self) -> "Workspace":
-        """The same, made where there is none."""
+        """The workspace that `--workspace` names, created if there is none."""
         from storage.opening import create_workspace
 
         return create_workspace(self.options.workspace)
 
     def say(self, *words: object) -> None:
-        """A line for people; silent under `--json`."""
+        """Print a line for people; prints nothing under `--json`."""
         if not self.options.json:
             print(*words, flush=True)
 
@@ -72,7 +72,7 @@ class Call:
 
 @dataclass
 class Progress:
-    """A `Report` for people: one bar, replaced when its message's work changes."""
+    """A `Report` that shows one progress bar on the terminal."""
 
     shown: bool
     _bar: Any = None
@@ -91,35 +91,36 @@ class Progress:
         self._bar.refresh()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose help ends with examples and, read only then, the settings of its configuration."""
+    """A parser whose help ends with examples and with the settings of its configuration, imported only
+    then."""
 
     command: Command | None = None
 
     def format_help(self) -> str:
-        """The usual help, examples, settings."""
+        """argparse's help, then examples, then settings."""
         text = super().format_help()
         if self.command and self.command.examples:
             text += "\nexamples:\n" + "".join(f"  {line}\n" for line in self.command.examples)
         if self.command and self.command.settings:
-            text += "\nsettings (--set NAME=VALUE):\n" + describe(self.command.settings())
+            text += "\nsettings (--set NAME=VALUE):\n" + describe_settings(self.command.settings())
         return text
 
 
 def shared() -> Parser:
-    """The options that every command and action takes, before or after its name."""
+    """The options that every command and action accepts, before or after its name."""
     options = Parser(add_help=False)
     options.add_argument(
         "--workspace",
         metavar="DIR",
         default=argparse.SUPPRESS,
-        help=f"folder of the project (default: ./{DEFAULT_WORKSPACE})",
+        help=f"folder of the workspace: catalog, images, checkpoints (default: ./{DEFAULT_WORKSPACE})",
     )
     options.add_argument(
         "--json", action="store_true", default=argparse.SUPPRESS, help="print the result as one JSON object"
@@ -127,14 +128,14 @@ def shared() -> Parser:
     return options
 
 
-def plain(value: Any) -> Any:
-    """Records, paths and tuples as JSON's own kinds."""
+def to_json(value: Any) -> Any:
+    """Convert records, paths and tuples to JSON types."""
     if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
+        return to_json(asdict(value))
     if isinstance(value, dict):
-        return {str(key): plain(each) for key, each in value.items()}
+        return {str(key): to_json(each) for key, each in value.items()}
     if isinstance(value, list | tuple | set):
-        return [plain(each) for each in value]
+        return [to_json(each) for each in value]
     return str(value) if isinstance(value, Path) else value
 
 
@@ -143,23 +144,23 @@ FORMER_NAMES = {"second_detector": "rival"}
 
 
 def with_settings(settings: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
-    """Nested settings with "a.b=value" changes. Raises `ConfigRefused` for a name that is none of them."""
+    """Nested settings with "a.b=value" changes applied. Raises `ConfigRefused` for an unknown name."""
     changed: dict[str, Any] = json.loads(json.dumps(settings))
     for change in changes:
-        name, given, value = change.partition("=")
+        name, equals, value = change.partition("=")
         *path, last = (FORMER_NAMES.get(part, part) for part in name.split("."))
-        place: Any = changed
+        section: Any = changed
         for part in path:
-            place = place.get(part) if isinstance(place, dict) else None
-        if not given or not isinstance(place, dict) or last not in place:
+            section = section.get(part) if isinstance(section, dict) else None
+        if not equals or not isinstance(section, dict) or last not in section:
             raise ConfigRefused(
-                f"--set {change}: expected NAME=VALUE with a name that `--help` lists, such as "
+                f"--set {change}: expected NAME=VALUE, where NAME is a setting listed by `--help`, such as "
                 f"{first_name(settings)}"
             )
         try:
-            place[last] = json.loads(value)
+            section[last] = json.loads(value)
         except json.JSONDecodeError:
-            place[last] = value
+            section[last] = value
     return changed
 
 
@@ -171,14 +172,14 @@ def first_name(settings: dict[str, Any]) -> str:
     return next(iter(settings), "name")
 
 
-def describe(config: "type[BaseModel]", prefix: str = "") -> str:
-    """One entry for each field, sections indented by their name: the docstring and the default."""
+def describe_settings(config: "type[BaseModel]", prefix: str = "") -> str:
+    """One entry for each field, nested ones by their dotted name: the docstring and the default."""
     text = ""
     for name, field in config.model_fields.items():
         default = field.get_default(call_default_factory=True)
         inner = type(default) if hasattr(type(default), "model_fields") else None
         if inner is not None:
-            text += describe(inner, f"{prefix}{name}.")
+            text += describe_settings(inner, f"{prefix}{name}.")
             continue
         what = " ".join((field.description or "").split())
         shown = json.dumps(default) if isinstance(default, str | int | float | bool | None) else default
@@ -190,21 +191,21 @@ def describe(config: "type[BaseModel]", prefix: str = "") -> str:
     return text
 
 
-def who_draws(call: Call, version: "GeneratorVersion") -> str:
-    """Which rounds draw with a generator, as a line for people."""
+def describe_use(call: Call, version: "GeneratorVersion") -> str:
+    """Which rounds will use a generator, as a line for people."""
     from pipelines.services.generators import reads_prompts
 
     if reads_prompts(call.workspace, version):
-        return "rounds begun from now on draw with it"
-    return "it reads no prompts, so rounds draw with it only where generate.generators names it"
+        return "new rounds generate with it"
+    return "it reads no prompts, so rounds use it only if generate.generators names it"
 
 
-def newest(call: Call) -> "Round":
+def named_or_newest_round(call: Call) -> "Round":
     """The round that `--round` names, or the newest one. Raises `NotFound`."""
     with call.workspace.catalog(read_only=True) as catalog:
         if call.options.round:
             return catalog.rounds.get(call.options.round)
         rows = sorted(catalog.rounds.list(), key=lambda row: row.created)
     if not rows:
-        raise NotFound("this workspace has no round yet; begin one with `clinic round` or `clinic generate`")
+        raise NotFound("this workspace has no round yet; start one with `clinic round` or `clinic generate`")
     return rows[-1]

@@ -1,4 +1,4 @@
-"""Commands about data in and out: import, export, push, pull."""
+"""Commands that import and export data, and exchange it with Label Studio."""
 
 import argparse
 from collections.abc import Sequence
@@ -28,26 +28,47 @@ def import_arguments(parser: argparse.ArgumentParser) -> None:
         "--source",
         choices=("generated", "real", "imported"),
         default="generated",
-        help="what the pictures are; recorded with each (default: generated)",
+        help="origin of the images; stored with each (default: generated)",
     )
-    parser.add_argument("--licence", default="", help="licence of the pictures, recorded with each")
-    parser.add_argument("--prompts", type=Path, metavar="CSV", help="table with file_name, prompt, seed, …")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="where the pictures lie, if elsewhere")
-    parser.add_argument("--author", default="", help="who drew labels that name nobody")
+    parser.add_argument("--licence", default="", help="licence of the images; stored with each")
     parser.add_argument(
-        "--class", action="append", default=[], metavar="THEIRS=OURS", dest="classes", help="map a class name"
+        "--prompts", type=Path, metavar="CSV", help="CSV table of metadata: file_name, prompt, seed, …"
     )
     parser.add_argument(
-        "--one-class", default="", metavar="OURS", help="class of masks that know only broken"
+        "--images", type=Path, metavar="DIR", help="folder of the image files, if not beside the labels"
+    )
+    parser.add_argument("--author", default="", help="author of labels that name none")
+    parser.add_argument(
+        "--class",
+        action="append",
+        default=[],
+        metavar="THEIRS=OURS",
+        dest="classes",
+        help="map a class name of the dataset to a label class; may be repeated",
     )
     parser.add_argument(
-        "--column", action="append", default=[], metavar="OURS=THEIRS", help="column of an hf dataset"
+        "--one-class", default="", metavar="OURS", help="label class of binary masks, which name none"
     )
-    parser.add_argument("--clean", action="store_true", help="no annotation means free of artifacts")
-    parser.add_argument("--generator", metavar="ID", help="the registered generator that drew them")
-    parser.add_argument("--validation", type=float, default=0.15, help="share for validation (default: 0.15)")
-    parser.add_argument("--benchmark", type=float, default=0.0, help="share for the benchmark (default: 0)")
-    parser.add_argument("--dry-run", action="store_true", help="read and count everything, keep nothing")
+    parser.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="OURS=THEIRS",
+        help="map a field to a column of an hf dataset; may be repeated",
+    )
+    parser.add_argument(
+        "--clean", action="store_true", help="import images without an annotation as free of artifacts"
+    )
+    parser.add_argument("--generator", metavar="ID", help="the registered generator that made the images")
+    parser.add_argument(
+        "--validation", type=float, default=0.15, help="fraction of images for validation (default: 0.15)"
+    )
+    parser.add_argument(
+        "--benchmark", type=float, default=0.0, help="fraction of images for the benchmark (default: 0)"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="validate and count everything without storing it"
+    )
 
 
 def import_data(call: Call) -> Any:
@@ -63,80 +84,88 @@ def import_data(call: Call) -> Any:
         prompts=given.prompts,
         images=given.images,
         author=given.author,
-        classes=pairs(given.classes, "--class"),
+        classes=parse_pairs(given.classes, "--class"),
         one_class=given.one_class,
-        columns=pairs(given.column, "--column"),
+        columns=parse_pairs(given.column, "--column"),
         clean=given.clean,
         generator=given.generator,
         validation=given.validation,
         benchmark=given.benchmark,
     )
-    found, written = import_dataset(call.new_workspace, request, given.dry_run, call.report)
+    summary, problems = import_dataset(call.new_workspace, request, given.dry_run, call.report)
     call.report.close()
-    line = f"{found.added} added, {found.duplicates} known already, {len(found.refused)} refused"
-    line += f", {found.labels} labels" * bool(found.labels)
-    line += f", {len(found.alike)} look like another" * bool(found.alike)
-    call.say(line + " (a dry run: nothing was kept)" * given.dry_run)
-    for refusal in found.refused[:SHOWN]:
+    line = f"{summary.added} added, {summary.duplicates} duplicates, {len(summary.refused)} refused"
+    line += f", {summary.labels} labels" * bool(summary.labels)
+    line += f", {len(summary.alike)} near-duplicates" * bool(summary.alike)
+    call.say(line + " (dry run: nothing was stored)" * given.dry_run)
+    for refusal in summary.refused[:SHOWN]:
         call.say(f"  refused {refusal.name}: {refusal.reason}")
-    if len(found.refused) > SHOWN:
-        call.say(f"  … and {len(found.refused) - SHOWN} more refused")
-    for loss in found.losses:
+    if len(summary.refused) > SHOWN:
+        call.say(f"  … and {len(summary.refused) - SHOWN} more refused")
+    for loss in summary.losses:
         call.say(f"  note: {loss}")
-    if written:
-        call.say(f"  all of it: {written}")
+    if problems:
+        call.say(f"  full list: {problems}")
     return {
-        "added": found.added,
-        "duplicates": found.duplicates,
-        "labels": found.labels,
-        "refused": [refusal._asdict() for refusal in found.refused],
-        "alike": [one._asdict() for one in found.alike],
-        "losses": found.losses,
+        "added": summary.added,
+        "duplicates": summary.duplicates,
+        "labels": summary.labels,
+        "refused": [refusal._asdict() for refusal in summary.refused],
+        "alike": [one._asdict() for one in summary.alike],
+        "losses": summary.losses,
         "dry_run": given.dry_run,
-        "problems": written,
+        "problems": problems,
     }
 
 
-def pairs(given: Sequence[str], option: str) -> dict[str, str]:
-    """`A=B` options as a mapping. Raises `InputRefused` naming one that is none."""
-    found = {}
+def parse_pairs(given: Sequence[str], option: str) -> dict[str, str]:
+    """`A=B` options as a mapping. Raises `InputRefused` for a malformed one."""
+    mapping = {}
     for each in given:
         left, equals, right = each.partition("=")
         if not (left and equals and right):
             raise InputRefused(f"{option} {each}: expected two names with = between them")
-        found[left] = right
-    return found
+        mapping[left] = right
+    return mapping
 
 
 def export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="a new or empty folder")
     parser.add_argument("--format", choices=FORMATS_OUT, default="folder", help="layout (default: folder)")
-    parser.add_argument("--snapshot", metavar="ID", help="exactly the rows of this training set")
-    parser.add_argument("--push-to-hub", metavar="OWNER/NAME", help="upload as well (--format hf)")
-    parser.add_argument("--without-pictures", action="store_true", help="only what is said of the images")
-    parser.add_argument("--labelled", action="store_true", help="only images that somebody labelled")
-    parser.add_argument("--split", choices=("train", "validation", "benchmark"))
-    parser.add_argument("--source", choices=("generated", "real", "imported", "drawn"))
-    parser.add_argument("--category")
-    parser.add_argument("--round", metavar="ID")
+    parser.add_argument(
+        "--snapshot", metavar="ID", help="exactly the rows of this snapshot (a published training set)"
+    )
+    parser.add_argument("--push-to-hub", metavar="OWNER/NAME", help="also upload it (--format hf)")
+    parser.add_argument("--without-pictures", action="store_true", help="metadata only, no image files")
+    parser.add_argument("--labelled", action="store_true", help="only labelled images")
+    parser.add_argument(
+        "--split", choices=("train", "validation", "benchmark"), help="only images of this split"
+    )
+    parser.add_argument(
+        "--source", choices=("generated", "real", "imported", "drawn"), help="only images of this origin"
+    )
+    parser.add_argument("--category", help="only images of this category")
+    parser.add_argument("--round", metavar="ID", help="only images of this round")
 
 
 def export(call: Call) -> Any:
     from pipelines.services.exchange.datasets import export_data, export_snapshot
 
     given = call.options
-    wanted = {
+    options = {
         "split": given.split,
         "source": given.source,
         "category": given.category,
         "round_id": given.round,
     }
-    filters = {name: value for name, value in wanted.items() if value is not None}
+    filters = {name: value for name, value in options.items() if value is not None}
     if given.snapshot and (filters or given.labelled):
-        raise InputRefused("--snapshot names the rows itself; leave out the other filters")
+        raise InputRefused("--snapshot already selects the rows; remove the other filters")
     if given.format == "hf" or given.push_to_hub:
         if given.format != "hf" or not given.snapshot:
-            raise InputRefused("the hub takes snapshots: give --format hf --snapshot ID (`clinic publish`)")
+            raise InputRefused(
+                "only snapshots can be exported as hf: give --format hf --snapshot ID (`clinic publish`)"
+            )
         pushed = export_snapshot(
             call.workspace, given.snapshot, given.folder, push_to=given.push_to_hub, report=call.report
         )
@@ -161,34 +190,37 @@ def export(call: Call) -> Any:
 
 
 def server_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--url", default="", help="address of the server (default: $LABEL_STUDIO_URL)")
+    parser.add_argument("--url", default="", help="URL of the server (default: $LABEL_STUDIO_URL)")
     parser.add_argument("--project", required=True, help="title or number of the project")
     parser.add_argument(
         "--token",
         default="",
-        help="personal or legacy token; better in $LABEL_STUDIO_API_KEY, where no process list shows it",
+        help="personal or legacy token; safer in $LABEL_STUDIO_API_KEY, which process lists do not show",
     )
 
 
 def push_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--to", choices=("label-studio",), default="label-studio")
+    parser.add_argument(
+        "--to", choices=("label-studio",), default="label-studio", help="target (default: label-studio)"
+    )
     server_arguments(parser)
-    parser.add_argument("--round", metavar="ID", help="only images that wait in this round")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the N that teach most")
+    parser.add_argument("--round", metavar="ID", help="only images queued for annotation in this round")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the N most informative ones")
     parser.add_argument(
         "--pixels",
         choices=("upload", "signed", "storage"),
         default="upload",
-        help="upload pictures, give out signed addresses of ours, or name a storage both can reach",
+        help="how Label Studio gets the images: uploaded, by signed URLs of our server, or from a storage "
+        "that both can reach (default: upload)",
     )
     parser.add_argument(
-        "--prefix", default="", metavar="URL", help="what --pixels signed|storage begins with"
+        "--prefix", default="", metavar="URL", help="start of the image URLs with --pixels signed|storage"
     )
     parser.add_argument(
         "--hooks",
         default="",
         metavar="URL",
-        help="our web server as Label Studio sees it: webhook, ML backend",
+        help="URL of our web server as seen from Label Studio; registers its webhook and ML backend",
     )
 
 
@@ -210,7 +242,7 @@ def push(call: Call) -> Any:
     )
     call.report.close()
     call.say(
-        f"{done.tasks} new tasks, {done.known} there already, {done.predictions} new predictions "
+        f"{done.tasks} new tasks, {done.known} already present, {done.predictions} new predictions "
         f"({done.model_version or 'no champion'}): {done.url}"
     )
     return asdict(done)
@@ -229,14 +261,14 @@ def pull(call: Call) -> Any:
     for refusal in done.refused[:SHOWN]:
         call.say(f"  refused {refusal.name}: {refusal.reason}")
     if done.tasks_gone:
-        call.say(f"  {done.tasks_gone} tasks were deleted there; their labels stay here")
+        call.say(f"  {done.tasks_gone} tasks were deleted in Label Studio; their labels are kept")
     return asdict(done) | {"refused": [refusal._asdict() for refusal in done.refused]}
 
 
 COMMANDS = (
     Command(
         name="import",
-        summary="take in pictures and labels: a folder, COCO, masks, Hugging Face, Label Studio, …",
+        summary="import images and labels: a folder, COCO, masks, Hugging Face, Label Studio, …",
         run=import_data,
         arguments=import_arguments,
         examples=(
@@ -245,12 +277,13 @@ COMMANDS = (
             "clinic import coco.zip --format coco --class hand='shape distortion' --dry-run",
             "clinic import RichHF-18K --format richhf --images pick-a-pic",
             "clinic import hf://OWNER/NAME --format hf --column image=photo --column mask=flaws",
-            "clinic import export.json --format label-studio --images pictures",
+            "clinic import export.json --format label-studio --images photos",
         ),
     ),
     Command(
         name="export",
-        summary="write images, masks and tables to a folder: CSV, COCO, FiftyOne, Label Studio, Hugging Face",
+        summary="export images, masks and tables to a folder: CSV, COCO, FiftyOne, Label Studio, Hugging "
+        "Face",
         run=export,
         arguments=export_arguments,
         examples=(
@@ -261,7 +294,7 @@ COMMANDS = (
     ),
     Command(
         name="push",
-        summary="hard cases and artifact maps to a Label Studio project",
+        summary="push queued images and artifact maps to a Label Studio project",
         run=push,
         arguments=push_arguments,
         examples=(
@@ -271,7 +304,7 @@ COMMANDS = (
     ),
     Command(
         name="pull",
-        summary="Label Studio's annotations as labels; changes and deletions followed",
+        summary="pull annotations from Label Studio as labels, with their changes and deletions",
         run=pull,
         arguments=server_arguments,
         examples=("clinic pull --url http://127.0.0.1:8080 --project hands",),

@@ -1,4 +1,4 @@
-"""Parse the command line and run one command: one clear line on an error, JSON for machines."""
+"""Parse the command line and run one command. Errors print one line; `--json` prints JSON."""
 
 import argparse
 import json
@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from dataengine.errors import ClinicError
-from pipelines.cli.command import DEFAULT_WORKSPACE, STOPPED, Call, Command, Parser, plain, shared
+from pipelines.cli.command import DEFAULT_WORKSPACE, STOPPED, Call, Command, Parser, shared, to_json
 
 
-def parser(commands: Sequence[Command]) -> Parser:
+def build_parser(commands: Sequence[Command]) -> Parser:
     """The whole command line."""
     common = shared()
     front = Parser(
         prog="clinic",
         parents=[common],
-        description="Finds where generated images are broken, and trains the model that drew them to stop.",
-        epilog="New here? `clinic demo` runs one whole round on small models of its own. "
+        description="Finds artifacts in generated images, and trains the generator to stop making them.",
+        epilog="New here? `clinic demo` runs one whole round on small bundled models. "
         "`clinic COMMAND --help` shows a command's options with examples.",
     )
     choices = front.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
@@ -33,30 +33,30 @@ def parser(commands: Sequence[Command]) -> Parser:
 
 
 def main(commands: Sequence[Command], argv: Sequence[str] | None = None) -> int:
-    """Run one command; the process's exit status. Errors of ours are one line on standard error."""
-    options = parser(commands).parse_args(argv)
+    """Run one command and return the exit status. `ClinicError` prints as one line on standard error."""
+    options = build_parser(commands).parse_args(argv)
     options.workspace = Path(getattr(options, "workspace", DEFAULT_WORKSPACE))
     options.json = getattr(options, "json", False)
     call = Call(options)
     try:
         result = options.run(call)
     except KeyboardInterrupt:
-        return complain(options, "stopped; the same command goes on where it was", STOPPED)
+        return report_error(options, "stopped; run the same command again to resume", STOPPED)
     except ClinicError as error:
-        return complain(options, str(error))
+        return report_error(options, str(error))
     except ValueError as error:
         if type(error).__name__ != "ValidationError":
             raise
-        return complain(options, one_line(error))
+        return report_error(options, format_validation_error(error))
     finally:
         call.report.close()
     if options.json:
-        print(json.dumps(plain(result), indent=1))
+        print(json.dumps(to_json(result), indent=1))
     return 0
 
 
-def complain(options: argparse.Namespace, message: str, status: int = 1) -> int:
-    """Say what went wrong, on standard error, and as JSON where that was asked for."""
+def report_error(options: argparse.Namespace, message: str, status: int = 1) -> int:
+    """Print an error on standard error, and as JSON under `--json`; returns `status`."""
     line = " ".join(message.split())
     print(f"clinic {options.command}: {line}", file=sys.stderr)
     if options.json:
@@ -64,8 +64,8 @@ def complain(options: argparse.Namespace, message: str, status: int = 1) -> int:
     return status
 
 
-def one_line(error: Any) -> str:
-    """A pydantic error as one line naming each field, its value and the rule."""
+def format_validation_error(error: Any) -> str:
+    """A pydantic error as one line: each field, the violated rule, and the value."""
     return "; ".join(
         f"{'.'.join(map(str, each['loc']))}: {each['msg']} (was {each.get('input')!r})"
         for each in error.errors()[:3]

@@ -1,4 +1,4 @@
-"""Commands about the workspace as a whole: users, backup, restore, gc, erase."""
+"""Commands that administer a workspace: users, backup, restore, gc, erase."""
 
 import argparse
 import getpass
@@ -13,8 +13,10 @@ from pipelines.cli.command import ACTOR, Call, Command, shared
 
 
 def backup_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, nargs="?", help="where to (default: backups/ in the workspace)")
-    parser.add_argument("--without-blobs", action="store_true", help="the catalog alone")
+    parser.add_argument(
+        "file", type=Path, nargs="?", help="file to write (default: one in backups/ of the workspace)"
+    )
+    parser.add_argument("--without-blobs", action="store_true", help="back up the catalog only")
 
 
 def backup(call: Call) -> Any:
@@ -25,7 +27,7 @@ def backup(call: Call) -> Any:
     call.report.close()
     call.say(f"{made.path}: {sum(made.rows.values())} rows, {made.blobs} blobs, {made.bytes / 1e6:.1f} MB")
     for damaged in made.damaged:
-        call.say(f"  left out, because it no longer matches its hash: {damaged}")
+        call.say(f"  skipped, because it no longer matches its hash: {damaged}")
     return asdict(made)
 
 
@@ -36,22 +38,28 @@ def restore_arguments(parser: argparse.ArgumentParser) -> None:
 def restore(call: Call) -> Any:
     from pipelines.services.admin.maintenance import restore_backup
 
-    about, workspace = restore_backup(call.options.file, call.options.workspace, report=call.report)
+    restored, workspace = restore_backup(call.options.file, call.options.workspace, report=call.report)
     call.report.close()
-    call.say(f"restored {sum(about.rows.values())} rows and {about.blobs} blobs into {workspace.path}")
-    return {"workspace": workspace.path, "rows": about.rows, "blobs": about.blobs}
+    call.say(f"restored {sum(restored.rows.values())} rows and {restored.blobs} blobs into {workspace.path}")
+    return {"workspace": workspace.path, "rows": restored.rows, "blobs": restored.blobs}
 
 
 def gc_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--trial", action="store_true", help="only say what would be cleared")
+    parser.add_argument(
+        "--trial", action="store_true", help="dry run: only report what would be moved to the trash"
+    )
     parser.add_argument(
         "--share",
         type=float,
         default=0.25,
-        help="refuse to clear more of the blobs (default: 0.25)",
+        help="refuse to clear more than this fraction of all blobs (default: 0.25)",
     )
-    parser.add_argument("--clear", type=int, metavar="N", help="clear N blobs although that is more")
-    parser.add_argument("--days", type=float, default=7.0, help="leave alone what is younger (default: 7)")
+    parser.add_argument(
+        "--clear", type=int, metavar="N", help="clear exactly N blobs, even if more than --share"
+    )
+    parser.add_argument(
+        "--days", type=float, default=7.0, help="keep files younger than this many days (default: 7)"
+    )
 
 
 def gc(call: Call) -> Any:
@@ -70,7 +78,7 @@ def gc(call: Call) -> Any:
     verb = "would clear" if given.trial else "cleared"
     call.say(f"{verb} {cleared.maps} maps and {cleared.blobs} blobs, {cleared.bytes / 1e6:.1f} MB")
     if cleared.deleted:
-        call.say(f"deleted {cleared.deleted} blobs that had lain in the trash for {given.days:g} days")
+        call.say(f"deleted {cleared.deleted} blobs that had been in the trash for {given.days:g} days")
     if cleared.missing:
         call.say(f"{cleared.missing} blobs of images and labels are missing; restore them from a backup")
     return asdict(cleared)
@@ -79,8 +87,8 @@ def gc(call: Call) -> Any:
 def erase_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Delete images with their labels, predictions and files, or everything that a person made: account, "
-        "labels, reviews, votes. There is no way back but a backup. Training sets, detectors, treatments and "
-        "generators that were made from it before stay, and are listed."
+        "labels, reviews, votes. This cannot be undone, except by restoring a backup. Training sets, "
+        "detectors, treatments and generators that were already made from this data stay, and are listed."
     )
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="ids of images")
     parser.add_argument("--person", metavar="NAME", help="a person instead of images")
@@ -93,48 +101,49 @@ def erase(call: Call) -> Any:
     if bool(given.images) == bool(given.person):
         raise InputRefused("name what to erase: ids of images, or --person NAME")
     if given.person:
-        erased = erase_person(call.workspace, given.person, whoami())
+        erased = erase_person(call.workspace, given.person, current_user())
     else:
-        erased = erase_images(call.workspace, given.images, whoami())
+        erased = erase_images(call.workspace, given.images, current_user())
     call.say(
         f"erased {erased.images} images, {erased.labels} labels, {erased.reviews} reviews, {erased.votes} "
         f"votes and {erased.blobs} files"
     )
-    for what in ("snapshots", "detectors", "treatments", "generators"):
-        if ids := getattr(erased, what):
-            call.say(f"  made from it before, and not undone: {what} {', '.join(ids)}")
+    for kind in ("snapshots", "detectors", "treatments", "generators"):
+        if ids := getattr(erased, kind):
+            call.say(f"  {kind} already made from this data, and kept: {', '.join(ids)}")
     if erased.packs_kept:
         call.say(
-            f"  still hold a map of it, since a snapshot needs their others: {', '.join(erased.packs_kept)}"
+            f"  packs that still contain its maps, because a snapshot needs them: "
+            f"{', '.join(erased.packs_kept)}"
         )
     return asdict(erased)
 
 
-def whoami() -> str:
-    """Who runs the command, for the audit trail."""
+def current_user() -> str:
+    """The user who runs the command, for the audit log."""
     return f"{getpass.getuser()} ({ACTOR})"
 
 
 def users_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
-    actions.add_parser("list", help="who has an account (the default)", parents=[shared()])
-    for name, what in (("add", "open an account"), ("roles", "change what somebody may do")):
-        each = actions.add_parser(name, help=what, parents=[shared()])
+    actions.add_parser("list", help="list accounts (the default)", parents=[shared()])
+    for name, summary in (("add", "add an account"), ("roles", "replace a user's roles")):
+        each = actions.add_parser(name, help=summary, parents=[shared()])
         each.add_argument("name")
         each.add_argument("--role", action="append", choices=ROLES, required=True, help="may be repeated")
-    for name, what in (
-        ("password", "set a new password; ends the person's sessions"),
-        ("close", "close an account; ends its sessions"),
-        ("open", "open a closed account again"),
-        ("remove", "delete an account; labels and votes stay"),
+    for name, summary in (
+        ("password", "set a new password and end the user's sessions"),
+        ("close", "deactivate an account and end its sessions"),
+        ("open", "reactivate a closed account"),
+        ("remove", "delete an account; its labels and votes are kept"),
     ):
-        actions.add_parser(name, help=what, parents=[shared()]).add_argument("name")
+        actions.add_parser(name, help=summary, parents=[shared()]).add_argument("name")
 
 
 def users(call: Call) -> Any:
     from pipelines.services.admin import users as accounts
 
-    given, actor = call.options, whoami()
+    given, actor = call.options, current_user()
     action = given.action or "list"
     workspace = call.new_workspace if action == "add" else call.workspace
     password = ask_password() if action in ("add", "password") else ""
@@ -149,20 +158,20 @@ def users(call: Call) -> Any:
     elif action == "remove":
         accounts.remove_user(workspace, given.name, actor)
     with workspace.catalog(read_only=True) as catalog:
-        known = catalog.users.list()
-    for user in known:
+        accounts_now = catalog.users.list()
+    for user in accounts_now:
         call.say(f"{user.name:24} {', '.join(user.roles)}{'' if user.active else '  (closed)'}")
-    if not known:
+    if not accounts_now:
         call.say("no accounts: the web app listens on this machine only and prints a link with its token")
-    return {"users": known}
+    return {"users": accounts_now}
 
 
 def ask_password() -> str:
-    """From the terminal, unseen and twice; from a pipe, its first line."""
+    """Prompt for a password twice without echo; when standard input is a pipe, read its first line."""
     if not sys.stdin.isatty():
         return sys.stdin.readline().rstrip("\n")
     first = getpass.getpass("password: ")
-    if first != getpass.getpass("once more: "):
+    if first != getpass.getpass("repeat password: "):
         raise InputRefused("the two passwords differ; nothing was changed")
     return first
 
@@ -170,7 +179,7 @@ def ask_password() -> str:
 COMMANDS = (
     Command(
         name="users",
-        summary="accounts and roles",
+        summary="manage accounts and their roles",
         run=users,
         arguments=users_arguments,
         examples=(
@@ -180,28 +189,28 @@ COMMANDS = (
     ),
     Command(
         name="backup",
-        summary="write catalog and blobs to one file",
+        summary="back up catalog and blobs to one file",
         run=backup,
         arguments=backup_arguments,
         examples=("clinic backup", "clinic backup /mnt/safe/clinic.tar"),
     ),
     Command(
         name="restore",
-        summary="make a workspace from a backup",
+        summary="create a workspace from a backup",
         run=restore,
         arguments=restore_arguments,
         examples=("clinic --workspace fresh restore clinic.tar",),
     ),
     Command(
         name="gc",
-        summary="clear maps and blobs that nothing needs",
+        summary="garbage collection: remove maps and blobs that nothing references",
         run=gc,
         arguments=gc_arguments,
         examples=("clinic gc --trial", "clinic gc --days 30"),
     ),
     Command(
         name="erase",
-        summary="delete images, or everything that a person made; lists what still holds it",
+        summary="delete images, or everything a person made, and list what was derived from them",
         run=erase,
         arguments=erase_arguments,
         examples=("clinic erase 3f2c…", "clinic erase --person ada --json"),

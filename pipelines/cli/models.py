@@ -1,4 +1,5 @@
-"""Commands about models and judging: generators, detectors, study, build-clinic, check."""
+"""Commands about models and their evaluation: generators, detectors, benchmarks, study, build-clinic,
+check."""
 
 import argparse
 from dataclasses import asdict
@@ -7,7 +8,7 @@ from typing import Any
 
 from dataengine.errors import ConfigRefused
 from pipelines.cli.check import build_arguments, build_command, build_config, check
-from pipelines.cli.command import ACTOR, Call, Command, shared, who_draws
+from pipelines.cli.command import ACTOR, Call, Command, describe_use, shared
 from pipelines.cli.studies import study, study_arguments
 
 
@@ -15,35 +16,40 @@ def generators_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--add",
         metavar="LOCATION",
-        help="first register a diffusers pipeline: a folder, or owner/name[@revision]",
-    )
-    parser.add_argument("--name", default="", help="its name (default: that of folder or repository)")
-    parser.add_argument(
-        "--lora", metavar="PATH", type=Path, help="a LoRA that it carries, such as DreamBooth's"
+        help="register a diffusers pipeline: a folder, or owner/name[@revision] on the hub",
     )
     parser.add_argument(
-        "--vary", metavar="ID", help="first register this generator once more, its LoRA at another --strength"
+        "--name", default="", help="name of the new generator (default: that of folder or repository)"
+    )
+    parser.add_argument(
+        "--lora", metavar="PATH", type=Path, help="LoRA weights to load into it, such as DreamBooth's"
+    )
+    parser.add_argument(
+        "--vary", metavar="ID", help="register this generator again, with its LoRA at another --strength"
     )
     parser.add_argument(
         "--strength",
         type=float,
         default=0.5,
-        help="how far the LoRA counts: 0 base, 1 as trained (default: 0.5)",
+        help="scale of the LoRA: 0 base, 1 as trained (default: 0.5)",
     )
-    parser.add_argument("--licence", default="", help="its licence, for cards and exports")
+    parser.add_argument("--licence", default="", help="licence, for model cards and exports")
     parser.add_argument(
         "--precision",
         choices=("float32", "bfloat16"),
         default="float32",
-        help="type of its weights in memory (default: float32; FLUX.1 and SDXL want bfloat16)",
+        help="dtype of the weights in memory (default: float32; use bfloat16 for FLUX.1 and SDXL)",
     )
     parser.add_argument(
-        "--bits", type=int, choices=(4, 8), help="store the denoiser in so few bits (needs a GPU)"
+        "--bits",
+        type=int,
+        choices=(4, 8),
+        help="quantise the denoiser's weights to this many bits (needs a GPU)",
     )
 
 
 def generators(call: Call) -> Any:
-    """Print every generator, after registering one where that was asked for."""
+    """Register a generator if requested, then print every generator."""
     from dataengine.treatment.config import WeightsConfig
     from pipelines.services.generators import register_generator, vary_strength, weights_in_words
 
@@ -53,73 +59,81 @@ def generators(call: Call) -> Any:
         added = register_generator(
             call.new_workspace, given.add, given.name, given.licence, weights, given.lora
         )
-        call.say(f"registered {added.name}; {who_draws(call, added)}")
+        call.say(f"registered {added.name}; {describe_use(call, added)}")
     if given.vary:
         varied = vary_strength(call.workspace, given.vary, given.strength)
-        call.say(f"registered {varied.name}; {who_draws(call, varied)}")
+        call.say(f"registered {varied.name}; {describe_use(call, varied)}")
     with call.workspace.catalog(read_only=True) as catalog:
-        found = catalog.generators.list()
-    for version in found:
+        versions = catalog.generators.list()
+    for version in versions:
         kind = "base and LoRA" if version.lora else "base"
         call.say(f"{version.id}  {version.name}  {kind}  {weights_in_words(version)}  {version.location}")
-    if not found:
+    if not versions:
         call.say("no generator yet: `clinic generators --add FOLDER` registers a diffusers pipeline")
-    return {"generators": [asdict(version) for version in found]}
+    return {"generators": [asdict(version) for version in versions]}
 
 
 def detectors_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--add", metavar="PATH", type=Path, help="first register a detector folder or checkpoint"
+        "--add", metavar="PATH", type=Path, help="register a detector folder or a file of weights"
     )
-    parser.add_argument("--name", default="", help="its name (default: its own)")
-    parser.add_argument("--licence", default="", help="its licence (default: what its configuration says)")
+    parser.add_argument("--name", default="", help="name of the new detector (default: the one it brings)")
     parser.add_argument(
-        "--split", choices=("validation", "benchmark"), default="validation", help="what is shown"
-    )
-    parser.add_argument("--round", metavar="ID", help="whose labels count as new (default: the newest round)")
-    parser.add_argument(
-        "--measure", action="store_true", help="measure every version on today's labels first"
+        "--licence", default="", help="licence of the new detector (default: the one in its configuration)"
     )
     parser.add_argument(
-        "--calibrate", metavar="ID", help="fit this detector's temperature on validation first"
+        "--split",
+        choices=("validation", "benchmark"),
+        default="validation",
+        help="split whose metrics are shown (default: validation)",
     )
     parser.add_argument(
-        "--promote", metavar="ID", help="first make this version champion; needs a frozen benchmark"
+        "--round",
+        metavar="ID",
+        help="round whose labels --measure and --calibrate use (default: the newest)",
     )
-    parser.add_argument("--reason", default="", help="why, where the figures speak against it")
+    parser.add_argument("--measure", action="store_true", help="evaluate every version on the current labels")
     parser.add_argument(
-        "--roll-back", action="store_true", help="first make the previous champion champion again"
+        "--calibrate", metavar="ID", help="fit this detector's temperature on the validation split"
     )
+    parser.add_argument(
+        "--promote", metavar="ID", help="make this version the champion; needs a frozen benchmark"
+    )
+    parser.add_argument(
+        "--reason", default="", help="reason for a promotion; required if the metrics got worse"
+    )
+    parser.add_argument("--roll-back", action="store_true", help="make the previous champion champion again")
     parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
 
 
 def detectors(call: Call) -> Any:
-    """Print the leaderboard, after measuring or calibrating where that was asked for."""
-    from pipelines.cli.command import newest
+    """Register, measure, calibrate or promote as requested, then print the leaderboard."""
+    from pipelines.cli.command import named_or_newest_round
     from pipelines.services import detectors as services
 
     given = call.options
     if given.promote and given.roll_back:
-        raise ConfigRefused("--promote and --roll-back contradict each other; give one of them")
+        raise ConfigRefused("--promote and --roll-back exclude each other; give one of them")
     if given.add:
         added = services.register_detector(call.new_workspace, given.add, given.name, given.licence)
         call.say(f"{added.id}: {added.name}, licence {added.licence}, {added.role}")
     if given.measure:
-        services.measure_detectors(call.workspace, newest(call).id, given.device, call.report)
+        services.measure_detectors(call.workspace, named_or_newest_round(call).id, given.device, call.report)
     if given.calibrate:
-        found = services.calibrate_detector(
-            call.workspace, newest(call).id, given.calibrate, given.device, call.report
+        fit = services.calibrate_detector(
+            call.workspace, named_or_newest_round(call).id, given.calibrate, given.device, call.report
         )
-        errors = f"calibration error {found['before']['error']:.4f} → {found['after']['error']:.4f}"
+        errors = f"calibration error {fit['before']['error']:.4f} → {fit['after']['error']:.4f}"
         call.say(
-            f"{given.calibrate}: temperature {found['temperature']:.3f}, {errors}; used only where asked for"
+            f"{given.calibrate}: temperature {fit['temperature']:.3f}, {errors}; stored, but not applied to "
+            "predictions"
         )
     call.report.close()
     if given.promote:
-        made = services.promote_detector(
+        promoted = services.promote_detector(
             call.workspace, given.promote, ACTOR, given.reason, champion_id(call)
         )
-        call.say(f"{made.id}: {made.name} is champion")
+        call.say(f"{promoted.id}: {promoted.name} is champion")
     if given.roll_back:
         restored = services.roll_back_champion(call.workspace, ACTOR, champion_id(call))
         call.say(f"{restored.id}: {restored.name} is champion again")
@@ -136,19 +150,21 @@ def champion_id(call: Call) -> str | None:
 
 def benchmarks_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
-    actions.add_parser("list", help="every benchmark version (the default)", parents=[shared()])
+    actions.add_parser("list", help="list benchmark versions (the default)", parents=[shared()])
     frozen = actions.add_parser(
         "freeze",
-        help="end all change of a draft; without one, draft and freeze the labelled images of split "
-        "“benchmark” and its real photos",
+        help="freeze a draft, so that it never changes again; without ID, freeze the labelled images and the "
+        "real photos of split “benchmark”",
         parents=[shared()],
     )
-    frozen.add_argument("benchmark", nargs="?", metavar="ID", help="a draft that /curate has settled")
-    frozen.add_argument("--name", default="", help="name of a benchmark that is drafted now")
+    frozen.add_argument(
+        "benchmark", nargs="?", metavar="ID", help="a draft whose images were settled at /curate"
+    )
+    frozen.add_argument("--name", default="", help="name of the new benchmark, without ID")
 
 
 def benchmarks(call: Call) -> Any:
-    """Print every benchmark version, after freezing one where that was asked for."""
+    """Freeze a benchmark if requested, then print every benchmark version."""
     from pipelines.services.benchmarks import describe_benchmark, freeze_benchmark, freeze_known
 
     given = call.options
@@ -158,21 +174,21 @@ def benchmarks(call: Call) -> Any:
         else:
             freeze_known(call.workspace, ACTOR, given.name)
     with call.workspace.catalog(read_only=True) as catalog:
-        found = [describe_benchmark(catalog, each) for each in catalog.benchmarks.list()]
-    for each in found:
+        versions = [describe_benchmark(catalog, each) for each in catalog.benchmarks.list()]
+    for each in versions:
         call.say(
             f"{each['id']}  version {each['version']}  {each['state']}  {each['settled']} of "
             f"{each['images']} images settled  {each['name']}".rstrip()
         )
-    if not found:
-        call.say("no benchmark yet: draft one at /curate, or freeze what has known labels")
-    return {"benchmarks": found}
+    if not versions:
+        call.say("no benchmark yet: draft one at /curate, or run `clinic benchmarks freeze`")
+    return {"benchmarks": versions}
 
 
 COMMANDS = (
     Command(
         name="generators",
-        summary="every generator version: register a pipeline from a folder or the hub, list",
+        summary="list generators; register a diffusers pipeline from a folder or the hub",
         run=generators,
         arguments=generators_arguments,
         examples=(
@@ -183,7 +199,7 @@ COMMANDS = (
     ),
     Command(
         name="detectors",
-        summary="every detector version side by side: register, measure, calibrate, compare",
+        summary="leaderboard of detectors; register, measure, calibrate, promote, roll back",
         run=detectors,
         arguments=detectors_arguments,
         examples=(
@@ -196,21 +212,21 @@ COMMANDS = (
     ),
     Command(
         name="benchmarks",
-        summary="every benchmark version: freeze, list",
+        summary="list benchmark versions, or freeze one",
         run=benchmarks,
         arguments=benchmarks_arguments,
         examples=("clinic benchmarks", "clinic benchmarks freeze", "clinic benchmarks freeze ID"),
     ),
     Command(
         name="study",
-        summary="blind judging of before against after: open, close, verdicts",
+        summary="blind studies of a generator before and after treatment: open, close, results",
         run=study,
         arguments=study_arguments,
         examples=("clinic study open", "clinic study", "clinic study close ID"),
     ),
     Command(
         name="build-clinic",
-        summary="train the embedded clinic's models anew (hours on two cores)",
+        summary="retrain the embedded clinic's models (hours on two cores)",
         run=build_command,
         arguments=build_arguments,
         examples=("clinic build-clinic --part judge --out build/clinic",),
@@ -218,7 +234,7 @@ COMMANDS = (
     ),
     Command(
         name="check",
-        summary="is this installation sound?",
+        summary="verify the installation: libraries, device, bundled weights, workspace",
         run=check,
         examples=("clinic check", "clinic check --json"),
     ),

@@ -1,4 +1,4 @@
-"""Commands about work: one for each stage, the round as a whole, the worker, and what is going on."""
+"""Commands that run rounds: one for each stage, `round`, `worker` and `status`."""
 
 import argparse
 import time
@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import Conflict, JobFailed
-from pipelines.cli.command import ACTOR, Call, Command, newest, with_settings
+from pipelines.cli.command import ACTOR, Call, Command, named_or_newest_round, with_settings
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 
 
 STAGES = {
-    "generate": "the generators draw the survey, and later the hard cases",
-    "diagnose": "the champion marks where images are broken",
-    "categorize": "a VQA model says what each image shows",
-    "write-prompts": "which categories are hard, and prompts for them",
-    "mine": "choose the few images that teach most, for people to draw on",
-    "train-teacher": "train on what people answered",
-    "pseudo-label": "the teacher labels the rest",
-    "publish": "one immutable training set",
-    "retrain": "joint training on true and pseudo labels",
-    "evaluate": "champion beside candidate",
-    "promote": "the candidate becomes champion, if it passes the gate",
-    "treat": "the generator learns where it breaks",
-    "judge": "the treated generator against its base",
+    "generate": "generate the survey images, and later those of hard categories",
+    "diagnose": "predict artifact maps with the champion",
+    "categorize": "assign each image a category with a VQA model",
+    "write-prompts": "find the hard categories and write prompts for them",
+    "mine": "select the most informative images for annotation",
+    "train-teacher": "train the teacher on human labels",
+    "pseudo-label": "label the remaining images with the teacher",
+    "publish": "publish an immutable training set",
+    "retrain": "train the candidate on human labels and pseudo-labels",
+    "evaluate": "compare the candidate with the champion",
+    "promote": "promote the candidate to champion if it passes the gate",
+    "treat": "fine-tune the generator against the detector",
+    "judge": "compare the treated generator with its base",
 }
 FOLLOW_SECONDS = 0.5
 
 
 def recipe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", default="demo", help="a named recipe (default: demo)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything random in it")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the whole round (default: 0)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated"
     )
@@ -43,7 +43,12 @@ def recipe_arguments(parser: argparse.ArgumentParser) -> None:
 
 def place_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--round", metavar="ID", help="the round (default: the newest one)")
-    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="where shards run")
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="run shards in this process or on a Ray cluster (default: local)",
+    )
     parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
 
 
@@ -51,41 +56,43 @@ def stage_arguments(name: str, parser: argparse.ArgumentParser) -> None:
     place_arguments(parser)
     if name == "generate":
         recipe_arguments(parser)
-        parser.add_argument("--new", action="store_true", help="begin a new round even if one is open")
+        parser.add_argument("--new", action="store_true", help="start a new round even if one is open")
 
 
 def run_stage(name: str, call: Call) -> Any:
-    """Run that stage of the round here. Raises `Conflict` when the round stands elsewhere."""
-    row = begun(call, new=call.options.new) if name == "generate" else newest(call)
+    """Run that stage of the round in this process. Raises `Conflict` when the round is at another stage."""
+    row = (
+        open_or_start_round(call, new=call.options.new) if name == "generate" else named_or_newest_round(call)
+    )
     runner = runner_for(call)
     if row.stage == "wait_for_labels" and name == "train-teacher":
         runner.advance(row.id)
-        row = newest(call)
+        row = named_or_newest_round(call)
         if row.state == "waiting":
             raise Conflict(f"{row.id}: {row.message}")
     if command_of(row) != name:
-        raise Conflict(f"{row.id} stands at {row.stage!r}, not at {name!r}; see `clinic status`")
+        raise Conflict(f"{row.id} is at stage {row.stage!r}, not at {name!r}; see `clinic status`")
     runner.advance(row.id)
     call.report.close()
-    result = newest(call).results[row.stage]
-    call.say(f"{row.id} {row.stage}: {summary(result)}")
+    result = named_or_newest_round(call).results[row.stage]
+    call.say(f"{row.id} {row.stage}: {summarize_result(result)}")
     return {"round": row.id, "stage": row.stage, "result": result}
 
 
 def command_of(row: "Round") -> str:
-    """The command that runs the stage that a round stands at: named like its section of the recipe."""
+    """The command that runs a round's current stage, named like the stage's section of the recipe."""
     from pipelines.services import rounds as services_rounds
 
     sections = {stage.name: stage.section for stage in services_rounds.describe_stages(row)}
     return sections.get(row.stage, row.stage).replace("_", "-")
 
 
-def begun(call: Call, new: bool) -> "Round":
-    """The round that is named or open, or else a new one by the recipe."""
+def open_or_start_round(call: Call, new: bool) -> "Round":
+    """The round that `--round` names, else the open one, else a new one by the recipe."""
     from pipelines.services.rounds import start_round
 
     if call.options.round and not new:
-        return newest(call)
+        return named_or_newest_round(call)
     with call.workspace.catalog(read_only=True) as catalog:
         open_ones = [row for row in catalog.rounds.list() if row.state in ("running", "waiting")]
     if open_ones and not new:
@@ -94,7 +101,7 @@ def begun(call: Call, new: bool) -> "Round":
 
 
 def settings_of(call: Call) -> dict[str, Any]:
-    """The recipe with its `--set` changes."""
+    """The named recipe with the `--set` changes applied."""
     from pipelines import recipes
 
     recipe = recipes.named(call.options.recipe, call.options.seed)
@@ -102,14 +109,14 @@ def settings_of(call: Call) -> dict[str, Any]:
 
 
 def runner_for(call: Call) -> "LocalRunner":
-    """Runs stages in this process with the real models."""
+    """A runner of stages in this process, with the real models."""
     from pipelines.worker.local_runner import open_runner
 
     return open_runner(call.workspace, call.options.engine, call.options.device, call.report)
 
 
-def summary(result: Any) -> str:
-    """A stage's answer in a line."""
+def summarize_result(result: Any) -> str:
+    """A stage's result in one line."""
     shown = {name: value for name, value in result.items() if isinstance(value, str | int | float | bool)}
     return ", ".join(
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
@@ -123,24 +130,24 @@ def round_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--local", action="store_true", help="run all stages in this process, without a worker"
     )
-    parser.add_argument("--detach", action="store_true", help="ask for the round and return")
-    parser.add_argument("--cancel", action="store_true", help="stop the round")
-    parser.add_argument("--resume", action="store_true", help="go on with a failed or cancelled round")
+    parser.add_argument("--detach", action="store_true", help="start the round and return at once")
+    parser.add_argument("--cancel", action="store_true", help="cancel the round")
+    parser.add_argument("--resume", action="store_true", help="resume a failed or cancelled round")
 
 
 def round_command(call: Call) -> Any:
-    """Begin, follow, cancel or resume a round."""
+    """Start, follow, cancel or resume a round."""
     from pipelines.services.rounds import cancel_round, resume_round
 
     given = call.options
     if given.cancel:
-        return outcome(call, cancel_round(call.workspace, newest(call).id, ACTOR))
+        return outcome(call, cancel_round(call.workspace, named_or_newest_round(call).id, ACTOR))
     if given.resume:
-        row = newest(call)
+        row = named_or_newest_round(call)
         resume_round(call.workspace, row.id, ACTOR)
         row = reload_round(call, row.id)
     else:
-        row = newest(call) if given.round else begun(call, new=True)
+        row = named_or_newest_round(call) if given.round else open_or_start_round(call, new=True)
     call.say(f"{row.id}: {row.recipe['name']}, at {row.stage}")
     if given.detach:
         return outcome(call, row)
@@ -148,14 +155,14 @@ def round_command(call: Call) -> Any:
 
 
 def run_here(call: Call, row: "Round") -> Any:
-    """Every stage in this process; waits for people where they are needed."""
+    """Run every stage in this process; waits while annotators work."""
     from pipelines.worker.local_runner import StageEnded
 
     reason = ""
     for step in runner_for(call).run_round(row.id):
         call.report.close()
         if isinstance(step, StageEnded):
-            call.say(f"  {step.name}: {summary(step.result)}")
+            call.say(f"  {step.name}: {summarize_result(step.result)}")
         elif step.reason != reason:
             reason = step.reason
             call.say(f"  … {reason}")
@@ -163,27 +170,28 @@ def run_here(call: Call, row: "Round") -> Any:
 
 
 def follow(call: Call, row: "Round") -> Any:
-    """Tell how workers get on with the round until it ends. Raises `JobFailed` when it does not end well."""
+    """Print the round's progress in the workers until it ends. Raises `JobFailed` if it failed or was
+    cancelled."""
     from pipelines.services.queue import workers_alive
 
-    told: set[str] = set()
-    said = ""
+    printed_stages: set[str] = set()
+    printed_line = ""
     while True:
         row = reload_round(call, row.id)
-        for stage in row.results.keys() - told:
-            told.add(stage)
+        for stage in row.results.keys() - printed_stages:
+            printed_stages.add(stage)
             call.report.close()
-            call.say(f"  {stage}: {summary(row.results[stage])}")
+            call.say(f"  {stage}: {summarize_result(row.results[stage])}")
         if row.state == "done":
             return outcome(call, row)
         if row.state in ("failed", "cancelled"):
             raise JobFailed(f"{row.id} {row.state}: {row.message}; resume it with `clinic round --resume`")
         line = row.message if row.state == "waiting" else ""
         if row.state == "running" and not workers_alive(call.workspace):
-            line = "no worker is alive: start one with `clinic worker`, or run here with --local"
-        if line and line != said:
+            line = "no worker is running: start one with `clinic worker`, or run the round here with --local"
+        if line and line != printed_line:
             call.say(f"  … {line}")
-        said = line
+        printed_line = line
         show_progress(call, row)
         time.sleep(FOLLOW_SECONDS)
 
@@ -209,10 +217,10 @@ def outcome(call: Call, row: "Round") -> Any:
 
 def worker_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--device", help="cpu, cuda:0, …: one worker for each (default: the first GPU, else cpu)"
+        "--device", help="cpu, cuda:0, …; run one worker per device (default: the first GPU, else cpu)"
     )
-    parser.add_argument("--no-inference", action="store_true", help="do not offer interactive predictions")
-    parser.add_argument("--with-parent", action="store_true", help="end when standard input ends")
+    parser.add_argument("--no-inference", action="store_true", help="do not serve interactive predictions")
+    parser.add_argument("--with-parent", action="store_true", help="exit when standard input is closed")
 
 
 def worker(call: Call) -> Any:
@@ -235,9 +243,9 @@ def status_arguments(parser: argparse.ArgumentParser) -> None:
         "--jobs", type=int, default=10, metavar="N", help="how many jobs to show (default: 10)"
     )
     parser.add_argument("--log", metavar="JOB", help="show the end of a job's log instead")
-    parser.add_argument("--cancel", metavar="JOB", help="stop a job")
-    parser.add_argument("--pause", metavar="JOB", help="let a training or treatment wait, its device free")
-    parser.add_argument("--resume", metavar="JOB", help="go on with a paused, failed or cancelled job")
+    parser.add_argument("--cancel", metavar="JOB", help="cancel a job")
+    parser.add_argument("--pause", metavar="JOB", help="pause a training or treatment and free its device")
+    parser.add_argument("--resume", metavar="JOB", help="resume a paused, failed or cancelled job")
 
 
 def status(call: Call) -> Any:
@@ -248,7 +256,7 @@ def status(call: Call) -> Any:
     given = call.options
     if given.log:
         text = jobs.read_log(call.workspace, given.log)
-        call.say(text or "there is no log of that job")
+        call.say(text or "this job has no log")
         return {"log": text}
     if given.cancel:
         jobs.cancel_job(call.workspace, given.cancel, ACTOR)
@@ -269,22 +277,22 @@ def say_status(call: Call, overview: Any, rounds: Any, jobs: Any, workers: Any) 
     from pipelines.services.rounds import describe_stages
 
     images = ", ".join(f"{count} {source}" for source, count in overview.images.items()) or "none yet"
-    call.say(f"images    {images}; {overview.labelled} labelled, {overview.waiting} waiting for people")
+    call.say(f"images    {images}; {overview.labelled} labelled, {overview.waiting} waiting for annotation")
     call.say(f"champion  {overview.champion or 'none yet'}")
     for row in rounds[-3:]:
-        marks = "".join(mark(stage.name, row) for stage in describe_stages(row))
+        marks = "".join(stage_mark(stage.name, row) for stage in describe_stages(row))
         call.say(f"round     {row.id} [{marks}] {row.stage} {row.state}  {row.message}".rstrip())
     for job in jobs:
-        how = f"{job.progress:4.0%}" if job.state == "running" else "    "
-        call.say(f"job       {job.id} {job.state} {how} {job.error or job.message}".rstrip())
+        progress = f"{job.progress:4.0%}" if job.state == "running" else "    "
+        call.say(f"job       {job.id} {job.state} {progress} {job.error or job.message}".rstrip())
     for beat in workers:
         call.say(f"worker    {beat.id} pid {beat.pid} on {', '.join(beat.devices)} {beat.job_id or 'idle'}")
     if not workers:
-        call.say("worker    none alive: start one with `clinic worker`")
+        call.say("worker    none running: start one with `clinic worker`")
 
 
-def mark(stage: str, row: "Round") -> str:
-    """One character: recorded, here, or still to come."""
+def stage_mark(stage: str, row: "Round") -> str:
+    """One character: stage done, current, or still to come."""
     if stage in row.results:
         return "■"
     return "▶" if stage == row.stage else "·"
@@ -296,11 +304,11 @@ def whole_recipe() -> "type[BaseModel]":
     return RoundRecipe
 
 
-def stage_command(name: str, what: str) -> Command:
-    """The command of one stage, run in this process."""
+def stage_command(name: str, title: str) -> Command:
+    """The command that runs one stage in this process."""
     return Command(
         name=name,
-        summary=f"stage of a round: {what}",
+        summary=f"stage of a round: {title}",
         run=partial(run_stage, name),
         arguments=partial(stage_arguments, name),
         examples=(f"clinic {name}", f"clinic {name} --round round-20260101-120000-abcdef"),
@@ -311,14 +319,14 @@ def stage_command(name: str, what: str) -> Command:
 COMMANDS = (
     Command(
         name="worker",
-        summary="do the work that desks and commands ask for, until stopped",
+        summary="run queued jobs (rounds, training, treatment) until stopped; safe to kill at any time",
         run=worker,
         arguments=worker_arguments,
         examples=("clinic worker", "clinic worker --device cuda:1"),
     ),
     Command(
         name="round",
-        summary="run a whole round: through workers, or with --local in this process",
+        summary="run a whole round: in workers, or with --local in this process",
         run=round_command,
         arguments=round_arguments,
         examples=(
@@ -331,7 +339,7 @@ COMMANDS = (
     ),
     Command(
         name="status",
-        summary="rounds, jobs and workers at a glance",
+        summary="show rounds, jobs and workers; cancel, pause or resume a job",
         run=status,
         arguments=status_arguments,
         examples=(
@@ -341,5 +349,5 @@ COMMANDS = (
             "clinic status --pause JOB",
         ),
     ),
-    *(stage_command(name, what) for name, what in STAGES.items()),
+    *(stage_command(name, title) for name, title in STAGES.items()),
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ConfigRefused
-from pipelines.cli.command import ACTOR, Call, Command, newest, who_draws, with_settings
+from pipelines.cli.command import ACTOR, Call, Command, describe_use, named_or_newest_round, with_settings
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
 
 def dynamics_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--round", metavar="ID", help="whose images (default: the newest round)")
-    parser.add_argument("--image", metavar="ID", help="one image alone, with --point")
     parser.add_argument(
-        "--point", metavar="X,Y", help="draw its dynamics at this pixel instead of keeping maps"
+        "--round", metavar="ID", help="round whose images are predicted (default: the newest)"
     )
-    parser.add_argument("--batch", type=int, default=16, help="images drawn at once (default: 16)")
+    parser.add_argument("--image", metavar="ID", help="plot one image only, at --point")
+    parser.add_argument(
+        "--point", metavar="X,Y", help="plot the dynamics of --image at this pixel instead of storing maps"
+    )
+    parser.add_argument("--batch", type=int, default=16, help="images generated per batch (default: 16)")
     parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated"
@@ -28,33 +30,35 @@ def dynamics_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def dynamics(call: Call) -> Any:
-    """Keep maps of score dynamics for a round's drawn images, or plot one image's dynamics at a point."""
+    """Store score-dynamics maps of a round's generated images, or plot one image's dynamics at a point."""
     from dataengine.diagnosis.config import DynamicsConfig
     from pipelines.services.training_free import plot_dynamics, predict_dynamics
 
     given = call.options
     config = DynamicsConfig.model_validate(with_settings(DynamicsConfig().model_dump(mode="json"), given.set))
     if bool(given.image) != bool(given.point):
-        raise ConfigRefused("--image and --point belong together: give both, or neither for a whole round")
+        raise ConfigRefused("--image and --point go together: give both, or neither for a whole round")
     if given.image:
         point = point_of(given.point)
         plotted = plot_dynamics(call.workspace, given.image, point, config, given.device, call.report)
         call.report.close()
         call.say(plotted["picture"])
         return plotted
-    found = predict_dynamics(call.workspace, newest(call).id, config, given.batch, given.device, call.report)
+    summary = predict_dynamics(
+        call.workspace, named_or_newest_round(call).id, config, given.batch, given.device, call.report
+    )
     call.report.close()
-    version = found.detector
-    call.say(f"{version.id} ({version.name}): {found.suspected} of {found.images} images have regions")
-    if found.left_out:
-        call.say(f"  {found.left_out} images were drawn elsewhere, and were left out")
-    call.say(f"  abnormal places at each step: {found.chart}")
+    version = summary.detector
+    call.say(f"{version.id} ({version.name}): {summary.suspected} of {summary.images} images have regions")
+    if summary.left_out:
+        call.say(f"  {summary.left_out} images skipped: no generator of this workspace made them")
+    call.say(f"  share of abnormal positions at each step: {summary.chart}")
     return {
         "detector": version.id,
-        "images": found.images,
-        "suspected": found.suspected,
-        "left_out": found.left_out,
-        "picture": found.chart,
+        "images": summary.images,
+        "suspected": summary.suspected,
+        "left_out": summary.left_out,
+        "picture": summary.chart,
     }
 
 
@@ -73,8 +77,10 @@ def dynamics_config() -> "type[BaseModel]":
 
 
 def highlight_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--round", metavar="ID", help="whose images are the generated ones (default: newest)")
-    parser.add_argument("--limit", type=int, default=2000, help="images of either kind (default: 2000)")
+    parser.add_argument("--round", metavar="ID", help="round of the generated images (default: the newest)")
+    parser.add_argument(
+        "--limit", type=int, default=2000, help="at most N real and N generated images (default: 2000)"
+    )
     parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated"
@@ -82,22 +88,22 @@ def highlight_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def highlight(call: Call) -> Any:
-    """Train a flaw highlighter on real and generated images, and register it as a detector."""
+    """Train a flaw highlighter on real and generated images and register it as a detector."""
     from pipelines.services.training_free import train_highlighter
 
     given = call.options
     config = highlighter_config()
     settings = config.model_validate(with_settings(config().model_dump(mode="json"), given.set))
     version = train_highlighter(
-        call.workspace, newest(call).id, settings, given.limit, given.device, call.report
+        call.workspace, named_or_newest_round(call).id, settings, given.limit, given.device, call.report
     )
     call.report.close()
-    told = version.metrics["training"]
+    metrics = version.metrics["training"]
     call.say(
-        f"{version.id}: {version.name} tells {told['accuracy']:.2f} of held-out images apart "
-        f"({told['real']} real and {told['generated']} generated ones learned from)"
+        f"{version.id}: {version.name} has accuracy {metrics['accuracy']:.2f} on held-out images "
+        f"(trained on {metrics['real']} real and {metrics['generated']} generated ones)"
     )
-    return {"detector": version.id, **told}
+    return {"detector": version.id, **metrics}
 
 
 def highlighter_config() -> "type[HighlighterConfig]":
@@ -108,22 +114,26 @@ def highlighter_config() -> "type[HighlighterConfig]":
 
 def ask_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="folder or hub id of a VQA model, or the URL of an endpoint")
-    parser.add_argument("--round", metavar="ID", help="whose labels count (default: the newest round)")
+    parser.add_argument("--round", metavar="ID", help="round whose labels are used (default: the newest)")
     parser.add_argument(
-        "--questions", metavar="N,N,…", default="", help="numbers of the questions (default: all 43)"
+        "--questions",
+        metavar="N,N,…",
+        default="",
+        help="numbers of the questions to compare (default: all 43)",
     )
-    parser.add_argument("--limit", type=int, default=200, help="validation images asked about (default: 200)")
+    parser.add_argument("--limit", type=int, default=200, help="validation images to use (default: 200)")
     parser.add_argument(
         "--keep",
         type=int,
         metavar="N",
-        help="ask question N about all of the round's images instead, and keep the verdicts as a detector's",
+        help="instead, ask question N about all of the round's images and store the verdicts as the "
+        "predictions of a detector",
     )
     parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
 
 
 def ask(call: Call) -> Any:
-    """Choose the yes/no question that tells flawed from clean images best, on labelled validation images."""
+    """Rank yes/no questions by how well they separate flawed from clean images, on validation labels."""
     from pipelines.services.training_free import rank_questions
 
     given = call.options
@@ -133,53 +143,61 @@ def ask(call: Call) -> Any:
     if given.keep is not None:
         return keep_verdicts(call, given.model, given.keep)
     rows = rank_questions(
-        call.workspace, newest(call).id, given.model, numbers, given.limit, given.device, call.report
+        call.workspace,
+        named_or_newest_round(call).id,
+        given.model,
+        numbers,
+        given.limit,
+        given.device,
+        call.report,
     )
     call.report.close()
     for row in rows:
         call.say(
-            f"{row['accuracy']:.3f} of {row['images']} right, {row['unclear']} unclear  "
+            f"{row['accuracy']:.3f} of {row['images']} correct, {row['unclear']} unclear  "
             f"question {row['number']}: {row['question']}"
         )
     return {"questions": rows}
 
 
 def keep_verdicts(call: Call, model: str, number: int) -> Any:
-    """Ask one question about the round's images; its verdicts are predictions of a detector of their own."""
+    """Ask one question about the round's images and store the verdicts as predictions of a detector."""
     from dataengine.curation.config import QuestionConfig
     from pipelines.services.training_free import predict_question
 
     config = QuestionConfig(model=model, number=number)
-    found = predict_question(call.workspace, newest(call).id, config, call.options.device, call.report)
+    summary = predict_question(
+        call.workspace, named_or_newest_round(call).id, config, call.options.device, call.report
+    )
     call.report.close()
-    version = found.detector
+    version = summary.detector
     call.say(
-        f"{version.id} ({version.name}): {found.suspected} of {found.images} images broken, "
-        f"{found.unclear} unclear; Curate shows them by this detector"
+        f"{version.id} ({version.name}): {summary.suspected} of {summary.images} images broken, "
+        f"{summary.unclear} unclear; select this detector at /curate to browse them"
     )
     return {
         "detector": version.id,
-        "images": found.images,
-        "suspected": found.suspected,
-        "unclear": found.unclear,
+        "images": summary.images,
+        "suspected": summary.suspected,
+        "unclear": summary.unclear,
     }
 
 
 def refine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Train a generator's whole network on this workspace's real pictures: first as usual, then (from the "
-        "middle on) with the mean flaw map of its own drawings in its noise and its attention. Without "
-        "--generator a new unconditional UNet is trained from random weights. Unconditional UNets (DDPM, "
-        "improved DDPM), Stable Diffusion and DiT pipelines can be trained on. What comes out is a stock "
-        "diffusers pipeline, registered as a generator. Pictures come from `clinic import FOLDER --source "
-        "real`; the demo's workspace has some. Stopped, the same command goes on where it was."
+        "Train a generator's whole network on this workspace's real images: the first half of the steps as "
+        "usual, the second half with the mean flaw map of its own images modulating noise and attention. "
+        "Without --generator, a new unconditional UNet is trained from random weights. Training can continue "
+        "from unconditional UNets (DDPM, improved DDPM), Stable Diffusion and DiT pipelines. The result is a "
+        "standard diffusers pipeline, registered as a generator. Import images with `clinic import FOLDER "
+        "--source real`; the demo's workspace has some. If interrupted, run the same command again to resume."
     )
     parser.add_argument(
-        "--generator", metavar="ID", default="", help="whose training goes on (default: a new UNet)"
+        "--generator", metavar="ID", default="", help="generator to continue from (default: a new UNet)"
     )
-    parser.add_argument("--name", default="", help="name of what comes out")
-    parser.add_argument("--limit", type=int, help="most real pictures (default: 20000)")
-    parser.add_argument("--worker", action="store_true", help="ask a worker for it and return")
+    parser.add_argument("--name", default="", help="name of the new generator")
+    parser.add_argument("--limit", type=int, help="maximum number of real images (default: 20000)")
+    parser.add_argument("--worker", action="store_true", help="queue it for a worker and return at once")
     parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated"
@@ -187,27 +205,27 @@ def refine_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def refine(call: Call) -> Any:
-    """Train here, or ask a worker for it."""
+    """Train in this process, or queue the training for a worker."""
     from pipelines.services.training_free import refine_generator, request_refining
 
     plan = refining_plan(call)
     if call.options.worker:
         job = request_refining(call.workspace, plan, ACTOR)
-        call.say(f"{job.id}: asked for; `clinic status` follows it")
+        call.say(f"{job.id} queued; `clinic status` shows its progress")
         return {"job": job.id, "run": job.args["run"]}
-    made = refine_generator(call.workspace, plan, call.options.device, call.report)
+    refined = refine_generator(call.workspace, plan, call.options.device, call.report)
     call.report.close()
     call.say(
-        f"{made['generator']}: {made['name']}, from {made['pictures']} pictures, mean map taken "
-        f"{made['maps']} times, last loss {made['curve'][-1][1]:.4f}"
+        f"{refined['generator']}: {refined['name']}, trained on {refined['pictures']} images, mean flaw map "
+        f"updated {refined['maps']} times, final loss {refined['curve'][-1][1]:.4f}"
     )
     with call.workspace.catalog(read_only=True) as catalog:
-        call.say(f"  {who_draws(call, catalog.generators.get(made['generator']))}")
-    return made
+        call.say(f"  {describe_use(call, catalog.generators.get(refined['generator']))}")
+    return refined
 
 
 def refining_plan(call: Call) -> "RefiningRun":
-    """The settings with the command's own options in them."""
+    """The settings, with the command's own options applied."""
     from pipelines.config import RefiningRun
 
     given = call.options
@@ -224,15 +242,19 @@ def refining_config() -> "type[BaseModel]":
 
 def inpaint_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Draw anew what masks mark, and leave every other pixel as it is. FOLDER holds images/ and masks/: "
-        "PNG masks of the pictures' names and sizes, black where nothing is to change, as `clinic export "
-        "--format masks` writes people's labels. Any generator can do it: known pixels are put back after "
-        "each of its steps (RePaint). OUT gets a PNG for each picture, and beside it a JSON file that says "
-        "how it was made; `clinic import OUT` takes both. A picture without a mark is copied as it is. "
-        "Everything is looked at before anything is drawn. Stopped, the same command goes on where it was."
+        "Regenerate the masked regions of images and keep every other pixel. FOLDER holds images/ and "
+        "masks/: "
+        "PNG masks with the names and sizes of the images, black where nothing shall change, as `clinic "
+        "export --format masks` writes labels. Works with any generator: known pixels are restored after "
+        "each "
+        "denoising step (RePaint). OUT receives a PNG for each image and a JSON file with its metadata; "
+        "`clinic import OUT` reads both. Images with an empty mask are copied unchanged. All inputs are "
+        "validated before anything is generated. If interrupted, run the same command again to resume."
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="images/ and masks/, or a .zip of them")
-    parser.add_argument("out", type=Path, metavar="OUT", help="where the drawn pictures go")
+    parser.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="folder with images/ and masks/, or a .zip of it"
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="output folder")
     parser.add_argument(
         "--generator",
         metavar="ID|DIR",
@@ -240,29 +262,30 @@ def inpaint_arguments(parser: argparse.ArgumentParser) -> None:
         help="a registered generator (`clinic generators` lists them), or the folder of a diffusers pipeline",
     )
     parser.add_argument(
-        "--images", type=Path, metavar="DIR", help="where the pictures lie, if not in images/"
+        "--images", type=Path, metavar="DIR", help="folder of the image files, if not images/"
     )
     parser.add_argument(
         "--prompt",
         default="",
-        help="what pictures show that bring no prompt; others have it in metadata.csv, or in a .txt beside "
-        "them. Unconditional generators need none",
+        help="prompt of images that bring none in metadata.csv or in a .txt file of the same name; "
+        "unconditional generators need no prompt",
     )
     parser.add_argument("--steps", type=int, default=20, help="denoising steps (default: 20)")
-    parser.add_argument("--guidance", type=float, help="guidance scale (default: the generator's own)")
+    parser.add_argument("--guidance", type=float, help="guidance scale (default: that of the generator)")
     parser.add_argument(
         "--repeats",
         type=int,
         default=3,
-        help="times that each step is made, so that old and new come to fit; costs as much (default: 3)",
+        help="RePaint resampling: repetitions of each step, which blend old and new pixels; cost grows in "
+        "proportion (default: 3)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="another one draws otherwise (default: 0)")
-    parser.add_argument("--batch", type=int, default=4, help="pictures drawn at once (default: 4)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    parser.add_argument("--batch", type=int, default=4, help="images generated per batch (default: 4)")
     parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
 
 
 def inpaint(call: Call) -> Any:
-    """Draw here, into a folder."""
+    """Regenerate masked regions in this process and write the images to a folder."""
     from dataengine.treatment.config import SamplingConfig
     from pipelines.services.training_free import inpaint_folder
 
@@ -282,8 +305,9 @@ def inpaint(call: Call) -> Any:
     )
     call.report.close()
     call.say(
-        f"{name} drew {done['drawn']} pictures into {done['out']}; {done['unmarked']} without a mark copied, "
-        f"{done['there']} there already"
+        f"{name} wrote {done['drawn']} images to {done['out']}; {done['unmarked']} with an empty mask "
+        f"copied, "
+        f"{done['there']} already done"
     )
     return done
 
@@ -291,7 +315,7 @@ def inpaint(call: Call) -> Any:
 COMMANDS = (
     Command(
         name="dynamics",
-        summary="artifact maps by score dynamics, without a trained detector",
+        summary="predict artifact maps from score dynamics, without a trained detector",
         run=dynamics,
         arguments=dynamics_arguments,
         examples=(
@@ -303,7 +327,7 @@ COMMANDS = (
     ),
     Command(
         name="highlight",
-        summary="train a flaw highlighter: maps of what gives generated images away",
+        summary="train a flaw highlighter: maps of what distinguishes generated from real images",
         run=highlight,
         arguments=highlight_arguments,
         examples=("clinic highlight --set weights=vgg16.safetensors", "clinic highlight --set lr=0.0003"),
@@ -311,7 +335,7 @@ COMMANDS = (
     ),
     Command(
         name="ask",
-        summary="which yes/no question to a VQA model finds artifacts best, on validation",
+        summary="rank yes/no questions to a VQA model by how well they find artifacts, on validation",
         run=ask,
         arguments=ask_arguments,
         examples=(
@@ -321,7 +345,7 @@ COMMANDS = (
     ),
     Command(
         name="refine",
-        summary="self-refining training of a generator on real pictures, or of a new one",
+        summary="self-refining training of a generator, or of a new one, on real images",
         run=refine,
         arguments=refine_arguments,
         examples=(
@@ -334,13 +358,13 @@ COMMANDS = (
     ),
     Command(
         name="inpaint",
-        summary="draw anew what masks mark in pictures, and nothing else",
+        summary="regenerate the masked regions of images, and nothing else",
         run=inpaint,
         arguments=inpaint_arguments,
         examples=(
             "clinic export broken --format masks --labelled",
-            "clinic inpaint broken mended --generator 4f1c… --steps 30",
-            "clinic inpaint broken mended --generator models/sd15 --prompt 'a hand' --repeats 10 --seed 1",
+            "clinic inpaint broken repaired --generator 4f1c… --steps 30",
+            "clinic inpaint broken repaired --generator models/sd15 --prompt 'a hand' --repeats 10 --seed 1",
         ),
     ),
 )

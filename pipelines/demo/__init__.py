@@ -1,1 +1,1 @@
-"""`clinic demo`: one whole round on the embedded clinic."""
+"""`clinic demo`: runs one whole round on the embedded clinic."""

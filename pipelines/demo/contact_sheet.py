@@ -1,7 +1,7 @@
-"""Contact sheets: pictures side by side with their maps and masks, as one image that opens anywhere.
+"""Contact sheets: images side by side with their maps and masks, in a single image file.
 
 Input: uint8 HWC images, float32 HW confidence in [0, 1], bool HW masks. Output: PIL images. Cost:
-milliseconds a tile.
+milliseconds per tile.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ GAP, HEAD, FOOT = 10, 76, 26
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """A picture, what is drawn over it, and a line below it. `marked` frames it as broken."""
+    """An image, its overlays, and a caption below it. `marked` frames it in red as broken."""
 
     image: np.ndarray
     confidence: np.ndarray | None = None
@@ -30,7 +30,7 @@ class Tile:
 
 @dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """Rows of tiles under common heads; `repeat` rows stand side by side on a sheet."""
+    """Rows of tiles with shared column headings; `repeat` rows are placed side by side on a sheet."""
 
     name: str
     title: str
@@ -49,27 +49,27 @@ def outline(mask: np.ndarray, width: int = 1) -> np.ndarray:
     return mask & ~inner
 
 
-def drawn(tile: Tile, side: int) -> Image.Image:
+def render_tile(tile: Tile, side: int) -> Image.Image:
     """A tile's image, its longer edge `side` pixels: its map as red heat, its mask as a yellow outline."""
     height, width = tile.image.shape[:2]
     scale = side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     pixels = tile.image if tile.confidence is None else overlay_confidence(tile.image, tile.confidence)
-    picture = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+    image = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
     if tile.mask is not None:
         large = np.asarray(Image.fromarray(tile.mask.astype(np.uint8) * 255).resize(size)) > 127
-        outlined = np.array(picture)
+        outlined = np.array(image)
         outlined[outline(large, width=max(2, side // 64))] = OUTLINE
-        picture = Image.fromarray(outlined)
+        image = Image.fromarray(outlined)
     if tile.marked:
-        ImageDraw.Draw(picture).rectangle(
+        ImageDraw.Draw(image).rectangle(
             (0, 0, size[0] - 1, size[1] - 1), outline=PALETTE[0], width=max(2, side // 48)
         )
-    return picture
+    return image
 
 
-def sheet(gallery: Gallery, side: int = 128) -> Image.Image:
-    """The gallery as one picture, `side` pixels a tile."""
+def render_sheet(gallery: Gallery, side: int = 128) -> Image.Image:
+    """The gallery as one image, `side` pixels per tile."""
     heading, line = ImageFont.load_default(20), ImageFont.load_default(12)
     rows = [gallery.rows[i : i + gallery.repeat] for i in range(0, len(gallery.rows), gallery.repeat)]
     block = len(gallery.columns) * (side + GAP) + GAP
@@ -77,7 +77,7 @@ def sheet(gallery: Gallery, side: int = 128) -> Image.Image:
     paper = Image.new("RGB", (width, HEAD + len(rows) * (side + FOOT) + GAP), PAPER)
     pen = ImageDraw.Draw(paper)
     pen.text((GAP, 8), gallery.title, fill=INK, font=heading)
-    pen.text((GAP, 34), fitted(gallery.lead, width - 2 * GAP, line), fill=FAINT, font=line)
+    pen.text((GAP, 34), truncate_text(gallery.lead, width - 2 * GAP, line), fill=FAINT, font=line)
     for down, row in enumerate(rows):
         for across, tiles in enumerate(row):
             left = GAP + across * block
@@ -98,14 +98,14 @@ def _row(
     font = ImageFont.load_default(12)
     for head, tile in zip(columns, tiles, strict=True):
         if heads:
-            pen.text((left, top - 18), fitted(head, side, font), fill=FAINT, font=font)
-        paper.paste(drawn(tile, side), (left, top))
-        pen.text((left, top + side + 3), fitted(tile.text, side, font), fill=INK, font=font)
+            pen.text((left, top - 18), truncate_text(head, side, font), fill=FAINT, font=font)
+        paper.paste(render_tile(tile, side), (left, top))
+        pen.text((left, top + side + 3), truncate_text(tile.text, side, font), fill=INK, font=font)
         left += side + GAP
 
 
-def fitted(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
-    """The text, cut with an ellipsis where it is wider than `width` pixels."""
+def truncate_text(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+    """The text, truncated with an ellipsis if it is wider than `width` pixels."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

@@ -1,9 +1,8 @@
-"""What a demo workspace begins with: the clinic's models registered, clean pictures, earlier labels, a
-benchmark.
+"""Initial data of a demo workspace: the clinic's models, artifact-free images, earlier labels, a benchmark.
 
-Input: an empty workspace. Output: generator "tiny-flux", champion "first-doctor", artifact-free drawings of
-all splits, some of the doctor's own training data, and a benchmark with exact truth. Cost: about
-half a minute. Running it again adds nothing.
+Input: an empty workspace. Output: generator "tiny-flux", champion "first-doctor", artifact-free images of all
+splits, some of the champion's own training data, and a benchmark with exact ground truth. Cost: about half a
+minute. Idempotent.
 """
 
 from collections.abc import Iterable, Sequence
@@ -36,22 +35,22 @@ from storage.workspace import Workspace
 GENERATOR, CHAMPION, AUTHOR = "tiny-flux", "first-doctor", "clinic"
 LICENCE = "Apache-2.0"
 FLAWED = 0.37
-"""Share of broken images that the judge finds in the tiny FLUX's hard categories."""
+"""Fraction of broken images that the judge finds in the tiny FLUX's hard categories."""
 
 SIZES = {"cpu-smoke": DemoDataConfig(clean=60, previous=20, benchmark=24, benchmark_clean=12)}
-"""How much a recipe's demo begins with, where it differs from the default."""
+"""Amount of initial data by recipe, where it differs from the default."""
 
 
 def prepare(workspace: Workspace, config: DemoDataConfig | None = None, report: Report = no_report) -> None:
-    """Register the models and take in the drawings."""
+    """Register the models and import the images."""
     config = config or DemoDataConfig()
-    report(0, 4, "the generator and the first doctor")
+    report(0, 4, "registering the generator and the first detector")
     register_models(workspace)
-    report(1, 4, "clean pictures and what the first doctor learned from")
+    report(1, 4, "importing artifact-free images and the first detector's training data")
     clean = [(i, stream("photos")[i]) for i in range(config.clean)]
     ingest(workspace, "photos", clean, "real", None)
     ingest(workspace, "previous", enumerate(earlier_data(config.previous)), "drawn", "train")
-    report(2, 4, "the benchmark")
+    report(2, 4, "importing the benchmark")
     hard, benchmark = hard_benchmark(), stream("benchmark", flawed=0.0)
     flawed = round_trip([hard[i] for i in range(config.benchmark)])
     ingest(workspace, "benchmark", enumerate(flawed), "drawn", "benchmark")
@@ -63,12 +62,12 @@ def prepare(workspace: Workspace, config: DemoDataConfig | None = None, report: 
 
 
 def register_models(workspace: Workspace) -> None:
-    """The tiny FLUX as a folder, the first doctor as a checkpoint and champion."""
+    """Register the tiny FLUX, and the first detector as champion."""
     from dataengine.clinic.parts import materialise
 
     folder = materialise("flux", workspace.path / "models" / GENERATOR)
-    doctor = materialise("first_doctor", workspace.path / "models" / CHAMPION)
-    checkpoint = workspace.checkpoints.publish(doctor)
+    detector = materialise("first_doctor", workspace.path / "models" / CHAMPION)
+    checkpoint = workspace.checkpoints.publish(detector)
     with workspace.catalog() as catalog:
         catalog.generators.add(
             GeneratorVersion(
@@ -80,10 +79,10 @@ def register_models(workspace: Workspace) -> None:
             )
         )
         catalog.detectors.add(
-            DetectorVersion(id=CHAMPION, name="first doctor", checkpoint=checkpoint, licence=LICENCE)
+            DetectorVersion(id=CHAMPION, name="first detector", checkpoint=checkpoint, licence=LICENCE)
         )
         if catalog.detectors.champion() is None:
-            catalog.detectors.promote(CHAMPION, "demo", "the clinic ships it")
+            catalog.detectors.promote(CHAMPION, "demo", "shipped with the embedded clinic")
         catalog.commit()
 
 
@@ -94,9 +93,9 @@ def ingest(
     source: Source,
     split: Split | None,
 ) -> None:
-    """Keep drawings with their captions, drawn ones with their exact truth as imported labels.
+    """Store images with their captions; those of source "drawn" with their exact truth as imported labels.
 
-    Without `split` each drawing's own group decides between training and validation.
+    Without `split`, each image's group decides between training and validation.
     """
     chosen = list(drawings)
     hashes = workspace.blobs.put_many([encode_png(drawing.image) for _, drawing in chosen])
@@ -116,12 +115,12 @@ def ingest(
 
 
 def hard_benchmark() -> Stream:
-    """Hard categories, broken as often as the generator breaks them."""
+    """Images of hard categories, flawed as often as the generator's."""
     return stream("benchmark", flawed=FLAWED, categories=HARD)
 
 
 def earlier_data(count: int) -> list[Drawing]:
-    """Some of what the first doctor learned from, as the earlier annotators marked it, mistakes included."""
+    """Some of the first detector's training data, with the labels of earlier annotators, errors included."""
     import torch
 
     from dataengine.clinic.training.data import render
@@ -136,7 +135,7 @@ def earlier_data(count: int) -> list[Drawing]:
 
 
 def round_trip(drawings: Sequence[Drawing]) -> list[Drawing]:
-    """The drawings as the generator's decoder would have painted them; what is broken stays where it was."""
+    """The images passed through the generator's autoencoder; flaws stay where they were."""
     import torch
 
     from dataengine.clinic.parts import autoencoder
@@ -148,7 +147,7 @@ def round_trip(drawings: Sequence[Drawing]) -> list[Drawing]:
 
 
 def oracle_folder(workspace: Workspace, name: str) -> Path:
-    """Where an oracle's weights are put, outside of everything that stages read."""
+    """The folder of an oracle's weights, outside of everything that stages read."""
     from dataengine.clinic.parts import materialise
 
     return materialise(name, workspace.path / "oracles" / name)

@@ -1,7 +1,7 @@
-"""The report of a round as one HTML page that needs nothing else: figures, charts, images, maps, marks.
+"""The report of a round as one self-contained HTML page: figures, charts, images, maps, masks.
 
 Input: the report's data (JSON) and galleries of tiles. Output: HTML text, from the template
-`report.html`. Light and dark by the reader's setting; no script. Every value is escaped.
+`report.html`. Follows the reader's light or dark colour scheme; no script. Every value is escaped.
 """
 
 import base64
@@ -21,10 +21,12 @@ from pipelines.demo.contact_sheet import OUTLINE, Gallery, outline
 TEMPLATE = Path(__file__).with_name("report.html")
 
 
-def page(data: dict[str, Any], galleries: Sequence[Gallery]) -> str:
-    """The whole page. `data` as `pipelines.demo.run` writes it to `report.json`."""
+def render_page(data: dict[str, Any], galleries: Sequence[Gallery]) -> str:
+    """Render the page. `data` as `pipelines.demo.run` writes it to `report.json`."""
     longest = max((stage["seconds"] for stage in data["stages"]), default=0.0) or 1.0
-    return template().render(data=data, galleries=galleries, longest=longest, curve=curve(data["treatment"]))
+    return template().render(
+        data=data, galleries=galleries, longest=longest, curve=chart_curve(data["treatment"])
+    )
 
 
 @cache
@@ -35,14 +37,14 @@ def template() -> Template:
         "data_uri": data_uri,
         "edge": edge,
         "heat": heat,
-        "number": number,
+        "number": format_figure,
         "percent": lambda share: f"{100 * share:.1f}%",
     }
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
 
 
 def heat(confidence: np.ndarray) -> np.ndarray:
-    """Confidence float HW in [0, 1] as uint8 RGBA: red, the more opaque the surer, clear below 0.05."""
+    """Confidence float HW in [0, 1] as uint8 RGBA: red, opacity by confidence, transparent below 0.05."""
     layer = np.zeros((*confidence.shape, 4), np.uint8)
     layer[..., :3] = PALETTE[0]
     layer[..., 3] = np.where(confidence < 0.05, 0, np.clip(confidence, 0, 1) * 190).astype(np.uint8)
@@ -50,7 +52,7 @@ def heat(confidence: np.ndarray) -> np.ndarray:
 
 
 def edge(mask: np.ndarray) -> np.ndarray:
-    """The outline of a bool HW mask as uint8 RGBA, drawn at three times its size so that it stays thin."""
+    """The outline of a bool HW mask as uint8 RGBA, at three times its size so that the line stays thin."""
     large = mask.repeat(3, 0).repeat(3, 1)
     layer = np.zeros((*large.shape, 4), np.uint8)
     layer[outline(large, width=2)] = (*OUTLINE, 255)
@@ -58,14 +60,14 @@ def edge(mask: np.ndarray) -> np.ndarray:
 
 
 def data_uri(pixels: np.ndarray) -> str:
-    """A uint8 image, HWC with 3 or 4 channels, as the text of a PNG data address."""
+    """A uint8 image, HWC with 3 or 4 channels, as a PNG data URI."""
     body = io.BytesIO()
     Image.fromarray(pixels).save(body, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(body.getvalue()).decode()
 
 
-def number(value: float | bool | None) -> str:
-    """A figure as people read it."""
+def format_figure(value: float | bool | None) -> str:
+    """Format a figure for display."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -73,9 +75,9 @@ def number(value: float | bool | None) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def curve(treatment: dict[str, Any]) -> dict[str, Any] | None:
-    """Mean confidence over the updates as places in a chart of 720 × 226, with the guard's checks and the
-    kept update; None for fewer than two updates.
+def chart_curve(treatment: dict[str, Any]) -> dict[str, Any] | None:
+    """Mean confidence over the updates as coordinates in a chart of 720 × 226, with the guard's checks and
+    the kept update; None for fewer than two updates.
     """
     points: list[tuple[float, float]] = [(p["update"], p["confidence"]) for p in treatment["history"]]
     if len(points) < 2:

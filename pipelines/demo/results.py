@@ -1,8 +1,7 @@
-"""What a finished round has shown: the figures against their goals, and the pictures that show it.
+"""Results of a finished round: figures compared with their goals, and galleries of images.
 
-Input: a round whose stages are recorded; how a judge sees images (`See`). Output: plain data for
-`report.json`, and galleries. Cost: one pass of two detectors over the benchmark, one of the judge over the
-judged pairs.
+Input: a round whose stages are recorded; a judge (`Judge`). Output: plain data for `report.json`, and
+galleries. Cost: one pass of two detectors over the benchmark, one of the judge over the judged pairs.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,12 +28,12 @@ from pipelines.services.rounds import describe_stages
 from pipelines.stages.judge import pairs_of
 
 Judge = Callable[[np.ndarray], np.ndarray]
-"""uint8 NHWC images to confidence float32 NHW in [0, 1]; measures, and never takes part in a round."""
+"""uint8 NHWC images to confidence float32 NHW in [0, 1]; only measures, and takes no part in a round."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One figure beside its goal; `met` goes by the value, the interval says how sure that is."""
+    """One figure with its goal; `met` is decided by the value, `interval` is its 95 % confidence interval."""
 
     id: str
     title: str
@@ -49,7 +48,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """The judged pairs and what the judge sees in them: confidences float32 NHW in [0, 1]."""
+    """The judged pairs and the judge's predictions on them: confidences float32 NHW in [0, 1]."""
 
     pairs: list[Pair]
     before: np.ndarray
@@ -57,7 +56,7 @@ class Evidence:
 
 
 def judge_pairs(context: Context, round_id: str, judge: Judge) -> Evidence | None:
-    """Let the judge look at every pair; None when no generator was treated."""
+    """The judge's predictions on every pair; None if no generator was treated."""
     if results_of(context, round_id)["treat"]["treated"] is None:
         return None
     pairs = pairs_of(context, round_id)
@@ -69,22 +68,22 @@ def judge_pairs(context: Context, round_id: str, judge: Judge) -> Evidence | Non
 def figures(
     context: Context, round_id: str, evidence: Evidence | None, hard: Sequence[str], first: str
 ) -> list[Figure]:
-    """The figures of the round. `hard`: what should be found hard; `first`: the detector before the round."""
+    """The figures of the round. `hard`: the truly hard categories; `first`: the detector before the round."""
     results = results_of(context, round_id)
-    found = [
+    figures = [
         *detector_figures(context, round_id, first, results["promote"]["champion"]),
         _claim(
             "hard_categories_exact",
-            "hard categories found, and nothing easy",
+            "exactly the hard categories found",
             set(results["write_prompts"]["hard"]) == set(hard),
             ", ".join(results["write_prompts"]["hard"]) or "none",
         ),
     ]
-    return found if evidence is None else found + treatment_figures(results["judge"], evidence)
+    return figures if evidence is None else figures + treatment_figures(results["judge"], evidence)
 
 
 def detector_figures(context: Context, round_id: str, first: str, last: str) -> list[Figure]:
-    """The benchmark by the detector before and the one after the round (DiffDoctor, Table 1)."""
+    """Benchmark errors of the detectors before and after the round (DiffDoctor, Table 1)."""
     weights = recipe_of(context, round_id).publish
     data = read_training_data(context.workspace, weights.labels, round_id, ("benchmark",))
     sets = {
@@ -96,10 +95,10 @@ def detector_figures(context: Context, round_id: str, first: str, last: str) -> 
         for detector_id in dict.fromkeys((first, last))
         for name, items in sets.items()
     }
-    wanted = (
+    comparisons = (
         ("mse_ratio", "detector error (MSE) on the hard benchmark", "hard", "mse", 0.5),
         ("kl1m_ratio", "false alarms, KL(1−P‖1−Q), on the hard benchmark", "hard", "kl1m", 0.5),
-        ("mse_clean_ratio", "detector error (MSE) on artifact-free pictures", "clean", "mse", 0.2),
+        ("mse_clean_ratio", "detector error (MSE) on artifact-free images", "clean", "mse", 0.2),
     )
     return [
         _ratio(
@@ -110,20 +109,22 @@ def detector_figures(context: Context, round_id: str, first: str, last: str) -> 
             [item.image_id for item in sets[name]],
             goal,
         )
-        for id, title, name, metric, goal in wanted
+        for id, title, name, metric, goal in comparisons
     ]
 
 
 def image_rows(context: Context, detector_id: str, items: Sequence[SnapshotItem]) -> list[ImageMetrics]:
-    """A detector's figures of every image, in order."""
+    """A detector's metrics on every image, in order."""
     samples = StoredSamples(context.workspace, items)
     examples = [samples.sample(index) for index in range(len(samples))]
     maps = fresh_maps(context, detector_id, [example.image for example in examples])
-    return [image_metrics(example.target, seen) for example, seen in zip(examples, maps, strict=True)]
+    return [
+        image_metrics(example.target, confidence) for example, confidence in zip(examples, maps, strict=True)
+    ]
 
 
 def treatment_figures(judgement: dict[str, Any], evidence: Evidence) -> list[Figure]:
-    """What treatment did: by the treating detector, by the judge, and what it cost."""
+    """Effects of the treatment: by the treating detector, by the judge, and on image quality."""
     prompts = [pair.before.prompt for pair in evidence.pairs]
     true_before = evidence.before.max((1, 2)) >= JUDGE_THRESHOLD
     true_after = evidence.after.max((1, 2)) >= JUDGE_THRESHOLD
@@ -131,9 +132,9 @@ def treatment_figures(judgement: dict[str, Any], evidence: Evidence) -> list[Fig
         "true_freq_ratio", "images with a true artifact, by the judge", true_before, true_after, prompts, 0.85
     )
     by_detector = "mean confidence by the treating detector"
-    energy, variety = "detail (Laplacian energy)", "variety among the seeds of a prompt"
+    energy, variety = "detail (Laplacian energy)", "diversity among the seeds of a prompt"
     pairs = len(prompts)
-    found = [
+    figures = [
         _within("mean_conf_ratio", by_detector, judgement["mean_confidence"], (0.0, 0.5), "≤ 0.5", pairs),
         replace(true, met=true.met and true.interval is not None and true.interval[1] < 1),
         _within("detail_ratio", energy, judgement["detail"], (0.8, 1.25), "0.8 – 1.25", pairs),
@@ -141,10 +142,10 @@ def treatment_figures(judgement: dict[str, Any], evidence: Evidence) -> list[Fig
     ]
     if "attributes" in judgement:
         drop = judgement["attributes"]
-        found.append(
+        figures.append(
             Figure(
                 id="attribute_drop",
-                title="asked attributes that are no longer shown",
+                title="prompted attributes no longer shown",
                 value=drop["drop"],
                 interval=(drop["interval"][0], drop["interval"][1]),
                 unit="share",
@@ -154,19 +155,19 @@ def treatment_figures(judgement: dict[str, Any], evidence: Evidence) -> list[Fig
                 note=f"{drop['before']:.3f} → {drop['after']:.3f}",
             )
         )
-    return found
+    return figures
 
 
 def galleries(context: Context, round_id: str, evidence: Evidence | None, first: str) -> list[Gallery]:
-    """Pictures of the survey, the labels, the detectors, and before and after treatment."""
-    shown = [_survey(context, round_id), _labels(context, round_id, first)]
+    """Images of the survey, the labels, and before and after treatment."""
+    every = [_survey(context, round_id), _labels(context, round_id, first)]
     if evidence is not None:
-        shown += _pairs(context, round_id, evidence)
-    return [gallery for gallery in shown if gallery.rows]
+        every += _pairs(context, round_id, evidence)
+    return [gallery for gallery in every if gallery.rows]
 
 
 def _survey(context: Context, round_id: str, each: int = 4) -> Gallery:
-    """Survey images of every category with the first doctor's maps."""
+    """Survey images of every category with the first detector's maps."""
     detector = results_of(context, round_id)["diagnose"]["detector"]
     images = images_of(context, round_id, SURVEY)
     categories = read_categories(context.workspace, round_id, images)
@@ -187,15 +188,15 @@ def _survey(context: Context, round_id: str, each: int = 4) -> Gallery:
     full = tuple(row for row in rows if len(row) == each)
     return Gallery(
         name="survey",
-        title="What the generator draws, and where the first doctor sees it break",
-        lead="Survey images by category, the champion's artifact map in red, its highest confidence below.",
+        title="Generated images, and the artifacts that the first detector finds in them",
+        lead="Survey images by category, with the champion's artifact map in red and its maximum below.",
         columns=("",) * each,
         rows=full,
     )
 
 
 def _labels(context: Context, round_id: str, first: str, most: int = 18) -> Gallery:
-    """Answered images: what the first doctor saw, what the person painted, what the new doctor sees."""
+    """Labelled images: the first detector's map, the human mask, the retrained detector's map."""
     last = results_of(context, round_id)["promote"]["champion"]
     with context.workspace.catalog(read_only=True) as catalog:
         labels = {label.image_id: label for label in catalog.labels.of_round(round_id)}
@@ -206,70 +207,71 @@ def _labels(context: Context, round_id: str, first: str, most: int = 18) -> Gall
     after = fresh_maps(context, last, pixels)
     rows = tuple(
         (
-            Tile(image=picture, text=image.prompt),
-            Tile(image=picture, confidence=before.get(image.id)),
-            Tile(image=picture, mask=mask_of(context, labels[image.id]), text=_answer(labels[image.id])),
-            Tile(image=picture, confidence=now, text=f"{now.max():.2f}"),
+            Tile(image=shown, text=image.prompt),
+            Tile(image=shown, confidence=before.get(image.id)),
+            Tile(image=shown, mask=mask_of(context, labels[image.id]), text=_verdict(labels[image.id])),
+            Tile(image=shown, confidence=now, text=f"{now.max():.2f}"),
         )
-        for image, picture, now in zip(chosen, pixels, after, strict=True)
+        for image, shown, now in zip(chosen, pixels, after, strict=True)
     )
     return Gallery(
         name="labels",
-        title="What people answered, and what the doctor learned from it",
-        lead="The image, the first doctor's map, the person's mask in yellow, the new doctor's map.",
-        columns=("image", "first doctor", "person", "new doctor"),
+        title="Human labels, and the retrained detector's predictions",
+        lead="The image, the first detector's map, the human mask in yellow, the retrained detector's map.",
+        columns=("image", "first detector", "human label", "retrained"),
         rows=rows,
         repeat=2,
     )
 
 
 def _pairs(context: Context, round_id: str, evidence: Evidence, most: int = 16) -> list[Gallery]:
-    """Before and after treatment with the judge's marks: mended, broken anew, still broken."""
+    """Pairs before and after treatment with the judge's maps: repaired, still broken, newly broken,
+    intact."""
     flawed_before = evidence.before.max((1, 2)) >= JUDGE_THRESHOLD
     flawed_after = evidence.after.max((1, 2)) >= JUDGE_THRESHOLD
     groups = (
-        ("mended", "Mended by the treatment", flawed_before & ~flawed_after),
-        ("still", "Still broken: the next round starts here", flawed_before & flawed_after),
+        ("mended", "Repaired by the treatment", flawed_before & ~flawed_after),
+        ("still", "Still broken after the treatment", flawed_before & flawed_after),
         ("broken", "Broken by the treatment", ~flawed_before & flawed_after),
-        ("intact", "Well before and after", ~flawed_before & ~flawed_after),
+        ("intact", "Intact before and after", ~flawed_before & ~flawed_after),
     )
-    shown = []
+    galleries = []
     for name, title, chosen in groups:
         rows = tuple(_pair(context, evidence, int(i)) for i in _spread(np.flatnonzero(chosen), most))
         lead = (
-            f"{int(chosen.sum())} of {len(evidence.pairs)} held-out pairs of one prompt and seed. "
-            "The judge's map in red; a red frame where it is sure of an artifact."
+            f"{int(chosen.sum())} of {len(evidence.pairs)} held-out pairs with the same prompt and seed. "
+            "The judge's map in red; a red frame marks images in which it finds an artifact."
         )
-        shown.append(
+        galleries.append(
             Gallery(name=name, title=title, lead=lead, columns=("before", "after"), rows=rows, repeat=4)
         )
-    return shown
+    return galleries
 
 
 def _pair(context: Context, evidence: Evidence, index: int) -> tuple[Tile, Tile]:
     pair = evidence.pairs[index]
-    seen_before, seen_after = evidence.before[index], evidence.after[index]
+    before, after = evidence.before[index], evidence.after[index]
     return (
-        _judged(context, pair.before, seen_before, pair.before.prompt),
-        _judged(context, pair.after, seen_after, f"{seen_before.max():.2f} to {seen_after.max():.2f}"),
+        _judged_tile(context, pair.before, before, pair.before.prompt),
+        _judged_tile(context, pair.after, after, f"{before.max():.2f} to {after.max():.2f}"),
     )
 
 
-def _judged(context: Context, image: Image, seen: np.ndarray, text: str) -> Tile:
-    marked = bool(seen.max() >= JUDGE_THRESHOLD)
-    return Tile(image=read_pixels(context.workspace, image), confidence=seen, text=text, marked=marked)
+def _judged_tile(context: Context, image: Image, confidence: np.ndarray, text: str) -> Tile:
+    marked = bool(confidence.max() >= JUDGE_THRESHOLD)
+    return Tile(image=read_pixels(context.workspace, image), confidence=confidence, text=text, marked=marked)
 
 
 def maps_of(context: Context, detector_id: str, images: Sequence[Image]) -> dict[str, np.ndarray]:
-    """Kept maps of a detector by image id, float32 HW in [0, 1]."""
+    """Stored maps of a detector by image id, float32 HW in [0, 1]."""
     with context.workspace.catalog(read_only=True) as catalog:
-        found = catalog.predictions.of(detector_id, [image.id for image in images])
-    kept = {one.image_id: one.map_ref for one in found if one.map_ref is not None}
-    return dict(zip(kept, map(dequantise, context.workspace.maps.get_many(list(kept.values()))), strict=True))
+        predictions = catalog.predictions.of(detector_id, [image.id for image in images])
+    refs = {each.image_id: each.map_ref for each in predictions if each.map_ref is not None}
+    return dict(zip(refs, map(dequantise, context.workspace.maps.get_many(list(refs.values()))), strict=True))
 
 
 def fresh_maps(context: Context, detector_id: str, pixels: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Maps of a detector, made now, float32 HW in [0, 1]."""
+    """Maps predicted by a detector now, not stored ones, float32 HW in [0, 1]."""
     with context.workspace.catalog(read_only=True) as catalog:
         version = catalog.detectors.get(detector_id)
     detector = context.models.open_detector(context.workspace.checkpoints.fetch(version.checkpoint))
@@ -277,18 +279,18 @@ def fresh_maps(context: Context, detector_id: str, pixels: Sequence[np.ndarray])
 
 
 def mask_of(context: Context, label: Label) -> np.ndarray:
-    """What the person painted, bool HW."""
+    """The annotator's mask, bool HW."""
     if label.label_map is None:
         return np.zeros((label.height, label.width), bool)
     return unpack_label_map(context.workspace.blobs.get(label.label_map), label.height, label.width) > 0
 
 
-def _answer(label: Label) -> str:
+def _verdict(label: Label) -> str:
     return "clean" if label.clean else "broken"
 
 
 def _alternating(images: Sequence[Image], labels: dict[str, Label]) -> list[Image]:
-    """Broken and clean ones in turn."""
+    """Broken and clean images alternately."""
     broken = [image for image in images if not labels[image.id].clean]
     clean = [image for image in images if labels[image.id].clean]
     longest = max(len(broken), len(clean))
@@ -323,17 +325,17 @@ def _ratio(
     )
 
 
-def _within(id: str, title: str, found: dict[str, Any], limits: Interval, goal: str, n: int) -> Figure:
-    low, high = found["interval"]
+def _within(id: str, title: str, comparison: dict[str, Any], limits: Interval, goal: str, n: int) -> Figure:
+    low, high = comparison["interval"]
     return Figure(
         id=id,
         title=title,
-        value=found["ratio"],
+        value=comparison["ratio"],
         interval=(low, high),
         goal=goal,
-        met=limits[0] <= found["ratio"] <= limits[1],
+        met=limits[0] <= comparison["ratio"] <= limits[1],
         n=n,
-        note=f"{found['before']:.3g} → {found['after']:.3g}",
+        note=f"{comparison['before']:.3g} → {comparison['after']:.3g}",
     )
 
 
@@ -342,9 +344,9 @@ def _claim(id: str, title: str, value: bool, note: str) -> Figure:
 
 
 def wall_time(seconds: float) -> Figure:
-    """How long the demo took."""
+    """Duration of the demo, as a figure."""
     return Figure(
-        id="wall_s", title="the whole demo", value=seconds, goal="≤ 600", met=seconds <= 600, unit="s"
+        id="wall_s", title="duration of the demo", value=seconds, goal="≤ 600", met=seconds <= 600, unit="s"
     )
 
 
@@ -355,7 +357,7 @@ def report_data(
     seconds_by_stage: dict[str, float],
     seconds: float,
 ) -> dict[str, Any]:
-    """Everything that the report says, as JSON."""
+    """The content of the report, as JSON."""
     results = results_of(context, round_id)
     with context.workspace.catalog(read_only=True) as catalog:
         row = catalog.rounds.get(round_id)
@@ -364,8 +366,9 @@ def report_data(
     return {
         "title": "One round of the Artifact Clinic",
         "lead": (
-            f"Drawn, diagnosed, labelled, retrained and treated in {minutes}: every step ran for real, "
-            "on small models of a drawn world whose truth is known exactly."
+            f"Images generated, diagnosed and labelled, a detector retrained and a generator treated in "
+            f"{minutes}. Every step ran for real, on small models of a synthetic world with exact ground "
+            f"truth."
         ),
         "round": round_id,
         "seconds": seconds,
@@ -384,30 +387,31 @@ def report_data(
         ],
         "categories": [asdict(verdict) for verdict in verdicts],
         "categories_lead": (
-            "Mean of the images' highest confidence, by category. The mark is what a category must exceed "
-            "to count as hard, with the doubt that so few images leave."
+            "Mean of the images' maximum confidence, by category. The line marks the limit that a category "
+            "must exceed to count as hard; it allows for the small number of images."
         ),
         "treatment": treatment_curve(results["treat"]),
         "treatment_lead": (
-            "Mean confidence of the frozen detector on the images drawn for each update. The dots are the "
-            "quality guard's looks at fixed prompts; it asks no detector, and decides which update is kept."
+            "Mean confidence of the frozen detector on the images generated for each update. The dots are "
+            "checks by the quality guard on fixed prompts; it uses no detector, and decides which update is "
+            "kept."
         ),
         "results": results,
     }
 
 
 def cards(figures: Sequence[Figure]) -> list[dict[str, str]]:
-    """The figures that a hurried reader wants, as before and after."""
-    wanted = {
+    """The most important figures, as before and after."""
+    titles = {
         "mse_ratio": "detector error, hard benchmark",
-        "mse_clean_ratio": "detector error, clean pictures",
+        "mse_clean_ratio": "detector error, clean images",
         "mean_conf_ratio": "artifact confidence of new images",
         "true_freq_ratio": "images with a true artifact",
     }
-    chosen = [figure for figure in figures if figure.id in wanted]
+    chosen = [figure for figure in figures if figure.id in titles]
     return [
         {
-            "label": wanted[figure.id],
+            "label": titles[figure.id],
             "before": figure.note.split(" → ")[0],
             "after": figure.note.split(" → ")[1],
             "note": f"× {figure.value:.2f}",
@@ -417,7 +421,7 @@ def cards(figures: Sequence[Figure]) -> list[dict[str, str]]:
 
 
 def treatment_curve(treated: dict[str, Any]) -> dict[str, Any]:
-    """Confidence by update, and the guard's looks, as the page draws them."""
+    """Confidence by update, and the guard's checks, as the page plots them."""
     looks = [
         {
             "update": look["update"],

@@ -1,8 +1,9 @@
-"""Simulated people: they sign in over HTTP, see one image at a time, and answer as a person would.
+"""Simulated annotators: they sign in over HTTP, get one image at a time, and submit a mask.
 
 Input: a URL, a name, a password. Output: labels, submitted through the same API as everybody's. Cost: about
-10 ms an image. A person sees the image only and answers with what an oracle recognises in it, plus
-human-like error: a shaky outline, small flaws missed, now and then a stroke where nothing is wrong.
+10 ms per image. An annotator gets only the image, and submits an oracle's prediction plus human-like errors:
+a
+shaky outline, small flaws missed, sometimes a stroke on an intact region.
 """
 
 import base64
@@ -22,18 +23,18 @@ from pipelines.config import HumanErrorConfig
 CSRF = "X-Clinic-CSRF"
 
 Oracle = Callable[[np.ndarray], np.ndarray]
-"""What a person recognises: an image uint8 HWC to a confidence float32 HW in [0, 1]."""
+"""Stands in for human perception: an image uint8 HWC to a confidence float32 HW in [0, 1]."""
 
 
 class Client(Protocol):
-    """The part of `httpx.Client` that a person needs; a test client offers the same."""
+    """The part of `httpx.Client` that an annotator needs; a test client offers the same."""
 
     def get(self, url: str, /) -> Any: ...
     def post(self, url: str, /, *, json: Any = ..., headers: Any = ...) -> Any: ...
 
 
-def teacher_eyes(folder: Path, device: str = "cpu") -> Oracle:
-    """Recognise artifacts as the clinic's teacher does, the oracle that stands in for people."""
+def load_teacher_oracle(folder: Path, device: str = "cpu") -> Oracle:
+    """The clinic's teacher as the oracle that stands in for people."""
     import torch
 
     from dataengine.clinic.oracles import load_teacher
@@ -41,15 +42,15 @@ def teacher_eyes(folder: Path, device: str = "cpu") -> Oracle:
     teacher = load_teacher(folder).to(device)
 
     @torch.inference_mode()
-    def see(image: np.ndarray) -> np.ndarray:
+    def predict(image: np.ndarray) -> np.ndarray:
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float().div(255).to(device)
         return teacher.confidence(pixels)[0].float().cpu().numpy()
 
-    return see
+    return predict
 
 
 def with_human_error(mask: np.ndarray, error: HumanErrorConfig, rng: np.random.Generator) -> np.ndarray:
-    """The bool HW mask as a hurried person would paint it, bool HW."""
+    """The bool HW mask with human-like errors, bool HW."""
     painted = _shaky(mask, error.jitter, rng)
     painted = _without_missed(painted, error, rng)
     if rng.random() < error.false_strokes:
@@ -58,7 +59,7 @@ def with_human_error(mask: np.ndarray, error: HumanErrorConfig, rng: np.random.G
 
 
 def _shaky(mask: np.ndarray, jitter: float, rng: np.random.Generator) -> np.ndarray:
-    """Move the outline in and out by about `jitter` pixels, smoothly along its course."""
+    """Shift the outline in and out by about `jitter` pixels, smoothly along its length."""
     from scipy import ndimage
 
     if not mask.any() or jitter == 0:
@@ -69,7 +70,7 @@ def _shaky(mask: np.ndarray, jitter: float, rng: np.random.Generator) -> np.ndar
 
 
 def _without_missed(mask: np.ndarray, error: HumanErrorConfig, rng: np.random.Generator) -> np.ndarray:
-    """Leave out components below `small` pixels, each with probability `missed`."""
+    """Drop components below `small` pixels, each with probability `missed`."""
     numbers, count = components(mask)
     areas = np.bincount(numbers.ravel(), minlength=count + 1)
     overlooked = (areas < error.small) & (rng.random(count + 1) < error.missed)
@@ -78,20 +79,20 @@ def _without_missed(mask: np.ndarray, error: HumanErrorConfig, rng: np.random.Ge
 
 
 def _stroke(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """A short stroke where the hand slipped: a disc of 3 to 6 pixels radius."""
+    """An accidental stroke: a disc of 3 to 6 pixels radius."""
     rows, columns = np.ogrid[: shape[0], : shape[1]]
     y, x = rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
     return (rows - y) ** 2 + (columns - x) ** 2 <= rng.uniform(3, 6) ** 2
 
 
 @dataclass(kw_only=True)
-class Person:
-    """One simulated annotator with an account, eyes, habits and a seed."""
+class SimulatedAnnotator:
+    """One simulated annotator with an account, an oracle, an error model and a seed."""
 
     client: Client
     name: str
     password: str
-    see: Oracle
+    oracle: Oracle
     error: HumanErrorConfig
     seed: int = 0
 
@@ -103,12 +104,12 @@ class Person:
         self._rng = np.random.default_rng([self.seed, *self.name.encode()])
 
     def label_next(self) -> bool:
-        """Answer one image; False when nothing waits."""
+        """Label one image; False if none is queued."""
         offer = self._checked(self.client.get("/api/annotate/next"))
         if offer.status_code == 204:
             return False
         task = offer.json()
-        mask = self._look(self._pixels(task["image"]["url"]))
+        mask = self._predict_mask(self._pixels(task["image"]["url"]))
         seconds = self.error.lead_seconds * float(np.exp(self._rng.normal(0, 0.5)))
         time.sleep(seconds * self.error.pace)
         answer = self._answer(task, mask, seconds)
@@ -116,14 +117,14 @@ class Person:
         return True
 
     def label_all(self, more: Callable[[], bool] = lambda: True) -> int:
-        """Answer until nothing waits, or until `more()` is false; the number of images answered."""
-        answered = 0
+        """Label until none is queued, or until `more()` is false; returns the number of labelled images."""
+        labelled = 0
         while more() and self.label_next():
-            answered += 1
-        return answered
+            labelled += 1
+        return labelled
 
-    def _look(self, image: np.ndarray) -> np.ndarray:
-        return with_human_error(self.see(image) >= self.error.threshold, self.error, self._rng)
+    def _predict_mask(self, image: np.ndarray) -> np.ndarray:
+        return with_human_error(self.oracle(image) >= self.error.threshold, self.error, self._rng)
 
     def _pixels(self, url: str) -> np.ndarray:
         return decode(self._checked(self.client.get(url)).content)
@@ -144,7 +145,7 @@ class Person:
     def _checked(response: Any) -> Any:
         if response.status_code >= 400:
             raise JobFailed(
-                f"The annotation server answered {response.status_code} to a simulated person "
+                f"The annotation server answered {response.status_code} to a simulated annotator "
                 f"({response.request.method} {response.request.url.path}): {response.text[:300]}"
             )
         return response

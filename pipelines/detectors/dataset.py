@@ -1,5 +1,4 @@
-"""A snapshot's rows as training examples: pixels and targets are read from the workspace when a batch needs
-them.
+"""A snapshot's rows as training examples; pixels and targets are read from the workspace on demand.
 
 Targets by kind: "true" and "previous" name a packed label map (None: clean), "pseudo" names a detector's map,
 "real" has none and is empty.
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 
 CACHED = 4096
-"""Decoded examples kept in memory while they are small: at most 64 KiB of pixels each."""
+"""Number of decoded examples cached in memory, if no image is larger than 128 × 128."""
 
 
 class StoredSamples:
@@ -31,9 +30,9 @@ class StoredSamples:
         self._workspace = workspace
         self._items = list(items)
         with workspace.catalog(read_only=True) as catalog:
-            found = catalog.images.get_many([item.image_id for item in self._items])
-        self._images = {image.id: image for image in found}
-        small = all(image.height * image.width <= 128 * 128 for image in found)
+            images = catalog.images.get_many([item.image_id for item in self._items])
+        self._images = {image.id: image for image in images}
+        small = all(image.height * image.width <= 128 * 128 for image in images)
         self._load = lru_cache(maxsize=CACHED)(self._decoded) if small else self._decoded
 
     def __len__(self) -> int:
@@ -56,7 +55,7 @@ class StoredSamples:
         )
 
     def facts(self, index: int) -> "Facts":
-        """Its kind, category and sign, from the row alone."""
+        """The example's kind, category and whether it is positive, without reading pixels."""
         from dataengine.diagnosis.dataset import Facts
 
         item = self._items[index]
@@ -72,7 +71,7 @@ class StoredSamples:
 
 
 def label_map_of(workspace: Workspace, item: SnapshotItem, image: Image) -> np.ndarray | None:
-    """What a person marked, uint8 HW; None where no person marked anything."""
+    """The label map that an annotator drew, uint8 HW; None if the row has none."""
     if item.target is None or item.kind == "pseudo":
         return None
     return unpack_label_map(workspace.blobs.get(item.target), image.height, image.width)

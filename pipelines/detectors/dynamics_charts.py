@@ -13,53 +13,54 @@ from storage.workspace import Workspace
 def chart_dynamics(
     context: Context, image_id: str, point: tuple[int, int], config: DynamicsConfig | None = None
 ) -> Result:
-    """Dynamics of an image at (x, y) beside its median, drawn as `dynamics/IMAGE-X-Y.svg` (Fig. 4).
+    """Plot an image's dynamics at (x, y) and their median over the image, as `dynamics/IMAGE-X-Y.svg` (Fig.
+    4).
 
-    Raises `ConfigRefused` for an image that cannot be drawn again and for a point outside.
+    Raises `ConfigRefused` for an image that cannot be regenerated and for a point outside of it.
     """
     from dataengine.diagnosis.dynamics import dynamics_at_point as dynamics_at
 
     with context.workspace.catalog(read_only=True) as catalog:
         image = catalog.images.get(image_id)
     if not can_be_redrawn(image):
-        raise ConfigRefused(f"image {image_id} was not drawn by a generator of this workspace")
-    found, levels = TrajectoryReplayer(context, config or DynamicsConfig()).watch([image])
-    here, median = dynamics_at(found[0], point, (image.height, image.width))
+        raise ConfigRefused(f"image {image_id} was not made by a generator of this workspace")
+    dynamics, levels = TrajectoryReplayer(context, config or DynamicsConfig()).watch([image])
+    at_point, median = dynamics_at(dynamics[0], point, (image.height, image.width))
     lines = [
-        Line(f"at {point[0]}, {point[1]}", levels[1:], here.tolist()),
+        Line(f"at {point[0]}, {point[1]}", levels[1:], at_point.tolist()),
         Line("median of the image", levels[1:], median.tolist()),
     ]
-    picture = draw_line_chart(lines, "from noise (1) to image (0)", "change of the prediction", falling=True)
+    svg = draw_line_chart(lines, "from noise (1) to image (0)", "change of the prediction", falling=True)
     return {
         "image": image_id,
         "point": list(point),
         "levels": levels[1:],
-        "here": here.tolist(),
+        "here": at_point.tolist(),
         "median": median.tolist(),
-        "picture": str(_write_chart(context.workspace, f"{image_id}-{point[0]}-{point[1]}.svg", picture)),
+        "picture": str(_write_chart(context.workspace, f"{image_id}-{point[0]}-{point[1]}.svg", svg)),
     }
 
 
 def chart_abnormal_shares(workspace: Workspace, detector_id: str) -> Path:
-    """The share of abnormal places at each step, as `dynamics/DETECTOR.svg` (Fig. 7).
+    """Plot the share of abnormal positions at each step, as `dynamics/DETECTOR.svg` (Fig. 7).
 
-    Raises `ConfigRefused` while nothing was watched.
+    Raises `ConfigRefused` if this detector has predicted no image yet.
     """
     with workspace.catalog(read_only=True) as catalog:
-        kept = catalog.detectors.get(detector_id).metrics.get("abnormal", {})
-        names = {found.id: found.name for found in catalog.generators.list()}
-    if not kept:
-        raise ConfigRefused("score dynamics have looked at no image yet; run `clinic dynamics`")
+        abnormal = catalog.detectors.get(detector_id).metrics.get("abnormal", {})
+        names = {version.id: version.name for version in catalog.generators.list()}
+    if not abnormal:
+        raise ConfigRefused("score dynamics have predicted no image yet; run `clinic dynamics`")
     lines = []
-    for label, each in kept.items():
+    for label, each in abnormal.items():
         generator, _, rest = label.partition(", ")
         lines.append(Line(f"{names.get(generator, generator)}, {rest}", each["levels"], each["shares"]))
-    picture = draw_line_chart(lines, "from noise (1) to image (0)", "share of abnormal places", falling=True)
-    return _write_chart(workspace, f"{detector_id}.svg", picture)
+    svg = draw_line_chart(lines, "from noise (1) to image (0)", "share of abnormal positions", falling=True)
+    return _write_chart(workspace, f"{detector_id}.svg", svg)
 
 
-def _write_chart(workspace: Workspace, name: str, picture: str) -> Path:
+def _write_chart(workspace: Workspace, name: str, svg: str) -> Path:
     path = workspace.path / FOLDER / name
     path.parent.mkdir(exist_ok=True)
-    path.write_text(picture)
+    path.write_text(svg)
     return path

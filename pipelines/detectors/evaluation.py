@@ -1,4 +1,4 @@
-"""Measure a detector on the fixed evaluation sets."""
+"""Evaluate a detector on the validation and benchmark sets."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -19,7 +19,7 @@ from pipelines.runtime.open_detector import open_detector
 def measure_redrawable(
     context: Context, version: DetectorVersion, sets: Mapping[str, Sequence[SnapshotItem]], batch: int
 ) -> dict[str, Any]:
-    """As `measure_on_sets`, by score dynamics, on those images of each set that can be generated again."""
+    """The metrics of `measure_on_sets`, on those images of each set that can be regenerated."""
     from dataengine.diagnosis.image_metrics import image_metrics
     from dataengine.diagnosis.metrics import summarise
     from pipelines.detectors.predict import predict
@@ -28,19 +28,19 @@ def measure_redrawable(
     for name, items in sets.items():
         with context.workspace.catalog(read_only=True) as catalog:
             known = catalog.images.get_many([item.image_id for item in items])
-        drawn = {image.id: image for image in redrawable_images(known)}
-        chosen = [item for item in items if item.image_id in drawn]
+        redrawable = {image.id: image for image in redrawable_images(known)}
+        chosen = [item for item in items if item.image_id in redrawable]
         if not chosen:
             continue
         samples = StoredSamples(context.workspace, chosen)
-        looked = predict(context, version.id, [drawn[item.image_id] for item in chosen], batch)
+        predictions = predict(context, version.id, [redrawable[item.image_id] for item in chosen], batch)
         rows = []
-        for index, prediction in enumerate(looked):
-            sample, seen = samples.sample(index), context.workspace.maps.get(str(prediction.map_ref))
+        for index, prediction in enumerate(predictions):
+            sample, confidence = samples.sample(index), context.workspace.maps.get(str(prediction.map_ref))
             rows.append(
                 image_metrics(
                     sample.target,
-                    dequantise(seen),
+                    dequantise(confidence),
                     sample.category or "",
                     threshold_of(version),
                     sample.label_map,
@@ -56,7 +56,7 @@ SPLITS: tuple[Split, ...] = ("validation", "benchmark")
 def evaluation_sets(
     context: Context, weights: PublishConfig, round_id: str | None = None
 ) -> dict[str, list[SnapshotItem]]:
-    """Rows to measure on: labelled images by split, real ones by split + "_real"; empty sets are left out."""
+    """Rows to evaluate on: labelled images by split, real ones by split + "_real"; empty sets are omitted."""
     data = read_training_data(context.workspace, weights.labels, round_id, SPLITS)
     sets: dict[str, list[SnapshotItem]] = {}
     for split in SPLITS:
@@ -68,20 +68,20 @@ def evaluation_sets(
 def measure_on_sets(
     context: Context, detector_id: str, sets: dict[str, list[SnapshotItem]], batch: int
 ) -> dict[str, Any]:
-    """One detector's figures on each set."""
+    """One detector's metrics on each set."""
     with context.workspace.catalog(read_only=True) as catalog:
         version = catalog.detectors.get(detector_id)
     if score_dynamics.is_score_dynamics(version):
         return measure_redrawable(context, version, sets, batch)
     if yes_no_question.is_question(version):
-        return {}  # Every figure is one of maps, and it gives none.
+        return {}  # All metrics compare maps, and a question predicts none.
     detector = open_detector(context, detector_id)
     figures = {}
     for index, (name, items) in enumerate(sets.items()):
         context.report(index, len(sets), f"{version.name} on {name}")
         samples = StoredSamples(context.workspace, items)
-        found = context.models.evaluate_detector(
+        summary = context.models.evaluate_detector(
             detector, samples, batch=batch, threshold=threshold_of(version)
         )
-        figures[name] = asdict(found)
+        figures[name] = asdict(summary)
     return figures

@@ -1,8 +1,8 @@
-"""Every version of the detector side by side, on the labelled images of today.
+"""The leaderboard: every detector version with its metrics on the current labels.
 
-Input: the workspace's detectors. Output: one row each, the best on validation first; the benchmark is shown
-and never sorts. Cost: nothing for figures that `evaluate` has kept; `measure_all_versions` predicts every
-labelled image with each detector.
+Input: the workspace's detectors. Output: one row each, the best on validation first; benchmark metrics are
+shown, but do not affect the order. Cost: none for metrics that stage `evaluate` has stored;
+`measure_all_versions` predicts every labelled image with each detector.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,14 +28,14 @@ FIGURES = (
     "auroc",
     "false_alarm",
 )
-"""What a row shows of the hard set; of real pictures it shows MSE and KL(1−P‖1−Q)."""
+"""Metrics that a row shows on the labelled set; on real images it shows those of `REAL`."""
 REAL = ("mse", "kl1m")
 PICTURES = "calibration"
 """Folder of the workspace for reliability diagrams."""
 
 
 def leaderboard(workspace: Workspace, split: str = "validation") -> list[dict[str, Any]]:
-    """Rows from the kept figures of a split, the lowest MSE on validation first, unmeasured versions last."""
+    """Rows from the stored metrics of a split: the lowest validation MSE first, unmeasured versions last."""
     with workspace.catalog(read_only=True) as catalog:
         versions, champion = catalog.detectors.list(), catalog.detectors.champion()
     rows = [_row(version, version.metrics, split) for version in versions]
@@ -45,7 +45,8 @@ def leaderboard(workspace: Workspace, split: str = "validation") -> list[dict[st
 
 
 def measure_all_versions(context: Context, round_id: str) -> int:
-    """Measure every version on the round's labelled and real images, and keep the figures; how many."""
+    """Evaluate every version on the round's labelled and real images and store the metrics; returns the
+    number of versions."""
     recipe = recipe_of(context, round_id)
     sets = evaluation_sets(context, recipe.publish, round_id)
     with context.workspace.catalog(read_only=True) as catalog:
@@ -59,10 +60,10 @@ def measure_all_versions(context: Context, round_id: str) -> int:
 
 
 def calibrate_on_validation(context: Context, round_id: str, detector_id: str) -> dict[str, Any]:
-    """Fit the detector's temperature on validation; keep it with both reliability diagrams, and draw them.
+    """Fit the detector's temperature on validation; store it with the reliability diagrams before and after.
 
-    The picture is `calibration/DETECTOR.svg` in the workspace. Nothing uses the temperature unasked:
-    treatment and diagnosis go on with the detector as it is.
+    The chart is `calibration/DETECTOR.svg` in the workspace. The temperature is not applied by default:
+    treatment and diagnosis use the uncalibrated detector.
     """
     return calibrate_on_sets(
         context, evaluation_sets(context, recipe_of(context, round_id).publish, round_id), detector_id
@@ -72,21 +73,21 @@ def calibrate_on_validation(context: Context, round_id: str, detector_id: str) -
 def calibrate_on_sets(
     context: Context, sets: Mapping[str, list[SnapshotItem]], detector_id: str
 ) -> dict[str, Any]:
-    """As `calibrate_on_validation`, on the validation rows among `sets` (see `evaluate.evaluation_sets`)."""
+    """As `calibrate_on_validation`, on the validation rows among `sets` (see `evaluation_sets`)."""
     from dataengine.diagnosis.calibration import calibrate, reliability_svg
 
     validation = StoredSamples(
         context.workspace, sets.get("validation", []) + sets.get("validation_real", [])
     )
     fitted = calibrate(open_detector(context, detector_id), validation, report=context.report)
-    found = asdict(fitted)
-    picture = context.workspace.path / PICTURES / f"{detector_id}.svg"
-    picture.parent.mkdir(exist_ok=True)
-    picture.write_text(reliability_svg(fitted))
+    calibration = asdict(fitted)
+    chart = context.workspace.path / PICTURES / f"{detector_id}.svg"
+    chart.parent.mkdir(exist_ok=True)
+    chart.write_text(reliability_svg(fitted))
     with context.workspace.catalog() as catalog:
-        catalog.detectors.record_metrics(detector_id, {"calibration": found})
+        catalog.detectors.record_metrics(detector_id, {"calibration": calibration})
         catalog.commit()
-    return found
+    return calibration
 
 
 def format_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Predict artifact maps and keep them, one prediction per image and detector."""
+"""Predict artifact maps and store them, one prediction per image and detector."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -17,33 +17,33 @@ from pipelines.runtime.prefetch import prefetch
 
 
 def predict(context: Context, detector_id: str, images: Sequence[Image], batch: int) -> list[Prediction]:
-    """Predictions of one detector for these images, in their order; what is missing is made and kept."""
+    """Predictions of one detector for these images, in their order; missing ones are made and stored."""
     ids = [image.id for image in images]
     with context.workspace.catalog(read_only=True) as catalog:
         version = catalog.detectors.get(detector_id)
-        absent = set(catalog.predictions.missing(detector_id, ids))
-    _predict_missing(context, version, [image for image in images if image.id in absent], batch)
+        missing = set(catalog.predictions.missing(detector_id, ids))
+    _predict_missing(context, version, [image for image in images if image.id in missing], batch)
     with context.workspace.catalog(read_only=True) as catalog:
-        found = {prediction.image_id: prediction for prediction in catalog.predictions.of(detector_id, ids)}
-    return [found[each] for each in ids]
+        stored = {prediction.image_id: prediction for prediction in catalog.predictions.of(detector_id, ids)}
+    return [stored[each] for each in ids]
 
 
 def _predict_missing(context: Context, version: DetectorVersion, images: Sequence[Image], batch: int) -> None:
     if not images:
         return
-    look: Callable[..., Iterator[Any]]
-    made: Callable[[Any], list[Prediction]] = partial(_store_maps, context, version.id)
+    iter_batches: Callable[..., Iterator[Any]]
+    to_predictions: Callable[[Any], list[Prediction]] = partial(_store_maps, context, version.id)
     if yes_no_question.is_question(version):
-        look, made = yes_no_question.iter_predictions, list
+        iter_batches, to_predictions = yes_no_question.iter_predictions, list
     else:
-        look = (
+        iter_batches = (
             score_dynamics.iter_dynamics_maps
             if score_dynamics.is_score_dynamics(version)
             else _iter_network_maps
         )
 
-    def keep(found: Any) -> int:
-        predictions = made(found)
+    def store(batch_result: Any) -> int:
+        predictions = to_predictions(batch_result)
         fail_point("diagnose:maps")
         with context.workspace.catalog() as catalog:
             catalog.predictions.add_many(predictions)
@@ -51,25 +51,25 @@ def _predict_missing(context: Context, version: DetectorVersion, images: Sequenc
         return len(predictions)
 
     done = 0
-    context.report(done, len(images), f"{version.name} looks")
-    # What was seen is kept while the next is looked at, so that nothing waits for the disk.
-    for kept in prefetch(look(context, version, images, batch), keep, ahead=1):
-        done += kept
-        context.report(done, len(images), f"{version.name} looks")
+    context.report(done, len(images), f"{version.name} predicts")
+    # One batch is stored while the next is predicted, so that the device does not wait for the disk.
+    for stored in prefetch(iter_batches(context, version, images, batch), store, ahead=1):
+        done += stored
+        context.report(done, len(images), f"{version.name} predicts")
 
 
 def _store_maps(
-    context: Context, detector_id: str, found: tuple[list[Image], list[np.ndarray]]
+    context: Context, detector_id: str, maps_of_images: tuple[list[Image], list[np.ndarray]]
 ) -> list[Prediction]:
-    """Predictions of images and their maps, which are kept."""
-    refs = context.workspace.maps.put_many([quantise(each) for each in found[1]])
-    return [_prediction(*each, detector_id) for each in zip(*found, refs, strict=True)]
+    """Store the maps of these images; returns their predictions."""
+    refs = context.workspace.maps.put_many([quantise(each) for each in maps_of_images[1]])
+    return [_prediction(*each, detector_id) for each in zip(*maps_of_images, refs, strict=True)]
 
 
 def _iter_network_maps(
     context: Context, version: DetectorVersion, images: Sequence[Image], batch: int
 ) -> Iterator[tuple[list[Image], list[np.ndarray]]]:
-    """Batches of the images with the maps of a trained detector, which looks at their pixels."""
+    """Batches of the images with the maps that a trained detector predicts from their pixels."""
     detector = open_detector(context, version.id)
 
     def load(group: list[Image]) -> tuple[list[Image], list[np.ndarray]]:
@@ -91,5 +91,5 @@ def _prediction(image: Image, confidence: np.ndarray, map_ref: str, detector_id:
 
 
 def mean_uncertainty(confidence: np.ndarray) -> float:
-    """How undecided a map is: the mean over pixels of 4·p·(1 − p), 1 where every pixel stands at one half."""
+    """Uncertainty of a map: the mean over pixels of 4·p·(1 − p), which is 1 if every pixel is 0.5."""
     return float(np.mean(4 * confidence * (1 - confidence)))

@@ -11,11 +11,11 @@ from storage.workspace import Workspace
 def register_detector(
     workspace: Workspace, path: Path, name: str = "", licence: str = "", actor: str = "import"
 ) -> DetectorVersion:
-    """The registered version. Raises `ModelRefused` when the files are no detector that we load."""
+    """Register a detector folder or file of weights. Raises `ModelRefused` for an unsupported format."""
     from dataengine.diagnosis.detector import load_detector, save_detector
 
     if not path.exists():
-        raise InputRefused(f"there is nothing at {path}; give a detector folder or a file of weights")
+        raise InputRefused(f"{path} does not exist; give a detector folder or a file of weights")
     detector = load_detector(path)
     with tempfile.TemporaryDirectory() as folder:
         save_detector(detector, Path(folder))

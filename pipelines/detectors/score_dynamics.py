@@ -1,8 +1,9 @@
-"""Score dynamics as a detector: without weights, it looks at images by drawing them once more.
+"""Score dynamics as a detector: it has no weights, and predicts artifact maps by regenerating the images.
 
-Input: images that a registered generator drew, with prompt, seed and settings. Output: artifact maps, kept as
-predictions of a detector version that stands for the settings; the share of abnormal places at each step,
-kept with that version; and, for one image, its dynamics at a point. Cost: sampling as far as the window goes.
+Input: images that a registered generator made, with prompt, seed and settings. Output: artifact maps, stored
+as predictions of a detector version that stands for the settings; the share of abnormal positions at each
+step, stored with that version; and, for one image, its dynamics at a point. Cost: sampling each image up to
+the end of the window.
 """
 
 import json
@@ -25,7 +26,7 @@ from storage.workspace import Workspace
 
 KIND = "score dynamics"
 FOLDER = "dynamics"
-"""Where pictures lie in the workspace; also what a version's config calls its settings."""
+"""Folder of the charts in the workspace; also the key of the settings in a version's config."""
 
 
 MapBatches = Iterator[tuple[list[Image], list[np.ndarray]]]
@@ -37,18 +38,18 @@ def dynamics_id(config: DynamicsConfig) -> str:
 
 
 def get_or_register_detector(workspace: Workspace, config: DynamicsConfig) -> DetectorVersion:
-    """The detector version that stands for these settings; registered when it is first asked for."""
+    """The detector version that stands for these settings, registered on first use."""
     name = KIND if config == DynamicsConfig() else f"{KIND} {dynamics_id(config)[:6]}"
     return training_free.get_or_register_version(workspace, KIND, FOLDER, config, name)
 
 
 def is_score_dynamics(version: DetectorVersion | None) -> bool:
-    """Whether the version is score dynamics, which has no weights to open."""
+    """Whether the version is score dynamics, which has no weights."""
     return version is not None and version.config.get("kind") == KIND
 
 
 def redrawable_images(images: Sequence[Image]) -> list[Image]:
-    """Those that a registered generator drew, so that it can draw them again."""
+    """Those images that a registered generator made, so that it can regenerate them."""
     return [image for image in images if can_be_redrawn(image)]
 
 
@@ -61,28 +62,28 @@ def iter_dynamics_maps(
 ) -> MapBatches:
     """Batches of the images with their maps, float32 HW.
 
-    Raises `ConfigRefused` for images that nothing here can draw again, and for too few steps.
+    Raises `ConfigRefused` for images that cannot be regenerated here, and for too few steps.
     """
     from dataengine.treatment.sampling.trajectory import dynamics_map
 
-    others = len(images) - len(redrawable_images(images))
-    if others:
+    foreign = len(images) - len(redrawable_images(images))
+    if foreign:
         raise ConfigRefused(
-            f"{others} of {len(images)} images were not drawn by a generator of this workspace, and score "
-            "dynamics look at images while they are drawn; give these to a trained detector"
+            f"{foreign} of {len(images)} images were not made by a generator of this workspace, and score "
+            "dynamics must regenerate images; use a trained detector for them"
         )
     replayer = TrajectoryReplayer(context, DynamicsConfig.model_validate(version.config["dynamics"]))
     for similar in _group_by_settings(images):
         for start, stop in shard_bounds(len(similar), batch):
             group = similar[start:stop]
-            found, levels = replayer.watch(group)
-            _record_abnormal_shares(context, version.id, group, found, levels)
+            dynamics, levels = replayer.watch(group)
+            _record_abnormal_shares(context, version.id, group, dynamics, levels)
             sizes = [(image.height, image.width) for image in group]
-            yield group, [dynamics_map(each, size) for each, size in zip(found, sizes, strict=True)]
+            yield group, [dynamics_map(each, size) for each, size in zip(dynamics, sizes, strict=True)]
 
 
 def _group_by_settings(images: Sequence[Image]) -> Iterator[list[Image]]:
-    """Images of one generator with the same settings and size."""
+    """Group images by generator, settings and size."""
 
     def key(image: Image) -> str:
         return json.dumps([image.generator_id, image.height, image.width, image.settings], sort_keys=True)
@@ -91,7 +92,7 @@ def _group_by_settings(images: Sequence[Image]) -> Iterator[list[Image]]:
 
 
 class TrajectoryReplayer:
-    """Watches images being drawn once more; what draws and steers them stays open until another is needed."""
+    """Regenerates images and records their dynamics; caches the last generator and its guidance."""
 
     def __init__(self, context: Context, config: DynamicsConfig) -> None:
         self._context = context
@@ -99,7 +100,7 @@ class TrajectoryReplayer:
         self._open: tuple[str, Any, Any] = ("", None, None)
 
     def watch(self, images: Sequence[Image]) -> tuple[list[Any], list[float]]:
-        """Dynamics of images of one generator with the same settings, and the window's shares of the way."""
+        """Dynamics of images of one generator with the same settings, and the noise levels of the window."""
         from dataengine.treatment.sampling.trajectory import watch_dynamics
 
         first = images[0]
@@ -112,30 +113,30 @@ class TrajectoryReplayer:
         return watch_dynamics(family, prompts, seeds, settings, self._config, steppers, self._context.report)
 
     def _opened(self, image: Image) -> tuple[Any, OpenSteering]:
-        wanted = {name: image.settings.get(name) for name in FIELDS}
-        key = json.dumps([image.generator_id, wanted], sort_keys=True)
+        settings = {name: image.settings.get(name) for name in FIELDS}
+        key = json.dumps([image.generator_id, settings], sort_keys=True)
         if self._open[0] != key:
             with self._context.workspace.catalog(read_only=True) as catalog:
                 generator = catalog.generators.get(str(image.generator_id))
             family = open_generator(self._context, generator)
-            self._open = (key, family, open_steering(self._context, wanted, family))
+            self._open = (key, family, open_steering(self._context, settings, family))
         return self._open[1], self._open[2]
 
 
 def _record_abnormal_shares(
-    context: Context, detector_id: str, images: Sequence[Image], found: Sequence[Any], levels: list[float]
+    context: Context, detector_id: str, images: Sequence[Image], dynamics: Sequence[Any], levels: list[float]
 ) -> None:
-    """Add to the share of abnormal places at each step, by generator and number of steps (Fig. 7)."""
+    """Update the mean share of abnormal positions at each step, by generator and number of steps (Fig. 7)."""
     from dataengine.diagnosis.dynamics import abnormal_shares
 
     first = images[0]
     name = f"{first.generator_id}, {first.settings['steps']} steps"
-    shares = abnormal_shares(found)
+    shares = abnormal_shares(dynamics)
     with context.workspace.catalog() as catalog:
-        kept = dict(catalog.detectors.get(detector_id).metrics.get("abnormal", {}))
-        before = kept.get(name, {"images": 0, "shares": [0.0] * len(shares)})
-        count = before["images"] + len(found)
-        mixed = (np.array(before["shares"]) * before["images"] + shares * len(found)) / count
-        kept[name] = {"images": count, "levels": levels[1:], "shares": mixed.tolist()}
-        catalog.detectors.record_metrics(detector_id, {"abnormal": kept})
+        abnormal = dict(catalog.detectors.get(detector_id).metrics.get("abnormal", {}))
+        before = abnormal.get(name, {"images": 0, "shares": [0.0] * len(shares)})
+        count = before["images"] + len(dynamics)
+        mean = (np.array(before["shares"]) * before["images"] + shares * len(dynamics)) / count
+        abnormal[name] = {"images": count, "levels": levels[1:], "shares": mean.tolist()}
+        catalog.detectors.record_metrics(detector_id, {"abnormal": abnormal})
         catalog.commit()

@@ -24,9 +24,9 @@ def train_version(
     name: str = "",
     **watched: Any,
 ) -> DetectorVersion:
-    """One training run from `start` on these rows; a repeated call gives the same detector.
+    """Train a detector from `start` on these rows; a repeated call returns the same detector.
 
-    `run` is a round's id, or with a `name` that of a run which stands alone.
+    `run` is the id of a round, or, with `name`, of a training run outside rounds.
     """
     detector_id = digest("detector", run, stage)
     with context.workspace.catalog(read_only=True) as catalog:

@@ -1,4 +1,4 @@
-"""What training and evaluation sets are made of, read from the catalog at once."""
+"""Rows of the catalog that training and evaluation sets are built from, read in one transaction."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from storage.queries.labels import Policy, valid_labels
 from storage.workspace import Workspace
 
 PURPOSES = (SURVEY, HARD, JUDGE)
-"""Purposes of the prompts whose images are trained on or measured by."""
+"""Purposes of the prompts whose images are used for training or evaluation."""
 
 PromptsOf = Mapping[tuple[str, str], Sequence[Prompt]]
 """Prompts in order, by purpose and round."""
@@ -18,22 +18,22 @@ PromptsOf = Mapping[tuple[str, str], Sequence[Prompt]]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingData:
-    """One consistent state of the catalog, as far as sets of these splits need it."""
+    """A consistent read of everything that the sets of some splits need."""
 
     round_id: str | None
     """None outside a round."""
     images: Mapping[Split, Sequence[Image]]
-    """Images in use, by id."""
+    """Active images of each split."""
     labels: Mapping[str, Sequence[Label]]
     """The labels of each image that count, oldest first (see `storage.queries.labels.valid_labels`)."""
     answered: frozenset[str]
     """Images with any label."""
     confidence: Mapping[str, float]
-    """The highest confidence of the round's first detector (outside a round the champion's) in labelled
-    images."""
+    """By image id: the maximum confidence of the detector of the round's stage `diagnose`, or of the champion
+    outside a round; of labelled images."""
     prompts: PromptsOf
     pseudo_labels: Mapping[str, PseudoLabel] = field(default_factory=dict)
-    """The round's, or the newest, by image; of split "train" only."""
+    """By image id: the round's pseudo-label, or the newest one outside a round; of split "train" only."""
     benchmark: Sequence[tuple[BenchmarkItem, Image]] | None = None
     """The newest frozen benchmark; None while there is none."""
 
@@ -44,7 +44,7 @@ def read_training_data(
     round_id: str | None = None,
     splits: Sequence[Split] = ("train",),
 ) -> TrainingData:
-    """Everything that sets of these splits are made of. Opens the catalog once."""
+    """Read everything that the sets of these splits are built from, in one transaction."""
     with workspace.catalog(read_only=True) as catalog:
         images = {split: catalog.images.find(split=split, status="active") for split in splits}
         ids = [image.id for each in images.values() for image in each]
@@ -70,8 +70,8 @@ def read_categories(workspace: Workspace, round_id: str | None, images: Iterable
 
 
 def categories_of(prompts: PromptsOf, round_id: str | None, images: Iterable[Image]) -> dict[str, str]:
-    """Category by image id: the VQA model's answer, else the one that the prompt was written for, in this
-    round or, outside a round, in any. Images without either are left out."""
+    """Category by image id: the one assigned by the VQA model, else the one that the prompt was written for,
+    in this round or, outside a round, in any. Images without either are omitted."""
     images = list(images)
     written = {
         prompt.text: prompt.category
@@ -84,7 +84,7 @@ def categories_of(prompts: PromptsOf, round_id: str | None, images: Iterable[Ima
 
 
 def _rounds(round_id: str | None, images: Iterable[Image]) -> list[str]:
-    """Rounds whose prompts may tell the images' categories."""
+    """Rounds whose prompts may determine the images' categories."""
     if round_id:
         return [round_id]
     return sorted({image.round_id for image in images if image.round_id and not image.category})
@@ -104,13 +104,14 @@ def _confidence(catalog: Catalog, round_id: str | None, image_ids: Iterable[str]
         detector = catalog.rounds.get(round_id).results.get("diagnose", {}).get("detector")
     if detector is None:
         return {}
-    return {found.image_id: found.max for found in catalog.predictions.of(detector, list(image_ids))}
+    predictions = catalog.predictions.of(detector, list(image_ids))
+    return {prediction.image_id: prediction.max for prediction in predictions}
 
 
 def _pseudo_labels(catalog: Catalog, round_id: str | None) -> dict[str, PseudoLabel]:
     rounds = [round_id] if round_id else [row.id for row in catalog.rounds.list()]
-    found = [label for each in rounds for label in catalog.pseudo_labels.of_round(each)]
-    return {label.image_id: label for label in sorted(found, key=lambda label: label.created)}
+    labels = [label for each in rounds for label in catalog.pseudo_labels.of_round(each)]
+    return {label.image_id: label for label in sorted(labels, key=lambda label: label.created)}
 
 
 def _benchmark(catalog: Catalog) -> list[tuple[BenchmarkItem, Image]] | None:

@@ -1,8 +1,7 @@
-"""Detectors that are settings and nothing else: score dynamics, a yes/no question.
+"""Training-free detectors, which consist of settings only: score dynamics, a yes/no question.
 
-Each is registered as a detector version when it is first asked for, so that what it says is kept, shown and
-compared under a name of its own. Its checkpoint holds the settings, and stages that need weights know it by
-them.
+Each is registered as a detector version on first use, so that its predictions are stored, shown and compared
+like those of any other detector. Its checkpoint contains the settings instead of weights.
 """
 
 import json
@@ -22,21 +21,21 @@ def settings_id(kind: str, settings: Config) -> str:
 def get_or_register_version(
     workspace: Workspace, kind: str, field: str, settings: Config, name: str, licence: str = "none needed"
 ) -> DetectorVersion:
-    """The detector version that stands for these settings. `field` names them in the version's config, and
-    the file that holds them in its checkpoint."""
-    told, detector_id = settings.model_dump(mode="json"), settings_id(kind, settings)
+    """The detector version that stands for these settings, registered if it is new. `field` is the key of the
+    settings in the version's config, and the name of their JSON file in its checkpoint."""
+    values, detector_id = settings.model_dump(mode="json"), settings_id(kind, settings)
     with workspace.catalog(read_only=True) as catalog:
-        known = [found for found in catalog.detectors.list() if found.id == detector_id]
+        known = [version for version in catalog.detectors.list() if version.id == detector_id]
     if known:
         return known[0]
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / f"{field}.json").write_text(json.dumps(told, indent=2) + "\n")
+        (Path(folder) / f"{field}.json").write_text(json.dumps(values, indent=2) + "\n")
         checkpoint = workspace.checkpoints.publish(Path(folder))
     version = DetectorVersion(
         id=detector_id,
         name=name,
         checkpoint=checkpoint,
-        config={"kind": kind, field: told},
+        config={"kind": kind, field: values},
         licence=licence,
     )
     with workspace.catalog() as catalog:

@@ -1,6 +1,6 @@
-"""Which images a detector learns from or is measured on, and with which target.
+"""Training and evaluation sets: which images they contain, and with which targets.
 
-Every set is a list of snapshot rows, made of one read of the catalog: labels of this round ("true"), older
+Every set is a list of snapshot rows, built from one read of the catalog: labels of this round ("true"), older
 labels ("previous"), artifact-free real images ("real"), the teacher's maps ("pseudo"). Outside a round
 (`round_id` None) every label made in this workspace is "true", and imported ones are "previous".
 """
@@ -22,7 +22,7 @@ from storage.stores.blobs import Blobs
 def build_training_set(
     context: Context, weights: PublishConfig, round_id: str | None = None
 ) -> list[SnapshotItem]:
-    """Everything that a joint training learns from: labels, real images, and pseudo-labels of the rest."""
+    """The training set of a joint training: labels, real images, and pseudo-labels of the rest."""
     data = read_training_data(context.workspace, weights.labels, round_id)
     items = labelled_or_real(context.workspace.blobs, data, "train", weights)
     return items + pseudo_labelled_items(data, {item.image_id for item in items}, weights)
@@ -38,10 +38,10 @@ def labelled_or_real(
 def labelled_items(
     blobs: Blobs, data: TrainingData, split: Split, weights: PublishConfig
 ) -> list[SnapshotItem]:
-    """Images with a label that counts.
+    """Rows of the split's labelled images.
 
-    Where several people's labels count, their majority does. Split "benchmark" is the newest frozen benchmark
-    once there is one, with its settled truth.
+    Several labels of one image are merged by majority. Split "benchmark" is the newest frozen benchmark, with
+    its settled labels, once there is one.
     """
     if split == "benchmark" and data.benchmark is not None:
         return _benchmark_items(data, "drawn")
@@ -55,24 +55,25 @@ def labelled_items(
 
 
 def merge_labels(blobs: Blobs, labels: Sequence[Label]) -> Label:
-    """The one label itself, or the newest with the majority of all as its map and the names of all."""
+    """Merge the labels of one image into one: the majority per pixel as its map, all authors joined."""
     newest = labels[-1]
     if len(labels) == 1:
         return newest
-    drawn = [
+    label_maps = [
         np.zeros((label.height, label.width), np.uint8)
         if label.label_map is None
         else unpack_label_map(blobs.get(label.label_map), label.height, label.width)
         for label in labels
     ]
-    packed = PackedMap.of(majority(drawn))
+    packed = PackedMap.of(majority(label_maps))
     blob = blobs.put(packed.data) if packed.areas else None
     authors = AND.join(sorted(label.author for label in labels))
     return replace(newest, label_map=blob, clean=blob is None, author=authors)
 
 
 def real_items(data: TrainingData, split: Split, weights: PublishConfig) -> list[SnapshotItem]:
-    """Real images that nobody labelled, taken as free of artifacts; of the benchmark, those in it."""
+    """Rows of real images without a label, assumed free of artifacts; for the benchmark, those it
+    contains."""
     if split == "benchmark" and data.benchmark is not None:
         return _benchmark_items(data, "real")
     free = [image for image in data.images[split] if image.source == "real" and image.id not in data.answered]
@@ -82,7 +83,7 @@ def real_items(data: TrainingData, split: Split, weights: PublishConfig) -> list
 def pseudo_labelled_items(
     data: TrainingData, taken: Collection[str], weights: PublishConfig
 ) -> list[SnapshotItem]:
-    """The round's (the newest) pseudo-labels on training images that are not `taken` already."""
+    """Rows of training images with a pseudo-label that are not in `taken`."""
     images = [
         image for image in data.images["train"] if image.id in data.pseudo_labels and image.id not in taken
     ]
@@ -101,7 +102,7 @@ def pseudo_labelled_items(
 
 
 def count_by_kind(items: Sequence[SnapshotItem]) -> dict[str, int]:
-    """How many rows of each kind."""
+    """Number of rows of each kind."""
     counts: dict[str, int] = {}
     for item in items:
         counts[item.kind] = counts.get(item.kind, 0) + 1
@@ -125,7 +126,7 @@ def _from_label(
         "true" if ours else "previous",
         None if label.clean else label.label_map,
         weights.true_weight if ours else weights.previous_weight,
-        # An image that no detector has seen is only shrunk if it is known to be clean.
+        # An image without a prediction is only shrunk if it is known to be clean.
         max_confidence=data.confidence.get(image.id, 0.0 if label.clean else 1.0),
         category=categories.get(image.id),
         author=label.author,

@@ -1,8 +1,9 @@
-"""A yes/no question as a detector: a model says of whole images whether they are broken (ASCED, Sec. 4.2).
+"""A yes/no question as a detector: a VQA model classifies whole images as broken or not (ASCED, Sec. 4.2).
 
-Input: images, a model that answers questions, one of the paper's questions. Output: predictions without a
-map, under a detector version that stands for model and question: 1 where the answer means an artifact, 0
-where it means none, one half where it is unclear. Cost: one answer an image; answers are kept.
+Input: images, a VQA model, one of the paper's questions. Output: predictions without a map, of a detector
+version that stands for model and question: 1 if the answer means an artifact, 0 if it means none, 0.5 if it
+is
+unclear. Cost: one answer per image; answers are cached.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 KIND = "yes/no question"
 FIELD = "question"
 ANSWERS = "answers"
-"""Folder of the workspace in which the words of VQA models are kept, so that nothing is asked twice."""
+"""Folder of the workspace that caches the answers of VQA models."""
 UNCLEAR = 0.5
 
 
@@ -36,7 +37,7 @@ def question_id(config: QuestionConfig) -> str:
 
 
 def get_or_register_detector(workspace: Workspace, config: QuestionConfig) -> DetectorVersion:
-    """The detector version that stands for model and question; registered when it is first asked for."""
+    """The detector version that stands for model and question, registered on first use."""
     model = config.model.rstrip("/").rpartition("/")[2]
     name = f"question {config.number} to {model}"
     return training_free.get_or_register_version(
@@ -45,42 +46,46 @@ def get_or_register_detector(workspace: Workspace, config: QuestionConfig) -> De
 
 
 def is_question(version: DetectorVersion | None) -> bool:
-    """Whether the version is a question, which has no weights to open and no map to give."""
+    """Whether the version is a question, which has no weights and predicts no maps."""
     return version is not None and version.config.get("kind") == KIND
 
 
 def open_vqa_model(context: Context, model: str, question: Question) -> "QuestionCategorizer":
-    """The model. Raises `ConfigRefused` for one that classifies and answers no question."""
-    found = context.models.open_vqa(model, vqa_config(question), context.workspace.path / ANSWERS)
-    if not hasattr(found, "asking"):
+    """Open a VQA model. Raises `ConfigRefused` for an image classifier, which answers no questions."""
+    opened = context.models.open_vqa(model, vqa_config(question), context.workspace.path / ANSWERS)
+    if not hasattr(opened, "asking"):
         raise ConfigRefused(
-            f"{model} classifies images and answers no question; give a VQA model or an endpoint"
+            f"{model} is an image classifier and answers no questions; give a VQA model or an endpoint"
         )
-    return cast("QuestionCategorizer", found)
+    return cast("QuestionCategorizer", opened)
 
 
 def bind_question(
-    context: Context, found: "QuestionCategorizer", model: str, question: Question
+    context: Context, opened: "QuestionCategorizer", model: str, question: Question
 ) -> YesNoDetector:
-    """The opened model asked one question, its answers kept."""
-    kept = AnswerCache(context.workspace.path / ANSWERS, model, question.text)
-    return YesNoDetector(found.with_question(vqa_config(question), kept), question)
+    """A detector that asks the opened model one question and caches its answers."""
+    cache = AnswerCache(context.workspace.path / ANSWERS, model, question.text)
+    return YesNoDetector(opened.with_question(vqa_config(question), cache), question)
 
 
 def iter_predictions(
     context: Context, version: DetectorVersion, images: Sequence[Image], batch: int
 ) -> Iterator[list[Prediction]]:
-    """Batches of predictions for the images, in an order of their own."""
+    """Batches of predictions for the images, in any order."""
     config = QuestionConfig.model_validate(version.config[FIELD])
     (question,) = select_questions((config.number,))
     detector = bind_question(context, open_vqa_model(context, config.model, question), config.model, question)
     for group in batches_of_equal_size(images, batch):
-        said = detector.verdicts(read_stacked(context.workspace, group))
-        yield [_prediction(image.id, version.id, one) for image, one in zip(group, said, strict=True)]
+        verdicts = detector.verdicts(read_stacked(context.workspace, group))
+        yield [_prediction(image.id, version.id, each) for image, each in zip(group, verdicts, strict=True)]
 
 
 def _prediction(image_id: str, detector_id: str, broken: bool | None) -> Prediction:
-    sure = UNCLEAR if broken is None else float(broken)
+    confidence = UNCLEAR if broken is None else float(broken)
     return Prediction(
-        image_id=image_id, detector_id=detector_id, max=sure, mean=sure, uncertainty=4 * sure * (1 - sure)
+        image_id=image_id,
+        detector_id=detector_id,
+        max=confidence,
+        mean=confidence,
+        uncertainty=4 * confidence * (1 - confidence),
     )

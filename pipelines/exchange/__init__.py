@@ -1,1 +1,1 @@
-"""Data in and out: folders, datasets, Label Studio."""
+"""Import and export of data: folders, dataset formats, Label Studio."""

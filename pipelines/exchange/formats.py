@@ -27,14 +27,14 @@ class ImportFormat:
     reader: str
     """ "module:function" of this package's `readers`, from `ImportOptions` to `Reading`."""
     what: str
-    """What it is, in a few words."""
+    """A short description."""
     expects: str
-    """What has to lie at the path that is given."""
+    """The files that are expected at the given path."""
     coarse: bool = False
-    """Its labels are too coarse to measure by, and never enter a benchmark."""
+    """Whether its labels are too coarse for evaluation, and therefore refused in a benchmark."""
 
     def read(self, options: ImportOptions) -> "Reading":
-        """The dataset's rows. Raises `InputRefused` when it cannot be read as a whole."""
+        """Read the dataset's rows. Raises `InputRefused` if it cannot be read at all."""
         reading: Reading = import_object(f"pipelines.exchange.readers.{self.reader}")(options)
         return reading
 
@@ -42,7 +42,7 @@ class ImportFormat:
 FORMATS: dict[str, ImportFormat] = {
     "folder": ImportFormat(
         reader="folders:read_images",
-        what="images alone",
+        what="images without labels",
         expects="a folder of images; metadata.csv or a sidecar per image for prompts and seeds",
     ),
     "coco": ImportFormat(
@@ -63,13 +63,13 @@ FORMATS: dict[str, ImportFormat] = {
     "pal4vst": ImportFormat(
         reader="mask_folders:read_pal4vst",
         what="PAL4VST as published",
-        expects="TASK/images/ beside TASK/labels/",
+        expects="TASK/images/ and TASK/labels/",
     ),
     "richhf": ImportFormat(
         reader="richhf:read_richhf",
         what="RichHF-18K as published",
         expects="TFRecords, and its images with --images",
-        # Its circles all have one radius (its paper).
+        # All of its circles have the same radius (see its paper).
         coarse=True,
     ),
     "hadm": ImportFormat(
@@ -83,7 +83,7 @@ FORMATS: dict[str, ImportFormat] = {
         expects="a JSON file, or a folder with tasks.json",
     ),
 }
-"""By the name that people choose."""
+"""Import formats by name."""
 
 
 def import_dataset(
@@ -96,9 +96,9 @@ def import_dataset(
     workers: int | None = None,
     report: Report = no_report,
 ) -> "ImportResult":
-    """Take in a dataset of one of `FORMATS`; `trial` reads and counts everything and keeps nothing.
+    """Import a dataset of one of `FORMATS`; `trial` reads and counts everything, but stores nothing.
 
-    Raises `InputRefused` when the dataset as a whole cannot be read; single rows are refused by name.
+    Raises `InputRefused` if the dataset cannot be read at all; single bad rows are listed in the result.
     """
     from pipelines.exchange.importer import import_reading
     from pipelines.exchange.safe_files import open_safely
@@ -107,7 +107,7 @@ def import_dataset(
         raise InputRefused(f"there is no format {format!r}; formats are {', '.join(FORMATS)}")
     if FORMATS[format].coarse:
         if ingest.benchmark:
-            raise InputRefused(f"{format} labels are too coarse to measure by and never enter a benchmark")
+            raise InputRefused(f"{format} labels are too coarse for evaluation and cannot enter a benchmark")
         ingest = replace(ingest, benchmarks_refused=True)
     with workspace.catalog(read_only=True) as catalog:
         classes = catalog.classes.names()
@@ -118,7 +118,7 @@ def import_dataset(
 
 
 def write_problems(workspace: "Workspace", result: "ImportResult") -> Path | None:
-    """What was refused, and which pictures look like others, as a CSV in `imports/`; None without either."""
+    """Write refused rows and near-duplicates to a CSV in `imports/`; returns None if there are neither."""
     from storage.stores.blobs import writing
 
     if not result.refused and not result.alike:
@@ -131,5 +131,5 @@ def write_problems(workspace: "Workspace", result: "ImportResult") -> Path | Non
             rows = csv.writer(file)
             rows.writerow(("what", "name", "reason"))
             rows.writerows(("refused", *one) for one in result.refused)
-            rows.writerows(("looks like another", *one) for one in result.alike)
+            rows.writerows(("near-duplicate", *one) for one in result.alike)
     return path

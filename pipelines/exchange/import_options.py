@@ -1,4 +1,4 @@
-"""Where a foreign dataset lies, how to read it, and which of our classes its class names mean."""
+"""Options of an import, and the mapping of a dataset's class names to the workspace's."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,32 +10,32 @@ from dataengine.records import DEFAULT_CLASSES
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImportOptions:
-    """Where a dataset lies and how to read it."""
+    """Where a dataset is and how to read it."""
 
     path: Path
     images: Path | None = None
-    """Folder of the pictures where the dataset holds none or names them elsewhere."""
+    """Folder of the image files, if they are not part of the dataset."""
     author: str = ""
-    """Who drew labels that name nobody; empty takes `import:FORMAT`."""
+    """Author of labels that name none; empty for `import:FORMAT`."""
     classes: tuple[str, ...] = DEFAULT_CLASSES
-    """The workspace's classes."""
+    """The workspace's label classes."""
     mapping: Mapping[str, str] = field(default_factory=dict)
-    """Their class name → ours."""
+    """The dataset's class name → the workspace's."""
     one_class: str = ""
-    """Ours, for datasets that know only broken or not; empty takes the first."""
+    """The workspace's class for datasets with binary masks; empty for the first class."""
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Ours (`image`, `mask`, `prompt`, …) → their column's name."""
+    """Field (`image`, `mask`, `prompt`, …) → name of the dataset's column."""
     clean: bool = False
-    """Take pictures without any annotation as free of artifacts."""
+    """Import images without any annotation as free of artifacts."""
 
     def class_value(self, name: str) -> int:
-        """The class value for their name of it. Raises `InputRefused` if it is none of ours."""
-        ours = self.mapping.get(name, name).casefold().strip()
-        for value, known in enumerate(self.classes, start=1):
-            if known.casefold() == ours:
+        """The class value of a dataset's class name. Raises `InputRefused` if it maps to no class."""
+        mapped = self.mapping.get(name, name)
+        for value, ours in enumerate(self.classes, start=1):
+            if ours.casefold() == mapped.casefold().strip():
                 return value
         raise InputRefused(
-            f"class {name!r} is none of {', '.join(self.classes)}; say which one with --class '{name}=…'"
+            f"class {name!r} is none of {', '.join(self.classes)}; map it with --class '{name}=…'"
         )
 
     @property

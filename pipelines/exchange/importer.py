@@ -1,8 +1,9 @@
-"""What every importer shares: pictures and answers go in, batch by batch; what is bad is refused by name.
+"""The importer shared by all formats: stores images and labels in batches, and refuses bad rows by name.
 
-A reader says which rows a dataset has; this adds their pictures (each once, in its group and split) and their
-labels (each once, a changed one as a new revision). The same import again adds nothing, one that was stopped
-goes on where it was, and with `trial` everything is read and counted but nothing is kept.
+A reader lists the rows of a dataset; this module adds their images (each once, in its group and split) and
+their labels (each once, a changed one as a new revision). Repeating an import adds nothing, an interrupted
+one
+resumes, and with `trial` everything is read and counted but nothing is stored.
 """
 
 import hashlib
@@ -38,8 +39,9 @@ BATCH_ROWS = 32
 BATCH_BYTES = 64 * 1024 * 1024
 LOOKS = "look:"
 NEAR_DUPLICATE_BITS = 8
-"""How many of 64 dHash bits may differ within a group: of recompressed, halved, brightened and slightly
-cropped copies of 107 pictures 95 % differ in 8 or fewer, unrelated photographs in 14 or more.
+"""Number of the 64 dHash bits that may differ within a group. Of recompressed, halved, brightened and
+slightly
+cropped copies of 107 images, 95 % differ in 8 or fewer bits; unrelated photographs in 14 or more.
 """
 
 Good = TypeVar("Good")
@@ -47,7 +49,7 @@ Good = TypeVar("Good")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImportedAnnotation:
-    """What somebody said of a picture: a label map, or None where nothing is broken."""
+    """An annotation of an image: a label map, or None if nothing is broken."""
 
     author: str
     label_map: LabelMap | None
@@ -58,14 +60,14 @@ class ImportedAnnotation:
 
 
 Answers = Callable[[int, int], list[ImportedAnnotation]]
-"""From the picture's height and width; raises `InputRefused` for what does not fit it."""
+"""(height, width) of the image -> its annotations; raises `InputRefused` if they do not fit."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One picture of a dataset: how it is called there, how to get its bytes and what is said of it.
+    """One image of a dataset: its name there, how to load its bytes, and its annotations.
 
-    `image` instead of `load` names a picture that the catalog holds already. `load` raises `InputRefused`.
+    `image` instead of `load` names an image that is already in the catalog. `load` raises `InputRefused`.
     """
 
     name: str
@@ -77,18 +79,18 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reading:
-    """A dataset as a reader found it: its rows, about how many, and what could not become one."""
+    """A dataset as read: its rows, their approximate number, and refused rows."""
 
     rows: Iterable[Row]
     total: int
     refused: list[Refusal] = field(default_factory=list)
     losses: tuple[str, ...] = ()
-    """What the format holds that we do not keep."""
+    """Contents of the format that are not imported."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ingest:
-    """What an import says of all its pictures; a row says more of one."""
+    """Metadata of all images of an import; a row's own metadata takes precedence."""
 
     source: Source = "generated"
     licence: str = ""
@@ -97,15 +99,15 @@ class Ingest:
     validation: float = 0.15
     benchmark: float = 0.0
     dataset: str = ""
-    """Stands before the row's name in `Image.origin`."""
+    """Prefix of the row's name in `Image.origin`."""
     benchmarks_refused: bool = False
-    """Refuse answers for pictures of the benchmark: these labels are too coarse to measure by."""
+    """Refuse labels of benchmark images, because they are too coarse for evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImportResult:
-    """How many pictures were added, how many were known already, what was refused, as (name, reason); how
-    many labels were new; which pictures look like others, as (name, group); what the format lost.
+    """Counts of added images, duplicates and new labels; refused rows as (name, reason); near-duplicates as
+    (name, group); contents of the format that were not imported.
     """
 
     added: int
@@ -118,7 +120,7 @@ class ImportResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedRow:
-    """A row with its bytes; none for a picture that the catalog holds."""
+    """A row with its bytes; empty for an image that is already in the catalog."""
 
     row: Row
     data: bytes
@@ -135,18 +137,18 @@ def import_reading(
     workers: int | None = None,
     report: Report = no_report,
 ) -> ImportResult:
-    """Add the rows' pictures and labels; `trial` only counts. `workers` threads decode (default: all cores).
+    """Add the rows' images and labels; `trial` only counts. `workers` threads decode (default: all cores).
 
-    Raises `WorkspaceUnusable` if the workspace is full or read-only; a bad row is refused, never fatal.
+    Raises `WorkspaceUnusable` if the workspace is full or read-only; bad rows are refused, but not fatal.
     """
     intake = _Intake(workspace, ingest, trial, reading.refused)
     done = 0
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         for batch in _batches(reading.rows):
-            report(done, max(reading.total, done), intake.said())
+            report(done, max(reading.total, done), intake.progress())
             intake.add(batch, pool)
             done += len(batch)
-    report(done, done, intake.said())
+    report(done, done, intake.progress())
     return ImportResult(
         added=intake.added,
         duplicates=intake.duplicates,
@@ -158,7 +160,7 @@ def import_reading(
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Consecutive rows, few and small enough to be held in memory together."""
+    """Batches of consecutive rows that fit into memory."""
     batch: list[Row] = []
     for row in rows:
         if batch and (len(batch) == BATCH_ROWS or row.size + sum(one.size for one in batch) > BATCH_BYTES):
@@ -170,7 +172,7 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 class _Intake:
-    """The counts of one import, and how a batch is added to them."""
+    """One import: its settings and counts."""
 
     def __init__(self, workspace: Workspace, ingest: Ingest, trial: bool, refused: list[Refusal]) -> None:
         self.workspace, self.ingest, self.trial, self.refused = workspace, ingest, trial, refused
@@ -181,8 +183,8 @@ class _Intake:
         with workspace.catalog(read_only=True) as catalog:
             self.classes = len(catalog.classes.names())
 
-    def said(self) -> str:
-        return f"{self.added} added, {self.duplicates} known already, {len(self.refused)} refused"
+    def progress(self) -> str:
+        return f"{self.added} added, {self.duplicates} duplicates, {len(self.refused)} refused"
 
     def add(self, batch: list[Row], pool: ThreadPoolExecutor) -> None:
         loaded = _usable(pool.map(_load, batch), self.refused)
@@ -195,7 +197,7 @@ class _Intake:
             self._answer(loaded, ready, pool)
 
     def _unknown(self, loaded: Sequence[LoadedRow]) -> list[LoadedRow]:
-        """Those whose bytes the catalog does not hold, each once."""
+        """Rows whose bytes are not in the catalog yet, each once."""
         first = {each.sha256: each for each in reversed(loaded)}
         with self.workspace.catalog(read_only=True) as catalog:
             known = {image.sha256 for image in catalog.images.find(sha256=list(first))}
@@ -203,7 +205,7 @@ class _Intake:
         return [each for each in loaded if first[each.sha256] is each and each.sha256 not in known]
 
     def _keep(self, ready: Sequence[tuple[LoadedRow, ImageFile]]) -> int:
-        """Keep one batch, the bytes before the rows that name them; how many images were new."""
+        """Store one batch, blobs before the rows that reference them; returns the number of new images."""
         if not ready:
             return 0
         groups = self._groups(ready)
@@ -222,10 +224,10 @@ class _Intake:
         return new
 
     def _groups(self, ready: Sequence[tuple[LoadedRow, ImageFile]]) -> list[str]:
-        """One each. What `clinic inpaint` drew parts of anew joins the image that it comes from, here or in
-        the catalog, so that a validation image that was mended is none to train on."""
-        told = {loaded.sha256: loaded.note.settings.get("inpainted") for loaded, _ in ready}
-        origins = {sha: str(how.get("of")) for sha, how in told.items() if isinstance(how, dict)}
+        """The group of each row. An image made by `clinic inpaint` joins the group of its original, in this
+        batch or in the catalog, so that a repaired validation image is not trained on."""
+        inpainted = {loaded.sha256: loaded.note.settings.get("inpainted") for loaded, _ in ready}
+        origins = {sha: str(how.get("of")) for sha, how in inpainted.items() if isinstance(how, dict)}
         groups: dict[str, str] = {}
         if origins:
             with self.workspace.catalog(read_only=True) as catalog:
@@ -288,10 +290,14 @@ class _Intake:
             size = (image.height, image.width) if image else sizes.get(each.sha256)
             if size is None:
                 return (
-                    Refusal(each.row.name, "its label has no picture here") if each.row.image else (None, [])
+                    Refusal(each.row.name, "its label has no image in this workspace")
+                    if each.row.image
+                    else (None, [])
                 )
             if image and image.split == "benchmark" and self.ingest.benchmarks_refused:
-                return Refusal(each.row.name, "labels this coarse never enter a benchmark; its picture did")
+                return Refusal(
+                    each.row.name, "its image is in the benchmark, which accepts no labels this coarse"
+                )
             try:
                 assert each.row.answers
                 answers = [pack(answer, *size, self.classes) for answer in each.row.answers(*size)]
@@ -307,7 +313,7 @@ class _Intake:
         self.labels += store_new_labels(self.workspace, pairs)
 
     def _images(self, loaded: Sequence[LoadedRow]) -> dict[str, Image]:
-        """The rows' pictures by id where they name one, else by hash."""
+        """The rows' images, by id if the row names one, else by hash."""
         named = [each.row.image for each in loaded if each.row.image]
         hashes = sorted({each.sha256 for each in loaded if not each.row.image})
         with self.workspace.catalog(read_only=True) as catalog:
@@ -330,7 +336,8 @@ def pack(answer: ImportedAnnotation, height: int, width: int, classes: int) -> P
 def store_new_labels(
     workspace: Workspace, pairs: Sequence[tuple[Image, PackedAnnotation]], source: LabelSource = "import"
 ) -> int:
-    """Store each answer unless its author's newest one for that image is the same; how many were new."""
+    """Store each annotation unless it equals its author's newest one for that image; returns the number of
+    new labels."""
     packed = [label_map for _, (_, label_map) in pairs if label_map is not None]
     stored = workspace.blobs.put_many([label_map.data for label_map in packed])
     blobs = iter(stored)
@@ -383,7 +390,7 @@ def _measure(loaded: LoadedRow) -> tuple[LoadedRow, ImageFile] | Refusal:
 
 
 def _usable(outcomes: Iterable[Good | Refusal], refused: list[Refusal]) -> list[Good]:
-    """The outcomes that are not refusals; those are added to `refused`."""
+    """The outcomes that are not refusals; refusals are appended to `refused`."""
     good = []
     for outcome in outcomes:
         if isinstance(outcome, Refusal):
@@ -394,7 +401,7 @@ def _usable(outcomes: Iterable[Good | Refusal], refused: list[Refusal]) -> list[
 
 
 class NearDuplicateGroups:
-    """Groups of pictures that look alike, each named after the dHash of its first member."""
+    """Groups of near-duplicate images, each named after the dHash of its first member."""
 
     def __init__(self, workspace: Workspace) -> None:
         with workspace.catalog(read_only=True) as catalog:

@@ -1,4 +1,4 @@
-"""What is said of pictures in tables and sidecars: read within bounds, never believed to name a path."""
+"""Image metadata in tables and sidecars, read within limits; file names in it are never trusted as paths."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ MAX_WORD = 500
 
 
 class Refusal(NamedTuple):
-    """What was not taken, and why."""
+    """The name of a refused row or file, and the reason."""
 
     name: str
     reason: str
@@ -28,7 +28,7 @@ class Refusal(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Note:
-    """What a table or a sidecar says of a picture."""
+    """The metadata of an image from a table or a sidecar."""
 
     prompt: str = ""
     seed: int | None = None
@@ -39,10 +39,9 @@ class Note:
 
 
 def read_table(root: Path, path: Path | None = None) -> tuple[dict[str, Note], list[Refusal]]:
-    """Notes by file name from `path`, or from `metadata.csv` in `root` if it has one, and rows that cannot be
-    used.
+    """Metadata by file name from `path`, or from `metadata.csv` in `root` if it exists, and refused rows.
 
-    Raises `InputRefused` when the table itself cannot be read.
+    Raises `InputRefused` if the table itself cannot be read.
     """
     path = path or root / TABLE
     if path == root / TABLE and not path.is_file():
@@ -65,42 +64,40 @@ def read_table(root: Path, path: Path | None = None) -> tuple[dict[str, Note], l
     return notes, refused
 
 
-def read_sidecar(picture: Path) -> Note | None:
-    """What `a.txt` or `a.json` says of `a.png`; None without one, `InputRefused` for one that cannot be
-    used.
+def read_sidecar(image: Path) -> Note | None:
+    """Metadata of `a.png` in `a.txt` or `a.json`; None if there is neither. Raises `InputRefused` for a bad
+    one.
     """
-    for beside in map(picture.with_suffix, SIDECARS):
-        if not os.path.lexists(beside):
+    for sidecar in map(image.with_suffix, SIDECARS):
+        if not os.path.lexists(sidecar):
             continue
         try:
-            text = read_plain(beside, MAX_SIDECAR_BYTES).decode("utf-8-sig")
-            return parse_note({"prompt": text.strip()} if beside.suffix == ".txt" else _object(text))
+            text = read_plain(sidecar, MAX_SIDECAR_BYTES).decode("utf-8-sig")
+            return parse_note({"prompt": text.strip()} if sidecar.suffix == ".txt" else _object(text))
         except UnicodeDecodeError:
-            raise InputRefused(f"its sidecar {displayable_name(beside.name)} is no UTF-8 text") from None
+            raise InputRefused(f"its sidecar {displayable_name(sidecar.name)} is not UTF-8 text") from None
         except InputRefused as error:
-            raise InputRefused(f"its sidecar {displayable_name(beside.name)}: {error}") from None
+            raise InputRefused(f"its sidecar {displayable_name(sidecar.name)}: {error}") from None
     return None
 
 
-def parse_note(said: Mapping[str, Any]) -> Note:
-    """A note from plain values; unknown keys are passed over. `InputRefused` names the value that is
-    wrong.
-    """
-    settings = said.get("settings") or {}
+def parse_note(payload: Mapping[str, Any]) -> Note:
+    """Metadata from plain values; unknown keys are ignored. Raises `InputRefused` naming a bad value."""
+    settings = payload.get("settings") or {}
     if not isinstance(settings, dict):
         raise InputRefused("settings must be an object of names and values")
     return Note(
-        prompt=_text(said, "prompt", MAX_PROMPT) or "",
-        seed=_seed(said.get("seed")),
-        category=_text(said, "category", MAX_WORD),
-        licence=_text(said, "licence", MAX_WORD),
-        generator=_text(said, "generator", MAX_WORD),
+        prompt=_text(payload, "prompt", MAX_PROMPT) or "",
+        seed=_seed(payload.get("seed")),
+        category=_text(payload, "category", MAX_WORD),
+        licence=_text(payload, "licence", MAX_WORD),
+        generator=_text(payload, "generator", MAX_WORD),
         settings=settings,
     )
 
 
 def read_plain(path: Path, limit: int) -> bytes:
-    """At most `limit` bytes of a plain file; a link, a pipe or a larger file is `InputRefused`."""
+    """The bytes of a regular file. Raises `InputRefused` for a link, a pipe, or more than `limit` bytes."""
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -114,21 +111,21 @@ def read_plain(path: Path, limit: int) -> bytes:
 
 
 def displayable_name(name: str) -> str:
-    """The name with bytes that are no UTF-8 replaced, so that it can be stored and shown."""
+    """The name with invalid UTF-8 replaced, so that it can be stored and displayed."""
     return name.encode("utf-8", "replace").decode()
 
 
 def _object(text: str) -> dict[str, Any]:
     def refuse(constant: str) -> None:
-        raise InputRefused(f"holds {constant}, which is no JSON")
+        raise InputRefused(f"contains {constant}, which is not valid JSON")
 
     try:
-        said = json.loads(text, parse_constant=refuse)
+        payload = json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
-        raise InputRefused(f"is no JSON: {error}") from None
-    if not isinstance(said, dict):
-        raise InputRefused("must hold one JSON object")
-    return said
+        raise InputRefused(f"is not valid JSON: {error}") from None
+    if not isinstance(payload, dict):
+        raise InputRefused("must be a JSON object")
+    return payload
 
 
 def _seed(value: object) -> int | None:
@@ -137,14 +134,14 @@ def _seed(value: object) -> int | None:
     try:
         seed = int(value)  # type: ignore[call-overload]
     except (TypeError, ValueError, OverflowError):
-        raise InputRefused(f"seed {value!r} is no whole number") from None
+        raise InputRefused(f"seed {value!r} is not an integer") from None
     if isinstance(value, bool | float) or not 0 <= seed < 2**63:
-        raise InputRefused(f"seed {value!r} must be a whole number from 0 up to 2^63")
+        raise InputRefused(f"seed {value!r} must be an integer from 0 to 2^63 - 1")
     return int(seed)
 
 
-def _text(said: Mapping[str, Any], key: str, limit: int) -> str | None:
-    value = said.get(key)
+def _text(payload: Mapping[str, Any], key: str, limit: int) -> str | None:
+    value = payload.get(key)
     if value is None or value == "":
         return None
     if not isinstance(value, str) or len(value) > limit or "\0" in value:

@@ -1,4 +1,4 @@
-"""Names, archives and JSON from outside, taken only within bounds: nothing is read or written elsewhere."""
+"""Safe handling of untrusted names, archives and JSON: size limits, and no access outside their folder."""
 
 import json
 import os
@@ -18,13 +18,13 @@ from pipelines.exchange.metadata import Note, displayable_name, read_plain
 MAX_JSON = 1024 * 1024 * 1024
 MAX_MEMBERS = 2_000_000
 MAX_RATIO = 200
-"""Pictures hardly shrink; JSON and masks of one colour may by a hundred times."""
+"""Images hardly compress; JSON and single-colour masks may shrink by a factor of a hundred."""
 ALWAYS_ALLOWED = 256 * 1024 * 1024
-"""Archives that unpack to less than this are no danger, whatever their ratio."""
+"""Archives that unpack to less than this are accepted regardless of their ratio."""
 
 
 def path_inside(root: Path, name: str) -> Path:
-    """The path that `name` (with forward slashes) has below `root`. Raises `InputRefused` if it leaves it."""
+    """The path of `name` (with forward slashes) below `root`. Raises `InputRefused` if it leads out of it."""
     pure = PurePosixPath(name)
     if not name or "\0" in name or pure.is_absolute() or ".." in pure.parts:
         raise InputRefused(
@@ -37,26 +37,26 @@ def path_inside(root: Path, name: str) -> Path:
                 f"{displayable_name(name)!r} leads out of its folder by a link; links are not followed"
             )
     except (OSError, RuntimeError, ValueError):
-        raise InputRefused(f"{displayable_name(name)!r} is no usable file name") from None
+        raise InputRefused(f"{displayable_name(name)!r} is not a usable file name") from None
     return path
 
 
 def read_inside(root: Path, name: str) -> tuple[bytes, Note]:
-    """The bytes of a picture below `root`, for `intake.Row.load`."""
+    """The bytes of an image below `root`, for `importer.Row.load`."""
     path = path_inside(root, name)
     if not path.exists():
-        raise InputRefused(f"there is no picture {displayable_name(name)!r} in {root.name}/")
+        raise InputRefused(f"there is no image {displayable_name(name)!r} in {root.name}/")
     return read_plain(path, MAX_BYTES), Note()
 
 
 def read_json(path: Path, limit: int = MAX_JSON) -> Any:
-    """A JSON file of at most `limit` bytes. Raises `InputRefused` for what is none, or no UTF-8."""
+    """Read a JSON file of at most `limit` bytes. Raises `InputRefused` if it is not JSON in UTF-8."""
     try:
         return json.loads(read_plain(path, limit).decode("utf-8-sig"))
     except UnicodeDecodeError:
-        raise InputRefused(f"{path.name} is no UTF-8 text; save it as UTF-8") from None
+        raise InputRefused(f"{path.name} is not UTF-8 text; save it as UTF-8") from None
     except (ValueError, RecursionError) as error:
-        raise InputRefused(f"{path.name} is no JSON: {error}") from None
+        raise InputRefused(f"{path.name} is not valid JSON: {error}") from None
     except InputRefused as error:
         raise InputRefused(f"{path.name}: {error}") from None
 
@@ -65,9 +65,9 @@ def read_json(path: Path, limit: int = MAX_JSON) -> Any:
 def open_safely(path: Path) -> Iterator[Path]:
     """The folder or file itself; a `.zip` is unpacked to a temporary folder for the block.
 
-    Raises `InputRefused` before anything is unpacked if a member is a link, leads out of the folder, comes
-    twice, or if the archive would unpack to more than `MAX_RATIO` times its size; and while unpacking if it
-    lied about that.
+    Raises `InputRefused` before anything is unpacked if a member is a link, leads out of the folder, or is
+    duplicated, or if the archive would unpack to more than `MAX_RATIO` times its size; and while unpacking if
+    its declared sizes are wrong.
     """
     if path.suffix.lower() != ".zip" or not path.is_file():
         yield path
@@ -96,13 +96,13 @@ def _unpack(path: Path, folder: Path) -> None:
                     while part := source.read(1 << 20):
                         allowed -= len(part)
                         if allowed < 0:
-                            raise InputRefused(f"{path.name} unpacks to far more than it says; not taken")
+                            raise InputRefused(f"{path.name} unpacks to far more than it declares; refused")
                         file.write(part)
     except InputRefused:
         raise
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise InputRefused(f"the archive {path.name} cannot be read: {error}") from None
-    except Exception as error:  # decompressors fail on hostile bytes in every way that there is
+    except Exception as error:  # decompressors may raise anything on malicious bytes
         raise InputRefused(f"the archive {path.name} is damaged: {error or type(error).__name__}") from None
 
 
@@ -120,11 +120,11 @@ def _check_members(members: list[zipfile.ZipInfo], allowed: int, folder: Path) -
         path_inside(folder, member.filename)
         if stat.S_ISLNK(member.external_attr >> 16):
             raise InputRefused(
-                f"the archive holds a link, {displayable_name(member.filename)!r}; links are not read"
+                f"the archive contains a link, {displayable_name(member.filename)!r}; links are not read"
             )
         key = os.path.normcase(member.filename.rstrip("/"))
         if key in names:
             raise InputRefused(
-                f"the archive holds {displayable_name(member.filename)!r} twice; which one is meant?"
+                f"the archive contains {displayable_name(member.filename)!r} twice; remove one of them"
             )
         names.add(key)

@@ -1,1 +1,1 @@
-"""Drawing with generators and treating them in a workspace."""
+"""Generate with the generators of a workspace, and treat them."""

@@ -14,7 +14,7 @@ from pipelines.runtime.images import read_stacked
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """One prompt and seed, drawn by the base and by the treated generator."""
+    """Images of one prompt and seed, by the base and by the treated generator."""
 
     before: Image
     after: Image
@@ -23,9 +23,9 @@ class Pair:
 def confidence_figures(
     pairs: Sequence[Pair], before: Sequence[Prediction], after: Sequence[Prediction], threshold: float
 ) -> dict[str, object]:
-    """What the treating detector says (DiffDoctor, treatment metrics): means, and ratios with intervals.
+    """Confidence of the treating detector (DiffDoctor's treatment metrics): means, and ratios with intervals.
 
-    An image counts as flawed from a highest confidence of `threshold` on.
+    An image counts as flawed if its maximum confidence is at least `threshold`.
     """
     prompts = [pair.before.prompt for pair in pairs]
     figures: dict[str, object] = {}
@@ -42,9 +42,10 @@ def confidence_figures(
 
 
 def quality_figures(context: Context, pairs: Sequence[Pair], attributes: str) -> dict[str, object]:
-    """What treatment must not cost: attributes shown, detail, and variety among the seeds of a prompt.
+    """Image quality before and after: prompted attributes shown, detail, and diversity among the seeds of a
+    prompt.
 
-    `attributes` names the model that checks what is shown; "" leaves the check out.
+    `attributes` names the model that checks the attributes; "" skips the check.
     """
     before = read_stacked(context.workspace, [pair.before for pair in pairs])
     after = read_stacked(context.workspace, [pair.after for pair in pairs])
@@ -75,11 +76,11 @@ def _detail_of_each(images: np.ndarray) -> list[float]:
 
 
 def _diversity_of_each(images: np.ndarray, prompts: Sequence[str]) -> list[float]:
-    """Variety among the seeds of each prompt, in the order of their first appearance; 0 for a single seed."""
+    """Diversity among the seeds of each prompt, in the order of first appearance; 0 for a single seed."""
     rows: dict[str, list[int]] = {}
     for index, prompt in enumerate(prompts):
         rows.setdefault(prompt, []).append(index)
-    return [diversity(images[found], len(found)) if len(found) > 1 else 0.0 for found in rows.values()]
+    return [diversity(images[group], len(group)) if len(group) > 1 else 0.0 for group in rows.values()]
 
 
 def _compare_means(

@@ -1,4 +1,4 @@
-"""Generate the images of one prompt list with one registered generator."""
+"""Generate images from a list of prompts with a registered generator."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationTask:
-    """One image to draw."""
+    """One image to generate."""
 
     prompt: str
     seed: int
     split: Split
     category: str | None = None
-    """What its prompt was written for; none where it is asked of the image itself."""
+    """The category that the prompt was written for; None if a model assigns it from the image."""
 
 
 def open_generator(
     context: Context, version: GeneratorVersion, lora: Path | None = None
 ) -> "GeneratorFamily":
-    """A registered generator with its own LoRA, or with `lora` instead, loaded as its settings ask.
+    """Open a registered generator with its own LoRA, or with `lora` instead, at its registered precision.
 
-    Its own LoRA counts with the strength that the generator was registered at.
+    Its own LoRA is scaled by the registered strength.
     """
     location = download_generator(context.workspace, version)
     family = context.models.open_generator(
@@ -48,12 +48,12 @@ def open_generator(
 
 
 def lora_folder(context: Context, version: GeneratorVersion) -> Path | None:
-    """Where a treated generator's LoRA lies on this machine, if it has one."""
+    """The local folder of a treated generator's LoRA, if it has one."""
     return context.workspace.checkpoints.fetch(version.lora) if version.lora else None
 
 
 def make_task(prompt: str, seed: int, validation: float, category: str | None = None) -> GenerationTask:
-    """One image to draw; its split is that of its prompt and seed."""
+    """A task whose split is determined by its prompt and seed."""
     split = split_of(prompt_group(prompt, seed), validation)
     return GenerationTask(prompt=prompt, seed=seed, split=split, category=category)
 
@@ -68,9 +68,9 @@ def generate_batch(
     round_id: str | None = None,
     steering: OpenSteering | None = None,
 ) -> None:
-    """Draw one batch and keep it: blobs first, then the rows that name them.
+    """Generate one batch and store it: blobs first, then the rows that reference them.
 
-    `steering` is what the config asks for with its models open; it is opened here where it is not given.
+    `steering` is the config's correction and guidance with their models open; opened here if not given.
     """
     prompts, seeds = [task.prompt for task in tasks], [task.seed for task in tasks]
     steering = steering or open_steering(context, config.model_dump(mode="json"), family)

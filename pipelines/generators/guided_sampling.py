@@ -1,7 +1,7 @@
-"""How images are corrected or guided while they are drawn: from settings to steppers, models opened.
+"""Correction and guidance of sampling: opens the models that the settings name, and builds steppers.
 
-Input: the section of a recipe, or the settings that an image was drawn with. Output: what
-`sampling.generate` takes. Cost: opening the detector and the reward once for each call.
+Input: the section of a recipe, or the settings that an image was generated with. Output: the steppers that
+`sampling.generate` takes. Cost: opening the detector and the reward model once per call.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,22 +22,22 @@ FIELDS = ("correction", "guidance", "detector")
 
 
 class Steering(Config):
-    """What steers one image's drawing; it stands with the image's settings, so that it can be drawn again."""
+    """Correction and guidance of one image; stored with its settings, so that it can be regenerated."""
 
     correction: CorrectionConfig | None = None
     """See `GenerateConfig`."""
     guidance: GuidanceConfig | None = None
     """See `GenerateConfig`."""
     detector: str = ""
-    """Id of the detector that takes part; empty when none does."""
+    """Id of the detector in use; empty if none is needed."""
 
     @property
     def needs_detector(self) -> bool:
-        """Whether a trained detector takes part."""
+        """Whether a trained detector is needed."""
         return any(each is not None and each.needs_detector for each in (self.correction, self.guidance))
 
     def settings(self) -> dict[str, Any]:
-        """As kept with the image; empty for plain sampling."""
+        """The settings to store with the image; empty for plain sampling."""
         if self.correction is None and self.guidance is None:
             return {}
         return self.model_dump(mode="json", exclude_none=True)
@@ -45,25 +45,27 @@ class Steering(Config):
 
 @dataclass(frozen=True)
 class OpenSteering:
-    """A way of drawing with its models opened."""
+    """Correction and guidance with their models open."""
 
     settings: dict[str, Any]
-    """What stands with the images' settings; empty for plain sampling."""
+    """The settings to store with the images; empty for plain sampling."""
     steppers: "Callable[[Sequence[str], Sequence[int]], Steppers | None]"
-    """(prompts, seeds) -> what makes the steps of these images; None for plain sampling."""
+    """(prompts, seeds) -> the steppers of these images; None for plain sampling."""
 
 
-def read_steering(context: Context, wanted: Mapping[str, Any]) -> Steering:
-    """The steering among settings of either kind, the champion's id filled in where a detector is needed."""
-    found = Steering.model_validate({name: wanted[name] for name in FIELDS if wanted.get(name) is not None})
-    if not found.needs_detector:
-        return found.model_copy(update={"detector": ""})
-    return found.model_copy(update={"detector": found.detector or champion_version(context).id})
+def read_steering(context: Context, settings: Mapping[str, Any]) -> Steering:
+    """The steering in a recipe's or an image's settings, with the champion's id if a detector is needed."""
+    steering = Steering.model_validate(
+        {name: settings[name] for name in FIELDS if settings.get(name) is not None}
+    )
+    if not steering.needs_detector:
+        return steering.model_copy(update={"detector": ""})
+    return steering.model_copy(update={"detector": steering.detector or champion_version(context).id})
 
 
-def open_steering(context: Context, wanted: Mapping[str, Any], family: "GeneratorFamily") -> OpenSteering:
-    """The steering among these settings with its detector and reward opened, guidance inside correction."""
-    steering = read_steering(context, wanted)
+def open_steering(context: Context, settings: Mapping[str, Any], family: "GeneratorFamily") -> OpenSteering:
+    """Open the detector and reward model that the settings name; guidance runs inside correction."""
+    steering = read_steering(context, settings)
     correction, guidance = steering.correction, steering.guidance
     if correction is None and guidance is None:
         return OpenSteering({}, lambda prompts, seeds: None)
@@ -72,8 +74,8 @@ def open_steering(context: Context, wanted: Mapping[str, Any], family: "Generato
     from dataengine.treatment.tuning.objectives import open_rewards
 
     detector = open_detector(context, steering.detector).requires_grad_(False) if steering.detector else None
-    raised = guidance.reward if guidance is not None else None
-    reward = None if raised is None else open_rewards([raised], family.device)[0]
+    reward_config = guidance.reward if guidance is not None else None
+    reward = None if reward_config is None else open_rewards([reward_config], family.device)[0]
 
     def steppers(prompts: Sequence[str], seeds: Sequence[int]) -> "Steppers | None":
         guides = None if guidance is None else make_guides(guidance, prompts, detector, reward)

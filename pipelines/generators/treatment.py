@@ -18,40 +18,41 @@ from pipelines.runtime.images import read_pixels
 from pipelines.runtime.scratch import discard_scratch, scratch_folder
 
 CHECKED = 4
-"""Images that the saved LoRA draws in a fresh pipeline."""
+"""Number of images on which the saved LoRA is verified in a fresh pipeline."""
 TOLERANCE = 1.0
-"""Largest mean difference, of 255, to what the tuned pipeline draws; float rounding stays far below."""
+"""Largest allowed mean difference, of 255, to the tuned pipeline's images; rounding errors are far
+smaller."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TreatmentPlan:
-    """One treatment, settled: who is treated against whom, on what, and how."""
+    """All inputs of one treatment: generator, detector, prompts and settings."""
 
     run: str
-    """What it is resumed under: the round's id, or its own."""
+    """Id under which it is resumed: the round's, or its own."""
     base: GeneratorVersion
     detector: DetectorVersion
     prompts: Sequence[str]
     guarded: Sequence[str]
-    """Prompts that the guard's images are drawn from."""
+    """Prompts of the guard's images."""
     tuning: TreatmentConfig
     sampling: SamplingConfig
-    """How the saved LoRA is drawn with to verify it."""
+    """Sampler settings for verifying the saved LoRA."""
     real_limit: int
     attributes: str = ""
     scorers: Sequence[str] = ()
-    """Preference models that the guard asks too."""
+    """Preference models that the guard also evaluates."""
     name: str = ""
     round_id: str | None = None
 
     @property
     def treatment_id(self) -> str:
-        """What the treatment is kept under."""
+        """Id of the treatment's row."""
         return digest("treatment", self.run)
 
 
 def run_treatment(context: Context, plan: TreatmentPlan, **watched: Any) -> Result:
-    """The treatment's answer; asked again, what there is. A killed one goes on from its last checkpoint."""
+    """Run or resume a treatment from its last checkpoint; returns the stored result if it is finished."""
     if done := finished_result(context, plan.treatment_id):
         return done
     family = open_generator(context, plan.base)
@@ -81,21 +82,21 @@ def finished_result(context: Context, treatment_id: str) -> Result | None:
 
 
 def _tune(context: Context, plan: TreatmentPlan, family: Any, **watched: Any) -> Any:
-    """Run the treatment, or go on with it after a crash; then `family` carries the kept weights."""
+    """Tune `family` in place, resuming after a crash; afterwards it has the kept weights."""
     frozen = context.models.open_detector(context.workspace.checkpoints.fetch(plan.detector.checkpoint))
     reader = context.models.open_attributes(plan.attributes) if plan.attributes else None
     scorers = [context.models.open_scorer(named) for named in plan.scorers]
     guard = Guard(plan.tuning.guard, plan.guarded, reader, scorers)
     clean, captions = _clean_images(context, plan.real_limit)
-    given = (plan.tuning, family, frozen, plan.prompts, clean, captions, guard)
+    inputs = (plan.tuning, family, frozen, plan.prompts, clean, captions, guard)
     with scratch_folder(context.workspace, _work_id(plan)) as work:
-        outcome = context.models.treat(*given, work, context.report, **watched)
+        outcome = context.models.treat(*inputs, work, context.report, **watched)
     fail_point("treat:tuned")
     return outcome
 
 
 def _clean_images(context: Context, limit: int) -> tuple[list[np.ndarray], list[str]]:
-    """Artifact-free training pictures with their captions: uint8 HWC of any sizes."""
+    """Artifact-free training images, uint8 HWC of any sizes, with their captions."""
     with context.workspace.catalog(read_only=True) as catalog:
         images = catalog.images.find(source="real", split="train", status="active", has_prompt=True)
     chosen = images[:limit]
@@ -105,7 +106,7 @@ def _clean_images(context: Context, limit: int) -> tuple[list[np.ndarray], list[
 def _register_treated(
     context: Context, plan: TreatmentPlan, tuned: Any, outcome: Any
 ) -> GeneratorVersion | None:
-    """The kept LoRA as a generator version; None when nothing was better than the generator as it was."""
+    """The kept LoRA as a generator version; None if no update was better than the base."""
     if outcome.kept_step == 0:
         return None
     checkpoint = context.workspace.checkpoints.publish(Path(outcome.lora_folder))
@@ -124,26 +125,27 @@ def _register_treated(
 
 
 def _verify(context: Context, plan: TreatmentPlan, tuned: Any, lora: Path) -> None:
-    """Hold what a fresh pipeline draws with the saved LoRA against what the tuned one draws.
+    """Compare images of a fresh pipeline with the saved LoRA with those of the tuned pipeline.
 
-    Raises `Corrupt` when they differ, so that no generator is registered that others could not use.
+    Raises `Corrupt` if they differ, so that no unusable generator is registered.
     """
     prompts = list(plan.prompts)[:CHECKED]
     seeds = list(range(len(prompts)))
     fresh = open_generator(context, plan.base, lora)
-    expected, found = (
+    expected, actual = (
         context.models.generate(family, prompts, seeds, plan.sampling).astype(np.float32)
         for family in (tuned, fresh)
     )
-    if (difference := float(np.abs(expected - found).mean())) > TOLERANCE:
+    if (difference := float(np.abs(expected - actual).mean())) > TOLERANCE:
         raise Corrupt(
-            f"The saved LoRA draws other images in a fresh pipeline than the tuned one (mean difference "
+            f"The saved LoRA generates other images in a fresh pipeline than in the tuned one (mean "
+            f"difference "
             f"{difference:.2f} of 255). Nothing was registered; run the stage again."
         )
 
 
 def _history(rows: Sequence[dict[str, Any]]) -> Result:
-    """Confidence (or loss, without the pixel objective) by update, and the guard's looks."""
+    """Confidence (or loss, without the pixel objective) by update, and the guard's checks."""
     numbered = list(enumerate(rows, start=1))
     return {
         "curve": [[update, round(row.get("pixel", row["loss"]), 6)] for update, row in numbered],
@@ -156,7 +158,7 @@ def _work_id(plan: TreatmentPlan) -> str:
 
 
 def _record(context: Context, plan: TreatmentPlan, result: Result, treated: GeneratorVersion | None) -> None:
-    """Generator and treatment become known together."""
+    """Store generator and treatment in one transaction."""
     treatment = Treatment(
         id=result["treatment"],
         generator_id=result["generator"],

@@ -11,13 +11,14 @@ from pipelines.runtime.context import Context, Result
 
 
 def compare_job(context: Context, args: dict[str, Any]) -> Result:
-    """Any prompts with and without a treatment, same seeds, and what its detector sees in both."""
+    """Generate prompts with and without a treatment, with the same seeds, and predict both with its
+    detector."""
     with context.workspace.catalog(read_only=True) as catalog:
-        found = catalog.treatments.get(args["treatment"])
-        versions = [catalog.generators.get(id) for id in (found.generator_id, found.treated_id or "")]
-    tuning = TreatmentConfig.model_validate(found.config)
-    plan = TreatmentRun(generator=found.generator_id, judge_seeds=args["seeds"], tuning=tuning)
+        treatment = catalog.treatments.get(args["treatment"])
+        versions = [catalog.generators.get(id) for id in (treatment.generator_id, treatment.treated_id or "")]
+    tuning = TreatmentConfig.model_validate(treatment.config)
+    plan = TreatmentRun(generator=treatment.generator_id, judge_seeds=args["seeds"], tuning=tuning)
     for version in versions:
         images = generate_held_out(context, plan, version, args["prompts"], COMPARED)
-        predict(context, found.detector_id, list(images.values()), BATCH)
+        predict(context, treatment.detector_id, list(images.values()), BATCH)
     return {"pairs": len(images)}

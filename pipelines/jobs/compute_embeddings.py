@@ -1,7 +1,7 @@
-"""Features: what the champion's encoder sees in each image, for "more like this" on the curation desk.
+"""Features of the champion's encoder for each image, used by "more like this" at the Curate desk.
 
 Input: active images without a vector of the champion. Output: one int8 vector of length 96 each. Cost: one
-pass of the encoder an image; images that have a vector are skipped.
+encoder pass per image; images that have a vector are skipped.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ SEED = 96
 
 
 def compute_features(context: Context) -> Result:
-    """Compute and keep what is missing. Raises `ConfigRefused` without a champion or an encoder of ours."""
+    """Compute and store missing vectors. Raises `ConfigRefused` without a champion that has an encoder."""
     version = champion_version(context)
     with context.workspace.catalog(read_only=True) as catalog:
         missing = catalog.features.missing(version.id)
@@ -26,7 +26,7 @@ def compute_features(context: Context) -> Result:
         return {"detector": version.id, "images": 0}
     detector = open_detector(context, version.id)
     for start in range(0, len(images), BATCH):
-        context.report(start, len(images), f"{version.name} looks at what images have in common")
+        context.report(start, len(images), f"computing features with {version.name}")
         part = images[start : start + BATCH]
         pixels = [read_pixels(context.workspace, image) for image in part]
         vectors = compact(context.models.encoder_features(detector, pixels, BATCH))
@@ -39,9 +39,10 @@ def compute_features(context: Context) -> Result:
 
 
 def compact(features: np.ndarray) -> np.ndarray:
-    """Float N×D as int8 N×96: a fixed random projection keeps angles (Johnson & Lindenstrauss 1984).
+    """Project float N×D to int8 N×96 by a fixed random matrix, which preserves angles (Johnson &
+    Lindenstrauss 1984).
 
-    Raises `ConfigRefused` for anything but one row of numbers an image.
+    Raises `ConfigRefused` for other shapes and for non-finite values.
     """
     if features.ndim != 2 or not np.isfinite(features).all():
         raise ConfigRefused(f"encoder features of shape {features.shape} cannot be compared; expected N×D")

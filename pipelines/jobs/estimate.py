@@ -1,4 +1,4 @@
-"""What a run would need: bytes, seconds, and a verdict for this machine."""
+"""Estimate the memory and time of a run, and whether it fits on this machine."""
 
 import os
 from dataclasses import asdict
@@ -22,14 +22,15 @@ GIGABYTE = 1e9
 
 
 MARGIN = 1.1
-"""An estimate leaves out what the allocator wastes and what a driver takes."""
+"""Safety factor on estimates, which do not include allocator fragmentation and driver memory."""
 
 
 def estimate_run(context: Context, kind: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """A step played on fake tensors, and held against the device's free memory. Needs torch."""
+    """Simulate one step on fake tensors, and compare its peak memory with the device's free memory. Needs
+    torch."""
     if kind == "train":
         plan = TrainingRun.model_validate(settings)
-        found, steps = estimate_training(context, plan), plan.training.steps
+        estimate, steps = estimate_training(context, plan), plan.training.steps
 
         def advise() -> str:
             return "Halve “batch”, or choose a smaller detector."
@@ -38,54 +39,53 @@ def estimate_run(context: Context, kind: str, settings: dict[str, Any]) -> dict[
         from dataengine.treatment.tuning.estimate import advice
 
         treatment = TreatmentRun.model_validate(settings)
-        found, steps = estimate_treatment(context, treatment), treatment.tuning.updates
+        estimate, steps = estimate_treatment(context, treatment), treatment.tuning.updates
         folder = pipeline_folder(context.workspace, treatment.generator)
 
         def advise() -> str:
             return advice(treatment.tuning, folder, *precision_and_bits(context, treatment))
 
-    return {**asdict(found), **judge_memory(context.models.device, found, steps, advise)}
+    return {**asdict(estimate), **judge_memory(context.models.device, estimate, steps, advise)}
 
 
-def judge_memory(device: str, found: "Estimate", steps: int, advise: Any) -> dict[str, Any]:
-    """Whether it fits, in words."""
+def judge_memory(device: str, estimate: "Estimate", steps: int, advise: Any) -> dict[str, Any]:
+    """Whether the run fits, as a verdict and a sentence."""
     from dataengine.treatment.tuning.estimate import measure_rates
 
-    seconds = found.seconds(measure_rates(device))
+    seconds = estimate.seconds(measure_rates(device))
     free, total = free_memory(device)
-    peak = found.peak_bytes
+    peak = estimate.peak_bytes
     text = (
-        f"About {peak / GIGABYTE:.2f} GB at the peak of {free / GIGABYTE:.1f} GB free "
-        f"(of {total / GIGABYTE:.1f}) on {device}; {seconds:.2g} s a step, "
-        f"so {format_duration(seconds * steps)} or more."
+        f"Peak memory about {peak / GIGABYTE:.2f} GB; {free / GIGABYTE:.1f} GB of {total / GIGABYTE:.1f} GB "
+        f"are free on {device}. {seconds:.2g} s per step, at least {format_duration(seconds * steps)} in total."
     )
     if peak * MARGIN > free:
-        return {"verdict": "bad", "text": f"It does not fit. {text} {advise()}"}
+        return {"verdict": "bad", "text": f"Not enough memory. {text} {advise()}"}
     return {"verdict": "good", "text": text, "seconds": seconds}
 
 
 def estimate_training(context: Context, plan: TrainingRun) -> "Estimate":
-    """One update of a detector's training."""
+    """Estimate one update of a detector's training."""
     from dataengine.treatment.tuning.estimate import training_step
 
     with context.workspace.catalog(read_only=True) as catalog:
         start = catalog.detectors.get(plan.start) if plan.start else catalog.detectors.champion()
     if start is None:
-        raise ConfigRefused("there is no detector to go on from: register one first")
+        raise ConfigRefused("there is no detector to start from; register one first")
     folder = context.workspace.checkpoints.fetch(start.checkpoint)
-    told = DetectorConfig.model_validate_json((folder / "detector.json").read_text())
-    return training_step(told, plan.training.batch)
+    config = DetectorConfig.model_validate_json((folder / "detector.json").read_text())
+    return training_step(config, plan.training.batch)
 
 
 def estimate_treatment(context: Context, plan: TreatmentRun) -> "Estimate":
-    """One update of a treatment, the detector included."""
+    """Estimate one update of a treatment, including the detector."""
     from dataengine.treatment.tuning.estimate import preflight
 
     with context.workspace.catalog(read_only=True) as catalog:
-        found = catalog.detectors.get(plan.detector) if plan.detector else catalog.detectors.champion()
-    if found is None:
-        raise ConfigRefused("there is no champion to treat against: register a detector first")
-    detector = context.models.open_detector(context.workspace.checkpoints.fetch(found.checkpoint))
+        version = catalog.detectors.get(plan.detector) if plan.detector else catalog.detectors.champion()
+    if version is None:
+        raise ConfigRefused("there is no champion to treat against; register a detector first")
+    detector = context.models.open_detector(context.workspace.checkpoints.fetch(version.checkpoint))
     folder = pipeline_folder(context.workspace, plan.generator)
     estimate = preflight(plan.tuning, folder, None, *precision_and_bits(context, plan))
     weights = sum(each.numel() * each.element_size() for each in detector.parameters())
@@ -93,7 +93,7 @@ def estimate_treatment(context: Context, plan: TreatmentRun) -> "Estimate":
 
 
 def precision_and_bits(context: Context, plan: TreatmentRun) -> "tuple[torch.dtype, int | None]":
-    """Type and bits of the generator's weights."""
+    """Dtype and bits of the generator's weights."""
     import torch
 
     with context.workspace.catalog(read_only=True) as catalog:
@@ -103,25 +103,25 @@ def precision_and_bits(context: Context, plan: TreatmentRun) -> "tuple[torch.dty
 
 
 def pipeline_folder(workspace: Workspace, generator: str) -> Path:
-    """The generator's folder on this machine. Raises `ConfigRefused` while it is not here."""
+    """The generator's folder on this machine. Raises `ConfigRefused` if it has not been downloaded."""
     with workspace.catalog(read_only=True) as catalog:
         version = catalog.generators.get(generator)
     if folder := local_folder(workspace, version):
         return folder
-    raise ConfigRefused(f"{version.location} is not on this machine yet, so nothing can be estimated")
+    raise ConfigRefused(f"{version.location} is not on this machine yet, so its memory cannot be estimated")
 
 
 def free_memory(device: str) -> tuple[int, int]:
-    """Free and total bytes: of the accelerator, or of this machine."""
+    """Free and total bytes of the accelerator, or of this machine's memory."""
     if device.startswith("cuda"):
         import torch
 
         return torch.cuda.mem_get_info(device)
-    told = Path("/proc/meminfo")
-    if not told.is_file():
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.is_file():
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return total // 2, total
-    lines = dict(line.split(":", 1) for line in told.read_text().splitlines())
+    lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
     free, total = (int(lines[name].split()[0]) * 1024 for name in ("MemAvailable", "MemTotal"))
     return free, total
 

@@ -1,10 +1,11 @@
-"""Inpaint: a generator draws anew what masks mark in a folder of pictures, outside a round.
+"""Inpaint: a generator regenerates the masked regions of a folder of images, outside a round.
 
-Input: pictures and masks as `clinic import --format masks` reads and `clinic export --format masks` writes
-them, and an opened generator. Output: a PNG for each picture in another folder, with a JSON file beside it
-that says how it was made and that an import understands. Unmarked pixels keep their bytes. Everything is
-looked at before anything is drawn. Cost: one sampling run for each picture with a mark; what lies there as it
-was asked for is skipped.
+Input: images and masks as `clinic import --format masks` reads and `clinic export --format masks` writes
+them,
+and an opened generator. Output: a PNG for each image in another folder, with a JSON sidecar of its metadata
+that an import reads. Unmasked pixels are unchanged. All inputs are validated before anything is generated.
+Cost: one sampling run for each image with a mask; images that were already made with the same inputs and
+settings are skipped.
 """
 
 import json
@@ -34,64 +35,64 @@ if TYPE_CHECKING:
 
 
 NAMED = 3
-"""So many pictures are named in a refusal; the others are counted."""
+"""Number of images that an error message names; the others are counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InpaintRequest:
-    """How holes are drawn."""
+    """Settings of an inpainting run."""
 
     generator: str
-    """The generator's name, which is kept with each picture."""
+    """The generator's name, stored with each image."""
     reads_prompts: bool
     sampling: SamplingConfig
     repeats: int = 1
     """See `dataengine.treatment.guided_sampling.inpainting.Inpainter`."""
     seed: int = 0
     prompt: str = ""
-    """For pictures that bring none."""
+    """Prompt of images that bring none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedImage:
-    """A picture and its mask."""
+    """An image and its mask."""
 
     pixels: np.ndarray
     """uint8 HWC."""
     missing: np.ndarray
-    """bool HW: what is drawn."""
+    """bool HW: the pixels to regenerate."""
     note: Note
     sha256: str
-    """Of the picture's file."""
+    """Hash of the image file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hole:
-    """One picture that was looked at: where it comes from, what is drawn, and what is kept with it."""
+    """One validated image: its source, what to generate, and the metadata to store with it."""
 
     row: Row
     name: str
-    """Of the PNG, below the folder that is written."""
+    """Name of the PNG, relative to the output folder."""
     size: tuple[int, int]
     prompt: str
     seed: int
     empty: bool
     about: dict[str, Any]
 
-    def lies_in(self, out: Path) -> bool:
-        """Whether it was drawn there, of this picture and mask and in this way."""
-        picture = out / self.name
+    def is_done(self, out: Path) -> bool:
+        """Whether `out` has the result for this image, mask and settings."""
+        path = out / self.name
         try:
-            return picture.is_file() and json.loads(picture.with_suffix(".json").read_text()) == self.about
+            return path.is_file() and json.loads(path.with_suffix(".json").read_text()) == self.about
         except (OSError, ValueError):
             return False
 
     def write(self, out: Path, pixels: np.ndarray) -> None:
-        """The picture first: while what is said of it is missing, it counts as not drawn."""
-        picture = out / self.name
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        picture.write_bytes(encode_png(pixels))
-        picture.with_suffix(".json").write_text(json.dumps(self.about, indent=1) + "\n")
+        """Write the image first and its metadata last: without metadata it counts as not done."""
+        path = out / self.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_png(pixels))
+        path.with_suffix(".json").write_text(json.dumps(self.about, indent=1) + "\n")
 
 
 def inpaint_folder(
@@ -101,16 +102,16 @@ def inpaint_folder(
     asked: InpaintRequest,
     report: Report = no_report,
 ) -> Result:
-    """Draw every hole of the folder that `options` names into `out`; how many there were.
+    """Inpaint every image of the folder that `options` names, and write the results to `out`; returns counts.
 
-    The generator is opened once there is something for it to draw. Raises `InputRefused`, before anything is
-    drawn, for pictures without a mask, masks of another size or no masks at all, prompts that are missing,
-    sizes that the generator does not draw, and when `out` holds the pictures themselves.
+    The generator is opened only if there is something to generate. Raises `InputRefused`, before anything is
+    generated, for images without a mask, masks of another size or no masks at all, missing prompts, and sizes
+    that the generator cannot make; `ConfigRefused` if `out` contains the images themselves.
     """
     with open_safely(options.path) as root:
         _refuse_overwriting(root, options, out)
         holes = _read_holes(ImportOptions(path=root, images=options.images), asked, report)
-        left = [hole for hole in holes if not hole.lies_in(out)]
+        left = [hole for hole in holes if not hole.is_done(out)]
         marked = [hole for hole in left if not hole.empty]
         if marked:
             _fill_holes(open_generator(), marked, out, asked, report)
@@ -130,29 +131,29 @@ def _read_holes(options: ImportOptions, asked: InpaintRequest, report: Report) -
     problems = [f"{name}: {reason}" for name, reason in reading.refused]
     holes: dict[str, Hole] = {}
     for index, row in enumerate(reading.rows):
-        report(index, reading.total, "looking at pictures and masks")
+        report(index, reading.total, "validating images and masks")
         try:
             hole = _hole(row, asked)
             if hole.name in holes:
-                raise InputRefused("another picture has the same name but for its ending")
+                raise InputRefused("another image has the same name with a different extension")
             holes[hole.name] = hole
         except InputRefused as error:
             problems.append(f"{row.name}: {error}")
     if not holes and not problems:
-        raise InputRefused(f"there is no picture in {options.images or options.path / 'images'}")
+        raise InputRefused(f"there is no image in {options.images or options.path / 'images'}")
     _refuse(problems)
     return list(holes.values())
 
 
 def _hole(row: Row, asked: InpaintRequest) -> Hole:
-    found = _read_masked_image(row)
-    missing, prompt = found.missing, found.note.prompt or asked.prompt
+    masked = _read_masked_image(row)
+    missing, prompt = masked.missing, masked.note.prompt or asked.prompt
     if asked.reads_prompts and missing.any() and not prompt:
         raise InputRefused(
-            "nothing says what it shows; give --prompt, or a table metadata.csv with file_name and prompt"
+            "it has no prompt; give --prompt, or a table metadata.csv with the columns file_name and prompt"
         )
     seed = int(digest("inpaint", asked.seed, row.name, length=8), 16)
-    how = asked.sampling.model_dump(mode="json", exclude={"batch"}, exclude_none=True)
+    sampling = asked.sampling.model_dump(mode="json", exclude={"batch"}, exclude_none=True)
     mask = sha256(np.packbits(missing).tobytes()).hexdigest()
     return Hole(
         row=row,
@@ -165,15 +166,19 @@ def _hole(row: Row, asked: InpaintRequest) -> Hole:
             "prompt": prompt,
             "seed": seed,
             "generator": asked.generator,
-            "settings": {"inpainted": {**how, "repeats": asked.repeats, "of": found.sha256, "mask": mask}},
+            "settings": {
+                "inpainted": {**sampling, "repeats": asked.repeats, "of": masked.sha256, "mask": mask}
+            },
         },
     )
 
 
 def _read_masked_image(row: Row) -> MaskedImage:
-    """Several masks of a picture count together. Raises `InputRefused`."""
+    """Read an image and the union of its masks. Raises `InputRefused`."""
     if row.load is None or row.answers is None:
-        raise InputRefused("it has no mask; one of the same name belongs into masks/, black where nothing is")
+        raise InputRefused(
+            "it has no mask; put one of the same name into masks/, black where nothing changes"
+        )
     data, note = row.load()
     pixels = decode(data)
     missing = np.zeros(pixels.shape[:2], bool)
@@ -186,29 +191,29 @@ def _read_masked_image(row: Row) -> MaskedImage:
 def _fill_holes(
     family: "GeneratorFamily", holes: Sequence[Hole], out: Path, asked: InpaintRequest, report: Report
 ) -> None:
-    from dataengine.treatment.guided_sampling.inpainting import inpaint as draw
+    from dataengine.treatment.guided_sampling.inpainting import inpaint
 
     _refuse_sizes(family, holes)
     done = 0
 
-    def moving(*_: Any, **__: Any) -> None:
-        report(done, len(holes), "drawing")
+    def report_step(*_: Any, **__: Any) -> None:
+        report(done, len(holes), "generating")
 
     for batch in _batches_of_equal_size(holes, asked.sampling.batch):
-        found = [_read_masked_image(hole.row) for hole in batch]
-        pixels, missing = np.stack([one.pixels for one in found]), np.stack([one.missing for one in found])
+        masked = [_read_masked_image(hole.row) for hole in batch]
+        pixels, missing = np.stack([one.pixels for one in masked]), np.stack([one.missing for one in masked])
         prompts, seeds = [one.prompt for one in batch], [one.seed for one in batch]
-        made = draw(family, pixels, missing, prompts, seeds, asked.sampling, asked.repeats, moving)
-        for hole, each in zip(batch, made, strict=True):
-            hole.write(out, each)
+        images = inpaint(family, pixels, missing, prompts, seeds, asked.sampling, asked.repeats, report_step)
+        for hole, image in zip(batch, images, strict=True):
+            hole.write(out, image)
         done += len(batch)
-        moving()
+        report_step()
 
 
 def _batches_of_equal_size(holes: Sequence[Hole], batch: int) -> Iterator[list[Hole]]:
-    """Batches of pictures of equal size."""
-    for _, found in groupby(sorted(holes, key=lambda hole: hole.size), lambda hole: hole.size):
-        group = list(found)
+    """Batches of images of equal size."""
+    for _, holes_of_size in groupby(sorted(holes, key=lambda hole: hole.size), lambda hole: hole.size):
+        group = list(holes_of_size)
         yield from (group[start:stop] for start, stop in shard_bounds(len(group), batch))
 
 
@@ -216,7 +221,7 @@ def _refuse_sizes(family: "GeneratorFamily", holes: Sequence[Hole]) -> None:
     step = family.multiple
     _refuse(
         [
-            f"{hole.row.name}: it is {hole.size[1]}×{hole.size[0]} pixels, and {family.name} draws multiples "
+            f"{hole.row.name}: it is {hole.size[1]}×{hole.size[0]} pixels, but {family.name} needs multiples "
             f"of {step}; crop it to {hole.size[1] // step * step}×{hole.size[0] // step * step}"
             for hole in holes
             if any(side % step for side in hole.size)
@@ -225,12 +230,12 @@ def _refuse_sizes(family: "GeneratorFamily", holes: Sequence[Hole]) -> None:
 
 
 def _refuse_overwriting(root: Path, options: ImportOptions, out: Path) -> None:
-    taken = [root, root / "images", root / "masks", *([options.images] if options.images else [])]
-    if out.resolve() in [each.resolve() for each in taken]:
-        raise ConfigRefused(f"{out} holds the pictures themselves; name another folder for what is drawn")
+    inputs = [root, root / "images", root / "masks", *([options.images] if options.images else [])]
+    if out.resolve() in [each.resolve() for each in inputs]:
+        raise ConfigRefused(f"{out} contains the input images; name another folder for the output")
 
 
 def _refuse(problems: Sequence[str]) -> None:
     if problems:
         more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
-        raise InputRefused(f"nothing was drawn: {'; '.join(problems[:NAMED])}{more}")
+        raise InputRefused(f"nothing was generated: {'; '.join(problems[:NAMED])}{more}")

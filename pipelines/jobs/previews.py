@@ -1,4 +1,4 @@
-"""Images shown while a detector trains."""
+"""Sample images shown while a detector trains or a generator is treated."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,20 +12,20 @@ from storage.workspace import Workspace
 
 SAMPLES, FROZEN = "samples.json", "snapshot.json"
 PICTURES = ("before", "after", "map")
-"""What names of blobs and maps among the samples begin with."""
+"""Prefixes of the keys whose values in a sample are blobs or maps."""
 KEPT_PREVIEWS = 4
 
 
 def predict_maps(context: Context, detector_id: str, images: Sequence[Image], batch: int) -> list[np.ndarray]:
-    """The detector's maps of these images, float32 HW; what is missing is made and kept."""
-    found = predict(context, detector_id, images, batch)
-    return [dequantise(context.workspace.maps.get(one.map_ref or "")) for one in found]
+    """The detector's maps of these images, float32 HW; missing ones are predicted and stored."""
+    predictions = predict(context, detector_id, images, batch)
+    return [dequantise(context.workspace.maps.get(each.map_ref or "")) for each in predictions]
 
 
 def save_samples(
     workspace: Workspace, run: str, step: int, samples: Sequence[Mapping[str, str | None]]
 ) -> None:
-    """Keep what a run shows now. What it showed just before can still be asked for, by pages under way."""
+    """Store the samples that a run shows now. Those of the last few steps stay available to open pages."""
     before = workspace.job_files.get(run, SAMPLES) or {}
     refs = [value for one in samples for name, value in one.items() if name.startswith(PICTURES)]
     recent = [refs, *before.get("recent", [])][:KEPT_PREVIEWS]
@@ -33,6 +33,6 @@ def save_samples(
 
 
 def spread_evenly(items: Sequence[SnapshotItem], count: int) -> list[SnapshotItem]:
-    """At most `count` of the items, spread evenly, in their order."""
+    """At most `count` of the items, evenly spaced, in their order."""
     step = max(1, -(-len(items) // count))
     return list(items[::step])

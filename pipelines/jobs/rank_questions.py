@@ -1,7 +1,9 @@
-"""Which yes/no question tells flawed from clean images best (ASCED, Sec. 4.2), on labelled validation images.
+"""Rank yes/no questions by how well they separate flawed from clean images (ASCED, Sec. 4.2), on labelled
+validation images.
 
-Input: a model that answers questions, the paper's questions, images with labels and artifact-free real ones.
-Output: the questions by accuracy. Cost: one answer for each question and image; answers are kept.
+Input: a VQA model, the paper's questions, images with labels and artifact-free real ones. Output: the
+questions
+by accuracy. Cost: one answer for each question and image; answers are cached.
 """
 
 from collections.abc import Sequence
@@ -25,15 +27,16 @@ def rank_questions(
 ) -> list[dict[str, Any]]:
     """The questions, best first, each with its accuracy, on at most `limit` images.
 
-    Raises `ConfigRefused` for a model that is no answerer, and without flawed and clean validation images.
+    Raises `ConfigRefused` for a model that answers no questions, and without flawed and clean validation
+    images.
     """
     chosen = select_questions(numbers)
     images, flawed = _images_of_known_truth(context, round_id, limit)
-    found = open_vqa_model(context, model, chosen[0])
+    opened = open_vqa_model(context, model, chosen[0])
     verdicts = {}
     for index, question in enumerate(chosen):
         context.report(index, len(chosen), f"question {question.number}")
-        detector = bind_question(context, found, model, question)
+        detector = bind_question(context, opened, model, question)
         verdicts[question] = [detector.verdicts(image[None])[0] for image in images]
     return [
         {
@@ -53,7 +56,7 @@ def rank_questions(
 def _images_of_known_truth(
     context: Context, round_id: str, limit: int
 ) -> tuple[list[np.ndarray], list[bool]]:
-    """Validation images, uint8 HWC, and whether each is flawed; as many of the one kind as of the other."""
+    """Validation images, uint8 HWC, and whether each is flawed; at most `limit // 2` of either kind."""
     sets = evaluation_sets(context, recipe_of(context, round_id).publish, round_id)
     samples = StoredSamples(context.workspace, [item for name in SETS for item in sets.get(name, [])])
     by_kind: dict[bool, list[np.ndarray]] = {True: [], False: []}

@@ -1,9 +1,10 @@
-"""Refine: a generator's whole training on real pictures, minding its own flaws, outside a round.
+"""Refine: self-refining training of a generator's whole network on real images, outside a round.
 
-Input: artifact-free real training pictures of the workspace, and a `RefiningRun`: a registered generator
-whose training goes on, or a new unconditional UNet. Output: a generator version with a stock pipeline of its
-own. Cost: the updates, and in refinement a batch drawn every `cycle` of them. Killed at any moment it goes on
-exactly where its last checkpoint stood.
+Input: artifact-free real training images of the workspace, and a `RefiningRun`: a registered generator to
+continue from, or a new unconditional UNet. Output: a generator version with a standard diffusers pipeline.
+Cost: the updates, and during refinement a generated batch every `cycle` updates. If killed, it resumes
+exactly
+from its last checkpoint.
 """
 
 from collections.abc import Sequence
@@ -27,52 +28,52 @@ if TYPE_CHECKING:
 
 KIND, PICTURES = "self-refining", "pictures.json"
 CHECKED = 2
-"""Images that the saved pipeline must draw as the trained one does."""
+"""Number of images on which the saved pipeline must match the trained one."""
 TOLERANCE = 2
 """Largest difference between them, of 255."""
 POINTS = 200
 
 
 def refine_job(context: Context, args: dict[str, Any]) -> Result:
-    """One run from its pictures to a registered generator; a repeated call goes on where it stood."""
+    """Run or resume a refining run; returns the registered generator with its training history."""
     version = refine_generator(context, args["run"], RefiningRun.model_validate(args["settings"]))
     return {"generator": version.id, "name": version.name, **version.settings["refined"]}
 
 
 def refine_generator(context: Context, run: str, plan: RefiningRun) -> GeneratorVersion:
-    """The generator that this run makes; asked again, the one that it made.
+    """Train and register a generator; a repeated call returns the same one.
 
-    Raises `ConfigRefused` for too few pictures and for generators that are not trained this way, `Corrupt`
-    when the saved pipeline draws other images than the trained one.
+    Raises `ConfigRefused` for too few images and for generators that cannot be trained this way, `Corrupt` if
+    the saved pipeline generates other images than the trained one.
     """
     from dataengine.treatment.refining.trainer import refine as train
 
-    made = digest("generator", KIND, run)
-    if known := _registered(context, made):
+    generator_id = digest("generator", KIND, run)
+    if known := _registered(context, generator_id):
         return known
     base = None if not plan.generator else _registered(context, plan.generator)
     if plan.generator and base is None:
         raise NotFound(f"there is no generator {plan.generator!r}; `clinic generators` lists them")
     family = _open_base(context, plan, base)
     chosen = _real_images(context, run, plan.limit)
-    pictures, prompts = _read_fitted(context, chosen, family), [image.prompt for image in chosen]
+    pixels, prompts = _read_fitted(context, chosen, family), [image.prompt for image in chosen]
     with scratch_folder(context.workspace, run) as work:
-        outcome = train(plan.refining, family, pictures, work, prompts, context.report, context.pausing)
+        outcome = train(plan.refining, family, pixels, work, prompts, context.report, context.pausing)
         checkpoint = context.workspace.checkpoints.publish(outcome.folder)
-        made_of = context.workspace.checkpoints.fetch(checkpoint)
-        _verify(context, family, made_of, prompts)
+        saved = context.workspace.checkpoints.fetch(checkpoint)
+        _verify(context, family, saved, prompts)
     version = GeneratorVersion(
-        id=made,
+        id=generator_id,
         name=plan.name or (f"{base.name}, refined" if base else f"unconditional {family.size[0]}²"),
         location=f"checkpoint {checkpoint}",
         parent=base.id if base else None,
         settings={
             "weights": {"precision": "float32", "bits": None},
-            PIPELINE: read_pipeline_class(made_of),
+            PIPELINE: read_pipeline_class(saved),
             FILES: checkpoint,
             "refined": {
                 "run": run,
-                "pictures": len(pictures),
+                "pictures": len(pixels),
                 "maps": outcome.maps,
                 "curve": _thinned(outcome.losses),
                 "config": plan.model_dump(mode="json"),
@@ -99,7 +100,7 @@ def _open_base(context: Context, plan: RefiningRun, base: GeneratorVersion | Non
     if base is not None:
         if base.lora is not None:
             raise ConfigRefused(
-                f"{base.name} carries a LoRA, which cannot be trained through; refine its base, or fuse it"
+                f"{base.name} has a LoRA, which cannot be refined; refine its base, or fuse the LoRA first"
             )
         return open_generator(context, base)
     from dataengine.treatment.families.unconditional import new_unet_family
@@ -108,52 +109,52 @@ def _open_base(context: Context, plan: RefiningRun, base: GeneratorVersion | Non
 
 
 def _real_images(context: Context, run: str, limit: int) -> list[Image]:
-    """Artifact-free real training pictures, chosen once for a run. Raises `ConfigRefused` when there is
-    none."""
+    """Artifact-free real training images, chosen once per run. Raises `ConfigRefused` if there are none."""
     files = context.workspace.job_files
     with context.workspace.catalog(read_only=True) as catalog:
-        if kept := files.get(run, PICTURES):
-            return catalog.images.get_many(kept)
-        found = catalog.images.find(source="real", split="train", status="active", limit=limit)
-    if not found:
+        if chosen_ids := files.get(run, PICTURES):
+            return catalog.images.get_many(chosen_ids)
+        images = catalog.images.find(source="real", split="train", status="active", limit=limit)
+    if not images:
         raise ConfigRefused(
-            "this workspace has no real training picture to learn from; `clinic import FOLDER --source real`"
+            "this workspace has no real training images; import some with `clinic import FOLDER --source "
+            "real`"
         )
-    files.put(run, PICTURES, [image.id for image in found])
-    return found
+    files.put(run, PICTURES, [image.id for image in images])
+    return images
 
 
 def _read_fitted(context: Context, chosen: Sequence[Image], family: "GeneratorFamily") -> np.ndarray:
-    """Their pixels at the generator's size, uint8 NHWC."""
+    """The images' pixels, cropped and scaled to the generator's size, uint8 NHWC."""
     from dataengine.treatment.sampling.sampler import as_uint8, crop_and_resize
 
-    pictures = np.empty((len(chosen), *family.size, 3), np.uint8)
+    pixels = np.empty((len(chosen), *family.size, 3), np.uint8)
     for row, image in enumerate(chosen):
-        pictures[row] = as_uint8(crop_and_resize(read_pixels(context.workspace, image), family.size))[0]
-        context.report(row + 1, len(chosen), "reading pictures")
-    return pictures
+        pixels[row] = as_uint8(crop_and_resize(read_pixels(context.workspace, image), family.size))[0]
+        context.report(row + 1, len(chosen), "reading images")
+    return pixels
 
 
 def _verify(context: Context, trained: "GeneratorFamily", folder: Path, prompts: Sequence[str]) -> None:
-    """Hold what the saved pipeline draws against what the trained one draws. Raises `Corrupt`."""
+    """Compare images of the saved pipeline with those of the trained one. Raises `Corrupt` if they differ."""
     from dataengine.treatment.config import SamplingConfig
     from dataengine.treatment.families.loading import load_family
     from dataengine.treatment.sampling.sampler import generate
 
-    told, seeds, settings = list(prompts[:CHECKED]), list(range(CHECKED))[: len(prompts)], SamplingConfig()
-    drawn = [
-        generate(family, told, seeds, settings).astype(int)
+    texts, seeds, settings = list(prompts[:CHECKED]), list(range(CHECKED))[: len(prompts)], SamplingConfig()
+    images = [
+        generate(family, texts, seeds, settings).astype(int)
         for family in (trained, load_family(folder, device=trained.device))
     ]
-    if (difference := int(np.abs(drawn[0] - drawn[1]).max())) > TOLERANCE:
+    if (difference := int(np.abs(images[0] - images[1]).max())) > TOLERANCE:
         raise Corrupt(
-            f"the saved pipeline draws other images than the trained one (by up to {difference} of 255). "
+            f"the saved pipeline generates other images than the trained one (by up to {difference} of 255). "
             "Nothing was registered; run it again"
         )
 
 
 def _thinned(losses: Sequence[float]) -> list[list[float]]:
-    """At most about `POINTS` pairs of update and mean loss since the pair before."""
+    """About `POINTS` pairs of (update, mean loss since the previous pair)."""
     step = max(1, len(losses) // POINTS)
     ends = [*range(step, len(losses), step), len(losses)]
     return [[end, round(float(np.mean(losses[max(0, end - step) : end])), 6)] for end in ends]

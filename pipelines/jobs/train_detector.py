@@ -1,9 +1,9 @@
-"""Retrain a detector outside a round: publish, train, measure beside the champion.
+"""Retrain a detector outside a round: publish a snapshot, train, compare with the champion.
 
-Input: a `TrainingRun` and its id. Output: a detector of role "candidate" with its figures, and what a person
-needs to decide on it: reliability, and the images where it fails worst. Killed at any moment it goes on with
-the same snapshot from the training's last checkpoint. Cost: the training, and two looks at every labelled
-image outside of it.
+Input: a `TrainingRun` and its id. Output: a detector of role "candidate" with its metrics, a reliability
+diagram, and its worst images, for a person to decide on its promotion. If killed, it resumes with the same
+snapshot from the training's last checkpoint. Cost: the training, and predictions of two detectors on every
+labelled evaluation image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.images import read_pixels
 
 WATCHED = 96
-"""Validation images that are looked at while training goes on."""
+"""Number of validation images that are evaluated during training."""
 SHOWN = 6
 WORST = 10
 
@@ -34,17 +34,17 @@ WATCHED_FIGURES = ("mse", "kl", "kl1m", "false_alarm", "miss")
 
 
 def retrain_job(context: Context, args: dict[str, Any]) -> Result:
-    """One run from its snapshot to a measured candidate; a repeated call goes on where it stood."""
+    """Run or resume a training run, from its snapshot to an evaluated candidate."""
     run, plan = args["run"], TrainingRun.model_validate(args["settings"])
     with context.workspace.catalog(read_only=True) as catalog:
         start = catalog.detectors.get(plan.start) if plan.start else catalog.detectors.champion()
     if start is None:
-        raise ConfigRefused("there is no detector to go on from: register one first, it becomes champion")
+        raise ConfigRefused("there is no detector to start from; register one first, it becomes champion")
     snapshot_id, items = get_or_publish_snapshot(context, run, plan)
     sets = evaluation_sets(context, plan.publish)
     few = spread_evenly(sets.get("validation", []), WATCHED)
     watcher = TrainingReporter(context=context, run=run, items=few, steps=plan.training.steps)
-    watched: dict[str, Any] = {"watch": watcher.look} if watcher.items else {}
+    watched: dict[str, Any] = {"watch": watcher.report} if watcher.items else {}
     context.may_pause()
     name = plan.training.name
     candidate = train_version(
@@ -72,10 +72,10 @@ def retrain_job(context: Context, args: dict[str, Any]) -> Result:
 
 
 def get_or_publish_snapshot(context: Context, run: str, plan: TrainingRun) -> tuple[str, list[SnapshotItem]]:
-    """The run's snapshot, taken when it first began: labels given later are for the next run."""
+    """The run's snapshot, published when the run first started; later labels are not included."""
     snapshots, files = context.workspace.snapshots, context.workspace.job_files
-    if kept := files.get(run, FROZEN):
-        snapshot_id: str = kept["snapshot"]
+    if stored := files.get(run, FROZEN):
+        snapshot_id: str = stored["snapshot"]
     else:
         context.report(0, 1, "publishing the snapshot")
         snapshot_id = snapshots.publish(build_training_set(context, plan.publish)).id
@@ -86,13 +86,13 @@ def get_or_publish_snapshot(context: Context, run: str, plan: TrainingRun) -> tu
 def compare_with_champion(
     context: Context, candidate: DetectorVersion, sets: Mapping[str, list[SnapshotItem]], batch: int
 ) -> dict[str, Any]:
-    """Measure both on today's labels, and keep with the candidate everything that a decision needs."""
+    """Evaluate both on the current labels, and store the results with the candidate; returns its metrics."""
     with context.workspace.catalog(read_only=True) as catalog:
         champion = catalog.detectors.champion()
     versions = [candidate] if champion is None else [champion, candidate]
     measured = {one.id: measure_on_sets(context, one.id, dict(sets), batch) for one in versions}
     beside = {"detector": champion.id, "name": champion.name, **measured[champion.id]} if champion else {}
-    found = {
+    figures = {
         **measured[candidate.id],
         "beside": beside,
         "worst": worst_images(context, candidate.id, sets.get("validation", []), batch),
@@ -100,13 +100,13 @@ def compare_with_champion(
     with context.workspace.catalog() as catalog:
         if champion is not None:
             catalog.detectors.record_metrics(champion.id, measured[champion.id])
-        catalog.detectors.record_metrics(candidate.id, found)
+        catalog.detectors.record_metrics(candidate.id, figures)
         catalog.commit()
     try:
         calibrate_on_sets(context, sets, candidate.id)
     except InputRefused as why:
         print(f"no reliability diagram: {why}")
-    return found
+    return figures
 
 
 def worst_images(
@@ -136,18 +136,18 @@ def worst_images(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingReporter:
-    """Looks at a few validation images while a training goes on: figures, and maps for people to see."""
+    """Reports metrics on validation images during training, and stores maps of a few of them for display."""
 
     context: Context
     run: str
     items: Sequence[SnapshotItem]
     steps: int
 
-    def look(self, done: int, detector: Any) -> None:
-        """Tell the figures after `done` steps, and keep the newest maps of a few images."""
+    def report(self, done: int, detector: Any) -> None:
+        """Report the metrics after `done` steps, and store the newest maps of a few images."""
         models, workspace = self.context.models, self.context.workspace
-        found = models.evaluate_detector(detector, StoredSamples(workspace, self.items))
-        figures = {f"validation_{name}": getattr(found, name) for name in WATCHED_FIGURES}
+        summary = models.evaluate_detector(detector, StoredSamples(workspace, self.items))
+        figures = {f"validation_{name}": getattr(summary, name) for name in WATCHED_FIGURES}
         known = {name: value for name, value in figures.items() if value is not None}
         self.context.report(done, self.steps, "validation", **known)
         shown = spread_evenly([item for item in self.items if item.target], SHOWN - 1) or self.items[:SHOWN]

@@ -1,7 +1,7 @@
-"""Highlight: a classifier learns real from generated images, and its maps say what gives the latter away.
+"""Train a flaw highlighter: a classifier of real and generated images, whose activation maps mark flaws.
 
-Input: artifact-free real training pictures, and a round's generated training images of the same size. Output:
-a detector version whose maps are flaw activation maps. Cost: epochs × images through VGG16.
+Input: artifact-free real training images, and a round's generated training images of the same size. Output: a
+detector version whose maps are flaw activation maps. Cost: epochs × images through VGG16.
 """
 
 import tempfile
@@ -22,9 +22,9 @@ KIND = "flaw highlighter"
 def register_highlighter(
     context: Context, round_id: str, config: HighlighterConfig, limit: int
 ) -> DetectorVersion:
-    """Train on at most `limit` images of either kind, and register the result.
+    """Train on at most `limit` real and `limit` generated images, and register the result.
 
-    Raises `ConfigRefused` when there are too few of one size.
+    Raises `ConfigRefused` if there are too few of one size.
     """
     from dataengine.diagnosis.flaw_activation import train_highlighter
 
@@ -36,15 +36,15 @@ def register_highlighter(
     with context.workspace.catalog(read_only=True) as catalog:
         real = catalog.images.find(source="real", split="train", status="active")
     size = _shared_size(real, generated)
-    shown, drawn = (
+    real_pixels, generated_pixels = (
         read_stacked(context.workspace, [image for image in images if _size(image) == size][:limit])
         for images in (real, generated)
     )
-    network, accuracy = train_highlighter(config, shown, drawn, context.report)
+    network, accuracy = train_highlighter(config, real_pixels, generated_pixels, context.report)
     with tempfile.TemporaryDirectory() as folder:
         network.save(Path(folder))
         checkpoint = context.workspace.checkpoints.publish(Path(folder))
-    training = {"accuracy": accuracy, "real": len(shown), "generated": len(drawn)}
+    training = {"accuracy": accuracy, "real": len(real_pixels), "generated": len(generated_pixels)}
     version = DetectorVersion(
         id=digest(KIND, checkpoint),
         name=config.name,
@@ -64,12 +64,12 @@ def _size(image: Image) -> tuple[int, int]:
 
 
 def _shared_size(real: list[Image], generated: list[Image]) -> tuple[int, int]:
-    """The size that most images of the rarer kind have. Raises `ConfigRefused` when none is shared."""
+    """The most common size shared by both kinds. Raises `ConfigRefused` if there is none."""
     counts = [Counter(map(_size, images)) for images in (real, generated)]
     shared = counts[0] & counts[1]
     if not shared:
         raise ConfigRefused(
             f"{len(real)} real and {len(generated)} generated training images share no size; import real "
-            "pictures of the generator's size"
+            "images of the generator's size"
         )
     return shared.most_common(1)[0][0]

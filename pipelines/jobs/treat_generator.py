@@ -1,4 +1,4 @@
-"""Job: treat a generator."""
+"""Job: treat a generator outside a round, and compare it with its base on held-out prompts."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -28,27 +28,27 @@ from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.shards import shard_bounds
 
 FIRST_SEED = 1_000_000
-"""Held-out images count their seeds from here, so that runs on the same prompts share the base's images."""
+"""First seed of held-out images; fixed, so that runs on the same prompts share the base's images."""
 PROMPTS = "prompts.json"
 SHOWN = 12
 BATCH = 32
 
 
 def treat_job(context: Context, args: dict[str, Any]) -> Result:
-    """One run from its prompts to judged pairs; a repeated call goes on where it stood."""
+    """Run or resume a treatment run, from its prompts to evaluated pairs."""
     run, plan = args["run"], TreatmentRun.model_validate(args["settings"])
     with context.workspace.catalog(read_only=True) as catalog:
         base = catalog.generators.get(plan.generator)
         detector = catalog.detectors.get(plan.detector) if plan.detector else catalog.detectors.champion()
     if detector is None:
-        raise ConfigRefused("there is no champion to treat against: register a detector, or choose one")
+        raise ConfigRefused("there is no champion to treat against; register a detector, or choose one")
     check_memory(context, base, args["settings"])
     if plan.weights is not None:
         base = register_weights(context.workspace, base.id, plan.weights)
     context.may_pause()
     texts = get_or_write_prompts(context, run, plan)
     watcher = TreatmentReporter(context=context, run=run, prompts=guard_prompts(plan, texts["judge"]))
-    answer = run_treatment(
+    result = run_treatment(
         context,
         TreatmentPlan(
             run=run,
@@ -63,50 +63,50 @@ def treat_job(context: Context, args: dict[str, Any]) -> Result:
             scorers=plan.scorers,
             name=plan.name,
         ),
-        watch=watcher.look,
+        watch=watcher.report,
         pausing=context.pausing,
     )
     fail_point("treat:carried_out")
-    if answer["treated"] is not None and "judged" not in answer:
-        answer = store_result(
-            context, answer, run, compare_on_held_out(context, plan, base, detector, texts["judge"], answer)
+    if result["treated"] is not None and "judged" not in result:
+        result = store_result(
+            context, result, run, compare_on_held_out(context, plan, base, detector, texts["judge"], result)
         )
-    return {name: answer[name] for name in ("treatment", "generator", "detector", "treated", "kept")}
+    return {name: result[name] for name in ("treatment", "generator", "detector", "treated", "kept")}
 
 
 def check_memory(context: Context, base: GeneratorVersion, settings: dict[str, Any]) -> None:
-    """Raises `ConfigRefused` when the estimate exceeds what is free here; a pipeline from the hub is not
-    estimated before it is fetched."""
+    """Raises `ConfigRefused` if the estimated memory exceeds what is free here. A pipeline from the hub that
+    has not been downloaded is not checked."""
     if Path(download_generator(context.workspace, base)).is_dir():
-        context.report(0, 1, "estimating what it needs")
-        told = estimate_run(context, "treat", settings)
-        print(told["text"])
-        if told["verdict"] == "bad":
-            raise ConfigRefused(told["text"])
+        context.report(0, 1, "estimating memory")
+        estimate = estimate_run(context, "treat", settings)
+        print(estimate["text"])
+        if estimate["verdict"] == "bad":
+            raise ConfigRefused(estimate["text"])
 
 
-def store_result(context: Context, answer: Result, run: str, figures: Result) -> Result:
-    """The treatment's answer with what was judged, stored."""
-    whole = {**answer, "run": run, "judged": figures}
+def store_result(context: Context, result: Result, run: str, figures: Result) -> Result:
+    """Store the treatment's result together with the comparison; returns both."""
+    whole = {**result, "run": run, "judged": figures}
     with context.workspace.catalog() as catalog:
-        catalog.treatments.finish(answer["treatment"], whole, answer["treated"])
+        catalog.treatments.finish(result["treatment"], whole, result["treated"])
         catalog.commit()
     return whole
 
 
 def get_or_write_prompts(context: Context, run: str, plan: TreatmentRun) -> dict[str, list[str]]:
-    """Prompts to treat on and held-out ones, written once for a run. They have none in common."""
+    """Prompts to treat on and held-out prompts, written once per run; the two sets are disjoint."""
     files = context.workspace.job_files
-    if kept := files.get(run, PROMPTS):
-        return dict(kept)
+    if stored := files.get(run, PROMPTS):
+        return dict(stored)
     context.report(0, 1, "writing prompts")
     judged = write_chosen_prompts(context, plan.judge, plan.writer, ())
     treated = write_chosen_prompts(context, plan.prompts, plan.writer, set(judged))
     texts = {"treat": [text for text in treated if text not in set(judged)], "judge": judged}
-    for purpose, found in texts.items():
-        if not found:
+    for purpose, prompts in texts.items():
+        if not prompts:
             raise ConfigRefused(
-                f"there are no prompts to {purpose} on that the others do not hold: give some of their own"
+                f"all prompts to {purpose} on are also among the other prompts; give different ones"
             )
     files.put(run, PROMPTS, texts)
     return texts
@@ -115,13 +115,13 @@ def get_or_write_prompts(context: Context, run: str, plan: TreatmentRun) -> dict
 def write_chosen_prompts(
     context: Context, choice: PromptChoice, writer: str, avoid: Collection[str]
 ) -> list[str]:
-    """The prompts of a choice, categories in turn. Raises `ConfigRefused` where it names nothing."""
+    """The prompts of a choice, alternating between categories. Raises `ConfigRefused` if it names none."""
     if choice.source == "given":
         return list(dict.fromkeys(text.strip() for text in choice.texts if text.strip()))
     names = choice.categories if choice.source == "category" else hard_categories(context)
     if not names:
         raise ConfigRefused(
-            "no category is known to be hard yet, since no round has looked; name categories, or give prompts"
+            "no round has found hard categories yet; name categories, or give prompts"
             if choice.source == "hard"
             else "name at least one category to write prompts for"
         )
@@ -135,11 +135,11 @@ def write_chosen_prompts(
 
 
 def hard_categories(context: Context) -> list[str]:
-    """The hard categories of the newest round that has judged any."""
+    """The hard categories of the newest round that found any."""
     with context.workspace.catalog(read_only=True) as catalog:
         for row in sorted(catalog.rounds.list(), key=lambda row: -row.created):
-            if found := [one.category for one in catalog.hard.of_round(row.id) if one.hard]:
-                return sorted(found)
+            if names := [one.category for one in catalog.hard.of_round(row.id) if one.hard]:
+                return sorted(names)
     return []
 
 
@@ -151,25 +151,25 @@ def guard_prompts(plan: TreatmentRun, texts: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class TreatmentReporter:
-    """Keeps some of the guard's images before and after, with the detector's maps, for people to see."""
+    """Stores some of the guard's images before and after, with the detector's maps, for display."""
 
     context: Context
     run: str
     prompts: Sequence[str]
     """One per image."""
 
-    def look(self, done: int, images: np.ndarray, maps: np.ndarray) -> None:
-        """Images uint8 NHWC and maps float32 NHW after `done` updates; 0 are the untreated ones."""
+    def report(self, done: int, images: np.ndarray, maps: np.ndarray) -> None:
+        """Store images uint8 NHWC and maps float32 NHW after `done` updates; 0 means the untreated ones."""
         workspace = self.context.workspace
         rows = list(range(len(images)))[:: max(1, -(-len(images) // SHOWN))]
         blobs = workspace.blobs.put_many([encode_png(images[row]) for row in rows])
         refs = workspace.maps.put_many([quantise(maps[row]) for row in rows])
         moment = "before" if done == 0 else "after"
         before = workspace.job_files.get(self.run, SAMPLES)
-        kept = before["samples"] if before else [{} for _ in rows]
+        stored = before["samples"] if before else [{} for _ in rows]
         samples = [
             {**old, "prompt": self.prompts[row], moment: blob, f"map_{moment}": ref}
-            for old, row, blob, ref in zip(kept, rows, blobs, refs, strict=True)
+            for old, row, blob, ref in zip(stored, rows, blobs, refs, strict=True)
         ]
         save_samples(workspace, self.run, done, samples)
 
@@ -180,19 +180,20 @@ def compare_on_held_out(
     base: GeneratorVersion,
     detector: DetectorVersion,
     texts: Sequence[str],
-    answer: Result,
+    result: Result,
 ) -> Result:
-    """Both generators on the held-out prompts with the same seeds: figures with intervals over prompts."""
+    """Compare both generators on the held-out prompts with the same seeds: figures with intervals over
+    prompts."""
     with context.workspace.catalog(read_only=True) as catalog:
-        treated = catalog.generators.get(answer["treated"])
+        treated = catalog.generators.get(result["treated"])
     before, after = (generate_held_out(context, plan, version, texts) for version in (base, treated))
     pairs = [Pair(before=before[key], after=after[key]) for key in sorted(before)]
-    seen_before = predict(context, detector.id, [pair.before for pair in pairs], BATCH)
-    seen_after = predict(context, detector.id, [pair.after for pair in pairs], BATCH)
+    predicted_before = predict(context, detector.id, [pair.before for pair in pairs], BATCH)
+    predicted_after = predict(context, detector.id, [pair.after for pair in pairs], BATCH)
     return {
         "pairs": len(pairs),
         "prompts": len(texts),
-        **confidence_figures(pairs, seen_before, seen_after, threshold_of(detector)),
+        **confidence_figures(pairs, predicted_before, predicted_after, threshold_of(detector)),
         **quality_figures(context, pairs, plan.attributes),
     }
 
@@ -204,27 +205,27 @@ def generate_held_out(
     texts: Sequence[str],
     purpose: str = JUDGE,
 ) -> dict[tuple[str, int], Image]:
-    """The version's held-out images by prompt and seed; what is missing is drawn and kept."""
-    wanted = [
+    """The version's held-out images by prompt and seed; missing ones are generated and stored."""
+    keys = [
         (text, FIRST_SEED + index * plan.judge_seeds + repeat)
         for index, text in enumerate(texts)
         for repeat in range(plan.judge_seeds)
     ]
-    there = generated_images(context, version.id, purpose)
-    missing = [make_task(*key, validation=0.0) for key in wanted if key not in there]
+    known = generated_images(context, version.id, purpose)
+    missing = [make_task(*key, validation=0.0) for key in keys if key not in known]
     if missing:
         family = open_generator(context, version)
         config = GenerateConfig(sampling=plan.tuning.sampling)
         for start, stop in shard_bounds(len(missing), plan.tuning.sampling.batch):
             context.may_pause()
-            context.report(start, len(missing), f"{version.name} draws")
+            context.report(start, len(missing), f"{version.name} generates")
             generate_batch(context, family, version, missing[start:stop], config, purpose)
-        there = generated_images(context, version.id, purpose)
-    return {key: there[key] for key in wanted}
+        known = generated_images(context, version.id, purpose)
+    return {key: known[key] for key in keys}
 
 
 def generated_images(context: Context, generator_id: str, purpose: str) -> dict[tuple[str, int], Image]:
     """The generator's images for that purpose, outside rounds."""
     with context.workspace.catalog(read_only=True) as catalog:
-        found = catalog.images.find(generator_id=generator_id, purpose=purpose, status="active")
-    return {(image.prompt, image.seed or 0): image for image in found if image.round_id is None}
+        images = catalog.images.find(generator_id=generator_id, purpose=purpose, status="active")
+    return {(image.prompt, image.seed or 0): image for image in images if image.round_id is None}

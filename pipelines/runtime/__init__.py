@@ -1,1 +1,1 @@
-"""What stages and jobs run on: context, models, progress, devices."""
+"""The runtime of stages and jobs: context, models, progress, devices."""

@@ -1,4 +1,4 @@
-"""What a stage is given, and the three things it can answer with."""
+"""The context that stages and jobs run in, and the types that they return."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,33 +13,33 @@ from storage.workspace import Workspace
 
 @dataclass(frozen=True)
 class Context:
-    """Where a stage works, with what, whom it tells about progress, who may ask it to wait."""
+    """The workspace, the models, the progress report, and whether a pause was requested."""
 
     workspace: Workspace
     models: Models
     report: Report = no_report
     pausing: Callable[[], bool] = not_pausing
-    """Whether somebody asked the work to pause; cheap to ask."""
+    """Whether the job was asked to pause; cheap to call."""
 
     def may_pause(self) -> None:
-        """A place where nothing is in hand. Raises `Paused` when somebody asked for it."""
+        """Mark a safe point to pause. Raises `Paused` if that was requested."""
         if self.pausing():
-            raise Paused("paused as asked; all that was done is kept")
+            raise Paused("paused on request; all finished work is kept")
 
 
 def real_context(workspace: Workspace, device: str | None = None, report: Report = no_report) -> Context:
-    """A context with the real models on a device: the first GPU, or else the CPU, unless one is named.
-    Nothing is loaded before it is used."""
+    """A context with the real models on `device` (default: the first GPU, else the CPU). Models are loaded on
+    first use."""
     return Context(workspace, real_models(device or default_device()), report)
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """A stage's answer when people have to act first; the round sleeps in its row until they have."""
+    """A stage's outcome while it waits for people; the round stays in state "waiting" until they are done."""
 
     reason: str
     remaining: int = 0
 
 
 Result = dict[str, Any]
-"""A stage's small JSON answer: ids, hashes, counts, never pixels. It is stored in the round's row."""
+"""A stage's small JSON result: ids, hashes, counts, never pixels. It is stored in the round's row."""

@@ -1,4 +1,4 @@
-"""Which device work runs on, and one lock for each, so that two trainings never meet on one GPU."""
+"""Devices, and a lock for each, so that two jobs never run on one GPU at the same time."""
 
 import contextlib
 import fcntl
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def default_device() -> str:
-    """The first NVIDIA GPU by its device file, or "cpu"; asks no driver and loads no library."""
+    """The first NVIDIA GPU by its device file, or "cpu"; does not load a driver or library."""
     if (
         os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() not in ("", "-1")
         and Path("/dev/nvidia0").exists()
@@ -21,18 +21,18 @@ def default_device() -> str:
 
 
 def lock_file(device: str, workspace: Path) -> Path:
-    """GPUs are locked for the whole machine, the one "cpu" slot for each workspace."""
+    """The device's lock file: GPUs are locked per machine, the CPU per workspace."""
     if device == "cpu":
         return workspace / "locks" / "cpu.lock"
     return machine_folder() / f"{device.replace(':', '-')}.lock"
 
 
 def machine_folder() -> Path:
-    """This user's folder for locks and sockets on this machine, closed to others."""
+    """This user's private folder for locks and sockets on this machine."""
     folder = Path(tempfile.gettempdir()) / f"artifact-clinic-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to somebody else; set TMPDIR to a folder of your own")
+        raise PermissionError(f"{folder} belongs to another user; set TMPDIR to a folder of your own")
     return folder
 
 
@@ -40,9 +40,11 @@ def machine_folder() -> Path:
 def device_lock(
     device: str, workspace: Path, waiting: Callable[[str], None] = lambda message: None
 ) -> Iterator[None]:
-    """Hold the device alone; `waiting` is told about twice a second who else holds it.
+    """Hold the device exclusively; while it is in use, `waiting` is called about twice a second with a
+    message
+    that names the holder.
 
-    The kernel lets go of the lock when the holder dies.
+    The kernel releases the lock when the holder dies.
     """
     path = lock_file(device, workspace)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +60,7 @@ def device_lock(
 
 
 def try_lock(descriptor: int) -> bool:
-    """Take an exclusive lock on an open file if nobody holds it."""
+    """Try to take an exclusive lock on an open file; returns whether it was free."""
     with contextlib.suppress(BlockingIOError):
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True

@@ -1,4 +1,4 @@
-"""Places where a test may pull the plug: `fail_point("generate:after_blob")`."""
+"""Fail points, at which tests can kill a process: `fail_point("generate:after_blob")`."""
 
 import os
 import signal
@@ -11,11 +11,11 @@ STAGE: ContextVar[str] = ContextVar("STAGE", default="worker")
 
 
 def fail_point(name: str) -> None:
-    """Kill a process without warning if `CLINIC_FAIL_AT` names this place; once for each stage.
+    """Kill a process with SIGKILL if `CLINIC_FAIL_AT` names this point; once for each stage.
 
     `CLINIC_FAIL_AT` is a comma-separated list of names, `CLINIC_FAIL_DIR` the folder of marker files.
-    `CLINIC_FAIL_VICTIM=worker` kills the worker that this process works for instead of this process. The
-    marker is on disk before the kill, so a restarted process passes.
+    `CLINIC_FAIL_VICTIM=worker` kills this process's worker instead of this process. The marker is written
+    before the kill, so that a restarted process passes.
     """
     if name not in os.environ.get("CLINIC_FAIL_AT", "").split(","):
         return
@@ -27,5 +27,5 @@ def fail_point(name: str) -> None:
     worker = os.environ.get("CLINIC_WORKER_PID")
     if os.environ.get("CLINIC_FAIL_VICTIM") == "worker" and worker:
         os.kill(int(worker), signal.SIGKILL)
-        time.sleep(60)  # the worker's death takes this process along; until then nothing more may happen
+        time.sleep(60)  # this process dies with its worker; until then it must do nothing more
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Pixels in and out of the workspace: drawn images are encoded, kept ones are read in batches."""
+"""Read pixels of stored images, one by one or in batches."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -16,14 +16,14 @@ def read_pixels(workspace: Workspace, image: Image) -> np.ndarray:
 
 def batches_of_equal_size(images: Iterable[Image], batch: int) -> Iterator[list[Image]]:
     """Batches of images of equal size, at most `batch` long and at most 4 megapixels in all."""
-    held: dict[tuple[int, int], list[Image]] = {}
+    pending: dict[tuple[int, int], list[Image]] = {}
     for image in images:
         size = (image.height, image.width)
-        group = held.setdefault(size, [])
+        group = pending.setdefault(size, [])
         group.append(image)
         if len(group) >= min(batch, max(1, 4_194_304 // (size[0] * size[1]))):
-            yield held.pop(size)
-    yield from held.values()
+            yield pending.pop(size)
+    yield from pending.values()
 
 
 def read_stacked(workspace: Workspace, images: Sequence[Image]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Lines over one axis as an SVG that stands alone, readable on light and dark pages."""
+"""Line charts as standalone SVG, readable on light and dark pages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,15 +7,15 @@ from html import escape
 COLOURS = ("#c2410c", "#0284c7", "#15803d", "#a21caf", "#a16207", "#64748b")
 WIDTH, LEFT, RIGHT, BOTTOM, PLOT = 560, 64, 16, 48, 228
 ROW = 16
-"""Height of a line's name, which stand above the plot."""
+"""Height of a line's name in the legend above the plot."""
 INK = "#808080"
-"""Between black and white, for pages of either colour."""
+"""Medium grey, readable on light and dark pages."""
 TICKS = 5
 
 
 @dataclass(frozen=True)
 class Line:
-    """A named line through points of equal number."""
+    """A named line; `x` and `y` have equal length."""
 
     name: str
     x: Sequence[float]
@@ -23,7 +23,7 @@ class Line:
 
 
 def draw_line_chart(lines: Sequence[Line], x_title: str, y_title: str, falling: bool = False) -> str:
-    """The lines with axes and names; `falling` lets the horizontal axis run from high to low."""
+    """The lines with axes and legend; `falling` reverses the horizontal axis, from high to low."""
     across = [value for line in lines for value in line.x]
     low, high = min(across), max(across)
     start, end = (high, low) if falling else (low, high)
@@ -64,5 +64,5 @@ def _colours(count: int) -> list[str]:
     return [COLOURS[row % len(COLOURS)] for row in range(count)]
 
 
-def _text(x: float, y: float, words: str, colour: str = INK, anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" fill="{colour}" text-anchor="{anchor}">{escape(words)}</text>'
+def _text(x: float, y: float, text: str, colour: str = INK, anchor: str = "start") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" fill="{colour}" text-anchor="{anchor}">{escape(text)}</text>'

@@ -6,12 +6,12 @@ from typing import Any
 from dataengine.errors import ConfigRefused
 
 MOVED = {"pipelines.tools:real_tools": "pipelines.runtime.models:real_models"}
-"""Names that a worker can still be set up with, by a script or a service file of an older version. Rows hold
-none: neither the catalog nor the queue stores a module's name."""
+"""Former names that scripts and service files of older versions may still pass to a worker. Neither the
+catalog nor the queue stores module names."""
 
 
 def import_object(spec: str) -> Any:
-    """The object that "module:name" names, also by the name that it had before it moved."""
+    """The object that "module:name" names; former names in `MOVED` work too. Raises `ConfigRefused`."""
     module, _, name = MOVED.get(spec, spec).partition(":")
     try:
         return getattr(importlib.import_module(module), name)

@@ -1,6 +1,6 @@
 """The models that stages open and train, on one device. Tests replace single methods (`tests/fakes.py`).
 
-Nothing heavy is imported before a method is called.
+Heavy libraries are imported when a method is called.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Categorizer(Protocol):
-    """A VQA model asked what an image shows."""
+    """A VQA model or classifier that assigns categories to images."""
 
     name: str
 
@@ -34,7 +34,7 @@ class Categorizer(Protocol):
 
 
 class AttributeReader(Protocol):
-    """Checks whether images still show what was asked for."""
+    """Checks whether images show what their prompts ask for."""
 
     def match(self, images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
         """Share of each prompt's attributes that its uint8 NHWC image shows, float in [0, 1], shape (N,)."""
@@ -42,25 +42,26 @@ class AttributeReader(Protocol):
 
 
 DYNAMICS_FILE = "dynamics.json"
-"""What a checkpoint of score dynamics holds: their settings, and nothing else."""
+"""The only file in a checkpoint of score dynamics: their settings."""
 QUESTION_FILE = "question.json"
-"""What a checkpoint of a yes/no question holds."""
+"""The only file in a checkpoint of a yes/no question: its settings."""
 HIGHLIGHTER_FILE = "highlighter.json"
-"""What a flaw highlighter's folder holds in place of a detector's configuration."""
+"""The configuration in a flaw highlighter's folder, instead of a detector's `detector.json`."""
 
 
 class Models:
-    """What stages need of `dataengine` and tests replace; anything else they import themselves."""
+    """The functions of `dataengine` that stages use and tests replace."""
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
-        """Where models are put: "cpu" or "cuda:N"."""
+        """The device of the models: "cpu" or "cuda:N"."""
         self.kept: dict[str, Detector] = {}
-        """The detector that was used last, by its checkpoint: a worker's shards follow each other, and
+        """Cache of the last detector, by its checkpoint: a worker runs many shards with the same detector,
+        and
         opening a SegFormer-b5 takes about a second."""
 
     def open_generator(self, location: str, lora: Path | None, weights: WeightsConfig) -> GeneratorFamily:
-        """The generator in a folder or of a hub id, with the LoRA of a folder."""
+        """Open the generator in a folder or of a hub id, with the LoRA in folder `lora`."""
         import torch
 
         from dataengine.treatment.families.loading import load_family
@@ -80,18 +81,18 @@ class Models:
         return treat(*arguments, **named)
 
     def open_detector(self, folder: Path) -> Detector:
-        """The detector of a folder. Raises `ModelRefused` for one that gives no maps of stored images."""
+        """Open the detector in a folder. Raises `ModelRefused` for one that cannot predict maps of stored
+        images."""
         from dataengine.diagnosis.detector import load_detector
 
         if (folder / DYNAMICS_FILE).is_file():
             raise ModelRefused(
-                "score dynamics have no weights and need images while they are generated; "
-                "choose a trained detector here"
+                "score dynamics have no weights and must regenerate images; choose a trained detector here"
             )
         if (folder / QUESTION_FILE).is_file():
             raise ModelRefused(
-                "a yes/no question says whether an image is broken, not where; choose a detector with maps "
-                "here"
+                "a yes/no question says whether an image is broken, but not where; choose a detector that "
+                "predicts maps here"
             )
         if (folder / HIGHLIGHTER_FILE).is_file():
             from dataengine.diagnosis.flaw_activation import FlawHighlighter
@@ -106,7 +107,7 @@ class Models:
         return artifact_maps(detector, images, batch)
 
     def encoder_features(self, detector: Detector, images: Sequence[np.ndarray], batch: int) -> np.ndarray:
-        """One vector for each of the uint8 HWC images, float32 (N, C)."""
+        """Encoder features of uint8 HWC images, float32 (N, C)."""
         from dataengine.diagnosis.uncertainty import encoder_features
 
         return encoder_features(detector, images, batch)
@@ -124,8 +125,8 @@ class Models:
         return evaluate_detector(*arguments, **named)
 
     def open_vqa(self, location: str, config: VqaConfig, keep: Path) -> Categorizer:
-        """The VQA model in a folder, of a hub id or behind an endpoint's URL; its answers are kept in `keep`.
-        "clinic" is the embedded one."""
+        """Open the VQA model in a folder, of a hub id or behind an endpoint's URL; its answers are cached in
+        the folder `keep`. "clinic" is the embedded one."""
         if location == CLINIC:
             return _clinic_reader()
         from dataengine.curation.vqa import load_categorizer
@@ -133,7 +134,7 @@ class Models:
         return load_categorizer(location, config, self.device, keep)
 
     def open_attributes(self, location: str) -> AttributeReader:
-        """The attribute reader in a folder or of a hub id; "clinic" is the embedded one."""
+        """Open the attribute reader in a folder or of a hub id; "clinic" is the embedded one."""
         if location == CLINIC:
             return _clinic_reader()
         from dataengine.quality.attributes import ClipReader
@@ -141,7 +142,7 @@ class Models:
         return ClipReader(location, self.device)
 
     def open_scorer(self, named: str) -> Scorer:
-        """The preference model of "pickscore:LOCATION", …: `dataengine.quality.scorers.open_scorer`."""
+        """Open a preference model such as "pickscore:LOCATION": `dataengine.quality.scorers.open_scorer`."""
         from dataengine.quality.scorers import open_scorer
 
         return open_scorer(named, self.device)
@@ -155,18 +156,18 @@ class Models:
         writer: str,
         config: PromptWriterConfig,
     ) -> list[str]:
-        """`n` prompts for a category, none of `avoid`. Writer "" is the built-in grammar, "clinic" the drawn
-        world's captions, anything else the folder, hub id or endpoint URL of a language model."""
+        """Write `n` prompts for a category, none of `avoid`. Writer "" is the built-in grammar, "clinic" the
+        embedded clinic's captions, anything else the folder, hub id or endpoint URL of a language model."""
         from dataengine.curation.prompts import GrammarWriter, load_model_writer
 
         if writer == CLINIC:
             return _captions(category, n, seed, avoid)
-        chosen = load_model_writer(writer, config, self.device) if writer else GrammarWriter()
-        return chosen.write(category, n, seed, avoid)
+        prompt_writer = load_model_writer(writer, config, self.device) if writer else GrammarWriter()
+        return prompt_writer.write(category, n, seed, avoid)
 
 
 def real_models(device: str = "cpu") -> Models:
-    """The models themselves: what workers load by name."""
+    """The real models; workers load this function by name."""
     return Models(device)
 
 
@@ -181,14 +182,15 @@ def _clinic_reader() -> Reader:
 
 
 def _captions(category: str, n: int, seed: int, avoid: Collection[str]) -> list[str]:
-    """Captions of the drawn world in an order of the seed's own. Raises `InputRefused` when they run out."""
+    """Captions of the embedded clinic's world, shuffled by seed. Raises `InputRefused` if there are too
+    few."""
     from dataengine.clinic.world import CATEGORIES, all_prompts
 
     known = [prompt.text for prompt in all_prompts(category)] if category in CATEGORIES else []
     free = sorted(set(known) - set(avoid))
     if len(free) < n:
         raise InputRefused(
-            f"the clinic's world has {len(free)} unused captions of {category!r} and {n} were asked for; "
-            "ask for fewer prompts per category"
+            f"the embedded clinic has {len(free)} unused captions of {category!r}, but {n} were requested; "
+            "request fewer prompts per category"
         )
     return [free[i] for i in np.random.default_rng(seed).permutation(len(free))[:n]]

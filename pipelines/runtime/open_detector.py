@@ -1,4 +1,4 @@
-"""The champion, and detectors kept open between shards."""
+"""Look up the champion, and open detectors, cached between shards."""
 
 from typing import TYPE_CHECKING
 
@@ -11,19 +11,19 @@ if TYPE_CHECKING:
 
 
 def champion_version(context: Context) -> DetectorVersion:
-    """The detector in use. Raises `ConfigRefused` when there is none."""
+    """The champion. Raises `ConfigRefused` if there is none."""
     with context.workspace.catalog(read_only=True) as catalog:
         version = catalog.detectors.champion()
     if version is None:
         raise ConfigRefused(
-            "This workspace has no champion detector, and a round needs one to begin with. "
-            "Register a detector and promote it, or start with `clinic demo`."
+            "This workspace has no champion detector, which every round needs. Register a detector and "
+            "promote it, or start with `clinic demo`."
         )
     return version
 
 
 def open_detector(context: Context, detector_id: str) -> "Detector":
-    """A registered detector, ready to look. It stays open for the next shard: leave it as it is."""
+    """Open a registered detector. It is cached for the next shard, so callers must not modify it."""
     with context.workspace.catalog(read_only=True) as catalog:
         checkpoint = catalog.detectors.get(detector_id).checkpoint
     kept = context.models.kept

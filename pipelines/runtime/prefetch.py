@@ -1,4 +1,4 @@
-"""Prepare the next item in threads while this one is used."""
+"""Load the next items in threads while the current one is processed."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,9 +10,9 @@ R = TypeVar("R")
 
 
 def prefetch(items: Iterable[T], load: Callable[[T], R], ahead: int = 2) -> Iterator[R]:
-    """`load(item)` for each item in order, the next `ahead` loading in threads while one is worked on.
+    """`load(item)` for each item in order; the next `ahead` items load in threads meanwhile.
 
-    Around a generator it works the other way as well: what was made is kept while the next is in the making.
+    Also works for output: with a generator as `items`, `load` can store one item while the next is computed.
     """
     with ThreadPoolExecutor(max_workers=max(1, ahead), thread_name_prefix="prefetch") as pool:
         waiting: list[Future[R]] = []

@@ -22,16 +22,16 @@ Send = Callable[[dict[str, Any]], None]
 
 @dataclass
 class PauseAsked:
-    """Whether somebody asked a job to pause; looked up about once a second, however often it is asked."""
+    """Whether a job was asked to pause; reads the catalog at most once in `PAUSE_SECONDS`."""
 
     workspace: Workspace
     job: str
-    _looked: float = -math.inf
+    _checked: float = -math.inf
     _asked: bool = False
 
     def __call__(self) -> bool:
-        if not self._asked and time.monotonic() - self._looked >= PAUSE_SECONDS:
-            self._looked = time.monotonic()
+        if not self._asked and time.monotonic() - self._checked >= PAUSE_SECONDS:
+            self._checked = time.monotonic()
             with self.workspace.catalog(read_only=True) as catalog:
                 self._asked = catalog.jobs.pending_request(self.job) == "pause"
         return self._asked
@@ -39,16 +39,17 @@ class PauseAsked:
 
 @dataclass
 class Reporter:
-    """A `Report`: figures go to the job's metrics at once, progress to the worker a few times a second."""
+    """A `Report`: writes figures to the job's metrics at once, and sends progress to the worker at most
+    `REPORTS_PER_SECOND` times a second."""
 
     send: Send
     write: Callable[[str], object]
     part: int = 0
     parts: int = 1
     say: Callable[[str], None] = lambda line: None
-    """Told what the work turns to."""
+    """Called with each new message."""
     _last: float = 0.0
-    _said: str = ""
+    _message: str = ""
     _unsent: dict[str, Any] | None = None
 
     def __call__(self, done: int, total: int, message: str = "", **figures: float) -> None:
@@ -56,8 +57,8 @@ class Reporter:
         if figures:
             line = {"time": moment, "done": done, "total": total, **figures}
             self.write(json.dumps(line) + "\n")
-        if message != self._said:
-            self._said = message
+        if message != self._message:
+            self._message = message
             self.say(message)
         share = (self.part + done / max(total, 1)) / max(self.parts, 1)
         self._unsent = {"event": "progress", "progress": min(share, 1.0), "message": message, **figures}
@@ -66,14 +67,14 @@ class Reporter:
             self.flush()
 
     def flush(self) -> None:
-        """Send what was held back."""
+        """Send the last progress if it has not been sent yet."""
         if self._unsent is not None:
             self.send(self._unsent)
             self._unsent = None
 
 
 def log_line(text: str) -> None:
-    """A line of the job's log, with the time."""
+    """Print a line with a timestamp; standard output is the job's log."""
     if text:
         print(f"{time.strftime('%F %T')} {text}", flush=True)
 
@@ -81,7 +82,7 @@ def log_line(text: str) -> None:
 @contextmanager
 def output_to(path: Path) -> Iterator[None]:
     """Append everything that this process prints, native libraries included, to a file."""
-    kept = [os.dup(1), os.dup(2)]
+    originals = [os.dup(1), os.dup(2)]
     try:
         with path.open("a") as file:
             for descriptor in (1, 2):
@@ -91,6 +92,6 @@ def output_to(path: Path) -> Iterator[None]:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(ValueError):
                 stream.flush()
-        for descriptor, original in zip((1, 2), kept, strict=True):
+        for descriptor, original in zip((1, 2), originals, strict=True):
             os.dup2(original, descriptor)
             os.close(original)

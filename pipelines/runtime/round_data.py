@@ -1,4 +1,4 @@
-"""What the stages of a round share: recipe, results, seeds, prompts, images."""
+"""Data that the stages of a round share: recipe, results, seeds, prompts, images."""
 
 from typing import Any
 
@@ -15,13 +15,13 @@ def recipe_of(context: Context, round_id: str) -> RoundRecipe:
 
 
 def results_of(context: Context, round_id: str) -> dict[str, Any]:
-    """What the round's finished stages answered, by stage."""
+    """Results of the round's finished stages, by stage."""
     with context.workspace.catalog(read_only=True) as catalog:
         return catalog.rounds.get(round_id).results
 
 
 def fresh_seed(context: Context, round_id: str, seed: int, *use: str) -> int:
-    """A seed below 2³⁰ for one use, set by the recipe's seed and by how many rounds came before this one."""
+    """A seed below 2³⁰ for one use, derived from the recipe's seed and the number of earlier rounds."""
     with context.workspace.catalog(read_only=True) as catalog:
         rounds = sorted(catalog.rounds.list(), key=lambda each: (each.created, each.id))
     number = [each.id for each in rounds].index(round_id)
@@ -35,13 +35,13 @@ def prompts_of(context: Context, round_id: str, purpose: str) -> list[Prompt]:
 
 
 def images_of(context: Context, round_id: str, *purposes: str) -> list[Image]:
-    """The round's usable images of these purposes, by id. A survey takes in what was imported before it."""
+    """The round's active images of these purposes, by id. A survey includes images imported before it."""
     with context.workspace.catalog(read_only=True) as catalog:
-        begun = catalog.rounds.get(round_id).created
-        found = catalog.images.find(round_id=round_id, purpose=purposes, status="active")
+        started = catalog.rounds.get(round_id).created
+        images = catalog.images.find(round_id=round_id, purpose=purposes, status="active")
         if SURVEY in purposes:
             imported = catalog.images.find(
                 source=IMPORTED, purpose="", split=("train", "validation"), status="active"
             )
-            found += [image for image in imported if image.created <= begun]
-    return sorted(found, key=lambda image: image.id)
+            images += [image for image in imported if image.created <= started]
+    return sorted(images, key=lambda image: image.id)

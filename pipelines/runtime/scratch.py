@@ -1,4 +1,4 @@
-"""Scratch folders of trainings that can move: what a paused run has kept goes where all workers reach it."""
+"""Scratch folders of trainings; a paused run's checkpoint is uploaded, so that any worker can resume it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +12,8 @@ HANDED_OVER = "handed-over.json"
 
 @contextmanager
 def scratch_folder(workspace: Workspace, work_id: str) -> Iterator[Path]:
-    """The scratch folder of a training. In a team it holds what the run had kept when it was paused, wherever
-    that was; a worker that died takes what it kept on its own disk along.
+    """The scratch folder of a training. In a team it contains the checkpoint of the last pause, on whichever
+    worker that was; later checkpoints of a worker that died are lost with its disk.
     """
     files, checkpoints = workspace.job_files, workspace.checkpoints
     folder = checkpoints.pending(work_id)
@@ -28,6 +28,6 @@ def scratch_folder(workspace: Workspace, work_id: str) -> Iterator[Path]:
 
 
 def discard_scratch(workspace: Workspace, work_id: str) -> None:
-    """The training is over: nobody needs its scratch any more."""
+    """Delete the scratch of a finished training."""
     workspace.checkpoints.discard(work_id)
     workspace.job_files.drop(work_id, HANDED_OVER)

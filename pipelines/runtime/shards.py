@@ -1,4 +1,4 @@
-"""Shards of a stage's work, run in turn."""
+"""Shards of a stage's work, run sequentially."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -17,12 +17,12 @@ def shard_bounds(count: int, size: int) -> Iterator[tuple[int, int]]:
 def run_sequentially(
     context: Context, round_id: str, run_shard: Callable[..., Result], shards: Sequence[Shard]
 ) -> list[Result]:
-    """Run shards here, one after another, as a single stage of progress."""
-    answers = []
+    """Run shards in this process, one after another, with one progress bar for all."""
+    results = []
     for index, shard in enumerate(shards):
         part = Context(context.workspace, context.models, _part(context, index, len(shards)))
-        answers.append(run_shard(part, round_id, shard))
-    return answers
+        results.append(run_shard(part, round_id, shard))
+    return results
 
 
 def _part(context: Context, index: int, shards: int) -> Any:

@@ -1,7 +1,8 @@
-"""The worker's hand on its resident child: one process group that works, can be stopped, never outlives us.
+"""The worker's resident child: one process group that runs tasks, can be killed, and never outlives the
+worker.
 
-The worker stays free of torch; the child (`pipelines.worker.child_main`) imports it once and keeps it. They
-talk through pipes in lines of JSON. Input: a task. Output: the task's result, or why there is none. Cost: one
+The worker itself does not import torch; the child (`pipelines.worker.child_main`) imports it once. They
+exchange lines of JSON through pipes. Input: a task. Output: the task's result, or an error. Cost: one
 process.
 """
 
@@ -22,19 +23,20 @@ from dataengine import errors
 from dataengine.errors import Cancelled, ClinicError, JobFailed
 
 GRACE_SECONDS = 0.7
-"""Between asking a group to end and killing it."""
+"""Time between SIGTERM and SIGKILL to the group."""
 POLL_SECONDS = 0.1
 
 Event = dict[str, Any]
 
 
 class ChildDied(JobFailed):
-    """The child process ended in the middle of a task: killed, out of memory, or crashed in native code."""
+    """The child process died during a task: killed, out of memory, or crashed in native code."""
 
 
 @dataclass
 class Child:
-    """A process group running `python -m MODULE ARGS`, started at the first call and again after it died."""
+    """A process group running `python -m MODULE ARGS`, started on the first call and restarted after it
+    died."""
 
     module: str
     arguments: tuple[str, ...] = ()
@@ -48,7 +50,7 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """The group's leader, None while no child runs."""
+        """Process id of the group's leader; None while no child runs."""
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def start(self) -> None:
@@ -81,8 +83,8 @@ class Child:
     ) -> dict[str, Any]:
         """Run one task and return its JSON result.
 
-        `on_event` sees progress; `should_stop` is asked about ten times a second. Raises `Cancelled` after a
-        stop (the whole group is dead by then), `ChildDied` when the process ended, or the task's own
+        `on_event` receives progress; `should_stop` is polled about ten times a second. Raises `Cancelled`
+        after a stop (the whole group is dead by then), `ChildDied` if the process died, or the task's own
         `ClinicError`.
         """
         self.start()
@@ -93,7 +95,7 @@ class Child:
             while True:
                 if should_stop():
                     self.kill()
-                    raise Cancelled("stopped as asked")
+                    raise Cancelled("cancelled on request")
                 for event in self._read():
                     if event["event"] == "done":
                         return event["result"]
@@ -101,17 +103,17 @@ class Child:
                         raise _as_error(event)
                     on_event(event)
         except (BrokenPipeError, EOFError):
-            raise self._death_of_process() from None
+            raise self._death() from None
 
     def kill(self) -> None:
-        """End the whole group: ask, wait a moment, kill. Returns when the group's leader is gone."""
+        """Kill the whole group: SIGTERM, a grace period, SIGKILL. Returns when the group's leader is gone."""
         process = self._process
         if process is not None:
-            for sign, patience in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, 10.0)):
+            for number, timeout in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, 10.0)):
                 with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, sign)
+                    os.killpg(process.pid, number)
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(patience)
+                    process.wait(timeout)
             if process.stdin:
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.close()
@@ -121,7 +123,7 @@ class Child:
         self._process, self._lifeline, self._events = None, -1, -1
 
     def _read(self) -> list[Event]:
-        """Events that have arrived; waits a moment for the first. Raises EOFError when the child is gone."""
+        """Events that have arrived; waits up to `POLL_SECONDS`. Raises EOFError when the child is gone."""
         if not select.select([self._events], [], [], POLL_SECONDS)[0]:
             return []
         received = os.read(self._events, 1 << 16)
@@ -130,7 +132,8 @@ class Child:
         *lines, self._unread = (self._unread + received).split(b"\n")
         return [json.loads(line) for line in lines]
 
-    def _death_of_process(self) -> ChildDied:
+    def _death(self) -> ChildDied:
+        """Reap the dead child; returns the error that says how it ended."""
         process = self._process
         deadline = time.monotonic() + 2
         while process and process.poll() is None and time.monotonic() < deadline:
@@ -139,16 +142,14 @@ class Child:
         self.kill()
         if code is not None and (code < 0 or code > 128):
             number = -code if code < 0 else code - 128
-            what = f"was killed by signal {number}" + (" (often: out of memory)" if number == 9 else "")
+            cause = f"was killed by signal {number}" + (" (often: out of memory)" if number == 9 else "")
         else:
-            what = f"ended with status {code}"
-        return ChildDied(
-            f"the working process {what} in the middle of a task; see the job's log, then resume"
-        )
+            cause = f"exited with status {code}"
+        return ChildDied(f"the child process {cause} during a task; see the job's log, then resume the job")
 
 
 def _as_error(event: Event) -> ClinicError:
-    """The child's exception, as its own class where it is one of ours that takes a message alone."""
+    """The child's exception: as its own class if that is a `ClinicError` constructed from a message only."""
     kind = getattr(errors, event["type"], None)
     if isinstance(kind, type) and issubclass(kind, ClinicError) and kind is not errors.NonFinite:
         return kind(event["message"])

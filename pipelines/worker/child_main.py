@@ -1,11 +1,9 @@
-"""The program inside the worker's child: reads tasks, runs them, tells how it goes; ends when its worker
-ends.
+"""The program of the worker's child: reads tasks, runs them, reports progress; exits when its worker dies.
 
-`python -m pipelines.worker.child_main LIFELINE EVENTS --workspace DIR …`. The process splits in two before
-anything heavy is imported. The first half, the minder, leads the process group and does nothing but watch the
-lifeline, a pipe whose other end only the worker holds: when the worker dies, however it dies, the minder
-kills the whole group, itself included. It works while the second half is deep inside native code, and for its
-children too.
+`python -m pipelines.worker.child_main LIFELINE EVENTS --workspace DIR …`. The process forks before anything
+heavy is imported. The parent, the guard, leads the process group and only watches the lifeline, a pipe whose
+other end only the worker holds: when the worker dies, for whatever reason, the guard kills the whole group,
+itself included. This works even while the forked process runs native code, and includes its own children.
 """
 
 import argparse
@@ -21,7 +19,7 @@ from pipelines.worker.process_group import fork_guarded
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="internal: the worker starts this")
+    parser = argparse.ArgumentParser(description="internal: started by the worker")
     parser.add_argument("lifeline", type=int)
     parser.add_argument("events", type=int)
     parser.add_argument("--workspace", required=True)
@@ -42,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
 def serve(
     events: int, run: Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], dict[str, Any]]
 ) -> None:
-    """Answer one task per line of standard input until it ends."""
+    """Run one task per line of standard input until it is closed."""
 
     def send(event: dict[str, Any]) -> None:
         line = json.dumps(event, allow_nan=False).encode() + b"\n"
@@ -51,18 +49,18 @@ def serve(
 
     def stop(number: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise Cancelled("stopped as asked")
+        raise Cancelled("cancelled on request")
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         for line in sys.stdin.buffer:
-            send(answer(json.loads(line), run, send))
+            send(run_request(json.loads(line), run, send))
     except Cancelled:
         sys.exit(128 + signal.SIGTERM)
 
 
-def answer(
+def run_request(
     request: dict[str, Any],
     run: Callable[[dict[str, Any], Callable[[dict[str, Any]], None]], dict[str, Any]],
     send: Callable[[dict[str, Any]], None],

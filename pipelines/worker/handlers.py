@@ -1,4 +1,4 @@
-"""The kinds of jobs outside rounds, and what runs them."""
+"""Handlers of jobs outside rounds, by kind."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -10,7 +10,7 @@ from pipelines.runtime.context import Context, Result
 
 
 def import_job(context: Context, args: dict[str, Any]) -> Result:
-    """Take pictures from a registered folder."""
+    """Import images from a registered folder."""
     from pipelines.exchange.readers.folders import import_folder
 
     return asdict(import_folder(context.workspace, report=context.report, **args))
@@ -20,22 +20,22 @@ def backup_job(context: Context, args: dict[str, Any]) -> Result:
     """Write the catalog and all blobs to a new file in the workspace's `backups/`."""
     from pipelines.services.admin.maintenance import back_up
 
-    made = back_up(context.workspace, report=context.report)
-    return {"path": str(made.path), "bytes": made.bytes, "damaged": list(made.damaged)}
+    backup = back_up(context.workspace, report=context.report)
+    return {"path": str(backup.path), "bytes": backup.bytes, "damaged": list(backup.damaged)}
 
 
 def pull_job(context: Context, args: dict[str, Any]) -> Result:
-    """Bring labels in line with a Label Studio project that was pushed; the token is in the environment."""
+    """Pull the labels of a pushed Label Studio project; the token is read from the environment."""
     from pipelines.services.exchange.label_studio import pull_labels
 
     with context.workspace.catalog(read_only=True) as catalog:
-        home = catalog.endpoints.get(args["endpoint"])
-    project = str(home.settings["project"])
-    return asdict(pull_labels(context.workspace, project, home.location, report=context.report))
+        endpoint = catalog.endpoints.get(args["endpoint"])
+    project = str(endpoint.settings["project"])
+    return asdict(pull_labels(context.workspace, project, endpoint.location, report=context.report))
 
 
 def features_job(context: Context, args: dict[str, Any]) -> Result:
-    """Compute the champion's features of images that have none."""
+    """Compute the champion's encoder features of images that have none."""
     from pipelines.jobs.compute_embeddings import compute_features
 
     return compute_features(context)
@@ -56,21 +56,21 @@ def treat_job(context: Context, args: dict[str, Any]) -> Result:
 
 
 def refine_job(context: Context, args: dict[str, Any]) -> Result:
-    """Train a generator on real pictures, minding its own flaws."""
+    """Self-refining training of a generator on real images."""
     from pipelines.jobs.refine_generator import refine_job
 
     return refine_job(context, args)
 
 
 def compare_job(context: Context, args: dict[str, Any]) -> Result:
-    """Draw prompts with and without a treatment."""
+    """Generate prompts with and without a treatment."""
     from pipelines.jobs.compare_generators import compare_job
 
     return compare_job(context, args)
 
 
 def dynamics_job(context: Context, args: dict[str, Any]) -> Result:
-    """Score dynamics of one drawn image at a point (x, y) in its pixels."""
+    """Plot the score dynamics of one generated image at a pixel (x, y)."""
     from pipelines.detectors.dynamics_charts import chart_dynamics
 
     return chart_dynamics(context, args["image"], tuple(args["point"]))
@@ -87,11 +87,11 @@ JOBS: dict[str, Callable[[Context, dict[str, Any]], Result]] = {
     "compare": compare_job,
     "refine": refine_job,
 }
-"""Work that stands alone, by the kind of job."""
+"""Handlers by the kind of job."""
 
 
 def handler_of(kind: str) -> Callable[[Context, dict[str, Any]], Result]:
-    """The work of that kind. Raises `ConfigRefused` naming the kinds there are."""
+    """The handler of that kind. Raises `ConfigRefused` listing the known kinds."""
     if kind not in JOBS:
         raise ConfigRefused(f"there is no job of kind {kind!r}; kinds are {', '.join([STAGE_JOB, *JOBS])}")
     return JOBS[kind]

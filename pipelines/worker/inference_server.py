@@ -1,8 +1,9 @@
-"""The inference service: a resident process with the champion (and a segmenter) loaded, for answers while
-somebody waits.
+"""The inference service: a resident process with the champion (and a segmenter) loaded, for interactive
+predictions.
 
-The messages are those of `pipelines.services.inference`. The worker listens and starts the process
-(`python -m pipelines.worker.inference_server`) when the first caller comes. No worker: `ServiceAbsent`.
+The messages are those of `pipelines.services.inference`. The worker listens, and starts the process
+(`python -m pipelines.worker.inference_server`) on the first call. Without a worker, calls raise
+`ServiceAbsent`.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from pipelines.services.inference import (
 
 @contextmanager
 def listening(workspace: Path) -> Iterator[socket.socket | None]:
-    """The workspace's socket, listening; None if another worker on this machine has it."""
+    """The workspace's listening socket; None if another worker on this machine holds it."""
     path = socket_path(workspace)
     with path.with_suffix(".lock").open("a") as lock:
         if not try_lock(lock.fileno()):
@@ -51,7 +52,7 @@ def listening(workspace: Path) -> Iterator[socket.socket | None]:
 
 @dataclass
 class Service:
-    """Answers calls, keeping the champion loaded; a new champion is loaded at the next call."""
+    """Handles calls and keeps the champion loaded; a new champion is loaded on the next call."""
 
     workspace: Any
     models: Any
@@ -63,17 +64,19 @@ class Service:
     def answer(
         self, request: dict[str, Any], array: np.ndarray | None
     ) -> tuple[dict[str, Any], np.ndarray | None]:
-        """One call's answer. Raises `InputRefused` for what it does not know."""
+        """Handle one call. Raises `InputRefused` for an unknown one."""
         if request.get("call") == "estimate":
             return self._estimate(request), None
-        answers = {"find_artifacts": self._artifacts, "segment": self._segment}
-        call = answers.get(str(request.get("call")))
+        calls = {"find_artifacts": self._artifacts, "segment": self._segment}
+        call = calls.get(str(request.get("call")))
         if call is None or array is None:
             raise InputRefused(
-                f"the service knows {', '.join(answers)}, each of an image, not {request.get('call')!r}"
+                f"unknown call {request.get('call')!r}, or no image; known calls are {', '.join(calls)}"
             )
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-            raise InputRefused(f"an image is uint8 HWC with three channels, not {array.dtype} {array.shape}")
+            raise InputRefused(
+                f"expected a uint8 HWC image with three channels, got {array.dtype} {array.shape}"
+            )
         return call(request, array)
 
     def _estimate(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -116,7 +119,8 @@ class Service:
 
 
 def serve(listener: socket.socket, service: Service, idle_seconds: float = IDLE_SECONDS) -> None:
-    """Answer callers one after another; return when none has come for a while, or the listener was closed."""
+    """Handle callers one after another; return after `idle_seconds` without one, or if the listener
+    closed."""
     listener.settimeout(0.5)
     last = time.monotonic()
     while time.monotonic() - last < idle_seconds:
@@ -143,12 +147,12 @@ def _answer_one(connection: Connection, service: Service) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The child's program; the worker starts it with its listening socket."""
+    """The program of the inference child; the worker passes it the listening socket."""
     from pipelines.runtime.loading import import_object
     from pipelines.worker.process_group import fork_guarded
     from storage.opening import open_workspace
 
-    parser = argparse.ArgumentParser(description="internal: the worker starts this")
+    parser = argparse.ArgumentParser(description="internal: started by the worker")
     parser.add_argument("lifeline", type=int)
     parser.add_argument("events", type=int)
     parser.add_argument("--workspace", required=True)

@@ -1,7 +1,7 @@
-"""A round's stages in this process, for commands: claimed and kept alive like a worker's, so both never run
-one.
+"""Runs a round's stages in this process, for commands. Jobs are claimed and sent heartbeats as by a worker,
+so that a command and a worker never run the same stage.
 
-Input: a round. Output: its recorded stages. Stop it at any moment: the round goes on here or on a worker.
+Input: a round. Output: its recorded stages. It can be stopped at any time and resumed here or on a worker.
 """
 
 import socket
@@ -28,12 +28,12 @@ from storage.stores.job_files import METRICS
 from storage.workspace import Workspace
 
 POLL_SECONDS = 0.5
-"""Pause between two looks at whether people have answered."""
+"""Interval between checks whether people have labelled the images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageEnded:
-    """A stage that was run here, and what it recorded."""
+    """A stage that has run in this process, and its result."""
 
     name: str
     result: dict[str, Any]
@@ -42,8 +42,9 @@ class StageEnded:
 def open_runner(
     workspace: Workspace, engine: str = "local", device: str | None = None, report: Report = no_report
 ) -> "LocalRunner":
-    """A runner of rounds with the real models, its shards on one of `ray_shards.ENGINES`; the device defaults
-    to the first GPU, or else the CPU.
+    """A runner with the real models. `engine` is one of `ray_shards.ENGINES`; the device defaults to the
+    first
+    GPU, else the CPU.
     """
     return LocalRunner(
         workspace=workspace,
@@ -56,7 +57,7 @@ def open_runner(
 
 @dataclass(frozen=True, kw_only=True)
 class LocalRunner:
-    """Runs stages here, one at a time."""
+    """Runs stages in this process, one at a time."""
 
     workspace: Workspace
     models: Models
@@ -65,7 +66,8 @@ class LocalRunner:
     run_shards: RunShards
 
     def advance(self, round_id: str) -> Stage | Waiting | Done:
-        """Run the round's next stage. Raises `Conflict` when a living worker has it, and what the stage
+        """Run the round's next stage. Raises `Conflict` if a live worker is running it, and whatever the
+        stage
         raises.
         """
         with self.workspace.catalog(read_only=True) as catalog:
@@ -83,35 +85,36 @@ class LocalRunner:
             return advance(context, round_id, self.stages, self.run_shards)
 
     def run_round(self, round_id: str) -> Iterator[StageEnded | Waiting]:
-        """Run all stages that are left: each one as it ends, and while people have to act first, about twice
-        a second, what the round waits for. Raises as `advance`.
+        """Run all remaining stages. Yields each stage as it ends and, while the round waits for people, a
+        `Waiting` about twice a second. Raises as `advance`.
         """
-        while not isinstance(step := self.advance(round_id), Done):
-            if isinstance(step, Waiting):
-                yield step
+        while not isinstance(outcome := self.advance(round_id), Done):
+            if isinstance(outcome, Waiting):
+                yield outcome
                 time.sleep(POLL_SECONDS)
             else:
                 with self.workspace.catalog(read_only=True) as catalog:
-                    yield StageEnded(name=step.name, result=catalog.rounds.get(round_id).results[step.name])
+                    result = catalog.rounds.get(round_id).results[outcome.name]
+                yield StageEnded(name=outcome.name, result=result)
 
     @contextmanager
     def _claimed(self, row: Round) -> Iterator[tuple[str, ActiveJob]]:
-        """The stage's job, ours while the block runs, and its end recorded."""
-        me = f"{socket.gethostname()}-here-{uuid.uuid4().hex[:6]}"
+        """Claim the stage's job while the block runs, and record how it ended."""
+        worker_id = f"{socket.gethostname()}-here-{uuid.uuid4().hex[:6]}"
         with self.workspace.catalog() as catalog:
-            held = catalog.rounds.hold(row.id)
-            if held.stage != row.stage:
-                raise Conflict(f"round {row.id} has moved on to {held.stage}; see `clinic status`")
-            row = held
+            current = catalog.rounds.hold(row.id)
+            if current.stage != row.stage:
+                raise Conflict(f"round {row.id} has moved on to {current.stage}; see `clinic status`")
+            row = current
             if row.state in ("failed", "cancelled"):
                 catalog.rounds.set_state(row.id, "running")
             job = rounds.add_stage_job(catalog, row, self.stages, "command line")
             assert job
             alive = {beat.id for beat in catalog.workers.alive(now() - queue.lease_seconds())}
-            if not catalog.jobs.claim(job.id, me, now() if job.worker not in alive else None):
+            if not catalog.jobs.claim(job.id, worker_id, now() if job.worker not in alive else None):
                 raise Conflict(f"{job.worker} is working on {row.stage} of {row.id}; see `clinic status`")
             catalog.commit()
-        with self._alive(me, job.id) as active:
+        with self._heartbeats(worker_id, job.id) as active:
             try:
                 yield job.id, active
             except BaseException as error:
@@ -130,12 +133,12 @@ class LocalRunner:
             catalog.commit()
 
     @contextmanager
-    def _alive(self, me: str, job_id: str) -> Iterator[ActiveJob]:
-        """The job held as a worker holds it, with heartbeats, while the block runs."""
-        running, over = RunningJobs(self.workspace, me, self.models.device), threading.Event()
+    def _heartbeats(self, worker_id: str, job_id: str) -> Iterator[ActiveJob]:
+        """Hold the job as a worker does, with heartbeats, while the block runs."""
+        running, over = RunningJobs(self.workspace, worker_id, self.models.device), threading.Event()
         beats = threading.Thread(target=running.beat_until, args=(over,), daemon=True, name="beats")
         with running.holding(job_id) as active:
-            active.message = "runs in a command"
+            active.message = "running in a command"
             running.beat()
             beats.start()
             try:
@@ -148,7 +151,8 @@ class LocalRunner:
 
     @contextmanager
     def _files(self, job_id: str, active: ActiveJob) -> Iterator[Report]:
-        """A report that writes the job's metrics file, shows the command's bar, and stops when asked to."""
+        """A report that writes the job's metrics, updates the command's progress bar, and raises when the job
+        is cancelled or paused."""
         folder = self.workspace.job_files.folder(job_id)
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / METRICS).open("a", buffering=1) as metrics:

@@ -11,8 +11,8 @@ PR_SET_PDEATHSIG = 1
 
 
 def fork_guarded(lifeline: int, keep: int) -> None:
-    """Fork: the caller returns in the half that works; the other half minds and never returns."""
-    minder = os.getpid()
+    """Fork: returns in the child, which does the work; the parent guards it and never returns."""
+    guard = os.getpid()
     child = os.fork()
     if child:
         os.close(keep)
@@ -20,12 +20,13 @@ def fork_guarded(lifeline: int, keep: int) -> None:
         guard_child(lifeline, child)
     os.close(lifeline)
     die_with_parent()
-    if os.getppid() != minder:  # it went before we asked to be told
+    if os.getppid() != guard:  # it died before the death signal was set
         os._exit(1)
 
 
 def guard_child(lifeline: int, child: int) -> NoReturn:
-    """Kill the group when the lifeline closes; end as the child ended, taking what it left behind along."""
+    """Kill the group when the lifeline closes; when the child exits, end the rest of the group and exit with
+    its status."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     while True:
         closed, _, _ = select.select([lifeline], [], [], 0.1)
@@ -38,12 +39,12 @@ def guard_child(lifeline: int, child: int) -> NoReturn:
 
 
 def end_group(code: int) -> NoReturn:
-    """Ask what is left of the group to end, then exit; the worker kills the rest of the group."""
+    """Send SIGTERM to the rest of the group, then exit; the worker kills what is left of it."""
     os.killpg(0, signal.SIGTERM)
     os._exit(code)
 
 
 def die_with_parent() -> None:
-    """Linux only, and only an extra: the kernel kills this process when its parent ends."""
+    """Linux only, in addition to the lifeline: the kernel kills this process when its parent dies."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

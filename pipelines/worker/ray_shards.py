@@ -1,7 +1,7 @@
-"""Where a stage's shards run: in a plain loop here (the default), or spread over a Ray cluster.
+"""Run a stage's shards: in a loop in this process (the default), or on a Ray cluster.
 
-Input: a context, a round, a stage's `run_shard` and its shards. Output: the shards' answers, in order. The
-stage functions are the same. Ray pays from about 10,000 images a shard on.
+Input: a context, a round, a stage's `run_shard` and its shards. Output: the shards' results, in order. The
+stage functions are the same. Ray pays off from about 10,000 images per shard.
 """
 
 import os
@@ -16,7 +16,7 @@ from storage.opening import open_workspace
 RunShards = Callable[[Context, str, Callable[..., Result], Sequence[Shard]], list[Result]]
 
 RAY_SECONDS = 24 * 3600.0
-"""A shard that has not answered by then has deadlocked."""
+"""Timeout of one shard; a longer one is assumed to have deadlocked."""
 
 
 def run_on_ray(
@@ -26,17 +26,17 @@ def run_on_ray(
     shards: Sequence[Shard],
     models: str = "pipelines.runtime.models:real_models",
 ) -> list[Result]:
-    """Run shards as Ray tasks; every node reaches the same database and blobs.
+    """Run shards as Ray tasks; every node must reach the same database and blob store.
 
-    Raises `ConfigRefused` when Ray is not installed.
+    Raises `ConfigRefused` if Ray is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
     except ImportError as error:
         raise ConfigRefused(
-            "the engine `ray` needs the extra of that name: pip install 'artifact-clinic[ray]'; "
-            "or leave the engine at `local`"
+            "the engine `ray` requires the extra `ray`: pip install 'artifact-clinic[ray]'; "
+            "or use the engine `local`"
         ) from error
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False)
@@ -47,27 +47,29 @@ def run_on_ray(
     }
     name = f"{run_shard.__module__}:{run_shard.__qualname__}"
     remote = ray.remote(_shard_on_node)
-    asked = {remote.remote(place, models, name, round_id, shard): index for index, shard in enumerate(shards)}
-    return _gathered(ray, context, asked)
+    index_of = {
+        remote.remote(place, models, name, round_id, shard): index for index, shard in enumerate(shards)
+    }
+    return _gather(ray, context, index_of)
 
 
-def _gathered(ray: Any, context: Context, asked: dict[Any, int]) -> list[Result]:
-    answers: list[Result] = [{}] * len(asked)
-    waiting = list(asked)
+def _gather(ray: Any, context: Context, index_of: dict[Any, int]) -> list[Result]:
+    results: list[Result] = [{}] * len(index_of)
+    waiting = list(index_of)
     while waiting:
         ready, waiting = ray.wait(waiting, timeout=1.0)
         for reference in ready:
-            answers[asked[reference]] = ray.get(reference, timeout=RAY_SECONDS)
-        context.report(len(asked) - len(waiting), len(asked), "shards on Ray")
-    return answers
+            results[index_of[reference]] = ray.get(reference, timeout=RAY_SECONDS)
+        context.report(len(index_of) - len(waiting), len(index_of), "shards on Ray")
+    return results
 
 
 def _shard_on_node(place: dict[str, str], models: str, name: str, round_id: str, shard: Shard) -> Result:
     from pipelines.runtime.loading import import_object
 
     context = Context(open_workspace(**place), import_object(models)("cpu"))
-    answer: Result = import_object(name)(context, round_id, shard)
-    return answer
+    result: Result = import_object(name)(context, round_id, shard)
+    return result
 
 
 ENGINES: dict[str, RunShards] = {"local": run_sequentially, "ray": run_on_ray}

@@ -1,4 +1,4 @@
-"""The jobs that a process runs now: kept alive by heartbeats, and watched for requests to cancel or pause.
+"""The running jobs of a process: sends their heartbeats, and polls for requests to cancel or pause them.
 
 A worker and a command with `--local` hold their jobs in the same way, so that neither takes the other's.
 """
@@ -23,7 +23,7 @@ CANCEL_SECONDS = 0.25
 
 @dataclass
 class ActiveJob:
-    """A running job: how far it is, and whether somebody asked it to stop."""
+    """A running job: its progress, and a pending request to stop it."""
 
     progress: float = 0.0
     message: str = ""
@@ -31,16 +31,16 @@ class ActiveJob:
     holders: int = 0
 
     def raise_if_stopped(self) -> None:
-        """Raise `Cancelled` or `Paused` when somebody asked for it."""
+        """Raise `Cancelled` or `Paused` if that was requested."""
         if self.stop_request == "cancel":
-            raise Cancelled("stopped as asked")
+            raise Cancelled("cancelled on request")
         if self.stop_request == "pause":
-            raise Paused("paused before it began")
+            raise Paused("paused before it started")
 
 
 @dataclass
 class RunningJobs:
-    """All running jobs of one process, which has a row among the workers while it beats."""
+    """All running jobs of one process, which is listed among the workers while it sends heartbeats."""
 
     workspace: Workspace
     worker_id: str
@@ -50,7 +50,7 @@ class RunningJobs:
 
     @contextmanager
     def holding(self, job_id: str) -> Iterator[ActiveJob]:
-        """Keep a job alive, and watch for its cancelling, while the block runs."""
+        """While the block runs, send the job's heartbeats and poll for its cancellation."""
         with self._counting:
             active = self.active.setdefault(job_id, ActiveJob())
             active.holders += 1
@@ -65,20 +65,20 @@ class RunningJobs:
                     self.active.pop(job_id, None)
 
     def beat_until(self, ending: threading.Event) -> None:
-        """Beat, and look for cancellations, until `ending` is set."""
-        beaten = 0.0
+        """Send heartbeats and poll for cancellations until `ending` is set."""
+        last_beat = 0.0
         while not ending.wait(CANCEL_SECONDS):
             with contextlib.suppress(ClinicError, OSError):
-                if time.monotonic() - beaten >= BEAT_SECONDS:
+                if time.monotonic() - last_beat >= BEAT_SECONDS:
                     self.beat()
-                    beaten = time.monotonic()
+                    last_beat = time.monotonic()
                     for job_id in list(self.active):
                         self.workspace.job_files.send(job_id)
                 for job_id, active in list(self.active.items()):
                     active.stop_request = self._stop_request(job_id)
 
     def beat(self) -> None:
-        """One heartbeat of the process and of each of its jobs."""
+        """Record one heartbeat of the process and of each of its jobs."""
         jobs = list(self.active.items())
         with self.workspace.catalog() as catalog:
             for job_id, active in jobs:
@@ -95,7 +95,7 @@ class RunningJobs:
             catalog.commit()
 
     def forget(self) -> None:
-        """Withdraw the process's row, so that its jobs can be taken over at once."""
+        """Delete the process's row, so that its jobs can be taken over at once."""
         with self.workspace.catalog() as catalog:
             catalog.workers.forget(self.worker_id)
             catalog.commit()

@@ -1,4 +1,4 @@
-"""A worker process beside this one, started again when it dies, gone when this one ends however it ends."""
+"""Runs a worker process next to this one, restarts it when it dies, and ends it when this process ends."""
 
 import contextlib
 import logging
@@ -15,12 +15,12 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 STEADY_SECONDS = 60.0
-"""A worker that lived this long starts again after the first pause."""
+"""A worker that ran this long is restarted after `FIRST_PAUSE`; others after ever longer pauses."""
 
 
 @contextmanager
 def supervised_worker(workspace: Workspace, options: Sequence[str] = ()) -> Iterator[None]:
-    """Keep one `clinic worker` alive while the block runs; its log is `WORKSPACE/worker.log`."""
+    """Keep one `clinic worker` running while the block runs; its log is `WORKSPACE/worker.log`."""
     command = [sys.executable, "-m", "app", "--workspace", str(workspace.path), "worker", "--with-parent"]
     over = threading.Event()
     thread = threading.Thread(
@@ -43,19 +43,17 @@ def _keep_alive(command: Sequence[str], log_file: Path, over: threading.Event) -
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
             )
-        lived = _until_ended(process, over)
+        seconds = _wait_until_ended(process, over)
         if over.is_set():
             return
-        pause = FIRST_PAUSE if lived > STEADY_SECONDS else min(2 * pause, LONGEST_PAUSE)
-        log.warning(
-            "the worker ended with status %s; another one starts in %.0f s", process.returncode, pause
-        )
+        pause = FIRST_PAUSE if seconds > STEADY_SECONDS else min(2 * pause, LONGEST_PAUSE)
+        log.warning("the worker exited with status %s; restarting it in %.0f s", process.returncode, pause)
         over.wait(pause)
 
 
-def _until_ended(process: subprocess.Popen[bytes], over: threading.Event) -> float:
-    """Seconds that the worker lived; it is ended when `over` is set, by closing its standard input."""
-    lived = 0.0
+def _wait_until_ended(process: subprocess.Popen[bytes], over: threading.Event) -> float:
+    """Wait until the worker exits, terminating it when `over` is set; returns how many seconds it ran."""
+    seconds = 0.0
     while process.poll() is None:
         if over.wait(0.2):
             process.terminate()
@@ -63,7 +61,7 @@ def _until_ended(process: subprocess.Popen[bytes], over: threading.Event) -> flo
                 process.wait(10)
             process.kill()
             process.wait()
-        lived += 0.2
+        seconds += 0.2
     if process.stdin:
         process.stdin.close()
-    return lived
+    return seconds

@@ -1,7 +1,7 @@
-"""What a job does once a worker has it: a round's stage or part of it, or work that stands alone.
+"""Runs one task of a job: a round's stage or a part of it, or a job outside rounds.
 
-Runs inside the worker's child (`Runner`). Input: a task of ids. Output: a small JSON answer; a log and an
-append-only file of metrics in `WORKSPACE/jobs/JOB/`. Cost: the work's own.
+Runs inside the worker's child (`Runner`). Input: a task of ids. Output: a small JSON result; a log and an
+append-only metrics file in `WORKSPACE/jobs/JOB/`. Cost: that of the job.
 """
 
 import traceback
@@ -26,7 +26,7 @@ from storage.workspace import Workspace
 
 @dataclass(frozen=True, kw_only=True)
 class Runner:
-    """Runs tasks in this process, one at a time, holding the device's lock."""
+    """Runs tasks in this process, one at a time, while holding the device's lock."""
 
     workspace: Workspace
     models: Models
@@ -35,7 +35,7 @@ class Runner:
 
     @classmethod
     def open(cls, path: str, *, models: str, stages: str, device: str) -> "Runner":
-        """From the words of a command line: `models` and `stages` as "module:name"."""
+        """Create a runner from command-line arguments: `models` and `stages` are "module:name"."""
         return cls(
             workspace=open_workspace(path),
             models=import_object(models)(device),
@@ -52,7 +52,7 @@ class Runner:
             with device_lock(self.device, self.workspace.path, lambda message: report(0, 1, message)):
                 try:
                     pausing = PauseAsked(self.workspace, task["job"])
-                    return self._answer(Context(self.workspace, self.models, report, pausing), task)
+                    return self._run(Context(self.workspace, self.models, report, pausing), task)
                 except Paused as pause:
                     log_line(str(pause))
                     raise
@@ -62,7 +62,7 @@ class Runner:
                 finally:
                     report.flush()
 
-    def _answer(self, context: Context, task: dict[str, Any]) -> Result:
+    def _run(self, context: Context, task: dict[str, Any]) -> Result:
         if task["kind"] != STAGE_JOB:
             return handler_of(task["kind"])(context, task["args"])
         round_id, stage = task["args"]["round_id"], stage_named(task["args"]["stage"], self.stages)
@@ -72,5 +72,5 @@ class Runner:
             result = run_action(context, round_id, stage.work, task["action"], task.get("payload"))
         finally:
             STAGE.reset(running)
-        assert not isinstance(result, Waiting), f"{stage.name} waits for people, so it is no job"
+        assert not isinstance(result, Waiting), f"{stage.name} waits for people, so it must not run as a job"
         return result

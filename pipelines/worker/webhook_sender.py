@@ -1,8 +1,8 @@
-"""Tell other services, as JSON over HTTP, when people or engineers are needed.
+"""Webhooks: notify other services, as JSON over HTTP, when annotators, raters or engineers are needed.
 
 An admin registers the address; workers send. Input: rounds that wait or have failed, studies that are open.
-Output: one POST for each of them and address. Cost: at most `TRIES` requests of `SECONDS` each, on a thread
-of its own. Who is needed is said by role and count: no name, prompt or picture leaves the workspace.
+Output: one POST for each of them and address. Cost: at most `TRIES` requests of `SECONDS` each, on a separate
+thread. Notices contain roles and counts only: no name, prompt or image leaves the workspace.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ SENT, FAILED = "webhook.sent", "webhook.failed"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Notice:
-    """What is sent. The same `id` may arrive twice; a receiver drops the second one."""
+    """The payload of a webhook. The same `id` may arrive twice; receivers should drop duplicates."""
 
     id: str
     event: str
@@ -47,7 +47,7 @@ class Notice:
 
 
 def pending_notices(catalog: Catalog, since: float) -> Iterator[Notice]:
-    """Everything that somebody should come and see to; failures from before `since` are old news."""
+    """Notices of everything that needs attention; failures from before `since` are omitted."""
     for row in catalog.rounds.in_state("waiting", "failed"):
         if row.state == "waiting":
             waiting = catalog.queue.remaining(row.id)
@@ -65,23 +65,23 @@ def pending_notices(catalog: Catalog, since: float) -> Iterator[Notice]:
 
 
 def make_notice(event: str, subject: str, key: str, text: str) -> Notice:
-    """A notice whose id follows from what it is about."""
+    """A notice whose id is derived from event and key, so that it is sent only once."""
     return Notice(id=digest(event, key), event=event, subject=subject, text=text[:MAX_TEXT], at=now())
 
 
 def post(location: str, body: bytes) -> None:
-    """One request to the registered address and nowhere else: a redirect is an error, no answer is read.
+    """Send one request to the registered address only: redirects are errors, the response body is not read.
 
-    Raises `InputRefused` for an address that is not allowed, `httpx.HTTPError` when it does not work.
+    Raises `InputRefused` for an address that is not allowed, `httpx.HTTPError` if the request fails.
     """
     check_target(location)
-    # httpx logs every address at INFO, and a webhook's address may contain a secret.
+    # httpx logs every URL at INFO, and a webhook's URL may contain a secret.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     headers = {"Content-Type": "application/json", "User-Agent": "artifact-clinic"}
     if secret := os.environ.get(SECRET):
         signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
         headers["X-Clinic-Signature"] = f"sha256={signature}"
-    authorities = ssl.create_default_context()  # the machine's own, where a team adds its internal one
+    authorities = ssl.create_default_context()  # the system's store, to which teams add their internal CA
     with (
         httpx.Client(timeout=SECONDS, follow_redirects=False, verify=authorities) as client,
         client.stream("POST", location, content=body, headers=headers) as response,
@@ -90,26 +90,27 @@ def post(location: str, body: bytes) -> None:
 
 
 class Webhooks:
-    """Sends what is due, once to each address, until told to end."""
+    """Sends pending notices, once to each address, until stopped."""
 
     def __init__(self, workspace: Workspace, send: Callable[[str, bytes], None] = post) -> None:
         self.workspace = workspace
         self.send = send
 
     def run(self, ending: threading.Event) -> None:
-        """Look and send until `ending` is set."""
+        """Send pending notices every `SWEEP_SECONDS` until `ending` is set."""
         while not ending.wait(SWEEP_SECONDS):
             try:
                 self.sweep(ending)
             except ClinicError as error:
-                log.warning("webhooks wait: %s", error)
+                log.warning("webhooks are delayed: %s", error)
 
     def sweep(self, ending: threading.Event) -> int:
-        """Send what is due; returns how many arrived."""
+        """Send all pending notices; returns how many were delivered."""
         return sum(self.deliver(hook, each, ending) for hook, each in self.claim())
 
     def claim(self) -> Sequence[tuple[Endpoint, Notice]]:
-        """What nobody has sent yet. It is written down first, so that no other worker sends it too."""
+        """Claim notices that have not been sent yet, in the audit log, so that no other worker sends them
+        too."""
         with self.workspace.catalog(read_only=True) as catalog:
             hooks = catalog.endpoints.of_kind("webhook")
             due = [(hook, each) for hook in hooks for each in pending_notices(catalog, hook.created)]
@@ -127,7 +128,8 @@ class Webhooks:
         return mine
 
     def deliver(self, hook: Endpoint, each: Notice, ending: threading.Event) -> bool:
-        """Try a few times. Neither log nor audit trail holds the address, which may carry a secret."""
+        """Send one notice, with retries. The address, which may contain a secret, is not logged or
+        audited."""
         body = json.dumps(asdict(each), ensure_ascii=False).encode()
         for attempt in range(1, TRIES + 1):
             try:
@@ -150,5 +152,5 @@ class Webhooks:
 
 
 def delivery_key(hook: Endpoint, each: Notice) -> str:
-    """The name under which one notice to one address is remembered."""
+    """The audit key of one notice to one address."""
     return f"{hook.id}:{each.id}"

@@ -1,7 +1,7 @@
-"""The worker: a torch-free process that takes jobs from the queue and has its child do them.
+"""The worker: a torch-free process that takes jobs from the queue and runs them in its child process.
 
-Input: job rows. Output: their results, the rounds' next stages, a sign of life a second. Kill it at any
-moment: its children end with it, and it or another worker goes on where it stood.
+Input: job rows. Output: their results, the rounds' next stages, a heartbeat every second. Safe to kill at any
+time: child processes exit with it, and any worker resumes its jobs.
 """
 
 import contextlib
@@ -36,15 +36,15 @@ from storage.opening import open_workspace
 log = logging.getLogger("clinic.worker")
 
 TRIES = 3
-"""How often a task is begun whose process dies on its own."""
+"""How often a task is attempted if its process dies."""
 RESTART_SECONDS = 10.0
-"""Least time between two starts of the inference child."""
+"""Minimum interval between two starts of the inference child."""
 MAX_WORKERS_HERE = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSettings:
-    """How one worker is set up."""
+    """Settings of one worker."""
 
     workspace: Path
     device: str = field(default_factory=default_device)
@@ -53,17 +53,17 @@ class WorkerSettings:
     stages: str = "pipelines.round:ROUND"
     """"module:name" of the round's stages."""
     application_version: str = field(default_factory=lambda: f"{version('artifact-clinic')}+{WORK_FORMAT}")
-    """Pinned: work begun under another version is begun again, one stage at most."""
+    """Jobs started under another version are started over; that repeats at most one stage."""
     sweep_seconds: float = 1.0
-    """Pause between two looks for what was left undone."""
+    """Interval between two sweeps (see `workflows.Engine.sweep`)."""
     inference: bool = True
-    """Whether to offer the inference service."""
+    """Whether to run the inference service."""
     with_parent: bool = False
-    """Whether to end when standard input ends, which it does with the process that holds its other end."""
+    """Whether to exit when standard input is closed, that is, when the parent process ends."""
 
 
 class Worker:
-    """One worker process. `run` returns when it is asked to end."""
+    """One worker process. `run` ends the process on SIGTERM or SIGINT."""
 
     def __init__(self, settings: WorkerSettings, id: str) -> None:
         self.settings = settings
@@ -83,7 +83,7 @@ class Worker:
         self._ending = threading.Event()
 
     def run(self) -> None:
-        """Take jobs until SIGTERM or SIGINT; then let go at once, so that another worker can take over."""
+        """Run jobs until SIGTERM or SIGINT; then exit at once, so that another worker can take over."""
         from pipelines.worker.workflows import Engine
 
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -110,12 +110,12 @@ class Worker:
         with self._inference_service():
             while not self._ending.wait(self.settings.sweep_seconds):
                 engine.sweep()
-        self._exit_at_once()
+        self._exit()
 
     def perform(self, task: dict[str, Any]) -> dict[str, Any]:
-        """Have the child run one task; begin again if its process dies, `TRIES` times in all.
+        """Run one task in the child, with up to `TRIES` attempts if its process dies.
 
-        Raises `Cancelled`, `ChildDied` when it died every time, or the task's own error.
+        Raises `Cancelled`, `ChildDied` if it died every time, or the task's own error.
         """
         with self._working, self.running.holding(task["job"]) as active:
             for attempt in range(1, TRIES + 1):
@@ -126,7 +126,7 @@ class Worker:
                         lambda: active.stop_request == "cancel",
                     )
                 except Paused:
-                    self.child.kill()  # its memory on the device with it
+                    self.child.kill()  # frees its device memory
                     raise
                 except ChildDied as death:
                     log.warning("job %s, try %d of %d: %s", task["job"], attempt, TRIES, death)
@@ -163,8 +163,9 @@ class Worker:
             threading.Thread(target=attend, args=(listener, service, self._ending), daemon=True).start()
             yield
 
-    def _exit_at_once(self) -> None:
-        """End at once, like a kill, but say so: the sign of life is withdrawn and the lifelines close."""
+    def _exit(self) -> None:
+        """Exit at once, as if killed, but remove the worker's heartbeat row first; closing the lifelines ends
+        the children."""
         with contextlib.suppress(ClinicError):
             self.running.forget()
         log.info("worker %s ended", self.id)
@@ -173,10 +174,10 @@ class Worker:
 
 
 def attend(listener: socket.socket, service: Child, ending: threading.Event) -> None:
-    """Start the inference child when somebody calls and none is there.
+    """Start the inference child when a call arrives and none is running.
 
-    One that cannot start, such as after its program was replaced, is tried again at most every
-    `RESTART_SECONDS`: nobody takes the call, so the socket goes on asking.
+    If it fails to start, such as after an upgrade, it is retried at most every `RESTART_SECONDS`; the call
+    stays pending on the socket.
     """
     started = -RESTART_SECONDS
     while not ending.is_set():
@@ -190,9 +191,9 @@ def attend(listener: socket.socket, service: Child, ending: threading.Event) -> 
 
 @contextmanager
 def worker_identity(workspace: Path) -> Iterator[str]:
-    """A worker id of this machine and folder that no living worker has; the same again after a restart.
+    """A worker id for this machine and workspace that no running worker uses; stable over restarts.
 
-    Raises `WorkspaceUnusable` when all are taken.
+    Raises `WorkspaceUnusable` if all are taken.
     """
     folder = workspace / "locks"
     folder.mkdir(parents=True, exist_ok=True)
@@ -208,11 +209,11 @@ def worker_identity(workspace: Path) -> Iterator[str]:
                 file.flush()
             yield id
             return
-    raise WorkspaceUnusable(f"{MAX_WORKERS_HERE} workers use {workspace} on this machine already; stop one")
+    raise WorkspaceUnusable(f"{MAX_WORKERS_HERE} workers already use {workspace} on this machine; stop one")
 
 
 def run_worker(settings: WorkerSettings) -> None:
-    """Be a worker until asked to end."""
+    """Run a worker until SIGTERM or SIGINT."""
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )

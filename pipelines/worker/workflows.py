@@ -1,9 +1,8 @@
-"""The worker's durable half: jobs and their tasks as DBOS workflows, and the sweep that mends what deaths
-left.
+"""Durable execution: jobs and their tasks as DBOS workflows, and the sweep that recovers after crashes.
 
-A job's workflow has the job's id. It fans out tasks, which workers' children run one at a time; what a
-finished task answered is kept, so a restarted job repeats only the task in flight. Everything that crosses
-the queue is JSON.
+A job's workflow has the job's id. It fans out tasks, which workers' children run one at a time; results of
+finished tasks are stored, so a restarted job repeats only the task in flight. Everything that crosses the
+queue is JSON.
 """
 
 import contextlib
@@ -29,14 +28,14 @@ from storage import job_queue
 log = logging.getLogger("clinic.worker")
 
 JOBS_AT_ONCE = 8
-"""Jobs that one worker shepherds; their tasks still run one at a time."""
+"""Job workflows that one worker runs concurrently; their tasks still run one at a time."""
 POLL_SECONDS = 0.2
 MAX_RECOVERIES = 50
-"""A job that has taken this many workers down is given up."""
+"""A job that has crashed this many workers fails."""
 PENDING, WAITING_FLOW = "PENDING", ("ENQUEUED", "DELAYED")
 STOPS: dict[str, type[ClinicError]] = {"Cancelled": Cancelled, "Paused": Paused}
 ENDS: dict[type[BaseException], JobState] = {Cancelled: "cancelled", Paused: "paused"}
-"""How a job ended that did not come to its end."""
+"""State of a job that was stopped, by the exception; any other exception means "failed"."""
 GIVEN_UP = "MAX_RECOVERY_ATTEMPTS_EXCEEDED"
 
 
@@ -62,7 +61,7 @@ class Engine:
         self._run_task: Callable[..., Any] = self._attempt
 
     def launch(self) -> None:
-        """Refuse what is pickled, then start taking jobs; unfinished ones of this worker's id go on."""
+        """Refuse pickled rows, then start taking jobs; unfinished jobs of this worker's id are resumed."""
         forbid_pickle()
         if job_queue.exists(self.workspace.jobs_url):
             self._refuse_pickled()
@@ -92,12 +91,18 @@ class Engine:
         DBOS.register_queue(TASK_QUEUE, worker_concurrency=1, polling_interval_sec=POLL_SECONDS)
 
     def sweep(self) -> None:
-        """Mend what was left undone: rows never enqueued, jobs of the dead, rounds that stand still."""
-        for step in (self._refuse_pickled, self._let_go, self._adopt, self._reconcile, self._move_rounds):
+        """Repair inconsistencies: jobs never enqueued, jobs of dead workers, rounds without a job."""
+        for step in (
+            self._refuse_pickled,
+            self._dequeue_stopped,
+            self._adopt,
+            self._reconcile,
+            self._move_rounds,
+        ):
             try:
                 step()
             except Exception:
-                log.exception("%s failed; the next sweep tries again", step.__name__)
+                log.exception("%s failed; retrying in the next sweep", step.__name__)
 
     def _job(self, job_id: str) -> None:
         """The workflow of one job, from claim to recorded result."""
@@ -108,7 +113,7 @@ class Engine:
             with self.running.holding(job_id) as active:
                 try:
                     result = self._tasks(job)
-                except DBOSAwaitedWorkflowCancelledError:  # it had left the line
+                except DBOSAwaitedWorkflowCancelledError:  # its task was removed from the queue
                     active.raise_if_stopped()
                     raise
         except Exception as error:
@@ -117,21 +122,21 @@ class Engine:
         else:
             DBOS.run_step({"name": "settle"}, self._settle, job_id, result)
 
-    def _let_go(self) -> None:
-        """Take jobs out of the line that are to stop or to wait before they got a device."""
+    def _dequeue_stopped(self) -> None:
+        """Remove jobs from the task queue that were cancelled or paused before they got a device."""
         for job_id, active in list(self.running.active.items()):
             if active.stop_request:
                 job_queue.remove_waiting(self.workspace.jobs_url, f"{job_id}:run")
 
     def _attempt(self, task: dict[str, Any]) -> dict[str, Any]:
-        """One task's answer, or its error as data: a task that fails is no failure of the engine."""
+        """One task's result, or its error as data: a failed task must not fail the workflow."""
         try:
             return {"answer": self.perform(task)}
         except ClinicError as error:
             return {"error": type(error).__name__, "message": str(error)}
 
     def _claim(self, job_id: str) -> Job | None:
-        """The job, if it is ours: queued, ours from before a restart, or of a worker that is dead."""
+        """Claim the job if it is queued, ours from before a restart, or of a dead worker; else None."""
         alive = self._alive()
         with self.workspace.catalog() as catalog:
             job = catalog.jobs.get(job_id)
@@ -143,7 +148,7 @@ class Engine:
         return job
 
     def _tasks(self, job: Job) -> Result:
-        """The job's result, from one task or from shards fanned out over all workers."""
+        """Run the job as one task, or as shards fanned out over all workers; returns its result."""
 
         def perform(action: str, payload: Any) -> Result:
             done = len(payload or ())
@@ -181,7 +186,7 @@ class Engine:
         return handle
 
     def _settle(self, job_id: str, result: Result) -> None:
-        """Record the result, move the round's cursor and write its next job, all in one transaction."""
+        """Record the result, advance the round and add its next job, all in one transaction."""
         following = None
         with self.workspace.catalog() as catalog:
             job = holding_round(catalog, job_id)
@@ -197,7 +202,7 @@ class Engine:
         stage = stage_named(job.args["stage"], self.stages)
         try:
             row = record(catalog, job.args["round_id"], stage, result, self.stages)
-        except Conflict:  # somebody else recorded this stage: the round is theirs
+        except Conflict:  # another worker recorded this stage and drives the round
             return None
         if catalog.jobs.cancelled(job.id):
             catalog.rounds.set_state(row.id, "cancelled", "cancelled as its stage ended")
@@ -205,7 +210,7 @@ class Engine:
         return rounds.add_stage_job(catalog, row, self.stages, job.requested_by)
 
     def _end(self, job_id: str, state: JobState, error: str) -> None:
-        """Record that a job ended without result, and the round with it."""
+        """Record that a job ended without a result, and set the state of its round."""
         with self.workspace.catalog() as catalog:
             job = holding_round(catalog, job_id)
             if not catalog.jobs.finish(job_id, state, error=error):
@@ -218,19 +223,19 @@ class Engine:
 
     def _refuse_pickled(self) -> None:
         for workflow_id in job_queue.refuse_pickled(self.workspace.jobs_url):
-            log.error("refused workflow %s: its row was pickled; the row is deleted, unread", workflow_id)
+            log.error("refused workflow %s: its row was pickled; deleted it without reading", workflow_id)
             with self.workspace.catalog() as catalog:
                 catalog.audit.add(AuditEvent(actor=self.id, action="job.refuse-pickled", subject=workflow_id))
                 catalog.commit()
-            with contextlib.suppress(NotFound):  # or a workflow that never was a job of ours
+            with contextlib.suppress(NotFound):  # the workflow may not belong to a job
                 self._end(
                     workflow_id, "failed", "refused: its queue row was pickled, and pickles can run code"
                 )
 
     def _adopt(self) -> None:
-        """Put back into the queue what dead workers of this version had in hand.
+        """Requeue the running workflows of dead workers of this version.
 
-        The engine's recovery moves only rows that still name a dead worker, so two adopters cannot both win.
+        DBOS recovers only rows that still name a dead worker, so two adopters cannot both succeed.
         """
         with queue.jobs_client(self.workspace) as client:
             pending = client.list_workflows(status=PENDING, load_input=False, load_output=False)
@@ -239,14 +244,16 @@ class Engine:
         }
         if dead := sorted(holders - self._alive()):
             log.warning("adopting the jobs of %s", ", ".join(dead))
-            DBOS._recover_pending_workflows(dead)  # resume_workflow would also move what a living one took
+            DBOS._recover_pending_workflows(
+                dead
+            )  # resume_workflow would also move workflows taken by a live worker
 
     def _alive(self) -> set[str]:
         """Workers within their lease."""
         return {beat.id for beat in queue.workers_alive(self.workspace)} | {self.id}
 
     def _reconcile(self) -> None:
-        """Bring every open job's row and its place in the queue into agreement."""
+        """Reconcile every open job's row with its workflow in the queue."""
         with self.workspace.catalog(read_only=True) as catalog:
             jobs = catalog.jobs.list(states=queue.OPEN)
         if not jobs:
@@ -266,65 +273,68 @@ class Engine:
     def _reconcile_one(
         self, client: DBOSClient, job: Job, flow: WorkflowStatus | None, alive: set[str], newest: bool
     ) -> None:
-        silent = job.state == "queued" or (job.heartbeat or 0) < now() - queue.lease_seconds()
-        if job.state == "running" and silent and job.cancel_requested:
+        inactive = job.state == "queued" or (job.heartbeat or 0) < now() - queue.lease_seconds()
+        if job.state == "running" and inactive and job.cancel_requested:
             self._end(job.id, "cancelled", "its worker had died when it was cancelled")
-        elif job.state == "running" and silent and job.pause_requested:
+        elif job.state == "running" and inactive and job.pause_requested:
             self._end(job.id, "paused", "its worker had died when it was paused")
         elif flow is None:
-            if silent:
+            if inactive:
                 queue.enqueue(self.workspace, job.id)
         elif flow.status == PENDING or flow.status in WAITING_FLOW:
             held = flow.status == PENDING and flow.executor_id in alive - {self.id}
             if newest and not held and flow.app_version not in (None, self.version):
-                self._begin_again(client, job.id, f"it was begun by version {flow.app_version}")
+                self._restart(client, job.id, f"it was started by version {flow.app_version}")
         elif flow.status == GIVEN_UP:
-            self._end(job.id, "failed", f"given up: it took {MAX_RECOVERIES} workers down; see its log")
-        elif silent:
-            self._begin_again(client, job.id, f"its workflow ended ({flow.status}) without a result")
+            self._end(job.id, "failed", f"given up after it crashed {MAX_RECOVERIES} workers; see its log")
+        elif inactive:
+            self._restart(client, job.id, f"its workflow ended ({flow.status}) without a result")
 
-    def _begin_again(self, client: DBOSClient, job_id: str, why: str) -> None:
-        """Forget how far the job's workflow came; its stage starts over and skips what the catalog holds."""
-        log.warning("job %s begins again: %s", job_id, why)
+    def _restart(self, client: DBOSClient, job_id: str, why: str) -> None:
+        """Delete the job's workflow and requeue it; its stage starts over and skips what is already
+        stored."""
+        log.warning("job %s is restarted: %s", job_id, why)
         client.delete_workflow(job_id, delete_children=True)
         queue.enqueue(self.workspace, job_id)
 
     def _move_rounds(self) -> None:
-        """Look whether people have acted, and see that every running round has its job."""
+        """Check whether rounds that wait for people can continue, and that every running round has a job."""
         with self.workspace.catalog(read_only=True) as catalog:
             rows = catalog.rounds.in_state("running", "waiting")
         for row in rows:
             try:
                 if stage_named(row.stage, self.stages).people:
-                    self._ask_people(row)
+                    self._check_people(row)
                 else:
-                    self._see_to(row)
+                    self._ensure_job(row)
             except (ConfigRefused, NotFound) as error:
                 self._fail_round(row, str(error))
 
     def _fail_round(self, row: Round, error: str) -> None:
-        """A round that can go on in no way says so, instead of failing every sweep."""
+        """Mark a round that cannot continue as failed, instead of failing in every sweep."""
         with self.workspace.catalog() as catalog:
             if catalog.rounds.hold(row.id) == row:
                 catalog.rounds.set_state(row.id, "failed", f"{row.stage}: {error}")
                 catalog.commit()
 
-    def _ask_people(self, row: Round) -> None:
+    def _check_people(self, row: Round) -> None:
+        """Advance a round that waits for people, if they are done."""
         stage = stage_named(row.stage, self.stages)
-        answer = run_work(Context(self.workspace, self.models), row.id, stage.work)
+        outcome = run_work(Context(self.workspace, self.models), row.id, stage.work)
         following = None
         with self.workspace.catalog() as catalog:
             held = catalog.rounds.hold(row.id)
             if held.stage != row.stage or held.state not in ("running", "waiting"):
                 return
-            moved = record(catalog, row.id, stage, answer, self.stages)
-            if not isinstance(answer, Waiting):
+            moved = record(catalog, row.id, stage, outcome, self.stages)
+            if not isinstance(outcome, Waiting):
                 following = rounds.add_stage_job(catalog, moved, self.stages)
             catalog.commit()
         if following:
             queue.enqueue(self.workspace, following.id)
 
-    def _see_to(self, row: Round) -> None:
+    def _ensure_job(self, row: Round) -> None:
+        """Add the job of the round's stage if it has none, or end the round as its last job ended."""
         with self.workspace.catalog() as catalog:
             row = catalog.rounds.hold(row.id)
             newest = rounds.stage_job(catalog, row)
@@ -339,7 +349,7 @@ class Engine:
 
 
 def holding_round(catalog: Any, job_id: str) -> Job:
-    """The job, after its round is held if it is a stage of one. Raises `NotFound`."""
+    """The job, after locking its round if it is a stage of one. Raises `NotFound`."""
     job: Job = catalog.jobs.get(job_id)
     if job.kind == STAGE_JOB:
         catalog.rounds.hold(job.args["round_id"])
@@ -347,7 +357,7 @@ def holding_round(catalog: Any, job_id: str) -> Job:
 
 
 def answer_of(handle: WorkflowHandle[dict[str, Any]]) -> Result:
-    """Wait for a task. Raises `Cancelled`, `Paused` or `JobFailed` with its words."""
+    """Wait for a task's result. Raises `Cancelled`, `Paused` or `JobFailed` with its message."""
     outcome = handle.get_result(polling_interval_sec=POLL_SECONDS)
     if "error" in outcome:
         raise STOPS.get(outcome["error"], JobFailed)(outcome["message"])
@@ -356,7 +366,7 @@ def answer_of(handle: WorkflowHandle[dict[str, Any]]) -> Result:
 
 
 def forbid_pickle() -> None:
-    """Take the unpickler out of this process: rows tagged `py_pickle` use it whatever the serializer."""
+    """Disable DBOS's unpickler: rows tagged `py_pickle` use it regardless of the configured serializer."""
 
     def refuse(self: object, serialized_data: str) -> NoReturn:
         raise TypeError("a pickled row was refused: Artifact Clinic writes portable JSON only")

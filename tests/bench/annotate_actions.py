@@ -95,7 +95,7 @@ def outline(region: np.ndarray) -> tuple[tuple[float, float], ...]:
 
 
 def turn(filled: np.ndarray, corner: tuple[int, int], heading: tuple[int, int]) -> tuple[int, int]:
-    """Where an outline with the inside on its right goes on from a corner of pixels."""
+    """The next corner of an outline that has the inside on its right."""
     x, y = corner
     dx, dy = heading
     for way in ((dy, -dx), (dx, dy), (-dy, dx)):  # left, straight on, right
@@ -202,7 +202,7 @@ def set_threshold(page: Page, percent: int) -> None:
 
 
 def action_figures(scratch: Path, count: int) -> list[Figure]:
-    """The ratio on clinic images with the first doctor's maps, and what stands behind it."""
+    """The ratio on clinic images with the first detector's maps, and the numbers it is computed from."""
     from dataengine.clinic.parts import materialise
     from dataengine.clinic.world import stream
     from dataengine.diagnosis.detector import load_detector
@@ -243,7 +243,7 @@ def ratio(id: str, some: np.ndarray, brush: np.ndarray, detail: str, what: str) 
     """Total actions over total actions, resampled by image."""
     pairs = np.stack([some, brush], axis=1)
     interval = bootstrap(pairs, lambda drawn: float(drawn[:, 0].sum() / drawn[:, 1].sum()))
-    note = f"IoU ≥ {ENOUGH}, first doctor's maps, {what}; {detail}, here {some.mean():.1f}"
+    note = f"IoU ≥ {ENOUGH}, first detector's maps, {what}; {detail}, here {some.mean():.1f}"
     return figure(id, some.sum() / brush.sum(), interval, "ratio", len(some), note)
 
 

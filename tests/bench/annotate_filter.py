@@ -21,7 +21,7 @@ CURATOR = "curator"
 
 
 def filter_figures(scratch: Path, images: int, pages: int) -> list[Figure]:
-    """`filter_p95_ms`: category and confidence filter, sorted, in SQLite; and the count shown beside it."""
+    """`filter_p95_ms`: category and confidence filter, sorted, in SQLite; and the count shown next to it."""
     workspace = create_workspace(scratch / "filter")
     fill_catalog(workspace.engine, images, seed=SEED)
     with workspace.catalog() as catalog:

@@ -1,4 +1,5 @@
-"""Writers on the annotation API: how many submits a second, none lost, none doubled; and beside real work."""
+"""Writers on the annotation API: how many submits a second, none lost, none doubled; and next to a real
+workload."""
 
 import base64
 import subprocess
@@ -38,7 +39,7 @@ while True:
 
 
 def load_figures(scratch: Path, each: int, alone: int) -> list[Figure]:
-    """Submits by eight writers at once, then by one beside a training and a worker."""
+    """Submits by eight writers at once, then by one next to a training and a worker."""
     names = [f"writer{number}" for number in range(WRITERS)]
     count = each * WRITERS + alone
     images = [soft_image(number, 64).repeat(SIDE // 64, 0).repeat(SIDE // 64, 1) for number in range(count)]
@@ -72,7 +73,7 @@ def label_map(number: int) -> np.ndarray:
 
 
 class Writer:
-    """A signed-in client with leases in hand."""
+    """A signed-in client that holds leases."""
 
     def __init__(self, workspace: Workspace, url: str, name: str, count: int) -> None:
         self.name = name

@@ -102,14 +102,14 @@ def main() -> None:
 def draw(
     family: GeneratorFamily, asked: list[Prompt], judge: Oracle, settings: SamplingConfig = SETTINGS
 ) -> Generated:
-    """One image for each prompt, with a seed of its own, looked at by the judge."""
+    """One image for each prompt, with its own seed, with the judge's predictions."""
     seeds = range(FIRST_SEED, FIRST_SEED + len(asked))
     images = generate(family, [prompt.text for prompt in asked], list(seeds), settings)
     return Generated(images, asked, look(judge, as_batch(images)))
 
 
 def sheets(exact: Drawings, tripped: Tensor, drawn: Generated) -> None:
-    """The data sheet's pictures: the world, its artifacts, round trips, and images with the judge's marks."""
+    """The data sheet's images: the world, its artifacts, round trips, and images with the judge's maps."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     clean, flawed = (stream("benchmark", flawed=rate) for rate in (0.0, 1.0))
     shown = [i for category in CATEGORIES for i in of_category(clean, category, 10)]
@@ -155,7 +155,7 @@ def vae_psnr(exact: Drawings, tripped: Tensor) -> Figure:
 
 
 def oracle_figures(name: str, oracle: Oracle, exact: Drawings, tripped: Tensor) -> list[Figure]:
-    """Pixel overlap and image-level answers on exact truth, as drawn and round-tripped."""
+    """Pixel overlap and image-level verdicts on exact truth, on original and round-tripped images."""
     goal = {"judge": "goal ≥ 0.65", "teacher": "goal ≥ 0.6"}[name]
     broken = exact.masks.flatten(1).any(1).numpy()
     plain, after = look(oracle, exact.images), look(oracle, tripped)
@@ -188,7 +188,8 @@ def overlap(id: str, confidence: Tensor, truth: Tensor, note: str) -> Figure:
 
 
 def judge_on_generated(judge: Oracle, drawn: Generated) -> list[Figure]:
-    """Artifacts drawn into generated images that the judge finds clean; and images ruined as a whole."""
+    """Artifacts rendered into generated images that the judge finds clean, and images that are ruined
+    entirely."""
     clean = drawn.images[~drawn.flawed]
     rng = np.random.default_rng(5)
     spoilt, truth = zip(*(defaced(image, rng) for image in clean), strict=True)
@@ -228,7 +229,7 @@ def defaced(image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np
 
 
 def striped(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What a generator draws that has collapsed: stripes in two of the image's colours."""
+    """Images of a collapsed generator: stripes in two of the image's colours."""
     first, second = image.reshape(-1, 3)[rng.integers(0, SIZE * SIZE, 2)]
     rows = (np.arange(SIZE) // int(rng.integers(2, 6))) % 2 == 0
     return np.broadcast_to(np.where(rows[:, None, None], first, second), image.shape).astype(np.uint8)
@@ -260,7 +261,7 @@ def inherited(family: GeneratorFamily, judge: Oracle) -> list[Figure]:
 
 
 def attribute_figures(reader: Reader, drawn: Generated, exact: Drawings, tripped: Tensor) -> list[Figure]:
-    """Whether category and colour asked for are seen in generated images, and the readers on exact truth."""
+    """Whether generated images show the prompted category and colour, and the readers on exact truth."""
     right = asked_for(reader, drawn)
     shown = np.asarray([d.category for d in exact.shown])
     read = np.asarray([category for category, _ in reader.categories(as_arrays(tripped))])
@@ -302,7 +303,7 @@ def auc(positive: np.ndarray, negative: np.ndarray) -> float:
 
 
 def doctor_figures(doctor: Oracle, tripped: Tensor, exact: Drawings) -> list[Figure]:
-    """False alarms of the first doctor on correct images, and what it finds."""
+    """False alarms of the first detector on correct images, and its recall."""
     seen, clean = flagged(look(doctor, tripped)), np.asarray([not d.flaws for d in exact.shown])
     suspect = np.asarray([d.category in {"hand", "face"} for d in exact.shown])
     cases = {

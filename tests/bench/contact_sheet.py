@@ -1,4 +1,4 @@
-"""Contact sheets: pictures side by side, with marked regions below them when given."""
+"""Contact sheets: images side by side, with marked regions below them if given."""
 
 from collections.abc import Sequence
 

@@ -29,7 +29,7 @@ LONGEST_PAUSE = 4.0
 WHILE_STARTING = 0.1
 """Kills a second that do not wait until the worker has started again."""
 WORKER_SHARE = 0.7
-"""Share of kills that hit the worker, its child dying with it; the others hit the child or its minder."""
+"""Share of kills that hit the worker, its child dying with it; the others hit the child or its guard."""
 GIVE_UP_SECONDS = 2400.0
 TICK = 0.02
 

@@ -1,4 +1,4 @@
-"""The desks: how soon they are ready, how soon a curve is drawn, how late progress is shown.
+"""The desks: time until they are ready, time until a curve is drawn, delay of progress.
 
 `make bench-desks` writes `build/bench/desks.json`. Real Chromium, the real server in a process of its own.
 With `BASE=COMMIT` also today's times over that commit's (see `base`).
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def running(workspace: Workspace, run: str) -> Job:
-    """A training that a worker has in hand."""
+    """A training that a worker is running."""
     settings = TrainingRun().model_dump(mode="json")
     job = Job(
         id=run,

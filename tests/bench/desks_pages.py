@@ -36,7 +36,7 @@ READY = {
     "/rounds": OWN,
     "/admin": ".gradio-container td",
 }
-"""What stands on each desk once it shows its first content."""
+"""A selector of each desk's first content."""
 PATIENCE_MS = 60_000
 SETTLED = 3.0
 """Seconds until a page that is ready has fetched the rest."""
@@ -45,7 +45,7 @@ CHOICES: tuple[Literal["before", "tie", "after"], ...] = ("before", "tie", "afte
 
 
 def filled(folder: Path, images: int, rounds: int) -> Workspace:
-    """A busy team's workspace; everything in it is drawn by seed."""
+    """A busy team's workspace; everything in it is generated from a seed."""
     workspace = create_workspace(folder)
     fill_catalog(workspace.engine, images)
     random, names, began = np.random.default_rng(0), [stage.name for stage in ROUND], now() - 40_000 * rounds
@@ -135,7 +135,7 @@ def signed_in(browser: Browser, url: str) -> BrowserContext:
 
 
 def ready_seconds(page: Page, url: str, path: str) -> float:
-    """From asking for the page until its first content stands there."""
+    """Time from the page request until its first content is visible."""
     began = time.perf_counter()
     page.goto(url + path, wait_until="commit")
     page.wait_for_selector(READY[path], timeout=PATIENCE_MS, state="attached")
@@ -162,7 +162,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def watching(browser: Browser, url: str, pid: int, seconds: float) -> Figure:
-    """Processor seconds of the server for each minute that a desk stands open, all of them open at once."""
+    """CPU seconds of the server for each minute that a desk is open, with all desks open at once."""
     before = cpu_seconds(pid)
     time.sleep(seconds)
     idle = 60 * (cpu_seconds(pid) - before) / seconds

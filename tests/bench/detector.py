@@ -1,7 +1,7 @@
-"""`make bench-detector`: the doctor's training as in the paper's Table 1, on the embedded clinic.
+"""`make bench-detector`: training of the detector as in the paper's Table 1, on the embedded clinic.
 
 Five detectors, each with one source of data more than the one before; how many labels mining saves; what
-dynamic shrink and strong augmentation bring; whether the first doctor's maps name the hard categories.
+dynamic shrink and strong augmentation bring; whether the first detector's maps identify the hard categories.
 
 Resumable: every trained detector is kept under what it was trained on (see `Keeper`) and resumes from its
 last checkpoint, on this machine or, with `build/bench/kept/detector`, on another. One seed by default, three
@@ -49,7 +49,7 @@ SURVEYS = 5
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is drawn and learned."""
+    """Sizes of the data and the trainings."""
 
     previous: int = 1200
     real: int = 900
@@ -61,7 +61,7 @@ class Sizes:
     benchmark: int = 400
     steps: int = 2000
     random: int = 600
-    """Labels drawn at random that mining is measured against."""
+    """Randomly chosen labels that mining is compared with."""
     mined: tuple[int, ...] = (75, 150, 300, 600)
     efficiency_steps: int = 350
     survey: int = 40
@@ -72,7 +72,7 @@ SMALL = Sizes(40, 30, 60, 30, 20, 40, 24, 3, 20, (10, 20), 3, 2)
 
 @dataclass(frozen=True)
 class Training:
-    """One detector to train: the settings, the examples by name, and the training that it goes on from."""
+    """One detector to train: the settings, the examples by name, and the training that it continues."""
 
     config: DetectorTrainingConfig
     examples: tuple[str, ...]
@@ -88,7 +88,7 @@ class Bench:
 
     @property
     def schedule(self) -> DetectorTrainingConfig:
-        """The schedule of the demo, with the shares of a larger set; nothing was tuned here."""
+        """The schedule of the demo, with the mixture of a larger set; not tuned here."""
         return DetectorTrainingConfig(
             name="bench",
             steps=self.sizes.steps,
@@ -108,7 +108,7 @@ class Bench:
 
     @cached_property
     def trainings(self) -> dict[str, Training]:
-        """All of them by name. Those with pseudo-labels go on from their teacher, as a round's do, and so
+        """All of them by name. Those with pseudo-labels continue from their teacher, as in a round, and so
         does the control, without pseudo-labels."""
         sizes, config = self.sizes, self.schedule
         common = ("previous", "real")
@@ -143,7 +143,7 @@ class Bench:
         return KEEPER.folder(f"seed{self.seed}-{name}", settings)
 
     def folder(self, name: str) -> Path:
-        """The detector of a training; of "previous", the first doctor as shipped."""
+        """The detector of a training; of "previous", the first detector as shipped."""
         return data.first_doctor() if name == ROWS[0] else self.work(name) / "detector"
 
     def train(self, name: str) -> None:
@@ -152,7 +152,7 @@ class Bench:
         self.leave(name)
 
     def leave(self, name: str) -> None:
-        """Measure a trained detector; with `FULL=1` its means stand in the repository from then on."""
+        """Measure a trained detector; with `FULL=1` its means are stored in the repository."""
         measured = sets(self.sizes).measured(self.folder(name))
         if not full():
             return
@@ -208,7 +208,7 @@ class Bench:
                 yield partial(data.chunk, "loop", *span)
 
     def mined(self, count: int) -> list[Sample]:
-        """What people answer when asked about the images that our mining chooses by the first doctor."""
+        """Human labels of the images that mining selects with the first detector."""
         maps = artifact_maps(load_detector(data.first_doctor()), list(self.pool.images), 64)
         candidates = [
             MiningCandidate(
@@ -226,7 +226,7 @@ class Bench:
         return self.pool.take(chosen).samples("true", [float(maps[i].max()) for i in chosen])
 
     def at_random(self, count: int) -> list[Sample]:
-        """What people answer when asked about images of all categories at random."""
+        """Human labels of randomly chosen images of all categories."""
         drawn = np.random.default_rng(self.seed).permutation(len(self.everything))[:count]
         return self.everything.take(drawn.tolist()).samples("true", [1.0] * len(drawn))
 
@@ -329,7 +329,7 @@ def over_seeds(measured: Sequence[Measured], name: str, value: str) -> np.ndarra
 
 
 def table_rows(by_row: Mapping[str, list[Measured]], counts: Mapping[str, str]) -> list[Figure]:
-    """The five metrics of Table 1 for each row, and what was asked of their course."""
+    """The five metrics of Table 1 for each row, and the claims about their order."""
     figures = []
     for row, measured in by_row.items():
         key = row.replace(" ", "_")
@@ -380,7 +380,7 @@ def gain(id: str, on: Sequence[Measured], off: Sequence[Measured]) -> Figure:
 
 
 def hard_found(sizes: Sizes) -> Figure:
-    """Do the first doctor's maps of surveys by the tiny FLUX name exactly the hard categories?"""
+    """Do the first detector's maps of surveys by the tiny FLUX identify exactly the hard categories?"""
     detector = load_detector(data.first_doctor())
     named = []
     for seed in range(1 if quick() else SURVEYS):
@@ -417,7 +417,7 @@ def counts_of(sizes: Sizes) -> dict[str, str]:
     real = f"{base}, {sizes.real} real"
     hard = f"{real}, {sizes.labels} labels on mined hard cases"
     return {
-        "previous": "the first doctor as shipped, trained on previous data",
+        "previous": "the first detector as shipped, trained on previous data",
         "real": real,
         "hard": hard,
         "small pseudo": f"{hard}, {sizes.small} pseudo",

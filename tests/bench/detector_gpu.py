@@ -116,7 +116,7 @@ def training_step(
 
 
 def random_batch(plan: Plan, count: int) -> Batch:
-    """Random pictures with random masks of full weight."""
+    """Random images with random masks of full weight."""
     size = plan.detector.size
     draw = torch.Generator().manual_seed(0)
     images = torch.rand(count, 3, size, size, generator=draw)
@@ -229,7 +229,7 @@ class Bench:
         return NetworkDetector.fresh(self.plan.detector, 0)
 
     def fresh(self) -> NetworkDetector:
-        """A detector of its own on the card; drawing b5's weights takes seconds, copying them does not."""
+        """A separate detector on the card; initialising b5's weights takes seconds, copying them does not."""
         return deepcopy(self._first).to(self.plan.device)
 
     def matrices(self) -> Iterator[Figure]:
@@ -284,7 +284,7 @@ class Bench:
         )
 
     def layout(self) -> Iterator[Figure]:
-        """Channels-last weights and pictures."""
+        """Channels-last weights and images."""
         config, batch = self.plan.config, random_batch(self.plan, self.plan.config.batch)
         last = self.fresh().to(memory_format=torch.channels_last)
         images = batch.images.contiguous(memory_format=torch.channels_last)

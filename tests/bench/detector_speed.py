@@ -53,7 +53,7 @@ def one_core() -> Iterator[None]:
 
 @contextmanager
 def stored() -> Iterator[tuple[Context, list[SnapshotItem], Path]]:
-    """A workspace with drawings, the rows that train on them, and a fresh detector's folder."""
+    """A workspace with images, the snapshot rows that train on them, and a fresh detector's folder."""
     with tempfile.TemporaryDirectory() as folder:
         workspace = create_workspace(Path(folder) / "workspace")
         drawings = stream("photos")
@@ -98,7 +98,8 @@ def loader_over_step(context: Context, items: list[SnapshotItem]) -> Figure:
 
 
 def infer_rate_ratio(context: Context, items: list[SnapshotItem], folder: Path) -> Figure:
-    """Rate of stored images through `predict`, with maps and rows kept, over the forward pass on batches.
+    """Rate of stored images through `predict`, with maps and rows stored, relative to the forward pass on
+    batches.
 
     The images go through as a stage's do in one worker: shard after shard, the detector opened by the first.
     """

@@ -58,7 +58,7 @@ class Sizes:
     accuracy: int
     """Most images generated to find flawed and clean ones among."""
     kind: int
-    """Flawed images, and clean ones, that accuracy stands on."""
+    """Numbers of flawed and of clean images that accuracy is computed from."""
     kid: int
     fid: int
     """Images of a row whose FID is taken."""
@@ -98,7 +98,7 @@ class Steering:
 
     config: BaseModel
     detector: str
-    """Hash of the detector that it asks."""
+    """Hash of the detector that it uses."""
     steppers: Callable[[Sequence[str], Sequence[int]], Steppers]
 
     @property
@@ -109,7 +109,7 @@ class Steering:
 
 @dataclass(frozen=True)
 class ImageRow:
-    """Images with what is seen in them, rows alike."""
+    """Images with the judge's predictions, in the same order."""
 
     images: np.ndarray
     judged: np.ndarray
@@ -138,7 +138,7 @@ def generate_row(
     steering: Steering | None = None,
     recorded: Mapping[str, DynamicsConfig] | None = None,
 ) -> ImageRow:
-    """Images of a row, in parts that are kept; prompts and seeds are the same for all rows."""
+    """Images of a row, cached in parts; prompts and seeds are the same for all rows."""
     family: GeneratorFamily | None = None
     prompts_asked, parts = prompts_of_row(use, count), []
     settings = {

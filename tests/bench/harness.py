@@ -1,4 +1,4 @@
-"""The one way in which benchmarks measure, print and write `build/bench/NAME.json`, and keep what takes long.
+"""Shared by all benchmarks: measure, print and write `build/bench/NAME.json`, and cache expensive results.
 
 Every figure is a value with an interval, a unit, how many samples it stands on, and a note. A claim is a
 figure whose value is a bool. Curves go to CSV files beside the JSON and are named in a note. What a bench
@@ -236,7 +236,7 @@ def write(name: str, figures: Iterable[Figure], seeds: Sequence[int] = ()) -> Pa
     where = result["machine"]
     print(table(found))
     print(f"\nCommit {result['commit']} on {where['name']}, load {where['load_before']} to {where['load']}.")
-    print(f"{'QUICK figures prove nothing but that the command works. ' if quick() else ''}Written: {path}")
+    print(f"{'QUICK figures only prove that the command works. ' if quick() else ''}Written: {path}")
     return path
 
 
@@ -368,14 +368,15 @@ class Keeper:
         return place
 
     def folder(self, name: str, settings: object = None) -> Path:
-        """Where files of that name lie; it is not made, so that its absence says that they are missing."""
+        """The folder of that name's files; it is not created, so that its absence means that they are
+        missing."""
         digest = "" if settings is None else f"-{_digest(_plain(settings))}"
         path = self.place.joinpath(*(_slug(part) for part in f"{name}{digest}".split("/")))
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def get(self, name: str, settings: object = None) -> Any | None:
-        """The kept JSON value; None where there is none."""
+        """The cached JSON value; None if there is none."""
         file = self._file(name, settings, ".json")
         return json.loads(file.read_text())["value"] if file.is_file() else None
 
@@ -388,7 +389,7 @@ class Keeper:
     def arrays(
         self, name: str, make: Callable[[], Mapping[str, ArrayLike]], settings: object = None
     ) -> dict[str, np.ndarray]:
-        """The kept arrays by name, made where they are missing."""
+        """The cached arrays by name, computed if they are missing."""
         file = self._file(name, settings, ".npz")
         if not file.is_file():
             part = file.with_suffix(f".{os.getpid()}.part.npz")

@@ -74,7 +74,7 @@ def blobs(side: int, count: int, seed: int) -> np.ndarray:
 
 
 def codec_figures() -> list[Figure]:
-    """Our codec beside the SDK's on the same mask and the same bytes."""
+    """Our codec compared with the SDK's on the same mask and the same bytes."""
     mask = blobs(1024, 10, SEED)
     code = sdk.mask2rle(mask)
     if bytes(code) != encode_mask(mask) or not np.array_equal(decode_alpha(code, 1024, 1024), mask):
@@ -124,7 +124,7 @@ def export_figures(scratch: Path, images: int) -> list[Figure]:
 
 
 def labelled_workspace(path: Path, images: int) -> Workspace:
-    """Rows of images (their pictures are never read) with a label each; 512 different label maps."""
+    """Rows of images (their files are never read) with a label each; 512 different label maps."""
     workspace = create_workspace(path)
     packed = []
     for number in range(512):
@@ -147,7 +147,7 @@ def labelled_workspace(path: Path, images: int) -> Workspace:
 
 
 def server_figures(scratch: Path, tasks: int, annotations: int) -> list[Figure]:
-    """Push and pull beside what the server does by itself."""
+    """Push and pull compared with the server's own time."""
     with running(scratch / "label-studio") as label_studio:
         server = Server.connect(label_studio.url, label_studio.token)
         return [*push_figures(scratch, server, tasks), *pull_figures(scratch, server, annotations)]
@@ -188,7 +188,8 @@ def artifact_maps(side: int, count: int) -> list[np.ndarray]:
 
 
 def push_figures(scratch: Path, server: Server, count: int) -> list[Figure]:
-    """Pushing with predictions (pictures in a shared storage) beside importing the same tasks bare."""
+    """Pushing with predictions (images in a shared storage) compared with importing the same tasks
+    without."""
     workspace = waiting_workspace(scratch / "push", count, 512)
     with workspace.catalog(read_only=True) as catalog:
         images = catalog.images.find()

@@ -1,4 +1,5 @@
-"""A catalog as large as a busy team's, drawn by seed: images by category and a champion's predictions."""
+"""A catalog as large as a busy team's, generated from a seed: images by category and a champion's
+predictions."""
 
 import hashlib
 from collections.abc import Iterator

@@ -83,7 +83,8 @@ def measured(command: Sequence[str]) -> tuple[float, float]:
 
 
 def memory(pid: int) -> int:
-    """Bytes that a process and its children hold; shared pages are counted once where the system tells."""
+    """Resident bytes of a process and its children; shared pages are counted once if the system reports
+    them."""
     total = 0
     try:
         parent = psutil.Process(pid)

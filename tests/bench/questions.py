@@ -1,4 +1,4 @@
-"""The yes/no detector of `bench-trainingfree`: a VQA model asked the paper's questions, where one is at hand.
+"""The yes/no detector of `bench-trainingfree`: a VQA model asked the paper's questions, if one is available.
 
 CLINIC_VQA=FOLDER-OR-URL make bench-trainingfree
 """

@@ -126,8 +126,8 @@ def highlighter(name: str, generated: np.ndarray, real: np.ndarray) -> tuple[Fla
 
 
 def fam_figures(name: str, made: ImageRow, categories: Sequence[str] | None = None) -> list[Figure]:
-    """Do the hot spots of a generator's flawed images lie in what the judge marks, in exact flaws, in
-    people's masks? The highlighter learns from its first images and clean drawings; the last stay unseen."""
+    """Do the hot spots of a generator's flawed images lie inside the judge's regions, exact flaws, or
+    human masks? The highlighter trains on its first images and clean ones; the last are held out."""
     count = 16 if quick() else LEARNED_FROM
     clean = render(stream("photos", categories=categories), range(count)).images.permute(0, 2, 3, 1).numpy()
     network, right = highlighter(name, made.images[:count], clean)
@@ -157,7 +157,7 @@ def hot_spots(network: FlawHighlighter, images: np.ndarray) -> np.ndarray:
 def share_inside(
     id: str, network: FlawHighlighter, images: np.ndarray, inside: np.ndarray, note: str
 ) -> Figure:
-    """Share of the hot pixels that lie inside masks, bool NHW, beside chance."""
+    """Share of the hot pixels that lie inside masks, bool NHW, compared with chance."""
     if not len(images):
         return figure(id, "not measured", note="no flawed image is at hand")
     hot = hot_spots(network, images)
@@ -200,7 +200,7 @@ def inside_people_masks(id: str, network: FlawHighlighter) -> Figure:
 
 
 def self_refining(clinic: ClinicModels) -> list[Figure]:
-    """KID of every row against base at equal updates, on drawings of 32 × 32 pixels."""
+    """KID of every row against base at equal updates, on images of 32 × 32 pixels."""
     base = kid_of(clinic, Row("base", ROWS["base"]))
     shows = "all categories" if TRAINING.categories is None else " and ".join(TRAINING.categories) + " alone"
     told = f"KID, base's {base.mean():.4f}, {TRAINING.steps} updates of {TRAINING.batch}, {shows}"
@@ -313,7 +313,7 @@ def overhead_of_maps() -> Figure:
 
 @cache
 def drawings(held_out: int, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """What is learned from, and held-out drawings of the same stream: at half size, uint8 NHW3."""
+    """Training images, and held-out images of the same stream: at half size, uint8 NHW3."""
     source = stream("generator", categories=TRAINING.categories)
     learned = render(source, range(TRAINING.drawings)).images
     held = render(source, range(HELD_OUT + first, HELD_OUT + first + held_out)).images
@@ -321,7 +321,7 @@ def drawings(held_out: int, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def halved(images: torch.Tensor) -> np.ndarray:
-    """Drawings uint8 N3HW at half their size, uint8 NHW3."""
+    """Images uint8 N3HW at half their size, uint8 NHW3."""
     return as_uint8(torch.nn.functional.avg_pool2d(images.float() / 255, 2))
 
 
@@ -332,7 +332,7 @@ def doubled(images: np.ndarray) -> np.ndarray:
 
 
 def kid_of(clinic: ClinicModels, row: Row, first: int = 0) -> np.ndarray:
-    """KID of each fold of a row's finished model to held-out drawings."""
+    """KID of each fold of a row's finished model to held-out images."""
     real, vectors = (
         compute_features(doubled(each), clinic.features)
         for each in (drawings(SIZES.kid, first)[1], images_of(row, SIZES.kid, first))
@@ -355,7 +355,7 @@ def configured(row: Row) -> RefiningConfig:
 
 
 def images_of(row: Row, count: int, first: int = 0) -> np.ndarray:
-    """Images of a row's finished model, uint8 NHW3; kept."""
+    """Images of a row's finished model, uint8 NHW3; cached."""
 
     def make() -> dict[str, np.ndarray]:
         family = load_family(train_row(row), device=device())
@@ -372,7 +372,7 @@ def work_of(row: Row) -> Path:
 
 
 def train_row(row: Row) -> Path:
-    """The pipeline that a row's training ends with, and beside it what its updates took; kept."""
+    """The pipeline that a row's training ends with, and the time of its updates; cached."""
     work = work_of(row)
     if not (work / SECONDS).is_file():
         config, images, watch = configured(row), drawings(SIZES.kid)[0], UpdateTimer()
@@ -400,7 +400,8 @@ def fresh_network(seed: int) -> UnconditionalFamily:
 
 
 def copy_base_phase(row: Row, pictures: int, work: Path) -> None:
-    """Put what the base phase comes to where the row goes on from it; "base" itself has all of it."""
+    """Copy the checkpoint of the base phase to where the row continues from it; "base" itself has all of
+    it."""
     if (work / keeping.FILE).is_file():
         return
     config = configured(row)
@@ -417,7 +418,7 @@ def copy_base_phase(row: Row, pictures: int, work: Path) -> None:
 
 
 def stop_at(base: int) -> Callable[..., None]:
-    """A `Report` that ends the training there, once it is kept."""
+    """A `Report` that stops the training there, once its checkpoint is saved."""
 
     def report(done: int, total: int, message: str = "", **figures: float) -> None:
         if message in ("training", "refining") and done >= base:

@@ -1,4 +1,4 @@
-"""How far what is drawn depends on when it is corrected and in how many steps, for FULL; curves beside it."""
+"""How the images depend on the time of correction and the number of steps, for FULL; with curves."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,7 +27,7 @@ MOMENTS = (0.3, 0.48, 0.7) if quick() else (0.3, 0.4, 0.48, 0.6, 0.7)
 STEPS = (10, 20) if quick() else (10, 20, 50, 100, 250, 1000)
 """Numbers of function evaluations."""
 FEW = 4 if quick() else 50
-"""Images that are drawn in each of them."""
+"""Images generated for each setting."""
 
 
 def moment_figures(

@@ -76,7 +76,7 @@ from tests.bench.treatment_rows import FLAWED, ClinicModels, open_clinic_models,
 from tests.bench.treatment_rows import KEEPER as TREATMENT
 
 NONE = (SAMPLING["flux"], "evaluation", SIZES.kid)
-"""What the plain row is drawn by."""
+"""The sampler of the plain row."""
 PARTS = 5
 """Of the images whose FID is taken."""
 
@@ -131,13 +131,13 @@ def pixel_ap(map_: np.ndarray, truth: np.ndarray) -> float:
 
 
 def generate_with_dynamics(clinic: ClinicModels, name: str, base: Path, use: str, count: int) -> ImageRow:
-    """Images of a generator whose score dynamics were watched while it drew."""
+    """Images of a generator with the score dynamics recorded during sampling."""
     open_one = Generator(base)
     return generate_row(clinic, f"{name}-watched", open_one, SAMPLING[name], use, count, recorded=FORMS)
 
 
 def detection(clinic: ClinicModels, name: str, base: Path) -> tuple[list[Figure], str]:
-    """Accuracy of score dynamics of one generator, detectors beside it; and the form chosen on validation."""
+    """Accuracy of score dynamics of one generator and of detectors; and the form chosen on validation."""
     known = generate_with_dynamics(clinic, name, base, "validation", SIZES.validation)
     test = generate_with_dynamics(clinic, name, base, "evaluation", SIZES.accuracy)
     accuracies = {
@@ -187,7 +187,7 @@ def detection(clinic: ClinicModels, name: str, base: Path) -> tuple[list[Figure]
 
 
 def told_nothing(name: str) -> bool:
-    """Whether a generator draws without prompts, so that its images have no categories."""
+    """Whether a generator takes no prompts, so that its images have no categories."""
     return name == "ddpm"
 
 
@@ -210,7 +210,7 @@ def within(name: str, test: ImageRow, scores: np.ndarray) -> list[Figure]:
 def trained_detector_figures(
     clinic: ClinicModels, name: str, known: ImageRow, test: ImageRow
 ) -> list[Figure]:
-    """The same for trained detectors and the reader's plausibility, which sees whole images."""
+    """The same for trained detectors and the reader's plausibility, which rates whole images."""
     doctor = load_detector(TREATMENT.folder("clinic/first_doctor"), device())
     figures = []
     for label, detector in (("first_doctor", doctor), ("champion", clinic.detector)):
@@ -300,7 +300,7 @@ def compared(
 
 
 def correction_fid_figures(clinic: ClinicModels, choices: Choices) -> list[Figure]:
-    """FID of every row against none, on more images, and in parts of them to see how far it spreads."""
+    """FID of every row against none, on more images, and on parts of them to estimate its spread."""
     count, base = SIZES.fid, Generator(clinic.flux)
     clean = render(stream("photos"), range(count)).images.permute(0, 2, 3, 1).numpy()
     real = compute_features(clean, clinic.features)
@@ -433,7 +433,8 @@ def ddpm_figures(clinic: ClinicModels) -> list[Figure]:
 
 
 def draw_abnormal() -> None:
-    """The share of abnormal places over the window, a line a generator, as an SVG beside its tables."""
+    """The share of abnormal positions over the window, one line per generator, as an SVG next to its
+    tables."""
     lines = []
     for name, sampling in SAMPLING.items():
         if (table := RESULTS / f"trainingfree-abnormal-{name}.csv").is_file():

@@ -166,7 +166,7 @@ def outline(dimensions: Dimensions = TRUE) -> FluxFamily:
 
 
 def generator(dimensions: Dimensions, device: torch.device, bits: Bits | None) -> FluxFamily:
-    """The same with weights drawn on `device`, the transformer's in so few bits as `load_family` stores."""
+    """The same with random weights on `device`, the transformer's quantised as by `load_family`."""
     with torch.device("meta"):
         family = outline(dimensions)
     filled(family.pipeline.transformer, device, quantizer("transformer", bits))
@@ -209,14 +209,14 @@ def filled(network: Any, device: torch.device, store: Any = None) -> None:
 
 
 def predicted(plan: Plan, dimensions: Dimensions = TRUE) -> Estimate:
-    """What the preflight's estimator says of the plan, of a detector of its size included."""
+    """The preflight's estimate of the plan, including a detector of its size."""
     with fake_tensors():
         detector = NetworkDetector.fresh(dimensions.detector).eval().requires_grad_(False)
         return estimate(settings(plan, dimensions), outline(dimensions), detector, plan.bits)
 
 
 class Subject:
-    """A generator with a LoRA and its detector, both drawn on a device."""
+    """A generator with a LoRA and its detector, both initialised at random on a device."""
 
     def __init__(self, dimensions: Dimensions, device: torch.device, bits: Bits | None) -> None:
         torch.manual_seed(0)
@@ -316,7 +316,7 @@ def memory(plan: Plan) -> Iterator[Figure]:
 
 
 def foretold(plan: Plan, found: Future[Estimate], log: "Log") -> Iterator[Figure]:
-    """The estimator's peak beside the measured one, and its operations over the measured time."""
+    """The estimated peak compared with the measured one, and estimated operations over the measured time."""
     told = found.result()
     note = f"PREDICTED by the estimator, {plan.told}, batch 1, LoRA 16, checkpointing, {told.text()}"
     size, target = told.peak_bytes / GIGABYTE, f"target a card of {plan.card} GB"
@@ -371,7 +371,7 @@ def products(device: torch.device) -> Iterator[Figure]:
 def networks(
     into: list[Subject], dimensions: Dimensions, device: torch.device, bits: Bits | None
 ) -> Iterator[Figure]:
-    """Draw a subject, and say what its weights take."""
+    """Initialise a subject at random, and print the size of its weights."""
     spent = seconds(lambda: into.append(Subject(dimensions, device, bits)))
     note = f"to draw the weights, {spent:.1f} s"
     if device.type == "cuda":

@@ -64,7 +64,7 @@ def plan_with(**changes: object) -> TreatmentConfig:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is drawn and trained."""
+    """Sizes of the data and the trainings."""
 
     judged: int
     """Held-out prompts that rows are compared on."""
@@ -75,10 +75,10 @@ class Sizes:
     every: int
     """Updates between two points of a curve."""
     drawings: int
-    """Exact drawings that the treating detector is trained on."""
+    """Images with exact truth that the treating detector is trained on."""
     detector_steps: int
     clean: int
-    """Correct drawings for the regularisation."""
+    """Correct images for the regularisation."""
 
 
 SIZES = Sizes(2, 2, 2, 1, 1, 12, 2, 4) if quick() else Sizes(100, 4, 20, 120, 20, 3000, 1200, 240)
@@ -94,7 +94,7 @@ KEEPER = Keeper(
 
 @dataclass(frozen=True)
 class ScoredImages:
-    """Images uint8 NHWC of some prompts and seeds with what is seen in them, one value an image."""
+    """Images uint8 NHWC of some prompts and seeds with their measurements, one value per image."""
 
     images: np.ndarray
     mean: np.ndarray
@@ -103,7 +103,7 @@ class ScoredImages:
     judged: np.ndarray
     """Highest confidence of the judge."""
     right: np.ndarray
-    """Share of the asked attributes that are shown."""
+    """Share of the prompted attributes that are shown."""
     plausible: np.ndarray
     categories: np.ndarray
 
@@ -131,7 +131,7 @@ class ClinicModels:
 
 
 def open_clinic_models() -> ClinicModels:
-    """Materialise the clinic, train the treating detector, draw what the regularisation needs."""
+    """Materialise the clinic, train the treating detector, generate the regularisation's images."""
     folders = {
         name: clinic_parts.materialise(name, KEEPER.folder(f"clinic/{name}"))
         for name in ("flux", "stable_diffusion", "readers", "judge", "first_doctor")
@@ -156,7 +156,7 @@ def open_clinic_models() -> ClinicModels:
 
 
 def treating_detector(start: Path, use: str, work: Path, extra: Sequence[Sample] = ()) -> NetworkDetector:
-    """The first doctor trained on, by exact masks of drawings that went through the generator's VAE."""
+    """The first detector, trained further on exact masks of images passed through the generator's VAE."""
     if not (work / RESULT_FILE).is_file():
         drawn = render(stream(use), range(SIZES.drawings))
         tripped = round_trip(clinic_parts.autoencoder(), drawn.images).permute(0, 2, 3, 1).numpy()
@@ -246,7 +246,7 @@ def config_facts(config: TreatmentConfig) -> dict[str, Any]:
 def generate_and_score(
     clinic: ClinicModels, base: Path, lora: Path | None, which: str, config: TreatmentConfig
 ) -> ScoredImages:
-    """Images of a set of prompts, with the same seeds for all generators; kept."""
+    """Images of a set of prompts, with the same seeds for all generators; cached."""
     prompts_asked = [prompt for prompt in clinic.asked[which] for _ in range(SIZES.seeds)]
     texts = [prompt.text for prompt in prompts_asked]
 
@@ -268,7 +268,7 @@ def generate_and_score(
 
 @torch.no_grad()
 def score_images(clinic: ClinicModels, images: np.ndarray, asked: Sequence[Prompt]) -> dict[str, np.ndarray]:
-    """What detector, judge and reader see."""
+    """Predictions of detector, judge and reader."""
     parts = as_tensor(images).to(device()).split(32)
     maps = torch.cat([clinic.detector.confidence(part) for part in parts])
     judged = torch.cat([clinic.judge.confidence(part).flatten(1).amax(1) for part in parts])
@@ -283,7 +283,7 @@ def score_images(clinic: ClinicModels, images: np.ndarray, asked: Sequence[Promp
 
 
 def guard_reading(clinic: ClinicModels, before: ScoredImages, after: ScoredImages, which: str) -> Reading:
-    """What the quality guard says of these images."""
+    """The quality guard's measurements of these images."""
     texts = [prompt.text for prompt in clinic.asked[which]]
     config = GuardConfig(prompts=len(texts), seeds=SIZES.seeds)
     guard = Guard(config, texts, clinic.reader)

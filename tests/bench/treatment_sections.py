@@ -93,7 +93,8 @@ def stops_in_time(clinic: ClinicModels, configs: Mapping[str, TreatmentConfig]) 
 
 
 def round_two(clinic: ClinicModels, best: TreatmentRun, update: int, config: TreatmentConfig) -> Figure:
-    """From the treated generator: a detector retrained on what it still draws, or more updates by the old."""
+    """From the treated generator: a detector retrained on its remaining flaws, or more updates by the old
+    one."""
     start = best.points[update]
     detector = retrained(clinic, best.base, start)
     again = run_treatment(clinic, "round_two", config, best.base, detector=detector, start=start)
@@ -238,7 +239,7 @@ def dreambooth(clinic: ClinicModels, config: TreatmentConfig) -> list[Figure]:
 
 
 def one_hand(category: str) -> tuple[np.ndarray, str]:
-    """Correct drawings of one caption, uint8 NHWC: the commonest among the first that the world shows."""
+    """Correct images of one caption, uint8 NHWC: the most common one among the first of the world."""
     source = stream("photos", categories=[category])
     drawn = [source[i] for i in range(8 if quick() else 400)]
     captions = [drawing.caption for drawing in drawn]

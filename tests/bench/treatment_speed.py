@@ -1,6 +1,6 @@
 """`make bench-treatment-speed`: an update of treatment against its parts and against the full chain.
 
-One thread, the clinic's tiny FLUX and first doctor. Bytes are counted tensor by tensor, so that they do not
+One thread, the clinic's tiny FLUX and first detector. Bytes are counted tensor by tensor, so that they do not
 depend on the machine. The cost of FLUX.1-schnell's true dimensions with a SegFormer-b5 is the estimator's
 prediction and says so; `make bench-treatment-gpu` measures it where a GPU is at hand.
 """
@@ -116,7 +116,7 @@ def update_over_parts(bench: Bench) -> list[Figure]:
     """One update against the sum of its parts, interleaved; what the processor spent does not feel others."""
     update, parts = bench.update(STEPS, 1), bench.parts(STEPS, 1)
     update(), parts()
-    note = "T = 5, K = 1, drawing the noise and picking prompts included; goal ≤ 1.05"
+    note = "T = 5, K = 1, including noise sampling and prompt selection; goal ≤ 1.05"
     figures = []
     for id, clock in (("update_over_parts", perf_counter), ("update_over_parts_cpu", process_time)):
         ratios = []
@@ -133,7 +133,7 @@ def update_over_parts(bench: Bench) -> list[Figure]:
 
 
 def elapsed(action: Callable[[], object], clock: Callable[[], float]) -> float:
-    """What a clock says that one call took."""
+    """The measured duration of one call."""
     started = clock()
     action()
     return clock() - started
@@ -154,7 +154,7 @@ def saved(update: Callable[[], None]) -> int:
 
 
 def peak(update: Callable[[], None]) -> int:
-    """Bytes that are alive at once beside weights, at most."""
+    """Peak bytes of live tensors, excluding weights."""
     with Ledger() as ledger:
         update()
     return ledger.peak
@@ -180,7 +180,7 @@ def full_chain_figures(bench: Bench) -> list[Figure]:
         "speedup_over_full_chain", full, truncated, PAIRS, "T = 10, K = 1, checkpointing; goal ≥ 2"
     )
     less, more = peak(truncated), peak(full)
-    note = f"{less / 1e6:.1f} against {more / 1e6:.1f} MB of tensors beside weights; goal ≤ 0.6"
+    note = f"{less / 1e6:.1f} against {more / 1e6:.1f} MB of tensors, excluding weights; goal ≤ 0.6"
     return [speed, figure("memory_over_full_chain", less / more, unit="ratio", note=note)]
 
 
@@ -209,7 +209,7 @@ def estimator_figures(bench: Bench) -> list[Figure]:
 
 
 def predictions() -> list[Figure]:
-    """What the estimator says of plans that `make bench-treatment-gpu` measures."""
+    """Estimates of the plans that `make bench-treatment-gpu` measures."""
     figures = []
     for plan in PLANS[:1] if quick() else PLANS:
         found = predicted(plan)

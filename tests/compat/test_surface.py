@@ -19,7 +19,7 @@ from dataengine.records import JOB_KINDS, STAGE_JOB, GeneratorVersion, image_id,
 from dataengine.treatment.config import WeightsConfig
 from pipelines import recipes
 from pipelines.cli.command import with_settings
-from pipelines.cli.main import parser
+from pipelines.cli.main import build_parser
 from pipelines.config import RoundRecipe
 from pipelines.detectors.score_dynamics import dynamics_id
 from pipelines.detectors.yes_no_question import question_id
@@ -51,7 +51,7 @@ def missing(old: Iterable[str], new: Iterable[str]) -> set[str]:
 
 
 def test_every_command_and_option_is_still_there() -> None:
-    commands = commands_of(parser(app.COMMANDS))
+    commands = commands_of(build_parser(app.COMMANDS))
     for name, options in stored("commands.json").items():
         assert not missing(options, commands.get(name, ())), name
 

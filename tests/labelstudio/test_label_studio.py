@@ -166,13 +166,13 @@ def test_wrong_address_token_version_and_project(
     label_studio: LabelStudioServer, workspace: Workspace, server: Server, ours: str
 ) -> None:
     for url, kind, says in (
-        ("ftp://x", ConfigRefused, "no address"),
+        ("ftp://x", ConfigRefused, "not a URL"),
         ("http://127.0.0.1:9", ServiceAbsent, "no Label Studio answers"),
-        (ours, InputRefused, "token|such page|no Label Studio"),
+        (ours, InputRefused, "token|such page|not Label Studio|not a supported Label Studio"),
     ):
         with pytest.raises(kind, match=says):
             Server.connect(url, label_studio.token)
-    with pytest.raises(InputRefused, match="refuses the token"):
+    with pytest.raises(InputRefused, match="refused the token"):
         Server.connect(label_studio.url, "0" * 40)
     with pytest.raises(InputRefused, match=r"1\.20 or newer"):
         server._check_version({"release": "1.9.2"})

@@ -20,7 +20,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settle(path: Path) -> Workspace:
-    """A workspace with tiny FLUX, the first doctor, clean pictures, labels of both splits and a benchmark."""
+    """A workspace with tiny FLUX, the first detector, clean pictures, labels of both splits and a
+    benchmark."""
     from dataengine.clinic.world import stream
     from pipelines.config import DemoDataConfig
     from pipelines.demo.data import ingest, prepare, round_trip

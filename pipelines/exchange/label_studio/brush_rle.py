@@ -1,4 +1,4 @@
-"""Label Studio's brush masks: its bit-packed run-length code, vectorised, bounded on bytes that lie.
+"""Label Studio's brush masks: its bit-packed run-length encoding, vectorised, with limits on untrusted bytes.
 
 The code (thi.ng's rle-pack, MSB first): 32-bit count of values (4·height·width, RGBA), 5-bit word size − 1,
 four 4-bit sizes of length fields − 1, then records: 1 bit run or literal, 2-bit index of the length field's
@@ -18,7 +18,7 @@ from dataengine.errors import MaskRefused
 from dataengine.masks import MAX_PIXELS, Mask
 
 ALPHA_THRESHOLD = 128
-"""The browser's brush is anti-aliased; from this alpha on a pixel counts as painted."""
+"""The browser's brush is anti-aliased; pixels with at least this alpha count as painted."""
 
 CHANNELS = 4
 WORD_BITS = 8
@@ -26,7 +26,7 @@ LENGTH_BITS = (3, 4, 8, 16)
 HEADER_BITS = 32 + 5 + 4 * 4
 LONGEST = 1 << LENGTH_BITS[-1]
 LITERAL_LIMIT_BITS = 1 + 2 + 16 + WORD_BITS
-"""The most that any sane writer spends on one value: a record of its own with the longest length field."""
+"""Upper bound on bits per value: one record for each value, with the longest length field."""
 WINDOW = 1 << 18
 
 SINGLE = tuple(bytes([value]) for value in range(256))
@@ -37,7 +37,7 @@ Integers = NDArray[np.int64]
 
 
 def encode_mask(mask: NDArray[Any]) -> bytes:
-    """The code of `mask > 0` (`HW`, any dtype) as an opaque RGBA picture of 0 and 255."""
+    """The code of `mask > 0` (`HW`, any dtype) as an opaque RGBA image of 0 and 255."""
     plain = mask if mask.dtype == np.uint8 else np.asarray(mask, dtype=bool)
     flat = np.ascontiguousarray(plain).ravel().view(np.uint8)
     if flat.size == 0:
@@ -98,7 +98,7 @@ def _encode_runs(lengths: Integers, values: Integers, count: int) -> bytes:
     bits = np.array(LENGTH_BITS)[sizes]
     codes = (((4 | sizes) << bits) + lengths - 1) << WORD_BITS | values
     if int(lengths.min()) == 1:
-        codes -= (lengths == 1) * (4 << bits << WORD_BITS)  # one value is told as a literal
+        codes -= (lengths == 1) * (4 << bits << WORD_BITS)  # a single value is encoded as a literal
     widths = bits + (3 + WORD_BITS)
     ends = np.cumsum(widths) + HEADER_BITS
     end = int(ends[-1])
@@ -137,8 +137,8 @@ def decode_mask(code: bytes | Sequence[int], height: int, width: int) -> Mask:
 def decode_alpha(code: bytes | Sequence[int], height: int, width: int) -> Bytes:
     """Uint8 `HW` alpha of a brush code (bytes, or the list of bytes that Label Studio's JSON holds).
 
-    Nothing of the code is trusted: it must say exactly 4·height·width values and hold them all; raises
-    `MaskRefused` otherwise, before memory beyond a few times the code and the mask is taken.
+    The code is not trusted: it must declare and contain exactly 4·height·width values. Raises `MaskRefused`
+    otherwise, before allocating more than a few times the size of code and mask.
     """
     if not (height > 0 and width > 0 and height * width <= MAX_PIXELS):
         raise MaskRefused(f"a brush mask of {height}×{width} is outside 1…{MAX_PIXELS} pixels")
@@ -221,9 +221,9 @@ def _checked_bytes(code: bytes | Sequence[int], count: int) -> bytes:
 
 def _read_header(data: bytes, count: int) -> tuple[int, tuple[int, ...]]:
     head = int.from_bytes(data[:7], "big") >> 56 - HEADER_BITS
-    said, word = head >> 21, (head >> 16 & 31) + 1
-    if said != count:
-        raise MaskRefused(f"the brush code says {said} values, its mask has {count}")
+    declared, word = head >> 21, (head >> 16 & 31) + 1
+    if declared != count:
+        raise MaskRefused(f"the brush code declares {declared} values, its mask has {count}")
     if word > WORD_BITS:
         raise MaskRefused(f"the brush code has words of {word} bits; masks have at most {WORD_BITS}")
     return word, tuple((head >> shift & 15) + 1 for shift in (12, 8, 4, 0))

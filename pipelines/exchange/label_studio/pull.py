@@ -1,7 +1,7 @@
-"""Pull from Label Studio: annotations become labels; what changes or is deleted there is followed here.
+"""Pull from Label Studio: annotations become labels, and their changes and deletions are applied.
 
-The whole project is read each time and compared with what is kept, so that nothing depends on hints that may
-be lost; what is the same is left alone, so that an interrupted or repeated pull doubles nothing.
+The whole project is read each time and compared with the stored labels, so that lost webhooks do no harm.
+Unchanged annotations are skipped, so that an interrupted or repeated pull creates no duplicates.
 """
 
 import json
@@ -33,8 +33,8 @@ REVIEWER = "label-studio"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pulled:
-    """Annotations read, labels new or changed, labels withdrawn because they were deleted there, tasks that
-    were deleted there (their labels stay), and what was refused.
+    """Counts of annotations read, labels new or changed, labels withdrawn because their annotation was
+    deleted, and deleted tasks (their labels stay); and refused annotations.
     """
 
     annotations: int
@@ -45,10 +45,10 @@ class Pulled:
 
 
 def pull(workspace: Workspace, server: Server, project: str, *, report: Report = no_report) -> Pulled:
-    """Bring the labels here in line with the project's annotations.
+    """Update the workspace's labels from the project's annotations.
 
-    Each author's newest annotation of an image counts. Alpha from 128 on is painted. Raises as `Server`;
-    single annotations that cannot be used are refused by name.
+    Each author's newest annotation of an image is used. Alpha of at least 128 counts as painted. Raises as
+    `Server`; single bad annotations are refused by name.
     """
     home = server.project(project)
     if home is None:
@@ -81,16 +81,18 @@ def _people(server: Server) -> dict[int, str]:
 def _annotations(
     server: Server, project_id: int, people: dict[int, str], refused: list[Refusal]
 ) -> Iterator[tuple[int, str, Annotation]]:
-    """Every annotation of a task of ours, from the server's own export."""
-    named: Callable[[Any], str] = lambda said: people.get(said) or author_of(said)  # noqa: E731
+    """Every annotation of the tasks that we pushed, from the server's export."""
+    named: Callable[[Any], str] = lambda payload: people.get(payload) or author_of(payload)  # noqa: E731
     for task in _exported(server, project_id):
         image_id = (task.get("data") or {}).get("clinic_id")
         if not isinstance(image_id, str):
-            refused.append(Refusal(f"task {task.get('id')}", "carries no clinic_id; it was not pushed by us"))
+            refused.append(
+                Refusal(f"task {task.get('id')}", "has no clinic_id; it was not pushed by Artifact Clinic")
+            )
             continue
-        for said in task.get("annotations") or []:
+        for payload in task.get("annotations") or []:
             try:
-                annotation = read_annotation(said, named)
+                annotation = read_annotation(payload, named)
             except InputRefused as error:
                 refused.append(Refusal(f"task {task.get('id')}", str(error)))
             else:
@@ -104,10 +106,12 @@ def _exported(server: Server, project_id: int) -> list[dict[str, Any]]:
         with translating_errors(server.url), path.open("wb") as file:
             for part in server.client.projects.exports.download_sync(project_id, export_type="JSON"):
                 file.write(part)
-        said = read_json(path)
-    if not isinstance(said, list):
-        raise InputRefused(f"the export of {server.url} is no list of tasks; is the server's version newer?")
-    return [task for task in said if isinstance(task, dict)]
+        payload = read_json(path)
+    if not isinstance(payload, list):
+        raise InputRefused(
+            f"the export of {server.url} is not a list of tasks; is the server's version newer?"
+        )
+    return [task for task in payload if isinstance(task, dict)]
 
 
 def _labels_of(workspace: Workspace, authors: set[str], place: dict[str, Any]) -> list[Label]:
@@ -123,12 +127,12 @@ def _labels_of(workspace: Workspace, authors: set[str], place: dict[str, Any]) -
 
 
 def annotation_reference(label: Label) -> dict[str, Any]:
-    """What a label's note says of its annotation; empty if it came from elsewhere."""
+    """The annotation that a label came from, as stored in its note; empty for labels from elsewhere."""
     try:
-        said = json.loads(label.note).get("label_studio", {}) if label.note.startswith("{") else {}
+        payload = json.loads(label.note).get("label_studio", {}) if label.note.startswith("{") else {}
     except (ValueError, AttributeError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return payload if isinstance(payload, dict) else {}
 
 
 def _keep(
@@ -140,7 +144,7 @@ def _keep(
     refused: list[Refusal],
     report: Report,
 ) -> int:
-    """Labels for annotations that are new or changed, a batch at a time."""
+    """Store labels of new or changed annotations in batches; returns their number."""
     known = {(label.image_id, label.author): label.note for label in mine}
     notes = {key: note_of(annotation, task, **place) for key, (annotation, task) in newest.items()}
     changed = sorted(key for key in newest if known.get(key) != notes[key])
@@ -184,7 +188,7 @@ def _withdraw(
     newest: dict[tuple[str, str], tuple[Annotation, int]],
     tasks: dict[int, dict[str, Any]],
 ) -> tuple[int, int]:
-    """Reject labels whose annotation was deleted; count tasks that were deleted, whose labels stay."""
+    """Reject labels whose annotation was deleted; returns their number, and that of deleted tasks."""
     gone = {annotation_reference(label).get("task") for label in mine} - tasks.keys()
     deleted = [
         label

@@ -1,8 +1,9 @@
-"""Push to Label Studio: a project with our classes, tasks for hard cases, artifact maps as predictions.
+"""Push to Label Studio: a project with our classes, tasks for queued images, artifact maps as predictions.
 
-Pushing twice changes nothing: a task carries our image id, a prediction its model version. A task deleted
-there is made anew; a new champion adds its predictions and becomes the project's model version. Cost: the
-server's own imports.
+Pushing is idempotent: a task has our image id, a prediction its model version. A task that was deleted there
+is
+created again; a new champion adds its predictions and becomes the project's model version. Cost: the server's
+own imports.
 """
 
 import time
@@ -27,7 +28,7 @@ Pixels = Literal["upload", "signed", "storage"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pushed:
-    """The project, how many tasks and predictions were new, how many tasks were there already."""
+    """The project, the number of new tasks and predictions, and of tasks that already existed."""
 
     project: int
     url: str
@@ -49,21 +50,20 @@ def push(
     hooks: str = "",
     report: Report = no_report,
 ) -> Pushed:
-    """Push the images that wait for labels (of one round, or all) and the champion's maps.
+    """Push the images queued for annotation (of one round, or all) and the champion's maps.
 
-    `pixels` says how Label Studio gets at them: uploaded into it, by our signed addresses below `prefix`
-    (where our web server is reached), or from a storage it can reach (`prefix` + file name). `hooks`, our web
-    server's address as Label Studio sees it, registers its webhook and ML backend. Raises as `Server`.
+    `pixels` selects how Label Studio gets the images: uploaded, by signed URLs of our web server below
+    `prefix`, or from a storage that it can reach (`prefix` + file name). `hooks`, the URL of our web server
+    as
+    seen from Label Studio, registers its webhook and ML backend. Raises as `Server`.
     """
     if pixels != "upload" and not prefix:
-        raise InputRefused(
-            f"--pixels {pixels} needs --prefix, the address below which the pictures are found"
-        )
+        raise InputRefused(f"--pixels {pixels} needs --prefix, the start of the image URLs")
     with workspace.catalog(read_only=True) as catalog:
         classes, champion = catalog.classes.names(), catalog.detectors.champion()
     images = images_to_push(workspace, round_id, limit)
     if not images:
-        raise InputRefused("no image waits for labels; run `clinic mine` first, or name a --round")
+        raise InputRefused("no image is queued for annotation; run `clinic mine` first, or name a --round")
     home = server.ready_project(project, classes)
     there = _existing_tasks(server, home)
     version = model_version(champion)
@@ -84,7 +84,7 @@ def push(
 
     done = predictions = inline = 0
     with ThreadPoolExecutor(1) as pool:
-        # The next tasks are made while the server takes in the last ones.
+        # The next tasks are prepared while the server imports the previous ones.
         batches = list(_batches(new))
         waiting = pool.submit(prepared, batches[0]) if batches else None
         for number in range(len(batches)):
@@ -103,9 +103,9 @@ def push(
             server.add_predictions(home.id, [one | {"task": there[key]["id"]} for key, one in made.items()])
         predictions += len(made)
         done += len(batch)
-    # A project without a model version takes that of the predictions that come with its tasks.
+    # A project without a model version adopts that of the predictions sent with its tasks.
     settled = version if inline and not home.model_version else home.model_version
-    # It takes no version that no prediction has.
+    # The server refuses a version that no prediction has.
     held = inline or predictions or any(_has_version(task, version) for task in there.values())
     if version and held and settled != version:
         server.set_model_version(home.id, version)
@@ -135,7 +135,7 @@ def _existing_tasks(server: Server, project: Any) -> dict[str, dict[str, Any]]:
 
 
 def images_to_push(workspace: Workspace, round_id: str | None, limit: int | None) -> list[Image]:
-    """The images that wait for labels, those that teach most before others."""
+    """The images queued for annotation, the most informative first."""
     with workspace.catalog(read_only=True) as catalog:
         rounds = [round_id] if round_id else [row.id for row in reversed(catalog.rounds.list())]
         ids = dict.fromkeys(item.image_id for key in rounds for item in catalog.queue.of_round(key))
@@ -143,12 +143,12 @@ def images_to_push(workspace: Workspace, round_id: str | None, limit: int | None
 
 
 def _has_version(task: dict[str, Any], version: str) -> bool:
-    said = task.get("predictions_model_versions") or ""
-    return not version or version in (said if isinstance(said, list) else str(said))
+    payload = task.get("predictions_model_versions") or ""
+    return not version or version in (payload if isinstance(payload, list) else str(payload))
 
 
 def _rounds(workspace: Workspace, images: Sequence[Image]) -> dict[str, str]:
-    """The newest round in whose queue each image waits."""
+    """The newest round that has queued each image."""
     wanted = {image.id for image in images}
     found: dict[str, str] = {}
     with workspace.catalog(read_only=True) as catalog:
@@ -169,8 +169,8 @@ def _predictions(
     maps = workspace.maps.get_many([one.map_ref for one in with_maps if one.map_ref])
     about = (model_version(champion), classes, threshold_of(champion))
     return {
-        one.image_id: brush_prediction(drawn, sizes[one.image_id], one.max, *about)
-        for one, drawn in zip(with_maps, maps, strict=True)
+        one.image_id: brush_prediction(artifact_map, sizes[one.image_id], one.max, *about)
+        for one, artifact_map in zip(with_maps, maps, strict=True)
     }
 
 
@@ -182,7 +182,7 @@ def _batches(images: Sequence[Image]) -> Iterator[list[Image]]:
 def _addresses(
     workspace: Workspace, server: Server, project_id: int, pixels: Pixels, prefix: str
 ) -> Callable[[Sequence[Image]], list[str]]:
-    """How a batch of images becomes the addresses of its pixels."""
+    """A function from a batch of images to their URLs."""
 
     def name(image: Image) -> str:
         return image.id + EXTENSIONS.get(image.media_type, "")
@@ -212,7 +212,7 @@ def endpoint_id(url: str, project_id: int) -> str:
 
 
 def _register_project(workspace: Workspace, server: Server, project: Any) -> None:
-    """Register the project, so that webhooks about it, and no other, are taken as hints to pull."""
+    """Register the project, so that only its webhooks trigger a pull."""
     with workspace.catalog() as catalog:
         catalog.endpoints.add(
             Endpoint(
@@ -230,7 +230,7 @@ EVENTS = ("ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED")
 
 
 def register_hooks(workspace: Workspace, server: Server, project_id: int, base: str) -> None:
-    """Register our webhook and our ML backend with the project, unless they are there already."""
+    """Register our webhook and our ML backend with the project, unless they are already registered."""
     from pipelines.exchange.label_studio.server import translating_errors
 
     key, address = signing_secret(workspace), f"{base.rstrip('/')}/label-studio"

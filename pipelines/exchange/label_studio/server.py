@@ -1,6 +1,6 @@
-"""A Label Studio server through its SDK: connecting, projects, uploads, tasks; errors in one clear line.
+"""A Label Studio server through its SDK: connection, projects, uploads, tasks; errors in one line.
 
-Both personal and legacy access tokens work. Tokens are never stored. The SDK is imported when it is used.
+Both personal and legacy access tokens work. Tokens are never stored. The SDK is imported on first use.
 """
 
 import json
@@ -27,16 +27,16 @@ URL_VARIABLE = "LABEL_STUDIO_URL"
 
 
 def resolve_token(given: str = "") -> str:
-    """The token that was given, or else the environment's. Raises `ConfigRefused` without one."""
-    found = given or os.environ.get(TOKEN_VARIABLE, "")
-    if not found:
+    """The given token, else the environment's. Raises `ConfigRefused` without one."""
+    token = given or os.environ.get(TOKEN_VARIABLE, "")
+    if not token:
         raise ConfigRefused(f"no token: set {TOKEN_VARIABLE}, or give --token")
-    return found
+    return token
 
 
 @contextmanager
 def translating_errors(url: str) -> Iterator[None]:
-    """Turn the SDK's failures inside the block into ours: `ServiceAbsent` or `InputRefused`."""
+    """Convert the SDK's exceptions inside the block to `ServiceAbsent` or `InputRefused`."""
     import httpx
     from label_studio_sdk.core.api_error import ApiError
     from pydantic import ValidationError
@@ -46,10 +46,10 @@ def translating_errors(url: str) -> Iterator[None]:
     except ApiError as error:
         raise InputRefused(_error_of(error, url)) from None
     except ValidationError:
-        raise InputRefused(f"what answers at {url} is no Label Studio that we understand") from None
+        raise InputRefused(f"the server at {url} is not a supported Label Studio") from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         raise ServiceAbsent(
-            f"no Label Studio answers at {url} ({type(error).__name__}); is it running, is the address right?"
+            f"no Label Studio answers at {url} ({type(error).__name__}); is it running, is the URL correct?"
         ) from None
 
 
@@ -58,32 +58,32 @@ def _error_of(error: Any, url: str) -> str:
     detail = body.get("detail") or body.get("validation_errors") or str(error.body or "")[:200]
     if error.status_code == 401:
         return (
-            f"{url} refuses the token ({detail}); give a personal access token (Account & Settings), or a "
-            "legacy one if the organization allows those"
+            f"{url} refused the token ({detail}); give a personal access token (Account & Settings), or a "
+            "legacy token if the organization allows them"
         )
     if error.status_code == 403:
         return f"the token's owner may not do this at {url}: {detail}"
     if error.status_code == 404:
-        return f"{url} has no such page; is this Label Studio's address, and does the project still exist?"
-    return f"{url} answers {error.status_code}: {detail}"
+        return f"{url} has no such page; is this the URL of Label Studio, and does the project still exist?"
+    return f"{url} answered {error.status_code}: {detail}"
 
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers, with a token that it takes."""
+    """A connected server."""
 
     url: str
     client: "LabelStudio"
 
     @classmethod
     def connect(cls, url: str, token: str) -> "Server":
-        """Raises `ConfigRefused` for what is no address or token, `ServiceAbsent` if nothing answers,
+        """Connect to a server. Raises `ConfigRefused` for an invalid URL, `ServiceAbsent` if nothing answers,
         `InputRefused` for a wrong token, another service, or a server that is too old.
         """
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.netloc or parts.username:
             raise ConfigRefused(
-                f"{url!r} is no address of a Label Studio server, such as https://labels.example"
+                f"{url!r} is not a URL of a Label Studio server, such as https://labels.example"
             )
         url = url.rstrip("/")
         with translating_errors(url):
@@ -94,15 +94,15 @@ class Server:
             server.client.users.whoami()
         return server
 
-    def _check_version(self, said: Any) -> None:
-        release = said.get("release") if isinstance(said, dict) else None
+    def _check_version(self, payload: Any) -> None:
+        release = payload.get("release") if isinstance(payload, dict) else None
         try:
             version = tuple(int(part) for part in str(release).split(".")[:2])
         except ValueError:
-            raise InputRefused(f"what answers at {self.url} is no Label Studio") from None
+            raise InputRefused(f"the server at {self.url} is not Label Studio") from None
         if version < OLDEST:
             raise InputRefused(
-                f"{self.url} runs Label Studio {release}; {'.'.join(map(str, OLDEST))} or newer is needed"
+                f"{self.url} runs Label Studio {release}; {'.'.join(map(str, OLDEST))} or newer is required"
             )
 
     def get(self, path: str, **params: Any) -> Any:
@@ -110,7 +110,7 @@ class Server:
         return self._json(self._http().request(f"api/{path}", method="GET", params=params))
 
     def post(self, path: str, **sent: Any) -> Any:
-        """Send to a route that the SDK's models are too slow or too strict for."""
+        """Send to a route for which the SDK's models are too slow or too strict."""
         return self._json(self._http().request(f"api/{path}", method="POST", **sent))
 
     def _http(self) -> Any:
@@ -124,7 +124,7 @@ class Server:
         except ValueError:
             body = None if response.status_code < 400 else response.text[:200]
             if response.status_code < 400:
-                raise InputRefused(f"what answers at {self.url} is no Label Studio") from None
+                raise InputRefused(f"the server at {self.url} is not Label Studio") from None
         if response.status_code >= 400:
             raise ApiError(status_code=response.status_code, body=body)
         return body
@@ -132,15 +132,16 @@ class Server:
     # ---- projects ------------------------------------------------------------------------------------
 
     def project(self, named: str) -> Any | None:
-        """The project of that number or title; None without one. `InputRefused` if two have the title."""
+        """The project of that number or title; None if there is none. Raises `InputRefused` if several have
+        the title."""
         found: list[int] = []
         page, more = 1, True
         with translating_errors(self.url):
             while more:
-                # Names alone: counting every project's tasks is what makes their list slow.
-                said = self.get("projects", page=page, page_size=PAGE, include="id,title")
-                found += [one["id"] for one in said["results"] if named in (str(one["id"]), one["title"])]
-                page, more = page + 1, bool(said.get("next"))
+                # Names only: counting every project's tasks makes the list slow.
+                payload = self.get("projects", page=page, page_size=PAGE, include="id,title")
+                found += [one["id"] for one in payload["results"] if named in (str(one["id"]), one["title"])]
+                page, more = page + 1, bool(payload.get("next"))
             exact = [number for number in found if str(number) == named]
             if len(found) > 1 and not exact:
                 numbers = ", ".join(map(str, found))
@@ -149,13 +150,15 @@ class Server:
             return None if chosen is None else self.client.projects.get(chosen)
 
     def ready_project(self, named: str, classes: Sequence[str]) -> Any:
-        """The project, made or brought up to our classes. `InputRefused` if it labels something else."""
+        """The project, created or updated to our classes. Raises `InputRefused` if it has other labels."""
         project = self.project(named)
         wanted = label_config(classes)
         with translating_errors(self.url):
             if project is None:
                 if len(named) < 3 or named.isdigit():
-                    raise InputRefused(f"there is no project {named!r}; a new one needs a title of 3 letters")
+                    raise InputRefused(
+                        f"there is no project {named!r}; a new one needs a title of at least 3 letters"
+                    )
                 return self.client.projects.create(
                     title=named, label_config=wanted, enable_empty_annotation=True
                 )
@@ -174,7 +177,7 @@ class Server:
         page = 1
         while True:
             with translating_errors(self.url):
-                said = self.get(
+                payload = self.get(
                     "tasks",
                     project=project_id,
                     page=page,
@@ -182,26 +185,27 @@ class Server:
                     fields="all",
                     include="id,data,predictions_model_versions",
                 )
-            yield from said["tasks"]
-            if page * PAGE >= said["total"]:
+            yield from payload["tasks"]
+            if page * PAGE >= payload["total"]:
                 return
             page += 1
 
     # ---- sending -------------------------------------------------------------------------------------
 
     def upload(self, project_id: int, files: Sequence[tuple[str, bytes, str]]) -> list[str]:
-        """Put (name, bytes, media type) files into the project, without tasks; their addresses, in order."""
+        """Upload (name, bytes, media type) files to the project, without tasks; returns their URLs in
+        order."""
         with translating_errors(self.url):
             sent = {f"file{number}": file for number, file in enumerate(files)}
-            said = self.post(
+            payload = self.post(
                 f"projects/{project_id}/import", params={"commit_to_project": "false"}, files=sent
             )
-            ids = said["file_upload_ids"]
+            ids = payload["file_upload_ids"]
             known = self.get(f"projects/{project_id}/file-uploads", ids=json.dumps(ids))
-        # It puts a random part before each name.
+        # The server prefixes each name with a random part.
         paths = {one["file"].rpartition("/")[2].partition("-")[2]: one["file"] for one in known}
         if any(name not in paths for name, _, _ in files):
-            raise InputRefused(f"{self.url} took {len(paths)} of {len(files)} uploaded files")
+            raise InputRefused(f"{self.url} stored only {len(paths)} of {len(files)} uploaded files")
         return [f"/data/{paths[name]}" for name, _, _ in files]
 
     def add_tasks(self, project_id: int, tasks: Sequence[dict[str, Any]]) -> None:
@@ -210,18 +214,18 @@ class Server:
             self.post(f"projects/{project_id}/import", json=list(tasks))
 
     def add_predictions(self, project_id: int, predictions: Sequence[dict[str, Any]]) -> None:
-        """Add predictions (with `task`) to tasks that are there."""
+        """Add predictions (with `task`) to existing tasks."""
         with translating_errors(self.url):
             self.post(f"projects/{project_id}/import/predictions", json=list(predictions))
 
     def set_model_version(self, project_id: int, model_version: str) -> None:
-        """Say which predictions count; without it score filters silently find nothing."""
+        """Set the project's model version; without it, score filters silently find nothing."""
         with translating_errors(self.url):
             self.client.projects.update(project_id, model_version=model_version)
 
 
 def brush_labels(project: Any) -> set[str]:
-    """The labels of the project's brush. `InputRefused` if it has no brush of ours."""
+    """The labels of the project's brush. Raises `InputRefused` if it has no brush control of ours."""
     control = (project.parsed_label_config or {}).get(FROM_NAME)
     control = control if isinstance(control, dict) else getattr(control, "__dict__", None)
     if not control or control.get("type") != "BrushLabels" or control.get("to_name") != [TO_NAME]:

@@ -1,4 +1,4 @@
-"""Signed image addresses for Label Studio."""
+"""Signed image URLs for Label Studio."""
 
 import hashlib
 import hmac
@@ -15,23 +15,24 @@ SIGNED_SECONDS = 30 * 86400
 
 
 def signing_secret(workspace: Workspace) -> str:
-    """What Label Studio must show us: $CLINIC_LABEL_STUDIO_SECRET, or else the workspace's own, made once."""
-    if said := os.environ.get(KEY_VARIABLE):
-        return said
+    """The secret shared with Label Studio: $CLINIC_LABEL_STUDIO_SECRET, else the workspace's own, created
+    once."""
+    if secret := os.environ.get(KEY_VARIABLE):
+        return secret
     return workspace.secret(KEY_FILE, lambda: secrets.token_urlsafe(32).encode()).decode()
 
 
 def signed_path(image_id: str, key: str, at: float) -> str:
-    """The path of an image's pixels that opens for whoever holds it, for `SIGNED_SECONDS` from `at`."""
+    """The signed path of an image, valid for anybody for `SIGNED_SECONDS` from `at`."""
     expires = int(at) + SIGNED_SECONDS
     return f"/label-studio/images/{image_id}?expires={expires}&signature={_signature(image_id, expires, key)}"
 
 
 def signed_image(workspace: Workspace, image_id: str, expires: int, signature: str) -> Image:
-    """The image that a signed path opens. Raises `NotFound` for a wrong or expired signature."""
-    right = _signature(image_id, expires, signing_secret(workspace))
-    if expires < now() or not hmac.compare_digest(signature.encode(), right.encode()):
-        raise NotFound("this address is not, or no longer, valid; push again")
+    """The image of a signed path. Raises `NotFound` for a wrong or expired signature."""
+    expected = _signature(image_id, expires, signing_secret(workspace))
+    if expires < now() or not hmac.compare_digest(signature.encode(), expected.encode()):
+        raise NotFound("this URL is invalid or has expired; push again")
     with workspace.catalog(read_only=True) as catalog:
         return catalog.images.get(image_id)
 

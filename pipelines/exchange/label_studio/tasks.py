@@ -1,7 +1,7 @@
-"""Label Studio's JSON: tasks with brush annotations and predictions, both ways.
+"""Label Studio's JSON: reading and writing tasks with brush annotations and predictions.
 
-A task carries our image id as `data["clinic_id"]`; nothing of a task is ever fetched by URL. An annotation
-without regions says that nothing is broken; a skipped one says nothing.
+A task has our image id as `data["clinic_id"]`; URLs in a task are never fetched. An annotation without
+regions means that nothing is broken; a skipped annotation is ignored.
 """
 
 import json
@@ -21,13 +21,13 @@ from pipelines.exchange.label_studio.brush_rle import ALPHA_THRESHOLD, decode_ma
 
 FROM_NAME, TO_NAME = "artifact", "image"
 SHOWN = ("prompt", "category")
-"""Of 255: the part of an artifact map that becomes a brush prediction."""
+"""Image fields that a task shows."""
 
 NumberOf = Callable[[str], int]
 
 
 def label_config(classes: Sequence[str]) -> str:
-    """The labelling interface: the prompt, the picture, one brush for each class."""
+    """The labelling interface: the prompt, the image, one brush for each class."""
     labels = "".join(
         f"<Label value={quoteattr(name)} background={quoteattr(_colour(number))}/>"
         for number, name in enumerate(classes)
@@ -44,13 +44,13 @@ def _colour(number: int) -> str:
 
 
 def task_data(image: Image, url: str, **more: str | float | None) -> dict[str, Any]:
-    """What a task says of an image; `url` is where Label Studio finds the pixels."""
+    """A task's data for an image; `url` is where Label Studio loads the pixels from."""
     shown = {name: getattr(image, name) or "" for name in SHOWN}
     return {"image": url, "clinic_id": image.id, **shown, **more}
 
 
 def brush_results(label_map: LabelMap, classes: Sequence[str], key: str = "") -> list[dict[str, Any]]:
-    """One brush region for each class of a label map; the same map always gives the same."""
+    """One brush region for each class of a label map; deterministic."""
     return [
         _region(mask, classes[number - 1], digest(key, number, length=10))
         for number, mask in by_class(label_map).items()
@@ -79,7 +79,7 @@ def brush_prediction(
     classes: Sequence[str],
     threshold: float,
 ) -> dict[str, Any]:
-    """A brush prediction of (height, width) pixels, where an 8-bit artifact map reaches the threshold."""
+    """A brush prediction of `size` (height, width), where an 8-bit artifact map reaches the threshold."""
     rows = np.arange(size[0]) * artifact_map.shape[0] // size[0]
     columns = np.arange(size[1]) * artifact_map.shape[1] // size[1]
     broken = (artifact_map >= 255 * threshold)[np.ix_(rows, columns)]
@@ -89,7 +89,7 @@ def brush_prediction(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Annotation:
-    """One annotation as Label Studio tells it."""
+    """One annotation of Label Studio."""
 
     id: str
     author: str
@@ -99,22 +99,22 @@ class Annotation:
     updated_at: str
 
 
-def read_annotation(said: Any, author_of: Callable[[Any], str]) -> Annotation | None:
-    """An annotation; None for one that was skipped. Raises `InputRefused` if it is none."""
-    if not isinstance(said, dict) or not isinstance(said.get("result"), list):
+def read_annotation(payload: Any, author_of: Callable[[Any], str]) -> Annotation | None:
+    """Read an annotation; None if it was skipped. Raises `InputRefused` if it is malformed."""
+    if not isinstance(payload, dict) or not isinstance(payload.get("result"), list):
         raise InputRefused("an annotation needs a list of results")
-    if said.get("was_cancelled"):
+    if payload.get("was_cancelled"):
         return None
-    stamp = said.get("updated_at") or said.get("created_at") or ""
+    stamp = payload.get("updated_at") or payload.get("created_at") or ""
     try:
         updated = datetime.fromisoformat(str(stamp)).timestamp() if stamp else 0.0
-        lead = float(said.get("lead_time") or 0.0)
+        lead = float(payload.get("lead_time") or 0.0)
     except (TypeError, ValueError):
         raise InputRefused(f"an annotation's updated_at {stamp!r} or lead_time is unreadable") from None
     return Annotation(
-        id=str(said.get("id", "")),
-        author=author_of(said.get("completed_by")),
-        results=said["result"],
+        id=str(payload.get("id", "")),
+        author=author_of(payload.get("completed_by")),
+        results=payload["result"],
         lead_seconds=max(0.0, lead),
         updated=updated,
         updated_at=str(stamp),
@@ -122,12 +122,12 @@ def read_annotation(said: Any, author_of: Callable[[Any], str]) -> Annotation | 
 
 
 def label_map_of(results: Sequence[Any], height: int, width: int, number_of: NumberOf) -> LabelMap | None:
-    """The label map of brush regions, later ones over earlier; None where there are none.
+    """The label map of brush regions, later ones over earlier ones; None if there are none.
 
-    Raises `MaskRefused` for regions that are no brush, of another size, or of a class that is none of ours.
+    Raises `MaskRefused` for regions that are not brush strokes, have another size, or an unknown class.
     """
-    drawn = np.zeros((height, width), dtype=np.uint8)
-    found = False
+    label_map = np.zeros((height, width), dtype=np.uint8)
+    has_regions = False
     for one in results:
         value = one.get("value") if isinstance(one, dict) else None
         if not isinstance(value, dict):
@@ -136,31 +136,31 @@ def label_map_of(results: Sequence[Any], height: int, width: int, number_of: Num
             raise MaskRefused(f"a region is of type {one.get('type')!r}; only brush strokes become labels")
         size = one.get("original_height"), one.get("original_width")
         if size != (height, width) or one.get("image_rotation"):
-            raise MaskRefused(f"a region was drawn on {size} (height, width), its picture is {height, width}")
+            raise MaskRefused(f"a region was drawn on {size} (height, width), its image is {height, width}")
         names = value.get("brushlabels")
         if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
             raise MaskRefused("a region needs exactly one label")
         code = value.get("rle")
         if not isinstance(code, list):
             raise MaskRefused("a region has no rle")
-        drawn[decode_mask(code, height, width)] = number_of(names[0])
-        found = True
-    return drawn if found and drawn.any() else None
+        label_map[decode_mask(code, height, width)] = number_of(names[0])
+        has_regions = True
+    return label_map if has_regions and label_map.any() else None
 
 
-def author_of(said: Any) -> str:
-    """Who drew it: the e-mail address where it is told, else the number."""
-    if isinstance(said, dict):
-        said = said.get("email") or said.get("id")
-    return f"label-studio:{said if said is not None else 'unknown'}"[:200]
+def author_of(user: Any) -> str:
+    """The annotator: the e-mail address if it is given, else the number."""
+    if isinstance(user, dict):
+        user = user.get("email") or user.get("id")
+    return f"label-studio:{user if user is not None else 'unknown'}"[:200]
 
 
 def note_of(annotation: Annotation, task: Any, **place: Any) -> str:
-    """Where a label came from, as its note keeps it."""
+    """The note of a label: the annotation that it came from."""
     about = {"annotation": annotation.id, "task": task, "updated_at": annotation.updated_at, **place}
     return json.dumps({"label_studio": about | {"alpha_threshold": ALPHA_THRESHOLD}}, sort_keys=True)
 
 
 def model_version(champion: DetectorVersion | None) -> str:
-    """What Label Studio calls a detector's answers; its id makes it unique."""
+    """The model version of a detector's predictions in Label Studio; unique, since it contains the id."""
     return f"{champion.name} ({champion.id})"[:200] if champion else ""

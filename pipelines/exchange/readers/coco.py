@@ -1,7 +1,7 @@
-"""COCO instances in: polygons, RLE (compressed and plain, holes kept) and boxes become label maps.
+"""Read COCO instances: polygons, RLE (compressed and plain, with holes) and boxes become label maps.
 
-`annotation["author"]`, where there is one, says who drew it, and `image["clean_by"]` who found nothing; both
-are what our export writes. Later annotations lie over earlier ones, in order of id.
+The optional `annotation["author"]` is the annotator, and `image["clean_by"]` lists annotators who found
+nothing; our export writes both. Later annotations overwrite earlier ones.
 """
 
 import math
@@ -26,19 +26,25 @@ LOSSES = ("keypoints, captions, attributes and crowd flags are not kept",)
 
 
 def read_coco(options: ImportOptions) -> Reading:
-    """The pictures that a COCO file names, with its annotations. Raises `InputRefused` if it is none."""
+    """The images of a COCO file with their annotations. Raises `InputRefused` if it is not a COCO file."""
     path = _file(options.path)
-    said = read_json(path)
-    lists = [said.get(name, []) if isinstance(said, dict) else None for name in ("images", "annotations")]
-    if not all(isinstance(each, list) for each in lists) or not isinstance(said.get("categories", []), list):
-        raise InputRefused(f"{path.name} is no COCO file: it needs lists of images, annotations, categories")
+    payload = read_json(path)
+    lists = [
+        payload.get(name, []) if isinstance(payload, dict) else None for name in ("images", "annotations")
+    ]
+    if not all(isinstance(each, list) for each in lists) or not isinstance(
+        payload.get("categories", []), list
+    ):
+        raise InputRefused(
+            f"{path.name} is not a COCO file: it needs lists of images, annotations, categories"
+        )
     images, annotations = lists
     refused: list[Refusal] = []
-    names = _categories(said.get("categories", []), options, refused)
+    names = _categories(payload.get("categories", []), options, refused)
     by_image = _by_image(annotations or [], names, refused)
     known = _images(images or [], refused)
     refused += [
-        Refusal(f"annotation {one.get('id')}", f"names image {key!r}, which the file does not hold")
+        Refusal(f"annotation {one.get('id')}", f"refers to image {key!r}, which is not in the file")
         for key in by_image.keys() - known.keys()
         for one in by_image[key]
     ]
@@ -54,7 +60,7 @@ def _file(path: Path) -> Path:
             return path / name
     found = sorted(path.glob("*.json")) + sorted(path.glob("annotations/*.json"))
     if len(found) != 1:
-        raise InputRefused(f"{path} holds {len(found)} JSON files; name the COCO file itself")
+        raise InputRefused(f"{path} contains {len(found)} JSON files; name the COCO file itself")
     return found[0]
 
 
@@ -67,14 +73,14 @@ def _root(options: ImportOptions, file: Path) -> Path:
     )
 
 
-def _categories(said: list[Any], options: ImportOptions, refused: list[Refusal]) -> dict[Any, int | str]:
-    """Their category id → our class, or why it has none."""
+def _categories(payload: list[Any], options: ImportOptions, refused: list[Refusal]) -> dict[Any, int | str]:
+    """The dataset's category id → our class value, or the reason why it has none."""
     names: dict[Any, int | str] = {}
-    for one in said:
+    for one in payload:
         if not isinstance(one, dict) or not isinstance(one.get("name"), str) or "id" not in one:
             refused.append(Refusal(f"category {one!r:.80}", "needs an id and a name"))
         elif one["id"] in names:
-            refused.append(Refusal(f"category {one['id']!r}", "its id comes twice; the first one counts"))
+            refused.append(Refusal(f"category {one['id']!r}", "its id comes twice; the first one is used"))
         else:
             try:
                 names[one["id"]] = options.class_value(one["name"])
@@ -94,7 +100,7 @@ def _by_image(
             continue
         key, number = one.get("id"), names.get(one.get("category_id"), "its category is not in the file")
         if key is not None and str(key) in ids:
-            refused.append(Refusal(f"annotation {key}", "its id comes twice; the first one counts"))
+            refused.append(Refusal(f"annotation {key}", "its id comes twice; the first one is used"))
         elif isinstance(number, str):
             refused.append(Refusal(f"annotation {key}", number))
         else:
@@ -103,9 +109,9 @@ def _by_image(
     return found
 
 
-def _images(said: list[Any], refused: list[Refusal]) -> dict[Any, dict[str, Any]]:
+def _images(payload: list[Any], refused: list[Refusal]) -> dict[Any, dict[str, Any]]:
     known: dict[Any, dict[str, Any]] = {}
-    for one in said:
+    for one in payload:
         if not isinstance(one, dict) or not isinstance(one.get("id"), int | str):
             refused.append(Refusal(f"image {one!r:.80}", "needs an id"))
         elif not isinstance(one.get("file_name"), str):
@@ -148,38 +154,38 @@ def _answers(
     height: int,
     width: int,
 ) -> list[ImportedAnnotation]:
-    said = (image.get("height", height), image.get("width", width))
-    if said != (height, width):
-        raise MaskRefused(f"the file says {said} (height, width), its picture is {(height, width)}")
+    declared = (image.get("height", height), image.get("width", width))
+    if declared != (height, width):
+        raise MaskRefused(f"the file declares {declared} (height, width), its image is {(height, width)}")
     maps: dict[str, Any] = {}
     for one in annotations:
         author = one.get("author") or _author(options)
-        drawn = maps.setdefault(str(author), np.zeros((height, width), dtype=np.uint8))
+        label_map = maps.setdefault(str(author), np.zeros((height, width), dtype=np.uint8))
         try:
-            drawn[mask_of(one, height, width)] = one["number"]
+            label_map[mask_of(one, height, width)] = one["number"]
         except InputRefused as error:
             raise MaskRefused(f"annotation {one.get('id')}: {error}") from None
-    answers = [ImportedAnnotation(author=author, label_map=drawn) for author, drawn in maps.items()]
+    answers = [ImportedAnnotation(author=author, label_map=label_map) for author, label_map in maps.items()]
     return answers + [
         ImportedAnnotation(author=author, label_map=None) for author in clean_by if author not in maps
     ]
 
 
 def mask_of(annotation: dict[str, Any], height: int, width: int) -> Mask:
-    """Bool `HW` of one annotation's polygons, RLE, or else box. Raises `MaskRefused` if it has none."""
-    said = annotation.get("segmentation")
-    if isinstance(said, dict):
-        mask = decode_coco(said)
+    """Bool `HW` of one annotation's polygons, RLE, or box. Raises `MaskRefused` if it has none."""
+    payload = annotation.get("segmentation")
+    if isinstance(payload, dict):
+        mask = decode_coco(payload)
         if mask.shape != (height, width):
-            raise MaskRefused(f"its mask is {mask.shape} (height, width), its picture is {(height, width)}")
+            raise MaskRefused(f"its mask is {mask.shape} (height, width), its image is {(height, width)}")
         return mask
-    if said:
-        return _polygons(said, height, width)
+    if payload:
+        return _polygons(payload, height, width)
     return box_mask(annotation.get("bbox"), height, width)
 
 
 def box_mask(box: Any, height: int, width: int) -> Mask:
-    """Bool `HW` of a box `[x, y, width, height]`, cut at the border. Raises `MaskRefused` for no such box."""
+    """Bool `HW` of a box `[x, y, width, height]`, clipped to the image. Raises `MaskRefused` if malformed."""
     if not _numbers(box) or len(box) != 4 or min(box[2:]) < 0:
         raise MaskRefused("it has neither a segmentation nor a box [x, y, width, height]")
     x, y, w, h = (max(-(2.0**31), min(2.0**31, float(value))) for value in box)
@@ -188,17 +194,19 @@ def box_mask(box: Any, height: int, width: int) -> Mask:
     return mask
 
 
-def _polygons(said: Any, height: int, width: int) -> Mask:
+def _polygons(payload: Any, height: int, width: int) -> Mask:
     from pycocotools import mask as coco
 
-    if not isinstance(said, list) or not all(_numbers(p) and len(p) >= 6 and len(p) % 2 == 0 for p in said):
+    if not isinstance(payload, list) or not all(
+        _numbers(p) and len(p) >= 6 and len(p) % 2 == 0 for p in payload
+    ):
         raise MaskRefused("a segmentation is RLE or a list of polygons [x, y, x, y, x, y, …]")
-    if sum(map(len, said)) > 2 * MAX_VERTICES or height * width > MAX_PIXELS:
+    if sum(map(len, payload)) > 2 * MAX_VERTICES or height * width > MAX_PIXELS:
         raise MaskRefused(f"its polygons have more than {MAX_VERTICES} vertices")
-    # COCO's own C code rasterises, so that areas agree with COCO's; it believes coordinates, so they are cut.
+    # Rasterised by COCO's C code, so that areas agree; it trusts coordinates, so they are clipped first.
     kept = [
         np.clip(np.asarray(p, dtype=np.float64).reshape(-1, 2), -1, (width + 1, height + 1)).ravel().tolist()
-        for p in said
+        for p in payload
     ]
     drawn = coco.decode(coco.merge(coco.frPyObjects(kept, height, width)))
     return np.asarray(drawn, dtype=bool)

@@ -1,9 +1,10 @@
-"""Import a plain folder of pictures, generated or real, at their native size.
+"""Import a plain folder of images, generated or real, at their native size.
 
-Prompts, seeds and settings come from a table (`metadata.csv` in the folder, or one that is named) or from
-sidecars: `a.txt` (the prompt) or `a.json` (`prompt`, `seed`, `category`, `licence`, `generator`, `settings`)
-beside `a.png`. Every file is added, known already, or refused by name, and the rest goes on. The same import
-again adds nothing, and one that was stopped goes on where it was.
+Prompts, seeds and settings come from a table (`metadata.csv` in the folder, or a given file) or from
+sidecars:
+`a.txt` (the prompt) or `a.json` (`prompt`, `seed`, `category`, `licence`, `generator`, `settings`) next to
+`a.png`. Every file is added, a duplicate, or refused by name, without affecting others. Repeating an import
+adds nothing, and an interrupted one resumes.
 """
 
 import os
@@ -29,8 +30,8 @@ from storage.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PictureFile:
-    """A file that may be a picture; `name` is its path below the imported folder, with forward slashes."""
+class ImagePath:
+    """A file that may be an image; `name` is its path below the imported folder, with forward slashes."""
 
     name: str
     path: Path
@@ -51,12 +52,12 @@ def import_folder(
     workers: int | None = None,
     report: Report = no_report,
 ) -> ImportResult:
-    """Import every picture under the folder `path`, or the one picture that `path` is.
+    """Import every image below the folder `path`, or the single image `path`.
 
     `prompts` is a CSV with a column `file_name` (or `file`) and any of `prompt, seed, category, licence,
-    generator`. The split of a new group is drawn with the shares `validation` and `benchmark`; a known group
-    keeps its own. `workers` threads decode (all cores by default). Links are never followed. Raises
-    `InputRefused` if nothing lies at `path` or the table cannot be read, `WorkspaceUnusable` if the workspace
+    generator`. `validation` and `benchmark` are the fractions of new groups assigned to these splits; known
+    groups keep their split. `workers` threads decode (all cores by default). Links are never followed. Raises
+    `InputRefused` if `path` does not exist or the table cannot be read, `WorkspaceUnusable` if the workspace
     is full or read-only.
     """
     ingest = Ingest(
@@ -72,35 +73,35 @@ def import_folder(
 
 
 def read_folder(root: Path, prompts: Path | None = None) -> Reading:
-    """The pictures at or below `root`, with what a table or sidecars say of them.
+    """The images at or below `root`, with their metadata from a table or sidecars.
 
-    Raises `InputRefused` if nothing lies there or the table cannot be read.
+    Raises `InputRefused` if `root` does not exist or the table cannot be read.
     """
-    found, refused = find_pictures(root)
+    found, refused = find_image_files(root)
     table, unusable = read_table(root, prompts)
-    absent = sorted(table.keys() - {each.name for each in found})
+    missing = sorted(table.keys() - {each.name for each in found})
     refused += unusable
     refused += [
-        Refusal(displayable_name(name), "named in the table, but not in the folder") for name in absent
+        Refusal(displayable_name(name), "named in the table, but not in the folder") for name in missing
     ]
     return Reading(rows=[_row(each, table) for each in found], total=len(found), refused=refused)
 
 
 def read_images(options: ImportOptions) -> Reading:
-    """`read_folder` of what was asked for."""
+    """`read_folder` for the import format "folder"."""
     return read_folder(options.path)
 
 
-def find_pictures(root: Path) -> tuple[list[PictureFile], list[Refusal]]:
-    """Every file at or below `root` that may be a picture, by name, and what cannot be one.
+def find_image_files(root: Path) -> tuple[list[ImagePath], list[Refusal]]:
+    """Every file at or below `root` that may be an image, by name, and refused files.
 
-    Hidden files are passed over; links are refused, so nothing outside of `root` is ever read.
+    Hidden files are skipped; links are refused, so that nothing outside of `root` is read.
     """
     if root.is_file():
-        return [PictureFile(name=displayable_name(root.name), path=root, size=root.stat().st_size)], []
+        return [ImagePath(name=displayable_name(root.name), path=root, size=root.stat().st_size)], []
     if not root.is_dir():
-        raise InputRefused(f"there is no folder or picture at {root}; give the path of one")
-    found: list[PictureFile] = []
+        raise InputRefused(f"there is no folder or image at {root}; give the path of one")
+    found: list[ImagePath] = []
     notes: list[Path] = []
     refused: list[Refusal] = []
     for entry in _entries(root):
@@ -113,10 +114,12 @@ def find_pictures(root: Path) -> tuple[list[PictureFile], list[Refusal]]:
         elif path.suffix in SIDECARS:
             notes.append(path)
         elif not (path.suffix == ".csv" and path.parent == root):
-            found.append(PictureFile(name=name, path=path, size=entry.stat(follow_symlinks=False).st_size))
+            found.append(ImagePath(name=name, path=path, size=entry.stat(follow_symlinks=False).st_size))
     described = {each.path.with_suffix("") for each in found}
     refused += [
-        Refusal(displayable_name(path.relative_to(root).as_posix()), "no picture of that name lies beside it")
+        Refusal(
+            displayable_name(path.relative_to(root).as_posix()), "there is no image of that name next to it"
+        )
         for path in notes
         if path.with_suffix("") not in described
     ]
@@ -134,7 +137,7 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
                 yield entry
 
 
-def _row(found: PictureFile, table: dict[str, Note]) -> Row:
+def _row(found: ImagePath, table: dict[str, Note]) -> Row:
     def load() -> tuple[bytes, Note]:
         data = read_plain(found.path, MAX_BYTES)
         return data, table.get(found.name) or read_sidecar(found.path) or Note()

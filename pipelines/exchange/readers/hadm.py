@@ -19,14 +19,14 @@ from pipelines.exchange.safe_files import MAX_JSON, path_inside, read_json
 
 
 def read_hadm(options: ImportOptions) -> Reading:
-    """`annotations/SPLIT/*.json` with `images/SPLIT/`: boxes about broken body parts fill a label.
+    """`annotations/SPLIT/*.json` with `images/SPLIT/`: boxes around broken body parts become filled masks.
 
-    A box over a person who misses or has too many of something ("human missing arm") is of the class
-    `unreasonable content` where the workspace has it. Pictures without boxes are labelled clean.
+    A box around a person with missing or extra parts ("human missing arm") gets the class `unreasonable
+    content` if the workspace has it. Images without boxes are labelled clean.
     """
     homes = sorted(path for path in (options.path / "annotations").glob("*") if path.is_dir())
     if not homes:
-        raise InputRefused(f"{options.path} has no folders annotations/SPLIT and images/SPLIT as HADM has")
+        raise InputRefused(f"{options.path} has no folders annotations/SPLIT and images/SPLIT, as in HADM")
     files = [file for home in homes for file in sorted(home.glob("*.json"))]
     refused: list[Refusal] = []
     losses = ("boxes become filled boxes; parts, levels and tags go into the note",)
@@ -38,8 +38,8 @@ def _had_rows(files: list[Path], options: ImportOptions, refused: list[Refusal])
         where = f"{file.parent.name}/{displayable_name(file.name)}"
         root = options.images or options.path / "images" / file.parent.name
         try:
-            said = read_json(file, MAX_JSON // 1024)
-            about = said.get("image") if isinstance(said, dict) else None
+            payload = read_json(file, MAX_JSON // 1024)
+            about = payload.get("image") if isinstance(payload, dict) else None
             if not isinstance(about, dict) or not isinstance(about.get("file_name"), str):
                 raise InputRefused('has no {"image": {"file_name": …}}')
             path_inside(root, about["file_name"])
@@ -50,7 +50,7 @@ def _had_rows(files: list[Path], options: ImportOptions, refused: list[Refusal])
         yield Row(
             name=where,
             load=partial(_had_load, root, about["file_name"], note),
-            answers=partial(_boxes_answer, said, options),
+            answers=partial(_boxes_answer, payload, options),
         )
 
 
@@ -59,7 +59,7 @@ def _had_load(root: Path, name: str, note: Note) -> tuple[bytes, Note]:
 
 
 def _boxes_answer(
-    said: dict[str, Any], options: ImportOptions, height: int, width: int
+    payload: dict[str, Any], options: ImportOptions, height: int, width: int
 ) -> list[ImportedAnnotation]:
     other = next(
         (n for n, c in enumerate(options.classes, 1) if c == "unreasonable content"), options.one_class_value
@@ -67,7 +67,7 @@ def _boxes_answer(
     label_map = np.zeros((height, width), dtype=np.uint8)
     noted = []
     for kind, number in (("human", other), ("annotation", options.one_class_value)):
-        for one in said.get(kind) or []:
+        for one in payload.get(kind) or []:
             if not isinstance(one, dict):
                 raise MaskRefused(f"{kind} must be a list of objects with a bbox")
             words = one.get("tag") or one.get("tags") if kind == "human" else one.get("body_parts")

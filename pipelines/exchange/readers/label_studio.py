@@ -20,13 +20,14 @@ from pipelines.exchange.safe_files import path_inside, read_inside, read_json
 
 
 def read_label_studio(options: ImportOptions) -> Reading:
-    """A JSON export, Label Studio's or ours. Pictures are found as files, or by their id here."""
+    """Read a JSON export, Label Studio's or ours. Images are found as files, or by their id in the
+    workspace."""
     path = options.path if options.path.is_file() else options.path / "tasks.json"
     if not path.is_file():
-        raise InputRefused(f"{options.path} holds no tasks.json; give Label Studio's JSON export")
+        raise InputRefused(f"{options.path} contains no tasks.json; give Label Studio's JSON export")
     tasks = read_json(path)
     if not isinstance(tasks, list):
-        raise InputRefused(f"{path.name} is no Label Studio export: it must hold a list of tasks")
+        raise InputRefused(f"{path.name} is not a Label Studio export: it must be a list of tasks")
     refused: list[Refusal] = []
     root = options.images or (path.parent if (path.parent / "images").is_dir() else None)
     losses = ("predictions, drafts and skipped annotations are not kept",)
@@ -45,10 +46,10 @@ def _rows(
                 raise InputRefused("a task needs data")
             data, key = task["data"], str(task.get("id", f"position {position}"))
             if key in seen:
-                raise InputRefused("its id comes twice; the first one counts")
+                raise InputRefused("its id comes twice; the first one is used")
             seen.add(key)
-            said = [one for one in task.get("annotations") or [] if one]
-            annotations = [a for a in (read_annotation(one, author_of) for one in said) if a]
+            payload = [one for one in task.get("annotations") or [] if one]
+            annotations = [a for a in (read_annotation(one, author_of) for one in payload) if a]
             place = _place(data, root)
         except InputRefused as error:
             refused.append(Refusal(where, str(error)))
@@ -58,9 +59,9 @@ def _rows(
 
 
 def _place(data: Mapping[str, Any], root: Path | None) -> dict[str, Any]:
-    """The picture's file below `root`, or else its id."""
-    said = data.get("file_name") or str(data.get("image") or "").partition("?d=")[2]
-    name = str(said or data.get("image") or "").rpartition("://")[2]
+    """The image's file below `root`, or else its id."""
+    payload = data.get("file_name") or str(data.get("image") or "").partition("?d=")[2]
+    name = str(payload or data.get("image") or "").rpartition("://")[2]
     if root is not None and name:
         for candidate in dict.fromkeys((name.lstrip("/"), name.rpartition("/")[2])):
             if candidate and path_inside(root, candidate).is_file():
@@ -68,7 +69,7 @@ def _place(data: Mapping[str, Any], root: Path | None) -> dict[str, Any]:
     if isinstance(data.get("clinic_id"), str):
         return {"image": data["clinic_id"]}
     raise InputRefused(
-        f"no file {displayable_name(name)!r} here and no clinic_id; give the pictures with --images"
+        f"no file {displayable_name(name)!r} and no clinic_id; give the folder of the images with --images"
     )
 
 

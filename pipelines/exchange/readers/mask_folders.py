@@ -1,4 +1,4 @@
-"""Folders of pictures beside folders of mask pictures: our own export, any pair, PAL4VST's layout."""
+"""Read folders of images with folders of masks: our own export, any such pair, PAL4VST's layout."""
 
 import csv
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ from dataengine.masks import MAX_CLASS, LabelMap
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
 from pipelines.exchange.metadata import Refusal, displayable_name
-from pipelines.exchange.readers.folders import PictureFile, find_pictures, read_folder
+from pipelines.exchange.readers.folders import ImagePath, find_image_files, read_folder
 from pipelines.exchange.safe_files import path_inside, read_inside
 
 TABLE = "labels.csv"
@@ -25,13 +25,13 @@ MASK_SUFFIXES = ("", "_mask", "_label", "_labels", "_gt", "_pal")
 
 
 def read_masks(options: ImportOptions) -> Reading:
-    """`images/` and `masks/`: masks by `labels.csv` as our export writes it, else by equal names.
+    """`images/` and `masks/`: matched by `labels.csv` as our export writes it, else by equal names.
 
     A mask of 0 and 255 (or of 0 and 1) marks one class; other values are the workspace's classes.
     """
     root = options.path
     if not (root / "images").is_dir() and options.images is None:
-        raise InputRefused(f"{root} has no folder images/ beside its masks; name it with --images")
+        raise InputRefused(f"{root} has no folder images/ next to its masks; name it with --images")
     reading = read_folder(options.images or root / "images")
     refused = list(reading.refused)
     if (root / TABLE).is_file():
@@ -44,7 +44,7 @@ def read_masks(options: ImportOptions) -> Reading:
 
 
 def read_pal4vst(options: ImportOptions) -> Reading:
-    """Every `TASK/images/` below the folder with binary masks of the same names in a folder beside it."""
+    """Every `TASK/images/` below the folder, with binary masks of the same names in a folder next to it."""
     rows: list[Row] = []
     refused: list[Refusal] = []
     homes = sorted(path for path in options.path.rglob("images") if path.is_dir() and not path.is_symlink())
@@ -52,7 +52,7 @@ def read_pal4vst(options: ImportOptions) -> Reading:
         task = displayable_name(home.parent.relative_to(options.path).as_posix())
         folder = next((home.parent / name for name in MASK_FOLDERS if (home.parent / name).is_dir()), None)
         if folder is None:
-            refused.append(Refusal(f"{task}/images", "no folder of masks lies beside it"))
+            refused.append(Refusal(f"{task}/images", "there is no folder of masks next to it"))
             continue
         inner: list[Refusal] = []
         found = _joined(read_folder(home), _by_name(folder, options, "import:pal4vst"), inner, ())
@@ -62,23 +62,27 @@ def read_pal4vst(options: ImportOptions) -> Reading:
             for row in found.rows
         ]
     if not homes:
-        raise InputRefused(f"{options.path} holds no folder named images; PAL4VST has TASK/images and masks")
+        raise InputRefused(
+            f"{options.path} contains no folder named images; PAL4VST has TASK/images and masks"
+        )
     return Reading(rows=rows, total=len(rows), refused=refused)
 
 
-Drawn = dict[str, list[partial[list[ImportedAnnotation]]]]
-"""For each picture's name (with and without its ending) what reads its answers."""
+MaskReaders = dict[str, list[partial[list[ImportedAnnotation]]]]
+"""By image name (with or without its extension): functions that read its annotations."""
 
 
-def _joined(reading: Reading, drawn: Drawn, refused: list[Refusal], losses: tuple[str, ...]) -> Reading:
+def _joined(
+    reading: Reading, mask_readers: MaskReaders, refused: list[Refusal], losses: tuple[str, ...]
+) -> Reading:
     rows, used = [], set()
     for row in reading.rows:
-        key = row.name if row.name in drawn else row.name.rpartition(".")[0]
+        key = row.name if row.name in mask_readers else row.name.rpartition(".")[0]
         used.add(key)
-        readers = drawn.get(key)
+        readers = mask_readers.get(key)
         answers = partial(_all_of, readers) if readers else None
         rows.append(Row(name=row.name, load=row.load, answers=answers, size=row.size))
-    refused += [Refusal(name, "a label without its picture") for name in sorted(drawn.keys() - used)]
+    refused += [Refusal(name, "a label without an image") for name in sorted(mask_readers.keys() - used)]
     return Reading(rows=rows, total=len(rows), refused=refused, losses=losses)
 
 
@@ -88,23 +92,23 @@ def _all_of(
     return [answer for reader in readers for answer in reader(height, width)]
 
 
-def _by_name(folder: Path, options: ImportOptions, author: str) -> Drawn:
-    drawn: Drawn = {}
+def _by_name(folder: Path, options: ImportOptions, author: str) -> MaskReaders:
+    mask_readers: MaskReaders = {}
     for found in _pictures(folder):
         stem = found.name.rpartition(".")[0]
         suffix = next((s for s in reversed(MASK_SUFFIXES) if s and stem.endswith(s)), "")
         reader = partial(_from_file, folder, found.name, options.one_class_value, options.author or author)
-        drawn.setdefault(stem.removesuffix(suffix), []).append(reader)
-    return drawn
+        mask_readers.setdefault(stem.removesuffix(suffix), []).append(reader)
+    return mask_readers
 
 
-def _pictures(folder: Path) -> Iterator[PictureFile]:
-    found, _ = find_pictures(folder)
+def _pictures(folder: Path) -> Iterator[ImagePath]:
+    found, _ = find_image_files(folder)
     yield from found
 
 
-def _by_table(root: Path, options: ImportOptions, refused: list[Refusal]) -> Drawn:
-    drawn: Drawn = {}
+def _by_table(root: Path, options: ImportOptions, refused: list[Refusal]) -> MaskReaders:
+    mask_readers: MaskReaders = {}
     try:
         with (root / TABLE).open(newline="", encoding="utf-8-sig") as file:
             for row in csv.DictReader(file):
@@ -114,10 +118,10 @@ def _by_table(root: Path, options: ImportOptions, refused: list[Refusal]) -> Dra
                 except InputRefused as error:
                     refused.append(Refusal(name or TABLE, str(error)))
                 else:
-                    drawn.setdefault(name, []).append(reader)
+                    mask_readers.setdefault(name, []).append(reader)
     except (OSError, UnicodeError, csv.Error) as error:
         raise InputRefused(f"the table {root / TABLE} cannot be read: {error}; save it as UTF-8") from None
-    return drawn
+    return mask_readers
 
 
 def _row_reader(root: Path, row: dict[str, str], options: ImportOptions) -> partial[list[ImportedAnnotation]]:
@@ -156,21 +160,21 @@ def _from_file(
 def read_mask(data: bytes, one_class: int | None, size: tuple[int, int]) -> LabelMap:
     """The label map of a PNG, BMP or WebP mask of `size` (height, width). Raises `MaskRefused`.
 
-    Values 0 and 255, or 0 and 1, become `one_class`; without one all values are class numbers.
+    Values 0 and 255, or 0 and 1, become `one_class`; without it, all values are class numbers.
     """
     try:
         values = decode_values(data, MASK_FORMATS)
     except ImageRefused as error:
         raise MaskRefused(f"the mask cannot be read: {error}") from None
     if values.shape[:2] != size:
-        raise MaskRefused(f"the mask is {values.shape[:2]} (height, width), its picture is {size}")
+        raise MaskRefused(f"the mask is {values.shape[:2]} (height, width), its image is {size}")
     if values.ndim == 3:
         if not (values[..., :3] == values[..., :1]).all():
-            raise MaskRefused("the mask has colours; masks are grey or palette pictures of class numbers")
+            raise MaskRefused("the mask has colours; masks are grey or palette images of class numbers")
         values = values[..., 0]
     present = set(np.unique(values).tolist())
     if one_class is not None and (present <= {0, 255} or present <= {0, 1}):
         return np.where(values > 0, one_class, 0).astype(np.uint8)
     if max(present) > MAX_CLASS:
-        raise MaskRefused(f"the mask holds value {max(present)}; expected 0 and 255, or class numbers")
+        raise MaskRefused(f"the mask contains the value {max(present)}; expected 0 and 255, or class numbers")
     return values.astype(np.uint8)

@@ -1,8 +1,8 @@
-"""Hugging Face datasets in: Parquet (or Arrow stream) files of a folder or of the hub, read in small batches.
+"""Read Hugging Face datasets: Parquet (or Arrow stream) files of a folder or of the hub, in small batches.
 
-Columns are found by their usual names; `--column ours=theirs` says otherwise. Ours are `image` (embedded
-bytes, or a path inside the folder), `mask` (the same, of class numbers or 0 and 255), `author`, and those of
-a note: `prompt`, `seed`, `category`, `licence`, `generator`. What our own snapshots export comes back whole.
+Columns are found by their usual names, or mapped by `--column ours=theirs`. Ours are `image` (embedded bytes,
+or a path inside the folder), `mask` (the same, of class numbers or 0 and 255), `author`, and the metadata
+`prompt`, `seed`, `category`, `licence`, `generator`. Exports of our own snapshots are read back completely.
 """
 
 from collections.abc import Iterator, Mapping
@@ -33,14 +33,14 @@ LOSSES = ("weights, pseudo-labels' confidence maps and the snapshot's identity a
 
 
 def read_parquet(options: ImportOptions) -> Reading:
-    """The rows of a local folder or file; `hf://OWNER/NAME` is fetched from the hub first.
+    """The rows of a local folder or file; `hf://OWNER/NAME` is downloaded from the hub first.
 
-    Raises `InputRefused` when there is no such file, or a file has no column of pictures.
+    Raises `InputRefused` if there is no such file, or a file has no image column.
     """
     root = _local(options.path)
     files = [root] if root.is_file() else sorted([*root.rglob("*.parquet"), *root.rglob("*.arrow")])
     if not files:
-        raise InputRefused(f"{root} holds no .parquet or .arrow file; give the dataset's folder")
+        raise InputRefused(f"{root} contains no .parquet or .arrow file; give the dataset's folder")
     refused: list[Refusal] = []
     total = 0
     for file in files:
@@ -48,7 +48,7 @@ def read_parquet(options: ImportOptions) -> Reading:
         columns = _columns(names, options.columns, file)
         if "image" not in columns:
             raise InputRefused(
-                f"{file.name} has no column of pictures among {', '.join(names)}; name it: --column image=…"
+                f"{file.name} has no image column among {', '.join(names)}; name it: --column image=…"
             )
         total += rows
     base = root.parent if root.is_file() else root
@@ -59,19 +59,19 @@ def _local(path: Path) -> Path:
     text = path.as_posix()
     if not text.startswith(("hf:/", "hf://")):
         if not path.exists():
-            raise InputRefused(f"there is nothing at {path}; hub datasets are written hf://OWNER/NAME")
+            raise InputRefused(f"{path} does not exist; datasets on the hub are written hf://OWNER/NAME")
         return path
     from huggingface_hub import snapshot_download
 
     repository = text.removeprefix("hf:").lstrip("/")
     try:
         return Path(snapshot_download(repository, repo_type="dataset", allow_patterns=["*.parquet"]))
-    except Exception as error:  # its errors share no base
-        raise InputRefused(f"the hub dataset {repository!r} cannot be fetched: {error}") from None
+    except Exception as error:  # its exceptions share no base class
+        raise InputRefused(f"the hub dataset {repository!r} cannot be downloaded: {error}") from None
 
 
 def _opened(file: Path) -> tuple[list[str], int]:
-    """Column names and rows (0 where only reading tells)."""
+    """Column names and number of rows (0 if it is not known in advance)."""
     import pyarrow
     import pyarrow.parquet as parquet
 
@@ -85,15 +85,15 @@ def _opened(file: Path) -> tuple[list[str], int]:
         raise InputRefused(f"{file.name} cannot be read: {error}") from None
 
 
-def _columns(names: list[str], said: Mapping[str, str], file: Path) -> dict[str, str]:
-    """Ours → theirs."""
-    for ours, theirs in said.items():
+def _columns(names: list[str], payload: Mapping[str, str], file: Path) -> dict[str, str]:
+    """Our field → the dataset's column."""
+    for ours, theirs in payload.items():
         if ours not in USUAL or theirs not in names:
             raise InputRefused(
                 f"--column {ours}={theirs}: {file.name} has {', '.join(names)}; ours are {', '.join(USUAL)}"
             )
     found = {ours: next((n for n in usual if n in names), None) for ours, usual in USUAL.items()}
-    return {ours: theirs for ours, theirs in (found | dict(said)).items() if theirs is not None}
+    return {ours: theirs for ours, theirs in (found | dict(payload)).items() if theirs is not None}
 
 
 def _rows(files: list[Path], base: Path, options: ImportOptions, refused: list[Refusal]) -> Iterator[Row]:
@@ -107,7 +107,7 @@ def _rows(files: list[Path], base: Path, options: ImportOptions, refused: list[R
                     yield from _row(f"{name}#{number}", values, columns, base, options, refused)
                     number += 1
         except InputRefused as error:
-            refused.append(Refusal(f"{name}#{number}", f"{error}; what follows in this file was not read"))
+            refused.append(Refusal(f"{name}#{number}", f"{error}; the rest of this file was not read"))
 
 
 def _batches(file: Path, columns: dict[str, str]) -> Iterator[list[dict[str, Any]]]:
@@ -142,7 +142,7 @@ def _row(
         note = parse_note(
             {key: ours.get(key) for key in ("prompt", "seed", "category", "licence", "generator")}
         )
-        picture, path = _picture(ours["image"], base)
+        data, path = _embedded_or_path(ours["image"], base)
     except InputRefused as error:
         refused.append(Refusal(name, str(error)))
         return
@@ -150,31 +150,31 @@ def _row(
     if (mask := ours.get("mask")) is not None:
         author = ours.get("author") if isinstance(ours.get("author"), str) else None
         answers = partial(_answer, mask, base, options, author or options.author or "import:hf")
-    yield Row(name=name, load=partial(_load, picture, path, base, note), answers=answers, size=len(picture))
+    yield Row(name=name, load=partial(_load, data, path, base, note), answers=answers, size=len(data))
 
 
-def _picture(value: Any, base: Path) -> tuple[bytes, str]:
+def _embedded_or_path(value: Any, base: Path) -> tuple[bytes, str]:
     """Embedded bytes, or the path of a file in the folder."""
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes):
         if len(value) > MAX_BYTES:
-            raise InputRefused(f"its picture has {len(value)} bytes, at most {MAX_BYTES} are read")
+            raise InputRefused(f"its image has {len(value)} bytes, the limit is {MAX_BYTES}")
         return value, ""
     if not isinstance(value, str):
-        raise InputRefused("holds no picture: neither bytes nor a path")
+        raise InputRefused("contains no image: neither bytes nor a path")
     path_inside(base, value)
     return b"", value
 
 
-def _load(picture: bytes, path: str, base: Path, note: Note) -> tuple[bytes, Note]:
-    return (picture, note) if picture else (read_inside(base, path)[0], note)
+def _load(data: bytes, path: str, base: Path, note: Note) -> tuple[bytes, Note]:
+    return (data, note) if data else (read_inside(base, path)[0], note)
 
 
 def _answer(
     mask: Any, base: Path, options: ImportOptions, author: str, height: int, width: int
 ) -> list[ImportedAnnotation]:
-    data, path = _picture(mask, base)
+    data, path = _embedded_or_path(mask, base)
     data = data or read_inside(base, path)[0]
     label_map = read_mask(data, options.one_class_value, (height, width))
     return [ImportedAnnotation(author=author, label_map=label_map if label_map.any() else None)]

@@ -15,30 +15,31 @@ from dataengine.masks import components
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
 from pipelines.exchange.metadata import Refusal, displayable_name
-from pipelines.exchange.readers.folders import find_pictures
+from pipelines.exchange.readers.folders import find_image_files
 from pipelines.exchange.readers.tfrecord import Example, parse_example, read_records
 from pipelines.exchange.safe_files import read_inside
 
 HEAT_THRESHOLD = 128
-"""Of 255: where at least half of the raters' circles lie."""
+"""Of 255: the value where at least half of the raters' circles overlap."""
 SIDE = 512
 SCORES = ("aesthetics_score", "artifact_score", "misalignment_score", "overall_score")
 
 
 def read_richhf(options: ImportOptions) -> Reading:
-    """The rows of its TFRecord files whose pictures lie in `options.images`, by path or else by file name.
+    """The rows of its TFRecord files whose images are in `options.images`, by path or else by file name.
 
-    The heat map (mean of fixed-radius circles about the points that raters marked) becomes a label where it
-    reaches half; the points, as the centres of its regions, and the scores go into the label's note.
+    The heat map (mean of fixed-radius circles around the points that raters marked) becomes a mask where it
+    is
+    at least one half; the points, as the centres of its regions, and the scores go into the label's note.
     """
     files = [options.path] if options.path.is_file() else sorted(options.path.glob("*.tfrecord"))
     if not files:
-        raise InputRefused(f"{options.path} holds no .tfrecord file; RichHF-18K has train, dev and test")
+        raise InputRefused(f"{options.path} contains no .tfrecord file; RichHF-18K has train, dev and test")
     if options.images is None or not options.images.is_dir():
-        raise InputRefused("RichHF-18K holds no pictures; give your Pick-a-Pic folder with --images")
+        raise InputRefused("RichHF-18K contains no images; give your Pick-a-Pic folder with --images")
     refused: list[Refusal] = []
     by_name: dict[str, str] = {}
-    for found in find_pictures(options.images)[0]:
+    for found in find_image_files(options.images)[0]:
         by_name.setdefault(found.path.name, found.name)
         by_name[found.name] = found.name
     losses = ("misalignment maps and token labels are not kept",)
@@ -55,42 +56,44 @@ def _rows(
             for number, record in enumerate(read_records(file)):
                 where = f"{file.name}#{number}"
                 try:
-                    said = parse_example(record)
-                    name = _text(said, "filename")
-                    here = by_name.get(name) or by_name.get(name.rpartition("/")[2])
-                    if here is None:
+                    payload = parse_example(record)
+                    name = _text(payload, "filename")
+                    file_name = by_name.get(name) or by_name.get(name.rpartition("/")[2])
+                    if file_name is None:
                         raise InputRefused(
-                            f"no picture {displayable_name(name)!r} lies in {options.images.name}/"
+                            f"there is no image {displayable_name(name)!r} in {options.images.name}/"
                         )
                     if name in seen:
                         raise InputRefused(f"the file name {displayable_name(name)!r} comes twice")
                     seen.add(name)
                     yield Row(
                         name=where,
-                        load=partial(read_inside, options.images, here),
-                        answers=partial(_heat_answer, said, options),
+                        load=partial(read_inside, options.images, file_name),
+                        answers=partial(_heat_answer, payload, options),
                     )
                 except InputRefused as error:
                     refused.append(Refusal(where, str(error)))
         except InputRefused as error:
-            refused.append(Refusal(file.name, f"{error}; what follows in this file was not read"))
+            refused.append(Refusal(file.name, f"{error}; the rest of this file was not read"))
 
 
-def _text(said: Example, name: str) -> str:
-    values = said.get(name)
+def _text(payload: Example, name: str) -> str:
+    values = payload.get(name)
     if not values or not isinstance(values[0], bytes):
         raise InputRefused(f"the record has no {name}")
     try:
         return values[0].decode()
     except UnicodeDecodeError:
-        raise InputRefused(f"its {name} is no UTF-8 text") from None
+        raise InputRefused(f"its {name} is not UTF-8 text") from None
 
 
-def _heat_answer(said: Example, options: ImportOptions, height: int, width: int) -> list[ImportedAnnotation]:
-    heat = _heat(said)
+def _heat_answer(
+    payload: Example, options: ImportOptions, height: int, width: int
+) -> list[ImportedAnnotation]:
+    heat = _heat(payload)
     regions, count = components(heat >= HEAT_THRESHOLD)
     points = [_centre(regions == number, heat.shape, height, width) for number in range(1, count + 1)]
-    scores = {name: round(float(said[name][0]), 6) for name in SCORES if said.get(name)}
+    scores = {name: round(float(payload[name][0]), 6) for name in SCORES if payload.get(name)}
     note = {"dataset": "richhf-18k", "points": points, **scores}
     rows = np.arange(height) * heat.shape[0] // height
     columns = np.arange(width) * heat.shape[1] // width
@@ -105,8 +108,8 @@ def _heat_answer(said: Example, options: ImportOptions, height: int, width: int)
     ]
 
 
-def _heat(said: Example) -> np.ndarray:
-    values = said.get("artifact_map")
+def _heat(payload: Example) -> np.ndarray:
+    values = payload.get("artifact_map")
     if not values or not isinstance(values[0], bytes) or len(values[0]) > MAX_BYTES:
         raise MaskRefused("the record has no artifact_map")
     try:
@@ -116,7 +119,7 @@ def _heat(said: Example) -> np.ndarray:
 
 
 def _centre(region: np.ndarray, shape: tuple[int, ...], height: int, width: int) -> tuple[float, float]:
-    """A region's centre as (x, y) in the picture's pixels."""
+    """A region's centre as (x, y) in the image's pixels."""
     rows, columns = np.nonzero(region)
     x, y = (columns.mean() + 0.5) * width / shape[1], (rows.mean() + 0.5) * height / shape[0]
     return round(float(x), 1), round(float(y), 1)

@@ -1,7 +1,9 @@
-"""TFRecord files of `tf.train.Example`, read without TensorFlow and within bounds.
+"""Read TFRecord files of `tf.train.Example` without TensorFlow and within size limits.
 
-A record is a little-endian length, its masked CRC-32C, the data, and theirs. The length's checksum is
-verified, so that a damaged length is never believed. Of protocol buffers just what an Example needs is read.
+A record is a little-endian length, its masked CRC-32C, the data, and its CRC. The length's checksum is
+verified, so that a damaged length is never trusted. Only the part of protocol buffers that an Example needs
+is
+implemented.
 """
 
 import os
@@ -21,7 +23,7 @@ Example = dict[str, list[Value]]
 
 
 def read_records(path: Path) -> Iterator[bytes]:
-    """The records of a file. Raises `InputRefused` at one that is damaged or beyond `MAX_RECORD`."""
+    """The records of a file. Raises `InputRefused` for a record that is damaged or exceeds `MAX_RECORD`."""
     with path.open("rb") as file:
         size, number = os.fstat(file.fileno()).st_size, 0
         while (at := file.tell()) < size:
@@ -32,13 +34,13 @@ def read_records(path: Path) -> Iterator[bytes]:
 def _record(file: BinaryIO, left: int, where: str) -> bytes:
     head = file.read(12)
     if len(head) < 12:
-        raise InputRefused(f"{where}: the file is cut off")
+        raise InputRefused(f"{where}: the file is truncated")
     length, checksum = struct.unpack("<QI", head)
     if masked_crc32c(head[:8]) != checksum:
-        raise InputRefused(f"{where}: no TFRecord here, or it is damaged (checksum of its length)")
+        raise InputRefused(f"{where}: not a TFRecord, or damaged (wrong checksum of its length)")
     if length > min(MAX_RECORD, left - 16):
         raise InputRefused(
-            f"{where}: says {length} bytes; {left - 16} are left, at most {MAX_RECORD} are read"
+            f"{where}: declares {length} bytes; {left - 16} are left, the limit is {MAX_RECORD}"
         )
     data = file.read(length)
     file.seek(4, os.SEEK_CUR)
@@ -76,7 +78,7 @@ def _values(feature: bytes) -> list[Value]:
         for _, value in _fields(_bytes(body), {1: None}):
             if kind == 2 and isinstance(value, bytes):
                 if len(value) % 4:
-                    raise InputRefused("a list of floats is cut off")
+                    raise InputRefused("a list of floats is truncated")
                 values += struct.unpack(f"<{len(value) // 4}f", value)
             elif kind == 3 and isinstance(value, bytes):
                 at = 0
@@ -89,7 +91,7 @@ def _values(feature: bytes) -> list[Value]:
 
 
 def _fields(data: bytes, wanted: dict[int, int | None]) -> Iterator[tuple[int, bytes | int]]:
-    """The wanted fields (by number, with the wire type that each must have; None takes any)."""
+    """The wanted fields, by number, with the required wire type (None: any)."""
     at = count = 0
     while at < len(data):
         key, at = _varint(data, at)
@@ -101,15 +103,15 @@ def _fields(data: bytes, wanted: dict[int, int | None]) -> Iterator[tuple[int, b
         elif wire in (1, 2, 5):
             length, at = _varint(data, at) if wire == 2 else ({1: 8, 5: 4}[wire], at)
             if length > len(data) - at:
-                raise InputRefused("the record is no Example: a field is longer than the record")
+                raise InputRefused("the record is not an Example: a field is longer than the record")
             value, at = data[at : at + length], at + length
         else:
-            raise InputRefused(f"the record is no Example: wire type {wire}")
+            raise InputRefused(f"the record is not an Example: wire type {wire}")
         if count > MAX_FIELDS:
             raise InputRefused(f"the record has more than {MAX_FIELDS} fields")
         if number in wanted:
             if wanted[number] not in (None, wire):
-                raise InputRefused(f"the record is no Example: field {number} has wire type {wire}")
+                raise InputRefused(f"the record is not an Example: field {number} has wire type {wire}")
             yield number, value
 
 
@@ -121,10 +123,10 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if byte < 128:
             return value, at
-    raise InputRefused("the record is no Example: a number does not end")
+    raise InputRefused("the record is not an Example: a number does not end")
 
 
 def _bytes(value: bytes | int) -> bytes:
     if not isinstance(value, bytes):
-        raise InputRefused("the record is no Example: bytes were expected")
+        raise InputRefused("the record is not an Example: bytes were expected")
     return value

@@ -1,7 +1,7 @@
-"""COCO instances out: one annotation for each class and connected region, RLE with holes, memory flat.
+"""Write COCO instances: one annotation for each class and connected region, RLE with holes, constant memory.
 
-Regions, boxes and codes are computed from the runs that labels are kept as, for many label maps at once:
-no mask is ever painted, and NumPy's cost of a call is shared by all of them.
+Regions, boxes and codes are computed from the run lengths that labels are stored as, for many label maps at
+once: no mask is decoded, and the overhead of NumPy calls is shared by all of them.
 """
 
 import json
@@ -123,20 +123,22 @@ def _codes(
     at, first = _column_edges(region, row, left, right, height, width)
     counts = np.diff(at, prepend=0)
     counts[first] = at[first]
-    # From the fourth on a count is told as its difference to the one two before.
-    told = counts.copy()
-    told[2:] -= counts[:-2]
+    # From the fourth on, a count is encoded as its difference from the count two before.
+    encoded = counts.copy()
+    encoded[2:] -= counts[:-2]
     sizes = np.diff(np.append(first, at.size))
     for place in range(3):
         plain = first[sizes > place] + place
-        told[plain] = counts[plain]
-    digits = 1 + np.searchsorted(DIGIT_LIMITS, told ^ told >> 63, "right")
+        encoded[plain] = counts[plain]
+    digits = 1 + np.searchsorted(DIGIT_LIMITS, encoded ^ encoded >> 63, "right")
     ends = np.cumsum(digits)
     text = np.empty(int(ends[-1]), dtype=np.uint8)
     for digit in range(int(digits.max())):
-        here = np.flatnonzero(digits > digit)
-        more = (digits[here] > digit + 1) << 5
-        text[ends[here] - digits[here] + digit] = (told[here] >> 5 * digit & 31 | more) + 48
+        long_enough = np.flatnonzero(digits > digit)
+        more = (digits[long_enough] > digit + 1) << 5
+        text[ends[long_enough] - digits[long_enough] + digit] = (
+            encoded[long_enough] >> 5 * digit & 31 | more
+        ) + 48
     whole = text.tobytes().decode("ascii")
     cuts = [0, *ends[np.append(first[1:], at.size) - 1].tolist()]
     return [whole[start:end] for start, end in pairwise(cuts)]
@@ -145,8 +147,8 @@ def _codes(
 def _column_edges(
     region: Integers, row: Integers, left: Integers, right: Integers, height: int, width: int
 ) -> tuple[Integers, Integers]:
-    """Where each region begins and ends going down its picture's columns, its picture's end at last; and
-    where each region's positions begin.
+    """Where each region begins and ends in column-major order, followed by the end of its image; and where
+    each region's positions begin.
 
     Going down, a mask changes exactly where a row differs from the row above: the exclusive or of two sets
     of intervals, which is what lies between every other one of their sorted ends.
@@ -163,7 +165,8 @@ def _column_edges(
     at = np.repeat(of * (pixels + 1) + x * height + y, spans) + _count_up(spans) * height
     at = np.append(at, np.arange(region[-1] + 1) * (pixels + 1) + pixels)
     at.sort()
-    # A column that ends drawn where the next begins drawn goes on; at the picture's end one end is enough.
+    # A run that ends at a column's end and restarts at the next column's start continues; at the image's end
+    # one end is enough.
     of, at = np.divmod(at, pixels + 1)
     twice = np.flatnonzero((at[1:] == at[:-1]) & (of[1:] == of[:-1]))
     goes_on = twice[at[twice] < pixels]
@@ -180,14 +183,14 @@ class _Waiting(NamedTuple):
 
 
 class CocoFile:
-    """A COCO file that grows by a picture at a time; it is whole after `close`."""
+    """A COCO file that is written image by image; it is complete after `close`."""
 
     def __init__(self, path: Path, classes: tuple[str, ...]) -> None:
         self.images = self.annotations = 0
         self._waiting: list[_Waiting] = []
         self._pixels = 0
         self._file = path.open("w", encoding="utf-8")
-        # COCO keeps images and annotations apart, so annotations go to a file of their own at first.
+        # COCO lists images before annotations, so annotations are written to a temporary file first.
         self._rest = path.with_suffix(".annotations")
         self._later = self._rest.open("w+", encoding="utf-8")
         categories = [{"id": number, "name": name} for number, name in enumerate(classes, start=1)]
@@ -197,7 +200,7 @@ class CocoFile:
         )
 
     def add(self, image: Image, name: str, drawn: Mapping[str, StoredMap], clean_by: list[str]) -> None:
-        """One picture, who drew what on it, and who found nothing."""
+        """Add one image, its label maps by author, and the authors who found nothing."""
         entry: dict[str, Any] = {
             "id": self.images + 1,
             "file_name": name,
@@ -209,7 +212,7 @@ class CocoFile:
         _append(self._file, entry, first=self.images == 0)
         self.images += 1
         for author, packed in drawn.items():
-            # As much as the largest picture may hold, and no more, is worked on at once.
+            # A batch has at most as many pixels as the largest allowed image.
             pixels = packed.height * packed.width
             if len(self._waiting) == WAITING or self._pixels + pixels > MAX_PIXELS:
                 self._annotate()
@@ -232,7 +235,7 @@ class CocoFile:
         self._waiting, self._pixels = [], 0
 
     def close(self) -> None:
-        """Write the annotations behind the images."""
+        """Append the annotations after the images, and close the file."""
         self._annotate()
         self._file.write('],\n"annotations": [')
         self._later.seek(0)

@@ -1,4 +1,4 @@
-"""A snapshot as a Hugging Face dataset: Parquet shards, a card that says what is in it, and the hub."""
+"""Export a snapshot as a Hugging Face dataset: Parquet shards and a dataset card, optionally uploaded."""
 
 import json
 import shutil
@@ -15,7 +15,8 @@ from storage.workspace import Workspace
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HubExport:
-    """The folder with `data/*.parquet` and README.md, rows, rows erased since, and the hub's address."""
+    """The folder with `data/*.parquet` and README.md, numbers of rows and of rows erased since, the hub's
+    URL."""
 
     folder: Path
     rows: int
@@ -31,9 +32,9 @@ def export_snapshot(
     push_to: str | None = None,
     report: Report = no_report,
 ) -> HubExport:
-    """Write a snapshot to a new folder that `datasets.load_dataset` opens; `push_to` uploads it as well.
+    """Write a snapshot to a new folder that `datasets.load_dataset` opens; `push_to` also uploads it.
 
-    Raises `NotFound` for no such snapshot, `InputRefused` if the folder exists or the hub refuses.
+    Raises `NotFound` for an unknown snapshot, `InputRefused` if the folder exists or the upload fails.
     """
     shards = workspace.snapshots.export(snapshot_id, report=report)
     with NewFolder(folder) as fresh:
@@ -107,8 +108,8 @@ def _pushed(folder: Path, repository: str) -> str:
         hub = HfApi()
         hub.create_repo(repository, repo_type="dataset", exist_ok=True, private=True)
         return str(hub.upload_folder(folder_path=folder, repo_id=repository, repo_type="dataset"))
-    except Exception as error:  # its errors share no base
+    except Exception as error:  # its exceptions share no base class
         raise InputRefused(
             f"written to {folder}, but the hub refused {repository!r}: {error}. Check `hf auth login` and "
-            "the name, then repeat with another folder"
+            "the name, then repeat the command with another folder"
         ) from None

@@ -1,4 +1,4 @@
-"""Label Studio's JSON out: a file of tasks with everybody's newest brush annotation."""
+"""Write Label Studio's JSON: tasks with each author's newest brush annotation."""
 
 import json
 from datetime import UTC, datetime
@@ -9,11 +9,11 @@ from dataengine.records import Image, Label
 from pipelines.exchange.label_studio.tasks import brush_results, task_data
 
 LOCAL_FILES = "/data/local-files/?d=images/"
-"""Where Label Studio finds the pictures, once a local storage points at the exported folder."""
+"""URL prefix of the images in Label Studio, once a local storage points at the exported folder."""
 
 
 class TaskFile:
-    """A list of tasks that grows by a picture at a time; it is whole after `close`."""
+    """A list of tasks that is written image by image; it is complete after `close`."""
 
     def __init__(self, path: Path, classes: tuple[str, ...]) -> None:
         self._classes = classes
@@ -22,7 +22,7 @@ class TaskFile:
         self._tasks = self._annotations = 0
 
     def add(self, image: Image, name: str, labels: list[Label], drawn: dict[str, StoredMap]) -> None:
-        """One picture with its labels; a clean one is an annotation without regions."""
+        """Add one image with its labels; a clean label is an annotation without regions."""
         annotations = []
         for label in labels:
             self._annotations += 1
@@ -52,6 +52,6 @@ class TaskFile:
         self._file.write(("\n" if self._tasks == 1 else ",\n") + json.dumps(task))
 
     def close(self) -> None:
-        """End the list."""
+        """Close the list and the file."""
         self._file.write("]\n")
         self._file.close()

@@ -1,14 +1,14 @@
-"""Export pictures and people's masks as files that other tools read. Nobody's data is locked in here.
+"""Export images and human masks to files that other tools read.
 
-    folder        images/, masks/, labels.csv, coco.json: everything; `imagefolder` reads it, and so do we
+    folder        images/, masks/, labels.csv, coco.json: everything; `imagefolder` and our import read it
     masks         images/ID.png (the originals, with metadata.csv), masks/ID.AUTHOR.png, labels.csv
     coco          images/ and coco.json: one RLE with holes for each author, class and connected region
     fiftyone      data/ and labels.json, as FiftyOne's COCODetectionDataset reads them
     label-studio  images/ and tasks.json with brush annotations
     hf            Parquet shards with a dataset card; `datasets.load_dataset` opens the folder
-    predictions   predictions.csv: every detector's answer for each image
+    predictions   predictions.csv: every detector's prediction for each image
 
-Images pass through one page at a time, so that memory does not grow with their number.
+Images are read one page at a time, so that memory does not grow with their number.
 """
 
 import csv
@@ -49,12 +49,12 @@ LABEL_COLUMNS = ("image", "mask", "author", "revision", "clean", "source", "lead
 PREDICTION_COLUMNS = ("image", "detector", "max", "mean", "uncertainty", "created")
 
 Drawn = dict[str, StoredMap]
-"""Label maps by author, unpacked by the parts that want pixels."""
+"""Label maps by author, unpacked by the parts that need pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportResult:
-    """What was written: the folder, how many images, masks, and COCO annotations; what the format loses."""
+    """The folder, the numbers of images, masks and COCO annotations, and what the format does not contain."""
 
     folder: Path
     images: int
@@ -64,7 +64,7 @@ class ExportResult:
 
 
 class Part(Protocol):
-    """What one kind of file needs of each picture."""
+    """One kind of output file, written image by image."""
 
     def add(self, image: Image, name: str, labels: list[Label], drawn: Drawn) -> None: ...
     def close(self) -> None: ...
@@ -93,7 +93,8 @@ def iter_labelled_images(
 
 
 def snapshot_rows(workspace: Workspace, snapshot_id: str) -> tuple[list[tuple[Image, list[Label]]], int]:
-    """A snapshot's images with their targets as labels, and how many rows have a confidence map instead."""
+    """A snapshot's images with their targets as labels, and the number of rows with a confidence map
+    instead."""
     items = workspace.snapshots.present(workspace.snapshots.read(snapshot_id))
     with workspace.catalog(read_only=True) as catalog:
         images = {one.id: one for one in catalog.images.get_many(sorted({i.image_id for i in items}))}
@@ -129,11 +130,11 @@ def export_folder(
     report: Report = no_report,
     **filters: Any,
 ) -> ExportResult:
-    """Write the images that match (active ones unless `status` says otherwise), or those of a snapshot, and
-    their labels to a new folder; without `pictures` only what is said of them.
+    """Write the matching images (by default active ones), or those of a snapshot, and their labels to a new
+    folder; without `pictures`, metadata and labels only.
 
     The folder appears when it is complete. Raises `InputRefused` if it exists and is not empty or the format
-    is unknown, `WorkspaceUnusable` if the disk there is full or read-only.
+    is unknown, `WorkspaceUnusable` if the disk is full or read-only.
     """
     if format not in PARTS:
         raise InputRefused(f"there is no format {format!r}; formats are {', '.join([*PARTS, 'hf'])}")
@@ -169,7 +170,7 @@ def export_folder(
 
 
 class NewFolder:
-    """A folder that appears under its name when the block ends well, and not at all otherwise."""
+    """A folder that appears under its name if the block succeeds, and not at all otherwise."""
 
     def __init__(self, folder: str | Path) -> None:
         self.target = Path(folder).absolute()
@@ -214,7 +215,7 @@ class _Tables:
 
 
 class _Pictures(_Tables):
-    """The original files and a table of what is said of them."""
+    """The original image files and a table of their metadata."""
 
     def __init__(self, folder: Path, workspace: Workspace, write: bool) -> None:
         super().__init__()
@@ -261,7 +262,7 @@ class _Coco:
 
 
 class _Predictions(_Tables):
-    """Every detector's answer for each image."""
+    """Every detector's prediction for each image."""
 
     def __init__(self, folder: Path, workspace: Workspace) -> None:
         super().__init__()
@@ -279,9 +280,9 @@ class _Predictions(_Tables):
         with self._workspace.catalog(read_only=True) as catalog:
             for detector in catalog.detectors.list():
                 for one in catalog.predictions.of(detector.id, images):
-                    said = asdict(one) | {"image": one.image_id, "detector": one.detector_id}
+                    payload = asdict(one) | {"image": one.image_id, "detector": one.detector_id}
                     row = {column: getattr(images[one.image_id], column, None) for column in IMAGE_COLUMNS}
-                    row |= {column: said[column] for column in PREDICTION_COLUMNS}
+                    row |= {column: payload[column] for column in PREDICTION_COLUMNS}
                     self._rows.writerow(row | {"generator": images[one.image_id].generator_id})
         self._waiting = []
 
@@ -299,11 +300,11 @@ PARTS: dict[str, tuple[str, ...]] = {
     "predictions": ("predictions",),
 }
 LOSSES = {
-    "coco": ("who answered when and older revisions are not in COCO; masks has them",),
+    "coco": ("label times and older revisions are not in COCO; the format masks has them",),
     "fiftyone": (
-        "authors are attributes there, and clean answers are not told from unlabelled images by FiftyOne",
+        "authors become attributes, and FiftyOne does not distinguish clean from unlabelled images",
     ),
-    "predictions": ("only numbers; the maps stay here",),
+    "predictions": ("numbers only; maps are not exported",),
 }
 
 
@@ -348,7 +349,7 @@ class _Writer:
 
 
 def _file_part(author: str) -> str:
-    """The author's name as part of a file name; a digest where it would not be one."""
+    """The author's name as part of a file name; a digest if it has unsafe characters."""
     return (
         author if author.isascii() and author.replace("-", "").replace("_", "").isalnum() else digest(author)
     )

@@ -14,7 +14,7 @@ import app
 from dataengine.errors import ConfigRefused
 from dataengine.records import Label, Snapshot, SnapshotItem
 from pipelines import recipes
-from pipelines.cli.command import describe, with_settings
+from pipelines.cli.command import describe_settings, with_settings
 from pipelines.config import RoundRecipe
 from pipelines.services.rounds import start_round
 from pipelines.worker import local_runner
@@ -85,14 +85,14 @@ def test_every_command_teaches_by_example(capsys: pytest.CaptureFixture[str], na
 def test_settings_become_help_with_their_docstrings(capsys: pytest.CaptureFixture[str]) -> None:
     text = " ".join(help_of(capsys, "round").split())
     assert "treat.tuning.learning_rate" in text and "generate.seeds_per_prompt" in text
-    assert "Images drawn from each prompt, each with a seed of its own. (default: 2)" in text
+    assert "Images generated from each prompt, each with its own seed. (default: 2)" in text
 
 
 @pytest.mark.parametrize("name", ["second_detector", "rival"])
 def test_a_renamed_setting_is_set_by_either_name(name: str) -> None:
     changed = with_settings(recipes.named("fakes").model_dump(mode="json"), [f"mine.{name}=d2"])
     assert RoundRecipe.model_validate(changed).mine.second_detector == "d2"
-    assert "  mine.second_detector\n" in describe(RoundRecipe)
+    assert "  mine.second_detector\n" in describe_settings(RoundRecipe)
 
 
 def test_every_setting_is_described() -> None:
@@ -107,7 +107,7 @@ def test_every_setting_is_described() -> None:
         return found
 
     assert not bare(RoundRecipe, "")
-    assert describe(RoundRecipe).count("(default:") > 60
+    assert describe_settings(RoundRecipe).count("(default:") > 60
 
 
 def test_help_comes_at_once() -> None:
@@ -156,7 +156,7 @@ def test_a_round_stage_by_stage(console: Console, faked: Workspace) -> None:
     begun = console.json("generate", "--recipe", "fakes")
     assert begun["result"]["images"] == 12 and begun["stage"] == "generate"
     status, _, err = console("mine")
-    assert status == 1 and "stands at 'diagnose', not at 'mine'" in err
+    assert status == 1 and "is at stage 'diagnose', not at 'mine'" in err
     for name in ("diagnose", "categorize", "write-prompts"):
         assert console(name)[0] == 0
     assert console.json("generate")["stage"] == "generate_hard"
@@ -169,7 +169,7 @@ def test_a_round_stage_by_stage(console: Console, faked: Workspace) -> None:
     judged = console.json("judge")
     assert judged["result"]["pairs"] == 12
     shown = console("status")[1]
-    assert "■" * 16 in shown and "done done" in shown and "none alive" in shown
+    assert "■" * 16 in shown and "done done" in shown and "none running" in shown
     opened = console.json("study", "open", "--name", "round one")["studies"]
     assert [(each["name"], each["state"]) for each in opened] == [("round one", "open")]
     assert console.json("study", "close", opened[0]["study"])["studies"][0]["state"] == "closed"
@@ -251,7 +251,7 @@ def test_import_export_backup_restore_gc(console: Console, tmp_path: Path) -> No
     found = console.json("import", str(pictures), "--source", "real", "--licence", "CC0")
     assert (found["added"], found["duplicates"]) == (3, 0)
     assert [refusal["name"] for refusal in found["refused"]] == ["broken.png"]
-    assert "0 added, 3 known already, 1 refused" in console("import", str(pictures))[1]
+    assert "0 added, 3 duplicates, 1 refused" in console("import", str(pictures))[1]
     assert console.json("export", str(tmp_path / "out"), "--source", "real")["images"] == 3
     assert console.json("backup", str(tmp_path / "all.tar"))["blobs"] >= 3
     assert console.json("gc", "--trial", "--days", "0")["blobs"] == 0
@@ -274,7 +274,7 @@ def test_erase_says_what_went_and_where_it_had_gone(console: Console, faked: Wor
     assert (erased["labels"], erased["images"], erased["snapshots"]) == (1, 0, ["s1"])
     status, out, _ = console("erase", images[0])
     assert status == 0 and "erased 1 images, 1 labels" in out
-    assert "made from it before, and not undone: snapshots s1" in out
+    assert "snapshots already made from this data, and kept: s1" in out
     with faked.catalog(read_only=True) as catalog:
         assert [image.id for image in catalog.images.get_many(images)] == [images[1]]
         events = {event.action: event.actor for event in catalog.audit.list()}

@@ -138,6 +138,6 @@ def test_push_and_pull_say_what_is_missing(
         said = run(capsys, command, "--project", "hands", *at)
         assert said["status"] == 1 and "LABEL_STUDIO_API_KEY" in str(said["error"])
         said = run(capsys, command, "--project", "hands", "--token", "x", *at)
-        assert "no address" in str(said["error"])
+        assert "is not a URL" in str(said["error"])
         said = run(capsys, command, "--project", "h", "--token", "x", "--url", "http://127.0.0.1:9", *at)
         assert said["status"] == 1 and "no Label Studio answers" in str(said["error"])

@@ -11,7 +11,15 @@ from dataengine.errors import JobFailed
 from dataengine.records import Job, Round
 from pipelines import recipes
 from pipelines.demo import run as demo_module
-from pipelines.demo.run import begin, close_accounts, demo, open_accounts, stage_times, watch, work_before
+from pipelines.demo.run import (
+    close_accounts,
+    demo,
+    follow_round,
+    open_accounts,
+    seconds_before,
+    stage_times,
+    start_or_resume,
+)
 from storage.opening import create_workspace, open_workspace
 from storage.workspace import Workspace
 
@@ -43,9 +51,9 @@ def test_accounts_last_as_long_as_the_demo(workspace: Workspace) -> None:
 
 
 def test_takes_up_the_round_that_is_there(workspace: Workspace) -> None:
-    first = begin(workspace, recipes.demo())
-    assert begin(workspace, recipes.demo()).id == first.id
-    assert begin(workspace, recipes.cpu_smoke()).id != first.id
+    first = start_or_resume(workspace, recipes.demo())
+    assert start_or_resume(workspace, recipes.demo()).id == first.id
+    assert start_or_resume(workspace, recipes.cpu_smoke()).id != first.id
 
 
 def test_a_failed_round_tells_why(workspace: Workspace) -> None:
@@ -62,14 +70,14 @@ def test_a_failed_round_tells_why(workspace: Workspace) -> None:
         )
         catalog.commit()
     with pytest.raises(JobFailed, match=r"failed at treat: no memory\. Run the demo again"):
-        watch(workspace, "r1", lambda text: None)
+        follow_round(workspace, "r1", lambda text: None)
 
 
 def test_nothing_moving_is_noticed(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     add_round(workspace)
     monkeypatch.setattr(demo_module, "STALLED_SECONDS", 0.3)
-    with pytest.raises(JobFailed, match="Nothing has moved at generate"):
-        watch(workspace, "r1", lambda text: None)
+    with pytest.raises(JobFailed, match="No progress at generate"):
+        follow_round(workspace, "r1", lambda text: None)
 
 
 def add_running(workspace: Workspace, heartbeat: float) -> None:
@@ -84,11 +92,11 @@ def test_a_slow_stage_is_waited_for(workspace: Workspace, monkeypatch: pytest.Mo
     add_running(workspace, heartbeat=time.time() + 3600)
     monkeypatch.setattr(demo_module, "STALLED_SECONDS", 0.3)
     said: list[str] = []
-    watching = threading.Thread(target=watch, args=(workspace, "r1", said.append))
+    watching = threading.Thread(target=follow_round, args=(workspace, "r1", said.append))
     watching.start()
     while not said and watching.is_alive():
         watching.join(0.1)
-    assert "Its job is still at work" in said[0]
+    assert "Its job is still running" in said[0]
     with workspace.catalog() as catalog:
         catalog.rounds.advance("r1", "generate", {"images": 7}, "done", "done")
         catalog.commit()
@@ -102,14 +110,14 @@ def test_a_stage_whose_worker_died_is_not_waited_for(
     add_round(workspace)
     add_running(workspace, heartbeat=time.time() - 60)
     monkeypatch.setattr(demo_module, "STALLED_SECONDS", 0.3)
-    with pytest.raises(JobFailed, match="Nothing has moved at generate"):
-        watch(workspace, "r1", lambda text: None)
+    with pytest.raises(JobFailed, match="No progress at generate"):
+        follow_round(workspace, "r1", lambda text: None)
 
 
 def test_every_stage_is_told_once(workspace: Workspace) -> None:
     add_round(workspace)
     said: list[str] = []
-    watching = threading.Thread(target=watch, args=(workspace, "r1", said.append))
+    watching = threading.Thread(target=follow_round, args=(workspace, "r1", said.append))
     watching.start()
     generated = {"images": 7, "by_generator": {"flux": 7}}
     diagnosed = {"images": 7, "suspected": 2, "mean_max": 0.25}
@@ -137,7 +145,7 @@ def test_people_count_from_mining_to_training(workspace: Workspace) -> None:
             )
             catalog.jobs.add(job)
         catalog.commit()
-    assert (work_before(workspace, "r1", 20.0), work_before(workspace, "r1", 50.0)) == (2.0, 17.0)
+    assert (seconds_before(workspace, "r1", 20.0), seconds_before(workspace, "r1", 50.0)) == (2.0, 17.0)
     assert stage_times(workspace, "r1") == {"mine": 2.0, "train_teacher": 15.0, "wait_for_labels": 18.0}
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pipelines.demo.contact_sheet import Gallery, Tile
-from pipelines.demo.report import data_uri, edge, heat, number, page
+from pipelines.demo.report import data_uri, edge, format_figure, heat, render_page
 
 DATA = {
     "title": "A round & more",
@@ -47,26 +47,26 @@ def gallery(text: str = "a hand") -> Gallery:
 
 
 def test_the_page_needs_nothing_else() -> None:
-    html = page(DATA, [gallery()])
+    html = render_page(DATA, [gallery()])
     assert not re.search(r"<script|(?:src|href)=[\"'](?!data:image/png)|url\(|@import", html)
     assert html.count("data:image/png;base64,") == 4
     assert "Mended" in html and "prefers-color-scheme:dark" in html
 
 
 def test_what_comes_from_outside_is_escaped() -> None:
-    html = page(DATA, [gallery('"><img onerror=x>')])
+    html = render_page(DATA, [gallery('"><img onerror=x>')])
     assert "<script>" not in html and "<img onerror" not in html
     assert "A round &amp; more" in html
 
 
 def test_met_and_missed_goals_are_told_apart() -> None:
-    html = page(DATA, [])
+    html = render_page(DATA, [])
     assert html.count('class="pill good"') == html.count('class="pill bad"') == 1
 
 
 def test_a_round_without_treatment_has_a_page_too() -> None:
     empty = {"history": [], "looks": [], "kept": 0}
-    assert "<svg" not in page({**DATA, "treatment": empty}, [])
+    assert "<svg" not in render_page({**DATA, "treatment": empty}, [])
 
 
 def test_a_picture_survives_its_address() -> None:
@@ -92,4 +92,4 @@ def test_the_outline_stays_thin() -> None:
     [(0.123456, "0.123"), (512.4, "512"), (True, "yes"), (False, "no"), (None, "–"), (0.0, "0")],
 )
 def test_numbers_as_people_read_them(value: float | bool | None, text: str) -> None:
-    assert number(value) == text
+    assert format_figure(value) == text

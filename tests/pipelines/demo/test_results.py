@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipelines.demo import results
-from pipelines.demo.report import page
+from pipelines.demo.report import render_page
 from pipelines.demo.results import Figure
 from tests.fakes import TinyDetector
 from tests.pipelines.conftest import Played
@@ -75,7 +75,7 @@ def test_the_report_is_plain_json_and_makes_a_page(played: Played) -> None:
     assert json.loads(json.dumps(data))["stages"][0]["seconds"] == 1.5
     galleries = results.galleries(played.context, played.round_id, evidence, "first")
     assert {"labels", "mended"} <= {gallery.name for gallery in galleries}
-    html = page({**data, "made_with": []}, galleries)
+    html = render_page({**data, "made_with": []}, galleries)
     assert "1 min 1 s" in html and "mse_ratio" in html
 
 

@@ -1,4 +1,4 @@
-"""Simulated people: errors like people's, seeded, and the HTTP that they speak."""
+"""Simulated annotators: human-like errors, reproducible by seed, and their HTTP requests."""
 
 import base64
 import io
@@ -12,7 +12,7 @@ from PIL import Image
 from dataengine.errors import JobFailed
 from dataengine.masks import unpack_label_map
 from pipelines.config import HumanErrorConfig
-from pipelines.demo.simulated_annotators import Person, with_human_error
+from pipelines.demo.simulated_annotators import SimulatedAnnotator, with_human_error
 
 EXACT = HumanErrorConfig(jitter=0, missed=0, false_strokes=0, lead_seconds=10)
 
@@ -88,9 +88,9 @@ def see(image: np.ndarray) -> np.ndarray:
     return disc().astype(np.float32) * (image.max() == 0)
 
 
-def person(desk: Desk, seed: int = 0, error: HumanErrorConfig = EXACT) -> Person:
+def person(desk: Desk, seed: int = 0, error: HumanErrorConfig = EXACT) -> SimulatedAnnotator:
     client = httpx.Client(base_url="http://clinic", transport=httpx.MockTransport(desk))
-    return Person(client=client, name="ada", password="pass", see=see, error=error, seed=seed)
+    return SimulatedAnnotator(client=client, name="ada", password="pass", oracle=see, error=error, seed=seed)
 
 
 def test_answers_everything_over_http() -> None:

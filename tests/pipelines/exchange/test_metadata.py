@@ -52,7 +52,7 @@ def test_sidecars_in_order_and_their_limits(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "a.b.txt").write_text("from text\n")
     assert read_sidecar(picture) == Note(prompt="from text")
     (tmp_path / "a.b.txt").write_bytes(b"caf\xe9")
-    with pytest.raises(InputRefused, match="no UTF-8"):
+    with pytest.raises(InputRefused, match="not UTF-8"):
         read_sidecar(picture)
     (tmp_path / "a.b.txt").unlink()
     for body, reason in (

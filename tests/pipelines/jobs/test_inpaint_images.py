@@ -156,15 +156,15 @@ def test_what_does_not_fit_is_refused_before_anything_is_drawn(
     save(folder / "masks/b.png", np.zeros((16, 16), np.uint8))
     save(folder / "masks/z.png", np.zeros((16, 16), np.uint8))
     said = console(ddpm, folder, out)
-    assert "nothing was drawn: " in said and "a.png: it has no mask" in said and said.count("\n") == 1
-    assert "b.png: the mask is (16, 16) (height, width), its picture is (32, 32)" in said
-    assert "z: a label without its picture" in said and not out.exists()
+    assert "nothing was generated: " in said and "a.png: it has no mask" in said and said.count("\n") == 1
+    assert "b.png: the mask is (16, 16) (height, width), its image is (32, 32)" in said
+    assert "z: a label without an image" in said and not out.exists()
     for name in ("a", "b", "z"):
         (folder / "masks" / f"{name}.png").unlink(missing_ok=True)
         (folder / "images" / f"{name}.png").unlink(missing_ok=True)
-    assert "d.png: nothing says what it shows; give --prompt" in console(flux, folder, out)
+    assert "d.png: it has no prompt; give --prompt" in console(flux, folder, out)
     assert console(flux, folder, out, "--prompt", "a red house")["drawn"] == 1
-    assert "holds the pictures themselves" in console(ddpm, folder, folder / "images")
+    assert "contains the input images" in console(ddpm, folder, folder / "images")
     assert "--repeats 0" in console(ddpm, folder, out, "--repeats", "0")
     assert "steps" in console(ddpm, folder, out, "--steps", "0")
     shutil.rmtree(folder / "masks")

@@ -102,7 +102,7 @@ def test_a_cancelled_run_goes_on_with_the_prompts_it_had(context: Context) -> No
 
 
 def test_prompts_that_are_missing_are_named(context: Context) -> None:
-    with pytest.raises(ConfigRefused, match="no category is known to be hard yet"):
+    with pytest.raises(ConfigRefused, match="no round has found hard categories yet"):
         write_chosen_prompts(context, PromptChoice(), "", ())
     with pytest.raises(ConfigRefused, match="name at least one category"):
         write_chosen_prompts(context, PromptChoice(source="category"), "", ())
@@ -110,7 +110,7 @@ def test_prompts_that_are_missing_are_named(context: Context) -> None:
     assert write_chosen_prompts(context, given, "", ()) == ["a hand"]
     args = plan("treat-3")
     args["settings"]["prompts"] = args["settings"]["judge"] = given.model_dump(mode="json")
-    with pytest.raises(ConfigRefused, match="no prompts to treat on that the others do not hold"):
+    with pytest.raises(ConfigRefused, match="all prompts to treat on are also among the other prompts"):
         treat_job(context, args)
 
 

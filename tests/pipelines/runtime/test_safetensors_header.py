@@ -36,12 +36,12 @@ def test_shapes_of_every_kind_of_number_are_read_without_torch(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no safetensors file"),
-        (b"noise", "is no safetensors file"),
-        (header_of(2, b"[]"), "is no safetensors file"),
-        (header_of(MAX_HEADER, b"{}"), "is no safetensors file"),
+        (b"", "is not a safetensors file"),
+        (b"noise", "is not a safetensors file"),
+        (header_of(2, b"[]"), "is not a safetensors file"),
+        (header_of(MAX_HEADER, b"{}"), "is not a safetensors file"),
         (header_of(1 << 62, b"{}"), "claims a header of 4611686018427387904 bytes"),
-        (header_of(MAX_HEADER + 1, b"{}"), "at most 100000000 are read"),
+        (header_of(MAX_HEADER + 1, b"{}"), "the limit is 100000000"),
     ],
 )
 def test_what_is_damaged_or_hostile_is_refused(tmp_path: Path, content: bytes, message: str) -> None:

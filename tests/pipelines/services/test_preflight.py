@@ -57,7 +57,9 @@ def test_what_does_not_fit_says_which_setting_to_change(monkeypatch: pytest.Monk
     assert judge_memory("cpu", estimate, 100, lambda: "")["verdict"] == "good"
     monkeypatch.setattr(job_estimate, "free_memory", lambda device: (15 * 10**9, 24 * 10**9))
     told = judge_memory("cpu", estimate, 100, lambda: "Less is needed with: batch 2.")
-    assert told["verdict"] == "bad" and told["text"].startswith("It does not fit. About 14.00 GB at the peak")
+    assert told["verdict"] == "bad" and told["text"].startswith(
+        "Not enough memory. Peak memory about 14.00 GB"
+    )
     assert told["text"].endswith("Less is needed with: batch 2.")
 
 

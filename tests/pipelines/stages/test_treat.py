@@ -58,7 +58,7 @@ def test_a_lora_that_draws_otherwise_afresh_is_refused(fresh: tuple[Context, str
         return family
 
     context, round_id = ready(fresh, generate=generate, open_generator=opened)
-    with pytest.raises(Corrupt, match="draws other images in a fresh pipeline"):
+    with pytest.raises(Corrupt, match="generates other images in a fresh pipeline"):
         treat(context, round_id)
     with context.workspace.catalog(read_only=True) as catalog:
         assert [each.id for each in catalog.generators.list()] == ["squares"]

@@ -62,7 +62,7 @@ def test_a_retraining_survives_page_and_worker_and_is_promoted(
             page.goto(address)
             expect(page.locator(STATE).first).to_have_text("succeeded")
             expect(page.locator(".chart").first).to_be_visible()
-            expect(page.locator(".compared")).to_contain_text("first doctor (champion)")
+            expect(page.locator(".compared")).to_contain_text("first detector (champion)")
             expect(page.locator(".triple").first).to_be_visible()
             page.get_by_label("Reason").fill("a rehearsal")
             page.get_by_role("button", name="Make champion").click()
@@ -71,10 +71,10 @@ def test_a_retraining_survives_page_and_worker_and_is_promoted(
             expect(page.locator(".card.champion b").first).to_have_text("second doctor")
             page.on("dialog", lambda dialog: dialog.accept())
             page.get_by_role("button", name="Roll back").click()
-            expect(page.locator(".card.champion b").first).to_have_text("first doctor")
+            expect(page.locator(".card.champion b").first).to_have_text("first detector")
         with team.workspace.catalog(read_only=True) as catalog:
             (job,) = catalog.jobs.list(kind="retrain")
             made = catalog.detectors.get(job.result["detector"])
             actions = [event.action for event in catalog.audit.list(actor="eve")]
-        assert made.name == "second doctor" and made.metrics["beside"]["name"] == "first doctor"
+        assert made.name == "second doctor" and made.metrics["beside"]["name"] == "first detector"
         assert {"job.request", "detector.promote", "detector.rollback"} <= set(actions)

@@ -196,7 +196,7 @@ def test_one_picture_a_named_table_and_nothing(workspace: Workspace, folder: Pat
     table.write_text("file,prompt\n0000.png,a tree\n")
     assert import_folder(workspace, folder / "0000.png", prompts=table).added == 1
     assert stored(workspace)["0000.png"].prompt == "a tree"
-    with pytest.raises(InputRefused, match="no folder or picture"):
+    with pytest.raises(InputRefused, match="no folder or image"):
         import_folder(workspace, tmp_path / "absent")
     for content in ("name,prompt\nx,y\n", "\xff\xfe"):
         table.write_bytes(content.encode("latin-1"))
