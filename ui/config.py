@@ -27,4 +27,4 @@ class ServerConfig(Config):
     desks: bool = True
     """Mount the Gradio desks; without them only sign-in, home, /annotate and its API are served."""
     start_token: str = ""
-    """Start-up token that opens the server while it has no accounts; empty draws a new one."""
+    """Start-up token that opens the server while it has no accounts; empty generates one."""

@@ -2,7 +2,7 @@
 
     serve(workspace, ServerConfig(port=7860))
 
-What it serves is stated by the desks, see `ui.desks`. Importing this loads neither torch nor Gradio.
+The desks declare what it serves, see `ui.desks`. Importing this loads neither torch nor Gradio.
 """
 
 import socket
@@ -74,7 +74,7 @@ def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None 
 
 
 def add_desk(app: FastAPI, desk: Desk, site: Site) -> None:
-    """Mount what a desk states: routers, page, static files; a Gradio app only where `desks` is set."""
+    """Mount a desk: routers, page, static files; a Gradio app only where `desks` is set."""
     for router in desk.routers(site):
         app.include_router(router)
     if desk.static is not None:
@@ -101,7 +101,7 @@ def add_plain_routes(app: FastAPI, workspace: Workspace) -> None:
 
 
 class CachedFiles(StaticFiles):
-    """Static files that browsers keep but ask about, so that an upgrade shows at once."""
+    """Static files that browsers cache but revalidate, so that an upgrade shows at once."""
 
     def file_response(self, *arguments: object, **keywords: object) -> Response:
         response = super().file_response(*arguments, **keywords)  # type: ignore[arg-type]
@@ -110,7 +110,7 @@ class CachedFiles(StaticFiles):
 
 
 def answer_errors(app: FastAPI) -> None:
-    """Turn our errors into one clear line, as JSON or as a page, never a traceback."""
+    """Return errors as one sentence, as JSON or as a page, never as a traceback."""
 
     @app.exception_handler(ClinicError)
     async def refused(request: Request, error: ClinicError) -> Response:
@@ -133,25 +133,25 @@ def answer_errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
         logger.exception("broken", extra={"path": request.url.path}, exc_info=error)
-        return worded(request, 500, "something went wrong on the server; its log says what")
+        return worded(request, 500, "internal server error; the server log has the details")
 
 
 def worded(request: Request, status: int, text: str) -> Response:
-    """An error as the asker can read it: a page for browsers that navigate, JSON otherwise."""
+    """An error as a page for browsers that navigate, as JSON otherwise."""
     if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
-        return message_page("That did not work", text, status)
+        return message_page("Request failed", text, status)
     return JSONResponse({"error": text}, status)
 
 
 class Listening(NamedTuple):
-    """Where a server can be reached; `link` holds the start-up token while there are no accounts."""
+    """The address of a server; `link` includes the start-up token while there are no accounts."""
 
     url: str
     link: str
 
 
 def check_binding(settings: ServerConfig, session_manager: SessionManager) -> None:
-    """Refuse to be reachable from elsewhere without accounts. Raises `ConfigRefused`."""
+    """Raises `ConfigRefused` for an address beyond loopback while there are no accounts."""
     if not is_loopback(settings.host) and not session_manager.has_accounts():
         raise ConfigRefused(
             f"listening on {settings.host} needs accounts, and there are none: add an admin with "
@@ -215,10 +215,10 @@ def serve(
 
 
 def print_link(where: Listening) -> None:
-    """Print where to go, and that there are no accounts yet if so."""
+    """Print the address, and a note while there are no accounts."""
     print(f"Artifact Clinic: {where.link}", flush=True)
     if where.link != where.url:
-        print("There are no accounts: only this computer can connect, and only with this link.", flush=True)
+        print("No accounts yet: only this computer can connect, and only with this link.", flush=True)
 
 
 @contextmanager
@@ -244,5 +244,5 @@ def wait_until_started(server: uvicorn.Server, thread: threading.Thread) -> None
     deadline = time.monotonic() + START_SECONDS
     while not server.started:
         if not thread.is_alive() or time.monotonic() > deadline:
-            raise JobFailed("the web server did not start; its log says why")
+            raise JobFailed("the web server did not start; see its log")
         time.sleep(0.01)

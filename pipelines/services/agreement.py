@@ -1,4 +1,4 @@
-"""How well annotators agree with each other; several people's label maps as one."""
+"""Agreement between annotators; merging several label maps into one."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -33,12 +33,12 @@ def _unpacked(workspace: Workspace, sha256: str, height: int, width: int) -> Lab
 
 
 def packed_label_map_of(workspace: Workspace, label: Label) -> bytes:
-    """A label's map as it is stored; of a clean image one without classes."""
+    """A label's map as stored; an empty one for a clean image."""
     return packed_label_map(workspace.blobs, label)
 
 
 def label_map_of(workspace: Workspace, label: Label) -> LabelMap:
-    """A label's map, uint8 HW; all zero for a clean image. Kept in memory while it is small."""
+    """A label's map, uint8 HW; all zero for a clean image. Small maps are cached."""
     if label.label_map is None or label.height * label.width > 512 * 512:
         return label_map(workspace.blobs, label)
     return _unpacked(workspace, label.label_map, label.height, label.width)
@@ -54,13 +54,13 @@ def merged_labels(workspace: Workspace, image_id: str) -> tuple[LabelMap, int]:
     with workspace.catalog(read_only=True) as catalog:
         counting = valid_labels(catalog, [image_id]).get(image_id, [])
     if not counting:
-        raise NotFound(f"image {image_id!r} has no label that counts, so there is nothing to merge")
+        raise NotFound(f"image {image_id!r} has no label that counts; nothing to merge")
     return merged_map(workspace, counting), len(counting)
 
 
 def merged_opinions(workspace: Workspace, image_id: str, soft: bool = False) -> tuple[LabelMap, int]:
-    """The majority of everybody's newest label of an image, returned ones too, uint8 HW, and how many those
-    are; with `soft` the share of people who marked each pixel, 255 for all. Raises `NotFound`.
+    """The majority of all newest labels of an image, returned ones included, uint8 HW, and their number; with
+    `soft` the share of annotators who marked each pixel, 255 for all. Raises `NotFound`.
     """
     with workspace.catalog(read_only=True) as catalog:
         labels = catalog.labels.of_images([catalog.images.get(image_id).id])
@@ -81,9 +81,9 @@ def _disagreement(workspace: Workspace, maps: tuple[str | None, ...], height: in
 
 
 def disagreements(workspace: Workspace, labels: Mapping[str, Sequence[Label]]) -> dict[str, float]:
-    """1 − mean pairwise IoU of people's newest revisions, by image; unreadable maps are left out.
+    """1 − mean pairwise IoU of people's newest revisions, by image; unreadable maps are skipped.
 
-    It follows from the maps alone, so it is computed once for each set of maps.
+    Depends only on the maps, so it is cached for each set of maps.
     """
     found: dict[str, float] = {}
     for image_id, opinions in labels.items():
@@ -96,7 +96,7 @@ def disagreements(workspace: Workspace, labels: Mapping[str, Sequence[Label]]) -
     return found
 
 
-def look_into_maps(workspace: Workspace) -> None:
+def compute_map_statistics(workspace: Workspace) -> None:
     """Store statistics of label maps that have none (of older labels), a bounded number at once."""
     with workspace.catalog(read_only=True) as catalog:
         missing = catalog.label_map_statistics.missing(MAPS_AT_ONCE)
@@ -131,14 +131,14 @@ def agreement_report(workspace: Workspace) -> dict[str, Any]:
                 by_person.setdefault(person, Tally(classes)).add([a, b])
     return {
         "images": len(labels),
-        "overall": everywhere.shown(),
-        "categories": [{"name": name, **tally.shown()} for name, tally in sorted(by_category.items())],
-        "people": [{"name": name, **tally.shown()} for name, tally in sorted(by_person.items())],
+        "overall": everywhere.figures(),
+        "categories": [{"name": name, **tally.figures()} for name, tally in sorted(by_category.items())],
+        "people": [{"name": name, **tally.figures()} for name, tally in sorted(by_person.items())],
     }
 
 
 class Tally:
-    """Pairs of opinions added up."""
+    """Sums over pairs of opinions."""
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
@@ -152,8 +152,8 @@ class Tally:
         self.ious += [iou(first > 0, second > 0) for first, second in combinations(maps, 2)]
         self.compared += 1
 
-    def shown(self) -> dict[str, Any]:
-        """Figures for the screen; None where a figure is not defined."""
+    def figures(self) -> dict[str, Any]:
+        """The figures; None where undefined."""
         return {
             "compared": self.compared,
             "iou": float(np.mean(self.ious)) if self.ious else None,

@@ -18,10 +18,10 @@ LOCKED = frozenset({"accepted", "corrected"})
 
 
 class Annotation(RequestBody):
-    """What a person says of an image: a label map, or that nothing is broken."""
+    """An annotator's answer: a label map, or that the image is clean."""
 
     lease: Short | None = None
-    """The lease under which the image was given out. None to change one's own earlier answer."""
+    """The lease of the image. None to change one's own earlier answer."""
     image: Short
     revision: int = Field(ge=0, le=1_000_000)
     """The revision that this one was drawn over, 0 for none."""
@@ -37,7 +37,7 @@ class Annotation(RequestBody):
 
 
 def submit_answer(workspace: Workspace, answer: Annotation, author: str) -> Label:
-    """Store the answer; the same request again, later or at the same time, returns what it became.
+    """Store the answer; the same request again, later or at the same time, returns the stored label.
 
     Raises `MaskRefused`, `NotFound`, or `Conflict` for leases, revisions and keys that do not fit.
     """
@@ -88,7 +88,7 @@ def _submit(workspace: Workspace, answer: Annotation, author: str) -> Label:
             )
         catalog.drafts.discard(image.id, author)
         if answer.lease is not None and stored.round_id == GOLD_ROUND:
-            with contextlib.suppress(NotFound):  # it may have become an ordinary image meanwhile
+            with contextlib.suppress(NotFound):  # the image may no longer be gold
                 score_gold(workspace, catalog, stored, packed)
         catalog.commit()
     return stored
@@ -109,7 +109,7 @@ def require_editable(catalog: Catalog, image_id: str, author: str) -> Label:
     """The person's own newest answer, if it may still be changed. Raises `Conflict`."""
     mine = catalog.labels.latest(image_id, author)
     if mine is None:
-        raise Conflict("you have not answered this image; take the next one under a lease")
+        raise Conflict("you have not labelled this image, so there is nothing to change")
     verdict = catalog.reviews.verdicts([image_id]).get((image_id, author, mine.revision))
     if verdict in LOCKED:
         raise Conflict(f"a curator has {verdict} this label, so it can no longer be changed")
@@ -121,10 +121,10 @@ def packed_map_of(answer: Annotation, image: Image, classes: int) -> PackedMap |
     if answer.label_map is None:
         if answer.clean:
             return None
-        raise MaskRefused("the answer holds no label map; send one, or say that the image is clean")
+        raise MaskRefused("the answer has no label map; send one, or mark the image as clean")
     packed = PackedMap.from_base64(answer.label_map, image.height, image.width, classes)
     if bool(packed.areas) == answer.clean:
-        raise MaskRefused("an image is clean exactly when nothing is painted; this answer says otherwise")
+        raise MaskRefused("the answer is contradictory: an image is clean exactly when nothing is painted")
     return None if answer.clean else packed
 
 
@@ -139,9 +139,9 @@ def save_draft(workspace: Workspace, image_id: str, text: str, seconds: float, a
 
 
 def skip_image(workspace: Workspace, lease_id: str, annotator: str, reason: str) -> None:
-    """Decline a leased image, so that somebody else gets it; its draft is deleted.
+    """Decline a leased image, so that another annotator gets it; its draft is deleted.
 
-    The same again changes nothing. Raises `Conflict` if the lease was lost.
+    Repeating the request changes nothing. Raises `Conflict` if the lease was lost.
     """
     with workspace.catalog() as catalog:
         lease = catalog.queue.lease(lease_id)

@@ -19,7 +19,7 @@ from storage.workspace import Workspace
 
 
 def freeze_benchmark(workspace: Workspace, benchmark_id: str, actor: str) -> Benchmark:
-    """Freeze a draft. Raises `Conflict` while an image's truth is open, and for an empty draft."""
+    """Freeze a draft. Raises `Conflict` while an image is unresolved, and for an empty draft."""
     with workspace.catalog() as catalog:
         frozen = catalog.benchmarks.freeze(benchmark_id, actor)
         catalog.commit()
@@ -29,8 +29,8 @@ def freeze_benchmark(workspace: Workspace, benchmark_id: str, actor: str) -> Ben
 def freeze_known(workspace: Workspace, actor: str, name: str = "") -> Benchmark:
     """Draft and freeze every image of split "benchmark" with a label that counts, and every real one without.
 
-    Doing it again with the same images returns the version that there is. Raises `Conflict` if there is
-    nothing to freeze or somebody has an open draft.
+    The same images again return the existing version. Raises `Conflict` if there is nothing to freeze or
+    another draft is open.
     """
     with workspace.catalog() as catalog:
         images = catalog.images.find(split="benchmark", status="active")
@@ -62,7 +62,7 @@ def freeze_known(workspace: Workspace, actor: str, name: str = "") -> Benchmark:
 
 
 def real_item(image_id: str, category: str, actor: str) -> BenchmarkItem:
-    """A real photo as a settled item: it is taken as free of artifacts."""
+    """A real photo as a settled item, assumed to be free of artifacts."""
     return BenchmarkItem(
         image_id=image_id,
         stratum=f"real {category}".strip(),
@@ -70,12 +70,12 @@ def real_item(image_id: str, category: str, actor: str) -> BenchmarkItem:
         annotations_per_image=0,
         settled=True,
         settled_by=actor,
-        how="a real photo, taken as free of artifacts",
+        how="a real photo, assumed to be free of artifacts",
     )
 
 
 class NewBenchmark(RequestBody):
-    """How a draft is drawn."""
+    """How a draft is sampled."""
 
     name: str = Field(default="", max_length=100)
     per_stratum: int = Field(default=5, ge=1, le=1000)
@@ -94,7 +94,7 @@ class NewBenchmark(RequestBody):
 
 
 class Settle(RequestBody):
-    """What counts as an image's truth: the merged map, "clean", or one person's map (`author`)."""
+    """An image's ground truth: the merged map, "clean", or one person's map (`author`)."""
 
     image: Name
     choice: Literal["majority", "clean", "author"]
@@ -102,18 +102,18 @@ class Settle(RequestBody):
 
 
 class SettleAgreed(RequestBody):
-    """Settle at once whatever has its opinions and at most this much disagreement."""
+    """Resolve all images with enough labels and at most this disagreement."""
 
     disagreement: float = Field(default=0.3, ge=0, le=1)
 
 
 def round_of(benchmark: Benchmark) -> str:
-    """The round that its queue items and labels name."""
+    """The round id of its queue items and labels."""
     return f"benchmark-{benchmark.version}"
 
 
 def draft_benchmark(workspace: Workspace, body: NewBenchmark, actor: str) -> Benchmark:
-    """Sample images by category and confidence, add real photos, and queue the images for people.
+    """Sample images by category and confidence, add real photos, and queue the images for annotators.
 
     Raises `InputRefused` without images to choose from or with too few people, `Conflict` while another draft
     is open.
@@ -127,21 +127,21 @@ def draft_benchmark(workspace: Workspace, body: NewBenchmark, actor: str) -> Ben
 def _draft(catalog: Catalog, body: NewBenchmark, actor: str) -> Benchmark:
     if 0 < len(set(body.people)) < body.annotations_per_image:
         raise InputRefused(
-            f"{body.annotations_per_image} annotations per image need as many people, and "
-            f"{len(set(body.people))} may give one"
+            f"{body.annotations_per_image} annotators per image are required, and only "
+            f"{len(set(body.people))} assigned"
         )
     catalog.benchmarks.refuse_second_draft()
     detector = champion_id(catalog)
-    drawn = [
+    candidates = [
         BenchmarkCandidate(image_id=id, category=category, confidence=highest, reserved=reserved)
         for id, category, highest, reserved in benchmark_candidates(catalog, detector, real=False)
         if not body.categories or category in body.categories
     ]
-    chosen = sample_strata(drawn, body.per_stratum, body.seed)
+    chosen = sample_strata(candidates, body.per_stratum, body.seed)
     if not chosen:
         raise InputRefused(
-            "no diagnosed image is free for a benchmark: all are labelled, queued or were trained on; "
-            "generate or import more and let the champion diagnose them"
+            "no diagnosed image is available for a benchmark (labelled, queued and training images are "
+            "excluded); generate or import more images and run `clinic diagnose`"
         )
     photos = benchmark_candidates(catalog, detector, real=True)
     photos = sorted(photos, key=lambda one: (not one[3], one[0]))[: body.real]
@@ -167,7 +167,7 @@ def _draft(catalog: Catalog, body: NewBenchmark, actor: str) -> Benchmark:
 
 
 def discard_benchmark(workspace: Workspace, benchmark_id: str, actor: str) -> None:
-    """Drop a draft and take its images back from people. Raises `Conflict` for a frozen one."""
+    """Discard a draft and withdraw its images from the queue. Raises `Conflict` for a frozen one."""
     with workspace.catalog() as catalog:
         round_id = round_of(catalog.benchmarks.get(benchmark_id))
         for item in catalog.benchmarks.items(benchmark_id):
@@ -197,7 +197,7 @@ def describe_benchmark(catalog: Catalog, benchmark: Benchmark) -> dict[str, Any]
 
 
 def items_of(workspace: Workspace, benchmark_id: str) -> dict[str, Any]:
-    """A benchmark's images with the opinions on each, those that need a decision first."""
+    """A benchmark's images with their labels, those that need a decision first."""
     with workspace.catalog(read_only=True) as catalog:
         about = describe_benchmark(catalog, catalog.benchmarks.get(benchmark_id))
         items = catalog.benchmarks.items(benchmark_id)
@@ -223,14 +223,15 @@ def items_of(workspace: Workspace, benchmark_id: str) -> dict[str, Any]:
 
 
 def urgency(row: dict[str, Any]) -> tuple[Any, ...]:
-    """Open and complete first, the most disputed among them on top; settled ones last."""
+    """Sort key: complete and unresolved first, by disagreement; resolved ones last."""
     complete = row["given"] >= row["opinions"]
     return row["settled"], not complete, -(row["disagreement"] or 0.0), row["stratum"], row["image"]
 
 
 def settle_image(workspace: Workspace, benchmark_id: str, body: Settle, actor: str) -> None:
-    """Record the chosen map as an image's truth. Raises `InputRefused` without such a label, `Conflict` for a
-    frozen benchmark or an image outside of it.
+    """Record the chosen map as an image's ground truth.
+
+    Raises `InputRefused` without such a label, `Conflict` for a frozen benchmark or an image outside of it.
     """
     target, how = truth(workspace, body)
     with workspace.catalog() as catalog:
@@ -241,19 +242,19 @@ def settle_image(workspace: Workspace, benchmark_id: str, body: Settle, actor: s
 def truth(workspace: Workspace, body: Settle) -> tuple[str | None, str]:
     """The blob of the chosen map (None: clean) and how it was chosen. Raises `InputRefused`."""
     if body.choice == "clean":
-        return None, "a curator says clean"
+        return None, "marked clean by a curator"
     with workspace.catalog(read_only=True) as catalog:
         counting = valid_labels(catalog, [body.image]).get(body.image, [])
     if body.choice == "author":
         counting = [label for label in counting if label.author == body.author]
     if not counting:
         raise InputRefused(f"image {body.image!r} has no such label that counts; it may have been returned")
-    how = f"{body.author}'s map" if body.choice == "author" else merged_words(counting)
+    how = f"{body.author}'s label" if body.choice == "author" else merged_words(counting)
     return stored(workspace, merged_map(workspace, counting)), how
 
 
 def settle_where_agreed(workspace: Workspace, benchmark_id: str, limit: float, actor: str) -> int:
-    """Take the merged map of every image with enough opinions that agree; returns how many were settled."""
+    """Use the merged map of every image with enough agreeing labels; returns how many were resolved."""
     with workspace.catalog(read_only=True) as catalog:
         items = {item.image_id: item for item in catalog.benchmarks.items(benchmark_id) if not item.settled}
         labels = valid_labels(catalog, items)
@@ -272,8 +273,8 @@ def settle_where_agreed(workspace: Workspace, benchmark_id: str, limit: float, a
 
 
 def merged_words(labels: list[Label]) -> str:
-    """How a merged map came about."""
-    return f"majority of {len(labels)} opinions" if len(labels) > 1 else f"{labels[0].author}'s map"
+    """The source of a merged map, in words."""
+    return f"majority of {len(labels)} labels" if len(labels) > 1 else f"{labels[0].author}'s label"
 
 
 def stored(workspace: Workspace, label_map: LabelMap) -> str | None:

@@ -1,4 +1,4 @@
-"""Hard categories: figures, thresholds, and sending their images to people."""
+"""Hard categories: figures, thresholds, and sending their images to annotators."""
 
 import time
 from collections import Counter
@@ -25,11 +25,11 @@ from storage.workspace import Workspace
 SCALE = 100
 """Steps of the threshold sliders."""
 DESK_ROUND = "desk"
-"""The round that items name which belong to none."""
+"""Prefix of the round id of items that belong to no round."""
 
 
 class Ask(RequestBody):
-    """Images of these categories at or above these thresholds go to people."""
+    """Images of these categories at or above these thresholds go to annotators."""
 
     thresholds: dict[Annotated[str, Field(max_length=200)], Annotated[float, Field(ge=0, le=1)]] = Field(
         min_length=1, max_length=500
@@ -49,10 +49,10 @@ class Ask(RequestBody):
     detector: Name | None = None
 
 
-def by_who_may_have_looked(catalog: Catalog) -> list[str | None]:
-    """The champion, and who stands in while it has looked at no image with a category: the newest first.
+def detectors_to_try(catalog: Catalog) -> list[str | None]:
+    """The champion, then its stand-ins while it has no predictions for categorised images: the newest first.
 
-    A teacher comes last, since it sees a round's leftovers only.
+    Teachers come last, because they predict only on a round's unlabelled images.
     """
     others = [one for one in reversed(catalog.detectors.list()) if one.role != "champion"]
     others.sort(key=lambda one: one.role == "teacher")
@@ -60,7 +60,7 @@ def by_who_may_have_looked(catalog: Catalog) -> list[str | None]:
 
 
 def category_report(catalog: Catalog, detector_id: str | None) -> dict[str, Any]:
-    """Every category's figures, and how many of its images each threshold would send to people."""
+    """Every category's figures, and how many of its images each threshold would select."""
     found = categories.histograms(catalog, detector_id)
     askable = categories.histograms(catalog, detector_id, categories.not_queued())
     reviewed = categories.reviewed_shares(catalog)
@@ -89,7 +89,7 @@ def category_report(catalog: Catalog, detector_id: str | None) -> dict[str, Any]
 
 
 def statistic_of(catalog: Catalog) -> HardCategoryConfig:
-    """How the newest round judges categories hard; the default before the first round."""
+    """The newest round's test for hard categories; the default before the first round."""
     rounds = catalog.rounds.list()
     recipe = rounds[-1].recipe if rounds else {}
     return HardCategoryConfig.model_validate(recipe.get("write_prompts", {}).get("statistic", {}))
@@ -123,7 +123,7 @@ def at_or_above(counts: dict[int, int]) -> list[int]:
 
 
 def send_to_people(workspace: Workspace, body: Ask, actor: str) -> int:
-    """Queue the images for people; returns how many were new. Raises `InputRefused`."""
+    """Queue the images for annotators; returns how many were new. Raises `InputRefused`."""
     with workspace.catalog() as catalog:
         new = _send(catalog, body, actor)
         catalog.commit()
@@ -132,12 +132,12 @@ def send_to_people(workspace: Workspace, body: Ask, actor: str) -> int:
 
 def _send(catalog: Catalog, body: Ask, actor: str) -> int:
     known = {user.name for user in catalog.users.list()}
-    if strangers := sorted(set(body.people) - known):
-        raise InputRefused(f"nobody here is called {strangers[0]!r}; choose people with an account")
+    if unknown := sorted(set(body.people) - known):
+        raise InputRefused(f"there is no account {unknown[0]!r}; choose from the existing accounts")
     if 0 < len(set(body.people)) < body.annotations_per_image:
         raise InputRefused(
-            f"{body.annotations_per_image} annotations per image need as many people, and "
-            f"{len(set(body.people))} may take these images"
+            f"{body.annotations_per_image} annotators per image are required, and only "
+            f"{len(set(body.people))} assigned"
         )
     chosen = categories.queueable(catalog, body.detector or champion_id(catalog), body.thresholds, body.limit)
     round_id = body.round or f"{DESK_ROUND}-{time.strftime('%Y%m%d')}"

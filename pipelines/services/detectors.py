@@ -14,7 +14,7 @@ from storage.workspace import Workspace
 def register_detector(workspace: Workspace, path: Path, name: str = "", licence: str = "") -> DetectorVersion:
     """Register a detector folder or a file of weights; a workspace's first detector becomes champion.
 
-    Raises `InputRefused` where there is nothing, `ModelRefused` for files that are no detector that we load.
+    Raises `InputRefused` for a missing path, `ModelRefused` for unsupported files.
     """
     from pipelines.detectors import register
 
@@ -60,7 +60,7 @@ def calibrate_detector(
 
 
 def objections_to(candidate: DetectorVersion, champion: DetectorVersion | None) -> list[str]:
-    """Why a person should think twice before promoting: what the gate says of the figures on validation.
+    """Reasons against promoting: the objections of the promotion gate to the figures on validation.
 
     Figures taken together with the champion's count; else those that either has. Empty when there is no
     champion to compare with.
@@ -70,17 +70,17 @@ def objections_to(candidate: DetectorVersion, champion: DetectorVersion | None) 
     beside = candidate.metrics.get("beside", {})
     before = beside if beside.get("detector") == champion.id else champion.metrics
     if "validation" in candidate.metrics and "validation" not in before:
-        return [f"{champion.name}, the champion, was never measured on validation; nothing can be compared"]
+        return [f"the champion {champion.name} was never measured on validation, so nothing can be compared"]
     return regressions(PromoteConfig(), before, candidate.metrics)
 
 
 def promote_detector(
     workspace: Workspace, detector_id: str, actor: str, reason: str, seen: str | None
 ) -> DetectorVersion:
-    """Make a detector champion as a person asks, in one transaction with its audit event.
+    """Promote a detector by a person's decision, in one transaction with its audit event.
 
-    `seen` is the champion that the person saw when they decided. Raises `NotFound`; `Conflict` when somebody
-    else changed the champion meanwhile; `ConfigRefused` where no benchmark is frozen though there is a
+    `seen` is the champion that the person saw when they decided. Raises `NotFound`; `Conflict` when the
+    champion was changed in the meantime; `ConfigRefused` where no benchmark is frozen though there is a
     champion to replace, where the figures speak against it and no reason is given, and for a detector that
     gives no maps.
     """
@@ -88,18 +88,18 @@ def promote_detector(
         champion, candidate = catalog.detectors.champion(), catalog.detectors.get(detector_id)
         if (champion.id if champion else None) != seen:
             raise Conflict(
-                f"somebody else made {champion.name if champion else 'no detector'} champion meanwhile, so "
-                "nothing was changed; look at its figures, then decide again"
+                f"the champion is now {champion.name if champion else 'no detector'}, so nothing "
+                "was changed; check its figures, then decide again"
             )
         if yes_no_question.is_question(candidate):
             raise ConfigRefused(
-                f"{candidate.name} says whether an image is broken and not where, so it cannot be champion"
+                f"{candidate.name} predicts whether an image is flawed, not where, so it cannot be champion"
             )
         if champion is not None:
             catalog.benchmarks.require_frozen()
         objections = objections_to(candidate, champion)
         if objections and not reason.strip():
-            raise ConfigRefused(f"say why this detector should be promoted all the same: {objections[0]}")
+            raise ConfigRefused(f"give a reason to promote this detector anyway: {objections[0]}")
         why = reason.strip() or "better on validation"
         promoted = catalog.detectors.promote(detector_id, actor, why)
         if objections:
@@ -118,7 +118,7 @@ def roll_back_champion(workspace: Workspace, actor: str, seen: str | None) -> De
     with workspace.catalog() as catalog:
         champion = catalog.detectors.champion()
         if (champion.id if champion else None) != seen:
-            raise Conflict("somebody else changed the champion meanwhile; look again, then decide")
+            raise Conflict("the champion was changed in the meantime; reload the page, then decide")
         restored = catalog.detectors.rollback(actor)
         catalog.commit()
     return restored

@@ -13,7 +13,7 @@ from storage.workspace import Workspace
 
 
 def check_webhook(location: str) -> None:
-    """Raise `InputRefused` for an address to which workers would not send."""
+    """Raise `InputRefused` for an address that workers would refuse."""
     check_target(location)
 
 
@@ -25,11 +25,11 @@ def check_target(location: str) -> None:
     except ValueError:
         scheme, host = "", ""
     if not host or not (scheme == "https" or (scheme == "http" and is_local(host))):
-        raise InputRefused("a webhook needs an https address, or an http one of this machine")
+        raise InputRefused("a webhook needs an https URL, or an http URL of this machine")
 
 
 def is_local(host: str) -> bool:
-    """True for names and addresses that never leave this machine."""
+    """True for loopback names and addresses."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -50,7 +50,7 @@ def resolve(host: str) -> list[Address]:
     try:
         found = {info[4][0] for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
     except (OSError, UnicodeError):
-        raise InputRefused(f"the host {host!r} has no address; check its name") from None
+        raise InputRefused(f"the host {host!r} cannot be resolved; check the name") from None
     return [ipaddress.ip_address(str(address).partition("%")[0]) for address in found]
 
 
@@ -73,7 +73,7 @@ def add_endpoint(
 
 
 def remove_endpoint(workspace: Workspace, endpoint_id: str, actor: str) -> None:
-    """Take a registered location away."""
+    """Remove a registered endpoint."""
     with workspace.catalog() as catalog:
         catalog.endpoints.remove(endpoint_id)
         catalog.audit.add(AuditEvent(actor=actor, action="endpoint.remove", subject=endpoint_id))
@@ -87,7 +87,7 @@ def checked_endpoint(
     allowed_networks: Sequence[str] = (),
     resolved: Callable[[str], list[Address]] = resolve,
 ) -> Endpoint:
-    """An endpoint that may be registered. Raises `InputRefused`, saying what would do.
+    """An endpoint that may be registered. Raises `InputRefused`.
 
     A service is an http(s) URL without credentials, none of whose addresses is private or local unless
     `allowed_networks` ("10.0.0.0/8") holds it; a webhook, to which things are sent, is https but on this
@@ -96,7 +96,7 @@ def checked_endpoint(
     """
     name, location = name.strip(), location.strip()
     if kind not in KINDS:
-        raise InputRefused(f"kind {kind!r} is refused: choose one of {', '.join(KINDS)}")
+        raise InputRefused(f"unknown kind {kind!r}; choose one of {', '.join(KINDS)}")
     if not 1 <= len(name) <= 100 or not name.isprintable():
         raise InputRefused("give the endpoint a name of 1 to 100 printable characters")
     if kind == "webhook":
@@ -115,8 +115,8 @@ def check_folder(location: str, hub_too: bool) -> None:
         return
     path = Path(location)
     if not path.is_absolute() or not path.is_dir():
-        other = " or a hub id like owner/name" if hub_too else ""
-        raise InputRefused(f"{location!r} is no absolute path of an existing folder on the server{other}")
+        usage = "use an absolute path" + (", or a hub id such as owner/name" if hub_too else "")
+        raise InputRefused(f"No such folder on the server: {location} ({usage}).")
 
 
 def check_url(
@@ -127,9 +127,9 @@ def check_url(
         parts = urlsplit(location)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise InputRefused(f"{location!r} is no URL ({error})") from None
+        raise InputRefused(f"{location!r} is not a URL ({error})") from None
     if parts.scheme not in ("http", "https") or not host:
-        raise InputRefused(f"{location!r} is no http or https URL")
+        raise InputRefused(f"{location!r} is not an http or https URL")
     if parts.username or parts.password:
         raise InputRefused("keep credentials out of the URL; give them to the server by environment variable")
     networks = [ipaddress.ip_network(network) for network in allowed_networks]
@@ -142,6 +142,6 @@ def check_url(
 
 
 def is_public(address: Address) -> bool:
-    """True for addresses of the open internet; IPv4 inside IPv6 counts as the IPv4 address it is."""
+    """True for public internet addresses; IPv4 inside IPv6 counts as that IPv4 address."""
     inner = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
     return address.is_global and not address.is_multicast and (inner is None or is_public(inner))

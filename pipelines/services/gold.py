@@ -1,4 +1,4 @@
-"""Gold images: images whose right answer is known, shown to annotators among the others."""
+"""Gold images: images with a known answer, shown to annotators among the others."""
 
 import hashlib
 from typing import Any
@@ -14,7 +14,7 @@ from storage.workspace import Workspace
 
 GOLD_ROUND = "gold"
 GOLD_EVERY = 12
-"""One image in so many is a gold one, as long as a person has not seen all of them."""
+"""One image in this many is gold, until a person has seen all gold images."""
 
 
 def choose_gold(workspace: Workspace, image_id: str, author: str, actor: str) -> None:
@@ -28,7 +28,7 @@ def choose_gold(workspace: Workspace, image_id: str, author: str, actor: str) ->
             raise NotFound(f"{author!r} has not labelled image {image_id!r}")
         verdicts = catalog.reviews.verdicts([image_id])
         if verdicts.get((image_id, author, known.revision)) in ("rejected", "corrected"):
-            raise Conflict("that label was returned or replaced; only one that counts can be gold")
+            raise Conflict("that label was returned or replaced; only a label that counts can be gold")
         catalog.gold.choose(
             GoldImage(image_id=known.image_id, label_map=known.label_map, clean=known.clean, chosen_by=actor)
         )
@@ -37,7 +37,7 @@ def choose_gold(workspace: Workspace, image_id: str, author: str, actor: str) ->
 
 
 def drop_gold(workspace: Workspace, image_id: str, actor: str) -> bool:
-    """Make it an ordinary image again; False when it was one."""
+    """Make it an ordinary image again; False if it was not gold."""
     with workspace.catalog() as catalog:
         dropped = catalog.gold.drop(image_id)
         if dropped:
@@ -47,7 +47,7 @@ def drop_gold(workspace: Workspace, image_id: str, actor: str) -> bool:
 
 
 def due_gold(catalog: Catalog, annotator: str, besides: set[str]) -> str | None:
-    """The gold image that this person should see now, if one is due: rarely, and where nobody expects it."""
+    """The gold image that this person should see now, if one is due: rarely, and at unpredictable places."""
     if not (unseen := catalog.gold.unseen(annotator)) or unseen.image_id in besides:
         return None
     answered = catalog.labels.count(annotator) + len(besides)
@@ -76,7 +76,7 @@ def score_gold(workspace: Workspace, catalog: Catalog, label: Label, given: Pack
 
 
 def gold_report(workspace: Workspace) -> dict[str, Any]:
-    """How people did on images whose right answer is known: mean IoU and share of right classes."""
+    """Scores of annotators on gold images: mean IoU and share of correct classes."""
     with workspace.catalog(read_only=True) as catalog:
         gold, scores = catalog.gold.list(), catalog.gold.scores()
     people = sorted({score.author for score in scores})

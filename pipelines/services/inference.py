@@ -27,7 +27,7 @@ CALL_SECONDS, READ_SECONDS, IDLE_SECONDS = 60.0, 10.0, 600.0
 
 
 def socket_path(workspace: Path) -> Path:
-    """Where the workspace's service listens; short, as the address of a local socket must be."""
+    """The socket path of the workspace's service; short, because socket paths are limited."""
     return machine_folder() / f"{sha256(str(workspace.resolve()).encode()).hexdigest()[:16]}.sock"
 
 
@@ -46,7 +46,7 @@ def send(connection: Connection, header: dict[str, Any], array: np.ndarray | Non
         size_in_bytes(array.dtype.name, array.shape)
     text = json.dumps({**header, "array": layout}).encode()
     if len(text) > MAX_HEADER:
-        raise InputRefused(f"a message header of {len(text)} bytes; at most {MAX_HEADER} are sent")
+        raise InputRefused(f"a message header has {len(text)} bytes; the limit is {MAX_HEADER}")
     connection.send_bytes(text)
     if array is not None:
         connection.send_bytes(array.tobytes())
@@ -60,27 +60,27 @@ def receive(connection: Connection) -> tuple[dict[str, Any], np.ndarray | None]:
     """
     header = json.loads(connection.recv_bytes(MAX_HEADER))
     if not isinstance(header, dict):
-        raise InputRefused("a message is a JSON object")
+        raise InputRefused("a message must be a JSON object")
     layout = header.pop("array", None)
     if layout is None:
         return header, None
     try:
         dtype, shape = layout["dtype"], tuple(int(side) for side in layout["shape"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise InputRefused("an array is described by its dtype and shape") from error
+        raise InputRefused("an array needs a dtype and a shape") from error
     content = connection.recv_bytes(size_in_bytes(dtype, shape))
     return header, np.frombuffer(content, dtype).reshape(shape)
 
 
 def size_in_bytes(dtype: str, shape: tuple[int, ...]) -> int:
-    """How long an array is. Raises `InputRefused` for one that no message may carry."""
+    """Size of an array in bytes. Raises `InputRefused` for one that no message may carry."""
     if dtype not in DTYPES or len(shape) > 3 or any(not 0 < side <= MAX_SIDE for side in shape):
         raise InputRefused(
             f"an array {dtype} {shape}; expected {' or '.join(DTYPES)}, sides up to {MAX_SIDE}"
         )
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size > MAX_ARRAY:
-        raise InputRefused(f"an array of {size} bytes; at most {MAX_ARRAY} are read")
+        raise InputRefused(f"an array has {size} bytes; the limit is {MAX_ARRAY}")
     return size
 
 
@@ -88,7 +88,7 @@ def find_artifacts(workspace: Workspace, image: np.ndarray) -> tuple[str, np.nda
     """The champion's id and its map (uint8 HW, 255 is certain) for a uint8 HWC image, from the inference
     service.
 
-    Raises `ServiceAbsent` when no worker offers it on this machine.
+    Raises `ServiceAbsent` when no worker on this machine provides it.
     """
     header, confidence = _call(workspace, {"call": "find_artifacts"}, image)
     assert confidence is not None
@@ -105,7 +105,7 @@ def segment(
     """Score and mask (uint8 HW, 0 or 1) of what was clicked on in a uint8 HWC image, from the inference
     service; `name` is what its embedding is kept under.
 
-    Raises `ServiceAbsent` when no worker offers it on this machine, `InputRefused` without a segmenter.
+    Raises `ServiceAbsent` when no worker on this machine provides it, `InputRefused` without a segmenter.
     """
     request = {"call": "segment", "name": name, "clicks": list(clicks), "box": box and list(box)}
     header, mask = _call(workspace, request, image)
@@ -116,7 +116,7 @@ def segment(
 def estimate(workspace: Workspace, kind: str, settings: dict[str, Any]) -> dict[str, Any]:
     """What a run of kind "train" or "treat" would need, from the inference service: bytes, seconds, verdict.
 
-    Raises `ServiceAbsent` when no worker offers it on this machine, `InputRefused` for what cannot be loaded.
+    Raises `ServiceAbsent` without a worker on this machine, `InputRefused` for what cannot be loaded.
     """
     header, _ = _call(workspace, {"call": "estimate", "kind": kind, "settings": settings})
     return header
@@ -134,7 +134,7 @@ def _call(
                 header, answer = receive(connection)
     except (OSError, EOFError) as error:
         raise ServiceAbsent(
-            "No inference service answers for this workspace; start a worker here: `clinic worker`"
+            "The inference service is unavailable; start a worker on this machine: `clinic worker`"
         ) from error
     if "error" in header:
         raise InputRefused(header["error"])

@@ -11,15 +11,13 @@ from storage.stores.job_files import LOG
 from storage.workspace import Workspace
 
 TERMINAL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-"""What moves a terminal's cursor."""
+"""Terminal escape sequences."""
 
 
 def request_job(workspace: Workspace, kind: str, args: dict[str, Any], requested_by: str = "") -> Job:
-    """Ask for work that stands alone. Raises `ConfigRefused` for a kind that no worker knows."""
+    """Request a standalone job. Raises `ConfigRefused` for an unknown kind."""
     if kind not in JOB_KINDS:
-        raise ConfigRefused(
-            f"there is no job of kind {kind!r}; kinds are {', '.join((STAGE_JOB, *JOB_KINDS))}"
-        )
+        raise ConfigRefused(f"unknown job kind {kind!r}; kinds are {', '.join((STAGE_JOB, *JOB_KINDS))}")
     job = Job(id=fresh_id(kind), kind=kind, args=args, requested_by=requested_by)
     with workspace.catalog() as catalog:
         catalog.jobs.add(job)
@@ -30,7 +28,7 @@ def request_job(workspace: Workspace, kind: str, args: dict[str, Any], requested
 
 
 def cancel_job(workspace: Workspace, job_id: str, actor: str = "") -> Job:
-    """Ask a job to stop: at once if it still waits, within two seconds if a worker has it."""
+    """Cancel a job: at once if it is queued, within two seconds if it is running."""
     with workspace.catalog() as catalog:
         job = catalog.jobs.get(job_id)
         if job.kind == STAGE_JOB:
@@ -42,18 +40,18 @@ def cancel_job(workspace: Workspace, job_id: str, actor: str = "") -> Job:
 
 
 def pause_job(workspace: Workspace, job_id: str, actor: str = "") -> Job:
-    """Ask a training or treatment to give its device free after the update in hand, and to wait.
+    """Pause a training or treatment after the current update, which frees its device.
 
-    It keeps everything and its place in line. Raises `Conflict` for other work and for what has ended.
+    It keeps its state and its place in the queue. Raises `Conflict` for other kinds and for jobs that ended.
     """
     with workspace.catalog() as catalog:
         job = catalog.jobs.get(job_id)
         if job.kind not in PAUSABLE:
             raise Conflict(
-                f"job {job_id} cannot pause; cancel it: what it has kept stays, and it can be resumed"
+                f"job {job_id} cannot be paused; cancel it instead: checkpoints are kept, it can be resumed"
             )
         if job.state not in OPEN:
-            raise Conflict(f"job {job_id} is {job.state} already, so there is nothing to pause")
+            raise Conflict(f"job {job_id} is already {job.state}; nothing to pause")
         job = catalog.jobs.request_pause(job_id)
         catalog.audit.add(AuditEvent(actor=actor, action="job.pause", subject=job_id))
         catalog.commit()
@@ -61,15 +59,15 @@ def pause_job(workspace: Workspace, job_id: str, actor: str = "") -> Job:
 
 
 def resume_job(workspace: Workspace, job_id: str, actor: str = "") -> Job:
-    """Ask again for a paused, failed or cancelled job; it goes on from what it had kept. A paused one takes
-    the place in line that it had. Raises `Conflict` while it runs.
+    """Resume a paused, failed or cancelled job from its last checkpoint. A paused one gets its place in the
+    queue back. Raises `Conflict` while it runs.
     """
     with workspace.catalog(read_only=True) as catalog:
         old = catalog.jobs.get(job_id)
         later = [job for job in catalog.jobs.list(kind=old.kind) if job.created > old.created]
     run = old.args.get("run")
     if run and (newer := [job.id for job in later if job.args.get("run") == run]):
-        raise Conflict(f"job {job_id} was resumed already: it went on as {newer[0]}")
+        raise Conflict(f"job {job_id} was already resumed as {newer[0]}")
     if old.state not in STOPPED:
         raise Conflict(f"job {job_id} is {old.state}; only a paused, failed or cancelled one can be resumed")
     if old.kind == STAGE_JOB:
@@ -91,7 +89,7 @@ def read_log(workspace: Workspace, job_id: str, tail: int = 20_000) -> str:
 
 
 def legible(text: str) -> str:
-    """A log for people: of a line that was written over, as by a progress bar, what it said last."""
+    """A log without escape sequences; of an overwritten line, as by a progress bar, the last text."""
     return "\n".join(
         next((part for part in reversed(line.split("\r")) if part), "")
         for line in TERMINAL.sub("", text).split("\n")

@@ -1,7 +1,7 @@
-"""Which folders, hub ids and addresses a form may name: no path or URL from a browser goes unchecked.
+"""Which folders, hub ids and addresses a form may name: every path and URL from a browser is checked.
 
-Allowed is what is no location (nothing, the embedded clinic), what a preset of the form holds by itself, and
-what an admin registered under the kind that fits. Fields that lead somewhere are marked with
+Allowed are values that are no location (empty, the embedded clinic), values of the form's presets, and
+endpoints that an admin registered under the matching kind. Fields that hold locations are marked with
 `dataengine.config.Location`.
 """
 
@@ -21,12 +21,12 @@ from storage.workspace import Workspace
 Leaf = TypeVar("Leaf")
 
 LISTED = 5
-"""Registered locations that a refusal names."""
+"""Number of registered locations that an error message lists."""
 
 
 @dataclass(frozen=True)
 class Named:
-    """A text that leads somewhere, and the dotted path of the field that holds it."""
+    """A location, and the dotted path of its field."""
 
     field: str
     text: str
@@ -38,11 +38,11 @@ def check_locations(workspace: Workspace, settings: BaseModel, presets: Iterable
     known = registered(workspace)
     own = {(one.field, one.text) for preset in presets for one in named_in(preset)}
     for one in named_in(settings):
-        if (one.field, one.text) not in own and not may_stand(one.text, one.mark, known):
+        if (one.field, one.text) not in own and not is_allowed(one.text, one.mark, known):
             raise ConfigRefused(refusal(one, known))
 
 
-def may_stand(text: str, mark: Location, known: Iterable[Endpoint]) -> bool:
+def is_allowed(text: str, mark: Location, known: Iterable[Endpoint]) -> bool:
     """Whether this is no location, or a registered one of the field's kind."""
     if not text or re.fullmatch(mark.harmless, text):
         return True
@@ -50,19 +50,19 @@ def may_stand(text: str, mark: Location, known: Iterable[Endpoint]) -> bool:
 
 
 def suggestions(mark: Location, known: Iterable[Endpoint]) -> list[tuple[str, str]]:
-    """What may stand in such a field, and what it is called."""
+    """Allowed values of such a field, with their names."""
     fitting = [one for one in known if one.kind == mark.kind]
     return [(f"{prefix}{one.location}", one.name) for one in fitting for prefix in mark.prefixes]
 
 
 def offers(workspace: Workspace) -> Callable[[FieldInfo], list[tuple[str, str]]]:
-    """For `ui.web.settings_form.form`: what admins registered for a field that leads somewhere."""
+    """For `ui.web.settings_form.form`: registered values of a field that holds a location."""
     known = registered(workspace)
     return lambda field: [one for mark in marks_of(field) for one in suggestions(mark, known)]
 
 
 def named_in(settings: BaseModel, within: str = "") -> Iterator[Named]:
-    """Every text of the tree in a field that is marked."""
+    """Every text in a marked field of the tree."""
     for name, field in type(settings).model_fields.items():
         path, value = f"{within}{name}", getattr(settings, name)
         for mark in marks_of(field):
@@ -72,7 +72,7 @@ def named_in(settings: BaseModel, within: str = "") -> Iterator[Named]:
 
 
 def marks_of(field: FieldInfo) -> list[Location]:
-    """The field's mark, [] where it leads nowhere."""
+    """The field's mark; [] if it holds no location."""
     return [one for one in field.metadata if isinstance(one, Location)]
 
 
@@ -92,12 +92,12 @@ def registered(workspace: Workspace) -> list[Endpoint]:
 
 
 def refusal(one: Named, known: Iterable[Endpoint]) -> str:
-    """What is wrong, and what to do."""
+    """The error message."""
     if not one.mark.kind:
         return f"{one.field} is {one.text!r}: a browser cannot set this; use a command on the server"
-    there = [value for value, _ in suggestions(one.mark, known)]
-    told = f"registered are {', '.join(there[:LISTED])}" if there else "none is registered yet"
+    registered_values = [value for value, _ in suggestions(one.mark, known)]
+    listed = ", ".join(registered_values[:LISTED]) or "none"
     return (
-        f"{one.field} is {one.text!r}, which nobody registered: an admin registers it on /admin, tab Models "
-        f"and endpoints, as kind {one.mark.kind}; {told}"
+        f"{one.field} is {one.text!r}, which is not registered; an admin can register it under /admin, tab "
+        f"Models and endpoints, as kind {one.mark.kind} (registered: {listed})"
     )

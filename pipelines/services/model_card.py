@@ -1,4 +1,4 @@
-"""A treatment to take away: the LoRA in diffusers' own format with a model card, zipped."""
+"""A treatment's LoRA as a zip: diffusers format with a model card."""
 
 import io
 import json
@@ -19,15 +19,15 @@ tags: [lora, text-to-image, artifact-clinic]
 ---
 # {name}
 
-A LoRA for {base} that was trained so that an artifact detector finds less to mark in what it draws
-(pixel-aware treating, DiffDoctor), under a quality guard that asks no detector.
+A LoRA for {base}, trained so that an artifact detector finds fewer artifacts in the generated images
+(pixel-aware fine-tuning, DiffDoctor), under a quality guard that does not depend on the detector.
 
 | held-out prompts, same seeds | before | after | after / before | 95 % interval |
 |---|---|---|---|---|
 {rows}
 
-Kept is update {kept} of {updates}: {stopped}. Detector: {detector}.
-The same settings again: `treatment.json`.
+Kept update {kept} of {updates}: {stopped}. Detector: {detector}.
+Settings to reproduce it: `treatment.json`.
 
 ```python
 from diffusers import DiffusionPipeline
@@ -36,10 +36,10 @@ pipeline = DiffusionPipeline.from_pretrained({location})
 pipeline.load_lora_weights("FOLDER OF THIS FILE")
 ```
 
-`comfyui_lora.safetensors` holds the same matrices under the names that ComfyUI reads.
+`comfyui_lora.safetensors` contains the same matrices under ComfyUI's names.
 
-The weights inherit the licence of the generator that they change: {licence_said}. The figures are those of
-the detector that was trained against, so they flatter; a blind study says more.
+The weights inherit the licence of the base generator: {licence_text}. The figures come from the detector used
+in training, so they are optimistic; a blind study is more reliable.
 """
 
 
@@ -48,9 +48,7 @@ def packed(workspace: Workspace, treatment_id: str) -> tuple[str, bytes]:
     with workspace.catalog(read_only=True) as catalog:
         found = catalog.treatments.get(treatment_id)
         if found.treated_id is None:
-            raise NotFound(
-                "this treatment kept nothing better than the generator as it was: there is no LoRA"
-            )
+            raise NotFound("this treatment kept no checkpoint, so there is no LoRA")
         treated = catalog.generators.get(found.treated_id)
         base = catalog.generators.get(found.generator_id)
         detector = catalog.detectors.get(found.detector_id)
@@ -67,7 +65,7 @@ def packed(workspace: Workspace, treatment_id: str) -> tuple[str, bytes]:
 
 
 def judged_of(catalog: Catalog, found: Treatment) -> dict[str, Any]:
-    """What was measured on held-out prompts, by the run or by its round's judge stage; empty before that."""
+    """Figures on held-out prompts, from the run or its round's judge stage; empty before that."""
     if judged := found.result.get("judged"):
         return dict(judged)
     rows = {one.id: one for one in catalog.rounds.list()}
@@ -81,13 +79,13 @@ def model_card(
     treated: GeneratorVersion,
     detector: DetectorVersion,
 ) -> str:
-    """What whoever gets the LoRA should know, as Markdown."""
+    """The LoRA's README, as Markdown."""
     hub_id = base.location.partition("@")[0] if HUB_ID.fullmatch(base.location.partition("@")[0]) else ""
     return CARD.format(
         base_model=f"base_model: {hub_id}\n" if hub_id else "",
         location=json.dumps(hub_id or f"PATH OR HUB ID OF {line(base.name)}"),
         licence=base.licence.lower() if re.fullmatch(r"[A-Za-z0-9.-]+", base.licence) else "other",
-        licence_said=base.licence or "not recorded here",
+        licence_text=base.licence or "not recorded here",
         name=line(treated.name),
         base=line(base.name),
         detector=f"{line(detector.name)} ({detector.id})",
@@ -102,14 +100,14 @@ def model_card(
 
 
 def line(text: str) -> str:
-    """One line that stays one in Markdown."""
+    """The text as one line of Markdown."""
     return " ".join(text.split()).replace("|", "\\|")
 
 
 def row(name: str, one: dict[str, Any]) -> str:
     """One figure as a line of the table."""
-    low, high = one["interval"]
-    said = name.replace("_", " ")
+    figure, (low, high) = name.replace("_", " "), one["interval"]
     return (
-        f"| {said} | {one['before']:.4f} | {one['after']:.4f} | {one['ratio']:.3f} | {low:.3f} – {high:.3f} |"
+        f"| {figure} | {one['before']:.4f} | {one['after']:.4f} | {one['ratio']:.3f} "
+        f"| {low:.3f} – {high:.3f} |"
     )

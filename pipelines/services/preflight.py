@@ -30,7 +30,7 @@ Verdict = Literal["good", "warn", "bad"]
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One thing that was looked at: how it stands, and what to do where it does not."""
+    """The result of one check, with what to do if it failed."""
 
     name: str
     verdict: Verdict
@@ -42,9 +42,9 @@ def training_checks(workspace: Workspace, plan: TrainingRun) -> list[Check]:
     with workspace.catalog(read_only=True) as catalog:
         start = catalog.detectors.get(plan.start) if plan.start else catalog.detectors.champion()
         frozen = catalog.benchmarks.newest_frozen()
-        watched = catalog.images.count(split="validation")
+        validation = catalog.images.count(split="validation")
     if start is None:
-        text = "There is no detector to go on from. Register one: clinic detectors --add FOLDER."
+        text = "There is no detector to start from. Register one: clinic detectors --add FOLDER."
         return [worker_check(workspace), Check(name="start", verdict="bad", text=text)]
     found = [
         worker_check(workspace),
@@ -52,63 +52,63 @@ def training_checks(workspace: Workspace, plan: TrainingRun) -> list[Check]:
         disk_check(workspace),
         licence_check(start.name, start.licence),
     ]
-    if not watched:
-        text = "No image is of split “validation”, so nothing will show whether the candidate is better."
+    if not validation:
+        text = "There are no validation images, so the candidate cannot be compared with the champion."
         found.append(Check(name="validation", verdict="warn", text=text))
     if frozen is None:
-        text = "No benchmark is frozen yet; freeze one on Curate before you promote what comes of this."
+        text = "No benchmark is frozen yet. Freeze one under Curate → Benchmark before promoting."
         found.append(Check(name="benchmark", verdict="warn", text=text))
     return found
 
 
 def worker_check(workspace: Workspace) -> Check:
-    """Whether somebody is there to do it."""
+    """Whether a worker is running."""
     alive = queue.workers_alive(workspace)
     if not alive:
-        text = "No worker is alive: the job will wait. Start one with “clinic worker”."
+        text = "No worker is running, so the job will wait. Start one with “clinic worker”."
         return Check(name="worker", verdict="warn", text=text)
-    told = ", ".join(f"{beat.host} ({', '.join(beat.devices) or 'cpu'})" for beat in alive)
+    names = ", ".join(f"{beat.host} ({', '.join(beat.devices) or 'cpu'})" for beat in alive)
     busy = sum(beat.job_id is not None for beat in alive)
-    text = f"{told}; {'all busy, the job will wait its turn' if busy == len(alive) else 'ready'}."
+    text = f"{names}; {'all busy, so the job will be queued' if busy == len(alive) else 'ready'}."
     return Check(name="worker", verdict="good", text=text)
 
 
 def on_a_gpu(workspace: Workspace) -> bool:
-    """Whether a worker that is alive has a GPU."""
+    """Whether a running worker has a GPU."""
     alive = queue.workers_alive(workspace)
     return any(device.startswith("cuda") for beat in alive for device in beat.devices)
 
 
 def disk_check(workspace: Workspace) -> Check:
-    """Whether the workspace has room."""
+    """Whether the workspace has enough disk space."""
     free = shutil.disk_usage(workspace.path).free
-    text = f"{free / GIGABYTE:.0f} GB free in the workspace."
+    text = f"{free / GIGABYTE:.0f} GB free on the workspace's disk."
     if free < NO_DISK:
-        return Check(name="disk", verdict="bad", text=f"{text} Free some: clinic gc.")
+        return Check(name="disk", verdict="bad", text=f"{text} Free some space: clinic gc.")
     return Check(name="disk", verdict="warn" if free < LITTLE_DISK else "good", text=text)
 
 
 def licence_check(name: str, licence: str) -> Check:
     """What the weights may be used for."""
     if not licence:
-        text = f"No licence is recorded for {name}; find out before you publish what comes of it."
+        text = f"No licence is recorded for {name}; check it before you publish the result."
         return Check(name="licence", verdict="warn", text=text)
     limited = "non-commercial" in licence.lower() or licence == "unstated"
-    text = f"{name}: {licence}." + (" What comes of it inherits that." if limited else "")
+    text = f"{name}: {licence}." + (" The result inherits it." if limited else "")
     return Check(name="licence", verdict="warn" if limited else "good", text=text)
 
 
 def detector_check(workspace: Workspace, version: DetectorVersion) -> Check:
-    """Whether the detector is one that we can use: three channels in, one out."""
+    """Whether the detector is usable: three channels in, one out."""
     try:
         refuse_other_channels(workspace.checkpoints.fetch(version.checkpoint), version.name)
     except ClinicError as error:
         return Check(name="detector", verdict="bad", text=str(error))
-    return Check(name="detector", verdict="good", text=f"{version.name} has its weights.")
+    return Check(name="detector", verdict="good", text=f"Weights of {version.name} found.")
 
 
 def refuse_other_channels(folder: Path, name: str) -> None:
-    """Raises `ModelRefused` for a detector folder of another shape than RGB in, one confidence out."""
+    """Raises `ModelRefused` for a detector folder with other shapes than RGB in, one confidence out."""
     for file, what in (
         (DYNAMICS_FILE, "score dynamics"),
         (HIGHLIGHTER_FILE, "a flaw highlighter"),
@@ -116,40 +116,38 @@ def refuse_other_channels(folder: Path, name: str) -> None:
     ):
         if (folder / file).is_file():
             raise ModelRefused(
-                f"{name} is {what}: it finds artifacts and carries no gradient, so nothing is trained from "
-                "it or treated against it; choose a trained detector"
+                f"{name} is {what}, which has no gradients: it can neither be trained further nor treated "
+                "against; choose a trained detector"
             )
     try:
-        told = json.loads((folder / "detector.json").read_text())
+        stored = json.loads((folder / "detector.json").read_text())
     except (OSError, ValueError) as error:
-        raise ModelRefused(f"{name} has no readable detector.json ({error}); register it anew") from error
-    settings = told if isinstance(told, dict) else {}
+        raise ModelRefused(f"{name} has no readable detector.json ({error}); register it again") from error
+    settings = stored if isinstance(stored, dict) else {}
     default = DetectorConfig.model_fields["architecture"].default
     layers = architecture_named(settings.get("architecture", default))
     shapes = tensor_shapes(folder / "model.safetensors")
     for key, shape in shapes.items():
         if key.endswith(layers.first) and shape[1] != 3:
             raise ModelRefused(
-                f"{name} was trained for images of {shape[1]} channels; RGB has 3, so choose another detector"
+                f"{name} takes images with {shape[1]} channels and RGB has 3; choose another detector"
             )
         if key.endswith(layers.last) and shape[0] != 1:
             raise ModelRefused(
-                f"{name} answers with {shape[0]} channels; one confidence per pixel is expected, so choose "
+                f"{name} outputs {shape[0]} channels; one confidence per pixel is expected, so choose "
                 "another detector"
             )
     if shapes:
         try:
-            DetectorConfig.model_validate(told)
+            DetectorConfig.model_validate(stored)
         except ValidationError as error:
-            raise ModelRefused(
-                f"{name}'s detector.json does not describe a detector of ours: {error.errors()[0]['msg']}"
-            ) from error
+            raise ModelRefused(f"{name}'s detector.json is invalid: {error.errors()[0]['msg']}") from error
 
 
 def treatment_checks(
     workspace: Workspace, plan: TreatmentRun, base: GeneratorVersion, detector: DetectorVersion | None
 ) -> list[Check]:
-    """Everything about a treatment that can be said without its networks."""
+    """The checks of a treatment that need no models."""
     found = [worker_check(workspace), weights_check(workspace, base)]
     if detector is None:
         text = "There is no champion to treat against. Register a detector: clinic detectors --add FOLDER."
@@ -157,16 +155,16 @@ def treatment_checks(
     else:
         found.append(detector_check(workspace, detector))
     if (bits := (plan.weights or weights_of(base)).bits) and not on_a_gpu(workspace):
-        text = f"Weights of {bits} bits need a GPU, and no worker that is alive has one."
+        text = f"{bits}-bit weights need a GPU, and no running worker has one."
         found.append(Check(name="bits", verdict="warn", text=text))
     found += [disk_check(workspace), licence_check(base.name, base.licence)]
     if plan.tuning.offline is not None:
-        found.append(pictures_check(workspace))
+        found.append(real_images_check(workspace))
     return found
 
 
 def weights_check(workspace: Workspace, base: GeneratorVersion) -> Check:
-    """Whether the generator's files are here, or how they come here."""
+    """Whether the generator's files are on this machine, or how they get there."""
     if folder := local_folder(workspace, base):
         try:
             kind = pipeline_class(folder)
@@ -176,7 +174,7 @@ def weights_check(workspace: Workspace, base: GeneratorVersion) -> Check:
         return Check(name="weights", verdict="good", text=f"{kind}, {size / GIGABYTE:.2f} GB in {folder}.")
     if kept := base.settings.get(FILES):
         size = sum(file.size for file in workspace.checkpoints.files(kept))
-        text = f"{size / GIGABYTE:.2f} GB in the blob store; a worker that has no copy yet fetches them."
+        text = f"{size / GIGABYTE:.2f} GB in the blob store; workers without a copy download them."
         return Check(name="weights", verdict="good", text=text)
     if Path(base.location).is_absolute():
         text = (
@@ -189,14 +187,14 @@ def weights_check(workspace: Workspace, base: GeneratorVersion) -> Check:
     if isinstance(try_to_load_from_cache(repository, "model_index.json", revision=revision or None), str):
         return Check(name="weights", verdict="good", text=f"{base.location} is in the model cache.")
     text = (
-        f"{base.location} is not on this machine: the worker fetches it when it begins. To have it before, "
+        f"{base.location} is not on this machine; the worker downloads it at the start. To download it now, "
         f"run “hf download {repository}”."
     )
     return Check(name="weights", verdict="warn", text=text)
 
 
 def pipeline_class(folder: Path) -> str:
-    """The pipeline class that a folder names. Raises `ModelRefused` when it is none that can be treated.
+    """The pipeline class that a folder names. Raises `ModelRefused` when it cannot be treated.
 
     The worker checks every file before it loads any (`families.loading.check_pipeline`).
     """
@@ -204,63 +202,63 @@ def pipeline_class(folder: Path) -> str:
     facts = PIPELINES.get(kind)
     if facts is None:
         treated = sorted(name for name, known in PIPELINES.items() if known.takes_lora)
-        raise ModelRefused(f"{folder} holds a {kind}; known are {', '.join(treated)}")
+        raise ModelRefused(f"{folder} contains an unsupported {kind}; supported: {', '.join(treated)}")
     if not facts.takes_lora:
         raise ModelRefused(
-            f"{folder} holds a {kind}, which takes no LoRA and cannot be treated; “clinic refine” trains it "
-            "whole"
+            f"{folder} contains a {kind}, which takes no LoRA and cannot be treated; use “clinic refine” to "
+            "train all of its weights"
         )
     return kind
 
 
-def pictures_check(workspace: Workspace) -> Check:
-    """Whether there are artifact-free pictures for the offline regularisation."""
+def real_images_check(workspace: Workspace) -> Check:
+    """Whether there are artifact-free images for the offline regularisation."""
     with workspace.catalog(read_only=True) as catalog:
         count = catalog.images.count(source="real", split="train", status="active", has_prompt=True)
     if count:
-        text = f"{count} artifact-free pictures with captions for the regularisation."
-        return Check(name="pictures", verdict="good", text=text)
+        text = f"{count} artifact-free images with captions for the offline regularisation."
+        return Check(name="real images", verdict="good", text=text)
     text = (
-        "There are no real pictures with captions for the offline regularisation; import some (clinic import "
+        "There are no real images with captions for the offline regularisation; import some (clinic import "
         "--source real), or switch “offline” off."
     )
-    return Check(name="pictures", verdict="bad", text=text)
+    return Check(name="real images", verdict="bad", text=text)
 
 
 def needs(workspace: Workspace, kind: str, settings: dict[str, Any]) -> Check:
-    """Peak memory against what is free on the worker's device, and the time of a step.
+    """Peak memory against the free memory of the worker's device, and the time of a step.
 
-    Asked of the inference service, which plays one step without data; a worker of another machine is not
-    asked. A treatment looks again before it loads anything, wherever it runs.
+    Estimated by the inference service, which simulates one step without data; workers on other machines are
+    not consulted. A treatment checks again before it loads anything, wherever it runs.
     """
     if kind == "treat" and not generator_is_here(workspace, settings["generator"]):
-        text = "No estimate before the weights are on this machine."
+        text = "No estimate until the weights are on this machine."
         return Check(name="memory", verdict="warn", text=text)
     try:
-        told = inference.estimate(workspace, kind, settings)
+        estimate = inference.estimate(workspace, kind, settings)
     except ServiceAbsent:
-        text = "No estimate: no worker on this machine answers."
-        text += " The run looks again before it loads anything." if kind == "treat" else ""
+        text = "No estimate: no worker on this machine responds."
+        text += " The run checks again before it loads anything." if kind == "treat" else ""
         return Check(name="memory", verdict="warn", text=text)
     except ClinicError as error:
         return Check(name="memory", verdict="bad", text=str(error))
-    return Check(name="memory", verdict=told["verdict"], text=told["text"])
+    return Check(name="memory", verdict=estimate["verdict"], text=estimate["text"])
 
 
 def generator_is_here(workspace: Workspace, generator: str) -> bool:
-    """Whether the generator's folder lies on this machine."""
+    """Whether the generator's folder is on this machine."""
     with workspace.catalog(read_only=True) as catalog:
         version = catalog.generators.get(generator)
     return local_folder(workspace, version) is not None
 
 
 def require(checks: Iterable[Check]) -> None:
-    """Raises `ConfigRefused` with the first check that forbids to begin."""
+    """Raises `ConfigRefused` with the first failed check."""
     for check in checks:
         if check.verdict == "bad":
             raise ConfigRefused(check.text)
 
 
 def as_json(checks: Sequence[Check]) -> list[dict[str, str]]:
-    """For the desks."""
+    """The checks for the desks."""
     return [asdict(check) for check in checks]

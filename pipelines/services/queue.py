@@ -23,23 +23,23 @@ WORK_FORMAT = 2
 """Part of a worker's version. Raise it when jobs, tasks or the order of a workflow's steps change: workers of
 another format then neither take nor replay each other's work (1: before the modules moved to their rooms)."""
 LINE = (TASK_QUEUE, JOB_QUEUE)
-"""Who waits for a device: jobs that a worker has looked at, through their task, and those that it has not."""
+"""Queues that wait for a device: tasks of jobs that a worker has started on, then jobs not yet picked up."""
 PLACE = "place"
-"""The argument of a resumed job that says since when its work has stood in line."""
+"""The argument of a resumed job with the time since when its work has been queued."""
 OPEN: tuple[JobState, ...] = ("queued", "running")
 STOPPED: tuple[JobState, ...] = ("paused", "failed", "cancelled")
 """What can be resumed."""
 
 
 def lease_seconds() -> float:
-    """Without a sign of life for this long, a worker counts as dead (`CLINIC_LEASE_SECONDS`, default 10)."""
+    """Seconds without a heartbeat before a worker counts as dead (`CLINIC_LEASE_SECONDS`, default 10)."""
     return float(os.environ.get("CLINIC_LEASE_SECONDS", "10"))
 
 
 def enqueue(workspace: Workspace, *job_ids: str) -> None:
     """Put jobs into the workers' queue under their own ids; once, however often it is called.
 
-    Quietly does nothing while no worker has made the queue yet: the first one sweeps.
+    Does nothing while no worker has created the queue: the first worker picks up all open jobs.
     """
     if not job_queue.exists(workspace.jobs_url):
         return
@@ -57,7 +57,7 @@ def enqueue(workspace: Workspace, *job_ids: str) -> None:
 
 
 def queued_since(job: Job) -> float:
-    """Since when a job stands in line: since it was asked for, a resumed one since before it was paused."""
+    """Since when a job is queued: since its request; a resumed one since the request of the paused one."""
     return float(job.args.get(PLACE, job.created))
 
 
@@ -79,7 +79,7 @@ def jobs_client(workspace: Workspace) -> "Iterator[DBOSClient]":
 
 
 def workers_alive(workspace: Workspace) -> list[WorkerBeat]:
-    """Workers that gave a sign of life within the lease."""
+    """Workers with a heartbeat within the lease."""
     with workspace.catalog(read_only=True) as catalog:
         return catalog.workers.alive(now() - lease_seconds())
 

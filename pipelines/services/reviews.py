@@ -34,7 +34,7 @@ def review_labels(workspace: Workspace, body: Verdict, reviewer: str) -> None:
     Raises `InputRefused` for a return without a note, `NotFound` for a label that does not exist.
     """
     if body.verdict == "rejected" and not body.note.strip():
-        raise InputRefused("say in the note what should change, so that the annotator can change it")
+        raise InputRefused("describe in the note what the annotator should change")
     with workspace.catalog() as catalog:
         for which in sorted(body.labels, key=lambda one: (one.image, one.author)):
             catalog.labels.lock(which.image, which.author)
@@ -63,8 +63,8 @@ def _review(catalog: Catalog, which: Which, body: Verdict, reviewer: str) -> Non
     label = newest.get(which.author)
     if label is None or label.revision != which.revision:
         raise NotFound(
-            f"{which.author!r} has no newest revision {which.revision} of image {which.image!r}; it changed "
-            "meanwhile, so load the list again"
+            f"revision {which.revision} of {which.author!r} is not the newest for image {which.image!r}; "
+            "reload the list"
         )
     _decide(catalog, which, reviewer, body.verdict, body.note)
     if body.verdict == "rejected":

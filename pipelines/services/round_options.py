@@ -1,4 +1,4 @@
-"""What a round's form offers, and the recipe that comes of it."""
+"""The choices of the form that starts a round, and the resulting recipe."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ CORRECTIONS: dict[str, dict[str, Any]] = {
     "sargd": {"method": "sargd", "regions": "detector"},
     "everywhere": {"regions": "everywhere"},
 }
-"""Corrections while drawing by the name that people choose, and what it sets."""
+"""Corrections during sampling by name, and the settings of each."""
 GUIDANCES: dict[str, dict[str, Any]] = {
     "clean": {},
     "clean-regions": {"region": {}},
     "reward": {"kind": "reward"},
     "reward-regions": {"kind": "reward", "region": {}},
 }
-"""Likewise guidance without training."""
-DYNAMICS, QUESTION = RIVALS = ("dynamics", "question")
-"""Rivals in mining by the name that people choose: what a round keeps beside the champion's maps."""
+"""Training-free guidance likewise."""
+DYNAMICS, QUESTION = SECOND_DETECTORS = ("dynamics", "question")
+"""Second detectors of mining by name: further predictions that a round stores besides the champion's maps."""
 
 
 def recipe_names() -> list[str]:
@@ -42,20 +42,20 @@ def recipe_names() -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundOverrides:
-    """What a round does otherwise than its recipe says; empty leaves the recipe's own."""
+    """Changes to a recipe; empty values keep the recipe's."""
 
     budget: int | None = None
-    """Images for people."""
+    """Images for annotators."""
     correction: str = ""
     """A name in `CORRECTIONS`."""
     guidance: str = ""
     """A name in `GUIDANCES`."""
     dynamics: bool = False
-    """Keep maps of score dynamics beside the champion's."""
+    """Store score-dynamics maps besides the champion's."""
     question: tuple[str, int] | None = None
-    """A VQA model, and the number of one of the paper's questions whose verdicts are kept likewise."""
+    """A VQA model, and the number of one of the paper's questions, whose answers are stored likewise."""
     rival: str = ""
-    """Whose disagreement with the champion counts in mining: a detector's id, or one of `RIVALS`."""
+    """The second detector of mining, compared with the champion: an id, or one of `SECOND_DETECTORS`."""
 
 
 def recipe(
@@ -63,7 +63,7 @@ def recipe(
 ) -> dict[str, Any]:
     """A named recipe's settings with these parts and overrides.
 
-    Raises `NotFound` naming the recipes there are, `InputRefused` for a part or wish that is none.
+    Raises `NotFound` naming the recipes there are, `InputRefused` for an unknown part or override.
     """
     from pydantic import ValidationError
 
@@ -91,11 +91,11 @@ def recipe(
     except ValidationError as error:
         first = error.errors()[0]
         raise InputRefused(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    return _with_rival(found, overrides.rival).model_dump(mode="json")
+    return _with_second_detector(found, overrides.rival).model_dump(mode="json")
 
 
-def _with_rival(recipe: "RoundRecipe", rival: str) -> "RoundRecipe":
-    """The recipe with that rival in mining, which has as much of a say as uncertainty unless it says more."""
+def _with_second_detector(recipe: "RoundRecipe", rival: str) -> "RoundRecipe":
+    """The recipe with a second detector in mining, weighted like uncertainty by default."""
     if not rival:
         return recipe
     from pipelines.detectors import score_dynamics, yes_no_question
@@ -104,7 +104,7 @@ def _with_rival(recipe: "RoundRecipe", rival: str) -> "RoundRecipe":
         rival = score_dynamics.dynamics_id(recipe.diagnose.dynamics)
     if rival == QUESTION:
         if recipe.diagnose.question is None:
-            raise InputRefused("the rival is a question's verdict, and no VQA model is asked: choose one")
+            raise InputRefused("the second detector is a VQA model, and none is selected; select one")
         rival = yes_no_question.question_id(recipe.diagnose.question)
     mine = recipe.mine.model_copy(
         update={"second_detector": rival, "disagreement": recipe.mine.disagreement or 1.0}
@@ -112,8 +112,8 @@ def _with_rival(recipe: "RoundRecipe", rival: str) -> "RoundRecipe":
     return recipe.model_copy(update={"mine": mine})
 
 
-def rivals(catalog: "Catalog") -> list[DetectorVersion]:
-    """Detectors that may disagree with the champion in mining, the newest first, besides `RIVALS`."""
+def second_detectors(catalog: "Catalog") -> list[DetectorVersion]:
+    """Detectors that can be the second one in mining, the newest first, besides `SECOND_DETECTORS`."""
     from pipelines.detectors import score_dynamics, yes_no_question
 
     champion = catalog.detectors.champion()

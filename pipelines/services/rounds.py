@@ -20,7 +20,7 @@ def start_round(
     requested_by: str = "",
     stages: "Sequence[Stage] | None" = None,
 ) -> Round:
-    """Begin a round; workers carry it on. Raises `pydantic.ValidationError` naming a wrong setting."""
+    """Start a round; workers run it. Raises `pydantic.ValidationError` naming a wrong setting."""
     from pipelines.config import RoundRecipe
 
     settings = RoundRecipe.model_validate(recipe).model_dump(mode="json")
@@ -37,11 +37,11 @@ def start_round(
 
 
 def cancel_round(workspace: Workspace, round_id: str, actor: str = "") -> Round:
-    """Stop a round where it stands; what its stages recorded stays, and it can be resumed."""
+    """Cancel a round at its current stage; recorded results are kept, and it can be resumed."""
     with workspace.catalog() as catalog:
         row = catalog.rounds.hold(round_id)
         if row.state in ("done", "cancelled"):
-            raise Conflict(f"round {round_id} is {row.state} already")
+            raise Conflict(f"round {round_id} is already {row.state}")
         stop_held_round(catalog, row, actor)
         catalog.audit.add(AuditEvent(actor=actor, action="round.cancel", subject=round_id))
         catalog.commit()
@@ -49,7 +49,7 @@ def cancel_round(workspace: Workspace, round_id: str, actor: str = "") -> Round:
 
 
 def stop_held_round(catalog: "Catalog", row: Round, actor: str) -> None:
-    """Cancel a held round and the job that it has come to by now."""
+    """Cancel a held round and the job of its current stage."""
     if row.state in ("done", "cancelled"):
         return
     job = stage_job(catalog, row)
@@ -61,26 +61,26 @@ def stop_held_round(catalog: "Catalog", row: Round, actor: str) -> None:
 def resume_round(
     workspace: Workspace, round_id: str, actor: str = "", stages: "Sequence[Stage] | None" = None
 ) -> Job:
-    """Go on with a failed or cancelled round: its stage is asked for anew. Returns the stage's job."""
+    """Resume a failed or cancelled round: its stage runs again. Returns the stage's job."""
     with workspace.catalog() as catalog:
         row = catalog.rounds.hold(round_id)
         if row.state not in ("failed", "cancelled"):
             raise Conflict(f"round {round_id} is {row.state}; only a failed or cancelled one can be resumed")
         old = stage_job(catalog, row)
         if old and old.state in OPEN and old.cancel_requested:
-            raise Conflict(f"round {round_id} is still stopping; resume it again in a few seconds")
+            raise Conflict(f"round {round_id} is still stopping; try again in a few seconds")
         catalog.rounds.set_state(round_id, "running")
         job = add_stage_job(catalog, row, stages, actor)
         catalog.audit.add(AuditEvent(actor=actor, action="round.resume", subject=round_id))
         catalog.commit()
     if job is None:
-        raise NotFound(f"round {round_id} waits for people at {row.stage!r}; a worker will look again")
+        raise NotFound(f"round {round_id} waits for annotators at {row.stage!r}; a worker checks regularly")
     enqueue(workspace, job.id)
     return job
 
 
 def stage_job(catalog: "Catalog", row: Round) -> Job | None:
-    """The newest job for the stage that the round stands at."""
+    """The newest job of the round's current stage."""
     newest, attempt = None, 1
     while True:
         try:

@@ -1,7 +1,7 @@
-"""Trainings and treatments outside a round: asking for them, and how they stand. Torch-free.
+"""Standalone training and treatment runs: requests and status. Torch-free.
 
-A run is one piece of work with an id of its own; it may take several jobs, since every resumption is a new
-job that goes on from what the run had kept.
+A run has its own id and may take several jobs: every resumption is a new job that continues from the run's
+last checkpoint.
 """
 
 import contextlib
@@ -34,14 +34,14 @@ TRAINING, TREATMENT = "retrain", "treat"
 
 
 KINDS = {TRAINING: "train", TREATMENT: "treat"}
-NO_WORKER = "No worker is alive, so this waits. Start one with “clinic worker”; nothing is lost meanwhile."
+NO_WORKER = "No worker is running, so this job is waiting. Start one with “clinic worker”."
 RATE_SECONDS = 30.0
-"""The rate is that of this many last seconds."""
+"""The rate is averaged over this many seconds."""
 SAMPLED = 30
-"""Lines that are looked at to find where those seconds begin."""
+"""Lines that are parsed to find the start of that interval."""
 NOT_FIGURES = frozenset({"time", "done", "total"})
 RARE = b'"validation_', b'"guard_', b'"mean_confidence"'
-"""Lines of a metrics file that thinning never leaves out."""
+"""Marks of metrics lines that thinning always keeps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,19 +53,19 @@ class Run:
 
     @property
     def job(self) -> Job:
-        """The job that decides how the run stands."""
+        """The job that determines the run's state."""
         return self.jobs[0]
 
 
 def request_run(workspace: Workspace, kind: str, settings: BaseModel, actor: str = "") -> Job:
-    """Queue a new run with these settings; workers do the rest."""
+    """Queue a new run with these settings."""
     run = f"{KINDS[kind]}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
     return request_job(workspace, kind, {"run": run, "settings": settings.model_dump(mode="json")}, actor)
 
 
 def start_training(workspace: Workspace, plan: TrainingRun, actor: str) -> Job:
     """Queue a training; the detector that it starts from is fixed now. Raises `ConfigRefused` when a check
-    forbids it.
+    fails.
     """
     preflight.require(preflight.training_checks(workspace, plan))
     with workspace.catalog(read_only=True) as catalog:
@@ -85,7 +85,7 @@ def with_detector(workspace: Workspace, plan: TreatmentRun) -> TreatmentRun:
 
 
 def check_treatment(workspace: Workspace, plan: TreatmentRun) -> list[preflight.Check]:
-    """Everything about a treatment that can be said before anything is loaded. Raises `NotFound`."""
+    """The checks of a treatment that need no models. Raises `NotFound`."""
     with workspace.catalog(read_only=True) as catalog:
         base = catalog.generators.get(plan.generator)
         detector = catalog.detectors.get(plan.detector) if plan.detector else None
@@ -94,7 +94,7 @@ def check_treatment(workspace: Workspace, plan: TreatmentRun) -> list[preflight.
 
 def start_treatment(workspace: Workspace, plan: TreatmentRun, actor: str) -> Job:
     """Queue a treatment; the detector that it runs against is fixed now. Raises `ConfigRefused` when a check
-    forbids it.
+    fails.
     """
     plan = with_detector(workspace, plan)
     preflight.require(check_treatment(workspace, plan))
@@ -120,26 +120,24 @@ def run_of(workspace: Workspace, kind: str, run_id: str) -> Run:
 
 
 def resume_run(workspace: Workspace, run: Run, actor: str = "") -> Job:
-    """Go on with a paused, failed or cancelled run from what it had kept. Raises `Conflict` while it is
-    open.
-    """
+    """Resume a stopped run from its last checkpoint. Raises `Conflict` while it is open."""
     return resume_job(workspace, run.job.id, actor)
 
 
 def pause_run(workspace: Workspace, run: Run, actor: str = "") -> Job:
-    """Ask the run to give its device free and to wait. Raises `Conflict` when it has ended."""
+    """Pause the run, which frees its device. Raises `Conflict` when it has ended."""
     return pause_job(workspace, run.job.id, actor)
 
 
 def cancel_run(workspace: Workspace, run: Run, actor: str = "") -> Job:
-    """Ask the run to stop; what it has kept stays. Raises `Conflict` when it has ended."""
+    """Cancel the run; its checkpoints are kept. Raises `Conflict` when it has ended."""
     if run.job.state not in (*queue.OPEN, "paused"):
-        raise Conflict(f"run {run.id} is {run.job.state} already, so there is nothing to cancel")
+        raise Conflict(f"run {run.id} is already {run.job.state}; nothing to cancel")
     return cancel_job(workspace, run.job.id, actor)
 
 
 def run_status(workspace: Workspace, run: Run) -> dict[str, Any]:
-    """State, progress, rate and what a person should know, as JSON."""
+    """State, progress, rate and notes, as JSON."""
     job = run.job
     alive = queue.workers_alive(workspace)
     figures = last_figures(workspace, run)
@@ -168,21 +166,21 @@ def run_status(workspace: Workspace, run: Run) -> dict[str, Any]:
 
 
 def note_of(job: Job, alive: Sequence[WorkerBeat]) -> str:
-    """What hinders an open job, in one sentence; "" where nothing does."""
+    """What blocks an open job, in words; "" for nothing."""
     if job.state not in queue.OPEN:
         return ""
     if not alive:
         return NO_WORKER
     if job.state == "running" and job.worker not in {beat.id for beat in alive}:
         return (
-            "The worker that had this in hand gives no sign of life any more. Another one takes over within "
-            "seconds and goes on from the last checkpoint."
+            "The worker running this job stopped responding. Another worker resumes it within seconds from "
+            "the last checkpoint."
         )
     return ""
 
 
 def jobs_in_line(workspace: Workspace) -> list[str]:
-    """Ids of the jobs that wait for a device, the next one first; [] before any worker has made the queue."""
+    """Ids of the jobs that wait for a device, the next one first; [] while there is no queue."""
     if not job_queue.exists(workspace.jobs_url):
         return []
     found = job_queue.waiting_workflows(workspace.jobs_url, *queue.LINE)
@@ -192,11 +190,11 @@ def jobs_in_line(workspace: Workspace) -> list[str]:
 
 
 def move_run_first(workspace: Workspace, run: Run, actor: str = "") -> None:
-    """Let a waiting run be the next that gets a device. Raises `Conflict` when it does not wait."""
+    """Move a waiting run to the front of the queue. Raises `Conflict` when it is not waiting."""
     job, url = run.job.id, workspace.jobs_url
     waits = job in jobs_in_line(workspace)
     if not waits or not any(job_queue.move_first(url, queue.LINE, id) for id in (f"{job}:run", job)):
-        raise Conflict(f"run {run.id} does not wait in line, so it cannot be moved; it is {run.job.state}")
+        raise Conflict(f"run {run.id} is {run.job.state} and not in the queue, so it cannot be moved")
     with workspace.catalog() as catalog:
         catalog.audit.add(AuditEvent(actor=actor, action="job.first", subject=job))
         catalog.commit()
@@ -243,8 +241,8 @@ def curves(
 ) -> dict[str, tuple[list[int], list[float]]]:
     """Steps and values of every figure of a run's jobs, at most `points` of those that every step has.
 
-    Rare figures, such as those of validation, are all kept. What a killed job had done beyond its checkpoint
-    was done again: the later attempt counts.
+    Rare figures, such as those of validation, are all kept. Steps that were repeated after a crash count
+    from the later attempt.
     """
     lines: list[dict[str, Any]] = []
     for job in sorted(jobs, key=lambda job: job.created):
@@ -277,7 +275,7 @@ def thinned(path: Path, points: int) -> list[dict[str, Any]]:
 
 
 def kept_json(workspace: Workspace, run_id: str, name: str) -> dict[str, Any]:
-    """A small note that the run keeps beside its figures; {} where there is none."""
+    """A small JSON file that the run stores beside its figures; {} without one."""
     return workspace.job_files.get(run_id, name) or {}
 
 
@@ -294,14 +292,14 @@ def sentence(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     given = first.get("input")
-    said = first["msg"].removeprefix("Value error, ")
+    reason = first["msg"].removeprefix("Value error, ")
     if not where or isinstance(given, dict | list):
-        return f"{where}: {said}" if where else said
-    return f"{where} is {given!r}: {said[0].lower()}{said[1:]}"
+        return f"{where}: {reason}" if where else reason
+    return f"{where} is {given!r}: {reason[0].lower()}{reason[1:]}"
 
 
 def training_presets(workspace: Workspace) -> dict[str, dict[str, Any]]:
-    """Settings to begin with, the likeliest first: as the newest detector was trained, then named recipes."""
+    """Presets, the likeliest first: the settings of the newest detector, then named recipes."""
     with workspace.catalog(read_only=True) as catalog:
         versions = catalog.detectors.list()
     found: dict[str, dict[str, Any]] = {}
@@ -327,11 +325,11 @@ TREATMENTS: dict[str, Callable[[], TreatmentConfig]] = {
     "ReFL": published.refl,
     "Focus-N-Fix": published.focus_n_fix,
 }
-"""Published objectives by the name that people choose."""
+"""Published objectives by display name."""
 
 
 def treatment_presets(generator: str) -> dict[str, dict[str, Any]]:
-    """Settings to begin with: named recipes, then published objectives."""
+    """Presets: named recipes, then published objectives."""
     found: dict[str, dict[str, Any]] = {}
     for name, recipe in recipes.RECIPES.items():
         row = recipe(0)

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicsMaps:
-    """Maps of score dynamics that were made of a round's images."""
+    """Score-dynamics maps of a round's images."""
 
     detector: DetectorVersion
-    """The version that stands for the settings."""
+    """The detector version of these settings."""
     images: int
     suspected: int
     """Images with a map at or above the threshold."""
     left_out: int
-    """Images that no generator of this workspace made."""
+    """Images that were not made by a generator of this workspace."""
     chart: Path
     """The share of abnormal places at each step, SVG."""
 
@@ -42,7 +42,7 @@ def predict_dynamics(
     device: str | None = None,
     report: Report = no_report,
 ) -> DynamicsMaps:
-    """Store maps of score dynamics for a round's generated images; each is generated once more.
+    """Store score-dynamics maps for a round's generated images, each of which is regenerated.
 
     Raises `ConfigRefused` when the round has no image that can be generated again.
     """
@@ -54,7 +54,7 @@ def predict_dynamics(
     again = score_dynamics.redrawable_images(images)
     if not again:
         raise ConfigRefused(
-            f"{round_id} has no image that a generator of this workspace drew; `clinic generate`"
+            f"{round_id} has no image made by a generator of this workspace; run `clinic generate`"
         )
     version = score_dynamics.get_or_register_detector(workspace, config)
     predictions = predict(real_context(workspace, device, report), version.id, again, batch)
@@ -114,7 +114,7 @@ def rank_questions(
 ) -> list[dict[str, Any]]:
     """Yes/no questions to a VQA model by accuracy on at most `limit` labelled validation images.
 
-    Raises `ConfigRefused` for a model that answers no question, and without flawed and clean images.
+    Raises `ConfigRefused` for a model that cannot answer questions, and without flawed and clean images.
     """
     from pipelines.jobs.rank_questions import rank_questions
     from pipelines.runtime.context import real_context
@@ -127,7 +127,7 @@ class QuestionVerdicts:
     """A VQA model's answers to one question about a round's images."""
 
     detector: DetectorVersion
-    """The version that stands for model and question."""
+    """The detector version of this model and question."""
     images: int
     suspected: int
     unclear: int
@@ -163,7 +163,7 @@ def refining_run_id(plan: RefiningRun) -> str:
 
 
 def request_refining(workspace: Workspace, plan: RefiningRun, actor: str) -> Job:
-    """Ask workers to refine a generator."""
+    """Request a job that refines a generator."""
     args = {"run": refining_run_id(plan), "settings": plan.model_dump(mode="json")}
     return request_job(workspace, "refine", args, actor)
 
@@ -192,7 +192,7 @@ def inpaint_folder(
     device: str | None = None,
     report: Report = no_report,
 ) -> tuple[str, dict[str, Any]]:
-    """Inpaint what masks mark in a folder's images, into another folder; the generator's name and counts.
+    """Inpaint the masked regions of a folder's images into another folder; the generator's name and counts.
 
     `generator` is a pipeline's folder, or else a registered generator's id, for which alone the workspace is
     opened. Raises `NotFound`, `InputRefused` and `ConfigRefused` before anything is generated.
@@ -201,7 +201,7 @@ def inpaint_folder(
     from pipelines.jobs.inpaint_images import InpaintRequest, inpaint_folder
 
     if repeats < 1:
-        raise ConfigRefused(f"--repeats {repeats}: each step is made once or more often")
+        raise ConfigRefused(f"--repeats {repeats}: must be 1 or more")
     opener, name, reads = _generator_for_inpainting(generator, open_workspace, device, report)
     request = InpaintRequest(
         generator=name, reads_prompts=reads, sampling=sampling, repeats=repeats, seed=seed, prompt=prompt
@@ -212,7 +212,7 @@ def inpaint_folder(
 def _generator_for_inpainting(
     given: str, open_workspace: Callable[[], Workspace], device: str | None, report: Report
 ) -> "tuple[Callable[[], GeneratorFamily], str, bool]":
-    """What opens the generator, its name, and whether it reads prompts. Raises `NotFound`."""
+    """A function that opens the generator, its name, and whether it reads prompts. Raises `NotFound`."""
     from pipelines.generators.draw import open_generator
     from pipelines.generators.files import pipeline_reads_prompts, read_pipeline_class, reads_prompts
     from pipelines.runtime.context import real_context

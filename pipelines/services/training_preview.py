@@ -15,11 +15,11 @@ from storage.workspace import Workspace
 def snapshot_preview(workspace: Workspace, publish: PublishConfig) -> dict[str, Any]:
     """What would be published now, by kind and by category, and how it differs from the champion's set.
 
-    The champion's set is that of its own snapshot, or where it has none of the nearest forebear's.
+    The champion's set is that of its own snapshot, or else that of its nearest ancestor with one.
     """
     context = Context(workspace, real_models())
     items = build_training_set(context, publish)
-    before = champions_set(workspace)
+    before = training_set_of_champion(workspace)
     return {
         "rows": len(items),
         "kinds": count_by_kind(items),
@@ -38,8 +38,8 @@ def by_category(items: Iterable[SnapshotItem]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (-row["positive"] - row["negative"], row["category"]))
 
 
-def champions_set(workspace: Workspace) -> list[SnapshotItem] | None:
-    """The rows that the champion, or the nearest of its forebears with a snapshot, has learned from."""
+def training_set_of_champion(workspace: Workspace) -> list[SnapshotItem] | None:
+    """The training set of the champion, or of its nearest ancestor with a snapshot."""
     with workspace.catalog(read_only=True) as catalog:
         versions = {one.id: one for one in catalog.detectors.list()}
         at = catalog.detectors.champion()

@@ -1,7 +1,7 @@
-"""Categorize: a VQA model says what each image shows.
+"""Categorize: a VQA model assigns each image a category.
 
 Input: the round's survey images. Output: the model's answer and confidence for each, and the images'
-category. Cost: one question an image; answered images are skipped. Without a model an image takes its
+category. Cost: one question per image; answered images are skipped. Without a model, an image gets its
 prompt's category.
 """
 
@@ -19,7 +19,7 @@ from pipelines.runtime.shards import Shard, shard_bounds
 from pipelines.stages.stage import Sharded, Stage, counted
 
 PROMPT = "prompt"
-"""The name under which a category taken from the prompt is kept."""
+"""The model name of categories taken from prompts."""
 
 
 def shards(context: Context, round_id: str) -> list[Shard]:
@@ -52,15 +52,15 @@ def _ask(context: Context, round_id: str, images: Sequence[Image], model: str) -
     vqa = context.models.open_vqa(model, config.vqa, context.workspace.path / ANSWERS)
     done = 0
     for group in batches_of_equal_size(images, config.batch):
-        context.report(done, len(images), "what do the images show?")
-        said = vqa.categories(read_stacked(context.workspace, group))
+        context.report(done, len(images), "categorizing images")
+        answers = vqa.categories(read_stacked(context.workspace, group))
         _keep(
             context,
             [
                 CategoryAnswer(
                     image_id=image.id, model=model, category=category, confidence=float(confidence)
                 )
-                for image, (category, confidence) in zip(group, said, strict=True)
+                for image, (category, confidence) in zip(group, answers, strict=True)
             ],
         )
         done += len(group)
@@ -87,7 +87,7 @@ def _keep(context: Context, answers: Sequence[CategoryAnswer]) -> None:
 
 STAGE = Stage(
     name="categorize",
-    title="categorize: what is shown",
+    title="categorize images",
     part="survey",
     section="categorize",
     takes="survey images",

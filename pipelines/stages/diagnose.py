@@ -17,7 +17,7 @@ from pipelines.stages.stage import Sharded, Stage
 
 
 def shards(context: Context, round_id: str, purpose: str) -> list[Shard]:
-    """Consecutive parts of the round's images, and the detector that is champion now."""
+    """Consecutive parts of the round's images, and the current champion."""
     count = len(images_of(context, round_id, purpose))
     detector = champion_version(context).id
     return [
@@ -27,18 +27,18 @@ def shards(context: Context, round_id: str, purpose: str) -> list[Shard]:
 
 
 def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
-    """Predict one part; score dynamics and a VQA model look too where the recipe asks for them."""
+    """Predict one part; also with score dynamics and a VQA model, if the recipe says so."""
     images = images_of(context, round_id, shard["purpose"])[shard["start"] : shard["stop"]]
     config = recipe_of(context, round_id).diagnose
     predictions = predict(context, shard["detector"], images, config.batch)
     with context.workspace.catalog(read_only=True) as catalog:
         threshold = threshold_of(catalog.detectors.get(shard["detector"]))
     if config.dynamics is not None:
-        watcher = score_dynamics.get_or_register_detector(context.workspace, config.dynamics)
-        predict(context, watcher.id, score_dynamics.redrawable_images(images), config.batch)
+        dynamics = score_dynamics.get_or_register_detector(context.workspace, config.dynamics)
+        predict(context, dynamics.id, score_dynamics.redrawable_images(images), config.batch)
     if config.question is not None:
-        asker = yes_no_question.get_or_register_detector(context.workspace, config.question)
-        predict(context, asker.id, images, config.batch)
+        question = yes_no_question.get_or_register_detector(context.workspace, config.question)
+        predict(context, question.id, images, config.batch)
     return {
         "detector": shard["detector"],
         "images": len(images),
@@ -66,12 +66,12 @@ def _stage(name: str, purpose: str, title: str, part: Literal["survey"] | Part, 
         section="diagnose",
         takes=takes,
         found=lambda result: (
-            f"{result['suspected']} of {result['images']} images suspected, "
-            f"mean maximum {result['mean_max']:.2f}"
+            f"{result['suspected']} of {result['images']} images flagged; "
+            f"mean peak confidence {result['mean_max']:.2f}"
         ),
         work=Sharded(shards=partial(shards, purpose=purpose), run_shard=run_shard, finish=finish),
     )
 
 
-SURVEY_STAGE = _stage("diagnose", SURVEY, "diagnose: artifact maps", "survey", "survey images")
-HARD_STAGE = _stage("diagnose_hard", HARD, "diagnose: hard cases", "hard", "hard images")
+SURVEY_STAGE = _stage("diagnose", SURVEY, "predict artifact maps", "survey", "survey images")
+HARD_STAGE = _stage("diagnose_hard", HARD, "predict artifact maps of hard cases", "hard", "hard images")

@@ -1,4 +1,4 @@
-"""Stage: evaluate candidate and champion on the benchmark."""
+"""Stage: evaluate champion and candidate on validation and benchmark."""
 
 from pipelines.detectors.evaluation import evaluation_sets, measure_on_sets
 from pipelines.runtime.context import Context, Result
@@ -9,7 +9,7 @@ from pipelines.stages.stage import Stage, change
 
 
 def evaluate(context: Context, round_id: str) -> Result:
-    """Measure both detectors and keep the figures with them."""
+    """Measure both detectors and store the figures with them."""
     before, after = champion_version(context).id, results_of(context, round_id)["retrain"]["detector"]
     recipe = recipe_of(context, round_id)
     sets = evaluation_sets(context, recipe.publish, round_id)
@@ -31,12 +31,12 @@ def _found(result: Result) -> str:
         f"{name.replace('_', ' ')} {change(figures['mse'], candidate.get(name, {}).get('mse'))}"
         for name, figures in champion.items()
     ]
-    return f"squared error on {', '.join(changes) or 'nothing'}"
+    return f"Squared error on {', '.join(changes) or 'nothing'}"
 
 
 STAGE = Stage(
     name="evaluate",
-    title="evaluate on the benchmark",
+    title="evaluate champion and candidate",
     part="detector",
     section="evaluate",
     takes="champion and candidate, validation and benchmark",

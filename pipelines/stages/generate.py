@@ -18,7 +18,7 @@ from pipelines.stages.stage import Sharded, Stage
 
 
 def shards(context: Context, round_id: str, purpose: str) -> list[Shard]:
-    """Consecutive parts of what each generator has to draw."""
+    """Consecutive parts of what each generator has to generate."""
     recipe = recipe_of(context, round_id)
     if purpose == SURVEY:
         _write_survey_prompts(context, round_id, recipe)
@@ -31,26 +31,26 @@ def shards(context: Context, round_id: str, purpose: str) -> list[Shard]:
 
 
 def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
-    """Draw one part; images that the catalog holds already are left out."""
+    """Generate one part; images that the catalog already has are skipped."""
     recipe = recipe_of(context, round_id)
     with context.workspace.catalog(read_only=True) as catalog:
         version = catalog.generators.get(shard["generator"])
         drawn = catalog.images.find(round_id=round_id, generator_id=version.id)
-    there = {(image.prompt, image.seed) for image in drawn if image.purpose == shard["purpose"]}
+    existing = {(image.prompt, image.seed) for image in drawn if image.purpose == shard["purpose"]}
     part = _tasks(context, round_id, recipe, shard["purpose"])[shard["start"] : shard["stop"]]
-    missing = [task for task in part if (task.prompt, task.seed) not in there]
+    missing = [task for task in part if (task.prompt, task.seed) not in existing]
     if missing:
         family, config = open_generator(context, version), recipe.generate
         steering = open_steering(context, config.model_dump(mode="json"), family)
         for start, stop in shard_bounds(len(missing), config.sampling.batch):
-            context.report(start, len(missing), f"{version.name} draws")
+            context.report(start, len(missing), f"generating with {version.name}")
             tasks = missing[start:stop]
             generate_batch(context, family, version, tasks, config, shard["purpose"], round_id, steering)
     return {"generator": version.id, "images": len(part), "drawn": len(missing)}
 
 
 def finish(context: Context, round_id: str, answers: Sequence[Result]) -> Result:
-    """How many images each generator has drawn."""
+    """How many images each generator has generated."""
     by_generator: dict[str, int] = {}
     for answer in answers:
         by_generator[answer["generator"]] = by_generator.get(answer["generator"], 0) + answer["images"]
@@ -58,26 +58,31 @@ def finish(context: Context, round_id: str, answers: Sequence[Result]) -> Result
 
 
 def generators_of(context: Context, round_id: str, recipe: RoundRecipe, purpose: str) -> tuple[str, ...]:
-    """Who draws: for judging the treated generator and its base, else those that the recipe names, or all
-    that read prompts. Raises `ConfigRefused` for none and for one that is not registered."""
+    """The generators to use: for judging, the treated one and its base; else those in the recipe, or all that
+    read prompts. Raises `ConfigRefused` for none and for one that is not registered."""
     if purpose == JUDGE:
         treated = results_of(context, round_id)["treat"]
         return treated["generator"], treated["treated"]
     with context.workspace.catalog(read_only=True) as catalog:
         begun = catalog.rounds.get(round_id).created
-        # What is registered later, as by this round's treatment, draws from the next round on.
+        # Generators registered later, as by this round's treatment, are used from the next round on.
         known = {one.id: one for one in catalog.generators.list() if one.created <= begun}
     reading = tuple(one.id for one in known.values() if reads_prompts(context.workspace, one))
     chosen = recipe.generate.generators or reading
     if known and not chosen:
         raise ConfigRefused(
-            f"No generator of this workspace reads prompts; name those that shall draw without "
-            f"(generate.generators, of {list(known)}), or register another: clinic generators --add FOLDER."
+            "No registered generator reads prompts. Name unconditional ones in generate.generators "
+            f"({', '.join(known)}), or register another: clinic generators --add FOLDER."
         )
-    if not chosen or not set(chosen) <= set(known):
+    if not chosen:
         raise ConfigRefused(
-            f"The recipe draws with {list(chosen)}, and this workspace knows {list(known)}. "
-            "Register the generator first: clinic generators --add FOLDER."
+            "This recipe needs a generator, and none is registered. "
+            "Register one: clinic generators --add FOLDER."
+        )
+    if unknown := [name for name in chosen if name not in known]:
+        raise ConfigRefused(
+            f"The recipe names generators that are not registered: {', '.join(unknown)}. "
+            "Register them first: clinic generators --add FOLDER."
         )
     return chosen
 
@@ -97,7 +102,7 @@ def _write_survey_prompts(context: Context, round_id: str, recipe: RoundRecipe) 
             for i, text in enumerate(texts)
         ]
     if not prompts:
-        raise ConfigRefused("The recipe names neither survey prompts nor categories to write them for.")
+        raise ConfigRefused("The recipe has neither survey prompts nor categories to write prompts for.")
     with context.workspace.catalog() as catalog:
         catalog.prompts.add_many(prompts)
         catalog.commit()
@@ -144,5 +149,5 @@ def _stage(name: str, purpose: str, title: str, part: Literal["survey"] | Part, 
     )
 
 
-SURVEY_STAGE = _stage("generate", SURVEY, "generate: survey images", "survey", "survey prompts")
-HARD_STAGE = _stage("generate_hard", HARD, "generate: hard cases", "hard", "prompts for the hard categories")
+SURVEY_STAGE = _stage("generate", SURVEY, "generate survey images", "survey", "survey prompts")
+HARD_STAGE = _stage("generate_hard", HARD, "generate hard cases", "hard", "prompts for the hard categories")

@@ -12,7 +12,7 @@ from pipelines.stages.stage import Stage, change, run_work
 
 
 def judge(context: Context, round_id: str) -> Result:
-    """Draw with both, look at both, compare."""
+    """Generate with both generators, predict on both, compare."""
     treated = results_of(context, round_id)["treat"]
     if treated["treated"] is None:
         return {"treated": None, "pairs": 0, "reason": treated["stopped"]}
@@ -33,7 +33,7 @@ def judge(context: Context, round_id: str) -> Result:
 
 
 def pairs_of(context: Context, round_id: str) -> list[Pair]:
-    """Every prompt and seed that both generators have drawn, in a fixed order."""
+    """Every prompt and seed for which both generators have an image, in a fixed order."""
     treated = results_of(context, round_id)["treat"]
     by_generator: dict[str | None, dict[tuple[str, int | None], Image]] = {}
     for image in images_of(context, round_id, JUDGE):
@@ -45,7 +45,7 @@ def pairs_of(context: Context, round_id: str) -> list[Pair]:
 
 def _found(result: Result) -> str:
     if not result["pairs"]:
-        return "nothing to compare"
+        return "Nothing to compare"
     mean, frequency = result["mean_confidence"], result["frequency"]
     return (
         f"{result['pairs']} pairs; mean confidence {change(mean['before'], mean['after'])}, "
@@ -55,7 +55,7 @@ def _found(result: Result) -> str:
 
 STAGE = Stage(
     name="judge",
-    title="judge: held-out prompts, before and after",
+    title="compare before and after on held-out prompts",
     part="treatment",
     section="judge",
     takes="both generators, held-out prompts and seeds",

@@ -1,9 +1,9 @@
-"""Mine: the few images that teach the detector most go to people.
+"""Mine: the most informative images are queued for annotators.
 
 Input: the champion's predictions on the round's images of hard categories. Output: a queue of at most the
 recipe's budget, balanced over categories, most valuable first, each with a reason. Training and validation
-images are asked about alike. Cost: reading the candidates once, and further looks at them where the recipe
-gives test-time variance, disagreement or encoder features a say.
+images are queued alike. Cost: reading the candidates once, and further passes if the recipe weights
+test-time variance, disagreement or encoder features.
 """
 
 from collections import Counter
@@ -30,7 +30,7 @@ BATCH = 64
 
 
 def mine(context: Context, round_id: str) -> Result:
-    """Fill the round's queue, unless it is filled."""
+    """Fill the round's queue, unless it is filled already."""
     with context.workspace.catalog(read_only=True) as catalog:
         queued = catalog.queue.of_round(round_id)
     if not queued:
@@ -76,7 +76,7 @@ def _candidates(context: Context, round_id: str) -> list[MiningCandidate]:
         if (image.purpose == HARD or categories.get(image.id) in hard) and image.id not in answered
     ]
     detector_id = results["diagnose"]["detector"]
-    looks = _looks(context, round_id, detector_id, chosen, categories)
+    features_of = _pixel_features(context, round_id, detector_id, chosen, categories)
     with context.workspace.catalog(read_only=True) as catalog:
         found = catalog.predictions.of(detector_id, [image.id for image in chosen])
     disagreements = _disagreement(context, round_id, detector_id, chosen)
@@ -86,36 +86,36 @@ def _candidates(context: Context, round_id: str) -> list[MiningCandidate]:
             category=categories.get(prediction.image_id, ""),
             confidence=prediction.max,
             uncertainty=prediction.uncertainty,
-            variance=looks[prediction.image_id].variance,
+            variance=features_of[prediction.image_id].variance,
             disagreement=disagreements.get(prediction.image_id, 0.0),
-            features=looks[prediction.image_id].features,
-            thumbnail=looks[prediction.image_id].thumbnail,
+            features=features_of[prediction.image_id].features,
+            thumbnail=features_of[prediction.image_id].thumbnail,
         )
         for prediction in found
     ]
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What another look at a candidate's pixels gives."""
+class PixelFeatures:
+    """Features of a candidate's pixels."""
 
     thumbnail: np.ndarray
     features: np.ndarray
     variance: float
 
 
-def _looks(
+def _pixel_features(
     context: Context, round_id: str, detector_id: str, images: Sequence[Image], categories: Mapping[str, str]
-) -> dict[str, Look]:
-    """Thumbnails of all candidates; the champion is opened where the recipe asks for more."""
+) -> dict[str, PixelFeatures]:
+    """Thumbnails of all candidates; the champion is loaded only if the recipe needs it."""
     recipe = recipe_of(context, round_id)
     config, upright = recipe.mine, recipe.retrain.augmentation.upright
     detector = None
     if config.features == "encoder" or config.variance > 0:
         detector = open_detector(context, detector_id)
-    looks: dict[str, Look] = {}
+    features_of: dict[str, PixelFeatures] = {}
     for group in batches_of_equal_size(images, BATCH):
-        context.report(len(looks), len(images), "comparing candidates")
+        context.report(len(features_of), len(images), "comparing candidates")
         pixels = read_stacked(context.workspace, group)
         thumbnails = features = thumbnail_features(pixels)
         variances = [0.0] * len(group)
@@ -126,9 +126,9 @@ def _looks(
 
             flips = [categories.get(image.id) not in upright for image in group]
             variances = view_variance(detector, list(pixels), flips, BATCH)
-        for image, *look in zip(group, thumbnails, features, variances, strict=True):
-            looks[image.id] = Look(*look)
-    return looks
+        for image, *values in zip(group, thumbnails, features, variances, strict=True):
+            features_of[image.id] = PixelFeatures(*values)
+    return features_of
 
 
 def _disagreement(
@@ -171,10 +171,10 @@ def _disagreement(
 
 STAGE = Stage(
     name="mine",
-    title="mine: the most instructive images",
+    title="mine the most informative images",
     part="detector",
     section="mine",
     takes="images of the hard categories",
-    found=lambda result: f"{result['queued']} images for people",
+    found=lambda result: f"{result['queued']} images for annotators",
     work=mine,
 )

@@ -1,4 +1,4 @@
-"""Stage: promote the candidate unless something speaks against it."""
+"""Stage: promote the candidate unless the promotion gate objects."""
 
 from dataengine.records import AuditEvent
 from pipelines.detectors.promotion import regressions
@@ -9,7 +9,7 @@ from pipelines.stages.stage import Stage
 
 
 def promote(context: Context, round_id: str) -> Result:
-    """Ask the gate, then change the champion or write down why not.
+    """Apply the gate, then promote or record the objections.
 
     Raises `ConfigRefused` while there is no frozen benchmark; the round can be resumed once there is one.
     """
@@ -44,12 +44,12 @@ def promote(context: Context, round_id: str) -> Result:
 
 STAGE = Stage(
     name="promote",
-    title="promote",
+    title="promote the better detector",
     part="detector",
     section="promote",
-    takes="their figures on validation",
+    takes="figures of champion and candidate on validation",
     found=lambda result: (
-        "the candidate is champion" if result["promoted"] else f"kept: {'; '.join(result['reasons'])}"
+        "Candidate promoted" if result["promoted"] else f"Champion kept: {'; '.join(result['reasons'])}"
     ),
     work=promote,
 )

@@ -1,7 +1,7 @@
-"""Pseudo-label: the teacher's maps become labels of what people have not answered (DiffDoctor, Sec. 3.2).
+"""Pseudo-label: the teacher's maps become labels of images without a human label (DiffDoctor, Sec. 3.2).
 
 Input: the round's unlabelled training images, the teacher. Output: a pseudo-label for each. The teacher is
-the *updated* detector: the champion's false alarms would be baked in. Cost: one forward pass an image.
+the *updated* detector: the champion's false alarms would be baked in. Cost: one forward pass per image.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
 
 
 def finish(context: Context, round_id: str, answers: Sequence[Result]) -> Result:
-    """How many images the teacher labelled, and in how many it sees an artifact."""
+    """How many images the teacher labelled, and how many as flawed."""
     return {
         "images": sum(answer["images"] for answer in answers),
         "flawed": sum(answer["flawed"] for answer in answers),
@@ -68,10 +68,10 @@ def _unlabelled(context: Context, round_id: str) -> list[Image]:
 
 STAGE = Stage(
     name="pseudo_label",
-    title="pseudo-label the rest",
+    title="pseudo-label the unlabelled images",
     part="detector",
     section="pseudo_label",
-    takes="images that nobody labelled",
-    found=lambda result: f"{result['images']} images labelled by the teacher, {result['flawed']} flawed",
+    takes="unlabelled images",
+    found=lambda result: f"{result['images']} pseudo-labels by the teacher, {result['flawed']} flawed",
     work=Sharded(shards=shards, run_shard=run_shard, finish=finish),
 )

@@ -1,14 +1,14 @@
 """Publish: one immutable training set for the joint training.
 
-Input: the round's true labels, pseudo-labels, real pictures, what was labelled before. Output: a snapshot,
-named by the hash of its rows; anything of the benchmark is refused. Cost: one manifest.
+Input: the round's true labels, pseudo-labels, real images, earlier labels. Output: a snapshot,
+named by the hash of its rows; benchmark images are refused. Cost: one manifest.
 """
 
 from pipelines.detectors.training_set import build_training_set, count_by_kind
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.round_data import recipe_of
-from pipelines.stages.stage import Stage, counted
+from pipelines.stages.stage import Stage, images_by_kind
 
 
 def publish(context: Context, round_id: str) -> Result:
@@ -26,6 +26,6 @@ STAGE = Stage(
     part="detector",
     section="publish",
     takes="labels, pseudo-labels, real images",
-    found=lambda result: f"{result['rows']} rows: {counted(result['composition'])}",
+    found=lambda result: f"Snapshot with {result['rows']:,} rows: {images_by_kind(result['composition'])}",
     work=publish,
 )

@@ -1,18 +1,18 @@
-"""Retrain: joint training on true labels, pseudo-labels and real pictures (DiffDoctor, Sec. 3.2).
+"""Retrain: joint training on true labels, pseudo-labels and real images (DiffDoctor, Sec. 3.2).
 
 Input: the round's snapshot. Output: a detector of role "candidate". Dynamic shrink and strong augmentation
-belong to the training itself. Cost: the longest training of a round, resumed where it was after a crash.
+belong to the training itself. Cost: the longest training of a round, which resumes from checkpoints.
 """
 
 from pipelines.detectors.train import train_version
 from pipelines.detectors.training_set import count_by_kind
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.round_data import recipe_of, results_of
-from pipelines.stages.stage import Stage, counted
+from pipelines.stages.stage import Stage, images_by_kind
 
 
 def retrain(context: Context, round_id: str) -> Result:
-    """Train on from the teacher, which has seen the true labels already, on the published snapshot."""
+    """Continue training the teacher, which has seen the true labels, on the published snapshot."""
     results = results_of(context, round_id)
     snapshot_id = results["publish"]["snapshot"]
     snapshots = context.workspace.snapshots
@@ -29,7 +29,7 @@ STAGE = Stage(
     title="retrain the detector",
     part="detector",
     section="retrain",
-    takes="the published set",
-    found=lambda result: f"a candidate, from {counted(result['samples'])}",
+    takes="the published training set",
+    found=lambda result: f"Candidate trained on {images_by_kind(result['samples'])}",
     work=retrain,
 )

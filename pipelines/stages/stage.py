@@ -1,4 +1,4 @@
-"""What a stage is, how one is run, and how its result is kept: by compare-and-set in the round's row."""
+"""Stages: definition, running them, and storing results, by compare-and-set in the round's row."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 DONE = "done"
-"""Where the cursor stands when no stage is left."""
+"""The cursor after the last stage."""
 
 SURVEY_PART: Literal["survey"] = "survey"
-"""The part of a round that no recipe leaves out."""
+"""The part that every round includes."""
 
 Action = Literal["run", "shards", "shard", "finish"]
-"""What a task does of a stage: all of it, list its shards, run one of them, or join their results."""
+"""The actions of a stage: run all of it, list its shards, run one shard, or join the results."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,37 +31,37 @@ class Sharded:
 
     shards: Callable[[Context, str], list[Shard]]
     run_shard: Callable[[Context, str, Shard], Result]
-    """A function of a module: Ray passes it on by its name."""
+    """A module-level function, because Ray passes it by name."""
     finish: Callable[[Context, str, Sequence[Result]], Result]
 
 
 Work = Sharded | Callable[[Context, str], Result | Waiting]
-"""What a stage does with (context, id of the round): in shards, or as a whole."""
+"""The work of a stage on (context, round id): in shards, or as a whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One step of a round, and everything that people read about it."""
+    """One step of a round, with its texts for the user interface."""
 
     name: str
-    """Kept in the round's row and in its jobs."""
+    """Stored in the round's row and in its jobs."""
     title: str
-    """What it does, in a few words."""
+    """A short description."""
     part: Literal["survey"] | Part
     """The part of the round that it belongs to; a recipe may leave out any but the survey."""
     section: str
-    """The section of the recipe (`pipelines.config.RoundRecipe`) that sets it up."""
+    """The section of the recipe (`pipelines.config.RoundRecipe`) that configures it."""
     takes: str
-    """What it works on, in words."""
+    """Its input, in words."""
     found: Callable[[Result], str]
-    """What its recorded result says, in words; `summary` is the same for results of any age."""
+    """Its recorded result, in words; `summary` also handles results of older versions."""
     work: Work
     people: bool = False
-    """It only looks whether people have acted: no job is made for it, and it may answer `Waiting`."""
+    """It waits for people: it has no job, and may return `Waiting`."""
 
     def summary(self, result: Result) -> str:
-        """What the stage found, in words; the plain figures of a result that lacks what the words need, as
-        one recorded by an older version may."""
+        """The stage's result, in words; the plain figures of a result that lacks what the words need, as one
+        recorded by an older version may."""
         try:
             return self.found(result)
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -120,7 +120,7 @@ def run_action(
 def record(
     catalog: "Catalog", round_id: str, stage: Stage, answer: Result | Waiting, stages: Sequence[Stage]
 ) -> Round:
-    """Keep a stage's answer and move the cursor, or put the round to sleep. The caller commits."""
+    """Store a stage's answer and advance the cursor, or set the round to waiting. The caller commits."""
     row = catalog.rounds.hold(round_id)
     if isinstance(answer, Waiting):
         if row.stage == stage.name and (row.state, row.message) != ("waiting", answer.reason):
@@ -158,7 +158,17 @@ def stage_after(name: str, stages: Sequence[Stage]) -> str:
 
 def counted(counts: Mapping[str, int]) -> str:
     """Counts in words: "3 true, 5 pseudo"."""
-    return ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "nothing"
+    return ", ".join(f"{count:,} {kind}" for kind, count in counts.items()) or "none"
+
+
+KINDS = {"true": "human-labelled", "pseudo": "pseudo-labelled", "real": "real", "previous": "earlier"}
+"""Kinds of a training set's images, in words."""
+
+
+def images_by_kind(counts: Mapping[str, int]) -> str:
+    """A training set in words: "1,200 earlier, 559 real and 280 human-labelled images"."""
+    *others, last = [f"{count:,} {KINDS.get(kind, kind)}" for kind, count in counts.items()] or ["no"]
+    return f"{', '.join(others)} and {last} images" if others else f"{last} images"
 
 
 def change(before: float | None, after: float | None) -> str:

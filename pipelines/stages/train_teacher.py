@@ -1,4 +1,4 @@
-"""Stage: train a teacher on people's labels."""
+"""Stage: train a teacher on human labels."""
 
 from dataengine.errors import ConfigRefused
 from pipelines.detectors.train import train_version
@@ -7,11 +7,11 @@ from pipelines.detectors.training_set import count_by_kind, labelled_or_real
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.open_detector import champion_version
 from pipelines.runtime.round_data import recipe_of
-from pipelines.stages.stage import Stage, counted
+from pipelines.stages.stage import Stage, images_by_kind
 
 
 def train_teacher(context: Context, round_id: str) -> Result:
-    """Train from the champion on true labels and real pictures."""
+    """Train from the champion on human labels and real images."""
     recipe = recipe_of(context, round_id)
     data = read_training_data(context.workspace, recipe.publish.labels, round_id)
     items = labelled_or_real(context.workspace.blobs, data, "train", recipe.publish)
@@ -31,7 +31,7 @@ STAGE = Stage(
     title="train the teacher",
     part="detector",
     section="train_teacher",
-    takes="people’s labels, real images, earlier sets",
-    found=lambda result: f"a teacher, from {counted(result['samples'])}",
+    takes="human labels, real images, earlier training sets",
+    found=lambda result: f"Teacher trained on {images_by_kind(result['samples'])}",
     work=train_teacher,
 )

@@ -15,7 +15,7 @@ from pipelines.stages.stage import Stage
 
 
 def treat(context: Context, round_id: str) -> Result:
-    """Train a LoRA against the champion, verify it in a fresh pipeline, register what it makes."""
+    """Train a LoRA against the champion, verify it in a fresh pipeline, register the treated generator."""
     if done := finished_result(context, digest("treatment", round_id)):
         return done
     recipe = recipe_of(context, round_id)
@@ -24,7 +24,7 @@ def treat(context: Context, round_id: str) -> Result:
     prompts = [prompt.text for prompt in prompts_of(context, round_id, TREAT)]
     if not prompts:
         raise ConfigRefused(
-            "The round has no prompts to treat on; let write_prompts.treat_per_category be above 0."
+            "The round has no training prompts to treat with; set write_prompts.treat_per_category above 0."
         )
     plan = TreatmentPlan(
         run=round_id,
@@ -49,7 +49,7 @@ def _chosen(context: Context, round_id: str) -> str:
 
 
 def _guard_prompts(context: Context, round_id: str, treated: Sequence[str]) -> list[str]:
-    """Survey prompts that are not treated on, categories in turn; treating prompts if there are no others."""
+    """Survey prompts that are not trained on, categories in turn; training prompts if there are no others."""
     by_category: dict[str | None, list[str]] = {}
     for prompt in prompts_of(context, round_id, SURVEY):
         if prompt.text not in treated:
@@ -60,8 +60,8 @@ def _guard_prompts(context: Context, round_id: str, treated: Sequence[str]) -> l
 
 def _found(result: Result) -> str:
     if result["treated"] is None:
-        return f"nothing kept: {result['stopped']}"
-    return f"kept update {result['kept']} of {result['updates']}; {result['stopped']}"
+        return f"No checkpoint kept: {result['stopped']}"
+    return f"Kept update {result['kept']} of {result['updates']}; {result['stopped']}"
 
 
 STAGE = Stage(
@@ -69,7 +69,7 @@ STAGE = Stage(
     title="treat the generator",
     part="treatment",
     section="treat",
-    takes="a generator, the champion, treating prompts",
+    takes="a generator, the champion, training prompts",
     found=_found,
     work=treat,
 )

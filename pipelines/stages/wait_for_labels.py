@@ -1,7 +1,7 @@
-"""Wait for labels: a round rests here until people have answered.
+"""Wait for labels: the round waits here until annotators have answered.
 
-Input: the round's queue. Output: how many images are answered, or `Waiting`, which leaves the round asleep
-in its row; whoever sweeps the rounds asks again. Cost: one count.
+Input: the round's queue. Output: how many images are answered, or `Waiting`, which sets the round to
+waiting; workers check again regularly. Cost: one count.
 """
 
 import math
@@ -13,7 +13,7 @@ from pipelines.stages.stage import Stage
 
 
 def wait_for_labels(context: Context, round_id: str) -> Result | Waiting:
-    """Go on when the wanted share of the queue is answered."""
+    """Finish once the required share of the queue is answered."""
     with context.workspace.catalog(read_only=True) as catalog:
         answered, remaining = catalog.queue.done(round_id), catalog.queue.remaining(round_id)
         labels = catalog.labels.of_round(round_id)
@@ -21,8 +21,8 @@ def wait_for_labels(context: Context, round_id: str) -> Result | Waiting:
     needed = math.ceil(recipe_of(context, round_id).wait_for_labels.share * total) - answered
     fail_point("wait_for_labels:counted")
     if needed > 0:
-        context.report(answered, total, f"{needed} images wait for people")
-        return Waiting(f"{needed} of {total} images still wait for people at /annotate", needed)
+        context.report(answered, total, f"{needed} images waiting for annotators")
+        return Waiting(f"{needed} of {total} images are waiting for labels at /annotate", needed)
     return {
         "answered": answered,
         "labels": len(labels),
@@ -39,12 +39,13 @@ def _median(values: list[float]) -> float:
 
 STAGE = Stage(
     name="wait_for_labels",
-    title="people label",
+    title="wait for labels",
     part="detector",
     section="wait_for_labels",
-    takes="the images chosen for people",
+    takes="images selected for annotators",
     found=lambda result: (
-        f"{result['labels']} labels by {result['authors']} people, {result['clean']} of them clean"
+        f"{result['labels']} labels by {result['authors']} "
+        f"{'person' if result['authors'] == 1 else 'people'}, {result['clean']} of them clean"
     ),
     work=wait_for_labels,
     people=True,

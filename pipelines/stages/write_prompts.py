@@ -1,7 +1,7 @@
-"""Write prompts: which categories break too often, and more prompts for them (DiffDoctor, Sec. 3.2).
+"""Write prompts: find hard categories and write prompts for them (DiffDoctor, Sec. 3.2).
 
 Input: the survey's highest confidences by category. Output: a verdict on every category (DiffDoctor);
-prompts to draw more hard cases from, to treat on, and, held out from all of these, to judge by. Cost: a
+prompts for generating hard cases, for treating, and, held out from these, for judging. Cost: a
 bootstrap, and what the prompt writer costs (a grammar nothing, an LLM a few minutes).
 """
 
@@ -20,7 +20,7 @@ from pipelines.stages.stage import Stage
 
 
 def write_prompts(context: Context, round_id: str) -> Result:
-    """Judge the categories, then write for the hard ones. What is written already stays as it is."""
+    """Test the categories, then write prompts for the hard ones. Existing prompts are kept."""
     config = recipe_of(context, round_id).write_prompts
     seen = _survey_confidences(context, round_id)
     verdicts = hard_categories(_over_generators(seen), config.statistic)
@@ -94,8 +94,8 @@ def _write(
     context: Context, round_id: str, purpose: str, counts: dict[str, int], avoid: Collection[str]
 ) -> list[str]:
     """The round's prompts of a purpose; written once, all together."""
-    if there := prompts_of(context, round_id, purpose):
-        return [prompt.text for prompt in there]
+    if written := prompts_of(context, round_id, purpose):
+        return [prompt.text for prompt in written]
     recipe = recipe_of(context, round_id)
     prompts: list[Prompt] = []
     for index, (category, count) in enumerate(sorted(counts.items())):
@@ -122,7 +122,7 @@ STAGE = Stage(
     section="write_prompts",
     takes="confidence by category",
     found=lambda result: (
-        f"hard: {', '.join(result['hard']) or 'none'}; {sum(result['prompts'].values())} prompts"
+        f"Hard categories: {', '.join(result['hard']) or 'none'}; {sum(result['prompts'].values())} prompts"
     ),
     work=write_prompts,
 )

@@ -24,7 +24,7 @@ def test_home_leads_where_the_role_may_go(visit: Visit) -> None:
     assert cards == ["Annotate", "Curate", "Rounds"]
     expect(page.locator(".clinic-bar nav a")).to_have_count(3)
     page.goto(page.url + "admin")
-    expect(page.get_by_role("heading", name="Not for your role")).to_be_visible()
+    expect(page.get_by_role("heading", name="Access denied")).to_be_visible()
 
 
 @pytest.mark.slow
@@ -48,7 +48,7 @@ def test_the_admin_panels_are_filled_and_their_values_are_text(visit: Visit, liv
     expect(figures).to_have_count(6, timeout=PATIENCE_MS)
     expect(figures.nth(1)).to_have_text("8images")
     expect(page.locator(".panel.rows .nothing").first).to_contain_text("No worker is running")
-    page.get_by_role("button", name="Measure the workspace").click()
+    page.get_by_role("button", name="Calculate disk use").click()
     expect(page.locator(".panel.facts dt").filter(has_text="blobs")).to_have_count(1, timeout=PATIENCE_MS)
 
 

@@ -31,8 +31,8 @@ def test_the_first_account_must_be_admin_and_one_always_stays(bare: Workspace) -
         users.set_active(bare, "boss", False, "boss")
     users.set_active(bare, "ann", False, "boss")
     table, choice = routes.people_table(bare)
-    assert list(table["state"]) == ["closed", "active"] and choice["choices"] == ["ann", "boss"]
-    assert "user.close" in list(routes.audit_table(bare)["did"])
+    assert list(table["state"]) == ["deactivated", "active"] and choice["choices"] == ["ann", "boss"]
+    assert "user.close" in list(routes.audit_table(bare)["action"])
 
 
 def test_system_panels_and_disk_use(workspace: Workspace) -> None:

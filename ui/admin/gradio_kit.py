@@ -1,7 +1,7 @@
-"""What a Gradio desk is made of: look, safe panels, the second role check, and how it is mounted.
+"""Building blocks of a Gradio desk: theme, safe panels, the second role check, mounting.
 
 A panel is a `gr.HTML` with a constant template. Its value is JSON that `gradio.js` writes with `textContent`,
-because Gradio compiles values that stand in templates.
+because Gradio compiles values inside templates.
 """
 
 from collections.abc import Callable, Collection
@@ -115,14 +115,14 @@ def desk(title: str) -> gr.Blocks:
 
 
 def heading(title: str, lead: str) -> gr.HTML:
-    """The desk's name and one sentence; both are constants of ours."""
+    """The desk's name and one sentence; both must be constants in our code."""
     return gr.HTML(
         html_template=f"<h1>{title}</h1><p>{lead}</p>", js_on_load=None, elem_classes="desk-heading"
     )
 
 
 def panel(kind: PanelKind, value: Any = None, label: str = "") -> gr.HTML:
-    """A read-only panel whose JSON value `gradio.js` draws as text. `label` must be a constant of ours."""
+    """A read-only panel whose JSON value `gradio.js` renders as text. `label` must be a constant."""
     return gr.HTML(
         value,
         html_template=f'<section class="panel {kind}"><h2>{label}</h2><div class="body"></div></section>',
@@ -134,7 +134,7 @@ def panel(kind: PanelKind, value: Any = None, label: str = "") -> gr.HTML:
 
 
 def acting(request: gr.Request, roles: Collection[str], action: str) -> str:
-    """The name of who acts, after the second role check. Raises `AccessDenied`."""
+    """The name of the signed-in person, after the second role check. Raises `AccessDenied`."""
     person = getattr(request.request.state, "person", None) if request.request else None
     require(person.roles if person else (), roles, action)
     assert person is not None
@@ -168,14 +168,14 @@ def refresh(
 
 
 def mount(app: FastAPI, path: str, blocks: gr.Blocks, roles: Collection[str]) -> None:
-    """Mount a desk under its path, open to these roles alone."""
+    """Mount a desk under its path, for these roles only."""
 
     def dependency(request: Request) -> str | None:
         person = getattr(request.state, "person", None)
         return person.name if person is not None and may(person.roles, roles) else None
 
-    # Gradio looks for work a thousand times a second, an idle server's whole cost; these are its own values
-    # for Windows.
+    # By default Gradio polls a thousand times a second, the only load of an idle server. These are its own
+    # values for Windows.
     blocks._queue.sleep_when_free, blocks._queue.progress_update_sleep_when_free = 0.05, 0.1
     gr.mount_gradio_app(
         app,

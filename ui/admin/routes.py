@@ -20,17 +20,15 @@ from ui.admin.gradio_kit import acting, ago, checked, desk, heading, panel, refr
 from ui.web.access import ADMINS
 
 EVENTS_SHOWN = 100
-PEOPLE = ("name", "roles", "state", "since")
-ENDPOINTS = ("kind", "name", "location", "since")
-EVENTS = ("when", "who", "did", "what", "details")
+PEOPLE = ("name", "roles", "state", "created")
+ENDPOINTS = ("kind", "name", "location", "created")
+EVENTS = ("time", "user", "action", "subject", "details")
 
 
 def build_admin_desk(workspace: Workspace, allowed_networks: Sequence[str] = ()) -> gr.Blocks:
     """The desk at /admin."""
     with desk("Admin") as blocks:
-        heading(
-            "Admin", "People and what they may do, what browsers may choose from, and how the machine is."
-        )
+        heading("Admin", "Accounts and roles, allowed models and folders, system health.")
         with gr.Tabs():
             with gr.Tab("People"):
                 people = gr.Dataframe(
@@ -73,7 +71,7 @@ def build_admin_desk(workspace: Workspace, allowed_networks: Sequence[str] = ())
                     workers = panel("rows", label="Workers")
                     backups = panel("rows", label="Backups")
                 with gr.Row():
-                    measure = gr.Button("Measure the workspace")
+                    measure = gr.Button("Calculate disk use")
                     back_up = gr.Button("Back up now", variant="primary")
                 usage = panel("facts", label="Disk use")
             with gr.Tab("Audit"):
@@ -120,7 +118,7 @@ def build_admin_desk(workspace: Workspace, allowed_networks: Sequence[str] = ())
     def new_password_for(name: str | None, password: str, request: gr.Request) -> str:
         actor = acting(request, ADMINS, "resetting a password")
         users.set_password(workspace, named(name), password, actor)
-        gr.Info("The password is changed; that person is signed out everywhere.")
+        gr.Info("Password changed. The user is signed out everywhere.")
         return ""
 
     @checked(ADMINS, "deactivating a person")
@@ -147,13 +145,13 @@ def build_admin_desk(workspace: Workspace, allowed_networks: Sequence[str] = ())
         remove_endpoint(workspace, id or "", actor)
         return endpoint_table(workspace)
 
-    @checked(ADMINS, "measuring the workspace")
+    @checked(ADMINS, "calculating disk use")
     def measure_disk(request: gr.Request) -> dict[str, Any]:
         return disk_use(workspace)
 
-    @checked(ADMINS, "asking for a backup")
+    @checked(ADMINS, "requesting a backup")
     def ask_backup(request: gr.Request) -> tuple[Any, ...]:
-        request_job(workspace, "backup", {}, acting(request, ADMINS, "asking for a backup"))
+        request_job(workspace, "backup", {}, acting(request, ADMINS, "requesting a backup"))
         return system_panels(workspace)
 
     with blocks:
@@ -179,36 +177,36 @@ def build_admin_desk(workspace: Workspace, allowed_networks: Sequence[str] = ())
 
 
 def named(name: str | None) -> str:
-    """The chosen account. Raises `InputRefused` when none is."""
+    """The selected account. Raises `InputRefused` without one."""
     if not name:
-        raise InputRefused("no account is chosen; choose one from the list first")
+        raise InputRefused("no account is selected; select one from the list")
     return name
 
 
 def people_table(workspace: Workspace, name: str | None = None) -> tuple[pd.DataFrame, Any]:
-    """All accounts, and the choice among them."""
+    """All accounts, as a table and as choices."""
     with workspace.catalog(read_only=True) as catalog:
-        found = catalog.users.list()
+        accounts = catalog.users.list()
     rows = [
-        [one.name, ", ".join(one.roles), "active" if one.active else "closed", when(one.created)]
-        for one in found
+        [one.name, ", ".join(one.roles), "active" if one.active else "deactivated", when(one.created)]
+        for one in accounts
     ]
     return pd.DataFrame(rows, columns=list(PEOPLE)), gr.update(
-        choices=[one.name for one in found], value=name
+        choices=[one.name for one in accounts], value=name
     )
 
 
 def endpoint_table(workspace: Workspace) -> tuple[pd.DataFrame, Any]:
-    """Everything registered, and the choice among it."""
+    """Everything registered, as a table and as choices."""
     with workspace.catalog(read_only=True) as catalog:
-        found = catalog.endpoints.list()
-    rows = [[one.kind, one.name, shown_location(one), when(one.created)] for one in found]
-    choices = [(f"{one.kind} · {one.name}", one.id) for one in found]
+        registered = catalog.endpoints.list()
+    rows = [[one.kind, one.name, shown_location(one), when(one.created)] for one in registered]
+    choices = [(f"{one.kind} · {one.name}", one.id) for one in registered]
     return pd.DataFrame(rows, columns=list(ENDPOINTS)), gr.update(choices=choices, value=None)
 
 
 def shown_location(endpoint: Endpoint) -> str:
-    """Where an endpoint is; of a webhook the server alone, since its path may be a secret."""
+    """An endpoint's location; only the server for a webhook, whose path may be a secret."""
     if endpoint.kind != "webhook":
         return endpoint.location
     return f"{urlsplit(endpoint.location).scheme}://{urlsplit(endpoint.location).netloc}/…"
@@ -239,13 +237,13 @@ def system_panels(workspace: Workspace) -> tuple[Any, Any, Any]:
         }
         for job in jobs
     ]
-    return figures, worker_rows(workspace), {"items": rows, "empty": "No backup was asked for yet."}
+    return figures, worker_rows(workspace), {"items": rows, "empty": "No backups yet."}
 
 
 def worker_rows(workspace: Workspace) -> dict[str, Any]:
-    """Workers that give signs of life."""
+    """Workers with a recent heartbeat."""
     return {
-        "empty": "No worker is running: jobs wait. Start one with “clinic worker”.",
+        "empty": "No worker is running, so jobs do not start. Start one with “clinic worker”.",
         "items": [
             {
                 "title": f"{worker.host} · {worker.pid}",

@@ -1,4 +1,4 @@
-"""Segment-anything assist: clicks or a box in, a mask to accept out, by the inference service."""
+"""Segment-anything assist: clicks or a box in, a mask out, computed by the inference service."""
 
 import base64
 
@@ -26,7 +26,7 @@ def assist_routes(workspace: Workspace) -> APIRouter:
 
     @routes.post("/assist", response_model=Segment)
     def assist(ask: Ask, person: Annotator) -> Segment:
-        """The mask of what was clicked on, or boxed."""
+        """The mask of the object that was clicked or boxed."""
         with workspace.catalog(read_only=True) as catalog:
             image = catalog.images.get(ask.image)
             if not can_assist(catalog):

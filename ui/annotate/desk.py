@@ -11,7 +11,7 @@ DESK = Desk(
     folder=Path(__file__).parent,
     path="/annotate",
     title="Annotate",
-    caption="Paint what is broken in the images that teach most.",
+    caption="Mark artifacts in the most informative images.",
     roles=ANNOTATORS,
     api={
         "/api/annotate": ANNOTATORS,

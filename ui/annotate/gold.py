@@ -1,4 +1,4 @@
-"""Several opinions of one image as one: the merged map, the soft mean; and images whose answer is known."""
+"""Merged labels of an image (majority or soft mean), and gold images, whose answer is known."""
 
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ from ui.web.images import map_response
 from ui.web.sessions import Person, Requires
 
 Curator = Annotated[Person, Requires(CURATORS, "curating")]
-"""Who may see what annotators must not."""
+"""Who may see merged labels and gold images; annotators may not."""
 
 
 def opinion_routes(workspace: Workspace) -> APIRouter:
@@ -37,14 +37,14 @@ def opinion_routes(workspace: Workspace) -> APIRouter:
 
     @routes.delete("/gold/{image_id}")
     def drop(image_id: Short, person: Curator) -> dict[str, bool]:
-        """Make it an ordinary image again."""
+        """Make the image an ordinary one again."""
         return {"dropped": drop_gold(workspace, image_id, person.name)}
 
     return routes
 
 
 def gold_seen(catalog: Catalog, image_id: str, person: Person) -> dict[str, Any] | None:
-    """Whether an image is gold and by whom, for curators; None tells others nothing."""
+    """Whether an image is gold, and who chose it; None for everyone but curators."""
     if not may(person.roles, CURATORS):
         return None
     gold = catalog.gold.find(image_id)

@@ -1,6 +1,6 @@
 """The annotation API: images under leases, drafts, answers, comments, own statistics.
 
-The only door for labels: the page at /annotate and simulated people use it alike.
+All labels come in here, from the page at /annotate and from simulated annotators alike.
 """
 
 import base64
@@ -33,11 +33,11 @@ from ui.annotate.gold import opinion_routes
 from ui.annotate.schemas import (
     MAX_AHEAD,
     CommentBody,
+    CommentRow,
     Done,
     DraftBody,
     Release,
     Renew,
-    Said,
     ShownDraft,
     ShownImage,
     ShownMap,
@@ -85,7 +85,7 @@ def describe_api(routes: APIRouter) -> dict[str, Any]:
 
 
 def lease_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:
-    """Getting images and keeping them."""
+    """Leasing images."""
     routes = APIRouter(prefix="/annotate", tags=["annotate"], responses=ERRORS)
 
     @routes.get("/next", response_model=Task, responses={204: {"description": "Nothing waits"}})
@@ -94,7 +94,7 @@ def lease_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:
         besides: Annotated[list[Short], Query(max_length=MAX_AHEAD)] = [],  # noqa: B006
         prefer: Short | None = None,
     ) -> Any:
-        """The image that this person holds, else the next one under a lease, but none of `besides`."""
+        """The image that this person holds, else the next one, leased; never one of `besides`."""
         with workspace.catalog() as catalog:
             lease = take_lease(catalog, person.name, lease_seconds, set(besides), prefer)
             if lease is None:
@@ -107,7 +107,7 @@ def lease_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:
 
     @routes.post("/renew", response_model=Done)
     def renew(request: Renew, person: Annotator) -> Done:
-        """Keep leases for somebody who is at work."""
+        """Extend leases while the annotator is active."""
         return Done(lost=renew_leases(workspace, request.leases, person.name, lease_seconds))
 
     @routes.post("/release")
@@ -130,8 +130,8 @@ def lease_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:
             verdicts = [one for one in catalog.reviews.of_image(image.id) if one.author == person.name]
             task = describe(catalog, image, person.name, day_of(catalog, person.name), can_assist(catalog))
         drawn = shown(packed_label_map_of(workspace, label), label.lead_seconds, label.created)
-        said = verdicts[-1].note if verdicts else ""
-        return task | {"lease": None, "expires": None, "answer": drawn, "note": said}
+        note = verdicts[-1].note if verdicts else ""
+        return task | {"lease": None, "expires": None, "answer": drawn, "note": note}
 
     @routes.get("/mine", response_model=Statistics)
     def mine(person: Annotator) -> Statistics:
@@ -157,18 +157,18 @@ def answer_routes(workspace: Workspace) -> APIRouter:
 
     @routes.post("/submit", response_model=Submitted)
     def submit(answer: Annotation, person: Annotator) -> Submitted:
-        """Store an answer. One on a lease whose time is over is kept, as another opinion."""
+        """Store an answer. On an expired lease it is stored as another opinion."""
         return Submitted(revision=submit_answer(workspace, answer, person.name).revision)
 
     @routes.post("/draft")
     def draft(body: DraftBody, person: Annotator) -> dict[str, bool]:
-        """Keep unfinished work, so that it is there on another machine as well."""
+        """Save unfinished work, which other machines can then resume."""
         save_draft(workspace, body.image, body.label_map, body.seconds, person.name)
         return {"saved": True}
 
     @routes.post("/skip")
     def skip(request: Skip, person: Annotator) -> dict[str, bool]:
-        """Decline an image: somebody else may know."""
+        """Decline an image, which goes to another annotator."""
         skip_image(workspace, request.lease, person.name, request.reason)
         return {"skipped": True}
 
@@ -176,10 +176,10 @@ def answer_routes(workspace: Workspace) -> APIRouter:
 
 
 def comment_routes(workspace: Workspace) -> APIRouter:
-    """What people say about an image."""
+    """Comments on an image."""
     routes = APIRouter(prefix="/annotate", tags=["annotate"], responses=ERRORS)
 
-    @routes.get("/comments", response_model=list[Said])
+    @routes.get("/comments", response_model=list[CommentRow])
     def comments(person: Annotator, image: Short) -> list[dict[str, Any]]:
         """An image's comments, oldest first."""
         with workspace.catalog(read_only=True) as catalog:
@@ -189,23 +189,23 @@ def comment_routes(workspace: Workspace) -> APIRouter:
             {"id": one.id, "author": one.author, "text": one.text, "created": one.created} for one in found
         ]
 
-    @routes.post("/comments", response_model=Said)
+    @routes.post("/comments", response_model=CommentRow)
     def comment(body: CommentBody, person: Annotator) -> dict[str, Any]:
-        """Say something about an image; curators answer the same way."""
-        said = comment_on(workspace, body.image, person.name, body.text)
-        return {"id": said.id, "author": said.author, "text": said.text, "created": said.created}
+        """Comment on an image; curators reply the same way."""
+        made = comment_on(workspace, body.image, person.name, body.text)
+        return {"id": made.id, "author": made.author, "text": made.text, "created": made.created}
 
     return routes
 
 
 def newest_each(labels: list[Label]) -> list[Label]:
-    """Of one person's labels the newest of each image, oldest first, without triage's."""
+    """The newest of one person's labels of each image, oldest first."""
     newest = {label.image_id: label for label in sorted(labels, key=lambda one: one.revision)}
     return sorted(newest.values(), key=lambda label: label.created)
 
 
 def day_of(catalog: Catalog, annotator: str) -> tuple[int, int]:
-    """How many images wait for this person, and how many they did today."""
+    """How many images wait for this person, and how many they labelled today."""
     day = annotator_day(catalog, annotator, now(), start_of_today())
     return day.remaining, day.done_today
 
@@ -213,7 +213,7 @@ def day_of(catalog: Catalog, annotator: str) -> tuple[int, int]:
 def describe(
     catalog: Catalog, image: Image, annotator: str, day: tuple[int, int], assist: bool
 ) -> dict[str, Any]:
-    """What the page needs to know of an image, but for its lease."""
+    """Everything the page needs about an image except its lease."""
     mine = catalog.labels.latest(image.id, annotator)
     champion = catalog.detectors.champion()
     prediction = catalog.predictions.get(image.id, champion.id) if champion else None
@@ -222,7 +222,7 @@ def describe(
     heat = None
     if champion is not None and prediction is not None and prediction.map_ref is not None:
         heat = ShownMap(url=f"{url}/map?detector={champion.id}", detector=champion.name)
-    picture = ShownImage(
+    shown_image = ShownImage(
         id=image.id,
         height=image.height,
         width=image.width,
@@ -231,7 +231,7 @@ def describe(
         url=f"{url}/pixels",
     )
     return {
-        "image": picture,
+        "image": shown_image,
         "map": heat,
         "classes": list(catalog.classes.names()),
         "remaining": day[0],

@@ -1,4 +1,4 @@
-"""What the annotation API takes and gives: strict, bounded, described for OpenAPI."""
+"""Request and response bodies of the annotation API: strict, bounded, described for OpenAPI."""
 
 from typing import Annotated, Literal
 
@@ -18,13 +18,13 @@ class Skip(RequestBody):
 
 
 class Release(RequestBody):
-    """Giving the leased image back."""
+    """Returning the leased image."""
 
     lease: Short
 
 
 class Renew(RequestBody):
-    """Going on: the leases that must not end."""
+    """The leases to extend."""
 
     leases: list[Short] = Field(max_length=32)
 
@@ -38,7 +38,7 @@ class DraftBody(RequestBody):
 
 
 class CommentBody(RequestBody):
-    """Something to say about an image."""
+    """A comment on an image."""
 
     image: Short
     text: Annotated[str, Field(min_length=1, max_length=2_000, pattern=r"^[^\x00]*$")]
@@ -52,7 +52,7 @@ class GoldBody(RequestBody):
 
 
 class Point(RequestBody):
-    """A click, in pixels of the image, on the thing or beside it."""
+    """A click in image pixels, on the object or outside of it."""
 
     x: float = Field(ge=0, le=4096, allow_inf_nan=False)
     y: float = Field(ge=0, le=4096, allow_inf_nan=False)
@@ -60,7 +60,7 @@ class Point(RequestBody):
 
 
 class Ask(RequestBody):
-    """Clicks or a box (left, top, right, bottom) around the thing to segment."""
+    """Clicks or a box (left, top, right, bottom) around the object to segment."""
 
     image: Short
     points: list[Point] = Field(default=[], max_length=64)
@@ -70,7 +70,7 @@ class Ask(RequestBody):
 
 
 class TriageBody(RequestBody):
-    """Of the leased images of a grid: which are clean, which must be drawn."""
+    """The leased images of a grid: which are clean, which are flawed."""
 
     clean: list[Short] = Field(default=[], max_length=4 * TRIAGE_IMAGES)
     """Leases of the images without a flaw."""
@@ -91,14 +91,14 @@ class ShownImage(BaseModel):
 
 
 class ShownMap(BaseModel):
-    """Where the champion's artifact map is, and whose it is."""
+    """The URL of an artifact map, and the name of its detector."""
 
     url: str
     detector: str
 
 
 class ShownDraft(BaseModel):
-    """What this person had drawn when they left."""
+    """A person's saved or submitted label map."""
 
     label_map: str
     seconds: float
@@ -106,7 +106,7 @@ class ShownDraft(BaseModel):
 
 
 class Task(BaseModel):
-    """A leased image, or an own answer to look at again."""
+    """A leased image, or the person's earlier answer."""
 
     lease: str | None
     expires: float | None
@@ -118,9 +118,9 @@ class Task(BaseModel):
     revision: int
     draft: ShownDraft | None = None
     answer: ShownDraft | None = None
-    """The answer given earlier, when it is opened again."""
+    """The earlier answer, if the task reopens one."""
     note: str = ""
-    """What a reviewer said when returning it."""
+    """The reviewer's note on a returned label."""
     comments: int = 0
     tools: list[Literal["assist"]] = []
 
@@ -130,12 +130,14 @@ class Submitted(BaseModel):
 
 
 class Done(BaseModel):
-    """The leases that were lost meanwhile; what was done under them later is another opinion."""
+    """The leases that were lost; answers submitted on them are stored as another opinion."""
 
     lost: list[str] = []
 
 
-class Said(BaseModel):
+class CommentRow(BaseModel):
+    """A stored comment."""
+
     id: str
     author: str
     text: str
@@ -143,7 +145,7 @@ class Said(BaseModel):
 
 
 class Statistics(BaseModel):
-    """A person's own numbers."""
+    """A person's own statistics."""
 
     remaining: int
     done_today: int

@@ -1,4 +1,4 @@
-"""Triage: a dozen images of one category at a glance; cheap negatives, and drawings for the rest."""
+"""Triage: a dozen images of one category at once; clean ones are labelled, flawed ones queued for drawing."""
 
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from ui.annotate.schemas import TRIAGE_IMAGES, TriageBody, Triaged, TriageGrid, 
 from ui.web.errors import ERRORS
 
 KINDS: tuple[QueueKind, ...] = ("triage", "draw")
-"""What was sent to triage comes first; then what waits to be drawn may be looked through."""
+"""Items sent to triage come first, then those waiting to be drawn."""
 
 
 def triage_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:
@@ -39,7 +39,7 @@ def triage_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:
 
 
 def take_grid(catalog: Catalog, person: str, category: str | None, lease_seconds: float) -> TriageGrid | None:
-    """Lease a grid's images; those that this person holds already come along. None when nothing waits."""
+    """Lease a grid's images, including those that this person holds. None when nothing waits."""
     moment = now()
     for kind in KINDS:
         waiting = dict(catalog.queue.categories(person, kind))

@@ -1,4 +1,4 @@
-"""How far people agree: per image, category and person; what label maps hold; gold scores and comments."""
+"""Agreement between annotators by category and person, gold scores, and comments."""
 
 from typing import Annotated, Any
 
@@ -13,9 +13,9 @@ from ui.web.access import CURATORS
 from ui.web.sessions import Person, Requires
 
 SHOWN_COMMENTS = 50
-SEEING_PEOPLE = Requires(CURATORS, "seeing how people agree")
+SEEING_PEOPLE = Requires(CURATORS, "viewing agreement")
 Curator = Annotated[Person, SEEING_PEOPLE]
-"""Who may see how individual people do."""
+"""Who may see the figures of individual annotators."""
 
 
 class Reply(BaseModel):

@@ -1,4 +1,4 @@
-"""The benchmark builder: draw by strata, collect opinions, settle what people disagree on, freeze."""
+"""The benchmark builder: sample by strata, collect labels, resolve disagreements, freeze."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Hard categories, sending images to people, and the balance of what a detector learns from."""
+"""Hard categories, sending images to annotators, and the balance of the training set."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from dataengine.errors import InputRefused
 from pipelines.services.categories import (
     Ask,
     balance_report,
-    by_who_may_have_looked,
     category_report,
+    detectors_to_try,
     send_to_people,
 )
 from pipelines.services.jobs import request_job
@@ -34,7 +34,7 @@ def category_routes(workspace: Workspace) -> APIRouter:
     @routes.get("/categories")
     def categories(detector: str | None = None) -> dict[str, Any]:
         with workspace.catalog(read_only=True) as catalog:
-            for id in [detector] if detector else by_who_may_have_looked(catalog):
+            for id in [detector] if detector else detectors_to_try(catalog):
                 report = category_report(catalog, id)
                 if report["categories"]:
                     break

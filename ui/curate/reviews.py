@@ -1,9 +1,9 @@
-"""Reviewing: what people drew beside what the detector suspects, and the verdicts of curators.
+"""Reviewing: labels beside the detector's predictions, and the verdicts of curators.
 
 A label is *unreviewed*, *approved* ("accepted"), *returned* ("rejected": its author gets the image again,
-with the note) or *replaced* ("corrected": another label of the image was taken alone). A new revision is
-unreviewed. Which of them `publish` takes is `PublishConfig.labels`: all but returned and replaced ones, or
-approved ones alone.
+with the note) or *replaced* ("corrected": only another label of the image counts). A new revision is
+unreviewed. `PublishConfig.labels` sets which of them `publish` takes: all except returned and replaced ones,
+or only approved ones.
 """
 
 from dataclasses import asdict
@@ -26,7 +26,7 @@ Text = Annotated[str, Query(min_length=1, max_length=200)]
 
 
 class Opened(RequestBody):
-    """An image to draw on, from that person's newest map if one is named."""
+    """An image to annotate, starting from `author`'s newest map if given."""
 
     image: Name
     author: Name | None = None
@@ -75,7 +75,7 @@ def review_routes(workspace: Workspace) -> APIRouter:
                 if one.author == author and revision in (None, one.revision)
             ]
         if not found:
-            raise NotFound(f"{author!r} has no such label of image {image_id!r}; load the list again")
+            raise NotFound(f"{author!r} has no such label of image {image_id!r}; reload the list")
         return map_response(label_map_of(workspace, found[-1]))
 
     @routes.get("/merged/{image_id}")
@@ -87,7 +87,7 @@ def review_routes(workspace: Workspace) -> APIRouter:
 
 
 def cursor(after: str | None) -> ReviewCursor | None:
-    """Where a page of labels begins. Raises `InputRefused`."""
+    """The start of a page of labels. Raises `InputRefused`."""
     if after is None:
         return None
     created, _, rest = after.partition(":")
@@ -95,7 +95,7 @@ def cursor(after: str | None) -> ReviewCursor | None:
     try:
         return float(created), image_id, author if separator else ""
     except ValueError:
-        raise InputRefused(f"{after!r} is no place in a list; begin at its start") from None
+        raise InputRefused(f"{after!r} is not a valid cursor; reload the list") from None
 
 
 def place(last: ReviewCursor | None) -> str | None:
@@ -104,7 +104,7 @@ def place(last: ReviewCursor | None) -> str | None:
 
 
 def opinions_on(workspace: Workspace, image_id: str, person: Person) -> dict[str, Any]:
-    """Everybody's newest revision of an image, how far they agree, which count, and what is gold."""
+    """Each annotator's newest label of an image, their disagreement, which count, and whether it is gold."""
     with workspace.catalog(read_only=True) as catalog:
         image = catalog.images.get(image_id)
         labels = catalog.labels.of_images([image_id])

@@ -1,6 +1,6 @@
-"""The curation desk at /curate: its page, and the API that its views are drawn from.
+"""The API of the curation desk at /curate.
 
-Pages of images are followed by a key; filters are query parameters, so that a link keeps them.
+Images are paged by cursor; filters are query parameters, so that a link keeps them.
 """
 
 from dataclasses import asdict
@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 from dataengine.errors import InputRefused, NotFound
 from dataengine.records import Image
 from pipelines.services import jobs
-from pipelines.services.agreement import disagreements, look_into_maps
+from pipelines.services.agreement import compute_map_statistics, disagreements
 from storage.catalog import Catalog
 from storage.queries import labels as label_queries
 from storage.queries.images import (
@@ -65,7 +65,7 @@ class Wanted(BaseModel):
     limit: int = Field(default=48, ge=1, le=200)
 
     def filter(self) -> ImageFilter:
-        """What the catalog is asked for."""
+        """The filter as the catalog takes it."""
         return ImageFilter(
             category=self.category,
             lowest=self.low,
@@ -81,14 +81,14 @@ class Wanted(BaseModel):
         )
 
     def cursor(self) -> Cursor | None:
-        """Where the page begins. Raises `InputRefused`."""
+        """The start of the page. Raises `InputRefused`."""
         if self.after is None:
             return None
         value, separator, image_id = self.after.partition(":")
         try:
             return float(value), image_id if separator else ""
         except ValueError:
-            raise InputRefused(f"{self.after!r} is no place in a list; begin at its start") from None
+            raise InputRefused(f"{self.after!r} is not a valid cursor; reload the list") from None
 
 
 FilterQuery = Annotated[Wanted, Query()]
@@ -108,8 +108,8 @@ def curate_routes(workspace: Workspace) -> APIRouter:
     @routes.get("/images")
     def images(wanted: FilterQuery) -> JSONResponse:
         if wanted.label_class is not None:
-            look_into_maps(workspace)
-        # A response of its own, since FastAPI would walk through every value of every card.
+            compute_map_statistics(workspace)
+        # A ready response, because FastAPI would validate every value of every card.
         return JSONResponse(
             most_disputed(workspace, wanted) if wanted.sort == "disagreement" else one_page(workspace, wanted)
         )
@@ -142,7 +142,7 @@ def curate_routes(workspace: Workspace) -> APIRouter:
 
 
 def all_choices(catalog: Catalog) -> dict[str, Any]:
-    """What the filters and forms may be set to."""
+    """The choices of filters and forms."""
     champion = catalog.detectors.champion()
     people = [user.name for user in catalog.users.list() if {"annotator", "curator"} & set(user.roles)]
     return asdict(label_queries.choices(catalog)) | {
@@ -164,7 +164,7 @@ def all_choices(catalog: Catalog) -> dict[str, Any]:
 
 
 def card(found: ImageCard, **more: Any) -> dict[str, Any]:
-    """A card as the grid draws it; pictures and maps are fetched from /api/images."""
+    """A card as the grid shows it; pixels and maps are fetched from /api/images."""
     return {
         "id": found.id,
         "prompt": found.prompt,
@@ -223,7 +223,7 @@ def most_disputed(workspace: Workspace, wanted: Wanted) -> dict[str, Any]:
 
 
 def image_detail(catalog: Catalog, image: Image) -> dict[str, Any]:
-    """What is known of an image: where it comes from, what detectors and people said, where it went."""
+    """An image's metadata, predictions, labels, reviews, comments, and the snapshots that contain it."""
     verdicts = {(one.author, one.revision): one for one in catalog.reviews.of_image(image.id)}
     known = asdict(image)
     shown = ("id", "prompt", "category", "source", "origin", "licence", "split", "generator_id", "seed")
@@ -260,16 +260,16 @@ def image_detail(catalog: Catalog, image: Image) -> dict[str, Any]:
 
 
 def more_like(catalog: Catalog, image: Image, limit: int) -> dict[str, Any]:
-    """Images whose detector features point the same way, the closest first.
+    """Images by cosine similarity of detector features, the most similar first.
 
-    Raises `NotFound`, saying what to do, while nobody has computed the image's features.
+    Raises `NotFound`, saying what to do, while the image's features are not computed.
     """
     detector = champion_id(catalog)
     mine = None if detector is None else catalog.features.get(detector, image.id)
     if detector is None or mine is None:
         raise NotFound(
-            "the champion's features of this image are not computed yet; press “Compute features”, which "
-            "asks a worker for them, and try again once that job on the Rounds desk is done"
+            "this image is not in the champion's similarity index yet; press “Build similarity index” and "
+            "try again once that job (Rounds → Jobs and workers) has finished"
         )
     ids, vectors = catalog.features.of(detector, SIMILAR_FROM)
     closeness = cosine(vectors, mine)
@@ -281,7 +281,7 @@ def more_like(catalog: Catalog, image: Image, limit: int) -> dict[str, Any]:
 
 
 def cosine(vectors: np.ndarray, one: np.ndarray) -> np.ndarray:
-    """Cosine of every row of int8 N×D with one int8 D, float32 N; a zero vector is like nothing."""
+    """Cosine of every row of int8 N×D with one int8 D, float32 N; 0 for a zero vector."""
     rows, wanted = vectors.astype(np.float32), one.astype(np.float32)
     lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(wanted)
     return np.divide(rows @ wanted, lengths, out=np.zeros(len(rows), np.float32), where=lengths > 0)

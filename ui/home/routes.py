@@ -1,4 +1,4 @@
-"""The home page: the workspace in figures, and a card for every place this person may go."""
+"""The home page: the workspace in figures, and a card for every desk this person may open."""
 
 from fastapi import APIRouter
 from starlette.responses import RedirectResponse, Response
@@ -10,7 +10,7 @@ from ui.web.desk import Site, listed
 from ui.web.pages import render
 from ui.web.sessions import SignedIn
 
-NO_WORKER = "No worker is running, so jobs wait. Start one with “clinic worker”."
+NO_WORKER = "No worker is running, so jobs do not start. Start one with “clinic worker”."
 
 
 def home_routes(site: Site) -> APIRouter:
@@ -41,7 +41,7 @@ def figures(seen: Overview, champion: str | None) -> list[tuple[str, str]]:
     return [
         (f"{sum(seen.images.values()):,}", "images"),
         (f"{seen.labelled:,}", "labelled by people"),
-        (f"{seen.waiting:,}", "waiting for a label"),
+        (f"{seen.waiting:,}", "waiting for labels"),
         (f"{seen.detectors:,}", f"detectors, champion {champion}" if champion else "detectors"),
         (f"{seen.treatments:,}", "treatments"),
         (f"{sum(seen.rounds.values()):,}", "rounds"),

@@ -1,4 +1,4 @@
-"""The backend that Label Studio talks to. Its routes ask for the secret themselves."""
+"""The backend for Label Studio. Its routes check the shared secret themselves."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
-"""What Label Studio may ask of us: pre-annotations (the ML backend's protocol), webhooks, signed pictures.
+"""Routes for Label Studio: pre-annotations (the ML backend protocol), webhooks, signed images.
 
 Requests carry our secret, as header `X-Clinic-Secret` (webhooks) or as the password of basic authentication
-(ML backend); `clinic push --hooks` registers both. Webhooks are answered at once and are only hints to pull.
+(ML backend); `clinic push --hooks` registers both. Webhooks are answered at once and only trigger a pull.
 """
 
 import base64
@@ -23,26 +23,26 @@ ANNOTATED = frozenset({"ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_
 FAILURES = 30
 
 
-class Said(BaseModel):
-    """A body of Label Studio's; it sends more than we read."""
+class LabelStudioBody(BaseModel):
+    """A request body from Label Studio, which sends more fields than we read."""
 
     model_config = ConfigDict(extra="ignore")
 
 
-class Project(Said):
+class Project(LabelStudioBody):
     """The project that a webhook is about."""
 
     id: int
 
 
-class Event(Said):
+class Event(LabelStudioBody):
     """A webhook's body."""
 
     action: str = Field(default="", max_length=64)
     project: Project | None = None
 
 
-class PredictRequest(Said):
+class PredictRequest(LabelStudioBody):
     """A request for pre-annotations."""
 
     tasks: list[dict[str, Any]] = Field(max_length=label_studio.MAX_TASKS)
@@ -53,12 +53,12 @@ def label_studio_routes(workspace: Workspace) -> APIRouter:
     routes = APIRouter(prefix="/label-studio")
     failures = Throttle(FAILURES)
 
-    def known(request: Request) -> None:
+    def require_secret(request: Request) -> None:
         address = request.client.host if request.client else ""
         if failures.blocked(address):
             raise AccessDenied("too many wrong secrets from this address; wait ten minutes")
         if not hmac.compare_digest(
-            shown_secret(request).encode(), label_studio.shared_secret(workspace).encode()
+            secret_of(request).encode(), label_studio.shared_secret(workspace).encode()
         ):
             failures.fail(address)
             raise AccessDenied(
@@ -66,7 +66,7 @@ def label_studio_routes(workspace: Workspace) -> APIRouter:
             )
         failures.clear(address)
 
-    allowed = [Depends(known)]
+    allowed = [Depends(require_secret)]
 
     @routes.get("/health", dependencies=allowed)
     def health() -> dict[str, str]:
@@ -77,8 +77,8 @@ def label_studio_routes(workspace: Workspace) -> APIRouter:
         return {"model_version": label_studio.champion_version(workspace)}
 
     @routes.post("/predict", dependencies=allowed)
-    def predict(asked: PredictRequest) -> dict[str, Any]:
-        results = label_studio.predictions_for(workspace, asked.tasks)
+    def predict(body: PredictRequest) -> dict[str, Any]:
+        results = label_studio.predictions_for(workspace, body.tasks)
         return {"results": results, "model_version": label_studio.champion_version(workspace)}
 
     @routes.post("/webhook", dependencies=allowed, status_code=202)
@@ -88,12 +88,12 @@ def label_studio_routes(workspace: Workspace) -> APIRouter:
         if event.action not in ANNOTATED or event.project is None:
             return {"status": "ignored"}
         job = label_studio.request_pull(workspace, event.project.id)
-        return {"status": f"pull {job.id}" if job else "a pull waits already"}
+        return {"status": f"pull {job.id}" if job else "a pull is already queued"}
 
     @routes.get("/images/{image_id}")
     def pixels(image_id: str, expires: int, signature: Annotated[str, Field(max_length=128)]) -> Response:
         data, media_type = label_studio.signed_pixels(workspace, image_id, expires, signature)
-        # The editor draws the picture on a canvas, which browsers allow across sites only with this header.
+        # The editor draws the image on a canvas, which browsers allow across sites only with this header.
         headers = {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}
         headers["Cache-Control"] = "private, max-age=86400"
         return Response(data, media_type=media_type, headers=headers)
@@ -101,8 +101,8 @@ def label_studio_routes(workspace: Workspace) -> APIRouter:
     return routes
 
 
-def shown_secret(request: Request) -> str:
-    """The secret that a request carries; "" if none."""
+def secret_of(request: Request) -> str:
+    """The secret in a request; "" without one."""
     kind, _, value = request.headers.get("authorization", "").partition(" ")
     if kind.lower() != "basic":
         return request.headers.get(SECRET_HEADER, "")

@@ -1,4 +1,4 @@
-"""From a treated generator back to every label under it, for the rounds desk."""
+"""From a treated generator back to every label behind it, for the rounds desk."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +11,7 @@ COLUMNS = ("snapshot", "image", "kind", "author", "revision", "at", "clean", "pr
 
 
 def lineage_of(catalog: Catalog, generator_id: str) -> dict[str, Any]:
-    """The chain as a tree of plain words and ids. Raises `NotFound`."""
+    """The chain as a tree of names and ids. Raises `NotFound`."""
     steps, base = lineage(catalog, generator_id)
     snapshots = snapshots_under(steps)
     authors: dict[str, set[tuple[str, int | None]]] = {}
@@ -64,7 +64,7 @@ def detector_of(one: DetectorLineage) -> dict[str, Any]:
 
 
 def labels_csv(catalog: Catalog, generator_id: str) -> str:
-    """Every label under the generator, once for each training set that it went into."""
+    """Every label behind the generator, once for each training set that contains it."""
     found = list(labels_under(catalog, snapshots_under(lineage(catalog, generator_id)[0])))
     images = {image.id: image for image in catalog.images.get_many({one.image_id for one in found})}
     return as_csv(
@@ -87,5 +87,5 @@ def labels_csv(catalog: Catalog, generator_id: str) -> str:
 
 
 def moment(at: float | None) -> str:
-    """A time in UTC, nothing for what is gone."""
+    """A time in UTC; empty for None."""
     return "" if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")

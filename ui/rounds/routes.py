@@ -18,15 +18,15 @@ from ui.web.access import roles
 from ui.web.sessions import Person, Requires
 
 READERS = roles("curator", "engineer")
-SEEING_ROUNDS = Requires(READERS, "seeing rounds")
+SEEING_ROUNDS = Requires(READERS, "viewing rounds")
 Reader = Annotated[Person, SEEING_ROUNDS]
-"""Somebody who may see and run rounds."""
+"""A person who may see and run rounds."""
 JOBS_SHOWN = 30
 LOG_LINES = 200
 
 
 class NewRound(BaseModel):
-    """Which recipe, and what of it."""
+    """A recipe and its overrides."""
 
     model_config = ConfigDict(extra="forbid")
     recipe: str = Field(max_length=100)
@@ -47,12 +47,12 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
 
     @routes.get("")
     def overview() -> dict[str, Any]:
-        """Every round with its figures, and what a new one can be."""
+        """Every round with its figures, and the choices for a new one."""
         with workspace.catalog(read_only=True) as catalog:
             rows = figures(catalog)
             champion = catalog.detectors.champion()
-            rivals = round_options.rivals(catalog)
-            answering = catalog.endpoints.of_kind("vqa")
+            second_detectors = round_options.second_detectors(catalog)
+            vqa_models = catalog.endpoints.of_kind("vqa")
             treated = [
                 {"id": one.id, "name": one.name}
                 for one in reversed(catalog.generators.list())
@@ -61,16 +61,16 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
         return {
             "rounds": rows,
             "recipes": round_options.recipe_names(),
-            "vqa": [{"location": one.location, "name": one.name} for one in answering],
+            "vqa": [{"location": one.location, "name": one.name} for one in vqa_models],
             "questions": round_options.yes_no_questions(),
-            "detectors": [{"id": one.id, "name": one.name} for one in rivals],
+            "detectors": [{"id": one.id, "name": one.name} for one in second_detectors],
             "treated": treated,
             "champion": champion.name if champion else None,
         }
 
     @routes.get("/jobs")
     def jobs() -> dict[str, Any]:
-        """The newest jobs, and who works."""
+        """The newest jobs and the running workers."""
         with workspace.catalog(read_only=True) as catalog:
             found = catalog.jobs.list(limit=JOBS_SHOWN)
         alive = queue.workers_alive(workspace)
@@ -85,28 +85,28 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
 
     @routes.post("/jobs/{job_id}/cancel")
     def request_cancel(job_id: str, person: Reader) -> dict[str, Any]:
-        """Ask a job to stop."""
+        """Cancel a job."""
         return job_row(cancel_job(workspace, job_id, person.name))
 
     @routes.post("/jobs/{job_id}/pause")
     def request_pause(job_id: str, person: Reader) -> dict[str, Any]:
-        """Ask a training or treatment to wait."""
+        """Pause a training or treatment."""
         return job_row(pause_job(workspace, job_id, person.name))
 
     @routes.post("/jobs/{job_id}/resume")
     def request_resume(job_id: str, person: Reader) -> dict[str, Any]:
-        """Ask again for a paused, failed or cancelled job."""
+        """Resume a paused, failed or cancelled job."""
         return job_row(resume_job(workspace, job_id, person.name))
 
     @routes.get("/lineage/{generator_id}")
-    def what_it_rests_on(generator_id: str) -> dict[str, Any]:
-        """From a treated generator back to every label under it."""
+    def lineage_tree(generator_id: str) -> dict[str, Any]:
+        """Everything a treated generator was built from."""
         with workspace.catalog(read_only=True) as catalog:
             return lineage_of(catalog, generator_id)
 
     @routes.get("/lineage/{generator_id}/labels.csv")
     def labels(generator_id: str) -> Response:
-        """Every label under a generator."""
+        """Every label behind a generator."""
         with workspace.catalog(read_only=True) as catalog:
             text = labels_csv(catalog, generator_id)
         headers = {"Content-Disposition": 'attachment; filename="labels.csv"'}
@@ -114,8 +114,8 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
 
     @routes.post("/round")
     def start(wanted: NewRound, person: Reader) -> dict[str, str]:
-        """Run a round; workers carry it on."""
-        settings = settled(workspace, wanted).model_dump(mode="json")
+        """Start a round; workers run it."""
+        settings = settings_of(workspace, wanted).model_dump(mode="json")
         return {"round": rounds.start_round(workspace, settings, person.name).id}
 
     @routes.get("/round/{round_id}")
@@ -144,20 +144,20 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
 
     @routes.post("/round/{round_id}/cancel")
     def cancel(round_id: str, person: Reader) -> dict[str, str]:
-        """Stop a round where it stands."""
+        """Cancel a round at its current stage."""
         return {"state": rounds.cancel_round(workspace, round_id, person.name).state}
 
     @routes.post("/round/{round_id}/resume")
     def resume(round_id: str, person: Reader) -> dict[str, str]:
-        """Go on with a failed or cancelled round."""
+        """Resume a failed or cancelled round."""
         return {"job": rounds.resume_round(workspace, round_id, person.name).id}
 
     return routes
 
 
-def settled(workspace: Workspace, wanted: NewRound) -> RoundRecipe:
-    """The recipe with what was chosen. Raises `ConfigRefused` where that names what no admin registered,
-    `NotFound` for a rival that is no detector."""
+def settings_of(workspace: Workspace, wanted: NewRound) -> RoundRecipe:
+    """The recipe with the overrides. Raises `ConfigRefused` for a location that is not registered, `NotFound`
+    for an unknown second detector."""
     overrides = round_options.RoundOverrides(
         budget=wanted.budget,
         correction=wanted.correction,
@@ -166,7 +166,7 @@ def settled(workspace: Workspace, wanted: NewRound) -> RoundRecipe:
         question=(wanted.vqa, wanted.question) if wanted.vqa else None,
         rival=wanted.rival,
     )
-    if wanted.rival and wanted.rival not in round_options.RIVALS:
+    if wanted.rival and wanted.rival not in round_options.SECOND_DETECTORS:
         with workspace.catalog(read_only=True) as catalog:
             catalog.detectors.get(wanted.rival)
     plan = RoundRecipe.model_validate(

@@ -1,4 +1,4 @@
-"""A round as a timeline: each stage, how long it took, what went in and came out, who is waited for."""
+"""A round as a timeline: each stage, its duration, input and output, and who it waits for."""
 
 from typing import Any
 
@@ -56,14 +56,14 @@ def state_of(row: Round, stage: rounds.StageDescription, jobs: list[Job]) -> str
 
 
 def message_of(row: Round, name: str, jobs: list[Job]) -> str:
-    """What the stage says of itself while it is not done."""
+    """The message of the current stage."""
     if name in row.results or name != row.stage:
         return ""
     return row.message or (jobs[-1].error or jobs[-1].message if jobs else "")
 
 
 def people(catalog: Catalog, row: Round) -> list[dict[str, Any]]:
-    """Who labelled."""
+    """The annotators of a round's images."""
     return [
         {"name": one.author, "images": one.images, "clean": one.clean, "seconds": one.seconds}
         for one in labellers(catalog, row.id)
@@ -71,7 +71,7 @@ def people(catalog: Catalog, row: Round) -> list[dict[str, Any]]:
 
 
 def waiting(catalog: Catalog, row: Round) -> dict[str, Any] | None:
-    """For whom a waiting round waits: people with images of their own, and who may take the rest."""
+    """Who a waiting round waits for: people with assigned images, and who may take the rest."""
     if row.state != "waiting":
         return None
     reserved, free = open_assignments(catalog, row.id)
@@ -84,14 +84,14 @@ def waiting(catalog: Catalog, row: Round) -> dict[str, Any] | None:
 
 
 def figures(catalog: Catalog) -> list[dict[str, Any]]:
-    """What each round did to the detector and to the generator, the oldest first."""
+    """What each round changed in the detector and the generator, the oldest first."""
     names = {one.id: one.name for one in catalog.detectors.list()}
     names |= {one.id: one.name for one in catalog.generators.list()}
     return [round_figures(row, names) for row in catalog.rounds.list()]
 
 
 def round_figures(row: Round, names: dict[str, str]) -> dict[str, Any]:
-    """One round's line; what it has not measured is None."""
+    """One round's figures; None where nothing was measured."""
     measured, promoted = row.results.get("evaluate", {}), row.results.get("promote", {})
     treated, compared = row.results.get("treat", {}), row.results.get("judge", {})
 

@@ -1,4 +1,4 @@
-"""What /train and /treat share: runs, and their order in the queue. It has no page of its own."""
+"""What /train and /treat share: runs, and their order in the queue. It has no page."""
 
 from pathlib import Path
 

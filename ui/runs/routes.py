@@ -1,4 +1,4 @@
-"""What /train and /treat share: following a run, its curves, its log, stopping it and going on."""
+"""What /train and /treat share: a run's status, curves and log; cancel, pause and resume."""
 
 from typing import Annotated, Any, Literal
 
@@ -84,7 +84,7 @@ def run_routes(workspace: Workspace, kind: str) -> APIRouter:
 
 
 def queue_routes(workspace: Workspace) -> APIRouter:
-    """The routes under /api/queue: who comes next is an admin's to say."""
+    """The routes under /api/queue: admins may change the order."""
     routes = APIRouter(prefix="/api/queue")
 
     @routes.post("/{kind}/{run_id}/first")
@@ -112,15 +112,15 @@ def run_rows(workspace: Workspace, kind: str) -> list[dict[str, Any]]:
 
 
 def run_name(job: Job) -> str:
-    """What people called it."""
+    """The run's display name."""
     settings = job.args["settings"]
     return settings.get("name") or settings.get("training", {}).get("name") or job.args["run"]
 
 
 def sample_ref(workspace: Workspace, run_id: str, ref: str) -> str:
-    """The name of a blob or map, if the run shows it or did so a moment ago. Raises `NotFound`."""
+    """The name of a blob or map, if the run shows it or recently did. Raises `NotFound`."""
     kept = runs.kept_json(workspace, run_id, "samples.json")
     shown = [kept.get("recent", []), [list(one.values()) for one in kept.get("samples", [])]]
     if not any(ref in refs for looks in shown for refs in looks):
-        raise NotFound("this run shows no such picture any more; look again")
+        raise NotFound("this run no longer shows that image; reload the page")
     return ref

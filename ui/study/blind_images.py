@@ -1,4 +1,4 @@
-"""Pictures of a blind pair: freshly encoded alike, of one length, with nothing but the pixels in them."""
+"""Images of a blind pair, re-encoded identically and padded to one length, without metadata."""
 
 import io
 import struct
@@ -17,20 +17,20 @@ FILLER = b"paDd"
 
 
 def blind_bodies(workspace: Workspace, before: str, after: str, spoiled: bool) -> tuple[bytes, bytes]:
-    """Both pictures, named by their SHA-256, as PNG bodies of one length.
+    """Both images, given by SHA-256, as PNG bodies of one length.
 
-    With `spoiled`, the first is the second with its tiles in disorder: an attention check.
+    With `spoiled`, the first is the second with its tiles shuffled: an attention check.
     Raises `ImageRefused` or `NotFound`.
     """
     second = decode(workspace.blobs.get(after))
-    first = disordered(second) if spoiled else decode(workspace.blobs.get(before))
+    first = shuffle_tiles(second) if spoiled else decode(workspace.blobs.get(before))
     bodies = plain_png(first), plain_png(second)
     length = -(-(max(map(len, bodies)) + 12) // BLOCK) * BLOCK
     return padded(bodies[0], length), padded(bodies[1], length)
 
 
-def disordered(image: Pixels) -> Pixels:
-    """The image with its sixteen tiles turned round: whoever looks sees that it is broken."""
+def shuffle_tiles(image: Pixels) -> Pixels:
+    """The image with its sixteen tiles shuffled, which is obvious at a glance."""
     height, width = (side - side % TILES for side in image.shape[:2])
     rows, columns = height // TILES, width // TILES
     tiles = image[:height, :width].reshape(TILES, rows, TILES, columns, 3).swapaxes(1, 2)

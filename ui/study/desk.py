@@ -1,4 +1,4 @@
-"""Blind studies at /study: judging, making them, and joining one by invitation."""
+"""Blind studies at /study: judging, creating, and joining by invitation."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ DESK = Desk(
     folder=Path(__file__).parent,
     path="/study",
     title="Study",
-    caption="Blind judging of before against after.",
+    caption="Blind comparison of before and after.",
     roles=RATERS,
     api={
         "/api/study": RATERS,

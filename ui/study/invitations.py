@@ -1,4 +1,4 @@
-"""Joining a study by an invitation: an admin makes a link, whoever opens it in time judges that one study."""
+"""Joining a study by invitation: an admin creates a link; anyone who opens it in time can judge."""
 
 from typing import Annotated, Any
 
@@ -20,7 +20,7 @@ Token = Annotated[str, Form(max_length=100)]
 
 
 class EndInvitations(BaseModel):
-    """Which study's links end."""
+    """The study whose links end."""
 
     model_config = ConfigDict(extra="forbid")
     study: str = Field(max_length=64)
@@ -32,19 +32,19 @@ def joining_routes(session_manager: SessionManager) -> APIRouter:
 
     @routes.post("/api/invitations")
     def invite(wanted: Invite, person: Inviter) -> dict[str, Any]:
-        """Make a link; it is shown this once."""
+        """Create a link, which is shown only once."""
         token, made = invitations.invite(workspace, wanted, person.name)
         return {"path": f"/join?invitation={token}", "expires": made.expires, "places": made.places}
 
     @routes.post("/api/invitations/end")
     def end(wanted: EndInvitations, person: Inviter) -> dict[str, int]:
-        """Let the study's links expire now; who has joined stays."""
+        """Expire the study's links; raters who have joined stay."""
         return {"ended": invitations.end_invitations(workspace, wanted.study, person.name)}
 
     @routes.get("/join")
-    def door(request: Request, invitation: str = "") -> Response:
-        """What the link opens."""
-        if already_in(session_manager, request):
+    def show_invitation(request: Request, invitation: str = "") -> Response:
+        """The page behind an invitation link."""
+        if has_session(session_manager, request):
             return RedirectResponse("/study", 303)
         try:
             study = invited(session_manager, invitation, address_of(request))[1]
@@ -54,8 +54,8 @@ def joining_routes(session_manager: SessionManager) -> APIRouter:
 
     @routes.post("/join")
     def join(request: Request, invitation: Token) -> Response:
-        """Open an account for that study, and go there."""
-        if already_in(session_manager, request):
+        """Create a guest account for the study, and redirect to it."""
+        if has_session(session_manager, request):
             return RedirectResponse("/study", 303)
         try:
             found, study = invited(session_manager, invitation, address_of(request))
@@ -70,18 +70,18 @@ def joining_routes(session_manager: SessionManager) -> APIRouter:
 
 
 def join_page(study: str, token: str, problem: str = "", status: int = 200) -> Response:
-    """What an invitation opens: one button, or why it opens nothing."""
+    """The page behind an invitation: a button, or why the link does not work."""
     return render("study/join.html", status, study=study, token=token, problem=problem)
 
 
-def already_in(session_manager: SessionManager, request: Request) -> bool:
-    """Whether this browser belongs to somebody: one person with two accounts would vote twice."""
+def has_session(session_manager: SessionManager, request: Request) -> bool:
+    """Whether this browser has a session: one person with two accounts would vote twice."""
     cookie = request.cookies.get(COOKIE, "")
     return bool(cookie) and session_manager.person(cookie) is not None
 
 
 def invited(session_manager: SessionManager, token: str, address: str) -> tuple[Invitation, Study]:
-    """The invitation that still holds, and its study. Raises `AccessDenied`; guessing is slowed down."""
+    """A valid invitation and its study. Raises `AccessDenied`; repeated guesses are throttled."""
     if session_manager.by_address.blocked(address):
         raise AccessDenied("too many failed attempts from this address; wait ten minutes")
     with session_manager.workspace.catalog(read_only=True) as catalog:

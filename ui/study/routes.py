@@ -1,7 +1,7 @@
-"""Judging blind at /study: what a rater sees and sends.
+"""Blind judging at /study: what a rater sees and sends.
 
-Nothing here names a generator, an image of the catalog, or a side: pairs and pictures go by names drawn for
-this rater alone, and answers are unblinded on arrival.
+No response names a generator, a catalog image, or a side: pairs and images have random names for each rater,
+and answers are unblinded on arrival.
 """
 
 from functools import lru_cache
@@ -23,7 +23,7 @@ from ui.web.sessions import Person, Requires
 RATERS = roles("rater", "engineer")
 Rater = Annotated[Person, Requires(RATERS, "judging")]
 PAIRS_KEPT = 8
-"""Pairs of encoded pictures kept in memory, so that the second picture of a pair costs nothing."""
+"""Pairs of encoded images kept in memory, so that the second image of a pair is free."""
 
 
 def study_routes(workspace: Workspace) -> APIRouter:
@@ -33,7 +33,7 @@ def study_routes(workspace: Workspace) -> APIRouter:
 
     @routes.get("")
     def studies(person: Rater) -> dict[str, Any]:
-        """The open studies of this person, and what else they may do here."""
+        """This person's open studies, and what else they may do here."""
         with workspace.catalog(read_only=True) as catalog:
             shown = [
                 summary(catalog, study, person.name)
@@ -54,25 +54,25 @@ def study_routes(workspace: Workspace) -> APIRouter:
             waiting = left_for(catalog, study, person.name)
             done = len(pairs_answered(catalog, study_id, person.name))
             for showing in waiting:
-                images = pictures_of(catalog, study, showing.pair)
+                images = images_of_pair(catalog, study, showing.pair)
                 if images is not None:
                     return described(study, showing, images[1], done, len(waiting))
         return Response(status_code=204)
 
     @routes.post("/{study_id}/answer")
     def answer(study_id: str, sent: VoteBody, person: Rater) -> dict[str, int]:
-        """Keep a pair's answers; the same pair sent again changes nothing."""
+        """Store a pair's answers; sending the same pair again changes nothing."""
         return {"new": cast_votes(workspace, study_id, sent, person.name)}
 
     @routes.get("/{study_id}/pictures/{name}")
-    def picture(study_id: str, name: str, person: Rater) -> Response:
-        """One side's pixels, under a name that means nothing to anybody else."""
+    def image(study_id: str, name: str, person: Rater) -> Response:
+        """One side's pixels, under a name that is valid for this rater only."""
         with workspace.catalog(read_only=True) as catalog:
             study = study_for(catalog, study_id, person.name)
-            pair, role = picture_named(plan_of(study, person.name), name)
-            images = pictures_of(catalog, study, pair)
+            pair, role = pair_and_role(plan_of(study, person.name), name)
+            images = images_of_pair(catalog, study, pair)
         if images is None:
-            raise NotFound("this picture is gone; the next pair will do")
+            raise NotFound("this image was deleted; reload the page for the next pair")
         both = encoded(images[0].sha256, images[1].sha256, pair >= len(study.pairs))
         return Response(
             both[0 if role == "before" else 1], media_type="image/png", headers={"Cache-Control": "no-store"}
@@ -81,8 +81,8 @@ def study_routes(workspace: Workspace) -> APIRouter:
     return routes
 
 
-def pictures_of(catalog: Catalog, study: Study, pair: int) -> tuple[Image, Image] | None:
-    """Before and after; an attention check shows one picture, spoiled and not. None if one was erased."""
+def images_of_pair(catalog: Catalog, study: Study, pair: int) -> tuple[Image, Image] | None:
+    """Before and after; an attention check shows one image, shuffled and intact. None if one was erased."""
     check = pair - len(study.pairs)
     before, after = study.pairs[check % len(study.pairs) if check >= 0 else pair]
     found = {image.id: image for image in catalog.images.get_many([before, after])}
@@ -92,7 +92,7 @@ def pictures_of(catalog: Catalog, study: Study, pair: int) -> tuple[Image, Image
 
 
 def summary(catalog: Catalog, study: Study, rater: str) -> dict[str, Any]:
-    """A study as its raters may know it."""
+    """A study as its raters may see it."""
     design = design_of(study)
     return {
         "id": study.id,
@@ -104,7 +104,7 @@ def summary(catalog: Catalog, study: Study, rater: str) -> dict[str, Any]:
 
 
 def described(study: Study, showing: Showing, image: Image, done: int, left: int) -> dict[str, Any]:
-    """A pair as its rater may know it."""
+    """A pair as its rater may see it."""
     design = design_of(study)
     url = f"/api/study/{study.id}/pictures/"
     return {
@@ -119,8 +119,8 @@ def described(study: Study, showing: Showing, image: Image, done: int, left: int
     }
 
 
-def picture_named(plan: StudyPlan, name: str) -> tuple[int, str]:
-    """Pair and role of a picture's name. Raises `NotFound` for names that are not this rater's."""
+def pair_and_role(plan: StudyPlan, name: str) -> tuple[int, str]:
+    """Pair and role of an image's name. Raises `NotFound` for names that are not this rater's."""
     if name not in plan.by_picture:
-        raise NotFound("there is no such picture")
+        raise NotFound("no such image")
     return plan.by_picture[name]

@@ -1,4 +1,4 @@
-"""Making blind studies: choose what is compared, see how far the judging is and what it found, close it."""
+"""Creating blind studies: choose generators and questions, monitor progress and results, close."""
 
 from collections import Counter
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ from storage.workspace import Workspace
 from ui.web.access import ENGINEERS
 from ui.web.sessions import Person, Requires
 
-MAKING = Requires(ENGINEERS, "making studies")
+MAKING = Requires(ENGINEERS, "creating studies")
 Maker = Annotated[Person, MAKING]
 
 
@@ -34,7 +34,7 @@ def making_routes(workspace: Workspace) -> APIRouter:
 
     @routes.get("/choices")
     def choices() -> dict[str, Any]:
-        """What the form offers: generators, and the settings with their help."""
+        """The form's choices: generators, and the settings with their help texts."""
         with workspace.catalog(read_only=True) as catalog:
             generators = [
                 {"id": one.id, "name": one.name, "parent": one.parent}
@@ -65,7 +65,7 @@ def making_routes(workspace: Workspace) -> APIRouter:
 
     @routes.get("/{study_id}")
     def study(study_id: str) -> dict[str, Any]:
-        """One study and what it has found so far."""
+        """One study and its results so far."""
         with workspace.catalog(read_only=True) as catalog:
             names = {one.id: one.name for one in catalog.generators.list()}
             found = catalog.studies.get(study_id)
@@ -81,7 +81,7 @@ def making_routes(workspace: Workspace) -> APIRouter:
         """Votes or results as CSV."""
         tables = {"votes": votes_csv, "results": results_csv}
         if table not in tables:
-            raise InputRefused(f"there is no table {table!r}; there are {', '.join(tables)}")
+            raise InputRefused(f"there is no table {table!r}; choose {' or '.join(tables)}")
         with workspace.catalog(read_only=True) as catalog:
             text = tables[table](catalog, catalog.studies.get(study_id))
         name = f"study-{study_id}-{table}.csv"
@@ -91,7 +91,7 @@ def making_routes(workspace: Workspace) -> APIRouter:
 
     @routes.post("/{study_id}/close")
     def close(study_id: str, person: Maker) -> dict[str, bool]:
-        """Take no more votes; accounts that came by invitation are closed with it."""
+        """Close the study, and deactivate the guest accounts that joined it."""
         close_study(workspace, study_id, person.name)
         return {"closed": True}
 

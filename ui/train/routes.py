@@ -1,4 +1,4 @@
-"""The training desk at /train: its page's API. Retraining asks for a durable job; promotion is a person's."""
+"""The API of the training desk at /train. Training runs as a durable job; a person promotes."""
 
 import time
 from collections.abc import Callable
@@ -30,7 +30,7 @@ REAL_FIGURES = ("mse", "kl1m")
 
 
 class Promotion(BaseModel):
-    """Who shall be champion, why, and who was when the page was drawn."""
+    """The new champion, the reason, and the champion that the page showed."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -43,34 +43,34 @@ def train_routes(workspace: Workspace) -> APIRouter:
     """The routes under /api/train."""
     routes = APIRouter(prefix="/api/train", dependencies=[TRAINING])
     routes.include_router(run_routes(workspace, runs.TRAINING))
-    previews = Remembered(lambda plan: training_preview.snapshot_preview(workspace, plan.publish))
+    previews = AnswerCache(lambda plan: training_preview.snapshot_preview(workspace, plan.publish))
 
     @routes.get("/overview")
-    def seen() -> dict[str, Any]:
+    def show_overview() -> dict[str, Any]:
         return overview(workspace)
 
     @routes.get("/form")
-    def asked(preset: Annotated[str, Field(max_length=100)] = "") -> dict[str, Any]:
+    def described_form(preset: Annotated[str, Field(max_length=100)] = "") -> dict[str, Any]:
         return training_form(workspace, preset)
 
     @routes.post("/preview")
-    def preview(asked: Settings) -> dict[str, Any]:
-        return previews.of(settled(workspace, asked))
+    def preview(body: Settings) -> dict[str, Any]:
+        return previews.of(plan_of(workspace, body))
 
     @routes.post("/checks")
-    def checks(asked: Settings) -> dict[str, Any]:
-        plan = settled(workspace, asked)
+    def checks(body: Settings) -> dict[str, Any]:
+        plan = plan_of(workspace, body)
         return {"checks": preflight.as_json(preflight.training_checks(workspace, plan))}
 
     @routes.post("/needs")
-    def needs(asked: Settings) -> dict[str, Any]:
-        plan = settled(workspace, asked)
+    def needs(body: Settings) -> dict[str, Any]:
+        plan = plan_of(workspace, body)
         found = preflight.needs(workspace, "train", plan.model_dump(mode="json"))
         return {"checks": preflight.as_json([found])}
 
     @routes.post("/start")
-    def start(asked: Settings, person: Engineer) -> dict[str, str]:
-        job = runs.start_training(workspace, settled(workspace, asked), person.name)
+    def start(body: Settings, person: Engineer) -> dict[str, str]:
+        job = runs.start_training(workspace, plan_of(workspace, body), person.name)
         return {"run": job.args["run"]}
 
     @routes.get("/detectors/{detector_id}")
@@ -82,28 +82,28 @@ def train_routes(workspace: Workspace) -> APIRouter:
         return runs.curves(workspace, jobs_behind(workspace, detector_id))
 
     @routes.post("/promote")
-    def promote(asked: Promotion, person: Engineer) -> dict[str, str]:
-        made = promote_detector(workspace, asked.detector, person.name, asked.reason, asked.champion)
+    def promote(body: Promotion, person: Engineer) -> dict[str, str]:
+        made = promote_detector(workspace, body.detector, person.name, body.reason, body.champion)
         return {"champion": made.id, "name": made.name}
 
     @routes.post("/rollback")
-    def rollback(asked: Promotion, person: Engineer) -> dict[str, str]:
-        made = roll_back_champion(workspace, person.name, asked.champion)
+    def rollback(body: Promotion, person: Engineer) -> dict[str, str]:
+        made = roll_back_champion(workspace, person.name, body.champion)
         return {"champion": made.id, "name": made.name}
 
     return routes
 
 
-def settled(workspace: Workspace, asked: Settings) -> TrainingRun:
-    """The form's settings. Raises `ConfigRefused` naming a wrong field, or one that leads elsewhere."""
-    plan = runs.validated(TrainingRun, asked.settings)
+def plan_of(workspace: Workspace, body: Settings) -> TrainingRun:
+    """The form's settings. Raises `ConfigRefused` naming an invalid field or an unregistered location."""
+    plan = runs.validated(TrainingRun, body.settings)
     presets = runs.training_presets(workspace).values()
     check_locations(workspace, plan, map(TrainingRun.model_validate, presets))
     return plan
 
 
-class Remembered:
-    """A slow answer, kept for a few seconds by the settings that it depends on; one is made at a time."""
+class AnswerCache:
+    """A cache of slow answers, keyed by the settings that they depend on; one is computed at a time."""
 
     def __init__(self, make: Callable[[TrainingRun], dict[str, Any]]) -> None:
         self._make = make
@@ -169,7 +169,7 @@ def intervals_of(version: DetectorVersion, split: str = "validation") -> dict[st
 
 
 def training_form(workspace: Workspace, preset: str) -> dict[str, Any]:
-    """The form, filled in from a preset, and what can be chosen."""
+    """The form, filled in from a preset, and its choices."""
     presets = runs.training_presets(workspace)
     name = preset if preset in presets else next(iter(presets))
     with workspace.catalog(read_only=True) as catalog:
@@ -183,7 +183,7 @@ def training_form(workspace: Workspace, preset: str) -> dict[str, Any]:
 
 
 def detector_details(workspace: Workspace, detector_id: str) -> dict[str, Any]:
-    """Everything that a decision needs: figures beside the champion's, reliability, worst images, lineage."""
+    """What a promotion needs: figures compared with the champion's, calibration, worst images, lineage."""
     with workspace.catalog(read_only=True) as catalog:
         version = catalog.detectors.get(detector_id)
         champion = catalog.detectors.champion()
@@ -244,5 +244,5 @@ def jobs_behind(workspace: Workspace, detector_id: str) -> list[Job]:
 
 
 def made(run: runs.Run, detector_id: str) -> bool:
-    """Whether the run ended in that detector."""
+    """Whether the run trained that detector."""
     return any(job.result.get("detector") == detector_id for job in run.jobs)

@@ -1,4 +1,4 @@
-"""The treating desk at /treat: its page's API. A treatment is a durable job; its LoRA can be taken away."""
+"""The API of the treatment desk at /treat. A treatment runs as a durable job; its LoRA can be downloaded."""
 
 from collections.abc import Collection, Sequence
 from typing import Annotated, Any
@@ -25,11 +25,11 @@ Engineer = Annotated[Person, TREATING]
 SHOWN = 100
 PAIRS = 24
 MAX_PROMPTS = 2 << 20
-NEEDS_CHOOSING = "choose a generator first; clinic generators --add FOLDER registers one"
+NEEDS_CHOOSING = "choose a generator first; register one with clinic generators --add FOLDER"
 
 
 class Prompts(BaseModel):
-    """What is drawn with and without a treatment: a prompt a line, and seeds for each."""
+    """What to generate with and without a treatment: one prompt per line, and seeds per prompt."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -43,11 +43,11 @@ def treat_routes(workspace: Workspace) -> APIRouter:
     routes.include_router(run_routes(workspace, runs.TREATMENT))
 
     @routes.get("/overview")
-    def seen() -> dict[str, Any]:
+    def show_overview() -> dict[str, Any]:
         return overview(workspace)
 
     @routes.get("/form")
-    def asked(preset: Annotated[str, Field(max_length=100)] = "") -> dict[str, Any]:
+    def described_form(preset: Annotated[str, Field(max_length=100)] = "") -> dict[str, Any]:
         return treatment_form(workspace, preset)
 
     @routes.post("/prompts")
@@ -55,19 +55,19 @@ def treat_routes(workspace: Workspace) -> APIRouter:
         return {"texts": prompts_in(await request.body())}
 
     @routes.post("/checks")
-    def checks(asked: Settings) -> dict[str, Any]:
-        plan = settled(workspace, asked)
+    def checks(body: Settings) -> dict[str, Any]:
+        plan = plan_of(workspace, body)
         return {"checks": preflight.as_json(runs.check_treatment(workspace, plan))}
 
     @routes.post("/needs")
-    def needs(asked: Settings) -> dict[str, Any]:
-        plan = settled(workspace, asked)
+    def needs(body: Settings) -> dict[str, Any]:
+        plan = plan_of(workspace, body)
         found = preflight.needs(workspace, "treat", plan.model_dump(mode="json"))
         return {"checks": preflight.as_json([found])}
 
     @routes.post("/start")
-    def start(asked: Settings, person: Engineer) -> dict[str, str]:
-        job = runs.start_treatment(workspace, settled(workspace, asked), person.name)
+    def start(body: Settings, person: Engineer) -> dict[str, str]:
+        job = runs.start_treatment(workspace, plan_of(workspace, body), person.name)
         return {"run": job.args["run"]}
 
     @routes.get("/runs/{run_id}/pictures/{sha256}")
@@ -84,15 +84,15 @@ def treat_routes(workspace: Workspace) -> APIRouter:
         return runs.curves(workspace, jobs_behind(workspace, treatment_id))
 
     @routes.post("/treatments/{treatment_id}/draw")
-    def draw(treatment_id: str, asked: Prompts, person: Engineer) -> dict[str, str]:
+    def draw(treatment_id: str, body: Prompts, person: Engineer) -> dict[str, str]:
         with workspace.catalog(read_only=True) as catalog:
             found = catalog.treatments.get(treatment_id)
         if found.treated_id is None:
-            raise NotFound("this treatment kept nothing, so there is nothing to draw with")
-        prompts = prompts_in(asked.text.encode())
-        if len(prompts) * asked.seeds > PAIRS:
-            raise InputRefused(f"at most {PAIRS} pairs are drawn at once; ask for fewer prompts or seeds")
-        args = {"treatment": found.id, "prompts": prompts, "seeds": asked.seeds}
+            raise NotFound("this treatment kept no checkpoint, so there is nothing to generate with")
+        prompts = prompts_in(body.text.encode())
+        if len(prompts) * body.seeds > PAIRS:
+            raise InputRefused(f"at most {PAIRS} pairs can be generated at once; use fewer prompts or seeds")
+        args = {"treatment": found.id, "prompts": prompts, "seeds": body.seeds}
         return {"job": jobs.request_job(workspace, "compare", args, person.name).id}
 
     @routes.get("/treatments/{treatment_id}/draw/{job_id}")
@@ -108,34 +108,34 @@ def treat_routes(workspace: Workspace) -> APIRouter:
     return routes
 
 
-def settled(workspace: Workspace, asked: Settings) -> TreatmentRun:
-    """The form's settings with the detector settled now. Raises `ConfigRefused` naming a wrong field, or one
-    that names what no admin registered."""
-    if not asked.settings.get("generator"):
+def plan_of(workspace: Workspace, body: Settings) -> TreatmentRun:
+    """The form's settings, with the detector resolved. Raises `ConfigRefused` naming an invalid field or a
+    location that is not registered."""
+    if not body.settings.get("generator"):
         raise InputRefused(NEEDS_CHOOSING)
-    plan = runs.validated(TreatmentRun, asked.settings)
+    plan = runs.validated(TreatmentRun, body.settings)
     presets = runs.treatment_presets(plan.generator).values()
     check_locations(workspace, plan, map(TreatmentRun.model_validate, presets))
     return runs.with_detector(workspace, plan)
 
 
 def prompts_in(data: bytes) -> list[str]:
-    """One prompt a line. Raises `InputRefused` for another encoding than UTF-8, and for no prompt."""
+    """One prompt per line. Raises `InputRefused` for another encoding than UTF-8, and without prompts."""
     if len(data) > MAX_PROMPTS:
-        raise InputRefused(f"the file has {len(data)} bytes and {MAX_PROMPTS} are read; split it")
+        raise InputRefused(f"the file has {len(data)} bytes; the limit is {MAX_PROMPTS}. Split it")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         likely = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "Latin-1 or Windows-1252"
         raise InputRefused(
-            f"the file is not UTF-8 text (byte {error.start} does not fit; it looks like {likely}); save it "
-            "as UTF-8 and choose it again"
+            f"the file is not UTF-8 text (byte {error.start} is invalid; it looks like {likely}); save it as "
+            "UTF-8 and choose it again"
         ) from None
     if "\x00" in text:
-        raise InputRefused("the file is not text: it holds zero bytes; give one prompt a line, in UTF-8")
+        raise InputRefused("the file is not text: it contains NUL bytes; use UTF-8 with one prompt per line")
     found = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
     if not found:
-        raise InputRefused("there is no prompt; give one a line")
+        raise InputRefused("no prompts found; enter one per line")
     return found
 
 
@@ -175,7 +175,7 @@ def ratios(judged: dict[str, Any]) -> dict[str, float]:
 
 
 def treatment_form(workspace: Workspace, preset: str) -> dict[str, Any]:
-    """The form, filled in from a preset, and what can be chosen."""
+    """The form, filled in from a preset, and its choices."""
     with workspace.catalog(read_only=True) as catalog:
         generators = list(reversed(catalog.generators.list()))
         detectors = list(reversed(catalog.detectors.list()))
@@ -197,15 +197,15 @@ def treatment_form(workspace: Workspace, preset: str) -> dict[str, Any]:
 
 
 def generator_label(version: GeneratorVersion) -> str:
-    """A generator's name, and that a LoRA goes on being trained when it carries one."""
-    return f"{version.name} · goes on with its LoRA" if version.lora else version.name
+    """A generator's name, and whether a treatment continues its LoRA."""
+    return f"{version.name} · continues its LoRA" if version.lora else version.name
 
 
 def treatment_details(workspace: Workspace, treatment_id: str) -> dict[str, Any]:
-    """What came of a treatment: figures, the kept checkpoint and why, pairs, lineage."""
+    """A treatment's results: figures, the kept checkpoint and why, pairs, lineage."""
     with workspace.catalog(read_only=True) as catalog:
         found = catalog.treatments.get(treatment_id)
-        base, treated, detector = people_of(catalog, found)
+        base, treated, detector = models_of(catalog, found)
         judged = judged_of(catalog, found)
         pairs = before_and_after(catalog, found)
     return {
@@ -237,17 +237,17 @@ def pair_rows(pairs: Sequence[tuple[Image, Image]]) -> list[dict[str, Any]]:
 
 
 def compared(workspace: Workspace, treatment_id: str, job_id: str) -> dict[str, Any]:
-    """How a job that draws with and without a treatment stands, and what it has drawn."""
+    """The state of a job that generates with and without a treatment, and its pairs."""
     with workspace.catalog(read_only=True) as catalog:
         job, found = catalog.jobs.get(job_id), catalog.treatments.get(treatment_id)
         if job.args.get("treatment") != found.id:
-            raise NotFound(f"job {job_id} draws nothing for this treatment")
+            raise NotFound(f"job {job_id} does not belong to this treatment")
         prompts = job.args["prompts"]
         pairs = before_and_after(catalog, found, prompts) if job.state == "succeeded" else []
     return {"state": job.state, "message": job.error or job.message, "pairs": pair_rows(pairs)}
 
 
-def people_of(
+def models_of(
     catalog: Catalog, found: Treatment
 ) -> tuple[GeneratorVersion | None, GeneratorVersion | None, DetectorVersion | None]:
     """The generator before and after, and the detector, where they are known."""
@@ -261,7 +261,7 @@ def before_and_after(
     catalog: Catalog, found: Treatment, prompts: Collection[str] = ()
 ) -> list[tuple[Image, Image]]:
     """Images of the treated generator, each with the base generator's of the same prompt and seed, of these
-    prompts or of any; those that the treating detector suspected most come first."""
+    prompts or of any; those with the highest confidence by the treatment's detector come first."""
     if found.treated_id is None:
         return []
     treated = catalog.images.find(generator_id=found.treated_id, limit=None if prompts else 10 * PAIRS)

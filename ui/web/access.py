@@ -1,4 +1,4 @@
-"""Who may go where: roles, and the table of paths that the desks state. What is not listed is refused."""
+"""Access control: roles, and the table of paths that the desks declare. Unlisted paths are refused."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dataengine.records import ROLES
 
 
 def roles(*names: str) -> frozenset[str]:
-    """The named roles and admin, who may go everywhere."""
+    """The named roles and admin, who has access to everything."""
     return frozenset({*names, "admin"})
 
 
@@ -51,7 +51,7 @@ GRADIO_ROUTES = (
     "gradio_api/call",
     "gradio_api/file=",
 )
-"""What a desk needs of Gradio's own routes; uploads, proxying, monitoring and code editing stay shut."""
+"""The Gradio routes that a desk needs; uploads, proxying, monitoring and code editing stay closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +94,16 @@ def may(held: Collection[str], wanted: Collection[str]) -> bool:
     return not set(held).isdisjoint(wanted)
 
 
+def role_words(roles: Collection[str]) -> str:
+    """Alternatives in words, admin last: "curator, engineer or admin"."""
+    *others, last = sorted(roles, key=lambda role: (role == "admin", role))
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 def require(held: Collection[str], wanted: Collection[str], action: str) -> None:
-    """Raise `AccessDenied` unless a held role allows the action: the second check."""
+    """The second role check. Raises `AccessDenied` unless a held role allows the action."""
     if not may(held, wanted):
         raise AccessDenied(
-            f"{action} needs one of the roles {', '.join(sorted(wanted))}; "
-            f"you have {', '.join(sorted(held)) or 'none'}. Ask an admin to add one."
+            f"{action} needs the {role_words(wanted)} role; you have {', '.join(sorted(held)) or 'none'}. "
+            "Ask an admin for access."
         )

@@ -1,4 +1,4 @@
-"""What a desk states about itself. A desk is a folder with a `desk.py`, and a line in `ui.desks.DESKS`.
+"""The declaration of a desk. A desk is a folder with a `desk.py`, and a line in `ui.desks.DESKS`.
 
 DESK = Desk(
     folder=Path(__file__).parent,
@@ -26,7 +26,7 @@ from ui.web.sessions import SessionManager
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Site:
-    """What the routers of every desk are built from."""
+    """What the routers of every desk are built with."""
 
     workspace: Workspace
     settings: ServerConfig
@@ -41,7 +41,7 @@ def no_routers(site: Site) -> Sequence[APIRouter]:
 
 @dataclass(frozen=True, kw_only=True)
 class Desk:
-    """One place of the app.
+    """One section of the app.
 
     With a `title` it has a card on the home page and a link in the header. Its `page.html` is served at
     `path`, and the files of its `static` folder under /static/NAME. A desk with `mount_gradio` is a Gradio
@@ -61,7 +61,7 @@ class Desk:
 
     @property
     def name(self) -> str:
-        """Its folder's name, which its templates and static files are found under."""
+        """Its folder's name, used in the paths of its templates and static files."""
         return self.folder.name
 
     @property
@@ -72,12 +72,12 @@ class Desk:
 
 
 def access_table(desks: Iterable[Desk]) -> AccessTable:
-    """Every path of these desks and those that belong to none. Raises `ValueError` for one stated twice."""
+    """Every path of these desks, and the shared ones. Raises `ValueError` for a path declared twice."""
     paths, gradio = dict(SHARED_PATHS), set()
     for desk in desks:
         stated = {**({desk.path: desk.roles} if desk.path else {}), **desk.api}
         if twice := paths.keys() & stated.keys():
-            raise ValueError(f"{desk.name} states {', '.join(sorted(twice))}, which is stated already")
+            raise ValueError(f"{desk.name} declares {', '.join(sorted(twice))}, which is taken")
         paths |= stated
         if desk.mount_gradio is not None:
             gradio.add(desk.path)

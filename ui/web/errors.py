@@ -12,17 +12,17 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     for status, text in {
         400: "The request is malformed",
         401: "Sign in first",
-        403: "The role does not allow it, or the CSRF header is missing",
-        404: "No such thing",
+        403: "The role does not permit this, or the CSRF header is missing",
+        404: "Not found",
         409: "Conflict: the lease was lost, the revision is stale, or the key was already used",
         413: "The body is too large",
-        422: "Something in the request cannot be used; nothing was changed",
-        503: "No inference service answers",
+        422: "The request is invalid; nothing was changed",
+        503: "The inference service is unavailable",
     }.items()
 }
 
 
 class Problem(BaseModel):
-    """One clear sentence."""
+    """An error message."""
 
     error: str

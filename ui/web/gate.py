@@ -1,4 +1,4 @@
-"""The middleware that finds out who is asking."""
+"""The authentication middleware."""
 
 import hmac
 from http.cookies import CookieError, SimpleCookie
@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dataengine.errors import ClinicError
-from ui.web.access import PUBLIC, AccessTable, may
+from ui.web.access import PUBLIC, AccessTable, may, role_words
 from ui.web.middleware import SAFE_METHODS, refused
 from ui.web.pages import message_page
 from ui.web.sessions import COOKIE, CSRF_HEADER, SessionManager
@@ -51,13 +51,13 @@ class AuthMiddleware:
             return to_sign_in(scope) if page else refused(401, "sign in first")
         if not wanted:
             return (
-                message_page("Nothing here", "This page does not exist.", 404)
+                message_page("Page not found", "This page does not exist.", 404)
                 if page
                 else refused(404, "not found")
             )
         if not may(person.roles, wanted):
-            text = f"This needs one of the roles {', '.join(sorted(wanted))}. Ask an admin to add one."
-            return message_page("Not for your role", text, 403) if page else refused(403, text)
+            text = f"You need the {role_words(wanted)} role for this page. Ask an admin for access."
+            return message_page("Access denied", text, 403) if page else refused(403, text)
         if scope["method"] not in SAFE_METHODS and path.startswith("/api/"):
             sent = headers.get(CSRF_HEADER, "")
             if not hmac.compare_digest(sent.encode(), person.csrf.encode()):
@@ -74,7 +74,7 @@ def cookies(headers: Headers) -> dict[str, str]:
 
 
 def to_sign_in(scope: Scope) -> Response:
-    """Redirect to the sign-in page, taking along where to go and a start-up token."""
+    """Redirect to the sign-in page with the target and a start-up token, if any."""
     asked = scope["query_string"].decode("latin-1")
     query = parse_qs(asked)
     if "token" in query:

@@ -18,8 +18,8 @@ from ui.web.sessions import Person, Requires
 IMMUTABLE = "private, max-age=31536000, immutable"
 SHOWN_TYPES = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp"})
 
-Viewer = Annotated[Person, Requires(IMAGE_VIEWERS, "seeing images")]
-MapViewer = Annotated[Person, Requires(IMAGE_VIEWERS, "seeing artifact maps")]
+Viewer = Annotated[Person, Requires(IMAGE_VIEWERS, "viewing images")]
+MapViewer = Annotated[Person, Requires(IMAGE_VIEWERS, "viewing artifact maps")]
 
 
 def image_routes(workspace: Workspace) -> APIRouter:
@@ -53,7 +53,10 @@ def image_routes(workspace: Workspace) -> APIRouter:
 
 
 def find_map(catalog: Catalog, image_id: str, detector_id: str | None) -> tuple[str, str]:
-    """Where the detector's (the champion's) map of an image lies, and whose it is. Raises `NotFound`."""
+    """An image's map reference for a detector (default: the champion), and the detector's id.
+
+    Raises `NotFound`.
+    """
     if detector_id is None:
         champion = catalog.detectors.champion()
         detector_id = champion.id if champion else ""
@@ -68,7 +71,7 @@ def find_map(catalog: Catalog, image_id: str, detector_id: str | None) -> tuple[
 def image_response(
     workspace: Workspace, request: Request, sha256: str, media_type: str | None = None
 ) -> Response:
-    """A stored image, which never changes under its hash; nothing in it is ever run."""
+    """A stored image, which never changes under its hash; served so that browsers never execute it."""
     etag = f'"{sha256}"'
     headers = {"ETag": etag, "Cache-Control": IMMUTABLE}
     if etag in re.split(r"\s*,\s*", request.headers.get("if-none-match", "")):

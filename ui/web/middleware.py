@@ -1,4 +1,4 @@
-"""What every request passes before any route sees it: host, origin, body size, headers, one log line.
+"""Middleware that every request passes first: host, origin, body size, headers, one log line.
 
 Plain ASGI, so that streams of the desks pass untouched.
 """
@@ -16,7 +16,7 @@ from ui.web.logs import logger
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 SIGNED = "/label-studio/images/"
-"""Pages of Label Studio may show these: the address itself is signed, and no cookie matters."""
+"""Label Studio pages may embed these: the URL is signed, and no cookie is involved."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 PAGE_POLICY = "; ".join(
@@ -59,7 +59,7 @@ HEADERS = {
 
 
 def refused(status: int, message: str) -> Response:
-    """The answer to a request that may not go on."""
+    """The response to a refused request."""
     return JSONResponse({"error": message}, status)
 
 
@@ -72,7 +72,7 @@ def host_name(netloc: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """True for addresses that only this machine reaches."""
+    """True for loopback addresses."""
     return host.lower() in LOOPBACK or host.startswith("127.")
 
 
@@ -97,17 +97,17 @@ class SameSite:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if host_name(host) not in self.hosts:
-            return 421, "this server does not answer to that host name; add it to allowed_hosts"
+            return 421, "this host name is not allowed; add it to allowed_hosts"
         if scope["type"] == "websocket":
-            return 403, "this server speaks no WebSocket"
+            return 403, "WebSockets are not supported"
         if scope["method"] in SAFE_METHODS and scope["path"].startswith(SIGNED):
             return None
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            return 403, "a page of another site sent this request"
+            return 403, "cross-site requests are refused"
         navigates = headers.get("sec-fetch-mode") == "navigate" and scope["method"] in SAFE_METHODS
         if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not navigates:
-            return 403, "a page of another site sent this request"
+            return 403, "cross-site requests are refused"
         return None
 
 
@@ -142,7 +142,7 @@ class BodyLimit:
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the read body once and then what the connection still says."""
+    """A `receive` that returns the read body once, then further messages of the connection."""
     pending = [body]
 
     async def again() -> Message:
@@ -154,7 +154,7 @@ def replay(body: bytes, receive: Receive) -> Receive:
 
 
 class ResponseHeaders:
-    """Adds the content policy, the other security headers, and no-store where a route said nothing."""
+    """Adds the content policy, the other security headers, and no-store unless a route set Cache-Control."""
 
     def __init__(self, app: ASGIApp, access: AccessTable) -> None:
         self.app = app

@@ -1,5 +1,5 @@
-"""Our own pages: Jinja templates that escape every value. The layout and the sign-in pages are in `pages/`,
-a desk's templates in its own folder.
+"""Server-rendered pages: Jinja templates that escape every value. The layout and the sign-in pages are in
+`pages/`, a desk's templates in its own folder.
 """
 
 from functools import cache
@@ -30,10 +30,10 @@ def login_page(form_token: str, target: str, problem: str = "", status: int = 20
 
 
 def start_link_page(problem: str = "", status: int = 200) -> HTMLResponse:
-    """What somebody sees who comes without the start-up link while there are no accounts."""
+    """The page for visitors without the start-up link while there are no accounts."""
     return render("web/pages/start_link.html", status, problem=problem)
 
 
 def message_page(title: str, text: str, status: int) -> HTMLResponse:
-    """One plain statement, for refusals and what does not exist."""
+    """A short message, for refusals and missing pages."""
     return render("web/pages/message.html", status, title=title, text=text)

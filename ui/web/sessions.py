@@ -1,7 +1,7 @@
-"""Who is asking, and may they: sessions behind a signed cookie, and the dependencies that routes check with.
+"""Sessions behind a signed cookie, and the dependencies with which routes check roles.
 
-With accounts, sessions live in the catalog (`storage.accounts`). Without any, whoever holds the start-up
-token may do everything, on loopback alone; these sessions live in this process until the first account.
+With accounts, sessions are stored in the catalog (`storage.accounts`). Without accounts, anyone with the
+start-up token has full access, on loopback only; these sessions live in memory until the first account.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ KEY_FILE = "session.key"
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """Somebody signed in. `csrf` must come with every change, `token` never leaves the cookie."""
+    """A signed-in person. `csrf` must come with every change, `token` never leaves the cookie."""
 
     name: str
     roles: tuple[str, ...]
@@ -61,7 +61,7 @@ class SessionManager:
         self.local: dict[str, LocalSession] = {}
 
     def has_accounts(self) -> bool:
-        """Whether anybody has an account."""
+        """Whether the workspace has any account."""
         with self.workspace.catalog(read_only=True) as catalog:
             return catalog.users.count() > 0
 
@@ -87,11 +87,11 @@ class SessionManager:
         return Person(name=session.user, roles=roles, csrf=session.csrf, token=token)
 
     def enter_with_token(self, start_token: str, address: str) -> Person:
-        """A session for whoever holds the start-up token. Raises `AccessDenied`."""
+        """A session for the start-up token. Raises `AccessDenied`."""
         right = hmac.compare_digest(start_token.encode(), self.start_token.encode())
         if self.by_address.blocked(address) or not (right and self.open_to_token()):
             self.by_address.fail(address)
-            raise AccessDenied("that start-up link is not, or no longer, valid")
+            raise AccessDenied("this start-up link is invalid or has expired")
         token = secrets.token_urlsafe(32)
         session = LocalSession(
             csrf=secrets.token_urlsafe(32), expires=now() + 3600 * self.settings.session_hours
@@ -103,7 +103,7 @@ class SessionManager:
         return self.local_person(token, session)
 
     def person(self, cookie: str) -> Person | None:
-        """Who the cookie belongs to; None if it is forged, expired or signed out."""
+        """The person whose cookie this is; None if it is forged, expired or signed out."""
         try:
             token = self.signer.unsign(cookie).decode()
         except (BadSignature, UnicodeError):
@@ -119,7 +119,7 @@ class SessionManager:
         return Person(name=user.name, roles=user.roles, csrf=session.csrf, token=token)
 
     def sign_out(self, person: Person) -> None:
-        """End the session on the server; the cookie is worth nothing from then on."""
+        """End the session on the server, which invalidates the cookie."""
         self.local.pop(person.token, None)
         with self.workspace.catalog() as catalog:
             accounts.sign_out(catalog, person.token)
@@ -148,7 +148,7 @@ class SessionManager:
         return response
 
     def form_token(self, nonce: str) -> str:
-        """What the sign-in form must carry along with its cookie."""
+        """The token that the sign-in form must send with its cookie."""
         return self.signer.get_signature(f"form:{nonce}").decode()
 
     @staticmethod
@@ -162,7 +162,7 @@ def signing_key(workspace: Workspace) -> bytes:
 
 
 def person_of(request: Request) -> Person:
-    """Who asks. The gate has already refused strangers."""
+    """The signed-in person. The gate has already refused anyone else."""
     person = getattr(request.state, "person", None)
     if not isinstance(person, Person):
         raise AccessDenied("sign in first")
@@ -170,7 +170,7 @@ def person_of(request: Request) -> Person:
 
 
 async def signed_in(request: Request) -> Person:
-    """`person_of` as a FastAPI dependency; like all that never wait it is async, which saves a thread."""
+    """`person_of` as a FastAPI dependency; async because it never blocks, which saves a thread."""
     return person_of(request)
 
 
@@ -178,9 +178,9 @@ SignedIn = Annotated[Person, Depends(signed_in)]
 
 
 def Requires(wanted: Collection[str], action: str) -> Any:
-    """A FastAPI dependency: the person who asks, who must hold one of the roles.
+    """A FastAPI dependency: the signed-in person, who must have one of the roles.
 
-    `Annotated[Person, Requires(MAKERS, "making studies")]` as a parameter, or in a router's `dependencies`.
+    `Annotated[Person, Requires(MAKERS, "creating studies")]` as a parameter, or in a router's `dependencies`.
     Others are refused with 403 and a sentence that names the action and the roles.
     """
 

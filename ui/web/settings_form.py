@@ -1,9 +1,9 @@
-"""A form made from a configuration's own fields: what each is called, means, may be, and is now.
+"""A form generated from a configuration's fields: label, help, limits and value of each.
 
     fields = form(TrainingRun, settings)  # JSON for ui/runs/static/form.js, which returns the same nesting
 
-The docstring under a field is its help; its type and limits decide how it is asked for, and `offers` what it
-may be completed to.
+The docstring under a field is its help; its type and limits decide the control, and `offers` gives
+suggestions.
 """
 
 import types
@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 NONE = type(None)
 
 Offers = Callable[[FieldInfo], list[tuple[str, str]]]
-"""A field's suggestions: value, and what to call it."""
+"""A field's suggestions: value and name."""
 
 
 def nothing(field: FieldInfo) -> list[tuple[str, str]]:
@@ -34,7 +34,7 @@ def form(kind: type[BaseModel], values: Mapping[str, Any], offers: Offers = noth
 
 
 def asked(name: str, field: FieldInfo, value: Any, offers: Offers = nothing) -> dict[str, Any]:
-    """One field: name, label, help, how it is asked for, and its value."""
+    """One field: name, label, help, control, and value."""
     inner, optional = without_none(field.annotation)
     return {
         "name": name,
@@ -48,7 +48,7 @@ def asked(name: str, field: FieldInfo, value: Any, offers: Offers = nothing) -> 
 
 
 def way(kind: Any, field: FieldInfo, value: Any, offers: Offers = nothing) -> dict[str, Any]:
-    """How a type is asked for: `kind` and what that needs."""
+    """The control for a type: `kind` and its parameters."""
     origin, parts = get_origin(kind), get_args(kind)
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return {"kind": "group", "fields": form(kind, value or blank(kind), offers)}
@@ -81,7 +81,7 @@ def without_none(kind: Any) -> tuple[Any, bool]:
 
 
 def limits(field: FieldInfo) -> dict[str, float]:
-    """Lowest and highest value, and whether the limit itself is out."""
+    """Lowest and highest value, and whether the limits themselves are excluded."""
     found: dict[str, Any] = {}
     for rule in field.metadata:
         if isinstance(rule, Ge | Gt):

@@ -19,7 +19,7 @@ from ui.web.sessions import COOKIE, FORM_COOKIE, SignedIn, person_of
 
 
 def safe_target(target: str, desks: Iterable[Desk]) -> str:
-    """A desk to go to after signing in, with its query; anything else becomes the home page."""
+    """The desk to open after signing in, with its query; the home page for anything else."""
     return target if target.partition("?")[0] in {desk.path for desk in listed(desks)} else "/"
 
 
@@ -32,7 +32,7 @@ class Credentials(BaseModel):
 
 
 def auth_routes(site: Site) -> APIRouter:
-    """Sign-in, sign-out, and who am I."""
+    """Sign-in, sign-out, and the current session."""
     routes, session_manager = APIRouter(), site.session_manager
 
     def form(request: Request, target: str, problem: str = "", status: int = 200) -> Response:
@@ -51,7 +51,7 @@ def auth_routes(site: Site) -> APIRouter:
         try:
             person = session_manager.enter_with_token(token, address_of(request))
         except AccessDenied as error:
-            return form(request, next, str(error).capitalize(), 403)
+            return form(request, next, str(error).capitalize() + ".", 403)
         return session_manager.create_session(RedirectResponse(safe_target(next, site.desks), 303), person)
 
     @routes.post("/login")
@@ -84,7 +84,7 @@ def auth_routes(site: Site) -> APIRouter:
     def sign_out_form(request: Request, csrf: Annotated[str, Form(max_length=256)] = "") -> Response:
         person = person_of(request)
         if not hmac.compare_digest(csrf.encode(), person.csrf.encode()):
-            raise AccessDenied("the form's token is missing or wrong; go back and try again")
+            raise AccessDenied("the form token is missing or wrong; go back and try again")
         session_manager.sign_out(person)
         return forgotten(RedirectResponse("/login", 303))
 

@@ -11,7 +11,7 @@ from dataengine.records import digest
 class Throttle:
     """Counts failures by key within a window of seconds; too many and the key has to wait.
 
-    Keys are kept hashed and at most `keys` of them, so that guessing names cannot fill the memory.
+    Keys are kept hashed and at most `keys` of them, so that guesses cannot exhaust memory.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Throttle:
                 self.failures.pop(next(iter(self.failures)))
 
     def clear(self, *keys: str) -> None:
-        """Forget the failures of the keys: they got in."""
+        """Forget the failures of the keys, after a success."""
         with self.lock:
             for key in map(digest, keys):
                 self.failures.pop(key, None)

@@ -1,4 +1,4 @@
-"""Is the installation sound, and train the embedded clinic's models anew. Heavy libraries load when asked."""
+"""Checks of the installation, and training of the embedded clinic's models."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from dataengine.records import Report, no_report
 
 
 def check_device() -> str:
-    """The device that work runs on by default, after a sum on it. Raises `RuntimeError` when it cannot."""
+    """The default device, after a test computation on it. Raises `RuntimeError` if that fails."""
     import torch
 
     from pipelines.runtime.devices import default_device
@@ -18,7 +18,7 @@ def check_device() -> str:
 
 
 def check_clinic_weights() -> list[str]:
-    """The embedded clinic's parts, each loaded. Raises `Corrupt` when one does not match its hash."""
+    """Loads and names the embedded clinic's parts. Raises `Corrupt` when one does not match its hash."""
     from dataengine.clinic.parts import frozen_sums, load_part
 
     parts = [Path(name).stem for name in frozen_sums()]

@@ -1,4 +1,4 @@
-"""Accounts and roles: what admins do at their desk and on the command line."""
+"""Accounts and roles, for the Admin desk and the command line."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,8 @@ from storage import accounts
 from storage.catalog import Catalog
 from storage.workspace import Workspace
 
-# A browser is locked out by a workspace whose accounts hold no active admin; whoever has the command line is
-# not, so `keep_admin` is off there.
+# Without an active admin, browsers are locked out of administration; the command line is not, so it passes
+# `keep_admin=False`.
 
 
 def add_user(
@@ -20,7 +20,7 @@ def add_user(
     with workspace.catalog() as catalog:
         if keep_admin and not catalog.users.count() and "admin" not in roles:
             raise InputRefused(
-                "the first account must have the role admin: it ends the start-up link for everybody"
+                "the first account must have the admin role, because it disables the start-up link"
             )
         accounts.create_user(catalog, name, password, roles, actor)
         catalog.commit()
@@ -65,4 +65,4 @@ def remove_user(workspace: Workspace, name: str, actor: str) -> None:
 def require_admin(catalog: Catalog) -> None:
     """Raise `InputRefused` unless an account is an active admin's."""
     if not any(user.active and "admin" in user.roles for user in catalog.users.list()):
-        raise InputRefused("this would leave no active admin; make somebody else admin first")
+        raise InputRefused("this would leave no active admin; give another account the admin role first")

@@ -26,9 +26,9 @@ class ImportRequest:
     prompts: Path | None = None
     """Table with file_name, prompt, seed, …; for format "folder" alone."""
     images: Path | None = None
-    """Folder of the images where the dataset holds none."""
+    """Folder of the images, if the dataset contains none."""
     author: str = ""
-    """Author of labels that name nobody."""
+    """Author of labels without an author."""
     classes: Mapping[str, str] = field(default_factory=dict)
     """Their class name → ours."""
     one_class: str = ""
@@ -66,7 +66,7 @@ def import_data(
     )
     if request.prompts:
         if request.format != "folder":
-            raise InputRefused("--prompts belongs to --format folder; other formats hold prompts themselves")
+            raise InputRefused("--prompts works only with --format folder; others contain their own prompts")
         reading = read_folder(request.path, request.prompts)
         found = import_reading(workspace, reading, ingest, trial=dry_run, report=report)
     else:

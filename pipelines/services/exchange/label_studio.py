@@ -1,6 +1,6 @@
-"""Label Studio: push, pull, and what our web routes for it answer: pre-annotations, pixels, retraining.
+"""Label Studio: push, pull, and the services behind our web routes: pre-annotations, pixels, retraining.
 
-Nothing that Label Studio sends is believed beyond ids: tasks are resolved by our image id, projects by what
+Nothing that Label Studio sends is trusted beyond ids: tasks are resolved by our image id, projects by what
 `clinic push` registered, and nothing is ever fetched from an address in a request.
 """
 
@@ -86,7 +86,7 @@ def signed_pixels(workspace: Workspace, image_id: str, expires: int, signature: 
     """
     image = signing.signed_image(workspace, image_id, expires, signature)
     if not image.media_type.startswith("image/"):
-        raise NotFound("this is no picture")
+        raise NotFound("this is not an image")
     return workspace.blobs.get(image.sha256), image.media_type
 
 
@@ -97,13 +97,13 @@ def champion_version(workspace: Workspace) -> str:
 
 
 def predictions_for(workspace: Workspace, tasks: list[Any]) -> list[dict[str, Any]]:
-    """The champion's answer for each task, in order; an empty one for a task that is none of ours.
+    """The champion's answer for each task, in order; an empty one for a task that is not ours.
 
     Kept maps are used; others are asked of the inference service. Raises `InputRefused` for more than
     `MAX_TASKS` tasks, `ServiceAbsent` when a map is needed and no worker is there to make it.
     """
     if len(tasks) > MAX_TASKS:
-        raise InputRefused(f"{len(tasks)} tasks in one request; at most {MAX_TASKS} are answered")
+        raise InputRefused(f"{len(tasks)} tasks in one request; the limit is {MAX_TASKS}")
     version = champion_version(workspace)
     empty = {"result": [], "score": 0.0, "model_version": version}
     with workspace.catalog(read_only=True) as catalog:
@@ -131,12 +131,12 @@ def predictions_for(workspace: Workspace, tasks: list[Any]) -> list[dict[str, An
 
 def _id_of(task: Any) -> str | None:
     data = task.get("data") if isinstance(task, dict) else None
-    said = data.get("clinic_id") if isinstance(data, dict) else None
-    return said if isinstance(said, str) else None
+    image_id = data.get("clinic_id") if isinstance(data, dict) else None
+    return image_id if isinstance(image_id, str) else None
 
 
 def request_pull(workspace: Workspace, project_id: int) -> Job | None:
-    """Ask a worker to pull a project that was pushed from here, unless that waits already.
+    """Queue a pull of a project that was pushed from here, unless one is queued already.
 
     Raises `NotFound` for a project that `clinic push` never registered.
     """
@@ -157,18 +157,18 @@ def request_pull(workspace: Workspace, project_id: int) -> Job | None:
 
 
 def request_retraining(workspace: Workspace) -> str:
-    """Ask for a new round like the newest one, and say what comes of it.
+    """Start a new round like the newest one. Returns its id, or why none was started.
 
-    Nothing happens while a round is open (it takes the labels in), or shortly after the last one began.
+    No round is started while one is open (it will use the labels), or shortly after the last one started.
     """
     with workspace.catalog(read_only=True) as catalog:
         rows = sorted(catalog.rounds.list(), key=lambda row: row.created)
     if not rows:
-        return "there is no round to repeat yet; begin one with `clinic round`"
+        return "there is no round to repeat yet; start one with `clinic round`"
     if any(row.state in ("running", "waiting") for row in rows):
-        return "a round is open and takes the labels in"
+        return "an open round will use the new labels"
     if rows[-1].created > now() - RETRAIN_SECONDS:
-        return "a round began just now; ask again later"
+        return "a round started recently; try again later"
     try:
         return start_round(workspace, rows[-1].recipe, "label studio").id
     except ClinicError as error:

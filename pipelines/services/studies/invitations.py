@@ -11,11 +11,11 @@ from dataengine.records import AuditEvent, Guest, Invitation, Study, now
 from storage import accounts
 from storage.workspace import Workspace
 
-EXPIRED = "this invitation has expired, is used up, or its study is closed; ask whoever sent it for another"
+EXPIRED = "this invitation has expired or is used up, or its study is closed; ask the sender for a new one"
 
 
 class Invite(BaseModel):
-    """How long the link works, and for how many."""
+    """How long the link is valid, and for how many raters."""
 
     model_config = ConfigDict(extra="forbid")
     study: str = Field(max_length=64)
@@ -45,9 +45,9 @@ def invite(workspace: Workspace, wanted: Invite, actor: str) -> tuple[str, Invit
     token = secrets.token_urlsafe(24)
     with workspace.catalog() as catalog:
         if catalog.studies.get(wanted.study).state != "open":
-            raise Conflict("this study is closed; nobody can join it any more")
+            raise Conflict("this study is closed; no one can join it any more")
         if not catalog.users.count():
-            raise Conflict("there are no accounts yet; add an admin first, since invitations make accounts")
+            raise Conflict("there are no accounts yet; add an admin before you invite raters")
         made = Invitation(
             token_hash=hash_of(token),
             study_id=wanted.study,
@@ -65,7 +65,7 @@ def invite(workspace: Workspace, wanted: Invite, actor: str) -> tuple[str, Invit
 
 
 def end_invitations(workspace: Workspace, study_id: str, actor: str) -> int:
-    """Let the study's links expire now; who has joined stays. Returns how many links ended. Raises
+    """Expire the study's links; raters who have joined stay. Returns how many links ended. Raises
     `NotFound`.
     """
     with workspace.catalog() as catalog:

@@ -35,7 +35,7 @@ class NewStudy(BaseModel):
 def open_study(workspace: Workspace, request: NewStudy, actor: str, seed: int | None = None) -> Study:
     """Sample the pairs by the seed, store the study and its audit event.
 
-    Without `seed` one is drawn from the system's randomness, so that nobody can know the sides; the same
+    Without `seed`, a random one is used, so that nobody can know the sides; the same
     request with the same seed returns the study that exists. Raises `InputRefused` without pairs to compare,
     `NotFound` for an unknown generator.
     """
@@ -44,14 +44,14 @@ def open_study(workspace: Workspace, request: NewStudy, actor: str, seed: int | 
         for generator in (request.before, request.after):
             catalog.generators.get(generator)
         if request.before == request.after:
-            raise InputRefused("both sides are one generator; choose two")
+            raise InputRefused("both sides are the same generator; choose two different ones")
         shared = shared_pairs(
             catalog, request.before, request.after, request.purpose, request.categories, request.round
         )
         if not shared:
             raise InputRefused(
-                "these two generators have no picture of the same prompt and seed within that choice; "
-                "let both draw the same prompts first, as a round's judging does"
+                "these two generators have no images with the same prompt and seed in this selection; "
+                "generate the same prompts with both first, as a round's judge stage does"
             )
         pairs = tuple((one.before, one.after) for one in sample_pairs(shared, request.pairs, seed))
         study = Study(
@@ -92,9 +92,7 @@ def open_round_study(
             else []
         )
     if not found:
-        raise ConfigRefused(
-            f"{round_id} has no pairs to judge: it has not treated a generator, or not judged it"
-        )
+        raise ConfigRefused(f"{round_id} has no pairs to compare: its treat or judge stage has not finished")
     request = NewStudy(
         name=name or f"Before and after, {round_id}",
         before=treated["generator"],
@@ -117,7 +115,7 @@ def close_study(workspace: Workspace, study_id: str, actor: str) -> None:
     """
     with workspace.catalog() as catalog:
         if catalog.studies.get(study_id).state == "closed":
-            raise Conflict("this study is closed already")
+            raise Conflict("this study is already closed")
         catalog.studies.close(study_id)
         catalog.invitations.end(study_id, now())
         for guest in catalog.guests.of_study(study_id):

@@ -1,4 +1,4 @@
-"""What each rater of a blind study is shown, in which order and on which side."""
+"""Each rater's plan: the pairs of a blind study in order, with their sides."""
 
 import hashlib
 import hmac
@@ -12,7 +12,7 @@ from dataengine.records import Study
 Role = Literal["before", "after"]
 
 CHECK_EVERY = 12
-"""A rater meets an attention check at least this often, as long as there are any left."""
+"""A rater sees an attention check at least once in this many pairs, while there are any left."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +23,11 @@ class Showing:
     task: str
     left: Role
     pictures: dict[Role, str] = field(hash=False)
-    """The name under which each picture is served to this rater."""
+    """The name under which each image is served to this rater."""
 
     @property
     def right(self) -> Role:
-        """What stands on the right."""
+        """The image on the right."""
         return "before" if self.left == "after" else "after"
 
 
@@ -41,12 +41,12 @@ class StudyPlan:
 
 
 def design_of(study: Study) -> StudyDesign:
-    """What the study asks; the defaults where its row says nothing."""
+    """The study's design, with defaults for missing values."""
     return StudyDesign.model_validate(study.design)
 
 
 def plan_of(study: Study, rater: str) -> StudyPlan:
-    """The rater's plan, the same whenever it is asked for."""
+    """The rater's plan, which is deterministic."""
     return _plan(study.seed, study.id, rater, len(study.pairs), design_of(study).checks)
 
 

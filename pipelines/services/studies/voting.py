@@ -1,4 +1,4 @@
-"""Votes of raters: which studies and pairs are theirs, and their blind answers as votes."""
+"""Votes of raters: their studies and pairs, and their blind answers as votes."""
 
 from typing import Literal
 
@@ -33,14 +33,14 @@ def cast_votes(workspace: Workspace, study_id: str, sent: VoteBody, rater: str) 
         study = study_for(catalog, study_id, rater)
         showing = plan_of(study, rater).by_task.get(sent.task)
         if showing is None:
-            raise NotFound("this pair is not one of yours; reload the page")
+            raise NotFound("this pair is not part of your plan; reload the page")
         new = catalog.votes.add(*unblinded(study, showing, sent, rater))
         catalog.commit()
     return new
 
 
 def is_for(catalog: Catalog, study: Study, rater: str) -> bool:
-    """Whether this person may judge the study: whoever came by invitation judges that one alone."""
+    """Whether this person may judge the study; invited guests may judge only theirs."""
     guest = catalog.guests.find(rater)
     return guest is None or guest.study_id == study.id
 
@@ -56,7 +56,7 @@ def study_for(catalog: Catalog, study_id: str, rater: str) -> Study:
 
 
 def left_for(catalog: Catalog, study: Study, rater: str) -> list[Showing]:
-    """What this rater has not answered and enough others have not either, in the rater's own order."""
+    """Pairs that this rater has not answered and that still need raters, in the rater's order."""
     mine = pairs_answered(catalog, study.id, rater)
     raters, enough = study_progress(catalog, study).by_pair, design_of(study).raters_a_pair
     return [
@@ -70,7 +70,7 @@ def unblinded(study: Study, showing: Showing, sent: VoteBody, rater: str) -> lis
     """The answers as votes. Raises `InputRefused` unless every question is answered, and no other."""
     questions = design_of(study).questions
     if set(sent.answers) != set(questions):
-        raise InputRefused(f"answers to {sorted(sent.answers)} were sent; expected {sorted(questions)}")
+        raise InputRefused(f"got answers to {sorted(sent.answers)}, expected {sorted(questions)}")
     meant = {"left": showing.left, "right": showing.right, "tie": "tie"}
     return [
         Vote(

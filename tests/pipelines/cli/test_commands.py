@@ -162,7 +162,7 @@ def test_a_round_stage_by_stage(console: Console, faked: Workspace) -> None:
     assert console.json("generate")["stage"] == "generate_hard"
     assert console("diagnose")[0] == 0 and console("mine")[0] == 0
     status, _, err = console("train-teacher")
-    assert status == 1 and "still wait for people" in err
+    assert status == 1 and "are waiting for labels" in err
     assert fakes.answer_queue(faked, begun["round"]) == 6
     for name in ("train-teacher", "pseudo-label", "publish", "retrain", "evaluate", "promote", "treat"):
         assert console(name)[0] == 0, name

@@ -130,8 +130,8 @@ def test_every_stage_is_told_once(workspace: Workspace) -> None:
             catalog.commit()
     watching.join(10)
     assert [line.strip() for line in said] == [
-        "✓ generate: survey images: 7 images: 7 by flux",
-        "✓ diagnose: artifact maps: 2 of 7 images suspected, mean maximum 0.25",
+        "✓ generate survey images: 7 images: 7 by flux",
+        "✓ predict artifact maps: 2 of 7 images flagged; mean peak confidence 0.25",
     ]
 
 

@@ -108,6 +108,6 @@ def test_two_people_promoting_at_once(labelled: Context) -> None:
         champion, events = catalog.detectors.champion(), catalog.audit.list(actor="ann")
     assert champion is not None and champion.id == one
     assert events[0].action == "detector.promote" and events[0].details["reason"] == "better on validation"
-    with pytest.raises(Conflict, match="changed the champion meanwhile"):
+    with pytest.raises(Conflict, match="champion was changed in the meantime"):
         roll_back_champion(workspace, "ben", seen.id)
     assert roll_back_champion(workspace, "ann", one).id == seen.id

@@ -90,7 +90,7 @@ def test_detectors_without_a_gradient_are_refused_by_what_they_are(tmp_path: Pat
         folder = tmp_path / file
         folder.mkdir()
         (folder / file).write_text("{}")
-        with pytest.raises(ModelRefused, match=f"{what}: it finds artifacts and carries no gradient"):
+        with pytest.raises(ModelRefused, match=f"{what}, which has no gradients"):
             preflight.refuse_other_channels(folder, "mine")
 
 

@@ -181,7 +181,7 @@ def test_closing_a_study(pair: Pair) -> None:
         "as before, closing twice is no error of the command"
     )
     workspace = open_workspace(pair.folder / "command")
-    with pytest.raises(Conflict, match="closed already"):
+    with pytest.raises(Conflict, match="already closed"):
         close_study(workspace, study.id, "ada")
     workspace.close()
 
@@ -275,7 +275,7 @@ def test_promoting_and_rolling_back(pair: Pair, capsys: pytest.CaptureFixture[st
     candidate(pair.workspace)
     pair.split()
     assert pair.command("detectors", "--promote", "d2") == 1
-    assert "say why this detector should be promoted" in capsys.readouterr().err
+    assert "give a reason to promote this detector" in capsys.readouterr().err
     reason = "it finds watermarks"
     assert pair.command("detectors", "--promote", "d2", "--reason", reason) == 0
     pair.desk("engineer", "/api/train/promote", {"detector": "d2", "champion": "d1", "reason": reason})

@@ -46,20 +46,20 @@ def test_titles_differ_and_every_part_has_stages() -> None:
 
 def test_the_words_hold_the_figures(played: Played) -> None:
     results = played.results
-    assert "hard: face, hand" in summary("write_prompts", results["write_prompts"])
+    assert "Hard categories: face, hand" in summary("write_prompts", results["write_prompts"])
     assert str(results["publish"]["rows"]) in summary("publish", results["publish"])
-    assert "candidate is champion" in summary("promote", results["promote"])
+    assert "Candidate promoted" in summary("promote", results["promote"])
     measured = summary("evaluate", results["evaluate"])
-    assert measured.startswith("squared error on validation ")
+    assert measured.startswith("Squared error on validation ")
     assert all(name.replace("_", " ") in measured for name in results["evaluate"]["champion"])
     refused = {"promoted": False, "reasons": ["worse", "slower"]}
-    assert summary("promote", refused) == "kept: worse; slower"
+    assert summary("promote", refused) == "Champion kept: worse; slower"
 
 
 def test_a_round_whose_guard_kept_nothing() -> None:
     kept_none = {"treated": None, "stopped": "the guard", "kept": 0, "updates": 9}
-    assert summary("treat", kept_none) == "nothing kept: the guard"
-    assert summary("judge", {"pairs": 0}) == "nothing to compare"
+    assert summary("treat", kept_none) == "No checkpoint kept: the guard"
+    assert summary("judge", {"pairs": 0}) == "Nothing to compare"
 
 
 @pytest.mark.parametrize("stage", ROUND, ids=lambda stage: stage.name)
@@ -68,7 +68,7 @@ def test_a_result_of_another_version_still_shows_its_figures(stage: Stage) -> No
 
 
 def test_counts_and_changes_in_words() -> None:
-    assert counted({"true": 3, "pseudo": 5}) == "3 true, 5 pseudo" and counted({}) == "nothing"
+    assert counted({"true": 3, "pseudo": 5}) == "3 true, 5 pseudo" and counted({}) == "none"
     assert change(0.12345, None) == "0.1235 → –" and change(2.0, 1.0) == "2 → 1"
 
 

@@ -76,8 +76,8 @@ def calling(workspace: Workspace, seconds: float = 10) -> Iterator[Connection]:
         (b"[]", "JSON object"),
         (b"\x80\x04N.", "codec"),
         (b'{"call": "x", "array": {"dtype": "object", "shape": [1]}}', "float32"),
-        (b'{"call": "x", "array": {"dtype": "uint8", "shape": [Infinity]}}', "dtype and shape"),
-        (b'{"call": "x", "array": {"dtype": "float32", "shape": [4096, 4096, 2]}}', "at most 67108864"),
+        (b'{"call": "x", "array": {"dtype": "uint8", "shape": [Infinity]}}', "dtype and a shape"),
+        (b'{"call": "x", "array": {"dtype": "float32", "shape": [4096, 4096, 2]}}', "limit is 67108864"),
     ],
 )
 def test_broken_messages_get_an_answer(workspace: Workspace, service: None, sent: bytes, answer: str) -> None:

@@ -364,5 +364,5 @@ def test_a_pause_outlives_the_worker(tmp_path: Path) -> None:
         team.start(TOYS, CLINIC_LEASE_SECONDS="1")
         until(lambda: state_of(team, job.id) == "paused", 60, "a worker that comes later says so")
         backup = request_job(team.workspace, "backup", {})
-        with pytest.raises(Conflict, match="cannot pause; cancel it"):
+        with pytest.raises(Conflict, match="cannot be paused; cancel it"):
             pause_job(team.workspace, backup.id)

@@ -93,13 +93,13 @@ def test_writers_and_eyes_are_models_or_services_and_scorers_are_models(tmp_path
         assert checked_endpoint(kind, "hub", "owner/name").kind == kind
         with pytest.raises(InputRefused):
             checked_endpoint(kind, "mine", str(tmp_path / "absent"))
-    with pytest.raises(InputRefused, match="no absolute path"):
+    with pytest.raises(InputRefused, match="No such folder on the server"):
         checked_endpoint("scorer", "mine", "https://scorer.example/v1")
 
 
 def test_this_machine_resolves_to_itself() -> None:
     assert any(address.is_loopback for address in resolve("localhost"))
-    with pytest.raises(InputRefused, match="no address"):
+    with pytest.raises(InputRefused, match="cannot be resolved"):
         resolve("nowhere.invalid")
 
 

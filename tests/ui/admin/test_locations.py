@@ -72,8 +72,8 @@ def test_no_route_of_treat_takes_what_nobody_registered(
         answer = engineer.post(f"/api/treat/{route}", json=asked)
         assert answer.status_code == 422, field
         said = answer.json()["error"]
-        assert said.startswith(f"{field} is '") and "an admin registers it on /admin" in said
-        assert f"as kind {kind}; none is registered yet" in said
+        assert said.startswith(f"{field} is '") and "an admin can register it under /admin" in said
+        assert f"as kind {kind} (registered: none)" in said
     with workspace.catalog(read_only=True) as catalog:
         assert catalog.jobs.list(kind="treat") == []
 
@@ -220,6 +220,6 @@ def test_the_last_of_several_words_is_completed(workspace: Workspace, visiting: 
         page.locator('[data-path="attributes"] input').fill("/etc/other")
         page.locator('[data-path="scorers"] input').fill("")
         expect(page.locator(".note.bad")).to_contain_text(
-            "attributes is '/etc/other', which nobody registered"
+            "attributes is '/etc/other', which is not registered"
         )
         expect(page.locator('[data-path="attributes"].wrong')).to_be_visible()

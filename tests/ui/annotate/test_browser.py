@@ -174,7 +174,7 @@ def test_suggestions_are_accepted_rejected_and_walked(desk: Desk, server: Server
     place = (columns.mean() + 0.5) / SIDE, (rows.mean() + 0.5) / SIDE
     page.keyboard.press("v")
     page.mouse.click(*at(page, *place))
-    expect(page.locator("#suggestion-count")).to_have_text("1 suspected, 0 open")
+    expect(page.locator("#suggestion-count")).to_have_text("1 suggestion, 0 open")
     page.mouse.click(*at(page, *place), button="right")
     assert not seen(page).any()
     page.keyboard.press("Control+z")
@@ -274,7 +274,9 @@ def test_a_killed_server_loses_nothing(desk: Desk, server: Server) -> None:
         stroke(page, (0.2, 0.6), (0.8, 0.6))
         two = seen(page)
         page.keyboard.press("Enter")
-        expect(page.locator("#outbox-text")).to_contain_text("2 answers are kept here", timeout=PATIENCE_MS)
+        expect(page.locator("#outbox-text")).to_contain_text(
+            "2 answers saved on this device", timeout=PATIENCE_MS
+        )
     finally:
         server.start()
     expect(page.locator("#outbox")).to_have_attribute("data-waiting", "0", timeout=PATIENCE_MS)
@@ -431,9 +433,9 @@ def test_keys_can_be_changed_and_follow_the_layout(desk: Desk) -> None:
     page = desk()
     shown(page)
     page.keyboard.press("?")
-    page.get_by_role("button", name=re.compile("^eraser: E")).click()
+    page.get_by_role("button", name=re.compile("^Eraser: E")).click()
     page.keyboard.press("q")
-    expect(page.get_by_role("button", name=re.compile("^eraser: Q"))).to_be_visible()
+    expect(page.get_by_role("button", name=re.compile("^Eraser: Q"))).to_be_visible()
     page.keyboard.press("Escape")
     page.keyboard.press("q")
     expect(page.locator("#eraser-tool")).to_have_attribute("aria-pressed", "true")

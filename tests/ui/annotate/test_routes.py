@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from dataengine import masks
 from dataengine.masks import pack_label_map, unpack_label_map
-from pipelines.services.agreement import look_into_maps
+from pipelines.services.agreement import compute_map_statistics
 from storage.workspace import Workspace
 
 Clients = Callable[..., TestClient]
@@ -66,7 +66,7 @@ def test_a_submitted_map_is_unpacked_once(
     )
     task = client.get("/api/annotate/next").json()
     client.post("/api/annotate/submit", json=answer(task)).raise_for_status()
-    look_into_maps(workspace)
+    compute_map_statistics(workspace)
     assert len(inflated) == 1, "checked, stored and counted by one reading of its runs"
     with workspace.catalog(read_only=True) as catalog:
         assert catalog.label_map_statistics.missing(10) == []

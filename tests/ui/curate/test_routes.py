@@ -102,7 +102,7 @@ def test_more_like_this_says_how_to_get_features_and_then_finds(
 ) -> None:
     ids = ids_of(workspace)
     refused = curator.get(f"/api/curate/similar/{ids[0]}")
-    assert refused.status_code == 404 and "Compute features" in refused.json()["error"]
+    assert refused.status_code == 404 and "Build similarity index" in refused.json()["error"]
     vectors = np.random.default_rng(0).integers(-60, 60, (len(ids), 96)).astype(np.int8)
     vectors[3] = vectors[0] + 1
     with workspace.catalog() as catalog:
@@ -154,9 +154,9 @@ def test_sliders_count_what_is_sent_and_only_takers_get_it(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"people": ["nobody"]}, "nobody here is called"),
-        ({"annotations_per_image": 2, "people": ["curator"]}, "2 annotations per image need as many people"),
-        ({"opinions": 2, "people": ["curator"]}, "2 annotations per image need as many people"),
+        ({"people": ["nobody"]}, "there is no account 'nobody'"),
+        ({"annotations_per_image": 2, "people": ["curator"]}, "2 annotators per image are required"),
+        ({"opinions": 2, "people": ["curator"]}, "2 annotators per image are required"),
         ({"thresholds": {}}, "thresholds"),
         ({"thresholds": {"mugs": 1.5}}, "less than or equal to 1"),
         ({"more": 1}, "Extra inputs"),
@@ -188,7 +188,7 @@ def test_a_returned_label_comes_back_to_its_author_with_the_note(
     assert curator.get(f"/api/curate/merged/{image}").status_code == 404
     newer = draw(workspace, image, "annotator", 12)
     stale = curator.post("/api/curate/reviews", json={"labels": [which(label)], "verdict": "accepted"})
-    assert stale.status_code == 404 and "changed" in stale.json()["error"]
+    assert stale.status_code == 404 and "not the newest" in stale.json()["error"]
     curator.post("/api/curate/reviews", json={"labels": [which(newer)], "verdict": "accepted"})
     history = curator.get(f"/api/curate/images/{image}").json()["labels"]
     assert [(one["revision"], one["review"]["verdict"]) for one in history] == [

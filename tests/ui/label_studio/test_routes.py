@@ -108,7 +108,9 @@ def test_a_webhook_is_a_hint_to_pull(client_of: Client, workspace: Workspace) ->
         catalog.commit()
     assert client.post("/label-studio/webhook", json=event).status_code == 202
     for _ in range(3):
-        assert client.post("/label-studio/webhook", json=event).json() == {"status": "a pull waits already"}
+        assert client.post("/label-studio/webhook", json=event).json() == {
+            "status": "a pull is already queued"
+        }
     assert (
         client.post("/label-studio/webhook", json={"action": "TASKS_CREATED"}).json()["status"] == "ignored"
     )
@@ -121,7 +123,7 @@ def test_retraining_is_debounced(label_studio: TestClient, workspace: Workspace)
     event = {"action": "START_TRAINING"}
     with workspace.catalog() as catalog:
         before = {row.id for row in catalog.rounds.list()}
-    assert "just now" in label_studio.post("/label-studio/webhook", json=event).json()["status"]
+    assert "started recently" in label_studio.post("/label-studio/webhook", json=event).json()["status"]
     from pipelines import recipes
 
     recipe = recipes.named("cpu-smoke", 0).model_dump(mode="json")
@@ -131,7 +133,7 @@ def test_retraining_is_debounced(label_studio: TestClient, workspace: Workspace)
             Round(id="open", recipe=recipe, stage="mine", state="waiting", created=now() - 9e5)
         )
         catalog.commit()
-    assert "open and takes" in label_studio.post("/label-studio/webhook", json=event).json()["status"]
+    assert "open round will use" in label_studio.post("/label-studio/webhook", json=event).json()["status"]
     with workspace.catalog(read_only=True) as catalog:
         assert {row.id for row in catalog.rounds.list()} == before | {"open"}
 

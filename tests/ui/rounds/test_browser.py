@@ -13,7 +13,7 @@ pytestmark = pytest.mark.browser
 def test_a_vqa_model_is_chosen_with_its_question(visit: Visit, live: Live) -> None:
     page = visit("engineer", "/rounds")
     page.locator("#new").click()
-    assert "once an admin has registered one" in page.locator("#start").inner_text()
+    assert "ask an admin to register one" in page.locator("#start").inner_text()
     with live[1].catalog() as catalog:
         catalog.endpoints.add(Endpoint(id="seer", kind="vqa", name="the seer", location="owner/seer"))
         catalog.commit()

@@ -51,7 +51,7 @@ def test_a_finished_round_says_what_went_in_and_out(finished: tuple[Workspace, s
         results = catalog.rounds.get(round_id).results
         labels = catalog.labels.of_round(round_id)
     assert by_name["generate"]["gives"].startswith(f"{results['generate']['images']} images: ")
-    assert by_name["publish"]["gives"].startswith(f"{results['publish']['rows']} rows: ")
+    assert by_name["publish"]["gives"].startswith("Snapshot with ")
     assert all(one["gives"] and one["takes"] for one in found["stages"])
     assert {one["name"]: one["images"] for one in found["people"]} == {
         author: len({label.image_id for label in labels if label.author == author})
@@ -187,7 +187,7 @@ def test_a_rival_has_a_say_in_which_images_people_see(client_of: Clients, worksp
         kept["mine"]["rival"] == score_dynamics.dynamics_id(DynamicsConfig()) and kept["diagnose"]["dynamics"]
     )
     assert mining(rival="question", question=("owner/seer", 16))["rival"] not in ("", "question")
-    with pytest.raises(InputRefused, match="no VQA model is asked"):
+    with pytest.raises(InputRefused, match="is a VQA model, and none is selected"):
         mining(rival="question")
     refused = engineer.post("/api/rounds/round", json=wanted | {"rival": "nobody"})
     assert refused.status_code == 404 and "nobody" in refused.json()["error"]
@@ -201,7 +201,7 @@ def test_a_registered_vqa_model_may_be_asked_beside_the_champion(
     asked = wanted | {"vqa": "owner/seer", "question": 16}
     refused = engineer.post("/api/rounds/round", json=asked)
     assert refused.status_code == 422
-    assert "diagnose.question.model is 'owner/seer', which nobody registered" in refused.json()["error"]
+    assert "diagnose.question.model is 'owner/seer', which is not registered" in refused.json()["error"]
     with workspace.catalog() as catalog:
         catalog.endpoints.add(Endpoint(id="e", kind="vqa", name="seer", location="owner/seer"))
         catalog.commit()

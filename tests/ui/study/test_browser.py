@@ -49,7 +49,7 @@ def judge(page: Page, study: Study, rater: str, place: int) -> None:
         if seen == 5:
             break
         expect(bench).not_to_have_attribute("data-ready", showing.task, timeout=PATIENCE_MS)
-    expect(page.get_by_text("That was all. Thank you.")).to_be_visible(timeout=PATIENCE_MS)
+    expect(page.get_by_text("All done. Thank you.")).to_be_visible(timeout=PATIENCE_MS)
 
 
 def test_a_study_with_three_raters(visit, live: tuple[str, Workspace]) -> None:  # type: ignore[no-untyped-def]
@@ -59,8 +59,8 @@ def test_a_study_with_three_raters(visit, live: tuple[str, Workspace]) -> None: 
     maker.get_by_role("link", name="New study").click()
     ready(maker, "make")
     expect(maker.locator("#found")).to_have_text("They share 4 prompts and seeds.")
-    maker.get_by_label("Name, without a hint").fill("Hands and mugs")
-    maker.get_by_label("Raters a pair").fill("3")
+    maker.get_by_label("Study name").fill("Hands and mugs")
+    maker.get_by_label("Raters per pair").fill("3")
     maker.get_by_label("Attention checks").fill("1")
     maker.get_by_role("button", name="Open the study").click()
     ready(maker, "results")

@@ -15,12 +15,12 @@ from PIL import Image as Picture
 
 from dataengine.records import Study, now
 from dataengine.statistics import wilson
-from pipelines.services.csv_files import harmless
+from pipelines.services.csv_files import escape_formula
 from pipelines.services.studies.plans import plan_of
 from storage.maintenance.erase import erase_images
 from storage.workspace import Workspace
 from tests.ui.conftest import PASSWORD, sign_in
-from ui.study.blind_images import disordered
+from ui.study.blind_images import shuffle_tiles
 
 Clients = Callable[..., TestClient]
 
@@ -114,7 +114,7 @@ def test_the_tables_say_the_same(client_of: Clients, workspace: Workspace) -> No
         "win_rate"
     ] == "1.0"
     assert engineer.get(f"/api/studies/{study.id}/secrets.csv").status_code == 422
-    assert (harmless("=1+1"), harmless(-1), harmless("a hand")) == ("'=1+1", -1, "a hand")
+    assert (escape_formula("=1+1"), escape_formula(-1), escape_formula("a hand")) == ("'=1+1", -1, "a hand")
 
 
 def test_whoever_fails_the_checks_does_not_count(client_of: Clients, workspace: Workspace) -> None:
@@ -204,7 +204,7 @@ def test_order_and_sides_differ_by_rater_and_repeat(workspace: Workspace) -> Non
 
 def test_a_check_is_the_same_picture_spoiled(client_of: Clients, workspace: Workspace) -> None:
     image = np.random.default_rng(0).integers(0, 255, (66, 70, 3), np.uint8)
-    spoiled = disordered(image)
+    spoiled = shuffle_tiles(image)
     assert spoiled.shape == image.shape and (spoiled != image).mean() > 0.9
     tile = image[:16, :17]
     assert any(

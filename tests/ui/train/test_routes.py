@@ -133,16 +133,16 @@ def test_a_training_is_asked_for_once_stopped_and_gone_on_with(
     run = engineer.post("/api/train/start", json=settings()).json()["run"]
     seen = engineer.get(f"/api/train/runs/{run}").json()
     assert seen["state"] == "queued" and seen["name"] == "second" and seen["by"] == "engineer"
-    assert seen["settings"]["start"] == "d0" and "No worker is alive" in seen["note"]
+    assert seen["settings"]["start"] == "d0" and "No worker is running" in seen["note"]
     assert engineer.post(f"/api/train/runs/{run}/cancel").json() == {"state": "cancelled"}
     refused = engineer.post(f"/api/train/runs/{run}/cancel")
-    assert refused.status_code == 409 and "cancelled already" in refused.json()["error"]
+    assert refused.status_code == 409 and "already cancelled" in refused.json()["error"]
     assert engineer.post(f"/api/train/runs/{run}/resume").json()["state"] == "queued"
     seen = engineer.get(f"/api/train/runs/{run}").json()
     assert seen["state"] == "queued" and seen["attempts"] == 2
     first = min(runs.run_of(workspace, "retrain", run).jobs, key=lambda job: job.created)
     again = engineer.post(f"/api/rounds/jobs/{first.id}/resume")
-    assert again.status_code == 409 and "it went on as" in again.json()["error"]
+    assert again.status_code == 409 and "already resumed as" in again.json()["error"]
     assert engineer.post(f"/api/train/runs/{run}/pause").json() == {"state": "paused"}
     assert engineer.get(f"/api/train/runs/{run}").json()["state"] == "paused"
     assert engineer.post(f"/api/train/runs/{run}/resume").json()["state"] == "queued"
@@ -150,7 +150,7 @@ def test_a_training_is_asked_for_once_stopped_and_gone_on_with(
     listed = engineer.get("/api/train/overview").json()
     assert [one["run"] for one in listed["runs"]] == [run] and not listed["worker"]
     moved = client_of("admin").post(f"/api/queue/retrain/{run}/first")
-    assert moved.status_code == 409 and "does not wait in line" in moved.json()["error"]
+    assert moved.status_code == 409 and "not in the queue" in moved.json()["error"]
     assert engineer.post(f"/api/queue/retrain/{run}/first").status_code == 403
 
 
@@ -158,8 +158,8 @@ def test_a_worker_that_died_is_told_from_one_that_is_missing(workspace: Workspac
     job = Job(id="j", kind="retrain", args={"run": "train-1", "settings": {}}, state="running", worker="w1")
     other = WorkerBeat(id="w2", host="here", pid=1, devices=("cpu",))
     same = replace(other, id="w1")
-    assert "No worker is alive" in runs.note_of(job, [])
-    assert "no sign of life any more. Another one takes over" in runs.note_of(job, [other])
+    assert "No worker is running" in runs.note_of(job, [])
+    assert "stopped responding. Another worker resumes it" in runs.note_of(job, [other])
     assert runs.note_of(job, [other, same]) == ""
     assert runs.note_of(replace(job, state="succeeded"), []) == ""
 
@@ -198,7 +198,7 @@ def test_a_detector_for_other_channels_is_refused_before_it_is_loaded(
 
 def test_without_a_worker_here_there_is_no_estimate_but_no_error(engineer: TestClient) -> None:
     (found,) = engineer.post("/api/train/needs", json=settings()).json()["checks"]
-    assert found["verdict"] == "warn" and "no worker on this machine answers" in found["text"]
+    assert found["verdict"] == "warn" and "no worker on this machine responds" in found["text"]
 
 
 def write_metrics(workspace: Workspace, job: Job, lines: list[dict[str, Any]]) -> None:
@@ -263,7 +263,9 @@ def test_a_regression_needs_a_typed_reason(engineer: TestClient, workspace: Work
     assert len(shown["objections"]) == 1 and shown["champion"] == {"id": "d1", "name": "first doctor"}
     asked = {"detector": "d2", "champion": "d1"}
     refused = engineer.post("/api/train/promote", json=asked)
-    assert refused.status_code == 422 and refused.json()["error"].startswith("say why this detector should")
+    assert refused.status_code == 422 and refused.json()["error"].startswith(
+        "give a reason to promote this detector"
+    )
     done = engineer.post("/api/train/promote", json=asked | {"reason": "it finds watermarks"})
     assert done.json() == {"champion": "d2", "name": "round 1"}
     with workspace.catalog(read_only=True) as catalog:

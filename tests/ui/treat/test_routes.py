@@ -52,10 +52,10 @@ def test_a_prompt_file_gives_one_prompt_a_line() -> None:
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        ("eine schöne Hand".encode("latin-1"), "not UTF-8 text (byte 8 does not fit; it looks like Latin-1"),
+        ("eine schöne Hand".encode("latin-1"), "not UTF-8 text (byte 8 is invalid; it looks like Latin-1"),
         ("a hand".encode("utf-16"), "it looks like UTF-16"),
-        (b"a hand\x00", "it holds zero bytes"),
-        (b" \n\n", "there is no prompt"),
+        (b"a hand\x00", "it contains NUL bytes"),
+        (b" \n\n", "no prompts found"),
     ],
 )
 def test_a_prompt_file_in_another_encoding_is_refused(data: bytes, sentence: str) -> None:
@@ -93,7 +93,7 @@ def test_preflight_says_what_is_missing_and_what_would_do(
     assert found["weights"][0] == "good"
     assert found["worker"] == (
         "warn",
-        "No worker is alive: the job will wait. Start one with “clinic worker”.",
+        "No worker is running, so the job will wait. Start one with “clinic worker”.",
     )
     assert found["licence"][0] == "warn" and "inherits" in found["licence"][1]
     assert found["pictures"][0] == "bad" and "switch “offline” off" in found["pictures"][1]
@@ -114,7 +114,7 @@ def test_a_generator_of_the_hub_is_told_how_to_get(engineer: TestClient, workspa
         "run “hf download somebody/some-flux”.",
     )
     (needs,) = engineer.post("/api/treat/needs", json=settings("folder")).json()["checks"]
-    assert needs["verdict"] == "warn" and "before the weights are on this machine" in needs["text"]
+    assert needs["verdict"] == "warn" and "until the weights are on this machine" in needs["text"]
 
 
 @pytest.mark.parametrize(

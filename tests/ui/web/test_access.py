@@ -67,7 +67,7 @@ def test_the_table_is_what_was_agreed() -> None:
 
 def test_no_two_desks_state_the_same_path(tmp_path: Path) -> None:
     desk = Desk(folder=tmp_path / "second", path="/curate", roles=PUBLIC)
-    with pytest.raises(ValueError, match="second states /curate"):
+    with pytest.raises(ValueError, match="second declares /curate"):
         access_table([*DESKS, desk])
 
 
@@ -183,7 +183,7 @@ def test_every_handler_checks_the_role_itself(full: Full) -> None:
         for role in (*sorted(EVERYONE - MATRIX[desk]), None):
             person = role and Person(name=role, roles=(role,), csrf="", token="")
             scope = {"type": "http", "headers": [], "state": {"person": person} if person else {}}
-            with pytest.raises(gr.Error, match="needs one of the roles"):
+            with pytest.raises(gr.Error, match="needs the .*role; you have"):
                 handler(gr.Request(request=Request(scope)))  # type: ignore[operator]
             checked += 1
     assert checked > 60
@@ -217,7 +217,7 @@ def test_an_unknown_page_is_404_for_people_and_401_for_strangers(clients: dict[s
 def test_require_names_what_is_missing() -> None:
     require(["rater", "curator"], ACCESS.paths["/curate"], "curating")
     with pytest.raises(
-        AccessDenied, match="curating needs one of the roles admin, curator, engineer; you have rater"
+        AccessDenied, match="curating needs the curator, engineer or admin role; you have rater"
     ):
         require(["rater"], ACCESS.paths["/curate"], "curating")
 
@@ -240,5 +240,5 @@ def test_the_role_dependency_refuses_others_in_one_sentence(wanted: set[str]) ->
     if "rater" in wanted:
         assert (answer.status_code, answer.json()) == (200, "ann")
     else:
-        refusal = "judging needs one of the roles curator; you have rater. Ask an admin to add one."
+        refusal = "judging needs the curator role; you have rater. Ask an admin for access."
         assert (answer.status_code, answer.json()) == (403, {"error": refusal})

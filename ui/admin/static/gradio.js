@@ -1,4 +1,4 @@
-// Panels of the admin desk. Values come as JSON and are written as text; nothing in them is ever markup.
+// Panels of the admin desk. Values come as JSON and are always written as text, never as markup.
 import { h } from "/static/dom.js";
 
 const STATES = new Set(["queued", "running", "waiting", "paused", "succeeded", "done", "failed", "cancelled", "champion"]);

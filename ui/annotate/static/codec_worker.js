@@ -5,6 +5,6 @@ let map = null;
 
 onmessage = ({ data }) => {
   if (data.confidence) map = data;
-  const found = components(map.confidence, map.height, map.width, data.threshold, data.smallest);
-  postMessage({ image: map.image, turn: data.turn, ...found }, [found.numbers.buffer]);
+  const { numbers, regions } = components(map.confidence, map.height, map.width, data.threshold, data.smallest);
+  postMessage({ image: map.image, turn: data.turn, numbers, regions }, [numbers.buffer]);
 };

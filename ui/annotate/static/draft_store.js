@@ -1,4 +1,4 @@
-// What the browser keeps: drafts after every stroke, and an outbox of answers that the server has not confirmed.
+// Browser storage: drafts after every stroke, and an outbox of answers that the server has not confirmed.
 // Both belong to a person and survive a closed tab, a dead server and a signed-out session.
 
 const opened = new Promise((done, failed) => {

@@ -1,39 +1,39 @@
-// Keys: what each does, how a press is recognised on any layout, and remapping, kept in this browser.
+// Keyboard shortcuts: actions, recognition on any keyboard layout, and remapping, stored in this browser.
 //
-// Letters go by what is printed on the key (AZERTY, QWERTZ), or by place where the layout writes no Latin letters;
-// digits and brackets go by either, since they need Shift or AltGr on some layouts.
+// Letters follow the keyboard layout (AZERTY, QWERTZ), or the key's position if the layout has no Latin letters.
+// Digits and brackets match either, because some layouts need Shift or AltGr for them.
 
 export const ACTIONS = [
-  ["next-region", "Tab", "next suggestion (while the image has the focus)"],
-  ["previous-region", "Shift+Tab", "previous suggestion"],
-  ["accept", "A", "accept the suggestion"],
-  ["reject", "X", "reject the suggestion"],
-  ["accept-all", "Shift+A", "accept all suggestions that are left"],
-  ["class-1", "1", "class 1, likewise 2, 3 …"],
-  ["select", "V", "suggestions: click accepts, right click rejects"],
-  ["brush", "B", "brush"],
-  ["eraser", "E", "eraser"],
-  ["lasso", "L", "lasso: draw around it, or click corner by corner"],
-  ["fill", "F", "fill an outline that is closed"],
-  ["wand", "W", "magic wand: draw a loop around it"],
-  ["assist", "G", "segment anything: click on it or drag a box around it (where a model is set up)"],
-  ["smaller", "[", "smaller brush"],
-  ["larger", "]", "larger brush"],
-  ["undo", "Ctrl+Z", "undo"],
-  ["redo", "Ctrl+Shift+Z", "redo"],
-  ["hide", "H", "hide or show map, outlines and labels"],
-  ["pan", "Space", "hold and drag to move the image"],
-  ["zoom-in", "+", "closer (also the wheel and two fingers)"],
-  ["zoom-out", "-", "further away"],
-  ["fit", "0", "the whole image"],
-  ["submit", "Enter", "submit and next"],
-  ["clean", "C", "clean: no artifacts, and next"],
-  ["skip", "S", "skip, with a reason"],
-  ["previous", "Backspace", "back to the previous image"],
-  ["triage", "T", "triage: many images at a glance"],
-  ["comment", "M", "comment on the image"],
-  ["guide", "I", "what counts as an artifact"],
-  ["help", "?", "all keys"],
+  ["next-region", "Tab", "Next suggestion (while the image has focus)"],
+  ["previous-region", "Shift+Tab", "Previous suggestion"],
+  ["accept", "A", "Accept the suggestion"],
+  ["reject", "X", "Reject the suggestion"],
+  ["accept-all", "Shift+A", "Accept all open suggestions"],
+  ["class-1", "1", "Class 1, likewise 2, 3 …"],
+  ["select", "V", "Suggestions: click accepts, right-click rejects"],
+  ["brush", "B", "Brush"],
+  ["eraser", "E", "Eraser"],
+  ["lasso", "L", "Lasso: draw around an area, or click its corners"],
+  ["fill", "F", "Fill a closed outline"],
+  ["wand", "W", "Magic wand: draw a loop around an area"],
+  ["assist", "G", "Segment anything: click an object, or drag a box around it (if a model is registered)"],
+  ["smaller", "[", "Smaller brush"],
+  ["larger", "]", "Larger brush"],
+  ["undo", "Ctrl+Z", "Undo"],
+  ["redo", "Ctrl+Shift+Z", "Redo"],
+  ["hide", "H", "Show or hide map, outlines and labels"],
+  ["pan", "Space", "Hold and drag to pan"],
+  ["zoom-in", "+", "Zoom in (also wheel or pinch)"],
+  ["zoom-out", "-", "Zoom out"],
+  ["fit", "0", "Fit image"],
+  ["submit", "Enter", "Submit, then next image"],
+  ["clean", "C", "Clean (no artifacts), then next image"],
+  ["skip", "S", "Skip, giving a reason"],
+  ["previous", "Backspace", "Back to the previous image"],
+  ["triage", "T", "Triage: many images at a glance"],
+  ["comment", "M", "Comment on the image"],
+  ["guide", "I", "What counts as an artifact"],
+  ["help", "?", "All keys"],
 ];
 
 const STORE = "clinic.keys";
@@ -48,7 +48,7 @@ try {
 
 export const keyOf = (action) => chosen[action] ?? ACTIONS.find(([name]) => name === action)[1];
 
-// The press as it is written down: "Ctrl+Shift+Z", "A", "[", "Space".
+// The key combination as text: "Ctrl+Shift+Z", "A", "[", "Space".
 export function written(event) {
   let key = event.key === " " ? "Space" : event.key;
   const letter = /^Key([A-Z])$/.exec(event.code ?? "")?.[1], digit = /^(?:Digit|Numpad)(\d)$/.exec(event.code ?? "")?.[1];
@@ -65,12 +65,12 @@ export function actionOf(event) {
   if (event.altKey && !event.getModifierState?.("AltGraph")) return null;
   const press = written(event);
   const classes = /^([1-9])$/.exec(press);
-  const found = ACTIONS.find(([action]) => keyOf(action) === press);
-  if (found && !/^class-/.test(found[0])) return found[0];
+  const bound = ACTIONS.find(([action]) => keyOf(action) === press);
+  if (bound && !/^class-/.test(bound[0])) return bound[0];
   if (classes) return `class-${classes[1]}`;
-  // Brackets and signs by their place, where the layout has them elsewhere.
-  const byPlace = ACTIONS.find(([action]) => CODES[keyOf(action)] && CODES[keyOf(action)] === event.code);
-  return byPlace && !press.startsWith("Ctrl+") && !/^[A-Z0-9?]$/.test(press) ? byPlace[0] : null;
+  // Brackets and signs by key position, for layouts that have them elsewhere.
+  const byPosition = ACTIONS.find(([action]) => CODES[keyOf(action)] && CODES[keyOf(action)] === event.code);
+  return byPosition && !press.startsWith("Ctrl+") && !/^[A-Z0-9?]$/.test(press) ? byPosition[0] : null;
 }
 
 // Gives an action another key; returns the action that had it before, or null.

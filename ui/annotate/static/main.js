@@ -1,5 +1,5 @@
-// The annotation page: the current image, what is done with it, and what comes next.
-import { currentSession, get, post } from "/static/api.js";
+// The annotation page: shows the current image, edits and submits its label map, loads the next image.
+import { Unreachable, currentSession, get, post } from "/static/api.js";
 import { $, h } from "/static/dom.js";
 import { classColour } from "/static/palette.js";
 import { ActiveTimer } from "/static/annotate/active_timer.js";
@@ -16,7 +16,7 @@ import { endTour, practice, tourIsDue, verdict } from "/static/annotate/tour.js"
 import { Triage } from "/static/annotate/triage.js";
 import { View } from "/static/annotate/view.js";
 
-const LOOK_AGAIN_MS = 5000;
+const RETRY_MS = 5000;
 const SERVER_DRAFT_MS = 4000;
 
 const person = (await currentSession()).name;
@@ -77,7 +77,7 @@ function showTools() {
   view.stage.dataset.regions = suggestions.regions.length;
   view.stage.dataset.ready = suggestions.ready;
   const left = suggestions.open_, all = suggestions.regions.length;
-  $("suggestion-count").textContent = all ? `${all} suspected, ${left} open` : "nothing suspected at this threshold";
+  $("suggestion-count").textContent = all ? `${all} suggestion${all === 1 ? "" : "s"}, ${left} open` : "No suggestions at this threshold";
   for (const id of ["accept", "reject", "accept-all"]) $(id).disabled = !all;
   for (const button of $("classes").children) {
     const value = Number(button.dataset.value), count = desk.labels?.counts[value] ?? 0;
@@ -194,7 +194,7 @@ function walk(direction) {
 
 // ---- drafts ----
 
-// After every change of the label map: a draft here at once, one on the server soon.
+// After every change of the label map: stores a draft in the browser at once, on the server a little later.
 function changed() {
   suggestions.judge();
   view.request();
@@ -208,7 +208,7 @@ function saveDraft() {
   savedChanges = current.labels.changes;
   const bytes = runs(current.labels.pixels);
   drafts.put({ person, image: current.task.image.id, runs: bytes, seconds: timer.seconds, saved: Date.now() })
-    .catch(() => say("This browser keeps no drafts; the server gets one every few seconds.", "bad"));
+    .catch(() => say("This browser cannot store drafts; they are saved on the server every few seconds.", "bad"));
 }
 
 async function saveOnServer() {
@@ -235,7 +235,7 @@ function show(loaded) {
   $("size").max = Math.max(12, Math.round(side / 3));
   if (Number($("size").dataset.side) !== side) $("size").value = Math.max(3, Math.round(side / 16));
   $("size").dataset.side = side;
-  $("map-hint").textContent = task.map ? `What ${task.map.detector} suspects.` : "No detector has looked at this image yet.";
+  $("map-hint").textContent = task.map ? `Predicted by ${task.map.detector}.` : "No prediction for this image.";
   $("map-group").classList.toggle("none", !task.map);
   $("assist-tool").hidden = !task.tools.includes("assist");
   if ($("classes").dataset.names !== task.classes.join("\n")) {
@@ -243,7 +243,7 @@ function show(loaded) {
     drawClasses(task.classes);
   }
   if (desk.value > task.classes.length) desk.value = 1;
-  $("prompt").textContent = task.image.prompt || "No prompt is known.";
+  $("prompt").textContent = task.image.prompt || "No prompt.";
   $("category").textContent = task.image.category ?? "";
   $("comment-count").textContent = task.comments || "";
   $("returned").hidden = !task.note;
@@ -253,7 +253,7 @@ function show(loaded) {
   $("tools").classList.remove("idle");
   $("comment-button").disabled = Boolean(loaded.lesson);
   if (!loaded.lesson) localStorage.setItem(`clinic.current.${person}`, task.image.id);
-  say(loaded.restored ? "Your draft is back." : "");
+  say(loaded.restored ? "Draft restored." : "");
   const useless = (desk.tool === "assist" && !task.tools.includes("assist")) || (desk.tool === "eraser" && !labels.painted);
   takeTool(useless ? "brush" : desk.tool);
 }
@@ -268,7 +268,7 @@ function rest() {
   day.remaining = 0;
   showTools();
   clearTimeout(resting);
-  resting = setTimeout(() => !tasks.current && !triage.open && advance(), LOOK_AGAIN_MS);
+  resting = setTimeout(() => !tasks.current && !triage.open && advance(), RETRY_MS);
 }
 
 // Puts the current image back to the front of the queue.
@@ -289,17 +289,18 @@ async function advance(prefer) {
     if (lesson) return say(lesson.lesson.text);
     tasks.fill().catch(() => {});
   });
-  if (!tasks.current && $("empty").hidden) resting = setTimeout(() => !tasks.current && advance(), LOOK_AGAIN_MS);
+  if (!tasks.current && $("empty").hidden) resting = setTimeout(() => !tasks.current && advance(), RETRY_MS);
 }
 
-// Runs one action at a time; what goes wrong is said, and nothing is thrown away.
+// Runs one action at a time; errors are shown, and no work is lost.
 async function act(action) {
   if (busy) return;
   busy = true;
   try {
     await action();
   } catch (error) {
-    say(error.status === 401 ? "You are signed out: sign in again in another tab; your work is kept here." : error.message || "The server does not answer; your work is kept here.", "bad");
+    say(error.status === 401 ? "You are signed out. Sign in again in another tab; your work is safe on this device."
+      : error instanceof Unreachable ? "Cannot reach the server. Your answers are safe on this device." : error.message, "bad");
     if (error.status === 401) $("outbox").hidden = $("sign-in").hidden = false;
   } finally {
     busy = false;
@@ -311,8 +312,8 @@ async function act(action) {
 async function answer(clean) {
   const { current } = tasks;
   if (!current || busy || pointer.busy) return;
-  if (clean && current.labels.painted) return say(`Something is painted: erase it first, or submit it with ${keyOf("submit")}.`, "bad");
-  if (!clean && !current.labels.painted) return say(`Nothing is painted. If nothing is broken, press ${keyOf("clean")} for clean.`, "bad");
+  if (clean && current.labels.painted) return say(`You have painted something: erase it first, or press ${keyOf("submit")} to submit it.`, "bad");
+  if (!clean && !current.labels.painted) return say(`Nothing is painted. If the image is clean, press ${keyOf("clean")}.`, "bad");
   if (current.lesson) return judgeLesson(current, clean);
   let kept = false;
   await act(async () => {
@@ -337,7 +338,7 @@ async function judgeLesson(current, clean) {
   if (!good) return say(text, "bad");
   if (!lessons.length) finishTour();
   await advance();
-  say(`${text} ${lessons.length || tasks.current?.lesson ? tasks.current?.lesson?.text ?? "" : "That was the tour; these are real."}`);
+  say(`${text} ${lessons.length || tasks.current?.lesson ? tasks.current?.lesson?.text ?? "" : "The tour is over; these images are real."}`);
 }
 
 function finishTour() {
@@ -367,13 +368,13 @@ async function previous() {
   if (pointer.busy || tasks.current?.lesson) return;
   await act(async () => {
     await sender.flush();
-    if ((await outbox.of(person)).some((entry) => !entry.refused)) throw new Error("The last answer has not arrived yet; try again in a moment.");
+    if ((await outbox.of(person)).some((entry) => !entry.refused)) throw new Error("Your last answer is still being sent; try again in a moment.");
     const before = tasks.current?.task.lease === null ? tasks.current.task.image.id : null;
     const task = await get(`/api/annotate/previous${before ? `?before=${encodeURIComponent(before)}` : ""}`);
-    if (!task) return say("There is nothing before this image.");
+    if (!task) return say("There is no earlier image.");
     putBack();
     show(await load(task, person));
-    say("Your earlier answer: change it and submit again, or continue with S.");
+    say(`Your earlier answer: change it and submit again, or press ${keyOf("skip")} to continue.`);
   });
 }
 
@@ -384,9 +385,9 @@ function confirmed(entry, stored) {
 }
 
 async function countAgain() {
-  const found = await get("/api/annotate/mine").catch(() => null);
-  if (!found || (await outbox.of(person)).length) return;
-  Object.assign(day, { remaining: found.remaining, done: found.done_today });
+  const statistics = await get("/api/annotate/mine").catch(() => null);
+  if (!statistics || (await outbox.of(person)).length) return;
+  Object.assign(day, { remaining: statistics.remaining, done: statistics.done_today });
   showTools();
 }
 
@@ -464,7 +465,7 @@ $("tour-again").addEventListener("click", async () => {
   await advance();
 });
 
-// The focus goes to a button, which may lie far down.
+// Focus goes to a button that may be below the fold.
 function showFromTop(id) {
   $(id).showModal();
   $(id).scrollTop = 0;

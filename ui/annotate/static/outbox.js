@@ -38,7 +38,7 @@ export class OutboxSender {
     return this.running;
   }
 
-  // What is added while the last entry is being sent asks again: none may wait for the one after it.
+  // Entries added while the last one is being sent set `asked` again, so that none is left behind.
   async loop() {
     try {
       while (this.asked) {
@@ -71,14 +71,14 @@ export class OutboxSender {
       return await post(entry.path, entry.body);
     } catch (error) {
       if (error.status !== 403) throw error;
-      // Another session may have begun meanwhile, with a token of its own; of somebody else it must not be used.
+      // A new session may have replaced the old one, with another token; another person's must not be used.
       forgetSession();
-      if ((await currentSession()).name !== this.person) throw new Refused(401, "Somebody else is signed in.");
+      if ((await currentSession()).name !== this.person) throw new Refused(401, "Another account is signed in.");
       return post(entry.path, entry.body);
     }
   }
 
-  // Whether to go on with the next entry: yes after a refusal, which is shown; no while the server cannot be asked.
+  // Whether to continue with the next entry: yes after a refusal, which is shown; no while the server is unreachable.
   // A conflict is final the second time: what another tab sends at the same moment is stored, and found then.
   async keep(entry, error) {
     const final = error instanceof Refused && error.status >= 400 && error.status < 500 && ![401, 408, 429].includes(error.status);

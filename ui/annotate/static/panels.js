@@ -39,9 +39,9 @@ export function wireKeys(changed) {
 
 // ---- skipping ----
 
-const REASONS = ["I cannot tell whether it is broken", "Too many small artifacts to draw", "The image does not load or is damaged", "I do not want to look at this image"];
+const REASONS = ["I cannot tell whether it is broken", "Too many small artifacts to mark", "The image does not load or is damaged", "I do not want to see this image"];
 
-// Asks why; resolves to the reason, or null.
+// Resolves to the reason given, or null if the dialog was closed.
 export function askReason() {
   const dialog = $("skip-dialog"), list = $("skip-reasons");
   return new Promise((done) => {
@@ -105,15 +105,15 @@ export async function showComments(image, say) {
 
 // ---- outbox ----
 
-// What has not arrived: how many answers wait and why, and those that were refused.
+// Answers that the server does not have yet: how many and why, and those that it refused.
 export function showOutbox({ waiting, refused, state }, { reopen, drop }) {
-  const words = { offline: "the server does not answer", "signed-out": "you are signed out" };
+  const reasons = { offline: "Server unreachable, retrying…", "signed-out": "You are signed out." };
   const stuck = waiting && state;
   $("outbox").hidden = !stuck && !refused.length;
-  $("outbox-text").textContent = stuck ? `${waiting} ${waiting === 1 ? "answer is" : "answers are"} kept here: ${words[state]}.` : "";
+  $("outbox-text").textContent = stuck ? `${waiting} answer${waiting === 1 ? "" : "s"} saved on this device. ${reasons[state]}` : "";
   $("sign-in").hidden = !(stuck && state === "signed-out");
   $("outbox").dataset.waiting = waiting;
   $("refused").replaceChildren(...refused.map((entry) => h("li", {}, `Not accepted: ${entry.refused}`,
-    entry.body.label_map ? h("button", { type: "button", class: "link", onclick: () => reopen(entry) }, "Put it on this image’s canvas") : null,
+    entry.body.label_map ? h("button", { type: "button", class: "link", onclick: () => reopen(entry) }, "Restore to the canvas") : null,
     h("button", { type: "button", class: "link", onclick: () => drop(entry) }, "Discard"))));
 }

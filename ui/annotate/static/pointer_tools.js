@@ -1,4 +1,4 @@
-// What pointers do on the stage: paint, erase, lasso, fill, wand, segment, accept and reject, pan, pinch.
+// Pointer tools on the stage: paint, erase, lasso, fill, wand, segment, accept and reject, pan, pinch.
 import { flood, middle, polygon, wand } from "/static/annotate/geometry.js";
 import { classColour } from "/static/palette.js";
 
@@ -28,7 +28,7 @@ export class PointerTools {
     return this.last !== null || this.dragging || this.frame !== null;
   }
 
-  // Rejects the palm: while a pen is in use, and wherever the contact is as broad as no finger.
+  // Palm rejection: touches while a pen is in use, and contacts wider than a finger.
   isPalm(event) {
     if (event.pointerType === "pen") this.penAt = performance.now();
     const resting = performance.now() - this.penAt < PEN_MEMORY_MS;
@@ -47,8 +47,8 @@ export class PointerTools {
     if (event.button === 2) return this.rejectAt(at);
     if (event.button) return;
     if (tool === "select") {
-      const found = this.suggestions.at(at);
-      if (found >= 0) this.desk.accept(found);
+      const index = this.suggestions.at(at);
+      if (index >= 0) this.desk.accept(index);
       else this.startPan(event);
     } else if (tool === "brush" || tool === "eraser") {
       this.desk.labels.begin();
@@ -100,7 +100,7 @@ export class PointerTools {
     this.abort();
   }
 
-  // Takes back what the present stroke did: a second finger came, or the system took the pointer away.
+  // Reverts the current stroke: a second finger touched, or the system cancelled the pointer.
   abort() {
     this.panning = this.frame = null;
     this.dragging = false;
@@ -162,7 +162,7 @@ export class PointerTools {
     this.loop = null;
     this.view.request();
     const loop = polygon(points, height, width);
-    if (!loop) return this.desk.say("That loop holds no pixel.", "bad");
+    if (!loop) return this.desk.say("That loop contains no pixels.", "bad");
     if (this.desk.tool === "wand") return this.grow({ ...loop, points }, middle(loop));
     this.apply(loop, erase ? 0 : this.desk.value);
   }
@@ -177,18 +177,18 @@ export class PointerTools {
     this.kept = loop;
     const grown = wand(this.desk.rgba(), labels.height, labels.width, loop, Math.floor(at.x), Math.floor(at.y), tolerance);
     this.apply(grown, value);
-    this.desk.say("Not all of it? Click another place inside the loop, or raise the likeness.");
+    this.desk.say("Missing some? Click another spot inside the loop, or increase the tolerance.");
   }
 
   fillAt(at) {
     const { labels, value } = this.desk, x = Math.floor(at.x), y = Math.floor(at.y);
     if (x < 0 || y < 0 || x >= labels.width || y >= labels.height) return;
     const before = labels.pixels[y * labels.width + x];
-    const found = flood(labels.height, labels.width, x, y, (index) => labels.pixels[index] === before);
-    if (found.area > MOST_FLOODED * labels.pixels.length) {
-      return this.desk.say("That would fill more than half of the image: is the outline closed?", "bad");
+    const region = flood(labels.height, labels.width, x, y, (index) => labels.pixels[index] === before);
+    if (region.area > MOST_FLOODED * labels.pixels.length) {
+      return this.desk.say("That would fill more than half of the image. Is the outline closed?", "bad");
     }
-    this.apply(found, value);
+    this.apply(region, value);
   }
 
   apply({ mask, box }, value) {
@@ -198,7 +198,7 @@ export class PointerTools {
     if (labels.end()) this.desk.changed();
   }
 
-  // A drag frames what is meant, a click without one points at it.
+  // A drag draws a box around the object, a click points at it.
   endFrame(event) {
     const { from, to, started } = this.frame;
     this.frame = null;
@@ -209,8 +209,8 @@ export class PointerTools {
   }
 
   rejectAt(at) {
-    const found = this.suggestions.at(at);
-    if (found >= 0) this.desk.reject(found);
+    const index = this.suggestions.at(at);
+    if (index >= 0) this.desk.reject(index);
   }
 
   paint(context, pixel) {

@@ -3,7 +3,7 @@ import { post } from "/static/api.js";
 import { unpacked } from "/static/annotate/codec.js";
 
 export class Segmenter {
-  // `act` runs one action at a time and says what went wrong.
+  // `act` runs one action at a time and shows errors.
   constructor(desk, view, tasks, act) {
     Object.assign(this, { desk, view, tasks, act });
     this.forget();
@@ -34,9 +34,9 @@ export class Segmenter {
   ask() {
     const { desk, view } = this, { current } = this.tasks;
     return this.act(async () => {
-      const found = await post("/api/annotate/assist", { image: current.task.image.id, points: this.points, box: this.box });
+      const segment = await post("/api/annotate/assist", { image: current.task.image.id, points: this.points, box: this.box });
       if (this.tasks.current !== current) return;
-      const mask = await unpacked(found.label_map, desk.labels.pixels.length);
+      const mask = await unpacked(segment.label_map, desk.labels.pixels.length);
       if (this.answer && this.answer === desk.labels.done.at(-1)) view.touch(desk.labels.undo());
       desk.labels.begin();
       view.touch(desk.labels.fill(mask, desk.labels.whole, desk.value));

@@ -1,5 +1,5 @@
-// The images to work on: the current one and two more that are fetched and decoded, all under leases.
-import { get, post } from "/static/api.js";
+// The task queue: the current image and two prefetched, decoded ones, all leased.
+import { get, post, request } from "/static/api.js";
 import { unpacked, unrun } from "/static/annotate/codec.js";
 import { drafts, outbox } from "/static/annotate/draft_store.js";
 import { resized } from "/static/annotate/geometry.js";
@@ -11,7 +11,7 @@ const MOST_NAMED = 16;
 const RENEW_MS = 60000;
 const ACTIVE_SECONDS = 300;
 
-// Everything of a task that the desk shows, decoded; its label map holds the newest draft.
+// A task's image, map and label map, decoded; the label map holds the newest draft.
 export async function load(task, person) {
   const { width, height } = task.image;
   const bitmap = fetchBitmap(task.image.url);
@@ -20,14 +20,14 @@ export async function load(task, person) {
 }
 
 async function fetchBitmap(url) {
-  const response = await fetch(url);
-  if (!response.ok) throw Object.assign(new Error("The image cannot be loaded."), { status: response.status });
+  const response = await request(url);
+  if (!response.ok) throw Object.assign(new Error("The image could not be loaded."), { status: response.status });
   return createImageBitmap(await response.blob());
 }
 
 // Confidence as raw bytes, one per pixel; the browser has already inflated them. An image without a map is shown all the same.
 async function fetchMap(map, height, width) {
-  const response = await fetch(map.url);
+  const response = await request(map.url);
   if (!response.ok) return null;
   const bytes = new Uint8Array(await response.arrayBuffer());
   const size = ["X-Height", "X-Width"].map((name) => Number(response.headers.get(name)));
@@ -35,15 +35,15 @@ async function fetchMap(map, height, width) {
   return { confidence, heat: await heatBitmap(confidence, height, width) };
 }
 
-// The newest of what was drawn already: here, on another machine, or as an answer.
+// The newest earlier label map: a draft in this browser, a draft on the server, or an answer.
 async function begin(task, person) {
   const { width, height, id } = task.image, count = width * height;
-  const here = await drafts.get(person, id).catch(() => null);
-  const there = task.draft ?? task.answer;
-  if (here && here.saved / 1000 >= (there?.saved ?? 0) - 1) {
-    return { labels: new LabelMap(height, width, unrun(here.runs, count)), seconds: here.seconds, restored: true };
+  const local = await drafts.get(person, id).catch(() => null);
+  const remote = task.draft ?? task.answer;
+  if (local && local.saved / 1000 >= (remote?.saved ?? 0) - 1) {
+    return { labels: new LabelMap(height, width, unrun(local.runs, count)), seconds: local.seconds, restored: true };
   }
-  if (there) return { labels: new LabelMap(height, width, await unpacked(there.label_map, count)), seconds: task.answer ? 0 : there.seconds, restored: !task.answer };
+  if (remote) return { labels: new LabelMap(height, width, await unpacked(remote.label_map, count)), seconds: task.answer ? 0 : remote.seconds, restored: !task.answer };
   return { labels: new LabelMap(height, width), seconds: 0, restored: false };
 }
 
@@ -52,7 +52,7 @@ export class TaskQueue {
     Object.assign(this, { person, waiting: [], filling: null, current: null });
   }
 
-  // Asks for images until two are ahead; one request at a time. Resolves when that is so, or nothing is left.
+  // Prefetches images, one request at a time. Resolves when two are ahead or none are left.
   fill(prefer) {
     this.filling ??= this.ask(prefer).finally(() => (this.filling = null));
     return this.filling;
@@ -78,7 +78,7 @@ export class TaskQueue {
     }
   }
 
-  // The next image, loaded; null when nothing waits. One that cannot be loaded is given back and passed over.
+  // The next image, loaded; null when the queue is empty. An image that cannot be loaded is skipped.
   async next(prefer) {
     for (;;) {
       if (!this.waiting.length) await this.fill(prefer);
@@ -101,15 +101,15 @@ export class TaskQueue {
   }
 }
 
-// Renews leases while somebody works; gives them back when the page goes, except for an image already drawn on.
+// Renews leases while the annotator is active; releases them when the page closes, except for a painted image.
 export function keepLeases(tasks, timer, say, leaving) {
   setInterval(async () => {
     const { leases } = tasks;
     if (!leases.length || timer.idle > ACTIVE_SECONDS) return;
-    const answered = await post("/api/annotate/renew", { leases }).catch(() => null);
-    if (!answered?.lost.length) return;
-    tasks.waiting = tasks.waiting.filter(({ task }) => !answered.lost.includes(task.lease));
-    if (answered.lost.includes(tasks.current?.task.lease)) say("Somebody else has this image now; your answer will be kept as another opinion.");
+    const renewed = await post("/api/annotate/renew", { leases }).catch(() => null);
+    if (!renewed?.lost.length) return;
+    tasks.waiting = tasks.waiting.filter(({ task }) => !renewed.lost.includes(task.lease));
+    if (renewed.lost.includes(tasks.current?.task.lease)) say("Someone else is labelling this image now. Your answer will still be stored, as a second opinion.");
   }, RENEW_MS);
 
   addEventListener("pagehide", () => {

@@ -1,4 +1,4 @@
-// The first-run tour: three practice images with a known answer, on the real desk; nothing of it is sent.
+// The first-run tour: three practice images with known answers, on the real desk; nothing is sent to the server.
 import { LabelMap } from "/static/annotate/label_map.js";
 import { unpacked } from "/static/annotate/codec.js";
 import { heatBitmap } from "/static/annotate/view.js";
@@ -36,7 +36,7 @@ export function verdict({ lesson, labels }, clean) {
     both += mine && right;
     either += mine || right;
   }
-  if (!either) return { good: clean, text: "Right: nothing is broken here. A clean image teaches the detector as much as a broken one." };
+  if (!either) return { good: clean, text: "Correct: this image is clean. Clean images teach the detector as much as flawed ones." };
   if (clean) return { good: false, text: `Look again: ${lesson.hint}` };
   const overlap = both / either, share = Math.round(100 * overlap);
   if (overlap >= 0.5) return { good: true, text: `Good: your mask and ours overlap by ${share} % (IoU).` };

@@ -1,4 +1,4 @@
-// Triage: a dozen images of one category; click those with a flaw, Enter confirms the rest as clean.
+// Triage: a dozen images of one category; click the flawed ones, Enter confirms the rest as clean.
 import { get, post } from "/static/api.js";
 import { $, h } from "/static/dom.js";
 
@@ -24,8 +24,8 @@ export class Triage {
     this.flawed.clear();
     this.grid = null;
     $("triage-grid").replaceChildren();
-    $("triage-title").textContent = "Looking for images …";
-    // What was just confirmed must have arrived, or it would be leased again.
+    $("triage-title").textContent = "Loading images…";
+    // Confirmed images must reach the server first, or they would be leased again.
     await this.sender.flush();
     this.grid = await get("/api/annotate/triage");
     if (!this.grid) {
@@ -35,7 +35,7 @@ export class Triage {
     }
     this.timer.reset(0);
     $("triage-confirm").disabled = false;
-    $("triage-title").textContent = `Which of these show a flaw? (${this.grid.category}, ${this.grid.waiting} wait)`;
+    $("triage-title").textContent = `Which of these are flawed? (${this.grid.category}, ${this.grid.waiting} waiting)`;
     $("triage-grid").replaceChildren(...this.grid.images.map((image, at) => {
       const button = h("button", { type: "button", "aria-pressed": "false", "aria-label": `Image ${at + 1}: ${image.prompt || "no prompt"}`, title: image.prompt,
         onclick: () => this.toggle(button, image) }, h("img", { src: image.url, alt: "", draggable: "false" }), h("span", {}, "flawed"));
@@ -71,7 +71,7 @@ export class Triage {
     const { images } = this.grid, flawed = [...this.flawed];
     const clean = images.map(({ lease }) => lease).filter((lease) => !this.flawed.has(lease));
     this.grid = null;
-    $("triage-title").textContent = "Sending …";
+    $("triage-title").textContent = "Sending…";
     await this.sender.add("/api/annotate/triage", { clean, flawed, seconds: this.timer.seconds });
     this.say(`${clean.length} clean, ${flawed.length} queued for drawing.`);
     await this.more().catch((error) => this.say(error.message, "bad"));

@@ -1,26 +1,26 @@
-// Hard categories, with thresholds that show how many images would be queued for people; and the balance of labels.
+// Hard categories, with thresholds that show how many images would be sent to annotators; and the balance of labels.
 import { get, post } from "/static/api.js";
 import { h, input, nothing, panel, select, tell } from "/static/dom.js";
 import { count, number, percent } from "/static/format.js";
-import { peoplePicker, tickedPeople } from "./assign.js";
+import { peoplePicker, selectedPeople } from "./assign.js";
 
 const STEPS = 100;
 
 export async function categories(root, { choices, go }) {
   const found = await get("/api/curate/categories");
   if (!found.categories.length) {
-    root.append(panel("Hard categories", nothing("No image has both a category and a prediction yet. A round's diagnose and categorize stages make them.")));
+    root.append(panel("Hard categories", nothing("No image has both a category and a prediction yet. Run a round: its diagnose and categorize stages add them.")));
     return;
   }
   const champion = choices.detectors.find((one) => one.champion);
-  const looked = choices.detectors.find((one) => one.id === found.detector) ?? champion;
+  const shown = choices.detectors.find((one) => one.id === found.detector) ?? champion;
   const rows = found.categories.map((row) => line(row, () => retotal(), found.detector));
   const total = h("b", { id: "would-go" });
-  const send = h("button", { type: "button", class: "button", id: "send" }, "Send to people");
+  const send = h("button", { type: "button", class: "button", id: "send" }, "Send to annotators");
   const form = h("form", { class: "send", onsubmit: (event) => event.preventDefault() },
-    input("opinions", "Opinions each", "number", 1, { min: "1", max: "9" }),
+    input("opinions", "Annotators per image", "number", 1, { min: "1", max: "9" }),
     input("priority", "Priority", "number", 0.5, { min: "0", max: "10", step: "0.1" }),
-    input("limit", "At most", "number", 1000, { min: "1", max: "20000" }),
+    input("limit", "Maximum images", "number", 1000, { min: "1", max: "20000" }),
     select("round", "For round", [["", "none"], ...choices.open_rounds.map((id) => [id, id])], ""),
     peoplePicker(choices.annotators));
   const retotal = () => {
@@ -35,20 +35,20 @@ export async function categories(root, { choices, go }) {
     const answer = await tell(post("/api/curate/ask", {
       thresholds: Object.fromEntries(chosen.map((row) => [row.category, row.threshold()])),
       opinions: Number(values.get("opinions")), priority: Number(values.get("priority")), limit: Number(values.get("limit")),
-      people: tickedPeople(form), detector: found.detector, round: values.get("round") || null,
-    }), (sent) => `${count(sent.sent)} image${sent.sent === 1 ? " waits" : "s wait"} for people now.`);
+      people: selectedPeople(form), detector: found.detector, round: values.get("round") || null,
+    }), (sent) => `${count(sent.sent)} image${sent.sent === 1 ? "" : "s"} sent to annotators.`);
     if (answer) go({ view: "categories" });
   });
   root.append(
-    panel(`Where ${looked === champion ? "the champion" : looked.name} suspects most`,
-      looked === champion ? null : h("p", { class: "hint" }, `The champion, ${champion?.name ?? "none yet"}, has no predictions for images with a category yet; the next round makes them.`),
+    panel(`Where ${shown === champion ? "the champion" : shown.name} finds most artifacts`,
+      shown === champion ? null : h("p", { class: "hint" }, `The champion, ${champion?.name ?? "none yet"}, has no predictions for images with a category yet; the next round will add them. Showing ${shown.name}.`),
       h("p", { class: "hint" },
-      "A category is hard by the rule of the newest round: a bootstrap over its images against the median of the other categories. z is the robust distance of its mean from theirs; p-values are Holm-corrected for multiple comparisons. Positives among reviewed far above one half teach the detector that the category itself is an artifact."),
+      "Hard categories are tested as in the newest round: a bootstrap over the category’s images against the median of the other categories. z: robust distance of its mean from theirs. p: p-values, Holm-corrected for multiple comparisons. If far more than half of the reviewed images are flawed, the detector learns that the category itself is an artifact."),
       chart(found.categories),
       h("div", { class: "scroll" }, h("table", { class: "categories" },
-        h("thead", {}, h("tr", {}, ["Category", "Images", "Mean", "90 %", "Above", "z", "p", "Reviewed", "Flawed", "Ask above", "Would go"].map((name) => h("th", {}, name)))),
+        h("thead", {}, h("tr", {}, ["Category", "Images", "Mean", "P90", "Share ≥", "z", "p", "Reviewed", "Flawed", "Send if confidence ≥", "Selected"].map((name) => h("th", {}, name)))),
         h("tbody", {}, rows.map((row) => row.node))))),
-    panel(null, h("div", { class: "line ask" }, h("p", {}, total, " images would go to people."), form, send)));
+    panel(null, h("div", { class: "line ask" }, h("p", {}, total, " images will be sent to annotators."), form, send)));
   retotal();
 }
 
@@ -56,13 +56,13 @@ function line(row, changed, detector) {
   const hard = row.verdict === "hard";
   const above = h("td", { class: "figure" });
   const would = h("td", { class: "figure would" });
-  const shown = h("output", {});
-  const why = row.askable.length ? null : "Every image of this category is labelled or waits already.";
-  const slider = h("input", { type: "range", title: why, min: "0", max: String(STEPS), value: "50", "aria-label": `Ask about ${row.category} above`, disabled: !row.askable.length });
-  const on = h("input", { type: "checkbox", title: why, checked: hard, "aria-label": `Ask about ${row.category}`, disabled: !row.askable.length });
+  const threshold = h("output", {});
+  const why = row.askable.length ? null : "Every image of this category is already labelled or queued.";
+  const slider = h("input", { type: "range", title: why, min: "0", max: String(STEPS), value: "50", "aria-label": `Send ${row.category} if confidence is at least`, disabled: !row.askable.length });
+  const on = h("input", { type: "checkbox", title: why, checked: hard, "aria-label": `Send ${row.category}`, disabled: !row.askable.length });
   const asked = () => (on.checked ? row.askable[slider.value] ?? 0 : 0);
   const redraw = () => {
-    shown.textContent = (slider.value / STEPS).toFixed(2);
+    threshold.textContent = (slider.value / STEPS).toFixed(2);
     above.textContent = percent(row.above[slider.value]);
     would.textContent = on.checked ? count(asked()) : "–";
     changed();
@@ -72,7 +72,7 @@ function line(row, changed, detector) {
     h("td", { class: "figure" }, count(row.images)), h("td", { class: "figure" }, number(row.mean)), h("td", { class: "figure" }, number(row.p90)),
     above, h("td", { class: "figure" }, number(row.z, 1)), h("td", { class: "figure" }, row.p === null ? "–" : row.p < 0.001 ? "< .001" : number(row.p, 3)),
     h("td", { class: "figure" }, count(row.reviewed)), h("td", { class: row.positive > 0.8 ? "figure warn" : "figure" }, percent(row.positive)),
-    h("td", {}, h("span", { class: "threshold" }, on, slider, shown)), would);
+    h("td", {}, h("span", { class: "threshold" }, on, slider, threshold)), would);
   slider.addEventListener("input", () => { on.checked = true; redraw(); });
   on.addEventListener("change", redraw);
   queueMicrotask(redraw);
@@ -81,7 +81,7 @@ function line(row, changed, detector) {
 
 function chart(rows) {
   return h("div", { class: "bars", role: "img", "aria-label": "Mean and 90th percentile of confidence by category" },
-    rows.slice(0, 24).map((row) => h("div", { class: row.p !== null && row.p < 0.05 ? "bar hard" : "bar", title: `${row.category}: mean ${number(row.mean)}, 90 % below ${number(row.p90)}` },
+    rows.slice(0, 24).map((row) => h("div", { class: row.p !== null && row.p < 0.05 ? "bar hard" : "bar", title: `${row.category}: mean ${number(row.mean)}, 90th percentile ${number(row.p90)}` },
       h("span", { class: "column" }, h("i", { class: "p90", style: { "--value": String(row.p90) } }), h("i", { class: "mean", style: { "--value": String(row.mean) } })),
       h("span", { class: "name" }, row.category))));
 }
@@ -95,13 +95,13 @@ export async function balance(root, { choices, asked, go }) {
   const rows = found.categories.map((row) => h("tr", {}, h("td", {}, row.category), h("td", {}, stacked(row.now, most)), h("td", {}, stacked(row.next, most)),
     h("td", { class: row.wanted ? "figure warn" : "figure" }, row.wanted ? count(row.wanted) : "–")));
   root.append(panel("Positives and negatives by category",
-    h("p", { class: "hint" }, "Flawed images teach where artifacts are, clean ones that the category itself is none. “Wanted” says how many clean images would bring flawed ones down to one half."),
-    select("policy", "Publish takes", [["unreturned", "all labels but returned ones"], ["approved", "approved labels only"]], policy, (event) => go({ view: "balance", policy: event.target.value })),
+    h("p", { class: "hint" }, "Flawed images teach the detector where artifacts are; clean ones, that the category itself is not one. “Wanted” is the number of clean images that would bring the flawed share down to one half."),
+    select("policy", "Labels to publish", [["unreturned", "all except returned"], ["approved", "approved only"]], policy, (event) => go({ view: "balance", policy: event.target.value })),
     rows.length ? h("div", { class: "scroll" }, h("table", { class: "balance" },
-      h("thead", {}, h("tr", {}, ["Category", found.snapshot ? `Now (snapshot ${found.snapshot.slice(0, 8)})` : "Now (no snapshot yet)", "After the pending snapshot", "Wanted"].map((name) => h("th", {}, name)))),
-      h("tbody", {}, rows))) : nothing("Nothing is labelled yet."),
+      h("thead", {}, h("tr", {}, ["Category", found.snapshot ? `Now (snapshot ${found.snapshot.slice(0, 8)})` : "Now (no snapshot yet)", "After the next snapshot", "Wanted"].map((name) => h("th", {}, name)))),
+      h("tbody", {}, rows))) : nothing("No labels yet."),
     h("p", { class: "legend" }, h("i", { class: "flawed" }), "flawed ", h("i", { class: "clean" }), "clean")));
-  root.append(panel("Add real photos as negatives", choices.folders.length ? photoForm(choices) : nothing("No folder is registered. An admin registers one on the Admin desk (kind “folder”); only registered folders can be read from here.")));
+  root.append(panel("Add real photos as negatives", choices.folders.length ? photoForm(choices) : nothing("No folder is registered. An admin can register one on the Admin desk (kind “folder”).")));
 }
 
 function stacked({ positive, negative }, most) {
@@ -116,7 +116,7 @@ function photoForm(choices) {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const values = new FormData(form);
-    tell(post("/api/curate/balance/real", { folder: values.get("folder"), licence: values.get("licence") }), "A worker imports the folder; the Rounds desk shows how far it is.");
+    tell(post("/api/curate/balance/real", { folder: values.get("folder"), licence: values.get("licence") }), "Import queued. Rounds → Jobs and workers shows its progress.");
   });
   return form;
 }

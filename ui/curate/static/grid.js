@@ -7,8 +7,8 @@ import { openCanvas } from "./assign.js";
 import { goldMark, makeGold } from "./gold.js";
 
 const FILTERS = ["category", "generator", "detector", "low", "high", "class", "state", "split", "source", "round", "sort"];
-const SORTS = [["uncertainty", "uncertain first"], ["max", "highest first"], ["disagreement", "disputed first"], ["newest", "newest"], ["oldest", "oldest"]];
-const STATES = [["unlabelled", "not labelled"], ["waiting", "waiting for people"], ["unreviewed", "to review"], ["approved", "approved"], ["returned", "returned"], ["refused", "refused"]];
+const SORTS = [["uncertainty", "Most uncertain"], ["max", "Highest confidence"], ["disagreement", "Most disagreement"], ["newest", "Newest"], ["oldest", "Oldest"]];
+const STATES = [["unlabelled", "not labelled"], ["waiting", "waiting for annotators"], ["unreviewed", "to review"], ["approved", "approved"], ["returned", "returned"], ["refused", "refused"]];
 const any = (values) => [["", "any"], ...values.map((value) => (Array.isArray(value) ? value : [value, value]))];
 let always = localStorage.getItem("curate.overlay") === "always";
 
@@ -26,7 +26,7 @@ export async function images(root, { choices, asked, go, current }) {
   } else {
     await turnPage(grid, more, filters, null, go);
     get(`/api/curate/count${address(filters)}`).then(
-      (found) => { total.textContent = `${count(found.count)}${found.more ? " or more" : ""} image${found.count === 1 ? "" : "s"}`; },
+      (matches) => { total.textContent = `${count(matches.count)}${matches.more ? " or more" : ""} image${matches.count === 1 ? "" : "s"}`; },
       () => {},
     );
   }
@@ -34,8 +34,8 @@ export async function images(root, { choices, asked, go, current }) {
   return { leave: () => document.querySelector("dialog.detail")?.remove() };
 }
 
-// A new champion has no predictions before the next round: the newest detector that has some stands in for it,
-// a teacher last, since it predicts on the rest of a round only.
+// A new champion has no predictions before the next round: the newest detector with predictions stands in for it,
+// a teacher last, because it predicts only on a round's unlabelled images.
 function standIn(detectors, chosen) {
   const champion = detectors.find((one) => one.champion);
   if (chosen || !champion || champion.looked) return null;
@@ -45,7 +45,7 @@ function standIn(detectors, chosen) {
 }
 
 function standInNote({ champion, other }) {
-  return h("p", { class: "hint" }, `The champion, ${champion.name}, has no predictions yet; the next round makes them. Shown are those of ${other.name}.`);
+  return h("p", { class: "hint" }, `The champion, ${champion.name}, has no predictions yet; the next round will add them. Showing predictions by ${other.name}.`);
 }
 
 function bar(choices, filters, chosen, go, total) {
@@ -79,20 +79,20 @@ function bar(choices, filters, chosen, go, total) {
   } });
   const reset = chosen ? h("button", { type: "button", class: "link", onclick: () => go({ view: "images" }) }, "Clear filters") : null;
   return h("div", { class: "top" }, form, h("div", { class: "line" }, total, reset, h("span", { class: "gap" }),
-    h("label", { class: "switch" }, overlay, "Always show what the detector suspects"),
-    h("button", { type: "button", class: "button quiet", onclick: () => tell(post("/api/curate/features"), "A worker computes features of new images now.") }, "Compute features")));
+    h("label", { class: "switch" }, overlay, "Always show the artifact map"),
+    h("button", { type: "button", class: "button quiet", onclick: () => tell(post("/api/curate/features"), "Similarity index queued. Rounds → Jobs and workers shows its progress.") }, "Build similarity index")));
 }
 
 function range(name, label, value, change) {
-  const shown = h("output", {}, Number(value).toFixed(2));
+  const output = h("output", {}, Number(value).toFixed(2));
   const slider = h("input", { type: "range", name, min: "0", max: "1", step: "0.05", value: String(value), "aria-label": label,
-    oninput: () => { shown.textContent = Number(slider.value).toFixed(2); }, onchange: change });
-  return h("label", { class: "field range" }, h("span", {}, label, " ", shown), slider);
+    oninput: () => { output.textContent = Number(slider.value).toFixed(2); }, onchange: change });
+  return h("label", { class: "field range" }, h("span", {}, label, " ", output), slider);
 }
 
 async function turnPage(grid, more, filters, after, go) {
   const page = await get(`/api/curate/images${address({ ...filters, after })}`);
-  if (!page.cards.length && !after) grid.append(nothing("No image fits these filters."));
+  if (!page.cards.length && !after) grid.append(nothing("No images match these filters."));
   grid.append(...page.cards.map((card) => tile(card, filters.detector, go)));
   more.replaceChildren(page.after ? h("button", { type: "button", class: "button quiet", onclick: (event) => {
     event.target.disabled = true;
@@ -114,8 +114,8 @@ function tile(card, detector, go) {
   const canvas = h("canvas", { class: "heat", "aria-hidden": "true" });
   const figures = [
     card.max === null ? "not diagnosed" : number(card.max),
-    card.disagreement === undefined ? null : `disputed ${percent(card.disagreement)}`,
-    card.similarity === undefined ? null : `alike ${percent(card.similarity)}`,
+    card.disagreement === undefined ? null : `disagreement ${percent(card.disagreement)}`,
+    card.similarity === undefined ? null : `similarity ${percent(card.similarity)}`,
   ].filter(Boolean).join(" · ");
   const made = h("button", { type: "button", class: "tile", role: "listitem", title: card.prompt, "data-id": card.id, onclick: () => open(card.id, go, detector) },
     h("span", { class: "picture" }, h("img", { src: thumbnail(card.id), alt: card.prompt || card.category || "image", loading: "lazy" }), canvas,
@@ -136,18 +136,18 @@ function tile(card, detector, go) {
 }
 
 function similarHead(id, go) {
-  return h("div", { class: "line like" }, h("img", { src: thumbnail(id), alt: "" }), h("b", {}, "More like this, by what the champion sees"),
+  return h("div", { class: "line like" }, h("img", { src: thumbnail(id), alt: "" }), h("b", {}, "More like this, by the champion’s features"),
     h("button", { type: "button", class: "link", onclick: () => go({ view: "images" }) }, "Back to all images"));
 }
 
 async function like(grid, total, id, go) {
-  const found = await tell(get(`/api/curate/similar/${id}`));
-  if (!found) {
-    grid.append(nothing("The champion's features of this image are not computed yet. Press “Compute features”, then try again."));
+  const similar = await tell(get(`/api/curate/similar/${id}`));
+  if (!similar) {
+    grid.append(nothing("This image is not in the similarity index yet. Press “Build similarity index”, then try again."));
     return;
   }
-  grid.append(...found.cards.map((card) => tile(card, undefined, go)));
-  total.textContent = `compared with ${count(found.compared)} images`;
+  grid.append(...similar.cards.map((card) => tile(card, undefined, go)));
+  total.textContent = `compared with ${count(similar.compared)} images`;
 }
 
 // ---- one image large ---------------------------------------------------------------------------
@@ -161,7 +161,7 @@ async function open(id, go, detector) {
   const drawing = h("canvas", { class: "labels" });
   const stage = h("div", { class: "stage" }, h("img", { src: pixels(id), alt: known.prompt || "image" }), heat, drawing);
   drawHeat(heat, id, detector);
-  const toggles = [layer("What the detector suspects", heat, true)];
+  const toggles = [layer("Artifact map", heat, true)];
   const authors = [...new Set(known.labels.map((one) => one.author))];
   if (authors.length) {
     drawLabels(drawing, labelOf(id, authors[0]));
@@ -178,15 +178,15 @@ async function open(id, go, detector) {
       h("header", {}, h("h2", {}, known.category ?? "No category"), h("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => dialog.close() }, "×")),
       h("p", { class: "prompt" }, known.prompt || "No prompt."),
       h("div", { class: "line actions" },
-        h("button", { type: "button", class: "button", onclick: () => openCanvas(id) }, "Draw on it"),
+        h("button", { type: "button", class: "button", onclick: () => openCanvas(id) }, "Annotate"),
         h("button", { type: "button", class: "button quiet", onclick: () => { dialog.close(); go({ view: "images", like: id }); } }, "More like this"),
-        h("button", { type: "button", class: "button quiet", onclick: () => navigator.clipboard?.writeText(location.href).then(() => say("The link is copied.")) }, "Copy link")),
+        h("button", { type: "button", class: "button quiet", onclick: () => navigator.clipboard?.writeText(location.href).then(() => say("Link copied.")) }, "Copy link")),
       known.gold?.chosen ? goldMark(id, known.gold, () => open(id, go, detector)) : null,
       factList(known), labelList(known, () => open(id, go, detector)), commentList(known)));
   document.body.append(dialog);
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   dialog.showModal();
-  dialog.scrollTop = 0;  // the focus goes to a control below the image
+  dialog.scrollTop = 0;  // focus goes to a control below the image
 }
 
 function layer(text, canvas, on) {
@@ -197,11 +197,11 @@ function layer(text, canvas, on) {
 function factList(known) {
   const facts = [
     ["size", `${known.height} × ${known.width}`], ["source", `${known.source}, ${known.split}`], ["generator", known.generator_id],
-    ["seed", known.seed], ["licence", known.licence], ["round", known.round_id], ["origin", known.origin], ["since", when(known.created)],
-    ...known.predictions.map((one) => [one.detector, `max ${number(one.max)}, mean ${number(one.mean, 3)}, undecided ${number(one.uncertainty)}`]),
+    ["seed", known.seed], ["licence", known.licence], ["round", known.round_id], ["origin", known.origin], ["created", when(known.created)],
+    ...known.predictions.map((one) => [one.detector, `max ${number(one.max)}, mean ${number(one.mean, 3)}, uncertainty ${number(one.uncertainty)}`]),
     ...known.answers.map((one) => [one.model, `${one.category} (${percent(one.confidence)})`]),
     ["snapshots", known.snapshots.length ? known.snapshots.map((id) => id.slice(0, 8)).join(", ") : null],
-    ["reserved for", known.takers.join(", ")],
+    ["assigned to", known.takers.join(", ")],
   ];
   return h("dl", { class: "facts" }, facts.filter(([, value]) => value !== null && value !== undefined && value !== "").map(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value))]));
 }
@@ -209,7 +209,7 @@ function factList(known) {
 const VERDICT = { accepted: "approved", rejected: "returned", corrected: "replaced" };
 
 function labelList(known, changed) {
-  if (!known.labels.length) return nothing("Nobody has labelled this image.");
+  if (!known.labels.length) return nothing("No labels yet.");
   const newest = new Set(known.labels.filter((one, at) => known.labels.findIndex((other) => other.author === one.author) === at));
   const usable = (one) => known.gold && !known.gold.chosen && newest.has(one) && !["rejected", "corrected"].includes(one.review?.verdict);
   return h("ul", { class: "history" }, known.labels.map((one) => h("li", {},

@@ -1,4 +1,4 @@
-// Review: a list of labels, and for one image predicted, labelled and merged side by side.
+// Review: a list of labels, and for one image the prediction, the label and the merged label side by side.
 import { get, post } from "/static/api.js";
 import { address, h, nothing, select, tell } from "/static/dom.js";
 import { count, number, percent, when } from "/static/format.js";
@@ -8,7 +8,7 @@ import { goldMark, makeGold } from "./gold.js";
 
 const STATES = [["unreviewed", "To review"], ["approved", "Approved"], ["returned", "Returned"]];
 const VERDICT = { accepted: "approved", rejected: "returned", corrected: "replaced" };
-const any = (values) => [["", "anybody"], ...values.map((value) => [value, value])];
+const any = (values) => [["", "anyone"], ...values.map((value) => [value, value])];
 
 export async function review(root, { choices, asked, go }) {
   const filters = Object.fromEntries(["state", "author", "category", "round"].filter((name) => asked[name]).map((name) => [name, asked[name]]));
@@ -33,11 +33,11 @@ class Desk {
     this.list = h("div", { class: "labels", role: "listbox", "aria-label": "Labels" });
     this.more = h("div", { class: "more" });
     this.stage = h("section", { class: "card stage-of-three", "aria-label": "Review" });
-    this.note = h("textarea", { rows: "2", maxlength: "2000", placeholder: "What should change? The annotator reads this.", "aria-label": "Note" });
-    this.all = h("input", { type: "checkbox", "aria-label": "Choose all", onchange: () => this.list.querySelectorAll("input").forEach((box) => { box.checked = this.all.checked; }) });
+    this.note = h("textarea", { rows: "2", maxlength: "2000", placeholder: "What should change? The annotator will see this note.", "aria-label": "Note" });
+    this.all = h("input", { type: "checkbox", "aria-label": "Select all", onchange: () => this.list.querySelectorAll("input").forEach((box) => { box.checked = this.all.checked; }) });
     this.bulk = h("div", { class: "bulk" }, this.all,
-      h("button", { type: "button", class: "button quiet", onclick: () => this.decide(this.chosen(), "accepted") }, "Approve ticked"),
-      h("button", { type: "button", class: "button quiet", onclick: () => this.returnMany() }, "Return ticked"));
+      h("button", { type: "button", class: "button quiet", onclick: () => this.decide(this.chosen(), "accepted") }, "Approve selected"),
+      h("button", { type: "button", class: "button quiet", onclick: () => this.returnMany() }, "Return selected"));
     this.keys = (event) => this.key(event);
     document.addEventListener("keydown", this.keys);
   }
@@ -49,15 +49,15 @@ class Desk {
     this.list.append(...page.labels.map((row) => this.line(row)));
     this.more.replaceChildren(page.after ? h("button", { type: "button", class: "button quiet", onclick: () => tell(this.load(page.after)) }, "More") : "");
     if (!this.rows.length) {
-      this.list.append(nothing(this.filters.state === "unreviewed" ? "Everything is reviewed." : "No such label."));
-      this.stage.replaceChildren(nothing("Choose a label on the left: what the detector suspects, what was drawn and what counts then stand side by side."));
+      this.list.append(nothing(this.filters.state === "unreviewed" ? "Nothing to review." : "No labels match."));
+      this.stage.replaceChildren(nothing("Select a label on the left to compare the prediction, the label and the merged label."));
     } else if (!after) await this.show(this.rows[0]);
   }
 
   line(row) {
     row.node = h("div", { class: "entry", role: "option", tabindex: "0", "data-image": row.image_id, "data-author": row.author, onclick: (event) => event.target.type !== "checkbox" && this.show(row),
       onkeydown: (event) => event.key === "Enter" && this.show(row) },
-      h("input", { type: "checkbox", "aria-label": `Choose ${row.author}'s label` }), h("img", { src: thumbnail(row.image_id), alt: "", loading: "lazy" }),
+      h("input", { type: "checkbox", "aria-label": `Select ${row.author}'s label` }), h("img", { src: thumbnail(row.image_id), alt: "", loading: "lazy" }),
       h("span", {}, h("b", {}, row.category ?? "no category"), h("span", {}, `${row.author} · ${row.clean ? "clean" : "drawn"} · r${row.revision}`), row.verdict ? h("em", { class: `verdict ${row.verdict}` }, VERDICT[row.verdict]) : null));
     return row.node;
   }
@@ -72,26 +72,26 @@ class Desk {
     this.shown = row;
     row.node.setAttribute("aria-selected", "true");
     row.node.scrollIntoView({ block: "nearest" });
-    const found = await tell(get(`/api/curate/reviews/${row.image_id}`));
-    if (!found || this.shown !== row) return;
+    const review = await tell(get(`/api/curate/reviews/${row.image_id}`));
+    if (!review || this.shown !== row) return;
     const heat = h("canvas", { class: "heat drawn" });
     const label = h("canvas", { class: "labels" });
     const merged = h("canvas", { class: "labels" });
     const view = (title, sub, canvas) => h("figure", {}, h("figcaption", {}, h("b", {}, title), h("span", {}, sub)), h("div", { class: "stage" }, h("img", { src: pixels(row.image_id), alt: "" }), canvas));
-    const counted = found.opinions.filter((one) => one.counts).length;
+    const counted = review.opinions.filter((one) => one.counts).length;
     this.note.value = "";
     this.stage.replaceChildren(...[
       h("header", {}, h("h2", {}, row.category ?? "No category"), h("p", { class: "prompt" }, row.prompt || "No prompt.")),
-      h("div", { class: "three" }, view("Predicted", "what the champion suspects", heat), view("Labelled", `${row.author}, revision ${row.revision}${row.clean ? ", clean" : ""}`, label),
-        view("Merged", counted ? `majority of ${counted} that count` : "no label counts", merged)),
+      h("div", { class: "three" }, view("Predicted", "by the champion", heat), view("Labelled", `${row.author}, revision ${row.revision}${row.clean ? ", clean" : ""}`, label),
+        view("Merged", counted ? `majority of ${counted} label${counted === 1 ? "" : "s"}` : "no label counts", merged)),
       h("div", { class: "line decide" }, this.note,
         h("button", { type: "button", class: "button", id: "approve", onclick: () => this.decide([row], "accepted") }, "Approve ", h("kbd", {}, "A")),
-        found.opinions.length > 1 ? h("button", { type: "button", class: "button quiet", onclick: () => this.decide([row], "accepted", true) }, "Approve this one alone") : null,
+        review.opinions.length > 1 ? h("button", { type: "button", class: "button quiet", onclick: () => this.decide([row], "accepted", true) }, "Approve only this label") : null,
         h("button", { type: "button", class: "button quiet bad", id: "return", onclick: () => this.decide([row], "rejected") }, "Return with note ", h("kbd", {}, "R")),
-        h("button", { type: "button", class: "button quiet", id: "edit", onclick: () => openCanvas(row.image_id, row.author) }, "Edit in the canvas ", h("kbd", {}, "E"))),
-      found.gold?.chosen ? goldMark(row.image_id, found.gold, () => this.show(row)) : null,
-      this.opinions(found, label),
-      h("p", { class: "hint" }, "Publish takes approved labels, and unreviewed ones unless the recipe says “approved” (publish.labels). Returned and replaced ones never count; a new revision is unreviewed again."),
+        h("button", { type: "button", class: "button quiet", id: "edit", onclick: () => openCanvas(row.image_id, row.author) }, "Edit on the canvas ", h("kbd", {}, "E"))),
+      review.gold?.chosen ? goldMark(row.image_id, review.gold, () => this.show(row)) : null,
+      this.opinions(review, label),
+      h("p", { class: "hint" }, "Training sets take approved labels, and unreviewed ones unless the recipe sets publish.labels to “approved”. Returned and replaced labels never count. A new revision has to be reviewed again."),
     ].filter(Boolean));
     drawHeat(heat, row.image_id);
     drawLabels(label, labelOf(row.image_id, row.author));
@@ -99,13 +99,13 @@ class Desk {
     this.stage.dataset.image = row.image_id;
   }
 
-  opinions(found, canvas) {
-    const disputed = found.disagreement === null ? "" : `, disagreement ${percent(found.disagreement)}`;
-    return h("details", { class: "opinions", open: found.opinions.length > 1 || found.gold !== null }, h("summary", {}, `${found.opinions.length} opinion${found.opinions.length === 1 ? "" : "s"}${disputed}`),
-      h("ul", { class: "history" }, found.opinions.map((one) => h("li", {},
-        h("button", { type: "button", class: "link", onclick: () => drawLabels(canvas, labelOf(found.image, one.author)) }, `${one.author}, revision ${one.revision}`),
+  opinions(review, canvas) {
+    const disputed = review.disagreement === null ? "" : `, disagreement ${percent(review.disagreement)}`;
+    return h("details", { class: "opinions", open: review.opinions.length > 1 || review.gold !== null }, h("summary", {}, `${review.opinions.length} label${review.opinions.length === 1 ? "" : "s"}${disputed}`),
+      h("ul", { class: "history" }, review.opinions.map((one) => h("li", {},
+        h("button", { type: "button", class: "link", onclick: () => drawLabels(canvas, labelOf(review.image, one.author)) }, `${one.author}, revision ${one.revision}`),
         h("span", {}, `${one.clean ? "clean" : "drawn"} · ${when(one.created)} · ${number(one.seconds, 0)} s · ${one.counts ? "counts" : "does not count"}`),
-        found.gold && !found.gold.chosen && one.counts ? makeGold(found.image, one.author, () => this.show(this.shown)) : null,
+        review.gold && !review.gold.chosen && one.counts ? makeGold(review.image, one.author, () => this.show(this.shown)) : null,
         one.verdict ? h("em", { class: `verdict ${one.verdict.verdict}` }, `${VERDICT[one.verdict.verdict]} by ${one.verdict.by}${one.verdict.note ? `: ${one.verdict.note}` : ""}`) : null))));
   }
 
@@ -115,13 +115,13 @@ class Desk {
   }
 
   async decide(rows, verdict, alone = false, note = this.note.value) {
-    if (!rows.length) return tell(Promise.reject(new Error("Choose labels first.")));
+    if (!rows.length) return tell(Promise.reject(new Error("Select labels first.")));
     if (verdict === "rejected" && !note.trim()) {
       this.note.focus();
-      return tell(Promise.reject(new Error("Say in the note what should change.")));
+      return tell(Promise.reject(new Error("Describe in the note what should change.")));
     }
     const labels = rows.map((row) => ({ image: row.image_id, author: row.author, revision: row.revision }));
-    const done = await tell(post("/api/curate/reviews", { labels, verdict, note: note.trim(), alone }), `${rows.length === 1 ? "The label is" : `${rows.length} labels are`} ${VERDICT[verdict]}.`);
+    const done = await tell(post("/api/curate/reviews", { labels, verdict, note: note.trim(), alone }), `${rows.length === 1 ? "Label" : `${rows.length} labels`} ${VERDICT[verdict]}.`);
     if (!done) return undefined;
     rows.forEach((row) => forget(row.image_id));
     return this.go({ view: "review", ...this.filters });

@@ -1,4 +1,4 @@
-// How every round changed the detector and the generator.
+// What each round changed in the detector and the generator.
 import { get } from "/static/api.js";
 import { h, panel } from "/static/dom.js";
 import { figure, percent, when } from "/static/format.js";
@@ -9,7 +9,7 @@ function chart(title, rows, read, write) {
   const pairs = rows.map((row, at) => ({ number: at + 1, pair: read(row) }))
     .filter(({ pair }) => pair?.every((value) => value !== null && value !== undefined))
     .map(({ number, pair: [before, after] }) => ({ number, before, after }));
-  return panel(title, pairs.length ? beforeAndAfter(pairs, { label: title, write }) : h("p", { class: "soft" }, "No round has measured this yet."));
+  return panel(title, pairs.length ? beforeAndAfter(pairs, { label: title, write }) : h("p", { class: "soft" }, "Not measured in any round yet."));
 }
 
 function arrow(pair, write) {
@@ -35,8 +35,8 @@ function row(one, place) {
 
 export async function figures(root) {
   const { rounds, champion } = await get("/api/rounds");
-  root.append(h("h1", {}, "Round by round"), h("p", { class: "lead" }, champion ? `The champion is ${champion}. Detector figures: champion, then candidate, on validation images that people labelled. Generator figures: untreated, then treated, as the champion sees them.` : "There is no champion yet."));
-  if (!rounds.length) return root.append(h("p", { class: "soft" }, "No round yet."));
+  root.append(h("h1", {}, "Round by round"), h("p", { class: "lead" }, champion ? `Champion: ${champion}. Detector figures: champion → candidate, on labelled validation images. Generator figures: untreated → treated, as predicted by the champion.` : "No champion yet."));
+  if (!rounds.length) return root.append(h("p", { class: "soft" }, "No rounds yet."));
   root.append(h("div", { class: "charts" },
     chart("Detector: squared error on validation", rounds, (one) => one.mse, (value) => figure(value, 2)),
     chart("Generator: share of flawed images", rounds, (one) => one.frequency, percent)));

@@ -1,4 +1,4 @@
-// Times and states in words.
+// Formats durations and states.
 import { h } from "/static/dom.js";
 
 export function lasting(seconds) {
@@ -20,11 +20,11 @@ export function ago(moment) {
 export const state = (word) => h("span", { class: `state ${word.replaceAll(" ", "-")}` }, word);
 export const names = (list) => (list.length > 1 ? `${list.slice(0, -1).join(", ")} and ${list.at(-1)}` : list.join(""));
 
-// Replaces a node's children only when what they say has changed, so that nothing flickers or loses its place.
+// Replaces a node's children only when their HTML has changed, so that nothing flickers or scrolls.
 export function renew(node, ...children) {
   const made = h(node.tagName, {}, ...children);
-  if (made.innerHTML !== node.dataset.said) {
-    node.dataset.said = made.innerHTML;
+  if (made.innerHTML !== node.dataset.html) {
+    node.dataset.html = made.innerHTML;
     node.replaceChildren(...made.childNodes);
   }
 }

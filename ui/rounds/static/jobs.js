@@ -24,12 +24,12 @@ export async function jobs(root, { asked, go }) {
   }
 
   async function look() {
-    const found = await get("/api/rounds/jobs");
-    chosen ??= found.jobs[0]?.id ?? null;
-    renew(list, found.jobs.length ? found.jobs.map(row) : h("p", { class: "soft" }, "No job was asked for yet."));
-    renew(workers, found.workers.length
-      ? found.workers.map((one) => h("div", { class: "row" }, h("div", { class: "words" }, h("b", {}, `${one.host} · ${one.pid}`), h("span", { class: "soft" }, one.job ?? "idle")), h("span", { class: "soft" }, one.devices.join(", "))))
-      : h("p", { class: "warn" }, "No worker is running: jobs wait. Start one with “clinic worker”."));
+    const overview = await get("/api/rounds/jobs");
+    chosen ??= overview.jobs[0]?.id ?? null;
+    renew(list, overview.jobs.length ? overview.jobs.map(row) : h("p", { class: "soft" }, "No jobs yet."));
+    renew(workers, overview.workers.length
+      ? overview.workers.map((one) => h("div", { class: "row" }, h("div", { class: "words" }, h("b", {}, `${one.host} · ${one.pid}`), h("span", { class: "soft" }, one.job ?? "idle")), h("span", { class: "soft" }, one.devices.join(", "))))
+      : h("p", { class: "warn" }, "No worker is running, so jobs do not start. Start one with “clinic worker”."));
     if (!chosen) return log.replaceChildren("");
     const job = await get(`/api/rounds/jobs/${encodeURIComponent(chosen)}/log`);
     const act = (what) => async () => {
@@ -37,16 +37,16 @@ export async function jobs(root, { asked, go }) {
       if (answer) go({ view: "jobs", job: answer.id });
     };
     title.textContent = `Log: ${job.title}`;
-    const stands = `${chosen} ${job.state} ${job.pausing}`;
-    if (buttons.dataset.stands !== stands) {
-      buttons.dataset.stands = stands;
+    const shownState = `${chosen} ${job.state} ${job.pausing}`;
+    if (buttons.dataset.state !== shownState) {
+      buttons.dataset.state = shownState;
       buttons.replaceChildren(...[
         job.pausable && OPEN.includes(job.state) ? h("button", { class: "button quiet", type: "button", id: "pause-job", disabled: job.pausing, onclick: act("pause") }, job.pausing ? "Pausing…" : "Pause") : null,
         OPEN.includes(job.state) || job.state === "paused" ? h("button", { class: "button quiet bad", type: "button", id: "cancel-job", onclick: act("cancel") }, "Cancel") : null,
         AGAIN.includes(job.state) ? h("button", { class: "button quiet", type: "button", id: "resume-job", onclick: act("resume") }, "Resume") : null,
       ].filter(Boolean));
     }
-    const text = job.lines.join("\n") || "This job has written no log.";
+    const text = job.lines.join("\n") || "This job has no log yet.";
     if (log.textContent !== text) {
       log.textContent = text;
       log.scrollTop = log.scrollHeight;

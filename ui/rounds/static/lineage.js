@@ -13,7 +13,7 @@ function node(kind, title, id, ...more) {
 
 function detector(one) {
   const set = one.snapshot;
-  return h("li", {}, node("detector", one.name, one.id, h("p", {}, `${one.role}${one.round ? `, made in ${one.round}` : ""}`)),
+  return h("li", {}, node("detector", one.name, one.id, h("p", {}, `${one.role}${one.round ? `, trained in ${one.round}` : ""}`)),
     set ? h("ul", {}, h("li", {}, node("training set", `${count(set.rows)} images`, set.id, h("p", {}, counted(set.kinds))),
       Object.keys(set.authors).length ? h("ul", {}, h("li", {}, h("div", { class: "node labels" }, h("span", { class: "kind" }, "labels"), h("div", {}, h("b", {}, `by ${names(Object.keys(set.authors))}`), h("p", {}, counted(set.authors))))))
         : null)) : null);
@@ -21,8 +21,8 @@ function detector(one) {
 
 function step(one) {
   return h("li", {}, node("generator", one.generator.name, one.generator.id),
-    h("ul", {}, h("li", {}, node("treatment", `of ${when(one.treatment.created)}`, one.treatment.id,
-      h("p", {}, [one.treatment.round ? `in ${one.treatment.round}` : "outside a round", one.treatment.updates ? `kept update ${one.treatment.kept} of ${one.treatment.updates}` : ""].filter(Boolean).join(", "))),
+    h("ul", {}, h("li", {}, node("treatment", when(one.treatment.created), one.treatment.id,
+      h("p", {}, [one.treatment.round ? `in ${one.treatment.round}` : "standalone", one.treatment.updates ? `kept update ${one.treatment.kept} of ${one.treatment.updates}` : ""].filter(Boolean).join(", "))),
     h("ul", {}, one.detectors.map(detector)))));
 }
 
@@ -32,11 +32,11 @@ export async function lineage(root, { asked, go }) {
   const chosen = asked.generator ?? treated[0]?.id;
   if (!chosen) return root.append(h("p", { class: "soft" }, "No generator has been treated yet."));
   root.append(h("div", { class: "line top" }, select("generator", "Treated generator", treated.map((one) => [one.id, `${one.name} · ${one.id.slice(0, 8)}`]), chosen, (event) => go({ view: "lineage", generator: event.target.value }))));
-  const found = await get(`/api/rounds/lineage/${encodeURIComponent(chosen)}`);
+  const chain = await get(`/api/rounds/lineage/${encodeURIComponent(chosen)}`);
   root.append(
-    h("div", { class: "home-figures card" }, [[count(found.labels), "labels under it"], [String(Object.keys(found.authors).length), "authors"], [String(found.snapshots), "training sets"], [String(found.steps.length), found.steps.length === 1 ? "treatment" : "treatments"]].map(([value, label]) => h("div", {}, h("b", {}, value), h("span", {}, label)))),
+    h("div", { class: "home-figures card" }, [[count(chain.labels), "labels used"], [String(Object.keys(chain.authors).length), "authors"], [String(chain.snapshots), "training sets"], [String(chain.steps.length), chain.steps.length === 1 ? "treatment" : "treatments"]].map(([value, label]) => h("div", {}, h("b", {}, value), h("span", {}, label)))),
     h("section", { class: "card panel" },
-      h("div", { class: "line" }, h("h2", {}, "The chain"), h("span", { class: "gap" }), h("a", { class: "button quiet", href: `/api/rounds/lineage/${encodeURIComponent(chosen)}/labels.csv`, download: "" }, "Every label, as CSV")),
-      h("ul", { class: "tree" }, found.steps.map(step), h("li", {}, node("base", found.base.name, found.base.id, h("p", {}, [found.base.location, found.base.licence].filter(Boolean).join(" · ")))))));
+      h("div", { class: "line" }, h("h2", {}, "Chain"), h("span", { class: "gap" }), h("a", { class: "button quiet", href: `/api/rounds/lineage/${encodeURIComponent(chosen)}/labels.csv`, download: "" }, "All labels (CSV)")),
+      h("ul", { class: "tree" }, chain.steps.map(step), h("li", {}, node("base", chain.base.name, chain.base.id, h("p", {}, [chain.base.location, chain.base.licence].filter(Boolean).join(" · ")))))));
   return null;
 }

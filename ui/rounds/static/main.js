@@ -1,4 +1,4 @@
-// The rounds desk: four views; what is running is refreshed every few seconds.
+// The rounds desk: four views, refreshed every few seconds while something is running.
 import { router } from "/static/router.js";
 import { figures } from "./figures.js";
 import { jobs } from "./jobs.js";

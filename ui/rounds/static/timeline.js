@@ -1,32 +1,32 @@
-// One round from top to bottom, and a new one.
+// The timeline of one round, and the form that starts a new one.
 import { get, post } from "/static/api.js";
 import { h, input, panel, select, tell } from "/static/dom.js";
 import { count, percent, when } from "/static/format.js";
 import { lasting, names, state } from "./format.js";
 
 const PARTS = [
-  ["hard", "More of what is hard", "prompts and images for the hard categories"],
-  ["detector", "Labels and detector", "people label, a detector learns from them, the better one is promoted"],
-  ["treatment", "Treatment", "a generator is treated with the champion and judged before against after"],
+  ["hard", "Generate more for hard categories", "additional prompts and images"],
+  ["detector", "Labels and detector", "annotators label images, a detector is retrained, the better one is promoted"],
+  ["treatment", "Treatment", "a generator is treated against the champion and compared before and after"],
 ];
 const CORRECTIONS = [
-  ["", "as the recipe says"],
+  ["", "as in the recipe"],
   ["ttc", "where the prediction jumps (TTC)"],
-  ["ttc-champion", "where the champion suspects (TTC)"],
-  ["ttc-champion-repeated", "the same, again at every step"],
+  ["ttc-champion", "where the champion finds artifacts (TTC)"],
+  ["ttc-champion-repeated", "the same, repeated at every step"],
   ["replacement", "state replacement"],
   ["clipping", "score clipping"],
   ["sargd", "SARGD, adapted"],
-  ["everywhere", "everywhere, as a control"],
+  ["everywhere", "everywhere (control)"],
 ];
 const GUIDANCES = [
-  ["", "as the recipe says"],
+  ["", "as in the recipe"],
   ["clean", "by the champion, on the predicted image"],
-  ["clean-regions", "the same, inside its regions only"],
+  ["clean-regions", "the same, only inside its regions"],
   ["reward", "by the champion, through the generator"],
-  ["reward-regions", "the same, inside its regions only"],
+  ["reward-regions", "the same, only inside its regions"],
 ];
-const BEST = 5; // the paper's best question
+const BEST = 5; // the best question in the paper
 
 function stage(one, longest) {
   const takes = one.state === "left out" || one.state === "ahead" ? null : h("span", { class: "takes" }, one.takes);
@@ -43,74 +43,74 @@ function stage(one, longest) {
       one.job ? h("a", { href: `?view=jobs&job=${encodeURIComponent(one.job)}` }, "log") : null));
 }
 
-function waited(found) {
-  const { reserved, free, able } = found;
+function waitingNote(waiting) {
+  const { reserved, free, able } = waiting;
   const people = Object.entries(reserved).map(([name, images]) => `${name} (${images})`);
   const parts = [];
-  if (people.length) parts.push(`Reserved for ${names(people)}.`);
-  if (free) parts.push(able.length ? `${free} may be taken by ${able.length > 8 ? `any of ${able.length} people` : names(able)}.` : `${free} may be taken by anybody, but there are no accounts yet.`);
-  return h("div", { class: "note waitnote", id: "waiting" }, h("b", {}, "Waiting for people. "), found.message, ". ", parts.join(" "), " ", h("a", { href: "/annotate" }, "Annotate"));
+  if (people.length) parts.push(`Assigned to ${names(people)}.`);
+  if (free) parts.push(able.length ? `${free} can be taken by ${able.length > 8 ? `any of ${able.length} annotators` : names(able)}.` : `${free} can be taken by anyone, but there are no accounts yet.`);
+  return h("div", { class: "note waitnote", id: "waiting" }, h("b", {}, "Waiting for annotators. "), waiting.message, ". ", parts.join(" "), " ", h("a", { href: "/annotate" }, "Annotate"));
 }
 
-function draw(found, act) {
-  const worked = found.stages.filter((one) => !one.people).map((one) => one.seconds ?? 0);
+function draw(round, act) {
+  const worked = round.stages.filter((one) => !one.people).map((one) => one.seconds ?? 0);
   const longest = Math.max(1, ...worked);
   const spent = worked.reduce((sum, one) => sum + one, 0);
-  const open = found.state === "running" || found.state === "waiting";
+  const open = round.state === "running" || round.state === "waiting";
   return [
     h("header", { class: "line" },
-      h("div", {}, h("h1", {}, found.round, " ", state(found.state)), h("p", { class: "lead" }, `Recipe “${found.recipe}”, begun ${when(found.created)}${spent ? `, ${lasting(spent)} of work so far` : ""}.`)),
+      h("div", {}, h("h1", {}, round.round, " ", state(round.state)), h("p", { class: "lead" }, `Recipe “${round.recipe}”, started ${when(round.created)}${spent ? `, ${lasting(spent)} of work${open ? " so far" : ""}` : ""}.`)),
       h("span", { class: "gap" }),
       open ? h("button", { class: "button quiet bad", type: "button", id: "cancel", onclick: () => act("cancel") }, "Cancel") : null,
-      found.state === "failed" || found.state === "cancelled" ? h("button", { class: "button", type: "button", id: "resume", onclick: () => act("resume") }, "Resume") : null),
-    found.waiting ? waited(found.waiting) : null,
-    found.state === "failed" || found.state === "cancelled" ? h("p", { class: "note bad" }, `Stopped at ${found.stage.replaceAll("_", " ")}. Resume repeats this stage; what came before stays.`) : null,
+      round.state === "failed" || round.state === "cancelled" ? h("button", { class: "button", type: "button", id: "resume", onclick: () => act("resume") }, "Resume") : null),
+    round.waiting ? waitingNote(round.waiting) : null,
+    round.state === "failed" || round.state === "cancelled" ? h("p", { class: "note bad" }, `Stopped at ${round.stage.replaceAll("_", " ")}. Resume repeats this stage; earlier results are kept.`) : null,
     h("div", { class: "home-figures card" }, [
-      [count(Object.values(found.images).reduce((sum, one) => sum + one, 0)), "images"],
-      [found.hard.join(", ") || "–", "hard categories"],
-      [`${found.answered} / ${found.queued}`, "images answered"],
-      [count(found.pseudo_labels), "pseudo-labels"],
+      [count(Object.values(round.images).reduce((sum, one) => sum + one, 0)), "images"],
+      [round.hard.join(", ") || "–", "hard categories"],
+      [`${round.answered} / ${round.queued}`, "images labelled"],
+      [count(round.pseudo_labels), "pseudo-labels"],
     ].map(([value, label]) => h("div", {}, h("b", {}, value), h("span", {}, label)))),
     h("div", { class: "split" },
-      panel("Stages", h("ol", { class: "timeline" }, found.stages.map((one) => stage(one, longest)))),
-      panel("Who labelled", found.people.length
-        ? h("table", {}, h("thead", {}, h("tr", {}, ["Person", "Images", "Clean", "Time"].map((name) => h("th", {}, name)))), h("tbody", {}, found.people.map((one) => h("tr", {}, h("td", {}, one.name), h("td", { class: "figure" }, String(one.images)), h("td", { class: "figure" }, percent(one.clean / one.images)), h("td", { class: "figure" }, lasting(one.seconds))))))
-        : h("p", { class: "soft" }, "Nobody yet."))),
+      panel("Stages", h("ol", { class: "timeline" }, round.stages.map((one) => stage(one, longest)))),
+      panel("Annotators", round.people.length
+        ? h("table", {}, h("thead", {}, h("tr", {}, ["Annotator", "Images", "Clean", "Time"].map((name) => h("th", {}, name)))), h("tbody", {}, round.people.map((one) => h("tr", {}, h("td", {}, one.name), h("td", { class: "figure" }, String(one.images)), h("td", { class: "figure" }, percent(one.clean / one.images)), h("td", { class: "figure" }, lasting(one.seconds))))))
+        : h("p", { class: "soft" }, "No labels yet."))),
   ].filter(Boolean);
 }
 
-// A detector of whole images: any VQA model that an admin registered, asked one yes/no question.
+// An image-level detector: a VQA model that an admin registered, with one yes/no question.
 function asking({ vqa, questions }) {
-  if (!vqa.length) return h("p", { class: "asking soft" }, "A VQA model could be asked about every image too, once an admin has registered one (kind “vqa”).");
+  if (!vqa.length) return h("p", { class: "asking soft" }, "To check every image with a VQA model, ask an admin to register one (kind “vqa”).");
   const texts = Object.fromEntries(questions);
   const text = h("p", { class: "soft" }, texts[BEST]);
   const show = (event) => { text.textContent = texts[event.target.value]; };
   return h("div", { class: "asking" },
     h("div", { class: "two halves" },
       select("vqa", "Ask a VQA model whether an image is broken", [["", "no"], ...vqa.map((one) => [one.location, one.name])], ""),
-      select("question", "Question (clinic ask ranks them)", questions.map(([number, words]) => [number, `${number} · ${words}`]), BEST, show)),
+      select("question", "Question (“clinic ask” ranks them)", questions.map(([number, words]) => [number, `${number} · ${words}`]), BEST, show)),
     text);
 }
 
-// Detectors whose disagreement with the champion selects images for people.
-function rivals({ vqa, detectors }) {
-  return [["", "as the recipe says"], ["dynamics", "score dynamics"], ...(vqa.length ? [["question", "the VQA model’s verdict"]] : []), ...detectors.map((one) => [one.id, one.name])];
+// Detectors whose disagreement with the champion selects images for annotators.
+function secondDetectors({ vqa, detectors }) {
+  return [["", "as in the recipe"], ["dynamics", "score dynamics"], ...(vqa.length ? [["question", "the VQA model’s answer"]] : []), ...detectors.map((one) => [one.id, one.name])];
 }
 
 function starting({ recipes, ...offered }, go) {
   const form = h("form", { class: "card panel start", id: "start" });
   form.append(
     h("h2", {}, "Run a round"),
-    h("div", { class: "two" }, select("recipe", "Recipe", recipes.map((name) => [name, name]), "demo"), input("seed", "Seed", "number", 0, { min: 0 }), input("budget", "Images for people (empty: the recipe’s)", "number", "", { min: 1 })),
-    h("fieldset", { class: "ticks" }, h("legend", {}, "Beyond the survey"), PARTS.map(([name, title, hint]) => h("label", {}, h("input", { type: "checkbox", name: "part", value: name, checked: true }), h("span", {}, h("b", {}, title), h("br"), h("span", { class: "soft" }, hint))))),
-    h("div", { class: "two halves" }, select("correction", "Correct while generating", CORRECTIONS, ""), select("guidance", "Guide while generating", GUIDANCES, "")),
-    h("fieldset", { class: "ticks" }, h("legend", {}, "Further detectors"), h("label", {}, h("input", { type: "checkbox", name: "dynamics" }), h("span", {}, h("b", {}, "Score dynamics"), h("br"), h("span", { class: "soft" }, "Maps without a trained detector. Regenerates each image, so it is slow."))), asking(offered), h("div", { class: "asking two halves" }, select("rival", "Ask people where the champion disagrees with", rivals(offered), ""))),
-    h("div", { class: "line" }, h("button", { class: "button" }, "Run"), h("button", { class: "button quiet", type: "button", onclick: () => { form.hidden = true; } }, "Cancel"), h("span", { class: "soft" }, "Every other setting: clinic round --recipe … --set NAME=VALUE")));
+    h("div", { class: "two" }, select("recipe", "Recipe", recipes.map((name) => [name, name]), "demo"), input("seed", "Seed", "number", 0, { min: 0 }), input("budget", "Images to label (empty = recipe)", "number", "", { min: 1 })),
+    h("fieldset", { class: "ticks" }, h("legend", {}, "Parts after the survey"), PARTS.map(([name, title, hint]) => h("label", {}, h("input", { type: "checkbox", name: "part", value: name, checked: true }), h("span", {}, h("b", {}, title), h("br"), h("span", { class: "soft" }, hint))))),
+    h("div", { class: "two halves" }, select("correction", "Correction during sampling", CORRECTIONS, ""), select("guidance", "Guidance during sampling", GUIDANCES, "")),
+    h("fieldset", { class: "ticks" }, h("legend", {}, "Additional detectors"), h("label", {}, h("input", { type: "checkbox", name: "dynamics" }), h("span", {}, h("b", {}, "Score dynamics"), h("br"), h("span", { class: "soft" }, "Maps without a trained detector. Regenerates each image, so it is slow."))), asking(offered), h("div", { class: "asking two halves" }, select("rival", "Send images where the champion disagrees with", secondDetectors(offered), ""))),
+    h("div", { class: "line" }, h("button", { class: "button" }, "Run"), h("button", { class: "button quiet", type: "button", onclick: () => { form.hidden = true; } }, "Cancel"), h("span", { class: "soft" }, "All other settings: clinic round --recipe … --set NAME=VALUE")));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const field = (name) => form.elements.namedItem(name).value;
     const parts = [...form.querySelectorAll("input[name=part]:checked")].map((box) => box.value);
-    const made = await tell(post("/api/rounds/round", { recipe: field("recipe"), seed: Number(field("seed")), parts, budget: field("budget") ? Number(field("budget")) : null, correction: field("correction"), guidance: field("guidance"), rival: field("rival"), dynamics: form.elements.namedItem("dynamics").checked, ...(form.elements.namedItem("vqa") ? { vqa: field("vqa"), question: Number(field("question")) } : {}) }), "The round has begun.");
+    const made = await tell(post("/api/rounds/round", { recipe: field("recipe"), seed: Number(field("seed")), parts, budget: field("budget") ? Number(field("budget")) : null, correction: field("correction"), guidance: field("guidance"), rival: field("rival"), dynamics: form.elements.namedItem("dynamics").checked, ...(form.elements.namedItem("vqa") ? { vqa: field("vqa"), question: Number(field("question")) } : {}) }), "Round started.");
     if (made) go({ view: "rounds", round: made.round });
   });
   return form;
@@ -123,7 +123,7 @@ export async function rounds(root, { asked, go }) {
   const newest = [...all].reverse();
   const chosen = asked.round ?? newest[0]?.round;
   root.append(h("div", { class: "line top" },
-    all.length ? select("round", "Round", newest.map((one) => [one.round, `${one.round} · ${one.state}`]), chosen, (event) => go({ view: "rounds", round: event.target.value })) : h("h1", {}, "No round yet"),
+    all.length ? select("round", "Round", newest.map((one) => [one.round, `${one.round} · ${one.state}`]), chosen, (event) => go({ view: "rounds", round: event.target.value })) : h("h1", {}, "No rounds yet"),
     h("span", { class: "gap" }),
     h("button", { class: "button", type: "button", id: "new", onclick: () => { form.hidden = false; form.querySelector("select").focus(); } }, "Run a round")), form);
   if (!chosen) return null;
@@ -131,16 +131,16 @@ export async function rounds(root, { asked, go }) {
   root.append(place);
   const path = `/api/rounds/round/${encodeURIComponent(chosen)}`;
   const act = async (what) => {
-    if (what === "cancel" && !confirm("Cancel this round? What its stages recorded stays, and it can be resumed.")) return;
+    if (what === "cancel" && !confirm("Cancel this round? Results of completed stages are kept, and it can be resumed.")) return;
     if (await tell(post(`${path}/${what}`))) await look();
   };
-  let said = "";
+  let drawn = "";
   async function look() {
-    const found = await get(path);
-    const text = JSON.stringify({ ...found, stages: found.stages.map((one) => ({ ...one, seconds: Math.round(one.seconds ?? 0) })) });
-    if (text === said) return;
-    said = text;
-    place.replaceChildren(...draw(found, act));
+    const round = await get(path);
+    const text = JSON.stringify({ ...round, stages: round.stages.map((one) => ({ ...one, seconds: Math.round(one.seconds ?? 0) })) });
+    if (text === drawn) return;
+    drawn = text;
+    place.replaceChildren(...draw(round, act));
   }
   await look();
   return { refresh: look };

@@ -1,8 +1,8 @@
-// A form drawn from the server's description of a configuration (ui/web/settings_form.py), and read back with its nesting.
+// A form built from the server's description of a configuration (ui/web/settings_form.py), and read back with its nesting.
 import { h } from "/static/dom.js";
 
-// fields → { node, read() → values, mark(path, message) }. `first` names the paths that stand open on top;
-// `replace` draws some paths otherwise: path → (field) → { node, read }.
+// fields → { node, read() → values, mark(path, message) }. `first` names the paths shown at the top;
+// `replace` renders some paths differently: path → (field) → { node, read }.
 export function form(fields, { first = [], replace = {}, changed = () => {} } = {}) {
   const parts = fields.map((field) => part(field, field.name, replace));
   const node = h("div", { class: "settings" });
@@ -24,19 +24,19 @@ function find(parts, path) {
   return !found || !more.length ? found : find(found.parts ?? [], more.join("."));
 }
 
-// A refusal begins with the path of the field that it is about.
+// An error message starts with the path of its field.
 function mark(parts, message) {
   const path = message.match(/^[\w.]+/)?.[0].split(".") ?? [];
-  let found = null, level = parts;
+  let field = null, level = parts;
   for (const name of path) {
     const next = (level ?? []).find((one) => one.name === name);
     if (!next) break;
-    [found, level] = [next, next.parts];
+    [field, level] = [next, next.parts];
   }
-  if (!found) return;
-  for (let up = found.node.parentElement; up; up = up.parentElement) if (up.tagName === "DETAILS") up.open = true;
-  found.node.classList.add("wrong");
-  found.node.scrollIntoView({ block: "center" });
+  if (!field) return;
+  for (let up = field.node.parentElement; up; up = up.parentElement) if (up.tagName === "DETAILS") up.open = true;
+  field.node.classList.add("wrong");
+  field.node.scrollIntoView({ block: "center" });
 }
 
 function part(field, path, replace) {
@@ -56,7 +56,7 @@ function simple(field, control, parse) {
 
 let lists = 0;
 
-// What a field may be completed to; of several words the last one.
+// Completion of a field from its suggestions; in a list of words, of the last one.
 function completed(field, control) {
   const list = h("datalist", { id: `suggestions-${++lists}` });
   const before = () => (field.kind === "words" ? control.value.match(/^.*,\s*/)?.[0] ?? "" : "");
@@ -72,15 +72,15 @@ const number = (text) => (text === "" ? null : Number.isNaN(Number(text)) ? text
 
 const KINDS = {
   number(field) {
-    const control = h("input", { type: "text", inputmode: "decimal", value: field.value === null ? "" : String(field.value), placeholder: field.optional ? "not given" : "", autocomplete: "off" });
+    const control = h("input", { type: "text", inputmode: "decimal", value: field.value === null ? "" : String(field.value), placeholder: field.optional ? "not set" : "", autocomplete: "off" });
     return simple(field, control, number);
   },
   text(field) {
-    const control = h("input", { type: "text", value: field.value ?? "", placeholder: field.optional ? "not given" : "", autocomplete: "off" });
+    const control = h("input", { type: "text", value: field.value ?? "", placeholder: field.optional ? "not set" : "", autocomplete: "off" });
     return simple(field, control, (text) => (text === "" && field.optional ? null : text));
   },
   choice(field) {
-    const options = [...(field.optional ? [["", "not given"]] : []), ...field.options.map((one) => [one, String(one)])];
+    const options = [...(field.optional ? [["", "not set"]] : []), ...field.options.map((one) => [one, String(one)])];
     const control = h("select", {}, options.map(([value, text]) => h("option", { value: String(value), selected: String(value) === String(field.value ?? "") }, text)));
     return { node: labelled(field, control), read: () => field.options.find((one) => String(one) === control.value) ?? null };
   },
@@ -89,7 +89,7 @@ const KINDS = {
     return { node: labelled(field, control), read: () => control.checked };
   },
   words(field) {
-    const control = h("input", { type: "text", value: (field.value ?? []).join(", "), placeholder: "separated by commas", autocomplete: "off" });
+    const control = h("input", { type: "text", value: (field.value ?? []).join(", "), placeholder: "comma-separated", autocomplete: "off" });
     return simple(field, control, words);
   },
   several(field) {

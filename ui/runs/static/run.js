@@ -1,4 +1,4 @@
-// One run: its state, rate and time left, curves, images, log; pause, cancel and resume.
+// One run: state, rate, time left, curves, images, log; pause, cancel and resume.
 import { get, post } from "/static/api.js";
 import { h, nothing, panel, say, tell } from "/static/dom.js";
 import { figure, when } from "/static/format.js";
@@ -14,7 +14,7 @@ export const spoken = (seconds) => {
   return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
 };
 
-// Queued, or assigned to a worker that still waits for its device.
+// Queued, or assigned to a worker that is waiting for its device.
 const waits = ({ state, position, progress, message }) => Boolean(position) || (state === "running" && !progress && !message);
 
 export const pill = (state) => h("span", { class: `state ${state}` }, state);
@@ -41,7 +41,7 @@ export async function runView(root, { api, kind, id, back, groups, gallery, admi
     h("div", { class: "two" }, charts, images), panel("Log", log));
 
   async function press(what) {
-    await tell(post(what === "first" ? `/api/queue/${kind}/${encodeURIComponent(id)}/first` : `${at}/${what}`), { cancel: "Stopping. What it has kept stays.", pause: "Pausing after the current step. Nothing is lost.", resume: "It resumes from its last checkpoint.", first: "It is next in the queue." }[what]);
+    await tell(post(what === "first" ? `/api/queue/${kind}/${encodeURIComponent(id)}/first` : `${at}/${what}`), { cancel: "Cancelling. Checkpoints are kept.", pause: "Pausing after the current step. Nothing is lost.", resume: "Resuming from the last checkpoint.", first: "Moved to the front of the queue." }[what]);
     ended = false;
     await tell(look());
   }
@@ -58,19 +58,19 @@ export async function runView(root, { api, kind, id, back, groups, gallery, admi
   function draw(run) {
     const facts = [
       run.total && run.state !== "succeeded" ? ["step", `${run.step} of ${run.total}`] : null,
-      run.rate ? ["rate", run.rate >= 1 ? `${figure(run.rate)} a second` : `${figure(1 / run.rate)} s each`] : null,
-      run.state === "running" && run.left ? ["left", spoken(run.left)] : null,
+      run.rate ? ["rate", run.rate >= 1 ? `${figure(run.rate)} per second` : `${figure(1 / run.rate)} s per step`] : null,
+      run.state === "running" && run.left ? ["time left", spoken(run.left)] : null,
       run.state === "succeeded" && run.attempts === 1 ? ["took", spoken(run.finished - run.started)] : null,
-      ["asked for", `${when(run.created)}${run.by ? ` by ${run.by}` : ""}`],
+      ["requested", `${when(run.created)}${run.by ? ` by ${run.by}` : ""}`],
     ].filter(Boolean);
     if (run.attempts > 1) facts.push(["attempts", String(run.attempts)]);
-    const line = run.position ? `In the queue: ${run.position === 1 ? "next" : `number ${run.position}`}. One job a device at a time.` : "";
+    const line = run.position ? `Position in the queue: ${run.position}. Each device runs one job at a time.` : "";
     head.replaceChildren(
       h("div", { class: "line" }, h("h1", {}, run.name), pill(waits(run) ? "waiting" : run.state), h("span", { class: "gap" }), buttons(run)),
       h("progress", { value: run.state === "succeeded" ? 1 : run.progress, max: 1 }),
-      h("p", { class: "message" }, line || (OPEN.includes(run.state) ? run.message : "") || (run.state === "queued" ? "Waits for a worker." : "")),
+      h("p", { class: "message" }, line || (OPEN.includes(run.state) ? run.message : "") || (run.state === "queued" ? "Waiting for a worker." : "")),
       run.note ? h("p", { class: "note" }, run.note) : "",
-      run.state === "paused" ? h("p", { class: "note" }, "Paused; it holds no device. Resume continues exactly where it stopped, at its former place in the queue.")
+      run.state === "paused" ? h("p", { class: "note" }, "Paused; its device is free. Resume continues from the same step, at the same place in the queue.")
         : run.error ? h("p", { class: "note bad" }, run.error) : "",
       h("dl", { class: "standing-facts" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))));
   }
@@ -96,13 +96,13 @@ export async function runView(root, { api, kind, id, back, groups, gallery, admi
     if (run.size !== size && (now - drawn > CURVE_MS || !open)) {
       [size, drawn] = [run.size, now];
       await Promise.all([curves(), samples()]);
-      const text = (await get(`${at}/log`)).log.trim() || "Nothing was written yet.";
+      const text = (await get(`${at}/log`)).log.trim() || "No output yet.";
       if (log.textContent !== text) { log.textContent = text; log.scrollTop = log.scrollHeight; }
     }
     if (!open && !ended) {
       ended = true;
       await Promise.all([curves(), samples()]);
-      log.textContent = (await get(`${at}/log`)).log.trim() || "Nothing was written.";
+      log.textContent = (await get(`${at}/log`)).log.trim() || "No output.";
       result.replaceChildren();
       if (run.state === "succeeded") await done(result, run);
     }
@@ -128,7 +128,7 @@ export function drawCurves(place, series, groups, chosen, choose) {
   const loose = Object.keys(series).filter((name) => !groups.some(({ figures }) => figures.includes(name)));
   const tabs = [...known, ...loose.map((name) => ({ name: name.replaceAll("_", " "), figures: [name] }))];
   const title = h("h2", {}, "Curves");
-  if (!tabs.length) return place.replaceChildren(title, nothing("Nothing was logged yet."));
+  if (!tabs.length) return place.replaceChildren(title, nothing("No data yet."));
   const now = tabs.find(({ name }) => name === chosen) ?? tabs[0];
   const bar = h("div", { class: "chips" }, tabs.map((tab) => h("button", { type: "button", "aria-pressed": String(tab === now), onclick: () => choose(tab.name) }, tab.name)));
   const lines = now.figures.filter((name) => series[name]).map((name) => ({ name: name.replace(/^(validation|guard)_/, "").replaceAll("_", " "), steps: series[name][0], values: series[name][1] }));

@@ -1,4 +1,4 @@
-// Judging one pair after another, by keyboard or pointer. Both images move and zoom as one.
+// Judging pairs by keyboard or pointer. Both images pan and zoom together.
 import { get, post } from "/static/api.js";
 import { h, say } from "/static/dom.js";
 import { QUESTIONS } from "./format.js";
@@ -7,7 +7,7 @@ const SIDES = ["left", "tie", "right"];
 const KEYS = { ArrowLeft: "left", "1": "left", ArrowDown: "tie", "2": "tie", ArrowRight: "right", "3": "right" };
 const MAX_ZOOM = 16;
 
-// The words of the three answers. With scores, +1 stands at the better side, −1 for the other follows from it.
+// Labels of the three answers. With scores, +1 marks the better side; the other gets −1.
 function answerWords(scale) {
   return scale === "score"
     ? { left: "Left +1", tie: "0", right: "Right +1" }
@@ -69,9 +69,9 @@ export async function judge(root, { asked, go, current }) {
     h("header", { class: "line" }, prompt, h("span", { class: "gap" }), count, bar),
     h("div", { class: "pair" }, stages), asking,
     h("footer", { class: "line" },
-      h("p", { class: "keys" }, h("kbd", {}, "←"), " left ", h("kbd", {}, "↓"), " no difference ", h("kbd", {}, "→"), " right · ", h("kbd", {}, "⌫"), " back a question · ", h("kbd", {}, "+"), h("kbd", {}, "−"), h("kbd", {}, "0"), " zoom · ", h("kbd", {}, "Shift"), " + arrows move"),
+      h("p", { class: "keys" }, h("kbd", {}, "←"), " left ", h("kbd", {}, "↓"), " no difference ", h("kbd", {}, "→"), " right · ", h("kbd", {}, "⌫"), " previous question · ", h("kbd", {}, "+"), h("kbd", {}, "−"), h("kbd", {}, "0"), " zoom · ", h("kbd", {}, "Shift"), " + arrows move"),
       h("span", { class: "gap" }), next));
-  const over = h("div", { class: "card over", hidden: true }, h("h1", {}, "That was all. Thank you."), h("p", {}, "Every pair that waits for you is judged."), h("a", { class: "button quiet", href: "/study" }, "All studies"));
+  const over = h("div", { class: "card over", hidden: true }, h("h1", {}, "All done. Thank you."), h("p", {}, "You have judged every pair."), h("a", { class: "button quiet", href: "/study" }, "All studies"));
   root.append(bench, over);
 
   function draw() {

@@ -1,4 +1,4 @@
-// Blind studies: judging for raters; making, watching and closing for makers.
+// Blind studies: judging for raters; creating, monitoring and closing for makers.
 import { get } from "/static/api.js";
 import { router } from "/static/router.js";
 import { judge } from "./judge.js";

@@ -9,13 +9,13 @@ const PRESETS = {
 };
 
 export async function make(root, { desk, asked, go }) {
-  if (!desk.maker) throw new Error("Making studies needs the role engineer. Ask an admin to add it.");
+  if (!desk.maker) throw new Error("You need the engineer role to create studies. Ask an admin for access.");
   const { generators, defaults, help } = await get("/api/studies/choices");
   const treated = generators.find((one) => one.parent);
   const named = generators.map((one) => [one.id, one.name]);
   const after = asked.after ?? treated?.id ?? generators[0]?.id;
   const before = asked.before ?? generators.find((one) => one.id === after)?.parent ?? generators.at(-1)?.id;
-  const found = h("p", { class: "soft", id: "found", role: "status" });
+  const shared = h("p", { class: "soft", id: "found", role: "status" });
   const categories = h("fieldset", { class: "ticks" });
   const purpose = h("select", { name: "purpose" });
   const form = h("form", { class: "card panel form" });
@@ -25,11 +25,11 @@ export async function make(root, { desk, asked, go }) {
     const asking = new URLSearchParams({ before: field("before").value, after: field("after").value });
     const same = field("before").value === field("after").value;
     const answer = same ? { pairs: 0, categories: {}, purposes: {} } : await get(`/api/studies/shared?${asking}`);
-    found.textContent = same ? "Both sides are one generator; choose two." : answer.pairs
+    shared.textContent = same ? "Both sides are the same generator; choose two different ones." : answer.pairs
       ? `They share ${answer.pairs} prompts and seeds.`
-      : "They share no prompt and seed yet: let both draw the same prompts first, as a round’s judging does.";
-    found.className = answer.pairs ? "soft" : "warn";
-    categories.replaceChildren(h("legend", {}, "Categories (none ticked: all)"), ...Object.entries(answer.categories).filter(([name]) => name !== "none").map(([name, count]) => h("label", {}, h("input", { type: "checkbox", name: "category", value: name }), `${name} `, h("span", { class: "soft" }, String(count)))));
+      : "They have no prompt and seed in common yet. Generate the same prompts with both first, as a round’s judge stage does.";
+    shared.className = answer.pairs ? "soft" : "warn";
+    categories.replaceChildren(h("legend", {}, "Categories (none selected = all)"), ...Object.entries(answer.categories).filter(([name]) => name !== "none").map(([name, count]) => h("label", {}, h("input", { type: "checkbox", name: "category", value: name }), `${name} `, h("span", { class: "soft" }, String(count)))));
     categories.hidden = categories.childElementCount < 2;
     purpose.replaceChildren(h("option", { value: "" }, "any"), ...Object.entries(answer.purposes).map(([name, count]) => h("option", { value: name }, `${name || "imported"} (${count})`)));
     field("open").disabled = !answer.pairs;
@@ -46,14 +46,14 @@ export async function make(root, { desk, asked, go }) {
   const number = (name, label, more) => h("div", {}, input(name, label, "number", defaults[name], more), h("p", { class: "help" }, help[name]));
 
   form.append(
-    h("h2", {}, "What is compared"),
-    h("div", { class: "two" }, select("before", "One generator", named, before, share), select("after", "The other", named, after, share)), found,
-    h("div", { class: "two" }, input("pairs", "Pairs", "number", 100, { min: 1, max: 5000 }), h("label", { class: "field" }, h("span", {}, "Drawn for"), purpose)),
+    h("h2", {}, "Generators"),
+    h("div", { class: "two" }, select("before", "Before", named, before, share), select("after", "After", named, after, share)), shared,
+    h("div", { class: "two" }, input("pairs", "Pairs", "number", 100, { min: 1, max: 5000 }), h("label", { class: "field" }, h("span", {}, "Generated for"), purpose)),
     categories,
-    h("h2", {}, "What is asked"), presets, ticks, scale,
-    h("div", { class: "two" }, number("raters_a_pair", "Raters a pair", { min: 1, max: 99 }), number("checks", "Attention checks", { min: 0, max: 20 })),
+    h("h2", {}, "What raters answer"), presets, ticks, scale,
+    h("div", { class: "two" }, number("raters_a_pair", "Raters per pair", { min: 1, max: 99 }), number("checks", "Attention checks", { min: 0, max: 20 })),
     h("div", { class: "two" }, number("keep_from", "Checks to pass", { min: 0, max: 1, step: 0.05 }), number("margin", "Margin in votes", { min: 1, max: 99 })),
-    h("h2", {}, "What raters see"), input("name", "Name, without a hint at the sides", "text", "", { required: true, maxlength: 100, placeholder: "Hands and faces, November" }),
+    h("h2", {}, "What raters see"), input("name", "Study name (raters see it; don’t reveal the sides)", "text", "", { required: true, maxlength: 100, placeholder: "Hands and faces, November" }),
     h("div", { class: "line" }, h("button", { class: "button", name: "open" }, "Open the study"), h("a", { class: "button quiet", href: "/study" }, "Cancel")));
 
   form.addEventListener("submit", async (event) => {
@@ -66,10 +66,10 @@ export async function make(root, { desk, asked, go }) {
       design: { questions: ticked("question"), scale: field("scale").value, raters_a_pair: value("raters_a_pair"), checks: value("checks"), keep_from: value("keep_from"), margin: value("margin") },
     };
     if (!wanted.name) return say("Give the study a name.", true);
-    const made = await tell(post("/api/studies", wanted), "The study is open.");
+    const made = await tell(post("/api/studies", wanted), "Study opened.");
     if (made) go({ view: "results", study: made.id });
   });
-  root.append(h("h1", {}, "New study"), h("p", { class: "lead" }, "Sides and order are drawn at random for every rater; images are encoded alike and have random names."), form);
-  if (generators.length < 2) form.replaceChildren(h("p", {}, "There are fewer than two generators. Treat one, or register another on the Admin desk."));
+  root.append(h("h1", {}, "New study"), h("p", { class: "lead" }, "Sides and order are re-randomised for every rater; images are re-encoded identically and given random names."), form);
+  if (generators.length < 2) form.replaceChildren(h("p", {}, "A study needs two generators. Treat one, or register another on the Admin desk."));
   else await share();
 }

@@ -1,4 +1,4 @@
-// One study for its makers: how far it is, what it found, who judged, invitations, the end.
+// One study for its makers: progress, results, raters, invitations, closing.
 import { get, post } from "/static/api.js";
 import { h, tell } from "/static/dom.js";
 import { percent, when } from "/static/format.js";
@@ -16,7 +16,7 @@ function outcome(one, study, margin) {
   const rate = one.interval ? h("div", { class: "whisker", style: { "--low": one.interval[0], "--high": one.interval[1], "--at": one.win_rate } }, h("i"), h("b")) : null;
   return h("section", { class: "card panel outcome", "data-question": one.question },
     h("h2", {}, QUESTIONS[one.question].name),
-    h("p", { class: "big" }, percent(one.win_rate), h("span", {}, one.win_rate === null ? " no pair is decided yet" : ` of decided pairs for ${study.after}`)), rate,
+    h("p", { class: "big" }, percent(one.win_rate), h("span", {}, one.win_rate === null ? " no pair decided yet" : ` of decided pairs for ${study.after}`)), rate,
     balance(one),
     h("p", { class: "legend" }, h("span", { class: "before" }, `${study.before}: ${one.before}`), h("span", { class: "tie" }, `no winner: ${one.ties}`), h("span", { class: "after" }, `${study.after}: ${one.after}`)),
     h("dl", { class: "facts" },
@@ -27,22 +27,22 @@ function outcome(one, study, margin) {
       h("dt", {}, "Agreement (Krippendorff’s α)"), h("dd", { "data-figure": "alpha" }, one.agreement === null ? "–" : signed(one.agreement))));
 }
 
-function byCategory(found) {
-  const rows = found.categories.flatMap(({ category, questions }) => questions.map((one, place) => h("tr", { class: place ? "more" : "" }, h("td", {}, place ? "" : category), h("td", {}, QUESTIONS[one.question].name), h("td", { class: "figure" }, String(one.pairs)), h("td", { class: "wide" }, balance(one)), h("td", { class: "figure" }, percent(one.win_rate)), h("td", { class: "figure" }, interval(one.interval)), h("td", { class: "figure" }, signed(one.mean_opinion)))));
+function byCategory(results) {
+  const rows = results.categories.flatMap(({ category, questions }) => questions.map((one, place) => h("tr", { class: place ? "more" : "" }, h("td", {}, place ? "" : category), h("td", {}, QUESTIONS[one.question].name), h("td", { class: "figure" }, String(one.pairs)), h("td", { class: "wide" }, balance(one)), h("td", { class: "figure" }, percent(one.win_rate)), h("td", { class: "figure" }, interval(one.interval)), h("td", { class: "figure" }, signed(one.mean_opinion)))));
   return h("section", { class: "card panel" }, h("h2", {}, "By category"), h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Category", "Question", "Pairs", "", "Wins", "95 % interval", "Mean opinion"].map((name) => h("th", {}, name)))), h("tbody", {}, rows))));
 }
 
-function raters(found) {
-  if (!found.raters.length) return h("section", { class: "card panel" }, h("h2", {}, "Raters"), h("p", { class: "soft" }, "Nobody has judged yet."));
-  const rows = found.raters.map((one) => h("tr", { class: one.counted ? "" : "left-out" }, h("td", {}, one.rater), h("td", { class: "figure" }, String(one.pairs)), h("td", { class: "figure" }, one.median_seconds === null ? "–" : `${one.median_seconds.toFixed(1)} s`), h("td", { class: "figure" }, `${one.checks[0]} / ${one.checks[1]}`), h("td", {}, one.counted ? "yes" : "no, too many checks failed")));
-  return h("section", { class: "card panel" }, h("h2", {}, "Raters"), h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Rater", "Pairs", "Typical time", "Checks passed", "Counts"].map((name) => h("th", {}, name)))), h("tbody", {}, rows))));
+function raters(results) {
+  if (!results.raters.length) return h("section", { class: "card panel" }, h("h2", {}, "Raters"), h("p", { class: "soft" }, "No votes yet."));
+  const rows = results.raters.map((one) => h("tr", { class: one.counted ? "" : "left-out" }, h("td", {}, one.rater), h("td", { class: "figure" }, String(one.pairs)), h("td", { class: "figure" }, one.median_seconds === null ? "–" : `${one.median_seconds.toFixed(1)} s`), h("td", { class: "figure" }, `${one.checks[0]} / ${one.checks[1]}`), h("td", {}, one.counted ? "yes" : "no, too many checks failed")));
+  return h("section", { class: "card panel" }, h("h2", {}, "Raters"), h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Rater", "Pairs", "Median time", "Checks passed", "Counts"].map((name) => h("th", {}, name)))), h("tbody", {}, rows))));
 }
 
 function invitations(study, desk, again) {
   if (study.state !== "open") return null;
-  const state = study.invited_until ? `A link is open until ${when(study.invited_until)}.` : "No link is open.";
-  const invited = h("p", { class: "soft" }, `${state} ${study.guests} joined by one.`);
-  if (!desk.inviter) return h("section", { class: "card panel" }, h("h2", {}, "Invitations"), invited, h("p", { class: "soft" }, "An admin can make a link for raters without an account."));
+  const state = study.invited_until ? `An invitation link is open until ${when(study.invited_until)}.` : "No invitation link is open.";
+  const invited = h("p", { class: "soft" }, `${state} ${study.guests} rater${study.guests === 1 ? "" : "s"} joined by invitation.`);
+  if (!desk.inviter) return h("section", { class: "card panel" }, h("h2", {}, "Invitations"), invited, h("p", { class: "soft" }, "An admin can create a link for raters without an account."));
   const hours = h("input", { type: "number", value: "72", min: 1, max: 720 });
   const places = h("input", { type: "number", value: String(study.design.raters_a_pair), min: 1, max: 500 });
   const link = h("p", { class: "link", id: "link", hidden: true });
@@ -50,33 +50,33 @@ function invitations(study, desk, again) {
     const made = await tell(post("/api/invitations", { study: study.id, hours: Number(hours.value), places: Number(places.value) }));
     if (!made) return;
     link.hidden = false;
-    link.replaceChildren(h("code", {}, new URL(made.path, location.href).href), h("span", { class: "soft" }, ` Copy it now, it is not shown again. It ends ${when(made.expires)}.`));
+    link.replaceChildren(h("code", {}, new URL(made.path, location.href).href), h("span", { class: "soft" }, ` Copy it now; it will not be shown again. Expires ${when(made.expires)}.`));
   }
   return h("section", { class: "card panel" }, h("h2", {}, "Invitations"), invited,
     h("div", { class: "line" }, h("label", { class: "field slim" }, h("span", {}, "Hours"), hours), h("label", { class: "field slim" }, h("span", {}, "Raters"), places),
-      h("button", { class: "button quiet", type: "button", id: "invite", onclick: invite }, "Make a link"),
-      study.invited_until ? h("button", { class: "button quiet bad", type: "button", onclick: async () => { await tell(post("/api/invitations/end", { study: study.id }), "The links have ended."); again(); } }, "End all links") : null), link);
+      h("button", { class: "button quiet", type: "button", id: "invite", onclick: invite }, "Create link"),
+      study.invited_until ? h("button", { class: "button quiet bad", type: "button", onclick: async () => { await tell(post("/api/invitations/end", { study: study.id }), "All links ended."); again(); } }, "End all links") : null), link);
 }
 
 export async function results(root, { desk, asked, go }) {
   const id = asked.study ?? "";
   const study = await get(`/api/studies/${encodeURIComponent(id)}`);
-  const found = study.results;
+  const results = study.results;
   const again = () => go({ view: "results", study: id });
   async function close() {
-    if (!confirm("Close this study? Nobody can judge it afterwards.")) return;
-    if (await tell(post(`/api/studies/${study.id}/close`), "The study is closed.")) again();
+    if (!confirm("Close this study? It will accept no more votes.")) return;
+    if (await tell(post(`/api/studies/${study.id}/close`), "Study closed.")) again();
   }
   root.append(
     h("p", { class: "crumb" }, h("a", { href: "/study" }, "All studies")),
     h("header", { class: "line" }, h("div", {}, h("h1", {}, study.name, " ", h("span", { class: `state ${study.state}` }, study.state)),
-      h("p", { class: "lead" }, `${study.before} against ${study.after}. ${study.complete} of ${study.pairs} pairs have ${study.design.raters_a_pair === 1 ? "their rater" : `${study.design.raters_a_pair} raters`}; ${study.raters} people gave ${study.votes} answers.`)),
+      h("p", { class: "lead" }, `${study.before} vs. ${study.after}. ${study.complete} of ${study.pairs} pairs have ${study.design.raters_a_pair} rater${study.design.raters_a_pair === 1 ? "" : "s"}; ${study.raters} rater${study.raters === 1 ? "" : "s"} gave ${study.votes} answers.`)),
     h("span", { class: "gap" }),
     h("a", { class: "button quiet", href: `/api/studies/${study.id}/results.csv`, download: "" }, "Results CSV"),
     h("a", { class: "button quiet", href: `/api/studies/${study.id}/votes.csv`, download: "" }, "Votes CSV"),
     study.state === "open" ? h("button", { class: "button quiet bad", type: "button", id: "close", onclick: close }, "Close") : null),
     h("progress", { class: "whole", value: study.share, max: 1, "aria-label": "Judged" }),
-    h("div", { class: "outcomes" }, found.questions.map((one) => outcome(one, study, found.margin))));
-  if (found.questions.length > 1) root.append(h("p", { class: "card minimum" }, h("b", { id: "minimum" }, signed(found.minimum)), h("span", {}, " mean over prompts of the lowest mean opinion among the questions: a gain in one does not pay for a loss in another.")));
-  root.append(...[byCategory(found), raters(found), invitations(study, desk, again)].filter(Boolean));
+    h("div", { class: "outcomes" }, results.questions.map((one) => outcome(one, study, results.margin))));
+  if (results.questions.length > 1) root.append(h("p", { class: "card minimum" }, h("b", { id: "minimum" }, signed(results.minimum)), h("span", {}, " mean over prompts of the lowest mean opinion across questions: a gain in one cannot offset a loss in another.")));
+  root.append(...[byCategory(results), raters(results), invitations(study, desk, again)].filter(Boolean));
 }

@@ -1,4 +1,4 @@
-// The training desk: the champion, candidates, and trainings that continue when the page is closed.
+// The training desk: the champion, candidates, and training runs, which continue when the page is closed.
 import { currentSession, get, post } from "/static/api.js";
 import { h, nothing, panel, say, tell } from "/static/dom.js";
 import { figure, percent, when } from "/static/format.js";
@@ -27,15 +27,15 @@ async function overview(root, { again }) {
   root.append(
     h("div", { class: "line head" }, h("div", {}, h("h1", {}, "Train"), h("p", { class: "lead" }, "Detectors find artifacts per pixel. The champion is the one in use everywhere.")),
       h("span", { class: "gap" }), h("a", { class: "button", href: "?new=1" }, "New training")),
-    seen.worker ? "" : h("p", { class: "note" }, "No worker is running, so trainings wait. Start one with “clinic worker”."),
+    seen.worker ? "" : h("p", { class: "note" }, "No worker is running, so training does not start. Start one with “clinic worker”."),
     champion(seen.champion, again),
-    h("div", { class: "two slim" }, panel("Trainings", runList(seen.runs, "No training outside a round yet.")), panel("Detectors", detectors(seen))));
+    h("div", { class: "two slim" }, panel("Training runs", runList(seen.runs, "No standalone runs yet.")), panel("Detectors", detectors(seen))));
 }
 
 function champion(one, again) {
   if (!one) return panel("Champion", nothing("No champion yet. Promote a detector, or let a round do it."));
   return h("section", { class: "card champion" },
-    h("div", {}, h("span", { class: "name" }, "champion"), h("b", {}, h("a", { href: `?detector=${one.id}` }, one.name)), h("span", {}, `since ${when(one.created)}`)),
+    h("div", {}, h("span", { class: "name" }, "champion"), h("b", {}, h("a", { href: `?detector=${one.id}` }, one.name)), h("span", {}, `created ${when(one.created)}`)),
     FIVE.map((name) => h("div", {}, h("span", { class: "name" }, NAMES[name]), h("b", {}, figure(one.figures[name])), h("span", {}, range(one.intervals[name])))),
     h("div", { class: "act" }, h("button", { type: "button", class: "button quiet", onclick: () => rollBack(one, again) }, "Roll back")));
 }
@@ -43,16 +43,16 @@ function champion(one, again) {
 const range = (interval) => (interval ? `${figure(interval[0])} – ${figure(interval[1])}` : "on validation");
 
 function detectors({ detectors: rows, more }) {
-  if (!rows.length) return nothing("No detector yet: clinic detectors --add FOLDER.");
+  if (!rows.length) return nothing("No detectors yet. Register one: clinic detectors --add FOLDER");
   return h("div", { class: "scroll" }, h("table", {},
-    h("thead", {}, h("tr", {}, h("th", {}, "Detector"), h("th", {}, "Role"), FIVE.slice(0, 3).map((name) => h("th", { class: "figure" }, NAMES[name])), h("th", { class: "figure" }, "Made"))),
+    h("thead", {}, h("tr", {}, h("th", {}, "Detector"), h("th", {}, "Role"), FIVE.slice(0, 3).map((name) => h("th", { class: "figure" }, NAMES[name])), h("th", { class: "figure" }, "Created"))),
     h("tbody", {}, rows.map((row) => h("tr", {}, h("td", {}, h("a", { href: `?detector=${row.id}` }, row.name)), h("td", {}, pill(row.role)),
       FIVE.slice(0, 3).map((name) => h("td", { class: "figure" }, figure(row.figures[name]))), h("td", { class: "figure" }, when(row.created)))))),
-    more ? h("p", { class: "hint" }, `${more} older ones are not shown; clinic detectors lists them all.`) : null);
+    more ? h("p", { class: "hint" }, `${more} older detector${more === 1 ? "" : "s"} not shown; “clinic detectors” lists all.`) : null);
 }
 
 async function rollBack(one, again) {
-  if (!confirm(`Make the champion before “${one.name}” champion again?`)) return;
+  if (!confirm(`Roll back to the champion before “${one.name}”?`)) return;
   const made = await tell(post(`${API}/rollback`, { champion: one.id }));
   if (made) { say(`${made.name} is champion again.`); again(); }
 }
@@ -61,8 +61,8 @@ async function rollBack(one, again) {
 
 async function fresh(root, { asked, go }) {
   const described = await get(`${API}/form${asked.preset ? `?preset=${encodeURIComponent(asked.preset)}` : ""}`);
-  const holds = panel("What the snapshot would hold", nothing("Counting…"));
-  const looks = panel("Before it begins", nothing("Checking…"));
+  const contents = panel("Snapshot contents", nothing("Counting…"));
+  const preflight = panel("Preflight", nothing("Checking…"));
   let turn = 0, timer = null;
   const start = h("button", { type: "button", class: "button", onclick: begin }, "Start training");
   const made = form(described.fields, { first: FIRST, replace: { start: (field) => starts(field, described.choices.start) }, changed: () => { clearTimeout(timer); timer = setTimeout(look, 400); } });
@@ -82,30 +82,30 @@ async function fresh(root, { asked, go }) {
     const current = (draw) => (answer) => { if (mine === turn) draw(answer); };
     const failed = (place, title) => (error) => { if (mine === turn) { place.replaceChildren(h("h2", {}, title), h("p", { class: "note bad" }, error.message)); made.mark(error.message); } };
     const checks = [];
-    const put = current(({ checks: found }) => { checks.push(...found); drawChecks(looks, "Before it begins", checks); });
-    post(`${API}/checks`, body).then((found) => { put(found); return post(`${API}/needs`, body); }).then(put).catch(failed(looks, "Before it begins"));
-    post(`${API}/preview`, body).then(current((found) => drawHoldings(holds, found))).catch(failed(holds, "What the snapshot would hold"));
+    const put = current(({ checks: found }) => { checks.push(...found); drawChecks(preflight, "Preflight", checks); });
+    post(`${API}/checks`, body).then((found) => { put(found); return post(`${API}/needs`, body); }).then(put).catch(failed(preflight, "Preflight"));
+    post(`${API}/preview`, body).then(current((found) => drawContents(contents, found))).catch(failed(contents, "Snapshot contents"));
   }
 
   root.append(h("p", { class: "crumb" }, h("a", { href: "/train" }, "← Train")), h("h1", {}, "New training"),
-    h("p", { class: "lead" }, "It publishes a snapshot, trains, and compares the candidate with the champion. Closing this page changes nothing."),
-    h("div", { class: "two wide" }, h("section", { class: "card panel" }, h("label", { class: "setting choice" }, h("span", { class: "name" }, "begin with"), preset, h("small", {}, "Settings to fill the form with.")), made.node),
-      h("div", { class: "side" }, holds, looks, start)));
+    h("p", { class: "lead" }, "Publishes a snapshot, trains a detector on it, and compares this candidate with the champion. You can close this page; the run continues on the server."),
+    h("div", { class: "two wide" }, h("section", { class: "card panel" }, h("label", { class: "setting choice" }, h("span", { class: "name" }, "preset"), preset, h("small", {}, "Fills in the form.")), made.node),
+      h("div", { class: "side" }, contents, preflight, start)));
   look();
 }
 
 function starts(field, choices) {
   const control = h("select", {}, [["", "the champion"], ...choices].map(([value, text]) => h("option", { value, selected: value === (field.value ?? "") }, text)));
-  return { node: h("label", { class: "setting choice" }, h("span", { class: "name" }, "go on from"), control, h("small", {}, field.help)), read: () => control.value || null };
+  return { node: h("label", { class: "setting choice" }, h("span", { class: "name" }, "start from (checkpoint)"), control, h("small", {}, field.help)), read: () => control.value || null };
 }
 
-function drawHoldings(place, { rows, kinds, categories, changes }) {
-  const words = { true: "people's labels", pseudo: "pseudo-labels", real: "real photos", previous: "earlier sets" };
+function drawContents(place, { rows, kinds, categories, changes }) {
+  const words = { true: "human labels", pseudo: "pseudo-labels", real: "real photos", previous: "earlier training sets" };
   const most = Math.max(1, ...categories.map(({ positive, negative }) => positive + negative));
   const change = changes === null ? "The champion has no snapshot to compare with."
-    : changes.new + changes.gone + changes.relabelled === 0 ? "The same as the champion's training set."
-      : `Since the champion's: ${changes.new} new, ${changes.relabelled} relabelled, ${changes.gone} gone, ${changes.same} the same.`;
-  place.replaceChildren(h("h2", {}, "What the snapshot would hold"),
+    : changes.new + changes.gone + changes.relabelled === 0 ? "Identical to the champion's training set."
+      : `Compared with the champion's: ${changes.new} new, ${changes.relabelled} relabelled, ${changes.gone} removed, ${changes.same} unchanged.`;
+  place.replaceChildren(h("h2", {}, "Snapshot contents"),
     h("div", { class: "kinds" }, h("div", {}, h("b", {}, rows.toLocaleString("en")), "images"), Object.entries(kinds).map(([kind, count]) => h("div", {}, h("b", {}, count.toLocaleString("en")), words[kind]))),
     h("p", { class: "hint" }, change),
     h("div", { class: "balance" }, categories.slice(0, 12).map(({ category, positive, negative }) => {
@@ -122,15 +122,15 @@ async function run(root, { asked, again }) {
   const session = await currentSession();
   await runView(root, {
     api: API, kind: "retrain", id: asked.run, back: "Train", groups: GROUPS, admin: session.roles.includes("admin"),
-    gallery: { title: "What it sees now", draw: drawSamples },
+    gallery: { title: "Current predictions", draw: drawSamples },
     done: async (place, found) => { await verdict(place, found.result.detector, again); },
   });
 }
 
 function drawSamples(place, kept, mapAt) {
-  const title = h("h2", {}, "What it sees now");
-  if (!kept.samples) return place.replaceChildren(title, nothing("Maps of a few validation images come with the first checkpoint."));
-  return place.replaceChildren(title, h("p", { class: "hint" }, `Validation images after ${kept.step} steps: as they are, as people marked them, as the detector sees them.`),
+  const title = h("h2", {}, "Current predictions");
+  if (!kept.samples) return place.replaceChildren(title, nothing("Predictions on a few validation images appear with the first checkpoint."));
+  return place.replaceChildren(title, h("p", { class: "hint" }, `Validation images after ${kept.step} steps: image, human label, prediction.`),
     h("div", { class: "triples" }, kept.samples.map(({ image, map, caption }) => triple(image, mapAt(map), caption))));
 }
 
@@ -138,7 +138,7 @@ function triple(image, mapUrl, caption) {
   const truth = h("canvas", { class: "heat" });
   drawLabels(truth, mergedOf(image)).then((ok) => truth.classList.toggle("drawn", ok));
   return h("figure", { class: "triple" }, h("span", { class: "frame" }, h("img", { src: pixels(image), alt: caption ?? "", loading: "lazy" })),
-    h("span", { class: "frame" }, h("img", { src: pixels(image), alt: "as people marked it", loading: "lazy" }), truth),
+    h("span", { class: "frame" }, h("img", { src: pixels(image), alt: "human label", loading: "lazy" }), truth),
     overlaid(pixels(image), mapUrl, "").firstChild, h("figcaption", {}, caption ?? ""));
 }
 
@@ -153,25 +153,26 @@ async function verdict(place, id, again, whole = false) {
   const one = await get(`${API}/detectors/${encodeURIComponent(id)}`);
   const against = one.beside ? one.champion.name : null;
   place.append(
-    h("section", { class: "card panel" }, h("div", { class: "line" }, whole ? h("h1", {}, one.name) : h("h2", {}, `The candidate: ${one.name}`), pill(one.role), h("span", { class: "gap" }), h("span", { class: "hint" }, when(one.created))),
+    h("section", { class: "card panel" }, h("div", { class: "line" }, whole ? h("h1", {}, one.name) : h("h2", {}, `Candidate: ${one.name}`), pill(one.role), h("span", { class: "gap" }), h("span", { class: "hint" }, when(one.created))),
       compared(one, against), decision(one, again)),
-    h("div", { class: "two" }, categories(one, against), calibration(one)), worst(one, "misses", "Worst ten: missed"), worst(one, "false_alarms", "Worst ten: false alarms"));
+    h("div", { class: "two" }, categories(one, against), calibration(one)), worst(one, "misses", "Ten worst misses"), worst(one, "false_alarms", "Ten worst false alarms"));
   if (!whole) return;
+  const { "goes on from": start, ...lineage } = one.lineage;
   const charts = panel("Curves");
-  place.append(h("div", { class: "two" }, charts, panel("Where it comes from", facts(one.lineage))), panel("Settings", h("details", {}, h("summary", {}, "As it was trained"), facts(flat(one.config)))));
+  place.append(h("div", { class: "two" }, charts, panel("Lineage", facts({ "started from": start, ...lineage }))), panel("Settings", h("details", {}, h("summary", {}, "As trained"), facts(flat(one.config)))));
   const series = await get(`${API}/detectors/${encodeURIComponent(id)}/curves`);
   const draw = (chosen) => drawCurves(charts, series, GROUPS, chosen, draw);
   draw(null);
 }
 
 function compared(one, against) {
-  const splits = [["validation", "validation", ["mse", "kl", "kl1m", "false_alarm", "miss"]], ["validation_real", "real photos of validation", ["mse", "kl1m", "false_alarm"]], ["benchmark", "benchmark, reported only", ["mse", "kl", "kl1m", "false_alarm", "miss"]], ["benchmark_real", "real photos of the benchmark, reported only", ["mse", "kl1m", "false_alarm"]]];
+  const splits = [["validation", "validation", ["mse", "kl", "kl1m", "false_alarm", "miss"]], ["validation_real", "real photos in validation", ["mse", "kl1m", "false_alarm"]], ["benchmark", "benchmark, reported only", ["mse", "kl", "kl1m", "false_alarm", "miss"]], ["benchmark_real", "real photos in the benchmark, reported only", ["mse", "kl1m", "false_alarm"]]];
   const rows = splits.filter(([key]) => one.measured[key]).flatMap(([key, title, names]) => {
     const mine = one.measured[key], theirs = one.beside?.[key];
     return [h("tr", { class: "split" }, h("th", { colspan: "4" }, `${title} · ${mine.images} images`)),
       ...names.map((name) => h("tr", {}, h("td", {}, NAMES[name]), cell(mine, name), against ? cell(theirs, name) : null, against ? h("td", { class: "figure" }, changed(mine, theirs, name)) : null))];
   });
-  if (!rows.length) return nothing("Nobody has measured this detector yet: clinic detectors --measure.");
+  if (!rows.length) return nothing("Not measured yet. Run clinic detectors --measure.");
   return h("div", { class: "scroll" }, h("table", { class: "compared" }, h("thead", {}, h("tr", {}, h("th", {}, ""), h("th", { class: "figure" }, one.name), against ? h("th", { class: "figure" }, `${against} (champion)`) : null, against ? h("th", { class: "figure" }, "change") : null)), h("tbody", {}, rows)));
 }
 
@@ -190,19 +191,19 @@ function changed(mine, theirs, name) {
 
 function decision(one, again) {
   if (one.role === "champion") return h("p", { class: "hint" }, "This is the champion.");
-  if (!one.benchmark_frozen && one.champion) return h("p", { class: "note" }, "No benchmark is frozen yet. Freeze one on Curate, then this detector can be promoted.");
-  const reason = h("input", { type: "text", maxlength: "1000", placeholder: one.objections.length ? "why it should be promoted all the same" : "why (optional)", "aria-label": "Reason" });
+  if (!one.benchmark_frozen && one.champion) return h("p", { class: "note" }, "No benchmark is frozen yet. To promote this detector, freeze one under Curate → Benchmark.");
+  const reason = h("input", { type: "text", maxlength: "1000", placeholder: one.objections.length ? "why it should be promoted anyway" : "why (optional)", "aria-label": "Reason" });
   const button = h("button", { type: "button", class: "button", onclick: promote }, "Make champion");
   const settle = () => { button.disabled = one.objections.length > 0 && !reason.value.trim(); };
   async function promote() {
     button.disabled = true;
     const made = await tell(post(`${API}/promote`, { detector: one.id, reason: reason.value, champion: one.champion?.id ?? null }));
-    if (made) { say(`${made.name} is champion now.`); await again(); } else settle();
+    if (made) { say(`${made.name} is now champion.`); await again(); } else settle();
   }
   reason.addEventListener("input", settle);
   settle();
   return h("div", { class: "decision" },
-    one.objections.length ? h("div", { class: "note bad" }, h("b", {}, "The promotion checks on validation failed. "), one.objections.join("; "), ".") : h("p", { class: "hint good" }, "Better on validation, and no worse on real photos."),
+    one.objections.length ? h("div", { class: "note bad" }, h("b", {}, "The promotion checks on validation failed. "), one.objections.join("; "), ".") : h("p", { class: "hint good" }, "Promotion checks passed: better on validation, no worse on real photos."),
     h("div", { class: "line" }, reason, button));
 }
 
@@ -216,7 +217,7 @@ function categories(one, against) {
 }
 
 function calibration(one) {
-  return panel("Calibration", one.calibration ? reliability(one.calibration.before) : nothing("Not measured. Trainings started on this page measure it where validation holds flawed and clean labels; “clinic detectors --calibrate ID” does for any other."));
+  return panel("Calibration (reliability diagram)", one.calibration ? reliability(one.calibration.before) : nothing("Not measured. Training runs started here measure it if validation has flawed and clean labels; for other detectors, run “clinic detectors --calibrate ID”."));
 }
 
 function worst(one, key, title) {

@@ -26,27 +26,27 @@ const groups = (guard) => [
 async function overview(root) {
   const seen = await get(`${API}/overview`);
   root.append(
-    h("div", { class: "line head" }, h("div", {}, h("h1", {}, "Treat"), h("p", { class: "lead" }, "A generator is fine-tuned until a frozen detector finds less to mark, under a quality guard.")),
+    h("div", { class: "line head" }, h("div", {}, h("h1", {}, "Treat"), h("p", { class: "lead" }, "Fine-tunes a generator so that a frozen detector finds fewer artifacts, under a quality guard.")),
       h("span", { class: "gap" }), h("a", { class: "button", href: "?new=1" }, "New treatment")),
-    seen.worker ? "" : h("p", { class: "note" }, "No worker is running, so treatments wait. Start one with “clinic worker”."),
-    h("div", { class: "two slim" }, panel("Runs", runList(seen.runs, "No treatment outside a round yet.")), panel("Treatments", treatments(seen))));
+    seen.worker ? "" : h("p", { class: "note" }, "No worker is running, so treatments do not start. Start one with “clinic worker”."),
+    h("div", { class: "two slim" }, panel("Runs", runList(seen.runs, "No standalone runs yet.")), panel("Treatments", treatments(seen))));
 }
 
 function treatments({ treatments: rows, more }) {
-  if (!rows.length) return nothing("No treatment yet. Start one, or let a round do it.");
+  if (!rows.length) return nothing("No treatments yet. Start one, or run a round.");
   const ratio = (row, name) => h("td", { class: "figure" }, row.ratios[name] === undefined ? "–" : h("span", { class: row.ratios[name] < 1 ? "better" : "worse" }, `× ${figure(row.ratios[name])}`));
   return h("div", { class: "scroll" }, h("table", {},
-    h("thead", {}, h("tr", {}, h("th", {}, "Treated"), h("th", { class: "figure" }, "mean confidence"), h("th", { class: "figure" }, "max confidence"), h("th", { class: "figure" }, "kept"), h("th", { class: "figure" }, "Made"))),
-    h("tbody", {}, rows.map((row) => h("tr", {}, h("td", {}, h("a", { href: `?treatment=${row.id}` }, row.treated ?? `${row.generator}: nothing kept`)),
+    h("thead", {}, h("tr", {}, h("th", {}, "Treated"), h("th", { class: "figure" }, "mean confidence"), h("th", { class: "figure" }, "max confidence"), h("th", { class: "figure" }, "kept"), h("th", { class: "figure" }, "Created"))),
+    h("tbody", {}, rows.map((row) => h("tr", {}, h("td", {}, h("a", { href: `?treatment=${row.id}` }, row.treated ?? `${row.generator}: no checkpoint kept`)),
       ratio(row, "mean_confidence"), ratio(row, "max_confidence"), h("td", { class: "figure" }, row.kept === null ? "–" : `${row.kept} of ${row.updates}`), h("td", { class: "figure" }, when(row.created)))))),
-    more ? h("p", { class: "hint" }, `${more} older ones are not shown.`) : null);
+    more ? h("p", { class: "hint" }, `${more} older treatment${more === 1 ? "" : "s"} not shown.`) : null);
 }
 
 // ---- a new treatment ---------------------------------------------------------------------------------------
 
 async function fresh(root, { asked, go }) {
   const described = await get(`${API}/form${asked.preset ? `?preset=${encodeURIComponent(asked.preset)}` : ""}`);
-  const looks = panel("Preflight", nothing("Checking…"));
+  const preflight = panel("Preflight", nothing("Checking…"));
   let turn = 0, timer = null;
   const changed = () => { clearTimeout(timer); timer = setTimeout(look, 400); };
   const start = h("button", { type: "button", class: "button", onclick: begin }, "Start treatment");
@@ -54,9 +54,9 @@ async function fresh(root, { asked, go }) {
     first: FIRST, changed,
     replace: {
       generator: (field) => picked(field, "generator", described.choices.generator, null),
-      detector: (field) => picked(field, "against", described.choices.detector, "the champion"),
-      prompts: (field) => prompts(field, "treated on", described.categories, changed),
-      judge: (field) => prompts(field, "judged on", described.categories, changed),
+      detector: (field) => picked(field, "detector", described.choices.detector, "the champion"),
+      prompts: (field) => prompts(field, "training prompts", described.categories, changed),
+      judge: (field) => prompts(field, "evaluation prompts", described.categories, changed),
     },
   });
   const preset = h("select", { onchange: () => go({ new: 1, preset: preset.value }, { replace: true }) },
@@ -72,22 +72,22 @@ async function fresh(root, { asked, go }) {
 
   async function look() {
     const mine = ++turn, body = { settings: made.read() }, checks = [];
-    const put = ({ checks: found }) => { if (mine === turn) { checks.push(...found); drawChecks(looks, "Preflight", checks); } };
+    const put = ({ checks: found }) => { if (mine === turn) { checks.push(...found); drawChecks(preflight, "Preflight", checks); } };
     try {
       put(await post(`${API}/checks`, body));
-      if (mine === turn) looks.append(h("p", { class: "hint wait" }, "Asking the worker what it would need…"));
+      if (mine === turn) preflight.append(h("p", { class: "hint wait" }, "Estimating memory and time…"));
       put(await post(`${API}/needs`, body));
     } catch (error) {
       if (mine !== turn) return;
-      looks.replaceChildren(h("h2", {}, "Preflight"), h("p", { class: "note bad" }, error.message));
+      preflight.replaceChildren(h("h2", {}, "Preflight"), h("p", { class: "note bad" }, error.message));
       made.mark(error.message);
     }
   }
 
   root.append(h("p", { class: "crumb" }, h("a", { href: "/treat" }, "← Treat")), h("h1", {}, "New treatment"),
-    h("p", { class: "lead" }, "It writes prompts, trains a LoRA, verifies it in a fresh pipeline, and generates images with both on held-out prompts. Closing this page changes nothing."),
-    h("div", { class: "two wide" }, h("section", { class: "card panel" }, h("label", { class: "setting choice" }, h("span", { class: "name" }, "begin with"), preset, h("small", {}, "A recipe, or a published objective with its settings.")), made.node),
-      h("div", { class: "side" }, looks, start)));
+    h("p", { class: "lead" }, "Writes prompts, trains a LoRA, verifies it in a fresh pipeline, and compares before and after on held-out prompts. You can close this page; the run continues on the server."),
+    h("div", { class: "two wide" }, h("section", { class: "card panel" }, h("label", { class: "setting choice" }, h("span", { class: "name" }, "preset"), preset, h("small", {}, "A recipe, or a published objective with its settings.")), made.node),
+      h("div", { class: "side" }, preflight, start)));
   look();
 }
 
@@ -100,10 +100,10 @@ function picked(field, label, choices, none) {
 // Where prompts come from: the hard categories' own, categories by name, or a file or text of them.
 function prompts(field, label, categories, changed) {
   const value = field.value;
-  const source = h("select", {}, [["hard", "written for the hard categories"], ["category", "written for these categories"], ["given", "these"]].map(([one, text]) => h("option", { value: one, selected: one === value.source }, text)));
+  const source = h("select", {}, [["hard", "written for the hard categories"], ["category", "written for these categories"], ["given", "these prompts"]].map(([one, text]) => h("option", { value: one, selected: one === value.source }, text)));
   const named = h("input", { type: "text", value: value.categories.join(", "), placeholder: categories.join(", ") || "hand, face", "aria-label": "Categories" });
-  const each = h("input", { type: "text", inputmode: "decimal", value: String(value.per_category), "aria-label": "Prompts for each category" });
-  const texts = h("textarea", { rows: 5, placeholder: "one prompt a line", "aria-label": "Prompts" });
+  const each = h("input", { type: "text", inputmode: "decimal", value: String(value.per_category), "aria-label": "Prompts per category" });
+  const texts = h("textarea", { rows: 5, placeholder: "one prompt per line", "aria-label": "Prompts" });
   texts.value = value.texts.join("\n");
   const file = h("input", { type: "file", accept: ".txt,text/plain", "aria-label": "Prompt file", onchange: async () => {
     if (!file.files.length) return;
@@ -115,7 +115,7 @@ function prompts(field, label, categories, changed) {
     } catch (error) { say(error.message, true); }
     file.value = "";
   } });
-  const perCategory = h("label", { class: "short" }, each, " for each category");
+  const perCategory = h("label", { class: "short" }, each, " per category");
   const given = h("div", { class: "given" }, texts, h("label", { class: "short" }, "or from a file ", file));
   const settle = () => { named.hidden = source.value !== "category"; perCategory.hidden = source.value === "given"; given.hidden = source.value !== "given"; };
   source.addEventListener("change", settle);
@@ -144,7 +144,7 @@ function drawSamples(place, kept, mapAt, at) {
   if (!kept.samples) return place.replaceChildren(title, nothing("The guard's images appear after its first check."));
   const source = (sha) => `${at}/pictures/${sha}`;
   const rows = kept.samples.map((one) => slider({ prompt: one.prompt, before: source(one.before), after: one.after ? source(one.after) : null, maps: [mapAt(one.map_before), one.map_after ? mapAt(one.map_after) : null] }));
-  return place.replaceChildren(title, h("p", { class: "hint" }, `Fixed prompts and seeds after ${kept.step} updates. Drag across an image; below it are the detector's maps of both.`), h("div", { class: "sliders" }, rows));
+  return place.replaceChildren(title, h("p", { class: "hint" }, `Fixed prompts and seeds after ${kept.step} updates. Drag across an image to compare; the detector's maps are below.`), h("div", { class: "sliders" }, rows));
 }
 
 // One image over the other, divided at the slider; both maps below.
@@ -164,7 +164,7 @@ function slider({ prompt, before, after, maps }) {
   return h("figure", { class: "pairbox" }, frame, h("span", { class: "maps" }, seen), h("figcaption", {}, prompt));
 }
 
-// ---- what came of it ---------------------------------------------------------------------------------------
+// ---- the result --------------------------------------------------------------------------------------------
 
 async function treatment(root, { asked }) {
   root.append(h("p", { class: "crumb" }, h("a", { href: "/treat" }, "← Treat")));
@@ -173,62 +173,62 @@ async function treatment(root, { asked }) {
 
 async function outcome(place, id, whole = false) {
   const one = await get(`${API}/treatments/${encodeURIComponent(id)}`);
-  const name = one.treated?.name ?? "Nothing was kept";
+  const name = one.treated?.name ?? "No checkpoint kept";
   const next = one.treated === null ? null : h("div", { class: "line next" },
     h("a", { class: "button", href: `${API}/treatments/${one.id}/lora.zip`, download: "" }, "Download the LoRA"),
     h("a", { class: "button quiet", href: `/study?view=make&after=${encodeURIComponent(one.treated.id)}` }, "Start a study"),
-    h("a", { class: "button quiet", href: `/curate?view=images&generator=${encodeURIComponent(one.treated.id)}&sort=max&low=0.3` }, "Mine its remaining artifacts"));
+    h("a", { class: "button quiet", href: `/curate?view=images&generator=${encodeURIComponent(one.treated.id)}&sort=max&low=0.3` }, "Browse its remaining artifacts"));
   place.append(h("section", { class: "card panel" },
     h("div", { class: "line" }, whole ? h("h1", {}, name) : h("h2", {}, name), h("span", { class: "gap" }), h("span", { class: "hint" }, when(one.created))),
     kept(one), table(one.judged), next));
-  if (one.pairs.length) place.append(panel("The same prompts and seeds", h("div", { class: "sliders many" }, one.pairs.map((pair) => paired(one, pair)))));
+  if (one.pairs.length) place.append(panel("Same prompts and seeds", h("div", { class: "sliders many" }, one.pairs.map((pair) => paired(one, pair)))));
   if (one.treated) place.append(withAndWithout(one));
   if (!whole) return;
   const charts = panel("Curves");
   const lineage = { generator: one.base.name, "treated against": one.detector.name, round: one.round, licence: one.licence || "not recorded" };
-  place.append(h("div", { class: "two" }, charts, panel("Where it comes from", facts(lineage), h("details", {}, h("summary", {}, "Settings"), facts(flat(one.config))))));
+  place.append(h("div", { class: "two" }, charts, panel("Lineage", facts(lineage), h("details", {}, h("summary", {}, "Settings"), facts(flat(one.config))))));
   const series = await get(`${API}/treatments/${encodeURIComponent(id)}/curves`);
   if (!Object.keys(series).length && one.curve.length) series.pixel = [one.curve.map(([update]) => update), one.curve.map(([, value]) => value)];
   const draw = (chosen) => drawCurves(charts, series, groups(one.config.guard), chosen, draw);
   draw(null);
 }
 
-// Prompts of one's own, generated before and after the treatment.
+// The user's own prompts, generated with and without the treatment.
 function withAndWithout(one) {
-  const text = h("textarea", { rows: "3", placeholder: "one prompt a line", "aria-label": "Prompts" });
-  const seeds = h("input", { type: "number", min: "1", max: "8", value: "1", "aria-label": "Seeds for each" });
+  const text = h("textarea", { rows: "3", placeholder: "one prompt per line", "aria-label": "Prompts" });
+  const seeds = h("input", { type: "number", min: "1", max: "8", value: "1", "aria-label": "Seeds per prompt" });
   const button = h("button", { type: "button", class: "button quiet", onclick: draw }, "Generate both");
-  const said = h("p", { class: "hint", role: "status" });
-  const found = h("div", { class: "sliders many" });
+  const status = h("p", { class: "hint", role: "status" });
+  const gallery = h("div", { class: "sliders many" });
   async function draw() {
     button.disabled = true;
     try {
       const { job } = await post(`${API}/treatments/${one.id}/draw`, { text: text.value, seeds: Number(seeds.value) });
       for (let now = null; !now || ["queued", "running"].includes(now.state);) {
         now = await get(`${API}/treatments/${one.id}/draw/${job}`);
-        said.textContent = now.state === "queued" ? "Waits for a worker." : now.state === "succeeded" ? "" : now.message || now.state;
-        if (now.state === "succeeded") found.replaceChildren(...now.pairs.map((pair) => paired(one, pair)));
+        status.textContent = now.state === "queued" ? "Waiting for a worker." : now.state === "succeeded" ? "" : now.message || now.state;
+        if (now.state === "succeeded") gallery.replaceChildren(...now.pairs.map((pair) => paired(one, pair)));
         else await new Promise((go) => setTimeout(go, 1000));
         if (!button.isConnected) return;
       }
     } catch (error) { say(error.message, true); } finally { button.disabled = false; }
   }
-  return panel("With and without", h("p", { class: "hint" }, "Prompts of your own, the same seeds with the treatment and without."),
-    h("div", { class: "setting tall" }, text, h("div", { class: "line" }, h("label", { class: "hint" }, "seeds each ", seeds), button)), said, found);
+  return panel("With and without", h("p", { class: "hint" }, "Your own prompts, generated from the same seeds with and without the treatment."),
+    h("div", { class: "setting tall" }, text, h("div", { class: "line" }, h("label", { class: "hint" }, "seeds per prompt ", seeds), button)), status, gallery);
 }
 
 const paired = (one, pair) => slider({ prompt: pair.prompt, before: pixels(pair.before), after: pixels(pair.after), maps: [mapOf(pair.before, one.detector.id), mapOf(pair.after, one.detector.id)] });
 
 function kept(one) {
   const look = one.looks.find(({ update }) => update === one.kept);
-  const why = one.kept === 0 ? "No checkpoint inside the guard's limits was better than the generator as it was."
-    : `Kept is update ${one.kept} of ${one.updates}: the lowest mean confidence${look ? ` (${figure(look.mean_confidence)})` : ""} among those inside the guard's limits.`;
-  return h("p", { class: "hint" }, why, ` It ended because: ${one.stopped}.`);
+  const why = one.kept === 0 ? "No checkpoint within the guard's limits was better than the original generator."
+    : `Kept update ${one.kept} of ${one.updates}: the lowest mean confidence${look ? ` (${figure(look.mean_confidence)})` : ""} within the guard's limits.`;
+  return h("p", { class: "hint" }, why, ` Stopped: ${one.stopped}.`);
 }
 
 function table(judged) {
   const rows = Object.entries(NAMES).filter(([key]) => judged[key]);
-  if (!rows.length) return nothing("Not judged on held-out prompts.");
+  if (!rows.length) return nothing("Not evaluated on held-out prompts.");
   const better = { mean_confidence: true, max_confidence: true, frequency: true };
   return h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", {}, `${judged.pairs ?? ""} pairs of held-out prompts`), ...["before", "after", "after / before", "95 % interval"].map((text) => h("th", { class: "figure" }, text)))),
     h("tbody", {}, rows.map(([key, label]) => {

@@ -7,10 +7,13 @@ export class Refused extends Error {
   }
 }
 
+// No answer: the server is down or the network is.
+export class Unreachable extends Error {}
+
 let session = null;
 
 export async function currentSession() {
-  session ??= await read(await fetch("/api/session", { headers: { Accept: "application/json" } }));
+  session ??= await read(await request("/api/session", { headers: { Accept: "application/json" } }));
   return session;
 }
 
@@ -20,7 +23,7 @@ export function forgetSession() {
 }
 
 export async function get(path) {
-  return read(await fetch(path, { headers: { Accept: "application/json" } }));
+  return read(await request(path, { headers: { Accept: "application/json" } }));
 }
 
 export const post = (path, body = {}, options = {}) => change("POST", path, body, options);
@@ -29,7 +32,7 @@ export const del = (path) => change("DELETE", path, {}, {});
 
 async function change(method, path, body, options) {
   const { csrf } = await currentSession();
-  return read(await fetch(path, {
+  return read(await request(path, {
     method,
     headers: { "Content-Type": "application/json", Accept: "application/json", "X-Clinic-CSRF": csrf },
     body: JSON.stringify(body),
@@ -37,9 +40,18 @@ async function change(method, path, body, options) {
   }));
 }
 
+// `fetch`, which names what happened when there is no answer.
+export async function request(path, options) {
+  try {
+    return await fetch(path, options);
+  } catch (error) {
+    throw error.name === "AbortError" ? error : new Unreachable("Cannot reach the server. Please try again.");
+  }
+}
+
 async function read(response) {
   if (response.status === 204) return null;
   const answer = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Refused(response.status, answer.error ?? `The server answered ${response.status}.`);
+  if (!response.ok) throw new Refused(response.status, answer.error ?? `The server returned status ${response.status}.`);
   return answer;
 }

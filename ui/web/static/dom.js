@@ -48,7 +48,7 @@ export const say = (text, bad = false) => {
   say.timer = setTimeout(() => { toast.hidden = true; }, bad ? 9000 : 4000);
 };
 
-// Awaits a request; says what went wrong, or `success` (a text, or a function of the answer).
+// Awaits a request; shows the error, or `success` (a text, or a function of the answer).
 export async function tell(promise, success = "") {
   try {
     const answer = await promise;
@@ -60,7 +60,7 @@ export async function tell(promise, success = "") {
   }
 }
 
-// ---- parts that several desks use ----
+// ---- shared components ----
 
 export function select(name, label, values, chosen, change) {
   const options = values.map(([value, text]) => h("option", { value, selected: String(value) === String(chosen ?? "") }, text));

@@ -1,4 +1,4 @@
-// Numbers, shares and times as people read them; a dash for what is not known.
+// Formats numbers, shares and times; a dash for unknown values.
 
 const unknown = (value) => value === null || value === undefined || !Number.isFinite(value);
 

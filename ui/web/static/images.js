@@ -29,25 +29,25 @@ async function load(url) {
 }
 
 // `tints` are the RGBA of the 256 values.
-function paint(canvas, found, tints) {
-  canvas.height = found.height;
-  canvas.width = found.width;
-  const image = new ImageData(found.width, found.height);
+function paint(canvas, map, tints) {
+  canvas.height = map.height;
+  canvas.width = map.width;
+  const image = new ImageData(map.width, map.height);
   const shades = new Uint32Array(tints.buffer), out = new Uint32Array(image.data.buffer);
-  for (let at = 0; at < out.length; at++) out[at] = shades[found.values[at]];
+  for (let at = 0; at < out.length; at++) out[at] = shades[map.values[at]];
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
 export const drawHeat = (canvas, id, detector) => drawHeatAt(canvas, mapOf(id, detector));
 
 export async function drawHeatAt(canvas, url) {
-  const found = await raw(url);
-  if (found) paint(canvas, found, HEAT);
-  return Boolean(found);
+  const map = await raw(url);
+  if (map) paint(canvas, map, HEAT);
+  return Boolean(map);
 }
 
 export async function drawLabels(canvas, url) {
-  const found = await raw(url);
-  if (found) paint(canvas, found, LABELS);
-  return Boolean(found);
+  const map = await raw(url);
+  if (map) paint(canvas, map, LABELS);
+  return Boolean(map);
 }

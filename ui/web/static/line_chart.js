@@ -28,9 +28,9 @@ function ticks(low, high, wanted) {
   const rough = (high - low) / wanted || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].find((one) => one * power >= rough) * power;
-  const found = [];
-  for (let at = Math.ceil(low / step) * step; at <= high + step * 1e-9; at += step) found.push(Number(at.toPrecision(12)));
-  return found;
+  const values = [];
+  for (let at = Math.ceil(low / step) * step; at <= high + step * 1e-9; at += step) values.push(Number(at.toPrecision(12)));
+  return values;
 }
 
 function bounds(series, limits) {
@@ -46,7 +46,7 @@ function bounds(series, limits) {
 // pointer, or else the last ones, stand above the chart.
 export function chart(series, { limits = [], label = "step" } = {}) {
   const shown = series.filter(({ steps }) => steps.length);
-  if (!shown.length) return h("p", { class: "nothing" }, "Nothing was logged yet.");
+  if (!shown.length) return h("p", { class: "nothing" }, "No data yet.");
   const { width, height, left, right, top, bottom } = WIDE;
   const range = bounds(shown, limits), { from, to } = range;
   const { root, x, y, under } = plane(WIDE, range, ticks(range.low, range.high, 5), figure, { "aria-label": shown.map(({ name }) => name).join(", ") });
@@ -104,7 +104,7 @@ export function beforeAndAfter(pairs, { label, write = figure }) {
   return root;
 }
 
-// Bins of confidence against the share that is broken: on the diagonal the confidence is calibrated.
+// Reliability diagram: bins of confidence against the share labelled as artifact; calibrated on the diagonal.
 export function reliability({ pixels, confidence, flawed, error }) {
   const unit = { from: 0, to: 1, low: 0, high: 1 };
   const { root, x, y, under } = plane(SQUARE, unit, [0, 0.5, 1], String, { class: "chart square", "aria-label": "Reliability diagram" });
@@ -112,5 +112,5 @@ export function reliability({ pixels, confidence, flawed, error }) {
   root.append(...[0, 0.5, 1].map((value) => under(value, String(value))), svg("line", { x1: x(0), y1: y(0), x2: x(1), y2: y(1), class: "limit" }),
     svg("path", { d: path(bins), fill: "none", stroke: seriesColour(0), "stroke-width": 2 }),
     ...bins.map(([cx, cy, count]) => svg("circle", { cx, cy, r: 2 + Math.log10(count) / 1.6, fill: seriesColour(0), "fill-opacity": 0.75 })));
-  return h("figure", { class: "reliability" }, root, h("figcaption", {}, `Across: confidence. Up: share of pixels truly broken. Calibration error ${figure(error)}; larger dots hold more pixels.`));
+  return h("figure", { class: "reliability" }, root, h("figcaption", {}, `x: confidence, y: share of pixels labelled as artifact. Calibration error ${figure(error)}. Larger dots stand for more pixels.`));
 }

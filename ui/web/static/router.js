@@ -1,5 +1,5 @@
-// Which view an address shows. Every state of a page is in its address, links that begin with "?" stay on the
-// page, and a view that is slower than the next click is never shown.
+// Client-side routing. The whole state of a page is in its address, links that begin with "?" stay on the page,
+// and a view that loads more slowly than the next click is never shown.
 import { $, address, h, query, say } from "/static/dom.js";
 
 const REFRESH_MS = 3000;
@@ -54,7 +54,7 @@ export function router({ home, title, views, nameOf = (asked) => asked.view, pre
     }, REFRESH_MS);
   }
 
-  // Shows what these values name; a new view begins at its top.
+  // Shows the view that these values name; a new view starts at its top.
   function go(values = {}, { replace = false } = {}) {
     const before = named(), to = address(values);
     history[replace ? "replaceState" : "pushState"](null, "", to === "?" ? home : to);

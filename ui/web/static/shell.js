@@ -1,4 +1,4 @@
-// The bar on top of every page: where this person may go, whether a worker runs, who is signed in.
+// The header of every page: navigation, worker status, the signed-in user.
 import { currentSession, get, post } from "/static/api.js";
 import { h } from "/static/dom.js";
 
@@ -22,7 +22,7 @@ async function watchWorker(sign) {
   const show = (alive) => {
     sign.dataset.alive = alive;
     sign.firstChild.textContent = alive ? "worker running" : "no worker";
-    sign.title = alive ? "Jobs are being worked on." : "Jobs wait until a worker starts: clinic worker";
+    sign.title = alive ? "A worker is running." : "Jobs start once a worker runs: clinic worker";
   };
   show((await currentSession()).worker);
   setInterval(async () => {
@@ -38,7 +38,7 @@ async function draw() {
     h("span", { class: "who" }, session.name), h("button", { type: "button", onclick: leave }, "Sign out"));
   document.body.prepend(bar);
   if (session.local) {
-    bar.after(h("div", { class: "clinic-banner" }, "There are no accounts yet: only this computer can connect, and whoever has the start-up link may do everything. Add people with ", h("code", {}, "clinic users add"), " or on the Admin desk."));
+    bar.after(h("div", { class: "clinic-banner" }, "There are no accounts yet: only this computer can connect, and anyone with the start-up link has full access. Add people with ", h("code", {}, "clinic users add"), " or on the Admin desk."));
   }
   await watchWorker(worker);
 }
