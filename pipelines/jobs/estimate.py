@@ -57,7 +57,8 @@ def judge_memory(device: str, estimate: "Estimate", steps: int, advise: Any) -> 
     peak = estimate.peak_bytes
     text = (
         f"Peak memory about {peak / GIGABYTE:.2f} GB; {free / GIGABYTE:.1f} GB of {total / GIGABYTE:.1f} GB "
-        f"are free on {device}. {seconds:.2g} s per step, at least {format_duration(seconds * steps)} in total."
+        f"are free on {device}. {seconds:.2g} s per step, "
+        f"at least {format_duration(seconds * steps)} in total."
     )
     if peak * MARGIN > free:
         return {"verdict": "bad", "text": f"Not enough memory. {text} {advise()}"}
