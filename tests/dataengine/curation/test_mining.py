@@ -128,7 +128,7 @@ def test_any_first_part_of_the_list_is_balanced() -> None:
 
 def test_reasons_say_what_was_seen() -> None:
     (choice,) = choose_images([candidate("a", confidence=0.87, uncertainty=0.31)], PLAIN)
-    assert choice.reason == "hand: confidence 0.87, undecided 0.31"
+    assert choice.reason == "hand: confidence 0.87, uncertainty 0.31"
     assert choose_images([], PLAIN) == []
 
 

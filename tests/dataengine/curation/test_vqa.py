@@ -91,7 +91,7 @@ def test_an_answer_names_one_category_or_none(answer: str, category: str | None)
 def test_the_question_is_put_with_its_choices_or_as_it_is() -> None:
     assert CONFIG.question_text.endswith("exactly one of: hand, face, street sign.")
     assert VqaConfig(question="What is shown {here}?").question_text == "What is shown {here}?"
-    with pytest.raises(ValueError, match="must lead"):
+    with pytest.raises(ValueError, match="must map"):
         VqaConfig(categories=CATEGORIES, answers={"paw": "animal"})
 
 
@@ -162,5 +162,5 @@ def test_a_classic_model_chooses_an_answer(tmp_path: Path) -> None:
 
 def test_questions_need_different_choices() -> None:
     for wrong in (("hand",), ("hand", " Hand"), ("hand", "")):
-        with pytest.raises(ValueError, match="different"):
+        with pytest.raises(ValueError, match="distinct"):
             VqaConfig(categories=wrong)
