@@ -84,7 +84,7 @@ def test_coco_refuses_by_row(fresh: Workspace, tmp_path: Path) -> None:
         "no image 'absent.png'",
         "names no file_name",
         "'odd hand' is none of",
-        "names image 99",
+        "refers to image 99",
         r"(5, 5) (height, width), its image is (96, 128)",
         "polygons",
         "its category is not in the file",
@@ -152,7 +152,7 @@ def test_damaged_and_lying_tfrecords(fresh: Workspace, tmp_path: Path) -> None:
         (good[:-300], "are left"),
         (good[:5], "truncated"),
         (b"\0" * 40, "checksum of its length"),
-        (giant + masked_crc32c(giant).to_bytes(4, "little") + good, "says 4611686018427387904 bytes"),
+        (giant + masked_crc32c(giant).to_bytes(4, "little") + good, "declares 4611686018427387904 bytes"),
     ):
         (tmp_path / "train.tfrecord").write_bytes(body)
         result = take(fresh, "richhf", tmp_path, images=pick, trial=True)

@@ -56,7 +56,7 @@ def test_sidecars_in_order_and_their_limits(tmp_path: Path, monkeypatch: pytest.
         read_sidecar(picture)
     (tmp_path / "a.b.txt").unlink()
     for body, reason in (
-        ("[1]", "one JSON object"),
+        ("[1]", "a JSON object"),
         ("[" * 100_000, "no JSON"),
         ('{"seed": Infinity}', "Inf"),
     ):
