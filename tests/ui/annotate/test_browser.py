@@ -275,7 +275,7 @@ def test_a_killed_server_loses_nothing(desk: Desk, server: Server) -> None:
         two = seen(page)
         page.keyboard.press("Enter")
         expect(page.locator("#outbox-text")).to_contain_text(
-            "2 answers saved on this device", timeout=PATIENCE_MS
+            "2 answers saved", timeout=PATIENCE_MS
         )
     finally:
         server.start()

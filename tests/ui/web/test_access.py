@@ -183,7 +183,7 @@ def test_every_handler_checks_the_role_itself(full: Full) -> None:
         for role in (*sorted(EVERYONE - MATRIX[desk]), None):
             person = role and Person(name=role, roles=(role,), csrf="", token="")
             scope = {"type": "http", "headers": [], "state": {"person": person} if person else {}}
-            with pytest.raises(gr.Error, match="needs the .*role; you have"):
+            with pytest.raises(gr.Error, match=r"needs the .*role; you have"):
                 handler(gr.Request(request=Request(scope)))  # type: ignore[operator]
             checked += 1
     assert checked > 60
