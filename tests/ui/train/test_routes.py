@@ -283,7 +283,7 @@ def test_of_two_people_promoting_one_is_told(engineer: TestClient, workspace: Wo
     late = engineer.post("/api/train/promote", json=asked)
     assert late.status_code == 409
     assert late.json()["error"].startswith(
-        "somebody else made round 1 champion meanwhile, so nothing was changed"
+        "the champion is now round 1, so nothing was changed"
     )
 
 
