@@ -57,7 +57,7 @@ def test_sidecars_in_order_and_their_limits(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "a.b.txt").unlink()
     for body, reason in (
         ("[1]", "a JSON object"),
-        ("[" * 100_000, "no JSON"),
+        ("[" * 100_000, "not valid JSON"),
         ('{"seed": Infinity}', "Inf"),
     ):
         (tmp_path / "a.b.json").write_text(body)
