@@ -53,7 +53,7 @@ def is_question(version: DetectorVersion | None) -> bool:
 def open_vqa_model(context: Context, model: str, question: Question) -> "QuestionCategorizer":
     """Open a VQA model. Raises `ConfigRefused` for an image classifier, which answers no questions."""
     opened = context.models.open_vqa(model, vqa_config(question), context.workspace.path / ANSWERS)
-    if not hasattr(opened, "asking"):
+    if not hasattr(opened, "with_question"):
         raise ConfigRefused(
             f"{model} is an image classifier and answers no questions; give a VQA model or an endpoint"
         )

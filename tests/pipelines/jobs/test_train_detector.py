@@ -102,7 +102,7 @@ def test_two_people_promoting_at_once(labelled: Context) -> None:
         seen = catalog.detectors.champion()
     assert seen is not None
     promote_detector(workspace, one, "ann", "", seen.id)
-    with pytest.raises(Conflict, match="ann's champion meanwhile"):
+    with pytest.raises(Conflict, match="the champion is now ann's"):
         promote_detector(workspace, two, "ben", "", seen.id)
     with workspace.catalog(read_only=True) as catalog:
         champion, events = catalog.detectors.champion(), catalog.audit.list(actor="ann")
