@@ -175,7 +175,7 @@ def test_strange_images_are_refused_and_it_has_no_weights(diagnosed: tuple[Conte
     assert score_dynamics.redrawable_images([photo]) == []
     with pytest.raises(ConfigRefused, match="1 of 1 images were not made"):
         predict(context, version.id, [photo], 4)
-    with pytest.raises(ConfigRefused, match="was not drawn by a generator"):
+    with pytest.raises(ConfigRefused, match="was not made by a generator"):
         dynamics_charts.chart_dynamics(context, photo.id, (1, 1))
     folder = context.workspace.checkpoints.fetch(version.checkpoint)
     with pytest.raises(ModelRefused, match="no weights"):
