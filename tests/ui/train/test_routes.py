@@ -282,9 +282,7 @@ def test_of_two_people_promoting_one_is_told(engineer: TestClient, workspace: Wo
     assert engineer.post("/api/train/promote", json=asked).status_code == 200
     late = engineer.post("/api/train/promote", json=asked)
     assert late.status_code == 409
-    assert late.json()["error"].startswith(
-        "the champion is now round 1, so nothing was changed"
-    )
+    assert late.json()["error"].startswith("the champion is now round 1, so nothing was changed")
 
 
 def test_promoting_over_a_champion_needs_a_benchmark(engineer: TestClient, workspace: Workspace) -> None:

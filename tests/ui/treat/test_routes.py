@@ -110,8 +110,8 @@ def test_a_generator_of_the_hub_is_told_how_to_get(engineer: TestClient, workspa
     registered(workspace, Path("somebody/some-flux"))
     assert checks(engineer, settings("folder"))["weights"] == (
         "warn",
-        "somebody/some-flux is not on this machine; the worker downloads it at the start. To download it now, "
-        "run “hf download somebody/some-flux”.",
+        "somebody/some-flux is not on this machine; the worker downloads it at the start. To download it "
+        "now, run “hf download somebody/some-flux”.",
     )
     (needs,) = engineer.post("/api/treat/needs", json=settings("folder")).json()["checks"]
     assert needs["verdict"] == "warn" and "until the weights are on this machine" in needs["text"]
