@@ -176,11 +176,11 @@ def test_what_a_snapshot_would_hold(engineer: TestClient, workspace: Workspace) 
     [
         (
             {"segformer__encoder__patch_embeddings__0__proj__weight": (8, 4, 7, 7)},
-            "trained for images of 4 channels; RGB has 3",
+            "takes images with 4 channels and RGB has 3",
         ),
         (
             {"decode_head__classifier__weight": (3, 8, 1, 1)},
-            "answers with 3 channels; one confidence per pixel",
+            "outputs 3 channels; one confidence per pixel",
         ),
     ],
 )

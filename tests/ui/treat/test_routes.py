@@ -79,7 +79,7 @@ def test_a_folder_that_is_no_pipeline_is_refused_before_anything_is_loaded(
     assert "is not a pipeline: it has no readable model_index.json" in answer.json()["error"]
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "AudioPipeline"}))
     verdict, text = checks(engineer, settings("folder"))["weights"]
-    assert verdict == "bad" and "holds a AudioPipeline; known are FluxPipeline" in text
+    assert verdict == "bad" and "contains an unsupported AudioPipeline; supported: FluxPipeline" in text
     with workspace.catalog(read_only=True) as catalog:
         assert catalog.jobs.list(kind="treat") == []
 
@@ -96,7 +96,7 @@ def test_preflight_says_what_is_missing_and_what_would_do(
         "No worker is running, so the job will wait. Start one with “clinic worker”.",
     )
     assert found["licence"][0] == "warn" and "inherits" in found["licence"][1]
-    assert found["pictures"][0] == "bad" and "switch “offline” off" in found["pictures"][1]
+    assert found["real images"][0] == "bad" and "switch “offline” off" in found["real images"][1]
     tuning = TreatmentRun(generator="x").tuning.model_dump(mode="json") | {"offline": None}
     assert "pictures" not in checks(engineer, settings("folder", tuning=tuning)) and "bits" not in found
     assert "need a GPU" in checks(engineer, settings("folder", weights={"bits": 4}))["bits"][1]
@@ -110,8 +110,8 @@ def test_a_generator_of_the_hub_is_told_how_to_get(engineer: TestClient, workspa
     registered(workspace, Path("somebody/some-flux"))
     assert checks(engineer, settings("folder"))["weights"] == (
         "warn",
-        "somebody/some-flux is not on this machine: the worker fetches it when it begins. To have it before, "
-        "run “hf download somebody/some-flux”.",
+        "somebody/some-flux is not on this machine; the worker downloads it at the start. To download it "
+        "now, run “hf download somebody/some-flux”.",
     )
     (needs,) = engineer.post("/api/treat/needs", json=settings("folder")).json()["checks"]
     assert needs["verdict"] == "warn" and "until the weights are on this machine" in needs["text"]
@@ -193,7 +193,7 @@ def test_the_lora_comes_with_a_model_card(engineer: TestClient, workspace: Works
         assert json.loads(archive.read("treatment.json")) == {"updates": 40}
         card = archive.read("README.md").decode()
     assert "| mean confidence | 0.2000 | 0.1000 | 0.500 | 0.400 – 0.600 |" in card
-    assert "Kept is update 30 of 40" in card and "load_lora_weights" in card
+    assert "Kept update 30 of 40" in card and "load_lora_weights" in card
     assert "/models/flux" not in card and "base_model" not in card, "a path is nobody else's business"
     assert engineer.get("/api/treat/treatments/t3/lora.zip").status_code == 404
     with workspace.catalog() as catalog:
