@@ -29,7 +29,7 @@ def test_create_user(catalog: Catalog, anna: User) -> None:
     assert anna.roles == ("annotator", "rater")
     assert PASSWORD not in str(catalog.users.password_hash("anna"))
     assert [event.action for event in catalog.audit.list(actor="root")] == ["user.create"]
-    with pytest.raises(Conflict, match="already is a user 'anna'"):
+    with pytest.raises(Conflict, match="user 'anna' already exists"):
         accounts.create_user(catalog, "anna", PASSWORD, ["admin"], actor="root")
     assert catalog.users.get("anna").roles == anna.roles
 

@@ -104,7 +104,7 @@ def test_unmarked_blobs_are_adopted_by_the_catalog_that_knows_them(tmp_path: Pat
     url = f"memory://{uuid.uuid4().hex}"
     first = filled(tmp_path / "first", url)
     first.blobs.fs.rm_file(f"{first.blobs.root}/{MARK}")
-    with pytest.raises(WorkspaceUnusable, match="without an owner's mark, and this catalog knows 0"):
+    with pytest.raises(WorkspaceUnusable, match="without an owner's mark; this catalog refers to 0"):
         create_workspace(tmp_path / "second", blob_url=url)
     assert owns_blobs(open_workspace(first.path, blob_url=url))
 

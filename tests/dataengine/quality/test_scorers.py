@@ -106,8 +106,8 @@ def test_a_scorer_in_another_environment(tmp_path):
     [
         ("sys.exit('no such model')", "no such model"),
         ("print('not numbers')", "failed"),
-        ("print(json.dumps([1.0]))", r"answered \(1,\)"),
-        ("print('[NaN, 1, 2]')", "answered"),
+        ("print(json.dumps([1.0]))", r"returned \(1,\)"),
+        ("print('[NaN, 1, 2]')", "returned"),
     ],
 )
 def test_a_scorer_that_fails_elsewhere_says_so(tmp_path, body, said):

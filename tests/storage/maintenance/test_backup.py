@@ -222,7 +222,7 @@ def test_what_is_no_backup_is_refused(filled: Workspace, tmp_path: Path) -> None
     cut.write_bytes(whole.read_bytes()[: BIG // 2])
     other.write_bytes(b"hello")
     for path in (cut, other, tmp_path / "absent.tar"):
-        with pytest.raises(InputRefused, match="no complete backup"):
+        with pytest.raises(InputRefused, match="not a complete Artifact Clinic backup"):
             restore(path, tmp_path / "again")
     tampered(
         whole,

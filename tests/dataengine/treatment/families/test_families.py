@@ -193,7 +193,7 @@ class TestDiT(WithoutLora):
             assert np.abs(ours.permute(0, 2, 3, 1).detach().numpy() - theirs).max() < 2e-5
 
     def test_what_is_no_class_is_refused(self, family):
-        with pytest.raises(ConfigRefused, match=r"'a hand' is none.*below 1000.*goldfish"):
+        with pytest.raises(ConfigRefused, match=r"no class 'a hand'.*below 1000.*goldfish"):
             family.encode_prompts(["a hand"])
         with pytest.raises(ConfigRefused, match="1000"):
             family.encode_prompts(["1000"])

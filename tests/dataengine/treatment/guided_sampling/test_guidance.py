@@ -108,7 +108,7 @@ def test_it_begins_and_ends_where_it_is_told():
     schedule = Schedule(times=shares, alpha=1 - shares, sigma=shares, next_alpha=shares, next_sigma=shares)
     assert guided_steps(schedule, GuidanceConfig()) == [1, 2, 3, 4]
     assert guided_steps(schedule, GuidanceConfig(start=0.6, stop=0.4)) == [2, 3]
-    with pytest.raises(ConfigRefused, match=r"none of the 5 steps lies from 0\.55 to 0\.45"):
+    with pytest.raises(ConfigRefused, match=r"none of the 5 steps lies between 0\.55 and 0\.45"):
         guided_steps(schedule, GuidanceConfig(start=0.55, stop=0.45))
     config = GuidanceConfig()
     assert [guidance_strength(config, at) for at in (0, 0.5, 1)] == [25, 7, 1]

@@ -77,7 +77,7 @@ def test_pixel_space_families_are_watched_as_they_are():
 def test_too_few_steps_name_how_many_are_needed(family):
     narrow = DynamicsConfig(start=0.8, stop=0.7)
     with pytest.raises(
-        ConfigRefused, match=r"5 steps leave (1|none) in the window from 0\.8 to 0\.7"
+        ConfigRefused, match=r"of 5 steps (1|none) are in the window from 0\.8 to 0\.7"
     ) as refusal:
         watch_dynamics(family, PROMPTS[:1], [1], SamplingConfig(steps=5), narrow)
     needed = int(str(refusal.value).split("sample with ")[1].split(" steps")[0])
