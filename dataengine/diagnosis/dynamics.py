@@ -64,7 +64,7 @@ def compute_dynamics(frames: NDArray[np.generic], config: DynamicsConfig) -> Dyn
     Raises `ConfigRefused` for fewer than two frames.
     """
     if len(frames) < 2:
-        raise ConfigRefused(f"{len(frames)} frames were given; score dynamics need two or more")
+        raise ConfigRefused(f"got {len(frames)} frames; score dynamics need two or more")
     changes = np.abs(np.diff(frames.astype(np.float32), axis=0))
     changes = smooth(changes, config)
     bases, limits = thresholds(changes, config)

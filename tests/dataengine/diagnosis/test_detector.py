@@ -193,7 +193,7 @@ def test_a_map_that_is_no_number_is_one_clear_error() -> None:
     detector = NetworkDetector.fresh(SEGFORMER, seed=1).eval()
     with torch.no_grad():
         next(detector.parameters()).fill_(float("nan"))
-    with pytest.raises(ModelRefused, match="tiny segformer gives confidences that are no numbers"):
+    with pytest.raises(ModelRefused, match="tiny segformer predicts NaN confidences"):
         artifact_maps(detector, [np.zeros((8, 8, 3), np.uint8)])
 
 

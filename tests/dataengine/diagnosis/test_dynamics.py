@@ -107,7 +107,7 @@ def test_a_threshold_of_one_half_gives_the_regions_back_even_after_eight_bits():
 def test_still_frames_have_no_artifacts():
     found = compute_dynamics(np.full((3, 4, 8, 8), 7, np.float32), DynamicsConfig())
     assert not found.regions.any() and found.confidence.max() == 0
-    with pytest.raises(ConfigRefused, match="1 predicted images"):
+    with pytest.raises(ConfigRefused, match="got 1 frames"):
         compute_dynamics(np.zeros((1, 4, 8, 8), np.float32), DynamicsConfig())
 
 

@@ -98,7 +98,7 @@ def test_it_is_saved_and_loaded(trained, tmp_path):
 def test_what_does_not_fit_is_refused(trained, tmp_path):
     with pytest.raises(ConfigRefused, match="ten of each"):
         train_highlighter(FAST, pictures(9, False), pictures(20, True))
-    with pytest.raises(ImageRefused, match="sides of 32 pixels or more"):
+    with pytest.raises(ImageRefused, match="sides of at least 32 pixels"):
         trained[0].confidence(torch.zeros(1, 3, 16, 32))
     with pytest.raises(ModelRefused, match="have no gradient"):
         trained[0].confidence(torch.zeros(1, 3, 32, 32, requires_grad=True))

@@ -194,7 +194,7 @@ def test_a_half_written_checkpoint_is_ignored(undisturbed: TrainingResult, tmp_p
 
 
 def test_a_folder_of_another_run_is_refused(undisturbed: TrainingResult, tmp_path: Path) -> None:
-    with pytest.raises(ConfigRefused, match="another config"):
+    with pytest.raises(ConfigRefused, match="a different config"):
         train_detector(CONFIG.model_copy(update={"lr": 1e-4}), examples(), None, undisturbed.folder.parent)
     with pytest.raises(Cancelled):
         train_detector(CONFIG, examples(), None, tmp_path, report=stopping_at(4))

@@ -186,7 +186,7 @@ def test_offloading_changes_where_things_wait_and_nothing_else(flux_folder, tmp_
 def test_prompts_beyond_the_limit_are_cut_with_a_warning(flux_folder, tmp_path):
     config = small(presets.draft())
     long = "a red house on a mat " * 20
-    with pytest.warns(UserWarning, match=r"reads only the beginning of 1 prompts: 'a red house on"):
+    with pytest.warns(UserWarning, match=r"truncates 1 prompts beyond its limit: 'a red house on"):
         treat(config, load_family(flux_folder), ToyDetector(), [*PROMPTS, long], None, [], None, tmp_path)
 
 
@@ -199,7 +199,7 @@ def test_a_detector_of_another_size_is_refused(flux_folder, tmp_path):
         def confidence(self, images):
             return super().confidence(images)[:, ::4, ::4]
 
-    with pytest.raises(ConfigRefused, match=r"takes the generator's 32×32 pixels.*shape"):
+    with pytest.raises(ConfigRefused, match=r"support the generator's 32×32 pixels.*shape"):
         run(flux_folder, tmp_path, small(presets.draft()), detector=Fixed())
     with pytest.raises(ConfigRefused, match=r"it answers with \(2, 8, 8\)"):
         run(flux_folder, tmp_path, small(presets.draft()), detector=Coarse())
@@ -216,7 +216,7 @@ def test_out_of_memory_says_what_needs_less_and_keeps_the_checkpoint(flux_folder
             return super().confidence(images)
 
     config = small(presets.draft(), updates=4, checkpoint_every=1)
-    with pytest.raises(OutOfMemory, match=r"estimated at .* GB.*checkpointing"):
+    with pytest.raises(OutOfMemory, match=r"Estimated need .* GB.*checkpointing"):
         run(flux_folder, tmp_path, config, detector=Greedy())
     _, resumed = run(flux_folder, tmp_path, config)
     _, undisturbed = run(flux_folder, tmp_path / "other", config)

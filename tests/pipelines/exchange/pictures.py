@@ -103,7 +103,7 @@ def bad_files() -> dict[str, tuple[bytes, str]]:
         "flipped.png": (bytes(png), "damaged"),
         "header_only.jpg": (whole[:3], "not a PNG"),
         "huge.png": (bomb(), "more pixels|at most"),
-        "large.png": (bomb(9_000), "at most"),
+        "large.png": (bomb(9_000), "exceed the limit"),
         "dancing.gif": (animated("GIF"), "animated"),
         "dancing.webp": (animated("WEBP"), "animated"),
         "dancing.png": (animated("PNG"), "animated"),

@@ -193,7 +193,7 @@ def test_what_cannot_be_refined_is_refused(images, folders, tmp_path, flux_folde
         refine(CONFIG, ddpm, images[:4], tmp_path)
     with pytest.raises(ConfigRefused, match="forward"):
         refine(changed(forward=0.01), latent, images, tmp_path)
-    with pytest.raises(ConfigRefused, match="flux is not trained this way"):
+    with pytest.raises(ConfigRefused, match="flux cannot be refined"):
         refine(CONFIG, load_family(flux_folder), images, tmp_path)
     with pytest.raises(ConfigRefused, match="precision float32"):
         refine(CONFIG, load_family(folders["ddpm"], dtype=torch.bfloat16), images, tmp_path)

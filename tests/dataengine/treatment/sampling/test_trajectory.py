@@ -82,7 +82,7 @@ def test_too_few_steps_name_how_many_are_needed(family):
         watch_dynamics(family, PROMPTS[:1], [1], SamplingConfig(steps=5), narrow)
     needed = int(str(refusal.value).split("sample with ")[1].split(" steps")[0])
     watch_dynamics(family, PROMPTS[:1], [1], SamplingConfig(steps=needed), narrow)
-    with pytest.raises(ConfigRefused, match="changes need 2"):
+    with pytest.raises(ConfigRefused, match="score dynamics need 2"):
         watch_dynamics(family, PROMPTS[:1], [1], SamplingConfig(steps=needed - 1), narrow)
     with pytest.raises(ConfigRefused, match="leave none in the window"):
         watch_dynamics(
