@@ -198,7 +198,7 @@ def test_a_folder_of_another_run_is_refused(undisturbed: TrainingResult, tmp_pat
         train_detector(CONFIG.model_copy(update={"lr": 1e-4}), examples(), None, undisturbed.folder.parent)
     with pytest.raises(Cancelled):
         train_detector(CONFIG, examples(), None, tmp_path, report=stopping_at(4))
-    with pytest.raises(ConfigRefused, match="another start and examples"):
+    with pytest.raises(ConfigRefused, match="a different start and examples"):
         train_detector(CONFIG, examples(20), undisturbed.folder, tmp_path)
 
 

@@ -201,7 +201,7 @@ def test_a_detector_of_another_size_is_refused(flux_folder, tmp_path):
 
     with pytest.raises(ConfigRefused, match=r"support the generator's 32×32 pixels.*shape"):
         run(flux_folder, tmp_path, small(presets.draft()), detector=Fixed())
-    with pytest.raises(ConfigRefused, match=r"it answers with \(2, 8, 8\)"):
+    with pytest.raises(ConfigRefused, match=r"its output has shape \(2, 8, 8\)"):
         run(flux_folder, tmp_path, small(presets.draft()), detector=Coarse())
 
 

@@ -84,7 +84,7 @@ def test_too_few_steps_name_how_many_are_needed(family):
     watch_dynamics(family, PROMPTS[:1], [1], SamplingConfig(steps=needed), narrow)
     with pytest.raises(ConfigRefused, match="score dynamics need 2"):
         watch_dynamics(family, PROMPTS[:1], [1], SamplingConfig(steps=needed - 1), narrow)
-    with pytest.raises(ConfigRefused, match="leave none in the window"):
+    with pytest.raises(ConfigRefused, match="none are in the window"):
         watch_dynamics(
             family, PROMPTS[:1], [1], SamplingConfig(steps=2), DynamicsConfig(start=0.45, stop=0.42)
         )
