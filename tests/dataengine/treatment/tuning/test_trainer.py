@@ -337,7 +337,7 @@ def test_what_cannot_work_is_refused(flux_folder, tmp_path):
         run(flux_folder, tmp_path, clean=None)
     with pytest.raises(ConfigRefused, match="no prompts"):
         treat(CONFIG, load_family(flux_folder), ToyDetector(), [], CLEAN, PROMPTS, None, tmp_path)
-    with pytest.raises(ValueError, match="exceeds sampling.steps 5"):
+    with pytest.raises(ValueError, match=r"exceeds sampling\.steps 5"):
         TreatmentConfig(grad_steps=9)
     with pytest.raises(ValueError, match="no objective is on"):
         TreatmentConfig(pixel=PixelConfig(weight=0.0), offline=None)
