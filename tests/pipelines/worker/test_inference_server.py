@@ -148,7 +148,7 @@ def test_a_request_too_long_for_a_header_is_refused_before_it_is_sent(
     workspace: Workspace, service: None
 ) -> None:
     clicks = [(1.0, 2.0, True)] * 10_000
-    with pytest.raises(InputRefused, match="at most 65536"):
+    with pytest.raises(InputRefused, match="the limit is 65536"):
         inference.segment(workspace, "one", fakes.paint("a hand", 1), clicks)
 
 
