@@ -21,9 +21,9 @@ PLACES: dict[str, tuple[Any, str]] = {
     "upload": (Server, "upload"),
     "add_tasks": (Server, "add_tasks"),
     "add_predictions": (Server, "add_predictions"),
-    "remember": (push, "_remember"),
+    "remember": (push, "_register_project"),
     "export": (pull, "_exported"),
-    "keep": (pull, "keep_answers"),
+    "keep": (pull, "store_new_labels"),
     "pack": (pull, "pack"),
     "withdraw": (pull, "_withdraw"),
 }

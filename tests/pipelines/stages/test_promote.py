@@ -20,7 +20,7 @@ def figures(mse: float, clean: float) -> dict[str, Any]:
         (figures(0.01, 0.001), None),
         (figures(0.02, 0.001), None),
         (figures(0.021, 0.001), "mse on validation is 0.02100"),
-        (figures(0.01, 0.0012), "mse on real validation pictures is 0.00120"),
+        (figures(0.01, 0.0012), "mse on real validation images is 0.00120"),
         ({}, "no validation image has a label"),
     ],
 )

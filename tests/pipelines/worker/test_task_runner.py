@@ -121,7 +121,7 @@ def test_a_round_is_resumed_by_a_new_attempt_under_a_deterministic_id(workspace:
     with pytest.raises(Conflict, match="running"):
         rounds.resume_round(workspace, row.id, stages=toys.STAGES)
     rounds.cancel_round(workspace, row.id, "ada")
-    with pytest.raises(Conflict, match="cancelled already"):
+    with pytest.raises(Conflict, match="already cancelled"):
         rounds.cancel_round(workspace, row.id)
     again = rounds.resume_round(workspace, row.id, "ada", stages=toys.STAGES)
     assert again.id == f"{row.id}.draw.2"

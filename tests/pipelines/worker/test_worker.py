@@ -337,7 +337,7 @@ def test_the_line_is_paused_resumed_reordered_and_left(tmp_path: Path, database_
         runs.pause_run(space, run("run-2"), "eve")
         until(lambda: run("run-2").job.state == "paused", 30, "what waits pauses at once")
         until(lambda: line() == [name for name in names if name != "run-2"], 30, "it left the line")
-        with pytest.raises(Conflict, match="paused already"):
+        with pytest.raises(Conflict, match="already paused"):
             runs.pause_run(space, run("run-2"), "eve")
         runs.resume_run(space, run("run-2"), "eve")
         until(lambda: line() == names, 30, "it stands where it stood")
