@@ -155,7 +155,7 @@ class TinyAdapter:
         from safetensors.torch import load_file
 
         if not (folder / LORA).is_file():
-            raise ModelRefused(f"{folder} should hold {LORA}")
+            raise ModelRefused(f"{folder} must hold {LORA}")
         try:
             tensors = load_file(folder / LORA)
         except SafetensorError as error:

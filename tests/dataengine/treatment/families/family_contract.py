@@ -178,7 +178,7 @@ class FamilyContract(DrawingContract):
         (tmp_path / "pytorch_lora_weights.safetensors").write_bytes(b"no such thing")
         with pytest.raises(ModelRefused, match="safetensors"):
             family.adapter.load(tmp_path)
-        with pytest.raises(ModelRefused, match=r"(must|should) hold"):
+        with pytest.raises(ModelRefused, match="must hold"):
             family.adapter.load(tmp_path / "absent")
 
 
