@@ -1,8 +1,8 @@
 """The recipe behind `clinic build-clinic`: trains every model of the embedded clinic, one after another.
 
-Each part is one idempotent step. It has a folder of its own below `work` in `out` (checkpoint, loss log, encoded drawings),
-resumes there after a kill, and is done when `out/PART` exists: a stock diffusers or transformers folder, a
-detector folder, or one safetensors file for an oracle.
+Each part is one idempotent step. It has a folder of its own below `work` in `out` (checkpoint, loss log,
+encoded drawings), resumes there after a kill, and is done when `out/PART` exists: a stock diffusers or
+transformers folder, a detector folder, or one safetensors file for an oracle.
 """
 
 import shutil
