@@ -205,7 +205,11 @@ def generate_held_out(
     texts: Sequence[str],
     purpose: str = JUDGE,
 ) -> dict[tuple[str, int], Image]:
-    """The version's held-out images by prompt and seed; missing ones are generated and stored."""
+    """The version's held-out images by prompt and seed; missing ones are generated and stored.
+
+    Those that were generated for another purpose are used again; for judging they change theirs, because
+    studies are drawn from the judged images.
+    """
     keys = [
         (text, FIRST_SEED + index * plan.judge_seeds + repeat)
         for index, text in enumerate(texts)
@@ -221,11 +225,18 @@ def generate_held_out(
             context.report(start, len(missing), f"{version.name} generates")
             generate_batch(context, family, version, missing[start:stop], config, purpose)
         known = generated_images(context, version.id, purpose)
-    return {key: known[key] for key in keys}
+    images = {key: known[key] for key in keys}
+    if purpose == JUDGE and (others := [one.id for one in images.values() if one.purpose != JUDGE]):
+        with context.workspace.catalog() as catalog:
+            catalog.images.set_purpose(others, JUDGE)
+            catalog.commit()
+    return images
 
 
 def generated_images(context: Context, generator_id: str, purpose: str) -> dict[tuple[str, int], Image]:
-    """The generator's images for that purpose, outside rounds."""
+    """The generator's images outside rounds by prompt and seed; where there are several, one of that
+    purpose."""
     with context.workspace.catalog(read_only=True) as catalog:
-        images = catalog.images.find(generator_id=generator_id, purpose=purpose, status="active")
-    return {(image.prompt, image.seed or 0): image for image in images if image.round_id is None}
+        images = catalog.images.find(generator_id=generator_id, status="active")
+    of_purpose_last = sorted(images, key=lambda image: image.purpose == purpose)
+    return {(image.prompt, image.seed or 0): image for image in of_purpose_last if image.round_id is None}

@@ -54,7 +54,7 @@ class RoundOverrides:
     """Store score-dynamics maps besides the champion's."""
     question: tuple[str, int] | None = None
     """A VQA model, and the number of one of the paper's questions, whose answers are stored likewise."""
-    rival: str = ""
+    second_detector: str = ""
     """The second detector of mining, compared with the champion: an id, or one of `SECOND_DETECTORS`."""
 
 
@@ -82,7 +82,7 @@ def recipe(
             raise InputRefused(f"{field} is {chosen!r}: choose {', '.join(known)}, or leave it empty")
         if chosen:
             settings["generate"][field] = known[chosen]
-    if overrides.dynamics or overrides.rival == DYNAMICS:
+    if overrides.dynamics or overrides.second_detector == DYNAMICS:
         settings["diagnose"]["dynamics"] = settings["diagnose"]["dynamics"] or {}
     if overrides.question is not None:
         settings["diagnose"]["question"] = {"model": overrides.question[0], "number": overrides.question[1]}
@@ -91,23 +91,23 @@ def recipe(
     except ValidationError as error:
         first = error.errors()[0]
         raise InputRefused(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    return _with_second_detector(found, overrides.rival).model_dump(mode="json")
+    return _with_second_detector(found, overrides.second_detector).model_dump(mode="json")
 
 
-def _with_second_detector(recipe: "RoundRecipe", rival: str) -> "RoundRecipe":
+def _with_second_detector(recipe: "RoundRecipe", chosen: str) -> "RoundRecipe":
     """The recipe with a second detector in mining, weighted like uncertainty by default."""
-    if not rival:
+    if not chosen:
         return recipe
     from pipelines.detectors import score_dynamics, yes_no_question
 
-    if rival == DYNAMICS and recipe.diagnose.dynamics is not None:
-        rival = score_dynamics.dynamics_id(recipe.diagnose.dynamics)
-    if rival == QUESTION:
+    if chosen == DYNAMICS and recipe.diagnose.dynamics is not None:
+        chosen = score_dynamics.dynamics_id(recipe.diagnose.dynamics)
+    if chosen == QUESTION:
         if recipe.diagnose.question is None:
             raise InputRefused("the second detector is a VQA model, and none is selected; select one")
-        rival = yes_no_question.question_id(recipe.diagnose.question)
+        chosen = yes_no_question.question_id(recipe.diagnose.question)
     mine = recipe.mine.model_copy(
-        update={"second_detector": rival, "disagreement": recipe.mine.disagreement or 1.0}
+        update={"second_detector": chosen, "disagreement": recipe.mine.disagreement or 1.0}
     )
     return recipe.model_copy(update={"mine": mine})
 

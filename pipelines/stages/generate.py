@@ -81,7 +81,8 @@ def generators_of(context: Context, round_id: str, recipe: RoundRecipe, purpose:
         )
     if unknown := [name for name in chosen if name not in known]:
         raise ConfigRefused(
-            f"The recipe names generators that are not registered: {', '.join(unknown)}. "
+            f"The recipe names generators that are not registered: {', '.join(unknown)} "
+            f"(registered: {', '.join(known) or 'none'}). "
             "Register them first: clinic generators --add FOLDER."
         )
     return chosen

@@ -5,39 +5,12 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Integer, and_, cast, exists, func, select
 
-from dataengine.records import THRESHOLD
 from storage import tables
 from storage.catalog import Catalog
-from storage.queries.images import champion_id, newest_revision, newest_verdict
+from storage.queries.images import newest_revision, newest_verdict
 
 BINS = 1000
 """Number of confidence steps of a histogram."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CategoryCount:
-    """A category with a detector's statistics over its images."""
-
-    category: str
-    images: int
-    mean_max: float
-    share_with_artifact: float
-    """Share of images whose maximum confidence reaches `THRESHOLD`."""
-
-
-def categories(catalog: Catalog, detector_id: str | None = None) -> list[CategoryCount]:
-    """Categories by the mean of the (champion's) maximum confidence, highest first."""
-    by_category = histograms(catalog, detector_id or champion_id(catalog))
-    counts = [
-        CategoryCount(
-            category=category,
-            images=sum(one.counts.values()),
-            mean_max=one.mean,
-            share_with_artifact=one.share(THRESHOLD),
-        )
-        for category, one in by_category.items()
-    ]
-    return sorted(counts, key=lambda one: (-one.mean_max, one.category))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -62,6 +62,13 @@ class Images(Rows[Image]):
         rows = self._connection.execute(select(group, split).distinct().where(named, group != ""))
         return {row.group: row.split for row in rows}
 
+    def set_purpose(self, ids: Iterable[str], purpose: str) -> None:
+        """Set what the images were generated for."""
+        for chunk in chunks(ids):
+            self._connection.execute(
+                update(self.table).where(self.table.c.id.in_(chunk)).values(purpose=purpose)
+            )
+
     def set_categories(self, answers: Iterable[CategoryAnswer]) -> int:
         """Store each model's answers and set the images' categories; returns the number of new answers.
 

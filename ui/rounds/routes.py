@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from dataengine.records import PAUSABLE, Job, WorkerBeat
 from pipelines.config import Part, RoundRecipe
@@ -38,7 +38,9 @@ class NewRound(BaseModel):
     dynamics: bool = False
     vqa: str = Field(default="", max_length=1000)
     question: int = Field(default=5, ge=1, le=50)
-    rival: str = Field(default="", max_length=100)
+    second_detector: str = Field(
+        default="", max_length=100, validation_alias=AliasChoices("second_detector", "rival")
+    )
 
 
 def rounds_routes(workspace: Workspace) -> APIRouter:
@@ -164,11 +166,11 @@ def settings_of(workspace: Workspace, wanted: NewRound) -> RoundRecipe:
         guidance=wanted.guidance,
         dynamics=wanted.dynamics,
         question=(wanted.vqa, wanted.question) if wanted.vqa else None,
-        rival=wanted.rival,
+        second_detector=wanted.second_detector,
     )
-    if wanted.rival and wanted.rival not in round_options.SECOND_DETECTORS:
+    if wanted.second_detector and wanted.second_detector not in round_options.SECOND_DETECTORS:
         with workspace.catalog(read_only=True) as catalog:
-            catalog.detectors.get(wanted.rival)
+            catalog.detectors.get(wanted.second_detector)
     plan = RoundRecipe.model_validate(
         round_options.recipe(wanted.recipe, wanted.seed, wanted.parts, overrides)
     )

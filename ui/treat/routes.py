@@ -265,7 +265,7 @@ def before_and_after(
     if found.treated_id is None:
         return []
     treated = catalog.images.find(generator_id=found.treated_id, limit=None if prompts else 10 * PAIRS)
-    asked = [one for one in treated if one.purpose == images.COMPARED and one.prompt in prompts]
+    asked = [one for one in treated if one.prompt in prompts]
     treated = asked if prompts else [one for one in treated if one.purpose != images.COMPARED]
     purposes = {one.purpose for one in treated}
     base = catalog.images.find(generator_id=found.generator_id, purpose=purposes) if purposes else []

@@ -8,12 +8,13 @@ import pytest
 
 from dataengine.errors import Cancelled, ConfigRefused
 from dataengine.images import encode_png
+from dataengine.records.images import JUDGE
 from dataengine.treatment.config import SamplingConfig, TreatmentConfig, WeightsConfig
 from pipelines.config import PromptChoice, TreatmentRun
 from pipelines.generators.files import weights_of
 from pipelines.generators.register import register_weights
 from pipelines.jobs.compare_generators import compare_job
-from pipelines.jobs.treat_generator import treat_job, write_chosen_prompts
+from pipelines.jobs.treat_generator import generate_held_out, treat_job, write_chosen_prompts
 from pipelines.runtime.context import Context
 from pipelines.services import runs
 from tests.fakes import paint, real_picture, with_methods
@@ -124,6 +125,23 @@ def test_any_prompt_is_drawn_with_and_without_the_treatment(context: Context) ->
             mine = [one for one in drawn if one.prompt in ("a dog", "a cat")]
             assert len(mine) == 4
             assert len(catalog.predictions.of(made["detector"], [one.id for one in mine])) == 4
+
+
+def test_compared_images_are_used_again_when_the_same_prompts_are_judged(context: Context) -> None:
+    made = treat_job(context, plan("treat-10"))
+    prompts = ["a dog", "a cat"]
+    compare_job(context, {"treatment": made["treatment"], "prompts": prompts, "seeds": 2})
+    wanted = TreatmentRun(generator=made["generator"], judge_seeds=2)
+    with context.workspace.catalog(read_only=True) as catalog:
+        versions = [catalog.generators.get(made[name]) for name in ("generator", "treated")]
+        before = catalog.images.count()
+    for version in versions:
+        judged = generate_held_out(context, wanted, version, prompts)
+        assert len(judged) == 4
+    with context.workspace.catalog(read_only=True) as catalog:
+        assert catalog.images.count() == before
+        mine = [one for one in catalog.images.find(purpose=JUDGE) if one.prompt in prompts]
+    assert len(mine) == 8  # a study of judged images finds all of them
 
 
 def test_the_guard_asks_scorers_and_pictures_may_have_any_size(tmp_path: Any) -> None:

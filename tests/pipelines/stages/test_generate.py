@@ -80,7 +80,7 @@ def drawing(context: Context, round_id: str, named: list[str], generators: list[
 
 def test_an_unknown_generator_is_refused(fresh: tuple[Context, str]) -> None:
     context, round_id = fresh
-    with pytest.raises(ConfigRefused, match=r"not registered: nobody\."):
+    with pytest.raises(ConfigRefused, match=r"not registered: nobody \(registered: "):
         shards(context, drawing(context, round_id, ["nobody"], []), SURVEY)
 
 

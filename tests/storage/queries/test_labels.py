@@ -35,15 +35,14 @@ def ids(catalog: Catalog, **wanted: object) -> list[str]:
 
 
 def test_categories_by_confidence(filled: Catalog) -> None:
-    found = categories.categories(filled)
-    assert {one.category for one in found} == {"face", "hand"}
-    assert found[0].mean_max >= found[1].mean_max
+    found = categories.histograms(filled, "new")
+    assert set(found) == {"face", "hand"}
     maxima = [p.max for p in filled.predictions.of("new") if filled.images.get(p.image_id).category == "hand"]
-    hand = next(one for one in found if one.category == "hand")
-    assert hand.images == len(maxima)
-    assert hand.mean_max == pytest.approx(sum(maxima) / len(maxima))
-    assert hand.share_with_artifact == pytest.approx(sum(m >= 0.5 for m in maxima) / len(maxima))
-    assert categories.categories(filled, "nobody") == []
+    hand = found["hand"]
+    assert sum(hand.counts.values()) == len(maxima)
+    assert hand.mean == pytest.approx(sum(maxima) / len(maxima))
+    assert hand.share(0.5) == pytest.approx(sum(m >= 0.5 for m in maxima) / len(maxima))
+    assert categories.histograms(filled, "nobody") == {}
 
 
 def test_quantiles_and_shares_of_a_histogram(filled: Catalog) -> None:

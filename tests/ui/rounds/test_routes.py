@@ -181,17 +181,20 @@ def test_a_rival_has_a_say_in_which_images_people_see(client_of: Clients, worksp
     def mining(**chosen: Any) -> dict[str, Any]:
         return round_options.recipe("fakes", 0, [], round_options.RoundOverrides(**chosen))["mine"]
 
-    assert (mining(rival="d2")["rival"], mining(rival="d2")["disagreement"]) == ("d2", 1.0)
-    kept = round_options.recipe("fakes", 0, [], round_options.RoundOverrides(rival="dynamics"))
+    assert (mining(second_detector="d2")["rival"], mining(second_detector="d2")["disagreement"]) == (
+        "d2",
+        1.0,
+    )
+    kept = round_options.recipe("fakes", 0, [], round_options.RoundOverrides(second_detector="dynamics"))
     assert (
         kept["mine"]["rival"] == score_dynamics.dynamics_id(DynamicsConfig()) and kept["diagnose"]["dynamics"]
     )
-    assert mining(rival="question", question=("owner/seer", 16))["rival"] not in ("", "question")
+    assert mining(second_detector="question", question=("owner/seer", 16))["rival"] not in ("", "question")
     with pytest.raises(InputRefused, match="is a VQA model, and none is selected"):
-        mining(rival="question")
+        mining(second_detector="question")
     refused = engineer.post("/api/rounds/round", json=wanted | {"rival": "nobody"})
     assert refused.status_code == 404 and "nobody" in refused.json()["error"]
-    assert engineer.post("/api/rounds/round", json=wanted | {"rival": "d2"}).status_code == 200
+    assert engineer.post("/api/rounds/round", json=wanted | {"second_detector": "d2"}).status_code == 200
 
 
 def test_a_registered_vqa_model_may_be_asked_beside_the_champion(

@@ -236,15 +236,19 @@ def test_prompts_are_drawn_with_and_without_a_treatment(engineer: TestClient, wo
         catalog.jobs.claim(job, "w")
         catalog.jobs.finish(job, "succeeded", {"pairs": 1})
         catalog.commit()
-    assert engineer.get(f"{at}/{job}").json()["pairs"] == [], "held-out images are no answer"
+    (held,) = engineer.get(f"{at}/{job}").json()["pairs"]
+    assert held["prompt"] == "a drawn hand, number 1", "held-out images of an asked prompt are an answer"
     with workspace.catalog() as catalog:
         held_out = [one for one in catalog.images.find() if one.prompt == "a drawn hand, number 1"]
         catalog.images.add_many(
             replace(one, id=f"c{one.id}", purpose=images.COMPARED, seed=70) for one in held_out
         )
         catalog.commit()
-    (pair,) = engineer.get(f"{at}/{job}").json()["pairs"]
-    assert (pair["prompt"], pair["seed"]) == ("a drawn hand, number 1", 70)
+    pairs = engineer.get(f"{at}/{job}").json()["pairs"]
+    assert {(one["prompt"], one["seed"]) for one in pairs} == {
+        (held["prompt"], held["seed"]),
+        (held["prompt"], 70),
+    }
     shown = engineer.get("/api/treat/treatments/t1").json()["pairs"]
     assert shown and all(one["seed"] != 70 for one in shown), "nor the other way round"
     assert engineer.post(at, json={"text": " \n"}).status_code == 422
