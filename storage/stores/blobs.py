@@ -10,15 +10,17 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from dataengine import durable
 from dataengine.errors import Corrupt, NotFound, StorageError, WorkspaceUnusable
+
+T = TypeVar("T")
 
 CHUNK = 1 << 20
 SYNC_THREADS = 8
@@ -292,21 +294,13 @@ class Blobs:
             with self._temporary(folder, name_and_data[0]) as file:
                 file.write(name_and_data[1])
 
-        if len(items) < 2:
-            for item in items.items():
-                put(item)
-        else:
-            # Bound by the disk, not the CPU: several files share one flush of the journal.
-            with ThreadPoolExecutor(min(SYNC_THREADS, len(items))) as pool:
-                for _ in pool.map(put, items.items()):
-                    pass
+        _in_parallel(put, items.items())
 
     def _sync_names(self, names: Iterable[str]) -> None:
         """Sync these names to disk, also those that another process has just written."""
         if self.folder is not None:
             parents = {Path(self._key(name)).parent for name in names}
-            for parent in parents:
-                durable.sync_folder(parent)
+            _in_parallel(durable.sync_folder, parents)
             if not parents <= self._named:
                 durable.sync_folder(self.folder)
                 self._named |= parents
@@ -315,10 +309,9 @@ class Blobs:
     def _temporary(self, folder: Path, name: str) -> Iterator[IO[bytes]]:
         target = Path(self._key(name))
         fresh = folder / "tmp" / f"{name}.{os.getpid()}.{time.monotonic_ns()}"
-        fresh.parent.mkdir(parents=True, exist_ok=True)
-        if not target.parent.is_dir():
-            durable.make_folder(target.parent)
-            self._named.add(target.parent)
+        if not fresh.parent.is_dir():
+            durable.make_folder(fresh.parent)
+        target.parent.mkdir(exist_ok=True)  # its name is synced with those in it
         try:
             with fresh.open("wb") as file:
                 yield file
@@ -328,6 +321,17 @@ class Blobs:
         except BaseException:
             fresh.unlink(missing_ok=True)
             raise
+
+
+def _in_parallel(sync: Callable[[T], None], items: Collection[T]) -> None:
+    """Bound by the disk, not the CPU: several files share one flush of the journal."""
+    if len(items) < 2:
+        for item in items:
+            sync(item)
+        return
+    with ThreadPoolExecutor(min(SYNC_THREADS, len(items))) as pool:
+        for _ in pool.map(sync, items):
+            pass
 
 
 def _copy(source: IO[bytes], target: IO[bytes]) -> str:
