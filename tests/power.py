@@ -252,8 +252,11 @@ def careless(workspace: Workspace) -> None:
     os.fsync = lambda descriptor: None  # type: ignore[assignment]
 
 
-def work(path: Path, count: int, side: int, images: int, durable: bool) -> None:
-    """People answer images until the process is killed; every yes that they hear is a line."""
+def work(
+    path: Path, count: int, side: int, images: int, durable: bool, seconds: float = float("inf")
+) -> None:
+    """People answer images for some seconds, or until the process is killed; every yes that they hear is a
+    line."""
     from pipelines.services.annotation import Annotation, submit_answer, take_lease
 
     workspace = create_workspace(path)
@@ -268,8 +271,10 @@ def work(path: Path, count: int, side: int, images: int, durable: bool) -> None:
     numbers, answered = itertools.count(), sys.stdout.fileno()
     os.write(answered, READY + b"\n")
 
+    until = time.monotonic() + seconds
+
     def answer(author: str) -> None:
-        while True:
+        while time.monotonic() < until:
             with workspace.catalog() as catalog:
                 lease = take_lease(catalog, author, 600, set())
                 catalog.commit()
@@ -287,8 +292,10 @@ def work(path: Path, count: int, side: int, images: int, durable: bool) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    signal.pause()
+    if seconds == float("inf"):
+        signal.pause()
 
 
 if __name__ == "__main__":
-    work(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5] == "durable")
+    place, count, side, images, kind, *seconds = sys.argv[1:]
+    work(Path(place), int(count), int(side), int(images), kind == "durable", *map(float, seconds))

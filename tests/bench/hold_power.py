@@ -1,7 +1,8 @@
 """Part `power`: power cuts while people submit, and how many durable submits a second.
 
-The cuts are those of `tests.power`, on a loop device (root). Its control, the same people without waiting for
-the disk, has to lose something in the same run; else the cuts prove nothing and have no figures.
+The cuts are those of `tests.power`, on a loop device (root), or where none can be had those of
+`tests.power_replay`. Their control, the same people without waiting for the disk, has to lose something in
+the same run; else the cuts prove nothing and have no figures.
 """
 
 import random
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests import power_replay
 from tests.bench import harness
 from tests.bench.annotate_load import SIDE, WRITERS, many_writers
 from tests.bench.annotate_server import served, soft_image, workspace_with_queue
@@ -26,8 +28,8 @@ MEMORY = Path("/dev/shm")
 def figures() -> list[Figure]:
     """All of the part's figures."""
     found = []
-    if reason := why_not():
-        print(f"power cuts are left out: {reason}", flush=True)
+    if why_not() and (reason := power_replay.why_not()):
+        print(f"power cuts are left out: {why_not()}, and {reason}", flush=True)
     else:
         with scratch() as folder:
             found += cut_figures(folder)
@@ -61,13 +63,17 @@ def scratch(where: Path | None = None) -> Iterator[Path]:
 def cut_figures(folder: Path) -> list[Figure]:
     """Cuts, and what was lost in them. Raises `RuntimeError` when the control loses nothing."""
     disks = 1 if quick() else 3
+    means = "recorded writes replayed" if why_not() else "ext4"
     rng = random.Random(SEED)
     found = [cut for disk in range(disks) for cut in cuts(folder / f"disk{disk}", rng, durable=True)]
     control = list(cuts(folder / "control", rng, durable=False))
     if not any(cut.lost for cut in control):
         raise RuntimeError("the control without syncs lost nothing, so the power cuts prove nothing")
     worst = max(control, key=lambda cut: len(cut.lost))
-    answers = sum(last.acknowledged for last in found[CUTS_A_DISK - 1 :: CUTS_A_DISK])
+    answers = sum(
+        max(cut.acknowledged for cut in found[start : start + CUTS_A_DISK])
+        for start in range(0, len(found), CUTS_A_DISK)
+    )
     note = f"{answers} answers acknowledged, each looked for after every later cut"
     careless = (
         f"the same without waiting for the disk lost {len(worst.lost)} of {worst.acknowledged}, "
@@ -75,7 +81,7 @@ def cut_figures(folder: Path) -> list[Figure]:
     )
     lost, dangling = sum(len(cut.lost) for cut in found), sum(len(cut.dangling) for cut in found)
     return [
-        figure("power_cuts", len(found), n=disks, note="at random moments, four people submitting, ext4"),
+        figure("power_cuts", len(found), n=disks, note=f"at random moments, four people submitting, {means}"),
         figure("power_cut_lost", lost, unit="answers", n=answers, note=f"{note}; {careless}"),
         figure("power_cut_dangling", dangling, unit="rows", n=answers, note="rows without their blob"),
     ]
@@ -83,16 +89,26 @@ def cut_figures(folder: Path) -> list[Figure]:
 
 def cuts(folder: Path, rng: random.Random, durable: bool) -> Iterator[Cut]:
     """Cuts of one disk, at random moments of the people's work."""
+    for cut in replayed(folder, rng, durable) if why_not() else mounted(folder, rng, durable):
+        word = "durable" if durable else "control"
+        print(
+            f"  {word}: {len(cut.lost)} of {cut.acknowledged} lost, {len(cut.dangling)} dangling",
+            flush=True,
+        )
+        yield cut
+
+
+def replayed(folder: Path, rng: random.Random, durable: bool) -> Iterator[Cut]:
+    """Cuts of recorded writes."""
+    return power_replay.cuts(folder, CUTS_A_DISK, rng, 1.0 if quick() else 5.0, durable, SIDE)
+
+
+def mounted(folder: Path, rng: random.Random, durable: bool) -> Iterator[Cut]:
+    """Cuts of a loop device."""
     with PowerCuts(folder) as disk, disk.people(side=SIDE, images=2000, durable=durable) as people:
         for _ in range(CUTS_A_DISK):
             time.sleep(rng.uniform(0.2, 1.0 if quick() else 5.0))
-            cut = disk.cut(people)
-            word = "durable" if durable else "control"
-            print(
-                f"  {word}: {len(cut.lost)} of {cut.acknowledged} lost, {len(cut.dangling)} dangling",
-                flush=True,
-            )
-            yield cut
+            yield disk.cut(people)
 
 
 # ---- submits a second --------------------------------------------------------------------------------------
