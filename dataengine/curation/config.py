@@ -102,6 +102,10 @@ class EndpointConfig(Config):
     attempts: int = Field(default=3, ge=1)
     """Attempts per answer before the endpoint counts as unavailable."""
 
+    patience_seconds: float = Field(default=300.0, ge=0)
+    """Longest wait between the attempts for one answer, in seconds in total. A busy endpoint's Retry-After is
+    followed up to it."""
+
 
 class VqaConfig(Config):
     """The question to a VQA model, and the mapping of its answers to categories."""

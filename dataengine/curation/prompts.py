@@ -1,5 +1,6 @@
 """Prompts for a category: from a grammar, offline, or by a language model (DiffDoctor, Sec. 3.2)."""
 
+import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
@@ -9,13 +10,16 @@ from typing import Any
 import numpy as np
 
 from dataengine.curation.config import PromptWriterConfig
-from dataengine.curation.endpoints import Endpoint, is_endpoint
+from dataengine.curation.endpoints import Endpoint, NoAnswer, is_endpoint
 from dataengine.errors import InputRefused
 
 Rules = Mapping[str, Sequence[str]]
 
 SLOT = re.compile(r"\{(\w+)\}")
-NUMBERING = re.compile(r"^\s*(?:[-*•]|\(?\d{1,3}[.):])\s*")
+NUMBERING = re.compile(r"^\s*(?:[-•]|\*(?!\*)|(?:\*\*)?\(?\d{1,3}[.):](?:\*\*)?)\s*")
+FENCED = re.compile(r"^```[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+HEADING = re.compile(r"^\*\*[^*]+\*\*\s*(?:[-–—:]\s+)+(?=\S)")
+QUOTES = {'"': '"', "“": "”", "„": "“", "'": "'", "‘": "’", "«": "»", "`": "`"}
 MAX_FRUITLESS_SAMPLES = 200
 """Consecutive samples without a new prompt after which a grammar counts as exhausted."""
 
@@ -142,15 +146,19 @@ class ModelWriter:
         written: list[str] = []
         fruitless = 0
         request = 0
+        problem = ""
         while len(written) < n and fruitless < config.attempts:
             request_text = config.request_text(category)
-            answer = self._complete(request_text, seed + request, config.per_request * config.new_tokens)
+            try:
+                answer = self._complete(request_text, seed + request, config.per_request * config.new_tokens)
+            except NoAnswer as error:
+                answer, problem = "", str(error)
             fresh = _fresh(parse_lines(answer, config.words), known, config.similarity)
             known += [words_of(text) for text in fresh]
             written += fresh
             fruitless = 0 if fresh else fruitless + 1
             request += 1
-        return _enough(written[:n], n, category)
+        return _enough(written[:n], n, category, problem)
 
 
 def load_model_writer(
@@ -191,16 +199,45 @@ def load_model_writer(
 
 
 def parse_lines(answer: str, words: tuple[int, int]) -> list[str]:
-    """Parse the prompts in a model's answer: one per line, without numbering and quotes, of a sensible
-    length."""
+    """Parse the prompts in a model's answer: of a sensible length, without numbering, headings and quotes.
+
+    They are the texts of a JSON list, or else one per line: those of a code block if there is one, those with
+    a number or bullet if there are several.
+    """
+    fenced = "\n".join(FENCED.findall(answer)) or answer
+    listed = _texts_in_json(fenced)
+    lines = fenced.splitlines() if listed is None else listed
+    numbered = [line for line in lines if NUMBERING.match(line)]
     prompts = []
-    for line in answer.splitlines():
-        text = NUMBERING.sub("", line).strip()
-        if len(text) > 1 and text[0] == text[-1] == '"':
-            text = text[1:-1].strip()
+    for line in numbered if len(numbered) > 1 else lines:
+        text = _plain(NUMBERING.sub("", line).strip())
         if words[0] <= len(text.split()) <= words[1] and not text.endswith(":"):
             prompts.append(text)
     return prompts
+
+
+def _texts_in_json(text: str) -> list[str] | None:
+    """All texts of a JSON list, or of the lists in a JSON object; None for anything else."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(found, dict):
+        found = [each for value in found.values() if isinstance(value, list) for each in value]
+    if not isinstance(found, list):
+        return None
+    flat = [list(each.values()) if isinstance(each, dict) else [each] for each in found]
+    return [text for values in flat for text in values if isinstance(text, str)]
+
+
+def _plain(text: str) -> str:
+    """A line without heading, emphasis and the quotes around it."""
+    text = HEADING.sub("", text)
+    while len(text) > 1 and (
+        QUOTES.get(text[0]) == text[-1] or (text.startswith("**") and text.endswith("**") and len(text) > 4)
+    ):
+        text = text.strip("*").strip() if text[0] == "*" else text[1:-1].strip()
+    return text
 
 
 def normalise_prompt(text: str) -> str:
@@ -231,10 +268,11 @@ def _fresh(texts: Iterable[str], known: Sequence[frozenset[str]], similarity: fl
     return kept
 
 
-def _enough(written: list[str], n: int, category: str) -> list[str]:
+def _enough(written: list[str], n: int, category: str, problem: str = "") -> list[str]:
     if len(written) < n:
+        because = f" ({problem})" if problem else ""
         raise InputRefused(
-            f"only {len(written)} of {n} new prompts for {category!r} could be written; "
+            f"only {len(written)} of {n} new prompts for {category!r} could be written{because}; "
             "request fewer, avoid fewer, or use another writer"
         )
     return written

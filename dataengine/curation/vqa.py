@@ -17,11 +17,15 @@ import torch
 
 from dataengine.curation.answers import AnswerCache
 from dataengine.curation.config import VqaConfig
-from dataengine.curation.endpoints import Endpoint, image_part, is_endpoint
-from dataengine.errors import ModelRefused
+from dataengine.curation.endpoints import Endpoint, NoAnswer, image_part, is_endpoint
+from dataengine.errors import ModelRefused, ServiceAbsent
 
 OTHER = "other"
 """The category of an answer that names none."""
+UNANSWERED = ""
+"""In place of a category: the model gave no answer, and may be asked again."""
+MOST_UNANSWERED = 8
+"""Consecutive questions without an answer after which a model counts as unusable."""
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +55,7 @@ class Answerer(Protocol):
         """Name of the model."""
 
     def answer(self, image: np.ndarray) -> str:
-        """The answer about one uint8 HW3 image; "" without one."""
+        """The answer about one uint8 HW3 image. Raises `NoAnswer` without one."""
 
     def with_question(self, config: VqaConfig) -> Self:
         """The same model with another question."""
@@ -64,13 +68,22 @@ class QuestionCategorizer:
         self.name = answerer.name
         self.other = 0
         """Number of answers so far that name no category."""
+        self._unanswered = 0
+        self._problem = ""
         self._answerer = answerer
         self._config = config
         self._kept = kept
 
     def categories(self, images: np.ndarray) -> list[tuple[str, float]]:
-        """(category, confidence) of each of the uint8 NHW3 images; see `category_in`."""
-        answers = [category_in(self.answer(image), self._config) for image in images]
+        """(category, confidence) of each of the uint8 NHW3 images; see `category_in`. (`UNANSWERED`, 0) where
+        the model gives no answer.
+
+        Raises `ServiceAbsent` when it gives none for several images, or `MOST_UNANSWERED` times in a row.
+        """
+        texts = [self.answer(image) for image in images]
+        if len(texts) > 1 and not any(texts):
+            raise self._silent()
+        answers = [category_in(text, self._config) if text else (UNANSWERED, 0.0) for text in texts]
         odd = sum(category == OTHER for category, _ in answers)
         if odd:
             self.other += odd
@@ -82,14 +95,29 @@ class QuestionCategorizer:
         return type(self)(self._answerer.with_question(config), config, kept)
 
     def answer(self, image: np.ndarray) -> str:
-        """The model's answer about one uint8 HW3 image, from the cache if there is one."""
+        """The model's answer about one uint8 HW3 image, from the cache if there is one; "" without one."""
         known = None if self._kept is None else self._kept.get(image)
-        if known is not None:
+        if known:
             return known
-        answer = self._answerer.answer(image)
+        try:
+            answer = self._answerer.answer(image)
+        except NoAnswer as error:
+            self._unanswered += 1
+            self._problem = str(error)
+            log.warning("%s gave no usable answer (%d in a row): %s", self.name, self._unanswered, error)
+            if self._unanswered >= MOST_UNANSWERED:
+                raise self._silent() from error
+            return ""
+        self._unanswered = 0
         if self._kept is not None and answer:
             self._kept.keep(image, answer)
         return answer
+
+    def _silent(self) -> ServiceAbsent:
+        return ServiceAbsent(
+            f"{self.name} gave no usable answer to {self._unanswered} questions in a row ({self._problem}); "
+            "nothing was stored for them. Change the settings or the model, then run the stage again"
+        )
 
 
 class _Asked:
@@ -168,7 +196,7 @@ class EndpointAnswerer(_Asked):
         self._config = config
 
     def answer(self, image: np.ndarray) -> str:
-        """See `Answerer.answer`. Raises `ServiceAbsent`."""
+        """See `Answerer.answer`. Raises `ServiceAbsent` when the endpoint refuses or is not there."""
         content = [image_part(image), {"type": "text", "text": self._config.question_text}]
         return self._endpoint.complete(content, seed=0, new_tokens=self._config.new_tokens, temperature=0.0)
 

@@ -8,6 +8,7 @@ prompt's category.
 from collections import Counter
 from collections.abc import Sequence
 
+from dataengine.errors import ServiceAbsent
 from dataengine.records import CategoryAnswer, Image
 from dataengine.records.images import SURVEY
 from pipelines.detectors.yes_no_question import ANSWERS
@@ -50,7 +51,7 @@ def finish(context: Context, round_id: str, answers: Sequence[Result]) -> Result
 def _ask(context: Context, round_id: str, images: Sequence[Image], model: str) -> None:
     config = recipe_of(context, round_id).categorize
     vqa = context.models.open_vqa(model, config.vqa, context.workspace.path / ANSWERS)
-    done = 0
+    done = answered = 0
     for group in batches_of_equal_size(images, config.batch):
         context.report(done, len(images), "categorizing images")
         answers = vqa.categories(read_stacked(context.workspace, group))
@@ -61,9 +62,16 @@ def _ask(context: Context, round_id: str, images: Sequence[Image], model: str) -
                     image_id=image.id, model=model, category=category, confidence=float(confidence)
                 )
                 for image, (category, confidence) in zip(group, answers, strict=True)
+                if category
             ],
         )
         done += len(group)
+        answered += sum(bool(category) for category, _ in answers)
+    if not answered:
+        raise ServiceAbsent(
+            f"{model} gave no usable answer about any of {len(images)} images; see the worker's log. Change "
+            "the settings or the model, then run the stage again"
+        )
 
 
 def _take_from_prompts(context: Context, round_id: str, images: Sequence[Image]) -> None:

@@ -75,3 +75,30 @@ def test_a_model_that_stops_answering_loses_nothing_that_it_said(fresh: tuple[Co
     run_one(weary, "patient", "categorize")
     assert all(image.category for image in images_of(context, "patient", SURVEY))
     assert sum(asked[3:]) == len(images) - 4
+
+
+def test_an_image_without_an_answer_is_asked_about_again(fresh: tuple[Context, str]) -> None:
+    context, round_id = fresh
+    run_one(context, round_id, "generate")
+
+    class Silent(Readers):
+        def categories(self, images: np.ndarray) -> Sequence[tuple[str, float]]:
+            return [("", 0.0)] * len(images)
+
+    class Halting(Readers):
+        def categories(self, images: np.ndarray) -> Sequence[tuple[str, float]]:
+            return [("", 0.0), *super().categories(images)[1:]]
+
+    def with_reader(reader: Readers) -> Context:
+        return Context(context.workspace, with_methods(context.models, open_vqa=lambda *about: reader))
+
+    with pytest.raises(ServiceAbsent, match="no usable answer about any of"):
+        run_one(with_reader(Silent()), round_id, "categorize")
+    assert not any(image.category for image in images_of(context, round_id, SURVEY)), (
+        "nothing is called other"
+    )
+    run_one(with_reader(Halting()), round_id, "categorize")
+    left = [image for image in images_of(context, round_id, SURVEY) if not image.category]
+    assert 0 < len(left) < len(images_of(context, round_id, SURVEY))
+    run_one(context, round_id, "categorize")
+    assert all(image.category for image in images_of(context, round_id, SURVEY))
