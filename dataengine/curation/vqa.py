@@ -81,9 +81,11 @@ class QuestionCategorizer:
         Raises `ServiceAbsent` when it gives none for several images, or `MOST_UNANSWERED` times in a row.
         """
         texts = [self.answer(image) for image in images]
-        if len(texts) > 1 and not any(texts):
+        if len(texts) > 1 and all(text is None for text in texts):
             raise self._silent()
-        answers = [category_in(text, self._config) if text else (UNANSWERED, 0.0) for text in texts]
+        answers = [
+            category_in(text, self._config) if text is not None else (UNANSWERED, 0.0) for text in texts
+        ]
         odd = sum(category == OTHER for category, _ in answers)
         if odd:
             self.other += odd
@@ -94,10 +96,10 @@ class QuestionCategorizer:
         """The same model with another question; its answers are cached separately."""
         return type(self)(self._answerer.with_question(config), config, kept)
 
-    def answer(self, image: np.ndarray) -> str:
-        """The model's answer about one uint8 HW3 image, from the cache if there is one; "" without one."""
+    def answer(self, image: np.ndarray) -> str | None:
+        """The model's answer about one uint8 HW3 image, from the cache if there is one; None without one."""
         known = None if self._kept is None else self._kept.get(image)
-        if known:
+        if known is not None:
             return known
         try:
             answer = self._answerer.answer(image)
@@ -107,7 +109,7 @@ class QuestionCategorizer:
             log.warning("%s gave no usable answer (%d in a row): %s", self.name, self._unanswered, error)
             if self._unanswered >= MOST_UNANSWERED:
                 raise self._silent() from error
-            return ""
+            return None
         self._unanswered = 0
         if self._kept is not None and answer:
             self._kept.keep(image, answer)
