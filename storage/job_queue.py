@@ -20,7 +20,7 @@ from sqlalchemy import (
     update,
 )
 
-from storage.engine import BUSY_SECONDS, write_ahead
+from storage.engine import BUSY_SECONDS, postgres_options, translate_error, write_ahead
 
 PORTABLE = "portable_json"
 """The only serialisation that is read."""
@@ -141,8 +141,9 @@ def _line(table: Table, queues: Sequence[str]) -> Select[tuple[str]]:
 
 @contextmanager
 def _connection(url: str) -> Iterator[tuple[Connection, str | None]]:
-    engine = create_engine(url)
-    sqlite = engine.dialect.name == "sqlite"
+    sqlite = make_url(url).get_backend_name() == "sqlite"
+    engine = create_engine(url, connect_args={} if sqlite else postgres_options(url))
+    event.listen(engine, "handle_error", translate_error)
     if sqlite:
         event.listen(engine, "connect", lambda raw, _: raw.execute("PRAGMA busy_timeout=30000"))
     try:
