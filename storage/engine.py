@@ -149,7 +149,7 @@ _CAUSES: tuple[tuple[str, str, type[WorkspaceUnusable]], ...] = (
         WorkspaceUnusable,
     ),
     (
-        r"is locked|lock timeout|statement timeout",
+        r"is locked|lock timeout|statement timeout|deadlock|could not serialize",
         "was held by another writer for too long; try again",
         Unavailable,
     ),
@@ -165,7 +165,7 @@ _CAUSES: tuple[tuple[str, str, type[WorkspaceUnusable]], ...] = (
         WorkspaceUnusable,
     ),
     (
-        r"connect|server closed|terminating|shutting down|starting up|timeout|does not exist",
+        r"connect|server closed|terminating|database system|timeout|does not exist",
         _CHECK_URL,
         Unavailable,
     ),

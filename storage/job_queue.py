@@ -19,7 +19,9 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.exc import SQLAlchemyError
 
+from dataengine.errors import Unavailable
 from storage.engine import BUSY_SECONDS, postgres_options, translate_error, write_ahead
 
 PORTABLE = "portable_json"
@@ -37,6 +39,11 @@ def prepare(url: str) -> None:
     if make_url(url).get_backend_name() == "sqlite":
         with closing(sqlite3.connect(_file(url), timeout=BUSY_SECONDS)) as connection:
             write_ahead(connection)
+
+
+def interrupted(error: BaseException) -> bool:
+    """Whether a database failed the queue's work: the work itself may be sound."""
+    return isinstance(error, Unavailable | SQLAlchemyError)
 
 
 def exists(url: str) -> bool:
