@@ -333,7 +333,7 @@ def test_the_line_is_paused_resumed_reordered_and_left(tmp_path: Path, database_
             return runs.run_of(space, runs.TRAINING, name)
 
         until(lambda: line() == names, 30, "all ten stand in line as they came")
-        assert runs.run_status(space, run("run-9"))["position"] == 10
+        until(lambda: runs.run_status(space, run("run-9"))["position"] == 10, 30, "it is the last")
         runs.pause_run(space, run("run-2"), "eve")
         until(lambda: run("run-2").job.state == "paused", 30, "what waits pauses at once")
         until(lambda: line() == [name for name in names if name != "run-2"], 30, "it left the line")
