@@ -15,7 +15,7 @@ from pipelines.services import queue
 from pipelines.services.rounds import resume_round, start_round
 from pipelines.worker.running import ALIKE, RunningJobs
 from storage.opening import create_workspace
-from storage.workspace import Workspace
+from storage.workspace import BLOB_VARIABLE, Workspace
 from tests import faulty_store
 from tests.pipelines import toys
 from tests.pipelines.rig import REPOSITORY, TOYS, crew, until
@@ -25,7 +25,6 @@ __all__ = ["postgres", "postgres_url"]
 
 STORING = ("tests.pipelines.toys:STORING", "tests.pipelines.toys:no_models")
 CRASHING = ("tests.pipelines.toys:CRASHING", "tests.pipelines.toys:no_models")
-BLOB_URL = "CLINIC_BLOB_URL"
 
 
 def only_job(workspace: Workspace) -> Job:
@@ -34,12 +33,10 @@ def only_job(workspace: Workspace) -> Job:
 
 
 @pytest.mark.parametrize("kind", ["silent", "refusing"])
-def test_a_round_waits_for_its_blob_store_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+def test_a_round_waits_for_its_blob_store_and_says_so(tmp_path: Path, kind: str) -> None:
     store = tmp_path / "store"
-    monkeypatch.setenv(BLOB_URL, faulty_store.url(store))
-    with crew(tmp_path / "w", "sqlite", CLINIC_STORE_SECONDS="0.5") as team:
+    environment = {BLOB_VARIABLE: faulty_store.url(store), "CLINIC_STORE_SECONDS": "0.5"}
+    with crew(tmp_path / "w", "sqlite", **environment) as team:
         row = start_round(team.workspace, {}, stages=toys.STORING)
         team.start(STORING)
         until(lambda: only_job(team.workspace).progress > 0, 60, "the stage is under way")
@@ -51,12 +48,10 @@ def test_a_round_waits_for_its_blob_store_and_says_so(
         assert only_job(team.workspace).id == f"{row.id}.store.1", "nobody resumed it"
 
 
-def test_a_store_that_stays_away_fails_the_round_with_the_cause(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_stays_away_fails_the_round_with_the_cause(tmp_path: Path) -> None:
     store = tmp_path / "store"
-    monkeypatch.setenv(BLOB_URL, faulty_store.url(store))
-    with crew(tmp_path / "w", "sqlite", CLINIC_STORE_SECONDS="0.3", CLINIC_RETRY_SECONDS="1") as team:
+    limits = {"CLINIC_STORE_SECONDS": "0.3", "CLINIC_RETRY_SECONDS": "1"}
+    with crew(tmp_path / "w", "sqlite", **{BLOB_VARIABLE: faulty_store.url(store)}, **limits) as team:
         row = start_round(team.workspace, {}, stages=toys.STORING)
         team.start(STORING)
         until(lambda: only_job(team.workspace).progress > 0, 60, "the stage is under way")
