@@ -82,7 +82,7 @@ def locked_sqlite(*files: Path) -> Iterator[None]:
 
 @contextmanager
 def stopped_postgres(url: str) -> Iterator[None]:
-    """The server of `tests.services.postgres_cluster` has crashed while the block runs, and is started again."""
+    """The server of `tests.services.postgres_cluster` has crashed while the block runs; then it is started."""
     data = _data(url)
     command = shlex.split((data / "postmaster.opts").read_text())
     server = psutil.Process(int((data / "postmaster.pid").read_text().split()[0]))
@@ -120,9 +120,8 @@ def _data(url: str) -> Path:
 
 def _wait_for(data: Path) -> None:
     until = time.monotonic() + 60
-    while "ready" not in (
-        (data / "postmaster.pid").read_text() if (data / "postmaster.pid").exists() else ""
-    ):
+    state = data / "postmaster.pid"
+    while not state.exists() or "ready" not in state.read_text():
         if time.monotonic() > until:
             raise RuntimeError("PostgreSQL did not start again")
         time.sleep(0.05)

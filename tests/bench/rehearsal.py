@@ -34,6 +34,8 @@ from tests.pipelines.test_round import counts
 
 PERSON, PASSWORD = "ada", "correct horse battery"
 EXACT = HumanErrorConfig(jitter=0, missed=0, false_strokes=0, pace=0)
+SERVER = "import sys, app, tests.faulty_store; sys.exit(app.main(sys.argv[1:]))"
+"""`clinic`, which also knows the blob stores that fail on demand."""
 REAL_MODELS = ("pipelines.round:ROUND", "pipelines.runtime.models:real_models")
 
 
@@ -108,7 +110,7 @@ class Stage:
     def keep_served(self) -> None:
         """Start the server if it died, and let the people answer when the round waits for them."""
         if self.server is None or self.server.poll() is not None:
-            command = [sys.executable, "-m", "app", "--workspace", str(self.workspace.path), "app"]
+            command = [sys.executable, "-c", SERVER, "--workspace", str(self.workspace.path), "app"]
             command += ["--no-worker", "--port", str(self.port), "--set", "desks=false"]
             environment = self.team.all_environment()
             quiet = subprocess.DEVNULL
@@ -154,11 +156,13 @@ class Stage:
 
 
 @contextmanager
-def staged(kind: Kind, path: Path, template: Path | None = None, **environment: str) -> Iterator[Stage]:
+def staged(
+    kind: Kind, path: Path, template: Path | None = None, database_url: str = "sqlite", **environment: str
+) -> Iterator[Stage]:
     """A round that has just begun, in a prepared workspace or a copy of one, with nobody left at the end."""
     if template is not None:
         shutil.copytree(template, path)
-    with crew(path, "sqlite", **environment) as team:
+    with crew(path, database_url, **environment) as team:
         if template is None:
             furnish(kind, team.workspace)
         stage = Stage(kind, team, kind.begin(team.workspace), free_port())
