@@ -82,7 +82,7 @@ def locked_sqlite(*files: Path) -> Iterator[None]:
 
 @contextmanager
 def stopped_postgres(url: str) -> Iterator[None]:
-    """The server of `tests.services.postgres_cluster` has crashed while the block runs; then it is started."""
+    """The server of `tests.services.postgres_cluster` crashed while the block runs; then it is started."""
     data = _data(url)
     command = shlex.split((data / "postmaster.opts").read_text())
     server = psutil.Process(int((data / "postmaster.pid").read_text().split()[0]))

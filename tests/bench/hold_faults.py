@@ -7,6 +7,7 @@ left is compared with one that met no fault.
 
 import random
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +42,8 @@ MOST_RESUMES = 5
 LIMITS = {"CLINIC_STORE_SECONDS": "4"}
 STAGES = [stage.name for stage in ROUND]
 
-Fault = Callable[[Stage], AbstractContextManager[None]]
+_beginning = threading.Lock()
+"""Migrations of two workspaces at once in one process are more than Alembic can do."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,9 @@ def meet(folder: Path, kind: tuple[str, Place], at: str, seconds: float) -> Met:
     """Let a round meet its fault in the stage `at` (none for ""), and see how it ends."""
     name, place = kind
     folder.mkdir()
-    with place(folder) as (stage, fault), ExitStack() as faults:
+    with ExitStack() as begun, ExitStack() as faults:
+        with _beginning:
+            stage, fault = begun.enter_context(place(folder))
         lasting, until, resumed = None, time.monotonic() + END_SECONDS, 0
         began = time.monotonic()
         while time.monotonic() < until:
