@@ -78,13 +78,6 @@ def test_one_servers_session_and_lease_count_on_the_other(path: Path) -> None:
     sign_in(first, "ann")
     second.cookies, second.headers = first.cookies, first.headers
     task = first.get("/api/annotate/next").json()
-    answer = {
-        "lease": task["lease"],
-        "image": task["image"]["id"],
-        "revision": 0,
-        "clean": True,
-        "seconds": 1.0,
-    }
     assert second.post("/api/annotate/submit", json=answer_to(task)).status_code == 200
     with open_workspace(path).catalog(read_only=True) as catalog:
         assert [label.author for label in catalog.labels.history(task["image"]["id"])] == ["ann"]
@@ -98,13 +91,6 @@ def test_a_clock_that_was_set_back_loses_no_session_lease_or_answer(
     task = client.get("/api/annotate/next").json()
     true_time = time.time
     monkeypatch.setattr("time.time", lambda: true_time() + skew)
-    answer = {
-        "lease": task["lease"],
-        "image": task["image"]["id"],
-        "revision": 0,
-        "clean": True,
-        "seconds": 1.0,
-    }
     assert client.post("/api/annotate/submit", json=answer_to(task)).status_code == 200
     following = client.get("/api/annotate/next").json()
     assert following["image"]["id"] != task["image"]["id"]
