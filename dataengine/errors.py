@@ -10,7 +10,8 @@ ClinicError
 ├── StorageError
 │   ├── NotFound            no such image, label, detector, …
 │   ├── Conflict            a concurrent change: stale revision, lost lease, moved cursor
-│   ├── WorkspaceUnusable   the folder is read-only, full, missing, or of a newer version
+│   ├── WorkspaceUnusable   the folder is read-only, missing, or of a newer version
+│   │   └── Unavailable     full, locked or not answering: it may pass by itself, and work retries it
 │   └── Corrupt             stored bytes do not match their hash
 ├── WorkError
 │   ├── Cancelled           a stop was requested
@@ -62,6 +63,13 @@ class Conflict(StorageError):
 
 class WorkspaceUnusable(StorageError):
     """The workspace is read-only, full or missing, or a newer version wrote it."""
+
+
+class Unavailable(WorkspaceUnusable):
+    """The disk is full, or the database or blob store is locked or does not respond.
+
+    It may pass without anyone changing a setting, so workers retry what it interrupts.
+    """
 
 
 class Corrupt(StorageError):

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from sqlalchemy import Connection, Engine
 
-from storage.engine import connect_for_reading, turn_to_write
+from storage.engine import connect, connect_for_reading, turn_to_write
 from storage.repositories.accounts import Audit, Endpoints, Sessions, Users
 from storage.repositories.annotation import Comments, Drafts, Gold, IdempotencyKeys
 from storage.repositories.datasets import Benchmarks, Snapshots
@@ -30,7 +30,8 @@ class Catalog:
 
     A writing one takes SQLite's write lock at once, so that the data it reads cannot change before it writes.
     With `read_only` it takes none, reads one consistent snapshot, and cannot write. Raises
-    `WorkspaceUnusable` when the database is full, read-only, locked for too long, or unreachable.
+    `WorkspaceUnusable` when the database is read-only, `Unavailable` when it is full, locked for too long, or
+    unreachable.
     """
 
     images: Images
@@ -78,7 +79,7 @@ class Catalog:
             if not self._read_only:
                 opened.enter_context(turn_to_write(self._engine))
             reading = self._read_only
-            self.connection = connect_for_reading(self._engine) if reading else self._engine.connect()
+            self.connection = connect_for_reading(self._engine) if reading else connect(self._engine)
             self.connection.begin()
             self._turn = opened.pop_all()
         return self

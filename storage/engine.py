@@ -6,18 +6,34 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.engine import Connection, ExceptionContext
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from dataengine.errors import Conflict, NotFound, WorkspaceUnusable
+from dataengine.errors import Conflict, NotFound, Unavailable, WorkspaceUnusable
 
 BUSY_SECONDS = 30.0
-"""Seconds that a SQLite writer waits for another one."""
+"""Seconds that a writer waits for the lock of another one."""
+CONNECT_SECONDS = 10
+POOL_SECONDS = 15.0
+"""Seconds that a thread waits for one of this process's connections."""
+STATEMENT_SECONDS = 600
+"""Seconds after which PostgreSQL ends a statement."""
+POSTGRES = {
+    "connect_timeout": CONNECT_SECONDS,
+    # A server that vanished without closing its connections is noticed within half a minute.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+    "options": f"-c lock_timeout={int(BUSY_SECONDS)}s -c statement_timeout={STATEMENT_SECONDS}s",
+}
 
 _QUERY_ONLY = "clinic_query_only"
 _TURNS: WeakKeyDictionary[Engine, threading.Lock] = WeakKeyDictionary()
@@ -27,17 +43,40 @@ def make_engine(database_url: str) -> Engine:
     """Create an engine for a SQLite or PostgreSQL URL; it connects on first use.
 
     SQLite runs in WAL mode with foreign keys and a busy timeout, and takes its write lock when a transaction
-    begins. Database errors are translated: `WorkspaceUnusable` when it is full, read-only or unreachable,
-    `NotFound` for a violated foreign key, `Conflict` for a violated uniqueness constraint.
+    begins. Waiting for the server, a connection or a lock is bounded. Database errors are translated:
+    `Unavailable` when it is full, locked or unreachable, `WorkspaceUnusable` when it is read-only, `NotFound`
+    for a violated foreign key, `Conflict` for a violated uniqueness constraint.
     """
     plain = re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", database_url)
-    engine = create_engine(plain, pool_pre_ping=not plain.startswith("sqlite"))
-    if engine.dialect.name == "sqlite":
+    sqlite = plain.startswith("sqlite")
+    engine = create_engine(
+        plain,
+        pool_pre_ping=not sqlite,
+        pool_timeout=POOL_SECONDS,
+        connect_args={} if sqlite else postgres_options(plain),
+    )
+    if sqlite:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         _TURNS[engine] = threading.Lock()
-    event.listen(engine, "handle_error", _translate)
+    event.listen(engine, "handle_error", translate_error)
     return engine
+
+
+def postgres_options(database_url: str) -> dict[str, Any]:
+    """The time limits of a PostgreSQL connection, without those that the URL sets itself."""
+    given = make_url(database_url).query
+    return {name: value for name, value in POSTGRES.items() if name not in given}
+
+
+def connect(engine: Engine) -> Connection:
+    """A connection. Raises `Unavailable` when none is free for `POOL_SECONDS`, and as `make_engine` says."""
+    try:
+        return engine.connect()
+    except PoolTimeout as error:
+        raise Unavailable(
+            f"all connections to the catalog's database were in use for {POOL_SECONDS:.0f} s; try again"
+        ) from error
 
 
 @contextmanager
@@ -58,8 +97,8 @@ def turn_to_write(engine: Engine) -> Iterator[None]:
 def connect_for_reading(engine: Engine) -> Connection:
     """A connection without write lock, which reads one consistent snapshot and cannot write."""
     if engine.dialect.name == "postgresql":
-        return engine.connect().execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-    return engine.connect().execution_options(**{_QUERY_ONLY: True})
+        return connect(engine).execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    return connect(engine).execution_options(**{_QUERY_ONLY: True})
 
 
 def write_ahead(connection: sqlite3.Connection | DBAPICursor) -> None:
@@ -97,22 +136,45 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
-_CAUSES = (
-    (r"disk is full|no space left|diskfull|could not extend", "is full; free disk space, then try again"),
-    (r"readonly|read-only", "is read-only; make it writable for this account, then try again"),
-    (r"is locked|lock timeout", "was held by another writer for too long; try again"),
+_CHECK_URL = "does not respond; check CLINIC_DATABASE_URL and that the server is running"
+_CAUSES: tuple[tuple[str, str, type[WorkspaceUnusable]], ...] = (
+    (
+        r"disk is full|no space left|diskfull|could not extend",
+        "is full; free disk space, then try again",
+        Unavailable,
+    ),
+    (
+        r"readonly|read-only",
+        "is read-only; make it writable for this account, then try again",
+        WorkspaceUnusable,
+    ),
+    (
+        r"is locked|lock timeout|statement timeout|deadlock|could not serialize",
+        "was held by another writer for too long; try again",
+        Unavailable,
+    ),
+    # SQLite also says so when a full disk keeps it from creating its log.
     (
         r"unable to open|disk i/o",
         "cannot be opened; check that its folder exists and is readable and writable",
+        Unavailable,
     ),
     (
-        r"connect|server closed|terminating|password|authentication|does not exist",
-        "does not respond; check CLINIC_DATABASE_URL and that the server is running",
+        r"password|authentication|database .* does not exist|role .* does not exist",
+        _CHECK_URL,
+        WorkspaceUnusable,
+    ),
+    (
+        r"connect|server closed|terminating|database system|timeout|does not exist",
+        _CHECK_URL,
+        Unavailable,
     ),
 )
+"""What a database's message contains, what we say instead, and as which error."""
 
 
-def _translate(context: ExceptionContext) -> None:
+def translate_error(context: ExceptionContext) -> None:
+    """Raise a database error as one of ours, see `make_engine`; a listener of SQLAlchemy's `handle_error`."""
     error = context.sqlalchemy_exception
     message = str(context.original_exception).strip()
     where = f"the catalog's database{_place(context)}"
@@ -123,9 +185,9 @@ def _translate(context: ExceptionContext) -> None:
             f"the record already exists in the catalog, or a value is missing: {message}"
         ) from error
     if isinstance(error, OperationalError | InterfaceError) or "read-only" in message:
-        for pattern, advice in _CAUSES:
+        for pattern, advice, kind in _CAUSES:
             if re.search(pattern, message, re.IGNORECASE):
-                raise WorkspaceUnusable(f"{where} {advice} ({message.splitlines()[0]})") from error
+                raise kind(f"{where} {advice} ({message.splitlines()[0]})") from error
 
 
 def _place(context: ExceptionContext) -> str:

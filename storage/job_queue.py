@@ -19,8 +19,10 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.exc import SQLAlchemyError
 
-from storage.engine import BUSY_SECONDS, write_ahead
+from dataengine.errors import Unavailable
+from storage.engine import BUSY_SECONDS, postgres_options, translate_error, write_ahead
 
 PORTABLE = "portable_json"
 """The only serialisation that is read."""
@@ -37,6 +39,11 @@ def prepare(url: str) -> None:
     if make_url(url).get_backend_name() == "sqlite":
         with closing(sqlite3.connect(_file(url), timeout=BUSY_SECONDS)) as connection:
             write_ahead(connection)
+
+
+def interrupted(error: BaseException) -> bool:
+    """Whether a database failed the queue's work: the work itself may be sound."""
+    return isinstance(error, Unavailable | SQLAlchemyError)
 
 
 def exists(url: str) -> bool:
@@ -141,8 +148,9 @@ def _line(table: Table, queues: Sequence[str]) -> Select[tuple[str]]:
 
 @contextmanager
 def _connection(url: str) -> Iterator[tuple[Connection, str | None]]:
-    engine = create_engine(url)
-    sqlite = engine.dialect.name == "sqlite"
+    sqlite = make_url(url).get_backend_name() == "sqlite"
+    engine = create_engine(url, connect_args={} if sqlite else postgres_options(url))
+    event.listen(engine, "handle_error", translate_error)
     if sqlite:
         event.listen(engine, "connect", lambda raw, _: raw.execute("PRAGMA busy_timeout=30000"))
     try:

@@ -1,15 +1,23 @@
 """Creating and opening of workspaces; an older one is migrated after a backup."""
 
+import errno
+import fcntl
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from dataengine.errors import WorkspaceUnusable
-from storage.identity import recognise, refuse_fresh_catalog
+from storage.identity import MARK, recognise, refuse_fresh_catalog
 from storage.stores.blobs import writing
 from storage.workspace import CATALOG_FILE, DATABASE_VARIABLE, Workspace
 
 PRIVATE = ("*.sqlite*", "*.json", "*.key", "*.log", "*.secret", "backups/*", "jobs/*/*")
 """Files of a workspace that hold personal data or secrets."""
+MOUNTS = Path("/proc/self/mountinfo")
+_NFS = frozenset({"nolock", "local_lock=all", "local_lock=posix"})
+UNLOCKED = {"nfs": _NFS, "nfs4": _NFS, "cifs": frozenset({"nobrl"}), "smb3": frozenset({"nobrl"})}
+"""Mount options of network file systems whose locks other machines do not see."""
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 def create_workspace(
@@ -27,6 +35,12 @@ def create_workspace(
     with writing(workspace.path):
         workspace.path.mkdir(parents=True, exist_ok=True)
         make_private(workspace.path)
+    if workspace.own_database and (reason := why_no_locks(workspace.path)):
+        raise WorkspaceUnusable(
+            f"{workspace.path} is on a file system without locks between processes ({reason}), where two "
+            "writers could destroy the catalog: mount it with locks, use a local disk, or keep the catalog "
+            f"in PostgreSQL ({DATABASE_VARIABLE})"
+        )
     try:
         _migrate(workspace)
     except BaseException:
@@ -55,6 +69,42 @@ def open_workspace(
             f"with --workspace, create one with `clinic app`, or set {DATABASE_VARIABLE}."
         )
     return create_workspace(path, database_url, blob_url)
+
+
+def why_no_locks(folder: Path, mounts: str | None = None) -> str:
+    """Why files in this folder cannot be locked between processes, as SQLite needs; "" where they can.
+
+    A network file system may keep its locks to this machine, which no trial on one machine shows; the mount's
+    options do. `mounts` is the text of Linux's mountinfo.
+    """
+    kind, options = _mount_of(folder, mounts)
+    if local := UNLOCKED.get(kind, frozenset()) & options:
+        return f"{kind} mounted with {', '.join(sorted(local))}"
+    mark = folder / MARK
+    try:
+        with mark.open("rb") if mark.is_file() else TemporaryFile(dir=folder) as file:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return f"{error.strerror}" if error.errno in NO_LOCKS else ""
+    return ""
+
+
+def _mount_of(folder: Path, mounts: str | None) -> tuple[str, frozenset[str]]:
+    """Type and options of the mount that holds the folder; no type where Linux does not tell."""
+    if mounts is None:
+        try:
+            mounts = MOUNTS.read_text()
+        except OSError:
+            return "", frozenset()
+    held = folder.resolve()
+    found, depth = ("", frozenset[str]()), -1
+    for line in mounts.splitlines():
+        left, _, right = line.partition(" - ")
+        point, own = Path(left.split()[4].replace("\\040", " ")), left.split()[5]
+        kind, _, options = right.split(" ", 2)
+        if held.is_relative_to(point) and len(point.parts) >= depth:
+            found, depth = (kind, frozenset(f"{own},{options}".split(","))), len(point.parts)
+    return found
 
 
 def make_private(folder: Path) -> None:

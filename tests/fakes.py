@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from dataengine.durable import write_text
 from dataengine.errors import ConfigRefused, InputRefused, ModelRefused, Paused
 from dataengine.images import encode_png
 from dataengine.masks import pack_label_map
@@ -33,6 +34,9 @@ from pipelines.runtime.images import read_pixels
 from pipelines.runtime.models import Models
 from pipelines.services.benchmarks import freeze_known
 from storage.workspace import Workspace
+from tests import faulty_store
+
+__all__ = ["faulty_store"]
 
 SIDE = 32
 SQUARE = 8
@@ -80,7 +84,7 @@ class TinyDetector:
     def save(self, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         about = {"threshold": self.threshold, "name": self.name}
-        (folder / "detector.json").write_text(json.dumps(about))
+        write_text(folder / "detector.json", json.dumps(about))
         return folder
 
     def find_artifacts(self, image: np.ndarray) -> np.ndarray:
@@ -388,7 +392,7 @@ def train_detector(
         sample = samples.sample(step % len(samples))
         losses.append(float(np.mean(sample.target)))
         report(step + 1, config.steps, "training", loss=losses[-1])
-        position.write_text(str(step + 1))
+        write_text(position, str(step + 1))
         if pausing():
             raise Paused(f"paused after step {step + 1}")
     trained = TinyDetector(TRAINED, config.name)
@@ -428,7 +432,7 @@ def treat(
     """A LoRA folder that says "treated"; the given family carries it too, as after real tuning."""
     folder = work / "lora"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "treated.json").write_text(json.dumps({"updates": config.updates}))
+    write_text(folder / "treated.json", json.dumps({"updates": config.updates}))
     history: list[dict[str, Any]] = [
         {"update": step + 1, "loss": 1.0 / (1 + step)} for step in range(config.updates)
     ]

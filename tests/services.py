@@ -46,7 +46,7 @@ def _programs() -> Path:
     return folder
 
 
-def _as_server(command: list[str]) -> list[str]:
+def as_server(command: list[str]) -> list[str]:
     """PostgreSQL refuses to run as root, so root runs it as Debian's `postgres`."""
     if os.geteuid() != 0:
         return command
@@ -67,13 +67,13 @@ def postgres_cluster(fsync: bool = False) -> Iterator[str]:
         if os.geteuid() == 0:
             for path in (folder, sockets):
                 shutil.chown(path, "postgres", "postgres")
-        control = _as_server([str(programs / "pg_ctl"), "-D", str(data), "-s", "-w"])
+        control = as_server([str(programs / "pg_ctl"), "-D", str(data), "-s", "-w"])
         initdb = ["initdb", "-D", str(data), "-U", "clinic", "-A", "trust", "-E", "UTF8", "--no-sync"]
         options = (
             f"-k {sockets} -c listen_addresses='' -c fsync={'on' if fsync else 'off'} -c max_connections=60"
         )
         try:
-            _run(_as_server([str(programs / initdb[0]), *initdb[1:], "--locale=C.UTF-8"]), folder)
+            _run(as_server([str(programs / initdb[0]), *initdb[1:], "--locale=C.UTF-8"]), folder)
             _run([*control, "-l", str(data / "log"), "-o", options, "start"], folder)
         except (OSError, LookupError, subprocess.SubprocessError) as error:
             absent(f"PostgreSQL may not be started here: {error}")
@@ -99,7 +99,7 @@ def postgres() -> Iterator[str]:
 
 
 @contextmanager
-def _database(server_url: str) -> Iterator[str]:
+def database(server_url: str) -> Iterator[str]:
     name = f"t{uuid.uuid4().hex}"
     server = create_engine(server_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
     with server.connect() as connection:
@@ -114,13 +114,13 @@ def _database(server_url: str) -> Iterator[str]:
 @pytest.fixture
 def postgres_url(postgres: str) -> Iterator[str]:
     """An empty database of the test's own."""
-    with _database(postgres) as url:
+    with database(postgres) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def _migrated_postgres(postgres: str) -> Iterator[str]:
-    with _database(postgres) as url:
+    with database(postgres) as url:
         _migrate(url)
         yield url
 

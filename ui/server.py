@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import uvicorn
+from anyio import CapacityLimiter, move_on_after
+from anyio.to_thread import run_sync
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -21,7 +23,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from dataengine import errors
-from dataengine.errors import ClinicError, ConfigRefused, JobFailed
+from dataengine.errors import ClinicError, ConfigRefused, JobFailed, Unavailable
 from storage.opening import create_workspace
 from storage.workspace import Workspace
 from ui.config import ServerConfig
@@ -44,6 +46,10 @@ STATUS: dict[type[ClinicError], int] = {
     errors.ServiceAbsent: 503,
 }
 START_SECONDS = 30.0
+RETRY_SECONDS = 5
+"""When a browser may ask again for what a full disk, the database or the blob store kept from it."""
+HEALTH_SECONDS, HEALTH_THREADS = 0.8, 4
+"""`/healthz` answers within this time, in threads of its own, whatever the database does."""
 
 
 def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None = None) -> FastAPI:
@@ -89,10 +95,18 @@ def add_desk(app: FastAPI, desk: Desk, site: Site) -> None:
 def add_plain_routes(app: FastAPI, workspace: Workspace) -> None:
     """Health and icon."""
 
-    @app.get("/healthz")
-    def healthz() -> dict[str, str]:
+    waiting = CapacityLimiter(HEALTH_THREADS)
+
+    def ask() -> None:
         with workspace.catalog(read_only=True) as catalog:
             catalog.users.count()
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        with move_on_after(HEALTH_SECONDS) as asked:
+            await run_sync(ask, limiter=waiting, abandon_on_cancel=True)
+        if asked.cancelled_caught:
+            raise Unavailable("the catalog's database does not respond; check that it is running")
         return {"status": "ok"}
 
     @app.get("/favicon.ico")
@@ -119,7 +133,10 @@ def answer_errors(app: FastAPI) -> None:
             status = 401
         if status >= 500:
             logger.error("failed", extra={"path": request.url.path, "reason": str(error)})
-        return worded(request, status, str(error))
+        answer = worded(request, status, str(error))
+        if isinstance(error, Unavailable):
+            answer.headers["Retry-After"] = str(RETRY_SECONDS)
+        return answer
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:

@@ -132,7 +132,9 @@ def round_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--detach", action="store_true", help="start the round and return at once")
     parser.add_argument("--cancel", action="store_true", help="cancel the round")
-    parser.add_argument("--resume", action="store_true", help="resume a failed or cancelled round")
+    parser.add_argument(
+        "--resume", action="store_true", help="resume a failed or cancelled round, or one whose process died"
+    )
 
 
 def round_command(call: Call) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from dataengine.records import Job, JobState, WorkerBeat, now
+from dataengine.records import Job, JobState, WorkerBeat
 from storage import job_queue
 from storage.workspace import Workspace
 
@@ -34,6 +34,12 @@ STOPPED: tuple[JobState, ...] = ("paused", "failed", "cancelled")
 def lease_seconds() -> float:
     """Seconds without a heartbeat before a worker counts as dead (`CLINIC_LEASE_SECONDS`, default 10)."""
     return float(os.environ.get("CLINIC_LEASE_SECONDS", "10"))
+
+
+def retry_seconds() -> float:
+    """How long work waits for a full disk, the database or the blob store before it fails
+    (`CLINIC_RETRY_SECONDS`, default 600)."""
+    return float(os.environ.get("CLINIC_RETRY_SECONDS", "600"))
 
 
 def enqueue(workspace: Workspace, *job_ids: str) -> None:
@@ -81,7 +87,7 @@ def jobs_client(workspace: Workspace) -> "Iterator[DBOSClient]":
 def workers_alive(workspace: Workspace) -> list[WorkerBeat]:
     """Workers with a heartbeat within the lease."""
     with workspace.catalog(read_only=True) as catalog:
-        return catalog.workers.alive(now() - lease_seconds())
+        return catalog.workers.alive(lease_seconds())
 
 
 def fresh_id(kind: str) -> str:

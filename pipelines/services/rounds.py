@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import Conflict, NotFound
 from dataengine.records import STAGE_JOB, AuditEvent, Job, Round
-from pipelines.services.queue import OPEN, enqueue, fresh_id
+from pipelines.runtime.holders import died_here
+from pipelines.services.queue import OPEN, enqueue, fresh_id, lease_seconds
 from storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -61,12 +62,15 @@ def stop_held_round(catalog: "Catalog", row: Round, actor: str) -> None:
 def resume_round(
     workspace: Workspace, round_id: str, actor: str = "", stages: "Sequence[Stage] | None" = None
 ) -> Job:
-    """Resume a failed or cancelled round: its stage runs again. Returns the stage's job."""
+    """Resume a failed or cancelled round, or one whose holder died: its stage runs again. Returns the
+    stage's job."""
     with workspace.catalog() as catalog:
         row = catalog.rounds.hold(round_id)
-        if row.state not in ("failed", "cancelled"):
-            raise Conflict(f"round {round_id} is {row.state}; only a failed or cancelled one can be resumed")
         old = stage_job(catalog, row)
+        if row.state == "running" and old and holder_is_dead(workspace, catalog, old):
+            catalog.jobs.finish(old.id, "failed", error=f"{old.worker} died; the round was resumed")
+        elif row.state not in ("failed", "cancelled"):
+            raise Conflict(f"round {round_id} is {row.state}; only a failed or cancelled one can be resumed")
         if old and old.state in OPEN and old.cancel_requested:
             raise Conflict(f"round {round_id} is still stopping; try again in a few seconds")
         catalog.rounds.set_state(round_id, "running")
@@ -77,6 +81,16 @@ def resume_round(
         raise NotFound(f"round {round_id} waits for annotators at {row.stage!r}; a worker checks regularly")
     enqueue(workspace, job.id)
     return job
+
+
+def holder_is_dead(workspace: Workspace, catalog: "Catalog", job: Job) -> bool:
+    """Whether a running job's holder died: at once if it was a command on this machine, else by its lease."""
+    if job.state != "running" or job.worker is None:
+        return False
+    if died_here(workspace.path, job.worker):
+        return True
+    alive = {beat.id for beat in catalog.workers.alive(lease_seconds())}
+    return job.worker not in alive and job.id in catalog.jobs.silent(lease_seconds())
 
 
 def stage_job(catalog: "Catalog", row: Round) -> Job | None:

@@ -145,7 +145,7 @@ class Child:
             cause = f"was killed by signal {number}" + (" (often: out of memory)" if number == 9 else "")
         else:
             cause = f"exited with status {code}"
-        return ChildDied(f"the child process {cause} during a task; see the job's log, then resume the job")
+        return ChildDied(f"the child process {cause} during a task")
 
 
 def _as_error(event: Event) -> ClinicError:

@@ -12,10 +12,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import Cancelled
 from pipelines.worker.process_group import fork_guarded
+
+if TYPE_CHECKING:
+    from pipelines.worker.task_runner import Runner
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -29,12 +33,16 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     fork_guarded(options.lifeline, keep=options.events)
 
-    from pipelines.worker.task_runner import Runner
+    @cache
+    def runner() -> "Runner":
+        """Opened by the first task, to which it then answers with the error of a workspace that fails."""
+        from pipelines.worker.task_runner import Runner
 
-    runner = Runner.open(
-        options.workspace, models=options.models, stages=options.stages, device=options.device
-    )
-    serve(options.events, runner.run)
+        return Runner.open(
+            options.workspace, models=options.models, stages=options.stages, device=options.device
+        )
+
+    serve(options.events, lambda task, send: runner().run(task, send))
 
 
 def serve(

@@ -4,7 +4,6 @@ so that a command and a worker never run the same stage.
 Input: a round. Output: its recorded stages. It can be stopped at any time and resumed here or on a worker.
 """
 
-import socket
 import threading
 import time
 import uuid
@@ -14,15 +13,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dataengine.errors import Cancelled, Conflict
-from dataengine.records import Report, Round, no_report, now
+from dataengine.records import Report, Round, no_report
 from pipelines.round import ROUND, advance
 from pipelines.runtime.context import Context, Waiting
 from pipelines.runtime.devices import default_device, device_lock
+from pipelines.runtime.holders import local_name, sign_of_life
 from pipelines.runtime.models import Models, real_models
 from pipelines.runtime.progress import Reporter
-from pipelines.services import queue, rounds
+from pipelines.services import rounds
 from pipelines.stages.stage import DONE, Done, Stage, stage_named
 from pipelines.worker.ray_shards import ENGINES, RunShards
+from pipelines.worker.retrying import patiently
 from pipelines.worker.running import ActiveJob, RunningJobs
 from storage.stores.job_files import METRICS
 from storage.workspace import Workspace
@@ -82,7 +83,12 @@ class LocalRunner:
             device_lock(self.models.device, self.workspace.path, lambda message: report(0, 1, message)),
         ):
             context = Context(self.workspace, self.models, report)
-            return advance(context, round_id, self.stages, self.run_shards)
+
+            def say(message: str) -> None:
+                active.message = message
+                report(0, 1, message)
+
+            return patiently(lambda: advance(context, round_id, self.stages, self.run_shards), say)
 
     def run_round(self, round_id: str) -> Iterator[StageEnded | Waiting]:
         """Run all remaining stages. Yields each stage as it ends and, while the round waits for people, a
@@ -100,7 +106,7 @@ class LocalRunner:
     @contextmanager
     def _claimed(self, row: Round) -> Iterator[tuple[str, ActiveJob]]:
         """Claim the stage's job while the block runs, and record how it ended."""
-        worker_id = f"{socket.gethostname()}-here-{uuid.uuid4().hex[:6]}"
+        worker_id = local_name(uuid.uuid4().hex[:6])
         with self.workspace.catalog() as catalog:
             current = catalog.rounds.hold(row.id)
             if current.stage != row.stage:
@@ -110,20 +116,23 @@ class LocalRunner:
                 catalog.rounds.set_state(row.id, "running")
             job = rounds.add_stage_job(catalog, row, self.stages, "command line")
             assert job
-            alive = {beat.id for beat in catalog.workers.alive(now() - queue.lease_seconds())}
-            if not catalog.jobs.claim(job.id, worker_id, now() if job.worker not in alive else None):
+            dead = rounds.holder_is_dead(self.workspace, catalog, job)
+            if not catalog.jobs.claim(job.id, worker_id, 0.0 if dead else None):
                 raise Conflict(f"{job.worker} is working on {row.stage} of {row.id}; see `clinic status`")
             catalog.commit()
-        with self._heartbeats(worker_id, job.id) as active:
+        with sign_of_life(self.workspace.path, worker_id), self._heartbeats(worker_id, job.id) as active:
             try:
                 yield job.id, active
             except BaseException as error:
                 stopped = isinstance(error, KeyboardInterrupt | Cancelled)
                 self._end(row, job.id, "cancelled" if stopped else "failed", str(error) or "stopped")
                 raise
-            with self.workspace.catalog() as catalog:
-                catalog.jobs.finish(job.id, "succeeded", catalog.rounds.get(row.id).results.get(row.stage))
-                catalog.commit()
+            patiently(lambda: self._succeed(row, job.id))
+
+    def _succeed(self, row: Round, job_id: str) -> None:
+        with self.workspace.catalog() as catalog:
+            catalog.jobs.finish(job_id, "succeeded", catalog.rounds.get(row.id).results.get(row.stage))
+            catalog.commit()
 
     def _end(self, row: Round, job_id: str, state: Literal["cancelled", "failed"], error: str) -> None:
         with self.workspace.catalog() as catalog:

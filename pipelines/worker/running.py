@@ -4,6 +4,7 @@ A worker and a command with `--local` hold their jobs in the same way, so that n
 """
 
 import contextlib
+import math
 import os
 import socket
 import threading
@@ -12,13 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from dataengine.errors import Cancelled, ClinicError, Paused
+from dataengine.errors import Cancelled, Paused, Unavailable
 from dataengine.records import WorkerBeat
+from pipelines.services.queue import lease_seconds
 from storage.repositories.work import StopRequest
 from storage.workspace import Workspace
 
 BEAT_SECONDS = 1.0
+LATE_BEATS = 3
+"""Intervals without a heartbeat of our own after which the leases of others prove nothing."""
 CANCEL_SECONDS = 0.25
+ALIKE = 4
+"""How often in a row a job may fail in the same way, without getting further, before it is not repeated."""
 
 
 @dataclass
@@ -47,6 +53,8 @@ class RunningJobs:
     device: str
     active: dict[str, ActiveJob] = field(default_factory=dict)
     _counting: threading.Lock = field(default_factory=threading.Lock)
+    _last_beat: float = -math.inf
+    _doubtful_until: float = -math.inf
 
     @contextmanager
     def holding(self, job_id: str) -> Iterator[ActiveJob]:
@@ -55,7 +63,8 @@ class RunningJobs:
             active = self.active.setdefault(job_id, ActiveJob())
             active.holders += 1
         try:
-            active.stop_request = self._stop_request(job_id)
+            with contextlib.suppress(Unavailable):  # `beat_until` asks again
+                active.stop_request = self._stop_request(job_id)
             active.raise_if_stopped()
             yield active
         finally:
@@ -68,7 +77,7 @@ class RunningJobs:
         """Send heartbeats and poll for cancellations until `ending` is set."""
         last_beat = 0.0
         while not ending.wait(CANCEL_SECONDS):
-            with contextlib.suppress(ClinicError, OSError):
+            with contextlib.suppress(Exception):  # whatever happens, the next beat is sent
                 if time.monotonic() - last_beat >= BEAT_SECONDS:
                     self.beat()
                     last_beat = time.monotonic()
@@ -93,6 +102,28 @@ class RunningJobs:
                 )
             )
             catalog.commit()
+        moment = time.monotonic()
+        if moment - self._last_beat > LATE_BEATS * BEAT_SECONDS and self._last_beat > -math.inf:
+            self._doubtful_until = moment + lease_seconds()
+        self._last_beat = moment
+
+    def trusts_leases(self) -> bool:
+        """Whether a worker without heartbeats is dead.
+
+        After an outage of the database all workers have missed theirs, so nobody is declared dead until each
+        has had the time of a lease to send one.
+        """
+        moment = time.monotonic()
+        return moment > self._doubtful_until and moment - self._last_beat <= LATE_BEATS * BEAT_SECONDS
+
+    def fails_alike(self, job_id: str, message: str, progress: float) -> str:
+        """Count a failure of the job in its row. Returns why it is not repeated any more, "" while it is."""
+        with self.workspace.catalog() as catalog:
+            times = catalog.jobs.count_failure(job_id, message, progress)
+            catalog.commit()
+        if times < ALIKE:
+            return ""
+        return f"failed the same way {times} times: {message}. Fix the cause (see the job's log), then resume"
 
     def forget(self) -> None:
         """Delete the process's row, so that its jobs can be taken over at once."""

@@ -4,12 +4,15 @@ Runs inside the worker's child (`Runner`). Input: a task of ids. Output: a small
 append-only metrics file in `WORKSPACE/jobs/JOB/`. Cost: that of the job.
 """
 
+import re
+import shutil
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from dataengine.errors import Paused
+from dataengine.errors import ClinicError, Paused, Unavailable
 from dataengine.records import STAGE_JOB
 from pipelines.runtime.context import Context, Result, Waiting
 from pipelines.runtime.devices import device_lock
@@ -20,8 +23,20 @@ from pipelines.runtime.progress import PauseAsked, Reporter, Send, log_line, out
 from pipelines.stages.stage import Stage, run_action, stage_named
 from pipelines.worker.handlers import handler_of
 from storage.opening import open_workspace
+from storage.stores.blobs import FULL
 from storage.stores.job_files import LOG, METRICS
 from storage.workspace import Workspace
+
+FULL_TEXT = re.compile(r"no space left|disk is full|os error 28", re.IGNORECASE)
+LITTLE_BYTES = 1 << 20
+
+
+def disk_is_full(error: BaseException, path: Path) -> bool:
+    """Whether the error comes from a full disk: libraries that write weights wrap it in errors of their
+    own, or tell no reason."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        return True
+    return bool(FULL_TEXT.search(str(error))) or shutil.disk_usage(path).free < LITTLE_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +52,28 @@ class Runner:
     def open(cls, path: str, *, models: str, stages: str, device: str) -> "Runner":
         """Create a runner from command-line arguments: `models` and `stages` are "module:name"."""
         return cls(
-            workspace=open_workspace(path),
             models=import_object(models)(device),
+            workspace=open_workspace(path),
             stages=import_object(stages),
             device=device,
         )
 
     def run(self, task: dict[str, Any], send: Send) -> Result:
-        """Run one task: `{"job", "kind", "args", "action", "payload", "part", "parts"}`."""
+        """Run one task: `{"job", "kind", "args", "action", "payload", "part", "parts"}`.
+
+        Raises what the task raises, and `Unavailable` for whatever a full disk makes it raise.
+        """
+        try:
+            return self._run_with_files(task, send)
+        except (ClinicError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            if not disk_is_full(error, self.workspace.path):
+                raise
+            reason = f"{type(error).__name__}: {error}"
+            raise Unavailable(f"{self.workspace.path} is full; free disk space ({reason})") from error
+
+    def _run_with_files(self, task: dict[str, Any], send: Send) -> Result:
         folder = self.workspace.job_files.folder(task["job"])
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / METRICS).open("a", buffering=1) as metrics, output_to(folder / LOG):

@@ -28,6 +28,7 @@ from pipelines.services.queue import WORK_FORMAT
 from pipelines.stages.stage import Stage
 from pipelines.worker import inference_server
 from pipelines.worker.child import Child, ChildDied
+from pipelines.worker.retrying import patiently
 from pipelines.worker.running import ActiveJob, RunningJobs
 from pipelines.worker.webhook_sender import Webhooks
 from storage import job_queue
@@ -35,8 +36,6 @@ from storage.opening import open_workspace
 
 log = logging.getLogger("clinic.worker")
 
-TRIES = 3
-"""How often a task is attempted if its process dies."""
 RESTART_SECONDS = 10.0
 """Minimum interval between two starts of the inference child."""
 MAX_WORKERS_HERE = 64
@@ -113,29 +112,37 @@ class Worker:
         self._exit()
 
     def perform(self, task: dict[str, Any]) -> dict[str, Any]:
-        """Run one task in the child, with up to `TRIES` attempts if its process dies.
+        """Run one task in the child; again if its process dies or the storage fails it.
 
-        Raises `Cancelled`, `ChildDied` if it died every time, or the task's own error.
+        Raises `Cancelled`, `ChildDied` if it died in the same way too often, `Unavailable` if the storage
+        stayed away too long, or the task's own error.
         """
+
+        def say(message: str) -> None:
+            active.message = message
+            active.raise_if_stopped()
+
         with self._working, self.running.holding(task["job"]) as active:
-            for attempt in range(1, TRIES + 1):
-                try:
-                    return self.child.call(
-                        task,
-                        lambda event: self._progress(active, event),
-                        lambda: active.stop_request == "cancel",
-                    )
-                except Paused:
-                    self.child.kill()  # frees its device memory
-                    raise
-                except ChildDied as death:
-                    log.warning("job %s, try %d of %d: %s", task["job"], attempt, TRIES, death)
-                    if attempt == TRIES:
-                        raise
-                finally:
-                    with contextlib.suppress(ClinicError, OSError):
-                        self.workspace.job_files.send(task["job"], everything=True)
-        raise AssertionError("unreachable")
+            return patiently(lambda: self._perform(task, active), say)
+
+    def _perform(self, task: dict[str, Any], active: ActiveJob) -> dict[str, Any]:
+        while True:
+            try:
+                return self.child.call(
+                    task,
+                    lambda event: self._progress(active, event),
+                    lambda: active.stop_request == "cancel",
+                )
+            except Paused:
+                self.child.kill()  # frees its device memory
+                raise
+            except ChildDied as death:
+                log.warning("job %s: %s", task["job"], death)
+                if reason := self.running.fails_alike(task["job"], str(death), active.progress):
+                    raise ChildDied(reason) from death
+            finally:
+                with contextlib.suppress(ClinicError, OSError):
+                    self.workspace.job_files.send(task["job"], everything=True)
 
     def _progress(self, active: ActiveJob, event: dict[str, Any]) -> None:
         active.progress, active.message = event["progress"], event["message"]

@@ -7,21 +7,24 @@ queue is JSON.
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import dbos._serialization
 from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer, SetWorkflowID, WorkflowHandle, WorkflowStatus
 from dbos._error import DBOSAwaitedWorkflowCancelledError
+from dbos._utils import INTERNAL_QUEUE_NAME
 
 from dataengine.errors import Cancelled, ClinicError, ConfigRefused, Conflict, JobFailed, NotFound, Paused
-from dataengine.records import STAGE_JOB, AuditEvent, Job, JobState, Round, RoundState, now
+from dataengine.records import STAGE_JOB, AuditEvent, Job, JobState, Round, RoundState
 from pipelines.runtime.context import Context, Result, Waiting
 from pipelines.runtime.models import Models
 from pipelines.runtime.shards import Shard
 from pipelines.services import queue, rounds
 from pipelines.services.queue import APPLICATION, JOB_QUEUE, JOB_WORKFLOW, TASK_QUEUE
 from pipelines.stages.stage import Stage, in_actions, record, run_work, stage_named
+from pipelines.worker.retrying import patiently
 from pipelines.worker.running import RunningJobs
 from storage import job_queue
 
@@ -32,6 +35,8 @@ JOBS_AT_ONCE = 8
 POLL_SECONDS = 0.2
 MAX_RECOVERIES = 50
 """A job that has crashed this many workers fails."""
+LOST_SECONDS = 5.0
+"""Own workflows without a thread for this long are started again; starting a thread takes less."""
 PENDING, WAITING_FLOW = "PENDING", ("ENQUEUED", "DELAYED")
 STOPS: dict[str, type[ClinicError]] = {"Cancelled": Cancelled, "Paused": Paused}
 ENDS: dict[type[BaseException], JobState] = {Cancelled: "cancelled", Paused: "paused"}
@@ -59,13 +64,15 @@ class Engine:
         self.stages = stages
         self.version = version
         self._run_task: Callable[..., Any] = self._attempt
+        self._missing: dict[str, float] = {}
+        """Since when own workflows have had no thread (monotonic seconds), by id."""
 
     def launch(self) -> None:
         """Refuse pickled rows, then start taking jobs; unfinished jobs of this worker's id are resumed."""
         forbid_pickle()
         if job_queue.exists(self.workspace.jobs_url):
             self._refuse_pickled()
-        DBOS(
+        self._dbos = DBOS(
             config={
                 "name": APPLICATION,
                 "system_database_url": self.workspace.jobs_url,
@@ -106,7 +113,7 @@ class Engine:
 
     def _job(self, job_id: str) -> None:
         """The workflow of one job, from claim to recorded result."""
-        job = self._claim(job_id)
+        job = patiently(lambda: self._claim(job_id))
         if job is None:
             return
         try:
@@ -117,10 +124,13 @@ class Engine:
                     active.raise_if_stopped()
                     raise
         except Exception as error:
+            if job_queue.interrupted(error):
+                raise  # the sweep starts the workflow again
             state: JobState = ENDS.get(type(error), "failed")
-            DBOS.run_step({"name": "end"}, self._end, job_id, state, str(error) or type(error).__name__)
+            reason = str(error) or type(error).__name__
+            DBOS.run_step({"name": "end"}, patiently, lambda: self._end(job_id, state, reason))
         else:
-            DBOS.run_step({"name": "settle"}, self._settle, job_id, result)
+            DBOS.run_step({"name": "settle"}, patiently, lambda: self._settle(job_id, result))
 
     def _dequeue_stopped(self) -> None:
         """Remove jobs from the task queue that were cancelled or paused before they got a device."""
@@ -137,15 +147,18 @@ class Engine:
 
     def _claim(self, job_id: str) -> Job | None:
         """Claim the job if it is queued, ours from before a restart, or of a dead worker; else None."""
-        alive = self._alive()
-        with self.workspace.catalog() as catalog:
-            job = catalog.jobs.get(job_id)
-            ours = job.state == "running" and job.worker == self.id
-            orphaned = job.worker not in alive
-            if not ours and not catalog.jobs.claim(job_id, self.id, now() if orphaned else None):
+        while True:
+            alive, trusted = self._alive(), self.running.trusts_leases()
+            with self.workspace.catalog() as catalog:
+                job = catalog.jobs.get(job_id)
+                ours = job.state == "running" and job.worker == self.id
+                orphaned = job.worker not in alive
+                if ours or catalog.jobs.claim(job_id, self.id, 0.0 if orphaned and trusted else None):
+                    catalog.commit()
+                    return job
+            if trusted or not orphaned or job.state != "running":
                 return None
-            catalog.commit()
-        return job
+            time.sleep(POLL_SECONDS)
 
     def _tasks(self, job: Job) -> Result:
         """Run the job as one task, or as shards fanned out over all workers; returns its result."""
@@ -233,20 +246,31 @@ class Engine:
                 )
 
     def _adopt(self) -> None:
-        """Requeue the running workflows of dead workers of this version.
+        """Requeue the running workflows of dead workers of this version, and those that this worker lost.
 
         DBOS recovers only rows that still name a dead worker, so two adopters cannot both succeed.
         """
         with queue.jobs_client(self.workspace) as client:
             pending = client.list_workflows(status=PENDING, load_input=False, load_output=False)
-        holders = {
-            flow.executor_id for flow in pending if flow.executor_id and flow.app_version == self.version
-        }
-        if dead := sorted(holders - self._alive()):
+        held = [flow for flow in pending if flow.executor_id and flow.app_version == self.version]
+        self._recover_lost({flow.workflow_id for flow in held if flow.executor_id == self.id})
+        if not self.running.trusts_leases():
+            return
+        if dead := sorted({str(flow.executor_id) for flow in held} - self._alive()):
             log.warning("adopting the jobs of %s", ", ".join(dead))
             DBOS._recover_pending_workflows(
                 dead
             )  # resume_workflow would also move workflows taken by a live worker
+
+    def _recover_lost(self, pending: set[str]) -> None:
+        """Requeue own workflows without a living thread: one dies when the database fails while the engine
+        writes, and its row stays as it is."""
+        running, moment = set(self._dbos._active_workflows_set.activeList()), time.monotonic()
+        self._missing = {id: self._missing.get(id, moment) for id in pending - running}
+        for workflow_id, since in self._missing.items():
+            if moment - since >= LOST_SECONDS:
+                log.warning("workflow %s has no thread any more; it is started again", workflow_id)
+                self._dbos._sys_db.reenqueue_for_recovery(workflow_id, [self.id], INTERNAL_QUEUE_NAME)
 
     def _alive(self) -> set[str]:
         """Workers within their lease."""
@@ -256,6 +280,7 @@ class Engine:
         """Reconcile every open job's row with its workflow in the queue."""
         with self.workspace.catalog(read_only=True) as catalog:
             jobs = catalog.jobs.list(states=queue.OPEN)
+            silent = catalog.jobs.silent(queue.lease_seconds()) if self.running.trusts_leases() else set()
         if not jobs:
             return
         with queue.jobs_client(self.workspace) as client:
@@ -268,12 +293,18 @@ class Engine:
             newest = client.get_latest_application_version()["version_name"] == self.version
             alive = self._alive()
             for job in jobs:
-                self._reconcile_one(client, job, flows.get(job.id), alive, newest)
+                inactive = job.state == "queued" or job.id in silent
+                self._reconcile_one(client, job, flows.get(job.id), alive, newest, inactive)
 
     def _reconcile_one(
-        self, client: DBOSClient, job: Job, flow: WorkflowStatus | None, alive: set[str], newest: bool
+        self,
+        client: DBOSClient,
+        job: Job,
+        flow: WorkflowStatus | None,
+        alive: set[str],
+        newest: bool,
+        inactive: bool,
     ) -> None:
-        inactive = job.state == "queued" or (job.heartbeat or 0) < now() - queue.lease_seconds()
         if job.state == "running" and inactive and job.cancel_requested:
             self._end(job.id, "cancelled", "its worker had died when it was cancelled")
         elif job.state == "running" and inactive and job.pause_requested:
@@ -286,9 +317,14 @@ class Engine:
             if newest and not held and flow.app_version not in (None, self.version):
                 self._restart(client, job.id, f"it was started by version {flow.app_version}")
         elif flow.status == GIVEN_UP:
-            self._end(job.id, "failed", f"given up after it crashed {MAX_RECOVERIES} workers; see its log")
+            crashed = f"its worker died {MAX_RECOVERIES} times"
+            self._end(job.id, "failed", f"{crashed}. Fix the cause (see the job's log), then resume")
         elif inactive:
-            self._restart(client, job.id, f"its workflow ended ({flow.status}) without a result")
+            ended = f"its workflow ended ({flow.status}) without a result"
+            if reason := self.running.fails_alike(job.id, ended, job.progress):
+                self._end(job.id, "failed", reason)
+            else:
+                self._restart(client, job.id, ended)
 
     def _restart(self, client: DBOSClient, job_id: str, why: str) -> None:
         """Delete the job's workflow and requeue it; its stage starts over and skips what is already

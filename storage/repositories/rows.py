@@ -19,7 +19,9 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.dml import Insert
+from sqlalchemy.sql.functions import FunctionElement
 
 from dataengine.errors import NotFound
 
@@ -28,6 +30,23 @@ CHUNK = 1000
 
 R = TypeVar("R")
 T = TypeVar("T")
+
+
+class database_time(FunctionElement[float]):
+    """The database's clock in epoch seconds, for heartbeats: the clocks of workers differ."""
+
+    type = Float()
+    inherit_cache = True
+
+
+@compiles(database_time, "sqlite")
+def _sqlite_time(element: Any, compiler: Any, **options: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(database_time, "postgresql")
+def _postgres_time(element: Any, compiler: Any, **options: Any) -> str:
+    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS DOUBLE PRECISION)"
 
 
 def chunks(values: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:

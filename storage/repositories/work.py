@@ -3,16 +3,18 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from sqlalchemy import Connection, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, case, delete, func, or_, select, update
 
 from dataengine.errors import Conflict, InputRefused
 from dataengine.records import Job, JobState, Round, RoundState, WorkerBeat, now
 from storage import tables
-from storage.repositories.rows import Named, Rows, insert_new, replace
+from storage.repositories.rows import Named, Rows, database_time, insert_new, replace
 
 StopRequest = Literal["", "pause", "cancel"]
 FINISHED: tuple[JobState, ...] = ("paused", "succeeded", "failed", "cancelled")
 """A paused job is finished as well: resuming it creates a new job for the same work."""
+PROGRESS = 0.01
+"""The least share of a job by which a later failure must come further to count as progress."""
 APPENDERS = 20
 """Attempts to append to one job's file while others write it."""
 
@@ -80,16 +82,16 @@ class Jobs(Named[Job]):
             statement = statement.where(table.state.in_(tuple(states)))
         return self._records(statement if kind is None else statement.where(table.kind == kind))
 
-    def claim(self, job_id: str, worker: str, stale_before: float | None = None) -> bool:
-        """Take a queued job, or a running one without a heartbeat since `stale_before`; exactly one worker
-        gets it.
+    def claim(self, job_id: str, worker: str, silent_for: float | None = None) -> bool:
+        """Take a queued job, or a running one without a heartbeat for `silent_for` seconds; exactly one
+        worker gets it.
 
         A job with a pending stop or pause request cannot be taken.
         """
-        table, at = self.table.c, now()
+        table = self.table.c
         free = table.state == "queued"
-        if stale_before is not None:
-            free = or_(free, (table.state == "running") & (table.heartbeat < stale_before))
+        if silent_for is not None:
+            free = or_(free, (table.state == "running") & self._silent(silent_for))
         taken = self._connection.execute(
             update(self.table)
             .where(
@@ -98,9 +100,19 @@ class Jobs(Named[Job]):
                 table.cancel_requested.is_(False),
                 table.pause_requested.is_(False),
             )
-            .values(state="running", worker=worker, started=at, heartbeat=at)
+            .values(state="running", worker=worker, started=now(), heartbeat=database_time())
         )
         return bool(taken.rowcount)
+
+    def silent(self, seconds: float) -> set[str]:
+        """Ids of running jobs without a heartbeat for that long."""
+        table = self.table.c
+        found = select(table.id).where(table.state == "running", self._silent(seconds))
+        return set(self._connection.scalars(found))
+
+    def _silent(self, seconds: float) -> ColumnElement[bool]:
+        heartbeat = self.table.c.heartbeat
+        return or_(heartbeat.is_(None), heartbeat < database_time() - seconds)
 
     def heartbeat(self, job_id: str, progress: float, message: str = "") -> bool:
         """Store a running job's heartbeat and progress (fraction); returns whether it should stop."""
@@ -108,9 +120,22 @@ class Jobs(Named[Job]):
         self._connection.execute(
             update(self.table)
             .where(table.id == job_id, table.state == "running")
-            .values(progress=float(progress), message=message, heartbeat=now())
+            .values(progress=float(progress), message=message, heartbeat=database_time())
         )
         return self.cancelled(job_id)
+
+    def count_failure(self, job_id: str, message: str, progress: float) -> int:
+        """Count how often in a row a job failed with this message without getting further (fraction done);
+        returns the number. It outlives the worker."""
+        table = self.table.c
+        alike = (table.failure == message) & (table.failed_at >= progress - PROGRESS)
+        counted = case((alike, table.failures + 1), else_=1)
+        self._connection.execute(
+            update(self.table)
+            .where(table.id == job_id)
+            .values(failures=counted, failure=message, failed_at=float(progress))
+        )
+        return self._connection.scalar(select(table.failures).where(table.id == job_id)) or 0
 
     def finish(
         self, job_id: str, state: JobState, result: dict[str, Any] | None = None, error: str = ""
@@ -208,13 +233,14 @@ class Workers(Rows[WorkerBeat]):
     what = "worker"
 
     def beat(self, beat: WorkerBeat) -> None:
-        """Store the worker's heartbeat."""
-        replace(self._connection, self.table, self._row(beat))
+        """Store the worker's heartbeat, at the database's time."""
+        replace(self._connection, self.table, self._row(beat) | {"beat": database_time()})
 
-    def alive(self, since: float) -> list[WorkerBeat]:
-        """Workers with a heartbeat after `since`, by id."""
+    def alive(self, within: float) -> list[WorkerBeat]:
+        """Workers with a heartbeat within that many seconds, by id."""
         table = self.table.c
-        return self._records(self._select().where(table.beat >= since).order_by(table.id))
+        recent = table.beat >= database_time() - within
+        return self._records(self._select().where(recent).order_by(table.id))
 
     def forget(self, worker_id: str) -> None:
         """Remove a worker that shut down."""

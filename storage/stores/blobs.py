@@ -1,8 +1,9 @@
 """Content-addressed bytes: a blob's name is the SHA-256 of its content.
 
 On a file system a blob is written under a temporary name, synced and renamed, and its name is synced before
-`put` returns; on an object store it is a conditional put where the store supports it, and the store's
-response counts as durable. Reads are verified, so damage never spreads.
+`put` returns; on an object store it is a conditional put where the store supports it, the store's response
+counts as durable, and its silence is bounded (`storage.stores.remote`). Reads are verified, so damage never
+spreads.
 """
 
 import errno
@@ -18,7 +19,8 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from dataengine import durable
-from dataengine.errors import Corrupt, NotFound, StorageError, WorkspaceUnusable
+from dataengine.errors import Corrupt, NotFound, StorageError, Unavailable, WorkspaceUnusable
+from storage.stores.remote import OPTIONS, Reader, Remote
 
 T = TypeVar("T")
 
@@ -38,17 +40,20 @@ UNUSABLE = {
     errno.EPERM: "is not writable for this user",
     errno.EIO: "has a hardware fault",
 }
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
 def writing(where: str | Path) -> Iterator[None]:
-    """Translate the errors of a full, read-only or forbidden disk to one clear `WorkspaceUnusable`."""
+    """Translate the errors of a disk to one clear sentence: `Unavailable` when it is full,
+    `WorkspaceUnusable` when it is read-only, forbidden or broken."""
     try:
         yield
     except OSError as error:
         if error.errno not in UNUSABLE:
             raise
-        raise WorkspaceUnusable(
+        kind = Unavailable if error.errno in FULL else WorkspaceUnusable
+        raise kind(
             f"{where} {UNUSABLE[error.errno]}; no incomplete data was written. "
             "Free space or fix its permissions, then run the same again."
         ) from error
@@ -70,9 +75,11 @@ class Blobs:
         from fsspec.core import url_to_fs
         from fsspec.implementations.local import LocalFileSystem
 
-        self.fs, root = url_to_fs(str(location))
-        self.folder = Path(root) if isinstance(self.fs, LocalFileSystem) else None
+        protocol = str(location).partition("://")[0]
+        fs, root = url_to_fs(str(location), **OPTIONS.get(protocol, {}))
+        self.folder = Path(root) if isinstance(fs, LocalFileSystem) else None
         self.root = root.rstrip("/")
+        self.fs: Any = fs if self.folder is not None else Remote(fs, self.root)
         self._named: set[Path] = set()
         """Folders whose own names are known to be on the disk."""
 
@@ -334,7 +341,7 @@ def _in_parallel(sync: Callable[[T], None], items: Collection[T]) -> None:
             pass
 
 
-def _copy(source: IO[bytes], target: IO[bytes]) -> str:
+def _copy(source: IO[bytes] | Reader, target: IO[bytes]) -> str:
     """Copy all bytes; returns their SHA-256."""
     digest = hashlib.sha256()
     while chunk := source.read(CHUNK):

@@ -1,6 +1,6 @@
 """Tables of rounds, jobs and workers."""
 
-from sqlalchemy import Column, Float, Index, Integer, Table
+from sqlalchemy import Column, Float, Index, Integer, Table, Text
 
 from storage.tables.columns import Tuples, boolean, float_, integer, json, key, metadata, optional_text, text
 
@@ -36,6 +36,10 @@ jobs = Table(
     Column("started", Float),
     Column("heartbeat", Float),
     Column("finished", Float),
+    # How often in a row the job failed alike, see `Jobs.count_failure`.
+    Column("failure", Text, nullable=False, server_default=""),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("failed_at", Float, nullable=False, server_default="0"),
     Index(None, "state", "created"),
 )
 

@@ -1,10 +1,19 @@
-"""`python -m tests.pipelines.one_worker WORKSPACE STAGES TOOLS [VERSION]`: a worker for tests to kill."""
+"""`python -m tests.pipelines.one_worker WORKSPACE STAGES TOOLS [VERSION]`: a worker for tests to kill.
+
+With `CLINIC_TEST_SKEW` its clock is wrong by so many seconds.
+"""
 
 import os
 import sys
+import time
 from pathlib import Path
 
+import tests.faulty_store
 from pipelines.worker.worker import WorkerSettings, run_worker
+
+if skew := float(os.environ.get("CLINIC_TEST_SKEW", "0")):
+    true_time = time.time
+    time.time = lambda: true_time() + skew
 
 
 def main() -> None:
@@ -19,6 +28,8 @@ def main() -> None:
     )
     run_worker(settings)
 
+
+__all__ = ["tests"]
 
 if __name__ == "__main__":
     main()

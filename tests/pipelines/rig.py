@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from storage.opening import create_workspace
-from storage.workspace import Workspace
+from storage.workspace import BLOB_VARIABLE, Workspace
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 QUICK = {"CLINIC_LEASE_SECONDS": "4", "OMP_NUM_THREADS": "1"}
@@ -50,13 +50,17 @@ class Crew:
         process = subprocess.Popen(
             [*command, *([version] if version else [])],
             cwd=REPOSITORY,
-            env={**os.environ, **QUICK, **self.environment, **environment},
+            env={**self.all_environment(), **environment},
             stdout=log,
             stderr=log,
         )
         log.close()
         self.processes.append(process)
         return process
+
+    def all_environment(self) -> dict[str, str]:
+        """The environment of the workers."""
+        return {**os.environ, **QUICK, **self.environment}
 
     def keep_one(self, spec: tuple[str, str], **environment: str) -> subprocess.Popen[bytes]:
         """The last worker, or a new one if that died."""
@@ -78,7 +82,8 @@ class Crew:
 @contextmanager
 def crew(path: Path, database_url: str, **environment: str) -> Iterator[Crew]:
     """A workspace with its catalog in that database, and no worker left behind at the end."""
-    workspace = create_workspace(path, None if database_url.startswith("sqlite") else database_url)
+    own = database_url.startswith("sqlite")
+    workspace = create_workspace(path, None if own else database_url, environment.get(BLOB_VARIABLE))
     if not workspace.own_database:
         environment["CLINIC_DATABASE_URL"] = workspace.database_url
     team = Crew(workspace, environment)

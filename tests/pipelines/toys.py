@@ -1,6 +1,7 @@
 """Toy stages that write into the catalog, quick and torch-free, to drive rounds and workers."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pipelines.runtime.context import Context, Result, Waiting
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.models import Models
 from pipelines.stages.stage import Sharded, Stage, Work
+from tests import faulty_store
 from tests.fakes import replace_methods
 
 SHARDS = 4
@@ -85,6 +87,26 @@ def sleep(context: Context, round_id: str) -> Result:
     return {"slept": 60}
 
 
+def store(context: Context, round_id: str) -> Result:
+    """Writes and reads blobs for two seconds."""
+    assert faulty_store.PROTOCOL in context.workspace.blob_url
+    for number in range(20):
+        context.report(number, 20, "storing")
+        name = context.workspace.blobs.put(f"{round_id} {number}".encode())
+        assert context.workspace.blobs.get(name)
+        time.sleep(0.1)
+    return {"stored": 20}
+
+
+def crash(context: Context, round_id: str) -> Result:
+    """Kills its process, unless somebody has mended the cause."""
+    leave_trace(context, round_id, "crash")
+    if (context.workspace.path / "mended").exists():
+        return {}
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
 def leave_trace(context: Context, round_id: str, what: str) -> None:
     """One line for each time the work was begun, and by whom."""
     with (context.workspace.path / "trace").open("a") as file:
@@ -116,3 +138,5 @@ STAGES = (
     toy("train", train),
 )
 SLEEPY = (toy("sleep", sleep),)
+STORING = (toy("store", store),)
+CRASHING = (toy("crash", crash),)

@@ -1,5 +1,6 @@
 """Workspaces: one folder, or a database and a blob store; a full or read-only disk is one clear error."""
 
+import errno
 import os
 import resource
 import sqlite3
@@ -218,3 +219,43 @@ def test_a_workspace_is_private_and_an_old_one_is_mended_on_opening(tmp_path: Pa
     assert stat.S_IMODE(workspace.path.stat().st_mode) == 0o700
     for path in (*loose, workspace.catalog_file):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+
+
+MOUNTINFO = """\
+25 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard
+90 25 0:50 / {held} rw,relatime shared:2 - {kind} server:/share rw,vers=3,{options}
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("nfs", "nolock,hard"), ("nfs4", "local_lock=all"), ("nfs", "local_lock=posix"), ("cifs", "nobrl")],
+)
+def test_a_network_share_without_locks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, options: str
+) -> None:
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(MOUNTINFO.format(held=tmp_path / "share", kind=kind, options=options))
+    monkeypatch.setattr("storage.opening.MOUNTS", mounts)
+    with pytest.raises(
+        WorkspaceUnusable, match=rf"without locks between processes \({kind} mounted with"
+    ) as told:
+        create_workspace(tmp_path / "share" / "w")
+    assert "\n" not in str(told.value) and not (tmp_path / "share" / "w" / "catalog.sqlite").exists()
+    create_workspace(tmp_path / "beside").close()
+    mounts.write_text(MOUNTINFO.format(held=tmp_path / "share", kind=kind, options="local_lock=none"))
+    create_workspace(tmp_path / "share" / "w").close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_that_refuses_a_lock_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    create_workspace(tmp_path / "known").close()
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    for name in ("fresh", "known"):
+        with pytest.raises(WorkspaceUnusable, match="without locks between processes"):
+            create_workspace(tmp_path / name)

@@ -11,6 +11,7 @@ from storage.catalog import Catalog
 from storage.workspace import Workspace
 from ui.annotate.schemas import GoldBody
 from ui.web.access import CURATORS, may
+from ui.web.blob_pool import reads_blobs
 from ui.web.errors import ERRORS
 from ui.web.images import map_response
 from ui.web.sessions import Person, Requires
@@ -24,6 +25,7 @@ def opinion_routes(workspace: Workspace) -> APIRouter:
     routes = APIRouter(prefix="/api/annotate", tags=["opinions"], responses=ERRORS)
 
     @routes.get("/merged/{image_id}", response_class=Response)
+    @reads_blobs
     def merged(image_id: Short, person: Curator, soft: bool = False) -> Response:
         """Gzipped raw uint8: the majority's class, or with `soft` the share who marked, 255 for all."""
         found, opinions = merged_opinions(workspace, image_id, soft)

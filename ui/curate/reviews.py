@@ -19,6 +19,7 @@ from storage.queries.labels import valid_labels
 from storage.queries.reviews import ReviewCursor, page_of_reviews, review_counts
 from storage.workspace import Workspace
 from ui.annotate.gold import gold_seen
+from ui.web.blob_pool import reads_blobs
 from ui.web.images import map_response
 from ui.web.sessions import Person, SignedIn
 
@@ -65,6 +66,7 @@ def review_routes(workspace: Workspace) -> APIRouter:
         return {"url": f"/annotate?image={body.image}"}
 
     @routes.get("/labels/{image_id}")
+    @reads_blobs
     def label(
         image_id: str, author: Text, revision: Annotated[int | None, Query(ge=1, le=1_000_000)] = None
     ) -> Response:
@@ -79,6 +81,7 @@ def review_routes(workspace: Workspace) -> APIRouter:
         return map_response(label_map_of(workspace, found[-1]))
 
     @routes.get("/merged/{image_id}")
+    @reads_blobs
     def merged(image_id: str) -> Response:
         merged_map, opinions = merged_labels(workspace, image_id)
         return map_response(merged_map, **{"X-Opinions": str(opinions)})

@@ -10,6 +10,7 @@ from dataengine.records import Job
 from pipelines.services import jobs, runs
 from storage.workspace import Workspace
 from ui.web.access import ADMINS
+from ui.web.blob_pool import reads_blobs
 from ui.web.images import IMMUTABLE, map_response
 from ui.web.sessions import Person, Requires, SignedIn
 
@@ -61,6 +62,7 @@ def run_routes(workspace: Workspace, kind: str) -> APIRouter:
         return {name: kept[name] for name in ("step", "samples") if name in kept}
 
     @routes.get("/{run_id}/maps/{ref}")
+    @reads_blobs
     def confidence_map(run_id: str, ref: str) -> Response:
         shown = sample_ref(workspace, runs.run_of(workspace, kind, run_id).id, ref)
         return map_response(workspace.maps.get(shown), **{"Cache-Control": IMMUTABLE})

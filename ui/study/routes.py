@@ -18,6 +18,7 @@ from storage.queries.studies import pairs_answered
 from storage.workspace import Workspace
 from ui.study.blind_images import blind_bodies
 from ui.web.access import ADMINS, ENGINEERS, may, roles
+from ui.web.blob_pool import reads_blobs
 from ui.web.sessions import Person, Requires
 
 RATERS = roles("rater", "engineer")
@@ -65,6 +66,7 @@ def study_routes(workspace: Workspace) -> APIRouter:
         return {"new": cast_votes(workspace, study_id, sent, person.name)}
 
     @routes.get("/{study_id}/pictures/{name}")
+    @reads_blobs
     def image(study_id: str, name: str, person: Rater) -> Response:
         """One side's pixels, under a name that is valid for this rater only."""
         with workspace.catalog(read_only=True) as catalog:

@@ -16,6 +16,7 @@ from storage.catalog import Catalog
 from storage.workspace import Workspace
 from ui.runs.routes import Settings, run_routes, run_rows, sample_ref
 from ui.web.access import ENGINEERS
+from ui.web.blob_pool import reads_blobs
 from ui.web.images import image_response
 from ui.web.sessions import Person, Requires
 from ui.web.settings_form import form
@@ -71,6 +72,7 @@ def treat_routes(workspace: Workspace) -> APIRouter:
         return {"run": job.args["run"]}
 
     @routes.get("/runs/{run_id}/pictures/{sha256}")
+    @reads_blobs
     def shown(run_id: str, sha256: str, request: Request) -> Response:
         run = runs.run_of(workspace, runs.TREATMENT, run_id)
         return image_response(workspace, request, sample_ref(workspace, run.id, sha256), "image/png")

@@ -17,7 +17,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         409: "Conflict: the lease was lost, the revision is stale, or the key was already used",
         413: "The body is too large",
         422: "The request is invalid; nothing was changed",
-        503: "The inference service is unavailable",
+        503: "The inference service, the database or the blob store does not respond; try again",
     }.items()
 }
 

@@ -12,6 +12,7 @@ from dataengine.errors import NotFound
 from storage.catalog import Catalog
 from storage.workspace import Workspace
 from ui.web.access import IMAGE_VIEWERS
+from ui.web.blob_pool import reads_blobs
 from ui.web.errors import ERRORS
 from ui.web.sessions import Person, Requires
 
@@ -27,12 +28,14 @@ def image_routes(workspace: Workspace) -> APIRouter:
     routes = APIRouter(prefix="/api", tags=["images"], responses=ERRORS)
 
     @routes.get("/images/{image_id}/pixels")
+    @reads_blobs
     def pixels(image_id: str, request: Request, person: Viewer) -> Response:
         with workspace.catalog(read_only=True) as catalog:
             image = catalog.images.get(image_id)
         return image_response(workspace, request, image.sha256, image.media_type)
 
     @routes.get("/images/{image_id}/thumbnail")
+    @reads_blobs
     def thumbnail(image_id: str, request: Request, person: Viewer) -> Response:
         with workspace.catalog(read_only=True) as catalog:
             image = catalog.images.get(image_id)
@@ -41,6 +44,7 @@ def image_routes(workspace: Workspace) -> APIRouter:
         return image_response(workspace, request, image.thumbnail)
 
     @routes.get("/images/{image_id}/map")
+    @reads_blobs
     def confidence_map(image_id: str, person: MapViewer, detector: str | None = None) -> Response:
         with workspace.catalog(read_only=True) as catalog:
             map_ref, detector_id = find_map(catalog, image_id, detector)

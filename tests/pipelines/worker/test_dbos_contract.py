@@ -6,8 +6,11 @@ to look at.
 import inspect
 from collections.abc import Iterator
 
+import dbos._core
 import dbos._error
 import dbos._serialization
+import dbos._sys_db
+import dbos._utils
 import pytest
 from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer
 from sqlalchemy import MetaData, Table, create_engine, select, update
@@ -25,6 +28,10 @@ def test_the_private_names_exist() -> None:
     assert issubclass(dbos._error.DBOSAwaitedWorkflowCancelledError, Exception)
     recover = inspect.signature(DBOS._recover_pending_workflows)
     assert list(recover.parameters) == ["executor_ids"], "`Engine._adopt` passes the ids of dead workers"
+    recover_one = inspect.signature(dbos._sys_db.SystemDatabase.reenqueue_for_recovery)
+    assert list(recover_one.parameters)[1:] == ["workflow_id", "executor_ids", "recovery_queue_name"]
+    assert "_active_workflows_set" in inspect.getsource(DBOS.__init__), "`Engine._recover_lost` reads it"
+    assert dbos._core.ActiveWorkflowById().activeList() == [] and dbos._utils.INTERNAL_QUEUE_NAME
     deserialize = inspect.signature(dbos._serialization.DefaultSerializer.deserialize)
     assert list(deserialize.parameters)[1:] == ["serialized_data"], "`forbid_pickle` replaces it"
 

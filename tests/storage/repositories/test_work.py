@@ -1,13 +1,14 @@
 """Rounds, jobs and workers: one winner."""
 
 import threading
+import time
 from dataclasses import replace
 
 import pytest
 from sqlalchemy import Engine
 
 from dataengine.errors import Conflict, InputRefused, NotFound
-from dataengine.records import Job, Round, WorkerBeat, now
+from dataengine.records import Job, Round, WorkerBeat
 from storage.catalog import Catalog
 from tests.storage.builders import at_once
 
@@ -78,9 +79,7 @@ def test_a_job_has_one_worker(engine: Engine) -> None:
         job = catalog.jobs.get("j")
         assert job.state == "running" and job.started is not None and job.heartbeat is not None
         catalog.commit()
-    claims = at_once(
-        engine, lambda catalog, number: catalog.jobs.claim("j", f"v{number}", stale_before=now() + 1)
-    )
+    claims = at_once(engine, lambda catalog, number: catalog.jobs.claim("j", f"v{number}", silent_for=-1))
     assert any(claims), "a silent worker's job is taken over"
 
 
@@ -97,7 +96,7 @@ def test_a_jobs_life(catalog: Catalog) -> None:
     assert not catalog.jobs.finish("j", "failed", error="too late")
     job = catalog.jobs.get("j")
     assert (job.state, job.progress, job.result, job.error) == ("succeeded", 1.0, {"loss": 0.1}, "")
-    assert not catalog.jobs.claim("j", "w", stale_before=now() + 1)
+    assert not catalog.jobs.claim("j", "w", silent_for=-1)
     with pytest.raises(InputRefused, match="succeeded, failed, cancelled"):
         catalog.jobs.finish("j", "running")
 
@@ -111,7 +110,7 @@ def test_cancelling(catalog: Catalog) -> None:
     assert not catalog.jobs.cancelled("running")
     assert catalog.jobs.request_cancel("running").state == "running"
     assert catalog.jobs.cancelled("running") and catalog.jobs.heartbeat("running", 0.1)
-    assert not catalog.jobs.claim("running", "w2", stale_before=now() + 1), "nobody resumes what should stop"
+    assert not catalog.jobs.claim("running", "w2", silent_for=-1), "nobody resumes what should stop"
     assert catalog.jobs.finish("running", "cancelled")
     with pytest.raises(NotFound):
         catalog.jobs.request_cancel("x")
@@ -126,7 +125,7 @@ def test_pausing(catalog: Catalog) -> None:
     assert catalog.jobs.pending_request("running") == ""
     assert catalog.jobs.request_pause("running").state == "running"
     assert catalog.jobs.pending_request("running") == "pause" and not catalog.jobs.cancelled("running")
-    assert not catalog.jobs.claim("running", "w2", stale_before=now() + 1), "it waits to be resumed"
+    assert not catalog.jobs.claim("running", "w2", silent_for=-1), "it waits to be resumed"
     catalog.jobs.request_cancel("running")
     assert catalog.jobs.pending_request("running") == "cancel", "stopping it comes before letting it wait"
     assert catalog.jobs.request_cancel("waiting").state == "cancelled", "what is paused can be given up"
@@ -147,6 +146,34 @@ def test_workers(catalog: Catalog) -> None:
     beat = WorkerBeat(id="w", host="h", pid=1, devices=("cuda:0", "cuda:1"), beat=5.0)
     catalog.workers.beat(replace(beat, pid=7, beat=1.0))
     catalog.workers.beat(beat)
-    assert catalog.workers.alive(4.0) == [beat] and catalog.workers.alive(6.0) == []
+    (found,) = catalog.workers.alive(60.0)
+    assert replace(found, beat=5.0) == beat and abs(found.beat - time.time()) < 30, "the database's time"
+    assert catalog.workers.alive(-60.0) == []
     catalog.workers.forget("w")
-    assert catalog.workers.alive(0.0) == []
+    assert catalog.workers.alive(60.0) == []
+
+
+def test_a_skewed_clock_of_a_worker_changes_no_lease(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog.jobs.add(Job(id="j", kind="train"))
+    assert catalog.jobs.claim("j", "w")
+    for skew in (-300.0, -30.0, 30.0, 300.0):
+        monkeypatch.setattr("storage.repositories.work.now", lambda skew=skew: time.time() + skew)
+        catalog.jobs.heartbeat("j", 0.5)
+        catalog.workers.beat(WorkerBeat(id="w", host="h", pid=1, beat=time.time() + skew))
+        assert not catalog.jobs.claim("j", "other", silent_for=5), f"taken from a living worker at {skew} s"
+        assert catalog.jobs.silent(5) == set() and [beat.id for beat in catalog.workers.alive(5)] == ["w"]
+    assert catalog.jobs.silent(-5) == {"j"} and catalog.jobs.claim("j", "other", silent_for=-5)
+
+
+def test_failures_alike_are_counted_until_something_moves(catalog: Catalog) -> None:
+    catalog.jobs.add(Job(id="j", kind="train"))
+    count = catalog.jobs.count_failure
+    assert [count("j", "no memory", 0.2), count("j", "no memory", 0.2), count("j", "no memory", 0.1)] == [
+        1,
+        2,
+        3,
+    ]
+    assert count("j", "no memory", 0.5) == 1, "it got further"
+    assert count("j", "another", 0.5) == 1 and count("j", "another", 0.5) == 2
