@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image as PilImage
 from PIL import ImageOps
 
+from dataengine.bounds import IMAGE_BYTES, MAX_PIXELS
 from dataengine.errors import ImageRefused
-from dataengine.masks import MAX_PIXELS
 
-MAX_BYTES = 128 * 1024 * 1024
 THUMBNAIL = 256
 THUMBNAIL_QUALITY = 80
 ORIENTATION = 0x0112
@@ -91,8 +90,8 @@ def _opened(data: bytes, max_pixels: int, formats: tuple[str, ...] = FORMATS) ->
     """The opened file, within limits; any failure of the decoder inside the block becomes `ImageRefused`."""
     if not data:
         raise ImageRefused("the file is empty")
-    if len(data) > MAX_BYTES:
-        raise ImageRefused(f"the file has {len(data)} bytes, more than the limit of {MAX_BYTES}")
+    if len(data) > IMAGE_BYTES:
+        raise ImageRefused(f"the file has {len(data)} bytes, more than the limit of {IMAGE_BYTES}")
     try:
         with PilImage.open(io.BytesIO(data), formats=formats) as image:
             width, height = image.size

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from dataengine.bounds import IMAGE_BYTES
 from dataengine.errors import InputRefused
-from dataengine.images import MAX_BYTES
 from pipelines.exchange.metadata import Note, displayable_name, read_plain
 
 MAX_JSON = 1024 * 1024 * 1024
@@ -46,7 +46,7 @@ def read_inside(root: Path, name: str) -> tuple[bytes, Note]:
     path = path_inside(root, name)
     if not path.exists():
         raise InputRefused(f"there is no image {displayable_name(name)!r} in {root.name}/")
-    return read_plain(path, MAX_BYTES), Note()
+    return read_plain(path, IMAGE_BYTES), Note()
 
 
 def read_json(path: Path, limit: int = MAX_JSON) -> Any:

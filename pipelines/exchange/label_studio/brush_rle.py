@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dataengine.bounds import MAX_PIXELS
 from dataengine.errors import MaskRefused
-from dataengine.masks import MAX_PIXELS, Mask
+from dataengine.masks import Mask
 
 ALPHA_THRESHOLD = 128
 """The browser's brush is anti-aliased; pixels with at least this alpha count as painted."""

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from dataengine.bounds import MAX_PIXELS
 from dataengine.errors import InputRefused, MaskRefused
-from dataengine.masks import MAX_PIXELS, Mask, decode_coco
+from dataengine.masks import Mask, decode_coco
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
 from pipelines.exchange.metadata import Refusal, displayable_name

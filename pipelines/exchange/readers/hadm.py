@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from dataengine.bounds import IMAGE_BYTES
 from dataengine.errors import InputRefused, MaskRefused
-from dataengine.images import MAX_BYTES
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
 from pipelines.exchange.metadata import Note, Refusal, displayable_name, parse_note, read_plain
@@ -55,7 +55,7 @@ def _had_rows(files: list[Path], options: ImportOptions, refused: list[Refusal])
 
 
 def _had_load(root: Path, name: str, note: Note) -> tuple[bytes, Note]:
-    return read_plain(path_inside(root, name), MAX_BYTES), note
+    return read_plain(path_inside(root, name), IMAGE_BYTES), note
 
 
 def _boxes_answer(

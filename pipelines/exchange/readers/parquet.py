@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dataengine.bounds import IMAGE_BYTES
 from dataengine.errors import InputRefused
-from dataengine.images import MAX_BYTES
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
 from pipelines.exchange.metadata import Note, Refusal, parse_note
@@ -158,8 +158,8 @@ def _embedded_or_path(value: Any, base: Path) -> tuple[bytes, str]:
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes):
-        if len(value) > MAX_BYTES:
-            raise InputRefused(f"its image has {len(value)} bytes, the limit is {MAX_BYTES}")
+        if len(value) > IMAGE_BYTES:
+            raise InputRefused(f"its image has {len(value)} bytes, the limit is {IMAGE_BYTES}")
         return value, ""
     if not isinstance(value, str):
         raise InputRefused("contains no image: neither bytes nor a path")

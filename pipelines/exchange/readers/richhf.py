@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from dataengine.bounds import IMAGE_BYTES
 from dataengine.errors import InputRefused, MaskRefused
-from dataengine.images import MAX_BYTES, decode
+from dataengine.images import decode
 from dataengine.masks import components
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
@@ -110,7 +111,7 @@ def _heat_answer(
 
 def _heat(payload: Example) -> np.ndarray:
     values = payload.get("artifact_map")
-    if not values or not isinstance(values[0], bytes) or len(values[0]) > MAX_BYTES:
+    if not values or not isinstance(values[0], bytes) or len(values[0]) > IMAGE_BYTES:
         raise MaskRefused("the record has no artifact_map")
     try:
         return decode(values[0], max_pixels=16 * SIDE * SIDE)[..., 0]
