@@ -4,7 +4,9 @@ A small body stays small: what decoding may take is `allowance(size)`, a multipl
 a fixed amount, so that kilobytes never become gigabytes, while large honest files are read.
 """
 
+import json
 from pathlib import Path
+from typing import Any
 
 from dataengine.errors import InputRefused, ModelRefused
 
@@ -63,26 +65,35 @@ def check_bytes(
         raise refused(f"{what} would take {needed} bytes, {bound} are allowed; {instead}")
 
 
-def check_json(data: bytes | bytearray, allowed: int, what: str) -> None:
-    """Raise `InputRefused` if the objects of this JSON text would take more than `allowed` bytes.
+def check_json(data: bytes, allowed: int, what: str, refused: type[InputRefused] = InputRefused) -> None:
+    """Raise `refused` if the objects of this JSON text would take more than `allowed` bytes.
 
     Estimated from its punctuation, which is counted without decoding anything: about 240 bytes for an object,
     96 for a list, 32 for a value after a comma, 56 for a text, and the text itself twice.
     """
     weights = {b"{": 240, b"[": 96, b",": 32, b'"': 28}
     needed = 2 * len(data) + sum(weight * data.count(mark) for mark, weight in weights.items())
-    check_bytes(needed, allowed, what, "split it, or leave out what is not needed")
+    check_bytes(needed, allowed, what, "split it, or leave out what is not needed", refused)
 
 
-def read_config(file: Path) -> bytes:
+def config_bytes(file: Path) -> bytes:
     """The bytes of a JSON file in a model's folder. Raises `OSError`, or `ModelRefused` above
     `CONFIG_BYTES`."""
     check_bytes(
         file.stat().st_size, CONFIG_BYTES, str(file), "it is no configuration; save it again", ModelRefused
     )
     data = file.read_bytes()
-    check_json(data, allowance(len(data)), str(file))
+    check_json(data, allowance(len(data)), str(file), ModelRefused)
     return data
+
+
+def read_config(file: Path) -> Any:
+    """A JSON file in a model's folder. Raises `OSError`, `ValueError` if it is no JSON, and as
+    `config_bytes`."""
+    try:
+        return json.loads(config_bytes(file))
+    except RecursionError:
+        raise ValueError(f"{file} is nested too deeply") from None
 
 
 def check_header(file: Path) -> None:

@@ -3,8 +3,9 @@
 import hashlib
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image as PilImage
 from PIL import ImageOps
 
-from dataengine.bounds import IMAGE_BYTES, MAX_PIXELS
+from dataengine.bounds import IMAGE_BYTES, LARGE_PIXELS, MAX_PIXELS, check_bytes
 from dataengine.errors import ImageRefused
 
 THUMBNAIL = 256
@@ -27,6 +28,9 @@ MEDIA_TYPES = {
     "GIF": "image/gif",
 }
 """Supported formats; browsers show all of them. An MPO is a JPEG with a second one appended by the camera."""
+
+_LARGE = Lock()
+"""Held while a large image is decoded: the threads of an import would multiply its memory."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 
@@ -90,8 +94,7 @@ def _opened(data: bytes, max_pixels: int, formats: tuple[str, ...] = FORMATS) ->
     """The opened file, within limits; any failure of the decoder inside the block becomes `ImageRefused`."""
     if not data:
         raise ImageRefused("the file is empty")
-    if len(data) > IMAGE_BYTES:
-        raise ImageRefused(f"the file has {len(data)} bytes, more than the limit of {IMAGE_BYTES}")
+    check_bytes(len(data), IMAGE_BYTES, "the file", "downscale the image", ImageRefused)
     try:
         with PilImage.open(io.BytesIO(data), formats=formats) as image:
             width, height = image.size
@@ -99,7 +102,8 @@ def _opened(data: bytes, max_pixels: int, formats: tuple[str, ...] = FORMATS) ->
                 raise ImageRefused(f"{width}×{height} pixels exceed the limit of {max_pixels}; downscale it")
             if image.format != "MPO" and getattr(image, "is_animated", False):
                 raise ImageRefused("animated; export one frame as an image of its own")
-            yield image
+            with _LARGE if width * height > LARGE_PIXELS else nullcontext():
+                yield image
     except ImageRefused:
         raise
     except PilImage.DecompressionBombError:
@@ -116,20 +120,33 @@ def _shown(image: PilImage.Image) -> PilImage.Image:
     if image.mode.startswith("I"):
         return PilImage.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:
-        layers = image.convert("RGBA")
-        return PilImage.alpha_composite(PilImage.new("RGBA", layers.size, "white"), layers).convert("RGB")
-    return image.convert("RGB")
+        return _over_white(image.convert("RGBA"))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _over_white(layers: PilImage.Image) -> PilImage.Image:
+    """An RGBA image over white, in strips: whole, it would take five copies of the image."""
+    shown = PilImage.new("RGB", layers.size)
+    rows = max(1, LARGE_PIXELS // layers.width // 8)
+    for top in range(0, layers.height, rows):
+        strip = layers.crop((0, top, layers.width, min(top + rows, layers.height)))
+        flat = PilImage.alpha_composite(PilImage.new("RGBA", strip.size, "white"), strip)
+        shown.paste(flat.convert("RGB"), (0, top))
+    return shown
 
 
 def _eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     """The upper byte of 16-bit grey values, rounded."""
-    return np.rint(np.clip(values.astype(np.float32), 0, 65535) / 257).astype(np.uint8)
+    shown = np.empty(values.shape, dtype=np.uint8)
+    for row, line in enumerate(values):
+        shown[row] = np.rint(np.clip(line.astype(np.float32), 0, 65535) / 257)
+    return shown
 
 
 def _shrunk(image: PilImage.Image) -> PilImage.Image:
-    small = image.copy()
-    small.thumbnail((THUMBNAIL, THUMBNAIL), PilImage.Resampling.BOX, reducing_gap=2.0)
-    return small
+    """The image, which is changed itself, as its thumbnail."""
+    image.thumbnail((THUMBNAIL, THUMBNAIL), PilImage.Resampling.BOX, reducing_gap=2.0)
+    return image
 
 
 def _jpeg(image: PilImage.Image) -> bytes:

@@ -14,7 +14,7 @@ from dataengine.images import decode_values
 from dataengine.masks import MAX_CLASS, LabelMap
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
-from pipelines.exchange.metadata import Refusal, displayable_name
+from pipelines.exchange.metadata import Refusal, displayable_name, read_rows
 from pipelines.exchange.readers.folders import ImagePath, find_image_files, read_folder
 from pipelines.exchange.safe_files import path_inside, read_inside
 
@@ -110,15 +110,14 @@ def _pictures(folder: Path) -> Iterator[ImagePath]:
 def _by_table(root: Path, options: ImportOptions, refused: list[Refusal]) -> MaskReaders:
     mask_readers: MaskReaders = {}
     try:
-        with (root / TABLE).open(newline="", encoding="utf-8-sig") as file:
-            for row in csv.DictReader(file):
-                name = displayable_name(row.get("image") or "")
-                try:
-                    reader = _row_reader(root, row, options)
-                except InputRefused as error:
-                    refused.append(Refusal(name or TABLE, str(error)))
-                else:
-                    mask_readers.setdefault(name, []).append(reader)
+        for _, row in read_rows(root / TABLE):
+            name = displayable_name(row.get("image") or "")
+            try:
+                reader = _row_reader(root, row, options)
+            except InputRefused as error:
+                refused.append(Refusal(name or TABLE, str(error)))
+            else:
+                mask_readers.setdefault(name, []).append(reader)
     except (OSError, UnicodeError, csv.Error) as error:
         raise InputRefused(f"the table {root / TABLE} cannot be read: {error}; save it as UTF-8") from None
     return mask_readers
