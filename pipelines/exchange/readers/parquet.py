@@ -10,12 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dataengine.bounds import IMAGE_BYTES
+from dataengine.bounds import IMAGE_BYTES, allowance, check_bytes
 from dataengine.errors import InputRefused
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
 from pipelines.exchange.metadata import Note, Refusal, parse_note
 from pipelines.exchange.readers.mask_folders import read_mask
+from pipelines.exchange.readers.parquet_bounds import (
+    CONTAINER_LIMIT,
+    check_rows,
+    check_stream,
+    check_types,
+    rows_at_once,
+)
 from pipelines.exchange.safe_files import path_inside, read_inside
 
 USUAL = {
@@ -28,7 +35,7 @@ USUAL = {
     "licence": ("licence", "license"),
     "generator": ("generator", "model"),
 }
-BATCH = 32
+MOST_REFUSED = 10_000
 LOSSES = ("weights, pseudo-labels' confidence maps and the snapshot's identity are not kept",)
 
 
@@ -77,8 +84,8 @@ def _opened(file: Path) -> tuple[list[str], int]:
 
     try:
         if file.suffix == ".parquet":
-            opened = parquet.ParquetFile(file)
-            return list(opened.schema_arrow.names), opened.metadata.num_rows
+            with parquet.ParquetFile(file, thrift_container_size_limit=CONTAINER_LIMIT) as opened:
+                return list(opened.schema_arrow.names), opened.metadata.num_rows
         with pyarrow.memory_map(str(file)) as source:
             return list(pyarrow.ipc.open_stream(source).schema.names), 0
     except (pyarrow.ArrowException, OSError) as error:
@@ -100,11 +107,17 @@ def _rows(files: list[Path], base: Path, options: ImportOptions, refused: list[R
     for file in files:
         columns = _columns(_opened(file)[0], options.columns, file)
         name = file.relative_to(base).as_posix()
-        number = 0
+        allowed, refused_before = allowance(file.stat().st_size), len(refused)
+        number = given = 0
         try:
             for batch in _batches(file, columns):
                 for values in batch:
-                    yield from _row(f"{name}#{number}", values, columns, base, options, refused)
+                    for row in _row(f"{name}#{number}", values, columns, base, options, refused):
+                        given += row.size
+                        check_bytes(given, allowed, "its rows so far", "it repeats its images too often")
+                        yield row
+                    if len(refused) - refused_before > MOST_REFUSED:
+                        raise InputRefused(f"more than {MOST_REFUSED} of its rows were refused")
                     number += 1
         except InputRefused as error:
             refused.append(Refusal(f"{name}#{number}", f"{error}; the rest of this file was not read"))
@@ -117,14 +130,24 @@ def _batches(file: Path, columns: dict[str, str]) -> Iterator[list[dict[str, Any
     theirs = sorted(set(columns.values()))
     try:
         if file.suffix == ".parquet":
-            with parquet.ParquetFile(file) as opened:
-                for batch in opened.iter_batches(batch_size=BATCH, columns=theirs):
+            with parquet.ParquetFile(
+                file, memory_map=True, thrift_container_size_limit=CONTAINER_LIMIT
+            ) as opened:
+                check_types(opened.schema_arrow, theirs, file.name)
+                rows = rows_at_once(file, opened.metadata, theirs)
+                for batch in opened.iter_batches(batch_size=rows, columns=theirs):
                     yield batch.to_pylist()
             return
         with pyarrow.memory_map(str(file)) as source:
+            check_stream(source, file.name)
+            source.seek(0)
             for batch in pyarrow.ipc.open_stream(source):
-                for start in range(0, batch.num_rows, BATCH):
-                    yield batch.select(theirs).slice(start, BATCH).to_pylist()
+                check_types(batch.schema, theirs, file.name)
+                check_rows(batch.num_rows, source.size(), file.name)
+                ours = batch.select(theirs)
+                ours.validate(full=True)
+                for start in range(batch.num_rows):
+                    yield ours.slice(start, 1).to_pylist()
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputRefused(f"cannot be read: {error}") from None
 
