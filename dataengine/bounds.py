@@ -32,7 +32,7 @@ HEADER_BYTES = 16 * 2**20
 """Of the header of a safetensors file; those of the largest published models are below 1 MiB."""
 TABLE_BYTES = 2**30
 """Of a CSV file."""
-TABLE_ROWS = 1_000_000
+TABLE_ROWS = 500_000
 """Of a CSV file."""
 RECORD_BYTES = 32 * 2**20
 """Of one TFRecord."""
@@ -44,7 +44,7 @@ ARCHIVE_RATIO = 200
 """Images hardly compress; JSON and single-colour masks may shrink by a factor of a hundred."""
 ARCHIVE_ALWAYS = 256 * 2**20
 """Archives that unpack to less than this are accepted regardless of their ratio."""
-ALWAYS = 256 * 2**20
+ALWAYS = 128 * 2**20
 RATIO = 12
 LENGTH_BYTES = 8
 

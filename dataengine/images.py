@@ -29,6 +29,7 @@ MEDIA_TYPES = {
 }
 """Supported formats; browsers show all of them. An MPO is a JPEG with a second one appended by the camera."""
 
+STRIP_PIXELS = 1_000_000
 _LARGE = Lock()
 """Held while a large image is decoded: the threads of an import would multiply its memory."""
 
@@ -56,7 +57,11 @@ class ImageFile:
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """The file's pixels, uint8 `HWC` RGB at native size. Raises `ImageRefused` with the reason."""
     with _opened(data, max_pixels) as image:
-        return np.array(_shown(image))
+        ImageOps.exif_transpose(image, in_place=True)
+        pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
+        for strip, top in _strips(image):
+            pixels[top : top + strip.height] = np.asarray(_shown(strip))
+        return pixels
 
 
 def decode_values(
@@ -78,6 +83,7 @@ def measure(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile:
             width, height = height, width
         media_type = MEDIA_TYPES[str(image.format)]
         image.draft("RGB", (THUMBNAIL, THUMBNAIL))
+        ImageOps.exif_transpose(image, in_place=True)
         small = _shrunk(_shown(image))
         return ImageFile(
             sha256=hashlib.sha256(data).hexdigest(),
@@ -115,8 +121,7 @@ def _opened(data: bytes, max_pixels: int, formats: tuple[str, ...] = FORMATS) ->
 
 
 def _shown(image: PilImage.Image) -> PilImage.Image:
-    """8-bit RGB as a viewer displays it."""
-    ImageOps.exif_transpose(image, in_place=True)
+    """8-bit RGB of an upright image as a viewer displays it."""
     if image.mode.startswith("I"):
         return PilImage.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:
@@ -125,14 +130,22 @@ def _shown(image: PilImage.Image) -> PilImage.Image:
 
 
 def _over_white(layers: PilImage.Image) -> PilImage.Image:
-    """An RGBA image over white, in strips: whole, it would take five copies of the image."""
+    """An RGBA image over white."""
     shown = PilImage.new("RGB", layers.size)
-    rows = max(1, LARGE_PIXELS // layers.width // 8)
-    for top in range(0, layers.height, rows):
-        strip = layers.crop((0, top, layers.width, min(top + rows, layers.height)))
+    for strip, top in _strips(layers):
         flat = PilImage.alpha_composite(PilImage.new("RGBA", strip.size, "white"), strip)
         shown.paste(flat.convert("RGB"), (0, top))
     return shown
+
+
+def _strips(image: PilImage.Image) -> Iterator[tuple[PilImage.Image, int]]:
+    """The image in strips, each with its first row: what is converted whole takes a copy for every step."""
+    rows = max(1, STRIP_PIXELS // image.width)
+    if rows >= image.height:
+        yield image, 0
+        return
+    for top in range(0, image.height, rows):
+        yield image.crop((0, top, image.width, min(top + rows, image.height))), top
 
 
 def _eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:

@@ -106,7 +106,8 @@ def _unpack(path: Path, folder: Path) -> None:
     except InputRefused:
         raise
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise InputRefused(f"the archive {path.name} cannot be read: {error}") from None
+        said = error.strerror if isinstance(error, OSError) else error
+        raise InputRefused(f"the archive {path.name} cannot be read: {said}") from None
     except Exception as error:  # decompressors may raise anything on malicious bytes
         raise InputRefused(f"the archive {path.name} is damaged: {error or type(error).__name__}") from None
 

@@ -55,7 +55,7 @@ def read_parquet(options: ImportOptions) -> Reading:
         columns = _columns(names, options.columns, file)
         if "image" not in columns:
             raise InputRefused(
-                f"{file.name} has no image column among {', '.join(names)}; name it: --column image=…"
+                f"{file.name} has no image column among {_some(names)}; name it: --column image=…"
             )
         total += rows
     base = root.parent if root.is_file() else root
@@ -92,12 +92,17 @@ def _opened(file: Path) -> tuple[list[str], int]:
         raise InputRefused(f"{file.name} cannot be read: {error}") from None
 
 
+def _some(names: list[str]) -> str:
+    """Names for a sentence."""
+    return ", ".join(name[:40] for name in names[:20]) + (", …" if len(names) > 20 else "")
+
+
 def _columns(names: list[str], payload: Mapping[str, str], file: Path) -> dict[str, str]:
     """Our field → the dataset's column."""
     for ours, theirs in payload.items():
         if ours not in USUAL or theirs not in names:
             raise InputRefused(
-                f"--column {ours}={theirs}: {file.name} has {', '.join(names)}; ours are {', '.join(USUAL)}"
+                f"--column {ours}={theirs}: {file.name} has {_some(names)}; ours are {', '.join(USUAL)}"
             )
     found = {ours: next((n for n in usual if n in names), None) for ours, usual in USUAL.items()}
     return {ours: theirs for ours, theirs in (found | dict(payload)).items() if theirs is not None}

@@ -186,9 +186,7 @@ def check_stream(source: Any, what: str) -> None:
         except (IndexError, struct.error):
             raise InputRefused(f"{what}: a message's header is damaged; write the file again") from None
         if compressed:
-            raise InputRefused(
-                f"{what} holds compressed batches; write it uncompressed, or as Parquet"
-            )
+            raise InputRefused(f"{what} holds compressed batches; write it uncompressed, or as Parquet")
 
 
 def _messages(reader: Any) -> Iterator[Any]:
