@@ -65,13 +65,19 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
 
 
 def decode_values(
-    data: bytes, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
+    data: bytes,
+    formats: tuple[str, ...] = FORMATS,
+    max_pixels: int = MAX_PIXELS,
+    size: tuple[int, int] | None = None,
 ) -> NDArray[Any]:
     """The file's raw values, `HW` or `HWC`, for masks: palette indices or grey levels, not converted to RGB.
 
-    Transparency of grey images is dropped. Raises `ImageRefused` as `decode`.
+    Transparency of grey images is dropped. Raises `ImageRefused` as `decode`, and undecoded unless it is of
+    `size` (height, width), if that is given.
     """
     with _opened(data, max_pixels, formats) as image:
+        if size is not None and (image.height, image.width) != size:
+            raise ImageRefused(f"it is {image.height, image.width} (height, width), its image is {size}")
         return np.array(image.convert("L") if image.mode in ("1", "LA") else image)
 
 

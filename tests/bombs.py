@@ -16,7 +16,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image as Picture
-from PIL import PngImagePlugin
 
 from dataengine.masks import pack_label_map
 from pipelines.exchange.label_studio.brush_rle import encode_mask
@@ -116,9 +115,7 @@ def text_png(name: bytes, size: int, count: int = 1) -> bytes:
 
 def long_exif() -> bytes:
     """A JPEG whose metadata has a directory of 20,000 entries that claim 4 GB each."""
-    entries = b"".join(
-        struct.pack("<HHII", number % 65536, 2, 2**32 - 1, 8) for number in range(5000)
-    )
+    entries = b"".join(struct.pack("<HHII", number % 65536, 2, 2**32 - 1, 8) for number in range(5000))
     exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 5000) + entries + b"\0\0\0\0"
     return written("JPEG", exif=exif[:65000])
 
@@ -234,7 +231,9 @@ def coco(annotations: list[dict[str, Any]], height: int = SIDE, width: int = SID
     whole = {
         "images": [about],
         "categories": [{"id": 1, "name": CLASS}],
-        "annotations": [{"id": n, "image_id": 1, "category_id": 1, **one} for n, one in enumerate(annotations)],
+        "annotations": [
+            {"id": n, "image_id": 1, "category_id": 1, **one} for n, one in enumerate(annotations)
+        ],
     }
     return json.dumps(whole).encode()
 

@@ -232,7 +232,9 @@ class Child:
             # A new process takes a while to start, which is none of the file's time.
             if self._here.poll(SECONDS + 60):
                 found: Outcome = self._here.recv()
-                return found._replace(word="broken", said="took too long") if found.seconds > SECONDS else found
+                return (
+                    found._replace(word="broken", said="took too long") if found.seconds > SECONDS else found
+                )
             said = "hung"
         except (EOFError, OSError):
             self._process.join(5)

@@ -162,11 +162,9 @@ def read_mask(data: bytes, one_class: int | None, size: tuple[int, int]) -> Labe
     Values 0 and 255, or 0 and 1, become `one_class`; without it, all values are class numbers.
     """
     try:
-        values = decode_values(data, MASK_FORMATS)
+        values = decode_values(data, MASK_FORMATS, size=size)
     except ImageRefused as error:
         raise MaskRefused(f"the mask cannot be read: {error}") from None
-    if values.shape[:2] != size:
-        raise MaskRefused(f"the mask is {values.shape[:2]} (height, width), its image is {size}")
     if values.ndim == 3:
         if not (values[..., :3] == values[..., :1]).all():
             raise MaskRefused("the mask has colours; masks are grey or palette images of class numbers")
