@@ -25,7 +25,7 @@ SLOW_TO_MAKE = {
     "510,000 members",
     "a header of a million tensors",
     "a mask of 8000² with colours",
-    "a code of ten million runs",
+    "ten million runs as a code",
     "compressed batches",
     "20,000 columns",
 }
