@@ -3,8 +3,9 @@
 import hashlib
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image as PilImage
 from PIL import ImageOps
 
+from dataengine.bounds import IMAGE_BYTES, LARGE_PIXELS, MAX_PIXELS, check_bytes
 from dataengine.errors import ImageRefused
-from dataengine.masks import MAX_PIXELS
 
-MAX_BYTES = 128 * 1024 * 1024
 THUMBNAIL = 256
 THUMBNAIL_QUALITY = 80
 ORIENTATION = 0x0112
@@ -28,6 +28,10 @@ MEDIA_TYPES = {
     "GIF": "image/gif",
 }
 """Supported formats; browsers show all of them. An MPO is a JPEG with a second one appended by the camera."""
+
+STRIP_PIXELS = 1_000_000
+_LARGE = Lock()
+"""Held while a large image is decoded: the threads of an import would multiply its memory."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 
@@ -53,17 +57,27 @@ class ImageFile:
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """The file's pixels, uint8 `HWC` RGB at native size. Raises `ImageRefused` with the reason."""
     with _opened(data, max_pixels) as image:
-        return np.array(_shown(image))
+        ImageOps.exif_transpose(image, in_place=True)
+        pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
+        for strip, top in _strips(image):
+            pixels[top : top + strip.height] = np.asarray(_shown(strip))
+        return pixels
 
 
 def decode_values(
-    data: bytes, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
+    data: bytes,
+    formats: tuple[str, ...] = FORMATS,
+    max_pixels: int = MAX_PIXELS,
+    size: tuple[int, int] | None = None,
 ) -> NDArray[Any]:
     """The file's raw values, `HW` or `HWC`, for masks: palette indices or grey levels, not converted to RGB.
 
-    Transparency of grey images is dropped. Raises `ImageRefused` as `decode`.
+    Transparency of grey images is dropped. Raises `ImageRefused` as `decode`, and undecoded unless it is of
+    `size` (height, width), if that is given.
     """
     with _opened(data, max_pixels, formats) as image:
+        if size is not None and (image.height, image.width) != size:
+            raise ImageRefused(f"it is {image.height, image.width} (height, width), its image is {size}")
         return np.array(image.convert("L") if image.mode in ("1", "LA") else image)
 
 
@@ -75,6 +89,7 @@ def measure(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile:
             width, height = height, width
         media_type = MEDIA_TYPES[str(image.format)]
         image.draft("RGB", (THUMBNAIL, THUMBNAIL))
+        ImageOps.exif_transpose(image, in_place=True)
         small = _shrunk(_shown(image))
         return ImageFile(
             sha256=hashlib.sha256(data).hexdigest(),
@@ -91,8 +106,7 @@ def _opened(data: bytes, max_pixels: int, formats: tuple[str, ...] = FORMATS) ->
     """The opened file, within limits; any failure of the decoder inside the block becomes `ImageRefused`."""
     if not data:
         raise ImageRefused("the file is empty")
-    if len(data) > MAX_BYTES:
-        raise ImageRefused(f"the file has {len(data)} bytes, more than the limit of {MAX_BYTES}")
+    check_bytes(len(data), IMAGE_BYTES, "the file", "downscale the image", ImageRefused)
     try:
         with PilImage.open(io.BytesIO(data), formats=formats) as image:
             width, height = image.size
@@ -100,7 +114,8 @@ def _opened(data: bytes, max_pixels: int, formats: tuple[str, ...] = FORMATS) ->
                 raise ImageRefused(f"{width}×{height} pixels exceed the limit of {max_pixels}; downscale it")
             if image.format != "MPO" and getattr(image, "is_animated", False):
                 raise ImageRefused("animated; export one frame as an image of its own")
-            yield image
+            with _LARGE if width * height > LARGE_PIXELS else nullcontext():
+                yield image
     except ImageRefused:
         raise
     except PilImage.DecompressionBombError:
@@ -112,25 +127,45 @@ def _opened(data: bytes, max_pixels: int, formats: tuple[str, ...] = FORMATS) ->
 
 
 def _shown(image: PilImage.Image) -> PilImage.Image:
-    """8-bit RGB as a viewer displays it."""
-    ImageOps.exif_transpose(image, in_place=True)
+    """8-bit RGB of an upright image as a viewer displays it."""
     if image.mode.startswith("I"):
         return PilImage.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:
-        layers = image.convert("RGBA")
-        return PilImage.alpha_composite(PilImage.new("RGBA", layers.size, "white"), layers).convert("RGB")
-    return image.convert("RGB")
+        return _over_white(image.convert("RGBA"))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _over_white(layers: PilImage.Image) -> PilImage.Image:
+    """An RGBA image over white."""
+    shown = PilImage.new("RGB", layers.size)
+    for strip, top in _strips(layers):
+        flat = PilImage.alpha_composite(PilImage.new("RGBA", strip.size, "white"), strip)
+        shown.paste(flat.convert("RGB"), (0, top))
+    return shown
+
+
+def _strips(image: PilImage.Image) -> Iterator[tuple[PilImage.Image, int]]:
+    """The image in strips, each with its first row: what is converted whole takes a copy for every step."""
+    rows = max(1, STRIP_PIXELS // image.width)
+    if rows >= image.height:
+        yield image, 0
+        return
+    for top in range(0, image.height, rows):
+        yield image.crop((0, top, image.width, min(top + rows, image.height))), top
 
 
 def _eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     """The upper byte of 16-bit grey values, rounded."""
-    return np.rint(np.clip(values.astype(np.float32), 0, 65535) / 257).astype(np.uint8)
+    shown = np.empty(values.shape, dtype=np.uint8)
+    for row, line in enumerate(values):
+        shown[row] = np.rint(np.clip(line.astype(np.float32), 0, 65535) / 257)
+    return shown
 
 
 def _shrunk(image: PilImage.Image) -> PilImage.Image:
-    small = image.copy()
-    small.thumbnail((THUMBNAIL, THUMBNAIL), PilImage.Resampling.BOX, reducing_gap=2.0)
-    return small
+    """The image, which is changed itself, as its thumbnail."""
+    image.thumbnail((THUMBNAIL, THUMBNAIL), PilImage.Resampling.BOX, reducing_gap=2.0)
+    return image
 
 
 def _jpeg(image: PilImage.Image) -> bytes:

@@ -8,20 +8,20 @@ confidence map is float32 `HW` in [0, 1] and is stored as uint8. Invalid data fr
 import base64
 import binascii
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dataengine.bounds import MAX_PIXELS, PIECE_BYTES
 from dataengine.errors import MaskRefused
 
 LabelMap = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Confidence = NDArray[np.float32]
 
-MAX_PIXELS = 64_000_000
 MAX_CLASS = 127
 EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=np.uint8)
 MAX_VARINT_BYTES = 5
@@ -80,18 +80,43 @@ def pack_label_map(label_map: LabelMap) -> bytes:
     A run is its length as a LEB128 varint (7 bits a byte, lowest first, high bit = more follow) and then one
     byte of class. Neighbouring runs differ in class, so the runs of a label map are unique.
     """
-    runs = _runs_of(check_label_map(label_map))
-    return _compressed(_write_runs(runs.lengths, runs.values))
+    return _packed(_runs_of(check_label_map(label_map)))[0]
 
 
-def _compressed(raw: bytes) -> bytes:
-    return zlib.compress(raw, 6)
+def _packed(pieces: Iterable["Runs"]) -> tuple[bytes, dict[int, int]]:
+    """The compressed bytes of runs, and the pixels of each class that occurs."""
+    press, parts = zlib.compressobj(6), []
+    totals = np.zeros(MAX_CLASS + 1, dtype=np.int64)
+    for runs in pieces:
+        parts.append(press.compress(_write_runs(runs.lengths, runs.values)))
+        # As float64, in which the pixels of any image are exact.
+        totals += np.bincount(runs.values, runs.lengths, minlength=totals.size).astype(np.int64)
+    areas = {number: int(totals[number]) for number in range(1, totals.size) if totals[number]}
+    return b"".join([*parts, press.flush()]), areas
 
 
-def _runs_of(label_map: LabelMap) -> "LabelRuns":
+class Runs(NamedTuple):
+    """Runs of a label map, one after the other: int64 length in pixels, uint8 class."""
+
+    lengths: NDArray[np.int64]
+    values: NDArray[np.uint8]
+
+
+def _runs_of(label_map: LabelMap) -> Iterator[Runs]:
+    """The runs of a label map in pieces: the arrays of all of them would be many times its size."""
     flat = label_map.ravel()
-    ends = np.append(np.flatnonzero(flat[1:] != flat[:-1]) + 1, flat.size)
-    return LabelRuns(np.diff(ends, prepend=0), flat[ends - 1], np.array([ends.size]))
+    length, value = 0, flat[0]
+    for start in range(0, flat.size, PIECE_BYTES):
+        part = flat[start : start + PIECE_BYTES]
+        ends = np.append(np.flatnonzero(part[1:] != part[:-1]) + 1, part.size)
+        lengths, values = np.diff(ends, prepend=0), part[ends - 1]
+        if values[0] == value:
+            lengths[0] += length
+        else:
+            lengths, values = np.append(length, lengths), np.append(value, values)
+        length, value = int(lengths[-1]), values[-1]
+        yield Runs(lengths[:-1], values[:-1])
+    yield Runs(np.array([length]), np.array([value]))
 
 
 def _write_runs(lengths: NDArray[np.integer[Any]], values: NDArray[np.uint8]) -> bytes:
@@ -99,7 +124,7 @@ def _write_runs(lengths: NDArray[np.integer[Any]], values: NDArray[np.uint8]) ->
     sizes = 1 + np.searchsorted(limits, lengths, side="right")
     value_at = np.cumsum(sizes + 1) - 1
     starts = value_at - sizes
-    raw = np.zeros(int(value_at[-1]) + 1, dtype=np.uint8)
+    raw = np.zeros(int((sizes + 1).sum()), dtype=np.uint8)
     raw[value_at] = values
     for digit in range(MAX_VARINT_BYTES):
         longer = sizes > digit
@@ -110,8 +135,13 @@ def _write_runs(lengths: NDArray[np.integer[Any]], values: NDArray[np.uint8]) ->
 
 def unpack_label_map(packed: bytes, height: int, width: int, classes: int = MAX_CLASS) -> LabelMap:
     """The label map of `pack_label_map`, uint8 `HW`. Raises `MaskRefused` as `read_label_runs`."""
-    runs = read_label_runs([packed], height, width, classes)
-    return np.repeat(runs.values, runs.lengths).reshape(height, width)
+    pieces = _read_pieces(packed, height, width, classes)
+    flat, at = np.zeros(height * width if _is_size(height, width) else 0, dtype=np.uint8), 0
+    for runs in pieces:
+        drawn = np.repeat(runs.values, runs.lengths)
+        flat[at : at + drawn.size] = drawn
+        at += drawn.size
+    return flat.reshape(height, width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,22 +170,19 @@ class PackedMap:
     width: int
     areas: dict[int, int]
     """Pixels of each class that occurs, in ascending order; empty for a clean image."""
-    _runs: "LabelRuns" = field(repr=False, compare=False)
 
     @classmethod
     def of(cls, label_map: ArrayLike, size: tuple[int, int] | None = None, classes: int = MAX_CLASS) -> Self:
         """From a uint8 `HW` array. Raises `MaskRefused` as `check_label_map`."""
         checked = check_label_map(label_map, size, classes)
-        runs = _runs_of(checked)
-        data = _compressed(_write_runs(runs.lengths, runs.values))
-        return cls(data, checked.shape[0], checked.shape[1], _areas(runs), runs)
+        data, areas = _packed(_runs_of(checked))
+        return cls(data, checked.shape[0], checked.shape[1], areas)
 
     @classmethod
     def from_bytes(cls, data: bytes, height: int, width: int, classes: int = MAX_CLASS) -> Self:
         """From untrusted packed bytes. Raises `MaskRefused` as `read_label_runs`."""
-        raw = _inflate_within(data, height, width)
-        runs = _checked_runs([raw], height, width, classes)
-        return cls(_compressed(raw), height, width, _areas(runs), runs)
+        packed, areas = _packed(_read_pieces(data, height, width, classes))
+        return cls(packed, height, width, areas)
 
     @classmethod
     def from_base64(cls, text: str, height: int, width: int, classes: int = MAX_CLASS) -> Self:
@@ -173,12 +200,7 @@ class PackedMap:
 
     def unpack(self) -> LabelMap:
         """Its pixels, uint8 `HW`."""
-        return np.repeat(self._runs.values, self._runs.lengths).reshape(self.height, self.width)
-
-
-def _areas(runs: "LabelRuns") -> dict[int, int]:
-    totals = np.bincount(runs.values, weights=runs.lengths)
-    return {number: int(totals[number]) for number in range(1, totals.size) if totals[number]}
+        return unpack_label_map(self.data, self.height, self.width)
 
 
 class LabelRuns(NamedTuple):
@@ -198,71 +220,86 @@ def read_label_runs(packed: Sequence[bytes], height: int, width: int, classes: i
     runs that are empty, repeat their class, do not cover the image exactly, or hold a class above `classes`
     raise `MaskRefused`.
     """
-    raws = [_inflate_within(one, height, width) for one in packed]
-    return _checked_runs(raws, height, width, classes)
+    pieces = [list(_read_pieces(one, height, width, classes)) for one in packed]
+    whole = [runs for one in pieces for runs in one]
+    return LabelRuns(
+        np.concatenate([runs.lengths for runs in whole]),
+        np.concatenate([runs.values for runs in whole]),
+        np.array([sum(runs.values.size for runs in one) for one in pieces]),
+    )
 
 
-def _inflate_within(packed: bytes, height: int, width: int) -> bytes:
-    """The inflated runs of one map as bytes, not validated but bounded by the image's size."""
+def _is_size(height: int, width: int) -> bool:
+    return height >= 1 and width >= 1 and height * width <= MAX_PIXELS
+
+
+def _read_pieces(packed: bytes, height: int, width: int, classes: int) -> Iterator[Runs]:
+    """The runs of one untrusted map in pieces, each checked: a small map may hold a run for every pixel."""
     pixels = height * width
-    if height < 1 or width < 1 or pixels > MAX_PIXELS:
+    if not _is_size(height, width):
         raise MaskRefused(f"a label map of {height}×{width} is outside the range 1…{MAX_PIXELS} pixels")
-    return _inflate(packed, limit=2 * pixels)
-
-
-def _checked_runs(raws: Sequence[bytes], height: int, width: int, classes: int) -> LabelRuns:
-    pixels = height * width
-    lengths, values, value_at = _read_runs(np.frombuffer(b"".join(raws), dtype=np.uint8))
-    last_bytes = np.cumsum([len(raw) for raw in raws]) - 1
-    last = np.searchsorted(value_at, last_bytes)
-    counts = np.diff(last, prepend=-1)
-    if (value_at[last] != last_bytes).any() or (counts < 1).any():
+    covered, before, rest = 0, -1, b""
+    for piece in _inflate(packed, limit=2 * pixels):
+        runs, rest = _read_runs(rest + piece)
+        if not runs.values.size:
+            continue
+        covered += int(runs.lengths.sum())
+        if covered > pixels:
+            raise MaskRefused(f"label map covers {covered} pixels, but its image has {pixels}")
+        if (
+            (runs.lengths == 0).any()
+            or (runs.values[1:] == runs.values[:-1]).any()
+            or runs.values[0] == before
+        ):
+            raise MaskRefused("label map holds an empty run or two neighbouring runs of one class")
+        if (highest := int(runs.values.max())) > classes:
+            raise MaskRefused(f"label map holds class {highest}, but the highest known class is {classes}")
+        before = int(runs.values[-1])
+        yield runs
+    if rest or before < 0:
         raise MaskRefused("label map ends within a run")
-    covered = np.diff(np.cumsum(lengths)[last], prepend=0)
-    if (wrong := covered != pixels).any():
-        raise MaskRefused(f"label map covers {covered[wrong][0]} pixels, but its image has {pixels}")
-    repeats = values[1:] == values[:-1]
-    repeats[last[:-1]] = False
-    if (lengths == 0).any() or repeats.any():
-        raise MaskRefused("label map holds an empty run or two neighbouring runs of one class")
-    if (highest := int(values.max())) > classes:
-        raise MaskRefused(f"label map holds class {highest}, but the highest known class is {classes}")
-    return LabelRuns(lengths, values, counts)
+    if covered != pixels:
+        raise MaskRefused(f"label map covers {covered} pixels, but its image has {pixels}")
 
 
-def _inflate(packed: bytes, limit: int) -> bytes:
-    stream = zlib.decompressobj()
-    try:
-        raw = stream.decompress(packed, limit + 1)
-    except zlib.error as error:
-        raise MaskRefused(f"label map is not a zlib stream ({error})") from None
-    if len(raw) > limit:
-        raise MaskRefused(f"label map inflates to more than {limit} bytes, the limit for its image")
+def _inflate(packed: bytes, limit: int) -> Iterator[bytes]:
+    """The inflated bytes, at most `limit`, in pieces."""
+    stream, given, size = zlib.decompressobj(), packed, 0
+    while not stream.eof:
+        try:
+            piece = stream.decompress(given, PIECE_BYTES)
+        except zlib.error as error:
+            raise MaskRefused(f"label map is not a zlib stream ({error})") from None
+        size += len(piece)
+        if size > limit:
+            raise MaskRefused(f"label map inflates to more than {limit} bytes, the limit for its image")
+        given = stream.unconsumed_tail
+        if not piece and not given and not stream.eof:
+            break
+        yield piece
     if not stream.eof or stream.unused_data:
         raise MaskRefused("label map is truncated or has bytes after its end")
-    return raw
 
 
-def _read_runs(
-    raw: NDArray[np.uint8],
-) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]:
-    """Lengths, values, and the byte offset of each value."""
+def _read_runs(data: bytes) -> tuple[Runs, bytes]:
+    """The runs that are complete in `data`, and the bytes after them."""
+    raw = np.frombuffer(data, dtype=np.uint8)
     # Bytes below 128 alternate: last byte of a length, class. Everything else belongs to a length.
     last = np.flatnonzero(raw < 128)
-    length_at, value_at = last[0::2], last[1::2]
-    if not last.size or len(length_at) != len(value_at) or value_at[-1] != raw.size - 1:
-        raise MaskRefused("label map ends within a run")
-    starts = np.append(0, value_at[:-1] + 1)
+    count = last.size // 2
+    length_at, value_at = last[0 : 2 * count : 2], last[1 : 2 * count : 2]
+    rest = data[value_at[-1] + 1 if count else 0 :]
+    starts = np.append(0, value_at[:-1] + 1)[:count]
     sizes = length_at - starts + 1
-    if (value_at != length_at + 1).any() or sizes.max() > MAX_VARINT_BYTES:
+    if (value_at != length_at + 1).any() or max(sizes.max(initial=0), len(rest) - 1) > MAX_VARINT_BYTES:
         raise MaskRefused(f"label map holds a class above {MAX_CLASS} or a run length beyond the limit")
     if (raw[length_at[sizes > 1]] == 0).any():
         raise MaskRefused("label map holds a run length that is padded with zero digits")
     lengths = raw[length_at].astype(np.int64)
-    for digit in range(1, int(sizes.max())):
+    for digit in range(1, int(sizes.max(initial=0))):
         longer = np.flatnonzero(sizes > digit)
         lengths[longer] = lengths[longer] << 7 | raw[length_at[longer] - digit] & 127
-    return lengths, raw[value_at], value_at
+    return Runs(lengths, raw[value_at]), rest
 
 
 def decode_coco(encoded: Mapping[str, Any]) -> Mask:
@@ -278,39 +315,57 @@ def decode_coco(encoded: Mapping[str, Any]) -> Mask:
         raise MaskRefused('a COCO RLE must be {"size": [height, width], "counts": …}') from None
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
         raise MaskRefused(f"a COCO mask of {height}×{width} is outside the range 1…{MAX_PIXELS} pixels")
-    runs = _coco_counts(counts, limit=height * width)
-    if min(runs, default=0) < 0 or sum(runs) != height * width:
+    pixels, at, value = height * width, 0, False
+    columns = np.zeros(pixels, dtype=bool)
+    for runs in _coco_counts(counts, most=8 * (pixels + 1)):
+        total = int(runs.sum()) if runs.min(initial=0) >= 0 and runs.max(initial=0) <= pixels else pixels + 1
+        if at + total > pixels:
+            raise MaskRefused(f"COCO counts do not cover {height}×{width} pixels exactly")
+        drawn = np.repeat((np.arange(runs.size) % 2 == 1) ^ value, runs)
+        columns[at : at + total] = drawn
+        at, value = at + total, value ^ (runs.size % 2 == 1)
+    if at != pixels:
         raise MaskRefused(f"COCO counts do not cover {height}×{width} pixels exactly")
-    values = np.arange(len(runs)) % 2 == 1
-    return np.repeat(values, runs).reshape(width, height).T
+    return columns.reshape(width, height).T
 
 
-def _coco_counts(counts: str | bytes | Sequence[int], limit: int) -> list[int]:
-    """Decode counts; compressed, they hold 5 bits per character, from the third on as difference to two
-    before."""
-    if len(counts) > 8 * (limit + 1):
+def _coco_counts(counts: str | bytes | Sequence[int], most: int) -> Iterator[NDArray[np.int64]]:
+    """Decoded counts in pieces; compressed, they hold 5 bits per character, from the fourth on as difference
+    to two before.
+    """
+    if len(counts) > most:
         raise MaskRefused("COCO counts are longer than their mask allows")
     if not isinstance(counts, (str, bytes)):
-        if not all(isinstance(count, int) for count in counts):
-            raise MaskRefused("plain COCO counts must be integers")
-        return list(counts)
-    runs: list[int] = []
+        for start in range(0, len(counts), PIECE_BYTES):
+            part = counts[start : start + PIECE_BYTES]
+            if not all(isinstance(count, int) and abs(count) <= MAX_PIXELS for count in part):
+                raise MaskRefused(f"plain COCO counts must be integers up to {MAX_PIXELS}")
+            yield np.array(part, dtype=np.int64)
+        return
+    two, one, number = 0, 0, 0
     value = shift = 0
-    for character in counts.encode("utf-8") if isinstance(counts, str) else counts:
-        digit = character - 48
-        if not 0 <= digit < 64 or shift > 30:
-            raise MaskRefused("COCO counts hold an invalid character or number")
-        value |= (digit & 31) << shift
-        shift += 5
-        if digit & 32:
-            continue
-        if digit & 16:
-            value -= 1 << shift
-        runs.append(value + runs[-2] if len(runs) > 2 else value)
-        value = shift = 0
+    text = counts.encode("utf-8", "replace") if isinstance(counts, str) else counts
+    for start in range(0, len(text), PIECE_BYTES):
+        runs: list[int] = []
+        for character in text[start : start + PIECE_BYTES]:
+            digit = character - 48
+            if not 0 <= digit < 64 or shift > 30:
+                raise MaskRefused("COCO counts hold an invalid character or number")
+            value |= (digit & 31) << shift
+            shift += 5
+            if digit & 32:
+                continue
+            if digit & 16:
+                value -= 1 << shift
+            two, one = one, value + two if number > 2 else value
+            if abs(one) > MAX_PIXELS:
+                raise MaskRefused("COCO counts hold an invalid character or number")
+            runs.append(one)
+            number += 1
+            value = shift = 0
+        yield np.array(runs, dtype=np.int64)
     if shift:
         raise MaskRefused("COCO counts end within a number")
-    return runs
 
 
 def overlay_confidence(

@@ -16,7 +16,7 @@ MOST_FILES = 25
 
 ORDER = {
     "": "dataengine storage pipelines ui app",
-    "dataengine": "errors durable statistics masks images records config curation quality diagnosis "
+    "dataengine": "errors bounds durable statistics masks images records config curation quality diagnosis "
     "treatment clinic",
     "dataengine/clinic": "drawing flaws scenes subjects world lessons readers models vocabulary config "
     "training parts oracles build",
@@ -42,6 +42,7 @@ ALLOWED = {
         "dataengine.records",
         "dataengine.masks",
         "dataengine.errors",
+        "dataengine.bounds",
         "dataengine.durable",
         "dataengine.config",
     ),
@@ -58,6 +59,7 @@ ALLOWED = {
         "dataengine.images",
         "dataengine.masks",
         "dataengine.errors",
+        "dataengine.bounds",
     ),
 }
 """What a layer may import of ours; every `config` module is open to `ui` and `pipelines/cli` as well."""

@@ -19,7 +19,10 @@ class ServerConfig(Config):
     lease_minutes: float = 15.0
     """Minutes for which an image stays with the annotator who opened it."""
     max_body_bytes: int = 8 * 2**20
-    """Largest request body in bytes; larger ones are refused unread."""
+    """Largest request body in bytes, for label maps and files; others hold 1 MiB, and 16 KiB before signing
+    in."""
+    body_seconds: float = 60.0
+    """Seconds within which a request's body has to arrive."""
     login_failures: int = 10
     """Wrong passwords for one name, or from one address, within ten minutes before sign-in pauses."""
     allowed_networks: tuple[str, ...] = ()

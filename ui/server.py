@@ -71,8 +71,10 @@ def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None 
     app.mount("/static", CachedFiles(directory=STATIC))
     answer_errors(app)
     # The last one added sees a request first.
+    app.add_middleware(
+        BodyLimit, access=access, largest=settings.max_body_bytes, seconds=settings.body_seconds
+    )
     app.add_middleware(AuthMiddleware, session_manager=session_manager, access=access)
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(SameSite, hosts=(settings.host, *settings.allowed_hosts))
     app.add_middleware(ResponseHeaders, access=access)
     app.add_middleware(RequestLog)

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataengine import durable
+from dataengine.bounds import check_header, config_bytes
 from dataengine.diagnosis.architectures import StateDict, architecture_of, published_architecture
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.errors import ImageRefused, ModelRefused
@@ -217,7 +218,7 @@ def read_config(folder: Path) -> DetectorConfig:
     """The configuration of a detector folder. Raises `ModelRefused` when it is missing or invalid."""
     file = folder / CONFIG_FILE
     try:
-        return DetectorConfig.model_validate_json(file.read_text())
+        return DetectorConfig.model_validate_json(config_bytes(file))
     except OSError as error:
         raise ModelRefused(
             f"{folder} has no readable {CONFIG_FILE}: "
@@ -237,6 +238,7 @@ def read_state(file: Path) -> StateDict:
 
     try:
         if file.suffix == ".safetensors":
+            check_header(file)
             return load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, RuntimeError, EOFError, ValueError) as error:

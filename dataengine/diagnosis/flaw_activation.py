@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataengine import durable
+from dataengine.bounds import check_header, config_bytes
 from dataengine.diagnosis.config import IMAGENET_MEAN, IMAGENET_STD, HighlighterConfig
 from dataengine.diagnosis.detector import artifact_maps
 from dataengine.errors import ConfigRefused, ImageRefused, ModelRefused, NonFinite
@@ -130,8 +131,9 @@ class FlawHighlighter(nn.Module):
         from safetensors.torch import load_file
 
         try:
-            config = HighlighterConfig.model_validate_json((folder / HIGHLIGHTER_FILE).read_text())
+            config = HighlighterConfig.model_validate_json(config_bytes(folder / HIGHLIGHTER_FILE))
             highlighter = cls(config.model_copy(update={"weights": ""}))
+            check_header(folder / WEIGHTS_FILE)
             highlighter.load_state_dict(load_file(folder / WEIGHTS_FILE))
         except (OSError, RuntimeError, SafetensorError, pydantic.ValidationError) as error:
             raise ModelRefused(f"{folder} holds no flaw highlighter: {str(error).splitlines()[0]}") from error

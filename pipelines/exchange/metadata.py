@@ -4,11 +4,12 @@ import csv
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
+from dataengine.bounds import TABLE_BYTES, TABLE_ROWS, check_bytes
 from dataengine.errors import InputRefused
 
 SIDECARS = (".txt", ".json")
@@ -17,6 +18,7 @@ NAME_COLUMNS = ("file_name", "file")
 MAX_SIDECAR_BYTES = 1024 * 1024
 MAX_PROMPT = 20_000
 MAX_WORD = 500
+MAX_LINE = 1_000_000
 
 
 class Refusal(NamedTuple):
@@ -49,19 +51,41 @@ def read_table(root: Path, path: Path | None = None) -> tuple[dict[str, Note], l
     notes: dict[str, Note] = {}
     refused: list[Refusal] = []
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            column = next((name for name in NAME_COLUMNS if name in (rows.fieldnames or ())), None)
-            if column is None:
-                raise InputRefused(f"{path} has no column file_name; its first line must name the columns")
-            for row in rows:
-                try:
-                    notes[str(PurePosixPath(row[column] or ""))] = parse_note(row)
-                except InputRefused as error:
-                    refused.append(Refusal(f"{path.name}, line {rows.line_num}", str(error)))
+        for line, row in read_rows(path, NAME_COLUMNS):
+            column = next(name for name in NAME_COLUMNS if name in row)
+            try:
+                notes[str(PurePosixPath(row[column] or ""))] = parse_note(row)
+            except InputRefused as error:
+                refused.append(Refusal(f"{path.name}, line {line}", str(error)))
     except (OSError, UnicodeError, csv.Error) as error:
         raise InputRefused(f"the table {path} cannot be read: {error}") from None
     return notes, refused
+
+
+def read_rows(path: Path, names: Collection[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a CSV file, which must have one of the columns `names` if any, with their line numbers.
+
+    Raises `OSError`, `UnicodeError`, `csv.Error`, and `InputRefused` for a missing column, above
+    `TABLE_BYTES` or `TABLE_ROWS`, or for a line without end.
+    """
+    check_bytes(path.stat().st_size, TABLE_BYTES, f"the table {path}", "split it with its folder")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(_lines(file, path))
+        if names and not set(names) & set(rows.fieldnames or ()):
+            raise InputRefused(f"{path} has no column file_name; its first line must name the columns")
+        for number, row in enumerate(rows):
+            if number == TABLE_ROWS:
+                raise InputRefused(
+                    f"the table {path} has more than {TABLE_ROWS} rows; split it with its folder"
+                )
+            yield rows.line_num, row
+
+
+def _lines(file: TextIO, path: Path) -> Iterator[str]:
+    while line := file.readline(MAX_LINE):
+        if len(line) == MAX_LINE:
+            raise InputRefused(f"the table {path} has a line of more than {MAX_LINE} characters")
+        yield line
 
 
 def read_sidecar(image: Path) -> Note | None:

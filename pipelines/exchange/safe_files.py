@@ -11,16 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from dataengine.bounds import (
+    ARCHIVE_ALWAYS,
+    ARCHIVE_MEMBERS,
+    ARCHIVE_RATIO,
+    IMAGE_BYTES,
+    JSON_BYTES,
+    JSON_MEMORY,
+    allowance,
+    check_json,
+)
 from dataengine.errors import InputRefused
-from dataengine.images import MAX_BYTES
 from pipelines.exchange.metadata import Note, displayable_name, read_plain
-
-MAX_JSON = 1024 * 1024 * 1024
-MAX_MEMBERS = 2_000_000
-MAX_RATIO = 200
-"""Images hardly compress; JSON and single-colour masks may shrink by a factor of a hundred."""
-ALWAYS_ALLOWED = 256 * 1024 * 1024
-"""Archives that unpack to less than this are accepted regardless of their ratio."""
 
 
 def path_inside(root: Path, name: str) -> Path:
@@ -46,13 +48,16 @@ def read_inside(root: Path, name: str) -> tuple[bytes, Note]:
     path = path_inside(root, name)
     if not path.exists():
         raise InputRefused(f"there is no image {displayable_name(name)!r} in {root.name}/")
-    return read_plain(path, MAX_BYTES), Note()
+    return read_plain(path, IMAGE_BYTES), Note()
 
 
-def read_json(path: Path, limit: int = MAX_JSON) -> Any:
-    """Read a JSON file of at most `limit` bytes. Raises `InputRefused` if it is not JSON in UTF-8."""
+def read_json(path: Path, limit: int = JSON_BYTES) -> Any:
+    """Read a JSON file of at most `limit` bytes. Raises `InputRefused` if it is not JSON in UTF-8, or would
+    take far more memory than its size."""
     try:
-        return json.loads(read_plain(path, limit).decode("utf-8-sig"))
+        data = read_plain(path, limit)
+        check_json(data, allowance(len(data), JSON_MEMORY), "its content")
+        return json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise InputRefused(f"{path.name} is not UTF-8 text; save it as UTF-8") from None
     except (ValueError, RecursionError) as error:
@@ -66,8 +71,8 @@ def open_safely(path: Path) -> Iterator[Path]:
     """The folder or file itself; a `.zip` is unpacked to a temporary folder for the block.
 
     Raises `InputRefused` before anything is unpacked if a member is a link, leads out of the folder, or is
-    duplicated, or if the archive would unpack to more than `MAX_RATIO` times its size; and while unpacking if
-    its declared sizes are wrong.
+    duplicated, or if the archive would unpack to more than `ARCHIVE_RATIO` times its size; and while
+    unpacking if its declared sizes are wrong.
     """
     if path.suffix.lower() != ".zip" or not path.is_file():
         yield path
@@ -82,7 +87,7 @@ def open_safely(path: Path) -> Iterator[Path]:
 
 
 def _unpack(path: Path, folder: Path) -> None:
-    allowed = max(ALWAYS_ALLOWED, MAX_RATIO * path.stat().st_size)
+    allowed = max(ARCHIVE_ALWAYS, ARCHIVE_RATIO * path.stat().st_size)
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -101,18 +106,19 @@ def _unpack(path: Path, folder: Path) -> None:
     except InputRefused:
         raise
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise InputRefused(f"the archive {path.name} cannot be read: {error}") from None
+        said = error.strerror if isinstance(error, OSError) else error
+        raise InputRefused(f"the archive {path.name} cannot be read: {said}") from None
     except Exception as error:  # decompressors may raise anything on malicious bytes
         raise InputRefused(f"the archive {path.name} is damaged: {error or type(error).__name__}") from None
 
 
 def _check_members(members: list[zipfile.ZipInfo], allowed: int, folder: Path) -> None:
-    if len(members) > MAX_MEMBERS:
-        raise InputRefused(f"the archive has {len(members)} members; at most {MAX_MEMBERS} are read")
+    if len(members) > ARCHIVE_MEMBERS:
+        raise InputRefused(f"the archive has {len(members)} members; at most {ARCHIVE_MEMBERS} are read")
     total = sum(member.file_size for member in members)
     if total > allowed:
         raise InputRefused(
-            f"the archive would unpack to {total} bytes, more than {MAX_RATIO} times its size; "
+            f"the archive would unpack to {total} bytes, more than {ARCHIVE_RATIO} times its size; "
             "unpack it yourself if you trust it, and import the folder"
         )
     names = set()

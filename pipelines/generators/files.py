@@ -1,10 +1,10 @@
 """Where a generator's files are (a local folder, the team's blob store, or the hub), and the class of its
 pipeline."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from dataengine.bounds import read_config
 from dataengine.errors import ModelRefused
 from dataengine.records import GeneratorVersion
 from dataengine.treatment.config import WeightsConfig
@@ -68,7 +68,7 @@ def pipeline_reads_prompts(kind: str | None) -> bool:
 def read_pipeline_class(folder: Path) -> str:
     """The pipeline class of a diffusers folder. Raises `ModelRefused` if it is not one."""
     try:
-        return str(json.loads((folder / "model_index.json").read_text())["_class_name"])
+        return str(read_config(folder / "model_index.json")["_class_name"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelRefused(
             f"{folder} is not a pipeline: it has no readable model_index.json. Expected a diffusers pipeline "

@@ -14,6 +14,8 @@ from pipelines.services.schemas import Line, PackedMapText, RequestBody, Seconds
 from storage.catalog import Catalog
 from storage.workspace import Workspace
 
+MAX_DRAFTS = 200
+"""Of one person; more are unfinished work that nobody comes back to."""
 LOCKED = frozenset({"accepted", "corrected"})
 
 
@@ -129,13 +131,32 @@ def packed_map_of(answer: Annotation, image: Image, classes: int) -> PackedMap |
 
 
 def save_draft(workspace: Workspace, image_id: str, text: str, seconds: float, author: str) -> None:
-    """Keep an unfinished label map. Raises `MaskRefused`, `NotFound`."""
+    """Keep an unfinished label map. Raises `MaskRefused`, `NotFound`, or `Conflict` as `require_drawable`."""
     with workspace.catalog(read_only=True) as catalog:
         image, classes = catalog.images.get(image_id), len(catalog.classes.names())
+        require_drawable(catalog, image.id, author)
     packed = PackedMap.from_base64(text, image.height, image.width, classes)
     with workspace.catalog() as catalog:
         catalog.drafts.save(Draft(image_id=image.id, author=author, label_map=packed.data, seconds=seconds))
         catalog.commit()
+
+
+def require_drawable(catalog: Catalog, image_id: str, author: str) -> None:
+    """Raise `Conflict` unless the person leases the image or may change an own answer to it.
+
+    A lease that expired still counts, as it does for a late answer, so that nobody who comes back after a
+    pause loses work; one that ended with an answer or a skip does not.
+    """
+    if catalog.drafts.count_of(author, besides=image_id) >= MAX_DRAFTS:
+        raise Conflict(
+            f"you have {MAX_DRAFTS} unfinished drafts; submit or skip some of these images before you begin "
+            "another"
+        )
+    if catalog.queue.was_leased(image_id, author):
+        return
+    if catalog.labels.latest(image_id, author) is None:
+        raise Conflict("this image is not leased to you, so its draft is not kept; take the next image")
+    require_editable(catalog, image_id, author)
 
 
 def skip_image(workspace: Workspace, lease_id: str, annotator: str, reason: str) -> None:

@@ -1,6 +1,5 @@
 """Checks before a run begins: worker, disk, licences, models."""
 
-import json
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -9,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from dataengine.bounds import read_config
 from dataengine.diagnosis.architectures import architecture_named
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.errors import ClinicError, ConfigRefused, ModelRefused, ServiceAbsent
@@ -120,7 +120,7 @@ def refuse_other_channels(folder: Path, name: str) -> None:
                 "against; choose a trained detector"
             )
     try:
-        stored = json.loads((folder / "detector.json").read_text())
+        stored = read_config(folder / "detector.json")
     except (OSError, ValueError) as error:
         raise ModelRefused(f"{name} has no readable detector.json ({error}); register it again") from error
     settings = stored if isinstance(stored, dict) else {}

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Sequence
 
-from sqlalchemy import exists, select
+from sqlalchemy import exists, func, select
 
 from dataengine.errors import Conflict, NotFound
 from dataengine.records import (
@@ -31,6 +31,12 @@ class Drafts(Rows[Draft]):
     def get(self, image_id: str, author: str) -> Draft | None:
         """The person's draft of the image."""
         return self._one(image_id=image_id, author=author)
+
+    def count_of(self, author: str, besides: str) -> int:
+        """Number of the person's drafts of other images than `besides`."""
+        drafts = self.table.c
+        own = select(func.count()).where(drafts.author == author, drafts.image_id != besides)
+        return self._connection.scalar(own) or 0
 
     def discard(self, image_id: str, author: str) -> int:
         """Delete a draft; returns 1 or 0."""

@@ -164,6 +164,10 @@ class Queue(Rows[QueueItem]):
         """The lease of that id, even if expired: late answers are accepted."""
         return Leases(self._connection).find(lease_id)
 
+    def was_leased(self, image_id: str, annotator: str) -> bool:
+        """Whether the person holds a lease of the image, or held one that expired and was not ended."""
+        return Leases(self._connection).any_of(image_id, annotator)
+
     def renew(self, lease_id: str, annotator: str, expires: float, now: float) -> Lease:
         """Extend a lease. Raises `Conflict` if it was lost: it expired, and the image was leased to
         others."""
@@ -365,6 +369,12 @@ class Leases(Rows[Lease]):
         table = self.table.c
         own_leases = self._select().where(table.annotator == annotator, table.expires > now)
         return self._records(own_leases.order_by(table.expires, table.id))
+
+    def any_of(self, image_id: str, annotator: str) -> bool:
+        """Whether the person has a lease of the image, even if expired."""
+        table = self.table.c
+        own_lease = table.image_id == image_id, table.annotator == annotator
+        return bool(self._connection.scalar(select(exists().where(*own_lease))))
 
     def extend(self, lease_id: str, expires: float) -> None:
         """Set the end of a lease."""

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dataengine.bounds import MAX_PIXELS
 from dataengine.errors import Corrupt, MaskRefused, NotFound
-from dataengine.masks import MAX_PIXELS, LabelMap, pack_label_map, unpack_label_map
+from dataengine.masks import LabelMap, pack_label_map, unpack_label_map
 from dataengine.records import Label
 from storage.stores.blobs import Blobs
 

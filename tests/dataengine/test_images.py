@@ -85,8 +85,8 @@ def test_limits_are_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert images.decode(data, max_pixels=96 * 128).shape == (96, 128, 3)
     with pytest.raises(ImageRefused, match="128×96"):
         images.decode(data, max_pixels=96 * 128 - 1)
-    monkeypatch.setattr(images, "MAX_BYTES", 100)
-    with pytest.raises(ImageRefused, match="limit of 100"):
+    monkeypatch.setattr(images, "IMAGE_BYTES", 100)
+    with pytest.raises(ImageRefused, match="100 are allowed"):
         images.decode(data)
 
 

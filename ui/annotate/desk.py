@@ -19,5 +19,6 @@ DESK = Desk(
         "/api/annotate/merged": CURATORS,
         "/api/openapi.json": SIGNED_IN,
     },
+    large_bodies=frozenset({"/api/annotate/submit", "/api/annotate/draft"}),
     routers=lambda site: [annotation_routes(site.workspace, site.settings)],
 )

@@ -13,5 +13,6 @@ DESK = Desk(
     caption="Generator treatments, before and after.",
     roles=ENGINEERS,
     api={"/api/treat": ENGINEERS},
+    large_bodies=frozenset(f"/api/treat/{name}" for name in ("prompts", "checks", "needs", "start")),
     routers=lambda site: [treat_routes(site.workspace)],
 )

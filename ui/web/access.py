@@ -32,6 +32,9 @@ SHARED_PATHS: Mapping[str, frozenset[str]] = {
 }
 """Path prefixes that belong to no desk, with the roles that may open them."""
 
+PUBLIC_BODY = 16 * 2**10
+PLAIN_BODY = 2**20
+
 GRADIO_ROUTES = (
     "",
     "assets",
@@ -56,10 +59,12 @@ GRADIO_ROUTES = (
 
 @dataclass(frozen=True, slots=True)
 class AccessTable:
-    """Roles by path prefix, and the paths under which Gradio apps are mounted."""
+    """Roles by path prefix, the paths under which Gradio apps are mounted, and those of large requests."""
 
     paths: Mapping[str, frozenset[str]]
     gradio: frozenset[str] = frozenset()
+    large: frozenset[str] = frozenset()
+    """Paths whose requests may hold a label map or a file."""
 
     def allowed_roles(self, path: str) -> frozenset[str]:
         """The roles that may ask for `path`, by its longest listed prefix; empty when nothing is listed."""
@@ -67,6 +72,12 @@ class AccessTable:
         if not matches or self._closed_gradio_route(path):
             return frozenset()
         return self.paths[max(matches, key=len)]
+
+    def body_limit(self, path: str, largest: int) -> int:
+        """Bytes that a request for `path` may hold, at most `largest`; few where nobody is signed in."""
+        if self.allowed_roles(path) == PUBLIC:
+            return min(PUBLIC_BODY, largest)
+        return largest if path in self.large or self.is_gradio(path) else min(PLAIN_BODY, largest)
 
     def is_gradio(self, path: str) -> bool:
         """True for everything inside a mounted Gradio app."""

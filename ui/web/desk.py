@@ -56,6 +56,8 @@ class Desk:
     """Who may open `path`."""
     api: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Its further path prefixes, each with the roles that may ask for it."""
+    large_bodies: frozenset[str] = frozenset()
+    """Paths whose requests may be as large as the server's `max_body_bytes`; others hold 1 MiB."""
     routers: Callable[[Site], Iterable[APIRouter]] = no_routers
     mount_gradio: Callable[[FastAPI, Site], None] | None = None
 
@@ -73,6 +75,7 @@ class Desk:
 
 def access_table(desks: Iterable[Desk]) -> AccessTable:
     """Every path of these desks, and the shared ones. Raises `ValueError` for a path declared twice."""
+    desks = tuple(desks)
     paths, gradio = dict(SHARED_PATHS), set()
     for desk in desks:
         stated = {**({desk.path: desk.roles} if desk.path else {}), **desk.api}
@@ -81,7 +84,8 @@ def access_table(desks: Iterable[Desk]) -> AccessTable:
         paths |= stated
         if desk.mount_gradio is not None:
             gradio.add(desk.path)
-    return AccessTable(paths, frozenset(gradio))
+    large = frozenset().union(*(desk.large_bodies for desk in desks))
+    return AccessTable(paths, frozenset(gradio), large)
 
 
 def listed(desks: Iterable[Desk]) -> list[Desk]:

@@ -3,6 +3,7 @@
 Plain ASGI, so that streams of the desks pass untouched.
 """
 
+import asyncio
 import time
 from collections.abc import Collection
 from urllib.parse import urlsplit
@@ -11,6 +12,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dataengine.bounds import BODY_MEMORY, check_json
+from dataengine.errors import InputRefused
 from ui.web.access import AccessTable
 from ui.web.logs import logger
 
@@ -112,33 +115,62 @@ class SameSite:
 
 
 class BodyLimit:
-    """Refuses bodies above `limit` bytes, whether they announce their length or not."""
+    """Reads bodies after the gate has asked who sends them, and before anything of the app runs.
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    Refuses those above the path's limit, whether they announce their length or not, those that take longer
+    than `seconds`, and JSON that would become far more than its size.
+    """
+
+    def __init__(self, app: ASGIApp, access: AccessTable, largest: int, seconds: float) -> None:
         self.app = app
-        self.limit = limit
+        self.access = access
+        self.largest = largest
+        self.seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in SAFE_METHODS:
             await self.app(scope, receive, send)
             return
-        announced = Headers(scope=scope).get("content-length", "0")
-        body = await self.read(receive) if announced.isdigit() and int(announced) <= self.limit else None
-        if body is None:
-            await refused(413, f"the request body is larger than {self.limit} bytes")(scope, receive, send)
-            return
-        await self.app(scope, replay(body, receive), send)
+        headers, limit = Headers(scope=scope), self.access.body_limit(scope["path"], self.largest)
+        announced = headers.get("content-length", "0")
+        try:
+            if not announced.isdigit() or int(announced) > limit:
+                raise InputRefused
+            async with asyncio.timeout(self.seconds):
+                body = await self.read(receive, limit)
+        except InputRefused:
+            answer: ASGIApp = refused(413, f"the request body is larger than {limit} bytes")
+        except TimeoutError:
+            late = refused(408, f"the request body did not arrive within {self.seconds:g} seconds")
+            late.headers["Connection"] = "close"
+            answer = late
+        else:
+            answer = too_dense(headers, body) or self.app
+            receive = replay(body, receive)
+        await answer(scope, receive, send)
 
-    async def read(self, receive: Receive) -> bytes | None:
-        """The whole body, or None as soon as it grows beyond the limit."""
+    @staticmethod
+    async def read(receive: Receive, limit: int) -> bytes:
+        """The whole body. Raises `InputRefused` as soon as it grows beyond the limit."""
         body = bytearray()
         while True:
             message = await receive()
             body += message.get("body", b"")
-            if len(body) > self.limit:
-                return None
+            if len(body) > limit:
+                raise InputRefused
             if message["type"] != "http.request" or not message.get("more_body"):
                 return bytes(body)
+
+
+def too_dense(headers: Headers, body: bytes) -> Response | None:
+    """The refusal of JSON that would take far more memory than its size."""
+    if "json" not in headers.get("content-type", "json"):
+        return None
+    try:
+        check_json(body, BODY_MEMORY, "this request")
+    except InputRefused as error:
+        return refused(413, str(error))
+    return None
 
 
 def replay(body: bytes, receive: Receive) -> Receive:

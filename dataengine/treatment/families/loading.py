@@ -4,13 +4,13 @@ A pipeline is loaded only if its `model_index.json` names known classes, no file
 and every network is stored as safetensors.
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dataengine.bounds import read_config
 from dataengine.errors import ModelRefused
 from dataengine.treatment.families.catalog import PIPELINES
 from dataengine.treatment.families.family import GeneratorFamily
@@ -76,7 +76,7 @@ def check_pipeline(folder: Path) -> str:
 def read_index(file: Path) -> tuple[str, dict[str, Any]]:
     """Class name and content of a `model_index.json`. Raises `ModelRefused` for an unknown family."""
     try:
-        index = json.loads(file.read_text())
+        index = read_config(file)
         kind = index["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelRefused(

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from dataengine import durable
+from dataengine.bounds import check_header
 from dataengine.errors import ConfigRefused, ModelRefused
 from dataengine.treatment.config import LoraSettings
 
@@ -116,6 +117,7 @@ class Adapter:
         from safetensors import SafetensorError, safe_open
 
         try:
+            check_header(file)
             with safe_open(file, framework="pt") as opened:
                 keys = [key for key in opened.keys() if not key.endswith(".alpha")]  # noqa: SIM118
         except (OSError, SafetensorError) as error:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from dataengine import durable
+from dataengine.bounds import check_header
 from dataengine.errors import ConfigRefused, ModelRefused
 from dataengine.treatment.families.lora import NAME, weights_file
 
@@ -36,9 +37,13 @@ def to_comfyui(source: Path, target: Path) -> None:
 
 def _read(source: Path) -> tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], float | None, str]:
     """(A, B) by layer, alpha where the file says one, and its metadata."""
-    with safe_open(source, framework="pt") as file:
-        metadata = (file.metadata() or {}).get("lora_adapter_metadata", "")
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    try:
+        check_header(source)
+        with safe_open(source, framework="pt") as file:
+            metadata = (file.metadata() or {}).get("lora_adapter_metadata", "")
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ModelRefused(f"{source} is not a safetensors file, or it is damaged; save it again") from error
     first = {key.removesuffix(".lora_A.weight") for key in tensors if key.endswith(".lora_A.weight")}
     second = {key.removesuffix(".lora_B.weight") for key in tensors if key.endswith(".lora_B.weight")}
     if not first or first != second or len(tensors) != 2 * len(first):

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dataengine.bounds import BRUSH_BYTES, MAX_PIXELS, check_bytes
 from dataengine.errors import MaskRefused
-from dataengine.masks import MAX_PIXELS, Mask
+from dataengine.masks import Mask
 
 ALPHA_THRESHOLD = 128
 """The browser's brush is anti-aliased; pixels with at least this alpha count as painted."""
@@ -210,6 +211,7 @@ def _from_bit(windows: NDArray[np.uint64], at: Integers) -> NDArray[np.uint64]:
 def _checked_bytes(code: bytes | Sequence[int], count: int) -> bytes:
     if len(code) > 64 + LITERAL_LIMIT_BITS * count // 8:
         raise MaskRefused(f"a brush code of {len(code)} bytes is longer than {count} values can need")
+    check_bytes(len(code), BRUSH_BYTES, "the brush code", "draw the mask in larger strokes", MaskRefused)
     try:
         data = code if isinstance(code, bytes) else bytes(code)
     except (TypeError, ValueError):

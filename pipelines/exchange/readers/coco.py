@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from dataengine.bounds import MAX_PIXELS
 from dataengine.errors import InputRefused, MaskRefused
-from dataengine.masks import MAX_PIXELS, Mask, decode_coco
+from dataengine.masks import Mask, decode_coco
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
 from pipelines.exchange.metadata import Refusal, displayable_name
@@ -175,10 +176,11 @@ def mask_of(annotation: dict[str, Any], height: int, width: int) -> Mask:
     """Bool `HW` of one annotation's polygons, RLE, or box. Raises `MaskRefused` if it has none."""
     payload = annotation.get("segmentation")
     if isinstance(payload, dict):
-        mask = decode_coco(payload)
-        if mask.shape != (height, width):
-            raise MaskRefused(f"its mask is {mask.shape} (height, width), its image is {(height, width)}")
-        return mask
+        size = payload.get("size")
+        if size != [height, width]:
+            shown = tuple(size) if isinstance(size, list) else size
+            raise MaskRefused(f"its mask is {shown!r:.40} (height, width), its image is {(height, width)}")
+        return decode_coco(payload)
     if payload:
         return _polygons(payload, height, width)
     return box_mask(annotation.get("bbox"), height, width)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dataengine.bounds import IMAGE_BYTES
 from dataengine.errors import InputRefused
-from dataengine.images import MAX_BYTES
 from dataengine.records import Report, Source, no_report
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import ImportResult, Ingest, Reading, Row, import_reading
@@ -139,7 +139,7 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 def _row(found: ImagePath, table: dict[str, Note]) -> Row:
     def load() -> tuple[bytes, Note]:
-        data = read_plain(found.path, MAX_BYTES)
+        data = read_plain(found.path, IMAGE_BYTES)
         return data, table.get(found.name) or read_sidecar(found.path) or Note()
 
     return Row(name=found.name, load=load, size=found.size)

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from dataengine.bounds import IMAGE_BYTES, JSON_BYTES
 from dataengine.errors import InputRefused, MaskRefused
-from dataengine.images import MAX_BYTES
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
 from pipelines.exchange.metadata import Note, Refusal, displayable_name, parse_note, read_plain
 from pipelines.exchange.readers.coco import box_mask
 from pipelines.exchange.readers.richhf import is_finite
-from pipelines.exchange.safe_files import MAX_JSON, path_inside, read_json
+from pipelines.exchange.safe_files import path_inside, read_json
 
 
 def read_hadm(options: ImportOptions) -> Reading:
@@ -38,7 +38,7 @@ def _had_rows(files: list[Path], options: ImportOptions, refused: list[Refusal])
         where = f"{file.parent.name}/{displayable_name(file.name)}"
         root = options.images or options.path / "images" / file.parent.name
         try:
-            payload = read_json(file, MAX_JSON // 1024)
+            payload = read_json(file, JSON_BYTES // 1024)
             about = payload.get("image") if isinstance(payload, dict) else None
             if not isinstance(about, dict) or not isinstance(about.get("file_name"), str):
                 raise InputRefused('has no {"image": {"file_name": …}}')
@@ -55,7 +55,7 @@ def _had_rows(files: list[Path], options: ImportOptions, refused: list[Refusal])
 
 
 def _had_load(root: Path, name: str, note: Note) -> tuple[bytes, Note]:
-    return read_plain(path_inside(root, name), MAX_BYTES), note
+    return read_plain(path_inside(root, name), IMAGE_BYTES), note
 
 
 def _boxes_answer(

@@ -14,7 +14,7 @@ from dataengine.images import decode_values
 from dataengine.masks import MAX_CLASS, LabelMap
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
-from pipelines.exchange.metadata import Refusal, displayable_name
+from pipelines.exchange.metadata import Refusal, displayable_name, read_rows
 from pipelines.exchange.readers.folders import ImagePath, find_image_files, read_folder
 from pipelines.exchange.safe_files import path_inside, read_inside
 
@@ -110,15 +110,14 @@ def _pictures(folder: Path) -> Iterator[ImagePath]:
 def _by_table(root: Path, options: ImportOptions, refused: list[Refusal]) -> MaskReaders:
     mask_readers: MaskReaders = {}
     try:
-        with (root / TABLE).open(newline="", encoding="utf-8-sig") as file:
-            for row in csv.DictReader(file):
-                name = displayable_name(row.get("image") or "")
-                try:
-                    reader = _row_reader(root, row, options)
-                except InputRefused as error:
-                    refused.append(Refusal(name or TABLE, str(error)))
-                else:
-                    mask_readers.setdefault(name, []).append(reader)
+        for _, row in read_rows(root / TABLE):
+            name = displayable_name(row.get("image") or "")
+            try:
+                reader = _row_reader(root, row, options)
+            except InputRefused as error:
+                refused.append(Refusal(name or TABLE, str(error)))
+            else:
+                mask_readers.setdefault(name, []).append(reader)
     except (OSError, UnicodeError, csv.Error) as error:
         raise InputRefused(f"the table {root / TABLE} cannot be read: {error}; save it as UTF-8") from None
     return mask_readers
@@ -163,11 +162,9 @@ def read_mask(data: bytes, one_class: int | None, size: tuple[int, int]) -> Labe
     Values 0 and 255, or 0 and 1, become `one_class`; without it, all values are class numbers.
     """
     try:
-        values = decode_values(data, MASK_FORMATS)
+        values = decode_values(data, MASK_FORMATS, size=size)
     except ImageRefused as error:
         raise MaskRefused(f"the mask cannot be read: {error}") from None
-    if values.shape[:2] != size:
-        raise MaskRefused(f"the mask is {values.shape[:2]} (height, width), its image is {size}")
     if values.ndim == 3:
         if not (values[..., :3] == values[..., :1]).all():
             raise MaskRefused("the mask has colours; masks are grey or palette images of class numbers")

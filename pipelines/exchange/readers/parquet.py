@@ -10,12 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dataengine.bounds import IMAGE_BYTES, allowance, check_bytes
 from dataengine.errors import InputRefused
-from dataengine.images import MAX_BYTES
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
 from pipelines.exchange.metadata import Note, Refusal, parse_note
 from pipelines.exchange.readers.mask_folders import read_mask
+from pipelines.exchange.readers.parquet_bounds import (
+    CONTAINER_LIMIT,
+    check_rows,
+    check_stream,
+    check_types,
+    rows_at_once,
+)
 from pipelines.exchange.safe_files import path_inside, read_inside
 
 USUAL = {
@@ -28,7 +35,7 @@ USUAL = {
     "licence": ("licence", "license"),
     "generator": ("generator", "model"),
 }
-BATCH = 32
+MOST_REFUSED = 10_000
 LOSSES = ("weights, pseudo-labels' confidence maps and the snapshot's identity are not kept",)
 
 
@@ -48,7 +55,7 @@ def read_parquet(options: ImportOptions) -> Reading:
         columns = _columns(names, options.columns, file)
         if "image" not in columns:
             raise InputRefused(
-                f"{file.name} has no image column among {', '.join(names)}; name it: --column image=…"
+                f"{file.name} has no image column among {_some(names)}; name it: --column image=…"
             )
         total += rows
     base = root.parent if root.is_file() else root
@@ -77,12 +84,17 @@ def _opened(file: Path) -> tuple[list[str], int]:
 
     try:
         if file.suffix == ".parquet":
-            opened = parquet.ParquetFile(file)
-            return list(opened.schema_arrow.names), opened.metadata.num_rows
+            with parquet.ParquetFile(file, thrift_container_size_limit=CONTAINER_LIMIT) as opened:
+                return list(opened.schema_arrow.names), opened.metadata.num_rows
         with pyarrow.memory_map(str(file)) as source:
             return list(pyarrow.ipc.open_stream(source).schema.names), 0
     except (pyarrow.ArrowException, OSError) as error:
         raise InputRefused(f"{file.name} cannot be read: {error}") from None
+
+
+def _some(names: list[str]) -> str:
+    """Names for a sentence."""
+    return ", ".join(name[:40] for name in names[:20]) + (", …" if len(names) > 20 else "")
 
 
 def _columns(names: list[str], payload: Mapping[str, str], file: Path) -> dict[str, str]:
@@ -90,7 +102,7 @@ def _columns(names: list[str], payload: Mapping[str, str], file: Path) -> dict[s
     for ours, theirs in payload.items():
         if ours not in USUAL or theirs not in names:
             raise InputRefused(
-                f"--column {ours}={theirs}: {file.name} has {', '.join(names)}; ours are {', '.join(USUAL)}"
+                f"--column {ours}={theirs}: {file.name} has {_some(names)}; ours are {', '.join(USUAL)}"
             )
     found = {ours: next((n for n in usual if n in names), None) for ours, usual in USUAL.items()}
     return {ours: theirs for ours, theirs in (found | dict(payload)).items() if theirs is not None}
@@ -100,11 +112,17 @@ def _rows(files: list[Path], base: Path, options: ImportOptions, refused: list[R
     for file in files:
         columns = _columns(_opened(file)[0], options.columns, file)
         name = file.relative_to(base).as_posix()
-        number = 0
+        allowed, refused_before = allowance(file.stat().st_size), len(refused)
+        number = given = 0
         try:
             for batch in _batches(file, columns):
                 for values in batch:
-                    yield from _row(f"{name}#{number}", values, columns, base, options, refused)
+                    for row in _row(f"{name}#{number}", values, columns, base, options, refused):
+                        given += row.size
+                        check_bytes(given, allowed, "its rows so far", "it repeats its images too often")
+                        yield row
+                    if len(refused) - refused_before > MOST_REFUSED:
+                        raise InputRefused(f"more than {MOST_REFUSED} of its rows were refused")
                     number += 1
         except InputRefused as error:
             refused.append(Refusal(f"{name}#{number}", f"{error}; the rest of this file was not read"))
@@ -117,14 +135,24 @@ def _batches(file: Path, columns: dict[str, str]) -> Iterator[list[dict[str, Any
     theirs = sorted(set(columns.values()))
     try:
         if file.suffix == ".parquet":
-            with parquet.ParquetFile(file) as opened:
-                for batch in opened.iter_batches(batch_size=BATCH, columns=theirs):
+            with parquet.ParquetFile(
+                file, memory_map=True, thrift_container_size_limit=CONTAINER_LIMIT
+            ) as opened:
+                check_types(opened.schema_arrow, theirs, file.name)
+                rows = rows_at_once(file, opened.metadata, theirs)
+                for batch in opened.iter_batches(batch_size=rows, columns=theirs):
                     yield batch.to_pylist()
             return
         with pyarrow.memory_map(str(file)) as source:
+            check_stream(source, file.name)
+            source.seek(0)
             for batch in pyarrow.ipc.open_stream(source):
-                for start in range(0, batch.num_rows, BATCH):
-                    yield batch.select(theirs).slice(start, BATCH).to_pylist()
+                check_types(batch.schema, theirs, file.name)
+                check_rows(batch.num_rows, source.size(), file.name)
+                ours = batch.select(theirs)
+                ours.validate(full=True)
+                for start in range(batch.num_rows):
+                    yield ours.slice(start, 1).to_pylist()
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputRefused(f"cannot be read: {error}") from None
 
@@ -158,8 +186,8 @@ def _embedded_or_path(value: Any, base: Path) -> tuple[bytes, str]:
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes):
-        if len(value) > MAX_BYTES:
-            raise InputRefused(f"its image has {len(value)} bytes, the limit is {MAX_BYTES}")
+        if len(value) > IMAGE_BYTES:
+            raise InputRefused(f"its image has {len(value)} bytes, the limit is {IMAGE_BYTES}")
         return value, ""
     if not isinstance(value, str):
         raise InputRefused("contains no image: neither bytes nor a path")

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from dataengine.bounds import IMAGE_BYTES
 from dataengine.errors import InputRefused, MaskRefused
-from dataengine.images import MAX_BYTES, decode
+from dataengine.images import decode
 from dataengine.masks import components
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
@@ -22,6 +23,7 @@ from pipelines.exchange.safe_files import read_inside
 HEAT_THRESHOLD = 128
 """Of 255: the value where at least half of the raters' circles overlap."""
 SIDE = 512
+MAX_POINTS = 1000
 SCORES = ("aesthetics_score", "artifact_score", "misalignment_score", "overall_score")
 
 
@@ -92,7 +94,9 @@ def _heat_answer(
 ) -> list[ImportedAnnotation]:
     heat = _heat(payload)
     regions, count = components(heat >= HEAT_THRESHOLD)
-    points = [_centre(regions == number, heat.shape, height, width) for number in range(1, count + 1)]
+    if count > MAX_POINTS:
+        raise MaskRefused(f"its artifact_map has {count} separate regions; at most {MAX_POINTS} are read")
+    points = _centres(regions, count, height, width)
     scores = {name: round(float(payload[name][0]), 6) for name in SCORES if payload.get(name)}
     note = {"dataset": "richhf-18k", "points": points, **scores}
     rows = np.arange(height) * heat.shape[0] // height
@@ -110,7 +114,7 @@ def _heat_answer(
 
 def _heat(payload: Example) -> np.ndarray:
     values = payload.get("artifact_map")
-    if not values or not isinstance(values[0], bytes) or len(values[0]) > MAX_BYTES:
+    if not values or not isinstance(values[0], bytes) or len(values[0]) > IMAGE_BYTES:
         raise MaskRefused("the record has no artifact_map")
     try:
         return decode(values[0], max_pixels=16 * SIDE * SIDE)[..., 0]
@@ -118,11 +122,14 @@ def _heat(payload: Example) -> np.ndarray:
         raise MaskRefused(f"its artifact_map is {error}") from None
 
 
-def _centre(region: np.ndarray, shape: tuple[int, ...], height: int, width: int) -> tuple[float, float]:
-    """A region's centre as (x, y) in the image's pixels."""
-    rows, columns = np.nonzero(region)
-    x, y = (columns.mean() + 0.5) * width / shape[1], (rows.mean() + 0.5) * height / shape[0]
-    return round(float(x), 1), round(float(y), 1)
+def _centres(regions: np.ndarray, count: int, height: int, width: int) -> list[tuple[float, float]]:
+    """The centre of each region as (x, y) in the image's pixels."""
+    rows, columns = np.nonzero(regions)
+    number = regions[rows, columns]
+    sizes = np.bincount(number, minlength=count + 1)[1:]
+    x, y = (np.bincount(number, at, count + 1)[1:] / sizes + 0.5 for at in (columns, rows))
+    x, y = x * width / regions.shape[1], y * height / regions.shape[0]
+    return [(round(float(a), 1), round(float(b), 1)) for a, b in zip(x, y, strict=True)]
 
 
 def is_finite(value: Any) -> bool:

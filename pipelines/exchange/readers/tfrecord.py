@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from dataengine.bounds import RECORD_BYTES, RECORD_VALUES
 from dataengine.errors import InputRefused
 
-MAX_RECORD = 32 * 1024 * 1024
-MAX_FIELDS = 100_000
 POLYNOMIAL = 0x82F63B78
 
 Value = bytes | int | float
@@ -23,7 +22,7 @@ Example = dict[str, list[Value]]
 
 
 def read_records(path: Path) -> Iterator[bytes]:
-    """The records of a file. Raises `InputRefused` for a record that is damaged or exceeds `MAX_RECORD`."""
+    """The records of a file. Raises `InputRefused` for a record that is damaged or exceeds `RECORD_BYTES`."""
     with path.open("rb") as file:
         size, number = os.fstat(file.fileno()).st_size, 0
         while (at := file.tell()) < size:
@@ -38,9 +37,9 @@ def _record(file: BinaryIO, left: int, where: str) -> bytes:
     length, checksum = struct.unpack("<QI", head)
     if masked_crc32c(head[:8]) != checksum:
         raise InputRefused(f"{where}: not a TFRecord, or damaged (wrong checksum of its length)")
-    if length > min(MAX_RECORD, left - 16):
+    if length > min(RECORD_BYTES, left - 16):
         raise InputRefused(
-            f"{where}: declares {length} bytes; {left - 16} are left, the limit is {MAX_RECORD}"
+            f"{where}: declares {length} bytes; {left - 16} are left, the limit is {RECORD_BYTES}"
         )
     data = file.read(length)
     file.seek(4, os.SEEK_CUR)
@@ -79,12 +78,14 @@ def _values(feature: bytes) -> list[Value]:
             if kind == 2 and isinstance(value, bytes):
                 if len(value) % 4:
                     raise InputRefused("a list of floats is truncated")
+                _check_count(len(values) + len(value) // 4)
                 values += struct.unpack(f"<{len(value) // 4}f", value)
             elif kind == 3 and isinstance(value, bytes):
                 at = 0
                 while at < len(value):
                     number, at = _varint(value, at)
                     values.append(number)
+                    _check_count(len(values))
             else:
                 values.append(value)
     return values
@@ -107,12 +108,16 @@ def _fields(data: bytes, wanted: dict[int, int | None]) -> Iterator[tuple[int, b
             value, at = data[at : at + length], at + length
         else:
             raise InputRefused(f"the record is not an Example: wire type {wire}")
-        if count > MAX_FIELDS:
-            raise InputRefused(f"the record has more than {MAX_FIELDS} fields")
+        _check_count(count)
         if number in wanted:
             if wanted[number] not in (None, wire):
                 raise InputRefused(f"the record is not an Example: field {number} has wire type {wire}")
             yield number, value
+
+
+def _check_count(count: int) -> None:
+    if count > RECORD_VALUES:
+        raise InputRefused(f"the record has more than {RECORD_VALUES} values")
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

@@ -14,7 +14,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dataengine.masks import MAX_PIXELS, LabelRuns, StoredMap, read_label_runs
+from dataengine.bounds import MAX_PIXELS
+from dataengine.masks import LabelRuns, StoredMap, read_label_runs
 from dataengine.records import Image
 
 Integers = NDArray[np.int64]

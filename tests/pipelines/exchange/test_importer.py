@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dataengine.bounds import ARCHIVE_RATIO
 from dataengine.errors import Cancelled, InputRefused
 from dataengine.masks import unpack_label_map
 from dataengine.records import Image, Label
 from pipelines.exchange.formats import FORMATS, import_dataset, write_problems
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import ImportResult, Ingest
-from pipelines.exchange.safe_files import MAX_RATIO, open_safely
+from pipelines.exchange.safe_files import open_safely
 from storage.workspace import Workspace
 from tests.pipelines.exchange import layouts, pictures
 
@@ -247,7 +248,7 @@ def test_hostile_archives(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pipelines.exchange.safe_files.ALWAYS_ALLOWED", 1 << 20)
+    monkeypatch.setattr("pipelines.exchange.safe_files.ARCHIVE_ALWAYS", 1 << 20)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "unpacked"))
     (tmp_path / "unpacked").mkdir()
     path = zipped(tmp_path / "set.zip", members, links)
@@ -257,10 +258,10 @@ def test_hostile_archives(
 
 
 def test_an_archive_that_lies_about_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.exchange.safe_files.ALWAYS_ALLOWED", 1 << 20)
-    path = zipped(tmp_path / "set.zip", {"bomb.bin": bytes(MAX_RATIO * 100_000)})
+    monkeypatch.setattr("pipelines.exchange.safe_files.ARCHIVE_ALWAYS", 1 << 20)
+    path = zipped(tmp_path / "set.zip", {"bomb.bin": bytes(ARCHIVE_RATIO * 100_000)})
     body = path.read_bytes().replace(
-        (MAX_RATIO * 100_000).to_bytes(4, "little"), (1000).to_bytes(4, "little")
+        (ARCHIVE_RATIO * 100_000).to_bytes(4, "little"), (1000).to_bytes(4, "little")
     )
     path.write_bytes(body)
     with pytest.raises(InputRefused, match=r"far more|damaged|cannot be read"), open_safely(path):
