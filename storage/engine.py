@@ -4,7 +4,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
@@ -62,6 +62,32 @@ def connect_for_reading(engine: Engine) -> Connection:
     return engine.connect().execution_options(**{_QUERY_ONLY: True})
 
 
+def reclaim(engine: Engine, tables: Iterable[str]) -> str:
+    """Remove the traces of deleted rows from the database's files: rewrite them, and on SQLite empty the
+    write-ahead log.
+
+    Returns "" when nothing is left, else the reason: other connections kept the old state for too long.
+    """
+    try:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            if engine.dialect.name == "postgresql":
+                connection.exec_driver_sql(f"SET lock_timeout = '{int(BUSY_SECONDS)}s'")
+                for table in tables:
+                    connection.exec_driver_sql(f'VACUUM FULL "{table}"')
+                return ""
+            return empty_sqlite(connection.connection.cursor())
+    except (WorkspaceUnusable, OperationalError) as error:
+        return str(error).splitlines()[0]
+
+
+def empty_sqlite(cursor: sqlite3.Cursor | DBAPICursor) -> str:
+    """Rewrite a SQLite file without its free pages, and truncate its write-ahead log; as `reclaim`."""
+    cursor.execute("VACUUM")
+    cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    busy, *_ = cursor.fetchone() or (1,)
+    return "another process is reading the database, so its write-ahead log was not emptied" if busy else ""
+
+
 def write_ahead(connection: sqlite3.Connection | DBAPICursor) -> None:
     """Switch a SQLite file to write-ahead logging if it is not yet.
 
@@ -86,6 +112,7 @@ def _prepare_sqlite(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> 
     write_ahead(cursor)
     cursor.execute("PRAGMA synchronous=FULL")  # a commit is on disk before it is reported
     cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA secure_delete=ON")  # deleted rows are overwritten: erased is erased
     cursor.close()
 
 

@@ -28,7 +28,7 @@ ORDER = {
     "categories benchmarks detectors generators endpoints locations training_free training_preview preflight "
     "model_card round_options runs studies exchange admin",
     "storage": "tables repositories engine catalog accounts stores migrate workspace references identity "
-    "maintenance opening job_queue queries",
+    "job_queue maintenance opening queries",
     "storage/migrations": "env versions",
     "ui": "config web runs home annotate curate train treat rounds study admin label_studio desks server",
 }
