@@ -16,7 +16,7 @@ MOST_FILES = 25
 
 ORDER = {
     "": "dataengine storage pipelines ui app",
-    "dataengine": "errors durable statistics masks images records config curation quality diagnosis "
+    "dataengine": "errors durable csv_files statistics masks images records config curation quality diagnosis "
     "treatment clinic",
     "dataengine/clinic": "drawing flaws scenes subjects world lessons readers models vocabulary config "
     "training parts oracles build",
@@ -24,7 +24,7 @@ ORDER = {
     "pipelines": "config runtime generators detectors stages round recipes exchange jobs services worker "
     "cli demo",
     "pipelines/exchange": "metadata importer safe_files import_options label_studio readers formats writers",
-    "pipelines/services": "schemas csv_files queue rounds jobs inference agreement gold annotation reviews "
+    "pipelines/services": "schemas queue rounds jobs inference agreement gold annotation reviews "
     "categories benchmarks detectors generators endpoints locations training_free training_preview preflight "
     "model_card round_options runs studies exchange admin",
     "storage": "tables repositories engine catalog accounts stores migrate workspace references identity "
@@ -55,6 +55,7 @@ ALLOWED = {
         "storage.catalog",
         "storage.accounts",
         "dataengine.records",
+        "dataengine.csv_files",
         "dataengine.images",
         "dataengine.masks",
         "dataengine.errors",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from dataengine.csv_files import unescape_row
 from dataengine.errors import InputRefused
 
 SIDECARS = (".txt", ".json")
@@ -54,7 +55,7 @@ def read_table(root: Path, path: Path | None = None) -> tuple[dict[str, Note], l
             column = next((name for name in NAME_COLUMNS if name in (rows.fieldnames or ())), None)
             if column is None:
                 raise InputRefused(f"{path} has no column file_name; its first line must name the columns")
-            for row in rows:
+            for row in map(unescape_row, rows):
                 try:
                     notes[str(PurePosixPath(row[column] or ""))] = parse_note(row)
                 except InputRefused as error:

@@ -7,13 +7,13 @@ the answer lists them, with what can be done.
 """
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Connection
 
 from dataengine.errors import NotFound
-from dataengine.records import AuditEvent, digest
+from dataengine.records import ERASED, AuditEvent, digest
 from storage import job_queue, tables
 from storage.catalog import Catalog
 from storage.engine import reclaim
@@ -100,11 +100,12 @@ def erase_images(workspace: Workspace, image_ids: Iterable[str], actor: str, tri
         if missing and begun is None:
             raise NotFound(f"there is no image {missing[0]!r}; nothing was erased. Check the ids")
         items, labels = tables.snapshot_items.c, tables.labels.c
-        about = _lineage(catalog, values(connection, items.snapshot_id, items.image_id, ids))
+        mark = _mark(key, begun, packs, values(connection, items.snapshot_id, items.image_id, ids))
+        about = _lineage(catalog, mark.snapshots)
         about = replace(about, benchmarks=frozen_benchmarks_with(connection, ids, ()))
         doomed = {blob for image in existing.values() for blob in (image.sha256, image.thumbnail) if blob}
         doomed |= values(connection, labels.label_map, labels.image_id, ids)
-        mark = _continued(key, begun, doomed, packs)
+        mark = replace(mark, blobs=mark.blobs | doomed)
         for old, new in moved.items():
             for column in MAP_COLUMNS:
                 set_values(connection, column, old, new)
@@ -112,7 +113,7 @@ def erase_images(workspace: Workspace, image_ids: Iterable[str], actor: str, tri
         columns["images.id"] = delete_rows(connection, tables.images.c.id, ids)
         free = unused(connection, mark)
         scrub = IdScrub(frozenset(ids) | free, mark.pseudonym)
-        columns |= _handle(connection, mark, IMAGE, {"label_map_facts.sha256": sorted(free)}, scrub)
+        columns |= _handle(connection, mark, IMAGE, {}, scrub)
         about = replace(
             about, images=columns["images.id"], labels=columns["labels.image_id"], columns=columns
         )
@@ -133,9 +134,10 @@ def erase_person(workspace: Workspace, name: str, actor: str, trial: bool = Fals
     with workspace.catalog() as catalog:
         connection = catalog.connection
         begun, maps = find_mark(connection, key), only_drawn_by(connection, name)
-        mark = _continued(key, begun, maps, set())
+        mark = _mark(key, begun, set(), {one.id for one in catalog.snapshots.drawn_by(name)})
+        mark = replace(mark, blobs=mark.blobs | maps)
         scrub = PersonScrub(name, mark.pseudonym)
-        about = _lineage(catalog, {one.id for one in catalog.snapshots.drawn_by(name)})
+        about = _lineage(catalog, mark.snapshots)
         about = replace(about, benchmarks=frozen_benchmarks_with(connection, [], mark.blobs))
         columns = drop_answers_made_of(connection, mark.blobs)
         columns |= _handle(connection, mark, PERSON, {"": [name]}, scrub)
@@ -159,11 +161,11 @@ def erase_person(workspace: Workspace, name: str, actor: str, trial: bool = Fals
 # ---- the order of an erasure -------------------------------------------------------------------------------
 
 
-def _continued(key: str, mark: Mark | None, blobs: set[str], packs: set[str]) -> Mark:
+def _mark(key: str, begun: Mark | None, packs: set[str], snapshots: set[str]) -> Mark:
     """A new mark, or that of a killed run with what was found now."""
-    if mark is None:
-        return Mark(key, f"erased-{secrets.token_hex(4)}", frozenset(blobs), frozenset(packs))
-    return Mark(key, mark.pseudonym, mark.blobs | blobs, mark.packs | packs)
+    if begun is None:
+        begun = Mark(key, f"{ERASED}{secrets.token_hex(4)}", frozenset(), frozenset(), frozenset())
+    return replace(begun, packs=begun.packs | packs, snapshots=begun.snapshots | snapshots)
 
 
 def _handle(
@@ -176,6 +178,7 @@ def _handle(
     """Handle all rows but the mark, which names blobs that the scrub would replace."""
     remove_mark(connection, mark.pseudonym)
     counts = handle_rows(connection, columns, keys, scrub)
+    delete_rows(connection, tables.label_map_facts.c.sha256, sorted(unused(connection, mark)))
     write_mark(connection, mark)
     return counts
 
@@ -240,7 +243,7 @@ def _scrub_files(workspace: Workspace, scrub: Scrub) -> tuple[tuple[str, ...], l
     return tuple(done), remains
 
 
-def _lineage(catalog: Catalog, snapshots: set[str]) -> Erased:
+def _lineage(catalog: Catalog, snapshots: Collection[str]) -> Erased:
     """Add what was derived from the snapshots: detectors, treatments and generators."""
     detectors = {one.id for one in catalog.detectors.list() if one.snapshot_id in snapshots}
     _add_descendants(detectors, [(one.id, one.parent) for one in catalog.detectors.list()])

@@ -14,6 +14,7 @@ from storage.repositories.rows import chunks
 
 BEGUN = "erase.begin"
 """The audit event of an erasure that has not ended; it names a digest of what is erased, and blobs."""
+MARKED = ("blobs", "packs", "snapshots")
 NAMED_BY: Mapping[str, tuple[str, ...]] = {
     "prompts": ("round_id",),
     "snapshot_items": ("snapshot_id",),
@@ -30,6 +31,7 @@ class Mark:
     pseudonym: str
     blobs: frozenset[str]
     packs: frozenset[str]
+    snapshots: frozenset[str]
 
 
 def find_mark(connection: Connection, key: str) -> Mark | None:
@@ -39,14 +41,14 @@ def find_mark(connection: Connection, key: str) -> Mark | None:
         select(events.subject, events.details).where(events.action == BEGUN)
     ):
         if details["key"] == key:
-            return Mark(key, pseudonym, frozenset(details["blobs"]), frozenset(details["packs"]))
+            return Mark(key, pseudonym, *(frozenset(details[name]) for name in MARKED))
     return None
 
 
 def write_mark(connection: Connection, mark: Mark) -> None:
     """Store the mark, replacing the one of an earlier run."""
     remove_mark(connection, mark.pseudonym)
-    details = {"key": mark.key, "blobs": sorted(mark.blobs), "packs": sorted(mark.packs)}
+    details = {"key": mark.key} | {name: sorted(getattr(mark, name)) for name in MARKED}
     event = {"actor": mark.pseudonym, "action": BEGUN, "subject": mark.pseudonym, "details": details}
     connection.execute(insert(tables.audit_events).values(**event, at=now()))
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import Column, Connection, Table, select, update
+from sqlalchemy import Column, ColumnElement, Connection, String, Table, cast, or_, select, true, update
 
 from storage.maintenance.personal_columns import PEOPLE, Handling
 from storage.repositories.work import FINISHED
@@ -40,6 +40,11 @@ class PersonScrub:
         """The name as it is written in text, in JSON and in a URL."""
         return tuple(dict.fromkeys((self.name, json.dumps(self.name)[1:-1], quote(self.name))))
 
+    def may_be_in(self, columns: Iterable[Column[Any]]) -> ColumnElement[bool]:
+        """A condition that every row with the name meets; capitals of letters like "Ö" are told apart."""
+        texts = [cast(column, String) for column in columns]
+        return or_(*(text.icontains(form, autoescape=True) for text in texts for form in self.forms))
+
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
         alternatives = "|".join(map(re.escape, sorted(self.forms, key=len, reverse=True)))
@@ -61,6 +66,10 @@ class IdScrub:
     def forms(self) -> tuple[str, ...]:
         """The ids that can be told from words."""
         return tuple(id for id in sorted(self.ids) if len(id) >= LONG)
+
+    def may_be_in(self, columns: Iterable[Column[Any]]) -> ColumnElement[bool]:
+        """As `PersonScrub.may_be_in`; for thousands of ids a condition costs more than it saves."""
+        return true()
 
     def _token(self, found: re.Match[str]) -> str:
         token = found[0]
@@ -106,6 +115,7 @@ def scrub_columns(
     keys, states = list(table.primary_key.columns), ENDED.get(table.name)
     state = [table.c.state] if states else []
     statement = select(*keys, *(table.c[name] for name in columns), *state)
+    statement = statement.where(scrub.may_be_in(table.c[name] for name in columns))
     counts = dict.fromkeys(columns, 0)
     changes: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
     for row in connection.execute(statement.execution_options(yield_per=ROWS)):
@@ -129,7 +139,9 @@ def scrub_columns(
 
 def mentions(connection: Connection, column: Column[Any], scrub: Scrub, labels: Iterable[str]) -> list[Any]:
     """The rows whose value in this column holds the name: the values of their columns `labels`."""
-    statement = select(*(column.table.c[label] for label in labels), column).where(column.is_not(None))
+    statement = select(*(column.table.c[label] for label in labels), column).where(
+        column.is_not(None), scrub.may_be_in([column])
+    )
     return [
         tuple(row[:-1])
         for row in connection.execute(statement.execution_options(yield_per=ROWS))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dataengine.csv_files import unescape_row
 from dataengine.errors import ImageRefused, InputRefused, MaskRefused
 from dataengine.images import decode_values
 from dataengine.masks import MAX_CLASS, LabelMap
@@ -111,7 +112,7 @@ def _by_table(root: Path, options: ImportOptions, refused: list[Refusal]) -> Mas
     mask_readers: MaskReaders = {}
     try:
         with (root / TABLE).open(newline="", encoding="utf-8-sig") as file:
-            for row in csv.DictReader(file):
+            for row in map(unescape_row, csv.DictReader(file)):
                 name = displayable_name(row.get("image") or "")
                 try:
                     reader = _row_reader(root, row, options)
