@@ -11,10 +11,11 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import Connection, ExceptionContext
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
-from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from dataengine.errors import Conflict, NotFound, WorkspaceUnusable
+from storage.addresses import redacted_url, without_password
 
 BUSY_SECONDS = 30.0
 """Seconds that a SQLite writer waits for another one."""
@@ -31,7 +32,14 @@ def make_engine(database_url: str) -> Engine:
     `NotFound` for a violated foreign key, `Conflict` for a violated uniqueness constraint.
     """
     plain = re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", database_url)
-    engine = create_engine(plain, pool_pre_ping=not plain.startswith("sqlite"))
+    try:
+        engine = create_engine(plain, pool_pre_ping=not plain.startswith("sqlite"))
+    except (ArgumentError, ValueError, ImportError):
+        raise WorkspaceUnusable(
+            f"{redacted_url(database_url)} is not the URL of a SQLite or PostgreSQL database; set "
+            "CLINIC_DATABASE_URL to one such as postgresql://USER:PASSWORD@HOST/NAME, with characters such "
+            "as @ and / in the password written as %40 and %2F"
+        ) from None
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -141,8 +149,11 @@ _CAUSES = (
 
 def _translate(context: ExceptionContext) -> None:
     error = context.sqlalchemy_exception
+    url = context.engine.url if context.engine is not None else None
     message = str(context.original_exception).strip()
-    where = f"the catalog's database{_place(context)}"
+    if url is not None and url.password:
+        message = without_password(message, url.render_as_string(hide_password=False))
+    where = f"the catalog's database{f' {url.database}' if url is not None and url.database else ''}"
     if isinstance(error, IntegrityError):
         if "foreign key" in message.lower():
             raise NotFound(f"a row refers to a record that is not in the catalog: {message}") from error
@@ -153,8 +164,3 @@ def _translate(context: ExceptionContext) -> None:
         for pattern, advice in _CAUSES:
             if re.search(pattern, message, re.IGNORECASE):
                 raise WorkspaceUnusable(f"{where} {advice} ({message.splitlines()[0]})") from error
-
-
-def _place(context: ExceptionContext) -> str:
-    url = context.engine.url if context.engine is not None else None
-    return f" {url.database}" if url is not None and url.database else ""

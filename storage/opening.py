@@ -1,6 +1,8 @@
 """Creating and opening of workspaces; an older one is migrated after a backup."""
 
-from contextlib import suppress
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dataengine.errors import WorkspaceUnusable
@@ -8,7 +10,7 @@ from storage.identity import recognise, refuse_fresh_catalog
 from storage.stores.blobs import writing
 from storage.workspace import CATALOG_FILE, DATABASE_VARIABLE, Workspace
 
-PRIVATE = ("*.sqlite*", "*.json", "*.key", "*.log", "*.secret", "backups/*", "jobs/*/*")
+PRIVATE = ("*.sqlite*", "*.json", "*.key", "*.log", "*.secret", "backups/*", "imports/*", "jobs/*/*")
 """Files of a workspace that hold personal data or secrets."""
 
 
@@ -55,6 +57,19 @@ def open_workspace(
             f"with --workspace, create one with `clinic app`, or set {DATABASE_VARIABLE}."
         )
     return create_workspace(path, database_url, blob_url)
+
+
+@contextmanager
+def private_files() -> Iterator[None]:
+    """Within the block, files and folders that this process and its children create are their owner's alone.
+
+    Around a whole process: the mask holds for all of its threads.
+    """
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def make_private(folder: Path) -> None:

@@ -16,8 +16,8 @@ MOST_FILES = 25
 
 ORDER = {
     "": "dataengine storage pipelines ui app",
-    "dataengine": "errors durable csv_files statistics masks images records config curation quality diagnosis "
-    "treatment clinic",
+    "dataengine": "errors durable csv_files statistics masks images records config curation quality "
+    "diagnosis treatment clinic",
     "dataengine/clinic": "drawing flaws scenes subjects world lessons readers models vocabulary config "
     "training parts oracles build",
     "dataengine/treatment": "config presets families sampling tuning refining guided_sampling",
@@ -27,8 +27,8 @@ ORDER = {
     "pipelines/services": "schemas queue rounds jobs inference agreement gold annotation reviews "
     "categories benchmarks detectors generators endpoints locations training_free training_preview preflight "
     "model_card round_options runs studies exchange admin",
-    "storage": "tables repositories engine catalog accounts stores migrate workspace references identity "
-    "job_queue maintenance opening queries",
+    "storage": "addresses tables repositories engine catalog accounts stores migrate workspace references "
+    "identity job_queue maintenance opening queries",
     "storage/migrations": "env versions",
     "ui": "config web runs home annotate curate train treat rounds study admin label_studio desks server",
 }

@@ -21,13 +21,13 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from dataengine import errors
-from dataengine.errors import ClinicError, ConfigRefused, JobFailed
+from dataengine.errors import ClinicError, ConfigRefused, JobFailed, WorkspaceUnusable
 from storage.opening import create_workspace
 from storage.workspace import Workspace
 from ui.config import ServerConfig
 from ui.desks import DESKS
 from ui.web.desk import Desk, Site, access_table, page_route
-from ui.web.gate import AuthMiddleware
+from ui.web.gate import UNAVAILABLE, AuthMiddleware
 from ui.web.images import image_routes
 from ui.web.logs import log_to, logger
 from ui.web.middleware import BodyLimit, RequestLog, ResponseHeaders, SameSite, is_loopback
@@ -91,8 +91,12 @@ def add_plain_routes(app: FastAPI, workspace: Workspace) -> None:
 
     @app.get("/healthz")
     def healthz() -> dict[str, str]:
-        with workspace.catalog(read_only=True) as catalog:
-            catalog.users.count()
+        try:
+            with workspace.catalog(read_only=True) as catalog:
+                catalog.users.count()
+        except ClinicError as error:
+            logger.error("unhealthy", extra={"reason": str(error)})
+            raise HTTPException(503, UNAVAILABLE) from None
         return {"status": "ok"}
 
     @app.get("/favicon.ico")
@@ -119,7 +123,9 @@ def answer_errors(app: FastAPI) -> None:
             status = 401
         if status >= 500:
             logger.error("failed", extra={"path": request.url.path, "reason": str(error)})
-        return worded(request, status, str(error))
+        unknown = getattr(request.state, "person", None) is None
+        hidden = unknown and isinstance(error, WorkspaceUnusable)
+        return worded(request, status, UNAVAILABLE if hidden else str(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:

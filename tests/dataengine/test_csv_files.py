@@ -42,10 +42,9 @@ def uses_of_csv(path: Path) -> set[str]:
     """Attributes of the module `csv`, and of `to_csv`, that a file uses."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if (
-            isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "csv"
-        ) or (isinstance(node, ast.Attribute) and node.attr in ("to_csv", "write_csv")):
-            found.add(node.attr)
+        if isinstance(node, ast.Attribute):
+            of_csv = isinstance(node.value, ast.Name) and node.value.id == "csv"
+            found |= {node.attr} if of_csv or node.attr in ("to_csv", "write_csv") else set()
         elif isinstance(node, ast.ImportFrom) and node.module == "csv":
             found |= {alias.name for alias in node.names}
     return found

@@ -188,7 +188,6 @@ class NewFolder:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool | None:
         try:
             if kind is None:
-                self._fresh.chmod(0o755)
                 durable.move(self._fresh, self.target)
         finally:
             shutil.rmtree(self._fresh, ignore_errors=True)
