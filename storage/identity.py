@@ -98,17 +98,17 @@ def _recognise_blobs(workspace: Workspace, identity: str) -> None:
 
 def _foreign_blobs(workspace: Workspace, other: str) -> WorkspaceUnusable:
     return WorkspaceUnusable(
-        f"the blobs in {workspace.shown_blob_url} belong to another workspace ({other[:8]}…). Give each workspace "
-        f"a prefix of its own in {BLOB_VARIABLE}, for example {workspace.shown_blob_url.rstrip('/')}/NAME; "
-        "nothing was changed"
+        f"the blobs in {workspace.shown_blob_url} belong to another workspace ({other[:8]}…). Give each "
+        f"workspace a prefix of its own in {BLOB_VARIABLE}, for example "
+        f"{workspace.shown_blob_url.rstrip('/')}/NAME; nothing was changed"
     )
 
 
 def _unmarked_blobs(workspace: Workspace, stored: int, known: int) -> WorkspaceUnusable:
     return WorkspaceUnusable(
-        f"{workspace.shown_blob_url} has {stored} blobs without an owner's mark; this catalog refers to {known} "
-        f"of them. Give this workspace another place in {BLOB_VARIABLE}, or restore the catalog that belongs "
-        "to these blobs; nothing was changed"
+        f"{workspace.shown_blob_url} has {stored} blobs without an owner's mark; this catalog refers to "
+        f"{known} of them. Give this workspace another place in {BLOB_VARIABLE}, or restore the catalog that "
+        "belongs to these blobs; nothing was changed"
     )
 
 

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Callable, Iterator
+from http.cookiejar import CookieJar
 from urllib.parse import parse_qs, urlsplit
 
-import httpx
 import pytest
 from fastapi.testclient import TestClient
 
@@ -188,17 +188,14 @@ def test_two_clinics_on_one_host_do_not_sign_each_other_out(workspace: Workspace
     with bare.catalog() as catalog:
         create_user(catalog, "annotator", PASSWORD, ["annotator"], "test")
         catalog.commit()
-    jar = httpx.Cookies()  # browsers tell hosts apart, not ports; so does this jar
+    jar = CookieJar()  # browsers tell hosts apart, not ports; so does this jar
     clients = [
-        TestClient(
-            create_app(one, ServerConfig(desks=False)), base_url=f"http://127.0.0.1:{port}", cookies=jar
-        )
+        TestClient(create_app(one), base_url=f"http://127.0.0.1:{port}", cookies=jar)
         for one, port in ((workspace, 8000), (bare, 8001))
     ]
     for client in clients:
-        client.cookies = jar  # type: ignore[assignment]
         sign_in(client, "annotator")
-    assert {cookie.name for cookie in jar.jar} == {"clinic_session_8000", "clinic_session_8001"}
+    assert {cookie.name for cookie in jar} == {"clinic_session_8000", "clinic_session_8001"}
     assert [client.get("/api/session").status_code for client in clients] == [200, 200]
     assert clients[0].post("/api/logout").status_code == 200
     assert [client.get("/api/session").status_code for client in clients] == [401, 200]
