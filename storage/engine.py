@@ -4,7 +4,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,11 +12,12 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.engine import Connection, ExceptionContext
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
-from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from dataengine.errors import Conflict, NotFound, Unavailable, WorkspaceUnusable
+from storage.addresses import redacted_url, without_password
 
 BUSY_SECONDS = 30.0
 """Seconds that a writer waits for the lock of another one."""
@@ -49,12 +50,19 @@ def make_engine(database_url: str) -> Engine:
     """
     plain = re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", database_url)
     sqlite = plain.startswith("sqlite")
-    engine = create_engine(
-        plain,
-        pool_pre_ping=not sqlite,
-        pool_timeout=POOL_SECONDS,
-        connect_args={} if sqlite else postgres_options(plain),
-    )
+    try:
+        engine = create_engine(
+            plain,
+            pool_pre_ping=not sqlite,
+            pool_timeout=POOL_SECONDS,
+            connect_args={} if sqlite else postgres_options(plain),
+        )
+    except (ArgumentError, ValueError, ImportError):
+        raise WorkspaceUnusable(
+            f"{redacted_url(database_url)} is not the URL of a SQLite or PostgreSQL database; set "
+            "CLINIC_DATABASE_URL to one such as postgresql://USER:PASSWORD@HOST/NAME, with characters such "
+            "as @ and / in the password written as %40 and %2F"
+        ) from None
     if sqlite:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -101,6 +109,32 @@ def connect_for_reading(engine: Engine) -> Connection:
     return connect(engine).execution_options(**{_QUERY_ONLY: True})
 
 
+def reclaim(engine: Engine, tables: Iterable[str]) -> str:
+    """Remove the traces of deleted rows from the database's files: rewrite them, and on SQLite empty the
+    write-ahead log.
+
+    Returns "" when nothing is left, else the reason: other connections kept the old state for too long.
+    """
+    try:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            if engine.dialect.name == "postgresql":
+                connection.exec_driver_sql(f"SET lock_timeout = '{int(BUSY_SECONDS)}s'")
+                for table in tables:
+                    connection.exec_driver_sql(f'VACUUM FULL "{table}"')
+                return ""
+            return empty_sqlite(connection.connection.cursor())
+    except (WorkspaceUnusable, OperationalError) as error:
+        return str(error).splitlines()[0]
+
+
+def empty_sqlite(cursor: sqlite3.Cursor | DBAPICursor) -> str:
+    """Rewrite a SQLite file without its free pages, and truncate its write-ahead log; as `reclaim`."""
+    cursor.execute("VACUUM")
+    cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    busy, *_ = cursor.fetchone() or (1,)
+    return "another process is reading the database, so its write-ahead log was not emptied" if busy else ""
+
+
 def write_ahead(connection: sqlite3.Connection | DBAPICursor) -> None:
     """Switch a SQLite file to write-ahead logging if it is not yet.
 
@@ -125,6 +159,7 @@ def _prepare_sqlite(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> 
     write_ahead(cursor)
     cursor.execute("PRAGMA synchronous=FULL")  # a commit is on disk before it is reported
     cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA secure_delete=ON")  # deleted rows are overwritten: erased is erased
     cursor.close()
 
 
@@ -176,8 +211,11 @@ _CAUSES: tuple[tuple[str, str, type[WorkspaceUnusable]], ...] = (
 def translate_error(context: ExceptionContext) -> None:
     """Raise a database error as one of ours, see `make_engine`; a listener of SQLAlchemy's `handle_error`."""
     error = context.sqlalchemy_exception
+    url = context.engine.url if context.engine is not None else None
     message = str(context.original_exception).strip()
-    where = f"the catalog's database{_place(context)}"
+    if url is not None and url.password:
+        message = without_password(message, url.render_as_string(hide_password=False))
+    where = f"the catalog's database{f' {url.database}' if url is not None and url.database else ''}"
     if isinstance(error, IntegrityError):
         if "foreign key" in message.lower():
             raise NotFound(f"a row refers to a record that is not in the catalog: {message}") from error
@@ -188,8 +226,3 @@ def translate_error(context: ExceptionContext) -> None:
         for pattern, advice, kind in _CAUSES:
             if re.search(pattern, message, re.IGNORECASE):
                 raise kind(f"{where} {advice} ({message.splitlines()[0]})") from error
-
-
-def _place(context: ExceptionContext) -> str:
-    url = context.engine.url if context.engine is not None else None
-    return f" {url.database}" if url is not None and url.database else ""

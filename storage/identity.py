@@ -48,7 +48,7 @@ def refuse_fresh_catalog(workspace: Workspace) -> None:
         )
     known = workspace.blobs.read_root(MARK)
     if known is not None:
-        raise _foreign_blobs(workspace, read_mark(known, f"{workspace.blob_url}/{MARK}"))
+        raise _foreign_blobs(workspace, read_mark(known, f"{workspace.shown_blob_url}/{MARK}"))
     stored = sum(1 for _ in workspace.blobs.stored())
     if stored:
         raise _unmarked_blobs(workspace, stored, 0)
@@ -83,7 +83,7 @@ def _recognise_folder(workspace: Workspace, identity: str) -> None:
 def _recognise_blobs(workspace: Workspace, identity: str) -> None:
     known = workspace.blobs.read_root(MARK)
     if known is not None:
-        other = read_mark(known, f"{workspace.blob_url}/{MARK}")
+        other = read_mark(known, f"{workspace.shown_blob_url}/{MARK}")
         if other != identity:
             raise _foreign_blobs(workspace, other)
         return
@@ -98,17 +98,17 @@ def _recognise_blobs(workspace: Workspace, identity: str) -> None:
 
 def _foreign_blobs(workspace: Workspace, other: str) -> WorkspaceUnusable:
     return WorkspaceUnusable(
-        f"the blobs in {workspace.blob_url} belong to another workspace ({other[:8]}…). Give each workspace "
-        f"a prefix of its own in {BLOB_VARIABLE}, for example {workspace.blob_url.rstrip('/')}/NAME; "
-        "nothing was changed"
+        f"the blobs in {workspace.shown_blob_url} belong to another workspace ({other[:8]}…). Give each "
+        f"workspace a prefix of its own in {BLOB_VARIABLE}, for example "
+        f"{workspace.shown_blob_url.rstrip('/')}/NAME; nothing was changed"
     )
 
 
 def _unmarked_blobs(workspace: Workspace, stored: int, known: int) -> WorkspaceUnusable:
     return WorkspaceUnusable(
-        f"{workspace.blob_url} has {stored} blobs without an owner's mark; this catalog refers to {known} "
-        f"of them. Give this workspace another place in {BLOB_VARIABLE}, or restore the catalog that belongs "
-        "to these blobs; nothing was changed"
+        f"{workspace.shown_blob_url} has {stored} blobs without an owner's mark; this catalog refers to "
+        f"{known} of them. Give this workspace another place in {BLOB_VARIABLE}, or restore the catalog that "
+        "belongs to these blobs; nothing was changed"
     )
 
 
@@ -130,4 +130,4 @@ def read_mark(content: bytes, where: str) -> str:
 def owns_blobs(workspace: Workspace) -> bool:
     """Whether the blob store carries this workspace's mark."""
     known = workspace.blobs.read_root(MARK)
-    return known is not None and read_mark(known, workspace.blob_url) == identity_of(workspace.engine)
+    return known is not None and read_mark(known, workspace.shown_blob_url) == identity_of(workspace.engine)

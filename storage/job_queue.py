@@ -1,7 +1,7 @@
 """The database of the durable workflow engine: tuning, and removal of pickled rows."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from sqlalchemy import (
     Connection,
     MetaData,
     Select,
+    String,
     Table,
     create_engine,
     delete,
@@ -22,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 
 from dataengine.errors import Unavailable
-from storage.engine import BUSY_SECONDS, postgres_options, translate_error, write_ahead
+from storage.engine import BUSY_SECONDS, empty_sqlite, postgres_options, translate_error, write_ahead
 
 PORTABLE = "portable_json"
 """The only serialisation that is read."""
@@ -127,6 +128,52 @@ def remove_waiting(url: str, workflow_id: str) -> bool:
         return _change_waiting(connection, table, workflow_id, status="CANCELLED")
 
 
+def scrub(url: str, replaced: Callable[[str], str]) -> tuple[int, str]:
+    """Replace texts in the rows of workflows that have ended, and remove the traces of the old ones.
+
+    Returns how many values were changed, and why traces are left, "" if none are.
+    """
+    if not exists(url):
+        return 0, ""
+    with _connection(url) as (connection, schema):
+        live = _live_workflows(connection, schema)
+        count = sum(
+            _scrub_table(connection, name, schema, replaced, live)
+            for name in inspect(connection).get_table_names(schema=schema)
+        )
+        connection.commit()
+    if schema is not None:
+        return count, ""
+    with closing(sqlite3.connect(_file(url), timeout=BUSY_SECONDS, isolation_level=None)) as file:
+        return count, empty_sqlite(file.cursor())
+
+
+def _live_workflows(connection: Connection, schema: str | None) -> set[str]:
+    table = _workflows(connection, schema)
+    ended = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+    return set(connection.scalars(select(table.c.workflow_uuid).where(table.c.status.not_in(ended))))
+
+
+def _scrub_table(
+    connection: Connection, name: str, schema: str | None, replaced: Callable[[str], str], live: set[str]
+) -> int:
+    table = Table(name, MetaData(), schema=schema, autoload_with=connection, resolve_fks=False)
+    keys = list(table.primary_key.columns)
+    columns = [each for each in table.c if isinstance(each.type, String) and not each.primary_key]
+    count = 0
+    for row in connection.execute(select(*keys, *columns)).all() if keys and columns else ():
+        if not live.isdisjoint(str(part) for part in row[: len(keys)]):
+            continue
+        old = dict(zip((each.name for each in columns), row[len(keys) :], strict=True))
+        new = {each: replaced(text) for each, text in old.items() if text}
+        new = {each: text for each, text in new.items() if text != old[each]}
+        if new:
+            where = [key == part for key, part in zip(keys, row, strict=False)]
+            connection.execute(update(table).where(*where).values(new))
+            count += len(new)
+    return count
+
+
 def _change_waiting(connection: Connection, table: Table, workflow_id: str, **values: Any) -> bool:
     """Update a workflow that no worker has taken yet, in one statement; returns whether it was still
     waiting."""
@@ -152,12 +199,17 @@ def _connection(url: str) -> Iterator[tuple[Connection, str | None]]:
     engine = create_engine(url, connect_args={} if sqlite else postgres_options(url))
     event.listen(engine, "handle_error", translate_error)
     if sqlite:
-        event.listen(engine, "connect", lambda raw, _: raw.execute("PRAGMA busy_timeout=30000"))
+        event.listen(engine, "connect", _wait_and_overwrite)
     try:
         with engine.connect() as connection:
             yield connection, None if sqlite else SCHEMA
     finally:
         engine.dispose()
+
+
+def _wait_and_overwrite(raw: sqlite3.Connection, _: object) -> None:
+    raw.execute("PRAGMA busy_timeout=30000")
+    raw.execute("PRAGMA secure_delete=ON")
 
 
 def _file(url: str) -> Path:

@@ -2,7 +2,9 @@
 
 import errno
 import fcntl
-from contextlib import suppress
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -11,7 +13,7 @@ from storage.identity import MARK, recognise, refuse_fresh_catalog
 from storage.stores.blobs import writing
 from storage.workspace import CATALOG_FILE, DATABASE_VARIABLE, Workspace
 
-PRIVATE = ("*.sqlite*", "*.json", "*.key", "*.log", "*.secret", "backups/*", "jobs/*/*")
+PRIVATE = ("*.sqlite*", "*.json", "*.key", "*.log", "*.secret", "backups/*", "imports/*", "jobs/*/*")
 """Files of a workspace that hold personal data or secrets."""
 MOUNTS = Path("/proc/self/mountinfo")
 _NFS = frozenset({"nolock", "local_lock=all", "local_lock=posix"})
@@ -105,6 +107,19 @@ def _mount_of(folder: Path, mounts: str | None) -> tuple[str, frozenset[str]]:
         if held.is_relative_to(point) and len(point.parts) >= depth:
             found, depth = (kind, frozenset(f"{own},{options}".split(","))), len(point.parts)
     return found
+
+
+@contextmanager
+def private_files() -> Iterator[None]:
+    """Within the block, files and folders that this process and its children create are their owner's alone.
+
+    Around a whole process: the mask holds for all of its threads.
+    """
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def make_private(folder: Path) -> None:

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from storage.addresses import redacted_url
 from storage.stores.blobs import Blobs
 from storage.stores.checkpoints import Checkpoints
 from storage.stores.job_files import JobFiles
@@ -49,6 +50,11 @@ class Workspace:
             database_url or os.environ.get(DATABASE_VARIABLE) or None,
             blob_url or os.environ.get(BLOB_VARIABLE) or None,
         )
+
+    @property
+    def shown_blob_url(self) -> str:
+        """The blob store's address for messages, without keys."""
+        return redacted_url(self.blob_url)
 
     @property
     def jobs_url(self) -> str:

@@ -16,19 +16,19 @@ MOST_FILES = 25
 
 ORDER = {
     "": "dataengine storage pipelines ui app",
-    "dataengine": "errors bounds durable statistics masks images records config curation quality diagnosis "
-    "treatment clinic",
+    "dataengine": "errors bounds durable csv_files statistics masks images records config curation quality "
+    "diagnosis treatment clinic",
     "dataengine/clinic": "drawing flaws scenes subjects world lessons readers models vocabulary config "
     "training parts oracles build",
     "dataengine/treatment": "config presets families sampling tuning refining guided_sampling",
     "pipelines": "config runtime generators detectors stages round recipes exchange jobs services worker "
     "cli demo",
     "pipelines/exchange": "metadata importer safe_files import_options label_studio readers formats writers",
-    "pipelines/services": "schemas csv_files queue rounds jobs inference agreement gold annotation reviews "
+    "pipelines/services": "schemas queue rounds jobs inference agreement gold annotation reviews "
     "categories benchmarks detectors generators endpoints locations training_free training_preview preflight "
     "model_card round_options runs studies exchange admin",
-    "storage": "tables repositories engine catalog accounts stores migrate workspace references identity "
-    "maintenance opening job_queue queries",
+    "storage": "addresses tables repositories engine catalog accounts stores migrate workspace references "
+    "identity job_queue maintenance opening queries",
     "storage/migrations": "env versions",
     "ui": "config web runs home annotate curate train treat rounds study admin label_studio desks server",
 }
@@ -56,6 +56,7 @@ ALLOWED = {
         "storage.catalog",
         "storage.accounts",
         "dataengine.records",
+        "dataengine.csv_files",
         "dataengine.images",
         "dataengine.masks",
         "dataengine.errors",

@@ -23,13 +23,13 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from dataengine import errors
-from dataengine.errors import ClinicError, ConfigRefused, JobFailed, Unavailable
+from dataengine.errors import ClinicError, ConfigRefused, JobFailed, Unavailable, WorkspaceUnusable
 from storage.opening import create_workspace
 from storage.workspace import Workspace
 from ui.config import ServerConfig
 from ui.desks import DESKS
 from ui.web.desk import Desk, Site, access_table, page_route
-from ui.web.gate import AuthMiddleware
+from ui.web.gate import UNAVAILABLE, AuthMiddleware
 from ui.web.images import image_routes
 from ui.web.logs import log_to, logger
 from ui.web.middleware import BodyLimit, RequestLog, ResponseHeaders, SameSite, is_loopback
@@ -135,7 +135,9 @@ def answer_errors(app: FastAPI) -> None:
             status = 401
         if status >= 500:
             logger.error("failed", extra={"path": request.url.path, "reason": str(error)})
-        answer = worded(request, status, str(error))
+        unknown = getattr(request.state, "person", None) is None
+        hidden = unknown and isinstance(error, WorkspaceUnusable)
+        answer = worded(request, status, UNAVAILABLE if hidden else str(error))
         if isinstance(error, Unavailable):
             answer.headers["Retry-After"] = str(RETRY_SECONDS)
         return answer

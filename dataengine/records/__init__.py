@@ -33,7 +33,7 @@ from dataengine.records.images import (
     PseudoLabel,
     Source,
 )
-from dataengine.records.labels import AND, DEFAULT_CLASSES, Label, LabelSource, Review
+from dataengine.records.labels import AND, DEFAULT_CLASSES, ERASED, Label, LabelSource, Review
 from dataengine.records.models import THRESHOLD, DetectorVersion, GeneratorVersion, Treatment, threshold_of
 from dataengine.records.queue import Lease, QueueItem, QueueKind
 from dataengine.records.studies import Guest, Invitation, Study, Vote
@@ -51,6 +51,7 @@ from dataengine.records.work import (
 __all__ = [
     "AND",
     "DEFAULT_CLASSES",
+    "ERASED",
     "JOB_KINDS",
     "PAUSABLE",
     "ROLES",

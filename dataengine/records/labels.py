@@ -48,3 +48,5 @@ class Label:
 
 AND = " + "
 """Separator of the authors of a merged label; no account name contains it."""
+ERASED = "erased-"
+"""What the pseudonym of an erased person begins with; eight hexadecimal digits follow."""

@@ -1,6 +1,9 @@
 """Commands that import and export data, and exchange it with Label Studio."""
 
 import argparse
+import getpass
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -193,10 +196,36 @@ def server_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", default="", help="URL of the server (default: $LABEL_STUDIO_URL)")
     parser.add_argument("--project", required=True, help="title or number of the project")
     parser.add_argument(
-        "--token",
-        default="",
-        help="personal or legacy token; safer in $LABEL_STUDIO_API_KEY, which process lists do not show",
+        "--token-file",
+        metavar="FILE",
+        help="file with a personal or legacy token, - for standard input (default: $LABEL_STUDIO_API_KEY, "
+        "else you are asked for it)",
     )
+    parser.add_argument("--token", default="", help=argparse.SUPPRESS)  # deprecated: process lists show it
+
+
+def token_of(given: argparse.Namespace) -> str:
+    """The token from a file, standard input or the terminal; "" leaves it to the environment.
+
+    Raises `InputRefused` for a file that cannot be read or is empty.
+    """
+    if given.token:
+        print(
+            "clinic: --token is deprecated, because process lists show it; use --token-file FILE or "
+            "$LABEL_STUDIO_API_KEY",
+            file=sys.stderr,
+        )
+        return str(given.token)
+    if given.token_file is None:
+        asked = sys.stdin.isatty() and not os.environ.get("LABEL_STUDIO_API_KEY")
+        return getpass.getpass("Label Studio token: ") if asked else ""
+    try:
+        text = sys.stdin.readline() if given.token_file == "-" else Path(given.token_file).read_text()
+    except (OSError, UnicodeError) as error:
+        raise InputRefused(f"the token file {given.token_file} cannot be read: {error}") from None
+    if not text.strip():
+        raise InputRefused(f"the token file {given.token_file} is empty; write the token into its first line")
+    return text.strip().splitlines()[0]
 
 
 def push_arguments(parser: argparse.ArgumentParser) -> None:
@@ -232,7 +261,7 @@ def push(call: Call) -> Any:
         call.workspace,
         given.project,
         given.url,
-        given.token,
+        token_of(given),
         round_id=given.round,
         limit=given.limit,
         pixels=given.pixels,
@@ -252,7 +281,7 @@ def pull(call: Call) -> Any:
     from pipelines.services.exchange.label_studio import pull_labels
 
     given = call.options
-    done = pull_labels(call.workspace, given.project, given.url, given.token, call.report)
+    done = pull_labels(call.workspace, given.project, given.url, token_of(given), call.report)
     call.report.close()
     call.say(
         f"{done.annotations} annotations: {done.labels} labels new or changed, {done.withdrawn} withdrawn, "

@@ -34,12 +34,15 @@ def build_parser(commands: Sequence[Command]) -> Parser:
 
 def main(commands: Sequence[Command], argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status. `ClinicError` prints as one line on standard error."""
+    from storage.opening import private_files
+
     options = build_parser(commands).parse_args(argv)
     options.workspace = Path(getattr(options, "workspace", DEFAULT_WORKSPACE))
     options.json = getattr(options, "json", False)
     call = Call(options)
     try:
-        result = options.run(call)
+        with private_files():
+            result = options.run(call)
     except KeyboardInterrupt:
         return report_error(options, "stopped; run the same command again to resume", STOPPED)
     except ClinicError as error:

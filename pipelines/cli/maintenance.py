@@ -87,11 +87,14 @@ def gc(call: Call) -> Any:
 def erase_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Delete images with their labels, predictions and files, or everything that a person made: account, "
-        "labels, reviews, votes. This cannot be undone, except by restoring a backup. Training sets, "
-        "detectors, treatments and generators that were already made from this data stay, and are listed."
+        "labels, reviews, votes. The name goes from texts and logs as well. This cannot be undone, except by "
+        "restoring a backup. What keeps something of it is listed with what can be done: backups, training "
+        "sets and models that were already made from this data, copies elsewhere. If it was interrupted, run "
+        "the same again."
     )
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="ids of images")
     parser.add_argument("--person", metavar="NAME", help="a person instead of images")
+    parser.add_argument("--trial", action="store_true", help="dry run: only show what would go")
 
 
 def erase(call: Call) -> Any:
@@ -101,21 +104,26 @@ def erase(call: Call) -> Any:
     if bool(given.images) == bool(given.person):
         raise InputRefused("name what to erase: ids of images, or --person NAME")
     if given.person:
-        erased = erase_person(call.workspace, given.person, current_user())
+        erased = erase_person(call.workspace, given.person, current_user(), given.trial)
     else:
-        erased = erase_images(call.workspace, given.images, current_user())
+        erased = erase_images(call.workspace, given.images, current_user(), given.trial)
+    verb = "would erase" if given.trial else "erased"
     call.say(
-        f"erased {erased.images} images, {erased.labels} labels, {erased.reviews} reviews, {erased.votes} "
+        f"{verb} {erased.images} images, {erased.labels} labels, {erased.reviews} reviews, {erased.votes} "
         f"votes and {erased.blobs} files"
     )
-    for kind in ("snapshots", "detectors", "treatments", "generators"):
-        if ids := getattr(erased, kind):
-            call.say(f"  {kind} already made from this data, and kept: {', '.join(ids)}")
-    if erased.packs_kept:
-        call.say(
-            f"  packs that still contain its maps, because a snapshot needs them: "
-            f"{', '.join(erased.packs_kept)}"
-        )
+    if given.trial:
+        for place, count in erased.columns.items():
+            call.say(f"  {place}: {count} rows or values")
+        for name in erased.files:
+            call.say(f"  the name in {name}")
+        for kind in ("snapshots", "detectors", "treatments", "generators", "benchmarks"):
+            if ids := getattr(erased, kind):
+                call.say(f"  {kind} already made from this data, and kept: {', '.join(ids)}")
+    if erased.remains:
+        call.say("what still holds something of it, and what you can do:")
+    for one in erased.remains:
+        call.say(f"  {one.kind}: {one.name}\n    {one.advice}")
     return asdict(erased)
 
 
@@ -213,6 +221,6 @@ COMMANDS = (
         summary="delete images, or everything a person made, and list what was derived from them",
         run=erase,
         arguments=erase_arguments,
-        examples=("clinic erase 3f2c…", "clinic erase --person ada --json"),
+        examples=("clinic erase 3f2c…", "clinic erase --person ada --trial"),
     ),
 )

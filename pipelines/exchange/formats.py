@@ -4,12 +4,12 @@ A new format is one reader and one entry in `FORMATS`; readers are imported when
 command line prints the table without loading any.
 """
 
-import csv
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dataengine.csv_files import CsvTable
 from dataengine.errors import InputRefused
 from dataengine.records import Report, no_report
 from pipelines.exchange.import_options import ImportOptions
@@ -128,8 +128,8 @@ def write_problems(workspace: "Workspace", result: "ImportResult") -> Path | Non
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file)
-            rows.writerow(("what", "name", "reason"))
-            rows.writerows(("refused", *one) for one in result.refused)
-            rows.writerows(("near-duplicate", *one) for one in result.alike)
+            table = CsvTable(file, ("what", "name", "reason"))
+            for what, problems in (("refused", result.refused), ("near-duplicate", result.alike)):
+                for name, reason in problems:
+                    table.add({"what": what, "name": name, "reason": reason})
     return path

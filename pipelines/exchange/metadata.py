@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TextIO
 
 from dataengine.bounds import TABLE_BYTES, TABLE_ROWS, check_bytes
+from dataengine.csv_files import unescape_row
 from dataengine.errors import InputRefused
 
 SIDECARS = (".txt", ".json")
@@ -78,7 +79,7 @@ def read_rows(path: Path, names: Collection[str] = ()) -> Iterator[tuple[int, di
                 raise InputRefused(
                     f"the table {path} has more than {TABLE_ROWS} rows; split it with its folder"
                 )
-            yield rows.line_num, row
+            yield rows.line_num, unescape_row(row)
 
 
 def _lines(file: TextIO, path: Path) -> Iterator[str]:

@@ -203,6 +203,33 @@ def comment_on(workspace: Workspace, image_id: str, author: str, text: str) -> C
     return made
 
 
+def comments_for(catalog: Catalog, image_id: str, person: str, curating: bool) -> list[Comment]:
+    """An image's comments that this person may read, oldest first; curators may read all.
+
+    Others read what they wrote, and the notes with which their own labels were returned; the comments of
+    others once they have given an own opinion, so that nobody's is led, but never a note to somebody else.
+    """
+    found = catalog.comments.of_image(image_id)
+    if curating or not found:
+        return found
+    to = {
+        (one.reviewer, return_comment(one.author, one.note)): one.author
+        for one in catalog.reviews.of_image(image_id)
+        if one.verdict == "rejected"
+    }
+    answered = catalog.labels.latest(image_id, person) is not None
+    return [
+        one
+        for one in found
+        if one.author == person or to.get((one.author, one.text), person if answered else "") == person
+    ]
+
+
+def return_comment(author: str, note: str) -> str:
+    """The comment that tells a label's author why it was returned."""
+    return f"Returned to {author}: {note}"
+
+
 def renew_leases(
     workspace: Workspace, leases: Iterable[str], annotator: str, lease_seconds: float
 ) -> list[str]:

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from dataengine.errors import InputRefused, NotFound
 from dataengine.records import AuditEvent, Draft, Review
+from pipelines.services.annotation import return_comment
 from pipelines.services.schemas import Name, RequestBody
 from storage.catalog import Catalog
 from storage.workspace import Workspace
@@ -69,7 +70,7 @@ def _review(catalog: Catalog, which: Which, body: Verdict, reviewer: str) -> Non
     _decide(catalog, which, reviewer, body.verdict, body.note)
     if body.verdict == "rejected":
         catalog.queue.give_back(label, body.note)
-        catalog.comments.add(which.image, reviewer, f"Returned to {which.author}: {body.note}")
+        catalog.comments.add(which.image, reviewer, return_comment(which.author, body.note))
     elif body.alone:
         for other in newest.values():
             if other.author != which.author:

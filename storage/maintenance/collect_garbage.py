@@ -53,7 +53,7 @@ def collect(
     """
     if not owns_blobs(workspace):
         raise WorkspaceUnusable(
-            f"{workspace.blob_url} does not carry this workspace's mark, so its blobs may belong to "
+            f"{workspace.shown_blob_url} does not carry this workspace's mark, so its blobs may belong to "
             "another one; nothing was cleared. `clinic status` shows the owner"
         )
     before = now() - grace_seconds

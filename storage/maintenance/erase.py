@@ -1,29 +1,64 @@
-"""Erase an image, or all of a person's data, and report what was derived from it.
+"""Erase images, or everything of a person, and report what still holds something of it.
 
-Snapshots, detectors and treatments are not changed: the returned list shows what may have to be retrained.
+A kill is harmless: the rows go, and a mark with the blobs is stored in their place; then blobs and files go,
+then the mark, then the traces in the database's own files. The same erasure run again continues from its
+mark. Snapshots, frozen benchmarks, detectors and treatments are not changed, because others depend on them:
+the answer lists them, with what can be done.
 """
 
 import secrets
-import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, or_, select, update
+from sqlalchemy import Connection
 
 from dataengine.errors import NotFound
-from dataengine.records import AND, AuditEvent
-from storage import tables
+from dataengine.records import ERASED, AuditEvent, digest
+from storage import job_queue, tables
 from storage.catalog import Catalog
-from storage.repositories.rows import chunks
+from storage.engine import reclaim
+from storage.maintenance.erase_blobs import (
+    MAP_COLUMNS,
+    delete_unused,
+    map_refs,
+    remove_exports,
+    repack,
+    unused,
+)
+from storage.maintenance.erase_files import files_that_name, scrub_file, unfinished_exports
+from storage.maintenance.erase_rows import (
+    Mark,
+    delete_rows,
+    drop_answers_made_of,
+    find_mark,
+    frozen_benchmarks_with,
+    handle_rows,
+    only_drawn_by,
+    remove_mark,
+    rows_that_keep,
+    set_values,
+    values,
+    write_mark,
+)
+from storage.maintenance.personal_columns import IMAGE, PERSON, Handling
+from storage.maintenance.remains import (
+    Remain,
+    backups_that_hold,
+    remaining_elsewhere,
+    remaining_lineage,
+    remaining_rows,
+)
+from storage.maintenance.scrubbing import IdScrub, PersonScrub, Scrub
 from storage.stores.maps import MapRef
 from storage.workspace import Workspace
-
-MAP_COLUMNS = (tables.predictions.c.map_ref, tables.pseudo_labels.c.map_ref)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Erased:
-    """Counts of erased records, and the ids of what was derived from them."""
+    """Counts of erased records, the ids of what was derived from them, and what still holds something.
+
+    In a trial, what would be erased.
+    """
 
     images: int = 0
     labels: int = 0
@@ -34,113 +69,181 @@ class Erased:
     detectors: tuple[str, ...] = ()
     treatments: tuple[str, ...] = ()
     generators: tuple[str, ...] = ()
+    benchmarks: tuple[str, ...] = ()
+    """Versions of frozen benchmarks that were made with it."""
     packs_kept: tuple[str, ...] = ()
     """Packs that contain an erased map and are kept, because a snapshot refers to their other maps."""
+    columns: Mapping[str, int] = field(default_factory=dict)
+    """Rows deleted and values changed, by "table.column"."""
+    files: tuple[str, ...] = ()
+    """Files of the workspace's folder from which the name was removed."""
+    remains: tuple[Remain, ...] = ()
 
 
-def erase_images(workspace: Workspace, image_ids: Iterable[str], actor: str) -> Erased:
+def erase_images(workspace: Workspace, image_ids: Iterable[str], actor: str, trial: bool = False) -> Erased:
     """Delete images with their labels, predictions and queue items, and every blob that only they refer to.
 
     Exported shards that contain one of them are removed from this machine and can be exported again without
-    it. Raises `NotFound`, erasing nothing, if one of the images does not exist.
+    it. With `trial` nothing is changed. Raises `NotFound`, erasing nothing, if one of the images does not
+    exist, unless these images were being erased when an earlier run was killed.
     """
     ids = sorted(set(image_ids))
+    key = digest("erase images", *ids)
     with workspace.catalog(read_only=True) as catalog:
-        existing = {image.id: image for image in catalog.images.get_many(ids)}
-        if missing := [id for id in ids if id not in existing]:
-            raise NotFound(f"there is no image {missing[0]!r}; nothing was erased. Check the ids")
-        doomed = {blob for image in existing.values() for blob in (image.sha256, image.thumbnail) if blob}
-        labels = _values(catalog.connection, tables.labels.c.label_map, tables.labels.c.image_id, ids)
-        packs = {MapRef.parse(ref).pack for ref in _map_refs(catalog.connection, ids)}
-        items = tables.snapshot_items.c
-        lineage = _lineage(catalog, _values(catalog.connection, items.snapshot_id, items.image_id, ids))
-    moved = _repack(workspace, packs, set(ids))
-    with workspace.catalog() as catalog:
-        for old, new in moved.items():
-            for column in MAP_COLUMNS:
-                _set(catalog.connection, column, old, new)
-        count = sum(_delete(catalog.connection, tables.labels, tables.labels.c.image_id, ids))
-        images = sum(_delete(catalog.connection, tables.images, tables.images.c.id, ids))
-        details = {"images": images, "labels": count, "snapshots": list(lineage.snapshots)}
-        catalog.audit.add(
-            AuditEvent(actor=actor, action="erase.images", subject=str(images), details=details)
-        )
-        catalog.commit()
-    blobs, kept = _delete_unused(workspace, doomed | labels, packs)
-    _remove_exports(workspace, lineage.snapshots, "image_id", ids)
-    return Erased(
-        images=images,
-        labels=count,
-        blobs=blobs,
-        snapshots=lineage.snapshots,
-        detectors=lineage.detectors,
-        treatments=lineage.treatments,
-        generators=lineage.generators,
-        packs_kept=kept,
-    )
-
-
-def erase_person(workspace: Workspace, name: str, actor: str) -> Erased:
-    """Delete a person's account, sessions, labels, reviews and votes, and the label maps that only they drew.
-
-    The audit trail and their job requests keep a pseudonym. Images that they had labelled are not queued
-    again. Raises `NotFound` if there is no data of that name.
-    """
-    with workspace.catalog(read_only=True) as catalog:
-        maps = _values(catalog.connection, tables.labels.c.label_map, tables.labels.c.author, [name])
-        lineage = _lineage(catalog, {one.id for one in catalog.snapshots.drawn_by(name)})
-    pseudonym = f"erased-{secrets.token_hex(4)}"
+        begun = find_mark(catalog.connection, key)
+        packs = {MapRef.parse(ref).pack for ref in map_refs(catalog.connection, ids)}
+    moved = {} if trial else repack(workspace, packs, set(ids))
     with workspace.catalog() as catalog:
         connection = catalog.connection
-        gone = {
-            table.name: sum(_delete(connection, table, column, [name]))
-            for table, column in (
-                (tables.reviews, tables.reviews.c.reviewer),
-                (tables.labels, tables.labels.c.author),
-                (tables.votes, tables.votes.c.rater),
-                (tables.leases, tables.leases.c.annotator),
-                (tables.drafts, tables.drafts.c.author),
-                (tables.receipts, tables.receipts.c.author),
-                (tables.comments, tables.comments.c.author),
-                (tables.gold_scores, tables.gold_scores.c.author),
-                (tables.queue_answers, tables.queue_answers.c.author),
-                (tables.queue_takers, tables.queue_takers.c.person),
-                (tables.users, tables.users.c.name),
-            )
-        }
-        renamed = 0
-        for column in (
-            tables.audit_events.c.actor,
-            tables.audit_events.c.subject,
-            tables.jobs.c.requested_by,
-            tables.benchmarks.c.created_by,
-            tables.benchmarks.c.frozen_by,
-            tables.benchmark_items.c.settled_by,
-        ):
-            renamed += _set(connection, column, name, pseudonym)
-        if not renamed and not any(gone.values()):
+        existing = {image.id: image for image in catalog.images.get_many(ids)}
+        missing = [id for id in ids if id not in existing]
+        if missing and begun is None:
+            raise NotFound(f"there is no image {missing[0]!r}; nothing was erased. Check the ids")
+        items, labels = tables.snapshot_items.c, tables.labels.c
+        mark = _mark(key, begun, packs, values(connection, items.snapshot_id, items.image_id, ids))
+        about = _lineage(catalog, mark.snapshots)
+        about = replace(about, benchmarks=frozen_benchmarks_with(connection, ids, ()))
+        doomed = {blob for image in existing.values() for blob in (image.sha256, image.thumbnail) if blob}
+        doomed |= values(connection, labels.label_map, labels.image_id, ids)
+        mark = replace(mark, blobs=mark.blobs | doomed)
+        for old, new in moved.items():
+            for column in MAP_COLUMNS:
+                set_values(connection, column, old, new)
+        columns = {"labels.image_id": delete_rows(connection, labels.image_id, ids)}
+        columns["images.id"] = delete_rows(connection, tables.images.c.id, ids)
+        free = unused(connection, mark)
+        scrub = IdScrub(frozenset(ids) | free, mark.pseudonym)
+        columns |= _handle(connection, mark, IMAGE, {}, scrub)
+        about = replace(
+            about, images=columns["images.id"], labels=columns["labels.image_id"], columns=columns
+        )
+        if trial:
+            return replace(about, blobs=len(free))
+        catalog.commit()
+    return _complete(workspace, mark, scrub, about, actor, ("image_id", ids))
+
+
+def erase_person(workspace: Workspace, name: str, actor: str, trial: bool = False) -> Erased:
+    """Delete a person's account, sessions, labels, reviews and votes, and the label maps that only they drew.
+
+    What others depend on keeps a pseudonym: the audit trail, job requests, studies, benchmarks, and texts
+    of others that mention the name. Images that they had labelled are not queued again. With `trial` nothing
+    is changed. Raises `NotFound` if there is no data of that name.
+    """
+    key = digest("erase person", name)
+    with workspace.catalog() as catalog:
+        connection = catalog.connection
+        begun, maps = find_mark(connection, key), only_drawn_by(connection, name)
+        mark = _mark(key, begun, set(), {one.id for one in catalog.snapshots.drawn_by(name)})
+        mark = replace(mark, blobs=mark.blobs | maps)
+        scrub = PersonScrub(name, mark.pseudonym)
+        about = _lineage(catalog, mark.snapshots)
+        about = replace(about, benchmarks=frozen_benchmarks_with(connection, [], mark.blobs))
+        columns = drop_answers_made_of(connection, mark.blobs)
+        columns |= _handle(connection, mark, PERSON, {"": [name]}, scrub)
+        about = replace(
+            about,
+            labels=columns.get("labels.author", 0),
+            votes=columns.get("votes.rater", 0),
+            reviews=columns.get("reviews.reviewer", 0),
+            columns=columns,
+        )
+        files = [str(path.relative_to(workspace.path)) for path in files_that_name(workspace, scrub)]
+        if not (begun or columns or files or about.snapshots):
             raise NotFound(f"there is no data of a person {name!r}; check the name")
-        details = {"labels": gone["labels"], "snapshots": list(lineage.snapshots)}
-        event_actor = pseudonym if actor == name else actor
+        if trial:
+            return replace(about, blobs=len(unused(connection, mark)), files=tuple(files))
+        catalog.commit()
+    by = mark.pseudonym if actor == name else scrub(actor)
+    return _complete(workspace, mark, scrub, about, by, ("author", [name]))
+
+
+# ---- the order of an erasure -------------------------------------------------------------------------------
+
+
+def _mark(key: str, begun: Mark | None, packs: set[str], snapshots: set[str]) -> Mark:
+    """A new mark, or that of a killed run with what was found now."""
+    if begun is None:
+        begun = Mark(key, f"{ERASED}{secrets.token_hex(4)}", frozenset(), frozenset(), frozenset())
+    return replace(begun, packs=begun.packs | packs, snapshots=begun.snapshots | snapshots)
+
+
+def _handle(
+    connection: Connection,
+    mark: Mark,
+    columns: Mapping[str, Handling],
+    keys: Mapping[str, Sequence[str]],
+    scrub: Scrub,
+) -> dict[str, int]:
+    """Handle all rows but the mark, which names blobs that the scrub would replace."""
+    remove_mark(connection, mark.pseudonym)
+    counts = handle_rows(connection, columns, keys, scrub)
+    delete_rows(connection, tables.label_map_facts.c.sha256, sorted(unused(connection, mark)))
+    write_mark(connection, mark)
+    return counts
+
+
+def _complete(
+    workspace: Workspace,
+    mark: Mark,
+    scrub: Scrub,
+    about: Erased,
+    actor: str,
+    exported: tuple[str, Sequence[str]],
+) -> Erased:
+    """Everything after the rows: blobs, files, the database's traces, the mark. Safe to repeat."""
+    blobs, packs_kept = delete_unused(workspace, mark)
+    remove_exports(workspace, about.snapshots, *exported)
+    files, unclean = _scrub_files(workspace, scrub)
+    about = replace(about, blobs=blobs, packs_kept=packs_kept, files=files)
+    person = isinstance(scrub, PersonScrub)
+    with workspace.catalog() as catalog:
+        remove_mark(catalog.connection, mark.pseudonym)
+        details = {"images": about.images, "labels": about.labels, "snapshots": list(about.snapshots)}
         catalog.audit.add(
-            AuditEvent(actor=event_actor, action="erase.person", subject=pseudonym, details=details)
+            AuditEvent(
+                actor=actor,
+                action="erase.person" if person else "erase.images",
+                subject=mark.pseudonym if person else str(about.images),
+                details=details,
+            )
         )
         catalog.commit()
-    blobs, _ = _delete_unused(workspace, maps, set())
-    _remove_exports(workspace, lineage.snapshots, "author", [name])
-    return Erased(
-        labels=gone["labels"],
-        votes=gone["votes"],
-        reviews=gone["reviews"],
-        blobs=blobs,
-        snapshots=lineage.snapshots,
-        detectors=lineage.detectors,
-        treatments=lineage.treatments,
-        generators=lineage.generators,
+    _, jobs_left = job_queue.scrub(workspace.jobs_url, scrub)
+    traces = filter(None, (jobs_left, reclaim(workspace.engine, tables.metadata.tables)))
+    with workspace.catalog(read_only=True) as catalog:
+        kept = rows_that_keep(catalog.connection, PERSON if person else IMAGE, scrub)
+    remains = (
+        *remaining_lineage(
+            snapshots=about.snapshots,
+            detectors=about.detectors,
+            treatments=about.treatments,
+            generators=about.generators,
+            benchmarks=about.benchmarks,
+            packs=packs_kept,
+        ),
+        *remaining_rows(kept),
+        *unclean,
+        *backups_that_hold(workspace, scrub, mark.blobs),
+        *remaining_elsewhere(workspace, traces),
     )
+    return replace(about, remains=remains)
 
 
-def _lineage(catalog: Catalog, snapshots: set[str]) -> Erased:
+def _scrub_files(workspace: Workspace, scrub: Scrub) -> tuple[tuple[str, ...], list[Remain]]:
+    for stale in unfinished_exports(workspace):
+        stale.unlink(missing_ok=True)
+    done, remains = [], []
+    for path in files_that_name(workspace, scrub):
+        name = str(path.relative_to(workspace.path))
+        if scrub_file(path, scrub):
+            done.append(name)
+        else:
+            remains.append(Remain(kind="file", name=name, advice="look into it, and delete it if you can"))
+    return tuple(done), remains
+
+
+def _lineage(catalog: Catalog, snapshots: Collection[str]) -> Erased:
     """Add what was derived from the snapshots: detectors, treatments and generators."""
     detectors = {one.id for one in catalog.detectors.list() if one.snapshot_id in snapshots}
     _add_descendants(detectors, [(one.id, one.parent) for one in catalog.detectors.list()])
@@ -158,100 +261,3 @@ def _lineage(catalog: Catalog, snapshots: set[str]) -> Erased:
 def _add_descendants(ids: set[str], parents: Sequence[tuple[str, str | None]]) -> None:
     while children := {id for id, parent in parents if parent in ids} - ids:
         ids |= children
-
-
-def _values(
-    connection: Connection, column: ColumnElement[str], where: ColumnElement[str], keys: Sequence[str]
-) -> set[str]:
-    values: set[str | None] = set()
-    for chunk in chunks(keys):
-        values.update(connection.scalars(select(column).where(where.in_(chunk)).distinct()))
-    return {value for value in values if value}
-
-
-def _map_refs(connection: Connection, ids: Sequence[str]) -> set[str]:
-    return {
-        ref for column in MAP_COLUMNS for ref in _values(connection, column, column.table.c["image_id"], ids)
-    }
-
-
-def _delete(
-    connection: Connection, table: Table, column: ColumnElement[str], keys: Sequence[str]
-) -> list[int]:
-    return [connection.execute(delete(table).where(column.in_(chunk))).rowcount for chunk in chunks(keys)]
-
-
-def _set(connection: Connection, column: ColumnElement[str], old: str, new: str) -> int:
-    table = column.table
-    return connection.execute(update(table).where(column == old).values({column: new})).rowcount
-
-
-def _repack(workspace: Workspace, packs: set[str], erased: set[str]) -> dict[str, str]:
-    """Repack the maps that share a pack with an erased one; returns old references to new ones.
-
-    A pack that a snapshot refers to is not changed: its references are part of the snapshot's hash.
-    """
-    moved: dict[str, str] = {}
-    for pack in sorted(packs):
-        with workspace.catalog(read_only=True) as catalog:
-            if _in_snapshot(catalog.connection, pack):
-                continue
-            shared = sorted(
-                {
-                    ref
-                    for column in MAP_COLUMNS
-                    for ref in catalog.connection.scalars(
-                        select(column).where(
-                            column.startswith(pack + ":"), column.table.c["image_id"].not_in(erased)
-                        )
-                    )
-                }
-            )
-        if shared:
-            moved |= dict(zip(shared, workspace.maps.put_many(workspace.maps.get_many(shared)), strict=True))
-    return moved
-
-
-def _in_snapshot(connection: Connection, pack: str) -> bool:
-    target = tables.snapshot_items.c.target
-    return connection.scalar(select(target).where(target.startswith(pack + ":")).limit(1)) is not None
-
-
-def _delete_unused(workspace: Workspace, names: set[str], packs: set[str]) -> tuple[int, tuple[str, ...]]:
-    """Delete the blobs that no other image, label or map refers to; returns their number, and the packs that
-    are kept."""
-    with workspace.catalog(read_only=True) as catalog:
-        free = {name for name in names if not _used(catalog.connection, name)}
-        kept = {pack for pack in packs if _pack_used(catalog.connection, pack)}
-    deleted = sum(workspace.blobs.delete(name) for name in sorted(free | (packs - kept)))
-    return deleted, tuple(sorted(kept))
-
-
-def _used(connection: Connection, name: str) -> bool:
-    images, labels = tables.images.c, tables.labels.c
-    by_image = select(images.id).where(or_(images.sha256 == name, images.thumbnail == name)).limit(1)
-    by_label = select(labels.image_id).where(labels.label_map == name).limit(1)
-    gold = tables.gold_images.c
-    by_gold = select(gold.image_id).where(gold.label_map == name).limit(1)
-    return any(connection.scalar(statement) is not None for statement in (by_image, by_label, by_gold))
-
-
-def _pack_used(connection: Connection, pack: str) -> bool:
-    columns = (*MAP_COLUMNS, tables.snapshot_items.c.target)
-    statements = (select(column).where(column.startswith(pack + ":")).limit(1) for column in columns)
-    return any(connection.scalar(statement) is not None for statement in statements)
-
-
-def _remove_exports(
-    workspace: Workspace, snapshots: Sequence[str], column: str, values: Sequence[str]
-) -> None:
-    """Remove this machine's exported shards that contain such a row, and the folders that link to them."""
-    import pyarrow.parquet as parquet
-
-    folder, erased = workspace.snapshots.folder, set(values)
-    for snapshot in snapshots:
-        shutil.rmtree(folder / snapshot, ignore_errors=True)
-    for shard in folder.glob("shards/*.parquet"):
-        held = filter(None, parquet.read_table(shard, columns=[column])[column].to_pylist())
-        if any(not erased.isdisjoint(value.split(AND)) for value in held):
-            shard.unlink(missing_ok=True)

@@ -8,7 +8,17 @@ from typing import Any
 from sqlalchemy import delete, func, select, update
 
 from dataengine.errors import ConfigRefused, Conflict
-from dataengine.records import AND, AuditEvent, Benchmark, BenchmarkItem, Snapshot, SnapshotItem, digest, now
+from dataengine.records import (
+    AND,
+    ERASED,
+    AuditEvent,
+    Benchmark,
+    BenchmarkItem,
+    Snapshot,
+    SnapshotItem,
+    digest,
+    now,
+)
 from storage import tables
 from storage.repositories.accounts import Audit
 from storage.repositories.rows import Named, Rows, chunks, insert_new
@@ -187,6 +197,13 @@ class Snapshots(Named[Snapshot]):
     def items(self, snapshot_id: str) -> Sequence[SnapshotItem]:
         """The snapshot's rows in their order."""
         return _SnapshotItems(self._connection).of(snapshot_id)
+
+    def pseudonyms(self, snapshot_id: str) -> dict[int, str]:
+        """The authors of the rows with an erased author, by position; the manifest keeps the former names."""
+        items = tables.snapshot_items.c
+        erased = items.snapshot_id == snapshot_id, items.author.contains(ERASED, autoescape=True)
+        rows = self._connection.execute(select(items.position, items.author).where(*erased))
+        return {row.position: row.author for row in rows}
 
     def containing(self, image_id: str) -> Sequence[Snapshot]:
         """The snapshots that contain an image, oldest first; also for an erased image."""

@@ -163,6 +163,15 @@ class Blobs:
             return True
         return False
 
+    def purge(self, sha256: str) -> bool:
+        """Delete a blob, its copy in the trash and what killed writers left of it; returns whether it existed
+        outside the trash."""
+        existed = self.delete(sha256)
+        self.empty_trash(sha256)
+        for leftover in self.folder.glob(f"tmp/{sha256}.*") if self.folder is not None else ():
+            leftover.unlink(missing_ok=True)
+        return existed
+
     def discard(self, sha256: str) -> bool:
         """Move a blob to the trash, from which a read restores it; returns whether it existed."""
         with suppress(FileNotFoundError), writing(self.root):

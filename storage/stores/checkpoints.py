@@ -17,7 +17,7 @@ from dataengine.errors import Corrupt, InputRefused, NotFound
 from storage.stores.blobs import Blobs, writing
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-READ_ONLY = 0o444
+READ_ONLY = 0o400
 HANDED_OVER = ".handed-over"
 
 

@@ -12,7 +12,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from dataengine import durable
 from dataengine.errors import Corrupt, InputRefused
 from dataengine.masks import unpack_label_map
-from dataengine.records import Image, Report, Snapshot, SnapshotItem, no_report
+from dataengine.records import AND, ERASED, Image, Report, Snapshot, SnapshotItem, no_report
 from storage.stores.blobs import Blobs, writing
 from storage.stores.maps import Maps
 
@@ -96,17 +96,23 @@ class Snapshots:
             return catalog.snapshots.get(snapshot.id)
 
     def read(self, snapshot_id: str) -> list[SnapshotItem]:
-        """The rows, by row hash. `NotFound`, or `Corrupt` when the manifest does not match the id."""
+        """The rows, by row hash, with the pseudonyms of authors that were erased since.
+
+        Raises `NotFound`, or `Corrupt` when the manifest does not match the id.
+        """
         import pyarrow.parquet as parquet
 
         with self._open_catalog(read_only=True) as catalog:
             snapshot = catalog.snapshots.get(snapshot_id)
+            pseudonyms = catalog.snapshots.pseudonyms(snapshot_id)
         table = parquet.read_table(io.BytesIO(self.blobs.get(snapshot.manifest)), columns=list(COLUMNS))
         items = [SnapshotItem(**row) for row in table.to_pylist()]
         if id_of_rows(map(row_hash, items)) != snapshot_id:
             raise Corrupt(
                 f"the manifest of snapshot {snapshot_id} does not match its id; restore it from a backup"
             )
+        for position, author in pseudonyms.items():
+            items[position] = replace(items[position], author=author)
         return items
 
     def export(
@@ -150,7 +156,9 @@ class Snapshots:
         return [
             item
             for item in items
-            if item.image_id in images and (item.target is None or item.target.partition(":")[0] in kept)
+            if item.image_id in images
+            and (item.target is None or item.target.partition(":")[0] in kept)
+            and not _only_by_erased(item)
         ]
 
     def _oldest_first(self, snapshot_id: str) -> list[SnapshotItem]:
@@ -221,6 +229,10 @@ def _row(item: SnapshotItem) -> dict[str, Any]:
 
 def _image_ids(items: Iterable[SnapshotItem]) -> list[str]:
     return sorted({item.image_id for item in items})
+
+
+def _only_by_erased(item: SnapshotItem) -> bool:
+    return item.author is not None and all(name.startswith(ERASED) for name in item.author.split(AND))
 
 
 def _check(items: Iterable[SnapshotItem], images: dict[str, Image]) -> None:

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from tests.bench import harness
 from tests.bench.harness import Figure, commit_measured, leave, quick, write
 
-PARTS = ("people", "power", "faults", "restore", "files")
+PARTS = ("people", "power", "faults", "restore", "files", "erase")
 SEEDS = (0,)
 
 

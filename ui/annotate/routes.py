@@ -15,6 +15,7 @@ from pipelines.services.agreement import packed_label_map_of
 from pipelines.services.annotation import (
     Annotation,
     comment_on,
+    comments_for,
     release_lease,
     renew_leases,
     require_editable,
@@ -48,9 +49,10 @@ from ui.annotate.schemas import (
 )
 from ui.annotate.triage import triage_routes
 from ui.config import ServerConfig
+from ui.web.access import CURATORS, may
 from ui.web.errors import ERRORS, Problem
 from ui.web.images import image_routes
-from ui.web.sessions import SignedIn
+from ui.web.sessions import Person, SignedIn
 
 
 def annotation_routes(workspace: Workspace, settings: ServerConfig) -> APIRouter:
@@ -101,7 +103,7 @@ def lease_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:
                 catalog.commit()
                 return Response(status_code=204)
             image = catalog.images.get(lease.image_id)
-            task = describe(catalog, image, person.name, day_of(catalog, person.name), can_assist(catalog))
+            task = describe(catalog, image, person, day_of(catalog, person.name), can_assist(catalog))
             catalog.commit()
         return task | {"lease": lease.id, "expires": lease.expires}
 
@@ -128,7 +130,7 @@ def lease_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:
             require_editable(catalog, label.image_id, person.name)
             image = catalog.images.get(label.image_id)
             verdicts = [one for one in catalog.reviews.of_image(image.id) if one.author == person.name]
-            task = describe(catalog, image, person.name, day_of(catalog, person.name), can_assist(catalog))
+            task = describe(catalog, image, person, day_of(catalog, person.name), can_assist(catalog))
         drawn = shown(packed_label_map_of(workspace, label), label.lead_seconds, label.created)
         note = verdicts[-1].note if verdicts else ""
         return task | {"lease": None, "expires": None, "answer": drawn, "note": note}
@@ -181,10 +183,10 @@ def comment_routes(workspace: Workspace) -> APIRouter:
 
     @routes.get("/comments", response_model=list[CommentRow])
     def comments(person: Annotator, image: Short) -> list[dict[str, Any]]:
-        """An image's comments, oldest first."""
+        """An image's comments that this person may read, oldest first: those of others after an own label."""
         with workspace.catalog(read_only=True) as catalog:
             catalog.images.get(image)
-            found = catalog.comments.of_image(image)
+            found = comments_for(catalog, image, person.name, may(person.roles, CURATORS))
         return [
             {"id": one.id, "author": one.author, "text": one.text, "created": one.created} for one in found
         ]
@@ -211,13 +213,14 @@ def day_of(catalog: Catalog, annotator: str) -> tuple[int, int]:
 
 
 def describe(
-    catalog: Catalog, image: Image, annotator: str, day: tuple[int, int], assist: bool
+    catalog: Catalog, image: Image, person: Person, day: tuple[int, int], assist: bool
 ) -> dict[str, Any]:
     """Everything the page needs about an image except its lease."""
-    mine = catalog.labels.latest(image.id, annotator)
+    mine = catalog.labels.latest(image.id, person.name)
+    readable = comments_for(catalog, image.id, person.name, may(person.roles, CURATORS))
     champion = catalog.detectors.champion()
     prediction = catalog.predictions.get(image.id, champion.id) if champion else None
-    draft = catalog.drafts.get(image.id, annotator)
+    draft = catalog.drafts.get(image.id, person.name)
     url = f"/api/images/{image.id}"
     heat = None
     if champion is not None and prediction is not None and prediction.map_ref is not None:
@@ -238,7 +241,7 @@ def describe(
         "done_today": day[1],
         "revision": mine.revision if mine else 0,
         "draft": shown_draft(draft),
-        "comments": len(catalog.comments.of_image(image.id)),
+        "comments": len(readable),
         "tools": ["assist"] if assist else [],
     }
 

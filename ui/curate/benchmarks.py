@@ -17,6 +17,7 @@ from pipelines.services.benchmarks import (
     settle_where_agreed,
 )
 from storage.workspace import Workspace
+from ui.curate.reviews import Judge
 from ui.web.sessions import SignedIn
 
 
@@ -41,12 +42,12 @@ def benchmark_routes(workspace: Workspace) -> APIRouter:
         return items_of(workspace, benchmark_id)
 
     @routes.post("/{benchmark_id}/settle")
-    def settle(benchmark_id: str, body: Settle, person: SignedIn) -> dict[str, bool]:
+    def settle(benchmark_id: str, body: Settle, person: Judge) -> dict[str, bool]:
         settle_image(workspace, benchmark_id, body, person.name)
         return {"settled": True}
 
     @routes.post("/{benchmark_id}/settle-agreed")
-    def settle_agreed(benchmark_id: str, body: SettleAgreed, person: SignedIn) -> dict[str, int]:
+    def settle_agreed(benchmark_id: str, body: SettleAgreed, person: Judge) -> dict[str, int]:
         return {"settled": settle_where_agreed(workspace, benchmark_id, body.disagreement, person.name)}
 
     @routes.post("/{benchmark_id}/freeze")

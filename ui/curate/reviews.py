@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 
 from dataengine.errors import InputRefused, NotFound
+from dataengine.records import Review
 from pipelines.services.agreement import disagreements, label_map_of, merged_labels
 from pipelines.services.reviews import Verdict, open_for_drawing, review_labels
 from pipelines.services.schemas import Name, RequestBody
@@ -19,10 +20,13 @@ from storage.queries.labels import valid_labels
 from storage.queries.reviews import ReviewCursor, page_of_reviews, review_counts
 from storage.workspace import Workspace
 from ui.annotate.gold import gold_seen
+from ui.web.access import CURATORS, may
 from ui.web.blob_pool import reads_blobs
 from ui.web.images import map_response
-from ui.web.sessions import Person, SignedIn
+from ui.web.sessions import Person, Requires, SignedIn
 
+Judge = Annotated[Person, Requires(CURATORS, "judging labels")]
+"""Who may judge labels; engineers, who train on them, only read."""
 Text = Annotated[str, Query(min_length=1, max_length=200)]
 
 
@@ -45,23 +49,26 @@ def review_routes(workspace: Workspace) -> APIRouter:
         round: Text | None = None,
         after: Annotated[str | None, Query(max_length=400)] = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 48,
+        *,
+        person: SignedIn,
     ) -> dict[str, Any]:
         with workspace.catalog(read_only=True) as catalog:
             rows, last = page_of_reviews(catalog, state, author, category, round, cursor(after), limit)
             counts = review_counts(catalog)
-        return {"labels": [asdict(row) for row in rows], "after": place(last), "counts": counts}
+        labels = [asdict(row) | {"note": note_for(person, row.author, row.note)} for row in rows]
+        return {"labels": labels, "after": place(last), "counts": counts}
 
     @routes.get("/reviews/{image_id}")
     def opinions(image_id: str, person: SignedIn) -> dict[str, Any]:
         return opinions_on(workspace, image_id, person)
 
     @routes.post("/reviews")
-    def decide(body: Verdict, person: SignedIn) -> dict[str, int]:
+    def decide(body: Verdict, person: Judge) -> dict[str, int]:
         review_labels(workspace, body, person.name)
         return {"judged": len(body.labels)}
 
     @routes.post("/open")
-    def open_in_canvas(body: Opened, person: SignedIn) -> dict[str, str]:
+    def open_in_canvas(body: Opened, person: Judge) -> dict[str, str]:
         open_for_drawing(workspace, body.image, body.author, person.name)
         return {"url": f"/annotate?image={body.image}"}
 
@@ -87,6 +94,19 @@ def review_routes(workspace: Workspace) -> APIRouter:
         return map_response(merged_map, **{"X-Opinions": str(opinions)})
 
     return routes
+
+
+def note_for(person: Person, author: str, note: str | None) -> str | None:
+    """A review's note, which only curators and the label's author read."""
+    return note if note is None or person.name == author or may(person.roles, CURATORS) else ""
+
+
+def shown_review(review: Review | None, person: Person) -> dict[str, Any] | None:
+    """A review as this person may read it."""
+    if review is None:
+        return None
+    note = note_for(person, review.author, review.note)
+    return {"verdict": review.verdict, "by": review.reviewer, "note": note}
 
 
 def cursor(after: str | None) -> ReviewCursor | None:
@@ -129,9 +149,8 @@ def opinions_on(workspace: Workspace, image_id: str, person: Person) -> dict[str
                 "created": label.created,
                 "seconds": label.lead_seconds,
                 "counts": (label.author, label.revision) in counted,
-                "verdict": None if (review := verdicts.get((label.author, label.revision))) is None
-                else {"verdict": review.verdict, "by": review.reviewer, "note": review.note},
+                "verdict": shown_review(verdicts.get((label.author, label.revision)), person),
             }
             for label in labels
         ],
-    }  # fmt: skip
+    }

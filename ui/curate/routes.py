@@ -15,6 +15,7 @@ from dataengine.errors import InputRefused, NotFound
 from dataengine.records import Image
 from pipelines.services import jobs
 from pipelines.services.agreement import compute_map_statistics, disagreements
+from pipelines.services.annotation import comments_for
 from storage.catalog import Catalog
 from storage.queries import labels as label_queries
 from storage.queries.images import (
@@ -34,8 +35,8 @@ from ui.annotate.gold import gold_seen
 from ui.curate.agreement import agreement_routes
 from ui.curate.benchmarks import benchmark_routes
 from ui.curate.categories import category_routes
-from ui.curate.reviews import review_routes
-from ui.web.access import roles
+from ui.curate.reviews import review_routes, shown_review
+from ui.web.access import CURATORS, may, roles
 from ui.web.sessions import Person, Requires
 
 READERS = roles("curator", "engineer")
@@ -101,9 +102,9 @@ def curate_routes(workspace: Workspace) -> APIRouter:
         routes.include_router(more(workspace))
 
     @routes.get("/choices")
-    def choices() -> dict[str, Any]:
+    def choices(person: Reader) -> dict[str, Any]:
         with workspace.catalog(read_only=True) as catalog:
-            return all_choices(catalog)
+            return all_choices(catalog) | {"may_judge": may(person.roles, CURATORS)}
 
     @routes.get("/images")
     def images(wanted: FilterQuery) -> JSONResponse:
@@ -125,7 +126,7 @@ def curate_routes(workspace: Workspace) -> APIRouter:
     @routes.get("/images/{image_id}")
     def image(image_id: str, person: Reader) -> dict[str, Any]:
         with workspace.catalog(read_only=True) as catalog:
-            known = image_detail(catalog, catalog.images.get(image_id))
+            known = image_detail(catalog, catalog.images.get(image_id), person)
             return known | {"gold": gold_seen(catalog, image_id, person)}
 
     @routes.get("/similar/{image_id}")
@@ -222,8 +223,12 @@ def most_disputed(workspace: Workspace, wanted: Wanted) -> dict[str, Any]:
     return {"cards": [card(one, disagreement=value_of[one.id]) for one in cards], "after": place(last)}
 
 
-def image_detail(catalog: Catalog, image: Image) -> dict[str, Any]:
-    """An image's metadata, predictions, labels, reviews, comments, and the snapshots that contain it."""
+def image_detail(catalog: Catalog, image: Image, person: Person) -> dict[str, Any]:
+    """An image's metadata, predictions, labels, reviews, comments, and the snapshots that contain it.
+
+    Only curators read the notes of reviews, and all comments.
+    """
+    curating = may(person.roles, CURATORS)
     verdicts = {(one.author, one.revision): one for one in catalog.reviews.of_image(image.id)}
     known = asdict(image)
     shown = ("id", "prompt", "category", "source", "origin", "licence", "split", "generator_id", "seed")
@@ -247,13 +252,11 @@ def image_detail(catalog: Catalog, image: Image) -> dict[str, Any]:
                 "seconds": label.lead_seconds,
                 "source": label.source,
                 "created": label.created,
-                "review": None
-                if (review := verdicts.get((label.author, label.revision))) is None
-                else {"verdict": review.verdict, "by": review.reviewer, "note": review.note},
+                "review": shown_review(verdicts.get((label.author, label.revision)), person),
             }
             for label in sorted(catalog.labels.history(image.id), key=lambda label: -label.created)
         ],
-        "comments": [asdict(one) for one in catalog.comments.of_image(image.id)],
+        "comments": [asdict(one) for one in comments_for(catalog, image.id, person.name, curating)],
         "takers": list(catalog.assignees.of([image.id]).get(image.id, ())),
         "snapshots": [one.id for one in catalog.snapshots.containing(image.id)],
     }

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.services.csv_files import as_csv
+from dataengine.csv_files import as_csv
 from storage.catalog import Catalog
 from storage.queries.lineage import DetectorLineage, TreatmentLineage, labels_under, lineage, snapshots_under
 

@@ -13,7 +13,7 @@ from pipelines.services.studies.invitations import EXPIRED, Invite, admit, hash_
 from ui.web.access import ADMINS
 from ui.web.gate import address_of
 from ui.web.pages import render
-from ui.web.sessions import COOKIE, Person, Requires, SessionManager
+from ui.web.sessions import Person, Requires, SessionManager
 
 Inviter = Annotated[Person, Requires(ADMINS, "inviting raters")]
 Token = Annotated[str, Form(max_length=100)]
@@ -64,7 +64,7 @@ def joining_routes(session_manager: SessionManager) -> APIRouter:
             return join_page("", "", str(error).capitalize() + ".", 403)
         answer = RedirectResponse(f"/study?view=judge&study={study.id}", 303)
         person = Person(name=new.name, roles=new.roles, csrf=new.csrf, token=new.token)
-        return session_manager.create_session(answer, person, new.seconds)
+        return session_manager.create_session(request.headers, answer, person, new.seconds)
 
     return routes
 
@@ -76,8 +76,7 @@ def join_page(study: str, token: str, problem: str = "", status: int = 200) -> R
 
 def has_session(session_manager: SessionManager, request: Request) -> bool:
     """Whether this browser has a session: one person with two accounts would vote twice."""
-    cookie = request.cookies.get(COOKIE, "")
-    return bool(cookie) and session_manager.person(cookie) is not None
+    return session_manager.person_in(request.headers)[0] is not None
 
 
 def invited(session_manager: SessionManager, token: str, address: str) -> tuple[Invitation, Study]:

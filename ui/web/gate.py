@@ -1,20 +1,27 @@
 """The authentication middleware."""
 
 import hmac
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlencode
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.responses import RedirectResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dataengine.errors import ClinicError
 from ui.web.access import PUBLIC, AccessTable, may, role_words
+from ui.web.cookies import COOKIE, forget
+from ui.web.logs import logger
 from ui.web.middleware import SAFE_METHODS, refused
 from ui.web.pages import message_page
-from ui.web.sessions import COOKIE, CSRF_HEADER, SessionManager
+from ui.web.sessions import CSRF_HEADER, SessionManager
+
+UNAVAILABLE = "the catalog's database does not answer; try again in a minute, or ask an admin"
+"""What people who are not signed in are told: the reason, in the server's log, can name the database."""
+
+
+SIGNING_OUT = ("/logout", "/api/logout")
 
 
 class AuthMiddleware:
@@ -35,8 +42,24 @@ class AuthMiddleware:
         try:
             answer = await self.refusal(scope)
         except ClinicError as error:
-            answer = refused(503, str(error))
+            logger.error("failed", extra={"path": scope["path"], "reason": str(error)})
+            answer = refused(503, UNAVAILABLE)
+        if scope.get("state", {}).get("rename_cookie"):
+            send = self.renaming(scope, send)
         await (answer or self.app)(scope, receive, send)
+
+    def renaming(self, scope: Scope, send: Send) -> Send:
+        """Sends the session cookie under its new name with the answer, and drops the former one."""
+        headers, person = Headers(scope=scope), scope["state"]["person"]
+        renamed = forget(self.session_manager.create_session(headers, Response(), person), COOKIE)
+        fields = [field for field in renamed.raw_headers if field[0] == b"set-cookie"]
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start" and scope["path"] not in SIGNING_OUT:
+                message["headers"] = [*message["headers"], *fields]
+            await send(message)
+
+        return sending
 
     async def refusal(self, scope: Scope) -> Response | None:
         headers, path = Headers(scope=scope), scope["path"]
@@ -44,9 +67,13 @@ class AuthMiddleware:
         page = scope["method"] in SAFE_METHODS and "text/html" in headers.get("accept", "")
         if wanted == PUBLIC:
             return None
-        cookie = cookies(headers).get(COOKIE, "")
-        person = await run_in_threadpool(self.session_manager.person, cookie) if cookie else None
+        person, former = (
+            await run_in_threadpool(self.session_manager.person_in, headers)
+            if "cookie" in headers
+            else (None, False)
+        )
         scope.setdefault("state", {})["person"] = person
+        scope["state"]["rename_cookie"] = former and person is not None
         if person is None:
             return to_sign_in(scope) if page else refused(401, "sign in first")
         if not wanted:
@@ -63,14 +90,6 @@ class AuthMiddleware:
             if not hmac.compare_digest(sent.encode(), person.csrf.encode()):
                 return refused(403, f"the {CSRF_HEADER} header is missing or wrong; sign in again")
         return None
-
-
-def cookies(headers: Headers) -> dict[str, str]:
-    """The request's cookies; none if the header is malformed."""
-    try:
-        return {name: morsel.value for name, morsel in SimpleCookie(headers.get("cookie", "")).items()}
-    except CookieError:
-        return {}
 
 
 def to_sign_in(scope: Scope) -> Response:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from itsdangerous import BadSignature, Signer
+from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from dataengine.errors import AccessDenied
@@ -21,11 +22,10 @@ from storage import accounts
 from storage.workspace import Workspace
 from ui.config import ServerConfig
 from ui.web.access import require
+from ui.web.cookies import COOKIE, FORM_PATH, cookies_of, forget, form_cookie, session_cookie
 from ui.web.middleware import is_loopback
 from ui.web.throttle import Throttle
 
-COOKIE = "clinic_session"
-FORM_COOKIE = "clinic_form"
 CSRF_HEADER = "X-Clinic-CSRF"
 KEY_FILE = "session.key"
 
@@ -132,20 +132,36 @@ class SessionManager:
             catalog.audit.add(AuditEvent(actor=actor, action=action, subject=subject))
             catalog.commit()
 
-    def create_session(self, response: Response, person: Person, seconds: float | None = None) -> Response:
-        """Begin the browser's session: the response with its cookie, which lasts `seconds`, or as long as
-        sign-ins do.
+    def person_in(self, headers: Headers) -> tuple[Person | None, bool]:
+        """The person whose session cookie the request carries, and whether it has the name that cookies had
+        before they were named by port.
+        """
+        given = cookies_of(headers)
+        if cookie := given.get(session_cookie(headers, self.settings.secure_cookies)):
+            return self.person(cookie), False
+        former = given.get(COOKIE)
+        return (self.person(former), True) if former else (None, False)
+
+    def create_session(
+        self, headers: Headers, response: Response, person: Person, seconds: float | None = None
+    ) -> Response:
+        """Begin the session of the browser that sent the request with these headers: the response with its
+        cookie, which lasts `seconds`, or as long as sign-ins do.
         """
         response.set_cookie(
-            COOKIE,
+            session_cookie(headers, self.settings.secure_cookies),
             self.signer.sign(person.token).decode(),
             max_age=int(3600 * self.settings.session_hours if seconds is None else seconds),
             httponly=True,
             samesite="lax",
             secure=self.settings.secure_cookies,
         )
-        response.delete_cookie(FORM_COOKIE, path="/login")
+        response.delete_cookie(form_cookie(headers, self.settings.secure_cookies), path=FORM_PATH)
         return response
+
+    def end_session(self, headers: Headers, response: Response) -> Response:
+        """The response, telling the browser to drop its session cookie."""
+        return forget(response, session_cookie(headers, self.settings.secure_cookies), COOKIE)
 
     def form_token(self, nonce: str) -> str:
         """The token that the sign-in form must send with its cookie."""

@@ -12,10 +12,11 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from dataengine.errors import AccessDenied
 from pipelines.services.queue import workers_alive
 from ui.web.access import may
+from ui.web.cookies import FORM_PATH, form_cookie
 from ui.web.desk import Desk, Site, listed
 from ui.web.gate import address_of
 from ui.web.pages import login_page, start_link_page
-from ui.web.sessions import COOKIE, FORM_COOKIE, SignedIn, person_of
+from ui.web.sessions import SignedIn, person_of
 
 
 def safe_target(target: str, desks: Iterable[Desk]) -> str:
@@ -38,10 +39,11 @@ def auth_routes(site: Site) -> APIRouter:
     def form(request: Request, target: str, problem: str = "", status: int = 200) -> Response:
         if session_manager.open_to_token():
             return start_link_page(problem, status)
-        nonce = request.cookies.get(FORM_COOKIE) or secrets.token_urlsafe(16)
-        page = login_page(session_manager.form_token(nonce), safe_target(target, site.desks), problem, status)
         secure = session_manager.settings.secure_cookies
-        page.set_cookie(FORM_COOKIE, nonce, path="/login", httponly=True, samesite="strict", secure=secure)
+        name = form_cookie(request.headers, secure)
+        nonce = request.cookies.get(name) or secrets.token_urlsafe(16)
+        page = login_page(session_manager.form_token(nonce), safe_target(target, site.desks), problem, status)
+        page.set_cookie(name, nonce, path=FORM_PATH, httponly=True, samesite="strict", secure=secure)
         return page
 
     @routes.get("/login")
@@ -52,7 +54,8 @@ def auth_routes(site: Site) -> APIRouter:
             person = session_manager.enter_with_token(token, address_of(request))
         except AccessDenied as error:
             return form(request, next, str(error).capitalize() + ".", 403)
-        return session_manager.create_session(RedirectResponse(safe_target(next, site.desks), 303), person)
+        answer = RedirectResponse(safe_target(next, site.desks), 303)
+        return session_manager.create_session(request.headers, answer, person)
 
     @routes.post("/login")
     def sign_in(
@@ -62,7 +65,8 @@ def auth_routes(site: Site) -> APIRouter:
         form_token: Annotated[str, Form(max_length=256)] = "",
         next: Annotated[str, Form(max_length=2048)] = "/",
     ) -> Response:
-        nonce = request.cookies.get(FORM_COOKIE, "")
+        secure = session_manager.settings.secure_cookies
+        nonce = request.cookies.get(form_cookie(request.headers, secure), "")
         if not nonce or not hmac.compare_digest(
             form_token.encode(), session_manager.form_token(nonce).encode()
         ):
@@ -71,14 +75,14 @@ def auth_routes(site: Site) -> APIRouter:
             person = session_manager.sign_in(name, password, address_of(request))
         except AccessDenied as error:
             return form(request, next, str(error).capitalize() + ".", 403)
-        return session_manager.create_session(RedirectResponse(safe_target(next, site.desks), 303), person)
+        answer = RedirectResponse(safe_target(next, site.desks), 303)
+        return session_manager.create_session(request.headers, answer, person)
 
     @routes.post("/api/login")
     def sign_in_json(request: Request, credentials: Credentials) -> Response:
         person = session_manager.sign_in(credentials.name, credentials.password, address_of(request))
-        return session_manager.create_session(
-            JSONResponse({"csrf": person.csrf, "roles": list(person.roles)}), person
-        )
+        answer = JSONResponse({"csrf": person.csrf, "roles": list(person.roles)})
+        return session_manager.create_session(request.headers, answer, person)
 
     @routes.post("/logout")
     def sign_out_form(request: Request, csrf: Annotated[str, Form(max_length=256)] = "") -> Response:
@@ -86,12 +90,12 @@ def auth_routes(site: Site) -> APIRouter:
         if not hmac.compare_digest(csrf.encode(), person.csrf.encode()):
             raise AccessDenied("the form token is missing or wrong; go back and try again")
         session_manager.sign_out(person)
-        return forgotten(RedirectResponse("/login", 303))
+        return session_manager.end_session(request.headers, RedirectResponse("/login", 303))
 
     @routes.post("/api/logout")
     def sign_out_json(request: Request) -> Response:
         session_manager.sign_out(person_of(request))
-        return forgotten(JSONResponse({"signed_out": True}))
+        return session_manager.end_session(request.headers, JSONResponse({"signed_out": True}))
 
     @routes.get("/api/session")
     def session(person: SignedIn) -> dict[str, object]:
@@ -109,9 +113,3 @@ def auth_routes(site: Site) -> APIRouter:
         }
 
     return routes
-
-
-def forgotten(response: Response) -> Response:
-    """The response, telling the browser to drop its session cookie."""
-    response.delete_cookie(COOKIE, httponly=True, samesite="lax")
-    return response

@@ -30,7 +30,7 @@ def resolve_token(given: str = "") -> str:
     """The given token, else the environment's. Raises `ConfigRefused` without one."""
     token = given or os.environ.get(TOKEN_VARIABLE, "")
     if not token:
-        raise ConfigRefused(f"no token: set {TOKEN_VARIABLE}, or give --token")
+        raise ConfigRefused(f"no token: set {TOKEN_VARIABLE}, or give --token-file FILE")
     return token
 
 

@@ -11,7 +11,6 @@
 Images are read one page at a time, so that memory does not grow with their number.
 """
 
-import csv
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dataengine import durable
+from dataengine.csv_files import CsvTable
 from dataengine.errors import InputRefused
 from dataengine.images import encode_png
 from dataengine.masks import StoredMap
@@ -188,7 +188,6 @@ class NewFolder:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool | None:
         try:
             if kind is None:
-                self._fresh.chmod(0o755)
                 durable.move(self._fresh, self.target)
         finally:
             shutil.rmtree(self._fresh, ignore_errors=True)
@@ -202,12 +201,10 @@ class _Tables:
     def __init__(self) -> None:
         self._files: list[Any] = []
 
-    def table(self, path: Path, columns: tuple[str, ...]) -> "csv.DictWriter[str]":
+    def table(self, path: Path, columns: tuple[str, ...]) -> CsvTable:
         file = path.open("w", newline="", encoding="utf-8")
         self._files.append(file)
-        table = csv.DictWriter(file, columns)
-        table.writeheader()
-        return table
+        return CsvTable(file, columns)
 
     def close(self) -> None:
         for file in self._files:
@@ -227,7 +224,7 @@ class _Pictures(_Tables):
         if self._write:
             (self._folder / name).write_bytes(self._workspace.blobs.get(image.sha256))
         values = {column: getattr(image, column, None) for column in IMAGE_COLUMNS}
-        self._metadata.writerow({"file_name": name} | values | {"generator": image.generator_id})
+        self._metadata.add({"file_name": name} | values | {"generator": image.generator_id})
 
 
 class _Masks(_Tables):
@@ -245,7 +242,7 @@ class _Masks(_Tables):
             if mask:
                 (self._folder / mask).write_bytes(encode_png(drawn[label.author].unpack()))
             values = {column: getattr(label, column, None) for column in LABEL_COLUMNS}
-            self._labels.writerow(values | {"image": name, "mask": mask, "clean": int(label.clean)})
+            self._labels.add(values | {"image": name, "mask": mask, "clean": int(label.clean)})
 
 
 class _Coco:
@@ -283,7 +280,7 @@ class _Predictions(_Tables):
                     payload = asdict(one) | {"image": one.image_id, "detector": one.detector_id}
                     row = {column: getattr(images[one.image_id], column, None) for column in IMAGE_COLUMNS}
                     row |= {column: payload[column] for column in PREDICTION_COLUMNS}
-                    self._rows.writerow(row | {"generator": images[one.image_id].generator_id})
+                    self._rows.add(row | {"generator": images[one.image_id].generator_id})
         self._waiting = []
 
     def close(self) -> None:

@@ -48,15 +48,19 @@ def collect_garbage(
     return collect(workspace, grace_seconds, trial, report, share, expected)
 
 
-def erase_images(workspace: Workspace, image_ids: Sequence[str], actor: str) -> Erased:
-    """Delete images with their labels, predictions and the blobs that only they used. Returns what was
-    deleted and what was made from them before. Raises `NotFound`, deleting nothing, for an unknown image.
+def erase_images(workspace: Workspace, image_ids: Sequence[str], actor: str, trial: bool = False) -> Erased:
+    """Delete images with their labels, predictions and the blobs that only they used; a trial counts.
+
+    Returns what was deleted, what was made from it before, and what still holds something, with what can be
+    done about it. Raises `NotFound`, deleting nothing, for an unknown image.
     """
-    return erase.erase_images(workspace, image_ids, actor)
+    return erase.erase_images(workspace, image_ids, actor, trial)
 
 
-def erase_person(workspace: Workspace, name: str, actor: str) -> Erased:
-    """Delete a person's account, labels, reviews and votes; the audit trail keeps a pseudonym. Returns what
-    was deleted and what was made from it before. Raises `NotFound` for an unknown person.
+def erase_person(workspace: Workspace, name: str, actor: str, trial: bool = False) -> Erased:
+    """Delete a person's account, labels, reviews and votes, and the name wherever it stands; what others
+    depend on keeps a pseudonym. With `trial` only count.
+
+    Returns as `erase_images`. Raises `NotFound` for an unknown person.
     """
-    return erase.erase_person(workspace, name, actor)
+    return erase.erase_person(workspace, name, actor, trial)

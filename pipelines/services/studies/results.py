@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from statistics import median
 from typing import Any
 
+from dataengine.csv_files import as_csv
 from dataengine.quality.config import StudyDesign
 from dataengine.quality.study import SCORES, checks_of, filter_votes, judge_question, minimum_over_aspects
 from dataengine.records import Image, Study, Vote
-from pipelines.services.csv_files import as_csv
 from pipelines.services.studies.plans import design_of
 from storage.catalog import Catalog
 from storage.queries.studies import prompt_categories

@@ -274,7 +274,7 @@ def test_erase_says_what_went_and_where_it_had_gone(console: Console, faked: Wor
     assert (erased["labels"], erased["images"], erased["snapshots"]) == (1, 0, ["s1"])
     status, out, _ = console("erase", images[0])
     assert status == 0 and "erased 1 images, 1 labels" in out
-    assert "snapshots already made from this data, and kept: s1" in out
+    assert "snapshot: s1\n    publish a new one" in out
     with faked.catalog(read_only=True) as catalog:
         assert [image.id for image in catalog.images.get_many(images)] == [images[1]]
         events = {event.action: event.actor for event in catalog.audit.list()}

@@ -137,7 +137,29 @@ def test_push_and_pull_say_what_is_missing(
     for command in ("push", "pull"):
         said = run(capsys, command, "--project", "hands", *at)
         assert said["status"] == 1 and "LABEL_STUDIO_API_KEY" in str(said["error"])
-        said = run(capsys, command, "--project", "hands", "--token", "x", *at)
+        key = ("--token-file", str(tmp_path / "token"))
+        (tmp_path / "token").unlink(missing_ok=True)
+        said = run(capsys, command, "--project", "hands", *key, *at)
+        assert "cannot be read" in str(said["error"])
+        (tmp_path / "token").write_text("\n")
+        assert "is empty" in str(run(capsys, command, "--project", "hands", *key, *at)["error"])
+        (tmp_path / "token").write_text("x\n")
+        said = run(capsys, command, "--project", "hands", *key, *at)
         assert "is not a URL" in str(said["error"])
-        said = run(capsys, command, "--project", "h", "--token", "x", "--url", "http://127.0.0.1:9", *at)
+        said = run(capsys, command, "--project", "h", *key, "--url", "http://127.0.0.1:9", *at)
         assert said["status"] == 1 and "no Label Studio answers" in str(said["error"])
+
+
+def test_a_token_as_an_argument_is_taken_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layouts.picture(tmp_path / "p", "a.png", 1)
+    at = ("--workspace", str(tmp_path / "w"))
+    run(capsys, "import", str(tmp_path / "p"), *at)
+    assert main(["push", "--project", "h", "--token", "verysecret", "--url", "http://127.0.0.1:9", *at]) == 1
+    said = capsys.readouterr().err
+    assert "--token is deprecated" in said and "--token-file" in said and "verysecret" not in said
+    with pytest.raises(SystemExit):
+        main(["push", "--help"])
+    shown = capsys.readouterr().out
+    assert "--token-file" in shown and "--token " not in shown

@@ -174,6 +174,10 @@ def test_triage_confirms_the_rest_and_queues_the_clicked(client_of: Clients, wor
     assert label is not None and label.clean and label.note == "triage" and label.lead_seconds > 0
 
 
+def texts(client: TestClient, image: str) -> list[str]:
+    return [one["text"] for one in client.get("/api/annotate/comments", params={"image": image}).json()]
+
+
 def test_comments_and_own_numbers(client_of: Clients) -> None:
     client, curator = client_of("annotator"), client_of("curator")
     task = taken(client)
@@ -181,10 +185,10 @@ def test_comments_and_own_numbers(client_of: Clients) -> None:
     said = client.post("/api/annotate/comments", json={"image": image, "text": "Is a blur one?"})
     assert said.json()["author"] == "annotator"
     curator.post("/api/annotate/comments", json={"image": image, "text": "Yes."}).raise_for_status()
-    both = client.get("/api/annotate/comments", params={"image": image}).json()
-    assert [one["text"] for one in both] == ["Is a blur one?", "Yes."]
     assert client.get("/api/annotate/comments", params={"image": "nope"}).status_code == 404
+    assert texts(client, image) == ["Is a blur one?"], "no other's before an own opinion"
     client.post("/api/annotate/submit", json=answer(task, seconds=12.0)).raise_for_status()
+    assert texts(client, image) == texts(curator, image) == ["Is a blur one?", "Yes."]
     mine = client.get("/api/annotate/mine").json()
     assert (mine["done_today"], mine["done_ever"], mine["median_seconds"], mine["remaining"]) == (
         1,

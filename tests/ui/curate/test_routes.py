@@ -9,7 +9,9 @@ from fastapi.testclient import TestClient
 
 from dataengine.masks import pack_label_map, unpack_label_map
 from dataengine.records import DetectorVersion, Endpoint, Image, Label, now
+from storage.accounts import create_user
 from storage.workspace import Workspace
+from tests.ui.conftest import PASSWORD, sign_in
 
 Clients = Callable[..., TestClient]
 
@@ -375,3 +377,54 @@ def test_choices_name_what_is_in_use(curator: TestClient) -> None:
     assert found["categories"] == ["hands", "mugs"] and found["detectors"][0]["champion"]
     assert found["detectors"][0]["looked"]
     assert found["annotators"] == ["annotator", "curator"] and len(found["classes"]) == 3
+
+
+def test_a_return_note_is_read_by_its_author_and_curators(
+    curator: TestClient, client_of: Clients, workspace: Workspace
+) -> None:
+    image = ids_of(workspace)[0]
+    label = draw(workspace, image, "annotator", 10)
+    draw(workspace, image, "ben", 12)
+    with workspace.catalog() as catalog:
+        create_user(catalog, "ben", PASSWORD, ["annotator"], "test")
+        catalog.comments.add(image, "annotator", "for everybody who answered")
+        catalog.commit()
+    note = "dear annotator, trace the thumb too"
+    verdict = {"labels": [which(label)], "verdict": "rejected", "note": note}
+    curator.post("/api/curate/reviews", json=verdict).raise_for_status()
+    engineer, author = client_of("engineer"), client_of("annotator")
+    other = sign_in(client_of(), "ben")
+    paths: dict[str, tuple[str, dict[str, str]]] = {
+        "comments": ("/api/annotate/comments", {"image": image}),
+        "detail": (f"/api/curate/images/{image}", {}),
+        "opinions": (f"/api/curate/reviews/{image}", {}),
+        "list": ("/api/curate/reviews", {"state": "any"}),
+    }
+
+    def reads(client: TestClient, what: str) -> bool:
+        path, params = paths[what]
+        answer = client.get(path, params=params)
+        assert answer.status_code == 200
+        return note in answer.text
+
+    assert reads(author, "comments") and reads(curator, "comments") and not reads(other, "comments")
+    assert "for everybody" in other.get("/api/annotate/comments", params={"image": image}).text
+    for what in ("detail", "opinions", "list"):
+        assert reads(curator, what) and not reads(engineer, what), what
+    assert engineer.get(f"/api/curate/images/{image}").json()["comments"] == []
+    assert other.get("/api/annotate/previous").json()["comments"] == 1
+
+
+def test_engineers_judge_no_labels(curator: TestClient, client_of: Clients, workspace: Workspace) -> None:
+    image = ids_of(workspace)[0]
+    label = draw(workspace, image, "annotator", 10)
+    engineer, admin = client_of("engineer"), client_of("admin")
+    verdict = {"labels": [which(label)], "verdict": "accepted"}
+    refused = engineer.post("/api/curate/reviews", json=verdict)
+    assert refused.status_code == 403 and "needs the curator or admin role" in refused.json()["error"]
+    with workspace.catalog(read_only=True) as catalog:
+        assert not catalog.reviews.of_image(image)
+    assert engineer.get("/api/curate/reviews").status_code == 200, "they may read"
+    assert not engineer.get("/api/curate/choices").json()["may_judge"]
+    assert admin.get("/api/curate/choices").json()["may_judge"]
+    assert admin.post("/api/curate/reviews", json=verdict).json() == {"judged": 1}

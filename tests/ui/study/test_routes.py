@@ -13,9 +13,9 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image as Picture
 
+from dataengine.csv_files import escape_formula
 from dataengine.records import Study, now
 from dataengine.statistics import wilson
-from pipelines.services.csv_files import escape_formula
 from pipelines.services.studies.plans import plan_of
 from storage.maintenance.erase import erase_images
 from storage.workspace import Workspace

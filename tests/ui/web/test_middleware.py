@@ -104,7 +104,12 @@ def test_each_request_is_one_json_line_without_secrets(client_of: Clients) -> No
         ("/api/annotate/next", 200),
     ]
     assert lines[2]["person"] == "annotator" and lines[2]["ms"] >= 0
-    for secret in ("verysecret", PASSWORD, client.headers["X-Clinic-CSRF"], client.cookies["clinic_session"]):
+    for secret in (
+        "verysecret",
+        PASSWORD,
+        client.headers["X-Clinic-CSRF"],
+        client.cookies["clinic_session_7860"],
+    ):
         assert secret not in stream.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from http.cookiejar import CookieJar
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -13,10 +14,12 @@ from storage.workspace import Workspace
 from tests.ui.conftest import ORIGIN, PASSWORD, sign_in
 from ui.config import ServerConfig
 from ui.server import background, create_app, serve
-from ui.web.sessions import COOKIE, signing_key
+from ui.web.sessions import signing_key
 
 Clients = Callable[..., TestClient]
 HTML = {"Accept": "text/html"}
+COOKIE = "clinic_session_7860"
+FORMER = "clinic_session"
 
 
 @pytest.fixture
@@ -179,3 +182,56 @@ def test_the_cookie_key_is_made_once_for_its_owner_alone(bare: Workspace) -> Non
     first = signing_key(bare)
     assert len(first) == 32 and signing_key(bare) == first
     assert (bare.path / "session.key").stat().st_mode & 0o077 == 0
+
+
+def test_two_clinics_on_one_host_do_not_sign_each_other_out(workspace: Workspace, bare: Workspace) -> None:
+    with bare.catalog() as catalog:
+        create_user(catalog, "annotator", PASSWORD, ["annotator"], "test")
+        catalog.commit()
+    jar = CookieJar()  # browsers tell hosts apart, not ports; so does this jar
+    clients = [
+        TestClient(create_app(one), base_url=f"http://127.0.0.1:{port}", cookies=jar)
+        for one, port in ((workspace, 8000), (bare, 8001))
+    ]
+    for client in clients:
+        sign_in(client, "annotator")
+    assert {cookie.name for cookie in jar} == {"clinic_session_8000", "clinic_session_8001"}
+    assert [client.get("/api/session").status_code for client in clients] == [200, 200]
+    assert clients[0].post("/api/logout").status_code == 200
+    assert [client.get("/api/session").status_code for client in clients] == [401, 200]
+
+
+def test_behind_https_the_cookie_is_bound_to_the_host(workspace: Workspace) -> None:
+    app = create_app(
+        workspace, ServerConfig(desks=False, secure_cookies=True, allowed_hosts=("clinic.example",))
+    )
+    client = TestClient(app, base_url="https://clinic.example")
+    header = sign_in_header(client)
+    name, _, rest = header.partition("=")
+    fields = {field.strip().lower() for field in rest.split(";")[1:]}
+    assert name == "__Host-clinic_session_443"
+    assert {"secure", "path=/", "httponly"} <= fields and not any(one.startswith("domain") for one in fields)
+    assert client.get("/api/session").status_code == 200
+    client.headers["X-Clinic-CSRF"] = client.get("/api/session").json()["csrf"]
+    ended = client.post("/api/logout").headers.get_list("set-cookie")
+    dropped = next(one for one in ended if one.startswith("__Host-"))
+    assert "Secure" in dropped and "Max-Age=0" in dropped, "else a browser keeps it"
+
+
+def sign_in_header(client: TestClient) -> str:
+    body = {"name": "annotator", "password": PASSWORD}
+    headers = client.post("/api/login", json=body).headers.get_list("set-cookie")
+    return next(one for one in headers if "clinic_session" in one)
+
+
+def test_a_cookie_of_the_former_name_is_read_once(client_of: Clients) -> None:
+    signed = client_of("annotator").cookies[COOKIE]
+    client = client_of()
+    former = {"Cookie": f"{FORMER}={signed}"}
+    answer = client.get("/api/session", headers=former)
+    assert answer.status_code == 200
+    new, dropped = answer.headers.get_list("set-cookie")[0], answer.headers.get_list("set-cookie")[-1]
+    assert new.startswith(f"{COOKIE}={signed}") and dropped.startswith(f'{FORMER}=""')
+    assert client.get("/api/session", headers={"Cookie": f"{FORMER}=forged"}).status_code == 401
+    both = {"Cookie": f"{FORMER}=forged; {COOKIE}={signed}"}
+    assert "set-cookie" not in client.get("/api/session", headers=both).headers

@@ -15,7 +15,7 @@ export async function benchmark(root, { choices, asked, go }) {
     h("aside", {}, panel("Benchmarks", benchmarks.length ? h("div", { class: "versions" }, benchmarks.map((one) => h("a", { href: `?view=benchmark&benchmark=${one.id}`, "aria-current": one === chosen ? "true" : null },
       h("b", {}, `Version ${one.version}`), h("em", { class: one.state }, one.state), h("span", {}, one.name || `${count(one.images)} images`)))) : nothing("No benchmark yet. Promotion requires a frozen one.")),
       draft ? null : newForm(choices, go)),
-    h("div", {}, chosen ? await version(chosen.id, go) : panel("Why a benchmark", h("p", {}, "Decisions are made on validation; a benchmark then measures how good a detector really is. It is sampled evenly over categories and confidence bands, so that it includes what detectors miss. Several annotators label each image, disagreements are resolved, and the set is frozen. It is never used for training.")))));
+    h("div", {}, chosen ? await version(chosen.id, go, choices.may_judge) : panel("Why a benchmark", h("p", {}, "Decisions are made on validation; a benchmark then measures how good a detector really is. It is sampled evenly over categories and confidence bands, so that it includes what detectors miss. Several annotators label each image, disagreements are resolved, and the set is frozen. It is never used for training.")))));
 }
 
 function newForm(choices, go) {
@@ -33,7 +33,7 @@ function newForm(choices, go) {
   return panel("New version", form);
 }
 
-async function version(id, go) {
+async function version(id, go, mayJudge) {
   const benchmark = await get(`/api/curate/benchmarks/${id}`);
   const act = (what, body, done) => async () => { if (await tell(post(`/api/curate/benchmarks/${id}/${what}`, body?.() ?? {}), done)) go({ view: "benchmark", benchmark: what === "discard" ? "" : id }); };
   const open = benchmark.images - benchmark.settled;
@@ -43,18 +43,18 @@ async function version(id, go) {
     h("progress", { max: String(benchmark.images || 1), value: String(benchmark.settled), "aria-label": "Resolved" }),
     benchmark.state === "frozen" ? h("p", { class: "hint" }, `Frozen by ${benchmark.frozen_by} on ${when(benchmark.frozen)}. Digest: ${benchmark.digest.slice(0, 16)}….`)
       : h("div", { class: "line" },
-        h("button", { type: "button", class: "button quiet", id: "settle-agreed", onclick: act("settle-agreed", () => ({ disagreement: Number(limit.value) }), (done) => `${count(done.settled)} image${done.settled === 1 ? "" : "s"} resolved by majority.`) }, "Resolve where annotators agree"),
+        mayJudge && h("button", { type: "button", class: "button quiet", id: "settle-agreed", onclick: act("settle-agreed", () => ({ disagreement: Number(limit.value) }), (done) => `${count(done.settled)} image${done.settled === 1 ? "" : "s"} resolved by majority.`) }, "Resolve where annotators agree"),
         h("label", { class: "switch" }, "maximum disagreement", limit),
         h("span", { class: "gap" }),
         h("button", { type: "button", class: "button quiet bad", onclick: () => confirm("Discard this draft? Its images stay reserved.") && act("discard", null, "Draft discarded; its images stay reserved for the next one.")() }, "Discard"),
         h("button", { type: "button", class: "button", id: "freeze", disabled: open > 0, title: open ? `${open} image${open === 1 ? " is" : "s are"} unresolved` : "", onclick: act("freeze", null, (done) => `Version ${done.version} frozen.`) }, "Freeze permanently")));
-  const items = benchmark.items.slice(0, SHOWN).map((item) => row(item, benchmark, id, go));
+  const items = benchmark.items.slice(0, SHOWN).map((item) => row(item, benchmark, id, go, mayJudge));
   return h("div", { class: "stacked-panels" }, head, panel("Images", h("div", { class: "items" }, items), benchmark.items.length > SHOWN ? h("p", { class: "hint" }, `Showing the ${SHOWN} most urgent of ${count(benchmark.items.length)}.`) : null));
 }
 
 const figure = (value, label) => h("div", {}, h("b", {}, value), h("span", {}, label));
 
-function row(item, benchmark, id, go) {
+function row(item, benchmark, id, go, mayJudge) {
   const canvas = h("canvas", { class: "labels" });
   if (item.given) drawLabels(canvas, item.settled || item.given > 1 ? mergedOf(item.image) : labelOf(item.image, item.authors[0]));
   const settle = (choice, author) => async () => { if (await tell(post(`/api/curate/benchmarks/${id}/settle`, { image: item.image, choice, author: author ?? null }), "Resolved.")) go({ view: "benchmark", benchmark: id }); };
@@ -63,7 +63,7 @@ function row(item, benchmark, id, go) {
     h("div", { class: "stage" }, h("img", { src: pixels(item.image), alt: "", loading: "lazy" }), canvas),
     h("div", {}, h("b", {}, item.stratum), h("span", {}, item.settled && item.clean ? `${state}; clean` : state),
       item.disagreement === null ? null : h("span", { class: item.disagreement > 0.5 ? "warn" : "" }, `disagreement ${percent(item.disagreement)}`),
-      benchmark.state === "draft" && !item.settled && item.given ? h("div", { class: "line choices" },
+      mayJudge && benchmark.state === "draft" && !item.settled && item.given ? h("div", { class: "line choices" },
         h("button", { type: "button", class: "link", onclick: settle("majority") }, item.given > 1 ? "Use the majority" : "Use this label"),
         item.authors.length > 1 ? item.authors.map((name) => h("button", { type: "button", class: "link", onpointerenter: () => drawLabels(canvas, labelOf(item.image, name)), onclick: settle("author", name) }, `Use ${name}'s label`)) : null,
         h("button", { type: "button", class: "link", onclick: settle("clean") }, "Mark clean"), h("button", { type: "button", class: "link", onclick: () => openCanvas(item.image) }, "Annotate")) : null));

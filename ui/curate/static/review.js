@@ -13,7 +13,7 @@ const any = (values) => [["", "anyone"], ...values.map((value) => [value, value]
 export async function review(root, { choices, asked, go }) {
   const filters = Object.fromEntries(["state", "author", "category", "round"].filter((name) => asked[name]).map((name) => [name, asked[name]]));
   filters.state ??= "unreviewed";
-  const desk = new Desk(root, filters, go);
+  const desk = new Desk(root, filters, go, choices.may_judge);
   const tabs = h("div", { class: "tabs", role: "tablist" });
   const change = () => go({ view: "review", ...filters, ...Object.fromEntries(new FormData(form)) });
   const form = h("form", { class: "filters slim", onsubmit: (event) => event.preventDefault() },
@@ -28,14 +28,14 @@ export async function review(root, { choices, asked, go }) {
 }
 
 class Desk {
-  constructor(root, filters, go) {
-    Object.assign(this, { root, filters, go, rows: [], counts: {}, shown: null });
+  constructor(root, filters, go, mayJudge) {
+    Object.assign(this, { root, filters, go, mayJudge, rows: [], counts: {}, shown: null });
     this.list = h("div", { class: "labels", role: "listbox", "aria-label": "Labels" });
     this.more = h("div", { class: "more" });
     this.stage = h("section", { class: "card stage-of-three", "aria-label": "Review" });
     this.note = h("textarea", { rows: "2", maxlength: "2000", placeholder: "What should change? The annotator will see this note.", "aria-label": "Note" });
     this.all = h("input", { type: "checkbox", "aria-label": "Select all", onchange: () => this.list.querySelectorAll("input").forEach((box) => { box.checked = this.all.checked; }) });
-    this.bulk = h("div", { class: "bulk" }, this.all,
+    this.bulk = mayJudge && h("div", { class: "bulk" }, this.all,
       h("button", { type: "button", class: "button quiet", onclick: () => this.decide(this.chosen(), "accepted") }, "Approve selected"),
       h("button", { type: "button", class: "button quiet", onclick: () => this.returnMany() }, "Return selected"));
     this.keys = (event) => this.key(event);
@@ -84,7 +84,7 @@ class Desk {
       h("header", {}, h("h2", {}, row.category ?? "No category"), h("p", { class: "prompt" }, row.prompt || "No prompt.")),
       h("div", { class: "three" }, view("Predicted", "by the champion", heat), view("Labelled", `${row.author}, revision ${row.revision}${row.clean ? ", clean" : ""}`, label),
         view("Merged", counted ? `majority of ${counted} label${counted === 1 ? "" : "s"}` : "no label counts", merged)),
-      h("div", { class: "line decide" }, this.note,
+      this.mayJudge && h("div", { class: "line decide" }, this.note,
         h("button", { type: "button", class: "button", id: "approve", onclick: () => this.decide([row], "accepted") }, "Approve ", h("kbd", {}, "A")),
         review.opinions.length > 1 ? h("button", { type: "button", class: "button quiet", onclick: () => this.decide([row], "accepted", true) }, "Approve only this label") : null,
         h("button", { type: "button", class: "button quiet bad", id: "return", onclick: () => this.decide([row], "rejected") }, "Return with note ", h("kbd", {}, "R")),
@@ -131,7 +131,7 @@ class Desk {
     if (!this.root.isConnected) return document.removeEventListener("keydown", this.keys);
     if (event.target.matches("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey || !this.shown) return undefined;
     const at = this.rows.indexOf(this.shown);
-    const act = { a: () => this.decide([this.shown], "accepted"), r: () => this.note.focus(), e: () => openCanvas(this.shown.image_id, this.shown.author),
+    const act = { ...this.mayJudge && { a: () => this.decide([this.shown], "accepted"), r: () => this.note.focus(), e: () => openCanvas(this.shown.image_id, this.shown.author) },
       arrowdown: () => this.show(this.rows[at + 1]), arrowup: () => this.show(this.rows[at - 1]) }[event.key.toLowerCase()];
     if (!act) return undefined;
     event.preventDefault();

@@ -1,0 +1,51 @@
+"""The cookies of sign-in, named by the port: browsers share a host name's cookies among its ports, and two
+clinics on one host must not sign each other out.
+"""
+
+from collections.abc import Mapping
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+
+COOKIE = "clinic_session"
+FORM_COOKIE = "clinic_form"
+FORM_PATH = "/login"
+
+
+def session_cookie(headers: Mapping[str, str], secure: bool) -> str:
+    """The session cookie's name for the address in the browser, such as `clinic_session_7860`.
+
+    Behind HTTPS it begins with `__Host-`: then no other host, and no plain HTTP, can set it.
+    """
+    return f"{'__Host-' if secure else ''}{COOKIE}_{port_of(headers, secure)}"
+
+
+def form_cookie(headers: Mapping[str, str], secure: bool) -> str:
+    """The name of the sign-in form's cookie, which is sent to `FORM_PATH` only."""
+    return f"{'__Secure-' if secure else ''}{FORM_COOKIE}_{port_of(headers, secure)}"
+
+
+def port_of(headers: Mapping[str, str], secure: bool) -> int:
+    """The port in the browser's address bar."""
+    try:
+        port = urlsplit(f"//{headers.get('host', '')}").port
+    except ValueError:
+        port = None
+    return port or (443 if secure else 80)
+
+
+def cookies_of(headers: Headers) -> dict[str, str]:
+    """The request's cookies; none if the header is malformed."""
+    try:
+        return {name: morsel.value for name, morsel in SimpleCookie(headers.get("cookie", "")).items()}
+    except CookieError:
+        return {}
+
+
+def forget(response: Response, *names: str) -> Response:
+    """The response, telling the browser to drop session cookies."""
+    for name in names:
+        response.delete_cookie(name, httponly=True, samesite="lax", secure=name.startswith("__Host-"))
+    return response
