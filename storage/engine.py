@@ -6,15 +6,17 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import Connection, ExceptionContext
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from dataengine.errors import Conflict, NotFound, WorkspaceUnusable
+from storage.locations import WORKSPACE, Places
 
 BUSY_SECONDS = 30.0
 """Seconds that a SQLite writer waits for another one."""
@@ -23,8 +25,10 @@ _QUERY_ONLY = "clinic_query_only"
 _TURNS: WeakKeyDictionary[Engine, threading.Lock] = WeakKeyDictionary()
 
 
-def make_engine(database_url: str) -> Engine:
+def make_engine(database_url: str, folder: Path | None = None) -> Engine:
     """Create an engine for a SQLite or PostgreSQL URL; it connects on first use.
+
+    Paths in the catalog are relative to the workspace's `folder`; without one they are left as stored.
 
     SQLite runs in WAL mode with foreign keys and a busy timeout, and takes its write lock when a transaction
     begins. Database errors are translated: `WorkspaceUnusable` when it is full, read-only or unreachable,
@@ -37,7 +41,21 @@ def make_engine(database_url: str) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
         _TURNS[engine] = threading.Lock()
     event.listen(engine, "handle_error", _translate)
+    if folder is not None:
+        places = Places(folder, lambda: _registered_folders(engine, folder))
+        engine.dialect.places = places  # type: ignore[attr-defined]  # read by the column types
     return engine
+
+
+def _registered_folders(engine: Engine, folder: Path) -> dict[str, str]:
+    """The folders that an admin registered, by name; of one name, the newest."""
+    statement = text("SELECT name, location FROM endpoints WHERE kind = 'folder' ORDER BY created, id")
+    with connect_for_reading(engine) as connection:
+        rows = connection.execute(statement).all()
+    return {
+        name: str(folder / location.removeprefix(WORKSPACE)) if location.startswith(WORKSPACE) else location
+        for name, location in rows
+    }
 
 
 @contextmanager
