@@ -65,7 +65,7 @@ class Places:
             root = self.folders().get(unquote(found["name"]))
         if root is None:
             return text
-        return found["prefix"] + os.path.join(root, found["path"]).rstrip("/")
+        return f"{found['prefix']}{Path(root) / found['path']}"
 
 
 def unregistered_folder(location: str) -> str | None:

@@ -42,7 +42,14 @@ def test_a_path_is_stored_relative_and_read_as_this_machines(path: str, stored: 
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "clinic", "black-forest-labs/FLUX.1-dev", "https://host/v1#model", "/srv/clinics/x", "/elsewhere"),
+        *(
+            "",
+            "clinic",
+            "black-forest-labs/FLUX.1-dev",
+            "https://host/v1#model",
+            "/srv/clinics/x",
+            "/elsewhere",
+        ),
         *("workspace:../../etc/passwd", "folder:unknown/x", "a photo: /srv/clinic/x", "workspace: a desk"),
     ],
 )
@@ -63,7 +70,9 @@ def fill(workspace: Workspace) -> None:
         catalog.endpoints.add(
             Endpoint(id="f", kind="folder", name="big", location=str(workspace.path.parent / "big"))
         )
-        catalog.audit.add(AuditEvent(actor="root", action="endpoint.add", subject=inside, details={"x": inside}))
+        catalog.audit.add(
+            AuditEvent(actor="root", action="endpoint.add", subject=inside, details={"x": inside})
+        )
         catalog.commit()
     with workspace.catalog() as catalog:
         catalog.generators.add(GeneratorVersion(id="g", name="g", location=inside, settings={"at": inside}))
