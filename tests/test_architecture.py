@@ -27,8 +27,8 @@ ORDER = {
     "pipelines/services": "schemas csv_files queue rounds jobs inference agreement gold annotation reviews "
     "categories benchmarks detectors generators endpoints locations training_free training_preview preflight "
     "model_card round_options runs studies exchange admin",
-    "storage": "locations tables repositories engine catalog accounts stores migrate workspace references identity "
-    "maintenance opening job_queue queries",
+    "storage": "locations tables migrations repositories engine catalog accounts stores migrate workspace "
+    "references identity maintenance opening job_queue queries",
     "storage/migrations": "env versions",
     "ui": "config web runs home annotate curate train treat rounds study admin label_studio desks server",
 }

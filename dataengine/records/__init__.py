@@ -34,7 +34,14 @@ from dataengine.records.images import (
     Source,
 )
 from dataengine.records.labels import AND, DEFAULT_CLASSES, Label, LabelSource, Review
-from dataengine.records.models import THRESHOLD, DetectorVersion, GeneratorVersion, Treatment, threshold_of
+from dataengine.records.models import (
+    FILES,
+    THRESHOLD,
+    DetectorVersion,
+    GeneratorVersion,
+    Treatment,
+    threshold_of,
+)
 from dataengine.records.queue import Lease, QueueItem, QueueKind
 from dataengine.records.studies import Guest, Invitation, Study, Vote
 from dataengine.records.work import (
@@ -51,6 +58,7 @@ from dataengine.records.work import (
 __all__ = [
     "AND",
     "DEFAULT_CLASSES",
+    "FILES",
     "JOB_KINDS",
     "PAUSABLE",
     "ROLES",

@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from dataengine.errors import ModelRefused, NotFound
-from dataengine.records import GeneratorVersion
+from dataengine.records import FILES, GeneratorVersion
 from dataengine.treatment.config import WeightsConfig
 from dataengine.treatment.families.catalog import PIPELINES
 from storage.locations import unregistered_folder
 from storage.workspace import Workspace
 
-FILES = "files"
-"""Key of a generator's settings: its files in the blob store."""
 WEIGHTS = "weights"
 """Key of a generator's settings: the precision of its weights in memory."""
 PIPELINE = "pipeline"
