@@ -176,8 +176,8 @@ def weights_check(workspace: Workspace, base: GeneratorVersion) -> Check:
         size = sum(file.size for file in workspace.checkpoints.files(kept))
         text = f"{size / GIGABYTE:.2f} GB in the blob store; workers without a copy download them."
         return Check(name="weights", verdict="good", text=text)
-    if text := absent_folder(base.location):
-        return Check(name="weights", verdict="bad", text=text)
+    if problem := absent_folder(base.location):
+        return Check(name="weights", verdict="bad", text=problem)
     from huggingface_hub import try_to_load_from_cache
 
     repository, _, revision = base.location.partition("@")

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
 
@@ -126,7 +127,9 @@ class _Writer:
         if version is None:
             raise NotFound(f"{self.workspace.path} has no catalog to back up")
         current = version == REVISION
-        content, folders, outside = Content(), {}, ()
+        content = Content()
+        folders: dict[str, str] = {}
+        outside: tuple[str, ...] = ()
         if current and with_blobs:
             folders, outside = self._local_models(content if with_models else Content())
         # Rows first: the blobs they refer to were stored before them.
@@ -150,7 +153,7 @@ class _Writer:
             tables=tables,
             blobs=blobs,
             damaged=tuple(damaged),
-            outside=tuple(outside),
+            outside=outside,
             models=with_models,
         )
 
@@ -244,7 +247,7 @@ def table_lines(
 ) -> Iterable[bytes]:
     """A table's rows as JSON lines, in any order: equal rows give equal lines on every database."""
     for row in connection.execute(select(table).execution_options(yield_per=ROWS)).mappings():
-        values = {name: row[name] for name in sorted(row)}
+        values = dict(sorted(((str(name), value) for name, value in row.items()), key=itemgetter(0)))
         if checkpoints and values["id"] in checkpoints:
             values["settings"] = {**values["settings"], FILES: checkpoints[values["id"]]}
         yield json.dumps(values, default=_as_text).encode() + b"\n"

@@ -1,5 +1,7 @@
 """Paths in the workspace's folder become relative to it, so that a workspace can be moved."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -36,10 +38,8 @@ def upgrade() -> None:
     if places is None:
         return
     within = Places(places.root)
-    for table, column, kind in [
-        *((table, column, sa.Text()) for table, column in TEXTS),
-        *((table, column, sa.JSON()) for table, column in VALUES),
-    ]:
+    for table, column in (*TEXTS, *VALUES):
+        kind: sa.types.TypeEngine[Any] = sa.Text() if (table, column) in TEXTS else sa.JSON()
         rows = sa.table(table, sa.column("id"), sa.column(column, kind))
         field = rows.c[column]
         pathlike = sa.cast(field, sa.Text()).like("%/%")
