@@ -140,6 +140,8 @@ def open_backup(path: Path, key: bytes | None = None) -> Iterator[BackupFile]:
                 if hashlib.sha256(written).hexdigest() != header.manifest:
                     raise ValueError("it does not match its digest")
                 manifest = Manifest.model_validate_json(written)
+                if any(entry.bytes is None or entry.sha256 is None for entry in manifest.tables.values()):
+                    raise ValueError("a table has no digest")
             signed = header.signature is not None
             _check_signature(path, header, written, key)
         if number == 1 and key is not None:
@@ -281,7 +283,8 @@ def _check_names(path: Path, manifest: Manifest, members: dict[str, tarfile.TarI
 def _lines(content: IO[bytes], entry: TableEntry) -> Iterator[bytes]:
     """Decompressed lines, of no more bytes than the entry says. Raises `ValueError`."""
     unpacker = zlib.decompressobj(GZIP)
-    rest, total = b"", 0
+    begun: list[bytes] = []
+    total = 0
     while not unpacker.eof:
         packed = unpacker.unconsumed_tail or content.read(CHUNK // 16)
         if not packed:
@@ -290,11 +293,14 @@ def _lines(content: IO[bytes], entry: TableEntry) -> Iterator[bytes]:
         total += len(piece)
         if entry.bytes is not None and total > entry.bytes:
             raise ValueError(f"it unpacks to more than the {entry.bytes} bytes of its manifest")
-        *lines, rest = (rest + piece).split(b"\n")
-        if len(rest) > MOST_LINE:
+        begun.append(piece)
+        if b"\n" in piece:
+            *lines, rest = b"".join(begun).split(b"\n")
+            begun = [rest]
+            yield from (line + b"\n" for line in lines)
+        elif sum(map(len, begun)) > MOST_LINE:
             raise ValueError(f"a row has more than {MOST_LINE} bytes")
-        yield from (line + b"\n" for line in lines)
-    if unpacker.unused_data or content.read(1) or rest:
+    if unpacker.unused_data or content.read(1) or any(begun):
         raise ValueError("something follows its end")
 
 

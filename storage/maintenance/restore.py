@@ -209,12 +209,14 @@ def _restore_rows(source: BackupFile, connection: Connection) -> None:
         try:
             for rows in chunks(source.rows(table), ROWS):
                 connection.execute(insert(table), rows)
-        except (NotFound, Conflict, SQLAlchemyError, OverflowError) as error:
+        except (NotFound, Conflict, SQLAlchemyError, OverflowError, ValueError) as error:
             raise Corrupt(
                 f"{source.path} is damaged: the rows of {table.name} do not fit ({reason(error)}); restore "
                 "another backup"
             ) from error
         _continue_numbering(connection, table)
+        if table.name == "workspace" and source.manifest.tables[table.name].rows != 1:
+            raise Corrupt(f"{source.path} is damaged: it names no single workspace; restore another backup")
 
 
 def _continue_numbering(connection: Connection, table: Table) -> None:
