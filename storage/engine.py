@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import Connection, ExceptionContext
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
-from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from dataengine.errors import Conflict, NotFound, WorkspaceUnusable
@@ -32,7 +32,8 @@ def make_engine(database_url: str, folder: Path | None = None) -> Engine:
 
     SQLite runs in WAL mode with foreign keys and a busy timeout, and takes its write lock when a transaction
     begins. Database errors are translated: `WorkspaceUnusable` when it is full, read-only or unreachable,
-    `NotFound` for a violated foreign key, `Conflict` for a violated uniqueness constraint.
+    or its file is damaged, `NotFound` for a violated foreign key, `Conflict` for a violated uniqueness
+    constraint.
     """
     plain = re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", database_url)
     engine = create_engine(plain, pool_pre_ping=not plain.startswith("sqlite"))
@@ -115,6 +116,12 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
+DAMAGED = re.compile(
+    "malformed|not a database|file is encrypted|unsupported file format|could not decode to utf-8|corrupt",
+    re.IGNORECASE,
+)
+"""What SQLite says of a damaged file."""
+
 _CAUSES = (
     (r"disk is full|no space left|diskfull|could not extend", "is full; free disk space, then try again"),
     (r"readonly|read-only", "is read-only; make it writable for this account, then try again"),
@@ -140,10 +147,21 @@ def _translate(context: ExceptionContext) -> None:
         raise Conflict(
             f"the record already exists in the catalog, or a value is missing: {message}"
         ) from error
+    if isinstance(error, DatabaseError) and DAMAGED.search(message):
+        raise damaged(where, message) from error
     if isinstance(error, OperationalError | InterfaceError) or "read-only" in message:
         for pattern, advice in _CAUSES:
             if re.search(pattern, message, re.IGNORECASE):
                 raise WorkspaceUnusable(f"{where} {advice} ({message.splitlines()[0]})") from error
+
+
+def damaged(where: str, message: str) -> WorkspaceUnusable:
+    """The error for a damaged SQLite file."""
+    return WorkspaceUnusable(
+        f"{where} is damaged ({' '.join(message.split())[:200]}). Stop the app and its workers, then save "
+        "what can be read with `clinic salvage`, or restore a backup into an empty folder: clinic restore "
+        "BACKUP"
+    )
 
 
 def _place(context: ExceptionContext) -> str:

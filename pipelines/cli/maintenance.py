@@ -1,4 +1,4 @@
-"""Commands that administer a workspace: users, backup, restore, gc, erase."""
+"""Commands that administer a workspace: users, backup, restore, salvage, gc, erase."""
 
 import argparse
 import getpass
@@ -103,6 +103,39 @@ def restore(call: Call) -> Any:
     for location in restored.outside:
         call.say(f"  not in the backup: {location}")
     return {"workspace": workspace.path, "rows": restored.rows, "blobs": restored.blobs}
+
+
+def salvage_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Read what is intact of a damaged SQLite catalog into a new file, check it, and list what was lost. "
+        "The damaged file is never changed. Stop the app and its workers first; a recent backup may hold more."
+    )
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="use the new file as the catalog; the damaged one is kept as catalog.damaged-DATE.sqlite",
+    )
+
+
+def salvage(call: Call) -> Any:
+    from pipelines.services.admin.maintenance import salvage as salvage_catalog
+
+    found = salvage_catalog(call.options.workspace, call.options.replace, call.report)
+    call.report.close()
+    rows = sum(table.kept for table in found.tables.values())
+    call.say(f"{found.path}: {rows} rows in {len(found.tables)} tables, checked")
+    for name, table in found.tables.items():
+        if table.damaged or table.rejected:
+            lost = "an unknown number of rows may be lost" if table.damaged else "it could be read to its end"
+            invalid = f", {table.rejected} were no longer valid" if table.rejected else ""
+            call.say(f"  {name}: {table.kept} rows kept{invalid}; {lost}")
+    if found.nameless:
+        call.say(f"  {found.nameless} rows of unknown tables were left out")
+    if found.damaged_file is None:
+        call.say("the damaged catalog is still in place; to use the new one: clinic salvage --replace")
+    else:
+        call.say(f"the damaged catalog is kept as {found.damaged_file}")
+    return asdict(found)
 
 
 def gc_arguments(parser: argparse.ArgumentParser) -> None:
@@ -265,6 +298,13 @@ COMMANDS = (
         run=restore,
         arguments=restore_arguments,
         examples=("clinic --workspace fresh restore clinic.tar", "clinic restore --check clinic.tar"),
+    ),
+    Command(
+        name="salvage",
+        summary="save what can be read of a damaged catalog",
+        run=salvage,
+        arguments=salvage_arguments,
+        examples=("clinic salvage", "clinic salvage --replace"),
     ),
     Command(
         name="gc",

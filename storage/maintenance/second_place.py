@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from dataengine import durable
 from dataengine.errors import InputRefused, StorageError, WorkspaceUnusable
 from storage.identity import identity_of
 from storage.stores.blobs import CHUNK, writing
@@ -28,6 +29,8 @@ def copy_backup(file: Path, url: str) -> str:
     Raises `InputRefused` for an unusable URL, `WorkspaceUnusable` if the place does not take the copy or
     returns other bytes; an incomplete copy is deleted.
     """
+    from fsspec.implementations.local import LocalFileSystem
+
     fs, folder = _opened(url)
     target = f"{folder}/{file.name}"
     partial = f"{target}.partial"
@@ -40,7 +43,10 @@ def copy_backup(file: Path, url: str) -> str:
                 f"{url} returned other bytes than were copied there; {file} is complete, but has no copy. "
                 "Try again, or use another place"
             )
-        fs.mv(partial, target)
+        if isinstance(fs, LocalFileSystem):
+            durable.move(Path(partial), Path(target))
+        else:
+            fs.mv(partial, target)
     except StorageError:
         _discard(fs, partial)
         raise

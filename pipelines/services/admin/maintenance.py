@@ -4,13 +4,24 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataengine.errors import InputRefused
+from dataengine.errors import InputRefused, WorkspaceUnusable
 from dataengine.records import Report, no_report
+from storage.engine import damaged
+from storage.identity import owns_blobs
 from storage.maintenance import backup, erase, restore, second_place
+from storage.maintenance import salvage as salvaging
 from storage.maintenance.backup_format import Backup
-from storage.maintenance.collect_garbage import GRACE_SECONDS, MOST_SHARE, Cleared, collect
+from storage.maintenance.collect_garbage import (
+    GRACE_SECONDS,
+    MOST_SHARE,
+    BlobCounts,
+    Cleared,
+    collect,
+    count_blobs,
+)
 from storage.maintenance.erase import Erased
 from storage.maintenance.read_backup import read_backup
+from storage.maintenance.salvage import Salvaged
 from storage.opening import make_private
 from storage.workspace import Workspace
 
@@ -94,6 +105,39 @@ def signature_in_words(made: Backup, checked: bool) -> str:
     if not made.signed:
         return "it is not signed, so nothing proves who made it"
     return "its signature is the key's" if checked else "its signature was not checked: no key was given"
+
+
+def salvage(folder: Path, replace: bool = False, report: Report = no_report) -> Salvaged:
+    """Write what can be read of a damaged SQLite catalog into a new file, and with `replace` put that into
+    its place; the damaged file is kept.
+
+    Raises `Conflict` for a sound catalog, `InputRefused` for a team's database, `NotFound` without a catalog,
+    `WorkspaceUnusable` if nothing can be read.
+    """
+    return salvaging.salvage(Workspace.located(folder, None, None), replace, report)
+
+
+def check_stores(workspace: Workspace, whole_catalog: bool = True) -> None:
+    """Raise `WorkspaceUnusable`, in one sentence, unless catalog and blob store answer. A SQLite catalog is
+    also read for damage, all of it if `whole_catalog`.
+    """
+    with workspace.catalog(read_only=True) as catalog:
+        catalog.users.count()
+    problem = (
+        salvaging.damage_of(workspace.catalog_file) if whole_catalog and workspace.own_database else None
+    )
+    if problem is not None:
+        raise damaged(f"the catalog's database {workspace.catalog_file}", problem)
+    if not owns_blobs(workspace):
+        raise WorkspaceUnusable(
+            f"the blob store {workspace.blob_url} does not carry this workspace's mark; check that its disk "
+            "is mounted and its address is right"
+        )
+
+
+def blob_counts(workspace: Workspace) -> BlobCounts:
+    """How many blobs there are, how many of them no row names, and how many that rows name are missing."""
+    return count_blobs(workspace)
 
 
 def collect_garbage(
