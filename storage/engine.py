@@ -6,18 +6,20 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import Engine, create_engine, event, make_url, text
 from sqlalchemy.engine import Connection, ExceptionContext
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
-from sqlalchemy.exc import ArgumentError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from dataengine.errors import Conflict, NotFound, Unavailable, WorkspaceUnusable
 from storage.addresses import redacted_url, without_password
+from storage.locations import WORKSPACE, Places
 
 BUSY_SECONDS = 30.0
 """Seconds that a writer waits for the lock of another one."""
@@ -40,13 +42,15 @@ _QUERY_ONLY = "clinic_query_only"
 _TURNS: WeakKeyDictionary[Engine, threading.Lock] = WeakKeyDictionary()
 
 
-def make_engine(database_url: str) -> Engine:
+def make_engine(database_url: str, folder: Path | None = None) -> Engine:
     """Create an engine for a SQLite or PostgreSQL URL; it connects on first use.
+
+    Paths in the catalog are relative to the workspace's `folder`; without one they are left as stored.
 
     SQLite runs in WAL mode with foreign keys and a busy timeout, and takes its write lock when a transaction
     begins. Waiting for the server, a connection or a lock is bounded. Database errors are translated:
-    `Unavailable` when it is full, locked or unreachable, `WorkspaceUnusable` when it is read-only, `NotFound`
-    for a violated foreign key, `Conflict` for a violated uniqueness constraint.
+    `Unavailable` when it is full, locked or unreachable, `WorkspaceUnusable` when it is read-only or its file
+    is damaged, `NotFound` for a violated foreign key, `Conflict` for a violated uniqueness constraint.
     """
     plain = re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", database_url)
     sqlite = plain.startswith("sqlite")
@@ -68,7 +72,21 @@ def make_engine(database_url: str) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
         _TURNS[engine] = threading.Lock()
     event.listen(engine, "handle_error", translate_error)
+    if folder is not None:
+        places = Places(folder, lambda: _registered_folders(engine, folder))
+        engine.dialect.places = places  # type: ignore[attr-defined]  # read by the column types
     return engine
+
+
+def _registered_folders(engine: Engine, folder: Path) -> dict[str, str]:
+    """The folders that an admin registered, by name; of one name, the newest."""
+    statement = text("SELECT name, location FROM endpoints WHERE kind = 'folder' ORDER BY created, id")
+    with connect_for_reading(engine) as connection:
+        rows = connection.execute(statement).all()
+    return {
+        name: str(folder / location.removeprefix(WORKSPACE)) if location.startswith(WORKSPACE) else location
+        for name, location in rows
+    }
 
 
 def postgres_options(database_url: str) -> dict[str, Any]:
@@ -171,6 +189,12 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
+DAMAGED = re.compile(
+    "malformed|not a database|file is encrypted|unsupported file format|could not decode to utf-8|corrupt",
+    re.IGNORECASE,
+)
+"""What SQLite says of a damaged file."""
+
 _CHECK_URL = "does not respond; check CLINIC_DATABASE_URL and that the server is running"
 _CAUSES: tuple[tuple[str, str, type[WorkspaceUnusable]], ...] = (
     (
@@ -222,7 +246,18 @@ def translate_error(context: ExceptionContext) -> None:
         raise Conflict(
             f"the record already exists in the catalog, or a value is missing: {message}"
         ) from error
+    if isinstance(error, DatabaseError) and DAMAGED.search(message):
+        raise damaged(where, message) from error
     if isinstance(error, OperationalError | InterfaceError) or "read-only" in message:
         for pattern, advice, kind in _CAUSES:
             if re.search(pattern, message, re.IGNORECASE):
                 raise kind(f"{where} {advice} ({message.splitlines()[0]})") from error
+
+
+def damaged(where: str, message: str) -> WorkspaceUnusable:
+    """The error for a damaged SQLite file."""
+    return WorkspaceUnusable(
+        f"{where} is damaged ({' '.join(message.split())[:200]}). Stop the app and its workers, then save "
+        "what can be read with `clinic salvage`, or restore a backup into an empty folder: clinic restore "
+        "BACKUP"
+    )

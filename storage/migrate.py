@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from dataengine.errors import WorkspaceUnusable
 from storage.engine import connect_for_reading
 
-REVISION = "0007"
+REVISION = "0008"
 """The newest migration; a catalog at another one is older (upgraded) or newer (refused)."""
 SCRIPTS = Path(__file__).with_name("migrations")
 
@@ -31,8 +31,7 @@ def migrate(engine: Engine, backup: Callable[[], Any] | None = None) -> None:
     if current == REVISION:
         return
     if current is not None:
-        known = [script.revision for script in _scripts().walk_revisions()]
-        if current not in known:
+        if current not in known_revisions():
             raise WorkspaceUnusable(
                 f"the catalog has schema {current!r}, but this version supports up to {REVISION!r}: a "
                 "newer Artifact Clinic wrote it. Install that version, or restore an older backup"
@@ -41,6 +40,11 @@ def migrate(engine: Engine, backup: Callable[[], Any] | None = None) -> None:
             backup()
     with engine.begin() as connection:
         upgrade(connection)
+
+
+def known_revisions() -> set[str]:
+    """The migrations of this version."""
+    return {script.revision for script in _scripts().walk_revisions()}
 
 
 def upgrade(connection: Connection, target: str = "head") -> None:

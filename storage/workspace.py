@@ -72,7 +72,7 @@ class Workspace:
         """The database engine, for `storage` itself."""
         from storage.engine import make_engine
 
-        return make_engine(self.database_url)
+        return make_engine(self.database_url, self.path)
 
     @cached_property
     def blobs(self) -> Blobs:

@@ -24,6 +24,7 @@ from starlette.staticfiles import StaticFiles
 
 from dataengine import errors
 from dataengine.errors import ClinicError, ConfigRefused, JobFailed, Unavailable, WorkspaceUnusable
+from pipelines.services.admin.maintenance import check_stores
 from storage.opening import create_workspace
 from storage.workspace import Workspace
 from ui.config import ServerConfig
@@ -50,6 +51,10 @@ RETRY_SECONDS = 5
 """When a browser may ask again for what a full disk, the database or the blob store kept from it."""
 HEALTH_SECONDS, HEALTH_THREADS = 0.8, 4
 """`/healthz` answers within this time, in threads of its own, whatever the database does."""
+WHOLE_CHECK_SECONDS = 60.0
+NOT_READY = (
+    "the catalog or the blob store is damaged or does not answer; `clinic status` on the server says which"
+)
 
 
 def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None = None) -> FastAPI:
@@ -95,7 +100,7 @@ def add_desk(app: FastAPI, desk: Desk, site: Site) -> None:
 
 
 def add_plain_routes(app: FastAPI, workspace: Workspace) -> None:
-    """Health and icon."""
+    """Health, readiness and icon."""
 
     waiting = CapacityLimiter(HEALTH_THREADS)
 
@@ -110,6 +115,24 @@ def add_plain_routes(app: FastAPI, workspace: Workspace) -> None:
         if asked.cancelled_caught:
             raise Unavailable("the catalog's database does not respond; check that it is running")
         return {"status": "ok"}
+
+    read_at = float("-inf")
+
+    @app.get("/readyz")
+    def readyz() -> Response:
+        """200 if catalog and blob store answer, else 503. The whole catalog is read once a minute.
+
+        The answer is public, so what names paths and hosts is in the log only.
+        """
+        nonlocal read_at
+        whole = time.monotonic() - read_at > WHOLE_CHECK_SECONDS
+        try:
+            check_stores(workspace, whole_catalog=whole)
+        except (ClinicError, OSError) as error:
+            logger.error("not ready", extra={"path": "/readyz", "reason": str(error)})
+            return JSONResponse({"error": NOT_READY}, 503)
+        read_at = time.monotonic() if whole else read_at
+        return JSONResponse({"status": "ready"})
 
     @app.get("/favicon.ico")
     def favicon() -> Response:

@@ -34,7 +34,14 @@ from dataengine.records.images import (
     Source,
 )
 from dataengine.records.labels import AND, DEFAULT_CLASSES, ERASED, Label, LabelSource, Review
-from dataengine.records.models import THRESHOLD, DetectorVersion, GeneratorVersion, Treatment, threshold_of
+from dataengine.records.models import (
+    FILES,
+    THRESHOLD,
+    DetectorVersion,
+    GeneratorVersion,
+    Treatment,
+    threshold_of,
+)
 from dataengine.records.queue import Lease, QueueItem, QueueKind
 from dataengine.records.studies import Guest, Invitation, Study, Vote
 from dataengine.records.work import (
@@ -52,6 +59,7 @@ __all__ = [
     "AND",
     "DEFAULT_CLASSES",
     "ERASED",
+    "FILES",
     "JOB_KINDS",
     "PAUSABLE",
     "ROLES",

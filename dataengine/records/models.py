@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 from dataengine.records.identity import now
 
+FILES = "files"
+"""Key of a generator's settings: the checkpoint that holds its files, for machines without its folder."""
 THRESHOLD = 0.5
 """Confidence from which a pixel or image is flagged, for a map of an unknown detector."""
 

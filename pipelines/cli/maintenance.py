@@ -1,4 +1,4 @@
-"""Commands that administer a workspace: users, backup, restore, gc, erase."""
+"""Commands that administer a workspace: users, backup, restore, salvage, gc, erase."""
 
 import argparse
 import getpass
@@ -17,31 +17,125 @@ def backup_arguments(parser: argparse.ArgumentParser) -> None:
         "file", type=Path, nargs="?", help="file to write (default: one in backups/ of the workspace)"
     )
     parser.add_argument("--without-blobs", action="store_true", help="back up the catalog only")
+    parser.add_argument(
+        "--without-models", action="store_true", help="leave out the files of detectors and generators"
+    )
+    parser.add_argument("--to", metavar="URL", default="", help="also copy it to this folder or fsspec URL")
+    parser.add_argument(
+        "--keep",
+        type=int,
+        metavar="N",
+        help="keep only the N newest automatic backups, here and there",
+    )
+    key_argument(parser)
+
+
+def key_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--key-file",
+        type=Path,
+        metavar="FILE",
+        help="file with the key that signs backups (default: CLINIC_BACKUP_KEY_FILE, or CLINIC_BACKUP_KEY)",
+    )
 
 
 def backup(call: Call) -> Any:
-    from pipelines.services.admin.maintenance import back_up
+    from pipelines.services.admin.maintenance import back_up, signature_in_words
 
     given = call.options
-    made = back_up(call.workspace, given.file, blobs=not given.without_blobs, report=call.report)
+    made = back_up(
+        call.workspace,
+        given.file,
+        blobs=not given.without_blobs,
+        report=call.report,
+        models=not given.without_models,
+        key_file=given.key_file,
+        to=given.to,
+        keep=given.keep,
+    )
     call.report.close()
     call.say(f"{made.path}: {sum(made.rows.values())} rows, {made.blobs} blobs, {made.bytes / 1e6:.1f} MB")
+    if not made.models:
+        call.say("  without the files of detectors and generators: a restored workspace cannot run rounds")
     for damaged in made.damaged:
         call.say(f"  skipped, because it no longer matches its hash: {damaged}")
+    for location in made.outside:
+        call.say(f"  not included, because it is outside the workspace and its generators: {location}")
+    if not made.signed:
+        call.say(f"  {signature_in_words(made, checked=False)}")
     return asdict(made)
 
 
 def restore_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="a file that `clinic backup` wrote")
+    parser.add_argument(
+        "--check", action="store_true", help="only prove that it can be restored, in a scratch folder"
+    )
+    key_argument(parser)
 
 
 def restore(call: Call) -> Any:
-    from pipelines.services.admin.maintenance import restore_backup
+    from pipelines.services.admin.maintenance import (
+        backup_key,
+        check_backup,
+        restore_backup,
+        signature_in_words,
+    )
 
-    restored, workspace = restore_backup(call.options.file, call.options.workspace, report=call.report)
+    given = call.options
+    checked = backup_key(given.key_file) is not None
+    if given.check:
+        sound = check_backup(given.file, call.report, given.key_file)
+        call.report.close()
+        call.say(
+            f"{given.file} is sound: {sum(sound.rows.values())} rows and {sound.blobs} blobs were restored "
+            f"and compared; {signature_in_words(sound, checked)}"
+        )
+        return asdict(sound)
+    restored, workspace = restore_backup(given.file, given.workspace, call.report, given.key_file)
     call.report.close()
-    call.say(f"restored {sum(restored.rows.values())} rows and {restored.blobs} blobs into {workspace.path}")
+    call.say(
+        f"restored {sum(restored.rows.values())} rows and {restored.blobs} blobs into {workspace.path}; "
+        f"{signature_in_words(restored, checked)}"
+    )
+    if not restored.models:
+        call.say("  without the files of detectors and generators, which this backup left out")
+    for location in restored.outside:
+        call.say(f"  not in the backup: {location}")
     return {"workspace": workspace.path, "rows": restored.rows, "blobs": restored.blobs}
+
+
+def salvage_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Read what is intact of a damaged SQLite catalog into a new file, check it, and list what was lost. The "
+        "damaged file is never changed. Stop the app and its workers first. A recent backup may hold more."
+    )
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="use the new file as the catalog; the damaged one is kept as catalog.damaged-DATE.sqlite",
+    )
+
+
+def salvage(call: Call) -> Any:
+    from pipelines.services.admin.maintenance import salvage as salvage_catalog
+
+    found = salvage_catalog(call.options.workspace, call.options.replace, call.report)
+    call.report.close()
+    rows = sum(table.kept for table in found.tables.values())
+    call.say(f"{found.path}: {rows} rows in {len(found.tables)} tables, checked")
+    for name, table in found.tables.items():
+        if table.damaged or table.rejected:
+            lost = "an unknown number of rows may be lost" if table.damaged else "it could be read to its end"
+            invalid = f", {table.rejected} were no longer valid" if table.rejected else ""
+            call.say(f"  {name}: {table.kept} rows kept{invalid}; {lost}")
+    if found.nameless:
+        call.say(f"  {found.nameless} rows of unknown tables were left out")
+    if found.damaged_file is None:
+        call.say("the damaged catalog is still in place; to use the new one: clinic salvage --replace")
+    else:
+        call.say(f"the damaged catalog is kept as {found.damaged_file}")
+    return asdict(found)
 
 
 def gc_arguments(parser: argparse.ArgumentParser) -> None:
@@ -200,14 +294,25 @@ COMMANDS = (
         summary="back up catalog and blobs to one file",
         run=backup,
         arguments=backup_arguments,
-        examples=("clinic backup", "clinic backup /mnt/safe/clinic.tar"),
+        examples=(
+            "clinic backup",
+            "clinic backup /mnt/safe/clinic.tar",
+            "clinic backup --to s3://safe/clinic --keep 7",
+        ),
     ),
     Command(
         name="restore",
         summary="create a workspace from a backup",
         run=restore,
         arguments=restore_arguments,
-        examples=("clinic --workspace fresh restore clinic.tar",),
+        examples=("clinic --workspace fresh restore clinic.tar", "clinic restore --check clinic.tar"),
+    ),
+    Command(
+        name="salvage",
+        summary="save what can be read of a damaged catalog",
+        run=salvage,
+        arguments=salvage_arguments,
+        examples=("clinic salvage", "clinic salvage --replace"),
     ),
     Command(
         name="gc",

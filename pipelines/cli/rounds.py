@@ -252,6 +252,7 @@ def status_arguments(parser: argparse.ArgumentParser) -> None:
 
 def status(call: Call) -> Any:
     from pipelines.services import jobs
+    from pipelines.services.admin.maintenance import blob_counts, check_stores
     from pipelines.services.queue import workers_alive
     from storage.queries.overview import overview
 
@@ -266,13 +267,22 @@ def status(call: Call) -> Any:
         jobs.pause_job(call.workspace, given.pause, ACTOR)
     if given.resume:
         jobs.resume_job(call.workspace, given.resume, ACTOR)
+    check_stores(call.workspace)
+    blobs = blob_counts(call.workspace)
     with call.workspace.catalog(read_only=True) as catalog:
         counts = overview(catalog)
         rounds = sorted(catalog.rounds.list(), key=lambda row: row.created)
         newest_jobs = catalog.jobs.list(limit=given.jobs)
     workers = workers_alive(call.workspace)
     say_status(call, counts, rounds, newest_jobs, workers)
-    return {"overview": counts, "rounds": rounds, "jobs": newest_jobs, "workers": workers}
+    if blobs.unknown:
+        call.say(
+            f"blobs     {blobs.unknown} of {blobs.stored} are not known to this catalog; `clinic gc --trial` "
+            "shows what it would clear. If the catalog is an older one, restore the newer one instead"
+        )
+    if blobs.missing:
+        call.say(f"blobs     {blobs.missing} of images and labels are missing; restore them from a backup")
+    return {"overview": counts, "rounds": rounds, "jobs": newest_jobs, "workers": workers, "blobs": blobs}
 
 
 def say_status(call: Call, overview: Any, rounds: Any, jobs: Any, workers: Any) -> None:

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from dataengine.bounds import read_config
-from dataengine.errors import ModelRefused
-from dataengine.records import GeneratorVersion
+from dataengine.errors import ModelRefused, NotFound
+from dataengine.records import FILES, GeneratorVersion
 from dataengine.treatment.config import WeightsConfig
 from dataengine.treatment.families.catalog import PIPELINES
+from storage.locations import unregistered_folder
 from storage.workspace import Workspace
 
-FILES = "files"
-"""Key of a generator's settings: its files in the blob store."""
 WEIGHTS = "weights"
 """Key of a generator's settings: the precision of its weights in memory."""
 PIPELINE = "pipeline"
@@ -36,11 +35,28 @@ def local_folder(workspace: Workspace, version: GeneratorVersion) -> Path | None
 
 
 def download_generator(workspace: Workspace, version: GeneratorVersion) -> str:
-    """The generator's local folder, downloaded from the blob store if necessary, or its hub id."""
+    """The generator's local folder, downloaded from the blob store if necessary, or its hub id.
+
+    Raises `NotFound` for a folder that is not on this machine.
+    """
     folder = local_folder(workspace, version)
     if folder is None and version.settings.get(FILES):
         folder = workspace.checkpoints.fetch(version.settings[FILES])
+    if folder is None and (problem := absent_folder(version.location)):
+        raise NotFound(problem)
     return version.location if folder is None else str(folder)
+
+
+def absent_folder(location: str) -> str | None:
+    """One sentence about a location that names a folder, for one that is not there; None for a hub id."""
+    if name := unregistered_folder(location):
+        return (
+            f"{location} is in the folder {name!r}, which is not registered on this machine; an admin can "
+            "register it under /admin, tab Models and endpoints, as kind folder"
+        )
+    if Path(location).is_absolute():
+        return f"{location} does not exist on this machine; copy the pipeline there, or register another."
+    return None
 
 
 def weights_of(version: GeneratorVersion) -> WeightsConfig:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dataengine.errors import ConfigRefused, Corrupt, NotFound
-from dataengine.records import GeneratorVersion, Image, digest
+from dataengine.records import FILES, GeneratorVersion, Image, digest
 from pipelines.config import RefiningRun
 from pipelines.generators.draw import open_generator
-from pipelines.generators.files import FILES, PIPELINE, read_pipeline_class
+from pipelines.generators.files import PIPELINE, read_pipeline_class
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.images import read_pixels
 from pipelines.runtime.scratch import discard_scratch, scratch_folder

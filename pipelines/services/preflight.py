@@ -12,10 +12,10 @@ from dataengine.bounds import read_config
 from dataengine.diagnosis.architectures import architecture_named
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.errors import ClinicError, ConfigRefused, ModelRefused, ServiceAbsent
-from dataengine.records import DetectorVersion, GeneratorVersion
+from dataengine.records import FILES, DetectorVersion, GeneratorVersion
 from dataengine.treatment.families.catalog import PIPELINES
 from pipelines.config import TrainingRun, TreatmentRun
-from pipelines.generators.files import FILES, local_folder, read_pipeline_class, weights_of
+from pipelines.generators.files import absent_folder, local_folder, read_pipeline_class, weights_of
 from pipelines.jobs.estimate import GIGABYTE
 from pipelines.runtime.models import DYNAMICS_FILE, HIGHLIGHTER_FILE, QUESTION_FILE
 from pipelines.runtime.safetensors_header import tensor_shapes
@@ -176,11 +176,8 @@ def weights_check(workspace: Workspace, base: GeneratorVersion) -> Check:
         size = sum(file.size for file in workspace.checkpoints.files(kept))
         text = f"{size / GIGABYTE:.2f} GB in the blob store; workers without a copy download them."
         return Check(name="weights", verdict="good", text=text)
-    if Path(base.location).is_absolute():
-        text = (
-            f"{base.location} does not exist on this machine; copy the pipeline there, or register another."
-        )
-        return Check(name="weights", verdict="bad", text=text)
+    if problem := absent_folder(base.location):
+        return Check(name="weights", verdict="bad", text=problem)
     from huggingface_hub import try_to_load_from_cache
 
     repository, _, revision = base.location.partition("@")

@@ -17,10 +17,12 @@ def import_job(context: Context, args: dict[str, Any]) -> Result:
 
 
 def backup_job(context: Context, args: dict[str, Any]) -> Result:
-    """Write the catalog and all blobs to a new file in the workspace's `backups/`."""
+    """Write the catalog and all blobs to a new file in the workspace's `backups/`; `to` and `keep` are those
+    of a scheduled backup."""
     from pipelines.services.admin.maintenance import back_up
 
-    backup = back_up(context.workspace, report=context.report)
+    to, keep = str(args.get("to", "")), args.get("keep")
+    backup = back_up(context.workspace, report=context.report, to=to, keep=keep)
     return {"path": str(backup.path), "bytes": backup.bytes, "damaged": list(backup.damaged)}
 
 

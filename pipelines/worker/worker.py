@@ -30,6 +30,7 @@ from pipelines.worker import inference_server
 from pipelines.worker.child import Child, ChildDied
 from pipelines.worker.retrying import patiently
 from pipelines.worker.running import ActiveJob, RunningJobs
+from pipelines.worker.scheduled_backups import ScheduledBackups
 from pipelines.worker.webhook_sender import Webhooks
 from storage import job_queue
 from storage.opening import open_workspace
@@ -78,6 +79,7 @@ class Worker:
             ),
         )
         self.running = RunningJobs(self.workspace, id, settings.device)
+        self.backups = ScheduledBackups(self.workspace)
         self._working = threading.Lock()
         self._ending = threading.Event()
 
@@ -109,6 +111,7 @@ class Worker:
         with self._inference_service():
             while not self._ending.wait(self.settings.sweep_seconds):
                 engine.sweep()
+                self.backups.sweep()
         self._exit()
 
     def perform(self, task: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""Backups: one tar file with the catalog's rows as JSON lines and every blob.
+"""Writing a backup: the catalog's rows as JSON lines, every blob, and the files of local generators.
 
 The rows are read in one transaction while work goes on, and written in one form for every database: a team's
-PostgreSQL can be restored to a laptop's SQLite and vice versa. A backup of an older schema is restored at
-that schema and then upgraded. Scratch folders of unfinished training, exported shards and fetched checkpoints
-are not included, because they can be recreated; queued jobs are enqueued again by the next worker.
+PostgreSQL can be restored to a laptop's SQLite and vice versa. Scratch folders of unfinished training,
+exported shards, fetched checkpoints and key files are not included; queued jobs are enqueued again by the
+next worker. `storage.maintenance.backup_format` describes the file.
 """
 
 import base64
@@ -15,61 +15,80 @@ import os
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
 
-from sqlalchemy import (
-    Connection,
-    Engine,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Table,
-    delete,
-    func,
-    insert,
-    select,
-    text,
-)
+from sqlalchemy import Connection, Engine, Table, select
 
 from dataengine import durable
-from dataengine.errors import Conflict, Corrupt, InputRefused, NotFound
-from dataengine.records import Report, no_report, now
-from storage.engine import connect_for_reading, make_engine
-from storage.identity import recognise
-from storage.migrate import migrate, revision, upgrade
-from storage.stores.blobs import CHUNK, Blobs, StoredBlob, writing
+from dataengine.errors import ClinicError, Conflict, Corrupt, InputRefused, NotFound
+from dataengine.records import FILES, GeneratorVersion, Report, no_report, now
+from storage.engine import connect_for_reading
+from storage.identity import identity_of
+from storage.locations import unregistered_folder
+from storage.maintenance.backup_format import (
+    BLOBS,
+    CATALOG,
+    HEADER,
+    JSON_LINES,
+    MANIFEST,
+    Backup,
+    Header,
+    Manifest,
+    TableEntry,
+    tables_of,
+)
+from storage.migrate import REVISION, revision
+from storage.stores.blobs import Blobs, writing
+from storage.stores.checkpoints import describe
 from storage.workspace import Workspace
 
-FORMAT = 1
-MANIFEST = "backup.json"
 ROWS = 5000
-SMALL = 4 * 1024 * 1024
-BATCH = 64
-"""Blobs of up to `SMALL` bytes are restored in batches of this many, with one sync to disk per batch."""
+MODEL_KINDS = ("generator", "detector", "vqa", "scorer", "segmenter", "llm")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Backup:
-    """The content of a backup. `damaged` names blobs that did not match their hash and were not included."""
+@dataclass
+class Content:
+    """Content to be written, by hash: where each comes from, and its size."""
 
-    path: Path
-    revision: str
-    created: float
-    rows: dict[str, int]
-    blobs: int
-    bytes: int
-    damaged: tuple[str, ...]
+    sources: dict[str, Path | bytes | None] = field(default_factory=dict)
+    """A file, bytes, or None for a blob of the store."""
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    def add_file(self, path: Path) -> str:
+        """Add a file; returns its SHA-256."""
+        with path.open("rb") as file:
+            name = hashlib.file_digest(file, "sha256").hexdigest()
+        self.sources.setdefault(name, path)
+        self.sizes.setdefault(name, path.stat().st_size)
+        return name
+
+    def add_bytes(self, data: bytes) -> str:
+        """Add bytes; returns their SHA-256."""
+        name = hashlib.sha256(data).hexdigest()
+        self.sources.setdefault(name, data)
+        self.sizes.setdefault(name, len(data))
+        return name
 
 
-def back_up(workspace: Workspace, target: Path, *, blobs: bool = True, report: Report = no_report) -> Backup:
-    """Write the catalog and, unless `blobs` is false, all blobs to a tar file, which appears once it is
-    complete.
+def back_up(
+    workspace: Workspace,
+    target: Path,
+    *,
+    blobs: bool = True,
+    models: bool = True,
+    key: bytes | None = None,
+    report: Report = no_report,
+) -> Backup:
+    """Write the catalog to a tar file, which appears once it is complete; unless `blobs` is false, with all
+    blobs, and unless `models` is false, with the files of detectors and generators. `key` signs it.
 
-    Raises `Conflict` if `target` exists, `WorkspaceUnusable` if its disk is full or read-only.
+    Raises `Conflict` if `target` exists, `WorkspaceUnusable` if its disk is full or read-only,
+    `ConfigRefused` for a short key.
     """
     if target.exists():
         raise Conflict(f"{target} already exists and backups are never overwritten; choose another name")
@@ -77,48 +96,128 @@ def back_up(workspace: Workspace, target: Path, *, blobs: bool = True, report: R
     with writing(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with tempfile.TemporaryDirectory(prefix=".backup-", dir=target.parent) as scratch:
-                backup = _write(workspace, partial, target, Path(scratch), blobs, report)
+            with (
+                tempfile.TemporaryDirectory(prefix=".backup-", dir=target.parent) as scratch,
+                _private(partial) as file,
+                tarfile.open(fileobj=file, mode="w") as archive,
+            ):
+                writer = _Writer(workspace, archive, Path(scratch), report)
+                manifest = writer.write(blobs, blobs and models)
+                body = manifest.written()
+                header = Header.of(body, key)
+                writer.add(MANIFEST, body)
+                writer.add(HEADER, header.model_dump_json().encode())
             durable.move(partial, target)
         finally:
             partial.unlink(missing_ok=True)
-    return backup
+    return manifest.about(target, signed=header.signature is not None)
 
 
-def _write(
-    workspace: Workspace, partial: Path, target: Path, scratch: Path, with_blobs: bool, report: Report
-) -> Backup:
-    at, version = now(), revision(workspace.engine)
-    if version is None:
-        raise NotFound(f"{workspace.path} has no catalog to back up")
-    # Rows first: the blobs they refer to were stored before them.
-    counts = _dump(workspace.engine, scratch)
-    kept, size, damaged = 0, 0, []
-    with _private(partial) as file, tarfile.open(fileobj=file, mode="w") as archive:
-        blobs = list(workspace.blobs.stored()) if with_blobs else []
-        for number, blob in enumerate(blobs):
-            report(number, len(blobs), "backing up")
-            with _opened(workspace.blobs, blob, scratch) as content:
-                if content is None:
-                    damaged.append(blob.sha256)
+@dataclass
+class _Writer:
+    workspace: Workspace
+    archive: tarfile.TarFile
+    scratch: Path
+    report: Report
+    created: float = field(default_factory=now)
+
+    def write(self, with_blobs: bool, with_models: bool) -> Manifest:
+        """Write rows and content; returns the manifest of what was written."""
+        version = revision(self.workspace.engine)
+        if version is None:
+            raise NotFound(f"{self.workspace.path} has no catalog to back up")
+        current = version == REVISION
+        content = Content()
+        folders: dict[str, str] = {}
+        outside: tuple[str, ...] = ()
+        if current and with_blobs:
+            folders, outside = self._local_models(content if with_models else Content())
+        # Rows first: the blobs they refer to were stored before them.
+        tables = dict(_dump(self.workspace.engine, self.scratch, folders if with_models else {}))
+        if with_blobs:
+            for blob in self.workspace.blobs.stored():
+                content.sources[blob.sha256], content.sizes[blob.sha256] = None, blob.size
+        if with_blobs and not with_models:
+            for name in self._model_files():
+                content.sources.pop(name, None)
+        blobs, damaged = self._add_content(content)
+        for name in tables:
+            path = self.scratch / f"{name}{JSON_LINES}"
+            with path.open("rb") as file:
+                entry = _entry(f"{CATALOG}{path.name}", path.stat().st_size, self.created)
+                self.archive.addfile(entry, file)
+        return Manifest(
+            revision=version,
+            created=self.created,
+            workspace=identity_of(self.workspace.engine) if version >= "0006" else "",
+            tables=tables,
+            blobs=blobs,
+            damaged=tuple(damaged),
+            outside=outside,
+            models=with_models,
+        )
+
+    def add(self, name: str, body: bytes) -> None:
+        """Add a small member."""
+        self.archive.addfile(_entry(name, len(body), self.created), io.BytesIO(body))
+
+    def _add_content(self, content: Content) -> tuple[dict[str, int], list[str]]:
+        added: dict[str, int] = {}
+        damaged: list[str] = []
+        for number, (name, source) in enumerate(content.sources.items()):
+            self.report(number, len(content.sources), "backing up")
+            with _opened(self.workspace.blobs, name, source, self.scratch) as (file, size):
+                if file is None:
+                    damaged.append(name)
                     continue
-                archive.addfile(_entry(f"blobs/{blob.sha256}", blob.size, blob.modified), content)
-            kept, size = kept + 1, size + blob.size
-        for path in sorted(scratch.glob("*.jsonl.gz")):
-            archive.add(path, arcname=f"catalog/{path.name}", filter=_anonymous)
-        about = {"format": FORMAT, "revision": version, "created": at, "rows": counts, "blobs": kept}
-        body = json.dumps({**about, "bytes": size, "damaged": damaged}).encode()
-        archive.addfile(_entry(MANIFEST, len(body), at), io.BytesIO(body))
-    report(kept, kept, "backed up")
-    return Backup(
-        path=target,
-        revision=version,
-        created=at,
-        rows=counts,
-        blobs=kept,
-        bytes=size,
-        damaged=tuple(damaged),
-    )
+                self.archive.addfile(_entry(f"{BLOBS}{name}", size, self.created), file)
+                added[name] = size
+        self.report(len(content.sources), len(content.sources), "backed up")
+        return added, damaged
+
+    def _local_models(self, content: Content) -> tuple[dict[str, str], tuple[str, ...]]:
+        """The checkpoints of generators whose files are in local folders, by generator, their content added;
+        and the locations that no backup can hold."""
+        with self.workspace.catalog(read_only=True) as catalog:
+            generators = [one for one in catalog.generators.list() if not one.settings.get(FILES)]
+            endpoints = [one for one in catalog.endpoints.list() if one.kind in MODEL_KINDS]
+        known: dict[str, str] = {}
+        folders: dict[str, str] = {}
+        outside = {one.location for one in endpoints if Path(one.location).is_absolute()}
+        for number, one in enumerate(generators):
+            self.report(number, len(generators), "collecting generators")
+            if not Path(one.location).is_dir():
+                if Path(one.location).is_absolute() or unregistered_folder(one.location):
+                    outside.add(one.location)
+                continue
+            if one.location not in known:
+                try:
+                    known[one.location] = content.add_bytes(describe(Path(one.location), content.add_file))
+                except InputRefused:  # it is empty, or holds links
+                    outside.add(one.location)
+                    continue
+            folders[one.id] = known[one.location]
+        return folders, tuple(sorted(outside))
+
+    def _model_files(self) -> set[str]:
+        """Blobs that are files of detectors, LoRAs and generators."""
+        with self.workspace.catalog(read_only=True) as catalog:
+            checkpoints = {one.checkpoint for one in catalog.detectors.list()}
+            for one in catalog.generators.list():
+                checkpoints |= set(_checkpoints_of(one))
+        found: set[str] = set()
+        for checkpoint in checkpoints:
+            try:
+                found |= {file.sha256 for file in self.workspace.checkpoints.files(checkpoint)}
+            except ClinicError:
+                continue  # it is damaged or absent, and listed as such
+        return found
+
+
+def _checkpoints_of(generator: GeneratorVersion) -> Iterator[str]:
+    for checkpoint in (generator.lora, generator.settings.get(FILES)):
+        if checkpoint:
+            yield checkpoint
 
 
 def _private(path: Path) -> IO[bytes]:
@@ -126,20 +225,32 @@ def _private(path: Path) -> IO[bytes]:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
-def _dump(engine: Engine, folder: Path) -> dict[str, int]:
-    """Every table's rows as JSON lines; the tables are those of the database, of whatever schema version."""
-    counts = {}
+def _dump(engine: Engine, folder: Path, checkpoints: Mapping[str, str]) -> Iterator[tuple[str, TableEntry]]:
+    """Write every table's rows as JSON lines; the tables are those of the database, of whatever version.
+
+    Generators with local files get their checkpoint, from which any machine can fetch them.
+    """
     with connect_for_reading(engine) as connection:
-        for table in _tables(connection):
-            rows = connection.execute(select(table).execution_options(yield_per=ROWS)).mappings()
-            counts[table.name] = 0
-            with gzip.open(
-                folder / f"{table.name}.jsonl.gz", "wt", compresslevel=3, encoding="utf-8"
-            ) as file:
-                for row in rows:
-                    file.write(json.dumps(dict(row), default=_as_text) + "\n")
-                    counts[table.name] += 1
-    return counts
+        for table in tables_of(connection):
+            lines = table_lines(connection, table, checkpoints if table.name == "generators" else {})
+            rows, size, digest = 0, 0, hashlib.sha256()
+            with gzip.open(folder / f"{table.name}{JSON_LINES}", "wb", compresslevel=3) as file:
+                for line in lines:
+                    file.write(line)
+                    digest.update(line)
+                    rows, size = rows + 1, size + len(line)
+            yield table.name, TableEntry(rows=rows, bytes=size, sha256=digest.hexdigest())
+
+
+def table_lines(
+    connection: Connection, table: Table, checkpoints: Mapping[str, str] | None = None
+) -> Iterable[bytes]:
+    """A table's rows as JSON lines, in any order: equal rows give equal lines on every database."""
+    for row in connection.execute(select(table).execution_options(yield_per=ROWS)).mappings():
+        values = dict(sorted(((str(name), value) for name, value in row.items()), key=itemgetter(0)))
+        if checkpoints and values["id"] in checkpoints:
+            values["settings"] = {**values["settings"], FILES: checkpoints[values["id"]]}
+        yield json.dumps(values, default=_as_text).encode() + b"\n"
 
 
 def _as_text(value: Any) -> str:
@@ -149,35 +260,26 @@ def _as_text(value: Any) -> str:
     raise TypeError(f"a {type(value).__name__} in the catalog cannot be written to a backup")
 
 
-def _as_row(table: Table, line: str) -> dict[str, Any]:
-    row: dict[str, Any] = json.loads(line)
-    for column in table.columns:
-        if isinstance(column.type, LargeBinary) and row.get(column.name) is not None:
-            row[column.name] = base64.b64decode(row[column.name])
-    return row
-
-
-def _tables(connection: Connection) -> list[Table]:
-    """The tables in the order in which rows may be inserted."""
-    metadata = MetaData()
-    metadata.reflect(connection)
-    return [table for table in metadata.sorted_tables if table.name != "alembic_version"]
-
-
 @contextmanager
-def _opened(blobs: Blobs, blob: StoredBlob, scratch: Path) -> Iterator[IO[bytes] | None]:
-    """The blob's bytes, verified; None if they are damaged, or were cleared meanwhile."""
-    path = blobs.path_or_none(blob.sha256)
-    fetched = scratch / blob.sha256
+def _opened(
+    blobs: Blobs, name: str, source: Path | bytes | None, scratch: Path
+) -> Iterator[tuple[IO[bytes] | None, int]]:
+    """Verified content with its size; None if it is damaged, or was cleared meanwhile."""
+    fetched = scratch / name
     try:
+        if isinstance(source, bytes):
+            yield io.BytesIO(source), len(source)
+            return
+        path = source or blobs.path_or_none(name)
         if path is None:
-            blobs.fetch(blob.sha256, fetched)
+            blobs.fetch(name, fetched)
         with (path or fetched).open("rb") as file:
-            sound = hashlib.file_digest(file, "sha256").hexdigest() == blob.sha256
+            sound = hashlib.file_digest(file, "sha256").hexdigest() == name
+            size = file.tell()
             file.seek(0)
-            yield file if sound else None
+            yield (file if sound else None), size
     except (NotFound, Corrupt, FileNotFoundError):
-        yield None
+        yield None, 0
     finally:
         fetched.unlink(missing_ok=True)
 
@@ -186,140 +288,6 @@ def _entry(name: str, size: int, modified: float) -> tarfile.TarInfo:
     entry = tarfile.TarInfo(name)
     entry.size, entry.mtime, entry.mode = size, int(modified), 0o600
     return entry
-
-
-def _anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    entry.uid = entry.gid = 0
-    entry.uname = entry.gname = ""
-    return entry
-
-
-def read_backup(path: Path) -> Backup:
-    """The metadata of a backup file. Raises `InputRefused` if it is no backup that this version reads."""
-    try:
-        with tarfile.open(path, "r:") as archive:
-            member = archive.extractfile(MANIFEST)
-            about = json.loads(member.read()) if member else {}
-    except (OSError, tarfile.TarError, KeyError, ValueError) as error:
-        raise InputRefused(
-            f"{path} is not a complete Artifact Clinic backup ({error}); choose another file"
-        ) from error
-    if about.pop("format", None) != FORMAT:
-        raise InputRefused(f"{path} is a backup in another format; restore it with the version that wrote it")
-    return Backup(path=path, **{**about, "damaged": tuple(about["damaged"])})
-
-
-def restore(
-    backup: Path,
-    path: Path,
-    database_url: str | None = None,
-    blob_url: str | None = None,
-    report: Report = no_report,
-) -> Workspace:
-    """Restore a backup as a workspace in `path`, on the databases and blob store of the arguments or
-    environment.
-
-    Blobs are restored first and rows last, in one transaction: an interrupted restore leaves no catalog and
-    can be run again. Raises `Conflict` if a catalog exists, `InputRefused` if `backup` is no complete backup,
-    `Corrupt` if its content is damaged, `WorkspaceUnusable` if a newer version wrote it.
-    """
-    about = read_backup(backup)
-    workspace = Workspace.located(path, database_url, blob_url)
-    with writing(workspace.path):
-        workspace.path.mkdir(parents=True, exist_ok=True)
-    engine = make_engine(workspace.database_url)
-    try:
-        if revision(engine) is not None:
-            raise Conflict(f"{workspace} already has a catalog; restore into an empty folder and database")
-        with tarfile.open(backup, "r:") as archive:
-            _restore_blobs(archive, workspace, about, report)
-            with engine.begin() as connection:
-                _restore_rows(archive, connection, about)
-        migrate(engine)
-    finally:
-        engine.dispose()
-    recognise(workspace)
-    report(about.blobs, about.blobs, "restored")
-    return workspace
-
-
-def _restore_blobs(archive: tarfile.TarFile, workspace: Workspace, about: Backup, report: Report) -> None:
-    small: list[tuple[str, bytes]] = []
-    done = 0
-
-    def keep() -> None:
-        for (name, _), stored in zip(
-            small, workspace.blobs.put_many([data for _, data in small]), strict=True
-        ):
-            if name != stored:
-                raise Corrupt(f"blob {name} in {about.path} is damaged; restore another backup")
-        small.clear()
-
-    for member in archive:
-        folder, _, name = member.name.rpartition("/")
-        if folder != "blobs" or not member.isfile():
-            continue
-        if member.size <= SMALL:
-            small.append((name, _content(archive, member).read()))
-        else:
-            _restore_large(archive, member, name, workspace, about)
-        if len(small) == BATCH:
-            keep()
-        done += 1
-        report(done, about.blobs, "restoring")
-    keep()
-    if done != about.blobs:
-        raise Corrupt(f"{about.path} holds {done} of {about.blobs} blobs; restore another backup")
-
-
-def _restore_large(
-    archive: tarfile.TarFile, member: tarfile.TarInfo, name: str, workspace: Workspace, about: Backup
-) -> None:
-    with writing(workspace.path), tempfile.NamedTemporaryFile(dir=workspace.path, prefix=".restore-") as file:
-        source = _content(archive, member)
-        while chunk := source.read(CHUNK):
-            file.write(chunk)
-        file.flush()
-        if workspace.blobs.put_file(Path(file.name)) != name:
-            raise Corrupt(f"blob {name} in {about.path} is damaged; restore another backup")
-
-
-def _restore_rows(archive: tarfile.TarFile, connection: Connection, about: Backup) -> None:
-    upgrade(connection, about.revision)
-    for table in _tables(connection):
-        connection.execute(delete(table))  # rows inserted by the migrations, such as a new identity
-        count = 0
-        member = archive.getmember(f"catalog/{table.name}.jsonl.gz")
-        with gzip.open(_content(archive, member), "rt", encoding="utf-8") as file:
-            rows: list[dict[str, Any]] = []
-            for line in file:
-                rows.append(_as_row(table, line))
-                if len(rows) == ROWS:
-                    connection.execute(insert(table), rows)
-                    count += len(rows)
-                    rows = []
-            if rows:
-                connection.execute(insert(table), rows)
-                count += len(rows)
-        if count != about.rows[table.name]:
-            raise Corrupt(f"{about.path} has {count} rows of {table.name}, not {about.rows[table.name]}")
-        _continue_numbering(connection, table)
-
-
-def _continue_numbering(connection: Connection, table: Table) -> None:
-    """Advance PostgreSQL's sequences, which inserts of explicit numbers do not change."""
-    numbered = "id" in table.c and isinstance(table.c["id"].type, Integer)
-    if connection.dialect.name == "postgresql" and numbered:
-        newest = select(func.coalesce(func.max(table.c["id"]), 0) + 1).scalar_subquery()
-        counter = func.pg_get_serial_sequence(table.name, "id")
-        connection.execute(select(func.setval(counter, newest, text("false"))))
-
-
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
-    content = archive.extractfile(member)
-    if content is None:
-        raise InputRefused(f"{member.name} in the backup is not a plain file; choose another backup")
-    return content
 
 
 def back_up_before_upgrade(workspace: Workspace) -> Backup:

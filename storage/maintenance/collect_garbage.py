@@ -35,6 +35,25 @@ class Cleared:
     missing: int = 0
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlobCounts:
+    """Blobs in the store; those that no row of the catalog refers to; and those that images and labels refer
+    to and the store lacks."""
+
+    stored: int
+    unknown: int
+    missing: int
+
+
+def count_blobs(workspace: Workspace) -> BlobCounts:
+    """Compare store and catalog; nothing is changed."""
+    with workspace.catalog(read_only=True) as catalog:
+        kept = referenced(catalog.connection, workspace.blobs, workspace.checkpoints)
+        stored = {blob.sha256 for blob in workspace.blobs.stored()}
+        missing = len(_blobs_named(catalog.connection) - stored)
+    return BlobCounts(stored=len(stored), unknown=len(stored - kept), missing=missing)
+
+
 def collect(
     workspace: Workspace,
     grace_seconds: float = GRACE_SECONDS,

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -42,20 +43,7 @@ class Checkpoints:
 
         Raises `InputRefused` for an empty folder, a link or anything else but plain files.
         """
-        paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-        if odd := [path for path in paths if path.is_symlink() or not path.is_file()]:
-            raise InputRefused(f"{odd[0]} is not a plain file; a checkpoint holds plain files only")
-        if not paths:
-            raise InputRefused(f"{folder} holds no file; save the model there before publishing it")
-        files = [
-            {
-                "path": path.relative_to(folder).as_posix(),
-                "sha256": self.blobs.put_file(path),
-                "size": path.stat().st_size,
-            }
-            for path in paths
-        ]
-        return self.blobs.put(json.dumps({"files": files}, sort_keys=True).encode())
+        return self.blobs.put(describe(folder, self.blobs.put_file))
 
     def files(self, checkpoint_id: str) -> list[CheckpointFile]:
         """The files of the checkpoint. `NotFound` if there is none of that id."""
@@ -136,6 +124,23 @@ class Checkpoints:
     def discard(self, work_id: str) -> None:
         """Delete a scratch folder."""
         shutil.rmtree(self.folder / "pending" / _safe(work_id), ignore_errors=True)
+
+
+def describe(folder: Path, store: Callable[[Path], str]) -> bytes:
+    """The manifest of a checkpoint with the files of `folder`; `store` keeps one and returns its SHA-256.
+
+    Raises `InputRefused` for an empty folder, a link or anything else but plain files.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    if odd := [path for path in paths if path.is_symlink() or not path.is_file()]:
+        raise InputRefused(f"{odd[0]} is not a plain file; a checkpoint holds plain files only")
+    if not paths:
+        raise InputRefused(f"{folder} holds no file; save the model there before publishing it")
+    files = [
+        {"path": path.relative_to(folder).as_posix(), "sha256": store(path), "size": path.stat().st_size}
+        for path in paths
+    ]
+    return json.dumps({"files": files}, sort_keys=True).encode()
 
 
 def _move_into_place(fresh: Path, target: Path) -> None:

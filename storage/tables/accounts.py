@@ -2,7 +2,7 @@
 
 from sqlalchemy import Column, ForeignKey, Index, Integer, Table, Text
 
-from storage.tables.columns import Tuples, boolean, float_, json, key, metadata, text
+from storage.tables.columns import Tuples, boolean, float_, json, key, location, metadata, text
 
 users = Table(
     "users",
@@ -31,7 +31,7 @@ audit_events = Table(
     Column("id", Integer, primary_key=True),
     text("actor"),
     text("action"),
-    text("subject"),
+    location("subject"),
     json("details"),
     float_("at"),
     Index(None, "action", "subject", "at"),
@@ -44,7 +44,7 @@ endpoints = Table(
     key("id"),
     text("kind"),
     text("name"),
-    text("location"),
+    location("location"),
     json("settings"),
     float_("created"),
 )

@@ -15,6 +15,8 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
+from storage.locations import Places, every_text
+
 metadata = MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
@@ -39,12 +41,52 @@ def _as_tuple(value: Any) -> Any:
     return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
 
 
+class Located(TypeDecorator[str]):
+    """Text that may be a path, stored relative to a folder that can be moved (see `storage.locations`)."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        places = places_of(dialect)
+        return value if places is None or value is None else places.stored(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        places = places_of(dialect)
+        return value if places is None or value is None else places.resolved(value)
+
+
+class LocatedJson(TypeDecorator[Any]):
+    """JSON whose texts may be paths, stored as those of `Located`."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        places = places_of(dialect)
+        return value if places is None else every_text(value, places.stored)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        places = places_of(dialect)
+        return value if places is None else every_text(value, places.resolved)
+
+
+def places_of(dialect: Dialect) -> Places | None:
+    """The folders of the engine's workspace, which `storage.engine.make_engine` left there; None for an
+    engine without a workspace."""
+    return getattr(dialect, "places", None)
+
+
 def key(name: str) -> Column[Any]:
     return Column(name, Text, primary_key=True)
 
 
 def text(name: str) -> Column[Any]:
     return Column(name, Text, nullable=False)
+
+
+def location(name: str) -> Column[Any]:
+    return Column(name, Located, nullable=False)
 
 
 def optional_text(name: str) -> Column[Any]:
@@ -65,7 +107,7 @@ def boolean(name: str) -> Column[Any]:
 
 
 def json(name: str) -> Column[Any]:
-    return Column(name, JSON, nullable=False)
+    return Column(name, LocatedJson, nullable=False)
 
 
 def image_key() -> Column[Any]:

@@ -3,7 +3,7 @@
 from sqlalchemy import Column, ForeignKey, Index, Integer, Table, Text
 from sqlalchemy import text as sql
 
-from storage.tables.columns import boolean, float_, json, key, metadata, optional_text, text
+from storage.tables.columns import boolean, float_, json, key, location, metadata, optional_text, text
 
 detectors = Table(
     "detectors",
@@ -44,7 +44,7 @@ generators = Table(
     metadata,
     key("id"),
     text("name"),
-    text("location"),
+    location("location"),
     optional_text("lora"),
     optional_text("parent"),
     optional_text("treatment_id"),

@@ -15,7 +15,15 @@ import pytest
 import app
 from dataengine.curation.config import QuestionConfig
 from dataengine.diagnosis.config import DynamicsConfig
-from dataengine.records import JOB_KINDS, STAGE_JOB, GeneratorVersion, image_id, prompt_group, split_of
+from dataengine.records import (
+    FILES,
+    JOB_KINDS,
+    STAGE_JOB,
+    GeneratorVersion,
+    image_id,
+    prompt_group,
+    split_of,
+)
 from dataengine.treatment.config import WeightsConfig
 from pipelines import recipes
 from pipelines.cli.command import with_settings
@@ -23,7 +31,7 @@ from pipelines.cli.main import build_parser
 from pipelines.config import RoundRecipe
 from pipelines.detectors.score_dynamics import dynamics_id
 from pipelines.detectors.yes_no_question import question_id
-from pipelines.generators.files import FILES, reads_prompts, weights_of
+from pipelines.generators.files import reads_prompts, weights_of
 from pipelines.round import ROUND
 from pipelines.services.queue import APPLICATION, JOB_QUEUE, JOB_WORKFLOW, TASK_QUEUE
 from pipelines.worker.handlers import JOBS

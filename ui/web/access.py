@@ -21,6 +21,7 @@ IMAGE_VIEWERS = roles("annotator", "curator", "engineer")
 
 SHARED_PATHS: Mapping[str, frozenset[str]] = {
     "/healthz": PUBLIC,
+    "/readyz": PUBLIC,
     "/static": PUBLIC,
     "/favicon.ico": PUBLIC,
     "/login": PUBLIC,

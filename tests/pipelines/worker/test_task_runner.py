@@ -192,7 +192,7 @@ def test_a_machine_without_gpu_works_on_its_cpu(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_backup_asked_for_on_the_admin_desk_is_a_whole_file(workspace: Workspace) -> None:
-    from storage.maintenance.backup import read_backup
+    from storage.maintenance.read_backup import read_backup
 
     runner = Runner(workspace=workspace, models=toys.no_models("cpu"), stages=toys.STAGES)
     answer = runner.run({"job": "b", "kind": "backup", "args": {}, "action": "run"}, lambda event: None)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import storage.maintenance.backup
+import storage.maintenance.restore
 from dataengine.errors import Conflict, Corrupt, InputRefused, WorkspaceUnusable
 from dataengine.records import (
     AuditEvent,
@@ -26,7 +27,9 @@ from dataengine.records import (
     User,
 )
 from storage.engine import make_engine
-from storage.maintenance.backup import back_up, back_up_before_upgrade, read_backup, restore
+from storage.maintenance.backup import back_up, back_up_before_upgrade
+from storage.maintenance.read_backup import read_backup
+from storage.maintenance.restore import restore
 from storage.migrate import revision
 from storage.opening import open_workspace
 from storage.tables import metadata
@@ -38,8 +41,9 @@ BIG = 200_000
 @pytest.fixture
 def filled(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """Rows of every shape, small and large blobs."""
-    monkeypatch.setattr(storage.maintenance.backup, "SMALL", BIG - 1)
-    monkeypatch.setattr(storage.maintenance.backup, "BATCH", 3)
+    monkeypatch.setattr(storage.maintenance.restore, "SMALL", BIG - 1)
+    monkeypatch.setattr(storage.maintenance.restore, "BATCH", 3)
+    monkeypatch.setattr(storage.maintenance.restore, "ROWS", 4)
     monkeypatch.setattr(storage.maintenance.backup, "ROWS", 4)
     blobs = workspace.blobs.put_many([f"picture {number}".encode() for number in range(10)])
     weights = workspace.blobs.put(os.urandom(BIG))
@@ -228,7 +232,7 @@ def test_what_is_no_backup_is_refused(filled: Workspace, tmp_path: Path) -> None
         whole,
         newer,
         lambda name, body: (
-            json.dumps({**json.loads(body), "format": 2}).encode() if name == "backup.json" else body
+            json.dumps({**json.loads(body), "format": 3}).encode() if name == "backup.json" else body
         ),
     )
     with pytest.raises(InputRefused, match="another format"):
@@ -244,7 +248,7 @@ def test_names_in_a_backup_cannot_leave_the_workspace(filled: Workspace, tmp_pat
                 member.name = "blobs/../../escaped"
             file = archive.extractfile(member)
             copy.addfile(member, file)
-    with pytest.raises(Corrupt):
+    with pytest.raises(InputRefused, match="is there twice"):
         restore(evil, tmp_path / "again", database_url=f"sqlite:///{tmp_path}/again.sqlite")
     assert not list(tmp_path.rglob("escaped"))
 

@@ -51,7 +51,7 @@ MATRIX = {
     "/rounds": {"curator", "engineer", "admin"},
     "/admin": {"admin"},
 }
-OPEN = {"/healthz", "/static", "/favicon.ico", "/login", "/api/login", "/label-studio", "/join"}
+OPEN = {"/healthz", "/readyz", "/static", "/favicon.ico", "/login", "/api/login", "/label-studio", "/join"}
 OWN_SECRET = ("/login", "/label-studio/", "/join")
 """Open to everybody who knows a password or a secret, which the route itself asks for."""
 JUDGING = {
