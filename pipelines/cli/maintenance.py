@@ -107,8 +107,8 @@ def restore(call: Call) -> Any:
 
 def salvage_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Read what is intact of a damaged SQLite catalog into a new file, check it, and list what was lost. The "
-        "damaged file is never changed. Stop the app and its workers first. A recent backup may hold more."
+        "Read what is intact of a damaged SQLite catalog into a new file, check it, and list what was lost. "
+        "The damaged file is never changed. Stop the app and its workers first. A backup may hold more."
     )
     parser.add_argument(
         "--replace",
