@@ -199,9 +199,10 @@ def _complete(
     about = replace(about, blobs=blobs, packs_kept=packs_kept, files=files)
     person = isinstance(scrub, PersonScrub)
     _, jobs_left = job_queue.scrub(workspace.jobs_url, scrub)
-    catalog_left = reclaim(workspace.engine, tables.metadata.tables)
+    traces = {jobs_left, reclaim(workspace.engine, tables.metadata.tables)} - {""}
     with workspace.catalog() as catalog:
-        remove_mark(catalog.connection, mark.pseudonym)
+        if not traces:  # else the mark stays, and the next run tries again
+            remove_mark(catalog.connection, mark.pseudonym)
         details = {"images": about.images, "labels": about.labels, "snapshots": list(about.snapshots)}
         catalog.audit.add(
             AuditEvent(
@@ -212,7 +213,8 @@ def _complete(
             )
         )
         catalog.commit()
-    mark_left = reclaim(workspace.engine, ["audit_events"], rewrite=False)
+    # What is left of the mark names no one, and leaves the log as soon as nobody reads the old state.
+    reclaim(workspace.engine, [tables.audit_events.name], rewrite=False)
     with workspace.catalog(read_only=True) as catalog:
         kept = rows_that_keep(catalog.connection, PERSON if person else IMAGE, scrub)
     remains = (
@@ -227,7 +229,7 @@ def _complete(
         *remaining_rows(kept),
         *unclean,
         *backups_that_hold(workspace, scrub, mark.blobs),
-        *remaining_elsewhere(workspace, {jobs_left, catalog_left, mark_left} - {""}),
+        *remaining_elsewhere(workspace, traces),
     )
     return replace(about, remains=remains)
 
