@@ -5,7 +5,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -127,30 +127,36 @@ def connect_for_reading(engine: Engine) -> Connection:
     return connect(engine).execution_options(**{_QUERY_ONLY: True})
 
 
-def reclaim(engine: Engine, tables: Iterable[str]) -> str:
-    """Remove the traces of deleted rows from the database's files: rewrite them, and on SQLite empty the
+def reclaim(engine: Engine, tables: Iterable[str], rewrite: bool = True) -> str:
+    """Remove the traces of deleted rows from the database's files by rewriting them, on SQLite with the
     write-ahead log.
 
-    Returns "" when nothing is left, else the reason: other connections kept the old state for too long.
+    SQLite rewrites its whole file, or with `rewrite` false nothing but the log. Returns "" when nothing is
+    left, else the reason: other connections kept the old state for too long.
     """
+    if engine.dialect.name == "sqlite":
+        return empty_sqlite(engine.url.database or "", rewrite)
     try:
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            if engine.dialect.name == "postgresql":
-                connection.exec_driver_sql(f"SET lock_timeout = '{int(BUSY_SECONDS)}s'")
-                for table in tables:
-                    connection.exec_driver_sql(f'VACUUM FULL "{table}"')
-                return ""
-            return empty_sqlite(connection.connection.cursor())
+            connection.exec_driver_sql(f"SET lock_timeout = '{int(1000 * BUSY_SECONDS)}ms'")
+            for table in tables:
+                connection.exec_driver_sql(f'VACUUM FULL "{table}"')
+            connection.invalidate()  # its time limit is no one else's
     except (WorkspaceUnusable, OperationalError) as error:
         return str(error).splitlines()[0]
+    return ""
 
 
-def empty_sqlite(cursor: sqlite3.Cursor | DBAPICursor) -> str:
+def empty_sqlite(file: str, rewrite: bool = True) -> str:
     """Rewrite a SQLite file without its free pages, and truncate its write-ahead log; as `reclaim`."""
-    cursor.execute("VACUUM")
-    cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    busy, *_ = cursor.fetchone() or (1,)
-    return "another process is reading the database, so its write-ahead log was not emptied" if busy else ""
+    with closing(sqlite3.connect(file, timeout=BUSY_SECONDS, isolation_level=None)) as connection:
+        try:
+            if rewrite:
+                connection.execute("VACUUM")
+            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.OperationalError as error:
+            return f"{file} could not be rewritten ({error})"
+    return f"{file} is being read, so its write-ahead log was not emptied" if busy else ""
 
 
 def write_ahead(connection: sqlite3.Connection | DBAPICursor) -> None:

@@ -144,8 +144,7 @@ def scrub(url: str, replaced: Callable[[str], str]) -> tuple[int, str]:
         connection.commit()
     if schema is not None:
         return count, ""
-    with closing(sqlite3.connect(_file(url), timeout=BUSY_SECONDS, isolation_level=None)) as file:
-        return count, empty_sqlite(file.cursor())
+    return count, empty_sqlite(str(_file(url)))
 
 
 def _live_workflows(connection: Connection, schema: str | None) -> set[str]:

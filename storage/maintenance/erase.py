@@ -1,7 +1,7 @@
 """Erase images, or everything of a person, and report what still holds something of it.
 
 A kill is harmless: the rows go, and a mark with the blobs is stored in their place; then blobs and files go,
-then the mark, then the traces in the database's own files. The same erasure run again continues from its
+then the traces in the databases' own files, and the mark last. The same erasure run again continues from its
 mark. Snapshots, frozen benchmarks, detectors and treatments are not changed, because others depend on them:
 the answer lists them, with what can be done.
 """
@@ -131,6 +131,8 @@ def erase_person(workspace: Workspace, name: str, actor: str, trial: bool = Fals
     is changed. Raises `NotFound` if there is no data of that name.
     """
     key = digest("erase person", name)
+    found = files_that_name(workspace, PersonScrub(name, ERASED))
+    files = tuple(str(path.relative_to(workspace.path)) for path in found)
     with workspace.catalog() as catalog:
         connection = catalog.connection
         begun, maps = find_mark(connection, key), only_drawn_by(connection, name)
@@ -148,11 +150,10 @@ def erase_person(workspace: Workspace, name: str, actor: str, trial: bool = Fals
             reviews=columns.get("reviews.reviewer", 0),
             columns=columns,
         )
-        files = [str(path.relative_to(workspace.path)) for path in files_that_name(workspace, scrub)]
         if not (begun or columns or files or about.snapshots):
             raise NotFound(f"there is no data of a person {name!r}; check the name")
         if trial:
-            return replace(about, blobs=len(unused(connection, mark)), files=tuple(files))
+            return replace(about, blobs=len(unused(connection, mark)), files=files)
         catalog.commit()
     by = mark.pseudonym if actor == name else scrub(actor)
     return _complete(workspace, mark, scrub, about, by, ("author", [name]))
@@ -197,8 +198,11 @@ def _complete(
     files, unclean = _scrub_files(workspace, scrub)
     about = replace(about, blobs=blobs, packs_kept=packs_kept, files=files)
     person = isinstance(scrub, PersonScrub)
+    _, jobs_left = job_queue.scrub(workspace.jobs_url, scrub)
+    traces = {jobs_left, reclaim(workspace.engine, tables.metadata.tables)} - {""}
     with workspace.catalog() as catalog:
-        remove_mark(catalog.connection, mark.pseudonym)
+        if not traces:  # else the mark stays, and the next run tries again
+            remove_mark(catalog.connection, mark.pseudonym)
         details = {"images": about.images, "labels": about.labels, "snapshots": list(about.snapshots)}
         catalog.audit.add(
             AuditEvent(
@@ -209,8 +213,8 @@ def _complete(
             )
         )
         catalog.commit()
-    _, jobs_left = job_queue.scrub(workspace.jobs_url, scrub)
-    traces = filter(None, (jobs_left, reclaim(workspace.engine, tables.metadata.tables)))
+    # What is left of the mark names no one, and leaves the log as soon as nobody reads the old state.
+    reclaim(workspace.engine, [tables.audit_events.name], rewrite=False)
     with workspace.catalog(read_only=True) as catalog:
         kept = rows_that_keep(catalog.connection, PERSON if person else IMAGE, scrub)
     remains = (

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from storage.maintenance.scrubbing import Scrub
+from storage.maintenance.scrubbing import FEW, Scrub
 from storage.stores.blobs import writing
 from storage.workspace import CATALOG_FILE, JOBS_FILE, Workspace
 
@@ -87,7 +87,7 @@ def holds(parts: Iterable[bytes], scrub: Scrub) -> bool:
     for part in parts:
         body = tail + part
         lower = body.lower()
-        if any(form in lower for form in forms):
+        if len(forms) > FEW or any(form in lower for form in forms):
             text = body.decode(errors="replace")
             if scrub(text) != text:
                 return True

@@ -19,6 +19,8 @@ LONG = 12
 ENDED = {"jobs": FINISHED, "rounds": ("done", "failed", "cancelled")}
 """States of work whose settings nobody reads any more."""
 ROWS = 5000
+FEW = 20
+"""Up to so many forms of a name are searched for one by one."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,11 @@ class IdScrub:
         return tuple(id for id in sorted(self.ids) if len(id) >= LONG)
 
     def may_be_in(self, columns: Iterable[Column[Any]]) -> ColumnElement[bool]:
-        """As `PersonScrub.may_be_in`; for thousands of ids a condition costs more than it saves."""
-        return true()
+        """As `PersonScrub.may_be_in`; for many ids a condition costs more than it saves."""
+        if len(self.forms) < len(self.ids) or len(self.ids) > FEW:
+            return true()
+        texts = [cast(column, String) for column in columns]
+        return or_(*(text.contains(form, autoescape=True) for text in texts for form in self.forms))
 
     def _token(self, found: re.Match[str]) -> str:
         token = found[0]

@@ -7,6 +7,7 @@ run: before the erasure it finds the name in at least `CONTROL` columns, and the
 
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from storage.maintenance.backup import back_up
@@ -29,38 +30,46 @@ def figures() -> list[Figure]:
         figure("erased_left", remaining, unit="places", n=places, note="a person and an image, SQLite"),
     ]
     if full():
-        with on_postgres():
-            places, remaining, note = erased()
+        places, remaining, note = erased(on_postgres)
         words = f"a person and an image, PostgreSQL: {note}"
         found.append(figure("erased_left_postgresql", remaining, unit="places", n=places, note=words))
     return found
 
 
-def erased() -> tuple[int, int, str]:
+Database = Callable[[], AbstractContextManager[None]]
+"""Where the catalogs made inside are: a fresh database each time."""
+
+
+def erased(database: Database = nullcontext) -> tuple[int, int, str]:
     """Places searched, places with a find that the answer does not name, and a note on the control.
 
     Raises `RuntimeError` when the control finds too little.
     """
     person = attack(
+        database,
         lambda world: [world.person, *world.person_blobs],
         lambda workspace, world: erase_person(workspace, PERSON, OTHER),
     )
     image = attack(
+        database,
         lambda world: [world.image, *world.image_blobs],
         lambda workspace, world: erase_images(workspace, [world.image], OTHER),
     )
+    inside = "free pages, " if database is nullcontext else ""
     note = (
-        f"columns, files, logs, free pages, later exports and backups; before, the name was in {person[2]} "
+        f"columns, files, logs, {inside}later exports and backups; before, the name was in {person[2]} "
         f"columns and the image in {image[2]}"
     )
     return max(person[0], image[0]), person[1] + image[1], note
 
 
 def attack(
-    words_of: Callable[[World], list[str]], erase: Callable[[Workspace, World], Erased]
+    database: Database,
+    words_of: Callable[[World], list[str]],
+    erase: Callable[[Workspace, World], Erased],
 ) -> tuple[int, int, int]:
     """Fill, erase, search: places searched, places left, columns of the control."""
-    with tempfile.TemporaryDirectory(prefix="hold-erase-") as folder:
+    with database(), tempfile.TemporaryDirectory(prefix="hold-erase-") as folder:
         workspace = create_workspace(Path(folder) / "workspace")
         try:
             world = fill(workspace)

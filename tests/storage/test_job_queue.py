@@ -48,3 +48,30 @@ def test_a_file_that_another_process_writes_is_waited_for(tmp_path: Path) -> Non
     threading.Timer(0.3, lambda: other.execute("COMMIT")).start()
     job_queue.prepare(f"sqlite:///{file}")
     assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_texts_of_ended_workflows_are_replaced_without_a_trace(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.sqlite"
+    url, name = f"sqlite:///{file}", "somebody-7f3a"
+    job_queue.prepare(url)
+    with create_engine(url).connect() as connection:
+        connection.execute(text("CREATE TABLE workflow_status (workflow_uuid TEXT PRIMARY KEY, status TEXT)"))
+        connection.execute(
+            text("CREATE TABLE workflow_output (workflow_uuid TEXT PRIMARY KEY, output TEXT, n INTEGER)")
+        )
+        for id, status in (("old", "SUCCESS"), ("live", "PENDING")):
+            connection.execute(text(f"INSERT INTO workflow_status VALUES ('{id}', '{status}')"))
+            connection.execute(text(f"INSERT INTO workflow_output VALUES ('{id}', 'for {name}', 1)"))
+        connection.commit()
+    changed, left = job_queue.scrub(url, lambda said: said.replace(name, "X"))
+    assert (changed, left) == (1, "")
+    with create_engine(url).connect() as connection:
+        found = dict(connection.execute(text("SELECT workflow_uuid, output FROM workflow_output")).all())  # type: ignore[arg-type]
+    assert found == {"old": "for X", "live": f"for {name}"}, "work under way keeps what it reads"
+    wal = tmp_path / "jobs.sqlite-wal"
+    bodies = file.read_bytes() + (wal.read_bytes() if wal.exists() else b"")
+    assert bodies.count(name.encode()) == 1
+
+
+def test_without_a_work_queue_there_is_nothing_to_replace(tmp_path: Path) -> None:
+    assert job_queue.scrub(f"sqlite:///{tmp_path / 'jobs.sqlite'}", str.upper) == (0, "")

@@ -82,7 +82,9 @@ def describe_api(routes: APIRouter) -> dict[str, Any]:
     found = get_openapi(title="Artifact Clinic: annotation", version="1", routes=routes.routes)
     components = found.setdefault("components", {})
     components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
-    components["securitySchemes"] = {"session": {"type": "apiKey", "in": "cookie", "name": "clinic_session"}}
+    components["securitySchemes"] = {
+        "session": {"type": "apiKey", "in": "cookie", "name": "clinic_session_PORT"}
+    }
     return found
 
 

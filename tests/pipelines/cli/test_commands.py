@@ -270,6 +270,9 @@ def test_erase_says_what_went_and_where_it_had_gone(console: Console, faked: Wor
         item = SnapshotItem(image_id=images[0], image_sha256="0" * 64, kind="true", target=None, author="ada")
         catalog.snapshots.add(Snapshot(id="s1", manifest="0" * 64, rows=1, composition={"true": 1}), [item])
         catalog.commit()
+    status, out, _ = console("erase", "--person", "ada", "--trial")
+    assert status == 0 and "would erase 0 images, 1 labels" in out and "labels.author: 1 rows" in out
+    assert "snapshots already made from this data, and kept: s1" in out
     erased = console.json("erase", "--person", "ada")
     assert (erased["labels"], erased["images"], erased["snapshots"]) == (1, 0, ["s1"])
     status, out, _ = console("erase", images[0])

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from fastapi.testclient import TestClient
 
-from tests.ui.conftest import PASSWORD
+from storage.workspace import Workspace
+from tests.ui.conftest import ORIGIN, PASSWORD
 from ui.config import ServerConfig
-from ui.server import bound_socket
+from ui.server import bound_socket, create_app
 from ui.web.logs import JsonFormatter, log_to, logger, without_secrets
 from ui.web.middleware import DESK_POLICY, PAGE_POLICY, host_name, is_loopback
 from ui.web.throttle import Throttle
@@ -86,6 +87,22 @@ def test_own_pages_hold_no_inline_script_or_style(client_of: Clients) -> None:
 
 def test_health_tells_nothing_but_health(client_of: Clients) -> None:
     assert client_of().get("/healthz").json() == {"status": "ok"}
+
+
+def test_strangers_are_not_told_where_the_database_is(
+    bare: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = TestClient(create_app(bare, ServerConfig(desks=False)), base_url=ORIGIN)
+    assert client.get("/healthz").status_code == 200
+    where = str(bare.path)
+    bare.close()
+    bare.catalog_file.rename(bare.path / "gone.sqlite")
+    bare.catalog_file.mkdir()
+    for path in ("/healthz", "/login", "/api/session"):
+        answer = client.get(path, headers={"Cookie": "clinic_session_7860=x"})
+        assert where not in answer.text and "catalog.sqlite" not in answer.text
+    health = client.get("/healthz")
+    assert health.status_code == 503 and "does not answer" in health.json()["error"]
 
 
 def test_each_request_is_one_json_line_without_secrets(client_of: Clients) -> None:

@@ -12,9 +12,10 @@ from PIL import Image as Picture
 from pycocotools import mask as mask_codes
 from pycocotools.coco import COCO
 
+from dataengine.csv_files import unescape_row
 from dataengine.errors import Cancelled, Corrupt, InputRefused
 from dataengine.masks import components, pack_label_map
-from dataengine.records import Image, Label
+from dataengine.records import DetectorVersion, Image, Label, Prediction
 from pipelines.exchange.readers.folders import import_folder
 from pipelines.exchange.writers import snapshot_folder
 from pipelines.exchange.writers.snapshot_folder import export_folder, iter_labelled_images
@@ -72,7 +73,11 @@ def test_everything_is_there_and_comes_back(workspace: Workspace, tmp_path: Path
     result = export_folder(workspace, tmp_path / "out")
     assert (result.images, result.masks, result.annotations) == (5, 2, 3)
     assert sorted(p.name for p in result.folder.iterdir()) == ["coco.json", "images", "labels.csv", "masks"]
-    listed = {row["file_name"]: row for row in rows(result.folder / "images" / "metadata.csv")}
+    raw = rows(result.folder / "images" / "metadata.csv")
+    assert [row["prompt"] for row in raw if "1+1" in row["prompt"]] == ["'=1+1"], (
+        "no formula for spreadsheets"
+    )
+    listed = {row["file_name"]: unescape_row(row) for row in raw}
     for image in images_of(workspace):
         name = next(name for name in listed if name.startswith(image.id))
         assert (result.folder / "images" / name).read_bytes() == workspace.blobs.get(image.sha256)
@@ -172,3 +177,23 @@ def test_the_folder_appears_whole_or_not_at_all(workspace: Workspace, tmp_path: 
     with pytest.raises(InputRefused, match="exists already"):
         export_folder(workspace, out)
     assert [p.name for p in (tmp_path / "exports").iterdir()] == ["out"]
+
+
+def test_no_cell_of_any_table_is_a_formula(workspace: Workspace, tmp_path: Path) -> None:
+    image = images_of(workspace)[0]
+    with workspace.catalog() as catalog:
+        author = "=HYPERLINK(1)"
+        catalog.labels.submit(Label(image_id=image.id, author=author, height=96, width=128, clean=True))
+        catalog.detectors.add(DetectorVersion(id="+d", name="d", checkpoint="x"))
+        catalog.predictions.add_many(
+            [Prediction(image_id=image.id, detector_id="+d", max=-1e-3, mean=0, uncertainty=0)]
+        )
+        catalog.commit()
+    for format in ("folder", "masks", "predictions"):
+        export_folder(workspace, tmp_path / format, format=format)
+    tables = sorted(tmp_path.glob("*/**/*.csv"))
+    cells = [
+        cell for path in tables if "source" not in path.parts for row in rows(path) for cell in row.values()
+    ]
+    assert len(tables) >= 6 and {"'=1+1", "'=HYPERLINK(1)", "'+d", "-0.001"} <= set(cells)
+    assert [cell for cell in cells if cell.startswith(("=", "+", "@", "\t", "\r"))] == []
