@@ -205,7 +205,8 @@ def _rows(
              "message": text, **at}
         ],
         "jobs": [
-            job | {"id": "j", "state": "failed", "requested_by": PERSON, "message": text, "error": text,
+            job | {"id": "j", "state": "failed", "requested_by": PERSON, "message": text,
+                   "error": text, "failure": text,
                    "args": {"author": PERSON, "images": [target]}, "result": {"note": text}}
         ],
         "job_files": [{"job_id": "j", "name": "log.txt", "number": 1, "text": f"{text}\n"}],
