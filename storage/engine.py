@@ -240,6 +240,8 @@ _CAUSES: tuple[tuple[str, str, type[WorkspaceUnusable]], ...] = (
 
 def translate_error(context: ExceptionContext) -> None:
     """Raise a database error as one of ours, see `make_engine`; a listener of SQLAlchemy's `handle_error`."""
+    if context.is_pre_ping:
+        return  # the pool replaces a connection that the server has closed
     error = context.sqlalchemy_exception
     url = context.engine.url if context.engine is not None else None
     message = str(context.original_exception).strip()

@@ -37,6 +37,7 @@ from storage.workspace import Workspace
 from tests import faulty_store
 
 __all__ = ["faulty_store"]
+"""Whoever has these models knows the blob stores that fail on demand."""
 
 SIDE = 32
 SQUARE = 8

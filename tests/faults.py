@@ -86,8 +86,9 @@ def stopped_postgres(url: str) -> Iterator[None]:
     data = _data(url)
     command = shlex.split((data / "postmaster.opts").read_text())
     server = psutil.Process(int((data / "postmaster.pid").read_text().split()[0]))
+    every = [server, *server.children(recursive=True)]
     os.kill(server.pid, signal.SIGQUIT)
-    psutil.wait_procs([server], 30)
+    psutil.wait_procs(every, 30)
     try:
         yield
     finally:

@@ -1,14 +1,15 @@
 """The unit of work, on both databases: nothing half, one clear error."""
 
+import re
 import time
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
 
-from dataengine.errors import WorkspaceUnusable
+from dataengine.errors import Unavailable, WorkspaceUnusable
 from storage.catalog import Catalog
-from storage.engine import BUSY_SECONDS, make_engine
+from storage.engine import _CAUSES, BUSY_SECONDS, make_engine
 from storage.migrate import migrate
 from tests.storage.builders import image
 
@@ -91,3 +92,40 @@ def test_a_writer_that_committed_lets_the_next_one_write(engine: Engine) -> None
         assert catalog.classes.names() == ("a", "b", "c", "d")
         with pytest.raises(AttributeError, match="nothing"):
             _ = catalog.nothing
+
+
+@pytest.mark.postgres
+def test_a_connection_that_the_server_closed_is_replaced(postgres_url: str) -> None:
+    """After a restart of PostgreSQL the connections that are kept are dead, and nobody shall notice."""
+    engine, other = make_engine(postgres_url), make_engine(postgres_url)
+    ours = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    with engine.connect() as one, engine.connect() as two:
+        assert one.scalar(text("SELECT 1")) == two.scalar(text("SELECT 1")) == 1
+    with other.connect() as connection:
+        connection.execute(text(f"SELECT pg_terminate_backend(pid) {ours}"))
+    with engine.connect() as one, engine.connect() as two:
+        assert one.scalar(text("SELECT 1")) == two.scalar(text("SELECT 1")) == 1
+    engine.dispose()
+    other.dispose()
+
+
+@pytest.mark.postgres
+def test_waiting_for_postgresql_is_bounded(postgres_url: str) -> None:
+    engine = make_engine(postgres_url)
+    with engine.connect() as connection:
+        limits = [connection.scalar(text(f"SHOW {name}")) for name in ("lock_timeout", "statement_timeout")]
+        assert limits == ["30s", "10min"]
+        connection.execute(text("SET statement_timeout = '20ms'"))
+        with pytest.raises(Unavailable, match="statement timeout"):
+            connection.execute(text("SELECT pg_sleep(5)"))
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "message", ["password authentication failed for user", 'database "x" does not exist']
+)
+def test_what_an_admin_has_to_mend_is_not_waited_for(message: str) -> None:
+    kinds = [
+        kind for pattern, _, kind in _CAUSES if re.search(pattern, f"connection failed: {message}", re.I)
+    ]
+    assert kinds[0] is WorkspaceUnusable

@@ -4,7 +4,10 @@ import json
 import sqlite3
 import subprocess
 import sys
+import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -17,11 +20,17 @@ from pipelines.worker.running import ALIKE, RunningJobs
 from storage.opening import create_workspace
 from storage.workspace import BLOB_VARIABLE, Workspace
 from tests import faulty_store
+from tests.faults import (
+    full_disk,
+    locked_sqlite,
+    paused_postgres,
+    small_disk,
+    stopped_postgres,
+    why_no_disk,
+)
 from tests.pipelines import toys
-from tests.pipelines.rig import REPOSITORY, TOYS, crew, until
-from tests.services import postgres, postgres_url
-
-__all__ = ["postgres", "postgres_url"]
+from tests.pipelines.rig import REPOSITORY, TOYS, Crew, crew, until
+from tests.services import database, postgres_cluster
 
 STORING = ("tests.pipelines.toys:STORING", "tests.pipelines.toys:no_models")
 CRASHING = ("tests.pipelines.toys:CRASHING", "tests.pipelines.toys:no_models")
@@ -46,6 +55,46 @@ def test_a_round_waits_for_its_blob_store_and_says_so(tmp_path: Path, kind: str)
         until(lambda: team.round_is(row.id, "done", "failed"), 60, "it goes on by itself")
         assert team.round_is(row.id, "done")
         assert only_job(team.workspace).id == f"{row.id}.store.1", "nobody resumed it"
+
+
+def only_attempt(team: Crew, fault: AbstractContextManager[None]) -> Job:
+    """The job of a round that met the fault for six seconds, more than a lease, and ended by itself."""
+    row = start_round(team.workspace, {}, stages=toys.STORING)
+    team.start(STORING)
+    until(lambda: only_job(team.workspace).progress > 0, 60, "the stage is under way")
+    with fault:
+        time.sleep(6)
+
+    def over() -> bool:
+        team.keep_one(STORING)
+        return team.round_is(row.id, "done", "failed")
+
+    until(over, 90, "it goes on by itself")
+    assert team.round_is(row.id, "done")
+    return only_job(team.workspace)
+
+
+def test_a_full_disk_passes_by_itself(tmp_path: Path) -> None:
+    if reason := why_no_disk():
+        pytest.skip(reason)
+    with small_disk(tmp_path / "disk", mib=32) as disk, crew(disk / "w", "sqlite") as team:
+        assert only_attempt(team, full_disk(disk)).id.endswith(".store.1")
+
+
+def test_a_database_that_another_holds_passes_by_itself(tmp_path: Path) -> None:
+    with crew(tmp_path / "w", "sqlite") as team:
+        path = team.workspace.path
+        fault = locked_sqlite(path / "catalog.sqlite", path / "jobs.sqlite")
+        assert only_attempt(team, fault).id.endswith(".store.1")
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("fault", [stopped_postgres, paused_postgres])
+def test_a_postgresql_server_that_is_away_passes_by_itself(
+    tmp_path: Path, fault: Callable[[str], AbstractContextManager[None]]
+) -> None:
+    with postgres_cluster() as server, database(server) as url, crew(tmp_path / "w", url) as team:
+        assert only_attempt(team, fault(server)).id.endswith(".store.1")
 
 
 def test_a_store_that_stays_away_fails_the_round_with_the_cause(tmp_path: Path) -> None:
