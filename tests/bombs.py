@@ -241,6 +241,8 @@ TABLES = [
          lambda: parquet({"image": [None] * 20_000, "more": [bytes([n % 256]) * 9 for n in range(20_000)]})),
     File("lists of a million", "parquet", "refused", lambda: parquet(lists(20, 10**6))),
     File("a page that claims 2 GB", "parquet", "refused", lying_page),
+    File("a page whose size is a text", "parquet", "refused",
+         lambda: patched(parquet(rows_of_images(), use_dictionary=False), 6, b"\x18")),
     File("20,000 columns", "parquet", "refused",
          lambda: parquet({f"c{n}": [1] for n in range(20_000)})),
     File("compressed batches", "arrow", "refused", lambda: arrow({"image": [bytes(300_000_000)]}, "zstd")),
