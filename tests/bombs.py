@@ -30,7 +30,7 @@ from tests.bombs_of_pixels import (
     written,
 )
 
-__all__ = ["BOMBS", "FILES", "SOUND", "File", "sound_png"]
+__all__ = ["BOMBS", "FILES", "SOUND", "File", "even_png", "sound_png"]
 
 CLASS = "shape distortion"
 
@@ -97,6 +97,12 @@ JSONS = [
     File("a size that lies", "coco", "refused", lambda: coco([{"bbox": [1, 2, 3, 4]}], 10**9, 10**9)),
     File("20,000 annotations of one image", "coco", "taken",
          lambda: coco([{"bbox": [0, 0, SIDE, SIDE]}] * 20_000)),
+    File("a COCO file of a large image", "coco of 8000²", "taken",
+         lambda: coco([{"bbox": [1, 2, 9, 9]}], 8000, 8000)),
+    File("400 boxes of 8000²", "coco of 8000²", "refused",
+         lambda: coco([{"bbox": [0, 0, 8000, 8000]}] * 400, 8000, 8000)),
+    File("twenty authors of 8000²", "coco of 8000²", "taken",
+         lambda: coco([{"bbox": [0, 0, 9, 9], "author": f"a{n}"} for n in range(20)], 8000, 8000)),
     File("a brush code that claims 4 billion values", "label studio", "refused",
          lambda: brush([255, 255, 255, 255, *sound_code()[4:]])),
     File("a brush code of 6 MB", "label studio", "refused",

@@ -96,14 +96,17 @@ def map_pack(path: Path) -> None:
     Maps(OnePack()).get(f"{'0' * 64}:0:{len(data)}:{height % 10**6}x{width % 10**6}")  # type: ignore[arg-type]
 
 
-def beside_image(name: str, read: Callable[[ImportOptions], Reading], at: str = "") -> Callable[[Path], None]:
-    """A reader of a dataset that is `name` beside a sound image `images/a.png`."""
+def beside_image(
+    name: str, read: Callable[[ImportOptions], Reading], at: str = "", side: int = SIDE
+) -> Callable[[Path], None]:
+    """A reader of a dataset that is `name` beside an image `images/a.png` of `side`²."""
 
     def reader(path: Path) -> None:
-        from tests.bombs import sound_png
+        from tests.bombs import even_png, sound_png
 
         (path.parent / "images" / at).mkdir(parents=True, exist_ok=True)
-        (path.parent / "images" / at / "a.png").write_bytes(sound_png())
+        image = sound_png() if side == SIDE else even_png(side, 1, 0)
+        (path.parent / "images" / at / "a.png").write_bytes(image)
         target = path.parent / name
         target.parent.mkdir(parents=True, exist_ok=True)
         path.rename(target)
@@ -154,6 +157,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "map pack": map_pack,
     "coco code": lambda path: decode_coco(read_json(path)),
     "coco": beside_image("coco.json", read_coco),
+    "coco of 8000²": beside_image("coco.json", read_coco, side=8000),
     "hadm": beside_image("annotations/train/a.json", read_hadm, "train"),
     "label studio": beside_image("tasks.json", read_label_studio),
     "labels table": beside_image("labels.csv", read_masks),

@@ -59,8 +59,8 @@ class ImportedAnnotation:
     round_id: str | None = None
 
 
-Answers = Callable[[int, int], list[ImportedAnnotation]]
-"""(height, width) of the image -> its annotations; raises `InputRefused` if they do not fit."""
+Answers = Callable[[int, int], Iterable[ImportedAnnotation]]
+"""(height, width) of the image -> its annotations, one by one; raises `InputRefused` if they do not fit."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
