@@ -174,6 +174,10 @@ def lying_page() -> bytes:
     return patched(data, 4 + 3, b"\xfe\xff\xff\xff\x0f")
 
 
+def cut_out(data: bytes, start: int, end: int) -> bytes:
+    return data[:start] + data[end:]
+
+
 def record(example: bytes, claimed: int | None = None) -> bytes:
     head = struct.pack("<Q", len(example) if claimed is None else claimed)
     return head + struct.pack("<I", masked_crc32c(head)) + example + bytes(4)
@@ -249,6 +253,8 @@ TABLES = [
     File("a page that claims 2 GB", "parquet", "refused", lying_page),
     File("a page whose size is a text", "parquet", "refused",
          lambda: patched(parquet(rows_of_images(), use_dictionary=False), 6, b"\x18")),
+    File("a page that ends early", "parquet", "refused",
+         lambda: cut_out(parquet({"image": [sound_png()] * 40}, data_page_version="2.0"), 4, 40)),
     File("20,000 columns", "parquet", "refused",
          lambda: parquet({f"c{n}": [1] for n in range(20_000)})),
     File("compressed batches", "arrow", "refused", lambda: arrow({"image": [bytes(300_000_000)]}, "zstd")),
