@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dataengine.errors import InputRefused, ModelRefused
+from dataengine.errors import InputRefused, MaskRefused, ModelRefused
 
 MAX_PIXELS = 64_000_000
 """Of an image or a mask; 8000×8000."""
@@ -18,6 +18,8 @@ IMAGE_BYTES = 128 * 2**20
 """Of an image file."""
 PIECE_BYTES = 2**18
 """Runs of masks are decoded this many bytes at a time."""
+DRAWN_PIXELS = 10_000_000_000
+"""Of one image's annotations together, each counted as large as the image: 38,000 of 512², 150 of 8000²."""
 BRUSH_BYTES = 4 * 2**20
 """Of one brush stroke's code in Label Studio's JSON."""
 JSON_BYTES = 2**30
@@ -85,6 +87,13 @@ def config_bytes(file: Path) -> bytes:
     data = file.read_bytes()
     check_json(data, allowance(len(data)), str(file), ModelRefused)
     return data
+
+
+def check_drawn(count: int, height: int, width: int) -> None:
+    """Raise `MaskRefused` for more annotations of one image than can be drawn in reasonable time."""
+    if count * height * width > DRAWN_PIXELS:
+        most = DRAWN_PIXELS // (height * width)
+        raise MaskRefused(f"{count} annotations of one image of {height}×{width}; at most {most} are drawn")
 
 
 def read_config(file: Path) -> Any:

@@ -25,6 +25,11 @@ ClinicError
 """
 
 
+def reason_of(error: BaseException) -> str:
+    """What another library's error says, on one line; its kind if it says nothing."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 class ClinicError(Exception):
     """Base of every error that a command shows as one clear line."""
 

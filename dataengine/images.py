@@ -14,7 +14,7 @@ from PIL import Image as PilImage
 from PIL import ImageOps
 
 from dataengine.bounds import IMAGE_BYTES, LARGE_PIXELS, MAX_PIXELS, check_bytes
-from dataengine.errors import ImageRefused
+from dataengine.errors import ImageRefused, reason_of
 
 THUMBNAIL = 256
 THUMBNAIL_QUALITY = 80
@@ -123,7 +123,7 @@ def _opened(data: bytes, max_pixels: int, formats: tuple[str, ...] = FORMATS) ->
     except PilImage.UnidentifiedImageError:
         raise ImageRefused("not a PNG, JPEG, WebP, BMP or GIF image; convert it to PNG") from None
     except Exception as error:  # on hostile bytes decoders raise any kind of error
-        raise ImageRefused(f"damaged: {error or type(error).__name__}") from None
+        raise ImageRefused(f"damaged: {reason_of(error)}") from None
 
 
 def _shown(image: PilImage.Image) -> PilImage.Image:

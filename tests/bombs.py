@@ -30,7 +30,7 @@ from tests.bombs_of_pixels import (
     written,
 )
 
-__all__ = ["BOMBS", "FILES", "SOUND", "File", "sound_png"]
+__all__ = ["BOMBS", "FILES", "SOUND", "File", "even_png", "sound_png"]
 
 CLASS = "shape distortion"
 
@@ -97,6 +97,12 @@ JSONS = [
     File("a size that lies", "coco", "refused", lambda: coco([{"bbox": [1, 2, 3, 4]}], 10**9, 10**9)),
     File("20,000 annotations of one image", "coco", "taken",
          lambda: coco([{"bbox": [0, 0, SIDE, SIDE]}] * 20_000)),
+    File("a COCO file of a large image", "coco of 8000²", "taken",
+         lambda: coco([{"bbox": [1, 2, 9, 9]}], 8000, 8000)),
+    File("400 boxes of 8000²", "coco of 8000²", "refused",
+         lambda: coco([{"bbox": [0, 0, 8000, 8000]}] * 400, 8000, 8000)),
+    File("twenty authors of 8000²", "coco of 8000²", "taken",
+         lambda: coco([{"bbox": [0, 0, 9, 9], "author": f"a{n}"} for n in range(20)], 8000, 8000)),
     File("a brush code that claims 4 billion values", "label studio", "refused",
          lambda: brush([255, 255, 255, 255, *sound_code()[4:]])),
     File("a brush code of 6 MB", "label studio", "refused",
@@ -166,6 +172,10 @@ def lying_page() -> bytes:
     # Field 2 of the header follows type and its delta: 0x15 type 0x15 size; five bytes need a longer header,
     # which takes the place of the page's first bytes.
     return patched(data, 4 + 3, b"\xfe\xff\xff\xff\x0f")
+
+
+def cut_out(data: bytes, start: int, end: int) -> bytes:
+    return data[:start] + data[end:]
 
 
 def record(example: bytes, claimed: int | None = None) -> bytes:
@@ -241,6 +251,10 @@ TABLES = [
          lambda: parquet({"image": [None] * 20_000, "more": [bytes([n % 256]) * 9 for n in range(20_000)]})),
     File("lists of a million", "parquet", "refused", lambda: parquet(lists(20, 10**6))),
     File("a page that claims 2 GB", "parquet", "refused", lying_page),
+    File("a page whose size is a text", "parquet", "refused",
+         lambda: patched(parquet(rows_of_images(), use_dictionary=False), 6, b"\x18")),
+    File("a page that ends early", "parquet", "refused",
+         lambda: cut_out(parquet({"image": [sound_png()] * 40}, data_page_version="2.0"), 4, 40)),
     File("20,000 columns", "parquet", "refused",
          lambda: parquet({f"c{n}": [1] for n in range(20_000)})),
     File("compressed batches", "arrow", "refused", lambda: arrow({"image": [bytes(300_000_000)]}, "zstd")),

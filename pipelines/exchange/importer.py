@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -59,8 +59,8 @@ class ImportedAnnotation:
     round_id: str | None = None
 
 
-Answers = Callable[[int, int], list[ImportedAnnotation]]
-"""(height, width) of the image -> its annotations; raises `InputRefused` if they do not fit."""
+Answers = Callable[[int, int], Iterable[ImportedAnnotation]]
+"""(height, width) of the image -> its annotations, one by one; raises `InputRefused` if they do not fit."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -327,10 +327,11 @@ PackedAnnotation = tuple[ImportedAnnotation, PackedMap | None]
 
 
 def pack(answer: ImportedAnnotation, height: int, width: int, classes: int) -> PackedAnnotation:
-    """An annotation with its label map checked and packed. Raises `MaskRefused`."""
+    """An annotation with its label map checked and packed; the pixels are given up. Raises `MaskRefused`."""
     if answer.label_map is None:
         return answer, None
-    return answer, PackedMap.of(answer.label_map, (height, width), classes)
+    packed = PackedMap.of(answer.label_map, (height, width), classes)
+    return replace(answer, label_map=None), packed
 
 
 def store_new_labels(

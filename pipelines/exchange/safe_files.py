@@ -21,7 +21,7 @@ from dataengine.bounds import (
     allowance,
     check_json,
 )
-from dataengine.errors import InputRefused
+from dataengine.errors import InputRefused, reason_of
 from pipelines.exchange.metadata import Note, displayable_name, read_plain
 
 
@@ -106,10 +106,10 @@ def _unpack(path: Path, folder: Path) -> None:
     except InputRefused:
         raise
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
-        said = error.strerror if isinstance(error, OSError) else error
+        said = error.strerror if isinstance(error, OSError) else reason_of(error)
         raise InputRefused(f"the archive {path.name} cannot be read: {said}") from None
     except Exception as error:  # decompressors may raise anything on malicious bytes
-        raise InputRefused(f"the archive {path.name} is damaged: {error or type(error).__name__}") from None
+        raise InputRefused(f"the archive {path.name} is damaged: {reason_of(error)}") from None
 
 
 def _check_members(members: list[zipfile.ZipInfo], allowed: int, folder: Path) -> None:

@@ -110,6 +110,27 @@ def test_every_lie_of_a_packed_map_is_refused() -> None:
         masks.unpack_label_map(masks.pack_label_map(np.full((2, 3), 9, dtype=np.uint8)), 2, 3, classes=3)
 
 
+@pytest.mark.parametrize("side", [1, 700])
+@pytest.mark.parametrize("piece", [1, 7, 1000, 2**18])
+def test_pieces_of_any_size_give_the_same_bytes(
+    monkeypatch: pytest.MonkeyPatch, side: int, piece: int
+) -> None:
+    side = min(side, 20 * piece)
+    rng = np.random.default_rng(side)
+    label_map = np.repeat(rng.integers(0, 3, (side, side), dtype=np.uint8), 2, axis=1)
+    whole = masks.pack_label_map(label_map)
+    reference = zlib.decompress(whole)
+    monkeypatch.setattr(masks, "PIECE_BYTES", piece)
+    read = masks.PackedMap.from_bytes(zlib.compress(reference, 1), *label_map.shape)
+    assert read.data == masks.PackedMap.of(label_map).data == whole
+    assert np.array_equal(masks.unpack_label_map(whole, *label_map.shape), label_map)
+    runs = masks.read_label_runs([whole, whole], *label_map.shape)
+    assert runs.counts.tolist() == [runs.values.size // 2] * 2
+    mask = label_map == 1
+    encoded = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    assert np.array_equal(masks.decode_coco(encoded), mask)
+
+
 def test_a_decompression_bomb_stays_small() -> None:
     bomb = zlib.compress(bytes(50_000_000))
     with pytest.raises(MaskRefused, match="inflates to more than"):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from dataengine.bounds import JSON_MEMORY, allowance, check_json
 from dataengine.errors import ConfigRefused, InputRefused, ServiceAbsent
 from pipelines.exchange.label_studio.tasks import FROM_NAME, TO_NAME, label_config
 
@@ -119,6 +120,9 @@ class Server:
     def _json(self, response: Any) -> Any:
         from label_studio_sdk.core.api_error import ApiError
 
+        check_json(
+            response.content, allowance(len(response.content), JSON_MEMORY), f"the answer of {self.url}"
+        )
         try:
             body = response.json() if response.content else None
         except ValueError:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dataengine.bounds import MAX_PIXELS
+from dataengine.bounds import MAX_PIXELS, check_drawn
 from dataengine.errors import InputRefused, MaskRefused
 from dataengine.masks import Mask, decode_coco
 from pipelines.exchange.import_options import ImportOptions
@@ -154,22 +154,25 @@ def _answers(
     options: ImportOptions,
     height: int,
     width: int,
-) -> list[ImportedAnnotation]:
+) -> Iterator[ImportedAnnotation]:
     declared = (image.get("height", height), image.get("width", width))
     if declared != (height, width):
         raise MaskRefused(f"the file declares {declared} (height, width), its image is {(height, width)}")
-    maps: dict[str, Any] = {}
+    check_drawn(len(annotations), height, width)
+    by_author: dict[str, list[dict[str, Any]]] = {}
     for one in annotations:
-        author = one.get("author") or _author(options)
-        label_map = maps.setdefault(str(author), np.zeros((height, width), dtype=np.uint8))
-        try:
-            label_map[mask_of(one, height, width)] = one["number"]
-        except InputRefused as error:
-            raise MaskRefused(f"annotation {one.get('id')}: {error}") from None
-    answers = [ImportedAnnotation(author=author, label_map=label_map) for author, label_map in maps.items()]
-    return answers + [
-        ImportedAnnotation(author=author, label_map=None) for author in clean_by if author not in maps
-    ]
+        by_author.setdefault(str(one.get("author") or _author(options)), []).append(one)
+    for author, own in by_author.items():
+        label_map = np.zeros((height, width), dtype=np.uint8)
+        for one in own:
+            try:
+                label_map[mask_of(one, height, width)] = one["number"]
+            except InputRefused as error:
+                raise MaskRefused(f"annotation {one.get('id')}: {error}") from None
+        yield ImportedAnnotation(author=author, label_map=label_map)
+    for author in clean_by:
+        if author not in by_author:
+            yield ImportedAnnotation(author=author, label_map=None)
 
 
 def mask_of(annotation: dict[str, Any], height: int, width: int) -> Mask:

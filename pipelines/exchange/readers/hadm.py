@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dataengine.bounds import IMAGE_BYTES, JSON_BYTES
+from dataengine.bounds import IMAGE_BYTES, JSON_BYTES, check_drawn
 from dataengine.errors import InputRefused, MaskRefused
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
@@ -64,6 +64,8 @@ def _boxes_answer(
     other = next(
         (n for n, c in enumerate(options.classes, 1) if c == "unreasonable content"), options.one_class_value
     )
+    boxes = sum(len(each) for each in map(payload.get, ("human", "annotation")) if isinstance(each, list))
+    check_drawn(boxes, height, width)
     label_map = np.zeros((height, width), dtype=np.uint8)
     noted = []
     for kind, number in (("human", other), ("annotation", options.one_class_value)):

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dataengine.bounds import check_drawn
 from dataengine.errors import InputRefused
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
@@ -83,15 +84,14 @@ def _load(root: Path, name: str, note: Note) -> tuple[bytes, Note]:
 
 def _answers(
     annotations: list[Annotation], task: Any, options: ImportOptions, height: int, width: int
-) -> list[ImportedAnnotation]:
+) -> Iterator[ImportedAnnotation]:
+    check_drawn(sum(len(each.results) for each in annotations), height, width)
     newest = {each.author: each for each in sorted(annotations, key=lambda each: each.updated)}
-    return [
-        ImportedAnnotation(
+    for each in newest.values():
+        yield ImportedAnnotation(
             author=options.author or each.author,
             label_map=label_map_of(each.results, height, width, options.class_value),
             lead_seconds=each.lead_seconds,
             note=note_of(each, task),
             created=each.updated or None,
         )
-        for each in newest.values()
-    ]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dataengine.bounds import check_drawn
 from dataengine.errors import ImageRefused, InputRefused, MaskRefused
 from dataengine.images import decode_values
 from dataengine.masks import MAX_CLASS, LabelMap
@@ -88,8 +89,10 @@ def _joined(
 
 def _all_of(
     readers: list[partial[list[ImportedAnnotation]]], height: int, width: int
-) -> list[ImportedAnnotation]:
-    return [answer for reader in readers for answer in reader(height, width)]
+) -> Iterator[ImportedAnnotation]:
+    check_drawn(len(readers), height, width)
+    for reader in readers:
+        yield from reader(height, width)
 
 
 def _by_name(folder: Path, options: ImportOptions, author: str) -> MaskReaders:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dataengine.bounds import IMAGE_BYTES, allowance, check_bytes
-from dataengine.errors import InputRefused
+from dataengine.errors import InputRefused, reason_of
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
 from pipelines.exchange.metadata import Note, Refusal, parse_note
@@ -89,7 +89,7 @@ def _opened(file: Path) -> tuple[list[str], int]:
         with pyarrow.memory_map(str(file)) as source:
             return list(pyarrow.ipc.open_stream(source).schema.names), 0
     except (pyarrow.ArrowException, OSError) as error:
-        raise InputRefused(f"{file.name} cannot be read: {error}") from None
+        raise InputRefused(f"{file.name} cannot be read: {reason_of(error)}") from None
 
 
 def _some(names: list[str]) -> str:
@@ -154,7 +154,7 @@ def _batches(file: Path, columns: dict[str, str]) -> Iterator[list[dict[str, Any
                 for start in range(batch.num_rows):
                     yield ours.slice(start, 1).to_pylist()
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputRefused(f"cannot be read: {error}") from None
+        raise InputRefused(f"cannot be read: {reason_of(error)}") from None
 
 
 def _row(

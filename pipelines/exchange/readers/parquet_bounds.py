@@ -94,9 +94,9 @@ def _chunk_bytes(data: mmap.mmap, chunk: Any, rows: int, what: str) -> int:
     while at < end and seen < chunk.num_values:
         try:
             header, at = _fields(data, at)
-            size, packed = header[SIZE], header[PACKED]
+            size, packed = int(header[SIZE]), int(header[PACKED])
             kind = next(one for one in (DATA_PAGE, DICTIONARY_PAGE, DATA_PAGE_V2) if one in header)
-            values = header[kind][VALUES]
+            values = int(header[kind][VALUES])
             at += packed
         except (IndexError, KeyError, TypeError, StopIteration, ValueError):
             raise InputRefused(f"{what}: a page's header is damaged; write the file again") from None

@@ -14,7 +14,7 @@ from dataengine.masks import unpack_label_map
 from dataengine.records import Image, Label
 from pipelines.exchange.formats import FORMATS, import_dataset, write_problems
 from pipelines.exchange.import_options import ImportOptions
-from pipelines.exchange.importer import ImportResult, Ingest
+from pipelines.exchange.importer import ImportedAnnotation, ImportResult, Ingest, pack
 from pipelines.exchange.safe_files import open_safely
 from storage.workspace import Workspace
 from tests.pipelines.exchange import layouts, pictures
@@ -295,3 +295,9 @@ def test_what_is_no_such_dataset(format: str, fresh: Workspace, tmp_path: Path) 
     with pytest.raises(InputRefused):
         take(fresh, format, tmp_path)
     assert not kept(fresh)
+
+
+def test_a_batch_holds_packed_maps_and_not_their_pixels() -> None:
+    label_map = np.ones((8, 8), np.uint8)
+    answer, packed = pack(ImportedAnnotation(author="ann", label_map=label_map), 8, 8, 3)
+    assert answer.label_map is None and packed is not None and packed.areas == {1: 64}
