@@ -108,7 +108,7 @@ def restore(call: Call) -> Any:
 def salvage_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Read what is intact of a damaged SQLite catalog into a new file, check it, and list what was lost. "
-        "The damaged file is never changed. Stop the app and its workers first; a recent backup may hold more."
+        "The damaged file is never changed. Stop the app and its workers first. A backup may hold more."
     )
     parser.add_argument(
         "--replace",
