@@ -42,10 +42,11 @@ _QUERY_ONLY = "clinic_query_only"
 _TURNS: WeakKeyDictionary[Engine, threading.Lock] = WeakKeyDictionary()
 
 
-def make_engine(database_url: str, folder: Path | None = None) -> Engine:
+def make_engine(database_url: str, folder: Path | None = None, shared: bool = False) -> Engine:
     """Create an engine for a SQLite or PostgreSQL URL; it connects on first use.
 
-    Paths in the catalog are relative to the workspace's `folder`; without one they are left as stored.
+    Paths in the catalog are relative to the workspace's `folder`; without one they are left as stored. A
+    `shared` catalog is a team's, whose machines have folders of their own.
 
     SQLite runs in WAL mode with foreign keys and a busy timeout, and takes its write lock when a transaction
     begins. Waiting for the server, a connection or a lock is bounded. Database errors are translated:
@@ -73,7 +74,7 @@ def make_engine(database_url: str, folder: Path | None = None) -> Engine:
         _TURNS[engine] = threading.Lock()
     event.listen(engine, "handle_error", translate_error)
     if folder is not None:
-        places = Places(folder, lambda: _registered_folders(engine, folder))
+        places = Places(folder, lambda: _registered_folders(engine, folder), shared)
         engine.dialect.places = places  # type: ignore[attr-defined]  # read by the column types
     return engine
 

@@ -34,11 +34,14 @@ def no_folders() -> Mapping[str, str]:
 class Places:
     """The folders of this machine to which paths in the catalog are relative.
 
-    `folders` returns the registered folders by name; it is called only for a path outside the workspace.
+    `folders` returns the registered folders by name; it is called only for a path outside the workspace. On a
+    team's machine the workspace's folder is a cache of that machine alone (`shared`), so a path in it is
+    stored as it is.
     """
 
     root: Path
     folders: Callable[[], Mapping[str, str]] = no_folders
+    shared: bool = False
 
     def stored(self, text: str) -> str:
         """The form in which the catalog stores a path of this machine; any other text is unchanged."""
@@ -46,7 +49,8 @@ class Places:
         if found is None:
             return text
         path = os.path.normpath(found["path"])
-        for root in dict.fromkeys((str(self.root), str(self.root.resolve()))):
+        roots = () if self.shared else (str(self.root), str(self.root.resolve()))
+        for root in dict.fromkeys(roots):
             if (inner := _below(path, root)) is not None:
                 return f"{found['prefix']}{WORKSPACE}{inner}"
         for name, folder in self.folders().items():

@@ -13,7 +13,12 @@ from storage.stores.checkpoints import Checkpoints
 MANIFEST_BYTES = 4 * 1024 * 1024
 
 _SHA256 = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
-_MANY = frozenset({"images", "predictions", "pseudo_labels", "labels", "snapshot_items"})
+_MANY = frozenset(
+    {
+        *("images", "image_features", "predictions", "pseudo_labels", "snapshot_items", "benchmark_items"),
+        *("labels", "label_map_facts", "gold_images"),
+    }
+)
 """Tables of single images: their references are never checkpoints."""
 
 

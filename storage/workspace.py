@@ -72,7 +72,7 @@ class Workspace:
         """The database engine, for `storage` itself."""
         from storage.engine import make_engine
 
-        return make_engine(self.database_url, self.path)
+        return make_engine(self.database_url, self.path, shared=not self.own_database)
 
     @cached_property
     def blobs(self) -> Blobs:

@@ -275,12 +275,12 @@ def status(call: Call) -> Any:
         newest_jobs = catalog.jobs.list(limit=given.jobs)
     workers = workers_alive(call.workspace)
     say_status(call, counts, rounds, newest_jobs, workers)
-    if blobs.unknown:
+    if blobs and blobs.unknown:
         call.say(
             f"blobs     {blobs.unknown} of {blobs.stored} are not known to this catalog; `clinic gc --trial` "
             "shows what it would clear. If the catalog is an older one, restore the newer one instead"
         )
-    if blobs.missing:
+    if blobs and blobs.missing:
         call.say(f"blobs     {blobs.missing} of images and labels are missing; restore them from a backup")
     return {"overview": counts, "rounds": rounds, "jobs": newest_jobs, "workers": workers, "blobs": blobs}
 

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,8 +119,9 @@ def salvage(workspace: Workspace, replace: bool = False, report: Report = no_rep
 def _put_in_place(catalog: Path, salvaged: Path, date: str) -> Path:
     kept = catalog.with_name(f"catalog.damaged-{date}.sqlite")
     for suffix in SIDECARS:
-        with suppress(FileNotFoundError):
-            catalog.with_name(catalog.name + suffix).rename(kept.with_name(kept.name + suffix))
+        sidecar = catalog.with_name(catalog.name + suffix)
+        if sidecar.is_file():
+            durable.move(sidecar, kept.with_name(kept.name + suffix))
     durable.move(catalog, kept)
     durable.move(salvaged, catalog)
     return kept

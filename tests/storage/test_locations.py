@@ -109,12 +109,16 @@ def moved(workspace: Workspace) -> Iterator[Workspace]:
 
 
 def test_no_row_holds_the_workspaces_own_path(workspace: Workspace) -> None:
+    """In a team's catalog a path in one machine's folder is that machine's, not every machine's."""
     fill(workspace)
-    assert str(workspace.path) not in raw(workspace)
+    stored = raw(workspace)
+    assert (str(workspace.path) in stored) == (not workspace.own_database)
+    assert "folder:big/b" in stored
 
 
 def test_a_moved_workspace_reads_its_own_files(moved: Workspace) -> None:
-    new = str(moved.path / "models" / "a")
+    home = moved.path if moved.own_database else moved.path.with_name("workspace")
+    new = str(home / "models" / "a")
     with moved.catalog(read_only=True) as catalog:
         assert catalog.endpoints.get("e").location == new
         generator, outside = catalog.generators.get("g"), catalog.generators.get("h")

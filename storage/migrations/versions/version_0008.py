@@ -28,14 +28,14 @@ VALUES = (
 def upgrade() -> None:
     """Rewrite each absolute path below the workspace's folder; others stay, and keep working on this machine.
 
-    Does nothing for an engine that knows no folder.
+    Does nothing for an engine that knows no folder, or for a team's, whose machines have their own.
     """
     from storage.locations import Places, every_text
     from storage.tables.columns import places_of
 
     connection = op.get_bind()
     places = places_of(connection.dialect)
-    if places is None:
+    if places is None or places.shared:
         return
     within = Places(places.root)
     for table, column in (*TEXTS, *VALUES):

@@ -13,6 +13,7 @@ from storage.workspace import CATALOG_FILE, Workspace
 from tests.storage.maintenance.test_salvage import IMAGES, cut, filled, magic, middle, nothing
 from tests.storage.test_identity import filled as with_blobs
 from tests.storage.test_identity import old
+from ui.config import ServerConfig
 from ui.server import NOT_READY, create_app
 
 ORIGIN = "http://127.0.0.1"
@@ -57,7 +58,7 @@ def test_salvage_lists_what_was_lost_and_keeps_the_damaged_file(
 
 def test_readyz_answers_for_catalog_and_blobs(tmp_path: Path) -> None:
     workspace = open_workspace(filled(tmp_path / "workspace").path)
-    client = TestClient(create_app(workspace), base_url=ORIGIN)
+    client = TestClient(create_app(workspace, ServerConfig(desks=False)), base_url=ORIGIN)
     assert (client.get("/readyz").status_code, client.get("/readyz").json()) == (200, {"status": "ready"})
     shutil.move(workspace.path / "blobs", tmp_path / "unmounted")
     refused = client.get("/readyz")
@@ -67,7 +68,7 @@ def test_readyz_answers_for_catalog_and_blobs(tmp_path: Path) -> None:
     assert client.get("/readyz").status_code == 200
     workspace.close()
     middle(workspace.catalog_file)
-    again = TestClient(create_app(open_workspace(workspace.path)), base_url=ORIGIN)
+    again = TestClient(create_app(open_workspace(workspace.path), ServerConfig(desks=False)), base_url=ORIGIN)
     assert again.get("/readyz").json() == {"error": NOT_READY}
     workspace.close()
 
