@@ -19,6 +19,7 @@ MAX_BYTES = 128 * 1024 * 1024
 THUMBNAIL = 256
 THUMBNAIL_QUALITY = 80
 ORIENTATION = 0x0112
+OPAQUE = 255
 MEDIA_TYPES = {
     "PNG": "image/png",
     "JPEG": "image/jpeg",
@@ -50,21 +51,50 @@ class ImageFile:
     fingerprint: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageLayers:
+    """An image's colours and opacity, not yet laid on any ground."""
+
+    values: NDArray[Any]
+    """Grey levels (uint8 or uint16 `HW`), colours (uint8 `HWC` RGB), or `palette`'s indices (uint8 `HW`)."""
+    palette: NDArray[np.uint8] | None
+    """The colours of the indices, `(256, 3)`."""
+    alpha: NDArray[np.uint8] | None
+    """Opacity, `HW`; None where everything is opaque."""
+    lossy: bool
+    """Whether its compression changes values."""
+
+
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """The file's pixels, uint8 `HWC` RGB at native size. Raises `ImageRefused` with the reason."""
     with _opened(data, max_pixels) as image:
         return np.array(_shown(image))
 
 
-def decode_values(
-    data: bytes, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
-) -> NDArray[Any]:
-    """The file's raw values, `HW` or `HWC`, for masks: palette indices or grey levels, not converted to RGB.
-
-    Transparency of grey images is dropped. Raises `ImageRefused` as `decode`.
-    """
-    with _opened(data, max_pixels, formats) as image:
-        return np.array(image.convert("L") if image.mode in ("1", "LA") else image)
+def decode_layers(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageLayers:
+    """The file's colours and opacity apart, as displayed, for masks. Raises `ImageRefused` as `decode`."""
+    with _opened(data, max_pixels) as image:
+        lossy = image.format in ("JPEG", "MPO") or (image.format == "WEBP" and b"VP8 " in data)
+        ImageOps.exif_transpose(image, in_place=True)
+        alpha = None
+        if image.has_transparency_data:
+            alpha = np.array(image.convert("RGBA").getchannel("A"))
+            alpha = None if alpha.min() == OPAQUE else alpha
+        if image.mode in ("P", "PA"):
+            palette = np.zeros((256, 3), dtype=np.uint8)
+            colours = np.array(image.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)
+            palette[: len(colours)] = colours
+            indices = np.array(image.getchannel(0) if image.mode == "PA" else image)
+            return ImageLayers(values=indices, palette=palette, alpha=alpha, lossy=lossy)
+        if image.mode.startswith("I"):
+            values = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
+        elif image.mode in ("1", "L", "LA", "La"):
+            values = np.array(image.convert("L") if image.mode != "LA" else image.getchannel("L"))
+        else:
+            values = np.array(
+                image.convert("RGBA").convert("RGB") if alpha is not None else image.convert("RGB")
+            )
+        return ImageLayers(values=values, palette=None, alpha=alpha, lossy=lossy)
 
 
 def measure(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile:
@@ -87,14 +117,14 @@ def measure(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile:
 
 
 @contextmanager
-def _opened(data: bytes, max_pixels: int, formats: tuple[str, ...] = FORMATS) -> Iterator[PilImage.Image]:
+def _opened(data: bytes, max_pixels: int) -> Iterator[PilImage.Image]:
     """The opened file, within limits; any failure of the decoder inside the block becomes `ImageRefused`."""
     if not data:
         raise ImageRefused("the file is empty")
     if len(data) > MAX_BYTES:
         raise ImageRefused(f"the file has {len(data)} bytes, more than the limit of {MAX_BYTES}")
     try:
-        with PilImage.open(io.BytesIO(data), formats=formats) as image:
+        with PilImage.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise ImageRefused(f"{width}×{height} pixels exceed the limit of {max_pixels}; downscale it")

@@ -121,23 +121,24 @@ def test_copies_look_alike_and_others_do_not() -> None:
     assert min(distances) > 8
 
 
-def test_values_of_masks_are_those_stored_and_within_the_same_bounds() -> None:
+def test_layers_of_masks_are_those_stored_and_within_the_same_bounds() -> None:
     numbers = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    palette = np.stack([255 - np.arange(256), np.arange(256), np.full(256, 7)], axis=1).astype(np.uint8)
     for mode in ("L", "P"):
         body = io.BytesIO()
         stored = Picture.fromarray(numbers)
         if mode == "P":
             stored = Picture.frombytes("P", (4, 3), numbers.tobytes())
-            stored.putpalette([value for number in range(256) for value in (255 - number, number, 7)])
+            stored.putpalette(palette.ravel().tolist())
         stored.save(body, "PNG")
-        assert np.array_equal(images.decode_values(body.getvalue()), numbers)
+        layers = images.decode_layers(body.getvalue())
+        assert np.array_equal(layers.values, numbers) and layers.alpha is None and not layers.lossy
+        assert layers.palette is None if mode == "L" else np.array_equal(layers.palette[:12], palette[:12])
     for refused in (b"", b"no picture", body.getvalue()[:40]):
         with pytest.raises(ImageRefused):
-            images.decode_values(refused)
+            images.decode_layers(refused)
     with pytest.raises(ImageRefused, match="limit of 11"):
-        images.decode_values(body.getvalue(), max_pixels=11)
-    with pytest.raises(ImageRefused):
-        images.decode_values(body.getvalue(), formats=("BMP",))
+        images.decode_layers(body.getvalue(), max_pixels=11)
 
 
 def test_thumbnail_of_pixels() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from dataengine.errors import InputRefused
 from pipelines.exchange.import_options import ImportOptions
-from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
+from pipelines.exchange.importer import Reading, Row
 from pipelines.exchange.label_studio.tasks import (
     Annotation,
     author_of,
@@ -15,6 +15,7 @@ from pipelines.exchange.label_studio.tasks import (
     note_of,
     read_annotation,
 )
+from pipelines.exchange.labels import ImportedAnnotation
 from pipelines.exchange.metadata import Note, Refusal, displayable_name, parse_note
 from pipelines.exchange.safe_files import path_inside, read_inside, read_json
 
@@ -38,24 +39,28 @@ def read_label_studio(options: ImportOptions) -> Reading:
 def _rows(
     tasks: list[Any], root: Path | None, options: ImportOptions, refused: list[Refusal]
 ) -> Iterator[Row]:
-    seen = set()
     for position, task in enumerate(tasks):
         where = f"task {task.get('id', position)}" if isinstance(task, dict) else f"task {position}"
         try:
             if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
                 raise InputRefused("a task needs data")
-            data, key = task["data"], str(task.get("id", f"position {position}"))
-            if key in seen:
-                raise InputRefused("its id comes twice; the first one is used")
-            seen.add(key)
+            data = task["data"]
             payload = [one for one in task.get("annotations") or [] if one]
             annotations = [a for a in (read_annotation(one, author_of) for one in payload) if a]
             place = _place(data, root)
         except InputRefused as error:
             refused.append(Refusal(where, str(error)))
             continue
-        answers = partial(_answers, annotations, task.get("id"), options) if annotations else None
+        answers = None
+        if annotations or (options.clean and _is_unanswered(task)):
+            answers = partial(_answers, annotations, task.get("id"), options)
         yield Row(name=where, answers=answers, **place)
+
+
+def _is_unanswered(task: dict[str, Any]) -> bool:
+    """Whether nobody has said anything about the task: no annotation, no draft, and it was not skipped."""
+    counts = ("total_annotations", "cancelled_annotations", "drafts")
+    return task.get("annotations") == [] and not any(task.get(name) for name in counts)
 
 
 def _place(data: Mapping[str, Any], root: Path | None) -> dict[str, Any]:
@@ -73,8 +78,11 @@ def _place(data: Mapping[str, Any], root: Path | None) -> dict[str, Any]:
     )
 
 
+NOTED = ("prompt", "seed", "category", "licence", "generator", "source", "split", "group")
+
+
 def _note_values(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: data.get(name) for name in ("prompt", "seed", "category", "licence", "generator")}
+    return {name: data.get(name) for name in NOTED}
 
 
 def _load(root: Path, name: str, note: Note) -> tuple[bytes, Note]:
@@ -84,14 +92,26 @@ def _load(root: Path, name: str, note: Note) -> tuple[bytes, Note]:
 def _answers(
     annotations: list[Annotation], task: Any, options: ImportOptions, height: int, width: int
 ) -> list[ImportedAnnotation]:
+    if not annotations:
+        author = options.author or "import:label-studio"
+        return [ImportedAnnotation(author=author, label_map=None, implied=True)]
     newest = {each.author: each for each in sorted(annotations, key=lambda each: each.updated)}
-    return [
-        ImportedAnnotation(
-            author=options.author or each.author,
-            label_map=label_map_of(each.results, height, width, options.class_value),
-            lead_seconds=each.lead_seconds,
-            note=note_of(each, task),
-            created=each.updated or None,
-        )
-        for each in newest.values()
-    ]
+    return [_answer(each, task, options, height, width) for each in newest.values()]
+
+
+def _answer(
+    annotation: Annotation, task: Any, options: ImportOptions, height: int, width: int
+) -> ImportedAnnotation:
+    label_map, refused = None, tuple[str, ...]()
+    try:
+        label_map = label_map_of(annotation.results, height, width, options.class_value)
+    except InputRefused as error:
+        refused = (f"annotation {annotation.id}: {error}",)
+    return ImportedAnnotation(
+        author=options.author or annotation.author,
+        label_map=label_map,
+        lead_seconds=annotation.lead_seconds,
+        note=note_of(annotation, task),
+        created=annotation.updated or None,
+        refused=refused,
+    )
