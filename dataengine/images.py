@@ -20,6 +20,9 @@ THUMBNAIL = 256
 THUMBNAIL_QUALITY = 80
 ORIENTATION = 0x0112
 OPAQUE = 255
+PLAIN_MODES = ("1", "L", "P", "RGB", "I;16", "I")
+PNG_MARKS = (b"eXIf", b"Raw profile type", b"tiff:Orientation", b"XML:com.adobe.xmp")
+"""Where a PNG may say how it is to be turned."""
 MEDIA_TYPES = {
     "PNG": "image/png",
     "JPEG": "image/jpeg",
@@ -69,6 +72,27 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """The file's pixels, uint8 `HWC` RGB at native size. Raises `ImageRefused` with the reason."""
     with _opened(data, max_pixels) as image:
         return np.array(_shown(image))
+
+
+def as_shown(data: bytes, media_type: str) -> tuple[bytes, str]:
+    """The file and its media type if every viewer shows it as `decode` does, else a PNG of its pixels.
+
+    Viewers turn some formats by EXIF and leave others, lay transparency on whatever lies behind, and convert
+    print colours each in its own way. A file that cannot be decoded is returned as it is.
+    """
+    try:
+        with _opened(data, MAX_PIXELS) as image:
+            plain = image.mode in PLAIN_MODES and not image.has_transparency_data
+            # A PNG is decoded to look for EXIF, so its chunks are looked at first.
+            if plain and image.format == "PNG" and not any(mark in data for mark in PNG_MARKS):
+                return data, media_type
+            upright = image.getexif().get(ORIENTATION, 1) not in range(2, 9)
+            opaque = plain or image.convert("RGBA").getchannel("A").getextrema()[0] == OPAQUE
+            if upright and opaque and image.mode != "CMYK":
+                return data, media_type
+            return encode_png(np.array(_shown(image))), MEDIA_TYPES["PNG"]
+    except ImageRefused:
+        return data, media_type
 
 
 def decode_layers(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageLayers:
