@@ -26,14 +26,14 @@ ONE_COLOUR = 32
 """Largest difference within a channel of what counts as one colour."""
 TWO_VALUED = 0.5
 """Share of pixels that are black or white in a mask with soft edges."""
+UNEVEN = 8
+"""Largest difference of neighbours within one area after lossy compression."""
 FLAT = 0.01
 """Share of the marked pixels that may lie in even areas of a level between black and white."""
 ROWS = 256
 """Rows whose levels are counted at a time."""
 SOFT = "masks that are not exactly black and white were read from the middle on (128 of 255)"
-NUMBERED = (
-    "the indices of its palette were read as class numbers; index 0, its first colour, is the background"
-)
+NUMBERED = "indices of palettes were read as class numbers, each palette's first colour as the background"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,8 +57,9 @@ def read_mask(data: bytes, one_class: int | None, size: tuple[int, int]) -> Mask
     if shape != size:
         raise MaskRefused(f"the mask is {shape} (height, width), its image is {size}")
     if layers.palette is not None and _are_class_numbers(layers):
-        numbers = _numbers(_on_black(layers.values, layers.alpha), one_class)
-        return MaskImage(label_map=numbers, remark="" if numbers.max() < 2 or _is_voc(layers) else NUMBERED)
+        numbers = _on_black(layers.values, layers.alpha)
+        clear = numbers.max() < 2 or _is_voc(layers)
+        return MaskImage(label_map=_numbers(numbers, one_class), remark="" if clear else NUMBERED)
     if layers.alpha is not None and one_class is not None and (ink := _ink(layers)) is not None:
         soft = bool(((layers.alpha > NEAR) & (layers.alpha < 255 - NEAR)).any())
         return MaskImage(label_map=_one(ink, one_class), remark=SOFT if soft else "")
@@ -214,21 +215,23 @@ def _two_valued(levels: NDArray[np.uint8], exact: bool) -> tuple[Mask, bool]:
             "or give a mask of 0 and 255"
         )
     middle = (levels > (0 if exact else NEAR)) & (levels < 255 - NEAR)
-    if middle.mean() > 1 - TWO_VALUED or _even(levels, middle) > max(1, FLAT * marked.sum()):
+    if middle.mean() > 1 - TWO_VALUED or _even(levels, middle, 0 if exact else UNEVEN) > max(
+        1, FLAT * marked.sum()
+    ):
         raise MaskRefused(
             "the mask has areas of grey, so it is not black and white; save it as 0 and 255, or class numbers"
         )
     return marked, True
 
 
-def _even(levels: NDArray[np.uint8], where: Mask) -> int:
-    """The number of pixels of `where` that have the same level as all eight neighbours."""
+def _even(levels: NDArray[np.uint8], where: Mask, tolerance: int) -> int:
+    """The number of pixels of `where` whose eight neighbours have their level, within `tolerance`."""
     if min(levels.shape) < 3:
         return 0
     height, width = levels.shape
-    inner = levels[1:-1, 1:-1]
+    inner = levels[1:-1, 1:-1].astype(np.int16)
     even = where[1:-1, 1:-1].copy()
     for y in range(3):
         for x in range(3):
-            even &= levels[y : height - 2 + y, x : width - 2 + x] == inner
+            even &= np.abs(levels[y : height - 2 + y, x : width - 2 + x] - inner) <= tolerance
     return int(even.sum())
