@@ -87,6 +87,11 @@ def read_folder(root: Path, prompts: Path | None = None) -> Reading:
         )
     found, refused = find_image_files(root)
     table, unusable = read_table(root, prompts)
+    if prompts is None:
+        for folder in sorted({each.path.parent for each in found} - {root, root.parent}):
+            inner, more = _inner_table(root, folder)
+            table |= inner
+            unusable += more
     missing = sorted(table.keys() - {same_name(each.name) for each in found})
     refused += unusable
     refused += [
