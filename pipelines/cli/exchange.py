@@ -27,8 +27,7 @@ def import_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--source",
         choices=("generated", "real", "imported"),
-        default="generated",
-        help="origin of the images; stored with each (default: generated)",
+        help="origin of all images; stored with each (default: as the dataset states, else generated)",
     )
     parser.add_argument("--licence", default="", help="licence of the images; stored with each")
     parser.add_argument(

@@ -78,9 +78,10 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ingest:
-    """Metadata of all images of an import; a row's own metadata takes precedence."""
+    """Metadata of all images of an import; a row's own metadata takes precedence over all but the source."""
 
-    source: Source = "generated"
+    source: Source | None = None
+    """None: as the row states, else "generated"."""
     licence: str = ""
     generator_id: str | None = None
     round_id: str | None = None
@@ -306,7 +307,7 @@ class _Intake:
             generator_id=generator,
             seed=note.seed,
             settings=note.settings,
-            source=note.source or ingest.source,
+            source=ingest.source or note.source or "generated",
             origin=f"{ingest.dataset}:{loaded.row.name}" if ingest.dataset else loaded.row.name,
             licence=note.licence or ingest.licence,
             split=split,

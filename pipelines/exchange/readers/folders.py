@@ -46,7 +46,7 @@ def import_folder(
     workspace: Workspace,
     path: str | Path,
     *,
-    source: Source = "generated",
+    source: Source | None = None,
     licence: str = "",
     prompts: str | Path | None = None,
     generator_id: str | None = None,

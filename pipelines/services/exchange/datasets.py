@@ -21,7 +21,8 @@ class ImportRequest:
 
     path: Path
     format: str = "folder"
-    source: Source = "generated"
+    source: Source | None = None
+    """Where all images come from; None for what the dataset states, else "generated"."""
     licence: str = ""
     prompts: Path | None = None
     """Table with file_name, prompt, seed, …; for format "folder" alone."""

@@ -87,7 +87,7 @@ def test_everything_said_of_an_image_comes_back(format: str, given: list[Image],
         fill(source, given)
         done = export_folder(source, folder / "out", format=format)
         # Whatever is asked for: what the dataset states counts.
-        ingest = Ingest(source="imported", licence="none", validation=0.5, benchmark=0.4)
+        ingest = Ingest(licence="none", validation=0.5, benchmark=0.4)
         result = import_dataset(target, AS[format], ImportOptions(path=done.folder), ingest, workers=1)
         assert not result.refused and result.added == len(given)
         expected = {row if row[5] else (*row[:5], "none", *row[6:]) for row in told(source)}
