@@ -77,7 +77,10 @@ def _boxes_answer(
             try:
                 words = _words(kind, one)
                 if words:
-                    label_map[_corners_mask(one.get("bbox"), height, width)] = number
+                    box = _corners_mask(one.get("bbox"), height, width)
+                    if not box.any():
+                        raise MaskRefused(f"the box {one['bbox']} marks no pixel of its image")
+                    label_map[box] = number
                     noted.append({"box": one["bbox"], "what": words, "level": one.get("level")})
             except InputRefused as error:
                 refused.append(str(error))

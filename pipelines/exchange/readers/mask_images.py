@@ -56,11 +56,13 @@ def read_mask(data: bytes, one_class: int | None, size: tuple[int, int]) -> Mask
     shape = layers.values.shape[:2]
     if shape != size:
         raise MaskRefused(f"the mask is {shape} (height, width), its image is {size}")
+    if layers.alpha is not None and one_class is None:
+        raise MaskRefused("the mask is transparent in parts; save its class numbers opaque")
     if layers.palette is not None and _are_class_numbers(layers):
         numbers = _on_black(layers.values, layers.alpha)
         clear = numbers.max() < 2 or _is_voc(layers)
         return MaskImage(label_map=_numbers(numbers, one_class), remark="" if clear else NUMBERED)
-    if layers.alpha is not None and one_class is not None and (ink := _ink(layers)) is not None:
+    if layers.alpha is not None and one_class and (ink := _ink(layers)) is not None:
         soft = bool(((layers.alpha > NEAR) & (layers.alpha < 255 - NEAR)).any())
         return MaskImage(label_map=_one(ink, one_class), remark=SOFT if soft else "")
     levels, exact = _levels(layers)

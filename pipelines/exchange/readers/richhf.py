@@ -95,6 +95,8 @@ def _heat_answer(
     rows = np.arange(height) * heat.shape[0] // height
     columns = np.arange(width) * heat.shape[1] // width
     broken = (heat >= HEAT_THRESHOLD)[np.ix_(rows, columns)]
+    if count and not broken.any():
+        raise MaskRefused("its marks are smaller than a pixel of its image")
     label_map = np.where(broken, options.one_class_value, 0).astype(np.uint8)
     return [
         ImportedAnnotation(

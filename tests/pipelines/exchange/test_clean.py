@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet as parquet
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from dataengine.errors import InputRefused
 from pipelines.exchange.formats import FORMATS
+from pipelines.exchange.label_studio.brush_rle import encode_mask
 from pipelines.exchange.label_studio.tasks import brush_results
 from pipelines.services.exchange.datasets import ImportRequest, import_data
 from storage.workspace import Workspace
@@ -373,6 +375,33 @@ def test_label_studio(fresh: Workspace, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"result": "none"},
+        {"result": None},
+        annotation(updated_at="yesterday"),
+        "text",
+        annotation(result=[3]),
+    ],
+)
+def test_an_annotation_that_cannot_be_read_is_no_clean_image(
+    bad: Any, fresh: Workspace, tmp_path: Path
+) -> None:
+    tasks = [task(1, bad), task(2), task(3, bad, annotation("b@b.c"))]
+    tasks[1]["data"] = tasks[0]["data"]
+    result = take(fresh, "label-studio", label_studio(tmp_path, *tasks), clean=True)
+    assert not [label for _, labels in said(fresh).values() for label in labels if label.clean]
+    assert result.added == 2 and [one.name for one in result.refused] == ["task 1", "task 3"]
+
+
+def test_strokes_that_mark_nothing_are_no_clean_image(fresh: Workspace, tmp_path: Path) -> None:
+    empty = brush_results(boxed(LEFT).astype("uint8"), ("shape distortion",))
+    empty[0]["value"]["rle"] = list(encode_mask(boxed()))
+    take(fresh, "label-studio", label_studio(tmp_path, task(1, annotation(result=empty))), clean=True)
+    assert verdicts(fresh) == {"task 1": "none"}
+
+
 def test_label_studio_ids_that_restart(fresh: Workspace, tmp_path: Path) -> None:
     tasks = [task(1), task(1, annotation()), task(1, annotation())]
     tasks[1]["data"], tasks[2]["data"] = {"image": "images/2.png"}, {"image": "images/3.png"}
@@ -390,6 +419,7 @@ def test_label_studio_ids_that_restart(fresh: Workspace, tmp_path: Path) -> None
         {"annotation": {"bbox": [10, 10, 30, 30]}},
         {"annotations": [{"body_parts": "hand", "bbox": [10, 10, 30, 30]}]},
         {"human": ["missing arm"]},
+        {"annotation": [{"body_parts": "hand", "bbox": [900, 900, 950, 950]}]},
     ],
 )
 def test_hadm(payload: dict[str, Any], fresh: Workspace, tmp_path: Path) -> None:
@@ -399,6 +429,19 @@ def test_hadm(payload: dict[str, Any], fresh: Workspace, tmp_path: Path) -> None
     take(fresh, "hadm", tmp_path, clean=True)
     found = {name: labels for name, (_, labels) in said(fresh).items()}
     assert not found["s_1.json"] and [label.clean for label in found["s_2.json"]] == [True]
+
+
+def test_richhf_marks_that_vanish_in_a_small_image(fresh: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "pick" / "a.png"
+    path.parent.mkdir()
+    path.write_bytes(pictures.encoded(pictures.scene(1, 4, 4)))
+    heat = np.zeros((512, 512), dtype=np.uint8)
+    heat[60:100, 60:100] = 255
+    layouts.tfrecord(
+        tmp_path / "t.tfrecord", [{"filename": b"a.png", "artifact_map": pictures.encoded(heat)}]
+    )
+    take(fresh, "richhf", tmp_path, clean=True, images=tmp_path / "pick")
+    assert [labels for _, labels in said(fresh).values()] == [[]]
 
 
 def test_richhf(fresh: Workspace, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Out and in again: splits, sources and all that is said of an image come back, and a benchmark stays one."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -145,6 +146,21 @@ def test_an_export_read_as_a_folder_of_pictures(
         assert {one.prompt: one.split for one in catalog.images.find()} == {
             name: name for name in get_args(Split)
         }
+
+
+def test_an_export_of_label_studio_that_states_no_splits(
+    fresh: Workspace, another: Workspace, tmp_path: Path
+) -> None:
+    """As this software wrote it once; the table beside the images knows them."""
+    three(fresh)
+    folder = export_folder(fresh, tmp_path / "out", format="label-studio").folder
+    tasks = json.loads((folder / "tasks.json").read_text())
+    for task in tasks:
+        for name in ("split", "source", "group"):
+            del task["data"][name]
+    (folder / "tasks.json").write_text(json.dumps(tasks))
+    import_dataset(another, "label-studio", ImportOptions(path=folder), Ingest(), workers=1)
+    assert told(another) == told(fresh)
 
 
 def test_a_benchmark_picture_that_is_trained_on_here_is_told(

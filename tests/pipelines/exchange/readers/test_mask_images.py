@@ -233,6 +233,15 @@ def test_class_numbers_in_grey_and_without_one_class() -> None:
         read_mask(encoded(numbers * 85), None, SIZE)
 
 
+def test_class_numbers_are_not_looked_for_in_transparency() -> None:
+    for data in (
+        saved(layers(square(), (0, 0, 0, 255), (0, 0, 0, 0), "RGBA")),
+        transparent_palette(square()),
+    ):
+        with pytest.raises(MaskRefused, match="opaque"):
+            read_mask(data, None, SIZE)
+
+
 def void(border: int, inside: int = 1) -> bytes:
     values = np.where(square(), inside, 0).astype(np.uint8)
     values[ndimage.binary_dilation(square(), iterations=3) & ~square()] = border
