@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from threading import Lock
@@ -19,6 +19,10 @@ from dataengine.errors import ImageRefused, reason_of
 THUMBNAIL = 256
 THUMBNAIL_QUALITY = 80
 ORIENTATION = 0x0112
+OPAQUE = 255
+PLAIN_MODES = ("1", "L", "P", "RGB", "I;16", "I")
+PNG_MARKS = (b"eXIf", b"Raw profile type", b"tiff:Orientation", b"XML:com.adobe.xmp")
+"""Where a PNG may say how it is to be turned."""
 MEDIA_TYPES = {
     "PNG": "image/png",
     "JPEG": "image/jpeg",
@@ -54,31 +58,80 @@ class ImageFile:
     fingerprint: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageLayers:
+    """An image's colours and opacity, not yet laid on any ground."""
+
+    values: NDArray[Any]
+    """Grey levels (uint8 or uint16 `HW`), colours (uint8 `HWC` RGB), or `palette`'s indices (uint8 `HW`)."""
+    palette: NDArray[np.uint8] | None
+    """The colours of the indices, `(256, 3)`."""
+    alpha: NDArray[np.uint8] | None
+    """Opacity, `HW`; None where everything is opaque."""
+    lossy: bool
+    """Whether its compression changes values."""
+
+
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """The file's pixels, uint8 `HWC` RGB at native size. Raises `ImageRefused` with the reason."""
     with _opened(data, max_pixels) as image:
         ImageOps.exif_transpose(image, in_place=True)
-        pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
-        for strip, top in _strips(image):
-            pixels[top : top + strip.height] = np.asarray(_shown(strip))
-        return pixels
+        return _in_strips(image, _shown)
 
 
-def decode_values(
-    data: bytes,
-    formats: tuple[str, ...] = FORMATS,
-    max_pixels: int = MAX_PIXELS,
-    size: tuple[int, int] | None = None,
-) -> NDArray[Any]:
-    """The file's raw values, `HW` or `HWC`, for masks: palette indices or grey levels, not converted to RGB.
+def as_shown(data: bytes, media_type: str) -> tuple[bytes, str]:
+    """The file and its media type if every viewer shows it as `decode` does, else a PNG of its pixels.
 
-    Transparency of grey images is dropped. Raises `ImageRefused` as `decode`, and undecoded unless it is of
-    `size` (height, width), if that is given.
+    Viewers turn some formats by EXIF and leave others, lay transparency on whatever lies behind, and convert
+    print colours each in its own way. A file that cannot be decoded is returned as it is.
     """
-    with _opened(data, max_pixels, formats) as image:
-        if size is not None and (image.height, image.width) != size:
-            raise ImageRefused(f"it is {image.height, image.width} (height, width), its image is {size}")
-        return np.array(image.convert("L") if image.mode in ("1", "LA") else image)
+    try:
+        with _opened(data, MAX_PIXELS) as image:
+            plain = image.mode in PLAIN_MODES and not image.has_transparency_data
+            # A PNG is decoded to look for EXIF, so its chunks are looked at first.
+            if plain and image.format == "PNG" and not any(mark in data for mark in PNG_MARKS):
+                return data, media_type
+            upright = image.getexif().get(ORIENTATION, 1) not in range(2, 9)
+            opaque = plain or all(_alpha(strip).getextrema()[0] == OPAQUE for strip, _ in _strips(image))
+            if upright and opaque and image.mode != "CMYK":
+                return data, media_type
+            ImageOps.exif_transpose(image, in_place=True)
+            return encode_png(_in_strips(image, _shown)), MEDIA_TYPES["PNG"]
+    except ImageRefused:
+        return data, media_type
+
+
+def decode_layers(
+    data: bytes, max_pixels: int = MAX_PIXELS, size: tuple[int, int] | None = None
+) -> ImageLayers:
+    """The file's colours and opacity apart, as displayed, for masks.
+
+    Raises `ImageRefused` as `decode`, and undecoded unless it is of `size` (height, width), if that is given.
+    """
+    with _opened(data, max_pixels) as image:
+        turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+        shape = (image.width, image.height) if turned else (image.height, image.width)
+        if size is not None and shape != size:
+            raise ImageRefused(f"it is {shape} (height, width), its image is {size}")
+        lossy = image.format in ("JPEG", "MPO") or (image.format == "WEBP" and b"VP8 " in data)
+        ImageOps.exif_transpose(image, in_place=True)
+        alpha = _in_strips(image, _alpha) if image.has_transparency_data else None
+        if alpha is not None and alpha.min() == OPAQUE:
+            alpha = None
+        if image.mode in ("P", "PA"):
+            palette = np.zeros((256, 3), dtype=np.uint8)
+            colours = np.array(image.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)
+            palette[: len(colours)] = colours
+            indices = np.array(image.getchannel(0) if image.mode == "PA" else image)
+            return ImageLayers(values=indices, palette=palette, alpha=alpha, lossy=lossy)
+        values: NDArray[Any]
+        if image.mode.startswith("I"):
+            values = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)
+        elif image.mode in ("1", "L", "LA", "La"):
+            values = np.array(image.convert("L") if image.mode != "LA" else image.getchannel("L"))
+        else:
+            values = _in_strips(image, _opaque if alpha is not None else _coloured)
+        return ImageLayers(values=values, palette=None, alpha=alpha, lossy=lossy)
 
 
 def measure(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile:
@@ -102,13 +155,13 @@ def measure(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile:
 
 
 @contextmanager
-def _opened(data: bytes, max_pixels: int, formats: tuple[str, ...] = FORMATS) -> Iterator[PilImage.Image]:
+def _opened(data: bytes, max_pixels: int) -> Iterator[PilImage.Image]:
     """The opened file, within limits; any failure of the decoder inside the block becomes `ImageRefused`."""
     if not data:
         raise ImageRefused("the file is empty")
     check_bytes(len(data), IMAGE_BYTES, "the file", "downscale the image", ImageRefused)
     try:
-        with PilImage.open(io.BytesIO(data), formats=formats) as image:
+        with PilImage.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise ImageRefused(f"{width}×{height} pixels exceed the limit of {max_pixels}; downscale it")
@@ -142,6 +195,32 @@ def _over_white(layers: PilImage.Image) -> PilImage.Image:
         flat = PilImage.alpha_composite(PilImage.new("RGBA", strip.size, "white"), strip)
         shown.paste(flat.convert("RGB"), (0, top))
     return shown
+
+
+def _alpha(image: PilImage.Image) -> PilImage.Image:
+    return image.convert("RGBA").getchannel("A")
+
+
+def _opaque(image: PilImage.Image) -> PilImage.Image:
+    return image.convert("RGBA").convert("RGB")
+
+
+def _coloured(image: PilImage.Image) -> PilImage.Image:
+    return image.convert("RGB")
+
+
+def _in_strips(
+    image: PilImage.Image, convert: Callable[[PilImage.Image], PilImage.Image]
+) -> NDArray[np.uint8]:
+    """The converted image's values, uint8 `HW` or `HWC`."""
+    values: NDArray[np.uint8] | None = None
+    for strip, top in _strips(image):
+        converted = np.asarray(convert(strip))
+        if values is None:
+            values = np.empty((image.height, *converted.shape[1:]), dtype=np.uint8)
+        values[top : top + strip.height] = converted
+    assert values is not None
+    return values
 
 
 def _strips(image: PilImage.Image) -> Iterator[tuple[PilImage.Image, int]]:

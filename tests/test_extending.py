@@ -76,7 +76,8 @@ READER = '''
 from functools import partial
 
 from pipelines.exchange.import_options import ImportOptions
-from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
+from pipelines.exchange.importer import Reading, Row
+from pipelines.exchange.labels import ImportedAnnotation
 from pipelines.exchange.safe_files import read_inside
 
 

@@ -30,8 +30,7 @@ def import_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--source",
         choices=("generated", "real", "imported"),
-        default="generated",
-        help="origin of the images; stored with each (default: generated)",
+        help="origin of all images; stored with each (default: as the dataset states, else generated)",
     )
     parser.add_argument("--licence", default="", help="licence of the images; stored with each")
     parser.add_argument(
@@ -60,7 +59,14 @@ def import_arguments(parser: argparse.ArgumentParser) -> None:
         help="map a field to a column of an hf dataset; may be repeated",
     )
     parser.add_argument(
-        "--clean", action="store_true", help="import images without an annotation as free of artifacts"
+        "--clean",
+        action="store_true",
+        help="import images without an annotation as free of artifacts; never those of which one was refused",
+    )
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="keep the rest of a label of which a part was refused, as if the rest were fine",
     )
     parser.add_argument("--generator", metavar="ID", help="the registered generator that made the images")
     parser.add_argument(
@@ -91,6 +97,7 @@ def import_data(call: Call) -> Any:
         one_class=given.one_class,
         columns=parse_pairs(given.column, "--column"),
         clean=given.clean,
+        partial=given.partial,
         generator=given.generator,
         validation=given.validation,
         benchmark=given.benchmark,

@@ -30,6 +30,8 @@ class ImportFormat:
     """A short description."""
     expects: str
     """The files that are expected at the given path."""
+    annotated: bool = True
+    """Whether it has annotations, so that an image without any may be called free of artifacts."""
     coarse: bool = False
     """Whether its labels are too coarse for evaluation, and therefore refused in a benchmark."""
 
@@ -44,6 +46,7 @@ FORMATS: dict[str, ImportFormat] = {
         reader="folders:read_images",
         what="images without labels",
         expects="a folder of images; metadata.csv or a sidecar per image for prompts and seeds",
+        annotated=False,
     ),
     "coco": ImportFormat(
         reader="coco:read_coco",
@@ -105,6 +108,11 @@ def import_dataset(
 
     if format not in FORMATS:
         raise InputRefused(f"there is no format {format!r}; formats are {', '.join(FORMATS)}")
+    if options.clean and not FORMATS[format].annotated:
+        raise InputRefused(
+            f"the format {format} knows no annotations, so --clean would call every image free of artifacts; "
+            "name the --format of your annotations, or import real photos with --source real"
+        )
     if FORMATS[format].coarse:
         if ingest.benchmark:
             raise InputRefused(f"{format} labels are too coarse for evaluation and cannot enter a benchmark")

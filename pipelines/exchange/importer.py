@@ -1,16 +1,17 @@
 """The importer shared by all formats: stores images and labels in batches, and refuses bad rows by name.
 
 A reader lists the rows of a dataset; this module adds their images (each once, in its group and split) and
-their labels (each once, a changed one as a new revision). Repeating an import adds nothing, an interrupted
-one
-resumes, and with `trial` everything is read and counted but nothing is stored.
+their labels (each once, a changed one as a new revision) once all entries of an image are known. Repeating an
+import adds nothing, an interrupted one resumes, and with `trial` everything is read and counted but nothing
+is stored.
 """
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -18,46 +19,33 @@ from numpy.typing import NDArray
 
 from dataengine.errors import InputRefused
 from dataengine.images import ImageFile, measure
-from dataengine.masks import LabelMap, PackedMap
-from dataengine.records import (
-    Image,
-    Label,
-    LabelSource,
-    Report,
-    Source,
-    Split,
-    image_id,
-    no_report,
-    now,
-    prompt_group,
-    split_of,
+from dataengine.records import Image, Report, Source, Split, image_id, no_report, prompt_group, split_of
+from pipelines.exchange.labels import (
+    ImportedAnnotation,
+    PackedAnnotation,
+    WaitingLabels,
+    pack,
+    store_new_labels,
 )
 from pipelines.exchange.metadata import Note, Refusal
 from storage.workspace import Workspace
 
 BATCH_ROWS = 32
 BATCH_BYTES = 64 * 1024 * 1024
+NAMED = 3
+"""Number of reasons that one line names; the others are counted."""
 LOOKS = "look:"
+LOOK = re.compile(r"look:[0-9a-f]{16}")
 NEAR_DUPLICATE_BITS = 8
 """Number of the 64 dHash bits that may differ within a group. Of recompressed, halved, brightened and
 slightly
 cropped copies of 107 images, 95 % differ in 8 or fewer bits; unrelated photographs in 14 or more.
 """
 
+STRICTNESS: tuple[Split, ...] = ("train", "validation", "benchmark")
+"""Of the splits that members of one group are said to have, the last one counts."""
+
 Good = TypeVar("Good")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImportedAnnotation:
-    """An annotation of an image: a label map, or None if nothing is broken."""
-
-    author: str
-    label_map: LabelMap | None
-    lead_seconds: float = 0.0
-    note: str = ""
-    created: float | None = None
-    round_id: str | None = None
-
 
 Answers = Callable[[int, int], Iterable[ImportedAnnotation]]
 """(height, width) of the image -> its annotations, one by one; raises `InputRefused` if they do not fit."""
@@ -90,9 +78,10 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ingest:
-    """Metadata of all images of an import; a row's own metadata takes precedence."""
+    """Metadata of all images of an import; a row's own metadata takes precedence over all but the source."""
 
-    source: Source = "generated"
+    source: Source | None = None
+    """None: as the row states, else "generated"."""
     licence: str = ""
     generator_id: str | None = None
     round_id: str | None = None
@@ -102,6 +91,8 @@ class Ingest:
     """Prefix of the row's name in `Image.origin`."""
     benchmarks_refused: bool = False
     """Refuse labels of benchmark images, because they are too coarse for evaluation."""
+    partial: bool = False
+    """Keep what is left of a label of which a part was refused."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,11 +134,15 @@ def import_reading(
     """
     intake = _Intake(workspace, ingest, trial, reading.refused)
     done = 0
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        for batch in _batches(reading.rows):
-            report(done, max(reading.total, done), intake.progress())
-            intake.add(batch, pool)
-            done += len(batch)
+    try:
+        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+            for batch in _batches(reading.rows):
+                report(done, max(reading.total, done), intake.progress())
+                intake.add(batch, pool)
+                done += len(batch)
+        intake.store_labels(report)
+    finally:
+        intake.waiting.close()
     report(done, done, intake.progress())
     return ImportResult(
         added=intake.added,
@@ -155,7 +150,7 @@ def import_reading(
         refused=tuple(intake.refused),
         labels=intake.labels,
         alike=tuple(intake.alike),
-        losses=reading.losses,
+        losses=(*reading.losses, *intake.remarks()),
     )
 
 
@@ -179,46 +174,91 @@ class _Intake:
         self.looks = NearDuplicateGroups(workspace)
         self.added = self.duplicates = self.labels = 0
         self.alike: list[Refusal] = []
-        self._tried: set[str] = set()
+        self._tried: dict[str, tuple[int, int]] = {}
+        self._remarks: dict[str, list[str]] = {}
         with workspace.catalog(read_only=True) as catalog:
             self.classes = len(catalog.classes.names())
+        self.waiting = WaitingLabels(self.classes, ingest.partial)
 
     def progress(self) -> str:
         return f"{self.added} added, {self.duplicates} duplicates, {len(self.refused)} refused"
 
+    def remarks(self) -> tuple[str, ...]:
+        """How masks were read where that is not obvious, with the number of masks and the first one."""
+        return tuple(
+            f"{remark} ({len(names)} of them, first {names[0]})" for remark, names in self._remarks.items()
+        )
+
     def add(self, batch: list[Row], pool: ThreadPoolExecutor) -> None:
         loaded = _usable(pool.map(_load, batch), self.refused)
         fresh = self._unknown([each for each in loaded if each.row.image is None])
-        ready = _usable(pool.map(_measure, fresh), self.refused)
-        new = self._keep(ready)
+        measured = _usable(pool.map(_measure, fresh), self.refused)
+        known = sum(each.row.image is None for each in loaded) - len(fresh)
+        ready, groups, splits = self._placed(measured)
+        new = self._keep(ready, groups, splits)
         self.added += new
-        self.duplicates += sum(each.row.image is None for each in loaded) - len(fresh) + len(ready) - new
+        self.duplicates += known + len(ready) - new
         if any(each.row.answers for each in loaded):
-            self._answer(loaded, ready, pool)
+            self._answer(loaded, pool)
 
     def _unknown(self, loaded: Sequence[LoadedRow]) -> list[LoadedRow]:
         """Rows whose bytes are not in the catalog yet, each once."""
         first = {each.sha256: each for each in reversed(loaded)}
         with self.workspace.catalog(read_only=True) as catalog:
-            known = {image.sha256 for image in catalog.images.find(sha256=list(first))}
-        known |= self._tried
-        return [each for each in loaded if first[each.sha256] is each and each.sha256 not in known]
+            known = {image.sha256: image.split for image in catalog.images.find(sha256=list(first))}
+        for each in loaded:
+            split = known.get(each.sha256, "benchmark")
+            if each.note.split == "benchmark" != split:
+                reason = f"a benchmark image there, but its split is {split} in this workspace, and stays so"
+                self.refused.append(Refusal(each.row.name, reason))
+        return [
+            each
+            for each in loaded
+            if first[each.sha256] is each and each.sha256 not in known and each.sha256 not in self._tried
+        ]
 
-    def _keep(self, ready: Sequence[tuple[LoadedRow, ImageFile]]) -> int:
+    def _placed(
+        self, measured: Sequence[tuple[LoadedRow, ImageFile]]
+    ) -> tuple[list[tuple[LoadedRow, ImageFile]], list[str], list[Split]]:
+        """The rows with their groups and splits: a known group's, else what the dataset states, else drawn.
+
+        A benchmark image that belongs to a group of another split here is refused: it would be trained on.
+        """
+        groups = self._groups(measured)
+        with self.workspace.catalog(read_only=True) as catalog:
+            splits = {image.group: image.split for image in catalog.images.find(group=sorted(set(groups)))}
+        known = dict(splits)
+        for (loaded, _), group in zip(measured, groups, strict=True):
+            if loaded.note.split and group not in known:
+                stated = (splits.get(group, "train"), loaded.note.split)
+                splits[group] = max(stated, key=STRICTNESS.index)
+        placed: list[tuple[tuple[LoadedRow, ImageFile], str, Split]] = []
+        for each, group in zip(measured, groups, strict=True):
+            split = splits.get(group) or split_of(group, self.ingest.validation, self.ingest.benchmark)
+            if each[0].note.split == "benchmark" != split:
+                reason = f"a benchmark image, but its group is of split {split} in this workspace"
+                self.refused.append(Refusal(each[0].row.name, reason))
+            else:
+                placed.append((each, group, split))
+        return [one for one, _, _ in placed], [one for _, one, _ in placed], [one for _, _, one in placed]
+
+    def _keep(
+        self, ready: Sequence[tuple[LoadedRow, ImageFile]], groups: list[str], splits: list[Split]
+    ) -> int:
         """Store one batch, blobs before the rows that reference them; returns the number of new images."""
         if not ready:
             return 0
-        groups = self._groups(ready)
         if self.trial:
-            self._tried |= {loaded.sha256 for loaded, _ in ready}
+            self._tried |= {loaded.sha256: (measured.height, measured.width) for loaded, measured in ready}
             return len(ready)
         originals = [loaded.data for loaded, _ in ready]
         thumbnails = self.workspace.blobs.put_many([m.thumbnail for _, m in ready] + originals)[: len(ready)]
         with self.workspace.catalog() as catalog:
-            known = {image.group: image.split for image in catalog.images.find(group=sorted(set(groups)))}
             new = catalog.images.add_many(
-                self._image(loaded, measured, thumbnail, group, known.get(group))
-                for (loaded, measured), thumbnail, group in zip(ready, thumbnails, groups, strict=True)
+                self._image(loaded, measured, thumbnail, group, split)
+                for (loaded, measured), thumbnail, group, split in zip(
+                    ready, thumbnails, groups, splits, strict=True
+                )
             )
             catalog.commit()
         return new
@@ -240,6 +280,9 @@ class _Intake:
 
     def _group(self, loaded: LoadedRow, measured: ImageFile) -> str:
         note = loaded.note
+        if note.group:
+            self.looks.know(note.group)
+            return note.group
         if note.prompt and note.seed is not None:
             return prompt_group(note.prompt, note.seed)
         before = self.looks.count
@@ -249,7 +292,7 @@ class _Intake:
         return group
 
     def _image(
-        self, loaded: LoadedRow, measured: ImageFile, thumbnail: str, group: str, split: Split | None
+        self, loaded: LoadedRow, measured: ImageFile, thumbnail: str, group: str, split: Split
     ) -> Image:
         note, ingest = loaded.note, self.ingest
         generator = note.generator or ingest.generator_id
@@ -264,10 +307,10 @@ class _Intake:
             generator_id=generator,
             seed=note.seed,
             settings=note.settings,
-            source=ingest.source,
+            source=ingest.source or note.source or "generated",
             origin=f"{ingest.dataset}:{loaded.row.name}" if ingest.dataset else loaded.row.name,
             licence=note.licence or ingest.licence,
-            split=split or split_of(group, ingest.validation, ingest.benchmark),
+            split=split,
             group=group,
             round_id=ingest.round_id,
             thumbnail=thumbnail,
@@ -275,42 +318,65 @@ class _Intake:
 
     # ---- labels --------------------------------------------------------------------------------------
 
-    def _answer(
-        self,
-        loaded: Sequence[LoadedRow],
-        ready: Sequence[tuple[LoadedRow, ImageFile]],
-        pool: ThreadPoolExecutor,
-    ) -> None:
+    def _answer(self, loaded: Sequence[LoadedRow], pool: ThreadPoolExecutor) -> None:
+        """Read the rows' annotations; they wait until all entries of their images are known."""
         answered = [each for each in loaded if each.row.answers]
         images = self._images(answered)
-        sizes = {each.sha256: (measured.height, measured.width) for each, measured in ready}
-
-        def read(each: LoadedRow) -> tuple[Image | None, list[PackedAnnotation]] | Refusal:
-            image = images.get(each.row.image or each.sha256)
-            size = (image.height, image.width) if image else sizes.get(each.sha256)
-            if size is None:
-                return (
-                    Refusal(each.row.name, "its label has no image in this workspace")
-                    if each.row.image
-                    else (None, [])
-                )
+        places: list[tuple[Row, str, tuple[int, int]]] = []
+        for each in answered:
+            key = each.row.image or each.sha256
+            image = images.get(key)
             if image and image.split == "benchmark" and self.ingest.benchmarks_refused:
-                return Refusal(
-                    each.row.name, "its image is in the benchmark, which accepts no labels this coarse"
-                )
-            try:
-                assert each.row.answers
-                answers = [pack(answer, *size, self.classes) for answer in each.row.answers(*size)]
-            except InputRefused as error:
-                return Refusal(each.row.name, f"its label: {error}")
-            return image, answers
+                reason = "its image is in the benchmark, which accepts no labels this coarse"
+                self.refused.append(Refusal(each.row.name, reason))
+            elif image:
+                places.append((each.row, image.id, (image.height, image.width)))
+            elif key in self._tried:
+                places.append((each.row, key, self._tried[key]))
+            elif each.row.image:
+                self.refused.append(Refusal(each.row.name, "its label has no image in this workspace"))
 
-        found = _usable(pool.map(read, answered), self.refused)
-        if self.trial:
-            self.labels += sum(len(answers) for _, answers in found)
-            return
-        pairs = [(image, answer) for image, answers in found if image for answer in answers]
-        self.labels += store_new_labels(self.workspace, pairs)
+        for (row, key, size), answers in zip(places, pool.map(self._read, places), strict=True):
+            if isinstance(answers, Refusal):
+                self.refused.append(answers)
+                self.waiting.refuse(key, size)
+                continue
+            self.waiting.add(key, size, answers)
+            for answer, packed in answers:
+                self._tell(row.name, answer, packed is not None)
+
+    def _read(self, place: tuple[Row, str, tuple[int, int]]) -> list[PackedAnnotation] | Refusal:
+        row, _, size = place
+        try:
+            assert row.answers
+            return [pack(answer, *size, self.classes) for answer in row.answers(*size)]
+        except InputRefused as error:
+            return Refusal(row.name, f"its label: {error}")
+
+    def _tell(self, name: str, answer: ImportedAnnotation, marked: bool) -> None:
+        """List what was refused of an annotation, and how its mask was read."""
+        reasons = answer.refused + answer.left_out
+        if reasons:
+            said = "; ".join(reasons[:NAMED]) + f"; and {len(reasons) - NAMED} more" * (len(reasons) > NAMED)
+            if answer.refused and marked and not self.ingest.partial:
+                said += "; half a label is not kept, --partial keeps the rest of it"
+            self.refused.append(Refusal(name, f"its label: {said}"))
+        if answer.remark:
+            self._remarks.setdefault(answer.remark, []).append(name)
+
+    def store_labels(self, report: Report) -> None:
+        """Store the labels that waited, one for each image and author; with `trial` they are counted."""
+        done = 0
+        for batch in self.waiting.batches():
+            report(done, len(self.waiting), f"storing labels, {self.progress()}")
+            done += len(batch)
+            if self.trial:
+                self.labels += sum(map(len, batch.values()))
+                continue
+            with self.workspace.catalog(read_only=True) as catalog:
+                images = {image.id: image for image in catalog.images.get_many(batch)}
+            pairs = [(images[key], one) for key, answers in batch.items() if key in images for one in answers]
+            self.labels += store_new_labels(self.workspace, pairs)
 
     def _images(self, loaded: Sequence[LoadedRow]) -> dict[str, Image]:
         """The rows' images, by id if the row names one, else by hash."""
@@ -321,56 +387,6 @@ class _Intake:
             if hashes:
                 images |= {image.sha256: image for image in reversed(catalog.images.find(sha256=hashes))}
         return images
-
-
-PackedAnnotation = tuple[ImportedAnnotation, PackedMap | None]
-
-
-def pack(answer: ImportedAnnotation, height: int, width: int, classes: int) -> PackedAnnotation:
-    """An annotation with its label map checked and packed; the pixels are given up. Raises `MaskRefused`."""
-    if answer.label_map is None:
-        return answer, None
-    packed = PackedMap.of(answer.label_map, (height, width), classes)
-    return replace(answer, label_map=None), packed
-
-
-def store_new_labels(
-    workspace: Workspace, pairs: Sequence[tuple[Image, PackedAnnotation]], source: LabelSource = "import"
-) -> int:
-    """Store each annotation unless it equals its author's newest one for that image; returns the number of
-    new labels."""
-    packed = [label_map for _, (_, label_map) in pairs if label_map is not None]
-    stored = workspace.blobs.put_many([label_map.data for label_map in packed])
-    blobs = iter(stored)
-    new = 0
-    with workspace.catalog() as catalog:
-        newest = {
-            (label.image_id, label.author): label
-            for label in catalog.labels.of_images(sorted({image.id for image, _ in pairs}))
-        }
-        catalog.label_map_statistics.add_many(zip(stored, packed, strict=True))
-        for image, (answer, label_map) in pairs:
-            blob = None if label_map is None else next(blobs)
-            known = newest.get((image.id, answer.author))
-            if known and (known.label_map, known.clean, known.note) == (blob, blob is None, answer.note):
-                continue
-            label = Label(
-                image_id=image.id,
-                author=answer.author,
-                height=image.height,
-                width=image.width,
-                label_map=blob,
-                clean=blob is None,
-                source=source,
-                round_id=answer.round_id,
-                lead_seconds=answer.lead_seconds,
-                note=answer.note,
-                created=now() if answer.created is None else answer.created,
-            )
-            newest[image.id, answer.author] = catalog.labels.submit(label)
-            new += 1
-        catalog.commit()
-    return new
 
 
 def _load(row: Row) -> LoadedRow | Refusal:
@@ -419,6 +435,13 @@ class NearDuplicateGroups:
             return f"{LOOKS}{int(firsts[distances.argmin()]):016x}"
         self._add(fingerprint)
         return f"{LOOKS}{fingerprint:016x}"
+
+    def know(self, group: str) -> None:
+        """Add a group that a dataset states, so that later near-duplicates of it join it."""
+        if LOOK.fullmatch(group):
+            fingerprint = int(group.removeprefix(LOOKS), 16)
+            if fingerprint not in self._firsts[: self.count]:
+                self._add(fingerprint)
 
     def _add(self, fingerprint: int) -> None:
         if self.count == len(self._firsts):

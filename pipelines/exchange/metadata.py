@@ -3,15 +3,18 @@
 import csv
 import json
 import os
+import re
 import stat
+import unicodedata
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO, cast, get_args
 
 from dataengine.bounds import TABLE_BYTES, TABLE_ROWS, check_bytes
 from dataengine.csv_files import unescape_row
 from dataengine.errors import InputRefused
+from dataengine.records import Source, Split
 
 SIDECARS = (".txt", ".json")
 TABLE = "metadata.csv"
@@ -20,6 +23,8 @@ MAX_SIDECAR_BYTES = 1024 * 1024
 MAX_PROMPT = 20_000
 MAX_WORD = 500
 MAX_LINE = 1_000_000
+UNUSABLE_GROUP = re.compile(r"look:(?![0-9a-f]{16}$)")
+"""Groups of near-duplicates bear the hash of their first member."""
 
 
 class Refusal(NamedTuple):
@@ -39,12 +44,16 @@ class Note:
     licence: str | None = None
     generator: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    source: Source | None = None
+    split: Split | None = None
+    group: str | None = None
+    """Images of one group have one split; only together with a split."""
 
 
 def read_table(root: Path, path: Path | None = None) -> tuple[dict[str, Note], list[Refusal]]:
     """Metadata by file name from `path`, or from `metadata.csv` in `root` if it exists, and refused rows.
 
-    Raises `InputRefused` if the table itself cannot be read.
+    Names are as `same_name` gives them. Raises `InputRefused` if the table itself cannot be read.
     """
     path = path or root / TABLE
     if path == root / TABLE and not path.is_file():
@@ -55,7 +64,7 @@ def read_table(root: Path, path: Path | None = None) -> tuple[dict[str, Note], l
         for line, row in read_rows(path, NAME_COLUMNS):
             column = next(name for name in NAME_COLUMNS if name in row)
             try:
-                notes[str(PurePosixPath(row[column] or ""))] = parse_note(row)
+                notes[same_name(str(PurePosixPath(row[column] or "")))] = parse_note(row)
             except InputRefused as error:
                 refused.append(Refusal(f"{path.name}, line {line}", str(error)))
     except (OSError, UnicodeError, csv.Error) as error:
@@ -111,6 +120,7 @@ def parse_note(payload: Mapping[str, Any]) -> Note:
     settings = payload.get("settings") or {}
     if not isinstance(settings, dict):
         raise InputRefused("settings must be an object of names and values")
+    split, source = payload.get("split"), payload.get("source")
     return Note(
         prompt=_text(payload, "prompt", MAX_PROMPT) or "",
         seed=_seed(payload.get("seed")),
@@ -118,6 +128,10 @@ def parse_note(payload: Mapping[str, Any]) -> Note:
         licence=_text(payload, "licence", MAX_WORD),
         generator=_text(payload, "generator", MAX_WORD),
         settings=settings,
+        # Words of other tools in these columns, such as "test" or a web address, are not ours.
+        source=cast(Source, source) if source in get_args(Source) else None,
+        split=cast(Split, split) if split in get_args(Split) else None,
+        group=_group(payload) if split in get_args(Split) else None,
     )
 
 
@@ -133,6 +147,11 @@ def read_plain(path: Path, limit: int) -> bytes:
     if len(data) > limit:
         raise InputRefused(f"larger than {limit} bytes")
     return data
+
+
+def same_name(name: str) -> str:
+    """The name as names are compared: é is é, whether a system writes it as one sign or as two."""
+    return unicodedata.normalize("NFC", name)
 
 
 def displayable_name(name: str) -> str:
@@ -151,6 +170,14 @@ def _object(text: str) -> dict[str, Any]:
     if not isinstance(payload, dict):
         raise InputRefused("must be a JSON object")
     return payload
+
+
+def _group(payload: Mapping[str, Any]) -> str | None:
+    try:
+        group = _text(payload, "group", MAX_WORD)
+    except InputRefused:
+        return None
+    return None if group and UNUSABLE_GROUP.match(group) else group
 
 
 def _seed(value: object) -> int | None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import stat
 import tempfile
+import unicodedata
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,10 +44,20 @@ def path_inside(root: Path, name: str) -> Path:
     return path
 
 
+def existing_inside(root: Path, name: str) -> Path | None:
+    """The file `name` below `root`, also if its accents are composed otherwise; None if there is none.
+
+    Raises `InputRefused` as `path_inside`.
+    """
+    spellings = dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))))
+    paths = [path_inside(root, spelling) for spelling in spellings]
+    return next((path for path in paths if path.exists()), None)
+
+
 def read_inside(root: Path, name: str) -> tuple[bytes, Note]:
     """The bytes of an image below `root`, for `importer.Row.load`."""
-    path = path_inside(root, name)
-    if not path.exists():
+    path = existing_inside(root, name)
+    if path is None:
         raise InputRefused(f"there is no image {displayable_name(name)!r} in {root.name}/")
     return read_plain(path, IMAGE_BYTES), Note()
 

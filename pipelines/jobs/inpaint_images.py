@@ -183,6 +183,8 @@ def _read_masked_image(row: Row) -> MaskedImage:
     pixels = decode(data)
     missing = np.zeros(pixels.shape[:2], bool)
     for answer in row.answers(*missing.shape):
+        if answer.refused:
+            raise InputRefused(answer.refused[0])
         if answer.label_map is not None:
             missing |= answer.label_map > 0
     return MaskedImage(pixels=pixels, missing=missing, note=note, sha256=sha256(data).hexdigest())

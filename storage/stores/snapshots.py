@@ -33,9 +33,11 @@ if TYPE_CHECKING:
 
 
 SHARD_ROWS = 256
-EXPORT_FORMAT = 1
+EXPORT_FORMAT = 2
 COLUMNS = tuple(field.name for field in fields(SnapshotItem))
 NUMBERS = ("max_confidence", "weight")
+OF_IMAGES = ("prompt", "licence", "source", "group")
+"""Further columns of an export: text of the image."""
 EXTENSIONS = {
     "image/png": ".png",
     "image/jpeg": ".jpg",
@@ -121,10 +123,10 @@ class Snapshots:
         """Export Parquet shards with embedded images, label maps and confidence maps, to the snapshot's
         folder.
 
-        Columns: the snapshot's own, `prompt`, `image`, `label_map` (classes; all 0 for artifact-free rows,
-        null where the target is a confidence map) and `confidence_map` (8-bit, null elsewhere). Rows come
-        oldest ancestor first, so that a snapshot that extends its parent shares the parent's shards. Rows
-        whose image or label was erased since are omitted and counted.
+        Columns: the snapshot's own, `seed`, `generator`, `OF_IMAGES`, `image`, `label_map` (classes; all 0
+        for artifact-free rows, null where the target is a confidence map) and `confidence_map` (8-bit, null
+        elsewhere). Rows come oldest ancestor first, so that a snapshot that extends its parent shares the
+        parent's shards. Rows whose image or label was erased since are omitted and counted.
         """
         items = self._oldest_first(snapshot_id)
         with self._open_catalog(read_only=True) as catalog:
@@ -192,7 +194,10 @@ class Snapshots:
         label_map, confidence_map = self._target(item, image)
         name = image.id + EXTENSIONS.get(image.media_type, "")
         return _row(item) | {
-            "prompt": image.prompt,
+            "category": item.category or image.category,
+            "seed": image.seed,
+            "generator": image.generator_id,
+            **{name: getattr(image, name) for name in OF_IMAGES},
             "image": {"bytes": self.blobs.get(item.image_sha256), "path": name},
             "label_map": label_map,
             "confidence_map": confidence_map,
@@ -275,7 +280,8 @@ def _export_schema() -> "pyarrow.Schema":
     import pyarrow
 
     image_struct = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
-    plain = [*_item_fields(), pyarrow.field("prompt", pyarrow.string())]
+    plain = [*_item_fields(), pyarrow.field("seed", pyarrow.int64())]
+    plain += [pyarrow.field(name, pyarrow.string()) for name in ("generator", *OF_IMAGES)]
     image_fields = [pyarrow.field(name, image_struct) for name in ("image", "label_map", "confidence_map")]
     features: dict[str, Any] = {f.name: {"dtype": str(f.type), "_type": "Value"} for f in plain}
     features |= {field.name: {"_type": "Image"} for field in image_fields}

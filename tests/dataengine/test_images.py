@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Picture
+from PIL.PngImagePlugin import PngInfo
 
 from dataengine import images
 from dataengine.errors import ImageRefused
@@ -70,6 +71,75 @@ def test_exif_turns_pixels_size_and_thumbnail(orientation: int) -> None:
         assert np.abs(np.asarray(small).astype(int) - expected).mean() < 5
 
 
+def unturned(data: bytes) -> np.ndarray:
+    """As a viewer that knows no EXIF and lays transparency on black."""
+    with Picture.open(io.BytesIO(data)) as picture:
+        layers = picture.convert("RGBA")
+        return np.array(Picture.alpha_composite(Picture.new("RGBA", layers.size, "black"), layers))[..., :3]
+
+
+TURNS = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
+    8: lambda a: np.rot90(a),
+}
+"""By EXIF orientation: how the stored pixels are to be turned."""
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "PNG"])
+@pytest.mark.parametrize("orientation", TURNS)
+def test_what_is_sent_needs_no_turning(kind: str, orientation: int) -> None:
+    exif = Picture.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = pictures.encoded(pictures.scene(1), kind, exif=exif, **options)
+    sent, media_type = images.as_shown(data, f"image/{kind.lower()}")
+    assert np.array_equal(unturned(sent), images.decode(data)), "one picture for all"
+    assert np.array_equal(images.decode(sent), images.decode(data))
+    expected = TURNS[orientation](unturned(data))
+    assert np.array_equal(unturned(sent), expected)
+    assert (sent == data) == (orientation == 1) and (media_type == "image/png") == (
+        sent != data or kind == "PNG"
+    )
+
+
+def test_a_turn_in_xmp_is_taken_too() -> None:
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r tiff:Orientation="6"/></x:xmpmeta>'
+    upright = pictures.scene(1)
+    webp = pictures.encoded(upright, "WEBP", lossless=True, xmp=xmp)
+    text = PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", xmp.decode())
+    for data in (webp, pictures.encoded(upright, pnginfo=text)):
+        sent = images.as_shown(data, "image/webp")[0]
+        assert np.array_equal(unturned(sent), images.decode(data))
+        assert np.array_equal(images.decode(data), np.rot90(upright, -1))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF"])
+def test_transparency_lies_on_one_ground(kind: str) -> None:
+    layers = np.dstack([pictures.scene(9), np.full((96, 128), 255, np.uint8)])
+    layers[20:40, 20:40, 3] = 0
+    picture = Picture.fromarray(layers)
+    data = pictures.saved(picture, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    sent, media_type = images.as_shown(data, "image/x")
+    assert media_type == "image/png" and np.array_equal(unturned(sent), images.decode(data))
+    assert (images.decode(data)[20:40, 20:40] == 255).all()
+
+
+def test_what_every_viewer_shows_alike_is_sent_as_it_is() -> None:
+    for name, data in GOOD.items():
+        sent, _ = images.as_shown(data, "image/x")
+        assert (sent == data) == (name not in ("glass.png", "turned.jpg", "cmyk.jpg")), name
+    opaque = np.dstack([pictures.scene(9), np.full((96, 128), 255, np.uint8)])
+    for data in (pictures.encoded(opaque), b"no picture", b""):
+        assert images.as_shown(data, "image/x") == (data, "image/x")
+
+
 def test_a_bomb_costs_nothing() -> None:
     data = pictures.bomb()
     tracemalloc.start()
@@ -121,23 +191,24 @@ def test_copies_look_alike_and_others_do_not() -> None:
     assert min(distances) > 8
 
 
-def test_values_of_masks_are_those_stored_and_within_the_same_bounds() -> None:
+def test_layers_of_masks_are_those_stored_and_within_the_same_bounds() -> None:
     numbers = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    palette = np.stack([255 - np.arange(256), np.arange(256), np.full(256, 7)], axis=1).astype(np.uint8)
     for mode in ("L", "P"):
         body = io.BytesIO()
         stored = Picture.fromarray(numbers)
         if mode == "P":
             stored = Picture.frombytes("P", (4, 3), numbers.tobytes())
-            stored.putpalette([value for number in range(256) for value in (255 - number, number, 7)])
+            stored.putpalette(palette.ravel().tolist())
         stored.save(body, "PNG")
-        assert np.array_equal(images.decode_values(body.getvalue()), numbers)
+        layers = images.decode_layers(body.getvalue())
+        assert np.array_equal(layers.values, numbers) and layers.alpha is None and not layers.lossy
+        assert layers.palette is None if mode == "L" else np.array_equal(layers.palette[:12], palette[:12])
     for refused in (b"", b"no picture", body.getvalue()[:40]):
         with pytest.raises(ImageRefused):
-            images.decode_values(refused)
+            images.decode_layers(refused)
     with pytest.raises(ImageRefused, match="limit of 11"):
-        images.decode_values(body.getvalue(), max_pixels=11)
-    with pytest.raises(ImageRefused):
-        images.decode_values(body.getvalue(), formats=("BMP",))
+        images.decode_layers(body.getvalue(), max_pixels=11)
 
 
 def test_thumbnail_of_pixels() -> None:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
 from dataengine.errors import NotFound
+from dataengine.images import as_shown
 from storage.catalog import Catalog
 from storage.workspace import Workspace
 from ui.web.access import IMAGE_VIEWERS
@@ -75,13 +76,17 @@ def find_map(catalog: Catalog, image_id: str, detector_id: str | None) -> tuple[
 def image_response(
     workspace: Workspace, request: Request, sha256: str, media_type: str | None = None
 ) -> Response:
-    """A stored image, which never changes under its hash; served so that browsers never execute it."""
-    etag = f'"{sha256}"'
+    """A stored image, which never changes under its hash; served so that browsers never execute it.
+
+    With `media_type` it is an image as it came in, which is sent as every browser shows it: upright, opaque.
+    """
+    # Not the bare hash, under which browsers may still keep files that they do not turn.
+    etag = f'"{sha256}"' if media_type is None else f'"{sha256}.shown"'
     headers = {"ETag": etag, "Cache-Control": IMMUTABLE}
     if etag in re.split(r"\s*,\s*", request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers=headers)
     data = workspace.blobs.get(sha256)
-    kind = media_type or sniffed(data)
+    data, kind = (data, sniffed(data)) if media_type is None else as_shown(data, media_type)
     return Response(
         data, headers=headers, media_type=kind if kind in SHOWN_TYPES else "application/octet-stream"
     )

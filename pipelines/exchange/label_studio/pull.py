@@ -14,7 +14,6 @@ from typing import Any
 from dataengine.errors import InputRefused
 from dataengine.records import Image, Label, Report, Review, no_report
 from pipelines.exchange.import_options import ImportOptions
-from pipelines.exchange.importer import ImportedAnnotation, PackedAnnotation, pack, store_new_labels
 from pipelines.exchange.label_studio.server import Server, brush_labels, translating_errors
 from pipelines.exchange.label_studio.tasks import (
     Annotation,
@@ -23,6 +22,7 @@ from pipelines.exchange.label_studio.tasks import (
     note_of,
     read_annotation,
 )
+from pipelines.exchange.labels import ImportedAnnotation, PackedAnnotation, pack, store_new_labels
 from pipelines.exchange.metadata import Refusal
 from pipelines.exchange.safe_files import read_json
 from storage.workspace import Workspace

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dataengine.errors import InputRefused
+from dataengine.images import as_shown
 from dataengine.records import DetectorVersion, Endpoint, Image, Report, digest, no_report, threshold_of
 from pipelines.exchange.label_studio.server import Server
 from pipelines.exchange.label_studio.signing import signed_path, signing_secret
@@ -191,7 +192,9 @@ def _addresses(
         addresses: list[str] = []
         part: list[tuple[str, bytes, str]] = []
         for image in images:
-            part.append((name(image), workspace.blobs.get(image.sha256), image.media_type))
+            # What is drawn on there must be what the detector sees here.
+            data, media_type = as_shown(workspace.blobs.get(image.sha256), image.media_type)
+            part.append((image.id + EXTENSIONS.get(media_type, ""), data, media_type))
             if sum(len(one[1]) for one in part) > BATCH_BYTES:
                 addresses += server.upload(project_id, part)
                 part = []

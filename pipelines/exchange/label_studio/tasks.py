@@ -124,10 +124,12 @@ def read_annotation(payload: Any, author_of: Callable[[Any], str]) -> Annotation
 def label_map_of(results: Sequence[Any], height: int, width: int, number_of: NumberOf) -> LabelMap | None:
     """The label map of brush regions, later ones over earlier ones; None if there are none.
 
-    Raises `MaskRefused` for regions that are not brush strokes, have another size, or an unknown class.
+    Raises `MaskRefused` for regions that are not brush strokes, have another size, or an unknown class, and
+    if all of them together mark nothing.
     """
+    if not results:
+        return None
     label_map = np.zeros((height, width), dtype=np.uint8)
-    has_regions = False
     for one in results:
         value = one.get("value") if isinstance(one, dict) else None
         if not isinstance(value, dict):
@@ -144,8 +146,9 @@ def label_map_of(results: Sequence[Any], height: int, width: int, number_of: Num
         if not isinstance(code, list):
             raise MaskRefused("a region has no rle")
         label_map[decode_mask(code, height, width)] = number_of(names[0])
-        has_regions = True
-    return label_map if has_regions and label_map.any() else None
+    if not label_map.any():
+        raise MaskRefused("its regions mark no pixel; delete them if nothing is broken")
+    return label_map
 
 
 def author_of(user: Any) -> str:

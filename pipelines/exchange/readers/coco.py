@@ -1,11 +1,18 @@
 """Read COCO instances: polygons, RLE (compressed and plain, with holes) and boxes become label maps.
 
 The optional `annotation["author"]` is the annotator, and `image["clean_by"]` lists annotators who found
-nothing; our export writes both. Later annotations overwrite earlier ones.
+nothing; our export writes both, and its `metadata.csv` beside the images is read too. Later annotations
+overwrite earlier ones.
+
+Ids need not be of one type: 1, "1" and 1.0 are one id. Ids of annotations are not used, since joined files
+repeat them. An image that an annotation may belong to is not called clean: neither where the annotation could
+not be used, nor, if it is unclear whose it is, any image of the file.
 """
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,13 +23,16 @@ from dataengine.bounds import MAX_PIXELS, check_drawn
 from dataengine.errors import InputRefused, MaskRefused
 from dataengine.masks import Mask, decode_coco
 from pipelines.exchange.import_options import ImportOptions
-from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
-from pipelines.exchange.metadata import Refusal, displayable_name
+from pipelines.exchange.importer import Answers, Reading, Row
+from pipelines.exchange.labels import ImportedAnnotation
+from pipelines.exchange.metadata import TABLE, Note, Refusal, displayable_name, read_table, same_name
 from pipelines.exchange.safe_files import read_inside, read_json
 
 FILES = ("coco.json", "labels.json", "annotations.json", "_annotations.coco.json")
 FOLDERS = ("images", "data")
 MAX_VERTICES = 100_000
+WHOLE = re.compile(r"-?\d+\.0*")
+EXPECTED = "a polygon is a list [x, y, x, y, x, y, …] of three points or more, in a list of polygons"
 LOSSES = ("keypoints, captions, attributes and crowd flags are not kept",)
 
 
@@ -30,27 +40,42 @@ def read_coco(options: ImportOptions) -> Reading:
     """The images of a COCO file with their annotations. Raises `InputRefused` if it is not a COCO file."""
     path = _file(options.path)
     payload = read_json(path)
-    lists = [
-        payload.get(name, []) if isinstance(payload, dict) else None for name in ("images", "annotations")
-    ]
-    if not all(isinstance(each, list) for each in lists) or not isinstance(
-        payload.get("categories", []), list
-    ):
-        raise InputRefused(
-            f"{path.name} is not a COCO file: it needs lists of images, annotations, categories"
-        )
-    images, annotations = lists
+    images, annotations, categories = _lists(path.name, payload, options.clean)
     refused: list[Refusal] = []
-    names = _categories(payload.get("categories", []), options, refused)
-    by_image = _by_image(annotations or [], names, refused)
-    known = _images(images or [], refused)
-    refused += [
-        Refusal(f"annotation {one.get('id')}", f"refers to image {key!r}, which is not in the file")
-        for key in by_image.keys() - known.keys()
-        for one in by_image[key]
-    ]
-    rows = list(_rows(known, by_image, options, _root(options, path)))
+    classes = _categories(categories, options, refused)
+    known = _images(images, refused)
+    by_image, lost = _by_image(annotations, classes, known.keys(), refused)
+    if options.clean and lost:
+        reason = f"{lost} annotations belong to no image of the file, so none was called free of artifacts"
+        refused.append(Refusal("--clean", reason))
+        options = replace(options, clean=False)
+    root = _root(options, path)
+    notes = _notes(root, refused)
+    rows = list(_rows(known, by_image, options, root, notes))
     return Reading(rows=rows, total=len(rows), refused=refused, losses=LOSSES)
+
+
+def _notes(root: Path, refused: list[Refusal]) -> dict[str, Note]:
+    """The table beside the images; one of another make costs nothing but itself."""
+    try:
+        notes, unusable = read_table(root)
+    except InputRefused as error:
+        refused.append(Refusal(TABLE, str(error)))
+        return {}
+    refused += unusable
+    return notes
+
+
+def _lists(name: str, payload: Any, clean: bool) -> tuple[list[Any], list[Any], list[Any]]:
+    """The lists of images, annotations and categories. Raises `InputRefused` for other layouts."""
+    lists = payload if isinstance(payload, dict) else {}
+    images, categories = lists.get("images"), lists.get("categories", [])
+    annotations = lists.get("annotations", None if clean else [])
+    if not (isinstance(images, list) and isinstance(annotations, list) and isinstance(categories, list)):
+        raise InputRefused(f"{name} is not a COCO file: it needs lists of images, annotations, categories")
+    if any(isinstance(one, dict) and "segments_info" in one for one in annotations):
+        raise InputRefused(f"{name} is a panoptic COCO file; only instances are read: give instances_*.json")
+    return images, annotations, categories
 
 
 def _file(path: Path) -> Path:
@@ -74,86 +99,107 @@ def _root(options: ImportOptions, file: Path) -> Path:
     )
 
 
-def _categories(payload: list[Any], options: ImportOptions, refused: list[Refusal]) -> dict[Any, int | str]:
+def _key(value: Any) -> str | None:
+    """An id as text, equal for 1, "1" and 1.0; None for what is no id."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else None
+    text = str(value).strip()
+    return text.partition(".")[0] if WHOLE.fullmatch(text) else text or None
+
+
+def _categories(payload: list[Any], options: ImportOptions, refused: list[Refusal]) -> dict[str, int | str]:
     """The dataset's category id → our class value, or the reason why it has none."""
-    names: dict[Any, int | str] = {}
+    classes: dict[str, int | str] = {}
     for one in payload:
-        if not isinstance(one, dict) or not isinstance(one.get("name"), str) or "id" not in one:
+        key = _key(one.get("id")) if isinstance(one, dict) else None
+        if key is None or not isinstance(one.get("name"), str):
             refused.append(Refusal(f"category {one!r:.80}", "needs an id and a name"))
-        elif one["id"] in names:
-            refused.append(Refusal(f"category {one['id']!r}", "its id comes twice; the first one is used"))
-        else:
-            try:
-                names[one["id"]] = options.class_value(one["name"])
-            except InputRefused as error:
-                names[one["id"]] = str(error)
-    return names
-
-
-def _by_image(
-    annotations: list[Any], names: dict[Any, int | str], refused: list[Refusal]
-) -> dict[Any, list[dict[str, Any]]]:
-    found: dict[Any, list[dict[str, Any]]] = {}
-    ids = set()
-    for one in annotations:
-        if not isinstance(one, dict) or not isinstance(one.get("image_id"), int | str):
-            refused.append(Refusal(f"annotation {one!r:.80}", "needs the id of its image"))
             continue
-        key, number = one.get("id"), names.get(one.get("category_id"), "its category is not in the file")
-        if key is not None and str(key) in ids:
-            refused.append(Refusal(f"annotation {key}", "its id comes twice; the first one is used"))
-        elif isinstance(number, str):
-            refused.append(Refusal(f"annotation {key}", number))
-        else:
-            ids.add(str(key))
-            found.setdefault(one["image_id"], []).append(one | {"number": number})
-    return found
+        try:
+            found: int | str = options.class_value(one["name"])
+        except InputRefused as error:
+            found = str(error)
+        if classes.setdefault(key, found) != found:
+            classes[key] = f"its category id {key} comes twice, with different names"
+            refused.append(Refusal(f"category {key}", "its id comes twice, with different names"))
+    return classes
 
 
-def _images(payload: list[Any], refused: list[Refusal]) -> dict[Any, dict[str, Any]]:
-    known: dict[Any, dict[str, Any]] = {}
+def _images(payload: list[Any], refused: list[Refusal]) -> dict[str, list[dict[str, Any]]]:
+    """The images by id: more than one where files were joined whose ids begin at 1 each."""
+    known: dict[str, list[dict[str, Any]]] = {}
     for one in payload:
-        if not isinstance(one, dict) or not isinstance(one.get("id"), int | str):
+        key = _key(one.get("id")) if isinstance(one, dict) else None
+        if key is None:
             refused.append(Refusal(f"image {one!r:.80}", "needs an id"))
         elif not isinstance(one.get("file_name"), str):
             refused.append(Refusal(f"image {one['id']}", "names no file_name"))
-        elif one["id"] in known:
-            refused.append(Refusal(displayable_name(one["file_name"]), f"image id {one['id']!r} comes twice"))
-        else:
-            known[one["id"]] = one
+        elif all(one["file_name"] != other["file_name"] for other in known.get(key, [])):
+            known.setdefault(key, []).append(one)
     return known
 
 
+def _by_image(
+    annotations: list[Any],
+    classes: dict[str, int | str],
+    images: Collection[str],
+    refused: list[Refusal],
+) -> tuple[dict[str, list[dict[str, Any]]], int]:
+    """Each image's annotations, with our class or the reason why there is none, and how many are nobody's."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    lost = 0
+    for one in annotations:
+        key = _key(one.get("image_id")) if isinstance(one, dict) else None
+        if key is None:
+            refused.append(Refusal(f"annotation {one!r:.80}", "needs the id of its image"))
+        elif key not in images:
+            reason = f"refers to image {one['image_id']!r}, which is not in the file"
+            refused.append(Refusal(f"annotation {one.get('id')}", reason))
+        else:
+            category = _key(one.get("category_id"))
+            number = classes.get(category or "", "its category is not in the file")
+            found.setdefault(key, []).append(one | {"number": number})
+            continue
+        lost += 1
+    return found, lost
+
+
 def _rows(
-    known: dict[Any, dict[str, Any]],
-    by_image: dict[Any, list[dict[str, Any]]],
+    known: dict[str, list[dict[str, Any]]],
+    by_image: dict[str, list[dict[str, Any]]],
     options: ImportOptions,
     root: Path,
+    notes: dict[str, Note],
 ) -> Iterator[Row]:
-    for key, image in known.items():
-        mine, clean = by_image.get(key, []), image.get("clean_by", [])
-        name = image["file_name"]
-        clean_by = [one for one in clean if isinstance(one, str)] if isinstance(clean, list) else []
-        if not mine and not clean_by and options.clean:
-            clean_by = [_author(options)]
-        yield Row(
-            name=displayable_name(name),
-            load=partial(read_inside, root, name),
-            answers=partial(_answers, mine, clean_by, image, options) if mine or clean_by else None,
-        )
+    for key, images in known.items():
+        mine = by_image.get(key, [])
+        for image in images:
+            name = image["file_name"]
+            answers: Answers | None = None
+            if len(images) > 1:
+                answers = partial(_ambiguous, key)
+            elif mine or image.get("clean_by") or options.clean:
+                answers = partial(_answers, mine, image, options)
+            yield Row(name=displayable_name(name), load=partial(_load, root, name, notes), answers=answers)
+
+
+def _load(root: Path, name: str, notes: dict[str, Note]) -> tuple[bytes, Note]:
+    data, _ = read_inside(root, name)
+    return data, notes.get(same_name(name)) or Note()
 
 
 def _author(options: ImportOptions) -> str:
     return options.author or "import:coco"
 
 
+def _ambiguous(key: str, height: int, width: int) -> list[ImportedAnnotation]:
+    raise MaskRefused(f"image id {key} comes twice, for different files; which annotations are its own?")
+
+
 def _answers(
-    annotations: list[dict[str, Any]],
-    clean_by: list[str],
-    image: dict[str, Any],
-    options: ImportOptions,
-    height: int,
-    width: int,
+    annotations: list[dict[str, Any]], image: dict[str, Any], options: ImportOptions, height: int, width: int
 ) -> Iterator[ImportedAnnotation]:
     declared = (image.get("height", height), image.get("width", width))
     if declared != (height, width):
@@ -162,31 +208,61 @@ def _answers(
     by_author: dict[str, list[dict[str, Any]]] = {}
     for one in annotations:
         by_author.setdefault(str(one.get("author") or _author(options)), []).append(one)
-    for author, own in by_author.items():
-        label_map = np.zeros((height, width), dtype=np.uint8)
-        for one in own:
-            try:
-                label_map[mask_of(one, height, width)] = one["number"]
-            except InputRefused as error:
-                raise MaskRefused(f"annotation {one.get('id')}: {error}") from None
-        yield ImportedAnnotation(author=author, label_map=label_map)
+    for author, mine in by_author.items():
+        yield _answer(author, mine, height, width)
+    given = image.get("clean_by")
+    clean_by = [one for one in given if isinstance(one, str)] if isinstance(given, list) else []
     for author in clean_by:
         if author not in by_author:
             yield ImportedAnnotation(author=author, label_map=None)
+    if not by_author and not clean_by and options.clean:
+        yield ImportedAnnotation(author=_author(options), label_map=None, implied=True)
 
 
-def mask_of(annotation: dict[str, Any], height: int, width: int) -> Mask:
-    """Bool `HW` of one annotation's polygons, RLE, or box. Raises `MaskRefused` if it has none."""
+def _answer(author: str, annotations: list[dict[str, Any]], height: int, width: int) -> ImportedAnnotation:
+    """One author's label map, with what could not be used of it."""
+    label_map = np.zeros((height, width), dtype=np.uint8)
+    refused, left_out = [], []
+    for one in annotations:
+        where = f"annotation {one.get('id')}"
+        if isinstance(one["number"], str):
+            refused.append(f"{where}: {one['number']}")
+            continue
+        try:
+            mask, odd = mask_of(one, height, width)
+        except InputRefused as error:
+            refused.append(f"{where}: {error}")
+            continue
+        left_out += [f"{where}: {reason}" for reason in odd]
+        label_map[mask] = one["number"]
+    if not label_map.any():
+        # Annotations that mark nothing are no evidence that nothing is wrong.
+        return ImportedAnnotation(author=author, label_map=None, refused=(*refused, *left_out))
+    return ImportedAnnotation(
+        author=author, label_map=label_map, refused=tuple(refused), left_out=tuple(left_out)
+    )
+
+
+def mask_of(annotation: dict[str, Any], height: int, width: int) -> tuple[Mask, list[str]]:
+    """Bool `HW` of one annotation's polygons, RLE, or box, and what is wrong with shapes that mark nothing.
+
+    Raises `MaskRefused` if it has none.
+    """
     payload = annotation.get("segmentation")
+    odd: list[str] = []
     if isinstance(payload, dict):
         size = payload.get("size")
         if size != [height, width]:
             shown = tuple(size) if isinstance(size, list) else size
             raise MaskRefused(f"its mask is {shown!r:.40} (height, width), its image is {(height, width)}")
-        return decode_coco(payload)
-    if payload:
-        return _polygons(payload, height, width)
-    return box_mask(annotation.get("bbox"), height, width)
+        mask = decode_coco(payload)
+    elif payload:
+        mask, odd = _polygons(payload, height, width)
+    else:
+        mask = box_mask(annotation.get("bbox"), height, width)
+    if not mask.any() and not odd:
+        odd = ["it marks no pixel of its image"]
+    return mask, odd
 
 
 def box_mask(box: Any, height: int, width: int) -> Mask:
@@ -199,22 +275,27 @@ def box_mask(box: Any, height: int, width: int) -> Mask:
     return mask
 
 
-def _polygons(payload: Any, height: int, width: int) -> Mask:
+def _polygons(payload: Any, height: int, width: int) -> tuple[Mask, list[str]]:
+    """Bool `HW` of all polygons that have an inside, and what is wrong with the others."""
     from pycocotools import mask as coco
 
-    if not isinstance(payload, list) or not all(
-        _numbers(p) and len(p) >= 6 and len(p) % 2 == 0 for p in payload
-    ):
-        raise MaskRefused("a segmentation is RLE or a list of polygons [x, y, x, y, x, y, …]")
-    if sum(map(len, payload)) > 2 * MAX_VERTICES or height * width > MAX_PIXELS:
+    if not isinstance(payload, list):
+        raise MaskRefused(EXPECTED)
+    if sum(len(p) if isinstance(p, list) else 1 for p in payload) > 2 * MAX_VERTICES:
         raise MaskRefused(f"its polygons have more than {MAX_VERTICES} vertices")
+    if height * width > MAX_PIXELS:
+        raise MaskRefused(f"its image has more than {MAX_PIXELS} pixels")
+    sound = [p for p in payload if _numbers(p) and len(p) >= 6 and len(p) % 2 == 0]
+    odd = [EXPECTED] * (len(sound) < len(payload))
+    if not sound:
+        return np.zeros((height, width), dtype=bool), odd
     # Rasterised by COCO's C code, so that areas agree; it trusts coordinates, so they are clipped first.
     kept = [
         np.clip(np.asarray(p, dtype=np.float64).reshape(-1, 2), -1, (width + 1, height + 1)).ravel().tolist()
-        for p in payload
+        for p in sound
     ]
     drawn = coco.decode(coco.merge(coco.frPyObjects(kept, height, width)))
-    return np.asarray(drawn, dtype=bool)
+    return np.asarray(drawn, dtype=bool), odd
 
 
 def _numbers(values: Any) -> bool:

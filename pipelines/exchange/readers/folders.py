@@ -19,14 +19,18 @@ from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import ImportResult, Ingest, Reading, Row, import_reading
 from pipelines.exchange.metadata import (
     SIDECARS,
+    TABLE,
     Note,
     Refusal,
     displayable_name,
     read_plain,
     read_sidecar,
     read_table,
+    same_name,
 )
 from storage.workspace import Workspace
+
+OUR_EXPORT = ("labels.csv", "images/metadata.csv")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +46,7 @@ def import_folder(
     workspace: Workspace,
     path: str | Path,
     *,
-    source: Source = "generated",
+    source: Source | None = None,
     licence: str = "",
     prompts: str | Path | None = None,
     generator_id: str | None = None,
@@ -77,14 +81,36 @@ def read_folder(root: Path, prompts: Path | None = None) -> Reading:
 
     Raises `InputRefused` if `root` does not exist or the table cannot be read.
     """
+    if all((root / name).exists() for name in OUR_EXPORT):
+        raise InputRefused(
+            f"{root} is an export with labels, splits and sources; import it with --format masks"
+        )
     found, refused = find_image_files(root)
     table, unusable = read_table(root, prompts)
-    missing = sorted(table.keys() - {each.name for each in found})
+    if prompts is None:
+        for folder in sorted({each.path.parent for each in found} - {root, root.parent}):
+            inner, more = _inner_table(root, folder)
+            table |= inner
+            unusable += more
+    missing = sorted(table.keys() - {same_name(each.name) for each in found})
     refused += unusable
     refused += [
         Refusal(displayable_name(name), "named in the table, but not in the folder") for name in missing
     ]
     return Reading(rows=[_row(each, table) for each in found], total=len(found), refused=refused)
+
+
+def _inner_table(root: Path, folder: Path) -> tuple[dict[str, Note], list[Refusal]]:
+    """The table beside images of a folder below `root`, as our exports have it, by their names from there."""
+    if (folder / TABLE).is_symlink():
+        return {}, []
+    place = displayable_name(folder.relative_to(root).as_posix())
+    try:
+        table, refused = read_table(folder)
+    except InputRefused as error:
+        return {}, [Refusal(f"{place}/{TABLE}", str(error))]
+    notes = {same_name(f"{place}/{name}"): note for name, note in table.items()}
+    return notes, [Refusal(f"{place}/{one.name}", one.reason) for one in refused]
 
 
 def read_images(options: ImportOptions) -> Reading:
@@ -113,7 +139,7 @@ def find_image_files(root: Path) -> tuple[list[ImagePath], list[Refusal]]:
             refused.append(Refusal(name, "not a plain file"))
         elif path.suffix in SIDECARS:
             notes.append(path)
-        elif not (path.suffix == ".csv" and path.parent == root):
+        elif path.name != TABLE and not (path.suffix == ".csv" and path.parent == root):
             found.append(ImagePath(name=name, path=path, size=entry.stat(follow_symlinks=False).st_size))
     described = {each.path.with_suffix("") for each in found}
     refused += [
@@ -140,6 +166,6 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
 def _row(found: ImagePath, table: dict[str, Note]) -> Row:
     def load() -> tuple[bytes, Note]:
         data = read_plain(found.path, IMAGE_BYTES)
-        return data, table.get(found.name) or read_sidecar(found.path) or Note()
+        return data, table.get(same_name(found.name)) or read_sidecar(found.path) or Note()
 
     return Row(name=found.name, load=load, size=found.size)

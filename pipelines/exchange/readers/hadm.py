@@ -11,7 +11,8 @@ import numpy as np
 from dataengine.bounds import IMAGE_BYTES, JSON_BYTES, check_drawn
 from dataengine.errors import InputRefused, MaskRefused
 from pipelines.exchange.import_options import ImportOptions
-from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
+from pipelines.exchange.importer import Reading, Row
+from pipelines.exchange.labels import ImportedAnnotation
 from pipelines.exchange.metadata import Note, Refusal, displayable_name, parse_note, read_plain
 from pipelines.exchange.readers.coco import box_mask
 from pipelines.exchange.readers.richhf import is_finite
@@ -64,23 +65,42 @@ def _boxes_answer(
     other = next(
         (n for n, c in enumerate(options.classes, 1) if c == "unreasonable content"), options.one_class_value
     )
-    boxes = sum(len(each) for each in map(payload.get, ("human", "annotation")) if isinstance(each, list))
-    check_drawn(boxes, height, width)
+    if not payload.keys() & {"annotation", "human"}:
+        raise MaskRefused("it has neither annotation nor human, the lists of boxes of HADM")
+    lists = [each for each in map(payload.get, ("human", "annotation")) if isinstance(each, list)]
+    check_drawn(sum(map(len, lists)), height, width)
     label_map = np.zeros((height, width), dtype=np.uint8)
-    noted = []
+    noted, refused = [], []
     for kind, number in (("human", other), ("annotation", options.one_class_value)):
-        for one in payload.get(kind) or []:
-            if not isinstance(one, dict):
-                raise MaskRefused(f"{kind} must be a list of objects with a bbox")
-            words = one.get("tag") or one.get("tags") if kind == "human" else one.get("body_parts")
-            if words:
-                label_map[_corners_mask(one.get("bbox"), height, width)] = number
-                noted.append({"box": one["bbox"], "what": words, "level": one.get("level")})
+        boxes = payload.get(kind) or []
+        if not isinstance(boxes, list):
+            raise MaskRefused(f"{kind} must be a list of objects with a bbox")
+        for one in boxes:
+            try:
+                words = _words(kind, one)
+                if words:
+                    box = _corners_mask(one.get("bbox"), height, width)
+                    if not box.any():
+                        raise MaskRefused(f"the box {one['bbox']} marks no pixel of its image")
+                    label_map[box] = number
+                    noted.append({"box": one["bbox"], "what": words, "level": one.get("level")})
+            except InputRefused as error:
+                refused.append(str(error))
     note = json.dumps({"dataset": "hadm", "boxes": noted}, sort_keys=True)
-    answer = ImportedAnnotation(
-        author=options.author or "import:hadm", label_map=label_map if label_map.any() else None, note=note
-    )
-    return [answer]
+    author = options.author or "import:hadm"
+    drawn = label_map if label_map.any() else None
+    return [ImportedAnnotation(author=author, label_map=drawn, note=note, refused=tuple(refused))]
+
+
+def _words(kind: str, one: Any) -> Any:
+    """What is wrong within a box; nothing for a person who is whole. Raises `MaskRefused`."""
+    if not isinstance(one, dict):
+        raise MaskRefused(f"{kind} must be a list of objects with a bbox")
+    if kind == "human":
+        return one.get("tag") or one.get("tags")
+    if not one.get("body_parts"):
+        raise MaskRefused("a box of annotation names no body_parts")
+    return one["body_parts"]
 
 
 def _corners_mask(box: Any, height: int, width: int) -> np.ndarray:

@@ -1,34 +1,37 @@
 """Read folders of images with folders of masks: our own export, any such pair, PAL4VST's layout."""
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 from dataengine.bounds import check_drawn
-from dataengine.errors import ImageRefused, InputRefused, MaskRefused
-from dataengine.images import decode_values
-from dataengine.masks import MAX_CLASS, LabelMap
+from dataengine.errors import InputRefused
 from pipelines.exchange.import_options import ImportOptions
-from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
-from pipelines.exchange.metadata import Refusal, displayable_name, read_rows
-from pipelines.exchange.readers.folders import ImagePath, find_image_files, read_folder
+from pipelines.exchange.importer import Reading, Row
+from pipelines.exchange.labels import ImportedAnnotation
+from pipelines.exchange.metadata import SIDECARS, Refusal, displayable_name, read_rows, same_name
+from pipelines.exchange.readers.folders import find_image_files, read_folder
+from pipelines.exchange.readers.mask_images import read_mask
 from pipelines.exchange.safe_files import path_inside, read_inside
 
 TABLE = "labels.csv"
 MASK_FOLDERS = ("masks", "labels", "mask", "label", "annotations", "gt")
-MASK_FORMATS = ("PNG", "BMP", "WEBP", "GIF")
-MASK_SUFFIXES = ("", "_mask", "_label", "_labels", "_gt", "_pal")
+MASK_SUFFIXES = ("_mask", "_label", "_labels", "_gt", "_pal")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+NO_MASK = "it is no mask image; give masks as PNG, or name another --format"
+
+MaskReader = Callable[[int, int], list[ImportedAnnotation]]
+MaskReaders = dict[str, list[MaskReader]]
+"""By image name: functions that read its annotations."""
 
 
 def read_masks(options: ImportOptions) -> Reading:
     """`images/` and `masks/`: matched by `labels.csv` as our export writes it, else by equal names.
 
-    A mask of 0 and 255 (or of 0 and 1) marks one class; other values are the workspace's classes.
+    Mask images are read as `mask_images` says. With `clean`, an image without any mask is free of artifacts.
     """
     root = options.path
     if not (root / "images").is_dir() and options.images is None:
@@ -36,12 +39,18 @@ def read_masks(options: ImportOptions) -> Reading:
     reading = read_folder(options.images or root / "images")
     refused = list(reading.refused)
     if (root / TABLE).is_file():
-        answers = _by_table(root, options, refused)
-        return _joined(reading, answers, refused, ("leases, rounds and older revisions are not kept",))
-    folder = next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
+        readers = _by_table(root, options)
+        losses: tuple[str, ...] = ("leases, rounds and older revisions are not kept",)
+        return _joined(reading, _matched(readers, reading), options, "import:masks", refused, losses)
+    folder = _mask_folder(root)
     if folder is None:
         raise InputRefused(f"{root} has no {TABLE} and no folder {', '.join(MASK_FOLDERS)}")
-    return _joined(reading, _by_name(folder, options, "import:masks"), refused, ())
+    readers = _by_name(folder, options, "import:masks")
+    return _joined(reading, _matched(readers, reading), options, "import:masks", refused, ())
+
+
+def _mask_folder(root: Path) -> Path | None:
+    return next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
 
 
 def read_pal4vst(options: ImportOptions) -> Reading:
@@ -51,13 +60,14 @@ def read_pal4vst(options: ImportOptions) -> Reading:
     homes = sorted(path for path in options.path.rglob("images") if path.is_dir() and not path.is_symlink())
     for home in homes:
         task = displayable_name(home.parent.relative_to(options.path).as_posix())
-        folder = next((home.parent / name for name in MASK_FOLDERS if (home.parent / name).is_dir()), None)
+        folder = _mask_folder(home.parent)
         if folder is None:
             refused.append(Refusal(f"{task}/images", "there is no folder of masks next to it"))
             continue
-        inner: list[Refusal] = []
-        found = _joined(read_folder(home), _by_name(folder, options, "import:pal4vst"), inner, ())
-        refused += [Refusal(f"{task}/{one.name}", one.reason) for one in [*inner, *found.refused]]
+        reading = read_folder(home)
+        readers = _matched(_by_name(folder, options, "import:pal4vst"), reading)
+        found = _joined(reading, readers, options, "import:pal4vst", list(reading.refused), ())
+        refused += [Refusal(f"{task}/{one.name}", one.reason) for one in found.refused]
         rows += [
             Row(name=f"{task}/{row.name}", load=row.load, answers=row.answers, size=row.size)
             for row in found.rows
@@ -69,64 +79,120 @@ def read_pal4vst(options: ImportOptions) -> Reading:
     return Reading(rows=rows, total=len(rows), refused=refused)
 
 
-MaskReaders = dict[str, list[partial[list[ImportedAnnotation]]]]
-"""By image name (with or without its extension): functions that read its annotations."""
-
-
 def _joined(
-    reading: Reading, mask_readers: MaskReaders, refused: list[Refusal], losses: tuple[str, ...]
+    reading: Reading,
+    matched: tuple[MaskReaders, list[Refusal]],
+    options: ImportOptions,
+    author: str,
+    refused: list[Refusal],
+    losses: tuple[str, ...],
 ) -> Reading:
-    rows, used = [], set()
+    """The rows with the annotations of their masks; a mask that belongs to no image may be any image's."""
+    readers, lost = matched
+    refused += lost
+    masks = sum(one.name.lower().endswith(PICTURES) for one in lost)
+    clean = options.clean and not masks
+    if options.clean and masks:
+        reason = f"{masks} masks belong to no image, so no image was called free of artifacts"
+        refused.append(Refusal("--clean", reason))
+    implied = partial(_clean, options.author or author, {"implied": True})
+    rows = []
     for row in reading.rows:
-        key = row.name if row.name in mask_readers else row.name.rpartition(".")[0]
-        used.add(key)
-        readers = mask_readers.get(key)
-        answers = partial(_all_of, readers) if readers else None
+        mine = readers.get(row.name) or ([implied] if clean else [])
+        answers = partial(_all_of, mine) if mine else None
         rows.append(Row(name=row.name, load=row.load, answers=answers, size=row.size))
-    refused += [Refusal(name, "a label without an image") for name in sorted(mask_readers.keys() - used)]
     return Reading(rows=rows, total=len(rows), refused=refused, losses=losses)
 
 
-def _all_of(
-    readers: list[partial[list[ImportedAnnotation]]], height: int, width: int
-) -> Iterator[ImportedAnnotation]:
+def _all_of(readers: list[MaskReader], height: int, width: int) -> Iterator[ImportedAnnotation]:
     check_drawn(len(readers), height, width)
     for reader in readers:
         yield from reader(height, width)
 
 
+def _matched(readers: MaskReaders, reading: Reading) -> tuple[MaskReaders, list[Refusal]]:
+    """The readers by the name of their image, and the masks that belong to none or to several.
+
+    The first of these that fits counts: the same name, the same without its extension, the same without a
+    suffix such as _mask; each as it is written, then with accents composed, then in any case.
+    """
+    found: MaskReaders = {}
+    lost: list[Refusal] = []
+    names = [row.name for row in reading.rows]
+    indices = [
+        (of_mask, alike, _index(of_image, alike, names))
+        for of_mask, of_image in ((str, str), (_stem, _stem), (_bare, _stem))
+        for alike in (str, same_name, _in_any_case)
+    ]
+    for mask, its_readers in readers.items():
+        images = next(
+            (hits for of_mask, alike, index in indices if (hits := index.get(alike(of_mask(mask))))), []
+        )
+        if len(images) == 1:
+            found.setdefault(images[0], []).extend(its_readers)
+        elif images:
+            lost.append(Refusal(mask, f"a label that may belong to {' or '.join(images[:3])}; rename it"))
+        else:
+            lost.append(Refusal(mask, "a label without an image"))
+    return found, lost
+
+
+def _index(
+    part: Callable[[str], str], alike: Callable[[str], str], names: Sequence[str]
+) -> dict[str, list[str]]:
+    index: dict[str, list[str]] = {}
+    for name in names:
+        index.setdefault(alike(part(name)), []).append(name)
+    return index
+
+
+def _stem(name: str) -> str:
+    folder, slash, file = name.rpartition("/")
+    return folder + slash + (file.rpartition(".")[0] or file)
+
+
+def _bare(name: str) -> str:
+    stem = _stem(name)
+    return next((stem.removesuffix(each) for each in MASK_SUFFIXES if stem.lower().endswith(each)), stem)
+
+
+def _in_any_case(name: str) -> str:
+    return same_name(name).casefold()
+
+
 def _by_name(folder: Path, options: ImportOptions, author: str) -> MaskReaders:
-    mask_readers: MaskReaders = {}
-    for found in _pictures(folder):
-        stem = found.name.rpartition(".")[0]
-        suffix = next((s for s in reversed(MASK_SUFFIXES) if s and stem.endswith(s)), "")
-        reader = partial(_from_file, folder, found.name, options.one_class_value, options.author or author)
-        mask_readers.setdefault(stem.removesuffix(suffix), []).append(reader)
-    return mask_readers
+    author = options.author or author
+    found, refused = find_image_files(folder)
+    readers: MaskReaders = {
+        each.name: [partial(_from_file, folder, each.name, options.one_class_value, author)] for each in found
+    }
+    for name, reason in refused:
+        # Also a file that cannot be read says that somebody has looked at its image.
+        reason = NO_MASK if name.lower().endswith(SIDECARS) else reason
+        readers[name] = [partial(_unreadable, author, reason)]
+    return readers
 
 
-def _pictures(folder: Path) -> Iterator[ImagePath]:
-    found, _ = find_image_files(folder)
-    yield from found
+def _unreadable(author: str, reason: str, height: int, width: int) -> list[ImportedAnnotation]:
+    return [ImportedAnnotation(author=author, label_map=None, refused=(reason,))]
 
 
-def _by_table(root: Path, options: ImportOptions, refused: list[Refusal]) -> MaskReaders:
+def _by_table(root: Path, options: ImportOptions) -> MaskReaders:
     mask_readers: MaskReaders = {}
     try:
         for _, row in read_rows(root / TABLE):
             name = displayable_name(row.get("image") or "")
             try:
-                reader = _row_reader(root, row, options)
+                reader: MaskReader = _row_reader(root, row, options)
             except InputRefused as error:
-                refused.append(Refusal(name or TABLE, str(error)))
-            else:
-                mask_readers.setdefault(name, []).append(reader)
+                reader = partial(_unreadable, row.get("author") or "", str(error))
+            mask_readers.setdefault(name, []).append(reader)
     except (OSError, UnicodeError, csv.Error) as error:
         raise InputRefused(f"the table {root / TABLE} cannot be read: {error}; save it as UTF-8") from None
     return mask_readers
 
 
-def _row_reader(root: Path, row: dict[str, str], options: ImportOptions) -> partial[list[ImportedAnnotation]]:
+def _row_reader(root: Path, row: dict[str, str], options: ImportOptions) -> MaskReader:
     author = row.get("author") or options.author or "import:masks"
     try:
         seconds, created = float(row.get("lead_seconds") or 0), float(row.get("created") or 0)
@@ -154,27 +220,9 @@ def _from_file(
     *,
     more: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[ImportedAnnotation]:
-    data, _ = read_inside(folder, name)
-    label_map = read_mask(data, one_class, (height, width))
-    return [ImportedAnnotation(author=author, label_map=label_map if label_map.any() else None, **more)]
-
-
-def read_mask(data: bytes, one_class: int | None, size: tuple[int, int]) -> LabelMap:
-    """The label map of a PNG, BMP or WebP mask of `size` (height, width). Raises `MaskRefused`.
-
-    Values 0 and 255, or 0 and 1, become `one_class`; without it, all values are class numbers.
-    """
     try:
-        values = decode_values(data, MASK_FORMATS, size=size)
-    except ImageRefused as error:
-        raise MaskRefused(f"the mask cannot be read: {error}") from None
-    if values.ndim == 3:
-        if not (values[..., :3] == values[..., :1]).all():
-            raise MaskRefused("the mask has colours; masks are grey or palette images of class numbers")
-        values = values[..., 0]
-    present = set(np.unique(values).tolist())
-    if one_class is not None and (present <= {0, 255} or present <= {0, 1}):
-        return np.where(values > 0, one_class, 0).astype(np.uint8)
-    if max(present) > MAX_CLASS:
-        raise MaskRefused(f"the mask contains the value {max(present)}; expected 0 and 255, or class numbers")
-    return values.astype(np.uint8)
+        mask = read_mask(read_inside(folder, name)[0], one_class, (height, width))
+    except InputRefused as error:
+        return [ImportedAnnotation(author=author, label_map=None, refused=(str(error),), **more)]
+    label_map = mask.label_map if mask.label_map.any() else None
+    return [ImportedAnnotation(author=author, label_map=label_map, remark=mask.remark, **more)]

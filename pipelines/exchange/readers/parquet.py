@@ -2,7 +2,8 @@
 
 Columns are found by their usual names, or mapped by `--column ours=theirs`. Ours are `image` (embedded bytes,
 or a path inside the folder), `mask` (the same, of class numbers or 0 and 255), `author`, and the metadata
-`prompt`, `seed`, `category`, `licence`, `generator`. Exports of our own snapshots are read back completely.
+`prompt`, `seed`, `category`, `licence`, `generator`, `source`, `split`, `group`. Exports of our own snapshots
+are read back completely.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,9 +14,10 @@ from typing import Any
 from dataengine.bounds import IMAGE_BYTES, allowance, check_bytes
 from dataengine.errors import InputRefused, reason_of
 from pipelines.exchange.import_options import ImportOptions
-from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
+from pipelines.exchange.importer import Reading, Row
+from pipelines.exchange.labels import ImportedAnnotation
 from pipelines.exchange.metadata import Note, Refusal, parse_note
-from pipelines.exchange.readers.mask_folders import read_mask
+from pipelines.exchange.readers.mask_images import read_mask
 from pipelines.exchange.readers.parquet_bounds import (
     CONTAINER_LIMIT,
     check_rows,
@@ -28,14 +30,19 @@ from pipelines.exchange.safe_files import path_inside, read_inside
 USUAL = {
     "image": ("image", "img", "picture"),
     "mask": ("label_map", "mask", "label", "segmentation"),
+    "confidence": ("confidence_map",),
     "author": ("author", "annotator"),
     "prompt": ("prompt", "caption", "text"),
     "seed": ("seed",),
     "category": ("category",),
     "licence": ("licence", "license"),
     "generator": ("generator", "model"),
+    "source": ("source",),
+    "split": ("split",),
+    "group": ("group",),
 }
 MOST_REFUSED = 10_000
+NOTED = ("prompt", "seed", "category", "licence", "generator", "source", "split", "group")
 LOSSES = ("weights, pseudo-labels' confidence maps and the snapshot's identity are not kept",)
 
 
@@ -56,6 +63,11 @@ def read_parquet(options: ImportOptions) -> Reading:
         if "image" not in columns:
             raise InputRefused(
                 f"{file.name} has no image column among {_some(names)}; name it: --column image=…"
+            )
+        if options.clean and "mask" not in columns:
+            raise InputRefused(
+                f"{file.name} has no column of masks among {', '.join(names)}, so --clean would call every "
+                "image free of artifacts; name the column: --column mask=…"
             )
         total += rows
     base = root.parent if root.is_file() else root
@@ -167,17 +179,18 @@ def _row(
 ) -> Iterator[Row]:
     ours = {mine: values.get(theirs) for mine, theirs in columns.items()}
     try:
-        note = parse_note(
-            {key: ours.get(key) for key in ("prompt", "seed", "category", "licence", "generator")}
-        )
+        note = parse_note({key: ours.get(key) for key in NOTED})
         data, path = _embedded_or_path(ours["image"], base)
     except InputRefused as error:
         refused.append(Refusal(name, str(error)))
         return
     answers = None
+    author = ours.get("author") if isinstance(ours.get("author"), str) else None
+    author = author or options.author or "import:hf"
     if (mask := ours.get("mask")) is not None:
-        author = ours.get("author") if isinstance(ours.get("author"), str) else None
-        answers = partial(_answer, mask, base, options, author or options.author or "import:hf")
+        answers = partial(_answer, mask, base, options, author)
+    elif options.clean and ours.get("confidence") is None:
+        answers = partial(_implied, author)
     yield Row(name=name, load=partial(_load, data, path, base, note), answers=answers, size=len(data))
 
 
@@ -199,10 +212,18 @@ def _load(data: bytes, path: str, base: Path, note: Note) -> tuple[bytes, Note]:
     return (data, note) if data else (read_inside(base, path)[0], note)
 
 
+def _implied(author: str, height: int, width: int) -> list[ImportedAnnotation]:
+    return [ImportedAnnotation(author=author, label_map=None, implied=True)]
+
+
 def _answer(
     mask: Any, base: Path, options: ImportOptions, author: str, height: int, width: int
 ) -> list[ImportedAnnotation]:
-    data, path = _embedded_or_path(mask, base)
-    data = data or read_inside(base, path)[0]
-    label_map = read_mask(data, options.one_class_value, (height, width))
-    return [ImportedAnnotation(author=author, label_map=label_map if label_map.any() else None)]
+    try:
+        data, path = _embedded_or_path(mask, base)
+        data = data or read_inside(base, path)[0]
+        read = read_mask(data, options.one_class_value, (height, width))
+    except InputRefused as error:
+        return [ImportedAnnotation(author=author, label_map=None, refused=(str(error),))]
+    label_map = read.label_map if read.label_map.any() else None
+    return [ImportedAnnotation(author=author, label_map=label_map, remark=read.remark)]

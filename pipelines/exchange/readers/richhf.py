@@ -14,7 +14,8 @@ from dataengine.errors import InputRefused, MaskRefused
 from dataengine.images import decode
 from dataengine.masks import components
 from pipelines.exchange.import_options import ImportOptions
-from pipelines.exchange.importer import ImportedAnnotation, Reading, Row
+from pipelines.exchange.importer import Reading, Row
+from pipelines.exchange.labels import ImportedAnnotation
 from pipelines.exchange.metadata import Refusal, displayable_name
 from pipelines.exchange.readers.folders import find_image_files
 from pipelines.exchange.readers.tfrecord import Example, parse_example, read_records
@@ -52,7 +53,6 @@ def _rows(
     files: list[Path], by_name: dict[str, str], options: ImportOptions, refused: list[Refusal]
 ) -> Iterator[Row]:
     assert options.images
-    seen = set()
     for file in files:
         try:
             for number, record in enumerate(read_records(file)):
@@ -65,9 +65,6 @@ def _rows(
                         raise InputRefused(
                             f"there is no image {displayable_name(name)!r} in {options.images.name}/"
                         )
-                    if name in seen:
-                        raise InputRefused(f"the file name {displayable_name(name)!r} comes twice")
-                    seen.add(name)
                     yield Row(
                         name=where,
                         load=partial(read_inside, options.images, file_name),
@@ -102,6 +99,8 @@ def _heat_answer(
     rows = np.arange(height) * heat.shape[0] // height
     columns = np.arange(width) * heat.shape[1] // width
     broken = (heat >= HEAT_THRESHOLD)[np.ix_(rows, columns)]
+    if count and not broken.any():
+        raise MaskRefused("its marks are smaller than a pixel of its image")
     label_map = np.where(broken, options.one_class_value, 0).astype(np.uint8)
     return [
         ImportedAnnotation(

@@ -43,6 +43,7 @@ class TaskFile:
             )
         self._tasks += 1
         more = {"seed": image.seed, "licence": image.licence, "generator": image.generator_id}
+        more |= {"source": image.source, "split": image.split, "group": image.group}
         task = {
             "id": self._tasks,
             "data": task_data(image, LOCAL_FILES + name, **more),

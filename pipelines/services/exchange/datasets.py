@@ -21,7 +21,8 @@ class ImportRequest:
 
     path: Path
     format: str = "folder"
-    source: Source = "generated"
+    source: Source | None = None
+    """Where all images come from; None for what the dataset states, else "generated"."""
     licence: str = ""
     prompts: Path | None = None
     """Table with file_name, prompt, seed, …; for format "folder" alone."""
@@ -37,6 +38,8 @@ class ImportRequest:
     """Our column name → theirs."""
     clean: bool = False
     """Whether an image without annotation is free of artifacts."""
+    partial: bool = False
+    """Whether to keep what is left of a label of which a part was refused."""
     generator: str | None = None
     """Id of the registered generator that made the images."""
     validation: float = 0.15
@@ -63,10 +66,15 @@ def import_data(
         generator_id=request.generator,
         validation=request.validation,
         benchmark=request.benchmark,
+        partial=request.partial,
     )
     if request.prompts:
         if request.format != "folder":
             raise InputRefused("--prompts works only with --format folder; others contain their own prompts")
+        if request.clean:
+            raise InputRefused(
+                "the format folder knows no annotations, so --clean would call every image clean"
+            )
         reading = read_folder(request.path, request.prompts)
         found = import_reading(workspace, reading, ingest, trial=dry_run, report=report)
     else:

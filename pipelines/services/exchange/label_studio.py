@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ClinicError, InputRefused, NotFound
+from dataengine.images import as_shown
 from dataengine.records import Job, Report, no_report, now, threshold_of
 from pipelines.exchange.label_studio import signing
 from pipelines.exchange.label_studio.tasks import brush_prediction, model_version
@@ -87,7 +88,7 @@ def signed_pixels(workspace: Workspace, image_id: str, expires: int, signature: 
     image = signing.signed_image(workspace, image_id, expires, signature)
     if not image.media_type.startswith("image/"):
         raise NotFound("this is not an image")
-    return workspace.blobs.get(image.sha256), image.media_type
+    return as_shown(workspace.blobs.get(image.sha256), image.media_type)
 
 
 def champion_version(workspace: Workspace) -> str:

@@ -30,8 +30,10 @@ def test_in_and_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trial = run(capsys, *given, "--dry-run", "--class", "odd hand=watermark")
     assert (trial["added"], trial["labels"], trial["dry_run"]) == (5, 3, True)
     said = run(capsys, *given)
-    assert (said["added"], said["labels"], len(said["refused"])) == (5, 2, 2)  # type: ignore[arg-type]
+    assert (said["added"], said["labels"], len(said["refused"])) == (5, 1, 2)  # type: ignore[arg-type]
     assert Path(str(said["problems"])).read_text().count("odd hand") == 4
+    rest = run(capsys, *given, "--partial")
+    assert (rest["added"], rest["labels"]) == (0, 1), "half a label is kept when it is asked for"
     out = run(capsys, "export", str(tmp_path / "out"), "--format", "label-studio", "--labelled", *at)
     assert (out["images"], out["masks"]) == (2, 2) and (tmp_path / "out" / "tasks.json").is_file()
     wrong = run(capsys, "export", str(tmp_path / "hub"), "--format", "hf", *at)

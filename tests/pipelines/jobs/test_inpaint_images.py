@@ -107,6 +107,29 @@ def test_the_same_command_draws_only_what_is_not_there_as_asked(
     assert console(models["ddpm"], folder, out)["there"] == 4
 
 
+def test_masks_mean_what_is_seen(
+    console: Console, models: dict[str, Path], folder: Path, tmp_path: Path
+) -> None:
+    """White first in a palette, black ink on nothing, JPEG: the same hole is drawn, and nothing else."""
+    hole = np.zeros((SIDE, SIDE), bool)
+    hole[HOLE] = True
+    palette = Picture.frombytes("P", (SIDE, SIDE), np.where(hole, 0, 1).astype(np.uint8).tobytes())
+    palette.putpalette([255, 255, 255, 0, 0, 0])
+    palette.save(folder / "masks/a.png")
+    ink = np.zeros((SIDE, SIDE, 4), np.uint8)
+    ink[hole] = (0, 0, 0, 255)
+    save(folder / "masks/b.png", ink)
+    (folder / "masks/d.png").unlink()
+    Picture.fromarray(np.where(hole, 255, 0).astype(np.uint8)).save(folder / "masks/d.jpg", quality=90)
+    assert console(models["ddpm"], folder, tmp_path / "out")["drawn"] == 3
+    for name in ("a", "b", "d"):
+        before, after = (pixels(each / f"{name}.png") for each in (folder / "images", tmp_path / "out"))
+        assert np.array_equal(after[~hole], before[~hole]) and (after[hole] != before[hole]).mean() > 0.5
+    save(folder / "masks/a.png", np.where(hole, 85, 0).astype(np.uint8) + np.eye(SIDE, dtype=np.uint8) * 170)
+    said = console(models["ddpm"], folder, tmp_path / "again")
+    assert "a.png: the mask has areas of grey" in said and not (tmp_path / "again").exists()
+
+
 def test_people_s_labels_mend_the_workspace_s_images(
     console: Console, models: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -158,7 +181,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_drawn(
     said = console(ddpm, folder, out)
     assert "nothing was generated: " in said and "a.png: it has no mask" in said and said.count("\n") == 1
     assert "b.png: the mask is (16, 16) (height, width), its image is (32, 32)" in said
-    assert "z: a label without an image" in said and not out.exists()
+    assert "z.png: a label without an image" in said and not out.exists()
     for name in ("a", "b", "z"):
         (folder / "masks" / f"{name}.png").unlink(missing_ok=True)
         (folder / "images" / f"{name}.png").unlink(missing_ok=True)

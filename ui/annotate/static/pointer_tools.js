@@ -12,12 +12,15 @@ export class PointerTools {
   // accept(index), reject(index); its segmenter takes clicks and boxes.
   constructor(view, suggestions, desk) {
     Object.assign(this, { view, suggestions, desk, space: false, last: null, loop: null, dragging: false });
-    Object.assign(this, { panning: null, frame: null, pointers: new Map(), penAt: -Infinity, kept: null, pressureAt: 1 });
+    Object.assign(this, { panning: null, frame: null, penAt: -Infinity, kept: null, pressureAt: 1 });
+    // The event by which the one pointer acts that draws, pans or frames; fingers that may pinch; all others.
+    Object.assign(this, { owner: null, latest: null, moved: false, pointers: new Map(), others: new Set() });
     const { stage } = view;
     stage.addEventListener("pointerdown", (event) => this.down(event));
     stage.addEventListener("pointermove", (event) => this.move(event));
     stage.addEventListener("pointerup", (event) => this.up(event));
     stage.addEventListener("pointercancel", (event) => this.cancel(event));
+    stage.addEventListener("lostpointercapture", (event) => this.cancel(event));
     stage.addEventListener("pointerleave", () => (view.cursor.hidden = true));
     stage.addEventListener("dblclick", () => this.loop && this.closeLoop(false));
     stage.addEventListener("contextmenu", (event) => event.preventDefault());
@@ -30,13 +33,25 @@ export class PointerTools {
 
   // Palm rejection: touches while a pen is in use, and contacts wider than a finger.
   isPalm(event) {
-    if (event.pointerType === "pen") this.penAt = performance.now();
     const resting = performance.now() - this.penAt < PEN_MEMORY_MS;
     return event.pointerType === "touch" && (resting || Math.max(event.width, event.height) > PALM_PX);
   }
 
+  // One pointer acts at a time. A pen takes over from fingers, which are the hand that holds it.
+  mayAct(event) {
+    if (event.pointerType === "pen") {
+      this.penAt = performance.now();
+      if (this.owner?.pointerType === "touch") this.abort();
+      for (const finger of this.pointers.keys()) this.others.add(finger);
+      this.pointers.clear();
+    }
+    if (this.owner?.pointerId === event.pointerId) this.finish(this.latest);
+    return !this.isPalm(event) && (!this.owner || (this.owner.pointerType === "touch" && event.pointerType === "touch"));
+  }
+
   down(event) {
-    if (!this.desk.labels || this.isPalm(event)) return;
+    this.others.delete(event.pointerId);
+    if (!this.desk.labels || !this.mayAct(event)) return void this.others.add(event.pointerId);
     if (event.pointerType === "touch") {
       this.pointers.set(event.pointerId, event);
       if (this.pointers.size > 1) return this.abort();
@@ -51,18 +66,31 @@ export class PointerTools {
       if (index >= 0) this.desk.accept(index);
       else this.startPan(event);
     } else if (tool === "brush" || tool === "eraser") {
+      this.own(event);
       this.desk.labels.begin();
       this.pressureAt = this.pressure(event);
       this.last = at;
       this.paintTo(at, this.pressureAt);
     } else if (tool === "fill") this.fillAt(at);
-    else if (tool === "assist") this.frame = { from: at, to: at, started: { x: event.clientX, y: event.clientY } };
-    else this.corner(at, event);
+    else if (tool === "assist") {
+      this.own(event);
+      this.frame = { from: at, to: at, started: { x: event.clientX, y: event.clientY } };
+    } else this.corner(at, event);
+  }
+
+  own(event) {
+    Object.assign(this, { owner: event, latest: event, moved: false });
   }
 
   move(event) {
-    if (!this.desk.labels) return;
+    if (!this.desk.labels || this.others.has(event.pointerId)) return;
+    if (event.pointerType === "pen") this.penAt = performance.now();
     if (this.pointers.size > 1) return this.pinch(event);
+    if (this.owner) {
+      if (event.pointerId !== this.owner.pointerId) return;
+      this.latest = event;
+      this.moved ||= Math.hypot(event.clientX - this.owner.clientX, event.clientY - this.owner.clientY) > CORNER_PX;
+    }
     if (this.panning) return this.panTo(event);
     this.view.moveCursor(event, this.cursorSize());
     if (this.last) {
@@ -79,9 +107,26 @@ export class PointerTools {
     }
   }
 
+  // Whether the pointer is the one that acts; it is gone in any case.
+  gone({ pointerId }) {
+    this.others.delete(pointerId);
+    this.pointers.delete(pointerId);
+    return this.owner?.pointerId === pointerId;
+  }
+
   up(event) {
-    this.pointers.delete(event.pointerId);
-    this.panning = null;
+    if (this.gone(event)) this.finish(event);
+  }
+
+  // The system took a pointer away. What it has drawn stays and can be undone; a dab was the hand.
+  cancel(event) {
+    if (!this.gone(event)) return;
+    if (this.moved && !this.frame) this.finish(this.latest);
+    else this.abort();
+  }
+
+  finish(event) {
+    this.owner = this.panning = null;
     if (this.last) {
       this.last = null;
       if (this.desk.labels.end()) this.desk.changed();
@@ -89,20 +134,16 @@ export class PointerTools {
       this.endFrame(event);
     } else if (this.dragging) {
       this.dragging = false;
+      if (!this.loop) return;
       const { points, started } = this.loop;
       const moved = Math.hypot(event.clientX - started.x, event.clientY - started.y) > CORNER_PX || points.length > 8;
       if (moved && this.loop.corners === 1) this.closeLoop(event.shiftKey);
     }
   }
 
-  cancel(event) {
-    this.pointers.delete(event.pointerId);
-    this.abort();
-  }
-
-  // Reverts the current stroke: a second finger touched, or the system cancelled the pointer.
+  // Reverts the current stroke: a second finger touched, a pen took over, or another image comes.
   abort() {
-    this.panning = this.frame = null;
+    this.owner = this.panning = this.frame = null;
     this.dragging = false;
     if (this.last) {
       this.last = null;
@@ -154,6 +195,7 @@ export class PointerTools {
     this.loop.corners++;
     this.loop.started = { x: event.clientX, y: event.clientY };
     this.dragging = this.loop.corners === 1;
+    if (this.dragging) this.own(event);
     this.view.request();
   }
 
@@ -233,12 +275,13 @@ export class PointerTools {
   // ---- pan and zoom ----
 
   startPan(event) {
+    this.own(event);
     this.panning = { x: event.clientX, y: event.clientY };
   }
 
   panTo(event) {
     this.view.pan(event.clientX - this.panning.x, event.clientY - this.panning.y);
-    this.startPan(event);
+    this.panning = { x: event.clientX, y: event.clientY };
   }
 
   wheel(event) {
