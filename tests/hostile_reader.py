@@ -55,6 +55,7 @@ class Outcome(NamedTuple):
 def read_through(reading: Reading) -> None:
     """Load, measure and pack every row, as an import does. Raises the first refusal."""
     rows = 0
+    refused: list[str] = []
     for row in reading.rows:
         size = (SIDE, SIDE)
         if row.load is not None:
@@ -63,9 +64,11 @@ def read_through(reading: Reading) -> None:
         if row.answers is not None:
             for answer in row.answers(*size):
                 pack(answer, *size, classes=127)
+                refused += [f"{row.name}: {reason}" for reason in answer.refused]
         rows += 1
-    if reading.refused:
-        raise ClinicError(f"{reading.refused[0].name}: {reading.refused[0].reason}")
+    refused += [f"{one.name}: {one.reason}" for one in reading.refused]
+    if refused:
+        raise ClinicError(refused[0])
     if not rows:
         raise ClinicError("nothing in it")
 
