@@ -243,11 +243,11 @@ from pipelines.runtime.shards import run_sequentially
 from pipelines.services.rounds import start_round
 from pipelines.worker.local_runner import LocalRunner
 from storage.opening import create_workspace
-from tests import fakes
+from tests import fake_workspace, fakes
 from ui.rounds.timeline import timeline
 
 workspace = create_workspace(Path(sys.argv[1]))
-fakes.prepare(workspace)
+fake_workspace.prepare(workspace)
 row = start_round(workspace, {**recipes.fakes().model_dump(mode="json"), "parts": []})
 runner = LocalRunner(
     workspace=workspace,

@@ -28,7 +28,7 @@ from pipelines.services.rounds import start_round
 from storage.accounts import create_user
 from storage.opening import create_workspace
 from storage.workspace import Workspace
-from tests import fakes
+from tests import fake_workspace
 from tests.pipelines.rig import FAKES, REPOSITORY, Crew, crew
 from tests.pipelines.test_round import counts
 
@@ -79,7 +79,7 @@ def some_squares(image: np.ndarray) -> np.ndarray:
     return marked
 
 
-ROUND_OF_FAKES = Kind("fakes", FAKES, fakes.prepare, red_squares, exact=True)
+ROUND_OF_FAKES = Kind("fakes", FAKES, fake_workspace.prepare, red_squares, exact=True)
 REAL_ROUND = Kind("cpu-smoke", REAL_MODELS, prepare_real, some_squares, exact=False)
 
 

@@ -40,7 +40,11 @@ from tests.compat.surface import commands_of, leaves_of, routes_of, settings_of
 from ui.server import create_app
 
 HERE = Path(__file__).parent
-RENAMED = {"mine.rival": "mine.second_detector", "opinions": "annotations_per_image", "rival": "second_detector"}
+RENAMED = {
+    "mine.rival": "mine.second_detector",
+    "opinions": "annotations_per_image",
+    "rival": "second_detector",
+}
 """Dotted paths of settings, and names that routes read: the old one, which is still read, and the new one."""
 
 CONFIGURED = {command.name: command.settings for command in app.COMMANDS if command.settings}

@@ -19,7 +19,8 @@ from pipelines.services.rounds import start_round
 from pipelines.stages.stage import Done, run_work, stage_named
 from storage.opening import create_workspace
 from storage.workspace import Workspace
-from tests.fakes import answer_queue, fake_models, paint, prepare, real_picture
+from tests.fake_workspace import answer_queue, prepare, real_picture
+from tests.fakes import fake_models, paint
 
 
 @dataclass(frozen=True)

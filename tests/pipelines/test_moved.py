@@ -19,7 +19,7 @@ from pipelines.runtime.models import real_models
 from pipelines.services.rounds import start_round
 from storage.opening import create_workspace, open_workspace
 from storage.workspace import Workspace
-from tests import fakes
+from tests import fake_workspace, fakes
 from tests.dataengine.treatment import tiny
 from tests.pipelines.conftest import play
 
@@ -34,7 +34,7 @@ def drawn(workspace: Workspace, generator: str) -> np.ndarray:
 
 def test_a_moved_workspace_generates_and_promotes(tmp_path: Path) -> None:
     workspace = create_workspace(tmp_path / "old")
-    fakes.prepare(workspace)
+    fake_workspace.prepare(workspace)
     folder = tiny.flux(workspace.path)
     family = open_generator(
         Context(workspace, real_models("cpu")), register_generator(workspace, str(folder))

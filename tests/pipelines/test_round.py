@@ -16,7 +16,7 @@ from storage.opening import create_workspace
 from storage.queries import overview as queries_overview
 from storage.queries import rounds as queries_rounds
 from storage.workspace import Workspace
-from tests import fakes
+from tests import fake_workspace, fakes
 from tests.pipelines import toys
 from tests.pipelines.rig import FAKES, crew, until
 from tests.services import postgres, postgres_url
@@ -33,7 +33,7 @@ FAIL_AT = (
 
 def begin(workspace: Workspace) -> str:
     """A prepared workspace's new round of fakes."""
-    fakes.prepare(workspace)
+    fake_workspace.prepare(workspace)
     return rounds.start_round(workspace, recipes.fakes().model_dump(mode="json")).id
 
 
@@ -96,7 +96,7 @@ def run_here(workspace: Workspace, round_id: str) -> list[str]:
             return said
         said.append(answer.name if isinstance(answer, Stage) else "waiting")
         if isinstance(answer, Waiting):
-            fakes.answer_queue(workspace, round_id)
+            fake_workspace.answer_queue(workspace, round_id)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_a_kill_inside_every_stage_changes_nothing(
         def over() -> bool:
             team.keep_one(FAKES)
             if team.round_is(round_id, "waiting"):
-                fakes.answer_queue(team.workspace, round_id)
+                fake_workspace.answer_queue(team.workspace, round_id)
             return team.round_is(round_id, "done", "failed")
 
         until(over, 570, "the round ends")

@@ -20,7 +20,7 @@ from pipelines.services.rounds import start_round
 from pipelines.worker import local_runner
 from storage.opening import create_workspace
 from storage.workspace import Workspace
-from tests import fakes
+from tests import fake_workspace, fakes
 from tests.pipelines.rig import REPOSITORY
 
 EVERY = (
@@ -59,7 +59,7 @@ def faked(console: Console, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A workspace for a round of fakes, and commands that use them."""
     monkeypatch.setattr(local_runner, "real_models", fakes.fake_models)
     workspace = create_workspace(console.path)
-    fakes.prepare(workspace)
+    fake_workspace.prepare(workspace)
     return workspace
 
 
@@ -163,7 +163,7 @@ def test_a_round_stage_by_stage(console: Console, faked: Workspace) -> None:
     assert console("diagnose")[0] == 0 and console("mine")[0] == 0
     status, _, err = console("train-teacher")
     assert status == 1 and "are waiting for labels" in err
-    assert fakes.answer_queue(faked, begun["round"]) == 6
+    assert fake_workspace.answer_queue(faked, begun["round"]) == 6
     for name in ("train-teacher", "pseudo-label", "publish", "retrain", "evaluate", "promote", "treat"):
         assert console(name)[0] == 0, name
     judged = console.json("judge")
@@ -180,7 +180,7 @@ def test_a_round_in_one_go(console: Console, faked: Workspace, monkeypatch: pyte
     def answer_instead_of_waiting(seconds: float) -> None:
         with faked.catalog(read_only=True) as catalog:
             rounds = catalog.rounds.list()
-        fakes.answer_queue(faked, rounds[-1].id)
+        fake_workspace.answer_queue(faked, rounds[-1].id)
 
     monkeypatch.setattr(local_runner.time, "sleep", answer_instead_of_waiting)
     done = console.json("round", "--recipe", "fakes", "--local")

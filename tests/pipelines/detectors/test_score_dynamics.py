@@ -24,7 +24,8 @@ from pipelines.services.rounds import start_round
 from pipelines.stages.mine import _disagreement
 from pipelines.worker.handlers import JOBS
 from storage.opening import create_workspace
-from tests.fakes import fake_models, prepare, with_methods
+from tests.fake_workspace import prepare
+from tests.fakes import fake_models, with_methods
 from tests.pipelines.conftest import play, run_one
 from ui.web.images import find_map
 

@@ -10,12 +10,13 @@ import pytest
 from PIL import Image as Picture
 
 import app
+from dataengine.masks import pack_label_map
 from dataengine.records import Label
 from dataengine.treatment.families.loading import load_family
 from pipelines.exchange.writers.snapshot_folder import export_folder
 from pipelines.generators.register import register_generator
 from storage.opening import create_workspace, open_workspace
-from tests import fakes
+from tests import fake_workspace
 from tests.dataengine.treatment import tiny
 
 SIDE = 32
@@ -135,7 +136,7 @@ def test_people_s_labels_mend_the_workspace_s_images(
 ) -> None:
     """Export, inpaint by a registered generator that reads the images' prompts, import."""
     workspace = create_workspace(console.workspace)
-    fakes.prepare(workspace, real=2)
+    fake_workspace.prepare(workspace, real=2)
     version = register_generator(workspace, str(models["flux"]), "tiny flux")
     with workspace.catalog() as catalog:
         image = catalog.images.find(source="real")[0]
@@ -147,7 +148,7 @@ def test_people_s_labels_mend_the_workspace_s_images(
                 author="ada",
                 height=image.height,
                 width=image.width,
-                label_map=workspace.blobs.put(fakes.pack_label_map(label_map)),
+                label_map=workspace.blobs.put(pack_label_map(label_map)),
             )
         )
         catalog.commit()
@@ -180,7 +181,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_drawn(
     save(folder / "masks/z.png", np.zeros((16, 16), np.uint8))
     said = console(ddpm, folder, out)
     assert "nothing was generated: " in said and "a.png: it has no mask" in said and said.count("\n") == 1
-    assert "b.png: the mask is (16, 16) (height, width), its image is (32, 32)" in said
+    assert "b.png: the mask cannot be read: it is (16, 16) (height, width), its image is (32, 32)" in said
     assert "z.png: a label without an image" in said and not out.exists()
     for name in ("a", "b", "z"):
         (folder / "masks" / f"{name}.png").unlink(missing_ok=True)

@@ -24,7 +24,7 @@ from pipelines.services import queue
 from pipelines.worker.handlers import handler_of
 from storage.opening import create_workspace
 from tests.dataengine.treatment import tiny
-from tests.fakes import prepare
+from tests.fake_workspace import prepare
 
 TRAINING = RefiningConfig(
     steps=4,

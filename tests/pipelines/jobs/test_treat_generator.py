@@ -17,7 +17,8 @@ from pipelines.jobs.compare_generators import compare_job
 from pipelines.jobs.treat_generator import generate_held_out, treat_job, write_chosen_prompts
 from pipelines.runtime.context import Context
 from pipelines.services import runs
-from tests.fakes import paint, real_picture, with_methods
+from tests.fake_workspace import real_picture
+from tests.fakes import paint, with_methods
 from tests.pipelines.conftest import fresh_context
 
 

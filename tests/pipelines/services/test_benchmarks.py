@@ -13,7 +13,7 @@ from pipelines.detectors.training_set import labelled_items, real_items
 from pipelines.services.benchmarks import freeze_known
 from pipelines.stages.promote import promote
 from storage.opening import create_workspace
-from tests.fakes import real_picture
+from tests.fake_workspace import real_picture
 from tests.pipelines.conftest import Played, broken_picture
 
 

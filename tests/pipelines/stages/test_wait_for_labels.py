@@ -2,7 +2,7 @@
 
 from pipelines.runtime.context import Context, Waiting
 from pipelines.stages.wait_for_labels import wait_for_labels
-from tests.fakes import answer_queue
+from tests.fake_workspace import answer_queue
 from tests.pipelines.conftest import Played, play
 
 

@@ -22,7 +22,7 @@ from pipelines.worker import inference_server, worker
 from pipelines.worker.child import Child
 from storage.opening import create_workspace
 from storage.workspace import Workspace
-from tests import fakes
+from tests import fake_workspace, fakes
 from tests.dataengine.diagnosis.test_segmenter import tiny_sam
 from tests.pipelines.rig import FAKES, crew, until
 
@@ -30,7 +30,7 @@ from tests.pipelines.rig import FAKES, crew, until
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace = create_workspace(tmp_path_factory.mktemp("inference"))
-    fakes.prepare(workspace, real=0)
+    fake_workspace.prepare(workspace, real=0)
     return workspace
 
 
@@ -173,7 +173,7 @@ def test_only_one_worker_on_a_machine_listens(workspace: Workspace) -> None:
 
 def test_a_worker_starts_the_service_for_its_first_caller(tmp_path: Path) -> None:
     with crew(tmp_path, "sqlite") as team:
-        fakes.prepare(team.workspace, real=0)
+        fake_workspace.prepare(team.workspace, real=0)
         worker = team.start(FAKES, CLINIC_TEST_INFERENCE="1")
         until(lambda: "takes jobs" in team.log())
         image = fakes.paint("a face", 2)

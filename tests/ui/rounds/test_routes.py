@@ -19,7 +19,7 @@ from pipelines.runtime.context import Context
 from pipelines.services import round_options, rounds
 from storage.opening import create_workspace
 from storage.workspace import Workspace
-from tests import fakes
+from tests import fake_workspace, fakes
 from tests.pipelines.conftest import fresh_context, play
 from tests.ui.conftest import ORIGIN, add_people, sign_in
 from ui.config import ServerConfig
@@ -218,7 +218,7 @@ def test_a_registered_vqa_model_may_be_asked_beside_the_champion(
 
 def test_a_round_without_its_labels_goes_from_prompts_to_treatment(tmp_path: Path) -> None:
     workspace = create_workspace(tmp_path / "workspace")
-    fakes.prepare(workspace)
+    fake_workspace.prepare(workspace)
     row = rounds.start_round(workspace, round_options.recipe("fakes", 0, ["treatment"]))
     assert play(Context(workspace, fakes.fake_models()), row.id) == ()
     with workspace.catalog(read_only=True) as catalog:
