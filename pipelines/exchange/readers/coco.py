@@ -246,6 +246,8 @@ def mask_of(annotation: dict[str, Any], height: int, width: int) -> tuple[Mask, 
     payload = annotation.get("segmentation")
     odd: list[str] = []
     if isinstance(payload, dict):
+        if not isinstance(payload.get("counts"), str | list) or not _numbers(payload.get("size")):
+            raise MaskRefused('an RLE is {"size": [height, width], "counts": …}')
         mask = decode_coco(payload)
         if mask.shape != (height, width):
             raise MaskRefused(f"its mask is {mask.shape} (height, width), its image is {(height, width)}")
