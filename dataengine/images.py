@@ -115,9 +115,7 @@ def decode_layers(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageLayers:
         elif image.mode in ("1", "L", "LA", "La"):
             values = np.array(image.convert("L") if image.mode != "LA" else image.getchannel("L"))
         else:
-            values = np.array(
-                image.convert("RGBA").convert("RGB") if alpha is not None else image.convert("RGB")
-            )
+            values = np.array(image.convert("RGB"))
         return ImageLayers(values=values, palette=None, alpha=alpha, lossy=lossy)
 
 
