@@ -81,18 +81,28 @@ def as_shown(data: bytes, media_type: str) -> tuple[bytes, str]:
     print colours each in its own way. A file that cannot be decoded is returned as it is.
     """
     try:
-        with _opened(data, MAX_PIXELS) as image:
-            plain = image.mode in PLAIN_MODES and not image.has_transparency_data
-            # A PNG is decoded to look for EXIF, so its chunks are looked at first.
-            if plain and image.format == "PNG" and not any(mark in data for mark in PNG_MARKS):
-                return data, media_type
-            upright = image.getexif().get(ORIENTATION, 1) not in range(2, 9)
-            opaque = plain or image.convert("RGBA").getchannel("A").getextrema()[0] == OPAQUE
-            if upright and opaque and image.mode != "CMYK":
-                return data, media_type
-            return encode_png(np.array(_shown(image))), MEDIA_TYPES["PNG"]
+        return (data, media_type) if _is_plain(data) else (encode_png(decode(data)), MEDIA_TYPES["PNG"])
     except ImageRefused:
         return data, media_type
+
+
+def _is_plain(data: bytes) -> bool:
+    """Whether every viewer shows the file alike: upright as stored, opaque, and no print colours."""
+    with _opened(data, MAX_PIXELS) as image:
+        opaque = image.mode in PLAIN_MODES and not image.has_transparency_data
+        # A PNG is decoded to look for EXIF, so its chunks are looked at first.
+        if opaque and image.format == "PNG" and not any(mark in data for mark in PNG_MARKS):
+            return True
+        if image.mode == "CMYK" or image.getexif().get(ORIENTATION, 1) in range(2, 9):
+            return False
+        return opaque or image.convert("RGBA").getchannel("A").getextrema()[0] == OPAQUE
+
+
+def stored_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Height and width as the file states them, before EXIF turns it; nothing is decoded. Raises
+    `ImageRefused`."""
+    with _opened(data, max_pixels) as image:
+        return image.height, image.width
 
 
 def decode_layers(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageLayers:
