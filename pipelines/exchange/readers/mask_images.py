@@ -50,7 +50,7 @@ def read_mask(data: bytes, one_class: int | None, size: tuple[int, int]) -> Mask
     A mask of one class marks `one_class`; without it, all values must be class numbers.
     """
     try:
-        shape = stored_size(data)
+        shape: tuple[int, ...] = stored_size(data)
         if sorted(shape) == sorted(size):
             layers = decode_layers(data)
             shape = layers.values.shape[:2]
