@@ -86,33 +86,33 @@ def as_shown(data: bytes, media_type: str) -> tuple[bytes, str]:
     print colours each in its own way. A file that cannot be decoded is returned as it is.
     """
     try:
-        with _opened(data, MAX_PIXELS) as image:
-            plain = image.mode in PLAIN_MODES and not image.has_transparency_data
-            # A PNG is decoded to look for EXIF, so its chunks are looked at first.
-            if plain and image.format == "PNG" and not any(mark in data for mark in PNG_MARKS):
-                return data, media_type
-            upright = image.getexif().get(ORIENTATION, 1) not in range(2, 9)
-            opaque = plain or all(_alpha(strip).getextrema()[0] == OPAQUE for strip, _ in _strips(image))
-            if upright and opaque and image.mode != "CMYK":
-                return data, media_type
-            ImageOps.exif_transpose(image, in_place=True)
-            return encode_png(_in_strips(image, _shown)), MEDIA_TYPES["PNG"]
+        return (data, media_type) if _is_plain(data) else (encode_png(decode(data)), MEDIA_TYPES["PNG"])
     except ImageRefused:
         return data, media_type
 
 
-def decode_layers(
-    data: bytes, max_pixels: int = MAX_PIXELS, size: tuple[int, int] | None = None
-) -> ImageLayers:
-    """The file's colours and opacity apart, as displayed, for masks.
+def _is_plain(data: bytes) -> bool:
+    """Whether every viewer shows the file alike: upright as stored, opaque, and no print colours."""
+    with _opened(data, MAX_PIXELS) as image:
+        opaque = image.mode in PLAIN_MODES and not image.has_transparency_data
+        # A PNG is decoded to look for EXIF, so its chunks are looked at first.
+        if opaque and image.format == "PNG" and not any(mark in data for mark in PNG_MARKS):
+            return True
+        if image.mode == "CMYK" or image.getexif().get(ORIENTATION, 1) in range(2, 9):
+            return False
+        return opaque or all(_alpha(strip).getextrema()[0] == OPAQUE for strip, _ in _strips(image))
 
-    Raises `ImageRefused` as `decode`, and undecoded unless it is of `size` (height, width), if that is given.
-    """
+
+def stored_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Height and width as the file states them, before EXIF turns it; nothing is decoded. Raises
+    `ImageRefused`."""
     with _opened(data, max_pixels) as image:
-        turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
-        shape = (image.width, image.height) if turned else (image.height, image.width)
-        if size is not None and shape != size:
-            raise ImageRefused(f"it is {shape} (height, width), its image is {size}")
+        return image.height, image.width
+
+
+def decode_layers(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageLayers:
+    """The file's colours and opacity apart, as displayed, for masks. Raises `ImageRefused` as `decode`."""
+    with _opened(data, max_pixels) as image:
         lossy = image.format in ("JPEG", "MPO") or (image.format == "WEBP" and b"VP8 " in data)
         ImageOps.exif_transpose(image, in_place=True)
         alpha = _in_strips(image, _alpha) if image.has_transparency_data else None
@@ -130,7 +130,7 @@ def decode_layers(
         elif image.mode in ("1", "L", "LA", "La"):
             values = np.array(image.convert("L") if image.mode != "LA" else image.getchannel("L"))
         else:
-            values = _in_strips(image, _opaque if alpha is not None else _coloured)
+            values = _in_strips(image, _coloured)
         return ImageLayers(values=values, palette=None, alpha=alpha, lossy=lossy)
 
 
@@ -199,10 +199,6 @@ def _over_white(layers: PilImage.Image) -> PilImage.Image:
 
 def _alpha(image: PilImage.Image) -> PilImage.Image:
     return image.convert("RGBA").getchannel("A")
-
-
-def _opaque(image: PilImage.Image) -> PilImage.Image:
-    return image.convert("RGBA").convert("RGB")
 
 
 def _coloured(image: PilImage.Image) -> PilImage.Image:

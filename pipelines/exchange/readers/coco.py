@@ -251,10 +251,13 @@ def mask_of(annotation: dict[str, Any], height: int, width: int) -> tuple[Mask, 
     payload = annotation.get("segmentation")
     odd: list[str] = []
     if isinstance(payload, dict):
-        size = payload.get("size")
+        if not isinstance(payload.get("counts"), str | list) or not _numbers(payload.get("size")):
+            raise MaskRefused('an RLE is {"size": [height, width], "counts": …}')
+        size = payload["size"]
         if size != [height, width]:
-            shown = tuple(size) if isinstance(size, list) else size
-            raise MaskRefused(f"its mask is {shown!r:.40} (height, width), its image is {(height, width)}")
+            raise MaskRefused(
+                f"its mask is {tuple(size)!r:.40} (height, width), its image is {height, width}"
+            )
         mask = decode_coco(payload)
     elif payload:
         mask, odd = _polygons(payload, height, width)

@@ -55,9 +55,7 @@ def _notes(root: Path, refused: list[Refusal]) -> dict[str, Note]:
         except InputRefused as error:
             refused.append(Refusal(TABLE, str(error)))
             continue
-        notes |= {
-            same_name((folder / name).relative_to(root).as_posix()): note for name, note in table.items()
-        }
+        notes |= {place + name: note for name, note in table.items()}
     return notes
 
 

@@ -153,7 +153,7 @@ def _stem(name: str) -> str:
 
 def _bare(name: str) -> str:
     stem = _stem(name)
-    return next((stem.removesuffix(each) for each in MASK_SUFFIXES if stem.lower().endswith(each)), stem)
+    return next((stem[: -len(each)] for each in MASK_SUFFIXES if stem.lower().endswith(each)), stem)
 
 
 def _in_any_case(name: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.errors import ImageRefused, MaskRefused
-from dataengine.images import ImageLayers, decode_layers
+from dataengine.images import ImageLayers, decode_layers, stored_size
 from dataengine.masks import MAX_CLASS, LabelMap, Mask
 
 MIDDLE = 128
@@ -50,9 +50,14 @@ def read_mask(data: bytes, one_class: int | None, size: tuple[int, int]) -> Mask
     A mask of one class marks `one_class`; without it, all values must be class numbers.
     """
     try:
-        layers = decode_layers(data, size=size)
+        shape: tuple[int, ...] = stored_size(data)
+        if sorted(shape) == sorted(size):
+            layers = decode_layers(data)
+            shape = layers.values.shape[:2]
     except ImageRefused as error:
         raise MaskRefused(f"the mask cannot be read: {error}") from None
+    if shape != size:
+        raise MaskRefused(f"the mask is {shape} (height, width), its image is {size}")
     if layers.alpha is not None and one_class is None:
         raise MaskRefused("the mask is transparent in parts; save its class numbers opaque")
     if layers.palette is not None and _are_class_numbers(layers):

@@ -301,6 +301,10 @@ LOSSES = {
     "fiftyone": (
         "authors become attributes, and FiftyOne does not distinguish clean from unlabelled images",
     ),
+    "label-studio": (
+        "images are the original files, which a browser may turn or lay on another ground than the detector; "
+        "`clinic push` sends them as they are seen here",
+    ),
     "predictions": ("numbers only; maps are not exported",),
 }
 

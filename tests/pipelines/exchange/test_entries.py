@@ -235,7 +235,7 @@ def test_names_of_masks(fresh: Workspace, tmp_path: Path) -> None:
     for number, name in enumerate(("a.jpg", "a.png", "night_mask.png", "IMG_1.PNG", "é.png", "sub/b.png")):
         layouts.picture(tmp_path / "images", name, number)
     size = pictures.scene(0).shape[:2]
-    for name in ("a.png", "night_mask.png", "img_1.png", "e\u0301_label.png", "sub/b_mask.png"):
+    for name in ("a.png", "night_mask.png", "img_1.png", "e\u0301_label.png", "sub/b_MASK.png"):
         path = tmp_path / "masks" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(pictures.encoded(np.full(size, 255, dtype=np.uint8)))

@@ -181,7 +181,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_drawn(
     save(folder / "masks/z.png", np.zeros((16, 16), np.uint8))
     said = console(ddpm, folder, out)
     assert "nothing was generated: " in said and "a.png: it has no mask" in said and said.count("\n") == 1
-    assert "b.png: the mask cannot be read: it is (16, 16) (height, width), its image is (32, 32)" in said
+    assert "b.png: the mask is (16, 16) (height, width), its image is (32, 32)" in said
     assert "z.png: a label without an image" in said and not out.exists()
     for name in ("a", "b", "z"):
         (folder / "masks" / f"{name}.png").unlink(missing_ok=True)
