@@ -49,9 +49,9 @@ def read_label_studio(options: ImportOptions) -> Reading:
 def _notes(root: Path, refused: list[Refusal]) -> dict[str, Note]:
     """The table that our export writes beside the images; splits of older exports stand there alone."""
     notes: dict[str, Note] = {}
-    for folder in (root, root / "images"):
+    for place in ("", "images/"):
         try:
-            table, _ = read_table(folder)
+            table, _ = read_table(root / place)
         except InputRefused as error:
             refused.append(Refusal(TABLE, str(error)))
             continue
