@@ -72,6 +72,10 @@ class ImageLayers:
     """Whether its compression changes values."""
 
 
+IMAGE_DESCRIPTION, MAKE, MODEL, EXIF_IFD, USER_COMMENT = 0x010E, 0x010F, 0x0110, 0x8769, 0x9286
+UNICODE = b"UNICODE\0"
+
+
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """The file's pixels, uint8 `HWC` RGB at native size. Raises `ImageRefused` with the reason."""
     with _opened(data, max_pixels) as image:
@@ -108,6 +112,37 @@ def stored_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     `ImageRefused`."""
     with _opened(data, max_pixels) as image:
         return image.height, image.width
+
+
+def texts_in(data: bytes) -> dict[str, str]:
+    """The texts in a file by name: PNG's text chunks; elsewhere EXIF's UserComment as "parameters", and
+    "name:text" in EXIF's Make, Model and ImageDescription. {} for a file that cannot be opened.
+    """
+    found: dict[str, str] = {}
+    try:
+        with _opened(data, MAX_PIXELS) as image:
+            found |= {str(name): text for name, text in image.info.items() if isinstance(text, str)}
+            exif = image.getexif()
+            for tag in (IMAGE_DESCRIPTION, MAKE, MODEL):
+                name, colon, text = str(exif.get(tag, "")).partition(":")
+                if colon and name.isidentifier():
+                    found.setdefault(name.lower(), text.strip("\0 "))
+            comment = exif.get_ifd(EXIF_IFD).get(USER_COMMENT)
+            if isinstance(comment, bytes) and len(comment) > len(UNICODE):
+                found.setdefault("parameters", _commented(comment))
+    except ImageRefused:
+        return {}
+    return found
+
+
+def _commented(comment: bytes) -> str:
+    """EXIF's UserComment: eight bytes name the encoding, UTF-16 of either order, or ASCII."""
+    text = comment[len(UNICODE) :]
+    if not comment.startswith(UNICODE):
+        return text.decode("utf-8", "replace").strip("\0 ")
+    # The order of bytes is not stated: in that of the text, the zeros of plain letters come first or second.
+    order = "utf-16-be" if text[::2].count(0) >= text[1::2].count(0) else "utf-16-le"
+    return text.decode(order, "replace").strip("\0 \ufeff")
 
 
 def decode_layers(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageLayers:

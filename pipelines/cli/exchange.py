@@ -68,6 +68,11 @@ def import_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep the rest of a label of which a part was refused, as if the rest were fine",
     )
+    parser.add_argument(
+        "--update",
+        action="store_true",
+        help="give images that are known already the prompts, seeds, categories and licences of this dataset",
+    )
     parser.add_argument("--generator", metavar="ID", help="the registered generator that made the images")
     parser.add_argument(
         "--validation", type=float, default=0.15, help="fraction of images for validation (default: 0.15)"
@@ -98,6 +103,7 @@ def import_data(call: Call) -> Any:
         columns=parse_pairs(given.column, "--column"),
         clean=given.clean,
         partial=given.partial,
+        update=given.update,
         generator=given.generator,
         validation=given.validation,
         benchmark=given.benchmark,
@@ -105,6 +111,7 @@ def import_data(call: Call) -> Any:
     summary, problems = import_dataset(call.new_workspace, request, given.dry_run, call.report)
     call.report.close()
     line = f"{summary.added} added, {summary.duplicates} duplicates, {len(summary.refused)} refused"
+    line += f", {summary.updated} updated" * bool(summary.updated)
     line += f", {summary.labels} labels" * bool(summary.labels)
     line += f", {len(summary.alike)} near-duplicates" * bool(summary.alike)
     call.say(line + " (dry run: nothing was stored)" * given.dry_run)
@@ -120,6 +127,7 @@ def import_data(call: Call) -> Any:
         "added": summary.added,
         "duplicates": summary.duplicates,
         "labels": summary.labels,
+        "updated": summary.updated,
         "refused": [refusal._asdict() for refusal in summary.refused],
         "alike": [one._asdict() for one in summary.alike],
         "losses": summary.losses,

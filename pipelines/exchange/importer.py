@@ -45,6 +45,9 @@ cropped copies of 107 images, 95 % differ in 8 or fewer bits; unrelated photogra
 STRICTNESS: tuple[Split, ...] = ("train", "validation", "benchmark")
 """Of the splits that members of one group are said to have, the last one counts."""
 
+DESCRIBING = ("prompt", "seed", "category", "licence")
+"""What `--update` changes of a known image; its id, group and split stay."""
+
 Good = TypeVar("Good")
 
 Answers = Callable[[int, int], Iterable[ImportedAnnotation]]
@@ -93,6 +96,8 @@ class Ingest:
     """Refuse labels of benchmark images, because they are too coarse for evaluation."""
     partial: bool = False
     """Keep what is left of a label of which a part was refused."""
+    update: bool = False
+    """Give images that are known already what the dataset says of prompt, seed, category and licence."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,6 +110,8 @@ class ImportResult:
     duplicates: int
     refused: tuple[Refusal, ...] = ()
     labels: int = 0
+    updated: int = 0
+    """Known images that got a prompt or the like."""
     alike: tuple[Refusal, ...] = ()
     losses: tuple[str, ...] = ()
 
@@ -149,6 +156,7 @@ def import_reading(
         duplicates=intake.duplicates,
         refused=tuple(intake.refused),
         labels=intake.labels,
+        updated=intake.updated,
         alike=tuple(intake.alike),
         losses=(*reading.losses, *intake.remarks()),
     )
@@ -172,7 +180,7 @@ class _Intake:
     def __init__(self, workspace: Workspace, ingest: Ingest, trial: bool, refused: list[Refusal]) -> None:
         self.workspace, self.ingest, self.trial, self.refused = workspace, ingest, trial, refused
         self.looks = NearDuplicateGroups(workspace)
-        self.added = self.duplicates = self.labels = 0
+        self.added = self.duplicates = self.labels = self.updated = 0
         self.alike: list[Refusal] = []
         self._tried: dict[str, tuple[int, int]] = {}
         self._remarks: dict[str, list[str]] = {}
@@ -191,6 +199,7 @@ class _Intake:
 
     def add(self, batch: list[Row], pool: ThreadPoolExecutor) -> None:
         loaded = _usable(pool.map(_load, batch), self.refused)
+        self.refused += [Refusal(each.row.name, each.note.problem) for each in loaded if each.note.problem]
         fresh = self._unknown([each for each in loaded if each.row.image is None])
         measured = _usable(pool.map(_measure, fresh), self.refused)
         known = sum(each.row.image is None for each in loaded) - len(fresh)
@@ -211,11 +220,30 @@ class _Intake:
             if each.note.split == "benchmark" != split:
                 reason = f"a benchmark image there, but its split is {split} in this workspace, and stays so"
                 self.refused.append(Refusal(each.row.name, reason))
+        if self.ingest.update:
+            self._update([each for each in first.values() if each.sha256 in known])
         return [
             each
             for each in loaded
             if first[each.sha256] is each and each.sha256 not in known and each.sha256 not in self._tried
         ]
+
+    def _update(self, loaded: Sequence[LoadedRow]) -> None:
+        """Give known images what their rows say."""
+        said = {
+            each.sha256: {
+                name: value for name in DESCRIBING if (value := getattr(each.note, name)) not in (None, "")
+            }
+            for each in loaded
+        }
+        with self.workspace.catalog() as catalog:
+            for image in catalog.images.find(sha256=sorted(said)):
+                changed = {k: v for k, v in said[image.sha256].items() if getattr(image, k) != v}
+                if changed:
+                    self.updated += 1
+                    catalog.images.describe(image.id, **changed)
+            if not self.trial:
+                catalog.commit()
 
     def _placed(
         self, measured: Sequence[tuple[LoadedRow, ImageFile]]

@@ -1,5 +1,6 @@
 """Image metadata in tables and sidecars, read within limits; file names in it are never trusted as paths."""
 
+import codecs
 import csv
 import json
 import os
@@ -8,16 +9,24 @@ import stat
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TextIO, cast, get_args
 
 from dataengine.bounds import TABLE_BYTES, TABLE_ROWS, check_bytes
 from dataengine.csv_files import unescape_row
 from dataengine.errors import InputRefused
+from dataengine.images import texts_in
 from dataengine.records import Source, Split
+from pipelines.exchange.prompts import parse_graph, parse_parameters
 
 SIDECARS = (".txt", ".json")
 TABLE = "metadata.csv"
+TABLES = (TABLE, "metadata.jsonl")
+DELIMITERS = ",;\t"
+PROMPT_COLUMNS = ("prompt", "text", "caption")
+NOTED = ("prompt", "seed", "category", "licence", "generator", "settings", "source", "split", "group")
+"""Columns of a table that are read, besides the file's name."""
 NAME_COLUMNS = ("file_name", "file")
 MAX_SIDECAR_BYTES = 1024 * 1024
 MAX_PROMPT = 20_000
@@ -48,28 +57,68 @@ class Note:
     split: Split | None = None
     group: str | None = None
     """Images of one group have one split; only together with a split."""
+    problem: str = ""
+    """What beside the image could not be read, so that it comes without."""
 
 
-def read_table(root: Path, path: Path | None = None) -> tuple[dict[str, Note], list[Refusal]]:
-    """Metadata by file name from `path`, or from `metadata.csv` in `root` if it exists, and refused rows.
+class Table(NamedTuple):
+    """Metadata by file name, as `same_name` gives it, with refused rows and the columns passed over."""
 
-    Names are as `same_name` gives them. Raises `InputRefused` if the table itself cannot be read.
+    notes: dict[str, Note]
+    refused: list[Refusal]
+    unused: tuple[str, ...] = ()
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        return (f"columns of the table that are not used: {', '.join(self.unused)}",) * bool(self.unused)
+
+
+def read_table(root: Path, path: Path | None = None) -> Table:
+    """Metadata from the table `path`, or from `metadata.csv` or `metadata.jsonl` in `root` if there is one.
+
+    Raises `InputRefused` if the table itself cannot be read.
     """
-    path = path or root / TABLE
-    if path == root / TABLE and not path.is_file():
-        return {}, []
+    own = (root / name for name in TABLES)
+    path = path or next((each for each in own if each.is_file()), None)
+    if path is None:
+        return Table({}, [])
     notes: dict[str, Note] = {}
     refused: list[Refusal] = []
+    columns: dict[str, None] = {}
     try:
-        for line, row in read_rows(path, NAME_COLUMNS):
-            column = next(name for name in NAME_COLUMNS if name in row)
+        for line, row in read_lines(path) if path.suffix == ".jsonl" else read_rows(path, NAME_COLUMNS):
+            columns |= dict.fromkeys(row)
+            name = next((row[name] for name in NAME_COLUMNS if row.get(name)), "")
             try:
-                notes[same_name(str(PurePosixPath(row[column] or "")))] = parse_note(row)
+                note = parse_note(with_prompt(row))
             except InputRefused as error:
                 refused.append(Refusal(f"{path.name}, line {line}", str(error)))
+            else:
+                # Tables of Windows separate folders by backslashes.
+                notes[same_name(str(PurePosixPath(str(name).replace("\\", "/"))))] = note
     except (OSError, UnicodeError, csv.Error) as error:
         raise InputRefused(f"the table {path} cannot be read: {error}") from None
-    return notes, refused
+    known = {*NAME_COLUMNS, *NOTED, *PROMPT_COLUMNS}
+    return Table(notes, refused, tuple(name for name in columns if name and name not in known))
+
+
+def with_prompt(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row with its prompt under this name, where another tool calls it text or caption."""
+    name = next((name for name in PROMPT_COLUMNS if row.get(name)), "prompt")
+    return {**row, "prompt": row.get(name)}
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a file of JSON lines, with their line numbers. Raises as `read_rows`."""
+    check_bytes(path.stat().st_size, TABLE_BYTES, f"the table {path}", "split it with its folder")
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(_lines(file, path), 1):
+            if number > TABLE_ROWS:
+                raise InputRefused(
+                    f"the table {path} has more than {TABLE_ROWS} rows; split it with its folder"
+                )
+            if line.strip():
+                yield number, _object(line)
 
 
 def read_rows(path: Path, names: Collection[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
@@ -79,8 +128,14 @@ def read_rows(path: Path, names: Collection[str] = ()) -> Iterator[tuple[int, di
     `TABLE_BYTES` or `TABLE_ROWS`, or for a line without end.
     """
     check_bytes(path.stat().st_size, TABLE_BYTES, f"the table {path}", "split it with its folder")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(_lines(file, path))
+    with path.open("rb") as file:
+        encoding = "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    with path.open(newline="", encoding=encoding) as file:
+        lines = _lines(file, path)
+        header = next(lines, "")
+        delimiter = max(DELIMITERS, key=header.count)
+        rows = csv.DictReader(chain([header], lines), delimiter=delimiter, skipinitialspace=True)
+        rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
         if names and not set(names) & set(rows.fieldnames or ()):
             raise InputRefused(f"{path} has no column file_name; its first line must name the columns")
         for number, row in enumerate(rows):
@@ -98,21 +153,36 @@ def _lines(file: TextIO, path: Path) -> Iterator[str]:
         yield line
 
 
+def read_embedded(data: bytes) -> Note | None:
+    """The prompt and seed that a generator wrote into an image file; None if there is none."""
+    texts = texts_in(data)
+    found = parse_parameters(texts["parameters"]) if texts.get("parameters") else {}
+    if not found and texts.get("prompt"):
+        found = parse_graph(texts["prompt"])
+    try:
+        return parse_note(found) if found else None
+    except InputRefused:
+        return None
+
+
 def read_sidecar(image: Path) -> Note | None:
-    """Metadata of `a.png` in `a.txt` or `a.json`; None if there is neither. Raises `InputRefused` for a bad
-    one.
+    """Metadata of `a.png` in `a.txt` or `a.json`; None if there is neither.
+
+    A file that is none of ours, such as an annotation tool's JSON, is a note with its problem alone.
     """
+    problem = ""
     for sidecar in map(image.with_suffix, SIDECARS):
         if not os.path.lexists(sidecar):
             continue
+        name = displayable_name(sidecar.name)
         try:
             text = read_plain(sidecar, MAX_SIDECAR_BYTES).decode("utf-8-sig")
-            return parse_note({"prompt": text.strip()} if sidecar.suffix == ".txt" else _object(text))
+            return parse_note(parse_parameters(text) if sidecar.suffix == ".txt" else _object(text))
         except UnicodeDecodeError:
-            raise InputRefused(f"its sidecar {displayable_name(sidecar.name)} is not UTF-8 text") from None
+            problem = problem or f"its sidecar {name} is not UTF-8 text; the image comes without it"
         except InputRefused as error:
-            raise InputRefused(f"its sidecar {displayable_name(sidecar.name)}: {error}") from None
-    return None
+            problem = problem or f"its sidecar {name}: {error}; the image comes without it"
+    return Note(problem=problem) if problem else None
 
 
 def parse_note(payload: Mapping[str, Any]) -> Note:
@@ -181,15 +251,20 @@ def _group(payload: Mapping[str, Any]) -> str | None:
 
 
 def _seed(value: object) -> int | None:
-    if value is None or value == "":
+    """The seed, also written 7.0 as pandas does; None for what is none: -1, NaN, "random", 2^63 and above."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
-        seed = int(value)  # type: ignore[call-overload]
-    except (TypeError, ValueError, OverflowError):
-        raise InputRefused(f"seed {value!r} is not an integer") from None
-    if isinstance(value, bool | float) or not 0 <= seed < 2**63:
-        raise InputRefused(f"seed {value!r} must be an integer from 0 to 2^63 - 1")
-    return int(seed)
+        seed = int(value)  # not by way of a float, which holds no more than 53 bits
+    except (ValueError, OverflowError):
+        try:
+            value = float(value)
+            seed = int(value)
+        except (ValueError, OverflowError):
+            return None
+    if isinstance(value, float) and value != seed:
+        return None
+    return seed if 0 <= seed < 2**63 else None
 
 
 def _text(payload: Mapping[str, Any], key: str, limit: int) -> str | None:

@@ -69,6 +69,10 @@ class Images(Rows[Image]):
                 update(self.table).where(self.table.c.id.in_(chunk)).values(purpose=purpose)
             )
 
+    def describe(self, id: str, **values: str | int) -> None:
+        """Set an image's `prompt`, `seed`, `category` or `licence`."""
+        self._connection.execute(update(self.table).where(self.table.c.id == id).values(values))
+
     def set_categories(self, answers: Iterable[CategoryAnswer]) -> int:
         """Store each model's answers and set the images' categories; returns the number of new answers.
 

@@ -58,7 +58,7 @@ def read_coco(options: ImportOptions) -> Reading:
 def _notes(root: Path, refused: list[Refusal]) -> dict[str, Note]:
     """The table beside the images; one of another make costs nothing but itself."""
     try:
-        notes, unusable = read_table(root)
+        notes, unusable, _ = read_table(root)
     except InputRefused as error:
         refused.append(Refusal(TABLE, str(error)))
         return {}

@@ -1,15 +1,15 @@
 """Import a plain folder of images, generated or real, at their native size.
 
-Prompts, seeds and settings come from a table (`metadata.csv` in the folder, or a given file) or from
-sidecars:
-`a.txt` (the prompt) or `a.json` (`prompt`, `seed`, `category`, `licence`, `generator`, `settings`) next to
-`a.png`. Every file is added, a duplicate, or refused by name, without affecting others. Repeating an import
-adds nothing, and an interrupted one resumes.
+Prompts, seeds and settings come from a table (`metadata.csv` or `metadata.jsonl` in the folder, or a given
+file), or else from sidecars: `a.txt` (the prompt, or AUTOMATIC1111's text) or `a.json` (`prompt`, `seed`,
+`category`, `licence`, `generator`, `settings`) next to `a.png`, or else from what AUTOMATIC1111 and ComfyUI
+write into the file. Every file is added, a duplicate, or refused by name, without affecting others. Repeating
+an import adds nothing, and an interrupted one resumes.
 """
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dataengine.bounds import IMAGE_BYTES
@@ -20,9 +20,12 @@ from pipelines.exchange.importer import ImportResult, Ingest, Reading, Row, impo
 from pipelines.exchange.metadata import (
     SIDECARS,
     TABLE,
+    TABLES,
     Note,
     Refusal,
+    Table,
     displayable_name,
+    read_embedded,
     read_plain,
     read_sidecar,
     read_table,
@@ -86,31 +89,35 @@ def read_folder(root: Path, prompts: Path | None = None) -> Reading:
             f"{root} is an export with labels, splits and sources; import it with --format masks"
         )
     found, refused = find_image_files(root)
-    table, unusable = read_table(root, prompts)
+    table, unusable, unused = read_table(root, prompts)
     if prompts is None:
         for folder in sorted({each.path.parent for each in found} - {root, root.parent}):
-            inner, more = _inner_table(root, folder)
-            table |= inner
-            unusable += more
+            inner = _inner_table(root, folder)
+            table |= inner.notes
+            unusable += inner.refused
+            unused += tuple(name for name in inner.unused if name not in unused)
     missing = sorted(table.keys() - {same_name(each.name) for each in found})
     refused += unusable
     refused += [
         Refusal(displayable_name(name), "named in the table, but not in the folder") for name in missing
     ]
-    return Reading(rows=[_row(each, table) for each in found], total=len(found), refused=refused)
+    losses = Table({}, [], unused).losses
+    return Reading(
+        rows=[_row(each, table) for each in found], total=len(found), refused=refused, losses=losses
+    )
 
 
-def _inner_table(root: Path, folder: Path) -> tuple[dict[str, Note], list[Refusal]]:
+def _inner_table(root: Path, folder: Path) -> Table:
     """The table beside images of a folder below `root`, as our exports have it, by their names from there."""
-    if (folder / TABLE).is_symlink():
-        return {}, []
+    if any((folder / name).is_symlink() for name in TABLES):
+        return Table({}, [])
     place = displayable_name(folder.relative_to(root).as_posix())
     try:
-        table, refused = read_table(folder)
+        table, refused, unused = read_table(folder)
     except InputRefused as error:
-        return {}, [Refusal(f"{place}/{TABLE}", str(error))]
+        return Table({}, [Refusal(f"{place}/{TABLE}", str(error))])
     notes = {same_name(f"{place}/{name}"): note for name, note in table.items()}
-    return notes, [Refusal(f"{place}/{one.name}", one.reason) for one in refused]
+    return Table(notes, [Refusal(f"{place}/{one.name}", one.reason) for one in refused], unused)
 
 
 def read_images(options: ImportOptions) -> Reading:
@@ -139,7 +146,7 @@ def find_image_files(root: Path) -> tuple[list[ImagePath], list[Refusal]]:
             refused.append(Refusal(name, "not a plain file"))
         elif path.suffix in SIDECARS:
             notes.append(path)
-        elif path.name != TABLE and not (path.suffix == ".csv" and path.parent == root):
+        elif path.name not in TABLES and not (path.suffix == ".csv" and path.parent == root):
             found.append(ImagePath(name=name, path=path, size=entry.stat(follow_symlinks=False).st_size))
     described = {each.path.with_suffix("") for each in found}
     refused += [
@@ -166,6 +173,10 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
 def _row(found: ImagePath, table: dict[str, Note]) -> Row:
     def load() -> tuple[bytes, Note]:
         data = read_plain(found.path, IMAGE_BYTES)
-        return data, table.get(same_name(found.name)) or read_sidecar(found.path) or Note()
+        beside = table.get(same_name(found.name)) or read_sidecar(found.path)
+        if beside is None or beside.problem:
+            # What a generator wrote into the file is second to what people say beside it.
+            beside = replace(read_embedded(data) or Note(), problem=beside.problem if beside else "")
+        return data, beside
 
     return Row(name=found.name, load=load, size=found.size)

@@ -51,7 +51,7 @@ def _notes(root: Path, refused: list[Refusal]) -> dict[str, Note]:
     notes: dict[str, Note] = {}
     for place in ("", "images/"):
         try:
-            table, _ = read_table(root / place)
+            table = read_table(root / place).notes
         except InputRefused as error:
             refused.append(Refusal(TABLE, str(error)))
             continue

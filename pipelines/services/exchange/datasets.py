@@ -40,6 +40,8 @@ class ImportRequest:
     """Whether an image without annotation is free of artifacts."""
     partial: bool = False
     """Whether to keep what is left of a label of which a part was refused."""
+    update: bool = False
+    """Whether images that are known already get the dataset's prompts, seeds, categories and licences."""
     generator: str | None = None
     """Id of the registered generator that made the images."""
     validation: float = 0.15
@@ -67,6 +69,7 @@ def import_data(
         validation=request.validation,
         benchmark=request.benchmark,
         partial=request.partial,
+        update=request.update,
     )
     if request.prompts:
         if request.format != "folder":
