@@ -30,7 +30,7 @@ from storage.workspace import Workspace
 from ui.config import ServerConfig
 from ui.desks import DESKS
 from ui.web.desk import Desk, Site, access_table, page_route
-from ui.web.gate import UNAVAILABLE, AuthMiddleware
+from ui.web.gate import RETRY_SECONDS, UNAVAILABLE, AuthMiddleware
 from ui.web.images import image_routes
 from ui.web.logs import log_to, logger
 from ui.web.middleware import BodyLimit, RequestLog, ResponseHeaders, SameSite, is_loopback
@@ -47,8 +47,6 @@ STATUS: dict[type[ClinicError], int] = {
     errors.ServiceAbsent: 503,
 }
 START_SECONDS = 30.0
-RETRY_SECONDS = 5
-"""When a browser may ask again for what a full disk, the database or the blob store kept from it."""
 HEALTH_SECONDS, HEALTH_THREADS = 0.8, 4
 """`/healthz` answers within this time, in threads of its own, whatever the database does."""
 WHOLE_CHECK_SECONDS = 60.0

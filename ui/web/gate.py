@@ -17,6 +17,8 @@ from ui.web.middleware import SAFE_METHODS, refused
 from ui.web.pages import message_page
 from ui.web.sessions import CSRF_HEADER, SessionManager
 
+RETRY_SECONDS = 5
+"""When a browser may ask again for what a full disk, the database or the blob store kept from it."""
 UNAVAILABLE = "the catalog's database does not answer; try again in a minute, or ask an admin"
 """What people who are not signed in are told: the reason, in the server's log, can name the database."""
 
@@ -44,6 +46,7 @@ class AuthMiddleware:
         except ClinicError as error:
             logger.error("failed", extra={"path": scope["path"], "reason": str(error)})
             answer = refused(503, UNAVAILABLE)
+            answer.headers["Retry-After"] = str(RETRY_SECONDS)
         if scope.get("state", {}).get("rename_cookie"):
             send = self.renaming(scope, send)
         await (answer or self.app)(scope, receive, send)

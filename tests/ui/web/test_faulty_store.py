@@ -86,7 +86,8 @@ def test_health_does_not_wait_for_the_database(
         for _ in range(6):  # more than it has threads
             began = time.monotonic()
             answer = asks.get("/healthz")
-            assert answer.status_code == 503 and "database" in answer.json()["error"]
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+            assert "database" in answer.json()["error"]
             assert time.monotonic() - began < 2
     finally:
         released.set()
