@@ -59,7 +59,9 @@ def read_through(reading: Reading) -> None:
     for row in reading.rows:
         size = (SIDE, SIDE)
         if row.load is not None:
-            file = images.measure(row.load()[0])
+            data, note = row.load()
+            file = images.measure(data)
+            refused += [f"{row.name}: {note.problem}"] if note.problem else []
             size = file.height, file.width
         if row.answers is not None:
             for answer in row.answers(*size):
