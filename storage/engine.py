@@ -60,8 +60,6 @@ def make_engine(database_url: str, folder: Path | None = None, shared: bool = Fa
             plain,
             pool_pre_ping=not sqlite,
             pool_timeout=POOL_SECONDS,
-            # The last one used is next: few connections fill their page caches, which take 2 MB each.
-            pool_use_lifo=True,
             connect_args={} if sqlite else postgres_options(plain),
         )
     except (ArgumentError, ValueError, ImportError):

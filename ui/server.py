@@ -8,14 +8,14 @@ The desks declare what it serves, see `ui.desks`. Importing this loads neither t
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import uvicorn
 from anyio import CapacityLimiter, move_on_after
-from anyio.to_thread import current_default_thread_limiter, run_sync
+from anyio.to_thread import run_sync
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -47,8 +47,6 @@ STATUS: dict[type[ClinicError], int] = {
     errors.ServiceAbsent: 503,
 }
 START_SECONDS = 30.0
-THREADS = 16
-"""Requests that are worked on at once; more would wait for one of the 15 connections to the database."""
 HEALTH_SECONDS, HEALTH_THREADS = 0.8, 4
 """`/healthz` answers within this time, in threads of its own, whatever the database does."""
 WHOLE_CHECK_SECONDS = 60.0
@@ -63,9 +61,7 @@ def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None 
         workspace = create_workspace(workspace)
     settings = settings or ServerConfig()
     session_manager = SessionManager(workspace, settings)
-    app = FastAPI(
-        title="Artifact Clinic", docs_url=None, redoc_url=None, openapi_url=None, lifespan=few_threads
-    )
+    app = FastAPI(title="Artifact Clinic", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.session_manager = session_manager
     site = Site(workspace=workspace, settings=settings, session_manager=session_manager, desks=DESKS)
     access = access_table(DESKS)
@@ -86,13 +82,6 @@ def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None 
     app.add_middleware(ResponseHeaders, access=access)
     app.add_middleware(RequestLog)
     return app
-
-
-@asynccontextmanager
-async def few_threads(app: FastAPI) -> AsyncIterator[None]:
-    """Bound the threads for requests, each of which keeps memory of its own."""
-    current_default_thread_limiter().total_tokens = THREADS
-    yield
 
 
 def add_desk(app: FastAPI, desk: Desk, site: Site) -> None:
