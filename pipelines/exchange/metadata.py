@@ -25,8 +25,8 @@ TABLE = "metadata.csv"
 TABLES = (TABLE, "metadata.jsonl")
 DELIMITERS = ",;\t"
 PROMPT_COLUMNS = ("prompt", "text", "caption")
-NOTED = ("prompt", "seed", "category", "licence", "generator", "settings", "source", "split", "group")
-"""Columns of a table that are read, besides the file's name."""
+NOTED = ("prompt", "seed", "category", "licence", "generator", "source", "split", "group")
+"""What a dataset's columns say of an image, besides its settings."""
 NAME_COLUMNS = ("file_name", "file")
 MAX_SIDECAR_BYTES = 1024 * 1024
 MAX_PROMPT = 20_000
@@ -98,7 +98,7 @@ def read_table(root: Path, path: Path | None = None) -> Table:
                 notes[same_name(str(PurePosixPath(str(name).replace("\\", "/"))))] = note
     except (OSError, UnicodeError, csv.Error) as error:
         raise InputRefused(f"the table {path} cannot be read: {error}") from None
-    known = {*NAME_COLUMNS, *NOTED, *PROMPT_COLUMNS}
+    known = {*NAME_COLUMNS, *NOTED, *PROMPT_COLUMNS, "settings"}
     return Table(notes, refused, tuple(name for name in columns if name and name not in known))
 
 

@@ -3,8 +3,7 @@
 Half of them hit rounds of fakes, half `cpu-smoke` rounds: their trainings and treatments with checkpoints,
 publishing and registering. Every finished round is held against one that nobody disturbed: what is missing is
 lost, what is beyond is doubled. A round that needs more than a few resumes, or does not end once the kills
-have stopped, is hung. `QUICK=1` kills a few times, and
-compares rounds of fakes only.
+have stopped, is hung. `QUICK=1` kills a few times, and compares rounds of fakes only.
 """
 
 import random

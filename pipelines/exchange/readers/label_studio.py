@@ -18,6 +18,7 @@ from pipelines.exchange.label_studio.tasks import (
 )
 from pipelines.exchange.labels import EVERYBODY, ImportedAnnotation
 from pipelines.exchange.metadata import (
+    NOTED,
     TABLE,
     Note,
     Refusal,
@@ -118,9 +119,6 @@ def _place(data: Mapping[str, Any], root: Path | None, notes: Mapping[str, Note]
     raise InputRefused(
         f"no file {displayable_name(name)!r} and no clinic_id; give the folder of the images with --images"
     )
-
-
-NOTED = ("prompt", "seed", "category", "licence", "generator", "source", "split", "group")
 
 
 def _load(root: Path, name: str, note: Note) -> tuple[bytes, Note]:

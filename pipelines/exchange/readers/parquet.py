@@ -16,7 +16,7 @@ from dataengine.errors import InputRefused, reason_of
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import Reading, Row
 from pipelines.exchange.labels import ImportedAnnotation
-from pipelines.exchange.metadata import Note, Refusal, parse_note
+from pipelines.exchange.metadata import NOTED, Note, Refusal, parse_note
 from pipelines.exchange.readers.mask_images import read_mask
 from pipelines.exchange.readers.parquet_bounds import (
     CONTAINER_LIMIT,
@@ -42,7 +42,6 @@ USUAL = {
     "group": ("group",),
 }
 MOST_REFUSED = 10_000
-NOTED = ("prompt", "seed", "category", "licence", "generator", "source", "split", "group")
 LOSSES = ("weights, pseudo-labels' confidence maps and the snapshot's identity are not kept",)
 
 

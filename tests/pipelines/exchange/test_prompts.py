@@ -11,6 +11,7 @@ from PIL import PngImagePlugin
 from pipelines.exchange.metadata import Note, read_embedded
 from pipelines.exchange.prompts import parse_graph, parse_parameters
 from pipelines.exchange.readers.folders import import_folder
+from pipelines.services.exchange.datasets import ImportRequest, import_data
 from storage.workspace import Workspace
 
 TEXT = (
@@ -134,3 +135,22 @@ def test_what_people_say_beside_an_image_comes_first(workspace: Workspace, tmp_p
         "c.png": ("a table's", None),
         "z.png": ("", None),
     }
+
+
+def test_a_corrected_table_reaches_images_that_are_known(workspace: Workspace, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    save(folder / "a.png")
+    assert import_folder(workspace, folder).added == 1
+    (folder / "metadata.csv").write_text("file_name,prompt,seed\na.png,a hand,7\n")
+
+    def again(update: bool, trial: bool = False) -> tuple[int, int, str, int | None]:
+        found, _ = import_data(workspace, ImportRequest(path=folder, update=update), dry_run=trial)
+        with workspace.catalog(read_only=True) as catalog:
+            (image,) = catalog.images.find()
+        return found.added, found.updated, image.prompt, image.seed
+
+    assert again(update=False) == (0, 0, "", None)
+    assert again(update=True, trial=True) == (0, 1, "", None)
+    assert again(update=True) == (0, 1, "a hand", 7)
+    assert again(update=True) == (0, 0, "a hand", 7)
