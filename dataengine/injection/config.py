@@ -1,0 +1,41 @@
+"""Settings of injected artifacts."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from dataengine.config import Config
+
+Kind = Literal["warp", "double", "fuse", "tear", "glyphs", "watermark", "seam", "smooth"]
+
+KINDS: tuple[Kind, ...] = ("warp", "double", "fuse", "tear", "glyphs", "watermark", "seam", "smooth")
+
+
+class InjectionConfig(Config):
+    """Which artifacts are injected into a clean image, and how large they are."""
+
+    kinds: tuple[Kind, ...] = Field(default=KINDS, min_length=1)
+    """Kinds of artifacts: "warp" (locally bent), "double" and "fuse" (a part repeated or grown into its
+    neighbour), "tear" (shuffled texture), "glyphs" (strokes that are no writing), "watermark", "seam" (a
+    shifted part with a visible edge), "smooth" (locally without detail). Each image gets one."""
+
+    least: float = Field(default=0.08, gt=0, le=1)
+    """Shortest side of a region, as a share of the image's shorter side."""
+
+    most: float = Field(default=0.4, gt=0, le=1)
+    """Longest side of a region, as a share of the image's shorter side."""
+
+    visible: float = Field(default=0.3, ge=0, le=1)
+    """Share of the region's pixels that must change by more than 4 of 255 levels; otherwise another place is
+    tried, and after ten the image is left out."""
+
+    seed: int = Field(default=0, ge=0)
+    """Random seed; an image's artifact depends on it and on the image's id, not on the order."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.least > self.most:
+            raise ValueError(f"least {self.least:g} must not be above most {self.most:g}")
+        if len(set(self.kinds)) < len(self.kinds):
+            raise ValueError(f"kinds {', '.join(self.kinds)} repeat one another; name each once")
+        return self
