@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,15 @@ _LARGE = Lock()
 """Held while a large image is decoded: the threads of an import would multiply its memory."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+
+
+def recompress(
+    pixels: NDArray[np.uint8], format_: Literal["JPEG", "WEBP"], quality: int
+) -> NDArray[np.uint8]:
+    """uint8 `HWC` RGB pixels saved with loss at `quality` (1 to 100) and decoded again."""
+    file = io.BytesIO()
+    PilImage.fromarray(pixels).save(file, format_, quality=quality)
+    return decode(file.getvalue())
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> bytes:

@@ -1,4 +1,5 @@
-"""Augmentation of training batches (DiffDoctor): dynamic shrink, strong changes for pseudo-labels, flips.
+"""Augmentation of training batches (DiffDoctor): dynamic shrink, strong changes for pseudo-labels, flips,
+lossy saves.
 
 A batch is images float32 N3HW in [0, 1] and targets float32 NHW in [0, 1]. Geometric changes apply to both.
 All random numbers come from the `torch.Generator` (on the CPU) that is passed in.
@@ -12,10 +13,12 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from dataengine.diagnosis.config import AugmentationConfig
+from dataengine.images import recompress
 from dataengine.records import SampleKind
 
 Padding = Literal["black", "mean", "edge"]
 PADDINGS: tuple[Padding, ...] = ("black", "mean", "edge")
+FORMATS: tuple[Literal["JPEG", "WEBP"], ...] = ("JPEG", "WEBP")
 GREY = (0.299, 0.587, 0.114)
 GREY_SHARE = 0.25
 
@@ -55,6 +58,9 @@ def augment(
     pseudo = [i for i, kind in enumerate(kinds) if kind == "pseudo"]
     if pseudo and config.strong > 0:
         images[pseudo], targets[pseudo] = augment_strongly(images[pseudo], targets[pseudo], config, generator)
+    for i in range(len(images)) if config.resave > 0 else ():
+        if chance(config.resave, generator):
+            images[i] = resave(images[i], config.resave_quality, generator)
     return images, targets
 
 
@@ -156,6 +162,32 @@ def colour_jitter(image: Tensor, amount: float, generator: Generator) -> Tensor:
     for position in torch.randperm(len(changes), generator=generator).tolist():
         image = changes[position](image, uniform(1 - amount, 1 + amount, generator)).clamp(0, 1)
     return image
+
+
+def resave(image: Tensor, quality: tuple[int, int], generator: Generator) -> Tensor:
+    """A 3HW image as it travels: resized there and back, blurred and noisy, each half of the time and little,
+    then saved as JPEG or WebP at a quality within the range. Its size stays, so that its label still fits."""
+    height, width = image.shape[-2:]
+    if chance(0.5, generator):
+        factor = uniform(0.5, 1.0, generator)
+        small = (max(1, round(height * factor)), max(1, round(width * factor)))
+        image = resize(resize(image, small), (height, width))
+    if chance(0.5, generator):
+        image = blur(image, uniform(0.0, 1.0, generator))
+    if chance(0.5, generator):
+        noise = torch.randn(image.shape, generator=generator).to(image.device)
+        image = image + uniform(0.0, 0.02, generator) * noise
+    levels = image.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
+    low, high = quality
+    saved = recompress(
+        levels, FORMATS[integer(len(FORMATS), generator)], low + integer(high - low + 1, generator)
+    )
+    return torch.from_numpy(saved).permute(2, 0, 1).to(image).div(255)
+
+
+def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """A 3HW image at another size (bilinear, antialiased)."""
+    return F.interpolate(image[None], size, mode="bilinear", align_corners=False, antialias=True)[0]
 
 
 def to_grey(image: Tensor) -> Tensor:

@@ -149,11 +149,20 @@ class AugmentationConfig(Config):
     strong_blur: float = Field(default=0.004, ge=0, le=0.1)
     """Largest blur sigma in strong augmentation, as a share of the side (2 pixels at 512)."""
 
+    resave: float = Field(default=0, ge=0, le=1)
+    """Probability that an image is resized, blurred and made noisy a little and saved as JPEG or WebP, as
+    images on the web are. Without it a detector of lossless images finds less in compressed ones."""
+
+    resave_quality: tuple[int, int] = (40, 95)
+    """Range of the quality of these saves, from 1 to 100."""
+
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         low, high = self.shrink_scale
         if not 0 < low <= high <= 1:
             raise ValueError(f"shrink_scale {self.shrink_scale} must be 0 < low <= high <= 1")
+        if not 1 <= self.resave_quality[0] <= self.resave_quality[1] <= 100:
+            raise ValueError(f"resave_quality {self.resave_quality} must be 1 <= low <= high <= 100")
         return self
 
 

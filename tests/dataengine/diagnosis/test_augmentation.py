@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch import Generator, Tensor
 
 from dataengine.diagnosis.augmentation import (
@@ -13,6 +14,7 @@ from dataengine.diagnosis.augmentation import (
     colour_jitter,
     cutmix,
     dynamic_shrink,
+    resave,
     shrink_and_pad,
     to_grey,
     translate,
@@ -233,3 +235,38 @@ def test_strong_changes_leave_their_inputs_alone() -> None:
 def test_a_scale_that_is_no_range_is_refused() -> None:
     with pytest.raises(ValueError, match="shrink_scale"):
         AugmentationConfig(shrink_scale=(0.8, 0.2))
+
+
+def test_saves_with_loss_change_images_of_every_kind_and_no_label() -> None:
+    images = blur(torch.rand((3, SIDE, SIDE), generator=seeded(7)), 2.0).expand(3, -1, -1, -1)
+    targets = torch.rand((3, SIDE, SIDE), generator=seeded(8))
+    config = AugmentationConfig(flip=0, translate=0, jitter=0, resave=1.0)
+    saved, same = augment(
+        images,
+        targets,
+        kinds=["true", "real", "previous"],
+        categories=[None] * 3,
+        max_confidence=[0.0] * 3,
+        config=config,
+        generator=seeded(9),
+    )
+    assert torch.equal(same, targets)
+    for image, before in zip(saved, images, strict=True):
+        change = (image - before).abs()
+        assert 0 < change.mean() < 0.1 and image.min() >= 0 and image.max() <= 1
+    assert not torch.equal(saved[0], saved[1]), "each image has random numbers of its own"
+
+
+def test_a_lower_quality_loses_more() -> None:
+    image = torch.rand((3, SIDE, SIDE), generator=seeded(1))
+    losses = []
+    for quality in (95, 40, 5):
+        same_numbers = [resave(image, (quality, quality), seeded(seed)) for seed in range(8)]
+        losses.append(torch.stack([(one - image).abs().mean() for one in same_numbers]).mean().item())
+    assert losses == sorted(losses)
+
+
+@pytest.mark.parametrize("quality", [(0, 50), (60, 40), (10, 101)])
+def test_a_quality_out_of_range_is_refused(quality: tuple[int, int]) -> None:
+    with pytest.raises(ValidationError, match="resave_quality"):
+        AugmentationConfig(resave_quality=quality)
