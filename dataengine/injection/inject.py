@@ -88,7 +88,7 @@ def _damaged(
     """The image and mask after the operation, which sees only the region's surroundings; None without a
     mask."""
     window = surroundings(region)
-    before = pixels[window].astype(np.float32) / 255
+    before = pixels[window].astype(np.float32) / np.float32(255)
     after, damage = OPERATIONS[kind].apply(before, region[window], rng)
     if not damage.any():
         return None

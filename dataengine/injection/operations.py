@@ -90,9 +90,9 @@ def glyphs(image: Pixels, region: Mask, rng: Generator) -> tuple[Pixels, Mask]:
                 (left + line * rng.uniform(0, 0.5), top + line * rng.uniform(0.15, 0.85)) for _ in range(4)
             ]
             pen.line(points, fill=255, width=stroke, joint="curve")
-    ink = np.asarray(strokes, dtype=np.float32)[..., None] / 255
+    ink = np.asarray(strokes, dtype=np.float32)[..., None] / np.float32(255)
     colour = rng.uniform(0, 1, 3).astype(np.float32)
-    return image * (1 - ink) + colour * ink, grown(strokes, stroke // 2)
+    return over(image, colour, ink), grown(strokes, stroke // 2)
 
 
 def watermark(image: Pixels, region: Mask, rng: Generator) -> tuple[Pixels, Mask]:
@@ -104,9 +104,9 @@ def watermark(image: Pixels, region: Mask, rng: Generator) -> tuple[Pixels, Mask
     middle = ((columns.start + columns.stop) / 2, (rows.start + rows.stop) / 2)
     ImageDraw.Draw(layer).text(middle, word, fill=255, font=font, anchor="mm")
     layer = layer.rotate(rng.uniform(-30, 30), resample=Image.Resampling.BILINEAR, center=middle)
-    alpha = np.asarray(layer, dtype=np.float32)[..., None] / 255 * np.float32(rng.uniform(0.25, 0.55))
+    alpha = np.asarray(layer, dtype=np.float32)[..., None] / np.float32(255) * np.float32(rng.uniform(0.25, 0.55))
     tone = np.float32(rng.random() < 0.7)
-    return image * (1 - alpha) + tone * alpha, grown(layer, 1)
+    return over(image, tone, alpha), grown(layer, 1)
 
 
 def seam(image: Pixels, region: Mask, rng: Generator) -> tuple[Pixels, Mask]:
@@ -120,7 +120,7 @@ def seam(image: Pixels, region: Mask, rng: Generator) -> tuple[Pixels, Mask]:
     half = half if half.any() else region
     moved = shifted(image, rng.uniform(0, 2 * np.pi), max(2.0, extent(region) * rng.uniform(0.05, 0.15)))
     changed = np.clip(moved + np.float32(rng.choice((-1, 1)) * rng.uniform(0.04, 0.12)), 0, 1)
-    return np.where(half[..., None], changed, image), half
+    return np.where(half[..., None], changed, image).astype(np.float32), half
 
 
 def smooth(image: Pixels, region: Mask, rng: Generator) -> tuple[Pixels, Mask]:
@@ -168,7 +168,12 @@ def feather(region: Mask) -> Pixels:
 def blend(image: Pixels, other: Pixels, region: Mask) -> Pixels:
     """`other` within the region, feathered, and `image` everywhere else."""
     alpha = feather(region)[..., None]
-    return (image * (1 - alpha) + other * alpha).astype(np.float32)
+    return over(image, other, alpha)
+
+
+def over(image: Pixels, other: Pixels | np.float32, opacity: Pixels) -> Pixels:
+    """`other` laid over the image with an opacity HW1 in [0, 1]."""
+    return np.asarray(image * (1 - opacity) + other * opacity, dtype=np.float32)
 
 
 def shifted(image: Pixels, angle: float, length: float) -> Pixels:

@@ -80,6 +80,11 @@ FORMATS: dict[str, ImportFormat] = {
         what="HADM as published",
         expects="annotations/SPLIT/ and images/SPLIT/",
     ),
+    "synthscars": ImportFormat(
+        reader="synthscars:read_synthscars",
+        what="SynthScars as published",
+        expects="train/ and test/ with annotations/ and images/",
+    ),
     "label-studio": ImportFormat(
         reader="label_studio:read_label_studio",
         what="Label Studio's JSON export",

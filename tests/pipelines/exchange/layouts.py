@@ -133,6 +133,35 @@ def hadm(folder: Path) -> None:
     (home / "s_2.json").write_text(json.dumps(good))
 
 
+def synthscars(folder: Path) -> None:
+    """Two records of one picture, one with two polygons, and a picture of the test split."""
+    for split, names in {"train": ("a.png",), "test": ("t.png",)}.items():
+        (folder / split / "annotations").mkdir(parents=True)
+        for name in names:
+            picture(folder / split / "images", name, len(split))
+    square, corner = [10, 10, 30, 10, 30, 40, 10, 40], [50, 60, 70, 60, 50, 80]
+    train = {
+        "0": {
+            "img_file_name": "a.png",
+            "caption": "the hand has six fingers and the sign cannot be read",
+            "refs": [
+                {"segmentation": [square], "sentence": "six fingers", "phrase": "hand"},
+                {"segmentation": [corner], "sentence": "garbled letters"},
+            ],
+        },
+        "1": {
+            "img_file_name": "a.png",
+            "caption": "",
+            "refs": [{"segmentation": [[0, 0, 5, 0, 5, 5, 0, 5]]}],
+        },
+    }
+    test = [
+        {"img_file_name": "t.png", "caption": "", "refs": [{"segmentation": square, "sentence": "melted"}]}
+    ]
+    (folder / "train" / "annotations" / "train.json").write_text(json.dumps(train))
+    (folder / "test" / "annotations" / "test.json").write_text(json.dumps(test))
+
+
 def pal4vst(folder: Path) -> None:
     """Two tasks with images and binary masks, one without masks."""
     for task, value in (("inpainting", 255), ("ldm", 1)):
