@@ -39,6 +39,8 @@ class Architecture:
     """Normalised N3HW to the encoder's deepest features, NChw."""
     published: Callable[[nn.Module], dict[str, Tensor]]
     """The state dict under the library's published names."""
+    encoder: str
+    """Prefix of the encoder's parameters."""
     head: tuple[str, ...]
     """Prefixes of the parameters trained at the decode head's rate."""
     first: tuple[str, ...]
@@ -192,6 +194,7 @@ SEGFORMER = Architecture(
     logits=lambda network, images: network(pixel_values=images).logits,
     features=lambda network, images: network.segformer(pixel_values=images).last_hidden_state,  # type: ignore[operator]
     published=_published_segformer,
+    encoder="segformer.",
     head=("decode_head.",),
     first=("encoder.patch_embeddings.0.proj.weight",),
     last=("decode_head.classifier.weight",),
@@ -203,6 +206,7 @@ SMP = Architecture(
     logits=lambda network, images: network(images),
     features=_smp_features,
     published=_published_smp,
+    encoder="encoder.",
     head=("decoder.", "segmentation_head."),
     # Any other encoder is checked when it is loaded.
     first=(

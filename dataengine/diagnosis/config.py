@@ -70,6 +70,9 @@ class DetectorConfig(Config):
     """Antialias when downscaling. The authors' inference does not, so it is off for the published
     checkpoint."""
 
+    pretrained: str = ""
+    """Encoder weights that training started from; set by the training. Empty for random ones."""
+
     licence: str = "Apache-2.0"
     """Licence of the weights; defaults to NVIDIA's non-commercial licence with a `mit_*` encoder."""
 
@@ -203,6 +206,17 @@ class DetectorTrainingConfig(Config):
 
     lr: float = Field(default=6e-5, gt=0)
     """Peak learning rate of the encoder."""
+
+    encoder_weights: Annotated[str, Location(harmless=r"|imagenet|nvidia/mit-b[0-5]")] = ""
+    """Weights of the encoder when training starts from no detector: "imagenet" for those that the encoder's
+    library publishes, "nvidia/mit-b0" to "nvidia/mit-b5" for SegFormer (non-commercial licence), a file, or a
+    folder that transformers saved, whose head is dropped. Empty for random weights."""
+
+    encoder_factor: float = Field(default=1.0, gt=0)
+    """Learning rate of the encoder, as a factor of `lr`."""
+
+    encoder_frozen: int = Field(default=0, ge=0)
+    """Updates at the start during which only the decode head is trained."""
 
     head_factor: float = Field(default=10.0, gt=0)
     """Learning rate of the decode head, as a multiple of the encoder's."""

@@ -34,6 +34,7 @@ from dataengine.diagnosis.detector import (
     load_detector,
     save_detector,
 )
+from dataengine.diagnosis.encoders import untrained_detector
 from dataengine.diagnosis.image_metrics import ImageMetrics, image_metrics
 from dataengine.diagnosis.metrics import DetectorMetrics, summarise
 from dataengine.errors import ConfigRefused, InputRefused, NonFinite, Paused
@@ -84,7 +85,8 @@ def train_detector(
     watch: Watch | None = None,
     pausing: Callable[[], bool] = not_pausing,
 ) -> TrainingResult:
-    """Train from the detector folder `start`, or from random weights of `config.detector` when it is None.
+    """Train from the detector folder `start`; when it is None, from `config.detector` with random weights or
+    with the encoder weights `config.encoder_weights`.
 
     `work` keeps checkpoints while it runs and the detector folder at the end. Called again with the same
     folder it resumes from the last checkpoint with the losses of an uninterrupted run, or returns the result.
@@ -108,9 +110,7 @@ def train_detector(
     )
     accelerator = _accelerator(config)
     with torch.random.fork_rng():
-        detector = (
-            NetworkDetector.fresh(config.detector, config.seed) if start is None else load_detector(start)
-        )
+        detector = untrained_detector(config) if start is None else load_detector(start)
         trained, losses = _optimise(
             config, detector, samples, sampler, run, work, report, accelerator, watch, pausing
         )
@@ -186,19 +186,29 @@ def rate_factor(step: int, steps: int, warmup: float, power: float) -> float:
 
 
 def parameter_groups(detector: NetworkDetector, config: DetectorTrainingConfig) -> list[dict[str, Any]]:
-    """AdamW groups: the decode head at `head_factor` × the rate; no decay for norms and biases."""
-    heads = architecture_of(detector.config).head
-    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    """AdamW groups: decode head and encoder at their factors of the rate; no decay for norms and biases.
+
+    `frozen` is the number of updates at the start in which a group is not trained.
+    """
+    architecture = architecture_of(detector.config)
+    factors = {"head": config.head_factor, "encoder": config.encoder_factor, "rest": 1.0}
+    groups: dict[tuple[str, bool], list[Tensor]] = {}
     for name, parameter in detector.network.named_parameters():
-        groups.setdefault((name.startswith(heads), parameter.ndim > 1), []).append(parameter)
+        part = "rest"
+        if name.startswith(architecture.head):
+            part = "head"
+        elif name.startswith(architecture.encoder):
+            part = "encoder"
+        groups.setdefault((part, parameter.ndim > 1), []).append(parameter)
     return [
         {
             "params": parameters,
-            "lr": config.lr * (config.head_factor if head else 1.0),
-            "peak": config.lr * (config.head_factor if head else 1.0),
+            "lr": config.lr * factors[part],
+            "peak": config.lr * factors[part],
             "weight_decay": config.weight_decay if decays else 0.0,
+            "frozen": config.encoder_frozen if part == "encoder" else 0,
         }
-        for (head, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
+        for (part, decays), parameters in sorted(groups.items(), key=lambda item: item[0])
     ]
 
 
@@ -331,7 +341,8 @@ def _update(
     torch.manual_seed(step_seed(config.seed, step, 1 + accelerator.process_index))
     factor = rate_factor(step, config.steps, config.warmup, config.power)
     for group in state.optimizer.param_groups:
-        group["lr"] = group["peak"] * factor
+        # AdamW scales its weight decay by the rate too, so a group at rate 0 stays as it is.
+        group["lr"] = 0.0 if step < group["frozen"] else group["peak"] * factor
     device = accelerator.device
     predicted = model(batch.images.to(device))
     loss = map_loss(predicted, batch.targets.to(device), batch.weights.to(device), batch.counted.to(device))

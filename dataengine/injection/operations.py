@@ -104,7 +104,9 @@ def watermark(image: Pixels, region: Mask, rng: Generator) -> tuple[Pixels, Mask
     middle = ((columns.start + columns.stop) / 2, (rows.start + rows.stop) / 2)
     ImageDraw.Draw(layer).text(middle, word, fill=255, font=font, anchor="mm")
     layer = layer.rotate(rng.uniform(-30, 30), resample=Image.Resampling.BILINEAR, center=middle)
-    alpha = np.asarray(layer, dtype=np.float32)[..., None] / np.float32(255) * np.float32(rng.uniform(0.25, 0.55))
+    alpha = (
+        np.asarray(layer, dtype=np.float32)[..., None] / np.float32(255) * np.float32(rng.uniform(0.25, 0.55))
+    )
     tone = np.float32(rng.random() < 0.7)
     return over(image, tone, alpha), grown(layer, 1)
 

@@ -1,0 +1,210 @@
+"""Pre-trained encoders: what fits, what is refused, and that a detector really starts from it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dataengine.diagnosis.config import NVIDIA_LICENCE, DetectorConfig, DetectorTrainingConfig
+from dataengine.diagnosis.detector import NetworkDetector
+from dataengine.diagnosis.encoders import EncoderWeights, load_encoder, read_encoder, untrained_detector
+from dataengine.diagnosis.training import parameter_groups, train_detector
+from dataengine.errors import ConfigRefused, ModelRefused
+from tests.dataengine.diagnosis.tiny import SEGFORMER, UNET, examples
+
+TRAINED: dict[str, DetectorConfig] = {"segformer": SEGFORMER, "unet": UNET}
+
+
+def encoder_of(config: DetectorConfig, seed: int = 5) -> dict[str, Tensor]:
+    """The encoder's tensors of other random weights, under its own names."""
+    from dataengine.diagnosis.architectures import architecture_of
+
+    architecture = architecture_of(config)
+    state = architecture.published(NetworkDetector.fresh(config, seed).network)
+    return {
+        key.removeprefix(architecture.encoder): value
+        for key, value in state.items()
+        if key.startswith(architecture.encoder)
+    }
+
+
+def weights(state: dict[str, Tensor]) -> EncoderWeights:
+    return EncoderWeights(state=state, source="them", licence="MIT")
+
+
+def features(network: Any, config: DetectorConfig) -> Tensor:
+    from dataengine.diagnosis.architectures import architecture_of
+
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand((1, 3, config.size, config.size), generator=generator)
+    with torch.no_grad():
+        return architecture_of(config).features(network.eval(), images)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "model."])
+def test_an_encoder_gives_the_features_that_it_gave_where_it_was_trained(name: str, prefix: str) -> None:
+    config = TRAINED[name]
+    theirs, ours = NetworkDetector.fresh(config, 5).network, NetworkDetector.fresh(config, 0).network
+    state = {prefix + key: value for key, value in encoder_of(config).items()} | {"fc.weight": torch.ones(3)}
+    before = features(ours, config)
+    network, match = load_encoder(ours, config, weights(state))
+    assert match.unmatched == () and match.share == 1
+    assert torch.equal(features(network, config), features(theirs, config))
+    assert not torch.equal(features(network, config), before)
+
+
+def test_a_classifier_of_timm_starts_the_same_encoder_of_segmentation_models() -> None:
+    import timm
+
+    classifier = timm.create_model("resnet18", pretrained=False)
+    config = DetectorConfig(architecture="unet", encoder="tu-resnet18", size=64)
+    network = NetworkDetector.fresh(config).network
+    started, match = load_encoder(network, config, weights(dict(classifier.state_dict())))
+    assert match.unmatched == ()
+    images = torch.rand((1, 3, 64, 64), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = classifier.eval().forward_features(images)
+        assert torch.allclose(started.eval().encoder(images)[-1], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("shown", ["image-classification", "semantic-segmentation", "backbone"])
+def test_a_segformer_folder_of_any_head_is_taken_and_its_head_dropped(shown: str, tmp_path: Path) -> None:
+    from transformers import (
+        SegformerConfig,
+        SegformerForImageClassification,
+        SegformerForSemanticSegmentation,
+        SegformerModel,
+    )
+
+    kinds: dict[str, Any] = {
+        "image-classification": SegformerForImageClassification,
+        "semantic-segmentation": SegformerForSemanticSegmentation,
+        "backbone": SegformerModel,
+    }
+    theirs = kinds[shown](SegformerConfig(num_labels=150, **SEGFORMER.segformer))
+    theirs.save_pretrained(tmp_path)
+    plan = DetectorTrainingConfig(detector=SEGFORMER, encoder_weights=str(tmp_path), seed=1)
+    detector = untrained_detector(plan)
+    encoder = theirs if shown == "backbone" else theirs.segformer
+    images = torch.rand((1, 3, 64, 64), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = encoder.eval()(pixel_values=images).last_hidden_state
+        found = detector.network.eval().segformer(pixel_values=images).last_hidden_state  # type: ignore[operator,union-attr]
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert detector.config.pretrained == tmp_path.name and detector.config.licence == "unstated"
+
+
+def test_nvidias_weights_keep_their_licence(tmp_path: Path) -> None:
+    save_file(encoder_of(SEGFORMER), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"_name_or_path": "nvidia/mit-b0"}))
+    assert read_encoder(str(tmp_path), SEGFORMER).licence == NVIDIA_LICENCE
+
+
+def other_width(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: torch.cat([value, value]) if value.ndim else value for key, value in state.items()}
+
+
+def fewer_blocks(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return dict(list(state.items())[: len(state) // 2])
+
+
+def head_alone(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        "decode_head.classifier.weight": torch.ones(1, 8, 1, 1),
+        "decode_head.classifier.bias": torch.ones(1),
+    }
+
+
+@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        (other_width, "of another size; choose the encoder that these weights were trained in"),
+        (fewer_blocks, "there is no .* among its keys"),
+        (head_alone, "fits 0 of the encoder's .* which begin with decode_head"),
+        (lambda state: {}, "which begin with nothing"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(name: str, changed: Any, reason: str) -> None:
+    config = TRAINED[name]
+    network = NetworkDetector.fresh(config).network
+    with pytest.raises(ModelRefused, match=reason):
+        load_encoder(network, config, weights(changed(encoder_of(config))))
+
+
+def test_a_few_unmatched_tensors_are_named_and_stay_random(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    state = encoder_of(UNET)
+    odd = next(key for key in state if key.endswith("weight"))
+    kept = {key: value.contiguous() for key, value in state.items() if key != odd}
+    save_file(kept, tmp_path / "their.safetensors")
+    plan = DetectorTrainingConfig(detector=UNET, encoder_weights=str(tmp_path / "their.safetensors"))
+    detector = untrained_detector(plan)
+    assert f"their.safetensors has no weights for {odd}" in capsys.readouterr().out
+    fresh = NetworkDetector.fresh(UNET, plan.seed).network.state_dict()
+    assert torch.equal(detector.network.state_dict()[f"encoder.{odd}"], fresh[f"encoder.{odd}"])
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("no/such/file.pth", "there are no encoder weights 'no/such/file.pth'; give a file"),
+        ("nvidia/mit-b0", "cannot be fetched from the hub"),
+        ("imagenet", "cannot be fetched from the hub"),
+    ],
+)
+def test_weights_that_cannot_be_had_are_refused_with_a_way_out(name: str, reason: str) -> None:
+    with pytest.raises(ModelRefused, match=reason):
+        read_encoder(name, DetectorConfig(architecture="unet", encoder="resnet18", size=64))
+
+
+def test_an_encoder_without_published_weights_says_so() -> None:
+    with pytest.raises(ConfigRefused, match="under a free licence"):
+        read_encoder("imagenet", SEGFORMER)
+    with pytest.raises(ConfigRefused, match="publishes no ImageNet weights"):
+        read_encoder("imagenet", DetectorConfig(architecture="unet", encoder="resnext101_32x4d", size=64))
+
+
+def test_nothing_pickled_is_read(tmp_path: Path) -> None:
+    torch.save({"model": object()}, tmp_path / "evil.pth")
+    with pytest.raises(ModelRefused, match=r"more than tensors|plain state dict"):
+        read_encoder(str(tmp_path / "evil.pth"), UNET)
+
+
+def test_the_encoder_has_its_own_rate() -> None:
+    plan = DetectorTrainingConfig(detector=UNET, lr=1e-3, head_factor=10, encoder_factor=0.1)
+    groups = parameter_groups(NetworkDetector.fresh(UNET), plan)
+    named = {id(value): name for name, value in NetworkDetector.fresh(UNET).network.named_parameters()}
+    assert {round(group["peak"], 6) for group in groups} == {1e-4, 1e-2} and named
+    total = sum(len(group["params"]) for group in groups)
+    assert total == len(list(NetworkDetector.fresh(UNET).network.parameters()))
+
+
+def test_a_frozen_encoder_stays_and_is_trained_afterwards(tmp_path: Path) -> None:
+    save_file(encoder_of(UNET), tmp_path / "start.safetensors")
+    before = encoder_of(UNET)
+    trained = {}
+    for frozen in (4, 2):
+        plan = DetectorTrainingConfig(
+            detector=UNET,
+            encoder_weights=str(tmp_path / "start.safetensors"),
+            encoder_frozen=frozen,
+            steps=4,
+            batch=4,
+            lr=1e-3,
+            ema=0,
+            device="cpu",
+        )
+        result = train_detector(plan, examples(), None, tmp_path / str(frozen))
+        from safetensors.torch import load_file
+
+        trained[frozen] = load_file(result.folder / "model.safetensors")
+    weight = next(key for key in before if key.endswith("conv1.weight"))
+    assert torch.equal(trained[4][f"encoder.{weight}"], before[weight])
+    assert not torch.equal(trained[2][f"encoder.{weight}"], before[weight])
