@@ -20,7 +20,7 @@ ORDER = {
     "curation quality diagnosis treatment clinic",
     "dataengine/clinic": "drawing flaws scenes subjects world lessons readers models vocabulary config "
     "training parts oracles build",
-    "dataengine/treatment": "config presets families sampling tuning refining guided_sampling",
+    "dataengine/treatment": "config presets families sampling tuning refining guided_sampling repair",
     "pipelines": "config runtime generators detectors stages round recipes exchange jobs services worker "
     "cli demo",
     "pipelines/exchange": "prompts metadata labels importer safe_files import_options label_studio readers "

@@ -33,10 +33,15 @@ class Inpainter:
         seeds: Sequence[int],
         repeats: int = 1,
         inner: Stepper = denoise,
+        strength: float = 1.0,
     ) -> None:
-        """`known` are clean latents NCHW, `missing` is bool NHW over them: True is generated."""
-        self._known, self._missing = known, missing[:, None]
-        self._repeats, self._inner = repeats, inner
+        """`known` are clean latents NCHW; `missing` is NHW over them, bool or a share in [0, 1] to generate.
+
+        With a `strength` below 1 the missing part starts from the known one at that share of the way from
+        image to noise (SDEdit, Meng et al. 2022), instead of from noise alone.
+        """
+        self._known, self._missing = known, missing[:, None].to(known.dtype)
+        self._repeats, self._inner, self._strength = repeats, inner, strength
         self._noise = [
             torch.Generator().manual_seed(int(np.random.SeedSequence([STREAM, seed]).generate_state(1)[0]))
             for seed in seeds
@@ -55,6 +60,8 @@ class Inpainter:
         """The step of `inner` from a state with the known part restored, `repeats` times."""
         now = schedule.alpha[step], schedule.sigma[step]
         after = schedule.next_alpha[step], schedule.next_sigma[step]
+        if self._strength < 1 and schedule.shares[step] > self._strength:
+            return Step(latents=add_noise(self._known, self._drawn(), *after), clean=self._known)
 
         def stepped(state: Tensor) -> Step:
             result = self._inner(family, state, conditioning, schedule, step, guidance, precision)
@@ -66,7 +73,8 @@ class Inpainter:
         return result
 
     def _joined(self, latents: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return torch.where(self._missing, latents, add_noise(self._known, self._drawn(), alpha, sigma))
+        noised = add_noise(self._known, self._drawn(), alpha, sigma)
+        return self._missing * latents + (1 - self._missing) * noised
 
     def _drawn(self) -> Tensor:
         """Gaussian noise, each image's from its own seed."""
@@ -92,8 +100,11 @@ def inpaint(
     settings: SamplingConfig,
     repeats: int = 1,
     report: Report = no_report,
+    strength: float = 1.0,
 ) -> np.ndarray:
     """Inpaint images uint8 NHWC: the `missing` pixels, bool NHW, are generated; all others keep their values.
+
+    `strength` in (0, 1] is the noise from which they are; see `Inpainter`.
 
     Raises `ConfigRefused` unless masks, prompts and seeds match the images, and the images the settings.
     """
@@ -109,7 +120,7 @@ def inpaint(
     def of(rows: slice) -> Inpainter:
         known = family.encode_images(as_tensor(images[rows]).to(family.device))
         holes = torch.from_numpy(missing[rows]).to(family.device)
-        return Inpainter(known, mask_on_latents(holes, known), seeds[rows], repeats)
+        return Inpainter(known, mask_on_latents(holes, known), seeds[rows], repeats, strength=strength)
 
     drawn = generate(family, prompts, seeds, sized, report, of)
     return np.where(missing[..., None], drawn, images)

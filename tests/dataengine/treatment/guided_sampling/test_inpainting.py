@@ -121,3 +121,44 @@ def test_what_does_not_fit_is_refused(families, images, missing):
         inpaint(family, images, missing, [""] * 3, SEEDS, SETTINGS, repeats=0)
     with pytest.raises(ConfigRefused, match="3 images and 2 seeds"):
         inpaint(family, images, missing, [""] * 3, SEEDS[:2], SETTINGS)
+
+
+@pytest.mark.parametrize("kind", ["ddpm", "flux"])
+def test_less_noise_stays_closer_to_what_was_there(families, images, missing, kind):
+    prompts = ["a red house"] * 3
+    settings = SETTINGS.model_copy(update={"steps": 8})
+
+    def change(strength):
+        found = inpaint(families[kind], images, missing, prompts, SEEDS, settings, strength=strength)
+        return np.abs(found[missing].astype(int) - images[missing]).mean()
+
+    redrawn = inpaint(families[kind], images, missing, prompts, SEEDS, settings)
+    assert change(1.0) == np.abs(redrawn[missing].astype(int) - images[missing]).mean()
+    assert change(0.2) < change(1.0)
+
+
+def test_skipped_steps_ask_the_model_nothing(families, images, missing):
+    asked = []
+
+    def counting(family, latents, conditioning, schedule, step, guidance, precision="float32"):
+        asked.append(step)
+        return Step(latents=latents, clean=latents)
+
+    family = families["ddpm"]
+    known, holes = as_tensor(images[:1]) * 2 - 1, torch.from_numpy(missing[:1])
+    stepper = Inpainter(known, holes, [3], inner=counting, strength=0.5)
+    noise = family.initial_latents([3], (32, 32))
+    sample(family, family.encode_prompts([""]), noise, SETTINGS, stepper=stepper)
+    shares = family.schedule(SETTINGS.steps, noise).shares
+    assert asked == [step for step, share in enumerate(shares) if share <= 0.5] and 0 < len(asked) < 4
+
+
+def test_a_share_of_a_latent_is_generated():
+    known, drawn = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
+    share = torch.tensor([[[0.0, 0.25], [0.5, 1.0]]])
+    stepper = Inpainter(known, share, [0], inner=lambda *_: Step(latents=drawn, clean=drawn))
+    level = torch.zeros(1)
+    schedule = Schedule(
+        times=level, alpha=level + 1, sigma=level, next_alpha=level + 1, next_sigma=level, clip=None
+    )
+    assert torch.equal(stepper(None, drawn, None, schedule, 0, 1.0).latents, share[None])
