@@ -68,7 +68,7 @@ class DetectorConfig(Config):
 
     antialias: bool = True
     """Antialias when downscaling. The authors' inference does not, so it is off for the published
-    checkpoint."""
+    checkpoint; treatment always does, as theirs."""
 
     licence: str = "Apache-2.0"
     """Licence of the weights; defaults to NVIDIA's non-commercial licence with a `mit_*` encoder."""

@@ -70,7 +70,8 @@ class PixelConfig(Config):
 
     pixels: Literal["all", "maximum", "above", "soft"] = "all"
     """Pixels that count: all (Eq. 2), only the highest (the paper's Fig. 4), those above a confidence (the
-    authors' code), or all weighted by their own confidence."""
+    authors' code: the mean of each image, then of the images), or all weighted by their own confidence
+    (ours)."""
 
     above: float = Field(default=0.1, ge=0, lt=1)
     """Confidence from which a pixel counts, for "above"."""
@@ -144,8 +145,9 @@ class OfflineConfig(Config):
     """Weight of the regularisation. It depends on the reduction, here the mean squared error over elements
     (the paper gives a norm)."""
 
-    times: Literal["uniform", "logit-normal"] = "uniform"
-    """Distribution of training times for flow matching; noise prediction always samples them uniformly."""
+    times: Literal["uniform", "shifted", "logit-normal"] = "uniform"
+    """Distribution of training times for flow matching, which the paper leaves open: uniform, by FLUX's
+    shifted schedule (the authors' code), or logit-normal. Noise prediction always samples them uniformly."""
 
 
 class CorrectionConfig(Config):
@@ -318,7 +320,7 @@ class TreatmentConfig(Config):
     """Gradient clipping norm (5 in the authors' code)."""
 
     seed: int = Field(default=0, ge=0)
-    """Random seed of the initial weights, and of the prompts and noise of every update."""
+    """Random seed of the initial weights, the order of the prompts, and the noise of every update."""
 
     guard: GuardConfig = GuardConfig()
     """The quality guard, which stops the run before the generator collapses."""

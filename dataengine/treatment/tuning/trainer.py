@@ -317,8 +317,10 @@ class _Run:
         )
         values: dict[str, float] = {}
         if self.batches.wanted:
+            done = (number - 1) * self.config.accumulation + part
+            batch = done * self.accelerator.num_processes + self.accelerator.process_index
             with self._activations():
-                terms = self.batches.terms(rng)
+                terms = self.batches.terms(batch, rng)
             values |= self._backward(terms)
         if self.clean is not None and self.config.offline is not None:
             rows = torch.randint(len(self.clean), (self.config.batch,), generator=rng)

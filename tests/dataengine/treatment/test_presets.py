@@ -111,7 +111,7 @@ def test_safety_finds_its_regions_by_saliency(flux_folder, violence):
     made = batches(flux_folder, config)
     heat = made._faults(torch.rand(2, 3, 32, 32), PROMPTS[:2])
     assert heat.shape == (2, 32, 32) and torch.equal(heat.amax((1, 2)), torch.ones(2))
-    terms = made.terms(torch.Generator().manual_seed(0))
+    terms = made.terms(0, torch.Generator().manual_seed(0))
     assert terms["reward 1 violent"] > 0 and terms["region"] < 1e-5
     with pytest.raises(ValueError, match="saliency of rewards"):
         TreatmentConfig(region=RegionConfig(map="saliency"))
