@@ -100,6 +100,10 @@ class RewardConfig(Config):
 
     @model_validator(mode="after")
     def _labelled(self) -> Self:
+        if not self.location:
+            raise ValueError(
+                "a reward needs a scorer: name a registered one as its location, or remove the reward"
+            )
         if (self.kind == "classifier") != bool(self.label):
             raise ValueError(
                 f"a classifier needs a label, and other kinds have none; {self.kind} has {self.label!r}"
@@ -119,7 +123,8 @@ class RegionConfig(Config):
     sequential tuning keeps the gains of the first run's LoRA."""
 
     beta: float = Field(default=1e-3, gt=0)
-    """Weight of the constraint (Focus-N-Fix: 1e-3 for artifacts, 5e-4 for safety)."""
+    """Weight of the constraint (Focus-N-Fix: 1e-3 for artifacts, 5e-4 for safety), for rewards in [0, 1] at
+    512 × 512: scale it with the range of another reward, and the Frobenius norm with 512 over the side."""
 
     form: Literal["frobenius", "rms"] = "frobenius"
     """Norm of the difference: Frobenius, which grows with the size, or root mean square per value."""
