@@ -143,7 +143,7 @@ def antialiased(detector: Detector) -> Detector:
     if not isinstance(detector, NetworkDetector) or detector.config.antialias:
         return detector
     config = detector.config.model_copy(update={"antialias": True})
-    return NetworkDetector(config, detector.network).to(detector.mean)
+    return NetworkDetector(config, detector.network).to(detector.mean).train(detector.training)
 
 
 def tile_starts(length: int, size: int, overlap: float) -> list[int]:

@@ -56,7 +56,7 @@ class LoraSettings(Config):
     """Rank of the two matrices (DiffDoctor: 16)."""
 
     alpha: float = Field(default=16.0, gt=0)
-    """Scale; the update is multiplied by alpha / rank."""
+    """Scale; the update is multiplied by alpha / rank (1 in the authors' code, unstated in the paper)."""
 
     targets: Literal["attention", "all"] = "attention"
     """Target layers: the attention projections, as the authors do, or the feed-forward layers as well."""
@@ -130,8 +130,9 @@ class RegionConfig(Config):
     """Norm of the difference: Frobenius, which grows with the size, or root mean square per value."""
 
     sigma: float = Field(default=0.008, ge=0)
-    """Sigma of the Gaussian filter on the map, as a share of the shorter side (the paper's 4 pixels at
-    512)."""
+    """Sigma of the Gaussian filter on the map, as a share of the shorter side (the paper's 4 pixels at 512).
+    The paper filters saliency maps with a kernel of 16; here detectors' maps are filtered too, and the kernel
+    is odd and ends at four sigmas (33 at 512)."""
 
     threshold: float = Field(default=0.2, gt=0, lt=1)
     """Smoothed confidence from which a pixel belongs to a region."""
@@ -267,10 +268,12 @@ class TreatmentConfig(Config):
     """One treatment: sampling, objectives, optimizer, LoRA and guard."""
 
     updates: int = Field(default=110, ge=1)
-    """Largest number of updates; the guard may stop earlier."""
+    """Largest number of updates; the guard may stop earlier (DiffDoctor's preset: 750, a pass over 3,000
+    prompts)."""
 
     batch: int = Field(default=8, ge=1)
-    """Images generated per gradient, and as many artifact-free images for the regularisation."""
+    """Images generated per gradient, and as many artifact-free images for the regularisation (DiffDoctor's
+    code and preset: 4)."""
 
     accumulation: int = Field(default=1, ge=1)
     """Gradient accumulation: gradients averaged per update."""
@@ -319,10 +322,10 @@ class TreatmentConfig(Config):
     """AdamW's betas, the decay of its two moments."""
 
     weight_decay: float = Field(default=0.0, ge=0)
-    """AdamW's weight decay (0.1 in the authors' code)."""
+    """AdamW's weight decay (DiffDoctor's code and preset: 0.1)."""
 
     clip_norm: float = Field(default=1.0, gt=0)
-    """Gradient clipping norm (5 in the authors' code)."""
+    """Gradient clipping norm (DiffDoctor's code and preset: 5)."""
 
     seed: int = Field(default=0, ge=0)
     """Random seed of the initial weights, the order of the prompts, and the noise of every update."""

@@ -44,6 +44,7 @@ def diffdoctor(pixels: PixelConfig | None = None, offline: bool = True) -> Treat
         betas=(0.9, 0.999),
         weight_decay=0.1,
         clip_norm=5.0,
+        checkpointing=True,
     )
 
 

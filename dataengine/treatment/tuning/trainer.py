@@ -1,14 +1,8 @@
 """Treatment: LoRA fine-tuning of a generator against a frozen detector (DiffDoctor, Algorithm 1).
 
-Differences from the paper:
-- The gradient flows through the last 3 of 5 steps by default; the paper's through the last one (t_tr = 1).
-  Structural faults are determined before the last step.
-- The offline regularisation is the mean squared error over elements; Eq. 3 gives a norm. Its images may be
-  any artifact-free ones with captions; the paper uses LAION-Aesthetics.
-- Gradients are clipped at norm 1 without weight decay; the authors' code clips at 5 and decays by 0.1.
-- The end of the run and its checkpoint are chosen by measurement (`quality.guard`); the paper stops early by
-  visual inspection.
-- Back-propagation ends at the truncation; in the authors' code it does not.
+Back-propagation ends at the truncation, the end of the run and its checkpoint are chosen by measurement
+(`quality.guard`), and the defaults are the embedded clinic's; docs/published.md lists all differences from the
+paper and its authors' code. `presets.diffdoctor` has the published settings.
 """
 
 import json
