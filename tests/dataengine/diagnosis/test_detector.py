@@ -118,9 +118,13 @@ def test_treatment_antialiases_and_inference_does_as_the_detector_says() -> None
     square = (SEGFORMER.size, SEGFORMER.size)
     for which, antialias in ((detector, False), (treating, True), (detector, False)):
         small = F.interpolate(images, square, mode="bilinear", align_corners=False, antialias=antialias)
-        normal = (small - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[:, None, None]
+        normal = (small - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[
+            :, None, None
+        ]
         logits = architecture_of(SEGFORMER).logits(detector.network, normal)
-        expected = F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=False)[:, 0].sigmoid()
+        expected = F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=False)[
+            :, 0
+        ].sigmoid()
         assert torch.allclose(which.confidence(images), expected, atol=1e-5)
     assert not torch.allclose(treating.confidence(images), detector.confidence(images), atol=1e-4)
     assert treating.network is detector.network and not treating.training
