@@ -1,11 +1,14 @@
 """The contract on tiny pipelines of every kind that we open."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from dataengine.errors import ConfigRefused, ModelRefused
 from dataengine.treatment.config import LoraSettings, SamplingConfig, UNetConfig
+from dataengine.treatment.families import ddim
 from dataengine.treatment.families.family import Refinable
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.families.unconditional import new_unet_family
@@ -87,10 +90,19 @@ class TestStableDiffusionXL(PipelineContract):
         return pipeline(guidance_scale=self.settings.guidance, **kwargs).images
 
 
-SAYS_NOTHING = ("DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "EulerDiscreteScheduler")
+SCHEDULERS = (
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "PNDMScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "UniPCMultistepScheduler",
+    "LMSDiscreteScheduler",
+)
 
 
-@pytest.mark.parametrize("name", [*SAYS_NOTHING, "DPMSolverMultistepScheduler", "LMSDiscreteScheduler"])
+@pytest.mark.parametrize("name", SCHEDULERS)
 @pytest.mark.parametrize("said", [None, True, False])
 def test_the_clean_image_is_clipped_only_if_the_folder_says_so(tmp_path, name, said):
     """Whatever scheduler the folder names, and also after our sampler was saved in its place."""
