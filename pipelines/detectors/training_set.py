@@ -20,7 +20,6 @@ from pipelines.detectors.training_data import TrainingData, categories_of, read_
 from pipelines.runtime.context import Context
 from storage.stores.blobs import Blobs
 
-
 NEVER_SHRUNK = 1.0
 """The highest confidence of an image without a prediction: dynamic shrink leaves it as it is."""
 

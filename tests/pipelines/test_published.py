@@ -139,7 +139,7 @@ def test_what_is_ours_is_called_ours(name: str) -> None:
     training = DetectorTrainingConfig.model_fields
     augmentation = training["augmentation"].annotation.model_fields  # type: ignore[union-attr]
     help_text = (training.get(name) or augmentation[name]).description
-    assert "(ours" in help_text and f"`{name}`" in PAGE
+    assert "(ours" in str(help_text) and f"`{name}`" in PAGE
 
 
 @pytest.mark.parametrize(
@@ -157,5 +157,5 @@ def test_help_says_what_differs(config: Any, path: str, words: str) -> None:
     *groups, last = path.split(".")
     for group in groups:
         kind = config.model_fields[group].annotation
-        config = next((one for one in getattr(kind, "__args__", (kind,)) if hasattr(one, "model_fields")))
+        config = next(one for one in getattr(kind, "__args__", (kind,)) if hasattr(one, "model_fields"))
     assert words in " ".join(config.model_fields[last].description.split())

@@ -1,8 +1,8 @@
 """Treatment: LoRA fine-tuning of a generator against a frozen detector (DiffDoctor, Algorithm 1).
 
 Back-propagation ends at the truncation, the end of the run and its checkpoint are chosen by measurement
-(`quality.guard`), and the defaults are the embedded clinic's; docs/published.md lists all differences from the
-paper and its authors' code. `presets.diffdoctor` has the published settings.
+(`quality.guard`), and the defaults are the embedded clinic's. `presets.diffdoctor` has the published
+settings; docs/published.md lists all differences from the paper and its authors' code.
 """
 
 import json
