@@ -56,8 +56,9 @@ LESSONS = (
         index=1,
         flawed=True,
         suspected=False,
-        text="No suggestion this time: paint the artifact with the brush (B), erase with E, press Enter.",
-        hint="One finger has a second tip: paint it, tightly.",
+        text="No suggestion this time: choose class 2, unreasonable content, paint the artifact with the "
+        "brush (B), erase with E, press Enter.",
+        hint="One finger is too many, which is class 2: paint it, tightly.",
     ),
     Lesson(
         index=7,

@@ -68,7 +68,7 @@ class DetectorConfig(Config):
 
     antialias: bool = True
     """Antialias when downscaling. The authors' inference does not, so it is off for the published
-    checkpoint."""
+    checkpoint; treatment always does, as theirs."""
 
     pretrained: str = ""
     """Encoder weights that training started from; set by the training. Empty for random ones."""
@@ -114,19 +114,24 @@ def published_config(variant: str = "b5") -> DetectorConfig:
 
 
 class AugmentationConfig(Config):
-    """Augmentation of training images and their labels (DiffDoctor)."""
+    """Augmentation of training images and their labels.
+
+    Dynamic shrink, and strong augmentation of pseudo-labelled images, are DiffDoctor's, which names no
+    numbers; flips, shifts and jitter of every image are ours.
+    """
 
     flip: float = Field(default=0.5, ge=0, le=1)
-    """Probability of a left-right flip."""
+    """Probability of a left-right flip (ours)."""
 
     upright: tuple[str, ...] = ("sign", "word", "words", "text", "logo")
     """Categories that are never flipped, because mirrored writing is an artifact."""
 
     translate: float = Field(default=0.06, ge=0, lt=0.5)
-    """Largest shift, as a share of the side; the border is mirrored."""
+    """Largest shift, as a share of the side; the border is mirrored (ours)."""
 
     jitter: float = Field(default=0.05, ge=0, le=0.5)
-    """Standard deviation of the brightness and colour shifts and of the contrast factor, for every image."""
+    """Standard deviation of the brightness and colour shifts and of the contrast factor, for every image
+    (ours)."""
 
     shrink: float = Field(default=0, ge=0, le=1)
     """Probability of dynamic shrink for an image below `shrink_below`; 0.5 is our reading of DiffDoctor.
@@ -190,7 +195,11 @@ class PseudoTargetConfig(Config):
 
 
 class DetectorTrainingConfig(Config):
-    """One training run of a detector. Defaults are the schedule of DiffDoctor at 512 px."""
+    """One training run of a detector.
+
+    DiffDoctor's schedule is unpublished: steps, batch, rates and warm-up are those of PAL4VST's
+    configurations at 512 pixels; clipping, averaged weights, mixture and balance are ours.
+    """
 
     detector: DetectorConfig = Field(default_factory=DetectorConfig)
     """Architecture when training starts from random weights; unused when it starts from a detector."""
@@ -231,16 +240,18 @@ class DetectorTrainingConfig(Config):
     """Exponent of the polynomial decay after the warm-up."""
 
     clip: float = Field(default=1.0, gt=0)
-    """Gradient clipping norm."""
+    """Gradient clipping norm (ours). The loss is a mean over pixels, where DiffDoctor's Eq. 1 prints the
+    squared norm of an image: AdamW absorbs the factor, this limit does not."""
 
     ema: float = Field(default=0.999, ge=0, lt=1)
     """Decay of the exponential moving average of the weights, with warm-up (1 + step) / (10 + step); 0 saves
-    the last weights."""
+    the last weights (ours)."""
 
     mixture: dict[SampleKind, float] = Field(
         default={"true": 0.4, "pseudo": 0.3, "real": 0.15, "previous": 0.15}
     )
-    """Share of each kind of example in a batch; the share of a missing kind goes to the others."""
+    """Share of each kind of example in a batch; the share of a missing kind goes to the others (ours; the
+    paper trains on all jointly)."""
 
     kind_weight: dict[SampleKind, float] = Field(default={})
     """Loss weight per kind of example; 1 for kinds not listed."""
@@ -249,7 +260,8 @@ class DetectorTrainingConfig(Config):
     """Targets from pseudo-labels."""
 
     balance: float = Field(default=0.5, ge=0, le=1)
-    """Balancing of category × positive/negative within a kind: 0 follows the data, 1 is uniform."""
+    """Balancing of category × positive/negative within a kind, where n examples have the weight
+    n^(1 − balance): 0 follows the data, 1 is uniform (ours; the paper balances by adding data)."""
 
     augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
     """Image augmentation."""

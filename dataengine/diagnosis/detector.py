@@ -134,6 +134,18 @@ class NetworkDetector(nn.Module):
         return (total / weights)[:, :height, :width]
 
 
+def antialiased(detector: Detector) -> Detector:
+    """The detector for treatment: the same network, antialiasing whatever it downscales.
+
+    The authors' treating antialiases and their inference does not, so for the published checkpoint the two
+    differ. Detectors without this setting are returned as they are.
+    """
+    if not isinstance(detector, NetworkDetector) or detector.config.antialias:
+        return detector
+    config = detector.config.model_copy(update={"antialias": True})
+    return NetworkDetector(config, detector.network).to(detector.mean).train(detector.training)
+
+
 def tile_starts(length: int, size: int, overlap: float) -> list[int]:
     """Evenly spread starts of the fewest tiles that cover `length`, each sharing `overlap` or more."""
     if length <= size:

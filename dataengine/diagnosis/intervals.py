@@ -1,7 +1,7 @@
 """Bootstrap intervals of a detector's metrics, over images. NumPy only.
 
-Every metric is a function of sums over images, so one matrix product of resampling weights and per-image
-columns computes it for all resamples.
+Every metric is a function of sums over images, or over those of equal score, so few products of resampling
+weights and per-image columns compute it for all resamples.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dataengine.diagnosis.ranking import LEVELS, area_under_roc, average_precision
+from dataengine.diagnosis.ranking import area_under_roc, average_precision, counts_by_score
 from dataengine.statistics import bootstrap_weights, percentile_interval
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 DRAWS = 500
 
 Totals = Mapping[str, np.ndarray]
-"""Sums over the images of each resample, (draws,) or (draws, LEVELS)."""
+"""Sums over the images of each resample, (draws,), or by score, (draws, K)."""
 
 
 def bootstrap_intervals(
@@ -27,7 +27,10 @@ def bootstrap_intervals(
 ) -> dict[str, tuple[float, float]]:
     """95 % percentile intervals by metric; one that is undefined in some resample has none."""
     weights = bootstrap_weights(len(rows), draws, seed)
-    totals = {name: weights @ column for name, column in _columns(rows).items()}
+    columns, highest = _columns(rows), np.array([row.max for row in rows])
+    totals = {name: weights @ column for name, column in columns.items()}
+    for name in ("flawed", "clean"):
+        totals[f"{name}_highest"] = counts_by_score(highest, weights * columns[name])
     with np.errstate(divide="ignore", invalid="ignore"):
         values = {name: figure(totals) for name, figure in FIGURES.items()}
     return {
@@ -42,8 +45,6 @@ def _columns(rows: "Sequence[ImageMetrics]") -> dict[str, np.ndarray]:
     columns = {name: np.array([getattr(row, name) for row in rows], dtype=np.float64) for name in plain}
     flawed, alarm = columns["flawed"], np.array([row.alarm for row in rows], dtype=np.float64)
     hit = np.array([row.hit for row in rows], dtype=np.float64)
-    level = np.rint(np.array([row.max for row in rows]) * (LEVELS - 1)).astype(int)
-    highest = np.eye(LEVELS)[level]
     return columns | {
         "images": np.ones(len(rows)),
         "alarm": alarm,
@@ -54,8 +55,6 @@ def _columns(rows: "Sequence[ImageMetrics]") -> dict[str, np.ndarray]:
         "kl1m_clean": (1 - flawed) * columns["kl1m"],
         "inside": np.array([row.inside for row in rows], dtype=np.float64),
         "outside": np.array([row.outside for row in rows], dtype=np.float64),
-        "flawed_highest": highest * flawed[:, None],
-        "clean_highest": highest * (1 - flawed)[:, None],
     }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from dataengine.diagnosis.image_metrics import ImageMetrics, artifact_frequency
 from dataengine.diagnosis.intervals import bootstrap_intervals
-from dataengine.diagnosis.ranking import area_under_roc, average_precision, levels_of
+from dataengine.diagnosis.ranking import area_under_roc, average_precision, counts_by_score
 from dataengine.errors import InputRefused
 
 
@@ -122,8 +122,8 @@ def pixel_ap(rows: Sequence[ImageMetrics]) -> float | None:
 
 def auroc(rows: Sequence[ImageMetrics]) -> float | None:
     """AUROC of the highest confidence, flawed against clean images; None without either."""
-    positive = levels_of(np.array([row.max for row in rows if row.flawed]))
-    return _known(area_under_roc(positive, levels_of(np.array([row.max for row in rows if not row.flawed]))))
+    scores, flawed = np.array([row.max for row in rows]), np.array([row.flawed for row in rows])
+    return _known(area_under_roc(counts_by_score(scores, flawed), counts_by_score(scores, ~flawed)))
 
 
 def _known(value: np.ndarray) -> float | None:

@@ -1,6 +1,7 @@
-"""Ranking metrics from counts by level of confidence, which reduce millions of pixels to two short arrays.
+"""Ranking metrics from counts by score, ascending along the last axis; leading axes are independent sets.
 
-Counts are int64 arrays whose last axis has `LEVELS` entries; leading axes are independent sets. NumPy only.
+Pixels are counted by one of `LEVELS` levels of confidence, which reduces millions of them to two short
+arrays, and images by their exact scores, of which a saturated detector has many in one level. NumPy only.
 """
 
 import numpy as np
@@ -17,6 +18,14 @@ def levels_of(confidence: np.ndarray) -> Counts:
     return np.bincount(np.rint(confidence * (LEVELS - 1)).astype(np.int64).ravel(), minlength=LEVELS)
 
 
+def counts_by_score(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Sums of `weights`, (…, N), over equal values of `scores`, (N,), in ascending order of the values."""
+    order = np.argsort(scores, kind="stable")
+    ordered = np.asarray(scores)[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    return np.add.reduceat(np.asarray(weights, dtype=np.float64)[..., order], starts, axis=-1)
+
+
 def average_precision(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
     """Σ (Rₙ − Rₙ₋₁)·Pₙ over the levels from the highest down; NaN without positives.
 
@@ -31,7 +40,10 @@ def average_precision(inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
 
 
 def area_under_roc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
-    """P(positive above negative) + half of P(equal), from counts by level (…, LEVELS); NaN without either."""
+    """P(positive above negative) + half of P(equal), from counts by score, (…, K); NaN without either.
+
+    Equal scores thus have the mean of their ranks, as in scikit-learn.
+    """
     below = np.cumsum(negative, axis=-1, dtype=np.float64) - negative
     wins = np.sum(positive * (below + 0.5 * negative), axis=-1)
     pairs = np.asarray(positive.sum(-1) * negative.sum(-1), dtype=np.float64)

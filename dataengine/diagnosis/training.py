@@ -161,7 +161,8 @@ def measure_detector(
 def map_loss(predicted: Tensor, targets: Tensor, weights: Tensor, counted: Tensor) -> Tensor:
     """Eq. 1: squared error, mean over counted pixels; then the weighted mean over images, Σ wᵢ·MSEᵢ / N.
 
-    An image without a counted pixel adds 0.
+    The paper prints the squared norm of an image, which is the same up to the number of pixels. An image
+    without a counted pixel adds 0.
     """
     pixels = counted.sum(dim=(1, 2)).clamp(min=1)
     return (weights * (counted * (predicted - targets).square()).sum(dim=(1, 2)) / pixels).mean()

@@ -56,7 +56,7 @@ class LoraSettings(Config):
     """Rank of the two matrices (DiffDoctor: 16)."""
 
     alpha: float = Field(default=16.0, gt=0)
-    """Scale; the update is multiplied by alpha / rank."""
+    """Scale; the update is multiplied by alpha / rank (1 in the authors' code, unstated in the paper)."""
 
     targets: Literal["attention", "all"] = "attention"
     """Target layers: the attention projections, as the authors do, or the feed-forward layers as well."""
@@ -70,7 +70,8 @@ class PixelConfig(Config):
 
     pixels: Literal["all", "maximum", "above", "soft"] = "all"
     """Pixels that count: all (Eq. 2), only the highest (the paper's Fig. 4), those above a confidence (the
-    authors' code), or all weighted by their own confidence."""
+    authors' code: the mean of each image, then of the images), or all weighted by their own confidence
+    (ours)."""
 
     above: float = Field(default=0.1, ge=0, lt=1)
     """Confidence from which a pixel counts, for "above"."""
@@ -99,6 +100,10 @@ class RewardConfig(Config):
 
     @model_validator(mode="after")
     def _labelled(self) -> Self:
+        if not self.location:
+            raise ValueError(
+                "a reward needs a scorer: name a registered one as its location, or remove the reward"
+            )
         if (self.kind == "classifier") != bool(self.label):
             raise ValueError(
                 f"a classifier needs a label, and other kinds have none; {self.kind} has {self.label!r}"
@@ -118,14 +123,16 @@ class RegionConfig(Config):
     sequential tuning keeps the gains of the first run's LoRA."""
 
     beta: float = Field(default=1e-3, gt=0)
-    """Weight of the constraint (Focus-N-Fix: 1e-3 for artifacts, 5e-4 for safety)."""
+    """Weight of the constraint (Focus-N-Fix: 1e-3 for artifacts, 5e-4 for safety), for rewards in [0, 1] at
+    512 × 512: scale it with the range of another reward, and the Frobenius norm with 512 over the side."""
 
     form: Literal["frobenius", "rms"] = "frobenius"
     """Norm of the difference: Frobenius, which grows with the size, or root mean square per value."""
 
     sigma: float = Field(default=0.008, ge=0)
-    """Sigma of the Gaussian filter on the map, as a share of the shorter side (the paper's 4 pixels at
-    512)."""
+    """Sigma of the Gaussian filter on the map, as a share of the shorter side (the paper's 4 pixels at 512).
+    The paper filters saliency maps with a kernel of 16; here detectors' maps are filtered too, and the kernel
+    is odd and ends at four sigmas (33 at 512)."""
 
     threshold: float = Field(default=0.2, gt=0, lt=1)
     """Smoothed confidence from which a pixel belongs to a region."""
@@ -144,8 +151,9 @@ class OfflineConfig(Config):
     """Weight of the regularisation. It depends on the reduction, here the mean squared error over elements
     (the paper gives a norm)."""
 
-    times: Literal["uniform", "logit-normal"] = "uniform"
-    """Distribution of training times for flow matching; noise prediction always samples them uniformly."""
+    times: Literal["uniform", "shifted", "logit-normal"] = "uniform"
+    """Distribution of training times for flow matching, which the paper leaves open: uniform, by FLUX's
+    shifted schedule (the authors' code), or logit-normal. Noise prediction always samples them uniformly."""
 
 
 class CorrectionConfig(Config):
@@ -260,10 +268,12 @@ class TreatmentConfig(Config):
     """One treatment: sampling, objectives, optimizer, LoRA and guard."""
 
     updates: int = Field(default=110, ge=1)
-    """Largest number of updates; the guard may stop earlier."""
+    """Largest number of updates; the guard may stop earlier (DiffDoctor's preset: 750, a pass over 3,000
+    prompts)."""
 
     batch: int = Field(default=8, ge=1)
-    """Images generated per gradient, and as many artifact-free images for the regularisation."""
+    """Images generated per gradient, and as many artifact-free images for the regularisation (DiffDoctor's
+    code and preset: 4)."""
 
     accumulation: int = Field(default=1, ge=1)
     """Gradient accumulation: gradients averaged per update."""
@@ -312,13 +322,13 @@ class TreatmentConfig(Config):
     """AdamW's betas, the decay of its two moments."""
 
     weight_decay: float = Field(default=0.0, ge=0)
-    """AdamW's weight decay (0.1 in the authors' code)."""
+    """AdamW's weight decay (DiffDoctor's code and preset: 0.1)."""
 
     clip_norm: float = Field(default=1.0, gt=0)
-    """Gradient clipping norm (5 in the authors' code)."""
+    """Gradient clipping norm (DiffDoctor's code and preset: 5)."""
 
     seed: int = Field(default=0, ge=0)
-    """Random seed of the initial weights, and of the prompts and noise of every update."""
+    """Random seed of the initial weights, the order of the prompts, and the noise of every update."""
 
     guard: GuardConfig = GuardConfig()
     """The quality guard, which stops the run before the generator collapses."""

@@ -1,9 +1,11 @@
 """Published treatment methods as settings of `tuning.treat` (torch-free).
 
-Differences from the papers are listed there; what a paper leaves open follows `TreatmentConfig`. Lengths,
-batches and samplers depend on the generator: take a preset and change those with `model_copy(update=…)`.
+Differences from the papers are listed in docs/published.md; what a paper and its authors' code leave open
+follows `TreatmentConfig`. Lengths, batches and samplers depend on the generator: take a preset and change
+those with `model_copy(update=…)`.
 """
 
+from dataengine.errors import ConfigRefused
 from dataengine.treatment.config import (
     LoraSettings,
     OfflineConfig,
@@ -17,49 +19,74 @@ from dataengine.treatment.config import (
 NO_PIXELS = PixelConfig(weight=0.0)
 
 
+ARTIFACT_BETA = 1e-3
+"""Focus-N-Fix's β against artifacts, for a reward in [0, 1] and images of 512 × 512."""
+
+MEAN_CONFIDENCE = 0.065
+"""Mean confidence of Stable Diffusion 1.5's images (DiffDoctor, Table 2: 6.51 %): all that a treatment can
+gain if the mean confidence is its reward. FLUX.1: 0.0156."""
+
+
 def diffdoctor(pixels: PixelConfig | None = None, offline: bool = True) -> TreatmentConfig:
-    """Pixel-aware treatment as published (DiffDoctor, Algorithm 1): t_tr = 1, rank 16, lr 1e-4, γ = 0.25."""
+    """Pixel-aware treatment as published (DiffDoctor, Algorithm 1 and Sec. 4.1): five steps, t_tr = 1, rank
+    16, lr 1e-4, γ = 0.25; batch, betas, weight decay and clipping from the authors' code."""
     return TreatmentConfig(
+        # One pass over the paper's 3,000 prompts (Algorithm 1); the authors' code counts 8 updates an epoch.
+        updates=750,
+        batch=4,
         grad_steps=1,
+        sampling=SamplingConfig(steps=5),
         pixel=pixels or PixelConfig(),
         offline=OfflineConfig() if offline else None,
+        # The paper gives no alpha; the authors' code has rank 8 and alpha 8, the same scale of 1.
         lora=LoraSettings(rank=16, alpha=16.0),
         learning_rate=1e-4,
+        betas=(0.9, 0.999),
+        weight_decay=0.1,
+        clip_norm=5.0,
+        checkpointing=True,
     )
 
 
 def draft(*rewards: RewardConfig, last: int = 2, sampling: SamplingConfig | None = None) -> TreatmentConfig:
     """DRaFT-K (Clark et al. 2024) with Focus-N-Fix's settings: gradient through the last K steps, lr
-    2e-5/√i, rank 64. Without a reward the detector's mean confidence is lowered."""
-    return TreatmentConfig(
-        grad_steps=last,
-        sampling=sampling or SamplingConfig(steps=50),
-        pixel=NO_PIXELS if rewards else PixelConfig(),
-        rewards=rewards,
-        offline=None,
-        lora=LoraSettings(rank=64, alpha=64.0),
-        learning_rate=2e-5,
-        decay="sqrt",
-    )
+    2e-5/√i, rank 64. Raises `ConfigRefused` without a reward, as do the methods below."""
+    return _direct("DRaFT", rewards, last, sampling or SamplingConfig(steps=50))
 
 
 def align_prop(*rewards: RewardConfig, sampling: SamplingConfig | None = None) -> TreatmentConfig:
     """AlignProp (Prabhudesai et al. 2023): the gradient flows through a random number of last steps."""
     plan = sampling or SamplingConfig(steps=50)
-    changes = {"grad_steps": plan.steps, "truncation": "random", "checkpointing": True}
-    return _updated(draft(*rewards, sampling=plan), changes)
+    config = _direct("AlignProp", rewards, plan.steps, plan)
+    return _updated(config, {"truncation": "random", "checkpointing": True})
 
 
 def refl(*rewards: RewardConfig, among: int = 10, sampling: SamplingConfig | None = None) -> TreatmentConfig:
     """ReFL (Xu et al. 2023, Algorithm 1): the reward is that of the clean image predicted at one random step
     among the last ten of 40."""
-    plan = sampling or SamplingConfig(steps=40)
-    return _updated(draft(*rewards, sampling=plan), {"grad_steps": among, "truncation": "single"})
+    config = _direct("ReFL", rewards, among, sampling or SamplingConfig(steps=40))
+    return _updated(config, {"truncation": "single"})
 
 
-def focus_n_fix(*rewards: RewardConfig, beta: float = 1e-3) -> TreatmentConfig:
+def focus_n_fix(*rewards: RewardConfig, beta: float = ARTIFACT_BETA) -> TreatmentConfig:
     """Focus-N-Fix (Eq. 2) against artifacts: J = r − β‖(1 − M) ⊙ (Î_0 − Î)‖_F, M from the detector."""
-    return _updated(draft(*rewards), {"region": RegionConfig(beta=beta)})
+    config = _direct("Focus-N-Fix", rewards, 2, SamplingConfig(steps=50))
+    return _updated(config, {"region": RegionConfig(beta=beta)})
+
+
+def draft_on_detector(last: int = 2, sampling: SamplingConfig | None = None) -> TreatmentConfig:
+    """`draft` with the detector as its reward, r = −mean confidence (ours; no paper does this)."""
+    return _settings(last, sampling or SamplingConfig(steps=50))
+
+
+def focus_n_fix_on_detector(beta: float = ARTIFACT_BETA * MEAN_CONFIDENCE) -> TreatmentConfig:
+    """`focus_n_fix` with the detector as its reward, r = −mean confidence (ours; no paper does this).
+
+    This reward can gain `MEAN_CONFIDENCE` at most, the paper's can gain 1, so β is smaller in the same
+    proportion. With the paper's β the constraint would cost more than the reward can gain: at its PSNR of
+    21.6 the norm over 3·512² values is 10^(−21.6/20)·√(3·512²) = 74, and 1e-3 · 74 = 0.074 > 0.065.
+    """
+    return _updated(draft_on_detector(), {"region": RegionConfig(beta=beta)})
 
 
 def focus_n_fix_safety(classifier: RewardConfig, beta: float = 5e-4) -> TreatmentConfig:
@@ -89,6 +116,30 @@ def dreambooth() -> TreatmentConfig:
         lora=LoraSettings(rank=16, alpha=16.0),
         learning_rate=1e-4,
         weight_decay=1e-4,
+    )
+
+
+def _direct(
+    method: str, rewards: tuple[RewardConfig, ...], last: int, sampling: SamplingConfig
+) -> TreatmentConfig:
+    """The common settings of the methods that raise a reward."""
+    if not rewards:
+        raise ConfigRefused(
+            f"{method} raises the score of a reward, but none is given; name a scorer: CLIP, PickScore or a "
+            "label of an image classifier"
+        )
+    return _updated(_settings(last, sampling), {"pixel": NO_PIXELS, "rewards": rewards})
+
+
+def _settings(last: int, sampling: SamplingConfig) -> TreatmentConfig:
+    """Focus-N-Fix's optimizer and LoRA, on the detector's mean confidence."""
+    return TreatmentConfig(
+        grad_steps=last,
+        sampling=sampling,
+        offline=None,
+        lora=LoraSettings(rank=64, alpha=64.0),
+        learning_rate=2e-5,
+        decay="sqrt",
     )
 
 

@@ -5,7 +5,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dataengine.errors import Conflict, JobFailed
+from dataengine.errors import ConfigRefused, Conflict, JobFailed
 from pipelines.cli.command import ACTOR, Call, Command, named_or_newest_round, with_settings
 
 if TYPE_CHECKING:
@@ -36,6 +36,20 @@ FOLLOW_SECONDS = 0.5
 def recipe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", default="demo", help="a named recipe (default: demo)")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the whole round (default: 0)")
+    parser.add_argument(
+        "--objective",
+        metavar="NAME",
+        help="treat by a published objective instead of the recipe's: DiffDoctor, DRaFT, AlignProp, ReFL, "
+        "Focus-N-Fix, … as the Treat desk lists them",
+    )
+    parser.add_argument(
+        "--reward",
+        action="append",
+        default=[],
+        metavar="SCORER",
+        help="scorer that --objective raises, which DRaFT, AlignProp, ReFL and Focus-N-Fix need: "
+        "clip:LOCATION, pickscore:LOCATION or classifier:LOCATION#LABEL; may be repeated",
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated"
     )
@@ -101,11 +115,18 @@ def open_or_start_round(call: Call, new: bool) -> "Round":
 
 
 def settings_of(call: Call) -> dict[str, Any]:
-    """The named recipe with the `--set` changes applied."""
+    """The named recipe with `--objective` and then the `--set` changes applied."""
     from pipelines import recipes
+    from pipelines.services.runs import published_treatment
 
-    recipe = recipes.named(call.options.recipe, call.options.seed)
-    return with_settings(recipe.model_dump(mode="json"), call.options.set)
+    given = call.options
+    settings = recipes.named(given.recipe, given.seed).model_dump(mode="json")
+    if given.reward and not given.objective:
+        raise ConfigRefused("--reward is raised by an --objective, such as DRaFT; name one")
+    if given.objective:
+        tuning = published_treatment(given.objective, given.reward)
+        settings["treat"]["tuning"] = tuning.model_copy(update={"seed": given.seed}).model_dump(mode="json")
+    return with_settings(settings, given.set)
 
 
 def runner_for(call: Call) -> "LocalRunner":

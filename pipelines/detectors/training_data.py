@@ -28,9 +28,10 @@ class TrainingData:
     """The labels of each image that count, oldest first (see `storage.queries.labels.valid_labels`)."""
     answered: frozenset[str]
     """Images with any label."""
+    detector: str | None
+    """The detector of the round's stage `diagnose`, or the champion outside a round."""
     confidence: Mapping[str, float]
-    """By image id: the maximum confidence of the detector of the round's stage `diagnose`, or of the champion
-    outside a round; of labelled images."""
+    """By image id: that detector's highest confidence, for labelled and real images that it has predicted."""
     prompts: PromptsOf
     pseudo_labels: Mapping[str, PseudoLabel] = field(default_factory=dict)
     """By image id: the round's pseudo-label, or the newest one outside a round; of split "train" only."""
@@ -49,12 +50,15 @@ def read_training_data(
         images = {split: catalog.images.find(split=split, status="active") for split in splits}
         ids = [image.id for each in images.values() for image in each]
         labels = valid_labels(catalog, ids, policy)
+        detector = _detector(catalog, round_id)
+        real = [image.id for each in images.values() for image in each if image.source == "real"]
         return TrainingData(
             round_id=round_id,
             images=images,
             labels=labels,
             answered=frozenset(label.image_id for label in catalog.labels.of_images(ids)),
-            confidence=_confidence(catalog, round_id, labels),
+            detector=detector,
+            confidence=_confidence(catalog, detector, {*labels, *real}),
             prompts=_prompts(catalog, round_id, (image for each in images.values() for image in each)),
             pseudo_labels=_pseudo_labels(catalog, round_id) if "train" in splits else {},
             benchmark=_benchmark(catalog) if "benchmark" in splits else None,
@@ -98,10 +102,13 @@ def _prompts(catalog: Catalog, round_id: str | None, images: Iterable[Image]) ->
     }
 
 
-def _confidence(catalog: Catalog, round_id: str | None, image_ids: Iterable[str]) -> dict[str, float]:
-    detector = catalog.detectors.champion_id()
+def _detector(catalog: Catalog, round_id: str | None) -> str | None:
     if round_id:
-        detector = catalog.rounds.get(round_id).results.get("diagnose", {}).get("detector")
+        return catalog.rounds.get(round_id).results.get("diagnose", {}).get("detector")
+    return catalog.detectors.champion_id()
+
+
+def _confidence(catalog: Catalog, detector: str | None, image_ids: Iterable[str]) -> dict[str, float]:
     if detector is None:
         return {}
     predictions = catalog.predictions.of(detector, list(image_ids))

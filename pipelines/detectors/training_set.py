@@ -11,21 +11,55 @@ from dataclasses import replace
 import numpy as np
 
 from dataengine.curation.agreement import majority
+from dataengine.diagnosis.config import DetectorTrainingConfig
 from dataengine.masks import PackedMap, unpack_label_map
 from dataengine.records import AND, Image, Label, SampleKind, SnapshotItem, Split
 from pipelines.config import PublishConfig
+from pipelines.detectors.predict import predict
 from pipelines.detectors.training_data import TrainingData, categories_of, read_training_data
 from pipelines.runtime.context import Context
 from storage.stores.blobs import Blobs
 
+NEVER_SHRUNK = 1.0
+"""The highest confidence of an image without a prediction: dynamic shrink leaves it as it is."""
+
 
 def build_training_set(
-    context: Context, weights: PublishConfig, round_id: str | None = None
+    context: Context,
+    weights: PublishConfig,
+    round_id: str | None = None,
+    training: DetectorTrainingConfig | None = None,
 ) -> list[SnapshotItem]:
-    """The training set of a joint training: labels, real images, and pseudo-labels of the rest."""
+    """The training set of a joint training: labels, real images, and pseudo-labels of the rest.
+
+    With the settings of the training, images that it may shrink are measured (see `measure_confidence`).
+    """
     data = read_training_data(context.workspace, weights.labels, round_id)
     items = labelled_or_real(context.workspace.blobs, data, "train", weights)
+    if training is not None:
+        items = measure_confidence(context, data, items, training)
     return items + pseudo_labelled_items(data, {item.image_id for item in items}, weights)
+
+
+def measure_confidence(
+    context: Context, data: TrainingData, items: Sequence[SnapshotItem], training: DetectorTrainingConfig
+) -> list[SnapshotItem]:
+    """The rows with the detector's highest confidence wherever dynamic shrink depends on it.
+
+    Images that the detector has not predicted are predicted now, and the predictions are stored.
+    """
+    augmentation = training.augmentation
+    unseen = {
+        item.image_id
+        for item in items
+        if item.kind in augmentation.shrink_kinds and item.image_id not in data.confidence
+    }
+    if augmentation.shrink == 0 or data.detector is None or not unseen:
+        return list(items)
+    with context.workspace.catalog(read_only=True) as catalog:
+        images = catalog.images.get_many(sorted(unseen))
+    found = {one.image_id: one.max for one in predict(context, data.detector, images, training.batch)}
+    return [replace(item, max_confidence=found.get(item.image_id, item.max_confidence)) for item in items]
 
 
 def labelled_or_real(
@@ -77,7 +111,10 @@ def real_items(data: TrainingData, split: Split, weights: PublishConfig) -> list
     if split == "benchmark" and data.benchmark is not None:
         return _benchmark_items(data, "real")
     free = [image for image in data.images[split] if image.source == "real" and image.id not in data.answered]
-    return [_item(image, "real", None, weights.real_weight) for image in free[: weights.real_limit]]
+    return [
+        _item(image, "real", None, weights.real_weight, data.confidence.get(image.id, NEVER_SHRUNK))
+        for image in free[: weights.real_limit]
+    ]
 
 
 def pseudo_labelled_items(
@@ -126,8 +163,7 @@ def _from_label(
         "true" if ours else "previous",
         None if label.clean else label.label_map,
         weights.true_weight if ours else weights.previous_weight,
-        # An image without a prediction is only shrunk if it is known to be clean.
-        max_confidence=data.confidence.get(image.id, 0.0 if label.clean else 1.0),
+        data.confidence.get(image.id, NEVER_SHRUNK),
         category=categories.get(image.id),
         author=label.author,
     )
@@ -138,7 +174,7 @@ def _item(
     kind: SampleKind,
     target: str | None,
     weight: float,
-    max_confidence: float = 0.0,
+    max_confidence: float = NEVER_SHRUNK,
     category: str | None = None,
     author: str | None = None,
 ) -> SnapshotItem:

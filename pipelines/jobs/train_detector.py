@@ -78,7 +78,8 @@ def get_or_publish_snapshot(context: Context, run: str, plan: TrainingRun) -> tu
         snapshot_id: str = stored["snapshot"]
     else:
         context.report(0, 1, "publishing the snapshot")
-        snapshot_id = snapshots.publish(build_training_set(context, plan.publish)).id
+        items = build_training_set(context, plan.publish, training=plan.training)
+        snapshot_id = snapshots.publish(items).id
         files.put(run, FROZEN, {"snapshot": snapshot_id})
     return snapshot_id, snapshots.present(snapshots.read(snapshot_id))
 

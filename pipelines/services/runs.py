@@ -19,7 +19,7 @@ from dataengine.diagnosis.config import DetectorTrainingConfig
 from dataengine.errors import ConfigRefused, Conflict, NotFound
 from dataengine.records import AuditEvent, Job, WorkerBeat
 from dataengine.treatment import presets as published
-from dataengine.treatment.config import PixelConfig, TreatmentConfig
+from dataengine.treatment.config import PixelConfig, RewardConfig, TreatmentConfig
 from pipelines import recipes
 from pipelines.config import PromptChoice, TrainingRun, TreatmentRun
 from pipelines.services import preflight, queue
@@ -320,16 +320,50 @@ TREATMENTS: dict[str, Callable[[], TreatmentConfig]] = {
     "DiffDoctor": published.diffdoctor,
     "DiffDoctor, only the maximum pixel": lambda: published.diffdoctor(PixelConfig(pixels="maximum")),
     "DiffDoctor, pixels above 0.1": lambda: published.diffdoctor(PixelConfig(pixels="above")),
+    "DRaFT with the detector as its reward": published.draft_on_detector,
+    "Focus-N-Fix with the detector as its reward": published.focus_n_fix_on_detector,
+}
+"""Published objectives on the detector's maps, by display name."""
+
+REWARDED: dict[str, Callable[..., TreatmentConfig]] = {
     "DRaFT": published.draft,
     "AlignProp": published.align_prop,
     "ReFL": published.refl,
     "Focus-N-Fix": published.focus_n_fix,
 }
-"""Published objectives by display name."""
+"""Published objectives that raise rewards, their arguments, by display name."""
+
+
+def published_treatment(name: str, rewards: Sequence[str] = ()) -> TreatmentConfig:
+    """A published objective by its display name, with rewards as `reward_of` reads them.
+
+    Raises `NotFound` for another name, `ConfigRefused` for a reward that is missing, malformed or unused.
+    """
+    if name in REWARDED:
+        return REWARDED[name](*map(reward_of, rewards))
+    if name not in TREATMENTS:
+        raise NotFound(f"there is no objective {name!r}; there are {', '.join([*TREATMENTS, *REWARDED])}")
+    if rewards:
+        raise ConfigRefused(f"{name} raises no reward; leave it out, or choose {', '.join(REWARDED)}")
+    return TREATMENTS[name]()
+
+
+def reward_of(text: str) -> RewardConfig:
+    """A reward from "clip:LOCATION", "pickscore:LOCATION" or "classifier:LOCATION#LABEL"."""
+    kind, _, rest = text.partition(":")
+    location, _, label = rest.partition("#") if kind == "classifier" else (rest, "", "")
+    try:
+        return RewardConfig.model_validate({"kind": kind, "location": location, "label": label})
+    except ValidationError as error:
+        raise ConfigRefused(
+            f"reward {text!r}: {sentence(error)}; expected clip:LOCATION, pickscore:LOCATION or "
+            "classifier:LOCATION#LABEL"
+        ) from None
 
 
 def treatment_presets(generator: str) -> dict[str, dict[str, Any]]:
-    """Presets: named recipes, then published objectives."""
+    """Presets: named recipes, then published objectives. Those in `REWARDED` are refused until a person names
+    the scorer, which is left empty."""
     found: dict[str, dict[str, Any]] = {}
     for name, recipe in recipes.RECIPES.items():
         row = recipe(0)
@@ -346,4 +380,8 @@ def treatment_presets(generator: str) -> dict[str, dict[str, Any]]:
         found[f"recipe {name}"] = plan.model_dump(mode="json")
     for name, objective in TREATMENTS.items():
         found[name] = TreatmentRun(generator=generator, tuning=objective()).model_dump(mode="json")
+    for name, rewarded in REWARDED.items():
+        tuning = rewarded(RewardConfig(kind="pickscore", location="scorer"))
+        found[name] = TreatmentRun(generator=generator, tuning=tuning).model_dump(mode="json")
+        found[name]["tuning"]["rewards"][0]["location"] = ""
     return found

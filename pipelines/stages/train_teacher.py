@@ -3,7 +3,7 @@
 from dataengine.errors import ConfigRefused
 from pipelines.detectors.train import train_version
 from pipelines.detectors.training_data import read_training_data
-from pipelines.detectors.training_set import count_by_kind, labelled_or_real
+from pipelines.detectors.training_set import count_by_kind, labelled_or_real, measure_confidence
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.open_detector import champion_version
 from pipelines.runtime.round_data import recipe_of
@@ -20,6 +20,7 @@ def train_teacher(context: Context, round_id: str) -> Result:
             "No training image of this round has a label. Give the mine stage a larger budget, "
             "or label more images."
         )
+    items = measure_confidence(context, data, items, recipe.train_teacher)
     version = train_version(
         context, round_id, "train_teacher", "teacher", recipe.train_teacher, champion_version(context), items
     )

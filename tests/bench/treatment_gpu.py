@@ -235,7 +235,7 @@ class Subject:
 
         def run() -> None:
             optimizer.zero_grad()
-            torch.stack(list(batches.terms(rng).values())).sum().backward()
+            torch.stack(list(batches.terms(0, rng).values())).sum().backward()
             torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
             optimizer.step()
             synchronise(self.device)

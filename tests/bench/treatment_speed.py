@@ -52,7 +52,7 @@ class Bench:
 
         def run() -> None:
             optimizer.zero_grad()
-            torch.stack(list(batches.terms(torch.Generator().manual_seed(0)).values())).sum().backward()
+            torch.stack(list(batches.terms(0, torch.Generator().manual_seed(0)).values())).sum().backward()
             torch.nn.utils.clip_grad_norm_(weights_, 1.0)
             optimizer.step()
 

@@ -116,8 +116,9 @@ def plan_of(workspace: Workspace, body: Settings) -> TreatmentRun:
     if not body.settings.get("generator"):
         raise InputRefused(NEEDS_CHOOSING)
     plan = runs.validated(TreatmentRun, body.settings)
-    presets = runs.treatment_presets(plan.generator).values()
-    check_locations(workspace, plan, map(TreatmentRun.model_validate, presets))
+    presets = runs.treatment_presets(plan.generator).items()
+    complete = [TreatmentRun.model_validate(one) for name, one in presets if name not in runs.REWARDED]
+    check_locations(workspace, plan, complete)
     return runs.with_detector(workspace, plan)
 
 

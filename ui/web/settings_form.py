@@ -67,6 +67,9 @@ def way(kind: Any, field: FieldInfo, value: Any, offers: Offers = nothing) -> di
             return {"kind": "words"}
         if get_origin(parts[0]) is Literal:
             return {"kind": "several", "options": list(get_args(parts[0]))}
+        if isinstance(parts[0], type) and issubclass(parts[0], BaseModel):
+            rows = [form(parts[0], row, offers) for row in value or ()]
+            return {"kind": "list", "rows": rows, "fields": form(parts[0], blank(parts[0]), offers)}
     if origin is dict and get_origin(parts[0]) is Literal and parts[1] is float:
         return {"kind": "shares", "options": list(get_args(parts[0]))}
     return {"kind": "json"}

@@ -12,11 +12,14 @@ from dataengine.treatment.families.diffusion import Schedule
 def sampler(scheduler: Any, what: str) -> Any:
     """A DDIM scheduler with the training noise schedule of `scheduler`.
 
+    x̂_0 is clipped only if the generator's folder says so: diffusers would clip wherever it says nothing.
     Raises `ModelRefused`, naming the model as `what`, for anything but plain noise prediction.
     """
     from diffusers import DDIMScheduler
 
-    ddim = DDIMScheduler.from_config(scheduler.config)
+    config = scheduler.config
+    says_nothing = "clip_sample" not in config or "clip_sample" in config.get("_use_default_values", ())
+    ddim = DDIMScheduler.from_config(config, **({"clip_sample": False} if says_nothing else {}))
     if ddim.config.prediction_type != "epsilon" or ddim.config.thresholding:
         raise ModelRefused(
             f"{what} predicts {ddim.config.prediction_type!r} or thresholds x0; expected plain noise "

@@ -8,6 +8,7 @@ Euler's for the latter. Latents are float32 NCHW; levels are 0-dimensional or of
 image.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -88,6 +89,16 @@ def broadcast_level(level: Tensor, latents: Tensor) -> Tensor:
 def add_noise(clean: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     """x_t = α_t·x_0 + σ_t·ε."""
     return broadcast_level(alpha, clean) * clean + broadcast_level(sigma, clean) * noise
+
+
+def shift_times(times: Tensor, patches: int) -> Tensor:
+    """FLUX's shifted schedule, t ↦ e^μ / (e^μ + 1/t − 1), for times in [0, 1].
+
+    μ is linear in the number of 2 × 2 patches of the latents: 0.5 at 256, 1.15 at 4096 (1024² pixels).
+    """
+    mu = 0.5 + (1.15 - 0.5) * (patches - 256) / (4096 - 256)
+    factor = math.exp(mu)
+    return factor * times / (1 + (factor - 1) * times)
 
 
 def training_target(prediction: Prediction, clean: Tensor, noise: Tensor) -> Tensor:

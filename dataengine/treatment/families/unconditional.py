@@ -160,6 +160,8 @@ def new_unet_family(config: UNetConfig, seed: int) -> UnconditionalFamily:
             dropout=config.dropout,
         )
     scheduler = DDPMScheduler(
-        beta_schedule=config.betas, variance_type="learned_range" if learned else "fixed_small"
+        beta_schedule=config.betas,
+        variance_type="learned_range" if learned else "fixed_small",
+        clip_sample=True,
     )
     return UnconditionalFamily(DDPMPipeline(unet=unet.requires_grad_(False).eval(), scheduler=scheduler))

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from dataengine.diagnosis.detector import Detector
+from dataengine.diagnosis.detector import Detector, antialiased
 from dataengine.errors import ConfigRefused
 from dataengine.quality.scorers import saliency
 from dataengine.treatment.config import TreatmentConfig
@@ -26,8 +27,21 @@ from dataengine.treatment.tuning.objectives import (
 from dataengine.treatment.tuning.progress import Weights
 
 
+def shuffled_rows(count: int, start: int, length: int, seed: int) -> list[int]:
+    """Rows `start` … `start + length − 1` of endless passes over `count` rows, each pass in a new random
+    order (DiffDoctor, Algorithm 1: a pass over all prompts)."""
+    passes = range(start // count, (start + length - 1) // count + 1)
+    orders = np.concatenate([np.random.default_rng((seed, one)).permutation(count) for one in passes])
+    first = start - passes[0] * count
+    return [int(row) for row in orders[first : first + length]]
+
+
 class Batches:
-    """Samples batches of prompts and noise, and evaluates the images with the frozen detector and scorers."""
+    """Samples batches of prompts and noise, and evaluates the images with the frozen detector and scorers.
+
+    Treatment antialiases before the detector (see `antialiased`). A batch depends on the seed and its number
+    alone, so that a resumed run sees the prompts in the order of one that was never interrupted.
+    """
 
     def __init__(
         self,
@@ -38,10 +52,11 @@ class Batches:
         tell: Callable[[], None],
     ) -> None:
         """`tell` is called after every denoising step. Raises `ModelRefused` for rewards that do not load."""
-        self.config, self.family, self.detector, self._tell = config, family, detector, tell
-        if detector is not None:
-            detector.requires_grad_(False)
-            detector.eval()
+        self.config, self.family, self._tell = config, family, tell
+        self.detector = None if detector is None else antialiased(detector)
+        if self.detector is not None:
+            self.detector.requires_grad_(False)
+            self.detector.eval()
         self.size = size_of(family, config.sampling)
         self.texts = list(prompts)
         self.prompts = encode(family, self.texts)
@@ -59,13 +74,14 @@ class Batches:
         self._weights = weights
         self._given = {name: weight.detach().clone() for name, weight in weights.items()}
 
-    def terms(self, rng: torch.Generator) -> dict[str, Tensor]:
-        """The weighted terms of all active objectives on one batch of generated images, by name."""
+    def terms(self, number: int, rng: torch.Generator) -> dict[str, Tensor]:
+        """The weighted terms of all active objectives on batch `number` (from 0) of generated images, by
+        name."""
         config, family = self.config, self.family
-        rows = torch.randint(len(self.prompts), (config.batch,), generator=rng)
+        rows = shuffled_rows(len(self.texts), number * config.batch, config.batch, config.seed)
         seeds = torch.randint(2**62, (config.batch,), generator=rng).tolist()
         conditioning = self.prompts.rows(rows).to(family.device)
-        texts = [self.texts[row] for row in rows.tolist()]
+        texts = [self.texts[row] for row in rows]
         noise = family.initial_latents(seeds, self.size)
         chain = self._chain(conditioning, noise, rng)
         untreated = mask = None

@@ -21,7 +21,7 @@ from dataengine.treatment.config import (
     RewardConfig,
     TreatmentConfig,
 )
-from dataengine.treatment.families.diffusion import Conditioning, add_noise, training_target
+from dataengine.treatment.families.diffusion import Conditioning, add_noise, shift_times, training_target
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.sampling.sampler import autocast
 
@@ -45,14 +45,16 @@ def maximum_pixel(confidence: Tensor) -> Tensor:
 
 
 def pixels_above(confidence: Tensor, above: float) -> Tensor:
-    """Mean over those pixels of the batch whose confidence exceeds `above`; 0 when none does (the
-    authors' code)."""
+    """Mean over an image's pixels whose confidence exceeds `above`, then over the images, as in the authors'
+    code. An image without such a pixel counts as 0."""
     chosen = (confidence.detach() > above).to(confidence.dtype)
-    return (confidence * chosen).sum() / chosen.sum().clamp(min=1)
+    counts = chosen.flatten(1).sum(1).clamp(min=1)
+    return ((confidence * chosen).flatten(1).sum(1) / counts).mean()
 
 
 def soft_pixels(confidence: Tensor) -> Tensor:
-    """Mean over all pixels, each weighted by its own confidence, detached from the gradient."""
+    """Mean over all pixels of the batch, each weighted by its own confidence, detached from the gradient
+    (ours)."""
     weights = confidence.detach()
     return (confidence * weights).sum() / weights.sum().clamp(min=1e-6)
 
@@ -188,8 +190,10 @@ def offline_loss(
     Times and noise come from `rng`, a CPU generator.
     """
     times = family.random_times(len(clean), rng)
-    if config.times == "logit-normal" and family.prediction == "flow":
+    if family.prediction == "flow" and config.times == "logit-normal":
         times = torch.randn(len(clean), generator=rng).sigmoid()
+    elif family.prediction == "flow" and config.times == "shifted":
+        times = shift_times(times, clean.shape[-2] * clean.shape[-1] // 4)
     noise = torch.randn(clean.shape, generator=rng).to(clean.device)
     alpha, sigma = family.levels(times)
     latents = add_noise(clean, noise, alpha, sigma)

@@ -1,14 +1,8 @@
 """Treatment: LoRA fine-tuning of a generator against a frozen detector (DiffDoctor, Algorithm 1).
 
-Differences from the paper:
-- The gradient flows through the last 3 of 5 steps by default; the paper's through the last one (t_tr = 1).
-  Structural faults are determined before the last step.
-- The offline regularisation is the mean squared error over elements; Eq. 3 gives a norm. Its images may be
-  any artifact-free ones with captions; the paper uses LAION-Aesthetics.
-- Gradients are clipped at norm 1 without weight decay; the authors' code clips at 5 and decays by 0.1.
-- The end of the run and its checkpoint are chosen by measurement (`quality.guard`); the paper stops early by
-  visual inspection.
-- Back-propagation ends at the truncation; in the authors' code it does not.
+Back-propagation ends at the truncation, the end of the run and its checkpoint are chosen by measurement
+(`quality.guard`), and the defaults are the embedded clinic's. `presets.diffdoctor` has the published
+settings; docs/published.md lists all differences from the paper and its authors' code.
 """
 
 import json
@@ -317,8 +311,10 @@ class _Run:
         )
         values: dict[str, float] = {}
         if self.batches.wanted:
+            done = (number - 1) * self.config.accumulation + part
+            batch = done * self.accelerator.num_processes + self.accelerator.process_index
             with self._activations():
-                terms = self.batches.terms(rng)
+                terms = self.batches.terms(batch, rng)
             values |= self._backward(terms)
         if self.clean is not None and self.config.offline is not None:
             rows = torch.randint(len(self.clean), (self.config.batch,), generator=rng)

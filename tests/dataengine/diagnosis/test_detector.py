@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
-from dataengine.diagnosis.architectures import mit_variant
+from dataengine.diagnosis.architectures import architecture_of, mit_variant
 from dataengine.diagnosis.config import IMAGENET_MEAN, IMAGENET_STD, MIT, DetectorConfig, published_config
 from dataengine.diagnosis.detector import (
     NetworkDetector,
+    antialiased,
     artifact_maps,
     load_detector,
     save_detector,
@@ -23,6 +24,7 @@ from dataengine.diagnosis.detector import (
 from dataengine.errors import ConfigRefused, ImageRefused, ModelRefused
 from tests.dataengine.diagnosis.detector_contract import DetectorContract
 from tests.dataengine.diagnosis.tiny import SEGFORMER, UNET
+from tests.dataengine.treatment.tiny import ToyDetector
 
 
 class SavedContract(DetectorContract):
@@ -106,6 +108,34 @@ def test_the_published_form_gives_the_authors_map(
         assert detector.config == published_config("b0")
         assert np.abs(detector.find_artifacts(image) - expected).max() < 1e-5
         assert np.abs(detector.confidence(tensor)[0].numpy() - expected).max() < 1e-5
+
+
+def test_treatment_antialiases_and_inference_does_as_the_detector_says() -> None:
+    """As the authors do; the network is the same, and neither way changes the other."""
+    detector = NetworkDetector.fresh(SEGFORMER.model_copy(update={"antialias": False}), seed=1).eval()
+    images = torch.rand((2, 3, 100, 84), generator=torch.Generator().manual_seed(0))
+    treating = antialiased(detector)
+    square = (SEGFORMER.size, SEGFORMER.size)
+    for which, antialias in ((detector, False), (treating, True), (detector, False)):
+        small = F.interpolate(images, square, mode="bilinear", align_corners=False, antialias=antialias)
+        normal = (small - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[
+            :, None, None
+        ]
+        logits = architecture_of(SEGFORMER).logits(detector.network, normal)
+        expected = F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=False)[
+            :, 0
+        ].sigmoid()
+        assert torch.allclose(which.confidence(images), expected, atol=1e-5)
+    assert not torch.allclose(treating.confidence(images), detector.confidence(images), atol=1e-4)
+    assert treating.network is detector.network and not treating.training
+    assert not detector.config.antialias and antialiased(treating) is treating
+    half = antialiased(detector.to(torch.bfloat16))
+    assert half.mean.dtype == torch.bfloat16
+
+
+def test_a_detector_without_that_setting_treats_as_it_is() -> None:
+    toy = ToyDetector()
+    assert antialiased(toy) is toy
 
 
 def test_weights_travel_under_their_published_names(

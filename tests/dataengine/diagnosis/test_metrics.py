@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import mannwhitneyu
 
 from dataengine.diagnosis.image_metrics import (
+    ImageMetrics,
     artifact_frequency,
     covered_components,
     image_metrics,
@@ -16,7 +18,7 @@ from dataengine.diagnosis.image_metrics import (
 )
 from dataengine.diagnosis.intervals import FIGURES, bootstrap_intervals
 from dataengine.diagnosis.metrics import summarise
-from dataengine.diagnosis.ranking import area_under_roc, average_precision, levels_of
+from dataengine.diagnosis.ranking import area_under_roc, average_precision, counts_by_score, levels_of
 from dataengine.errors import InputRefused
 
 P = np.array([[1.0, 0.0], [0.5, 0.0]])
@@ -140,6 +142,69 @@ def test_ranking_figures_agree_with_their_definitions(seed: int) -> None:
     assert np.isnan(average_precision(np.zeros(256), outside)) and np.isnan(
         area_under_roc(inside, outside * 0)
     )
+
+
+def pair_count(flawed: np.ndarray, scores: np.ndarray) -> float:
+    """AUROC from its definition, pair by pair: a win counts 1, a tie one half."""
+    wins = sum(
+        1.0 if high > low else 0.5 if high == low else 0.0
+        for high in scores[flawed].tolist()
+        for low in scores[~flawed].tolist()
+    )
+    return wins / (int(flawed.sum()) * int((~flawed).sum()))
+
+
+def rows_of(scores: np.ndarray, flawed: np.ndarray) -> list[ImageMetrics]:
+    """Images of one pixel with these maximums."""
+    return [
+        image_metrics(np.full((1, 1), float(truth)), np.full((1, 1), score))
+        for score, truth in zip(scores, flawed, strict=True)
+    ]
+
+
+SCORES = {
+    "distinct": lambda rng, flawed: 0.3 * flawed + 0.7 * rng.random(len(flawed)),
+    "ties": lambda rng, flawed: np.round((flawed + 2 * rng.random(len(flawed))) / 3 * 8) / 8,
+    "all in the highest level": lambda rng, flawed: 1 - 1e-3 * (1 - 0.2 * flawed) * rng.random(len(flawed)),
+    "all in the lowest level": lambda rng, flawed: 1e-4 * (flawed + rng.random(len(flawed))),
+    "many exactly 1": lambda rng, flawed: np.minimum(1.0, 0.6 + 0.3 * flawed + 0.4 * rng.random(len(flawed))),
+    "constant": lambda rng, flawed: np.full(len(flawed), 0.7),
+    "constant 0": lambda rng, flawed: np.zeros(len(flawed)),
+}
+
+
+@pytest.mark.parametrize("kind", SCORES)
+@pytest.mark.parametrize("seed", range(3))
+def test_auroc_counts_pairs_of_images_by_their_exact_scores(kind: str, seed: int) -> None:
+    rng = np.random.default_rng(10 + seed)  # another one than the bootstrap's
+    flawed = rng.random(80) < (0.2, 0.5, 0.8)[seed]
+    scores = SCORES[kind](rng, flawed)
+    found = summarise(rows_of(scores, flawed))
+    expected = pair_count(flawed, scores)
+    assert found.auroc == pytest.approx(expected, abs=1e-12)
+    low, high = found.intervals["auroc"]
+    assert low <= expected <= high
+    if kind.startswith("constant"):
+        assert found.auroc == low == high == 0.5
+    elif kind.startswith("all in"):
+        assert abs(expected - 0.5) > 0.04 and (low, high) != (0.5, 0.5)
+
+
+def test_auroc_is_mann_whitneys_u_over_the_pairs() -> None:
+    """By SciPy's average ranks, as scikit-learn's."""
+    rng = np.random.default_rng(5)
+    flawed = rng.random(200) < 0.3
+    for make in SCORES.values():
+        scores = make(rng, flawed)
+        u = mannwhitneyu(scores[flawed], scores[~flawed], method="asymptotic").statistic
+        found = summarise(rows_of(scores, flawed)).auroc
+        assert found == pytest.approx(u / (flawed.sum() * (~flawed).sum()), abs=1e-12)
+
+
+def test_counts_by_score_add_up_equal_scores() -> None:
+    weights = np.array([[1.0, 2.0, 4.0, 8.0], [0.0, 1.0, 0.0, 1.0]])
+    assert counts_by_score(np.array([0.5, 0.1, 0.5, 0.9]), weights).tolist() == [[2, 5, 8], [1, 0, 1]]
+    assert counts_by_score(np.array([0.3]), np.array([3.0])).tolist() == [3]
 
 
 def test_a_perfect_detector_has_every_figure_at_its_best() -> None:

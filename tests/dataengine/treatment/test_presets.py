@@ -69,7 +69,7 @@ def test_the_papers_settings():
     assert doctor.offline.gamma == 0.25 and presets.diffdoctor(offline=False).offline is None
     draft = presets.draft(reward)
     assert (draft.grad_steps, draft.sampling.steps, draft.lora.rank, draft.decay) == (2, 50, 64, "sqrt")
-    assert draft.pixel.weight == 0 and draft.rewards == (reward,) and presets.draft().pixel.weight == 1
+    assert draft.pixel.weight == 0 and draft.rewards == (reward,) and draft.offline is None
     assert presets.align_prop(reward).grad_steps == 50
     assert presets.refl(reward).truncation == "single" and presets.refl(reward).sampling.steps == 40
     fix = presets.focus_n_fix(reward)
@@ -81,7 +81,36 @@ def test_the_papers_settings():
     assert presets.dreambooth().pixel.weight == 0 and presets.dreambooth().offline.gamma == 1
 
 
-@pytest.mark.parametrize("method", ["draft", "align_prop", "refl", "focus_n_fix"])
+METHODS = {"draft": "DRaFT", "align_prop": "AlignProp", "refl": "ReFL", "focus_n_fix": "Focus-N-Fix"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_that_raises_a_reward_asks_for_it(method):
+    with pytest.raises(
+        ConfigRefused, match=rf"^{METHODS[method]} raises the score of a reward.*name a scorer"
+    ):
+        getattr(presets, method)()
+
+
+def test_a_reward_without_a_scorer_is_refused():
+    with pytest.raises(ValueError, match="a reward needs a scorer: name a registered one"):
+        RewardConfig(kind="pickscore", location="")
+
+
+def test_the_detector_as_reward_has_a_beta_in_proportion():
+    """The constraint costs the same share of what the reward can gain as in Focus-N-Fix's paper."""
+    draft, fix = presets.draft_on_detector(), presets.focus_n_fix_on_detector()
+    for config in (draft, fix):
+        assert config.pixel == PixelConfig() and not config.rewards and config.offline is None
+        assert (config.grad_steps, config.lora.rank, config.decay) == (2, 64, "sqrt")
+    norm = (3 * 512**2) ** 0.5 * 10 ** (-21.61 / 20)
+    papers_share = 1e-3 * norm / 1
+    ours = fix.region.beta * norm / 0.0651
+    assert draft.region is None and ours == pytest.approx(papers_share, rel=0.01) and ours < 0.1
+    assert 1e-3 * norm / 0.0651 > 1, "with the paper's beta it would cost more than there is to gain"
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_rewards_are_raised(flux_folder, tmp_path, violence, liking, method):
     config = small(getattr(presets, method)(violence, liking))
     _, result = run(flux_folder, tmp_path, config)
@@ -111,7 +140,7 @@ def test_safety_finds_its_regions_by_saliency(flux_folder, violence):
     made = batches(flux_folder, config)
     heat = made._faults(torch.rand(2, 3, 32, 32), PROMPTS[:2])
     assert heat.shape == (2, 32, 32) and torch.equal(heat.amax((1, 2)), torch.ones(2))
-    terms = made.terms(torch.Generator().manual_seed(0))
+    terms = made.terms(0, torch.Generator().manual_seed(0))
     assert terms["reward 1 violent"] > 0 and terms["region"] < 1e-5
     with pytest.raises(ValueError, match="saliency of rewards"):
         TreatmentConfig(region=RegionConfig(map="saliency"))
@@ -141,8 +170,8 @@ def test_truncation_draws_how_far_the_gradient_reaches(flux_folder):
 
 def test_sequential_tuning_keeps_what_the_first_run_won(flux_folder, tmp_path):
     """The second run's untreated images are those of the first run's generator."""
-    config = small(presets.focus_n_fix(), pixel=PixelConfig())
-    first, second = presets.sequential(small(presets.draft(), learning_rate=0.2), config)
+    config = small(presets.focus_n_fix_on_detector(), pixel=PixelConfig())
+    first, second = presets.sequential(small(presets.draft_on_detector(), learning_rate=0.2), config)
     family, _ = run(flux_folder, tmp_path / "first", first)
     made = Batches(second, family, ToyDetector(), PROMPTS, lambda: None)
     weights = family.adapter.parameters()
@@ -166,7 +195,7 @@ def test_the_step_size_decays_by_the_square_root(flux_folder, tmp_path):
     """AdamW's steps are about as long as its rate: at update 4 half of it."""
     moved = []
     for updates in (3, 4):
-        config = small(presets.draft(), updates=updates, learning_rate=1e-2, weight_decay=0.0)
+        config = small(presets.draft_on_detector(), updates=updates, learning_rate=1e-2, weight_decay=0.0)
         family, _ = run(flux_folder, tmp_path / str(updates), config)
         moved.append({name: w.detach().clone() for name, w in family.adapter.parameters().items()})
     steps = torch.cat([(moved[1][name] - moved[0][name]).abs().flatten() for name in moved[0]])
@@ -174,7 +203,7 @@ def test_the_step_size_decays_by_the_square_root(flux_folder, tmp_path):
 
 
 def test_offloading_changes_where_things_wait_and_nothing_else(flux_folder, tmp_path):
-    config = small(presets.draft(), updates=2)
+    config = small(presets.draft_on_detector(), updates=2)
     family, plain = run(flux_folder, tmp_path / "plain", config)
     offloaded = config.model_copy(update={"offload": ("text", "activations")})
     again, result = run(flux_folder, tmp_path / "offloaded", offloaded)
@@ -184,7 +213,7 @@ def test_offloading_changes_where_things_wait_and_nothing_else(flux_folder, tmp_
 
 
 def test_prompts_beyond_the_limit_are_cut_with_a_warning(flux_folder, tmp_path):
-    config = small(presets.draft())
+    config = small(presets.draft_on_detector())
     long = "a red house on a mat " * 20
     with pytest.warns(UserWarning, match=r"truncates 1 prompts beyond its limit: 'a red house on"):
         treat(config, load_family(flux_folder), ToyDetector(), [*PROMPTS, long], None, [], None, tmp_path)
@@ -200,9 +229,9 @@ def test_a_detector_of_another_size_is_refused(flux_folder, tmp_path):
             return super().confidence(images)[:, ::4, ::4]
 
     with pytest.raises(ConfigRefused, match=r"support the generator's 32×32 pixels.*shape"):
-        run(flux_folder, tmp_path, small(presets.draft()), detector=Fixed())
+        run(flux_folder, tmp_path, small(presets.draft_on_detector()), detector=Fixed())
     with pytest.raises(ConfigRefused, match=r"its output has shape \(2, 8, 8\)"):
-        run(flux_folder, tmp_path, small(presets.draft()), detector=Coarse())
+        run(flux_folder, tmp_path, small(presets.draft_on_detector()), detector=Coarse())
 
 
 def test_out_of_memory_says_what_needs_less_and_keeps_the_checkpoint(flux_folder, tmp_path):
@@ -215,7 +244,7 @@ def test_out_of_memory_says_what_needs_less_and_keeps_the_checkpoint(flux_folder
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
             return super().confidence(images)
 
-    config = small(presets.draft(), updates=4, checkpoint_every=1)
+    config = small(presets.draft_on_detector(), updates=4, checkpoint_every=1)
     with pytest.raises(OutOfMemory, match=r"Estimated need .* GB.*checkpointing"):
         run(flux_folder, tmp_path, config, detector=Greedy())
     _, resumed = run(flux_folder, tmp_path, config)

@@ -143,6 +143,55 @@ def test_a_wrong_setting_is_named_with_its_value(console: Console, faked: Worksp
     assert console("round", "--recipe", "dream")[0] == 1
 
 
+@pytest.mark.parametrize("name", ["DRaFT", "AlignProp", "ReFL", "Focus-N-Fix"])
+def test_an_objective_that_raises_a_reward_asks_for_it(console: Console, faked: Workspace, name: str) -> None:
+    begin = ("round", "--recipe", "fakes", "--detach", "--objective", name)
+    status, _, err = console(*begin)
+    assert status == 1 and f"{name} raises the score of a reward, but none is given" in err
+    assert err.count("\n") == 1
+    with faked.catalog(read_only=True) as catalog:
+        assert not catalog.rounds.list()
+    asked = console.json(
+        *begin, "--seed", "3", "--reward", "pickscore:/m/pick", "--reward", "classifier:/m/c#good"
+    )
+    with faked.catalog(read_only=True) as catalog:
+        tuning = catalog.rounds.get(asked["round"]).recipe["treat"]["tuning"]
+    assert [(one["kind"], one["location"], one["label"]) for one in tuning["rewards"]] == [
+        ("pickscore", "/m/pick", ""),
+        ("classifier", "/m/c", "good"),
+    ]
+    assert tuning["seed"] == 3 and tuning["pixel"]["weight"] == 0
+    assert (tuning["region"] is not None) == (name == "Focus-N-Fix")
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (("--objective", "draft"), "there is no objective 'draft'; there are DiffDoctor,"),
+        (("--reward", "clip:/m"), "--reward is raised by an --objective"),
+        (("--objective", "DiffDoctor", "--reward", "clip:/m"), "DiffDoctor raises no reward"),
+        (("--objective", "DRaFT", "--reward", "/m/pick"), "expected clip:LOCATION, pickscore:LOCATION or"),
+        (("--objective", "DRaFT", "--reward", "clip:"), "a reward needs a scorer"),
+        (("--objective", "DRaFT", "--reward", "classifier:/m"), "a classifier needs a label"),
+        (("--objective", "DRaFT", "--reward", "pickscore:/m#x", "--set", "treat.x=1"), "treat.x"),
+    ],
+)
+def test_a_wrong_objective_or_reward_is_one_sentence(
+    console: Console, faked: Workspace, given: tuple[str, ...], sentence: str
+) -> None:
+    status, _, err = console("round", "--recipe", "fakes", "--detach", *given)
+    assert status == 1 and sentence in err and err.count("\n") == 1
+
+
+def test_an_objective_comes_before_single_settings(console: Console, faked: Workspace) -> None:
+    asked = console.json(
+        "round", "--recipe", "fakes", "--detach", "--objective", "DiffDoctor", "--set", "treat.tuning.batch=2"
+    )
+    with faked.catalog(read_only=True) as catalog:
+        tuning = catalog.rounds.get(asked["round"]).recipe["treat"]["tuning"]
+    assert (tuning["batch"], tuning["updates"], tuning["weight_decay"]) == (2, 750, 0.1)
+
+
 def test_settings_are_changed_by_name() -> None:
     settings = {"a": {"b": 1, "c": "x"}, "d": None}
     assert with_settings(settings, ["a.b=2", "a.c=y z", "d=[1]"]) == {"a": {"b": 2, "c": "y z"}, "d": [1]}

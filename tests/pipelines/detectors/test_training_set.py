@@ -1,12 +1,15 @@
 """Composition: which label counts, what is clean, and whose confidence decides on shrinking."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from dataengine.diagnosis.config import AugmentationConfig, DetectorTrainingConfig
+from dataengine.images import encode_png
 from dataengine.masks import pack_label_map
-from dataengine.records import Label, Review, SnapshotItem
+from dataengine.records import Image, Label, Review, SnapshotItem
 from dataengine.records.images import HARD, SURVEY
 from pipelines.config import PublishConfig
 from pipelines.detectors.training_data import read_categories, read_training_data
@@ -21,7 +24,10 @@ from pipelines.detectors.training_set import (
 from pipelines.runtime.context import Context
 from pipelines.runtime.round_data import images_of
 from pipelines.services.rounds import start_round
+from storage.opening import create_workspace
 from storage.queries.labels import valid_labels
+from tests.fake_workspace import prepare
+from tests.fakes import fake_models
 from tests.pipelines.conftest import Played, fresh_context, play
 
 WEIGHTS = PublishConfig(true_weight=2.0, previous_weight=0.5)
@@ -95,6 +101,70 @@ def test_the_first_detectors_confidence_decides_on_shrinking(played: Played) -> 
     with played.context.workspace.catalog(read_only=True) as catalog:
         seen = {each.image_id: each.max for each in catalog.predictions.of("first")}
     assert items and all(item.max_confidence == seen[item.image_id] for item in items)
+
+
+def training(**changes: object) -> DetectorTrainingConfig:
+    """A training that shrinks what it may."""
+    return DetectorTrainingConfig(augmentation=AugmentationConfig(**({"shrink": 0.5} | changes)))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def photos(tmp_path) -> Iterator[tuple[Context, str, str]]:  # type: ignore[no-untyped-def]
+    """A workspace whose champion sees nothing in one photo and something in another."""
+    workspace = create_workspace(tmp_path / "workspace")
+    prepare(workspace, real=0)
+    images = []
+    for name, colour in (("quiet", (90, 90, 90)), ("suspect", (250, 5, 5))):
+        pixels = np.full((32, 32, 3), 90, np.uint8)
+        pixels[10:20, 10:20] = colour
+        sha256 = workspace.blobs.put(encode_png(pixels))
+        images.append(
+            Image(id=name, sha256=sha256, height=32, width=32, source="real", split="train", group=name)
+        )
+    with workspace.catalog() as catalog:
+        catalog.images.add_many(images)
+        catalog.commit()
+    yield Context(workspace, fake_models()), "quiet", "suspect"
+    workspace.close()
+
+
+def highest(items: list[SnapshotItem]) -> dict[str, float]:
+    return {item.image_id: item.max_confidence for item in items}
+
+
+def test_a_real_photos_confidence_is_measured_for_dynamic_shrink(photos: tuple[Context, str, str]) -> None:
+    """Not assumed to be 0: the champion's false alarm keeps a photo from being shrunk."""
+    context, quiet, suspect = photos
+    with context.workspace.catalog(read_only=True) as catalog:
+        assert catalog.detectors.champion_id() == "first"
+    measured = highest(build_training_set(context, WEIGHTS, training=training()))
+    threshold = AugmentationConfig().shrink_below
+    assert measured[quiet] < threshold <= measured[suspect] < 1
+    with context.workspace.catalog(read_only=True) as catalog:
+        stored = {one.image_id: one.max for one in catalog.predictions.of("first", [quiet, suspect])}
+    assert stored == measured
+    again = highest(build_training_set(context, WEIGHTS))
+    assert again == measured, "what is stored counts for every training"
+
+
+@pytest.mark.parametrize("changes", [{"shrink": 0.0}, {"shrink_kinds": ("pseudo",)}, None])
+def test_a_training_that_shrinks_no_photos_measures_none(
+    photos: tuple[Context, str, str], changes: dict[str, object] | None
+) -> None:
+    context, quiet, suspect = photos
+    settings = None if changes is None else training(**changes)
+    assert highest(build_training_set(context, WEIGHTS, training=settings)) == {quiet: 1.0, suspect: 1.0}
+    with context.workspace.catalog(read_only=True) as catalog:
+        assert not catalog.predictions.of("first", [quiet, suspect])
+
+
+def test_a_round_measures_with_the_detector_of_its_diagnosis(played: Played) -> None:
+    workspace = played.context.workspace
+    items = workspace.snapshots.read(played.results["publish"]["snapshot"])
+    real = [item for item in items if item.kind == "real"]
+    with workspace.catalog(read_only=True) as catalog:
+        stored = {one.image_id: one.max for one in catalog.predictions.of("first")}
+    assert real and all(item.max_confidence == pytest.approx(stored[item.image_id]) for item in real)
 
 
 def test_pseudo_labels_leave_what_is_taken(played: Played) -> None:

@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from dataengine.errors import InputRefused
-from dataengine.records import DetectorVersion, GeneratorVersion, Round, Treatment, images
+from dataengine.records import DetectorVersion, Endpoint, GeneratorVersion, Round, Treatment, images
 from pipelines.config import TreatmentRun
 from pipelines.jobs.previews import save_samples
 from pipelines.services import jobs, runs
@@ -128,6 +128,48 @@ def test_a_generator_of_the_hub_is_told_how_to_get(engineer: TestClient, workspa
 def test_wrong_settings_are_named(engineer: TestClient, changes: dict[str, Any], sentence: str) -> None:
     answer = engineer.post("/api/treat/start", json=settings(**changes))
     assert answer.status_code in (404, 422) and sentence in answer.json()["error"]
+
+
+@pytest.mark.parametrize("name", runs.REWARDED)
+def test_a_preset_that_raises_a_reward_is_refused_without_one(
+    engineer: TestClient, workspace: Workspace, name: str
+) -> None:
+    described = engineer.get("/api/treat/form", params={"preset": name}).json()
+    tuning = next(field for field in described["fields"] if field["name"] == "tuning")
+    rewards = next(field for field in tuning["fields"] if field["name"] == "rewards")
+    (row,) = rewards["rows"]
+    assert rewards["kind"] == "list" and {one["name"]: one["value"] for one in row}["location"] == ""
+    asked = {"settings": runs.treatment_presets("base")[name]}
+    for route in ("checks", "start"):
+        answer = engineer.post(f"/api/treat/{route}", json=asked)
+        assert answer.status_code == 422
+        assert answer.json()["error"].startswith(
+            "tuning.rewards.0: a reward needs a scorer: name a registered"
+        )
+    asked["settings"]["tuning"]["rewards"] = []
+    answer = engineer.post("/api/treat/checks", json=asked)
+    assert answer.status_code == 422 and "no objective is on" in answer.json()["error"]
+    asked["settings"]["tuning"]["rewards"] = [{"kind": "pickscore", "location": "/models/pick"}]
+    refused = engineer.post("/api/treat/checks", json=asked)
+    assert refused.status_code == 422 and "which is not registered" in refused.json()["error"]
+    with workspace.catalog() as catalog:
+        catalog.endpoints.add(Endpoint(id="p", kind="scorer", name="PickScore", location="/models/pick"))
+        catalog.commit()
+    assert engineer.post("/api/treat/checks", json=asked).status_code == 200
+    described = engineer.get("/api/treat/form", params={"preset": name}).json()
+    assert '["/models/pick", "PickScore"]' in json.dumps(described["fields"])
+
+
+def test_a_preset_with_the_detector_as_its_reward_says_so(engineer: TestClient) -> None:
+    offered = runs.treatment_presets("base")
+    on_detector = {
+        name for name, one in offered.items() if one["tuning"]["region"] or one["tuning"]["decay"] == "sqrt"
+    } - set(runs.REWARDED)
+    assert len(on_detector) == 2 and all(
+        name.endswith("with the detector as its reward") for name in on_detector
+    )
+    for name in on_detector:
+        assert engineer.post("/api/treat/checks", json={"settings": offered[name]}).status_code == 200
 
 
 def test_presets_hold_the_published_objectives(engineer: TestClient) -> None:

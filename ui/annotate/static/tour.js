@@ -30,15 +30,18 @@ export async function practice(classes) {
 
 // Feedback on an answer to a practice image, and whether it is good enough.
 export function verdict({ lesson, labels }, clean) {
-  let both = 0, either = 0;
+  let both = 0, either = 0, alike = 0, label = 0;
   for (let at = 0; at < lesson.truth.length; at++) {
     const mine = labels.pixels[at] > 0, right = lesson.truth[at] > 0;
     both += mine && right;
+    alike += right && labels.pixels[at] === lesson.truth[at];
+    label = Math.max(label, lesson.truth[at]);
     either += mine || right;
   }
   if (!either) return { good: clean, text: "Correct: this image is clean. Clean images teach the detector as much as flawed ones." };
   if (clean) return { good: false, text: `Look again: ${lesson.hint}` };
   const overlap = both / either, share = Math.round(100 * overlap);
-  if (overlap >= 0.5) return { good: true, text: `Good: your mask and ours overlap by ${share} % (IoU).` };
+  const otherClass = 2 * alike < both ? ` Its class is ${label}: press I for the guideline.` : "";
+  if (overlap >= 0.5) return { good: true, text: `Good: your mask and ours overlap by ${share} % (IoU).${otherClass}` };
   return { good: false, text: `Your mask and ours overlap by ${share} % (IoU). ${lesson.hint}` };
 }

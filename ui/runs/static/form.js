@@ -11,7 +11,7 @@ export function form(fields, { first = [], replace = {}, changed = () => {} } = 
   for (const one of parts) rest.append(one.node);
   for (const one of chosen) node.append(one.node);
   node.append(h("details", { class: "all" }, h("summary", {}, "All settings"), rest));
-  for (const group of rest.querySelectorAll("fieldset.group")) if (!group.querySelector(":scope > .fields > *")) group.remove();
+  for (const group of rest.querySelectorAll("fieldset.group:not(.list)")) if (!group.querySelector(":scope > .fields > *")) group.remove();
   node.addEventListener("change", () => { for (const bad of node.querySelectorAll(".wrong")) bad.classList.remove("wrong"); changed(); });
   return { node, read: () => collect(parts), mark: (message) => mark(parts, message) };
 }
@@ -121,6 +121,28 @@ const KINDS = {
       if (text === "") return field.optional ? null : text;
       try { return JSON.parse(text); } catch { return text; }
     } };
+  },
+  list(field, path, replace) {
+    const parts = [], body = h("div", { class: "rows" });
+    const number = () => parts.forEach((one, i) => { one.name = String(i); });
+    const add = (fields) => {
+      const inner = fields.map((one) => part(one, `${path}.${one.name}`, replace));
+      const row = { parts: inner, read: () => collect(inner) };
+      const remove = h("button", { type: "button", class: "button quiet", onclick: () => {
+        parts.splice(parts.indexOf(row), 1);
+        row.node.remove();
+        number();
+        body.dispatchEvent(new Event("change", { bubbles: true }));
+      } }, "Remove");
+      row.node = h("div", { class: "fields" }, inner.map(({ node }) => node), h("div", { class: "line" }, remove));
+      parts.push(row);
+      body.append(row.node);
+      number();
+    };
+    field.rows.forEach(add);
+    const more = h("button", { type: "button", class: "button quiet", onclick: () => add(field.fields) }, "Add");
+    const node = h("fieldset", { class: "group list" }, h("legend", {}, field.label), field.help ? h("small", {}, field.help) : null, body, h("div", { class: "line" }, more));
+    return { node, parts, read: () => parts.map((one) => one.read()) };
   },
   group(field, path, replace) {
     const parts = field.fields.map((one) => part(one, `${path}.${one.name}`, replace));

@@ -8,7 +8,7 @@ import { form } from "/static/runs/form.js";
 import { drawChecks, drawCurves, facts, flat, runList, runView } from "/static/runs/run.js";
 
 const API = "/api/treat";
-const FIRST = ["generator", "detector", "name", "prompts", "judge", "tuning.updates", "tuning.batch", "tuning.lora"];
+const FIRST = ["generator", "detector", "name", "prompts", "judge", "tuning.rewards", "tuning.updates", "tuning.batch", "tuning.lora"];
 const NAMES = { mean_confidence: "mean confidence", max_confidence: "max confidence", frequency: "artifact frequency", detail: "detail", diversity: "diversity" };
 const groups = (guard) => [
   { name: "confidence", figures: ["pixel", "mean_confidence"], label: "update" },

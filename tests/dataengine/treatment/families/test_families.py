@@ -1,11 +1,14 @@
 """The contract on tiny pipelines of every kind that we open."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from dataengine.errors import ConfigRefused, ModelRefused
 from dataengine.treatment.config import LoraSettings, SamplingConfig, UNetConfig
+from dataengine.treatment.families import ddim
 from dataengine.treatment.families.family import Refinable
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.families.unconditional import new_unet_family
@@ -79,11 +82,49 @@ class TestStableDiffusionXL(PipelineContract):
         from diffusers import DDIMScheduler
 
         pipeline = super().stock_pipeline(folder)
-        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+        # The folder does not say whether x̂_0 is clipped; where it does not, it is not.
+        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
         return pipeline
 
     def stock_call(self, pipeline, family, **kwargs):
         return pipeline(guidance_scale=self.settings.guidance, **kwargs).images
+
+
+SCHEDULERS = (
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "PNDMScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "UniPCMultistepScheduler",
+    "LMSDiscreteScheduler",
+)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("said", [None, True, False])
+def test_the_clean_image_is_clipped_only_if_the_folder_says_so(tmp_path, name, said):
+    """Whatever scheduler the folder names, and also after our sampler was saved in its place."""
+    import diffusers
+
+    stored = {"_class_name": name, "num_train_timesteps": 1000, "beta_schedule": "scaled_linear"}
+    stored |= {} if said is None else {"clip_sample": said, "clip_sample_range": 1.5}
+    (tmp_path / "scheduler_config.json").write_text(json.dumps(stored))
+    sampler = ddim.sampler(getattr(diffusers, name).from_pretrained(tmp_path), "this model")
+    expected = 1.5 if said else None
+    assert ddim.schedule(sampler, 4, torch.device("cpu")).clip == expected
+    sampler.save_pretrained(tmp_path / "saved")
+    again = ddim.sampler(diffusers.DDIMScheduler.from_pretrained(tmp_path / "saved"), "this model")
+    assert ddim.schedule(again, 4, torch.device("cpu")).clip == expected
+    assert torch.equal(again.alphas_cumprod, sampler.alphas_cumprod)
+
+
+def test_a_new_network_of_pixels_clips(tmp_path):
+    family = new_unet_family(UNetConfig(channels=(8, 16)), 0)
+    family.pipeline.save_pretrained(tmp_path)
+    for one in (family, load_family(tmp_path)):
+        assert one.schedule(4, torch.zeros(1, 3, 32, 32)).clip == 1.0
 
 
 class WithoutLora(DrawingContract):

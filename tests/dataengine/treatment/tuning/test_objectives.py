@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dataengine.treatment.config import OfflineConfig, PixelConfig, RegionConfig, SamplingConfig
-from dataengine.treatment.families.diffusion import Conditioning, Schedule
+from dataengine.treatment.families.diffusion import Conditioning, Schedule, shift_times
 from dataengine.treatment.sampling.sampler import sample
 from dataengine.treatment.tuning.estimate import Ledger
 from dataengine.treatment.tuning.objectives import (
@@ -26,7 +26,7 @@ CONFIDENCE = torch.tensor([[[0.0, 0.2], [0.4, 0.8]], [[0.05, 0.05], [0.0, 0.3]]]
     [
         ("all", 1.8 / 8),
         ("maximum", (0.8 + 0.3) / 2),
-        ("above", (0.2 + 0.4 + 0.8 + 0.3) / 4),
+        ("above", ((0.2 + 0.4 + 0.8) / 3 + 0.3) / 2),
         ("soft", (0.04 + 0.16 + 0.64 + 0.0025 * 2 + 0.09) / 1.8),
     ],
 )
@@ -58,6 +58,27 @@ def test_which_pixels_learn():
     assert gradients["maximum"].nonzero().tolist() == [[0, 1, 1], [1, 1, 1]]
     assert torch.equal(gradients["above"] > 0, CONFIDENCE > 0.1)
     assert torch.allclose(gradients["soft"], CONFIDENCE / 1.8, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pixels_above_are_averaged_in_each_image_before_the_images(seed):
+    """By plain loops; an image without such a pixel counts as 0, and changes no other image's gradient."""
+    shares = torch.tensor([0.0, 0.02, 0.5, 1.0])[:, None, None]
+    generator = torch.Generator().manual_seed(seed)
+    rough = torch.rand(4, 6, 5, generator=generator)
+    chosen = torch.rand(4, 6, 5, generator=generator) < shares
+    confidence = torch.where(chosen, 0.1 + 0.9 * rough, 0.1 * rough).requires_grad_()
+    means = []
+    for image in confidence.tolist():
+        above = [value for row in image for value in row if value > 0.1]
+        means.append(sum(above) / len(above) if above else 0.0)
+    loss = pixel_loss(confidence, PixelConfig(pixels="above"))
+    assert loss.item() == pytest.approx(sum(means) / 4, abs=1e-6)
+    loss.backward()
+    sums = (confidence.grad * 4).sum((1, 2))
+    assert torch.allclose(sums, (confidence > 0.1).any(2).any(1).float(), atol=1e-5)
+    pooled = confidence[confidence > 0.1].mean().item()
+    assert abs(loss.item() - pooled) > 1e-3, "pooling the batch is something else"
 
 
 def test_nothing_above_the_threshold_is_no_loss():
@@ -191,6 +212,51 @@ def test_offline_loss_is_the_mean_squared_error_of_the_velocity():
     torch.rand(2, generator=same)
     noise = torch.randn(clean.shape, generator=same)
     assert loss.item() == pytest.approx(float(((noise - clean) ** 2).mean()), rel=1e-6)
+
+
+@pytest.mark.parametrize("side", [16, 64, 128])
+def test_offline_times_may_follow_the_shifted_schedule(side):
+    """Those of diffusers' own scheduler with FLUX's dynamic shift, for latents of that size."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+    from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+    seen = []
+
+    class Watched(Affine):
+        def predict(self, latents, times, conditioning, guidance):
+            seen.append(times)
+            return super().predict(latents, times, conditioning, guidance)
+
+    clean, config = torch.zeros(64, 1, side, side), OfflineConfig(times="shifted")
+    offline_loss(Watched(0.0, 0.0), clean, Conditioning({}), config, torch.Generator().manual_seed(4))
+    uniform = torch.rand(64, generator=torch.Generator().manual_seed(4))
+    stock = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    expected = stock.time_shift(calculate_shift(side * side // 4), 1.0, uniform)
+    assert torch.allclose(seen[0], expected, atol=1e-6) and (seen[0] > uniform).all()
+
+
+def test_the_shifted_schedule_by_hand():
+    """At 1024² μ = 1.15: 0.5 becomes e^1.15 / (e^1.15 + 1)."""
+    times = shift_times(torch.tensor([0.0, 0.5, 1.0]), 4096)
+    assert times.tolist() == pytest.approx([0.0, 0.75951, 1.0], abs=1e-5)
+    assert shift_times(torch.tensor([0.5]), 256).item() == pytest.approx(0.62246, abs=1e-5)
+
+
+def test_noise_prediction_keeps_its_own_times():
+    class Epsilon(Affine):
+        prediction = "epsilon"
+
+    losses = [
+        offline_loss(
+            Epsilon(0.0, 0.0),
+            torch.ones(4, 1, 8, 8),
+            Conditioning({}),
+            OfflineConfig(times=times),
+            torch.Generator().manual_seed(1),
+        ).item()
+        for times in ("uniform", "shifted", "logit-normal")
+    ]
+    assert len(set(losses)) == 1
 
 
 def test_offline_loss_of_noise_prediction_aims_at_the_noise():
