@@ -39,7 +39,9 @@ from dataengine.records.models import (
     THRESHOLD,
     DetectorVersion,
     GeneratorVersion,
+    OperatingPoint,
     Treatment,
+    component_threshold_of,
     threshold_of,
 )
 from dataengine.records.queue import Lease, QueueItem, QueueKind
@@ -86,6 +88,7 @@ __all__ = [
     "Label",
     "LabelSource",
     "Lease",
+    "OperatingPoint",
     "Prediction",
     "Prompt",
     "PseudoLabel",
@@ -106,6 +109,7 @@ __all__ = [
     "User",
     "Vote",
     "WorkerBeat",
+    "component_threshold_of",
     "digest",
     "image_id",
     "no_report",

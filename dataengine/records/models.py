@@ -8,7 +8,27 @@ from dataengine.records.identity import now
 FILES = "files"
 """Key of a generator's settings: the checkpoint that holds its files, for machines without its folder."""
 THRESHOLD = 0.5
-"""Confidence from which a pixel or image is flagged, for a map of an unknown detector."""
+"""Confidence from which a pixel or image is flagged: of a true mask, of an oracle, of a detector without an
+operating point, and in the paper's artifact frequency."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OperatingPoint:
+    """The confidences in [0, 1] from which a detector flags, chosen on validation images."""
+
+    flagged: float = THRESHOLD
+    """Confidence from which the highest pixel of an image flags it."""
+    component: float = THRESHOLD
+    """Confidence from which pixels belong to a component; at most `flagged`."""
+    rule: str = "fixed"
+    """The rule that chose it; "fixed" where none could, then `reason` says why."""
+    reason: str = ""
+    flawed: int = 0
+    """Flawed images that it was chosen on."""
+    clean: int = 0
+    """Images without a flaw that it was chosen on."""
+    interval: tuple[float, float] | None = None
+    """95 % bootstrap interval of `flagged`, over images: how far it depends on the choice of images."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,6 +41,8 @@ class DetectorVersion:
     role: Literal["candidate", "champion", "teacher", "retired"] = "candidate"
     config: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    operating_point: OperatingPoint | None = None
+    """None until one was chosen; `THRESHOLD` holds meanwhile."""
     parent: str | None = None
     snapshot_id: str | None = None
     round_id: str | None = None
@@ -29,8 +51,13 @@ class DetectorVersion:
 
 
 def threshold_of(version: DetectorVersion) -> float:
-    """The confidence in [0, 1] from which this detector flags a pixel or an image."""
-    return THRESHOLD
+    """The confidence in [0, 1] from which this detector flags an image."""
+    return THRESHOLD if version.operating_point is None else version.operating_point.flagged
+
+
+def component_threshold_of(version: DetectorVersion) -> float:
+    """The confidence in [0, 1] from which a pixel of this detector's map belongs to a component."""
+    return THRESHOLD if version.operating_point is None else version.operating_point.component
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

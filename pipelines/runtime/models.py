@@ -119,8 +119,8 @@ class Models:
         return train_detector(*arguments, **named)
 
     def evaluate_detector(self, *arguments: Any, **named: Any) -> Any:
-        """`dataengine.diagnosis.training.evaluate_detector`."""
-        from dataengine.diagnosis.training import evaluate_detector
+        """`dataengine.diagnosis.evaluation.evaluate_detector`."""
+        from dataengine.diagnosis.evaluation import evaluate_detector
 
         return evaluate_detector(*arguments, **named)
 
