@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from dataengine.diagnosis.config import OperatingPointConfig
-from dataengine.diagnosis.dataset import Sample, Samples
+from dataengine.diagnosis.dataset import Sample, Samples, with_maps
 from dataengine.diagnosis.detector import Detector, artifact_maps
 from dataengine.diagnosis.image_metrics import ImageMetrics, image_metrics
 from dataengine.diagnosis.metrics import DetectorMetrics, summarise
-from dataengine.diagnosis.operating_point import choose_operating_point, count_components
+from dataengine.diagnosis.operating_point import operating_point_of
 from dataengine.records import THRESHOLD, OperatingPoint, Report, no_report
 
 
@@ -53,18 +53,10 @@ def find_operating_point(
     report: Report = no_report,
 ) -> OperatingPoint:
     """The operating point that the rule chooses on these validation examples."""
-    rows, counts = [], []
-    for sample, map_ in _predicted(detector, samples, batch, report):
-        rows.append(image_metrics(sample.target, map_, label_map=sample.label_map))
-        counts.append(count_components(sample.target, map_))
-    return choose_operating_point(rows, counts, config)
+    return operating_point_of(_predicted(detector, samples, batch, report), config)
 
 
 def _predicted(
     detector: Detector, samples: Samples, batch: int, report: Report
 ) -> Iterator[tuple[Sample, np.ndarray]]:
-    """Every example with its predicted map, in order."""
-    for first in range(0, len(samples), batch):
-        chunk = [samples.sample(index) for index in range(first, min(first + batch, len(samples)))]
-        yield from zip(chunk, artifact_maps(detector, [sample.image for sample in chunk], batch), strict=True)
-        report(first + len(chunk), len(samples), "evaluating")
+    return with_maps(samples, lambda images: artifact_maps(detector, images, batch), batch, report)

@@ -6,18 +6,26 @@ between two neighbouring maxima of the validation images; of these, only those c
 of the flawed images than of the others, since a detector that flags all alike says nothing. NumPy only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.diagnosis.config import OperatingPointConfig
-from dataengine.diagnosis.image_metrics import ANY_CLASS, ImageMetrics, covered_components
+from dataengine.diagnosis.dataset import Sample
+from dataengine.diagnosis.image_metrics import ANY_CLASS, ImageMetrics, covered_components, image_metrics
+from dataengine.diagnosis.intervals import HIGHER_IS_BETTER
 from dataengine.diagnosis.ranking import LEVELS, average_precision
 from dataengine.records import THRESHOLD, OperatingPoint
-from dataengine.statistics import Interval, bootstrap_weights, percentile_interval, wilson
+from dataengine.statistics import (
+    Interval,
+    Verdict,
+    bootstrap_weights,
+    percentile_interval,
+    verdict_of,
+    wilson,
+)
 
 DRAWS = 500
 BETA = 2
@@ -27,7 +35,6 @@ CANDIDATES = CANDIDATES[CANDIDATES > 0] / (LEVELS - 1)
 """Candidate thresholds of components, float64: evenly spaced logits, between levels of 8-bit maps."""
 
 Floats = NDArray[np.float64]
-Verdict = Literal["better", "within noise", "worse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,17 @@ def count_components(p: np.ndarray, q: np.ndarray) -> ComponentCounts:
     return ComponentCounts(predicted=predicted, right=right)
 
 
+def operating_point_of(
+    examples: Iterable[tuple[Sample, np.ndarray]], config: OperatingPointConfig | None = None
+) -> OperatingPoint:
+    """Choose thresholds on validation examples with their predicted maps, float HW in [0, 1]."""
+    rows, counts = [], []
+    for sample, q in examples:
+        rows.append(image_metrics(sample.target, q, label_map=sample.label_map))
+        counts.append(count_components(sample.target, q))
+    return choose_operating_point(rows, counts, config)
+
+
 def choose_operating_point(
     rows: Sequence[ImageMetrics],
     counts: Sequence[ComponentCounts] = (),
@@ -150,7 +168,7 @@ def compare_at(
     own: tuple[OperatingPoint, OperatingPoint],
     draws: int = DRAWS,
 ) -> dict[str, Difference]:
-    """Misses, false alarms and pixel AP of two detectors on the same images, each at its own point.
+    """Errors, misses, false alarms and pixel AP of two detectors on the same images, each at its own point.
 
     `before` and `after` hold the same images in the same order. A figure that is undefined, in the set or in
     most resamples, is left out.
@@ -171,17 +189,9 @@ def compare_at(
             before=float(old[0]),
             after=float(new[0]),
             interval=interval,
-            verdict=verdict_of(interval, lower_is_better=name != "pixel_ap"),
+            verdict=verdict_of(interval, lower_is_better=name not in HIGHER_IS_BETTER),
         )
     return found
-
-
-def verdict_of(interval: Interval, lower_is_better: bool = True) -> Verdict:
-    """What an interval of after − before says: "within noise" unless it excludes 0."""
-    low, high = interval
-    if low <= 0 <= high:
-        return "within noise"
-    return "better" if (high < 0) == lower_is_better else "worse"
 
 
 def _undecidable(maxima: Floats, flawed: NDArray[np.bool_]) -> str:
@@ -292,6 +302,10 @@ def _replicates(rows: Sequence[ImageMetrics], point: OperatingPoint, weights: Fl
     )
     with np.errstate(divide="ignore", invalid="ignore"):
         return {
+            **{
+                name: weights @ np.array([getattr(row, name) for row in rows]) / weights.sum(axis=1)
+                for name in ("mse", "kl", "kl1m")
+            },
             "miss": (weights @ (flawed * (1 - alarm))) / (weights @ flawed),
             "false_alarm": (weights @ ((1 - flawed) * alarm)) / (weights @ (1 - flawed)),
             "pixel_ap": average_precision(inside, outside),

@@ -12,6 +12,7 @@ from typing import Any
 from dataengine.records import DetectorVersion, SnapshotItem
 from pipelines.detectors.dataset import StoredSamples
 from pipelines.detectors.evaluation import evaluation_sets, measure_on_sets
+from pipelines.detectors.operating_point import ensure_operating_point, set_operating_point
 from pipelines.runtime.context import Context
 from pipelines.runtime.open_detector import open_detector
 from pipelines.runtime.round_data import recipe_of
@@ -52,6 +53,7 @@ def measure_all_versions(context: Context, round_id: str) -> int:
     with context.workspace.catalog(read_only=True) as catalog:
         versions = catalog.detectors.list()
     for version in versions:
+        ensure_operating_point(context, version.id, sets, recipe.evaluate)
         figures = measure_on_sets(context, version.id, sets, recipe.evaluate.batch)
         with context.workspace.catalog() as catalog:
             catalog.detectors.record_metrics(version.id, figures)
@@ -60,24 +62,26 @@ def measure_all_versions(context: Context, round_id: str) -> int:
 
 
 def calibrate_on_validation(context: Context, round_id: str, detector_id: str) -> dict[str, Any]:
-    """Fit the detector's temperature on validation; store it with the reliability diagrams before and after.
+    """Fit the detector's temperature on validation; store it with the reliability diagrams before and after,
+    and choose the detector's operating point anew.
 
     The chart is `calibration/DETECTOR.svg` in the workspace. The temperature is not applied by default:
     treatment and diagnosis use the uncalibrated detector.
     """
-    return calibrate_on_sets(
-        context, evaluation_sets(context, recipe_of(context, round_id).publish, round_id), detector_id
-    )
+    recipe = recipe_of(context, round_id)
+    sets = evaluation_sets(context, recipe.publish, round_id)
+    set_operating_point(context, detector_id, sets, recipe.evaluate)
+    return calibrate_on_sets(context, sets, detector_id)
 
 
 def calibrate_on_sets(
-    context: Context, sets: Mapping[str, list[SnapshotItem]], detector_id: str
+    context: Context, sets: Mapping[str, Sequence[SnapshotItem]], detector_id: str
 ) -> dict[str, Any]:
     """As `calibrate_on_validation`, on the validation rows among `sets` (see `evaluation_sets`)."""
     from dataengine.diagnosis.calibration import calibrate, reliability_svg
 
     validation = StoredSamples(
-        context.workspace, sets.get("validation", []) + sets.get("validation_real", [])
+        context.workspace, [*sets.get("validation", []), *sets.get("validation_real", [])]
     )
     fitted = calibrate(open_detector(context, detector_id), validation, report=context.report)
     calibration = asdict(fitted)

@@ -7,7 +7,7 @@ from dataengine.errors import ConfigRefused, Conflict
 from dataengine.records import AuditEvent, DetectorVersion, Report, no_report
 from pipelines.config import PromoteConfig
 from pipelines.detectors import yes_no_question
-from pipelines.detectors.promotion import regressions
+from pipelines.detectors.promotion import FIGURES, regressions, sentence, verdicts
 from storage.workspace import Workspace
 
 
@@ -71,7 +71,28 @@ def objections_to(candidate: DetectorVersion, champion: DetectorVersion | None) 
     before = beside if beside.get("detector") == champion.id else champion.metrics
     if "validation" in candidate.metrics and "validation" not in before:
         return [f"the champion {champion.name} was never measured on validation, so nothing can be compared"]
-    return regressions(PromoteConfig(), before, candidate.metrics)
+    return regressions(PromoteConfig(), before, candidate.metrics, _compared(candidate, champion))
+
+
+def verdicts_on(candidate: DetectorVersion, champion: DetectorVersion | None) -> list[dict[str, Any]]:
+    """What the promotion gate sees on validation: by figure its name, both values, the interval of the change
+    and the verdict. Empty without a champion to compare with."""
+    if champion is None or champion.id == candidate.id:
+        return []
+    found = verdicts(champion.metrics, candidate.metrics, _compared(candidate, champion))
+    return [
+        {"figure": name, "name": FIGURES[name], "sentence": sentence(name, one), **one}
+        for name, one in found.items()
+    ]
+
+
+def _compared(candidate: DetectorVersion, champion: DetectorVersion) -> dict[str, Any] | None:
+    """The paired comparison on validation with this champion, if it was measured."""
+    beside = candidate.metrics.get("beside", {})
+    if beside.get("detector") != champion.id:
+        return None
+    found: dict[str, Any] | None = beside.get("comparison", {}).get("validation")
+    return found
 
 
 def promote_detector(

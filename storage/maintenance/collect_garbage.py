@@ -64,11 +64,11 @@ def collect(
 ) -> Cleared:
     """Clear unneeded maps and blobs that are older than the grace period.
 
-    Maps are kept for the champion, for images whose label was drawn over them or that wait for a label
-    because of them, in pseudo-labels and in snapshots; the figures of a cleared map are kept. Blobs are moved to the trash first, and deleted after
-    the grace period. With `trial` nothing is changed. Raises `WorkspaceUnusable` unless the blob store
-    carries this workspace's mark, `Conflict` when more than `most_share` of the blobs would be cleared and
-    `expected` is not their number.
+    Maps are kept for the champion, for images that were labelled over them or were queued because of them,
+    in pseudo-labels and in snapshots; the figures of a cleared map are kept. Blobs are moved to the trash
+    first, and deleted after the grace period. With `trial` nothing is changed. Raises `WorkspaceUnusable`
+    unless the blob store carries this workspace's mark, `Conflict` when more than `most_share` of the blobs
+    would be cleared and `expected` is not their number.
     """
     if not owns_blobs(workspace):
         raise WorkspaceUnusable(

@@ -158,21 +158,22 @@ _IDS = """
     job_files.job_id jobs.id labels.detector_id labels.label_map labels.round_id leases.id leases.round_id
     gold_images.label_map predictions.detector_id predictions.map_ref promotions.detector_id
     promotions.previous_id prompts.round_id pseudo_labels.detector_id pseudo_labels.map_ref
-    pseudo_labels.round_id queue_answers.round_id queue_items.detector_id queue_items.round_id
-    queue_takers.round_id receipts.digest receipts.key rounds.id sessions.csrf sessions.token_hash snapshot_items.snapshot_id
+    pseudo_labels.round_id queue_answers.round_id queue_items.round_id queue_takers.round_id
+    receipts.digest receipts.key rounds.id sessions.csrf sessions.token_hash snapshot_items.snapshot_id
     snapshots.id snapshots.manifest snapshots.parent snapshots.round_id studies.after_id studies.before_id
     studies.id studies.round_id treatments.detector_id treatments.generator_id treatments.id
     treatments.round_id treatments.treated_id users.password_hash votes.study_id workspace.id
+    queue_items.detector_id
 """
 # Kinds, states, categories, class names, file names, stages, thresholds.
 _VOCABULARY = """
     audit_events.action benchmark_items.kind benchmark_items.stratum benchmarks.state
-    category_answers.category detectors.operating_point detectors.role endpoints.kind hard_categories.category images.category
+    category_answers.category detectors.role endpoints.kind hard_categories.category images.category
     images.media_type images.purpose images.split images.status job_files.name jobs.kind jobs.state
     label_classes.name labels.source leases.kind predictions.category prompts.category prompts.purpose
     queue_answers.kind queue_items.kind queue_takers.kind reviews.verdict rounds.stage rounds.state
     snapshot_items.category snapshot_items.kind snapshot_items.split snapshots.composition studies.state
-    users.roles votes.choice votes.question
+    users.roles votes.choice votes.question detectors.operating_point
 """
 _MACHINES = "jobs.worker workers.devices workers.host workers.id workers.job_id"
 # Unfinished label maps are pixels, and are deleted with their author and with their image.

@@ -225,8 +225,8 @@ async function saveOnServer() {
 function firstThreshold(map) {
   const slider = $("threshold");
   if (!map) return slider.value / 100;
-  if (slider.dataset.detector !== map.url.split("detector=")[1]) {
-    slider.dataset.detector = map.url.split("detector=")[1];
+  if (slider.dataset.detector !== map.detector) {
+    slider.dataset.detector = map.detector;
     slider.dataset.moved = "";
     slider.value = Math.round(100 * map.threshold);
     $("threshold-value").textContent = `${slider.value} %`;
