@@ -14,6 +14,7 @@ MAD_TO_SIGMA = 1.4826
 """Ratio of a normal distribution's standard deviation to its median absolute deviation."""
 
 Interval = tuple[float, float]
+Verdict = Literal["better", "within noise", "worse"]
 Correction = Literal["none", "holm", "benjamini-hochberg"]
 
 
@@ -46,6 +47,26 @@ def wilson(successes: int, trials: int) -> Interval:
         return 0.0, 1.0
     interval = binomtest(successes, trials).proportion_ci(CONFIDENCE, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def difference_interval(before: float, of_before: Interval, after: float, of_after: Interval) -> Interval:
+    """95 % interval of after − before for independent samples, from the interval of each.
+
+    Newcombe 1998, method 10; for other figures than proportions Zou & Donner 2008. For two measurements of
+    the same units it is wider than a paired interval.
+    """
+    change = after - before
+    down = np.hypot(after - of_after[0], of_before[1] - before)
+    up = np.hypot(of_after[1] - after, before - of_before[0])
+    return float(change - down), float(change + up)
+
+
+def verdict_of(change: Interval, lower_is_better: bool = True) -> Verdict:
+    """What an interval of after − before says: "within noise" unless it excludes 0."""
+    low, high = change
+    if low <= 0 <= high:
+        return "within noise"
+    return "better" if (high < 0) == lower_is_better else "worse"
 
 
 def sign_test(wins: int, losses: int) -> float:

@@ -13,7 +13,12 @@ from dataengine.curation.config import (
     QuestionConfig,
     VqaConfig,
 )
-from dataengine.diagnosis.config import DetectorTrainingConfig, DynamicsConfig, HighlighterConfig
+from dataengine.diagnosis.config import (
+    DetectorTrainingConfig,
+    DynamicsConfig,
+    HighlighterConfig,
+    OperatingPointConfig,
+)
 from dataengine.treatment.config import (
     CorrectionConfig,
     GuidanceConfig,
@@ -160,6 +165,8 @@ class EvaluateConfig(Config):
 
     batch: int = Field(default=32, ge=1)
     """Images per batch."""
+    operating_point: OperatingPointConfig = OperatingPointConfig()
+    """How a trained detector's thresholds are chosen on validation."""
 
 
 class PromoteConfig(Config):

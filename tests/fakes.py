@@ -318,7 +318,6 @@ class FakeModels(Models):
             artifact_maps=lambda detector, images, batch: [detector.find_artifacts(each) for each in images],
             encoder_features=lambda detector, images, batch: np.stack([each.mean((0, 1)) for each in images]),
             train_detector=train_detector,
-            evaluate_detector=evaluate_detector,
             open_vqa=lambda location, config, keep: Readers(),
             open_attributes=lambda location: Readers(),
             open_scorer=Liking,
@@ -389,20 +388,6 @@ def train_detector(
         watch(config.steps, trained)
     folder = trained.save(work / "detector")
     return Trained(folder=folder, losses=losses, metrics={"steps": config.steps})
-
-
-def evaluate_detector(detector: TinyDetector, samples: Any, *, batch: int = 32, **settings: Any) -> Any:
-    """The real metrics, on the fake detector's maps."""
-    from dataengine.diagnosis.image_metrics import image_metrics
-    from dataengine.diagnosis.metrics import summarise
-
-    looked = [samples.sample(index) for index in range(len(samples))]
-    return summarise(
-        [
-            image_metrics(each.target, detector.find_artifacts(each.image), each.category or "")
-            for each in looked
-        ]
-    )
 
 
 def treat(

@@ -1,13 +1,13 @@
 """Training examples for the detector, and the sampling of batches. NumPy only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from dataengine.errors import ConfigRefused, InputRefused
-from dataengine.records import THRESHOLD, SampleKind
+from dataengine.records import THRESHOLD, Report, SampleKind, no_report
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +53,20 @@ class Samples(Protocol):
 
     def facts(self, index: int) -> Facts:
         """Its kind, category and sign, without decoding it."""
+
+
+Maps = Callable[[list[np.ndarray]], Sequence[np.ndarray]]
+"""Predicts artifact maps, float HW in [0, 1], of uint8 HW3 images."""
+
+
+def with_maps(
+    samples: Samples, maps: Maps, batch: int = 32, report: Report = no_report
+) -> Iterator[tuple[Sample, np.ndarray]]:
+    """Every example with its predicted map, in order; `batch` of them are in memory at a time."""
+    for first in range(0, len(samples), batch):
+        chunk = [samples.sample(index) for index in range(first, min(first + batch, len(samples)))]
+        yield from zip(chunk, maps([sample.image for sample in chunk]), strict=True)
+        report(first + len(chunk), len(samples), "evaluating")
 
 
 class MemorySamples:

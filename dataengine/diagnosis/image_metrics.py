@@ -14,6 +14,8 @@ EPSILON = 1e-6
 OVERLAP = 0.25
 """Share of a component's pixels that must lie in the other map for a match."""
 NEIGHBOURS = np.ones((3, 3), dtype=bool)
+ANY_CLASS = 0
+"""Key of the components of the whole true mask, of whatever class."""
 
 
 def mse(p: np.ndarray, q: np.ndarray) -> float:
@@ -50,9 +52,9 @@ def artifact_frequency(maximums: Sequence[float] | np.ndarray, threshold: float 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageMetrics:
-    """The metrics of one image. `flawed`: its true map reaches the threshold. `alarm`: the prediction does.
+    """The metrics of one image. `flawed`: its true map reaches `THRESHOLD`. `alarm`: the prediction flags it.
 
-    `hit`: the prediction reaches the threshold on a truly flawed pixel. Intersection and union are in pixels.
+    `hit`: the prediction reaches its threshold on a truly flawed pixel. Intersection and union are in pixels.
     Components are 8-connected.
     """
 
@@ -77,6 +79,9 @@ class ImageMetrics:
     """True components with a share of `OVERLAP` or more predicted."""
     classes: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     """By class of the label map: its number of pixels, and how many of them are predicted."""
+    peaks: Mapping[int, tuple[float, ...]] = field(default_factory=dict, compare=False, repr=False)
+    """The highest predicted confidence on each true component: by class of the label map, and of the true
+    mask under `ANY_CLASS`."""
     inside: Counts = field(compare=False, repr=False)
     """Truly flawed pixels by level of predicted confidence, int64 (LEVELS,)."""
     outside: Counts = field(compare=False, repr=False)
@@ -89,12 +94,15 @@ def image_metrics(
     category: str = "",
     threshold: float = THRESHOLD,
     label_map: np.ndarray | None = None,
+    flagged: float | None = None,
 ) -> ImageMetrics:
     """Compute the metrics of one image from its true map `p` and predicted map `q`, both HW in [0, 1].
 
-    `label_map`, uint8 HW, gives the classes where they are known.
+    A pixel is predicted from confidence `threshold`, and the image flagged from `flagged`, by default the
+    same. `label_map`, uint8 HW, gives the classes where they are known.
     """
-    inside_p, inside_q = np.asarray(p) >= threshold, np.asarray(q) >= threshold
+    inside_p, inside_q = np.asarray(p) >= THRESHOLD, np.asarray(q) >= threshold
+    highest = float(np.max(q))
     intersection = int(np.count_nonzero(inside_p & inside_q))
     right, predicted = covered_components(inside_q, inside_p)
     matched, true = covered_components(inside_p, inside_q)
@@ -103,10 +111,10 @@ def image_metrics(
         mse=mse(p, q),
         kl=kl(p, q),
         kl1m=kl1m(p, q),
-        max=float(np.max(q)),
+        max=highest,
         mean=float(np.mean(q)),
         flawed=bool(inside_p.any()),
-        alarm=bool(inside_q.any()),
+        alarm=highest >= (threshold if flagged is None else flagged),
         hit=intersection > 0,
         intersection=intersection,
         union=int(np.count_nonzero(inside_p | inside_q)),
@@ -115,6 +123,7 @@ def image_metrics(
         true=true,
         found=matched,
         classes=_by_class(label_map, inside_q),
+        peaks=_peaks(inside_p, label_map, np.asarray(q)),
         inside=levels_of(np.asarray(q)[inside_p]),
         outside=levels_of(np.asarray(q)[~inside_p]),
     )
@@ -128,6 +137,19 @@ def covered_components(mask: np.ndarray, other: np.ndarray) -> tuple[int, int]:
         return 0, 0
     shares = ndimage.mean(other.astype(np.float64), labelled, np.arange(1, count + 1))
     return int(np.count_nonzero(np.asarray(shares) >= OVERLAP)), int(count)
+
+
+def _peaks(mask: np.ndarray, label_map: np.ndarray | None, q: np.ndarray) -> dict[int, tuple[float, ...]]:
+    masks = {ANY_CLASS: mask}
+    if label_map is not None:
+        masks |= {int(number): label_map == number for number in np.unique(label_map[label_map > 0])}
+    return {number: component_peaks(each, q) for number, each in masks.items()}
+
+
+def component_peaks(mask: np.ndarray, q: np.ndarray) -> tuple[float, ...]:
+    """The highest predicted confidence on each 8-connected component of bool HW `mask`."""
+    numbers, count = ndimage.label(mask, NEIGHBOURS)
+    return tuple(float(peak) for peak in ndimage.maximum(q, numbers, np.arange(1, count + 1)))
 
 
 def _by_class(label_map: np.ndarray | None, predicted: np.ndarray) -> dict[int, tuple[int, int]]:

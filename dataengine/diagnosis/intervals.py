@@ -78,3 +78,6 @@ FIGURES: Mapping[str, Callable[[Totals], np.ndarray]] = {
     "auroc": lambda totals: area_under_roc(totals["flawed_highest"], totals["clean_highest"]),
 }
 """The functions of each metric of `DetectorMetrics`, from sums over images."""
+
+HIGHER_IS_BETTER = ("iou", "component_precision", "component_recall", "pixel_ap", "auroc")
+"""Those of these metrics that a better detector raises."""

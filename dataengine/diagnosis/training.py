@@ -29,16 +29,14 @@ from dataengine.diagnosis.detector import (
     WEIGHTS_FILE,
     Detector,
     NetworkDetector,
-    artifact_maps,
     as_images,
     load_detector,
     save_detector,
 )
 from dataengine.diagnosis.encoders import untrained_detector
-from dataengine.diagnosis.image_metrics import ImageMetrics, image_metrics
-from dataengine.diagnosis.metrics import DetectorMetrics, summarise
+from dataengine.diagnosis.evaluation import evaluate_detector
 from dataengine.errors import ConfigRefused, InputRefused, NonFinite, Paused
-from dataengine.records import THRESHOLD, Report, no_report, not_pausing
+from dataengine.records import Report, no_report, not_pausing
 
 RESULT_FILE = "result.json"
 SMALLEST_SCALE = 2.0**-10
@@ -123,39 +121,6 @@ def train_detector(
     accelerator.wait_for_everyone()
     kept = json.loads(finished.read_text())
     return TrainingResult(folder=work / "detector", losses=kept["losses"], metrics=kept["metrics"])
-
-
-def evaluate_detector(
-    detector: Detector,
-    samples: Samples,
-    *,
-    batch: int = 32,
-    threshold: float = THRESHOLD,
-    report: Report = no_report,
-) -> DetectorMetrics:
-    """Metrics over all examples, each at its own size. Raises `InputRefused` for an empty set."""
-    return summarise(measure_detector(detector, samples, batch=batch, threshold=threshold, report=report))
-
-
-def measure_detector(
-    detector: Detector,
-    samples: Samples,
-    *,
-    batch: int = 32,
-    threshold: float = THRESHOLD,
-    report: Report = no_report,
-) -> list[ImageMetrics]:
-    """The metrics of every example, in order, for paired comparisons and intervals."""
-    rows = []
-    for first in range(0, len(samples), batch):
-        chunk = [samples.sample(index) for index in range(first, min(first + batch, len(samples)))]
-        maps = artifact_maps(detector, [sample.image for sample in chunk], batch)
-        rows += [
-            image_metrics(sample.target, map_, sample.category or "", threshold, sample.label_map)
-            for sample, map_ in zip(chunk, maps, strict=True)
-        ]
-        report(len(rows), len(samples), "evaluating")
-    return rows
 
 
 def map_loss(predicted: Tensor, targets: Tensor, weights: Tensor, counted: Tensor) -> Tensor:

@@ -39,7 +39,10 @@ from dataengine.records.models import (
     THRESHOLD,
     DetectorVersion,
     GeneratorVersion,
+    OperatingPoint,
     Treatment,
+    component_threshold_of,
+    describe_point,
     threshold_of,
 )
 from dataengine.records.queue import Lease, QueueItem, QueueKind
@@ -86,6 +89,7 @@ __all__ = [
     "Label",
     "LabelSource",
     "Lease",
+    "OperatingPoint",
     "Prediction",
     "Prompt",
     "PseudoLabel",
@@ -106,6 +110,8 @@ __all__ = [
     "User",
     "Vote",
     "WorkerBeat",
+    "component_threshold_of",
+    "describe_point",
     "digest",
     "image_id",
     "no_report",

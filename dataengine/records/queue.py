@@ -16,6 +16,8 @@ class QueueItem:
     priority: float = 0.0
     annotations_per_image: int = 1
     reason: str = ""
+    detector_id: str | None = None
+    """The detector whose map sent the image here; None where none did."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

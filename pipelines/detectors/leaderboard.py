@@ -9,9 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from dataengine.records import DetectorVersion, SnapshotItem
+from dataengine.records import (
+    DetectorVersion,
+    SnapshotItem,
+    describe_point,
+)
 from pipelines.detectors.dataset import StoredSamples
 from pipelines.detectors.evaluation import evaluation_sets, measure_on_sets
+from pipelines.detectors.operating_point import ensure_operating_point, set_operating_point
 from pipelines.runtime.context import Context
 from pipelines.runtime.open_detector import open_detector
 from pipelines.runtime.round_data import recipe_of
@@ -26,9 +31,10 @@ FIGURES = (
     "component_precision",
     "component_recall",
     "auroc",
-    "false_alarm",
 )
 """Metrics that a row shows on the labelled set; on real images it shows those of `REAL`."""
+RATES = ("miss", "false_alarm")
+"""Misses and false alarms at the detector's own operating point, on the labelled set."""
 REAL = ("mse", "kl1m")
 PICTURES = "calibration"
 """Folder of the workspace for reliability diagrams."""
@@ -52,6 +58,7 @@ def measure_all_versions(context: Context, round_id: str) -> int:
     with context.workspace.catalog(read_only=True) as catalog:
         versions = catalog.detectors.list()
     for version in versions:
+        ensure_operating_point(context, version.id, sets, recipe.evaluate)
         figures = measure_on_sets(context, version.id, sets, recipe.evaluate.batch)
         with context.workspace.catalog() as catalog:
             catalog.detectors.record_metrics(version.id, figures)
@@ -60,24 +67,26 @@ def measure_all_versions(context: Context, round_id: str) -> int:
 
 
 def calibrate_on_validation(context: Context, round_id: str, detector_id: str) -> dict[str, Any]:
-    """Fit the detector's temperature on validation; store it with the reliability diagrams before and after.
+    """Fit the detector's temperature on validation; store it with the reliability diagrams before and after,
+    and choose the detector's operating point anew.
 
     The chart is `calibration/DETECTOR.svg` in the workspace. The temperature is not applied by default:
     treatment and diagnosis use the uncalibrated detector.
     """
-    return calibrate_on_sets(
-        context, evaluation_sets(context, recipe_of(context, round_id).publish, round_id), detector_id
-    )
+    recipe = recipe_of(context, round_id)
+    sets = evaluation_sets(context, recipe.publish, round_id)
+    set_operating_point(context, detector_id, sets, recipe.evaluate)
+    return calibrate_on_sets(context, sets, detector_id)
 
 
 def calibrate_on_sets(
-    context: Context, sets: Mapping[str, list[SnapshotItem]], detector_id: str
+    context: Context, sets: Mapping[str, Sequence[SnapshotItem]], detector_id: str
 ) -> dict[str, Any]:
     """As `calibrate_on_validation`, on the validation rows among `sets` (see `evaluation_sets`)."""
     from dataengine.diagnosis.calibration import calibrate, reliability_svg
 
     validation = StoredSamples(
-        context.workspace, sets.get("validation", []) + sets.get("validation_real", [])
+        context.workspace, [*sets.get("validation", []), *sets.get("validation_real", [])]
     )
     fitted = calibrate(open_detector(context, detector_id), validation, report=context.report)
     calibration = asdict(fitted)
@@ -92,7 +101,7 @@ def calibrate_on_sets(
 
 def format_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The rows as lines of text."""
-    header = ["detector", "role", *FIGURES, *(f"real {name}" for name in REAL)]
+    header = ["detector", "role", "flags from", *RATES, *FIGURES, *(f"real {name}" for name in REAL)]
     lines = [header]
     for row in rows:
         name = f"{'★ ' if row['champion'] else ''}{row['name']}"
@@ -100,11 +109,13 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             [
                 name,
                 row["role"],
-                *(_format_figure(row[key]) for key in (*FIGURES, *(f"real_{key}" for key in REAL))),
+                f"{row['operating_point']['flagged']:.3f}",
+                *(_format_figure(row[key]) for key in (*RATES, *FIGURES, *(f"real_{key}" for key in REAL))),
             ]
         )
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+    table = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+    return table + [f"{row['name']} {row['operating_point']['text']}" for row in rows]
 
 
 def _row(version: DetectorVersion, metrics: Mapping[str, Any], split: str) -> dict[str, Any]:
@@ -117,6 +128,10 @@ def _row(version: DetectorVersion, metrics: Mapping[str, Any], split: str) -> di
         "images": hard.get("images", 0),
         "order": metrics.get("validation", {}).get("mse"),
         **{name: hard.get(name) for name in FIGURES},
+        **{name: (hard | hard.get("operating", {})).get(name) for name in RATES},
+        "operating": hard.get("operating"),
+        "at_half": hard.get("at_half"),
+        "operating_point": describe_point(version),
         **{f"real_{name}": real.get(name) for name in REAL},
         "intervals": hard.get("intervals", {}),
         "categories": hard.get("categories", {}),

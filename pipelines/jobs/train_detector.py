@@ -13,9 +13,14 @@ from typing import Any
 from dataengine.errors import ConfigRefused, InputRefused
 from dataengine.masks import quantise
 from dataengine.records import DetectorVersion, SnapshotItem
-from pipelines.config import TrainingRun
+from pipelines.config import EvaluateConfig, TrainingRun
 from pipelines.detectors.dataset import StoredSamples, target_of
-from pipelines.detectors.evaluation import evaluation_sets, measure_on_sets
+from pipelines.detectors.evaluation import (
+    compare_detectors,
+    evaluation_sets,
+    measure_on_sets,
+    record_comparison,
+)
 from pipelines.detectors.leaderboard import calibrate_on_sets
 from pipelines.detectors.train import train_version
 from pipelines.detectors.training_set import build_training_set, count_by_kind
@@ -30,9 +35,6 @@ SHOWN = 6
 WORST = 10
 
 
-WATCHED_FIGURES = ("mse", "kl", "kl1m", "false_alarm", "miss")
-
-
 def retrain_job(context: Context, args: dict[str, Any]) -> Result:
     """Run or resume a training run, from its snapshot to an evaluated candidate."""
     run, plan = args["run"], TrainingRun.model_validate(args["settings"])
@@ -43,7 +45,9 @@ def retrain_job(context: Context, args: dict[str, Any]) -> Result:
     snapshot_id, items = get_or_publish_snapshot(context, run, plan)
     sets = evaluation_sets(context, plan.publish)
     few = spread_evenly(sets.get("validation", []), WATCHED)
-    watcher = TrainingReporter(context=context, run=run, items=few, steps=plan.training.steps)
+    watcher = TrainingReporter(
+        context=context, run=run, items=few, steps=plan.training.steps, evaluation=plan.evaluate
+    )
     watched: dict[str, Any] = {"watch": watcher.report} if watcher.items else {}
     context.may_pause()
     name = plan.training.name
@@ -55,6 +59,8 @@ def retrain_job(context: Context, args: dict[str, Any]) -> Result:
         plan.training,
         start,
         items,
+        sets,
+        plan.evaluate,
         snapshot_id,
         name,
         pausing=context.pausing,
@@ -62,12 +68,12 @@ def retrain_job(context: Context, args: dict[str, Any]) -> Result:
     )
     fail_point("retrain:learned")
     context.may_pause()
-    figures = compare_with_champion(context, candidate, sets, plan.evaluate.batch)
+    champion_id = compare_with_champion(context, candidate, sets, plan.evaluate)
     return {
         "detector": candidate.id,
         "snapshot": snapshot_id,
         "samples": count_by_kind(items),
-        "champion": figures["beside"].get("detector"),
+        "champion": champion_id,
     }
 
 
@@ -85,29 +91,29 @@ def get_or_publish_snapshot(context: Context, run: str, plan: TrainingRun) -> tu
 
 
 def compare_with_champion(
-    context: Context, candidate: DetectorVersion, sets: Mapping[str, list[SnapshotItem]], batch: int
-) -> dict[str, Any]:
-    """Evaluate both on the current labels, and store the results with the candidate; returns its metrics."""
+    context: Context,
+    candidate: DetectorVersion,
+    sets: Mapping[str, Sequence[SnapshotItem]],
+    config: EvaluateConfig,
+) -> str | None:
+    """Evaluate both on the current labels, and store the results with the candidate; returns the champion's
+    id."""
     with context.workspace.catalog(read_only=True) as catalog:
         champion = catalog.detectors.champion()
-    versions = [candidate] if champion is None else [champion, candidate]
-    measured = {one.id: measure_on_sets(context, one.id, dict(sets), batch) for one in versions}
-    beside = {"detector": champion.id, "name": champion.name, **measured[champion.id]} if champion else {}
-    figures = {
-        **measured[candidate.id],
-        "beside": beside,
-        "worst": worst_images(context, candidate.id, sets.get("validation", []), batch),
-    }
+    if champion is None:
+        figures = measure_on_sets(context, candidate.id, sets, config.batch)
+    else:
+        before, figures, comparison = compare_detectors(context, champion.id, candidate.id, sets, config)
+        record_comparison(context, champion.id, candidate.id, before, figures, comparison)
+    worst = worst_images(context, candidate.id, sets.get("validation", []), config.batch)
     with context.workspace.catalog() as catalog:
-        if champion is not None:
-            catalog.detectors.record_metrics(champion.id, measured[champion.id])
-        catalog.detectors.record_metrics(candidate.id, figures)
+        catalog.detectors.record_metrics(candidate.id, {**figures, "worst": worst})
         catalog.commit()
     try:
         calibrate_on_sets(context, sets, candidate.id)
     except InputRefused as why:
         print(f"no reliability diagram: {why}")
-    return figures
+    return champion.id if champion else None
 
 
 def worst_images(
@@ -143,12 +149,29 @@ class TrainingReporter:
     run: str
     items: Sequence[SnapshotItem]
     steps: int
+    evaluation: EvaluateConfig
+
+    def measure(self, detector: Any) -> dict[str, float | None]:
+        """The detector's metrics; misses and false alarms at the operating point of these images."""
+        from dataengine.diagnosis.dataset import with_maps
+        from dataengine.diagnosis.image_metrics import image_metrics
+        from dataengine.diagnosis.metrics import summarise
+        from dataengine.diagnosis.operating_point import choose_operating_point, figures_at
+
+        def maps(images: list[Any]) -> list[Any]:
+            return self.context.models.artifact_maps(detector, images, self.evaluation.batch)
+
+        samples = StoredSamples(self.context.workspace, self.items)
+        rows = [image_metrics(sample.target, q) for sample, q in with_maps(samples, maps)]
+        point = choose_operating_point(rows, config=self.evaluation.operating_point)
+        summary, there = summarise(rows), figures_at(rows, point.flagged, point.component)
+        errors = {name: getattr(summary, name) for name in ("mse", "kl", "kl1m")}
+        return {**errors, "false_alarm": there.false_alarm, "miss": there.miss}
 
     def report(self, done: int, detector: Any) -> None:
         """Report the metrics after `done` steps, and store the newest maps of a few images."""
         models, workspace = self.context.models, self.context.workspace
-        summary = models.evaluate_detector(detector, StoredSamples(workspace, self.items))
-        figures = {f"validation_{name}": getattr(summary, name) for name in WATCHED_FIGURES}
+        figures = {f"validation_{name}": value for name, value in self.measure(detector).items()}
         known = {name: value for name, value in figures.items() if value is not None}
         self.context.report(done, self.steps, "validation", **known)
         shown = spread_evenly([item for item in self.items if item.target], SHOWN - 1) or self.items[:SHOWN]

@@ -118,12 +118,6 @@ class Models:
 
         return train_detector(*arguments, **named)
 
-    def evaluate_detector(self, *arguments: Any, **named: Any) -> Any:
-        """`dataengine.diagnosis.training.evaluate_detector`."""
-        from dataengine.diagnosis.training import evaluate_detector
-
-        return evaluate_detector(*arguments, **named)
-
     def open_vqa(self, location: str, config: VqaConfig, keep: Path) -> Categorizer:
         """Open the VQA model in a folder, of a hub id or behind an endpoint's URL; its answers are cached in
         the folder `keep`. "clinic" is the embedded one."""

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from dataengine.errors import Conflict, MaskRefused, NotFound
 from dataengine.masks import PackedMap
-from dataengine.records import Comment, Draft, IdempotencyKey, Image, Label, Lease, now
+from dataengine.records import Comment, DetectorVersion, Draft, IdempotencyKey, Image, Label, Lease, now
 from pipelines.services.gold import GOLD_ROUND, due_gold, score_gold
 from pipelines.services.schemas import Line, PackedMapText, RequestBody, Seconds, Short
 from storage.catalog import Catalog
@@ -53,7 +53,7 @@ def submit_answer(workspace: Workspace, answer: Annotation, author: str) -> Labe
 def _submit(workspace: Workspace, answer: Annotation, author: str) -> Label:
     with workspace.catalog(read_only=True) as catalog:
         image, classes = catalog.images.get(answer.image), len(catalog.classes.names())
-        champion = catalog.detectors.champion_id()
+        shown = shown_detector(catalog, answer, author)
     packed = packed_map_of(answer, image, classes)
     blob = None if packed is None else workspace.blobs.put(packed.data)
     digest = hashlib.sha256(answer.model_dump_json(exclude={"lease", "seconds"}).encode()).hexdigest()[:24]
@@ -71,7 +71,7 @@ def _submit(workspace: Workspace, answer: Annotation, author: str) -> Label:
             clean=answer.clean,
             source="simulated" if answer.simulated else "person",
             lead_seconds=answer.seconds,
-            detector_id=champion,
+            detector_id=shown,
             note=answer.note,
             round_id=round_before(catalog, image.id, author) if answer.lease is None else None,
         )
@@ -94,6 +94,28 @@ def _submit(workspace: Workspace, answer: Annotation, author: str) -> Label:
                 score_gold(workspace, catalog, stored, packed)
         catalog.commit()
     return stored
+
+
+def shown_detector(catalog: Catalog, answer: Annotation, author: str) -> str | None:
+    """The detector whose suggestions the answer was drawn over; the champion where there were none."""
+    if answer.lease is None:
+        before = catalog.labels.latest(answer.image, author)
+        sender = before.detector_id if before else None
+    else:
+        lease = catalog.queue.lease(answer.lease)
+        sender = catalog.queue.sent_by(answer.image, lease.round_id) if lease else None
+    found = suggesting_detector(catalog, answer.image, sender)
+    return found.id if found else catalog.detectors.champion_id()
+
+
+def suggesting_detector(catalog: Catalog, image_id: str, sender: str | None) -> DetectorVersion | None:
+    """The detector whose map of the image annotators see: the one that sent the image to them, also after
+    another one was promoted, else the champion. None where neither has a map of it."""
+    for detector_id in filter(None, dict.fromkeys((sender, catalog.detectors.champion_id()))):
+        prediction = catalog.predictions.get(image_id, detector_id)
+        if prediction is not None and prediction.map_ref is not None:
+            return catalog.detectors.get(detector_id)
+    return None
 
 
 def is_that(label: Label, key: IdempotencyKey) -> bool:
@@ -299,7 +321,7 @@ def label_clean(catalog: Catalog, lease_id: str, person: str, seconds: float) ->
     if lease is None:
         return was_done(catalog, "clean", lease_id, person)
     image = catalog.images.get(lease.image_id)
-    champion = catalog.detectors.champion()
+    sender = catalog.queue.sent_by(image.id, lease.round_id)
     label = Label(
         image_id=image.id,
         author=person,
@@ -307,7 +329,7 @@ def label_clean(catalog: Catalog, lease_id: str, person: str, seconds: float) ->
         width=image.width,
         clean=True,
         lead_seconds=seconds,
-        detector_id=champion.id if champion else None,
+        detector_id=sender or catalog.detectors.champion_id(),
         note="triage",
     )
     try:

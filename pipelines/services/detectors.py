@@ -1,13 +1,19 @@
 """Detector versions: register, measure, calibrate, compare, promote, roll back."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dataengine.errors import ConfigRefused, Conflict
-from dataengine.records import AuditEvent, DetectorVersion, Report, no_report
+from dataengine.records import (
+    AuditEvent,
+    DetectorVersion,
+    Report,
+    no_report,
+)
 from pipelines.config import PromoteConfig
 from pipelines.detectors import yes_no_question
-from pipelines.detectors.promotion import regressions
+from pipelines.detectors.promotion import FIGURES, regressions, sentence, verdicts
 from storage.workspace import Workspace
 
 
@@ -71,7 +77,40 @@ def objections_to(candidate: DetectorVersion, champion: DetectorVersion | None) 
     before = beside if beside.get("detector") == champion.id else champion.metrics
     if "validation" in candidate.metrics and "validation" not in before:
         return [f"the champion {champion.name} was never measured on validation, so nothing can be compared"]
-    return regressions(PromoteConfig(), before, candidate.metrics)
+    return regressions(PromoteConfig(), before, candidate.metrics, _compared(candidate, champion))
+
+
+def verdicts_on(candidate: DetectorVersion, champion: DetectorVersion | None) -> list[dict[str, Any]]:
+    """What the promotion gate sees on validation: by figure its name, both values, the interval of the change
+    and the verdict. Empty without a champion to compare with."""
+    if champion is None or champion.id == candidate.id:
+        return []
+    found = verdicts(champion.metrics, candidate.metrics, _compared(candidate, champion))
+    return [
+        {"figure": name, "name": FIGURES[name], "text": sentence(name, one), **one}
+        for name, one in found.items()
+    ]
+
+
+def promotion_verdicts(workspace: Workspace, detector_id: str) -> list[str]:
+    """What the promotion gate sees in a candidate, as lines of text. Raises `NotFound`."""
+    with workspace.catalog(read_only=True) as catalog:
+        champion, candidate = catalog.detectors.champion(), catalog.detectors.get(detector_id)
+    return [one["text"] for one in verdicts_on(candidate, champion)]
+
+
+def verdict_texts(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The verdicts of a round's promotion, by figure, as lines of text."""
+    return [sentence(name, one) for name, one in found.items()]
+
+
+def _compared(candidate: DetectorVersion, champion: DetectorVersion) -> dict[str, Any] | None:
+    """The paired comparison on validation with this champion, if it was measured."""
+    beside = candidate.metrics.get("beside", {})
+    if beside.get("detector") != champion.id:
+        return None
+    found: dict[str, Any] | None = beside.get("comparison", {}).get("validation")
+    return found
 
 
 def promote_detector(

@@ -1,6 +1,6 @@
 """Stage: evaluate champion and candidate on validation and benchmark."""
 
-from pipelines.detectors.evaluation import evaluation_sets, measure_on_sets
+from pipelines.detectors.evaluation import compare_detectors, evaluation_sets, record_comparison
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.open_detector import champion_version
@@ -13,16 +13,16 @@ def evaluate(context: Context, round_id: str) -> Result:
     before, after = champion_version(context).id, results_of(context, round_id)["retrain"]["detector"]
     recipe = recipe_of(context, round_id)
     sets = evaluation_sets(context, recipe.publish, round_id)
-    figures = {
-        detector_id: measure_on_sets(context, detector_id, sets, recipe.evaluate.batch)
-        for detector_id in dict.fromkeys((before, after))
-    }
+    champion, candidate, comparison = compare_detectors(context, before, after, sets, recipe.evaluate)
     fail_point("evaluate:measured")
-    with context.workspace.catalog() as catalog:
-        for detector_id, found in figures.items():
-            catalog.detectors.record_metrics(detector_id, found)
-        catalog.commit()
-    return {"before": before, "after": after, "champion": figures[before], "candidate": figures[after]}
+    record_comparison(context, before, after, champion, candidate, comparison)
+    return {
+        "before": before,
+        "after": after,
+        "champion": champion,
+        "candidate": candidate,
+        "comparison": comparison,
+    }
 
 
 def _found(result: Result) -> str:

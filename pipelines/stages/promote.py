@@ -1,7 +1,7 @@
 """Stage: promote the candidate unless the promotion gate objects."""
 
 from dataengine.records import AuditEvent
-from pipelines.detectors.promotion import regressions
+from pipelines.detectors.promotion import regressions, sentence, verdicts
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.round_data import recipe_of, results_of
@@ -16,9 +16,8 @@ def promote(context: Context, round_id: str) -> Result:
     with context.workspace.catalog(read_only=True) as catalog:
         benchmark = catalog.benchmarks.require_frozen()
     measured = results_of(context, round_id)["evaluate"]
-    objections = regressions(
-        recipe_of(context, round_id).promote, measured["champion"], measured["candidate"]
-    )
+    compared = measured["champion"], measured["candidate"], measured.get("comparison", {}).get("validation")
+    objections = regressions(recipe_of(context, round_id).promote, *compared)
     actor, candidate = f"round {round_id}", measured["after"]
     fail_point("promote:decided")
     with context.workspace.catalog() as catalog:
@@ -38,8 +37,17 @@ def promote(context: Context, round_id: str) -> Result:
         "promoted": not objections,
         "champion": measured["before"] if objections else candidate,
         "reasons": objections,
+        "verdicts": verdicts(*compared),
         "benchmark": benchmark.version,
     }
+
+
+def _found(result: Result) -> str:
+    decision = (
+        "Candidate promoted" if result["promoted"] else f"Champion kept: {'; '.join(result['reasons'])}"
+    )
+    changes = [sentence(name, one) for name, one in result.get("verdicts", {}).items()]
+    return "; ".join([decision, *changes]) if result["promoted"] else decision
 
 
 STAGE = Stage(
@@ -48,8 +56,6 @@ STAGE = Stage(
     part="detector",
     section="promote",
     takes="figures of champion and candidate on validation",
-    found=lambda result: (
-        "Candidate promoted" if result["promoted"] else f"Champion kept: {'; '.join(result['reasons'])}"
-    ),
+    found=_found,
     work=promote,
 )

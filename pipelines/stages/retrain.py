@@ -4,6 +4,7 @@ Input: the round's snapshot. Output: a detector of role "candidate". Dynamic shr
 belong to the training itself. Cost: the longest training of a round, which resumes from checkpoints.
 """
 
+from pipelines.detectors.evaluation import evaluation_sets
 from pipelines.detectors.train import train_version
 from pipelines.detectors.training_set import count_by_kind
 from pipelines.runtime.context import Context, Result
@@ -17,10 +18,21 @@ def retrain(context: Context, round_id: str) -> Result:
     snapshot_id = results["publish"]["snapshot"]
     snapshots = context.workspace.snapshots
     items = snapshots.present(snapshots.read(snapshot_id))
-    config = recipe_of(context, round_id).retrain
+    recipe = recipe_of(context, round_id)
     with context.workspace.catalog(read_only=True) as catalog:
         teacher = catalog.detectors.get(results["train_teacher"]["detector"])
-    version = train_version(context, round_id, "retrain", "candidate", config, teacher, items, snapshot_id)
+    version = train_version(
+        context,
+        round_id,
+        "retrain",
+        "candidate",
+        recipe.retrain,
+        teacher,
+        items,
+        evaluation_sets(context, recipe.publish, round_id),
+        recipe.evaluate,
+        snapshot_id,
+    )
     return {"detector": version.id, "samples": count_by_kind(items), **version.metrics}
 
 

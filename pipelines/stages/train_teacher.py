@@ -1,6 +1,7 @@
 """Stage: train a teacher on human labels."""
 
 from dataengine.errors import ConfigRefused
+from pipelines.detectors.evaluation import evaluation_sets
 from pipelines.detectors.train import train_version
 from pipelines.detectors.training_data import read_training_data
 from pipelines.detectors.training_set import count_by_kind, labelled_or_real, measure_confidence
@@ -22,7 +23,15 @@ def train_teacher(context: Context, round_id: str) -> Result:
         )
     items = measure_confidence(context, data, items, recipe.train_teacher)
     version = train_version(
-        context, round_id, "train_teacher", "teacher", recipe.train_teacher, champion_version(context), items
+        context,
+        round_id,
+        "train_teacher",
+        "teacher",
+        recipe.train_teacher,
+        champion_version(context),
+        items,
+        evaluation_sets(context, recipe.publish, round_id),
+        recipe.evaluate,
     )
     return {"detector": version.id, "samples": count_by_kind(items), **version.metrics}
 

@@ -64,11 +64,11 @@ def collect(
 ) -> Cleared:
     """Clear unneeded maps and blobs that are older than the grace period.
 
-    Maps are kept for the champion, for images whose label was drawn over them, in pseudo-labels and in
-    snapshots; the figures of a cleared map are kept. Blobs are moved to the trash first, and deleted after
-    the grace period. With `trial` nothing is changed. Raises `WorkspaceUnusable` unless the blob store
-    carries this workspace's mark, `Conflict` when more than `most_share` of the blobs would be cleared and
-    `expected` is not their number.
+    Maps are kept for the champion, for images that were labelled over them or were queued because of them,
+    in pseudo-labels and in snapshots; the figures of a cleared map are kept. Blobs are moved to the trash
+    first, and deleted after the grace period. With `trial` nothing is changed. Raises `WorkspaceUnusable`
+    unless the blob store carries this workspace's mark, `Conflict` when more than `most_share` of the blobs
+    would be cleared and `expected` is not their number.
     """
     if not owns_blobs(workspace):
         raise WorkspaceUnusable(
@@ -134,16 +134,22 @@ def _blobs_named(connection: Connection) -> set[str]:
 
 
 def _clear_maps(catalog: Catalog, before: float) -> int:
-    predictions, labels = tables.predictions.c, tables.labels.c
+    predictions, labels, items = tables.predictions.c, tables.labels.c, tables.queue_items.c
     champion = select(tables.detectors.c.id).where(tables.detectors.c.role == "champion")
     seen = exists().where(
         labels.image_id == predictions.image_id, labels.detector_id == predictions.detector_id
+    )
+    waiting = exists().where(
+        items.image_id == predictions.image_id,
+        items.detector_id == predictions.detector_id,
+        items.done.is_(False),
     )
     unneeded = (
         predictions.map_ref.is_not(None),
         predictions.created < before,
         predictions.detector_id.not_in(champion),
         ~seen,
+        ~waiting,
     )
     count = catalog.connection.scalar(select(func.count()).select_from(tables.predictions).where(*unneeded))
     catalog.connection.execute(update(tables.predictions).where(*unneeded).values(map_ref=None))

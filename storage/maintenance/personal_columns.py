@@ -163,8 +163,9 @@ _IDS = """
     snapshots.id snapshots.manifest snapshots.parent snapshots.round_id studies.after_id studies.before_id
     studies.id studies.round_id treatments.detector_id treatments.generator_id treatments.id
     treatments.round_id treatments.treated_id users.password_hash votes.study_id workspace.id
+    queue_items.detector_id
 """
-# Kinds, states, categories, class names, file names, stages.
+# Kinds, states, categories, class names, file names, stages, thresholds.
 _VOCABULARY = """
     audit_events.action benchmark_items.kind benchmark_items.stratum benchmarks.state
     category_answers.category detectors.role endpoints.kind hard_categories.category images.category
@@ -172,7 +173,7 @@ _VOCABULARY = """
     label_classes.name labels.source leases.kind predictions.category prompts.category prompts.purpose
     queue_answers.kind queue_items.kind queue_takers.kind reviews.verdict rounds.stage rounds.state
     snapshot_items.category snapshot_items.kind snapshot_items.split snapshots.composition studies.state
-    users.roles votes.choice votes.question
+    users.roles votes.choice votes.question detectors.operating_point
 """
 _MACHINES = "jobs.worker workers.devices workers.host workers.id workers.job_id"
 # Unfinished label maps are pixels, and are deleted with their author and with their image.

@@ -7,7 +7,14 @@ from typing import Any
 from sqlalchemy import Select, func, select, update
 
 from dataengine.errors import Conflict
-from dataengine.records import AuditEvent, DetectorVersion, GeneratorVersion, Treatment, now
+from dataengine.records import (
+    AuditEvent,
+    DetectorVersion,
+    GeneratorVersion,
+    OperatingPoint,
+    Treatment,
+    now,
+)
 from storage import tables
 from storage.repositories.accounts import Audit
 from storage.repositories.rows import Named
@@ -31,6 +38,10 @@ class Detectors(Named[DetectorVersion]):
     def record_metrics(self, detector_id: str, metrics: Mapping[str, Any]) -> None:
         """Add metrics to the detector's. Raises `NotFound`."""
         self._update(detector_id, metrics={**self.get(detector_id).metrics, **metrics})
+
+    def set_operating_point(self, detector_id: str, point: OperatingPoint) -> None:
+        """Store the detector's operating point over an earlier one. Raises `NotFound`."""
+        self._update(detector_id, operating_point=point)
 
     def promote(self, detector_id: str, actor: str, reason: str) -> DetectorVersion:
         """Make the detector champion, retire the previous one, and write an audit event.

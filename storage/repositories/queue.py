@@ -142,7 +142,11 @@ class Queue(Rows[QueueItem]):
         of_round = items.round_id == lease.round_id, items.reason != FLAWED
         highest = self._connection.scalar(select(func.max(items.priority)).where(*of_round)) or 0.0
         drawing = QueueItem(
-            image_id=lease.image_id, round_id=lease.round_id, priority=highest + 1, reason=FLAWED
+            image_id=lease.image_id,
+            round_id=lease.round_id,
+            priority=highest + 1,
+            reason=FLAWED,
+            detector_id=self.sent_by(lease.image_id, lease.round_id),
         )
         if not self.add_many([drawing]):
             changed = update(self.table).where(*item, items.kind == "draw", items.reason != FLAWED)
@@ -150,6 +154,12 @@ class Queue(Rows[QueueItem]):
         if lease.kind != "draw":
             self.answer(lease.image_id, lease.round_id, lease.kind, annotator)
         Leases(self._connection).end(lease_id)
+
+    def sent_by(self, image_id: str, round_id: str) -> str | None:
+        """The detector whose map sent the image into this round's queue; None where none did."""
+        items = self.table.c
+        named = items.image_id == image_id, items.round_id == round_id, items.detector_id.is_not(None)
+        return self._connection.scalar(select(items.detector_id).where(*named).limit(1))
 
     def lease_without_item(self, image_id: str, round_id: str, annotator: str, expires: float) -> Lease:
         """Lease an image without a queue item, such as a gold image."""
@@ -213,7 +223,13 @@ class Queue(Rows[QueueItem]):
         items, answers = self.table.c, tables.queue_answers.c
         round_id = label.round_id or RETURNED
         key = items.image_id == label.image_id, items.round_id == round_id, items.kind == "draw"
-        item = QueueItem(image_id=label.image_id, round_id=round_id, priority=RETURN_PRIORITY, reason=reason)
+        item = QueueItem(
+            image_id=label.image_id,
+            round_id=round_id,
+            priority=RETURN_PRIORITY,
+            reason=reason,
+            detector_id=label.detector_id,
+        )
         if self.add_many([item]):
             row = {"image_id": label.image_id, "round_id": round_id, "kind": "draw", "person": label.author}
             insert_new(self._connection, tables.queue_takers, [row])

@@ -3,7 +3,18 @@
 from sqlalchemy import Column, ForeignKey, Index, Integer, Table, Text
 from sqlalchemy import text as sql
 
-from storage.tables.columns import boolean, float_, json, key, location, metadata, optional_text, text
+from dataengine.records import OperatingPoint
+from storage.tables.columns import (
+    AsRecord,
+    boolean,
+    float_,
+    json,
+    key,
+    location,
+    metadata,
+    optional_text,
+    text,
+)
 
 detectors = Table(
     "detectors",
@@ -14,6 +25,7 @@ detectors = Table(
     text("role"),
     json("config"),
     json("metrics"),
+    Column("operating_point", AsRecord(OperatingPoint)),
     optional_text("parent"),
     optional_text("snapshot_id"),
     optional_text("round_id"),

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Column, ForeignKey, ForeignKeyConstraint, Index, Table, Text, UniqueConstraint
 
-from storage.tables.columns import boolean, float_, image_key, integer, key, metadata, text
+from storage.tables.columns import boolean, float_, image_key, integer, key, metadata, optional_text, text
 
 # An item without rows here is open to every annotator.
 queue_takers = Table(
@@ -30,6 +30,7 @@ queue_items = Table(
     float_("priority"),
     integer("opinions", field="annotations_per_image"),
     text("reason"),
+    optional_text("detector_id"),
     integer("given"),
     boolean("done"),
     Index("ix_queue_items_next", "kind", "done", "priority", "image_id"),

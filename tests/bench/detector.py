@@ -30,7 +30,8 @@ from dataengine.diagnosis.calibration import calibrate
 from dataengine.diagnosis.config import AugmentationConfig, DetectorTrainingConfig
 from dataengine.diagnosis.dataset import Sample
 from dataengine.diagnosis.detector import NetworkDetector, artifact_maps, load_detector
-from dataengine.diagnosis.training import RESULT_FILE, measure_detector, train_detector
+from dataengine.diagnosis.evaluation import measure_detector
+from dataengine.diagnosis.training import RESULT_FILE, train_detector
 from dataengine.quality.intervals import ratio_of_means as paired_ratio
 from pipelines.detectors.predict import mean_uncertainty
 from tests.bench import detector_data as data

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.openapi.utils import get_openapi
 
-from dataengine.records import Draft, Image, Label, now
+from dataengine.records import Draft, Image, Label, component_threshold_of, now
 from pipelines.services.agreement import packed_label_map_of
 from pipelines.services.annotation import (
     Annotation,
@@ -22,6 +22,7 @@ from pipelines.services.annotation import (
     save_draft,
     skip_image,
     submit_answer,
+    suggesting_detector,
     take_lease,
 )
 from pipelines.services.schemas import Short
@@ -105,7 +106,8 @@ def lease_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:
                 catalog.commit()
                 return Response(status_code=204)
             image = catalog.images.get(lease.image_id)
-            task = describe(catalog, image, person, day_of(catalog, person.name), can_assist(catalog))
+            sender = catalog.queue.sent_by(image.id, lease.round_id)
+            task = describe(catalog, image, person, sender, can_assist(catalog))
             catalog.commit()
         return task | {"lease": lease.id, "expires": lease.expires}
 
@@ -132,7 +134,7 @@ def lease_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:
             require_editable(catalog, label.image_id, person.name)
             image = catalog.images.get(label.image_id)
             verdicts = [one for one in catalog.reviews.of_image(image.id) if one.author == person.name]
-            task = describe(catalog, image, person, day_of(catalog, person.name), can_assist(catalog))
+            task = describe(catalog, image, person, label.detector_id, can_assist(catalog))
         drawn = shown(packed_label_map_of(workspace, label), label.lead_seconds, label.created)
         note = verdicts[-1].note if verdicts else ""
         return task | {"lease": None, "expires": None, "answer": drawn, "note": note}
@@ -215,18 +217,25 @@ def day_of(catalog: Catalog, annotator: str) -> tuple[int, int]:
 
 
 def describe(
-    catalog: Catalog, image: Image, person: Person, day: tuple[int, int], assist: bool
+    catalog: Catalog, image: Image, person: Person, sender: str | None, assist: bool
 ) -> dict[str, Any]:
-    """Everything the page needs about an image except its lease."""
+    """Everything the page needs about an image except its lease.
+
+    The suggestions are those of detector `sender`, whose map sent the image here (see `suggesting_detector`).
+    """
     mine = catalog.labels.latest(image.id, person.name)
     readable = comments_for(catalog, image.id, person.name, may(person.roles, CURATORS))
-    champion = catalog.detectors.champion()
-    prediction = catalog.predictions.get(image.id, champion.id) if champion else None
+    remaining, done_today = day_of(catalog, person.name)
+    detector = suggesting_detector(catalog, image.id, sender)
     draft = catalog.drafts.get(image.id, person.name)
     url = f"/api/images/{image.id}"
     heat = None
-    if champion is not None and prediction is not None and prediction.map_ref is not None:
-        heat = ShownMap(url=f"{url}/map?detector={champion.id}", detector=champion.name)
+    if detector is not None:
+        heat = ShownMap(
+            url=f"{url}/map?detector={detector.id}",
+            detector=detector.name,
+            threshold=component_threshold_of(detector),
+        )
     shown_image = ShownImage(
         id=image.id,
         height=image.height,
@@ -239,8 +248,8 @@ def describe(
         "image": shown_image,
         "map": heat,
         "classes": list(catalog.classes.names()),
-        "remaining": day[0],
-        "done_today": day[1],
+        "remaining": remaining,
+        "done_today": done_today,
         "revision": mine.revision if mine else 0,
         "draft": shown_draft(draft),
         "comments": len(readable),

@@ -91,10 +91,12 @@ class ShownImage(BaseModel):
 
 
 class ShownMap(BaseModel):
-    """The URL of an artifact map, and the name of its detector."""
+    """The URL of an artifact map, and its detector's name and component threshold."""
 
     url: str
     detector: str
+    threshold: float
+    """Confidence from which the first suggestions are shown: the detector's operating point."""
 
 
 class ShownDraft(BaseModel):

@@ -14,13 +14,12 @@ from dataengine.diagnosis import training
 from dataengine.diagnosis.config import DetectorTrainingConfig, PseudoTargetConfig
 from dataengine.diagnosis.dataset import MemorySamples, Sample
 from dataengine.diagnosis.detector import NetworkDetector, load_detector, save_detector
+from dataengine.diagnosis.evaluation import evaluate_detector, measure_detector
 from dataengine.diagnosis.training import (
     TrainingResult,
     average_decay,
     collate,
-    evaluate_detector,
     map_loss,
-    measure_detector,
     move_average,
     parameter_groups,
     pseudo_targets,

@@ -6,10 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dataengine.clinic.parts import materialise
 from dataengine.clinic.world import HARD
+from dataengine.diagnosis.detector import load_detector
 from dataengine.masks import unpack_label_map
 from pipelines.config import DemoDataConfig
-from pipelines.demo.data import CHAMPION, GENERATOR, earlier_data, hard_benchmark, ingest, prepare
+from pipelines.demo.data import (
+    CHAMPION,
+    FIRST_POINT,
+    GENERATOR,
+    choose_first_point,
+    earlier_data,
+    hard_benchmark,
+    ingest,
+    prepare,
+)
 from pipelines.runtime.images import read_pixels
 from storage.opening import create_workspace
 from storage.workspace import Workspace
@@ -28,7 +39,7 @@ def test_registers_generator_and_champion(workspace: Workspace) -> None:
     with workspace.catalog(read_only=True) as catalog:
         generator, champion = catalog.generators.get(GENERATOR), catalog.detectors.champion()
     assert (Path(generator.location) / "model_index.json").is_file()
-    assert champion is not None and champion.id == CHAMPION
+    assert champion is not None and champion.id == CHAMPION and champion.operating_point == FIRST_POINT
     assert (workspace.checkpoints.fetch(champion.checkpoint) / "detector.json").is_file()
 
 
@@ -66,3 +77,11 @@ def test_taking_in_again_adds_nothing(workspace: Workspace) -> None:
     ingest(workspace, "previous", drawings, "drawn", "train")
     with workspace.catalog(read_only=True) as catalog:
         assert (catalog.images.count(), catalog.labels.count()) == before
+
+
+@pytest.mark.slow
+def test_the_shipped_detectors_point_is_that_of_the_clinics_validation(tmp_path: Path) -> None:
+    found = choose_first_point(load_detector(materialise("first_doctor", tmp_path / "first")))
+    assert (found.flawed, found.clean, found.rule) == (FIRST_POINT.flawed, FIRST_POINT.clean, "f2")
+    assert found.flagged == pytest.approx(FIRST_POINT.flagged, abs=1e-3)
+    assert found.component == FIRST_POINT.component

@@ -221,6 +221,19 @@ async function saveOnServer() {
 
 // ---- images ----
 
+// The detector's operating point, until the annotator moves the slider; another detector's map starts anew.
+function firstThreshold(map) {
+  const slider = $("threshold");
+  if (!map) return slider.value / 100;
+  if (slider.dataset.detector !== map.detector) {
+    slider.dataset.detector = map.detector;
+    slider.dataset.moved = "";
+    slider.value = Math.round(100 * map.threshold);
+    $("threshold-value").textContent = `${slider.value} %`;
+  }
+  return slider.dataset.moved ? slider.value / 100 : map.threshold;
+}
+
 function show(loaded) {
   const { task, width, height, labels } = loaded;
   tasks.current = loaded;
@@ -229,7 +242,7 @@ function show(loaded) {
   serverDraftAt = savedChanges = labels.changes;
   pointer.abort();
   view.open(loaded);
-  suggestions.open(task.image.id, loaded.confidence, labels, $("threshold").value / 100);
+  suggestions.open(task.image.id, loaded.confidence, labels, firstThreshold(task.map));
   timer.reset(loaded.seconds);
   const side = Math.min(width, height);
   $("size").max = Math.max(12, Math.round(side / 3));
@@ -452,6 +465,7 @@ addEventListener("keyup", (event) => {
 
 for (const id of ["size", "opacity", "tolerance"]) $(id).addEventListener("input", showTools);
 $("threshold").addEventListener("input", () => {
+  $("threshold").dataset.moved = "yes";
   suggestions.move($("threshold").value / 100);
   showTools();
 });

@@ -18,7 +18,7 @@ export async function practice(classes) {
     const response = await fetch(`/static/annotate/${lesson.file}`);
     const task = {
       lease: null, image: { id: `practice-${at + 1}`, width, height, prompt: lesson.prompt, category: `practice ${at + 1} of ${lessons.length}` },
-      map: confidence && { detector: "the practice detector" }, classes, revision: 0, comments: 0, tools: [],
+      map: confidence && { detector: "the practice detector", threshold: 0.5 }, classes, revision: 0, comments: 0, tools: [],
     };
     return {
       task, width, height, confidence, heat: confidence && (await heatBitmap(confidence, height, width)),
