@@ -27,6 +27,7 @@ from pipelines.exchange.importer import Answers, Reading, Row
 from pipelines.exchange.labels import ImportedAnnotation
 from pipelines.exchange.metadata import TABLE, Note, Refusal, displayable_name, read_table, same_name
 from pipelines.exchange.safe_files import read_inside, read_json
+from pipelines.exchange.shapes import fill_polygons
 
 FILES = ("coco.json", "labels.json", "annotations.json", "_annotations.coco.json")
 FOLDERS = ("images", "data")
@@ -280,8 +281,6 @@ def box_mask(box: Any, height: int, width: int) -> Mask:
 
 def _polygons(payload: Any, height: int, width: int) -> tuple[Mask, list[str]]:
     """Bool `HW` of all polygons that have an inside, and what is wrong with the others."""
-    from pycocotools import mask as coco
-
     if not isinstance(payload, list):
         raise MaskRefused(EXPECTED)
     if sum(len(p) if isinstance(p, list) else 1 for p in payload) > 2 * MAX_VERTICES:
@@ -292,13 +291,7 @@ def _polygons(payload: Any, height: int, width: int) -> tuple[Mask, list[str]]:
     odd = [EXPECTED] * (len(sound) < len(payload))
     if not sound:
         return np.zeros((height, width), dtype=bool), odd
-    # Rasterised by COCO's C code, so that areas agree; it trusts coordinates, so they are clipped first.
-    kept = [
-        np.clip(np.asarray(p, dtype=np.float64).reshape(-1, 2), -1, (width + 1, height + 1)).ravel().tolist()
-        for p in sound
-    ]
-    drawn = coco.decode(coco.merge(coco.frPyObjects(kept, height, width)))
-    return np.asarray(drawn, dtype=bool), odd
+    return fill_polygons(sound, height, width), odd
 
 
 def _numbers(values: Any) -> bool:

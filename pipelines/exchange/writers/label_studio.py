@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dataengine.masks import StoredMap
 from dataengine.records import Image, Label
-from pipelines.exchange.label_studio.tasks import brush_results, task_data
+from pipelines.exchange.label_studio.tasks import AUTHOR, brush_results, task_data
 
 LOCAL_FILES = "/data/local-files/?d=images/"
 """URL prefix of the images in Label Studio, once a local storage points at the exported folder."""
@@ -31,7 +31,7 @@ class TaskFile:
             annotations.append(
                 {
                     "id": self._annotations,
-                    "completed_by": {"email": label.author},
+                    AUTHOR: label.author,
                     "result": []
                     if label.label_map is None
                     else brush_results(drawn[label.author].unpack(), self._classes, key),

@@ -1,0 +1,99 @@
+"""Which file of a folder a task of Label Studio means.
+
+A task names its picture by an address: of an upload (`/data/upload/7/3f2a9c1d-a.png`), of a local file
+(`/data/local-files/?d=set/a%20b.png`), of a bucket (`s3://bucket/set/a.png`) or a web page. Nothing is
+fetched; the file is looked for by its path, its shorter and shorter ends, and its name before the upload. Two
+addresses that fit one file by such an end are ambiguous.
+"""
+
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import unquote, unquote_plus
+
+from dataengine.bounds import ARCHIVE_MEMBERS
+from dataengine.errors import InputRefused
+from pipelines.exchange.metadata import displayable_name
+from pipelines.exchange.safe_files import existing_inside
+
+LOCAL_FILE = re.compile(r"[?&]d=(.*)", re.DOTALL)
+QUERY = re.compile(r"[?#&].*", re.DOTALL)
+UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")
+"""What Label Studio puts before the name of an uploaded file."""
+DROPPED = re.compile(r"[^-\w.]")
+"""What it leaves out of such a name, after spaces became underscores."""
+MAX_ADDRESS = 4096
+
+
+class Pictures:
+    """The picture files below a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def find(self, address: str) -> str | None:
+        """The name, relative to the folder, of the file that an address means; None if there is none."""
+        if len(address) > MAX_ADDRESS or "\0" in address:
+            return None
+        return next((name for name in self._candidates(address) if self._is_file(name)), None)
+
+    def _is_file(self, name: str) -> bool:
+        try:
+            path = existing_inside(self._root, name)
+            return path is not None and path.is_file()
+        except (InputRefused, OSError):  # an address may be any text, also one that is no name of a file
+            return False
+
+    def _candidates(self, address: str) -> Iterator[str]:
+        paths = paths_in(address)
+        for path in paths:
+            parts = path.split("/")
+            yield from ("/".join(parts[start:]) for start in range(len(parts)))
+        for path in paths:
+            name = path.rpartition("/")[2]
+            if UPLOADED.match(name):
+                yield UPLOADED.sub("", name, count=1)
+                yield from self._stored.get(UPLOADED.sub("", name, count=1), ())
+
+    @cached_property
+    def _stored(self) -> dict[str, list[str]]:
+        """The files by the names that Label Studio would give them; without those that share one."""
+        found: dict[str, list[str]] = {}
+        for number, path in enumerate(self._root.rglob("*")):
+            if number == ARCHIVE_MEMBERS:
+                break
+            name = path.relative_to(self._root).as_posix()
+            found.setdefault(stored_name(path.name), []).append(name)
+        return {stored: names for stored, names in found.items() if len(names) == 1}
+
+
+def stored_name(name: str) -> str:
+    """The name under which Label Studio stores an uploaded file, without its prefix."""
+    return DROPPED.sub("", name.strip().replace(" ", "_"))
+
+
+def paths_in(address: str) -> list[str]:
+    """The paths that an address may mean, as it stands first, then decoded."""
+    bare = address.rpartition("://")[2]
+    local = LOCAL_FILE.search(bare)
+    whole = local.group(1) if local else bare
+    found: dict[str, None] = {}
+    for text in (whole, QUERY.sub("", whole)):
+        for decoded in (text, unquote(text), unquote_plus(text)):
+            for path in (decoded, decoded.replace("\\", "/")):
+                found |= dict.fromkeys(_plain(path))
+    return list(found)
+
+
+def identity(address: str) -> str:
+    """The picture of an address: equal for two addresses that differ in their query or encoding alone."""
+    return displayable_name(paths_in(address)[-1]) if paths_in(address) else ""
+
+
+def _plain(path: str) -> list[str]:
+    """The path without empty parts, and below the last part that leads upward, if there is any of it."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        parts = parts[len(parts) - parts[::-1].index("..") :]
+    return ["/".join(parts)] if parts else []
