@@ -46,7 +46,7 @@ def fill_rectangle(x: float, y: float, w: float, h: float, degrees: float, heigh
         raise MaskRefused("its sides are negative")
 
     def inside(u: Floats, v: Floats) -> NDArray[np.bool_]:
-        return (u >= 0) & (u < w) & (v >= 0) & (v < h)
+        return (u >= 0) & (u < round(w, DECIMALS)) & (v >= 0) & (v < round(h, DECIMALS))
 
     corners = _turned(np.array([0, w, w, 0]), np.array([0, 0, h, h]), degrees)
     return _filled(inside, x, y, degrees, corners, height, width)
