@@ -76,6 +76,11 @@ def _lists(name: str, payload: Any, clean: bool) -> tuple[list[Any], list[Any], 
         raise InputRefused(f"{name} is not a COCO file: it needs lists of images, annotations, categories")
     if any(isinstance(one, dict) and "segments_info" in one for one in annotations):
         raise InputRefused(f"{name} is a panoptic COCO file; only instances are read: give instances_*.json")
+    if clean and _is_label_studios(lists.get("info")):
+        raise InputRefused(
+            f"{name} is Label Studio's COCO export, which leaves out brush strokes and ellipses, so an image "
+            "without annotation may be marked; export JSON there for --clean"
+        )
     return images, annotations, categories
 
 
@@ -108,6 +113,10 @@ def _key(value: Any) -> str | None:
         return str(int(value)) if value.is_integer() else None
     text = str(value).strip()
     return text.partition(".")[0] if WHOLE.fullmatch(text) else text or None
+
+
+def _is_label_studios(info: Any) -> bool:
+    return isinstance(info, dict) and str(info.get("contributor")).startswith("Label Studio")
 
 
 def _categories(payload: list[Any], options: ImportOptions, refused: list[Refusal]) -> dict[str, int | str]:
