@@ -2,19 +2,20 @@
 
 A task names its picture by an address: of an upload (`/data/upload/7/3f2a9c1d-a.png`), of a local file
 (`/data/local-files/?d=set/a%20b.png`), of a bucket (`s3://bucket/set/a.png`) or a web page. Nothing is
-fetched; the file is looked for by its path, its shorter and shorter ends, and its name before the upload. Two
-addresses that fit one file by such an end are ambiguous.
+fetched; the file is looked for by its path, its shorter and shorter ends, its name in any
+folder, and its name before the upload. Two addresses that fit one file in this way are ambiguous.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from urllib.parse import unquote, unquote_plus
 
 from dataengine.bounds import ARCHIVE_MEMBERS
 from dataengine.errors import InputRefused
-from pipelines.exchange.metadata import displayable_name
+from pipelines.exchange.metadata import displayable_name, same_name
 from pipelines.exchange.safe_files import existing_inside
 
 LOCAL_FILE = re.compile(r"[?&]d=(.*)", re.DOTALL)
@@ -50,27 +51,41 @@ class Pictures:
         for path in paths:
             parts = path.split("/")
             yield from ("/".join(parts[start:]) for start in range(len(parts)))
+        # The same name in two folders, or two that are stored alike, would be a guess.
         for path in paths:
-            name = path.rpartition("/")[2]
+            name = same_name(path.rpartition("/")[2])
+            yield from _only(self._named.get(name, ()))
             if UPLOADED.match(name):
-                yield UPLOADED.sub("", name, count=1)
-                yield from self._stored.get(UPLOADED.sub("", name, count=1), ())
+                yield from _only(self._stored.get(UPLOADED.sub("", name, count=1), ()))
+
+    @cached_property
+    def _files(self) -> list[Path]:
+        return [path for path in islice(self._root.rglob("*"), ARCHIVE_MEMBERS) if path.is_file()]
+
+    @cached_property
+    def _named(self) -> dict[str, list[str]]:
+        """The files, in whatever folder, by their names."""
+        return self._grouped(same_name)
 
     @cached_property
     def _stored(self) -> dict[str, list[str]]:
-        """The files by the names that Label Studio would give them; without those that share one."""
+        """The files by the names under which Label Studio stores them."""
+        return self._grouped(stored_name)
+
+    def _grouped(self, name_of: Callable[[str], str]) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
-        for number, path in enumerate(self._root.rglob("*")):
-            if number == ARCHIVE_MEMBERS:
-                break
-            name = path.relative_to(self._root).as_posix()
-            found.setdefault(stored_name(path.name), []).append(name)
-        return {stored: names for stored, names in found.items() if len(names) == 1}
+        for path in self._files:
+            found.setdefault(name_of(path.name), []).append(path.relative_to(self._root).as_posix())
+        return found
+
+
+def _only(files: Sequence[str]) -> Sequence[str]:
+    return files if len(files) == 1 else ()
 
 
 def stored_name(name: str) -> str:
     """The name under which Label Studio stores an uploaded file, without its prefix."""
-    return DROPPED.sub("", name.strip().replace(" ", "_"))
+    return DROPPED.sub("", same_name(name).strip().replace(" ", "_"))
 
 
 def paths_in(address: str) -> list[str]:
