@@ -76,11 +76,7 @@ def _lists(name: str, payload: Any, clean: bool) -> tuple[list[Any], list[Any], 
         raise InputRefused(f"{name} is not a COCO file: it needs lists of images, annotations, categories")
     if any(isinstance(one, dict) and "segments_info" in one for one in annotations):
         raise InputRefused(f"{name} is a panoptic COCO file; only instances are read: give instances_*.json")
-    if clean and _is_label_studios(lists.get("info")):
-        raise InputRefused(
-            f"{name} is Label Studio's COCO export, which leaves out brush strokes and ellipses, so an image "
-            "without annotation may be marked; export JSON there for --clean"
-        )
+    _check_label_studios(name, lists.get("info"), clean)
     return images, annotations, categories
 
 
@@ -115,8 +111,19 @@ def _key(value: Any) -> str | None:
     return text.partition(".")[0] if WHOLE.fullmatch(text) else text or None
 
 
-def _is_label_studios(info: Any) -> bool:
-    return isinstance(info, dict) and str(info.get("contributor")).startswith("Label Studio")
+def _check_label_studios(name: str, info: Any, clean: bool) -> None:
+    """Raise `InputRefused` for what Label Studio's COCO exports cannot say."""
+    contributor = info.get("contributor") if isinstance(info, dict) else None
+    if contributor == "Label Studio Converter":
+        raise InputRefused(
+            f"{name} is Label Studio's export of brush labels as COCO, whose outlines lose holes and the "
+            "outermost pixels; export JSON there"
+        )
+    if clean and contributor == "Label Studio":
+        raise InputRefused(
+            f"{name} is Label Studio's COCO export, which leaves out brush strokes and ellipses, so an image "
+            "without annotation may be marked; export JSON there for --clean"
+        )
 
 
 def _categories(payload: list[Any], options: ImportOptions, refused: list[Refusal]) -> dict[str, int | str]:
