@@ -41,8 +41,12 @@ CONTROLS = (
     '<Number name="fingers" toName="photo"/>'
     + "".join(
         f'<{kind}Labels name="{kind}" toName="photo">{LABELS}</{kind}Labels>'
-        for kind in ("Brush", "Polygon", "Rectangle", "Ellipse", "KeyPoint", "Bitmask")
+        for kind in ("Brush", "Polygon", "Rectangle", "Ellipse", "Bitmask")
     )
+    # Without a model_index its COCO export fails.
+    + '<KeyPointLabels name="KeyPoint" toName="photo">'
+    + "".join(f'<Label value="{name}" model_index="{at}"/>' for at, name in enumerate(CLASSES))
+    + "</KeyPointLabels>"
 )
 CONFIG = f'<View><Image name="photo" value="$photo"/>{CONTROLS}</View>'
 
@@ -70,9 +74,9 @@ def ellipse(degrees: float) -> np.ndarray:
 
 
 def turned_rectangle() -> np.ndarray:
-    """Corner (32, 10), sides 20 and 12, turned by 45° clockwise: |…| in the turned frame."""
+    """Corner (32, 10), sides 20 and 12, turned by 33° clockwise about the corner."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH] + 0.5
-    turn = np.exp(-1j * np.pi / 4) * ((columns - 32) + 1j * (rows - 10))
+    turn = np.exp(-1j * np.radians(33)) * ((columns - 32) + 1j * (rows - 10))
     return (turn.real >= 0) & (turn.real < 20) & (turn.imag >= 0) & (turn.imag < 12)
 
 
@@ -108,7 +112,7 @@ POLYGON = region(
 )
 POLYGON_MASK = block(6, 18, 8, 40) | block(18, 30, 24, 40)
 RECTANGLE = {"x": 25, "y": 12.5, "width": 50, "height": 25, "rotation": 0, "rectanglelabels": [CLASSES[2]]}
-TURNED = {"x": 50, "y": 100 * 10 / 48, "width": 100 * 20 / 64, "height": 25, "rotation": 45}
+TURNED = {"x": 50, "y": 100 * 10 / 48, "width": 100 * 20 / 64, "height": 25, "rotation": 33}
 ELLIPSE = {"x": 50, "y": 50, "radiusX": 25, "radiusY": 12.5, "ellipselabels": [CLASSES[0]]}
 
 DRAWN: dict[str, tuple[list[Any], dict[int, np.ndarray] | None]] = {

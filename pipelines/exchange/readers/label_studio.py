@@ -192,7 +192,8 @@ def _place(
         found = {name: file for name, value in addresses.items() if (file := pictures.find(value))}
         marked = set[str]().union(*(objects_of(each.results) for each in annotations))
         # By convention an Image tag has the name of the field that it shows.
-        meant = marked if len(set(found.values())) > 1 and marked <= found.keys() else found.keys()
+        wanted = marked or {"image"}
+        meant = wanted if len(set(found.values())) > 1 and wanted <= found.keys() else found.keys()
         if len({found[name] for name in meant}) == 1:
             name = next(iter(meant))
             return found[name], addresses[name]

@@ -154,6 +154,8 @@ def test_a_task_of_several_pictures(fresh: Workspace, tmp_path: Path) -> None:
     assert (found.added, found.labels) == (1, 1)
     assert [one.name for one in found.refused] == ["task 2", "task 3", "task 4"]
     assert all("several pictures (first, second)" in one.reason for one in found.refused)
+    path.write_text(json.dumps([task("a.png", annotation(), preview="b.png")]))
+    assert take(fresh, "label-studio", path).labels == 1
 
 
 def test_two_addresses_that_fit_one_file_are_neither(fresh: Workspace, tmp_path: Path) -> None:
