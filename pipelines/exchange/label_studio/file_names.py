@@ -6,17 +6,15 @@ fetched; the file is looked for by its path, its shorter and shorter ends, its n
 folder, and its name before the upload. Two addresses that fit one file in this way are ambiguous.
 """
 
+import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote, unquote_plus
 
 from dataengine.bounds import ARCHIVE_MEMBERS
 from dataengine.errors import InputRefused
 from pipelines.exchange.metadata import displayable_name, same_name
-from pipelines.exchange.safe_files import existing_inside
 
 LOCAL_FILE = re.compile(r"[?&]d=(.*)", re.DOTALL)
 QUERY = re.compile(r"[?#&].*", re.DOTALL)
@@ -28,55 +26,40 @@ MAX_ADDRESS = 4096
 
 
 class Pictures:
-    """The picture files below a folder."""
+    """The files below a folder, listed once. Raises `InputRefused` if there are too many."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._paths: dict[str, str] = {}
+        self._named: dict[str, list[str]] = {}
+        self._stored: dict[str, list[str]] = {}
+        for folder, _, names in os.walk(root):
+            for name in names:
+                path = (Path(folder) / name).relative_to(root).as_posix()
+                self._paths[same_name(path)] = path
+                self._named.setdefault(same_name(name), []).append(path)
+                self._stored.setdefault(stored_name(name), []).append(path)
+            if len(self._paths) > ARCHIVE_MEMBERS:
+                raise InputRefused(
+                    f"{root} has more than {ARCHIVE_MEMBERS} files; name the images' folder with --images"
+                )
 
     def find(self, address: str) -> str | None:
         """The name, relative to the folder, of the file that an address means; None if there is none."""
-        if len(address) > MAX_ADDRESS or "\0" in address:
+        if len(address) > MAX_ADDRESS:
             return None
-        return next((name for name in self._candidates(address) if self._is_file(name)), None)
-
-    def _is_file(self, name: str) -> bool:
-        try:
-            path = existing_inside(self._root, name)
-            return path is not None and path.is_file()
-        except (InputRefused, OSError):  # an address may be any text, also one that is no name of a file
-            return False
+        return next(self._candidates(address), None)
 
     def _candidates(self, address: str) -> Iterator[str]:
-        paths = paths_in(address)
+        paths = [same_name(path) for path in paths_in(address)]
         for path in paths:
             parts = path.split("/")
-            yield from ("/".join(parts[start:]) for start in range(len(parts)))
+            ends = ("/".join(parts[start:]) for start in range(len(parts)))
+            yield from (self._paths[end] for end in ends if end in self._paths)
         # The same name in two folders, or two that are stored alike, would be a guess.
-        for path in paths:
-            name = same_name(path.rpartition("/")[2])
+        for name in [path.rpartition("/")[2] for path in paths]:
             yield from _only(self._named.get(name, ()))
             if UPLOADED.match(name):
                 yield from _only(self._stored.get(UPLOADED.sub("", name, count=1), ()))
-
-    @cached_property
-    def _files(self) -> list[Path]:
-        return [path for path in islice(self._root.rglob("*"), ARCHIVE_MEMBERS) if path.is_file()]
-
-    @cached_property
-    def _named(self) -> dict[str, list[str]]:
-        """The files, in whatever folder, by their names."""
-        return self._grouped(same_name)
-
-    @cached_property
-    def _stored(self) -> dict[str, list[str]]:
-        """The files by the names under which Label Studio stores them."""
-        return self._grouped(stored_name)
-
-    def _grouped(self, name_of: Callable[[str], str]) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for path in self._files:
-            found.setdefault(name_of(path.name), []).append(path.relative_to(self._root).as_posix())
-        return found
 
 
 def _only(files: Sequence[str]) -> Sequence[str]:

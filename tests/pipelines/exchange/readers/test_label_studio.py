@@ -66,6 +66,7 @@ def export(folder: Path, *tasks: Any, names: tuple[str, ...] = ("photo.png",)) -
     for number, one in enumerate(tasks, 1):
         if isinstance(one, dict) and "id" in one:
             one["id"] = number
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "export.json"
     path.write_text(json.dumps(tasks))
     return path
@@ -171,6 +172,14 @@ def test_two_addresses_that_fit_one_file_are_neither(fresh: Workspace, tmp_path:
     assert [one.name for one in found.refused] == ["task 1", "task 2"]
     assert "photo.png" in found.refused[0].reason and found.added == 1
     assert list(verdicts(fresh).values()) == [800]
+
+
+def test_links_out_of_the_folder_are_not_followed(fresh: Workspace, tmp_path: Path) -> None:
+    path = export(tmp_path / "x", task("photo.png", annotation(STROKE)), names=())
+    (tmp_path / "x" / "images").mkdir()
+    (tmp_path / "x" / "images" / "photo.png").symlink_to(picture(tmp_path / "secret.png"))
+    found = take(fresh, "label-studio", path)
+    assert found.added == 0 and "link" in found.refused[0].reason
 
 
 def test_annotators(fresh: Workspace, tmp_path: Path) -> None:
