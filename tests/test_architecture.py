@@ -23,8 +23,8 @@ ORDER = {
     "dataengine/treatment": "config presets families sampling tuning refining guided_sampling repair",
     "pipelines": "config runtime generators detectors stages round recipes exchange jobs services worker "
     "cli demo",
-    "pipelines/exchange": "prompts metadata labels importer safe_files import_options label_studio readers "
-    "formats writers",
+    "pipelines/exchange": "prompts metadata labels importer safe_files import_options shapes label_studio "
+    "readers formats writers",
     "pipelines/services": "schemas queue rounds jobs inference agreement gold annotation reviews "
     "categories benchmarks detectors generators endpoints locations training_free training_preview preflight "
     "model_card round_options runs studies exchange admin",

@@ -248,7 +248,7 @@ def push_arguments(parser: argparse.ArgumentParser) -> None:
         "--to", choices=("label-studio",), default="label-studio", help="target (default: label-studio)"
     )
     server_arguments(parser)
-    parser.add_argument("--round", metavar="ID", help="only images queued for annotation in this round")
+    parser.add_argument("--round", metavar="ID", help="only images that wait in this round")
     parser.add_argument("--limit", type=int, metavar="N", help="only the N most informative ones")
     parser.add_argument(
         "--pixels",
@@ -292,11 +292,27 @@ def push(call: Call) -> Any:
     return asdict(done)
 
 
+def pull_arguments(parser: argparse.ArgumentParser) -> None:
+    server_arguments(parser)
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="keep the rest of an annotation of which a region was refused, as if the rest were fine",
+    )
+
+
 def pull(call: Call) -> Any:
     from pipelines.services.exchange.label_studio import pull_labels
 
     given = call.options
-    done = pull_labels(call.workspace, given.project, given.url, token_of(given), call.report)
+    done = pull_labels(
+        call.workspace,
+        given.project,
+        given.url,
+        token_of(given),
+        partial=given.partial,
+        report=call.report,
+    )
     call.report.close()
     call.say(
         f"{done.annotations} annotations: {done.labels} labels new or changed, {done.withdrawn} withdrawn, "
@@ -304,6 +320,10 @@ def pull(call: Call) -> Any:
     )
     for refusal in done.refused[:SHOWN]:
         call.say(f"  refused {refusal.name}: {refusal.reason}")
+    if len(done.refused) > SHOWN:
+        call.say(f"  … and {len(done.refused) - SHOWN} more refused")
+    for loss in done.losses:
+        call.say(f"  note: {loss}")
     if done.tasks_gone:
         call.say(f"  {done.tasks_gone} tasks were deleted in Label Studio; their labels are kept")
     return asdict(done) | {"refused": [refusal._asdict() for refusal in done.refused]}
@@ -338,7 +358,7 @@ COMMANDS = (
     ),
     Command(
         name="push",
-        summary="push queued images and artifact maps to a Label Studio project",
+        summary="push the images that wait for people, with artifact maps, to a Label Studio project",
         run=push,
         arguments=push_arguments,
         examples=(
@@ -350,7 +370,7 @@ COMMANDS = (
         name="pull",
         summary="pull annotations from Label Studio as labels, with their changes and deletions",
         run=pull,
-        arguments=server_arguments,
+        arguments=pull_arguments,
         examples=("clinic pull --url http://127.0.0.1:8080 --project hands",),
     ),
 )

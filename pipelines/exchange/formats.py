@@ -88,7 +88,7 @@ FORMATS: dict[str, ImportFormat] = {
     "label-studio": ImportFormat(
         reader="label_studio:read_label_studio",
         what="Label Studio's JSON export",
-        expects="a JSON file, or a folder with tasks.json",
+        expects="a JSON file, or a folder with one; images/ beside it, or --images",
     ),
 }
 """Import formats by name."""

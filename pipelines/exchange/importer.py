@@ -25,6 +25,7 @@ from pipelines.exchange.labels import (
     PackedAnnotation,
     WaitingLabels,
     pack,
+    reasons_of,
     store_new_labels,
 )
 from pipelines.exchange.metadata import Note, Refusal
@@ -32,8 +33,6 @@ from storage.workspace import Workspace
 
 BATCH_ROWS = 32
 BATCH_BYTES = 64 * 1024 * 1024
-NAMED = 3
-"""Number of reasons that one line names; the others are counted."""
 LOOKS = "look:"
 LOOK = re.compile(r"look:[0-9a-f]{16}")
 NEAR_DUPLICATE_BITS = 8
@@ -383,12 +382,8 @@ class _Intake:
 
     def _tell(self, name: str, answer: ImportedAnnotation, marked: bool) -> None:
         """List what was refused of an annotation, and how its mask was read."""
-        reasons = answer.refused + answer.left_out
-        if reasons:
-            said = "; ".join(reasons[:NAMED]) + f"; and {len(reasons) - NAMED} more" * (len(reasons) > NAMED)
-            if answer.refused and marked and not self.ingest.partial:
-                said += "; half a label is not kept, --partial keeps the rest of it"
-            self.refused.append(Refusal(name, f"its label: {said}"))
+        if reasons := reasons_of(answer, marked, self.ingest.partial):
+            self.refused.append(Refusal(name, f"its label: {reasons}"))
         if answer.remark:
             self._remarks.setdefault(answer.remark, []).append(name)
 

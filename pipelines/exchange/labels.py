@@ -17,6 +17,8 @@ from dataengine.records import Image, Label, LabelSource, now
 from storage.workspace import Workspace
 
 BATCH = 256
+NAMED = 3
+"""Number of reasons that one line names; the others are counted."""
 EVERYBODY = ""
 """In place of an author: the whole entry was refused, whoever answered."""
 
@@ -50,6 +52,15 @@ def pack(answer: ImportedAnnotation, height: int, width: int, classes: int) -> P
         return answer, None
     packed = PackedMap.of(answer.label_map, (height, width), classes)
     return replace(answer, label_map=None), packed
+
+
+def reasons_of(answer: ImportedAnnotation, marked: bool, partial: bool) -> str:
+    """What could not be used of an annotation, in a line; "" if nothing. `marked`: something is left."""
+    reasons = answer.refused + answer.left_out
+    said = "; ".join(reasons[:NAMED]) + f"; and {len(reasons) - NAMED} more" * (len(reasons) > NAMED)
+    if answer.refused and marked and not partial:
+        said += "; half a label is not kept, --partial keeps the rest of it"
+    return said
 
 
 @dataclass(slots=True)

@@ -265,6 +265,18 @@ class Queue(Rows[QueueItem]):
         order = items.priority.desc(), items.image_id
         return self._records(self._select().where(items.round_id == round_id).order_by(*order))
 
+    def waiting(self, round_id: str | None = None) -> list[QueueItem]:
+        """The items (of a round) that still need annotations, highest priority first."""
+        items = self.table.c
+        statement = self._select().where(items.done.is_(False))
+        if round_id is not None:
+            statement = statement.where(items.round_id == round_id)
+        return self._records(statement.order_by(items.priority.desc(), items.image_id, items.round_id))
+
+    def rounds(self) -> set[str]:
+        """The rounds in which images were queued, also those that nobody started, such as a desk's."""
+        return set(self._connection.scalars(select(self.table.c.round_id).distinct()))
+
     def _count(self, done: bool, round_id: str | None) -> int:
         statement = select(func.count()).select_from(self.table).where(self.table.c.done.is_(done))
         if round_id is not None:

@@ -14,15 +14,15 @@ from typing import Any
 from dataengine.errors import InputRefused
 from dataengine.records import Image, Label, Report, Review, no_report
 from pipelines.exchange.import_options import ImportOptions
+from pipelines.exchange.label_studio.regions import draw, notes_aside
 from pipelines.exchange.label_studio.server import Server, brush_labels, translating_errors
 from pipelines.exchange.label_studio.tasks import (
     Annotation,
     author_of,
-    label_map_of,
     note_of,
     read_annotation,
 )
-from pipelines.exchange.labels import ImportedAnnotation, PackedAnnotation, pack, store_new_labels
+from pipelines.exchange.labels import ImportedAnnotation, PackedAnnotation, pack, reasons_of, store_new_labels
 from pipelines.exchange.metadata import Refusal
 from pipelines.exchange.safe_files import read_json
 from storage.workspace import Workspace
@@ -34,7 +34,7 @@ REVIEWER = "label-studio"
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pulled:
     """Counts of annotations read, labels new or changed, labels withdrawn because their annotation was
-    deleted, and deleted tasks (their labels stay); and refused annotations.
+    deleted, and deleted tasks (their labels stay); refused annotations and regions; and what was left aside.
     """
 
     annotations: int
@@ -42,13 +42,17 @@ class Pulled:
     withdrawn: int
     tasks_gone: int
     refused: tuple[Refusal, ...] = ()
+    losses: tuple[str, ...] = ()
 
 
-def pull(workspace: Workspace, server: Server, project: str, *, report: Report = no_report) -> Pulled:
+def pull(
+    workspace: Workspace, server: Server, project: str, *, partial: bool = False, report: Report = no_report
+) -> Pulled:
     """Update the workspace's labels from the project's annotations.
 
     Each author's newest annotation of an image is used. Alpha of at least 128 counts as painted. Raises as
-    `Server`; single bad annotations are refused by name.
+    `Server`; bad regions are refused by name, and with them their annotation, unless `partial`
+    keeps the rest.
     """
     home = server.project(project)
     if home is None:
@@ -66,10 +70,15 @@ def pull(workspace: Workspace, server: Server, project: str, *, report: Report =
             newest[key] = (annotation, task_id)
     place = {"url": server.url, "project": home.id}
     mine = _labels_of(workspace, set(people.values()), place)
-    labels = _keep(workspace, newest, mine, place, tasks, refused, report)
+    labels = _keep(workspace, newest, mine, place, tasks, refused, partial, report)
     withdrawn, gone = _withdraw(workspace, mine, newest, tasks)
     return Pulled(
-        annotations=count, labels=labels, withdrawn=withdrawn, tasks_gone=gone, refused=tuple(refused)
+        annotations=count,
+        labels=labels,
+        withdrawn=withdrawn,
+        tasks_gone=gone,
+        refused=tuple(refused),
+        losses=notes_aside(annotation.results for annotation, _ in newest.values()),
     )
 
 
@@ -142,6 +151,7 @@ def _keep(
     place: dict[str, Any],
     tasks: dict[int, dict[str, Any]],
     refused: list[Refusal],
+    partial: bool,
     report: Report,
 ) -> int:
     """Store labels of new or changed annotations in batches; returns their number."""
@@ -151,7 +161,7 @@ def _keep(
     with workspace.catalog(read_only=True) as catalog:
         images = {image.id: image for image in catalog.images.get_many(sorted({key[0] for key in changed}))}
         options = ImportOptions(path=Path(), classes=catalog.classes.names())
-        rounds = {row.id for row in catalog.rounds.list()}
+        rounds = {row.id for row in catalog.rounds.list()} | catalog.queue.rounds()
     labels = 0
     for start in range(0, len(changed), BATCH):
         report(start, len(changed), "pulling")
@@ -159,22 +169,30 @@ def _keep(
         for key in changed[start : start + BATCH]:
             annotation, task = newest[key]
             image = images.get(key[0])
+            name = f"task {task}, annotation {annotation.id}"
             try:
                 if image is None:
                     raise InputRefused(f"image {key[0]!r} is not in this workspace; was it erased?")
-                label_map = label_map_of(annotation.results, image.height, image.width, options.class_value)
                 round_id = str(tasks.get(task, {}).get("data", {}).get("round", ""))
+                drawing = draw(annotation.results, image.height, image.width, options)
                 answer = ImportedAnnotation(
                     author=annotation.author,
-                    label_map=label_map,
+                    label_map=drawing.label_map,
                     lead_seconds=annotation.lead_seconds,
                     note=notes[key],
                     created=annotation.updated or None,
                     round_id=round_id if round_id in rounds else None,
+                    refused=drawing.refused,
+                    left_out=drawing.left_out,
                 )
+                marked = answer.label_map is not None
+                if reasons := reasons_of(answer, marked, partial):
+                    refused.append(Refusal(name, reasons))
+                if answer.refused and not (marked and partial):
+                    continue
                 packed = pack(answer, image.height, image.width, len(options.classes))
             except InputRefused as error:
-                refused.append(Refusal(f"task {task}, annotation {annotation.id}", str(error)))
+                refused.append(Refusal(name, str(error)))
                 continue
             pairs.append((image, packed))
         labels += store_new_labels(workspace, pairs, source="person")

@@ -1,9 +1,9 @@
-"""Push to Label Studio: a project with our classes, tasks for queued images, artifact maps as predictions.
+"""Push to Label Studio: a project with our classes, tasks for the images that wait for people, artifact maps
+as predictions.
 
 Pushing is idempotent: a task has our image id, a prediction its model version. A task that was deleted there
-is
-created again; a new champion adds its predictions and becomes the project's model version. Cost: the server's
-own imports.
+is created again while its image waits; a new champion adds its predictions and becomes the project's model
+version. Cost: the server's own imports.
 """
 
 import time
@@ -59,32 +59,31 @@ def push(
     hooks: str = "",
     report: Report = no_report,
 ) -> Pushed:
-    """Push the images queued for annotation (of one round, or all) and the champion's maps.
+    """Push the images that wait for people (in one round, or whoever queued them) and the champion's maps.
 
     `pixels` selects how Label Studio gets the images: uploaded, by signed URLs of our web server below
     `prefix`, or from a storage that it can reach (`prefix` + file name). `hooks`, the URL of our web server
-    as
-    seen from Label Studio, registers its webhook and ML backend. Raises as `Server`.
+    as seen from Label Studio, registers its webhook and ML backend. Raises as `Server`.
     """
     if pixels != "upload" and not prefix:
         raise InputRefused(f"--pixels {pixels} needs --prefix, the start of the image URLs")
     with workspace.catalog(read_only=True) as catalog:
         classes, champion = catalog.classes.names(), catalog.detectors.champion()
-    images = images_to_push(workspace, round_id, limit)
+    images, rounds = images_to_push(workspace, round_id, limit)
     if not images:
-        raise InputRefused("no image is queued for annotation; run `clinic mine` first, or name a --round")
+        where = f" in round {round_id!r}" if round_id else ""
+        raise InputRefused(f"no image waits for people{where}; `clinic status` counts those that do")
     home = server.ready_project(project, classes)
     there = _existing_tasks(server, home)
     version = model_version(champion)
     new = [image for image in images if image.id not in there]
     address = _addresses(workspace, server, home.id, pixels, prefix)
-    rounds = _rounds(workspace, new)
 
     def prepared(batch: list[Image]) -> tuple[list[dict[str, Any]], int]:
         made = _predictions(workspace, batch, champion, classes)
         tasks = [
             {
-                "data": task_data(image, url, round=rounds.get(image.id, "")),
+                "data": task_data(image, url, round=rounds[image.id]),
                 "predictions": [made[image.id]] if image.id in made else [],
             }
             for image, url in zip(batch, address(batch), strict=True)
@@ -143,27 +142,20 @@ def _existing_tasks(server: Server, project: Any) -> dict[str, dict[str, Any]]:
     }
 
 
-def images_to_push(workspace: Workspace, round_id: str | None, limit: int | None) -> list[Image]:
-    """The images queued for annotation, the most informative first."""
+def images_to_push(
+    workspace: Workspace, round_id: str | None, limit: int | None
+) -> tuple[list[Image], dict[str, str]]:
+    """The images that wait for people, the most informative first, and the round in which each waits."""
+    rounds: dict[str, str] = {}
     with workspace.catalog(read_only=True) as catalog:
-        rounds = [round_id] if round_id else [row.id for row in reversed(catalog.rounds.list())]
-        ids = dict.fromkeys(item.image_id for key in rounds for item in catalog.queue.of_round(key))
-        return catalog.images.get_many(list(ids)[:limit])
+        for item in catalog.queue.waiting(round_id):
+            rounds.setdefault(item.image_id, item.round_id)
+        return catalog.images.get_many(list(rounds)[:limit]), rounds
 
 
 def _has_version(task: dict[str, Any], version: str) -> bool:
     payload = task.get("predictions_model_versions") or ""
     return not version or version in (payload if isinstance(payload, list) else str(payload))
-
-
-def _rounds(workspace: Workspace, images: Sequence[Image]) -> dict[str, str]:
-    """The newest round that has queued each image."""
-    wanted = {image.id for image in images}
-    found: dict[str, str] = {}
-    with workspace.catalog(read_only=True) as catalog:
-        for row in catalog.rounds.list():
-            found |= {i.image_id: row.id for i in catalog.queue.of_round(row.id) if i.image_id in wanted}
-    return found
 
 
 def _predictions(

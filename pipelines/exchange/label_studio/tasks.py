@@ -14,16 +14,19 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 from numpy.typing import NDArray
 
-from dataengine.errors import InputRefused, MaskRefused
+from dataengine.errors import InputRefused
 from dataengine.masks import PALETTE, LabelMap, by_class
 from dataengine.records import DetectorVersion, Image, digest
-from pipelines.exchange.label_studio.brush_rle import ALPHA_THRESHOLD, decode_mask, encode_mask
+from pipelines.exchange.label_studio.brush_rle import ALPHA_THRESHOLD, encode_mask
 
 FROM_NAME, TO_NAME = "artifact", "image"
 SHOWN = ("prompt", "category")
 """Image fields that a task shows."""
-
-NumberOf = Callable[[str], int]
+AUTHOR = "author"
+"""The field of an annotation in which our export names its author. Label Studio leaves it aside; its own
+`completed_by` must name somebody whom the server knows."""
+UNKNOWN = "label-studio:unknown"
+"""The author of annotations that name none."""
 
 
 def label_config(classes: Sequence[str]) -> str:
@@ -97,23 +100,29 @@ class Annotation:
     lead_seconds: float
     updated: float
     updated_at: str
+    ours: bool = False
+    """Whether our export wrote it, which names the author as we do."""
 
 
 def read_annotation(payload: Any, author_of: Callable[[Any], str]) -> Annotation | None:
     """Read an annotation; None if it was skipped. Raises `InputRefused` if it is malformed."""
     if not isinstance(payload, dict) or not isinstance(payload.get("result"), list):
         raise InputRefused("an annotation needs a list of results")
-    if payload.get("was_cancelled"):
+    if payload.get("was_cancelled") or payload.get("skipped"):
         return None
     stamp = payload.get("updated_at") or payload.get("created_at") or ""
     try:
-        updated = datetime.fromisoformat(str(stamp)).timestamp() if stamp else 0.0
+        # Old versions write seconds.
+        seconds = stamp if isinstance(stamp, int | float) else 0.0
+        updated = datetime.fromisoformat(stamp).timestamp() if isinstance(stamp, str) and stamp else seconds
         lead = float(payload.get("lead_time") or 0.0)
-    except (TypeError, ValueError):
-        raise InputRefused(f"an annotation's updated_at {stamp!r} or lead_time is unreadable") from None
+    except (TypeError, ValueError, OverflowError):
+        raise InputRefused(f"an annotation's updated_at {stamp!r:.40} or lead_time is unreadable") from None
+    ours = payload.get(AUTHOR)
     return Annotation(
         id=str(payload.get("id", "")),
-        author=author_of(payload.get("completed_by")),
+        author=ours[:200] if isinstance(ours, str) and ours else author_of(payload.get("completed_by")),
+        ours=isinstance(ours, str) and bool(ours),
         results=payload["result"],
         lead_seconds=max(0.0, lead),
         updated=updated,
@@ -121,41 +130,11 @@ def read_annotation(payload: Any, author_of: Callable[[Any], str]) -> Annotation
     )
 
 
-def label_map_of(results: Sequence[Any], height: int, width: int, number_of: NumberOf) -> LabelMap | None:
-    """The label map of brush regions, later ones over earlier ones; None if there are none.
-
-    Raises `MaskRefused` for regions that are not brush strokes, have another size, or an unknown class, and
-    if all of them together mark nothing.
-    """
-    if not results:
-        return None
-    label_map = np.zeros((height, width), dtype=np.uint8)
-    for one in results:
-        value = one.get("value") if isinstance(one, dict) else None
-        if not isinstance(value, dict):
-            raise MaskRefused("a region has no value")
-        if one.get("type") != "brushlabels" or value.get("format") != "rle":
-            raise MaskRefused(f"a region is of type {one.get('type')!r}; only brush strokes become labels")
-        size = one.get("original_height"), one.get("original_width")
-        if size != (height, width) or one.get("image_rotation"):
-            raise MaskRefused(f"a region was drawn on {size} (height, width), its image is {height, width}")
-        names = value.get("brushlabels")
-        if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
-            raise MaskRefused("a region needs exactly one label")
-        code = value.get("rle")
-        if not isinstance(code, list):
-            raise MaskRefused("a region has no rle")
-        label_map[decode_mask(code, height, width)] = number_of(names[0])
-    if not label_map.any():
-        raise MaskRefused("its regions mark no pixel; delete them if nothing is broken")
-    return label_map
-
-
 def author_of(user: Any) -> str:
     """The annotator: the e-mail address if it is given, else the number."""
     if isinstance(user, dict):
         user = user.get("email") or user.get("id")
-    return f"label-studio:{user if user is not None else 'unknown'}"[:200]
+    return UNKNOWN if user is None else f"label-studio:{user}"[:200]
 
 
 def note_of(annotation: Annotation, task: Any, **place: Any) -> str:

@@ -27,6 +27,7 @@ from pipelines.exchange.importer import Answers, Reading, Row
 from pipelines.exchange.labels import ImportedAnnotation
 from pipelines.exchange.metadata import TABLE, Note, Refusal, displayable_name, read_table, same_name
 from pipelines.exchange.safe_files import read_inside, read_json
+from pipelines.exchange.shapes import fill_polygons
 
 FILES = ("coco.json", "labels.json", "annotations.json", "_annotations.coco.json")
 FOLDERS = ("images", "data")
@@ -75,6 +76,7 @@ def _lists(name: str, payload: Any, clean: bool) -> tuple[list[Any], list[Any], 
         raise InputRefused(f"{name} is not a COCO file: it needs lists of images, annotations, categories")
     if any(isinstance(one, dict) and "segments_info" in one for one in annotations):
         raise InputRefused(f"{name} is a panoptic COCO file; only instances are read: give instances_*.json")
+    _check_label_studios(name, lists.get("info"), clean)
     return images, annotations, categories
 
 
@@ -107,6 +109,21 @@ def _key(value: Any) -> str | None:
         return str(int(value)) if value.is_integer() else None
     text = str(value).strip()
     return text.partition(".")[0] if WHOLE.fullmatch(text) else text or None
+
+
+def _check_label_studios(name: str, info: Any, clean: bool) -> None:
+    """Raise `InputRefused` for what Label Studio's COCO exports cannot say."""
+    contributor = info.get("contributor") if isinstance(info, dict) else None
+    if contributor == "Label Studio Converter":
+        raise InputRefused(
+            f"{name} is Label Studio's export of brush labels as COCO, whose outlines lose holes and the "
+            "outermost pixels; export JSON there"
+        )
+    if clean and contributor == "Label Studio":
+        raise InputRefused(
+            f"{name} is Label Studio's COCO export, which leaves out brush strokes and ellipses, so an image "
+            "without annotation may be marked; export JSON there for --clean"
+        )
 
 
 def _categories(payload: list[Any], options: ImportOptions, refused: list[Refusal]) -> dict[str, int | str]:
@@ -280,8 +297,6 @@ def box_mask(box: Any, height: int, width: int) -> Mask:
 
 def _polygons(payload: Any, height: int, width: int) -> tuple[Mask, list[str]]:
     """Bool `HW` of all polygons that have an inside, and what is wrong with the others."""
-    from pycocotools import mask as coco
-
     if not isinstance(payload, list):
         raise MaskRefused(EXPECTED)
     if sum(len(p) if isinstance(p, list) else 1 for p in payload) > 2 * MAX_VERTICES:
@@ -292,13 +307,7 @@ def _polygons(payload: Any, height: int, width: int) -> tuple[Mask, list[str]]:
     odd = [EXPECTED] * (len(sound) < len(payload))
     if not sound:
         return np.zeros((height, width), dtype=bool), odd
-    # Rasterised by COCO's C code, so that areas agree; it trusts coordinates, so they are clipped first.
-    kept = [
-        np.clip(np.asarray(p, dtype=np.float64).reshape(-1, 2), -1, (width + 1, height + 1)).ravel().tolist()
-        for p in sound
-    ]
-    drawn = coco.decode(coco.merge(coco.frPyObjects(kept, height, width)))
-    return np.asarray(drawn, dtype=bool), odd
+    return fill_polygons(sound, height, width), odd
 
 
 def _numbers(values: Any) -> bool:

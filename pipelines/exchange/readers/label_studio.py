@@ -1,18 +1,24 @@
-"""Read a Label Studio JSON export."""
+"""Read a Label Studio JSON export.
 
-from collections.abc import Iterator, Mapping
+A task's picture is found as a file, or by its id in the workspace; nothing is fetched. Each author's newest
+annotation counts, all those of unknown authors do. A region that cannot be read is refused alone, by name.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataengine.bounds import check_drawn
 from dataengine.errors import InputRefused
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import Reading, Row
+from pipelines.exchange.label_studio.file_names import Pictures, identity
+from pipelines.exchange.label_studio.regions import draw, notes_aside, objects_of
 from pipelines.exchange.label_studio.tasks import (
+    UNKNOWN,
     Annotation,
     author_of,
-    label_map_of,
     note_of,
     read_annotation,
 )
@@ -27,24 +33,70 @@ from pipelines.exchange.metadata import (
     read_table,
     same_name,
 )
-from pipelines.exchange.safe_files import path_inside, read_inside, read_json
+from pipelines.exchange.safe_files import read_inside, read_json
+
+LOSS = "predictions, drafts and skipped annotations are not kept"
+WANTED = "export JSON from Label Studio"
+MINIMAL = frozenset(("annotation_id", "annotator", "lead_time"))
+"""Fields of JSON-MIN, of which a task of JSON has none."""
+
+
+class _Task(NamedTuple):
+    where: str
+    task: dict[str, Any]
+    annotations: list[Annotation]
+    unreadable: list[str]
+    file: str
+    """The image's file; empty for an image that is known by its id."""
+    note: Note
 
 
 def read_label_studio(options: ImportOptions) -> Reading:
     """Read a JSON export, Label Studio's or ours. Images are found as files, or by their id in the
-    workspace."""
-    path = options.path if options.path.is_file() else options.path / "tasks.json"
-    if not path.is_file():
-        raise InputRefused(f"{options.path} contains no tasks.json; give Label Studio's JSON export")
-    tasks = read_json(path)
-    if not isinstance(tasks, list):
-        raise InputRefused(f"{path.name} is not a Label Studio export: it must be a list of tasks")
+    workspace.
+
+    Raises `InputRefused` for its other exports and what is none.
+    """
+    path = _file(options.path)
+    tasks = _tasks(path)
     refused: list[Refusal] = []
     root = options.images or (path.parent if (path.parent / "images").is_dir() else None)
-    losses = ("predictions, drafts and skipped annotations are not kept",)
     notes = _notes(root, refused) if root else {}
-    rows = list(_rows(tasks, root, notes, options, refused))
-    return Reading(rows=rows, total=len(rows), refused=refused, losses=losses)
+    found = list(_found(tasks, root, notes, refused))
+    rows = list(_rows(found, root, options))
+    aside = notes_aside(each.results for one in found for each in one.annotations)
+    return Reading(rows=rows, total=len(rows), refused=refused, losses=(LOSS, *aside))
+
+
+def _file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    if (path / "tasks.json").is_file():
+        return path / "tasks.json"
+    found = sorted(path.glob("*.json"))
+    if len(found) != 1:
+        raise InputRefused(f"{path} contains {len(found)} JSON files; name Label Studio's JSON export itself")
+    return found[0]
+
+
+def _tasks(path: Path) -> list[Any]:
+    """The list of tasks. Raises `InputRefused` that says which other file it is."""
+    try:
+        payload = read_json(path)
+    except InputRefused as error:
+        raise InputRefused(f"{error}; {WANTED}") from None
+    if isinstance(payload, dict) and "images" in payload:
+        raise InputRefused(f"{path.name} is a COCO file; import it with --format coco")
+    if isinstance(payload, dict) and isinstance(payload.get("data"), dict):
+        return [payload]
+    if not isinstance(payload, list):
+        raise InputRefused(f"{path.name} is not a Label Studio export: it must be a list of tasks; {WANTED}")
+    if any(isinstance(one, dict) and "data" not in one and not MINIMAL.isdisjoint(one) for one in payload):
+        raise InputRefused(
+            f"{path.name} is Label Studio's JSON-MIN export, which leaves out skipped annotations, regions' "
+            f"ids and whether the image was turned; {WANTED}"
+        )
+    return payload
 
 
 def _notes(root: Path, refused: list[Refusal]) -> dict[str, Note]:
@@ -60,31 +112,52 @@ def _notes(root: Path, refused: list[Refusal]) -> dict[str, Note]:
     return notes
 
 
-def _rows(
-    tasks: list[Any],
-    root: Path | None,
-    notes: Mapping[str, Note],
-    options: ImportOptions,
-    refused: list[Refusal],
-) -> Iterator[Row]:
+def _found(
+    tasks: list[Any], root: Path | None, notes: Mapping[str, Note], refused: list[Refusal]
+) -> Iterator[_Task]:
+    """The tasks whose image is known; of addresses that fit the same file, none is."""
+    pictures = Pictures(root) if root else None
+    found: list[_Task] = []
+    addresses: dict[str, set[str]] = {}
     for position, task in enumerate(tasks):
         where = f"task {task.get('id', position)}" if isinstance(task, dict) else f"task {position}"
         try:
             if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
                 raise InputRefused("a task needs data")
-            place = _place(task["data"], root, notes)
+            annotations, unreadable = _annotations(task)
+            file, address = _place(task["data"], annotations, pictures)
+            note = parse_note({name: task["data"].get(name) for name in NOTED})
+            if note.split is None:
+                note = notes.get(same_name(file), note)
         except InputRefused as error:
             refused.append(Refusal(where, str(error)))
             continue
-        annotations, unreadable = _annotations(task.get("annotations") or [])
+        if file:
+            addresses.setdefault(file, set()).add(identity(address))
+        found.append(_Task(where, task, annotations, unreadable, file, note))
+    for one in found:
+        if len(addresses.get(one.file, ())) > 1:
+            names = ", ".join(map(repr, sorted(addresses[one.file])[:2]))
+            reason = f"{names} would all be the file {displayable_name(one.file)!r}; name the files as there"
+            refused.append(Refusal(one.where, reason))
+        else:
+            yield one
+
+
+def _rows(found: Iterable[_Task], root: Path | None, options: ImportOptions) -> Iterator[Row]:
+    for where, task, annotations, unreadable, file, note in found:
         answers = None
         if annotations or unreadable or (options.clean and _is_unanswered(task)):
             answers = partial(_answers, annotations, unreadable, task.get("id"), options)
-        yield Row(name=where, answers=answers, **place)
+        if root and file:
+            yield Row(name=where, answers=answers, load=partial(_load, root, file, note))
+        else:
+            yield Row(name=where, answers=answers, image=task["data"]["clinic_id"])
 
 
-def _annotations(payload: Any) -> tuple[list[Annotation], list[str]]:
+def _annotations(task: dict[str, Any]) -> tuple[list[Annotation], list[str]]:
     """The annotations of a task, and why others cannot be read."""
+    payload = task.get("annotations", task.get("completions")) or []  # as versions before 1.0 called them
     if not isinstance(payload, list):
         return [], ["annotations must be a list"]
     annotations, unreadable = [], []
@@ -103,21 +176,35 @@ def _is_unanswered(task: dict[str, Any]) -> bool:
     return task.get("annotations") == [] and not any(task.get(name) for name in counts)
 
 
-def _place(data: Mapping[str, Any], root: Path | None, notes: Mapping[str, Note]) -> dict[str, Any]:
-    """The image's file below `root`, or else its id."""
-    payload = data.get("file_name") or str(data.get("image") or "").partition("?d=")[2]
-    name = str(payload or data.get("image") or "").rpartition("://")[2]
-    if root is not None and name:
-        for candidate in dict.fromkeys((name.lstrip("/"), name.rpartition("/")[2])):
-            if candidate and path_inside(root, candidate).is_file():
-                note = parse_note({name: data.get(name) for name in NOTED})
-                if note.split is None:
-                    note = notes.get(same_name(candidate), note)
-                return {"load": partial(_load, root, candidate, note)}
-    if isinstance(data.get("clinic_id"), str):
-        return {"image": data["clinic_id"]}
+def _place(
+    data: Mapping[str, Any], annotations: list[Annotation], pictures: Pictures | None
+) -> tuple[str, str]:
+    """The image's file and its address in the task; both empty if the image is known by its id.
+
+    Raises `InputRefused` if there is neither, or several files of which the annotations do not say which one
+    is marked.
+    """
+    addresses = {name: value for name, value in data.items() if isinstance(value, str) and value}
+    found: dict[str, str] = {}
+    if pictures:
+        if file := pictures.find(addresses.get("file_name", "")):
+            return file, addresses["file_name"]
+        found = {name: file for name, value in addresses.items() if (file := pictures.find(value))}
+        marked = set[str]().union(*(objects_of(each.results) for each in annotations))
+        # By convention an Image tag has the name of the field that it shows.
+        wanted = marked or {"image"}
+        meant = wanted if len(set(found.values())) > 1 and wanted <= found.keys() else found.keys()
+        if len({found[name] for name in meant}) == 1:
+            name = next(iter(meant))
+            return found[name], addresses[name]
+    if "clinic_id" in addresses:
+        return "", ""
+    if found:
+        names = ", ".join(sorted(found))
+        raise InputRefused(f"its data names several pictures ({names}), and which is marked is not said")
+    name = identity(addresses.get("image") or next(iter(addresses.values()), ""))
     raise InputRefused(
-        f"no file {displayable_name(name)!r} and no clinic_id; give the folder of the images with --images"
+        f"no file {name[-100:]!r} and no clinic_id; give the folder of the images with --images"
     )
 
 
@@ -137,7 +224,11 @@ def _answers(
         author = options.author or "import:label-studio"
         yield ImportedAnnotation(author=author, label_map=None, implied=True)
     check_drawn(sum(len(each.results) for each in annotations), height, width)
-    newest = {each.author: each for each in sorted(annotations, key=lambda each: each.updated)}
+    # Those without an author may be several people's, so none of them replaces another.
+    newest = {
+        (each.author, number if each.author == UNKNOWN else 0): each
+        for number, each in enumerate(sorted(annotations, key=lambda each: each.updated))
+    }
     for each in newest.values():
         yield _answer(each, task, options, height, width)
     if unreadable:
@@ -147,16 +238,15 @@ def _answers(
 def _answer(
     annotation: Annotation, task: Any, options: ImportOptions, height: int, width: int
 ) -> ImportedAnnotation:
-    label_map, refused = None, tuple[str, ...]()
-    try:
-        label_map = label_map_of(annotation.results, height, width, options.class_value)
-    except InputRefused as error:
-        refused = (f"annotation {annotation.id}: {error}",)
+    drawing = draw(annotation.results, height, width, options)
+    named = annotation.author != UNKNOWN or not options.author
+    where = f"annotation {annotation.id}"
     return ImportedAnnotation(
-        author=options.author or annotation.author,
-        label_map=label_map,
+        author=annotation.author if named else options.author,
+        label_map=drawing.label_map,
         lead_seconds=annotation.lead_seconds,
-        note=note_of(annotation, task),
+        note="" if annotation.ours else note_of(annotation, task),
         created=annotation.updated or None,
-        refused=refused,
+        refused=tuple(f"{where}, {reason}" for reason in drawing.refused),
+        left_out=tuple(f"{where}, {reason}" for reason in drawing.left_out),
     )

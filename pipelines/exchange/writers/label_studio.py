@@ -1,4 +1,8 @@
-"""Write Label Studio's JSON: tasks with each author's newest brush annotation."""
+"""Write Label Studio's JSON: tasks with each author's newest brush annotation, and the labelling interface.
+
+An annotation names its author in a field of ours, because a server refuses a whole file for one
+`completed_by` whom it does not know; it gives all annotations to the person who loads the file.
+"""
 
 import json
 from datetime import UTC, datetime
@@ -6,17 +10,20 @@ from pathlib import Path
 
 from dataengine.masks import StoredMap
 from dataengine.records import Image, Label
-from pipelines.exchange.label_studio.tasks import brush_results, task_data
+from pipelines.exchange.label_studio.tasks import AUTHOR, brush_results, label_config, task_data
 
 LOCAL_FILES = "/data/local-files/?d=images/"
 """URL prefix of the images in Label Studio, once a local storage points at the exported folder."""
+CONFIG = "label_config.xml"
+"""The labelling interface that the project needs to show the annotations."""
 
 
 class TaskFile:
-    """A list of tasks that is written image by image; it is complete after `close`."""
+    """A list of tasks that is written image by image, beside `label_config.xml`; complete after `close`."""
 
     def __init__(self, path: Path, classes: tuple[str, ...]) -> None:
         self._classes = classes
+        path.with_name(CONFIG).write_text(label_config(classes), encoding="utf-8")
         self._file = path.open("w", encoding="utf-8")
         self._file.write("[")
         self._tasks = self._annotations = 0
@@ -31,7 +38,7 @@ class TaskFile:
             annotations.append(
                 {
                     "id": self._annotations,
-                    "completed_by": {"email": label.author},
+                    AUTHOR: label.author,
                     "result": []
                     if label.label_map is None
                     else brush_results(drawn[label.author].unpack(), self._classes, key),

@@ -4,7 +4,7 @@
     masks         images/ID.png (the originals, with metadata.csv), masks/ID.AUTHOR.png, labels.csv
     coco          images/ and coco.json: one RLE with holes for each author, class and connected region
     fiftyone      data/ and labels.json, as FiftyOne's COCODetectionDataset reads them
-    label-studio  images/ and tasks.json with brush annotations
+    label-studio  images/, tasks.json with brush annotations and label_config.xml for its project
     hf            Parquet shards with a dataset card; `datasets.load_dataset` opens the folder
     predictions   predictions.csv: every detector's prediction for each image
 
@@ -306,6 +306,8 @@ LOSSES = {
     "label-studio": (
         "images are the original files, which a browser may turn or lay on another ground than the detector; "
         "`clinic push` sends them as they are seen here",
+        "Label Studio gives all annotations to the person who loads tasks.json; `clinic import` knows their "
+        "authors",
     ),
     "predictions": ("numbers only; maps are not exported",),
 }

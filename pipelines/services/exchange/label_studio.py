@@ -62,12 +62,20 @@ def push_images(
 
 
 def pull_labels(
-    workspace: Workspace, project: str, url: str = "", token: str = "", report: Report = no_report
+    workspace: Workspace,
+    project: str,
+    url: str = "",
+    token: str = "",
+    *,
+    partial: bool = False,
+    report: Report = no_report,
 ) -> "Pulled":
-    """Bring the labels here in line with a project's annotations. Raises as `push_images`."""
+    """Bring the labels here in line with a project's annotations; `partial` keeps the rest of those of which
+    a region was refused. Raises as `push_images`.
+    """
     from pipelines.exchange.label_studio.pull import pull
 
-    return pull(workspace, _server(url, token), project, report=report)
+    return pull(workspace, _server(url, token), project, partial=partial, report=report)
 
 
 def _server(url: str, token: str) -> "Server":

@@ -84,7 +84,7 @@ def answers(workspace: Workspace, authors: bool = True) -> dict[tuple[str, int |
             for label in catalog.labels.of_images([image.id]):
                 packed = workspace.blobs.get(label.label_map) if label.label_map else None
                 pixels = unpack_label_map(packed, HEIGHT, WIDTH).tobytes() if packed else b"clean"
-                author = label.author.removeprefix("label-studio:") if authors else ""
+                author = label.author if authors else ""
                 found[image.sha256, image.seed if authors else None, author] = pixels
     return found
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dataengine.errors import InputRefused, MaskRefused
+from dataengine.errors import InputRefused
 from pipelines.exchange.formats import import_dataset
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import Ingest
@@ -16,7 +16,6 @@ from pipelines.exchange.label_studio.tasks import (
     brush_prediction,
     brush_results,
     label_config,
-    label_map_of,
     read_annotation,
 )
 from pipelines.exchange.readers.folders import import_folder
@@ -24,8 +23,6 @@ from storage.workspace import Workspace
 from tests.pipelines.exchange import layouts
 
 CLASSES = ("shape distortion", "unreasonable content", "watermark")
-NUMBER = ImportOptions(path=Path()).class_value
-SIZE = (layouts.HEIGHT, layouts.WIDTH)
 
 
 def annotation(**changes: Any) -> dict[str, Any]:
@@ -34,37 +31,16 @@ def annotation(**changes: Any) -> dict[str, Any]:
     return said | changes
 
 
-def test_regions_are_a_label_map_again() -> None:
-    results = brush_results(layouts.ring(), CLASSES)
-    assert [one["value"]["brushlabels"] for one in results] == [["shape distortion"], ["watermark"]]
-    assert np.array_equal(label_map_of(results, *SIZE, NUMBER), layouts.ring())
-    assert label_map_of([], *SIZE, NUMBER) is None
-    assert brush_results(layouts.ring(), CLASSES, "k") == brush_results(layouts.ring(), CLASSES, "k")
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"type": "rectanglelabels"}, "only brush strokes"),
-        ({"original_width": 12}, "was drawn on"),
-        ({"image_rotation": 90}, "was drawn on"),
-        ({"value": None}, "no value"),
-        ({"value": {"format": "rle", "rle": [1, 2], "brushlabels": ["watermark"]}}, "header"),
-        ({"value": {"format": "rle", "rle": "abc", "brushlabels": ["watermark"]}}, "no rle"),
-        ({"value": {"format": "rle", "rle": [], "brushlabels": ["a", "b"]}}, "exactly one label"),
-    ],
-)
-def test_regions_that_cannot_be_used(change: dict[str, Any], says: str) -> None:
-    region = brush_results(layouts.ring(), CLASSES)[0] | change
-    with pytest.raises(MaskRefused, match=says):
-        label_map_of([region], *SIZE, NUMBER)
-
-
 def test_annotations() -> None:
     found = read_annotation(annotation(), lambda said: said["email"])
     assert found is not None and (found.author, found.lead_seconds) == ("a@b.c", 2.5)
     assert found.updated == pytest.approx(1767323045.000006)
     assert read_annotation(annotation(was_cancelled=True), str) is None
+    assert read_annotation(annotation(skipped=True), str) is None
+    old = read_annotation(annotation(updated_at=None, created_at=1598000000), str)
+    assert old is not None and old.updated == 1598000000
+    ours = read_annotation(annotation(author="ada", completed_by=None), str)
+    assert ours is not None and (ours.author, ours.ours) == ("ada", True)
     for wrong in (None, {"result": "x"}, annotation(updated_at="yesterday"), annotation(lead_time="long")):
         with pytest.raises(InputRefused):
             read_annotation(wrong, str)
