@@ -1,0 +1,52 @@
+"""Predict the artifact maps of images, and summarise what was predicted."""
+
+from collections.abc import Sequence
+
+from dataengine.records import Image, threshold_of
+from pipelines.detectors.predict import predict
+from pipelines.runtime.context import Context, Result
+
+NAMED = 20
+"""Most unreadable images that a result names."""
+
+
+def diagnose(context: Context, detector_id: str, images: Sequence[Image], batch: int) -> Result:
+    """Predict the images' maps, skipping those that have one: how many, and how many are flagged.
+
+    Images whose files cannot be read are named in the result, and the others are predicted.
+    """
+    unreadable: list[str] = []
+    predictions = predict(context, detector_id, images, batch, unreadable)
+    with context.workspace.catalog(read_only=True) as catalog:
+        threshold = threshold_of(catalog.detectors.get(detector_id))
+    return {
+        "detector": detector_id,
+        "images": len(predictions),
+        "sum_max": sum(prediction.max for prediction in predictions),
+        "suspected": sum(prediction.max >= threshold for prediction in predictions),
+        **unreadable_images(unreadable),
+    }
+
+
+def summarise(detector_id: str, answers: Sequence[Result]) -> Result:
+    """Mean of the images' highest confidence, and how many reach the detector's threshold."""
+    images = sum(answer["images"] for answer in answers)
+    return {
+        "detector": detector_id,
+        "images": images,
+        "mean_max": sum(answer["sum_max"] for answer in answers) / max(images, 1),
+        "suspected": sum(answer["suspected"] for answer in answers),
+        **sum_unreadable(answers),
+    }
+
+
+def unreadable_images(names: Sequence[str]) -> Result:
+    """What a result says of images that could not be read: their number and the first of them; {} of none."""
+    return {"unreadable": len(names), "unreadable_images": list(names[:NAMED])} if names else {}
+
+
+def sum_unreadable(answers: Sequence[Result]) -> Result:
+    """`unreadable_images` of several results together."""
+    count = sum(answer.get("unreadable", 0) for answer in answers)
+    names = [name for answer in answers for name in answer.get("unreadable_images", ())]
+    return {"unreadable": count, "unreadable_images": names[:NAMED]} if count else {}
