@@ -27,7 +27,7 @@ ORDER = {
     "formats writers",
     "pipelines/services": "schemas queue rounds jobs inference agreement gold annotation reviews "
     "categories benchmarks detectors generators endpoints locations training_free training_preview preflight "
-    "model_card round_options runs studies exchange admin",
+    "model_card round_options runs images studies exchange admin",
     "storage": "addresses locations tables migrations repositories engine catalog accounts stores migrate "
     "workspace references identity job_queue maintenance opening queries",
     "storage/migrations": "env versions",

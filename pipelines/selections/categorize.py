@@ -1,6 +1,7 @@
 """Assign categories to images that have none: by a VQA model, or as their prompts were written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 
@@ -11,14 +12,27 @@ from pipelines.detectors.yes_no_question import ANSWERS
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.images import batches_of_equal_size, read_readable
+from pipelines.runtime.models import Categorizer
 from pipelines.selections.diagnose import unreadable_images
 
 PROMPT = "prompt"
 """The model name of categories taken from prompts."""
 
 
+OpenVqa = Callable[[], Categorizer]
+
+
+def vqa_opener(context: Context, config: CategorizeConfig) -> OpenVqa:
+    """Opens the configured VQA model when it is first needed, once."""
+    return cache(lambda: context.models.open_vqa(config.model, config.vqa, context.workspace.path / ANSWERS))
+
+
 def categorize(
-    context: Context, images: Sequence[Image], config: CategorizeConfig, written: Mapping[str, str]
+    context: Context,
+    images: Sequence[Image],
+    config: CategorizeConfig,
+    written: Mapping[str, str],
+    open_vqa: OpenVqa,
 ) -> Result:
     """Give the images without a category the model's answer, or, without a model, that of `written` by id.
 
@@ -29,7 +43,7 @@ def categorize(
     unreadable: list[str] = []
     answered = 0
     if open_ones and config.model:
-        answered = _ask(context, open_ones, config, unreadable)
+        answered = _ask(context, open_ones, config, open_vqa(), unreadable)
     elif open_ones:
         answered = _take_from_prompts(context, open_ones, written)
     return {
@@ -45,12 +59,17 @@ def require_answers(model: str, asked: int, answered: int) -> None:
     if asked and not answered:
         raise ServiceAbsent(
             f"{model} gave no usable answer about any of {asked} images; see the worker's log. Change "
-            "the settings or the model, then run the stage again"
+            "the settings or the model, then run this again"
         )
 
 
-def _ask(context: Context, images: Sequence[Image], config: CategorizeConfig, unreadable: list[str]) -> int:
-    vqa = context.models.open_vqa(config.model, config.vqa, context.workspace.path / ANSWERS)
+def _ask(
+    context: Context,
+    images: Sequence[Image],
+    config: CategorizeConfig,
+    vqa: Categorizer,
+    unreadable: list[str],
+) -> int:
     done = answered = 0
     for group in batches_of_equal_size(images, config.batch):
         context.report(done, len(images), "categorizing images")

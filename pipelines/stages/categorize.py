@@ -12,7 +12,7 @@ from dataengine.records.images import SURVEY
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.round_data import images_of, prompts_of, recipe_of
 from pipelines.runtime.shards import Shard, shard_bounds
-from pipelines.selections.categorize import categorize, require_answers
+from pipelines.selections.categorize import categorize, require_answers, vqa_opener
 from pipelines.selections.diagnose import sum_unreadable
 from pipelines.stages.stage import Sharded, Stage, counted
 
@@ -30,7 +30,7 @@ def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
     config = recipe_of(context, round_id).categorize
     known = {prompt.text: prompt.category for prompt in prompts_of(context, round_id, SURVEY)}
     written = {image.id: category for image in part if (category := known.get(image.prompt))}
-    answer = categorize(context, part, config, written)
+    answer = categorize(context, part, config, written, vqa_opener(context, config))
     if config.model:
         require_answers(config.model, answer["asked"] - answer.get("unreadable", 0), answer["answered"])
     return answer
