@@ -10,6 +10,11 @@ FILES = "files"
 THRESHOLD = 0.5
 """Confidence from which a pixel or image is flagged, for a map of an unknown detector."""
 
+CLINIC = "clinic"
+"""The domain of the embedded clinic: its drawings, and what its generator makes of their captions."""
+CLINIC_GENERATOR, CLINIC_ORIGIN = "tiny-flux", "clinic world"
+"""Id of the clinic's generator, and how the origin of its drawings begins."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DetectorVersion:
@@ -25,6 +30,8 @@ class DetectorVersion:
     snapshot_id: str | None = None
     round_id: str | None = None
     licence: str = ""
+    domain: str = ""
+    """The kind of images that it was made for: "clinic" for the embedded clinic's; "" for any others."""
     created: float = field(default_factory=now)
 
 

@@ -130,7 +130,7 @@ def settings_of(name: str) -> "Callable[[], type[SelectionRun]]":
 
 def _diagnosed(result: dict[str, Any]) -> str:
     return (
-        f"{result['images']} images predicted by {result['detector']}, {result['suspected']} flagged; "
+        f"{result['images']} images predicted by {result['name']}, {result['suspected']} flagged; "
         f"{result['known']} of {result['selected']} were predicted before"
     )
 
@@ -148,7 +148,7 @@ def _mined(result: dict[str, Any]) -> str:
 
 
 def _pseudo_labelled(result: dict[str, Any]) -> str:
-    return f"{result['images']} pseudo-labels by {result['detector']}, {result['flawed']} flawed"
+    return f"{result['images']} pseudo-labels by {result['name']}, {result['flawed']} flawed"
 
 
 SUMMARIES: dict[str, Callable[[dict[str, Any]], str]] = {

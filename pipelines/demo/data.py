@@ -15,6 +15,9 @@ from dataengine.clinic.world import HARD, Drawing, Stream, stream
 from dataengine.images import encode_png, thumbnail
 from dataengine.masks import PackedMap
 from dataengine.records import (
+    CLINIC,
+    CLINIC_GENERATOR,
+    CLINIC_ORIGIN,
     DetectorVersion,
     GeneratorVersion,
     Image,
@@ -32,7 +35,7 @@ from pipelines.generators.files import share_folder
 from pipelines.services.benchmarks import freeze_known
 from storage.workspace import Workspace
 
-GENERATOR, CHAMPION, AUTHOR = "tiny-flux", "first-doctor", "clinic"
+GENERATOR, CHAMPION, AUTHOR = CLINIC_GENERATOR, "first-doctor", "clinic"
 LICENCE = "Apache-2.0"
 FLAWED = 0.37
 """Fraction of broken images that the judge finds in the tiny FLUX's hard categories."""
@@ -79,7 +82,13 @@ def register_models(workspace: Workspace) -> None:
             )
         )
         catalog.detectors.add(
-            DetectorVersion(id=CHAMPION, name="first detector", checkpoint=checkpoint, licence=LICENCE)
+            DetectorVersion(
+                id=CHAMPION,
+                name="first detector",
+                checkpoint=checkpoint,
+                licence=LICENCE,
+                domain=CLINIC,
+            )
         )
         if catalog.detectors.champion() is None:
             catalog.detectors.promote(CHAMPION, "demo", "shipped with the embedded clinic")
@@ -166,7 +175,7 @@ def _image(
         category=drawing.category,
         seed=index,
         source=source,
-        origin=f"clinic world, stream {use}, index {index}",
+        origin=f"{CLINIC_ORIGIN}, stream {use}, index {index}",
         licence=LICENCE,
         split=split or split_of(group, 0.2),
         group=group,

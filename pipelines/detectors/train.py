@@ -1,5 +1,6 @@
 """Train a detector on a training set of the workspace."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from pipelines.detectors.dataset import StoredSamples
 from pipelines.runtime.context import Context
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.scratch import discard_scratch, scratch_folder
+from storage.queries.domains import count_elsewhere
 
 
 def train_version(
@@ -53,7 +55,8 @@ def train_version(
         licence=start.licence,
     )
     with context.workspace.catalog() as catalog:
-        catalog.detectors.add(version)
+        foreign = count_elsewhere(catalog, {item.image_id for item in items}) if start.domain else 0
+        catalog.detectors.add(replace(version, domain="" if foreign else start.domain))
         catalog.commit()
     discard_scratch(context.workspace, work_id)
     return version

@@ -18,11 +18,13 @@ from pipelines.runtime.failpoint import fail_point
 from pipelines.selections.categorize import categorize, require_answers, vqa_opener
 from pipelines.selections.config import CategorizationRun, DiagnosisRun, MiningRun, PseudoLabelRun
 from pipelines.selections.diagnose import diagnose, sum_unreadable, summarise, unreadable_images
+from pipelines.selections.domain import foreign_note
 from pipelines.selections.hard_categories import judge_histograms
 from pipelines.selections.mine import Mining, find_candidates, queue_items
 from pipelines.selections.pages import detector_of, selected, work_through
 from pipelines.selections.pseudo_label import pseudo_label
 from storage.queries.categories import histograms
+from storage.queries.domains import elsewhere
 from storage.queries.selections import (
     Conditions,
     count_by_category,
@@ -57,9 +59,15 @@ def diagnose_images(context: Context, run: DiagnosisRun) -> Result:
         return diagnose(part, version.id, page, run.batch)
 
     answers = work_through(context, [*conditions, not_predicted_by(version.id)], PAGE, work)
-    result = summarise(version.id, answers)
+    result = summarise(context, version.id, answers)
     done = result["images"] + result.get("unreadable", 0)
-    return {"selected": count, "known": count - done, **result}
+    return {
+        "selected": count,
+        "known": count - done,
+        "name": version.name,
+        **result,
+        **_note(context, version, conditions, count),
+    }
 
 
 def categorize_images(context: Context, run: CategorizationRun) -> Result:
@@ -140,6 +148,7 @@ def mine_images(context: Context, run: MiningRun, queue_round: str) -> Result:
         "considered": considered,
         "queued": len(queued),
         "round": queue_round,
+        **_note(context, version, conditions, count),
         **unreadable_images(unreadable),
     }
 
@@ -176,10 +185,19 @@ def pseudo_label_images(context: Context, run: PseudoLabelRun) -> Result:
     return {
         "selected": count,
         "detector": version.id,
+        "name": version.name,
         "images": sum(answer["images"] for answer in answers),
         "flawed": sum(answer["flawed"] for answer in answers),
+        **_note(context, version, conditions, count),
         **sum_unreadable(answers),
     }
+
+
+def _note(context: Context, version: DetectorVersion, conditions: Conditions, count: int) -> Result:
+    with context.workspace.catalog(read_only=True) as catalog:
+        foreign = count_of_selection(catalog, [*conditions, elsewhere(catalog)]) if version.domain else 0
+    note = foreign_note(version, foreign, count)
+    return {"note": note} if note else {}
 
 
 def diagnose_job(context: Context, args: dict[str, Any]) -> Result:

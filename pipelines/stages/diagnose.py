@@ -43,7 +43,7 @@ def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
 def finish(context: Context, round_id: str, answers: Sequence[Result]) -> Result:
     """Mean of the images' highest confidence, and how many reach its threshold."""
     detector = answers[0]["detector"] if answers else champion_version(context).id
-    return summarise(detector, answers)
+    return summarise(context, detector, answers)
 
 
 def _stage(name: str, purpose: str, title: str, part: Literal["survey"] | Part, takes: str) -> Stage:

@@ -19,6 +19,7 @@ detectors = Table(
     optional_text("round_id"),
     text("licence"),
     float_("created"),
+    Column("domain", Text, nullable=False, server_default=""),
     Index(
         "uq_detectors_champion",
         "role",

@@ -24,6 +24,7 @@ from pipelines.services.annotation import (
     submit_answer,
     take_lease,
 )
+from pipelines.services.detectors import note_on_image
 from pipelines.services.schemas import Short
 from storage.catalog import Catalog
 from storage.queries.annotation import annotator_day
@@ -226,7 +227,11 @@ def describe(
     url = f"/api/images/{image.id}"
     heat = None
     if champion is not None and prediction is not None and prediction.map_ref is not None:
-        heat = ShownMap(url=f"{url}/map?detector={champion.id}", detector=champion.name)
+        heat = ShownMap(
+            url=f"{url}/map?detector={champion.id}",
+            detector=champion.name,
+            note=note_on_image(catalog, champion, image.id),
+        )
     shown_image = ShownImage(
         id=image.id,
         height=image.height,

@@ -91,10 +91,12 @@ class ShownImage(BaseModel):
 
 
 class ShownMap(BaseModel):
-    """The URL of an artifact map, and the name of its detector."""
+    """The URL of an artifact map, the name of its detector, and what to know where it was made for images of
+    another kind."""
 
     url: str
     detector: str
+    note: str = ""
 
 
 class ShownDraft(BaseModel):

@@ -17,6 +17,7 @@ from pipelines.selections.config import ImageQuery
 from pipelines.services import jobs
 from pipelines.services.agreement import compute_map_statistics, disagreements
 from pipelines.services.annotation import comments_for
+from pipelines.services.detectors import note_on_image
 from storage.catalog import Catalog
 from storage.queries import labels as label_queries
 from storage.queries.images import (
@@ -209,15 +210,21 @@ def image_detail(catalog: Catalog, image: Image, person: Person) -> dict[str, An
     known = asdict(image)
     shown = ("id", "prompt", "category", "source", "origin", "licence", "split", "generator_id", "seed")
     predictions = [
-        (detector.name, found)
+        (detector, found)
         for detector in catalog.detectors.list()
         if (found := catalog.predictions.get(image.id, detector.id)) is not None
     ]
     return {
         **{name: known[name] for name in (*shown, "round_id", "height", "width", "created", "settings")},
         "predictions": [
-            {"detector": name, "max": one.max, "mean": one.mean, "uncertainty": one.uncertainty}
-            for name, one in predictions
+            {
+                "detector": detector.name,
+                "max": one.max,
+                "mean": one.mean,
+                "uncertainty": one.uncertainty,
+                "note": note_on_image(catalog, detector, image.id),
+            }
+            for detector, one in predictions
         ],
         "answers": [asdict(answer) for answer in catalog.images.answers(image.id)],
         "labels": [
