@@ -137,7 +137,8 @@ def _diagnosed(result: dict[str, Any]) -> str:
 
 def _categorized(result: dict[str, Any]) -> str:
     counts = ", ".join(f"{count} {name}" for name, count in result["categories"].items())
-    line = f"{result['answered']} of {result['asked']} images without a category got one; now {counts}"
+    got = f"{result['answered']} of {result['asked']} images without a category got one"
+    line = f"{got if result['asked'] else 'every image had a category already'}: {counts}"
     return line + f", {result['uncategorised']} without one" * bool(result["uncategorised"])
 
 
