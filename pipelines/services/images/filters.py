@@ -8,8 +8,8 @@ from pydantic import ValidationError
 from dataengine.errors import InputRefused
 from pipelines.selections.config import ImageQuery
 
-PAGING = ("sort", "after", "limit")
-"""Parts of an address that say which page is shown, not which images are meant."""
+PAGING = ("view", "image", "sort", "after", "limit")
+"""Parts of an address that say what is shown of the images, not which are meant."""
 
 
 def parse_query(words: Sequence[str]) -> ImageQuery:
@@ -41,8 +41,8 @@ def parse_query(words: Sequence[str]) -> ImageQuery:
 def _pairs(word: str) -> list[tuple[str, str]]:
     query = urlsplit(word).query if "?" in word else word
     try:
-        return parse_qsl(query, keep_blank_values=True, strict_parsing=True)
+        if word.strip():  # an empty one is a variable that was never set, and would mean every image
+            return parse_qsl(query, keep_blank_values=True, strict_parsing=True)
     except ValueError:
-        raise InputRefused(
-            f"{word!r} is no selection of images; expected NAME=VALUE, such as source=imported"
-        ) from None
+        pass
+    raise InputRefused(f"{word!r} is no selection of images; expected NAME=VALUE, such as source=imported")
