@@ -1,6 +1,5 @@
 """Train a detector on a training set of the workspace."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +41,8 @@ def train_version(
     with scratch_folder(context.workspace, work_id) as work:
         result = context.models.train_detector(config, samples, folder, work, context.report, **watched)
     fail_point(f"{stage}:trained")
+    with context.workspace.catalog(read_only=True) as catalog:
+        foreign = count_elsewhere(catalog, {item.image_id for item in items}) if start.domain else 0
     version = DetectorVersion(
         id=detector_id,
         name=name or f"{'teacher' if role == 'teacher' else 'detector'} of {run}",
@@ -53,10 +54,10 @@ def train_version(
         snapshot_id=snapshot_id,
         round_id=None if name else run,
         licence=start.licence,
+        domain="" if foreign else start.domain,
     )
     with context.workspace.catalog() as catalog:
-        foreign = count_elsewhere(catalog, {item.image_id for item in items}) if start.domain else 0
-        catalog.detectors.add(replace(version, domain="" if foreign else start.domain))
+        catalog.detectors.add(version)
         catalog.commit()
     discard_scratch(context.workspace, work_id)
     return version
