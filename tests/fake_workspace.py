@@ -61,10 +61,10 @@ def real_picture(workspace: Workspace, prompt: str, seed: int) -> Image:
     )
 
 
-def answer_queue(workspace: Workspace, round_id: str, name: str = "ada") -> int:
-    """Label every image that waits, as a person would through the API; how many were answered."""
+def answer_queue(workspace: Workspace, round_id: str, name: str = "ada", most: int | None = None) -> int:
+    """Label every image that waits, or `most` of them, as a person would through the API; how many were."""
     answered = 0
-    while True:
+    while answered != most:
         with workspace.catalog() as catalog:
             lease = catalog.queue.next(name, now(), 60.0, "draw")
             if lease is None:
@@ -89,3 +89,4 @@ def answer_queue(workspace: Workspace, round_id: str, name: str = "ada") -> int:
             catalog.labels.submit(label, lease.id, 0)
             catalog.commit()
         answered += 1
+    return answered

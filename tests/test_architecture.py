@@ -21,13 +21,13 @@ ORDER = {
     "dataengine/clinic": "drawing flaws scenes subjects world lessons readers models vocabulary config "
     "training parts oracles build",
     "dataengine/treatment": "config presets families sampling tuning refining guided_sampling repair",
-    "pipelines": "config runtime generators detectors stages round recipes exchange jobs services worker "
-    "cli demo",
+    "pipelines": "config runtime generators detectors selections stages round recipes exchange jobs services "
+    "worker cli demo",
     "pipelines/exchange": "prompts metadata labels importer safe_files import_options shapes label_studio "
     "readers formats writers",
     "pipelines/services": "schemas queue rounds jobs inference agreement gold annotation reviews "
     "categories benchmarks detectors generators endpoints locations training_free training_preview preflight "
-    "model_card round_options runs studies exchange admin",
+    "model_card round_options runs images studies exchange admin",
     "storage": "addresses locations tables migrations repositories engine catalog accounts stores migrate "
     "workspace references identity job_queue maintenance opening queries",
     "storage/migrations": "env versions",

@@ -41,7 +41,7 @@ def materialise(name: str, folder: Path) -> Path:
         raise NotFound(f"The clinic has no model {name!r}; choose one of {', '.join(_WRITERS)}.")
     folder = Path(folder)
     expected = fingerprint(name)
-    if (folder / STAMP).is_file() and (folder / STAMP).read_text() == expected:
+    if stamp_of(folder) == expected:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
@@ -53,6 +53,12 @@ def materialise(name: str, folder: Path) -> Path:
             folder.replace(old)
         fresh.replace(folder)
     return folder
+
+
+def stamp_of(folder: Path) -> str:
+    """The fingerprint of the model that `materialise` wrote to a folder; "" for any other folder or file."""
+    stamp = folder / STAMP
+    return stamp.read_text() if stamp.is_file() else ""
 
 
 def fingerprint(name: str) -> str:

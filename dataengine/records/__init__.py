@@ -35,6 +35,9 @@ from dataengine.records.images import (
 )
 from dataengine.records.labels import AND, DEFAULT_CLASSES, ERASED, Label, LabelSource, Review
 from dataengine.records.models import (
+    CLINIC,
+    CLINIC_GENERATOR,
+    CLINIC_ORIGIN,
     FILES,
     THRESHOLD,
     DetectorVersion,
@@ -60,6 +63,9 @@ from dataengine.records.work import (
 
 __all__ = [
     "AND",
+    "CLINIC",
+    "CLINIC_GENERATOR",
+    "CLINIC_ORIGIN",
     "DEFAULT_CLASSES",
     "ERASED",
     "FILES",

@@ -31,6 +31,12 @@ class OperatingPoint:
     """95 % bootstrap interval of `flagged`, over images: how far it depends on the choice of images."""
 
 
+CLINIC = "clinic"
+"""The domain of the embedded clinic: its drawings, and what its generator makes of their captions."""
+CLINIC_GENERATOR, CLINIC_ORIGIN = "tiny-flux", "clinic world"
+"""Id of the clinic's generator, and how the origin of its drawings begins."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DetectorVersion:
     """A trained detector: its checkpoint, training and metrics."""
@@ -47,6 +53,8 @@ class DetectorVersion:
     snapshot_id: str | None = None
     round_id: str | None = None
     licence: str = ""
+    domain: str = ""
+    """The kind of images that it was made for: "clinic" for the embedded clinic's; "" for any others."""
     created: float = field(default_factory=now)
 
 

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ConfigRefused, Conflict, JobFailed
+from pipelines.cli import selections
 from pipelines.cli.command import ACTOR, Call, Command, named_or_newest_round, with_settings
 
 if TYPE_CHECKING:
@@ -68,13 +69,20 @@ def place_arguments(parser: argparse.ArgumentParser) -> None:
 
 def stage_arguments(name: str, parser: argparse.ArgumentParser) -> None:
     place_arguments(parser)
+    if name in selections.NAMES:
+        selections.selection_arguments(name, parser)
     if name == "generate":
         recipe_arguments(parser)
         parser.add_argument("--new", action="store_true", help="start a new round even if one is open")
 
 
 def run_stage(name: str, call: Call) -> Any:
-    """Run that stage of the round in this process. Raises `Conflict` when the round is at another stage."""
+    """Run that stage of the round in this process, or its work on a selection of images.
+
+    Raises `Conflict` when the round is at another stage.
+    """
+    if name in selections.NAMES and selections.is_selection(call):
+        return selections.run_selection(name, call)
     row = (
         open_or_start_round(call, new=call.options.new) if name == "generate" else named_or_newest_round(call)
     )
@@ -339,13 +347,19 @@ def whole_recipe() -> "type[BaseModel]":
 
 def stage_command(name: str, title: str) -> Command:
     """The command that runs one stage in this process."""
+    anywhere = name in selections.NAMES
+    settings = selections.settings_of(name) if anywhere else None
     return Command(
         name=name,
-        summary=f"stage of a round: {title}",
+        summary=f"stage of a round{', or of any images' * anywhere}: {title}",
         run=partial(run_stage, name),
         arguments=partial(stage_arguments, name),
-        examples=(f"clinic {name}", f"clinic {name} --round round-20260101-120000-abcdef"),
-        settings=whole_recipe if name == "generate" else None,
+        examples=(
+            f"clinic {name}",
+            f"clinic {name} --round round-20260101-120000-abcdef",
+            *selections.EXAMPLES.get(name, ()),
+        ),
+        settings=whole_recipe if name == "generate" else settings,
     )
 
 

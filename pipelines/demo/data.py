@@ -16,6 +16,9 @@ from dataengine.clinic.world import HARD, Drawing, Stream, stream
 from dataengine.images import encode_png, thumbnail
 from dataengine.masks import PackedMap
 from dataengine.records import (
+    CLINIC,
+    CLINIC_GENERATOR,
+    CLINIC_ORIGIN,
     DetectorVersion,
     GeneratorVersion,
     Image,
@@ -37,7 +40,7 @@ from storage.workspace import Workspace
 if TYPE_CHECKING:
     from dataengine.diagnosis.detector import Detector
 
-GENERATOR, CHAMPION, AUTHOR = "tiny-flux", "first-doctor", "clinic"
+GENERATOR, CHAMPION, AUTHOR = CLINIC_GENERATOR, "first-doctor", "clinic"
 LICENCE = "Apache-2.0"
 FLAWED = 0.37
 """Fraction of broken images that the judge finds in the tiny FLUX's hard categories."""
@@ -101,6 +104,7 @@ def register_models(workspace: Workspace) -> None:
                 checkpoint=checkpoint,
                 licence=LICENCE,
                 operating_point=FIRST_POINT,
+                domain=CLINIC,
             )
         )
         if catalog.detectors.champion() is None:
@@ -201,7 +205,7 @@ def _image(
         category=drawing.category,
         seed=index,
         source=source,
-        origin=f"clinic world, stream {use}, index {index}",
+        origin=f"{CLINIC_ORIGIN}, stream {use}, index {index}",
         licence=LICENCE,
         split=split or split_of(group, 0.2),
         group=group,

@@ -9,11 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from dataengine.records import (
-    DetectorVersion,
-    SnapshotItem,
-    describe_point,
-)
+from dataengine.records import CLINIC, DetectorVersion, SnapshotItem, describe_point
 from pipelines.detectors.dataset import StoredSamples
 from pipelines.detectors.evaluation import evaluation_sets, measure_on_sets
 from pipelines.detectors.operating_point import ensure_operating_point, set_operating_point
@@ -104,7 +100,7 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     header = ["detector", "role", "flags from", *RATES, *FIGURES, *(f"real {name}" for name in REAL)]
     lines = [header]
     for row in rows:
-        name = f"{'★ ' if row['champion'] else ''}{row['name']}"
+        name = f"{'★ ' * row['champion']}{row['name']}{' (clinic)' * (row['domain'] == CLINIC)}"
         lines.append(
             [
                 name,
@@ -125,6 +121,7 @@ def _row(version: DetectorVersion, metrics: Mapping[str, Any], split: str) -> di
         "name": version.name,
         "role": version.role,
         "round": version.round_id,
+        "domain": version.domain,
         "images": hard.get("images", 0),
         "order": metrics.get("validation", {}).get("mse"),
         **{name: hard.get(name) for name in FIGURES},

@@ -11,36 +11,50 @@ from dataengine.records import DetectorVersion, Image, Prediction
 from pipelines.detectors import score_dynamics, yes_no_question
 from pipelines.runtime.context import Context
 from pipelines.runtime.failpoint import fail_point
-from pipelines.runtime.images import batches_of_equal_size, read_pixels
+from pipelines.runtime.images import batches_of_equal_size, read_readable
 from pipelines.runtime.open_detector import open_detector
 from pipelines.runtime.prefetch import prefetch
 
 
-def predict(context: Context, detector_id: str, images: Sequence[Image], batch: int) -> list[Prediction]:
-    """Predictions of one detector for these images, in their order; missing ones are made and stored."""
+def predict(
+    context: Context,
+    detector_id: str,
+    images: Sequence[Image],
+    batch: int,
+    unreadable: list[str] | None = None,
+) -> list[Prediction]:
+    """Predictions of one detector for these images, in their order; missing ones are made and stored.
+
+    Images whose files cannot be read are named in `unreadable` and omitted; without that list they raise.
+    """
     ids = [image.id for image in images]
     with context.workspace.catalog(read_only=True) as catalog:
         version = catalog.detectors.get(detector_id)
         missing = set(catalog.predictions.missing(detector_id, ids))
-    _predict_missing(context, version, [image for image in images if image.id in missing], batch)
+    _predict_missing(context, version, [image for image in images if image.id in missing], batch, unreadable)
     with context.workspace.catalog(read_only=True) as catalog:
         stored = {prediction.image_id: prediction for prediction in catalog.predictions.of(detector_id, ids)}
-    return [stored[each] for each in ids]
+    return [stored[each] for each in ids if each in stored]
 
 
-def _predict_missing(context: Context, version: DetectorVersion, images: Sequence[Image], batch: int) -> None:
+def _predict_missing(
+    context: Context,
+    version: DetectorVersion,
+    images: Sequence[Image],
+    batch: int,
+    unreadable: list[str] | None,
+) -> None:
     if not images:
         return
     iter_batches: Callable[..., Iterator[Any]]
     to_predictions: Callable[[Any], list[Prediction]] = partial(_store_maps, context, version.id)
     if yes_no_question.is_question(version):
-        iter_batches, to_predictions = yes_no_question.iter_predictions, list
+        iter_batches = partial(yes_no_question.iter_predictions, unreadable=unreadable)
+        to_predictions = list
+    elif score_dynamics.is_score_dynamics(version):
+        iter_batches = score_dynamics.iter_dynamics_maps
     else:
-        iter_batches = (
-            score_dynamics.iter_dynamics_maps
-            if score_dynamics.is_score_dynamics(version)
-            else _iter_network_maps
-        )
+        iter_batches = partial(_iter_network_maps, unreadable=unreadable)
 
     def store(batch_result: Any) -> int:
         predictions = to_predictions(batch_result)
@@ -67,16 +81,21 @@ def _store_maps(
 
 
 def _iter_network_maps(
-    context: Context, version: DetectorVersion, images: Sequence[Image], batch: int
+    context: Context,
+    version: DetectorVersion,
+    images: Sequence[Image],
+    batch: int,
+    unreadable: list[str] | None,
 ) -> Iterator[tuple[list[Image], list[np.ndarray]]]:
     """Batches of the images with the maps that a trained detector predicts from their pixels."""
     detector = open_detector(context, version.id)
 
     def load(group: list[Image]) -> tuple[list[Image], list[np.ndarray]]:
-        return group, [read_pixels(context.workspace, image) for image in group]
+        return read_readable(context.workspace, group, unreadable)
 
     for group, pixels in prefetch(batches_of_equal_size(images, batch), load):
-        yield group, context.models.artifact_maps(detector, pixels, batch)
+        if group:
+            yield group, context.models.artifact_maps(detector, pixels, batch)
 
 
 def _prediction(image: Image, confidence: np.ndarray, map_ref: str, detector_id: str) -> Prediction:

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from dataengine.errors import InputRefused
-from dataengine.records import DetectorVersion, digest
+from dataengine.records import CLINIC, DetectorVersion, digest
 from storage.workspace import Workspace
 
 
@@ -12,11 +12,13 @@ def register_detector(
     workspace: Workspace, path: Path, name: str = "", licence: str = "", actor: str = "import"
 ) -> DetectorVersion:
     """Register a detector folder or file of weights. Raises `ModelRefused` for an unsupported format."""
+    from dataengine.clinic.parts import fingerprint, stamp_of
     from dataengine.diagnosis.detector import load_detector, save_detector
 
     if not path.exists():
         raise InputRefused(f"{path} does not exist; give a detector folder or a file of weights")
     detector = load_detector(path)
+    domain = CLINIC if stamp_of(path) == fingerprint("first_doctor") else ""
     with tempfile.TemporaryDirectory() as folder:
         save_detector(detector, Path(folder))
         checkpoint = workspace.checkpoints.publish(Path(folder))
@@ -25,6 +27,7 @@ def register_detector(
         name=name.strip() or detector.name,
         checkpoint=checkpoint,
         licence=licence.strip() or detector.config.licence,
+        domain=domain,
     )
     with workspace.catalog() as catalog:
         catalog.detectors.add(version)

@@ -13,6 +13,7 @@ from pipelines.detectors.operating_point import choose_on_validation
 from pipelines.runtime.context import Context
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.scratch import discard_scratch, scratch_folder
+from storage.queries.domains import count_elsewhere
 
 
 def train_version(
@@ -47,6 +48,8 @@ def train_version(
         result = context.models.train_detector(config, samples, folder, work, context.report, **watched)
     fail_point(f"{stage}:trained")
     trained = context.models.open_detector(Path(result.folder))
+    with context.workspace.catalog(read_only=True) as catalog:
+        foreign = count_elsewhere(catalog, {item.image_id for item in items}) if start.domain else 0
     version = DetectorVersion(
         id=detector_id,
         name=name or f"{'teacher' if role == 'teacher' else 'detector'} of {run}",
@@ -59,6 +62,7 @@ def train_version(
         snapshot_id=snapshot_id,
         round_id=None if name else run,
         licence=start.licence,
+        domain="" if foreign else start.domain,
     )
     with context.workspace.catalog() as catalog:
         catalog.detectors.add(version)

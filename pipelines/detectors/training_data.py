@@ -34,7 +34,7 @@ class TrainingData:
     """By image id: that detector's highest confidence, for labelled and real images that it has predicted."""
     prompts: PromptsOf
     pseudo_labels: Mapping[str, PseudoLabel] = field(default_factory=dict)
-    """By image id: the round's pseudo-label, or the newest one outside a round; of split "train" only."""
+    """By image id: the round's pseudo-label, or the newest of any outside a round; of split "train" only."""
     benchmark: Sequence[tuple[BenchmarkItem, Image]] | None = None
     """The newest frozen benchmark; None while there is none."""
 
@@ -116,9 +116,9 @@ def _confidence(catalog: Catalog, detector: str | None, image_ids: Iterable[str]
 
 
 def _pseudo_labels(catalog: Catalog, round_id: str | None) -> dict[str, PseudoLabel]:
-    rounds = [round_id] if round_id else [row.id for row in catalog.rounds.list()]
-    labels = [label for each in rounds for label in catalog.pseudo_labels.of_round(each)]
-    return {label.image_id: label for label in sorted(labels, key=lambda label: label.created)}
+    if round_id is None:
+        return catalog.pseudo_labels.newest()
+    return {label.image_id: label for label in catalog.pseudo_labels.of_round(round_id)}
 
 
 def _benchmark(catalog: Catalog) -> list[tuple[BenchmarkItem, Image]] | None:

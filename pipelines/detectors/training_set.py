@@ -120,9 +120,13 @@ def real_items(data: TrainingData, split: Split, weights: PublishConfig) -> list
 def pseudo_labelled_items(
     data: TrainingData, taken: Collection[str], weights: PublishConfig
 ) -> list[SnapshotItem]:
-    """Rows of training images with a pseudo-label that are not in `taken`."""
+    """Rows of training images with a pseudo-label that are not in `taken` and that no person labelled.
+
+    A label that does not count, such as a returned one, is no reason to believe the detector instead.
+    """
+    left_out = data.answered | set(taken)
     images = [
-        image for image in data.images["train"] if image.id in data.pseudo_labels and image.id not in taken
+        image for image in data.images["train"] if image.id in data.pseudo_labels and image.id not in left_out
     ]
     categories = categories_of(data.prompts, data.round_id, images)
     return [

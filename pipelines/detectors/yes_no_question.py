@@ -9,6 +9,8 @@ unclear. Cost: one answer per image; answers are cached.
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
+
 from dataengine.curation.answers import AnswerCache
 from dataengine.curation.config import QuestionConfig
 from dataengine.curation.questions import Question, select_questions
@@ -17,7 +19,7 @@ from dataengine.errors import ConfigRefused
 from dataengine.records import DetectorVersion, Image, Prediction
 from pipelines.detectors import training_free
 from pipelines.runtime.context import Context
-from pipelines.runtime.images import batches_of_equal_size, read_stacked
+from pipelines.runtime.images import batches_of_equal_size, read_readable
 from storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -69,15 +71,23 @@ def bind_question(
 
 
 def iter_predictions(
-    context: Context, version: DetectorVersion, images: Sequence[Image], batch: int
+    context: Context,
+    version: DetectorVersion,
+    images: Sequence[Image],
+    batch: int,
+    unreadable: list[str] | None = None,
 ) -> Iterator[list[Prediction]]:
-    """Batches of predictions for the images, in any order."""
+    """Batches of predictions for the images, in any order; for `unreadable` see `read_readable`."""
     config = QuestionConfig.model_validate(version.config[FIELD])
     (question,) = select_questions((config.number,))
     detector = bind_question(context, open_vqa_model(context, config.model, question), config.model, question)
     for group in batches_of_equal_size(images, batch):
-        verdicts = detector.verdicts(read_stacked(context.workspace, group))
-        yield [_prediction(image.id, version.id, each) for image, each in zip(group, verdicts, strict=True)]
+        readable, pixels = read_readable(context.workspace, group, unreadable)
+        if readable:
+            verdicts = detector.verdicts(np.stack(pixels))
+            yield [
+                _prediction(one.id, version.id, each) for one, each in zip(readable, verdicts, strict=True)
+            ]
 
 
 def _prediction(image_id: str, detector_id: str, broken: bool | None) -> Prediction:

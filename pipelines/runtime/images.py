@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from dataengine.errors import Corrupt, ImageRefused, NotFound
 from dataengine.images import decode
 from dataengine.records import Image
 from storage.workspace import Workspace
@@ -29,3 +30,23 @@ def batches_of_equal_size(images: Iterable[Image], batch: int) -> Iterator[list[
 def read_stacked(workspace: Workspace, images: Sequence[Image]) -> np.ndarray:
     """Pixels of images of equal size, uint8 NHWC."""
     return np.stack([read_pixels(workspace, image) for image in images])
+
+
+def read_readable(
+    workspace: Workspace, images: Sequence[Image], unreadable: list[str] | None = None
+) -> tuple[list[Image], list[np.ndarray]]:
+    """The images whose files can be read, and their pixels, uint8 HWC; the others are named in `unreadable`.
+
+    Without such a list the first image that cannot be read raises `NotFound`, `Corrupt` or `ImageRefused`.
+    """
+    readable, pixels = [], []
+    for image in images:
+        try:
+            pixels.append(read_pixels(workspace, image))
+        except (NotFound, Corrupt, ImageRefused) as error:
+            if unreadable is None:
+                raise
+            unreadable.append(f"{image.id}{f' ({image.origin})' if image.origin else ''}: {error}")
+        else:
+            readable.append(image)
+    return readable, pixels

@@ -16,8 +16,8 @@ def champion_version(context: Context) -> DetectorVersion:
         version = catalog.detectors.champion()
     if version is None:
         raise ConfigRefused(
-            "This workspace has no champion detector, which every round needs. Register a detector and "
-            "promote it, or start with `clinic demo`."
+            "This workspace has no champion detector. Register one with `clinic detectors --add PATH` (the "
+            "first becomes champion), name one, or start with `clinic demo`."
         )
     return version
 

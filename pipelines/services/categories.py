@@ -2,24 +2,24 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
-from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import AliasChoices, Field
 
 from dataengine.curation.balance import CategoryBalance, balance_of
 from dataengine.curation.config import HardCategoryConfig
-from dataengine.curation.hard_categories import CategoryVerdict, ConfidenceCounts, judge, scaled_to
+from dataengine.curation.hard_categories import scaled_to
 from dataengine.errors import InputRefused
 from dataengine.records import THRESHOLD, AuditEvent, QueueItem, threshold_of
 from dataengine.statistics import holm
+from pipelines.selections.hard_categories import judge_histograms
 from pipelines.services.schemas import Name, RequestBody
 from storage.catalog import Catalog
 from storage.queries import categories
 from storage.queries.datasets import examples_of_snapshot, pseudo_examples, unlabelled_real
 from storage.queries.images import champion_id
 from storage.queries.labels import Policy, valid_labels
+from storage.queries.selections import Conditions
 from storage.workspace import Workspace
 
 SCALE = 100
@@ -59,14 +59,15 @@ def detectors_to_try(catalog: Catalog) -> list[str | None]:
     return [champion_id(catalog), *(one.id for one in others)]
 
 
-def category_report(catalog: Catalog, detector_id: str | None) -> dict[str, Any]:
-    """The detector's own threshold, every category's figures, and how many images each threshold selects."""
-    found = categories.histograms(catalog, detector_id)
-    askable = categories.histograms(catalog, detector_id, categories.not_queued())
+def category_report(catalog: Catalog, detector_id: str | None, only: Conditions = ()) -> dict[str, Any]:
+    """The detector's own threshold, every category's figures over the images that `only` selects, and how
+    many of them each threshold would select."""
+    found = categories.histograms(catalog, detector_id, only)
+    askable = categories.histograms(catalog, detector_id, [*only, *categories.not_queued()])
     reviewed = categories.reviewed_shares(catalog)
     threshold = threshold_of(catalog.detectors.get(detector_id)) if detector_id else THRESHOLD
     statistic = scaled_to(statistic_of(catalog), threshold)
-    verdicts = {one.category: one for one in verdicts_of(found, statistic)}
+    verdicts = {one.category: one for one in judge_histograms(found, statistic)}
     corrected = holm({name: one.p for name, one in verdicts.items() if one.p is not None})
     rows = []
     for category, one in found.items():
@@ -99,23 +100,6 @@ def statistic_of(catalog: Catalog) -> HardCategoryConfig:
     rounds = catalog.rounds.list()
     recipe = rounds[-1].recipe if rounds else {}
     return HardCategoryConfig.model_validate(recipe.get("write_prompts", {}).get("statistic", {}))
-
-
-def verdicts_of(
-    found: Mapping[str, categories.Histogram], config: HardCategoryConfig
-) -> list[CategoryVerdict]:
-    """The verdict on every category, as the stage `write_prompts` gives it on the same images."""
-    counted = {
-        category: ConfidenceCounts.of_histogram(one.counts, one.mean) for category, one in found.items()
-    }
-    return list(_judged(tuple(sorted(counted.items())), config))
-
-
-@lru_cache(maxsize=64)
-def _judged(
-    counted: tuple[tuple[str, ConfidenceCounts], ...], config: HardCategoryConfig
-) -> tuple[CategoryVerdict, ...]:
-    return tuple(judge(dict(counted), config))
 
 
 def at_or_above(counts: dict[int, int]) -> list[int]:

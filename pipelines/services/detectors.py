@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ConfigRefused, Conflict
 from dataengine.records import (
@@ -14,7 +14,12 @@ from dataengine.records import (
 from pipelines.config import PromoteConfig
 from pipelines.detectors import yes_no_question
 from pipelines.detectors.promotion import FIGURES, regressions, sentence, verdicts
+from pipelines.selections.domain import foreign_note
+from storage.queries.domains import count_elsewhere
 from storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    from storage.catalog import Catalog
 
 
 def register_detector(workspace: Workspace, path: Path, name: str = "", licence: str = "") -> DetectorVersion:
@@ -25,6 +30,12 @@ def register_detector(workspace: Workspace, path: Path, name: str = "", licence:
     from pipelines.detectors import register
 
     return register.register_detector(workspace, path, name, licence)
+
+
+def note_on_image(catalog: "Catalog", version: DetectorVersion, image_id: str) -> str:
+    """What to say beside the detector's map of an image that it was not made for; "" for nothing."""
+    foreign = count_elsewhere(catalog, [image_id]) if version.domain else 0
+    return foreign_note(version, foreign, 1)
 
 
 def leaderboard_rows(workspace: Workspace, split: str = "validation") -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ def cancel_job(workspace: Workspace, job_id: str, actor: str = "") -> Job:
 
 
 def pause_job(workspace: Workspace, job_id: str, actor: str = "") -> Job:
-    """Pause a training or treatment after the current update, which frees its device.
+    """Pause a job after its current update or page of images, which frees its device.
 
     It keeps its state and its place in the queue. Raises `Conflict` for other kinds and for jobs that ended.
     """

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
-from dataengine.records import threshold_of
 from dataengine.records.images import HARD, SURVEY
 from pipelines.config import Part
 from pipelines.detectors import score_dynamics, yes_no_question
@@ -13,6 +12,7 @@ from pipelines.runtime.context import Context, Result
 from pipelines.runtime.open_detector import champion_version
 from pipelines.runtime.round_data import images_of, recipe_of
 from pipelines.runtime.shards import Shard, shard_bounds
+from pipelines.selections.diagnose import diagnose, summarise
 from pipelines.stages.stage import Sharded, Stage
 
 
@@ -30,32 +30,20 @@ def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
     """Predict one part; also with score dynamics and a VQA model, if the recipe says so."""
     images = images_of(context, round_id, shard["purpose"])[shard["start"] : shard["stop"]]
     config = recipe_of(context, round_id).diagnose
-    predictions = predict(context, shard["detector"], images, config.batch)
-    with context.workspace.catalog(read_only=True) as catalog:
-        threshold = threshold_of(catalog.detectors.get(shard["detector"]))
+    answer = diagnose(context, shard["detector"], images, config.batch)
     if config.dynamics is not None:
         dynamics = score_dynamics.get_or_register_detector(context.workspace, config.dynamics)
         predict(context, dynamics.id, score_dynamics.redrawable_images(images), config.batch)
     if config.question is not None:
         question = yes_no_question.get_or_register_detector(context.workspace, config.question)
-        predict(context, question.id, images, config.batch)
-    return {
-        "detector": shard["detector"],
-        "images": len(images),
-        "sum_max": sum(prediction.max for prediction in predictions),
-        "suspected": sum(prediction.max >= threshold for prediction in predictions),
-    }
+        predict(context, question.id, images, config.batch, unreadable=[])
+    return answer
 
 
 def finish(context: Context, round_id: str, answers: Sequence[Result]) -> Result:
     """Mean of the images' highest confidence, and how many reach its threshold."""
-    images = sum(answer["images"] for answer in answers)
-    return {
-        "detector": answers[0]["detector"] if answers else champion_version(context).id,
-        "images": images,
-        "mean_max": sum(answer["sum_max"] for answer in answers) / max(images, 1),
-        "suspected": sum(answer["suspected"] for answer in answers),
-    }
+    detector = answers[0]["detector"] if answers else champion_version(context).id
+    return summarise(context, detector, answers)
 
 
 def _stage(name: str, purpose: str, title: str, part: Literal["survey"] | Part, takes: str) -> Stage:
@@ -68,6 +56,7 @@ def _stage(name: str, purpose: str, title: str, part: Literal["survey"] | Part, 
         found=lambda result: (
             f"{result['suspected']} of {result['images']} images flagged; "
             f"mean peak confidence {result['mean_max']:.2f}"
+            + (f"; {result['unreadable']} unreadable" if result.get("unreadable") else "")
         ),
         work=Sharded(shards=partial(shards, purpose=purpose), run_shard=run_shard, finish=finish),
     )

@@ -78,6 +78,34 @@ def dynamics_job(context: Context, args: dict[str, Any]) -> Result:
     return chart_dynamics(context, args["image"], tuple(args["point"]))
 
 
+def diagnose_job(context: Context, args: dict[str, Any]) -> Result:
+    """Predict the maps of selected images that a detector has not seen."""
+    from pipelines.jobs.selections import diagnose_job
+
+    return diagnose_job(context, args)
+
+
+def categorize_job(context: Context, args: dict[str, Any]) -> Result:
+    """Assign categories to selected images that have none."""
+    from pipelines.jobs.selections import categorize_job
+
+    return categorize_job(context, args)
+
+
+def mine_job(context: Context, args: dict[str, Any]) -> Result:
+    """Queue the most informative of the selected images for annotators."""
+    from pipelines.jobs.selections import mine_job
+
+    return mine_job(context, args)
+
+
+def pseudo_label_job(context: Context, args: dict[str, Any]) -> Result:
+    """Make a detector's maps the labels of selected images."""
+    from pipelines.jobs.selections import pseudo_label_job
+
+    return pseudo_label_job(context, args)
+
+
 JOBS: dict[str, Callable[[Context, dict[str, Any]], Result]] = {
     "import": import_job,
     "backup": backup_job,
@@ -88,6 +116,10 @@ JOBS: dict[str, Callable[[Context, dict[str, Any]], Result]] = {
     "treat": treat_job,
     "compare": compare_job,
     "refine": refine_job,
+    "diagnose": diagnose_job,
+    "categorize": categorize_job,
+    "mine": mine_job,
+    "pseudo-label": pseudo_label_job,
 }
 """Handlers by the kind of job."""
 

@@ -168,12 +168,13 @@ _IDS = """
 # Kinds, states, categories, class names, file names, stages, thresholds.
 _VOCABULARY = """
     audit_events.action benchmark_items.kind benchmark_items.stratum benchmarks.state
-    category_answers.category detectors.role endpoints.kind hard_categories.category images.category
-    images.media_type images.purpose images.split images.status job_files.name jobs.kind jobs.state
-    label_classes.name labels.source leases.kind predictions.category prompts.category prompts.purpose
-    queue_answers.kind queue_items.kind queue_takers.kind reviews.verdict rounds.stage rounds.state
-    snapshot_items.category snapshot_items.kind snapshot_items.split snapshots.composition studies.state
-    users.roles votes.choice votes.question detectors.operating_point
+    category_answers.category detectors.domain detectors.operating_point detectors.role endpoints.kind
+    hard_categories.category images.category images.media_type images.purpose images.split images.status
+    job_files.name jobs.kind jobs.state label_classes.name labels.source leases.kind
+    predictions.category prompts.category prompts.purpose queue_answers.kind queue_items.kind
+    queue_takers.kind reviews.verdict rounds.stage rounds.state snapshot_items.category
+    snapshot_items.kind snapshot_items.split snapshots.composition studies.state users.roles
+    votes.choice votes.question
 """
 _MACHINES = "jobs.worker workers.devices workers.host workers.id workers.job_id"
 # Unfinished label maps are pixels, and are deleted with their author and with their image.

@@ -23,15 +23,20 @@ def examples_of_snapshot(catalog: Catalog, snapshot_id: str) -> list[tuple[str, 
 
 
 def pseudo_examples(catalog: Catalog, round_id: str | None, taken: Collection[str]) -> list[tuple[str, bool]]:
-    """(category, is flawed) of a round's pseudo-labels on training images that are not in `taken`."""
+    """(category, is flawed) of a round's pseudo-labels on unlabelled training images that are not in `taken`;
+    without a round, of the images' newest ones."""
     pseudo, images = tables.pseudo_labels.c, tables.images.c
+    labelled = exists().where(tables.labels.c.image_id == images.id)
     statement = (
-        select(images.id, func.coalesce(images.category, ""), pseudo.max)
+        select(images.id, func.coalesce(images.category, "").label("category"), pseudo.max)
         .join(tables.images, images.id == pseudo.image_id)
-        .where(pseudo.round_id == round_id, images.split == "train", images.status == "active")
+        .where(images.split == "train", images.status == "active", ~labelled)
+        .order_by(pseudo.created)
     )
-    rows = catalog.connection.execute(statement)
-    return [(category, highest >= THRESHOLD) for id, category, highest in rows if id not in taken]
+    if round_id is not None:
+        statement = statement.where(pseudo.round_id == round_id)
+    newest = {row.id: (row.category, row.max >= THRESHOLD) for row in catalog.connection.execute(statement)}
+    return [example for id, example in newest.items() if id not in taken]
 
 
 def unlabelled_real(catalog: Catalog, split: str = "train") -> list[tuple[str, str]]:

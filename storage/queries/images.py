@@ -174,13 +174,15 @@ def _ordered(image_filter: ImageFilter, detector_id: str | None) -> tuple[Select
         columns: list[Any] = [images.created.label("key"), images.id.label("image_id")]
         statement: Select[Any] = select(*columns).where(*matching(image_filter))
         if image_filter.bounded:
-            statement = statement.where(exists().where(*_bounds(image_filter, detector_id), _same_image()))
+            statement = statement.where(within_bounds(image_filter, detector_id))
         return statement, (images.created, images.id), image_filter.order == "oldest"
     return _scored(image_filter, detector_id)
 
 
-def _same_image() -> ColumnElement[bool]:
-    return tables.predictions.c.image_id == tables.images.c.id
+def within_bounds(image_filter: ImageFilter, detector_id: str | None) -> ColumnElement[bool]:
+    """Images whose highest confidence by that detector lies within the filter's bounds."""
+    same_image = tables.predictions.c.image_id == tables.images.c.id
+    return exists().where(*_bounds(image_filter, detector_id), same_image)
 
 
 def _bounds(image_filter: ImageFilter, detector_id: str | None) -> list[ColumnElement[bool]]:

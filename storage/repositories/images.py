@@ -72,19 +72,28 @@ class Images(Rows[Image]):
     def describe(self, id: str, **values: str | int) -> None:
         """Set an image's `prompt`, `seed`, `category` or `licence`."""
         self._connection.execute(update(self.table).where(self.table.c.id == id).values(values))
+        if "category" in values:
+            self._set_category(str(values["category"]), [id])
 
     def set_categories(self, answers: Iterable[CategoryAnswer]) -> int:
         """Store each model's answers and set the images' categories; returns the number of new answers.
 
-        A second answer of the same model for the same image changes nothing.
+        A second answer of the same model for the same image changes nothing, and a category that came with
+        the image stays.
         """
         table, fresh = tables.category_answers, list(answers)
         known: set[tuple[str, str]] = set()
+        given: set[str] = set()
         for chunk in chunks({answer.image_id for answer in fresh}):
             rows = self._connection.execute(
                 select(table.c.image_id, table.c.model).where(table.c.image_id.in_(chunk))
             )
             known.update((row.image_id, row.model) for row in rows)
+            with_category = select(self.table.c.id).where(
+                self.table.c.id.in_(chunk), self.table.c.category.is_not(None)
+            )
+            given.update(self._connection.scalars(with_category))
+        given -= {image_id for image_id, _ in known}
         fresh = [answer for answer in fresh if (answer.image_id, answer.model) not in known]
         kept = [
             {
@@ -98,7 +107,8 @@ class Images(Rows[Image]):
         new = insert_new(self._connection, table, kept)
         by_category: dict[str, list[str]] = {}
         for answer in fresh:
-            by_category.setdefault(answer.category, []).append(answer.image_id)
+            if answer.image_id not in given:
+                by_category.setdefault(answer.category, []).append(answer.image_id)
         for category, ids in sorted(by_category.items()):
             self._set_category(category, sorted(ids))
         return new
@@ -190,7 +200,7 @@ class Predictions(Rows[Prediction]):
 
 
 class PseudoLabels(Rows[PseudoLabel]):
-    """Pseudo-labels by round."""
+    """Pseudo-labels by round; those made outside rounds have the round ""."""
 
     table = tables.pseudo_labels
     makes = PseudoLabel
@@ -204,6 +214,11 @@ class PseudoLabels(Rows[PseudoLabel]):
         """A round's pseudo-labels, by image id."""
         table = self.table.c
         return self._records(self._select().where(table.round_id == round_id).order_by(table.image_id))
+
+    def newest(self) -> dict[str, PseudoLabel]:
+        """Every image's newest pseudo-label, of a round or of none."""
+        labels = self._records(self._select().order_by(self.table.c.created))
+        return {label.image_id: label for label in labels}
 
 
 class HardCategories(Rows[HardCategory]):

@@ -259,6 +259,13 @@ class Queue(Rows[QueueItem]):
         """Number of completed items (of a round)."""
         return self._count(True, round_id)
 
+    def among(self, image_ids: Iterable[str]) -> set[str]:
+        """Those of the images that were ever queued, in any round."""
+        column, queued = self.table.c.image_id, set[str]()
+        for chunk in chunks(image_ids):
+            queued.update(self._connection.scalars(select(column).where(column.in_(chunk)).distinct()))
+        return queued
+
     def of_round(self, round_id: str) -> list[QueueItem]:
         """A round's items, highest priority first."""
         items = self.table.c

@@ -31,6 +31,7 @@ detectors = Table(
     optional_text("round_id"),
     text("licence"),
     float_("created"),
+    Column("domain", Text, nullable=False, server_default=""),
     Index(
         "uq_detectors_champion",
         "role",

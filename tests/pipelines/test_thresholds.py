@@ -54,7 +54,7 @@ def test_a_stage_counts_from_the_detectors_threshold(played: Played, monkeypatch
     counts = []
     for threshold in (0.0, 0.5, 1.01):
         monkeypatch.setattr(
-            "pipelines.stages.diagnose.threshold_of", lambda version, value=threshold: float(value)
+            "pipelines.selections.diagnose.threshold_of", lambda version, value=threshold: float(value)
         )
         counts.append(run_one(played.context, played.round_id, "diagnose"))
     assert counts[0]["suspected"] == counts[0]["images"] > counts[1]["suspected"] > 0

@@ -152,6 +152,7 @@ def test_an_older_catalogs_paths_are_rewritten_on_opening(tmp_path: Path) -> Non
             catalog.create_function("absolute", 1, absolute)
             catalog.execute(f"UPDATE {table} SET {column} = absolute({column})")
         catalog.execute("UPDATE alembic_version SET version_num = '0007'")
+        catalog.execute("ALTER TABLE detectors DROP COLUMN domain")
         [[args]] = catalog.execute("SELECT args FROM jobs")
         assert json.loads(args)["path"] == inside
     again = open_workspace(workspace.path)

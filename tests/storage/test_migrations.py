@@ -11,7 +11,7 @@ from sqlalchemy import JSON, Engine, inspect, text
 
 import storage.migrate
 from dataengine.errors import WorkspaceUnusable
-from dataengine.records import Image
+from dataengine.records import DetectorVersion, Image
 from storage import tables
 from storage.catalog import Catalog
 from storage.engine import make_engine
@@ -154,3 +154,17 @@ def test_what_a_round_queued_before_was_sent_by_the_detector_of_its_maps(databas
         senders = {id: catalog.queue.sent_by("i", id) for id in ("r1", "r2", "desk-1")}
     assert senders == {"r1": "d1", "r2": None, "desk-1": None}
     engine.dispose()
+
+
+def test_the_clinics_detectors_learn_what_they_were_made_for(engine: Engine) -> None:
+    with Catalog(engine) as catalog:
+        for id, parent in (("first-doctor", None), ("a", "first-doctor"), ("b", "a"), ("own", None)):
+            catalog.detectors.add(DetectorVersion(id=id, name=id, checkpoint=id, parent=parent))
+        catalog.commit()
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE detectors DROP COLUMN domain"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0009'"))
+    migrate(engine)
+    with Catalog(engine) as catalog:
+        domains = {one.id: one.domain for one in catalog.detectors.list()}
+    assert domains == {"first-doctor": "clinic", "a": "clinic", "b": "clinic", "own": ""}

@@ -25,6 +25,7 @@ from pipelines.services.annotation import (
     suggesting_detector,
     take_lease,
 )
+from pipelines.services.detectors import note_on_image
 from pipelines.services.schemas import Short
 from storage.catalog import Catalog
 from storage.queries.annotation import annotator_day
@@ -235,6 +236,7 @@ def describe(
             url=f"{url}/map?detector={detector.id}",
             detector=detector.name,
             threshold=component_threshold_of(detector),
+            note=note_on_image(catalog, detector, image.id),
         )
     shown_image = ShownImage(
         id=image.id,

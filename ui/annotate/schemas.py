@@ -91,12 +91,14 @@ class ShownImage(BaseModel):
 
 
 class ShownMap(BaseModel):
-    """The URL of an artifact map, and its detector's name and component threshold."""
+    """The URL of an artifact map, its detector's name and component threshold, and what to know where the
+    detector was made for images of another kind."""
 
     url: str
     detector: str
     threshold: float
     """Confidence from which the first suggestions are shown: the detector's operating point."""
+    note: str = ""
 
 
 class ShownDraft(BaseModel):

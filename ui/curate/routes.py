@@ -8,14 +8,16 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.responses import JSONResponse
 
 from dataengine.errors import InputRefused, NotFound
 from dataengine.records import Image
+from pipelines.selections.config import ImageQuery
 from pipelines.services import jobs
 from pipelines.services.agreement import compute_map_statistics, disagreements
 from pipelines.services.annotation import comments_for
+from pipelines.services.detectors import note_on_image
 from storage.catalog import Catalog
 from storage.queries import labels as label_queries
 from storage.queries.images import (
@@ -23,7 +25,6 @@ from storage.queries.images import (
     Cursor,
     ImageCard,
     ImageFilter,
-    State,
     cards_of,
     champion_id,
     count_of_images,
@@ -46,40 +47,16 @@ SIMILAR_FROM = 100_000
 """Most images that "more like this" compares; 9.6 MB of vectors."""
 
 
-class Wanted(BaseModel):
-    """The filter of a page as query parameters."""
+class Wanted(ImageQuery):
+    """The filter of a page as query parameters, its order and its place."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    category: str | None = Field(default=None, max_length=200)
-    generator: str | None = Field(default=None, max_length=200)
-    detector: str | None = Field(default=None, max_length=200)
-    low: float = Field(default=0.0, ge=0, le=1)
-    high: float = Field(default=1.0, ge=0, le=1)
-    label_class: int | None = Field(default=None, alias="class", ge=1, le=31)
-    state: State | None = None
-    split: Literal["train", "validation", "benchmark"] | None = None
-    source: Literal["generated", "real", "imported", "drawn"] | None = None
-    round: str | None = Field(default=None, max_length=200)
     sort: Literal["uncertainty", "max", "disagreement", "newest", "oldest"] = "uncertainty"
     after: str | None = Field(default=None, max_length=300)
     limit: int = Field(default=48, ge=1, le=200)
 
-    def filter(self) -> ImageFilter:
-        """The filter as the catalog takes it."""
-        return ImageFilter(
-            category=self.category,
-            lowest=self.low,
-            highest=self.high,
-            detector_id=self.detector,
-            generator_id=self.generator,
-            source=self.source,
-            split=self.split,
-            round_id=self.round,
-            label_class=self.label_class,
-            state=self.state,
-            order="uncertainty" if self.sort == "disagreement" else self.sort,
-        )
+    def page_filter(self) -> ImageFilter:
+        """The filter as the catalog takes it, in the page's order."""
+        return self.filter("uncertainty" if self.sort == "disagreement" else self.sort)
 
     def cursor(self) -> Cursor | None:
         """The start of the page. Raises `InputRefused`."""
@@ -120,7 +97,7 @@ def curate_routes(workspace: Workspace) -> APIRouter:
         if wanted.sort == "disagreement":
             return {"count": len(disputed(workspace, wanted)), "more": False}
         with workspace.catalog(read_only=True) as catalog:
-            found = count_of_images(catalog, wanted.filter())
+            found = count_of_images(catalog, wanted.page_filter())
         return {"count": found, "more": found >= COUNT_LIMIT}
 
     @routes.get("/images/{image_id}")
@@ -191,7 +168,7 @@ def place(cursor: Cursor | None) -> str | None:
 
 def disputed(workspace: Workspace, wanted: Wanted) -> list[tuple[float, str]]:
     """(disagreement, image) of all images with several opinions within the filter, the highest first."""
-    filter = wanted.filter()
+    filter = wanted.page_filter()
     with workspace.catalog(read_only=True) as catalog:
         found = label_queries.labelled_by_several(catalog, matching(filter))
         labels = label_queries.labels_of(catalog, found)
@@ -206,7 +183,7 @@ def disputed(workspace: Workspace, wanted: Wanted) -> list[tuple[float, str]]:
 def one_page(workspace: Workspace, wanted: Wanted) -> dict[str, Any]:
     """A page in the order of a stored value."""
     with workspace.catalog(read_only=True) as catalog:
-        page = page_of_images(catalog, wanted.filter(), wanted.cursor(), wanted.limit)
+        page = page_of_images(catalog, wanted.page_filter(), wanted.cursor(), wanted.limit)
     return {"cards": list(map(card, page.cards)), "after": place(page.after)}
 
 
@@ -233,15 +210,21 @@ def image_detail(catalog: Catalog, image: Image, person: Person) -> dict[str, An
     known = asdict(image)
     shown = ("id", "prompt", "category", "source", "origin", "licence", "split", "generator_id", "seed")
     predictions = [
-        (detector.name, found)
+        (detector, found)
         for detector in catalog.detectors.list()
         if (found := catalog.predictions.get(image.id, detector.id)) is not None
     ]
     return {
         **{name: known[name] for name in (*shown, "round_id", "height", "width", "created", "settings")},
         "predictions": [
-            {"detector": name, "max": one.max, "mean": one.mean, "uncertainty": one.uncertainty}
-            for name, one in predictions
+            {
+                "detector": detector.name,
+                "max": one.max,
+                "mean": one.mean,
+                "uncertainty": one.uncertainty,
+                "note": note_on_image(catalog, detector, image.id),
+            }
+            for detector, one in predictions
         ],
         "answers": [asdict(answer) for answer in catalog.images.answers(image.id)],
         "labels": [

@@ -20,13 +20,14 @@ from pipelines.runtime import context as runtime_context
 from pipelines.runtime.context import Context
 from pipelines.runtime.models import real_models
 from pipelines.runtime.round_data import images_of, recipe_of
+from pipelines.selections.mine import measure_disagreement
 from pipelines.services.rounds import start_round
-from pipelines.stages.mine import _disagreement
 from pipelines.worker.handlers import JOBS
 from storage.opening import create_workspace
 from tests.fake_workspace import prepare
 from tests.fakes import fake_models, with_methods
 from tests.pipelines.conftest import play, run_one
+from tests.pipelines.selections import mining_of
 from ui.web.images import find_map
 
 LOOSE = DynamicsConfig(deviations=1.0, smallest=0.0, largest=1.0, erosion=0.0)
@@ -144,7 +145,7 @@ def test_it_has_a_say_in_mining_and_figures_of_its_own(tmp_path: Path) -> None:
     recipe = recipe_of(context, round_id)
     images = images_of(context, round_id, SURVEY)
     assert recipe.mine.second_detector == score_dynamics.get_or_register_detector(context.workspace, LOOSE).id
-    differences = _disagreement(context, round_id, "first", images)
+    differences = measure_disagreement(context, images, mining_of(context, round_id))
     assert set(differences) == {image.id for image in score_dynamics.redrawable_images(images)}
     assert max(differences.values()) > 0
     sets = evaluation_sets(context, recipe.publish, round_id)

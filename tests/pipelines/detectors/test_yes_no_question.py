@@ -21,12 +21,13 @@ from pipelines.runtime import context as runtime_context
 from pipelines.runtime.context import Context
 from pipelines.runtime.models import real_models
 from pipelines.runtime.round_data import images_of, recipe_of
+from pipelines.selections.mine import measure_disagreement
 from pipelines.services import preflight
 from pipelines.services.detectors import promote_detector
-from pipelines.stages.mine import _disagreement
 from tests.fakes import with_methods
 from tests.pipelines.conftest import fresh_context, run_one
 from tests.pipelines.jobs.test_rank_questions import Seer
+from tests.pipelines.selections import mining_of
 
 ASKED = QuestionConfig(model="https://models.example/v1#seer")
 
@@ -96,7 +97,7 @@ def test_it_has_a_say_in_mining(asked: tuple[Context, str, Seer]) -> None:
     context, round_id, _ = asked
     images = images_of(context, round_id, SURVEY)
     champion = predict(context, "first", images, 8)
-    said = _disagreement(context, round_id, "first", images)
+    said = measure_disagreement(context, images, mining_of(context, round_id))
     wanted = {
         one.image_id: abs(one.max - broken(context, image))
         for one, image in zip(champion, images, strict=True)

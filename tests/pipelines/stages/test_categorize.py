@@ -10,7 +10,7 @@ from dataengine.errors import ServiceAbsent
 from dataengine.records.images import SURVEY
 from pipelines.runtime.context import Context
 from pipelines.runtime.round_data import images_of, prompts_of
-from pipelines.stages.categorize import PROMPT
+from pipelines.selections.categorize import PROMPT
 from tests.fakes import Readers, category_of, with_methods
 from tests.pipelines.conftest import Played, run_one
 

@@ -177,10 +177,19 @@ def test_pixels_are_the_stored_bytes_and_cached_for_ever(client_of: Clients, wor
     assert again.status_code == 304 and not again.content
 
 
+def test_the_clinics_map_of_another_image_carries_a_note(client_of: Clients, workspace: Workspace) -> None:
+    with workspace.catalog() as catalog:
+        catalog.connection.exec_driver_sql("UPDATE detectors SET domain = 'clinic'")
+        catalog.connection.exec_driver_sql("UPDATE images SET origin = 'photos/a.png', generator_id = NULL")
+        catalog.commit()
+    task = client_of("annotator").get("/api/annotate/next").json()
+    assert "this image comes from elsewhere" in task["map"]["note"]
+
+
 def test_the_map_is_raw_bytes_with_its_size(client_of: Clients, workspace: Workspace) -> None:
     client = client_of("annotator")
     task = client.get("/api/annotate/next").json()
-    assert task["map"]["detector"] == "first doctor"
+    assert (task["map"]["detector"], task["map"]["note"]) == ("first doctor", "")
     with client.stream("GET", task["map"]["url"]) as response:
         sent = b"".join(response.iter_raw())
     height, width = int(response.headers["x-height"]), int(response.headers["x-width"])

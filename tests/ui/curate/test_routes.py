@@ -91,6 +91,19 @@ def test_class_state_and_disagreement(curator: TestClient, workspace: Workspace)
     assert [card["disagreement"] for card in disputed] == [pytest.approx(1 - 1 / 3), 0.0]
 
 
+def test_the_clinics_prediction_of_another_image_carries_a_note(
+    curator: TestClient, workspace: Workspace
+) -> None:
+    image = ids_of(workspace)[0]
+    assert curator.get(f"/api/curate/images/{image}").json()["predictions"][0]["note"] == ""
+    with workspace.catalog() as catalog:
+        catalog.connection.exec_driver_sql("UPDATE detectors SET domain = 'clinic'")
+        catalog.connection.exec_driver_sql("UPDATE images SET origin = 'photos/a.png', generator_id = NULL")
+        catalog.commit()
+    note = curator.get(f"/api/curate/images/{image}").json()["predictions"][0]["note"]
+    assert "this image comes from elsewhere" in note
+
+
 def test_an_images_story(curator: TestClient, workspace: Workspace) -> None:
     image = ids_of(workspace)[0]
     draw(workspace, image, "annotator", 5)

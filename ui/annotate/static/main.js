@@ -248,7 +248,7 @@ function show(loaded) {
   $("size").max = Math.max(12, Math.round(side / 3));
   if (Number($("size").dataset.side) !== side) $("size").value = Math.max(3, Math.round(side / 16));
   $("size").dataset.side = side;
-  $("map-hint").textContent = task.map ? `Predicted by ${task.map.detector}.` : "No prediction for this image.";
+  $("map-hint").textContent = task.map ? `Predicted by ${task.map.detector}. ${task.map.note}`.trim() : "No prediction for this image.";
   $("map-group").classList.toggle("none", !task.map);
   $("assist-tool").hidden = !task.tools.includes("assist");
   if ($("classes").dataset.names !== task.classes.join("\n")) {

@@ -182,6 +182,7 @@ async function open(id, go, detector) {
         h("button", { type: "button", class: "button quiet", onclick: () => { dialog.close(); go({ view: "images", like: id }); } }, "More like this"),
         h("button", { type: "button", class: "button quiet", onclick: () => navigator.clipboard?.writeText(location.href).then(() => say("Link copied.")) }, "Copy link")),
       known.gold?.chosen ? goldMark(id, known.gold, () => open(id, go, detector)) : null,
+      ...known.predictions.filter((one) => one.note).map((one) => h("p", { class: "hint" }, one.note)),
       factList(known), labelList(known, () => open(id, go, detector)), commentList(known)));
   document.body.append(dialog);
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());

@@ -1,0 +1,1 @@
+"""Work on any selection of images: predict maps, assign categories, mine, pseudo-label."""

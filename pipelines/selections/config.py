@@ -1,0 +1,101 @@
+"""Settings of work on selections of images (torch-free)."""
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+
+from dataengine.config import Config
+from dataengine.curation.config import HardCategoryConfig, MiningConfig
+from pipelines.config import CategorizeConfig, PseudoLabelConfig
+from storage.queries.images import ImageFilter, Order, State
+
+
+class ImageQuery(Config):
+    """A selection of images, in the words of the Curate page's address: `source=imported&category=hand`."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    category: str | None = Field(default=None, max_length=200)
+    """Only images of this category."""
+    generator: str | None = Field(default=None, max_length=200)
+    """Only images of this generator, by id."""
+    detector: str | None = Field(default=None, max_length=200)
+    """Id of the detector whose confidence `low` and `high` bound; null for the champion."""
+    low: float = Field(default=0.0, ge=0, le=1)
+    """Lowest maximum confidence."""
+    high: float = Field(default=1.0, ge=0, le=1)
+    """Highest maximum confidence."""
+    label_class: int | None = Field(default=None, alias="class", ge=1, le=31)
+    """Only images on which somebody marked this label class."""
+    state: State | None = None
+    """Only images in this state: unlabelled, waiting, unreviewed, approved, returned, refused."""
+    split: Literal["train", "validation", "benchmark"] | None = None
+    """Only images of this split."""
+    source: Literal["generated", "real", "imported", "drawn"] | None = None
+    """Only images of this origin."""
+    round: str | None = Field(default=None, max_length=200)
+    """Only images generated in this round, by id."""
+
+    def filter(self, order: Order = "uncertainty") -> ImageFilter:
+        """The filter as the catalog takes it."""
+        return ImageFilter(
+            category=self.category,
+            lowest=self.low,
+            highest=self.high,
+            detector_id=self.detector,
+            generator_id=self.generator,
+            source=self.source,
+            split=self.split,
+            round_id=self.round,
+            label_class=self.label_class,
+            state=self.state,
+            order=order,
+        )
+
+    def in_words(self) -> str:
+        """The selection as it is written; "" for all images."""
+        given = self.model_dump(exclude_defaults=True)
+        return "&".join(f"{name}={value}" for name, value in given.items())
+
+
+class SelectionRun(Config):
+    """Work on a selection of images."""
+
+    images: ImageQuery = ImageQuery()
+    """The images; all of them by default."""
+
+
+class DiagnosisRun(SelectionRun):
+    """Prediction of the maps of images that a detector has not seen."""
+
+    detector: str | None = None
+    """Id of the detector; null for the champion."""
+    batch: int = Field(default=32, ge=1)
+    """Images per batch; all of one size."""
+
+
+class CategorizationRun(SelectionRun):
+    """Assignment of categories to images that have none."""
+
+    categorize: CategorizeConfig = CategorizeConfig()
+    """The model, its question and its batches."""
+
+
+class MiningRun(SelectionRun):
+    """Selection of images for annotators."""
+
+    detector: str | None = None
+    """Id of the detector whose predictions count; null for the champion."""
+    mine: MiningConfig = MiningConfig()
+    """How many images are selected, and by which weights."""
+    statistic: HardCategoryConfig = HardCategoryConfig()
+    """The statistical test that decides whether a category is hard."""
+
+
+class PseudoLabelRun(SelectionRun):
+    """Labels by a detector for images that people leave alone."""
+
+    detector: str | None = None
+    """Id of the detector whose maps become labels; null for the champion."""
+    pseudo_label: PseudoLabelConfig = PseudoLabelConfig()
+    """How many images are labelled."""

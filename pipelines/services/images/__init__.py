@@ -1,0 +1,1 @@
+"""Selections of images, and work on them."""

@@ -1,0 +1,113 @@
+"""Diagnose, categorize, mine and pseudo-label any selection of images, here or on a worker."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from dataengine.records import Job, Report, no_report
+from pipelines.selections.config import (
+    CategorizationRun,
+    DiagnosisRun,
+    ImageQuery,
+    MiningRun,
+    PseudoLabelRun,
+    SelectionRun,
+)
+from pipelines.services.categories import category_report
+from pipelines.services.jobs import request_job
+from pipelines.services.queue import fresh_id
+from storage.queries.images import champion_id
+from storage.queries.selections import conditions_of
+from storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    from pipelines.runtime.context import Context
+
+KINDS: dict[type[SelectionRun], str] = {
+    DiagnosisRun: "diagnose",
+    CategorizationRun: "categorize",
+    MiningRun: "mine",
+    PseudoLabelRun: "pseudo-label",
+}
+"""The kind of job that does each work."""
+
+
+def diagnose_images(
+    workspace: Workspace, run: DiagnosisRun, device: str | None = None, report: Report = no_report
+) -> dict[str, Any]:
+    """See `pipelines.jobs.selections.diagnose_images`."""
+    from pipelines.jobs import selections
+
+    return _here(workspace, device, report, lambda context: selections.diagnose_images(context, run))
+
+
+def categorize_images(
+    workspace: Workspace, run: CategorizationRun, device: str | None = None, report: Report = no_report
+) -> dict[str, Any]:
+    """See `pipelines.jobs.selections.categorize_images`."""
+    from pipelines.jobs import selections
+
+    return _here(workspace, device, report, lambda context: selections.categorize_images(context, run))
+
+
+def mine_images(
+    workspace: Workspace, run: MiningRun, device: str | None = None, report: Report = no_report
+) -> dict[str, Any]:
+    """See `pipelines.jobs.selections.mine_images`."""
+    from pipelines.jobs import selections
+
+    queue_round = fresh_id("mine")
+    return _here(workspace, device, report, lambda context: selections.mine_images(context, run, queue_round))
+
+
+def pseudo_label_images(
+    workspace: Workspace, run: PseudoLabelRun, device: str | None = None, report: Report = no_report
+) -> dict[str, Any]:
+    """See `pipelines.jobs.selections.pseudo_label_images`."""
+    from pipelines.jobs import selections
+
+    return _here(workspace, device, report, lambda context: selections.pseudo_label_images(context, run))
+
+
+def request_work(workspace: Workspace, run: SelectionRun, actor: str = "") -> Job:
+    """Queue the work for a worker; its detector is fixed now.
+
+    Raises `NotFound` for an empty selection and an unknown detector, `ConfigRefused` without any detector.
+    """
+    from pipelines.runtime.context import Context
+    from pipelines.runtime.models import real_models
+    from pipelines.selections.pages import detector_of, selected
+
+    selected(workspace, run.images)
+    if isinstance(run, DiagnosisRun | MiningRun | PseudoLabelRun):
+        version = detector_of(Context(workspace, real_models()), run.detector)
+        run = run.model_copy(update={"detector": version.id})
+    kind = KINDS[type(run)]
+    args = {"run": fresh_id(kind), "settings": run.model_dump(mode="json")}
+    return request_job(workspace, kind, args, actor)
+
+
+def hard_categories(
+    workspace: Workspace, query: ImageQuery, detector_id: str | None = None
+) -> dict[str, Any]:
+    """Every category's figures and verdict over the selected images (see `category_report`).
+
+    Raises `NotFound` for an empty selection.
+    """
+    from pipelines.selections.pages import selected
+
+    selected(workspace, query)
+    with workspace.catalog(read_only=True) as catalog:
+        only = conditions_of(catalog, query.filter())
+        return category_report(catalog, detector_id or champion_id(catalog), only)
+
+
+def _here(
+    workspace: Workspace, device: str | None, report: Report, work: "Callable[[Context], dict[str, Any]]"
+) -> dict[str, Any]:
+    """Work in this process, with the real models, while no other process uses the device."""
+    from pipelines.runtime.context import real_context
+    from pipelines.runtime.devices import device_lock
+
+    context = real_context(workspace, device, report)
+    with device_lock(context.models.device, workspace.path, lambda message: report(0, 1, message)):
+        return work(context)

@@ -1,0 +1,113 @@
+"""Selections of images for work: every image of a filter, page by page, in the order of ids."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, exists, func, select
+
+from dataengine.records import Image
+from dataengine.records.images import HARD, IMPORTED, SURVEY
+from storage import tables
+from storage.catalog import Catalog
+from storage.queries.categories import not_queued
+from storage.queries.images import ImageFilter, champion_id, matching, within_bounds
+
+Conditions = Sequence[ColumnElement[bool]]
+"""Conditions on the table of images."""
+
+
+def conditions_of(catalog: Catalog, image_filter: ImageFilter) -> list[ColumnElement[bool]]:
+    """The filter's conditions, with the bounds of confidence by its detector or else today's champion."""
+    conditions = matching(image_filter)
+    if image_filter.bounded:
+        conditions.append(within_bounds(image_filter, image_filter.detector_id or champion_id(catalog)))
+    return conditions
+
+
+def page_of_selection(
+    catalog: Catalog, conditions: Conditions, after: str | None = None, limit: int = 256
+) -> list[Image]:
+    """The next images by id; `after` is the last id of the page before."""
+    ids = tables.images.c.id
+    statement = select(ids).where(*conditions).order_by(ids).limit(limit)
+    if after is not None:
+        statement = statement.where(ids > after)
+    return catalog.images.get_many(list(catalog.connection.scalars(statement)))
+
+
+def count_of_selection(catalog: Catalog, conditions: Conditions) -> int:
+    """Number of images that meet the conditions."""
+    statement = select(func.count()).select_from(tables.images).where(*conditions)
+    return catalog.connection.scalar(statement) or 0
+
+
+def not_predicted_by(detector_id: str) -> ColumnElement[bool]:
+    """Images without a prediction of the detector."""
+    predictions = tables.predictions.c
+    return ~exists().where(predictions.image_id == tables.images.c.id, predictions.detector_id == detector_id)
+
+
+def uncategorised() -> ColumnElement[bool]:
+    """Images without a category."""
+    return tables.images.c.category.is_(None)
+
+
+def count_by_category(catalog: Catalog, conditions: Conditions) -> dict[str, int]:
+    """Number of images of each category, "" for none."""
+    category = func.coalesce(tables.images.c.category, "")
+    statement = select(category, func.count()).where(*conditions).group_by(category).order_by(category)
+    return {str(name): int(count) for name, count in catalog.connection.execute(statement)}
+
+
+def minable(image_filter: ImageFilter) -> list[ColumnElement[bool]]:
+    """Images that may go to annotators: not labelled, never queued, of no benchmark, and not drawn for
+    comparing generators; real photos only if the filter asks for them."""
+    conditions = [*not_queued(), _for_training()]
+    if image_filter.source is None:
+        conditions.append(tables.images.c.source.in_(IMPORTED))
+    return conditions
+
+
+def pseudo_labelable(detector_id: str, round_id: str) -> list[ColumnElement[bool]]:
+    """Training images that people leave alone and that have no such pseudo-label yet.
+
+    Left out are labelled and queued images, answered or not, those of no training split, those drawn for
+    comparing generators, and real photos, which count as clean.
+    """
+    images, labels = tables.images.c, tables.pseudo_labels.c
+    labelled = exists().where(
+        labels.image_id == images.id, labels.detector_id == detector_id, labels.round_id == round_id
+    )
+    return [*not_queued(), _for_training(), images.split == "train", images.source != "real", ~labelled]
+
+
+def _for_training() -> ColumnElement[bool]:
+    return tables.images.c.purpose.in_(("", SURVEY, HARD))
+
+
+def most_telling(
+    catalog: Catalog,
+    conditions: Conditions,
+    detector_id: str,
+    categories: Sequence[str],
+    threshold: float,
+    limits: tuple[int, int],
+) -> list[Image]:
+    """The images that the detector flags, at most `limits[0]` with the highest sum of confidence and
+    uncertainty, and at most `limits[1]` of the others, drawn by their ids, which are random; by id.
+
+    `categories` restricts both; of all when empty.
+    """
+    predictions, images = tables.predictions.c, tables.images.c
+    inside = exists().where(images.id == predictions.image_id, *conditions)
+    base = select(predictions.image_id).where(predictions.detector_id == detector_id, inside)
+    if categories:
+        base = base.where(predictions.category.in_(list(categories)))
+    telling = (predictions.max + predictions.uncertainty).desc()
+    flagged = base.where(predictions.max >= threshold).order_by(telling, predictions.image_id)
+    quiet = base.where(predictions.max < threshold).order_by(predictions.image_id)
+    found = [
+        image_id
+        for statement, limit in zip((flagged, quiet), limits, strict=True)
+        for image_id in catalog.connection.scalars(statement.limit(limit))
+    ]
+    return catalog.images.get_many(sorted(found))
