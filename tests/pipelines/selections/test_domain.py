@@ -8,6 +8,7 @@ import pytest
 from dataengine.clinic.parts import materialise
 from dataengine.diagnosis.config import DetectorTrainingConfig
 from dataengine.records import CLINIC, DetectorVersion, Image, SnapshotItem
+from pipelines.config import EvaluateConfig
 from pipelines.detectors.leaderboard import format_table, leaderboard
 from pipelines.detectors.register import register_detector
 from pipelines.detectors.train import train_version
@@ -66,8 +67,9 @@ def test_training_on_other_images_leaves_the_clinic(
         SnapshotItem(image_id=one.id, image_sha256=one.sha256, kind="real", target=None) for one in images
     ]
     context = Context(workspace, fake_models())
+    config, evaluation = DetectorTrainingConfig(steps=1), EvaluateConfig()
     made = train_version(
-        context, "run", "retrain", "candidate", DetectorTrainingConfig(steps=1), start, items, name="n"
+        context, "run", "retrain", "candidate", config, start, items, {}, evaluation, name="n"
     )
     assert made.domain == domain
     with workspace.catalog(read_only=True) as catalog:
