@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from storage.accounts import create_user
 from tests.pipelines.rig import crew, until
-from tests.ui.browsing import PASSWORD
+from tests.ui.browsing import PASSWORD, Live, Visit
 from tests.ui.world import REAL
 from ui.config import ServerConfig
 from ui.server import background
@@ -97,3 +97,24 @@ def drawn_by_diffusers(folder: Path, lora: Path | None) -> np.ndarray:
         generator=torch.Generator().manual_seed(0),
     ).images[0]
     return np.asarray(image)
+
+
+def test_a_preset_asks_for_its_reward(visit: Visit, live: Live) -> None:
+    """The form shows a row for the scorer; without one the preflight says what is missing."""
+    page = visit("engineer", "/treat")
+    page.goto(f"{live[0]}/treat?new=1&preset=Focus-N-Fix")
+    rewards, note = page.locator('[data-path="tuning.rewards"]'), page.locator(".note.bad")
+    expect(rewards.locator(".rows > .fields")).to_have_count(1)
+    expect(note).to_contain_text("tuning.rewards.0: a reward needs a scorer")
+    expect(rewards.locator(".rows")).to_be_visible()
+    rewards.get_by_role("button", name="Remove").click()
+    expect(note).to_contain_text("no objective is on")
+    rewards.get_by_role("button", name="Add").click()
+    rewards.get_by_role("button", name="Add").click()
+    rewards.get_by_role("button", name="Remove").first.click()
+    place = rewards.locator('[data-path="tuning.rewards.location"] input')
+    expect(place).to_have_count(1)
+    rewards.locator('[data-path="tuning.rewards.kind"] select').select_option("clip")
+    place.fill("/not/registered")
+    place.press("Tab")
+    expect(note).to_contain_text("tuning.rewards.location is '/not/registered', which is not registered")
