@@ -380,3 +380,15 @@ def test_push_sends_those_that_wait_and_a_pull_answers_them(
         assert catalog.queue.remaining() == 0
     with pytest.raises(InputRefused, match="no image waits for people"):
         push(workspace, server, title)
+    # Asked for again, its task is there; a changed annotation answers whoever asked last.
+    with workspace.catalog() as catalog:
+        catalog.queue.add_many([QueueItem(image_id=asked[0], round_id="desk-2026-12-01")])
+        catalog.commit()
+    again = push(workspace, server, title)
+    assert (again.tasks, again.known) == (0, 1)
+    results = brush_results(square(), CLASSES)
+    server.client.annotations.create(id=tasks[asked[0]], result=results)
+    assert pull(workspace, server, title).labels == 1
+    assert label_of(workspace, asked[0]).round_id == "desk-2026-12-01"
+    with workspace.catalog(read_only=True) as catalog:
+        assert catalog.queue.remaining() == 0
