@@ -2,6 +2,7 @@
 ones, exports of other kinds."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +264,12 @@ def test_a_folder_or_a_single_task(fresh: Workspace, tmp_path: Path) -> None:
     path = export(tmp_path)
     path.write_text(json.dumps(task("photo.png", annotation(STROKE))))
     assert take(fresh, "label-studio", tmp_path).labels == 1
+    flat = tmp_path / "flat"
+    picture(flat / "photo.png", 5)
+    shutil.copy(path, flat / "project-1-at-2026.json")
+    assert take(fresh, "label-studio", flat).labels == 1
+    packed = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", flat))
+    assert take(fresh, "label-studio", packed).duplicates == 1
     (tmp_path / "more.json").write_text("[]")
     with pytest.raises(InputRefused, match="2 JSON files"):
         take(fresh, "label-studio", tmp_path)
