@@ -18,6 +18,8 @@ from tests.pipelines.exchange.labelled import (
     RIGHT,
     WIDTH,
     boxed,
+    coco,
+    mark,
     marked,
     picture,
     said,
@@ -273,3 +275,15 @@ def test_a_folder_or_a_single_task(fresh: Workspace, tmp_path: Path) -> None:
     (tmp_path / "more.json").write_text("[]")
     with pytest.raises(InputRefused, match="2 JSON files"):
         take(fresh, "label-studio", tmp_path)
+
+
+def test_its_coco_exports(fresh: Workspace, tmp_path: Path) -> None:
+    """They leave out strokes and ellipses, so an image without annotation may be marked."""
+    folder = coco(tmp_path / "a", [mark(1)], 2, info={"contributor": "Label Studio"})
+    with pytest.raises(InputRefused, match=r"leaves out brush strokes and ellipses.*export JSON"):
+        take(fresh, "coco", folder, clean=True)
+    assert take(fresh, "coco", folder).labels == 1 and verdicts(fresh) == {"1.png": 400, "2.png": "none"}
+    strokes_as_outlines = coco(tmp_path / "b", [mark(1)], info={"contributor": "Label Studio Converter"})
+    for clean in (False, True):
+        with pytest.raises(InputRefused, match=r"outlines lose holes.*export JSON"):
+            take(fresh, "coco", strokes_as_outlines, clean=clean)
