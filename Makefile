@@ -35,7 +35,7 @@ $(LABEL_STUDIO)/.ready: Makefile   # never in our own environment: its pins are 
 	$(LABEL_STUDIO)/bin/python -m pip install --quiet --disable-pip-version-check label-studio==1.23.2
 	@touch $@
 
-test-labelstudio: setup $(LABEL_STUDIO)/.ready   ## push and pull against a real Label Studio server
+test-labelstudio: setup $(LABEL_STUDIO)/.ready   ## push, pull and exports with a real Label Studio server
 	$(BIN)/python -m pytest -m labelstudio tests/labelstudio
 
 bench-labelstudio: $(LABEL_STUDIO)/.ready

@@ -162,6 +162,9 @@ def _keep(
         images = {image.id: image for image in catalog.images.get_many(sorted({key[0] for key in changed}))}
         options = ImportOptions(path=Path(), classes=catalog.classes.names())
         rounds = {row.id for row in catalog.rounds.list()} | catalog.queue.rounds()
+        waiting: dict[str, list[str]] = {}
+        for item in catalog.queue.waiting():
+            waiting.setdefault(item.image_id, []).append(item.round_id)
     labels = 0
     for start in range(0, len(changed), BATCH):
         report(start, len(changed), "pulling")
@@ -173,7 +176,7 @@ def _keep(
             try:
                 if image is None:
                     raise InputRefused(f"image {key[0]!r} is not in this workspace; was it erased?")
-                round_id = str(tasks.get(task, {}).get("data", {}).get("round", ""))
+                asked = str(tasks.get(task, {}).get("data", {}).get("round", ""))
                 drawing = draw(annotation.results, image.height, image.width, options)
                 answer = ImportedAnnotation(
                     author=annotation.author,
@@ -181,7 +184,7 @@ def _keep(
                     lead_seconds=annotation.lead_seconds,
                     note=notes[key],
                     created=annotation.updated or None,
-                    round_id=round_id if round_id in rounds else None,
+                    round_id=_answered(asked, waiting.get(image.id, []), rounds),
                     refused=drawing.refused,
                     left_out=drawing.left_out,
                 )
@@ -198,6 +201,13 @@ def _keep(
         labels += store_new_labels(workspace, pairs, source="person")
     report(len(changed), len(changed), "pulled")
     return labels
+
+
+def _answered(asked: str, waiting: list[str], rounds: set[str]) -> str | None:
+    """The round that an annotation answers: its task's, unless the image waits in others alone."""
+    if waiting and asked not in waiting:
+        return waiting[0]
+    return asked if asked in rounds else None
 
 
 def _withdraw(

@@ -60,7 +60,8 @@ def read_label_studio(options: ImportOptions) -> Reading:
     path = _file(options.path)
     tasks = _tasks(path)
     refused: list[Refusal] = []
-    root = options.images or (path.parent if (path.parent / "images").is_dir() else None)
+    whole = options.path.is_dir() or (path.parent / "images").is_dir()
+    root = options.images or (path.parent if whole else None)
     notes = _notes(root, refused) if root else {}
     found = list(_found(tasks, root, notes, refused))
     rows = list(_rows(found, root, options))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from dataengine.records import Label, QueueItem, Round
+from pipelines.exchange.label_studio.pull import _answered
 from pipelines.exchange.label_studio.push import images_to_push
 from pipelines.exchange.readers.folders import import_folder
 from storage.workspace import Workspace
@@ -79,3 +80,11 @@ def test_one_that_needs_a_second_opinion_waits(fresh: Workspace, images: list[st
             )  # fmt: skip
             catalog.commit()
         assert (pushed(fresh) == [images[8]]) == waits
+
+
+def test_which_round_an_annotation_answers() -> None:
+    rounds = {"r1", "r2", "desk"}
+    assert _answered("r1", ["r1", "desk"], rounds) == "r1"
+    assert _answered("r1", ["desk", "r2"], rounds) == "desk"
+    assert _answered("r1", [], rounds) == "r1"
+    assert _answered("made up", [], rounds) is None and _answered("", ["desk"], rounds) == "desk"

@@ -2,6 +2,7 @@
 ones, exports of other kinds."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from tests.pipelines.exchange.labelled import (
     RIGHT,
     WIDTH,
     boxed,
+    coco,
+    mark,
     marked,
     picture,
     said,
@@ -263,6 +266,24 @@ def test_a_folder_or_a_single_task(fresh: Workspace, tmp_path: Path) -> None:
     path = export(tmp_path)
     path.write_text(json.dumps(task("photo.png", annotation(STROKE))))
     assert take(fresh, "label-studio", tmp_path).labels == 1
+    flat = tmp_path / "flat"
+    picture(flat / "photo.png", 5)
+    shutil.copy(path, flat / "project-1-at-2026.json")
+    assert take(fresh, "label-studio", flat).labels == 1
+    packed = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", flat))
+    assert take(fresh, "label-studio", packed).duplicates == 1
     (tmp_path / "more.json").write_text("[]")
     with pytest.raises(InputRefused, match="2 JSON files"):
         take(fresh, "label-studio", tmp_path)
+
+
+def test_its_coco_exports(fresh: Workspace, tmp_path: Path) -> None:
+    """They leave out strokes and ellipses, so an image without annotation may be marked."""
+    folder = coco(tmp_path / "a", [mark(1)], 2, info={"contributor": "Label Studio"})
+    with pytest.raises(InputRefused, match=r"leaves out brush strokes and ellipses.*export JSON"):
+        take(fresh, "coco", folder, clean=True)
+    assert take(fresh, "coco", folder).labels == 1 and verdicts(fresh) == {"1.png": 400, "2.png": "none"}
+    strokes_as_outlines = coco(tmp_path / "b", [mark(1)], info={"contributor": "Label Studio Converter"})
+    for clean in (False, True):
+        with pytest.raises(InputRefused, match=r"outlines lose holes.*export JSON"):
+            take(fresh, "coco", strokes_as_outlines, clean=clean)
