@@ -18,7 +18,7 @@ import torch
 from dataengine.curation.answers import AnswerCache
 from dataengine.curation.config import VqaConfig
 from dataengine.curation.endpoints import Endpoint, NoAnswer, image_part, is_endpoint
-from dataengine.errors import ModelRefused, ServiceAbsent
+from dataengine.errors import ModelRefused, ServiceAbsent, reason_of
 
 OTHER = "other"
 """The category of an answer that names none."""
@@ -230,14 +230,26 @@ def load_categorizer(
 ) -> ClassifierCategorizer | QuestionCategorizer:
     """The categorizer for a folder, a hub id (safetensors only), or an endpoint's URL (see `Endpoint`).
 
-    Text answers are cached in the folder `keep`. Raises `ModelRefused` when the model's configuration names
-    no supported kind.
+    Text answers are cached in the folder `keep`. Raises `ModelRefused` when the model cannot be loaded or its
+    configuration names no supported kind.
     """
     config = config or VqaConfig()
     kept = None if keep is None else AnswerCache(keep, str(location), config.question_text)
     if is_endpoint(location):
         endpoint = Endpoint(str(location), config.endpoint)
         return QuestionCategorizer(EndpointAnswerer(endpoint, config), config, kept)
+    try:
+        return _load_model(location, config, device, kept)
+    except (OSError, ValueError) as error:
+        raise ModelRefused(
+            f"{location} cannot be loaded as a VQA model ({reason_of(error)}); give a folder or hub id with "
+            "safetensors weights, or an endpoint's URL followed by # and the model's name"
+        ) from error
+
+
+def _load_model(
+    location: str | Path, config: VqaConfig, device: str, kept: AnswerCache | None
+) -> QuestionCategorizer | ClassifierCategorizer:
     from transformers import (
         AutoConfig,
         AutoImageProcessor,

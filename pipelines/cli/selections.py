@@ -82,11 +82,14 @@ def is_selection(call: Call) -> bool:
 def run_selection(name: str, call: Call) -> Any:
     """Do the stage's work on the selected images, here or, with --detach, on a worker."""
     from pipelines.services.images import work
+    from pipelines.services.queue import workers_alive
 
     run = run_of(name, call)
     if call.options.detach:
         job = work.request_work(call.workspace, run, ACTOR)
         call.say(f"{job.id} is queued; follow it with `clinic status`")
+        if not workers_alive(call.workspace):
+            call.say("  no worker is running: start one with `clinic worker`")
         return job
     doing: Callable[..., dict[str, Any]] = getattr(work, f"{name.replace('-', '_')}_images")
     result = doing(call.workspace, run, call.options.device, call.report)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from dataengine.records import STAGE_JOB, DetectorVersion, Job, describe_point
+from dataengine.records import CLINIC, STAGE_JOB, DetectorVersion, Job, describe_point
 from pipelines.config import TrainingRun
 from pipelines.services import preflight, queue, runs, training_preview
 from pipelines.services.detectors import (
@@ -30,6 +30,8 @@ DETECTORS_SHOWN = 100
 PREVIEW_SECONDS = 60.0
 STAGES = {"teacher": ("train_teacher",)}
 JOINT_STAGES = ("retrain", "train_teacher")
+MADE_FOR = {CLINIC: "the embedded clinic's drawings"}
+"""The kinds of images that detectors are made for, in words."""
 FIGURES = ("mse", "kl", "kl1m")
 REAL_FIGURES = ("mse", "kl1m")
 SHOWN_FIGURES = (*FIGURES, "miss", "false_alarm", "pixel_ap", "iou", "auroc")
@@ -216,6 +218,7 @@ def detector_details(workspace: Workspace, detector_id: str) -> dict[str, Any]:
             "snapshot": version.snapshot_id,
             "round": version.round_id,
             "licence": version.licence or "not recorded",
+            "made for": MADE_FOR.get(version.domain, "not recorded"),
         },
         "config": version.config,
     }

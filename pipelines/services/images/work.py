@@ -15,8 +15,6 @@ from pipelines.selections.config import (
 from pipelines.services.categories import category_report
 from pipelines.services.jobs import request_job
 from pipelines.services.queue import fresh_id
-from storage.queries.images import champion_id
-from storage.queries.selections import conditions_of
 from storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -73,14 +71,11 @@ def request_work(workspace: Workspace, run: SelectionRun, actor: str = "") -> Jo
 
     Raises `NotFound` for an empty selection and an unknown detector, `ConfigRefused` without any detector.
     """
-    from pipelines.runtime.context import Context
-    from pipelines.runtime.models import real_models
-    from pipelines.selections.pages import detector_of, selected
+    from pipelines.selections.pages import selected
 
     selected(workspace, run.images)
     if isinstance(run, DiagnosisRun | MiningRun | PseudoLabelRun):
-        version = detector_of(Context(workspace, real_models()), run.detector)
-        run = run.model_copy(update={"detector": version.id})
+        run = run.model_copy(update={"detector": _detector(workspace, run.detector)})
     kind = KINDS[type(run)]
     args = {"run": fresh_id(kind), "settings": run.model_dump(mode="json")}
     return request_job(workspace, kind, args, actor)
@@ -91,14 +86,23 @@ def hard_categories(
 ) -> dict[str, Any]:
     """Every category's figures and verdict over the selected images (see `category_report`).
 
-    Raises `NotFound` for an empty selection.
+    Raises `NotFound` for an empty selection and an unknown detector, `ConfigRefused` without any detector.
     """
     from pipelines.selections.pages import selected
 
-    selected(workspace, query)
+    conditions, _ = selected(workspace, query)
+    detector = _detector(workspace, detector_id)
     with workspace.catalog(read_only=True) as catalog:
-        only = conditions_of(catalog, query.filter())
-        return category_report(catalog, detector_id or champion_id(catalog), only)
+        return category_report(catalog, detector, conditions)
+
+
+def _detector(workspace: Workspace, detector_id: str | None) -> str:
+    """The id of the named detector, or of the champion."""
+    from pipelines.runtime.context import Context
+    from pipelines.runtime.models import real_models
+    from pipelines.selections.pages import detector_of
+
+    return detector_of(Context(workspace, real_models()), detector_id).id
 
 
 def _here(

@@ -8,6 +8,7 @@ from PIL import Image
 from dataengine.records import DetectorVersion
 from pipelines import recipes
 from pipelines.runtime import context as runtime_context
+from pipelines.runtime.models import real_models
 from pipelines.services.rounds import start_round
 from storage.opening import create_workspace
 from tests import fakes
@@ -111,3 +112,19 @@ def test_help_shows_the_filter_and_the_settings(capsys: pytest.CaptureFixture[st
             app.main([name, "--help"])
         text = capsys.readouterr().out
         assert "--images [FILTER ...]" in text and "\n  " + setting in text and "images.category" in text
+
+
+@pytest.mark.parametrize("location", ["/nonexistent", "no such model"])
+def test_a_model_that_cannot_be_loaded_is_one_line(
+    console: Console, monkeypatch: pytest.MonkeyPatch, location: str
+) -> None:
+    monkeypatch.setattr(runtime_context, "real_models", real_models)
+    status, _, err = console("categorize", "--model", location)
+    assert status == 1 and f"{location} cannot be loaded as a VQA model" in err and err.count("\n") == 1
+
+
+def test_hard_categories_need_a_detector_that_is_there(console: Console) -> None:
+    assert "no champion detector" in console("hard-categories")[2]
+    add_detector(console)
+    assert "no detector 'absent'" in console("hard-categories", "--detector", "absent")[2]
+    assert "run `clinic categorize` and `clinic diagnose` first" in console("hard-categories")[1]

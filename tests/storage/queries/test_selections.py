@@ -7,6 +7,8 @@ import pytest
 from dataengine.records import GeneratorVersion, Label, Prediction, PseudoLabel, QueueItem
 from dataengine.records.images import HARD, JUDGE
 from storage.catalog import Catalog
+from storage.queries.categories import histograms
+from storage.queries.datasets import pseudo_examples
 from storage.queries.domains import count_elsewhere, elsewhere
 from storage.queries.images import ImageFilter, page_of_images
 from storage.queries.selections import (
@@ -147,3 +149,38 @@ def test_images_from_elsewhere(catalog: Catalog) -> None:
     )
     assert ids_of(catalog, [elsewhere(catalog)]) == ["c", "e", "f"]
     assert count_elsewhere(catalog, ["a", "c", "e", "gone"]) == 2 and count_elsewhere(catalog, []) == 0
+
+
+@pytest.mark.parametrize(
+    "image_filter", [ImageFilter(lowest=0.4), ImageFilter(lowest=0.4, detector_id="old")]
+)
+def test_bounds_by_one_detector_hold_in_work_of_another(filled: Catalog, image_filter: ImageFilter) -> None:
+    """The bounds look at predictions inside statements that look at predictions themselves."""
+    conditions = conditions_of(filled, image_filter)
+    inside = set(ids_of(filled, conditions))
+    assert 0 < len(inside) < 50
+    for detector_id in ("old", "new"):
+        counts = histograms(filled, detector_id, conditions)
+        assert sum(sum(one.counts.values()) for one in counts.values()) == sum(int(i) % 3 < 2 for i in inside)
+        found = most_telling(filled, conditions, detector_id, (), 0.5, (99, 99))
+        assert {one.id for one in found} == inside
+        assert count_of_selection(filled, [*conditions, not_predicted_by(detector_id)]) == 0
+
+
+def test_the_next_training_set_counts_the_newest_pseudo_label_of_unlabelled_images(catalog: Catalog) -> None:
+    catalog.detectors.add(detector("d"))
+    catalog.images.add_many(
+        [*(image(id, category="hand") for id in "abc"), image("v", split="validation"), image("e")]
+    )
+    catalog.labels.submit(Label(image_id="c", author="ada", height=4, width=6, clean=True))
+    made = [
+        PseudoLabel(image_id=id, detector_id="d", round_id=round_id, map_ref="m", max=high, created=created)
+        for id, round_id, high, created in (
+            *(("a", "r", 0.9, 1.0), ("a", "", 0.1, 2.0), ("b", "", 0.8, 1.0)),
+            *(("c", "", 0.8, 1.0), ("v", "", 0.8, 1.0), ("e", "s", 0.2, 1.0)),
+        )
+    ]
+    catalog.pseudo_labels.add_many(made)
+    assert sorted(pseudo_examples(catalog, None, {"e"})) == [("hand", False), ("hand", True)]
+    assert pseudo_examples(catalog, "r", ()) == [("hand", True)]
+    assert sorted(pseudo_examples(catalog, None, ())) == [("", False), ("hand", False), ("hand", True)]

@@ -244,6 +244,15 @@ def test_a_round_s_detector_shows_its_stage_s_curve(engineer: TestClient, worksp
     assert engineer.get("/api/train/detectors/d2/curves").json() == {"loss": [list(range(9)), [0.5] * 9]}
 
 
+def test_a_detector_says_what_it_was_made_for(engineer: TestClient, workspace: Workspace) -> None:
+    with workspace.catalog() as catalog:
+        catalog.detectors.add(DetectorVersion(id="d2", name="own", checkpoint="1" * 64))
+        catalog.detectors.add(DetectorVersion(id="d3", name="doctor", checkpoint="2" * 64, domain="clinic"))
+        catalog.commit()
+    shown = [engineer.get(f"/api/train/detectors/{id}").json()["lineage"]["made for"] for id in ("d2", "d3")]
+    assert shown == ["not recorded", "the embedded clinic's drawings"]
+
+
 def with_candidate(workspace: Workspace, mse: float) -> None:
     with workspace.catalog() as catalog:
         catalog.detectors.record_metrics("d1", {"validation": {"mse": 0.03}})
