@@ -79,9 +79,13 @@ def test_taking_in_again_adds_nothing(workspace: Workspace) -> None:
         assert (catalog.images.count(), catalog.labels.count()) == before
 
 
-@pytest.mark.slow
-def test_the_shipped_detectors_point_is_that_of_the_clinics_validation(tmp_path: Path) -> None:
-    found = choose_first_point(load_detector(materialise("first_doctor", tmp_path / "first")))
-    assert (found.flawed, found.clean, found.rule) == (FIRST_POINT.flawed, FIRST_POINT.clean, "f2")
-    assert found.flagged == pytest.approx(FIRST_POINT.flagged, abs=1e-3)
-    assert found.component == FIRST_POINT.component
+def test_the_shipped_detectors_point_is_chosen_on_the_clinics_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On a few of its images here; `make bench-clinic` chooses it on all and compares.
+    monkeypatch.setattr("pipelines.demo.data.VALIDATION", 24)
+    detector = load_detector(materialise("first_doctor", tmp_path / "first"))
+    found = choose_first_point(detector)
+    assert found.flawed + found.clean == 24 and found.rule == FIRST_POINT.rule == "f2"
+    assert found == choose_first_point(detector)
+    assert FIRST_POINT.component <= FIRST_POINT.flagged < 0.5
