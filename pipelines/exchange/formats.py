@@ -51,7 +51,7 @@ FORMATS: dict[str, ImportFormat] = {
     "coco": ImportFormat(
         reader="coco:read_coco",
         what="COCO instances",
-        expects="a JSON file, or a folder with one and images/",
+        expects="a JSON file, or a folder with one and images/, as CVAT, Roboflow or cocodataset.org do",
     ),
     "masks": ImportFormat(
         reader="mask_folders:read_masks",
