@@ -8,7 +8,6 @@ Files name images as they lay on another machine: with backslashes, with folders
 name is followed from its end, `b/a.png` and then `a.png`, inside the dataset's folders and never out of them.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from urllib.parse import unquote
 from dataengine.errors import InputRefused
 from dataengine.records import Split
 from pipelines.exchange.importer import STRICTNESS
-from pipelines.exchange.metadata import displayable_name
+from pipelines.exchange.metadata import displayable_name, split_named
 from pipelines.exchange.safe_files import existing_inside, path_inside
 
 ROBOFLOW = "_annotations.coco.json"
@@ -28,19 +27,6 @@ OTHERS = ("captions", "person_keypoints", "keypoints", "panoptic", "image_info",
 """Beginnings of the names of other tasks' files, which are not read unless they are named."""
 ANNOTATIONS = "annotations"
 FOLDERS = ("images", "data")
-SPLITS: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "benchmark",
-    "test-dev": "benchmark",
-    "testing": "benchmark",
-    "benchmark": "benchmark",
-}
-"""What others call a split → ours; what they keep back for tests is never trained on."""
-YEAR = re.compile(r"[\W_]*\d*$")
 DEEPEST = 16
 """Folders of a name that are followed."""
 NAMED = 5
@@ -137,11 +123,6 @@ def _others(files: list[Path]) -> list[Path]:
             f"{found[0].parent} contains {len(found)} JSON files: {names}; name the COCO file itself"
         )
     return found
-
-
-def split_named(name: str) -> Split | None:
-    """Our split of a subset's or folder's name, such as `val2017` or `Train`; None for other words."""
-    return SPLITS.get(YEAR.sub("", name.casefold()))
 
 
 def _home(path: Path) -> Path:

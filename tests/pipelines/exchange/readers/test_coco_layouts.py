@@ -10,7 +10,8 @@ import pytest
 from pycocotools import mask as pycoco
 
 from dataengine.errors import InputRefused
-from pipelines.exchange.readers.coco_files import find_files, split_named
+from pipelines.exchange.metadata import split_named
+from pipelines.exchange.readers.coco_files import find_files
 from storage.workspace import Workspace
 from tests.pipelines.exchange.labelled import (
     HEIGHT,
