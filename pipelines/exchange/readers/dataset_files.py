@@ -14,7 +14,7 @@ from typing import Any
 
 from dataengine.bounds import CONFIG_BYTES
 from dataengine.errors import InputRefused, reason_of
-from pipelines.exchange.metadata import displayable_name, read_plain
+from pipelines.exchange.metadata import displayable_name, read_plain, split_named
 
 TABLES = (".parquet", ".arrow")
 KINDS = {"parquet": "table", "arrow": "table", "webdataset": "webdataset", "imagefolder": "images"}
@@ -47,8 +47,7 @@ class DatasetFiles:
 
     def each(self) -> Iterator[tuple[str, Path]]:
         """Every file with its split."""
-        for split, files in self.splits.items():
-            yield from ((split, file) for file in files)
+        return _pairs(self.splits)
 
 
 def library() -> Any:
@@ -88,23 +87,21 @@ def _found(root: Path, config: str, linked: bool = False) -> DatasetFiles:
     )
     if len({file.suffix for file in tables}) > 1 and not config:
         # `datasets` reads files of one kind; a folder of both is one dataset nevertheless.
-        return DatasetFiles(kind="table", root=root, splits={"": tables}, linked=linked)
+        return DatasetFiles(kind="table", root=root, splits=_by_folder(root, tables), linked=linked)
     builder = _resolved(str(root), config)
     kind = KINDS.get(_module(builder), "")
     if tables and kind != "table" and not config:
-        # Images that lie beside a table are named by it.
-        return DatasetFiles(kind="table", root=root, splits={"": tables}, linked=linked)
+        # Images that lie beside a table are named by it; so are the folders of `save_to_disk`, with its JSON.
+        return DatasetFiles(kind="table", root=root, splits=_by_folder(root, tables), linked=linked)
     _check_kind(builder, str(root))
-    splits = {name: _inside(root, list(files)) for name, files in builder.config.data_files.items()}
+    splits = {str(name): _inside(root, list(files)) for name, files in builder.config.data_files.items()}
     alone = list(splits) == [ALONE]
-    archives = [
-        ("" if alone else name, file) for name, files in splits.items() for file in files if _is_archive(file)
-    ]
+    archives = [("" if alone else split, file) for split, file in _pairs(splits) if _is_archive(file)]
     for name, files in splits.items():
         splits[name] = [file for file in files if not _is_archive(file)]
-        builder.config.data_files[name][:] = [
-            one for one in builder.config.data_files[name] if not _is_archive(Path(one))
-        ]
+        builder.config.data_files[name][:] = [str(file) for file in splits[name]]
+        if not splits[name]:
+            del builder.config.data_files[name]
     used = {file for files in splits.values() for file in files}
     return DatasetFiles(
         kind=kind,
@@ -118,12 +115,25 @@ def _found(root: Path, config: str, linked: bool = False) -> DatasetFiles:
     )
 
 
+def _by_folder(root: Path, files: list[Path]) -> dict[str, list[Path]]:
+    """The files by split, where the first folder is named like one."""
+    splits: dict[str, list[Path]] = {}
+    for file in files:
+        first = file.relative_to(root).parts[0]
+        splits.setdefault(first if split_named(first) and file.parent != root else "", []).append(file)
+    return {"": files} if splits.keys() == {ALONE} else splits
+
+
 def _check_kind(builder: Any, where: str) -> None:
     """Raise `InputRefused` for files of another kind, reading which might run code, or that are no images."""
     if _module(builder) not in KINDS or not builder.config.data_files:
         raise InputRefused(
             f"{where} is a dataset of {_module(builder)}; Parquet, Arrow, WebDataset tars and images are read"
         )
+
+
+def _pairs(splits: dict[str, list[Path]]) -> Iterator[tuple[str, Path]]:
+    return ((split, file) for split, files in splits.items() for file in files)
 
 
 def _is_archive(file: Path) -> bool:

@@ -3,9 +3,9 @@
 Tables (Parquet, Arrow), WebDataset tars and folders of images (also zipped) are read as streams, so that
 nothing is copied into a cache; each file is checked against its bounds before `datasets` opens it. Columns
 are found by their usual names, or mapped by `--column ours=theirs`. Ours are `image` (embedded bytes, or a
-path inside the folder), `mask` (the same, of class numbers or 0 and 255), `author`, and the metadata `prompt`,
-`seed`, `category`, `licence`, `generator`, `source`, `split`, `group`; numbers of classes are read as their
-names. Exports of our own snapshots are read back completely.
+path inside the folder), `mask` (the same, of class numbers or 0 and 255), `author`, and the metadata
+`prompt`, `seed`, `category`, `licence`, `generator`, `source`, `split`, `group`; numbers of classes are read
+as their names. Exports of our own snapshots are read back completely.
 """
 
 import glob
