@@ -169,6 +169,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "tfrecord": beside_image("train.tfrecord", read_richhf),
     "parquet": dataset("train.parquet", read_hugging_face),
     "arrow": dataset("train.arrow", read_hugging_face),
+    "tar": dataset("train.tar", read_hugging_face),
     "table": table,
     "sidecar": sidecar,
     "archive": archive,

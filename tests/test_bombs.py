@@ -32,6 +32,7 @@ SLOW_TO_MAKE = {
     "a mask of 8000² with colours",
     "ten million runs as a code",
     "compressed batches",
+    "a compressed tar",
     "20,000 columns",
 }
 """Left to `make bench-hold PART=files`: they take more than a second."""

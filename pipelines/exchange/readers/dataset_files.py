@@ -7,14 +7,14 @@ and its card may name files of its own folder only.
 
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from dataengine.bounds import CONFIG_BYTES
+from dataengine.bounds import CONFIG_BYTES, check_bytes
 from dataengine.errors import InputRefused, reason_of
-from pipelines.exchange.metadata import displayable_name, read_plain, split_named
+from pipelines.exchange.metadata import MAX_SIDECAR_BYTES, displayable_name, read_plain, split_named
 
 TABLES = (".parquet", ".arrow")
 KINDS = {"parquet": "table", "arrow": "table", "webdataset": "webdataset", "imagefolder": "images"}
@@ -69,7 +69,7 @@ def find_dataset(path: Path, config: str = "") -> DatasetFiles:
         match = HUB.fullmatch(path.as_posix())
         if match is None:
             raise InputRefused(f"{path} is no dataset of the hub; these are written hf://OWNER/NAME")
-        return _found(_download(match["name"], config), config, linked=True)
+        return _of_hub(match["name"], config)
     if not path.exists():
         raise InputRefused(f"{path} does not exist; datasets on the hub are written hf://OWNER/NAME")
     if path.is_file():
@@ -81,30 +81,35 @@ def find_dataset(path: Path, config: str = "") -> DatasetFiles:
 
 
 def _found(root: Path, config: str, linked: bool = False) -> DatasetFiles:
+    """The files of a folder."""
     _check_card(root, linked)
     tables = sorted(
         file for suffix in TABLES for file in root.rglob(f"*{suffix}") if file.name not in METADATA
     )
-    if len({file.suffix for file in tables}) > 1 and not config:
-        # `datasets` reads files of one kind; a folder of both is one dataset nevertheless.
+    mixed = len({file.suffix for file in tables}) > 1
+    builder = None if mixed and not config else _resolved(str(root), config)
+    if tables and not config and KINDS.get(_module(builder)) != "table":
+        # `datasets` reads files of one kind, and the most frequent. Images beside a table are named by it,
+        # tables of both kinds are one dataset, and JSON lies beside what `save_to_disk` writes.
         return DatasetFiles(kind="table", root=root, splits=_by_folder(root, tables), linked=linked)
-    builder = _resolved(str(root), config)
-    kind = KINDS.get(_module(builder), "")
-    if tables and kind != "table" and not config:
-        # Images that lie beside a table are named by it; so are the folders of `save_to_disk`, with its JSON.
-        return DatasetFiles(kind="table", root=root, splits=_by_folder(root, tables), linked=linked)
+    return _described(root, builder, tables, linked)
+
+
+def _described(root: Path, builder: Any, tables: list[Path], linked: bool) -> DatasetFiles:
+    """The files of a builder, those of zip archives apart. `tables` are all that lie in the folder."""
     _check_kind(builder, str(root))
-    splits = {str(name): _inside(root, list(files)) for name, files in builder.config.data_files.items()}
+    given = builder.config.data_files
+    splits = {str(name): _inside(root, list(files)) for name, files in given.items()}
     alone = list(splits) == [ALONE]
     archives = [("" if alone else split, file) for split, file in _pairs(splits) if _is_archive(file)]
     for name, files in splits.items():
         splits[name] = [file for file in files if not _is_archive(file)]
-        builder.config.data_files[name][:] = [str(file) for file in splits[name]]
+        given[name][:] = [str(file) for file in splits[name]]
         if not splits[name]:
-            del builder.config.data_files[name]
-    used = {file for files in splits.values() for file in files}
+            del given[name]
+    used = {file for _, file in _pairs(splits)}
     return DatasetFiles(
-        kind=kind,
+        kind=KINDS[_module(builder)],
         root=root,
         splits={"": splits[ALONE]} if alone else splits,
         archives=archives,
@@ -158,28 +163,41 @@ def _resolved(where: str, config: str) -> Any:
         raise InputRefused(f"{where} cannot be read as a dataset: {reason_of(error)}") from None
 
 
-def _download(repository: str, config: str) -> Path:
-    """The folder of the hub's cache with the files of one configuration and the dataset's card."""
-    from huggingface_hub import HfFileSystem, snapshot_download
+def _of_hub(repository: str, config: str) -> DatasetFiles:
+    """The files of one configuration of a dataset of the hub, in the hub's cache on this machine."""
+    from huggingface_hub import HfFileSystem, constants
 
     if Path(repository).exists():
         raise InputRefused(f"{repository} is a folder here as well; run this command in another folder")
+    # The card is looked at before anything that it names is fetched.
+    root = _download(repository, None, CARDS)
+    if constants.HF_HUB_OFFLINE:
+        return _found(root, config, linked=True)
+    _check_card(root, linked=True)
     builder = _resolved(repository, config)
     _check_kind(builder, repository)
+    given = builder.config.data_files
+    hub = HfFileSystem()
+    found: dict[Any, list[Any]] = {
+        name: [hub.resolve_path(url) for url in urls] for name, urls in given.items()
+    }
+    first, *others = [one for files in found.values() for one in files]
+    if any((one.repo_id, one.revision) != (first.repo_id, first.revision) for one in others):
+        raise InputRefused(f"{repository} names files of other datasets, which are not read")
+    root = _download(repository, first.revision, [_literal(one.path_in_repo) for one in (first, *others)])
+    for name, files in found.items():
+        given[name][:] = [str(root / one.path_in_repo) for one in files]
+    return _described(root, builder, [], linked=True)
+
+
+def _download(repository: str, revision: str | None, names: Sequence[str]) -> Path:
+    """The folder of a dataset in the hub's cache, with the files of these names. Raises `InputRefused`."""
+    from huggingface_hub import snapshot_download
+
     try:
-        hub = HfFileSystem()
-        found: list[Any] = [
-            hub.resolve_path(url) for urls in builder.config.data_files.values() for url in urls
-        ]
-        wanted = [_literal(one.path_in_repo) for one in found]
         return Path(
-            snapshot_download(
-                repository,
-                repo_type="dataset",
-                revision=found[0].revision,
-                allow_patterns=[*wanted, *CARDS],
-            )
-        )
+            snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns=list(names))
+        ).resolve()
     except Exception as error:  # its exceptions share no base class
         raise InputRefused(
             f"the hub dataset {repository!r} cannot be downloaded: {reason_of(error)}"
@@ -194,6 +212,7 @@ def _literal(name: str) -> str:
 def _check_card(root: Path, linked: bool) -> None:
     """Raise `InputRefused` if a dataset's card names files outside of its folder."""
     import yaml
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
     for name in CARDS:
         card = root / name
@@ -201,14 +220,17 @@ def _check_card(root: Path, linked: bool) -> None:
             continue
         text = read_plain(card.resolve() if linked else card, CONFIG_BYTES).decode("utf-8", "replace")
         if name == CARDS[0]:
-            text = text.split("---", 2)[1] if text.lstrip().startswith("---") else ""
+            block = REGEX_YAML_BLOCK.search(text)
+            text = block.group(2) if block else ""
+        check_bytes(len(text), MAX_SIDECAR_BYTES, f"the header of {name}", "shorten it")
         try:
+            if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+                raise InputRefused(f"the header of {name} has aliases; write their values out")
             said = yaml.safe_load(text)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise InputRefused(f"{name} is not valid YAML: {reason_of(error)}") from None
-        configs = said.get("configs") if isinstance(said, dict) else None
-        for given in _texts(configs):
-            if "://" in given or given.startswith("/") or ".." in Path(given).parts or "::" in given:
+            raise InputRefused(f"the header of {name} is not valid YAML: {reason_of(error)}") from None
+        for given in _texts(said.get("configs") if isinstance(said, dict) else None):
+            if "://" in given or "::" in given or given.startswith("/") or ".." in PurePosixPath(given).parts:
                 raise InputRefused(
                     f"{name} names {displayable_name(given)!r}, which leads out of the dataset"
                 )

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from storage.opening import open_workspace
 from tests.pipelines.exchange.labelled import picture
 from tests.pipelines.exchange.readers.test_hugging_face import configured, shard, tar
 
@@ -27,17 +28,22 @@ class Hub(ThreadingHTTPServer):
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), Requests)
         self.folder = folder
+        self.asked: list[str] = []
         self.downloads: list[str] = []
-        self.broken: set[str] = set()
-        """Files whose download ends half-way, once."""
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def files(self, repository: str) -> list[Path]:
         home = self.folder / repository
         return sorted(path for path in home.rglob("*") if path.is_file())
 
+    def tree(self, repository: str, below: str, deep: bool) -> list[dict[str, Any]]:
+        home = self.folder / repository / below
+        return [self.entry(repository, path) for path in sorted(home.rglob("*") if deep else home.glob("*"))]
+
     def entry(self, repository: str, path: Path) -> dict[str, Any]:
         name = path.relative_to(self.folder / repository).as_posix()
+        if path.is_dir():
+            return {"type": "directory", "oid": "0" * 40, "size": 0, "path": name}
         return {"type": "file", "oid": etag(path), "size": path.stat().st_size, "path": name}
 
 
@@ -57,7 +63,7 @@ class Requests(BaseHTTPRequestHandler):
         if where[:2] == ["api", "datasets"] and "paths-info" in where:
             repository = "/".join(where[2:4])
             wanted = set(json.loads(body)["paths"])
-            entries = [self.server.entry(repository, path) for path in self.server.files(repository)]
+            entries = self.server.tree(repository, "", deep=True)
             self._answer(200, [one for one in entries if one["path"] in wanted])
         else:
             self._answer(404, {"error": f"unexpected {self.path}"})
@@ -76,9 +82,8 @@ class Requests(BaseHTTPRequestHandler):
         if not files:
             self._answer(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
         elif rest[:1] == ["tree"]:
-            below = "/".join(rest[2:])
-            entries = [self.server.entry(repository, path) for path in files]
-            self._answer(200, [one for one in entries if not below or one["path"].startswith(f"{below}/")])
+            deep = "recursive=true" in urlsplit(self.path).query.lower()
+            self._answer(200, self.server.tree(repository, "/".join(rest[2:]), deep))
         else:
             siblings = [{"rfilename": self.server.entry(repository, path)["path"]} for path in files]
             about = {"id": repository, "sha": REVISION, "siblings": siblings, "private": False}
@@ -102,11 +107,6 @@ class Requests(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         self.server.downloads.append(name)
-        if name in self.server.broken:
-            self.wfile.write(data[start : len(data) // 2])
-            self.close_connection = True
-            self.connection.close()
-            return
         self.wfile.write(data[start:])
 
     def _answer(self, status: int, said: object, headers: dict[str, str] | None = None) -> None:
@@ -121,7 +121,7 @@ class Requests(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        pass
+        self.server.asked.append(self.path)
 
 
 @pytest.fixture
@@ -133,44 +133,63 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
     server.server_close()
 
 
-def imported(hub: Hub, tmp_path: Path, *words: str) -> dict[str, Any]:
-    """What `clinic import WORDS` says as JSON, in a process of its own that knows this hub."""
+COMMANDS = """
+import contextlib, io, json, sys, app
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        status = app.main(["import", *words])
+    print(json.dumps({**json.loads(said.getvalue()), "status": status}))
+"""
+
+
+def imported(hub: Hub, tmp_path: Path, *commands: list[str]) -> list[dict[str, Any]]:
+    """What each `clinic import WORDS` says, all in one process that knows this hub alone."""
+    at = ["--format", "hf", "--workspace", str(tmp_path / "w"), "--json"]
     home = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
-    program = [sys.executable, "-c", "import sys, app; sys.exit(app.main(sys.argv[1:]))", "import", *words]
     done = subprocess.run(
-        [*program, "--format", "hf", "--workspace", str(tmp_path / "w"), "--json"],
+        [sys.executable, "-c", COMMANDS, json.dumps([[*words, *at] for words in commands])],
         env=os.environ | home | {"PYTHONPATH": str(ROOT), "HF_HUB_DISABLE_XET": "1"},
         cwd=tmp_path,
         capture_output=True,
         timeout=200,
         check=False,
     )
-    assert done.stdout, done.stderr.decode()[-3000:]
-    said: dict[str, Any] = json.loads(done.stdout)
-    return said | {"status": done.returncode}
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_a_configuration_of_a_dataset_of_the_hub(hub: Hub, tmp_path: Path) -> None:
+def test_datasets_of_the_hub(hub: Hub, tmp_path: Path) -> None:
     root = configured(tmp_path / "hub" / "ada" / "tables")
     (root / "run.py").write_text("open('ran', 'w')")
-    said = imported(hub, tmp_path, "hf://ada/tables")
-    assert said["status"] == 1 and "has the configurations a, b" in said["error"]
-    said = imported(hub, tmp_path, "hf://ada/tables", "--config", "b")
-    assert (said["status"], said["added"], said["labels"], said["refused"]) == (0, 2, 1, [])
-    assert "b/two.parquet" in hub.downloads and "a/one.parquet" not in hub.downloads
-    assert "run.py" not in hub.downloads and not list(tmp_path.rglob("ran"))
-    before = hub.downloads.count("b/two.parquet")
-    again = imported(hub, tmp_path, "hf://datasets/ada/tables", "--config", "b")
-    assert (again["added"], again["duplicates"]) == (0, 2)
-    assert hub.downloads.count("b/two.parquet") == before
-
-
-def test_images_and_tars_of_the_hub(hub: Hub, tmp_path: Path) -> None:
     for number in range(3):
-        picture(tmp_path / "hub" / "ada" / "images" / ("train", "test")[number % 2] / f"{number}.png", number)
-    said = imported(hub, tmp_path, "hf://ada/images")
-    assert (said["status"], said["added"], said["refused"]) == (0, 3, [])
+        picture(
+            tmp_path / "hub" / "ada" / "images" / ("train", "test")[number % 2] / f"{number}.png", 20 + number
+        )
     tar(tmp_path / "hub" / "ada" / "tars" / "0000.tar", shard(5))
-    assert imported(hub, tmp_path, "hf://ada/tars")["labels"] == 2
-    said = imported(hub, tmp_path, "hf://ada/nothing")
-    assert said["status"] == 1 and "ada/nothing" in said["error"]
+    card = tmp_path / "hub" / "ada" / "elsewhere" / "README.md"
+    card.parent.mkdir()
+    card.write_text(f"---\nconfigs:\n- config_name: a\n  data_files: {hub.url}/secret.parquet\n---\n")
+    unclear, tables, again, images, tars, nothing, elsewhere = imported(
+        hub,
+        tmp_path,
+        ["hf://ada/tables"],
+        ["hf://ada/tables", "--config", "b"],
+        ["hf://datasets/ada/tables", "--config", "b"],
+        ["hf://ada/images"],
+        ["hf://ada/tars"],
+        ["hf://ada/nothing"],
+        ["hf://ada/elsewhere"],
+    )
+    assert unclear["status"] == 1 and "has the configurations a, b" in unclear["error"]
+    assert (tables["status"], tables["added"], tables["labels"], tables["refused"]) == (0, 2, 1, [])
+    assert (again["added"], again["duplicates"]) == (0, 2)
+    assert (images["status"], images["added"], images["refused"]) == (0, 3, [])
+    assert (tars["status"], tars["labels"], tars["refused"]) == (0, 2, [])
+    assert nothing["status"] == 1 and "'ada/nothing' cannot be downloaded" in nothing["error"]
+    assert elsewhere["status"] == 1 and "leads out of the dataset" in elsewhere["error"]
+    assert hub.downloads.count("b/two.parquet") == 1 and "a/one.parquet" not in hub.downloads
+    assert "run.py" not in hub.downloads and not list(tmp_path.rglob("ran"))
+    assert not [path for path in hub.asked if "secret" in path]
+    with open_workspace(tmp_path / "w").catalog(read_only=True) as catalog:
+        splits = sorted(image.split for image in catalog.images.find() if image.origin.endswith(".png"))
+    assert splits == ["benchmark", "train", "train"]

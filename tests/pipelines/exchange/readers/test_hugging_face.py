@@ -407,6 +407,23 @@ def test_a_card_that_names_files_elsewhere(card: str, pattern: str, fresh: Works
         take(fresh, root / "set")
 
 
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        ("a: &a [1]\nconfigs: *a", "aliases"),
+        ("configs: [", "not valid YAML"),
+        ("configs: " + "[" * 5000, "not valid YAML"),
+        ("x: " + "y" * (2 << 20), "shorten it"),
+        ('x: "a---b"\nconfigs:\n- data_files: ../b.parquet', "leads out"),
+    ],
+)
+def test_cards_that_are_none(header: str, says: str, fresh: Workspace, root: Path) -> None:
+    rows(0, 1).to_parquet(root / "a.parquet")
+    (root / "README.md").write_text(f"---\n{header}\n---\n")
+    with pytest.raises(InputRefused, match=says):
+        take(fresh, root)
+
+
 def test_code_beside_a_dataset_is_not_run(fresh: Workspace, root: Path) -> None:
     (root / "set").mkdir()
     marker = root / "ran"
