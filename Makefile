@@ -6,7 +6,7 @@ export TOKENIZERS_PARALLELISM = false
 export HF_HUB_DISABLE_TELEMETRY = 1
 export GRADIO_ANALYTICS_ENABLED = False
 
-.PHONY: help setup demo app test test-labelstudio lessons check clean
+.PHONY: help setup demo app test test-labelstudio test-peers lessons check clean
 help:            ## this list
 	@grep -hE '^[a-z-]+%?:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
 
@@ -27,7 +27,7 @@ app: setup       ## the web app on this workspace, with one worker
 	$(BIN)/clinic --workspace workspace app
 
 test: setup      ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not labelstudio'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not labelstudio and not peers'
 
 LABEL_STUDIO := build/labelstudio-venv
 $(LABEL_STUDIO)/.ready: Makefile   # never in our own environment: its pins are not ours (1 GB, 2 minutes)
@@ -39,6 +39,15 @@ test-labelstudio: setup $(LABEL_STUDIO)/.ready   ## push, pull and exports with 
 	$(BIN)/python -m pytest -m labelstudio tests/labelstudio
 
 bench-labelstudio: $(LABEL_STUDIO)/.ready
+
+PEERS := build/peers-venv
+$(PEERS)/.ready: tests/peers/constraints.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c $< supervision datumaro fiftyone
+	@touch $@
+
+test-peers: setup $(PEERS)/.ready   ## our COCO exports as supervision, datumaro and FiftyOne read them (1 GB)
+	$(BIN)/python -m pytest -m peers tests/peers
 
 lessons: setup   ## draw the practice and guideline pictures of the annotation page again
 	$(BIN)/python -m dataengine.clinic.lessons ui/annotate/static

@@ -8,6 +8,7 @@ import io
 import json
 import stat
 import struct
+import tarfile
 import zipfile
 from functools import partial
 from typing import Any
@@ -178,6 +179,27 @@ def cut_out(data: bytes, start: int, end: int) -> bytes:
     return data[:start] + data[end:]
 
 
+def tarred(members: dict[str, bytes], mode: str = "w") -> bytes:
+    body = io.BytesIO()
+    with tarfile.open(fileobj=body, mode=mode) as archive:  # type: ignore[call-overload]
+        for name, data in members.items():
+            about = tarfile.TarInfo(name)
+            about.size = len(data)
+            archive.addfile(about, io.BytesIO(data))
+    return body.getvalue()
+
+
+def sparse_tar() -> bytes:
+    """A tar with one image of 2⁴⁰ bytes, of which one is there."""
+    body = io.BytesIO()
+    with tarfile.open(fileobj=body, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        about = tarfile.TarInfo("a.png")
+        about.size = 1
+        about.pax_headers = {"GNU.sparse.map": "0,1", "GNU.sparse.size": str(2**40)}
+        archive.addfile(about, io.BytesIO(b"x"))
+    return body.getvalue()
+
+
 def record(example: bytes, claimed: int | None = None) -> bytes:
     head = struct.pack("<Q", len(example) if claimed is None else claimed)
     return head + struct.pack("<I", masked_crc32c(head)) + example + bytes(4)
@@ -233,6 +255,7 @@ TABLES = [
     File("a Parquet file of plain bytes", "parquet", "taken",
          lambda: parquet({"image": [sound_png()] * 40}, data_page_version="2.0")),
     File("an Arrow stream", "arrow", "taken", lambda: arrow(rows_of_images())),
+    File("a tar of WebDataset", "tar", "taken", lambda: tarred({"a.png": sound_png(), "a.txt": b"a hand"})),
     File("a TFRecord", "tfrecord", "taken", lambda: record(heat(sound_heat()))),
     File("a table", "table", "taken", lambda: b"file_name,prompt,seed\na.png,a hand,1\n"),
     File("a table of labels", "labels table", "taken", lambda: b"image,author,clean\na.png,ann,1\n"),
@@ -261,6 +284,10 @@ TABLES = [
     File("lists of nothing", "arrow", "refused", lambda: arrow(lists(2, 10**9))),
     File("a billion rows of nothing", "arrow", "refused",
          lambda: arrow(nulls(10**9, plain=False))),
+    File("a compressed tar", "tar", "refused", lambda: tarred({"a.png": bytes(300_000_000)}, "w:gz")),
+    File("a sparse tar", "tar", "refused", sparse_tar),
+    File("a tar of a pickle", "tar", "refused", lambda: tarred({"a.png": sound_png(), "a.pth": b"\x80N."})),
+    File("a tar of a long JSON", "tar", "refused", lambda: tarred({"a.json": b"[" * 2 * MEGABYTE})),
     File("a record that claims 2⁶³ bytes", "tfrecord", "refused", lambda: record(b"", 2**63)),
     File("a record of 8 million numbers", "tfrecord", "refused",
          lambda: with_feature(field(2, field(1, bytes(32_000_000 - 200))))),

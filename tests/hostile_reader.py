@@ -23,9 +23,9 @@ from pipelines.exchange.importer import Reading, pack
 from pipelines.exchange.readers.coco import read_coco
 from pipelines.exchange.readers.folders import read_folder
 from pipelines.exchange.readers.hadm import read_hadm
+from pipelines.exchange.readers.hugging_face import read_hugging_face
 from pipelines.exchange.readers.label_studio import read_label_studio
 from pipelines.exchange.readers.mask_folders import read_mask, read_masks
-from pipelines.exchange.readers.parquet import read_parquet
 from pipelines.exchange.readers.richhf import read_richhf
 from pipelines.exchange.safe_files import open_safely, read_json
 from pipelines.generators.files import read_pipeline_class
@@ -167,8 +167,9 @@ READERS: dict[str, Callable[[Path], object]] = {
     "label studio": beside_image("tasks.json", read_label_studio),
     "labels table": beside_image("labels.csv", read_masks),
     "tfrecord": beside_image("train.tfrecord", read_richhf),
-    "parquet": dataset("train.parquet", read_parquet),
-    "arrow": dataset("train.arrow", read_parquet),
+    "parquet": dataset("train.parquet", read_hugging_face),
+    "arrow": dataset("train.arrow", read_hugging_face),
+    "tar": dataset("train.tar", read_hugging_face),
     "table": table,
     "sidecar": sidecar,
     "archive": archive,

@@ -86,6 +86,7 @@ HOME = {
     "starlette": "ui",
     "uvicorn": "ui",
     "label_studio_sdk": "pipelines/exchange",
+    "datasets": "pipelines/exchange",
     "sqlalchemy": "storage",
     "alembic": "storage",
     "diffusers": "dataengine",

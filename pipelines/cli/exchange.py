@@ -59,6 +59,9 @@ def import_arguments(parser: argparse.ArgumentParser) -> None:
         help="map a field to a column of an hf dataset; may be repeated",
     )
     parser.add_argument(
+        "--config", default="", metavar="NAME", help="configuration of an hf dataset that has several"
+    )
+    parser.add_argument(
         "--clean",
         action="store_true",
         help="import images without an annotation as free of artifacts; never those of which one was refused",
@@ -101,6 +104,7 @@ def import_data(call: Call) -> Any:
         classes=parse_pairs(given.classes, "--class"),
         one_class=given.one_class,
         columns=parse_pairs(given.column, "--column"),
+        config=given.config,
         clean=given.clean,
         partial=given.partial,
         update=given.update,

@@ -51,7 +51,7 @@ FORMATS: dict[str, ImportFormat] = {
     "coco": ImportFormat(
         reader="coco:read_coco",
         what="COCO instances",
-        expects="a JSON file, or a folder with one and images/",
+        expects="a JSON file, or a folder with one and images/, as CVAT, Roboflow or cocodataset.org do",
     ),
     "masks": ImportFormat(
         reader="mask_folders:read_masks",
@@ -59,9 +59,9 @@ FORMATS: dict[str, ImportFormat] = {
         expects="images/ and masks/ with equal names, or labels.csv",
     ),
     "hf": ImportFormat(
-        reader="parquet:read_parquet",
+        reader="hugging_face:read_hugging_face",
         what="a Hugging Face dataset",
-        expects="Parquet or Arrow files, or hf://OWNER/NAME",
+        expects="Parquet, Arrow or tar files, or images by splits; or hf://OWNER/NAME",
     ),
     "pal4vst": ImportFormat(
         reader="mask_folders:read_pal4vst",

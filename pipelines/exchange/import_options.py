@@ -25,6 +25,8 @@ class ImportOptions:
     """The workspace's class for datasets with binary masks; empty for the first class."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """Field (`image`, `mask`, `prompt`, …) → name of the dataset's column."""
+    config: str = ""
+    """Configuration of a Hugging Face dataset; empty for its only or default one."""
     clean: bool = False
     """Import images without any annotation as free of artifacts."""
 

@@ -32,6 +32,19 @@ MAX_SIDECAR_BYTES = 1024 * 1024
 MAX_PROMPT = 20_000
 MAX_WORD = 500
 MAX_LINE = 1_000_000
+SPLITS: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "benchmark",
+    "test-dev": "benchmark",
+    "testing": "benchmark",
+    "benchmark": "benchmark",
+}
+"""What others call a split → ours; what they keep back for tests is never trained on."""
+YEAR = re.compile(r"[\W_]*\d*$")
 UNUSABLE_GROUP = re.compile(r"look:(?![0-9a-f]{16}$)")
 """Groups of near-duplicates bear the hash of their first member."""
 
@@ -227,6 +240,11 @@ def same_name(name: str) -> str:
 def displayable_name(name: str) -> str:
     """The name with invalid UTF-8 replaced, so that it can be stored and displayed."""
     return name.encode("utf-8", "replace").decode()
+
+
+def split_named(name: str) -> Split | None:
+    """Our split of a subset's or folder's name, such as `val2017` or `Train`; None for other words."""
+    return SPLITS.get(YEAR.sub("", name.casefold()))
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def existing_inside(root: Path, name: str) -> Path | None:
     """
     spellings = dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))))
     paths = [path_inside(root, spelling) for spelling in spellings]
-    return next((path for path in paths if path.exists()), None)
+    return next((path for path in paths if os.path.exists(path)), None)  # noqa: PTH110 (never raises)
 
 
 def read_inside(root: Path, name: str) -> tuple[bytes, Note]:
@@ -104,9 +104,10 @@ def _unpack(path: Path, folder: Path) -> None:
             members = archive.infolist()
             _check_members(members, allowed, folder)
             for member in members:
-                if member.is_dir():
+                name = _member_name(member)
+                if name.endswith("/"):
                     continue
-                target = path_inside(folder, member.filename)
+                target = path_inside(folder, name)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(member) as source, target.open("xb") as file:
                     while part := source.read(1 << 20):
@@ -123,6 +124,11 @@ def _unpack(path: Path, folder: Path) -> None:
         raise InputRefused(f"the archive {path.name} is damaged: {reason_of(error)}") from None
 
 
+def _member_name(member: zipfile.ZipInfo) -> str:
+    """The member's name with forward slashes; Windows PowerShell 5 and others write backslashes."""
+    return member.filename.replace("\\", "/")
+
+
 def _check_members(members: list[zipfile.ZipInfo], allowed: int, folder: Path) -> None:
     if len(members) > ARCHIVE_MEMBERS:
         raise InputRefused(f"the archive has {len(members)} members; at most {ARCHIVE_MEMBERS} are read")
@@ -134,14 +140,11 @@ def _check_members(members: list[zipfile.ZipInfo], allowed: int, folder: Path) -
         )
     names = set()
     for member in members:
-        path_inside(folder, member.filename)
+        name = _member_name(member)
+        path_inside(folder, name)
         if stat.S_ISLNK(member.external_attr >> 16):
-            raise InputRefused(
-                f"the archive contains a link, {displayable_name(member.filename)!r}; links are not read"
-            )
-        key = os.path.normcase(member.filename.rstrip("/"))
+            raise InputRefused(f"the archive contains a link, {displayable_name(name)!r}; links are not read")
+        key = os.path.normcase(name.rstrip("/"))
         if key in names:
-            raise InputRefused(
-                f"the archive contains {displayable_name(member.filename)!r} twice; remove one of them"
-            )
+            raise InputRefused(f"the archive contains {displayable_name(name)!r} twice; remove one of them")
         names.add(key)

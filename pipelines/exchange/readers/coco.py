@@ -1,6 +1,7 @@
 """Read COCO instances: polygons, RLE (compressed and plain, with holes) and boxes become label maps.
 
-The optional `annotation["author"]` is the annotator, and `image["clean_by"]` lists annotators who found
+Where files and images lie is found by `coco_files`; several files are read one by one, each with ids of its
+own. The optional `annotation["author"]` is the annotator, and `image["clean_by"]` lists annotators who found
 nothing; our export writes both, and its `metadata.csv` beside the images is read too. Later annotations
 overwrite earlier ones.
 
@@ -11,7 +12,7 @@ not be used, nor, if it is unclear whose it is, any image of the file.
 
 import math
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,52 +20,109 @@ from typing import Any
 
 import numpy as np
 
-from dataengine.bounds import MAX_PIXELS, check_drawn
+from dataengine.bounds import IMAGE_BYTES, MAX_PIXELS, check_drawn
 from dataengine.errors import InputRefused, MaskRefused
 from dataengine.masks import Mask, decode_coco
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import Answers, Reading, Row
 from pipelines.exchange.labels import ImportedAnnotation
-from pipelines.exchange.metadata import TABLE, Note, Refusal, displayable_name, read_table, same_name
-from pipelines.exchange.safe_files import read_inside, read_json
+from pipelines.exchange.metadata import (
+    MAX_WORD,
+    TABLE,
+    Note,
+    Refusal,
+    displayable_name,
+    read_plain,
+    read_table,
+    same_name,
+)
+from pipelines.exchange.readers.coco_files import AnnotationFile, FoundImage, find_files, find_images, some
+from pipelines.exchange.safe_files import read_json
 from pipelines.exchange.shapes import fill_polygons
 
-FILES = ("coco.json", "labels.json", "annotations.json", "_annotations.coco.json")
-FOLDERS = ("images", "data")
 MAX_VERTICES = 100_000
 WHOLE = re.compile(r"-?\d+\.0*")
 EXPECTED = "a polygon is a list [x, y, x, y, x, y, …] of three points or more, in a list of polygons"
+BOXES = "annotations with a box but no segmentation: the whole box is marked"
 LOSSES = ("keypoints, captions, attributes and crowd flags are not kept",)
 
 
 def read_coco(options: ImportOptions) -> Reading:
-    """The images of a COCO file with their annotations. Raises `InputRefused` if it is not a COCO file."""
-    path = _file(options.path)
-    payload = read_json(path)
-    images, annotations, categories = _lists(path.name, payload, options.clean)
+    """The images of COCO files with their annotations. Raises `InputRefused` for what is no COCO file."""
+    files, passed_over = find_files(options.path, options.images)
+    refused: list[Refusal] = []
+    rows: list[Row] = []
+    for file in files:
+        found, problems = _read_file(file, options)
+        place = f"{file.name}: " if len(files) > 1 else ""
+        rows += found
+        refused += [Refusal(place + one.name, one.reason) for one in problems]
+    return Reading(rows=rows, total=len(rows), refused=refused, losses=_remarks(files, passed_over))
+
+
+def _remarks(files: list[AnnotationFile], passed_over: list[str]) -> tuple[str, ...]:
+    remarks = list(LOSSES)
+    if passed_over:
+        remarks.append(f"passed over: {some(passed_over)}; name a file to read it instead")
+    if split := [f"{file.name} as {file.split}" for file in files if file.split]:
+        remarks.append(f"splits as the files are named: {some(split)}")
+    return tuple(remarks)
+
+
+def _read_file(file: AnnotationFile, options: ImportOptions) -> tuple[list[Row], list[Refusal]]:
+    """The rows of one file, and what of it cannot be used."""
+    payload = read_json(file.path)
+    images, annotations, categories = _lists(file.name, payload, options.clean)
     refused: list[Refusal] = []
     classes = _categories(categories, options, refused)
     known = _images(images, refused)
+    if images and not known:
+        raise InputRefused(f"{file.name} is not a COCO file: none of its images has an id and a file_name")
     by_image, lost = _by_image(annotations, classes, known.keys(), refused)
     if options.clean and lost:
         reason = f"{lost} annotations belong to no image of the file, so none was called free of artifacts"
         refused.append(Refusal("--clean", reason))
         options = replace(options, clean=False)
-    root = _root(options, path)
-    notes = _notes(root, refused)
-    rows = list(_rows(known, by_image, options, root, notes))
-    return Reading(rows=rows, total=len(rows), refused=refused, losses=LOSSES)
+    found = find_images(file, [one["file_name"] for same in known.values() for one in same])
+    notes = _Notes(file, payload, _tables(file.folders, refused))
+    return list(_rows(known, by_image, options, found, notes)), refused
 
 
-def _notes(root: Path, refused: list[Refusal]) -> dict[str, Note]:
-    """The table beside the images; one of another make costs nothing but itself."""
-    try:
-        notes, unusable, _ = read_table(root)
-    except InputRefused as error:
-        refused.append(Refusal(TABLE, str(error)))
-        return {}
-    refused += unusable
+def _tables(folders: Iterable[Path], refused: list[Refusal]) -> dict[str, Note]:
+    """What the tables beside the images say, by the path of the image; one of another make costs nothing but
+    itself."""
+    notes: dict[str, Note] = {}
+    for folder in folders:
+        try:
+            table, unusable, _ = read_table(folder)
+        except InputRefused as error:
+            refused.append(Refusal(TABLE, str(error)))
+            continue
+        refused += unusable
+        notes |= {same_name(str(folder / name)): note for name, note in table.items()}
     return notes
+
+
+class _Notes:
+    """What a file, its name and the tables beside its images say of an image; the tables come first."""
+
+    def __init__(self, file: AnnotationFile, payload: dict[str, Any], tables: dict[str, Note]) -> None:
+        self.split, self.tables = file.split, tables
+        given = payload.get("licenses")
+        self.licences = dict(filter(None, map(_licence, given if isinstance(given, list) else [])))
+
+    def of(self, image: dict[str, Any], path: Path) -> Note:
+        note = self.tables.get(same_name(str(path)), Note())
+        licence = self.licences.get(_key(image.get("license")) or "")
+        return replace(note, split=note.split or self.split, licence=note.licence or licence)
+
+
+def _licence(payload: Any) -> tuple[str, str] | None:
+    """Id and name of one of a file's licences."""
+    key, name = (_key(payload.get("id")), payload.get("name")) if isinstance(payload, dict) else (None, None)
+    if key is None or not isinstance(name, str) or not 0 < len(name) <= MAX_WORD or "\0" in name:
+        return None
+    return key, displayable_name(name)
 
 
 def _lists(name: str, payload: Any, clean: bool) -> tuple[list[Any], list[Any], list[Any]]:
@@ -73,32 +131,14 @@ def _lists(name: str, payload: Any, clean: bool) -> tuple[list[Any], list[Any], 
     images, categories = lists.get("images"), lists.get("categories", [])
     annotations = lists.get("annotations", None if clean else [])
     if not (isinstance(images, list) and isinstance(annotations, list) and isinstance(categories, list)):
-        raise InputRefused(f"{name} is not a COCO file: it needs lists of images, annotations, categories")
+        has = f"an object with {some(sorted(lists))}" if lists else f"a {type(payload).__name__}"
+        raise InputRefused(
+            f"{name} is not a COCO file: it needs lists of images, annotations, categories, but is {has:.300}"
+        )
     if any(isinstance(one, dict) and "segments_info" in one for one in annotations):
         raise InputRefused(f"{name} is a panoptic COCO file; only instances are read: give instances_*.json")
     _check_label_studios(name, lists.get("info"), clean)
     return images, annotations, categories
-
-
-def _file(path: Path) -> Path:
-    if path.is_file():
-        return path
-    for name in FILES:
-        if (path / name).is_file():
-            return path / name
-    found = sorted(path.glob("*.json")) + sorted(path.glob("annotations/*.json"))
-    if len(found) != 1:
-        raise InputRefused(f"{path} contains {len(found)} JSON files; name the COCO file itself")
-    return found[0]
-
-
-def _root(options: ImportOptions, file: Path) -> Path:
-    if options.images:
-        return options.images
-    return next(
-        (file.parent / name for name in FOLDERS if (file.parent / name).is_dir()),
-        file.parent,
-    )
 
 
 def _key(value: Any) -> str | None:
@@ -187,8 +227,8 @@ def _rows(
     known: dict[str, list[dict[str, Any]]],
     by_image: dict[str, list[dict[str, Any]]],
     options: ImportOptions,
-    root: Path,
-    notes: dict[str, Note],
+    found: dict[str, FoundImage | str],
+    notes: _Notes,
 ) -> Iterator[Row]:
     for key, images in known.items():
         mine = by_image.get(key, [])
@@ -199,12 +239,15 @@ def _rows(
                 answers = partial(_ambiguous, key)
             elif mine or image.get("clean_by") or options.clean:
                 answers = partial(_answers, mine, image, options)
-            yield Row(name=displayable_name(name), load=partial(_load, root, name, notes), answers=answers)
+            yield Row(
+                name=displayable_name(name), load=partial(_load, found[name], image, notes), answers=answers
+            )
 
 
-def _load(root: Path, name: str, notes: dict[str, Note]) -> tuple[bytes, Note]:
-    data, _ = read_inside(root, name)
-    return data, notes.get(same_name(name)) or Note()
+def _load(found: FoundImage | str, image: dict[str, Any], notes: _Notes) -> tuple[bytes, Note]:
+    if isinstance(found, str):
+        raise InputRefused(found)
+    return read_plain(found.path, IMAGE_BYTES), notes.of(image, found.path)
 
 
 def _author(options: ImportOptions) -> str:
@@ -218,7 +261,8 @@ def _ambiguous(key: str, height: int, width: int) -> list[ImportedAnnotation]:
 def _answers(
     annotations: list[dict[str, Any]], image: dict[str, Any], options: ImportOptions, height: int, width: int
 ) -> Iterator[ImportedAnnotation]:
-    declared = (image.get("height", height), image.get("width", width))
+    # Some tools write 0 or null for a size that they do not know.
+    declared = (image.get("height") or height, image.get("width") or width)
     if declared != (height, width):
         raise MaskRefused(f"the file declares {declared} (height, width), its image is {(height, width)}")
     check_drawn(len(annotations), height, width)
@@ -239,7 +283,7 @@ def _answers(
 def _answer(author: str, annotations: list[dict[str, Any]], height: int, width: int) -> ImportedAnnotation:
     """One author's label map, with what could not be used of it."""
     label_map = np.zeros((height, width), dtype=np.uint8)
-    refused, left_out = [], []
+    refused, left_out, remark = [], [], ""
     for one in annotations:
         where = f"annotation {one.get('id')}"
         if isinstance(one["number"], str):
@@ -252,11 +296,16 @@ def _answer(author: str, annotations: list[dict[str, Any]], height: int, width: 
             continue
         left_out += [f"{where}: {reason}" for reason in odd]
         label_map[mask] = one["number"]
+        remark = remark if one.get("segmentation") else BOXES
     if not label_map.any():
         # Annotations that mark nothing are no evidence that nothing is wrong.
         return ImportedAnnotation(author=author, label_map=None, refused=(*refused, *left_out))
     return ImportedAnnotation(
-        author=author, label_map=label_map, refused=tuple(refused), left_out=tuple(left_out)
+        author=author,
+        label_map=label_map,
+        refused=tuple(refused),
+        left_out=tuple(left_out),
+        remark=remark,
     )
 
 

@@ -33,6 +33,7 @@ from pipelines.exchange.metadata import (
 )
 from storage.workspace import Workspace
 
+MASKS_BESIDE = ("images", "masks")
 OUR_EXPORT = ("labels.csv", "images/metadata.csv")
 
 
@@ -87,6 +88,11 @@ def read_folder(root: Path, prompts: Path | None = None) -> Reading:
     if all((root / name).exists() for name in OUR_EXPORT):
         raise InputRefused(
             f"{root} is an export with labels, splits and sources; import it with --format masks"
+        )
+    if all((root / name).is_dir() for name in MASKS_BESIDE):
+        raise InputRefused(
+            f"{root} holds masks/ beside images/, and masks are no images; import it with --format masks, "
+            "or give the folder images/ alone"
         )
     found, refused = find_image_files(root)
     table, unusable, unused = read_table(root, prompts)

@@ -25,6 +25,26 @@ NESTED = 8
 INSTEAD = "write it again with smaller row groups"
 
 
+def open_parquet(file: Path) -> Any:
+    """An open `pyarrow.parquet.ParquetFile`, whose footer is bounded. Raises `pyarrow.ArrowException`."""
+    import pyarrow.parquet as parquet
+
+    return parquet.ParquetFile(file, memory_map=True, thrift_container_size_limit=CONTAINER_LIMIT)
+
+
+def check_arrow(file: Path, wanted: Collection[str]) -> None:
+    """Raise `InputRefused` unless every batch of an Arrow stream holds what it claims, in plain columns."""
+    import pyarrow
+
+    with pyarrow.memory_map(str(file)) as source:
+        check_stream(source, file.name)
+        source.seek(0)
+        for batch in pyarrow.ipc.open_stream(source):
+            check_types(batch.schema, wanted, file.name)
+            check_rows(batch.num_rows, source.size(), file.name)
+            batch.select(sorted(wanted)).validate(full=True)
+
+
 def check_rows(rows: int, size: int, what: str) -> None:
     """Raise `InputRefused` for more rows than a file of `size` bytes can honestly hold."""
     if rows > max(ROWS_ALWAYS, size):

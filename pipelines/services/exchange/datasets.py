@@ -36,6 +36,8 @@ class ImportRequest:
     """Our class, for masks that know one class only."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """Our column name → theirs."""
+    config: str = ""
+    """Configuration of a Hugging Face dataset that has several."""
     clean: bool = False
     """Whether an image without annotation is free of artifacts."""
     partial: bool = False
@@ -88,6 +90,7 @@ def import_data(
             mapping=request.classes,
             one_class=request.one_class,
             columns=request.columns,
+            config=request.config,
             clean=request.clean,
         )
         found = import_dataset(workspace, request.format, wanted, ingest, trial=dry_run, report=report)

@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from dataengine.masks import unpack_label_map
+from dataengine.masks import pack_label_map, unpack_label_map
 from dataengine.records import Image, Label
 from pipelines.exchange.formats import import_dataset
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import ImportResult, Ingest
+from pipelines.exchange.readers.folders import import_folder
 from storage.workspace import Workspace
 from tests.pipelines.exchange import pictures
 
+CLASSES = ("shape distortion", "unreasonable content", "watermark")
 HEIGHT, WIDTH = 48, 64
 LEFT, RIGHT = [10, 10, 30, 10, 30, 30, 10, 30], [40, 20, 60, 20, 60, 40, 40, 40]
 """Squares of 20 × 20 pixels as polygons."""
@@ -97,3 +99,49 @@ def verdicts(workspace: Workspace) -> dict[str, str | int]:
         assert all(label.clean == (area == 0) for label, area in zip(labels, areas, strict=True))
         assert not (any(label.clean for label in labels) and any(areas)), "one picture, both clean and marked"
     return found
+
+
+def label_maps() -> dict[str, np.ndarray]:
+    """Holes, single pixels, borders, classes that touch, noise, everything, and nothing."""
+    rng = np.random.default_rng(5)
+    ring = np.zeros((48, 64), np.uint8)
+    ring[5:40, 5:50] = 1
+    ring[10:30, 10:30] = 0
+    ring[15:20, 15:20] = 3
+    ring[20:40, 50:64] = 2
+    corners = np.zeros((33, 71), np.uint8)
+    corners[0, 0] = corners[-1, -1] = 1
+    corners[0, -1] = corners[-1, 0] = 2
+    corners[16, 35] = 3
+    return {
+        "ring": ring,
+        "corners": corners,
+        "diagonal": np.eye(37, 53, dtype=np.uint8) * 2,
+        "noise": (rng.random((61, 40)) < 0.4).astype(np.uint8) * rng.integers(1, 4, (61, 40), np.uint8),
+        "whole": np.full((20, 90), 3, np.uint8),
+        "rows": np.repeat(np.arange(30, dtype=np.uint8)[:, None] % 4, 25, axis=1),
+        "odd": np.pad(rng.integers(1, 4, (7, 11), np.uint8), ((101, 90), (67, 79))),
+        "clean": np.zeros((24, 24), np.uint8),
+    }
+
+
+def labelled_images(workspace: Workspace, folder: Path) -> dict[str, np.ndarray]:
+    """Fill a workspace with one image for each of `label_maps`, and give the maps by the images' ids."""
+    drawn = label_maps()
+    folder.mkdir()
+    for number, (name, label_map) in enumerate(drawn.items()):
+        (folder / f"{name}.png").write_bytes(pictures.encoded(pictures.scene(number, *label_map.shape)))
+    import_folder(workspace, folder, validation=0.0)
+    by_id = {}
+    with workspace.catalog() as catalog:
+        for image in catalog.images.find():
+            label_map = by_id[image.id] = drawn[image.origin.removesuffix(".png")]
+            blob = workspace.blobs.put(pack_label_map(label_map)) if label_map.any() else None
+            catalog.labels.submit(
+                Label(
+                    image_id=image.id, author="ada", height=image.height, width=image.width,
+                    label_map=blob, clean=blob is None,
+                )
+            )  # fmt: skip
+        catalog.commit()
+    return by_id

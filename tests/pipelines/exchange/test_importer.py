@@ -260,6 +260,21 @@ def test_an_archive(fresh: Workspace, tmp_path: Path) -> None:
     assert take(fresh, "coco", path, mapping={"odd hand": "watermark"}).labels == 3
 
 
+def test_masks_in_an_archive_from_windows(fresh: Workspace, tmp_path: Path) -> None:
+    layouts.picture(tmp_path, "a.png", 1)
+    members = {
+        "set\\": b"",
+        "set\\images\\a.png": (tmp_path / "a.png").read_bytes(),
+        "set\\masks\\a.png": pictures.encoded(np.uint8(layouts.ring() == 1)),
+    }
+    path = zipped(tmp_path / "set.zip", members)
+    with pytest.raises(InputRefused, match="--format masks"):
+        take(fresh, "folder", path)
+    assert take(fresh, "masks", path).labels == 1
+    [(_, labels)] = kept(fresh).values()
+    assert np.array_equal(drawn(fresh, labels[0]), layouts.ring() == 1)
+
+
 @pytest.mark.parametrize(
     ("members", "links", "says"),
     [

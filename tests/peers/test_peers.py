@@ -1,0 +1,47 @@
+"""What others read from our COCO exports, pixel by pixel, each in `build/peers-venv` (`make test-peers`)."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines.exchange.writers.snapshot_folder import export_folder
+from storage.workspace import Workspace
+from tests.peers.read_with import PEERS
+from tests.pipelines.exchange.conftest import _bare, fresh  # noqa: F401 (fixtures)
+from tests.pipelines.exchange.labelled import CLASSES, labelled_images
+
+pytestmark = [pytest.mark.peers, pytest.mark.timeout(600)]
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = ROOT / "build" / "peers-venv" / "bin" / "python"
+FORMATS = {"supervision": "coco", "datumaro": "coco", "fiftyone": "fiftyone"}
+
+
+@pytest.fixture
+def labelled(fresh: Workspace, tmp_path: Path) -> tuple[Workspace, dict[str, np.ndarray]]:  # noqa: F811
+    """A workspace of one image for each label map, and the maps by the images' ids."""
+    return fresh, labelled_images(fresh, tmp_path / "images")
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_label_maps_are_equal(
+    peer: str, labelled: tuple[Workspace, dict[str, np.ndarray]], tmp_path: Path
+) -> None:
+    workspace, expected = labelled
+    folder = export_folder(workspace, tmp_path / "out", format=FORMATS[peer]).folder
+    program = [str(PYTHON), str(ROOT / "tests" / "peers" / "read_with.py")]
+    done = subprocess.run(
+        [*program, peer, str(folder), str(tmp_path / "read.npz"), *CLASSES],
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    with np.load(tmp_path / "read.npz") as read:
+        found = {Path(name).stem: read[name] for name in read.files}
+    assert found.keys() == expected.keys()
+    for name, label_map in expected.items():
+        assert np.array_equal(found[name], label_map), name
