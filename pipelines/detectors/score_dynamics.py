@@ -27,20 +27,21 @@ from storage.workspace import Workspace
 KIND = "score dynamics"
 FOLDER = "dynamics"
 """Folder of the charts in the workspace; also the key of the settings in a version's config."""
-
+RULE = 2
+"""Rule 1 differed from the authors' released code; maps by different rules never share a detector."""
 
 MapBatches = Iterator[tuple[list[Image], list[np.ndarray]]]
 
 
 def dynamics_id(config: DynamicsConfig) -> str:
     """Id of the detector version that stands for these settings, known before it is registered."""
-    return training_free.settings_id(KIND, config)
+    return training_free.settings_id(KIND, config, RULE)
 
 
 def get_or_register_detector(workspace: Workspace, config: DynamicsConfig) -> DetectorVersion:
     """The detector version that stands for these settings, registered on first use."""
     name = KIND if config == DynamicsConfig() else f"{KIND} {dynamics_id(config)[:6]}"
-    return training_free.get_or_register_version(workspace, KIND, FOLDER, config, name)
+    return training_free.get_or_register_version(workspace, KIND, FOLDER, config, name, rule=RULE)
 
 
 def is_score_dynamics(version: DetectorVersion | None) -> bool:
@@ -62,10 +63,16 @@ def iter_dynamics_maps(
 ) -> MapBatches:
     """Batches of the images with their maps, float32 HW.
 
-    Raises `ConfigRefused` for images that cannot be regenerated here, and for too few steps.
+    Raises `ConfigRefused` for a version of an earlier rule, for images that cannot be regenerated here, and
+    for too few steps.
     """
     from dataengine.treatment.sampling.trajectory import dynamics_map
 
+    if version.config.get("rule", 1) != RULE:
+        raise ConfigRefused(
+            f"{version.name} ({version.id}) found its maps by an earlier rule, which is not continued; "
+            "`clinic dynamics` registers today's, and mine.second_detector takes that one's id"
+        )
     foreign = len(images) - len(redrawable_images(images))
     if foreign:
         raise ConfigRefused(

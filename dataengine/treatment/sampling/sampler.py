@@ -18,6 +18,7 @@ from dataengine.treatment.families.diffusion import (
     Conditioning,
     Schedule,
     add_noise,
+    broadcast_level,
     predicted_clean,
     predicted_noise,
 )
@@ -81,6 +82,23 @@ def denoise(
     return Step(
         latents=add_noise(clean, noise, schedule.next_alpha[step], schedule.next_sigma[step]), clean=clean
     )
+
+
+def with_eta(result: Step, noise: Tensor, schedule: Schedule, step: int, eta: float) -> Step:
+    """The same step with fresh `noise` by η (Song et al. 2021, Eq. 16): 0 is deterministic, 1 is ancestral.
+
+    The variance is η² times that of q(x_s | x_t, x_0), so that it holds for noise and flow prediction alike.
+    The chain's last step stays as it is.
+    """
+    if step == len(schedule) - 1:
+        return result
+    alpha, sigma = schedule.alpha[step], schedule.sigma[step]
+    next_alpha, next_sigma = schedule.next_alpha[step], schedule.next_sigma[step]
+    added = eta * next_sigma / sigma * (sigma**2 - (alpha / next_alpha * next_sigma) ** 2).clamp(min=0).sqrt()
+    kept = (next_sigma**2 - added**2).clamp(min=0).sqrt() / next_sigma
+    towards = broadcast_level(next_alpha, result.latents) * result.clean
+    state = towards + broadcast_level(kept, noise) * (result.latents - towards)
+    return Step(latents=state + broadcast_level(added, noise) * noise, clean=result.clean)
 
 
 def sample(
