@@ -165,8 +165,8 @@ class CorrectionConfig(Config):
     control."""
 
     dynamics: DynamicsConfig = CORRECTION_WINDOW
-    """The window and the detection of regions in it. Its end is T_c (ASCED: about 0.48): the last level at or
-    above it is the one whose state is replaced, before the model is asked there."""
+    """The window and the detection of regions in it. Its end is T_c, 0.48 by our reading of the paper: the
+    last level at or above it is the one whose state is replaced, before the model is asked there."""
 
     repeated: bool = False
     """TTC and state replacement: correct at every step of the window but its first, not only at its end

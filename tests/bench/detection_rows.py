@@ -72,7 +72,7 @@ def generate_with_dynamics(clinic: ClinicModels, name: str, base: Path, use: str
 
 
 def detection(clinic: ClinicModels, name: str, base: Path) -> tuple[list[Figure], str]:
-    """Accuracy of score dynamics of one generator and of detectors; and the form chosen on validation."""
+    """Accuracy of score dynamics of one generator; and the rule chosen on validation, by its maps."""
     known = generate_with_dynamics(clinic, name, base, "validation", SIZES.validation)
     test = generate_with_dynamics(clinic, name, base, "evaluation", SIZES.accuracy)
     accuracies = {
@@ -104,8 +104,6 @@ def detection(clinic: ClinicModels, name: str, base: Path) -> tuple[list[Figure]
     figures += rule_figures(name, known, test)
     if not told_nothing(name):
         figures += within(name, test, test.extras[f"{form}|{score}"])
-    figures += trained_detector_figures(clinic, name, known, test)
-    figures.append(question_figure(name, known, test, balanced(test.flawed)))
     shares = np.mean(test.extras[f"{form}|abnormal"], axis=0)
     table = {"change": list(range(1, len(shares) + 1)), "share": shares.tolist()}
     note = f"highest of the steps; curve in {curve(f'trainingfree-abnormal-{name}', table)}"
@@ -154,10 +152,10 @@ def within(name: str, test: ImageRow, scores: np.ndarray) -> list[Figure]:
 
 
 @torch.no_grad()
-def trained_detector_figures(
-    clinic: ClinicModels, name: str, known: ImageRow, test: ImageRow
-) -> list[Figure]:
-    """The same for trained detectors and the reader's plausibility, which rates whole images."""
+def detector_figures(clinic: ClinicModels, name: str, base: Path) -> list[Figure]:
+    """The same for trained detectors, the reader's plausibility, which rates whole images, and a question."""
+    known = generate_with_dynamics(clinic, name, base, "validation", SIZES.validation)
+    test = generate_with_dynamics(clinic, name, base, "evaluation", SIZES.accuracy)
     doctor = load_detector(TREATMENT.folder("clinic/first_doctor"), device())
     figures = []
     for label, detector in (("first_doctor", doctor), ("champion", clinic.detector)):
@@ -180,4 +178,5 @@ def trained_detector_figures(
     figures.append(
         accuracy(f"accuracy_reader_{name}", (plain[0], known.flawed), (plain[1], test.flawed), note)
     )
+    figures.append(question_figure(name, known, test, balanced(test.flawed)))
     return figures

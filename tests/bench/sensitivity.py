@@ -1,6 +1,6 @@
 """How the images depend on the time of correction and, for FULL, on the number of steps; with curves."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,12 +32,14 @@ FEW = 4 if quick() else 50
 def moment_figures(
     clinic: ClinicModels,
     none: ImageRow,
-    rows: Mapping[str, tuple[str, CorrectionConfig]],
+    name: str,
+    folder: str,
+    config: CorrectionConfig,
     steer: Callable[[CorrectionConfig], Steering],
 ) -> list[Figure]:
-    """Single corrections at other T_c: the judge's frequency, KID, precision and recall against none.
+    """A single correction at other T_c: the judge's frequency, KID, precision and recall against none.
 
-    `rows` gives the folder and the settings of each way of correcting, by name.
+    `folder` is where the images by `config` itself are kept.
     """
     count, base = min(len(none.images), 300), Generator(clinic.flux)
     real = compute_features(
@@ -46,25 +48,24 @@ def moment_figures(
     plain = compute_features(none.images[:count], clinic.features)
     kid, covered = kid_by_fold(real, plain), np.array(precision_recall(real, plain))
     figures, table = [], []
-    for name, (folder, config) in rows.items():
-        for moment in MOMENTS:
-            # Two frames lie before T_c.
-            window = {"stop": moment, "start": max(config.dynamics.start, round(moment + 0.2, 2))}
-            changed = config.model_copy(update={"dynamics": config.dynamics.model_copy(update=window)})
-            place = folder if changed == config else f"{folder}-at-{moment:g}"
-            other = generate_row(clinic, place, base, SAMPLING["flux"], "evaluation", count, steer(changed))
-            vectors = compute_features(other.images, clinic.features)
-            gap = kid_by_fold(real, vectors) - kid
-            precision, recall = np.array(precision_recall(real, vectors)) - covered
-            note = f"KID {gap.mean():+.4f}, precision {precision:+.3f}, recall {recall:+.3f}"
-            id = f"true_freq_{name}_at_{moment:g}"
-            figures.append(paired_ratio(id, other.flawed, none.flawed[:count], f"{note}, against none"))
-            table.append((name, moment, float(figures[-1].value), float(gap.mean()), precision, recall))
-    names = ("regions", "moment", "frequency_ratio", "kid", "precision", "recall")
-    kept = curve("trainingfree-moment", dict(zip(names, zip(*table, strict=True), strict=True)))
-    best = min(table, key=lambda row: row[2])
-    note = f"{best[0]}; lowest frequency of all, {best[2]:.3f}; curves in {kept}"
-    return [*figures, figure("best_moment", best[1], None, "T_c / T", count, note)]
+    for moment in MOMENTS:
+        # Two frames lie before T_c.
+        window = {"stop": moment, "start": max(config.dynamics.start, round(moment + 0.2, 2))}
+        changed = config.model_copy(update={"dynamics": config.dynamics.model_copy(update=window)})
+        place = folder if changed == config else f"{folder}-at-{moment:g}"
+        other = generate_row(clinic, place, base, SAMPLING["flux"], "evaluation", count, steer(changed))
+        vectors = compute_features(other.images, clinic.features)
+        gap = kid_by_fold(real, vectors) - kid
+        precision, recall = np.array(precision_recall(real, vectors)) - covered
+        note = f"KID {gap.mean():+.4f}, precision {precision:+.3f}, recall {recall:+.3f}, against none"
+        id = f"true_freq_{name}_at_{moment:g}"
+        figures.append(paired_ratio(id, other.flawed, none.flawed[:count], note))
+        table.append((moment, float(figures[-1].value), float(gap.mean()), precision, recall))
+    names = ("moment", "frequency_ratio", "kid", "precision", "recall")
+    kept = curve(f"trainingfree-moment-{name}", dict(zip(names, zip(*table, strict=True), strict=True)))
+    best = min(table, key=lambda row: row[1])
+    note = f"T_c / T of the lowest frequency, {best[1]:.3f}; curves in {kept}"
+    return [*figures, figure(f"best_moment_{name}", best[0], None, "share", count, note)]
 
 
 def step_figures(clinic: ClinicModels, form: str, config: DynamicsConfig) -> list[Figure]:

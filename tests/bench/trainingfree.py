@@ -11,7 +11,7 @@ Settings and thresholds are chosen on validation prompts; figures stand on other
 trainings are longer.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from dataengine.clinic.training.data import render
 from dataengine.clinic.world import stream
+from dataengine.diagnosis.detector import load_detector
 from dataengine.quality.distances import compute_features, frechet_distance, precision_recall
 from dataengine.treatment.config import CORRECTION_WINDOW, CorrectionConfig, GuidanceConfig
 from dataengine.treatment.families.loading import load_family
@@ -33,7 +34,7 @@ from dataengine.treatment.sampling.trajectory import Recorder
 from pipelines.runtime.line_chart import Line, draw_line_chart
 from tests.bench.choose_correction import CHOICES, RECORDED, choose_correction, once
 from tests.bench.ddpm import DDPM, trained_ddpm
-from tests.bench.detection_rows import detection, generate_with_dynamics
+from tests.bench.detection_rows import detection, detector_figures, generate_with_dynamics
 from tests.bench.guided_sampling import (
     COMPARED,
     FORMS,
@@ -128,10 +129,9 @@ class Choices:
 
 def correction_steering(clinic: ClinicModels, config: CorrectionConfig, detector: Any = None) -> Steering:
     """Sampling with a correction; by the champion unless another detector is given."""
-    asked = state_hash(clinic.detector) if detector is None else type(detector).__name__
-    return Steering(
-        config, asked, lambda texts, seeds: make_correctors(config, seeds, detector or clinic.detector)
-    )
+    asking = detector or (clinic.detector if config.needs_detector else None)
+    asked = state_hash(clinic.detector) if asking is not None and detector is None else type(asking).__name__
+    return Steering(config, asked, lambda texts, seeds: make_correctors(config, seeds, asking))
 
 
 def guidance_steering(clinic: ClinicModels, config: GuidanceConfig) -> Steering:
@@ -184,26 +184,39 @@ def correction_fid_figures(clinic: ClinicModels, choices: Choices) -> list[Figur
     return figures
 
 
-def correction_figures(clinic: ClinicModels, choices: Choices, how: str) -> list[Figure]:
-    """Every row on FLUX, by prompts and seeds that all share; `how` says why the champion corrects so."""
-    count, sampling, base = COMPARED, SAMPLING["flux"], Generator(clinic.flux)
-    clean = render(stream("photos"), range(count)).images.permute(0, 2, 3, 1).numpy()
+def correction_figures(
+    clinic: ClinicModels, choices: Choices, how: str, names: Sequence[str]
+) -> list[Figure]:
+    """Rows on FLUX, by prompts and seeds that all share; `how` says why the champion corrects so."""
+    clean = render(stream("photos"), range(COMPARED)).images.permute(0, 2, 3, 1).numpy()
     real = compute_features(clean, clinic.features)
-    none = generate_row(clinic, "none", base, *NONE)
-    figures, shown = [], {"none": none}
-    rows = choices.rows()
-    for row, config in rows.items():
-        steering = correction_steering(clinic, config)
-        other = generate_row(clinic, choices.folder(row), base, sampling, "evaluation", count, steering)
-        figures += compared(clinic, real, none, row, other, f"; {how}" if row == "ttc_champion" else "")
-        shown[row] = other
+    none, figures = uncorrected(clinic), []
+    for row in names:
+        note = f"; {how}" if row == "ttc_champion" else ""
+        figures += compared(clinic, real, none, row, corrected(clinic, choices, row), note)
+    return figures
+
+
+def uncorrected(clinic: ClinicModels) -> ImageRow:
+    """The row that all others are compared with."""
+    return generate_row(clinic, "none", Generator(clinic.flux), *NONE)
+
+
+def corrected(clinic: ClinicModels, choices: Choices, row: str) -> ImageRow:
+    """The images of a row."""
+    steering = correction_steering(clinic, choices.rows()[row])
+    return generate_row(clinic, choices.folder(row), Generator(clinic.flux), *NONE, steering)
+
+
+def shown_figures(clinic: ClinicModels, choices: Choices) -> list[Figure]:
+    """The sheet of all rows and, in the long form, guidance and a treated generator beside them."""
+    none, figures = uncorrected(clinic), []
+    shown = {"none": none} | {row: corrected(clinic, choices, row) for row in choices.rows()}
     if full() or quick():
         figures += guidance_figures(clinic, none, shown)
         figures.append(with_treatment(clinic, choices))
-    sheet = f"{', '.join(shown)}, from top to bottom, in {sheet_of(shown, none.flawed[: count // 5])}"
-    figures.append(figure("correction_sheet", "reported", n=len(shown), note=sheet))
-    figures.append(on_clean(clinic, none, rows["ttc"]))
-    return figures
+    sheet = f"{', '.join(shown)}, from top to bottom, in {sheet_of(shown, none.flawed[: COMPARED // 5])}"
+    return [*figures, figure("correction_sheet", "reported", n=len(shown), note=sheet)]
 
 
 def guidance_figures(clinic: ClinicModels, none: ImageRow, shown: dict[str, ImageRow]) -> list[Figure]:
@@ -237,9 +250,9 @@ def sheet_of(shown: Mapping[str, ImageRow], flawed: np.ndarray) -> str:
     return file.name
 
 
-def on_clean(clinic: ClinicModels, none: ImageRow, config: CorrectionConfig) -> Figure:
+def on_clean(clinic: ClinicModels, config: CorrectionConfig) -> Figure:
     """New artifacts where a region without fault is corrected (ASCED, Sec. 7.2)."""
-    few = SIZES.clean
+    few, none = SIZES.clean, uncorrected(clinic)
     wanted = config.model_copy(update={"regions": "detector"})
     steering = correction_steering(clinic, wanted, Patch())
     base = Generator(clinic.flux)
@@ -292,9 +305,11 @@ def time_figures(clinic: ClinicModels, config: CorrectionConfig) -> list[Figure]
     recorder = Recorder(config.dynamics)
     images = as_tensor(generate(family, told, seeds, sampling, steppers=lambda rows: recorder)).to(device())
 
+    doctor = load_detector(clinic.first_doctor, device())
+
     @torch.no_grad()
     def detect() -> Tensor:
-        return clinic.detector.confidence(images)
+        return doctor.confidence(images)
 
     ways: dict[str, Callable[[], object]] = {"dynamics": recorder.dynamics, "detector": detect}
     for name, way in ways.items():
@@ -310,7 +325,7 @@ def ddpm_figures(clinic: ClinicModels) -> list[Figure]:
     if folder is None:
         note = "its training takes an hour or two: FULL=1, or a GPU; then it is kept and used always"
         return [figure("accuracy_dynamics_ddpm", "not measured", note=note)]
-    found = detection(clinic, "ddpm", folder)[0]
+    found = detection(clinic, "ddpm", folder)[0] + detector_figures(clinic, "ddpm", folder)
     made = generate_with_dynamics(clinic, "ddpm", folder, "evaluation", SIZES.accuracy)
     found[0] = replace(found[0], note=f"{found[0].note}; it learned {DDPM.description}")
     return [*found, *fam_figures("ddpm", made, DDPM.categories)]
@@ -332,27 +347,36 @@ def draw_abnormal() -> None:
 def main() -> None:
     clinic = open_clinic_models()
     flux, form = detection(clinic, "flux", clinic.flux)
-    none = generate_row(clinic, "none", Generator(clinic.flux), *NONE)
     steer, long = partial(correction_steering, clinic), full() or quick()
     recorded = (RECORDED, f"{RECORDED}, as the last long run chose")
     champion, how = choose_correction(clinic, steer) if long else recorded
     choices = Choices(form, champion)
-    ttc = choices.rows()["ttc"]
-    moments = {
-        "ttc": (choices.folder("ttc"), ttc),
-        "champion": (choices.folder("ttc_champion_once"), once()),
-    }
+    ttc, by_champion = choices.rows()["ttc"], ["sargd", "ttc_champion_once", "ttc_champion"]
+    others = [row for row in choices.rows() if row not in by_champion]
+
+    def moments(name: str, row: str) -> list[Figure]:
+        return moment_figures(
+            clinic, uncorrected(clinic), name, choices.folder(row), choices.rows()[row], steer
+        )
+
+    # What needs no trained detector comes first.
     parts: dict[str, Callable[[], list[Figure]]] = {
         "detection-flux": lambda: flux,
-        "correction": lambda: correction_figures(clinic, choices, how),
         "times": lambda: time_figures(clinic, ttc),
-        "moments": lambda: moment_figures(clinic, none, moments, steer),
+        "correction": lambda: correction_figures(clinic, choices, how, others),
+        "moments-dynamics": lambda: moments("ttc", "ttc"),
         "detection-sd": lambda: detection(clinic, "sd", clinic.stable_diffusion)[0],
+        "clean": lambda: [on_clean(clinic, ttc)],
+        "detectors-flux": lambda: detector_figures(clinic, "flux", clinic.flux),
+        "detectors-sd": lambda: detector_figures(clinic, "sd", clinic.stable_diffusion),
+        "correction-champion": lambda: correction_figures(clinic, choices, how, by_champion),
+        "moments-champion": lambda: moments("champion", "ttc_champion_once"),
+        "shown": lambda: shown_figures(clinic, choices),
     }
     if long:
         parts |= {
             "detection-ddpm": lambda: ddpm_figures(clinic),
-            "flaw-activation": lambda: fam_figures("flux", none),
+            "flaw-activation": lambda: fam_figures("flux", uncorrected(clinic)),
             "self-refining": lambda: self_refining(clinic),
             "steps": lambda: step_figures(clinic, form, FORMS[form]),
             "self-refining-sensitivity": lambda: sensitivity_of_training(clinic),

@@ -100,19 +100,22 @@ class Corrector:
         return result
 
     def _steps(self, family: GeneratorFamily, schedule: Schedule, latents: Tensor) -> list[int]:
-        """The steps of the window; the last is T_c. Raises `ConfigRefused` for too few."""
+        """The steps of the window; the last is T_c. Raises `ConfigRefused` for too few.
+
+        Where the window holds fewer than two frames of score dynamics before T_c, they begin earlier.
+        """
         config = self._config
-        # Corrections need a step before them in the window; score dynamics two frames.
-        before = FEWEST_FRAMES if config.regions == "dynamics" else int(config.every_step)
-        fewest = FEWEST_FRAMES if config.method == "clipping" else before + 1
-        steps = watched_steps(family, schedule, latents, config.dynamics, fewest)
-        if steps[-1] < config.steps_back:
+        if config.method == "clipping":
+            return watched_steps(family, schedule, latents, config.dynamics)
+        steps = watched_steps(family, schedule, latents, config.dynamics, 2 if config.every_step else 1)
+        frames = FEWEST_FRAMES if config.regions == "dynamics" else 0
+        needed = max(frames, config.steps_back)
+        if steps[-1] < needed:
             raise ConfigRefused(
-                f"the correction at step {steps[-1] + 1} of {len(schedule)} starts from the prediction of "
-                f"{config.steps_back} steps before, which there is not; sample with more steps, or lower "
-                f"{'earlier' if config.method == 'replacement' else 'reverse_step'} or dynamics.stop"
+                f"the correction is at step {steps[-1] + 1} of {len(schedule)}, and needs {needed} steps "
+                "before it; sample with more steps, or lower dynamics.stop"
             )
-        return steps
+        return list(range(min(steps[0], steps[-1] - frames), steps[-1] + 1))
 
     def _corrected(self, steps: list[int]) -> list[int]:
         """Those of the window's steps whose state is replaced before the model is asked."""

@@ -1,4 +1,4 @@
-"""Score dynamics: the released rule against plain loops, the paper's threshold, sizes that carry over, plots."""
+"""Score dynamics: the released rule by plain loops, the paper's threshold, other sizes, plots."""
 
 from itertools import pairwise
 

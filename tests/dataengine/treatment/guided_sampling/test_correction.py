@@ -150,12 +150,20 @@ def test_replacement_takes_the_x0_of_an_earlier_step(family):
     assert torch.allclose(asked[at], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("space", ["latent", "pixel"])
-def test_frames_begin_at_the_start_and_end_one_step_before_t_c(family, space):
+@pytest.mark.parametrize(
+    ("space", "steps", "frames"), [("latent", 25, 8), ("pixel", 25, 8), ("latent", 5, 2)]
+)
+def test_frames_begin_at_the_start_and_end_one_step_before_t_c(family, space, steps, frames):
+    """With few steps one frame lies in the window, so they begin a step earlier."""
+    steps += steps == 5 and family.prediction == "epsilon"
     dynamics = LOOSE.model_copy(update={"space": space})
-    corrector, schedule, asked, _ = chain(family, CorrectionConfig(dynamics=dynamics, cover=1.0), steps=25)
-    states, cleans = plain_chain(family, 25)
+    config = CorrectionConfig(dynamics=dynamics, cover=1.0)
+    corrector, schedule, asked, _ = chain(family, config, steps)
+    states, cleans = plain_chain(family, steps)
     window = [step for step, share in enumerate(schedule.shares) if 0.48 <= round(share, 2) <= 0.8]
+    window = list(range(window[-1] - frames, window[-1] + 1))
+    if steps == 25:
+        assert [round(schedule.shares[step], 2) for step in (window[0], window[-1])] == [0.8, 0.48]
     frames = torch.stack([cleans[step] for step in window[:-1]], 1)
     if space == "pixel":
         shown = [(family.decode(each) * 255).floor().byte() for each in frames]
@@ -286,21 +294,22 @@ def test_images_broken_all_over_are_left_alone(family, plain):
 def test_refusals(family):
     with pytest.raises(ConfigRefused, match="pass one"):
         make_correctors(CorrectionConfig(regions="detector"), SEEDS)
-    few = SamplingConfig(steps=2)
-    with pytest.raises(ConfigRefused, match="sample with"):
-        generate(family, PROMPTS[:1], [1], few, steppers=make_correctors(CorrectionConfig(), [1]))
+    for steps, config in (
+        (2, CorrectionConfig()),
+        (10, CorrectionConfig(regions="detector", reverse_step=6)),
+    ):
+        few, steppers = SamplingConfig(steps=steps), make_correctors(config, [1], Suspicious())
+        with pytest.raises(ConfigRefused, match=r"needs [26] steps before it; sample with more steps"):
+            generate(family, PROMPTS[:1], [1], few, steppers=steppers)
+    again = CorrectionConfig(regions="detector", repeated=True, dynamics=DynamicsConfig(start=0.5, stop=0.45))
+    with pytest.raises(ConfigRefused, match=r"and 2 must be; sample with \d+ steps"):
+        generate(family, PROMPTS[:1], [1], SETTINGS, steppers=make_correctors(again, [1], Suspicious()))
     with pytest.raises(ValidationError, match="trained detector"):
         CorrectionConfig(method="sargd")
     with pytest.raises(ValidationError, match="as an artifact"):
         CorrectionConfig(repeated=True)
     with pytest.raises(ValidationError, match="already works at every step"):
         CorrectionConfig(method="sargd", regions="detector", repeated=True)
-    far = CorrectionConfig(regions="everywhere", reverse_step=6)
-    with pytest.raises(ConfigRefused, match=r"of 6 steps before, which there is not.*lower reverse_step"):
-        generate(family, PROMPTS[:1], [1], SETTINGS, steppers=make_correctors(far, [1]))
-    five = SamplingConfig(steps=5)
-    with pytest.raises(ConfigRefused, match=r"and 3 must be; sample with \d+ steps"):
-        generate(family, PROMPTS[:1], [1], five, steppers=make_correctors(CorrectionConfig(), [1]))
     with pytest.raises(ValidationError, match="latent"):
         CorrectionConfig(method="clipping", dynamics=DynamicsConfig(space="pixel"))
 
