@@ -50,12 +50,18 @@ def is_score_dynamics(version: DetectorVersion | None) -> bool:
 
 
 def redrawable_images(images: Sequence[Image]) -> list[Image]:
-    """Those images that a registered generator made, so that it can regenerate them."""
+    """Those images that a registered generator made and can regenerate."""
     return [image for image in images if can_be_redrawn(image)]
 
 
 def can_be_redrawn(image: Image) -> bool:
-    return image.generator_id is not None and image.seed is not None and "steps" in image.settings
+    """Whether regenerating the image gives the same one.
+
+    Images that were corrected by the earlier rule, whose settings have no `reverse_step`, would differ.
+    """
+    made_here = image.generator_id is not None and image.seed is not None and "steps" in image.settings
+    correction = image.settings.get("correction")
+    return made_here and (not correction or "reverse_step" in correction)
 
 
 def iter_dynamics_maps(
@@ -76,8 +82,9 @@ def iter_dynamics_maps(
     foreign = len(images) - len(redrawable_images(images))
     if foreign:
         raise ConfigRefused(
-            f"{foreign} of {len(images)} images were not made by a generator of this workspace, and score "
-            "dynamics must regenerate images; use a trained detector for them"
+            f"{foreign} of {len(images)} images were not made by a generator of this workspace, or were "
+            "corrected by an earlier rule, and score dynamics must regenerate images; use a trained detector "
+            "for them"
         )
     replayer = TrajectoryReplayer(context, DynamicsConfig.model_validate(version.config["dynamics"]))
     for similar in _group_by_settings(images):
