@@ -7,6 +7,7 @@ uncorrected sampling, unless `correct_eta` adds noise.
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -92,8 +93,7 @@ class Corrector:
         if step == steps[0]:
             self._reference = result.clean
         if config.regions == "dynamics" and step in steps and step not in self._corrected(steps):
-            alpha = schedule.alpha[step]
-            self._frames.append(frames_of(family, latents, result.clean, alpha, config.dynamics))
+            self._frames.append(frames_of(family, result, schedule.alpha[step], config.dynamics))
         if config.method == "clipping" and step in steps:
             result = self._clipped(family, latents, result, schedule, step)
         self._cleans.append(result.clean)
@@ -164,7 +164,7 @@ class Corrector:
         clean = clipped + rest
         noise = (latents - alpha * clean) / sigma
         state = add_noise(clean, noise, schedule.next_alpha[step], schedule.next_sigma[step])
-        return Step(latents=torch.where(regions[:, None], state, result.latents), clean=clean)
+        return replace(result, latents=torch.where(regions[:, None], state, result.latents), clean=clean)
 
     def _limits(self, score: Tensor) -> Tensor:
         """τ of Eq. 4 for this step, one per image, N111."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -29,10 +29,12 @@ ENCODED_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Step:
-    """The result of one denoising step: the next latents, and x̂_0 as predicted before it, both NCHW."""
+    """The result of one denoising step: the next latents, x̂_0 as predicted before it, and the state that the
+    model was asked at, which a correction may have replaced; all NCHW."""
 
     latents: Tensor
     clean: Tensor
+    asked: Tensor
 
 
 class Stepper(Protocol):
@@ -48,7 +50,7 @@ class Stepper(Protocol):
         guidance: float,
         precision: Precision = "float32",
     ) -> Step:
-        """The next latents, and x̂_0."""
+        """The next latents, x̂_0, and the state that it was predicted from."""
 
 
 Steppers = Callable[[slice], Stepper]
@@ -80,7 +82,9 @@ def denoise(
         clean = clean.clamp(-schedule.clip, schedule.clip)
     noise = predicted_noise(family.prediction, output, latents, alpha)
     return Step(
-        latents=add_noise(clean, noise, schedule.next_alpha[step], schedule.next_sigma[step]), clean=clean
+        latents=add_noise(clean, noise, schedule.next_alpha[step], schedule.next_sigma[step]),
+        clean=clean,
+        asked=latents,
     )
 
 
@@ -98,7 +102,7 @@ def with_eta(result: Step, noise: Tensor, schedule: Schedule, step: int, eta: fl
     kept = (next_sigma**2 - added**2).clamp(min=0).sqrt() / next_sigma
     towards = broadcast_level(next_alpha, result.latents) * result.clean
     state = towards + broadcast_level(kept, noise) * (result.latents - towards)
-    return Step(latents=state + broadcast_level(added, noise) * noise, clean=result.clean)
+    return replace(result, latents=state + broadcast_level(added, noise) * noise)
 
 
 def sample(

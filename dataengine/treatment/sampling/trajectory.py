@@ -59,7 +59,7 @@ class Recorder:
         if step in chosen:
             self.steps.append(step)
             self.levels.append(schedule.shares[step])
-            self._frames.append(frames_of(family, latents, result.clean, schedule.alpha[step], self._config))
+            self._frames.append(frames_of(family, result, schedule.alpha[step], self._config))
         return result
 
     def dynamics(self) -> list[Dynamics]:
@@ -68,12 +68,11 @@ class Recorder:
         return [compute_dynamics(each, self._config) for each in frames]
 
 
-def frames_of(
-    family: GeneratorFamily, latents: Tensor, clean: Tensor, alpha: Tensor, config: DynamicsConfig
-) -> np.ndarray:
+def frames_of(family: GeneratorFamily, result: Step, alpha: Tensor, config: DynamicsConfig) -> np.ndarray:
     """The frame of one step, NCHW: x̂_0 in latents or as 8-bit pixels, or w·s = x̂_0 − x_t/α_t."""
+    clean = result.clean
     if config.form == "paper":
-        return (clean - latents / broadcast_level(alpha, latents)).detach().float().cpu().numpy()
+        return (clean - result.asked / broadcast_level(alpha, clean)).detach().float().cpu().numpy()
     if config.space == "latent":
         return clean.detach().float().cpu().numpy()
     with torch.no_grad():

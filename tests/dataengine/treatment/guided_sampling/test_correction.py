@@ -12,6 +12,7 @@ from dataengine.treatment.config import CorrectionConfig, SamplingConfig
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.guided_sampling.correction import Corrector, make_correctors, mask_on_latents
 from dataengine.treatment.sampling.sampler import denoise, generate
+from dataengine.treatment.sampling.trajectory import Recorder
 from tests.dataengine.treatment.tiny import PROMPTS
 
 SETTINGS = SamplingConfig(steps=10, batch=4)
@@ -245,6 +246,16 @@ def test_repeated_corrections_follow_what_is_found_at_every_step(family, changes
         expected = schedule.alpha[step] * started + schedule.sigma[step] * 0.2
         corner = (0, 0, 0, 0)
         assert float(asked[step][corner]) == pytest.approx(float(expected[corner]), abs=1e-5)
+
+
+def test_a_recorder_around_a_correction_sees_the_state_that_the_model_was_asked_at(family):
+    seen = DynamicsConfig(form="paper")
+    recorder = Recorder(seen, Corrector(CorrectionConfig(regions="everywhere", gamma=0), SEEDS))
+    recorder._inner._drawn = lambda like: torch.full_like(like, 0.7)
+    generate(family, PROMPTS[:3], SEEDS, SETTINGS, steppers=lambda rows: recorder)
+    _, schedule, asked, made = chain(family, CorrectionConfig(regions="everywhere", gamma=0), noise=0.7)
+    scores = [made[step].clean - asked[step] / schedule.alpha[step] for step in recorder.steps]
+    assert np.allclose(np.stack(recorder._frames), torch.stack(scores).numpy(), rtol=1e-3, atol=1e-3)
 
 
 def test_settings_of_the_window_that_are_left_out_are_the_corrections():
