@@ -311,36 +311,40 @@ class DynamicsConfig(Config):
     """
 
     form: Literal["robust", "paper"] = "robust"
-    """The threshold for abnormal changes: median and MAD of x̂0's changes, as in the authors' code, or the
-    paper's Eq. 4, max(MAD, mean of the score bank), on the weighted score."""
+    """Which changes are abnormal. "robust" is the authors' released code, on x̂0: smoothed changes above the
+    step's median and MAD, then components by area and thickness. "paper" is Eq. 4 alone, on the weighted
+    score: above max(MAD, mean of the score bank), without smoothing or choice of components."""
 
     space: Literal["latent", "pixel"] = "latent"
-    """Where changes are measured: in the latents, at no cost, or in 8-bit images, at the cost of one decoding
-    per step."""
+    """Where changes are measured: in the latents, at no cost, or in 8-bit images as in the released code, at
+    the cost of one decoding per step."""
 
-    start: float = Field(default=0.8, gt=0, lt=1)
-    """Start of the window, from noise = 1 to image = 0, after the layout has settled."""
+    start: float = Field(default=0.8, gt=0, le=1)
+    """Start of the window, from noise = 1 to image = 0, after the layout has settled (0.8 is ours)."""
 
     stop: float = Field(default=0.2, ge=0, lt=1)
-    """End of the window on the same scale: 0.2 for maps, about 0.48 for correction."""
+    """End of the window on the same scale. For maps the last frame is at or above it (0.2 is ours); for
+    correction it is T_c, and the last frame lies one step before."""
 
     deviations: float = Field(default=3.0, gt=0)
-    """Robust threshold: a change is abnormal from this many scaled MADs above the median."""
+    """Form "robust": a change is abnormal above this many scaled MADs over the median."""
 
     sigma: float = Field(default=2 / 256, ge=0, le=0.5)
-    """Sigma of the Gaussian filter on the changes; 0 turns it off."""
+    """Form "robust": sigma of the Gaussian filter on the changes, which also mixes the channels; 0 turns it
+    off."""
 
     smallest: float = Field(default=100 / 256**2, ge=0, le=1)
-    """Smallest area of a component; smaller ones are dropped."""
+    """Form "robust": components must be larger than this share of the image."""
 
     largest: float = Field(default=10_000 / 256**2, gt=0, le=1)
-    """Largest area of a component; larger ones are dropped."""
+    """Form "robust": components must be smaller than this share of the image."""
 
     erosion: float = Field(default=5 / 256, ge=0, le=0.5)
-    """Side of the square of the erosion; components that it removes entirely are dropped."""
+    """Form "robust": side of the square of the erosion; components that it removes entirely are dropped."""
 
-    dilation: float = Field(default=5 / 256, ge=0, le=0.5)
-    """Dilation of the remaining components."""
+    dilation: float = Field(default=0.0, ge=0, le=0.5)
+    """Growth r of the regions, by a square of side 2r + 1; none for maps and 5/256 for correction, as in the
+    released code."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -1,8 +1,8 @@
 """Settings of sampling and treatment (torch-free)."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dataengine.config import Config, Location
 from dataengine.diagnosis.config import DynamicsConfig, HighlighterConfig
@@ -156,6 +156,10 @@ class OfflineConfig(Config):
     shifted schedule (the authors' code), or logit-normal. Noise prediction always samples them uniformly."""
 
 
+CORRECTION_WINDOW = DynamicsConfig(stop=0.48, dilation=5 / 256)
+"""Score dynamics for correction: T_c = 0.48, and the released code's growth of regions, 5 pixels at 256."""
+
+
 class CorrectionConfig(Config):
     """Correction during sampling (ASCED): artifacts in the predicted image are regenerated."""
 
@@ -168,30 +172,44 @@ class CorrectionConfig(Config):
     """Source of the regions: score dynamics, the trained detector on x̂0, or the whole image, as a
     control."""
 
-    dynamics: DynamicsConfig = DynamicsConfig(stop=0.48)
-    """The window, whose end is the step of the correction (ASCED: about 0.48), and the detection of regions
-    in it."""
+    dynamics: DynamicsConfig = CORRECTION_WINDOW
+    """The window and the detection of regions in it. Its end is T_c, 0.48 by our reading of the paper: the
+    last level at or above it is the one whose state is replaced, before the model is asked there."""
 
     repeated: bool = False
-    """TTC and state replacement: correct at every step of the window, not only at its end. The window can
-    then start early, while the content is still open, and end late, since remaining artifacts are corrected
-    again."""
+    """TTC and state replacement: correct at every step of the window but its first, not only at its end
+    (ours). The window can then start early, while the content is still open, and end late, since remaining
+    artifacts are corrected again."""
 
     gamma: float = Field(default=0.2, ge=0)
-    """TTC: strength of the noise added to x̂0."""
+    """TTC: strength γ of the noise added to x̂0. 0.2 is ours; the released code has 0, and the paper's value
+    is lost."""
+
+    reverse_step: int = Field(default=1, ge=1)
+    """TTC: number of steps back to the x̂0 that is used; 1, ours, is the step just done."""
+
+    correct_eta: float = Field(default=0.0, ge=0, le=1)
+    """TTC: DDIM's η of the step at T_c alone, as in the released code; all others have η = 0. 0 is ours;
+    above it noise is added to images without regions too."""
 
     earlier: int = Field(default=2, ge=1)
-    """State replacement: number of steps back to the x̂0 that is used."""
+    """State replacement: number of steps back to the x̂0 that is used; 2 is ours, 1 is the step just done."""
 
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """Confidence of the detector from which a pixel belongs to a region."""
 
     cover: float = Field(default=0.5, gt=0, le=1)
     """Images whose regions cover more than this share are not corrected: the fault is not local, and
-    regenerating everything gives as many artifacts as before."""
+    regenerating everything gives as many artifacts as before. This limit is ours; 1 turns it off."""
 
     seed: int = Field(default=0, ge=0)
     """Varies the noise of the correction, which otherwise depends on each image's seed alone."""
+
+    @field_validator("dynamics", mode="before")
+    @classmethod
+    def _for_correction(cls, given: Any) -> Any:
+        """Settings of the window that are not given are those of a correction, not of a map."""
+        return CORRECTION_WINDOW.model_dump() | given if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -211,6 +229,16 @@ class CorrectionConfig(Config):
     def needs_detector(self) -> bool:
         """Whether a trained detector is needed."""
         return self.regions == "detector"
+
+    @property
+    def every_step(self) -> bool:
+        """Whether every step of the window after its first is corrected, not T_c alone."""
+        return self.repeated or self.method == "sargd"
+
+    @property
+    def steps_back(self) -> int:
+        """Number of steps from a correction back to the x̂0 that it starts from."""
+        return {"ttc": self.reverse_step, "replacement": self.earlier}.get(self.method, 1)
 
 
 class GuidanceConfig(Config):

@@ -51,7 +51,7 @@ def dynamics(call: Call) -> Any:
     version = summary.detector
     call.say(f"{version.id} ({version.name}): {summary.suspected} of {summary.images} images have regions")
     if summary.left_out:
-        call.say(f"  {summary.left_out} images skipped: no generator of this workspace made them")
+        call.say(f"  {summary.left_out} images skipped: no generator of this workspace can regenerate them")
     call.say(f"  share of abnormal positions at each step: {summary.chart}")
     return {
         "detector": version.id,

@@ -23,7 +23,10 @@ def chart_dynamics(
     with context.workspace.catalog(read_only=True) as catalog:
         image = catalog.images.get(image_id)
     if not can_be_redrawn(image):
-        raise ConfigRefused(f"image {image_id} was not made by a generator of this workspace")
+        raise ConfigRefused(
+            f"image {image_id} was not made by a generator of this workspace, or was corrected by an earlier "
+            "rule, so that it cannot be regenerated"
+        )
     dynamics, levels = TrajectoryReplayer(context, config or DynamicsConfig()).watch([image])
     at_point, median = dynamics_at(dynamics[0], point, (image.height, image.width))
     lines = [

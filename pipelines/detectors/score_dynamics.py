@@ -27,20 +27,21 @@ from storage.workspace import Workspace
 KIND = "score dynamics"
 FOLDER = "dynamics"
 """Folder of the charts in the workspace; also the key of the settings in a version's config."""
-
+RULE = 2
+"""Rule 1 differed from the authors' released code; maps by different rules never share a detector."""
 
 MapBatches = Iterator[tuple[list[Image], list[np.ndarray]]]
 
 
 def dynamics_id(config: DynamicsConfig) -> str:
     """Id of the detector version that stands for these settings, known before it is registered."""
-    return training_free.settings_id(KIND, config)
+    return training_free.settings_id(KIND, config, RULE)
 
 
 def get_or_register_detector(workspace: Workspace, config: DynamicsConfig) -> DetectorVersion:
     """The detector version that stands for these settings, registered on first use."""
     name = KIND if config == DynamicsConfig() else f"{KIND} {dynamics_id(config)[:6]}"
-    return training_free.get_or_register_version(workspace, KIND, FOLDER, config, name)
+    return training_free.get_or_register_version(workspace, KIND, FOLDER, config, name, rule=RULE)
 
 
 def is_score_dynamics(version: DetectorVersion | None) -> bool:
@@ -49,12 +50,18 @@ def is_score_dynamics(version: DetectorVersion | None) -> bool:
 
 
 def redrawable_images(images: Sequence[Image]) -> list[Image]:
-    """Those images that a registered generator made, so that it can regenerate them."""
+    """Those images that a registered generator made and can regenerate."""
     return [image for image in images if can_be_redrawn(image)]
 
 
 def can_be_redrawn(image: Image) -> bool:
-    return image.generator_id is not None and image.seed is not None and "steps" in image.settings
+    """Whether regenerating the image gives the same one.
+
+    Images that were corrected by the earlier rule, whose settings have no `reverse_step`, would differ.
+    """
+    made_here = image.generator_id is not None and image.seed is not None and "steps" in image.settings
+    correction = image.settings.get("correction")
+    return made_here and (not correction or "reverse_step" in correction)
 
 
 def iter_dynamics_maps(
@@ -62,15 +69,22 @@ def iter_dynamics_maps(
 ) -> MapBatches:
     """Batches of the images with their maps, float32 HW.
 
-    Raises `ConfigRefused` for images that cannot be regenerated here, and for too few steps.
+    Raises `ConfigRefused` for a version of an earlier rule, for images that cannot be regenerated here, and
+    for too few steps.
     """
     from dataengine.treatment.sampling.trajectory import dynamics_map
 
+    if version.config.get("rule", 1) != RULE:
+        raise ConfigRefused(
+            f"{version.name} ({version.id}) found its maps by an earlier rule, which is not continued; "
+            "`clinic dynamics` registers today's, and mine.second_detector takes that one's id"
+        )
     foreign = len(images) - len(redrawable_images(images))
     if foreign:
         raise ConfigRefused(
-            f"{foreign} of {len(images)} images were not made by a generator of this workspace, and score "
-            "dynamics must regenerate images; use a trained detector for them"
+            f"{foreign} of {len(images)} images were not made by a generator of this workspace, or were "
+            "corrected by an earlier rule, and score dynamics must regenerate images; use a trained detector "
+            "for them"
         )
     replayer = TrajectoryReplayer(context, DynamicsConfig.model_validate(version.config["dynamics"]))
     for similar in _group_by_settings(images):

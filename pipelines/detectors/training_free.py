@@ -13,17 +13,28 @@ from dataengine.records import DetectorVersion, digest
 from storage.workspace import Workspace
 
 
-def settings_id(kind: str, settings: Config) -> str:
-    """Id of the detector version that stands for these settings, known before it is registered."""
-    return digest(kind, json.dumps(settings.model_dump(mode="json"), sort_keys=True))
+def settings_id(kind: str, settings: Config, rule: int = 1) -> str:
+    """Id of the detector version that stands for these settings, known before it is registered.
+
+    `rule` counts how often the same settings have come to give other maps.
+    """
+    changed = [str(rule)] if rule > 1 else []
+    return digest(kind, json.dumps(settings.model_dump(mode="json"), sort_keys=True), *changed)
 
 
 def get_or_register_version(
-    workspace: Workspace, kind: str, field: str, settings: Config, name: str, licence: str = "none needed"
+    workspace: Workspace,
+    kind: str,
+    field: str,
+    settings: Config,
+    name: str,
+    licence: str = "none needed",
+    rule: int = 1,
 ) -> DetectorVersion:
     """The detector version that stands for these settings, registered if it is new. `field` is the key of the
-    settings in the version's config, and the name of their JSON file in its checkpoint."""
-    values, detector_id = settings.model_dump(mode="json"), settings_id(kind, settings)
+    settings in the version's config, and the name of their JSON file in its checkpoint; for `rule` see
+    `settings_id`."""
+    values, detector_id = settings.model_dump(mode="json"), settings_id(kind, settings, rule)
     with workspace.catalog(read_only=True) as catalog:
         known = [version for version in catalog.detectors.list() if version.id == detector_id]
     if known:
@@ -35,7 +46,7 @@ def get_or_register_version(
         id=detector_id,
         name=name,
         checkpoint=checkpoint,
-        config={"kind": kind, field: values},
+        config={"kind": kind, field: values} | ({"rule": rule} if rule > 1 else {}),
         licence=licence,
     )
     with workspace.catalog() as catalog:

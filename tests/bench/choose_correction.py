@@ -20,16 +20,18 @@ from tests.bench.treatment_rows import FLAWED, KEEPER, ClinicModels
 COUNT = 16 if quick() else 400
 """Validation images of a choice."""
 STOP = 0.15
-"""Where repeated corrections end: two steps of ten before the picture."""
+"""Where repeated corrections end: the state at 0.2 of ten steps is the last that is replaced."""
+RECORDED = "from 0.9 above 0.2"
+"""What the last long run chose; the default form takes it as it is."""
 
 
 def once(stop: float = 0.48) -> CorrectionConfig:
-    """As the paper corrects: a single time, at the end of the window."""
+    """As the paper corrects: a single time, at T_c."""
     return CorrectionConfig(regions="detector", dynamics=DynamicsConfig(stop=stop))
 
 
 def again(start: float, threshold: float) -> CorrectionConfig:
-    """At every step from there on at which the detector still finds something."""
+    """At every step after that one at which the detector still finds something."""
     window = DynamicsConfig(start=start, stop=STOP)
     return CorrectionConfig(regions="detector", repeated=True, threshold=threshold, dynamics=window)
 

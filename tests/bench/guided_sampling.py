@@ -24,7 +24,8 @@ from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.sampling.sampler import Steppers, as_tensor, generate
 from dataengine.treatment.sampling.trajectory import Recorder, dynamics_map
-from tests.bench.harness import Keeper, device, quick
+from tests.bench.earlier_rule import earlier_dynamics
+from tests.bench.harness import Keeper, device, full, quick
 from tests.bench.source_hash import weights_hash
 from tests.bench.treatment_rows import FLAWED, ClinicModels
 
@@ -36,11 +37,16 @@ SAMPLING = {
     "sd": SamplingConfig(steps=25, batch=32, guidance=3.0),
     "ddpm": SamplingConfig(steps=25, batch=32),
 }
-SIGMAS = (2 / 256, 1 / 32, 1 / 16)
-"""Smoothing that is chosen among: the released value, half a latent, a latent."""
-FORMS = {f"robust, σ {sigma:.3g}": DynamicsConfig(sigma=sigma) for sigma in SIGMAS} | {
-    "paper's threshold": DynamicsConfig(form="paper")
+FORMS = {
+    "released": DynamicsConfig(),
+    "released, σ 8": DynamicsConfig(sigma=1 / 32),
+    "released, σ 16": DynamicsConfig(sigma=1 / 16),
+    "released, on 8-bit images": DynamicsConfig(space="pixel"),
+    "Eq. 4 alone": DynamicsConfig(form="paper"),
 }
+"""Rules that are chosen among, on latents but for one; σ in pixels at 256, the released value is 2."""
+EARLIER = {f"earlier rule, σ {sigma}": DynamicsConfig(sigma=sigma / 256) for sigma in (2, 16)}
+"""The rule before 2026-11-30, beside them and never chosen."""
 SCORES: dict[str, Callable[[Dynamics], float]] = {
     "furthest": lambda found: float(found.excess.max()),
     "regions": lambda found: float(found.regions.mean()),
@@ -51,7 +57,7 @@ SCORES: dict[str, Callable[[Dynamics], float]] = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is generated."""
+    """How much is generated, in the default and the long form alike."""
 
     part: int
     validation: int
@@ -60,13 +66,16 @@ class Sizes:
     kind: int
     """Numbers of flawed and of clean images that accuracy is computed from."""
     kid: int
+    """Images of a long run's row whose KID is taken."""
     fid: int
     """Images of a row whose FID is taken."""
     clean: int
     """Images of which the clean ones get a clean region corrected."""
 
 
-SIZES = Sizes(8, 16, 16, 4, 16, 16, 8) if quick() else Sizes(50, 300, 1000, 100, 1000, 5000, 300)
+SIZES = Sizes(8, 16, 16, 4, 16, 16, 8) if quick() else Sizes(50, 300, 700, 100, 1000, 5000, 300)
+COMPARED = SIZES.kid if quick() or full() else 300
+"""Images of every row of corrections; a longer row begins with the images of a shorter one."""
 KEEPER = Keeper(
     "trainingfree",
     modules=("tests.bench.trainingfree",),
@@ -154,7 +163,7 @@ def generate_row(
         family = family or generator.open()
         texts, seeds = [prompts_asked[i].text for i in rows], [SEED[use] + i for i in rows]
         steppers = None if steering is None else steering.steppers(texts, seeds)
-        recorders: dict[str, list[Recorder]] = {name: [] for name in recorded or {}}
+        recorders: dict[str, list[WatchingBoth]] = {name: [] for name in recorded or {}}
         if recorded:
             steppers = partial(_record_all, recorded, recorders)
         images = generate(family, texts, seeds, sampling, steppers=steppers)
@@ -174,21 +183,33 @@ def generate_row(
     )
 
 
+class WatchingBoth(Recorder):
+    """A recorder that can tell its frames' dynamics by the earlier rule too."""
+
+    def earlier_dynamics(self) -> list[Dynamics]:
+        """The dynamics of every image by the earlier rule."""
+        return [earlier_dynamics(each, self._config) for each in np.stack(self._frames, axis=1)]
+
+
 def _record_all(
-    recorded: Mapping[str, DynamicsConfig], recorders: dict[str, list[Recorder]], rows: slice
+    recorded: Mapping[str, DynamicsConfig], recorders: dict[str, list[WatchingBoth]], rows: slice
 ) -> Any:
     """Recorders inside each other, so that one sampling serves all settings."""
     stepper = None
     for name, config in recorded.items():
-        stepper = Recorder(config) if stepper is None else Recorder(config, stepper)
+        stepper = WatchingBoth(config) if stepper is None else WatchingBoth(config, stepper)
         recorders[name].append(stepper)
     return stepper
 
 
-def _dynamics(recorders: Mapping[str, list[Recorder]], images: np.ndarray) -> dict[str, np.ndarray]:
+def _dynamics(recorders: Mapping[str, list[WatchingBoth]], images: np.ndarray) -> dict[str, np.ndarray]:
     kept = {}
     for name, batches in recorders.items():
-        found = [each for recorder in batches for each in recorder.dynamics()]
+        found = [
+            each
+            for recorder in batches
+            for each in (recorder.earlier_dynamics() if name in EARLIER else recorder.dynamics())
+        ]
         maps = np.stack([dynamics_map(each, images.shape[1:3]) for each in found])
         kept[f"{name}|map"] = np.rint(255 * maps).astype(np.uint8)
         kept[f"{name}|abnormal"] = np.stack([each.abnormal.mean((1, 2)) for each in found])

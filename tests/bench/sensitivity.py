@@ -1,4 +1,4 @@
-"""How the images depend on the time of correction and the number of steps, for FULL; with curves."""
+"""How the images depend on the time of correction and, for FULL, on the number of steps; with curves."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,11 +8,10 @@ import numpy as np
 from dataengine.clinic.training.data import render
 from dataengine.clinic.world import stream
 from dataengine.diagnosis.config import DynamicsConfig
-from dataengine.quality.distances import compute_features
+from dataengine.quality.distances import compute_features, precision_recall
 from dataengine.treatment.config import CorrectionConfig, SamplingConfig
 from tests.bench.guided_sampling import (
     SAMPLING,
-    SIZES,
     Generator,
     ImageRow,
     Steering,
@@ -20,7 +19,7 @@ from tests.bench.guided_sampling import (
     kid_by_fold,
 )
 from tests.bench.harness import Figure, curve, figure, quick
-from tests.bench.treatment_rows import ClinicModels
+from tests.bench.treatment_rows import ClinicModels, paired_ratio
 
 MOMENTS = (0.3, 0.48, 0.7) if quick() else (0.3, 0.4, 0.48, 0.6, 0.7)
 """T_c / T, counted from noise = 1."""
@@ -33,31 +32,40 @@ FEW = 4 if quick() else 50
 def moment_figures(
     clinic: ClinicModels,
     none: ImageRow,
+    name: str,
+    folder: str,
     config: CorrectionConfig,
     steer: Callable[[CorrectionConfig], Steering],
 ) -> list[Figure]:
-    """TTC at other moments: KID and the judge's frequency against none."""
-    count, base = min(SIZES.kid, 300), Generator(clinic.flux)
+    """A single correction at other T_c: the judge's frequency, KID, precision and recall against none.
+
+    `folder` is where the images by `config` itself are kept.
+    """
+    count, base = min(len(none.images), 300), Generator(clinic.flux)
     real = compute_features(
         render(stream("photos"), range(count)).images.permute(0, 2, 3, 1).numpy(), clinic.features
     )
-    plain = kid_by_fold(real, compute_features(none.images[:count], clinic.features))
-    rows = []
+    plain = compute_features(none.images[:count], clinic.features)
+    kid, covered = kid_by_fold(real, plain), np.array(precision_recall(real, plain))
+    figures, table = [], []
     for moment in MOMENTS:
-        dynamics = config.dynamics.model_copy(update={"stop": moment})
-        changed = config.model_copy(update={"dynamics": dynamics})
-        other = generate_row(
-            clinic, f"moment-{moment:g}", base, SAMPLING["flux"], "evaluation", count, steer(changed)
-        )
-        gap = kid_by_fold(real, compute_features(other.images, clinic.features)) - plain
-        ratio = other.flawed.mean() / max(none.flawed[:count].mean(), 1e-9)
-        rows.append((moment, float(gap.mean()), float(ratio)))
-    columns = dict(zip(("moment", "kid_minus_none", "frequency_ratio"), zip(*rows, strict=True), strict=True))
-    best = min(rows, key=lambda row: row[1])
-    note = (
-        f"KID against none at the best T_c/T, {best[0]:g}; curve in {curve('trainingfree-moment', columns)}"
-    )
-    return [figure("sensitivity_moment", best[1], None, "KID", count, note)]
+        # Two frames lie before T_c.
+        window = {"stop": moment, "start": max(config.dynamics.start, round(moment + 0.2, 2))}
+        changed = config.model_copy(update={"dynamics": config.dynamics.model_copy(update=window)})
+        place = folder if changed == config else f"{folder}-at-{moment:g}"
+        other = generate_row(clinic, place, base, SAMPLING["flux"], "evaluation", count, steer(changed))
+        vectors = compute_features(other.images, clinic.features)
+        gap = kid_by_fold(real, vectors) - kid
+        precision, recall = np.array(precision_recall(real, vectors)) - covered
+        note = f"KID {gap.mean():+.4f}, precision {precision:+.3f}, recall {recall:+.3f}, against none"
+        id = f"true_freq_{name}_at_{moment:g}"
+        figures.append(paired_ratio(id, other.flawed, none.flawed[:count], note))
+        table.append((moment, float(figures[-1].value), float(gap.mean()), precision, recall))
+    names = ("moment", "frequency_ratio", "kid", "precision", "recall")
+    kept = curve(f"trainingfree-moment-{name}", dict(zip(names, zip(*table, strict=True), strict=True)))
+    best = min(table, key=lambda row: row[1])
+    note = f"T_c / T of the lowest frequency, {best[1]:.3f}; curves in {kept}"
+    return [*figures, figure(f"best_moment_{name}", best[0], None, "share", count, note)]
 
 
 def step_figures(clinic: ClinicModels, form: str, config: DynamicsConfig) -> list[Figure]:

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from tests.bench import choose_correction, self_refining, trainingfree
+from tests.bench.detection_rows import accuracy, pixel_ap, threshold_of
 from tests.bench.guided_sampling import FOLDS, ImageRow, kid_by_fold, prompts_of_row
 from tests.bench.self_refining import gain, share_inside
 from tests.bench.sensitivity import overlap
-from tests.bench.trainingfree import accuracy, pixel_ap, threshold_of
 
 
 def test_the_threshold_is_that_of_the_best_balanced_accuracy() -> None:

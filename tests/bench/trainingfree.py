@@ -1,18 +1,19 @@
 """Detection, correction and guidance without training, on the clinic's generators, by its judge.
 
-    make bench-trainingfree            some two hours on two cores, resumable
+    make bench-trainingfree            detection by the released rule and the one before it, corrections on
+                                       300 images, times: 45 minutes on two cores, resumable
     QUICK=1 make bench-trainingfree    proves that the command works
-    FULL=1 make bench-trainingfree     a DDPM in pixels, sensitivity, other seeds, and FID on 5,000 images a
-                                       row besides: some seven hours on two cores
+    FULL=1 make bench-trainingfree     corrections on 1,000 images by settings that are chosen anew, with
+                                       guidance and treatment, self-refining, a DDPM in pixels, sensitivity,
+                                       FID on 5,000 images a row: some seven hours on two cores
 
 Settings and thresholds are chosen on validation prompts; figures stand on others. Where a GPU is, the
 trainings are longer.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,21 +24,22 @@ from torch import Tensor
 from dataengine.clinic.training.data import render
 from dataengine.clinic.world import stream
 from dataengine.diagnosis.detector import load_detector
-from dataengine.diagnosis.ranking import area_under_roc, average_precision, levels_of
 from dataengine.quality.distances import compute_features, frechet_distance, precision_recall
-from dataengine.treatment.config import CorrectionConfig, GuidanceConfig
+from dataengine.treatment.config import CORRECTION_WINDOW, CorrectionConfig, GuidanceConfig
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.guided_sampling.correction import make_correctors
 from dataengine.treatment.guided_sampling.guidance import make_guides
 from dataengine.treatment.sampling.sampler import as_tensor, generate
+from dataengine.treatment.sampling.trajectory import Recorder
 from pipelines.runtime.line_chart import Line, draw_line_chart
-from tests.bench.choose_correction import CHOICES, choose_correction
+from tests.bench.choose_correction import CHOICES, RECORDED, choose_correction, once
 from tests.bench.ddpm import DDPM, trained_ddpm
+from tests.bench.detection_rows import detection, detector_figures, generate_with_dynamics
 from tests.bench.guided_sampling import (
+    COMPARED,
     FORMS,
     KEEPER,
     SAMPLING,
-    SCORES,
     SEED,
     SIZES,
     Generator,
@@ -51,16 +53,16 @@ from tests.bench.harness import (
     RESULTS,
     Figure,
     bootstrap,
-    curve,
     device,
     figure,
     full,
+    mean,
     quick,
+    seconds,
     share,
     timing_ratio,
     write_in_parts,
 )
-from tests.bench.questions import question_figure
 from tests.bench.self_refining import (
     fam_figures,
     fid_figures,
@@ -72,10 +74,9 @@ from tests.bench.sensitivity import moment_figures, step_figures
 from tests.bench.source_hash import state_hash
 from tests.bench.treatment import SHEET, framed
 from tests.bench.treatment import rows as treatments
-from tests.bench.treatment_rows import FLAWED, ClinicModels, open_clinic_models, paired_ratio, run_treatment
-from tests.bench.treatment_rows import KEEPER as TREATMENT
+from tests.bench.treatment_rows import ClinicModels, open_clinic_models, paired_ratio, run_treatment
 
-NONE = (SAMPLING["flux"], "evaluation", SIZES.kid)
+NONE = (SAMPLING["flux"], "evaluation", COMPARED)
 """The sampler of the plain row."""
 PARTS = 5
 """Of the images whose FID is taken."""
@@ -92,150 +93,6 @@ class Patch:
         return found
 
 
-def threshold_of(scores: np.ndarray, flawed: np.ndarray) -> tuple[float, float]:
-    """(threshold, balanced accuracy) of the best threshold: flawed is what reaches it."""
-    best = (float(np.inf), 0.5)
-    if flawed.all() or not flawed.any():
-        return best
-    for level in np.unique(scores):
-        accuracy = ((scores[flawed] >= level).mean() + (scores[~flawed] < level).mean()) / 2
-        best = max(best, (float(level), float(accuracy)), key=lambda pair: pair[1])
-    return best
-
-
-def balanced(flawed: np.ndarray) -> np.ndarray:
-    """Rows of the first flawed and as many clean images."""
-    count = min(SIZES.kind, int(flawed.sum()), int((~flawed).sum()))
-    return np.concatenate([np.flatnonzero(flawed)[:count], np.flatnonzero(~flawed)[:count]])
-
-
-def accuracy(
-    id: str, known: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], note: str
-) -> Figure:
-    """Share right of as many flawed as clean images by a threshold from validation; both (scores, flawed)."""
-    level, _ = threshold_of(*known)
-    scores, flawed = (values[balanced(test[1])] for values in test)
-    if not len(scores):
-        drawn_ones = f"{int(test[1].sum())} of {len(test[1])} drawn images are"
-        return figure(id, "not measured", note=f"flawed and clean images are needed; {drawn_ones} flawed")
-    right = int(((scores >= level) == flawed).sum())
-    return share(id, right, len(scores), f"{note}; threshold {level:.4g} from validation")
-
-
-def pixel_ap(map_: np.ndarray, truth: np.ndarray) -> float:
-    """Average precision of 8-bit maps over the pixels of the flawed images."""
-    inside = truth >= round(255 * FLAWED)
-    if not inside.any():
-        return 0.0
-    return float(average_precision(levels_of(map_[inside] / 255), levels_of(map_[~inside] / 255)))
-
-
-def generate_with_dynamics(clinic: ClinicModels, name: str, base: Path, use: str, count: int) -> ImageRow:
-    """Images of a generator with the score dynamics recorded during sampling."""
-    open_one = Generator(base)
-    return generate_row(clinic, f"{name}-watched", open_one, SAMPLING[name], use, count, recorded=FORMS)
-
-
-def detection(clinic: ClinicModels, name: str, base: Path) -> tuple[list[Figure], str]:
-    """Accuracy of score dynamics of one generator and of detectors; and the form chosen on validation."""
-    known = generate_with_dynamics(clinic, name, base, "validation", SIZES.validation)
-    test = generate_with_dynamics(clinic, name, base, "evaluation", SIZES.accuracy)
-    accuracies = {
-        (form, score): threshold_of(known.extras[f"{form}|{score}"], known.flawed)[1]
-        for form in FORMS
-        for score in SCORES
-    }
-    form, score = max(accuracies, key=lambda key: accuracies[key])
-    aps = {
-        each: pixel_ap(known.extras[f"{each}|map"][known.flawed], known.judged[known.flawed])
-        for each in FORMS
-    }
-    sharpest = max(aps, key=lambda each: aps[each])
-    truth = test.judged[test.flawed]
-    figures = [
-        accuracy(
-            f"accuracy_dynamics_{name}",
-            (known.extras[f"{form}|{score}"], known.flawed),
-            (test.extras[f"{form}|{score}"], test.flawed),
-            f"{form}, by its {score}, chosen on validation; paper 0.57-0.70, goal ≥ 0.65 for the best family",
-        ),
-        figure(
-            f"pixel_ap_dynamics_{name}",
-            pixel_ap(test.extras[f"{sharpest}|map"][test.flawed], truth),
-            n=int(test.flawed.sum()),
-            note=f"{sharpest}, chosen on validation; chance {(truth >= 128).mean() if truth.size else 0:.3f}",
-        ),
-    ]
-    for each, by in ((each, by) for each in FORMS for by in SCORES):
-        figures.append(
-            accuracy(
-                f"accuracy_{name}_{list(FORMS).index(each)}_{by}",
-                (known.extras[f"{each}|{by}"], known.flawed),
-                (test.extras[f"{each}|{by}"], test.flawed),
-                each,
-            )
-        )
-    if not told_nothing(name):
-        figures += within(name, test, test.extras[f"{form}|{score}"])
-    figures += trained_detector_figures(clinic, name, known, test)
-    figures.append(question_figure(name, known, test, balanced(test.flawed)))
-    shares = np.mean(test.extras[f"{form}|abnormal"], axis=0)
-    table = {"change": list(range(1, len(shares) + 1)), "share": shares.tolist()}
-    note = f"highest of the steps; curve in {curve(f'trainingfree-abnormal-{name}', table)}"
-    figures.append(figure(f"abnormal_share_{name}", float(shares.max()), n=len(test.images), note=note))
-    return figures, sharpest
-
-
-def told_nothing(name: str) -> bool:
-    """Whether a generator takes no prompts, so that its images have no categories."""
-    return name == "ddpm"
-
-
-def within(name: str, test: ImageRow, scores: np.ndarray) -> list[Figure]:
-    """AUROC inside each category: is it the flaw that is seen, or the subject? The judge knows no classes."""
-    order = scores.argsort().argsort() / max(len(scores) - 1, 1)
-    figures = []
-    for category in np.unique(test.categories):
-        rows = test.categories == category
-        flawed = test.flawed & rows
-        if flawed.sum() < 5 or (rows & ~test.flawed).sum() < 5:
-            continue
-        auroc = float(area_under_roc(levels_of(order[flawed]), levels_of(order[rows & ~test.flawed])))
-        note = f"{int(flawed.sum())} flawed; 0.5 is chance"
-        figures.append(figure(f"auroc_dynamics_{name}_{category}", auroc, n=int(rows.sum()), note=note))
-    return figures
-
-
-@torch.no_grad()
-def trained_detector_figures(
-    clinic: ClinicModels, name: str, known: ImageRow, test: ImageRow
-) -> list[Figure]:
-    """The same for trained detectors and the reader's plausibility, which rates whole images."""
-    doctor = load_detector(TREATMENT.folder("clinic/first_doctor"), device())
-    figures = []
-    for label, detector in (("first_doctor", doctor), ("champion", clinic.detector)):
-        maps = [
-            torch.cat([detector.confidence(part) for part in as_tensor(each.images).to(device()).split(32)])
-            .cpu()
-            .numpy()
-            for each in (known, test)
-        ]
-        scores = [each.max((1, 2)) for each in maps]
-        figures.append(
-            accuracy(
-                f"accuracy_{label}_{name}", (scores[0], known.flawed), (scores[1], test.flawed), "trained"
-            )
-        )
-        ap = pixel_ap(np.rint(255 * maps[1][test.flawed]), test.judged[test.flawed])
-        figures.append(figure(f"pixel_ap_{label}_{name}", ap, n=int(test.flawed.sum()), note="trained"))
-    plain = [1 - clinic.reader.plausibility(each.images) for each in (known, test)]
-    note = "the clinic's reader, which stands in for a VLM that is asked yes or no"
-    figures.append(
-        accuracy(f"accuracy_reader_{name}", (plain[0], known.flawed), (plain[1], test.flawed), note)
-    )
-    return figures
-
-
 @dataclass(frozen=True)
 class Choices:
     """What validation decided."""
@@ -247,14 +104,17 @@ class Choices:
 
     def rows(self) -> dict[str, CorrectionConfig]:
         """The corrections that are compared."""
-        found = FORMS[self.form].model_copy(update={"stop": 0.48})
+        window = {each: getattr(CORRECTION_WINDOW, each) for each in ("stop", "dilation")}
+        found = FORMS[self.form].model_copy(update=window)
+        released = FORMS["released, on 8-bit images"].model_copy(update=window)
         again = CHOICES[self.champion].model_copy(update={"regions": "everywhere", "cover": 1.0})
         return {
             "ttc": CorrectionConfig(dynamics=found),
+            "ttc_released": CorrectionConfig(dynamics=released, gamma=0.0, cover=1.0),
             "replacement": CorrectionConfig(method="replacement", dynamics=found),
             "clipping": CorrectionConfig(method="clipping", dynamics=found),
             "sargd": CorrectionConfig(method="sargd", regions="detector", dynamics=found),
-            "ttc_champion_once": CorrectionConfig(regions="detector", dynamics=found),
+            "ttc_champion_once": once(),
             "ttc_champion": CHOICES[self.champion],
             "everywhere": CorrectionConfig(regions="everywhere", dynamics=found),
             "everywhere_again": again,
@@ -262,15 +122,16 @@ class Choices:
 
     def folder(self, row: str) -> str:
         """Where a row's images are kept."""
+        if row == "ttc_released":
+            return row
         return f"{row}-{self.champion if row in ('ttc_champion', 'everywhere_again') else self.form}"
 
 
 def correction_steering(clinic: ClinicModels, config: CorrectionConfig, detector: Any = None) -> Steering:
     """Sampling with a correction; by the champion unless another detector is given."""
-    asked = state_hash(clinic.detector) if detector is None else type(detector).__name__
-    return Steering(
-        config, asked, lambda texts, seeds: make_correctors(config, seeds, detector or clinic.detector)
-    )
+    asking = detector or (clinic.detector if config.needs_detector else None)
+    asked = state_hash(clinic.detector) if asking is not None and detector is None else type(asking).__name__
+    return Steering(config, asked, lambda texts, seeds: make_correctors(config, seeds, asking))
 
 
 def guidance_steering(clinic: ClinicModels, config: GuidanceConfig) -> Steering:
@@ -283,15 +144,16 @@ def guidance_steering(clinic: ClinicModels, config: GuidanceConfig) -> Steering:
 def compared(
     clinic: ClinicModels, real: Tensor, none: ImageRow, row: str, other: ImageRow, how: str = ""
 ) -> list[Figure]:
-    """One row against none: KID, recall, and the judge's frequency."""
+    """One row against none: KID, precision, recall, and the judge's frequency."""
     before, after = (compute_features(each.images, clinic.features) for each in (none, other))
     gap = kid_by_fold(real, after) - kid_by_fold(real, before)
-    covered = [precision_recall(real, each)[1] for each in (before, after)]
+    gained = np.array(precision_recall(real, after)) - precision_recall(real, before)
     touched = float((none.images != other.images).any((1, 2, 3)).mean())
     note = f"{touched:.2f} of the images differ from none's"
     figures = [
         figure(f"kid_{row}_minus_none", float(gap.mean()), bootstrap(gap), "KID", len(none.images), note),
-        figure(f"recall_{row}_minus_none", covered[1] - covered[0], None, "share", len(none.images)),
+        figure(f"precision_{row}_minus_none", float(gained[0]), None, "share", len(none.images)),
+        figure(f"recall_{row}_minus_none", float(gained[1]), None, "share", len(none.images)),
         paired_ratio(
             f"true_freq_{row}", other.flawed, none.flawed, f"none's is {none.flawed.mean():.3f}{how}"
         ),
@@ -322,31 +184,52 @@ def correction_fid_figures(clinic: ClinicModels, choices: Choices) -> list[Figur
     return figures
 
 
-def correction_figures(clinic: ClinicModels, choices: Choices, how: str) -> list[Figure]:
-    """Every row on FLUX, by prompts and seeds that all share; `how` says why the champion corrects so."""
-    count, sampling, base = SIZES.kid, SAMPLING["flux"], Generator(clinic.flux)
-    clean = render(stream("photos"), range(count)).images.permute(0, 2, 3, 1).numpy()
+def correction_figures(
+    clinic: ClinicModels, choices: Choices, how: str, names: Sequence[str]
+) -> list[Figure]:
+    """Rows on FLUX, by prompts and seeds that all share; `how` says why the champion corrects so."""
+    clean = render(stream("photos"), range(COMPARED)).images.permute(0, 2, 3, 1).numpy()
     real = compute_features(clean, clinic.features)
-    none = generate_row(clinic, "none", base, *NONE)
-    figures, shown = [], {"none": none}
-    rows = choices.rows()
-    for row, config in rows.items():
-        steering = correction_steering(clinic, config)
-        other = generate_row(clinic, choices.folder(row), base, sampling, "evaluation", count, steering)
-        figures += compared(clinic, real, none, row, other, f"; {how}" if row == "ttc_champion" else "")
-        shown[row] = other
+    none, figures = uncorrected(clinic), []
+    for row in names:
+        note = f"; {how}" if row == "ttc_champion" else ""
+        figures += compared(clinic, real, none, row, corrected(clinic, choices, row), note)
+    return figures
+
+
+def uncorrected(clinic: ClinicModels) -> ImageRow:
+    """The row that all others are compared with."""
+    return generate_row(clinic, "none", Generator(clinic.flux), *NONE)
+
+
+def corrected(clinic: ClinicModels, choices: Choices, row: str) -> ImageRow:
+    """The images of a row."""
+    steering = correction_steering(clinic, choices.rows()[row])
+    return generate_row(clinic, choices.folder(row), Generator(clinic.flux), *NONE, steering)
+
+
+def shown_figures(clinic: ClinicModels, choices: Choices) -> list[Figure]:
+    """The sheet of all rows and, in the long form, guidance and a treated generator beside them."""
+    none, figures = uncorrected(clinic), []
+    shown = {"none": none} | {row: corrected(clinic, choices, row) for row in choices.rows()}
+    if full() or quick():
+        figures += guidance_figures(clinic, none, shown)
+        figures.append(with_treatment(clinic, choices))
+    sheet = f"{', '.join(shown)}, from top to bottom, in {sheet_of(shown, none.flawed[: COMPARED // 5])}"
+    return [*figures, figure("correction_sheet", "reported", n=len(shown), note=sheet)]
+
+
+def guidance_figures(clinic: ClinicModels, none: ImageRow, shown: dict[str, ImageRow]) -> list[Figure]:
+    """Guidance by the champion, on a fifth of the images; its rows join those that are shown."""
+    few, figures = len(none.images) // 5, []
     for row, guide in {"guidance": GuidanceConfig(), "reward": GuidanceConfig(kind="reward")}.items():
-        few = count // 5 or count
-        other = generate_row(clinic, row, base, sampling, "evaluation", few, guidance_steering(clinic, guide))
+        steering = guidance_steering(clinic, guide)
+        base = Generator(clinic.flux)
+        other = generate_row(clinic, row, base, SAMPLING["flux"], "evaluation", few, steering)
         shown[row] = other
         part = ImageRow(none.images[:few], none.judged[:few], none.categories[:few])
         note = f"by the champion, defaults; none's is {part.flawed.mean():.3f}"
         figures.append(paired_ratio(f"true_freq_{row}", other.flawed, part.flawed, note))
-    sheet = f"{', '.join(shown)}, from top to bottom, in {sheet_of(shown, none.flawed[:few])}"
-    figures.append(figure("correction_sheet", "reported", n=len(shown), note=sheet))
-    figures.append(on_clean(clinic, none, rows["ttc"]))
-    figures.append(with_treatment(clinic, choices))
-    figures.append(overhead(clinic, rows["ttc"]))
     return figures
 
 
@@ -367,9 +250,9 @@ def sheet_of(shown: Mapping[str, ImageRow], flawed: np.ndarray) -> str:
     return file.name
 
 
-def on_clean(clinic: ClinicModels, none: ImageRow, config: CorrectionConfig) -> Figure:
+def on_clean(clinic: ClinicModels, config: CorrectionConfig) -> Figure:
     """New artifacts where a region without fault is corrected (ASCED, Sec. 7.2)."""
-    few = SIZES.clean
+    few, none = SIZES.clean, uncorrected(clinic)
     wanted = config.model_copy(update={"regions": "detector"})
     steering = correction_steering(clinic, wanted, Patch())
     base = Generator(clinic.flux)
@@ -404,20 +287,36 @@ def with_treatment(clinic: ClinicModels, choices: Choices) -> Figure:
     return paired_ratio("treated_plus_ttc", made["both"].flawed, made[alone].flawed, note)
 
 
-def overhead(clinic: ClinicModels, config: CorrectionConfig) -> Figure:
-    """Time on top of sampling, decoding included in both."""
+def time_figures(clinic: ClinicModels, config: CorrectionConfig) -> list[Figure]:
+    """Time of a correction on top of sampling, and of finding the regions against a trained detector."""
     family, sampling = load_family(clinic.flux, device=device()), SAMPLING["flux"]
     told, seeds = [prompt.text for prompt in prompts_of_row("evaluation", 16)], list(range(16))
+    pairs = 3 if quick() else 9
     found = timing_ratio(
         "ttc_overhead",
         lambda: generate(family, told, seeds, sampling, steppers=make_correctors(config, seeds)),
         lambda: generate(family, told, seeds, sampling),
-        pairs=3 if quick() else 9,
+        pairs=pairs,
     )
     low, high = found.interval or (1.0, 1.0)
-    return figure(
-        "ttc_overhead", float(found.value) - 1, (low - 1, high - 1), "share", found.n, "goal ≤ 0.05"
-    )
+    figures = [
+        figure("ttc_overhead", float(found.value) - 1, (low - 1, high - 1), "share", found.n, "goal ≤ 0.05")
+    ]
+    recorder = Recorder(config.dynamics)
+    images = as_tensor(generate(family, told, seeds, sampling, steppers=lambda rows: recorder)).to(device())
+
+    doctor = load_detector(clinic.first_doctor, device())
+
+    @torch.no_grad()
+    def detect() -> Tensor:
+        return doctor.confidence(images)
+
+    ways: dict[str, Callable[[], object]] = {"dynamics": recorder.dynamics, "detector": detect}
+    for name, way in ways.items():
+        spent = [1000 * seconds(way) / len(seeds) for _ in range(pairs + 1)][1:]
+        note = f"per image, in batches of {len(seeds)}; paper 90 for dynamics and 790 for a detector, at 256²"
+        figures.append(mean(f"time_{name}", spent, "ms", note))
+    return figures
 
 
 def ddpm_figures(clinic: ClinicModels) -> list[Figure]:
@@ -426,7 +325,7 @@ def ddpm_figures(clinic: ClinicModels) -> list[Figure]:
     if folder is None:
         note = "its training takes an hour or two: FULL=1, or a GPU; then it is kept and used always"
         return [figure("accuracy_dynamics_ddpm", "not measured", note=note)]
-    found = detection(clinic, "ddpm", folder)[0]
+    found = detection(clinic, "ddpm", folder)[0] + detector_figures(clinic, "ddpm", folder)
     made = generate_with_dynamics(clinic, "ddpm", folder, "evaluation", SIZES.accuracy)
     found[0] = replace(found[0], note=f"{found[0].note}; it learned {DDPM.description}")
     return [*found, *fam_figures("ddpm", made, DDPM.categories)]
@@ -448,21 +347,37 @@ def draw_abnormal() -> None:
 def main() -> None:
     clinic = open_clinic_models()
     flux, form = detection(clinic, "flux", clinic.flux)
-    none = generate_row(clinic, "none", Generator(clinic.flux), *NONE)
-    champion, how = choose_correction(clinic, partial(correction_steering, clinic))
+    steer, long = partial(correction_steering, clinic), full() or quick()
+    recorded = (RECORDED, f"{RECORDED}, as the last long run chose")
+    champion, how = choose_correction(clinic, steer) if long else recorded
     choices = Choices(form, champion)
+    ttc, by_champion = choices.rows()["ttc"], ["sargd", "ttc_champion_once", "ttc_champion"]
+    others = [row for row in choices.rows() if row not in by_champion]
+
+    def moments(name: str, row: str) -> list[Figure]:
+        return moment_figures(
+            clinic, uncorrected(clinic), name, choices.folder(row), choices.rows()[row], steer
+        )
+
+    # What needs no trained detector comes first.
     parts: dict[str, Callable[[], list[Figure]]] = {
         "detection-flux": lambda: flux,
+        "times": lambda: time_figures(clinic, ttc),
+        "correction": lambda: correction_figures(clinic, choices, how, others),
+        "moments-dynamics": lambda: moments("ttc", "ttc"),
         "detection-sd": lambda: detection(clinic, "sd", clinic.stable_diffusion)[0],
-        "correction": lambda: correction_figures(clinic, choices, how),
-        "flaw-activation": lambda: fam_figures("flux", none),
-        "self-refining": lambda: self_refining(clinic),
-        "detection-ddpm": lambda: ddpm_figures(clinic),
+        "clean": lambda: [on_clean(clinic, ttc)],
+        "detectors-flux": lambda: detector_figures(clinic, "flux", clinic.flux),
+        "detectors-sd": lambda: detector_figures(clinic, "sd", clinic.stable_diffusion),
+        "correction-champion": lambda: correction_figures(clinic, choices, how, by_champion),
+        "moments-champion": lambda: moments("champion", "ttc_champion_once"),
+        "shown": lambda: shown_figures(clinic, choices),
     }
-    if full() or quick():
-        ttc = choices.rows()["ttc"]
+    if long:
         parts |= {
-            "moments": lambda: moment_figures(clinic, none, ttc, partial(correction_steering, clinic)),
+            "detection-ddpm": lambda: ddpm_figures(clinic),
+            "flaw-activation": lambda: fam_figures("flux", uncorrected(clinic)),
+            "self-refining": lambda: self_refining(clinic),
             "steps": lambda: step_figures(clinic, form, FORMS[form]),
             "self-refining-sensitivity": lambda: sensitivity_of_training(clinic),
             "self-refining-seeds": lambda: gain_over_seeds(clinic),

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +118,17 @@ class ClinicModels:
     readers: Path
     reader: Reader
     judge: Judge
-    detector: NetworkDetector
+    first_doctor: Path
     features: ClassifierFeatures
     clean: np.ndarray
     captions: list[str]
     treating: list[str]
     asked: dict[str, list[Prompt]] = field(default_factory=dict)
+
+    @cached_property
+    def detector(self) -> NetworkDetector:
+        """The treating detector, trained when it is first asked for."""
+        return treating_detector(self.first_doctor, "loop", KEEPER.folder("detector"))
 
     @property
     def plausibility(self) -> RewardConfig:
@@ -131,7 +137,7 @@ class ClinicModels:
 
 
 def open_clinic_models() -> ClinicModels:
-    """Materialise the clinic, train the treating detector, generate the regularisation's images."""
+    """Materialise the clinic, generate the regularisation's images."""
     folders = {
         name: clinic_parts.materialise(name, KEEPER.folder(f"clinic/{name}"))
         for name in ("flux", "stable_diffusion", "readers", "judge", "first_doctor")
@@ -143,7 +149,7 @@ def open_clinic_models() -> ClinicModels:
         readers=folders["readers"],
         reader=Reader.load(folders["readers"]),
         judge=load_judge(folders["judge"]).to(device()),
-        detector=treating_detector(folders["first_doctor"], "loop", KEEPER.folder("detector")),
+        first_doctor=folders["first_doctor"],
         features=ClassifierFeatures(folders["readers"], device()),
         clean=clean.images.permute(0, 2, 3, 1).numpy(),
         captions=list(clean.captions),

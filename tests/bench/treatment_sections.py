@@ -2,6 +2,7 @@
 tuning, DreamBooth."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -216,7 +217,7 @@ def dreambooth(clinic: ClinicModels, config: TreatmentConfig) -> list[Figure]:
     instance, caption = one_hand(category)
     learned = instance_lora(clinic, instance, f"{NAME} {caption}", caption)
     seen = [p.text for p in prompts("treatment", 20, [category])]
-    own = ClinicModels(**{**vars(clinic), "treating": [*seen, *(f"{NAME} {text}" for text in seen)]})
+    own = replace(clinic, treating=[*seen, *(f"{NAME} {text}" for text in seen)])
     run = run_treatment(own, "dreambooth", config, start=learned)
     unseen = [
         Prompt(text=f"{NAME} {p.text}", category=p.category, attributes=p.attributes)

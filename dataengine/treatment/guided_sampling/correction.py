@@ -1,11 +1,13 @@
 """Correction during sampling (ASCED, Sec. 3.3), and its baselines: steppers around a family's step.
 
-States are those after a step: x_t of the paper is the next latents, at their own level. An image without
-regions is bit-equal to uncorrected sampling.
+T_c is a level of the chain: the state at it is replaced before the model is asked there, as in the released
+code, so that the model still takes that step and all after it. An image without regions is bit-equal to
+uncorrected sampling, unless `correct_eta` adds noise.
 """
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,8 +20,8 @@ from dataengine.errors import ConfigRefused
 from dataengine.treatment.config import CorrectionConfig, Precision
 from dataengine.treatment.families.diffusion import Conditioning, Schedule, add_noise, broadcast_level
 from dataengine.treatment.families.family import GeneratorFamily
-from dataengine.treatment.sampling.sampler import Step, Stepper, Steppers, denoise
-from dataengine.treatment.sampling.trajectory import frames_of, watched_steps
+from dataengine.treatment.sampling.sampler import Step, Stepper, Steppers, denoise, with_eta
+from dataengine.treatment.sampling.trajectory import FEWEST_FRAMES, frames_of, watched_steps
 
 STREAM = 0xA5CED
 """Separates the noise of corrections from the initial noise of images."""
@@ -62,7 +64,7 @@ class Corrector:
         self._detector = detector if config.needs_detector else None
         self._inner = inner
         self._frames: list[np.ndarray] = []
-        self._cleans: deque[Tensor] = deque(maxlen=config.earlier + 1)
+        self._cleans: deque[Tensor] = deque(maxlen=config.steps_back)
         self._reference: Tensor | None = None
         self._scores: list[Tensor] = []
         self._noise: dict[int, torch.Generator] = {}
@@ -77,48 +79,69 @@ class Corrector:
         guidance: float,
         precision: Precision = "float32",
     ) -> Step:
-        """The step of `inner`, corrected. Raises `ConfigRefused` when the window has too few steps, or
-        includes the last step, after which nothing is sampled."""
-        steps = watched_steps(family, schedule, latents, self._config.dynamics)
-        if steps[-1] == len(schedule) - 1 and self._config.method != "clipping":
-            raise ConfigRefused(
-                f"the window includes the last of {len(schedule)} steps, after which no step can "
-                f"use a correction: set dynamics.stop above {schedule.shares[-1]:.3g}"
-            )
+        """The step of `inner`, its state replaced before it where it is a step of correction.
+
+        Raises `ConfigRefused` when the window has too few steps.
+        """
+        config = self._config
+        steps = self._steps(family, schedule, latents)
+        if step in self._corrected(steps):
+            latents = self._replaced(family, latents, schedule, step)
         result = self._inner(family, latents, conditioning, schedule, step, guidance, precision)
-        self._cleans.append(result.clean)
-        if step not in steps:
-            return result
-        alpha = schedule.alpha[step]
-        if self._config.regions == "dynamics":
-            self._frames.append(frames_of(family, latents, result.clean, alpha, self._config.dynamics))
-        if self._config.method == "clipping":
-            return self._clipped(family, latents, result, schedule, step)
-        if self._config.method == "sargd":
-            return self._held(family, result, schedule, step)
-        if step != steps[-1] and not self._config.repeated:
-            return result
-        return self._renewed(result, self._base(result), schedule, step, self._found(family, result.clean))
-
-    def _base(self, result: Step) -> Tensor:
-        """The x̂_0 from which the region restarts."""
-        if self._config.method == "ttc":
-            return result.clean + self._config.gamma * self._drawn(result.clean)
-        return self._cleans[0]
-
-    def _renewed(self, result: Step, clean: Tensor, schedule: Schedule, step: int, regions: Tensor) -> Step:
-        """Eq. 6: q_sample(x̂_0 + γ·ξ, t) inside the regions, with fresh noise; outside, the step is
-        unchanged."""
-        state = add_noise(clean, self._drawn(clean), schedule.next_alpha[step], schedule.next_sigma[step])
-        return Step(latents=torch.where(regions[:, None], state, result.latents), clean=result.clean)
-
-    def _held(self, family: GeneratorFamily, result: Step, schedule: Schedule, step: int) -> Step:
-        """Adapted SARGD: the regions follow x̂_0 of the window's first step, in place of the low-resolution
-        image."""
-        if self._reference is None:
+        if config.method == "ttc" and config.correct_eta and step == steps[-1]:
+            result = with_eta(result, self._drawn(result.clean), schedule, step, config.correct_eta)
+        if step == steps[0]:
             self._reference = result.clean
-            return result
-        return self._renewed(result, self._reference, schedule, step, self._found(family, result.clean))
+        if config.regions == "dynamics" and step in steps and step not in self._corrected(steps):
+            self._frames.append(frames_of(family, result, schedule.alpha[step], config.dynamics))
+        if config.method == "clipping" and step in steps:
+            result = self._clipped(family, latents, result, schedule, step)
+        self._cleans.append(result.clean)
+        return result
+
+    def _steps(self, family: GeneratorFamily, schedule: Schedule, latents: Tensor) -> list[int]:
+        """The steps of the window; the last is T_c. Raises `ConfigRefused` for too few.
+
+        Where the window holds fewer than two frames of score dynamics before T_c, they begin earlier.
+        """
+        config = self._config
+        if config.method == "clipping":
+            return watched_steps(family, schedule, latents, config.dynamics)
+        steps = watched_steps(family, schedule, latents, config.dynamics, 2 if config.every_step else 1)
+        frames = FEWEST_FRAMES if config.regions == "dynamics" else 0
+        needed = max(frames, config.steps_back)
+        if steps[-1] < needed:
+            raise ConfigRefused(
+                f"the correction is at step {steps[-1] + 1} of {len(schedule)}, and needs {needed} steps "
+                "before it; sample with more steps, or lower dynamics.stop"
+            )
+        return list(range(min(steps[0], steps[-1] - frames), steps[-1] + 1))
+
+    def _corrected(self, steps: list[int]) -> list[int]:
+        """Those of the window's steps whose state is replaced before the model is asked."""
+        if self._config.method == "clipping":
+            return []
+        return steps[1:] if self._config.every_step else steps[-1:]
+
+    def _replaced(self, family: GeneratorFamily, latents: Tensor, schedule: Schedule, step: int) -> Tensor:
+        """x_t replaced inside the regions by q_sample(x̂_0 + γ·ξ, t), with fresh noise; unchanged outside."""
+        regions = self._found(family, self._cleans[-1])
+        clean = self._base()
+        state = add_noise(clean, self._drawn(clean), schedule.alpha[step], schedule.sigma[step])
+        return torch.where(regions[:, None], state, latents)
+
+    def _base(self) -> Tensor:
+        """The x̂_0 from which the region restarts, with γ·ξ for TTC (Eq. 6).
+
+        Adapted SARGD takes that of the window's first step, in place of the low-resolution image.
+        """
+        if self._config.method == "sargd":
+            assert self._reference is not None
+            return self._reference
+        earlier = self._cleans[0]
+        if self._config.method == "replacement":
+            return earlier
+        return earlier + self._config.gamma * self._drawn(earlier)
 
     def _clipped(
         self, family: GeneratorFamily, latents: Tensor, result: Step, schedule: Schedule, step: int
@@ -141,7 +164,7 @@ class Corrector:
         clean = clipped + rest
         noise = (latents - alpha * clean) / sigma
         state = add_noise(clean, noise, schedule.next_alpha[step], schedule.next_sigma[step])
-        return Step(latents=torch.where(regions[:, None], state, result.latents), clean=clean)
+        return replace(result, latents=torch.where(regions[:, None], state, result.latents), clean=clean)
 
     def _limits(self, score: Tensor) -> Tensor:
         """τ of Eq. 4 for this step, one per image, N111."""

@@ -1,6 +1,7 @@
 """Guidance without training (Focus-N-Fix): a detector or reward shifts each step; no weight changes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -78,7 +79,7 @@ class Guide:
             if self._config.kind == "clean":
                 result = denoise(family, latents, conditioning, schedule, step, guidance, precision)
                 progress = guided.index(step) / max(len(guided) - 1, 1)
-                return Step(latents=self._moved(family, result, progress), clean=result.clean)
+                return replace(result, latents=self._moved(family, result, progress))
         with torch.enable_grad():
             start = latents.detach().requires_grad_()
             result = denoise(family, start, conditioning, schedule, step, guidance, precision)
@@ -119,9 +120,8 @@ class Guide:
         clean = (latents - sigma * noise) / alpha
         if schedule.clip is not None:
             clean = clean.clamp(-schedule.clip, schedule.clip)
-        return Step(
-            latents=add_noise(clean, noise, schedule.next_alpha[step], schedule.next_sigma[step]), clean=clean
-        )
+        state = add_noise(clean, noise, schedule.next_alpha[step], schedule.next_sigma[step])
+        return Step(latents=state, clean=clean, asked=latents)
 
     def _gradient(self, family: GeneratorFamily, clean: Tensor, by: Tensor) -> Tensor:
         """Gradient of the objective to raise; summed over the images, each of which depends on its own row

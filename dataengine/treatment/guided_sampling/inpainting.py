@@ -6,6 +6,7 @@ above 1 return to the previous level and step again, which harmonises the genera
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ class Inpainter:
 
         def stepped(state: Tensor) -> Step:
             result = self._inner(family, state, conditioning, schedule, step, guidance, precision)
-            return Step(latents=self._joined(result.latents, *after), clean=result.clean)
+            return replace(result, latents=self._joined(result.latents, *after))
 
         result = stepped(latents if step else self._joined(latents, *now))
         for _ in range(self._repeats - 1):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from dataengine.treatment.families.diffusion import (
     Conditioning,
     Schedule,
     add_noise,
+    broadcast_level,
     predicted_clean,
     predicted_noise,
 )
@@ -28,10 +29,12 @@ ENCODED_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Step:
-    """The result of one denoising step: the next latents, and x̂_0 as predicted before it, both NCHW."""
+    """The result of one denoising step: the next latents, x̂_0 as predicted before it, and the state that the
+    model was asked at, which a correction may have replaced; all NCHW."""
 
     latents: Tensor
     clean: Tensor
+    asked: Tensor
 
 
 class Stepper(Protocol):
@@ -47,7 +50,7 @@ class Stepper(Protocol):
         guidance: float,
         precision: Precision = "float32",
     ) -> Step:
-        """The next latents, and x̂_0."""
+        """The next latents, x̂_0, and the state that it was predicted from."""
 
 
 Steppers = Callable[[slice], Stepper]
@@ -79,8 +82,27 @@ def denoise(
         clean = clean.clamp(-schedule.clip, schedule.clip)
     noise = predicted_noise(family.prediction, output, latents, alpha)
     return Step(
-        latents=add_noise(clean, noise, schedule.next_alpha[step], schedule.next_sigma[step]), clean=clean
+        latents=add_noise(clean, noise, schedule.next_alpha[step], schedule.next_sigma[step]),
+        clean=clean,
+        asked=latents,
     )
+
+
+def with_eta(result: Step, noise: Tensor, schedule: Schedule, step: int, eta: float) -> Step:
+    """The same step with fresh `noise` by η (Song et al. 2021, Eq. 16): 0 is deterministic, 1 is ancestral.
+
+    The variance is η² times that of q(x_s | x_t, x_0), so that it holds for noise and flow prediction alike.
+    The chain's last step stays as it is.
+    """
+    if step == len(schedule) - 1:
+        return result
+    alpha, sigma = schedule.alpha[step], schedule.sigma[step]
+    next_alpha, next_sigma = schedule.next_alpha[step], schedule.next_sigma[step]
+    added = eta * next_sigma / sigma * (sigma**2 - (alpha / next_alpha * next_sigma) ** 2).clamp(min=0).sqrt()
+    kept = (next_sigma**2 - added**2).clamp(min=0).sqrt() / next_sigma
+    towards = broadcast_level(next_alpha, result.latents) * result.clean
+    state = towards + broadcast_level(kept, noise) * (result.latents - towards)
+    return replace(result, latents=state + broadcast_level(added, noise) * noise)
 
 
 def sample(

@@ -17,7 +17,6 @@ from dataengine.treatment.sampling.sampler import (
     Step,
     Stepper,
     Steppers,
-    as_uint8,
     denoise,
     encode,
     guidance_of,
@@ -60,7 +59,7 @@ class Recorder:
         if step in chosen:
             self.steps.append(step)
             self.levels.append(schedule.shares[step])
-            self._frames.append(frames_of(family, latents, result.clean, schedule.alpha[step], self._config))
+            self._frames.append(frames_of(family, result, schedule.alpha[step], self._config))
         return result
 
     def dynamics(self) -> list[Dynamics]:
@@ -69,41 +68,46 @@ class Recorder:
         return [compute_dynamics(each, self._config) for each in frames]
 
 
-def frames_of(
-    family: GeneratorFamily, latents: Tensor, clean: Tensor, alpha: Tensor, config: DynamicsConfig
-) -> np.ndarray:
+def frames_of(family: GeneratorFamily, result: Step, alpha: Tensor, config: DynamicsConfig) -> np.ndarray:
     """The frame of one step, NCHW: x̂_0 in latents or as 8-bit pixels, or w·s = x̂_0 − x_t/α_t."""
+    clean = result.clean
     if config.form == "paper":
-        return (clean - latents / broadcast_level(alpha, latents)).detach().float().cpu().numpy()
+        return (clean - result.asked / broadcast_level(alpha, clean)).detach().float().cpu().numpy()
     if config.space == "latent":
         return clean.detach().float().cpu().numpy()
     with torch.no_grad():
-        return as_uint8(family.decode(clean)).transpose(0, 3, 1, 2)
+        # Cut off, not rounded, as in the released code.
+        return (family.decode(clean).detach().float().cpu() * 255).byte().numpy()
 
 
 def watched_steps(
-    family: GeneratorFamily, schedule: Schedule, latents: Tensor, config: DynamicsConfig
+    family: GeneratorFamily,
+    schedule: Schedule,
+    latents: Tensor,
+    config: DynamicsConfig,
+    fewest: int = FEWEST_FRAMES,
 ) -> list[int]:
-    """Indices of the window's steps. Raises `ConfigRefused` for a model without x̂_0, and for too few steps,
-    stating how many are needed."""
+    """Indices of the window's steps. Raises `ConfigRefused` for a model without x̂_0, and for fewer than
+    `fewest` steps, stating how many the chain needs."""
     if family.prediction not in ("epsilon", "flow"):
         raise ConfigRefused(
             f"{family.name} predicts {family.prediction!r}, which gives no x̂0; noise prediction with DDIM "
             "and flow matching with Euler steps are supported"
         )
     steps = window_steps(schedule.shares, config.start, config.stop)
-    if len(steps) < FEWEST_FRAMES:
+    if len(steps) < fewest:
         raise ConfigRefused(
-            f"of {len(schedule)} steps {len(steps) or 'none'} are in the window from {config.start:g} to "
-            f"{config.stop:g}, and score dynamics need {FEWEST_FRAMES}; {_remedy(family, latents, config)}"
+            f"of {len(schedule)} steps {len(steps) or 'none'} {'is' if len(steps) == 1 else 'are'} in the "
+            f"window from {config.start:g} to {config.stop:g}, and {fewest} must be; "
+            f"{_remedy(family, latents, config, fewest)}"
         )
     return steps
 
 
-def _remedy(family: GeneratorFamily, latents: Tensor, config: DynamicsConfig) -> str:
-    for steps in range(FEWEST_FRAMES, MAX_STEPS + 1):
+def _remedy(family: GeneratorFamily, latents: Tensor, config: DynamicsConfig, fewest: int) -> str:
+    for steps in range(fewest, MAX_STEPS + 1):
         shares = family.schedule(steps, latents).shares
-        if len(window_steps(shares, config.start, config.stop)) >= FEWEST_FRAMES:
+        if len(window_steps(shares, config.start, config.stop)) >= fewest:
             return f"sample with {steps} steps or choose a wider window"
     return "choose a wider window"
 

@@ -1,6 +1,7 @@
 """Score dynamics in the loop: predictions under their own name, mining, figures, plots, refusals."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from dataengine.errors import ConfigRefused, ModelRefused
 from dataengine.masks import dequantise
 from dataengine.records.images import SURVEY
 from pipelines import recipes
-from pipelines.detectors import dynamics_charts, score_dynamics
+from pipelines.detectors import dynamics_charts, score_dynamics, training_free
 from pipelines.detectors.evaluation import evaluation_sets, measure_on_sets
 from pipelines.detectors.predict import predict
 from pipelines.runtime import context as runtime_context
@@ -113,6 +114,18 @@ def test_settings_name_the_detector(diagnosed: tuple[Context, str]) -> None:
     assert score_dynamics.get_or_register_detector(workspace, DynamicsConfig(form="paper")) == other
 
 
+def test_maps_of_the_earlier_rule_are_not_continued(diagnosed: tuple[Context, str]) -> None:
+    """A version that was registered before rules were told apart names none."""
+    context, round_id = diagnosed
+    images = score_dynamics.redrawable_images(images_of(context, round_id, SURVEY))
+    version = score_dynamics.get_or_register_detector(context.workspace, LOOSE)
+    assert version.config["rule"] == score_dynamics.RULE
+    old = replace(version, id="old", config={key: version.config[key] for key in ("kind", "dynamics")})
+    with pytest.raises(ConfigRefused, match=r"by an earlier rule.*`clinic dynamics` registers today's"):
+        next(score_dynamics.iter_dynamics_maps(context, old, images, 4))
+    assert training_free.settings_id(score_dynamics.KIND, LOOSE) != version.id
+
+
 def test_shares_of_abnormal_places_are_kept_and_drawn(diagnosed: tuple[Context, str]) -> None:
     context, _ = diagnosed
     version = score_dynamics.get_or_register_detector(context.workspace, LOOSE)
@@ -170,7 +183,7 @@ def test_as_champion_it_suspects_and_prefills_before_anything_was_trained(tmp_pa
 
 
 def test_strange_images_are_refused_and_it_has_no_weights(diagnosed: tuple[Context, str]) -> None:
-    context, _ = diagnosed
+    context, round_id = diagnosed
     version = score_dynamics.get_or_register_detector(context.workspace, LOOSE)
     with context.workspace.catalog(read_only=True) as catalog:
         photo = catalog.images.find(source="real")[0]
@@ -179,6 +192,9 @@ def test_strange_images_are_refused_and_it_has_no_weights(diagnosed: tuple[Conte
         predict(context, version.id, [photo], 4)
     with pytest.raises(ConfigRefused, match="was not made by a generator"):
         dynamics_charts.chart_dynamics(context, photo.id, (1, 1))
+    made = score_dynamics.redrawable_images(images_of(context, round_id, SURVEY))[0]
+    earlier = replace(made, settings=made.settings | {"correction": {"method": "ttc"}})
+    assert score_dynamics.redrawable_images([earlier]) == [], "it was corrected one step later than today"
     folder = context.workspace.checkpoints.fetch(version.checkpoint)
     with pytest.raises(ModelRefused, match="no weights"):
         real_models().open_detector(folder)

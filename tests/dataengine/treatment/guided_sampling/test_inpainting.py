@@ -96,7 +96,7 @@ def test_repeating_makes_the_drawn_part_fit():
         clean = (latents / schedule.alpha[step]).mean((2, 3), keepdim=True).expand_as(latents)
         noise = (latents - schedule.alpha[step] * clean) / schedule.sigma[step]
         state = schedule.next_alpha[step] * clean + schedule.next_sigma[step] * noise
-        return Step(latents=state, clean=clean)
+        return Step(latents=state, clean=clean, asked=latents)
 
     known, holes = torch.full((1, 1, 16, 16), 0.5), torch.zeros(1, 16, 16, dtype=torch.bool)
     holes[:, :, 4:] = True
