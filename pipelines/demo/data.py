@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dataengine.clinic.flaws import SHAPE_DISTORTION
 from dataengine.clinic.world import HARD, Drawing, Stream, stream
 from dataengine.images import encode_png, thumbnail
 from dataengine.masks import PackedMap
@@ -120,7 +121,10 @@ def hard_benchmark() -> Stream:
 
 
 def earlier_data(count: int) -> list[Drawing]:
-    """Some of the first detector's training data, with the labels of earlier annotators, errors included."""
+    """Some of the first detector's training data, with the labels of earlier annotators, errors included.
+
+    Flaws keep their true class; what was marked by mistake counts as shape distortion.
+    """
     import torch
 
     from dataengine.clinic.training.data import render
@@ -130,7 +134,10 @@ def earlier_data(count: int) -> list[Drawing]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         masks = previous_labels(render(drawings, range(count))).masks.numpy()
-    marked = [replace(drawings[i], label_map=masks[i].astype(np.uint8)) for i in range(count)]
+    marked = [
+        replace(drawing, label_map=np.where(mask, np.maximum(drawing.label_map, SHAPE_DISTORTION), 0))
+        for drawing, mask in zip((drawings[i] for i in range(count)), masks, strict=True)
+    ]
     return round_trip(marked) if marked else []
 
 
@@ -177,6 +184,9 @@ def _image(
 def _labels(workspace: Workspace, images: Sequence[Image], drawings: Sequence[Drawing]) -> list[Label]:
     maps = [PackedMap.of(drawing.label_map) for drawing in drawings]
     stored = workspace.blobs.put_many([packed.data for packed in maps])
+    with workspace.catalog() as catalog:
+        catalog.label_map_statistics.add_many(zip(stored, maps, strict=True))
+        catalog.commit()
     return [
         Label(
             image_id=image.id,
