@@ -191,8 +191,8 @@ class OperatingPointConfig(Config):
 
 
 class LossConfig(Config):
-    """The loss of a detector's training, a weighted sum. The default is the paper's squared error alone, which
-    rewards silence where artifacts are small: with a term beside it a detector misses fewer."""
+    """The loss of a detector's training, a weighted sum. The default is the paper's squared error alone,
+    which rewards silence where artifacts are small."""
 
     squared: float = Field(default=1.0, ge=0)
     """Weight of the squared error (DiffDoctor, Eq. 1)."""

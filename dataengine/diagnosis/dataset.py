@@ -195,7 +195,9 @@ def _cells(rows: Sequence[tuple[int, Facts]], balance: float, flawed: float | No
         weights[positive] *= flawed / weights[positive].sum()
         weights[~positive] *= (1 - flawed) / weights[~positive].sum()
     chances = weights / weights.sum()
-    return tuple(Cell(np.array(groups[key]), float(chance)) for key, chance in zip(keys, chances, strict=True))
+    return tuple(
+        Cell(np.array(groups[key]), float(chance)) for key, chance in zip(keys, chances, strict=True)
+    )
 
 
 def _draw(cells: tuple[Cell, ...], rng: np.random.Generator) -> int:

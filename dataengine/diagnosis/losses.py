@@ -1,10 +1,10 @@
 """Losses of a detector's training: the paper's squared error, and terms that keep sparse artifacts in sight.
 
-Artifacts cover a few percent of the pixels, so squared error alone rewards a detector that stays silent. Every
-term is a function of predicted confidences and targets, float32 NHW in [0, 1], and of `counted`, float32 NHW,
-1 for the pixels that count and 0 for the others; it returns one value per image, float32 N. Soft targets are
-taken as the probability of an artifact. segmentation-models-pytorch's losses are not used: they reduce over
-the batch, so they know neither weights of images nor pixels left out.
+Artifacts cover a few percent of the pixels, so squared error alone rewards a detector that stays silent.
+Every term is a function of predicted confidences and targets, float32 NHW in [0, 1], and of `counted`,
+float32 NHW, 1 for the pixels that count and 0 for the others; it returns one value per image, float32 N. Soft
+targets are taken as the probability of an artifact. segmentation-models-pytorch's losses are not used: they
+reduce over the batch, so they know neither weights of images nor pixels left out.
 """
 
 import torch

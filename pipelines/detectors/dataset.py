@@ -73,9 +73,7 @@ class StoredSamples:
         if item.target in self._classes:
             return self._classes[item.target]
         image = self._images[item.image_id]
-        packed = PackedMap.from_bytes(
-            self._workspace.blobs.get(item.target), image.height, image.width
-        )
+        packed = PackedMap.from_bytes(self._workspace.blobs.get(item.target), image.height, image.width)
         return tuple(packed.areas)
 
     def _decoded(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

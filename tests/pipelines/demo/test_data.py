@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dataengine.clinic.world import HARD
+from dataengine.clinic.training.first_detector import FLAWED_SHARES
+from dataengine.clinic.world import HARD, stream
 from dataengine.masks import unpack_label_map
 from pipelines.config import DemoDataConfig
 from pipelines.demo.data import CHAMPION, GENERATOR, earlier_data, hard_benchmark, ingest, prepare
@@ -57,6 +58,21 @@ def test_the_benchmark_holds_exact_truth(workspace: Workspace) -> None:
             assert np.array_equal(kept, drawing.label_map)
         through_the_decoder = np.abs(read_pixels(workspace, image).astype(int) - drawing.image).mean()
         assert 0 < through_the_decoder < 10
+
+
+def test_earlier_labels_keep_the_class_of_each_flaw() -> None:
+    """A disc that was drawn on a correct image is class 1; everything else is the exact label map."""
+    truth = stream("previous", flawed=FLAWED_SHARES)
+    kept, classes = earlier_data(40), set()
+    for index, drawing in enumerate(kept):
+        exact = truth[index]
+        if exact.flaws:
+            assert np.array_equal(drawing.label_map, exact.label_map) and drawing.label_map.dtype == np.uint8
+            classes |= set(np.unique(drawing.label_map))
+        else:
+            assert set(np.unique(drawing.label_map)) <= {0, 1}
+    assert classes == {0, 1, 2, 3}
+    assert any(drawing.label_map.any() and not truth[i].flaws for i, drawing in enumerate(kept))
 
 
 def test_taking_in_again_adds_nothing(workspace: Workspace) -> None:
