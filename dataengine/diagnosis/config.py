@@ -208,14 +208,21 @@ class LossConfig(Config):
     """Weight of the Dice loss of flawed images (Milletari et al. 2016), in which a small artifact counts as
     much as a large one."""
 
+    peak: float = Field(default=0.0, ge=0)
+    """Weight of the cross-entropy of an image's highest confidences against whether it is flawed (top
+    instances, Li & Vasconcelos 2015): what an image is flagged by is trained as such."""
+
+    peak_share: float = Field(default=1 / 256, gt=0, le=1)
+    """Share of an image's pixels whose mean is its highest confidence in `peak`."""
+
     flawed_pixels: float = Field(default=1.0, gt=0, le=1000)
     """Weight of a flawed pixel in squared error and focal loss, relative to a clean one; above 1 fewer
     artifacts are missed, at the price of false alarms."""
 
     @model_validator(mode="after")
     def _has_a_term(self) -> Self:
-        if self.squared + self.focal + self.dice == 0:
-            raise ValueError("the loss has no term: give squared, focal or dice a weight above 0")
+        if self.squared + self.focal + self.dice + self.peak == 0:
+            raise ValueError("the loss has no term: give squared, focal, dice or peak a weight above 0")
         return self
 
 

@@ -36,6 +36,8 @@ def map_loss(
         )
     if config.dice:
         loss = loss + config.dice * dice_loss(predicted, targets, counted)
+    if config.peak:
+        loss = loss + config.peak * peak_loss(predicted, targets, counted, config.peak_share)
     return (weights * loss).mean()
 
 
@@ -62,10 +64,29 @@ def dice_loss(predicted: Tensor, targets: Tensor, counted: Tensor) -> Tensor:
 
     Dice is (2·Σpq + 1) / (Σp + Σq + 1) over counted pixels: a small artifact counts as much as a large one.
     """
-    flawed = ((targets >= THRESHOLD) & (counted > 0)).flatten(1).any(dim=1)
+    flawed = _flawed(targets, counted)
     overlap = (counted * predicted * targets).sum(dim=(1, 2))
     total = (counted * (predicted + targets)).sum(dim=(1, 2))
     return flawed * (1 - (2 * overlap + SMOOTH) / (total + SMOOTH))
+
+
+def peak_loss(predicted: Tensor, targets: Tensor, counted: Tensor, share: float = 1 / 256) -> Tensor:
+    """Cross-entropy of an image's peak against whether it has a flawed pixel; 0 without a counted pixel.
+
+    The peak is the mean of the highest confidences, `share` of the image's pixels (the top instances of
+    multiple-instance learning, Li & Vasconcelos 2015).
+    """
+    pixels = predicted[0].numel()
+    highest = (counted * predicted).flatten(1).topk(max(1, round(share * pixels)), dim=1).values
+    q = highest.mean(dim=1).clamp(SMALLEST, 1 - SMALLEST)
+    flawed = _flawed(targets, counted)
+    known = counted.flatten(1).any(dim=1)
+    return known * -torch.where(flawed, q.log(), (1 - q).log())
+
+
+def _flawed(targets: Tensor, counted: Tensor) -> Tensor:
+    """Whether an image has a counted pixel that is flawed, bool N."""
+    return ((targets >= THRESHOLD) & (counted > 0)).flatten(1).any(dim=1)
 
 
 def _pixel_weights(targets: Tensor, flawed_pixels: float) -> Tensor:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 
 from dataengine.diagnosis.config import DetectorTrainingConfig, LossConfig
-from dataengine.diagnosis.losses import dice_loss, focal_loss, map_loss, squared_error
+from dataengine.diagnosis.losses import dice_loss, focal_loss, map_loss, peak_loss, squared_error
 from pipelines.recipes import paper
 
 PREDICTED = torch.tensor([[[0.5, 0.9]], [[0.2, 0.1]]])
@@ -32,7 +32,9 @@ def test_the_default_is_equation_1_weighted_by_image() -> None:
     assert map_loss(predicted, targets, ones, ALL, LossConfig()) == F.mse_loss(predicted, targets)
 
 
-@pytest.mark.parametrize("config", [LossConfig(), LossConfig(focal=1), LossConfig(squared=0, dice=1)])
+@pytest.mark.parametrize(
+    "config", [LossConfig(), LossConfig(focal=1), LossConfig(squared=0, dice=1), LossConfig(peak=1)]
+)
 def test_pixels_left_out_teach_nothing(config: LossConfig) -> None:
     predicted = PREDICTED.clone().requires_grad_(True)
     map_loss(predicted, TARGETS.round(), torch.ones(2), 1 - FIRST, config).backward()
@@ -96,6 +98,38 @@ def test_clean_images_have_no_dice_loss_but_keep_the_other_terms() -> None:
     assert both.item() == pytest.approx(0.16)
 
 
+def test_the_peak_is_the_mean_of_the_highest_counted_confidences() -> None:
+    predicted = torch.linspace(0, 0.99, 100).reshape(1, 10, 10).repeat(2, 1, 1)
+    targets = torch.zeros(2, 10, 10)
+    targets[1, 0, 0] = 1
+    highest = (0.99 + 0.98 + 0.97 + 0.96) / 4
+    loss = peak_loss(predicted, targets, torch.ones(2, 10, 10), share=0.04)
+    assert loss.tolist() == pytest.approx([-math.log(1 - highest), -math.log(highest)], rel=1e-4)
+    upper = torch.ones(2, 10, 10)
+    upper[:, 5:] = 0
+    assert peak_loss(predicted, targets, upper, share=0.01)[0].item() == pytest.approx(
+        -math.log(0.51), rel=1e-4
+    )
+    hidden = torch.ones(2, 10, 10)
+    hidden[1, 0, 0] = 0
+    assert peak_loss(predicted, targets, hidden, share=0.01)[1].item() == pytest.approx(
+        -math.log(0.01), rel=1e-3
+    )
+    assert peak_loss(predicted, targets, 0 * upper, share=0.01).tolist() == [0, 0]
+
+
+def test_a_missed_image_is_pulled_up_and_a_false_alarm_down_at_its_peak_alone() -> None:
+    predicted = torch.full((2, 8, 8), 0.1)
+    predicted[:, 3, 3] = 0.4
+    predicted.requires_grad_(True)
+    targets = torch.zeros(2, 8, 8)
+    targets[1, 6, 6] = 1
+    peak_loss(predicted, targets, torch.ones(2, 8, 8), share=1 / 64).sum().backward()
+    assert predicted.grad is not None
+    down, up = predicted.grad[0], predicted.grad[1]
+    assert down[3, 3] > 0 > up[3, 3] and down.count_nonzero() == up.count_nonzero() == 1
+
+
 def test_a_confident_miss_keeps_its_gradient_with_focal_and_loses_it_with_squared_error() -> None:
     def pull(config: LossConfig) -> float:
         logit = torch.tensor([[[-6.0]]], requires_grad=True)
@@ -109,11 +143,14 @@ def test_a_confident_miss_keeps_its_gradient_with_focal_and_loses_it_with_square
 def test_the_terms_add_up_by_their_weights() -> None:
     predicted, targets = batch()
     ones, weights = torch.ones_like(targets), torch.tensor([1.0, 2.0, 0.5])
-    config = LossConfig(squared=0.5, focal=2.0, focal_gamma=1.0, dice=0.3, flawed_pixels=3.0)
+    config = LossConfig(
+        squared=0.5, focal=2.0, focal_gamma=1.0, dice=0.3, flawed_pixels=3.0, peak=0.1, peak_share=0.1
+    )
     terms = (
         0.5 * squared_error(predicted, targets, ones, 3.0)
         + 2.0 * focal_loss(predicted, targets, ones, 1.0, 3.0)
         + 0.3 * dice_loss(predicted, targets, ones)
+        + 0.1 * peak_loss(predicted, targets, ones, 0.1)
     )
     expected = (weights * terms).mean()
     assert map_loss(predicted, targets, weights, ones, config).item() == pytest.approx(expected.item())

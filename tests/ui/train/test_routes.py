@@ -103,6 +103,8 @@ def test_the_form_is_made_of_the_settings_own_fields_and_docstrings() -> None:
         ("focal", 0.0),
         ("focal_gamma", 2.0),
         ("dice", 0.0),
+        ("peak", 0.0),
+        ("peak_share", 1 / 256),
         ("flawed_pixels", 1.0),
     ]
     assert found["mixture"]["kind"] == "shares" and found["upright"]["kind"] == "words"
