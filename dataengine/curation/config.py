@@ -17,10 +17,12 @@ class HardCategoryConfig(Config):
     """Images that a category needs before it is judged."""
 
     margin: float = Field(default=0.05, ge=0, le=1)
-    """Smallest excess over the other categories' median that counts, in units of confidence."""
+    """Smallest excess over the other categories' median that counts, in units of confidence of a detector
+    that flags from 0.5; in proportion for one that flags from elsewhere."""
 
     floor: float = Field(default=0.25, ge=0, le=1)
-    """Mean of the highest confidences below which no category is hard, however low the others are."""
+    """Mean of the highest confidences below which no category is hard, however low the others are; in
+    proportion as `margin`."""
 
     level: float = Field(default=0.05, gt=0, lt=0.5)
     """One-sided significance level of the bootstrap bound of the excess."""
@@ -43,8 +45,8 @@ class MiningConfig(Config):
     budget: int = Field(default=300, ge=1)
     """Number of images to select."""
 
-    threshold: float = Field(default=0.5, ge=0, le=1)
-    """Highest confidence from which an image is a hard case."""
+    threshold: float | None = Field(default=None, ge=0, le=1)
+    """Highest confidence from which an image is a hard case; null for the detector's operating point."""
 
     explore: float = Field(default=0.1, ge=0, le=1)
     """Share of the budget sampled at random below the threshold, to find what the detector misses."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from dataengine.curation.config import HardCategoryConfig
 from dataengine.errors import InputRefused
+from dataengine.records import THRESHOLD
 from dataengine.statistics import MAD_TO_SIGMA, adjusted, bootstrap_weights, levels
 
 OTHERS_NEEDED = 2
@@ -149,6 +150,15 @@ def judge(
             )
         )
     return sorted(verdicts, key=lambda counts: (-counts.statistic, counts.category))
+
+
+def scaled_to(config: HardCategoryConfig, threshold: float) -> HardCategoryConfig:
+    """The settings for a detector that flags images from `threshold`: `margin` and `floor` in proportion, so
+    that the verdicts do not depend on how loud it is."""
+    factor = threshold / THRESHOLD
+    return config.model_copy(
+        update={name: min(1.0, factor * getattr(config, name)) for name in ("margin", "floor")}
+    )
 
 
 def robust_z(values: Mapping[str, float]) -> dict[str, float]:

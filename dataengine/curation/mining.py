@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.curation.config import MiningConfig
+from dataengine.records import THRESHOLD
 
 GRID = 8
 
@@ -55,11 +56,12 @@ def choose_images(candidates: Sequence[MiningCandidate], config: MiningConfig | 
     Only one of several near-duplicates is a candidate.
     """
     config = config or MiningConfig()
+    threshold = THRESHOLD if config.threshold is None else config.threshold
     rng = np.random.default_rng(config.seed)
     hard: dict[str, list[MiningCandidate]] = {}
     quiet: dict[str, list[MiningCandidate]] = {}
     for candidate in without_near_duplicates(candidates, config.near):
-        side = hard if candidate.confidence >= config.threshold else quiet
+        side = hard if candidate.confidence >= threshold else quiet
         side.setdefault(candidate.category, []).append(candidate)
     exploring = round(config.budget * config.explore)
     chosen: dict[str, list[tuple[MiningCandidate, str]]] = {}

@@ -7,7 +7,12 @@ from dataengine.errors import InputRefused
 from dataengine.records import digest
 
 BANDS = (0.25, 0.5, 0.75)
-"""Edges of the bands of maximum confidence."""
+"""Edges of the bands of maximum confidence, for a detector that flags from 0.5."""
+
+
+def bands_at(threshold: float) -> tuple[float, float, float]:
+    """The edges for a detector that flags from `threshold`: half of it, it, and halfway to 1."""
+    return threshold / 2, threshold, (1 + threshold) / 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -42,6 +42,7 @@ from dataengine.records.models import (
     OperatingPoint,
     Treatment,
     component_threshold_of,
+    describe_point,
     threshold_of,
 )
 from dataengine.records.queue import Lease, QueueItem, QueueKind
@@ -110,6 +111,7 @@ __all__ = [
     "Vote",
     "WorkerBeat",
     "component_threshold_of",
+    "describe_point",
     "digest",
     "image_id",
     "no_report",

@@ -60,6 +60,28 @@ def component_threshold_of(version: DetectorVersion) -> float:
     return THRESHOLD if version.operating_point is None else version.operating_point.component
 
 
+def describe_point(version: DetectorVersion) -> dict[str, Any]:
+    """A detector's thresholds for people: `flagged`, `component`, and `text`, which says where they come
+    from."""
+    return {
+        "flagged": threshold_of(version),
+        "component": component_threshold_of(version),
+        "text": _point_in_words(version.operating_point),
+    }
+
+
+def _point_in_words(point: OperatingPoint | None) -> str:
+    if point is None:
+        return f"flags from {THRESHOLD:g}: no operating point was chosen, for want of validation images"
+    if point.rule == "fixed":
+        return f"flags from {point.flagged:g}: no operating point could be chosen, because {point.reason}"
+    spread = f" (95 % interval {point.interval[0]:.2g} to {point.interval[1]:.2g})" if point.interval else ""
+    return (
+        f"flags images from {point.flagged:.3g}{spread} and components from {point.component:.3g}: "
+        f"{point.rule} on {point.flawed} flawed validation images and {point.clean} without a flaw"
+    )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GeneratorVersion:
     """A diffusion pipeline: a folder or hub id, and the LoRA checkpoint of its treatment, if any."""

@@ -94,7 +94,9 @@ def detectors_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--measure", action="store_true", help="evaluate every version on the current labels")
     parser.add_argument(
-        "--calibrate", metavar="ID", help="fit this detector's temperature on the validation split"
+        "--calibrate",
+        metavar="ID",
+        help="fit this detector's temperature on the validation split, and choose its operating point anew",
     )
     parser.add_argument(
         "--promote", metavar="ID", help="make this version the champion; needs a frozen benchmark"
@@ -130,6 +132,8 @@ def detectors(call: Call) -> Any:
         )
     call.report.close()
     if given.promote:
+        for line in services.promotion_verdicts(call.workspace, given.promote):
+            call.say(line)
         promoted = services.promote_detector(
             call.workspace, given.promote, ACTOR, given.reason, champion_id(call)
         )

@@ -9,7 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from dataengine.records import DetectorVersion, SnapshotItem
+from dataengine.records import (
+    DetectorVersion,
+    SnapshotItem,
+    describe_point,
+)
 from pipelines.detectors.dataset import StoredSamples
 from pipelines.detectors.evaluation import evaluation_sets, measure_on_sets
 from pipelines.detectors.operating_point import ensure_operating_point, set_operating_point
@@ -27,9 +31,10 @@ FIGURES = (
     "component_precision",
     "component_recall",
     "auroc",
-    "false_alarm",
 )
 """Metrics that a row shows on the labelled set; on real images it shows those of `REAL`."""
+RATES = ("miss", "false_alarm")
+"""Misses and false alarms at the detector's own operating point, on the labelled set."""
 REAL = ("mse", "kl1m")
 PICTURES = "calibration"
 """Folder of the workspace for reliability diagrams."""
@@ -96,7 +101,7 @@ def calibrate_on_sets(
 
 def format_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The rows as lines of text."""
-    header = ["detector", "role", *FIGURES, *(f"real {name}" for name in REAL)]
+    header = ["detector", "role", "flags from", *RATES, *FIGURES, *(f"real {name}" for name in REAL)]
     lines = [header]
     for row in rows:
         name = f"{'★ ' if row['champion'] else ''}{row['name']}"
@@ -104,11 +109,13 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             [
                 name,
                 row["role"],
-                *(_format_figure(row[key]) for key in (*FIGURES, *(f"real_{key}" for key in REAL))),
+                f"{row['operating_point']['flagged']:.3f}",
+                *(_format_figure(row[key]) for key in (*RATES, *FIGURES, *(f"real_{key}" for key in REAL))),
             ]
         )
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+    table = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+    return table + [f"{row['name']} {row['operating_point']['text']}" for row in rows]
 
 
 def _row(version: DetectorVersion, metrics: Mapping[str, Any], split: str) -> dict[str, Any]:
@@ -121,6 +128,10 @@ def _row(version: DetectorVersion, metrics: Mapping[str, Any], split: str) -> di
         "images": hard.get("images", 0),
         "order": metrics.get("validation", {}).get("mse"),
         **{name: hard.get(name) for name in FIGURES},
+        **{name: (hard | hard.get("operating", {})).get(name) for name in RATES},
+        "operating": hard.get("operating"),
+        "at_half": hard.get("at_half"),
+        "operating_point": describe_point(version),
         **{f"real_{name}": real.get(name) for name in REAL},
         "intervals": hard.get("intervals", {}),
         "categories": hard.get("categories", {}),

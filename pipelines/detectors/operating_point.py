@@ -13,7 +13,7 @@ from pipelines.runtime.open_detector import open_detector
 if TYPE_CHECKING:
     from dataengine.diagnosis.detector import Detector
 
-BY_DEFINITION = "its confidence is at least 0.5 exactly where it finds an artifact"
+BY_DEFINITION = "it gives 0.5 or more exactly where it finds an artifact"
 """Why score dynamics and questions keep `THRESHOLD`."""
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from dataengine.quality.guard import detail_energy, diversity
 from dataengine.quality.intervals import mean_difference, ratio_of_means
-from dataengine.records import Image, Prediction
+from dataengine.records import THRESHOLD, Image, Prediction
 from pipelines.runtime.context import Context
 from pipelines.runtime.images import read_stacked
 
@@ -25,7 +25,8 @@ def confidence_figures(
 ) -> dict[str, object]:
     """Confidence of the treating detector (DiffDoctor's treatment metrics): means, and ratios with intervals.
 
-    An image counts as flawed if its maximum confidence is at least `threshold`.
+    "frequency" is the paper's artifact frequency, at `THRESHOLD`; "flagged" the share of images whose maximum
+    confidence is at least `threshold`, the detector's own.
     """
     prompts = [pair.before.prompt for pair in pairs]
     figures: dict[str, object] = {}
@@ -33,12 +34,11 @@ def confidence_figures(
         figures[f"{name}_confidence"] = _compare_means(
             [getattr(found, name) for found in before], [getattr(found, name) for found in after], prompts
         )
-    figures["frequency"] = _compare_means(
-        [found.max >= threshold for found in before],
-        [found.max >= threshold for found in after],
-        prompts,
-    )
-    return figures
+    for name, level in (("frequency", THRESHOLD), ("flagged", threshold)):
+        figures[name] = _compare_means(
+            [found.max >= level for found in before], [found.max >= level for found in after], prompts
+        )
+    return figures | {"threshold": threshold}
 
 
 def quality_figures(context: Context, pairs: Sequence[Pair], attributes: str) -> dict[str, object]:

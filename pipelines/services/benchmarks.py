@@ -4,10 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, Field
 
-from dataengine.curation.stratify import BenchmarkCandidate, sample_strata
+from dataengine.curation.stratify import BenchmarkCandidate, bands_at, sample_strata
 from dataengine.errors import InputRefused
 from dataengine.masks import LabelMap, PackedMap
-from dataengine.records import Benchmark, BenchmarkItem, Label, QueueItem
+from dataengine.records import THRESHOLD, Benchmark, BenchmarkItem, Label, QueueItem, threshold_of
 from pipelines.services.agreement import disagreements, merged_map
 from pipelines.services.schemas import Name, RequestBody
 from storage.catalog import Catalog
@@ -137,7 +137,8 @@ def _draft(catalog: Catalog, body: NewBenchmark, actor: str) -> Benchmark:
         for id, category, highest, reserved in benchmark_candidates(catalog, detector, real=False)
         if not body.categories or category in body.categories
     ]
-    chosen = sample_strata(candidates, body.per_stratum, body.seed)
+    threshold = threshold_of(catalog.detectors.get(detector)) if detector else THRESHOLD
+    chosen = sample_strata(candidates, body.per_stratum, body.seed, bands_at(threshold))
     if not chosen:
         raise InputRefused(
             "no diagnosed image is available for a benchmark (labelled, queued and training images are "
@@ -159,6 +160,7 @@ def _draft(catalog: Catalog, body: NewBenchmark, actor: str) -> Benchmark:
             priority=2.0,
             annotations_per_image=body.annotations_per_image,
             reason=f"benchmark {made.version}",
+            detector_id=detector,
         )
         for id in to_draw
     )

@@ -10,9 +10,9 @@ from pydantic import AliasChoices, Field
 
 from dataengine.curation.balance import CategoryBalance, balance_of
 from dataengine.curation.config import HardCategoryConfig
-from dataengine.curation.hard_categories import CategoryVerdict, ConfidenceCounts, judge
+from dataengine.curation.hard_categories import CategoryVerdict, ConfidenceCounts, judge, scaled_to
 from dataengine.errors import InputRefused
-from dataengine.records import AuditEvent, QueueItem
+from dataengine.records import THRESHOLD, AuditEvent, QueueItem, threshold_of
 from dataengine.statistics import holm
 from pipelines.services.schemas import Name, RequestBody
 from storage.catalog import Catalog
@@ -60,11 +60,13 @@ def detectors_to_try(catalog: Catalog) -> list[str | None]:
 
 
 def category_report(catalog: Catalog, detector_id: str | None) -> dict[str, Any]:
-    """Every category's figures, and how many of its images each threshold would select."""
+    """The detector's own threshold, every category's figures, and how many images each threshold selects."""
     found = categories.histograms(catalog, detector_id)
     askable = categories.histograms(catalog, detector_id, categories.not_queued())
     reviewed = categories.reviewed_shares(catalog)
-    verdicts = {one.category: one for one in verdicts_of(found, statistic_of(catalog))}
+    threshold = threshold_of(catalog.detectors.get(detector_id)) if detector_id else THRESHOLD
+    statistic = scaled_to(statistic_of(catalog), threshold)
+    verdicts = {one.category: one for one in verdicts_of(found, statistic)}
     corrected = holm({name: one.p for name, one in verdicts.items() if one.p is not None})
     rows = []
     for category, one in found.items():
@@ -85,7 +87,11 @@ def category_report(catalog: Catalog, detector_id: str | None) -> dict[str, Any]
                 "askable": at_or_above(askable[category].counts) if category in askable else [],
             }
         )
-    return {"detector": detector_id, "categories": sorted(rows, key=lambda row: -float(row["mean"]))}
+    return {
+        "detector": detector_id,
+        "threshold": threshold,
+        "categories": sorted(rows, key=lambda row: -float(row["mean"])),
+    }
 
 
 def statistic_of(catalog: Catalog) -> HardCategoryConfig:
@@ -139,7 +145,8 @@ def _send(catalog: Catalog, body: Ask, actor: str) -> int:
             f"{body.annotations_per_image} annotators per image are required, and only "
             f"{len(set(body.people))} assigned"
         )
-    chosen = categories.queueable(catalog, body.detector or champion_id(catalog), body.thresholds, body.limit)
+    detector = body.detector or champion_id(catalog)
+    chosen = categories.queueable(catalog, detector, body.thresholds, body.limit)
     round_id = body.round or f"{DESK_ROUND}-{time.strftime('%Y%m%d')}"
     items = [
         QueueItem(
@@ -148,6 +155,7 @@ def _send(catalog: Catalog, body: Ask, actor: str) -> int:
             priority=body.priority + highest / 1000,
             annotations_per_image=body.annotations_per_image,
             reason=f"sent by {actor}: confidence {highest:.2f}",
+            detector_id=detector,
         )
         for image_id, highest in chosen
     ]

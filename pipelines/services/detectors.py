@@ -1,10 +1,16 @@
 """Detector versions: register, measure, calibrate, compare, promote, roll back."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dataengine.errors import ConfigRefused, Conflict
-from dataengine.records import AuditEvent, DetectorVersion, Report, no_report
+from dataengine.records import (
+    AuditEvent,
+    DetectorVersion,
+    Report,
+    no_report,
+)
 from pipelines.config import PromoteConfig
 from pipelines.detectors import yes_no_question
 from pipelines.detectors.promotion import FIGURES, regressions, sentence, verdicts
@@ -81,9 +87,21 @@ def verdicts_on(candidate: DetectorVersion, champion: DetectorVersion | None) ->
         return []
     found = verdicts(champion.metrics, candidate.metrics, _compared(candidate, champion))
     return [
-        {"figure": name, "name": FIGURES[name], "sentence": sentence(name, one), **one}
+        {"figure": name, "name": FIGURES[name], "text": sentence(name, one), **one}
         for name, one in found.items()
     ]
+
+
+def promotion_verdicts(workspace: Workspace, detector_id: str) -> list[str]:
+    """What the promotion gate sees in a candidate, as lines of text. Raises `NotFound`."""
+    with workspace.catalog(read_only=True) as catalog:
+        champion, candidate = catalog.detectors.champion(), catalog.detectors.get(detector_id)
+    return [one["text"] for one in verdicts_on(candidate, champion)]
+
+
+def verdict_texts(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The verdicts of a round's promotion, by figure, as lines of text."""
+    return [sentence(name, one) for name, one in found.items()]
 
 
 def _compared(candidate: DetectorVersion, champion: DetectorVersion) -> dict[str, Any] | None:

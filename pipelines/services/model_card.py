@@ -7,7 +7,7 @@ import zipfile
 from typing import Any
 
 from dataengine.errors import NotFound
-from dataengine.records import DetectorVersion, GeneratorVersion, Treatment
+from dataengine.records import DetectorVersion, GeneratorVersion, Treatment, describe_point
 from pipelines.services.endpoints import HUB_ID
 from storage.catalog import Catalog
 from storage.workspace import Workspace
@@ -88,7 +88,7 @@ def model_card(
         licence_text=base.licence or "not recorded here",
         name=line(treated.name),
         base=line(base.name),
-        detector=f"{line(detector.name)} ({detector.id})",
+        detector=f"{line(detector.name)} ({detector.id}), which {describe_point(detector)['text']}",
         rows="\n".join(
             row(name, one) for name, one in judged.items() if isinstance(one, dict) and "ratio" in one
         )

@@ -46,10 +46,10 @@ def pairs_of(context: Context, round_id: str) -> list[Pair]:
 def _found(result: Result) -> str:
     if not result["pairs"]:
         return "Nothing to compare"
-    mean, frequency = result["mean_confidence"], result["frequency"]
+    mean, flagged = result["mean_confidence"], result.get("flagged") or result["frequency"]
     return (
         f"{result['pairs']} pairs; mean confidence {change(mean['before'], mean['after'])}, "
-        f"flawed images {change(frequency['before'], frequency['after'])}"
+        f"flagged images {change(flagged['before'], flagged['after'])}"
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from dataengine.curation.mining import Choice, MiningCandidate, choose_images, thumbnail_features
 from dataengine.masks import dequantise
-from dataengine.records import Image, QueueItem
+from dataengine.records import Image, QueueItem, threshold_of
 from dataengine.records.images import HARD, SURVEY
 from pipelines.detectors import score_dynamics, yes_no_question
 from pipelines.detectors.predict import predict
@@ -47,8 +47,14 @@ def mine(context: Context, round_id: str) -> Result:
 
 
 def _fill(context: Context, round_id: str) -> list[QueueItem]:
-    choices = choose_images(_candidates(context, round_id), recipe_of(context, round_id).mine)
-    items = [_queue_item(round_id, choice) for choice in choices]
+    detector_id = results_of(context, round_id)["diagnose"]["detector"]
+    config = recipe_of(context, round_id).mine
+    if config.threshold is None:
+        with context.workspace.catalog(read_only=True) as catalog:
+            threshold = threshold_of(catalog.detectors.get(detector_id))
+        config = config.model_copy(update={"threshold": threshold})
+    choices = choose_images(_candidates(context, round_id), config)
+    items = [_queue_item(round_id, detector_id, choice) for choice in choices]
     fail_point("mine:chosen")
     with context.workspace.catalog() as catalog:
         catalog.queue.add_many(items)
@@ -56,9 +62,13 @@ def _fill(context: Context, round_id: str) -> list[QueueItem]:
     return items
 
 
-def _queue_item(round_id: str, choice: Choice) -> QueueItem:
+def _queue_item(round_id: str, detector_id: str, choice: Choice) -> QueueItem:
     return QueueItem(
-        image_id=choice.image_id, round_id=round_id, priority=choice.priority, reason=choice.reason
+        image_id=choice.image_id,
+        round_id=round_id,
+        priority=choice.priority,
+        reason=choice.reason,
+        detector_id=detector_id,
     )
 
 

@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict
 
 from dataengine.curation.evidence import category_evidence
-from dataengine.curation.hard_categories import CategoryVerdict, hard_categories
-from dataengine.records import HardCategory, Prompt
+from dataengine.curation.hard_categories import CategoryVerdict, hard_categories, scaled_to
+from dataengine.records import HardCategory, Prompt, threshold_of
 from dataengine.records.images import HARD, JUDGE, SURVEY, TREAT
 from pipelines.config import WritePromptsConfig
 from pipelines.runtime.context import Context, Result
@@ -23,7 +23,10 @@ def write_prompts(context: Context, round_id: str) -> Result:
     """Test the categories, then write prompts for the hard ones. Existing prompts are kept."""
     config = recipe_of(context, round_id).write_prompts
     seen = _survey_confidences(context, round_id)
-    verdicts = hard_categories(_over_generators(seen), config.statistic)
+    with context.workspace.catalog(read_only=True) as catalog:
+        detector = catalog.detectors.get(results_of(context, round_id)["diagnose"]["detector"])
+    statistic = scaled_to(config.statistic, threshold_of(detector))
+    verdicts = hard_categories(_over_generators(seen), statistic)
     _record(context, round_id, verdicts)
     hard = sorted(found.category for found in verdicts if found.verdict == "hard")
     easy = sorted({found.category for found in verdicts} - set(hard))

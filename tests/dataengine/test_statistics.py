@@ -7,10 +7,12 @@ from dataengine.statistics import (
     adjusted,
     benjamini_hochberg,
     bootstrap_weights,
+    difference_interval,
     holm,
     levels,
     percentile_interval,
     sign_test,
+    verdict_of,
     wilson,
 )
 
@@ -26,6 +28,22 @@ def test_wilson() -> None:
     assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
     assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4) and wilson(0, 0) == (0.0, 1.0)
     assert wilson(10, 10)[1] == pytest.approx(1.0)
+
+
+def test_the_difference_of_two_proportions_as_newcombe_prints_it() -> None:
+    first, second = wilson(48, 80), wilson(56, 70)
+    found = difference_interval(48 / 80, first, 56 / 70, second)
+    assert found == pytest.approx((0.0524, 0.3339), abs=1e-4)
+    back = difference_interval(56 / 70, second, 48 / 80, first)
+    assert back == pytest.approx((-found[1], -found[0]))
+
+
+def test_a_verdict_needs_an_interval_without_0_and_the_better_side() -> None:
+    assert verdict_of((0.1, 0.2)) == "worse" and verdict_of((0.1, 0.2), lower_is_better=False) == "better"
+    assert verdict_of((-0.2, -0.1)) == "better" and verdict_of((-0.2, -0.1), False) == "worse"
+    assert {verdict_of(change) for change in ((-0.1, 0.0), (0.0, 0.1), (0.0, 0.0), (-1, 1))} == {
+        "within noise"
+    }
 
 
 def test_every_resample_draws_as_many_units_as_there_are() -> None:

@@ -15,7 +15,7 @@ from dataengine.records import Image
 from storage import tables
 from storage.catalog import Catalog
 from storage.engine import make_engine
-from storage.migrate import REVISION, _scripts, migrate, revision
+from storage.migrate import REVISION, _scripts, migrate, revision, upgrade
 
 
 def test_migrations_make_exactly_the_schema(database_url: str) -> None:
@@ -130,4 +130,27 @@ def test_two_processes_may_open_a_new_workspace_at_once(database_url: str) -> No
     engine = make_engine(database_url)
     with Catalog(engine) as catalog:
         assert catalog.images.count() == 0
+    engine.dispose()
+
+
+def test_what_a_round_queued_before_was_sent_by_the_detector_of_its_maps(database_url: str) -> None:
+    engine = make_engine(database_url)
+    with engine.begin() as connection:
+        upgrade(connection, "0008")
+        for id, results in (("r1", {"diagnose": {"detector": "d1"}}), ("r2", {})):
+            row = {"id": id, "recipe": {}, "stage": "mine", "state": "waiting", "results": results}
+            connection.execute(tables.rounds.insert().values(**row, message="", created=0.0))
+        image = {"id": "i", "sha256": "s", "height": 1, "width": 1, "media_type": "", "prompt": ""}
+        image |= {"settings": {}, "source": "real", "origin": "", "licence": "", "split": "train"}
+        image |= {"group": "", "purpose": "", "status": "active", "created": 0.0}
+        connection.execute(tables.images.insert().values(**image))
+        item = "INSERT INTO queue_items (image_id, round_id, kind, priority, opinions, reason, given, done) "
+        for id in ("r1", "r2", "desk-1"):
+            connection.execute(
+                text(item + "VALUES ('i', :id, 'draw', 1, 1, '', 0, :done)"), {"id": id, "done": False}
+            )
+    migrate(engine)
+    with Catalog(engine) as catalog:
+        senders = {id: catalog.queue.sent_by("i", id) for id in ("r1", "r2", "desk-1")}
+    assert senders == {"r1": "d1", "r2": None, "desk-1": None}
     engine.dispose()

@@ -118,7 +118,7 @@ def furnish(workspace: Workspace, images: int = 8) -> list[str]:
             for seed, image in enumerate(made)
         )
         catalog.queue.add_many(
-            QueueItem(image_id=image.id, round_id="r1", priority=-float(seed))
+            QueueItem(image_id=image.id, round_id="r1", priority=-float(seed), detector_id="d1")
             for seed, image in enumerate(made[:-2])
         )
         catalog.commit()

@@ -4,6 +4,7 @@ from typing import Any
 
 from dataengine.records import Job, Round, now
 from pipelines.services import queue, rounds
+from pipelines.services.detectors import verdict_texts
 from storage.catalog import Catalog
 from storage.queries.rounds import labellers, open_assignments, stage_jobs
 
@@ -97,7 +98,7 @@ def round_figures(row: Round, names: dict[str, str]) -> dict[str, Any]:
 
     def beside(name: str) -> list[float | None]:
         on_validation = [measured.get(who, {}).get("validation", {}) for who in ("champion", "candidate")]
-        return [figures.get(name) for figures in on_validation]
+        return [(figures | figures.get("operating", {})).get(name) for figures in on_validation]
 
     def change(name: str) -> list[float | None] | None:
         found = compared.get(name)
@@ -115,10 +116,11 @@ def round_figures(row: Round, names: dict[str, str]) -> dict[str, Any]:
         "mse": beside("mse"),
         "false_alarm": beside("false_alarm"),
         "miss": beside("miss"),
+        "verdicts": verdict_texts(promoted.get("verdicts", {})),
         "labels": row.results.get("wait_for_labels", {}).get("labels"),
         "hard": row.results.get("write_prompts", {}).get("hard", []),
         "generator": treated.get("treated"),
         "generator_name": names.get(treated.get("treated") or ""),
         "mean_confidence": change("mean_confidence"),
-        "frequency": change("frequency"),
+        "frequency": change("flagged") or change("frequency"),
     }

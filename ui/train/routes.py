@@ -8,10 +8,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from dataengine.records import STAGE_JOB, DetectorVersion, Job
+from dataengine.records import STAGE_JOB, DetectorVersion, Job, describe_point
 from pipelines.config import TrainingRun
 from pipelines.services import preflight, queue, runs, training_preview
-from pipelines.services.detectors import objections_to, promote_detector, roll_back_champion
+from pipelines.services.detectors import (
+    objections_to,
+    promote_detector,
+    roll_back_champion,
+    verdicts_on,
+)
 from pipelines.services.locations import check_locations, offers
 from storage.workspace import Workspace
 from ui.runs.routes import Settings, run_routes, run_rows
@@ -27,6 +32,7 @@ STAGES = {"teacher": ("train_teacher",)}
 JOINT_STAGES = ("retrain", "train_teacher")
 FIGURES = ("mse", "kl", "kl1m")
 REAL_FIGURES = ("mse", "kl1m")
+SHOWN_FIGURES = (*FIGURES, "miss", "false_alarm", "pixel_ap", "iou", "auroc")
 
 
 class Promotion(BaseModel):
@@ -144,6 +150,8 @@ def row_of(version: DetectorVersion) -> dict[str, Any]:
         "created": version.created,
         "round": version.round_id,
         "figures": five(version.metrics, "validation"),
+        "rates": rates(version.metrics.get("validation", {})),
+        "operating_point": describe_point(version),
     }
 
 
@@ -200,6 +208,7 @@ def detector_details(workspace: Workspace, detector_id: str) -> dict[str, Any]:
         "beside": None if other is None else split_figures(other),
         "calibration": version.metrics.get("calibration"),
         "worst": version.metrics.get("worst", {}),
+        "verdicts": verdicts_on(version, champion),
         "objections": objections_to(version, champion),
         "benchmark_frozen": frozen,
         "lineage": {
@@ -217,8 +226,8 @@ def split_figures(metrics: dict[str, Any]) -> dict[str, Any]:
     return {
         split: {
             "images": found.get("images"),
-            "figures": {key: found.get(key) for key in (*FIGURES, "false_alarm", "miss", "iou", "auroc")},
-            "intervals": found.get("intervals", {}),
+            "figures": {key: (found | rates(found)).get(key) for key in SHOWN_FIGURES},
+            "intervals": found.get("intervals", {}) | found.get("operating", {}).get("intervals", {}),
             "categories": {
                 name: {key: one.get(key) for key in ("images", "clean", "mse", "false_alarm", "miss")}
                 for name, one in found.get("categories", {}).items()
@@ -227,6 +236,13 @@ def split_figures(metrics: dict[str, Any]) -> dict[str, Any]:
         for split, found in metrics.items()
         if split in ("validation", "validation_real", "benchmark", "benchmark_real")
     }
+
+
+def rates(found: dict[str, Any]) -> dict[str, Any]:
+    """Misses and false alarms of a set at the detector's operating point; empty if measured before it had
+    one."""
+    operating = found.get("operating", {})
+    return {name: operating[name] for name in ("false_alarm", "miss") if name in operating}
 
 
 def jobs_behind(workspace: Workspace, detector_id: str) -> list[Job]:

@@ -14,7 +14,15 @@ from typing import Any, Literal
 
 from dataengine.errors import InputRefused
 from dataengine.images import as_shown
-from dataengine.records import DetectorVersion, Endpoint, Image, Report, digest, no_report, threshold_of
+from dataengine.records import (
+    DetectorVersion,
+    Endpoint,
+    Image,
+    Report,
+    component_threshold_of,
+    digest,
+    no_report,
+)
 from pipelines.exchange.label_studio.server import Server
 from pipelines.exchange.label_studio.signing import signed_path, signing_secret
 from pipelines.exchange.label_studio.tasks import brush_prediction, model_version, task_data
@@ -168,7 +176,7 @@ def _predictions(
     sizes = {image.id: (image.height, image.width) for image in images}
     with_maps = [one for one in answers if one.map_ref]
     maps = workspace.maps.get_many([one.map_ref for one in with_maps if one.map_ref])
-    about = (model_version(champion), classes, threshold_of(champion))
+    about = (model_version(champion), classes, component_threshold_of(champion))
     return {
         one.image_id: brush_prediction(artifact_map, sizes[one.image_id], one.max, *about)
         for one, artifact_map in zip(with_maps, maps, strict=True)

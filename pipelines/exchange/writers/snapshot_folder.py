@@ -23,7 +23,7 @@ from dataengine.csv_files import CsvTable
 from dataengine.errors import InputRefused
 from dataengine.images import encode_png
 from dataengine.masks import StoredMap
-from dataengine.records import Image, Label, Report, digest, no_report
+from dataengine.records import Image, Label, Report, digest, no_report, threshold_of
 from pipelines.exchange.writers.coco import CocoFile
 from pipelines.exchange.writers.label_studio import TaskFile
 from storage.stores.blobs import writing
@@ -46,7 +46,7 @@ IMAGE_COLUMNS = (
     "width",
 )
 LABEL_COLUMNS = ("image", "mask", "author", "revision", "clean", "source", "lead_seconds", "created")
-PREDICTION_COLUMNS = ("image", "detector", "max", "mean", "uncertainty", "created")
+PREDICTION_COLUMNS = ("image", "detector", "max", "mean", "uncertainty", "created", "threshold", "flagged")
 
 Drawn = dict[str, StoredMap]
 """Label maps by author, unpacked by the parts that need pixels."""
@@ -276,8 +276,10 @@ class _Predictions(_Tables):
         images = {image.id: image for image in self._waiting}
         with self._workspace.catalog(read_only=True) as catalog:
             for detector in catalog.detectors.list():
+                threshold = threshold_of(detector)
                 for one in catalog.predictions.of(detector.id, images):
                     payload = asdict(one) | {"image": one.image_id, "detector": one.detector_id}
+                    payload |= {"threshold": threshold, "flagged": int(one.max >= threshold)}
                     row = {column: getattr(images[one.image_id], column, None) for column in IMAGE_COLUMNS}
                     row |= {column: payload[column] for column in PREDICTION_COLUMNS}
                     self._rows.add(row | {"generator": images[one.image_id].generator_id})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ClinicError, InputRefused, NotFound
 from dataengine.images import as_shown
-from dataengine.records import Job, Report, no_report, now, threshold_of
+from dataengine.records import Job, Report, component_threshold_of, no_report, now
 from pipelines.exchange.label_studio import signing
 from pipelines.exchange.label_studio.tasks import brush_prediction, model_version
 from pipelines.services.inference import find_artifacts
@@ -125,7 +125,7 @@ def predictions_for(workspace: Workspace, tasks: list[Any]) -> list[dict[str, An
 
             _, drawn = find_artifacts(workspace, read_pixels(workspace, image))
             score = float(drawn.max()) / 255
-        size, threshold = (image.height, image.width), threshold_of(champion)
+        size, threshold = (image.height, image.width), component_threshold_of(champion)
         answers.append(brush_prediction(drawn, size, score, version, classes, threshold))
     return answers
 

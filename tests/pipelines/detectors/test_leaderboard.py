@@ -4,6 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from dataengine.records import OperatingPoint
 from pipelines.detectors.leaderboard import (
     calibrate_on_validation,
     format_table,
@@ -34,7 +35,25 @@ def test_every_version_can_be_measured_on_todays_labels(played: Played) -> None:
             assert row["mse"] == pytest.approx(before[row["detector"]])
         assert row["categories"] and set(row["classes"]) <= {"1", "2", "3"}
     lines = format_table(rows)
-    assert len(lines) == len(rows) + 1 and "★" in "".join(lines)
+    assert len(lines) == 2 * len(rows) + 1 and "★" in "".join(lines)
+    for row, line, where in zip(rows, lines[1:], lines[1 + len(rows) :], strict=False):
+        point = row["operating_point"]
+        assert f"{point['flagged']:.3f}" in line and where == f"{row['name']} {point['text']}"
+        assert row["operating"]["flagged"] == point["flagged"] and row["at_half"]["flagged"] == 0.5
+        assert row["miss"] == row["operating"]["miss"]
+
+
+def test_calibration_chooses_the_operating_point_anew(played: Played) -> None:
+    catalog_of = played.context.workspace.catalog
+    best = leaderboard(played.context.workspace)[0]["detector"]
+    with catalog_of() as catalog:
+        before = catalog.detectors.get(best).operating_point
+        catalog.detectors.set_operating_point(best, OperatingPoint(flagged=0.9, component=0.9))
+        catalog.commit()
+    calibrate_on_validation(played.context, played.round_id, best)
+    with catalog_of(read_only=True) as catalog:
+        assert catalog.detectors.get(best).operating_point == before
+    assert before is not None and before.rule == "f2" and before.flawed and before.clean
 
 
 def test_a_temperature_is_kept_as_a_figure(played: Played) -> None:

@@ -16,6 +16,7 @@ from dataengine.records import (
     Label,
     Prediction,
     PseudoLabel,
+    QueueItem,
     Snapshot,
     SnapshotItem,
 )
@@ -91,6 +92,7 @@ def test_maps_stay_for_the_champion_and_for_what_people_saw(workspace: Workspace
         return workspace.maps.put_many([np.full((4, 6), value + n, np.uint8) for n in range(2)])
 
     refs = {"champion": pack(0), "seen": pack(10), "past": pack(20), "fresh": pack(30), "pseudo": pack(40)}
+    refs["waiting"] = pack(60)
     snapshot = pack(50)
     month_ago = time.time() - 30 * DAY
     with workspace.catalog() as catalog:
@@ -113,6 +115,10 @@ def test_maps_stay_for_the_champion_and_for_what_people_saw(workspace: Workspace
         )
         shown = Label(image_id="a", author="anna", height=4, width=6, clean=True, detector_id="seen")
         catalog.labels.submit(shown)
+        for id in "ab":
+            item = QueueItem(image_id=id, round_id="r", detector_id="waiting")
+            catalog.queue.add_many([item])
+        catalog.queue.answer("b", "r", "draw", "anna")
         pseudo = PseudoLabel(
             image_id="a", detector_id="pseudo", round_id="r", map_ref=refs["pseudo"][0], max=1
         )
@@ -121,9 +127,9 @@ def test_maps_stay_for_the_champion_and_for_what_people_saw(workspace: Workspace
         catalog.snapshots.add(Snapshot(id="s", manifest="m", rows=1, composition={}), [row])
         catalog.commit()
     age(workspace)
-    assert collect(workspace, trial=True, expected=1).maps == 5
+    assert collect(workspace, trial=True, expected=1).maps == 6
     cleared = collect(workspace, expected=1)
-    assert (cleared.maps, cleared.blobs) == (5, 1), "five maps, and the one pack that nothing needs any more"
+    assert (cleared.maps, cleared.blobs) == (6, 1), "six maps, and the one pack that nothing needs any more"
     with workspace.catalog(read_only=True) as catalog:
         left = {
             name: [prediction.map_ref is not None for prediction in catalog.predictions.of(name)]
@@ -136,6 +142,7 @@ def test_maps_stay_for_the_champion_and_for_what_people_saw(workspace: Workspace
         "past": [False, False],
         "fresh": [True, True],
         "pseudo": [False, False],
+        "waiting": [True, False],
     }
     for ref in (refs["champion"][1], refs["seen"][0], refs["fresh"][0], refs["pseudo"][0], snapshot[0]):
         assert workspace.maps.get(ref).shape == (4, 6)

@@ -6,7 +6,15 @@ import pytest
 from sqlalchemy import Engine
 
 from dataengine.errors import Conflict, NotFound
-from dataengine.records import DetectorVersion, Endpoint, GeneratorVersion, Snapshot, SnapshotItem, Treatment
+from dataengine.records import (
+    DetectorVersion,
+    Endpoint,
+    GeneratorVersion,
+    OperatingPoint,
+    Snapshot,
+    SnapshotItem,
+    Treatment,
+)
 from storage.catalog import Catalog
 from tests.storage.builders import at_once, detector
 
@@ -116,3 +124,19 @@ def test_snapshots_keep_their_rows_and_know_what_went_in(catalog: Catalog) -> No
     assert [found.id for found in catalog.snapshots.drawn_by("b_b")] == ["s1"], "merged with Anna's"
     assert not catalog.snapshots.drawn_by("bob") and not catalog.snapshots.drawn_by("b")
     assert catalog.snapshots.containing("x") == []
+
+
+def test_an_operating_point_is_stored_with_its_detector(catalog: Catalog) -> None:
+    point = OperatingPoint(flagged=0.07, component=0.05, rule="f2", flawed=9, clean=8, interval=(0.05, 0.2))
+    catalog.detectors.add(detector("a"))
+    catalog.detectors.add(replace(detector("b"), operating_point=point))
+    assert catalog.detectors.get("a").operating_point is None
+    assert catalog.detectors.get("b").operating_point == point
+    without = OperatingPoint(reason="every validation image is flawed", flawed=3)
+    catalog.detectors.set_operating_point("a", without)
+    assert catalog.detectors.get("a").operating_point == without
+    catalog.detectors.record_metrics("b", {"validation": {"mse": 0.1}})
+    catalog.detectors.promote("b", "root", "")
+    assert catalog.detectors.champion().operating_point == point  # type: ignore[union-attr]
+    with pytest.raises(NotFound):
+        catalog.detectors.set_operating_point("x", point)

@@ -4,6 +4,7 @@ import base64
 import gzip
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from fastapi.testclient import TestClient
 
 from dataengine import masks
 from dataengine.masks import pack_label_map, unpack_label_map
+from dataengine.records import DetectorVersion, OperatingPoint, QueueItem
 from pipelines.services.agreement import compute_map_statistics
 from storage.workspace import Workspace
 
@@ -187,6 +189,44 @@ def test_the_map_is_raw_bytes_with_its_size(client_of: Clients, workspace: Works
     assert prediction is not None and prediction.map_ref is not None
     shown = np.frombuffer(gzip.decompress(sent), np.uint8).reshape(height, width)
     assert np.array_equal(shown, workspace.maps.get(prediction.map_ref))
+
+
+def test_suggestions_stay_those_of_the_detector_that_sent_the_image(
+    client_of: Clients, workspace: Workspace
+) -> None:
+    client = client_of("annotator")
+    first = client.get("/api/annotate/next").json()
+    image = first["image"]["id"]
+    assert first["map"]["threshold"] == 0.5
+    with workspace.catalog() as catalog:
+        point = OperatingPoint(flagged=0.2, component=0.125, rule="f2")
+        catalog.detectors.add(DetectorVersion(id="d2", name="second", checkpoint="c", operating_point=point))
+        known = catalog.predictions.get(image, "d1")
+        assert known is not None
+        catalog.predictions.add_many([replace(known, detector_id="d2")])
+        catalog.detectors.promote("d2", "root", "better")
+        catalog.commit()
+    after = client.get("/api/annotate/next", params={"prefer": image}).json()["map"]
+    assert (after["detector"], after["threshold"]) == ("first doctor", 0.5)
+    client.post("/api/annotate/submit", json=answer(first))
+    assert client.get("/api/annotate/previous").json()["map"]["detector"] == "first doctor"
+    with workspace.catalog() as catalog:
+        assert catalog.labels.latest(image, "annotator").detector_id == "d1"  # type: ignore[union-attr]
+        catalog.queue.add_many([QueueItem(image_id=image, round_id="again", priority=99, detector_id="d2")])
+        catalog.commit()
+    again = client_of("curator").get("/api/annotate/next").json()
+    assert again["image"]["id"] == image
+    assert (again["map"]["detector"], again["map"]["threshold"]) == ("second", 0.125)
+
+
+def test_without_a_map_of_the_sender_the_champions_is_shown(client_of: Clients, workspace: Workspace) -> None:
+    with workspace.catalog() as catalog:
+        image = catalog.queue.of_round("r1")[0].image_id
+        item = QueueItem(image_id=image, round_id="r9", priority=99, detector_id="gone")
+        catalog.queue.add_many([item])
+        catalog.commit()
+    task = client_of("annotator").get("/api/annotate/next").json()
+    assert task["image"]["id"] == image and task["map"]["detector"] == "first doctor"
 
 
 def test_what_is_not_there_is_404(client_of: Clients) -> None:

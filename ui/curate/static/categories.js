@@ -14,7 +14,7 @@ export async function categories(root, { choices, go }) {
   }
   const champion = choices.detectors.find((one) => one.champion);
   const shown = choices.detectors.find((one) => one.id === found.detector) ?? champion;
-  const rows = found.categories.map((row) => line(row, () => retotal(), found.detector));
+  const rows = found.categories.map((row) => line(row, () => retotal(), found));
   const total = h("b", { id: "would-go" });
   const send = h("button", { type: "button", class: "button", id: "send" }, "Send to annotators");
   const form = h("form", { class: "send", onsubmit: (event) => event.preventDefault() },
@@ -52,13 +52,13 @@ export async function categories(root, { choices, go }) {
   retotal();
 }
 
-function line(row, changed, detector) {
+function line(row, changed, { detector, threshold: first }) {
   const hard = row.verdict === "hard";
   const above = h("td", { class: "figure" });
   const would = h("td", { class: "figure would" });
   const threshold = h("output", {});
   const why = row.askable.length ? null : "Every image of this category is already labelled or queued.";
-  const slider = h("input", { type: "range", title: why, min: "0", max: String(STEPS), value: "50", "aria-label": `Send ${row.category} if confidence is at least`, disabled: !row.askable.length });
+  const slider = h("input", { type: "range", title: why, min: "0", max: String(STEPS), value: String(Math.round(first * STEPS)), "aria-label": `Send ${row.category} if confidence is at least`, disabled: !row.askable.length });
   const on = h("input", { type: "checkbox", title: why, checked: hard, "aria-label": `Send ${row.category}`, disabled: !row.askable.length });
   const asked = () => (on.checked ? row.askable[slider.value] ?? 0 : 0);
   const redraw = () => {

@@ -9,7 +9,8 @@ import { form } from "/static/runs/form.js";
 import { drawChecks, drawCurves, facts, flat, overlaid, pill, runList, runView } from "/static/runs/run.js";
 
 const API = "/api/train";
-const NAMES = { mse: "MSE", kl: "KL(P‖Q)", kl1m: "KL(1−P‖1−Q)", real_mse: "MSE, real", real_kl1m: "KL(1−P‖1−Q), real", false_alarm: "false alarms", miss: "misses", iou: "IoU", auroc: "AUROC" };
+const NAMES = { mse: "MSE", kl: "KL(P‖Q)", kl1m: "KL(1−P‖1−Q)", real_mse: "MSE, real", real_kl1m: "KL(1−P‖1−Q), real", false_alarm: "false alarms", miss: "misses", pixel_ap: "pixel AP", iou: "IoU", auroc: "AUROC" };
+const HIGHER = ["pixel_ap", "iou", "auroc"];
 const FIVE = ["mse", "kl", "kl1m", "real_mse", "real_kl1m"];
 const GROUPS = [
   { name: "loss", figures: ["loss"] },
@@ -37,17 +38,21 @@ function champion(one, again) {
   return h("section", { class: "card champion" },
     h("div", {}, h("span", { class: "name" }, "champion"), h("b", {}, h("a", { href: `?detector=${one.id}` }, one.name)), h("span", {}, `created ${when(one.created)}`)),
     FIVE.map((name) => h("div", {}, h("span", { class: "name" }, NAMES[name]), h("b", {}, figure(one.figures[name])), h("span", {}, range(one.intervals[name])))),
+    RATES.map((name) => h("div", {}, h("span", { class: "name" }, NAMES[name]), h("b", {}, rate(one.rates[name])), h("span", {}, `from ${figure(one.operating_point.flagged)}`))),
     h("div", { class: "act" }, h("button", { type: "button", class: "button quiet", onclick: () => rollBack(one, again) }, "Roll back")));
 }
 
+const RATES = ["miss", "false_alarm"];
+const rate = (value) => (value === null || value === undefined ? "–" : percent(value));
 const range = (interval) => (interval ? `${figure(interval[0])} – ${figure(interval[1])}` : "on validation");
 
 function detectors({ detectors: rows, more }) {
   if (!rows.length) return nothing("No detectors yet. Register one: clinic detectors --add FOLDER");
   return h("div", { class: "scroll" }, h("table", {},
-    h("thead", {}, h("tr", {}, h("th", {}, "Detector"), h("th", {}, "Role"), FIVE.slice(0, 3).map((name) => h("th", { class: "figure" }, NAMES[name])), h("th", { class: "figure" }, "Created"))),
+    h("thead", {}, h("tr", {}, h("th", {}, "Detector"), h("th", {}, "Role"), [...FIVE.slice(0, 3), ...RATES].map((name) => h("th", { class: "figure" }, NAMES[name])), h("th", { class: "figure" }, "Flags from"), h("th", { class: "figure" }, "Created"))),
     h("tbody", {}, rows.map((row) => h("tr", {}, h("td", {}, h("a", { href: `?detector=${row.id}` }, row.name)), h("td", {}, pill(row.role)),
-      FIVE.slice(0, 3).map((name) => h("td", { class: "figure" }, figure(row.figures[name]))), h("td", { class: "figure" }, when(row.created)))))),
+      FIVE.slice(0, 3).map((name) => h("td", { class: "figure" }, figure(row.figures[name]))), RATES.map((name) => h("td", { class: "figure" }, rate(row.rates[name]))),
+      h("td", { class: "figure", title: row.operating_point.text }, figure(row.operating_point.flagged)), h("td", { class: "figure" }, when(row.created)))))),
     more ? h("p", { class: "hint" }, `${more} older detector${more === 1 ? "" : "s"} not shown; “clinic detectors” lists all.`) : null);
 }
 
@@ -154,6 +159,7 @@ async function verdict(place, id, again, whole = false) {
   const against = one.beside ? one.champion.name : null;
   place.append(
     h("section", { class: "card panel" }, h("div", { class: "line" }, whole ? h("h1", {}, one.name) : h("h2", {}, `Candidate: ${one.name}`), pill(one.role), h("span", { class: "gap" }), h("span", { class: "hint" }, when(one.created))),
+      h("p", { class: "hint", id: "operating-point" }, `${one.name} ${one.operating_point.text}. Misses and false alarms are those at each detector’s own threshold.`),
       compared(one, against), decision(one, again)),
     h("div", { class: "two" }, categories(one, against), calibration(one)), worst(one, "misses", "Ten worst misses"), worst(one, "false_alarms", "Ten worst false alarms"));
   if (!whole) return;
@@ -166,7 +172,7 @@ async function verdict(place, id, again, whole = false) {
 }
 
 function compared(one, against) {
-  const splits = [["validation", "validation", ["mse", "kl", "kl1m", "false_alarm", "miss"]], ["validation_real", "real photos in validation", ["mse", "kl1m", "false_alarm"]], ["benchmark", "benchmark, reported only", ["mse", "kl", "kl1m", "false_alarm", "miss"]], ["benchmark_real", "real photos in the benchmark, reported only", ["mse", "kl1m", "false_alarm"]]];
+  const splits = [["validation", "validation", ["mse", "kl", "kl1m", "miss", "false_alarm", "pixel_ap"]], ["validation_real", "real photos in validation", ["mse", "kl1m", "false_alarm"]], ["benchmark", "benchmark, reported only", ["mse", "kl", "kl1m", "miss", "false_alarm", "pixel_ap"]], ["benchmark_real", "real photos in the benchmark, reported only", ["mse", "kl1m", "false_alarm"]]];
   const rows = splits.filter(([key]) => one.measured[key]).flatMap(([key, title, names]) => {
     const mine = one.measured[key], theirs = one.beside?.[key];
     return [h("tr", { class: "split" }, h("th", { colspan: "4" }, `${title} · ${mine.images} images`)),
@@ -186,7 +192,8 @@ function changed(mine, theirs, name) {
   if (now === null || before === null || before === undefined || before === 0) return "–";
   const share = now / before - 1;
   if (Math.abs(share) < 0.0005) return "same";
-  return h("span", { class: Math.abs(share) < 0.005 ? "" : share < 0 ? "better" : "worse" }, `${share > 0 ? "+" : "−"}${Math.abs(100 * share).toFixed(1)} %`);
+  const better = HIGHER.includes(name) ? share > 0 : share < 0;
+  return h("span", { class: Math.abs(share) < 0.005 ? "" : better ? "better" : "worse" }, `${share > 0 ? "+" : "−"}${Math.abs(100 * share).toFixed(1)} %`);
 }
 
 function decision(one, again) {
@@ -202,14 +209,23 @@ function decision(one, again) {
   }
   reason.addEventListener("input", settle);
   settle();
-  return h("div", { class: "decision" },
-    one.objections.length ? h("div", { class: "note bad" }, h("b", {}, "The promotion checks on validation failed. "), one.objections.join("; "), ".") : h("p", { class: "hint good" }, "Promotion checks passed: better on validation, no worse on real photos."),
+  return h("div", { class: "decision" }, verdicts(one.verdicts),
+    one.objections.length ? h("div", { class: "note bad" }, h("b", {}, "The promotion checks on validation failed. "), one.objections.join("; "), ".") : h("p", { class: "hint good" }, "Promotion checks passed: better on validation, no more misses beyond noise, no worse on real photos."),
     h("div", { class: "line" }, reason, button));
+}
+
+// The gate's figures on validation; a change is better or worse only if its 95 % interval excludes 0.
+function verdicts(rows) {
+  if (!rows.length) return "";
+  const mood = { better: "better", worse: "worse" };
+  return h("div", { class: "scroll" }, h("table", { class: "verdicts" },
+    h("thead", {}, h("tr", {}, h("th", {}, "Change on validation"), ["champion", "candidate", "95 % interval of the change", "verdict"].map((text) => h("th", { class: "figure" }, text)))),
+    h("tbody", {}, rows.map((row) => h("tr", { "data-figure": row.figure }, h("td", {}, row.name), h("td", { class: "figure" }, figure(row.before)), h("td", { class: "figure" }, figure(row.after)),
+      h("td", { class: "figure" }, row.interval.map(figure).join(" – ")), h("td", { class: `figure ${mood[row.verdict] ?? ""}` }, row.verdict))))));
 }
 
 function categories(one, against) {
   const mine = one.measured.validation?.categories ?? {}, theirs = one.beside?.validation?.categories ?? {};
-  const rate = (value) => (value === null || value === undefined ? "–" : percent(value));
   const pair = (key, name) => h("td", { class: "figure" }, h("b", {}, rate(mine[key][name])), against ? h("small", {}, rate(theirs[key]?.[name])) : null);
   const rows = Object.keys(mine).map((key) => h("tr", {}, h("td", {}, key || "–"), h("td", { class: "figure" }, mine[key].images), pair(key, "false_alarm"), pair(key, "miss")));
   return panel("By category, on validation", rows.length ? h("table", {}, h("thead", {}, h("tr", {}, h("th", {}, "Category"), h("th", { class: "figure" }, "images"), h("th", { class: "figure" }, "false alarms"), h("th", { class: "figure" }, "misses"))), h("tbody", {}, rows)) : nothing("Not measured."),

@@ -9,7 +9,7 @@ import { drawChecks, drawCurves, facts, flat, runList, runView } from "/static/r
 
 const API = "/api/treat";
 const FIRST = ["generator", "detector", "name", "prompts", "judge", "tuning.updates", "tuning.batch", "tuning.lora"];
-const NAMES = { mean_confidence: "mean confidence", max_confidence: "max confidence", frequency: "artifact frequency", detail: "detail", diversity: "diversity" };
+const NAMES = { mean_confidence: "mean confidence", max_confidence: "max confidence", frequency: "artifact frequency, from 0.5", flagged: "flagged by the detector", detail: "detail", diversity: "diversity" };
 const groups = (guard) => [
   { name: "confidence", figures: ["pixel", "mean_confidence"], label: "update" },
   { name: "max confidence", figures: ["max_confidence"], label: "update" },
@@ -229,7 +229,7 @@ function kept(one) {
 function table(judged) {
   const rows = Object.entries(NAMES).filter(([key]) => judged[key]);
   if (!rows.length) return nothing("Not evaluated on held-out prompts.");
-  const better = { mean_confidence: true, max_confidence: true, frequency: true };
+  const better = { mean_confidence: true, max_confidence: true, frequency: true, flagged: true };
   return h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", {}, `${judged.pairs ?? ""} pairs of held-out prompts`), ...["before", "after", "after / before", "95 % interval"].map((text) => h("th", { class: "figure" }, text)))),
     h("tbody", {}, rows.map(([key, label]) => {
       const { before, after, ratio, interval } = judged[key];
