@@ -54,7 +54,7 @@ FIRST_POINT = OperatingPoint(
 )
 """The shipped detector's, as `choose_first_point` computes it: half a minute that no demo needs to spend."""
 
-SIZES = {"cpu-smoke": DemoDataConfig(clean=60, previous=20, benchmark=24, benchmark_clean=12)}
+SIZES = {"cpu-smoke": DemoDataConfig(clean=60, previous=20, validation=12, benchmark=24, benchmark_clean=12)}
 """Amount of initial data by recipe, where it differs from the default."""
 
 
@@ -67,9 +67,11 @@ def prepare(workspace: Workspace, config: DemoDataConfig | None = None, report: 
     clean = [(i, stream("photos")[i]) for i in range(config.clean)]
     ingest(workspace, "photos", clean, "real", None)
     ingest(workspace, "previous", enumerate(earlier_data(config.previous)), "drawn", "train")
+    validation = hard_drawings("validation", config.validation)
+    ingest(workspace, "validation", enumerate(validation), "drawn", "validation")
     report(2, 4, "importing the benchmark")
-    hard, benchmark = hard_benchmark(), stream("benchmark", flawed=0.0)
-    flawed = round_trip([hard[i] for i in range(config.benchmark)])
+    benchmark = stream("benchmark", flawed=0.0)
+    flawed = hard_drawings("benchmark", config.benchmark)
     ingest(workspace, "benchmark", enumerate(flawed), "drawn", "benchmark")
     start = config.benchmark
     intact = [(i, benchmark[i]) for i in range(start, start + config.benchmark_clean)]
@@ -137,9 +139,15 @@ def ingest(
         catalog.commit()
 
 
-def hard_benchmark() -> Stream:
-    """Images of hard categories, flawed as often as the generator's."""
-    return stream("benchmark", flawed=FLAWED, categories=HARD)
+def hard_stream(use: str) -> Stream:
+    """A use's images of hard categories, flawed as often as the generator's."""
+    return stream(use, flawed=FLAWED, categories=HARD)
+
+
+def hard_drawings(use: str, count: int) -> list[Drawing]:
+    """The first `count` images of `hard_stream`, through the decoder."""
+    drawings = hard_stream(use)
+    return round_trip([drawings[index] for index in range(count)]) if count else []
 
 
 def choose_first_point(detector: "Detector") -> OperatingPoint:
@@ -147,10 +155,9 @@ def choose_first_point(detector: "Detector") -> OperatingPoint:
     from dataengine.diagnosis.dataset import MemorySamples, Sample
     from dataengine.diagnosis.evaluation import find_operating_point
 
-    drawings = stream("validation", flawed=FLAWED, categories=HARD)
     samples = [
         Sample(image=one.image, target=(one.label_map > 0).astype(np.float32), kind="true")
-        for one in round_trip([drawings[index] for index in range(VALIDATION)])
+        for one in hard_drawings("validation", VALIDATION)
     ]
     return find_operating_point(detector, MemorySamples(samples))
 

@@ -10,12 +10,12 @@ from dataengine.clinic.training.first_detector import FLAWED_SHARES
 from dataengine.clinic.world import HARD, stream
 from dataengine.masks import unpack_label_map
 from pipelines.config import DemoDataConfig
-from pipelines.demo.data import CHAMPION, GENERATOR, earlier_data, hard_benchmark, ingest, prepare
+from pipelines.demo.data import CHAMPION, GENERATOR, earlier_data, hard_stream, ingest, prepare
 from pipelines.runtime.images import read_pixels
 from storage.opening import create_workspace
 from storage.workspace import Workspace
 
-SMALL = DemoDataConfig(clean=30, previous=8, benchmark=8, benchmark_clean=6)
+SMALL = DemoDataConfig(clean=30, previous=8, validation=7, benchmark=8, benchmark_clean=6)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_every_picture_has_its_place(workspace: Workspace) -> None:
         images = catalog.images.find()
     counts = Counter((image.source, image.split) for image in images)
     assert counts["drawn", "benchmark"] == 8 and counts["real", "benchmark"] == 6
-    assert counts["drawn", "train"] == 8
+    assert counts["drawn", "train"] == 8 and counts["drawn", "validation"] == 7
     assert counts["real", "train"] + counts["real", "validation"] == 30 and counts["real", "validation"] > 0
     assert {
         image.category for image in images if (image.source, image.split) == ("drawn", "benchmark")
@@ -49,7 +49,7 @@ def test_the_benchmark_holds_exact_truth(workspace: Workspace) -> None:
     with workspace.catalog(read_only=True) as catalog:
         images = catalog.images.find(source="drawn", split="benchmark")
         labels = {label.image_id: label for label in catalog.labels.of_images([image.id for image in images])}
-    truth = hard_benchmark()
+    truth = hard_stream("benchmark")
     for image in images:
         drawing, label = truth[image.seed or 0], labels[image.id]
         assert (label.source, label.clean) == ("import", not drawing.label_map.any())
