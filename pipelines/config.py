@@ -360,7 +360,7 @@ class DemoDataConfig(Config):
 
     clean: int = Field(default=700, ge=10)
     """Artifact-free images for training, validation and the treatment's regularisation."""
-    previous: int = Field(default=2400, ge=0)
+    previous: int = Field(default=1200, ge=0)
     """Training images of the first detector, with the labels of earlier annotators."""
     validation: int = Field(default=240, ge=0)
     """Validation images like the benchmark's, with exact ground truth: an operating point chosen on mined

@@ -35,9 +35,9 @@ def demo(seed: int = 0) -> RoundRecipe:
     sampling = SamplingConfig(steps=5, batch=16)
     training = DetectorTrainingConfig(
         name="candidate",
-        steps=720,
+        steps=600,
         batch=16,
-        lr=5e-4,
+        lr=1e-3,
         head_factor=2.0,
         ema=0.98,
         warmup=0.05,

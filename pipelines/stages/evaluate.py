@@ -29,9 +29,20 @@ def _found(result: Result) -> str:
     champion, candidate = result["champion"], result["candidate"]
     changes = [
         f"{name.replace('_', ' ')} {change(figures['mse'], candidate.get(name, {}).get('mse'))}"
+        f"{_rates(figures, candidate.get(name, {}))}"
         for name, figures in champion.items()
     ]
     return f"Squared error on {', '.join(changes) or 'nothing'}"
+
+
+def _rates(before: Result, after: Result) -> str:
+    """Misses and false alarms of a set, each detector at its own operating point, where measured."""
+    found = [
+        f"{title} {change(before['operating'][name], after.get('operating', {}).get(name))}"
+        for name, title in (("miss", "misses"), ("false_alarm", "false alarms"))
+        if before.get("operating", {}).get(name) is not None
+    ]
+    return f" ({', '.join(found)})" if found else ""
 
 
 STAGE = Stage(

@@ -46,7 +46,9 @@ IMAGE_COLUMNS = (
     "width",
 )
 LABEL_COLUMNS = ("image", "mask", "author", "revision", "clean", "source", "lead_seconds", "created")
-PREDICTION_COLUMNS = ("image", "detector", "max", "mean", "uncertainty", "created", "threshold", "flagged")
+PREDICTION_COLUMNS = ("image", "detector", "max", "mean", "uncertainty", "created")
+FLAG_COLUMNS = ("threshold", "flagged")
+"""The detector's operating point, and whether the image reaches it: 1 or 0."""
 
 Drawn = dict[str, StoredMap]
 """Label maps by author, unpacked by the parts that need pixels."""
@@ -264,7 +266,9 @@ class _Predictions(_Tables):
     def __init__(self, folder: Path, workspace: Workspace) -> None:
         super().__init__()
         self._workspace = workspace
-        self._rows = self.table(folder / "predictions.csv", (*PREDICTION_COLUMNS, *IMAGE_COLUMNS))
+        self._rows = self.table(
+            folder / "predictions.csv", (*PREDICTION_COLUMNS, *IMAGE_COLUMNS, *FLAG_COLUMNS)
+        )
         self._waiting: list[Image] = []
 
     def add(self, image: Image, name: str, labels: list[Label], drawn: Drawn) -> None:
@@ -279,9 +283,9 @@ class _Predictions(_Tables):
                 threshold = threshold_of(detector)
                 for one in catalog.predictions.of(detector.id, images):
                     payload = asdict(one) | {"image": one.image_id, "detector": one.detector_id}
-                    payload |= {"threshold": threshold, "flagged": int(one.max >= threshold)}
                     row = {column: getattr(images[one.image_id], column, None) for column in IMAGE_COLUMNS}
                     row |= {column: payload[column] for column in PREDICTION_COLUMNS}
+                    row |= {"threshold": threshold, "flagged": int(one.max >= threshold)}
                     self._rows.add(row | {"generator": images[one.image_id].generator_id})
         self._waiting = []
 

@@ -8,6 +8,7 @@ from dataengine.curation.hard_categories import (
     hard_categories,
     judge,
     robust_z,
+    scaled_to,
 )
 from dataengine.errors import InputRefused
 
@@ -43,6 +44,25 @@ def test_where_all_are_alike_none_is_flagged(alarm: float) -> None:
     alike = dict.fromkeys("abcdefg", alarm)
     flagged = [hard(hard_categories(world(alike, 60, seed))) for seed in range(20)]
     assert sum(map(bool, flagged)) <= 2
+
+
+@pytest.mark.parametrize("threshold", [0.07, 0.25, 0.45])
+@pytest.mark.parametrize("alarms", [CLINIC, dict.fromkeys("abcdefg", 0.5)])
+def test_a_quiet_detector_finds_the_same_categories_hard(threshold: float, alarms: dict[str, float]) -> None:
+    loud = world(alarms, 120, seed=3)
+    quiet = {category: threshold / 0.5 * values for category, values in loud.items()}
+    config = HardCategoryConfig()
+    found = hard(hard_categories(quiet, scaled_to(config, threshold)))
+    assert found == hard(hard_categories(loud, config))
+    if alarms is CLINIC and threshold < 0.25:
+        assert hard(hard_categories(quiet, config)) == set(), "the unscaled floor calls nothing hard"
+
+
+def test_scaled_settings_stay_settings() -> None:
+    config = HardCategoryConfig(floor=0.8, margin=0.1, level=0.01)
+    assert scaled_to(config, 0.5) == config
+    loud = scaled_to(config, 0.9)
+    assert (loud.floor, loud.margin, loud.level) == (1.0, pytest.approx(0.18), 0.01)
 
 
 def test_a_correction_judges_more_strictly_and_is_off_by_default() -> None:

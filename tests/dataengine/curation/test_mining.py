@@ -181,3 +181,12 @@ def test_near_duplicates_are_those_of_comparing_each_with_each(seed: int) -> Non
             kept.append(each)
     assert 8 < len(kept) < 60
     assert without_near_duplicates(found, 0.03) == sorted(kept, key=lambda one: one.image_id)
+
+
+def test_hard_cases_begin_at_the_threshold_and_at_one_half_without_one() -> None:
+    candidates = [candidate(f"i{n}", confidence=n / 10) for n in range(1, 10)]
+    for threshold, first in ((None, 5), (0.25, 3), (0.85, 9)):
+        config = PLAIN.model_copy(update={"budget": 9, "threshold": threshold})
+        assert {one.image_id for one in choose_images(candidates, config)} == {
+            f"i{n}" for n in range(first, 10)
+        }

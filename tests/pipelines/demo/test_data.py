@@ -6,11 +6,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+<<<<<<< HEAD
 from dataengine.clinic.training.first_detector import FLAWED_SHARES
 from dataengine.clinic.world import HARD, stream
 from dataengine.masks import unpack_label_map
 from pipelines.config import DemoDataConfig
 from pipelines.demo.data import CHAMPION, GENERATOR, earlier_data, hard_stream, ingest, prepare
+=======
+from dataengine.clinic.parts import materialise
+from dataengine.clinic.world import HARD
+from dataengine.diagnosis.detector import load_detector
+from dataengine.masks import unpack_label_map
+from pipelines.config import DemoDataConfig
+from pipelines.demo.data import (
+    CHAMPION,
+    FIRST_POINT,
+    GENERATOR,
+    choose_first_point,
+    earlier_data,
+    hard_benchmark,
+    ingest,
+    prepare,
+)
+>>>>>>> operating
 from pipelines.runtime.images import read_pixels
 from storage.opening import create_workspace
 from storage.workspace import Workspace
@@ -29,7 +47,7 @@ def test_registers_generator_and_champion(workspace: Workspace) -> None:
     with workspace.catalog(read_only=True) as catalog:
         generator, champion = catalog.generators.get(GENERATOR), catalog.detectors.champion()
     assert (Path(generator.location) / "model_index.json").is_file()
-    assert champion is not None and champion.id == CHAMPION
+    assert champion is not None and champion.id == CHAMPION and champion.operating_point == FIRST_POINT
     assert (workspace.checkpoints.fetch(champion.checkpoint) / "detector.json").is_file()
 
 
@@ -82,3 +100,15 @@ def test_taking_in_again_adds_nothing(workspace: Workspace) -> None:
     ingest(workspace, "previous", drawings, "drawn", "train")
     with workspace.catalog(read_only=True) as catalog:
         assert (catalog.images.count(), catalog.labels.count()) == before
+
+
+def test_the_shipped_detectors_point_is_chosen_on_the_clinics_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On a few of its images here; `make bench-clinic` chooses it on all and compares.
+    monkeypatch.setattr("pipelines.demo.data.VALIDATION", 24)
+    detector = load_detector(materialise("first_doctor", tmp_path / "first"))
+    found = choose_first_point(detector)
+    assert found.flawed + found.clean == 24 and found.rule == FIRST_POINT.rule == "f2"
+    assert found == choose_first_point(detector)
+    assert FIRST_POINT.component <= FIRST_POINT.flagged < 0.5

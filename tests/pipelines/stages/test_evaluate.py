@@ -7,6 +7,7 @@ from pipelines.detectors.dataset import target_of
 from pipelines.detectors.training_data import read_training_data
 from pipelines.detectors.training_set import labelled_items
 from pipelines.runtime.images import read_pixels
+from pipelines.stages.evaluate import STAGE
 from tests.fakes import FIRST, TinyDetector
 from tests.pipelines.conftest import Played
 
@@ -37,3 +38,20 @@ def test_figures_are_kept_with_the_detector(played: Played) -> None:
     with played.context.workspace.catalog(read_only=True) as catalog:
         metrics = catalog.detectors.get(played.results["retrain"]["detector"]).metrics
     assert metrics["validation"] == played.results["evaluate"]["candidate"]["validation"]
+
+
+def test_misses_stand_beside_every_error(played: Played) -> None:
+    result = played.results["evaluate"]
+    for who in ("champion", "candidate"):
+        for found in result[who].values():
+            own, half = found["operating"], found["at_half"]
+            assert own["flawed"] + own["clean"] == found["images"] and half["flagged"] == 0.5
+            assert (own["miss"] is None) == (own["flawed"] == 0)
+        measured = result[who]["validation"]
+        assert measured["operating"]["intervals"].keys() == {"miss", "false_alarm"}
+    assert result["champion"]["validation"]["operating"]["flagged"] != 0.5, "chosen before it is measured"
+    said = STAGE.found(result)
+    before, after = (result[who]["validation"]["operating"]["miss"] for who in ("champion", "candidate"))
+    assert f"misses {before:.4g} → {after:.4g}" in said and "false alarms" in said
+    old = {"champion": {"validation": {"mse": 0.2}}, "candidate": {"validation": {"mse": 0.1}}}
+    assert STAGE.found(old) == "Squared error on validation 0.2 → 0.1"

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from safetensors.numpy import save_file
 
 from dataengine.diagnosis.config import DetectorConfig
-from dataengine.records import BenchmarkItem, DetectorVersion, Job, Label, WorkerBeat, now
+from dataengine.records import BenchmarkItem, DetectorVersion, Job, Label, OperatingPoint, WorkerBeat, now
 from pipelines.config import TrainingRun
 from pipelines.services import runs
 from storage.workspace import Workspace
@@ -313,3 +313,30 @@ def test_promoting_over_a_champion_needs_a_benchmark(engineer: TestClient, works
         catalog.commit()
     answer = engineer.post("/api/train/promote", json={"detector": "d2", "champion": "d1", "reason": "new"})
     assert answer.status_code == 422 and "no frozen benchmark" in answer.json()["error"]
+
+
+def test_a_detector_that_went_blind_is_shown_with_its_numbers(
+    engineer: TestClient, workspace: Workspace
+) -> None:
+    with_candidate(workspace, mse=0.01)
+    point = OperatingPoint(flagged=0.07, component=0.05, rule="f2", flawed=40, clean=60)
+    with workspace.catalog() as catalog:
+        for id, miss in (("d1", 0.08), ("d2", 0.36)):
+            interval = (miss - 0.04, miss + 0.04)
+            operating = {"miss": miss, "false_alarm": 0.1, "intervals": {"miss": interval}}
+            found = catalog.detectors.get(id).metrics["validation"] | {"operating": operating}
+            catalog.detectors.record_metrics(id, {"validation": found})
+        catalog.detectors.set_operating_point("d2", point)
+        catalog.commit()
+    shown = engineer.get("/api/train/detectors/d2").json()
+    assert shown["measured"]["validation"]["figures"]["miss"] == 0.36
+    assert shown["beside"]["validation"]["figures"]["miss"] == 0.08
+    assert (shown["operating_point"]["flagged"], shown["rates"]["miss"]) == (0.07, 0.36)
+    (verdict,) = shown["verdicts"]
+    assert (verdict["figure"], verdict["verdict"]) == ("miss", "worse")
+    assert len(shown["objections"]) == 1 and "misses 0.08 → 0.36" in shown["objections"][0]
+    asked = {"detector": "d2", "champion": "d1"}
+    assert engineer.post("/api/train/promote", json=asked).status_code == 422
+    assert engineer.post("/api/train/promote", json=asked | {"reason": "fewer alarms"}).status_code == 200
+    row = engineer.get("/api/train/overview").json()["champion"]
+    assert "0.07" in row["operating_point"]["text"] and row["rates"] == {"false_alarm": 0.1, "miss": 0.36}
