@@ -6,15 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-<<<<<<< HEAD
+from dataengine.clinic.parts import materialise
 from dataengine.clinic.training.first_detector import FLAWED_SHARES
 from dataengine.clinic.world import HARD, stream
-from dataengine.masks import unpack_label_map
-from pipelines.config import DemoDataConfig
-from pipelines.demo.data import CHAMPION, GENERATOR, earlier_data, hard_stream, ingest, prepare
-=======
-from dataengine.clinic.parts import materialise
-from dataengine.clinic.world import HARD
 from dataengine.diagnosis.detector import load_detector
 from dataengine.masks import unpack_label_map
 from pipelines.config import DemoDataConfig
@@ -24,11 +18,10 @@ from pipelines.demo.data import (
     GENERATOR,
     choose_first_point,
     earlier_data,
-    hard_benchmark,
+    hard_stream,
     ingest,
     prepare,
 )
->>>>>>> operating
 from pipelines.runtime.images import read_pixels
 from storage.opening import create_workspace
 from storage.workspace import Workspace
