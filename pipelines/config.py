@@ -362,6 +362,9 @@ class DemoDataConfig(Config):
     """Artifact-free images for training, validation and the treatment's regularisation."""
     previous: int = Field(default=1200, ge=0)
     """Training images of the first detector, with the labels of earlier annotators."""
+    validation: int = Field(default=240, ge=0)
+    """Validation images like the benchmark's, with exact ground truth: an operating point chosen on mined
+    images alone, which are the doubtful ones, is too low for others."""
     benchmark: int = Field(default=240, ge=6)
     """Benchmark images of hard categories with exact ground truth, flawed as often as the generator's."""
     benchmark_clean: int = Field(default=240, ge=6)

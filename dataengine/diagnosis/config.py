@@ -207,6 +207,42 @@ class OperatingPointConfig(Config):
     """Highest share of images without a flaw that are flagged, for "recall_at"."""
 
 
+class LossConfig(Config):
+    """The loss of a detector's training, a weighted sum. The default is the paper's squared error alone,
+    which rewards silence where artifacts are small."""
+
+    squared: float = Field(default=1.0, ge=0)
+    """Weight of the squared error (DiffDoctor, Eq. 1)."""
+
+    focal: float = Field(default=0.0, ge=0)
+    """Weight of the focal loss (Lin et al. 2017), whose gradient does not vanish where an artifact is missed
+    with confidence."""
+
+    focal_gamma: float = Field(default=2.0, ge=0, le=5)
+    """Exponent γ of the focal loss: pixels that are right already count less; 0 is cross-entropy."""
+
+    dice: float = Field(default=0.0, ge=0)
+    """Weight of the Dice loss of flawed images (Milletari et al. 2016), in which a small artifact counts as
+    much as a large one."""
+
+    peak: float = Field(default=0.0, ge=0)
+    """Weight of the cross-entropy of an image's highest confidences against whether it is flawed (top
+    instances, Li & Vasconcelos 2015): what an image is flagged by is trained as such."""
+
+    peak_share: float = Field(default=1 / 256, gt=0, le=1)
+    """Share of an image's pixels whose mean is its highest confidence in `peak`."""
+
+    flawed_pixels: float = Field(default=1.0, gt=0, le=1000)
+    """Weight of a flawed pixel in squared error and focal loss, relative to a clean one; above 1 fewer
+    artifacts are missed, at the price of false alarms."""
+
+    @model_validator(mode="after")
+    def _has_a_term(self) -> Self:
+        if self.squared + self.focal + self.dice + self.peak == 0:
+            raise ValueError("the loss has no term: give squared, focal, dice or peak a weight above 0")
+        return self
+
+
 class DetectorTrainingConfig(Config):
     """One training run of a detector.
 
@@ -273,8 +309,14 @@ class DetectorTrainingConfig(Config):
     """Targets from pseudo-labels."""
 
     balance: float = Field(default=0.5, ge=0, le=1)
-    """Balancing of category × positive/negative within a kind, where n examples have the weight
+    """Balancing of category × rarest class × flawed/clean within a kind, where n examples have the weight
     n^(1 − balance): 0 follows the data, 1 is uniform (ours; the paper balances by adding data)."""
+
+    flawed: float | None = Field(default=None, ge=0, le=1)
+    """Share of flawed images within each kind that has flawed and clean ones; null leaves it to `balance`."""
+
+    loss: LossConfig = LossConfig()
+    """Loss terms and their weights."""
 
     augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
     """Image augmentation."""

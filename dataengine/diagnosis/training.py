@@ -1,4 +1,4 @@
-"""Training and evaluation of a detector: MSE on the sigmoid map (DiffDoctor, Eq. 1), bit-exactly resumable.
+"""Training of a detector: MSE on the sigmoid map (DiffDoctor, Eq. 1) or other losses, bit-exactly resumable.
 
 Every random choice of a step comes from the seed and the step's number, so a checkpoint needs no generator
 state: weights, averaged weights, optimizer and position are enough to resume with the same losses.
@@ -35,6 +35,7 @@ from dataengine.diagnosis.detector import (
 )
 from dataengine.diagnosis.encoders import untrained_detector
 from dataengine.diagnosis.evaluation import evaluate_detector
+from dataengine.diagnosis.losses import map_loss
 from dataengine.errors import ConfigRefused, InputRefused, NonFinite, Paused
 from dataengine.records import Report, no_report, not_pausing
 
@@ -104,7 +105,12 @@ def train_detector(
         run.check(kept["run"], work)
         return TrainingResult(folder=work / "detector", losses=kept["losses"], metrics=kept["metrics"])
     sampler = BalancedSampler.over(
-        samples, mixture=config.mixture, balance=config.balance, batch=config.batch, seed=config.seed
+        samples,
+        mixture=config.mixture,
+        balance=config.balance,
+        flawed=config.flawed,
+        batch=config.batch,
+        seed=config.seed,
     )
     accelerator = _accelerator(config)
     with torch.random.fork_rng():
@@ -121,16 +127,6 @@ def train_detector(
     accelerator.wait_for_everyone()
     kept = json.loads(finished.read_text())
     return TrainingResult(folder=work / "detector", losses=kept["losses"], metrics=kept["metrics"])
-
-
-def map_loss(predicted: Tensor, targets: Tensor, weights: Tensor, counted: Tensor) -> Tensor:
-    """Eq. 1: squared error, mean over counted pixels; then the weighted mean over images, Σ wᵢ·MSEᵢ / N.
-
-    The paper prints the squared norm of an image, which is the same up to the number of pixels. An image
-    without a counted pixel adds 0.
-    """
-    pixels = counted.sum(dim=(1, 2)).clamp(min=1)
-    return (weights * (counted * (predicted - targets).square()).sum(dim=(1, 2)) / pixels).mean()
 
 
 def pseudo_targets(maps: Tensor, config: PseudoTargetConfig) -> tuple[Tensor, Tensor]:
@@ -219,7 +215,9 @@ class Run:
 
     def check(self, kept: dict[str, Any], work: Path) -> None:
         """Raise `ConfigRefused` when `work` holds another run."""
-        wrong = [key for key, value in self.facts().items() if kept.get(key) != value]
+        # A run that began before a setting existed has its default.
+        config = DetectorTrainingConfig.model_validate(kept["config"]).model_dump(mode="json")
+        wrong = [key for key, value in self.facts().items() if (kept | {"config": config}).get(key) != value]
         if wrong:
             raise ConfigRefused(
                 f"{work} holds a training run with a different {' and '.join(wrong)}; "
@@ -311,7 +309,8 @@ def _update(
         group["lr"] = 0.0 if step < group["frozen"] else group["peak"] * factor
     device = accelerator.device
     predicted = model(batch.images.to(device))
-    loss = map_loss(predicted, batch.targets.to(device), batch.weights.to(device), batch.counted.to(device))
+    targets, weights, counted = (each.to(device) for each in (batch.targets, batch.weights, batch.counted))
+    loss = map_loss(predicted, targets, weights, counted, config.loss)
     value = accelerator.gather(loss.detach()[None]).mean().item()
     if not math.isfinite(value):
         raise NonFinite("the loss", step)

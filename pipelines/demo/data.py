@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dataengine.clinic.flaws import SHAPE_DISTORTION
 from dataengine.clinic.world import HARD, Drawing, Stream, stream
 from dataengine.images import encode_png, thumbnail
 from dataengine.masks import PackedMap
@@ -56,7 +57,7 @@ FIRST_POINT = OperatingPoint(
 )
 """The shipped detector's, as `choose_first_point` computes it: half a minute that no demo needs to spend."""
 
-SIZES = {"cpu-smoke": DemoDataConfig(clean=60, previous=20, benchmark=24, benchmark_clean=12)}
+SIZES = {"cpu-smoke": DemoDataConfig(clean=60, previous=20, validation=12, benchmark=24, benchmark_clean=12)}
 """Amount of initial data by recipe, where it differs from the default."""
 
 
@@ -69,9 +70,11 @@ def prepare(workspace: Workspace, config: DemoDataConfig | None = None, report: 
     clean = [(i, stream("photos")[i]) for i in range(config.clean)]
     ingest(workspace, "photos", clean, "real", None)
     ingest(workspace, "previous", enumerate(earlier_data(config.previous)), "drawn", "train")
+    validation = hard_drawings("validation", config.validation)
+    ingest(workspace, "validation", enumerate(validation), "drawn", "validation")
     report(2, 4, "importing the benchmark")
-    hard, benchmark = hard_benchmark(), stream("benchmark", flawed=0.0)
-    flawed = round_trip([hard[i] for i in range(config.benchmark)])
+    benchmark = stream("benchmark", flawed=0.0)
+    flawed = hard_drawings("benchmark", config.benchmark)
     ingest(workspace, "benchmark", enumerate(flawed), "drawn", "benchmark")
     start = config.benchmark
     intact = [(i, benchmark[i]) for i in range(start, start + config.benchmark_clean)]
@@ -140,9 +143,15 @@ def ingest(
         catalog.commit()
 
 
-def hard_benchmark() -> Stream:
-    """Images of hard categories, flawed as often as the generator's."""
-    return stream("benchmark", flawed=FLAWED, categories=HARD)
+def hard_stream(use: str) -> Stream:
+    """A use's images of hard categories, flawed as often as the generator's."""
+    return stream(use, flawed=FLAWED, categories=HARD)
+
+
+def hard_drawings(use: str, count: int) -> list[Drawing]:
+    """The first `count` images of `hard_stream`, through the decoder."""
+    drawings = hard_stream(use)
+    return round_trip([drawings[index] for index in range(count)]) if count else []
 
 
 def choose_first_point(detector: "Detector") -> OperatingPoint:
@@ -150,16 +159,18 @@ def choose_first_point(detector: "Detector") -> OperatingPoint:
     from dataengine.diagnosis.dataset import MemorySamples, Sample
     from dataengine.diagnosis.evaluation import find_operating_point
 
-    drawings = stream("validation", flawed=FLAWED, categories=HARD)
     samples = [
         Sample(image=one.image, target=(one.label_map > 0).astype(np.float32), kind="true")
-        for one in round_trip([drawings[index] for index in range(VALIDATION)])
+        for one in hard_drawings("validation", VALIDATION)
     ]
     return find_operating_point(detector, MemorySamples(samples))
 
 
 def earlier_data(count: int) -> list[Drawing]:
-    """Some of the first detector's training data, with the labels of earlier annotators, errors included."""
+    """Some of the first detector's training data, with the labels of earlier annotators, errors included.
+
+    Flaws keep their true class; what was marked by mistake counts as shape distortion.
+    """
     import torch
 
     from dataengine.clinic.training.data import render
@@ -169,7 +180,10 @@ def earlier_data(count: int) -> list[Drawing]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         masks = previous_labels(render(drawings, range(count))).masks.numpy()
-    marked = [replace(drawings[i], label_map=masks[i].astype(np.uint8)) for i in range(count)]
+    marked = [
+        replace(drawing, label_map=np.where(mask, np.maximum(drawing.label_map, SHAPE_DISTORTION), 0))
+        for drawing, mask in zip((drawings[i] for i in range(count)), masks, strict=True)
+    ]
     return round_trip(marked) if marked else []
 
 
@@ -216,6 +230,9 @@ def _image(
 def _labels(workspace: Workspace, images: Sequence[Image], drawings: Sequence[Drawing]) -> list[Label]:
     maps = [PackedMap.of(drawing.label_map) for drawing in drawings]
     stored = workspace.blobs.put_many([packed.data for packed in maps])
+    with workspace.catalog() as catalog:
+        catalog.label_map_statistics.add_many(zip(stored, maps, strict=True))
+        catalog.commit()
     return [
         Label(
             image_id=image.id,

@@ -17,6 +17,7 @@ from dataengine.quality.intervals import Interval, ratio_of_means
 from dataengine.records import Image, Label, SnapshotItem
 from dataengine.records.images import SURVEY
 from pipelines.demo.contact_sheet import Gallery, Tile
+from pipelines.demo.figures import Figure, sight_figures
 from pipelines.detectors.dataset import StoredSamples
 from pipelines.detectors.training_data import read_categories, read_training_data
 from pipelines.detectors.training_set import labelled_items, real_items
@@ -29,21 +30,6 @@ from pipelines.stages.judge import pairs_of
 
 Judge = Callable[[np.ndarray], np.ndarray]
 """uint8 NHWC images to confidence float32 NHW in [0, 1]; only measures, and takes no part in a round."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """One figure with its goal; `met` is decided by the value, `interval` is its 95 % confidence interval."""
-
-    id: str
-    title: str
-    value: float | bool
-    goal: str
-    met: bool
-    interval: Interval | None = None
-    unit: str = "ratio"
-    n: int = 1
-    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +58,7 @@ def figures(
     results = results_of(context, round_id)
     figures = [
         *detector_figures(context, round_id, first, results["promote"]["champion"]),
+        *sight_figures(results["evaluate"], results["promote"]["promoted"]),
         _claim(
             "hard_categories_exact",
             "exactly the hard categories found",
@@ -341,13 +328,6 @@ def _within(id: str, title: str, comparison: dict[str, Any], limits: Interval, g
 
 def _claim(id: str, title: str, value: bool, note: str) -> Figure:
     return Figure(id=id, title=title, value=value, goal="yes", met=value, unit="", note=note)
-
-
-def wall_time(seconds: float) -> Figure:
-    """Duration of the demo, as a figure."""
-    return Figure(
-        id="wall_s", title="duration of the demo", value=seconds, goal="≤ 600", met=seconds <= 600, unit="s"
-    )
 
 
 def report_data(

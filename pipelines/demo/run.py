@@ -28,6 +28,7 @@ from dataengine.records import Job, Round
 from pipelines import recipes
 from pipelines.config import DemoDataConfig, HumanErrorConfig, RoundRecipe
 from pipelines.demo.data import CHAMPION, SIZES, oracle_folder, prepare
+from pipelines.demo.figures import wall_time
 from pipelines.runtime.context import Context
 from pipelines.services.rounds import describe_stages, resume_round, start_round
 from pipelines.stages.stage import DONE
@@ -258,7 +259,7 @@ def write_report(workspace: Workspace, round_id: str, started: float) -> DemoRes
     figures = results.figures(context, round_id, evidence, HARD, CHAMPION)
     galleries = results.galleries(context, round_id, evidence, CHAMPION)
     seconds = time.time() - started + seconds_before(workspace, round_id, started)
-    figures.append(results.wall_time(seconds))
+    figures.append(wall_time(seconds))
     data = results.report_data(context, round_id, figures, stage_times(workspace, round_id), seconds)
     folder = workspace.path / FOLDER
     folder.mkdir(exist_ok=True)
@@ -329,7 +330,7 @@ def print_figures(result: DemoResult, say: Say) -> None:
     say("")
     for figure in result.report["figures"]:
         value = figure["value"] if isinstance(figure["value"], bool) else f"{figure['value']:.3g}"
-        mark = "✓" if figure["met"] else "✗"
+        mark = {True: "✓", False: "✗", None: "·"}[figure["met"]]
         say(f"  {mark} {figure['title']:<52} {value!s:>8}   goal {figure['goal']:<12} {figure['note']}")
     say("")
     say(f"Report: {result.folder / 'report.html'}")

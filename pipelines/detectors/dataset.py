@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dataengine.masks import dequantise, unpack_label_map
+from dataengine.masks import PackedMap, dequantise, unpack_label_map
 from dataengine.records import Image, SnapshotItem
 from pipelines.runtime.images import read_pixels
 from storage.workspace import Workspace
@@ -31,6 +31,9 @@ class StoredSamples:
         self._items = list(items)
         with workspace.catalog(read_only=True) as catalog:
             images = catalog.images.get_many([item.image_id for item in self._items])
+            self._classes = catalog.label_map_statistics.classes_of(
+                {item.target for item in self._items if item.target is not None and item.kind != "pseudo"}
+            )
         self._images = {image.id: image for image in images}
         small = all(image.height * image.width <= 128 * 128 for image in images)
         self._load = lru_cache(maxsize=CACHED)(self._decoded) if small else self._decoded
@@ -55,11 +58,23 @@ class StoredSamples:
         )
 
     def facts(self, index: int) -> "Facts":
-        """The example's kind, category and whether it is positive, without reading pixels."""
+        """The example's kind, category, sign and classes, without reading pixels."""
         from dataengine.diagnosis.dataset import Facts
 
         item = self._items[index]
-        return Facts(kind=item.kind, category=item.category, positive=item.positive)
+        return Facts(
+            kind=item.kind, category=item.category, positive=item.positive, classes=self._classes_of(item)
+        )
+
+    def _classes_of(self, item: SnapshotItem) -> tuple[int, ...]:
+        """The classes of its label map: from the catalog, or by reading a map without statistics there."""
+        if item.target is None or item.kind == "pseudo":
+            return ()
+        if item.target in self._classes:
+            return self._classes[item.target]
+        image = self._images[item.image_id]
+        packed = PackedMap.from_bytes(self._workspace.blobs.get(item.target), image.height, image.width)
+        return tuple(packed.areas)
 
     def _decoded(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         item = self._items[index]

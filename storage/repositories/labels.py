@@ -12,7 +12,7 @@ from dataengine.masks import MAX_CLASS, PackedMap
 from dataengine.records import DEFAULT_CLASSES, Label, Review
 from storage import tables
 from storage.repositories.queue import Leases, Queue, owned_lease
-from storage.repositories.rows import Rows, insert_new, replace
+from storage.repositories.rows import Rows, chunks, insert_new, replace
 
 MAX_FILTER_CLASS = 31
 """Images can be filtered by classes up to this one: the classes of a map are bits of a 32-bit column."""
@@ -36,6 +36,18 @@ class LabelMapStatistics:
         )
         return [(row.label_map, row.height, row.width) for row in self._connection.execute(statement)]
 
+    def classes_of(self, hashes: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """The classes up to `MAX_FILTER_CLASS` that occur in each label map, ascending; maps without
+        statistics are absent."""
+        table = tables.label_map_facts.c
+        found: dict[str, tuple[int, ...]] = {}
+        for chunk in chunks(hashes):
+            rows = self._connection.execute(
+                select(table.sha256, table.classes).where(table.sha256.in_(chunk))
+            )
+            found |= {row.sha256: _numbers(row.classes) for row in rows}
+        return found
+
     def add_many(self, maps: Iterable[tuple[str, PackedMap]]) -> int:
         """Store the statistics of label maps by hash; returns the number of new ones."""
         rows = [
@@ -47,6 +59,10 @@ class LabelMapStatistics:
             for sha256, packed in maps
         ]
         return insert_new(self._connection, tables.label_map_facts, rows)
+
+
+def _numbers(bits: int) -> tuple[int, ...]:
+    return tuple(number for number in range(1, MAX_FILTER_CLASS + 1) if bits >> (number - 1) & 1)
 
 
 class Labels(Rows[Label]):

@@ -29,7 +29,8 @@ import torch
 from dataengine.diagnosis.config import DetectorConfig, DetectorTrainingConfig, published_config
 from dataengine.diagnosis.dataset import MemorySamples, Sample
 from dataengine.diagnosis.detector import NetworkDetector, artifact_maps
-from dataengine.diagnosis.training import Batch, map_loss, parameter_groups, train_detector
+from dataengine.diagnosis.losses import map_loss
+from dataengine.diagnosis.training import Batch, parameter_groups, train_detector
 from tests.bench.harness import Figure, bootstrap, figure, timing_ratio, write
 
 COMPILE_SECONDS = 90.0

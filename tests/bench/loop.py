@@ -31,6 +31,24 @@ RATIOS = (
     "detail_ratio",
     "diversity_ratio",
 )
+SIGHT = (
+    "miss_before",
+    "miss_after",
+    "miss_after_minus_before",
+    "false_alarm_after",
+    "miss_unreasonable_after",
+    "pixel_ap_gain",
+    *(
+        f"{id}_at_half"
+        for id in (
+            "miss_before",
+            "miss_after",
+            "miss_after_minus_before",
+            "false_alarm_after",
+            "miss_unreasonable_after",
+        )
+    ),
+)
 SAMPLE_SECONDS = 3.0
 
 
@@ -114,7 +132,7 @@ def over_seeds(id: str, runs: Sequence[Run]) -> Figure | None:
 def figures_of(runs: Sequence[Run]) -> list[Figure]:
     """All figures over these seeds."""
     exact = [one for one in (each.figure("hard_categories_exact") for each in runs) if one is not None]
-    figures = [found for id in RATIOS if (found := over_seeds(id, runs)) is not None]
+    figures = [found for id in (*RATIOS, *SIGHT) if (found := over_seeds(id, runs)) is not None]
     return [
         *figures,
         figure(

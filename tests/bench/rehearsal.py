@@ -63,7 +63,9 @@ class Kind:
 
 
 def prepare_real(workspace: Workspace) -> None:
-    prepare_clinic(workspace, DemoDataConfig(clean=24, previous=12, benchmark=8, benchmark_clean=6))
+    prepare_clinic(
+        workspace, DemoDataConfig(clean=24, previous=12, validation=0, benchmark=8, benchmark_clean=6)
+    )
 
 
 def red_squares(image: np.ndarray) -> np.ndarray:

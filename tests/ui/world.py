@@ -27,7 +27,7 @@ def settle(path: Path) -> Workspace:
     from pipelines.demo.data import ingest, prepare, round_trip
 
     workspace = create_workspace(path)
-    prepare(workspace, DemoDataConfig(clean=30, previous=24, benchmark=6, benchmark_clean=6))
+    prepare(workspace, DemoDataConfig(clean=30, previous=24, validation=0, benchmark=6, benchmark_clean=6))
     drawings = stream("validation", flawed=0.5)
     watched = round_trip([drawings[index] for index in range(16)])
     ingest(workspace, "watched", enumerate(watched), "drawn", "validation")

@@ -62,7 +62,8 @@ class Inpainter:
         now = schedule.alpha[step], schedule.sigma[step]
         after = schedule.next_alpha[step], schedule.next_sigma[step]
         if self._strength < 1 and schedule.shares[step] > self._strength:
-            return Step(latents=add_noise(self._known, self._drawn(), *after), clean=self._known)
+            noised = add_noise(self._known, self._drawn(), *after)
+            return Step(latents=noised, clean=self._known, asked=latents)
 
         def stepped(state: Tensor) -> Step:
             result = self._inner(family, state, conditioning, schedule, step, guidance, precision)

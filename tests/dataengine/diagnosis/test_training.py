@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dataengine.diagnosis import training
-from dataengine.diagnosis.config import DetectorTrainingConfig, PseudoTargetConfig
+from dataengine.diagnosis.config import DetectorTrainingConfig, LossConfig, PseudoTargetConfig
 from dataengine.diagnosis.dataset import MemorySamples, Sample
 from dataengine.diagnosis.detector import NetworkDetector, load_detector, save_detector
 from dataengine.diagnosis.evaluation import evaluate_detector, measure_detector
@@ -19,7 +19,6 @@ from dataengine.diagnosis.training import (
     TrainingResult,
     average_decay,
     collate,
-    map_loss,
     move_average,
     parameter_groups,
     pseudo_targets,
@@ -47,25 +46,6 @@ def stopping_at(step: int) -> Callable[..., None]:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
     work = tmp_path_factory.mktemp("undisturbed")
     return train_detector(CONFIG, examples(), None, work, validation=examples(12))
-
-
-def test_the_loss_is_equation_1_weighted_by_image() -> None:
-    predicted = torch.tensor([[[0.5, 1.0]], [[0.0, 0.0]]])
-    targets = torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]]])
-    ones, all_pixels = torch.ones(2), torch.ones(2, 1, 2)
-    assert map_loss(predicted, targets, ones, all_pixels).item() == pytest.approx((0.125 + 0.5) / 2)
-    assert map_loss(predicted, targets, 2 * ones, all_pixels).item() == pytest.approx(0.125 + 0.5)
-    one_image = torch.tensor([2.0, 0.0])
-    assert map_loss(predicted, targets, one_image, all_pixels).item() == pytest.approx(0.125)
-
-
-def test_pixels_left_out_teach_nothing() -> None:
-    predicted = torch.tensor([[[0.5, 1.0]], [[0.0, 0.0]]], requires_grad=True)
-    targets, counted = torch.zeros(2, 1, 2), torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]])
-    loss = map_loss(predicted, targets, torch.ones(2), counted)
-    loss.backward()
-    assert loss.item() == pytest.approx(0.25 / 2)
-    assert predicted.grad is not None and predicted.grad.flatten().tolist() == [0.5, 0, 0, 0]
 
 
 def test_pseudo_targets_by_hand() -> None:
@@ -199,6 +179,25 @@ def test_a_folder_of_another_run_is_refused(undisturbed: TrainingResult, tmp_pat
         train_detector(CONFIG, examples(), None, tmp_path, report=stopping_at(4))
     with pytest.raises(ConfigRefused, match="a different start and examples"):
         train_detector(CONFIG, examples(20), undisturbed.folder, tmp_path)
+
+
+def test_a_run_from_before_a_setting_existed_goes_on(undisturbed: TrainingResult, tmp_path: Path) -> None:
+    with pytest.raises(Cancelled):
+        train_detector(CONFIG, examples(), None, tmp_path, report=stopping_at(4))
+    progress = tmp_path / "checkpoint-000000003" / "progress.json"
+    kept = json.loads(progress.read_text())
+    del kept["run"]["config"]["loss"], kept["run"]["config"]["flawed"]
+    progress.write_text(json.dumps(kept))
+    assert train_detector(CONFIG, examples(), None, tmp_path).losses == undisturbed.losses
+    other = CONFIG.model_copy(update={"loss": LossConfig(dice=0.5)})
+    with pytest.raises(ConfigRefused, match="a different config"):
+        train_detector(other, examples(), None, tmp_path)
+
+
+def test_the_loss_of_a_run_is_the_one_of_its_settings(undisturbed: TrainingResult, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"steps": 1, "loss": LossConfig(squared=2.0)})
+    twice = train_detector(config, examples(), None, tmp_path)
+    assert twice.losses[0] == pytest.approx(2 * undisturbed.losses[0], rel=1e-6)
 
 
 def test_it_starts_from_a_detector_and_leaves_that_alone(undisturbed: TrainingResult, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from dataengine.clinic.parts import materialise
-from dataengine.clinic.world import HARD
+from dataengine.clinic.training.first_detector import FLAWED_SHARES
+from dataengine.clinic.world import HARD, stream
 from dataengine.diagnosis.detector import load_detector
 from dataengine.masks import unpack_label_map
 from pipelines.config import DemoDataConfig
@@ -17,7 +18,7 @@ from pipelines.demo.data import (
     GENERATOR,
     choose_first_point,
     earlier_data,
-    hard_benchmark,
+    hard_stream,
     ingest,
     prepare,
 )
@@ -25,7 +26,7 @@ from pipelines.runtime.images import read_pixels
 from storage.opening import create_workspace
 from storage.workspace import Workspace
 
-SMALL = DemoDataConfig(clean=30, previous=8, benchmark=8, benchmark_clean=6)
+SMALL = DemoDataConfig(clean=30, previous=8, validation=7, benchmark=8, benchmark_clean=6)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_every_picture_has_its_place(workspace: Workspace) -> None:
         images = catalog.images.find()
     counts = Counter((image.source, image.split) for image in images)
     assert counts["drawn", "benchmark"] == 8 and counts["real", "benchmark"] == 6
-    assert counts["drawn", "train"] == 8
+    assert counts["drawn", "train"] == 8 and counts["drawn", "validation"] == 7
     assert counts["real", "train"] + counts["real", "validation"] == 30 and counts["real", "validation"] > 0
     assert {
         image.category for image in images if (image.source, image.split) == ("drawn", "benchmark")
@@ -59,7 +60,7 @@ def test_the_benchmark_holds_exact_truth(workspace: Workspace) -> None:
     with workspace.catalog(read_only=True) as catalog:
         images = catalog.images.find(source="drawn", split="benchmark")
         labels = {label.image_id: label for label in catalog.labels.of_images([image.id for image in images])}
-    truth = hard_benchmark()
+    truth = hard_stream("benchmark")
     for image in images:
         drawing, label = truth[image.seed or 0], labels[image.id]
         assert (label.source, label.clean) == ("import", not drawing.label_map.any())
@@ -68,6 +69,21 @@ def test_the_benchmark_holds_exact_truth(workspace: Workspace) -> None:
             assert np.array_equal(kept, drawing.label_map)
         through_the_decoder = np.abs(read_pixels(workspace, image).astype(int) - drawing.image).mean()
         assert 0 < through_the_decoder < 10
+
+
+def test_earlier_labels_keep_the_class_of_each_flaw() -> None:
+    """A disc that was drawn on a correct image is class 1; everything else is the exact label map."""
+    truth = stream("previous", flawed=FLAWED_SHARES)
+    kept, classes = earlier_data(40), set()
+    for index, drawing in enumerate(kept):
+        exact = truth[index]
+        if exact.flaws:
+            assert np.array_equal(drawing.label_map, exact.label_map) and drawing.label_map.dtype == np.uint8
+            classes |= set(np.unique(drawing.label_map))
+        else:
+            assert set(np.unique(drawing.label_map)) <= {0, 1}
+    assert classes == {0, 1, 2, 3}
+    assert any(drawing.label_map.any() and not truth[i].flaws for i, drawing in enumerate(kept))
 
 
 def test_taking_in_again_adds_nothing(workspace: Workspace) -> None:

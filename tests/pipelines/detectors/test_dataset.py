@@ -17,6 +17,7 @@ def test_facts_agree_with_the_decoded_examples(played: Played) -> None:
         kinds.add(item.kind)
         assert (facts.kind, facts.category) == (sample.kind, sample.category) == (item.kind, item.category)
         assert facts.positive == bool((sample.target >= 0.5).any())
+        assert facts.classes == sample.facts().classes
         assert sample.target.shape == sample.image.shape[:2] and sample.target.dtype == np.float32
         assert (sample.weight, sample.max_confidence) == (item.weight, item.max_confidence)
     assert kinds == {"true", "pseudo", "real"}

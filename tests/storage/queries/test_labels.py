@@ -90,6 +90,8 @@ def test_classes_are_found_on_newest_revisions(filled: Catalog) -> None:
     first[0], first[1], second[2, 3] = 1, 3, 2
     statistics.add_many([("a", PackedMap.of(first)), ("b", PackedMap.of(second))])
     assert statistics.missing(10) == []
+    assert statistics.classes_of(["a", "b", "unknown"]) == {"a": (1, 3), "b": (2,)}
+    assert statistics.classes_of([]) == {}
     assert ids(filled, label_class=1) == ["000"] == ids(filled, label_class=3)
     assert ids(filled, label_class=2) == ["001"]
 

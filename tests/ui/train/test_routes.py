@@ -62,6 +62,14 @@ def leaves(fields: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [leaf for one in fields for leaf in (leaves(one["fields"]) if one["kind"] == "group" else [one])]
 
 
+def groups_named(fields: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """The groups of that name, at any depth."""
+    groups = [one for one in fields if one["kind"] == "group"]
+    return [one for one in groups if one["name"] == name] + [
+        inner for one in groups for inner in groups_named(one["fields"], name)
+    ]
+
+
 def test_the_form_is_made_of_the_settings_own_fields_and_docstrings() -> None:
     values = TrainingRun().model_dump(mode="json")
     fields = form(TrainingRun, values)
@@ -88,6 +96,17 @@ def test_the_form_is_made_of_the_settings_own_fields_and_docstrings() -> None:
         "value": None,
         "kind": "pair",
     }
+    assert found["flawed"]["optional"] and found["flawed"]["value"] is None
+    terms = groups_named(fields, "loss")[0]["fields"]
+    assert [(one["name"], one["value"]) for one in terms] == [
+        ("squared", 1.0),
+        ("focal", 0.0),
+        ("focal_gamma", 2.0),
+        ("dice", 0.0),
+        ("peak", 0.0),
+        ("peak_share", 1 / 256),
+        ("flawed_pixels", 1.0),
+    ]
     assert found["mixture"]["kind"] == "shares" and found["upright"]["kind"] == "words"
 
 
@@ -115,6 +134,9 @@ def values(fields: list[dict[str, Any]]) -> dict[str, Any]:
         ({"steps": 0}, "training.steps is 0: input should be greater than or equal to 1"),
         ({"lr": "fast"}, "training.lr is 'fast': input should be a valid number"),
         ({"mixture": {"true": -1}}, "mixture {'true': -1.0} must not be negative"),
+        ({"loss": {"squared": 0}}, "the loss has no term"),
+        ({"loss": {"dice": -1}}, "training.loss.dice is -1"),
+        ({"flawed": 1.5}, "training.flawed is 1.5"),
         ({"speed": 3}, "training.speed is 3: extra inputs are not permitted"),
     ],
 )

@@ -142,7 +142,7 @@ def test_skipped_steps_ask_the_model_nothing(families, images, missing):
 
     def counting(family, latents, conditioning, schedule, step, guidance, precision="float32"):
         asked.append(step)
-        return Step(latents=latents, clean=latents)
+        return Step(latents=latents, clean=latents, asked=latents)
 
     family = families["ddpm"]
     known, holes = as_tensor(images[:1]) * 2 - 1, torch.from_numpy(missing[:1])
@@ -156,7 +156,7 @@ def test_skipped_steps_ask_the_model_nothing(families, images, missing):
 def test_a_share_of_a_latent_is_generated():
     known, drawn = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
     share = torch.tensor([[[0.0, 0.25], [0.5, 1.0]]])
-    stepper = Inpainter(known, share, [0], inner=lambda *_: Step(latents=drawn, clean=drawn))
+    stepper = Inpainter(known, share, [0], inner=lambda *_: Step(latents=drawn, clean=drawn, asked=drawn))
     level = torch.zeros(1)
     schedule = Schedule(
         times=level, alpha=level + 1, sigma=level, next_alpha=level + 1, next_sigma=level, clip=None
