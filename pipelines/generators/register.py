@@ -11,9 +11,9 @@ from pathlib import Path
 
 from dataengine.errors import InputRefused, ModelRefused
 from dataengine.records import GeneratorVersion, digest, now
+from dataengine.safetensors_header import tensor_shapes
 from dataengine.treatment.config import WeightsConfig
 from pipelines.generators.files import PIPELINE, WEIGHTS, share_folder, weights_of
-from pipelines.runtime.safetensors_header import tensor_shapes
 from storage.workspace import Workspace
 
 
