@@ -26,6 +26,8 @@ class DetectorVersion:
     round_id: str | None = None
     licence: str = ""
     created: float = field(default_factory=now)
+    removed: float | None = None
+    """When it was taken off the lists; None while it is offered. What refers to it stays."""
 
 
 def threshold_of(version: DetectorVersion) -> float:
@@ -46,6 +48,8 @@ class GeneratorVersion:
     settings: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
     created: float = field(default_factory=now)
+    removed: float | None = None
+    """When it was taken off the lists; None while it is offered. What refers to it stays."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

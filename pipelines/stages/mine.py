@@ -145,6 +145,7 @@ def _disagreement(
         name
         for name, found in known.items()
         if name != detector_id
+        and found.removed is None
         and not score_dynamics.is_score_dynamics(found)
         and not yes_no_question.is_question(found)
     ]

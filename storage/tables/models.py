@@ -3,7 +3,17 @@
 from sqlalchemy import Column, ForeignKey, Index, Integer, Table, Text
 from sqlalchemy import text as sql
 
-from storage.tables.columns import boolean, float_, json, key, location, metadata, optional_text, text
+from storage.tables.columns import (
+    boolean,
+    float_,
+    json,
+    key,
+    location,
+    metadata,
+    optional_float,
+    optional_text,
+    text,
+)
 
 detectors = Table(
     "detectors",
@@ -19,6 +29,7 @@ detectors = Table(
     optional_text("round_id"),
     text("licence"),
     float_("created"),
+    optional_float("removed"),
     Index(
         "uq_detectors_champion",
         "role",
@@ -51,6 +62,7 @@ generators = Table(
     json("settings"),
     text("licence"),
     float_("created"),
+    optional_float("removed"),
 )
 
 treatments = Table(

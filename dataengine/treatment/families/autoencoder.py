@@ -11,14 +11,14 @@ from dataengine.errors import ModelRefused
 
 
 def require_channels(vae: AutoencoderKL, config: Any, what: str) -> None:
-    """Raise `ModelRefused` unless a denoiser of that config takes and answers the VAE's latents; the output may
-    have as many further channels for a learned variance."""
+    """Raise `ModelRefused` unless a denoiser of that config takes and answers the VAE's latents; the output
+    may have as many further channels for a learned variance."""
     latent = vae.config.latent_channels
     output = config.out_channels or config.in_channels
     if config.in_channels != latent or output not in (latent, 2 * latent):
         raise ModelRefused(
-            f"this {what} takes {config.in_channels} and answers {output} channels, and latents of its VAE have "
-            f"{latent}; models for inpainting, editing and depth are not supported"
+            f"this {what} takes {config.in_channels} and answers {output} channels, and latents of its VAE "
+            f"have {latent}; models for inpainting, editing and depth are not supported"
         )
 
 

@@ -45,8 +45,8 @@ class FluxFamily:
         latent, taken = pipeline.vae.config.latent_channels, pipeline.transformer.config.in_channels
         if taken != 4 * latent:
             raise ModelRefused(
-                f"this FLUX transformer takes {taken} channels, and packed latents of its VAE have {4 * latent}; "
-                "models for inpainting and control are not supported"
+                f"this FLUX transformer takes {taken} channels, and packed latents of its VAE have "
+                f"{4 * latent}; models for inpainting and control are not supported"
             )
         self.pipeline = pipeline
         self.adapter = Adapter(pipeline, "transformer", TARGETS)

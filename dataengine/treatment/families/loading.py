@@ -70,7 +70,7 @@ def check_pipeline(folder: Path) -> str:
         if not isinstance(component, list) or not any(_matches(component, pair) for pair in allowed):
             raise ModelRefused(
                 f"{folder / INDEX} names {component} as {name}; "
-                f"expected {' or '.join(sorted(kind for _, kind in allowed))}"
+                f"expected {' or '.join(sorted(kind for _, kind in allowed)).replace('*', 'any ')}"
             )
     top = [path for path in folder.iterdir() if path.is_file()]
     parts = [path for name in facts.components for path in (folder / name).rglob("*") if path.is_file()]
@@ -92,7 +92,7 @@ def check_pipeline(folder: Path) -> str:
 
 
 def _matches(component: list[Any], pattern: tuple[str, str]) -> bool:
-    """Whether a component of an index, [library, class], is of that (library, class or pattern of classes)."""
+    """Whether a component of an index, [library, class], is of that pair; "*" stands for any letters."""
     return (
         len(component) == 2
         and all(isinstance(part, str) for part in component)
@@ -140,12 +140,14 @@ def download_pipeline(location: str) -> Path:
         facts = PIPELINES[kind]
         patterns = [f"{name}/{text}" for name in facts.components for text in TEXT]
         patterns += [f"{name}/*.safetensors" for name in facts.networks]
+        kept = {"revision": revision or None}
         folder = snapshot_download(
-            repository,
-            revision=revision or None,
-            allow_patterns=[INDEX, *patterns],
-            ignore_patterns=["*.fp16.*", "*non_ema*"],
+            repository, allow_patterns=[INDEX, *patterns], ignore_patterns=["*.fp16.*", "*non_ema*"], **kept
         )
+        if halved := [name for name in facts.networks if not any(Path(folder, name).glob("*.safetensors"))]:
+            # Published in half precision only.
+            patterns = [f"{name}/*.fp16.{end}" for name in halved for end in ("safetensors", "json")]
+            snapshot_download(repository, allow_patterns=patterns, ignore_patterns=["*non_ema*"], **kept)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelRefused(
             f"{location} is neither a local folder nor a repository that can be fetched: {reason_of(error)}"

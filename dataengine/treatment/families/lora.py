@@ -133,8 +133,8 @@ class Adapter:
         self._train(trainable)
 
     def _converted(self, file: Path) -> tuple[dict[str, Tensor], Any]:
-        """The file's matrices in the keys of diffusers, scaled so that alpha is the rank, and its metadata, with
-        which they are not scaled. Raises `ModelRefused` for what would be ignored."""
+        """The file's matrices in the keys of diffusers, scaled so that alpha is the rank, and its metadata,
+        with which they are not scaled. Raises `ModelRefused` for what would be ignored."""
         tensors = _read(file)
         named = self._named_by_path(tensors)
         state: dict[str, Tensor] = {}
@@ -159,8 +159,8 @@ class Adapter:
         return _scaled(file, state, alphas or {}), _adapter_metadata(file)
 
     def _named_by_path(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Takes out of kohya's and ComfyUI's tensors those whose names are paths of layers in diffusers, such as
-        `lora_unet_mid_block_…_to_q.lora_down.weight`; gives them diffusers' names.
+        """Move those of kohya's and ComfyUI's tensors out that are named by a layer's path in diffusers, such
+        as `lora_unet_mid_block_…_to_q.lora_down.weight`, and return them under diffusers' names.
 
         diffusers' own conversion loses some: layers of FLUX, and a text encoder's attention beside its MLPs.
         """

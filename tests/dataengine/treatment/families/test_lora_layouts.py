@@ -95,8 +95,8 @@ def kohya_layout(lora, alpha, unet="unet", encoders=("te", "te2")):
 
 
 def merged(folder, lora, alpha):
-    """The folder's family with the updates alpha / rank · up · down added to its weights, layer by layer: what
-    a LoRA is by its definition (Hu et al. 2021)."""
+    """The folder's family with the updates alpha / rank · up · down added to its weights, layer by layer:
+    what a LoRA is by its definition (Hu et al. 2021)."""
     family = deepcopy(base(folder))
     for component, named in lora.items():
         network = getattr(family.pipeline, component)
