@@ -20,7 +20,7 @@ def treat(context: Context, round_id: str) -> Result:
         return done
     recipe = recipe_of(context, round_id)
     with context.workspace.catalog(read_only=True) as catalog:
-        base = catalog.generators.get(_chosen(context, round_id))
+        base = catalog.generators.get(generator_to_treat(context, round_id))
     prompts = [prompt.text for prompt in prompts_of(context, round_id, TREAT)]
     if not prompts:
         raise ConfigRefused(
@@ -42,7 +42,7 @@ def treat(context: Context, round_id: str) -> Result:
     return run_treatment(context, plan)
 
 
-def _chosen(context: Context, round_id: str) -> str:
+def generator_to_treat(context: Context, round_id: str) -> str:
     """The generator that the recipe names, else the round's first that could be drawn with."""
     recipe = recipe_of(context, round_id)
     if recipe.treat.generator:

@@ -11,6 +11,18 @@ from dataengine.treatment.families.diffusion import Prediction
 FLOW = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler")
 """Schedulers of flow matching; others of diffusers serve it with `use_flow_sigmas`."""
 
+SHIFTS = (
+    "num_train_timesteps",
+    "use_dynamic_shifting",
+    "base_shift",
+    "max_shift",
+    "base_image_seq_len",
+    "max_image_seq_len",
+    "time_shift_type",
+    "shift_terminal",
+)
+"""Settings that say which noise levels belong to a number of steps."""
+
 
 def check_scheduler(folder: Path, kind: str, prediction: Prediction) -> None:
     """Raise `ModelRefused` unless the scheduler of class `kind` in `folder` has a noise schedule for models
@@ -47,4 +59,5 @@ def flow_scheduler(scheduler: Any) -> Any:
     if isinstance(scheduler, FlowMatchEulerDiscreteScheduler) and not config.get("stochastic_sampling"):
         return scheduler
     shift = config.get("shift", config.get("flow_shift", 1.0))
-    return FlowMatchEulerDiscreteScheduler.from_config(config, shift=shift, stochastic_sampling=False)
+    kept = {name: config[name] for name in SHIFTS if config.get(name) is not None}
+    return FlowMatchEulerDiscreteScheduler(**{**kept, "shift": shift})
