@@ -18,6 +18,7 @@ from typing import NamedTuple
 from dataengine import images
 from dataengine.errors import ClinicError
 from dataengine.masks import PackedMap, decode_coco
+from dataengine.safetensors_header import tensor_shapes
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import Reading, pack
 from pipelines.exchange.readers.coco import read_coco
@@ -29,7 +30,6 @@ from pipelines.exchange.readers.mask_folders import read_mask, read_masks
 from pipelines.exchange.readers.richhf import read_richhf
 from pipelines.exchange.safe_files import open_safely, read_json
 from pipelines.generators.files import read_pipeline_class
-from pipelines.runtime.safetensors_header import tensor_shapes
 from storage.stores.maps import Maps
 
 SECONDS = 20.0

@@ -61,16 +61,19 @@ def architecture_named(name: str) -> Architecture:
 
 def _width_of_stage(state: StateDict, stage: int) -> int | None:
     weight = state.get(f"segformer.encoder.patch_embeddings.{stage}.proj.weight")
+    if weight is None:
+        weight = state.get(f"segformer.stages.{stage}.patch_embeddings.proj.weight")
     return None if weight is None else len(weight)
 
 
 def _depth_of_stage(state: StateDict, stage: int) -> int:
-    prefix = f"segformer.encoder.block.{stage}."
-    return len({key.split(".")[4] for key in state if key.startswith(prefix)})
+    prefixes = f"segformer.encoder.block.{stage}.", f"segformer.stages.{stage}.blocks."
+    return len({key.split(".")[4] for key in state if key.startswith(prefixes)})
 
 
 def mit_variant(state: StateDict) -> str:
-    """The SegFormer variant ("b0" … "b5") of a published one-channel state dict.
+    """The SegFormer variant ("b0" … "b5") of a one-channel state dict, in the published names or in those
+    that transformers has given the modules since version 5.
 
     Raises `ModelRefused` when it is none of them.
     """

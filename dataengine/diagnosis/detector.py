@@ -27,6 +27,10 @@ from dataengine.errors import ImageRefused, ModelRefused
 
 CONFIG_FILE = "detector.json"
 WEIGHTS_FILE = "model.safetensors"
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+"""Keys under which training scripts keep a state dict in their checkpoints."""
+PREFIXES = ("module.", "_orig_mod.", "model.")
+"""Of all names: by `DataParallel`, by `torch.compile`, by Lightning."""
 
 
 class Detector(Protocol):
@@ -211,7 +215,8 @@ def load_detector(path: Path, device: str | torch.device = "cpu") -> NetworkDete
     """A frozen detector in evaluation mode from a detector folder, or from a bare published state dict.
 
     A file (`.safetensors`, `.bin`, `.pt`, `.pth`) is read as a one-channel SegFormer under its published
-    names, such as DiffDoctor's `ad_pytorch_model.bin`. Nothing pickled is executed.
+    names, such as DiffDoctor's `ad_pytorch_model.bin`, or under those of transformers 5. Nothing pickled is
+    executed.
 
     Raises `ModelRefused` when files are missing, or when keys or shapes do not fit.
     """
@@ -241,9 +246,10 @@ def read_config(folder: Path) -> DetectorConfig:
 
 
 def read_state(file: Path) -> StateDict:
-    """Read a plain state dict from a safetensors or torch file, without executing anything in it.
+    """Read a state dict from a safetensors or torch file, without executing anything in it.
 
-    Raises `ModelRefused` when it is missing or holds anything but tensors.
+    A torch file may wrap it ("state_dict", "model"), and all its names may have a prefix ("module."). Raises
+    `ModelRefused` when it is missing or is something else.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -251,14 +257,32 @@ def read_state(file: Path) -> StateDict:
     try:
         if file.suffix == ".safetensors":
             check_header(file)
-            return load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
+            return _without_prefix(load_file(file))
+        state: Any = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
         raise ModelRefused(f"{file} cannot be read as weights: {error}") from error
     except pickle.UnpicklingError as error:
         raise ModelRefused(
             f"{file} holds more than tensors and is not loaded; save its state dict as safetensors: {error}"
         ) from error
+    state = _unwrapped(state)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelRefused(f"{file} is not a plain state dict of tensors; save one as safetensors")
+        raise ModelRefused(f"{file} is not a state dict of tensors; save one as safetensors")
+    return _without_prefix(state)
+
+
+def _unwrapped(content: Any) -> Any:
+    """The state dict in a training script's checkpoint, which may hold an optimizer and counts beside it."""
+    while isinstance(content, dict) and not any(isinstance(value, Tensor) for value in content.values()):
+        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict)), None)
+        if inner is None:
+            break
+        content = inner
+    return content
+
+
+def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict without the prefixes that wrappers such as `DataParallel` put before every name."""
+    while state and (prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in state)), None)):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state

@@ -56,6 +56,8 @@ class DetectorVersion:
     domain: str = ""
     """The kind of images that it was made for: "clinic" for the embedded clinic's; "" for any others."""
     created: float = field(default_factory=now)
+    removed: float | None = None
+    """When it was taken off the lists; None while it is offered. What refers to it stays."""
 
 
 def threshold_of(version: DetectorVersion) -> float:
@@ -103,6 +105,8 @@ class GeneratorVersion:
     settings: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
     created: float = field(default_factory=now)
+    removed: float | None = None
+    """When it was taken off the lists; None while it is offered. What refers to it stays."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

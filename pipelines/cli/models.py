@@ -2,14 +2,18 @@
 check."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from dataengine.errors import ConfigRefused
+from dataengine.errors import ConfigRefused, NotFound
+from dataengine.records import DetectorVersion, GeneratorVersion
 from pipelines.cli.check import build_arguments, build_command, build_config, check
 from pipelines.cli.command import ACTOR, Call, Command, describe_use, shared
 from pipelines.cli.studies import study, study_arguments
+
+V = TypeVar("V", DetectorVersion, GeneratorVersion)
 
 
 def generators_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +37,13 @@ def generators_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.5,
         help="scale of the LoRA: 0 base, 1 as trained (default: 0.5)",
     )
+    parser.add_argument(
+        "--remove",
+        metavar="NAME",
+        help="take a generator, by id or name, off the lists; its images and treatments stay",
+    )
+    parser.add_argument("--restore", metavar="NAME", help="put a removed generator back on the lists")
+    parser.add_argument("--reason", default="", help="reason for --remove, for the audit log")
     parser.add_argument("--licence", default="", help="licence, for model cards and exports")
     parser.add_argument(
         "--precision",
@@ -51,23 +62,34 @@ def generators_arguments(parser: argparse.ArgumentParser) -> None:
 def generators(call: Call) -> Any:
     """Register a generator if requested, then print every generator."""
     from dataengine.treatment.config import WeightsConfig
-    from pipelines.services.generators import register_generator, vary_strength, weights_in_words
+    from pipelines.services import generators as services
 
     given = call.options
     if given.add:
         weights = WeightsConfig(precision=given.precision, bits=given.bits)
-        added = register_generator(
-            call.new_workspace, given.add, given.name, given.licence, weights, given.lora
+        added = services.register_generator(
+            call.new_workspace, given.add, given.name, given.licence, weights, given.lora, ACTOR
         )
         call.say(f"registered {added.name}; {describe_use(call, added)}")
     if given.vary:
-        varied = vary_strength(call.workspace, given.vary, given.strength)
+        varied = services.vary_strength(call.workspace, given.vary, given.strength)
         call.say(f"registered {varied.name}; {describe_use(call, varied)}")
+    with call.workspace.catalog(read_only=True) as catalog:
+        versions = catalog.generators.list()
+    if given.remove:
+        chosen = version_named(versions, given.remove, "generator")
+        removed = services.remove_generator(call.workspace, chosen.id, ACTOR, given.reason)
+        call.say(f"removed {removed.name}; `clinic generators --restore {removed.id}` puts it back")
+    if given.restore:
+        chosen = version_named(versions, given.restore, "generator")
+        restored = services.restore_generator(call.workspace, chosen.id, ACTOR)
+        call.say(f"restored {restored.name}; {describe_use(call, restored)}")
     with call.workspace.catalog(read_only=True) as catalog:
         versions = catalog.generators.list()
     for version in versions:
         kind = "base and LoRA" if version.lora else "base"
-        call.say(f"{version.id}  {version.name}  {kind}  {weights_in_words(version)}  {version.location}")
+        words = services.weights_in_words(version) + ("" if version.removed is None else ", removed")
+        call.say(f"{version.id}  {version.name}  {kind}  {words}  {version.location}")
     if not versions:
         call.say("no generator yet: `clinic generators --add FOLDER` registers a diffusers pipeline")
     return {"generators": [asdict(version) for version in versions]}
@@ -102,14 +124,23 @@ def detectors_arguments(parser: argparse.ArgumentParser) -> None:
         "--promote", metavar="ID", help="make this version the champion; needs a frozen benchmark"
     )
     parser.add_argument(
-        "--reason", default="", help="reason for a promotion; required if the metrics got worse"
+        "--reason",
+        default="",
+        help="reason for a promotion, required if the metrics got worse, or for --retire",
     )
     parser.add_argument("--roll-back", action="store_true", help="make the previous champion champion again")
+    parser.add_argument(
+        "--retire",
+        metavar="NAME",
+        help="take a detector, by id or name, off the lists, so that it cannot be champion; its maps and "
+        "figures stay",
+    )
+    parser.add_argument("--restore", metavar="NAME", help="put a retired detector back on the lists")
     parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
 
 
 def detectors(call: Call) -> Any:
-    """Register, measure, calibrate or promote as requested, then print the leaderboard."""
+    """Register, measure, calibrate, promote or retire as requested, then print the leaderboard."""
     from pipelines.cli.command import named_or_newest_round
     from pipelines.services import detectors as services
 
@@ -141,10 +172,37 @@ def detectors(call: Call) -> Any:
     if given.roll_back:
         restored = services.roll_back_champion(call.workspace, ACTOR, champion_id(call))
         call.say(f"{restored.id}: {restored.name} is champion again")
+    with call.workspace.catalog(read_only=True) as catalog:
+        versions = catalog.detectors.list()
+    if given.retire:
+        chosen = version_named(versions, given.retire, "detector")
+        retired = services.retire_detector(call.workspace, chosen.id, ACTOR, given.reason)
+        call.say(f"retired {retired.name}; `clinic detectors --restore {retired.id}` puts it back")
+    if given.restore:
+        chosen = version_named(versions, given.restore, "detector")
+        restored = services.restore_detector(call.workspace, chosen.id, ACTOR)
+        call.say(f"restored {restored.name}")
     rows = services.leaderboard_rows(call.workspace, given.split)
     for line in services.leaderboard_table(rows):
         call.say(line)
-    return {"split": given.split, "detectors": rows}
+    with call.workspace.catalog(read_only=True) as catalog:
+        retired_ones = [one for one in catalog.detectors.list() if one.removed is not None]
+    for one in retired_ones:
+        call.say(f"retired: {one.id}  {one.name}")
+    return {"split": given.split, "detectors": rows, "retired": [asdict(one) for one in retired_ones]}
+
+
+def version_named(versions: Sequence[V], named: str, what: str) -> V:
+    """The version with that id, else the only one of that name. Raises `NotFound`, and `ConfigRefused` for a
+    name that several have."""
+    found = [one for one in versions if one.id == named] or [one for one in versions if one.name == named]
+    if not found:
+        raise NotFound(f"there is no {what} {named!r}; `clinic {what}s` lists them")
+    if len(found) > 1:
+        raise ConfigRefused(
+            f"several {what}s are named {named!r}; give an id: {', '.join(one.id for one in found)}"
+        )
+    return found[0]
 
 
 def champion_id(call: Call) -> str | None:
@@ -192,18 +250,19 @@ def benchmarks(call: Call) -> Any:
 COMMANDS = (
     Command(
         name="generators",
-        summary="list generators; register a diffusers pipeline from a folder or the hub",
+        summary="list generators; register a diffusers pipeline from a folder or the hub; remove one",
         run=generators,
         arguments=generators_arguments,
         examples=(
             "clinic generators",
             "clinic generators --add models/sdxl --precision bfloat16",
+            "clinic generators --remove sdxl --reason 'its licence ended'",
             "clinic generators --add black-forest-labs/FLUX.1-schnell --precision bfloat16 --bits 4",
         ),
     ),
     Command(
         name="detectors",
-        summary="leaderboard of detectors; register, measure, calibrate, promote, roll back",
+        summary="leaderboard of detectors; register, measure, calibrate, promote, roll back, retire",
         run=detectors,
         arguments=detectors_arguments,
         examples=(
@@ -212,6 +271,7 @@ COMMANDS = (
             "clinic detectors --measure --split benchmark",
             "clinic detectors --promote ID --reason 'it finds watermarks'",
             "clinic detectors --roll-back",
+            "clinic detectors --retire ID",
         ),
     ),
     Command(

@@ -39,7 +39,7 @@ PICTURES = "calibration"
 def leaderboard(workspace: Workspace, split: str = "validation") -> list[dict[str, Any]]:
     """Rows from the stored metrics of a split: the lowest validation MSE first, unmeasured versions last."""
     with workspace.catalog(read_only=True) as catalog:
-        versions, champion = catalog.detectors.list(), catalog.detectors.champion()
+        versions, champion = catalog.detectors.offered(), catalog.detectors.champion()
     rows = [_row(version, version.metrics, split) for version in versions]
     for row in rows:
         row["champion"] = champion is not None and row["detector"] == champion.id
@@ -47,12 +47,12 @@ def leaderboard(workspace: Workspace, split: str = "validation") -> list[dict[st
 
 
 def measure_all_versions(context: Context, round_id: str) -> int:
-    """Evaluate every version on the round's labelled and real images and store the metrics; returns the
-    number of versions."""
+    """Evaluate every version that is not retired on the round's labelled and real images and store the
+    metrics; returns the number of versions."""
     recipe = recipe_of(context, round_id)
     sets = evaluation_sets(context, recipe.publish, round_id)
     with context.workspace.catalog(read_only=True) as catalog:
-        versions = catalog.detectors.list()
+        versions = catalog.detectors.offered()
     for version in versions:
         ensure_operating_point(context, version.id, sets, recipe.evaluate)
         figures = measure_on_sets(context, version.id, sets, recipe.evaluate.batch)

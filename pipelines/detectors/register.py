@@ -11,7 +11,8 @@ from storage.workspace import Workspace
 def register_detector(
     workspace: Workspace, path: Path, name: str = "", licence: str = "", actor: str = "import"
 ) -> DetectorVersion:
-    """Register a detector folder or file of weights. Raises `ModelRefused` for an unsupported format."""
+    """Register a detector folder or file of weights, or put a retired one back on the lists. Raises
+    `ModelRefused` for an unsupported format."""
     from dataengine.clinic.parts import fingerprint, stamp_of
     from dataengine.diagnosis.detector import load_detector, save_detector
 
@@ -31,6 +32,7 @@ def register_detector(
     )
     with workspace.catalog() as catalog:
         catalog.detectors.add(version)
+        catalog.detectors.restore(version.id, actor)
         if catalog.detectors.champion() is None:
             catalog.detectors.promote(version.id, actor, "the first detector of this workspace")
         catalog.commit()

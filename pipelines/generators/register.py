@@ -1,7 +1,8 @@
 """Register generators that were trained elsewhere, and variants of registered ones.
 
 A generator is a diffusers pipeline in a folder, or a hub id, which is downloaded now, so that rounds need no
-network later; its files are checked, but not loaded. Registering the same model again has no effect.
+network later. It is opened on shapes alone, with its LoRA, so that what rounds could not draw with is refused
+here. Registering a model again puts it back on the lists if it was removed, and else has no effect.
 """
 
 import shutil
@@ -9,11 +10,10 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from dataengine.errors import InputRefused, ModelRefused
+from dataengine.errors import InputRefused
 from dataengine.records import GeneratorVersion, digest, now
 from dataengine.treatment.config import WeightsConfig
 from pipelines.generators.files import PIPELINE, WEIGHTS, share_folder, weights_of
-from pipelines.runtime.safetensors_header import tensor_shapes
 from storage.workspace import Workspace
 
 
@@ -24,14 +24,20 @@ def register_generator(
     licence: str = "",
     weights: WeightsConfig = WeightsConfig(),
     lora: Path | None = None,
+    actor: str = "import",
 ) -> GeneratorVersion:
     """Register a generator, optionally with a LoRA such as DreamBooth's, which treatments continue to train.
-    Raises `ModelRefused` for unsupported pipelines and failed downloads."""
-    from dataengine.treatment.families.loading import check_pipeline, download_pipeline
+    Raises `ModelRefused` for what cannot be drawn with and for failed downloads, `InputRefused` for a LoRA
+    that does not exist."""
+    from dataengine.treatment.families.inspection import inspect_pipeline
+    from dataengine.treatment.families.loading import download_pipeline
+
+    if lora is not None and not lora.exists():
+        raise InputRefused(f"{lora} does not exist; give a LoRA's folder or its .safetensors file")
 
     folder = Path(location).expanduser()
     is_local = folder.is_dir()
-    kind = check_pipeline(folder if is_local else download_pipeline(location))
+    kind = inspect_pipeline(folder if is_local else download_pipeline(location), lora)
     resolved = str(folder.resolve()) if is_local else location
     checkpoint = None if lora is None else publish_lora(workspace, lora)
     version = GeneratorVersion(
@@ -45,22 +51,17 @@ def register_generator(
     )
     with workspace.catalog() as catalog:
         catalog.generators.add(version)
+        stored = catalog.generators.restore(version.id, actor)
         catalog.commit()
-    with workspace.catalog(read_only=True) as catalog:
-        return catalog.generators.get(version.id)
+    return stored
 
 
 def publish_lora(workspace: Workspace, path: Path) -> str:
-    """Publish a LoRA in diffusers' format as a checkpoint. Raises `ModelRefused` for any other file."""
+    """Publish an inspected LoRA as a checkpoint under the name that diffusers looks for."""
     from dataengine.treatment.families.lora import WEIGHTS, weights_file
 
-    if not path.exists():
-        raise InputRefused(f"{path} does not exist; give a LoRA's folder or its .safetensors file")
-    file = weights_file(path)
-    if not any("lora" in name for name in tensor_shapes(file)):
-        raise ModelRefused(f"{file} contains no LoRA weights; expected a file saved by diffusers or peft")
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copyfile(file, Path(folder) / WEIGHTS)
+        shutil.copyfile(weights_file(path), Path(folder) / WEIGHTS)
         return workspace.checkpoints.publish(Path(folder))
 
 

@@ -135,6 +135,7 @@ def measure_disagreement(context: Context, images: Sequence[Image], mining: Mini
         name
         for name, found in known.items()
         if name != mining.detector
+        and found.removed is None
         and not score_dynamics.is_score_dynamics(found)
         and not yes_no_question.is_question(found)
     ]

@@ -54,7 +54,7 @@ def detectors_to_try(catalog: Catalog) -> list[str | None]:
 
     Teachers come last, because they predict only on a round's unlabelled images.
     """
-    others = [one for one in reversed(catalog.detectors.list()) if one.role != "champion"]
+    others = [one for one in reversed(catalog.detectors.offered()) if one.role != "champion"]
     others.sort(key=lambda one: one.role == "teacher")
     return [champion_id(catalog), *(one.id for one in others)]
 

@@ -1,4 +1,4 @@
-"""Detector versions: register, measure, calibrate, compare, promote, roll back."""
+"""Detector versions: register, measure, calibrate, compare, promote, roll back, retire."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -170,5 +170,22 @@ def roll_back_champion(workspace: Workspace, actor: str, seen: str | None) -> De
         if (champion.id if champion else None) != seen:
             raise Conflict("the champion was changed in the meantime; reload the page, then decide")
         restored = catalog.detectors.rollback(actor)
+        catalog.commit()
+    return restored
+
+
+def retire_detector(workspace: Workspace, detector_id: str, actor: str, reason: str = "") -> DetectorVersion:
+    """Take a detector off the lists: it is offered nowhere and cannot become champion. Its maps, figures and
+    lineage stay. Raises `NotFound`, and `Conflict` for the champion."""
+    with workspace.catalog() as catalog:
+        retired = catalog.detectors.remove(detector_id, actor, reason.strip())
+        catalog.commit()
+    return retired
+
+
+def restore_detector(workspace: Workspace, detector_id: str, actor: str) -> DetectorVersion:
+    """Put a retired detector back on the lists. Raises `NotFound`."""
+    with workspace.catalog() as catalog:
+        restored = catalog.detectors.restore(detector_id, actor)
         catalog.commit()
     return restored

@@ -1,4 +1,4 @@
-"""Generator versions: register a pipeline, register one again at another LoRA strength."""
+"""Generator versions: register, register again at another LoRA strength, remove, restore."""
 
 from pathlib import Path
 
@@ -15,14 +15,15 @@ def register_generator(
     licence: str = "",
     weights: WeightsConfig = WeightsConfig(),
     lora: Path | None = None,
+    actor: str = "import",
 ) -> GeneratorVersion:
     """Register a diffusers pipeline, a folder or a hub id, with a LoRA where one is given.
 
-    Raises `ModelRefused` for what we do not load or cannot fetch, `InputRefused` for a LoRA that is absent.
+    Raises `ModelRefused` for what cannot be drawn with or fetched, `InputRefused` for a LoRA that is absent.
     """
     from pipelines.generators import register
 
-    return register.register_generator(workspace, location, name, licence, weights, lora)
+    return register.register_generator(workspace, location, name, licence, weights, lora, actor)
 
 
 def vary_strength(workspace: Workspace, generator_id: str, strength: float) -> GeneratorVersion:
@@ -43,3 +44,22 @@ def reads_prompts(workspace: Workspace, version: GeneratorVersion) -> bool:
 def weights_in_words(version: GeneratorVersion) -> str:
     """How the generator's weights are held in memory, such as "bfloat16" or "4 bits"."""
     return files.weights_of(version).description
+
+
+def remove_generator(
+    workspace: Workspace, generator_id: str, actor: str, reason: str = ""
+) -> GeneratorVersion:
+    """Take a generator off the lists: new rounds and forms no longer offer it. Its images, treatments and
+    lineage stay. Raises `NotFound`."""
+    with workspace.catalog() as catalog:
+        removed = catalog.generators.remove(generator_id, actor, reason.strip())
+        catalog.commit()
+    return removed
+
+
+def restore_generator(workspace: Workspace, generator_id: str, actor: str) -> GeneratorVersion:
+    """Put a removed generator back on the lists. Raises `NotFound`."""
+    with workspace.catalog() as catalog:
+        restored = catalog.generators.restore(generator_id, actor)
+        catalog.commit()
+    return restored

@@ -13,12 +13,12 @@ from dataengine.diagnosis.architectures import architecture_named
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.errors import ClinicError, ConfigRefused, ModelRefused, ServiceAbsent
 from dataengine.records import FILES, DetectorVersion, GeneratorVersion
+from dataengine.safetensors_header import tensor_shapes
 from dataengine.treatment.families.catalog import PIPELINES
 from pipelines.config import TrainingRun, TreatmentRun
 from pipelines.generators.files import absent_folder, local_folder, read_pipeline_class, weights_of
 from pipelines.jobs.estimate import GIGABYTE
 from pipelines.runtime.models import DYNAMICS_FILE, HIGHLIGHTER_FILE, QUESTION_FILE
-from pipelines.runtime.safetensors_header import tensor_shapes
 from pipelines.services import inference, queue
 from storage.workspace import Workspace
 

@@ -117,7 +117,8 @@ def second_detectors(catalog: "Catalog") -> list[DetectorVersion]:
     from pipelines.detectors import score_dynamics, yes_no_question
 
     champion = catalog.detectors.champion()
-    found = [one for one in reversed(catalog.detectors.list()) if champion is None or one.id != champion.id]
+    offered = reversed(catalog.detectors.offered())
+    found = [one for one in offered if champion is None or one.id != champion.id]
     return [
         one
         for one in found

@@ -301,7 +301,7 @@ def sentence(error: ValidationError) -> str:
 def training_presets(workspace: Workspace) -> dict[str, dict[str, Any]]:
     """Presets, the likeliest first: the settings of the newest detector, then named recipes."""
     with workspace.catalog(read_only=True) as catalog:
-        versions = catalog.detectors.list()
+        versions = catalog.detectors.offered()
     found: dict[str, dict[str, Any]] = {}
     for version in reversed(versions):
         if version.config and version.role != "teacher":

@@ -1,13 +1,21 @@
 """Stage: generate the round's survey images and hard cases."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Literal
 
-from dataengine.errors import ConfigRefused
-from dataengine.records import Prompt
+from dataengine.errors import (
+    ConfigRefused,
+    Corrupt,
+    InputRefused,
+    ModelRefused,
+    NonFinite,
+    NotFound,
+    reason_of,
+)
+from dataengine.records import GeneratorVersion, Prompt
 from dataengine.records.images import HARD, JUDGE, SURVEY
-from pipelines.config import Part, RoundRecipe
+from pipelines.config import GenerateConfig, Part, RoundRecipe
 from pipelines.generators.draw import GenerationTask, generate_batch, make_task, open_generator
 from pipelines.generators.files import reads_prompts
 from pipelines.generators.guided_sampling import open_steering
@@ -15,6 +23,20 @@ from pipelines.runtime.context import Context, Result
 from pipelines.runtime.round_data import fresh_seed, prompts_of, recipe_of, results_of
 from pipelines.runtime.shards import Shard, shard_bounds
 from pipelines.stages.stage import Sharded, Stage
+
+BROKEN = (
+    InputRefused,
+    NotFound,
+    Corrupt,
+    NonFinite,
+    ValueError,
+    TypeError,
+    LookupError,
+    RuntimeError,
+)
+"""Errors that speak against the generator; others end the shard, which is tried again."""
+OUT_OF_MEMORY = "OutOfMemoryError"
+"""torch's, which is a `RuntimeError`: another moment or device may serve."""
 
 
 def shards(context: Context, round_id: str, purpose: str) -> list[Shard]:
@@ -39,22 +61,57 @@ def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
     existing = {(image.prompt, image.seed) for image in drawn if image.purpose == shard["purpose"]}
     part = _tasks(context, round_id, recipe, shard["purpose"])[shard["start"] : shard["stop"]]
     missing = [task for task in part if (task.prompt, task.seed) not in existing]
-    if missing:
-        family, config = open_generator(context, version), recipe.generate
-        steering = open_steering(context, config.model_dump(mode="json"), family)
-        for start, stop in shard_bounds(len(missing), config.sampling.batch):
-            context.report(start, len(missing), f"generating with {version.name}")
-            tasks = missing[start:stop]
-            generate_batch(context, family, version, tasks, config, shard["purpose"], round_id, steering)
+    try:
+        _generate(context, round_id, version, missing, recipe.generate, shard["purpose"])
+    except BROKEN as error:
+        if type(error).__name__ == OUT_OF_MEMORY:
+            raise
+        failed = {"name": version.name, "failed": reason_of(error)}
+        return {"generator": version.id, "images": len(part) - len(missing), "drawn": 0, **failed}
     return {"generator": version.id, "images": len(part), "drawn": len(missing)}
 
 
-def finish(context: Context, round_id: str, answers: Sequence[Result]) -> Result:
-    """How many images each generator has generated."""
+def _generate(
+    context: Context,
+    round_id: str,
+    version: GeneratorVersion,
+    missing: Sequence[GenerationTask],
+    config: GenerateConfig,
+    purpose: str,
+) -> None:
+    if not missing:
+        return
+    family = open_generator(context, version)
+    steering = open_steering(context, config.model_dump(mode="json"), family)
+    for start, stop in shard_bounds(len(missing), config.sampling.batch):
+        context.report(start, len(missing), f"generating with {version.name}")
+        tasks = missing[start:stop]
+        generate_batch(context, family, version, tasks, config, purpose, round_id, steering)
+
+
+def finish(context: Context, round_id: str, answers: Sequence[Result], purpose: str) -> Result:
+    """How many images each generator has generated, and which ones were skipped, with the reason.
+
+    Raises `ModelRefused` if all failed, or one that is to be judged.
+    """
     by_generator: dict[str, int] = {}
+    skipped: dict[str, Result] = {}
     for answer in answers:
         by_generator[answer["generator"]] = by_generator.get(answer["generator"], 0) + answer["images"]
-    return {"images": sum(by_generator.values()), "by_generator": by_generator}
+        if "failed" in answer:
+            skipped[answer["generator"]] = {"name": answer["name"], "reason": answer["failed"]}
+    none = skipped.keys() == by_generator.keys()
+    if skipped and (none or purpose == JUDGE):
+        raise ModelRefused(
+            f"{'No generator' if none else 'Not every generator'} could be drawn with: {_in_words(skipped)}. "
+            "Mend them, or take them off the lists: clinic generators --remove."
+        )
+    found = {"images": sum(by_generator.values()), "by_generator": by_generator}
+    return found | ({"skipped": skipped} if skipped else {})
+
+
+def _in_words(skipped: Mapping[str, Result]) -> str:
+    return "; ".join(f"{each['name']} ({each['reason']})" for each in skipped.values())
 
 
 def generators_of(context: Context, round_id: str, recipe: RoundRecipe, purpose: str) -> tuple[str, ...]:
@@ -66,7 +123,7 @@ def generators_of(context: Context, round_id: str, recipe: RoundRecipe, purpose:
     with context.workspace.catalog(read_only=True) as catalog:
         begun = catalog.rounds.get(round_id).created
         # Generators registered later, as by this round's treatment, are used from the next round on.
-        known = {one.id: one for one in catalog.generators.list() if one.created <= begun}
+        known = {one.id: one for one in catalog.generators.offered() if one.created <= begun}
     reading = tuple(one.id for one in known.values() if reads_prompts(context.workspace, one))
     chosen = recipe.generate.generators or reading
     if known and not chosen:
@@ -81,7 +138,7 @@ def generators_of(context: Context, round_id: str, recipe: RoundRecipe, purpose:
         )
     if unknown := [name for name in chosen if name not in known]:
         raise ConfigRefused(
-            f"The recipe names generators that are not registered: {', '.join(unknown)} "
+            f"The recipe names generators that are removed or not registered: {', '.join(unknown)} "
             f"(registered: {', '.join(known) or 'none'}). "
             "Register them first: clinic generators --add FOLDER."
         )
@@ -130,12 +187,17 @@ def _tasks(context: Context, round_id: str, recipe: RoundRecipe, purpose: str) -
 
 def _found(result: Result) -> str:
     by_generator = ", ".join(f"{count} by {name}" for name, count in result["by_generator"].items())
-    return f"{result['images']} images{f': {by_generator}' if by_generator else ''}"
+    skipped = f"; skipped {_in_words(result['skipped'])}" if result.get("skipped") else ""
+    return f"{result['images']} images{f': {by_generator}' if by_generator else ''}{skipped}"
 
 
 def generating(purpose: str) -> Sharded:
     """The work of generating a round's missing images of one purpose."""
-    return Sharded(shards=partial(shards, purpose=purpose), run_shard=run_shard, finish=finish)
+    return Sharded(
+        shards=partial(shards, purpose=purpose),
+        run_shard=run_shard,
+        finish=partial(finish, purpose=purpose),
+    )
 
 
 def _stage(name: str, purpose: str, title: str, part: Literal["survey"] | Part, takes: str) -> Stage:

@@ -9,8 +9,8 @@ from dataengine.records.images import SURVEY, TREAT
 from pipelines.generators.treatment import TreatmentPlan, finished_result, run_treatment
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.open_detector import champion_version
-from pipelines.runtime.round_data import prompts_of, recipe_of
-from pipelines.stages.generate import generators_of
+from pipelines.runtime.round_data import prompts_of, recipe_of, results_of
+from pipelines.stages.generate import SURVEY_STAGE, generators_of
 from pipelines.stages.stage import Stage
 
 
@@ -20,7 +20,7 @@ def treat(context: Context, round_id: str) -> Result:
         return done
     recipe = recipe_of(context, round_id)
     with context.workspace.catalog(read_only=True) as catalog:
-        base = catalog.generators.get(_chosen(context, round_id))
+        base = catalog.generators.get(generator_to_treat(context, round_id))
     prompts = [prompt.text for prompt in prompts_of(context, round_id, TREAT)]
     if not prompts:
         raise ConfigRefused(
@@ -42,10 +42,14 @@ def treat(context: Context, round_id: str) -> Result:
     return run_treatment(context, plan)
 
 
-def _chosen(context: Context, round_id: str) -> str:
-    """The generator that the recipe names, else the round's first."""
+def generator_to_treat(context: Context, round_id: str) -> str:
+    """The generator that the recipe names, else the round's first that could be drawn with."""
     recipe = recipe_of(context, round_id)
-    return recipe.treat.generator or generators_of(context, round_id, recipe, SURVEY)[0]
+    if recipe.treat.generator:
+        return recipe.treat.generator
+    skipped = results_of(context, round_id).get(SURVEY_STAGE.name, {}).get("skipped", {})
+    known = generators_of(context, round_id, recipe, SURVEY)
+    return next((each for each in known if each not in skipped), known[0])
 
 
 def _guard_prompts(context: Context, round_id: str, treated: Sequence[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Select, func, select, update
 
@@ -19,13 +19,46 @@ from storage import tables
 from storage.repositories.accounts import Audit
 from storage.repositories.rows import Named
 
+V = TypeVar("V", DetectorVersion, GeneratorVersion)
 
-class Detectors(Named[DetectorVersion]):
+
+class Versions(Named[V]):
+    """Versions of models that can be taken off the lists and put back; no row is ever deleted."""
+
+    removing: str
+    """What an audit event calls it."""
+
+    def offered(self) -> list[V]:
+        """Those on the lists, oldest first."""
+        return [version for version in self.list() if version.removed is None]
+
+    def remove(self, id: str, actor: str, reason: str) -> V:
+        """Take a version off the lists, with an audit event; one that is off already stays as it is. Raises
+        `NotFound`."""
+        if self.get(id).removed is None:
+            self._update(id, removed=now())
+            self._audit(actor, self.removing, id, {"reason": reason})
+        return self.get(id)
+
+    def restore(self, id: str, actor: str) -> V:
+        """Put a version back on the lists, with an audit event. Raises `NotFound`."""
+        if self.get(id).removed is not None:
+            self._update(id, removed=None)
+            self._audit(actor, "restore", id, {})
+        return self.get(id)
+
+    def _audit(self, actor: str, action: str, subject: str, details: dict[str, Any]) -> None:
+        event = AuditEvent(actor=actor, action=f"{self.what}.{action}", subject=subject, details=details)
+        Audit(self._connection).add(event)
+
+
+class Detectors(Versions[DetectorVersion]):
     """Trained detectors; at most one of them is the champion."""
 
     table = tables.detectors
     makes = DetectorVersion
     what = "detector"
+    removing = "retire"
 
     def champion(self) -> DetectorVersion | None:
         """The champion."""
@@ -46,13 +79,14 @@ class Detectors(Named[DetectorVersion]):
     def promote(self, detector_id: str, actor: str, reason: str) -> DetectorVersion:
         """Make the detector champion, retire the previous one, and write an audit event.
 
-        Promoting the champion again changes nothing. Raises `NotFound`, and `Conflict` if another detector is
-        promoted concurrently.
+        Promoting the champion again changes nothing. Raises `NotFound`, and `Conflict` for a retired
+        detector, and if another one is promoted concurrently.
         """
         previous = self._lock_champion()
         candidate = self.get(detector_id)
         if previous is not None and previous.id == detector_id:
             return candidate
+        _require_offered(candidate)
         self._hand_over(previous, detector_id)
         before = None if previous is None else previous.id
         self._connection.execute(
@@ -63,10 +97,17 @@ class Detectors(Named[DetectorVersion]):
         self._audit(actor, "promote", detector_id, {"reason": reason, "previous": before})
         return self.get(detector_id)
 
+    def remove(self, id: str, actor: str, reason: str) -> DetectorVersion:
+        """See `Versions.remove`. Raises `Conflict` for the champion."""
+        champion = self._lock_champion()
+        if champion is not None and champion.id == id:
+            raise Conflict(f"{champion.name} is the champion; promote another detector before you retire it")
+        return super().remove(id, actor, reason)
+
     def rollback(self, actor: str) -> DetectorVersion:
         """Make the previous champion champion again, with an audit event; each call goes one further back.
 
-        Raises `Conflict` when there is no previous champion.
+        Raises `Conflict` when there is no previous champion, or when it was retired.
         """
         current = self._lock_champion()
         promotions = tables.promotions.c
@@ -78,6 +119,7 @@ class Detectors(Named[DetectorVersion]):
         ).first()
         if current is None or last is None or last.previous_id is None:
             raise Conflict("there is no previous champion; promote another detector instead")
+        _require_offered(self.get(last.previous_id))
         self._hand_over(current, last.previous_id)
         self._connection.execute(
             update(tables.promotions).where(promotions.id == last.id).values(undone=True)
@@ -94,17 +136,14 @@ class Detectors(Named[DetectorVersion]):
             self._update(previous.id, role="retired")
         self._update(detector_id, role="champion")
 
-    def _audit(self, actor: str, action: str, subject: str, details: dict[str, Any]) -> None:
-        event = AuditEvent(actor=actor, action=f"detector.{action}", subject=subject, details=details)
-        Audit(self._connection).add(event)
 
-
-class Generators(Named[GeneratorVersion]):
+class Generators(Versions[GeneratorVersion]):
     """Diffusion pipelines, base or treated."""
 
     table = tables.generators
     makes = GeneratorVersion
     what = "generator"
+    removing = "remove"
 
 
 class Treatments(Named[Treatment]):
@@ -121,6 +160,11 @@ class Treatments(Named[Treatment]):
     def count(self) -> int:
         """Number of runs."""
         return self._connection.scalar(select(func.count()).select_from(self.table)) or 0
+
+
+def _require_offered(version: DetectorVersion) -> None:
+    if version.removed is not None:
+        raise Conflict(f"{version.name} was retired, so it cannot be champion; restore it first")
 
 
 @cache

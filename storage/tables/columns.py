@@ -122,6 +122,10 @@ def float_(name: str) -> Column[Any]:
     return Column(name, Float, nullable=False)
 
 
+def optional_float(name: str) -> Column[Any]:
+    return Column(name, Float)
+
+
 def boolean(name: str) -> Column[Any]:
     return Column(name, Boolean, nullable=False)
 

@@ -12,6 +12,7 @@ from storage.tables.columns import (
     key,
     location,
     metadata,
+    optional_float,
     optional_text,
     text,
 )
@@ -32,6 +33,7 @@ detectors = Table(
     text("licence"),
     float_("created"),
     Column("domain", Text, nullable=False, server_default=""),
+    optional_float("removed"),
     Index(
         "uq_detectors_champion",
         "role",
@@ -64,6 +66,7 @@ generators = Table(
     json("settings"),
     text("licence"),
     float_("created"),
+    optional_float("removed"),
 )
 
 treatments = Table(

@@ -163,7 +163,7 @@ def test_the_clinics_detectors_learn_what_they_were_made_for(engine: Engine) -> 
         catalog.commit()
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE detectors DROP COLUMN domain"))
-        connection.execute(text("UPDATE alembic_version SET version_num = '0009'"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0010'"))
     migrate(engine)
     with Catalog(engine) as catalog:
         domains = {one.id: one.domain for one in catalog.detectors.list()}

@@ -132,7 +132,7 @@ def all_choices(catalog: Catalog) -> dict[str, Any]:
                 "role": one.role,
                 "looked": catalog.predictions.any_of(one.id),
             }
-            for one in reversed(catalog.detectors.list())
+            for one in reversed(catalog.detectors.offered())
         ],
         "classes": list(catalog.classes.names()),
         "annotators": people,

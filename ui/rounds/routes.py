@@ -57,7 +57,7 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
             vqa_models = catalog.endpoints.of_kind("vqa")
             treated = [
                 {"id": one.id, "name": one.name}
-                for one in reversed(catalog.generators.list())
+                for one in reversed(catalog.generators.offered())
                 if one.treatment_id is not None
             ]
         return {

@@ -38,7 +38,7 @@ def making_routes(workspace: Workspace) -> APIRouter:
         with workspace.catalog(read_only=True) as catalog:
             generators = [
                 {"id": one.id, "name": one.name, "parent": one.parent}
-                for one in reversed(catalog.generators.list())
+                for one in reversed(catalog.generators.offered())
             ]
         fields = StudyDesign.model_json_schema()["properties"]
         return {

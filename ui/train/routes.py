@@ -132,7 +132,7 @@ class AnswerCache:
 def overview(workspace: Workspace) -> dict[str, Any]:
     """The champion, the newest detectors and runs."""
     with workspace.catalog(read_only=True) as catalog:
-        versions = list(reversed(catalog.detectors.list()))
+        versions = list(reversed(catalog.detectors.offered()))
         champion = catalog.detectors.champion()
     return {
         "champion": None if champion is None else {**row_of(champion), "intervals": intervals_of(champion)},
@@ -183,7 +183,7 @@ def training_form(workspace: Workspace, preset: str) -> dict[str, Any]:
     presets = runs.training_presets(workspace)
     name = preset if preset in presets else next(iter(presets))
     with workspace.catalog(read_only=True) as catalog:
-        versions = list(reversed(catalog.detectors.list()))
+        versions = list(reversed(catalog.detectors.offered()))
     return {
         "fields": form(TrainingRun, presets[name], offers(workspace)),
         "presets": list(presets),

@@ -180,8 +180,8 @@ def ratios(judged: dict[str, Any]) -> dict[str, float]:
 def treatment_form(workspace: Workspace, preset: str) -> dict[str, Any]:
     """The form, filled in from a preset, and its choices."""
     with workspace.catalog(read_only=True) as catalog:
-        generators = list(reversed(catalog.generators.list()))
-        detectors = list(reversed(catalog.detectors.list()))
+        generators = list(reversed(catalog.generators.offered()))
+        detectors = list(reversed(catalog.detectors.offered()))
         categories = sorted(
             {one.category for row in catalog.rounds.list() for one in catalog.hard.of_round(row.id)}
         )

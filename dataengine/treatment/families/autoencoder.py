@@ -1,8 +1,25 @@
 """Latents to images and back through a float32 VAE, whatever the surrounding precision."""
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
+
+from dataengine.errors import ModelRefused
+
+
+def require_channels(vae: AutoencoderKL, config: Any, what: str) -> None:
+    """Raise `ModelRefused` unless a denoiser of that config takes and answers the VAE's latents; the output
+    may have as many further channels for a learned variance."""
+    latent = vae.config.latent_channels
+    output = config.out_channels or config.in_channels
+    if config.in_channels != latent or output not in (latent, 2 * latent):
+        raise ModelRefused(
+            f"this {what} takes {config.in_channels} and answers {output} channels, and latents of its VAE "
+            f"have {latent}; models for inpainting, editing and depth are not supported"
+        )
 
 
 def decode(vae: AutoencoderKL, latents: Tensor, shift: float) -> Tensor:
@@ -10,7 +27,7 @@ def decode(vae: AutoencoderKL, latents: Tensor, shift: float) -> Tensor:
 
     Autocast is switched off: half-precision FLUX VAEs give black images.
     """
-    with torch.autocast(latents.device.type, enabled=False):
+    with _without_autocast(latents.device):
         unscaled = latents.float() / vae.config.scaling_factor + shift
         return (vae.decode(unscaled, return_dict=False)[0] / 2 + 0.5).clamp(0, 1)
 
@@ -18,7 +35,7 @@ def decode(vae: AutoencoderKL, latents: Tensor, shift: float) -> Tensor:
 @torch.no_grad()
 def encode(vae: AutoencoderKL, images: Tensor, shift: float) -> Tensor:
     """Scaled latents NCHW of images float N3HW in [0, 1]: the posterior's mean."""
-    with torch.autocast(images.device.type, enabled=False):
+    with _without_autocast(images.device):
         mean = vae.encode(images.float() * 2 - 1).latent_dist.mean
     return (mean - shift) * vae.config.scaling_factor
 
@@ -32,3 +49,8 @@ def noise(seeds: list[int], shape: tuple[int, int, int], device: torch.device) -
 def scale_factor(vae: AutoencoderKL) -> int:
     """Pixels per latent along one side."""
     return 2 ** (len(vae.config.block_out_channels) - 1)
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Context without autocast, which the meta device does not know."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

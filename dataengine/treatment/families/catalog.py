@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Classes = frozenset[tuple[str, str]]
-"""(library, class) pairs that a pipeline's component may have."""
+"""(library, class) pairs that a component of a pipeline may have; "*" in a class stands for any letters."""
 
 
 def _diffusers(*names: str) -> Classes:
@@ -50,14 +50,10 @@ class FamilyFacts:
 
 VAE = _diffusers("AutoencoderKL")
 CLIP_TOKENIZER = _transformers("CLIPTokenizer", "CLIPTokenizerFast")
+SCHEDULER = _diffusers("*Scheduler")
+"""Any: only its noise schedule is used, since sampling brings its own steps."""
 STABLE_DIFFUSION: Mapping[str, Classes] = {
-    "scheduler": _diffusers(
-        "DDIMScheduler",
-        "DDPMScheduler",
-        "PNDMScheduler",
-        "EulerDiscreteScheduler",
-        "DPMSolverMultistepScheduler",
-    ),
+    "scheduler": SCHEDULER,
     "unet": _diffusers("UNet2DConditionModel"),
     "vae": VAE,
     "text_encoder": _transformers("CLIPTextModel"),
@@ -69,7 +65,7 @@ FAMILIES: dict[str, FamilyFacts] = {
         implementation="flux:FluxFamily",
         pipelines=("FluxPipeline",),
         components={
-            "scheduler": _diffusers("FlowMatchEulerDiscreteScheduler"),
+            "scheduler": SCHEDULER,
             "transformer": _diffusers("FluxTransformer2DModel"),
             "vae": VAE,
             "text_encoder": _transformers("CLIPTextModel"),
@@ -105,7 +101,7 @@ FAMILIES: dict[str, FamilyFacts] = {
         implementation="dit:DiTFamily",
         pipelines=("DiTPipeline",),
         components={
-            "scheduler": _diffusers("DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler"),
+            "scheduler": SCHEDULER,
             "vae": VAE,
             "transformer": _diffusers("DiTTransformer2DModel", "Transformer2DModel"),
         },
@@ -117,7 +113,7 @@ FAMILIES: dict[str, FamilyFacts] = {
         implementation="unconditional:UnconditionalFamily",
         pipelines=("DDPMPipeline", "DDIMPipeline"),
         components={
-            "scheduler": _diffusers("DDPMScheduler", "DDIMScheduler"),
+            "scheduler": SCHEDULER,
             "unet": _diffusers("UNet2DModel"),
         },
         takes_lora=False,

@@ -15,6 +15,7 @@ from dataengine.treatment.families import autoencoder, ddim
 from dataengine.treatment.families.diffusion import Conditioning, Prediction, Schedule
 from dataengine.treatment.families.lora import NoAdapter
 from dataengine.treatment.families.quantization import Bits, loading_options
+from dataengine.treatment.families.weight_files import pipeline_variant
 
 GUIDANCE = 4.0
 SHOWN = 3
@@ -31,6 +32,7 @@ class DiTFamily:
     def __init__(self, pipeline: Any) -> None:
         """`pipeline` is a loaded `DiTPipeline` with its VAE in float32. Its scheduler becomes DDIM."""
         pipeline.scheduler = ddim.sampler(pipeline.scheduler, "this DiT")
+        autoencoder.require_channels(pipeline.vae, pipeline.transformer.config, "transformer")
         self.pipeline = pipeline
         self._labels: Mapping[str, int] = getattr(pipeline, "labels", None) or {}
         if self._labels:
@@ -49,6 +51,7 @@ class DiTFamily:
             dtype={"vae": torch.float32, "default": dtype},
             use_safetensors=True,
             local_files_only=True,
+            variant=pipeline_variant(folder),
             **loading_options("transformer", bits, dtype),
         )
         return cls(pipeline)

@@ -17,6 +17,8 @@ from dataengine.treatment.families.catalog import FAMILIES
 from dataengine.treatment.families.diffusion import Conditioning, Prediction, Schedule, prompts_beyond
 from dataengine.treatment.families.lora import Adapter
 from dataengine.treatment.families.quantization import Bits, loading_options
+from dataengine.treatment.families.schedulers import flow_scheduler
+from dataengine.treatment.families.weight_files import pipeline_variant
 
 SCHNELL_TOKENS = 256
 DEV_TOKENS = 512
@@ -39,10 +41,12 @@ class FluxFamily:
 
     def __init__(self, pipeline: Any) -> None:
         """`pipeline` is a loaded `FluxPipeline` with its VAE in float32."""
-        config = pipeline.scheduler.config
-        if config.stochastic_sampling or config.invert_sigmas:
+        pipeline.scheduler = flow_scheduler(pipeline.scheduler)
+        latent, taken = pipeline.vae.config.latent_channels, pipeline.transformer.config.in_channels
+        if taken != 4 * latent:
             raise ModelRefused(
-                "this FLUX scheduler samples stochastically or with inverted sigmas; plain Euler is expected"
+                f"this FLUX transformer takes {taken} channels, and packed latents of its VAE have "
+                f"{4 * latent}; models for inpainting and control are not supported"
             )
         self.pipeline = pipeline
         self.adapter = Adapter(pipeline, "transformer", TARGETS)
@@ -61,6 +65,7 @@ class FluxFamily:
             dtype={"vae": torch.float32, "default": dtype},
             use_safetensors=True,
             local_files_only=True,
+            variant=pipeline_variant(folder),
             **loading_options("transformer", bits, dtype),
             image_encoder=None,
             feature_extractor=None,

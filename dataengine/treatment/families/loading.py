@@ -1,25 +1,31 @@
 """Opening of generators from a folder or a hub id; anything that could run code is refused.
 
 A pipeline is loaded only if its `model_index.json` names known classes, no file in it is Python or pickled,
-and every network is stored as safetensors.
+and every network is stored completely as safetensors.
 """
 
 from collections.abc import Iterable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dataengine.bounds import read_config
-from dataengine.errors import ModelRefused
+from dataengine.errors import ModelRefused, reason_of
+from dataengine.safetensors_header import refuse_pointer
 from dataengine.treatment.families.catalog import PIPELINES
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.families.quantization import Bits
+from dataengine.treatment.families.schedulers import check_scheduler
+from dataengine.treatment.families.weight_files import check_weights, own_variant, variant_of
 
 INDEX = "model_index.json"
 CODE = {".py", ".pyc", ".pyd", ".so", ".dll", ".sh"}
 PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".h5", ".msgpack"}
 TEXT = ("*.json", "*.txt", "*.model")
+VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
+"""Of which a tokenizer needs one; without any, transformers makes an empty one."""
 
 
 def load_family(
@@ -40,10 +46,12 @@ def load_family(
     kind = check_pipeline(folder)
     try:
         family: Any = PIPELINES[kind].load().open(folder, dtype, bits)
-    except (OSError, ValueError, RuntimeError, TypeError) as error:
-        raise ModelRefused(f"{folder} does not load as a {kind}: {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError, RuntimeError, TypeError, ImportError) as error:
+        raise ModelRefused(f"{folder} does not load as a {kind}: {reason_of(error)}") from error
     family.pipeline.set_progress_bar_config(disable=True)
-    for network in family.modules().values():
+    for name, network in family.modules().items():
+        if lacking := [key for key, weight in network.named_parameters() if weight.is_meta]:
+            raise ModelRefused(f"{folder / name} lacks {lacking[0]}; download its weights again")
         network.requires_grad_(False).eval()
     if lora is not None:
         family.adapter.load(Path(lora))
@@ -53,24 +61,43 @@ def load_family(
 
 
 def check_pipeline(folder: Path) -> str:
-    """The pipeline class of a folder. Raises `ModelRefused`, naming the file, if it must not be loaded."""
+    """The pipeline class of a folder. Raises `ModelRefused`, naming the file, if it must not be loaded, or
+    cannot be since weights are missing."""
     kind, index = read_index(folder / INDEX)
     facts = PIPELINES[kind]
     for name, allowed in facts.components.items():
         component = index.get(name)
-        if not isinstance(component, list) or len(component) != 2 or tuple(component) not in allowed:
+        if not isinstance(component, list) or not any(_matches(component, pair) for pair in allowed):
             raise ModelRefused(
                 f"{folder / INDEX} names {component} as {name}; "
-                f"expected {' or '.join(sorted(kind for _, kind in allowed))}"
+                f"expected {' or '.join(sorted(kind for _, kind in allowed)).replace('*', 'any ')}"
             )
     top = [path for path in folder.iterdir() if path.is_file()]
     parts = [path for name in facts.components for path in (folder / name).rglob("*") if path.is_file()]
     refuse_code(top, pickled=set())
     refuse_code(parts, pickled=PICKLED)
-    for name in facts.networks:
-        if not list((folder / name).glob("*.safetensors")):
-            raise ModelRefused(f"{folder / name} holds no .safetensors file; save it with safe_serialization")
+    for path in parts:
+        refuse_pointer(path)
+    check_scheduler(folder / "scheduler", index["scheduler"][1], facts.load().prediction)
+    libraries = {name: str(index[name][0]) for name in facts.networks}
+    variant = variant_of(folder, libraries)
+    for name, library in libraries.items():
+        check_weights(folder / name, library, own_variant(folder / name, library, variant))
+    for name in facts.components:
+        if name.startswith("tokenizer") and not any(
+            (folder / name / file).is_file() for file in VOCABULARIES
+        ):
+            raise ModelRefused(f"{folder / name} holds none of {', '.join(VOCABULARIES)}; download it again")
     return kind
+
+
+def _matches(component: list[Any], pattern: tuple[str, str]) -> bool:
+    """Whether a component of an index, [library, class], is of that pair; "*" stands for any letters."""
+    return (
+        len(component) == 2
+        and all(isinstance(part, str) for part in component)
+        and all(map(fnmatch, component, pattern))
+    )
 
 
 def read_index(file: Path) -> tuple[str, dict[str, Any]]:
@@ -113,15 +140,16 @@ def download_pipeline(location: str) -> Path:
         facts = PIPELINES[kind]
         patterns = [f"{name}/{text}" for name in facts.components for text in TEXT]
         patterns += [f"{name}/*.safetensors" for name in facts.networks]
+        kept = {"revision": revision or None}
         folder = snapshot_download(
-            repository,
-            revision=revision or None,
-            allow_patterns=[INDEX, *patterns],
-            ignore_patterns=["*.fp16.*", "*non_ema*"],
+            repository, allow_patterns=[INDEX, *patterns], ignore_patterns=["*.fp16.*", "*non_ema*"], **kept
         )
+        if halved := [name for name in facts.networks if not any(Path(folder, name).glob("*.safetensors"))]:
+            # Published in half precision only.
+            patterns = [f"{name}/*.fp16.{end}" for name in halved for end in ("safetensors", "json")]
+            snapshot_download(repository, allow_patterns=patterns, ignore_patterns=["*non_ema*"], **kept)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelRefused(
-            f"{location} is neither a local folder nor a repository that can be fetched: "
-            f"{str(error).splitlines()[0]}"
+            f"{location} is neither a local folder nor a repository that can be fetched: {reason_of(error)}"
         ) from error
     return Path(folder)

@@ -1,8 +1,11 @@
 """The LoRA of a pipeline's denoiser, by peft and in diffusers' own keys.
 
-The matrices are float32 whatever the base's precision, so that small updates are not lost in rounding.
+Published LoRAs are read in every layout that the stock pipeline's `load_lora_weights` reads (diffusers' own,
+peft's keys, kohya's and ComfyUI's), those of text encoders included. The matrices are float32 whatever the
+base's precision, so that small updates are not lost in rounding.
 """
 
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,15 +13,38 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dataengine import durable
-from dataengine.bounds import check_header
-from dataengine.errors import ConfigRefused, ModelRefused
+from dataengine.errors import ConfigRefused, ModelRefused, reason_of
+from dataengine.safetensors_header import tensor_shapes
 from dataengine.treatment.config import LoraSettings
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 NAME = "default"
+ALPHA = ".alpha"
+MATRIX = re.compile(r"lora(_linear_layer)?[._](down|up|A|B)\.weight$")
+"""Ends of the keys of a LoRA's matrices, after diffusers' conversion."""
+ENDS = {"lora_down.weight": ".lora_A.weight", "lora_up.weight": ".lora_B.weight", "alpha": ALPHA}
+"""Ends of kohya's and ComfyUI's keys, and those of diffusers."""
+PREFIXES = {
+    "text_encoder": ("lora_te_text_model_", "lora_te1_text_model_"),
+    "text_encoder_2": ("lora_te2_text_model_",),
+}
+"""Starts of their keys for text encoders."""
+VARIANTS = {
+    "dora_scale": "DoRA",
+    "lora_magnitude_vector": "DoRA",
+    "hada_": "LoHa",
+    "lokr_": "LoKr",
+    "oft_": "OFT",
+}
+"""Parts of keys that tell other kinds of adapters."""
+LEFT_OUT = re.compile(
+    r"position_embedding|t5xxl|text_projection|\.diff|^lora_(?!unet_|transformer_|te_|te1_|te2_|controlnet)"
+)
+"""Keys that diffusers' conversion of FLUX's LoRAs drops, and only logs."""
+PEFT_PREFIX = "base_model.model."
 
 
 class Adapter:
@@ -53,46 +79,104 @@ class Adapter:
         self._train(True)
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Its matrices by name, sorted; empty without a LoRA."""
-        named = sorted(self._denoiser.named_parameters(), key=lambda pair: pair[0])
-        return {name: weight for name, weight in named if f".{NAME}." in name and "lora_" in name}
+        """Its matrices by name, sorted; empty without a LoRA. A text encoder's are not trained further."""
+        return _matrices_of(self._denoiser)
+
+    @property
+    def _encoders(self) -> dict[str, Any]:
+        """The text encoders to which a LoRA is attached as well, by name."""
+        names = [name for name in self._pipeline._lora_loadable_modules if name != self._component]
+        found = {name: getattr(self._pipeline, name, None) for name in names}
+        return {name: each for name, each in found.items() if NAME in getattr(each, "peft_config", {})}
 
     def save(self, folder: Path) -> None:
         """Write `pytorch_lora_weights.safetensors` with rank and alpha in its metadata, by a rename."""
         from peft.utils import get_peft_model_state_dict
 
         folder.mkdir(parents=True, exist_ok=True)
-        denoiser = self._denoiser
-        settings = denoiser.peft_config[NAME].to_dict()
+        content: dict[str, Any] = {}
+        for name, network in {self._component: self._denoiser, **self._encoders}.items():
+            content[f"{name}_lora_layers"] = get_peft_model_state_dict(network, adapter_name=NAME)
+            content[f"{name}_lora_adapter_metadata"] = network.peft_config[NAME].to_dict()
         with tempfile.TemporaryDirectory(dir=folder, prefix=".lora-") as temporary:
-            self._pipeline.save_lora_weights(
-                temporary,
-                **{
-                    f"{self._component}_lora_layers": get_peft_model_state_dict(denoiser, adapter_name=NAME),
-                    f"{self._component}_lora_adapter_metadata": settings,
-                },
-            )
+            self._pipeline.save_lora_weights(temporary, **content)
             durable.move(Path(temporary) / WEIGHTS, folder / WEIGHTS)
 
     def load(self, folder: Path, trainable: bool = False) -> None:
-        """Attach the LoRA saved in `folder`; with `trainable`, for further treatment.
+        """Attach the LoRA in `folder`, or the file; with `trainable`, for further treatment.
 
         Raises `ModelRefused` unless every matrix of the file matches a layer of this base.
         """
         self._refuse_second()
         file = weights_file(folder)
-        expected = self._matrices(file)
+        channels = self._denoiser.config.in_channels
         try:
+            matrices, metadata = self._converted(file)
+            # With its metadata, a file of diffusers states rank and alpha itself.
             self._pipeline.load_lora_weights(
-                str(file.parent), weight_name=file.name, adapter_name=NAME, use_safetensors=True
+                **({"pretrained_model_name_or_path_or_dict": matrices} if metadata is None else _named(file)),
+                adapter_name=NAME,
             )
-        except (ValueError, RuntimeError, KeyError, TypeError) as error:
-            raise ModelRefused(f"{file} does not fit this generator: {_first_line(error)}") from error
-        if len(self.parameters()) != expected:
+        except (ValueError, RuntimeError, KeyError, TypeError, IndexError, AssertionError) as error:
+            raise ModelRefused(f"{file} does not fit this generator: {reason_of(error)}") from error
+        attached = sum(len(_matrices_of(each)) for each in (self._denoiser, *self._encoders.values()))
+        if attached != len(matrices):
             raise ModelRefused(
-                f"{file} is for another generator: {len(self.parameters())} of its {expected} matrices fit"
+                f"{file} is for another generator: {attached} of its {len(matrices)} matrices fit"
             )
+        if self._denoiser.config.in_channels != channels or not self.parameters():
+            raise ModelRefused(
+                f"{file} is no LoRA of this generator's {self._component}; expected one that is"
+            )
+        for encoder in self._encoders.values():
+            encoder.requires_grad_(False)
         self._train(trainable)
+
+    def _converted(self, file: Path) -> tuple[dict[str, Tensor], Any]:
+        """The file's matrices in the keys of diffusers, scaled so that alpha is the rank, and its metadata,
+        with which they are not scaled. Raises `ModelRefused` for what would be ignored."""
+        tensors = _read(file)
+        named = self._named_by_path(tensors)
+        state: dict[str, Tensor] = {}
+        alphas: Mapping[str, float] | None = None
+        if tensors:
+            lost = [key for key, value in tensors.items() if LEFT_OUT.search(key) and value.any()]
+            options = {"unet_config": self._denoiser.config, "return_alphas": True}
+            state, alphas = self._pipeline.lora_state_dict(tensors, **options)
+            if lost:
+                raise ModelRefused(f"{file} holds {lost[0]}, which diffusers would leave out")
+        state = state | named
+        parts = [f"{name}." for name in self._pipeline._lora_loadable_modules]
+        for key in state:
+            if not key.startswith(tuple(parts)):
+                raise ModelRefused(
+                    f"{file} is no LoRA of this generator's {self._component}: it holds {key}{_hint(key)}"
+                )
+            if not MATRIX.search(key) and not key.endswith(ALPHA):
+                raise ModelRefused(
+                    f"{file} holds {key}, which is no matrix of a LoRA; expected pairs of them"
+                )
+        return _scaled(file, state, alphas or {}), _adapter_metadata(file)
+
+    def _named_by_path(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Move those of kohya's and ComfyUI's tensors out that are named by a layer's path in diffusers, such
+        as `lora_unet_mid_block_…_to_q.lora_down.weight`, and return them under diffusers' names.
+
+        diffusers' own conversion loses some: layers of FLUX, and a text encoder's attention beside its MLPs.
+        """
+        stems: dict[str, str] = {}
+        for component in self._pipeline._lora_loadable_modules:
+            prefixes = PREFIXES.get(component, (f"lora_{component}_", "lora_unet_"))
+            for path, module in getattr(self._pipeline, component).named_modules():
+                if hasattr(module, "weight"):
+                    name = path.removeprefix("text_model.").replace(".", "_")
+                    stems |= {prefix + name: f"{component}.{path}" for prefix in prefixes}
+        found: dict[str, Tensor] = {}
+        for key in list(tensors):
+            stem, _, end = key.partition(".")
+            if stem in stems and end in ENDS:
+                found[f"{stems[stem]}{ENDS[end]}"] = tensors.pop(key)
+        return found
 
     @contextmanager
     def disabled(self) -> Iterator[None]:
@@ -101,34 +185,22 @@ class Adapter:
             yield
             return
         trained = next(iter(self.parameters().values())).requires_grad
-        self._denoiser.disable_adapters()
+        networks = [self._denoiser, *self._encoders.values()]
+        for network in networks:
+            network.disable_adapters()
         try:
             yield
         finally:
-            self._denoiser.enable_adapters()
+            for network in networks:
+                network.enable_adapters()
+            for encoder in networks[1:]:
+                encoder.requires_grad_(False)
             self._train(trained)
 
     def _train(self, trainable: bool) -> None:
         for weight in self.parameters().values():
             weight.data = weight.data.float()
             weight.requires_grad_(trainable)
-
-    def _matrices(self, file: Path) -> int:
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            check_header(file)
-            with safe_open(file, framework="pt") as opened:
-                keys = [key for key in opened.keys() if not key.endswith(".alpha")]  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise ModelRefused(f"{file} is no safetensors file: {_first_line(error)}") from error
-        foreign = [key for key in keys if not key.startswith(f"{self._component}.")]
-        if foreign or not keys:
-            raise ModelRefused(
-                f"{file} is no LoRA of this generator's {self._component}: "
-                f"it holds {(foreign or ['nothing'])[0]}"
-            )
-        return len(keys)
 
     def _refuse_second(self) -> None:
         if self._attached:
@@ -169,9 +241,11 @@ class NoAdapter:
 
 def weights_file(folder: Path) -> Path:
     """The LoRA file in a folder (or the file itself). Raises `ModelRefused` when there is none or more than
-    one."""
+    one, and for files of other kinds."""
     if folder.suffix == ".safetensors":
         return folder
+    if folder.is_file():
+        raise ModelRefused(f"{folder} is no .safetensors file; convert it, since other files may run code")
     if (folder / WEIGHTS).is_file():
         return folder / WEIGHTS
     files = sorted(folder.glob("*.safetensors"))
@@ -180,5 +254,62 @@ def weights_file(folder: Path) -> Path:
     return files[0]
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+def _read(file: Path) -> dict[str, Tensor]:
+    """A LoRA's tensors. Raises `ModelRefused` for other files and other kinds of adapters."""
+    from safetensors.torch import load_file
+
+    shapes = tensor_shapes(file)
+    for key in shapes:
+        for part, kind in VARIANTS.items():
+            if part in key:
+                raise ModelRefused(f"{file} is a {kind} ({key}); only plain LoRAs are supported")
+    if not any("lora" in key for key in shapes):
+        raise ModelRefused(
+            f"{file} contains no LoRA weights; expected a file saved by diffusers, peft or kohya"
+        )
+    return load_file(file)
+
+
+def _adapter_metadata(file: Path) -> Any:
+    """What diffusers wrote of rank and alpha into the file's header; None for other files."""
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as opened:
+        return (opened.metadata() or {}).get("lora_adapter_metadata")
+
+
+def _scaled(file: Path, state: Mapping[str, Tensor], alphas: Mapping[str, float]) -> dict[str, Tensor]:
+    """The matrices, each second one times alpha / rank, so that the update is their plain product.
+
+    diffusers passes different alphas to peft under names that no layer has, so that they are lost there.
+    """
+    found = dict(alphas) | {key: float(value) for key, value in state.items() if key.endswith(ALPHA)}
+    matrices = {key: value for key, value in state.items() if not key.endswith(ALPHA)}
+    for name, alpha in found.items():
+        stem = name.removesuffix(ALPHA)
+        ends = ("", ".lora.down.weight", ".lora_A.weight", ".lora_down.weight")
+        down = next((stem + end for end in ends if stem + end in matrices), None)
+        if down is None:
+            raise ModelRefused(f"{file} holds an alpha without its matrices, {name}; download it again")
+        up = down.replace("lora_A.", "lora_B.").replace("down.", "up.")
+        matrices[up] = matrices[up].float() * (float(alpha) / len(matrices[down]))
+    return matrices
+
+
+def _named(file: Path) -> dict[str, Any]:
+    return {
+        "pretrained_model_name_or_path_or_dict": str(file.parent),
+        "weight_name": file.name,
+        "use_safetensors": True,
+    }
+
+
+def _hint(key: str) -> str:
+    if not key.startswith(PEFT_PREFIX):
+        return ""
+    return ", peft's own name, which diffusers does not read; save it by the pipeline's save_lora_weights"
+
+
+def _matrices_of(network: nn.Module) -> dict[str, nn.Parameter]:
+    named = sorted(network.named_parameters(), key=lambda pair: pair[0])
+    return {name: weight for name, weight in named if f".{NAME}." in name and "lora_" in name}

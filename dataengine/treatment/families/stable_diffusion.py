@@ -13,6 +13,7 @@ from dataengine.treatment.families.catalog import FAMILIES
 from dataengine.treatment.families.diffusion import Conditioning, Prediction, Schedule, prompts_beyond
 from dataengine.treatment.families.lora import Adapter
 from dataengine.treatment.families.quantization import Bits, loading_options
+from dataengine.treatment.families.weight_files import pipeline_variant
 
 GUIDANCE = 7.5
 
@@ -36,6 +37,7 @@ class StableDiffusionFamily:
         pipeline.scheduler = ddim.sampler(pipeline.scheduler, "this Stable Diffusion")
         if pipeline.unet.config.time_cond_proj_dim:
             raise ModelRefused("this Stable Diffusion embeds its guidance; expected plain noise prediction")
+        autoencoder.require_channels(pipeline.vae, pipeline.unet.config, "UNet")
         self.pipeline = pipeline
         self.adapter = Adapter(pipeline, "unet", TARGETS)
 
@@ -49,6 +51,7 @@ class StableDiffusionFamily:
             dtype={"vae": torch.float32, "default": dtype},
             use_safetensors=True,
             local_files_only=True,
+            variant=pipeline_variant(folder),
             **loading_options("unet", bits, dtype),
             safety_checker=None,
             feature_extractor=None,

@@ -11,6 +11,7 @@ from torch import Tensor
 from dataengine.treatment.families.diffusion import Conditioning
 from dataengine.treatment.families.quantization import Bits, loading_options
 from dataengine.treatment.families.stable_diffusion import StableDiffusionFamily
+from dataengine.treatment.families.weight_files import pipeline_variant
 
 GUIDANCE = 5.0
 
@@ -34,6 +35,7 @@ class StableDiffusionXLFamily(StableDiffusionFamily):
             dtype={"vae": torch.float32, "default": dtype},
             use_safetensors=True,
             local_files_only=True,
+            variant=pipeline_variant(folder),
             **loading_options("unet", bits, dtype),
             feature_extractor=None,
             image_encoder=None,

@@ -17,6 +17,7 @@ from dataengine.treatment.families import autoencoder, ddim
 from dataengine.treatment.families.diffusion import Conditioning, Prediction, Schedule
 from dataengine.treatment.families.lora import NoAdapter
 from dataengine.treatment.families.quantization import Bits, loading_options
+from dataengine.treatment.families.weight_files import pipeline_variant
 
 RGB = 3
 
@@ -51,6 +52,7 @@ class UnconditionalFamily:
             dtype=dtype,
             use_safetensors=True,
             local_files_only=True,
+            variant=pipeline_variant(folder),
             **loading_options("unet", bits, dtype),
         )
         return cls(pipeline)

@@ -17,26 +17,42 @@ from dataengine.treatment.families.lora import NAME, weights_file
 COMFYUI = "comfyui_lora.safetensors"
 
 
+ENCODERS = {"text_encoder": "te1_text_model", "text_encoder_2": "te2_text_model"}
+"""Names of text encoders in ComfyUI. transformers 5 left out the `text_model` of their layers' names."""
+
+
 def to_comfyui(source: Path, target: Path) -> None:
     """The same LoRA under ComfyUI's names: `lora_COMPONENT_path_with_underscores.lora_down|lora_up.weight`,
     and `.alpha` for every pair, because ComfyUI does not read diffusers' metadata.
 
     Raises `ModelRefused` for a file that is no LoRA in diffusers' keys.
     """
-    layers, alpha, metadata = _read(source)
+    layers, metadata = _read(source)
+    adapter = json.loads(metadata) if metadata else {}
     tensors = {}
     for layer, (down, up) in layers.items():
-        name = "lora_" + layer.replace(".", "_")
+        component, _, path = layer.partition(".")
+        plain = path.removeprefix("text_model.") if component in ENCODERS else path
+        name = f"lora_{ENCODERS.get(component, component)}_{plain.replace('.', '_')}"
         tensors[f"{name}.lora_down.weight"] = down.contiguous()
         tensors[f"{name}.lora_up.weight"] = up.contiguous()
-        tensors[f"{name}.alpha"] = torch.tensor(float(down.shape[0] if alpha is None else alpha))
+        tensors[f"{name}.alpha"] = torch.tensor(_alpha(adapter, component, path, len(down)))
     temporary = target.with_name(f".{target.name}.part")
     save_file(tensors, temporary, metadata={"format": "pt", **({"made_of": metadata} if metadata else {})})
     durable.move(temporary, target)
 
 
-def _read(source: Path) -> tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], float | None, str]:
-    """(A, B) by layer, alpha where the file says one, and its metadata."""
+def _alpha(adapter: Mapping[str, Any], component: str, path: str, rank: int) -> float:
+    """The alpha of a layer by the metadata of diffusers; its rank without, as diffusers assumes."""
+    from peft.utils.other import get_pattern_key
+
+    patterns = adapter.get(f"{component}.alpha_pattern") or {}
+    alpha = patterns.get(get_pattern_key(patterns.keys(), path), adapter.get(f"{component}.lora_alpha", rank))
+    return float(alpha) * (rank**0.5 if adapter.get(f"{component}.use_rslora") else 1.0)
+
+
+def _read(source: Path) -> tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], str]:
+    """(A, B) by layer, and the metadata of diffusers."""
     try:
         check_header(source)
         with safe_open(source, framework="pt") as file:
@@ -48,13 +64,11 @@ def _read(source: Path) -> tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], f
     second = {key.removesuffix(".lora_B.weight") for key in tensors if key.endswith(".lora_B.weight")}
     if not first or first != second or len(tensors) != 2 * len(first):
         raise ModelRefused(f"{source} holds no pairs of lora_A and lora_B; expected a LoRA of diffusers")
-    adapter = json.loads(metadata) if metadata else {}
-    alphas = [value for key, value in adapter.items() if key.endswith("lora_alpha")]
     pairs = {
         layer: (tensors[f"{layer}.lora_A.weight"], tensors[f"{layer}.lora_B.weight"])
         for layer in sorted(first)
     }
-    return pairs, float(alphas[0]) if alphas else None, metadata
+    return pairs, metadata
 
 
 def set_strength(family: Any, strength: float) -> None:

@@ -14,7 +14,7 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation
 from dataengine.diagnosis.architectures import architecture_of
 from dataengine.diagnosis.config import IMAGENET_MEAN, IMAGENET_STD, MIT, DetectorConfig, published_config
 from dataengine.diagnosis.detector import Detector, NetworkDetector, load_detector, save_detector
-from pipelines.runtime.safetensors_header import tensor_shapes
+from dataengine.safetensors_header import tensor_shapes
 from tests.dataengine.diagnosis.detector_contract import DetectorContract
 from tests.dataengine.diagnosis.tiny import SIDE
 

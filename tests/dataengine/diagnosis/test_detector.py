@@ -1,7 +1,9 @@
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -281,6 +283,14 @@ def test_a_published_state_dict_names_its_variant(variant: str) -> None:
         for block in range(depth):
             state[f"segformer.encoder.block.{stage}.{block}.layer_norm_1.weight"] = torch.empty(width)
     assert mit_variant(state) == variant
+    block = re.compile(r"encoder\.block\.(\d)")
+    renamed = {
+        block.sub(r"stages.\1.blocks", key.replace("encoder.patch_embeddings.", "stages.")).replace(
+            ".proj.", ".patch_embeddings.proj."
+        ): value
+        for key, value in state.items()
+    }
+    assert mit_variant(renamed) == variant, "transformers 5 calls them otherwise"
     with pytest.raises(ModelRefused):
         mit_variant(
             state | {"decode_head.classifier.weight": torch.empty(150, sizes["decoder_hidden_size"], 1, 1)}
@@ -303,15 +313,56 @@ def test_foreign_and_absent_keys_are_refused(config: DetectorConfig, change: str
         load_detector(tmp_path)
 
 
-def test_a_checkpoint_that_wraps_its_weights_is_refused(
-    published: tuple[Path, SegformerForSemanticSegmentation], tmp_path: Path
+def expect_weights_of(network: torch.nn.Module, detector: NetworkDetector) -> None:
+    expected, found = network.state_dict(), detector.network.state_dict()
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+
+
+def parallel(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"module.{key}": value for key, value in state.items()}
+
+
+CHECKPOINTS: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
+    "plain": lambda state: state,
+    "state_dict": lambda state: {"state_dict": state, "epoch": 3, "optimizer": {"state": {}, "lr": 0.1}},
+    "model": lambda state: {"iter": 160000, "model": state, "model_ema": {}},
+    "both": lambda state: {"model": {"state_dict": state}},
+    "DataParallel": parallel,
+    "DataParallel, compiled, wrapped": lambda state: {
+        "state_dict": {f"_orig_mod.{key}": value for key, value in parallel(state).items()}
+    },
+    "Lightning": lambda state: {"state_dict": {f"model.{key}": value for key, value in state.items()}},
+}
+"""What training scripts save, by name."""
+
+
+@pytest.mark.parametrize("names", ["published", "of transformers 5"])
+@pytest.mark.parametrize("wrapped", list(CHECKPOINTS))
+def test_checkpoints_of_training_scripts_are_read(
+    published: tuple[Path, SegformerForSemanticSegmentation], names: str, wrapped: str, tmp_path: Path
 ) -> None:
     from safetensors.torch import load_file
 
-    state = load_file(published[0])
-    torch.save({"state_dict": state}, tmp_path / "wrapped.pt")
-    with pytest.raises(ModelRefused, match="not a plain state dict"):
-        load_detector(tmp_path / "wrapped.pt")
-    torch.save({f"module.{key}": value for key, value in state.items()}, tmp_path / "parallel.pt")
-    with pytest.raises(ModelRefused, match="not a one-channel SegFormer"):
-        load_detector(tmp_path / "parallel.pt")
+    file, network = published
+    state = load_file(file) if names == "published" else dict(network.state_dict())
+    torch.save(CHECKPOINTS[wrapped](state), tmp_path / "checkpoint.pth")
+    expect_weights_of(network, load_detector(tmp_path / "checkpoint.pth"))
+
+
+def test_safetensors_under_other_names_are_read(
+    published: tuple[Path, SegformerForSemanticSegmentation], tmp_path: Path
+) -> None:
+    from safetensors.torch import save_file
+
+    save_file(parallel(dict(published[1].state_dict())), tmp_path / "other.safetensors")
+    expect_weights_of(published[1], load_detector(tmp_path / "other.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"epoch": 3}, {"state_dict": {}}, {"state_dict": 3}, [1.0], {"model": {"lr": 0.1}}]
+)
+def test_checkpoints_without_weights_are_refused(content: object, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "empty.pt")
+    with pytest.raises(ModelRefused):
+        load_detector(tmp_path / "empty.pt")

@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
-from dataengine.errors import ConfigRefused
+from dataengine.errors import ConfigRefused, Corrupt, ModelRefused, NotFound, Paused, reason_of
 from dataengine.records import GeneratorVersion
 from dataengine.records.images import HARD, JUDGE, SURVEY
 from pipelines.generators.files import PIPELINE, reads_prompts
 from pipelines.runtime.context import Context
 from pipelines.runtime.round_data import images_of, prompts_of, recipe_of
-from pipelines.stages.generate import run_shard, shards
+from pipelines.stages.generate import SURVEY_STAGE, finish, generating, run_shard, shards
+from pipelines.stages.stage import run_work
+from pipelines.stages.treat import generator_to_treat
 from tests.pipelines.conftest import Played, run_one
 
 
@@ -107,6 +109,100 @@ def test_a_workspace_whose_generators_read_no_prompts_says_so(
     monkeypatch.setattr("pipelines.stages.generate.reads_prompts", lambda workspace, version: False)
     with pytest.raises(ConfigRefused, match=r"reads prompts.*generate\.generators.*squares"):
         shards(*fresh, SURVEY)
+
+
+def other_generators(context: Context, round_id: str, *names: str, first: bool = False) -> str:
+    """A round that draws with generators at `location/NAME`, after the fakes' own or before it."""
+    others = [GeneratorVersion(id=name, name=f"the {name}", location=f"location/{name}") for name in names]
+    return drawing(context, round_id, [*names, "squares"] if first else ["squares", *names], others)
+
+
+def breaking(monkeypatch: pytest.MonkeyPatch, context: Context, word: str, error: BaseException) -> None:
+    """Opening a generator fails where its location holds the word."""
+    stock = context.models.open_generator
+
+    def opened(location: str, *rest: Any) -> Any:
+        if word in location:
+            raise error
+        return stock(location, *rest)
+
+    monkeypatch.setattr(context.models, "open_generator", opened)
+
+
+ERRORS = [
+    ModelRefused("its unet is a Git LFS pointer"),
+    NotFound("its folder does not exist"),
+    Corrupt("its LoRA is damaged"),
+    RuntimeError("size mismatch"),
+    KeyError("to_q"),
+]
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_a_broken_generator_is_skipped_and_named(
+    fresh: tuple[Context, str], error: Exception, first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, round_id = fresh
+    other = other_generators(context, round_id, "broken", first=first)
+    breaking(monkeypatch, context, "broken", error)
+    result = run_work(context, other, generating(SURVEY))
+    drawn = Counter(image.generator_id for image in images_of(context, other, SURVEY))
+    assert result["by_generator"] == {"squares": drawn["squares"], "broken": 0} and drawn["squares"]
+    assert result["skipped"] == {"broken": {"name": "the broken", "reason": reason_of(error)}}
+    assert f"skipped the broken ({reason_of(error)})" in SURVEY_STAGE.summary(result)
+    with context.workspace.catalog() as catalog:
+        catalog.rounds.advance(other, "generate", result, "treat", "running")
+        catalog.commit()
+    assert generator_to_treat(context, other) == "squares"
+
+
+def test_a_round_whose_generators_are_all_broken_fails_with_one_sentence(
+    fresh: tuple[Context, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, round_id = fresh
+    other = other_generators(context, round_id, "one", "two")
+    breaking(monkeypatch, context, "", ModelRefused("it is damaged"))
+    with pytest.raises(ModelRefused, match=r"No generator.*the one \(it is damaged\); the two \(.*--remove"):
+        run_work(context, other, generating(SURVEY))
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch's is named."""
+
+
+@pytest.mark.parametrize("error", [Paused("later"), OSError("disk full"), OutOfMemoryError("on the device")])
+def test_what_is_not_the_generators_fault_is_tried_again(
+    fresh: tuple[Context, str], error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, round_id = fresh
+    other = other_generators(context, round_id, "broken")
+    breaking(monkeypatch, context, "broken", error)
+    with pytest.raises(type(error)):
+        run_work(context, other, generating(SURVEY))
+
+
+def test_judging_needs_both_generators(fresh: tuple[Context, str]) -> None:
+    context, round_id = fresh
+    sound = {"generator": "a", "images": 2, "drawn": 2}
+    broken = {"generator": "b", "images": 0, "drawn": 0, "name": "B", "failed": "it is damaged"}
+    assert finish(context, round_id, [sound, broken], SURVEY)["skipped"]
+    with pytest.raises(ModelRefused, match=r"Not every generator.*B \(it is damaged\)"):
+        finish(context, round_id, [sound, broken], JUDGE)
+
+
+def test_a_removed_generator_draws_no_more(fresh: tuple[Context, str]) -> None:
+    context, round_id = fresh
+    named = other_generators(context, round_id, "tired")
+    with context.workspace.catalog() as catalog:
+        catalog.generators.remove("tired", "root", "")
+        row = catalog.rounds.get(named)
+        recipe: dict[str, Any] = {**row.recipe, "generate": {**row.recipe["generate"], "generators": []}}
+        catalog.rounds.add(replace(row, id="all", recipe=recipe))
+        catalog.commit()
+    with pytest.raises(ConfigRefused, match="removed or not registered: tired"):
+        shards(context, named, SURVEY)
+    assert {shard["generator"] for shard in shards(context, "all", SURVEY)} == {"squares"}
 
 
 def test_files_tell_what_an_earlier_registration_did_not(fresh: tuple[Context, str], tmp_path: Path) -> None:

@@ -140,3 +140,43 @@ def test_an_operating_point_is_stored_with_its_detector(catalog: Catalog) -> Non
     assert catalog.detectors.champion().operating_point == point  # type: ignore[union-attr]
     with pytest.raises(NotFound):
         catalog.detectors.set_operating_point("x", point)
+
+
+def test_a_retired_detector_leaves_the_lists_and_cannot_be_champion(catalog: Catalog) -> None:
+    for id in "abc":
+        catalog.detectors.add(detector(id))
+    catalog.detectors.promote("a", "root", "first")
+    with pytest.raises(Conflict, match="is the champion; promote another"):
+        catalog.detectors.remove("a", "root", "")
+    catalog.detectors.promote("b", "root", "better")
+    assert catalog.detectors.remove("a", "root", "old").removed is not None
+    catalog.detectors.remove("a", "root", "twice")
+    assert [one.id for one in catalog.detectors.offered()] == ["b", "c"]
+    assert [one.id for one in catalog.detectors.list()] == ["a", "b", "c"]
+    with pytest.raises(Conflict, match="was retired"):
+        catalog.detectors.promote("a", "root", "again")
+    with pytest.raises(Conflict, match="was retired"):
+        catalog.detectors.rollback("root")
+    assert catalog.detectors.champion_id() == "b"
+    assert catalog.detectors.restore("a", "root").removed is None
+    catalog.detectors.restore("a", "root")
+    assert catalog.detectors.rollback("root").id == "a"
+    events = [(one.action, one.details.get("reason")) for one in reversed(catalog.audit.list())]
+    assert events[2:4] == [("detector.retire", "old"), ("detector.restore", None)]
+    with pytest.raises(NotFound):
+        catalog.detectors.restore("x", "root")
+    with pytest.raises(NotFound):
+        catalog.detectors.remove("x", "root", "")
+
+
+def test_a_removed_generator_is_hidden_and_what_refers_to_it_stays(catalog: Catalog) -> None:
+    for id, parent in (("base", None), ("treated", "base")):
+        catalog.generators.add(GeneratorVersion(id=id, name=id, location="here", parent=parent, created=1.0))
+    catalog.generators.remove("base", "root", "its licence ended")
+    assert [one.id for one in catalog.generators.offered()] == ["treated"]
+    assert (
+        catalog.generators.get("treated").parent == "base" and catalog.generators.get("base").name == "base"
+    )
+    (event,) = catalog.audit.list()
+    assert (event.action, event.actor, event.subject) == ("generator.remove", "root", "base")
+    assert event.details == {"reason": "its licence ended"}

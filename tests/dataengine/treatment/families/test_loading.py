@@ -58,7 +58,7 @@ def test_parts_that_we_do_not_load_may_hold_what_they_like(sd_folder, tmp_path):
         ({"transformer": ["modeling", "MyTransformer"]}, "expected FluxTransformer2DModel"),
         ({"vae": ["diffusers", "AutoencoderTiny"]}, "expected AutoencoderKL"),
         ({"text_encoder_2": [None, None]}, "expected T5EncoderModel"),
-        ({"scheduler": None}, "expected FlowMatchEulerDiscreteScheduler"),
+        ({"scheduler": None}, "expected any Scheduler"),
     ],
 )
 def test_unknown_classes_are_refused(flux, changes, message):
@@ -76,7 +76,7 @@ def test_missing_weights_are_refused_by_name(flux):
 def test_truncated_weights_are_refused(flux):
     file = flux / "transformer" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(ModelRefused, match="does not load"):
+    with pytest.raises(ModelRefused, match="damaged"):
         load_family(flux)
 
 

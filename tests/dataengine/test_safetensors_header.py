@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from dataengine.bounds import HEADER_BYTES
 from dataengine.errors import ModelRefused
-from pipelines.runtime.safetensors_header import tensor_shapes
+from dataengine.safetensors_header import tensor_shapes
 
 
 def header_of(length: int, content: bytes) -> bytes:
@@ -28,7 +28,7 @@ def test_shapes_of_every_kind_of_number_are_read_without_torch(tmp_path: Path) -
     assert tensor_shapes(file) == {"half": [3, 4], "eighth": [2], "scalar": []}
     assert tensor_shapes(tmp_path / "absent.safetensors") == {}
     code = (
-        "import sys, pathlib; from pipelines.runtime.safetensors_header import tensor_shapes; "
+        "import sys, pathlib; from dataengine.safetensors_header import tensor_shapes; "
         f"assert len(tensor_shapes(pathlib.Path({str(file)!r}))) == 3; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
