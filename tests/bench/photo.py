@@ -21,7 +21,7 @@ from dataengine.diagnosis.ranking import average_precision
 from dataengine.diagnosis.training import train_detector
 from dataengine.images import recompress
 from dataengine.statistics import Interval, bootstrap_weights, percentile_interval, wilson
-from pipelines.recipes import photo_training
+from pipelines.recipes import photo_detector
 from tests.bench.harness import Figure, Keeper, figure, full, quick, write
 from tests.bench.photo_data import (
     SEEN,
@@ -75,7 +75,7 @@ def trained(start: str, seed: int) -> Path:
     """The folder of a detector, trained or kept."""
     work = KEEPER.folder(f"{start}-{seed}", updates())
     weights = str(imagenet_weights(work)) if start == "pretrained" else ""
-    plan = photo_training(weights, size=SIDE, steps=updates(), seed=seed)
+    plan = photo_detector(weights, size=SIDE, steps=updates(), seed=seed)
     samples = Injected(tuple(photographs()["train"]), SEEN, VARIANTS, CLEAN, seed=seed)
     return train_detector(plan, samples, None, work / "training").folder
 
@@ -166,3 +166,7 @@ def resampled(values: np.ndarray) -> Interval:
     """95 % bootstrap interval of a mean."""
     weights = bootstrap_weights(len(values), 500)
     return percentile_interval(weights @ values / weights.sum(axis=1))
+
+
+if __name__ == "__main__":
+    main()
