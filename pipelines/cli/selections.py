@@ -95,8 +95,11 @@ def run_selection(name: str, call: Call) -> Any:
     result = doing(call.workspace, run, call.options.device, call.report)
     call.report.close()
     call.say(SUMMARIES[name](result))
-    for image in result.get("unreadable_images", ()):
+    named = result.get("unreadable_images", ())
+    for image in named:
         call.say(f"  unreadable: {image}")
+    if (more := result.get("unreadable", 0) - len(named)) > 0:
+        call.say(f"  … and {more} more unreadable")
     if result.get("note"):
         call.say(f"  note: {result['note']}")
     return result
