@@ -29,6 +29,7 @@ class Pictures:
     """The files below a folder, listed once. Raises `InputRefused` if there are too many."""
 
     def __init__(self, root: Path) -> None:
+        self.name = root.name
         self._paths: dict[str, str] = {}
         self._named: dict[str, list[str]] = {}
         self._stored: dict[str, list[str]] = {}

@@ -204,6 +204,8 @@ def _place(
         names = ", ".join(sorted(found))
         raise InputRefused(f"its data names several pictures ({names}), and which is marked is not said")
     name = identity(addresses.get("image") or next(iter(addresses.values()), ""))
+    if pictures:
+        raise InputRefused(f"{pictures.name}/ has no file {name[-100:]!r}, or several of its name")
     raise InputRefused(
         f"no file {name[-100:]!r} and no clinic_id; give the folder of the images with --images"
     )

@@ -144,6 +144,17 @@ def test_withdrawn_images_are_no_longer_asked_for(catalog: Catalog) -> None:
     assert [item.image_id for item in catalog.queue.of_round("r")] == ["000"]
 
 
+def test_what_still_waits_whoever_queued_it(catalog: Catalog) -> None:
+    fill(catalog, 3)
+    catalog.queue.add_many([QueueItem(image_id="001", round_id="desk", priority=9)])
+    catalog.labels.submit(label("002", "anna", clean=True, round_id="r"))
+    found = [(item.image_id, item.round_id) for item in catalog.queue.waiting()]
+    assert found == [("001", "desk"), ("001", "r"), ("000", "r")]
+    assert len(found) == catalog.queue.remaining()
+    assert [item.image_id for item in catalog.queue.waiting("r")] == ["001", "000"]
+    assert catalog.queue.waiting("none") == [] and catalog.queue.rounds() == {"r", "desk"}
+
+
 def test_kinds_and_rounds_are_separate(catalog: Catalog) -> None:
     fill(catalog, 1)
     catalog.queue.add_many([QueueItem(image_id="000", round_id="r", kind="triage", reason="check")])

@@ -177,6 +177,20 @@ def test_two_addresses_that_fit_one_file_are_neither(fresh: Workspace, tmp_path:
     assert list(verdicts(fresh).values()) == [800]
 
 
+def test_pictures_that_are_not_there(fresh: Workspace, tmp_path: Path) -> None:
+    names = ("a/photo.png", "b/photo.png")
+    one, two = task("/data/upload/1/ab12cd34-photo.png", annotation(STROKE)), task("none.png", annotation())
+    path = export(tmp_path, one, two, names=names)
+    found = take(fresh, "label-studio", path)
+    assert found.added == 0 and len(found.refused) == 2
+    assert all("no file" in one.reason and "or several" in one.reason for one in found.refused)
+    lonely = tmp_path / "lonely" / "export.json"
+    lonely.parent.mkdir()
+    shutil.copy(path, lonely)
+    found = take(fresh, "label-studio", lonely)
+    assert len(found.refused) == 2 and all("--images" in one.reason for one in found.refused)
+
+
 def test_links_out_of_the_folder_are_not_followed(fresh: Workspace, tmp_path: Path) -> None:
     path = export(tmp_path / "x", task("photo.png", annotation(STROKE)), names=())
     (tmp_path / "x" / "images").mkdir()
