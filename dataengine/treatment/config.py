@@ -178,14 +178,14 @@ class CorrectionConfig(Config):
     is lost."""
 
     reverse_step: int = Field(default=1, ge=1)
-    """TTC: number of steps back to the x̂0 that is used; 1 is the step just done."""
+    """TTC: number of steps back to the x̂0 that is used; 1, ours, is the step just done."""
 
     correct_eta: float = Field(default=0.0, ge=0, le=1)
-    """TTC: DDIM's η of the step at T_c alone, as in the released code; all others have η = 0. Above 0 it adds
-    noise to images without regions too."""
+    """TTC: DDIM's η of the step at T_c alone, as in the released code; all others have η = 0. 0 is ours;
+    above it noise is added to images without regions too."""
 
     earlier: int = Field(default=2, ge=1)
-    """State replacement: number of steps back to the x̂0 that is used; 1 is the step just done."""
+    """State replacement: number of steps back to the x̂0 that is used; 2 is ours, 1 is the step just done."""
 
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """Confidence of the detector from which a pixel belongs to a region."""
