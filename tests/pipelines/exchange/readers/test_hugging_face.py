@@ -145,6 +145,17 @@ def test_classes_that_only_the_card_names(fresh: Workspace, root: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("said", ["no JSON", '{"info": {"features": {"image": {"_type": "Nothing"}}}}'])
+def test_a_file_whose_own_features_are_none(said: str, fresh: Workspace, root: Path) -> None:
+    import pyarrow.parquet as parquet
+
+    rows(0, 2).to_parquet(root / "rows.parquet")
+    table = parquet.read_table(root / "rows.parquet").replace_schema_metadata({"huggingface": said})
+    parquet.write_table(table, root / "rows.parquet")
+    with pytest.raises(InputRefused, match=r"rows\.parquet cannot be read"):
+        take(fresh, root)
+
+
 def test_what_save_to_disk_leaves(fresh: Workspace, root: Path) -> None:
     both = datasets.DatasetDict({"train": rows(0, 2), "test": rows(2, 1)})
     both.save_to_disk(root / "set")
