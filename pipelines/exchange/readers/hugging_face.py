@@ -368,8 +368,8 @@ def _names_inside(features: Mapping[str, Any]) -> list[str]:
 def _below(root: Path, value: Any) -> Any:
     """An image as the name of its file below `root`, if it is one."""
     path = value.get("path") if isinstance(value, dict) and not value.get("bytes") else None
-    if isinstance(path, str) and Path(path).is_relative_to(root.resolve()):
-        return Path(path).relative_to(root.resolve()).as_posix()
+    if isinstance(path, str) and Path(path).is_relative_to(root):
+        return Path(path).relative_to(root).as_posix()
     return value
 
 

@@ -331,6 +331,25 @@ def test_images_that_the_table_does_not_name_are_listed(fresh: Workspace, root: 
     assert result.added == 2 and [one.name for one in result.refused] == ["1.png"]
 
 
+@pytest.mark.parametrize("given", ["set", "./set", "link"])
+def test_a_folder_by_a_relative_name(
+    given: str, fresh: Workspace, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        picture(root / "set" / "photos" / f"{number}.png", number)
+    (root / "set" / "metadata.csv").write_text("file_name,text\nphotos/0.png,a\nphotos/1.png,b\n")
+    (root / "link").symlink_to("set")
+    monkeypatch.chdir(root)
+    assert take(fresh, Path(given)).refused == ()
+    assert {said[2] for said in found(fresh).values()} == {"a", "b"}
+
+
+def test_a_table_that_is_of_no_split_is_told(fresh: Workspace, root: Path) -> None:
+    picture(root / "train" / "0.png")
+    (root / "metadata.csv").write_text("file_name,text\ntrain/0.png,a\n")
+    assert any("not read" in loss and "metadata.csv" in loss for loss in take(fresh, root).losses)
+
+
 def zipped(path: Path, folder: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as archive:
