@@ -316,6 +316,8 @@ def mask_of(annotation: dict[str, Any], height: int, width: int) -> tuple[Mask, 
     """
     payload = annotation.get("segmentation")
     odd: list[str] = []
+    if isinstance(payload, list) and any(isinstance(one, dict) for one in payload):
+        return _parts(annotation, payload, height, width), odd
     if isinstance(payload, dict):
         if not isinstance(payload.get("counts"), str | list) or not _numbers(payload.get("size")):
             raise MaskRefused('an RLE is {"size": [height, width], "counts": …}')
@@ -332,6 +334,20 @@ def mask_of(annotation: dict[str, Any], height: int, width: int) -> tuple[Mask, 
     if not mask.any() and not odd:
         odd = ["it marks no pixel of its image"]
     return mask, odd
+
+
+def _parts(annotation: dict[str, Any], parts: list[Any], height: int, width: int) -> Mask:
+    """Bool `HW` of RLEs in a list, and polygons among them, together."""
+    check_drawn(len(parts), height, width)
+    mask = np.zeros((height, width), dtype=bool)
+    for part in parts:
+        drawn, odd = mask_of(
+            annotation | {"segmentation": part if isinstance(part, dict) else [part]}, height, width
+        )
+        if odd:
+            raise MaskRefused(odd[0])
+        mask |= drawn
+    return mask
 
 
 def box_mask(box: Any, height: int, width: int) -> Mask:

@@ -8,16 +8,18 @@ Files name images as they lay on another machine: with backslashes, with folders
 name is followed from its end, `b/a.png` and then `a.png`, inside the dataset's folders and never out of them.
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from urllib.parse import unquote
 
 from dataengine.errors import InputRefused
 from dataengine.records import Split
 from pipelines.exchange.importer import STRICTNESS
-from pipelines.exchange.metadata import displayable_name, split_named
+from pipelines.exchange.metadata import displayable_name, same_name, split_named
 from pipelines.exchange.safe_files import existing_inside, path_inside
 
 ROBOFLOW = "_annotations.coco.json"
@@ -45,7 +47,7 @@ class AnnotationFile:
 
 @dataclass(frozen=True, slots=True)
 class FoundImage:
-    """An image file; `whole` if its whole name was followed, not only the end of it."""
+    """An image file; `whole` if it has the whole name, not only the end of it or in other letters."""
 
     path: Path
     whole: bool = True
@@ -65,7 +67,8 @@ def find_files(path: Path, images: Path | None) -> tuple[list[AnnotationFile], l
     if not found:
         for folder in sorted(path.iterdir()):
             if folder.is_dir() and not folder.is_symlink() and not folder.name.startswith((".", "__MACOSX")):
-                found += _files_in(folder, (_known, _instances))
+                kinds = (_known, _instances, _others) if split_named(folder.name) else (_known, _instances)
+                found += _files_in(folder, kinds)
     homes = {file.parent for file in found} or {path, path / ANNOTATIONS}
     beside = {file for home in homes for file in _json_files(home)}
     passed_over = sorted(displayable_name(file.name) for file in beside - set(found))
@@ -85,7 +88,8 @@ def some(names: list[str]) -> str:
 
 def find_images(file: AnnotationFile, names: Iterable[str]) -> dict[str, FoundImage | str]:
     """The image of each name, or why there is none."""
-    found = {name: _find_image(file.folders, name) for name in dict.fromkeys(names)}
+    listed = cache(_by_folded_name)
+    found = {name: _find_image(file.folders, name, listed) for name in dict.fromkeys(names)}
     named = Counter(one.path for one in found.values() if isinstance(one, FoundImage))
     for name, one in found.items():
         if isinstance(one, FoundImage) and not one.whole and named[one.path] > 1:
@@ -150,16 +154,34 @@ def _described(path: Path, root: Path, images: Path | None) -> AnnotationFile:
     return AnnotationFile(path, name, split, folders)
 
 
-def _find_image(folders: tuple[Path, ...], name: str) -> FoundImage | str:
+def _find_image(
+    folders: tuple[Path, ...], name: str, listed: Callable[[Path], dict[str, list[Path]]]
+) -> FoundImage | str:
     try:
         for spelling, whole in _endings(name):
             for folder in folders:
                 if path := existing_inside(folder, spelling):
                     return FoundImage(path, whole)
+        # Windows does not tell A.JPG from a.jpg.
+        for spelling, _ in _endings(name):
+            for folder in folders:
+                path = path_inside(folder, spelling)
+                if len(same := listed(path.parent).get(same_name(path.name).casefold(), [])) == 1:
+                    return FoundImage(same[0], whole=False)
         path_inside(folders[0], name)
     except InputRefused as error:
         return str(error)
     return f"there is no image {displayable_name(name)!r} in {folders[0].name}/"
+
+
+def _by_folded_name(folder: Path) -> dict[str, list[Path]]:
+    """The plain files of a folder by their names in small letters."""
+    found: dict[str, list[Path]] = {}
+    if os.path.isdir(folder):  # noqa: PTH112 (never raises)
+        for path in folder.iterdir():
+            if path.is_file() and not path.is_symlink():
+                found.setdefault(same_name(path.name).casefold(), []).append(path)
+    return found
 
 
 def _endings(name: str) -> Iterator[tuple[str, bool]]:

@@ -43,7 +43,7 @@ class DatasetFiles:
     builder: Any = None
     """What reads a folder of images."""
     passed_over: tuple[str, ...] = ()
-    """Tables of the folder that are of no split, or of another configuration."""
+    """Tables of the folder that `datasets` does not read, being of no split or another configuration."""
 
     def each(self) -> Iterator[tuple[str, Path]]:
         """Every file with its split."""
@@ -77,7 +77,8 @@ def find_dataset(path: Path, config: str = "") -> DatasetFiles:
         if kind == "table" and path.suffix not in TABLES:
             raise InputRefused(f"{path.name} is none of .parquet, .arrow, .tar; give the dataset's folder")
         return DatasetFiles(kind=kind, root=path.parent, splits={"": [path]})
-    return _found(path, config)
+    # `datasets` takes relative names from the dataset's folder, not from the current one.
+    return _found(path.resolve(), config)
 
 
 def _found(root: Path, config: str, linked: bool = False) -> DatasetFiles:
@@ -92,11 +93,13 @@ def _found(root: Path, config: str, linked: bool = False) -> DatasetFiles:
         # `datasets` reads files of one kind, and the most frequent. Images beside a table are named by it,
         # tables of both kinds are one dataset, and JSON lies beside what `save_to_disk` writes.
         return DatasetFiles(kind="table", root=root, splits=_by_folder(root, tables), linked=linked)
-    return _described(root, builder, tables, linked)
+    return _described(
+        root, builder, [*tables, *(file for name in METADATA for file in root.rglob(name))], linked
+    )
 
 
 def _described(root: Path, builder: Any, tables: list[Path], linked: bool) -> DatasetFiles:
-    """The files of a builder, those of zip archives apart. `tables` are all that lie in the folder."""
+    """The files of a builder, zip archives apart. `tables` are all that lie in the folder."""
     _check_kind(builder, str(root))
     given = builder.config.data_files
     splits = {str(name): _inside(root, list(files)) for name, files in given.items()}
@@ -245,13 +248,8 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _inside(root: Path, names: list[str]) -> list[Path]:
-    """The files as paths below `root`. Raises `InputRefused` for one that lies elsewhere."""
-    # `datasets` resolves the folder, and so may have followed a link to it.
-    files = [root / Path(name).relative_to(root.resolve()) for name in names if _is_below(name, root)]
-    if len(files) < len(names):
+    """The files as paths. Raises `InputRefused` for one that does not lie below the resolved `root`."""
+    files = [Path(name) for name in names]
+    if not all(file.is_relative_to(root) for file in files):
         raise InputRefused(f"{root} names files that lie outside of it")
     return files
-
-
-def _is_below(name: str, root: Path) -> bool:
-    return Path(name).is_relative_to(root.resolve())

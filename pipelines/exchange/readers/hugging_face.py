@@ -11,6 +11,7 @@ as their names. Exports of our own snapshots are read back completely.
 import glob
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -107,14 +108,21 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(name[:40] for name in first[:20]) + (", …" if len(first) > 20 else "")
 
 
-def _guarded(made: Callable[[], Iterable[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-    """The examples, whatever goes wrong being an `InputRefused`."""
+@contextmanager
+def _refusing(what: str = "") -> Iterator[None]:
+    """Whatever goes wrong in the block is an `InputRefused`."""
     try:
-        yield from made()
+        yield
     except InputRefused:
         raise
     except Exception as error:  # exceptions of `datasets` and of what it reads with share no base class
-        raise InputRefused(f"cannot be read: {reason_of(error)}") from None
+        raise InputRefused(f"{what}cannot be read: {reason_of(error)}") from None
+
+
+def _guarded(examples: Callable[[], Iterable[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    """The examples, errors while they are read being refusals."""
+    with _refusing():
+        yield from examples()
 
 
 class _Reader:
@@ -127,7 +135,7 @@ class _Reader:
     def check(self, file: Path) -> int:
         """The number of rows of a table, 0 if it is not known. Raises `InputRefused` as `_columns`."""
         schema, rows = _header(file)
-        self._columns(schema.names, _classes(self._features(schema)), file)
+        self._columns(schema.names, _classes(self._features(schema, file)), file)
         return rows
 
     def file_rows(self) -> Iterator[Row]:
@@ -156,12 +164,13 @@ class _Reader:
         """Our columns of a file, the names of its classes by column, and what reads its examples."""
         if self.found.kind == "webdataset":
             check_tar(file)
-            stream = next(_guarded(lambda: [{"": _stream("webdataset", file)}]))[""]
+            with _refusing():
+                stream = _stream("webdataset", file)
             classes = _classes(stream.features)
             columns = self._columns([*stream.features, *_names_inside(stream.features)], classes, file)
             return columns, classes, lambda: ({**_inner(one), **one} for one in stream)
         schema, _ = _header(file)
-        features = self._features(schema)
+        features = self._features(schema, file)
         classes = _classes(features)
         columns = self._columns(schema.names, classes, file)
         return columns, classes, partial(self._table, file, features, sorted(set(columns.values())))
@@ -188,9 +197,10 @@ class _Reader:
             ),
         )
 
-    def _features(self, schema: Any) -> Any:
+    def _features(self, schema: Any, file: Path) -> Any:
         """The features of a table: the card's where it states them of these columns, else the file's own."""
-        features = library().Features.from_arrow_schema(schema)
+        with _refusing(f"{file.name} "):
+            features = library().Features.from_arrow_schema(schema)
         declared = self.found.features or {}
         return type(features)({name: declared.get(name, own) for name, own in features.items()})
 
@@ -244,7 +254,8 @@ class _Reader:
         because the folder is gone when the rows are used."""
         named: set[str] = set()
         try:
-            streams = next(_guarded(lambda: [found.builder.as_streaming_dataset()]))
+            with _refusing():
+                streams = found.builder.as_streaming_dataset()
             for split, stream in streams.items():
                 classes = _classes(stream.features)
                 columns = self._columns(list(stream.features), classes, found.root)
@@ -357,8 +368,8 @@ def _names_inside(features: Mapping[str, Any]) -> list[str]:
 def _below(root: Path, value: Any) -> Any:
     """An image as the name of its file below `root`, if it is one."""
     path = value.get("path") if isinstance(value, dict) and not value.get("bytes") else None
-    if isinstance(path, str) and Path(path).is_relative_to(root.resolve()):
-        return Path(path).relative_to(root.resolve()).as_posix()
+    if isinstance(path, str) and Path(path).is_relative_to(root):
+        return Path(path).relative_to(root).as_posix()
     return value
 
 

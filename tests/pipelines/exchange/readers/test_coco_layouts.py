@@ -57,6 +57,7 @@ LAYOUTS = {
     "FiftyOne": ("labels.json", "data/a.png"),
     "FiftyOne by splits": ("train/labels.json", "train/data/a.png"),
     "beside each other": ("my.json", "a.png"),
+    "a folder for each split": ("val/val.json", "val/a.png"),
     "another name": ("annotations/train.json", "images/a.png"),
 }
 
@@ -112,6 +113,8 @@ NAMES = {
     "images/../images/a.png": "images/a.png",
     "https://example.org/set/images/a.png": "images/a.png",
     "sub/a.png": "images/sub/a.png",
+    "A.PNG": "images/a.png",
+    "old\\a.JPEG": "images/A.jpeg",
     "sub\\deeper\\a.png": "images/sub/deeper/a.png",
     "my%20hand.png": "images/my hand.png",
     "100%25.png": "images/100%25.png",
@@ -145,14 +148,22 @@ def test_two_names_of_one_file_are_refused(fresh: Workspace, tmp_path: Path) -> 
     """Otherwise marks of two images would meet on one."""
     coco(
         tmp_path / "coco.json",
-        ["x/1.png", "y/1.png", "/old/2.png", "2.png"],
+        ["x/1.png", "y/1.png", "/old/2.png", "2.png", "2.PNG"],
         [mark(0), mark(1, RIGHT), mark(2)],
     )
     for name in ("1.png", "2.png"):
         picture(tmp_path / "images" / name, int(name[0]))
     result = take(fresh, "coco", tmp_path, clean=True)
-    assert [one.name for one in result.refused] == ["x/1.png", "y/1.png", "/old/2.png"]
+    assert [one.name for one in result.refused] == ["x/1.png", "y/1.png", "/old/2.png", "2.PNG"]
     assert "another name" in result.refused[0].reason and list(said(fresh)) == ["2.png"]
+
+
+def test_letters_of_two_cases_leave_a_choice(fresh: Workspace, tmp_path: Path) -> None:
+    coco(tmp_path / "coco.json", ["A.png", "A.PNG"])
+    for number, name in enumerate(("A.png", "a.PNG")):
+        picture(tmp_path / "images" / name, number)
+    result = take(fresh, "coco", tmp_path)
+    assert list(said(fresh)) == ["A.png"] and [one.name for one in result.refused] == ["A.PNG"]
 
 
 def roboflow(root: Path) -> Path:
@@ -355,6 +366,17 @@ def test_rle_as_pycocotools_decodes_it(
     picture(tmp_path / "images" / "a.png")
     assert take(fresh, "coco", tmp_path).refused == ()
     assert verdicts(fresh) == {"a.png": int(drawn.sum())}
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_rle_in_a_list(broken: bool, fresh: Workspace, tmp_path: Path) -> None:
+    parts: list[Any] = [rle(boxed(LEFT), True), rle(boxed(RIGHT), False)]
+    if broken:
+        parts.append({"size": [5, 5], "counts": [25]})
+    coco(tmp_path / "coco.json", ["a.png"], [mark(0, segmentation=parts)])
+    picture(tmp_path / "images" / "a.png")
+    assert len(take(fresh, "coco", tmp_path).refused) == broken
+    assert verdicts(fresh) == {"a.png": "none" if broken else 800}
 
 
 def test_a_size_that_is_not_known(fresh: Workspace, tmp_path: Path) -> None:

@@ -145,6 +145,17 @@ def test_classes_that_only_the_card_names(fresh: Workspace, root: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("said", ["no JSON", '{"info": {"features": {"image": {"_type": "Nothing"}}}}'])
+def test_a_file_whose_own_features_are_none(said: str, fresh: Workspace, root: Path) -> None:
+    import pyarrow.parquet as parquet
+
+    rows(0, 2).to_parquet(root / "rows.parquet")
+    table = parquet.read_table(root / "rows.parquet").replace_schema_metadata({"huggingface": said})
+    parquet.write_table(table, root / "rows.parquet")
+    with pytest.raises(InputRefused, match=r"rows\.parquet cannot be read"):
+        take(fresh, root)
+
+
 def test_what_save_to_disk_leaves(fresh: Workspace, root: Path) -> None:
     both = datasets.DatasetDict({"train": rows(0, 2), "test": rows(2, 1)})
     both.save_to_disk(root / "set")
@@ -318,6 +329,25 @@ def test_images_that_the_table_does_not_name_are_listed(fresh: Workspace, root: 
     (root / "metadata.csv").write_text("file_name,text\n0.png,a\n2.png,b\n")
     result = take(fresh, root)
     assert result.added == 2 and [one.name for one in result.refused] == ["1.png"]
+
+
+@pytest.mark.parametrize("given", ["set", "./set", "link"])
+def test_a_folder_by_a_relative_name(
+    given: str, fresh: Workspace, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        picture(root / "set" / "photos" / f"{number}.png", number)
+    (root / "set" / "metadata.csv").write_text("file_name,text\nphotos/0.png,a\nphotos/1.png,b\n")
+    (root / "link").symlink_to("set")
+    monkeypatch.chdir(root)
+    assert take(fresh, Path(given)).refused == ()
+    assert {said[2] for said in found(fresh).values()} == {"a", "b"}
+
+
+def test_a_table_that_is_of_no_split_is_told(fresh: Workspace, root: Path) -> None:
+    picture(root / "train" / "0.png")
+    (root / "metadata.csv").write_text("file_name,text\ntrain/0.png,a\n")
+    assert any("not read" in loss and "metadata.csv" in loss for loss in take(fresh, root).losses)
 
 
 def zipped(path: Path, folder: Path) -> Path:
