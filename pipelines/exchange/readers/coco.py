@@ -44,6 +44,11 @@ MAX_VERTICES = 100_000
 WHOLE = re.compile(r"-?\d+\.0*")
 EXPECTED = "a polygon is a list [x, y, x, y, x, y, …] of three points or more, in a list of polygons"
 BOXES = "annotations with a box but no segmentation: the whole box is marked"
+LABEL_STUDIO = "Label Studio"
+LEFT_OUT = (
+    "Label Studio's COCO export leaves out brush strokes and ellipses, and of turned rectangles it keeps the "
+    "box around them; if there are any, export JSON there"
+)
 LOSSES = ("keypoints, captions, attributes and crowd flags are not kept",)
 
 
@@ -52,12 +57,15 @@ def read_coco(options: ImportOptions) -> Reading:
     files, passed_over = find_files(options.path, options.images)
     refused: list[Refusal] = []
     rows: list[Row] = []
+    losses: list[str] = []
     for file in files:
-        found, problems = _read_file(file, options)
+        found, problems, remarks = _read_file(file, options)
         place = f"{file.name}: " if len(files) > 1 else ""
         rows += found
         refused += [Refusal(place + one.name, one.reason) for one in problems]
-    return Reading(rows=rows, total=len(rows), refused=refused, losses=_remarks(files, passed_over))
+        losses += [place + one for one in remarks]
+    losses = [*_remarks(files, passed_over), *losses]
+    return Reading(rows=rows, total=len(rows), refused=refused, losses=tuple(losses))
 
 
 def _remarks(files: list[AnnotationFile], passed_over: list[str]) -> tuple[str, ...]:
@@ -69,8 +77,10 @@ def _remarks(files: list[AnnotationFile], passed_over: list[str]) -> tuple[str, 
     return tuple(remarks)
 
 
-def _read_file(file: AnnotationFile, options: ImportOptions) -> tuple[list[Row], list[Refusal]]:
-    """The rows of one file, and what of it cannot be used."""
+def _read_file(
+    file: AnnotationFile, options: ImportOptions
+) -> tuple[list[Row], list[Refusal], tuple[str, ...]]:
+    """The rows of one file, what of it cannot be used, and what its tool leaves out."""
     payload = read_json(file.path)
     images, annotations, categories = _lists(file.name, payload, options.clean)
     refused: list[Refusal] = []
@@ -85,7 +95,8 @@ def _read_file(file: AnnotationFile, options: ImportOptions) -> tuple[list[Row],
         options = replace(options, clean=False)
     found = find_images(file, [one["file_name"] for same in known.values() for one in same])
     notes = _Notes(file, payload, _tables(file.folders, refused))
-    return list(_rows(known, by_image, options, found, notes)), refused
+    left_out = (LEFT_OUT,) * (_contributor(payload.get("info")) == LABEL_STUDIO)
+    return list(_rows(known, by_image, options, found, notes)), refused, left_out
 
 
 def _tables(folders: Iterable[Path], refused: list[Refusal]) -> dict[str, Note]:
@@ -151,15 +162,19 @@ def _key(value: Any) -> str | None:
     return text.partition(".")[0] if WHOLE.fullmatch(text) else text or None
 
 
+def _contributor(info: Any) -> Any:
+    return info.get("contributor") if isinstance(info, dict) else None
+
+
 def _check_label_studios(name: str, info: Any, clean: bool) -> None:
     """Raise `InputRefused` for what Label Studio's COCO exports cannot say."""
-    contributor = info.get("contributor") if isinstance(info, dict) else None
+    contributor = _contributor(info)
     if contributor == "Label Studio Converter":
         raise InputRefused(
             f"{name} is Label Studio's export of brush labels as COCO, whose outlines lose holes and the "
             "outermost pixels; export JSON there"
         )
-    if clean and contributor == "Label Studio":
+    if clean and contributor == LABEL_STUDIO:
         raise InputRefused(
             f"{name} is Label Studio's COCO export, which leaves out brush strokes and ellipses, so an image "
             "without annotation may be marked; export JSON there for --clean"
