@@ -1,6 +1,7 @@
 """Repositories of detectors, generators and treatments."""
 
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
 
@@ -41,7 +42,19 @@ class Detectors(Named[DetectorVersion]):
 
     def set_operating_point(self, detector_id: str, point: OperatingPoint) -> None:
         """Store the detector's operating point over an earlier one. Raises `NotFound`."""
-        self._update(detector_id, operating_point=point)
+        self._update(detector_id, operating_point=asdict(point))
+
+    def _row(self, record: DetectorVersion) -> dict[str, Any]:
+        point = record.operating_point
+        return super()._row(record) | {"operating_point": None if point is None else asdict(point)}
+
+    def _records(
+        self, statement: Select[Any], values: Mapping[str, Any] | None = None
+    ) -> list[DetectorVersion]:
+        return [
+            replace(one, operating_point=_operating_point(one.operating_point))
+            for one in super()._records(statement, values)
+        ]
 
     def promote(self, detector_id: str, actor: str, reason: str) -> DetectorVersion:
         """Make the detector champion, retire the previous one, and write an audit event.
@@ -121,6 +134,13 @@ class Treatments(Named[Treatment]):
     def count(self) -> int:
         """Number of runs."""
         return self._connection.scalar(select(func.count()).select_from(self.table)) or 0
+
+
+def _operating_point(stored: Any) -> OperatingPoint | None:
+    if stored is None:
+        return None
+    interval = stored["interval"]
+    return OperatingPoint(**stored | {"interval": None if interval is None else tuple(interval)})
 
 
 @cache

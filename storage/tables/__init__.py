@@ -8,7 +8,7 @@ from storage.tables.annotation import (
     gold_scores,
     receipts,
 )
-from storage.tables.columns import AsRecord, Located, LocatedJson, Tuples, metadata
+from storage.tables.columns import Located, LocatedJson, Tuples, metadata
 from storage.tables.datasets import benchmark_items, benchmarks, snapshot_items, snapshots
 from storage.tables.images import (
     category_answers,
@@ -27,7 +27,6 @@ from storage.tables.work import job_files, jobs, rounds, workers
 from storage.tables.workspace import workspace
 
 __all__ = [
-    "AsRecord",
     "Located",
     "LocatedJson",
     "Tuples",

@@ -1,6 +1,5 @@
 """Building blocks of the catalog's tables: shared metadata, and short helpers for columns."""
 
-from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import (
@@ -40,25 +39,6 @@ class Tuples(TypeDecorator[tuple[Any, ...]]):
 
 def _as_tuple(value: Any) -> Any:
     return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
-
-
-class AsRecord(TypeDecorator[Any]):
-    """JSON objects that are read as records of one class; its lists become tuples. None is stored as NULL."""
-
-    impl = JSON(none_as_null=True)
-    cache_ok = True
-
-    def __init__(self, makes: type[Any]) -> None:
-        super().__init__()
-        self.makes = makes
-
-    def process_bind_param(self, value: Any, dialect: Dialect) -> dict[str, Any] | None:
-        return None if value is None else asdict(value)
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
-        if value is None:
-            return None
-        return self.makes(**{name: _as_tuple(each) for name, each in value.items()})
 
 
 class Located(TypeDecorator[str]):

@@ -3,9 +3,8 @@
 from sqlalchemy import Column, ForeignKey, Index, Integer, Table, Text
 from sqlalchemy import text as sql
 
-from dataengine.records import OperatingPoint
 from storage.tables.columns import (
-    AsRecord,
+    LocatedJson,
     boolean,
     float_,
     json,
@@ -25,7 +24,7 @@ detectors = Table(
     text("role"),
     json("config"),
     json("metrics"),
-    Column("operating_point", AsRecord(OperatingPoint)),
+    Column("operating_point", LocatedJson),
     optional_text("parent"),
     optional_text("snapshot_id"),
     optional_text("round_id"),

@@ -14,7 +14,7 @@ from playwright.sync_api import Page, Route, expect
 from dataengine.diagnosis.segmenter import load_segmenter
 from dataengine.images import decode
 from dataengine.masks import unpack_label_map
-from dataengine.records import Endpoint, Label
+from dataengine.records import Endpoint, Label, OperatingPoint
 from pipelines.worker import inference_server
 from storage.opening import create_workspace
 from storage.workspace import Workspace
@@ -181,6 +181,35 @@ def test_suggestions_are_accepted_rejected_and_walked(desk: Desk, server: Server
     page.keyboard.press("Shift+A")
     go_on(page, "Enter", image)
     assert np.array_equal(stored(server.workspace, image) > 0, suspected)
+
+
+def test_suggestions_begin_at_the_detectors_operating_point_until_somebody_moves_it(
+    desk: Desk, server: Server
+) -> None:
+    def set_point(point: OperatingPoint) -> None:
+        with server.workspace.catalog() as catalog:
+            catalog.detectors.set_operating_point("d1", point)
+            catalog.commit()
+
+    set_point(OperatingPoint(flagged=0.3, component=0.254, rule="f2"))
+    page = desk("curator")
+    image = shown(page)
+    expect(page.locator("#threshold")).to_have_value("25")
+    expect(page.locator("#threshold-value")).to_have_text("25 %")
+    expect(page.locator("#stage")).to_have_attribute("data-ready", "true", timeout=PATIENCE_MS)
+    with server.workspace.catalog(read_only=True) as catalog:
+        prediction = catalog.predictions.get(image, "d1")
+    assert prediction is not None and prediction.map_ref is not None
+    page.locator("#stage").focus()
+    page.keyboard.press("Shift+A")
+    # 65 of 255 is the first level from 0.254 on.
+    expected = server.workspace.maps.get(prediction.map_ref) >= 65
+    assert np.array_equal(seen(page) > 0, expected) and expected.any()
+    page.locator("#threshold").fill("60")
+    page.locator("#stage").focus()
+    go_on(page, "Enter", image)
+    expect(page.locator("#threshold")).to_have_value("60")
+    set_point(OperatingPoint())
 
 
 def test_fill_wand_zoom_and_pan(desk: Desk, server: Server) -> None:
