@@ -45,7 +45,8 @@ def _open_on_meta(folder: Path, facts: FamilyFacts) -> GeneratorFamily:
     _, index = read_index(folder / INDEX)
     variant = pipeline_variant(folder)
     parts: dict[str, Any] = {
-        name: _network_on_meta(folder / name, *index[name], variant=variant) for name in facts.networks
+        name: _network_on_meta(folder / name, index[name][0], index[name][1], variant)
+        for name in facts.networks
     }
     stock = getattr(diffusers, facts.pipelines[0])
     parts |= {name: None for name in stock._optional_components if name not in facts.components}

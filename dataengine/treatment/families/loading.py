@@ -140,14 +140,18 @@ def download_pipeline(location: str) -> Path:
         facts = PIPELINES[kind]
         patterns = [f"{name}/{text}" for name in facts.components for text in TEXT]
         patterns += [f"{name}/*.safetensors" for name in facts.networks]
-        kept = {"revision": revision or None}
         folder = snapshot_download(
-            repository, allow_patterns=[INDEX, *patterns], ignore_patterns=["*.fp16.*", "*non_ema*"], **kept
+            repository,
+            allow_patterns=[INDEX, *patterns],
+            ignore_patterns=["*.fp16.*", "*non_ema*"],
+            revision=revision or None,
         )
         if halved := [name for name in facts.networks if not any(Path(folder, name).glob("*.safetensors"))]:
             # Published in half precision only.
             patterns = [f"{name}/*.fp16.{end}" for name in halved for end in ("safetensors", "json")]
-            snapshot_download(repository, allow_patterns=patterns, ignore_patterns=["*non_ema*"], **kept)
+            snapshot_download(
+                repository, allow_patterns=patterns, ignore_patterns=["*non_ema*"], revision=revision or None
+            )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelRefused(
             f"{location} is neither a local folder nor a repository that can be fetched: {reason_of(error)}"

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +277,33 @@ def test_a_stage_that_a_worker_has_is_left_to_it(console: Console, faked: Worksp
         catalog.commit()
     status, _, err = console("generate")
     assert status == 1 and f"far-away is working on generate of {row.id}" in err
+
+
+def test_generators_and_detectors_are_taken_off_the_lists_and_put_back(
+    console: Console, faked: Workspace
+) -> None:
+    with faked.catalog() as catalog:
+        champion = catalog.detectors.champion()
+        assert champion is not None
+        for id in ("old-1", "old-2"):
+            catalog.detectors.add(replace(champion, id=id, name="old", role="candidate"))
+        catalog.commit()
+    assert "removed" in console("generators", "--remove", "squares", "--reason", "worn")[1]
+    assert console.json("generators")["generators"][0]["removed"] is not None
+    assert console("generators", "--restore", "squares")[0] == 0
+    assert console.json("generators")["generators"][0]["removed"] is None
+    status, _, error = console("detectors", "--retire", champion.id)
+    assert status and "is the champion" in error
+    status, _, error = console("detectors", "--retire", "old")
+    assert status and "give an id: old-1, old-2" in error
+    told = console.json("detectors", "--retire", "old-1")
+    assert [one["id"] for one in told["retired"]] == ["old-1"]
+    assert "old-1" not in {row["detector"] for row in told["detectors"]}
+    status, _, error = console("detectors", "--promote", "old-1", "--reason", "after all")
+    assert status and "was retired" in error
+    assert console.json("detectors", "--restore", "old-1")["retired"] == []
+    status, _, error = console("generators", "--remove", "nobody")
+    assert status and "no generator 'nobody'" in error
 
 
 def test_users_from_the_command_line(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from dataengine.diagnosis.detector import NetworkDetector, load_detector, save_detector
 from dataengine.errors import InputRefused, ModelRefused
@@ -14,6 +15,8 @@ from pipelines.generators.draw import open_generator
 from pipelines.generators.register import register_generator, register_strength
 from pipelines.runtime.context import Context
 from pipelines.runtime.models import real_models
+from pipelines.services.detectors import retire_detector
+from pipelines.services.generators import remove_generator
 from storage.opening import create_workspace
 from tests.dataengine.diagnosis.tiny import SEGFORMER
 from tests.dataengine.treatment import tiny
@@ -78,6 +81,32 @@ def test_a_generator_may_carry_a_lora_that_treatments_go_on_with(tmp_path: Path)
         )
     with pytest.raises(InputRefused, match="does not exist; give a LoRA"):
         register_generator(workspace, str(folder), lora=tmp_path / "cat")
+
+
+def test_what_could_not_be_drawn_with_is_not_registered(tmp_path: Path) -> None:
+    workspace = create_workspace(tmp_path / "workspace")
+    folder = tiny.stable_diffusion(tmp_path / "sd")
+    save_file({"transformer.x.lora_A.weight": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
+    with pytest.raises(ModelRefused, match="no LoRA of this generator's unet"):
+        register_generator(workspace, str(folder), lora=tmp_path / "other.safetensors")
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(ModelRefused, match="Git LFS pointer"):
+        register_generator(workspace, str(folder))
+    with workspace.catalog(read_only=True) as catalog:
+        assert catalog.generators.list() == []
+
+
+def test_what_was_removed_comes_back_by_registering_it_again(tmp_path: Path) -> None:
+    workspace = create_workspace(tmp_path / "workspace")
+    generator = register_generator(workspace, str(tiny.ddpm(tmp_path / "ddpm")))
+    for seed in (0, 1):
+        save_detector(NetworkDetector.fresh(SEGFORMER, seed).eval(), tmp_path / str(seed))
+        detector = register_detector(workspace, tmp_path / str(seed))
+    assert remove_generator(workspace, generator.id, "root", "too old").removed is not None
+    assert retire_detector(workspace, detector.id, "root").removed is not None
+    again = register_generator(workspace, str(tmp_path / "ddpm"))
+    assert again == generator and register_detector(workspace, tmp_path / "1") == detector
 
 
 def test_one_lora_at_two_strengths_is_two_generators(tmp_path: Path) -> None:
