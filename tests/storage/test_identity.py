@@ -15,6 +15,7 @@ from storage.identity import MARK, identity_of, owns_blobs
 from storage.maintenance.collect_garbage import collect
 from storage.opening import create_workspace, open_workspace
 from storage.workspace import CATALOG_FILE, Workspace
+from tests.storage.later_columns import LATER_COLUMNS
 
 
 def filled(folder: Path, blob_url: str | None = None) -> Workspace:
@@ -130,8 +131,10 @@ def test_an_upgraded_catalog_gets_its_identity(tmp_path: Path) -> None:
     workspace = filled(tmp_path / "w")
     with workspace.engine.begin() as connection:
         connection.execute(text("DROP TABLE workspace"))
-        for column in ("failure", "failures", "failed_at"):  # of later migrations
-            connection.execute(text(f"ALTER TABLE jobs DROP COLUMN {column}"))
+        later = {"jobs": ("failure", "failures", "failed_at"), **LATER_COLUMNS}
+        for table, columns in later.items():
+            for column in columns:
+                connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0005'"))
     workspace.close()
     for mark in (workspace.path / MARK, workspace.path / "blobs" / MARK):

@@ -17,6 +17,7 @@ from storage.locations import Places, unregistered_folder
 from storage.opening import create_workspace, open_workspace
 from storage.tables import metadata
 from storage.workspace import CATALOG_FILE, Workspace
+from tests.storage.later_columns import LATER_COLUMNS
 
 PLACES = Places(Path("/srv/clinic"), lambda: {"big disk": "/data", "deep": "/data/deep"})
 
@@ -152,7 +153,9 @@ def test_an_older_catalogs_paths_are_rewritten_on_opening(tmp_path: Path) -> Non
             catalog.create_function("absolute", 1, absolute)
             catalog.execute(f"UPDATE {table} SET {column} = absolute({column})")
         catalog.execute("UPDATE alembic_version SET version_num = '0007'")
-        catalog.execute("ALTER TABLE detectors DROP COLUMN domain")
+        for table, columns in LATER_COLUMNS.items():
+            for column in columns:
+                catalog.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         [[args]] = catalog.execute("SELECT args FROM jobs")
         assert json.loads(args)["path"] == inside
     again = open_workspace(workspace.path)

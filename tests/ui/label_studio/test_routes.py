@@ -10,6 +10,7 @@ from dataengine.records import Endpoint, Round, now
 from pipelines.exchange.label_studio.brush_rle import decode_mask
 from pipelines.exchange.label_studio.signing import signed_path, signing_secret
 from pipelines.services.exchange.label_studio import champion_version
+from storage import tables
 from storage.workspace import Workspace
 from tests.ui.conftest import SIDE, blob
 
@@ -123,6 +124,8 @@ def test_retraining_is_debounced(label_studio: TestClient, workspace: Workspace)
     event = {"action": "START_TRAINING"}
     with workspace.catalog() as catalog:
         before = {row.id for row in catalog.rounds.list()}
+        catalog.connection.execute(tables.rounds.update().values(created=now()))
+        catalog.commit()
     assert "started recently" in label_studio.post("/label-studio/webhook", json=event).json()["status"]
     from pipelines import recipes
 

@@ -221,7 +221,7 @@ function verdicts(rows) {
   return h("div", { class: "scroll" }, h("table", { class: "verdicts" },
     h("thead", {}, h("tr", {}, h("th", {}, "Change on validation"), ["champion", "candidate", "95 % interval of the change", "verdict"].map((text) => h("th", { class: "figure" }, text)))),
     h("tbody", {}, rows.map((row) => h("tr", { "data-figure": row.figure }, h("td", {}, row.name), h("td", { class: "figure" }, figure(row.before)), h("td", { class: "figure" }, figure(row.after)),
-      h("td", { class: "figure" }, row.interval.map(figure).join(" – ")), h("td", { class: `figure ${mood[row.verdict] ?? ""}` }, row.verdict))))));
+      h("td", { class: "figure" }, row.interval.map((end) => figure(end)).join(" – ")), h("td", { class: `figure ${mood[row.verdict] ?? ""}` }, row.verdict))))));
 }
 
 function categories(one, against) {

@@ -34,8 +34,9 @@ def program(folder: Path, out: Path) -> None:
     assert gathered[0] == gathered[1]
     terms = Batches.terms
 
-    def spoiled(self: Batches, rng: torch.Generator) -> dict[str, torch.Tensor]:
-        return {name: value * (float("nan") if rank else 1.0) for name, value in terms(self, rng).items()}
+    def spoiled(self: Batches, number: int, rng: torch.Generator) -> dict[str, torch.Tensor]:
+        factor = float("nan") if rank else 1.0
+        return {name: value * factor for name, value in terms(self, number, rng).items()}
 
     Batches.terms = spoiled  # type: ignore[method-assign]
     with pytest.raises(NonFinite, match="the loss"):

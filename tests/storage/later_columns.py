@@ -1,0 +1,8 @@
+"""What migrations have added lately, for tests that take a catalog back to an earlier one."""
+
+LATER_COLUMNS = {
+    "detectors": ("operating_point", "removed", "domain"),
+    "generators": ("removed",),
+    "queue_items": ("detector_id",),
+}
+"""Columns that migrations after 0008 add."""
