@@ -128,7 +128,8 @@ class ClinicModels:
     @cached_property
     def detector(self) -> NetworkDetector:
         """The treating detector, trained when it is first asked for."""
-        return treating_detector(self.first_doctor, "loop", KEEPER.folder("detector"))
+        with torch.enable_grad():  # whoever asks first may do so within no_grad
+            return treating_detector(self.first_doctor, "loop", KEEPER.folder("detector"))
 
     @property
     def plausibility(self) -> RewardConfig:
