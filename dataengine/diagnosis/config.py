@@ -198,10 +198,15 @@ class OperatingPointConfig(Config):
     """How a detector's operating point is chosen on validation: the confidences from which it flags an image
     and a component."""
 
-    rule: Literal["f2", "recall_at"] = "f2"
-    """"f2" takes the highest F2 of images, in which a miss weighs four times as much as a false alarm;
-    "recall_at" the highest recall at which at most `false_alarm` of the images without a flaw are flagged.
-    The threshold of components is that of their highest F2, and never above that of images."""
+    rule: Literal["false_alarm_at", "f2", "recall_at"] = "false_alarm_at"
+    """"false_alarm_at" takes the fewest false alarms at which `recall` of the flawed images are flagged, so
+    that successive detectors miss alike; "f2" the highest F2 of images, in which a miss weighs four times as
+    much as a false alarm; "recall_at" the highest recall at which at most `false_alarm` of the images without
+    a flaw are flagged. The threshold of components is that of their highest F2, and never above that of
+    images."""
+
+    recall: float = Field(default=0.9, gt=0, le=1)
+    """Lowest share of flawed images that are flagged, for "false_alarm_at"."""
 
     false_alarm: float = Field(default=0.05, ge=0, lt=1)
     """Highest share of images without a flaw that are flagged, for "recall_at"."""

@@ -134,7 +134,7 @@ def choose_operating_point(
         fixed,
         flagged=float(flagged),
         component=_component_threshold(rows, counts, float(flagged)),
-        rule=config.rule if config.rule == "f2" else f"recall at {config.false_alarm:g} false alarms",
+        rule=_rule_in_words(config),
         interval=percentile_interval(found) if len(found) > DRAWS / 2 else None,
     )
 
@@ -204,8 +204,18 @@ def _undecidable(maxima: Floats, flawed: NDArray[np.bool_]) -> str:
     return ""
 
 
+def _rule_in_words(config: OperatingPointConfig) -> str:
+    if config.rule == "recall_at":
+        return f"recall at {config.false_alarm:g} false alarms"
+    return f"false alarms at {config.recall:g} recall" if config.rule == "false_alarm_at" else "f2"
+
+
 def _no_threshold(config: OperatingPointConfig) -> str:
-    limit = f" while flagging at most {config.false_alarm:g} of those" if config.rule == "recall_at" else ""
+    limit = ""
+    if config.rule == "recall_at":
+        limit = f" while flagging at most {config.false_alarm:g} of those"
+    elif config.rule == "false_alarm_at":
+        limit = f" and {config.recall:g} of them or more"
     return f"no threshold flags more of the flawed validation images than of those without a flaw{limit}"
 
 
@@ -224,8 +234,14 @@ def _thresholds_of_draws(
     positives, negatives = hits[:, :1], alarms[:, :1]
     with np.errstate(divide="ignore", invalid="ignore"):
         recall, false_alarm = hits / positives, alarms / negatives
-        score = recall if config.rule == "recall_at" else f_beta(hits, alarms, positives - hits)
+        score = {
+            "false_alarm_at": 1 - false_alarm,
+            "f2": f_beta(hits, alarms, positives - hits),
+            "recall_at": recall,
+        }[config.rule]
     useful = recall > false_alarm
+    if config.rule == "false_alarm_at":
+        useful &= recall >= config.recall - 1e-12
     if config.rule == "recall_at":
         useful &= false_alarm <= config.false_alarm + 1e-12
         # Of equal recall the fewest false alarms: the last of the ascending thresholds.

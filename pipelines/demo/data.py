@@ -50,10 +50,10 @@ VALIDATION = 400
 FIRST_POINT = OperatingPoint(
     flagged=0.47414253652095795,
     component=0.4372549019607843,
-    rule="f2",
+    rule="false alarms at 0.9 recall",
     flawed=153,
     clean=247,
-    interval=(0.1512342318892479, 0.47414253652095795),
+    interval=(0.16609597206115723, 0.6333064138889313),
 )
 """The shipped detector's, as `choose_first_point` computes it: half a minute that no demo needs to spend."""
 

@@ -16,6 +16,7 @@ from dataengine.records import THRESHOLD, OperatingPoint
 from dataengine.statistics import wilson
 
 RECALL_AT = OperatingPointConfig(rule="recall_at", false_alarm=0.1)
+F2 = OperatingPointConfig(rule="f2")
 
 
 def row(flawed: bool, highest: float) -> ImageMetrics:
@@ -52,13 +53,29 @@ def test_f2_is_the_highest_of_all_thresholds_that_tell_flawed_from_clean(seed: i
     rows = random_rows(seed)
     tried = [scored(rows, threshold) for threshold in np.linspace(0, 1.001, 2003)]
     best = max(f2 for f2, recall, false_alarm in tried if recall > false_alarm)
-    point = choose_operating_point(rows)
+    point = choose_operating_point(rows, config=F2)
     assert scored(rows, point.flagged)[0] == pytest.approx(best)
     assert point.rule == "f2" and point.reason == ""
     assert (point.flawed, point.clean) == (
         sum(one.flawed for one in rows),
         sum(not one.flawed for one in rows),
     )
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("recall", [0.6, 0.9, 1.0])
+def test_the_default_has_the_fewest_false_alarms_at_a_recall(seed: int, recall: float) -> None:
+    rows = random_rows(seed)
+    tried = [scored(rows, threshold) for threshold in np.linspace(0, 1.001, 2003)]
+    allowed = [one for one in tried if one[1] >= recall and one[1] > one[2]]
+    point = choose_operating_point(rows, config=OperatingPointConfig(recall=recall))
+    if not allowed:
+        assert point.flagged == THRESHOLD and f"and {recall:g} of them or more" in point.reason
+        return
+    fewest = min(one[2] for one in allowed)
+    _, found, false_alarm = scored(rows, point.flagged)
+    assert false_alarm == pytest.approx(fewest) and point.rule == f"false alarms at {recall:g} recall"
+    assert found == pytest.approx(max(one[1] for one in allowed if one[2] == fewest))
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -86,7 +103,7 @@ def test_of_equal_scores_the_lower_threshold_is_taken() -> None:
     # 2 of 3 flawed images without an alarm, or 3 of 3 with six: 10 / (10 + 4) = 15 / (15 + 6).
     rows = rows_of([0.9, 0.8, 0.2], [0.3] * 6 + [0.1] * 9)
     assert scored(rows, 0.5)[0] == pytest.approx(5 / 7) == scored(rows, 0.15)[0]
-    assert choose_operating_point(rows).flagged == pytest.approx(0.15)
+    assert choose_operating_point(rows, config=F2).flagged == pytest.approx(0.15)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +120,7 @@ def test_of_equal_scores_the_lower_threshold_is_taken() -> None:
 def test_without_a_choice_one_half_holds_and_says_why(
     flawed: list[float], clean: list[float], reason: str
 ) -> None:
-    for config in (None, RECALL_AT):
+    for config in (None, F2, RECALL_AT):
         point = choose_operating_point(rows_of(flawed, clean), config=config)
         assert (point.flagged, point.component, point.rule) == (0.5, 0.5, "fixed")
         assert reason in point.reason and point.interval is None
@@ -118,7 +135,8 @@ def test_a_detector_that_saturates_eight_bits_is_still_told_apart() -> None:
 
 def test_a_threshold_that_flags_everything_is_never_chosen() -> None:
     rows = rows_of([0.9] * 30 + [0.3], [0.2, 0.4])
-    assert choose_operating_point(rows).flagged == pytest.approx(0.25)
+    assert choose_operating_point(rows, config=F2).flagged == pytest.approx(0.25)
+    assert choose_operating_point(rows).flagged == pytest.approx(0.65)
 
 
 def test_the_choice_is_the_same_in_any_order_and_its_interval_holds_it() -> None:
