@@ -82,7 +82,10 @@ def describe_point(version: DetectorVersion) -> dict[str, Any]:
 
 def _point_in_words(point: OperatingPoint | None) -> str:
     if point is None:
-        return f"flags from {THRESHOLD:g}: no operating point was chosen, for want of validation images"
+        return (
+            f"flags from {THRESHOLD:g}: no operating point has been chosen yet, which takes labelled "
+            "validation images"
+        )
     if point.rule == "fixed":
         return f"flags from {point.flagged:g}: no operating point could be chosen, because {point.reason}"
     spread = f" (95 % interval {point.interval[0]:.2g} to {point.interval[1]:.2g})" if point.interval else ""

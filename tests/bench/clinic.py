@@ -324,7 +324,8 @@ def shipped_point(doctor: NetworkDetector) -> Figure:
     """The first detector's operating point, chosen anew, which a demo does not spend time on."""
     found = choose_first_point(doctor)
     same = abs(found.flagged - FIRST_POINT.flagged) < 1e-3 and found.component == FIRST_POINT.component
-    note = f"0.9 recall on validation images; {'as shipped' if same else f'{FIRST_POINT.flagged:.3f} is shipped'}"
+    shipped = "as shipped" if same else f"{FIRST_POINT.flagged:.3f} is shipped"
+    note = f"0.9 recall on validation images; {shipped}"
     return figure(
         "first_doctor_flags_from", found.flagged, found.interval, n=found.flawed + found.clean, note=note
     )

@@ -53,7 +53,8 @@ def test_calibration_chooses_the_operating_point_anew(played: Played) -> None:
     calibrate_on_validation(played.context, played.round_id, best)
     with catalog_of(read_only=True) as catalog:
         assert catalog.detectors.get(best).operating_point == before
-    assert before is not None and before.rule == "false alarms at 0.9 recall" and before.flawed and before.clean
+    assert before is not None and before.rule == "false alarms at 0.9 recall"
+    assert before.flawed and before.clean
 
 
 def test_a_temperature_is_kept_as_a_figure(played: Played) -> None:

@@ -30,7 +30,7 @@ async function overview(root, { again }) {
       h("span", { class: "gap" }), h("a", { class: "button", href: "?new=1" }, "New training")),
     seen.worker ? "" : h("p", { class: "note" }, "No worker is running, so training does not start. Start one with “clinic worker”."),
     champion(seen.champion, again),
-    h("div", { class: "two slim" }, panel("Training runs", runList(seen.runs, "No standalone runs yet.")), panel("Detectors", detectors(seen))));
+    panel("Detectors", detectors(seen)), panel("Training runs", runList(seen.runs, "No standalone runs yet.")));
 }
 
 function champion(one, again) {
