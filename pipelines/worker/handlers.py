@@ -7,6 +7,9 @@ from typing import Any
 from dataengine.errors import ConfigRefused
 from dataengine.records import STAGE_JOB
 from pipelines.runtime.context import Context, Result
+from pipelines.runtime.loading import import_object
+
+Handler = Callable[[Context, dict[str, Any]], Result]
 
 
 def import_job(context: Context, args: dict[str, Any]) -> Result:
@@ -43,34 +46,6 @@ def features_job(context: Context, args: dict[str, Any]) -> Result:
     return compute_features(context)
 
 
-def retrain_job(context: Context, args: dict[str, Any]) -> Result:
-    """Retrain a detector outside a round."""
-    from pipelines.jobs.train_detector import retrain_job
-
-    return retrain_job(context, args)
-
-
-def treat_job(context: Context, args: dict[str, Any]) -> Result:
-    """Treat a generator outside a round."""
-    from pipelines.jobs.treat_generator import treat_job
-
-    return treat_job(context, args)
-
-
-def refine_job(context: Context, args: dict[str, Any]) -> Result:
-    """Self-refining training of a generator on real images."""
-    from pipelines.jobs.refine_generator import refine_job
-
-    return refine_job(context, args)
-
-
-def compare_job(context: Context, args: dict[str, Any]) -> Result:
-    """Generate prompts with and without a treatment."""
-    from pipelines.jobs.compare_generators import compare_job
-
-    return compare_job(context, args)
-
-
 def dynamics_job(context: Context, args: dict[str, Any]) -> Result:
     """Plot the score dynamics of one generated image at a pixel (x, y)."""
     from pipelines.detectors.dynamics_charts import chart_dynamics
@@ -78,53 +53,41 @@ def dynamics_job(context: Context, args: dict[str, Any]) -> Result:
     return chart_dynamics(context, args["image"], tuple(args["point"]))
 
 
-def diagnose_job(context: Context, args: dict[str, Any]) -> Result:
-    """Predict the maps of selected images that a detector has not seen."""
-    from pipelines.jobs.selections import diagnose_job
-
-    return diagnose_job(context, args)
-
-
-def categorize_job(context: Context, args: dict[str, Any]) -> Result:
-    """Assign categories to selected images that have none."""
-    from pipelines.jobs.selections import categorize_job
-
-    return categorize_job(context, args)
-
-
-def mine_job(context: Context, args: dict[str, Any]) -> Result:
-    """Queue the most informative of the selected images for annotators."""
-    from pipelines.jobs.selections import mine_job
-
-    return mine_job(context, args)
+MODULES = {
+    "retrain": "pipelines.jobs.train_detector:retrain_job",
+    "treat": "pipelines.jobs.treat_generator:treat_job",
+    "compare": "pipelines.jobs.compare_generators:compare_job",
+    "refine": "pipelines.jobs.refine_generator:refine_job",
+    "diagnose": "pipelines.jobs.selections:diagnose_job",
+    "categorize": "pipelines.jobs.selections:categorize_job",
+    "mine": "pipelines.jobs.selections:mine_job",
+    "pseudo-label": "pipelines.jobs.selections:pseudo_label_job",
+}
+"""Handlers that are imported when a job runs: a worker that only waits loads no torch."""
 
 
-def pseudo_label_job(context: Context, args: dict[str, Any]) -> Result:
-    """Make a detector's maps the labels of selected images."""
-    from pipelines.jobs.selections import pseudo_label_job
+def deferred(spec: str) -> Handler:
+    """A handler by "module:name", imported when it is called."""
 
-    return pseudo_label_job(context, args)
+    def handler(context: Context, args: dict[str, Any]) -> Result:
+        result: Result = import_object(spec)(context, args)
+        return result
+
+    return handler
 
 
-JOBS: dict[str, Callable[[Context, dict[str, Any]], Result]] = {
+JOBS: dict[str, Handler] = {
     "import": import_job,
     "backup": backup_job,
     "pull": pull_job,
     "features": features_job,
     "dynamics": dynamics_job,
-    "retrain": retrain_job,
-    "treat": treat_job,
-    "compare": compare_job,
-    "refine": refine_job,
-    "diagnose": diagnose_job,
-    "categorize": categorize_job,
-    "mine": mine_job,
-    "pseudo-label": pseudo_label_job,
+    **{kind: deferred(spec) for kind, spec in MODULES.items()},
 }
 """Handlers by the kind of job."""
 
 
-def handler_of(kind: str) -> Callable[[Context, dict[str, Any]], Result]:
+def handler_of(kind: str) -> Handler:
     """The handler of that kind. Raises `ConfigRefused` listing the known kinds."""
     if kind not in JOBS:
         raise ConfigRefused(f"there is no job of kind {kind!r}; kinds are {', '.join([STAGE_JOB, *JOBS])}")
