@@ -436,28 +436,6 @@ def test_hadm(payload: dict[str, Any], fresh: Workspace, tmp_path: Path) -> None
     assert not found["s_1.json"] and [label.clean for label in found["s_2.json"]] == [True]
 
 
-@pytest.mark.parametrize(
-    "refs",
-    [
-        [{"segmentation": "wide"}],
-        [{"segmentation": [[1, 2, 3]]}],
-        [{"sentence": "six fingers"}],
-        [{"segmentation": [[5, 5, 5, 6, 5, 7]]}],
-        [{"segmentation": [[900, 900, 950, 900, 950, 950]]}],
-        ["hand"],
-        [{"segmentation": [[10, 10, 30, 10, 30, 40]]}, {"segmentation": "wide"}],
-    ],
-)
-def test_synthscars(refs: list[Any], fresh: Workspace, tmp_path: Path) -> None:
-    layouts.synthscars(tmp_path)
-    records = [{"img_file_name": "a.png", "refs": refs}, {"img_file_name": "b.png", "refs": []}]
-    layouts.picture(tmp_path / "train" / "images", "b.png", 9)
-    (tmp_path / "train" / "annotations" / "train.json").write_text(json.dumps(records))
-    take(fresh, "synthscars", tmp_path, clean=True)
-    found = {name: labels for name, (_, labels) in said(fresh).items()}
-    assert not found["a.png"] and [label.clean for label in found["b.png"]] == [True]
-
-
 def test_richhf_marks_that_vanish_in_a_small_image(fresh: Workspace, tmp_path: Path) -> None:
     path = tmp_path / "pick" / "a.png"
     path.parent.mkdir()

@@ -188,35 +188,6 @@ def test_hadm(fresh: Workspace, tmp_path: Path) -> None:
     assert found["val_sdxl/s_2.json"][1][0].clean
 
 
-def test_synthscars(fresh: Workspace, tmp_path: Path) -> None:
-    layouts.synthscars(tmp_path)
-    train = tmp_path / "train" / "annotations" / "train.json"
-    records = json.loads(train.read_text())
-    records["0"]["refs"].append({"segmentation": [[9, 9, 9, 10, 9, 11]], "sentence": "no area"})
-    records |= {"2": "text", "3": {"img_file_name": "../x", "refs": []}}
-    train.write_text(json.dumps(records))
-    result = take(fresh, "synthscars", tmp_path)
-    found = kept(fresh)
-    image, labels = found["train/a.png"]
-    mask = drawn(fresh, labels[0])
-    assert result.labels == 2 and len(labels) == 1, "records of one image make one label"
-    assert (mask[10:40, 10:30] == 1).all() and (mask[0:5, 0:5] == 1).all() and mask[62, 52] == 1
-    # Both rectangles and the half of a square of 20 px below its diagonal, give or take the diagonal itself.
-    assert abs(int((mask > 0).sum()) - (30 * 20 + 5 * 5 + 200)) <= 20
-    assert image.split == "train" and image.licence == "Apache-2.0"
-    assert found["test/t.png"][0].split == "benchmark"
-    assert {row.name for row in result.refused} >= {"train/train.json record 3", "train/train.json record 4"}
-
-
-def test_what_is_not_synthscars_says_so(fresh: Workspace, tmp_path: Path) -> None:
-    with pytest.raises(InputRefused, match="has no JSON file in train/"):
-        take(fresh, "synthscars", tmp_path)
-    (tmp_path / "train").mkdir()
-    (tmp_path / "train" / "coco.json").write_text('{"images": [], "annotations": []}')
-    with pytest.raises(InputRefused, match="is not SynthScars"):
-        take(fresh, "synthscars", tmp_path)
-
-
 def test_stopped_and_repeated(fresh: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = layouts.coco(tmp_path / "d")
     monkeypatch.setattr("pipelines.exchange.importer.BATCH_ROWS", 2)
