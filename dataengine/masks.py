@@ -61,6 +61,15 @@ def components(mask: NDArray[Any]) -> tuple[NDArray[np.int32], int]:
     return numbers.astype(np.int32, copy=False), int(count)
 
 
+def feather_inwards(mask: Mask, width: float) -> NDArray[np.float32]:
+    """Opacity float32 `HW` in [0, 1]: 0 outside the mask, rising to 1 over `width` pixels within it."""
+    from scipy.ndimage import distance_transform_edt
+
+    # A border pixel of the image is no edge of the mask: what lies beyond it cannot be seen.
+    inside = distance_transform_edt(np.pad(mask, 1, mode="edge"))[1:-1, 1:-1]
+    return np.clip(inside / max(1.0, width), 0, 1).astype(np.float32)
+
+
 def quantise(confidence: ArrayLike) -> NDArray[np.uint8]:
     """Confidences in [0, 1] as 8 bits, with an error of at most 1/510; `MaskRefused` outside [0, 1]."""
     values = np.asarray(confidence, dtype=np.float32)

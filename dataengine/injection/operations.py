@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from dataengine.injection.config import Kind
-from dataengine.masks import Mask
+from dataengine.masks import Mask, feather_inwards
 
 Pixels = NDArray[np.float32]
 
@@ -158,13 +158,8 @@ def extent(region: Mask) -> float:
 
 
 def feather(region: Mask) -> Pixels:
-    """Opacity float32 HW in [0, 1] that rises from the region's edge inwards and is 0 outside it."""
-    from scipy.ndimage import distance_transform_edt
-
-    width = max(1.0, extent(region) * 0.05)
-    # A border pixel of the image is no edge of the region: what lies beyond it cannot be seen.
-    inside = distance_transform_edt(np.pad(region, 1, mode="edge"))[1:-1, 1:-1]
-    return np.clip(inside / width, 0, 1).astype(np.float32)
+    """Opacity float32 HW in [0, 1], over a twentieth of the region's size from its edge inwards."""
+    return feather_inwards(region, extent(region) * 0.05)
 
 
 def blend(image: Pixels, other: Pixels, region: Mask) -> Pixels:

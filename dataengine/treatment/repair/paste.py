@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dataengine.masks import Mask
-from dataengine.treatment.repair.regions import Region, feathered
+from dataengine.masks import Mask, feather_inwards
+from dataengine.treatment.repair.regions import Region
 
 Pixels = NDArray[np.uint8]
 
@@ -24,7 +24,7 @@ def paste(image: Pixels, region: Region, redrawn: Pixels, feather: float) -> Pix
     rows, columns = region.crop.slices
     mask, known = region.mask[rows, columns], image[rows, columns]
     drawn = match_colour(resize(redrawn, region.crop.size), known, mask)
-    alpha = feathered(mask, feather)[..., None]
+    alpha = feather_inwards(mask, feather)[..., None]
     mixed = np.rint(known * (1 - alpha) + drawn * alpha).astype(np.uint8)
     result = image.copy()
     result[rows, columns] = np.where(mask[..., None], mixed, known)

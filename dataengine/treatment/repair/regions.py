@@ -3,19 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dataengine.errors import InputRefused
 from dataengine.masks import Confidence, Mask, components
+from dataengine.records import OperatingPoint
 from dataengine.treatment.repair.config import RepairConfig
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Point:
-    """A detector's thresholds: an image is flagged from `flagged`, an artifact ends below `component`."""
-
-    flagged: float
-    component: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +43,7 @@ class Region:
 
 
 def choose_regions(
-    confidence: Confidence, point: Point, size: tuple[int, int], config: RepairConfig
+    confidence: Confidence, point: OperatingPoint, size: tuple[int, int], config: RepairConfig
 ) -> list[Region]:
     """The regions to redraw in an image, from its confidence map float32 HW; `size` (height, width) is the
     generator's own.
@@ -119,12 +111,3 @@ def drawing_size(crop: tuple[int, int], size: tuple[int, int], multiple: int) ->
 
 def _start(twice_middle: int, side: int, length: int) -> int:
     return int(min(max(0, (twice_middle - side) // 2), length - side))
-
-
-def feathered(mask: Mask, width: float) -> NDArray[np.float32]:
-    """Opacity float32 HW in [0, 1]: 0 outside the mask, rising to 1 over `width` pixels within it."""
-    from scipy.ndimage import distance_transform_edt
-
-    # The image's border is no edge: what lies beyond it cannot be seen.
-    inside = distance_transform_edt(np.pad(mask, 1, mode="edge"))[1:-1, 1:-1]
-    return np.clip(inside / max(1.0, width), 0, 1).astype(np.float32)

@@ -12,9 +12,10 @@ from typing import Literal
 import numpy as np
 
 from dataengine.masks import Confidence, Mask, components
+from dataengine.records import OperatingPoint
 from dataengine.treatment.repair.config import RepairConfig
 from dataengine.treatment.repair.paste import Pixels, cut, paste
-from dataengine.treatment.repair.regions import Point, Region, choose_regions, drawing_size
+from dataengine.treatment.repair.regions import Region, choose_regions, drawing_size
 
 SEEDS_APART = 1_000
 """Between the seeds of two regions of an image."""
@@ -44,7 +45,7 @@ class Judge:
     """A detector with its operating point."""
 
     predict: Predict
-    point: Point
+    point: OperatingPoint
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,7 +146,7 @@ def _verdict(
     return "repaired"
 
 
-def new_artifact(before: Confidence, after: Confidence, point: Point) -> bool:
+def new_artifact(before: Confidence, after: Confidence, point: OperatingPoint) -> bool:
     """Whether a flagged component of the second map overlaps none of the first."""
     numbers, count = components(after >= point.component)
     known = np.unique(numbers[before >= point.component])

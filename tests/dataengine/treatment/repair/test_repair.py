@@ -8,22 +8,22 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from dataengine.errors import InputRefused
+from dataengine.masks import feather_inwards
+from dataengine.records import OperatingPoint
 from dataengine.treatment.repair.config import RepairConfig
 from dataengine.treatment.repair.paste import match_colour, paste
 from dataengine.treatment.repair.regions import (
     Box,
-    Point,
     Region,
     choose_regions,
     crop_around,
     dilate,
     drawing_size,
-    feathered,
 )
 from dataengine.treatment.repair.repair import Canvas, Judge, new_artifact, repair_image
 
 Pixels = NDArray[np.uint8]
-POINT = Point(flagged=0.5, component=0.3)
+POINT = OperatingPoint(flagged=0.5, component=0.3)
 RED, GREEN = (200, 0, 0), (0, 200, 0)
 SIZE = (32, 32)
 
@@ -195,7 +195,7 @@ def test_a_large_region_is_shrunk_to_what_the_generator_draws() -> None:
 def test_the_feather_lies_within_the_mask_and_ends_at_the_images_border() -> None:
     mask = np.zeros((40, 40), bool)
     mask[:20, 10:30] = True
-    alpha = feathered(mask, 4)
+    alpha = feather_inwards(mask, 4)
     assert (alpha[~mask] == 0).all() and alpha[0, 20] == 1 and 0 < alpha[10, 10] < 1 and alpha[10, 20] == 1
 
 
