@@ -8,6 +8,7 @@ name and shape. Importing this module loads no torch.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ IMAGENET = "imagenet"
 MIT_NAMES = tuple(f"nvidia/mit-b{size}" for size in range(6))
 UNSTATED = "unstated"
 LEAST_MATCH = 0.9
+PRIOR = 0.05
+"""Confidence of an untrained detector everywhere: few pixels are flawed (Lin et al. 2017, Sec. 4.1)."""
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 PREFIXES = (
     "",
@@ -84,6 +87,7 @@ def untrained_detector(config: DetectorTrainingConfig) -> NetworkDetector:
     from dataengine.diagnosis.detector import NetworkDetector
 
     detector = NetworkDetector.fresh(config.detector, config.seed)
+    set_prior(detector.network, config.detector)
     if not config.encoder_weights:
         return detector
     weights = read_encoder(config.encoder_weights, config.detector)
@@ -92,6 +96,15 @@ def untrained_detector(config: DetectorTrainingConfig) -> NetworkDetector:
         print(f"{weights.source} has no weights for {', '.join(match.unmatched)}; they start at random")
     about = {"pretrained": weights.source, "licence": weights.licence}
     return NetworkDetector(config.detector.model_copy(update=about), network)
+
+
+def set_prior(network: nn.Module, config: DetectorConfig, prior: float = PRIOR) -> None:
+    """Set the bias of the network's last layer to the logit of `prior`, so that a training does not begin by
+    learning that most pixels are sound."""
+    last = tuple(f"{suffix.removesuffix('weight')}bias" for suffix in architecture_of(config).last)
+    for name, parameter in network.named_parameters():
+        if name.endswith(last):
+            parameter.data.fill_(math.log(prior / (1 - prior)))
 
 
 def read_encoder(name: str, config: DetectorConfig) -> EncoderWeights:

@@ -19,10 +19,10 @@ class InjectionConfig(Config):
     neighbour), "tear" (shuffled texture), "glyphs" (strokes that are no writing), "watermark", "seam" (a
     shifted part with a visible edge), "smooth" (locally without detail). Each image gets one."""
 
-    least: float = Field(default=0.08, gt=0, le=1)
+    least: float = Field(default=0.1, gt=0, le=1)
     """Shortest side of a region, as a share of the image's shorter side."""
 
-    most: float = Field(default=0.4, gt=0, le=1)
+    most: float = Field(default=0.5, gt=0, le=1)
     """Longest side of a region, as a share of the image's shorter side."""
 
     visible: float = Field(default=0.3, ge=0, le=1)

@@ -33,12 +33,12 @@ class Operation:
 
 
 def warp(image: Pixels, region: Mask, rng: Generator) -> tuple[Pixels, Mask]:
-    """Bend the region along a smooth random displacement field of up to a fifth of its size."""
+    """Bend the region along a smooth random displacement field of up to three tenths of its size."""
     from scipy.ndimage import gaussian_filter, map_coordinates
 
     size = extent(region)
     field = np.stack([gaussian_filter(rng.normal(size=region.shape), max(1.0, size / 10)) for _ in range(2)])
-    field *= size * rng.uniform(0.1, 0.2) / (np.abs(field[:, region]).max() + 1e-6)
+    field *= size * rng.uniform(0.15, 0.3) / (np.abs(field[:, region]).max() + 1e-6)
     grid = np.mgrid[: region.shape[0], : region.shape[1]] + field * feather(region)
     bent = [map_coordinates(image[..., channel], grid, order=1, mode="reflect") for channel in range(3)]
     return blend(image, np.stack(bent, axis=-1), region), region
@@ -96,10 +96,12 @@ def glyphs(image: Pixels, region: Mask, rng: Generator) -> tuple[Pixels, Mask]:
 
 
 def watermark(image: Pixels, region: Mask, rng: Generator) -> tuple[Pixels, Mask]:
-    """Overlay a tilted, half-transparent word; the mask is its letters with a rim."""
+    """Overlay a tilted, half-transparent word about twice as wide as the region; the mask is its letters with
+    a rim."""
     rows, columns = box(region)
     word = "".join(rng.choice(LETTERS, int(rng.integers(5, 12))))
-    font = ImageFont.load_default(max(8, round((columns.stop - columns.start) / len(word) * 1.8)))
+    length = (columns.stop - columns.start) * rng.uniform(1.5, 2.5)
+    font = ImageFont.load_default(max(12, round(length / len(word) * 1.8)))
     layer = Image.new("L", (image.shape[1], image.shape[0]))
     middle = ((columns.start + columns.stop) / 2, (rows.start + rows.stop) / 2)
     ImageDraw.Draw(layer).text(middle, word, fill=255, font=font, anchor="mm")

@@ -20,7 +20,7 @@ from dataengine.injection.config import InjectionConfig, Kind
 from dataengine.injection.inject import inject, seed_of
 from tests.bench.harness import ROOT
 
-SIDE = 160
+SIDE = 192
 """Side of the crops, in pixels."""
 SEEN: tuple[Kind, ...] = ("warp", "double", "tear", "glyphs", "watermark")
 UNSEEN: Kind = "smooth"
