@@ -2,7 +2,8 @@
 
 Two detectors of equal updates on the same batches, one with the pre-trained encoder and one with random
 weights, for two seeds; both are measured on held-out photographs, and each has its operating point from
-validation. `QUICK=1` trains for a few updates.
+validation. The generated images that lie beside the photographs are shown to the first pre-trained one, as
+a figure and as the contact sheet `build/bench/photo-generated.jpg`. `QUICK=1` trains for a few updates.
 """
 
 from collections.abc import Sequence
@@ -22,12 +23,14 @@ from dataengine.diagnosis.training import train_detector
 from dataengine.images import recompress
 from dataengine.statistics import Interval, bootstrap_weights, percentile_interval, wilson
 from pipelines.recipes import photo_detector
-from tests.bench.harness import Figure, Keeper, figure, full, quick, write
+from tests.bench.contact_sheet import contact_sheet
+from tests.bench.harness import RESULTS, Figure, Keeper, figure, full, quick, write
 from tests.bench.photo_data import (
     SEEN,
     SIDE,
     UNSEEN,
     Injected,
+    generated_images,
     held_out,
     imagenet_weights,
     photographs,
@@ -63,7 +66,10 @@ def main() -> None:
     """Train, measure and write the figures."""
     seeds = SEEDS[:1] if quick() else (*SEEDS, 2, 3) if full() else SEEDS
     measured = {start: [measure(start, seed) for seed in seeds] for start in STARTS}
-    write("photo", figures_of(measured), list(seeds))
+    figures = figures_of(measured)
+    if generated := generated_images():
+        figures.append(on_generated_images(generated, measured["pretrained"][0], seeds[0]))
+    write("photo", figures, list(seeds))
 
 
 def updates() -> int:
@@ -132,6 +138,17 @@ def figures_of(measured: dict[str, list[Measured]]) -> list[Figure]:
         spread("unseen_kind_ap_random", [ap(one.unseen) for one in theirs], theirs[0].unseen, ""),
         figure("jpeg_shift", shifts.mean(), resampled(shifts), n=len(shifts), note="goal ≤ 0.05"),
     ]
+
+
+def on_generated_images(images: Sequence[np.ndarray], measured: Measured, seed: int) -> Figure:
+    """How many of the generated images are flagged; writes the contact sheet, images above their maps."""
+    detector = load_detector(trained("pretrained", seed))
+    maps = artifact_maps(detector, list(images), 8)
+    flagged = [bool(each.max() >= measured.flagged) for each in maps]
+    sheet = contact_sheet(images, [np.clip(each / measured.flagged, 0, 1) for each in maps], 11, 1)
+    sheet.save(RESULTS / "photo-generated.jpg", quality=80)
+    note = "at the operating point; sheet: photo-generated.jpg, red from nothing to that point"
+    return rate("generated_flagged", flagged, note)
 
 
 def ap(rows: Sequence[ImageMetrics]) -> np.ndarray:

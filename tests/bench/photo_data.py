@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dataengine.diagnosis.dataset import Facts, Sample
 from dataengine.errors import InputRefused
@@ -115,6 +115,17 @@ class Injected:
 
     def _is_clean(self, index: int) -> bool:
         return np.random.default_rng(seed_of(f"clean:{index}", self.seed)).random() < self.clean
+
+
+def generated_images() -> list[Pixels]:
+    """Images of real generators, as squares, from `GENERATED`; none where there is no such folder."""
+    folder = Path(os.environ.get("GENERATED") or ROOT.parent / "shared" / "data" / "generated")
+    files = sorted(p for p in folder.glob("*") if p.suffix in (".png", ".webp") and "overlay" not in p.name)
+    images = []
+    for file in files:
+        with Image.open(file) as opened:
+            images.append(np.asarray(ImageOps.fit(opened.convert("RGB"), (SIDE, SIDE))))
+    return images
 
 
 def crop(file: Path, rng: np.random.Generator) -> Pixels:

@@ -129,9 +129,7 @@ def judge_of(detector: NetworkDetector, family: GeneratorFamily) -> Judge:
     def predict(given: Sequence[np.ndarray]) -> list[np.ndarray]:
         return list(artifact_maps(detector, list(given), 64))
 
-    return Judge(
-        predict=predict, point=operating_point_of(zip(samples, predict(list(images)), strict=True))
-    )
+    return Judge(predict=predict, point=operating_point_of(zip(samples, predict(list(images)), strict=True)))
 
 
 def generated(family: GeneratorFamily, asked: Sequence[Prompt], first_seed: int) -> list[Case]:
