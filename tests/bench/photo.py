@@ -6,13 +6,17 @@ validation. The generated images that lie beside the photographs are shown to th
 a figure and as the contact sheet `build/bench/photo-generated.jpg`. `QUICK=1` trains for a few updates.
 """
 
+import multiprocessing
+import os
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from dataengine.diagnosis.config import OperatingPointConfig
 from dataengine.diagnosis.detector import artifact_maps, load_detector
@@ -65,6 +69,7 @@ class Measured:
 def main() -> None:
     """Train, measure and write the figures."""
     seeds = SEEDS[:1] if quick() else (*SEEDS, 2, 3) if full() else SEEDS
+    train_side_by_side([(start, seed) for start in STARTS for seed in seeds])
     measured = {start: [measure(start, seed) for seed in seeds] for start in STARTS}
     figures = figures_of(measured)
     if generated := generated_images():
@@ -75,6 +80,15 @@ def main() -> None:
 def updates() -> int:
     """Updates of one training."""
     return 4 if quick() else UPDATES
+
+
+def train_side_by_side(wanted: Sequence[tuple[str, int]]) -> None:
+    """Train in as many processes as there are cores, each with one thread: small batches gain little by
+    more."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), spawn, torch.set_num_threads, (1,)) as pool:
+        for training in [pool.submit(trained, *each) for each in wanted]:
+            training.result()
 
 
 def trained(start: str, seed: int) -> Path:
