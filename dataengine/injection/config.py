@@ -17,7 +17,7 @@ class InjectionConfig(Config):
     kinds: tuple[Kind, ...] = Field(default=KINDS, min_length=1)
     """Kinds of artifacts: "warp" (locally bent), "double" and "fuse" (a part repeated or grown into its
     neighbour), "tear" (shuffled texture), "glyphs" (strokes that are no writing), "watermark", "seam" (a
-    shifted part with a visible edge), "smooth" (locally without detail). Each image gets one."""
+    shifted part with a visible edge), "smooth" (locally without detail). Each image gets one. Operations on pixels alone have kinds."""
 
     least: float = Field(default=0.08, gt=0, le=1)
     """Shortest side of a region, as a share of the image's shorter side."""
@@ -38,4 +38,31 @@ class InjectionConfig(Config):
             raise ValueError(f"least {self.least:g} must not be above most {self.most:g}")
         if len(set(self.kinds)) < len(self.kinds):
             raise ValueError(f"kinds {', '.join(self.kinds)} repeat one another; name each once")
+        return self
+
+
+class RedrawConfig(Config):
+    """How a generator redraws a region of a clean image: short and noisy, so that it comes out flawed (arXiv
+    2509.19589)."""
+
+    steps: int = Field(default=6, ge=1)
+    """Denoising steps of a whole chain; few leave flaws."""
+
+    strength: float = Field(default=0.7, gt=0, le=1)
+    """Noise from which the region is redrawn, from 0 for none to 1 for noise alone: the lower, the closer to the
+    clean image."""
+
+    guidance: float | None = Field(default=None, ge=0)
+    """Guidance scale; null for the generator's own."""
+
+    batch: int = Field(default=8, ge=1)
+    """Images per batch."""
+
+    @model_validator(mode="after")
+    def _some_step(self) -> Self:
+        if self.steps * self.strength < 1:
+            raise ValueError(
+                f"strength {self.strength:g} leaves none of {self.steps} steps; raise one of them until their "
+                "product is 1 or more"
+            )
         return self

@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field
 
 from dataengine.config import Config
 from dataengine.curation.config import HardCategoryConfig, MiningConfig
+from dataengine.records import Source
 from pipelines.config import CategorizeConfig, PseudoLabelConfig
 from storage.queries.images import ImageFilter, Order, State
 
@@ -31,8 +32,9 @@ class ImageQuery(Config):
     """Only images in this state: unlabelled, waiting, unreviewed, approved, returned, refused."""
     split: Literal["train", "validation", "benchmark"] | None = None
     """Only images of this split."""
-    source: Literal["generated", "real", "imported", "drawn"] | None = None
-    """Only images of this origin."""
+    source: Source | None = None
+    """Only images of this origin; "injected" selects images with an injected artifact, which no other
+    selection holds."""
     round: str | None = Field(default=None, max_length=200)
     """Only images generated in this round, by id."""
 

@@ -12,7 +12,7 @@ from dataengine.bounds import read_config
 from dataengine.diagnosis.architectures import architecture_named
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.errors import ClinicError, ConfigRefused, ModelRefused, ServiceAbsent
-from dataengine.records import FILES, DetectorVersion, GeneratorVersion
+from dataengine.records import COLLECTED, FILES, DetectorVersion, GeneratorVersion
 from dataengine.safetensors_header import tensor_shapes
 from dataengine.treatment.families.catalog import PIPELINES
 from pipelines.config import TrainingRun, TreatmentRun
@@ -42,7 +42,7 @@ def training_checks(workspace: Workspace, plan: TrainingRun) -> list[Check]:
     with workspace.catalog(read_only=True) as catalog:
         start = catalog.detectors.get(plan.start) if plan.start else catalog.detectors.champion()
         frozen = catalog.benchmarks.newest_frozen()
-        validation = catalog.images.count(split="validation")
+        validation = catalog.images.count(split="validation", source=COLLECTED)
     if start is None:
         text = "There is no detector to start from. Register one: clinic detectors --add FOLDER."
         return [worker_check(workspace), Check(name="start", verdict="bad", text=text)]

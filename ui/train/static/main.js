@@ -105,7 +105,7 @@ function starts(field, choices) {
 }
 
 function drawContents(place, { rows, kinds, categories, changes }) {
-  const words = { true: "human labels", pseudo: "pseudo-labels", real: "real photos", previous: "earlier training sets" };
+  const words = { true: "human labels", pseudo: "pseudo-labels", real: "real photos", previous: "earlier training sets", injected: "injected artifacts" };
   const most = Math.max(1, ...categories.map(({ positive, negative }) => positive + negative));
   const change = changes === null ? "The champion has no snapshot to compare with."
     : changes.new + changes.gone + changes.relabelled === 0 ? "Identical to the champion's training set."
