@@ -1,4 +1,5 @@
-"""A region of a clean image redrawn short and noisy by a generator, with its exact label map (arXiv 2509.19589).
+"""A region of a clean image redrawn short and noisy by a generator, with its exact label map (arXiv
+2509.19589).
 
 No torch: `plan_redraw` says what to draw, a generator's inpainting draws it, `redrawn` makes the result.
 """
@@ -43,16 +44,17 @@ def plan_redraw(
 ) -> RedrawPlan:
     """Choose a region of an image of that (height, width); the same `name` and config give the same.
 
-    The generator sees a window at the image's own scale, as large as the image and its own size `drawn` allow,
-    with sides that are multiples of `multiple`. Raises `InputRefused` where there is none of 32 pixels.
+    The generator sees a window at the image's own scale, as large as the image and its own size `drawn`
+    allow, with sides that are multiples of `multiple`. Raises `InputRefused` where there is none of 32
+    pixels.
     """
     refuse_small(*size)
     sides = [min(side, own) // multiple * multiple for side, own in zip(size, drawn, strict=True)]
     if min(sides) < SMALLEST_IMAGE:
+        smallest = -(-SMALLEST_IMAGE // multiple) * multiple
         raise InputRefused(
-            f"an image of {size[0]}×{size[1]} pixels is too small for this generator, which draws multiples of "
-            f"{multiple} up to {drawn[0]}×{drawn[1]}; expected {-(-SMALLEST_IMAGE // multiple) * multiple} on "
-            "each side"
+            f"an image of {size[0]}×{size[1]} pixels is too small for this generator, which draws sides of "
+            f"{smallest}, {smallest + multiple}, … up to {drawn[0]}×{drawn[1]}"
         )
     seed = seed_of(name, config.seed)
     rng = np.random.default_rng(seed)
@@ -82,8 +84,8 @@ def redrawn(
     mask[plan.window] = plan.region
     if visible_share(pixels, changed, mask) < config.visible:
         raise InputRefused(
-            "the redrawn region looks like the image itself; it is left out, as a label on an unchanged region "
-            "would be wrong. Raise redraw.strength"
+            "the redrawn region looks like the image itself; it is left out, as a label on an unchanged "
+            "region would be wrong"
         )
     return Injection(
         pixels=changed,

@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field
 
 from dataengine.config import Config
 from dataengine.curation.config import HardCategoryConfig, MiningConfig
+from dataengine.injection.config import InjectionConfig, RedrawConfig
 from dataengine.records import Source
 from pipelines.config import CategorizeConfig, PseudoLabelConfig
 from storage.queries.images import ImageFilter, Order, State
@@ -101,3 +102,18 @@ class PseudoLabelRun(SelectionRun):
     """Id of the detector whose maps become labels; null for the champion."""
     pseudo_label: PseudoLabelConfig = PseudoLabelConfig()
     """How many images are labelled."""
+
+
+class InjectionRun(SelectionRun):
+    """Artifacts injected into clean images, with exact label maps."""
+
+    source: Literal["operations", "redraw"] = "operations"
+    """Where artifacts come from: "operations" on pixels, or a generator that redraws a region."""
+    generator: str | None = None
+    """Id of the generator that redraws; null with "operations"."""
+    copies: int = Field(default=1, ge=1, le=100)
+    """Images made of each clean one, each with another artifact."""
+    injection: InjectionConfig = InjectionConfig()
+    """Kinds and sizes of the artifacts, and the random seed."""
+    redraw: RedrawConfig = RedrawConfig()
+    """How the generator redraws."""

@@ -85,8 +85,9 @@ def erase_images(workspace: Workspace, image_ids: Iterable[str], actor: str, tri
     """Delete images with their labels, predictions and queue items, and every blob that only they refer to.
 
     Images with an artifact injected into one of them go too. Exported shards that contain one of them are
-    removed from this machine and can be exported again without it. With `trial` nothing is changed. Raises `NotFound`, erasing nothing, if one of the images does not
-    exist, unless these images were being erased when an earlier run was killed.
+    removed from this machine and can be exported again without it. With `trial` nothing is changed. Raises
+    `NotFound`, erasing nothing, if one of the images does not exist, unless these images were being erased
+    when an earlier run was killed.
     """
     named = sorted(set(image_ids))
     key = digest("erase images", *named)
