@@ -55,9 +55,13 @@ class RedrawConfig(Config):
     steps: int = Field(default=6, ge=1)
     """Denoising steps of a whole chain; few leave flaws."""
 
-    strength: float = Field(default=0.7, gt=0, le=1)
+    strength: float = Field(default=1.0, gt=0, le=1)
     """Noise from which the region is redrawn, from 0 for none to 1 for noise alone: the lower, the closer to
     the clean image."""
+
+    excess: float = Field(default=2.0, ge=0)
+    """Noise added after each step beyond what its level says, as a multiple of that level's. With 0 the
+    generator redraws as well as it can, and most regions come out without a flaw."""
 
     guidance: float | None = Field(default=None, ge=0)
     """Guidance scale; null for the generator's own."""

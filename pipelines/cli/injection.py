@@ -69,12 +69,20 @@ def run_of(call: Call) -> "InjectionRun":
     if given.kinds is not None:
         if given.source != "operations":
             raise ConfigRefused("--kinds belongs to --source operations; a generator's flaws have no kinds")
-        settings["injection"]["kinds"] = [kind.strip() for kind in given.kinds.split(",")]
+        settings["injection"]["kinds"] = kinds_of(given.kinds)
     if given.copies is not None:
         settings["copies"] = given.copies
     if given.seed is not None:
         settings["injection"]["seed"] = given.seed
     return InjectionRun.model_validate(settings)
+
+
+def kinds_of(words: str) -> list[str]:
+    """The kinds of "KIND,…". Raises `ConfigRefused` for an unknown one."""
+    kinds = [kind.strip() for kind in words.split(",")]
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise ConfigRefused(f"--kinds: there is no kind {unknown[0]!r}; choose from {', '.join(KINDS)}")
+    return kinds
 
 
 def injection_run() -> "type[InjectionRun]":

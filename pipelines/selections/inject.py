@@ -229,6 +229,7 @@ def _drawn(
             [plan.seed for _, plan in batch],
             sampling,
             strength=run.redraw.strength,
+            excess=run.redraw.excess,
         )
     )
 
