@@ -38,17 +38,23 @@ def build_training_set(
     With the settings of the training, images that it may shrink are measured (see `measure_confidence`).
     Raises `ConfigRefused` when injected artifacts are asked for and have no share in its mixture.
     """
-    if weights.injected_limit and training is not None and not training.mixture.get(INJECTED):
-        raise ConfigRefused(
-            f"up to {weights.injected_limit} images with an injected artifact would be in the training set, "
-            "but none in a batch: give “injected” a share in `mixture`, or set injected_limit to 0"
-        )
+    if training is not None:
+        require_share(weights, training)
     data = read_training_data(context.workspace, weights.labels, round_id, injected=weights.injected_limit)
     items = labelled_or_real(context.workspace.blobs, data, "train", weights)
     if training is not None:
         items = measure_confidence(context, data, items, training)
     items += pseudo_labelled_items(data, {item.image_id for item in items}, weights)
     return items + injected_items(data, weights)
+
+
+def require_share(weights: PublishConfig, training: DetectorTrainingConfig) -> None:
+    """Raise `ConfigRefused` when injected artifacts would be in the training set and in no batch."""
+    if weights.injected_limit and not training.mixture.get(INJECTED):
+        raise ConfigRefused(
+            f"up to {weights.injected_limit} images with an injected artifact would be in the training set, "
+            "but none in a batch: give “injected” a share in the mixture, or set the injected limit to 0"
+        )
 
 
 def measure_confidence(

@@ -16,6 +16,7 @@ from dataengine.records import COLLECTED, FILES, DetectorVersion, GeneratorVersi
 from dataengine.safetensors_header import tensor_shapes
 from dataengine.treatment.families.catalog import PIPELINES
 from pipelines.config import TrainingRun, TreatmentRun
+from pipelines.detectors.training_set import require_share
 from pipelines.generators.files import absent_folder, local_folder, read_pipeline_class, weights_of
 from pipelines.jobs.estimate import GIGABYTE
 from pipelines.runtime.models import DYNAMICS_FILE, HIGHLIGHTER_FILE, QUESTION_FILE
@@ -52,6 +53,10 @@ def training_checks(workspace: Workspace, plan: TrainingRun) -> list[Check]:
         disk_check(workspace),
         licence_check(start.name, start.licence),
     ]
+    try:
+        require_share(plan.publish, plan.training)
+    except ConfigRefused as error:
+        found.append(Check(name="injected", verdict="bad", text=str(error)))
     if not validation:
         text = "There are no validation images, so the candidate cannot be compared with the champion."
         found.append(Check(name="validation", verdict="warn", text=text))

@@ -138,8 +138,8 @@ def inpaint(
 ) -> np.ndarray:
     """Inpaint images uint8 NHWC: the `missing` pixels, bool NHW, are generated; all others keep their values.
 
-    `strength` in (0, 1] is the noise from which they are; see `Inpainter`. An `excess` above 0 adds that share
-    of each level's noise after its step, which the model does not expect: the result is flawed on purpose.
+    `strength` in (0, 1] is the noise from which they are; see `Inpainter`. An `excess` above 0 adds that
+    multiple of each level's noise after its step, which the model does not expect: flawed on purpose.
 
     Raises `ConfigRefused` unless masks, prompts and seeds match the images, and the images the settings.
     """
