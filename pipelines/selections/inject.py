@@ -165,13 +165,13 @@ def _redrawn(
             continue
         pixels = _pixels_of(context.workspace, [copy.clean for copy, _ in batch], tally)
         batch = [(copy, plan) for copy, plan in batch if copy.clean.id in pixels]
-        for (copy, plan), drawn in zip(batch, _drawn(family, batch, pixels, run), strict=True):
+        for copy, plan, window in _drawn(family, batch, pixels, run, tally):
             if copy.id in known:
                 continue
             about = {"name": copy.name, "attempt": 0, "generator": run.generator}
             about |= run.redraw.model_dump(mode="json", exclude={"batch"})
             try:
-                yield copy, redrawn(pixels[copy.clean.id], plan, drawn, run.injection, about)
+                yield copy, redrawn(pixels[copy.clean.id], plan, window, run.injection, about)
             except InputRefused as error:
                 tally.leave_out(copy.clean, error)
 
@@ -211,26 +211,42 @@ def _pixels_of(workspace: Workspace, images: Sequence[Image], tally: Tally) -> d
 
 
 def _drawn(
+    family: "GeneratorFamily",
+    batch: Planned,
+    pixels: dict[str, np.ndarray],
+    run: InjectionRun,
+    tally: Tally,
+) -> list[tuple[Copy, RedrawPlan, np.ndarray]]:
+    """The batch with its windows as the generator redraws them, without those whose prompt or size it
+    refuses."""
+    if not batch:
+        return []
+    try:
+        windows = _inpainted(family, batch, pixels, run)
+    except InputRefused as error:
+        if len(batch) == 1:
+            tally.leave_out(batch[0][0].clean, error)
+            return []
+        return [one for each in batch for one in _drawn(family, [each], pixels, run, tally)]
+    return [(copy, plan, window) for (copy, plan), window in zip(batch, windows, strict=True)]
+
+
+def _inpainted(
     family: "GeneratorFamily", batch: Planned, pixels: dict[str, np.ndarray], run: InjectionRun
-) -> Sequence[np.ndarray]:
-    """The batch's windows with their regions redrawn."""
+) -> np.ndarray:
     from dataengine.treatment.config import SamplingConfig
     from dataengine.treatment.guided_sampling.inpainting import inpaint
 
-    if not batch:
-        return []
-    sampling = SamplingConfig(steps=run.redraw.steps, guidance=run.redraw.guidance, batch=len(batch))
-    return list(
-        inpaint(
-            family,
-            np.stack([pixels[copy.clean.id][plan.window] for copy, plan in batch]),
-            np.stack([plan.region for _, plan in batch]),
-            [copy.clean.prompt for copy, _ in batch],
-            [plan.seed for _, plan in batch],
-            sampling,
-            strength=run.redraw.strength,
-            excess=run.redraw.excess,
-        )
+    redraw = run.redraw
+    return inpaint(
+        family,
+        np.stack([pixels[copy.clean.id][plan.window] for copy, plan in batch]),
+        np.stack([plan.region for _, plan in batch]),
+        [copy.clean.prompt for copy, _ in batch],
+        [plan.seed for _, plan in batch],
+        SamplingConfig(steps=redraw.steps, guidance=redraw.guidance, batch=len(batch)),
+        strength=redraw.strength,
+        excess=redraw.excess,
     )
 
 
