@@ -173,14 +173,13 @@ def before(context: Context, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 @pytest.fixture(scope="module")
 def injected(context: Context, before: dict[str, Any]) -> list[Image]:
-    """Injected into the clean images of every split and predicted, one of them labelled by two people."""
+    """Injected into the clean images of every split, and predicted."""
     for split in ("train", "validation", "benchmark"):
         run = InjectionRun(images=ImageQuery(split=split), copies=COPIES, injection=SEEN)  # type: ignore[arg-type]
         assert inject_images(context, run)["images"]
     diagnose_images(context, DiagnosisRun(images=ImageQuery(source=INJECTED)))
-    with context.workspace.catalog() as catalog:
+    with context.workspace.catalog(read_only=True) as catalog:
         images = catalog.images.find(source=INJECTED)
-        catalog.commit()
     assert {image.split for image in images} == {"train", "validation", "benchmark"}
     assert {image.category for image in images} <= set(COLOURS)
     return images
@@ -266,3 +265,30 @@ def test_the_balance_counts_them_on_demand(context: Context, injected: list[Imag
 
     mine = sum(image.split == "train" for image in injected)
     assert positives(1000) == positives(0) + mine and positives(2) == positives(0) + 2
+
+
+OF_IMAGES = (
+    *("frozen benchmark", "evaluation sets", "images of the operating point", "training set by default"),
+    *("teacher's training set", "preview", "balance", "benchmark candidates", "category statistics"),
+    *("hard categories", "minable images", "images for pseudo-labels", "gallery", "export"),
+)
+"""The figures in which such an image does not count even if people label it."""
+
+
+def test_a_persons_label_of_such_an_image_makes_it_no_other_image(
+    context: Context, before: dict[str, Any], injected: list[Image], tmp_path: Path
+) -> None:
+    workspace = context.workspace
+    with workspace.catalog() as catalog:
+        for image in injected[:12]:
+            catalog.labels.submit(label(image, "ann", workspace))
+            catalog.labels.submit(label(image, "bob"))
+            catalog.reviews.add(
+                Review(image_id=image.id, author="ann", revision=1, reviewer="cora", verdict="accepted")
+            )
+        catalog.commit()
+    assert {image.split for image in injected[:12]} == {"train", "validation", "benchmark"}
+    for name in OF_IMAGES:
+        assert FIGURES[name](context, tmp_path / "x") == before[name], name
+    mine = [item for item in build_training_set(context, ASKED) if item.kind == INJECTED]
+    assert {item.author for item in mine} == {INJECTED}, "its own map stays the exact one"
