@@ -7,7 +7,6 @@ repeated run makes nothing twice. Its settings say of which image it was made, a
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,8 +27,8 @@ from storage.workspace import Workspace
 if TYPE_CHECKING:
     from dataengine.treatment.families.family import GeneratorFamily
 
-STORED_AT_ONCE = 16
-"""Images of one transaction: the most that a killed run repeats."""
+STORED_AT_ONCE, STORED_PIXELS = 16, 16_000_000
+"""Images of one transaction, and from how many pixels they are fewer: the most that a killed run repeats."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +90,7 @@ def inject_artifacts(
         if canvas is None
         else _redrawn(context, copies, known, run, canvas, tally)
     )
-    while stored := list(islice(made, STORED_AT_ONCE)):
+    for stored in _portions(made):
         tally.made += _store(context.workspace, stored)
         tally.kinds.update(injection.parameters["kind"] for _, injection in stored)
     return {
@@ -101,6 +100,22 @@ def inject_artifacts(
         **left_out_images(tally.left_out),
         **unreadable_images(list(dict.fromkeys(tally.unreadable))),
     }
+
+
+Made = Iterator[tuple[Copy, Injection]]
+
+
+def _portions(made: Made) -> Iterator[list[tuple[Copy, Injection]]]:
+    """What is stored at once, so that memory does not grow with the images' size."""
+    portion: list[tuple[Copy, Injection]] = []
+    for one in made:
+        portion.append(one)
+        pixels = sum(injection.label_map.size for _, injection in portion)
+        if len(portion) >= STORED_AT_ONCE or pixels >= STORED_PIXELS:
+            yield portion
+            portion = []
+    if portion:
+        yield portion
 
 
 def left_out_images(reasons: Sequence[str]) -> Result:
@@ -119,9 +134,6 @@ def _id_of(image: Image, run: InjectionRun, number: int) -> str:
             str(run.generator),
         ]
     return digest(INJECTED, image.id, run.source, number, *how)
-
-
-Made = Iterator[tuple[Copy, Injection]]
 
 
 def _operated(

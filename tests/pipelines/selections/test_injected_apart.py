@@ -20,6 +20,9 @@ from pipelines.detectors.evaluation import evaluation_sets
 from pipelines.detectors.operating_point import validation_items
 from pipelines.detectors.training_data import read_training_data
 from pipelines.detectors.training_set import build_training_set, count_by_kind, labelled_or_real
+from pipelines.exchange.formats import import_dataset
+from pipelines.exchange.import_options import ImportOptions
+from pipelines.exchange.importer import Ingest
 from pipelines.exchange.writers.snapshot_folder import export_folder
 from pipelines.jobs.inject_images import inject_images
 from pipelines.jobs.selections import diagnose_images, mine_images, pseudo_label_images
@@ -219,6 +222,23 @@ def test_they_are_exported_when_named_with_their_source(
     labels = (tmp_path / "x/labels.csv").read_text().splitlines()
     assert len(rows) == len(labels) == len(injected) + 1
     assert all(f",{INJECTED}," in row for row in rows[1:] + labels[1:])
+
+
+def test_they_come_back_from_an_export_as_what_they_are(
+    context: Context, injected: list[Image], tmp_path: Path
+) -> None:
+    export_folder(context.workspace, tmp_path / "x", format="masks", source=INJECTED)
+    other = create_workspace(tmp_path / "w")
+    done = import_dataset(other, "masks", ImportOptions(path=tmp_path / "x"), Ingest())
+    with other.catalog(read_only=True) as catalog:
+        images = catalog.images.find()
+        labels = catalog.labels.of_images([image.id for image in images])
+    other.close()
+    assert done.added == done.labels == len(images) == len({image.sha256 for image in injected})
+    assert {image.source for image in images} == {label.source for label in labels} == {INJECTED}
+    assert {(one.sha256, one.split, one.group) for one in images} == {
+        (one.sha256, one.split, one.group) for one in injected
+    }
 
 
 # ---- when a training asks for them ---------------------------------------------------------------------
