@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
-from pipelines.cli import exchange, maintenance, models, rounds, selections, training_free
+from pipelines.cli import exchange, injection, maintenance, models, rounds, selections, training_free
 from pipelines.cli.command import Call, Command
 from pipelines.cli.main import main as run_command
 
@@ -99,6 +99,7 @@ COMMANDS = (
     ),
     *rounds.COMMANDS,
     *selections.COMMANDS,
+    *injection.COMMANDS,
     *exchange.COMMANDS,
     *maintenance.COMMANDS,
     *models.COMMANDS,

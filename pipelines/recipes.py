@@ -48,7 +48,7 @@ def demo(seed: int = 0) -> RoundRecipe:
         workers=1,
         checkpoint_every=70,
         # Squared error alone: no other loss ranks images better here, see docs/benchmarks.md.
-        mixture={"true": 0.4, "pseudo": 0.1, "real": 0.15, "previous": 0.35},
+        mixture={"true": 0.4, "pseudo": 0.1, "real": 0.15, "previous": 0.35, "injected": 0.15},
         balance=0.7,
         # As measured by `make bench-loop`; alone, neither change was found to help (`make bench-detector`).
         augmentation=AugmentationConfig(shrink=0.5, strong=0.5),
@@ -202,7 +202,7 @@ def photo_detector(
         lr=1e-3,
         head_factor=1.0,
         ema=0.99,
-        mixture={"true": 0.6, "pseudo": 0.1, "real": 0.4, "previous": 0.3},
+        mixture={"true": 0.6, "pseudo": 0.1, "real": 0.4, "previous": 0.3, "injected": 0.15},
         loss=LossConfig(squared=0.0, focal=1.0, focal_gamma=0.0, dice=0.5),
         augmentation=AugmentationConfig(resave=0.5),
         seed=seed,

@@ -302,7 +302,7 @@ class DetectorTrainingConfig(Config):
     the last weights (ours)."""
 
     mixture: dict[SampleKind, float] = Field(
-        default={"true": 0.4, "pseudo": 0.3, "real": 0.15, "previous": 0.15}
+        default={"true": 0.4, "pseudo": 0.3, "real": 0.15, "previous": 0.15, "injected": 0.15}
     )
     """Share of each kind of example in a batch; the share of a missing kind goes to the others (ours; the
     paper trains on all jointly)."""

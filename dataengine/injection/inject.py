@@ -35,11 +35,7 @@ def inject(pixels: NDArray[np.uint8], name: str, config: InjectionConfig) -> Inj
     Raises `InputRefused` for an image below 32 pixels, and when no artifact could be seen in ten places.
     """
     height, width = pixels.shape[:2]
-    if min(height, width) < SMALLEST_IMAGE:
-        raise InputRefused(
-            f"an image of {height}×{width} pixels is too small for an injected artifact; "
-            f"expected at least {SMALLEST_IMAGE} on each side"
-        )
+    refuse_small(height, width)
     rng = np.random.default_rng(seed_of(name, config.seed))
     kind: Kind = config.kinds[int(rng.integers(len(config.kinds)))]
     for attempt in range(TRIES):
@@ -48,8 +44,7 @@ def inject(pixels: NDArray[np.uint8], name: str, config: InjectionConfig) -> Inj
         if found is None:
             continue
         changed, mask = found
-        difference = np.abs(changed.astype(np.int16) - pixels).max(axis=-1) > VISIBLE_CHANGE
-        if difference[mask].mean() >= config.visible:
+        if visible_share(pixels, changed, mask) >= config.visible:
             label_map = np.where(mask, OPERATIONS[kind].label_class, 0).astype(np.uint8)
             parameters = {"kind": kind, "seed": config.seed, "name": name, "attempt": attempt}
             return Injection(pixels=changed, label_map=label_map, parameters=parameters)
@@ -57,6 +52,21 @@ def inject(pixels: NDArray[np.uint8], name: str, config: InjectionConfig) -> Inj
         f"no {kind!r} could be seen in this image at {TRIES} places; it is left out, as a label "
         "on an unchanged region would be wrong"
     )
+
+
+def refuse_small(height: int, width: int) -> None:
+    """Raise `InputRefused` for an image below 32 pixels."""
+    if min(height, width) < SMALLEST_IMAGE:
+        raise InputRefused(
+            f"an image of {height}×{width} pixels is too small for an injected artifact; "
+            f"expected at least {SMALLEST_IMAGE} on each side"
+        )
+
+
+def visible_share(before: NDArray[np.uint8], after: NDArray[np.uint8], mask: Mask) -> float:
+    """Share of the mask's pixels whose change can be seen, in [0, 1]."""
+    difference = np.abs(after.astype(np.int16) - before).max(axis=-1) > VISIBLE_CHANGE
+    return float(difference[mask].mean())
 
 
 def seed_of(name: str, seed: int) -> int:

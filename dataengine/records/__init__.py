@@ -25,6 +25,8 @@ from dataengine.records.identity import (
     split_of,
 )
 from dataengine.records.images import (
+    COLLECTED,
+    INJECTED,
     CategoryAnswer,
     HardCategory,
     Image,
@@ -66,9 +68,11 @@ __all__ = [
     "CLINIC",
     "CLINIC_GENERATOR",
     "CLINIC_ORIGIN",
+    "COLLECTED",
     "DEFAULT_CLASSES",
     "ERASED",
     "FILES",
+    "INJECTED",
     "JOB_KINDS",
     "PAUSABLE",
     "ROLES",

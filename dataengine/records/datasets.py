@@ -38,7 +38,7 @@ class BenchmarkItem:
     how: str = ""
 
 
-SampleKind = Literal["true", "pseudo", "real", "previous"]
+SampleKind = Literal["true", "pseudo", "real", "previous", "injected"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

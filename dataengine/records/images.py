@@ -1,11 +1,16 @@
 """Records of images, predictions, pseudo-labels, categories and prompts."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from dataengine.records.identity import Split, now
 
-Source = Literal["generated", "real", "imported", "drawn"]
+Source = Literal["generated", "real", "imported", "drawn", "injected"]
+INJECTED: Final = "injected"
+"""Source, author and kind of sample of clean images into which an artifact was injected
+(`dataengine.injection`). They may be trained on and are left out of everything else."""
+COLLECTED: tuple[Source, ...] = ("generated", "real", "imported", "drawn")
+"""All other sources: images that were collected, and count in every figure."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,7 +19,7 @@ class Review:
     created: float = field(default_factory=now)
 
 
-LabelSource = Literal["person", "simulated", "import"]
+LabelSource = Literal["person", "simulated", "import", "injected"]
 
 DEFAULT_CLASSES = ("shape distortion", "unreasonable content", "watermark")
 

@@ -9,6 +9,7 @@ from dataengine.errors import ConfigRefused
 from pipelines.cli.command import ACTOR, Call, Command, with_settings
 
 if TYPE_CHECKING:
+    from dataengine.records import Job
     from pipelines.selections.config import ImageQuery, SelectionRun
 
 NAMES = ("diagnose", "categorize", "mine", "pseudo-label")
@@ -82,27 +83,40 @@ def is_selection(call: Call) -> bool:
 def run_selection(name: str, call: Call) -> Any:
     """Do the stage's work on the selected images, here or, with --detach, on a worker."""
     from pipelines.services.images import work
-    from pipelines.services.queue import workers_alive
 
     run = run_of(name, call)
     if call.options.detach:
-        job = work.request_work(call.workspace, run, ACTOR)
-        call.say(f"{job.id} is queued; follow it with `clinic status`")
-        if not workers_alive(call.workspace):
-            call.say("  no worker is running: start one with `clinic worker`")
-        return job
+        return start_on_worker(call, run)
     doing: Callable[..., dict[str, Any]] = getattr(work, f"{name.replace('-', '_')}_images")
     result = doing(call.workspace, run, call.options.device, call.report)
     call.report.close()
     call.say(SUMMARIES[name](result))
-    named = result.get("unreadable_images", ())
-    for image in named:
-        call.say(f"  unreadable: {image}")
-    if (more := result.get("unreadable", 0) - len(named)) > 0:
-        call.say(f"  … and {more} more unreadable")
+    say_result(call, result)
+    return result
+
+
+def start_on_worker(call: Call, run: "SelectionRun") -> "Job":
+    """Queue the work for a worker, and say how to follow it."""
+    from pipelines.services.images.work import request_work
+    from pipelines.services.queue import workers_alive
+
+    job = request_work(call.workspace, run, ACTOR)
+    call.say(f"{job.id} is queued; follow it with `clinic status`")
+    if not workers_alive(call.workspace):
+        call.say("  no worker is running: start one with `clinic worker`")
+    return job
+
+
+def say_result(call: Call, result: dict[str, Any]) -> None:
+    """Name the images that were left out or could not be read, and print the result's note."""
+    for key, words in (("left_out", "left out"), ("unreadable", "unreadable")):
+        named = result.get(f"{key}_images", ())
+        for image in named:
+            call.say(f"  {words}: {image}")
+        if (more := result.get(key, 0) - len(named)) > 0:
+            call.say(f"  … and {more} more {words}")
     if result.get("note"):
         call.say(f"  note: {result['note']}")
-    return result
 
 
 def run_of(name: str, call: Call) -> "SelectionRun":

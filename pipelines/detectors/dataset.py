@@ -1,7 +1,7 @@
 """A snapshot's rows as training examples; pixels and targets are read from the workspace on demand.
 
-Targets by kind: "true" and "previous" name a packed label map (None: clean), "pseudo" names a detector's map,
-"real" has none and is empty.
+Targets by kind: "true", "previous" and "injected" name a packed label map (None: clean), "pseudo" names a
+detector's map, "real" has none and is empty.
 """
 
 from collections.abc import Sequence

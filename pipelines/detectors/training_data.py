@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dataengine.records import BenchmarkItem, Image, Label, Prompt, PseudoLabel, Split
+from dataengine.records import COLLECTED, INJECTED, BenchmarkItem, Image, Label, Prompt, PseudoLabel, Split
 from dataengine.records.images import HARD, JUDGE, SURVEY
 from storage.catalog import Catalog
 from storage.queries.labels import Policy, valid_labels
@@ -23,7 +23,7 @@ class TrainingData:
     round_id: str | None
     """None outside a round."""
     images: Mapping[Split, Sequence[Image]]
-    """Active images of each split."""
+    """Active images of each split, without injected artifacts."""
     labels: Mapping[str, Sequence[Label]]
     """The labels of each image that count, oldest first (see `storage.queries.labels.valid_labels`)."""
     answered: frozenset[str]
@@ -35,6 +35,8 @@ class TrainingData:
     prompts: PromptsOf
     pseudo_labels: Mapping[str, PseudoLabel] = field(default_factory=dict)
     """By image id: the round's pseudo-label, or the newest of any outside a round; of split "train" only."""
+    injected: Sequence[tuple[Image, Label]] = ()
+    """Images of split "train" with an injected artifact, each with its label map; in no other field."""
     benchmark: Sequence[tuple[BenchmarkItem, Image]] | None = None
     """The newest frozen benchmark; None while there is none."""
 
@@ -44,10 +46,14 @@ def read_training_data(
     policy: Policy = "unreturned",
     round_id: str | None = None,
     splits: Sequence[Split] = ("train",),
+    injected: int = 0,
 ) -> TrainingData:
-    """Read everything that the sets of these splits are built from, in one transaction."""
+    """Read everything that the sets of these splits are built from, in one transaction; with at most
+    `injected` images with an injected artifact."""
     with workspace.catalog(read_only=True) as catalog:
-        images = {split: catalog.images.find(split=split, status="active") for split in splits}
+        images = {
+            split: catalog.images.find(split=split, status="active", source=COLLECTED) for split in splits
+        }
         ids = [image.id for each in images.values() for image in each]
         labels = valid_labels(catalog, ids, policy)
         detector = _detector(catalog, round_id)
@@ -61,6 +67,7 @@ def read_training_data(
             confidence=_confidence(catalog, detector, {*labels, *real}),
             prompts=_prompts(catalog, round_id, (image for each in images.values() for image in each)),
             pseudo_labels=_pseudo_labels(catalog, round_id) if "train" in splits else {},
+            injected=injected_artifacts(catalog, injected),
             benchmark=_benchmark(catalog) if "benchmark" in splits else None,
         )
 
@@ -119,6 +126,15 @@ def _pseudo_labels(catalog: Catalog, round_id: str | None) -> dict[str, PseudoLa
     if round_id is None:
         return catalog.pseudo_labels.newest()
     return {label.image_id: label for label in catalog.pseudo_labels.of_round(round_id)}
+
+
+def injected_artifacts(catalog: Catalog, limit: int) -> list[tuple[Image, Label]]:
+    """At most `limit` training images with an injected artifact, by id, which is random, and their label
+    maps."""
+    images = catalog.images.find(source=INJECTED, split="train", status="active", limit=limit)
+    labels = catalog.labels.of_images([image.id for image in images])
+    made = {label.image_id: label for label in labels if label.source == INJECTED}
+    return [(image, made[image.id]) for image in images if image.id in made]
 
 
 def _benchmark(catalog: Catalog) -> list[tuple[BenchmarkItem, Image]] | None:

@@ -1,8 +1,9 @@
 """Training and evaluation sets: which images they contain, and with which targets.
 
 Every set is a list of snapshot rows, built from one read of the catalog: labels of this round ("true"), older
-labels ("previous"), artifact-free real images ("real"), the teacher's maps ("pseudo"). Outside a round
-(`round_id` None) every label made in this workspace is "true", and imported ones are "previous".
+labels ("previous"), artifact-free real images ("real"), the teacher's maps ("pseudo"), and, if asked for,
+images with an injected artifact ("injected"). Outside a round (`round_id` None) every label made in this
+workspace is "true", and imported ones are "previous".
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -12,8 +13,9 @@ import numpy as np
 
 from dataengine.curation.agreement import majority
 from dataengine.diagnosis.config import DetectorTrainingConfig
+from dataengine.errors import ConfigRefused
 from dataengine.masks import PackedMap, unpack_label_map
-from dataengine.records import AND, Image, Label, SampleKind, SnapshotItem, Split
+from dataengine.records import AND, INJECTED, Image, Label, SampleKind, SnapshotItem, Split
 from pipelines.config import PublishConfig
 from pipelines.detectors.predict import predict
 from pipelines.detectors.training_data import TrainingData, categories_of, read_training_data
@@ -30,15 +32,29 @@ def build_training_set(
     round_id: str | None = None,
     training: DetectorTrainingConfig | None = None,
 ) -> list[SnapshotItem]:
-    """The training set of a joint training: labels, real images, and pseudo-labels of the rest.
+    """The training set of a joint training: labels, real images, pseudo-labels of the rest, and as many
+    injected artifacts as `weights` asks for.
 
     With the settings of the training, images that it may shrink are measured (see `measure_confidence`).
+    Raises `ConfigRefused` when injected artifacts are asked for and have no share in its mixture.
     """
-    data = read_training_data(context.workspace, weights.labels, round_id)
+    if training is not None:
+        require_share(weights, training)
+    data = read_training_data(context.workspace, weights.labels, round_id, injected=weights.injected_limit)
     items = labelled_or_real(context.workspace.blobs, data, "train", weights)
     if training is not None:
         items = measure_confidence(context, data, items, training)
-    return items + pseudo_labelled_items(data, {item.image_id for item in items}, weights)
+    items += pseudo_labelled_items(data, {item.image_id for item in items}, weights)
+    return items + injected_items(data, weights)
+
+
+def require_share(weights: PublishConfig, training: DetectorTrainingConfig) -> None:
+    """Raise `ConfigRefused` when injected artifacts would be in the training set and in no batch."""
+    if weights.injected_limit and not training.mixture.get(INJECTED):
+        raise ConfigRefused(
+            f"up to {weights.injected_limit} images with an injected artifact would be in the training set, "
+            "but none in a batch: give “injected” a share in the mixture, or set the injected limit to 0"
+        )
 
 
 def measure_confidence(
@@ -139,6 +155,14 @@ def pseudo_labelled_items(
             category=categories.get(image.id),
         )
         for image in images
+    ]
+
+
+def injected_items(data: TrainingData, weights: PublishConfig) -> list[SnapshotItem]:
+    """Rows of training images with an injected artifact; their category is that of the clean image."""
+    return [
+        _item(image, INJECTED, label.label_map, weights.injected_weight, author=label.author)
+        for image, label in data.injected
     ]
 
 

@@ -13,7 +13,7 @@ from itertools import islice
 import numpy as np
 
 from dataengine.masks import LabelMap, PackedMap
-from dataengine.records import Image, Label, LabelSource, now
+from dataengine.records import INJECTED, Image, Label, LabelSource, now
 from storage.workspace import Workspace
 
 BATCH = 256
@@ -155,7 +155,8 @@ def store_new_labels(
     workspace: Workspace, pairs: Sequence[tuple[Image, PackedAnnotation]], source: LabelSource = "import"
 ) -> int:
     """Store each annotation unless it equals its author's newest one for that image; returns the number of
-    new labels. An implied clean one is not stored for an image that anybody has marked."""
+    new labels. An implied clean one is not stored for an image that anybody has marked, and labels of images
+    with an injected artifact stay such."""
     packed = [label_map for _, (_, label_map) in pairs if label_map is not None]
     stored = workspace.blobs.put_many([label_map.data for label_map in packed])
     blobs = iter(stored)
@@ -181,7 +182,7 @@ def store_new_labels(
                 width=image.width,
                 label_map=blob,
                 clean=blob is None,
-                source=source,
+                source=INJECTED if image.source == INJECTED else source,
                 round_id=answer.round_id,
                 lead_seconds=answer.lead_seconds,
                 note=answer.note,

@@ -6,6 +6,8 @@ from pydantic import ConfigDict, Field
 
 from dataengine.config import Config
 from dataengine.curation.config import HardCategoryConfig, MiningConfig
+from dataengine.injection.config import InjectionConfig, RedrawConfig
+from dataengine.records import Source
 from pipelines.config import CategorizeConfig, PseudoLabelConfig
 from storage.queries.images import ImageFilter, Order, State
 
@@ -31,8 +33,9 @@ class ImageQuery(Config):
     """Only images in this state: unlabelled, waiting, unreviewed, approved, returned, refused."""
     split: Literal["train", "validation", "benchmark"] | None = None
     """Only images of this split."""
-    source: Literal["generated", "real", "imported", "drawn"] | None = None
-    """Only images of this origin."""
+    source: Source | None = None
+    """Only images of this origin; "injected" selects images with an injected artifact, which no other
+    selection holds."""
     round: str | None = Field(default=None, max_length=200)
     """Only images generated in this round, by id."""
 
@@ -99,3 +102,18 @@ class PseudoLabelRun(SelectionRun):
     """Id of the detector whose maps become labels; null for the champion."""
     pseudo_label: PseudoLabelConfig = PseudoLabelConfig()
     """How many images are labelled."""
+
+
+class InjectionRun(SelectionRun):
+    """Artifacts injected into clean images, with exact label maps."""
+
+    source: Literal["operations", "redraw"] = "operations"
+    """Where artifacts come from: "operations" on pixels, or a generator that redraws a region."""
+    generator: str | None = None
+    """Id of the generator that redraws; null with "operations"."""
+    copies: int = Field(default=1, ge=1, le=100)
+    """Images made of each clean one, each with another artifact."""
+    injection: InjectionConfig = InjectionConfig()
+    """Kinds and sizes of the artifacts, and the random seed."""
+    redraw: RedrawConfig = RedrawConfig()
+    """How the generator redraws."""

@@ -7,7 +7,7 @@ from pydantic import AliasChoices, Field
 from dataengine.curation.stratify import BenchmarkCandidate, bands_at, sample_strata
 from dataengine.errors import InputRefused
 from dataengine.masks import LabelMap, PackedMap
-from dataengine.records import THRESHOLD, Benchmark, BenchmarkItem, Label, QueueItem, threshold_of
+from dataengine.records import COLLECTED, THRESHOLD, Benchmark, BenchmarkItem, Label, QueueItem, threshold_of
 from pipelines.services.agreement import disagreements, merged_map
 from pipelines.services.schemas import Name, RequestBody
 from storage.catalog import Catalog
@@ -33,7 +33,7 @@ def freeze_known(workspace: Workspace, actor: str, name: str = "") -> Benchmark:
     another draft is open.
     """
     with workspace.catalog() as catalog:
-        images = catalog.images.find(split="benchmark", status="active")
+        images = catalog.images.find(split="benchmark", status="active", source=COLLECTED)
         labels = valid_labels(catalog, [image.id for image in images])
         items = [
             BenchmarkItem(

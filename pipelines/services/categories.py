@@ -10,8 +10,9 @@ from dataengine.curation.balance import CategoryBalance, balance_of
 from dataengine.curation.config import HardCategoryConfig
 from dataengine.curation.hard_categories import scaled_to
 from dataengine.errors import InputRefused
-from dataengine.records import THRESHOLD, AuditEvent, QueueItem, threshold_of
+from dataengine.records import COLLECTED, THRESHOLD, AuditEvent, QueueItem, threshold_of
 from dataengine.statistics import holm
+from pipelines.detectors.training_data import injected_artifacts
 from pipelines.selections.hard_categories import judge_histograms
 from pipelines.services.schemas import Name, RequestBody
 from storage.catalog import Catalog
@@ -155,24 +156,26 @@ def _send(catalog: Catalog, body: Ask, actor: str) -> int:
     return new
 
 
-def balance_report(catalog: Catalog, policy: Policy) -> dict[str, Any]:
+def balance_report(catalog: Catalog, policy: Policy, injected: int = 0) -> dict[str, Any]:
     """Positives and negatives of every category in the newest snapshot, and in the one that comes next.
 
-    The next one holds what `publish` would take now: labels that count, unlabelled real photos, and the
-    newest round's pseudo-labels.
+    The next one holds what `publish` would take now: labels that count, unlabelled real photos, the newest
+    round's pseudo-labels, and at most `injected` images with an injected artifact.
     """
     snapshots, rounds = catalog.snapshots.list(), catalog.rounds.list()
     now: Counter[tuple[str, bool]] = Counter()
     if snapshots:
         for category, flawed, count in examples_of_snapshot(catalog, snapshots[-1].id):
             now[category, flawed] += count
-    images = {image.id: image for image in catalog.images.find(split="train", status="active")}
+    found = catalog.images.find(split="train", status="active", source=COLLECTED)
+    images = {image.id: image for image in found}
     counting = valid_labels(catalog, images, policy)
     later = Counter((images[id].category or "", not labels[-1].clean) for id, labels in counting.items())
     real = unlabelled_real(catalog)
     later.update((category, False) for _, category in real)
     newest = rounds[-1].id if rounds else None
     later.update(pseudo_examples(catalog, newest, set(counting) | {id for id, _ in real}))
+    later.update((image.category or "", True) for image, _ in injected_artifacts(catalog, injected))
     before = {one.category: one for one in balance_of(now.elements())}
     after = {one.category: one for one in balance_of(later.elements())}
     rows = [

@@ -8,7 +8,7 @@ import numpy as np
 from dataengine.curation.agreement import iou
 from dataengine.errors import Conflict, NotFound
 from dataengine.masks import LabelMap, PackedMap, unpack_label_map
-from dataengine.records import AuditEvent, GoldImage, GoldScore, Label
+from dataengine.records import INJECTED, AuditEvent, GoldImage, GoldScore, Label
 from storage.catalog import Catalog
 from storage.workspace import Workspace
 
@@ -24,6 +24,8 @@ def choose_gold(workspace: Workspace, image_id: str, author: str, actor: str) ->
     """
     with workspace.catalog() as catalog:
         known = catalog.labels.latest(image_id, author)
+        if known is not None and known.source == INJECTED:
+            raise Conflict("that artifact was injected; only a person's or an imported label can be gold")
         if known is None:
             raise NotFound(f"{author!r} has not labelled image {image_id!r}")
         verdicts = catalog.reviews.verdicts([image_id])

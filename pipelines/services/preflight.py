@@ -12,10 +12,11 @@ from dataengine.bounds import read_config
 from dataengine.diagnosis.architectures import architecture_named
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.errors import ClinicError, ConfigRefused, ModelRefused, ServiceAbsent
-from dataengine.records import FILES, DetectorVersion, GeneratorVersion
+from dataengine.records import COLLECTED, FILES, DetectorVersion, GeneratorVersion
 from dataengine.safetensors_header import tensor_shapes
 from dataengine.treatment.families.catalog import PIPELINES
 from pipelines.config import TrainingRun, TreatmentRun
+from pipelines.detectors.training_set import require_share
 from pipelines.generators.files import absent_folder, local_folder, read_pipeline_class, weights_of
 from pipelines.jobs.estimate import GIGABYTE
 from pipelines.runtime.models import DYNAMICS_FILE, HIGHLIGHTER_FILE, QUESTION_FILE
@@ -42,7 +43,7 @@ def training_checks(workspace: Workspace, plan: TrainingRun) -> list[Check]:
     with workspace.catalog(read_only=True) as catalog:
         start = catalog.detectors.get(plan.start) if plan.start else catalog.detectors.champion()
         frozen = catalog.benchmarks.newest_frozen()
-        validation = catalog.images.count(split="validation")
+        validation = catalog.images.count(split="validation", source=COLLECTED)
     if start is None:
         text = "There is no detector to start from. Register one: clinic detectors --add FOLDER."
         return [worker_check(workspace), Check(name="start", verdict="bad", text=text)]
@@ -52,6 +53,10 @@ def training_checks(workspace: Workspace, plan: TrainingRun) -> list[Check]:
         disk_check(workspace),
         licence_check(start.name, start.licence),
     ]
+    try:
+        require_share(plan.publish, plan.training)
+    except ConfigRefused as error:
+        found.append(Check(name="injected", verdict="bad", text=str(error)))
     if not validation:
         text = "There are no validation images, so the candidate cannot be compared with the champion."
         found.append(Check(name="validation", verdict="warn", text=text))

@@ -161,7 +161,13 @@ def counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {kind}" for kind, count in counts.items()) or "none"
 
 
-KINDS = {"true": "human-labelled", "pseudo": "pseudo-labelled", "real": "real", "previous": "earlier"}
+KINDS = {
+    "true": "human-labelled",
+    "pseudo": "pseudo-labelled",
+    "real": "real",
+    "previous": "earlier",
+    "injected": "with an injected artifact",
+}
 """Kinds of a training set's images, in words."""
 
 

@@ -33,6 +33,7 @@ from storage.maintenance.erase_rows import (
     find_mark,
     frozen_benchmarks_with,
     handle_rows,
+    injected_into,
     only_drawn_by,
     remove_mark,
     rows_that_keep,
@@ -83,20 +84,22 @@ class Erased:
 def erase_images(workspace: Workspace, image_ids: Iterable[str], actor: str, trial: bool = False) -> Erased:
     """Delete images with their labels, predictions and queue items, and every blob that only they refer to.
 
-    Exported shards that contain one of them are removed from this machine and can be exported again without
-    it. With `trial` nothing is changed. Raises `NotFound`, erasing nothing, if one of the images does not
-    exist, unless these images were being erased when an earlier run was killed.
+    Images with an artifact injected into one of them go too. Exported shards that contain one of them are
+    removed from this machine and can be exported again without it. With `trial` nothing is changed. Raises
+    `NotFound`, erasing nothing, if one of the images does not exist, unless these images were being erased
+    when an earlier run was killed.
     """
-    ids = sorted(set(image_ids))
-    key = digest("erase images", *ids)
+    named = sorted(set(image_ids))
+    key = digest("erase images", *named)
     with workspace.catalog(read_only=True) as catalog:
         begun = find_mark(catalog.connection, key)
+        ids = sorted({*named, *injected_into(catalog, named), *(begun.images if begun else ())})
         packs = {MapRef.parse(ref).pack for ref in map_refs(catalog.connection, ids)}
     moved = {} if trial else repack(workspace, packs, set(ids))
     with workspace.catalog() as catalog:
         connection = catalog.connection
         existing = {image.id: image for image in catalog.images.get_many(ids)}
-        missing = [id for id in ids if id not in existing]
+        missing = [id for id in named if id not in existing]
         if missing and begun is None:
             raise NotFound(f"there is no image {missing[0]!r}; nothing was erased. Check the ids")
         items, labels = tables.snapshot_items.c, tables.labels.c
@@ -105,7 +108,7 @@ def erase_images(workspace: Workspace, image_ids: Iterable[str], actor: str, tri
         about = replace(about, benchmarks=frozen_benchmarks_with(connection, ids, ()))
         doomed = {blob for image in existing.values() for blob in (image.sha256, image.thumbnail) if blob}
         doomed |= values(connection, labels.label_map, labels.image_id, ids)
-        mark = replace(mark, blobs=mark.blobs | doomed)
+        mark = replace(mark, blobs=mark.blobs | doomed, images=frozenset(ids))
         for old, new in moved.items():
             for column in MAP_COLUMNS:
                 set_values(connection, column, old, new)

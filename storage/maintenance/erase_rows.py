@@ -6,15 +6,16 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, delete, insert, or_, select, update
 
-from dataengine.records import now
+from dataengine.records import INJECTED, now
 from storage import tables
+from storage.catalog import Catalog
 from storage.maintenance.personal_columns import Handling
 from storage.maintenance.scrubbing import Scrub, mentions, scrub_columns
 from storage.repositories.rows import chunks
 
 BEGUN = "erase.begin"
 """The audit event of an erasure that has not ended; it names a digest of what is erased, and blobs."""
-MARKED = ("blobs", "packs", "snapshots")
+MARKED = ("blobs", "packs", "snapshots", "images")
 NAMED_BY: Mapping[str, tuple[str, ...]] = {
     "prompts": ("round_id",),
     "snapshot_items": ("snapshot_id",),
@@ -32,6 +33,8 @@ class Mark:
     blobs: frozenset[str]
     packs: frozenset[str]
     snapshots: frozenset[str]
+    images: frozenset[str] = frozenset()
+    """Ids of erased images, which are found by those they were made of and not after them."""
 
 
 def find_mark(connection: Connection, key: str) -> Mark | None:
@@ -41,7 +44,7 @@ def find_mark(connection: Connection, key: str) -> Mark | None:
         select(events.subject, events.details).where(events.action == BEGUN)
     ):
         if details["key"] == key:
-            return Mark(key, pseudonym, *(frozenset(details[name]) for name in MARKED))
+            return Mark(key, pseudonym, *(frozenset(details.get(name, ())) for name in MARKED))
     return None
 
 
@@ -99,6 +102,14 @@ def rows_that_keep(
             if found:
                 kept[place] = sorted({" ".join(map(str, row)) for row in found})
     return kept
+
+
+def injected_into(catalog: Catalog, image_ids: Iterable[str]) -> set[str]:
+    """The images with an injected artifact that were made of these: they show the same, but for a region."""
+    ids = set(image_ids)
+    groups = {image.group for image in catalog.images.get_many(sorted(ids))} - {""}
+    made = catalog.images.find(source=INJECTED, group=sorted(groups)) if groups else []
+    return {image.id for image in made if image.settings.get(INJECTED, {}).get("of") in ids}
 
 
 def column_of(place: str) -> Column[Any]:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Integer, and_, cast, exists, func, select
 
+from dataengine.records import INJECTED
 from storage import tables
 from storage.catalog import Catalog
-from storage.queries.images import newest_revision, newest_verdict
+from storage.queries.images import collected, newest_revision, newest_verdict
 
 BINS = 1000
 """Number of confidence steps of a histogram."""
@@ -43,7 +44,8 @@ def step_of(confidence: float) -> int:
 def histograms(
     catalog: Catalog, detector_id: str | None, only: Sequence[ColumnElement[bool]] = ()
 ) -> dict[str, Histogram]:
-    """Confidence by category over the images with a prediction of the detector, restricted by `only`."""
+    """Confidence by category over the images with a prediction of the detector, restricted by `only`; never
+    of injected artifacts."""
     predictions, images = tables.predictions.c, tables.images.c
     step = _step(catalog)
     statement = (
@@ -51,6 +53,9 @@ def histograms(
         .where(predictions.detector_id == detector_id, predictions.category.is_not(None))
         .group_by(predictions.category, step)
     )
+    if catalog.images.ids(source=INJECTED, limit=1):
+        injected = select(images.id).where(images.source == INJECTED)
+        statement = statement.where(predictions.image_id.not_in(injected))
     if only:
         inside = exists().where(images.id == predictions.image_id, images.status == "active", *only)
         statement = statement.where(inside)
@@ -72,10 +77,11 @@ def _step(catalog: Catalog) -> ColumnElement[int]:
 
 
 def not_queued() -> list[ColumnElement[bool]]:
-    """Conditions on `images`: not labelled, not queued, and in no benchmark."""
+    """Conditions on `images`: not labelled, not queued, without an injected artifact, and in no benchmark."""
     images, items = tables.images.c, tables.queue_items.c
     return [
         images.split != "benchmark",
+        collected(),
         ~exists().where(tables.labels.c.image_id == images.id),
         ~exists().where(items.image_id == images.id),
     ]
@@ -113,7 +119,7 @@ def reviewed_shares(catalog: Catalog) -> dict[str, tuple[int, int]]:
         select(images.category, labels.clean, func.count(images.id.distinct()))
         .select_from(tables.labels.join(tables.images, images.id == labels.image_id))
         .where(exists().where(same, newest_verdict(reviews), reviews.verdict == "accepted"))
-        .where(newest_revision(labels), images.category.is_not(None))
+        .where(newest_revision(labels), images.category.is_not(None), collected())
         .group_by(images.category, labels.clean)
     )
     reviewed: dict[str, list[int]] = {}

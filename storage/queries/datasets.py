@@ -7,6 +7,7 @@ from sqlalchemy import and_, exists, func, select
 from dataengine.records import THRESHOLD
 from storage import tables
 from storage.catalog import Catalog
+from storage.queries.images import collected
 
 
 def examples_of_snapshot(catalog: Catalog, snapshot_id: str) -> list[tuple[str, bool, int]]:
@@ -71,7 +72,8 @@ def benchmark_candidates(
         .outerjoin(
             predictions, and_(predictions.c.image_id == images.id, predictions.c.detector_id == detector_id)
         )
-        .where(images.status == "active", (images.source == "real") == real, reserved | fresh)
+        .where(images.status == "active", (images.source == "real") == real, collected())
+        .where(reserved | fresh)
         .where(~images.id.in_(select(items.image_id)), ~images.group.in_(trained))
         .where(~images.id.in_(select(tables.benchmark_items.c.image_id)))
         .order_by(images.id)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, tuple_
 
+from dataengine.records import INJECTED
 from storage import tables
 from storage.catalog import Catalog
 
@@ -28,6 +29,7 @@ class ImageFilter:
     """The detector whose predictions are used; None means the champion."""
     generator_id: str | None = None
     source: str | None = None
+    """None means every source but "injected"."""
     split: str | None = None
     round_id: str | None = None
     label_class: int | None = None
@@ -113,8 +115,14 @@ def champion_id(catalog: Catalog) -> str | None:
     return catalog.detectors.champion_id()
 
 
+def collected() -> ColumnElement[bool]:
+    """Images without an injected artifact."""
+    return tables.images.c.source != INJECTED
+
+
 def matching(image_filter: ImageFilter, category: bool = True) -> list[ColumnElement[bool]]:
-    """The filter's conditions on `images`, except the bounds of confidence."""
+    """The filter's conditions on `images`, except the bounds of confidence. Images with an injected artifact
+    match only a filter that names their source."""
     images = tables.images.c
     conditions: list[ColumnElement[bool]] = [
         images.status == ("refused" if image_filter.state == "refused" else "active")
@@ -128,6 +136,8 @@ def matching(image_filter: ImageFilter, category: bool = True) -> list[ColumnEle
     ):
         if value is not None:
             conditions.append(column == value)
+    if image_filter.source is None:
+        conditions.append(collected())
     labelled = images.id.in_(select(tables.labels.c.image_id))
     if image_filter.labelled is not None:
         conditions.append(labelled if image_filter.labelled else ~labelled)

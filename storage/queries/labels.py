@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, func, select
 
-from dataengine.records import Label
+from dataengine.records import INJECTED, Label
 from storage import tables
 from storage.catalog import Catalog
 from storage.repositories.rows import chunks
@@ -21,11 +21,9 @@ def valid_labels(
 
     Each person's newest revision counts, unless its newest verdict is "rejected" (returned) or "corrected"
     (replaced by the curator's own). Approved labels supersede unreviewed ones; with policy "approved"
-    unreviewed ones never count.
+    unreviewed ones never count, nor do the label maps of injected artifacts.
     """
-    newest: dict[str, list[Label]] = {}
-    for label in catalog.labels.of_images(image_ids):
-        newest.setdefault(label.image_id, []).append(label)
+    newest = labels_of(catalog, image_ids)
     verdicts = catalog.reviews.verdicts(newest)
     counting: dict[str, list[Label]] = {}
     for image_id, labels in newest.items():
@@ -43,7 +41,10 @@ def labelled_by_several(catalog: Catalog, conditions: Sequence[ColumnElement[boo
     """Ids of images labelled by two or more people."""
     labels, images = tables.labels.c, tables.images.c
     statement = (
-        select(labels.image_id).group_by(labels.image_id).having(func.count(labels.author.distinct()) > 1)
+        select(labels.image_id)
+        .where(labels.source != INJECTED)
+        .group_by(labels.image_id)
+        .having(func.count(labels.author.distinct()) > 1)
     )
     if conditions:
         inside = select(images.id).where(*conditions)
@@ -64,23 +65,24 @@ class Choices:
 def choices(catalog: Catalog) -> Choices:
     """The values in use."""
 
-    def distinct(column: ColumnElement[Any]) -> list[str]:
-        values = catalog.connection.scalars(select(column).where(column.is_not(None)).distinct())
-        return sorted(str(value) for value in values)
+    def distinct(column: ColumnElement[Any], *conditions: ColumnElement[bool]) -> list[str]:
+        statement = select(column).where(column.is_not(None), *conditions).distinct()
+        return sorted(str(value) for value in catalog.connection.scalars(statement))
 
-    images = tables.images.c
+    images, labels = tables.images.c, tables.labels.c
     return Choices(
         categories=distinct(images.category),
         generators=distinct(images.generator_id),
         rounds=distinct(images.round_id),
-        people=distinct(tables.labels.c.author),
+        people=distinct(labels.author, labels.source != INJECTED),
     )
 
 
 def labels_of(catalog: Catalog, image_ids: Iterable[str]) -> dict[str, list[Label]]:
-    """Every person's newest revision, by image."""
+    """Every person's newest revision, by image; label maps of injected artifacts are no person's."""
     by_image: dict[str, list[Label]] = {}
     for chunk in chunks(image_ids):
         for label in catalog.labels.of_images(chunk):
-            by_image.setdefault(label.image_id, []).append(label)
+            if label.source != INJECTED:
+                by_image.setdefault(label.image_id, []).append(label)
     return by_image

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, func, select
 
+from dataengine.records import INJECTED
 from storage import tables
 from storage.catalog import Catalog
 from storage.queries.images import champion_id
@@ -17,6 +18,7 @@ class Overview:
     """Images by source."""
     splits: dict[str, int]
     labelled: int
+    """Images with a label that is not an injected artifact's."""
     waiting: int
     """Queue items that still need annotations."""
     pseudo_labels: int
@@ -44,7 +46,8 @@ def overview(catalog: Catalog) -> Overview:
         rows = catalog.connection.execute(select(column, func.count()).group_by(column).order_by(column))
         return {name: count for name, count in rows}
 
-    labelled = select(func.count(func.distinct(tables.labels.c.image_id)))
+    labels = tables.labels.c
+    labelled = select(func.count(func.distinct(labels.image_id))).where(labels.source != INJECTED)
     return Overview(
         images=grouped(tables.images.c.source),
         splits=grouped(tables.images.c.split),

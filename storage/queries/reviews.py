@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Select, and_, func, select, tuple_
 
+from dataengine.records import INJECTED
 from storage import tables
 from storage.catalog import Catalog
 from storage.queries.images import newest_revision, newest_verdict
@@ -88,7 +89,9 @@ def _reviewed(state: str) -> Select[Any]:
         reviews.c.note,
     ]
     joined = labels.join(tables.images, images.id == labels.c.image_id).outerjoin(reviews, same)
-    statement = select(*columns).select_from(joined).where(newest_revision(labels.c))
+    statement = (
+        select(*columns).select_from(joined).where(newest_revision(labels.c), labels.c.source != INJECTED)
+    )
     if state == "unreviewed":
         return statement.where(reviews.c.verdict.is_(None))
     verdicts = {"approved": ("accepted", "corrected"), "returned": ("rejected",)}.get(state)

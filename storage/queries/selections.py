@@ -2,14 +2,22 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, exists, func, select
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 
 from dataengine.records import Image
 from dataengine.records.images import HARD, IMPORTED, SURVEY
 from storage import tables
 from storage.catalog import Catalog
 from storage.queries.categories import not_queued
-from storage.queries.images import ImageFilter, champion_id, matching, within_bounds
+from storage.queries.images import (
+    ImageFilter,
+    champion_id,
+    collected,
+    matching,
+    newest_revision,
+    newest_verdict,
+    within_bounds,
+)
 
 Conditions = Sequence[ColumnElement[bool]]
 """Conditions on the table of images."""
@@ -44,6 +52,24 @@ def not_predicted_by(detector_id: str) -> ColumnElement[bool]:
     """Images without a prediction of the detector."""
     predictions = tables.predictions.c
     return ~exists().where(predictions.image_id == tables.images.c.id, predictions.detector_id == detector_id)
+
+
+def known_clean() -> list[ColumnElement[bool]]:
+    """Images known to have no artifact: real ones without a label, and those that a label which counts calls
+    clean and none calls flawed. An injected artifact's image is never clean."""
+    images, labels, reviews = tables.images.c, tables.labels.c, tables.reviews.c
+    returned = exists().where(
+        reviews.image_id == labels.image_id,
+        reviews.author == labels.author,
+        reviews.revision == labels.revision,
+        reviews.verdict.in_(("rejected", "corrected")),
+        newest_verdict(reviews),
+    )
+    counting = labels.image_id == images.id, newest_revision(labels), ~returned
+    clean = exists().where(*counting, labels.clean.is_(True))
+    flawed = exists().where(*counting, labels.clean.is_(False))
+    unlabelled = ~exists().where(labels.image_id == images.id)
+    return [collected(), or_(and_(images.source == "real", unlabelled), and_(clean, ~flawed))]
 
 
 def uncategorised() -> ColumnElement[bool]:

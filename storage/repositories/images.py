@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Connection, exists, func, select, update
 
 from dataengine.errors import NotFound
-from dataengine.records import CategoryAnswer, HardCategory, Image, Prediction, Prompt, PseudoLabel
+from dataengine.records import INJECTED, CategoryAnswer, HardCategory, Image, Prediction, Prompt, PseudoLabel
 from storage import tables
 from storage.repositories.rows import Rows, chunks, insert_new
 
@@ -280,14 +280,19 @@ class Features:
         return insert_new(self._connection, tables.image_features, rows)
 
     def missing(self, detector_id: str) -> list[str]:
-        """Ids of active images without a vector of that detector, in order."""
+        """Ids of active images without a vector of that detector, in order; injected artifacts are no
+        images to find."""
         images, features = tables.images.c, tables.image_features.c
         has = exists(
             select(features.image_id).where(
                 features.image_id == images.id, features.detector_id == detector_id
             )
         )
-        statement = select(images.id).where(images.status == "active", ~has).order_by(images.id)
+        statement = (
+            select(images.id)
+            .where(images.status == "active", images.source != INJECTED, ~has)
+            .order_by(images.id)
+        )
         return list(self._connection.scalars(statement))
 
     def of(self, detector_id: str, limit: int) -> tuple[list[str], NDArray[np.int8]]:

@@ -19,6 +19,9 @@ from storage.queries.labels import Policy
 from storage.workspace import Workspace
 from ui.web.sessions import SignedIn
 
+MOST_INJECTED = 100_000
+"""Images with an injected artifact that the balance counts at most."""
+
 
 class RealPhotos(RequestBody):
     """Real photos of a registered folder become examples without artifacts."""
@@ -45,9 +48,9 @@ def category_routes(workspace: Workspace) -> APIRouter:
         return {"sent": send_to_people(workspace, body, person.name)}
 
     @routes.get("/balance")
-    def balance(policy: Policy = "unreturned") -> dict[str, Any]:
+    def balance(policy: Policy = "unreturned", injected: bool = False) -> dict[str, Any]:
         with workspace.catalog(read_only=True) as catalog:
-            return balance_report(catalog, policy)
+            return balance_report(catalog, policy, MOST_INJECTED if injected else 0)
 
     @routes.post("/balance/real")
     def add_real(body: RealPhotos, person: SignedIn) -> dict[str, str]:

@@ -20,6 +20,7 @@ from pipelines.services.detectors import (
 from pipelines.services.locations import check_locations, offers
 from storage.workspace import Workspace
 from ui.runs.routes import Settings, run_routes, run_rows
+from ui.train.injection import injection_routes
 from ui.web.access import ENGINEERS
 from ui.web.sessions import Person, Requires
 from ui.web.settings_form import form
@@ -51,6 +52,7 @@ def train_routes(workspace: Workspace) -> APIRouter:
     """The routes under /api/train."""
     routes = APIRouter(prefix="/api/train", dependencies=[TRAINING])
     routes.include_router(run_routes(workspace, runs.TRAINING))
+    routes.include_router(injection_routes(workspace))
     previews = AnswerCache(lambda plan: training_preview.snapshot_preview(workspace, plan.publish))
 
     @routes.get("/overview")

@@ -22,6 +22,8 @@ from dataengine.treatment.sampling.sampler import Step, Stepper, as_tensor, deno
 
 STREAM = 0x1A9A17
 """Separates the noise of the known part from the initial noise of images."""
+EXCESS_STREAM = 0x1A9A18
+"""That of noise in excess from both."""
 
 
 class Inpainter:
@@ -43,10 +45,7 @@ class Inpainter:
         """
         self._known, self._missing = known, missing[:, None].to(known.dtype)
         self._repeats, self._inner, self._strength = repeats, inner, strength
-        self._noise = [
-            torch.Generator().manual_seed(int(np.random.SeedSequence([STREAM, seed]).generate_state(1)[0]))
-            for seed in seeds
-        ]
+        self._noise = _generators(STREAM, seeds)
 
     def __call__(
         self,
@@ -79,9 +78,41 @@ class Inpainter:
         return self._missing * latents + (1 - self._missing) * noised
 
     def _drawn(self) -> Tensor:
-        """Gaussian noise, each image's from its own seed."""
-        rows = [torch.randn(self._known.shape[1:], generator=each) for each in self._noise]
-        return torch.stack(rows).to(self._known)
+        return _gaussian(self._noise, self._known)
+
+
+class NoisyStepper:
+    """`denoise`, after which the state has more noise than its level says."""
+
+    def __init__(self, excess: float, seeds: Sequence[int]) -> None:
+        self._excess, self._noise = excess, _generators(EXCESS_STREAM, seeds)
+
+    def __call__(
+        self,
+        family: GeneratorFamily,
+        latents: Tensor,
+        conditioning: Conditioning,
+        schedule: Schedule,
+        step: int,
+        guidance: float,
+        precision: Precision = "float32",
+    ) -> Step:
+        """A step of `denoise`, and `excess` times the next level's noise."""
+        result = denoise(family, latents, conditioning, schedule, step, guidance, precision)
+        sigma = broadcast_level(schedule.next_sigma[step], result.latents)
+        noise = _gaussian(self._noise, result.latents)
+        return replace(result, latents=result.latents + self._excess * sigma * noise)
+
+
+def _generators(stream: int, seeds: Sequence[int]) -> list[torch.Generator]:
+    """A source of noise for each image, from its own seed."""
+    states = [int(np.random.SeedSequence([stream, seed]).generate_state(1)[0]) for seed in seeds]
+    return [torch.Generator().manual_seed(state) for state in states]
+
+
+def _gaussian(generators: Sequence[torch.Generator], like: Tensor) -> Tensor:
+    rows = [torch.randn(like.shape[1:], generator=each) for each in generators]
+    return torch.stack(rows).to(like)
 
 
 def renoise(
@@ -103,10 +134,12 @@ def inpaint(
     repeats: int = 1,
     report: Report = no_report,
     strength: float = 1.0,
+    excess: float = 0.0,
 ) -> np.ndarray:
     """Inpaint images uint8 NHWC: the `missing` pixels, bool NHW, are generated; all others keep their values.
 
-    `strength` in (0, 1] is the noise from which they are; see `Inpainter`.
+    `strength` in (0, 1] is the noise from which they are; see `Inpainter`. An `excess` above 0 adds that
+    multiple of each level's noise after its step, which the model does not expect: flawed on purpose.
 
     Raises `ConfigRefused` unless masks, prompts and seeds match the images, and the images the settings.
     """
@@ -122,7 +155,8 @@ def inpaint(
     def of(rows: slice) -> Inpainter:
         known = family.encode_images(as_tensor(images[rows]).to(family.device))
         holes = torch.from_numpy(missing[rows]).to(family.device)
-        return Inpainter(known, mask_on_latents(holes, known), seeds[rows], repeats, strength=strength)
+        inner = denoise if excess == 0 else NoisyStepper(excess, seeds[rows])
+        return Inpainter(known, mask_on_latents(holes, known), seeds[rows], repeats, inner, strength)
 
     drawn = generate(family, prompts, seeds, sized, report, of)
     return np.where(missing[..., None], drawn, images)

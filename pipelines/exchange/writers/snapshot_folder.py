@@ -23,7 +23,7 @@ from dataengine.csv_files import CsvTable
 from dataengine.errors import InputRefused
 from dataengine.images import encode_png
 from dataengine.masks import StoredMap
-from dataengine.records import Image, Label, Report, digest, no_report, threshold_of
+from dataengine.records import COLLECTED, Image, Label, Report, digest, no_report, threshold_of
 from pipelines.exchange.writers.coco import CocoFile
 from pipelines.exchange.writers.label_studio import TaskFile
 from storage.stores.blobs import writing
@@ -133,14 +133,15 @@ def export_folder(
     **filters: Any,
 ) -> ExportResult:
     """Write the matching images (by default active ones), or those of a snapshot, and their labels to a new
-    folder; without `pictures`, metadata and labels only.
+    folder; without `pictures`, metadata and labels only. Injected artifacts are written only if `source`
+    names them.
 
     The folder appears when it is complete. Raises `InputRefused` if it exists and is not empty or the format
     is unknown, `WorkspaceUnusable` if the disk is full or read-only.
     """
     if format not in PARTS:
         raise InputRefused(f"there is no format {format!r}; formats are {', '.join([*PARTS, 'hf'])}")
-    filters = {"status": "active"} | filters
+    filters = {"status": "active", "source": COLLECTED} | filters
     with workspace.catalog(read_only=True) as catalog:
         total = catalog.images.count(**filters)
     rows: Iterable[tuple[Image, list[Label]]] = iter_labelled_images(

@@ -1,4 +1,5 @@
-"""Diagnose, categorize, mine and pseudo-label any selection of images, here or on a worker."""
+"""Diagnose, categorize, mine and pseudo-label any selection of images, or inject artifacts into it, here or
+on a worker."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ from pipelines.selections.config import (
     CategorizationRun,
     DiagnosisRun,
     ImageQuery,
+    InjectionRun,
     MiningRun,
     PseudoLabelRun,
     SelectionRun,
@@ -25,6 +27,7 @@ KINDS: dict[type[SelectionRun], str] = {
     CategorizationRun: "categorize",
     MiningRun: "mine",
     PseudoLabelRun: "pseudo-label",
+    InjectionRun: "inject",
 }
 """The kind of job that does each work."""
 
@@ -66,14 +69,29 @@ def pseudo_label_images(
     return _here(workspace, device, report, lambda context: selections.pseudo_label_images(context, run))
 
 
+def inject_images(
+    workspace: Workspace, run: InjectionRun, device: str | None = None, report: Report = no_report
+) -> dict[str, Any]:
+    """See `pipelines.jobs.inject_images.inject_images`."""
+    from pipelines.jobs import inject_images
+
+    return _here(workspace, device, report, lambda context: inject_images.inject_images(context, run))
+
+
 def request_work(workspace: Workspace, run: SelectionRun, actor: str = "") -> Job:
     """Queue the work for a worker; its detector is fixed now.
 
-    Raises `NotFound` for an empty selection and an unknown detector, `ConfigRefused` without any detector.
+    Raises `NotFound` for an empty selection and an unknown detector or generator, `ConfigRefused` without any
+    detector, `InputRefused` for an injection into images that are not known to be clean.
     """
+    from pipelines.jobs.inject_images import clean_selection, redrawing_generator
     from pipelines.selections.pages import selected
 
-    selected(workspace, run.images)
+    if isinstance(run, InjectionRun):
+        redrawing_generator(workspace, run)
+        clean_selection(workspace, run.images)
+    else:
+        selected(workspace, run.images)
     if isinstance(run, DiagnosisRun | MiningRun | PseudoLabelRun):
         run = run.model_copy(update={"detector": _detector(workspace, run.detector)})
     kind = KINDS[type(run)]

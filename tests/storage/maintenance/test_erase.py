@@ -10,6 +10,7 @@ import pytest
 from dataengine.errors import NotFound
 from dataengine.masks import pack_label_map
 from dataengine.records import (
+    INJECTED,
     AuditEvent,
     CategoryAnswer,
     DetectorVersion,
@@ -27,6 +28,7 @@ from dataengine.records import (
     Treatment,
     User,
     Vote,
+    digest,
 )
 from storage.maintenance.erase import Erased, erase_images, erase_person
 from storage.tables import metadata
@@ -248,3 +250,65 @@ def test_an_unknown_person_is_not_found(filled: Workspace) -> None:
 def test_people_may_erase_themselves(filled: Workspace) -> None:
     erase_person(filled, "bob", actor="bob")
     assert mentions(filled, "bob") == []
+
+
+def inject(workspace: Workspace, id: str, of: str, group: str = "g") -> None:
+    with workspace.catalog() as catalog:
+        catalog.images.describe(of, group=group)
+        sha256, small = (workspace.blobs.put(f"{what} {id}".encode()) for what in ("pixels", "small"))
+        settings = {INJECTED: {"of": of, "kind": "warp"}}
+        catalog.images.add_many(
+            [
+                Image(
+                    id=id,
+                    sha256=sha256,
+                    thumbnail=small,
+                    height=4,
+                    width=6,
+                    source=INJECTED,
+                    group=group,
+                    settings=settings,
+                )
+            ]
+        )
+        label_map = workspace.blobs.put(marks(3))
+        catalog.labels.submit(
+            Label(image_id=id, author=INJECTED, height=4, width=6, label_map=label_map, source=INJECTED)
+        )
+        catalog.commit()
+
+
+def test_images_with_an_artifact_injected_into_it_go_with_it(filled: Workspace) -> None:
+    """They show the same but for a region; those made of other images of the group stay."""
+    for id, of in (("b-1", "b"), ("b-2", "b"), ("c-1", "c")):
+        inject(filled, id, of)
+    trial = erase_images(filled, ["b"], actor="root", trial=True)
+    report = erase_images(filled, ["b"], actor="root")
+    assert (trial.images, trial.labels) == (report.images, report.labels) == (3, 2)
+    with filled.catalog(read_only=True) as catalog:
+        left = [image.id for image in catalog.images.find()]
+    assert left == ["a", "c", "c-1", "d"]
+    for word in ("b-1", "b-2"):
+        assert not mentions(filled, word)
+
+
+def test_a_killed_erasure_resumes_with_the_injected_ones(
+    filled: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = digest("made of b")
+    inject(filled, made, "b")
+    with filled.catalog(read_only=True) as catalog:
+        pixels = catalog.images.get(made).sha256
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("storage.maintenance.erase.delete_unused", killed)
+        with pytest.raises(KeyboardInterrupt):
+            erase_images(filled, ["b"], actor="root")
+    note = filled.path / "note.json"
+    note.write_text(f'{{"image": "{made}"}}')
+    erase_images(filled, ["b"], actor="root")
+    assert not mentions(filled, made) and not filled.blobs.has(pixels)
+    assert made not in note.read_text()

@@ -90,13 +90,15 @@ function chart(rows) {
 
 export async function balance(root, { choices, asked, go }) {
   const policy = asked.policy === "approved" ? "approved" : "unreturned";
-  const found = await get(`/api/curate/balance?policy=${policy}`);
+  const injected = asked.injected === "true";
+  const found = await get(`/api/curate/balance?policy=${policy}&injected=${injected}`);
   const most = Math.max(1, ...found.categories.flatMap((row) => [row.now.positive + row.now.negative, row.next.positive + row.next.negative]));
   const rows = found.categories.map((row) => h("tr", {}, h("td", {}, row.category), h("td", {}, stacked(row.now, most)), h("td", {}, stacked(row.next, most)),
     h("td", { class: row.wanted ? "figure warn" : "figure" }, row.wanted ? count(row.wanted) : "–")));
   root.append(panel("Positives and negatives by category",
     h("p", { class: "hint" }, "Flawed images teach the detector where artifacts are; clean ones, that the category itself is not one. “Wanted” is the number of clean images that would bring the flawed share down to one half."),
-    select("policy", "Labels to publish", [["unreturned", "all except returned"], ["approved", "approved only"]], policy, (event) => go({ view: "balance", policy: event.target.value })),
+    select("policy", "Labels to publish", [["unreturned", "all except returned"], ["approved", "approved only"]], policy, (event) => go({ view: "balance", policy: event.target.value, injected: injected || "" })),
+    select("injected", "Injected artifacts", [["false", "left out"], ["true", "included"]], String(injected), (event) => go({ view: "balance", policy, injected: event.target.value === "true" || "" })),
     rows.length ? h("div", { class: "scroll" }, h("table", { class: "balance" },
       h("thead", {}, h("tr", {}, ["Category", found.snapshot ? `Now (snapshot ${found.snapshot.slice(0, 8)})` : "Now (no snapshot yet)", "After the next snapshot", "Wanted"].map((name) => h("th", {}, name)))),
       h("tbody", {}, rows))) : nothing("No labels yet."),

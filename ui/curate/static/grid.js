@@ -67,7 +67,7 @@ function bar(choices, filters, chosen, go, total) {
     select("generator", "Generator", any(choices.generators), filters.generator, change),
     select("detector", "Detector", [["", "champion"], ...detectors], filters.detector, change),
     select("split", "Split", any(["train", "validation", "benchmark"]), filters.split, change),
-    select("source", "Source", any(["generated", "real", "imported", "drawn"]), filters.source, change),
+    select("source", "Source", any(["generated", "real", "imported", "drawn", "injected"]), filters.source, change),
     select("round", "Round", any(choices.rounds), filters.round, change),
   ];
   const form = h("form", { class: "filters card", onsubmit: (event) => event.preventDefault() }, fields);

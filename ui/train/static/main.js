@@ -6,6 +6,7 @@ import { drawLabels, mapOf, mergedOf, pixels } from "/static/images.js";
 import { reliability } from "/static/line_chart.js";
 import { router } from "/static/router.js";
 import { form } from "/static/runs/form.js";
+import { inject } from "/static/train/inject.js";
 import { drawChecks, drawCurves, facts, flat, overlaid, pill, runList, runView } from "/static/runs/run.js";
 
 const API = "/api/train";
@@ -19,7 +20,7 @@ const GROUPS = [
   { name: "validation rates", figures: ["validation_false_alarm", "validation_miss"] },
   { name: "learning rate", figures: ["lr"] },
 ];
-const FIRST = ["start", "training.name", "training.steps", "training.batch", "training.lr", "training.mixture"];
+const FIRST = ["start", "training.name", "training.steps", "training.batch", "training.lr", "training.mixture", "publish.injected_limit"];
 
 // ---- overview ----------------------------------------------------------------------------------------------
 
@@ -27,7 +28,7 @@ async function overview(root, { again }) {
   const seen = await get(`${API}/overview`);
   root.append(
     h("div", { class: "line head" }, h("div", {}, h("h1", {}, "Train"), h("p", { class: "lead" }, "Detectors find artifacts per pixel. The champion is the one in use everywhere.")),
-      h("span", { class: "gap" }), h("a", { class: "button", href: "?new=1" }, "New training")),
+      h("span", { class: "gap" }), h("a", { class: "button quiet", href: "?inject=1" }, "Inject artifacts"), h("a", { class: "button", href: "?new=1" }, "New training")),
     seen.worker ? "" : h("p", { class: "note" }, "No worker is running, so training does not start. Start one with “clinic worker”."),
     champion(seen.champion, again),
     panel("Detectors", detectors(seen)), panel("Training runs", runList(seen.runs, "No standalone runs yet.")));
@@ -105,7 +106,7 @@ function starts(field, choices) {
 }
 
 function drawContents(place, { rows, kinds, categories, changes }) {
-  const words = { true: "human labels", pseudo: "pseudo-labels", real: "real photos", previous: "earlier training sets" };
+  const words = { true: "human labels", pseudo: "pseudo-labels", real: "real photos", previous: "earlier training sets", injected: "injected artifacts" };
   const most = Math.max(1, ...categories.map(({ positive, negative }) => positive + negative));
   const change = changes === null ? "The champion has no snapshot to compare with."
     : changes.new + changes.gone + changes.relabelled === 0 ? "Identical to the champion's training set."
@@ -247,6 +248,6 @@ function worst(one, key, title) {
 router({
   home: "/train",
   title: "Train",
-  views: { overview, run, detector, new: fresh },
-  nameOf: (asked) => ["run", "detector", "new"].find((name) => asked[name]),
+  views: { overview, run, detector, inject, new: fresh },
+  nameOf: (asked) => ["run", "detector", "inject", "new"].find((name) => asked[name]),
 });

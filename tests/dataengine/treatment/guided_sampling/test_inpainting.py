@@ -9,7 +9,7 @@ from dataengine.errors import ConfigRefused
 from dataengine.treatment.config import SamplingConfig
 from dataengine.treatment.families.diffusion import Schedule
 from dataengine.treatment.families.loading import load_family
-from dataengine.treatment.guided_sampling.inpainting import Inpainter, inpaint, renoise
+from dataengine.treatment.guided_sampling.inpainting import Inpainter, NoisyStepper, inpaint, renoise
 from dataengine.treatment.sampling.sampler import Step, as_tensor, sample
 from tests.dataengine.treatment import tiny
 
@@ -162,3 +162,39 @@ def test_a_share_of_a_latent_is_generated():
         times=level, alpha=level + 1, sigma=level, next_alpha=level + 1, next_sigma=level, clip=None
     )
     assert torch.equal(stepper(None, drawn, None, schedule, 0, 1.0).latents, share[None])
+
+
+@pytest.mark.parametrize("kind", ["ddpm", "flux"])
+def test_noise_in_excess_spoils_what_is_drawn_and_nothing_else(families, images, missing, kind):
+    prompts = ["a red house"] * 3
+
+    def drawn(excess, rows=slice(None)):
+        seeds = SEEDS[rows]
+        return inpaint(
+            families[kind], images[rows], missing[rows], prompts[rows], seeds, SETTINGS, excess=excess
+        )
+
+    plain, noisy = drawn(0.0), drawn(2.0)
+    assert np.array_equal(plain, inpaint(families[kind], images, missing, prompts, SEEDS, SETTINGS))
+    assert np.array_equal(noisy[~missing], images[~missing])
+    assert (noisy[missing] != plain[missing]).mean() > 0.3
+    assert np.abs(drawn(2.0, slice(1, 2))[0].astype(int) - noisy[1]).max() <= 1, "nor on its batch"
+
+
+def test_noise_in_excess_has_the_deviation_of_its_level():
+    class Silent:
+        prediction = "epsilon"
+
+        def predict(self, latents, times, conditioning, guidance):
+            return torch.zeros_like(latents)
+
+    alphas = torch.tensor([0.6, 0.8, 1.0])
+    sigmas = (1 - alphas**2).clamp(min=0).sqrt()
+    schedule = Schedule(torch.tensor([2.0, 1.0]), alphas[:-1], sigmas[:-1], alphas[1:], sigmas[1:])
+    state = torch.zeros(2, 1, 100, 100)
+    stepper = NoisyStepper(2.0, [1, 2])
+    first = stepper(Silent(), state, None, schedule, 0, 1.0).latents
+    assert first.std().item() == pytest.approx(2 * 0.6, rel=0.03)
+    assert not torch.equal(first[0], first[1])
+    last = stepper(Silent(), state, None, schedule, 1, 1.0).latents
+    assert torch.equal(last, state), "the last level has no noise"

@@ -1,0 +1,57 @@
+"""The form at /train?inject=1: artifacts injected into clean images, with samples of each kind."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+
+from dataengine.injection.config import KINDS, InjectionConfig, Kind
+from pipelines.selections.config import InjectionRun
+from pipelines.services import runs
+from pipelines.services.images.filters import parse_query
+from pipelines.services.images.injection import NO_START, count_injected, injection_sample
+from pipelines.services.images.work import request_work
+from storage.workspace import Workspace
+from ui.runs.routes import Settings
+from ui.web.access import ENGINEERS
+from ui.web.blob_pool import reads_blobs
+from ui.web.sessions import Person, Requires
+from ui.web.settings_form import form
+
+Engineer = Annotated[Person, Requires(ENGINEERS, "injecting artifacts")]
+SAMPLES_KEPT = "private, max-age=60"
+
+
+def injection_routes(workspace: Workspace) -> APIRouter:
+    """The routes under /api/train/inject."""
+    routes = APIRouter(prefix="/inject")
+
+    @routes.get("/form")
+    def described_form() -> dict[str, Any]:
+        with workspace.catalog(read_only=True) as catalog:
+            generators = [[one.id, one.name] for one in catalog.generators.offered()]
+        return {
+            "fields": form(InjectionRun, InjectionRun().model_dump(mode="json")),
+            "choices": {"generator": generators},
+            "kinds": KINDS,
+            "note": NO_START,
+            "injected": count_injected(workspace),
+        }
+
+    @routes.get("/samples/{kind}")
+    @reads_blobs
+    def sample(
+        kind: Kind,
+        seed: Annotated[int, Query(ge=0)] = 0,
+        images: Annotated[str, Query(max_length=1000)] = "",
+    ) -> Response:
+        png = injection_sample(workspace, parse_query(images.split()), InjectionConfig(seed=seed), kind)
+        return Response(png, media_type="image/png", headers={"Cache-Control": SAMPLES_KEPT})
+
+    @routes.post("/start")
+    def start(body: Settings, person: Engineer) -> dict[str, str]:
+        """The selection of images comes in words, as on the command line or in a link to the Curate page."""
+        images = parse_query(str(body.settings.get("images", "")).split())
+        run = runs.validated(InjectionRun, {**body.settings, "images": images.model_dump(mode="json")})
+        return {"job": request_work(workspace, run, person.name).id}
+
+    return routes
