@@ -16,7 +16,7 @@ MOST_FILES = 25
 
 ORDER = {
     "": "dataengine storage pipelines ui app",
-    "dataengine": "errors bounds safetensors_header durable csv_files statistics masks images records config "
+    "dataengine": "errors licences bounds safetensors_header durable csv_files statistics masks images records config "
     "injection curation quality diagnosis treatment clinic",
     "dataengine/clinic": "drawing flaws scenes subjects world lessons readers models vocabulary config "
     "training parts oracles build",
@@ -27,7 +27,7 @@ ORDER = {
     "readers formats writers",
     "pipelines/services": "schemas queue rounds jobs inference agreement gold annotation reviews "
     "categories benchmarks detectors generators endpoints locations training_free training_preview preflight "
-    "model_card round_options runs images studies exchange admin",
+    "model_card round_options runs training images studies exchange admin",
     "storage": "addresses locations tables migrations repositories engine catalog accounts stores migrate "
     "workspace references identity job_queue maintenance opening queries",
     "storage/migrations": "env versions",

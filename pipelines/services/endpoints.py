@@ -39,7 +39,18 @@ def is_local(host: str) -> bool:
 SERVICES = frozenset({"label-studio", "webhook"})
 EITHER = frozenset({"vqa", "llm"})
 MODELS = frozenset({"generator", "detector", "scorer", *EITHER})
-KINDS = ("generator", "detector", "vqa", "scorer", "segmenter", "llm", "label-studio", "folder", "webhook")
+KINDS = (
+    "generator",
+    "detector",
+    "encoder",
+    "vqa",
+    "scorer",
+    "segmenter",
+    "llm",
+    "label-studio",
+    "folder",
+    "webhook",
+)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
