@@ -133,8 +133,8 @@ def weight_file(path: Path) -> Path:
     file = next((path / each for each in WEIGHT_FILES if (path / each).is_file()), None)
     if file is None:
         raise ModelRefused(
-            f"{path} holds neither {' nor '.join(WEIGHT_FILES)}; expected a folder that transformers saved, or "
-            "the file of weights itself"
+            f"{path} holds neither {' nor '.join(WEIGHT_FILES)}; expected a folder that transformers saved, "
+            "or the file of weights itself"
         )
     return file
 
@@ -222,7 +222,8 @@ def _best(
 
 
 def _flattened(key: str) -> str:
-    """The name as timm's feature extractors have it, where stages are no list: `stages.0.…` is `stages_0.…`."""
+    """The name as timm's feature extractors have it, where stages are no list: `stages_0.…` for
+    `stages.0.…`."""
     return re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", key)
 
 

@@ -88,7 +88,8 @@ def model_card(
         licence_text=base.licence or "not recorded here",
         name=line(treated.name),
         base=line(base.name),
-        detector=f"{line(detector.name)} ({detector.id}), which {describe_point(detector)['text']}",
+        detector=f"{line(detector.name)} ({detector.id}, licence: {line(detector.licence) or 'not recorded'}), "
+        f"which {describe_point(detector)['text']}",
         rows="\n".join(
             row(name, one) for name, one in judged.items() if isinstance(one, dict) and "ratio" in one
         )

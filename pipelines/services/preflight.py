@@ -73,26 +73,24 @@ def start_checks(workspace: Workspace, start: TrainingStart, training: DetectorT
             licence_check(start.detector.name, start.detector.licence),
         ]
     network = training.detector
-    if not start.encoder_weights:
-        found = [Check(name="start", verdict="warn", text=f"{RANDOM_START} {small_rate(training)}".strip())]
-        return (
-            found
-            if not forbidden_by(network.licence)
-            else [*found, licence_check("The network", network.licence)]
-        )
-    licence = licence_of(start.encoder_weights, network)
-    found = [encoder_check(start.encoder_weights, network)]
-    return [*found, licence_check(f"The encoder weights {start.encoder_weights}", licence)]
+    if start.encoder_weights:
+        licence = licence_of(start.encoder_weights, network)
+        return [
+            encoder_check(start.encoder_weights, network),
+            licence_check(f"The encoder weights {start.encoder_weights}", licence),
+        ]
+    found = [Check(name="start", verdict="warn", text=f"{RANDOM_START} {unused_rates(training)}".strip())]
+    return found + [licence_check("The network", network.licence)] * bool(forbidden_by(network.licence))
 
 
 RANDOM_START = (
-    "Training starts from random weights; below some thousands of labelled images, a pre-trained encoder finds "
-    "far more."
+    "Training starts from random weights; below some thousands of labelled images, a pre-trained encoder "
+    "finds far more."
 )
 
 
-def small_rate(training: DetectorTrainingConfig) -> str:
-    """What to change where an encoder without pre-trained weights is trained as if it had some."""
+def unused_rates(training: DetectorTrainingConfig) -> str:
+    """What to change where an encoder with random weights would be trained as if it were pre-trained."""
     odd = {"encoder_factor": training.encoder_factor < 1, "encoder_frozen": training.encoder_frozen > 0}
     named = " and ".join(name.replace("_", " ") for name, wrong in odd.items() if wrong)
     return f"Set {named} back to the default: that is for pre-trained encoders." if named else ""

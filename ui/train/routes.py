@@ -12,12 +12,14 @@ from dataengine.records import CLINIC, STAGE_JOB, DetectorVersion, Job, describe
 from pipelines.config import TrainingRun
 from pipelines.services import preflight, queue, runs, training_preview
 from pipelines.services.detectors import (
+    licence_limits,
     objections_to,
     promote_detector,
     roll_back_champion,
     verdicts_on,
 )
 from pipelines.services.locations import check_locations, offers
+from pipelines.services.training.starts import recipe_choices, start_choices
 from storage.workspace import Workspace
 from ui.runs.routes import Settings, run_routes, run_rows
 from ui.web.access import ENGINEERS
@@ -154,6 +156,8 @@ def row_of(version: DetectorVersion) -> dict[str, Any]:
         "figures": five(version.metrics, "validation"),
         "rates": rates(version.metrics.get("validation", {})),
         "operating_point": describe_point(version),
+        "licence": version.licence,
+        "forbids": licence_limits(version),
     }
 
 
@@ -182,13 +186,15 @@ def training_form(workspace: Workspace, preset: str) -> dict[str, Any]:
     """The form, filled in from a preset, and its choices."""
     presets = runs.training_presets(workspace)
     name = preset if preset in presets else next(iter(presets))
-    with workspace.catalog(read_only=True) as catalog:
-        versions = list(reversed(catalog.detectors.offered()))
+    plan = TrainingRun.model_validate(presets[name])
+    starts = start_choices(workspace, plan)
     return {
         "fields": form(TrainingRun, presets[name], offers(workspace)),
         "presets": list(presets),
         "preset": name,
-        "choices": {"start": [[one.id, f"{one.name} · {one.role}"] for one in versions[:DETECTORS_SHOWN]]},
+        "recipes": recipe_choices(workspace),
+        "starts": starts,
+        "choices": {"start": [[one.value, one.name] for one in starts if one.value]},
     }
 
 
@@ -217,6 +223,8 @@ def detector_details(workspace: Workspace, detector_id: str) -> dict[str, Any]:
             "goes on from": parent or "random weights, or another workspace",
             "snapshot": version.snapshot_id,
             "round": version.round_id,
+            "encoder weights": version.metrics.get("training", {}).get("pretrained")
+            or "none, or not recorded",
             "licence": version.licence or "not recorded",
             "made for": MADE_FOR.get(version.domain, "not recorded"),
         },

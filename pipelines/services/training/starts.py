@@ -16,8 +16,8 @@ ENCODER = "encoder"
 SHOWN = 100
 
 HELP = {
-    "photo": "For photographs and photo-like images: a small network on an ImageNet encoder, trained on images "
-    "as they travel on the web. Needs no detector to start from.",
+    "photo": "For photographs and photo-like images: a small network on an ImageNet encoder; half of the "
+    "training images are compressed, as on the web. Needs no detector to start from.",
     "paper": "DiffDoctor at its own scale: SegFormer mit-b5, 40,000 updates at 512 pixels, for a large GPU. "
     "The published weights of its encoder are non-commercial.",
     "demo": "For the embedded clinic's 64-pixel drawings: minutes on two cores.",
