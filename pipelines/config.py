@@ -256,7 +256,7 @@ class RoundRecipe(Config):
 class TrainingRun(Config):
     """Training of a detector outside a round: `clinic retrain --start`, or the Train desk."""
 
-    start: Start = None
+    start: Start = Field(default=None, min_length=1)
     """What training starts from: id of a registered detector; "random"; or weights of the encoder:
     "imagenet", "nvidia/mit-b0" to "nvidia/mit-b5" (non-commercial), a file, or a folder that transformers
     saved, whose head is dropped. null for the encoder weights in `training`, else the champion."""

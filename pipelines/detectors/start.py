@@ -35,10 +35,15 @@ class TrainingStart:
 def choose_start(catalog: Catalog, plan: TrainingRun) -> TrainingStart:
     """What the plan names; else the encoder weights in its settings, else the champion.
 
-    Raises `ConfigRefused` when it names nothing and there is no champion, or a name that several detectors
-    have, and `NotFound` for what is neither a detector nor weights; both sentences list the choices.
+    Raises `ConfigRefused` when it names nothing and there is no champion, two different starts, or a name
+    that several detectors have, and `NotFound` for what is neither a detector nor weights.
     """
-    named = plan.start or plan.training.encoder_weights
+    named, encoder = plan.start or plan.training.encoder_weights, plan.training.encoder_weights
+    if encoder and named != encoder:
+        raise ConfigRefused(
+            f"the training starts from {named!r} and its setting encoder_weights says {encoder!r}; leave one "
+            "of them out"
+        )
     if not named:
         champion = catalog.detectors.champion()
         if champion is None:

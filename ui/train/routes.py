@@ -220,7 +220,7 @@ def detector_details(workspace: Workspace, detector_id: str) -> dict[str, Any]:
         "objections": objections_to(version, champion),
         "benchmark_frozen": frozen,
         "lineage": {
-            "goes on from": parent or "random weights, or another workspace",
+            "goes on from": parent or start_of(version),
             "snapshot": version.snapshot_id,
             "round": version.round_id,
             "encoder weights": version.metrics.get("training", {}).get("pretrained")
@@ -230,6 +230,13 @@ def detector_details(workspace: Workspace, detector_id: str) -> dict[str, Any]:
         },
         "config": version.config,
     }
+
+
+def start_of(version: DetectorVersion) -> str:
+    """What a detector without a parent began with."""
+    if pretrained := version.metrics.get("training", {}).get("pretrained"):
+        return f"encoder weights {pretrained}"
+    return "random weights" if version.snapshot_id else "random weights, or another workspace"
 
 
 def split_figures(metrics: dict[str, Any]) -> dict[str, Any]:

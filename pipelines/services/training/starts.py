@@ -43,8 +43,9 @@ def recipe_choices(workspace: Workspace) -> list[Choice]:
     """The presets of a training by name, the likeliest first."""
     newest = "The settings that the newest detector was trained with."
     return [
-        Choice(value=preset, name=preset, help=HELP.get(preset.removeprefix(RECIPE), newest))
+        Choice(value=preset, name=name, help=HELP.get(name, newest))
         for preset in training_presets(workspace)
+        for name in [preset.removeprefix(RECIPE)]
     ]
 
 

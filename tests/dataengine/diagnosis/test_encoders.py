@@ -232,7 +232,7 @@ def test_a_segformers_own_names_are_taken_as_well_as_those_of_its_files() -> Non
 def test_a_folder_without_weights_is_refused(files: tuple[str, ...], tmp_path: Path) -> None:
     for name in files:
         (tmp_path / name).write_text("{}")
-    with pytest.raises(ModelRefused, match="holds neither model.safetensors nor pytorch_model.bin"):
+    with pytest.raises(ModelRefused, match=r"holds neither model\.safetensors nor pytorch_model\.bin"):
         read_encoder(str(tmp_path), SEGFORMER)
 
 

@@ -74,7 +74,7 @@ async function fresh(root, { asked, go }) {
   const preflight = panel("Preflight", nothing("Checking…"));
   let turn = 0, timer = null;
   const start = h("button", { type: "button", class: "button", onclick: begin }, "Start training");
-  const made = form(described.fields, { first: FIRST, replace: { start: (field) => starts(field, described.starts) }, changed: () => { clearTimeout(timer); timer = setTimeout(look, 400); } });
+  const made = form(described.fields, { first: FIRST, replace: { start: (field) => starts(field, described.starts), "training.encoder_weights": inStart }, changed: () => { clearTimeout(timer); timer = setTimeout(look, 400); } });
   const preset = h("select", { onchange: () => go({ new: 1, preset: preset.value }, { replace: true }) },
     described.recipes.map(({ value, name }) => h("option", { value, selected: value === described.preset }, name)));
   const recipe = described.recipes.find(({ value }) => value === described.preset);
@@ -125,8 +125,11 @@ function starts(field, choices) {
   }
   show();
   const node = h("label", { class: "setting choice" }, h("span", { class: "name" }, "start from"), h("span", { class: "starts" }, control, path), h("small", {}, mark, " ", help));
-  return { node, read: () => (control.value === OTHER ? path.value.trim() : control.value) || null };
+  return { node, read: () => (control.value === OTHER ? path.value.trim() : control.value || null) };
 }
+
+// A setting that the choice of the start decides.
+const inStart = (field) => ({ node: h("span", { hidden: true }), read: () => field.value });
 
 function drawContents(place, { rows, kinds, categories, changes }) {
   const words = { true: "human labels", pseudo: "pseudo-labels", real: "real photos", previous: "earlier training sets" };
