@@ -295,6 +295,18 @@ def test_weights_that_cannot_be_had_are_refused_with_a_way_out(name: str, reason
         read_encoder(name, DetectorConfig(architecture="unet", encoder="resnet18", size=64))
 
 
+@pytest.mark.parametrize("error", [RuntimeError("storage"), TimeoutError(), ValueError("name"), OSError(28)])
+def test_whatever_the_hub_raises_is_one_sentence(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def fail(*arguments: Any, **named: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    with pytest.raises(ModelRefused, match=f"cannot be fetched from the hub \\({type(error).__name__}"):
+        read_encoder("nvidia/mit-b0", SEGFORMER)
+
+
 def test_an_encoder_without_published_weights_says_so() -> None:
     with pytest.raises(ConfigRefused, match="under a free licence"):
         read_encoder("imagenet", SEGFORMER)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from dataengine.diagnosis.architectures import architecture_of
 from dataengine.diagnosis.config import NVIDIA_LICENCE, DetectorConfig
 from dataengine.diagnosis.detector import NetworkDetector
-from dataengine.records import DetectorVersion, Image, Label
+from dataengine.records import DetectorVersion, Image, Label, Split
 from pipelines.recipes import photo_detector
 from storage.opening import create_workspace, open_workspace
 from storage.workspace import Workspace
@@ -37,7 +37,7 @@ def fill(workspace: Workspace, licence: str = "") -> None:
     images: list[Image] = []
     labels: list[Label] = []
     for number in range(12):
-        split = "validation" if number % 3 == 0 else "train"
+        split: Split = "validation" if number % 3 == 0 else "train"
         image, label = broken_picture(workspace, "a photo of a hand", 100 + number)
         images.append(replace(image, source="imported", split=split, licence=licence))
         labels.append(label)
