@@ -114,7 +114,7 @@ function starts(field, choices) {
     groups.map((group) => h("optgroup", { label: group }, choices.filter((one) => one.group === group).map(option))),
     h("optgroup", { label: "elsewhere" }, h("option", { value: OTHER }, "other weights…")));
   const path = h("input", { type: "text", class: "mono", placeholder: "a file, a folder, or the id of a detector", autocomplete: "off", "aria-label": "Weights to start from" });
-  const help = h("small", {}), mark = h("span", { class: "state limited" });
+  const help = h("span"), mark = h("span", { class: "state limited" });
   function show() {
     const chosen = choices.find(({ value }) => value === control.value), other = control.value === OTHER;
     path.hidden = !other;

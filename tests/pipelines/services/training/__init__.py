@@ -1,1 +1,0 @@
-"""Tests of trainings outside rounds."""
