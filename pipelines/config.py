@@ -37,6 +37,7 @@ Scorers = Annotated[
 ]
 Attributes = Annotated[str, Location(kind="scorer", harmless=CLINIC)]
 Writer = Annotated[str, Location(kind="llm", harmless=CLINIC)]
+Start = Annotated[str | None, Location(kind="encoder", harmless=r"[\w-]+|nvidia/mit-b[0-5]")]
 
 
 class GenerateConfig(Config):
@@ -258,10 +259,12 @@ class RoundRecipe(Config):
 
 
 class TrainingRun(Config):
-    """Training of a detector outside a round, started at the Train desk."""
+    """Training of a detector outside a round: `clinic retrain --start`, or the Train desk."""
 
-    start: str | None = None
-    """Id of the detector to start from; null for the champion."""
+    start: Start = Field(default=None, min_length=1)
+    """What training starts from: id of a registered detector; "random"; or weights of the encoder:
+    "imagenet", "nvidia/mit-b0" to "nvidia/mit-b5" (non-commercial), a file, or a folder that transformers
+    saved, whose head is dropped. null for the encoder weights in `training`, else the champion."""
     publish: PublishConfig = PublishConfig()
     """Which labels go into the snapshot, and with what weights."""
     training: DetectorTrainingConfig = DetectorTrainingConfig()

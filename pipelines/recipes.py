@@ -11,6 +11,7 @@ from dataengine.diagnosis.config import (
     DetectorConfig,
     DetectorTrainingConfig,
     LossConfig,
+    OperatingPointConfig,
     published_config,
 )
 from dataengine.diagnosis.encoders import IMAGENET
@@ -21,11 +22,13 @@ from dataengine.treatment.presets import diffdoctor
 from pipelines.config import (
     CLINIC,
     CategorizeConfig,
+    EvaluateConfig,
     GenerateConfig,
     JudgeConfig,
     PseudoLabelConfig,
     PublishConfig,
     RoundRecipe,
+    TrainingRun,
     TreatConfig,
     WritePromptsConfig,
 )
@@ -249,6 +252,21 @@ def paper(seed: int = 0) -> RoundRecipe:
     )
 
 
+def photo(seed: int = 0) -> TrainingRun:
+    """A detector of artifacts in photographs and photo-like images, on all labels and real photos there are.
+
+    Its operating point flags at most one clean validation image in twenty: in real images most are clean.
+    """
+    return TrainingRun(
+        start=IMAGENET,
+        # The start names the encoder's weights.
+        training=photo_detector(seed=seed).model_copy(update={"encoder_weights": ""}),
+        evaluate=EvaluateConfig(
+            operating_point=OperatingPointConfig(rule="recall_at", false_alarm=0.05),
+        ),
+    )
+
+
 RECIPES: dict[str, Callable[[int], RoundRecipe]] = {
     "demo": demo,
     "cpu-smoke": cpu_smoke,
@@ -260,6 +278,25 @@ RECIPES: dict[str, Callable[[int], RoundRecipe]] = {
 
 def named(name: str, seed: int = 0) -> RoundRecipe:
     """The recipe of that name. Raises `NotFound` listing the known names."""
+    if name in TRAININGS:
+        raise NotFound(f"{name} is a recipe of a training and not of a round: clinic retrain --recipe {name}")
     if name not in RECIPES:
         raise NotFound(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
     return RECIPES[name](seed)
+
+
+TRAININGS: dict[str, Callable[[int], TrainingRun]] = {"photo": photo}
+"""Recipes of a training outside rounds, which are not part of one."""
+
+
+def training_named(name: str, seed: int = 0) -> TrainingRun:
+    """The training by the recipe of that name, of a training or of a round.
+
+    Raises `NotFound` listing the known names.
+    """
+    if name in TRAININGS:
+        return TRAININGS[name](seed)
+    if name not in RECIPES:
+        raise NotFound(f"there is no recipe {name!r}; there are {', '.join([*TRAININGS, *RECIPES])}")
+    recipe = RECIPES[name](seed)
+    return TrainingRun(training=recipe.retrain, publish=recipe.publish, evaluate=recipe.evaluate)

@@ -16,18 +16,18 @@ MOST_FILES = 25
 
 ORDER = {
     "": "dataengine storage pipelines ui app",
-    "dataengine": "errors bounds safetensors_header durable csv_files statistics masks images records config "
-    "injection curation quality diagnosis treatment clinic",
+    "dataengine": "errors licences bounds safetensors_header durable csv_files statistics masks images "
+    "records config injection curation quality diagnosis treatment clinic",
     "dataengine/clinic": "drawing flaws scenes subjects world lessons readers models vocabulary config "
     "training parts oracles build",
     "dataengine/treatment": "config presets families sampling tuning refining guided_sampling repair",
     "pipelines": "config runtime generators detectors selections stages round recipes exchange jobs services "
     "worker cli demo",
     "pipelines/exchange": "prompts metadata labels importer safe_files import_options shapes label_studio "
-    "readers formats writers",
+    "readers formats public_sets writers",
     "pipelines/services": "schemas queue rounds jobs inference agreement gold annotation reviews "
     "categories benchmarks detectors generators endpoints locations training_free training_preview preflight "
-    "model_card round_options runs images studies exchange admin",
+    "model_card round_options runs training images studies exchange admin",
     "storage": "addresses locations tables migrations repositories engine catalog accounts stores migrate "
     "workspace references identity job_queue maintenance opening queries",
     "storage/migrations": "env versions",

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 StateDict = Mapping[str, "Tensor"]
+WHY = 300
+"""Characters of a library's own reason in an error message."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +114,13 @@ def _segformer_config(config: DetectorConfig) -> Any:
 
 
 def _build_segformer(config: DetectorConfig) -> nn.Module:
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import SegformerForSemanticSegmentation
 
-    return SegformerForSemanticSegmentation(_segformer_config(config))
+    try:
+        return SegformerForSemanticSegmentation(_segformer_config(config))
+    except (IndexError, TypeError, ValueError, StrictDataclassError) as error:
+        raise ConfigRefused(f"no SegFormer of the sizes {config.segformer}: {_reason(error)}") from error
 
 
 def _load_segformer(config: DetectorConfig, state: StateDict) -> nn.Module:
@@ -159,9 +165,10 @@ def _build_smp(config: DetectorConfig) -> nn.Module:
             classes=config.classes,
             **config.options,
         )
-    except KeyError as error:
+    # Unknown names, tags and options, and encoders whose features the decoder cannot take.
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ConfigRefused(
-            f"no architecture {config.architecture!r} with encoder {config.encoder!r}: {error}"
+            f"no architecture {config.architecture!r} with encoder {config.encoder!r}: {_reason(error)}"
         ) from error
 
 
@@ -182,6 +189,12 @@ def _smp_features(network: nn.Module, images: Tensor) -> Tensor:
     features = network.encoder(images)  # type: ignore[operator]
     # Encoders of DPT also return the tokens before the image's.
     return (features[0] if isinstance(features, tuple) else features)[-1]
+
+
+def _reason(error: Exception) -> str:
+    """A library's own words in one line."""
+    why = " ".join(str(error).split())
+    return why if len(why) <= WHY else f"{why[:WHY]}…"
 
 
 def _misfit(why: str) -> ModelRefused:

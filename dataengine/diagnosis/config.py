@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from dataengine.config import Config, Location
+from dataengine.licences import UNSTATED
 from dataengine.records import SampleKind
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -109,7 +110,7 @@ class DetectorConfig(Config):
 def published_config(variant: str = "b5") -> DetectorConfig:
     """The authors' detector: SegFormer of that variant at 512², ImageNet statistics (DiffDoctor, App. C)."""
     return DetectorConfig(
-        name=f"DiffDoctor mit-{variant}", segformer=dict(MIT[variant]), antialias=False, licence="unstated"
+        name=f"DiffDoctor mit-{variant}", segformer=dict(MIT[variant]), antialias=False, licence=UNSTATED
     )
 
 
@@ -256,7 +257,8 @@ class DetectorTrainingConfig(Config):
     """
 
     detector: DetectorConfig = Field(default_factory=DetectorConfig)
-    """Architecture when training starts from random weights; unused when it starts from a detector."""
+    """Architecture when training starts from random or encoder weights; unused when it starts from a
+    detector."""
 
     name: str = "detector"
     """Name of the trained detector."""

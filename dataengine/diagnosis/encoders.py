@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataengine.diagnosis.architectures import architecture_of
-from dataengine.diagnosis.config import NVIDIA_LICENCE, DetectorConfig, DetectorTrainingConfig
+from dataengine.diagnosis.config import MIT, NVIDIA_LICENCE, DetectorConfig, DetectorTrainingConfig
 from dataengine.errors import ConfigRefused, ModelRefused
+from dataengine.licences import UNSTATED, forbidden_by
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,7 +29,8 @@ if TYPE_CHECKING:
 IMAGENET = "imagenet"
 """Name of the weights that the encoder's own library publishes for it."""
 MIT_NAMES = tuple(f"nvidia/mit-b{size}" for size in range(6))
-UNSTATED = "unstated"
+OF_NVIDIA = re.compile(r"(^|-)nvidia[/-]|(^|[-_/])mit[-_]b[0-5]($|[-_.])", re.IGNORECASE)
+"""Names under which NVIDIA's weights lie on disks and in the hub's cache."""
 LEAST_MATCH = 0.9
 PRIOR = 0.05
 """Confidence of an untrained detector everywhere: few pixels are flawed (Lin et al. 2017, Sec. 4.1)."""
@@ -55,6 +59,10 @@ LICENCES: Mapping[str, str] = {
     "mit_": NVIDIA_LICENCE,
 }
 """Licences of segmentation-models-pytorch's own weights, by how the encoder's name begins."""
+
+
+RANDOM = "random"
+"""Name of the start without any weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +102,9 @@ def untrained_detector(config: DetectorTrainingConfig) -> NetworkDetector:
     network, match = load_encoder(detector.network, config.detector, weights)
     if match.unmatched:
         print(f"{weights.source} has no weights for {', '.join(match.unmatched)}; they start at random")
-    about = {"pretrained": weights.source, "licence": weights.licence}
+    # An architecture under a licence of its own, such as NVIDIA's encoders, keeps it beside free weights.
+    licence = config.detector.licence if forbidden_by(config.detector.licence) else weights.licence
+    about = {"pretrained": weights.source, "licence": licence}
     return NetworkDetector(config.detector.model_copy(update=about), network)
 
 
@@ -118,20 +128,51 @@ def read_encoder(name: str, config: DetectorConfig) -> EncoderWeights:
         return _read(_from_hub(name, WEIGHT_FILES[1]), name, NVIDIA_LICENCE)
     if name == IMAGENET:
         return _published(config)
-    if path.is_dir():
-        file = next((path / each for each in WEIGHT_FILES if (path / each).is_file()), None)
-        if file is None:
-            raise ModelRefused(
-                f"{path} holds neither {' nor '.join(WEIGHT_FILES)}; "
-                "expected a folder that transformers saved"
-            )
-        return _read(file, path.name, _licence_of(path))
-    if path.is_file():
-        return _read(path, path.name, UNSTATED)
+    if path.exists():
+        return _read(weight_file(path), path.name, _licence_of(path))
     raise ModelRefused(
         f"there are no encoder weights {name!r}; give a file of weights, a folder that transformers saved, "
         f"{IMAGENET!r}, or one of {', '.join(MIT_NAMES)}"
     )
+
+
+def weight_file(path: Path) -> Path:
+    """The file of weights that this path is, or that transformers saved in this folder.
+
+    Raises `ModelRefused` for a folder without one.
+    """
+    if not path.is_dir():
+        return path
+    file = next((path / each for each in WEIGHT_FILES if (path / each).is_file()), None)
+    if file is None:
+        raise ModelRefused(
+            f"{path} holds neither {' nor '.join(WEIGHT_FILES)}; expected a folder that transformers saved, "
+            "or the file of weights itself"
+        )
+    return file
+
+
+def licence_of(name: str, config: DetectorConfig) -> str:
+    """The licence of encoder weights, as `read_encoder` names them, without reading them or loading torch.
+
+    "unstated" where nothing states one before the weights are read.
+    """
+    if name in MIT_NAMES:
+        return NVIDIA_LICENCE
+    if name == IMAGENET:
+        return _licence_by_encoder(config.encoder)
+    return _licence_of(Path(name))
+
+
+def suggested_weights(config: DetectorConfig) -> str:
+    """Published weights for this detector's encoder: "imagenet", or "nvidia/mit-b…" of SegFormer's size.
+
+    "" for a SegFormer of a size that nobody published.
+    """
+    if config.architecture != "segformer":
+        return IMAGENET
+    sizes = {name: size for name, size in MIT.items() if size.items() <= config.segformer.items()}
+    return next((f"nvidia/mit-{name}" for name in sizes), "")
 
 
 def load_encoder(
@@ -140,37 +181,80 @@ def load_encoder(
     """A network like the given one, whose encoder has the weights, and how they fitted.
 
     Keys match by name after a common prefix, and by shape. Raises `ModelRefused` when more than a tenth of
-    the encoder's tensors find none.
+    the encoder's tensors find none, and for a deeper encoder, of which only the first blocks would fit.
     """
     architecture = architecture_of(config)
-    state, prefix = architecture.published(network), architecture.encoder
-    wanted = {
-        key.removeprefix(prefix): value
-        for key, value in state.items()
-        if key.startswith(prefix) and not key.endswith("num_batches_tracked")
-    }
-    given = _best(wanted, weights.state)
+    prefix = architecture.encoder
+    # transformers has other names for its modules than for the tensors in its files; weights may bear either.
+    named = (architecture.published(network), network.state_dict())
+    state, given, beside = max(
+        ((state, *_best(_of_encoder(state, prefix), weights.state)) for state in named),
+        key=lambda matched: len(matched[1]),
+    )
+    wanted = _of_encoder(state, prefix)
     fitting = {key: value for key, value in given.items() if value.shape == wanted[key].shape}
     match = Match(total=len(wanted), unmatched=tuple(sorted(wanted.keys() - fitting.keys())))
     if match.share < LEAST_MATCH:
         raise ModelRefused(_misfit(weights, wanted, given, match))
+    if further := _further_block(wanted, beside):
+        raise ModelRefused(
+            f"{weights.source} also has {further}, a block that this encoder does not have, so it is of a "
+            "deeper one; choose the encoder that these weights were trained in"
+        )
     merged = state | {prefix + key: value.to(wanted[key].dtype) for key, value in fitting.items()}
     return architecture.load(config, merged), match
 
 
-def _best(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The given tensors under the encoder's names, for the prefixes that match most of them."""
+def _of_encoder(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The encoder's weights in a network's state, without their common prefix."""
+    return {
+        key.removeprefix(prefix): value
+        for key, value in state.items()
+        if key.startswith(prefix) and not key.endswith("num_batches_tracked")
+    }
+
+
+def _best(
+    wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], frozenset[str]]:
+    """The given tensors under the encoder's names, for the prefixes that match most of them, and the names of
+    those under the same prefixes that the encoder does not have."""
     best: dict[str, Tensor] = {}
-    for theirs in PREFIXES:
+    beside: frozenset[str] = frozenset()
+    for theirs, flat in product(PREFIXES, (False, True)):
+        renamed = {
+            _flattened(key.removeprefix(theirs)) if flat else key.removeprefix(theirs): value
+            for key, value in state.items()
+            if key.startswith(theirs)
+        }
         for ours in ("", "model.", "encoder."):
-            found = {
-                ours + key.removeprefix(theirs): value
-                for key, value in state.items()
-                if key.startswith(theirs) and ours + key.removeprefix(theirs) in wanted
-            }
+            found = {ours + key: value for key, value in renamed.items() if ours + key in wanted}
             if len(found) > len(best):
-                best = found
-    return best
+                best, beside = found, frozenset(ours + key for key in renamed) - wanted.keys()
+    return best, beside
+
+
+def _flattened(key: str) -> str:
+    """The name as timm's feature extractors have it, where stages are no list: `stages_0.…` for
+    `stages.0.…`."""
+    return re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", key)
+
+
+def _further_block(wanted: Iterable[str], beside: Iterable[str]) -> str:
+    """The first name of a block that continues one of the encoder's own rows of blocks; "" without one.
+
+    `layer1.2.conv1.weight` continues `layer1.0`, `layer1.1`. A whole stage more is no such block: a decoder
+    may want the encoder's first stages only.
+    """
+    rows = {row for key in wanted if (row := _row_of_blocks(key))}
+    return next((key for key in sorted(beside) if _row_of_blocks(key) in rows), "")
+
+
+def _row_of_blocks(key: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """What precedes and what follows the last number among a name's parts; None without a number."""
+    parts = key.split(".")
+    last = max((index for index, part in enumerate(parts) if part.isdigit()), default=None)
+    return None if last is None else (tuple(parts[:last]), tuple(parts[last + 1 :]))
 
 
 def _misfit(
@@ -195,14 +279,16 @@ def _read(file: Path, source: str, licence: str) -> EncoderWeights:
     return EncoderWeights(state=read_state(file), source=source, licence=licence)
 
 
-def _licence_of(folder: Path) -> str:
-    """The licence of a transformers folder: MiT's own where its sizes are NVIDIA's, else unstated."""
+def _licence_of(path: Path) -> str:
+    """The licence of weights in a file or a transformers folder: NVIDIA's if it is called after them, else
+    unstated."""
+    names = [path.name, *(part for part in path.parts if part.startswith("models--"))]
     try:
-        about: Any = json.loads((folder / "config.json").read_text())
+        about: Any = json.loads((path / "config.json").read_text())
+        names.append(str(about.get("_name_or_path", "")) if isinstance(about, dict) else "")
     except (OSError, ValueError):
-        return UNSTATED
-    name = str(about.get("_name_or_path", "")) if isinstance(about, dict) else ""
-    return NVIDIA_LICENCE if name.startswith("nvidia/") else UNSTATED
+        pass
+    return NVIDIA_LICENCE if any(OF_NVIDIA.search(name) for name in names) else UNSTATED
 
 
 def _published(config: DetectorConfig) -> EncoderWeights:
@@ -223,8 +309,11 @@ def _published(config: DetectorConfig) -> EncoderWeights:
             "give a file of weights"
         )
     file = _from_hub(settings["repo_id"], WEIGHT_FILES[0], settings.get("revision"))
-    licence = next((each for start, each in LICENCES.items() if config.encoder.startswith(start)), UNSTATED)
-    return _read(file, settings["repo_id"], licence)
+    return _read(file, settings["repo_id"], _licence_by_encoder(config.encoder))
+
+
+def _licence_by_encoder(encoder: str) -> str:
+    return next((licence for start, licence in LICENCES.items() if encoder.startswith(start)), UNSTATED)
 
 
 def _of_timm(name: str) -> EncoderWeights:
@@ -242,11 +331,10 @@ def _of_timm(name: str) -> EncoderWeights:
 def _from_hub(repository: str, name: str, revision: str | None = None) -> Path:
     """A file of weights from the hub, or from its cache. Raises `ModelRefused` when it cannot be had."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
         return Path(hf_hub_download(repository, name, revision=revision))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except Exception as error:  # those of the connection, of the hub and of its storage share no base class
         raise ModelRefused(
             f"{repository} cannot be fetched from the hub ({type(error).__name__}); "
             "check the connection, or give a file of weights"

@@ -35,7 +35,16 @@ class Endpoint:
 
     id: str
     kind: Literal[
-        "generator", "detector", "vqa", "scorer", "segmenter", "llm", "label-studio", "folder", "webhook"
+        "generator",
+        "detector",
+        "encoder",
+        "vqa",
+        "scorer",
+        "segmenter",
+        "llm",
+        "label-studio",
+        "folder",
+        "webhook",
     ]
     name: str
     location: str

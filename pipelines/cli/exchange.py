@@ -141,6 +141,25 @@ def import_data(call: Call) -> Any:
     }
 
 
+def datasets(call: Call) -> Any:
+    """Print the known public sets of labelled images, and how each comes in."""
+    from pipelines.services.exchange.datasets import public_sets
+
+    sets = public_sets()
+    for one in sets:
+        call.say(f"{one.name}: {one.images} images, licence {one.licence}")
+        for line in (one.labels, one.note):
+            call.say(f"  {line}")
+        call.say(f"  page     {one.page}")
+        call.say(f"  get      {one.get}")
+        call.say(f"  import   {one.imports}")
+    call.say(
+        "Licences are those that the publishers state; “unstated” where none was found: ask them before you "
+        "publish what was trained on such a set. --licence records one with every imported image."
+    )
+    return {"datasets": [asdict(one) for one in sets]}
+
+
 def parse_pairs(given: Sequence[str], option: str) -> dict[str, str]:
     """`A=B` options as a mapping. Raises `InputRefused` for a malformed one."""
     mapping = {}
@@ -350,6 +369,12 @@ COMMANDS = (
             "clinic import hf://OWNER/NAME --format hf --column image=photo --column mask=flaws",
             "clinic import export.json --format label-studio --images photos",
         ),
+    ),
+    Command(
+        name="datasets",
+        summary="list public sets of labelled images: what they hold, their licences, how to import them",
+        run=datasets,
+        examples=("clinic datasets", "clinic datasets --json"),
     ),
     Command(
         name="export",

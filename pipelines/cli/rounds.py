@@ -6,10 +6,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ConfigRefused, Conflict, JobFailed
-from pipelines.cli import selections
+from pipelines.cli import selections, training
 from pipelines.cli.command import ACTOR, Call, Command, named_or_newest_round, with_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pydantic import BaseModel
 
     from dataengine.records import Round
@@ -71,18 +73,22 @@ def stage_arguments(name: str, parser: argparse.ArgumentParser) -> None:
     place_arguments(parser)
     if name in selections.NAMES:
         selections.selection_arguments(name, parser)
+    if name == "retrain":
+        training.training_arguments(parser)
     if name == "generate":
         recipe_arguments(parser)
         parser.add_argument("--new", action="store_true", help="start a new round even if one is open")
 
 
 def run_stage(name: str, call: Call) -> Any:
-    """Run that stage of the round in this process, or its work on a selection of images.
+    """Run that stage of the round in this process, or its work outside rounds.
 
     Raises `Conflict` when the round is at another stage.
     """
     if name in selections.NAMES and selections.is_selection(call):
         return selections.run_selection(name, call)
+    if name == "retrain" and training.is_outside_rounds(call):
+        return training.train(call)
     row = (
         open_or_start_round(call, new=call.options.new) if name == "generate" else named_or_newest_round(call)
     )
@@ -339,27 +345,40 @@ def stage_mark(stage: str, row: "Round") -> str:
     return "▶" if stage == row.stage else "·"
 
 
+def training_run() -> "type[BaseModel]":
+    from pipelines.config import TrainingRun
+
+    return TrainingRun
+
+
 def whole_recipe() -> "type[BaseModel]":
     from pipelines.config import RoundRecipe
 
     return RoundRecipe
 
 
+def settings_outside(name: str) -> "Callable[[], type[BaseModel]] | None":
+    """Gives the settings of the stage's work outside rounds; None for a stage that has none."""
+    if name in selections.NAMES:
+        return selections.settings_of(name)
+    return {"generate": whole_recipe, "retrain": training_run}.get(name)
+
+
 def stage_command(name: str, title: str) -> Command:
     """The command that runs one stage in this process."""
-    anywhere = name in selections.NAMES
-    settings = selections.settings_of(name) if anywhere else None
+    anywhere = ", or of any images" * (name in selections.NAMES) + ", or outside rounds" * (name == "retrain")
     return Command(
         name=name,
-        summary=f"stage of a round{', or of any images' * anywhere}: {title}",
+        summary=f"stage of a round{anywhere}: {title}",
         run=partial(run_stage, name),
         arguments=partial(stage_arguments, name),
         examples=(
             f"clinic {name}",
             f"clinic {name} --round round-20260101-120000-abcdef",
             *selections.EXAMPLES.get(name, ()),
+            *(training.EXAMPLES if name == "retrain" else ()),
         ),
-        settings=whole_recipe if name == "generate" else settings,
+        settings=settings_outside(name),
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from dataengine.licences import forbidden_by
 from dataengine.records import CLINIC, DetectorVersion, SnapshotItem, describe_point
 from pipelines.detectors.dataset import StoredSamples
 from pipelines.detectors.evaluation import evaluation_sets, measure_on_sets
@@ -111,7 +112,13 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         )
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     table = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
-    return table + [f"{row['name']} {row['operating_point']['text']}" for row in rows]
+    points = [f"{row['name']} {row['operating_point']['text']}" for row in rows]
+    limits = [
+        f"{row['name']}: {row['licence']} forbids {forbidden}"
+        for row in rows
+        if (forbidden := forbidden_by(row["licence"]))
+    ]
+    return table + points + limits
 
 
 def _row(version: DetectorVersion, metrics: Mapping[str, Any], split: str) -> dict[str, Any]:
@@ -122,6 +129,8 @@ def _row(version: DetectorVersion, metrics: Mapping[str, Any], split: str) -> di
         "role": version.role,
         "round": version.round_id,
         "domain": version.domain,
+        "licence": version.licence,
+        "pretrained": metrics.get("training", {}).get("pretrained", ""),
         "images": hard.get("images", 0),
         "order": metrics.get("validation", {}).get("mse"),
         **{name: hard.get(name) for name in FIGURES},

@@ -27,6 +27,9 @@ def register_detector(
         id=digest("detector", checkpoint),
         name=name.strip() or detector.name,
         checkpoint=checkpoint,
+        metrics={"training": {"pretrained": pretrained}}
+        if (pretrained := detector.config.pretrained)
+        else {},
         licence=licence.strip() or detector.config.licence,
         domain=domain,
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.errors import ConfigRefused
 from pipelines.config import TrainingRun, TreatmentRun
+from pipelines.detectors.start import choose_start
 from pipelines.generators.files import local_folder, weights_of
 from pipelines.runtime.context import Context
 from storage.workspace import Workspace
@@ -70,11 +71,11 @@ def estimate_training(context: Context, plan: TrainingRun) -> "Estimate":
     from dataengine.treatment.tuning.estimate import training_step
 
     with context.workspace.catalog(read_only=True) as catalog:
-        start = catalog.detectors.get(plan.start) if plan.start else catalog.detectors.champion()
-    if start is None:
-        raise ConfigRefused("there is no detector to start from; register one first")
-    folder = context.workspace.checkpoints.fetch(start.checkpoint)
-    config = DetectorConfig.model_validate_json((folder / "detector.json").read_text())
+        start = choose_start(catalog, plan).detector
+    config = plan.training.detector
+    if start is not None:
+        folder = context.workspace.checkpoints.fetch(start.checkpoint)
+        config = DetectorConfig.model_validate_json((folder / "detector.json").read_text())
     return training_step(config, plan.training.batch)
 
 

@@ -1,16 +1,17 @@
-"""Retrain a detector outside a round: publish a snapshot, train, compare with the champion.
+"""Train a detector outside a round: publish a snapshot, train, compare with the champion if there is one.
 
 Input: a `TrainingRun` and its id. Output: a detector of role "candidate" with its metrics, a reliability
-diagram, and its worst images, for a person to decide on its promotion. If killed, it resumes with the same
-snapshot from the training's last checkpoint. Cost: the training, and predictions of two detectors on every
-labelled evaluation image.
+diagram, and its worst images, for a person to decide on its promotion. It starts from a registered detector,
+from an encoder's weights, or from random ones (`pipelines.detectors.start`). If killed, it resumes with the
+same snapshot from the training's last checkpoint. Cost: the training, and predictions of two detectors on
+every labelled evaluation image.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dataengine.errors import ConfigRefused, InputRefused
+from dataengine.errors import InputRefused
 from dataengine.masks import quantise
 from dataengine.records import DetectorVersion, SnapshotItem
 from pipelines.config import EvaluateConfig, TrainingRun
@@ -22,6 +23,7 @@ from pipelines.detectors.evaluation import (
     record_comparison,
 )
 from pipelines.detectors.leaderboard import calibrate_on_sets
+from pipelines.detectors.start import choose_start
 from pipelines.detectors.train import train_version
 from pipelines.detectors.training_set import build_training_set, count_by_kind
 from pipelines.jobs.previews import FROZEN, predict_maps, save_samples, spread_evenly
@@ -39,9 +41,8 @@ def retrain_job(context: Context, args: dict[str, Any]) -> Result:
     """Run or resume a training run, from its snapshot to an evaluated candidate."""
     run, plan = args["run"], TrainingRun.model_validate(args["settings"])
     with context.workspace.catalog(read_only=True) as catalog:
-        start = catalog.detectors.get(plan.start) if plan.start else catalog.detectors.champion()
-    if start is None:
-        raise ConfigRefused("there is no detector to start from; register one first, it becomes champion")
+        start = choose_start(catalog, plan)
+    plan = start.fixed_in(plan)
     snapshot_id, items = get_or_publish_snapshot(context, run, plan)
     sets = evaluation_sets(context, plan.publish)
     few = spread_evenly(sets.get("validation", []), WATCHED)
@@ -57,7 +58,7 @@ def retrain_job(context: Context, args: dict[str, Any]) -> Result:
         "retrain",
         "candidate",
         plan.training,
-        start,
+        start.detector,
         items,
         sets,
         plan.evaluate,

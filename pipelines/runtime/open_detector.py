@@ -17,7 +17,8 @@ def champion_version(context: Context) -> DetectorVersion:
     if version is None:
         raise ConfigRefused(
             "This workspace has no champion detector. Register one with `clinic detectors --add PATH` (the "
-            "first becomes champion), name one, or start with `clinic demo`."
+            "first becomes champion), name one, train one with `clinic retrain --start imagenet --recipe "
+            "photo`, or start with `clinic demo`."
         )
     return version
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ConfigRefused, Conflict
+from dataengine.licences import forbidden_by
 from dataengine.records import (
     AuditEvent,
     DetectorVersion,
@@ -36,6 +37,11 @@ def note_on_image(catalog: "Catalog", version: DetectorVersion, image_id: str) -
     """What to say beside the detector's map of an image that it was not made for; "" for nothing."""
     foreign = count_elsewhere(catalog, [image_id]) if version.domain else 0
     return foreign_note(version, foreign, 1)
+
+
+def licence_limits(version: DetectorVersion) -> str:
+    """What the detector's licence forbids, such as "commercial use"; "" for nothing that its name says."""
+    return forbidden_by(version.licence)
 
 
 def leaderboard_rows(workspace: Workspace, split: str = "validation") -> list[dict[str, Any]]:

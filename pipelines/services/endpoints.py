@@ -39,7 +39,18 @@ def is_local(host: str) -> bool:
 SERVICES = frozenset({"label-studio", "webhook"})
 EITHER = frozenset({"vqa", "llm"})
 MODELS = frozenset({"generator", "detector", "scorer", *EITHER})
-KINDS = ("generator", "detector", "vqa", "scorer", "segmenter", "llm", "label-studio", "folder", "webhook")
+KINDS = (
+    "generator",
+    "detector",
+    "encoder",
+    "vqa",
+    "scorer",
+    "segmenter",
+    "llm",
+    "label-studio",
+    "folder",
+    "webhook",
+)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -92,7 +103,8 @@ def checked_endpoint(
     A service is an http(s) URL without credentials, none of whose addresses is private or local unless
     `allowed_networks` ("10.0.0.0/8") holds it; a webhook, to which things are sent, is https but on this
     machine. A model is an absolute folder that exists or a hub id, one that answers questions ("vqa") or
-    writes ("llm") may also be a service; a folder is an absolute folder that exists.
+    writes ("llm") may also be a service; an encoder's weights are an absolute file or folder that exists, and
+    a folder is an absolute folder that exists.
     """
     name, location = name.strip(), location.strip()
     if kind not in KINDS:
@@ -103,7 +115,7 @@ def checked_endpoint(
         check_webhook(location)
     if kind in SERVICES or (kind in EITHER and "://" in location):
         check_url(location, allowed_networks, resolved)
-    else:
+    elif not (kind == "encoder" and Path(location).is_absolute() and Path(location).is_file()):
         check_folder(location, hub_too=kind in MODELS)
     id = digest("endpoint", kind, name, location)
     return Endpoint(id=id, kind=kind, name=name, location=location)  # type: ignore[arg-type]

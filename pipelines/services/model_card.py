@@ -26,7 +26,7 @@ A LoRA for {base}, trained so that an artifact detector finds fewer artifacts in
 |---|---|---|---|---|
 {rows}
 
-Kept update {kept} of {updates}: {stopped}. Detector: {detector}.
+Kept update {kept} of {updates}: {stopped}. Detector: {detector}. Its licence: {detector_licence}.
 Settings to reproduce it: `treatment.json`.
 
 ```python
@@ -89,6 +89,7 @@ def model_card(
         name=line(treated.name),
         base=line(base.name),
         detector=f"{line(detector.name)} ({detector.id}), which {describe_point(detector)['text']}",
+        detector_licence=line(detector.licence) or "not recorded",
         rows="\n".join(
             row(name, one) for name, one in judged.items() if isinstance(one, dict) and "ratio" in one
         )

@@ -1,7 +1,7 @@
 """Checks before a run begins: worker, disk, licences, models."""
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,17 +10,21 @@ from pydantic import ValidationError
 
 from dataengine.bounds import read_config
 from dataengine.diagnosis.architectures import architecture_named
-from dataengine.diagnosis.config import DetectorConfig
-from dataengine.errors import ClinicError, ConfigRefused, ModelRefused, ServiceAbsent
+from dataengine.diagnosis.config import DetectorConfig, DetectorTrainingConfig
+from dataengine.diagnosis.encoders import IMAGENET, MIT_NAMES, licence_of, suggested_weights, weight_file
+from dataengine.errors import ClinicError, ConfigRefused, ModelRefused, NotFound, ServiceAbsent
+from dataengine.licences import UNSTATED, forbidden_by
 from dataengine.records import COLLECTED, FILES, DetectorVersion, GeneratorVersion
 from dataengine.safetensors_header import tensor_shapes
 from dataengine.treatment.families.catalog import PIPELINES
 from pipelines.config import TrainingRun, TreatmentRun
+from pipelines.detectors.start import TrainingStart, choose_start
 from pipelines.detectors.training_set import require_share
 from pipelines.generators.files import absent_folder, local_folder, read_pipeline_class, weights_of
 from pipelines.jobs.estimate import GIGABYTE
 from pipelines.runtime.models import DYNAMICS_FILE, HIGHLIGHTER_FILE, QUESTION_FILE
 from pipelines.services import inference, queue
+from storage.queries.licences import training_licences
 from storage.workspace import Workspace
 
 LITTLE_DISK, NO_DISK = 5e9, 1e9
@@ -41,29 +45,95 @@ class Check:
 def training_checks(workspace: Workspace, plan: TrainingRun) -> list[Check]:
     """What a training needs besides labels."""
     with workspace.catalog(read_only=True) as catalog:
-        start = catalog.detectors.get(plan.start) if plan.start else catalog.detectors.champion()
         frozen = catalog.benchmarks.newest_frozen()
+        champion = catalog.detectors.champion_id()
         validation = catalog.images.count(split="validation", source=COLLECTED)
-    if start is None:
-        text = "There is no detector to start from. Register one: clinic detectors --add FOLDER."
-        return [worker_check(workspace), Check(name="start", verdict="bad", text=text)]
-    found = [
-        worker_check(workspace),
-        detector_check(workspace, start),
-        disk_check(workspace),
-        licence_check(start.name, start.licence),
-    ]
+        licences = training_licences(catalog)
+        try:
+            start = choose_start(catalog, plan)
+        except (ConfigRefused, NotFound) as error:
+            text = f"{str(error)[0].upper()}{str(error)[1:]}."
+            return [worker_check(workspace), Check(name="start", verdict="bad", text=text)]
+    found = [worker_check(workspace), *start_checks(workspace, start, plan.training), disk_check(workspace)]
+    found += images_licence_check(licences)
     try:
         require_share(plan.publish, plan.training)
     except ConfigRefused as error:
         found.append(Check(name="injected", verdict="bad", text=str(error)))
     if not validation:
-        text = "There are no validation images, so the candidate cannot be compared with the champion."
+        text = "There are no validation images, so the candidate gets no operating point"
+        text += " and cannot be compared with the champion." if champion else "."
         found.append(Check(name="validation", verdict="warn", text=text))
-    if frozen is None:
+    if frozen is None and champion:
         text = "No benchmark is frozen yet. Freeze one under Curate → Benchmark before promoting."
         found.append(Check(name="benchmark", verdict="warn", text=text))
     return found
+
+
+def start_checks(workspace: Workspace, start: TrainingStart, training: DetectorTrainingConfig) -> list[Check]:
+    """Whether the start is usable, and under what licence."""
+    if start.detector is not None:
+        return [
+            detector_check(workspace, start.detector),
+            licence_check(start.detector.name, start.detector.licence),
+        ]
+    network = training.detector
+    if start.encoder_weights:
+        licence = licence_of(start.encoder_weights, network)
+        return [
+            encoder_check(start.encoder_weights, network),
+            licence_check(f"The encoder weights {start.encoder_weights}", licence),
+        ]
+    found = [Check(name="start", verdict="warn", text=f"{RANDOM_START} {unused_rates(training)}".strip())]
+    return found + [licence_check("The network", network.licence)] * bool(forbidden_by(network.licence))
+
+
+RANDOM_START = (
+    "Training starts from random weights; below some thousands of labelled images, a pre-trained encoder "
+    "finds far more."
+)
+
+
+def unused_rates(training: DetectorTrainingConfig) -> str:
+    """What to change where an encoder with random weights would be trained as if it were pre-trained."""
+    odd = {"encoder_factor": training.encoder_factor < 1, "encoder_frozen": training.encoder_frozen > 0}
+    named = " and ".join(name.replace("_", " ") for name, wrong in odd.items() if wrong)
+    return f"Set {named} back to the default: that is for pre-trained encoders." if named else ""
+
+
+def encoder_check(weights: str, network: DetectorConfig) -> Check:
+    """Whether encoder weights by that name can belong to the network; they are read when training begins."""
+    if weights == IMAGENET and network.architecture == "segformer":
+        text = (
+            "There are no ImageNet weights under a free licence for SegFormer; choose one of "
+            f"{', '.join(MIT_NAMES)} (non-commercial), or another architecture."
+        )
+        return Check(name="start", verdict="bad", text=text)
+    if weights in MIT_NAMES and network.architecture != "segformer":
+        text = f"{weights} is an encoder of SegFormer; this network is {network.architecture}."
+        return Check(name="start", verdict="bad", text=text)
+    if weights in MIT_NAMES and weights != (fitting := suggested_weights(network)):
+        text = f"{weights} is of another size than this SegFormer"
+        text += f"; choose {fitting}, or another size." if fitting else ", which is of no published size."
+        return Check(name="start", verdict="bad", text=text)
+    if weights == IMAGENET or weights in MIT_NAMES:
+        text = f"Encoder weights {weights}, from the worker's model cache or else from the hub."
+        return Check(name="start", verdict="good", text=text)
+    try:
+        file = weight_file(Path(weights))
+    except ModelRefused as error:
+        return Check(name="start", verdict="bad", text=f"{error}.")
+    return Check(name="start", verdict="good", text=f"Encoder weights from {file}.")
+
+
+def images_licence_check(licences: Mapping[str, int]) -> list[Check]:
+    """What the licences of the training images forbid; empty where they forbid nothing."""
+    limiting = {name: count for name, count in licences.items() if forbidden_by(name)}
+    if not limiting:
+        return []
+    named = ", ".join(f"{count} under {name} (no {forbidden_by(name)})" for name, count in limiting.items())
+    text = f"Of the labelled and real training images, {named}. The detector inherits that."
+    return [Check(name="licences of images", verdict="warn", text=text)]
 
 
 def worker_check(workspace: Workspace) -> Check:
@@ -98,8 +168,10 @@ def licence_check(name: str, licence: str) -> Check:
     if not licence:
         text = f"No licence is recorded for {name}; check it before you publish the result."
         return Check(name="licence", verdict="warn", text=text)
-    limited = "non-commercial" in licence.lower() or licence == "unstated"
-    text = f"{name}: {licence}." + (" The result inherits it." if limited else "")
+    forbidden = forbidden_by(licence)
+    limited = bool(forbidden) or licence == UNSTATED
+    text = f"{name}: {licence}." + f" It forbids {forbidden}." * bool(forbidden)
+    text += " The result inherits it." if limited else ""
     return Check(name="licence", verdict="warn" if limited else "good", text=text)
 
 

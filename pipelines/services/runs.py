@@ -22,6 +22,7 @@ from dataengine.treatment import presets as published
 from dataengine.treatment.config import PixelConfig, RewardConfig, TreatmentConfig
 from pipelines import recipes
 from pipelines.config import PromptChoice, TrainingRun, TreatmentRun
+from pipelines.detectors.start import choose_start
 from pipelines.services import preflight, queue
 from pipelines.services.jobs import cancel_job, pause_job, request_job, resume_job
 from storage import job_queue
@@ -31,6 +32,8 @@ from storage.workspace import Workspace
 Settings = TypeVar("Settings", bound=BaseModel)
 
 TRAINING, TREATMENT = "retrain", "treat"
+RECIPE = "recipe "
+"""Before a recipe's name among presets."""
 
 
 KINDS = {TRAINING: "train", TREATMENT: "treat"}
@@ -64,14 +67,11 @@ def request_run(workspace: Workspace, kind: str, settings: BaseModel, actor: str
 
 
 def start_training(workspace: Workspace, plan: TrainingRun, actor: str) -> Job:
-    """Queue a training; the detector that it starts from is fixed now. Raises `ConfigRefused` when a check
-    fails.
-    """
+    """Queue a training; what it starts from is fixed now. Raises `ConfigRefused` when a check fails."""
     preflight.require(preflight.training_checks(workspace, plan))
     with workspace.catalog(read_only=True) as catalog:
-        start = catalog.detectors.get(plan.start) if plan.start else catalog.detectors.champion()
-    assert start is not None  # the checks refuse that
-    return request_run(workspace, TRAINING, plan.model_copy(update={"start": start.id}), actor)
+        fixed = choose_start(catalog, plan).fixed_in(plan)
+    return request_run(workspace, TRAINING, fixed, actor)
 
 
 def with_detector(workspace: Workspace, plan: TreatmentRun) -> TreatmentRun:
@@ -299,20 +299,23 @@ def sentence(error: ValidationError) -> str:
 
 
 def training_presets(workspace: Workspace) -> dict[str, dict[str, Any]]:
-    """Presets, the likeliest first: the settings of the newest detector, then named recipes."""
+    """Presets, the likeliest first: the settings of the newest detector, then named recipes.
+
+    Without any detector the one for photographs comes first: it needs none to start from.
+    """
     with workspace.catalog(read_only=True) as catalog:
         versions = catalog.detectors.offered()
     found: dict[str, dict[str, Any]] = {}
     for version in reversed(versions):
         if version.config and version.role != "teacher":
             with contextlib.suppress(ValidationError):
-                plan = TrainingRun(training=DetectorTrainingConfig.model_validate(version.config))
-                found[f"as {version.name}"] = plan.model_dump(mode="json")
+                # Training goes on from a detector, not once more from the encoder that this one began with.
+                training = DetectorTrainingConfig.model_validate({**version.config, "encoder_weights": ""})
+                found[f"as {version.name}"] = TrainingRun(training=training).model_dump(mode="json")
                 break
-    for name, recipe in recipes.RECIPES.items():
-        row = recipe(0)
-        plan = TrainingRun(training=row.retrain, publish=row.publish, evaluate=row.evaluate)
-        found[f"recipe {name}"] = plan.model_dump(mode="json")
+    names = [*recipes.RECIPES, *recipes.TRAININGS] if versions else [*recipes.TRAININGS, *recipes.RECIPES]
+    for name in names:
+        found[f"{RECIPE}{name}"] = recipes.training_named(name).model_dump(mode="json")
     return found
 
 
@@ -377,7 +380,7 @@ def treatment_presets(generator: str) -> dict[str, dict[str, Any]]:
             real_limit=row.treat.real_limit,
             attributes=row.judge.attributes,
         )
-        found[f"recipe {name}"] = plan.model_dump(mode="json")
+        found[f"{RECIPE}{name}"] = plan.model_dump(mode="json")
     for name, objective in TREATMENTS.items():
         found[name] = TreatmentRun(generator=generator, tuning=objective()).model_dump(mode="json")
     for name, rewarded in REWARDED.items():

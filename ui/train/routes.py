@@ -12,12 +12,14 @@ from dataengine.records import CLINIC, STAGE_JOB, DetectorVersion, Job, describe
 from pipelines.config import TrainingRun
 from pipelines.services import preflight, queue, runs, training_preview
 from pipelines.services.detectors import (
+    licence_limits,
     objections_to,
     promote_detector,
     roll_back_champion,
     verdicts_on,
 )
 from pipelines.services.locations import check_locations, offers
+from pipelines.services.training.starts import recipe_choices, start_choices
 from storage.workspace import Workspace
 from ui.runs.routes import Settings, run_routes, run_rows
 from ui.train.injection import injection_routes
@@ -156,6 +158,8 @@ def row_of(version: DetectorVersion) -> dict[str, Any]:
         "figures": five(version.metrics, "validation"),
         "rates": rates(version.metrics.get("validation", {})),
         "operating_point": describe_point(version),
+        "licence": version.licence,
+        "forbids": licence_limits(version),
     }
 
 
@@ -184,13 +188,15 @@ def training_form(workspace: Workspace, preset: str) -> dict[str, Any]:
     """The form, filled in from a preset, and its choices."""
     presets = runs.training_presets(workspace)
     name = preset if preset in presets else next(iter(presets))
-    with workspace.catalog(read_only=True) as catalog:
-        versions = list(reversed(catalog.detectors.offered()))
+    plan = TrainingRun.model_validate(presets[name])
+    starts = start_choices(workspace, plan)
     return {
         "fields": form(TrainingRun, presets[name], offers(workspace)),
         "presets": list(presets),
         "preset": name,
-        "choices": {"start": [[one.id, f"{one.name} · {one.role}"] for one in versions[:DETECTORS_SHOWN]]},
+        "recipes": recipe_choices(workspace),
+        "starts": starts,
+        "choices": {"start": [[one.value, one.name] for one in starts if one.value]},
     }
 
 
@@ -216,14 +222,23 @@ def detector_details(workspace: Workspace, detector_id: str) -> dict[str, Any]:
         "objections": objections_to(version, champion),
         "benchmark_frozen": frozen,
         "lineage": {
-            "goes on from": parent or "random weights, or another workspace",
+            "goes on from": parent or start_of(version),
             "snapshot": version.snapshot_id,
             "round": version.round_id,
+            "encoder weights": version.metrics.get("training", {}).get("pretrained")
+            or "none, or not recorded",
             "licence": version.licence or "not recorded",
             "made for": MADE_FOR.get(version.domain, "not recorded"),
         },
         "config": version.config,
     }
+
+
+def start_of(version: DetectorVersion) -> str:
+    """What a detector without a parent began with."""
+    if pretrained := version.metrics.get("training", {}).get("pretrained"):
+        return f"encoder weights {pretrained}"
+    return "random weights" if version.snapshot_id else "random weights, or another workspace"
 
 
 def split_figures(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import InputRefused
 from dataengine.records import Report, Source, no_report
+from pipelines.exchange.public_sets import PUBLIC_SETS, PublicSet
 from storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -95,6 +96,11 @@ def import_data(
         )
         found = import_dataset(workspace, request.format, wanted, ingest, trial=dry_run, report=report)
     return found, None if dry_run else write_problems(workspace, found)
+
+
+def public_sets() -> tuple[PublicSet, ...]:
+    """The known public sets of labelled images, with the command that imports each."""
+    return PUBLIC_SETS
 
 
 def export_data(

@@ -14,6 +14,7 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation
 from dataengine.diagnosis.architectures import architecture_of
 from dataengine.diagnosis.config import IMAGENET_MEAN, IMAGENET_STD, MIT, DetectorConfig, published_config
 from dataengine.diagnosis.detector import Detector, NetworkDetector, load_detector, save_detector
+from dataengine.errors import ConfigRefused
 from dataengine.safetensors_header import tensor_shapes
 from tests.dataengine.diagnosis.detector_contract import DetectorContract
 from tests.dataengine.diagnosis.tiny import SIDE
@@ -92,6 +93,25 @@ def test_a_size_of_segformer_goes_by_its_name() -> None:
     assert DetectorConfig.model_validate({"segformer": "b2"}).segformer == MIT["b2"]
     with pytest.raises(ValueError, match="no SegFormer 'b6'"):
         DetectorConfig.model_validate({"segformer": "b6"})
+
+
+@pytest.mark.parametrize(
+    ("network", "sentence"),
+    [
+        ({"architecture": "unet", "encoder": "nonesuch"}, "with encoder 'nonesuch'"),
+        ({"architecture": "unet", "encoder": "tu-nonesuch"}, "with encoder 'tu-nonesuch': Unknown model"),
+        ({"architecture": "fpn", "encoder": "tu-resnet18.nonesuch"}, "Invalid pretrained tag"),
+        ({"architecture": "nonesuch"}, "no architecture 'nonesuch'"),
+        ({"segformer": {"hidden_sizes": [8, 8], "depths": [1, 1]}}, "no SegFormer of the sizes"),
+        ({"segformer": {"depths": "deep"}}, "no SegFormer of the sizes"),
+    ],
+)
+def test_a_network_that_its_library_cannot_build_is_refused_in_one_sentence(
+    network: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ConfigRefused, match=sentence) as refusal:
+        NetworkDetector.fresh(DetectorConfig.model_validate({"size": 64, **network}))
+    assert "\n" not in str(refusal.value) and len(str(refusal.value)) < 500
 
 
 def test_an_encoder_under_a_non_commercial_licence_is_marked() -> None:

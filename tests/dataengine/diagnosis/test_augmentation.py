@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -5,6 +6,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Generator, Tensor
 
+from dataengine.diagnosis import augmentation
 from dataengine.diagnosis.augmentation import (
     PADDINGS,
     Padding,
@@ -255,6 +257,30 @@ def test_saves_with_loss_change_images_of_every_kind_and_no_label() -> None:
         change = (image - before).abs()
         assert 0 < change.mean() < 0.1 and image.min() >= 0 and image.max() <= 1
     assert not torch.equal(saved[0], saved[1]), "each image has random numbers of its own"
+
+
+def test_images_travel_by_resizing_blur_noise_and_both_formats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What happens before the save, seen without its loss, on a checkerboard: resizing and blur grey it."""
+    saves: list[tuple[str, int]] = []
+
+    def lossless(pixels: np.ndarray, kind: str, quality: int) -> np.ndarray:
+        saves.append((kind, quality))
+        return pixels
+
+    monkeypatch.setattr(augmentation, "recompress", lossless)
+    rows, columns = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
+    board = (0.25 + 0.5 * ((rows + columns) % 2)).expand(3, -1, -1)
+    travelled = [resave(board, (40, 95), seeded(seed)) for seed in range(200)]
+    assert all(one.shape == board.shape and one.min() >= 0 and one.max() <= 1 for one in travelled)
+    contrast = torch.stack([one.std() for one in travelled]) / board.std()
+    channels = torch.stack([(one[0] - one[1]).abs().mean() for one in travelled])
+    untouched = sum(bool(torch.allclose(one, board, atol=1 / 255)) for one in travelled)
+    assert 10 <= untouched <= 45, "an eighth of the images, on average, is only saved"
+    assert 0.2 < (contrast < 0.9).float().mean() < 0.9, "resizing and blur take contrast"
+    assert 0.3 < (channels > 0.001).float().mean() < 0.7 and channels.max() < 0.05, "noise, half of the time"
+    kinds, qualities = [kind for kind, _ in saves], [quality for _, quality in saves]
+    assert 60 < kinds.count("JPEG") < 140 and kinds.count("WEBP") == 200 - kinds.count("JPEG")
+    assert min(qualities) == 40 and max(qualities) == 95 and abs(np.mean(qualities) - 67.5) < 4
 
 
 def test_a_lower_quality_loses_more() -> None:

@@ -9,9 +9,21 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dataengine.diagnosis.config import NVIDIA_LICENCE, DetectorConfig, DetectorTrainingConfig
+from dataengine.diagnosis.config import (
+    NVIDIA_LICENCE,
+    DetectorConfig,
+    DetectorTrainingConfig,
+    published_config,
+)
 from dataengine.diagnosis.detector import NetworkDetector
-from dataengine.diagnosis.encoders import EncoderWeights, load_encoder, read_encoder, untrained_detector
+from dataengine.diagnosis.encoders import (
+    EncoderWeights,
+    licence_of,
+    load_encoder,
+    read_encoder,
+    suggested_weights,
+    untrained_detector,
+)
 from dataengine.diagnosis.training import parameter_groups, train_detector
 from dataengine.errors import ConfigRefused, ModelRefused
 from tests.dataengine.diagnosis.tiny import SEGFORMER, UNET, examples
@@ -99,10 +111,129 @@ def test_a_segformer_folder_of_any_head_is_taken_and_its_head_dropped(shown: str
     assert detector.config.pretrained == tmp_path.name and detector.config.licence == "unstated"
 
 
-def test_nvidias_weights_keep_their_licence(tmp_path: Path) -> None:
-    save_file(encoder_of(SEGFORMER), tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text(json.dumps({"_name_or_path": "nvidia/mit-b0"}))
-    assert read_encoder(str(tmp_path), SEGFORMER).licence == NVIDIA_LICENCE
+@pytest.mark.parametrize(
+    ("where", "called", "licence"),
+    [
+        ("ours", "nvidia/mit-b0", NVIDIA_LICENCE),
+        ("mit-b2", "", NVIDIA_LICENCE),
+        ("models--nvidia--mit-b5/snapshots/abc", "", NVIDIA_LICENCE),
+        ("ours", "mine/encoder", "unstated"),
+        ("permit-b1x", "", "unstated"),
+    ],
+)
+def test_nvidias_weights_keep_their_licence(where: str, called: str, licence: str, tmp_path: Path) -> None:
+    folder = tmp_path / where
+    folder.mkdir(parents=True)
+    save_file(encoder_of(SEGFORMER), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps({"_name_or_path": called}))
+    assert read_encoder(str(folder), SEGFORMER).licence == licence
+    assert licence_of(str(folder), SEGFORMER) == licence
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "licence"),
+    [
+        ("imagenet", UNET, "BSD-3-Clause"),
+        ("imagenet", DetectorConfig(architecture="unet", encoder="timm-tf_efficientnet_lite0"), "Apache-2.0"),
+        ("imagenet", DetectorConfig(architecture="unet", encoder="mit_b0"), NVIDIA_LICENCE),
+        ("imagenet", DetectorConfig(architecture="unet", encoder="tu-convnext_tiny"), "unstated"),
+        ("nvidia/mit-b3", SEGFORMER, NVIDIA_LICENCE),
+        ("weights/mit_b2.pth", SEGFORMER, NVIDIA_LICENCE),
+        ("weights/ours.pth", UNET, "unstated"),
+    ],
+)
+def test_a_licence_is_known_before_the_weights_are_read(
+    name: str, config: DetectorConfig, licence: str
+) -> None:
+    assert licence_of(name, config) == licence
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        (UNET, "imagenet"),
+        (published_config("b0"), "nvidia/mit-b0"),
+        (published_config("b5"), "nvidia/mit-b5"),
+        (SEGFORMER, ""),
+    ],
+)
+def test_weights_are_suggested_that_fit(config: DetectorConfig, name: str) -> None:
+    assert suggested_weights(config) == name
+
+
+def test_an_encoder_of_nvidias_keeps_that_licence_with_weights_of_ours(tmp_path: Path) -> None:
+    config = DetectorConfig(architecture="unet", encoder="mit_b0", size=64)
+    save_file(encoder_of(config), tmp_path / "ours.safetensors")
+    plan = DetectorTrainingConfig(detector=config, encoder_weights=str(tmp_path / "ours.safetensors"))
+    assert untrained_detector(plan).config.licence == NVIDIA_LICENCE
+
+
+DEEPER: dict[str, tuple[Any, DetectorConfig]] = {
+    "torchvision's resnet34 into resnet18": (lambda: torchvision_state("resnet34"), UNET),
+    "timm's lite1 into lite0": (
+        lambda: timm_state("tf_efficientnet_lite1"),
+        DetectorConfig(architecture="unet", encoder="timm-tf_efficientnet_lite0", size=64),
+    ),
+    "a segformer of three blocks into one of one": (
+        lambda: encoder_of(
+            SEGFORMER.model_copy(update={"segformer": SEGFORMER.segformer | {"depths": [1, 1, 3, 1]}})
+        ),
+        SEGFORMER,
+    ),
+}
+
+
+def torchvision_state(name: str) -> dict[str, Tensor]:
+    import torchvision
+
+    return dict(getattr(torchvision.models, name)(weights=None).state_dict())
+
+
+def timm_state(name: str) -> dict[str, Tensor]:
+    import timm
+
+    return dict(timm.create_model(name, pretrained=False).state_dict())
+
+
+@pytest.mark.parametrize("what", DEEPER)
+def test_a_deeper_encoder_is_refused_although_its_first_blocks_would_fit(what: str) -> None:
+    state, config = DEEPER[what]
+    with pytest.raises(ModelRefused, match=r"also has .*, a block that this encoder does not have"):
+        load_encoder(NetworkDetector.fresh(config).network, config, weights(state()))
+
+
+def test_a_decoder_that_wants_fewer_stages_takes_the_first_ones() -> None:
+    """UNET's depth is 3 of 5; the weights have all stages, and a classifier's head."""
+    _, match = load_encoder(NetworkDetector.fresh(UNET).network, UNET, weights(torchvision_state("resnet18")))
+    assert match.unmatched == ()
+
+
+def test_a_network_whose_stages_timm_flattens_takes_a_classifier() -> None:
+    import timm
+
+    classifier = timm.create_model("convnext_atto", pretrained=False)
+    config = DetectorConfig(architecture="unet", encoder="tu-convnext_atto", size=64)
+    state = weights(dict(classifier.state_dict()))
+    started, match = load_encoder(NetworkDetector.fresh(config).network, config, state)
+    assert match.unmatched == ()
+    first = started.get_parameter("encoder.model.stages_0.blocks.0.conv_dw.weight")
+    assert torch.equal(first, classifier.get_parameter("stages.0.blocks.0.conv_dw.weight"))
+
+
+def test_a_segformers_own_names_are_taken_as_well_as_those_of_its_files() -> None:
+    theirs = NetworkDetector.fresh(SEGFORMER, 5).network
+    ours = NetworkDetector.fresh(SEGFORMER, 0).network
+    network, match = load_encoder(ours, SEGFORMER, weights(dict(theirs.state_dict())))
+    assert match.unmatched == ()
+    assert torch.equal(features(network, SEGFORMER), features(theirs, SEGFORMER))
+
+
+@pytest.mark.parametrize("files", [(), ("config.json",), ("model.onnx", "config.json")])
+def test_a_folder_without_weights_is_refused(files: tuple[str, ...], tmp_path: Path) -> None:
+    for name in files:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(ModelRefused, match=r"holds neither model\.safetensors nor pytorch_model\.bin"):
+        read_encoder(str(tmp_path), SEGFORMER)
 
 
 def other_width(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -164,6 +295,18 @@ def test_weights_that_cannot_be_had_are_refused_with_a_way_out(name: str, reason
         read_encoder(name, DetectorConfig(architecture="unet", encoder="resnet18", size=64))
 
 
+@pytest.mark.parametrize("error", [RuntimeError("storage"), TimeoutError(), ValueError("name"), OSError(28)])
+def test_whatever_the_hub_raises_is_one_sentence(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def fail(*arguments: Any, **named: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    with pytest.raises(ModelRefused, match=f"cannot be fetched from the hub \\({type(error).__name__}"):
+        read_encoder("nvidia/mit-b0", SEGFORMER)
+
+
 def test_an_encoder_without_published_weights_says_so() -> None:
     with pytest.raises(ConfigRefused, match="under a free licence"):
         read_encoder("imagenet", SEGFORMER)
@@ -171,10 +314,16 @@ def test_an_encoder_without_published_weights_says_so() -> None:
         read_encoder("imagenet", DetectorConfig(architecture="unet", encoder="resnext101_32x4d", size=64))
 
 
-def test_nothing_pickled_is_read(tmp_path: Path) -> None:
-    torch.save({"model": object()}, tmp_path / "evil.pth")
-    with pytest.raises(ModelRefused, match=r"more than tensors|plain state dict"):
-        read_encoder(str(tmp_path / "evil.pth"), UNET)
+@pytest.mark.parametrize(
+    "content",
+    [{"model": object()}, {"state_dict": {"conv1.weight": Path("x")}}, torch.nn.Linear(2, 2)],
+)
+@pytest.mark.parametrize("name", ["evil.pth", "pytorch_model.bin"])
+def test_nothing_pickled_is_read(content: Any, name: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / name)
+    source = tmp_path if name == "pytorch_model.bin" else tmp_path / name
+    with pytest.raises(ModelRefused, match=r"more than tensors|state dict of tensors"):
+        read_encoder(str(source), UNET)
 
 
 def test_the_encoder_has_its_own_rate() -> None:

@@ -1,12 +1,15 @@
 """`clinic import`, `export`, `push` and `pull` as typed: options, JSON, one clear line on an error."""
 
 import json
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 
-from app import main
+from app import COMMANDS, main
 from pipelines.cli import exchange
+from pipelines.cli.main import build_parser
 from pipelines.exchange.formats import FORMATS
 from pipelines.exchange.writers.snapshot_folder import PARTS
 from storage.opening import open_workspace
@@ -42,6 +45,46 @@ def test_in_and_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert wrong["status"] == 1 and not (tmp_path / "hub").exists()
     wrong = run(capsys, "import", str(path), "--class", "no equals", *at)
     assert wrong["status"] == 1 and "expected two names" in str(wrong["error"])
+
+
+def test_public_sets_are_listed_with_commands_that_work(capsys: pytest.CaptureFixture[str]) -> None:
+    sets = run(capsys, "datasets")["datasets"]
+    assert isinstance(sets, list) and {one["format"] for one in sets} >= {
+        "synthscars",
+        "richhf",
+        "pal4vst",
+        "hadm",
+    }
+    for one in sets:
+        words = shlex.split(one["imports"])
+        assert words[:2] == ["clinic", "import"]
+        options = build_parser(COMMANDS).parse_args(words[1:])
+        assert options.format == one["format"] in FORMATS and options.run is exchange.import_data
+        assert all(one[name] for name in ("name", "images", "labels", "licence", "page", "get")), one
+        assert one["page"].startswith("https://")
+    by_name = {one["name"]: one for one in sets}
+    assert (by_name["SynthScars"]["images"], by_name["SynthScars"]["licence"]) == ("12,236", "Apache-2.0")
+    assert main(["datasets"]) == 0
+    said = capsys.readouterr().out
+    assert all(one["imports"] in said and one["licence"] in said for one in sets)
+
+
+@pytest.mark.parametrize("format", ["synthscars", "richhf", "pal4vst", "hadm"])
+def test_a_public_sets_command_imports_its_layout(
+    format: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (command,) = (one["imports"] for one in run(capsys, "datasets")["datasets"] if one["format"] == format)  # type: ignore[attr-defined]
+    words = shlex.split(command)[1:]
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / words[1].removesuffix(".zip")
+    folder.mkdir()
+    getattr(layouts, format)(folder)
+    if format == "richhf":
+        (folder / "pick-a-pic").rename(tmp_path / "pickapic")
+    if words[1].endswith(".zip"):
+        shutil.make_archive(str(folder), "zip", folder)
+    done = run(capsys, *words, "--workspace", str(tmp_path / "w"))
+    assert done["status"] == 0 and done["labels"], done
 
 
 def made(format: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:

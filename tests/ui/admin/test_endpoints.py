@@ -113,3 +113,15 @@ def test_a_webhook_is_https_or_stays_on_this_machine() -> None:
         checked_endpoint("webhook", "chat", "http://localhost:9/x", resolved=here)  # type: ignore[arg-type]
     allowed = checked_endpoint("webhook", "chat", "http://localhost:9/x", ["127.0.0.0/8"], here)  # type: ignore[arg-type]
     assert allowed.location == "http://localhost:9/x"
+
+
+def test_weights_of_an_encoder_are_a_file_or_a_folder_of_the_server(tmp_path: Path) -> None:
+    file = tmp_path / "encoder.safetensors"
+    file.write_bytes(b"")
+    for place in (file, tmp_path):
+        assert checked_endpoint("encoder", "ours", str(place)).location == str(place)
+    for elsewhere in ("encoder.safetensors", "../encoder.safetensors", str(tmp_path / "gone"), "owner/name"):
+        with pytest.raises(InputRefused, match="No such folder on the server"):
+            checked_endpoint("encoder", "ours", elsewhere)
+    with pytest.raises(InputRefused, match="No such folder"):
+        checked_endpoint("folder", "ours", str(file))

@@ -12,9 +12,19 @@ from fastapi.testclient import TestClient
 from safetensors.numpy import save_file
 
 from dataengine.diagnosis.config import DetectorConfig
-from dataengine.records import BenchmarkItem, DetectorVersion, Job, Label, OperatingPoint, WorkerBeat, now
+from dataengine.records import (
+    BenchmarkItem,
+    DetectorVersion,
+    Endpoint,
+    Job,
+    Label,
+    OperatingPoint,
+    WorkerBeat,
+    now,
+)
 from pipelines.config import TrainingRun
 from pipelines.services import runs
+from storage import tables
 from storage.workspace import Workspace
 from ui.web.settings_form import form
 
@@ -115,7 +125,96 @@ def test_presets_are_settings_that_can_be_used_as_they_are(engineer: TestClient)
     for name in first["presets"]:
         told = engineer.get("/api/train/form", params={"preset": name}).json()
         assert told["preset"] == name and runs.validated(TrainingRun, values(told["fields"]))
-    assert first["choices"]["start"] == [["d1", "first doctor · champion"]]
+    assert ["d1", "first doctor · champion"] in first["choices"]["start"]
+    assert [one["value"] for one in first["recipes"]] == first["presets"]
+    assert all(one["help"] for one in (*first["recipes"], *first["starts"]))
+
+
+def test_each_recipe_offers_the_starts_that_fit_it(engineer: TestClient, workspace: Workspace) -> None:
+    def starts(preset: str) -> dict[str, dict[str, Any]]:
+        found = engineer.get("/api/train/form", params={"preset": preset}).json()
+        return {one["value"]: one for one in found["starts"]}
+
+    photo, paper = starts("recipe photo"), starts("recipe paper")
+    assert list(photo) == ["", "d1", "imagenet", "random"]
+    assert photo[""]["name"] == "the champion, first doctor"
+    assert photo["imagenet"]["name"] == "ImageNet weights of timm-tf_efficientnet_lite0"
+    assert "licence: Apache-2.0" in photo["imagenet"]["help"] and photo["imagenet"]["forbids"] == ""
+    assert list(paper) == ["", "d1", "nvidia/mit-b5", "random"]
+    assert paper["nvidia/mit-b5"]["forbids"] == "commercial use"
+    assert "NVIDIA" in paper["nvidia/mit-b5"]["help"]
+    register(workspace, "/models/ours.safetensors")
+    assert starts("recipe photo")["/models/ours.safetensors"]["group"] == "pre-trained encoders"
+
+
+def register(workspace: Workspace, location: str) -> None:
+    with workspace.catalog() as catalog:
+        catalog.endpoints.add(Endpoint(id="e1", kind="encoder", name="our encoder", location=location))
+        catalog.commit()
+
+
+def started(client: TestClient, start: str | None, **changed: Any) -> tuple[int, str]:
+    body = settings(**changed)
+    body["settings"]["start"] = start
+    answer = client.post("/api/train/start", json=body)
+    return answer.status_code, answer.json().get("error", answer.json().get("run", ""))
+
+
+def test_a_browser_starts_from_registered_weights_and_from_no_other_path(
+    engineer: TestClient, workspace: Workspace, tmp_path: Path
+) -> None:
+    path = tmp_path / "encoder.safetensors"
+    save_file({"conv1.weight": np.zeros(1, np.float32)}, path)
+    for other in (str(path), "../encoder.safetensors", "owner/name", "https://e.example/x", "a.pth"):
+        status, said = started(engineer, other)
+        assert status == 422 and said.startswith(f"start is {other!r}, which is not registered"), said
+    register(workspace, str(path))
+    status, run = started(engineer, str(path))
+    assert status == 200
+    seen = engineer.get(f"/api/train/runs/{run}").json()["settings"]
+    assert seen["start"] == seen["training"]["encoder_weights"] == str(path)
+    status, said = started(engineer, "no-detector")
+    assert status == 422 and "here is neither a detector nor a file 'no-detector'" in said
+
+
+def test_the_first_detector_of_a_workspace_may_be_trained(engineer: TestClient, workspace: Workspace) -> None:
+    with workspace.catalog() as catalog:
+        catalog.connection.execute(tables.promotions.delete())
+        catalog.connection.execute(tables.detectors.delete())
+        catalog.commit()
+    form = engineer.get("/api/train/form").json()
+    assert form["preset"] == "recipe photo", "the recipe that needs no detector comes first"
+    assert [one["value"] for one in form["starts"]] == ["imagenet", "random"]
+    status, said = started(engineer, None)
+    assert status == 422 and "here is no detector to start from; choose a start: a registered" in said
+    for start in ("random", "imagenet"):
+        network = DetectorConfig(architecture="unet", encoder="resnet18", size=64).model_dump(mode="json")
+        status, run = started(engineer, start, detector=network)
+        assert status == 200, run
+        kept = engineer.get(f"/api/train/runs/{run}").json()["settings"]
+        assert kept["start"] == start
+        assert kept["training"]["encoder_weights"] == ("imagenet" if start == "imagenet" else "")
+
+
+@pytest.mark.parametrize(
+    ("start", "network", "verdict", "sentence"),
+    [
+        ("random", {}, "warn", "Training starts from random weights"),
+        ("nvidia/mit-b5", {}, "warn", "It forbids commercial use. The result inherits it."),
+        ("nvidia/mit-b0", {}, "bad", "of another size than this SegFormer; choose nvidia/mit-b5"),
+        ("imagenet", {}, "bad", "no ImageNet weights under a free licence for SegFormer"),
+        ("nvidia/mit-b0", {"architecture": "fpn"}, "bad", "is an encoder of SegFormer; this network is fpn"),
+        ("imagenet", {"architecture": "fpn", "encoder": "resnet18"}, "good", "BSD-3-Clause"),
+        ("imagenet", {"architecture": "fpn", "encoder": "mit_b0"}, "warn", "forbids commercial use"),
+    ],
+)
+def test_preflight_says_what_a_start_means(
+    engineer: TestClient, start: str, network: dict[str, Any], verdict: str, sentence: str
+) -> None:
+    body = settings(detector=DetectorConfig.model_validate(network).model_dump(mode="json"))
+    body["settings"]["start"] = start
+    checks = engineer.post("/api/train/checks", json=body).json()["checks"]
+    assert any(one["verdict"] == verdict and sentence in one["text"] for one in checks), checks
 
 
 def values(fields: list[dict[str, Any]]) -> dict[str, Any]:

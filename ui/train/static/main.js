@@ -20,6 +20,7 @@ const GROUPS = [
   { name: "validation rates", figures: ["validation_false_alarm", "validation_miss"] },
   { name: "learning rate", figures: ["lr"] },
 ];
+const OTHER = "other…";
 const FIRST = ["start", "training.name", "training.steps", "training.batch", "training.lr", "training.mixture", "publish.injected_limit"];
 
 // ---- overview ----------------------------------------------------------------------------------------------
@@ -37,7 +38,7 @@ async function overview(root, { again }) {
 function champion(one, again) {
   if (!one) return panel("Champion", nothing("No champion yet. Promote a detector, or let a round do it."));
   return h("section", { class: "card champion" },
-    h("div", {}, h("span", { class: "name" }, "champion"), h("b", {}, h("a", { href: `?detector=${one.id}` }, one.name)), h("span", {}, `created ${when(one.created)}`)),
+    h("div", {}, h("span", { class: "name" }, "champion"), h("b", {}, h("a", { href: `?detector=${one.id}` }, one.name)), h("span", {}, `created ${when(one.created)}`), limits(one)),
     FIVE.map((name) => h("div", {}, h("span", { class: "name" }, NAMES[name]), h("b", {}, figure(one.figures[name])), h("span", {}, range(one.intervals[name])))),
     RATES.map((name) => h("div", {}, h("span", { class: "name" }, NAMES[name]), h("b", {}, rate(one.rates[name])), h("span", {}, `from ${figure(one.operating_point.flagged)}`))),
     h("div", { class: "act" }, h("button", { type: "button", class: "button quiet", onclick: () => rollBack(one, again) }, "Roll back")));
@@ -48,14 +49,17 @@ const rate = (value) => (value === null || value === undefined ? "–" : percent
 const range = (interval) => (interval ? `${figure(interval[0])} – ${figure(interval[1])}` : "on validation");
 
 function detectors({ detectors: rows, more }) {
-  if (!rows.length) return nothing("No detectors yet. Register one: clinic detectors --add FOLDER");
+  if (!rows.length) return nothing("No detectors yet. Train the first one (New training), or register one: clinic detectors --add FOLDER");
   return h("div", { class: "scroll" }, h("table", {},
     h("thead", {}, h("tr", {}, h("th", {}, "Detector"), h("th", {}, "Role"), [...FIVE.slice(0, 3), ...RATES].map((name) => h("th", { class: "figure" }, NAMES[name])), h("th", { class: "figure" }, "Flags from"), h("th", { class: "figure" }, "Created"))),
-    h("tbody", {}, rows.map((row) => h("tr", {}, h("td", {}, h("a", { href: `?detector=${row.id}` }, row.name)), h("td", {}, pill(row.role)),
+    h("tbody", {}, rows.map((row) => h("tr", {}, h("td", {}, h("a", { href: `?detector=${row.id}` }, row.name), limits(row)), h("td", {}, pill(row.role)),
       FIVE.slice(0, 3).map((name) => h("td", { class: "figure" }, figure(row.figures[name]))), RATES.map((name) => h("td", { class: "figure" }, rate(row.rates[name]))),
       h("td", { class: "figure", title: row.operating_point.text }, figure(row.operating_point.flagged)), h("td", { class: "figure" }, when(row.created)))))),
     more ? h("p", { class: "hint" }, `${more} older detector${more === 1 ? "" : "s"} not shown; “clinic detectors” lists all.`) : null);
 }
+
+// The mark of a detector whose licence forbids something.
+const limits = ({ forbids, licence }) => (forbids ? h("span", { class: "state limited", title: licence }, `no ${forbids}`) : null);
 
 async function rollBack(one, again) {
   if (!confirm(`Roll back to the champion before “${one.name}”?`)) return;
@@ -71,9 +75,10 @@ async function fresh(root, { asked, go }) {
   const preflight = panel("Preflight", nothing("Checking…"));
   let turn = 0, timer = null;
   const start = h("button", { type: "button", class: "button", onclick: begin }, "Start training");
-  const made = form(described.fields, { first: FIRST, replace: { start: (field) => starts(field, described.choices.start) }, changed: () => { clearTimeout(timer); timer = setTimeout(look, 400); } });
+  const made = form(described.fields, { first: FIRST, replace: { start: (field) => starts(field, described.starts), "training.encoder_weights": inStart }, changed: () => { clearTimeout(timer); timer = setTimeout(look, 400); } });
   const preset = h("select", { onchange: () => go({ new: 1, preset: preset.value }, { replace: true }) },
-    described.presets.map((name) => h("option", { selected: name === described.preset }, name)));
+    described.recipes.map(({ value, name }) => h("option", { value, selected: value === described.preset }, name)));
+  const recipe = described.recipes.find(({ value }) => value === described.preset);
 
   async function begin() {
     start.disabled = true;
@@ -94,21 +99,43 @@ async function fresh(root, { asked, go }) {
   }
 
   root.append(h("p", { class: "crumb" }, h("a", { href: "/train" }, "← Train")), h("h1", {}, "New training"),
-    h("p", { class: "lead" }, "Publishes a snapshot, trains a detector on it, and compares this candidate with the champion. You can close this page; the run continues on the server."),
-    h("div", { class: "two wide" }, h("section", { class: "card panel" }, h("label", { class: "setting choice" }, h("span", { class: "name" }, "preset"), preset, h("small", {}, "Fills in the form.")), made.node),
+    h("p", { class: "lead" }, "Publishes a snapshot, trains a detector on it, and compares this candidate with the champion if there is one. You can close this page; the run continues on the server."),
+    h("div", { class: "two wide" }, h("section", { class: "card panel" }, h("label", { class: "setting choice" }, h("span", { class: "name" }, "recipe"), preset, h("small", {}, recipe.help)), made.node),
       h("div", { class: "side" }, contents, preflight, start)));
   look();
 }
 
+// What training starts from: a choice with a line of help, or the name of weights that an admin registered.
 function starts(field, choices) {
-  const control = h("select", {}, [["", "the champion"], ...choices].map(([value, text]) => h("option", { value, selected: value === (field.value ?? "") }, text)));
-  return { node: h("label", { class: "setting choice" }, h("span", { class: "name" }, "start from (checkpoint)"), control, h("small", {}, field.help)), read: () => control.value || null };
+  const groups = [...new Set(choices.map(({ group }) => group))];
+  const option = ({ value, name, forbids }) => h("option", { value, selected: value === (field.value ?? "") }, forbids ? `${name} (no ${forbids})` : name);
+  const known = choices.some(({ value }) => value === (field.value ?? ""));
+  const control = h("select", { onchange: show },
+    known ? null : h("option", { value: "", selected: true }, "choose…"),
+    groups.map((group) => h("optgroup", { label: group }, choices.filter((one) => one.group === group).map(option))),
+    h("optgroup", { label: "elsewhere" }, h("option", { value: OTHER }, "other weights…")));
+  const path = h("input", { type: "text", class: "mono", placeholder: "a file, a folder, or the id of a detector", autocomplete: "off", "aria-label": "Weights to start from" });
+  const help = h("span"), mark = h("span", { class: "state limited" });
+  function show() {
+    const chosen = choices.find(({ value }) => value === control.value), other = control.value === OTHER;
+    path.hidden = !other;
+    mark.hidden = !chosen?.forbids;
+    mark.textContent = `no ${chosen?.forbids}`;
+    help.textContent = other ? "Encoder weights that an admin registered under Admin → Models and endpoints. On the server, “clinic retrain --start PATH” takes any."
+      : chosen?.help ?? "There is no champion to continue from: choose what training starts from.";
+  }
+  show();
+  const node = h("label", { class: "setting choice" }, h("span", { class: "name" }, "start from"), h("span", { class: "starts" }, control, path), h("small", {}, mark, " ", help));
+  return { node, read: () => (control.value === OTHER ? path.value.trim() : control.value || null) };
 }
+
+// A setting that the choice of the start decides.
+const inStart = (field) => ({ node: h("span", { hidden: true }), read: () => field.value });
 
 function drawContents(place, { rows, kinds, categories, changes }) {
   const words = { true: "human labels", pseudo: "pseudo-labels", real: "real photos", previous: "earlier training sets", injected: "injected artifacts" };
   const most = Math.max(1, ...categories.map(({ positive, negative }) => positive + negative));
-  const change = changes === null ? "The champion has no snapshot to compare with."
+  const change = changes === null ? "There is no champion’s snapshot to compare with."
     : changes.new + changes.gone + changes.relabelled === 0 ? "Identical to the champion's training set."
       : `Compared with the champion's: ${changes.new} new, ${changes.relabelled} relabelled, ${changes.gone} removed, ${changes.same} unchanged.`;
   place.replaceChildren(h("h2", {}, "Snapshot contents"),
@@ -159,7 +186,7 @@ async function verdict(place, id, again, whole = false) {
   const one = await get(`${API}/detectors/${encodeURIComponent(id)}`);
   const against = one.beside ? one.champion.name : null;
   place.append(
-    h("section", { class: "card panel" }, h("div", { class: "line" }, whole ? h("h1", {}, one.name) : h("h2", {}, `Candidate: ${one.name}`), pill(one.role), h("span", { class: "gap" }), h("span", { class: "hint" }, when(one.created))),
+    h("section", { class: "card panel" }, h("div", { class: "line" }, whole ? h("h1", {}, one.name) : h("h2", {}, `Candidate: ${one.name}`), pill(one.role), limits(one), h("span", { class: "gap" }), h("span", { class: "hint" }, when(one.created))),
       h("p", { class: "hint", id: "operating-point" }, `${one.name} ${one.operating_point.text}. Misses and false alarms are those at each detector’s own threshold.`),
       compared(one, against), decision(one, again)),
     h("div", { class: "two" }, categories(one, against), calibration(one)), worst(one, "misses", "Ten worst misses"), worst(one, "false_alarms", "Ten worst false alarms"));
@@ -211,7 +238,7 @@ function decision(one, again) {
   reason.addEventListener("input", settle);
   settle();
   return h("div", { class: "decision" }, verdicts(one.verdicts),
-    one.objections.length ? h("div", { class: "note bad" }, h("b", {}, "The promotion checks on validation failed. "), one.objections.join("; "), ".") : h("p", { class: "hint good" }, "Promotion checks passed: better on validation, no more misses beyond noise, no worse on real photos."),
+    one.objections.length ? h("div", { class: "note bad" }, h("b", {}, "The promotion checks on validation failed. "), one.objections.join("; "), ".") : h("p", { class: "hint good" }, one.champion ? "Promotion checks passed: better on validation, no more misses beyond noise, no worse on real photos." : "There is no champion to compare with. The first one is your decision: look at its figures and its worst images."),
     h("div", { class: "line" }, reason, button));
 }
 

@@ -65,3 +65,39 @@ def test_a_record_of_which_a_part_is_refused_is_neither_marked_nor_clean(
     take(fresh, "synthscars", tmp_path, clean=True)
     found = kept(fresh)
     assert not found["train/a.png"][1] and [one.clean for one in found["train/b.png"][1]] == [True]
+
+
+@pytest.mark.parametrize(
+    "outside",
+    [
+        [900, 900, 950, 900, 950, 950],
+        [-50, -50, -10, -50, -10, -10],
+        [-40, 10, -20, 10, -20, 30],
+        [1e12, 1e12, 2e12, 1e12, 2e12, 2e12],
+    ],
+)
+def test_a_polygon_outside_its_image_costs_itself_and_is_said_in_one_sentence(
+    outside: list[float], fresh: Workspace, tmp_path: Path
+) -> None:
+    layouts.synthscars(tmp_path)
+    square = [10, 10, 30, 10, 30, 40, 10, 40]
+    layouts.picture(tmp_path / "train" / "images", "b.png", 9)
+    records = [
+        {"img_file_name": "a.png", "refs": [{"segmentation": [outside]}]},
+        {"img_file_name": "b.png", "refs": [{"segmentation": [square]}, {"segmentation": [outside]}]},
+    ]
+    (tmp_path / "train" / "annotations" / "train.json").write_text(json.dumps(records))
+    result = take(fresh, "synthscars", tmp_path)
+    found = kept(fresh)
+    assert not found["train/a.png"][1] and found["test/t.png"][1], "the rest goes on"
+    said = [row for row in result.refused if row.name.startswith("train/a.png")]
+    assert len(said) == 1 and "\n" not in said[0].reason and len(said[0].reason) < 200, said
+
+
+def test_a_polygon_that_leaves_its_image_marks_what_lies_inside(fresh: Workspace, tmp_path: Path) -> None:
+    layouts.synthscars(tmp_path)
+    records = [{"img_file_name": "a.png", "refs": [{"segmentation": [[-20, 10, 30, 10, 30, 40, -20, 40]]}]}]
+    (tmp_path / "train" / "annotations" / "train.json").write_text(json.dumps(records))
+    take(fresh, "synthscars", tmp_path)
+    mask = drawn(fresh, kept(fresh)["train/a.png"][1][0])
+    assert (mask[10:40, 0:30] > 0).all() and abs(int((mask > 0).sum()) - 30 * 30) <= 60

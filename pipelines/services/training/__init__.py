@@ -1,0 +1,1 @@
+"""Training detectors outside rounds: what to start from, by which recipe, here or on a worker."""
