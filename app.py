@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
-from pipelines.cli import exchange, maintenance, models, rounds, selections, training_free
+from pipelines.cli import exchange, maintenance, models, repair, rounds, selections, training_free
 from pipelines.cli.command import Call, Command
 from pipelines.cli.main import main as run_command
 
@@ -103,6 +103,7 @@ COMMANDS = (
     *maintenance.COMMANDS,
     *models.COMMANDS,
     *training_free.COMMANDS,
+    *repair.COMMANDS,
 )
 
 

@@ -25,6 +25,7 @@ from dataengine.records.identity import (
     split_of,
 )
 from dataengine.records.images import (
+    REPAIRED,
     CategoryAnswer,
     HardCategory,
     Image,
@@ -71,6 +72,7 @@ __all__ = [
     "FILES",
     "JOB_KINDS",
     "PAUSABLE",
+    "REPAIRED",
     "ROLES",
     "STAGE_JOB",
     "THRESHOLD",

@@ -5,7 +5,11 @@ from typing import Any, Literal
 
 from dataengine.records.identity import Split, now
 
-Source = Literal["generated", "real", "imported", "drawn"]
+Source = Literal["generated", "real", "imported", "drawn", "repaired"]
+
+REPAIRED: Source = "repaired"
+"""Source of images that a repair made of others. They are no samples of a generator, so statistics, mining and
+pseudo-labels leave them out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +34,8 @@ class Image:
     round_id: str | None = None
     purpose: str = ""
     thumbnail: str | None = None
-    status: Literal["active", "refused"] = "active"
+    status: Literal["active", "refused", "proposed"] = "active"
+    """A proposed image is a repair that nobody has accepted or rejected yet."""
     created: float = field(default_factory=now)
 
 

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from dataengine.errors import InputRefused
+from dataengine.records import Source
 from pipelines.cli.command import Call, Command
 
 SHOWN = 20
@@ -163,9 +164,7 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split", choices=("train", "validation", "benchmark"), help="only images of this split"
     )
-    parser.add_argument(
-        "--source", choices=("generated", "real", "imported", "drawn"), help="only images of this origin"
-    )
+    parser.add_argument("--source", choices=get_args(Source), help="only images of this origin")
     parser.add_argument("--category", help="only images of this category")
     parser.add_argument("--round", metavar="ID", help="only images of this round")
 

@@ -6,6 +6,9 @@ from pydantic import ConfigDict, Field
 
 from dataengine.config import Config
 from dataengine.curation.config import HardCategoryConfig, MiningConfig
+from dataengine.records import Source
+from dataengine.treatment.config import SamplingConfig
+from dataengine.treatment.repair.config import RepairConfig
 from pipelines.config import CategorizeConfig, PseudoLabelConfig
 from storage.queries.images import ImageFilter, Order, State
 
@@ -31,7 +34,7 @@ class ImageQuery(Config):
     """Only images in this state: unlabelled, waiting, unreviewed, approved, returned, refused."""
     split: Literal["train", "validation", "benchmark"] | None = None
     """Only images of this split."""
-    source: Literal["generated", "real", "imported", "drawn"] | None = None
+    source: Source | None = None
     """Only images of this origin."""
     round: str | None = Field(default=None, max_length=200)
     """Only images generated in this round, by id."""
@@ -99,3 +102,25 @@ class PseudoLabelRun(SelectionRun):
     """Id of the detector whose maps become labels; null for the champion."""
     pseudo_label: PseudoLabelConfig = PseudoLabelConfig()
     """How many images are labelled."""
+
+
+class RepairRun(SelectionRun):
+    """Repair of images: a generator redraws the artifacts that a detector finds."""
+
+    ids: tuple[str, ...] = Field(default=(), max_length=200)
+    """These images instead of a selection, by id."""
+    detector: str | None = None
+    """Id of the detector that finds artifacts; null for the champion."""
+    generator: str | None = None
+    """Id of the generator that redraws them."""
+    chooser: str | None = None
+    """Id of the detector that chooses among the candidates; null for another than `detector`, the teacher
+    first."""
+    prompt: str = Field(default="", max_length=20_000)
+    """Prompt of images that bring none."""
+    label_class: int | None = Field(default=None, ge=1, le=31)
+    """Only artifacts on which people's labels mark this class."""
+    repair: RepairConfig = RepairConfig()
+    """Which artifacts are redrawn, and how."""
+    sampling: SamplingConfig = SamplingConfig(steps=20, batch=4)
+    """Sampling of the candidates."""

@@ -62,6 +62,7 @@ MODULES = {
     "categorize": "pipelines.jobs.selections:categorize_job",
     "mine": "pipelines.jobs.selections:mine_job",
     "pseudo-label": "pipelines.jobs.selections:pseudo_label_job",
+    "repair": "pipelines.jobs.repair_images:repair_job",
 }
 """Handlers that are imported when a job runs: a worker that only waits loads no torch."""
 
