@@ -8,8 +8,8 @@ from dataengine.records.identity import Split, now
 Source = Literal["generated", "real", "imported", "drawn", "repaired"]
 
 REPAIRED: Source = "repaired"
-"""Source of images that a repair made of others. They are no samples of a generator, so statistics, mining and
-pseudo-labels leave them out."""
+"""Source of images that a repair made of others. They are no samples of a generator, so statistics, mining
+and pseudo-labels leave them out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

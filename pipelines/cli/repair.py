@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 def repair_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Find the artifacts of images with a detector and have a generator redraw them, with the rest of the "
-        "image in view. A result is taken only if the detector no longer finds an artifact there, nothing new "
-        "appears, and a second detector does not find it worse; else the original stays. All pixels outside "
-        "the redrawn regions keep their values. IMAGES are files and folders, which need not be imported: --out "
-        "receives a PNG of every repaired image, a copy of every other one, report.csv, and gallery.html with "
-        "before and after. With --images, images of the catalog are repaired, and people accept or reject the "
-        "results at /curate, tab Repairs. If interrupted, run the same command again to resume."
+        "image in view. A result is taken only if the detector no longer finds an artifact there, nothing "
+        "new appears, and a second detector does not find it worse; else the original stays. All pixels "
+        "outside the redrawn regions keep their values. IMAGES are files and folders, which need not be "
+        "imported: --out receives a PNG of every repaired image, a copy of every other one, report.csv, and "
+        "gallery.html with before and after. With --images, images of the catalog are repaired, and people "
+        "accept or reject the results at /curate, tab Repairs. If interrupted, run the same command again to "
+        "resume."
     )
     parser.add_argument("paths", nargs="*", type=Path, metavar="IMAGES", help="image files and folders")
     parser.add_argument("--out", type=Path, metavar="DIR", help="output folder, for IMAGES")
@@ -38,13 +39,13 @@ def repair_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--chooser",
         metavar="ID",
-        help="the detector that chooses among the candidates (default: another one than --detector, a teacher "
-        "first)",
+        help="the detector that chooses among the candidates (default: another one than --detector, a "
+        "teacher first)",
     )
     parser.add_argument(
         "--prompt",
-        help="prompt of images that bring none, in the file itself, in a .txt or .json file of the same name, "
-        "in metadata.csv, or in the catalog",
+        help="prompt of images that bring none, in the file itself, in a .txt or .json file of the same "
+        "name, in metadata.csv, or in the catalog",
     )
     parser.add_argument(
         "--class",
@@ -132,8 +133,8 @@ def _check_options(given: argparse.Namespace) -> None:
         raise ConfigRefused("--detach needs --images: a worker on another machine may not see these files")
     if given.paths and given.label_class:
         raise ConfigRefused(
-            "--class needs --images: the detector marks artifacts without classes, so only people's labels of "
-            "images in the catalog name them"
+            "--class needs --images: the detector marks artifacts without classes, so only people's labels "
+            "of images in the catalog name them"
         )
     if given.images is not None and given.out is not None:
         raise ConfigRefused("--out is for image files; results of --images are proposed at /curate")

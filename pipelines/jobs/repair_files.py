@@ -124,23 +124,24 @@ class _FileRepair:
             self.known += 1
             return replace(done, file=file.name)
         try:
-            outcome = self._repaired(file, data, hashed, begun, (number, total))
+            pixels = decode(data)
+            self._repairer.open()
+            outcome = self._repaired(file, data, pixels, begun, (number, total))
             if done is not None:
                 _remove_former(self._out, done, outcome)
             write_record(self._out, file.stem, outcome)
-        except InputRefused as error:
+        except ImageRefused as error:
             return replace(begun, state="refused", reason=str(error))
         return outcome
 
     def _repaired(
-        self, file: InputFile, data: bytes, hashed: str, begun: ImageOutcome, place: tuple[int, int]
+        self, file: InputFile, data: bytes, pixels: np.ndarray, begun: ImageOutcome, place: tuple[int, int]
     ) -> ImageOutcome:
         start = time.monotonic()
 
         def report(*_: Any, **__: Any) -> None:
             self._context.report(*place, f"repairing {displayable_name(file.path.name)}")
 
-        pixels = decode(data)
         try:
             repair = self._repairer.repair(pixels, begun.prompt, report)
         except InputRefused as error:
@@ -158,7 +159,7 @@ class _FileRepair:
         about = {
             "prompt": begun.prompt,
             "source": REPAIRED,
-            "settings": {REPAIRED: {"of": hashed, **self._models.describe(), **settings}},
+            "settings": {REPAIRED: {"of": sha256(data).hexdigest(), **self._models.describe(), **settings}},
         }
         body = json.dumps({name: value for name, value in about.items() if value}, indent=1) + "\n"
         return self._write(outcome, f"{file.stem}.png", encode_png(repair.pixels), body)
@@ -217,14 +218,14 @@ def _note_on_prompts(outcomes: Sequence[ImageOutcome]) -> list[str]:
 
 @contextmanager
 def _writing(out: Path) -> Iterator[None]:
-    """Writing to the output folder. Raises `InputRefused` where one name alone cannot be written, and
+    """Writing to the output folder. Raises `ImageRefused` where one name alone cannot be written, and
     `WorkspaceUnusable` where nothing can."""
     try:
         yield
     except OSError as error:
         problem = f"{out} cannot be written: {error.strerror}"
         if error.errno in ONE_FILE:
-            raise InputRefused(f"its result in {problem}; rename it") from error
+            raise ImageRefused(f"its result in {problem}; rename it") from error
         raise WorkspaceUnusable(f"{problem}; free space there, or name another folder with --out") from error
 
 

@@ -55,6 +55,7 @@ def repair_images(context: Context, run: RepairRun, work_id: str) -> Result:
         context.may_pause()
         place = (note["done"], count)
         context.report(*place, "repairing")
+        repairer.open()
         outcome, proposed = _repaired(context, run, models, repairer, image, place)
         fail_point("repair:proposed")
         note = _advanced(note, image, outcome, proposed)

@@ -120,8 +120,12 @@ class Repairer:
     """Opened models that repair one image after another."""
 
     def __init__(self, context: Context, models: RepairModels, run: RepairRun) -> None:
-        """The models are opened when the first image needs them. Raises `ModelRefused` then."""
+        """Nothing is opened yet."""
         self._context, self._models, self._run = context, models, run
+
+    def open(self) -> None:
+        """Open the models; does nothing the second time. Raises `ModelRefused` and `NotFound`."""
+        self._judges, self._family  # noqa: B018 (cached properties)
 
     @cached_property
     def _judges(self) -> "tuple[Judge, Judge | None]":

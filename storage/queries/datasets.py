@@ -54,8 +54,8 @@ def benchmark_candidates(
 ) -> list[tuple[str, str, float, bool]]:
     """(image, category, maximum confidence, is reserved) of the candidates for a new benchmark.
 
-    Excluded are repairs, images of groups in a snapshot and of other benchmarks, and, unless reserved for benchmarks,
-    validation and labelled images.
+    Excluded are repairs, images of groups in a snapshot and of other benchmarks, and, unless reserved for
+    benchmarks, validation and labelled images.
     """
     images, predictions, items = tables.images.c, tables.predictions, tables.snapshot_items.c
     groups = tables.images.alias("trained")

@@ -104,8 +104,8 @@ def open_repair_study(
         ]
         if not found:
             raise ConfigRefused(
-                "no repair has been accepted yet: run `clinic repair --images`, and accept what it proposes at "
-                "/curate, tab Repairs"
+                "no repair has been accepted yet: run `clinic repair --images`, and accept what it proposes "
+                "at /curate, tab Repairs"
             )
         study = _store(catalog, request, sample_pairs(found, pairs, seed), seed, actor)
         catalog.commit()
