@@ -113,7 +113,7 @@ def test_an_image_that_cannot_be_repaired_is_named(context: Context) -> None:
     assert lost.startswith("image1: ") and whole.startswith("image7: ") and "of the image" in whole
 
 
-def test_a_paused_or_killed_job_goes_on_where_it_was(
+def test_a_paused_job_goes_on_where_it_was(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     args = {"run": "run", "settings": RUN.model_dump(mode="json")}
