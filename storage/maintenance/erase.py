@@ -81,16 +81,18 @@ class Erased:
 
 
 def erase_images(workspace: Workspace, image_ids: Iterable[str], actor: str, trial: bool = False) -> Erased:
-    """Delete images with their labels, predictions and queue items, and every blob that only they refer to.
+    """Delete images with their labels, predictions and queue items, the repairs that were made of them, and
+    every blob that only they refer to.
 
     Exported shards that contain one of them are removed from this machine and can be exported again without
     it. With `trial` nothing is changed. Raises `NotFound`, erasing nothing, if one of the images does not
     exist, unless these images were being erased when an earlier run was killed.
     """
-    ids = sorted(set(image_ids))
-    key = digest("erase images", *ids)
+    given = set(image_ids)
+    key = digest("erase images", *sorted(given))
     with workspace.catalog(read_only=True) as catalog:
         begun = find_mark(catalog.connection, key)
+        ids = sorted({*given, *catalog.images.repairs_of(given)})
         packs = {MapRef.parse(ref).pack for ref in map_refs(catalog.connection, ids)}
     moved = {} if trial else repack(workspace, packs, set(ids))
     with workspace.catalog() as catalog:

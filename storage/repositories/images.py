@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Connection, exists, func, select, update
 
 from dataengine.errors import Conflict, NotFound
-from dataengine.records import CategoryAnswer, HardCategory, Image, Prediction, Prompt, PseudoLabel
+from dataengine.records import REPAIRED, CategoryAnswer, HardCategory, Image, Prediction, Prompt, PseudoLabel
 from storage import tables
 from storage.repositories.rows import Rows, chunks, insert_new
 
@@ -37,6 +37,16 @@ class Images(Rows[Image]):
         wanted_ids = list(ids)
         by_id = {image.id: image for image in self._in(self.table.c.id, wanted_ids)}
         return [by_id[id] for id in wanted_ids if id in by_id]
+
+    def repairs_of(self, ids: Iterable[str]) -> list[str]:
+        """Ids of the repairs that were made of those images, whether accepted or not."""
+        originals = set(ids)
+        groups = {image.group for image in self.get_many(originals)}
+        return [
+            image.id
+            for image in self.find(source=REPAIRED, group=groups)
+            if image.settings.get(REPAIRED, {}).get("image") in originals
+        ]
 
     def find(self, *, after: str | None = None, limit: int | None = None, **filters: Any) -> list[Image]:
         """Images that match all filters, ordered by id; `after` is the last id of the previous page.

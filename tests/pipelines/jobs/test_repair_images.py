@@ -25,6 +25,7 @@ from pipelines.selections.config import (
 from pipelines.services.images.repairs import decide_repairs, list_repairs, request_repair
 from pipelines.services.studies.lifecycle import open_repair_study
 from pipelines.worker.handlers import JOBS
+from storage.maintenance.erase import erase_images
 from storage.queries.datasets import benchmark_candidates
 from storage.workspace import Workspace
 from tests.pipelines.repair.world import RUN, add_image, make_context, scene
@@ -113,9 +114,7 @@ def test_an_image_that_cannot_be_repaired_is_named(context: Context) -> None:
     assert lost.startswith("image1: ") and whole.startswith("image7: ") and "of the image" in whole
 
 
-def test_a_paused_job_goes_on_where_it_was(
-    context: Context, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_paused_job_goes_on_where_it_was(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     args = {"run": "run", "settings": RUN.model_dump(mode="json")}
     asked = iter([False, False, True])
     with pytest.raises(Paused):
@@ -214,3 +213,17 @@ def test_a_queued_repair_keeps_its_detectors(context: Context) -> None:
         request_repair(context.workspace, RUN.model_copy(update={"ids": ("gone",)}), "ada")
     with pytest.raises(ConfigRefused, match="needs a generator"):
         request_repair(context.workspace, RUN.model_copy(update={"generator": None}), "ada")
+
+
+def test_who_erases_an_image_erases_its_repairs(context: Context) -> None:
+    """They show the same picture."""
+    repair_images(context, RUN, "run")
+    of_first, of_second = sorted(proposals(context), key=lambda each: each.settings["repaired"]["image"])
+    decide_repairs(context.workspace, [of_first.id], True, "ada")
+    erased = erase_images(context.workspace, ["image0"], "ada")
+    assert erased.images == 2
+    assert {image.id for image in images_in(context.workspace)} == {"image1", "image2", of_second.id}
+    for blob in (of_first.sha256, of_first.thumbnail):
+        assert not context.workspace.blobs.has(str(blob))
+    erase_images(context.workspace, [of_second.id], "ada")
+    assert {image.id for image in images_in(context.workspace)} == {"image1", "image2"}

@@ -20,7 +20,7 @@ export async function repairs(root, { choices, asked, go, again }) {
       ...(state === "proposed" && found.repairs.length > 1 ? [all(true), all(false)] : []),
       state === "accepted" && found.repairs.length && choices.may_compare ? h("button", { type: "button", class: "button", onclick: compare }, "Open a blind study of these pairs") : null),
     h("p", { class: "hint" }, "Each repair differs from its original in the redrawn regions alone. Accepted ones become images of this workspace, in the split of their original; no statistic of generators counts them. Drag over an image to compare."),
-    found.repairs.length ? h("div", { class: "repairs" }, found.repairs.map((one) => tile(one, state, again)))
+    found.repairs.length ? h("div", { class: "repair-grid" }, found.repairs.map((one) => tile(one, state, again)))
       : nothing(state === "proposed" ? "Nothing waits for a decision. Open an image and press “Repair”, or run clinic repair --images." : `No ${state} repair yet.`));
 }
 
@@ -34,7 +34,7 @@ async function decide(repairs, accept) {
   return tell(post("/api/curate/repairs/decide", { repairs, accept }), ({ decided }) => `${count(decided)} repair${decided === 1 ? "" : "s"} ${word}.`);
 }
 
-function tile(one, state, changed) {
+function tile(one, state, changed, linked = true) {
   return h("article", { class: "card repair", "data-id": one.id },
     one.original ? comparison(one) : h("p", { class: "hint" }, "The original was erased."),
     h("p", { class: "prompt" }, one.prompt || "No prompt."),
@@ -45,7 +45,7 @@ function tile(one, state, changed) {
         h("button", { type: "button", class: "button quiet", onclick: () => decide([one.id], false).then((done) => done && changed()) }, "Reject"),
       ] : h("span", { class: "hint" }, when(one.created)),
       h("span", { class: "gap" }),
-      one.original ? h("a", { href: address({ view: "images", image: one.original }) }, "Original") : null));
+      linked && one.original ? h("a", { href: address({ view: "images", image: one.original }) }, "Original") : null));
 }
 
 // Two images over each other, with a handle between them.
@@ -75,7 +75,7 @@ async function look(body, known) {
   body.replaceChildren(
     working ? h("p", { class: "hint", role: "status" }, found.job.state === "queued" ? "Queued; a worker takes it next." : `Repairing, ${percent(found.job.progress)}.`) : "",
     found.job && !working ? h("p", { class: "hint", role: "status" }, whatBecame(found.job, found.repairs.length)) : "",
-    ...found.repairs.map((one) => tile(one, "proposed", again)),
+    ...found.repairs.map((one) => tile(one, "proposed", again, false)),
     working ? "" : order(known, generators, again));
   if (working) setTimeout(() => body.isConnected && again(), LOOK_AGAIN_MS);
 }
