@@ -26,7 +26,7 @@ export async function repairs(root, { choices, asked, go, again }) {
 
 async function compare() {
   const made = await tell(post("/api/studies/repairs"), "Study opened.");
-  if (made) location.assign(`/study?view=study&study=${made.id}`);
+  if (made) location.assign(`/study?view=results&study=${made.id}`);
 }
 
 async function decide(repairs, accept) {
