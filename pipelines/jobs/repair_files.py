@@ -30,6 +30,7 @@ from pipelines.repair.outcomes import (
     ImageOutcome,
     count_states,
     describe_regions,
+    note_on_prompts,
     read_record,
     report_csv,
     write_record,
@@ -71,17 +72,16 @@ def repair_files(context: Context, run: RepairRun, paths: Sequence[Path], out: P
     counts = count_states(outcomes)
     if counts["refused"] == len(outcomes):
         raise _nothing_to_repair(outcomes)
-    notes = [*models.notes, *_note_on_prompts(outcomes)]
+    notes = [*models.notes, *note_on_prompts(sum(UNPROMPTED in each.reason for each in outcomes))]
     _write_gallery(context, out, inputs, outcomes, notes)
+    refused_files = [f"{each.file}: {each.reason}" for each in outcomes if each.state == "refused"]
     return {
         "out": str(out),
         **counts,
         "known": work.known,
         **models.describe(),
         "notes": notes,
-        "refused_files": [f"{each.file}: {each.reason}" for each in outcomes if each.state == "refused"][
-            :SHOWN
-        ],
+        "refused_files": refused_files[:SHOWN],
         "report": str(out / REPORT),
         "gallery": str(out / GALLERY),
     }
@@ -99,7 +99,7 @@ class _FileRepair:
     def __init__(self, context: Context, run: RepairRun, models: RepairModels, out: Path) -> None:
         self._context, self._run, self._models, self._out = context, run, models, out
         self._repairer = Repairer(context, models, run)
-        settings = run.model_dump_json(include={"repair", "sampling"})
+        settings = run.model_dump_json(include={"repair", "sampling"}, exclude={"sampling": {"batch"}})
         self._settings = digest(settings, models.fingerprint())
         self.known = 0
 
@@ -148,7 +148,7 @@ class _FileRepair:
             outcome = replace(begun, state="refused", reason=str(error))
             return self._write(outcome, file.stem + _suffix(file.path), data)
         outcome = replace(begun, regions=describe_regions(repair), seconds=round(time.monotonic() - start, 3))
-        unprompted = self._models.reads_prompts and not begun.prompt and bool(outcome.regions)
+        unprompted = self._models.reads_prompts and not begun.prompt and bool(repair.outcomes)
         transparent = repair.changed and _is_transparent(data)
         reasons = [begun.reason, FLATTENED * transparent, UNPROMPTED * unprompted]
         outcome = replace(outcome, reason="; ".join(filter(None, reasons)))
@@ -205,15 +205,6 @@ def _is_transparent(data: bytes) -> bool:
         return decode_layers(data).alpha is not None
     except ImageRefused:
         return False
-
-
-def _note_on_prompts(outcomes: Sequence[ImageOutcome]) -> list[str]:
-    count = sum(UNPROMPTED in each.reason for each in outcomes)
-    if not count:
-        return []
-    return [
-        f"{count} images with artifacts came without a prompt, so an empty one was used; --prompt gives one"
-    ]
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from dataengine.masks import Mask, pack_label_map, unpack_label_map
 from dataengine.records import REPAIRED, Image, image_id
 from dataengine.treatment.repair.repair import Repair
 from pipelines.repair.models import Repairer, RepairModels, choose_models
-from pipelines.repair.outcomes import ImageOutcome, count_states, describe_regions
+from pipelines.repair.outcomes import ImageOutcome, count_states, describe_regions, note_on_prompts
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.images import read_pixels
@@ -58,7 +58,8 @@ def repair_images(context: Context, run: RepairRun, work_id: str) -> Result:
         repairer.open()
         outcome, proposed = _repaired(context, run, models, repairer, image, place)
         fail_point("repair:proposed")
-        note = _advanced(note, image, outcome, proposed)
+        unprompted = models.reads_prompts and not (image.prompt or run.prompt) and bool(outcome.regions)
+        note = _advanced(note, image, outcome, proposed, unprompted)
         files.put(work_id, PLACE, note)
     files.drop(work_id, PLACE)
     return {
@@ -67,15 +68,16 @@ def repair_images(context: Context, run: RepairRun, work_id: str) -> Result:
         "proposed": note["proposed"],
         "refused_images": note["refused"],
         **models.describe(),
-        "notes": list(models.notes),
+        "notes": [*models.notes, *note_on_prompts(note["counts"]["unprompted"])],
     }
 
 
 def _advanced(
-    note: dict[str, Any], image: Image, outcome: ImageOutcome, proposed: str | None
+    note: dict[str, Any], image: Image, outcome: ImageOutcome, proposed: str | None, unprompted: bool
 ) -> dict[str, Any]:
     """The note of a job after one more image."""
-    counts = {name: note["counts"].get(name, 0) + count for name, count in count_states([outcome]).items()}
+    fresh = count_states([outcome]) | {"unprompted": int(unprompted)}
+    counts = {name: note["counts"].get(name, 0) + count for name, count in fresh.items()}
     refused = [f"{outcome.file}: {outcome.reason}"] if outcome.state == "refused" else []
     return {
         "after": image.id,

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dataengine.csv_files import as_csv
 from dataengine.durable import make_folder, write_text
+from dataengine.errors import InputRefused
 from dataengine.records import digest
+from pipelines.exchange.safe_files import path_inside
 
 if TYPE_CHECKING:
     from dataengine.treatment.repair.repair import Outcome, Repair
@@ -109,6 +111,13 @@ def count_states(outcomes: Sequence[ImageOutcome]) -> dict[str, int]:
     }
 
 
+def note_on_prompts(count: int) -> list[str]:
+    """What to say of `count` images with artifacts that came without a prompt; nothing for none."""
+    if not count:
+        return []
+    return [f"{count} images with artifacts came without a prompt, so an empty one was used: give one"]
+
+
 def report_csv(outcomes: Sequence[ImageOutcome]) -> str:
     """The report: one line for each image."""
     rows = (each.row() for each in outcomes)
@@ -125,9 +134,10 @@ def read_record(out: Path, name: str) -> ImageOutcome | None:
     """The kept outcome; None if there is none that can be read."""
     try:
         stored = json.loads(_record(out, name).read_text())
+        path_inside(out, stored["output"] or "none")
         regions = [RegionOutcome(**each | {"crop": tuple(each["crop"])}) for each in stored.pop("regions")]
         return ImageOutcome(**stored, regions=tuple(regions))
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, InputRefused):
         return None
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pipelines.repair.models import RepairModels
 
 KIND = "repair"
+NEWEST_JOBS = 200
 
 
 def choose_models(workspace: Workspace, run: RepairRun) -> "RepairModels":
@@ -73,7 +74,7 @@ def list_repairs(
     repairs the given image."""
     with workspace.catalog(read_only=True) as catalog:
         pairs = repair_pairs(catalog, state, image_id, limit)
-        jobs = catalog.jobs.list(kind=KIND) if image_id else []
+        jobs = catalog.jobs.list(kind=KIND, limit=NEWEST_JOBS) if image_id else []
         mine = [job for job in jobs if image_id in job.args["settings"]["ids"]]
         return {
             "repairs": list(map(_shown, pairs)),

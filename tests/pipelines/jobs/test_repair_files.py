@@ -326,7 +326,7 @@ def test_another_detector_chooses_a_teacher_first(context: Context, tmp_path: Pa
     assert (result["detector"], result["chooser"], result["notes"]) == (
         "first",
         "other",
-        ["1 images with artifacts came without a prompt, so an empty one was used; --prompt gives one"],
+        ["1 images with artifacts came without a prompt, so an empty one was used: give one"],
     )
     by_teacher = RUN.model_copy(update={"detector": "other", "prompt": "a wall"})
     assert repair_files(context, by_teacher, [tmp_path / "in"], tmp_path / "2")["chooser"] == "first"
