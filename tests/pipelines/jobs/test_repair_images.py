@@ -27,6 +27,7 @@ from pipelines.services.studies.lifecycle import open_repair_study
 from pipelines.worker.handlers import JOBS
 from storage.maintenance.erase import erase_images
 from storage.queries.datasets import benchmark_candidates
+from storage.queries.overview import overview
 from storage.workspace import Workspace
 from tests.pipelines.repair.world import RUN, add_image, make_context, scene
 
@@ -137,6 +138,8 @@ def test_a_paused_job_goes_on_where_it_was(context: Context, monkeypatch: pytest
 def test_people_accept_or_reject_once(context: Context) -> None:
     repair_images(context, RUN, "run")
     first, second = [each.id for each in proposals(context)]
+    with context.workspace.catalog(read_only=True) as catalog:
+        assert overview(catalog).images == {"generated": 3} and sum(overview(catalog).splits.values()) == 3
     assert decide_repairs(context.workspace, [first], True, "ada") == 1
     assert decide_repairs(context.workspace, [second], False, "ada") == 1
     assert [each.id for each in images_in(context.workspace, source="repaired", status="active")] == [first]
@@ -154,6 +157,7 @@ def test_people_accept_or_reject_once(context: Context) -> None:
     repair_images(context, RUN, "again")
     assert proposals(context) == [], "what was rejected is not proposed again"
     with context.workspace.catalog(read_only=True) as catalog:
+        assert overview(catalog).images == {"generated": 3, "repaired": 2}
         actions = {event.action for event in catalog.audit.list()}
     assert {"repair.accept", "repair.reject"} <= actions
 
