@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
-from pipelines.cli import exchange, injection, maintenance, models, rounds, selections, training_free
+from pipelines.cli import (
+    exchange,
+    injection,
+    maintenance,
+    models,
+    repair,
+    rounds,
+    selections,
+    training_free,
+)
 from pipelines.cli.command import Call, Command
 from pipelines.cli.main import main as run_command
 
@@ -104,6 +113,7 @@ COMMANDS = (
     *maintenance.COMMANDS,
     *models.COMMANDS,
     *training_free.COMMANDS,
+    *repair.COMMANDS,
 )
 
 

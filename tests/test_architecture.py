@@ -21,8 +21,8 @@ ORDER = {
     "dataengine/clinic": "drawing flaws scenes subjects world lessons readers models vocabulary config "
     "training parts oracles build",
     "dataengine/treatment": "config presets families sampling tuning refining guided_sampling repair",
-    "pipelines": "config runtime generators detectors selections stages round recipes exchange jobs services "
-    "worker cli demo",
+    "pipelines": "config runtime generators detectors selections stages round recipes exchange repair jobs "
+    "services worker cli demo",
     "pipelines/exchange": "prompts metadata labels importer safe_files import_options shapes label_studio "
     "readers formats public_sets writers",
     "pipelines/services": "schemas queue rounds jobs inference agreement gold annotation reviews "

@@ -27,6 +27,7 @@ from dataengine.records.identity import (
 from dataengine.records.images import (
     COLLECTED,
     INJECTED,
+    REPAIRED,
     CategoryAnswer,
     HardCategory,
     Image,
@@ -75,6 +76,7 @@ __all__ = [
     "INJECTED",
     "JOB_KINDS",
     "PAUSABLE",
+    "REPAIRED",
     "ROLES",
     "STAGE_JOB",
     "THRESHOLD",

@@ -5,10 +5,13 @@ from typing import Any, Final, Literal
 
 from dataengine.records.identity import Split, now
 
-Source = Literal["generated", "real", "imported", "drawn", "injected"]
+Source = Literal["generated", "real", "imported", "drawn", "injected", "repaired"]
 INJECTED: Final = "injected"
 """Source, author and kind of sample of clean images into which an artifact was injected
 (`dataengine.injection`). They may be trained on and are left out of everything else."""
+REPAIRED: Final = "repaired"
+"""Source of images that a repair made of others. They are no samples of a generator, so statistics, mining
+and pseudo-labels leave them out."""
 COLLECTED: tuple[Source, ...] = ("generated", "real", "imported", "drawn")
 """All other sources: images that were collected, and count in every figure."""
 
@@ -35,7 +38,8 @@ class Image:
     round_id: str | None = None
     purpose: str = ""
     thumbnail: str | None = None
-    status: Literal["active", "refused"] = "active"
+    status: Literal["active", "refused", "proposed"] = "active"
+    """A proposed image is a repair that nobody has accepted or rejected yet."""
     created: float = field(default_factory=now)
 
 

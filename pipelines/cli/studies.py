@@ -27,17 +27,31 @@ def study_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="seed of the sampled pairs and of their left-right order (default: random, and not shown)",
     )
+    opened.add_argument(
+        "--repairs",
+        action="store_true",
+        help="instead of a round, compare accepted repairs (see `clinic repair`) with their originals",
+    )
     opened.add_argument("--pairs", type=int, metavar="N", help="sample N pairs (default: all of them)")
     actions.add_parser("close", help="stop accepting votes", parents=[shared()]).add_argument("study")
 
 
 def study(call: Call) -> Any:
-    from pipelines.services.studies.lifecycle import MAX_PAIRS, close_study, open_round_study
+    from pipelines.services.studies.lifecycle import (
+        MAX_PAIRS,
+        close_study,
+        open_repair_study,
+        open_round_study,
+    )
 
     given = call.options
     if given.action == "open":
         pairs = MAX_PAIRS if given.pairs is None else given.pairs
-        open_round_study(call.workspace, named_or_newest_round(call).id, ACTOR, given.name, given.seed, pairs)
+        if given.repairs:
+            open_repair_study(call.workspace, ACTOR, given.name, given.seed, pairs)
+        else:
+            round_id = named_or_newest_round(call).id
+            open_round_study(call.workspace, round_id, ACTOR, given.name, given.seed, pairs)
     if given.action == "close":
         with suppress(Conflict):  # already closed: closing is idempotent here
             close_study(call.workspace, given.study, ACTOR)

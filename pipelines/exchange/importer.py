@@ -12,14 +12,24 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.errors import InputRefused
 from dataengine.images import ImageFile, measure
-from dataengine.records import Image, Report, Source, Split, image_id, no_report, prompt_group, split_of
+from dataengine.records import (
+    REPAIRED,
+    Image,
+    Report,
+    Source,
+    Split,
+    image_id,
+    no_report,
+    prompt_group,
+    split_of,
+)
 from pipelines.exchange.labels import (
     ImportedAnnotation,
     PackedAnnotation,
@@ -291,10 +301,10 @@ class _Intake:
         return new
 
     def _groups(self, ready: Sequence[tuple[LoadedRow, ImageFile]]) -> list[str]:
-        """The group of each row. An image made by `clinic inpaint` joins the group of its original, in this
-        batch or in the catalog, so that a repaired validation image is not trained on."""
-        inpainted = {loaded.sha256: loaded.note.settings.get("inpainted") for loaded, _ in ready}
-        origins = {sha: str(how.get("of")) for sha, how in inpainted.items() if isinstance(how, dict)}
+        """The group of each row. An image made by `clinic inpaint` or `clinic repair` joins the group of its
+        original, in this batch or in the catalog, so that a repaired validation image is not trained on."""
+        made_of = {loaded.sha256: _how_made(loaded.note) for loaded, _ in ready}
+        origins = {sha: str(how.get("of")) for sha, how in made_of.items() if isinstance(how, dict)}
         groups: dict[str, str] = {}
         if origins:
             with self.workspace.catalog(read_only=True) as catalog:
@@ -410,6 +420,10 @@ class _Intake:
             if hashes:
                 images |= {image.sha256: image for image in reversed(catalog.images.find(sha256=hashes))}
         return images
+
+
+def _how_made(note: Note) -> Any:
+    return next((note.settings[name] for name in ("inpainted", REPAIRED) if name in note.settings), None)
 
 
 def _load(row: Row) -> LoadedRow | Refusal:

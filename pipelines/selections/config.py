@@ -8,6 +8,8 @@ from dataengine.config import Config
 from dataengine.curation.config import HardCategoryConfig, MiningConfig
 from dataengine.injection.config import InjectionConfig, RedrawConfig
 from dataengine.records import Source
+from dataengine.treatment.config import SamplingConfig
+from dataengine.treatment.repair.config import RepairConfig
 from pipelines.config import CategorizeConfig, PseudoLabelConfig
 from storage.queries.images import ImageFilter, Order, State
 
@@ -117,3 +119,25 @@ class InjectionRun(SelectionRun):
     """Kinds and sizes of the artifacts, and the random seed."""
     redraw: RedrawConfig = RedrawConfig()
     """How the generator redraws."""
+
+
+class RepairRun(SelectionRun):
+    """Repair of images: a generator redraws the artifacts that a detector finds."""
+
+    ids: tuple[str, ...] = Field(default=(), max_length=200)
+    """These images instead of a selection, by id."""
+    detector: str | None = None
+    """Id of the detector that finds artifacts; null for the champion."""
+    generator: str | None = None
+    """Id of the generator that redraws them."""
+    chooser: str | None = None
+    """Id of the detector that chooses among the candidates; null for another than `detector`, the teacher
+    first."""
+    prompt: str = Field(default="", max_length=20_000)
+    """Prompt of images that bring none."""
+    label_class: int | None = Field(default=None, ge=1, le=31)
+    """Only artifacts on which people's labels mark this class."""
+    repair: RepairConfig = RepairConfig()
+    """Which artifacts are redrawn, and how."""
+    sampling: SamplingConfig = SamplingConfig(steps=20, batch=4)
+    """Sampling of the candidates."""

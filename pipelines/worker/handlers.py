@@ -63,6 +63,7 @@ MODULES = {
     "mine": "pipelines.jobs.selections:mine_job",
     "pseudo-label": "pipelines.jobs.selections:pseudo_label_job",
     "inject": "pipelines.jobs.inject_images:inject_job",
+    "repair": "pipelines.jobs.repair_images:repair_job",
 }
 """Handlers that are imported when a job runs: a worker that only waits loads no torch."""
 

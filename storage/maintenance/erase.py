@@ -33,7 +33,7 @@ from storage.maintenance.erase_rows import (
     find_mark,
     frozen_benchmarks_with,
     handle_rows,
-    injected_into,
+    made_of,
     only_drawn_by,
     remove_mark,
     rows_that_keep,
@@ -84,7 +84,7 @@ class Erased:
 def erase_images(workspace: Workspace, image_ids: Iterable[str], actor: str, trial: bool = False) -> Erased:
     """Delete images with their labels, predictions and queue items, and every blob that only they refer to.
 
-    Images with an artifact injected into one of them go too. Exported shards that contain one of them are
+    Repairs of one of them and images with an artifact injected into it go too. Exported shards that contain one of them are
     removed from this machine and can be exported again without it. With `trial` nothing is changed. Raises
     `NotFound`, erasing nothing, if one of the images does not exist, unless these images were being erased
     when an earlier run was killed.
@@ -93,7 +93,7 @@ def erase_images(workspace: Workspace, image_ids: Iterable[str], actor: str, tri
     key = digest("erase images", *named)
     with workspace.catalog(read_only=True) as catalog:
         begun = find_mark(catalog.connection, key)
-        ids = sorted({*named, *injected_into(catalog, named), *(begun.images if begun else ())})
+        ids = sorted({*made_of(catalog, named), *(begun.images if begun else ())})
         packs = {MapRef.parse(ref).pack for ref in map_refs(catalog.connection, ids)}
     moved = {} if trial else repack(workspace, packs, set(ids))
     with workspace.catalog() as catalog:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, delete, insert, or_, select, update
 
-from dataengine.records import INJECTED, now
+from dataengine.records import INJECTED, REPAIRED, Image, now
 from storage import tables
 from storage.catalog import Catalog
 from storage.maintenance.personal_columns import Handling
@@ -104,12 +104,21 @@ def rows_that_keep(
     return kept
 
 
-def injected_into(catalog: Catalog, image_ids: Iterable[str]) -> set[str]:
-    """The images with an injected artifact that were made of these: they show the same, but for a region."""
+def made_of(catalog: Catalog, image_ids: Iterable[str]) -> set[str]:
+    """These images, with their repairs and those with an artifact injected into them, and what was made of
+    those: all show the same, but for a region."""
     ids = set(image_ids)
     groups = {image.group for image in catalog.images.get_many(sorted(ids))} - {""}
-    made = catalog.images.find(source=INJECTED, group=sorted(groups)) if groups else []
-    return {image.id for image in made if image.settings.get(INJECTED, {}).get("of") in ids}
+    derived = catalog.images.find(source=(INJECTED, REPAIRED), group=sorted(groups)) if groups else []
+    while made := {image.id for image in derived if _original(image) in ids} - ids:
+        ids |= made
+    return ids
+
+
+def _original(image: Image) -> str | None:
+    """The id of the image that a repair or an injection was made of."""
+    injected, repaired = (image.settings.get(source, {}) for source in (INJECTED, REPAIRED))
+    return injected.get("of") or repaired.get("image")
 
 
 def column_of(place: str) -> Column[Any]:

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from sqlalchemy import and_, exists, func, select
 
-from dataengine.records import THRESHOLD
+from dataengine.records import REPAIRED, THRESHOLD
 from storage import tables
 from storage.catalog import Catalog
 from storage.queries.images import collected
@@ -55,8 +55,8 @@ def benchmark_candidates(
 ) -> list[tuple[str, str, float, bool]]:
     """(image, category, maximum confidence, is reserved) of the candidates for a new benchmark.
 
-    Excluded are images of groups in a snapshot and of other benchmarks, and, unless reserved for benchmarks,
-    validation and labelled images.
+    Excluded are repairs, images of groups in a snapshot and of other benchmarks, and, unless reserved for
+    benchmarks, validation and labelled images.
     """
     images, predictions, items = tables.images.c, tables.predictions, tables.snapshot_items.c
     groups = tables.images.alias("trained")
@@ -72,8 +72,8 @@ def benchmark_candidates(
         .outerjoin(
             predictions, and_(predictions.c.image_id == images.id, predictions.c.detector_id == detector_id)
         )
-        .where(images.status == "active", (images.source == "real") == real, collected())
-        .where(reserved | fresh)
+        .where(images.status == "active", (images.source == "real") == real, reserved | fresh)
+        .where(collected(), images.source != REPAIRED)
         .where(~images.id.in_(select(items.image_id)), ~images.group.in_(trained))
         .where(~images.id.in_(select(tables.benchmark_items.c.image_id)))
         .order_by(images.id)

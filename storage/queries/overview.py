@@ -15,7 +15,7 @@ class Overview:
     """Counts of a workspace, for the home page and `clinic status`."""
 
     images: dict[str, int]
-    """Images by source."""
+    """Images by source; here and in `splits` without proposed repairs."""
     splits: dict[str, int]
     labelled: int
     """Images with a label that is not an injected artifact's."""
@@ -46,11 +46,18 @@ def overview(catalog: Catalog) -> Overview:
         rows = catalog.connection.execute(select(column, func.count()).group_by(column).order_by(column))
         return {name: count for name, count in rows}
 
+    def images_by(column: ColumnElement[str]) -> dict[str, int]:
+        # Subtracted, because the indexes that answer both counts hold no status.
+        proposed = select(column, func.count()).where(tables.images.c.status == "proposed").group_by(column)
+        waiting = {name: count for name, count in catalog.connection.execute(proposed)}
+        counts = {name: count - waiting.get(name, 0) for name, count in grouped(column).items()}
+        return {name: count for name, count in counts.items() if count}
+
     labels = tables.labels.c
     labelled = select(func.count(func.distinct(labels.image_id))).where(labels.source != INJECTED)
     return Overview(
-        images=grouped(tables.images.c.source),
-        splits=grouped(tables.images.c.split),
+        images=images_by(tables.images.c.source),
+        splits=images_by(tables.images.c.split),
         labelled=catalog.connection.scalar(labelled) or 0,
         waiting=catalog.queue.remaining(),
         pseudo_labels=total("pseudo_labels"),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 
-from dataengine.records import Image
+from dataengine.records import REPAIRED, Image
 from dataengine.records.images import HARD, IMPORTED, SURVEY
 from storage import tables
 from storage.catalog import Catalog
@@ -73,8 +73,8 @@ def known_clean() -> list[ColumnElement[bool]]:
 
 
 def uncategorised() -> ColumnElement[bool]:
-    """Images without a category."""
-    return tables.images.c.category.is_(None)
+    """Images without a category; repairs need none, so that no category's statistic counts them."""
+    return and_(tables.images.c.category.is_(None), tables.images.c.source != REPAIRED)
 
 
 def count_by_category(catalog: Catalog, conditions: Conditions) -> dict[str, int]:
@@ -107,7 +107,8 @@ def pseudo_labelable(detector_id: str, round_id: str) -> list[ColumnElement[bool
 
 
 def _for_training() -> ColumnElement[bool]:
-    return tables.images.c.purpose.in_(("", SURVEY, HARD))
+    images = tables.images.c
+    return and_(images.purpose.in_(("", SURVEY, HARD)), images.source != REPAIRED)
 
 
 def most_telling(

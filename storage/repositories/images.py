@@ -2,14 +2,22 @@
 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Connection, exists, func, select, update
 
-from dataengine.errors import NotFound
-from dataengine.records import INJECTED, CategoryAnswer, HardCategory, Image, Prediction, Prompt, PseudoLabel
+from dataengine.errors import Conflict, NotFound
+from dataengine.records import (
+    INJECTED,
+    CategoryAnswer,
+    HardCategory,
+    Image,
+    Prediction,
+    Prompt,
+    PseudoLabel,
+)
 from storage import tables
 from storage.repositories.rows import Rows, chunks, insert_new
 
@@ -68,6 +76,15 @@ class Images(Rows[Image]):
             self._connection.execute(
                 update(self.table).where(self.table.c.id.in_(chunk)).values(purpose=purpose)
             )
+
+    def decide(self, id: str, status: Literal["active", "refused"]) -> None:
+        """Accept or refuse a proposed image. Raises `NotFound`, and `Conflict` if that was done before."""
+        table = self.table.c
+        decided = self._connection.execute(
+            update(self.table).where(table.id == id, table.status == "proposed").values(status=status)
+        )
+        if not decided.rowcount:
+            raise Conflict(f"image {self.get(id).id!r} is {self.get(id).status} and waits for no decision")
 
     def describe(self, id: str, **values: str | int) -> None:
         """Set an image's `prompt`, `seed`, `category` or `licence`."""

@@ -36,8 +36,9 @@ from ui.annotate.gold import gold_seen
 from ui.curate.agreement import agreement_routes
 from ui.curate.benchmarks import benchmark_routes
 from ui.curate.categories import category_routes
+from ui.curate.repairs import repair_routes
 from ui.curate.reviews import review_routes, shown_review
-from ui.web.access import CURATORS, may, roles
+from ui.web.access import CURATORS, ENGINEERS, may, roles
 from ui.web.sessions import Person, Requires
 
 READERS = roles("curator", "engineer")
@@ -75,13 +76,16 @@ FilterQuery = Annotated[Wanted, Query()]
 def curate_routes(workspace: Workspace) -> APIRouter:
     """The routes under /api/curate."""
     routes = APIRouter(prefix="/api/curate", dependencies=[CURATING])
-    for more in (category_routes, review_routes, benchmark_routes, agreement_routes):
+    for more in (category_routes, review_routes, benchmark_routes, agreement_routes, repair_routes):
         routes.include_router(more(workspace))
 
     @routes.get("/choices")
     def choices(person: Reader) -> dict[str, Any]:
         with workspace.catalog(read_only=True) as catalog:
-            return all_choices(catalog) | {"may_judge": may(person.roles, CURATORS)}
+            return all_choices(catalog) | {
+                "may_judge": may(person.roles, CURATORS),
+                "may_compare": may(person.roles, ENGINEERS),
+            }
 
     @routes.get("/images")
     def images(wanted: FilterQuery) -> JSONResponse:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 from dataengine.errors import InputRefused
 from dataengine.quality.config import StudyDesign
 from dataengine.records import Study, now
-from pipelines.services.studies.lifecycle import NewStudy, Short, close_study, open_study
+from pipelines.services.studies.lifecycle import NewStudy, Short, close_study, open_repair_study, open_study
 from pipelines.services.studies.plans import design_of
 from pipelines.services.studies.results import results_csv, results_of, votes_csv
 from storage.catalog import Catalog
@@ -62,6 +62,11 @@ def making_routes(workspace: Workspace) -> APIRouter:
     def create(wanted: NewStudy, person: Maker) -> dict[str, str]:
         """Open a study."""
         return {"id": open_study(workspace, wanted, person.name).id}
+
+    @routes.post("/repairs")
+    def compare_repairs(person: Maker) -> dict[str, str]:
+        """Open a study of all accepted repairs and their originals."""
+        return {"id": open_repair_study(workspace, person.name).id}
 
     @routes.get("/{study_id}")
     def study(study_id: str) -> dict[str, Any]:

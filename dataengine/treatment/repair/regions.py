@@ -43,13 +43,18 @@ class Region:
 
 
 def choose_regions(
-    confidence: Confidence, point: OperatingPoint, size: tuple[int, int], config: RepairConfig
+    confidence: Confidence,
+    point: OperatingPoint,
+    size: tuple[int, int],
+    config: RepairConfig,
+    among: Mask | None = None,
 ) -> list[Region]:
     """The regions to redraw in an image, from its confidence map float32 HW; `size` (height, width) is the
     generator's own.
 
-    Artifacts whose margins touch are one region. Raises `InputRefused` when the artifacts or their regions
-    cover more than `config.largest` of the image.
+    Artifacts whose margins touch are one region; with `among`, bool HW, only artifacts that overlap it count.
+    Raises `InputRefused` when the artifacts or their regions cover more than `config.largest` of the image,
+    and when the whole image would be enlarged more than `config.zoom` times.
     """
     height, width = confidence.shape
     numbers, count = components(confidence >= point.component)
@@ -58,9 +63,12 @@ def choose_regions(
     peaks = np.zeros(count + 1)
     np.maximum.at(peaks, numbers.ravel(), confidence.ravel())
     flagged = [n for n in range(1, count + 1) if peaks[n] >= point.flagged and areas[n] >= config.least]
+    if among is not None:
+        flagged = [n for n in flagged if among[numbers == n].any()]
     chosen = sorted(flagged, key=lambda number: -weights[number])[: config.count]
     if not chosen:
         return []
+    _check_size((height, width), size, config.zoom)
     grown = dilate(np.isin(numbers, chosen), round(config.grow * min(height, width)))
     if (share := float(grown.mean())) > config.largest:
         raise InputRefused(
@@ -76,6 +84,15 @@ def choose_regions(
         )
         for number in range(1, count + 1)
     ]
+
+
+def _check_size(image: tuple[int, int], size: tuple[int, int], zoom: float) -> None:
+    if (scale := float(np.sqrt(size[0] * size[1] / (image[0] * image[1])))) > zoom:
+        raise InputRefused(
+            f"it is {image[1]}×{image[0]} pixels, and the generator draws {size[1]}×{size[0]}: it would be "
+            f"enlarged {scale:.2g} times, and at most {zoom:g} times is allowed. Enlarge it first, or raise "
+            "`zoom`"
+        )
 
 
 def dilate(mask: Mask, radius: int) -> Mask:

@@ -82,12 +82,20 @@ class _Candidate:
 
 
 def repair_image(
-    image: Pixels, detector: Judge, chooser: Judge | None, canvas: Canvas, config: RepairConfig
+    image: Pixels,
+    detector: Judge,
+    chooser: Judge | None,
+    canvas: Canvas,
+    config: RepairConfig,
+    among: Mask | None = None,
 ) -> Repair:
-    """Repair one image uint8 HW3. Raises `InputRefused` when its artifacts cover too much of it."""
+    """Repair one image uint8 HW3; with `among`, bool HW, only artifacts that overlap it.
+
+    Raises `InputRefused` when its artifacts cover too much of it, or it is too small for the generator.
+    """
     judges = [detector] if chooser is None else [detector, chooser]
     before = [judge.predict([image])[0] for judge in judges]
-    regions = choose_regions(before[0], detector.point, canvas.size, config)
+    regions = choose_regions(before[0], detector.point, canvas.size, config, among)
     outcomes, taken = [], image
     for number, region in enumerate(regions):
         best, verdict = _best(image, region, number, judges, before, canvas, config)

@@ -38,7 +38,7 @@ def diagnose_images(
     """See `pipelines.jobs.selections.diagnose_images`."""
     from pipelines.jobs import selections
 
-    return _here(workspace, device, report, lambda context: selections.diagnose_images(context, run))
+    return run_here(workspace, device, report, lambda context: selections.diagnose_images(context, run))
 
 
 def categorize_images(
@@ -47,7 +47,7 @@ def categorize_images(
     """See `pipelines.jobs.selections.categorize_images`."""
     from pipelines.jobs import selections
 
-    return _here(workspace, device, report, lambda context: selections.categorize_images(context, run))
+    return run_here(workspace, device, report, lambda context: selections.categorize_images(context, run))
 
 
 def mine_images(
@@ -57,7 +57,9 @@ def mine_images(
     from pipelines.jobs import selections
 
     queue_round = fresh_id("mine")
-    return _here(workspace, device, report, lambda context: selections.mine_images(context, run, queue_round))
+    return run_here(
+        workspace, device, report, lambda context: selections.mine_images(context, run, queue_round)
+    )
 
 
 def pseudo_label_images(
@@ -66,7 +68,7 @@ def pseudo_label_images(
     """See `pipelines.jobs.selections.pseudo_label_images`."""
     from pipelines.jobs import selections
 
-    return _here(workspace, device, report, lambda context: selections.pseudo_label_images(context, run))
+    return run_here(workspace, device, report, lambda context: selections.pseudo_label_images(context, run))
 
 
 def inject_images(
@@ -75,7 +77,7 @@ def inject_images(
     """See `pipelines.jobs.inject_images.inject_images`."""
     from pipelines.jobs import inject_images
 
-    return _here(workspace, device, report, lambda context: inject_images.inject_images(context, run))
+    return run_here(workspace, device, report, lambda context: inject_images.inject_images(context, run))
 
 
 def request_work(workspace: Workspace, run: SelectionRun, actor: str = "") -> Job:
@@ -123,7 +125,7 @@ def _detector(workspace: Workspace, detector_id: str | None) -> str:
     return detector_of(Context(workspace, real_models()), detector_id).id
 
 
-def _here(
+def run_here(
     workspace: Workspace, device: str | None, report: Report, work: "Callable[[Context], dict[str, Any]]"
 ) -> dict[str, Any]:
     """Work in this process, with the real models, while no other process uses the device."""

@@ -1,19 +1,24 @@
 """Open and close blind studies."""
 
 import secrets
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dataengine.errors import ConfigRefused, Conflict, InputRefused
 from dataengine.quality.config import StudyDesign
-from dataengine.records import AuditEvent, Study, digest, now
+from dataengine.records import REPAIRED, AuditEvent, Study, digest, now
 from dataengine.records.images import JUDGE
 from storage import accounts
-from storage.queries.studies import SharedPair, shared_pairs
+from storage.catalog import Catalog
+from storage.queries.repairs import repair_pairs
+from storage.queries.studies import shared_pairs
 from storage.workspace import Workspace
 
 MAX_PAIRS = 5000
+ORIGINAL = "original"
+"""What a study of repairs compares with "repaired", in place of two generators."""
 
 Short = Annotated[str, Field(max_length=200)]
 
@@ -53,22 +58,56 @@ def open_study(workspace: Workspace, request: NewStudy, actor: str, seed: int | 
                 "these two generators have no images with the same prompt and seed in this selection; "
                 "generate the same prompts with both first, as a round's judge stage does"
             )
-        pairs = tuple((one.before, one.after) for one in sample_pairs(shared, request.pairs, seed))
-        study = Study(
-            id=digest("study", seed, request.before, request.after, *(id for pair in pairs for id in pair)),
-            name=request.name.strip(),
-            before_id=request.before,
-            after_id=request.after,
-            pairs=pairs,
-            seed=seed,
-            round_id=request.round,
-            design=request.design.model_dump(mode="json"),
-            created_by=actor,
-        )
-        if not catalog.studies.add(study):
-            return catalog.studies.get(study.id)
+        pairs = sample_pairs([(one.before, one.after) for one in shared], request.pairs, seed)
+        study = _store(catalog, request, pairs, seed, actor)
+        catalog.commit()
+    return study
+
+
+def _store(
+    catalog: Catalog, request: NewStudy, pairs: Sequence[tuple[str, str]], seed: int, actor: str
+) -> Study:
+    """The study of these pairs with its audit event; the one that exists for the same pairs and seed."""
+    study = Study(
+        id=digest("study", seed, request.before, request.after, *(id for pair in pairs for id in pair)),
+        name=request.name.strip(),
+        before_id=request.before,
+        after_id=request.after,
+        pairs=tuple(pairs),
+        seed=seed,
+        round_id=request.round,
+        design=request.design.model_dump(mode="json"),
+        created_by=actor,
+    )
+    if catalog.studies.add(study):
         details = {"pairs": len(pairs)}
         catalog.audit.add(AuditEvent(actor=actor, action="study.open", subject=study.id, details=details))
+    return catalog.studies.get(study.id)
+
+
+def open_repair_study(
+    workspace: Workspace, actor: str, name: str = "", seed: int | None = None, pairs: int = MAX_PAIRS
+) -> Study:
+    """A study of accepted repairs and their originals, sampled as in `open_study`.
+
+    Raises `ConfigRefused` while no repair has been accepted.
+    """
+    seed = secrets.randbits(62) if seed is None else seed
+    request = NewStudy(
+        name=name or "Repairs and their originals", before=ORIGINAL, after=REPAIRED, pairs=pairs
+    )
+    with workspace.catalog() as catalog:
+        found = [
+            (one.original.id, one.repaired.id)
+            for one in repair_pairs(catalog, "accepted")
+            if one.original is not None
+        ]
+        if not found:
+            raise ConfigRefused(
+                "no repair has been accepted yet: run `clinic repair --images`, and accept what it proposes "
+                "at /curate, tab Repairs"
+            )
+        study = _store(catalog, request, sample_pairs(found, pairs, seed), seed, actor)
         catalog.commit()
     return study
 
@@ -104,9 +143,9 @@ def open_round_study(
     return open_study(workspace, request, actor, seed)
 
 
-def sample_pairs(found: list[SharedPair], count: int, seed: int) -> list[SharedPair]:
-    """At most `count` of the pairs, in an order that the seed sets."""
-    return sorted(found, key=lambda one: digest(seed, one.before, one.after))[:count]
+def sample_pairs(found: Sequence[tuple[str, str]], count: int, seed: int) -> list[tuple[str, str]]:
+    """At most `count` of the pairs of image ids, in an order that the seed sets."""
+    return sorted(found, key=lambda pair: digest(seed, *pair))[:count]
 
 
 def close_study(workspace: Workspace, study_id: str, actor: str) -> None:

@@ -12,6 +12,7 @@ from storage.opening import create_workspace
 from storage.workspace import Workspace
 from tests.ui.browsing import PATIENCE_MS
 from tests.ui.conftest import add_people, furnish
+from tests.ui.curate.test_routes import propose
 from ui.config import ServerConfig
 from ui.server import background
 
@@ -180,3 +181,32 @@ def test_building_a_benchmark(visiting, curating) -> None:  # type: ignore[no-un
         )
     page.goto(url + "/curate?view=people")
     expect(page.locator("#view")).to_contain_text("Krippendorff", timeout=PATIENCE_MS)
+
+
+def test_a_repair_is_compared_and_accepted(visiting, curating) -> None:  # type: ignore[no-untyped-def]
+    url, workspace, ids = curating
+    accepted, rejected = propose(workspace, ids[6]), propose(workspace, ids[7])
+    page = visiting(url, "admin", "/curate")
+    ready(page, "images")
+    page.goto(f"{url}/curate?image={ids[6]}")
+    page.locator(".repair-panel summary").click()
+    panel = page.locator(".repair-panel")
+    expect(panel.locator("article")).to_have_attribute("data-id", accepted)
+    panel.get_by_role("slider").fill("20")
+    assert "20%" in (panel.locator(".comparison").get_attribute("style") or "")
+    panel.get_by_role("button", name="Accept").click()
+    expect(panel.locator("article")).to_have_count(0)
+    panel.get_by_label("Generator that redraws").select_option("treated")
+    panel.get_by_role("button", name="Redraw its artifacts").click()
+    expect(panel.get_by_role("status")).to_contain_text("Queued")
+    page.keyboard.press("Escape")
+    page.get_by_role("link", name="Repairs").click()
+    ready(page, "repairs")
+    expect(page.locator(".repair-grid article")).to_have_attribute("data-id", rejected)
+    page.get_by_role("button", name="Reject", exact=True).click()
+    expect(page.locator(".nothing")).to_contain_text("Nothing waits for a decision")
+    page.get_by_role("tab", name="Accepted").click()
+    expect(page.locator(".repair-grid article")).to_have_attribute("data-id", accepted)
+    page.get_by_role("button", name="Open a blind study of these pairs").click()
+    page.wait_for_url("**/study?**")
+    expect(page.locator("#view")).to_contain_text("original vs. repaired", timeout=PATIENCE_MS)

@@ -5,6 +5,7 @@ import { count, number, percent, when } from "/static/format.js";
 import { drawHeat, drawLabels, labelOf, pixels, thumbnail } from "/static/images.js";
 import { openCanvas } from "./assign.js";
 import { goldMark, makeGold } from "./gold.js";
+import { repairPanel } from "./repairs.js";
 
 const FILTERS = ["category", "generator", "detector", "low", "high", "class", "state", "split", "source", "round", "sort"];
 const SORTS = [["uncertainty", "Most uncertain"], ["max", "Highest confidence"], ["disagreement", "Most disagreement"], ["newest", "Newest"], ["oldest", "Oldest"]];
@@ -67,7 +68,7 @@ function bar(choices, filters, chosen, go, total) {
     select("generator", "Generator", any(choices.generators), filters.generator, change),
     select("detector", "Detector", [["", "champion"], ...detectors], filters.detector, change),
     select("split", "Split", any(["train", "validation", "benchmark"]), filters.split, change),
-    select("source", "Source", any(["generated", "real", "imported", "drawn", "injected"]), filters.source, change),
+    select("source", "Source", any(["generated", "real", "imported", "drawn", "injected", "repaired"]), filters.source, change),
     select("round", "Round", any(choices.rounds), filters.round, change),
   ];
   const form = h("form", { class: "filters card", onsubmit: (event) => event.preventDefault() }, fields);
@@ -183,6 +184,7 @@ async function open(id, go, detector) {
         h("button", { type: "button", class: "button quiet", onclick: () => navigator.clipboard?.writeText(location.href).then(() => say("Link copied.")) }, "Copy link")),
       known.gold?.chosen ? goldMark(id, known.gold, () => open(id, go, detector)) : null,
       ...known.predictions.filter((one) => one.note).map((one) => h("p", { class: "hint" }, one.note)),
+      known.source === "repaired" ? null : repairPanel(known),
       factList(known), labelList(known, () => open(id, go, detector)), commentList(known)));
   document.body.append(dialog);
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());

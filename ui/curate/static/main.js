@@ -1,10 +1,11 @@
-// The curation desk: one page with six views.
+// The curation desk: one page with seven views.
 import { get } from "/static/api.js";
 import { router } from "/static/router.js";
 import { benchmark } from "./benchmark.js";
 import { balance, categories } from "./categories.js";
 import { images } from "./grid.js";
 import { people } from "./people.js";
+import { repairs } from "./repairs.js";
 import { review } from "./review.js";
 
 let choices = null;
@@ -12,6 +13,6 @@ let choices = null;
 router({
   home: "/curate",
   title: "Curate",
-  views: { images, categories, review, benchmark, balance, people },
+  views: { images, categories, review, benchmark, balance, repairs, people },
   prepare: async () => ({ choices: (choices ??= await get("/api/curate/choices")) }),
 });

@@ -141,6 +141,28 @@ def test_artifacts_that_cover_the_image_are_refused() -> None:
         repair_image(scene((0, 0), side=200), DETECTOR, None, painting(GREEN), CONFIG)
 
 
+def test_only_artifacts_among_those_that_are_named() -> None:
+    image, among = scene((20, 30), (70, 100)), np.zeros((96, 128), bool)
+    among[75, 105] = True
+    found = repair_image(image, DETECTOR, None, painting((90, 90, 90)), CONFIG, among)
+    assert [one.region.mask[75, 105] for one in found.outcomes] == [True]
+    assert np.array_equal(found.pixels[:60], image[:60])
+
+
+@pytest.mark.parametrize(("side", "refused"), [(15, True), (16, False), (40, False)])
+def test_an_image_smaller_than_the_generator_can_draw_is_refused(side: int, refused: bool) -> None:
+    """A generator of 32 × 32 pixels draws an image of 16 × 16 twice as large, which is `zoom`."""
+    image = scene((4, 4), side=3, height=side, width=side)
+    config = RepairConfig(draws=1, zoom=2.0, least=0)
+    if refused:
+        with pytest.raises(InputRefused, match="it is 15×15 pixels, and the generator draws 32×32"):
+            repair_image(image, DETECTOR, None, painting((90, 90, 90)), config)
+    else:
+        assert repair_image(image, DETECTOR, None, painting((90, 90, 90)), config).changed
+    clean = scene(height=side, width=side)
+    assert not repair_image(clean, DETECTOR, None, painting(GREEN), config).changed, "nothing is to be drawn"
+
+
 def test_regions_follow_thresholds_areas_and_count() -> None:
     confidence = np.zeros((100, 100), np.float32)
     confidence[10:20, 10:20] = 0.9
