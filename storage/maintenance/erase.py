@@ -84,10 +84,10 @@ class Erased:
 def erase_images(workspace: Workspace, image_ids: Iterable[str], actor: str, trial: bool = False) -> Erased:
     """Delete images with their labels, predictions and queue items, and every blob that only they refer to.
 
-    Repairs of one of them and images with an artifact injected into it go too. Exported shards that contain one of them are
-    removed from this machine and can be exported again without it. With `trial` nothing is changed. Raises
-    `NotFound`, erasing nothing, if one of the images does not exist, unless these images were being erased
-    when an earlier run was killed.
+    Repairs of one of them and images with an artifact injected into it go too. Exported shards that contain
+    one of them are removed from this machine and can be exported again without it. With `trial` nothing is
+    changed. Raises `NotFound`, erasing nothing, if one of the images does not exist, unless these images were
+    being erased when an earlier run was killed.
     """
     named = sorted(set(image_ids))
     key = digest("erase images", *named)
@@ -108,7 +108,7 @@ def erase_images(workspace: Workspace, image_ids: Iterable[str], actor: str, tri
         about = replace(about, benchmarks=frozen_benchmarks_with(connection, ids, ()))
         doomed = {blob for image in existing.values() for blob in (image.sha256, image.thumbnail) if blob}
         doomed |= values(connection, labels.label_map, labels.image_id, ids)
-        mark = replace(mark, blobs=mark.blobs | doomed, images=frozenset(ids))
+        mark = replace(mark, blobs=mark.blobs | doomed, images=frozenset(ids) - frozenset(named))
         for old, new in moved.items():
             for column in MAP_COLUMNS:
                 set_values(connection, column, old, new)

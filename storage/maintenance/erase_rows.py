@@ -34,7 +34,7 @@ class Mark:
     packs: frozenset[str]
     snapshots: frozenset[str]
     images: frozenset[str] = frozenset()
-    """Ids of erased images, which are found by those they were made of and not after them."""
+    """Ids of images made of the erased ones, by which they are found no more."""
 
 
 def find_mark(connection: Connection, key: str) -> Mark | None:

@@ -33,7 +33,8 @@ def original_id(repaired: Image) -> str:
 
 
 def repairable(ids: Collection[str] = ()) -> list[ColumnElement[bool]]:
-    """Images that may be repaired: active ones that are no repairs and have no injected artifact; only those of `ids` if any."""
+    """Images that may be repaired: active ones, but repairs and those with an injected artifact; only those
+    of `ids` if any."""
     images = tables.images.c
     conditions = [images.status == "active", images.source.in_(COLLECTED)]
     return [*conditions, images.id.in_(list(ids))] if ids else conditions
