@@ -135,9 +135,13 @@ def inpaint(
     report: Report = no_report,
     strength: float = 1.0,
     excess: float = 0.0,
+    feather: float = 0.0,
+    restore: bool = True,
 ) -> np.ndarray:
-    """Inpaint images uint8 NHWC: the `missing` pixels, bool NHW, are generated; all others keep their values.
+    """Inpaint images uint8 NHWC: the `missing` pixels, bool NHW, are generated; all others keep their values,
+    or, without `restore`, those of the VAE's reconstruction.
 
+    `feather` is the width in latents over which the generated part passes into the known one around it.
     `strength` in (0, 1] is the noise from which they are; see `Inpainter`. An `excess` above 0 adds that
     multiple of each level's noise after its step, which the model does not expect: flawed on purpose.
 
@@ -156,7 +160,17 @@ def inpaint(
         known = family.encode_images(as_tensor(images[rows]).to(family.device))
         holes = torch.from_numpy(missing[rows]).to(family.device)
         inner = denoise if excess == 0 else NoisyStepper(excess, seeds[rows])
-        return Inpainter(known, mask_on_latents(holes, known), seeds[rows], repeats, inner, strength)
+        share = feather_outwards(mask_on_latents(holes, known), feather)
+        return Inpainter(known, share, seeds[rows], repeats, inner, strength)
 
     drawn = generate(family, prompts, seeds, sized, report, of)
-    return np.where(missing[..., None], drawn, images)
+    return np.where(missing[..., None], drawn, images) if restore else drawn
+
+
+def feather_outwards(mask: Tensor, width: float) -> Tensor:
+    """Share float32 NHW in [0, 1] of a bool mask: 1 inside, falling to 0 over `width` cells outside."""
+    from scipy.ndimage import distance_transform_edt
+
+    outside = [distance_transform_edt(~one) for one in mask.cpu().numpy()]
+    distance = torch.from_numpy(np.stack(outside)).to(mask.device, torch.float32)
+    return (1 - distance / (width + 1)).clamp(min=0)

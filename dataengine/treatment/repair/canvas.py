@@ -36,6 +36,8 @@ def canvas_of(
                 config.repeats,
                 report,
                 strength=config.strength,
+                feather=config.blend,
+                restore=False,
             )
         )
 

@@ -13,7 +13,7 @@ class RepairConfig(Config):
     least: float = Field(default=0.0005, ge=0, lt=1)
     """Smallest area of an artifact, as a share of the image; smaller ones are left alone."""
 
-    largest: float = Field(default=0.4, gt=0, le=1)
+    largest: float = Field(default=0.6, gt=0, le=1)
     """Largest area of an artifact, and of all grown regions together, as a share of the image. Beyond it a
     repair would redraw the image: generate it again instead."""
 
@@ -42,6 +42,9 @@ class RepairConfig(Config):
 
     feather: float = Field(default=0.35, ge=0, le=1)
     """Width of the transition at a region's edge, as a share of `grow`'s margin."""
+
+    blend: float = Field(default=1.0, ge=0)
+    """Width in latents of the transition around a region while it is redrawn."""
 
     seed: int = Field(default=0, ge=0)
     """Random seed of the candidates."""

@@ -143,12 +143,12 @@ def _verdict(
     maps: Sequence[Confidence], mask: Mask, judges: Sequence[Judge], before: Sequence[Confidence]
 ) -> Verdict:
     """Whether a candidate is better than the image, by the judges' maps of both; `mask` is what changed."""
-    if maps[0][mask].max() >= judges[0].point.component:
+    if maps[0][mask].max() >= judges[0].point.flagged:
         return "still flawed"
     if new_artifact(before[0], maps[0], judges[0].point):
         return "something new appeared"
     for judge, old, new in zip(judges[1:], before[1:], maps[1:], strict=True):
-        limit = max(judge.point.component, float(old[mask].max()))
+        limit = max(judge.point.flagged, float(old[mask].max()))
         if new[mask].max() >= limit or new_artifact(old, new, judge.point):
             return "the chooser found it worse"
     return "repaired"
