@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dataengine.diagnosis.architectures import architecture_of
 from dataengine.diagnosis.config import (
     NVIDIA_LICENCE,
     DetectorConfig,
@@ -21,6 +22,7 @@ from dataengine.diagnosis.encoders import (
     licence_of,
     load_encoder,
     read_encoder,
+    set_prior,
     suggested_weights,
     untrained_detector,
 )
@@ -82,6 +84,18 @@ def test_a_classifier_of_timm_starts_the_same_encoder_of_segmentation_models() -
     with torch.no_grad():
         expected = classifier.eval().forward_features(images)
         assert torch.allclose(started.eval().encoder(images)[-1], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("config", [UNET, SEGFORMER])
+def test_an_untrained_detector_expects_one_pixel_in_twenty_to_be_flawed(config: DetectorConfig) -> None:
+    network = NetworkDetector.fresh(config).network
+    set_prior(network, config)
+    architecture = architecture_of(config)
+    last = [p for name, p in network.named_parameters() if name.endswith(architecture.last)]
+    with torch.no_grad():
+        last[0].zero_()  # leaves the bias alone
+        logits = architecture.logits(network.eval(), torch.rand(1, 3, 64, 64))
+    assert logits.sigmoid().numpy() == pytest.approx(0.05, abs=1e-6)
 
 
 @pytest.mark.parametrize("shown", ["image-classification", "semantic-segmentation", "backbone"])

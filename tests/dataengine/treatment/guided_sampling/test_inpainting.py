@@ -9,7 +9,13 @@ from dataengine.errors import ConfigRefused
 from dataengine.treatment.config import SamplingConfig
 from dataengine.treatment.families.diffusion import Schedule
 from dataengine.treatment.families.loading import load_family
-from dataengine.treatment.guided_sampling.inpainting import Inpainter, NoisyStepper, inpaint, renoise
+from dataengine.treatment.guided_sampling.inpainting import (
+    Inpainter,
+    NoisyStepper,
+    feather_outwards,
+    inpaint,
+    renoise,
+)
 from dataengine.treatment.sampling.sampler import Step, as_tensor, sample
 from tests.dataengine.treatment import tiny
 
@@ -45,6 +51,21 @@ def test_known_pixels_keep_their_bytes_and_the_rest_is_drawn(families, images, m
     assert np.abs(alone[0].astype(int) - found[1]).max() <= 1, "an image does not depend on its batch"
     other = inpaint(families[kind], images, missing, prompts, [6, 7, 8], SETTINGS)
     assert not np.array_equal(other, found)
+
+
+def test_without_restoring_the_known_part_is_what_the_vae_makes_of_it(families, images, missing):
+    arguments = (families["sd"], images, missing, ["a red house"] * 3, SEEDS, SETTINGS)
+    decoded = inpaint(*arguments, restore=False)
+    assert (decoded[~missing] != images[~missing]).mean() > 0.5
+    assert np.array_equal(np.where(missing[..., None], decoded, images), inpaint(*arguments))
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"), [(0.0, [1, 1, 0, 0, 0]), (1.0, [1, 1, 0.5, 0, 0]), (2.0, [1, 1, 2 / 3, 1 / 3, 0])]
+)
+def test_a_feather_falls_to_nothing_over_its_width_outside(width, expected):
+    mask = torch.tensor([[[True, True, False, False, False]]])
+    assert feather_outwards(mask, width)[0, 0].tolist() == pytest.approx(expected)
 
 
 def test_every_step_is_the_stock_schedulers(families, images, missing):
