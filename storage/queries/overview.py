@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, func, select
 
-from dataengine.records import INJECTED
+from dataengine.records import INJECTED, REPAIRED
 from storage import tables
 from storage.catalog import Catalog
 from storage.queries.images import champion_id
@@ -15,7 +15,7 @@ class Overview:
     """Counts of a workspace, for the home page and `clinic status`."""
 
     images: dict[str, int]
-    """Images by source; here and in `splits` without proposed repairs."""
+    """Images by source; here and in `splits` without repairs that nobody accepted."""
     splits: dict[str, int]
     labelled: int
     """Images with a label that is not an injected artifact's."""
@@ -47,10 +47,11 @@ def overview(catalog: Catalog) -> Overview:
         return {name: count for name, count in rows}
 
     def images_by(column: ColumnElement[str]) -> dict[str, int]:
-        # Subtracted, because the indexes that answer both counts hold no status.
-        proposed = select(column, func.count()).where(tables.images.c.status == "proposed").group_by(column)
-        waiting = {name: count for name, count in catalog.connection.execute(proposed)}
-        counts = {name: count - waiting.get(name, 0) for name, count in grouped(column).items()}
+        # Subtracted, because the indexes that answer all counts hold no status.
+        images = tables.images.c
+        pending = select(column, func.count()).where(images.source == REPAIRED, images.status != "active")
+        left_out = {name: count for name, count in catalog.connection.execute(pending.group_by(column))}
+        counts = {name: count - left_out.get(name, 0) for name, count in grouped(column).items()}
         return {name: count for name, count in counts.items() if count}
 
     labels = tables.labels.c
