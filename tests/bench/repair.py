@@ -1,8 +1,9 @@
 """`make bench-repair`: what a repair of single images does to the clinic's images, by its judge.
 
 Images of the hard prompts and clean images are repaired by the default settings. The detector and the
-chooser are trained on drawings of their own; the teacher, who stands in for people, labels the images that
-their operating points are chosen on. The judge has no say in any of it. `QUICK=1` repairs a few.
+chooser are trained as in a round: the shipped detector further, on drawings and generated images of their
+own. The teacher, who stands in for people, labels those and the images that the operating points are chosen
+on. The judge has no say in any of it. `QUICK=1` repairs a few.
 """
 
 import time
@@ -45,6 +46,8 @@ class Sizes:
 
     drawings: int
     """Drawings with exact truth that each detector is trained on."""
+    answers: int
+    """Generated images that the teacher labels for each detector."""
     steps: int
     labelled: int
     """Images that the operating points are chosen on."""
@@ -54,7 +57,7 @@ class Sizes:
     """Drawings without an artifact among the clean images."""
 
 
-SIZES = Sizes(12, 2, 28, 6, 2, 2) if quick() else Sizes(3000, 1200, 350, 300, 100, 100)
+SIZES = Sizes(12, 4, 2, 28, 6, 2, 2) if quick() else Sizes(2000, 600, 700, 350, 300, 100, 100)
 KEEPER = Keeper(
     "repair",
     modules=("tests.bench.repair",),
@@ -88,7 +91,7 @@ class Repaired:
 def main() -> None:
     """Train the detectors, repair the images, judge them."""
     family = load_family(part("flux"), device=device())
-    judges = [judge_of(detector, family) for detector in (trained(0), trained(1))]
+    judges = [judge_of(detector, family) for detector in (trained(0, family), trained(1, family))]
     hard = repaired(generated(family, prompts("evaluation", SIZES.hard, HARD), 40_000), family, judges)
     easy = repaired(generated(family, prompts("evaluation", SIZES.easy, EASY), 50_000), family, judges)
     drawn = repaired(clean_drawings(), family, judges)
@@ -100,36 +103,52 @@ def part(name: str) -> Path:
     return clinic_parts.materialise(name, KEEPER.folder(f"clinic/{name}"))
 
 
-def trained(number: int) -> NetworkDetector:
-    """The shipped detector trained further, on drawings that no other number sees."""
+def trained(number: int, family: GeneratorFamily) -> NetworkDetector:
+    """The shipped detector trained further, on drawings and generated images that no other number sees."""
     work = KEEPER.folder(f"detector-{number}")
     if not (work / RESULT_FILE).is_file():
-        first = number * SIZES.drawings
-        drawn = render(stream("loop"), range(first, first + SIZES.drawings))
-        images = round_trip(clinic_parts.autoencoder(), drawn.images).permute(0, 2, 3, 1).numpy()
-        samples = [
-            Sample(image=image, target=mask.numpy().astype(np.float32), kind="true", category=shown.category)
-            for image, mask, shown in zip(images, drawn.masks, drawn.shown, strict=True)
-        ]
+        samples = MemorySamples([*drawn_samples(number), *2 * answered_samples(number, family)])
         config = DetectorTrainingConfig(name=f"detector {number}", steps=SIZES.steps, batch=16, seed=number)
-        train_detector(config, MemorySamples(samples), part("first_doctor"), work)
+        train_detector(config, samples, part("first_doctor"), work)
     return load_detector(work / "detector", device())
 
 
-def judge_of(detector: NetworkDetector, family: GeneratorFamily) -> Judge:
-    """The detector with the operating point that it has on images which the teacher labelled."""
-    cases = generated(family, prompts("validation", SIZES.labelled), 10_000)
+def drawn_samples(number: int) -> list[Sample]:
+    """Drawings through the generator's VAE, with their exact masks."""
+    first = number * SIZES.drawings
+    drawn = render(stream("loop"), range(first, first + SIZES.drawings))
+    images = round_trip(clinic_parts.autoencoder(), drawn.images).permute(0, 2, 3, 1).numpy()
+    return [
+        Sample(image=image, target=mask.numpy().astype(np.float32), kind="true", category=shown.category)
+        for image, mask, shown in zip(images, drawn.masks, drawn.shown, strict=True)
+    ]
+
+
+def answered_samples(number: int, family: GeneratorFamily) -> list[Sample]:
+    """Generated images with the teacher's answers."""
+    asked = prompts("treatment", 2 * SIZES.answers)[number * SIZES.answers :][: SIZES.answers]
+    return answered(generated(family, asked, 70_000 + number * SIZES.answers))
+
+
+def answered(cases: Sequence[Case]) -> list[Sample]:
+    """Images as the teacher labels them."""
     images = np.stack([case.image for case in cases])
     labels = confidences(load_teacher(part("teacher")), images) >= JUDGE_THRESHOLD
-    samples = [
+    return [
         Sample(image=image, target=label.astype(np.float32), kind="true")
         for image, label in zip(images, labels, strict=True)
     ]
 
+
+def judge_of(detector: NetworkDetector, family: GeneratorFamily) -> Judge:
+    """The detector with the operating point that it has on images which the teacher labelled."""
+    samples = answered(generated(family, prompts("validation", SIZES.labelled), 10_000))
+
     def predict(given: Sequence[np.ndarray]) -> list[np.ndarray]:
         return list(artifact_maps(detector, list(given), 64))
 
-    return Judge(predict=predict, point=operating_point_of(zip(samples, predict(list(images)), strict=True)))
+    maps = predict([sample.image for sample in samples])
+    return Judge(predict=predict, point=operating_point_of(zip(samples, maps, strict=True)))
 
 
 def generated(family: GeneratorFamily, asked: Sequence[Prompt], first_seed: int) -> list[Case]:
