@@ -23,7 +23,7 @@ from dataengine.csv_files import CsvTable
 from dataengine.errors import InputRefused
 from dataengine.images import encode_png
 from dataengine.masks import StoredMap
-from dataengine.records import COLLECTED, Image, Label, Report, digest, no_report, threshold_of
+from dataengine.records import COLLECTED, REPAIRED, Image, Label, Report, digest, no_report, threshold_of
 from pipelines.exchange.writers.coco import CocoFile
 from pipelines.exchange.writers.label_studio import TaskFile
 from storage.stores.blobs import writing
@@ -141,7 +141,7 @@ def export_folder(
     """
     if format not in PARTS:
         raise InputRefused(f"there is no format {format!r}; formats are {', '.join([*PARTS, 'hf'])}")
-    filters = {"status": "active", "source": COLLECTED} | filters
+    filters = {"status": "active", "source": (*COLLECTED, REPAIRED)} | filters
     with workspace.catalog(read_only=True) as catalog:
         total = catalog.images.count(**filters)
     rows: Iterable[tuple[Image, list[Label]]] = iter_labelled_images(
