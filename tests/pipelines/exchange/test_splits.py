@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dataengine.errors import InputRefused
 from dataengine.images import measure
 from dataengine.masks import pack_label_map
-from dataengine.records import COLLECTED, REPAIRED, Image, Label, SnapshotItem, Split, image_id
+from dataengine.records import COLLECTED, Image, Label, SnapshotItem, Split, image_id
 from pipelines.exchange.formats import import_dataset
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import Ingest
@@ -48,8 +48,8 @@ def images(draw: st.DrawFn) -> list[Image]:
             Image(
                 id=str(number), sha256="", height=HEIGHT, width=WIDTH, group=group, split=splits[group],
                 prompt=draw(text), seed=draw(st.none() | st.integers(0, 2**63 - 1)), category=draw(word),
-                licence=draw(text).strip(), generator_id=draw(word),
-                source=draw(st.sampled_from((*COLLECTED, REPAIRED))),
+                licence=draw(text), generator_id=draw(word),
+                source=draw(st.sampled_from(COLLECTED)),
             )
         )  # fmt: skip
     return found
