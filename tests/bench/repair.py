@@ -57,7 +57,7 @@ class Sizes:
     """Drawings without an artifact among the clean images."""
 
 
-SIZES = Sizes(12, 4, 2, 28, 6, 2, 2) if quick() else Sizes(2000, 600, 700, 350, 300, 100, 100)
+SIZES = Sizes(12, 4, 2, 28, 6, 2, 2) if quick() else Sizes(2000, 600, 700, 350, 200, 60, 60)
 KEEPER = Keeper(
     "repair",
     modules=("tests.bench.repair",),

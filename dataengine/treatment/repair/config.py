@@ -20,7 +20,7 @@ class RepairConfig(Config):
     count: int = Field(default=8, ge=1)
     """Number of artifacts redrawn in an image, those with the most confidence first."""
 
-    grow: float = Field(default=0.06, ge=0, le=0.5)
+    grow: float = Field(default=0.12, ge=0, le=0.5)
     """Margin around an artifact that is redrawn with it, as a share of the image's shorter side."""
 
     context: float = Field(default=3.0, ge=1)

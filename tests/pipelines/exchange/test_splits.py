@@ -30,7 +30,7 @@ KEPT = ("split", "source", "prompt", "seed", "category", "licence", "generator_i
 AS = {"folder": "masks", "masks": "masks", "coco": "coco", "fiftyone": "coco", "label-studio": "label-studio"}
 """Export format → the import format that reads it."""
 
-text = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=12)
+text = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=12).map(str.strip)
 word = st.none() | text.filter(bool)
 
 
