@@ -67,7 +67,7 @@ def painting(*colours: tuple[int, int, int]) -> Canvas:
 
 DETECTOR = Judge(predict=red, point=POINT)
 CHOOSER = Judge(predict=green, point=POINT)
-CONFIG = RepairConfig(draws=2)
+CONFIG = RepairConfig(draws=2, grow=0.06)
 
 
 def test_an_artifact_is_replaced_and_every_other_pixel_keeps_its_bytes() -> None:
