@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import gc
 import os
 import tempfile
 import time
@@ -65,3 +66,13 @@ def try_lock(descriptor: int) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
     return False
+
+
+def release_memory(device: str) -> None:
+    """Free what nothing refers to any more: a tuned pipeline refers to itself, and torch keeps the memory of
+    a GPU that was freed."""
+    gc.collect()
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.empty_cache()

@@ -1,5 +1,7 @@
 """A generator treated outside a round, with fakes: prompts held apart, figures before against after."""
 
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,23 @@ def test_a_base_in_other_weights_is_judged_as_it_was_treated(context: Context) -
     assert treat_job(context, plan("treat-4", weights=halved)) == answer
     assert register_weights(context.workspace, "squares", WeightsConfig()).id == "squares"
     assert register_weights(context.workspace, "squares", halved) == base
+
+
+def test_no_two_pipelines_are_held_at_any_moment(context: Context) -> None:
+    opened: list[weakref.ref[Any]] = []
+    held: list[int] = []
+
+    def counting(location: str, lora: Path | None, weights: WeightsConfig) -> Any:
+        gc.collect()
+        held.append(sum(each() is not None for each in opened))
+        family = context.models.open_generator(location, lora, weights)
+        opened.append(weakref.ref(family))
+        return family
+
+    models = with_methods(context.models, open_generator=counting)
+    assert treat_job(replace(context, models=models), plan("treat-11", judge_seeds=3))["treated"]
+    # Tuned, verified in a fresh pipeline, judged before and after.
+    assert held == [0, 0, 0, 0]
 
 
 def test_a_cancelled_run_goes_on_with_the_prompts_it_had(context: Context) -> None:
