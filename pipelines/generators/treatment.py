@@ -14,7 +14,7 @@ from dataengine.treatment.config import SamplingConfig, TreatmentConfig
 from pipelines.generators.draw import open_generator
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.failpoint import fail_point
-from pipelines.runtime.images import read_pixels
+from pipelines.runtime.images import StoredPixels
 from pipelines.runtime.scratch import discard_scratch, scratch_folder
 
 CHECKED = 4
@@ -96,12 +96,12 @@ def _tune(context: Context, plan: TreatmentPlan, **watched: Any) -> tuple[Any, n
     return outcome, _draw_verified(context, plan, family) if outcome.kept_step else None
 
 
-def _clean_images(context: Context, limit: int) -> tuple[list[np.ndarray], list[str]]:
+def _clean_images(context: Context, limit: int) -> tuple[StoredPixels, list[str]]:
     """Artifact-free training images, uint8 HWC of any sizes, with their captions."""
     with context.workspace.catalog(read_only=True) as catalog:
         images = catalog.images.find(source="real", split="train", status="active", has_prompt=True)
     chosen = images[:limit]
-    return [read_pixels(context.workspace, image) for image in chosen], [image.prompt for image in chosen]
+    return StoredPixels(context.workspace, chosen), [image.prompt for image in chosen]
 
 
 def _register_treated(
