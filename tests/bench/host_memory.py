@@ -31,6 +31,12 @@ class Images:
         return [np.full((self.side, self.side, 3), number % 256, dtype=np.uint8) for number in numbers]
 
 
+def texts(count: int) -> list[str]:
+    """`count` prompts of four words that the tiny tokenizers know, all different up to 10,000."""
+    words = ["a", "red", "blue", "house", "tree", "cats", "on", "mat", "sign", "yes"]
+    return [" ".join(words[number // 10**place % 10] for place in range(4)) for number in range(count)]
+
+
 def grown(pipeline: Path, work: Path, count: int, found: Any) -> None:
     """Put into `found` how many megabytes this process's peak memory grew by while it encoded `count` prompts
     and images and made two updates with them."""
@@ -59,18 +65,18 @@ def grown(pipeline: Path, work: Path, count: int, found: Any) -> None:
         updates += 1
         return updates == 2
 
-    def treated(texts: list[str], folder: Path) -> None:
+    def treated(prompts: list[str], folder: Path) -> None:
         nonlocal updates
         updates = 0
-        clean: Any = Images(len(texts), SIDE)
+        clean: Any = Images(len(prompts), SIDE)
         try:
             treat(
                 config,
                 load_family(pipeline),
                 ToyDetector(),
-                texts,
+                prompts,
                 clean,
-                texts,
+                prompts,
                 None,
                 folder,
                 pausing=pausing,
@@ -78,9 +84,9 @@ def grown(pipeline: Path, work: Path, count: int, found: Any) -> None:
         except Paused:
             return
 
-    treated([f"a red house {number}" for number in range(64)], work / "warm")
+    treated(texts(64), work / "warm")
     before = getrusage(RUSAGE_SELF).ru_maxrss
-    treated([f"two cats on a mat, picture {number}" for number in range(count)], work / "measured")
+    treated(texts(count), work / "measured")
     found.put((getrusage(RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 

@@ -31,7 +31,8 @@ from dataengine.treatment.sampling.sampler import as_tensor, draw, encode, size_
 from dataengine.treatment.tuning import progress as progress_file
 from dataengine.treatment.tuning.batches import Batches, used_rows, warn_of_truncated_prompts
 from dataengine.treatment.tuning.encoded import RowOrder, Rows, encode_pixels, encode_rows
-from dataengine.treatment.tuning.estimate import advice, out_of_memory
+from dataengine.treatment.tuning.estimate import out_of_memory
+from dataengine.treatment.tuning.moments import advice
 from dataengine.treatment.tuning.objectives import active_objectives, offline_loss
 from dataengine.treatment.tuning.progress import Progress, seed_of
 from dataengine.treatment.tuning.sharing import COMFYUI, to_comfyui
