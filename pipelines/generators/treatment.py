@@ -13,6 +13,7 @@ from dataengine.records import DetectorVersion, GeneratorVersion, Treatment, dig
 from dataengine.treatment.config import SamplingConfig, TreatmentConfig
 from pipelines.generators.draw import open_generator
 from pipelines.runtime.context import Context, Result
+from pipelines.runtime.devices import naming_out_of_memory
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.images import StoredPixels
 from pipelines.runtime.scratch import discard_scratch, scratch_folder
@@ -22,6 +23,13 @@ CHECKED = 4
 TOLERANCE = 1.0
 """Largest allowed mean difference, of 255, to the tuned pipeline's images; rounding errors are far
 smaller."""
+
+
+FEWER_BITS = "register it in bfloat16 or with fewer bits, or use a device with more memory"
+SMALLER = (
+    "images of fewer pixels (sampling.height, sampling.width) need less, and so do weights of fewer bits"
+)
+"""Batches have been reduced to one image by then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +91,8 @@ def finished_result(context: Context, treatment_id: str) -> Result | None:
 def _tune(context: Context, plan: TreatmentPlan, **watched: Any) -> tuple[Any, np.ndarray | None]:
     """Tune the base, resuming after a crash; returns the outcome and what the kept weights draw of the
     verified prompts, uint8 NHWC (None if nothing was kept). The tuned pipeline is released on return."""
-    family = open_generator(context, plan.base)
+    with naming_out_of_memory(f"opening {plan.base.name}", FEWER_BITS):
+        family = open_generator(context, plan.base)
     frozen = context.models.open_detector(context.workspace.checkpoints.fetch(plan.detector.checkpoint))
     reader = context.models.open_attributes(plan.attributes) if plan.attributes else None
     scorers = [context.models.open_scorer(named) for named in plan.scorers]
@@ -142,7 +151,9 @@ def _verify(context: Context, plan: TreatmentPlan, expected: np.ndarray, lora: P
 def _draw_verified(context: Context, plan: TreatmentPlan, family: Any) -> np.ndarray:
     """Images uint8 NHWC of the first prompts, to compare two pipelines."""
     prompts = list(plan.prompts)[:CHECKED]
-    images: np.ndarray = context.models.generate(family, prompts, list(range(len(prompts))), plan.sampling)
+    with naming_out_of_memory("verifying the treated generator", SMALLER):
+        seeds = list(range(len(prompts)))
+        images: np.ndarray = context.models.generate(family, prompts, seeds, plan.sampling)
     return images
 
 

@@ -1,6 +1,5 @@
 """Estimate the memory and time of a run, and whether it fits on this machine."""
 
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.errors import ConfigRefused
+from dataengine.treatment.tuning.memory import free_memory
 from pipelines.config import TrainingRun, TreatmentRun
 from pipelines.generators.files import local_folder, weights_of
 from pipelines.runtime.context import Context
@@ -131,21 +131,6 @@ def pipeline_folder(workspace: Workspace, generator: str) -> Path:
     if folder := local_folder(workspace, version):
         return folder
     raise ConfigRefused(f"{version.location} is not on this machine yet, so its memory cannot be estimated")
-
-
-def free_memory(device: str) -> tuple[int, int]:
-    """Free and total bytes of the accelerator, or of this machine's memory."""
-    if device.startswith("cuda"):
-        import torch
-
-        return torch.cuda.mem_get_info(device)
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.is_file():
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return total // 2, total
-    lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-    free, total = (int(lines[name].split()[0]) * 1024 for name in ("MemAvailable", "MemTotal"))
-    return free, total
 
 
 def format_duration(seconds: float) -> str:

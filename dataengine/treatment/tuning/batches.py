@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dataengine.diagnosis.detector import Detector, antialiased
-from dataengine.errors import ConfigRefused
+from dataengine.errors import ConfigRefused, out_of_memory
 from dataengine.quality.scorers import saliency
 from dataengine.treatment.config import TreatmentConfig
 from dataengine.treatment.families.diffusion import Conditioning
@@ -18,7 +18,6 @@ from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.sampling.sampler import encode, predict_clean, sample, size_of
 from dataengine.treatment.tuning import progress as progress_file
 from dataengine.treatment.tuning.encoded import Rows
-from dataengine.treatment.tuning.estimate import out_of_memory
 from dataengine.treatment.tuning.objectives import (
     GeneratedBatch,
     active_objectives,

@@ -408,14 +408,6 @@ def _timed(action: Callable[[], Any], device: str | torch.device) -> float:
     return time.perf_counter() - started
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on whichever device."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    message = str(error)
-    return "out of memory" in message or "can't allocate memory" in message
-
-
 def stored_bits(generator: Path | GeneratorFamily, bits: int | None) -> int | None:
     """Bits of a loaded generator's denoiser, as marked by diffusers; else the requested ones."""
     if isinstance(generator, Path):

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dataengine import durable
 from dataengine.diagnosis.detector import Detector
-from dataengine.errors import ConfigRefused, NonFinite, NothingLearned, OutOfMemory, Paused
+from dataengine.errors import ConfigRefused, NonFinite, NothingLearned, OutOfMemory, Paused, out_of_memory
 from dataengine.quality.guard import Baseline, Guard
 from dataengine.records import Report, digest, no_report, not_pausing
 from dataengine.treatment.config import TreatmentConfig
@@ -31,7 +31,7 @@ from dataengine.treatment.sampling.sampler import as_tensor, draw, encode, size_
 from dataengine.treatment.tuning import progress as progress_file
 from dataengine.treatment.tuning.batches import Batches, used_rows, warn_of_truncated_prompts
 from dataengine.treatment.tuning.encoded import RowOrder, Rows, encode_pixels, encode_rows
-from dataengine.treatment.tuning.estimate import out_of_memory
+from dataengine.treatment.tuning.memory import fitting, free_memory, record_failure
 from dataengine.treatment.tuning.moments import advice
 from dataengine.treatment.tuning.objectives import active_objectives, offline_loss
 from dataengine.treatment.tuning.progress import Progress, seed_of
@@ -62,6 +62,8 @@ ALWAYS_COMPARED = {
 """Settings that a resumed run must share with the original run. Fields that were or will be added to
 `TreatmentConfig` later are compared only if they differ from their default, so that older runs can be
 resumed."""
+LESS = "resuming with gradient checkpointing and offloading, since it ran out of memory before"
+
 Watch = Callable[[int, np.ndarray, np.ndarray], None]
 """Called with the number of updates, the guard's images, uint8 NHWC, and the detector's maps, float32 NHW."""
 
@@ -107,12 +109,15 @@ def treat(
     Raises `ConfigRefused` for missing prompts or images and for a detector that does not support the
     generator's size, `NonFinite` before a non-finite value reaches the weights (the state is saved first),
     `NothingLearned` when no gradient reached the LoRA, `OutOfMemory` with settings that need less (the last
-    checkpoint is kept), `Paused` after a checkpoint when `pausing` returns true, and whatever `report`
-    raises.
+    checkpoint is kept; resumed, the run saves memory by itself, see `memory.fitting`), `Paused` after a
+    checkpoint when `pausing` returns true, and whatever `report` raises.
     """
+    fitted, free = fitting(config, str(family.device), work), free_memory(str(family.device))[0]
+    if fitted != config:
+        report(0, config.updates, LESS)
     try:
         return _Run(
-            config,
+            fitted,
             family,
             detector,
             prompts,
@@ -123,13 +128,14 @@ def treat(
             report,
             watch,
             pausing,
+            given=config,
         ).go()
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        raise OutOfMemory(
-            f"the treatment ran out of memory; its last checkpoint is kept. {advice(config, family)}"
-        ) from error
+        sentence = f"the treatment ran out of memory; its last checkpoint is kept. {advice(fitted, family)}"
+        record_failure(fitted, free, sentence, work)
+        raise OutOfMemory(sentence) from error
 
 
 class _Run:
@@ -149,7 +155,10 @@ class _Run:
         report: Report,
         watch: Watch | None = None,
         pausing: Callable[[], bool] = not_pausing,
+        *,
+        given: TreatmentConfig,
     ) -> None:
+        """`given` is the config before anything was lowered, by which the run is known."""
         if not prompts:
             raise ConfigRefused("there are no prompts to treat on; pass at least one")
         self.config, self.family, self.guard, self.work, self.report = config, family, guard, work, report
@@ -178,10 +187,10 @@ class _Run:
         )
         unused = {
             name
-            for name, about in type(config).model_fields.items()
-            if name not in ALWAYS_COMPARED and getattr(config, name) == about.default
+            for name, about in type(given).model_fields.items()
+            if name not in ALWAYS_COMPARED and getattr(given, name) == about.default
         }
-        fixed = config.model_dump(exclude=FREE_TO_CHANGE | unused)
+        fixed = given.model_dump(exclude=FREE_TO_CHANGE | unused)
         shapes = [(name, tuple(weight.shape)) for name, weight in self.weights.items()]
         self.identity = digest("treatment", json.dumps(fixed, sort_keys=True), list(prompts), shapes)
         self.seconds: list[float] = []

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from dataengine.errors import out_of_memory
 from dataengine.treatment.config import LoraSettings, RegionConfig, SamplingConfig, TreatmentConfig
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.sampling.sampler import sample
@@ -11,7 +12,6 @@ from dataengine.treatment.tuning.estimate import (
     Ledger,
     Rates,
     measure_rates,
-    out_of_memory,
     preflight,
     stored_bits,
 )
