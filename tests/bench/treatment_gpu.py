@@ -10,8 +10,8 @@ which says where, and the others go on in a new process.
 
 Every part writes `FOLDER/PART.json` when it is done; a part whose file is there is not run again, so a run
 that was cut off is repeated with the same folder. It needs only the packages that `dataengine.treatment`
-imports: torch, transformers, diffusers, accelerate, peft, safetensors, numpy, scipy, pillow, pydantic; for the
-4-bit base bitsandbytes. `--tiny --device cpu` proves without a GPU that the script works.
+imports: torch, transformers, diffusers, accelerate, peft, safetensors, numpy, scipy, pillow, pydantic; the
+4-bit base needs bitsandbytes. `--tiny --device cpu` proves without a GPU that the script works.
 """
 
 import argparse
