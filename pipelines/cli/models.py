@@ -20,7 +20,15 @@ def generators_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--add",
         metavar="LOCATION",
-        help="register a diffusers pipeline: a folder, or owner/name[@revision] on the hub",
+        help="register a diffusers pipeline: a folder, a single .safetensors or .gguf file, or "
+        "owner/name[@revision] on the hub",
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FOLDER",
+        type=Path,
+        help="pipeline folder of the class of a single file, for its configs, tokenizers and what it lacks "
+        "(default: beside the file, else the one in the hub's cache)",
     )
     parser.add_argument(
         "--name", default="", help="name of the new generator (default: that of folder or repository)"
@@ -68,7 +76,7 @@ def generators(call: Call) -> Any:
     if given.add:
         weights = WeightsConfig(precision=given.precision, bits=given.bits)
         added = services.register_generator(
-            call.new_workspace, given.add, given.name, given.licence, weights, given.lora, ACTOR
+            call.new_workspace, given.add, given.name, given.licence, weights, given.lora, ACTOR, given.config
         )
         call.say(f"registered {added.name}; {describe_use(call, added)}")
     if given.vary:
@@ -256,6 +264,7 @@ COMMANDS = (
         examples=(
             "clinic generators",
             "clinic generators --add models/sdxl --precision bfloat16",
+            "clinic generators --add mine.safetensors --config models/sdxl --precision bfloat16",
             "clinic generators --remove sdxl --reason 'its licence ended'",
             "clinic generators --add black-forest-labs/FLUX.1-schnell --precision bfloat16 --bits 4",
         ),

@@ -16,6 +16,8 @@ WEIGHTS = "weights"
 """Key of a generator's settings: the precision of its weights in memory."""
 PIPELINE = "pipeline"
 """Key of a generator's settings: the class of its pipeline."""
+REVISION = "revision"
+"""Key of a generator's settings: the commit of the hub that it was registered from."""
 
 
 def share_folder(workspace: Workspace, folder: Path) -> dict[str, Any]:
@@ -44,7 +46,14 @@ def download_generator(workspace: Workspace, version: GeneratorVersion) -> str:
         folder = workspace.checkpoints.fetch(version.settings[FILES])
     if folder is None and (problem := absent_folder(version.location)):
         raise NotFound(problem)
-    return version.location if folder is None else str(folder)
+    return pinned_location(version) if folder is None else str(folder)
+
+
+def pinned_location(version: GeneratorVersion) -> str:
+    """The generator's hub id at the commit that it was registered from, "owner/name@revision"; those that
+    were registered before commits were recorded follow their branch."""
+    revision = version.settings.get(REVISION)
+    return f"{version.location.partition('@')[0]}@{revision}" if revision else version.location
 
 
 def absent_folder(location: str) -> str | None:

@@ -16,7 +16,13 @@ from dataengine.records import FILES, DetectorVersion, GeneratorVersion
 from dataengine.safetensors_header import tensor_shapes
 from dataengine.treatment.families.catalog import PIPELINES
 from pipelines.config import TrainingRun, TreatmentRun
-from pipelines.generators.files import absent_folder, local_folder, read_pipeline_class, weights_of
+from pipelines.generators.files import (
+    absent_folder,
+    local_folder,
+    pinned_location,
+    read_pipeline_class,
+    weights_of,
+)
 from pipelines.jobs.estimate import GIGABYTE
 from pipelines.runtime.models import DYNAMICS_FILE, HIGHLIGHTER_FILE, QUESTION_FILE
 from pipelines.services import inference, queue
@@ -180,7 +186,7 @@ def weights_check(workspace: Workspace, base: GeneratorVersion) -> Check:
         return Check(name="weights", verdict="bad", text=problem)
     from huggingface_hub import try_to_load_from_cache
 
-    repository, _, revision = base.location.partition("@")
+    repository, _, revision = pinned_location(base).partition("@")
     if isinstance(try_to_load_from_cache(repository, "model_index.json", revision=revision or None), str):
         return Check(name="weights", verdict="good", text=f"{base.location} is in the model cache.")
     text = (
