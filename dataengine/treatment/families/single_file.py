@@ -54,7 +54,9 @@ def convert_single_file(file: Path, configs: Path | None, out: Path) -> str:
             )
     try:
         loaded = _loaded(file, folder, kind, index, inside)
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, ImportError) as error:
+    except ModelRefused:
+        raise
+    except Exception as error:  # diffusers' converters stumble over files of another kind in any way
         raise ModelRefused(
             f"{file} does not load as the {' and '.join(inside)} of a {kind}: {reason_of(error)}. Give the "
             "folder of its own class with --config"
