@@ -37,6 +37,12 @@ def generators_arguments(parser: argparse.ArgumentParser) -> None:
         "--lora", metavar="PATH", type=Path, help="LoRA weights to load into it, such as DreamBooth's"
     )
     parser.add_argument(
+        "--distilled",
+        action="store_true",
+        help="it is distilled to few steps (FLUX.1-schnell, Turbo, Lightning), so that treatments leave the "
+        "offline regularisation out; known of those whose model_index.json says so",
+    )
+    parser.add_argument(
         "--vary", metavar="ID", help="register this generator again, with its LoRA at another --strength"
     )
     parser.add_argument(
@@ -76,7 +82,15 @@ def generators(call: Call) -> Any:
     if given.add:
         weights = WeightsConfig(precision=given.precision, bits=given.bits)
         added = services.register_generator(
-            call.new_workspace, given.add, given.name, given.licence, weights, given.lora, ACTOR, given.config
+            call.new_workspace,
+            given.add,
+            given.name,
+            given.licence,
+            weights,
+            given.lora,
+            ACTOR,
+            given.config,
+            given.distilled,
         )
         call.say(f"registered {added.name}; {describe_use(call, added)}")
     if given.vary:

@@ -16,6 +16,8 @@ WEIGHTS = "weights"
 """Key of a generator's settings: the precision of its weights in memory."""
 PIPELINE = "pipeline"
 """Key of a generator's settings: the class of its pipeline."""
+DISTILLED = "distilled"
+"""Key of a generator's settings: whether it is distilled to few steps."""
 REVISION = "revision"
 """Key of a generator's settings: the commit of the hub that it was registered from."""
 
@@ -71,6 +73,11 @@ def absent_folder(location: str) -> str | None:
 def weights_of(version: GeneratorVersion) -> WeightsConfig:
     """Precision of the generator's weights in memory."""
     return WeightsConfig.model_validate(version.settings.get(WEIGHTS, {}))
+
+
+def says_distilled(folder: Path) -> bool:
+    """Whether a pipeline's own index says that it is distilled, as those of FLUX.2 klein and Krea 2 Turbo."""
+    return read_config(folder / "model_index.json").get("is_distilled") is True
 
 
 def reads_prompts(workspace: Workspace, version: GeneratorVersion) -> bool:

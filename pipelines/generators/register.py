@@ -14,7 +14,15 @@ from pathlib import Path
 from dataengine.errors import InputRefused
 from dataengine.records import FILES, GeneratorVersion, digest, now
 from dataengine.treatment.config import WeightsConfig
-from pipelines.generators.files import PIPELINE, REVISION, WEIGHTS, share_folder, weights_of
+from pipelines.generators.files import (
+    DISTILLED,
+    PIPELINE,
+    REVISION,
+    WEIGHTS,
+    says_distilled,
+    share_folder,
+    weights_of,
+)
 from storage.workspace import Workspace
 
 
@@ -27,9 +35,11 @@ def register_generator(
     lora: Path | None = None,
     actor: str = "import",
     configs: Path | None = None,
+    distilled: bool = False,
 ) -> GeneratorVersion:
     """Register a generator, optionally with a LoRA such as DreamBooth's, which treatments continue to train.
-    A single file is converted to a pipeline folder, with `configs` (see `families.single_file`), and stored.
+    `distilled` marks one that is distilled to few steps, unless its own index says so. A single file is
+    converted to a pipeline folder, with `configs` (see `families.single_file`), and stored.
     Raises `ModelRefused` for what cannot be drawn with and for failed downloads, `InputRefused` for a LoRA
     that does not exist."""
     from dataengine.treatment.families.inspection import inspect_pipeline
@@ -58,11 +68,13 @@ def register_generator(
             files.get(FILES) if folder.is_file() else resolved,
             weights.model_dump_json(),
             *([checkpoint] if checkpoint else []),
+            *(["distilled"] if distilled else []),
         ),
         name=name.strip() or (plain if lora is None else f"{plain} with {lora.stem}"),
         location=resolved,
         lora=checkpoint,
-        settings={WEIGHTS: weights.model_dump(mode="json"), PIPELINE: kind, **files},
+        settings={WEIGHTS: weights.model_dump(mode="json"), PIPELINE: kind, **files}
+        | ({DISTILLED: True} if distilled or says_distilled(opened) else {}),
         licence=licence.strip(),
     )
     with workspace.catalog() as catalog:

@@ -17,6 +17,7 @@ from dataengine.safetensors_header import tensor_shapes
 from dataengine.treatment.families.catalog import PIPELINES
 from pipelines.config import TrainingRun, TreatmentRun
 from pipelines.generators.files import (
+    DISTILLED,
     absent_folder,
     local_folder,
     pinned_location,
@@ -41,6 +42,14 @@ class Check:
     name: str
     verdict: Verdict
     text: str
+
+
+DISTILLED_CHECK = Check(
+    name="real images",
+    verdict="warn",
+    text="This generator is distilled to few steps, so the offline regularisation is left out; "
+    "offline_distilled keeps it.",
+)
 
 
 def training_checks(workspace: Workspace, plan: TrainingRun) -> list[Check]:
@@ -165,7 +174,8 @@ def treatment_checks(
         found.append(Check(name="bits", verdict="warn", text=text))
     found += [disk_check(workspace), licence_check(base.name, base.licence)]
     if plan.tuning.offline is not None:
-        found.append(real_images_check(workspace))
+        left_out = base.settings.get(DISTILLED) and not plan.tuning.offline_distilled
+        found.append(DISTILLED_CHECK if left_out else real_images_check(workspace))
     return found
 
 

@@ -8,6 +8,7 @@ settings; docs/published.md lists all differences from the paper and its authors
 import json
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -62,6 +63,9 @@ ALWAYS_COMPARED = {
 """Settings that a resumed run must share with the original run. Fields that were or will be added to
 `TreatmentConfig` later are compared only if they differ from their default, so that older runs can be
 resumed."""
+WITHOUT_OFFLINE = (
+    "this generator is distilled to few steps, so the offline regularisation, which would undo that, is off"
+)
 LESS = "resuming with gradient checkpointing and offloading, since it ran out of memory before"
 
 Watch = Callable[[int, np.ndarray, np.ndarray], None]
@@ -378,6 +382,11 @@ class _Run:
     ) -> tuple[Rows | None, Rows | None]:
         """Latents of the artifact-free images, encoded once and kept on disk, and their captions."""
         if self.config.offline is None:
+            return None, None
+        if self.family.distilled and not self.config.offline_distilled:
+            if not active_objectives(self.config):
+                raise ConfigRefused(WITHOUT_OFFLINE + "; give pixel a weight, or set offline_distilled")
+            warnings.warn(WITHOUT_OFFLINE, stacklevel=2)
             return None, None
         if images is None or len(images) == 0 or len(images) != len(captions):
             raise ConfigRefused(
