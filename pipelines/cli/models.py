@@ -20,15 +20,16 @@ def generators_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--add",
         metavar="LOCATION",
-        help="register a diffusers pipeline: a folder, a single .safetensors or .gguf file, or "
-        "owner/name[@revision] on the hub",
+        help="register a diffusers pipeline: a folder, a single .safetensors or .gguf file, "
+        "owner/name[@revision] on the hub, or a .pt checkpoint of guided-diffusion",
     )
     parser.add_argument(
         "--config",
-        metavar="FOLDER",
+        metavar="PATH",
         type=Path,
-        help="pipeline folder of the class of a single file, for its configs, tokenizers and what it lacks "
-        "(default: beside the file, else the one in the hub's cache)",
+        help="for a single file the pipeline folder of its class, with configs, tokenizers and what the file "
+        "lacks (default: beside the file, else the one in the hub's cache); for a .pt checkpoint the JSON "
+        "file with its flags (default: flags.json beside it)",
     )
     parser.add_argument(
         "--name", default="", help="name of the new generator (default: that of folder or repository)"

@@ -86,10 +86,13 @@ def register_generator(
 
 def publish_single_file(workspace: Workspace, file: Path, configs: Path | None) -> str:
     """Publish the pipeline folder of a single file as a checkpoint; returns its id."""
+    from dataengine.treatment.families.guided_diffusion import convert_guided_diffusion, is_guided_diffusion
     from dataengine.treatment.families.single_file import convert_single_file
 
+    guided = is_guided_diffusion(file, configs)
+    convert = convert_guided_diffusion if guided else convert_single_file
     with tempfile.TemporaryDirectory(dir=workspace.path) as folder:
-        convert_single_file(file, configs, Path(folder))
+        convert(file, configs, Path(folder))
         return workspace.checkpoints.publish(Path(folder))
 
 

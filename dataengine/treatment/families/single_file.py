@@ -81,7 +81,10 @@ def _readable(file: Path) -> dict[str, list[int]]:
     if not file.is_file():
         raise ModelRefused(f"{file} does not exist; give a file, a folder, or owner/name of a repository")
     if suffix in PICKLED:
-        raise ModelRefused(f"{file} may run code when loaded; convert it to .safetensors")
+        raise ModelRefused(
+            f"{file} may run code when loaded; convert it to .safetensors. A checkpoint of guided-diffusion "
+            "is converted here: give its flags as a JSON file with --config"
+        )
     if suffix == GGUF:
         refuse_pointer(file)
         if find_spec("gguf") is None:

@@ -24,6 +24,7 @@ from pipelines.services.generators import remove_generator
 from storage.opening import create_workspace
 from tests.dataengine.diagnosis.tiny import SEGFORMER
 from tests.dataengine.treatment import tiny
+from tests.dataengine.treatment.families.test_guided_diffusion import checkpoint
 
 
 def test_a_foreign_detector_is_registered_once_and_the_first_is_champion(tmp_path: Path) -> None:
@@ -166,6 +167,18 @@ def test_a_single_file_is_registered_as_the_folder_it_becomes(tmp_path: Path) ->
     assert preflight.weights_check(workspace, version).verdict == "good"
     with pytest.raises(ModelRefused, match=r"old\.ckpt does not exist"):
         register_generator(workspace, str(tmp_path / "old.ckpt"))
+
+
+def test_a_checkpoint_of_guided_diffusion_is_registered_with_its_flags(tmp_path: Path) -> None:
+    workspace = create_workspace(tmp_path / "workspace")
+    _, file = checkpoint(tmp_path / "theirs", num_res_blocks=1)
+    version = register_generator(workspace, str(file))
+    assert version.settings["pipeline"] == "DDPMPipeline" and version.name == "model"
+    assert open_generator(Context(workspace, real_models("cpu")), version).size == (16, 16)
+    (tmp_path / "theirs" / "flags.json").rename(tmp_path / "mine.json")
+    assert register_generator(workspace, str(file), configs=tmp_path / "mine.json") == version
+    with pytest.raises(ModelRefused, match="give its flags as a JSON file with --config"):
+        register_generator(workspace, str(file))
 
 
 def test_a_distilled_generator_is_known_by_its_index_or_by_command(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ KINDS = {
     "improved ddpm": lambda folder: tiny.ddpm(folder, learned=True),
     "stable diffusion": tiny.stable_diffusion,
     "dit": tiny.dit,
+    "ldm": tiny.ldm,
 }
 PROMPTS = {"stable diffusion": list(tiny.PROMPTS) * 4, "dit": ["goldfish", "3", "", "0"] * 4}
 
