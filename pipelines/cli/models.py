@@ -90,8 +90,8 @@ def generators(call: Call) -> Any:
             weights,
             given.lora,
             ACTOR,
-            given.config,
-            given.distilled,
+            configs=given.config,
+            distilled=given.distilled,
         )
         call.say(f"registered {added.name}; {describe_use(call, added)}")
     if given.vary:

@@ -34,6 +34,7 @@ def register_generator(
     weights: WeightsConfig = WeightsConfig(),
     lora: Path | None = None,
     actor: str = "import",
+    *,
     configs: Path | None = None,
     distilled: bool = False,
 ) -> GeneratorVersion:

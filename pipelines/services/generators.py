@@ -16,6 +16,7 @@ def register_generator(
     weights: WeightsConfig = WeightsConfig(),
     lora: Path | None = None,
     actor: str = "import",
+    *,
     configs: Path | None = None,
     distilled: bool = False,
 ) -> GeneratorVersion:
@@ -28,7 +29,7 @@ def register_generator(
     from pipelines.generators import register
 
     return register.register_generator(
-        workspace, location, name, licence, weights, lora, actor, configs, distilled
+        workspace, location, name, licence, weights, lora, actor, configs=configs, distilled=distilled
     )
 
 

@@ -215,7 +215,7 @@ def _encoding_prompts(family: GeneratorFamily) -> int:
             tokens = torch.zeros(
                 (ENCODED_AT_ONCE, _tokens(network, length)), dtype=torch.long, device=family.device
             )
-            needed.append(simulate(partial(_text, network, tokens)))
+            needed.append(_reading(network, tokens))
     return max(needed)
 
 
@@ -223,6 +223,16 @@ def _tokens(network: Any, length: int) -> int:
     """How long a text encoder's sequences are: CLIP's have their own length, whatever the other's."""
     longest = getattr(network.config, "max_position_embeddings", None)
     return min(longest, max(length, CLIP_TOKENS)) if longest else length
+
+
+def _reading(network: Any, tokens: Tensor) -> int:
+    """Peak bytes of a text encoder; where shapes alone do not carry it through, all its hidden states."""
+    try:
+        return simulate(partial(_text, network, tokens))
+    except Exception:  # encoders that look at the values of their tokens
+        config = network.config.get_text_config()
+        layers: int = getattr(config, "num_hidden_layers", None) or config.num_layers
+        return int((layers + 1) * tokens.numel() * config.hidden_size * network.dtype.itemsize)
 
 
 def _text(network: Any, tokens: Tensor) -> Tensor:

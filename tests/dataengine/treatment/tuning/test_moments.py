@@ -11,6 +11,7 @@ from dataengine.quality.guard import Guard
 from dataengine.treatment.config import LoraSettings, SamplingConfig, TreatmentConfig
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.sampling.sampler import draw, encode
+from dataengine.treatment.tuning import moments
 from dataengine.treatment.tuning.estimate import Ledger
 from dataengine.treatment.tuning.moments import (
     PIXELS_AT_ONCE,
@@ -68,6 +69,19 @@ def test_encoding_prompts(family, predicted):
     with Ledger() as ledger:
         family.encode_prompts([PROMPTS[number % 4] for number in range(32)])
     assert 0.9 <= predicted["loading and encoding"].activations_bytes / ledger.peak <= 1.5
+
+
+def test_text_encoders_that_look_at_values_count_by_their_hidden_states(family):
+    network = family.pipeline.text_encoder
+
+    class Looking:
+        config, dtype = network.config, network.dtype
+
+        def __call__(self, tokens, **options):
+            raise RuntimeError("data-dependent operator")
+
+    states = (network.config.num_hidden_layers + 1) * 4 * 8 * network.config.hidden_size
+    assert moments._reading(Looking(), torch.zeros(4, 8, dtype=torch.long)) == 4 * states
 
 
 def test_maps_of_the_judged_images(predicted):
