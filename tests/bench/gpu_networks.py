@@ -312,16 +312,23 @@ def memory(plan: Plan) -> Iterator[Figure]:
     yield figure(f"{plan.name}_fits", taken < plan.card * GIGABYTE, note=f"a card of {plan.card} GB")
 
 
-def foretold(plan: Plan, told: Estimate, known: Mapping[str, Any]) -> Iterator[Figure]:
-    """The estimated peak compared with the measured one, and estimated operations over the measured time."""
+def foretold(plan: Plan, told: Estimate) -> Iterator[Figure]:
+    """The estimated peak, and the operations of an update."""
     note = f"PREDICTED by the estimator, {plan.told}, batch 1, LoRA 16, checkpointing, {told.text()}"
     size, target = told.peak_bytes / GIGABYTE, f"target a card of {plan.card} GB"
     yield figure(f"{plan.name}_predicted_peak_gb", size, unit="GB", note=f"{note}; {target}")
-    peak, spent, rate = (known.get(id) for id in (f"{plan.name}_peak_gb", f"{plan.name}_step_s", RATE))
-    if peak is not None:
+    yield figure(f"{plan.name}_predicted_tflop", told.flops / TERA, unit="TFLOP", note="of an update")
+
+
+def compared(plan: Plan, known: Mapping[str, Any]) -> Iterator[Figure]:
+    """The estimated peak over the measured one, and an update's rate over that of the card's products."""
+    names = ("predicted_peak_gb", "predicted_tflop", "peak_gb", "step_s")
+    size, operations, peak, spent = (known.get(f"{plan.name}_{name}") for name in names)
+    rate = known.get(RATE)
+    if size is not None and peak is not None:
         yield figure(f"{plan.name}_predicted_over_peak", size / peak, unit="ratio", note="over allocated")
-    if spent is not None and rate is not None:
-        yield share(f"{plan.name}_rate_share", told.flops, spent, rate)
+    if operations is not None and spent is not None and rate is not None:
+        yield share(f"{plan.name}_rate_share", operations * TERA, spent, rate)
 
 
 def described(device: torch.device) -> str:

@@ -40,7 +40,7 @@ def test_fewer_bits_are_predicted_to_take_less():
 def test_every_part_runs_at_small_size_on_the_processor(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_networks, "UPDATES", 1)
     monkeypatch.setattr(gpu_networks, "WARM_UP", 2)
-    names = [part.name for part in PARTS if part.group != "4-bit"]
+    names = [part.name for part in PARTS if part.group not in ("4-bit", "predicted")]
     assert run_parts(names, tmp_path, TINY, CPU)
     assert {file.stem for file in tmp_path.glob("*.json")} == set(names)
     figures = {one.id: one.value for one in known_figures(tmp_path)}
@@ -93,7 +93,7 @@ def test_a_crash_is_looked_at_alone_and_does_not_end_the_other_parts(tmp_path):
 
 
 def test_a_part_that_hangs_is_killed_and_nothing_begins_after_the_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(treatment_gpu, "LONGEST", 0.3)
+    monkeypatch.setattr(treatment_gpu, "LONGEST", 0.5)
     hanging = CHILD.replace("os.kill(os.getpid(), signal.SIGSEGV)", "signal.pause()")
     run_group("vae", tmp_path, [sys.executable, "-c", hanging], time.monotonic() + 60)
     figures = {one.id: one.value for one in known_figures(tmp_path)}
@@ -108,3 +108,19 @@ def test_a_failed_plan_does_not_finish(tmp_path):
     figures = {one.id: one.value for one in known_figures(tmp_path)}
     assert figures["flux_512_failed"] == "RuntimeError: no room" and figures["flux_512_finishes"] is False
     assert json.loads((tmp_path / "flux_512.json").read_text())[0]["id"] == "flux_512_failed"
+
+
+def test_measured_figures_are_compared_with_the_predicted_ones():
+    known = {
+        "product_rate": 100.0,
+        "flux_512_predicted_peak_gb": 28.0,
+        "flux_512_predicted_tflop": 133.0,
+        "flux_512_peak_gb": 25.0,
+        "flux_512_step_s": 2.66,
+    }
+    figures = {one.id: one.value for one in gpu_networks.compared(PLANS[0], known)}
+    assert figures == {
+        "flux_512_predicted_over_peak": pytest.approx(1.12),
+        "flux_512_rate_share": pytest.approx(0.5),
+    }
+    assert list(gpu_networks.compared(PLANS[1], known)) == []

@@ -15,6 +15,7 @@ imports: torch, transformers, diffusers, accelerate, peft, safetensors, numpy, s
 """
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -23,11 +24,9 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +44,7 @@ from tests.bench.gpu_networks import (
     Dimensions,
     Plan,
     Subject,
+    compared,
     described,
     foretold,
     generator,
@@ -61,8 +61,10 @@ ATTENTION = {
     "cudnn": SDPBackend.CUDNN_ATTENTION,
     "math": SDPBackend.MATH,
 }
-LONGEST = 150
-"""Seconds that a child process may be silent: without finishing a part."""
+PREDICTED = "predicted"
+"""The group that needs no device, and runs beside the others."""
+LONGEST, BEGINNING = 150, 240
+"""Seconds in which a child process must finish its next part; its first includes all imports."""
 FRAMES = 6
 """Innermost frames of a failure that are kept."""
 
@@ -206,6 +208,11 @@ def updates(plan: Plan, networks: Networks) -> Iterator[Figure]:
     yield figure(f"{plan.name}_finishes", True)
 
 
+def estimated(plan: Plan, networks: Networks) -> Iterator[Figure]:
+    """What the estimator says, which needs no device."""
+    yield from foretold(plan, predicted(plan, networks.dimensions))
+
+
 def finite(gradients: Sequence[torch.Tensor | None]) -> bool:
     """Whether gradients are there and numbers."""
     return all(grad is not None and bool(torch.isfinite(grad).all()) for grad in gradients)
@@ -237,6 +244,10 @@ PARTS = (
         Part(name=plan.name, group="4-bit" if plan.bits else "updates", measure=partial(updates, plan))
         for plan in PLANS
     ),
+    *(
+        Part(name=f"{plan.name}_predicted", group=PREDICTED, measure=partial(estimated, plan))
+        for plan in PLANS
+    ),
 )
 """In the order in which they are run: the most telling first."""
 
@@ -256,7 +267,7 @@ def run_parts(names: Sequence[str], out: Path, dimensions: Dimensions, device: t
             keep(out, part.name, [failed(part.name, error)])
             if "CUDA error" in str(error):
                 return False
-        if device.type == "cuda":
+        if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
     return True
 
@@ -335,16 +346,14 @@ def child(
 ) -> str:
     """Run a child process that writes into `out`; how it ended, in words. It is killed when it finishes no
     part for `LONGEST` seconds, or when the time is over."""
-    log = (out / "children.log").open("a")
-    process = subprocess.Popen(
-        [*command, "--out", str(out)], stdout=log, stderr=log, env={**os.environ, **(environment or {})}
-    )
-    done, since = -1, time.monotonic()
+    process = started(command, out, environment)
+    ends = [*out.glob("*.json")]
+    limit = time.monotonic() + BEGINNING
     while process.poll() is None:
         time.sleep(0.1)
-        if (now := len(list(out.glob("*.json")))) != done:
-            done, since = now, time.monotonic()
-        if time.monotonic() > min(until, since + LONGEST):
+        if len(now := [*out.glob("*.json")]) != len(ends):
+            ends, limit = now, time.monotonic() + LONGEST
+        if time.monotonic() > min(until, limit):
             process.kill()
             process.wait()
             return "took too long and was killed"
@@ -353,23 +362,36 @@ def child(
     return f"ended with status {process.returncode}"
 
 
+def started(
+    command: Sequence[str], out: Path, environment: Mapping[str, str] | None = None
+) -> "subprocess.Popen[bytes]":
+    """Start a child process that writes into `out`."""
+    with (out / "children.log").open("a") as log:
+        return subprocess.Popen(
+            [*command, "--out", str(out)], stdout=log, stderr=log, env={**os.environ, **(environment or {})}
+        )
+
+
 def run(out: Path, command: Sequence[str], name: str, settings: argparse.Namespace) -> list[Figure]:
-    """All groups, and what the estimator says, which other processors find meanwhile."""
+    """All groups, and beside them what the estimator says."""
     out.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + 60 * settings.minutes
-    device, dimensions = torch.device(settings.device), TINY if settings.tiny else TRUE
-    head = [figure("device", described(device))]
-    with ProcessPoolExecutor(min(len(PLANS), os.cpu_count() or 1), get_context("spawn")) as others:
-        estimates = [(plan, others.submit(predicted, plan, dimensions)) for plan in PLANS]
-        for group in settings.groups:
+    head = [figure("device", described(torch.device(settings.device)))]
+    wanted = [part.name for part in PARTS if part.group == PREDICTED]
+    missing = [one for one in wanted if not (out / f"{one}.json").is_file()]
+    estimator = started([*command, "--run", *missing], out) if missing else None
+    for group in settings.groups:
+        if group != PREDICTED:
             run_group(group, out, command, until)
             write(name, [*head, *known_figures(out)], seeds=[0])
-        figures = [*head, *known_figures(out)]
-        known = {one.id: one.value for one in figures}
-        for plan, found in estimates:
-            if found.cancel() or time.monotonic() > until:
-                continue
-            figures += foretold(plan, found.result(), known)
+    if estimator is not None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            estimator.wait(max(0, until - time.monotonic()))
+        estimator.kill()
+    figures = [*head, *known_figures(out)]
+    known = {one.id: one.value for one in figures}
+    for plan in PLANS:
+        figures += compared(plan, known)
     not_run = [part.name for part in PARTS if not (out / f"{part.name}.json").is_file()]
     figures.append(figure("parts_not_run", len(not_run), note=", ".join(not_run)))
     write(name, figures, seeds=[0])
