@@ -30,6 +30,14 @@ def reason_of(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on whichever device; torch's error is known by its name."""
+    if isinstance(error, (MemoryError, OutOfMemory)) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    message = str(error)
+    return "out of memory" in message or "can't allocate memory" in message
+
+
 class ClinicError(Exception):
     """Base of every error that a command shows as one clear line."""
 

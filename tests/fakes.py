@@ -177,6 +177,7 @@ class TinyGenerator:
     multiple: int = 8
     guidance: float = 0.0
     training_guidance: float = 0.0
+    distilled: bool = False
 
     @property
     def device(self) -> Any:

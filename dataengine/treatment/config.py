@@ -337,6 +337,11 @@ class TreatmentConfig(Config):
     offline: OfflineConfig | None = OfflineConfig()
     """Offline regularisation; needs artifact-free images with captions. Null turns it off."""
 
+    offline_distilled: bool = False
+    """Keep the offline regularisation for a generator that is distilled to few steps (FLUX.1-schnell, klein,
+    Turbo; DiffDoctor keeps it for schnell). It is the ordinary diffusion loss, which pulls such a generator
+    away from its few steps, so it is left out by default."""
+
     lora: LoraSettings = LoraSettings()
     """The LoRA: trained layers and their rank."""
 

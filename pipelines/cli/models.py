@@ -20,13 +20,28 @@ def generators_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--add",
         metavar="LOCATION",
-        help="register a diffusers pipeline: a folder, or owner/name[@revision] on the hub",
+        help="register a diffusers pipeline: a folder, a single .safetensors or .gguf file, "
+        "owner/name[@revision] on the hub, or a .pt checkpoint of guided-diffusion",
+    )
+    parser.add_argument(
+        "--config",
+        metavar="PATH",
+        type=Path,
+        help="for a single file the pipeline folder of its class, with configs, tokenizers and what the file "
+        "lacks (default: beside the file, else the one in the hub's cache); for a .pt checkpoint the JSON "
+        "file with its flags (default: flags.json beside it)",
     )
     parser.add_argument(
         "--name", default="", help="name of the new generator (default: that of folder or repository)"
     )
     parser.add_argument(
         "--lora", metavar="PATH", type=Path, help="LoRA weights to load into it, such as DreamBooth's"
+    )
+    parser.add_argument(
+        "--distilled",
+        action="store_true",
+        help="it is distilled to few steps (FLUX.1-schnell, Turbo, Lightning), so that treatments leave the "
+        "offline regularisation out; known of those whose model_index.json says so",
     )
     parser.add_argument(
         "--vary", metavar="ID", help="register this generator again, with its LoRA at another --strength"
@@ -68,7 +83,15 @@ def generators(call: Call) -> Any:
     if given.add:
         weights = WeightsConfig(precision=given.precision, bits=given.bits)
         added = services.register_generator(
-            call.new_workspace, given.add, given.name, given.licence, weights, given.lora, ACTOR
+            call.new_workspace,
+            given.add,
+            given.name,
+            given.licence,
+            weights,
+            given.lora,
+            ACTOR,
+            configs=given.config,
+            distilled=given.distilled,
         )
         call.say(f"registered {added.name}; {describe_use(call, added)}")
     if given.vary:
@@ -256,6 +279,7 @@ COMMANDS = (
         examples=(
             "clinic generators",
             "clinic generators --add models/sdxl --precision bfloat16",
+            "clinic generators --add mine.safetensors --config models/sdxl --precision bfloat16",
             "clinic generators --remove sdxl --reason 'its licence ended'",
             "clinic generators --add black-forest-labs/FLUX.1-schnell --precision bfloat16 --bits 4",
         ),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from dataengine.quality.intervals import mean_difference, ratio_of_means
 from dataengine.records import THRESHOLD, Image, Prediction
 from pipelines.runtime.context import Context
 from pipelines.runtime.images import read_stacked
+
+if TYPE_CHECKING:
+    from pipelines.runtime.models import AttributeReader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,40 +51,53 @@ def quality_figures(context: Context, pairs: Sequence[Pair], attributes: str) ->
 
     `attributes` names the model that checks the attributes; "" skips the check.
     """
-    before = read_stacked(context.workspace, [pair.before for pair in pairs])
-    after = read_stacked(context.workspace, [pair.after for pair in pairs])
     prompts = [pair.before.prompt for pair in pairs]
+    reader = context.models.open_attributes(attributes) if attributes else None
+    before = _qualities(context, [pair.before for pair in pairs], prompts, reader)
+    after = _qualities(context, [pair.after for pair in pairs], prompts, reader)
     figures: dict[str, object] = {
-        "detail": _compare_means(_detail_of_each(before), _detail_of_each(after), prompts),
-        "diversity": _compare_means(
-            _diversity_of_each(before, prompts),
-            _diversity_of_each(after, prompts),
-            list(dict.fromkeys(prompts)),
-        ),
+        "detail": _compare_means(before.detail, after.detail, prompts),
+        "diversity": _compare_means(before.diversity, after.diversity, list(dict.fromkeys(prompts))),
     }
-    if attributes:
-        reader = context.models.open_attributes(attributes)
-        shown_before, shown_after = reader.match(before, prompts), reader.match(after, prompts)
-        drop, interval = mean_difference(shown_after, shown_before, prompts)
+    if reader is not None:
+        drop, interval = mean_difference(after.shown, before.shown, prompts)
         figures["attributes"] = {
-            "before": float(np.mean(shown_before)),
-            "after": float(np.mean(shown_after)),
+            "before": float(np.mean(before.shown)),
+            "after": float(np.mean(after.shown)),
             "drop": drop,
             "interval": list(interval),
         }
     return figures
 
 
-def _detail_of_each(images: np.ndarray) -> list[float]:
-    return [detail_energy(image[None]) for image in images]
+@dataclass(frozen=True, kw_only=True)
+class _Qualities:
+    detail: list[float]
+    """Per image."""
+    diversity: list[float]
+    """Per prompt, in the order of first appearance; 0 for a single seed."""
+    shown: list[float]
+    """Share of the prompt's attributes per image; empty without a reader."""
 
 
-def _diversity_of_each(images: np.ndarray, prompts: Sequence[str]) -> list[float]:
-    """Diversity among the seeds of each prompt, in the order of first appearance; 0 for a single seed."""
+def _qualities(
+    context: Context, images: Sequence[Image], prompts: Sequence[str], reader: "AttributeReader | None"
+) -> _Qualities:
+    """Measured prompt by prompt, so that memory holds the images of one."""
     rows: dict[str, list[int]] = {}
     for index, prompt in enumerate(prompts):
         rows.setdefault(prompt, []).append(index)
-    return [diversity(images[group], len(group)) if len(group) > 1 else 0.0 for group in rows.values()]
+    detail, shown = [0.0] * len(images), [0.0] * len(images) if reader else []
+    diversities: list[float] = []
+    for prompt, group in rows.items():
+        pixels = read_stacked(context.workspace, [images[index] for index in group])
+        diversities.append(diversity(pixels, len(group)) if len(group) > 1 else 0.0)
+        for place, index in enumerate(group):
+            detail[index] = detail_energy(pixels[place : place + 1])
+        if reader is not None:
+            for index, share in zip(group, reader.match(pixels, [prompt] * len(group)), strict=True):
+                shown[index] = float(share)
+    return _Qualities(detail=detail, diversity=diversities, shown=shown)
 
 
 def _compare_means(

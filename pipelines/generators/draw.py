@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dataengine.images import encode_png, thumbnail
 from dataengine.records import GeneratorVersion, Image, Split, image_id, prompt_group, split_of
 from pipelines.config import GenerateConfig
-from pipelines.generators.files import download_generator, weights_of
+from pipelines.generators.files import DISTILLED, download_generator, weights_of
 from pipelines.generators.guided_sampling import OpenSteering, open_steering
 from pipelines.runtime.context import Context
 from pipelines.runtime.failpoint import fail_point
@@ -39,6 +39,7 @@ def open_generator(
     family = context.models.open_generator(
         location, lora or lora_folder(context, version), weights_of(version)
     )
+    family.distilled = bool(version.settings.get(DISTILLED, False))
     strength = version.settings.get("strength")
     if strength is not None and lora is None:
         from dataengine.treatment.tuning.sharing import set_strength

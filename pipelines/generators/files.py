@@ -16,6 +16,10 @@ WEIGHTS = "weights"
 """Key of a generator's settings: the precision of its weights in memory."""
 PIPELINE = "pipeline"
 """Key of a generator's settings: the class of its pipeline."""
+DISTILLED = "distilled"
+"""Key of a generator's settings: whether it is distilled to few steps."""
+REVISION = "revision"
+"""Key of a generator's settings: the commit of the hub that it was registered from."""
 
 
 def share_folder(workspace: Workspace, folder: Path) -> dict[str, Any]:
@@ -44,7 +48,14 @@ def download_generator(workspace: Workspace, version: GeneratorVersion) -> str:
         folder = workspace.checkpoints.fetch(version.settings[FILES])
     if folder is None and (problem := absent_folder(version.location)):
         raise NotFound(problem)
-    return version.location if folder is None else str(folder)
+    return pinned_location(version) if folder is None else str(folder)
+
+
+def pinned_location(version: GeneratorVersion) -> str:
+    """The generator's hub id at the commit that it was registered from, "owner/name@revision"; those that
+    were registered before commits were recorded follow their branch."""
+    revision = version.settings.get(REVISION)
+    return f"{version.location.partition('@')[0]}@{revision}" if revision else version.location
 
 
 def absent_folder(location: str) -> str | None:
@@ -62,6 +73,11 @@ def absent_folder(location: str) -> str | None:
 def weights_of(version: GeneratorVersion) -> WeightsConfig:
     """Precision of the generator's weights in memory."""
     return WeightsConfig.model_validate(version.settings.get(WEIGHTS, {}))
+
+
+def says_distilled(folder: Path) -> bool:
+    """Whether a pipeline's own index says that it is distilled, as those of FLUX.2 klein and Krea 2 Turbo."""
+    return read_config(folder / "model_index.json").get("is_distilled") is True
 
 
 def reads_prompts(workspace: Workspace, version: GeneratorVersion) -> bool:

@@ -1,8 +1,9 @@
 """Register generators that were trained elsewhere, and variants of registered ones.
 
 A generator is a diffusers pipeline in a folder, or a hub id, which is downloaded now, so that rounds need no
-network later. It is opened on shapes alone, with its LoRA, so that what rounds could not draw with is refused
-here. Registering a model again puts it back on the lists if it was removed, and else has no effect.
+network later; its commit is recorded, and used from then on. It is opened on shapes alone, with its LoRA, so
+that what rounds could not draw with is refused here. Registering a model again puts it back on the lists if
+it was removed, and else has no effect.
 """
 
 import shutil
@@ -11,9 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from dataengine.errors import InputRefused
-from dataengine.records import GeneratorVersion, digest, now
+from dataengine.records import FILES, GeneratorVersion, digest, now
 from dataengine.treatment.config import WeightsConfig
-from pipelines.generators.files import PIPELINE, WEIGHTS, share_folder, weights_of
+from pipelines.generators.files import (
+    DISTILLED,
+    PIPELINE,
+    REVISION,
+    WEIGHTS,
+    says_distilled,
+    share_folder,
+    weights_of,
+)
 from storage.workspace import Workspace
 
 
@@ -25,28 +34,48 @@ def register_generator(
     weights: WeightsConfig = WeightsConfig(),
     lora: Path | None = None,
     actor: str = "import",
+    *,
+    configs: Path | None = None,
+    distilled: bool = False,
 ) -> GeneratorVersion:
     """Register a generator, optionally with a LoRA such as DreamBooth's, which treatments continue to train.
+    `distilled` marks one that is distilled to few steps, unless its own index says so. A single file is
+    converted to a pipeline folder, with `configs` (see `families.single_file`), and stored.
     Raises `ModelRefused` for what cannot be drawn with and for failed downloads, `InputRefused` for a LoRA
     that does not exist."""
     from dataengine.treatment.families.inspection import inspect_pipeline
     from dataengine.treatment.families.loading import download_pipeline
+    from dataengine.treatment.families.single_file import is_single_file
 
     if lora is not None and not lora.exists():
         raise InputRefused(f"{lora} does not exist; give a LoRA's folder or its .safetensors file")
 
-    folder = Path(location).expanduser()
+    folder, files = Path(location).expanduser(), {}
     is_local = folder.is_dir()
-    kind = inspect_pipeline(folder if is_local else download_pipeline(location), lora)
-    resolved = str(folder.resolve()) if is_local else location
+    if is_single_file(folder):
+        files = {FILES: publish_single_file(workspace, folder, configs)}
+        opened = workspace.checkpoints.fetch(files[FILES])
+    else:
+        opened = folder if is_local else download_pipeline(location)
+    kind = inspect_pipeline(opened, lora)
+    resolved = str(folder.resolve()) if is_local or files else location
+    if not files:
+        files = share_folder(workspace, folder) if is_local else {REVISION: opened.name}
     checkpoint = None if lora is None else publish_lora(workspace, lora)
+    plain = folder.stem if folder.is_file() else folder.name
     version = GeneratorVersion(
-        id=digest("generator", resolved, weights.model_dump_json(), *([checkpoint] if checkpoint else [])),
-        name=name.strip() or (folder.name if lora is None else f"{folder.name} with {lora.stem}"),
+        id=digest(
+            "generator",
+            files.get(FILES) if folder.is_file() else resolved,
+            weights.model_dump_json(),
+            *([checkpoint] if checkpoint else []),
+            *(["distilled"] if distilled else []),
+        ),
+        name=name.strip() or (plain if lora is None else f"{plain} with {lora.stem}"),
         location=resolved,
         lora=checkpoint,
-        settings={WEIGHTS: weights.model_dump(mode="json"), PIPELINE: kind}
-        | (share_folder(workspace, folder) if is_local else {}),
+        settings={WEIGHTS: weights.model_dump(mode="json"), PIPELINE: kind, **files}
+        | ({DISTILLED: True} if distilled or says_distilled(opened) else {}),
         licence=licence.strip(),
     )
     with workspace.catalog() as catalog:
@@ -54,6 +83,18 @@ def register_generator(
         stored = catalog.generators.restore(version.id, actor)
         catalog.commit()
     return stored
+
+
+def publish_single_file(workspace: Workspace, file: Path, configs: Path | None) -> str:
+    """Publish the pipeline folder of a single file as a checkpoint; returns its id."""
+    from dataengine.treatment.families.guided_diffusion import convert_guided_diffusion, is_guided_diffusion
+    from dataengine.treatment.families.single_file import convert_single_file
+
+    guided = is_guided_diffusion(file, configs)
+    convert = convert_guided_diffusion if guided else convert_single_file
+    with tempfile.TemporaryDirectory(dir=workspace.path) as folder:
+        convert(file, configs, Path(folder))
+        return workspace.checkpoints.publish(Path(folder))
 
 
 def publish_lora(workspace: Workspace, path: Path) -> str:

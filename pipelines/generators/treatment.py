@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from dataengine.errors import Corrupt, NotFound
-from dataengine.quality.guard import Guard
+from dataengine.quality.guard import Guard, mean_change
 from dataengine.records import DetectorVersion, GeneratorVersion, Treatment, digest
 from dataengine.treatment.config import SamplingConfig, TreatmentConfig
 from pipelines.generators.draw import open_generator
 from pipelines.runtime.context import Context, Result
+from pipelines.runtime.devices import naming_out_of_memory
 from pipelines.runtime.failpoint import fail_point
-from pipelines.runtime.images import read_pixels
+from pipelines.runtime.images import StoredPixels
 from pipelines.runtime.scratch import discard_scratch, scratch_folder
 
 CHECKED = 4
@@ -22,6 +23,13 @@ CHECKED = 4
 TOLERANCE = 1.0
 """Largest allowed mean difference, of 255, to the tuned pipeline's images; rounding errors are far
 smaller."""
+
+
+FEWER_BITS = "register it in bfloat16 or with fewer bits, or use a device with more memory"
+SMALLER = (
+    "images of fewer pixels (sampling.height, sampling.width) need less, and so do weights of fewer bits"
+)
+"""Batches have been reduced to one image by then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +63,8 @@ def run_treatment(context: Context, plan: TreatmentPlan, **watched: Any) -> Resu
     """Run or resume a treatment from its last checkpoint; returns the stored result if it is finished."""
     if done := finished_result(context, plan.treatment_id):
         return done
-    family = open_generator(context, plan.base)
-    outcome = _tune(context, plan, family, **watched)
-    treated = _register_treated(context, plan, family, outcome)
+    outcome, expected = _tune(context, plan, **watched)
+    treated = _register_treated(context, plan, expected, outcome)
     result = {
         "treatment": plan.treatment_id,
         "generator": plan.base.id,
@@ -81,8 +88,11 @@ def finished_result(context: Context, treatment_id: str) -> Result | None:
             return None
 
 
-def _tune(context: Context, plan: TreatmentPlan, family: Any, **watched: Any) -> Any:
-    """Tune `family` in place, resuming after a crash; afterwards it has the kept weights."""
+def _tune(context: Context, plan: TreatmentPlan, **watched: Any) -> tuple[Any, np.ndarray | None]:
+    """Tune the base, resuming after a crash; returns the outcome and what the kept weights draw of the
+    verified prompts, uint8 NHWC (None if nothing was kept). The tuned pipeline is released on return."""
+    with naming_out_of_memory(f"opening {plan.base.name}", FEWER_BITS):
+        family = open_generator(context, plan.base)
     frozen = context.models.open_detector(context.workspace.checkpoints.fetch(plan.detector.checkpoint))
     reader = context.models.open_attributes(plan.attributes) if plan.attributes else None
     scorers = [context.models.open_scorer(named) for named in plan.scorers]
@@ -92,25 +102,25 @@ def _tune(context: Context, plan: TreatmentPlan, family: Any, **watched: Any) ->
     with scratch_folder(context.workspace, _work_id(plan)) as work:
         outcome = context.models.treat(*inputs, work, context.report, **watched)
     fail_point("treat:tuned")
-    return outcome
+    return outcome, _draw_verified(context, plan, family) if outcome.kept_step else None
 
 
-def _clean_images(context: Context, limit: int) -> tuple[list[np.ndarray], list[str]]:
+def _clean_images(context: Context, limit: int) -> tuple[StoredPixels, list[str]]:
     """Artifact-free training images, uint8 HWC of any sizes, with their captions."""
     with context.workspace.catalog(read_only=True) as catalog:
         images = catalog.images.find(source="real", split="train", status="active", has_prompt=True)
     chosen = images[:limit]
-    return [read_pixels(context.workspace, image) for image in chosen], [image.prompt for image in chosen]
+    return StoredPixels(context.workspace, chosen), [image.prompt for image in chosen]
 
 
 def _register_treated(
-    context: Context, plan: TreatmentPlan, tuned: Any, outcome: Any
+    context: Context, plan: TreatmentPlan, expected: np.ndarray | None, outcome: Any
 ) -> GeneratorVersion | None:
     """The kept LoRA as a generator version; None if no update was better than the base."""
-    if outcome.kept_step == 0:
+    if expected is None:
         return None
     checkpoint = context.workspace.checkpoints.publish(Path(outcome.lora_folder))
-    _verify(context, plan, tuned, context.workspace.checkpoints.fetch(checkpoint))
+    _verify(context, plan, expected, context.workspace.checkpoints.fetch(checkpoint))
     base = plan.base
     return GeneratorVersion(
         id=digest("generator", base.id, plan.treatment_id),
@@ -124,24 +134,27 @@ def _register_treated(
     )
 
 
-def _verify(context: Context, plan: TreatmentPlan, tuned: Any, lora: Path) -> None:
-    """Compare images of a fresh pipeline with the saved LoRA with those of the tuned pipeline.
+def _verify(context: Context, plan: TreatmentPlan, expected: np.ndarray, lora: Path) -> None:
+    """Compare images of a fresh pipeline with the saved LoRA with `expected`, the tuned pipeline's.
 
     Raises `Corrupt` if they differ, so that no unusable generator is registered.
     """
-    prompts = list(plan.prompts)[:CHECKED]
-    seeds = list(range(len(prompts)))
-    fresh = open_generator(context, plan.base, lora)
-    expected, actual = (
-        context.models.generate(family, prompts, seeds, plan.sampling).astype(np.float32)
-        for family in (tuned, fresh)
-    )
-    if (difference := float(np.abs(expected - actual).mean())) > TOLERANCE:
+    actual = _draw_verified(context, plan, open_generator(context, plan.base, lora))
+    if (difference := mean_change(expected, actual) * 255) > TOLERANCE:
         raise Corrupt(
             f"The saved LoRA generates other images in a fresh pipeline than in the tuned one (mean "
             f"difference "
             f"{difference:.2f} of 255). Nothing was registered; run the stage again."
         )
+
+
+def _draw_verified(context: Context, plan: TreatmentPlan, family: Any) -> np.ndarray:
+    """Images uint8 NHWC of the first prompts, to compare two pipelines."""
+    prompts = list(plan.prompts)[:CHECKED]
+    with naming_out_of_memory("verifying the treated generator", SMALLER):
+        seeds = list(range(len(prompts)))
+        images: np.ndarray = context.models.generate(family, prompts, seeds, plan.sampling)
+    return images
 
 
 def _history(rows: Sequence[dict[str, Any]]) -> Result:

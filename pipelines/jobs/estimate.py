@@ -1,12 +1,13 @@
 """Estimate the memory and time of a run, and whether it fits on this machine."""
 
-import os
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.errors import ConfigRefused
+from dataengine.treatment.tuning.memory import free_memory
 from pipelines.config import TrainingRun, TreatmentRun
 from pipelines.detectors.start import choose_start
 from pipelines.generators.files import local_folder, weights_of
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from dataengine.treatment.tuning.estimate import Estimate
+    from dataengine.treatment.tuning.moments import Peak, RunEstimate
 
 
 GIGABYTE = 1e9
@@ -29,6 +31,9 @@ MARGIN = 1.1
 def estimate_run(context: Context, kind: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Simulate one step on fake tensors, and compare its peak memory with the device's free memory. Needs
     torch."""
+    from dataengine.treatment.tuning.moments import Peak, advice
+
+    device = context.models.device
     if kind == "train":
         plan = TrainingRun.model_validate(settings)
         estimate, steps = estimate_training(context, plan), plan.training.steps
@@ -36,32 +41,44 @@ def estimate_run(context: Context, kind: str, settings: dict[str, Any]) -> dict[
         def advise() -> str:
             return "Halve “batch”, or choose a smaller detector."
 
+        peaks: tuple[Peak, Peak | None] = (Peak(estimate.peak_bytes), None)
+        figures = asdict(estimate)
     else:
-        from dataengine.treatment.tuning.estimate import advice
-
         treatment = TreatmentRun.model_validate(settings)
-        estimate, steps = estimate_treatment(context, treatment), treatment.tuning.updates
+        run, steps = estimate_treatment(context, treatment), treatment.tuning.updates
         folder = pipeline_folder(context.workspace, treatment.generator)
 
         def advise() -> str:
             return advice(treatment.tuning, folder, *precision_and_bits(context, treatment))
 
-    return {**asdict(estimate), **judge_memory(context.models.device, estimate, steps, advise)}
+        estimate, peaks, figures = run.update, run.peaks(device == "cpu"), run.as_json()
+    return {**figures, **judge_memory(device, estimate, steps, advise, peaks)}
 
 
-def judge_memory(device: str, estimate: "Estimate", steps: int, advise: Any) -> dict[str, Any]:
-    """Whether the run fits, as a verdict and a sentence."""
+def judge_memory(
+    device: str,
+    estimate: "Estimate",
+    steps: int,
+    advise: Callable[[], str],
+    peaks: "tuple[Peak, Peak | None]",
+) -> dict[str, Any]:
+    """Whether the run fits, as a verdict and a sentence. `peaks` are those on the device and, unless they are
+    the same, in host memory."""
     from dataengine.treatment.tuning.estimate import measure_rates
 
     seconds = estimate.seconds(measure_rates(device))
-    free, total = free_memory(device)
-    peak = estimate.peak_bytes
+    short, said = [], []
+    for peak, place in zip(peaks, (device, "cpu"), strict=True):
+        if peak is None:
+            continue
+        free, total = free_memory(place)
+        said.append(f"{peak.text}; {free / GIGABYTE:.1f} GB of {total / GIGABYTE:.1f} GB are free on {place}")
+        short.append(peak.size * MARGIN > free)
     text = (
-        f"Peak memory about {peak / GIGABYTE:.2f} GB; {free / GIGABYTE:.1f} GB of {total / GIGABYTE:.1f} GB "
-        f"are free on {device}. {seconds:.2g} s per step, "
+        f"Peak memory about {'. Host memory about '.join(said)}. {seconds:.2g} s per step, "
         f"at least {format_duration(seconds * steps)} in total."
     )
-    if peak * MARGIN > free:
+    if any(short):
         return {"verdict": "bad", "text": f"Not enough memory. {text} {advise()}"}
     return {"verdict": "good", "text": text, "seconds": seconds}
 
@@ -79,19 +96,23 @@ def estimate_training(context: Context, plan: TrainingRun) -> "Estimate":
     return training_step(config, plan.training.batch)
 
 
-def estimate_treatment(context: Context, plan: TreatmentRun) -> "Estimate":
-    """Estimate one update of a treatment, including the detector."""
-    from dataengine.treatment.tuning.estimate import preflight
+def estimate_treatment(context: Context, plan: TreatmentRun) -> "RunEstimate":
+    """Estimate every moment of a treatment, with its detector."""
+    from dataengine.diagnosis.detector import antialiased
+    from dataengine.treatment.tuning.moments import estimate_moments
 
     with context.workspace.catalog(read_only=True) as catalog:
         version = catalog.detectors.get(plan.detector) if plan.detector else catalog.detectors.champion()
     if version is None:
         raise ConfigRefused("there is no champion to treat against; register a detector first")
     detector = context.models.open_detector(context.workspace.checkpoints.fetch(version.checkpoint))
-    folder = pipeline_folder(context.workspace, plan.generator)
-    estimate = preflight(plan.tuning, folder, None, *precision_and_bits(context, plan))
-    weights = sum(each.numel() * each.element_size() for each in detector.parameters())
-    return type(estimate)(**{**asdict(estimate), "weights_bytes": estimate.weights_bytes + weights})
+    return estimate_moments(
+        plan.tuning,
+        pipeline_folder(context.workspace, plan.generator),
+        antialiased(detector.to("cpu")),
+        *precision_and_bits(context, plan),
+        on_cpu=context.models.device == "cpu",
+    )
 
 
 def precision_and_bits(context: Context, plan: TreatmentRun) -> "tuple[torch.dtype, int | None]":
@@ -111,21 +132,6 @@ def pipeline_folder(workspace: Workspace, generator: str) -> Path:
     if folder := local_folder(workspace, version):
         return folder
     raise ConfigRefused(f"{version.location} is not on this machine yet, so its memory cannot be estimated")
-
-
-def free_memory(device: str) -> tuple[int, int]:
-    """Free and total bytes of the accelerator, or of this machine's memory."""
-    if device.startswith("cuda"):
-        import torch
-
-        return torch.cuda.mem_get_info(device)
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.is_file():
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return total // 2, total
-    lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-    free, total = (int(lines[name].split()[0]) * 1024 for name in ("MemAvailable", "MemTotal"))
-    return free, total
 
 
 def format_duration(seconds: float) -> str:

@@ -19,6 +19,7 @@ from pipelines.config import RefiningRun
 from pipelines.generators.draw import open_generator
 from pipelines.generators.files import PIPELINE, read_pipeline_class
 from pipelines.runtime.context import Context, Result
+from pipelines.runtime.devices import release_memory
 from pipelines.runtime.images import read_pixels
 from pipelines.runtime.scratch import discard_scratch, scratch_folder
 
@@ -61,10 +62,13 @@ def refine_generator(context: Context, run: str, plan: RefiningRun) -> Generator
         outcome = train(plan.refining, family, pixels, work, prompts, context.report, context.pausing)
         checkpoint = context.workspace.checkpoints.publish(outcome.folder)
         saved = context.workspace.checkpoints.fetch(checkpoint)
-        _verify(context, family, saved, prompts)
+        side, expected = family.size[0], _draw_verified(family, prompts)
+        del family
+        release_memory(context.models.device)
+        _verify(context, expected, saved, prompts)
     version = GeneratorVersion(
         id=generator_id,
-        name=plan.name or (f"{base.name}, refined" if base else f"unconditional {family.size[0]}²"),
+        name=plan.name or (f"{base.name}, refined" if base else f"unconditional {side}²"),
         location=f"checkpoint {checkpoint}",
         parent=base.id if base else None,
         settings={
@@ -135,18 +139,22 @@ def _read_fitted(context: Context, chosen: Sequence[Image], family: "GeneratorFa
     return pixels
 
 
-def _verify(context: Context, trained: "GeneratorFamily", folder: Path, prompts: Sequence[str]) -> None:
-    """Compare images of the saved pipeline with those of the trained one. Raises `Corrupt` if they differ."""
+def _draw_verified(family: "GeneratorFamily", prompts: Sequence[str]) -> np.ndarray:
+    """Images uint8 NHWC of the first prompts, to compare two pipelines."""
     from dataengine.treatment.config import SamplingConfig
-    from dataengine.treatment.families.loading import load_family
     from dataengine.treatment.sampling.sampler import generate
 
-    texts, seeds, settings = list(prompts[:CHECKED]), list(range(CHECKED))[: len(prompts)], SamplingConfig()
-    images = [
-        generate(family, texts, seeds, settings).astype(int)
-        for family in (trained, load_family(folder, device=trained.device))
-    ]
-    if (difference := int(np.abs(images[0] - images[1]).max())) > TOLERANCE:
+    texts = list(prompts[:CHECKED])
+    return generate(family, texts, list(range(len(texts))), SamplingConfig())
+
+
+def _verify(context: Context, expected: np.ndarray, folder: Path, prompts: Sequence[str]) -> None:
+    """Compare images of the saved pipeline with `expected`, the trained one's. Raises `Corrupt` if they
+    differ."""
+    from dataengine.treatment.families.loading import load_family
+
+    actual = _draw_verified(load_family(folder, device=context.models.device), prompts)
+    if (difference := int(np.abs(expected.astype(int) - actual).max())) > TOLERANCE:
         raise Corrupt(
             f"the saved pipeline generates other images than the trained one (by up to {difference} of 255). "
             "Nothing was registered; run it again"

@@ -20,10 +20,11 @@ from pipelines.generators.comparison import Pair, confidence_figures, quality_fi
 from pipelines.generators.draw import generate_batch, make_task, open_generator
 from pipelines.generators.files import download_generator
 from pipelines.generators.register import register_weights
-from pipelines.generators.treatment import TreatmentPlan, run_treatment
+from pipelines.generators.treatment import SMALLER, TreatmentPlan, run_treatment
 from pipelines.jobs.estimate import estimate_run
 from pipelines.jobs.previews import SAMPLES, save_samples
 from pipelines.runtime.context import Context, Result
+from pipelines.runtime.devices import naming_out_of_memory
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.shards import shard_bounds
 
@@ -68,9 +69,9 @@ def treat_job(context: Context, args: dict[str, Any]) -> Result:
     )
     fail_point("treat:carried_out")
     if result["treated"] is not None and "judged" not in result:
-        result = store_result(
-            context, result, run, compare_on_held_out(context, plan, base, detector, texts["judge"], result)
-        )
+        with naming_out_of_memory("judging the treated generator", SMALLER):
+            figures = compare_on_held_out(context, plan, base, detector, texts["judge"], result)
+        result = store_result(context, result, run, figures)
     return {name: result[name] for name in ("treatment", "generator", "detector", "treated", "kept")}
 
 

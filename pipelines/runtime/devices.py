@@ -2,12 +2,15 @@
 
 import contextlib
 import fcntl
+import gc
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from dataengine.errors import OutOfMemory, out_of_memory
 
 
 def default_device() -> str:
@@ -65,3 +68,25 @@ def try_lock(descriptor: int) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
     return False
+
+
+@contextmanager
+def naming_out_of_memory(work: str, less: str) -> Iterator[None]:
+    """Raises `OutOfMemory`, saying what `work` ran out of memory and what needs `less`, for whatever torch,
+    numpy or Python raise."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise OutOfMemory(f"{work} ran out of memory; {less}") from error
+
+
+def release_memory(device: str) -> None:
+    """Free what nothing refers to any more: a tuned pipeline refers to itself, and torch keeps the memory of
+    a GPU that was freed."""
+    gc.collect()
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.empty_cache()

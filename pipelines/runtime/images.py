@@ -1,6 +1,7 @@
 """Read pixels of stored images, one by one or in batches."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,21 @@ from storage.workspace import Workspace
 def read_pixels(workspace: Workspace, image: Image) -> np.ndarray:
     """The image's pixels, uint8 HWC RGB at native size."""
     return decode(workspace.blobs.get(image.sha256))
+
+
+class StoredPixels(Sequence[np.ndarray]):
+    """The pixels of many images, uint8 HWC, each read when it is asked for."""
+
+    def __init__(self, workspace: Workspace, images: Sequence[Image]) -> None:
+        self._workspace, self._images = workspace, images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [read_pixels(self._workspace, image) for image in self._images[index]]
+        return read_pixels(self._workspace, self._images[index])
 
 
 def batches_of_equal_size(images: Iterable[Image], batch: int) -> Iterator[list[Image]]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from dataengine.errors import InputRefused, ModelRefused
 from pipelines.config import CLINIC
+from pipelines.runtime.devices import release_memory
 
 if TYPE_CHECKING:
     from dataengine.clinic.readers import Reader
@@ -61,11 +62,13 @@ class Models:
         opening a SegFormer-b5 takes about a second."""
 
     def open_generator(self, location: str, lora: Path | None, weights: WeightsConfig) -> GeneratorFamily:
-        """Open the generator in a folder or of a hub id, with the LoRA in folder `lora`."""
+        """Open the generator in a folder or of a hub id, with the LoRA in folder `lora`. An earlier one that
+        is no longer used is released first, so that memory never holds two."""
         import torch
 
         from dataengine.treatment.families.loading import load_family
 
+        release_memory(self.device)
         return load_family(location, lora, self.device, getattr(torch, weights.precision), weights.bits)
 
     def generate(self, *arguments: Any, **named: Any) -> np.ndarray:

@@ -16,14 +16,21 @@ def register_generator(
     weights: WeightsConfig = WeightsConfig(),
     lora: Path | None = None,
     actor: str = "import",
+    *,
+    configs: Path | None = None,
+    distilled: bool = False,
 ) -> GeneratorVersion:
-    """Register a diffusers pipeline, a folder or a hub id, with a LoRA where one is given.
+    """Register a diffusers pipeline, a folder, a single file or a hub id, with a LoRA where one is given.
+    `configs` is a pipeline folder of a single file's class; `distilled` marks a generator that is distilled
+    to few steps.
 
     Raises `ModelRefused` for what cannot be drawn with or fetched, `InputRefused` for a LoRA that is absent.
     """
     from pipelines.generators import register
 
-    return register.register_generator(workspace, location, name, licence, weights, lora, actor)
+    return register.register_generator(
+        workspace, location, name, licence, weights, lora, actor, configs=configs, distilled=distilled
+    )
 
 
 def vary_strength(workspace: Workspace, generator_id: str, strength: float) -> GeneratorVersion:

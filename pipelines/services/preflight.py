@@ -20,7 +20,14 @@ from dataengine.treatment.families.catalog import PIPELINES
 from pipelines.config import TrainingRun, TreatmentRun
 from pipelines.detectors.start import TrainingStart, choose_start
 from pipelines.detectors.training_set import require_share
-from pipelines.generators.files import absent_folder, local_folder, read_pipeline_class, weights_of
+from pipelines.generators.files import (
+    DISTILLED,
+    absent_folder,
+    local_folder,
+    pinned_location,
+    read_pipeline_class,
+    weights_of,
+)
 from pipelines.jobs.estimate import GIGABYTE
 from pipelines.runtime.models import DYNAMICS_FILE, HIGHLIGHTER_FILE, QUESTION_FILE
 from pipelines.services import inference, queue
@@ -40,6 +47,14 @@ class Check:
     name: str
     verdict: Verdict
     text: str
+
+
+DISTILLED_CHECK = Check(
+    name="real images",
+    verdict="warn",
+    text="This generator is distilled to few steps, so the offline regularisation is left out; "
+    "offline_distilled keeps it.",
+)
 
 
 def training_checks(workspace: Workspace, plan: TrainingRun) -> list[Check]:
@@ -236,7 +251,8 @@ def treatment_checks(
         found.append(Check(name="bits", verdict="warn", text=text))
     found += [disk_check(workspace), licence_check(base.name, base.licence)]
     if plan.tuning.offline is not None:
-        found.append(real_images_check(workspace))
+        left_out = base.settings.get(DISTILLED) and not plan.tuning.offline_distilled
+        found.append(DISTILLED_CHECK if left_out else real_images_check(workspace))
     return found
 
 
@@ -257,7 +273,7 @@ def weights_check(workspace: Workspace, base: GeneratorVersion) -> Check:
         return Check(name="weights", verdict="bad", text=problem)
     from huggingface_hub import try_to_load_from_cache
 
-    repository, _, revision = base.location.partition("@")
+    repository, _, revision = pinned_location(base).partition("@")
     if isinstance(try_to_load_from_cache(repository, "model_index.json", revision=revision or None), str):
         return Check(name="weights", verdict="good", text=f"{base.location} is in the model cache.")
     text = (

@@ -11,6 +11,7 @@ from dataengine.errors import (
     ModelRefused,
     NonFinite,
     NotFound,
+    out_of_memory,
     reason_of,
 )
 from dataengine.records import GeneratorVersion, Prompt
@@ -35,8 +36,6 @@ BROKEN = (
     RuntimeError,
 )
 """Errors that speak against the generator; others end the shard, which is tried again."""
-OUT_OF_MEMORY = "OutOfMemoryError"
-"""torch's, which is a `RuntimeError`: another moment or device may serve."""
 
 
 def shards(context: Context, round_id: str, purpose: str) -> list[Shard]:
@@ -64,8 +63,8 @@ def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
     try:
         _generate(context, round_id, version, missing, recipe.generate, shard["purpose"])
     except BROKEN as error:
-        if type(error).__name__ == OUT_OF_MEMORY:
-            raise
+        if out_of_memory(error):
+            raise  # another moment or device may serve
         failed = {"name": version.name, "failed": reason_of(error)}
         return {"generator": version.id, "images": len(part) - len(missing), "drawn": 0, **failed}
     return {"generator": version.id, "images": len(part), "drawn": len(missing)}

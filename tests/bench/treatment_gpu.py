@@ -1,418 +1,422 @@
-"""`make bench-treatment-gpu`: one update of FLUX.1-schnell's true dimensions on one GPU, with random weights.
+"""`make bench-treatment-gpu`: does a treatment of FLUX.1's true dimensions work on a GPU, and how fast?
 
-Twelve billion normal numbers in bfloat16 stand for the transformer, a float32 VAE, a SegFormer-b5 at 512²
-as detector. Peak memory and step time are measured at 512² and 1024², and with a 4-bit base, beside what
-the estimator predicts. Every section stands alone: it says why it failed, and what was measured is written
-after each. `--tiny --device cpu` proves without a GPU that the script works.
+The only run so far ended in an illegal memory access in its first backward pass. So everything is measured in
+parts, the most telling first: VAE, detector and denoiser alone, kinds of attention, one update with and
+without checkpointing, then updates at 512² and 1024² beside what the estimator predicts. Parts of one group
+share their networks in a child process; one that crashes is run again alone with CUDA_LAUNCH_BLOCKING=1,
+which says where, and the others go on in a new process.
+
+    python -m tests.bench.treatment_gpu [--out FOLDER] [--minutes 8] [--groups vae detector …]
+
+Every part writes `FOLDER/PART.json` when it is done; a part whose file is there is not run again, so a run
+that was cut off is repeated with the same folder. It needs only the packages that `dataengine.treatment`
+imports: torch, transformers, diffusers, accelerate, peft, safetensors, numpy, scipy, pillow, pydantic; the
+4-bit base needs bitsandbytes. `--tiny --device cpu` proves without a GPU that the script works.
 """
 
 import argparse
-import gc
+import contextlib
+import json
 import os
+import signal
+import subprocess
+import sys
+import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import partial
-from multiprocessing import get_context
-from types import SimpleNamespace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from dataengine.diagnosis.config import DetectorConfig
 from dataengine.diagnosis.detector import NetworkDetector
-from dataengine.treatment.config import LoraSettings, Precision, SamplingConfig, TreatmentConfig
-from dataengine.treatment.families.diffusion import Conditioning
-from dataengine.treatment.families.flux import FluxFamily
-from dataengine.treatment.families.quantization import Bits, loading_options
-from dataengine.treatment.sampling.sampler import autocast
-from dataengine.treatment.tuning.batches import Batches
-from dataengine.treatment.tuning.estimate import (
-    Estimate,
-    Ledger,
-    estimate,
-    fake_tensors,
-    measure_rates,
-    network_without_weights,
+from dataengine.treatment.config import LoraSettings
+from dataengine.treatment.families import autoencoder
+from tests.bench import harness
+from tests.bench.gpu_networks import (
+    PLANS,
+    TINY,
+    TRUE,
+    Dimensions,
+    Plan,
+    Subject,
+    compared,
+    described,
+    foretold,
+    generator,
+    measured,
+    predicted,
+    products,
+    synchronise,
 )
-from tests.bench.harness import Figure, bootstrap, figure, seconds, write
+from tests.bench.harness import Figure, figure, seconds, write
 
-GIGABYTE, TERA = 1e9, 1e12
-SPREAD = 0.02
-"""Deviation of the random weights: what a linear layer of 3,072 inputs keeps its scale with."""
-WARM_UP, UPDATES = 2, 7
-RATE = "product_rate"
+ATTENTION = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+PREDICTED = "predicted"
+"""The group that needs no device, and runs beside the others."""
+LONGEST, BEGINNING = 150, 240
+"""Seconds in which a child process must finish its next part; its first includes all imports."""
+FRAMES = 6
+"""Innermost frames of a failure that are kept."""
 
-FLUX = {
-    "patch_size": 1,
-    "in_channels": 64,
-    "num_layers": 19,
-    "num_single_layers": 38,
-    "attention_head_dim": 128,
-    "num_attention_heads": 24,
-    "joint_attention_dim": 4096,
-    "pooled_projection_dim": 768,
-    "guidance_embeds": False,
-    "axes_dims_rope": (16, 56, 56),
-}
-VAE = {
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 2,
-    "latent_channels": 16,
-    "sample_size": 1024,
-    "scaling_factor": 0.3611,
-    "shift_factor": 0.1159,
-    "use_quant_conv": False,
-    "use_post_quant_conv": False,
-}
-"""FLUX.1-schnell's true dimensions."""
+
+class Networks:
+    """The networks of one child process, each made when it is first used."""
+
+    def __init__(self, dimensions: Dimensions, device: torch.device) -> None:
+        self.dimensions, self.device = dimensions, device
+        torch.manual_seed(0)
+
+    @cached_property
+    def vae(self) -> Any:
+        """The float32 VAE."""
+        return generator(self.dimensions, self.device, None, ("vae",)).pipeline.vae
+
+    @cached_property
+    def detector(self) -> NetworkDetector:
+        """The detector."""
+        return NetworkDetector.fresh(self.dimensions.detector).eval().requires_grad_(False).to(self.device)
+
+    @cached_property
+    def denoiser(self) -> Any:
+        """A FLUX family with a transformer and its LoRA, without a VAE."""
+        family = generator(self.dimensions, self.device, None, ("transformer",))
+        family.adapter.add(LoraSettings(rank=16), seed=0)
+        return family
+
+    @cached_property
+    def subject(self) -> Subject:
+        """All of it, in bfloat16."""
+        return Subject(self.dimensions, self.device, None)
+
+    @cached_property
+    def quantised(self) -> Subject:
+        """All of it, with a 4-bit transformer."""
+        return Subject(self.dimensions, self.device, 4)
+
+    def side(self, pixels: int) -> int:
+        """A side at these dimensions."""
+        return pixels // self.dimensions.scale
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dimensions:
-    """How large the networks are, and the images by the name of their plan."""
-
-    flux: dict[str, Any]
-    vae: dict[str, Any]
-    detector: DetectorConfig
-    scale: int = 1
-    """What sides are divided by."""
-
-
-TRUE = Dimensions(flux=FLUX, vae=VAE, detector=DetectorConfig(size=512, segformer="b5"))  # type: ignore[arg-type]
-TINY = Dimensions(
-    flux=FLUX
-    | {"num_layers": 1, "num_single_layers": 1, "num_attention_heads": 1, "joint_attention_dim": 64}
-    | {"pooled_projection_dim": 32},
-    vae=VAE | {"block_out_channels": (32, 32, 32, 32), "layers_per_block": 1},
-    detector=DetectorConfig(
-        size=64,
-        segformer={"hidden_sizes": [8, 8, 8, 8], "num_attention_heads": [1] * 4, "depths": [1] * 4},
-    ),
-    scale=16,
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """One way to make an update."""
+class Part:
+    """One measurement, which stands alone."""
 
     name: str
-    side: int
-    bits: Bits | None = None
-    precision: Precision = "float32"
-    """Of autocast; without it the transformer computes in its own bfloat16, and LoRA in float32."""
-    card: int = 48
-    """Gigabytes that it should fit into."""
-
-    @property
-    def told(self) -> str:
-        """For people."""
-        base = f"{self.bits}-bit base" if self.bits else "bf16"
-        return f"{self.side}², {base}{', autocast' if self.precision == 'bfloat16' else ''}"
+    group: str
+    """Parts of one group share a process, and so their networks."""
+    measure: Callable[[Networks], Iterable[Figure]]
 
 
-PLANS = (
-    Plan(name="flux_512", side=512),
-    Plan(name="flux_1024", side=1024),
-    Plan(name="flux_1024_autocast", side=1024, precision="bfloat16"),
-    Plan(name="flux_1024_4bit", side=1024, bits=4, card=24),
-)
+def attending(kind: str | None) -> Any:
+    """Context in which attention is computed by that kernel alone."""
+    return nullcontext() if kind is None else sdpa_kernel(ATTENTION[kind])
 
 
-def settings(plan: Plan, dimensions: Dimensions = TRUE) -> TreatmentConfig:
-    """Batch 1, K = 1 of T = 5, LoRA 16, checkpointing, no regularisation, text encoders away."""
-    side = plan.side // dimensions.scale
-    return TreatmentConfig(
-        batch=1,
-        grad_steps=1,
-        sampling=SamplingConfig(steps=5, height=side, width=side, precision=plan.precision),
-        checkpointing=True,
-        offload=("text",),
-        offline=None,
-        lora=LoraSettings(rank=16),
-    )
+def passed(networks: Networks, name: str, action: Callable[[], torch.Tensor], told: str) -> Iterator[Figure]:
+    """`action` gives a tensor with a gradient behind it: forward, backward, twice; its times and peak."""
+    cuda = networks.device.type == "cuda"
 
+    def run() -> None:
+        action().float().square().mean().backward()
+        synchronise(networks.device)
 
-class Wordless(FluxFamily):
-    """FLUX without text encoders: prompts are random numbers of the right shapes."""
-
-    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        """See `GeneratorFamily`."""
-        blank = self.blank_conditioning(len(prompts)).tensors
-        return Conditioning({name: torch.randn_like(tensor) for name, tensor in blank.items()})
-
-
-def outline(dimensions: Dimensions = TRUE) -> FluxFamily:
-    """Networks without weights on the device at hand (`fake_tensors()`, or "meta"), float32 VAE included."""
-    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
-    from torch._subclasses.fake_tensor import unset_fake_temporarily
-
-    parts = {
-        "transformer": network_without_weights(FluxTransformer2DModel, dimensions.flux, torch.bfloat16),
-        "vae": network_without_weights(AutoencoderKL, dimensions.vae, torch.float32),
-        "text_encoder": nn.Module(),
-        "text_encoder_2": nn.Module(),
-        "tokenizer_2": SimpleNamespace(model_max_length=512),
-    }
-    with unset_fake_temporarily(), torch.device("cpu"):
-        scheduler = FlowMatchEulerDiscreteScheduler()
-    return Wordless(SimpleNamespace(**parts, scheduler=scheduler))
-
-
-def generator(dimensions: Dimensions, device: torch.device, bits: Bits | None) -> FluxFamily:
-    """The same with random weights on `device`, the transformer's quantised as by `load_family`."""
-    with torch.device("meta"):
-        family = outline(dimensions)
-    filled(family.pipeline.transformer, device, quantizer("transformer", bits))
-    filled(family.pipeline.vae, device)
-    for network in (family.pipeline.transformer, family.pipeline.vae):
-        network.requires_grad_(False)
-    return family
-
-
-def quantizer(denoiser: str, bits: Bits | None) -> Any:
-    """What diffusers stores weights with that it reads from a file."""
-    from diffusers.quantizers import DiffusersAutoQuantizer
-
-    options = loading_options(denoiser, bits, torch.bfloat16)
-    if not options:
-        return None
-    wanted = options["quantization_config"]._resolve_quant_config(is_diffusers=True, module_name=denoiser)
-    return DiffusersAutoQuantizer.from_config(wanted, pre_quantized=False)
-
-
-def filled(network: Any, device: torch.device, store: Any = None) -> None:
-    """Give a network on "meta" weights: ones for the norms, normal numbers for the rest, tensor by tensor."""
-    from accelerate.utils import set_module_tensor_to_device
-
-    if list(network.buffers()):
-        raise ValueError(f"{type(network).__name__} has buffers, which are not drawn")
-    shapes = {name: (weight.shape, weight.dtype) for name, weight in network.named_parameters()}
-    if store is not None:
-        store.preprocess_model(model=network, device_map={"": device}, keep_in_fp32_modules=[])
-    for name, (shape, dtype) in shapes.items():
-        value = torch.ones(shape, device=device, dtype=dtype)
-        if len(shape) > 1 or name.endswith("bias"):
-            value.normal_(std=SPREAD)
-        if store is not None and store.check_if_quantized_param(network, value, name, {}):
-            store.create_quantized_param(network, value, name, device, {})
-        else:
-            set_module_tensor_to_device(network, name, device, value=value, dtype=dtype)
-    if store is not None:
-        store.postprocess_model(network)
-
-
-def predicted(plan: Plan, dimensions: Dimensions = TRUE) -> Estimate:
-    """The preflight's estimate of the plan, including a detector of its size."""
-    with fake_tensors():
-        detector = NetworkDetector.fresh(dimensions.detector).eval().requires_grad_(False)
-        return estimate(settings(plan, dimensions), outline(dimensions), detector, plan.bits)
-
-
-class Subject:
-    """A generator with a LoRA and its detector, both initialised at random on a device."""
-
-    def __init__(self, dimensions: Dimensions, device: torch.device, bits: Bits | None) -> None:
-        torch.manual_seed(0)
-        self.dimensions, self.device, self.bits = dimensions, device, bits
-        self.family = generator(dimensions, device, bits)
-        self.family.adapter.add(LoraSettings(rank=16), seed=0)
-        self.family.use_checkpointing()
-        self.weights = list(self.family.adapter.parameters().values())
-        self.detector = NetworkDetector.fresh(dimensions.detector).eval().requires_grad_(False).to(device)
-
-    def update(self, plan: Plan) -> Callable[[], None]:
-        """An update of the LoRA as `tuning.treat` makes it, until the device has done it."""
-        batches = Batches(settings(plan, self.dimensions), self.family, self.detector, ["x"], lambda: None)
-        optimizer = torch.optim.AdamW(self.weights, lr=1e-4)
-        rng = torch.Generator().manual_seed(0)
-
-        def run() -> None:
-            optimizer.zero_grad()
-            torch.stack(list(batches.terms(0, rng).values())).sum().backward()
-            torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
-            optimizer.step()
-            synchronise(self.device)
-
-        return run
-
-    @torch.no_grad()
-    def forward(self, plan: Plan) -> Callable[[], None]:
-        """The transformer alone, once."""
-        side = plan.side // self.dimensions.scale
-        latents = self.family.initial_latents([0], (side, side))
-        times, prompts = torch.tensor([0.5], device=self.device), self.family.encode_prompts(["x"])
-
-        @torch.no_grad()
-        def run() -> None:
-            with autocast(self.device, plan.precision):
-                self.family.predict(latents, times, prompts, 0.0)
-            synchronise(self.device)
-
-        return run
-
-    def learns(self) -> bool:
-        """Whether the last update's gradients are numbers and reached every matrix.
-
-        Before the first update the second matrices are zero and stop the gradient of the first ones.
-        """
-        norms = torch.stack([torch.as_tensor(0.0 if w.grad is None else w.grad.norm()) for w in self.weights])
-        return bool(torch.isfinite(norms).all() and (norms > 0).all())
-
-
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def timed(id: str, action: Callable[[], None], times: int, note: str) -> Figure:
-    """The median of several calls with its bootstrap interval."""
-    spent = [seconds(action) for _ in range(times)]
-    middle = lambda drawn: float(np.median(drawn))  # noqa: E731
-    return figure(id, middle(spent), bootstrap(spent, middle), "s", times, note)
-
-
-def measured(subject: Subject, plan: Plan, rate: float | None) -> Iterator[Figure]:
-    """Peak memory and step time, and what share of the card's products the transformer alone reaches."""
-    name, update, forward = plan.name, subject.update(plan), subject.forward(plan)
-    for _ in range(WARM_UP):
-        update()
-    yield figure(f"{name}_gradients_reach", subject.learns(), note="finite, and not zero in any LoRA matrix")
-    if subject.device.type == "cuda":
-        torch.cuda.empty_cache()
+    first = seconds(run)
+    if cuda:
         torch.cuda.reset_peak_memory_stats()
-    yield timed(f"{name}_step_s", update, UPDATES, f"{plan.told}, random weights, without regularisation")
-    if subject.device.type == "cuda":
-        yield from memory(plan)
-    forward()
-    once = timed(f"{name}_forward_s", forward, UPDATES, "the transformer alone, once")
-    yield once
-    # bitsandbytes' own products are not seen.
-    if rate is not None and not plan.bits:
-        with Ledger() as ledger:
-            forward()
-        yield share(f"{name}_forward_rate_share", ledger.flops, float(once.value), rate)
+    yield figure(
+        f"{name}_s", seconds(run), unit="s", note=f"{told}, forward and backward; the first {first:.2f} s"
+    )
+    if cuda:
+        yield figure(f"{name}_peak_gb", torch.cuda.max_memory_allocated() / 1e9, unit="GB", note="allocated")
 
 
-def share(id: str, operations: float, spent: float, rate: float) -> Figure:
-    """How much of the rate, in TFLOP/s, so many operations in that time are."""
-    done = operations / spent / TERA
-    note = f"{operations / TERA:.4g} TFLOP, {done:.4g} TFLOP/s of the card's {rate:.4g} in bf16 products"
-    return figure(id, done / rate, unit="share", note=note)
+def vae_alone(side: int, kind: str | None, networks: Networks) -> Iterator[Figure]:
+    """Decoding with its gradient to the latents, as a treatment's last step has it."""
+    count = networks.side(side) // autoencoder.scale_factor(networks.vae)
+    channels = networks.vae.config.latent_channels
+    latents = torch.randn(1, channels, count, count, device=networks.device, requires_grad=True)
+    shift = networks.vae.config.shift_factor
+
+    def action() -> torch.Tensor:
+        with attending(kind):
+            return autoencoder.decode(networks.vae, latents, shift)
+
+    yield from passed(networks, _called("vae", side, kind), action, f"float32 VAE, {side}²")
+    yield figure(f"{_called('vae', side, kind)}_finite", finite([latents.grad]))
 
 
-def memory(plan: Plan) -> Iterator[Figure]:
-    """What the allocator gave out at once, and what it took from the card for it."""
-    given, taken = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
-    yield figure(f"{plan.name}_peak_gb", given / GIGABYTE, unit="GB", note="allocated")
-    yield figure(f"{plan.name}_reserved_gb", taken / GIGABYTE, unit="GB", note="the allocator's share too")
-    yield figure(f"{plan.name}_fits", taken < plan.card * GIGABYTE, note=f"a card of {plan.card} GB")
+def detector_alone(side: int, networks: Networks) -> Iterator[Figure]:
+    """The detector's confidence with its gradient to the image."""
+    pixels = networks.side(side)
+    images = torch.rand(1, 3, pixels, pixels, device=networks.device, requires_grad=True)
+    action = partial(networks.detector.confidence, images)
+    yield from passed(networks, f"detector_{side}", action, f"detector, {side}²")
+    yield figure(f"detector_{side}_finite", finite([images.grad]))
 
 
-def foretold(plan: Plan, found: Future[Estimate], log: "Log") -> Iterator[Figure]:
-    """The estimated peak compared with the measured one, and estimated operations over the measured time."""
-    told = found.result()
-    note = f"PREDICTED by the estimator, {plan.told}, batch 1, LoRA 16, checkpointing, {told.text()}"
-    size, target = told.peak_bytes / GIGABYTE, f"target a card of {plan.card} GB"
-    yield figure(f"{plan.name}_predicted_peak_gb", size, unit="GB", note=f"{note}; {target}")
-    peak, spent, rate = (log.value(id) for id in (f"{plan.name}_peak_gb", f"{plan.name}_step_s", RATE))
-    if peak is not None:
-        yield figure(f"{plan.name}_predicted_over_peak", size / peak, unit="ratio", note="over allocated")
-    if spent is not None and rate is not None:
-        yield share(f"{plan.name}_rate_share", told.flops, spent, rate)
+def denoiser_alone(side: int, kind: str | None, checkpointing: bool, networks: Networks) -> Iterator[Figure]:
+    """The transformer with its gradient to the LoRA; every second matrix is zero at first."""
+    family, pixels = networks.denoiser, networks.side(side)
+    transformer = family.pipeline.transformer
+    (
+        transformer.enable_gradient_checkpointing
+        if checkpointing
+        else transformer.disable_gradient_checkpointing
+    )()
+    latents, prompts = family.initial_latents([0], (pixels, pixels)), family.encode_prompts(["x"])
+    times = torch.tensor([0.5], device=networks.device)
+    weights = list(family.adapter.parameters().values())
+    for weight in weights:
+        weight.requires_grad_(True).grad = None
+
+    def action() -> torch.Tensor:
+        with attending(kind):
+            return family.predict(latents, times, prompts, 0.0)
+
+    name = _called("denoiser_checkpointed" if checkpointing else "denoiser", side, kind)
+    yield from passed(networks, name, action, f"transformer, {side}²")
+    yield figure(f"{name}_finite", finite([weight.grad for weight in weights]))
 
 
-class Log:
-    """The figures so far. A section that fails leaves why, and the other sections' figures."""
+def one_update(checkpointing: bool, networks: Networks) -> Iterator[Figure]:
+    """One update of everything at 512², where the first run failed."""
+    subject, name = networks.subject, "step_checkpointed" if checkpointing else "step"
+    for network in (subject.family.pipeline.transformer, subject.family.pipeline.vae):
+        (network.enable_gradient_checkpointing if checkpointing else network.disable_gradient_checkpointing)()
+    yield figure(f"{name}_512_s", seconds(subject.update(PLANS[0])), unit="s", note="one update, the first")
+    yield figure(f"{name}_512_finite", finite([weight.grad for weight in subject.weights]))
 
-    def __init__(self, device: torch.device, name: str) -> None:
-        self.device, self.name = device, name
-        self.figures = [figure("device", described(device))]
 
-    def section(self, name: str, measure: Callable[[], Iterable[Figure]]) -> None:
-        """Measure, write all figures, and give the device's memory back."""
+def updates(plan: Plan, networks: Networks) -> Iterator[Figure]:
+    """Updates as `tuning.treat` makes them: `NAME_finishes`, memory, times."""
+    subject = networks.quantised if plan.bits else networks.subject
+    for network in (subject.family.pipeline.transformer, subject.family.pipeline.vae):
+        network.enable_gradient_checkpointing()
+    rate = next(iter(products(networks.device))).value if networks.device.type == "cuda" else None
+    yield from measured(subject, plan, None if rate is None else float(rate))
+    yield figure(f"{plan.name}_finishes", True)
+
+
+def estimated(plan: Plan, networks: Networks) -> Iterator[Figure]:
+    """What the estimator says, which needs no device."""
+    yield from foretold(plan, predicted(plan, networks.dimensions))
+
+
+def finite(gradients: Sequence[torch.Tensor | None]) -> bool:
+    """Whether gradients are there and numbers."""
+    return all(grad is not None and bool(torch.isfinite(grad).all()) for grad in gradients)
+
+
+def _called(name: str, side: int, kind: str | None) -> str:
+    return f"{name}_{side}" + (f"_{kind}" if kind else "")
+
+
+PARTS = (
+    Part(name="card", group="vae", measure=lambda networks: products(networks.device)),
+    Part(name="vae_512", group="vae", measure=partial(vae_alone, 512, None)),
+    Part(name="vae_512_math", group="vae", measure=partial(vae_alone, 512, "math")),
+    Part(name="vae_512_efficient", group="vae", measure=partial(vae_alone, 512, "efficient")),
+    Part(name="vae_1024", group="vae", measure=partial(vae_alone, 1024, None)),
+    Part(name="detector_512", group="detector", measure=partial(detector_alone, 512)),
+    Part(name="detector_1024", group="detector", measure=partial(detector_alone, 1024)),
+    Part(name="denoiser_512", group="denoiser", measure=partial(denoiser_alone, 512, None, False)),
+    Part(
+        name="denoiser_checkpointed_512", group="denoiser", measure=partial(denoiser_alone, 512, None, True)
+    ),
+    *(
+        Part(name=f"denoiser_512_{kind}", group="denoiser", measure=partial(denoiser_alone, 512, kind, False))
+        for kind in ATTENTION
+    ),
+    Part(name="step_512", group="updates", measure=partial(one_update, False)),
+    Part(name="step_checkpointed_512", group="updates", measure=partial(one_update, True)),
+    *(
+        Part(name=plan.name, group="4-bit" if plan.bits else "updates", measure=partial(updates, plan))
+        for plan in PLANS
+    ),
+    *(
+        Part(name=f"{plan.name}_predicted", group=PREDICTED, measure=partial(estimated, plan))
+        for plan in PLANS
+    ),
+)
+"""In the order in which they are run: the most telling first."""
+
+
+# ---- the child process -------------------------------------------------------------------------------------
+
+
+def run_parts(names: Sequence[str], out: Path, dimensions: Dimensions, device: torch.device) -> bool:
+    """Run these parts, each with its file; false after an error of the device, which leaves it unusable."""
+    networks = Networks(dimensions, device)
+    for part in (part for part in PARTS if part.name in names):
+        (out / f"{part.name}.started").write_text(str(os.getpid()))
         try:
-            for one in measure():
-                self.figures.append(one)
+            keep(out, part.name, list(part.measure(networks)))
         except Exception as error:
             traceback.print_exc()
-            said = f"{type(error).__name__}: {error}".partition("\n")[0]
-            self.figures.append(figure(f"{name}_failed", said[:200]))
-        write(self.name, self.figures, seeds=[0])
-        gc.collect()
-        if self.device.type == "cuda":
+            keep(out, part.name, [failed(part.name, error)])
+            if "CUDA error" in str(error):
+                return False
+        if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
-
-    def value(self, id: str) -> float | None:
-        """A figure's number, where it was measured."""
-        return next((float(one.value) for one in self.figures if one.id == id), None)
+    return True
 
 
-def described(device: torch.device) -> str:
-    """What was measured on."""
-    if device.type != "cuda":
-        return f"{device.type}, torch {torch.__version__}"
-    size = torch.cuda.get_device_properties(device).total_memory / GIGABYTE
-    return f"{torch.cuda.get_device_name(device)}, {size:.1f} GB, torch {torch.__version__}"
+def failed(name: str, error: BaseException) -> Figure:
+    """What went wrong, and in which lines."""
+    whole = traceback.extract_tb(error.__traceback__)
+    frames = [each for each in whole if not each.filename.endswith("nn/modules/module.py")][-FRAMES:]
+    where = " < ".join(f"{Path(each.filename).name}:{each.lineno} {each.name}" for each in reversed(frames))
+    said = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+    return figure(f"{name}_failed", said, note=where)
 
 
-def products(device: torch.device) -> Iterator[Figure]:
-    """The rate that shares are of."""
-    rate = measure_rates(device, torch.bfloat16).flops_per_s
-    yield figure(RATE, rate / TERA, unit="TFLOP/s", note="bf16 matrix products")
+def keep(out: Path, name: str, figures: Sequence[Figure]) -> None:
+    """The part's figures, renamed into place."""
+    draft = out / f"{name}.part"
+    draft.write_text(json.dumps([asdict(each) for each in figures]))
+    draft.replace(out / f"{name}.json")
 
 
-def networks(
-    into: list[Subject], dimensions: Dimensions, device: torch.device, bits: Bits | None
-) -> Iterator[Figure]:
-    """Initialise a subject at random, and print the size of its weights."""
-    spent = seconds(lambda: into.append(Subject(dimensions, device, bits)))
-    note = f"to draw the weights, {spent:.1f} s"
-    if device.type == "cuda":
-        held = torch.cuda.memory_allocated() / GIGABYTE
-        yield figure(f"base_{bits or 16}bit_gb", held, unit="GB", note=f"all weights; {note}")
-    else:
-        yield figure(f"base_{bits or 16}bit_s", spent, unit="s", note=note)
+# ---- the parent --------------------------------------------------------------------------------------------
 
 
-def run(dimensions: Dimensions, device: torch.device, plans: Sequence[Plan], name: str) -> list[Figure]:
-    """All sections: every base once, the estimator's word last, which other processors found meanwhile."""
-    log = Log(device, name)
-    with ProcessPoolExecutor(min(len(plans), os.cpu_count() or 1), get_context("spawn")) as others:
-        estimates = {plan: others.submit(predicted, plan, dimensions) for plan in plans}
-        log.section(RATE, partial(products, device))
-        for bits in dict.fromkeys(plan.bits for plan in plans):
-            of_base(log, dimensions, [plan for plan in plans if plan.bits == bits])
-        for plan, found in estimates.items():
-            log.section(f"{plan.name}_predicted", partial(foretold, plan, found, log))
-    return log.figures
+def known_figures(out: Path) -> list[Figure]:
+    """The figures of all parts that are done, in their order; a crash also has those of its second run."""
+    found = []
+    for part in PARTS:
+        for name in (part.name, f"{part.name}.blocking"):
+            file = out / f"{name}.json"
+            rows = json.loads(file.read_text()) if file.is_file() else []
+            found += [Figure(**row) for row in rows]
+    ids = {one.id for one in found}
+    for plan in PLANS:
+        if f"{plan.name}_failed" in ids:
+            found.append(figure(f"{plan.name}_finishes", False))
+    return found
 
 
-def of_base(log: Log, dimensions: Dimensions, plans: Sequence[Plan]) -> None:
-    """The sections that share one base, which is released at the end."""
-    subjects: list[Subject] = []
-    bits, rate = plans[0].bits, log.value(RATE)
-    log.section(f"base_{bits or 16}bit", partial(networks, subjects, dimensions, log.device, bits))
-    for plan in plans:
-        if subjects:
-            log.section(plan.name, partial(measured, subjects[0], plan, rate))
+def run_group(group: str, out: Path, command: Sequence[str], until: float) -> None:
+    """Run the group's parts in children until each has its file or the time is over."""
+    while missing := [p.name for p in PARTS if p.group == group and not (out / f"{p.name}.json").is_file()]:
+        if time.monotonic() >= until:
+            return
+        ended = child([*command, "--run", *missing], out, until)
+        begun = [name for name in missing if (out / f"{name}.started").is_file()]
+        crashed = [name for name in begun if not (out / f"{name}.json").is_file()]
+        if not begun:
+            keep(out, missing[0], [figure(f"{missing[0]}_failed", f"its process {ended} before it began")])
+        for name in crashed:
+            keep(out, name, [figure(f"{name}_failed", f"its process {ended}")])
+        for name in begun:
+            (out / f"{name}.started").unlink(missing_ok=True)
+            if _is_of_the_device(out, name) and time.monotonic() < until:
+                blocking(name, out, command, until)
+
+
+def _is_of_the_device(out: Path, name: str) -> bool:
+    rows = json.loads((out / f"{name}.json").read_text())
+    said = [str(row["value"]) for row in rows if row["id"] == f"{name}_failed"]
+    return any("CUDA error" in one or "signal" in one for one in said)
+
+
+def blocking(name: str, out: Path, command: Sequence[str], until: float) -> None:
+    """Run one part again alone, each kernel awaited, so that the failure is reported where it happens."""
+    alone = out / "blocking"
+    alone.mkdir(exist_ok=True)
+    ended = child([*command, "--run", name], alone, until, {"CUDA_LAUNCH_BLOCKING": "1"})
+    file = alone / f"{name}.json"
+    rows = json.loads(file.read_text()) if file.is_file() else []
+    figures = [Figure(**{**row, "id": f"{row['id']}_blocking"}) for row in rows]
+    keep(out, f"{name}.blocking", figures or [figure(f"{name}_blocking", f"its process {ended}")])
+
+
+def child(
+    command: Sequence[str], out: Path, until: float, environment: Mapping[str, str] | None = None
+) -> str:
+    """Run a child process that writes into `out`; how it ended, in words. It is killed when it finishes no
+    part for `LONGEST` seconds, or when the time is over."""
+    process = started(command, out, environment)
+    ends = [*out.glob("*.json")]
+    limit = time.monotonic() + BEGINNING
+    while process.poll() is None:
+        time.sleep(0.1)
+        if len(now := [*out.glob("*.json")]) != len(ends):
+            ends, limit = now, time.monotonic() + LONGEST
+        if time.monotonic() > min(until, limit):
+            process.kill()
+            process.wait()
+            return "took too long and was killed"
+    if process.returncode < 0:
+        return f"ended by signal {signal.Signals(-process.returncode).name}"
+    return f"ended with status {process.returncode}"
+
+
+def started(
+    command: Sequence[str], out: Path, environment: Mapping[str, str] | None = None
+) -> "subprocess.Popen[bytes]":
+    """Start a child process that writes into `out`."""
+    with (out / "children.log").open("a") as log:
+        return subprocess.Popen(
+            [*command, "--out", str(out)], stdout=log, stderr=log, env={**os.environ, **(environment or {})}
+        )
+
+
+def run(out: Path, command: Sequence[str], name: str, settings: argparse.Namespace) -> list[Figure]:
+    """All groups, and beside them what the estimator says."""
+    out.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + 60 * settings.minutes
+    head = [figure("device", described(torch.device(settings.device)))]
+    wanted = [part.name for part in PARTS if part.group == PREDICTED]
+    missing = [one for one in wanted if not (out / f"{one}.json").is_file()]
+    estimator = started([*command, "--run", *missing], out) if missing else None
+    for group in settings.groups:
+        if group != PREDICTED:
+            run_group(group, out, command, until)
+            write(name, [*head, *known_figures(out)], seeds=[0])
+    if estimator is not None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            estimator.wait(max(0, until - time.monotonic()))
+        estimator.kill()
+    figures = [*head, *known_figures(out)]
+    known = {one.id: one.value for one in figures}
+    for plan in PLANS:
+        figures += compared(plan, known)
+    not_run = [part.name for part in PARTS if not (out / f"{part.name}.json").is_file()]
+    figures.append(figure("parts_not_run", len(not_run), note=", ".join(not_run)))
+    write(name, figures, seeds=[0])
+    return figures
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    groups = list(dict.fromkeys(part.group for part in PARTS))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="small networks, to prove that the script works")
-    parser.add_argument("--plans", nargs="*", default=[plan.name for plan in PLANS], help="only these")
+    parser.add_argument("--out", type=Path, help="folder of the parts' results (default: build/bench/NAME)")
+    parser.add_argument("--minutes", type=float, default=8, help="nothing is begun after these (default: 8)")
+    parser.add_argument("--groups", nargs="*", choices=groups, default=groups, help="only these")
+    parser.add_argument("--run", nargs="*", help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
-    plans = [plan for plan in PLANS if plan.name in chosen.plans]
     name = "treatment_gpu_tiny" if chosen.tiny else "treatment_gpu"
-    run(TINY if chosen.tiny else TRUE, torch.device(chosen.device), plans, name)
+    out = chosen.out or harness.RESULTS / name
+    if chosen.run is not None:
+        dimensions = TINY if chosen.tiny else TRUE
+        sys.exit(0 if run_parts(chosen.run, out, dimensions, torch.device(chosen.device)) else 1)
+    command = [sys.executable, "-m", "tests.bench.treatment_gpu", "--device", chosen.device]
+    run(out, [*command, "--tiny"] if chosen.tiny else command, name, chosen)
 
 
 if __name__ == "__main__":

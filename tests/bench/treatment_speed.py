@@ -24,8 +24,8 @@ from dataengine.treatment.sampling.sampler import denoise, guidance_of
 from dataengine.treatment.tuning.batches import Batches
 from dataengine.treatment.tuning.estimate import Ledger, Rates, measure_rates, preflight
 from dataengine.treatment.tuning.objectives import all_pixels
+from tests.bench.gpu_networks import PLANS, predicted
 from tests.bench.harness import Figure, bootstrap, figure, quick, seconds, table, timing_ratio, write
-from tests.bench.treatment_gpu import PLANS, predicted
 
 PAIRS = 2 if quick() else 9
 STEPS, LONG = 5, 50

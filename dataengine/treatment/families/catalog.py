@@ -120,6 +120,18 @@ FAMILIES: dict[str, FamilyFacts] = {
         reads_prompts=False,
         refinable=True,
     ),
+    "latent-unconditional": FamilyFacts(
+        implementation="latent_unconditional:LatentUnconditionalFamily",
+        pipelines=("LDMPipeline",),
+        components={
+            "scheduler": SCHEDULER,
+            "unet": _diffusers("UNet2DModel"),
+            "vqvae": _diffusers("VQModel"),
+        },
+        takes_lora=False,
+        reads_prompts=False,
+        refinable=True,
+    ),
 }
 """The families by name."""
 

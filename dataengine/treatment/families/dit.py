@@ -28,6 +28,7 @@ class DiTFamily:
     prediction: Prediction = "epsilon"
     guidance: float = GUIDANCE
     training_guidance: float = 1.0
+    distilled: bool = False
 
     def __init__(self, pipeline: Any) -> None:
         """`pipeline` is a loaded `DiTPipeline` with its VAE in float32. Its scheduler becomes DDIM."""

@@ -63,6 +63,10 @@ class GeneratorFamily(Protocol):
     def training_guidance(self) -> float:
         """Guidance scale for the ordinary diffusion loss: no extrapolation."""
 
+    distilled: bool
+    """Whether it is distilled to few steps, so that the ordinary diffusion loss would undo its distillation;
+    set from its registration."""
+
     @property
     def adapter(self) -> LoraAdapter:
         """Its LoRA."""

@@ -38,6 +38,7 @@ class FluxFamily:
 
     name: ClassVar[str] = "flux"
     prediction: Prediction = "flow"
+    distilled: bool = False
 
     def __init__(self, pipeline: Any) -> None:
         """`pipeline` is a loaded `FluxPipeline` with its VAE in float32."""

@@ -30,6 +30,7 @@ class StableDiffusionFamily:
     prediction: Prediction = "epsilon"
     guidance: float = GUIDANCE
     training_guidance: float = 1.0
+    distilled: bool = False
 
     def __init__(self, pipeline: Any) -> None:
         """`pipeline` is a loaded `StableDiffusionPipeline` with its VAE in float32. Its scheduler

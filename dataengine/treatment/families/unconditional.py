@@ -29,6 +29,7 @@ class UnconditionalFamily:
     prediction: Prediction = "epsilon"
     guidance: float = 1.0
     training_guidance: float = 1.0
+    distilled: bool = False
 
     def __init__(self, pipeline: Any) -> None:
         """`pipeline` is a loaded `DDPMPipeline`. Raises `ModelRefused` unless it generates RGB."""

@@ -108,4 +108,4 @@ def _no_weights(folder: Path, library: str) -> str:
     stem, others = STEMS[library], sorted(path.name for path in folder.glob(f"*{SUFFIX}"))
     if others:
         return f"{folder} holds {others[0]}; expected {stem}{SUFFIX} or its shards with their index"
-    return f"{folder} holds no {SUFFIX} file; save it with safe_serialization"
+    return f"{folder} holds no {SUFFIX} file; download it completely, or save it with safe_serialization"

@@ -169,7 +169,7 @@ def _subject(
 
 
 def _forward(config: RefiningConfig, family: Refinable) -> float:
-    latent = "vae" in family.modules()
+    latent = not {"vae", "vqvae"}.isdisjoint(family.modules())
     if latent and config.forward:
         raise ConfigRefused(
             f"mFAM is in pixels and {family.name} adds noise to latents, so only keys and values are "

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dataengine.errors import ConfigRefused
+from dataengine.errors import ConfigRefused, out_of_memory
 from dataengine.records import Report, no_report
 from dataengine.treatment.config import Precision, SamplingConfig
 from dataengine.treatment.families.diffusion import (
@@ -207,21 +207,29 @@ def draw(
     report: Report = no_report,
     steppers: Steppers | None = None,
 ) -> np.ndarray:
-    """`generate` for encoded prompts."""
+    """`generate` for encoded prompts. A batch that does not fit into memory is drawn in halves."""
     height, width = size_of(family, settings)
     images = np.empty((len(seeds), height, width, 3), dtype=np.uint8)
-    for start in range(0, len(seeds), settings.batch):
-        rows = slice(start, start + settings.batch)
-        latents = family.initial_latents(seeds[rows], (height, width))
-        clean = sample(
-            family,
-            conditioning.rows(rows).to(family.device),
-            latents,
-            settings,
-            on_step=partial(report, start, len(seeds), "drawing"),
-            stepper=None if steppers is None else steppers(rows),
-        )
-        images[rows] = as_uint8(family.decode(clean))
+    start, batch = 0, settings.batch
+    while start < len(seeds):
+        rows = slice(start, start + batch)
+        try:
+            clean = sample(
+                family,
+                conditioning.rows(rows).to(family.device),
+                family.initial_latents(seeds[rows], (height, width)),
+                settings,
+                on_step=partial(report, start, len(seeds), "drawing"),
+                stepper=None if steppers is None else steppers(rows),
+            )
+            images[rows] = as_uint8(family.decode(clean))
+        except (RuntimeError, MemoryError) as error:
+            # Steppers may have recorded the failed attempt.
+            if batch == 1 or steppers is not None or not out_of_memory(error):
+                raise
+            batch = max(1, batch // 2)
+            continue
+        start += batch
     report(len(seeds), len(seeds), "drawing")
     return images
 

@@ -1,5 +1,6 @@
 """The losses of one batch of generated images: pixel-aware treatment, rewards, region constraint."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -9,14 +10,14 @@ import torch
 from torch import Tensor
 
 from dataengine.diagnosis.detector import Detector, antialiased
-from dataengine.errors import ConfigRefused
+from dataengine.errors import ConfigRefused, out_of_memory
 from dataengine.quality.scorers import saliency
 from dataengine.treatment.config import TreatmentConfig
 from dataengine.treatment.families.diffusion import Conditioning
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.sampling.sampler import encode, predict_clean, sample, size_of
 from dataengine.treatment.tuning import progress as progress_file
-from dataengine.treatment.tuning.estimate import out_of_memory
+from dataengine.treatment.tuning.encoded import Rows
 from dataengine.treatment.tuning.objectives import (
     GeneratedBatch,
     active_objectives,
@@ -26,6 +27,11 @@ from dataengine.treatment.tuning.objectives import (
 )
 from dataengine.treatment.tuning.progress import Weights
 
+TOKENIZED = 1000
+"""Number of prompts whose lengths are measured at once."""
+NAMED = 3
+"""Number of prompts listed in a warning."""
+
 
 def shuffled_rows(count: int, start: int, length: int, seed: int) -> list[int]:
     """Rows `start` … `start + length − 1` of endless passes over `count` rows, each pass in a new random
@@ -34,6 +40,23 @@ def shuffled_rows(count: int, start: int, length: int, seed: int) -> list[int]:
     orders = np.concatenate([np.random.default_rng((seed, one)).permutation(count) for one in passes])
     first = start - passes[0] * count
     return [int(row) for row in orders[first : first + length]]
+
+
+def warn_of_truncated_prompts(family: GeneratorFamily, prompts: Sequence[str]) -> None:
+    """Warn of prompts beyond the generator's limit, naming the first of them."""
+    chunks = (prompts[start : start + TOKENIZED] for start in range(0, len(prompts), TOKENIZED))
+    if cut := [prompt for chunk in chunks for prompt in family.truncated(chunk)]:
+        named = "; ".join(repr(prompt) for prompt in cut[:NAMED])
+        more = f" and {len(cut) - NAMED} more" if len(cut) > NAMED else ""
+        warnings.warn(
+            f"{family.name} truncates {len(cut)} prompts beyond its limit: {named}{more}", stacklevel=2
+        )
+
+
+def used_rows(config: TreatmentConfig, count: int, processes: int) -> list[int]:
+    """The rows of `count` prompts that the run generates images of, in the order of their first use."""
+    drawn = config.updates * config.accumulation * config.batch * processes
+    return shuffled_rows(count, 0, min(drawn, count), config.seed)
 
 
 class Batches:
@@ -50,8 +73,10 @@ class Batches:
         detector: Detector | None,
         prompts: Sequence[str],
         tell: Callable[[], None],
+        encoded: Rows | None = None,
     ) -> None:
-        """`tell` is called after every denoising step. Raises `ModelRefused` for rewards that do not load."""
+        """`tell` is called after every denoising step. `encoded` are the prompts' rows, encoded into memory
+        if not given. Raises `ModelRefused` for rewards that do not load."""
         self.config, self.family, self._tell = config, family, tell
         self.detector = None if detector is None else antialiased(detector)
         if self.detector is not None:
@@ -59,7 +84,7 @@ class Batches:
             self.detector.eval()
         self.size = size_of(family, config.sampling)
         self.texts = list(prompts)
-        self.prompts = encode(family, self.texts)
+        self.prompts: Rows = encoded or encode(family, self.texts)
         self.rewards = open_rewards(config.rewards, family.device)
         self._weights: Weights = {}
         self._given: dict[str, Tensor] = {}

@@ -7,7 +7,7 @@ Allocator fragmentation and driver memory are not included.
 
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,9 +128,9 @@ def preflight(
 
     Without a detector its part is omitted. Raises `ModelRefused` for a folder that would not be loaded.
     """
-    stored = _stored_bits(generator, bits)
+    stored = stored_bits(generator, bits)
     with fake_tensors():
-        return estimate(config, family_without_weights(generator, dtype), detector or _NoDetector(), stored)
+        return estimate(config, family_without_weights(generator, dtype), detector or NoDetector(), stored)
 
 
 def estimate(
@@ -154,11 +154,11 @@ def estimate(
     drawn = _simulate(lambda: _forward(config, family))
     treated = _simulate(lambda: _treated(config, family, detector, tracked), lora)
     parts = [(drawn, float(steps - tracked)), (treated, 1.0)]
-    if config.offline is not None:
+    if config.offline is not None and (config.offline_distilled or not family.distilled):
         parts.append((_simulate(lambda: _regularised(config, family), lora), 1.0))
     if config.region is not None:
         parts += [(drawn, float(steps)), (_simulate(lambda: _decoded(config, family, detector)), 1.0)]
-    weights = _stored(family, config, bits) + _bytes(detector)
+    weights = stored_weights(family, config.offload, bits) + size_of_weights(detector)
     weights += OPTIMIZER * sum(weight.numel() for weight in lora.values())
     return Estimate(
         weights_bytes=weights,
@@ -179,7 +179,7 @@ def training_step(detector: DetectorConfig, batch: int) -> Estimate:
         images = torch.empty(batch, 3, detector.size, detector.size)
         played = _simulate(lambda: network(images).square().mean(), weights)
         return Estimate(
-            weights_bytes=4 * _bytes(network),
+            weights_bytes=4 * size_of_weights(network),
             activations_bytes=played.peak,
             flops=played.flops,
             calls=played.calls,
@@ -212,7 +212,13 @@ def _noise(config: TreatmentConfig, family: GeneratorFamily) -> Tensor:
     return family.initial_latents([0] * config.batch, size_of(family, config.sampling))
 
 
-def _chain(config: TreatmentConfig, family: GeneratorFamily, latents: Tensor, steps: int) -> Tensor:
+def simulate(action: Callable[[], Tensor]) -> int:
+    """Peak bytes of `action` without gradient."""
+    return _simulate(action).peak
+
+
+def simulate_chain(config: TreatmentConfig, family: GeneratorFamily, latents: Tensor, steps: int) -> Tensor:
+    """The last latents of a chain of so many steps, on fake tensors."""
     conditioning = family.blank_conditioning(len(latents))
     with _real():
         schedule = family.schedule(max(steps, 2), torch.zeros(1, *latents.shape[1:]))
@@ -225,12 +231,12 @@ def _chain(config: TreatmentConfig, family: GeneratorFamily, latents: Tensor, st
 
 
 def _forward(config: TreatmentConfig, family: GeneratorFamily) -> Tensor:
-    return _chain(config, family, _noise(config, family), 1)
+    return simulate_chain(config, family, _noise(config, family), 1)
 
 
 def _treated(config: TreatmentConfig, family: GeneratorFamily, detector: Any, tracked: int) -> Tensor:
     with _offloading() if "activations" in config.offload else nullcontext():
-        images = family.decode(_chain(config, family, _noise(config, family), tracked))
+        images = family.decode(simulate_chain(config, family, _noise(config, family), tracked))
         return all_pixels(confidence_maps(detector, images, config.checkpointing))
 
 
@@ -254,11 +260,12 @@ def _offloading() -> Any:
     )
 
 
-def _stored(family: GeneratorFamily, config: TreatmentConfig, bits: int | None) -> int:
-    """Bytes of the generator's own weights on the device."""
+def stored_weights(family: GeneratorFamily, offload: Collection[str], bits: int | None) -> int:
+    """Bytes of the generator's own weights on the device; "text" in `offload` leaves the text encoders
+    out."""
     total = 0
     for name, network in family.modules().items():
-        if name.startswith("text_encoder") and "text" in config.offload:
+        if name.startswith("text_encoder") and "text" in offload:
             continue
         small = bits is not None and name in ("transformer", "unet")
         for key, weight in network.named_parameters():
@@ -274,7 +281,8 @@ def _quantised(weight: Tensor, bits: int) -> int:
     return weight.numel() * bits // 8 + 4 * scales
 
 
-def _bytes(network: Any) -> int:
+def size_of_weights(network: Any) -> int:
+    """Bytes of a network's parameters."""
     return sum(_size(weight) for weight in network.parameters())
 
 
@@ -400,48 +408,7 @@ def _timed(action: Callable[[], Any], device: str | torch.device) -> float:
     return time.perf_counter() - started
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on whichever device."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    message = str(error)
-    return "out of memory" in message or "can't allocate memory" in message
-
-
-def advice(
-    config: TreatmentConfig,
-    generator: Path | GeneratorFamily,
-    dtype: torch.dtype = torch.float32,
-    bits: int | None = None,
-) -> str:
-    """Advice: settings that need less memory, with their estimated peaks, without the detector.
-
-    `dtype` and `bits` are those of a folder's weights; a loaded generator's own are known.
-    """
-    fewer = "" if _stored_bits(generator, bits) == 4 else "; or a 4-bit base"
-    halves = {"batch": max(1, config.batch // 2), "accumulation": 2 * config.accumulation}
-    changes: dict[str, dict[str, Any]] = {
-        "checkpointing": {"checkpointing": True},
-        f"grad_steps {1}": {"grad_steps": 1},
-        f"batch {halves['batch']} with accumulation {halves['accumulation']}": halves,
-        "offloading text and activations": {"offload": ("text", "activations")},
-    }
-    try:
-        now = preflight(config, generator, None, dtype, bits).peak_bytes
-        peaks = {
-            name: preflight(config.model_copy(update=change), generator, None, dtype, bits).peak_bytes
-            for name, change in changes.items()
-        }
-    except Exception:  # a failed estimate must not hide the original error
-        return f"Settings that need less memory: {'; '.join(changes)}{fewer}."
-    less = [f"{name} ({size / GIGABYTE:.2f} GB)" for name, size in peaks.items() if size < now]
-    return (
-        f"Estimated need without the detector: {now / GIGABYTE:.2f} GB. Settings that need less: "
-        f"{'; '.join(less)}{fewer}."
-    )
-
-
-def _stored_bits(generator: Path | GeneratorFamily, bits: int | None) -> int | None:
+def stored_bits(generator: Path | GeneratorFamily, bits: int | None) -> int | None:
     """Bits of a loaded generator's denoiser, as marked by diffusers; else the requested ones."""
     if isinstance(generator, Path):
         return bits
@@ -450,7 +417,7 @@ def _stored_bits(generator: Path | GeneratorFamily, bits: int | None) -> int | N
     return sizes[0] if sizes else bits
 
 
-class _NoDetector:
+class NoDetector:
     """A detector without cost."""
 
     def confidence(self, images: Tensor) -> Tensor:

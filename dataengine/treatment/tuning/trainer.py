@@ -6,6 +6,7 @@ settings; docs/published.md lists all differences from the paper and its authors
 """
 
 import json
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,23 +22,26 @@ from torch import Tensor
 
 from dataengine import durable
 from dataengine.diagnosis.detector import Detector
-from dataengine.errors import ConfigRefused, NonFinite, NothingLearned, OutOfMemory, Paused
+from dataengine.errors import ConfigRefused, NonFinite, NothingLearned, OutOfMemory, Paused, out_of_memory
 from dataengine.quality.guard import Baseline, Guard
 from dataengine.records import Report, digest, no_report, not_pausing
 from dataengine.treatment.config import TreatmentConfig
-from dataengine.treatment.families.diffusion import Conditioning
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.families.lora import weights_file
-from dataengine.treatment.sampling.sampler import as_tensor, crop_and_resize, draw, encode
+from dataengine.treatment.sampling.sampler import as_tensor, draw, encode, size_of
 from dataengine.treatment.tuning import progress as progress_file
-from dataengine.treatment.tuning.batches import Batches
-from dataengine.treatment.tuning.estimate import advice, out_of_memory
-from dataengine.treatment.tuning.objectives import offline_loss
+from dataengine.treatment.tuning.batches import Batches, used_rows, warn_of_truncated_prompts
+from dataengine.treatment.tuning.encoded import RowOrder, Rows, encode_pixels, encode_rows
+from dataengine.treatment.tuning.memory import fitting, free_memory, record_failure
+from dataengine.treatment.tuning.moments import advice
+from dataengine.treatment.tuning.objectives import active_objectives, offline_loss
 from dataengine.treatment.tuning.progress import Progress, seed_of
 from dataengine.treatment.tuning.sharing import COMFYUI, to_comfyui
 
 HISTORY = "history.json"
 LORA = "lora"
+ENCODED = "encoded"
+"""Folder of the encoded prompts and images, which is deleted at the end."""
 
 FREE_TO_CHANGE = {"updates", "learning_rate", "clip_norm", "checkpoint_every", "offload"}
 """Settings that a resumed run may change, for example after a non-finite loss or running out of memory."""
@@ -59,8 +63,10 @@ ALWAYS_COMPARED = {
 """Settings that a resumed run must share with the original run. Fields that were or will be added to
 `TreatmentConfig` later are compared only if they differ from their default, so that older runs can be
 resumed."""
-NAMED = 3
-"""Number of prompts listed in a warning."""
+WITHOUT_OFFLINE = (
+    "this generator is distilled to few steps, so the offline regularisation, which would undo that, is off"
+)
+LESS = "resuming with gradient checkpointing and offloading, since it ran out of memory before"
 
 Watch = Callable[[int, np.ndarray, np.ndarray], None]
 """Called with the number of updates, the guard's images, uint8 NHWC, and the detector's maps, float32 NHW."""
@@ -107,12 +113,15 @@ def treat(
     Raises `ConfigRefused` for missing prompts or images and for a detector that does not support the
     generator's size, `NonFinite` before a non-finite value reaches the weights (the state is saved first),
     `NothingLearned` when no gradient reached the LoRA, `OutOfMemory` with settings that need less (the last
-    checkpoint is kept), `Paused` after a checkpoint when `pausing` returns true, and whatever `report`
-    raises.
+    checkpoint is kept; resumed, the run saves memory by itself, see `memory.fitting`), `Paused` after a
+    checkpoint when `pausing` returns true, and whatever `report` raises.
     """
+    fitted, free = fitting(config, str(family.device), work), free_memory(str(family.device))[0]
+    if fitted != config:
+        report(0, config.updates, LESS)
     try:
         return _Run(
-            config,
+            fitted,
             family,
             detector,
             prompts,
@@ -123,13 +132,14 @@ def treat(
             report,
             watch,
             pausing,
+            given=config,
         ).go()
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        raise OutOfMemory(
-            f"the treatment ran out of memory; its last checkpoint is kept. {advice(config, family)}"
-        ) from error
+        sentence = f"the treatment ran out of memory; its last checkpoint is kept. {advice(fitted, family)}"
+        record_failure(fitted, free, sentence, work)
+        raise OutOfMemory(sentence) from error
 
 
 class _Run:
@@ -149,14 +159,18 @@ class _Run:
         report: Report,
         watch: Watch | None = None,
         pausing: Callable[[], bool] = not_pausing,
+        *,
+        given: TreatmentConfig,
     ) -> None:
+        """`given` is the config before anything was lowered, by which the run is known."""
         if not prompts:
             raise ConfigRefused("there are no prompts to treat on; pass at least one")
         self.config, self.family, self.guard, self.work, self.report = config, family, guard, work, report
         self.watch, self.pausing, self.state = watch, pausing, Progress()
         self.accelerator = _accelerator(family.device, config.accumulation)
         warn_of_truncated_prompts(family, prompts)
-        self.batches = Batches(config, family, detector, prompts, partial(self._tell, "treating"))
+        encoded = self._encoded_prompts(prompts)
+        self.batches = Batches(config, family, detector, prompts, partial(self._tell, "treating"), encoded)
         self.clean, self.captions = self._regularisation(clean_images, clean_captions)
         # The untreated images are generated before any weights are restored.
         self.guarded = encode(family, guard.prompts) if guard else None
@@ -177,10 +191,10 @@ class _Run:
         )
         unused = {
             name
-            for name, about in type(config).model_fields.items()
-            if name not in ALWAYS_COMPARED and getattr(config, name) == about.default
+            for name, about in type(given).model_fields.items()
+            if name not in ALWAYS_COMPARED and getattr(given, name) == about.default
         }
-        fixed = config.model_dump(exclude=FREE_TO_CHANGE | unused)
+        fixed = given.model_dump(exclude=FREE_TO_CHANGE | unused)
         shapes = [(name, tuple(weight.shape)) for name, weight in self.weights.items()]
         self.identity = digest("treatment", json.dumps(fixed, sort_keys=True), list(prompts), shapes)
         self.seconds: list[float] = []
@@ -316,12 +330,12 @@ class _Run:
             with self._activations():
                 terms = self.batches.terms(batch, rng)
             values |= self._backward(terms)
-        if self.clean is not None and self.config.offline is not None:
+        if self.clean is not None and self.captions is not None and self.config.offline is not None:
             rows = torch.randint(len(self.clean), (self.config.batch,), generator=rng)
             with self._activations():
                 loss = offline_loss(
                     self.family,
-                    self.clean[rows].to(self.family.device),
+                    self.clean.rows(rows)["latents"].to(self.family.device),
                     self.captions.rows(rows).to(self.family.device),
                     self.config.offline,
                     rng,
@@ -365,25 +379,39 @@ class _Run:
 
     def _regularisation(
         self, images: Sequence[np.ndarray] | np.ndarray | None, captions: Sequence[str]
-    ) -> tuple[Tensor | None, Conditioning]:
-        """Latents of the artifact-free images, encoded once and cached on the CPU, and their captions."""
+    ) -> tuple[Rows | None, Rows | None]:
+        """Latents of the artifact-free images, encoded once and kept on disk, and their captions."""
         if self.config.offline is None:
-            return None, self.batches.prompts
+            return None, None
+        if self.family.distilled and not self.config.offline_distilled:
+            if not active_objectives(self.config):
+                raise ConfigRefused(WITHOUT_OFFLINE + "; give pixel a weight, or set offline_distilled")
+            warnings.warn(WITHOUT_OFFLINE, stacklevel=2)
+            return None, None
         if images is None or len(images) == 0 or len(images) != len(captions):
             raise ConfigRefused(
                 "offline regularisation needs artifact-free images with one caption each, but there are "
                 f"{0 if images is None else len(images)} images and {len(captions)} captions. "
                 "Add images, or set offline to null"
             )
-        latents = []
-        for start in range(0, len(images), self.config.sampling.batch):
-            chunk = [
-                crop_and_resize(image, self.batches.size)
-                for image in images[start : start + self.config.sampling.batch]
-            ]
-            latents.append(self.family.encode_images(torch.cat(chunk).to(self.family.device)).cpu())
-            self._tell("encoding artifact-free images")
-        return torch.cat(latents), encode(self.family, captions)
+        told = partial(self._tell, "encoding artifact-free images")
+        sampling = self.config.sampling
+        latents = partial(encode_pixels, self.family, size_of(self.family, sampling), sampling.batch)
+        return (
+            encode_rows(self.work / ENCODED / "images", images, latents, told),
+            encode_rows(self.work / ENCODED / "captions", list(captions), self.family.encode_prompts, told),
+        )
+
+    def _encoded_prompts(self, prompts: Sequence[str]) -> Rows | None:
+        """The prompts that the run generates images of, encoded and kept on disk; None if it generates
+        none."""
+        if not active_objectives(self.config):
+            return None
+        used = used_rows(self.config, len(prompts), self.accelerator.num_processes)
+        texts = [prompts[row] for row in used]
+        told = partial(self._tell, "encoding prompts")
+        encoded = encode_rows(self.work / ENCODED / "prompts", texts, self.family.encode_prompts, told)
+        return RowOrder(encoded, {row: place for place, row in enumerate(used)})
 
     # ---- the guard -----------------------------------------------------------------------------------------
 
@@ -434,6 +462,7 @@ class _Run:
             self.family.adapter.save(folder)
             to_comfyui(weights_file(folder), folder / COMFYUI)
             durable.write_text(self.work / HISTORY, json.dumps(state.history) + "\n")
+            shutil.rmtree(self.work / ENCODED, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         figures = {"kept_confidence": state.kept_confidence} if self.guard else {}
         if self.seconds:
@@ -455,17 +484,6 @@ def guard_figures(row: Mapping[str, Any]) -> dict[str, float]:
     guard = row["guard"]
     figures = {f"guard_{name.replace(' ', '_')}": float(value) for name, value in guard["values"].items()}
     return figures | {name: float(guard[name]) for name in ("mean_confidence", "max_confidence")}
-
-
-def warn_of_truncated_prompts(family: GeneratorFamily, prompts: Sequence[str]) -> None:
-    """Warn of prompts beyond the generator's limit, naming the first of them."""
-    cut = family.truncated(prompts)
-    if cut:
-        named = "; ".join(repr(prompt) for prompt in cut[:NAMED])
-        more = f" and {len(cut) - NAMED} more" if len(cut) > NAMED else ""
-        warnings.warn(
-            f"{family.name} truncates {len(cut)} prompts beyond its limit: {named}{more}", stacklevel=2
-        )
 
 
 def _accelerator(device: torch.device, accumulation: int) -> Any:

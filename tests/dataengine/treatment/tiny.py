@@ -193,6 +193,37 @@ def ddpm(folder: Path, learned: bool = False, **scheduler) -> Path:
     return folder
 
 
+def ldm(folder: Path, **scheduler) -> Path:
+    """A saved `LDMPipeline` of random weights: a UNet in the latents of a VQ autoencoder."""
+    from diffusers import DDIMScheduler, LDMPipeline, UNet2DModel, VQModel
+
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=SIDE // 2,
+        in_channels=3,
+        out_channels=3,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=8,
+    )
+    vqvae = VQModel(
+        latent_channels=3,
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=1,
+        norm_num_groups=4,
+        num_vq_embeddings=32,
+        scaling_factor=0.7,
+    )
+    kept = {"clip_sample": False, "steps_offset": 1, "set_alpha_to_one": False}
+    LDMPipeline(unet=unet, vqvae=vqvae, scheduler=DDIMScheduler(**kept, **scheduler)).save_pretrained(folder)
+    return folder
+
+
 def dit(folder: Path, learned: bool = True) -> Path:
     """A saved `DiTPipeline` of random weights, two blocks, with the classes that diffusers expects."""
     from diffusers import DDIMScheduler, DiTPipeline, DiTTransformer2DModel

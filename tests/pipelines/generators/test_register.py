@@ -1,5 +1,7 @@
 """Models from elsewhere become versions, once; what is none is refused."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +12,19 @@ from safetensors.torch import save_file
 from dataengine.diagnosis.detector import NetworkDetector, load_detector, save_detector
 from dataengine.errors import InputRefused, ModelRefused
 from dataengine.treatment.config import LoraSettings, SamplingConfig, WeightsConfig
+from pipelines.config import TreatmentRun
 from pipelines.detectors.register import register_detector
 from pipelines.generators.draw import open_generator
 from pipelines.generators.register import register_generator, register_strength
 from pipelines.runtime.context import Context
 from pipelines.runtime.models import real_models
+from pipelines.services import preflight
 from pipelines.services.detectors import retire_detector
 from pipelines.services.generators import remove_generator
 from storage.opening import create_workspace
 from tests.dataengine.diagnosis.tiny import SEGFORMER
 from tests.dataengine.treatment import tiny
+from tests.dataengine.treatment.families.test_guided_diffusion import checkpoint
 
 
 def test_a_foreign_detector_is_registered_once_and_the_first_is_champion(tmp_path: Path) -> None:
@@ -146,3 +151,49 @@ def test_what_is_no_generator_is_refused(tmp_path: Path) -> None:
         register_generator(workspace, str(folder))
     with workspace.catalog(read_only=True) as catalog:
         assert catalog.generators.list() == []
+
+
+def test_a_single_file_is_registered_as_the_folder_it_becomes(tmp_path: Path) -> None:
+    workspace = create_workspace(tmp_path / "workspace")
+    folder = tiny.flux(tmp_path / "flux")
+    file = tmp_path / "mine.safetensors"
+    (folder / "transformer" / "diffusion_pytorch_model.safetensors").rename(file)
+    version = register_generator(workspace, str(file), configs=folder)
+    assert version.name == "mine" and version.settings["pipeline"] == "FluxPipeline"
+    file.rename(tmp_path / "moved.safetensors")
+    context = Context(workspace, real_models("cpu"))
+    assert open_generator(context, version).name == "flux", "the file is needed no more"
+    assert register_generator(workspace, str(tmp_path / "moved.safetensors"), configs=folder) == version
+    assert preflight.weights_check(workspace, version).verdict == "good"
+    with pytest.raises(ModelRefused, match=r"old\.ckpt does not exist"):
+        register_generator(workspace, str(tmp_path / "old.ckpt"))
+
+
+def test_a_checkpoint_of_guided_diffusion_is_registered_with_its_flags(tmp_path: Path) -> None:
+    workspace = create_workspace(tmp_path / "workspace")
+    _, file = checkpoint(tmp_path / "theirs", num_res_blocks=1)
+    version = register_generator(workspace, str(file))
+    assert version.settings["pipeline"] == "DDPMPipeline" and version.name == "model"
+    assert open_generator(Context(workspace, real_models("cpu")), version).size == (16, 16)
+    (tmp_path / "theirs" / "flags.json").rename(tmp_path / "mine.json")
+    assert register_generator(workspace, str(file), configs=tmp_path / "mine.json") == version
+    with pytest.raises(ModelRefused, match="give its flags as a JSON file with --config"):
+        register_generator(workspace, str(file))
+
+
+def test_a_distilled_generator_is_known_by_its_index_or_by_command(tmp_path: Path) -> None:
+    workspace = create_workspace(tmp_path / "workspace")
+    folder, context = tiny.flux(tmp_path / "flux"), Context(workspace, real_models("cpu"))
+    plain = register_generator(workspace, str(folder))
+    marked = register_generator(workspace, str(folder), distilled=True)
+    index = json.loads((folder / "model_index.json").read_text())
+    klein = tmp_path / "klein"
+    shutil.copytree(folder, klein)
+    (klein / "model_index.json").write_text(json.dumps(index | {"is_distilled": True}))
+    known = register_generator(workspace, str(klein))
+    assert len({plain.id, marked.id, known.id}) == 3
+    for version, distilled in ((plain, False), (marked, True), (known, True)):
+        assert open_generator(context, version).distilled is distilled
+        plan = TreatmentRun(generator=version.id)
+        said = [check.text for check in preflight.treatment_checks(workspace, plan, version, None)]
+        assert any("distilled to few steps" in text for text in said) is distilled

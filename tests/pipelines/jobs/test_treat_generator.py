@@ -1,12 +1,14 @@
 """A generator treated outside a round, with fakes: prompts held apart, figures before against after."""
 
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dataengine.errors import Cancelled, ConfigRefused
+from dataengine.errors import Cancelled, ConfigRefused, OutOfMemory
 from dataengine.images import encode_png
 from dataengine.records.images import JUDGE
 from dataengine.treatment.config import SamplingConfig, TreatmentConfig, WeightsConfig
@@ -84,6 +86,46 @@ def test_a_base_in_other_weights_is_judged_as_it_was_treated(context: Context) -
     assert treat_job(context, plan("treat-4", weights=halved)) == answer
     assert register_weights(context.workspace, "squares", WeightsConfig()).id == "squares"
     assert register_weights(context.workspace, "squares", halved) == base
+
+
+def test_no_two_pipelines_are_held_at_any_moment(context: Context) -> None:
+    opened: list[weakref.ref[Any]] = []
+    held: list[int] = []
+
+    def counting(location: str, lora: Path | None, weights: WeightsConfig) -> Any:
+        gc.collect()
+        held.append(sum(each() is not None for each in opened))
+        family = context.models.open_generator(location, lora, weights)
+        opened.append(weakref.ref(family))
+        return family
+
+    models = with_methods(context.models, open_generator=counting)
+    assert treat_job(replace(context, models=models), plan("treat-11", judge_seeds=3))["treated"]
+    # Tuned, verified in a fresh pipeline, judged before and after.
+    assert held == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("drawn", "said"),
+    [
+        (0, "verifying the treated generator ran out of memory; images of fewer pixels"),
+        (2, "judging the treated generator ran out of memory; images of fewer pixels"),
+    ],
+)
+def test_out_of_memory_after_the_updates_is_one_sentence(context: Context, drawn: int, said: str) -> None:
+    left = [drawn]
+
+    def full(*arguments: Any, **named: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise MemoryError
+        return context.models.generate(*arguments, **named)
+
+    models = with_methods(context.models, generate=full)
+    args = plan(f"treat-12-{drawn}", judge_seeds=4)
+    with pytest.raises(OutOfMemory, match=said):
+        treat_job(replace(context, models=models), args)
+    assert treat_job(context, args)["treated"], "resumed where there is room"
 
 
 def test_a_cancelled_run_goes_on_with_the_prompts_it_had(context: Context) -> None:

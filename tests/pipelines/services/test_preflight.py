@@ -9,6 +9,7 @@ from dataengine.diagnosis.config import DetectorConfig
 from dataengine.errors import ConfigRefused, ModelRefused
 from dataengine.records import SnapshotItem
 from dataengine.treatment.tuning.estimate import Estimate, training_step
+from dataengine.treatment.tuning.moments import Peak
 from pipelines.jobs import estimate as job_estimate
 from pipelines.jobs.estimate import judge_memory
 from pipelines.services import preflight
@@ -54,9 +55,10 @@ def test_what_does_not_fit_says_which_setting_to_change(monkeypatch: pytest.Monk
         weights_bytes=10 * 10**9, activations_bytes=4 * 10**9, flops=1e9, calls=10, saved_bytes=0
     )
     monkeypatch.setattr(job_estimate, "free_memory", lambda device: (16 * 10**9, 24 * 10**9))
-    assert judge_memory("cpu", estimate, 100, lambda: "")["verdict"] == "good"
+    peaks = (Peak(estimate.peak_bytes), None)
+    assert judge_memory("cpu", estimate, 100, lambda: "", peaks)["verdict"] == "good"
     monkeypatch.setattr(job_estimate, "free_memory", lambda device: (15 * 10**9, 24 * 10**9))
-    told = judge_memory("cpu", estimate, 100, lambda: "Less is needed with: batch 2.")
+    told = judge_memory("cpu", estimate, 100, lambda: "Less is needed with: batch 2.", peaks)
     assert told["verdict"] == "bad" and told["text"].startswith(
         "Not enough memory. Peak memory about 14.00 GB"
     )

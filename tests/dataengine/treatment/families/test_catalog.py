@@ -22,6 +22,7 @@ TINY = {
     "stable-diffusion-xl": tiny.stable_diffusion_xl,
     "dit": tiny.dit,
     "unconditional": tiny.ddpm,
+    "latent-unconditional": tiny.ldm,
 }
 
 

@@ -201,6 +201,48 @@ class TestImprovedDDPM(WithoutLora):
         assert family.predict(noise, times, told, 1.0).shape == (1, 3, 32, 32)
 
 
+class TestLDM(WithoutLora):
+    """Latents of a VQ autoencoder, no prompt."""
+
+    @pytest.fixture(scope="class")
+    def folder(self, tmp_path_factory):
+        return tiny.ldm(tmp_path_factory.mktemp("ldm"))
+
+    def test_our_sampler_equals_the_stock_pipeline(self, family, folder):
+        from diffusers import LDMPipeline
+
+        stock = LDMPipeline.from_pretrained(folder, use_safetensors=True)
+        stock.set_progress_bar_config(disable=True)
+        generators = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
+        theirs = stock(batch_size=2, generator=generators, num_inference_steps=4, output_type="np").images
+        ours = draw(family, settings=self.settings).permute(0, 2, 3, 1).detach().numpy()
+        assert np.abs(ours - theirs).max() < 2e-5
+        assert family.size == (32, 32) and family.multiple == 4
+
+    def test_images_pass_through_the_codebook_with_their_gradient(self, family):
+        images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        latents = family.encode_images(images).requires_grad_()
+        decoded = family.decode(latents)
+        stock = family.pipeline.vqvae(images * 2 - 1).sample
+        assert torch.allclose(decoded, (stock / 2 + 0.5).clamp(0, 1), atol=1e-5)
+        decoded.square().mean().backward()
+        assert latents.grad.abs().max() > 0
+
+    def test_latents_of_other_channels_are_refused(self, folder, tmp_path):
+        import shutil
+
+        from diffusers import UNet2DModel
+
+        other = tmp_path / "other"
+        shutil.copytree(folder, other)
+        unet = UNet2DModel.from_pretrained(folder / "unet")
+        UNet2DModel.from_config({**unet.config, "in_channels": 4, "out_channels": 4}).save_pretrained(
+            other / "unet"
+        )
+        with pytest.raises(ModelRefused, match=r"takes 4 and answers 4 channels, and latents .* have 3"):
+            load_family(other)
+
+
 class TestDiT(WithoutLora):
     """Latents, classes for prompts, guidance from the class that stands for none."""
 

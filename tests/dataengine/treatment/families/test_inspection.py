@@ -25,6 +25,7 @@ KINDS = {
     "xl": tiny.stable_diffusion_xl,
     "dit": tiny.dit,
     "ddpm": tiny.ddpm,
+    "ldm": tiny.ldm,
 }
 
 

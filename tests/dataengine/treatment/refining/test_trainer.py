@@ -28,6 +28,7 @@ KINDS = {
     "improved ddpm": lambda folder: tiny.ddpm(folder, learned=True),
     "stable diffusion": tiny.stable_diffusion,
     "dit": tiny.dit,
+    "ldm": tiny.ldm,
 }
 PROMPTS = {"stable diffusion": list(tiny.PROMPTS) * 4, "dit": ["goldfish", "3", "", "0"] * 4}
 
@@ -96,7 +97,14 @@ def test_the_result_is_a_stock_pipeline_that_draws_what_ours_draws(refined, kind
 
 def stock_images(kind, folder):
     """Images float NHWC of diffusers alone."""
-    from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DiTPipeline, StableDiffusionPipeline
+    from diffusers import (
+        DDIMPipeline,
+        DDIMScheduler,
+        DDPMPipeline,
+        DiTPipeline,
+        LDMPipeline,
+        StableDiffusionPipeline,
+    )
 
     given = {
         "num_inference_steps": 3,
@@ -108,6 +116,8 @@ def stock_images(kind, folder):
         return stock(list(tiny.PROMPTS[:2]), guidance_scale=7.5, **given).images
     if kind == "dit":
         return DiTPipeline.from_pretrained(folder)(class_labels=[1, 3], guidance_scale=4.0, **given).images
+    if kind == "ldm":
+        return LDMPipeline.from_pretrained(folder, use_safetensors=True)(batch_size=2, **given).images
     if kind == "ddpm":
         assert type(DDPMPipeline.from_pretrained(folder).scheduler).__name__ == "DDPMScheduler"
         return DDIMPipeline.from_pretrained(folder)(batch_size=2, **given).images

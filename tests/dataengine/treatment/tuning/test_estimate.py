@@ -4,17 +4,18 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from dataengine.errors import out_of_memory
 from dataengine.treatment.config import LoraSettings, RegionConfig, SamplingConfig, TreatmentConfig
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.sampling.sampler import sample
 from dataengine.treatment.tuning.estimate import (
     Ledger,
     Rates,
-    advice,
     measure_rates,
-    out_of_memory,
     preflight,
+    stored_bits,
 )
+from dataengine.treatment.tuning.moments import advice
 from dataengine.treatment.tuning.objectives import all_pixels
 from tests.dataengine.treatment import tiny
 
@@ -93,8 +94,9 @@ def test_a_base_in_few_bits_is_known_and_not_advised(flux_folder):
     full = preflight(CONFIG, family).weights_bytes
     family.modules()["transformer"].is_loaded_in_4bit = True
     assert preflight(CONFIG, family).weights_bytes < full
-    for said in (advice(CONFIG, family), advice(CONFIG, flux_folder, torch.bfloat16, 4)):
-        assert "checkpointing (" in said and "4-bit" not in said
+    assert stored_bits(family, None) == 4 and stored_bits(flux_folder, 4) == 4
+    said = advice(CONFIG, flux_folder, torch.bfloat16, 4)
+    assert "checkpointing (" in said and "4-bit" not in said
 
 
 def test_rates_and_words():

@@ -342,3 +342,22 @@ def test_what_cannot_work_is_refused(flux_folder, tmp_path):
     with pytest.raises(ValueError, match="no objective is on"):
         TreatmentConfig(pixel=PixelConfig(weight=0.0), offline=None)
     assert OfflineConfig().gamma == 0.25
+
+
+def test_a_distilled_generator_is_not_pulled_back_by_the_regularisation(flux_folder, tmp_path):
+    def treated(work, config, clean=None):
+        family = load_family(flux_folder)
+        family.distilled = True
+        captions = list(PROMPTS) if clean is not None else []
+        return treat(config, family, ToyDetector(), PROMPTS, clean, captions, None, work)
+
+    config = CONFIG.model_copy(update={"updates": 1})
+    with pytest.warns(UserWarning, match=r"distilled to few steps, so the offline regularisation.* is off"):
+        (row,) = treated(tmp_path / "off", config).history
+    assert "offline" not in row and row["loss"] == row["pixel"]
+    kept = config.model_copy(update={"offline_distilled": True})
+    (row,) = treated(tmp_path / "kept", kept, CLEAN).history
+    assert row["offline"] > 0
+    alone = config.model_copy(update={"pixel": PixelConfig(weight=0)})
+    with pytest.raises(ConfigRefused, match="give pixel a weight, or set offline_distilled"):
+        treated(tmp_path / "alone", alone)
