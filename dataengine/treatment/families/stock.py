@@ -59,9 +59,9 @@ class StockFamily:
         kind = pipeline.scheduler.config.get("prediction_type", "epsilon")
         flows = pipeline.scheduler.config.get("use_flow_sigmas") or kind == "flow_prediction"
         self.prediction: Prediction = "epsilon"
-        self._velocity = kind == "v_prediction"
+        self.velocity = kind == "v_prediction"
         if type(pipeline.scheduler).__name__ in FLOW or flows:
-            self.prediction, self._velocity = "flow", False
+            self.prediction, self.velocity = "flow", False
             pipeline.scheduler = flow_scheduler(pipeline.scheduler)
         else:
             pipeline.scheduler = ddim.sampler(
@@ -121,7 +121,14 @@ class StockFamily:
         inside = self._noise([0], None).shape[1:]
         packed = inside[-1] if len(inside) == 2 else inside[0]
         latent = self._to_vae(None)[0].shape[1]
-        return self._factor * max(patch, round((packed / latent) ** 0.5))
+        step = self._factor * max(patch, round((packed / latent) ** 0.5))
+        for times in (1, 2, 4, 8):
+            try:
+                self._to_vae((times * step, times * step))
+            except ValueError:
+                continue
+            return times * step
+        raise ModelRefused(f"{self.kind} draws no image of {step} to {8 * step} pixels in square")
 
     def modules(self) -> Mapping[str, nn.Module]:
         """Its networks."""
@@ -165,7 +172,7 @@ class StockFamily:
             raise Halt(None)
 
         scale = max(self.guidance, STRONG) if guidance is None else guidance
-        self._call({"encode_prompt": remember, "prepare_latents": leave}, list(prompts), None, scale)
+        self.call({"encode_prompt": remember, "prepare_latents": leave}, list(prompts), None, scale)
         return answers
 
     def blank_conditioning(self, count: int) -> Conditioning:
@@ -201,7 +208,7 @@ class StockFamily:
 
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         hooks = {"prepare_latents": prepare}
-        return self._call(hooks, self.blank_conditioning(len(seeds)), size, generators=generators)
+        return self.call(hooks, self.blank_conditioning(len(seeds)), size, generators=generators)
 
     def layout(self, size: tuple[int, int]) -> Layout:
         """The arrangement of latents of images of that size. Raises `ConfigRefused` for a size that the
@@ -234,10 +241,19 @@ class StockFamily:
         hooks = {"set_timesteps": _no_steps, "decode": decode}
         if latents is not None:
             hooks["prepare_latents"] = prepare
-        found = self._call(hooks, self.blank_conditioning(1), size)
+        found = self.call(hooks, self.blank_conditioning(1), size)
         if not isinstance(found, tuple) or not torch.is_tensor(found[0]):
             raise ModelRefused(f"{self.kind} draws without its VAE's decode")
         return found
+
+    def finished(self, latents: Tensor, size: tuple[int, int]) -> Tensor:
+        """The image that the pipeline itself makes of final latents in its own arrangement, as `decode`."""
+
+        def prepare(original: Hook, *args: Any, **kwargs: Any) -> Any:
+            return _with_first(original(*args, **kwargs), latents)
+
+        hooks = {"set_timesteps": _no_steps, "prepare_latents": prepare}
+        return self.call(hooks, self.blank_conditioning(len(latents)), size).images
 
     def schedule(self, steps: int, latents: Tensor) -> Schedule:
         """The scheduler's own sigmas, as the pipeline sets them for that size, or DDIM's."""
@@ -249,7 +265,7 @@ class StockFamily:
             raise Halt(None)
 
         with torch.no_grad():
-            self._call({"forward": leave}, self.blank_conditioning(1), self._size_of(latents), steps=steps)
+            self.call({"forward": leave}, self.blank_conditioning(1), self._size_of(latents), steps=steps)
         # In double precision, so that the scheduler's own times come back exactly.
         times = scheduler.timesteps.double() / scheduler.config.num_train_timesteps
         sigma, next_sigma = (part.to(latents.device) for part in (scheduler.sigmas[:-1], scheduler.sigmas[1:]))
@@ -292,7 +308,7 @@ class StockFamily:
             ]
             order = torch.tensor([row for rows in groups.values() for row in rows]).argsort()
             output = torch.cat(parts)[order.to(latents.device)]
-        if self._velocity:
+        if self.velocity:
             alpha, sigma = self.levels(times)
             return broadcast_level(alpha, latents) * output + broadcast_level(sigma, latents) * latents
         return output
@@ -315,7 +331,7 @@ class StockFamily:
 
         size = tuple(side * self._factor for side in layout.scale.shape[1:])
         hooks = {"set_timesteps": one_step, "prepare_latents": prepare, "step": _answered}
-        answer = self._call(hooks, conditioning, size, guidance)
+        answer = self.call(hooks, conditioning, size, guidance)
         if answer.shape != inside.shape:
             raise ModelRefused(
                 f"{self.kind} answers {tuple(answer.shape)} to latents of {tuple(inside.shape)}"
@@ -362,7 +378,7 @@ class StockFamily:
     def _size_of(self, latents: Tensor) -> tuple[int, int]:
         return latents.shape[-2] * self._factor, latents.shape[-1] * self._factor
 
-    def _call(
+    def call(
         self,
         hooks: Mapping[str, Hook],
         prompts: Sequence[str] | Conditioning,
