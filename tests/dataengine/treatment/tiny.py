@@ -1,6 +1,5 @@
 """Diffusers pipelines small enough for a test, built from configs, with tokenizers trained on the spot."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -9,28 +8,29 @@ SIDE = 32
 PROMPTS = ("a red house", "a blue tree", "two cats on a mat", "a sign that says yes")
 
 
+def byte_pairs(words, end=""):
+    """Vocabulary and merges of a byte-level encoding that has each of the words as one token."""
+    from tokenizers import pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pieces = [*alphabet, *(letter + end for letter in alphabet if end)]
+    merges = []
+    for word in words:
+        first, *others = [*word[:-1], word[-1] + end]
+        for letter in others:
+            merges.append((first, letter))
+            first += letter
+    merges = list(dict.fromkeys(merges))
+    return list(dict.fromkeys([*pieces, *map("".join, merges)])), merges
+
+
 def clip_tokenizer():
-    """Byte-pair encoding of the prompts."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    """Byte pairs of the prompts' words."""
     from transformers import CLIPTokenizer
 
-    stock = CLIPTokenizer().backend_tokenizer
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=["<|startoftext|>", "<|endoftext|>"],
-        end_of_word_suffix="</w>",
-        initial_alphabet=alphabet,
-        show_progress=False,
-    )
-    tokenizer = Tokenizer(
-        models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix="", unk_token="<|endoftext|>")
-    )
-    tokenizer.normalizer, tokenizer.pre_tokenizer = stock.normalizer, stock.pre_tokenizer
-    tokenizer.train_from_iterator(PROMPTS, trainer)
-    learned = json.loads(tokenizer.to_str())["model"]
-    merges = [tuple(pair) for pair in learned["merges"]]
-    return CLIPTokenizer(vocab=learned["vocab"], merges=merges, model_max_length=16)
+    pieces, merges = byte_pairs(sorted(set(" ".join(PROMPTS).split())), end="</w>")
+    vocab = {piece: index for index, piece in enumerate(["<|startoftext|>", "<|endoftext|>", *pieces])}
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=16)
 
 
 def t5_tokenizer():
