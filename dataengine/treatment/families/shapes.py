@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -36,6 +37,8 @@ class ShapesFamily(StockFamily):
         with _disable_current_modes():
             _real_buffers(pipeline.vae)
             super().__init__(pipeline)
+            # Learned now, while nothing is counted.
+            self.size, self.multiple  # noqa: B018
 
     @property
     def device(self) -> torch.device:
@@ -71,7 +74,8 @@ class ShapesFamily(StockFamily):
         answer = latents
         for args, kwargs in self._asked[key]:
             shaped = partial(tree_map, partial(_fake, mode))
-            outputs = self.denoiser(*shaped(args), **shaped(kwargs))
+            with unset_fake_temporarily():
+                outputs = self.denoiser(*shaped(args), **shaped(kwargs))
             for each in tree_leaves(outputs):
                 if isinstance(each, Tensor) and each.is_floating_point():
                     answer = answer + each.float().mean()
