@@ -208,6 +208,13 @@ class PipelineContract(FamilyContract):
 
         return load_family(folder)
 
+    @pytest.fixture
+    def half(self, folder):
+        """The same family in bfloat16."""
+        from dataengine.treatment.families.loading import load_family
+
+        return load_family(folder, dtype=torch.bfloat16)
+
     def stock_pipeline(self, folder):
         """The pipeline as diffusers itself opens it."""
         from diffusers import DiffusionPipeline
@@ -250,10 +257,8 @@ class PipelineContract(FamilyContract):
         assert (ours - self.stock_images(pipeline, family)).abs().max() < self.tolerance
         assert (ours - untreated).abs().max() > 1e-3
 
-    def test_the_vae_stays_in_float32(self, folder):
-        from dataengine.treatment.families.loading import load_family
-
-        family = load_family(folder, dtype=torch.bfloat16)
+    def test_the_vae_stays_in_float32(self, half):
+        family = half
         kinds = {name: {w.dtype for w in network.parameters()} for name, network in family.modules().items()}
         assert kinds.pop("vae") == {torch.float32}
         family.adapter.add(LoraSettings(rank=2), seed=0)
