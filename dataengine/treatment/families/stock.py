@@ -8,6 +8,7 @@ Sampling brings its own steps: Euler's for flow matching and DDIM's for noise an
 """
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from dataengine.bounds import read_config
 from dataengine.errors import ConfigRefused, ModelRefused
 from dataengine.treatment.families import ddim
 from dataengine.treatment.families.autoencoder import without_autocast
+from dataengine.treatment.families.components import left_out, stock_class, stock_facts
 from dataengine.treatment.families.diffusion import (
     Conditioning,
     Prediction,
@@ -30,9 +33,11 @@ from dataengine.treatment.families.diffusion import (
 from dataengine.treatment.families.hooked import Halt, Hook, call, halting
 from dataengine.treatment.families.layout import Layout
 from dataengine.treatment.families.lora import Adapter
+from dataengine.treatment.families.quantization import Bits, loading_options
 from dataengine.treatment.families.recorded import Recording
 from dataengine.treatment.families.rows import row_of
 from dataengine.treatment.families.schedulers import FLOW, flow_scheduler
+from dataengine.treatment.families.weight_files import variant_of
 
 STRONG = 2.0
 """A guidance scale at which every pipeline that guides encodes its negative prompt."""
@@ -82,6 +87,25 @@ class StockFamily:
         self._layouts: dict[tuple[int, int], Layout] = {}
         self._prepared: dict[tuple[int, int, int], tuple[torch.dtype, Any]] = {}
         self._decoding: dict[str, Any] = {}
+
+    @classmethod
+    def open(cls, folder: Path, dtype: torch.dtype, bits: Bits | None = None) -> Self:
+        """Load from a validated folder, with the denoiser quantised to `bits`. Safety checkers, prompt
+        enhancers and image encoders are left out."""
+        index = read_config(folder / "model_index.json")
+        kind, facts = index["_class_name"], stock_facts(index["_class_name"], index, folder)
+        libraries = {name: str(index[name][0]) for name in facts.networks}
+        denoiser = "transformer" if "transformer" in facts.networks else "unet"
+        pipeline = stock_class(kind).from_pretrained(
+            folder,
+            dtype={"vae": torch.float32, "default": dtype},
+            use_safetensors=True,
+            local_files_only=True,
+            variant=variant_of(folder, libraries),
+            **loading_options(denoiser, bits, dtype),
+            **dict.fromkeys(left_out(kind)),
+        )
+        return cls(pipeline)
 
     @property
     def denoiser(self) -> Any:
@@ -141,6 +165,15 @@ class StockFamily:
         self._layouts.clear()
         self._prepared.clear()
         return self
+
+    def frozen(self) -> None:
+        """Freeze all networks and switch them to inference, but for modules that would then hold the gradient
+        back."""
+        for network in self.modules().values():
+            network.requires_grad_(False).eval()
+        for name, module in self.denoiser.named_modules():
+            if self.row.train_modules and re.fullmatch(self.row.train_modules, name):
+                module.train()
 
     def use_checkpointing(self) -> None:
         """See `GeneratorFamily`. Where the VAE has none of its own, all of it is computed again."""

@@ -1,0 +1,150 @@
+"""The parts that a pipeline class of diffusers is made of: which classes each may have, and which are loaded.
+
+diffusers' signatures say it: nothing else of a folder is loaded, and only classes that diffusers and transformers
+themselves define.
+"""
+
+import inspect
+from typing import Any
+
+from dataengine.errors import ModelRefused
+from dataengine.treatment.families.catalog import PIPELINES, FamilyFacts
+from dataengine.treatment.families.rows import ROWS
+
+LIBRARIES = ("diffusers", "transformers")
+NEEDED = ("text_encoder", "tokenizer")
+"""Starts of the names of parts that are loaded though a class calls them optional."""
+OTHER_KINDS = ("image", "video", "mask_image", "control_image", "control_video", "audio")
+"""Arguments of calls that need more than a prompt."""
+IMPLEMENTATION = "stock:StockFamily"
+
+
+def stock_class(kind: str) -> Any:
+    """The text-to-image pipeline class of that name. Raises `ModelRefused` for any other name."""
+    import diffusers
+
+    found = getattr(diffusers, kind, None) if kind.isidentifier() else None
+    if not inspect.isclass(found) or not issubclass(found, diffusers.DiffusionPipeline):
+        raise ModelRefused(
+            f"{kind!r} is no pipeline class of the installed diffusers {diffusers.__version__}; expected one of "
+            f"{', '.join(sorted({*PIPELINES, *ROWS}))}, or another text-to-image class that it has. A class "
+            "that is newer needs a newer diffusers, and one that was renamed its new name in model_index.json"
+        )
+    if not found.__module__.startswith("diffusers.pipelines."):
+        raise ModelRefused(f"{kind} is not one of diffusers' own pipelines; only those are loaded")
+    if found.__module__.startswith("diffusers.pipelines.deprecated"):
+        raise ModelRefused(f"{kind} is deprecated in diffusers; convert the model to another class")
+    takes = inspect.signature(found.__call__).parameters
+    needed = [
+        name for name in OTHER_KINDS if name in takes and takes[name].default is inspect.Parameter.empty
+    ]
+    needed += [name for name in OTHER_KINDS if name in takes and _sounds_like_another(kind)]
+    if "prompt" not in takes or needed or "num_frames" in takes:
+        lack = "a prompt" if "prompt" not in takes else "text to image"
+        more = f" (it takes {needed[0]})" if needed else ""
+        raise ModelRefused(
+            f"{kind} is a pipeline of another kind than {lack}{more}: control, inpainting, editing and video "
+            "are not supported; expected a text-to-image pipeline"
+        )
+    return found
+
+
+def _sounds_like_another(kind: str) -> bool:
+    parts = (
+        "Control",
+        "Inpaint",
+        "Img2Img",
+        "Image2Image",
+        "Edit",
+        "Video",
+        "Upscale",
+        "Depth",
+        "Fill",
+        "Redux",
+    )
+    return any(part in kind for part in parts)
+
+
+def stock_facts(kind: str, index: dict[str, Any], where: Any) -> FamilyFacts:
+    """The parts of a folder, from its index, of any text-to-image class; `where` names the index.
+
+    Raises `ModelRefused` for a class of another kind, a part that is missing or of a class that it must not
+    have.
+    """
+    found = stock_class(kind)
+    components: dict[str, frozenset[tuple[str, str]]] = {}
+    networks: list[str] = []
+    optional = {name for name in found._optional_components if not name.startswith(NEEDED)}
+    for name, allowed in found._get_signature_types().items():
+        types = [each for each in allowed if inspect.isclass(each) and not _is_value(each)]
+        if name in optional or (not types and name != "scheduler"):
+            continue
+        part = index.get(name)
+        of = _class_of(part, name, allowed, where)
+        components[name] = frozenset([(part[0], part[1])])
+        if _is_network(of):
+            networks.append(name)
+    if lacking := {"scheduler", "vae"} - components.keys():
+        raise ModelRefused(f"{kind} has no {min(lacking)}; expected latent diffusion with a VAE")
+    return FamilyFacts(
+        implementation=IMPLEMENTATION,
+        pipelines=(kind,),
+        components=components,
+        takes_lora=True,
+        reads_prompts=True,
+        refinable=False,
+        with_weights=tuple(networks),
+    )
+
+
+def left_out(kind: str) -> list[str]:
+    """The optional parts of a class that are not loaded: safety checkers, prompt enhancers, image encoders."""
+    return [name for name in stock_class(kind)._optional_components if not name.startswith(NEEDED)]
+
+
+def _class_of(part: Any, name: str, allowed: tuple[Any, ...], where: Any) -> Any:
+    """The class that an index names for a part, [library, class]; raises `ModelRefused` for a wrong one."""
+    import diffusers
+    import transformers
+
+    libraries = {"diffusers": diffusers, "transformers": transformers}
+    expected = " or ".join(each.__name__ for each in allowed if hasattr(each, "__name__")).replace(
+        "KarrasDiffusionSchedulers", "a scheduler"
+    )
+    known = isinstance(part, list) and len(part) == 2 and all(isinstance(each, str) for each in part)
+    if not known or part[0] not in libraries or not part[1].isidentifier():
+        raise ModelRefused(
+            f"{where} names {part} as {name}; expected {expected}, of diffusers or transformers"
+        )
+    of = getattr(libraries[part[0]], part[1], None)
+    if not inspect.isclass(of):
+        raise ModelRefused(
+            f"{where} names {part[1]} as {name}, which the installed {part[0]} does not have; expected {expected}"
+        )
+    if not _fits(of, name, allowed):
+        raise ModelRefused(f"{where} names {part} as {name}; expected {expected}")
+    return of
+
+
+def _fits(of: Any, name: str, allowed: tuple[Any, ...]) -> bool:
+    """Whether a part may have that class. Schedulers and tokenizers of any class are data, not code; an
+    abstract class or an automatic one stands for all that transformers has."""
+    from diffusers import SchedulerMixin
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
+
+    if name == "scheduler":
+        return issubclass(of, SchedulerMixin)
+    if name.startswith("tokenizer") or name == "processor":
+        return issubclass(of, (PreTrainedTokenizerBase, ProcessorMixin))
+    return any(inspect.isclass(each) and issubclass(of, each) for each in allowed)
+
+
+def _is_value(kind: Any) -> bool:
+    """Whether an argument of that type is a setting and no part."""
+    return kind in (bool, int, float, str, list, tuple, dict, type(None), inspect.Signature.empty)
+
+
+def _is_network(of: Any) -> bool:
+    from torch import nn
+
+    return issubclass(of, nn.Module)
