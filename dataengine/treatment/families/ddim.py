@@ -20,7 +20,11 @@ def sampler(scheduler: Any, what: str, predictions: Sequence[str] = ("epsilon",)
 
     config = scheduler.config
     says_nothing = "clip_sample" not in config or "clip_sample" in config.get("_use_default_values", ())
-    ddim = DDIMScheduler.from_config(config, **({"clip_sample": False} if says_nothing else {}))
+    changes: dict[str, Any] = {"clip_sample": False} if says_nothing else {}
+    if config.get("timestep_spacing") == "linspace":
+        # Of other samplers: DDIM's next time is always one even stride away.
+        changes["timestep_spacing"] = "leading"
+    ddim = DDIMScheduler.from_config(config, **changes)
     if ddim.config.prediction_type not in predictions or ddim.config.thresholding:
         raise ModelRefused(
             f"{what} predicts {ddim.config.prediction_type!r} or thresholds x0; expected plain noise "

@@ -1,6 +1,7 @@
 """The LoRA of a pipeline's denoiser, by peft and in diffusers' own keys.
 
-Published LoRAs are read in every layout that the stock pipeline's `load_lora_weights` reads (diffusers' own,
+Where the stock pipeline has `load_lora_weights`, that reads and writes the file. Other pipelines get the same file
+with the same keys; their denoiser's `load_lora_adapter` reads it where it has one, else peft alone. Published LoRAs are read in every layout that the stock pipeline's `load_lora_weights` reads (diffusers' own,
 peft's keys, kohya's and ComfyUI's), those of text encoders included. The matrices are float32 whatever the
 base's precision, so that small updates are not lost in rounding.
 """
@@ -19,6 +20,7 @@ from dataengine import durable
 from dataengine.errors import ConfigRefused, ModelRefused, reason_of
 from dataengine.safetensors_header import tensor_shapes
 from dataengine.treatment.config import LoraSettings
+from dataengine.treatment.families import peft_layers
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 NAME = "default"
@@ -59,6 +61,24 @@ class Adapter:
         return getattr(self._pipeline, self._component)
 
     @property
+    def reader(self) -> str:
+        """What reads the saved file into a stock pipeline."""
+        if self._of_pipeline:
+            return f"{type(self._pipeline).__name__}.load_lora_weights"
+        if hasattr(self._denoiser, "load_lora_adapter"):
+            return f"{type(self._denoiser).__name__}.load_lora_adapter"
+        return "peft (inject_adapter_in_model and set_peft_model_state_dict, after the keys' first word)"
+
+    @property
+    def _of_pipeline(self) -> bool:
+        return self._component in self._parts and hasattr(self._pipeline, "load_lora_weights")
+
+    @property
+    def _parts(self) -> list[str]:
+        """The components that carry a LoRA."""
+        return getattr(self._pipeline, "_lora_loadable_modules", None) or [self._component]
+
+    @property
     def _attached(self) -> bool:
         return NAME in getattr(self._denoiser, "peft_config", {})
 
@@ -75,7 +95,7 @@ class Adapter:
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self._denoiser.add_adapter(config, adapter_name=NAME)
+            peft_layers.attach(self._denoiser, config, NAME)
         self._train(True)
 
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -85,7 +105,7 @@ class Adapter:
     @property
     def _encoders(self) -> dict[str, Any]:
         """The text encoders to which a LoRA is attached as well, by name."""
-        names = [name for name in self._pipeline._lora_loadable_modules if name != self._component]
+        names = [name for name in self._parts if name != self._component]
         found = {name: getattr(self._pipeline, name, None) for name in names}
         return {name: each for name, each in found.items() if NAME in getattr(each, "peft_config", {})}
 
@@ -99,7 +119,10 @@ class Adapter:
             content[f"{name}_lora_layers"] = get_peft_model_state_dict(network, adapter_name=NAME)
             content[f"{name}_lora_adapter_metadata"] = network.peft_config[NAME].to_dict()
         with tempfile.TemporaryDirectory(dir=folder, prefix=".lora-") as temporary:
-            self._pipeline.save_lora_weights(temporary, **content)
+            if self._of_pipeline:
+                self._pipeline.save_lora_weights(temporary, **content)
+            else:
+                peft_layers.save(self._denoiser, NAME, self._component, Path(temporary) / WEIGHTS)
             durable.move(Path(temporary) / WEIGHTS, folder / WEIGHTS)
 
     def load(self, folder: Path, trainable: bool = False) -> None:
@@ -109,14 +132,17 @@ class Adapter:
         """
         self._refuse_second()
         file = weights_file(folder)
-        channels = self._denoiser.config.in_channels
+        channels = self._denoiser.config.get("in_channels")
         try:
             matrices, metadata = self._converted(file)
-            # With its metadata, a file of diffusers states rank and alpha itself.
-            self._pipeline.load_lora_weights(
-                **({"pretrained_model_name_or_path_or_dict": matrices} if metadata is None else _named(file)),
-                adapter_name=NAME,
-            )
+            if self._of_pipeline:
+                # With its metadata, a file of diffusers states rank and alpha itself.
+                self._pipeline.load_lora_weights(
+                    **({"pretrained_model_name_or_path_or_dict": matrices} if metadata is None else _named(file)),
+                    adapter_name=NAME,
+                )
+            else:
+                peft_layers.load(self._denoiser, NAME, self._component, matrices, metadata)
         except (ValueError, RuntimeError, KeyError, TypeError, IndexError, AssertionError) as error:
             raise ModelRefused(f"{file} does not fit this generator: {reason_of(error)}") from error
         attached = sum(len(_matrices_of(each)) for each in (self._denoiser, *self._encoders.values()))
@@ -124,7 +150,7 @@ class Adapter:
             raise ModelRefused(
                 f"{file} is for another generator: {attached} of its {len(matrices)} matrices fit"
             )
-        if self._denoiser.config.in_channels != channels or not self.parameters():
+        if self._denoiser.config.get("in_channels") != channels or not self.parameters():
             raise ModelRefused(
                 f"{file} is no LoRA of this generator's {self._component}; expected one that is"
             )
@@ -139,14 +165,17 @@ class Adapter:
         named = self._named_by_path(tensors)
         state: dict[str, Tensor] = {}
         alphas: Mapping[str, float] | None = None
-        if tensors:
+        if tensors and not self._of_pipeline:
+            state = {key.removeprefix(PEFT_PREFIX): value for key, value in tensors.items()}
+        elif tensors:
             lost = [key for key, value in tensors.items() if LEFT_OUT.search(key) and value.any()]
             options = {"unet_config": self._denoiser.config, "return_alphas": True}
-            state, alphas = self._pipeline.lora_state_dict(tensors, **options)
+            found = self._pipeline.lora_state_dict(tensors, **options)
+            state, alphas = found if isinstance(found, tuple) else (found, None)
             if lost:
                 raise ModelRefused(f"{file} holds {lost[0]}, which diffusers would leave out")
         state = state | named
-        parts = [f"{name}." for name in self._pipeline._lora_loadable_modules]
+        parts = [f"{name}." for name in self._parts]
         for key in state:
             if not key.startswith(tuple(parts)):
                 raise ModelRefused(
@@ -165,7 +194,7 @@ class Adapter:
         diffusers' own conversion loses some: layers of FLUX, and a text encoder's attention beside its MLPs.
         """
         stems: dict[str, str] = {}
-        for component in self._pipeline._lora_loadable_modules:
+        for component in self._parts:
             prefixes = PREFIXES.get(component, (f"lora_{component}_", "lora_unet_"))
             for path, module in getattr(self._pipeline, component).named_modules():
                 if hasattr(module, "weight"):
@@ -187,12 +216,12 @@ class Adapter:
         trained = next(iter(self.parameters().values())).requires_grad
         networks = [self._denoiser, *self._encoders.values()]
         for network in networks:
-            network.disable_adapters()
+            peft_layers.switch(network, on=False)
         try:
             yield
         finally:
             for network in networks:
-                network.enable_adapters()
+                peft_layers.switch(network, on=True)
             for encoder in networks[1:]:
                 encoder.requires_grad_(False)
             self._train(trained)

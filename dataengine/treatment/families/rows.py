@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ATTENTION = r".*\.(to_[qkv]|to_out\.0)"
+FLUX2 = r".*\.attn\.(to_[qkv]|to_out\.0|to_qkv_mlp_proj)|single_transformer_blocks\.\d+\.attn\.to_out"
 MLP = r".*\.(to_[qkv]|to_out\.0|net\.0\.proj|net\.2)"
 
 
@@ -63,15 +64,15 @@ ROWS: dict[str, Row] = {
         tested=TESTED,
     ),
     "Flux2Pipeline": Row(
-        attention=r".*\.attn\.(to_[qkv]|to_out\.0|to_qkv_mlp_proj|to_out)",
-        layers=r".*\.attn\.(to_[qkv]|to_out\.0|to_qkv_mlp_proj|to_out)|.*\.ff\.linear_(in|out)",
+        attention=FLUX2,
+        layers=rf"{FLUX2}|.*\.ff\.linear_(in|out)",
         distilled="none; its guidance is embedded",
         licence="FLUX.2 [dev] Non-Commercial",
         tested=TESTED,
     ),
     "Flux2KleinPipeline": Row(
-        attention=r".*\.attn\.(to_[qkv]|to_out\.0|to_qkv_mlp_proj|to_out)",
-        layers=r".*\.attn\.(to_[qkv]|to_out\.0|to_qkv_mlp_proj|to_out)|.*\.ff\.linear_(in|out)",
+        attention=FLUX2,
+        layers=rf"{FLUX2}|.*\.ff\.linear_(in|out)",
         distilled="klein 4B and 9B, to 4 steps (is_distilled in model_index.json); the base models are not",
         licence="4B Apache-2.0; 9B FLUX Non-Commercial",
         tested=TESTED,

@@ -417,7 +417,7 @@ class StockFamily:
         prompts: Sequence[str] | Conditioning,
         size: tuple[int, int] | None,
         guidance: float | None = None,
-        steps: int = 1,
+        steps: int = 2,
         generators: list[torch.Generator] | None = None,
     ) -> Any:
         """Its own call with hooks, for prompts or for encoded ones; without a size, for its default one."""
