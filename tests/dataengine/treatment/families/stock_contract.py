@@ -1,15 +1,18 @@
 """The contract of `StockFamily`: that of every family, and what has once failed in silence for some class."""
 
 import copy
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 
 from dataengine.treatment.config import LoraSettings, SamplingConfig
+from dataengine.treatment.families.diffusion import Conditioning
+from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.families.stock import StockFamily
 from dataengine.treatment.sampling.sampler import sample
-from tests.dataengine.treatment.families.family_contract import PipelineContract, disturb, draw
-from tests.dataengine.treatment.families.tiny_pipelines import save_tiny, tiny_pipeline
+from tests.dataengine.treatment.families.family_contract import PipelineContract, draw
+from tests.dataengine.treatment.families.tiny_pipelines import save_tiny
 from tests.dataengine.treatment.tiny import PROMPTS, SIDE
 
 GUIDANCE = 3.0
@@ -21,15 +24,17 @@ CALLS: dict[str, dict] = {
 """What else the stock call is given, for the image that people expect of it."""
 
 
-def family_of(kind: str, dtype: torch.dtype = torch.float32) -> StockFamily:
-    """The tiny pipeline of a kind behind `StockFamily`, frozen, drawing small images by default."""
-    pipeline = tiny_pipeline(kind)
-    for name, part in pipeline.components.items():
-        if isinstance(part, torch.nn.Module):
-            part.requires_grad_(False).to(torch.float32 if name == "vae" else dtype)
-    family = StockFamily(pipeline)
-    family.size = (SIDE, SIDE)
-    return family
+def remembered(encode: Callable[[Sequence[str]], Conditioning]) -> Callable[[Sequence[str]], Conditioning]:
+    """The same function, which encodes each list of prompts once."""
+    kept: dict[tuple[str, ...], Conditioning] = {}
+
+    def encoded(prompts: Sequence[str]) -> Conditioning:
+        key = tuple(prompts)
+        if key not in kept:
+            kept[key] = encode(prompts)
+        return kept[key]
+
+    return encoded
 
 
 class StockContract(PipelineContract):
@@ -42,10 +47,12 @@ class StockContract(PipelineContract):
         return save_tiny(kind, tmp_path_factory.mktemp("stock"))
 
     @pytest.fixture(scope="class")
-    def opened(self, kind):
-        """Never changed by a test: what it has learned of its pipeline is learned once."""
-        family = family_of(kind)
-        family.encode_prompts(PROMPTS[:1])
+    def opened(self, folder):
+        """Never changed by a test: what it learns of its pipeline is learned once, and prompts that two tests
+        name are encoded once."""
+        family = load_family(folder, by_its_call=True)
+        family.size = (SIDE, SIDE)
+        family.encode_prompts = remembered(family.encode_prompts)
         family.initial_latents([0], family.size)
         return family
 
@@ -58,8 +65,11 @@ class StockContract(PipelineContract):
         return copy.deepcopy(opened)
 
     @pytest.fixture
-    def half(self, kind):
-        return family_of(kind, torch.bfloat16)
+    def half(self, folder):
+        family = StockFamily.open(folder, torch.bfloat16)
+        family.frozen()
+        family.size = (SIDE, SIDE)
+        return family
 
     def stock_pipeline(self, folder):
         from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
@@ -69,9 +79,25 @@ class StockContract(PipelineContract):
         if settings.get("use_flow_sigmas"):
             pipeline.scheduler = FlowMatchEulerDiscreteScheduler(shift=settings["flow_shift"])
         elif "beta_start" in settings:
-            pipeline.scheduler = DDIMScheduler.from_config(settings, clip_sample=False)
+            spacing = {"linspace": "leading"}.get(settings.timestep_spacing, settings.timestep_spacing)
+            pipeline.scheduler = DDIMScheduler.from_config(
+                settings, clip_sample=False, timestep_spacing=spacing
+            )
         pipeline.default_sample_size = SIDE / pipeline.vae_scale_factor  # HiDream draws no other area
         return pipeline
+
+    def load_lora(self, pipeline, folder):
+        """By peft alone where diffusers has no loader for the class."""
+        if hasattr(pipeline, "load_lora_weights"):
+            return super().load_lora(pipeline, folder)
+        from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        held = load_file(folder / "pytorch_lora_weights.safetensors")
+        matrices = {key.removeprefix("transformer."): matrix for key, matrix in held.items()}
+        layers = sorted({key.partition(".lora_")[0] for key in matrices})
+        inject_adapter_in_model(LoraConfig(r=2, lora_alpha=3.0, target_modules=layers), pipeline.transformer)
+        assert not set_peft_model_state_dict(pipeline.transformer, matrices).unexpected_keys
 
     def stock_call(self, pipeline, family, **kwargs):
         extra = {"guidance_scale": GUIDANCE} | CALLS.get(type(pipeline).__name__, {})
@@ -84,36 +110,34 @@ class StockContract(PipelineContract):
         family.denoiser.requires_grad_(True)
         settings = SamplingConfig(steps=2, guidance=GUIDANCE)
         draw(family, grad_last=1, settings=settings).square().mean().backward()
-        idle = [weight for weight in family.denoiser.parameters() if weight.grad is None or not weight.grad.any()]
+        weights = list(family.denoiser.parameters())
+        idle = [weight for weight in weights if weight.grad is None or not weight.grad.any()]
         family.denoiser.requires_grad_(False)
-        assert sum(map(torch.numel, idle)) < 0.25 * sum(map(torch.numel, family.denoiser.parameters()))
+        assert sum(map(torch.numel, idle)) < 0.25 * sum(map(torch.numel, weights))
         before = draw(family, settings=settings)
         for weight in idle:
             weight += torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
         assert torch.equal(before, draw(family, settings=settings))
 
-    def test_the_gradient_of_one_step_is_the_slope(self, family):
-        """Against central differences along it, over a chain of a single step."""
+    def test_the_gradient_is_the_slope(self, family):
+        """Against central differences along it, through all of a short chain."""
         family.adapter.add(LoraSettings(rank=2), seed=1)
-        disturb(family)
         matrices = list(family.adapter.parameters().values())
-        settings = SamplingConfig(steps=1, guidance=GUIDANCE)
+        settings = SamplingConfig(steps=2, guidance=GUIDANCE)
 
         def value(grad_last=0):
             return draw(family, grad_last=grad_last, settings=settings).double().square().mean()
 
-        parts = torch.autograd.grad(value(grad_last=1), matrices)
-        length = torch.cat([part.flatten() for part in parts]).norm()
-        assert length > 1e-6
-        sides = []
+        parts = torch.autograd.grad(value(grad_last=2), matrices)
+        length = float(torch.cat([part.flatten() for part in parts]).norm())
+        distance = 3e-3
+        before = [weight.detach().clone() for weight in matrices]
+        values = []
         for sign in (1, -1):
-            with torch.no_grad():
-                for weight, part in zip(matrices, parts, strict=True):
-                    weight += sign * 1e-2 * part / length
-                sides.append(value())
-                for weight, part in zip(matrices, parts, strict=True):
-                    weight -= sign * 1e-2 * part / length
-        assert (sides[0] - sides[1]) / 2e-2 == pytest.approx(length, rel=0.05)
+            for weight, start, part in zip(matrices, before, parts, strict=True):
+                weight.data = start + sign * distance * part / length
+            values.append(float(value()))
+        assert (values[0] - values[1]) / (2 * distance) == pytest.approx(length, rel=0.05)
 
     def test_the_last_step_alone_moves_the_image(self, family):
         family.adapter.add(LoraSettings(rank=2), seed=1)
@@ -138,7 +162,8 @@ class StockContract(PipelineContract):
             assert (alone - together[one]).abs().max() < 1e-4 * together.abs().max()
 
     def test_it_answers_as_within_its_own_chain(self, family, folder, kind):
-        """Bit for bit, at the latents and times of the stock pipeline's own call."""
+        """At the latents and times of the stock pipeline's own call: bit for bit, but where prompts are asked
+        one by one since their lengths differ."""
         pipeline = self.stock_pipeline(folder)
         step, chain = pipeline.scheduler.step, []
 
@@ -157,7 +182,8 @@ class StockContract(PipelineContract):
             answer = family.predict(layout.outside(latents), times, conditioning, GUIDANCE)
             if family.velocity:
                 continue  # which is answered as noise
-            assert torch.equal(layout.inside(answer), output), f"step {number + 1}"
+            allowed = 1e-5 if len(set(family._recording.alike(conditioning))) > 1 else 0
+            assert (layout.inside(answer) - output).abs().max() <= allowed, f"step {number + 1}"
 
     def test_encode_and_decode_are_the_vaes(self, family):
         images = torch.rand(1, 3, *family.size)
@@ -181,5 +207,5 @@ class StockContract(PipelineContract):
         latents = family.initial_latents([3], family.size)
         clean = sample(family, family.encode_prompts(PROMPTS[:1]), latents, self.settings)
         image = family.decode(clean)
-        assert image.shape == (1, 3, *family.size) and 0 <= image.min() and image.max() <= 1
+        assert image.shape == (1, 3, *family.size) and image.min() >= 0 and image.max() <= 1
         assert image.std() > 0.02
