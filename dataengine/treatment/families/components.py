@@ -14,8 +14,35 @@ from dataengine.treatment.families.rows import ROWS
 LIBRARIES = ("diffusers", "transformers")
 NEEDED = ("text_encoder", "tokenizer")
 """Starts of the names of parts that are loaded though a class calls them optional."""
-OTHER_KINDS = ("image", "video", "mask_image", "control_image", "control_video", "audio")
-"""Arguments of calls that need more than a prompt."""
+OTHER_INPUTS = (
+    "mask_image",
+    "control_image",
+    "num_frames",
+    "video_length",
+    "video",
+    "audio",
+    "audio_length_in_s",
+    "audio_end_in_s",
+)
+"""Arguments of calls that do something else than text to image."""
+OTHER_KINDS = (
+    "Control",
+    "Inpaint",
+    "Img2Img",
+    "Image2Image",
+    "Pix2Pix",
+    "Depth",
+    "Adapter",
+    "Edit",
+    "Kontext",
+    "Video",
+    "Upscale",
+    "Fill",
+    "KV",
+    "Layered",
+    "SuperResolution",
+)
+"""Parts of the names of classes that need an image beside the prompt."""
 IMPLEMENTATION = "stock:StockFamily"
 
 
@@ -35,34 +62,18 @@ def stock_class(kind: str) -> Any:
     if found.__module__.startswith("diffusers.pipelines.deprecated"):
         raise ModelRefused(f"{kind} is deprecated in diffusers; convert the model to another class")
     takes = inspect.signature(found.__call__).parameters
-    needed = [
-        name for name in OTHER_KINDS if name in takes and takes[name].default is inspect.Parameter.empty
-    ]
-    needed += [name for name in OTHER_KINDS if name in takes and _sounds_like_another(kind)]
-    if "prompt" not in takes or needed or "num_frames" in takes:
-        lack = "a prompt" if "prompt" not in takes else "text to image"
-        more = f" (it takes {needed[0]})" if needed else ""
+    if "prompt" not in takes:
+        raise ModelRefused(f"{kind} takes no prompt; expected a text-to-image pipeline")
+    more = [name for name in OTHER_INPUTS if name in takes]
+    if "image" in takes:
+        needed = takes["image"].default is inspect.Parameter.empty
+        more += ["image"] if needed or any(part in kind for part in OTHER_KINDS) else []
+    if more:
         raise ModelRefused(
-            f"{kind} is a pipeline of another kind than {lack}{more}: control, inpainting, editing and video "
-            "are not supported; expected a text-to-image pipeline"
+            f"{kind} needs more than text (it takes {more[0]}); control, inpainting, editing, video and audio are "
+            "not supported; expected a text-to-image pipeline"
         )
     return found
-
-
-def _sounds_like_another(kind: str) -> bool:
-    parts = (
-        "Control",
-        "Inpaint",
-        "Img2Img",
-        "Image2Image",
-        "Edit",
-        "Video",
-        "Upscale",
-        "Depth",
-        "Fill",
-        "Redux",
-    )
-    return any(part in kind for part in parts)
 
 
 def stock_facts(kind: str, index: dict[str, Any], where: Any) -> FamilyFacts:
