@@ -40,6 +40,8 @@ class Row:
     """Modules that must be in training mode to pass their gradient on, a regular expression."""
     checkpointing: bool = True
     """Whether its denoiser's gradient checkpointing works."""
+    one_area: bool = False
+    """Whether its call scales every size to the area of its `default_sample_size`, which is then set to it."""
     one_by_one: bool = False
     """Whether prompts must be encoded one at a time."""
     least_grad_steps: int = 1
@@ -137,6 +139,8 @@ ROWS: dict[str, Row] = {
         tested=TESTED,
     ),
     "HiDreamImagePipeline": Row(
+        size=1024,
+        one_area=True,
         train_modules=r".*\.ff_i",
         layers=r".*\.(to_[qkv]|to_out)",
         attention=r".*\.(to_[qkv]|to_out)",

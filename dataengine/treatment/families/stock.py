@@ -8,6 +8,7 @@ Sampling brings its own steps: Euler's for flow matching and DDIM's for noise an
 """
 
 import inspect
+import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -30,7 +31,7 @@ from dataengine.treatment.families.diffusion import (
     broadcast_level,
     prompts_beyond,
 )
-from dataengine.treatment.families.hooked import Halt, Hook, call, halting
+from dataengine.treatment.families.hooked import Halt, Hook, call
 from dataengine.treatment.families.layout import Layout
 from dataengine.treatment.families.lora import Adapter
 from dataengine.treatment.families.quantization import Bits, loading_options
@@ -301,6 +302,8 @@ class StockFamily:
             self.call({"forward": leave}, self.blank_conditioning(1), self._size_of(latents), steps=steps)
         # In double precision, so that the scheduler's own times come back exactly.
         times = scheduler.timesteps.double() / scheduler.config.num_train_timesteps
+        if not scheduler.sigmas.isfinite().all():
+            raise ConfigRefused(f"{self.name} has no noise levels for {steps} steps; choose more steps")
         sigma, next_sigma = (part.to(latents.device) for part in (scheduler.sigmas[:-1], scheduler.sigmas[1:]))
         return Schedule(
             times=times.to(latents.device),
@@ -433,6 +436,10 @@ class StockFamily:
             arguments[self.row.guidance_argument] = scale
         if size is not None:
             arguments |= {"height": size[0], "width": size[1]}
+            if self.row.one_area:
+                # A little more, since the call rounds down.
+                side = math.sqrt(size[0] * size[1]) / self._factor
+                self.pipeline.default_sample_size = side * (1 + 1e-9)
         if self.row.negative is not None and scale > self.training_guidance:
             arguments["negative_prompt"] = [self.row.negative] * count
         if isinstance(prompts, Conditioning):

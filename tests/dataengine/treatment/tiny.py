@@ -65,14 +65,15 @@ def clip_encoder(tokenizer):
     )
 
 
-def autoencoder(**kwargs):
+def autoencoder(channels=(8, 16, 16), **kwargs):
+    """Four latent channels; every level but the first halves the sides."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
         latent_channels=4,
-        block_out_channels=(8, 16, 16),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=channels,
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
         layers_per_block=1,
         norm_num_groups=4,
         sample_size=SIDE,
@@ -84,15 +85,25 @@ def autoencoder(**kwargs):
     )
 
 
-def flux(folder: Path, guidance_embeds: bool = False, dynamic_shift: bool = False, heads: int = 2) -> Path:
-    """A saved `FluxPipeline` of random weights; with embedded guidance and dynamic shift it stands for
-    dev."""
+def saved(pipeline, folder: Path) -> Path:
+    """Save it, and return the folder."""
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def flux(folder: Path, **kwargs) -> Path:
+    """A saved `flux_pipeline`."""
+    return saved(flux_pipeline(**kwargs), folder)
+
+
+def flux_pipeline(guidance_embeds: bool = False, dynamic_shift: bool = False, heads: int = 2):
+    """A `FluxPipeline` of random weights; with embedded guidance and dynamic shift it stands for dev."""
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
     from transformers import T5Config, T5EncoderModel
 
     torch.manual_seed(0)
     clip, t5 = clip_tokenizer(), t5_tokenizer()
-    pipeline = FluxPipeline(
+    return FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(
             shift=3.0 if dynamic_shift else 1.0, use_dynamic_shifting=dynamic_shift
         ),
@@ -128,12 +139,15 @@ def flux(folder: Path, guidance_embeds: bool = False, dynamic_shift: bool = Fals
             axes_dims_rope=(4, 6, 6),
         ),
     )
-    pipeline.save_pretrained(folder)
-    return folder
 
 
 def stable_diffusion(folder: Path, **scheduler) -> Path:
-    """A saved `StableDiffusionPipeline` of random weights with DDIM."""
+    """A saved `stable_diffusion_pipeline`."""
+    return saved(stable_diffusion_pipeline(**scheduler), folder)
+
+
+def stable_diffusion_pipeline(**scheduler):
+    """A `StableDiffusionPipeline` of random weights with DDIM."""
     from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
     torch.manual_seed(0)
@@ -146,7 +160,7 @@ def stable_diffusion(folder: Path, **scheduler) -> Path:
         "set_alpha_to_one": False,
         "steps_offset": 1,
     }
-    pipeline = StableDiffusionPipeline(
+    return StableDiffusionPipeline(
         vae=autoencoder(scaling_factor=0.7, shift_factor=0.1),
         text_encoder=clip_encoder(tokenizer),
         tokenizer=tokenizer,
@@ -167,8 +181,6 @@ def stable_diffusion(folder: Path, **scheduler) -> Path:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipeline.save_pretrained(folder)
-    return folder
 
 
 def ddpm(folder: Path, learned: bool = False, **scheduler) -> Path:
@@ -220,7 +232,12 @@ def dit(folder: Path, learned: bool = True) -> Path:
 
 
 def stable_diffusion_xl(folder: Path) -> Path:
-    """A saved `StableDiffusionXLPipeline` of random weights, with the scheduler that SDXL names."""
+    """A saved `stable_diffusion_xl_pipeline`."""
+    return saved(stable_diffusion_xl_pipeline(), folder)
+
+
+def stable_diffusion_xl_pipeline():
+    """A `StableDiffusionXLPipeline` of random weights, with the scheduler that SDXL names."""
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
@@ -228,7 +245,7 @@ def stable_diffusion_xl(folder: Path) -> Path:
     tokenizer = clip_tokenizer()
     first = clip_encoder(tokenizer)
     second = CLIPTextModelWithProjection(CLIPTextConfig.from_dict(first.config.to_dict()))
-    pipeline = StableDiffusionXLPipeline(
+    return StableDiffusionXLPipeline(
         vae=autoencoder(scaling_factor=0.7, shift_factor=0.1),
         text_encoder=first,
         text_encoder_2=second,
@@ -260,8 +277,6 @@ def stable_diffusion_xl(folder: Path) -> Path:
         ),
         add_watermarker=False,
     )
-    pipeline.save_pretrained(folder)
-    return folder
 
 
 def clip(folder: Path) -> Path:

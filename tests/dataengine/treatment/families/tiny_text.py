@@ -37,7 +37,10 @@ def qwen_tokenizer(limit: int = 2048):
     merges += [(SPACE, word) for word in words]
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     tokenizer = Qwen2Tokenizer(
-        vocab={piece: index for index, piece in enumerate(dict.fromkeys([*special, *pieces, *map("".join, merges)]))},
+        vocab={
+            piece: index
+            for index, piece in enumerate(dict.fromkeys([*special, *pieces, *map("".join, merges)]))
+        },
         merges=merges,
         additional_special_tokens=special[1:],
         model_max_length=limit,
@@ -100,6 +103,98 @@ def qwen2_vl(tokenizer):
     return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision))
 
 
+def qwen3_vl(tokenizer):
+    """`Qwen3VLModel` with two blocks for text and one for images."""
+    from transformers import Qwen3VLConfig, Qwen3VLModel
+
+    text = {
+        **DECODER,
+        "num_hidden_layers": 2,
+        "vocab_size": len(tokenizer),
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 1, 1]},
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    vision = {
+        "depth": 1,
+        "hidden_size": WIDTH,
+        "intermediate_size": WIDTH,
+        "num_heads": 2,
+        "out_hidden_size": WIDTH,
+        "num_position_embeddings": 16,
+        "deepstack_visual_indexes": [0],
+    }
+    return Qwen3VLModel(Qwen3VLConfig(text_config=text, vision_config=vision))
+
+
+def pixtral_processor():
+    """The tokenizer and image processor that Mistral's vision models come with."""
+    from transformers import PixtralImageProcessor, PixtralProcessor
+
+    tokenizer = plain_tokenizer(("[IMG]", "[IMG_BREAK]", "[IMG_END]"))
+    return PixtralProcessor(PixtralImageProcessor(), tokenizer, chat_template=CHAT)
+
+
+def plain_tokenizer(special: tuple[str, ...] = ()):
+    """`PreTrainedTokenizerFast` of `qwen_tokenizer`'s pieces, as models without a class of their own have."""
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(
+        tokenizer_object=qwen_tokenizer().backend_tokenizer,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=list(special),
+        model_max_length=2048,
+    )
+
+
+def mistral3(tokenizer, layers: int):
+    """`Mistral3ForConditionalGeneration`."""
+    from transformers import (
+        Mistral3Config,
+        Mistral3ForConditionalGeneration,
+        MistralConfig,
+        PixtralVisionConfig,
+    )
+
+    text = MistralConfig(
+        **DECODER,
+        num_hidden_layers=layers,
+        vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    vision = PixtralVisionConfig(
+        hidden_size=WIDTH,
+        intermediate_size=WIDTH,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        head_dim=8,
+        image_size=32,
+        patch_size=16,
+    )
+    return Mistral3ForConditionalGeneration(Mistral3Config(text_config=text, vision_config=vision))
+
+
+def llama(tokenizer):
+    """`LlamaForCausalLM` with two blocks."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(
+        LlamaConfig(
+            **DECODER,
+            num_hidden_layers=2,
+            vocab_size=len(tokenizer),
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
 def gemma2(tokenizer):
     """`Gemma2Model`."""
     from transformers import Gemma2Config, Gemma2Model
@@ -147,7 +242,7 @@ def _t5_settings(tokenizer, width: int) -> dict:
     }
 
 
-def clip_with_projection(tokenizer):
+def clip_with_projection(tokenizer, positions: int = 16):
     """`CLIPTextModelWithProjection` with two blocks, of which the last but one is used."""
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
@@ -158,7 +253,7 @@ def clip_with_projection(tokenizer):
             intermediate_size=WIDTH,
             num_hidden_layers=2,
             num_attention_heads=2,
-            max_position_embeddings=16,
+            max_position_embeddings=positions,
             projection_dim=WIDTH,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
