@@ -61,6 +61,11 @@ def stock_class(kind: str) -> Any:
         raise ModelRefused(f"{kind} is not one of diffusers' own pipelines; only those are loaded")
     if found.__module__.startswith("diffusers.pipelines.deprecated"):
         raise ModelRefused(f"{kind} is deprecated in diffusers; convert the model to another class")
+    if "PAG" in kind:
+        raise ModelRefused(
+            f"{kind} exchanges parts of its network during its call; name {kind.replace('PAG', '')} in "
+            "model_index.json, which has the same weights"
+        )
     takes = inspect.signature(found.__call__).parameters
     if "prompt" not in takes:
         raise ModelRefused(f"{kind} takes no prompt; expected a text-to-image pipeline")

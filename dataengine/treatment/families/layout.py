@@ -80,7 +80,7 @@ class Layout:
         with torch.no_grad():
             expected = tail(values)
             found = self.for_vae(self.outside(values))
-        if (found - expected).abs().max() > TOLERANCE * expected.abs().max():
+        if not (found - expected).abs().max() <= TOLERANCE * expected.abs().max():
             raise ModelRefused("the path from latents to the VAE does more than scale, shift and rearrange")
 
     def outside(self, latents: Tensor) -> Tensor:

@@ -13,6 +13,16 @@ FLUX2 = r".*\.attn\.(to_[qkv]|to_out\.0|to_qkv_mlp_proj)|single_transformer_bloc
 MLP = r".*\.(to_[qkv]|to_out\.0|net\.0\.proj|net\.2)"
 
 
+SWITCHES: Mapping[str, Any] = {
+    "use_resolution_binning": False,
+    "enable_prompt_rewrite": False,
+    "use_pe": False,
+    "use_kv_cache": False,
+}
+"""Arguments of every call that takes them: images of the size that is asked for, by the prompt as it is written,
+with the prompt's keys computed in every step, so that they get a gradient."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One class of diffusers' text-to-image pipelines."""
@@ -26,7 +36,7 @@ class Row:
     source: str = "the default of its call in diffusers"
     """Where these three come from."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    """Further arguments of its call."""
+    """Further arguments of its call, beside `SWITCHES`."""
     negative: str | None = None
     """The negative prompt, for calls that guide only with one."""
     guidance_argument: str = "guidance_scale"
@@ -113,14 +123,12 @@ ROWS: dict[str, Row] = {
         tested=TESTED,
     ),
     "SanaPipeline": Row(
-        arguments={"use_resolution_binning": False},
         attention=r".*attn[12]\.(to_[qkv]|to_out\.0)",
         layers=r".*attn[12]\.(to_[qkv]|to_out\.0)",
         licence="NVIDIA Open Model; its text encoder Gemma Terms of Use",
         tested=TESTED,
     ),
     "PixArtSigmaPipeline": Row(
-        arguments={"use_resolution_binning": False},
         attention=r".*attn[12]\.(to_[qkv]|to_out\.0)",
         layers=r".*(attn[12]\.(to_[qkv]|to_out\.0)|ff\.net\.0\.proj|ff\.net\.2)",
         licence="CreativeML Open RAIL++-M",

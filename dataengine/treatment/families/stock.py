@@ -36,7 +36,7 @@ from dataengine.treatment.families.layout import Layout
 from dataengine.treatment.families.lora import Adapter
 from dataengine.treatment.families.quantization import Bits, loading_options
 from dataengine.treatment.families.recorded import Recording
-from dataengine.treatment.families.rows import row_of
+from dataengine.treatment.families.rows import SWITCHES, row_of
 from dataengine.treatment.families.schedulers import FLOW, flow_scheduler
 from dataengine.treatment.families.weight_files import variant_of
 
@@ -426,6 +426,7 @@ class StockFamily:
         """Its own call with hooks, for prompts or for encoded ones; without a size, for its default one."""
         count, scale = len(prompts), self.guidance if guidance is None else guidance
         arguments: dict[str, Any] = {
+            **{name: value for name, value in SWITCHES.items() if name in self._takes},
             **self.row.arguments,
             "prompt": list(prompts) if not isinstance(prompts, Conditioning) else [""] * count,
             "num_inference_steps": steps,

@@ -27,7 +27,7 @@ def stacked(prompts):
 
 def ragged(prompts):
     """Lists of tensors of the prompts' own lengths."""
-    return [([values(prompt, 1 + len(prompt)).view(-1, 1) for prompt in prompts], [])]
+    return [([values(prompt, 1 + len(prompt)).view(-1, 1) for prompt in prompts], None)]
 
 
 def padded(prompts):
@@ -74,6 +74,13 @@ def test_prompts_of_other_lengths_keep_their_own():
     assert recording.padded and recording.one_by_one
     assert recording.alike(kept) == [0, 1, 0]
     assert same(recording.replay(kept.rows([0, 2])), padded(["ab", "xy"]))
+
+
+def test_lists_of_unequal_lengths_are_asked_together():
+    recording = Recording(ragged)
+    kept = recording(PROMPTS)
+    assert recording.padded and recording.alike(kept) == [0, 0, 0]
+    assert same(recording.replay(kept), ragged(PROMPTS))
 
 
 def test_prompts_given_one_by_one_on_demand():
