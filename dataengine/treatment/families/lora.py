@@ -138,7 +138,11 @@ class Adapter:
             if self._of_pipeline:
                 # With its metadata, a file of diffusers states rank and alpha itself.
                 self._pipeline.load_lora_weights(
-                    **({"pretrained_model_name_or_path_or_dict": matrices} if metadata is None else _named(file)),
+                    **(
+                        {"pretrained_model_name_or_path_or_dict": matrices}
+                        if metadata is None
+                        else _named(file)
+                    ),
                     adapter_name=NAME,
                 )
             else:

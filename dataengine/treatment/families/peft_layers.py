@@ -50,7 +50,9 @@ def save(network: nn.Module, name: str, prefix: str, file: Path) -> None:
     )
 
 
-def load(network: nn.Module, name: str, prefix: str, matrices: Mapping[str, Tensor], stated: str | None) -> None:
+def load(
+    network: nn.Module, name: str, prefix: str, matrices: Mapping[str, Tensor], stated: str | None
+) -> None:
     """Attach the matrices of a file, whose keys begin with `prefix`; `stated` are the settings in its header.
 
     Without them alpha is the rank. Raises `ModelRefused` for matrices that the network has no layer for.

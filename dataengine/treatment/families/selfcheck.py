@@ -209,7 +209,9 @@ def _small_chain(family: StockFamily) -> tuple[tuple[int, int], list[Asked], Ten
     size = _smallest(family)
     chain: list[Asked] = []
 
-    def watch(original: Any, model_output: Tensor, time: Tensor, sample: Tensor, *args: Any, **kw: Any) -> Any:
+    def watch(
+        original: Any, model_output: Tensor, time: Tensor, sample: Tensor, *args: Any, **kw: Any
+    ) -> Any:
         chain.append(Asked(sample, time, model_output))
         result = original(model_output, time, sample, *args, **kw)
         if len(chain) == 2:

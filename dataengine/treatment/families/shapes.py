@@ -132,13 +132,13 @@ def _encoded(network: Any, input_ids: Tensor | None = None, *args: Any, **kwargs
     from transformers.models.clip.modeling_clip import CLIPTextModelOutput
 
     ids = input_ids if input_ids is not None else kwargs["input_ids"]
-    config = network.config.get_text_config() if hasattr(network.config, "get_text_config") else network.config
+    config = (
+        network.config.get_text_config() if hasattr(network.config, "get_text_config") else network.config
+    )
     dtype = next(network.parameters()).dtype
     last = torch.zeros(*ids.shape, config.hidden_size, dtype=dtype)
     states = (last,) * (config.num_hidden_layers + 1)
     if "WithProjection" in type(network).__name__:
         pooled = torch.zeros(len(ids), config.projection_dim, dtype=dtype)
         return CLIPTextModelOutput(text_embeds=pooled, last_hidden_state=last, hidden_states=states)
-    return BaseModelOutputWithPooling(
-        last_hidden_state=last, pooler_output=last[:, 0], hidden_states=states
-    )
+    return BaseModelOutputWithPooling(last_hidden_state=last, pooler_output=last[:, 0], hidden_states=states)

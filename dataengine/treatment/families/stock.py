@@ -70,9 +70,7 @@ class StockFamily:
             self.prediction, self.velocity = "flow", False
             pipeline.scheduler = flow_scheduler(pipeline.scheduler)
         else:
-            pipeline.scheduler = ddim.sampler(
-                pipeline.scheduler, self.kind, ("epsilon", "v_prediction")
-            )
+            pipeline.scheduler = ddim.sampler(pipeline.scheduler, self.kind, ("epsilon", "v_prediction"))
         self.adapter = Adapter(
             pipeline, self._component, {"attention": self.row.attention, "all": self.row.layers}
         )
@@ -304,7 +302,9 @@ class StockFamily:
         times = scheduler.timesteps.double() / scheduler.config.num_train_timesteps
         if not scheduler.sigmas.isfinite().all():
             raise ConfigRefused(f"{self.name} has no noise levels for {steps} steps; choose more steps")
-        sigma, next_sigma = (part.to(latents.device) for part in (scheduler.sigmas[:-1], scheduler.sigmas[1:]))
+        sigma, next_sigma = (
+            part.to(latents.device) for part in (scheduler.sigmas[:-1], scheduler.sigmas[1:])
+        )
         return Schedule(
             times=times.to(latents.device),
             alpha=1 - sigma,
@@ -339,7 +339,9 @@ class StockFamily:
             output = self._answer(layout.inside(latents), times[0], conditioning, guidance, layout)
         else:
             parts = [
-                self._answer(layout.inside(latents[rows]), times[rows[0]], conditioning.rows(rows), guidance, layout)
+                self._answer(
+                    layout.inside(latents[rows]), times[rows[0]], conditioning.rows(rows), guidance, layout
+                )
                 for rows in groups.values()
             ]
             order = torch.tensor([row for rows in groups.values() for row in rows]).argsort()
@@ -389,8 +391,10 @@ class StockFamily:
         if not self._checkpointing or not torch.is_grad_enabled():
             return self._decoded(z)
         whole = not self.pipeline.vae._supports_gradient_checkpointing
-        parts = [checkpoint(self._decoded, one, use_reentrant=False) if whole else self._decoded(one)
-                 for one in z.split(1)]
+        parts = [
+            checkpoint(self._decoded, one, use_reentrant=False) if whole else self._decoded(one)
+            for one in z.split(1)
+        ]
         return torch.cat(parts)
 
     def _decoded(self, z: Tensor) -> Tensor:

@@ -190,7 +190,9 @@ def test_the_families_of_our_own_agree_with_their_pipelines_calls(make, tmp_path
         for weight in family.adapter.parameters().values():
             weight.data += 0.1
         image = draw(family, grad_last=1, settings=settings)
-        gradients.append(torch.autograd.grad(image.square().mean(), list(family.adapter.parameters().values())))
+        gradients.append(
+            torch.autograd.grad(image.square().mean(), list(family.adapter.parameters().values()))
+        )
     for one, other in zip(*gradients, strict=True):
         assert (one - other).norm() < 1e-4 * one.norm() + 1e-9
 
