@@ -1,7 +1,7 @@
 """The parts that a pipeline class of diffusers is made of: which classes each may have, and which are loaded.
 
-diffusers' signatures say it: nothing else of a folder is loaded, and only classes that diffusers and transformers
-themselves define.
+diffusers' signatures say it: nothing else of a folder is loaded, and only classes that diffusers and
+transformers themselves define.
 """
 
 import inspect
@@ -53,8 +53,8 @@ def stock_class(kind: str) -> Any:
     found = getattr(diffusers, kind, None) if kind.isidentifier() else None
     if not inspect.isclass(found) or not issubclass(found, diffusers.DiffusionPipeline):
         raise ModelRefused(
-            f"{kind!r} is no pipeline class of the installed diffusers {diffusers.__version__}; expected one of "
-            f"{', '.join(sorted({*PIPELINES, *ROWS}))}, or another text-to-image class that it has. A class "
+            f"{kind!r} is no pipeline class of the installed diffusers {diffusers.__version__}; expected "
+            f"one of {', '.join(sorted({*PIPELINES, *ROWS}))}, or another text-to-image class of it. A class "
             "that is newer needs a newer diffusers, and one that was renamed its new name in model_index.json"
         )
     if not found.__module__.startswith("diffusers.pipelines."):
@@ -75,8 +75,8 @@ def stock_class(kind: str) -> Any:
         more += ["image"] if needed or any(part in kind for part in OTHER_KINDS) else []
     if more:
         raise ModelRefused(
-            f"{kind} needs more than text (it takes {more[0]}); control, inpainting, editing, video and audio are "
-            "not supported; expected a text-to-image pipeline"
+            f"{kind} needs more than text (it takes {more[0]}); control, inpainting, editing, video and "
+            "audio are not supported; expected a text-to-image pipeline"
         )
     return found
 
@@ -114,7 +114,8 @@ def stock_facts(kind: str, index: dict[str, Any], where: Any) -> FamilyFacts:
 
 
 def left_out(kind: str) -> list[str]:
-    """The optional parts of a class that are not loaded: safety checkers, prompt enhancers, image encoders."""
+    """The optional parts of a class that are not loaded: safety checkers, prompt enhancers, image
+    encoders."""
     return [name for name in stock_class(kind)._optional_components if not name.startswith(NEEDED)]
 
 
@@ -135,7 +136,8 @@ def _class_of(part: Any, name: str, allowed: tuple[Any, ...], where: Any) -> Any
     of = getattr(libraries[part[0]], part[1], None)
     if not inspect.isclass(of):
         raise ModelRefused(
-            f"{where} names {part[1]} as {name}, which the installed {part[0]} does not have; expected {expected}"
+            f"{where} names {part[1]} as {name}, which the installed {part[0]} does not have; "
+            f"expected {expected}"
         )
     if not _fits(of, name, allowed):
         raise ModelRefused(f"{where} names {part} as {name}; expected {expected}")

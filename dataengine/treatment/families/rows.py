@@ -19,8 +19,8 @@ SWITCHES: Mapping[str, Any] = {
     "use_pe": False,
     "use_kv_cache": False,
 }
-"""Arguments of every call that takes them: images of the size that is asked for, by the prompt as it is written,
-with the prompt's keys computed in every step, so that they get a gradient."""
+"""Arguments of every call that takes them: images of the size that is asked for, by the prompt as it is
+written, with the prompt's keys computed in every step, so that they get a gradient."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,8 @@ class Row:
     checkpointing: bool = True
     """Whether its denoiser's gradient checkpointing works."""
     one_area: bool = False
-    """Whether its call scales every size to the area of its `default_sample_size`, which is then set to it."""
+    """Whether its call scales every size to the area of its `default_sample_size`, which is then set to
+    it."""
     one_by_one: bool = False
     """Whether prompts must be encoded one at a time."""
     least_grad_steps: int = 1

@@ -1,4 +1,5 @@
-"""Whether a pipeline's own call does what `StockFamily` takes it to do, tried on small images when it is opened.
+"""Whether a pipeline's own call does what `StockFamily` takes it to do, tried on small images when it is
+opened.
 
 The call of every class is written anew, and changes with diffusers: what is assumed of it is tested on the
 model at hand, and named where it does not hold.

@@ -1,4 +1,5 @@
-"""A pipeline without weights, for estimates: what its call asks of its denoiser, and the same asked of shapes.
+"""A pipeline without weights, for estimates: what its call asks of its denoiser, and the same asked of
+shapes.
 
 The pipeline's glue runs for real on zeros, which are small; only its networks are fake tensors. Text encoders
 are replaced by their outputs' shapes. Must be used within `estimate.fake_tensors()`.

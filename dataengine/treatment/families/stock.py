@@ -1,10 +1,10 @@
 """Any text-to-image pipeline of diffusers, by its own call.
 
-`predict` is the pipeline's call on given latents and one time, left where it hands its answer to the scheduler:
-guidance, negative prompts, packing and position ids are the pipeline's own. Prompts are encoded once and given
-back (`recorded`); the arrangement and scale of latents are learned from its path to the VAE (`layout`).
-Sampling brings its own steps: Euler's for flow matching and DDIM's for noise and v-prediction (v_t = α_t·ε −
-σ_t·x_0, Salimans & Ho 2022), which is answered as noise.
+`predict` is the pipeline's call on given latents and one time, left where it hands its answer to the
+scheduler: guidance, negative prompts, packing and position ids are the pipeline's own. Prompts are encoded
+once and given back (`recorded`); the arrangement and scale of latents are learned from its path to the VAE
+(`layout`). Sampling brings its own steps: Euler's for flow matching and DDIM's for noise and v-prediction
+(v_t = α_t·ε − σ_t·x_0, Salimans & Ho 2022), which is answered as noise.
 """
 
 import inspect
