@@ -5,11 +5,14 @@ transformers themselves define.
 """
 
 import inspect
+from pathlib import Path
 from typing import Any
 
+from dataengine.bounds import read_config
 from dataengine.errors import ModelRefused
+from dataengine.treatment.config import UsualSampling
 from dataengine.treatment.families.catalog import PIPELINES, FamilyFacts
-from dataengine.treatment.families.rows import ROWS
+from dataengine.treatment.families.rows import ROWS, row_of
 
 LIBRARIES = ("diffusers", "transformers")
 NEEDED = ("text_encoder", "tokenizer")
@@ -117,6 +120,28 @@ def left_out(kind: str) -> list[str]:
     """The optional parts of a class that are not loaded: safety checkers, prompt enhancers, image
     encoders."""
     return [name for name in stock_class(kind)._optional_components if not name.startswith(NEEDED)]
+
+
+def usual_sampling(kind: str, folder: Path) -> UsualSampling:
+    """Steps and guidance that a folder's pipeline is usually drawn with: its row's, else its call's defaults.
+
+    Distilled weights are known where their settings tell them; others are told apart by no file.
+    """
+    if kind in PIPELINES and not PIPELINES[kind].reads_prompts:
+        return UsualSampling()
+    row, takes = row_of(kind), inspect.signature(stock_class(kind).__call__).parameters
+    if row.few and _is_distilled(kind, folder):
+        return UsualSampling(steps=row.few[0], guidance=row.few[1])
+    own = takes.get(row.guidance_argument)
+    guidance = row.guidance if row.guidance is not None or own is None else own.default
+    return UsualSampling(steps=row.steps or takes["num_inference_steps"].default, guidance=guidance)
+
+
+def _is_distilled(kind: str, folder: Path) -> bool:
+    """By `is_distilled` of the pipeline; FLUX.1 schnell by its missing guidance input."""
+    if kind == "FluxPipeline":
+        return not read_config(folder / "transformer" / "config.json").get("guidance_embeds", False)
+    return bool(read_config(folder / "model_index.json").get("is_distilled", False))
 
 
 def _class_of(part: Any, name: str, allowed: tuple[Any, ...], where: Any) -> Any:

@@ -57,6 +57,8 @@ class Row:
     """Whether prompts must be encoded one at a time."""
     least_grad_steps: int = 1
     """Fewest last steps that move the image."""
+    few: tuple[int, float] | None = None
+    """Usual steps and guidance scale of weights whose settings say that they are distilled."""
     distilled: str | None = None
     """Which weights of the class are distilled to few steps; None if none are known."""
     licence: str
@@ -72,6 +74,7 @@ ROWS: dict[str, Row] = {
         attention=ATTENTION,
         layers=r".*\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out|proj_mlp|net\.0\.proj|net\.2)"
         r"|single_transformer_blocks\.\d+\.proj_out",
+        few=(4, 0.0),
         distilled="schnell, to 4 steps without guidance",
         licence="schnell Apache-2.0; dev FLUX.1 [dev] Non-Commercial",
         tested=TESTED,
@@ -86,6 +89,7 @@ ROWS: dict[str, Row] = {
     "Flux2KleinPipeline": Row(
         attention=FLUX2,
         layers=rf"{FLUX2}|.*\.ff\.linear_(in|out)",
+        few=(4, 1.0),
         distilled="klein 4B and 9B, to 4 steps (is_distilled in model_index.json); the base models are not",
         licence="4B Apache-2.0; 9B FLUX Non-Commercial",
         tested=TESTED,
@@ -160,6 +164,7 @@ ROWS: dict[str, Row] = {
     "Krea2Pipeline": Row(
         unguided=0.0,
         layers=r".*\.(to_[qkv]|to_out\.0|ff\.(gate|up|down))",
+        few=(8, 0.0),
         distilled="Turbo, to 8 steps (is_distilled in model_index.json)",
         licence="Krea 2 Community",
         tested=TESTED,

@@ -5,11 +5,12 @@ import logging
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from dataengine.errors import ConfigRefused, ModelRefused
-from dataengine.treatment.config import LoraSettings, SamplingConfig
+from dataengine.treatment.config import LoraSettings, OfflineConfig, SamplingConfig, TreatmentConfig
 from dataengine.treatment.families import selfcheck
 from dataengine.treatment.families.components import stock_class
 from dataengine.treatment.families.hooked import Halt, call
@@ -20,6 +21,7 @@ from dataengine.treatment.families.rows import ROWS
 from dataengine.treatment.families.selfcheck import check
 from dataengine.treatment.families.stock import StockFamily
 from dataengine.treatment.sampling.sampler import sample
+from dataengine.treatment.tuning.trainer import treat
 from tests.dataengine.treatment import tiny
 from tests.dataengine.treatment.families.family_contract import draw
 from tests.dataengine.treatment.families.tiny_pipelines import save_tiny, tiny_pipeline
@@ -319,3 +321,40 @@ def test_a_size_without_noise_levels_or_without_latents_is_refused():
 @pytest.mark.parametrize("name", ["FluxPipeline", "ZImagePipeline", "AuraFlowPipeline"])
 def test_text_to_image_classes_are_found(name):
     assert stock_class(name).__name__ == name
+
+
+def test_a_treatment_trains_its_lora(kept, tmp_path):
+    """From a folder to a LoRA that a fresh stock pipeline loads, and that draws the same there."""
+    from diffusers import StableDiffusion3Pipeline
+
+    config = TreatmentConfig(
+        updates=2,
+        batch=2,
+        grad_steps=1,
+        learning_rate=1e-2,
+        offline=OfflineConfig(gamma=0.001),
+        sampling=SamplingConfig(steps=2, batch=4),
+        lora=LoraSettings(rank=2, targets="all"),
+        offload=("text",),
+    )
+    family = load_family(kept)
+    before = draw(family, settings=config.sampling)
+    clean = np.random.default_rng(0).integers(0, 256, size=(2, 32, 32, 3), dtype=np.uint8)
+    prompts = list(tiny.PROMPTS[:2])
+    treat(config, family, tiny.ToyDetector(), prompts, clean, prompts, None, tmp_path)
+    after = draw(family, settings=config.sampling)
+    assert (after - before).abs().max() > 1e-3
+    family.adapter.save(tmp_path / "lora")
+    stock = StableDiffusion3Pipeline.from_pretrained(kept)
+    stock.load_lora_weights(tmp_path / "lora")
+    images = stock(
+        prompts,
+        num_inference_steps=2,
+        guidance_scale=family.guidance,
+        generator=[torch.Generator().manual_seed(seed) for seed in (5, 6)],
+        output_type="pt",
+        height=32,
+        width=32,
+    ).images
+    assert (images - after).abs().max() < 1e-5
+    assert "StableDiffusion3Pipeline.load_lora_weights" in family.adapter.reader
