@@ -15,7 +15,7 @@ from dataengine.treatment.families.catalog import FamilyFacts
 from dataengine.treatment.families.components import IMPLEMENTATION
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.families.loading import INDEX, check_pipeline, facts_of, read_index
-from dataengine.treatment.families.quiet import quiet
+from dataengine.treatment.families.own_call.quiet import quiet
 from dataengine.treatment.families.weight_files import own_variant, variant_of
 
 STRICT = "diffusers"

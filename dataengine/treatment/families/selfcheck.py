@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from dataengine.errors import ConfigRefused, ModelRefused, reason_of
 from dataengine.treatment.families.diffusion import broadcast_level
-from dataengine.treatment.families.hooked import Halt
-from dataengine.treatment.families.quiet import quiet
+from dataengine.treatment.families.own_call.hooked import Halt
+from dataengine.treatment.families.own_call.quiet import quiet
 from dataengine.treatment.families.stock import StockFamily
 
 logger = logging.getLogger(__name__)

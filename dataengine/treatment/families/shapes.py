@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from dataengine.treatment.families.components import stock_class
 from dataengine.treatment.families.diffusion import Conditioning, Schedule
-from dataengine.treatment.families.hooked import Halt
-from dataengine.treatment.families.layout import Layout
+from dataengine.treatment.families.own_call.hooked import Halt
+from dataengine.treatment.families.own_call.layout import Layout
 from dataengine.treatment.families.stock import StockFamily
 
 Asked = tuple[tuple[Any, ...], dict[str, Any]]

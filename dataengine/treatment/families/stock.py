@@ -31,9 +31,9 @@ from dataengine.treatment.families.diffusion import (
     broadcast_level,
     prompts_beyond,
 )
-from dataengine.treatment.families.hooked import Halt, Hook, call
-from dataengine.treatment.families.layout import Layout
 from dataengine.treatment.families.lora import Adapter
+from dataengine.treatment.families.own_call.hooked import Halt, Hook, call
+from dataengine.treatment.families.own_call.layout import Layout
 from dataengine.treatment.families.quantization import Bits, loading_options
 from dataengine.treatment.families.recorded import Recording
 from dataengine.treatment.families.rows import SWITCHES, row_of

@@ -13,10 +13,10 @@ from dataengine.errors import ConfigRefused, ModelRefused
 from dataengine.treatment.config import LoraSettings, OfflineConfig, SamplingConfig, TreatmentConfig
 from dataengine.treatment.families import selfcheck
 from dataengine.treatment.families.components import stock_class
-from dataengine.treatment.families.hooked import Halt, call
 from dataengine.treatment.families.inspection import inspect_pipeline
 from dataengine.treatment.families.loading import load_family
-from dataengine.treatment.families.quiet import quiet
+from dataengine.treatment.families.own_call.hooked import Halt, call
+from dataengine.treatment.families.own_call.quiet import quiet
 from dataengine.treatment.families.rows import ROWS
 from dataengine.treatment.families.selfcheck import check
 from dataengine.treatment.families.stock import StockFamily

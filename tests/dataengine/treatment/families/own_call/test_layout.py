@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dataengine.errors import ModelRefused
-from dataengine.treatment.families.layout import Layout
+from dataengine.treatment.families.own_call.layout import Layout
 
 SIDES = (4, 6)
 
