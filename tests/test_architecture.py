@@ -21,8 +21,8 @@ ORDER = {
     "dataengine/clinic": "drawing flaws scenes subjects world lessons readers models vocabulary config "
     "training parts oracles build",
     "dataengine/treatment": "config presets families sampling tuning refining guided_sampling repair",
-    "dataengine/treatment/families": "autoencoder catalog rows diffusion lora quantization own_call weight_files components ddim "
-    "family recorded schedulers dit stable_diffusion unconditional flux stock stable_diffusion_xl "
+    "dataengine/treatment/families": "autoencoder catalog rows diffusion lora quantization own_call "
+    "weight_files components ddim family recorded schedulers dit stable_diffusion unconditional flux stock stable_diffusion_xl "
     "selfcheck shapes loading inspection",
     "pipelines": "config runtime generators detectors selections stages round recipes exchange jobs services "
     "worker cli demo",
