@@ -22,7 +22,8 @@ ORDER = {
     "training parts oracles build",
     "dataengine/treatment": "config presets families sampling tuning refining guided_sampling repair",
     "dataengine/treatment/families": "autoencoder catalog rows diffusion lora quantization own_call "
-    "weight_files components ddim family recorded schedulers dit stable_diffusion unconditional flux stock stable_diffusion_xl "
+    "weight_files components ddim family recorded schedulers dit stable_diffusion unconditional flux "
+    "stock stable_diffusion_xl "
     "selfcheck shapes loading inspection",
     "pipelines": "config runtime generators detectors selections stages round recipes exchange jobs services "
     "worker cli demo",
