@@ -21,6 +21,10 @@ ORDER = {
     "dataengine/clinic": "drawing flaws scenes subjects world lessons readers models vocabulary config "
     "training parts oracles build",
     "dataengine/treatment": "config presets families sampling tuning refining guided_sampling repair",
+    "dataengine/treatment/families": "autoencoder catalog rows diffusion lora quantization own_call "
+    "weight_files components ddim family recorded schedulers dit stable_diffusion unconditional "
+    "latent_unconditional flux stock stable_diffusion_xl selfcheck shapes guided_diffusion loading "
+    "single_file inspection",
     "pipelines": "config runtime generators detectors selections stages round recipes exchange repair jobs "
     "services worker cli demo",
     "pipelines/exchange": "prompts metadata labels importer safe_files import_options shapes label_studio "

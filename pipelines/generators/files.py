@@ -7,8 +7,9 @@ from typing import Any
 from dataengine.bounds import read_config
 from dataengine.errors import ModelRefused, NotFound
 from dataengine.records import FILES, GeneratorVersion
-from dataengine.treatment.config import WeightsConfig
+from dataengine.treatment.config import SamplingConfig, WeightsConfig
 from dataengine.treatment.families.catalog import PIPELINES
+from pipelines.config import GenerateConfig
 from storage.locations import unregistered_folder
 from storage.workspace import Workspace
 
@@ -20,6 +21,8 @@ DISTILLED = "distilled"
 """Key of a generator's settings: whether it is distilled to few steps."""
 REVISION = "revision"
 """Key of a generator's settings: the commit of the hub that it was registered from."""
+SAMPLING = "sampling"
+"""Key of a generator's settings: what it is usually drawn with (`UsualSampling`)."""
 
 
 def share_folder(workspace: Workspace, folder: Path) -> dict[str, Any]:
@@ -78,6 +81,13 @@ def weights_of(version: GeneratorVersion) -> WeightsConfig:
 def says_distilled(folder: Path) -> bool:
     """Whether a pipeline's own index says that it is distilled, as those of FLUX.2 klein and Krea 2 Turbo."""
     return read_config(folder / "model_index.json").get("is_distilled") is True
+
+
+def sampling_of(version: GeneratorVersion, config: GenerateConfig) -> SamplingConfig:
+    """What a round draws the generator with: its usual steps, guidance and size, or those of the recipe."""
+    if not config.own_sampling:
+        return config.sampling
+    return config.sampling.model_copy(update=version.settings.get(SAMPLING, {}))
 
 
 def reads_prompts(workspace: Workspace, version: GeneratorVersion) -> bool:

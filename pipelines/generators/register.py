@@ -13,11 +13,12 @@ from pathlib import Path
 
 from dataengine.errors import InputRefused
 from dataengine.records import FILES, GeneratorVersion, digest, now
-from dataengine.treatment.config import WeightsConfig
+from dataengine.treatment.config import UsualSampling, WeightsConfig
 from pipelines.generators.files import (
     DISTILLED,
     PIPELINE,
     REVISION,
+    SAMPLING,
     WEIGHTS,
     says_distilled,
     share_folder,
@@ -37,12 +38,15 @@ def register_generator(
     *,
     configs: Path | None = None,
     distilled: bool = False,
+    usual: UsualSampling = UsualSampling(),
 ) -> GeneratorVersion:
     """Register a generator, optionally with a LoRA such as DreamBooth's, which treatments continue to train.
     `distilled` marks one that is distilled to few steps, unless its own index says so. A single file is
-    converted to a pipeline folder, with `configs` (see `families.single_file`), and stored.
+    converted to a pipeline folder, with `configs` (see `families.single_file`), and stored. What `usual`
+    leaves out is its pipeline's own.
     Raises `ModelRefused` for what cannot be drawn with and for failed downloads, `InputRefused` for a LoRA
     that does not exist."""
+    from dataengine.treatment.families.components import usual_sampling
     from dataengine.treatment.families.inspection import inspect_pipeline
     from dataengine.treatment.families.loading import download_pipeline
     from dataengine.treatment.families.single_file import is_single_file
@@ -58,6 +62,8 @@ def register_generator(
     else:
         opened = folder if is_local else download_pipeline(location)
     kind = inspect_pipeline(opened, lora)
+    stated = usual.model_dump(mode="json", exclude_none=True)
+    sampling = usual_sampling(kind, opened).model_dump(mode="json", exclude_none=True) | stated
     resolved = str(folder.resolve()) if is_local or files else location
     if not files:
         files = share_folder(workspace, folder) if is_local else {REVISION: opened.name}
@@ -70,11 +76,12 @@ def register_generator(
             weights.model_dump_json(),
             *([checkpoint] if checkpoint else []),
             *(["distilled"] if distilled else []),
+            *([usual.model_dump_json()] if stated else []),
         ),
         name=name.strip() or (plain if lora is None else f"{plain} with {lora.stem}"),
         location=resolved,
         lora=checkpoint,
-        settings={WEIGHTS: weights.model_dump(mode="json"), PIPELINE: kind, **files}
+        settings={WEIGHTS: weights.model_dump(mode="json"), PIPELINE: kind, SAMPLING: sampling, **files}
         | ({DISTILLED: True} if distilled or says_distilled(opened) else {}),
         licence=licence.strip(),
     )

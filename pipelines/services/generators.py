@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dataengine.records import GeneratorVersion
-from dataengine.treatment.config import WeightsConfig
+from dataengine.treatment.config import UsualSampling, WeightsConfig
 from pipelines.generators import files
 from storage.workspace import Workspace
 
@@ -19,8 +19,10 @@ def register_generator(
     *,
     configs: Path | None = None,
     distilled: bool = False,
+    usual: UsualSampling = UsualSampling(),
 ) -> GeneratorVersion:
-    """Register a diffusers pipeline, a folder, a single file or a hub id, with a LoRA where one is given.
+    """Register a diffusers pipeline, a folder, a single file or a hub id, with a LoRA where one is given, and
+    what it is usually drawn with, where that is not its pipeline's own.
     `configs` is a pipeline folder of a single file's class; `distilled` marks a generator that is distilled
     to few steps.
 
@@ -29,7 +31,16 @@ def register_generator(
     from pipelines.generators import register
 
     return register.register_generator(
-        workspace, location, name, licence, weights, lora, actor, configs=configs, distilled=distilled
+        workspace,
+        location,
+        name,
+        licence,
+        weights,
+        lora,
+        actor,
+        configs=configs,
+        distilled=distilled,
+        usual=usual,
     )
 
 

@@ -27,7 +27,7 @@ def decode(vae: AutoencoderKL, latents: Tensor, shift: float) -> Tensor:
 
     Autocast is switched off: half-precision FLUX VAEs give black images.
     """
-    with _without_autocast(latents.device):
+    with without_autocast(latents.device):
         unscaled = latents.float() / vae.config.scaling_factor + shift
         return (vae.decode(unscaled, return_dict=False)[0] / 2 + 0.5).clamp(0, 1)
 
@@ -35,7 +35,7 @@ def decode(vae: AutoencoderKL, latents: Tensor, shift: float) -> Tensor:
 @torch.no_grad()
 def encode(vae: AutoencoderKL, images: Tensor, shift: float) -> Tensor:
     """Scaled latents NCHW of images float N3HW in [0, 1]: the posterior's mean."""
-    with _without_autocast(images.device):
+    with without_autocast(images.device):
         mean = vae.encode(images.float() * 2 - 1).latent_dist.mean
     return (mean - shift) * vae.config.scaling_factor
 
@@ -51,6 +51,6 @@ def scale_factor(vae: AutoencoderKL) -> int:
     return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
-def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     """Context without autocast, which the meta device does not know."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

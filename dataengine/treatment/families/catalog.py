@@ -36,10 +36,14 @@ class FamilyFacts:
     """Whether it is text-conditional; otherwise it is unconditional or class-conditional."""
     refinable: bool
     """Whether its whole denoiser can be trained by noise prediction (a `family.Refinable`)."""
+    with_weights: tuple[str, ...] | None = None
+    """The components that have weights; None for all but scheduler and tokenizers."""
 
     @property
     def networks(self) -> tuple[str, ...]:
         """The components that have weights."""
+        if self.with_weights is not None:
+            return self.with_weights
         return tuple(name for name in self.components if not name.startswith(("scheduler", "tokenizer")))
 
     def load(self) -> Any:

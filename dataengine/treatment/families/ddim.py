@@ -1,5 +1,6 @@
 """DDIM (Song et al. 2021, η = 0) for every noise-predicting family: the chain, times and levels."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,18 +10,22 @@ from dataengine.errors import ModelRefused
 from dataengine.treatment.families.diffusion import Schedule
 
 
-def sampler(scheduler: Any, what: str) -> Any:
+def sampler(scheduler: Any, what: str, predictions: Sequence[str] = ("epsilon",)) -> Any:
     """A DDIM scheduler with the training noise schedule of `scheduler`.
 
     x̂_0 is clipped only if the generator's folder says so: diffusers would clip wherever it says nothing.
-    Raises `ModelRefused`, naming the model as `what`, for anything but plain noise prediction.
+    Raises `ModelRefused`, naming the model as `what`, for other predictions, and for thresholding.
     """
     from diffusers import DDIMScheduler
 
     config = scheduler.config
     says_nothing = "clip_sample" not in config or "clip_sample" in config.get("_use_default_values", ())
-    ddim = DDIMScheduler.from_config(config, **({"clip_sample": False} if says_nothing else {}))
-    if ddim.config.prediction_type != "epsilon" or ddim.config.thresholding:
+    changes: dict[str, Any] = {"clip_sample": False} if says_nothing else {}
+    if config.get("timestep_spacing") == "linspace":
+        # Of other samplers: DDIM's next time is always one even stride away.
+        changes["timestep_spacing"] = "leading"
+    ddim = DDIMScheduler.from_config(config, **changes)
+    if ddim.config.prediction_type not in predictions or ddim.config.thresholding:
         raise ModelRefused(
             f"{what} predicts {ddim.config.prediction_type!r} or thresholds x0; expected plain noise "
             "prediction"

@@ -42,9 +42,22 @@ class Conditioning:
 
     @classmethod
     def joined(cls, parts: Iterable[Self]) -> Self:
-        """Concatenate along the batch."""
+        """Concatenate along the batch; rows of unequal sizes are padded with zeros to the largest."""
         parts = list(parts)
-        return cls({name: torch.cat([part[name] for part in parts]) for name in parts[0].tensors})
+        return cls({name: _stacked([part[name] for part in parts]) for name in parts[0].tensors})
+
+
+def _stacked(parts: Sequence[Tensor]) -> Tensor:
+    """Concatenate along the first axis, with zeros after the smaller of the other axes."""
+    if len({part.shape[1:] for part in parts}) == 1:
+        return torch.cat(list(parts))
+    sizes = [max(lengths) for lengths in zip(*(part.shape[1:] for part in parts), strict=True)]
+    whole = parts[0].new_zeros(sum(map(len, parts)), *sizes)
+    start = 0
+    for part in parts:
+        whole[(slice(start, start + len(part)), *map(slice, part.shape[1:]))] = part
+        start += len(part)
+    return whole
 
 
 def prompts_beyond(prompts: Sequence[str], tokenizer: Any, limit: int) -> list[str]:

@@ -4,8 +4,6 @@ Its networks are opened on the meta device, where tensors have shapes and no dat
 diffusers and transformers as for real; then one denoising step is played.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,12 @@ import torch
 from torch import nn
 
 from dataengine.errors import ModelRefused, reason_of
-from dataengine.treatment.families.catalog import PIPELINES, FamilyFacts
+from dataengine.treatment.families.catalog import FamilyFacts
+from dataengine.treatment.families.components import IMPLEMENTATION
 from dataengine.treatment.families.family import GeneratorFamily
-from dataengine.treatment.families.loading import INDEX, check_pipeline, read_index
-from dataengine.treatment.families.weight_files import own_variant, pipeline_variant
+from dataengine.treatment.families.loading import INDEX, check_pipeline, facts_of, read_index
+from dataengine.treatment.families.own_call.quiet import quiet
+from dataengine.treatment.families.weight_files import own_variant, variant_of
 
 STRICT = "diffusers"
 """The library whose networks must use every tensor of their files. Text encoders often travel with parts that
@@ -29,13 +29,15 @@ def inspect_pipeline(folder: Path, lora: Path | None = None) -> str:
     Raises `ModelRefused`, naming the file or the network, for one that does not.
     """
     kind = check_pipeline(folder)
-    with _quiet():
-        family = _open_on_meta(folder, PIPELINES[kind])
+    with quiet():
+        facts = facts_of(folder)
+        family = _open_on_meta(folder, facts)
         if lora is not None:
             family.adapter.load(lora)
             for network in family.modules().values():
                 network.to("meta")
-        _play(folder, family)
+        if facts.implementation != IMPLEMENTATION:
+            _play(folder, family)
     return kind
 
 
@@ -43,7 +45,7 @@ def _open_on_meta(folder: Path, facts: FamilyFacts) -> GeneratorFamily:
     import diffusers
 
     _, index = read_index(folder / INDEX)
-    variant = pipeline_variant(folder)
+    variant = variant_of(folder, {name: str(index[name][0]) for name in facts.networks})
     parts: dict[str, Any] = {
         name: _network_on_meta(folder / name, index[name][0], index[name][1], variant)
         for name in facts.networks
@@ -96,21 +98,3 @@ def _play(folder: Path, family: Any) -> None:
         family.decode(latents)
     except Exception as error:
         raise ModelRefused(f"the networks of {folder} do not work together: {reason_of(error)}") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the progress bars and reports of loading."""
-    from diffusers.utils import logging as of_diffusers
-    from transformers.utils import logging as of_transformers
-
-    before = [(each, each.get_verbosity()) for each in (of_diffusers, of_transformers)]
-    for library, _ in before:
-        library.disable_progress_bar()
-        library.set_verbosity_error()
-    try:
-        yield
-    finally:
-        for library, verbosity in before:
-            library.enable_progress_bar()
-            library.set_verbosity(verbosity)

@@ -1,10 +1,13 @@
 """The LoRA of a pipeline's denoiser, by peft and in diffusers' own keys.
 
-Published LoRAs are read in every layout that the stock pipeline's `load_lora_weights` reads (diffusers' own,
-peft's keys, kohya's and ComfyUI's), those of text encoders included. The matrices are float32 whatever the
-base's precision, so that small updates are not lost in rounding.
+Where the stock pipeline has `load_lora_weights`, that reads and writes the file. Other pipelines get the
+same file with the same keys; their denoiser's `load_lora_adapter` reads it where it has one, else peft
+alone. Published LoRAs are read in every layout that the stock pipeline's `load_lora_weights` reads
+(diffusers' own, peft's keys, kohya's and ComfyUI's), those of text encoders included. The matrices are
+float32 whatever the base's precision, so that small updates are not lost in rounding.
 """
 
+import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -45,6 +48,8 @@ LEFT_OUT = re.compile(
 )
 """Keys that diffusers' conversion of FLUX's LoRAs drops, and only logs."""
 PEFT_PREFIX = "base_model.model."
+METADATA = "lora_adapter_metadata"
+"""Key of a file's header under which diffusers keeps the settings of its LoRA."""
 
 
 class Adapter:
@@ -57,6 +62,24 @@ class Adapter:
     @property
     def _denoiser(self) -> Any:
         return getattr(self._pipeline, self._component)
+
+    @property
+    def reader(self) -> str:
+        """What reads the saved file into a stock pipeline."""
+        if self._of_pipeline:
+            return f"{type(self._pipeline).__name__}.load_lora_weights"
+        if hasattr(self._denoiser, "load_lora_adapter"):
+            return f"{type(self._denoiser).__name__}.load_lora_adapter"
+        return "peft (inject_adapter_in_model and set_peft_model_state_dict, after the keys' first word)"
+
+    @property
+    def _of_pipeline(self) -> bool:
+        return self._component in self._parts and hasattr(self._pipeline, "load_lora_weights")
+
+    @property
+    def _parts(self) -> list[str]:
+        """The components that carry a LoRA."""
+        return getattr(self._pipeline, "_lora_loadable_modules", None) or [self._component]
 
     @property
     def _attached(self) -> bool:
@@ -75,7 +98,7 @@ class Adapter:
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self._denoiser.add_adapter(config, adapter_name=NAME)
+            attach_lora(self._denoiser, config, NAME)
         self._train(True)
 
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -85,7 +108,7 @@ class Adapter:
     @property
     def _encoders(self) -> dict[str, Any]:
         """The text encoders to which a LoRA is attached as well, by name."""
-        names = [name for name in self._pipeline._lora_loadable_modules if name != self._component]
+        names = [name for name in self._parts if name != self._component]
         found = {name: getattr(self._pipeline, name, None) for name in names}
         return {name: each for name, each in found.items() if NAME in getattr(each, "peft_config", {})}
 
@@ -99,7 +122,10 @@ class Adapter:
             content[f"{name}_lora_layers"] = get_peft_model_state_dict(network, adapter_name=NAME)
             content[f"{name}_lora_adapter_metadata"] = network.peft_config[NAME].to_dict()
         with tempfile.TemporaryDirectory(dir=folder, prefix=".lora-") as temporary:
-            self._pipeline.save_lora_weights(temporary, **content)
+            if self._of_pipeline:
+                self._pipeline.save_lora_weights(temporary, **content)
+            else:
+                save_lora(self._denoiser, NAME, self._component, Path(temporary) / WEIGHTS)
             durable.move(Path(temporary) / WEIGHTS, folder / WEIGHTS)
 
     def load(self, folder: Path, trainable: bool = False) -> None:
@@ -109,14 +135,21 @@ class Adapter:
         """
         self._refuse_second()
         file = weights_file(folder)
-        channels = self._denoiser.config.in_channels
+        channels = self._denoiser.config.get("in_channels")
         try:
             matrices, metadata = self._converted(file)
-            # With its metadata, a file of diffusers states rank and alpha itself.
-            self._pipeline.load_lora_weights(
-                **({"pretrained_model_name_or_path_or_dict": matrices} if metadata is None else _named(file)),
-                adapter_name=NAME,
-            )
+            if self._of_pipeline:
+                # With its metadata, a file of diffusers states rank and alpha itself.
+                self._pipeline.load_lora_weights(
+                    **(
+                        {"pretrained_model_name_or_path_or_dict": matrices}
+                        if metadata is None
+                        else _named(file)
+                    ),
+                    adapter_name=NAME,
+                )
+            else:
+                load_lora(self._denoiser, NAME, self._component, matrices, metadata)
         except (ValueError, RuntimeError, KeyError, TypeError, IndexError, AssertionError) as error:
             raise ModelRefused(f"{file} does not fit this generator: {reason_of(error)}") from error
         attached = sum(len(_matrices_of(each)) for each in (self._denoiser, *self._encoders.values()))
@@ -124,7 +157,7 @@ class Adapter:
             raise ModelRefused(
                 f"{file} is for another generator: {attached} of its {len(matrices)} matrices fit"
             )
-        if self._denoiser.config.in_channels != channels or not self.parameters():
+        if self._denoiser.config.get("in_channels") != channels or not self.parameters():
             raise ModelRefused(
                 f"{file} is no LoRA of this generator's {self._component}; expected one that is"
             )
@@ -139,14 +172,17 @@ class Adapter:
         named = self._named_by_path(tensors)
         state: dict[str, Tensor] = {}
         alphas: Mapping[str, float] | None = None
-        if tensors:
+        if tensors and not self._of_pipeline:
+            state = {key.removeprefix(PEFT_PREFIX): value for key, value in tensors.items()}
+        elif tensors:
             lost = [key for key, value in tensors.items() if LEFT_OUT.search(key) and value.any()]
             options = {"unet_config": self._denoiser.config, "return_alphas": True}
-            state, alphas = self._pipeline.lora_state_dict(tensors, **options)
+            found = self._pipeline.lora_state_dict(tensors, **options)
+            state, alphas = found if isinstance(found, tuple) else (found, None)
             if lost:
                 raise ModelRefused(f"{file} holds {lost[0]}, which diffusers would leave out")
         state = state | named
-        parts = [f"{name}." for name in self._pipeline._lora_loadable_modules]
+        parts = [f"{name}." for name in self._parts]
         for key in state:
             if not key.startswith(tuple(parts)):
                 raise ModelRefused(
@@ -165,7 +201,7 @@ class Adapter:
         diffusers' own conversion loses some: layers of FLUX, and a text encoder's attention beside its MLPs.
         """
         stems: dict[str, str] = {}
-        for component in self._pipeline._lora_loadable_modules:
+        for component in self._parts:
             prefixes = PREFIXES.get(component, (f"lora_{component}_", "lora_unet_"))
             for path, module in getattr(self._pipeline, component).named_modules():
                 if hasattr(module, "weight"):
@@ -187,12 +223,12 @@ class Adapter:
         trained = next(iter(self.parameters().values())).requires_grad
         networks = [self._denoiser, *self._encoders.values()]
         for network in networks:
-            network.disable_adapters()
+            switch_lora(network, on=False)
         try:
             yield
         finally:
             for network in networks:
-                network.enable_adapters()
+                switch_lora(network, on=True)
             for encoder in networks[1:]:
                 encoder.requires_grad_(False)
             self._train(trained)
@@ -275,7 +311,7 @@ def _adapter_metadata(file: Path) -> Any:
     from safetensors import safe_open
 
     with safe_open(file, framework="pt") as opened:
-        return (opened.metadata() or {}).get("lora_adapter_metadata")
+        return (opened.metadata() or {}).get(METADATA)
 
 
 def _scaled(file: Path, state: Mapping[str, Tensor], alphas: Mapping[str, float]) -> dict[str, Tensor]:
@@ -313,3 +349,65 @@ def _hint(key: str) -> str:
 def _matrices_of(network: nn.Module) -> dict[str, nn.Parameter]:
     named = sorted(network.named_parameters(), key=lambda pair: pair[0])
     return {name: weight for name, weight in named if f".{NAME}." in name and "lora_" in name}
+
+
+def attach_lora(network: Any, config: Any, name: str) -> None:
+    """Attach a new LoRA of peft's `config`."""
+    if hasattr(network, "add_adapter"):
+        network.add_adapter(config, adapter_name=name)
+        return
+    from peft import inject_adapter_in_model
+
+    inject_adapter_in_model(config, network, name)
+
+
+def switch_lora(network: Any, on: bool) -> None:
+    """Let the network answer with its LoRA, or without."""
+    if hasattr(network, "enable_adapters"):
+        network.enable_adapters() if on else network.disable_adapters()
+        return
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for layer in network.modules():
+        if isinstance(layer, BaseTunerLayer):
+            layer.enable_adapters(on)
+
+
+def save_lora(network: Any, name: str, prefix: str, file: Path) -> None:
+    """Write the LoRA under keys that begin with `prefix`, its settings in the header, as diffusers does."""
+    from peft.utils import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    settings = network.peft_config[name].to_dict()
+    stated = {f"{prefix}.{key}": sorted(v) if isinstance(v, set) else v for key, v in settings.items()}
+    matrices = get_peft_model_state_dict(network, adapter_name=name)
+    save_file(
+        {f"{prefix}.{key}": value.contiguous() for key, value in matrices.items()},
+        file,
+        {"format": "pt", METADATA: json.dumps(stated, sort_keys=True)},
+    )
+
+
+def load_lora(
+    network: nn.Module, name: str, prefix: str, matrices: Mapping[str, Tensor], stated: str | None
+) -> None:
+    """Attach the matrices of a file, whose keys begin with `prefix`; `stated` are the settings in its header.
+
+    Without them alpha is the rank. Raises `ModelRefused` for matrices that the network has no layer for.
+    """
+    from peft import LoraConfig, set_peft_model_state_dict
+
+    held = {key.removeprefix(f"{prefix}."): value for key, value in matrices.items()}
+    if stated is None:
+        ranks = {key.removesuffix(".lora_A.weight"): len(v) for key, v in held.items() if ".lora_A." in key}
+        patterns = {"rank_pattern": ranks, "alpha_pattern": ranks}
+        config = LoraConfig(target_modules=sorted(ranks), **patterns)
+    else:
+        settings = json.loads(stated)
+        known = LoraConfig().to_dict()
+        given = {key.removeprefix(f"{prefix}."): value for key, value in settings.items()}
+        config = LoraConfig(**{key: value for key, value in given.items() if key in known})
+    attach_lora(network, config, name)
+    result = set_peft_model_state_dict(network, held, adapter_name=name)
+    if result.unexpected_keys:
+        raise ModelRefused(f"the network has no layer for {result.unexpected_keys[0]}")

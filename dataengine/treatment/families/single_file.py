@@ -15,8 +15,8 @@ import torch
 
 from dataengine.errors import ConfigRefused, ModelRefused, reason_of
 from dataengine.safetensors_header import refuse_pointer, tensor_shapes
-from dataengine.treatment.families.catalog import PIPELINES, FamilyFacts
-from dataengine.treatment.families.loading import INDEX, PICKLED, TEXT, read_index, refuse_code
+from dataengine.treatment.families.catalog import FamilyFacts
+from dataengine.treatment.families.loading import INDEX, PICKLED, TEXT, facts_of, read_index, refuse_code
 from dataengine.treatment.families.weight_files import variants_of
 
 SAFETENSORS, GGUF = ".safetensors", ".gguf"
@@ -43,7 +43,7 @@ def convert_single_file(file: Path, configs: Path | None, out: Path) -> str:
     shapes = _readable(file)
     folder = configs or _configs_of(file, shapes)
     kind, index = read_index(folder / INDEX)
-    facts = PIPELINES[kind]
+    facts = facts_of(folder)
     refuse_code([path for name in facts.components for path in (folder / name).rglob("*")], pickled=PICKLED)
     inside = _inside(facts, shapes)
     for name in facts.networks:

@@ -23,8 +23,11 @@ from torch.utils.flop_counter import flop_registry
 
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.treatment.config import TreatmentConfig
-from dataengine.treatment.families.catalog import FAMILIES, PIPELINES, FamilyFacts
+from dataengine.treatment.families.catalog import FAMILIES, FamilyFacts
+from dataengine.treatment.families.components import IMPLEMENTATION, stock_facts
 from dataengine.treatment.families.family import GeneratorFamily
+from dataengine.treatment.families.shapes import ShapesFamily, pipeline_of
+from dataengine.treatment.families.stock import StockFamily
 from dataengine.treatment.sampling.sampler import denoise, guidance_of, size_of
 from dataengine.treatment.tuning.objectives import all_pixels, confidence_maps, offline_loss
 
@@ -335,6 +338,8 @@ def family_without_weights(
         facts, parts = _folder_parts(location, dtype)
     else:
         facts, parts = _live_parts(location)
+    if facts.implementation == IMPLEMENTATION:
+        return ShapesFamily(pipeline_of(facts.pipelines[0], parts))
     with _real():
         family: GeneratorFamily = facts.load()(SimpleNamespace(**parts))
     return family
@@ -344,11 +349,12 @@ def _folder_parts(folder: Path, dtype: torch.dtype) -> tuple[FamilyFacts, dict[s
     import diffusers
     import transformers
 
-    from dataengine.treatment.families.loading import INDEX, check_pipeline, read_index
+    from dataengine.treatment.families.loading import INDEX, check_pipeline, facts_of, read_index
 
-    facts = PIPELINES[check_pipeline(folder)]
-    _, index = read_index(folder / INDEX)
-    parts: dict[str, Any] = {}
+    check_pipeline(folder)
+    facts, (_, index) = facts_of(folder), read_index(folder / INDEX)
+    # Settings of the pipeline itself stand beside its parts.
+    parts: dict[str, Any] = {name: value for name, value in index.items() if not _is_part(name, value)}
     for name in facts.components:
         library, class_name = index[name]
         component_class = getattr(diffusers if library == "diffusers" else transformers, class_name)
@@ -368,11 +374,29 @@ def _folder_parts(folder: Path, dtype: torch.dtype) -> tuple[FamilyFacts, dict[s
 
 
 def _live_parts(family: Any) -> tuple[FamilyFacts, dict[str, Any]]:
+    if isinstance(family, StockFamily):
+        return _live_stock_parts(family)
     facts = FAMILIES[family.name]
     parts = {name: getattr(family.pipeline, name) for name in facts.components}
     for name, network in family.modules().items():
         parts[name] = network_without_weights(type(network), network.config, network.dtype)
     return facts, parts
+
+
+def _live_stock_parts(family: StockFamily) -> tuple[FamilyFacts, dict[str, Any]]:
+    config, components = family.pipeline.config, family.pipeline.components
+    index = {name: list(config[name]) for name in components if config.get(name)}
+    parts = {name: value for name, value in config.items() if not _is_part(name, value)} | components
+    networks: dict[str, Any] = dict(family.modules())
+    for name, network in networks.items():
+        parts[name] = network_without_weights(type(network), network.config, network.dtype)
+    return stock_facts(family.kind, index, family.kind), parts
+
+
+def _is_part(name: str, value: Any) -> bool:
+    """Whether an entry of a pipeline's index is a component, [library, class], and no setting."""
+    named = isinstance(value, (list, tuple)) and len(value) == 2
+    return name.startswith("_") or (named and all(isinstance(each, str | None) for each in value))
 
 
 def network_without_weights(kind: Any, config: Any, dtype: torch.dtype) -> nn.Module:

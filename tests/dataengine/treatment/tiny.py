@@ -1,6 +1,5 @@
 """Diffusers pipelines small enough for a test, built from configs, with tokenizers trained on the spot."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -9,28 +8,29 @@ SIDE = 32
 PROMPTS = ("a red house", "a blue tree", "two cats on a mat", "a sign that says yes")
 
 
+def byte_pairs(words, end=""):
+    """Vocabulary and merges of a byte-level encoding that has each of the words as one token."""
+    from tokenizers import pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pieces = [*alphabet, *(letter + end for letter in alphabet if end)]
+    merges = []
+    for word in words:
+        first, *others = [*word[:-1], word[-1] + end]
+        for letter in others:
+            merges.append((first, letter))
+            first += letter
+    merges = list(dict.fromkeys(merges))
+    return list(dict.fromkeys([*pieces, *map("".join, merges)])), merges
+
+
 def clip_tokenizer():
-    """Byte-pair encoding of the prompts."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    """Byte pairs of the prompts' words."""
     from transformers import CLIPTokenizer
 
-    stock = CLIPTokenizer().backend_tokenizer
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=["<|startoftext|>", "<|endoftext|>"],
-        end_of_word_suffix="</w>",
-        initial_alphabet=alphabet,
-        show_progress=False,
-    )
-    tokenizer = Tokenizer(
-        models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix="", unk_token="<|endoftext|>")
-    )
-    tokenizer.normalizer, tokenizer.pre_tokenizer = stock.normalizer, stock.pre_tokenizer
-    tokenizer.train_from_iterator(PROMPTS, trainer)
-    learned = json.loads(tokenizer.to_str())["model"]
-    merges = [tuple(pair) for pair in learned["merges"]]
-    return CLIPTokenizer(vocab=learned["vocab"], merges=merges, model_max_length=16)
+    pieces, merges = byte_pairs(sorted(set(" ".join(PROMPTS).split())), end="</w>")
+    vocab = {piece: index for index, piece in enumerate(["<|startoftext|>", "<|endoftext|>", *pieces])}
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=16)
 
 
 def t5_tokenizer():
@@ -65,14 +65,15 @@ def clip_encoder(tokenizer):
     )
 
 
-def autoencoder(**kwargs):
+def autoencoder(channels=(8, 16, 16), **kwargs):
+    """Four latent channels; every level but the first halves the sides."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
         latent_channels=4,
-        block_out_channels=(8, 16, 16),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=channels,
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
         layers_per_block=1,
         norm_num_groups=4,
         sample_size=SIDE,
@@ -84,15 +85,25 @@ def autoencoder(**kwargs):
     )
 
 
-def flux(folder: Path, guidance_embeds: bool = False, dynamic_shift: bool = False, heads: int = 2) -> Path:
-    """A saved `FluxPipeline` of random weights; with embedded guidance and dynamic shift it stands for
-    dev."""
+def saved(pipeline, folder: Path) -> Path:
+    """Save it, and return the folder."""
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def flux(folder: Path, **kwargs) -> Path:
+    """A saved `flux_pipeline`."""
+    return saved(flux_pipeline(**kwargs), folder)
+
+
+def flux_pipeline(guidance_embeds: bool = False, dynamic_shift: bool = False, heads: int = 2):
+    """A `FluxPipeline` of random weights; with embedded guidance and dynamic shift it stands for dev."""
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
     from transformers import T5Config, T5EncoderModel
 
     torch.manual_seed(0)
     clip, t5 = clip_tokenizer(), t5_tokenizer()
-    pipeline = FluxPipeline(
+    return FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(
             shift=3.0 if dynamic_shift else 1.0, use_dynamic_shifting=dynamic_shift
         ),
@@ -128,12 +139,15 @@ def flux(folder: Path, guidance_embeds: bool = False, dynamic_shift: bool = Fals
             axes_dims_rope=(4, 6, 6),
         ),
     )
-    pipeline.save_pretrained(folder)
-    return folder
 
 
 def stable_diffusion(folder: Path, **scheduler) -> Path:
-    """A saved `StableDiffusionPipeline` of random weights with DDIM."""
+    """A saved `stable_diffusion_pipeline`."""
+    return saved(stable_diffusion_pipeline(**scheduler), folder)
+
+
+def stable_diffusion_pipeline(**scheduler):
+    """A `StableDiffusionPipeline` of random weights with DDIM."""
     from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
     torch.manual_seed(0)
@@ -146,7 +160,7 @@ def stable_diffusion(folder: Path, **scheduler) -> Path:
         "set_alpha_to_one": False,
         "steps_offset": 1,
     }
-    pipeline = StableDiffusionPipeline(
+    return StableDiffusionPipeline(
         vae=autoencoder(scaling_factor=0.7, shift_factor=0.1),
         text_encoder=clip_encoder(tokenizer),
         tokenizer=tokenizer,
@@ -167,8 +181,6 @@ def stable_diffusion(folder: Path, **scheduler) -> Path:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipeline.save_pretrained(folder)
-    return folder
 
 
 def ddpm(folder: Path, learned: bool = False, **scheduler) -> Path:
@@ -251,7 +263,12 @@ def dit(folder: Path, learned: bool = True) -> Path:
 
 
 def stable_diffusion_xl(folder: Path) -> Path:
-    """A saved `StableDiffusionXLPipeline` of random weights, with the scheduler that SDXL names."""
+    """A saved `stable_diffusion_xl_pipeline`."""
+    return saved(stable_diffusion_xl_pipeline(), folder)
+
+
+def stable_diffusion_xl_pipeline():
+    """A `StableDiffusionXLPipeline` of random weights, with the scheduler that SDXL names."""
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
@@ -259,7 +276,7 @@ def stable_diffusion_xl(folder: Path) -> Path:
     tokenizer = clip_tokenizer()
     first = clip_encoder(tokenizer)
     second = CLIPTextModelWithProjection(CLIPTextConfig.from_dict(first.config.to_dict()))
-    pipeline = StableDiffusionXLPipeline(
+    return StableDiffusionXLPipeline(
         vae=autoencoder(scaling_factor=0.7, shift_factor=0.1),
         text_encoder=first,
         text_encoder_2=second,
@@ -291,8 +308,6 @@ def stable_diffusion_xl(folder: Path) -> Path:
         ),
         add_watermarker=False,
     )
-    pipeline.save_pretrained(folder)
-    return folder
 
 
 def clip(folder: Path) -> Path:

@@ -53,7 +53,7 @@ class DrawingContract:
 
     def test_images_are_uint8_of_the_asked_size(self, family):
         side = max(2 * family.multiple, 16)
-        images = generate(family, PROMPTS[:1], [0], SamplingConfig(steps=1, height=side, width=2 * side))
+        images = generate(family, PROMPTS[:1], [0], SamplingConfig(steps=2, height=side, width=2 * side))
         assert images.shape == (1, side, 2 * side, 3) and images.dtype == np.uint8
         with pytest.raises(ConfigRefused, match="multiples"):
             generate(family, PROMPTS[:1], [0], SamplingConfig(steps=1, height=side + 1))
@@ -208,6 +208,13 @@ class PipelineContract(FamilyContract):
 
         return load_family(folder)
 
+    @pytest.fixture
+    def half(self, folder):
+        """The same family in bfloat16."""
+        from dataengine.treatment.families.loading import load_family
+
+        return load_family(folder, dtype=torch.bfloat16)
+
     def stock_pipeline(self, folder):
         """The pipeline as diffusers itself opens it."""
         from diffusers import DiffusionPipeline
@@ -215,6 +222,10 @@ class PipelineContract(FamilyContract):
         pipeline = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
+
+    def load_lora(self, pipeline, folder):
+        """As the pipeline's users do."""
+        pipeline.load_lora_weights(str(folder))
 
     def stock_call(self, pipeline, family, **kwargs):
         """Images float N3HW of the stock pipeline's own call."""
@@ -246,14 +257,12 @@ class PipelineContract(FamilyContract):
         family.adapter.save(tmp_path)
         pipeline = self.stock_pipeline(folder)
         untreated = self.stock_images(pipeline, family)
-        pipeline.load_lora_weights(str(tmp_path))
+        self.load_lora(pipeline, tmp_path)
         assert (ours - self.stock_images(pipeline, family)).abs().max() < self.tolerance
         assert (ours - untreated).abs().max() > 1e-3
 
-    def test_the_vae_stays_in_float32(self, folder):
-        from dataengine.treatment.families.loading import load_family
-
-        family = load_family(folder, dtype=torch.bfloat16)
+    def test_the_vae_stays_in_float32(self, half):
+        family = half
         kinds = {name: {w.dtype for w in network.parameters()} for name, network in family.modules().items()}
         assert kinds.pop("vae") == {torch.float32}
         family.adapter.add(LoraSettings(rank=2), seed=0)
