@@ -24,7 +24,9 @@ from dataengine.treatment.config import LoraSettings, SamplingConfig, TreatmentC
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.tuning.batches import Batches
+from storage.opening import create_workspace, open_workspace
 from tests.bench.harness import ROOT, Figure, figure, full, quick, share, timing_ratio, write_in_parts
+from tests.bench.rehearsal import prepare_real
 from tests.dataengine.treatment.families.family_contract import disturb, draw
 from tests.dataengine.treatment.families.stock_contract import StockContract
 from tests.dataengine.treatment.families.tiny_pipelines import FEW, TINY, save_tiny
@@ -169,38 +171,41 @@ def rounds() -> Iterator[Figure]:
 
 def whole_loop(kind: str, place: Path) -> str:
     """Run the round; why it failed, or nothing."""
-    from storage.opening import create_workspace
-    from tests.bench.rehearsal import prepare_real
 
     workspace = create_workspace(place / "workspace")
     prepare_real(workspace)
     workspace.close()
     folder = save_tiny(kind, place / "generator")
+    if reason := clinic(place, "generators", "--add", str(folder), "--name", "candidate"):
+        return reason
+    workspace = open_workspace(place / "workspace")
+    with workspace.catalog(read_only=True) as catalog:
+        candidate = next(each.id for each in catalog.generators.list() if each.name == "candidate")
+    workspace.close()
     sampling = {"steps": 6, "batch": 8, "height": 64, "width": 64}
     settings = {
         "parts": ["hard", "treatment"],
-        "generate.generators": ["candidate"],
+        "generate.generators": [candidate],
         "generate.sampling": sampling,
         "generate.correction": {},
         "treat.tuning.sampling": sampling,
-        "categorize.model": "",
     }
     changes = [part for name, value in settings.items() for part in ("--set", f"{name}={json.dumps(value)}")]
-    for command in (
-        ["generators", "--add", str(folder), "--name", "candidate"],
-        ["round", "--recipe", "cpu-smoke", "--local", *changes],
-    ):
-        done = subprocess.run(
-            [sys.executable, "-m", "app", "--workspace", str(place / "workspace"), *command],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            return (done.stderr or done.stdout).strip().splitlines()[-1]
-    return "" if "judge" in done.stdout else "no judge"
+    return clinic(place, "round", "--recipe", "cpu-smoke", "--local", *changes)
+
+
+def clinic(place: Path, *command: str) -> str:
+    """Run the command on the workspace; why it failed, or nothing."""
+    done = subprocess.run(
+        [sys.executable, "-m", "app", "--workspace", str(place / "workspace"), *command],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = (done.stderr or done.stdout).strip().splitlines()
+    return (lines or ["it said nothing"])[-1] if done.returncode else ""
 
 
 PARTS = {"contract": contract, "equality": equality, "speed": speed, "rounds": rounds}
