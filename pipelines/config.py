@@ -1,9 +1,9 @@
 """Settings of a round, stage by stage, of runs outside rounds, and of the simulated annotators
 (torch-free)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dataengine.config import Config, Location
 from dataengine.curation.config import (
@@ -26,6 +26,7 @@ from dataengine.treatment.config import (
     SamplingConfig,
     TreatmentConfig,
     UNetConfig,
+    UsualSampling,
     WeightsConfig,
 )
 
@@ -57,6 +58,9 @@ class GenerateConfig(Config):
     """First random seed; further prompts and images use the following integers."""
     sampling: SamplingConfig = SamplingConfig()
     """Sampler settings of the images, also of those before and after treatment."""
+    own_sampling: bool = True
+    """Draw each generator with its own usual steps, guidance and size, where its registration states them,
+    instead of those in `sampling`. False by default where `sampling` gives one of them."""
     correction: CorrectionConfig | None = None
     """Correct regions that look broken while sampling; {} uses the defaults, null disables it."""
     guidance: GuidanceConfig | None = None
@@ -68,6 +72,15 @@ class GenerateConfig(Config):
     """Images per shard, the unit of work that is repeated after a crash."""
     validation: float = Field(default=0.2, ge=0, lt=1)
     """Fraction of prompt-and-seed groups assigned to validation; the assignment never changes."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given_sampling_is_used(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or "own_sampling" in given or not given.get("sampling"):
+            return given
+        sampling = given["sampling"]
+        stated = sampling if isinstance(sampling, dict) else sampling.model_fields_set
+        return given | {"own_sampling": not set(stated) & set(UsualSampling.model_fields)}
 
 
 class DiagnoseConfig(Config):

@@ -25,6 +25,12 @@ settings.load_profile("clinic")
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Verdicts on generators are this session's own, also in processes that it starts."""
+    os.environ["CLINIC_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real photos and other makers' pictures that lie beside the checkout, never in it."""

@@ -11,6 +11,18 @@ from dataengine.quality.config import GuardConfig
 Precision = Literal["float32", "bfloat16"]
 
 
+class UsualSampling(Config):
+    """What a generator is usually drawn with; None is not stated."""
+
+    steps: int | None = Field(default=None, ge=1)
+    """Denoising steps."""
+    guidance: float | None = None
+    """Guidance scale."""
+    height: int | None = Field(default=None, ge=8)
+    """Pixels; None draws the size that the model was trained for."""
+    width: int | None = Field(default=None, ge=8)
+
+
 class SamplingConfig(Config):
     """Sampling of images."""
 

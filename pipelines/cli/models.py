@@ -57,18 +57,29 @@ def generators_arguments(parser: argparse.ArgumentParser) -> None:
         choices=(4, 8),
         help="quantise the denoiser's weights to this many bits (needs a GPU)",
     )
+    parser.add_argument(
+        "--steps", type=int, help="denoising steps that rounds draw it with (default: its pipeline's own)"
+    )
+    parser.add_argument(
+        "--guidance", type=float, help="guidance scale that rounds draw it with (default: its pipeline's own)"
+    )
+    parser.add_argument(
+        "--size", type=int, help="side in pixels that rounds draw it with (default: its pipeline's own)"
+    )
 
 
 def generators(call: Call) -> Any:
     """Register a generator if requested, then print every generator."""
-    from dataengine.treatment.config import WeightsConfig
+    from dataengine.treatment.config import UsualSampling, WeightsConfig
     from pipelines.services import generators as services
 
     given = call.options
     if given.add:
         weights = WeightsConfig(precision=given.precision, bits=given.bits)
+        side = given.size
+        usual = UsualSampling(steps=given.steps, guidance=given.guidance, height=side, width=side)
         added = services.register_generator(
-            call.new_workspace, given.add, given.name, given.licence, weights, given.lora, ACTOR
+            call.new_workspace, given.add, given.name, given.licence, weights, given.lora, ACTOR, usual
         )
         call.say(f"registered {added.name}; {describe_use(call, added)}")
     if given.vary:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dataengine.images import encode_png, thumbnail
 from dataengine.records import GeneratorVersion, Image, Split, image_id, prompt_group, split_of
 from pipelines.config import GenerateConfig
-from pipelines.generators.files import download_generator, weights_of
+from pipelines.generators.files import download_generator, sampling_of, weights_of
 from pipelines.generators.guided_sampling import OpenSteering, open_steering
 from pipelines.runtime.context import Context
 from pipelines.runtime.failpoint import fail_point
@@ -76,8 +76,9 @@ def generate_batch(
     steering = steering or open_steering(context, config.model_dump(mode="json"), family)
     steppers = steering.steppers(prompts, seeds)
     steps = {} if steppers is None else {"steppers": steppers}
-    pixels = context.models.generate(family, prompts, seeds, config.sampling, **steps)
-    settings = config.sampling.model_dump(exclude={"batch"}, exclude_none=True) | steering.settings
+    sampling = sampling_of(version, config)
+    pixels = context.models.generate(family, prompts, seeds, sampling, **steps)
+    settings = sampling.model_dump(exclude={"batch"}, exclude_none=True) | steering.settings
     sha256s = context.workspace.blobs.put_many([encode_png(image) for image in pixels])
     thumbnails = context.workspace.blobs.put_many([thumbnail(image) for image in pixels])
     images = [

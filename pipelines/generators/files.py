@@ -7,8 +7,9 @@ from typing import Any
 from dataengine.bounds import read_config
 from dataengine.errors import ModelRefused, NotFound
 from dataengine.records import FILES, GeneratorVersion
-from dataengine.treatment.config import WeightsConfig
+from dataengine.treatment.config import SamplingConfig, WeightsConfig
 from dataengine.treatment.families.catalog import PIPELINES
+from pipelines.config import GenerateConfig
 from storage.locations import unregistered_folder
 from storage.workspace import Workspace
 
@@ -16,6 +17,8 @@ WEIGHTS = "weights"
 """Key of a generator's settings: the precision of its weights in memory."""
 PIPELINE = "pipeline"
 """Key of a generator's settings: the class of its pipeline."""
+SAMPLING = "sampling"
+"""Key of a generator's settings: what it is usually drawn with (`UsualSampling`)."""
 
 
 def share_folder(workspace: Workspace, folder: Path) -> dict[str, Any]:
@@ -62,6 +65,13 @@ def absent_folder(location: str) -> str | None:
 def weights_of(version: GeneratorVersion) -> WeightsConfig:
     """Precision of the generator's weights in memory."""
     return WeightsConfig.model_validate(version.settings.get(WEIGHTS, {}))
+
+
+def sampling_of(version: GeneratorVersion, config: GenerateConfig) -> SamplingConfig:
+    """What a round draws the generator with: its usual steps, guidance and size, or those of the recipe."""
+    if not config.own_sampling:
+        return config.sampling
+    return config.sampling.model_copy(update=version.settings.get(SAMPLING, {}))
 
 
 def reads_prompts(workspace: Workspace, version: GeneratorVersion) -> bool:

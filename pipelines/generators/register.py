@@ -12,8 +12,8 @@ from pathlib import Path
 
 from dataengine.errors import InputRefused
 from dataengine.records import GeneratorVersion, digest, now
-from dataengine.treatment.config import WeightsConfig
-from pipelines.generators.files import PIPELINE, WEIGHTS, share_folder, weights_of
+from dataengine.treatment.config import UsualSampling, WeightsConfig
+from pipelines.generators.files import PIPELINE, SAMPLING, WEIGHTS, share_folder, weights_of
 from storage.workspace import Workspace
 
 
@@ -25,10 +25,12 @@ def register_generator(
     weights: WeightsConfig = WeightsConfig(),
     lora: Path | None = None,
     actor: str = "import",
+    usual: UsualSampling = UsualSampling(),
 ) -> GeneratorVersion:
     """Register a generator, optionally with a LoRA such as DreamBooth's, which treatments continue to train.
-    Raises `ModelRefused` for what cannot be drawn with and for failed downloads, `InputRefused` for a LoRA
-    that does not exist."""
+    What `usual` leaves out is its pipeline's own. Raises `ModelRefused` for what cannot be drawn with and
+    for failed downloads, `InputRefused` for a LoRA that does not exist."""
+    from dataengine.treatment.families.components import usual_sampling
     from dataengine.treatment.families.inspection import inspect_pipeline
     from dataengine.treatment.families.loading import download_pipeline
 
@@ -37,15 +39,24 @@ def register_generator(
 
     folder = Path(location).expanduser()
     is_local = folder.is_dir()
-    kind = inspect_pipeline(folder if is_local else download_pipeline(location), lora)
+    files = folder if is_local else download_pipeline(location)
+    kind = inspect_pipeline(files, lora)
+    stated = usual.model_dump(mode="json", exclude_none=True)
+    sampling = usual_sampling(kind, files).model_dump(mode="json", exclude_none=True) | stated
     resolved = str(folder.resolve()) if is_local else location
     checkpoint = None if lora is None else publish_lora(workspace, lora)
     version = GeneratorVersion(
-        id=digest("generator", resolved, weights.model_dump_json(), *([checkpoint] if checkpoint else [])),
+        id=digest(
+            "generator",
+            resolved,
+            weights.model_dump_json(),
+            *([checkpoint] if checkpoint else []),
+            *([usual.model_dump_json()] if stated else []),
+        ),
         name=name.strip() or (folder.name if lora is None else f"{folder.name} with {lora.stem}"),
         location=resolved,
         lora=checkpoint,
-        settings={WEIGHTS: weights.model_dump(mode="json"), PIPELINE: kind}
+        settings={WEIGHTS: weights.model_dump(mode="json"), PIPELINE: kind, SAMPLING: sampling}
         | (share_folder(workspace, folder) if is_local else {}),
         licence=licence.strip(),
     )

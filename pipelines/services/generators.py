@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dataengine.records import GeneratorVersion
-from dataengine.treatment.config import WeightsConfig
+from dataengine.treatment.config import UsualSampling, WeightsConfig
 from pipelines.generators import files
 from storage.workspace import Workspace
 
@@ -16,14 +16,16 @@ def register_generator(
     weights: WeightsConfig = WeightsConfig(),
     lora: Path | None = None,
     actor: str = "import",
+    usual: UsualSampling = UsualSampling(),
 ) -> GeneratorVersion:
-    """Register a diffusers pipeline, a folder or a hub id, with a LoRA where one is given.
+    """Register a diffusers pipeline, a folder or a hub id, with a LoRA where one is given, and what it is
+    usually drawn with, where that is not its pipeline's own.
 
     Raises `ModelRefused` for what cannot be drawn with or fetched, `InputRefused` for a LoRA that is absent.
     """
     from pipelines.generators import register
 
-    return register.register_generator(workspace, location, name, licence, weights, lora, actor)
+    return register.register_generator(workspace, location, name, licence, weights, lora, actor, usual)
 
 
 def vary_strength(workspace: Workspace, generator_id: str, strength: float) -> GeneratorVersion:

@@ -15,6 +15,7 @@ from dataengine.errors import ClinicError, ConfigRefused, ModelRefused, ServiceA
 from dataengine.records import FILES, DetectorVersion, GeneratorVersion
 from dataengine.safetensors_header import tensor_shapes
 from dataengine.treatment.families.catalog import PIPELINES
+from dataengine.treatment.families.rows import ROWS
 from pipelines.config import TrainingRun, TreatmentRun
 from pipelines.generators.files import absent_folder, local_folder, read_pipeline_class, weights_of
 from pipelines.jobs.estimate import GIGABYTE
@@ -197,10 +198,14 @@ def pipeline_class(folder: Path) -> str:
     """
     kind = read_pipeline_class(folder)
     facts = PIPELINES.get(kind)
-    if facts is None:
-        treated = sorted(name for name, known in PIPELINES.items() if known.takes_lora)
-        raise ModelRefused(f"{folder} contains an unsupported {kind}; supported: {', '.join(treated)}")
-    if not facts.takes_lora:
+    if facts is None and kind not in ROWS:
+        from dataengine.treatment.families.components import stock_class
+
+        try:
+            stock_class(kind)
+        except ModelRefused as error:
+            raise ModelRefused(f"{folder} contains an unsupported {kind}: {error}") from error
+    if facts is not None and not facts.takes_lora:
         raise ModelRefused(
             f"{folder} contains a {kind}, which takes no LoRA and cannot be treated; use “clinic refine” to "
             "train all of its weights"

@@ -6,6 +6,7 @@ from itertools import zip_longest
 from dataengine.errors import ConfigRefused
 from dataengine.records import digest
 from dataengine.records.images import SURVEY, TREAT
+from pipelines.generators.files import sampling_of
 from pipelines.generators.treatment import TreatmentPlan, finished_result, run_treatment
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.open_detector import champion_version
@@ -33,7 +34,7 @@ def treat(context: Context, round_id: str) -> Result:
         prompts=prompts,
         guarded=_guard_prompts(context, round_id, prompts),
         tuning=recipe.treat.tuning,
-        sampling=recipe.generate.sampling,
+        sampling=sampling_of(base, recipe.generate),
         real_limit=recipe.treat.real_limit,
         attributes=recipe.judge.attributes,
         scorers=recipe.treat.scorers,

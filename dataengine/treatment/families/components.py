@@ -1,15 +1,18 @@
 """The parts that a pipeline class of diffusers is made of: which classes each may have, and which are loaded.
 
-diffusers' signatures say it: nothing else of a folder is loaded, and only classes that diffusers and transformers
-themselves define.
+diffusers' signatures say it: nothing else of a folder is loaded, and only classes that diffusers and
+transformers themselves define.
 """
 
 import inspect
+from pathlib import Path
 from typing import Any
 
+from dataengine.bounds import read_config
 from dataengine.errors import ModelRefused
+from dataengine.treatment.config import UsualSampling
 from dataengine.treatment.families.catalog import PIPELINES, FamilyFacts
-from dataengine.treatment.families.rows import ROWS
+from dataengine.treatment.families.rows import ROWS, row_of
 
 LIBRARIES = ("diffusers", "transformers")
 NEEDED = ("text_encoder", "tokenizer")
@@ -53,14 +56,19 @@ def stock_class(kind: str) -> Any:
     found = getattr(diffusers, kind, None) if kind.isidentifier() else None
     if not inspect.isclass(found) or not issubclass(found, diffusers.DiffusionPipeline):
         raise ModelRefused(
-            f"{kind!r} is no pipeline class of the installed diffusers {diffusers.__version__}; expected one of "
-            f"{', '.join(sorted({*PIPELINES, *ROWS}))}, or another text-to-image class that it has. A class "
+            f"{kind!r} is no pipeline class of the installed diffusers {diffusers.__version__}; expected "
+            f"one of {', '.join(sorted({*PIPELINES, *ROWS}))}, or another text-to-image class of it. A class "
             "that is newer needs a newer diffusers, and one that was renamed its new name in model_index.json"
         )
     if not found.__module__.startswith("diffusers.pipelines."):
         raise ModelRefused(f"{kind} is not one of diffusers' own pipelines; only those are loaded")
     if found.__module__.startswith("diffusers.pipelines.deprecated"):
         raise ModelRefused(f"{kind} is deprecated in diffusers; convert the model to another class")
+    if "PAG" in kind:
+        raise ModelRefused(
+            f"{kind} exchanges parts of its network during its call; name {kind.replace('PAG', '')} in "
+            "model_index.json, which has the same weights"
+        )
     takes = inspect.signature(found.__call__).parameters
     if "prompt" not in takes:
         raise ModelRefused(f"{kind} takes no prompt; expected a text-to-image pipeline")
@@ -70,8 +78,8 @@ def stock_class(kind: str) -> Any:
         more += ["image"] if needed or any(part in kind for part in OTHER_KINDS) else []
     if more:
         raise ModelRefused(
-            f"{kind} needs more than text (it takes {more[0]}); control, inpainting, editing, video and audio are "
-            "not supported; expected a text-to-image pipeline"
+            f"{kind} needs more than text (it takes {more[0]}); control, inpainting, editing, video and "
+            "audio are not supported; expected a text-to-image pipeline"
         )
     return found
 
@@ -109,8 +117,31 @@ def stock_facts(kind: str, index: dict[str, Any], where: Any) -> FamilyFacts:
 
 
 def left_out(kind: str) -> list[str]:
-    """The optional parts of a class that are not loaded: safety checkers, prompt enhancers, image encoders."""
+    """The optional parts of a class that are not loaded: safety checkers, prompt enhancers, image
+    encoders."""
     return [name for name in stock_class(kind)._optional_components if not name.startswith(NEEDED)]
+
+
+def usual_sampling(kind: str, folder: Path) -> UsualSampling:
+    """Steps and guidance that a folder's pipeline is usually drawn with: its row's, else its call's defaults.
+
+    Distilled weights are known where their settings tell them; others are told apart by no file.
+    """
+    if kind in PIPELINES and not PIPELINES[kind].reads_prompts:
+        return UsualSampling()
+    row, takes = row_of(kind), inspect.signature(stock_class(kind).__call__).parameters
+    if row.few and _is_distilled(kind, folder):
+        return UsualSampling(steps=row.few[0], guidance=row.few[1])
+    own = takes.get(row.guidance_argument)
+    guidance = row.guidance if row.guidance is not None or own is None else own.default
+    return UsualSampling(steps=row.steps or takes["num_inference_steps"].default, guidance=guidance)
+
+
+def _is_distilled(kind: str, folder: Path) -> bool:
+    """By `is_distilled` of the pipeline; FLUX.1 schnell by its missing guidance input."""
+    if kind == "FluxPipeline":
+        return not read_config(folder / "transformer" / "config.json").get("guidance_embeds", False)
+    return bool(read_config(folder / "model_index.json").get("is_distilled", False))
 
 
 def _class_of(part: Any, name: str, allowed: tuple[Any, ...], where: Any) -> Any:
@@ -130,7 +161,8 @@ def _class_of(part: Any, name: str, allowed: tuple[Any, ...], where: Any) -> Any
     of = getattr(libraries[part[0]], part[1], None)
     if not inspect.isclass(of):
         raise ModelRefused(
-            f"{where} names {part[1]} as {name}, which the installed {part[0]} does not have; expected {expected}"
+            f"{where} names {part[1]} as {name}, which the installed {part[0]} does not have; "
+            f"expected {expected}"
         )
     if not _fits(of, name, allowed):
         raise ModelRefused(f"{where} names {part} as {name}; expected {expected}")

@@ -64,7 +64,7 @@ def _on_the_device_of(pipeline: Any, denoiser: str) -> Any:
     """The same pipeline, whose device is its denoiser's: text encoders may be elsewhere."""
     kind = type(pipeline)
     device = property(lambda self: getattr(self, denoiser).device)
-    driven = object.__new__(type(kind.__name__, (kind,), {"device": device}))
+    driven: Any = object.__new__(type(kind.__name__, (kind,), {"device": device}))
     driven.__dict__ = pipeline.__dict__
     return driven
 

@@ -1,7 +1,8 @@
 """How a pipeline arranges and scales its latents, learned from the path that it takes from latents to VAE.
 
-Between the last step and the VAE every pipeline of latent diffusion unpacks, unscales and shifts: x ↦ a·P(x) + b
-with a permutation P of the values of one image. Our latents are P(x), so they have the VAE's own NCHW layout.
+Between the last step and the VAE every pipeline of latent diffusion unpacks, unscales and shifts: x ↦
+a·P(x) + b with a permutation P of the values of one image. Our latents are P(x), so they have the VAE's own
+NCHW layout.
 """
 
 from collections.abc import Callable
@@ -80,7 +81,7 @@ class Layout:
         with torch.no_grad():
             expected = tail(values)
             found = self.for_vae(self.outside(values))
-        if (found - expected).abs().max() > TOLERANCE * expected.abs().max():
+        if not (found - expected).abs().max() <= TOLERANCE * expected.abs().max():
             raise ModelRefused("the path from latents to the VAE does more than scale, shift and rearrange")
 
     def outside(self, latents: Tensor) -> Tensor:

@@ -45,8 +45,8 @@ def load_family(
 
     `dtype` is that of all networks but the VAE, which stays in float32; `bits`, 4 or 8, quantises the
     denoiser's weights, which compute in `dtype`. `lora` is a folder written by a treatment. `by_its_call`
-    opens as a `StockFamily` what has a family of its own. Raises `ModelRefused`, naming the file, for anything
-    that is not allowed.
+    opens as a `StockFamily` what has a family of its own. Raises `ModelRefused`, naming the file, for
+    anything that is not allowed.
     """
     folder = Path(location) if Path(location).is_dir() else download_pipeline(str(location))
     kind = check_pipeline(folder, by_its_call)
@@ -146,7 +146,8 @@ def read_index(file: Path) -> tuple[str, dict[str, Any]]:
         ) from error
     if not isinstance(kind, str):
         raise ModelRefused(
-            f"{file} names the pipeline class {kind!r}, which is no class of diffusers; only its own are loaded"
+            f"{file} names the pipeline class {kind!r}, which is no class of diffusers; only its own "
+            "are loaded"
         )
     return kind, index
 

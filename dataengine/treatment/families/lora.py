@@ -1,11 +1,13 @@
 """The LoRA of a pipeline's denoiser, by peft and in diffusers' own keys.
 
-Where the stock pipeline has `load_lora_weights`, that reads and writes the file. Other pipelines get the same file
-with the same keys; their denoiser's `load_lora_adapter` reads it where it has one, else peft alone. Published LoRAs are read in every layout that the stock pipeline's `load_lora_weights` reads (diffusers' own,
-peft's keys, kohya's and ComfyUI's), those of text encoders included. The matrices are float32 whatever the
-base's precision, so that small updates are not lost in rounding.
+Where the stock pipeline has `load_lora_weights`, that reads and writes the file. Other pipelines get the
+same file with the same keys; their denoiser's `load_lora_adapter` reads it where it has one, else peft
+alone. Published LoRAs are read in every layout that the stock pipeline's `load_lora_weights` reads
+(diffusers' own, peft's keys, kohya's and ComfyUI's), those of text encoders included. The matrices are
+float32 whatever the base's precision, so that small updates are not lost in rounding.
 """
 
+import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,7 +22,6 @@ from dataengine import durable
 from dataengine.errors import ConfigRefused, ModelRefused, reason_of
 from dataengine.safetensors_header import tensor_shapes
 from dataengine.treatment.config import LoraSettings
-from dataengine.treatment.families import peft_layers
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 NAME = "default"
@@ -47,6 +48,8 @@ LEFT_OUT = re.compile(
 )
 """Keys that diffusers' conversion of FLUX's LoRAs drops, and only logs."""
 PEFT_PREFIX = "base_model.model."
+METADATA = "lora_adapter_metadata"
+"""Key of a file's header under which diffusers keeps the settings of its LoRA."""
 
 
 class Adapter:
@@ -95,7 +98,7 @@ class Adapter:
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            peft_layers.attach(self._denoiser, config, NAME)
+            attach_lora(self._denoiser, config, NAME)
         self._train(True)
 
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -122,7 +125,7 @@ class Adapter:
             if self._of_pipeline:
                 self._pipeline.save_lora_weights(temporary, **content)
             else:
-                peft_layers.save(self._denoiser, NAME, self._component, Path(temporary) / WEIGHTS)
+                save_lora(self._denoiser, NAME, self._component, Path(temporary) / WEIGHTS)
             durable.move(Path(temporary) / WEIGHTS, folder / WEIGHTS)
 
     def load(self, folder: Path, trainable: bool = False) -> None:
@@ -138,11 +141,15 @@ class Adapter:
             if self._of_pipeline:
                 # With its metadata, a file of diffusers states rank and alpha itself.
                 self._pipeline.load_lora_weights(
-                    **({"pretrained_model_name_or_path_or_dict": matrices} if metadata is None else _named(file)),
+                    **(
+                        {"pretrained_model_name_or_path_or_dict": matrices}
+                        if metadata is None
+                        else _named(file)
+                    ),
                     adapter_name=NAME,
                 )
             else:
-                peft_layers.load(self._denoiser, NAME, self._component, matrices, metadata)
+                load_lora(self._denoiser, NAME, self._component, matrices, metadata)
         except (ValueError, RuntimeError, KeyError, TypeError, IndexError, AssertionError) as error:
             raise ModelRefused(f"{file} does not fit this generator: {reason_of(error)}") from error
         attached = sum(len(_matrices_of(each)) for each in (self._denoiser, *self._encoders.values()))
@@ -216,12 +223,12 @@ class Adapter:
         trained = next(iter(self.parameters().values())).requires_grad
         networks = [self._denoiser, *self._encoders.values()]
         for network in networks:
-            peft_layers.switch(network, on=False)
+            switch_lora(network, on=False)
         try:
             yield
         finally:
             for network in networks:
-                peft_layers.switch(network, on=True)
+                switch_lora(network, on=True)
             for encoder in networks[1:]:
                 encoder.requires_grad_(False)
             self._train(trained)
@@ -304,7 +311,7 @@ def _adapter_metadata(file: Path) -> Any:
     from safetensors import safe_open
 
     with safe_open(file, framework="pt") as opened:
-        return (opened.metadata() or {}).get("lora_adapter_metadata")
+        return (opened.metadata() or {}).get(METADATA)
 
 
 def _scaled(file: Path, state: Mapping[str, Tensor], alphas: Mapping[str, float]) -> dict[str, Tensor]:
@@ -342,3 +349,65 @@ def _hint(key: str) -> str:
 def _matrices_of(network: nn.Module) -> dict[str, nn.Parameter]:
     named = sorted(network.named_parameters(), key=lambda pair: pair[0])
     return {name: weight for name, weight in named if f".{NAME}." in name and "lora_" in name}
+
+
+def attach_lora(network: Any, config: Any, name: str) -> None:
+    """Attach a new LoRA of peft's `config`."""
+    if hasattr(network, "add_adapter"):
+        network.add_adapter(config, adapter_name=name)
+        return
+    from peft import inject_adapter_in_model
+
+    inject_adapter_in_model(config, network, name)
+
+
+def switch_lora(network: Any, on: bool) -> None:
+    """Let the network answer with its LoRA, or without."""
+    if hasattr(network, "enable_adapters"):
+        network.enable_adapters() if on else network.disable_adapters()
+        return
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for layer in network.modules():
+        if isinstance(layer, BaseTunerLayer):
+            layer.enable_adapters(on)
+
+
+def save_lora(network: nn.Module, name: str, prefix: str, file: Path) -> None:
+    """Write the LoRA under keys that begin with `prefix`, its settings in the header, as diffusers does."""
+    from peft.utils import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    settings = network.peft_config[name].to_dict()  # type: ignore[operator,union-attr,index]
+    stated = {f"{prefix}.{key}": sorted(v) if isinstance(v, set) else v for key, v in settings.items()}
+    matrices = get_peft_model_state_dict(network, adapter_name=name)
+    save_file(
+        {f"{prefix}.{key}": value.contiguous() for key, value in matrices.items()},
+        file,
+        {"format": "pt", METADATA: json.dumps(stated, sort_keys=True)},
+    )
+
+
+def load_lora(
+    network: nn.Module, name: str, prefix: str, matrices: Mapping[str, Tensor], stated: str | None
+) -> None:
+    """Attach the matrices of a file, whose keys begin with `prefix`; `stated` are the settings in its header.
+
+    Without them alpha is the rank. Raises `ModelRefused` for matrices that the network has no layer for.
+    """
+    from peft import LoraConfig, set_peft_model_state_dict
+
+    held = {key.removeprefix(f"{prefix}."): value for key, value in matrices.items()}
+    if stated is None:
+        ranks = {key.removesuffix(".lora_A.weight"): len(v) for key, v in held.items() if ".lora_A." in key}
+        patterns = {"rank_pattern": ranks, "alpha_pattern": ranks}
+        config = LoraConfig(target_modules=sorted(ranks), **patterns)
+    else:
+        settings = json.loads(stated)
+        known = LoraConfig().to_dict()
+        given = {key.removeprefix(f"{prefix}."): value for key, value in settings.items()}
+        config = LoraConfig(**{key: value for key, value in given.items() if key in known})
+    attach_lora(network, config, name)
+    result = set_peft_model_state_dict(network, held, adapter_name=name)
+    if result.unexpected_keys:
+        raise ModelRefused(f"the network has no layer for {result.unexpected_keys[0]}")

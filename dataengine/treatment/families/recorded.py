@@ -1,8 +1,8 @@
 """Encoded prompts of any pipeline: what its `encode_prompt` answered, kept row by row and given back later.
 
-Pipelines answer tensors with the batch on any axis, lists of one tensor per prompt, tensors that all prompts
-share, and None. `Recording` learns which is which from one and two copies of a prompt, and keeps everything as
-a `Conditioning`, whose tensors all have one row per prompt.
+Pipelines answer tensors with the batch on any axis, lists of one tensor per prompt, tensors that all
+prompts share, and None. `Recording` learns which is which from one and two copies of a prompt, and keeps
+everything as a `Conditioning`, whose tensors all have one row per prompt.
 """
 
 from collections.abc import Callable, Sequence
@@ -149,6 +149,6 @@ def _part(one: Any, two: Any) -> Part:
         if len(grown) == 1 and two.shape[grown[0]] == 2 * one.shape[grown[0]]:
             return Part("batched", grown[0], one.shape[grown[0]])
     raise ModelRefused(
-        f"encode_prompt answers {type(one).__name__} for one prompt and {type(two).__name__} for two; expected "
-        "tensors or lists of them, with one row per prompt"
+        f"encode_prompt answers {type(one).__name__} for one prompt and {type(two).__name__} for two; "
+        "expected tensors or lists of them, with one row per prompt"
     )

@@ -13,6 +13,16 @@ FLUX2 = r".*\.attn\.(to_[qkv]|to_out\.0|to_qkv_mlp_proj)|single_transformer_bloc
 MLP = r".*\.(to_[qkv]|to_out\.0|net\.0\.proj|net\.2)"
 
 
+SWITCHES: Mapping[str, Any] = {
+    "use_resolution_binning": False,
+    "enable_prompt_rewrite": False,
+    "use_pe": False,
+    "use_kv_cache": False,
+}
+"""Arguments of every call that takes them: images of the size that is asked for, by the prompt as it is
+written, with the prompt's keys computed in every step, so that they get a gradient."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One class of diffusers' text-to-image pipelines."""
@@ -26,7 +36,7 @@ class Row:
     source: str = "the default of its call in diffusers"
     """Where these three come from."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    """Further arguments of its call."""
+    """Further arguments of its call, beside `SWITCHES`."""
     negative: str | None = None
     """The negative prompt, for calls that guide only with one."""
     guidance_argument: str = "guidance_scale"
@@ -41,11 +51,14 @@ class Row:
     checkpointing: bool = True
     """Whether its denoiser's gradient checkpointing works."""
     one_area: bool = False
-    """Whether its call scales every size to the area of its `default_sample_size`, which is then set to it."""
+    """Whether its call scales every size to the area of its `default_sample_size`, which is then set to
+    it."""
     one_by_one: bool = False
     """Whether prompts must be encoded one at a time."""
     least_grad_steps: int = 1
     """Fewest last steps that move the image."""
+    few: tuple[int, float] | None = None
+    """Usual steps and guidance scale of weights whose settings say that they are distilled."""
     distilled: str | None = None
     """Which weights of the class are distilled to few steps; None if none are known."""
     licence: str
@@ -61,6 +74,7 @@ ROWS: dict[str, Row] = {
         attention=ATTENTION,
         layers=r".*\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out|proj_mlp|net\.0\.proj|net\.2)"
         r"|single_transformer_blocks\.\d+\.proj_out",
+        few=(4, 0.0),
         distilled="schnell, to 4 steps without guidance",
         licence="schnell Apache-2.0; dev FLUX.1 [dev] Non-Commercial",
         tested=TESTED,
@@ -75,6 +89,7 @@ ROWS: dict[str, Row] = {
     "Flux2KleinPipeline": Row(
         attention=FLUX2,
         layers=rf"{FLUX2}|.*\.ff\.linear_(in|out)",
+        few=(4, 1.0),
         distilled="klein 4B and 9B, to 4 steps (is_distilled in model_index.json); the base models are not",
         licence="4B Apache-2.0; 9B FLUX Non-Commercial",
         tested=TESTED,
@@ -113,14 +128,12 @@ ROWS: dict[str, Row] = {
         tested=TESTED,
     ),
     "SanaPipeline": Row(
-        arguments={"use_resolution_binning": False},
         attention=r".*attn[12]\.(to_[qkv]|to_out\.0)",
         layers=r".*attn[12]\.(to_[qkv]|to_out\.0)",
         licence="NVIDIA Open Model; its text encoder Gemma Terms of Use",
         tested=TESTED,
     ),
     "PixArtSigmaPipeline": Row(
-        arguments={"use_resolution_binning": False},
         attention=r".*attn[12]\.(to_[qkv]|to_out\.0)",
         layers=r".*(attn[12]\.(to_[qkv]|to_out\.0)|ff\.net\.0\.proj|ff\.net\.2)",
         licence="CreativeML Open RAIL++-M",
@@ -151,6 +164,7 @@ ROWS: dict[str, Row] = {
     "Krea2Pipeline": Row(
         unguided=0.0,
         layers=r".*\.(to_[qkv]|to_out\.0|ff\.(gate|up|down))",
+        few=(8, 0.0),
         distilled="Turbo, to 8 steps (is_distilled in model_index.json)",
         licence="Krea 2 Community",
         tested=TESTED,

@@ -1,4 +1,5 @@
-"""Whether a pipeline's own call does what `StockFamily` takes it to do, tried on small images when it is opened.
+"""Whether a pipeline's own call does what `StockFamily` takes it to do, tried on small images when it is
+opened.
 
 The call of every class is written anew, and changes with diffusers: what is assumed of it is tested on the
 model at hand, and named where it does not hold.
@@ -25,6 +26,8 @@ from dataengine.treatment.families.stock import StockFamily
 logger = logging.getLogger(__name__)
 
 PROMPT = "a"
+CACHE = "CLINIC_CACHE"
+"""Environment variable that names another folder for what can be computed again."""
 HEAD = 1 << 20
 """Bytes of each file that its fingerprint reads: all settings, and the headers of weights."""
 CLOSE = 1e-3
@@ -62,7 +65,9 @@ def check_once(family: StockFamily, folder: Path) -> None:
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "artifact-clinic" / "generators"
+    """The folder of the verdicts: empty files named by fingerprints."""
+    folder = os.environ.get(CACHE) or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "artifact-clinic"
+    return Path(folder).expanduser() / "generators"
 
 
 def _fingerprint(folder: Path, dtype: torch.dtype) -> str:
@@ -130,7 +135,7 @@ def check_last_step(family: StockFamily) -> None:
     alpha, sigma = schedule.alpha[-1], schedule.sigma[-1]
     after_alpha, after = schedule.next_alpha[-1], schedule.next_sigma[-1]
     moved = after - sigma if family.prediction == "flow" else after - after_alpha * sigma / alpha
-    if abs(float(moved)) < 1e-6:
+    if not abs(float(moved)) > 1e-6:
         raise ModelRefused(
             "last step: its scheduler ends with a step that changes nothing, so that its last step cannot be "
             "trained (steps_offset or set_alpha_to_one)"
@@ -165,7 +170,7 @@ def check_decoding(family: StockFamily, size: tuple[int, int], final: Tensor) ->
         raise ModelRefused(
             f"decoding: its image has the shape {tuple(stock.shape)}, that of its VAE {tuple(ours.shape)}"
         )
-    if (ours - stock.to(ours)).abs().max() > CLOSE:
+    if not (ours - stock.to(ours)).abs().max() <= CLOSE:
         raise ModelRefused("decoding: its image is not its VAE's output scaled from [−1, 1] to [0, 1]")
 
 
@@ -205,7 +210,9 @@ def _small_chain(family: StockFamily) -> tuple[tuple[int, int], list[Asked], Ten
     size = _smallest(family)
     chain: list[Asked] = []
 
-    def watch(original: Any, model_output: Tensor, time: Tensor, sample: Tensor, *args: Any, **kw: Any) -> Any:
+    def watch(
+        original: Any, model_output: Tensor, time: Tensor, sample: Tensor, *args: Any, **kw: Any
+    ) -> Any:
         chain.append(Asked(sample, time, model_output))
         result = original(model_output, time, sample, *args, **kw)
         if len(chain) == 2:

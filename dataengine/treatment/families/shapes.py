@@ -1,4 +1,5 @@
-"""A pipeline without weights, for estimates: what its call asks of its denoiser, and the same asked of shapes.
+"""A pipeline without weights, for estimates: what its call asks of its denoiser, and the same asked of
+shapes.
 
 The pipeline's glue runs for real on zeros, which are small; only its networks are fake tensors. Text encoders
 are replaced by their outputs' shapes. Must be used within `estimate.fake_tensors()`.
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -36,6 +38,8 @@ class ShapesFamily(StockFamily):
         with _disable_current_modes():
             _real_buffers(pipeline.vae)
             super().__init__(pipeline)
+            # Learned now, while nothing is counted.
+            self.size, self.multiple  # noqa: B018
 
     @property
     def device(self) -> torch.device:
@@ -71,7 +75,8 @@ class ShapesFamily(StockFamily):
         answer = latents
         for args, kwargs in self._asked[key]:
             shaped = partial(tree_map, partial(_fake, mode))
-            outputs = self.denoiser(*shaped(args), **shaped(kwargs))
+            with unset_fake_temporarily():
+                outputs = self.denoiser(*shaped(args), **shaped(kwargs))
             for each in tree_leaves(outputs):
                 if isinstance(each, Tensor) and each.is_floating_point():
                     answer = answer + each.float().mean()
@@ -128,13 +133,13 @@ def _encoded(network: Any, input_ids: Tensor | None = None, *args: Any, **kwargs
     from transformers.models.clip.modeling_clip import CLIPTextModelOutput
 
     ids = input_ids if input_ids is not None else kwargs["input_ids"]
-    config = network.config.get_text_config() if hasattr(network.config, "get_text_config") else network.config
+    config = (
+        network.config.get_text_config() if hasattr(network.config, "get_text_config") else network.config
+    )
     dtype = next(network.parameters()).dtype
     last = torch.zeros(*ids.shape, config.hidden_size, dtype=dtype)
     states = (last,) * (config.num_hidden_layers + 1)
     if "WithProjection" in type(network).__name__:
         pooled = torch.zeros(len(ids), config.projection_dim, dtype=dtype)
         return CLIPTextModelOutput(text_embeds=pooled, last_hidden_state=last, hidden_states=states)
-    return BaseModelOutputWithPooling(
-        last_hidden_state=last, pooler_output=last[:, 0], hidden_states=states
-    )
+    return BaseModelOutputWithPooling(last_hidden_state=last, pooler_output=last[:, 0], hidden_states=states)

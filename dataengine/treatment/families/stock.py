@@ -1,10 +1,10 @@
 """Any text-to-image pipeline of diffusers, by its own call.
 
-`predict` is the pipeline's call on given latents and one time, left where it hands its answer to the scheduler:
-guidance, negative prompts, packing and position ids are the pipeline's own. Prompts are encoded once and given
-back (`recorded`); the arrangement and scale of latents are learned from its path to the VAE (`layout`).
-Sampling brings its own steps: Euler's for flow matching and DDIM's for noise and v-prediction (v_t = α_t·ε −
-σ_t·x_0, Salimans & Ho 2022), which is answered as noise.
+`predict` is the pipeline's call on given latents and one time, left where it hands its answer to the
+scheduler: guidance, negative prompts, packing and position ids are the pipeline's own. Prompts are encoded
+once and given back (`recorded`); the arrangement and scale of latents are learned from its path to the VAE
+(`layout`). Sampling brings its own steps: Euler's for flow matching and DDIM's for noise and v-prediction
+(v_t = α_t·ε − σ_t·x_0, Salimans & Ho 2022), which is answered as noise.
 """
 
 import inspect
@@ -36,7 +36,7 @@ from dataengine.treatment.families.layout import Layout
 from dataengine.treatment.families.lora import Adapter
 from dataengine.treatment.families.quantization import Bits, loading_options
 from dataengine.treatment.families.recorded import Recording
-from dataengine.treatment.families.rows import row_of
+from dataengine.treatment.families.rows import SWITCHES, row_of
 from dataengine.treatment.families.schedulers import FLOW, flow_scheduler
 from dataengine.treatment.families.weight_files import variant_of
 
@@ -70,9 +70,7 @@ class StockFamily:
             self.prediction, self.velocity = "flow", False
             pipeline.scheduler = flow_scheduler(pipeline.scheduler)
         else:
-            pipeline.scheduler = ddim.sampler(
-                pipeline.scheduler, self.kind, ("epsilon", "v_prediction")
-            )
+            pipeline.scheduler = ddim.sampler(pipeline.scheduler, self.kind, ("epsilon", "v_prediction"))
         self.adapter = Adapter(
             pipeline, self._component, {"attention": self.row.attention, "all": self.row.layers}
         )
@@ -304,7 +302,9 @@ class StockFamily:
         times = scheduler.timesteps.double() / scheduler.config.num_train_timesteps
         if not scheduler.sigmas.isfinite().all():
             raise ConfigRefused(f"{self.name} has no noise levels for {steps} steps; choose more steps")
-        sigma, next_sigma = (part.to(latents.device) for part in (scheduler.sigmas[:-1], scheduler.sigmas[1:]))
+        sigma, next_sigma = (
+            part.to(latents.device) for part in (scheduler.sigmas[:-1], scheduler.sigmas[1:])
+        )
         return Schedule(
             times=times.to(latents.device),
             alpha=1 - sigma,
@@ -339,7 +339,9 @@ class StockFamily:
             output = self._answer(layout.inside(latents), times[0], conditioning, guidance, layout)
         else:
             parts = [
-                self._answer(layout.inside(latents[rows]), times[rows[0]], conditioning.rows(rows), guidance, layout)
+                self._answer(
+                    layout.inside(latents[rows]), times[rows[0]], conditioning.rows(rows), guidance, layout
+                )
                 for rows in groups.values()
             ]
             order = torch.tensor([row for rows in groups.values() for row in rows]).argsort()
@@ -389,8 +391,10 @@ class StockFamily:
         if not self._checkpointing or not torch.is_grad_enabled():
             return self._decoded(z)
         whole = not self.pipeline.vae._supports_gradient_checkpointing
-        parts = [checkpoint(self._decoded, one, use_reentrant=False) if whole else self._decoded(one)
-                 for one in z.split(1)]
+        parts = [
+            checkpoint(self._decoded, one, use_reentrant=False) if whole else self._decoded(one)
+            for one in z.split(1)
+        ]
         return torch.cat(parts)
 
     def _decoded(self, z: Tensor) -> Tensor:
@@ -426,6 +430,7 @@ class StockFamily:
         """Its own call with hooks, for prompts or for encoded ones; without a size, for its default one."""
         count, scale = len(prompts), self.guidance if guidance is None else guidance
         arguments: dict[str, Any] = {
+            **{name: value for name, value in SWITCHES.items() if name in self._takes},
             **self.row.arguments,
             "prompt": list(prompts) if not isinstance(prompts, Conditioning) else [""] * count,
             "num_inference_steps": steps,

@@ -1,5 +1,6 @@
 """Models from elsewhere become versions, once; what is none is refused."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ from safetensors.torch import save_file
 
 from dataengine.diagnosis.detector import NetworkDetector, load_detector, save_detector
 from dataengine.errors import InputRefused, ModelRefused
-from dataengine.treatment.config import LoraSettings, SamplingConfig, WeightsConfig
+from dataengine.treatment.config import LoraSettings, SamplingConfig, UsualSampling, WeightsConfig
+from pipelines.config import GenerateConfig
 from pipelines.detectors.register import register_detector
 from pipelines.generators.draw import open_generator
+from pipelines.generators.files import sampling_of
 from pipelines.generators.register import register_generator, register_strength
 from pipelines.runtime.context import Context
 from pipelines.runtime.models import real_models
@@ -20,6 +23,7 @@ from pipelines.services.generators import remove_generator
 from storage.opening import create_workspace
 from tests.dataengine.diagnosis.tiny import SEGFORMER
 from tests.dataengine.treatment import tiny
+from tests.dataengine.treatment.families.tiny_pipelines import save_tiny
 
 
 def test_a_foreign_detector_is_registered_once_and_the_first_is_champion(tmp_path: Path) -> None:
@@ -146,3 +150,42 @@ def test_what_is_no_generator_is_refused(tmp_path: Path) -> None:
         register_generator(workspace, str(folder))
     with workspace.catalog(read_only=True) as catalog:
         assert catalog.generators.list() == []
+
+
+def usual_of(workspace, folder: Path, **stated) -> SamplingConfig:
+    """What a round of a recipe that says nothing draws the newly registered generator with."""
+    version = register_generator(workspace, str(folder), usual=UsualSampling(**stated))
+    return sampling_of(version, GenerateConfig())
+
+
+def test_each_generator_is_drawn_with_its_own_steps_guidance_and_size(tmp_path: Path) -> None:
+    workspace = create_workspace(tmp_path / "workspace")
+    schnell = usual_of(workspace, tiny.flux(tmp_path / "schnell"))
+    assert (schnell.steps, schnell.guidance, schnell.height) == (4, 0.0, None)
+    dev = usual_of(workspace, tiny.flux(tmp_path / "dev", guidance_embeds=True))
+    assert (dev.steps, dev.guidance) == (28, 3.5)
+    large = usual_of(workspace, tiny.stable_diffusion_xl(tmp_path / "xl"))
+    assert (large.steps, large.guidance) == (50, 5.0)
+    klein = save_tiny("Flux2KleinPipeline", tmp_path / "klein")
+    assert (usual_of(workspace, klein).steps, usual_of(workspace, klein).guidance) == (50, 4.0)
+    index = json.loads((klein / "model_index.json").read_text())
+    (klein / "model_index.json").write_text(json.dumps(index | {"is_distilled": True}))
+    few = usual_of(workspace, klein, height=64, width=32)
+    assert (few.steps, few.guidance, few.height, few.width) == (4, 1.0, 64, 32)
+    qwen = usual_of(workspace, save_tiny("QwenImagePipeline", tmp_path / "qwen"), steps=8)
+    assert (qwen.steps, qwen.guidance) == (8, 4.0)
+    pixels = usual_of(workspace, tiny.ddpm(tmp_path / "ddpm"))
+    assert pixels == SamplingConfig()
+
+
+def test_a_recipe_that_gives_steps_is_drawn_with_them(tmp_path: Path) -> None:
+    workspace = create_workspace(tmp_path / "workspace")
+    version = register_generator(workspace, str(tiny.flux(tmp_path)), usual=UsualSampling(steps=9))
+    given = GenerateConfig.model_validate({"sampling": {"steps": 3}})
+    assert sampling_of(version, given).steps == 3
+    stored = GenerateConfig.model_validate(given.model_dump(mode="json"))
+    assert sampling_of(version, stored).steps == 3
+    said = GenerateConfig.model_validate({"sampling": {"batch": 2}})
+    assert (sampling_of(version, said).steps, sampling_of(version, said).batch) == (9, 2)
+    both = GenerateConfig.model_validate({"sampling": {"steps": 3}, "own_sampling": True})
+    assert sampling_of(version, both).steps == 9

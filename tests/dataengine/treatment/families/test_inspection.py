@@ -279,12 +279,6 @@ SPOILT = {
     "filling of FLUX": ("flux", other_transformer, "takes 24 channels"),
     "another text encoder": ("sd", other_unet(cross_attention_dim=48), "do not work together"),
     "guidance embedded": ("sd", other_unet(time_cond_proj_dim=8), "embeds its guidance"),
-    "velocities": ("sd", scheduler_named("DDIMScheduler", prediction_type="v_prediction"), "v_prediction"),
-    "velocities of SDXL": (
-        "xl",
-        scheduler_named("EulerDiscreteScheduler", prediction_type="v_prediction"),
-        "v_prediction",
-    ),
     "samples": ("dit", scheduler_named("DDIMScheduler", prediction_type="sample"), "predicts 'sample'"),
     "velocities in pixels": (
         "ddpm",
