@@ -98,7 +98,7 @@ def stock_facts(kind: str, index: dict[str, Any], where: Any) -> FamilyFacts:
         types = [each for each in allowed if inspect.isclass(each) and not _is_value(each)]
         if name in optional or (not types and name != "scheduler"):
             continue
-        part = index.get(name)
+        part: Any = index.get(name)
         of = _class_of(part, name, allowed, where)
         components[name] = frozenset([(part[0], part[1])])
         if _is_network(of):

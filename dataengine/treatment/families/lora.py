@@ -373,12 +373,12 @@ def switch_lora(network: Any, on: bool) -> None:
             layer.enable_adapters(on)
 
 
-def save_lora(network: nn.Module, name: str, prefix: str, file: Path) -> None:
+def save_lora(network: Any, name: str, prefix: str, file: Path) -> None:
     """Write the LoRA under keys that begin with `prefix`, its settings in the header, as diffusers does."""
     from peft.utils import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    settings = network.peft_config[name].to_dict()  # type: ignore[operator,union-attr,index]
+    settings = network.peft_config[name].to_dict()
     stated = {f"{prefix}.{key}": sorted(v) if isinstance(v, set) else v for key, v in settings.items()}
     matrices = get_peft_model_state_dict(network, adapter_name=name)
     save_file(

@@ -79,7 +79,7 @@ class Recording:
     def replay(self, conditioning: Conditioning) -> list[Any]:
         """The answers for the rows of `conditioning`, which must be alike (see `alike`)."""
         count = len(conditioning)
-        values = []
+        values: list[Any] = []
         for number, part in enumerate(self._parts):
             name = str(number)
             if part.kind == "none":

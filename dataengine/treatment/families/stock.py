@@ -265,14 +265,13 @@ class StockFamily:
         and the further arguments."""
 
         def prepare(original: Hook, *args: Any, **kwargs: Any) -> Any:
-            return _with_first(original(*args, **kwargs), latents)
+            prepared = original(*args, **kwargs)
+            return prepared if latents is None else _with_first(prepared, latents)
 
         def decode(original: Hook, z: Tensor, *args: Any, **kwargs: Any) -> Any:
             raise Halt((z, kwargs))
 
-        hooks = {"set_timesteps": _no_steps, "decode": decode}
-        if latents is not None:
-            hooks["prepare_latents"] = prepare
+        hooks = {"set_timesteps": _no_steps, "prepare_latents": prepare, "decode": decode}
         found = self.call(hooks, self.blank_conditioning(1), size)
         if not isinstance(found, tuple) or not torch.is_tensor(found[0]):
             raise ModelRefused(f"{self.kind} draws without its VAE's decode")
@@ -367,7 +366,8 @@ class StockFamily:
             dtype, rest = self._rest(original, (len(inside), *size), args, kwargs)
             return _with_first(rest, inside.to(dtype))
 
-        size = tuple(side * self._factor for side in layout.scale.shape[1:])
+        height, width = (side * self._factor for side in layout.scale.shape[1:])
+        size = height, width
         hooks = {"set_timesteps": one_step, "prepare_latents": prepare, "step": _answered}
         answer = self.call(hooks, conditioning, size, guidance)
         if answer.shape != inside.shape:

@@ -379,7 +379,8 @@ def _live_stock_parts(family: StockFamily) -> tuple[FamilyFacts, dict[str, Any]]
     config, components = family.pipeline.config, family.pipeline.components
     index = {name: list(config[name]) for name in components if config.get(name)}
     parts = {name: value for name, value in config.items() if not _is_part(name, value)} | components
-    for name, network in family.modules().items():
+    networks: dict[str, Any] = dict(family.modules())
+    for name, network in networks.items():
         parts[name] = network_without_weights(type(network), network.config, network.dtype)
     return stock_facts(family.kind, index, family.kind), parts
 
