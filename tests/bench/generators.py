@@ -121,8 +121,8 @@ def speed() -> Iterator[Figure]:
     """An update of the clinic's generators by their own calls over the hand-written families."""
     with tempfile.TemporaryDirectory() as place:
         detector = load_detector(clinic_parts.materialise("first_doctor", Path(place) / "detector"))
-        for name in ("flux", "sd"):
-            folder = clinic_parts.materialise(name, Path(place) / name)
+        for name, model in {"flux": "flux", "sd": "stable_diffusion"}.items():
+            folder = clinic_parts.materialise(model, Path(place) / model)
             ours, by_its_call = load_family(folder), load_family(folder, by_its_call=True)
             by_its_call.size = ours.size  # type: ignore[misc]
             yield timing_ratio(
