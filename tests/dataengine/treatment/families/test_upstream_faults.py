@@ -124,7 +124,7 @@ FAULTS = (
     Fault(hidream_experts_pass_no_gradient, ("HiDreamImagePipeline",), "train_modules"),
     Fault(hidream_draws_one_area, ("HiDreamImagePipeline",), "one_area"),
     Fault(z_image_writes_into_the_prompts, ("ZImagePipeline",), None),
-    Fault(binning_is_on_by_default, ("SanaPipeline", "PixArtSigmaPipeline"), "arguments"),
+    Fault(binning_is_on_by_default, ("SanaPipeline", "PixArtSigmaPipeline"), None),
     Fault(qwen_guides_only_with_a_negative_prompt, ("QwenImagePipeline",), "negative"),
     Fault(one_step_to_a_terminal_shift_is_no_number, ("QwenImagePipeline",), None),
     Fault(pixart_has_no_lora_loader, ("PixArtSigmaPipeline",), None),
