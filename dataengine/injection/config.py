@@ -1,20 +1,11 @@
 """Settings of injected artifacts."""
 
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
 from dataengine.config import Config
-
-Kind = Literal["warp", "double", "fuse", "tear", "glyphs", "watermark", "seam", "smooth"]
-
-KINDS: tuple[Kind, ...] = ("warp", "double", "fuse", "tear", "glyphs", "watermark", "seam", "smooth")
-
-NO_START = (
-    "Operations on pixels are a test bed for pre-training and perhaps an augmentation, not a start: a "
-    "detector trained on them alone found none of the flaws in 42 generated images."
-)
-"""What commands and desks say with operations on pixels."""
+from dataengine.injection.kinds import KINDS, Kind
 
 
 class InjectionConfig(Config):

@@ -9,7 +9,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from dataengine.errors import InputRefused
-from dataengine.injection.config import InjectionConfig, Kind
+from dataengine.injection.config import InjectionConfig
+from dataengine.injection.kinds import Kind
 from dataengine.injection.operations import OPERATIONS, box
 from dataengine.masks import LabelMap, Mask
 

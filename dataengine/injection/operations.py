@@ -13,7 +13,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from dataengine.injection.config import Kind
+from dataengine.injection.kinds import Kind
 from dataengine.masks import Mask, feather_inwards
 
 Pixels = NDArray[np.float32]

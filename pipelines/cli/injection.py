@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any, get_args
 
 from dataengine.errors import ConfigRefused
-from dataengine.injection.config import KINDS, NO_START
+from dataengine.injection.kinds import KINDS, NO_START
 from pipelines.cli.command import Call, Command, with_settings
 from pipelines.cli.selections import images_argument, query_of, say_result, start_on_worker
 

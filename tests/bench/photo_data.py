@@ -16,8 +16,9 @@ from PIL import Image, ImageOps
 
 from dataengine.diagnosis.dataset import Facts, Sample
 from dataengine.errors import InputRefused
-from dataengine.injection.config import InjectionConfig, Kind
+from dataengine.injection.config import InjectionConfig
 from dataengine.injection.inject import inject, seed_of
+from dataengine.injection.kinds import Kind
 from tests.bench.harness import ROOT
 
 SIDE = 192

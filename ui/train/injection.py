@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
-from dataengine.injection.config import KINDS, InjectionConfig, Kind
+from dataengine.injection.config import InjectionConfig
+from dataengine.injection.kinds import KINDS, Kind
 from pipelines.selections.config import InjectionRun
 from pipelines.services import runs
 from pipelines.services.images.filters import parse_query

@@ -4,8 +4,9 @@ import numpy as np
 
 from dataengine.errors import InputRefused
 from dataengine.images import encode_png
-from dataengine.injection.config import NO_START, InjectionConfig, Kind
+from dataengine.injection.config import InjectionConfig
 from dataengine.injection.inject import Injection, inject, surroundings
+from dataengine.injection.kinds import NO_START, Kind
 from pipelines.runtime.images import read_readable
 from pipelines.selections.config import ImageQuery
 from storage.queries.selections import page_of_selection

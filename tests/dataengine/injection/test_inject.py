@@ -6,8 +6,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from dataengine.errors import InputRefused
-from dataengine.injection.config import KINDS, InjectionConfig, Kind
+from dataengine.injection.config import InjectionConfig
 from dataengine.injection.inject import inject, smooth_region
+from dataengine.injection.kinds import KINDS, Kind
 from dataengine.injection.operations import OPERATIONS
 
 SIZES = [(32, 32), (64, 48), (97, 161), (40, 700), (512, 384)]

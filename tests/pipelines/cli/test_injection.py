@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dataengine.injection.config import KINDS
+from dataengine.injection.kinds import KINDS
 from dataengine.records import INJECTED
 from storage.opening import create_workspace
 from tests.dataengine.injection.test_inject import textured
@@ -63,7 +63,7 @@ def test_what_cannot_be_done_is_said_in_one_line(console: Console) -> None:
         ),
         (("--generator", "x"), "operations on pixels need no generator"),
         (("--copies", "0"), "copies: Input should be greater than or equal to 1"),
-        (("--set", "injection.least=0.9"), "least 0.9 must not be above most 0.4"),
+        (("--set", "injection.least=0.9"), "least 0.9 must not be above most 0.5"),
         (("--set", "redraw.steps=0"), "redraw.steps"),
     ):
         for detached in ((), ("--detach",)):

@@ -12,8 +12,9 @@ import pytest
 
 from dataengine.errors import ConfigRefused, InputRefused, NotFound, Paused
 from dataengine.images import decode, encode_png
-from dataengine.injection.config import KINDS, InjectionConfig, RedrawConfig
+from dataengine.injection.config import InjectionConfig, RedrawConfig
 from dataengine.injection.inject import inject
+from dataengine.injection.kinds import KINDS
 from dataengine.injection.operations import OPERATIONS
 from dataengine.masks import PackedMap, pack_label_map, unpack_label_map
 from dataengine.records import INJECTED, GeneratorVersion, Image, Label, Review, image_id

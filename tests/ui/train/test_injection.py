@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from PIL import Image as Picture
 
 from dataengine.images import encode_png
-from dataengine.injection.config import KINDS, NO_START
+from dataengine.injection.kinds import KINDS, NO_START
 from dataengine.records import Image
 from storage.workspace import Workspace
 from tests.dataengine.injection.test_inject import textured
