@@ -5,13 +5,13 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from dataengine.config import Config
-from dataengine.injection.kinds import KINDS, Kind
+from dataengine.records import INJECTION_KINDS, InjectionKind
 
 
 class InjectionConfig(Config):
     """Which artifacts are injected into a clean image, and how large they are."""
 
-    kinds: tuple[Kind, ...] = Field(default=KINDS, min_length=1)
+    kinds: tuple[InjectionKind, ...] = Field(default=INJECTION_KINDS, min_length=1)
     """Kinds of artifacts: "warp" (locally bent), "double" and "fuse" (a part repeated or grown into its
     neighbour), "tear" (shuffled texture), "glyphs" (strokes that are no writing), "watermark", "seam" (a
     shifted part with a visible edge), "smooth" (locally without detail). Each image gets one.

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from dataengine.errors import InputRefused
 from dataengine.injection.config import InjectionConfig
-from dataengine.injection.kinds import Kind
 from dataengine.injection.operations import OPERATIONS, box
 from dataengine.masks import LabelMap, Mask
+from dataengine.records import InjectionKind
 
 SMALLEST_IMAGE = 32
 SMALLEST_REGION = 8
@@ -38,7 +38,7 @@ def inject(pixels: NDArray[np.uint8], name: str, config: InjectionConfig) -> Inj
     height, width = pixels.shape[:2]
     refuse_small(height, width)
     rng = np.random.default_rng(seed_of(name, config.seed))
-    kind: Kind = config.kinds[int(rng.integers(len(config.kinds)))]
+    kind: InjectionKind = config.kinds[int(rng.integers(len(config.kinds)))]
     for attempt in range(TRIES):
         region = smooth_region(height, width, config, rng)
         found = _damaged(pixels, region, kind, rng)
@@ -94,7 +94,7 @@ def smooth_region(height: int, width: int, config: InjectionConfig, rng: Generat
 
 
 def _damaged(
-    pixels: NDArray[np.uint8], region: Mask, kind: Kind, rng: Generator
+    pixels: NDArray[np.uint8], region: Mask, kind: InjectionKind, rng: Generator
 ) -> tuple[NDArray[np.uint8], Mask] | None:
     """The image and mask after the operation, which sees only the region's surroundings; None without a
     mask."""

@@ -13,8 +13,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from dataengine.injection.kinds import Kind
 from dataengine.masks import Mask, feather_inwards
+from dataengine.records import InjectionKind
 
 Pixels = NDArray[np.float32]
 
@@ -135,7 +135,7 @@ def smooth(image: Pixels, region: Mask, rng: Generator) -> tuple[Pixels, Mask]:
     return blend(image, gaussian_filter(image, (sigma, sigma, 0)), region), region
 
 
-OPERATIONS: dict[Kind, Operation] = {
+OPERATIONS: dict[InjectionKind, Operation] = {
     "warp": Operation(apply=warp, label_class=SHAPE_DISTORTION),
     "double": Operation(apply=double, label_class=UNREASONABLE_CONTENT),
     "fuse": Operation(apply=fuse, label_class=UNREASONABLE_CONTENT),

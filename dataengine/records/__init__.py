@@ -36,6 +36,7 @@ from dataengine.records.images import (
     PseudoLabel,
     Source,
 )
+from dataengine.records.injections import INJECTION_KINDS, NO_START, InjectionKind
 from dataengine.records.labels import AND, DEFAULT_CLASSES, ERASED, Label, LabelSource, Review
 from dataengine.records.models import (
     CLINIC,
@@ -74,7 +75,9 @@ __all__ = [
     "ERASED",
     "FILES",
     "INJECTED",
+    "INJECTION_KINDS",
     "JOB_KINDS",
+    "NO_START",
     "PAUSABLE",
     "REPAIRED",
     "ROLES",
@@ -95,6 +98,7 @@ __all__ = [
     "HardCategory",
     "IdempotencyKey",
     "Image",
+    "InjectionKind",
     "Invitation",
     "Job",
     "JobState",

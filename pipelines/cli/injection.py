@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any, get_args
 
 from dataengine.errors import ConfigRefused
-from dataengine.injection.kinds import KINDS, NO_START
+from dataengine.records import INJECTION_KINDS, NO_START
 from pipelines.cli.command import Call, Command, with_settings
 from pipelines.cli.selections import images_argument, query_of, say_result, start_on_worker
 
@@ -26,7 +26,7 @@ def inject_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--generator", metavar="ID", help="the generator that redraws")
     parser.add_argument(
-        "--kinds", metavar="KIND,…", help=f"kinds of operations (default: all: {', '.join(KINDS)})"
+        "--kinds", metavar="KIND,…", help=f"kinds of operations (default: all: {', '.join(INJECTION_KINDS)})"
     )
     parser.add_argument(
         "--copies", type=int, help="images made of each clean one, each with another artifact (default: 1)"
@@ -80,8 +80,10 @@ def run_of(call: Call) -> "InjectionRun":
 def kinds_of(words: str) -> list[str]:
     """The kinds of "KIND,…". Raises `ConfigRefused` for an unknown one."""
     kinds = [kind.strip() for kind in words.split(",")]
-    if unknown := [kind for kind in kinds if kind not in KINDS]:
-        raise ConfigRefused(f"--kinds: there is no kind {unknown[0]!r}; choose from {', '.join(KINDS)}")
+    if unknown := [kind for kind in kinds if kind not in INJECTION_KINDS]:
+        raise ConfigRefused(
+            f"--kinds: there is no kind {unknown[0]!r}; choose from {', '.join(INJECTION_KINDS)}"
+        )
     return kinds
 
 

@@ -9,8 +9,7 @@ from functools import cache, partial
 from typing import Any
 
 from dataengine.errors import ConfigRefused, InputRefused
-from dataengine.injection.kinds import NO_START
-from dataengine.records import GeneratorVersion, Image
+from dataengine.records import NO_START, GeneratorVersion, Image
 from pipelines.generators.draw import open_generator
 from pipelines.generators.files import reads_prompts
 from pipelines.runtime.context import Context, Result

@@ -18,13 +18,13 @@ from dataengine.diagnosis.dataset import Facts, Sample
 from dataengine.errors import InputRefused
 from dataengine.injection.config import InjectionConfig
 from dataengine.injection.inject import inject, seed_of
-from dataengine.injection.kinds import Kind
+from dataengine.records import InjectionKind
 from tests.bench.harness import ROOT
 
 SIDE = 192
 """Side of the crops, in pixels."""
-SEEN: tuple[Kind, ...] = ("warp", "double", "tear", "glyphs", "watermark")
-UNSEEN: Kind = "smooth"
+SEEN: tuple[InjectionKind, ...] = ("warp", "double", "tear", "glyphs", "watermark")
+UNSEEN: InjectionKind = "smooth"
 """The kind of artifact that no training sees."""
 LARGEST_SCALE = 1.3
 SPLITS = ("train", "val", "test")
@@ -80,7 +80,7 @@ class Injected:
     """Crops of photographs, each with or without an artifact; an example depends on its index alone."""
 
     files: tuple[Path, ...]
-    kinds: tuple[Kind, ...]
+    kinds: tuple[InjectionKind, ...]
     variants: int
     """Examples of each photograph."""
     clean: float
@@ -150,6 +150,6 @@ def small(file: Path) -> Image.Image:
 
 
 @cache
-def held_out(split: str, kinds: tuple[Kind, ...], clean: float, variants: int) -> Injected:
+def held_out(split: str, kinds: tuple[InjectionKind, ...], clean: float, variants: int) -> Injected:
     """The examples of a split that figures are measured on."""
     return Injected(tuple(photographs()[split]), kinds, variants, clean, seed=1_000 + SPLITS.index(split))

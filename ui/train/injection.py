@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 
 from dataengine.injection.config import InjectionConfig
-from dataengine.injection.kinds import KINDS, Kind
+from dataengine.records import INJECTION_KINDS, InjectionKind
 from pipelines.selections.config import InjectionRun
 from pipelines.services import runs
 from pipelines.services.images.filters import parse_query
@@ -33,7 +33,7 @@ def injection_routes(workspace: Workspace) -> APIRouter:
         return {
             "fields": form(InjectionRun, InjectionRun().model_dump(mode="json")),
             "choices": {"generator": generators},
-            "kinds": KINDS,
+            "kinds": INJECTION_KINDS,
             "note": NO_START,
             "injected": count_injected(workspace),
         }
@@ -41,7 +41,7 @@ def injection_routes(workspace: Workspace) -> APIRouter:
     @routes.get("/samples/{kind}")
     @reads_blobs
     def sample(
-        kind: Kind,
+        kind: InjectionKind,
         seed: Annotated[int, Query(ge=0)] = 0,
         images: Annotated[str, Query(max_length=1000)] = "",
     ) -> Response:

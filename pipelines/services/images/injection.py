@@ -6,7 +6,7 @@ from dataengine.errors import InputRefused
 from dataengine.images import encode_png
 from dataengine.injection.config import InjectionConfig
 from dataengine.injection.inject import Injection, inject, surroundings
-from dataengine.injection.kinds import NO_START, Kind
+from dataengine.records import NO_START, InjectionKind
 from pipelines.runtime.images import read_readable
 from pipelines.selections.config import ImageQuery
 from storage.queries.selections import page_of_selection
@@ -25,7 +25,9 @@ def count_injected(workspace: Workspace) -> int:
         return catalog.images.count(source="injected")
 
 
-def injection_sample(workspace: Workspace, query: ImageQuery, config: InjectionConfig, kind: Kind) -> bytes:
+def injection_sample(
+    workspace: Workspace, query: ImageQuery, config: InjectionConfig, kind: InjectionKind
+) -> bytes:
     """A PNG of one artifact of that kind: its surroundings in a selected clean image, before and after.
 
     Raises `NotFound` for an empty selection, `InputRefused` when none is clean or shows such an artifact.

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 from dataengine.errors import InputRefused
 from dataengine.injection.config import InjectionConfig
 from dataengine.injection.inject import inject, smooth_region
-from dataengine.injection.kinds import KINDS, Kind
 from dataengine.injection.operations import OPERATIONS
+from dataengine.records import INJECTION_KINDS, InjectionKind
 
 SIZES = [(32, 32), (64, 48), (97, 161), (40, 700), (512, 384)]
 
@@ -24,9 +24,11 @@ def textured(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     return (total / 3).astype(np.uint8)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", INJECTION_KINDS)
 @pytest.mark.parametrize("size", SIZES)
-def test_nothing_changes_outside_the_mask_and_enough_inside(kind: Kind, size: tuple[int, int]) -> None:
+def test_nothing_changes_outside_the_mask_and_enough_inside(
+    kind: InjectionKind, size: tuple[int, int]
+) -> None:
     pixels = textured(*size)
     before = pixels.copy()
     made = inject(pixels, f"image-{size}", InjectionConfig(kinds=(kind,)))
@@ -55,11 +57,11 @@ def test_an_image_gets_the_same_artifact_in_whatever_order_and_another_one_with_
 def test_every_kind_is_drawn() -> None:
     config = InjectionConfig()
     kinds = {inject(textured(64, 64), str(name), config).parameters["kind"] for name in range(80)}
-    assert kinds == set(KINDS)
+    assert kinds == set(INJECTION_KINDS)
 
 
 @pytest.mark.parametrize("kind", ["warp", "double", "fuse", "tear", "smooth"])
-def test_an_artifact_that_cannot_be_seen_is_refused_and_not_labelled(kind: Kind) -> None:
+def test_an_artifact_that_cannot_be_seen_is_refused_and_not_labelled(kind: InjectionKind) -> None:
     flat = np.full((64, 64, 3), 128, dtype=np.uint8)
     with pytest.raises(InputRefused, match=f"no '{kind}' could be seen in this image at 10 places"):
         inject(flat, "flat", InjectionConfig(kinds=(kind,)))

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dataengine.injection.kinds import KINDS
-from dataengine.records import INJECTED
+from dataengine.records import INJECTED, INJECTION_KINDS
 from storage.opening import create_workspace
 from tests.dataengine.injection.test_inject import textured
 from tests.pipelines.cli.test_commands import Console
@@ -49,7 +48,7 @@ def test_what_cannot_be_done_is_said_in_one_line(console: Console) -> None:
     for words, reason in (
         (("--images", "source=generated"), "none of the 1 selected images is known to be clean"),
         (("--images", "categry=x"), "images have no 'categry' to select by"),
-        (("--kinds", "warp,melt"), f"there is no kind 'melt'; choose from {', '.join(KINDS)}"),
+        (("--kinds", "warp,melt"), f"there is no kind 'melt'; choose from {', '.join(INJECTION_KINDS)}"),
         (("--kinds", "warp,warp"), "repeat one another"),
         (("--kinds", ""), "there is no kind ''"),
         (

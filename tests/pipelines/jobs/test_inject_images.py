@@ -14,10 +14,9 @@ from dataengine.errors import ConfigRefused, InputRefused, NotFound, Paused
 from dataengine.images import decode, encode_png
 from dataengine.injection.config import InjectionConfig, RedrawConfig
 from dataengine.injection.inject import inject
-from dataengine.injection.kinds import KINDS
 from dataengine.injection.operations import OPERATIONS
 from dataengine.masks import PackedMap, pack_label_map, unpack_label_map
-from dataengine.records import INJECTED, GeneratorVersion, Image, Label, Review, image_id
+from dataengine.records import INJECTED, INJECTION_KINDS, GeneratorVersion, Image, Label, Review, image_id
 from pipelines.jobs import inject_images as jobs
 from pipelines.jobs.inject_images import inject_images
 from pipelines.runtime.context import Context
@@ -126,7 +125,7 @@ def test_every_clean_image_of_the_training_split_gets_one_with_its_exact_map(con
     made = injected(workspace)
     assert result["images"] == result["clean"] == len(made) == CLEAN and result["known"] == 0
     assert result["selected"] == sum(image.split == "train" for image in before.values())
-    assert sum(result["kinds"].values()) == CLEAN and set(result["kinds"]) <= set(KINDS)
+    assert sum(result["kinds"].values()) == CLEAN and set(result["kinds"]) <= set(INJECTION_KINDS)
     assert "found none of the flaws in 42 generated images" in result["note"]
     assert "left_out" not in result and "unreadable" not in result
     labels = labels_by_image(workspace, list(made))

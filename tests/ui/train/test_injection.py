@@ -10,8 +10,7 @@ from fastapi.testclient import TestClient
 from PIL import Image as Picture
 
 from dataengine.images import encode_png
-from dataengine.injection.kinds import KINDS, NO_START
-from dataengine.records import Image
+from dataengine.records import INJECTION_KINDS, NO_START, Image
 from storage.workspace import Workspace
 from tests.dataengine.injection.test_inject import textured
 
@@ -40,7 +39,7 @@ def settings(client: TestClient, **values: Any) -> dict[str, Any]:
 
 def test_the_form_names_kinds_generators_and_what_operations_are_worth(engineer: TestClient) -> None:
     found = engineer.get(f"{API}/form").json()
-    assert found["kinds"] == list(KINDS) and found["note"] == NO_START and found["injected"] == 0
+    assert found["kinds"] == list(INJECTION_KINDS) and found["note"] == NO_START and found["injected"] == 0
     assert found["choices"]["generator"]
     assert [one["name"] for one in found["fields"]] == [
         *("images", "source", "generator", "copies", "injection", "redraw"),
@@ -48,7 +47,7 @@ def test_the_form_names_kinds_generators_and_what_operations_are_worth(engineer:
 
 
 def test_a_sample_shows_each_kind_before_and_after(engineer: TestClient) -> None:
-    for kind in KINDS:
+    for kind in INJECTION_KINDS:
         answer = engineer.get(f"{API}/samples/{kind}", params={"images": "source=real", "seed": 1})
         assert answer.status_code == 200 and answer.headers["content-type"] == "image/png"
         pixels = np.asarray(Picture.open(io.BytesIO(answer.content)).convert("RGB")).astype(int)
