@@ -29,23 +29,26 @@ class Session:
     expires: float
 
 
+EndpointKind = Literal[
+    "generator",
+    "detector",
+    "encoder",
+    "vqa",
+    "scorer",
+    "segmenter",
+    "llm",
+    "label-studio",
+    "folder",
+    "webhook",
+]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Endpoint:
     """A path, model or service registered by an admin; a browser may choose no other."""
 
     id: str
-    kind: Literal[
-        "generator",
-        "detector",
-        "encoder",
-        "vqa",
-        "scorer",
-        "segmenter",
-        "llm",
-        "label-studio",
-        "folder",
-        "webhook",
-    ]
+    kind: EndpointKind
     name: str
     location: str
     settings: dict[str, Any] = field(default_factory=dict)

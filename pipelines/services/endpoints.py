@@ -5,10 +5,11 @@ import re
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import get_args
 from urllib.parse import urlsplit
 
 from dataengine.errors import InputRefused
-from dataengine.records import AuditEvent, Endpoint, digest
+from dataengine.records import AuditEvent, Endpoint, EndpointKind, digest
 from storage.workspace import Workspace
 
 
@@ -39,18 +40,7 @@ def is_local(host: str) -> bool:
 SERVICES = frozenset({"label-studio", "webhook"})
 EITHER = frozenset({"vqa", "llm"})
 MODELS = frozenset({"generator", "detector", "scorer", *EITHER})
-KINDS = (
-    "generator",
-    "detector",
-    "encoder",
-    "vqa",
-    "scorer",
-    "segmenter",
-    "llm",
-    "label-studio",
-    "folder",
-    "webhook",
-)
+KINDS: tuple[EndpointKind, ...] = get_args(EndpointKind)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -118,7 +108,7 @@ def checked_endpoint(
     elif not (kind == "encoder" and Path(location).is_absolute() and Path(location).is_file()):
         check_folder(location, hub_too=kind in MODELS)
     id = digest("endpoint", kind, name, location)
-    return Endpoint(id=id, kind=kind, name=name, location=location)  # type: ignore[arg-type]
+    return Endpoint(id=id, kind=kind, name=name, location=location)
 
 
 def check_folder(location: str, hub_too: bool) -> None:

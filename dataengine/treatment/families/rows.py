@@ -55,8 +55,6 @@ class Row:
     it."""
     one_by_one: bool = False
     """Whether prompts must be encoded one at a time."""
-    least_grad_steps: int = 1
-    """Fewest last steps that move the image."""
     few: tuple[int, float] | None = None
     """Usual steps and guidance scale of weights whose settings say that they are distilled."""
     distilled: str | None = None
