@@ -173,8 +173,8 @@ class PublishConfig(Config):
     real_limit: int = Field(default=100_000, ge=0)
     """Maximum number of real images."""
     injected_limit: int = Field(default=0, ge=0)
-    """Maximum number of images that “Inject artifacts” made; 0 leaves them out. The share of "injected" in the
-    training's mixture says how often they are drawn."""
+    """Maximum number of images that “Inject artifacts” made; 0 leaves them out. The share of
+    "injected" in the training's mixture says how often they are drawn."""
     injected_weight: float = Field(default=1.0, gt=0)
     """Sampling weight of images with an injected artifact."""
 
