@@ -12,7 +12,7 @@ from storage.opening import create_workspace
 from storage.workspace import Workspace
 from tests.ui.browsing import PATIENCE_MS
 from tests.ui.conftest import add_people, furnish
-from tests.ui.curate.test_routes import propose
+from tests.ui.curate.test_repairs import propose
 from ui.config import ServerConfig
 from ui.server import background
 

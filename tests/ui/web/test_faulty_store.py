@@ -1,5 +1,6 @@
 """A blob store that is silent or refuses: 503 with Retry-After, while everything else goes on."""
 
+import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -63,14 +64,17 @@ def test_while_a_store_is_silent_all_that_needs_no_blob_answers(
         ]
         for reader in readers:
             reader.start()
+        seconds = []
         while readers[-1].is_alive():
             began = time.monotonic()
             assert asks.get("/healthz").status_code == 200
-            assert time.monotonic() - began < 1, "health answers always"
+            seconds.append(time.monotonic() - began)
             assert asks.get("/api/rounds").status_code == 200
             time.sleep(0.05)
         for reader in readers:
             reader.join(60)
+    # The median: a busy machine delays one answer, a server without a free thread delays them all.
+    assert len(seconds) > 3 and statistics.median(seconds) < 1
     assert {answer.status_code for answer in answers} == {503} and len(answers) == READERS
     assert all(answer.headers["Retry-After"] == "5" for answer in answers)
     assert asks.get(f"/api/images/{images[2]}/pixels").status_code == 200
