@@ -44,12 +44,13 @@ class Workspace:
 
     @classmethod
     def located(cls, path: str | Path, database_url: str | None, blob_url: str | None) -> Self:
-        """The workspace in `path`, without creating or checking it. Arguments override the environment."""
-        return cls(
-            Path(path).expanduser().absolute(),
-            database_url or os.environ.get(DATABASE_VARIABLE) or None,
-            blob_url or os.environ.get(BLOB_VARIABLE) or None,
-        )
+        """The workspace in `path`, without creating or checking it. Arguments override the environment; an
+        empty one stands for the folder's own catalog or blobs."""
+        if database_url is None:
+            database_url = os.environ.get(DATABASE_VARIABLE)
+        if blob_url is None:
+            blob_url = os.environ.get(BLOB_VARIABLE)
+        return cls(Path(path).expanduser().absolute(), database_url or None, blob_url or None)
 
     @property
     def shown_blob_url(self) -> str:

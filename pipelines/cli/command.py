@@ -45,6 +45,11 @@ class Call:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
 
+    @property
+    def named_workspace(self) -> Path | None:
+        """What `--workspace` says, for commands that need none; None where it was not given."""
+        return self.options.workspace if self.options.workspace_given else None
+
     @cached_property
     def workspace(self) -> "Workspace":
         """The existing workspace that `--workspace` names."""

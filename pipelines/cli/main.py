@@ -37,6 +37,7 @@ def main(commands: Sequence[Command], argv: Sequence[str] | None = None) -> int:
     from storage.opening import private_files
 
     options = build_parser(commands).parse_args(argv)
+    options.workspace_given = hasattr(options, "workspace")
     options.workspace = Path(getattr(options, "workspace", DEFAULT_WORKSPACE))
     options.json = getattr(options, "json", False)
     call = Call(options)

@@ -1,0 +1,86 @@
+"""Detectors and generators by what people call them: an id, a name, a file, a folder, a hub id."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from dataengine.errors import ConfigRefused, NotFound
+from dataengine.records import DetectorVersion, GeneratorVersion
+from storage.workspace import Workspace
+
+Version = TypeVar("Version", DetectorVersion, GeneratorVersion)
+
+CLINIC, DIFFDOCTOR = "clinic", "diffdoctor"
+"""The detector of the embedded clinic, and the one that DiffDoctor's authors published."""
+CLINIC_GENERATORS = {"clinic-flux": "flux", "clinic-sd": "stable_diffusion"}
+"""Generators of the embedded clinic, with their bundled parts."""
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+
+
+def find_detector(workspace: Workspace, named: str, licence: str = "") -> DetectorVersion:
+    """The detector of that id or name, or of that file or folder, which is registered on the way.
+
+    `clinic` is the one that is shipped with the embedded clinic. Raises `NotFound` for what is none of these,
+    `ConfigRefused` for `diffdoctor` with how to get it, `ModelRefused` for unsupported files.
+    """
+    from pipelines.detectors.register import register_detector
+
+    with workspace.catalog(read_only=True) as catalog:
+        versions = [one for one in catalog.detectors.list() if one.removed is None]
+    if known := [one for one in versions if named in (one.id, one.name)]:
+        return _only(known, named)
+    return register_detector(workspace, detector_files(named, workspace.path / "models"), licence=licence)
+
+
+def detector_files(named: str, cache: Path) -> Path:
+    """A detector's folder or file by what people call it; see `find_detector`. The shipped one is written
+    below `cache`."""
+    if named == CLINIC:
+        from dataengine.clinic.parts import materialise
+
+        return materialise("first_doctor", cache / "clinic-detector")
+    if named == DIFFDOCTOR and not Path(named).exists():
+        raise ConfigRefused(
+            "the detector of DiffDoctor's authors is not shipped: download its checkpoint from the page that "
+            "their repository names, and give the file with --detector FILE (docs/own_images.md)"
+        )
+    path = Path(named).expanduser()
+    if named and path.exists():
+        return path
+    raise NotFound(
+        f"there is no detector {named!r}: expected {CLINIC!r}, a detector's folder, a file of weights, or "
+        "with --workspace the id or name of a registered one"
+    )
+
+
+def find_generator(workspace: Workspace, named: str, licence: str = "") -> GeneratorVersion:
+    """The generator of that id or name, or of that folder, single file or hub id, which is registered on the
+    way; `clinic-flux` and `clinic-sd` are shipped with the embedded clinic.
+
+    Raises `ModelRefused` for what cannot be drawn with or fetched, `NotFound` for what is none of these.
+    """
+    from pipelines.generators.register import register_generator
+
+    with workspace.catalog(read_only=True) as catalog:
+        versions = [one for one in catalog.generators.list() if one.removed is None]
+    if known := [one for one in versions if named in (one.id, one.name)]:
+        return _only(known, named)
+    if part := CLINIC_GENERATORS.get(named):
+        from dataengine.clinic.parts import materialise
+
+        return register_generator(workspace, str(materialise(part, workspace.path / "models" / named)), named)
+    if not (named and Path(named).expanduser().exists()) and not HUB_ID.fullmatch(named):
+        raise NotFound(
+            f"there is no generator {named!r}: expected a diffusers pipeline's folder, a single .safetensors "
+            f"file, a hub id, one of {', '.join(CLINIC_GENERATORS)}, or with --workspace the id or name of a "
+            "registered one"
+        )
+    return register_generator(workspace, named, licence=licence)
+
+
+def _only(known: Sequence[Version], named: str) -> Version:
+    if len(known) > 1:
+        ids = ", ".join(one.id for one in known)
+        raise ConfigRefused(f"several models are named {named!r}; give an id: {ids}")
+    return known[0]
