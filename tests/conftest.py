@@ -22,6 +22,13 @@ for name, value in {
 settings.register_profile("clinic", deadline=None)
 settings.load_profile("clinic")
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules with slow tests run first, so that no process ends with one while the others wait."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

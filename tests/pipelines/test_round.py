@@ -1,4 +1,4 @@
-"""A round of fakes through every stage, undisturbed and with a kill -9 inside each of them."""
+"""A round of fakes through every stage, undisturbed and with a kill -9 inside them."""
 
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,12 @@ from tests.services import postgres, postgres_url
 __all__ = ["postgres", "postgres_url"]
 
 STAGES = [stage.name for stage in ROUND]
-FAIL_AT = (
-    "generate:survey,diagnose:maps,categorize:answers,write_prompts:judge,generate:hard,mine:chosen,"
-    "wait_for_labels:counted,train_teacher:trained,pseudo_label:predicted,publish:composed,retrain:trained,"
-    "evaluate:measured,promote:decided,treat:tuned,judge:predicted"
-)
+FAIL_AT = [
+    *("generate:survey", "diagnose:maps", "categorize:answers", "write_prompts:judge", "generate:hard"),
+    *("mine:chosen", "wait_for_labels:counted", "train_teacher:trained", "pseudo_label:predicted"),
+    *("publish:composed", "retrain:trained", "evaluate:measured", "promote:decided", "treat:tuned"),
+    "judge:predicted",
+]
 
 
 def begin(workspace: Workspace) -> str:
@@ -116,26 +117,29 @@ def test_an_undisturbed_round_does_what_it_says(undisturbed: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize(
-    ("database", "victim"),
+    ("database", "victim", "points"),
     [
-        pytest.param("sqlite", "self", id="sqlite, the child dies"),
-        pytest.param("postgresql", "worker", id="postgresql, the worker dies", marks=pytest.mark.postgres),
+        pytest.param("sqlite", "self", FAIL_AT, id="sqlite, the child dies"),
+        pytest.param(
+            "postgresql", "worker", FAIL_AT[::2], id="postgresql, the worker dies", marks=pytest.mark.postgres
+        ),
     ],
 )
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_kill_inside_every_stage_changes_nothing(
+def test_a_kill_inside_the_stages_changes_nothing(
     tmp_path: Path,
     undisturbed: dict[str, Any],
     database: str,
     victim: str,
+    points: list[str],
     request: pytest.FixtureRequest,
 ) -> None:
     url = "sqlite" if database == "sqlite" else request.getfixturevalue("postgres_url")
     kills = tmp_path / "kills"
     kills.mkdir()
     fails = {
-        "CLINIC_FAIL_AT": FAIL_AT,
+        "CLINIC_FAIL_AT": ",".join(points),
         "CLINIC_FAIL_DIR": str(kills),
         "CLINIC_FAIL_VICTIM": victim,
     }
@@ -151,7 +155,9 @@ def test_a_kill_inside_every_stage_changes_nothing(
         until(over, 570, "the round ends")
         assert counts(team.workspace, round_id) == undisturbed, team.log()
     killed = {marker.name.partition(".")[0] for marker in kills.iterdir()}
-    assert killed == {*STAGES, "worker"} - {"wait_for_labels"}
+    assert len(killed) >= len(points), "once for each stage that passes the point"
+    if points == FAIL_AT:
+        assert killed == {*STAGES, "worker"} - {"wait_for_labels"}
 
 
 def test_advance_may_be_called_again_at_any_time(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from ui.server import create_app
 __all__ = ["postgres", "postgres_url"]
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow, pytest.mark.timeout(600)]
-UPDATES = 24
+UPDATES = 14
 
 
 @pytest.fixture
