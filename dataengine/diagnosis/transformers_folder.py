@@ -44,8 +44,8 @@ def config_of_transformers(folder: Path) -> DetectorConfig:
     kind = about.get("model_type")
     if kind != "segformer":
         raise ModelRefused(
-            f"{folder / CONFIG} is of model type {kind!r}; of transformers, SegFormers are read as detectors. "
-            "Export another architecture as a detector folder"
+            f"{folder / CONFIG} is of model type {kind!r}; of transformers, SegFormers are read as "
+            "detectors. Export another architecture as a detector folder"
         )
     if (channels := about.get("num_channels", 3)) != 3:
         raise ModelRefused(

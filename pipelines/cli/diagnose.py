@@ -16,16 +16,17 @@ FORMS = ("png", "npz")
 EXAMPLES = (
     "clinic diagnose photos/ cat.png --detector detector/ --out diagnosis",
     "clinic diagnose photos/ --detector OWNER/NAME --out diagnosis --maps npz",
-    "clinic diagnose photos/ --detector clinic --out diagnosis --json | jq 'select(.state == \"flagged\").file'",
+    "clinic diagnose photos/ --detector clinic --out diagnosis --json | jq 'select(.state==\"flagged\")'",
     "clinic diagnose photos/ --out diagnosis --workspace workspace",
 )
 DESCRIPTION = (
     "With PATH, image files and folders are diagnosed, which need no workspace and no round: --out receives "
-    "the artifact map and an overlay of every image, report.csv, contact_sheet.jpg, and gallery.html with the "
-    "highest confidence first. A file that cannot be used gets a line of the report, and the others go on. "
-    "If interrupted, run the same command again to resume; what is done already is not repeated. With "
-    "--workspace, images and predictions are recorded there as well. Without PATH this is a stage of a round, "
-    "or the diagnosis of a workspace's images that --images selects."
+    "the artifact map and an overlay of every image, report.csv, contact_sheet.jpg, and gallery.html with "
+    "the highest confidence first. A file that cannot be used gets a line of the report, and the others go "
+    "on. If interrupted, run the same command again to resume; what is done already is not repeated. With "
+    "--json each file is one line of JSON, as it is done. With --workspace, images and predictions are "
+    "recorded there as well. Without PATH this is a stage of a round, or the diagnosis of a workspace's "
+    "images that --images selects."
 )
 
 
@@ -51,8 +52,8 @@ def diagnoses_files(call: Call) -> bool:
         return False
     if given.out is None:
         raise ConfigRefused("name the folder of the results with --out")
-    names = ("images", "round", "detach", "set")
-    if wrong := [name for name in names if getattr(given, name) not in (None, False, [])]:
+    foreign = {"images": given.images is not None, "round": given.round, "detach": given.detach}
+    if wrong := [name for name, there in (foreign | {"set": given.set}).items() if there]:
         raise ConfigRefused(f"--{wrong[0]} is for images of a workspace; leave it out to diagnose files")
     if given.engine != "local":
         raise ConfigRefused("--engine is for a stage of a round; leave it out to diagnose files")

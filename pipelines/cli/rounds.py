@@ -371,7 +371,9 @@ def settings_outside(name: str) -> "Callable[[], type[BaseModel]] | None":
 def stage_command(name: str, title: str) -> Command:
     """The command that runs one stage in this process."""
     anywhere = ", or of any image files" * (name == "diagnose")
-    anywhere += ", or of any images" * (name in selections.NAMES) + ", or outside rounds" * (name == "retrain")
+    anywhere += ", or of any images" * (name in selections.NAMES) + ", or outside rounds" * (
+        name == "retrain"
+    )
     return Command(
         name=name,
         summary=f"stage of a round{anywhere}: {title}",

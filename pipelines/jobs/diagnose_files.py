@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image as Picture
 
 from dataengine import durable
-from dataengine.errors import ClinicError, ImageRefused, InputRefused
+from dataengine.errors import ClinicError, InputRefused
 from dataengine.images import decode
 from dataengine.masks import dequantise, quantise
 from dataengine.records import DetectorVersion, Image, OperatingPoint, Report, digest, no_report
@@ -172,7 +172,9 @@ class FileDiagnoser:
         with writing(self.out):
             write_file(self.out / REPORT, report_csv(found).encode("utf-8", "replace"))
 
-    def write_pages(self, inputs: Sequence[InputFile], found: Sequence[FileDiagnosis], report: Report) -> None:
+    def write_pages(
+        self, inputs: Sequence[InputFile], found: Sequence[FileDiagnosis], report: Report
+    ) -> None:
         """Write contact sheet and gallery of the images with the highest confidence."""
         files = {self._names(each)[0]: each for each in inputs}
         best = by_confidence(each for each in found if each.state != "refused")[:MOST]
@@ -186,9 +188,7 @@ class FileDiagnoser:
             f"{counts['flagged']} images flagged, {counts['clean']} not, {counts['refused']} files refused; "
             f"{self.detector.name}"
         )
-        page = render_gallery(
-            shown, found, f"{self.detector.name} {self.detector.text}", self.detector.notes
-        )
+        page = render_gallery(shown, found, f"{self.detector.name} {self.detector.text}", self.detector.notes)
         with writing(self.out):
             write_file(self.out / GALLERY, page.encode("utf-8", "replace"))
             if shown:
@@ -278,8 +278,7 @@ def iter_files(
 ) -> Batches:
     """The maps that an opened detector predicts of the files."""
     batch = BATCH_ON_CPU if models.device == "cpu" else BATCH
-    ahead = min(8, max(2, os.cpu_count() or 2))
-    loaded = prefetch(inputs, partial(_load, diagnoser), ahead)
+    loaded = prefetch(inputs, partial(_load, diagnoser), threads())
     for group in _batches_by_size(loaded, batch):
         if isinstance(group, FileDiagnosis):
             yield [group]
@@ -289,6 +288,11 @@ def iter_files(
             Predicted(file=one.file, key=one.key, pixels=partial(_same, one.pixels), confidence=confidence)
             for one, confidence in zip(group, maps, strict=True)
         ]
+
+
+def threads() -> int:
+    """How many files are decoded ahead."""
+    return min(8, max(2, os.cpu_count() or 2))
 
 
 def _same(pixels: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
 import numpy as np
 from PIL import Image as Picture
@@ -223,9 +223,7 @@ def render_contact_sheet(shown: Sequence[Thumbnails], title: str, lead: str) -> 
         for each in shown[:SHEET_TILES]
     ]
     rows = tuple((tile,) for tile in tiles)
-    gallery = Gallery(
-        name="diagnosis", title=title, lead=lead, columns=("",), rows=rows, repeat=SHEET_ACROSS
-    )
+    gallery = Gallery(name="diagnosis", title=title, lead=lead, columns=("",), rows=rows, repeat=SHEET_ACROSS)
     return render_sheet(gallery, SHEET_SIDE)
 
 
@@ -242,6 +240,7 @@ def render_gallery(
         tiles=[
             {
                 "found": each.found,
+                "name": Path(each.found.file).name,
                 "image": as_data_uri(each.image, "image/jpeg"),
                 "overlay": embed(overlay_confidence(each.pixels(), each.confidence())),
             }
@@ -274,5 +273,3 @@ def encode_overlay(pixels: np.ndarray, stored: np.ndarray, side: int) -> bytes:
     body = io.BytesIO()
     Picture.fromarray(tinted).save(body, "JPEG", quality=90)
     return body.getvalue()
-
-

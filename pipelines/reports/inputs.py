@@ -1,4 +1,4 @@
-"""The image files that a repair is given, with the names of what it writes."""
+"""The image files that a command is given, with the names of what it writes."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,10 +11,13 @@ from pipelines.exchange.importer import Row
 from pipelines.exchange.metadata import Refusal, displayable_name, same_name
 from pipelines.exchange.readers.folders import read_folder
 
+LONGEST = 240
+"""Bytes of a stem's last part; file systems allow 255 with the suffix."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class InputFile:
-    """One image to repair."""
+    """One image to work on."""
 
     name: str
     """Its path as the person gave it."""
@@ -59,14 +62,21 @@ def name_results(named: Sequence[tuple[str, Path]]) -> dict[Path, str]:
     """A stem for the result of each input, by its path: its own name's.
 
     Where several inputs share one, also by case or composition of accents, as some file systems do, each
-    stem ends with a digest of its input's path.
+    stem ends with a digest of its input's path. So does one that is too long for a suffix, shortened.
     """
     stems = {path: str(PurePosixPath(name).with_suffix("")) for name, path in named}
     counts = Counter(map(_folded, stems.values()))
     return {
-        path: stem if counts[_folded(stem)] == 1 else f"{stem}-{digest(str(path), length=8)}"
+        path: stem
+        if counts[_folded(stem)] == 1 and len(PurePosixPath(stem).name.encode()) <= LONGEST
+        else f"{_shortened(stem)}-{digest(str(path), length=8)}"
         for path, stem in stems.items()
     }
+
+
+def _shortened(stem: str) -> str:
+    folder, slash, name = stem.rpartition("/")
+    return folder + slash + name.encode()[: LONGEST - 9].decode(errors="ignore")
 
 
 def _folded(stem: str) -> str:
