@@ -35,9 +35,7 @@ def download_detector(location: str) -> Path:
         ) from error
     if any((folder / name).is_file() for name in CONFIGURATIONS[:2]):
         return folder
-    weights = sorted(
-        path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin", ".pt", ".pth")
-    )
+    weights = [path for pattern in (*SAFETENSORS, *PICKLED) for path in folder.glob(pattern)]
     if len(weights) == 1:
         return weights[0]
     raise ModelRefused(

@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image as Picture
 
 from dataengine import durable
 from dataengine.errors import ClinicError, InputRefused
 from dataengine.images import decode
-from dataengine.masks import dequantise, quantise
+from dataengine.masks import dequantise
 from dataengine.records import DetectorVersion, Image, OperatingPoint, Report, digest, no_report
 from pipelines.exchange.importer import Ingest, Reading, import_reading
 from pipelines.exchange.metadata import Note, Refusal, displayable_name
 from pipelines.reports.diagnosis import (
+    OVERLAY_QUALITY,
     Done,
     FileDiagnosis,
     Journal,
@@ -33,8 +33,9 @@ from pipelines.reports.diagnosis import (
     by_confidence,
     count_states,
     describe_map,
+    draw_overlay,
+    encode_jpeg,
     encode_map,
-    encode_overlay,
     make_thumbnails,
     render_contact_sheet,
     render_gallery,
@@ -152,7 +153,8 @@ class FileDiagnoser:
         try:
             pixels = one.pixels()
             data, stored = encode_map(one.confidence, self.form)
-            written = {map_name: data, overlay_name: encode_overlay(pixels, stored, OVERLAY_SIDE)}
+            overlay = draw_overlay(pixels, stored, OVERLAY_SIDE)
+            written = {map_name: data, overlay_name: encode_jpeg(overlay, OVERLAY_QUALITY)}
             with writing(self.out):
                 hashes = {
                     name: write_file(self.out / name, body, synced=False) for name, body in written.items()
@@ -164,7 +166,7 @@ class FileDiagnoser:
             if former and holds(self.out / name, former.hashes[name]):
                 (self.out / name).unlink()
         if self._showcase.wants(found):
-            self._showcase.add(make_thumbnails(found, pixels, stored))
+            self._showcase.add(make_thumbnails(found, pixels, overlay))
         return found, Done(path=str(one.file.path), key=one.key, hashes=hashes, found=found)
 
     def write_report(self, found: Sequence[FileDiagnosis]) -> None:
@@ -193,28 +195,17 @@ class FileDiagnoser:
             write_file(self.out / GALLERY, page.encode("utf-8", "replace"))
             if shown:
                 sheet = render_contact_sheet(shown, "Artifacts by confidence", lead)
-                draft = self.out / f".{SHEET}"
-                sheet.save(draft, "JPEG", quality=90)
-                durable.move(draft, self.out / SHEET)
+                write_file(self.out / SHEET, encode_jpeg(sheet, OVERLAY_QUALITY))
 
     def _show_again(self, file: InputFile, found: FileDiagnosis) -> None:
         """Thumbnails of an image that an earlier run diagnosed."""
         try:
             assert file.row.load
             pixels = decode(file.row.load()[0])
-            stored = _read_map(self.out / found.map)
-            self._showcase.add(make_thumbnails(found, pixels, stored))
-        except (OSError, ValueError, ClinicError):
+            overlay = decode((self.out / found.overlay).read_bytes())
+            self._showcase.add(make_thumbnails(found, pixels, overlay))
+        except (OSError, ClinicError):
             return  # a file that went away meanwhile is listed in the report
-
-
-def _read_map(path: Path) -> np.ndarray:
-    """A written map, uint8 HW."""
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as stored:
-            return quantise(stored["confidence"])
-    with Picture.open(path) as image:
-        return np.array(image)
 
 
 def diagnose_files(

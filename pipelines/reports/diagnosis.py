@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image as Picture
 
 from dataengine.csv_files import as_csv
-from dataengine.masks import components, dequantise, overlay_confidence, quantise
+from dataengine.masks import components, overlay_confidence, quantise
 from dataengine.records import OperatingPoint
 from pipelines.reports.contact_sheet import Gallery, Tile, render_sheet
-from pipelines.reports.gallery import MOST, as_data_uri, embed, render_page
+from pipelines.reports.gallery import MOST, as_data_uri, render_page
 
 TEMPLATE = Path(__file__).with_name("diagnosis.html")
 COLUMNS = (
@@ -26,6 +26,7 @@ COLUMNS = (
 SHEET_TILES, SHEET_SIDE, SHEET_ACROSS = 60, 200, 6
 """Images of a contact sheet, the side of each in pixels, and how many stand in a row."""
 THUMBNAIL_SIDE, THUMBNAIL_QUALITY = 480, 85
+OVERLAY_QUALITY = 90
 
 State = Literal["flagged", "clean", "refused"]
 
@@ -60,8 +61,10 @@ def describe_map(file: str, confidence: np.ndarray, point: OperatingPoint) -> Fi
     marked = confidence >= point.component
     regions = 0
     if peak >= point.flagged:
-        numbers, _ = components(marked)
-        regions = len(np.unique(numbers[confidence >= point.flagged]))
+        numbers, count = components(marked)
+        reached = np.zeros(count + 1, dtype=bool)
+        reached[numbers[confidence >= point.flagged]] = True
+        regions = int(reached.sum())
     return FileDiagnosis(
         file=file,
         state="flagged" if peak >= point.flagged else "clean",
@@ -146,28 +149,18 @@ def _parse(line: str) -> Done | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Thumbnails:
-    """A diagnosed image, small: JPEG and its map as PNG."""
+    """A diagnosed image and its overlay, small, as JPEG."""
 
     found: FileDiagnosis
     image: bytes
-    map: bytes
-
-    def pixels(self) -> np.ndarray:
-        """The image, uint8 HW3."""
-        return np.asarray(Picture.open(io.BytesIO(self.image)).convert("RGB"))
-
-    def confidence(self) -> np.ndarray:
-        """The map, float32 HW in [0, 1]."""
-        return dequantise(np.asarray(Picture.open(io.BytesIO(self.map))))
+    overlay: bytes
 
 
-def make_thumbnails(found: FileDiagnosis, pixels: np.ndarray, stored: np.ndarray) -> Thumbnails:
-    """Thumbnails of an image, uint8 HW3, and its map, uint8 HW, of one size."""
-    small, heat = shrink(pixels, THUMBNAIL_SIDE), shrink(stored, THUMBNAIL_SIDE)
-    image, map_ = io.BytesIO(), io.BytesIO()
-    small.save(image, "JPEG", quality=THUMBNAIL_QUALITY)
-    heat.save(map_, "PNG", compress_level=1)
-    return Thumbnails(found=found, image=image.getvalue(), map=map_.getvalue())
+def make_thumbnails(found: FileDiagnosis, pixels: np.ndarray, overlay: np.ndarray) -> Thumbnails:
+    """Thumbnails of an image and its overlay, both uint8 HW3."""
+    small = [shrink(each, THUMBNAIL_SIDE) for each in (pixels, overlay)]
+    image, heat = (encode_jpeg(each, THUMBNAIL_QUALITY) for each in small)
+    return Thumbnails(found=found, image=image, overlay=heat)
 
 
 def shrink(pixels: np.ndarray, side: int) -> Picture.Image:
@@ -215,8 +208,7 @@ def render_contact_sheet(shown: Sequence[Thumbnails], title: str, lead: str) -> 
     """The first of the shown images with their maps as red heat; flagged ones are framed."""
     tiles = [
         Tile(
-            image=each.pixels(),
-            confidence=each.confidence(),
+            image=np.asarray(Picture.open(io.BytesIO(each.overlay))),
             text=f"{each.found.confidence:.2f}  {Path(each.found.file).name}",
             marked=each.found.state == "flagged",
         )
@@ -242,7 +234,7 @@ def render_gallery(
                 "found": each.found,
                 "name": Path(each.found.file).name,
                 "image": as_data_uri(each.image, "image/jpeg"),
-                "overlay": embed(overlay_confidence(each.pixels(), each.confidence())),
+                "overlay": as_data_uri(each.overlay, "image/jpeg"),
             }
             for each in shown
         ],
@@ -267,9 +259,14 @@ def encode_map(confidence: np.ndarray, form: Literal["png", "npz"]) -> tuple[byt
     return body.getvalue(), stored
 
 
-def encode_overlay(pixels: np.ndarray, stored: np.ndarray, side: int) -> bytes:
-    """A JPEG of the image, uint8 HW3, tinted where its map, uint8 HW, is high; at most `side` pixels long."""
-    tinted = overlay_confidence(np.asarray(shrink(pixels, side)), np.asarray(shrink(stored, side)))
+def draw_overlay(pixels: np.ndarray, stored: np.ndarray, side: int) -> np.ndarray:
+    """The image, uint8 HW3, tinted where its map, uint8 HW, is high; at most `side` pixels long."""
+    return overlay_confidence(np.asarray(shrink(pixels, side)), np.asarray(shrink(stored, side)))
+
+
+def encode_jpeg(image: np.ndarray | Picture.Image, quality: int) -> bytes:
+    """The image as a JPEG file."""
     body = io.BytesIO()
-    Picture.fromarray(tinted).save(body, "JPEG", quality=90)
+    picture = image if isinstance(image, Picture.Image) else Picture.fromarray(image)
+    picture.save(body, "JPEG", quality=quality)
     return body.getvalue()

@@ -44,8 +44,9 @@ def find_inputs(paths: Sequence[Path], out: Path) -> tuple[list[InputFile], list
         shown, inside = path if path.is_dir() else path.parent, _below(path, out)
         for row in reading.rows:
             if not _lies_in(row.name, inside):
-                place = shown / row.name if path.is_dir() else path
-                rows.setdefault(place.absolute(), (displayable_name(str(place)), row))
+                assert row.path
+                name = str(shown / row.name if path.is_dir() else path)
+                rows.setdefault(row.path.absolute(), (displayable_name(name), row))
         refused += [
             Refusal(displayable_name(str(shown / name)), reason)
             for name, reason in reading.refused

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -47,6 +48,37 @@ def read_masks(options: ImportOptions) -> Reading:
         raise InputRefused(f"{root} has no {TABLE} and no folder {', '.join(MASK_FOLDERS)}")
     readers = _by_name(folder, options, "import:masks")
     return _joined(reading, _matched(readers, reading), options, "import:masks", refused, ())
+
+
+def read_mask_folder(options: ImportOptions) -> Reading:
+    """The images at or below `options.images` with the masks of equal names at or below `options.path`.
+
+    Mask images are read as `mask_images` says. Either folder may lie in the other one. Raises `InputRefused`
+    where one of them is missing or both are the same.
+    """
+    images, masks = options.images, options.path
+    if images is None or images.resolve() == masks.resolve():
+        raise InputRefused(f"{masks} is the folder of images and of masks; give each a folder of its own")
+    if not masks.is_dir():
+        raise InputRefused(f"there is no folder of masks at {masks}; give the path of one")
+    reading = read_folder(images)
+    inside = masks.resolve().relative_to(images.resolve()) if _is_below(masks, images) else None
+    rows = [row for row in reading.rows if inside is None or not _lies_below(row.name, inside.as_posix())]
+    refused = [one for one in reading.refused if inside is None or not _lies_below(one.name, inside.as_posix())]
+    readers = _by_name(masks, options, "import:masks")
+    if _is_below(images, masks):
+        held = images.resolve().relative_to(masks.resolve()).as_posix()
+        readers = {name: found for name, found in readers.items() if not _lies_below(name, held)}
+    kept = replace(reading, rows=rows, total=len(rows))
+    return _joined(kept, _matched(readers, kept), options, "import:masks", refused, ())
+
+
+def _is_below(path: Path, root: Path) -> bool:
+    return path.resolve().is_relative_to(root.resolve())
+
+
+def _lies_below(name: str, folder: str) -> bool:
+    return name.startswith(f"{folder}/")
 
 
 def _mask_folder(root: Path) -> Path | None:

@@ -65,6 +65,10 @@ def test_what_is_no_detector_is_one_sentence(
         (hub.folder / "ada/none" / name).write_text("x")
     with pytest.raises(ModelRefused, match=said):
         detector_files("ada/none", tmp_path)
-    hub.gated["ada/none"] = "secret"
+
+
+def test_a_gated_repository_is_one_sentence(hub: Hub, tmp_path: Path) -> None:
+    publish(hub, "ada/gated")
+    hub.gated["ada/gated"] = "secret"
     with pytest.raises(ModelRefused, match="can be fetched"):
-        detector_files("ada/none@main", tmp_path)
+        detector_files("ada/gated", tmp_path)
