@@ -14,7 +14,7 @@ from typing import Any
 
 from dataengine import durable
 from dataengine.bounds import read_config
-from dataengine.records import DetectorVersion, OperatingPoint, SnapshotItem
+from dataengine.records import DetectorVersion, OperatingPoint, SnapshotItem, describe_point
 from pipelines.config import TrainingRun
 from pipelines.detectors.dataset import StoredSamples
 from pipelines.detectors.evaluation import evaluation_sets
@@ -70,7 +70,10 @@ def write_training(
             "start": start,
         },
         "data": {**data, "sets": counts},
-        "operating_point": asdict(version.operating_point or OperatingPoint()),
+        "operating_point": {
+            **asdict(version.operating_point or OperatingPoint()),
+            "text": describe_point(version)["text"],
+        },
         "figures": {name: version.metrics[name] for name in KEPT if name in version.metrics},
         "settings": plan.model_dump(mode="json"),
         "curves": curves,

@@ -10,6 +10,7 @@ from dataengine.records import digest
 from pipelines.exchange.importer import Row
 from pipelines.exchange.metadata import Refusal, displayable_name, same_name
 from pipelines.exchange.readers.folders import read_folder
+from pipelines.exchange.safe_files import lies_in, name_below
 
 LONGEST = 240
 """Bytes of a stem's last part; file systems allow 255 with the suffix."""
@@ -41,16 +42,16 @@ def find_inputs(paths: Sequence[Path], out: Path) -> tuple[list[InputFile], list
         except (InputRefused, OSError) as error:
             refused.append(Refusal(displayable_name(str(path)), _reason(error)))
             continue
-        shown, inside = path if path.is_dir() else path.parent, _below(path, out)
+        shown, inside = path if path.is_dir() else path.parent, name_below(out, path)
         for row in reading.rows:
-            if not _lies_in(row.name, inside):
+            if not lies_in(row.name, inside):
                 assert row.path
                 name = str(shown / row.name if path.is_dir() else path)
                 rows.setdefault(row.path.absolute(), (displayable_name(name), row))
         refused += [
             Refusal(displayable_name(str(shown / name)), reason)
             for name, reason in reading.refused
-            if not _lies_in(name, inside)
+            if not lies_in(name, inside)
         ]
     stems = name_results([(row.name, path) for path, (_, row) in rows.items()])
     inputs = [
@@ -88,16 +89,6 @@ def _refuse_overwriting(path: Path, out: Path) -> None:
     target, given = out.resolve(), path.resolve()
     if given == target or given.is_relative_to(target):
         raise ConfigRefused(f"{path} lies in the output folder {out}; name another folder with --out")
-
-
-def _below(root: Path, out: Path) -> str | None:
-    """The output folder's name below `root`; None if it lies elsewhere."""
-    target, folder = out.resolve(), root.resolve()
-    return target.relative_to(folder).as_posix() if target.is_relative_to(folder) else None
-
-
-def _lies_in(name: str, folder: str | None) -> bool:
-    return folder is not None and name.startswith(f"{folder}/")
 
 
 def _reason(error: Exception) -> str:

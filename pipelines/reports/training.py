@@ -34,7 +34,8 @@ tags: [artifact-detection, image-segmentation, artifact-clinic]
 ---
 # {name}
 
-Marks artifacts of generated images: one confidence per pixel. {architecture} at {size}², trained from {start}.
+Marks artifacts of generated images, with one confidence per pixel. {architecture} at {size}², trained from
+{start}.
 
 | data | images | with artifacts | clean |
 |---|---|---|---|

@@ -16,7 +16,7 @@ from pipelines.exchange.labels import ImportedAnnotation
 from pipelines.exchange.metadata import SIDECARS, Refusal, displayable_name, read_rows, same_name
 from pipelines.exchange.readers.folders import find_image_files, read_folder
 from pipelines.exchange.readers.mask_images import read_mask
-from pipelines.exchange.safe_files import path_inside, read_inside
+from pipelines.exchange.safe_files import lies_in, name_below, path_inside, read_inside
 
 TABLE = "labels.csv"
 MASK_FOLDERS = ("masks", "labels", "mask", "label", "annotations", "gt")
@@ -62,23 +62,13 @@ def read_mask_folder(options: ImportOptions) -> Reading:
     if not masks.is_dir():
         raise InputRefused(f"there is no folder of masks at {masks}; give the path of one")
     reading = read_folder(images)
-    inside = masks.resolve().relative_to(images.resolve()) if _is_below(masks, images) else None
-    rows = [row for row in reading.rows if inside is None or not _lies_below(row.name, inside.as_posix())]
-    refused = [one for one in reading.refused if inside is None or not _lies_below(one.name, inside.as_posix())]
-    readers = _by_name(masks, options, "import:masks")
-    if _is_below(images, masks):
-        held = images.resolve().relative_to(masks.resolve()).as_posix()
-        readers = {name: found for name, found in readers.items() if not _lies_below(name, held)}
+    inner_masks, inner_images = name_below(masks, images), name_below(images, masks)
+    rows = [row for row in reading.rows if not lies_in(row.name, inner_masks)]
+    refused = [one for one in reading.refused if not lies_in(one.name, inner_masks)]
+    found = _by_name(masks, options, "import:masks")
+    readers = {name: each for name, each in found.items() if not lies_in(name, inner_images)}
     kept = replace(reading, rows=rows, total=len(rows))
     return _joined(kept, _matched(readers, kept), options, "import:masks", refused, ())
-
-
-def _is_below(path: Path, root: Path) -> bool:
-    return path.resolve().is_relative_to(root.resolve())
-
-
-def _lies_below(name: str, folder: str) -> bool:
-    return name.startswith(f"{folder}/")
 
 
 def _mask_folder(root: Path) -> Path | None:
