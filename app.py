@@ -16,6 +16,7 @@ from pipelines.cli import (
     repair,
     rounds,
     selections,
+    train,
     training_free,
 )
 from pipelines.cli.command import Call, Command
@@ -108,6 +109,7 @@ COMMANDS = (
     ),
     *rounds.COMMANDS,
     *selections.COMMANDS,
+    *train.COMMANDS,
     *injection.COMMANDS,
     *exchange.COMMANDS,
     *maintenance.COMMANDS,

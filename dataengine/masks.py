@@ -384,10 +384,14 @@ def overlay_confidence(
     strength: float = 0.7,
 ) -> NDArray[np.uint8]:
     """The uint8 `HWC` image tinted where confidence (float in [0, 1] or its 8-bit form, `HW`) is high."""
-    weight = (
-        dequantise(confidence) if confidence.dtype == np.uint8 else np.asarray(confidence, dtype=np.float32)
-    )
-    return _tint(image, weight[..., None] * np.float32(strength), np.array(colour, dtype=np.float32))
+    from PIL import Image
+
+    stored = confidence if confidence.dtype == np.uint8 else quantise(confidence)
+    if image.ndim != 3 or image.shape[2] != 3 or image.shape[:2] != stored.shape:
+        raise MaskRefused(f"image {image.shape} and map {stored.shape} differ in size")
+    opacity = Image.fromarray(stored).point([round(strength * value) for value in range(256)])
+    ground = Image.fromarray(image)
+    return np.array(Image.composite(Image.new("RGB", ground.size, colour), ground, opacity))
 
 
 def overlay_labels(

@@ -23,6 +23,12 @@ from dataengine import durable
 from dataengine.bounds import check_header, config_bytes
 from dataengine.diagnosis.architectures import StateDict, architecture_of, published_architecture
 from dataengine.diagnosis.config import DetectorConfig
+from dataengine.diagnosis.transformers_folder import (
+    config_of_transformers,
+    is_transformers_folder,
+    one_channel,
+    weights_of_transformers,
+)
 from dataengine.errors import ImageRefused, ModelRefused
 
 CONFIG_FILE = "detector.json"
@@ -212,7 +218,8 @@ def save_detector(detector: NetworkDetector, folder: Path) -> None:
 
 
 def load_detector(path: Path, device: str | torch.device = "cpu") -> NetworkDetector:
-    """A frozen detector in evaluation mode from a detector folder, or from a bare published state dict.
+    """A frozen detector in evaluation mode from a detector folder, from a folder that transformers saved
+    (`transformers_folder`), or from a bare published state dict.
 
     A file (`.safetensors`, `.bin`, `.pt`, `.pth`) is read as a one-channel SegFormer under its published
     names, such as DiffDoctor's `ad_pytorch_model.bin`, or under those of transformers 5. Nothing pickled is
@@ -224,6 +231,9 @@ def load_detector(path: Path, device: str | torch.device = "cpu") -> NetworkDete
     if path.is_file():
         state = read_state(path)
         config = published_architecture(state)
+    elif not (path / CONFIG_FILE).is_file() and is_transformers_folder(path):
+        config = config_of_transformers(path)
+        state = one_channel(path, read_state(weights_of_transformers(path)))
     else:
         config = read_config(path)
         state = read_state(path / WEIGHTS_FILE)

@@ -32,7 +32,8 @@ def now() -> float:
 def digest(*parts: object, length: int = 24) -> str:
     """A deterministic hexadecimal id of the parts, `length` characters."""
     text = "\x1f".join("" if part is None else str(part) for part in parts)
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
+    # Paths of files that are not named in UTF-8 hold lone surrogates.
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:length]
 
 
 def image_id(sha256: str, generator_id: str | None, prompt: str, seed: int | None) -> str:

@@ -23,6 +23,8 @@ STOPPED = 130
 ACTOR = "command line"
 """Who did it, in audit events and rows."""
 DEFAULT_WORKSPACE = "workspace"
+PRINTED = object()
+"""Returned by a command that has printed its JSON itself, line by line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,13 @@ class Call:
         """Print a line for people; prints nothing under `--json`."""
         if not self.options.json:
             print(*words, flush=True)
+
+    def say_refused(self, named: Sequence[str], count: int) -> None:
+        """Name what was refused, each on one line, of `count` in all."""
+        for line in named:
+            self.say(f"  refused: {' '.join(line.split())}")
+        if count > len(named):
+            self.say(f"  … and {count - len(named)} more")
 
     @cached_property
     def report(self) -> "Progress":

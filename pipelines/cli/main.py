@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dataengine.errors import ClinicError
-from pipelines.cli.command import DEFAULT_WORKSPACE, STOPPED, Call, Command, Parser, shared, to_json
+from pipelines.cli.command import DEFAULT_WORKSPACE, PRINTED, STOPPED, Call, Command, Parser, shared, to_json
 
 
 def build_parser(commands: Sequence[Command]) -> Parser:
@@ -54,7 +54,7 @@ def main(commands: Sequence[Command], argv: Sequence[str] | None = None) -> int:
         return report_error(options, format_validation_error(error))
     finally:
         call.report.close()
-    if options.json:
+    if options.json and result is not PRINTED:
         print(json.dumps(to_json(result), indent=1))
     return 0
 

@@ -85,7 +85,7 @@ def _repair_files(call: Call, run: "RepairRun") -> Any:
     result = repair_files(call.workspace, run, given.paths, given.out, given.device, call.report)
     call.report.close()
     call.say(f"{_counts(result)}; {result['known']} were done before")
-    _say_refused(call, result["refused_files"], result["refused"])
+    call.say_refused(result["refused_files"], result["refused"])
     call.say(f"  {result['report']} lists every image, {result['gallery']} shows before and after")
     return result
 
@@ -103,7 +103,7 @@ def _repair_selection(call: Call, run: "RepairRun") -> Any:
     result = repair_images(call.workspace, run, call.options.device, call.report)
     call.report.close()
     call.say(_counts(result))
-    _say_refused(call, result["refused_images"], result["refused"])
+    call.say_refused(result["refused_images"], result["refused"])
     if result["repaired"]:
         call.say("  accept or reject them at /curate, tab Repairs; then `clinic study open --repairs`")
     return result
@@ -114,13 +114,6 @@ def _counts(result: dict[str, Any]) -> str:
         f"{result['repaired']} images repaired, {result['unchanged']} left as they were, {result['refused']} "
         f"refused; {result['regions_repaired']} of {result['regions']} regions were redrawn"
     )
-
-
-def _say_refused(call: Call, named: list[str], count: int) -> None:
-    for line in named:
-        call.say(f"  refused: {line}")
-    if count > len(named):
-        call.say(f"  … and {count - len(named)} more")
 
 
 def _check_options(given: argparse.Namespace) -> None:

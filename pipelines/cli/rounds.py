@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ConfigRefused, Conflict, JobFailed
-from pipelines.cli import selections, training
+from pipelines.cli import diagnose, selections, training
 from pipelines.cli.command import ACTOR, Call, Command, named_or_newest_round, with_settings
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ def place_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def stage_arguments(name: str, parser: argparse.ArgumentParser) -> None:
+    if name == "diagnose":
+        diagnose.file_arguments(parser)
     place_arguments(parser)
     if name in selections.NAMES:
         selections.selection_arguments(name, parser)
@@ -85,6 +87,8 @@ def run_stage(name: str, call: Call) -> Any:
 
     Raises `Conflict` when the round is at another stage.
     """
+    if name == "diagnose" and diagnose.diagnoses_files(call):
+        return diagnose.diagnose_files(call)
     if name in selections.NAMES and selections.is_selection(call):
         return selections.run_selection(name, call)
     if name == "retrain" and training.is_outside_rounds(call):
@@ -366,7 +370,10 @@ def settings_outside(name: str) -> "Callable[[], type[BaseModel]] | None":
 
 def stage_command(name: str, title: str) -> Command:
     """The command that runs one stage in this process."""
-    anywhere = ", or of any images" * (name in selections.NAMES) + ", or outside rounds" * (name == "retrain")
+    anywhere = ", or of any image files" * (name == "diagnose")
+    anywhere += ", or of any images" * (name in selections.NAMES) + ", or outside rounds" * (
+        name == "retrain"
+    )
     return Command(
         name=name,
         summary=f"stage of a round{anywhere}: {title}",
@@ -375,6 +382,7 @@ def stage_command(name: str, title: str) -> Command:
         examples=(
             f"clinic {name}",
             f"clinic {name} --round round-20260101-120000-abcdef",
+            *(diagnose.EXAMPLES if name == "diagnose" else ()),
             *selections.EXAMPLES.get(name, ()),
             *(training.EXAMPLES if name == "retrain" else ()),
         ),

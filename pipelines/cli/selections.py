@@ -35,8 +35,11 @@ def selection_arguments(name: str, parser: argparse.ArgumentParser) -> None:
     """The options that make the stage's command work on a selection instead of a round's images."""
     images_argument(parser)
     if name in DETECTOR_OF:
+        files = "; for PATH also a file, a folder, a hub id or “clinic”" * (name == "diagnose")
         parser.add_argument(
-            "--detector", metavar="ID", help=f"{DETECTOR_OF[name]} (default: the champion); without a round"
+            "--detector",
+            metavar="ID",
+            help=f"{DETECTOR_OF[name]} (default: the champion); without a round{files}",
         )
     if name == "categorize":
         parser.add_argument(

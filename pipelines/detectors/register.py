@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dataengine.errors import InputRefused
 from dataengine.records import CLINIC, DetectorVersion, digest
+from pipelines.detectors.portable import read_point
 from storage.workspace import Workspace
 
 
@@ -30,6 +31,7 @@ def register_detector(
         metrics={"training": {"pretrained": pretrained}}
         if (pretrained := detector.config.pretrained)
         else {},
+        operating_point=read_point(path),
         licence=licence.strip() or detector.config.licence,
         domain=domain,
     )

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -75,6 +76,8 @@ class Row:
     answers: Answers | None = None
     image: str | None = None
     size: int = 0
+    path: Path | None = None
+    """The file that `load` reads, where the row is one; two names may look alike, paths do not."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

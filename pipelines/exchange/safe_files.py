@@ -26,6 +26,17 @@ from dataengine.errors import InputRefused, reason_of
 from pipelines.exchange.metadata import Note, displayable_name, read_plain
 
 
+def name_below(folder: Path, root: Path) -> str | None:
+    """The folder's name below `root`, with forward slashes; None if it lies elsewhere."""
+    target, top = folder.resolve(), root.resolve()
+    return target.relative_to(top).as_posix() if target.is_relative_to(top) else None
+
+
+def lies_in(name: str, folder: str | None) -> bool:
+    """Whether the name of a file is one below that folder's name."""
+    return folder is not None and name.startswith(f"{folder}/")
+
+
 def path_inside(root: Path, name: str) -> Path:
     """The path of `name` (with forward slashes) below `root`. Raises `InputRefused` if it leads out of it."""
     pure = PurePosixPath(name)

@@ -1,5 +1,6 @@
 """A whole round of fakes, played once, that the tests of the stages look at."""
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from storage.opening import create_workspace
 from storage.workspace import Workspace
 from tests.fake_workspace import answer_queue, prepare, real_picture
 from tests.fakes import fake_models, paint
+from tests.local_hub import Hub
 
 
 @dataclass(frozen=True)
@@ -115,3 +117,24 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
 @pytest.fixture
 def fresh(tmp_path: Path) -> Iterator[tuple[Context, str]]:
     yield fresh_context(tmp_path / "workspace")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """The only hub that this process knows, with an empty cache."""
+    from huggingface_hub import constants
+
+    server = Hub(tmp_path / "hub")
+    for name, value in (
+        ("ENDPOINT", server.url),
+        ("HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"),
+        ("HF_HUB_CACHE", str(tmp_path / "cache")),
+        ("HF_HUB_OFFLINE", False),
+        ("HF_HUB_DISABLE_XET", True),
+    ):
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()

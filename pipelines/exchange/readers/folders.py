@@ -185,4 +185,4 @@ def _row(found: ImagePath, table: dict[str, Note]) -> Row:
             beside = replace(read_embedded(data) or Note(), problem=beside.problem if beside else "")
         return data, beside
 
-    return Row(name=found.name, load=load, size=found.size)
+    return Row(name=found.name, load=load, size=found.size, path=found.path)

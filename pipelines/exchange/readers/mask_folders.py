@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +16,7 @@ from pipelines.exchange.labels import ImportedAnnotation
 from pipelines.exchange.metadata import SIDECARS, Refusal, displayable_name, read_rows, same_name
 from pipelines.exchange.readers.folders import find_image_files, read_folder
 from pipelines.exchange.readers.mask_images import read_mask
-from pipelines.exchange.safe_files import path_inside, read_inside
+from pipelines.exchange.safe_files import lies_in, name_below, path_inside, read_inside
 
 TABLE = "labels.csv"
 MASK_FOLDERS = ("masks", "labels", "mask", "label", "annotations", "gt")
@@ -47,6 +48,27 @@ def read_masks(options: ImportOptions) -> Reading:
         raise InputRefused(f"{root} has no {TABLE} and no folder {', '.join(MASK_FOLDERS)}")
     readers = _by_name(folder, options, "import:masks")
     return _joined(reading, _matched(readers, reading), options, "import:masks", refused, ())
+
+
+def read_mask_folder(options: ImportOptions) -> Reading:
+    """The images at or below `options.images` with the masks of equal names at or below `options.path`.
+
+    Mask images are read as `mask_images` says. Either folder may lie in the other one. Raises `InputRefused`
+    where one of them is missing or both are the same.
+    """
+    images, masks = options.images, options.path
+    if images is None or images.resolve() == masks.resolve():
+        raise InputRefused(f"{masks} is the folder of images and of masks; give each a folder of its own")
+    if not masks.is_dir():
+        raise InputRefused(f"there is no folder of masks at {masks}; give the path of one")
+    reading = read_folder(images)
+    inner_masks, inner_images = name_below(masks, images), name_below(images, masks)
+    rows = [row for row in reading.rows if not lies_in(row.name, inner_masks)]
+    refused = [one for one in reading.refused if not lies_in(one.name, inner_masks)]
+    found = _by_name(masks, options, "import:masks")
+    readers = {name: each for name, each in found.items() if not lies_in(name, inner_images)}
+    kept = replace(reading, rows=rows, total=len(rows))
+    return _joined(kept, _matched(readers, kept), options, "import:masks", refused, ())
 
 
 def _mask_folder(root: Path) -> Path | None:

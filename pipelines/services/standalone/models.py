@@ -21,8 +21,9 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 def find_detector(workspace: Workspace, named: str, licence: str = "") -> DetectorVersion:
     """The detector of that id or name, or of that file or folder, which is registered on the way.
 
-    `clinic` is the one that is shipped with the embedded clinic. Raises `NotFound` for what is none of these,
-    `ConfigRefused` for `diffdoctor` with how to get it, `ModelRefused` for unsupported files.
+    `clinic` is the one that is shipped with the embedded clinic; a hub id may name a commit or branch,
+    "owner/name@revision". Raises `NotFound` for what is none of these, `ConfigRefused` for `diffdoctor` with
+    how to get it, `ModelRefused` for unsupported files and failed downloads.
     """
     from pipelines.detectors.register import register_detector
 
@@ -30,7 +31,8 @@ def find_detector(workspace: Workspace, named: str, licence: str = "") -> Detect
         versions = [one for one in catalog.detectors.list() if one.removed is None]
     if known := [one for one in versions if named in (one.id, one.name)]:
         return _only(known, named)
-    return register_detector(workspace, detector_files(named, workspace.path / "models"), licence=licence)
+    files = detector_files(named, workspace.path / "models")
+    return register_detector(workspace, files, display_name(named), licence=licence)
 
 
 def detector_files(named: str, cache: Path) -> Path:
@@ -48,10 +50,20 @@ def detector_files(named: str, cache: Path) -> Path:
     path = Path(named).expanduser()
     if named and path.exists():
         return path
+    if HUB_ID.fullmatch(named):
+        from pipelines.detectors.hub import download_detector
+
+        return download_detector(named)
     raise NotFound(
-        f"there is no detector {named!r}: expected {CLINIC!r}, a detector's folder, a file of weights, or "
-        "with --workspace the id or name of a registered one"
+        f"there is no detector {named!r}: expected {CLINIC!r}, a detector's folder, a file of weights, a hub "
+        "id, or with --workspace the id or name of a registered one"
     )
+
+
+def display_name(named: str) -> str:
+    """What a detector of the hub is called, whose files lie below a commit's hash; "" for its own name."""
+    on_hub = HUB_ID.fullmatch(named) and not Path(named).expanduser().exists()
+    return named.partition("@")[0] if on_hub else ""
 
 
 def find_generator(workspace: Workspace, named: str, licence: str = "") -> GeneratorVersion:

@@ -1,7 +1,5 @@
 """Generators of the hub through the HTTP calls of huggingface_hub, against a hub of this test."""
 
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,27 +17,6 @@ from tests.dataengine.treatment import tiny
 from tests.local_hub import REVISION, Hub
 
 LARGEST = "unet/diffusion_pytorch_model.safetensors"
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """The only hub that this process knows, with an empty cache."""
-    from huggingface_hub import constants
-
-    server = Hub(tmp_path / "hub")
-    for name, value in (
-        ("ENDPOINT", server.url),
-        ("HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"),
-        ("HF_HUB_CACHE", str(tmp_path / "cache")),
-        ("HF_HUB_OFFLINE", False),
-        ("HF_HUB_DISABLE_XET", True),
-    ):
-        monkeypatch.setattr(constants, name, value)
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture

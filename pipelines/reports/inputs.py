@@ -1,4 +1,4 @@
-"""The image files that a repair is given, with the names of what it writes."""
+"""The image files that a command is given, with the names of what it writes."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,11 +10,15 @@ from dataengine.records import digest
 from pipelines.exchange.importer import Row
 from pipelines.exchange.metadata import Refusal, displayable_name, same_name
 from pipelines.exchange.readers.folders import read_folder
+from pipelines.exchange.safe_files import lies_in, name_below
+
+LONGEST = 240
+"""Bytes of a stem's last part; file systems allow 255 with the suffix."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputFile:
-    """One image to repair."""
+    """One image to work on."""
 
     name: str
     """Its path as the person gave it."""
@@ -38,15 +42,16 @@ def find_inputs(paths: Sequence[Path], out: Path) -> tuple[list[InputFile], list
         except (InputRefused, OSError) as error:
             refused.append(Refusal(displayable_name(str(path)), _reason(error)))
             continue
-        shown, inside = path if path.is_dir() else path.parent, _below(path, out)
+        shown, inside = path if path.is_dir() else path.parent, name_below(out, path)
         for row in reading.rows:
-            if not _lies_in(row.name, inside):
-                place = shown / row.name if path.is_dir() else path
-                rows.setdefault(place.absolute(), (displayable_name(str(place)), row))
+            if not lies_in(row.name, inside):
+                assert row.path
+                name = str(shown / row.name if path.is_dir() else path)
+                rows.setdefault(row.path.absolute(), (displayable_name(name), row))
         refused += [
             Refusal(displayable_name(str(shown / name)), reason)
             for name, reason in reading.refused
-            if not _lies_in(name, inside)
+            if not lies_in(name, inside)
         ]
     stems = name_results([(row.name, path) for path, (_, row) in rows.items()])
     inputs = [
@@ -59,14 +64,21 @@ def name_results(named: Sequence[tuple[str, Path]]) -> dict[Path, str]:
     """A stem for the result of each input, by its path: its own name's.
 
     Where several inputs share one, also by case or composition of accents, as some file systems do, each
-    stem ends with a digest of its input's path.
+    stem ends with a digest of its input's path. So does one that is too long for a suffix, shortened.
     """
     stems = {path: str(PurePosixPath(name).with_suffix("")) for name, path in named}
     counts = Counter(map(_folded, stems.values()))
     return {
-        path: stem if counts[_folded(stem)] == 1 else f"{stem}-{digest(str(path), length=8)}"
+        path: stem
+        if counts[_folded(stem)] == 1 and len(PurePosixPath(stem).name.encode()) <= LONGEST
+        else f"{_shortened(stem)}-{digest(str(path), length=8)}"
         for path, stem in stems.items()
     }
+
+
+def _shortened(stem: str) -> str:
+    folder, slash, name = stem.rpartition("/")
+    return folder + slash + name.encode()[: LONGEST - 9].decode(errors="ignore")
 
 
 def _folded(stem: str) -> str:
@@ -77,16 +89,6 @@ def _refuse_overwriting(path: Path, out: Path) -> None:
     target, given = out.resolve(), path.resolve()
     if given == target or given.is_relative_to(target):
         raise ConfigRefused(f"{path} lies in the output folder {out}; name another folder with --out")
-
-
-def _below(root: Path, out: Path) -> str | None:
-    """The output folder's name below `root`; None if it lies elsewhere."""
-    target, folder = out.resolve(), root.resolve()
-    return target.relative_to(folder).as_posix() if target.is_relative_to(folder) else None
-
-
-def _lies_in(name: str, folder: str | None) -> bool:
-    return folder is not None and name.startswith(f"{folder}/")
 
 
 def _reason(error: Exception) -> str:

@@ -105,7 +105,8 @@ def _row(
 
 
 def truncate_text(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
-    """The text, truncated with an ellipsis if it is wider than `width` pixels."""
+    """The text on one line, truncated with an ellipsis if it is wider than `width` pixels."""
+    text = " ".join(text.split())
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

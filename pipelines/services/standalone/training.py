@@ -1,0 +1,288 @@
+"""Train a detector on a folder of images and a folder of masks, and write it to an output folder."""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from dataengine import durable
+from dataengine.diagnosis.encoders import IMAGENET, MIT_NAMES, RANDOM
+from dataengine.errors import InputRefused, NotFound
+from dataengine.records import DetectorVersion, Report, Source, Split, digest, no_report
+from pipelines.config import TrainingRun
+from pipelines.services.standalone.models import CLINIC, HUB_ID, find_detector
+from pipelines.services.standalone.output import HIDDEN, begin_output, output_workspace
+from pipelines.services.training import here
+
+if TYPE_CHECKING:
+    from pipelines.exchange.importer import ImportResult, Reading, Row
+    from pipelines.exchange.metadata import Note
+    from storage.workspace import Workspace
+
+PROBLEMS = "problems.csv"
+NOT_IMAGES = ("a label without an image", "a label that may belong")
+"""How the reasons of masks begin that belong to no image."""
+CLEAN = "--clean"
+"""What a refusal is called that concerns the option and no file."""
+UNEVEN = 0.5
+"""Largest share of images held back for validation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskTraining:
+    """Which images and masks a detector is trained on, and how."""
+
+    images: Path
+    masks: Path
+    out: Path
+    plan: TrainingRun
+    real: Path | None = None
+    """Photographs without artifacts."""
+    clean: bool = False
+    """Whether an image without a mask is free of artifacts."""
+    licence: str = ""
+    """Of the images."""
+    validation: float = 0.15
+    """Share of the images that is held back."""
+    workspace: Path | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """What the result depends on, as JSON."""
+        return {
+            "images": str(self.images.absolute()),
+            "masks": str(self.masks.absolute()),
+            "real": str(self.real.absolute()) if self.real else "",
+            "clean": self.clean,
+            "licence": self.licence,
+            "validation": self.validation,
+            "training": self.plan.model_dump(mode="json"),
+        }
+
+
+def train_on_masks(
+    request: MaskTraining,
+    device: str | None = None,
+    report: Report = no_report,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Train a detector by `request` and write it with card, figures, curves and a contact sheet.
+
+    `say` is told what was read and what to know before training begins. Called again it resumes; with the
+    training done it only writes. Returns the report. Raises `InputRefused` for folders that cannot be used,
+    masks that mark nothing and an `out` that holds anything else, `NotFound` for an unknown start, and
+    `ConfigRefused` when a check of the training fails.
+    """
+    from pipelines.jobs.write_training import write_training
+    from pipelines.runtime.context import real_context
+
+    if not 0 < request.validation <= UNEVEN:
+        raise InputRefused(f"--validation {request.validation:g} must lie above 0 and at most {UNEVEN:g}")
+    found = _read(request)
+    begin_output(request.out, "train", request.settings())
+    state = request.out / HIDDEN / "training.json"
+    with output_workspace(request.out, request.workspace) as workspace:
+        data = _import(workspace, request, found, report)
+        say(describe_data(data))
+        plan = _with_start(workspace, request.plan)
+        _require_flaws(workspace, plan, say)
+        for check in here.training_warnings(workspace, plan, ("worker",)):
+            say(f"note: {check.text}")
+        curves = Curves(request.out / HIDDEN / "curves.jsonl", report)
+        version = _trained(workspace, state)
+        if version is None:
+            result = here.train_detector(workspace, plan, device, curves)
+            version = here.trained_detector(workspace, result)
+            durable.write_text(state, json.dumps({"detector": version.id}))
+        context = real_context(workspace, device, report)
+        return write_training(context, version, plan, request.out, data, curves.series())
+
+
+def describe_data(data: Mapping[str, Any]) -> str:
+    """What was read, in one sentence."""
+    parts = [f"{data['masked']} of {data['images']} images have a mask"]
+    if data["unmasked"]:
+        parts.append(
+            f"{data['unmasked']} without one are taken as free of artifacts"
+            if data["unmasked_are_clean"]
+            else f"{data['unmasked']} without one are left out (--clean takes them as free of artifacts)"
+        )
+    if data["lost_masks"]:
+        parts.append(f"{data['lost_masks']} masks belong to no image")
+    if data["real"]:
+        parts.append(f"{data['real']} real images without artifacts")
+    if data["refused"]:
+        parts.append(f"{data['refused']} files refused, never counted as clean; {PROBLEMS} lists all")
+    return "; ".join(parts)
+
+
+@dataclass
+class Curves:
+    """A `Report` that also keeps the figures of each step, across interruptions, and passes all on."""
+
+    path: Path
+    report: Report
+    _kept: list[str] = field(default_factory=list)
+
+    def __call__(self, done: int, total: int, message: str = "", **figures: float) -> None:
+        if figures:
+            with self.path.open("a") as file:
+                file.write(json.dumps({"step": done, **figures}) + "\n")
+        self.report(done, total, message, **figures)
+
+    def series(self) -> dict[str, list[tuple[int, float]]]:
+        """(step, value) by figure; of a step that was repeated the later value."""
+        values: dict[str, dict[int, float]] = {}
+        for line in self.path.read_text().splitlines() if self.path.is_file() else ():
+            with suppress(ValueError, TypeError, AttributeError):  # torn by a power cut
+                figures = json.loads(line)
+                step = int(figures.pop("step"))
+                for name, value in figures.items():
+                    if math.isfinite(value):
+                        values.setdefault(name, {})[step] = value
+        return {name: sorted(points.items()) for name, points in values.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """The images of a training as listed, before any is decoded."""
+
+    labelled: "Reading"
+    masked: int
+    """Images with a mask of their own."""
+    real: "Reading | None"
+
+
+def _read(request: MaskTraining) -> _Found:
+    """The images with their masks, and the real ones. Raises `InputRefused` before anything is written."""
+    from pipelines.exchange.import_options import ImportOptions
+    from pipelines.exchange.readers.folders import read_folder
+    from pipelines.exchange.readers.mask_folders import read_mask_folder
+
+    options = ImportOptions(path=request.masks, images=request.images)
+    labelled = read_mask_folder(options)
+    masked = sum(row.answers is not None for row in labelled.rows)
+    if not masked:
+        raise InputRefused(
+            f"no mask in {request.masks} belongs to an image in {request.images}: they are matched by name, "
+            "as photo.png and photo.png, photo.jpg and photo.png, or photo.png and photo_mask.png"
+        )
+    if request.clean:
+        labelled = read_mask_folder(replace(options, clean=True))
+    return _Found(labelled=labelled, masked=masked, real=read_folder(request.real) if request.real else None)
+
+
+def _import(workspace: "Workspace", request: MaskTraining, found: _Found, report: Report) -> dict[str, Any]:
+    """Import the images, in splits drawn by the training's seed; what was read, in counts."""
+    results = [_import_reading(workspace, request, found.labelled, "imported", report)]
+    if found.real is not None:
+        results.append(_import_reading(workspace, request, found.real, "real", report))
+    refused = [one for result in results for one in result.refused if one.name != CLEAN]
+    lost = sum(one.reason.startswith(NOT_IMAGES) for one in refused)
+    _write_problems(request.out / PROBLEMS, results)
+    images = found.labelled.total
+    return {
+        "images": images,
+        "masked": found.masked,
+        "unmasked": images - found.masked,
+        "unmasked_are_clean": request.clean and not lost,
+        "lost_masks": lost,
+        "real": found.real.total if found.real else 0,
+        "refused": len(refused) - lost,
+        "near_duplicates": sum(len(result.alike) for result in results),
+        "remarks": [remark for result in results for remark in result.losses],
+        "refused_files": [f"{one.name}: {one.reason}" for one in refused],
+    }
+
+
+def _import_reading(
+    workspace: "Workspace", request: MaskTraining, reading: "Reading", source: Source, report: Report
+) -> "ImportResult":
+    from pipelines.exchange.importer import Ingest, import_reading
+
+    rows = list(reading.rows)
+    splits = draw_splits([row.name for row in rows], request.validation, request.plan.training.seed)
+    placed = replace(reading, rows=[_placed(row, splits[row.name]) for row in rows])
+    ingest = Ingest(source=source, licence=request.licence, validation=request.validation)
+    return import_reading(workspace, placed, ingest, report=report)
+
+
+def draw_splits(names: Sequence[str], share: float, seed: int) -> dict[str, Split]:
+    """A split for each image, by its name below its folder: `share` of the names, rounded up, is validation.
+
+    Images that differ in folder and suffix alone stay together. The draw depends on the seed and on each
+    name, not on their order. The importer then keeps near-duplicates together, in validation if in doubt.
+    """
+    stems = {name: PurePosixPath(name).stem.casefold() for name in names}
+    drawn = sorted(set(stems.values()), key=lambda stem: digest("split", seed, stem))
+    held_back = set(drawn[: math.ceil(share * len(drawn))]) if len(drawn) > 1 else set()
+    return {name: "validation" if stem in held_back else "train" for name, stem in stems.items()}
+
+
+def _placed(row: "Row", split: Split) -> "Row":
+    """The row in that split, unless its own metadata states one."""
+
+    def load() -> "tuple[bytes, Note]":
+        assert row.load
+        data, note = row.load()
+        return data, note if note.split else replace(note, split=split)
+
+    return replace(row, load=load)
+
+
+def _write_problems(path: Path, results: "Sequence[ImportResult]") -> None:
+    """List every refused file and every near-duplicate; no file where there are none."""
+    from dataengine.csv_files import as_csv
+    from pipelines.reports.output_files import write_file, writing
+
+    rows = [("refused", *one) for result in results for one in result.refused]
+    rows += [("near-duplicate", *one) for result in results for one in result.alike]
+    if rows:
+        with writing(path.parent):
+            write_file(path, as_csv(("what", "name", "reason"), rows).encode("utf-8", "replace"))
+
+
+def _with_start(workspace: "Workspace", plan: TrainingRun) -> TrainingRun:
+    """The plan with its start registered where that is a detector's folder, a hub id or the shipped one."""
+    start = plan.start or ""
+    if start in (IMAGENET, RANDOM, *MIT_NAMES, ""):
+        return plan
+    folder = Path(start).expanduser()
+    on_hub = HUB_ID.fullmatch(start) is not None and not folder.exists()
+    if start == CLINIC or on_hub or (folder / "detector.json").is_file():
+        return plan.model_copy(update={"start": find_detector(workspace, start).id})
+    return plan
+
+
+def _require_flaws(workspace: "Workspace", plan: TrainingRun, say: Callable[[str], None]) -> None:
+    """Raise `InputRefused` where no training image has an artifact, and say so of the validation images."""
+    from pipelines.detectors.training_data import read_training_data
+    from pipelines.detectors.training_set import labelled_items
+
+    splits: tuple[Split, ...] = ("train", "validation")
+    data = read_training_data(workspace, plan.publish.labels, None, splits)
+    marked = {
+        split: sum(item.positive for item in labelled_items(workspace.blobs, data, split, plan.publish))
+        for split in splits
+    }
+    if not marked["train"]:
+        raise InputRefused(
+            f"no mask of a training image marks an artifact ({marked['validation']} of validation images "
+            f"do); give more masks with white areas. {PROBLEMS} lists what was refused"
+        )
+    if not marked["validation"]:
+        say(
+            "note: no validation image has an artifact, so little can be said of the detector; give more "
+            "images or a larger --validation"
+        )
+
+
+def _trained(workspace: "Workspace", state: Path) -> DetectorVersion | None:
+    """The detector that an earlier call trained."""
+    try:
+        with workspace.catalog(read_only=True) as catalog:
+            return catalog.detectors.get(json.loads(state.read_text())["detector"])
+    except (OSError, ValueError, KeyError, TypeError, NotFound):
+        return None
