@@ -6,11 +6,9 @@ folder: a PNG of each repaired image with a JSON sidecar that an import reads, a
 `draws` × `repeats` sampling runs; images that were already done with the same settings are skipped.
 """
 
-import errno
 import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -19,11 +17,10 @@ from typing import Any
 import numpy as np
 
 from dataengine import durable
-from dataengine.errors import ClinicError, ImageRefused, InputRefused, WorkspaceUnusable
+from dataengine.errors import ClinicError, ImageRefused, InputRefused
 from dataengine.images import decode, decode_layers, encode_png
 from dataengine.records import REPAIRED, digest
 from pipelines.exchange.metadata import displayable_name
-from pipelines.repair.files import InputFile, find_inputs
 from pipelines.repair.gallery import Tile, choose_shown, make_tile, render_gallery
 from pipelines.repair.models import Repairer, RepairModels, choose_models
 from pipelines.repair.outcomes import (
@@ -35,6 +32,8 @@ from pipelines.repair.outcomes import (
     report_csv,
     write_record,
 )
+from pipelines.reports.inputs import InputFile, find_inputs
+from pipelines.reports.output_files import holds, write_file, writing
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.failpoint import fail_point
 from pipelines.selections.config import RepairRun
@@ -42,8 +41,6 @@ from pipelines.selections.config import RepairRun
 REPORT, GALLERY = "report.csv", "gallery.html"
 UNPROMPTED = "it came without a prompt, so an empty one was used"
 FLATTENED = "its transparency was laid on white"
-ONE_FILE = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY)
-"""Errors of writing that concern one name alone."""
 SHOWN, NAMED = 20, 3
 """Refused files that the result names, and those that an error names; the report lists all."""
 
@@ -59,7 +56,7 @@ def repair_files(context: Context, run: RepairRun, paths: Sequence[Path], out: P
     outcomes = [ImageOutcome(file=name, state="refused", reason=reason) for name, reason in refused]
     if not inputs:
         raise _nothing_to_repair(outcomes)
-    with _writing(out):
+    with writing(out):
         durable.make_folder(out)
     work = _FileRepair(context, run, models, out)
     try:
@@ -67,7 +64,7 @@ def repair_files(context: Context, run: RepairRun, paths: Sequence[Path], out: P
             context.report(number, len(inputs), "repairing")
             outcomes.append(work.repair(file, number, len(inputs)))
     finally:
-        with _writing(out):
+        with writing(out):
             durable.write_text(out / REPORT, report_csv(sorted(outcomes, key=lambda each: each.file)))
     counts = count_states(outcomes)
     if counts["refused"] == len(outcomes):
@@ -120,7 +117,7 @@ class _FileRepair:
             reason=note.problem,
         )
         done = read_record(self._out, file.stem)
-        if done is not None and done.key == begun.key and _is_there(self._out, done):
+        if done is not None and done.key == begun.key and holds(self._out / done.output, done.sha256):
             self.known += 1
             return replace(done, file=file.name)
         try:
@@ -166,15 +163,12 @@ class _FileRepair:
 
     def _write(self, outcome: ImageOutcome, name: str, data: bytes, about: str = "") -> ImageOutcome:
         path = self._out / name
-        draft = path.with_name(f".{digest(path.name, length=12)}.part")
-        with _writing(self._out):
-            durable.make_folder(path.parent)
-            draft.write_bytes(data)
-            durable.move(draft, path)
+        with writing(self._out):
+            hashed = write_file(path, data)
             if about:
                 durable.write_text(path.with_suffix(".json"), about)
         fail_point("repair:written")
-        return replace(outcome, output=name, sha256=sha256(data).hexdigest())
+        return replace(outcome, output=name, sha256=hashed)
 
     def _catalog_prompt(self, hashed: str) -> str:
         with self._context.workspace.catalog(read_only=True) as catalog:
@@ -187,17 +181,10 @@ def _suffix(path: Path) -> str:
 
 def _remove_former(out: Path, former: ImageOutcome, outcome: ImageOutcome) -> None:
     """Remove what an earlier run with other settings wrote for the same input, if it is unchanged since."""
-    if former.output != outcome.output and _is_there(out, former):
+    if former.output != outcome.output and holds(out / former.output, former.sha256):
         (out / former.output).unlink()
     if former.state == "repaired" != outcome.state:
         (out / former.output).with_suffix(".json").unlink(missing_ok=True)
-
-
-def _is_there(out: Path, outcome: ImageOutcome) -> bool:
-    try:
-        return sha256((out / outcome.output).read_bytes()).hexdigest() == outcome.sha256
-    except OSError:
-        return False
 
 
 def _is_transparent(data: bytes) -> bool:
@@ -205,19 +192,6 @@ def _is_transparent(data: bytes) -> bool:
         return decode_layers(data).alpha is not None
     except ImageRefused:
         return False
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Writing to the output folder. Raises `ImageRefused` where one name alone cannot be written, and
-    `WorkspaceUnusable` where nothing can."""
-    try:
-        yield
-    except OSError as error:
-        problem = f"{out} cannot be written: {error.strerror}"
-        if error.errno in ONE_FILE:
-            raise ImageRefused(f"its result in {problem}; rename it") from error
-        raise WorkspaceUnusable(f"{problem}; free space there, or name another folder with --out") from error
 
 
 def _write_gallery(
@@ -237,7 +211,7 @@ def _write_gallery(
         except (OSError, ClinicError):
             continue  # a file that went away meanwhile is listed in the report
     page = render_gallery(tiles, outcomes, count_states(outcomes), notes)
-    with _writing(out):
+    with writing(out):
         durable.write_text(out / GALLERY, page)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dataengine.errors import ConfigRefused
-from pipelines.repair.files import find_inputs, name_results
+from pipelines.reports.inputs import find_inputs, name_results
 
 
 def touch(*paths: Path) -> None:

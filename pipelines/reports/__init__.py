@@ -1,0 +1,1 @@
+"""Reports on images: their files, contact sheets, and galleries of one page."""
