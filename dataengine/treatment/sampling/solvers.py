@@ -102,7 +102,7 @@ def solve(
 
 
 def open_solver(family: GeneratorFamily, solver: str, steps: int, latents: Tensor) -> Any:
-    """A scheduler of diffusers, set to that number of steps. Raises `ConfigRefused` for one that does not fit."""
+    """A scheduler of diffusers, set to that number of steps. Raises `ConfigRefused` for what does not fit."""
     import diffusers
 
     table = _table(family)
