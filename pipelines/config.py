@@ -366,9 +366,9 @@ class ConditionsConfig(Config):
     """Under which conditions a LoRA is compared with its base."""
 
     axes: tuple[Axis, ...] = ("sampler", "steps", "guidance", "size", "weights", "strength", "second")
-    """What is varied: samplers of diffusers, with half and twice the steps each; guidance; size; bfloat16,
-    8-bit floats and 8 bits, with the LoRA beside the weights or merged into them before; the LoRA's strength;
-    a second LoRA."""
+    """What is varied, one at a time: samplers of diffusers; half and twice the steps; guidance; size;
+    bfloat16, 8-bit floats and 8 bits, with the LoRA beside the weights or merged into them before; the LoRA's
+    strength; a second LoRA."""
     limit: float = Field(default=0.7, gt=0, le=1)
     """Artifact frequency over the base's in the same cell, above which a cell counts as bad."""
 

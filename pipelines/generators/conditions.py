@@ -81,13 +81,10 @@ def conditions_of(
     from dataengine.treatment.sampling.solvers import solvers_of
 
     found, left_out = [USUAL], []
-    solvers = ["", *solvers_of(family)] if "sampler" in axes else [""]
-    for solver in solvers:
-        if solver:
-            found.append(Condition(name=solver, axis="sampler", solver=solver))
-        for steps in STEPS if "steps" in axes else ():
-            name = f"{solver}, {steps:g} × steps" if solver else f"{steps:g} × steps"
-            found.append(Condition(name=name, axis="steps", solver=solver, steps=steps))
+    if "sampler" in axes:
+        found += [Condition(name=name, axis="sampler", solver=name) for name in solvers_of(family)]
+    if "steps" in axes:
+        found += [Condition(name=f"{factor:g} × steps", axis="steps", steps=factor) for factor in STEPS]
     if "guidance" in axes:
         guided = family.guidance > 0
         found += [

@@ -1,10 +1,12 @@
 """Part of `make bench-doors`: does the LoRA of the clinic's treated FLUX hold where people draw?
 
-The FLUX is treated as in the demo, against the teacher in the place of a trained detector, so that the bench
-needs no detector training; the judge, which nothing was trained against, counts artifacts. Cells are those
-of `clinic compare --under`, measured by its own code. Resumable (see `Keeper`).
+`LORA=DIR` names the LoRA, such as a demo's (the treated generator's checkpoint in its workspace). Without it
+the FLUX is treated here as in the demo, but for fewer updates and against the teacher in the place of a
+trained detector. The judge, which nothing was trained against, counts artifacts. Cells are those of `clinic
+compare --under`, measured by its own code. Resumable (see `Keeper`): measured cells are kept.
 """
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -29,8 +31,8 @@ from pipelines.runtime.models import Models
 from storage.opening import create_workspace
 from tests.bench.harness import RESULTS, Figure, Keeper, curve, device, figure, quick, wilson
 
-UPDATES = 2 if quick() else 60
-PROMPTS = 4 if quick() else 32
+UPDATES = 2 if quick() else 40
+PROMPTS = 4 if quick() else 24
 STEPS = 2 if quick() else 5
 LIMIT = 0.7
 GOAL = 0.8
@@ -45,7 +47,9 @@ KEEPER = Keeper(
 
 
 def treated_flux(flux: Path) -> Path:
-    """The LoRA of the demo's treatment of that FLUX, against the teacher, without the guard."""
+    """The LoRA that `LORA` names, or that of the demo's treatment, against the teacher, without the guard."""
+    if given := os.environ.get("LORA"):
+        return Path(given)
     done = KEEPER.folder("treated") / "lora"
     if not done.is_dir():
         tuning: TreatmentConfig = recipes.named("demo").treat.tuning
