@@ -171,8 +171,6 @@ def feature_distances(
     Raises `ImageRefused` for fewer than ten on either side, and, unless `forced`, for fewer than twice as
     many as there are features: FID's covariances would be of low rank.
     """
-    from torchmetrics.image.kid import KernelInceptionDistance
-
     fewer = min(len(first), len(second))
     if fewer < FEWEST_IMAGES:
         raise ImageRefused(
@@ -184,6 +182,8 @@ def feature_distances(
             f"{fewer} images are too few for FID in the {first.shape[1]} features of {network.name}; give "
             f"{needed} of each, use KID or a smaller network, or force it"
         )
+    from torchmetrics.image.kid import KernelInceptionDistance
+
     given = _IdentityFeatures(first.shape[1])
     kid = KernelInceptionDistance(feature=given, subsets=SUBSETS, subset_size=min(SUBSET, fewer))
     kid.update(first, real=True)

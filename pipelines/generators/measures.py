@@ -103,6 +103,8 @@ def measure_pairs(
         "distances": distance_figures(context, before, after, network),
         "by_column": column_figures(sides, prompts, given),
     }
+    for name in ("max_confidence", "mean_confidence"):
+        figures[name]["p"] = side_figure(sides[name], prompts)["p"]
     return MeasuredPairs(
         pairs=pairs,
         columns=given,

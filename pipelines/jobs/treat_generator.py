@@ -225,8 +225,11 @@ def generate_held_out(
         for start, stop in shard_bounds(len(missing), plan.tuning.sampling.batch):
             context.may_pause()
             context.report(start, len(missing), f"{version.name} generates")
-            generate_batch(context, family, version, missing[start:stop], config, purpose)
-        known = generated_images(context, version.id, purpose, settings)
+            drawn = generate_batch(context, family, version, missing[start:stop], config, purpose)
+            # Other settings may give the very same image, which keeps its row.
+            with context.workspace.catalog(read_only=True) as catalog:
+                stored = [catalog.images.get(each.id) for each in drawn]
+            known |= {(each.prompt, each.seed or 0): each for each in stored}
     images = {key: known[key] for key in keys}
     if purpose == JUDGE and (others := [one.id for one in images.values() if one.purpose != JUDGE]):
         with context.workspace.catalog() as catalog:

@@ -67,7 +67,7 @@ def compare(
             before=before.name,
             after=after.name,
             detector=detector.name,
-            prompts=f"{len(prompts)} prompts from {request.prompts}",
+            prompts=f"{len(prompts)} prompts from {Path(request.prompts).name}",
             notes=notes_on(detector, request.before in CLINIC_GENERATORS),
         )
 

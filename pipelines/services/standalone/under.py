@@ -56,7 +56,7 @@ def compare_under(
             "before": before.name,
             "after": after.name,
             "detector": detector.name,
-            "prompts_from": request.prompts,
+            "prompts_from": Path(request.prompts).name,
             "notes": notes_on(detector, request.before in CLINIC_GENERATORS),
         }
 

@@ -23,16 +23,24 @@ PROMPTS = "Prompt\tCategory\tChallenge\n" + "".join(
 )
 
 
-@pytest.fixture
-def console(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Console:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with the base `squares`, and one with a LoRA on it, `treated`."""
-    monkeypatch.setattr(runtime_context, "real_models", fake_models)
-    workspace = create_workspace(tmp_path / "w")
+    path = tmp_path_factory.mktemp("compare") / "w"
+    workspace = create_workspace(path)
     prepare(workspace, real=0)
     add_treated(Context(workspace, fake_models()))
     workspace.close()
+    return path
+
+
+@pytest.fixture
+def console(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Console:
+    monkeypatch.setattr(runtime_context, "real_models", fake_models)
     (tmp_path / "prompts.tsv").write_text(PROMPTS)
-    return Console(tmp_path / "w", capsys)
+    return Console(folder, capsys)
 
 
 def add_treated(context: Context) -> None:
@@ -80,7 +88,11 @@ def test_two_generators_are_compared_into_a_folder_worst_first(console: Console,
     low, high = figures["mean_confidence"]["interval"]
     assert low <= figures["mean_confidence"]["ratio"] <= high < 1
     people = figures["by_column"]["category"]["People"]
-    assert people["prompts"] == 4 and people["max_confidence"]["difference"] < -0.2
+    hands = [row for row, text in enumerate(prompts * 2) if "hand" in prompts[row // 2]]
+    change = np.subtract(highest["after"], highest["before"])[hands].mean()
+    assert people["prompts"] == 4 and people["max_confidence"]["difference"] == pytest.approx(
+        change, abs=1e-5
+    )
     assert figures["by_column"]["challenge"].keys() == {"Basic", "Imagination"}
     assert figures["similarity"]["identical"] > 0 and "LPIPS not measured" in " ".join(report["notes"])
     with (tmp_path / "out/pairs.csv").open() as file:
@@ -112,16 +124,27 @@ def test_the_same_call_draws_nothing_again_and_another_overwrites_nothing(
     assert status == 1 and "nothing was overwritten" in err and err.count("\n") == 1
 
 
-def test_images_drawn_with_other_settings_are_not_taken_for_these(console: Console, tmp_path: Path) -> None:
-    console.json(*compared(tmp_path))
-    words = compared(tmp_path)[:-1]
-    other = console.json(*words, str(tmp_path / "other"), "--set", "sampling.steps=9")
-    assert other["pairs"] == 8
-    from storage.opening import open_workspace
+def test_images_drawn_with_other_settings_are_not_taken_for_these(
+    console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
 
-    with open_workspace(tmp_path / "w").catalog(read_only=True) as catalog:
-        images = [one for one in catalog.images.find(generator_id="squares") if one.purpose == "compare"]
-    assert {one.settings["steps"] for one in images} == {5, 9}
+    def draw(family: Any, prompts: Any, seeds: Any, settings: Any, report: Any = None) -> Any:
+        drawn.append(settings.steps)
+        painted = fake_models().generate(family, prompts, seeds, settings)
+        return 255 - painted if settings.steps == 9 else painted
+
+    monkeypatch.setattr(
+        runtime_context, "real_models", lambda device="cpu": with_methods(FakeModels(), generate=draw)
+    )
+    words = compared(tmp_path)[:-1]
+    usual = console.json(*words, str(tmp_path / "usual"), "--seeds", "3")
+    drawn.clear()
+    other = console.json(*words, str(tmp_path / "other"), "--seeds", "3", "--set", "sampling.steps=9")
+    assert set(drawn) == {9} and other["figures"]["mean_confidence"] != usual["figures"]["mean_confidence"]
+    # The same pixels by other settings are the same images.
+    same = console.json(*words, str(tmp_path / "same"), "--seeds", "3", "--set", "sampling.steps=7")
+    assert same["figures"] == usual["figures"] and same["pairs"] == 24
 
 
 @pytest.fixture

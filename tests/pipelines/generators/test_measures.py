@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import ttest_rel
 
 from dataengine.curation.config import VqaConfig
+from dataengine.quality.distances import FeatureNetwork
 from dataengine.records import Image, Prediction
 from dataengine.statistics import paired_t_test
 from pipelines.config import MeasuresConfig
 from pipelines.generators.comparison import Pair
-from pipelines.generators.measures import column_figures, measure_pairs, side_figure
+from pipelines.generators.measures import column_figures, distance_figures, measure_pairs, side_figure
 from pipelines.runtime.context import Context
 from storage.opening import create_workspace
 from tests.fake_workspace import real_picture
@@ -35,6 +37,19 @@ class Yes:
         self.asked.append(self.config.question)
         answer = "other" if "tree" in self.config.question else "yes" if images.mean() > 115 else "no"
         return [(answer, 1.0) for _ in images]
+
+
+class MeanColour(FeatureNetwork):
+    """The mean colour."""
+
+    name = "mean colour"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
+
+    def maps(self, images: torch.Tensor) -> list[torch.Tensor]:
+        return [images]
 
 
 @pytest.fixture
@@ -93,8 +108,11 @@ def test_scorers_and_distances_are_measured_or_said_to_be_missing(context: Conte
     figures = measured(context, ["a hand", "a face"], MeasuresConfig(scorers=("program:liking",)))
     assert figures["program:liking"]["pairs"] == 2
     assert "setting features" in figures["distances"]["note"]
-    few = measured(context, ["a hand", "a face"], MeasuresConfig(features="clinic"))
-    assert "10 of each are needed" in few["distances"]["note"]
+    images = [pair.before for pair in pairs_of(context, ["a hand", "a face"])]
+    few = distance_figures(context, images, images, MeanColour())
+    assert few == {
+        "note": "FID and KID not measured: got 2 real and 2 generated images; 10 of each are needed"
+    }
 
 
 def test_the_test_pairs_prompts_not_images() -> None:

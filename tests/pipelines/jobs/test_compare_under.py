@@ -1,7 +1,10 @@
 """Cells of a LoRA against its base on a tiny FLUX: drawn once, measured, judged, and advice."""
 
+import io
+import json
+import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 import torch
 
 from dataengine.errors import ConfigRefused
+from dataengine.records import DetectorVersion, Treatment
 from dataengine.treatment.config import LoraSettings, SamplingConfig, WeightsConfig
 from dataengine.treatment.families.loading import load_family
 from pipelines.config import ComparisonRun, ConditionsConfig
@@ -17,11 +21,13 @@ from pipelines.generators import conditions
 from pipelines.generators.register import register_generator
 from pipelines.jobs import compare_under as job
 from pipelines.jobs.compare_under import compare_under
+from pipelines.runtime import context as runtime_context
 from pipelines.runtime.context import Context
 from pipelines.runtime.models import Models
+from pipelines.services import model_card
 from storage.opening import create_workspace
 from tests.dataengine.treatment import tiny
-from tests.fakes import with_methods
+from tests.fakes import TinyDetector, with_methods
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +165,47 @@ def test_without_a_lora_there_is_no_strength(folder: Path) -> None:
     )
     assert found == [conditions.USUAL]
     assert asdict(conditions.USUAL.of_base)["name"] == ""
+
+
+def test_the_command_writes_the_cells_and_the_card_names_the_bad_ones(
+    prepared: tuple[Context, ComparisonRun],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import app
+
+    context, run = prepared
+    workspace = context.workspace
+    checkpoint = workspace.checkpoints.publish(TinyDetector(0.2).save(tmp_path / "first"))
+    with workspace.catalog() as catalog:
+        catalog.detectors.add(DetectorVersion(id="first", name="first", checkpoint=checkpoint))
+        treated = replace(catalog.generators.get(run.after), id="mine", name="mine", treatment_id="t")
+        catalog.generators.add(treated)
+        result = {"kept": 1, "judged": {}}
+        row = Treatment(
+            id="t", generator_id=run.before, detector_id="first", config={}, result=result, treated_id="mine"
+        )
+        catalog.treatments.add(row)
+        catalog.commit()
+    models = with_methods(
+        Models("cpu"),
+        open_detector=TinyDetector.open,
+        artifact_maps=lambda detector, images, batch: [np.full(one.shape[:2], 0.9) for one in images],
+    )
+    monkeypatch.setattr(runtime_context, "real_models", lambda device="cpu": models)
+    (tmp_path / "p.txt").write_text("a cat\na dog\n")
+    words = ["--workspace", workspace.path, "compare", run.before, "mine", "--under", "--detector", "first"]
+    words += ["--prompts", tmp_path / "p.txt", "--out", tmp_path / "out", "--set", "sampling.steps=1"]
+    words += ["--set", 'conditions.axes=["strength"]', "--json"]
+    assert app.main([str(word) for word in words]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["bad"] == ["as trained", *(f"strength {value:g}" for value in conditions.STRENGTHS)]
+    assert {each.name for each in (tmp_path / "out").glob("*.*")} >= {
+        *("report.json", "cells.csv", "under.html", "model_card_section.md")
+    }
+    card = zipfile.ZipFile(io.BytesIO(model_card.packed(workspace, "t")[1])).read("README.md").decode()
+    assert "| strength 1.5 | 1.0000 | 1.0000 | 1.000 |" in card and "0 of 5 conditions" in card
+    assert (tmp_path / "out/model_card_section.md").read_text() in card
+    with workspace.catalog(read_only=True) as catalog:
+        assert catalog.treatments.get("t").result["kept"] == 1
