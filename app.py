@@ -9,6 +9,7 @@ from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from pipelines.cli import (
+    compare,
     exchange,
     injection,
     maintenance,
@@ -116,6 +117,7 @@ COMMANDS = (
     *models.COMMANDS,
     *training_free.COMMANDS,
     *repair.COMMANDS,
+    *compare.COMMANDS,
 )
 
 

@@ -76,6 +76,21 @@ def sign_test(wins: int, losses: int) -> float:
     return float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
+def paired_t_test(before: ArrayLike, after: ArrayLike) -> float | None:
+    """Two-sided p-value of Student's t-test on paired values, shape (N,); None for fewer than two pairs.
+
+    1 where all differences are 0, and 0 where all are equal and not 0.
+    """
+    from scipy.stats import ttest_1samp
+
+    differences = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
+    if len(differences) < 2:
+        return None
+    if np.ptp(differences) == 0:
+        return float(differences[0] == 0)
+    return float(ttest_1samp(differences, 0.0).pvalue)
+
+
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Holm's step-down correction (1979): never below the raw value, in ascending order of the raw values."""
     corrected: dict[str, float] = {}

@@ -337,6 +337,66 @@ class TreatmentRun(Config):
     for the embedded one; empty skips the check."""
 
 
+class MeasuresConfig(Config):
+    """What pairs of images are measured by, besides the detector."""
+
+    lpips: str = ""
+    """LPIPS: torchvision's AlexNet weights as a .safetensors file; empty leaves LPIPS out."""
+    features: Annotated[str, Location(kind="scorer", harmless=CLINIC)] = ""
+    """FID, KID, precision and recall: folder or hub id of an image classifier, "clinic" for the embedded
+    reader, or inception_v3:FILE with torchvision's weights as .safetensors; empty leaves them out."""
+    alignment: Annotated[str, Location(kind="vqa", prefixes=("clip:",))] = ""
+    """Whether an image shows its prompt: folder, hub id or endpoint URL of a VQA model, which is asked
+    `question`, or clip:LOCATION for CLIPScore; empty leaves it out."""
+    question: str = Field(default="Does this image show {prompt}? Answer yes or no.", min_length=1)
+    """The question to the VQA model; {prompt} stands for the image's prompt."""
+    attributes: Attributes = ""
+    """Model that checks whether an image shows what its prompt asks for, or "clinic" for the embedded one;
+    empty skips the check."""
+    scorers: Scorers = ()
+    """Preference models: "clip:LOCATION", "pickscore:LOCATION", or "program:NAME" for one in another
+    environment, such as ImageReward; its command is read from the environment variable
+    CLINIC_SCORER_NAME."""
+
+
+Axis = Literal["sampler", "steps", "guidance", "size", "weights", "strength", "second"]
+
+
+class ConditionsConfig(Config):
+    """Under which conditions a LoRA is compared with its base."""
+
+    axes: tuple[Axis, ...] = ("sampler", "steps", "guidance", "size", "weights", "strength", "second")
+    """What is varied, one at a time: samplers of diffusers; half and twice the steps; guidance; size;
+    bfloat16, 8-bit floats and 8 bits, with the LoRA beside the weights or merged into them before; the LoRA's
+    strength; a second LoRA."""
+    limit: float = Field(default=0.7, gt=0, le=1)
+    """Artifact frequency over the base's in the same cell, above which a cell counts as bad."""
+
+
+class ComparisonSettings(Config):
+    """How two generators are compared."""
+
+    seeds: int = Field(default=1, ge=1, le=64)
+    """Images generated from each prompt, by both generators with the same seeds."""
+    sampling: SamplingConfig = SamplingConfig()
+    """Sampler settings; those that are not given are each generator's own."""
+    measures: MeasuresConfig = MeasuresConfig()
+    """What else is measured."""
+    conditions: ConditionsConfig = ConditionsConfig()
+    """With --under: the conditions."""
+
+
+class ComparisonRun(ComparisonSettings):
+    """Two generators on the same prompts and seeds."""
+
+    before: str
+    """Id of the generator that is compared with, such as the base."""
+    after: str
+    """Id of the generator in question, such as the treated one."""
+    detector: str
+    """Id of the detector that finds artifacts."""
+
+
 class RefiningRun(Config):
     """Self-refining training of a generator on the workspace's real images, outside a round."""
 

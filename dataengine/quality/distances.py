@@ -157,23 +157,33 @@ def compute_distances(
 ) -> Distances:
     """Compare two sets of images, uint8 NHWC.
 
+    Raises `ImageRefused` as `feature_distances`.
+    """
+    features = (compute_features(images, network) for images in (real, generated))
+    return feature_distances(*features, network, seed, forced)
+
+
+def feature_distances(
+    first: Tensor, second: Tensor, network: FeatureNetwork, seed: int = 0, forced: bool = False
+) -> Distances:
+    """Compare two sets of the network's feature vectors, (N, D), real ones first.
+
     Raises `ImageRefused` for fewer than ten on either side, and, unless `forced`, for fewer than twice as
     many as there are features: FID's covariances would be of low rank.
     """
-    from torchmetrics.image.kid import KernelInceptionDistance
-
-    fewer = min(len(real), len(generated))
+    fewer = min(len(first), len(second))
     if fewer < FEWEST_IMAGES:
         raise ImageRefused(
-            f"got {len(real)} real and {len(generated)} generated images; {FEWEST_IMAGES} of each are needed"
+            f"got {len(first)} real and {len(second)} generated images; {FEWEST_IMAGES} of each are needed"
         )
-    first, second = compute_features(real, network), compute_features(generated, network)
     needed = IMAGES_PER_FEATURE * first.shape[1]
     if fewer < needed and not forced:
         raise ImageRefused(
             f"{fewer} images are too few for FID in the {first.shape[1]} features of {network.name}; give "
             f"{needed} of each, use KID or a smaller network, or force it"
         )
+    from torchmetrics.image.kid import KernelInceptionDistance
+
     given = _IdentityFeatures(first.shape[1])
     kid = KernelInceptionDistance(feature=given, subsets=SUBSETS, subset_size=min(SUBSET, fewer))
     kid.update(first, real=True)

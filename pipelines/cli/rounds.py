@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ConfigRefused, Conflict, JobFailed
-from pipelines.cli import diagnose, selections, training
+from pipelines.cli import compare, diagnose, selections, training
 from pipelines.cli.command import ACTOR, Call, Command, named_or_newest_round, with_settings
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ def stage_arguments(name: str, parser: argparse.ArgumentParser) -> None:
         selections.selection_arguments(name, parser)
     if name == "retrain":
         training.training_arguments(parser)
+    if name == "judge":
+        compare.judge_arguments(parser)
     if name == "generate":
         recipe_arguments(parser)
         parser.add_argument("--new", action="store_true", help="start a new round even if one is open")
@@ -93,6 +95,8 @@ def run_stage(name: str, call: Call) -> Any:
         return selections.run_selection(name, call)
     if name == "retrain" and training.is_outside_rounds(call):
         return training.train(call)
+    if name == "judge" and compare.judges_folders(call):
+        return compare.judge_folders(call)
     row = (
         open_or_start_round(call, new=call.options.new) if name == "generate" else named_or_newest_round(call)
     )
@@ -365,15 +369,16 @@ def settings_outside(name: str) -> "Callable[[], type[BaseModel]] | None":
     """Gives the settings of the stage's work outside rounds; None for a stage that has none."""
     if name in selections.NAMES:
         return selections.settings_of(name)
-    return {"generate": whole_recipe, "retrain": training_run}.get(name)
+    others = {"generate": whole_recipe, "retrain": training_run, "judge": compare.measures_settings}
+    return others.get(name)
 
 
 def stage_command(name: str, title: str) -> Command:
     """The command that runs one stage in this process."""
     anywhere = ", or of any image files" * (name == "diagnose")
-    anywhere += ", or of any images" * (name in selections.NAMES) + ", or outside rounds" * (
-        name == "retrain"
-    )
+    anywhere += ", or of any images" * (name in selections.NAMES)
+    anywhere += ", or outside rounds" * (name == "retrain")
+    anywhere += ", or of two folders of images" * (name == "judge")
     return Command(
         name=name,
         summary=f"stage of a round{anywhere}: {title}",
@@ -385,6 +390,7 @@ def stage_command(name: str, title: str) -> Command:
             *(diagnose.EXAMPLES if name == "diagnose" else ()),
             *selections.EXAMPLES.get(name, ()),
             *(training.EXAMPLES if name == "retrain" else ()),
+            *(compare.JUDGE_EXAMPLES if name == "judge" else ()),
         ),
         settings=settings_outside(name),
     )

@@ -68,8 +68,9 @@ def generate_batch(
     purpose: str,
     round_id: str | None = None,
     steering: OpenSteering | None = None,
-) -> None:
-    """Generate one batch and store it: blobs first, then the rows that reference them.
+) -> list[Image]:
+    """Generate one batch and store it: blobs first, then the rows that reference them. An image that was
+    drawn before, pixel for pixel, keeps its row.
 
     `steering` is the config's correction and guidance with their models open; opened here if not given.
     """
@@ -106,3 +107,4 @@ def generate_batch(
     with context.workspace.catalog() as catalog:
         catalog.images.add_many(images)
         catalog.commit()
+    return images

@@ -1,11 +1,15 @@
-"""Job: generate the same prompts and seeds with two generators."""
+"""Job: generate the same prompts and seeds with two generators, and compare the images."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dataengine.records import GeneratorVersion, threshold_of
 from dataengine.records.images import COMPARED
-from dataengine.treatment.config import TreatmentConfig
-from pipelines.config import TreatmentRun
+from dataengine.treatment.config import SamplingConfig, TreatmentConfig
+from pipelines.config import ComparisonRun, TreatmentRun
 from pipelines.detectors.predict import predict
+from pipelines.generators.comparison import Pair
+from pipelines.generators.measures import MeasuredPairs, measure_pairs
 from pipelines.jobs.treat_generator import BATCH, generate_held_out
 from pipelines.runtime.context import Context, Result
 
@@ -16,9 +20,42 @@ def compare_job(context: Context, args: dict[str, Any]) -> Result:
     with context.workspace.catalog(read_only=True) as catalog:
         treatment = catalog.treatments.get(args["treatment"])
         versions = [catalog.generators.get(id) for id in (treatment.generator_id, treatment.treated_id or "")]
-    tuning = TreatmentConfig.model_validate(treatment.config)
-    plan = TreatmentRun(generator=treatment.generator_id, judge_seeds=args["seeds"], tuning=tuning)
+    sampling = TreatmentConfig.model_validate(treatment.config).sampling
+    pairs = draw_pairs(context, versions, args["prompts"], args["seeds"], sampling)
+    for side in ("before", "after"):
+        predict(context, treatment.detector_id, [getattr(pair, side) for pair in pairs], BATCH)
+    return {"pairs": len(pairs)}
+
+
+def compare_generators(
+    context: Context, run: ComparisonRun, prompts: Mapping[str, Mapping[str, str]]
+) -> MeasuredPairs:
+    """Draw the prompts, given with their columns, by both generators, and measure the pairs. Images that
+    were drawn before are used again."""
+    with context.workspace.catalog(read_only=True) as catalog:
+        versions = [catalog.generators.get(id) for id in (run.before, run.after)]
+        detector = catalog.detectors.get(run.detector)
+    pairs = draw_pairs(context, versions, list(prompts), run.seeds, run.sampling)
+    before, after = (
+        predict(context, detector.id, [getattr(pair, side) for pair in pairs], BATCH)
+        for side in ("before", "after")
+    )
+    columns = [prompts[pair.before.prompt] for pair in pairs]
+    return measure_pairs(context, pairs, (before, after), threshold_of(detector), run.measures, columns)
+
+
+def draw_pairs(
+    context: Context,
+    versions: Sequence[GeneratorVersion],
+    prompts: Sequence[str],
+    seeds: int,
+    sampling: SamplingConfig,
+) -> list[Pair]:
+    """Images of the prompts by two generators, with the same seeds; missing ones are drawn and stored."""
+    sides = []
     for version in versions:
-        images = generate_held_out(context, plan, version, args["prompts"], COMPARED)
-        predict(context, treatment.detector_id, list(images.values()), BATCH)
-    return {"pairs": len(images)}
+        plan = TreatmentRun(
+            generator=version.id, judge_seeds=seeds, tuning=TreatmentConfig(sampling=sampling)
+        )
+        sides.append(generate_held_out(context, plan, version, prompts, COMPARED))
+    return [Pair(before=sides[0][key], after=sides[1][key]) for key in sides[0]]

@@ -18,7 +18,7 @@ from pipelines.config import GenerateConfig, PromptChoice, TreatmentRun
 from pipelines.detectors.predict import predict
 from pipelines.generators.comparison import Pair, confidence_figures, quality_figures
 from pipelines.generators.draw import generate_batch, make_task, open_generator
-from pipelines.generators.files import download_generator
+from pipelines.generators.files import download_generator, sampling_of
 from pipelines.generators.register import register_weights
 from pipelines.generators.treatment import SMALLER, TreatmentPlan, run_treatment
 from pipelines.jobs.estimate import estimate_run
@@ -216,16 +216,20 @@ def generate_held_out(
         for index, text in enumerate(texts)
         for repeat in range(plan.judge_seeds)
     ]
-    known = generated_images(context, version.id, purpose)
+    config = GenerateConfig(sampling=plan.tuning.sampling)
+    settings = sampling_of(version, config).model_dump(exclude={"batch"}, exclude_none=True)
+    known = generated_images(context, version.id, purpose, settings)
     missing = [make_task(*key, validation=0.0) for key in keys if key not in known]
     if missing:
         family = open_generator(context, version)
-        config = GenerateConfig(sampling=plan.tuning.sampling)
         for start, stop in shard_bounds(len(missing), plan.tuning.sampling.batch):
             context.may_pause()
             context.report(start, len(missing), f"{version.name} generates")
-            generate_batch(context, family, version, missing[start:stop], config, purpose)
-        known = generated_images(context, version.id, purpose)
+            drawn = generate_batch(context, family, version, missing[start:stop], config, purpose)
+            # Other settings may give the very same image, which keeps its row.
+            with context.workspace.catalog(read_only=True) as catalog:
+                stored = [catalog.images.get(each.id) for each in drawn]
+            known |= {(each.prompt, each.seed or 0): each for each in stored}
     images = {key: known[key] for key in keys}
     if purpose == JUDGE and (others := [one.id for one in images.values() if one.purpose != JUDGE]):
         with context.workspace.catalog() as catalog:
@@ -234,10 +238,16 @@ def generate_held_out(
     return images
 
 
-def generated_images(context: Context, generator_id: str, purpose: str) -> dict[tuple[str, int], Image]:
-    """The generator's images outside rounds by prompt and seed; where there are several, one of that
-    purpose."""
+def generated_images(
+    context: Context, generator_id: str, purpose: str, settings: dict[str, Any]
+) -> dict[tuple[str, int], Image]:
+    """The generator's images outside rounds that were drawn with these settings, by prompt and seed; where
+    there are several, one of that purpose."""
     with context.workspace.catalog(read_only=True) as catalog:
         images = catalog.images.find(generator_id=generator_id, status="active")
     of_purpose_last = sorted(images, key=lambda image: image.purpose == purpose)
-    return {(image.prompt, image.seed or 0): image for image in of_purpose_last if image.round_id is None}
+    return {
+        (image.prompt, image.seed or 0): image
+        for image in of_purpose_last
+        if image.round_id is None and image.settings == settings
+    }

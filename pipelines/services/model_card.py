@@ -40,7 +40,7 @@ pipeline.load_lora_weights("FOLDER OF THIS FILE")
 
 The weights inherit the licence of the base generator: {licence_text}. The figures come from the detector used
 in training, so they are optimistic; a blind study is more reliable.
-"""
+{under}"""
 
 
 def packed(workspace: Workspace, treatment_id: str) -> tuple[str, bytes]:
@@ -94,10 +94,40 @@ def model_card(
             row(name, one) for name, one in judged.items() if isinstance(one, dict) and "ratio" in one
         )
         or "| not judged | – | – | – | – |",
+        under=under_section(found.result.get("under")),
         kept=found.result.get("kept", "?"),
         updates=found.result.get("updates", "?"),
         stopped=found.result.get("stopped", ""),
     )
+
+
+def under_section(result: dict[str, Any] | None) -> str:
+    """Where the LoRA does not hold, as Markdown; "" where `clinic compare --under` has not measured it."""
+    if result is None:
+        return ""
+    cells, limit, detector = result["cells"], result["limit"], line(result["detector"])
+    lines = [
+        "",
+        "## Where it holds",
+        "",
+        f"Artifact frequency against the base in the same cell, as {detector} finds artifacts "
+        f"({result['images']} images of {result['prompts']} prompts each): {result['held']} of {len(cells)} "
+        f"conditions are at or below a ratio of {limit:g}.",
+        "",
+    ]
+    bad = [cell for cell in cells if cell["name"] in result["bad"]]
+    if bad:
+        lines += [
+            "It does not hold under:",
+            "",
+            "| condition | before | after | after / before | 95 % interval |",
+            "|---|---|---|---|---|",
+            *(row(cell["name"], cell) for cell in bad),
+            "",
+        ]
+    for text in result["advice"]:
+        lines += [f"{text[0].upper()}{text[1:]}.", ""]
+    return "\n".join(lines)
 
 
 def line(text: str) -> str:

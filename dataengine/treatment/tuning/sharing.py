@@ -11,10 +11,12 @@ from safetensors.torch import save_file
 
 from dataengine import durable
 from dataengine.bounds import check_header
-from dataengine.errors import ConfigRefused, ModelRefused
+from dataengine.errors import ConfigRefused, ModelRefused, reason_of
 from dataengine.treatment.families.lora import NAME, weights_file
 
 COMFYUI = "comfyui_lora.safetensors"
+SECOND = "second"
+"""Name of a LoRA beside the generator's own."""
 
 
 ENCODERS = {"text_encoder": "te1_text_model", "text_encoder_2": "te2_text_model"}
@@ -78,6 +80,26 @@ def set_strength(family: Any, strength: float) -> None:
     """
     _require(family)
     family.pipeline.set_adapters([NAME], [strength])
+
+
+def add_second(family: Any, source: Path, strength: float = 1.0) -> None:
+    """Attach a saved LoRA beside the generator's own, or to a generator without one; for generation only.
+
+    Raises `ModelRefused` for files that are no LoRA of diffusers, or of another base.
+    """
+    file = weights_file(source)
+    _read(file)
+    try:
+        family.pipeline.load_lora_weights(
+            str(file.parent), weight_name=file.name, adapter_name=SECOND, use_safetensors=True
+        )
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise ModelRefused(f"{file} does not fit this generator: {reason_of(error)}") from error
+    own = {NAME: 1.0} if family.adapter.parameters() else {}
+    names = {**own, SECOND: strength}
+    family.pipeline.set_adapters(list(names), list(names.values()))
+    for network in family.modules().values():
+        network.requires_grad_(False)
 
 
 def blend(family: Any, loras: Mapping[str, tuple[Path, float]]) -> None:
