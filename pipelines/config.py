@@ -22,19 +22,22 @@ from dataengine.diagnosis.config import (
 from dataengine.treatment.config import (
     CorrectionConfig,
     GuidanceConfig,
-    RefiningConfig,
     SamplingConfig,
     TreatmentConfig,
     UNetConfig,
     UsualSampling,
     WeightsConfig,
 )
+from dataengine.treatment.refining.config import RefiningConfig
 
 CLINIC = "clinic"
 """Selects the embedded clinic's own model in settings that otherwise take a folder or hub id."""
 
 Scorers = Annotated[
     tuple[str, ...], Location(kind="scorer", prefixes=("clip:", "pickscore:"), harmless="program:.+")
+]
+RealScorer = Annotated[
+    str, Location(kind="scorer", prefixes=("clip:", "pickscore:"), harmless="program:.+")
 ]
 Attributes = Annotated[str, Location(kind="scorer", harmless=CLINIC)]
 Writer = Annotated[str, Location(kind="llm", harmless=CLINIC)]
@@ -210,6 +213,12 @@ class TreatConfig(Config):
     """Sampling, objective, optimizer, LoRA and guard."""
     real_limit: int = Field(default=2000, ge=0)
     """Maximum number of real images for the offline regularisation (DiffDoctor, Eq. 3-4)."""
+    real_scorer: RealScorer = ""
+    """Scorer that chooses among the real images: "clip:LOCATION", "pickscore:LOCATION", or "program:NAME" for
+    one in another environment, such as an aesthetics predictor; empty takes all."""
+    real_least: float = 6.5
+    """Lowest score of a real image that is used, with `real_scorer` (DiffDoctor: aesthetics of at least
+    6.5)."""
     scorers: Scorers = ()
     """Preference models that the guard also evaluates: "clip:LOCATION", "pickscore:LOCATION", or
     "program:NAME" for one in another environment, such as ImageReward; the worker reads its command from the
@@ -328,6 +337,12 @@ class TreatmentRun(Config):
     """Sampling, objective, optimizer, LoRA and guard."""
     real_limit: int = Field(default=2000, ge=0)
     """Maximum number of real images for the offline regularisation (DiffDoctor, Eq. 3-4)."""
+    real_scorer: RealScorer = ""
+    """Scorer that chooses among the real images: "clip:LOCATION", "pickscore:LOCATION", or "program:NAME" for
+    one in another environment, such as an aesthetics predictor; empty takes all."""
+    real_least: float = 6.5
+    """Lowest score of a real image that is used, with `real_scorer` (DiffDoctor: aesthetics of at least
+    6.5)."""
     scorers: Scorers = ()
     """Preference models that the guard also evaluates: "clip:LOCATION", "pickscore:LOCATION", or
     "program:NAME" for one in another environment, such as ImageReward; the worker reads its command from the
@@ -335,6 +350,9 @@ class TreatmentRun(Config):
     attributes: Attributes = ""
     """Folder or hub id of the model that checks whether an image shows what its prompt asks for, or "clinic"
     for the embedded one; empty skips the check."""
+    lpips: Annotated[str, Location(kind="scorer")] = ""
+    """Torchvision's AlexNet weights as a .safetensors file, to measure LPIPS between the images before and
+    after treatment; empty measures PSNR and SSIM alone."""
 
 
 class RefiningRun(Config):

@@ -89,10 +89,18 @@ def focus_n_fix_on_detector(beta: float = ARTIFACT_BETA * MEAN_CONFIDENCE) -> Tr
     return _updated(draft_on_detector(), {"region": RegionConfig(beta=beta)})
 
 
-def focus_n_fix_safety(classifier: RewardConfig, beta: float = 5e-4) -> TreatmentConfig:
+def focus_n_fix_safety(*classifiers: RewardConfig, beta: float = 5e-4) -> TreatmentConfig:
     """Focus-N-Fix against a classifier's label, such as violence: M is the classifier's saliency."""
-    lowered = classifier.model_copy(update={"goal": "lower"})
-    return _updated(draft(lowered), {"region": RegionConfig(beta=beta, map="saliency")})
+    lowered = tuple(one.model_copy(update={"goal": "lower"}) for one in classifiers)
+    config = _direct("Focus-N-Fix, safety", lowered, 2, SamplingConfig(steps=50))
+    return _updated(config, {"region": RegionConfig(beta=beta, map="saliency")})
+
+
+def focus_n_fix_misalignment(*rewards: RewardConfig, beta: float = ARTIFACT_BETA) -> TreatmentConfig:
+    """Focus-N-Fix for images that miss their prompt: the score of image and prompt is raised where it is
+    decided, M is its saliency. The β against artifacts, chosen anew for the range of another score."""
+    config = _direct("Focus-N-Fix, misalignment", rewards, 2, SamplingConfig(steps=50))
+    return _updated(config, {"region": RegionConfig(beta=beta, map="saliency")})
 
 
 def sequential(first: TreatmentConfig, second: TreatmentConfig) -> tuple[TreatmentConfig, TreatmentConfig]:

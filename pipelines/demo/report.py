@@ -16,7 +16,7 @@ from jinja2 import Environment, Template
 from PIL import Image
 
 from dataengine.masks import PALETTE
-from pipelines.demo.contact_sheet import OUTLINE, Gallery, outline
+from pipelines.reports.contact_sheet import OUTLINE, Gallery, outline
 
 TEMPLATE = Path(__file__).with_name("report.html")
 

@@ -16,7 +16,7 @@ from dataengine.masks import dequantise, unpack_label_map
 from dataengine.quality.intervals import Interval, ratio_of_means
 from dataengine.records import Image, Label, SnapshotItem
 from dataengine.records.images import SURVEY
-from pipelines.demo.contact_sheet import Gallery, Tile
+from pipelines.reports.contact_sheet import Gallery, Tile
 from pipelines.demo.figures import Figure, sight_figures
 from pipelines.detectors.dataset import StoredSamples
 from pipelines.detectors.training_data import read_categories, read_training_data

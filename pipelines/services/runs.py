@@ -323,6 +323,7 @@ TREATMENTS: dict[str, Callable[[], TreatmentConfig]] = {
     "DiffDoctor": published.diffdoctor,
     "DiffDoctor, only the maximum pixel": lambda: published.diffdoctor(PixelConfig(pixels="maximum")),
     "DiffDoctor, pixels above 0.1": lambda: published.diffdoctor(PixelConfig(pixels="above")),
+    "DiffDoctor without regularisation": lambda: published.diffdoctor(offline=False),
     "DRaFT with the detector as its reward": published.draft_on_detector,
     "Focus-N-Fix with the detector as its reward": published.focus_n_fix_on_detector,
 }
@@ -333,8 +334,23 @@ REWARDED: dict[str, Callable[..., TreatmentConfig]] = {
     "AlignProp": published.align_prop,
     "ReFL": published.refl,
     "Focus-N-Fix": published.focus_n_fix,
+    "Focus-N-Fix, safety": published.focus_n_fix_safety,
+    "Focus-N-Fix, misalignment": published.focus_n_fix_misalignment,
+    "Sequential tuning, first run": lambda *rewards: _sequential(rewards)[0],
+    "Sequential tuning, second run": lambda *rewards: _sequential(rewards)[1],
 }
-"""Published objectives that raise rewards, their arguments, by display name."""
+"""Published objectives that raise rewards, their arguments, by display name. The second run of sequential
+tuning treats the generator that the first one made."""
+
+USUAL_REWARDS = {
+    "Focus-N-Fix, safety": RewardConfig(kind="classifier", location="scorer", label="label"),
+    "Focus-N-Fix, misalignment": RewardConfig(kind="clip", location="scorer"),
+}
+"""The kind of reward that a form offers, where it is another than PickScore."""
+
+
+def _sequential(rewards: Sequence[RewardConfig]) -> tuple[TreatmentConfig, TreatmentConfig]:
+    return published.sequential(published.draft(*rewards), published.focus_n_fix(*rewards))
 
 
 def published_treatment(name: str, rewards: Sequence[str] = ()) -> TreatmentConfig:
@@ -384,7 +400,7 @@ def treatment_presets(generator: str) -> dict[str, dict[str, Any]]:
     for name, objective in TREATMENTS.items():
         found[name] = TreatmentRun(generator=generator, tuning=objective()).model_dump(mode="json")
     for name, rewarded in REWARDED.items():
-        tuning = rewarded(RewardConfig(kind="pickscore", location="scorer"))
+        tuning = rewarded(USUAL_REWARDS.get(name, RewardConfig(kind="pickscore", location="scorer")))
         found[name] = TreatmentRun(generator=generator, tuning=tuning).model_dump(mode="json")
-        found[name]["tuning"]["rewards"][0]["location"] = ""
+        found[name]["tuning"]["rewards"][0] |= {"location": "", "label": ""}
     return found

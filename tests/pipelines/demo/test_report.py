@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.demo.contact_sheet import Gallery, Tile
+from pipelines.reports.contact_sheet import Gallery, Tile
 from pipelines.demo.report import data_uri, edge, format_figure, heat, render_page
 
 DATA = {

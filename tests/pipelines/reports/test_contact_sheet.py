@@ -5,7 +5,7 @@ import pytest
 from PIL import ImageFont
 
 from dataengine.masks import PALETTE
-from pipelines.demo.contact_sheet import (
+from pipelines.reports.contact_sheet import (
     OUTLINE,
     Gallery,
     Tile,
