@@ -1,1 +1,1 @@
-"""Readable results of work: sheets of images, tables, and the files of an output folder."""
+"""Reports on images: their files, contact sheets, and galleries of one page."""
