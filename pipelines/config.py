@@ -36,9 +36,7 @@ CLINIC = "clinic"
 Scorers = Annotated[
     tuple[str, ...], Location(kind="scorer", prefixes=("clip:", "pickscore:"), harmless="program:.+")
 ]
-RealScorer = Annotated[
-    str, Location(kind="scorer", prefixes=("clip:", "pickscore:"), harmless="program:.+")
-]
+RealScorer = Annotated[str, Location(kind="scorer", prefixes=("clip:", "pickscore:"), harmless="program:.+")]
 Attributes = Annotated[str, Location(kind="scorer", harmless=CLINIC)]
 Writer = Annotated[str, Location(kind="llm", harmless=CLINIC)]
 Start = Annotated[str | None, Location(kind="encoder", harmless=r"[\w-]+|nvidia/mit-b[0-5]")]

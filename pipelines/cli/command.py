@@ -181,6 +181,8 @@ def describe_settings(config: "type[BaseModel]", prefix: str = "") -> str:
     """One entry for each field, nested ones by their dotted name: the docstring and the default."""
     text = ""
     for name, field in config.model_fields.items():
+        if field.is_required():
+            continue
         default = field.get_default(call_default_factory=True)
         inner = type(default) if hasattr(type(default), "model_fields") else None
         if inner is not None:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ConfigRefused, Conflict, JobFailed
-from pipelines.cli import selections, training
+from pipelines.cli import selections, training, treatment
 from pipelines.cli.command import ACTOR, Call, Command, named_or_newest_round, with_settings
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def stage_arguments(name: str, parser: argparse.ArgumentParser) -> None:
         selections.selection_arguments(name, parser)
     if name == "retrain":
         training.training_arguments(parser)
+    if name == "treat":
+        treatment.treatment_arguments(parser)
     if name == "generate":
         recipe_arguments(parser)
         parser.add_argument("--new", action="store_true", help="start a new round even if one is open")
@@ -89,6 +91,8 @@ def run_stage(name: str, call: Call) -> Any:
         return selections.run_selection(name, call)
     if name == "retrain" and training.is_outside_rounds(call):
         return training.train(call)
+    if name == "treat" and treatment.is_standalone(call):
+        return treatment.treat(call)
     row = (
         open_or_start_round(call, new=call.options.new) if name == "generate" else named_or_newest_round(call)
     )
@@ -351,6 +355,12 @@ def training_run() -> "type[BaseModel]":
     return TrainingRun
 
 
+def treatment_run() -> "type[BaseModel]":
+    from pipelines.config import TreatmentRun
+
+    return TreatmentRun
+
+
 def whole_recipe() -> "type[BaseModel]":
     from pipelines.config import RoundRecipe
 
@@ -361,12 +371,14 @@ def settings_outside(name: str) -> "Callable[[], type[BaseModel]] | None":
     """Gives the settings of the stage's work outside rounds; None for a stage that has none."""
     if name in selections.NAMES:
         return selections.settings_of(name)
-    return {"generate": whole_recipe, "retrain": training_run}.get(name)
+    return {"generate": whole_recipe, "retrain": training_run, "treat": treatment_run}.get(name)
 
 
 def stage_command(name: str, title: str) -> Command:
     """The command that runs one stage in this process."""
-    anywhere = ", or of any images" * (name in selections.NAMES) + ", or outside rounds" * (name == "retrain")
+    anywhere = ", or of any images" * (name in selections.NAMES) + ", or outside rounds" * (
+        name in ("retrain", "treat")
+    )
     return Command(
         name=name,
         summary=f"stage of a round{anywhere}: {title}",
@@ -376,7 +388,7 @@ def stage_command(name: str, title: str) -> Command:
             f"clinic {name}",
             f"clinic {name} --round round-20260101-120000-abcdef",
             *selections.EXAMPLES.get(name, ()),
-            *(training.EXAMPLES if name == "retrain" else ()),
+            *{"retrain": training.EXAMPLES, "treat": treatment.EXAMPLES}.get(name, ()),
         ),
         settings=settings_outside(name),
     )

@@ -16,12 +16,12 @@ from dataengine.masks import dequantise, unpack_label_map
 from dataengine.quality.intervals import Interval, ratio_of_means
 from dataengine.records import Image, Label, SnapshotItem
 from dataengine.records.images import SURVEY
-from pipelines.reports.contact_sheet import Gallery, Tile
 from pipelines.demo.figures import Figure, sight_figures
 from pipelines.detectors.dataset import StoredSamples
 from pipelines.detectors.training_data import read_categories, read_training_data
 from pipelines.detectors.training_set import labelled_items, real_items
 from pipelines.generators.comparison import Pair
+from pipelines.reports.contact_sheet import Gallery, Tile
 from pipelines.runtime.context import Context
 from pipelines.runtime.images import read_pixels, read_stacked
 from pipelines.runtime.round_data import images_of, recipe_of, results_of

@@ -250,8 +250,8 @@ def write_report(workspace: Workspace, round_id: str, started: float) -> DemoRes
     """Evaluate the round with the judge; write report and sheets. `started`: start time of this process."""
     from dataengine.clinic.world import HARD
     from pipelines.demo import results
-    from pipelines.reports.contact_sheet import render_sheet
     from pipelines.demo.report import render_page
+    from pipelines.reports.contact_sheet import render_sheet
     from pipelines.runtime.models import real_models
 
     context = Context(workspace, real_models("cpu"))

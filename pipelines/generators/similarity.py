@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from dataengine.quality.distances import FeatureNetwork
 
 MEASURES = ("psnr", "ssim", "lpips")
-NO_WEIGHTS = "LPIPS not measured: it needs torchvision's AlexNet weights as a .safetensors file (setting lpips)"
+NO_WEIGHTS = (
+    "LPIPS not measured: it needs torchvision's AlexNet weights as a .safetensors file (setting lpips)"
+)
 ALEXNET = "alexnet"
 
 
@@ -30,7 +32,9 @@ def open_lpips(context: Context, weights: str) -> "FeatureNetwork | None":
     if not weights:
         return None
     if not Path(weights).is_file():
-        raise ModelRefused(f"lpips is {weights!r}, and there is no such file; {NO_WEIGHTS.partition(': ')[2]}")
+        raise ModelRefused(
+            f"lpips is {weights!r}, and there is no such file; {NO_WEIGHTS.partition(': ')[2]}"
+        )
     from dataengine.quality.distances import TorchvisionFeatures
 
     return TorchvisionFeatures(ALEXNET, Path(weights), context.models.device)

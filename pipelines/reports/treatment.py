@@ -112,7 +112,9 @@ def look_strip(workspace: Workspace, kept_looks: Row, result: Row) -> Image.Imag
     )
     collapsed = f"red frames: outside the guard's limits ({_first_breach(breaches)})" if breaches else ""
     lead = "; ".join(part for part in (f"stopped: {result.get('stopped', '')}", collapsed) if part)
-    gallery = Gallery(name="strip", title="The same seeds over the updates", lead=lead, columns=heads, rows=rows)
+    gallery = Gallery(
+        name="strip", title="The same seeds over the updates", lead=lead, columns=heads, rows=rows
+    )
     return render_sheet(gallery, SIDE)
 
 

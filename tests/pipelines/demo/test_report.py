@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.reports.contact_sheet import Gallery, Tile
 from pipelines.demo.report import data_uri, edge, format_figure, heat, render_page
+from pipelines.reports.contact_sheet import Gallery, Tile
 
 DATA = {
     "title": "A round & more",
