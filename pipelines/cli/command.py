@@ -4,7 +4,8 @@ import argparse
 import json
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cached_property
 from pathlib import Path
@@ -70,9 +71,42 @@ class Call:
             print(*words, flush=True)
 
     @cached_property
-    def report(self) -> "Progress":
-        """A `Report` that draws a bar on a terminal."""
+    def report(self) -> Any:
+        """A `Report` that draws a bar on a terminal, and that `tracked` replaces."""
         return Progress(shown=sys.stderr.isatty() and not self.options.json)
+
+
+TRACKERS = ("trackio", "wandb", "mlflow", "tensorboard")
+
+
+def tracking_argument(parser: argparse.ArgumentParser) -> None:
+    """The option of commands whose figures a tracker may log."""
+    parser.add_argument(
+        "--track",
+        choices=TRACKERS,
+        help="also log the figures to this experiment tracker, which must be installed; TensorBoard and "
+        "MLflow write into tracking/ of the output folder or workspace",
+    )
+
+
+@contextmanager
+def tracked(call: Call, run: str, settings: dict[str, Any], folder: Path) -> Iterator[None]:
+    """Log what the command reports under the name `run` while the block runs, if `--track` says so.
+
+    Raises `ConfigRefused` for a tracker that is not installed.
+    """
+    if not call.options.track:
+        yield
+        return
+    from pipelines.services.training.tracking import tracked_report
+
+    plain = call.report
+    with tracked_report(plain, call.options.track, run, settings, folder / "tracking") as report:
+        call.report = report
+        try:
+            yield
+        finally:
+            call.report = plain
 
 
 @dataclass

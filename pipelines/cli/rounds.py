@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ConfigRefused, Conflict, JobFailed
 from pipelines.cli import selections, training, treatment
-from pipelines.cli.command import ACTOR, Call, Command, named_or_newest_round, with_settings
+from pipelines.cli.command import (
+    ACTOR,
+    Call,
+    Command,
+    named_or_newest_round,
+    tracked,
+    tracking_argument,
+    with_settings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,6 +75,7 @@ def place_arguments(parser: argparse.ArgumentParser) -> None:
         help="run shards in this process or on a Ray cluster (default: local)",
     )
     parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
+    tracking_argument(parser)
 
 
 def stage_arguments(name: str, parser: argparse.ArgumentParser) -> None:
@@ -96,15 +105,16 @@ def run_stage(name: str, call: Call) -> Any:
     row = (
         open_or_start_round(call, new=call.options.new) if name == "generate" else named_or_newest_round(call)
     )
-    runner = runner_for(call)
     if row.stage == "wait_for_labels" and name == "train-teacher":
-        runner.advance(row.id)
+        runner_for(call).advance(row.id)
         row = named_or_newest_round(call)
         if row.state == "waiting":
             raise Conflict(f"{row.id}: {row.message}")
     if command_of(row) != name:
         raise Conflict(f"{row.id} is at stage {row.stage!r}, not at {name!r}; see `clinic status`")
-    runner.advance(row.id)
+    with tracked(call, row.id, row.recipe, call.workspace.path):
+        name_section(call, row)
+        runner_for(call).advance(row.id)
     call.report.close()
     result = named_or_newest_round(call).results[row.stage]
     call.say(f"{row.id} {row.stage}: {summarize_result(result)}")
@@ -181,6 +191,8 @@ def round_command(call: Call) -> Any:
     from pipelines.services.rounds import cancel_round, resume_round
 
     given = call.options
+    if given.track and not given.local:
+        raise ConfigRefused("--track needs --local: the figures of workers are at the desks")
     if given.cancel:
         return outcome(call, cancel_round(call.workspace, named_or_newest_round(call).id, ACTOR))
     if given.resume:
@@ -200,14 +212,23 @@ def run_here(call: Call, row: "Round") -> Any:
     from pipelines.worker.local_runner import StageEnded
 
     reason = ""
-    for step in runner_for(call).run_round(row.id):
-        call.report.close()
-        if isinstance(step, StageEnded):
-            call.say(f"  {step.name}: {summarize_result(step.result)}")
-        elif step.reason != reason:
-            reason = step.reason
-            call.say(f"  … {reason}")
+    with tracked(call, row.id, row.recipe, call.workspace.path):
+        name_section(call, row)
+        for step in runner_for(call).run_round(row.id):
+            call.report.close()
+            if isinstance(step, StageEnded):
+                call.say(f"  {step.name}: {summarize_result(step.result)}")
+                name_section(call, reload_round(call, row.id))
+            elif step.reason != reason:
+                reason = step.reason
+                call.say(f"  … {reason}")
     return outcome(call, reload_round(call, row.id))
+
+
+def name_section(call: Call, row: "Round") -> None:
+    """Put the stage's name before the figures that a tracker logs."""
+    if call.options.track:
+        call.report.section = row.stage
 
 
 def follow(call: Call, row: "Round") -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ConfigRefused
-from pipelines.cli.command import Call, with_settings
+from pipelines.cli.command import Call, tracked, with_settings
 
 if TYPE_CHECKING:
     from pipelines.config import TreatmentRun
@@ -41,8 +41,8 @@ def treatment_arguments(parser: argparse.ArgumentParser) -> None:
         "generator",
         nargs="?",
         metavar="GENERATOR",
-        help="a diffusers pipeline's folder, a single .safetensors file, a hub id, clinic-flux, clinic-sd, or "
-        "with --workspace the id or name of a registered one",
+        help="a diffusers pipeline's folder, a single .safetensors file, a hub id, clinic-flux, clinic-sd, "
+        "or with --workspace the id or name of a registered one",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="output folder, new or of the same call")
     method_arguments(parser)
@@ -184,9 +184,10 @@ def in_turn(call: Call, workspace: "Workspace", plans: "list[TreatmentRun]", out
 
 def treat_into(call: Call, workspace: "Workspace", plan: "TreatmentRun", folder: Path) -> dict[str, Any]:
     """One treatment with its results in the folder."""
-    from pipelines.services.standalone.treatment import treat_here, write_results
+    from pipelines.services.standalone.treatment import run_id, treat_here, write_results
 
-    result = treat_here(workspace, plan, call.options.device, call.report)
+    with tracked(call, run_id(plan), plan.model_dump(mode="json"), call.options.out):
+        result = treat_here(workspace, plan, call.options.device, call.report)
     figures = write_results(workspace, result, folder, call.options.device, call.report)
     call.report.close()
     return figures
@@ -239,8 +240,9 @@ def say_figures(call: Call, figures: dict[str, Any]) -> None:
     confidence, similarity = judged["mean_confidence"], judged["similarity"]
     low, high = confidence["interval"]
     call.say(
-        f"  mean confidence {confidence['before']:.4f} → {confidence['after']:.4f} on {judged['pairs']} held-out "
-        f"pairs, × {confidence['ratio']:.3f} (95 %: {low:.3f} to {high:.3f}); {figures['worse']} got worse"
+        f"  mean confidence {confidence['before']:.4f} → {confidence['after']:.4f} on {judged['pairs']} "
+        f"held-out pairs, × {confidence['ratio']:.3f} (95 %: {low:.3f} to {high:.3f}); "
+        f"{figures['worse']} got worse"
     )
     means = {name: similarity[name]["mean"] for name in ("psnr", "ssim", "lpips") if similarity[name]}
     call.say("  " + ", ".join(f"{name.upper()} {value:.3g}" for name, value in means.items()))

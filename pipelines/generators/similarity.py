@@ -32,9 +32,7 @@ def open_lpips(context: Context, weights: str) -> "FeatureNetwork | None":
     if not weights:
         return None
     if not Path(weights).is_file():
-        raise ModelRefused(
-            f"lpips is {weights!r}, and there is no such file; {NO_WEIGHTS.partition(': ')[2]}"
-        )
+        raise ModelRefused(f"lpips is {weights!r}, and there is no such file; leave it empty, or name one")
     from dataengine.quality.distances import TorchvisionFeatures
 
     return TorchvisionFeatures(ALEXNET, Path(weights), context.models.device)

@@ -142,8 +142,9 @@ def _well_scored(context: Context, plan: TreatmentPlan, images: Sequence[Image])
     if images and not chosen:
         best = max(scores.values())
         raise ConfigRefused(
-            f"none of {len(images)} real images scores {plan.real_least:g} or more by {plan.real_scorer}; the "
-            f"best has {best:.3g}. Lower real_least, which depends on the scorer, or leave real_scorer empty"
+            f"none of {len(images)} real images scores {plan.real_least:g} or more by {plan.real_scorer}; "
+            f"the best has {best:.3g}. Lower real_least, which depends on the scorer, or leave "
+            "real_scorer empty"
         )
     return chosen
 

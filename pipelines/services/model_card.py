@@ -28,7 +28,8 @@ A LoRA for {base}, trained so that an artifact detector finds fewer artifacts in
 |---|---|---|---|---|
 {rows}
 
-{similarity}{sheets}Kept update {kept} of {updates}: {stopped}. Detector: {detector}. Its licence: {detector_licence}.
+{similarity}{sheets}Kept update {kept} of {updates}: {stopped}.
+Detector: {detector}. Its licence: {detector_licence}.
 Settings to reproduce it: `treatment.json`.
 
 ```python

@@ -228,17 +228,17 @@ def write_results(
     if strip is not None:
         keep("strip.png", png(strip))
     keep("looks.csv", sheets.looks_csv(found.result.get("looks", [])).encode())
+
+    def keep_sheet(name: str, shown: Sequence[Mapping[str, Any]], title: str, lead: str) -> None:
+        keep(name, png(sheets.pair_sheet(workspace, found.detector_id, shown, title, lead)))
+
     if rows:
         first, worse = sheets.flawed_first(rows), sheets.worse_first(rows)
         keep("pairs.csv", sheets.pairs_csv(rows).encode())
-        lead = f"the same prompts and seeds; {len(rows)} held-out pairs, the most artifacts before first"
-        keep(
-            "pairs.png", png(sheets.pair_sheet(workspace, found.detector_id, first, "Before and after", lead))
-        )
-        if worse:
-            lead = f"{len(worse)} of {len(rows)} pairs, the largest rise of mean confidence first"
-            title = "Pairs that got worse"
-            keep("worse.png", png(sheets.pair_sheet(workspace, found.detector_id, worse, title, lead)))
+        lead = f"{len(rows)} held-out pairs of one prompt and seed, the most artifacts before first"
+        keep_sheet("pairs.png", first, "Before and after", lead)
+        lead = f"{len(worse)} of {len(rows)} pairs, the largest rise of mean confidence first"
+        keep_sheet("worse.png", worse, "Pairs that got worse", lead)
     figures = figures_of(found.result, rows)
     keep(FIGURES, (json.dumps({**figures, "config": found.config}, indent=1) + "\n").encode())
     if found.treated_id is not None:
