@@ -389,6 +389,10 @@ class TreatmentConfig(Config):
     Turbo; DiffDoctor keeps it for schnell). It is the ordinary diffusion loss, which pulls such a generator
     away from its few steps, so it is left out by default."""
 
+    paired: bool = False
+    """Draw every batch of artifact-free images half from their first half and half from their second:
+    DreamBooth's instance and class."""
+
     lora: LoraSettings = LoraSettings()
     """The LoRA: trained layers and their rank."""
 

@@ -113,12 +113,16 @@ def sequential(first: TreatmentConfig, second: TreatmentConfig) -> tuple[Treatme
     return _updated(first, {"region": None}), _updated(second, {"region": region, "lora": first.lora})
 
 
-def dreambooth() -> TreatmentConfig:
+def dreambooth(sampling: SamplingConfig | None = None) -> TreatmentConfig:
     """An instance LoRA by the standard recipe (Ruiz et al. 2023, with LoRA): 500 updates at 1e-4 on the
-    diffusion loss alone, prior preservation by images of the class (see `dreambooth.mix_with_class`)."""
+    diffusion loss alone, one image of the instance and one of its class in every batch (prior preservation,
+    see `dreambooth.mix_with_class`). DiffDoctor draws with FLUX.1-dev in ten steps."""
     return TreatmentConfig(
         updates=500,
         batch=2,
+        paired=True,
+        sampling=sampling or SamplingConfig(steps=10),
+        grad_steps=1,
         pixel=NO_PIXELS,
         offline=OfflineConfig(gamma=1.0),
         lora=LoraSettings(rank=16, alpha=16.0),
