@@ -9,6 +9,7 @@ from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from pipelines.cli import (
+    dreambooth,
     exchange,
     injection,
     maintenance,
@@ -114,6 +115,7 @@ COMMANDS = (
     *models.COMMANDS,
     *training_free.COMMANDS,
     *repair.COMMANDS,
+    *dreambooth.COMMANDS,
 )
 
 

@@ -174,7 +174,7 @@ def in_turn(call: Call, workspace: "Workspace", plans: "list[TreatmentRun]", out
         found.append(treat_into(call, workspace, plan, folder))
         say_figures(call, found[-1])
     result = found[0] if len(plans) == 1 else {"runs": found}
-    call.say(f"  {out} holds the LoRA, sheets and figures")
+    call.say(f"  {out} holds {'the LoRA, ' * bool(found[-1]['treated'])}sheets and figures")
     if call.options.push_to_hub:
         folder = out if len(plans) == 1 else out / RUNS_IN_TURN[len(found) - 1]
         result["url"] = push_lora(folder / "lora", call.options.push_to_hub)

@@ -42,7 +42,9 @@ def learn_instance(
             f"got {len(images)} instance images and the prompts {instance_prompt!r} and {class_prompt!r}; "
             "DreamBooth needs images and two different prompts"
         )
-    drawn = draw_class(family, class_prompt, class_images, config.sampling, config.seed, work / "class", report)
+    drawn = draw_class(
+        family, class_prompt, class_images, config.sampling, config.seed, work / "class", report
+    )
     mixed, captions = mix_with_class(images, drawn, instance_prompt, class_prompt)
     settings = config if drawn else config.model_copy(update={"paired": False})
     return treat(settings, family, None, [instance_prompt], mixed, captions, None, work, report)

@@ -6,9 +6,12 @@ same call resumes it. Sheets, tables and the LoRA are written once it has ended.
 
 import io
 import json
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from dataengine import durable
@@ -185,7 +188,9 @@ def treat_here(
     plan = runs.with_detector(workspace, plan)
     require_inputs(workspace, plan)
     args = {"run": run_id(plan), "settings": plan.model_dump(mode="json")}
-    result = run_here(workspace, device, report, lambda context: treat_job(context, args))
+    # What a job prints is its log; standard output is the command's result.
+    with redirect_stdout(sys.stderr):
+        result = run_here(workspace, device, report, lambda context: treat_job(context, args))
     return {**result, "run": args["run"]}
 
 
@@ -206,9 +211,10 @@ def write_results(
     out: Path,
     device: str | None = None,
     report: Report = no_report,
+    measured: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Write the run's LoRA, sheets and tables into `out`, and return its figures with the files' paths. Work
-    that draws images is left out where its file is there."""
+    """Write the run's LoRA, sheets and tables into `out`, and return its figures, with `measured` among them,
+    and the files' paths. Work that draws images is left out where its file is there."""
     from pipelines.jobs.treat_generator import LOOKS, PAIRS
     from pipelines.reports import treatment as sheets
 
@@ -239,7 +245,7 @@ def write_results(
         keep_sheet("pairs.png", first, "Before and after", lead)
         lead = f"{len(worse)} of {len(rows)} pairs, the largest rise of mean confidence first"
         keep_sheet("worse.png", worse, "Pairs that got worse", lead)
-    figures = figures_of(found.result, rows)
+    figures = {**figures_of(found.result, rows), **measured}
     keep(FIGURES, (json.dumps({**figures, "config": found.config}, indent=1) + "\n").encode())
     if found.treated_id is not None:
         keep_lora(workspace, treatment, rows, out / "lora")
