@@ -2,8 +2,9 @@
 
 import importlib.util
 import os
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,13 +47,16 @@ def track(
     TensorBoard and MLflow write below `folder`, trackio where `trackio show` looks. Raises `ConfigRefused`
     for a tracker that is unknown or not installed.
     """
-    tracker = _open(name, run, folder)
-    tracker.start()
-    try:
+    # Trackers print; standard output is the command's result.
+    with redirect_stdout(sys.stderr):
+        tracker = _open(name, run, folder)
+        tracker.start()
         tracker.store_init_configuration(flat(settings))
+    try:
         yield TrackedReport(report, tracker)
     finally:
-        tracker.finish()
+        with redirect_stdout(sys.stderr):
+            tracker.finish()
 
 
 def _open(name: str, run: str, folder: Path) -> Any:
