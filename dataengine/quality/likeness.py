@@ -2,6 +2,7 @@
 CLIP-I scores): the mean cosine between each image and the instance's images."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dataengine.errors import ModelRefused
+from dataengine.errors import ImageRefused, ModelRefused
 from dataengine.images import decode
 from dataengine.quality.scorers import BATCH, preprocessing
 
@@ -64,13 +65,16 @@ def open_likeness(named: str, device: str | torch.device = "cpu") -> Likeness:
     `ModelRefused` where either is missing."""
     location, _, folder = named.rpartition("#")
     paths = sorted(Path(folder).glob("*")) if location and folder else []
-    files = [path for path in paths if path.suffix.lower() in SUFFIXES]
-    if not files:
+    images = []
+    for file in (path for path in paths if path.suffix.lower() in SUFFIXES):
+        with suppress(ImageRefused):
+            images.append(decode(file.read_bytes()))
+    if not images:
         raise ModelRefused(
             f"{named!r} names no images; expected the image encoder, #, and a folder with images of the "
             "instance"
         )
-    return Likeness(location, [decode(file.read_bytes()) for file in files], device)
+    return Likeness(location, images, device)
 
 
 def _pooled(output: Any) -> Tensor:

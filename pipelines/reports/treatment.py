@@ -151,7 +151,7 @@ def strength_sheet(images: Mapping[float, np.ndarray], prompts: Sequence[str]) -
         )
         for index, prompt in enumerate(prompts)
     )
-    names = {0.0: "0: the base", 1.0: "1: as trained"}
+    names = {0.0: "0: without it", 1.0: "1: as trained"}
     gallery = Gallery(
         name="strength",
         title="Strength of the LoRA",

@@ -114,5 +114,5 @@ def push_folder(folder: Path, repository: str, kind: Literal["dataset", "model"]
     except Exception as error:  # its exceptions share no base class
         raise InputRefused(
             f"written to {folder}, but the hub refused {repository!r}: {error}. Check `hf auth login` and "
-            "the name, then repeat the command with another folder"
+            "the name, then repeat the command, an export into another folder"
         ) from None
