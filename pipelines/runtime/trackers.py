@@ -56,7 +56,7 @@ def track(
         yield TrackedReport(report, tracker)
     finally:
         with redirect_stdout(sys.stderr):
-            tracker.finish()
+            _finish(name, tracker)
 
 
 def _open(name: str, run: str, folder: Path) -> Any:
@@ -67,7 +67,10 @@ def _open(name: str, run: str, folder: Path) -> Any:
     # Read when these packages are imported.
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     from accelerate import tracking
+    from accelerate.state import PartialState
 
+    # Its trackers refuse to log without a state; trainings begin with one of their own.
+    PartialState(cpu=True)
     if name == "tensorboard":
         return tracking.TensorBoardTracker(run, folder)
     if name == "mlflow":
@@ -76,6 +79,16 @@ def _open(name: str, run: str, folder: Path) -> Any:
         return tracking.WandBTracker(PROJECT, name=run, id=run, resume="allow")
     quiet = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
     return tracking.TrackioTracker(PROJECT, name=run, resume="allow", **quiet)
+
+
+def _finish(name: str, tracker: Any) -> None:
+    if name == "trackio":
+        # Its own function also forgets the run, which would be finished once more, in print, at exit.
+        import trackio
+
+        trackio.finish()
+    else:
+        tracker.finish()
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from accelerate.state import AcceleratorState
 from PIL import Image
 
 from pipelines.generators import strengths
@@ -130,6 +131,7 @@ def test_sequential_tuning_treats_what_the_first_run_made(console: Console, tmp_
 def test_figures_go_to_tensorboard(console: Console, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    AcceleratorState._reset_state(reset_partial_state=True)
     treat(console, "--track", "tensorboard")
     (folder,) = (tmp_path / "out" / "tracking").iterdir()
     events = EventAccumulator(str(folder))
@@ -150,6 +152,7 @@ def test_figures_go_to_trackio_on_this_machine(
         raise AssertionError("a tracker on this machine connects to nothing")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
+    AcceleratorState._reset_state(reset_partial_state=True)
     treat(console, "--track", "trackio")
     from trackio.sqlite_storage import SQLiteStorage
 
