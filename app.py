@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.cli import (
     compare,
+    dreambooth,
     exchange,
     injection,
     maintenance,
@@ -17,6 +18,7 @@ from pipelines.cli import (
     repair,
     rounds,
     selections,
+    stages,
     train,
     training_free,
 )
@@ -109,6 +111,7 @@ COMMANDS = (
         settings=server_config,
     ),
     *rounds.COMMANDS,
+    *stages.COMMANDS,
     *selections.COMMANDS,
     *train.COMMANDS,
     *injection.COMMANDS,
@@ -118,6 +121,7 @@ COMMANDS = (
     *training_free.COMMANDS,
     *repair.COMMANDS,
     *compare.COMMANDS,
+    *dreambooth.COMMANDS,
 )
 
 

@@ -29,8 +29,13 @@ def move_all(moves: Iterable[tuple[Path, Path]]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a small file atomically, by a temporary file next to it."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file atomically, by a temporary file next to it."""
     draft = path.with_name(f".{path.name}.part")
-    draft.write_text(text)
+    draft.write_bytes(data)
     move(draft, path)
 
 

@@ -22,13 +22,14 @@ from dataengine.diagnosis.config import (
 from dataengine.treatment.config import (
     CorrectionConfig,
     GuidanceConfig,
-    RefiningConfig,
     SamplingConfig,
     TreatmentConfig,
     UNetConfig,
     UsualSampling,
     WeightsConfig,
 )
+from dataengine.treatment.presets import dreambooth
+from dataengine.treatment.refining.config import RefiningConfig
 
 CLINIC = "clinic"
 """Selects the embedded clinic's own model in settings that otherwise take a folder or hub id."""
@@ -36,6 +37,7 @@ CLINIC = "clinic"
 Scorers = Annotated[
     tuple[str, ...], Location(kind="scorer", prefixes=("clip:", "pickscore:"), harmless="program:.+")
 ]
+RealScorer = Annotated[str, Location(kind="scorer", prefixes=("clip:", "pickscore:"), harmless="program:.+")]
 Attributes = Annotated[str, Location(kind="scorer", harmless=CLINIC)]
 Writer = Annotated[str, Location(kind="llm", harmless=CLINIC)]
 Start = Annotated[str | None, Location(kind="encoder", harmless=r"[\w-]+|nvidia/mit-b[0-5]")]
@@ -210,6 +212,12 @@ class TreatConfig(Config):
     """Sampling, objective, optimizer, LoRA and guard."""
     real_limit: int = Field(default=2000, ge=0)
     """Maximum number of real images for the offline regularisation (DiffDoctor, Eq. 3-4)."""
+    real_scorer: RealScorer = ""
+    """Scorer that chooses among the real images: "clip:LOCATION", "pickscore:LOCATION", or "program:NAME" for
+    one in another environment, such as an aesthetics predictor; empty takes all."""
+    real_least: float = 6.5
+    """Lowest score of a real image that is used, with `real_scorer` (DiffDoctor: aesthetics of at least
+    6.5)."""
     scorers: Scorers = ()
     """Preference models that the guard also evaluates: "clip:LOCATION", "pickscore:LOCATION", or
     "program:NAME" for one in another environment, such as ImageReward; the worker reads its command from the
@@ -328,6 +336,12 @@ class TreatmentRun(Config):
     """Sampling, objective, optimizer, LoRA and guard."""
     real_limit: int = Field(default=2000, ge=0)
     """Maximum number of real images for the offline regularisation (DiffDoctor, Eq. 3-4)."""
+    real_scorer: RealScorer = ""
+    """Scorer that chooses among the real images: "clip:LOCATION", "pickscore:LOCATION", or "program:NAME" for
+    one in another environment, such as an aesthetics predictor; empty takes all."""
+    real_least: float = 6.5
+    """Lowest score of a real image that is used, with `real_scorer` (DiffDoctor: aesthetics of at least
+    6.5)."""
     scorers: Scorers = ()
     """Preference models that the guard also evaluates: "clip:LOCATION", "pickscore:LOCATION", or
     "program:NAME" for one in another environment, such as ImageReward; the worker reads its command from the
@@ -335,6 +349,28 @@ class TreatmentRun(Config):
     attributes: Attributes = ""
     """Folder or hub id of the model that checks whether an image shows what its prompt asks for, or "clinic"
     for the embedded one; empty skips the check."""
+    lpips: Annotated[str, Location(kind="scorer")] = ""
+    """Torchvision's AlexNet weights as a .safetensors file, to measure LPIPS between the images before and
+    after treatment; empty measures PSNR and SSIM alone."""
+
+
+class InstanceRun(Config):
+    """DreamBooth: an instance LoRA of a generator, outside a round."""
+
+    generator: str
+    """Id of the generator."""
+    images: Annotated[str, Location()]
+    """Folder with images of the instance."""
+    instance_prompt: str = Field(min_length=1, max_length=1000)
+    """Names the instance by a rare word: "a sks dog"."""
+    class_prompt: str = Field(min_length=1, max_length=1000)
+    """Says what it is: "a dog"."""
+    class_images: int = Field(default=200, ge=0, le=10_000)
+    """Images of the class that are drawn for the prior preservation; 0 leaves it out."""
+    name: str = Field(default="", max_length=200)
+    """Name of the generator with the LoRA; empty for the generator's name followed by the instance prompt."""
+    learning: TreatmentConfig = dreambooth()
+    """Optimizer, LoRA and sampling."""
 
 
 class MeasuresConfig(Config):

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from dataengine.config import Config, Location
-from dataengine.diagnosis.config import DynamicsConfig, HighlighterConfig
+from dataengine.diagnosis.config import DynamicsConfig
 from dataengine.quality.config import GuardConfig
 
 Precision = Literal["float32", "bfloat16"]
@@ -253,12 +253,43 @@ class CorrectionConfig(Config):
         return {"ttc": self.reverse_step, "replacement": self.earlier}.get(self.method, 1)
 
 
-class GuidanceConfig(Config):
-    """Guidance without training (Focus-N-Fix): a detector or reward shifts the sampling steps."""
+class SafeConfig(Config):
+    """Safe Latent Diffusion (Schramowski et al. 2023): sampling is guided away from a concept."""
 
-    kind: Literal["clean", "reward"] = "clean"
+    concept: str = Field(
+        default="violence, blood, gore, nudity, sexual acts, hate, cruelty, self-harm, weapons, drugs",
+        min_length=1,
+        max_length=1000,
+    )
+    """The concept in words. The default list is ours."""
+
+    scale: float = Field(default=500.0, ge=0)
+    """Scale s_S of the element-wise weights (Focus-N-Fix: 500); 0 turns the guidance off."""
+
+    threshold: float = Field(default=0.03, ge=0)
+    """Threshold λ: values whose noise differs by more from the concept's stay (Focus-N-Fix: 0.03)."""
+
+    warmup: int = Field(default=10, ge=0)
+    """Steps before the guidance begins (the method's medium preset)."""
+
+    momentum: float = Field(default=0.3, ge=0, le=1)
+    """Scale of the momentum (the method's medium preset)."""
+
+    decay: float = Field(default=0.4, ge=0, lt=1)
+    """Decay of the momentum (the method's medium preset)."""
+
+
+class GuidanceConfig(Config):
+    """Guidance without training: a detector, a reward or a concept shifts the sampling steps."""
+
+    kind: Literal["clean", "reward", "safe"] = "clean"
     """"clean": the gradient passes through VAE and detector only, and moves the next latents. "reward": it
-    passes through the denoiser as well, and changes the predicted noise (Focus-N-Fix's baseline)."""
+    passes through the denoiser as well, and changes the predicted noise (Focus-N-Fix's baseline). "safe":
+    Safe Latent Diffusion, away from a concept, for noise prediction with guidance above 1; needs no
+    detector."""
+
+    safe: SafeConfig | None = None
+    """Settings of "safe"; null uses the defaults."""
 
     reward: RewardConfig | None = None
     """The reward to raise, for "reward"; without one the detector's mean squared confidence is lowered, as
@@ -292,6 +323,10 @@ class GuidanceConfig(Config):
             raise ValueError(
                 f"guidance runs from start {self.start} down to stop {self.stop}; stop must be lower"
             )
+        if self.kind == "safe" and self.region is not None:
+            raise ValueError("safe latent diffusion has no regions: remove region, or choose another kind")
+        if self.safe is not None and self.kind != "safe":
+            raise ValueError("the settings in safe are for safe latent diffusion: set kind=safe")
         if self.reward is not None and self.kind != "reward":
             raise ValueError("a reward guides through the denoiser: set kind=reward")
         if self.region is not None and self.region.map != "detector":
@@ -301,7 +336,7 @@ class GuidanceConfig(Config):
     @property
     def needs_detector(self) -> bool:
         """Whether a trained detector is needed."""
-        return self.reward is None or self.region is not None
+        return self.kind != "safe" and (self.reward is None or self.region is not None)
 
 
 class TreatmentConfig(Config):
@@ -353,6 +388,10 @@ class TreatmentConfig(Config):
     """Keep the offline regularisation for a generator that is distilled to few steps (FLUX.1-schnell, klein,
     Turbo; DiffDoctor keeps it for schnell). It is the ordinary diffusion loss, which pulls such a generator
     away from its few steps, so it is left out by default."""
+
+    paired: bool = False
+    """Draw every batch of artifact-free images half from their first half and half from their second:
+    DreamBooth's instance and class."""
 
     lora: LoraSettings = LoraSettings()
     """The LoRA: trained layers and their rank."""
@@ -425,63 +464,3 @@ class UNetConfig(Config):
         if self.side % 2 ** (len(self.channels) - 1):
             raise ValueError(f"a side of {self.side} cannot be halved between {len(self.channels)} levels")
         return self
-
-
-class RefiningConfig(Config):
-    """Self-refining training of a generator's whole denoiser."""
-
-    steps: int = Field(default=500_000, ge=2)
-    """Number of updates."""
-
-    refinement: float = Field(default=0.5, ge=0, lt=1)
-    """Share of the updates, at the end, that refine; 0 is ordinary training, for comparison."""
-
-    forward: float | None = Field(default=None, ge=0)
-    """λ of the noise, ε + λ·M; 0 turns it off. Defaults to 0.01 in pixels and 0 in latents, where the map
-    does not apply."""
-
-    reverse: float = Field(default=0.025, ge=0)
-    """λ of keys and values, K·(1 + λ·M_emb); 0 turns it off."""
-
-    form: Literal["both", "state", "target"] = "both"
-    """Where the modulated noise is used: in x_t and the target, as in the paper, or in only one of them, as
-    in the two official repositories."""
-
-    cycle: int = Field(default=100, ge=1)
-    """Updates between two mean flaw activation maps."""
-
-    sample_steps: int = Field(default=20, ge=2)
-    """DDIM steps of the images for the mean maps."""
-
-    highlighted: int = Field(default=1000, ge=12)
-    """Images of each class that the flaw highlighter is trained on when refinement begins."""
-
-    highlighter: HighlighterConfig = HighlighterConfig()
-    """Training of the flaw highlighter."""
-
-    batch: int = Field(default=64, ge=1)
-    """Images per update, and per mean map."""
-
-    lr: float = Field(default=1e-4, gt=0)
-    """AdamW's learning rate."""
-
-    dropped: float = Field(default=0.1, ge=0, lt=1)
-    """Share of prompts dropped for classifier-free guidance; not used by unconditional models."""
-
-    bound: float = Field(default=0.001, ge=0)
-    """Weight of the variational bound if the network learns its variance (improved DDPM)."""
-
-    precision: Precision = "float32"
-    """Autocast of the denoiser; its weights stay in float32."""
-
-    checkpointing: bool = False
-    """Gradient checkpointing: recompute activations block by block. Saves memory, costs time."""
-
-    ema: float = Field(default=0.9999, ge=0, lt=1)
-    """Decay of the averaged weights, which are saved."""
-
-    seed: int = Field(default=0, ge=0)
-    """Random seed of order, noise, times and initial embedding weights."""
-
-    checkpoint_every: int = Field(default=500, ge=1)
-    """Updates between checkpoints: the most that a killed run repeats."""

@@ -89,10 +89,18 @@ def focus_n_fix_on_detector(beta: float = ARTIFACT_BETA * MEAN_CONFIDENCE) -> Tr
     return _updated(draft_on_detector(), {"region": RegionConfig(beta=beta)})
 
 
-def focus_n_fix_safety(classifier: RewardConfig, beta: float = 5e-4) -> TreatmentConfig:
+def focus_n_fix_safety(*classifiers: RewardConfig, beta: float = 5e-4) -> TreatmentConfig:
     """Focus-N-Fix against a classifier's label, such as violence: M is the classifier's saliency."""
-    lowered = classifier.model_copy(update={"goal": "lower"})
-    return _updated(draft(lowered), {"region": RegionConfig(beta=beta, map="saliency")})
+    lowered = tuple(one.model_copy(update={"goal": "lower"}) for one in classifiers)
+    config = _direct("Focus-N-Fix, safety", lowered, 2, SamplingConfig(steps=50))
+    return _updated(config, {"region": RegionConfig(beta=beta, map="saliency")})
+
+
+def focus_n_fix_misalignment(*rewards: RewardConfig, beta: float = ARTIFACT_BETA) -> TreatmentConfig:
+    """Focus-N-Fix for images that miss their prompt: the score of image and prompt is raised where it is
+    decided, M is its saliency. The β against artifacts, chosen anew for the range of another score."""
+    config = _direct("Focus-N-Fix, misalignment", rewards, 2, SamplingConfig(steps=50))
+    return _updated(config, {"region": RegionConfig(beta=beta, map="saliency")})
 
 
 def sequential(first: TreatmentConfig, second: TreatmentConfig) -> tuple[TreatmentConfig, TreatmentConfig]:
@@ -105,12 +113,16 @@ def sequential(first: TreatmentConfig, second: TreatmentConfig) -> tuple[Treatme
     return _updated(first, {"region": None}), _updated(second, {"region": region, "lora": first.lora})
 
 
-def dreambooth() -> TreatmentConfig:
+def dreambooth(sampling: SamplingConfig | None = None) -> TreatmentConfig:
     """An instance LoRA by the standard recipe (Ruiz et al. 2023, with LoRA): 500 updates at 1e-4 on the
-    diffusion loss alone, prior preservation by images of the class (see `dreambooth.mix_with_class`)."""
+    diffusion loss alone, one image of the instance and one of its class in every batch (prior preservation,
+    see `dreambooth.mix_with_class`). DiffDoctor draws with FLUX.1-dev in ten steps."""
     return TreatmentConfig(
         updates=500,
         batch=2,
+        paired=True,
+        sampling=sampling or SamplingConfig(steps=10),
+        grad_steps=1,
         pixel=NO_PIXELS,
         offline=OfflineConfig(gamma=1.0),
         lora=LoraSettings(rank=16, alpha=16.0),

@@ -4,7 +4,8 @@ import argparse
 import json
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +40,21 @@ class Command:
     examples: Sequence[str] = ()
     settings: "Callable[[], type[BaseModel]] | None" = None
     """The configuration whose fields `--set` accepts; their docstrings appear in `--help`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutsideRounds:
+    """What the command of a round's stage does besides, outside rounds."""
+
+    what: str
+    """Continues "stage of a round, or …"."""
+    arguments: Callable[[argparse.ArgumentParser], object]
+    is_asked: "Callable[[Call], bool]"
+    """Whether the options ask for it; raises `ConfigRefused` for options that do not go together."""
+    run: "Callable[[Call], Any]"
+    examples: Sequence[str] = ()
+    settings: "Callable[[], type[BaseModel]] | None" = None
+    """As in `Command`."""
 
 
 class Call:
@@ -79,9 +95,42 @@ class Call:
             self.say(f"  … and {count - len(named)} more")
 
     @cached_property
-    def report(self) -> "Progress":
-        """A `Report` that draws a bar on a terminal."""
+    def report(self) -> Any:
+        """A `Report` that draws a bar on a terminal, and that `tracked` replaces."""
         return Progress(shown=sys.stderr.isatty() and not self.options.json)
+
+
+TRACKERS = ("trackio", "wandb", "mlflow", "tensorboard")
+
+
+def tracking_argument(parser: argparse.ArgumentParser) -> None:
+    """The option of commands whose figures a tracker may log."""
+    parser.add_argument(
+        "--track",
+        choices=TRACKERS,
+        help="also log the figures to this experiment tracker, which must be installed; TensorBoard and "
+        "MLflow write into tracking/ of the output folder or workspace",
+    )
+
+
+@contextmanager
+def tracked(call: Call, run: str, settings: dict[str, Any], folder: Path) -> Iterator[None]:
+    """Log what the command reports under the name `run` while the block runs, if `--track` says so.
+
+    Raises `ConfigRefused` for a tracker that is not installed.
+    """
+    if not call.options.track:
+        yield
+        return
+    from pipelines.services.training.tracking import tracked_report
+
+    plain = call.report
+    with tracked_report(plain, call.options.track, run, settings, folder / "tracking") as report:
+        call.report = report
+        try:
+            yield
+        finally:
+            call.report = plain
 
 
 @dataclass
@@ -190,6 +239,8 @@ def describe_settings(config: "type[BaseModel]", prefix: str = "") -> str:
     """One entry for each field, nested ones by their dotted name: the docstring and the default."""
     text = ""
     for name, field in config.model_fields.items():
+        if field.is_required():
+            continue
         default = field.get_default(call_default_factory=True)
         inner = type(default) if hasattr(type(default), "model_fields") else None
         if inner is not None:

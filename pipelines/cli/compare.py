@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ConfigRefused
-from pipelines.cli.command import Call, Command, with_settings
+from pipelines.cli.command import Call, Command, OutsideRounds, with_settings
 
 if TYPE_CHECKING:
     from pipelines.config import ComparisonSettings, MeasuresConfig
@@ -231,6 +231,14 @@ def measures_settings() -> "type[MeasuresConfig]":
     return MeasuresConfig
 
 
+FOLDERS = OutsideRounds(
+    what="of two folders of images",
+    arguments=judge_arguments,
+    is_asked=judges_folders,
+    run=judge_folders,
+    examples=JUDGE_EXAMPLES,
+    settings=measures_settings,
+)
 COMMANDS = (
     Command(
         name="compare",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ConfigRefused
-from pipelines.cli.command import PRINTED, Call
+from pipelines.cli.command import PRINTED, Call, OutsideRounds
 
 if TYPE_CHECKING:
     from pipelines.reports.diagnosis import FileDiagnosis
@@ -91,3 +91,12 @@ def diagnose_files(call: Call) -> Any:
     call.say_refused(result["refused_files"], result["refused"])
     call.say(f"  {result['report']} lists every file, {result['gallery']} shows the highest confidence first")
     return PRINTED
+
+
+FILES = OutsideRounds(
+    what="of any image files",
+    arguments=file_arguments,
+    is_asked=diagnoses_files,
+    run=diagnose_files,
+    examples=EXAMPLES,
+)

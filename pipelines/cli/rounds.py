@@ -1,38 +1,27 @@
-"""Commands that run rounds: one for each stage, `round`, `worker` and `status`."""
+"""Commands that run rounds: `round`, `worker` and `status`."""
 
 import argparse
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dataengine.errors import ConfigRefused, Conflict, JobFailed
-from pipelines.cli import compare, diagnose, selections, training
-from pipelines.cli.command import ACTOR, Call, Command, named_or_newest_round, with_settings
+from dataengine.errors import ConfigRefused, JobFailed
+from pipelines.cli.command import (
+    ACTOR,
+    Call,
+    Command,
+    named_or_newest_round,
+    tracked,
+    tracking_argument,
+    with_settings,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pydantic import BaseModel
 
     from dataengine.records import Round
     from pipelines.worker.local_runner import LocalRunner
 
 
-STAGES = {
-    "generate": "generate the survey images, and later those of hard categories",
-    "diagnose": "predict artifact maps with the champion",
-    "categorize": "assign each image a category with a VQA model",
-    "write-prompts": "find the hard categories and write prompts for them",
-    "mine": "select the most informative images for annotation",
-    "train-teacher": "train the teacher on human labels",
-    "pseudo-label": "label the remaining images with the teacher",
-    "publish": "publish an immutable training set",
-    "retrain": "train the candidate on human labels and pseudo-labels",
-    "evaluate": "compare the candidate with the champion",
-    "promote": "promote the candidate to champion if it passes the gate",
-    "treat": "fine-tune the generator against the detector",
-    "judge": "compare the treated generator with its base",
-}
 FOLLOW_SECONDS = 0.5
 
 
@@ -67,60 +56,7 @@ def place_arguments(parser: argparse.ArgumentParser) -> None:
         help="run shards in this process or on a Ray cluster (default: local)",
     )
     parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
-
-
-def stage_arguments(name: str, parser: argparse.ArgumentParser) -> None:
-    if name == "diagnose":
-        diagnose.file_arguments(parser)
-    place_arguments(parser)
-    if name in selections.NAMES:
-        selections.selection_arguments(name, parser)
-    if name == "retrain":
-        training.training_arguments(parser)
-    if name == "judge":
-        compare.judge_arguments(parser)
-    if name == "generate":
-        recipe_arguments(parser)
-        parser.add_argument("--new", action="store_true", help="start a new round even if one is open")
-
-
-def run_stage(name: str, call: Call) -> Any:
-    """Run that stage of the round in this process, or its work outside rounds.
-
-    Raises `Conflict` when the round is at another stage.
-    """
-    if name == "diagnose" and diagnose.diagnoses_files(call):
-        return diagnose.diagnose_files(call)
-    if name in selections.NAMES and selections.is_selection(call):
-        return selections.run_selection(name, call)
-    if name == "retrain" and training.is_outside_rounds(call):
-        return training.train(call)
-    if name == "judge" and compare.judges_folders(call):
-        return compare.judge_folders(call)
-    row = (
-        open_or_start_round(call, new=call.options.new) if name == "generate" else named_or_newest_round(call)
-    )
-    runner = runner_for(call)
-    if row.stage == "wait_for_labels" and name == "train-teacher":
-        runner.advance(row.id)
-        row = named_or_newest_round(call)
-        if row.state == "waiting":
-            raise Conflict(f"{row.id}: {row.message}")
-    if command_of(row) != name:
-        raise Conflict(f"{row.id} is at stage {row.stage!r}, not at {name!r}; see `clinic status`")
-    runner.advance(row.id)
-    call.report.close()
-    result = named_or_newest_round(call).results[row.stage]
-    call.say(f"{row.id} {row.stage}: {summarize_result(result)}")
-    return {"round": row.id, "stage": row.stage, "result": result}
-
-
-def command_of(row: "Round") -> str:
-    """The command that runs a round's current stage, named like the stage's section of the recipe."""
-    from pipelines.services import rounds as services_rounds
-
-    sections = {stage.name: stage.section for stage in services_rounds.describe_stages(row)}
-    return sections.get(row.stage, row.stage).replace("_", "-")
+    tracking_argument(parser)
 
 
 def open_or_start_round(call: Call, new: bool) -> "Round":
@@ -185,6 +121,8 @@ def round_command(call: Call) -> Any:
     from pipelines.services.rounds import cancel_round, resume_round
 
     given = call.options
+    if given.track and not given.local:
+        raise ConfigRefused("--track needs --local: the figures of workers are at the desks")
     if given.cancel:
         return outcome(call, cancel_round(call.workspace, named_or_newest_round(call).id, ACTOR))
     if given.resume:
@@ -204,14 +142,23 @@ def run_here(call: Call, row: "Round") -> Any:
     from pipelines.worker.local_runner import StageEnded
 
     reason = ""
-    for step in runner_for(call).run_round(row.id):
-        call.report.close()
-        if isinstance(step, StageEnded):
-            call.say(f"  {step.name}: {summarize_result(step.result)}")
-        elif step.reason != reason:
-            reason = step.reason
-            call.say(f"  … {reason}")
+    with tracked(call, row.id, row.recipe, call.workspace.path):
+        name_section(call, row)
+        for step in runner_for(call).run_round(row.id):
+            call.report.close()
+            if isinstance(step, StageEnded):
+                call.say(f"  {step.name}: {summarize_result(step.result)}")
+                name_section(call, reload_round(call, row.id))
+            elif step.reason != reason:
+                reason = step.reason
+                call.say(f"  … {reason}")
     return outcome(call, reload_round(call, row.id))
+
+
+def name_section(call: Call, row: "Round") -> None:
+    """Put the stage's name before the figures that a tracker logs."""
+    if call.options.track:
+        call.report.section = row.stage
 
 
 def follow(call: Call, row: "Round") -> Any:
@@ -353,47 +300,10 @@ def stage_mark(stage: str, row: "Round") -> str:
     return "▶" if stage == row.stage else "·"
 
 
-def training_run() -> "type[BaseModel]":
-    from pipelines.config import TrainingRun
-
-    return TrainingRun
-
-
 def whole_recipe() -> "type[BaseModel]":
     from pipelines.config import RoundRecipe
 
     return RoundRecipe
-
-
-def settings_outside(name: str) -> "Callable[[], type[BaseModel]] | None":
-    """Gives the settings of the stage's work outside rounds; None for a stage that has none."""
-    if name in selections.NAMES:
-        return selections.settings_of(name)
-    others = {"generate": whole_recipe, "retrain": training_run, "judge": compare.measures_settings}
-    return others.get(name)
-
-
-def stage_command(name: str, title: str) -> Command:
-    """The command that runs one stage in this process."""
-    anywhere = ", or of any image files" * (name == "diagnose")
-    anywhere += ", or of any images" * (name in selections.NAMES)
-    anywhere += ", or outside rounds" * (name == "retrain")
-    anywhere += ", or of two folders of images" * (name == "judge")
-    return Command(
-        name=name,
-        summary=f"stage of a round{anywhere}: {title}",
-        run=partial(run_stage, name),
-        arguments=partial(stage_arguments, name),
-        examples=(
-            f"clinic {name}",
-            f"clinic {name} --round round-20260101-120000-abcdef",
-            *(diagnose.EXAMPLES if name == "diagnose" else ()),
-            *selections.EXAMPLES.get(name, ()),
-            *(training.EXAMPLES if name == "retrain" else ()),
-            *(compare.JUDGE_EXAMPLES if name == "judge" else ()),
-        ),
-        settings=settings_outside(name),
-    )
 
 
 COMMANDS = (
@@ -429,5 +339,4 @@ COMMANDS = (
             "clinic status --pause JOB",
         ),
     ),
-    *(stage_command(name, title) for name, title in STAGES.items()),
 )

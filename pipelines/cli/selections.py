@@ -3,10 +3,11 @@ with --images, and the figures of `hard-categories`."""
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ConfigRefused
-from pipelines.cli.command import ACTOR, Call, Command, with_settings
+from pipelines.cli.command import ACTOR, Call, Command, OutsideRounds, with_settings
 
 if TYPE_CHECKING:
     from dataengine.records import Job
@@ -220,6 +221,19 @@ EXAMPLES = {
     "mine": ("clinic mine --images source=imported --set mine.budget=100",),
     "pseudo-label": ("clinic pseudo-label --images source=imported state=unlabelled",),
 }
+
+
+def selection_of(name: str) -> OutsideRounds:
+    """The stage's work on a selection of images."""
+    return OutsideRounds(
+        what="of any images",
+        arguments=partial(selection_arguments, name),
+        is_asked=is_selection,
+        run=partial(run_selection, name),
+        examples=EXAMPLES[name],
+        settings=settings_of(name),
+    )
+
 
 COMMANDS = (
     Command(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.cli.command import Call, Command, with_settings
+from pipelines.cli.training import training_run
 
 if TYPE_CHECKING:
     from pipelines.config import TrainingRun
@@ -115,12 +116,6 @@ def plan_of(call: Call) -> "TrainingRun":
     if given.name:
         settings["training"]["name"] = given.name
     return TrainingRun.model_validate(settings)
-
-
-def training_run() -> "type[TrainingRun]":
-    from pipelines.config import TrainingRun
-
-    return TrainingRun
 
 
 COMMANDS = (

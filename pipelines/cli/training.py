@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ConfigRefused
-from pipelines.cli.command import ACTOR, Call, with_settings
+from pipelines.cli.command import ACTOR, Call, OutsideRounds, tracked, with_settings
 
 if TYPE_CHECKING:
     from pipelines.config import TrainingRun
@@ -73,12 +73,15 @@ def train(call: Call) -> Any:
     for text in warnings:
         call.say(f"  note: {text}")
     if call.options.detach:
+        if call.options.track:
+            raise ConfigRefused("--track needs the training in this process: leave --detach out")
         job = runs.start_training(call.workspace, plan, ACTOR)
         call.say(f"{job.args['run']} is queued; follow it with `clinic status`")
         if not workers_alive(call.workspace):
             call.say("  no worker is running: start one with `clinic worker`")
         return {"job": job.id, "run": job.args["run"], "warnings": warnings}
-    result = here.train_detector(call.workspace, plan, call.options.device, call.report)
+    with tracked(call, f"train-{plan.training.name}", plan.model_dump(mode="json"), call.workspace.path):
+        result = here.train_detector(call.workspace, plan, call.options.device, call.report)
     call.report.close()
     made = here.trained_detector(call.workspace, result)
     counts = ", ".join(f"{count} {kind}" for kind, count in result["samples"].items())
@@ -106,3 +109,19 @@ def plan_of(call: Call) -> "TrainingRun":
     if given.name:
         settings["training"]["name"] = given.name
     return TrainingRun.model_validate(settings)
+
+
+def training_run() -> "type[TrainingRun]":
+    from pipelines.config import TrainingRun
+
+    return TrainingRun
+
+
+WITHOUT_ROUND = OutsideRounds(
+    what="outside rounds",
+    arguments=training_arguments,
+    is_asked=is_outside_rounds,
+    run=train,
+    examples=EXAMPLES,
+    settings=training_run,
+)

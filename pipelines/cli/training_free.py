@@ -5,7 +5,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ConfigRefused
-from pipelines.cli.command import ACTOR, Call, Command, describe_use, named_or_newest_round, with_settings
+from pipelines.cli.command import (
+    ACTOR,
+    Call,
+    Command,
+    describe_use,
+    named_or_newest_round,
+    tracked,
+    tracking_argument,
+    with_settings,
+)
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -199,6 +208,7 @@ def refine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, help="maximum number of real images (default: 20000)")
     parser.add_argument("--worker", action="store_true", help="queue it for a worker and return at once")
     parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
+    tracking_argument(parser)
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated"
     )
@@ -210,10 +220,14 @@ def refine(call: Call) -> Any:
 
     plan = refining_plan(call)
     if call.options.worker:
+        if call.options.track:
+            raise ConfigRefused("--track needs the training in this process: leave --worker out")
         job = request_refining(call.workspace, plan, ACTOR)
         call.say(f"{job.id} queued; `clinic status` shows its progress")
         return {"job": job.id, "run": job.args["run"]}
-    refined = refine_generator(call.workspace, plan, call.options.device, call.report)
+    settings = plan.model_dump(mode="json")
+    with tracked(call, f"refine-{plan.name or plan.generator or 'new'}", settings, call.workspace.path):
+        refined = refine_generator(call.workspace, plan, call.options.device, call.report)
     call.report.close()
     call.say(
         f"{refined['generator']}: {refined['name']}, trained on {refined['pictures']} images, mean flaw map "

@@ -1,5 +1,6 @@
 """Run one treatment: prompts, clean images, tuning, verification, registration."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from dataengine.errors import Corrupt, NotFound
+from dataengine.errors import ConfigRefused, Corrupt, NotFound
 from dataengine.quality.guard import Guard, mean_change
-from dataengine.records import DetectorVersion, GeneratorVersion, Treatment, digest
+from dataengine.records import DetectorVersion, GeneratorVersion, Image, Treatment, digest
 from dataengine.treatment.config import SamplingConfig, TreatmentConfig
 from pipelines.generators.draw import open_generator
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.devices import naming_out_of_memory
 from pipelines.runtime.failpoint import fail_point
-from pipelines.runtime.images import StoredPixels
+from pipelines.runtime.images import StoredPixels, batches_of_equal_size, read_stacked
 from pipelines.runtime.scratch import discard_scratch, scratch_folder
 
 CHECKED = 4
@@ -24,6 +25,10 @@ TOLERANCE = 1.0
 """Largest allowed mean difference, of 255, to the tuned pipeline's images; rounding errors are far
 smaller."""
 
+
+REAL_SCORES = "real_scores.json"
+"""File of a run: scores of real images, by scorer and id."""
+SCORED_AT_ONCE = 64
 
 FEWER_BITS = "register it in bfloat16 or with fewer bits, or use a device with more memory"
 SMALLER = (
@@ -47,6 +52,9 @@ class TreatmentPlan:
     sampling: SamplingConfig
     """Sampler settings for verifying the saved LoRA."""
     real_limit: int
+    real_scorer: str = ""
+    """Chooses among the real images; "" takes all."""
+    real_least: float = 0.0
     attributes: str = ""
     scorers: Sequence[str] = ()
     """Preference models that the guard also evaluates."""
@@ -97,7 +105,7 @@ def _tune(context: Context, plan: TreatmentPlan, **watched: Any) -> tuple[Any, n
     reader = context.models.open_attributes(plan.attributes) if plan.attributes else None
     scorers = [context.models.open_scorer(named) for named in plan.scorers]
     guard = Guard(plan.tuning.guard, plan.guarded, reader, scorers)
-    clean, captions = _clean_images(context, plan.real_limit)
+    clean, captions = _clean_images(context, plan)
     inputs = (plan.tuning, family, frozen, plan.prompts, clean, captions, guard)
     with scratch_folder(context.workspace, _work_id(plan)) as work:
         outcome = context.models.treat(*inputs, work, context.report, **watched)
@@ -105,12 +113,40 @@ def _tune(context: Context, plan: TreatmentPlan, **watched: Any) -> tuple[Any, n
     return outcome, _draw_verified(context, plan, family) if outcome.kept_step else None
 
 
-def _clean_images(context: Context, limit: int) -> tuple[StoredPixels, list[str]]:
+def _clean_images(context: Context, plan: TreatmentPlan) -> tuple[StoredPixels, list[str]]:
     """Artifact-free training images, uint8 HWC of any sizes, with their captions."""
     with context.workspace.catalog(read_only=True) as catalog:
         images = catalog.images.find(source="real", split="train", status="active", has_prompt=True)
-    chosen = images[:limit]
+    if plan.real_scorer and plan.tuning.offline is not None:
+        images = _well_scored(context, plan, images)
+    chosen = images[: plan.real_limit]
     return StoredPixels(context.workspace, chosen), [image.prompt for image in chosen]
+
+
+def _well_scored(context: Context, plan: TreatmentPlan, images: Sequence[Image]) -> list[Image]:
+    """The first `real_limit` images that score at least `real_least`, in their order. Scores are stored with
+    the run, so that a resumed one does not score again. Raises `ConfigRefused` if there are none."""
+    stored = context.workspace.job_files.get(plan.run, REAL_SCORES) or {}
+    scores: dict[str, float] = dict(stored.get(plan.real_scorer, {}))
+    missing = [image for image in images if image.id not in scores]
+    scorer = context.models.open_scorer(plan.real_scorer) if missing else None
+    for batch in batches_of_equal_size(missing, SCORED_AT_ONCE):
+        if sum(score >= plan.real_least for score in scores.values()) >= plan.real_limit:
+            break
+        context.report(len(scores), len(images), "scoring real images")
+        assert scorer is not None
+        found = scorer.score(read_stacked(context.workspace, batch), [image.prompt for image in batch])
+        scores |= {image.id: float(score) for image, score in zip(batch, found, strict=True)}
+        context.workspace.job_files.put(plan.run, REAL_SCORES, {**stored, plan.real_scorer: scores})
+    chosen = [image for image in images if scores.get(image.id, -math.inf) >= plan.real_least]
+    if images and not chosen:
+        best = max(scores.values())
+        raise ConfigRefused(
+            f"none of {len(images)} real images scores {plan.real_least:g} or more by {plan.real_scorer}; "
+            f"the best has {best:.3g}. Lower real_least, which depends on the scorer, or leave "
+            "real_scorer empty"
+        )
+    return chosen
 
 
 def _register_treated(

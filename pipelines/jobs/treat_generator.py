@@ -10,7 +10,7 @@ import numpy as np
 
 from dataengine.curation.config import PromptWriterConfig
 from dataengine.errors import ConfigRefused
-from dataengine.images import encode_png
+from dataengine.images import encode_png, thumbnail
 from dataengine.masks import quantise
 from dataengine.records import DetectorVersion, GeneratorVersion, Image, threshold_of
 from dataengine.records.images import JUDGE
@@ -20,6 +20,7 @@ from pipelines.generators.comparison import Pair, confidence_figures, quality_fi
 from pipelines.generators.draw import generate_batch, make_task, open_generator
 from pipelines.generators.files import download_generator, sampling_of
 from pipelines.generators.register import register_weights
+from pipelines.generators.similarity import open_lpips, pair_similarity, similarity_figures
 from pipelines.generators.treatment import SMALLER, TreatmentPlan, run_treatment
 from pipelines.jobs.estimate import estimate_run
 from pipelines.jobs.previews import SAMPLES, save_samples
@@ -31,7 +32,13 @@ from pipelines.runtime.shards import shard_bounds
 FIRST_SEED = 1_000_000
 """First seed of held-out images; fixed, so that runs on the same prompts share the base's images."""
 PROMPTS = "prompts.json"
+PAIRS = "pairs.json"
+"""File of a run: one row per held-out pair, with ids, similarity and confidences."""
+LOOKS = "looks.json"
+"""File of a run: thumbnails of the guard's images at each of its looks."""
 SHOWN = 12
+STRIP_IMAGES, STRIP_LOOKS = 6, 48
+"""Images of a look that are kept, and looks; with more, every second of the earlier ones is dropped."""
 BATCH = 32
 
 
@@ -60,6 +67,8 @@ def treat_job(context: Context, args: dict[str, Any]) -> Result:
             tuning=plan.tuning,
             sampling=plan.tuning.sampling,
             real_limit=plan.real_limit,
+            real_scorer=plan.real_scorer,
+            real_least=plan.real_least,
             attributes=plan.attributes,
             scorers=plan.scorers,
             name=plan.name,
@@ -70,7 +79,8 @@ def treat_job(context: Context, args: dict[str, Any]) -> Result:
     fail_point("treat:carried_out")
     if result["treated"] is not None and "judged" not in result:
         with naming_out_of_memory("judging the treated generator", SMALLER):
-            figures = compare_on_held_out(context, plan, base, detector, texts["judge"], result)
+            figures, rows = compare_on_held_out(context, plan, base, detector, texts["judge"], result)
+        context.workspace.job_files.put(run, PAIRS, rows)
         result = store_result(context, result, run, figures)
     return {name: result[name] for name in ("treatment", "generator", "detector", "treated", "kept")}
 
@@ -152,7 +162,8 @@ def guard_prompts(plan: TreatmentRun, texts: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class TreatmentReporter:
-    """Stores some of the guard's images before and after, with the detector's maps, for display."""
+    """Stores some of the guard's images before and after, with the detector's maps, for display, and
+    thumbnails of a few at every look."""
 
     context: Context
     run: str
@@ -173,6 +184,33 @@ class TreatmentReporter:
             for old, row, blob, ref in zip(stored, rows, blobs, refs, strict=True)
         ]
         save_samples(workspace, self.run, done, samples)
+        self._keep_look(done, images, maps)
+
+    def _keep_look(self, done: int, images: np.ndarray, maps: np.ndarray) -> None:
+        workspace = self.context.workspace
+        # One image of each prompt first, so that the strip shows different content.
+        rows = spread_over_prompts(self.prompts, STRIP_IMAGES)
+        look = {
+            "update": done,
+            "images": workspace.blobs.put_many([thumbnail(images[row]) for row in rows]),
+            "mean_confidence": float(maps.mean()),
+        }
+        before = workspace.job_files.get(self.run, LOOKS) or {"looks": []}
+        looks = [*(one for one in before["looks"] if one["update"] < done), look]
+        if len(looks) > STRIP_LOOKS:
+            looks = [*looks[:-1:2], looks[-1]]
+        prompts = [self.prompts[row] for row in rows]
+        workspace.job_files.put(self.run, LOOKS, {"prompts": prompts, "looks": looks})
+
+
+def spread_over_prompts(prompts: Sequence[str], count: int) -> list[int]:
+    """At most `count` indices: the first image of every prompt, then the second ones, and so on."""
+    seen: dict[str, int] = {}
+    turns = []
+    for index, prompt in enumerate(prompts):
+        seen[prompt] = seen.get(prompt, -1) + 1
+        turns.append((seen[prompt], index))
+    return sorted(index for _, index in sorted(turns)[:count])
 
 
 def compare_on_held_out(
@@ -182,21 +220,28 @@ def compare_on_held_out(
     detector: DetectorVersion,
     texts: Sequence[str],
     result: Result,
-) -> Result:
+) -> tuple[Result, list[Result]]:
     """Compare both generators on the held-out prompts with the same seeds: figures with intervals over
-    prompts."""
+    prompts, and a row per pair."""
     with context.workspace.catalog(read_only=True) as catalog:
         treated = catalog.generators.get(result["treated"])
     before, after = (generate_held_out(context, plan, version, texts) for version in (base, treated))
     pairs = [Pair(before=before[key], after=after[key]) for key in sorted(before)]
+    network = open_lpips(context, plan.lpips)
+    rows = pair_similarity(context, pairs, network)
     predicted_before = predict(context, detector.id, [pair.before for pair in pairs], BATCH)
     predicted_after = predict(context, detector.id, [pair.after for pair in pairs], BATCH)
-    return {
+    for row, one, other in zip(rows, predicted_before, predicted_after, strict=True):
+        row |= {"mean_before": one.mean, "mean_after": other.mean}
+        row |= {"max_before": one.max, "max_after": other.max}
+    figures = {
         "pairs": len(pairs),
         "prompts": len(texts),
         **confidence_figures(pairs, predicted_before, predicted_after, threshold_of(detector)),
         **quality_figures(context, pairs, plan.attributes),
+        "similarity": similarity_figures(rows, network),
     }
+    return figures, rows
 
 
 def generate_held_out(

@@ -4,6 +4,8 @@ import io
 import json
 import re
 import zipfile
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from dataengine.errors import NotFound
@@ -26,7 +28,8 @@ A LoRA for {base}, trained so that an artifact detector finds fewer artifacts in
 |---|---|---|---|---|
 {rows}
 
-Kept update {kept} of {updates}: {stopped}. Detector: {detector}. Its licence: {detector_licence}.
+{similarity}{sheets}Kept update {kept} of {updates}: {stopped}.
+Detector: {detector}. Its licence: {detector_licence}.
 Settings to reproduce it: `treatment.json`.
 
 ```python
@@ -45,6 +48,20 @@ in training, so they are optimistic; a blind study is more reliable.
 
 def packed(workspace: Workspace, treatment_id: str) -> tuple[str, bytes]:
     """File name and bytes of the zip. Raises `NotFound` for a treatment that kept nothing."""
+    treated, files = lora_files(workspace, treatment_id)
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w", zipfile.ZIP_STORED) as archive:
+        for path, data in files.items():
+            archive.writestr(path, data)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", treated.name).strip("-.") or "lora"
+    return f"{name}-{treated.id[:8]}.zip", body.getvalue()
+
+
+def lora_files(
+    workspace: Workspace, treatment_id: str, sheets: Mapping[str, bytes] = MappingProxyType({})
+) -> tuple[GeneratorVersion, dict[str, bytes]]:
+    """The treated generator, and its LoRA's files by path: both layouts, card, settings, and `sheets`, PNGs
+    by file name that the card shows. Raises `NotFound` for a treatment that kept nothing."""
     with workspace.catalog(read_only=True) as catalog:
         found = catalog.treatments.get(treatment_id)
         if found.treated_id is None:
@@ -54,14 +71,12 @@ def packed(workspace: Workspace, treatment_id: str) -> tuple[str, bytes]:
         detector = catalog.detectors.get(found.detector_id)
         judged = judged_of(catalog, found)
     folder = workspace.checkpoints.fetch(treated.lora or "")
-    body = io.BytesIO()
-    with zipfile.ZipFile(body, "w", zipfile.ZIP_STORED) as archive:
-        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-            archive.write(file, file.relative_to(folder).as_posix())
-        archive.writestr("README.md", model_card(found, judged, base, treated, detector))
-        archive.writestr("treatment.json", json.dumps(found.config, indent=1))
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", treated.name).strip("-.") or "lora"
-    return f"{name}-{treated.id[:8]}.zip", body.getvalue()
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+    card = model_card(found, judged, base, treated, detector, tuple(sheets))
+    files["README.md"] = card.encode()
+    files["treatment.json"] = json.dumps(found.config, indent=1).encode()
+    return treated, {**files, **sheets}
 
 
 def judged_of(catalog: Catalog, found: Treatment) -> dict[str, Any]:
@@ -78,8 +93,9 @@ def model_card(
     base: GeneratorVersion,
     treated: GeneratorVersion,
     detector: DetectorVersion,
+    sheets: Sequence[str] = (),
 ) -> str:
-    """The LoRA's README, as Markdown."""
+    """The LoRA's README, as Markdown, with the sheets of these file names."""
     hub_id = base.location.partition("@")[0] if HUB_ID.fullmatch(base.location.partition("@")[0]) else ""
     return CARD.format(
         base_model=f"base_model: {hub_id}\n" if hub_id else "",
@@ -98,6 +114,8 @@ def model_card(
         kept=found.result.get("kept", "?"),
         updates=found.result.get("updates", "?"),
         stopped=found.result.get("stopped", ""),
+        similarity=similarity_line(judged.get("similarity")),
+        sheets="".join(f"![{name.partition('.')[0]}]({name})\n\n" for name in sheets),
     )
 
 
@@ -128,6 +146,20 @@ def under_section(result: dict[str, Any] | None) -> str:
     for text in result["advice"]:
         lines += [f"{text[0].upper()}{text[1:]}.", ""]
     return "\n".join(lines)
+
+
+def similarity_line(figures: dict[str, Any] | None) -> str:
+    """How much the images changed, as a sentence; "" where it was not measured."""
+    if figures is None:
+        return ""
+    names = {"psnr": ("PSNR", ".1f", " dB"), "ssim": ("SSIM", ".3f", ""), "lpips": ("LPIPS", ".3f", "")}
+    parts = [
+        f"{label} {figures[name]['mean']:{form}}{unit}"
+        for name, (label, form, unit) in names.items()
+        if figures[name] is not None
+    ]
+    same = f"{figures['identical']} pairs are the same image" if figures["identical"] else ""
+    return "Before against after: " + "; ".join(part for part in (", ".join(parts), same) if part) + ".\n\n"
 
 
 def line(text: str) -> str:

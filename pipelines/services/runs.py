@@ -6,6 +6,7 @@ last checkpoint.
 
 import contextlib
 import json
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -323,6 +324,7 @@ TREATMENTS: dict[str, Callable[[], TreatmentConfig]] = {
     "DiffDoctor": published.diffdoctor,
     "DiffDoctor, only the maximum pixel": lambda: published.diffdoctor(PixelConfig(pixels="maximum")),
     "DiffDoctor, pixels above 0.1": lambda: published.diffdoctor(PixelConfig(pixels="above")),
+    "DiffDoctor without regularisation": lambda: published.diffdoctor(offline=False),
     "DRaFT with the detector as its reward": published.draft_on_detector,
     "Focus-N-Fix with the detector as its reward": published.focus_n_fix_on_detector,
 }
@@ -333,8 +335,25 @@ REWARDED: dict[str, Callable[..., TreatmentConfig]] = {
     "AlignProp": published.align_prop,
     "ReFL": published.refl,
     "Focus-N-Fix": published.focus_n_fix,
+    "Focus-N-Fix, safety": published.focus_n_fix_safety,
+    "Focus-N-Fix, misalignment": published.focus_n_fix_misalignment,
+    "Sequential tuning, first run": lambda *rewards: _sequential(rewards)[0],
+    "Sequential tuning, second run": lambda *rewards: _sequential(rewards)[1],
 }
-"""Published objectives that raise rewards, their arguments, by display name."""
+"""Published objectives that raise rewards, their arguments, by display name. The second run of sequential
+tuning treats the generator that the first one made."""
+
+ORDINALS = ("first", "second")
+
+USUAL_REWARDS = {
+    "Focus-N-Fix, safety": RewardConfig(kind="classifier", location="scorer", label="label"),
+    "Focus-N-Fix, misalignment": RewardConfig(kind="clip", location="scorer"),
+}
+"""The kind of reward that a form offers, where it is another than PickScore."""
+
+
+def _sequential(rewards: Sequence[RewardConfig]) -> tuple[TreatmentConfig, TreatmentConfig]:
+    return published.sequential(published.draft(*rewards), published.focus_n_fix(*rewards))
 
 
 def published_treatment(name: str, rewards: Sequence[str] = ()) -> TreatmentConfig:
@@ -349,6 +368,41 @@ def published_treatment(name: str, rewards: Sequence[str] = ()) -> TreatmentConf
     if rewards:
         raise ConfigRefused(f"{name} raises no reward; leave it out, or choose {', '.join(REWARDED)}")
     return TREATMENTS[name]()
+
+
+SEQUENTIAL = ("sequential", "sequential-on-detector")
+"""Presets of two runs, the second of which treats what the first made; see `presets.sequential`."""
+
+
+def preset_slug(name: str) -> str:
+    """A preset's display name as a word of the command line, such as "focus-n-fix-on-detector"."""
+    plain = name.removeprefix(RECIPE).lower().replace("with the detector as its reward", "on detector")
+    return re.sub(r"\W+", "-", plain).strip("-")
+
+
+def preset_plans(preset: str, generator: str, rewards: Sequence[str] = ()) -> list[TreatmentRun]:
+    """The treatments of a preset by its slug or display name: one, or the two of `SEQUENTIAL`.
+
+    Raises `NotFound` for another name, `ConfigRefused` for a reward that is missing, malformed or unused.
+    """
+    if preset in SEQUENTIAL:
+        if preset == SEQUENTIAL[0]:
+            tunings = [published_treatment(f"Sequential tuning, {which} run", rewards) for which in ORDINALS]
+        elif rewards:
+            raise ConfigRefused(f"{preset} raises no reward; leave it out, or choose {SEQUENTIAL[0]}")
+        else:
+            on_detector = published.draft_on_detector(), published.focus_n_fix_on_detector()
+            tunings = list(published.sequential(*on_detector))
+        return [TreatmentRun(generator=generator, tuning=tuning) for tuning in tunings]
+    names = {preset_slug(name): name for name in [*recipes.RECIPES, *TREATMENTS, *REWARDED]}
+    name = names.get(preset_slug(preset))
+    if name is None:
+        raise NotFound(f"there is no preset {preset!r}; there are {', '.join([*names, *SEQUENTIAL])}")
+    if name in recipes.RECIPES:
+        if rewards:
+            raise ConfigRefused(f"the recipe {name} raises no reward; leave it out")
+        return [TreatmentRun.model_validate(treatment_presets(generator)[f"{RECIPE}{name}"])]
+    return [TreatmentRun(generator=generator, tuning=published_treatment(name, rewards))]
 
 
 def reward_of(text: str) -> RewardConfig:
@@ -384,7 +438,7 @@ def treatment_presets(generator: str) -> dict[str, dict[str, Any]]:
     for name, objective in TREATMENTS.items():
         found[name] = TreatmentRun(generator=generator, tuning=objective()).model_dump(mode="json")
     for name, rewarded in REWARDED.items():
-        tuning = rewarded(RewardConfig(kind="pickscore", location="scorer"))
+        tuning = rewarded(USUAL_REWARDS.get(name, RewardConfig(kind="pickscore", location="scorer")))
         found[name] = TreatmentRun(generator=generator, tuning=tuning).model_dump(mode="json")
-        found[name]["tuning"]["rewards"][0]["location"] = ""
+        found[name]["tuning"]["rewards"][0] |= {"location": "", "label": ""}
     return found

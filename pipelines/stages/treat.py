@@ -36,6 +36,8 @@ def treat(context: Context, round_id: str) -> Result:
         tuning=recipe.treat.tuning,
         sampling=sampling_of(base, recipe.generate),
         real_limit=recipe.treat.real_limit,
+        real_scorer=recipe.treat.real_scorer,
+        real_least=recipe.treat.real_least,
         attributes=recipe.judge.attributes,
         scorers=recipe.treat.scorers,
         round_id=round_id,

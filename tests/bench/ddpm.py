@@ -12,8 +12,9 @@ from pathlib import Path
 
 from dataengine.clinic.training.data import render
 from dataengine.clinic.world import stream
-from dataengine.treatment.config import RefiningConfig, UNetConfig
+from dataengine.treatment.config import UNetConfig
 from dataengine.treatment.families.unconditional import new_unet_family
+from dataengine.treatment.refining.config import RefiningConfig
 from dataengine.treatment.refining.trainer import RESULT, refine
 from tests.bench.guided_sampling import KEEPER
 from tests.bench.harness import device, full, quick

@@ -24,10 +24,11 @@ from dataengine.diagnosis.config import HighlighterConfig
 from dataengine.diagnosis.flaw_activation import FlawHighlighter, train_highlighter
 from dataengine.errors import Cancelled
 from dataengine.quality.distances import compute_features, frechet_distance
-from dataengine.treatment.config import RefiningConfig, SamplingConfig, UNetConfig
+from dataengine.treatment.config import SamplingConfig, UNetConfig
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.families.unconditional import UnconditionalFamily, new_unet_family
 from dataengine.treatment.refining import trainer
+from dataengine.treatment.refining.config import RefiningConfig
 from dataengine.treatment.refining.trainer import RESULT, identity_of, refine
 from dataengine.treatment.sampling.sampler import as_tensor, as_uint8, generate
 from dataengine.treatment.tuning import progress as keeping

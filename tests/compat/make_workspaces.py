@@ -112,7 +112,8 @@ def furnish(path: Path) -> None:
 def job_args(workspace: Any) -> dict[str, dict[str, Any]]:
     """Arguments as the desks and commands wrote them, for work of seconds."""
     from dataengine.diagnosis.config import HighlighterConfig
-    from dataengine.treatment.config import RefiningConfig, UNetConfig
+    from dataengine.treatment.config import UNetConfig
+    from dataengine.treatment.refining.config import RefiningConfig
     from pipelines import runs
     from pipelines.config import RefiningRun
 

@@ -1,4 +1,5 @@
-"""Guidance without training (Focus-N-Fix): a detector or reward shifts each step; no weight changes."""
+"""Guidance without training (Focus-N-Fix): a detector, reward or concept shifts each step; no weight
+changes."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,10 +11,11 @@ from dataengine.diagnosis.detector import Detector
 from dataengine.diagnosis.dynamics import window_steps
 from dataengine.errors import ConfigRefused
 from dataengine.quality.scorers import Reward
-from dataengine.treatment.config import GuidanceConfig, Precision
+from dataengine.treatment.config import GuidanceConfig, Precision, SafeConfig
 from dataengine.treatment.families.diffusion import Conditioning, Schedule, add_noise, broadcast_level
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.guided_sampling.correction import mask_on_latents
+from dataengine.treatment.guided_sampling.safe_latent import SafeGuide
 from dataengine.treatment.sampling.sampler import Step, Steppers, denoise
 from dataengine.treatment.tuning.objectives import region_mask, reward_loss
 
@@ -32,6 +34,8 @@ def make_guides(
 
     Raises `ConfigRefused` when a needed detector or reward is not passed.
     """
+    if config.kind == "safe":
+        return lambda rows: SafeGuide(config.safe or SafeConfig())
     if config.needs_detector and detector is None:
         raise ConfigRefused("this guidance needs a trained detector; pass one")
     if (config.reward is None) != (reward is None):

@@ -24,10 +24,11 @@ from dataengine.diagnosis.flaw_activation import SMALLEST, FlawHighlighter, mean
 from dataengine.diagnosis.training import average_decay
 from dataengine.errors import ConfigRefused, NonFinite, Paused
 from dataengine.records import Report, no_report, not_pausing
-from dataengine.treatment.config import RefiningConfig, SamplingConfig
+from dataengine.treatment.config import SamplingConfig
 from dataengine.treatment.families.catalog import FAMILIES
 from dataengine.treatment.families.diffusion import add_noise, training_target
 from dataengine.treatment.families.family import GeneratorFamily, Refinable
+from dataengine.treatment.refining.config import RefiningConfig
 from dataengine.treatment.refining.modulation import KeyValueModulation
 from dataengine.treatment.refining.variance import variational_bound
 from dataengine.treatment.sampling.sampler import as_tensor, autocast, draw, encode

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from dataengine import durable
 from dataengine.diagnosis.detector import Detector
 from dataengine.errors import ConfigRefused
+from dataengine.images import decode, encode_png
 from dataengine.quality.guard import Guard
 from dataengine.records import Report, no_report
 from dataengine.treatment.config import SamplingConfig, TreatmentConfig
@@ -32,12 +34,20 @@ def learn_instance(
     """Train an instance LoRA; see `presets.dreambooth` for the settings. Resumes the run in `work`.
 
     `images`, uint8 HWC of any sizes, show the instance; `instance_prompt` names it by a rare word ("a sks
-    dog"), `class_prompt` what it is ("a dog"). Raises `ConfigRefused` for no images, or equal prompts.
+    dog"), `class_prompt` what it is ("a dog"). Without `class_images` there is no prior preservation. Raises
+    `ConfigRefused` for no images, or equal prompts.
     """
-    mixed_images, captions = mix_with_class(
-        family, images, instance_prompt, class_prompt, class_images, config.sampling, config.seed
+    if not images or instance_prompt == class_prompt:
+        raise ConfigRefused(
+            f"got {len(images)} instance images and the prompts {instance_prompt!r} and {class_prompt!r}; "
+            "DreamBooth needs images and two different prompts"
+        )
+    drawn = draw_class(
+        family, class_prompt, class_images, config.sampling, config.seed, work / "class", report
     )
-    return treat(config, family, None, [instance_prompt], mixed_images, captions, None, work, report)
+    mixed, captions = mix_with_class(images, drawn, instance_prompt, class_prompt)
+    settings = config if drawn else config.model_copy(update={"paired": False})
+    return treat(settings, family, None, [instance_prompt], mixed, captions, None, work, report)
 
 
 def treat_instance(
@@ -58,25 +68,39 @@ def treat_instance(
     return treat(config, family, detector, prompts, None, [], guard, work, report)
 
 
-def mix_with_class(
+def draw_class(
     family: GeneratorFamily,
-    images: Sequence[np.ndarray],
-    instance_prompt: str,
-    class_prompt: str,
+    prompt: str,
     count: int,
     settings: SamplingConfig,
     seed: int,
+    folder: Path,
+    report: Report = no_report,
+) -> list[np.ndarray]:
+    """`count` images of the class, uint8 HWC, by a family without the instance LoRA; those that are in
+    `folder` already are read from there."""
+    files = [folder / f"{index:05}.png" for index in range(count)]
+    missing = [index for index, file in enumerate(files) if not file.is_file()]
+    durable.make_folder(folder)
+    for start in range(0, len(missing), settings.batch):
+        rows = missing[start : start + settings.batch]
+        report(start, len(missing), "drawing images of the class")
+        drawn = generate(family, [prompt] * len(rows), [seed + row for row in rows], settings)
+        for row, image in zip(rows, drawn, strict=True):
+            durable.write_bytes(files[row], encode_png(image))
+    return [decode(file.read_bytes()) for file in files]
+
+
+def mix_with_class(
+    images: Sequence[np.ndarray],
+    drawn: Sequence[np.ndarray],
+    instance_prompt: str,
+    class_prompt: str,
 ) -> tuple[list[np.ndarray], list[str]]:
-    """Images of instance and class with their captions, equally many of each (prior loss weight 1), so the
-    fewer instance images repeat."""
-    if not images or instance_prompt == class_prompt:
-        raise ConfigRefused(
-            f"got {len(images)} instance images and the prompts {instance_prompt!r} and {class_prompt!r}; "
-            "DreamBooth needs images and two different prompts"
-        )
-    if count == 0:
+    """Images of instance and class with their captions, equally many of each (prior loss weight 1), instances
+    first; the fewer ones repeat."""
+    if not drawn:
         return list(images), [instance_prompt] * len(images)
-    seeds = [seed + index for index in range(count)]
-    drawn = generate(family, [class_prompt] * count, seeds, settings)
-    repeated = [images[index % len(images)] for index in range(max(count, len(images)))]
-    return [*repeated, *drawn], [instance_prompt] * len(repeated) + [class_prompt] * count
+    count = max(len(images), len(drawn))
+    repeated = [[each[index % len(each)] for index in range(count)] for each in (images, drawn)]
+    return [*repeated[0], *repeated[1]], [instance_prompt] * count + [class_prompt] * count

@@ -165,3 +165,17 @@ def _hashes(tensors: Iterable[Tensor]) -> list[str]:
 def _key(item: Any) -> str:
     """A text itself; an image by its pixels."""
     return item if isinstance(item, str) else f"{item.shape} {hashlib.sha256(item.tobytes()).hexdigest()}"
+
+
+def draw_rows(count: int, batch: int, paired: bool, rng: torch.Generator) -> Tensor:
+    """Random rows of a batch out of `count`, int64 (batch,); with `paired` one half of them is drawn from the
+    first half of the rows, the other from the second, the first half getting the odd one."""
+    if not paired:
+        return torch.randint(count, (batch,), generator=rng)
+    half, first = count // 2, (batch + 1) // 2
+    return torch.cat(
+        [
+            torch.randint(half, (first,), generator=rng),
+            torch.randint(half, count, (batch - first,), generator=rng),
+        ]
+    )

@@ -31,7 +31,7 @@ from dataengine.treatment.families.lora import weights_file
 from dataengine.treatment.sampling.sampler import as_tensor, draw, encode, size_of
 from dataengine.treatment.tuning import progress as progress_file
 from dataengine.treatment.tuning.batches import Batches, used_rows, warn_of_truncated_prompts
-from dataengine.treatment.tuning.encoded import RowOrder, Rows, encode_pixels, encode_rows
+from dataengine.treatment.tuning.encoded import RowOrder, Rows, draw_rows, encode_pixels, encode_rows
 from dataengine.treatment.tuning.memory import fitting, free_memory, record_failure
 from dataengine.treatment.tuning.moments import advice
 from dataengine.treatment.tuning.objectives import active_objectives, offline_loss
@@ -331,7 +331,7 @@ class _Run:
                 terms = self.batches.terms(batch, rng)
             values |= self._backward(terms)
         if self.clean is not None and self.captions is not None and self.config.offline is not None:
-            rows = torch.randint(len(self.clean), (self.config.batch,), generator=rng)
+            rows = draw_rows(len(self.clean), self.config.batch, self.config.paired, rng)
             with self._activations():
                 loss = offline_loss(
                     self.family,

@@ -76,12 +76,21 @@ def test_the_papers_settings():
     assert fix.region.beta == 1e-3 and fix.region.map == "detector"
     safe = presets.focus_n_fix_safety(reward)
     assert safe.region.beta == 5e-4 and safe.region.map == "saliency" and safe.rewards[0].goal == "lower"
+    aligned = presets.focus_n_fix_misalignment(reward)
+    assert aligned.region.map == "saliency" and aligned.rewards[0].goal == "raise"
     first, second = presets.sequential(draft, fix)
     assert first.region is None and second.region.reference == "given" and second.region.beta == 1e-3
     assert presets.dreambooth().pixel.weight == 0 and presets.dreambooth().offline.gamma == 1
 
 
-METHODS = {"draft": "DRaFT", "align_prop": "AlignProp", "refl": "ReFL", "focus_n_fix": "Focus-N-Fix"}
+METHODS = {
+    "draft": "DRaFT",
+    "align_prop": "AlignProp",
+    "refl": "ReFL",
+    "focus_n_fix": "Focus-N-Fix",
+    "focus_n_fix_safety": "Focus-N-Fix, safety",
+    "focus_n_fix_misalignment": "Focus-N-Fix, misalignment",
+}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -110,7 +119,7 @@ def test_the_detector_as_reward_has_a_beta_in_proportion():
     assert 1e-3 * norm / 0.0651 > 1, "with the paper's beta it would cost more than there is to gain"
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["draft", "align_prop", "refl", "focus_n_fix"])
 def test_rewards_are_raised(flux_folder, tmp_path, violence, liking, method):
     config = small(getattr(presets, method)(violence, liking))
     _, result = run(flux_folder, tmp_path, config)

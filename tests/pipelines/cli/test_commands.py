@@ -28,7 +28,7 @@ EVERY = (
     *("demo", "app", "worker", "import", "generate", "diagnose", "categorize", "write-prompts", "mine"),
     *("pseudo-label", "publish", "retrain", "evaluate", "promote", "treat", "study", "round", "status"),
     *("export", "users", "backup", "restore", "gc", "build-clinic", "check", "dynamics", "highlight", "ask"),
-    *("refine", "inpaint", "erase", "benchmarks", "repair", "train", "compare", "judge"),
+    *("refine", "inpaint", "erase", "benchmarks", "repair", "train", "compare", "judge", "dreambooth"),
 )
 
 

@@ -10,7 +10,8 @@ import app
 from dataengine.diagnosis.config import DynamicsConfig, HighlighterConfig
 from dataengine.errors import Cancelled, ConfigRefused, NotFound, Paused
 from dataengine.records import PAUSABLE, Report
-from dataengine.treatment.config import RefiningConfig, SamplingConfig, UNetConfig
+from dataengine.treatment.config import SamplingConfig, UNetConfig
+from dataengine.treatment.refining.config import RefiningConfig
 from dataengine.treatment.sampling.sampler import generate
 from dataengine.treatment.sampling.trajectory import watch_dynamics
 from pipelines.config import RefiningRun

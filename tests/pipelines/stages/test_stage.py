@@ -6,7 +6,7 @@ import pytest
 
 from dataengine.errors import NotFound
 from dataengine.records import Round
-from pipelines.cli import rounds as cli_rounds
+from pipelines.cli import stages as cli_stages
 from pipelines.config import Part, RoundRecipe
 from pipelines.round import ROUND
 from pipelines.services.rounds import describe_stages
@@ -96,7 +96,7 @@ def test_a_round_is_described_stage_by_stage(played: Played) -> None:
 
 def test_a_stage_without_people_has_a_command() -> None:
     commands = {stage.section.replace("_", "-") for stage in ROUND if not stage.people}
-    assert commands == set(cli_rounds.STAGES)
+    assert commands == set(cli_stages.STAGES)
 
 
 def test_actions_of_sharded_work_give_what_the_whole_gives(played: Played) -> None:

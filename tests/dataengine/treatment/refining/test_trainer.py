@@ -6,8 +6,9 @@ import torch
 
 from dataengine.diagnosis.config import HighlighterConfig
 from dataengine.errors import Cancelled, ConfigRefused, NonFinite
-from dataengine.treatment.config import RefiningConfig, SamplingConfig
+from dataengine.treatment.config import SamplingConfig
 from dataengine.treatment.families.loading import load_family
+from dataengine.treatment.refining.config import RefiningConfig
 from dataengine.treatment.refining.trainer import identity_of, noise_and_target, refine, refining_noise
 from dataengine.treatment.sampling.sampler import as_uint8, generate
 from dataengine.treatment.tuning.progress import fork

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -24,7 +25,8 @@ TOKEN = "hf_" + "x" * 34
 
 
 class Hub(ThreadingHTTPServer):
-    """Takes one data set, in commits with the files' bytes in them; anything unexpected is a 404."""
+    """Takes one data set and one model, in commits with the files' bytes in them; anything unexpected is a
+    404."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Requests)
@@ -48,12 +50,12 @@ class Requests(BaseHTTPRequestHandler):
             self._answer(200, {"url": f"{self.server.url}/datasets/ada/set"})
         elif self.path == "/api/validate-yaml":
             self._answer(200, {"errors": [], "warnings": []})
-        elif self.path.startswith("/api/datasets/ada/set/preupload/main"):
+        elif re.match(r"/api/(datasets|models)/ada/set/preupload/main", self.path):
             files = [
                 {**one, "uploadMode": "regular", "shouldIgnore": False} for one in json.loads(body)["files"]
             ]
             self._answer(200, {"files": files})
-        elif self.path.startswith("/api/datasets/ada/set/commit/main"):
+        elif re.match(r"/api/(datasets|models)/ada/set/commit/main", self.path):
             for line in body.splitlines():
                 said = json.loads(line)
                 if said["key"] == "file":
@@ -120,3 +122,38 @@ def test_a_snapshot_goes_to_the_hub_with_its_card(fresh: Workspace, tmp_path: Pa
     assert hub.created[0].get("visibility") == "private" or hub.created[0].get("private") is True
     written = {str(p.relative_to(tmp_path / "out")): p.read_bytes() for p in (tmp_path / "out").rglob("*.*")}
     assert hub.files == written and "| CC-BY-4.0 | 3 |" in hub.files["README.md"].decode()
+
+
+def test_a_lora_goes_to_the_hub_with_its_card_and_images(tmp_path: Path, hub: Hub) -> None:
+    lora = tmp_path / "lora"
+    lora.mkdir()
+    files = {
+        "README.md": b"---\nlibrary_name: diffusers\n---\n![before_after](before_after.png)\n",
+        "before_after.png": b"\x89PNG",
+        "pytorch_lora_weights.safetensors": b"weights",
+    }
+    for name, data in files.items():
+        (lora / name).write_bytes(data)
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from dataengine.errors import ClinicError\n"
+        "from pipelines.services.standalone.treatment import push_lora\n"
+        "try:\n    print(push_lora(Path(sys.argv[1]), 'ada/set'))\n"
+        "except ClinicError as error:\n    sys.exit(str(error))"
+    )
+
+    def pushed(folder: Path, token: str) -> tuple[int, str, str]:
+        home = {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": hub.url, "HF_TOKEN": token}
+        environment = os.environ | home | {"HF_HUB_OFFLINE": "0", "PYTHONPATH": str(ROOT)}
+        program = [sys.executable, "-c", code, str(folder)]
+        done = subprocess.run(
+            program, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    status, _, err = pushed(lora, "hf_wrong")
+    assert status == 1 and "the hub refused 'ada/set'" in err and not hub.files
+    status, out, err = pushed(lora, TOKEN)
+    assert status == 0 and out.startswith(hub.url), err
+    assert hub.files == files and [one.get("type", "model") for one in hub.created] == ["model"]
+    assert "so there is no LoRA to push" in pushed(tmp_path / "nothing", TOKEN)[2]

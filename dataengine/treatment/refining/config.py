@@ -1,0 +1,69 @@
+"""Settings of self-refining training (torch-free)."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from dataengine.config import Config
+from dataengine.diagnosis.config import HighlighterConfig
+from dataengine.treatment.config import Precision
+
+
+class RefiningConfig(Config):
+    """Self-refining training of a generator's whole denoiser."""
+
+    steps: int = Field(default=500_000, ge=2)
+    """Number of updates."""
+
+    refinement: float = Field(default=0.5, ge=0, lt=1)
+    """Share of the updates, at the end, that refine; 0 is ordinary training, for comparison."""
+
+    forward: float | None = Field(default=None, ge=0)
+    """λ of the noise, ε + λ·M; 0 turns it off. Defaults to 0.01 in pixels and 0 in latents, where the map
+    does not apply."""
+
+    reverse: float = Field(default=0.025, ge=0)
+    """λ of keys and values, K·(1 + λ·M_emb); 0 turns it off."""
+
+    form: Literal["both", "state", "target"] = "both"
+    """Where the modulated noise is used: in x_t and the target, as in the paper, or in only one of them, as
+    in the two official repositories."""
+
+    cycle: int = Field(default=100, ge=1)
+    """Updates between two mean flaw activation maps."""
+
+    sample_steps: int = Field(default=20, ge=2)
+    """DDIM steps of the images for the mean maps."""
+
+    highlighted: int = Field(default=1000, ge=12)
+    """Images of each class that the flaw highlighter is trained on when refinement begins."""
+
+    highlighter: HighlighterConfig = HighlighterConfig()
+    """Training of the flaw highlighter."""
+
+    batch: int = Field(default=64, ge=1)
+    """Images per update, and per mean map."""
+
+    lr: float = Field(default=1e-4, gt=0)
+    """AdamW's learning rate."""
+
+    dropped: float = Field(default=0.1, ge=0, lt=1)
+    """Share of prompts dropped for classifier-free guidance; not used by unconditional models."""
+
+    bound: float = Field(default=0.001, ge=0)
+    """Weight of the variational bound if the network learns its variance (improved DDPM)."""
+
+    precision: Precision = "float32"
+    """Autocast of the denoiser; its weights stay in float32."""
+
+    checkpointing: bool = False
+    """Gradient checkpointing: recompute activations block by block. Saves memory, costs time."""
+
+    ema: float = Field(default=0.9999, ge=0, lt=1)
+    """Decay of the averaged weights, which are saved."""
+
+    seed: int = Field(default=0, ge=0)
+    """Random seed of order, noise, times and initial embedding weights."""
+
+    checkpoint_every: int = Field(default=500, ge=1)
+    """Updates between checkpoints: the most that a killed run repeats."""
