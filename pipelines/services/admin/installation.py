@@ -10,7 +10,7 @@ def check_device() -> str:
     """The default device, after a test computation on it. Raises `RuntimeError` if that fails."""
     import torch
 
-    from pipelines.runtime.devices import default_device
+    from dataengine.devices import default_device
 
     device = default_device()
     torch.ones(2, device=device).sum().item()

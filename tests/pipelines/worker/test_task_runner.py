@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from dataengine.devices import default_device
 from dataengine.errors import ConfigRefused, Conflict, NotFound
 from dataengine.records import Job
-from pipelines.runtime.devices import default_device, device_lock, lock_file
+from pipelines.runtime.devices import device_lock, lock_file
 from pipelines.runtime.loading import import_object
 from pipelines.runtime.progress import Reporter, output_to
 from pipelines.services import jobs, queue, rounds, runs
