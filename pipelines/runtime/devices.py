@@ -76,7 +76,7 @@ def release_memory(device: str) -> None:
     """Free what nothing refers to any more: a tuned pipeline refers to itself, and torch keeps the memory of
     a GPU that was freed."""
     gc.collect()
-    if device.startswith("cuda"):
+    if device.startswith(("cuda", "mps")):
         import torch
 
-        torch.cuda.empty_cache()
+        (torch.mps if device == "mps" else torch.cuda).empty_cache()

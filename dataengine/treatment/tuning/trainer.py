@@ -293,6 +293,8 @@ class _Run:
 
     def _over_processes(self, sums: dict[str, float]) -> dict[str, float]:
         """The mean over all processes, so that a NaN loss in one of them stops all."""
+        if self.accelerator.num_processes == 1:  # a Mac's GPU has no float64
+            return sums
         values = torch.tensor(list(sums.values()), dtype=torch.float64, device=self.accelerator.device)
         return dict(zip(sums, self.accelerator.reduce(values, "mean").tolist(), strict=True))
 

@@ -13,7 +13,8 @@ def check_device() -> str:
     from dataengine.devices import default_device
 
     device = default_device()
-    torch.ones(2, device=device).sum().item()
+    left = torch.ones(2, 2, device=device, requires_grad=True)
+    torch.nn.functional.interpolate(left[None, None], scale_factor=2, mode="bilinear").sum().backward()
     return device
 
 

@@ -140,7 +140,7 @@ def test_a_generator_is_treated_saved_and_loaded(detector: Detector, tmp_path: P
         np.abs(each.astype(int) - after).mean()
         for each in (before, loaded.generate(PROMPTS[:2], sampling=STEPS))
     )
-    assert rounding < 0.1 * changed
+    assert rounding < 0.25 * changed
     weaker = Generator.load("clinic-flux", lora=folder, strength=0, device="cpu")
     assert np.array_equal(weaker.generate(PROMPTS[:2], sampling=STEPS), before)
     with pytest.raises(ClinicError, match="holds something"):

@@ -190,6 +190,8 @@ def test_a_machine_without_gpu_works_on_its_cpu(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert default_device() == "cpu"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    monkeypatch.setenv("CLINIC_DEVICE", "mps")
+    assert default_device() == "mps", "a device that the environment names comes first"
 
 
 def test_a_backup_asked_for_on_the_admin_desk_is_a_whole_file(workspace: Workspace) -> None:
