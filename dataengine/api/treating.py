@@ -49,7 +49,7 @@ class Treated:
         values; missing elsewhere."""
         import pandas as pd
 
-        from dataengine.treatment.tuning.trainer import guard_figures
+        from dataengine.treatment.tuning.progress import guard_figures
 
         return pd.DataFrame(
             [{k: v for k, v in row.items() if k != "guard"} | guard_figures(row) for row in self.rows]

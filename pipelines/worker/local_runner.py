@@ -168,7 +168,7 @@ class LocalRunner:
         with (folder / METRICS).open("a", buffering=1) as metrics:
             write = Reporter(lambda event: None, metrics.write)
 
-            def report(done: int, total: int, message: str = "", **figures: float) -> None:
+            def report(done: float, total: int, message: str = "", **figures: float) -> None:
                 write(done, total, message, **figures)
                 active.progress = done / total if total else 0.0
                 active.raise_if_stopped()
